@@ -1,0 +1,286 @@
+"""A peer's side of the control plane: one DEALER to the controller that survives its restarts.
+
+:class:`ControlClient` says Hello on each new connection and at each new epoch, beats twice a
+second, matches replies to requests, and asks unanswered requests again after a reconnect (they are
+the same request to the controller: it answers each once). A request waits while the controller is
+away; after :data:`UNAVAILABLE_AFTER` without one it ends in StackUnavailableError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+import zmq
+
+from . import messages as m
+from .clock import Clock, monotonic
+from .curve import CurveKeys
+from .endpoints import BusAddress
+from .errors import InternalError, StackUnavailableError, TimedOutError, TrunklineError
+from .sockets import BusSocket, connect_dealer
+
+log = logging.getLogger("trunkline.bus")
+
+BEAT_SECONDS = 0.5
+#: Without an answer from any controller for this long, requests fail.
+UNAVAILABLE_AFTER = 10.0
+#: A connection on which no Welcome came within this time is thrown away.
+WELCOME_WITHIN = 2.0
+
+_T = TypeVar("_T")
+
+_decoder = msgspec.msgpack.Decoder(m.FromController)
+_encoder = msgspec.msgpack.Encoder()
+
+
+@dataclass
+class _Pending:
+    request: m.Request
+    asked: float
+    deadline: float | None
+    future: asyncio.Future[m.ReplyBody] = field(repr=False)
+
+
+class ControlClient:
+    """One peer's connection to the controller, on the running asyncio loop.
+
+    ``hello()`` describes the peer and what it holds, ``beat()`` is what to say twice a second.
+    ``on_event`` gets every Event; ``on_welcome`` every Welcome (a new epoch, or a reconnect).
+    ``on_refused`` is called once when the controller refuses the peer for good; requests then fail
+    with that error.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: BusAddress,
+        *,
+        peer: str,
+        hello: Callable[[], m.Hello],
+        beat: Callable[[], m.Beat],
+        on_event: Callable[[m.Event], None],
+        on_welcome: Callable[[m.Welcome], None] | None = None,
+        on_refused: Callable[[TrunklineError], None] | None = None,
+        curve: CurveKeys | None = None,
+        clock: Clock = monotonic,
+    ) -> None:
+        self.peer = peer
+        self._context = context
+        self._address = address
+        self._hello = hello
+        self._beat = beat
+        self._on_event = on_event
+        self._on_welcome = on_welcome
+        self._on_refused = on_refused
+        self._curve = curve
+        self._clock = clock
+        self._ids = itertools.count(1)
+        self._pending: dict[int, _Pending] = {}
+        self._socket: BusSocket | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._connected_at: float | None = None
+        self._last_heard = clock()
+        self._welcomed = asyncio.Event()
+        self._refused: TrunklineError | None = None
+        #: the Welcome of the present connection, None while there is none
+        self.welcome: m.Welcome | None = None
+        #: notifications that could not be sent (the next Hello or Beat tells the same)
+        self.unsent = 0
+
+    def start(self) -> None:
+        """Connect, and stay connected until ``close()``."""
+        self._last_heard = self._clock()
+        self._open()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Say Goodbye, close the socket, fail what is pending."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        if self._socket is not None:
+            if self.welcome is not None:
+                self._send(m.Goodbye(peer=self.peer))
+                await asyncio.sleep(0)  # ZeroMQ's own thread sends; linger below lets it
+            self._socket.close(linger=100)
+            self._socket = None
+        self._fail(StackUnavailableError("the connection to the controller was closed"))
+
+    @property
+    def epoch(self) -> int | None:
+        return None if self.welcome is None else self.welcome.epoch
+
+    async def wait_welcome(self, timeout: float = UNAVAILABLE_AFTER) -> m.Welcome:
+        """The controller's Welcome; StackUnavailableError when none comes in time."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._welcomed.wait()
+        except TimeoutError:
+            raise self._unavailable() from None
+        if self._refused is not None:
+            raise self._refused
+        assert self.welcome is not None
+        return self.welcome
+
+    async def request(
+        self,
+        body: m.RequestBody,
+        expect: type[_T],
+        *,
+        timeout: float | None = None,
+        trace: dict[str, str] | None = None,
+    ) -> _T:
+        """Ask, and return the reply, an ``expect``.
+
+        Raises what the controller answered with; StackUnavailableError when no controller answers
+        for 10 s; TimedOutError when ``timeout`` (seconds) passes first.
+        """
+        if self._refused is not None:
+            raise self._refused
+        now = self._clock()
+        ttl = 3600.0 if timeout is None else timeout
+        request = m.Request(
+            peer=self.peer, id=next(self._ids), ttl=ttl, body=body, trace=trace or {}
+        )
+        future: asyncio.Future[m.ReplyBody] = asyncio.get_running_loop().create_future()
+        pending = _Pending(request, now, None if timeout is None else now + timeout, future)
+        self._pending[request.id] = pending
+        if self.welcome is not None:
+            self._send(request)
+        try:
+            async with asyncio.timeout(timeout):
+                reply = await future
+        except TimeoutError:
+            if future.done() and not future.cancelled() and future.exception() is not None:
+                raise
+            raise TimedOutError(
+                f"no answer to {type(body).__name__} within {timeout:g} s"
+            ) from None
+        finally:
+            self._pending.pop(request.id, None)
+        if not isinstance(reply, expect):
+            raise InternalError(
+                f"the controller answered {type(body).__name__} with {type(reply).__name__}"
+            )
+        return reply
+
+    def notify(self, notification: m.Notification) -> bool:
+        """Tell the controller; False when it is away (Hello and Beat repair that)."""
+        if self.welcome is None or not self._send(notification):
+            self.unsent += 1
+            return False
+        return True
+
+    def say_hello(self) -> None:
+        """Announce again what this peer holds."""
+        self._send(self._hello())
+
+    # ------------------------------------------------------------------ the connection
+
+    def _open(self) -> None:
+        self._connected_at = None
+        self._socket = connect_dealer(
+            self._context,
+            self._address.control,
+            self._receive,
+            on_connected=self._connected,
+            on_disconnected=self._reopen,
+            curve=self._curve,
+        )
+
+    def _connected(self) -> None:
+        self._connected_at = self._clock()
+        self.say_hello()
+
+    def _reopen(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self.welcome = None
+        self._welcomed.clear()
+        if self._refused is None:
+            self._open()
+
+    def _send(self, message: msgspec.Struct) -> bool:
+        return self._socket is not None and self._socket.send(_encoder.encode(message))
+
+    def _receive(self, payload: bytes) -> None:
+        try:
+            message = _decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            log.warning("a message from the controller could not be read: %s", error)
+            return
+        self._last_heard = self._clock()
+        if isinstance(message, m.Reply):
+            self._settle(message)
+        elif isinstance(message, m.Pulse):
+            if not message.known or message.epoch != self.epoch:
+                self.say_hello()
+        elif isinstance(message, m.Welcome):
+            self._take_welcome(message)
+        elif isinstance(message, m.Refused):
+            self._refuse(message.error.exception())
+        else:
+            self._on_event(message)
+
+    def _take_welcome(self, welcome: m.Welcome) -> None:
+        self.welcome = welcome
+        self._welcomed.set()
+        if self._on_welcome is not None:
+            self._on_welcome(welcome)
+        now = self._clock()
+        for pending in list(self._pending.values()):
+            if pending.deadline is None:
+                self._send(pending.request)
+            elif pending.deadline > now:
+                ttl = pending.deadline - now
+                self._send(msgspec.structs.replace(pending.request, ttl=ttl))
+
+    def _refuse(self, error: TrunklineError) -> None:
+        self._refused = error
+        self._welcomed.set()
+        self._fail(error)
+        if self._on_refused is not None:
+            self._on_refused(error)
+
+    def _settle(self, reply: m.Reply) -> None:
+        pending = self._pending.get(reply.id)
+        if pending is None or pending.future.done():
+            return
+        if reply.error is not None:
+            pending.future.set_exception(reply.error.exception())
+        elif reply.body is None:
+            pending.future.set_exception(InternalError("the controller sent an empty reply"))
+        else:
+            pending.future.set_result(reply.body)
+
+    def _fail(self, error: TrunklineError, asked_before: float = float("inf")) -> None:
+        for pending in list(self._pending.values()):
+            if not pending.future.done() and pending.asked < asked_before:
+                pending.future.set_exception(error)
+
+    def _unavailable(self) -> StackUnavailableError:
+        return StackUnavailableError(
+            f"no controller answers at {self._address.text} (tried for {UNAVAILABLE_AFTER:g} s): "
+            "start a stack with `trunkline up` or `honcho start`, or set TRUNKLINE_BUS"
+        )
+
+    async def _run(self) -> None:
+        while self._refused is None:
+            now = self._clock()
+            if self.welcome is not None:
+                self._send(self._beat())
+            elif self._connected_at is not None and now - self._connected_at > WELCOME_WITHIN:
+                self._reopen()
+            if now - self._last_heard > UNAVAILABLE_AFTER and self._pending:
+                self._fail(self._unavailable(), asked_before=now - UNAVAILABLE_AFTER)
+            await asyncio.sleep(BEAT_SECONDS)

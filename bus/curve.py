@@ -1,0 +1,79 @@
+"""CURVE on tcp: both key pairs of a stack, derived from the account's auth token.
+
+Whoever has the token may join the bus, and nobody else: the server proves itself by its key, and a
+ZAP handler lets in the one client key. On ipc the directory's mode (0700) does the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import zmq
+import zmq.auth.thread
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from zmq.utils import z85
+
+_DOMAIN = "trunkline"
+
+
+def _pair(auth_token: str, role: str) -> tuple[bytes, bytes]:
+    seed = HKDF(SHA256(), 32, salt=b"trunkline bus", info=role.encode()).derive(auth_token.encode())
+    secret = z85.encode(seed)
+    return zmq.curve_public(secret), secret
+
+
+class CurveKeys:
+    """Keys for the tcp bus of the account with this auth token."""
+
+    def __init__(self, auth_token: str) -> None:
+        if not auth_token:
+            raise ValueError("CURVE keys need an auth token")
+        self._server_public, self._server_secret = _pair(auth_token, "server")
+        self._client_public, self._client_secret = _pair(auth_token, "client")
+
+    def apply_client(self, socket: zmq.Socket[bytes]) -> None:
+        socket.curve_serverkey = self._server_public
+        socket.curve_publickey = self._client_public
+        socket.curve_secretkey = self._client_secret
+
+    def apply_server(
+        self, socket: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]]
+    ) -> None:
+        socket.curve_server = 1
+        socket.curve_secretkey = self._server_secret
+        socket.curve_publickey = self._server_public
+        socket.zap_domain = _DOMAIN.encode()
+        _admit_only(self._client_public, context)
+
+
+class _OneKey:
+    """Answers ZAP's question whether a client's public key may connect."""
+
+    def __init__(self, public: bytes) -> None:
+        self._public = public
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        return domain == _DOMAIN and key == self._public
+
+
+_authenticators: dict[int, Any] = {}
+
+
+def _admit_only(public: bytes, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """Start the context's ZAP handler (one for a context; it ends with it)."""
+    if id(context) in _authenticators:
+        return
+    authenticator = zmq.auth.thread.ThreadAuthenticator(context)
+    authenticator.start()
+    authenticator.configure_curve_callback(domain=_DOMAIN, credentials_provider=_OneKey(public))
+    _authenticators[id(context)] = authenticator
+
+
+def stop_authenticator(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """End the context's ZAP handler; call it before the context is terminated."""
+    authenticator = _authenticators.pop(id(context), None)
+    if authenticator is not None:
+        with contextlib.suppress(zmq.ZMQError):  # the context is going away anyway
+            authenticator.stop()

@@ -1,0 +1,160 @@
+"""Errors that cross processes: what a peer may be told, and how it travels.
+
+A controller that refuses a request answers with an :class:`ErrorInfo`; the asking process raises
+the same class with the same fields. Names and bases are part of the public contract, so each
+class keeps its built-in base (``RuntimeError`` and so on) beside :class:`TrunklineError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+
+class TrunklineError(Exception):
+    """Base of every error that trunkline raises on purpose."""
+
+
+class NumberBusyError(TrunklineError, RuntimeError):
+    """The number is leased by another session or stack.
+
+    ``number`` is E.164 in full; ``holder`` names the session or stack that has it; ``since`` is
+    when it took it (ISO 8601, UTC) or None where that cannot be known.
+    """
+
+    def __init__(
+        self, message: str, *, number: str = "", holder: str = "", since: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.number = number
+        self.holder = holder
+        self.since = since
+
+
+class NumberRoutedElsewhereError(TrunklineError, RuntimeError):
+    """A TwiML app or a SIP trunk takes the number's calls, so its voice_url is not used.
+
+    ``TRUNKLINE_TAKE_OVER_ROUTED=1`` takes such numbers over, and puts the routing back.
+    """
+
+    def __init__(self, message: str, *, number: str = "", routed_to: str = "") -> None:
+        super().__init__(message)
+        self.number = number
+        self.routed_to = routed_to
+
+
+class NumberNotFoundError(TrunklineError, RuntimeError):
+    """The Twilio account has no such incoming phone number."""
+
+    def __init__(self, message: str, *, number: str = "") -> None:
+        super().__init__(message)
+        self.number = number
+
+
+class CallFailedError(TrunklineError, RuntimeError):
+    """A dialled call was not answered.
+
+    ``status`` is Twilio's call status: busy, no-answer, failed or canceled. ``sid`` is the call's.
+    """
+
+    def __init__(self, message: str, *, status: str = "failed", sid: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.sid = sid
+
+
+class StackUnavailableError(TrunklineError, RuntimeError):
+    """No controller answers at the bus address (after 10 s of trying)."""
+
+
+class CarrierError(TrunklineError, RuntimeError):
+    """Twilio's REST refused a request.
+
+    ``status`` is the HTTP status (0: no answer at all), ``code`` Twilio's error number (0: none),
+    ``message`` Twilio's words.
+    """
+
+    def __init__(self, text: str, *, status: int = 0, code: int = 0, message: str = "") -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+        self.message = message or text
+
+
+class SettingsError(TrunklineError, ValueError):
+    """A setting is missing or wrong; the message names it and says what to do."""
+
+
+class ProtocolMismatchError(TrunklineError, RuntimeError):
+    """The peer speaks another major version of the bus protocol."""
+
+
+class AccountMismatchError(TrunklineError, RuntimeError):
+    """The stack that was joined belongs to another Twilio account."""
+
+
+class InvalidRequestError(TrunklineError, ValueError):
+    """A request is wrong in itself (a bad number, a duration over the cap, …)."""
+
+
+class WrongModeError(TrunklineError, RuntimeError):
+    """The session, or its call, is in a state in which this cannot be done."""
+
+
+class InternalError(TrunklineError, RuntimeError):
+    """The other process failed in a way it did not expect; its log has the traceback."""
+
+
+class TimedOutError(TrunklineError, asyncio.TimeoutError):
+    """The request's deadline passed before it was done."""
+
+
+_KINDS: dict[str, type[TrunklineError]] = {
+    cls.__name__: cls
+    for cls in (
+        TrunklineError,
+        NumberBusyError,
+        NumberRoutedElsewhereError,
+        NumberNotFoundError,
+        CallFailedError,
+        StackUnavailableError,
+        CarrierError,
+        SettingsError,
+        ProtocolMismatchError,
+        AccountMismatchError,
+        InvalidRequestError,
+        WrongModeError,
+        InternalError,
+        TimedOutError,
+    )
+}
+
+
+class ErrorInfo(msgspec.Struct, frozen=True):
+    """An error on the wire: the class's name, its text, and its keyword arguments."""
+
+    kind: str
+    text: str
+    fields: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorInfo:
+        """Describe ``error``; what is not a :class:`TrunklineError` becomes an InternalError
+        that names the type only (its text may hold what must not leave the process)."""
+        if isinstance(error, TrunklineError):
+            fields = {k: v for k, v in vars(error).items() if not k.startswith("_")}
+            return cls(type(error).__name__, str(error), fields)
+        return cls(InternalError.__name__, f"unexpected {type(error).__name__}, see its log")
+
+    def exception(self) -> TrunklineError:
+        """The exception to raise on this side."""
+        cls = _KINDS.get(self.kind)
+        if cls is None:
+            return TrunklineError(f"{self.kind}: {self.text}")
+        try:
+            return cls(self.text, **self.fields)
+        except TypeError:
+            # A newer minor version of the peer may send fields that this one does not know.
+            return cls(self.text)

@@ -1,0 +1,48 @@
+"""Exclusive locks for life: of a state directory, a bus directory, a public port.
+
+``flock`` on a small file that names its holder; the kernel lets go when the process dies, however
+it dies, so a lock that can be taken means that its holder is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class LockHeldError(Exception):
+    """Another live process has the lock; ``holder`` is what it wrote about itself."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(f"{path} is held by {holder or 'another process'}")
+        self.path = path
+        self.holder = holder
+
+
+class FileLock:
+    """An exclusive ``flock``, held until ``release()`` or the end of the process.
+
+    The descriptor is not inherited by children, so that a child that outlives us cannot keep it.
+    """
+
+    def __init__(self, path: Path, holder: str) -> None:
+        """Take the lock or raise LockHeldError. ``holder``: how to name us to the next one."""
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._fd: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found = os.read(self._fd, 500).decode(errors="replace").strip()
+            os.close(self._fd)
+            self._fd = None
+            raise LockHeldError(path, found) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, holder.encode(), 0)
+
+    def release(self) -> None:
+        """Let go; may be called twice. The file stays: removing it would race with a taker."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

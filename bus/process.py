@@ -1,0 +1,117 @@
+"""What every process of the stack has in common: logs, signals, and an end when its parent ends.
+
+Logs go through a bounded queue to a thread of their own: a full pipe (honcho reads stdout through
+one) may block that thread, never the paced loop; what the queue cannot take is counted and said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import logging.handlers
+import os
+import queue
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+import uvloop
+
+#: The file descriptor of a pipe whose other end the parent holds: it reads as closed when the
+#: parent is gone, however it went.
+PARENT_FD_VARIABLE = "TRUNKLINE_PARENT_FD"
+
+#: Exit statuses of every command (part of the contract).
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_PENDING = 3
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+class _DroppingQueueHandler(logging.handlers.QueueHandler):
+    """Puts records into a bounded queue; says later how many it had to drop."""
+
+    dropped = 0
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+            return
+        if self.dropped:
+            dropped, self.dropped = self.dropped, 0
+            logging.getLogger("trunkline").warning("%d log records were dropped", dropped)
+
+
+def setup_logging(process: str, log_format: str = "text") -> Callable[[], None]:
+    """Send logs to stderr through a queue; returns what flushes and ends it."""
+    target = logging.StreamHandler(sys.stderr)
+    if log_format == "json":
+        target.setFormatter(_JsonFormatter())
+    else:
+        target.setFormatter(
+            logging.Formatter(f"%(asctime)s {process}[%(process)d] %(levelname)s %(message)s")
+        )
+    records: queue.Queue[Any] = queue.Queue(10_000)
+    root = logging.getLogger()
+    root.handlers[:] = [_DroppingQueueHandler(records)]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("trunkline").setLevel(logging.INFO)
+    listener = logging.handlers.QueueListener(records, target)
+    listener.start()
+    return listener.stop
+
+
+def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
+    """Run ``main(stop)`` on uvloop; returns its exit status.
+
+    ``stop`` is set by SIGTERM, SIGINT (a second one changes nothing) and by the end of the parent.
+    """
+
+    async def with_signals() -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        watch_parent(stop.set)
+        return await main(stop)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(with_signals())
+
+
+def watch_parent(gone: Callable[[], None]) -> None:
+    """Call ``gone`` once the parent's end of its pipe is closed; nothing where there is no pipe."""
+    text = os.environ.get(PARENT_FD_VARIABLE)
+    if not text:
+        return
+    descriptor = int(text)
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        with contextlib.suppress(BlockingIOError):
+            if os.read(descriptor, 1) == b"":
+                loop.remove_reader(descriptor)
+                gone()
+
+    os.set_blocking(descriptor, False)
+    loop.add_reader(descriptor, readable)

@@ -1,0 +1,218 @@
+"""The sockets of the bus: ROUTER and DEALER on an asyncio loop, with nothing that blocks or raises.
+
+A thin shell over pyzmq that avoids one future per message: the loop watches ZeroMQ's file
+descriptor, and a callback gets each message. Facts about ZeroMQ that shape it (all have a test):
+
+- its descriptor is edge-triggered: after a wake-up everything must be read, and a send may swallow
+  an edge, so the socket is looked at again after each send;
+- what is queued for a dead peer reaches whoever binds that endpoint next: LINGER 0, IMMEDIATE, a
+  new identity for each socket, and a socket is closed once its peer is gone;
+- a ROUTER drops what it cannot route in silence unless ROUTER_MANDATORY is set;
+- a peer killed with -9 shows as DISCONNECTED on the socket's monitor within milliseconds.
+
+A message that cannot be sent (peer gone, high-water mark) makes ``send`` return False; it is
+counted in ``unsent`` and never raises into a paced loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from .curve import CurveKeys
+
+#: Messages handled in one go before other callbacks of the loop (timers) get their turn.
+BURST = 128
+
+#: Messages that may wait in one direction of one connection.
+HIGH_WATER_MARK = 20_000
+
+#: Larger messages than this are refused by the socket: 300 s of PCM16 at 24 kHz is 14.4 MB.
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+
+
+def _descriptor(socket: zmq.Socket[bytes]) -> int:
+    return int(socket.getsockopt(zmq.FD))
+
+
+class BusSocket:
+    """A ZeroMQ socket on a running asyncio loop.
+
+    ``on_message`` gets the frames of one message. ``on_connected`` and ``on_disconnected`` are
+    called without arguments as the monitor reports a finished handshake or a lost connection.
+    """
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        on_message: Callable[[list[bytes]], None],
+        *,
+        on_connected: Callable[[], None] | None = None,
+        on_disconnected: Callable[[], None] | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket = socket
+        self._on_message = on_message
+        self._on_connected = on_connected
+        self._on_disconnected = on_disconnected
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._drain_scheduled = False
+        self.closed = False
+        #: messages that could not be sent
+        self.unsent = 0
+        if on_connected is not None or on_disconnected is not None:
+            self._monitor = socket.get_monitor_socket(
+                zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+            )
+            self._loop.add_reader(_descriptor(self._monitor), self._read_monitor)
+            self._loop.call_soon(self._read_monitor)
+        self._loop.add_reader(_descriptor(socket), self._drain)
+        self._loop.call_soon(self._drain)
+
+    def send(self, payload: bytes, to: bytes | None = None) -> bool:
+        """Send one message (to the peer with identity ``to`` on a ROUTER). False: not sent."""
+        if self.closed:
+            self.unsent += 1
+            return False
+        try:
+            if to is None:
+                self._socket.send(payload, zmq.NOBLOCK)
+            else:
+                self._socket.send_multipart((to, payload), zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                raise
+            self.unsent += 1
+            return False
+        finally:
+            self._look_again()
+        return True
+
+    def _look_again(self) -> None:
+        if not self._drain_scheduled and not self.closed:
+            self._drain_scheduled = True
+            self._loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        self._drain_scheduled = False
+        for _ in range(BURST):
+            if self.closed:
+                return
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._on_message(frames)
+        self._look_again()
+
+    def _read_monitor(self) -> None:
+        while not self.closed and self._monitor is not None:
+            try:
+                event: dict[str, Any] = dict(
+                    parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
+                )
+            except zmq.Again:
+                return
+            if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                if self._on_connected is not None:
+                    self._on_connected()
+            elif event["event"] == zmq.EVENT_DISCONNECTED and self._on_disconnected is not None:
+                # What the peer sent before it died is still to be read, and comes first.
+                self._drain()
+                if not self.closed:
+                    self._on_disconnected()
+
+    def close(self, linger: int = 0) -> None:
+        """Close; what is queued is dropped, or given ``linger`` milliseconds to leave.
+
+        May be called twice, and from a callback.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.remove_reader(_descriptor(self._socket))
+        if self._monitor is not None:
+            self._loop.remove_reader(_descriptor(self._monitor))
+            self._socket.disable_monitor()
+            self._monitor.close(0)
+            self._monitor = None
+        self._socket.close(linger)
+
+
+def _prepare(socket: zmq.Socket[bytes], tcp: bool) -> None:
+    socket.linger = 0
+    socket.sndhwm = HIGH_WATER_MARK
+    socket.rcvhwm = HIGH_WATER_MARK
+    socket.maxmsgsize = MAX_MESSAGE_BYTES
+    if tcp:
+        # Half-open connections (a host that vanished) show within 6 s; on one machine the kernel
+        # tells at once.
+        socket.heartbeat_ivl = 2_000
+        socket.heartbeat_timeout = 6_000
+
+
+def connect_dealer(
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoint: str,
+    on_message: Callable[[bytes], None],
+    *,
+    on_connected: Callable[[], None],
+    on_disconnected: Callable[[], None],
+    curve: CurveKeys | None = None,
+) -> BusSocket:
+    """A DEALER with a new identity, connected to ``endpoint``; call it on the running loop.
+
+    It retries until the first connection stands. After ``on_disconnected`` close it and make
+    another: a ZeroMQ socket that reconnects by itself could hand old messages to a new peer.
+    """
+    socket = context.socket(zmq.DEALER)
+    _prepare(socket, endpoint.startswith("tcp:"))
+    socket.immediate = 1
+    socket.reconnect_ivl = 50
+    socket.reconnect_ivl_max = 500
+    socket.identity = b"d" + secrets.token_bytes(11)
+    if endpoint.startswith("tcp:") and curve is not None:
+        curve.apply_client(socket)
+    bus_socket = BusSocket(
+        socket,
+        lambda frames: on_message(frames[-1]),
+        on_connected=on_connected,
+        on_disconnected=on_disconnected,
+    )
+    socket.connect(endpoint)
+    return bus_socket
+
+
+def bind_router(
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoint: str,
+    on_message: Callable[[bytes, bytes], None],
+    *,
+    curve: CurveKeys | None = None,
+) -> tuple[BusSocket, str]:
+    """A ROUTER bound to ``endpoint`` (``tcp://host:*`` takes a free port), and its real endpoint.
+
+    ``on_message(identity, payload)``. Messages that are not two frames are dropped: every peer of
+    ours sends one frame.
+    """
+    socket = context.socket(zmq.ROUTER)
+    _prepare(socket, endpoint.startswith("tcp:"))
+    socket.router_mandatory = 1
+    if endpoint.startswith("tcp:") and curve is not None:
+        curve.apply_server(socket, context)
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError:
+        socket.close(0)
+        raise
+
+    def receive(frames: list[bytes]) -> None:
+        if len(frames) == 2:
+            on_message(frames[0], frames[1])
+
+    return BusSocket(socket, receive), socket.getsockopt_string(zmq.LAST_ENDPOINT)

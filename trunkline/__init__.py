@@ -1,0 +1,1 @@
+"""One shared phone line for tests of voice agents."""
