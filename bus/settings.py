@@ -6,6 +6,7 @@ SettingsError with one line that names it.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -21,8 +22,15 @@ from .redact import is_e164
 
 
 def default_bus() -> str:
-    """``ipc://`` and a directory in the user's runtime directory."""
-    return f"ipc://{platformdirs.user_runtime_path('trunkline')}/bus"
+    """``ipc://`` and a directory in the user's runtime directory.
+
+    Where the system gives the user none, platformdirs names one under /tmp and warns; the bus makes
+    its directory 0700 and refuses one of another user, so the warning tells nothing new.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        return f"ipc://{platformdirs.user_runtime_path('trunkline')}/bus"
 
 
 def default_state_dir() -> Path:

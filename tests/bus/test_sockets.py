@@ -1,0 +1,270 @@
+"""What ZeroMQ does to the unwary, and what our sockets make of it. Real sockets, real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from trunkline.bus.curve import CurveKeys, stop_authenticator
+from trunkline.bus.sockets import BURST, bind_router, connect_dealer
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    context: Context = zmq.Context()
+    yield context
+    stop_authenticator(context)
+    context.destroy(linger=0)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for an event that a callback of the loop brings."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # ZeroMQ's own threads set no event of ours
+            await asyncio.sleep(0.001)
+
+
+def nothing(*_: object) -> None:
+    """A callback for what this test does not look at."""
+
+
+CHILD = """
+import sys, zmq
+socket = zmq.Context().socket(zmq.ROUTER)
+socket.bind(sys.argv[1])
+print("bound", flush=True)
+while True:
+    socket.send_multipart(socket.recv_multipart())
+"""
+
+
+def child(endpoint: str) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", CHILD, endpoint], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"bound\n"
+    return process
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()
+
+
+async def test_messages_arrive_in_order_and_more_than_one_burst_of_them(
+    context: Context, tmp_path: Path
+) -> None:
+    got: list[bytes] = []
+    router, endpoint = bind_router(context, f"ipc://{tmp_path}/r", lambda _, p: got.append(p))
+    up: list[bool] = []
+    dealer = connect_dealer(
+        context,
+        endpoint,
+        nothing,
+        on_connected=lambda: up.append(True),
+        on_disconnected=nothing,
+    )
+    await until(lambda: bool(up))
+    sent = [str(n).encode() for n in range(BURST * 5 + 3)]
+    assert all(dealer.send(payload) for payload in sent)
+    await until(lambda: len(got) == len(sent))
+    assert got == sent
+    dealer.close()
+    router.close()
+
+
+async def test_a_killed_peer_is_seen_at_once_and_its_last_words_come_first(
+    context: Context, tmp_path: Path
+) -> None:
+    process = child(f"ipc://{tmp_path}/r")
+    seen: list[object] = []
+    dealer = connect_dealer(
+        context,
+        f"ipc://{tmp_path}/r",
+        seen.append,
+        on_connected=lambda: seen.append("connected"),
+        on_disconnected=lambda: seen.append("disconnected"),
+    )
+    await until(lambda: seen == ["connected"])
+    dealer.send(b"echo")
+    await until(lambda: b"echo" in seen)
+    end(process)
+    await until(lambda: "disconnected" in seen)
+    assert seen == ["connected", b"echo", "disconnected"]
+    dealer.close()
+
+
+async def test_a_stopped_peer_is_not_seen_by_the_socket(context: Context, tmp_path: Path) -> None:
+    """Why stalls are found by the peer's own tick and not by ZeroMQ."""
+    process = child(f"ipc://{tmp_path}/r")
+    seen: list[object] = []
+    dealer = connect_dealer(
+        context,
+        f"ipc://{tmp_path}/r",
+        seen.append,
+        on_connected=lambda: seen.append("connected"),
+        on_disconnected=lambda: seen.append("disconnected"),
+    )
+    await until(lambda: seen == ["connected"])
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        assert dealer.send(b"into the void")
+        with pytest.raises(TimeoutError):
+            await until(lambda: len(seen) > 1, seconds=0.5)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+        end(process)
+    dealer.close()
+
+
+async def test_nothing_that_was_queued_for_a_dead_peer_reaches_the_next_one(
+    context: Context, tmp_path: Path
+) -> None:
+    endpoint = f"ipc://{tmp_path}/r"
+    process = child(endpoint)
+    seen: list[object] = []
+    dealer = connect_dealer(
+        context,
+        endpoint,
+        nothing,
+        on_connected=lambda: seen.append("connected"),
+        on_disconnected=lambda: seen.append("disconnected"),
+    )
+    await until(lambda: seen == ["connected"])
+    end(process)
+    await until(lambda: "disconnected" in seen)
+    assert [dealer.send(b"stale") for _ in range(20)] == [False] * 20
+    assert dealer.unsent == 20
+    dealer.close()
+    got: list[bytes] = []
+    router, _ = bind_router(context, endpoint, lambda _, payload: got.append(payload))
+    fresh = connect_dealer(
+        context,
+        endpoint,
+        nothing,
+        on_connected=lambda: seen.append("fresh"),
+        on_disconnected=nothing,
+    )
+    await until(lambda: "fresh" in seen)
+    fresh.send(b"new")
+    await until(lambda: bool(got))
+    assert got == [b"new"]
+    fresh.close()
+    router.close()
+
+
+async def test_a_message_to_nobody_is_counted_and_never_raises(
+    context: Context, tmp_path: Path
+) -> None:
+    router, _ = bind_router(context, f"ipc://{tmp_path}/r", nothing)
+    assert router.send(b"hello", b"nobody") is False
+    assert router.unsent == 1
+    router.close()
+    assert router.send(b"after close", b"nobody") is False
+
+
+async def test_a_full_peer_neither_blocks_nor_raises(context: Context, tmp_path: Path) -> None:
+    process = child(f"ipc://{tmp_path}/r")
+    up: list[bool] = []
+    dealer = connect_dealer(
+        context,
+        f"ipc://{tmp_path}/r",
+        nothing,
+        on_connected=lambda: up.append(True),
+        on_disconnected=nothing,
+    )
+    await until(lambda: bool(up))
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        results = [dealer.send(bytes(4000)) for _ in range(30_000)]
+        assert results[0] is True and results[-1] is False
+        assert dealer.unsent == results.count(False)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+        end(process)
+    dealer.close()
+
+
+async def test_each_socket_has_an_identity_of_its_own(context: Context, tmp_path: Path) -> None:
+    """A ROUTER ignores a reused identity in silence, so none is ever used again."""
+    who: list[bytes] = []
+    router, endpoint = bind_router(context, f"ipc://{tmp_path}/r", lambda i, _: who.append(i))
+    for n in range(1, 4):
+        up: list[bool] = []
+        dealer = connect_dealer(
+            context,
+            endpoint,
+            nothing,
+            on_connected=lambda up=up: up.append(True),  # type: ignore[misc]  # bound at once
+            on_disconnected=nothing,
+        )
+        await until(lambda up=up: bool(up))  # type: ignore[misc]  # bound at once
+        dealer.send(b"x")
+        await until(lambda n=n: len(who) == n)  # type: ignore[misc]  # bound at once
+        dealer.close()
+    assert len(set(who)) == 3
+    router.close()
+
+
+async def test_on_tcp_only_the_holder_of_the_token_gets_in(context: Context) -> None:
+    got: list[bytes] = []
+    router, endpoint = bind_router(
+        context, "tcp://127.0.0.1:*", lambda _, p: got.append(p), curve=CurveKeys("token")
+    )
+    up: list[str] = []
+    dealers = []
+    clients = {"stranger": CurveKeys("another"), "friend": CurveKeys("token"), "plain": None}
+    for name, keys in clients.items():
+        other: Context = zmq.Context()
+        dealers.append(
+            (
+                other,
+                connect_dealer(
+                    other,
+                    endpoint,
+                    nothing,
+                    on_connected=lambda name=name: up.append(name),  # type: ignore[misc]  # at once
+                    on_disconnected=nothing,
+                    curve=keys,
+                ),
+            )
+        )
+    await until(lambda: "friend" in up)
+    for _, dealer in dealers:
+        dealer.send(b"hello")
+    await until(lambda: bool(got))
+    with pytest.raises(TimeoutError):
+        await until(lambda: len(got) > 1 or len(up) > 1, seconds=0.3)
+    assert up == ["friend"]
+    for other, dealer in dealers:
+        dealer.close()
+        other.destroy(linger=0)
+    router.close()
+
+
+async def test_a_second_bind_steals_an_ipc_path(context: Context, tmp_path: Path) -> None:
+    """Why the bus directory is locked: ZeroMQ itself refuses nothing here."""
+    got: list[str] = []
+    first, endpoint = bind_router(context, f"ipc://{tmp_path}/r", lambda *_: got.append("first"))
+    second, _ = bind_router(context, endpoint, lambda *_: got.append("second"))
+    dealer = connect_dealer(
+        context,
+        endpoint,
+        nothing,
+        on_connected=lambda: got.append("up"),
+        on_disconnected=nothing,
+    )
+    await until(lambda: "up" in got)
+    dealer.send(b"x")
+    await until(lambda: len(got) == 2)
+    assert got == ["up", "second"]
+    for socket in (dealer, first, second):
+        socket.close()
