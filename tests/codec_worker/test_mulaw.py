@@ -1,0 +1,99 @@
+"""mu-law: every sample and every code against an independent reference, and against audioop."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from trunkline.codec_worker import mulaw
+
+ALL_SAMPLES = np.arange(-32768, 32768, dtype=np.int16)
+ALL_CODES = np.arange(256, dtype=np.uint8)
+
+#: G.711 table 2a: the upper end (in 14-bit steps) of each segment and its step size.
+SEGMENTS = [(31, 2), (95, 4), (223, 8), (479, 16), (991, 32), (2015, 64), (4063, 128), (8159, 256)]
+
+
+def reference_decode(code: int) -> int:
+    """The 16-bit value of a code, by walking up G.711's table of segments."""
+    inverted = ~code & 0xFF
+    segment, step = (inverted >> 4) & 7, inverted & 15
+    if segment == 0:
+        value = 2 * step  # the first interval, 0 to 1, is half as wide and has the value 0
+    else:
+        low, width = SEGMENTS[segment - 1][0], SEGMENTS[segment][1]
+        value = low + step * width + width // 2
+    return (-value if inverted & 0x80 else value) * 4
+
+
+def reference_encode(sample: int) -> int:
+    """The code of a 16-bit sample, by searching G.711's decision values."""
+    value = sample >> 2
+    sign = 0x80 if value < 0 else 0
+    magnitude = min(abs(value), 8159)
+    low = 0
+    for segment, (high, width) in enumerate(SEGMENTS):
+        if magnitude < high or segment == 7:
+            step = (magnitude + 1) // 2 if segment == 0 else (magnitude - low) // width
+            return ~(sign | (segment << 4) | min(step, 15)) & 0xFF
+        low = high
+    raise AssertionError(sample)
+
+
+def test_every_sample_encodes_as_the_tables_of_g711_say() -> None:
+    expected = [reference_encode(int(s)) for s in ALL_SAMPLES]
+    assert mulaw.encode(ALL_SAMPLES).tolist() == expected
+
+
+def test_every_code_decodes_as_the_tables_of_g711_say() -> None:
+    assert mulaw.decode(ALL_CODES).tolist() == [reference_decode(int(c)) for c in ALL_CODES]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="audioop left Python with 3.13")
+def test_the_same_as_audioop() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        audioop = importlib.import_module("audioop")
+    pcm = ALL_SAMPLES.astype("<i2").tobytes()
+    assert mulaw.encode_bytes(pcm) == audioop.lin2ulaw(pcm, 2)
+    codes = ALL_CODES.tobytes()
+    assert mulaw.decode_bytes(codes) == audioop.ulaw2lin(codes, 2)
+
+
+def test_itus_own_code_gives_the_neighbouring_code_for_508_negative_samples() -> None:
+    def g191(sample: int) -> int:
+        if sample >= 0:
+            return reference_encode(sample)
+        return reference_encode(~sample) & 0x7F
+
+    different = [int(s) for s in ALL_SAMPLES if g191(int(s)) != reference_encode(int(s))]
+    assert len(different) == 508
+    assert max(different) < 0
+    assert all(abs(g191(s) - reference_encode(s)) == 1 for s in different)
+
+
+def test_codes_survive_a_round_trip_but_for_the_second_zero() -> None:
+    again = mulaw.encode(mulaw.decode(ALL_CODES))
+    changed = [c for c in range(256) if again[c] != c]
+    assert changed == [0x7F]
+    assert mulaw.decode(np.array([mulaw.SILENCE, 0x7F], dtype=np.uint8)).tolist() == [0, 0]
+    assert int(np.abs(mulaw.decode(ALL_CODES).astype(int)).max()) == mulaw.PEAK
+
+
+def test_batches_keep_their_shape() -> None:
+    batch = ALL_SAMPLES.reshape(64, 1024)
+    assert mulaw.encode(batch).shape == (64, 1024)
+    assert np.array_equal(mulaw.encode(batch).ravel(), mulaw.encode(ALL_SAMPLES))
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(TypeError, match="float64"):
+        mulaw.encode(np.zeros(3))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="int16"):
+        mulaw.decode(np.zeros(3, dtype=np.int16))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="multiple"):
+        mulaw.encode_bytes(b"\0")
