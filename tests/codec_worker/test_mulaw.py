@@ -91,8 +91,8 @@ def test_batches_keep_their_shape() -> None:
 
 
 def test_other_types_are_refused() -> None:
-    with pytest.raises(TypeError, match="float64"):
-        mulaw.encode(np.zeros(3))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="object"):
+        mulaw.encode(np.zeros(3).astype(object))
     with pytest.raises(TypeError, match="int16"):
         mulaw.decode(np.zeros(3, dtype=np.int16))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="multiple"):

@@ -21,13 +21,16 @@ DOWN, UP = Downsampler(), Upsampler()
 
 
 def pcm(samples: npt.ArrayLike) -> bytes:
-    return np.rint(np.asarray(samples)).astype("<i2").tobytes()
+    return bytes(np.rint(np.asarray(samples)).astype("<i2").tobytes())
 
 
 def tone(
     hz: float, rate: int, seconds: float = 0.5, peak: float = 12_000.0
 ) -> npt.NDArray[np.float64]:
-    return peak * np.sin(2 * np.pi * hz / rate * np.arange(int(rate * seconds)) + 0.3)
+    samples: npt.NDArray[np.float64] = peak * np.sin(
+        2 * np.pi * hz / rate * np.arange(int(rate * seconds)) + 0.3
+    )
+    return samples
 
 
 def down(sound: bytes) -> npt.NDArray[np.int16]:
@@ -44,7 +47,8 @@ def up(codes: bytes) -> npt.NDArray[np.int16]:
 def response_db(hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
     n = np.arange(97) - 48
     phase = 2 * np.pi / 24_000 * np.multiply.outer(np.asarray(hz, float), n)
-    return 20 * np.log10(np.abs(np.cos(phase) @ design()) + 1e-9)
+    level: npt.NDArray[np.float64] = 20 * np.log10(np.abs(np.cos(phase) @ design()) + 1e-9)
+    return level
 
 
 def amplitude(samples: npt.NDArray[np.int16], hz: float, rate: int) -> float:
@@ -85,7 +89,7 @@ def test_what_would_fold_into_speech_is_gone(hz: int) -> None:
     assert np.abs(down(pcm(tone(hz, 24_000)))[50:-50]).max() <= 12  # -60 dB, in mu-law steps of 8
 
 
-@pytest.mark.parametrize("hz", [300, 1009, 2003, 2999, 3391])
+@pytest.mark.parametrize("hz", [300, 1000, 2000, 3000, 3400])
 def test_images_are_gone(hz: int) -> None:
     sound = up(mulaw.encode(np.rint(tone(hz, 8000)).astype(np.int16)).tobytes())
     for image in (8000 - hz, 8000 + hz):

@@ -1,0 +1,433 @@
+"""One call's outbound sound: what is due now, what an interrupt drops, what was lost. No I/O.
+
+Positions are samples at 8 kHz, absolute over the whole call; times are integer nanoseconds of one
+monotonic clock and come in as ``now``. Every method returns what there is to do or to report.
+
+The rules:
+
+1. **Deadlines are absolute.** An utterance that begins at position p with ``t0`` has sample q
+   played at ``t0 + (q - p) · 125 µs``. Nothing but rule 3 moves that line. A frame (20 ms) is
+   sent ``lead`` before its playback time, so at the start of an utterance the lead goes out at
+   once, and afterwards the carrier's buffer holds between the lead and one frame more.
+2. **A start waits a little for a live source.** When less than the lead is in hand, and nothing
+   plays at the carrier, the start waits up to ``prebuffer`` for more; a source that speaks in real
+   time would else run dry at every frame.
+3. **Model of the carrier's buffer.** All that was sent has been played at the playback time of the
+   next position. A tick late by less than the lead sends what is due and keeps the line. Later than
+   that, the buffer has run dry: the line moves by just that underrun, which is counted.
+4. **Starvation.** When less than a full frame is in hand at its send time, playout waits until
+   20 ms before the buffer runs dry, so that the next chunk joins without a seam. Then it asks for
+   the resampler's tail (:class:`FlushTail`) and sends the short rest. Speech that comes before the
+   buffer is dry still joins; later speech begins a new line, and that is no underrun.
+5. **Interrupt.** What is unsent is dropped, what lies at the carrier is cleared, and the playback
+   generation counts up: marks of an older one were not played. What is spoken next begins at
+   ``resume_at``; only then may positions jump.
+6. **No stream, no playout.** ``freeze`` reports the lead that lay unplayed at the carrier as lost.
+   ``open`` goes on from the last acknowledged position: what was sent but never written is sent
+   again, what was written never is.
+7. **Bounds.** At most ``capacity`` is held; what is over is counted as lost and returned. Silence
+   is played in its place, so that positions stay without holes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, NamedTuple
+
+from .mulaw import SILENCE
+
+RATE: Final = 8000
+#: Samples, and bytes of mu-law, of one frame.
+FRAME: Final = 160
+SAMPLE_NS: Final = 125_000
+FRAME_NS: Final = FRAME * SAMPLE_NS
+DEFAULT_LEAD_NS: Final = 60_000_000
+#: Most sound held for one call.
+CAPACITY: Final = 300 * RATE
+
+
+class PlayoutError(ValueError):
+    """A peer asked for what the rules forbid; the message says what and where. Nothing changed."""
+
+
+class Frame(NamedTuple):
+    """Send these bytes of mu-law (at most 160) now; they begin at ``position``."""
+
+    position: int
+    payload: bytes
+
+
+class SendMark(NamedTuple):
+    """Send a mark of this name now, after what was sent before."""
+
+    name: str
+    playback: int
+
+
+class FlushTail(NamedTuple):
+    """Give :meth:`Playout.flushed` what the resampler still holds, then ask ``due`` again."""
+
+
+Instruction = Frame | SendMark | FlushTail
+
+
+class Range(NamedTuple):
+    """Positions ``start`` up to and without ``end``."""
+
+    start: int
+    end: int
+
+    @property
+    def samples(self) -> int:
+        return self.end - self.start
+
+
+class Interruption(NamedTuple):
+    """What an interrupt did: tell the carrier ``clear``, next comes ``next_position``.
+
+    ``sent_to``: sound before it had been sent. ``cleared`` was sent but, by the model, not played
+    yet; ``dropped`` was never sent. ``unplayed_marks``: marks set that will not be played.
+    """
+
+    serial: int
+    sent_to: int
+    cleared: Range
+    dropped: Range
+    next_position: int
+    playback: int
+    unplayed_marks: tuple[str, ...]
+
+
+class _Segment:
+    """Contiguous sound that is held. Segments are apart only where sound was lost."""
+
+    __slots__ = ("data", "position")
+
+    def __init__(self, position: int, data: bytes) -> None:
+        self.position = position
+        self.data = bytearray(data)
+
+    @property
+    def end(self) -> int:
+        return self.position + len(self.data)
+
+
+class Playout:
+    """The outbound sound of one call, from ``next_position`` on.
+
+    ``lead_ns``: how long before its playback a frame is sent, at least one frame.
+    ``prebuffer_ns``: how long a start may wait for the lead to be there; None: as long as the lead.
+    ``playback``: the carrier's playback generation (clears sent so far).
+    """
+
+    def __init__(
+        self,
+        next_position: int = 0,
+        *,
+        lead_ns: int = DEFAULT_LEAD_NS,
+        prebuffer_ns: int | None = None,
+        capacity: int = CAPACITY,
+        playback: int = 0,
+    ) -> None:
+        if lead_ns < FRAME_NS:
+            raise ValueError(f"a lead of {lead_ns} ns is less than a frame ({FRAME_NS} ns)")
+        self.lead_ns = lead_ns
+        self.prebuffer_ns = lead_ns if prebuffer_ns is None else prebuffer_ns
+        self.capacity = capacity
+        #: the next position to send; acknowledged <= position <= end
+        self.position = next_position
+        #: everything before it was written to the carrier's socket; held sound begins here
+        self.acknowledged = next_position
+        #: the position that follows the last one spoken (held or lost)
+        self.end = next_position
+        #: samples that the resampler holds back beyond ``end``
+        self.tail = 0
+        self.playback = playback
+        #: serial of the newest interrupt
+        self.serial = 0
+        self.frozen = False
+        #: counters: frames sent, times and nanoseconds that the buffer ran dry, samples lost
+        self.frames_out = 0
+        self.underruns = 0
+        self.underrun_ns = 0
+        self.lost = 0
+        self._segments: deque[_Segment] = deque()
+        self._held = 0  # samples in _segments
+        self._may_jump = False  # an interrupt came and nothing was spoken since
+        #: when position 0 would be played; None: no utterance has begun
+        self._line: int | None = None
+        self._over = True  # all that was spoken has been sent, so running dry is no underrun
+        self._gather_until: int | None = None
+        self._frozen_at: int | None = None  # acknowledged when the stream was lost
+        self._marks: list[tuple[int, str]] = []  # set, not sent, by position
+        self._sent_marks: dict[str, int] = {}  # sent, not returned: playback generation
+        self._last: Interruption | None = None
+
+    # ------------------------------------------------------------------ speech in
+
+    def speak(self, position: int, payload: bytes, tail: int = 0) -> int:
+        """Append mu-law that begins at ``position``; returns the samples lost to the bound.
+
+        What is already held is ignored, so speech may be repeated. ``tail``: what the resampler
+        holds back after it. Raises PlayoutError for a gap, which only an interrupt allows.
+        """
+        if position > self.end:
+            if not self._may_jump:
+                raise PlayoutError(f"speech at {position} leaves a gap: {self.end} is next")
+            self._restart(position)
+        skip = self.end - position
+        if skip > len(payload) or (skip == len(payload) and payload):
+            return 0
+        self._may_jump = False
+        self.tail = tail
+        return self._append(payload[skip:] if skip else payload)
+
+    def flushed(self, payload: bytes) -> int:
+        """The resampler's tail, as FlushTail asked for; returns the samples lost to the bound."""
+        self.tail = 0
+        return self._append(payload)
+
+    def _append(self, payload: bytes) -> int:
+        kept = max(0, min(len(payload), self.capacity - self._held))
+        if kept:
+            data = payload if kept == len(payload) else payload[:kept]
+            if self._segments and self._segments[-1].end == self.end:
+                self._segments[-1].data += data
+            else:
+                self._segments.append(_Segment(self.end, data))
+            self._held += kept
+        self.end += len(payload)
+        self.lost += len(payload) - kept
+        return len(payload) - kept
+
+    @property
+    def unsent(self) -> int:
+        """Samples in hand that were not sent yet (without the resampler's tail)."""
+        return self.end - self.position
+
+    @property
+    def room(self) -> int:
+        """Samples that may still be spoken before the bound is reached."""
+        return self.capacity - self._held
+
+    # ------------------------------------------------------------------ sound out
+
+    def due(self, now: int, until: int | None = None) -> list[Instruction]:
+        """What is to be done now, in order.
+
+        ``until``: when the caller comes next. What falls due before it is done now, so that no
+        frame waits for a tick of another phase.
+        """
+        out: list[Instruction] = []
+        if self.frozen:
+            return out
+        horizon = now if until is None or until <= now else until - 1
+        if self._marks:
+            self._send_marks(out)
+        if not self.unsent + self.tail or not self._begin(now, horizon):
+            return out
+        assert self._line is not None
+        while (unsent := self.end - self.position) or self.tail:
+            plays = self._line + self.position * SAMPLE_NS
+            if unsent >= FRAME:
+                if plays - self.lead_ns > horizon:
+                    break
+            elif plays - FRAME_NS > horizon:
+                break
+            elif self.tail:
+                out.append(FlushTail())
+                break
+            if now > plays:
+                self.underruns += 1
+                self.underrun_ns += now - plays
+                self._line += now - plays
+            out.append(self._take())
+            if self._marks:
+                self._send_marks(out)
+        self._over = not (self.unsent or self.tail)
+        return out
+
+    def next_due(self) -> int | None:
+        """When ``due`` has something to do next, in ns; 0: at once; None: not before more comes."""
+        if self.frozen:
+            return None
+        if self._marks and self._marks[0][0] <= self.position:
+            return 0
+        if not self.unsent + self.tail:
+            return None
+        if self._gather_until is not None:
+            return self._gather_until
+        if self._line is None or self._over:
+            return 0
+        plays = self._line + self.position * SAMPLE_NS
+        return plays - (self.lead_ns if self.unsent >= FRAME else FRAME_NS)
+
+    def _begin(self, now: int, horizon: int) -> bool:
+        """Whether there is a line to play on; makes one at the start of an utterance."""
+        if self._line is not None and (
+            not self._over or now <= self._line + self.position * SAMPLE_NS
+        ):
+            return True
+        if (self.unsent + self.tail) * SAMPLE_NS < self.lead_ns:
+            if self._gather_until is None:
+                self._gather_until = now + self.prebuffer_ns
+            if horizon < self._gather_until:
+                return False
+        self._gather_until = None
+        self._line = now - self.position * SAMPLE_NS
+        self._over = False
+        return True
+
+    def _take(self) -> Frame:
+        """The next frame: short at the end of what is in hand, silent where sound was lost."""
+        position = self.position
+        payload = b""
+        until = min(self.end, position + FRAME)
+        for segment in self._segments:
+            if segment.position > position:
+                until = min(until, segment.position)
+                break
+            if segment.end > position:
+                offset = position - segment.position
+                payload = bytes(segment.data[offset : offset + until - position])
+                break
+        if not payload:
+            payload = bytes([SILENCE]) * (until - position)
+        self.position += len(payload)
+        self.frames_out += 1
+        return Frame(position, payload)
+
+    def acknowledge(self, position: int) -> bool:
+        """The gateway wrote everything before ``position``; True when that is news.
+
+        Raises PlayoutError for what was never sent.
+        """
+        if position > self.position:
+            raise PlayoutError(f"{position} acknowledged, but sent only up to {self.position}")
+        if position <= self.acknowledged:
+            return False
+        self._forget(position)
+        return True
+
+    def _forget(self, position: int) -> None:
+        self.acknowledged = position
+        while self._segments and self._segments[0].position < position:
+            segment = self._segments[0]
+            gone = min(position, segment.end) - segment.position
+            self._held -= gone
+            if gone == len(segment.data):
+                self._segments.popleft()
+            else:
+                del segment.data[:gone]
+                segment.position = position
+
+    # ------------------------------------------------------------------ interrupt
+
+    def interrupt(self, serial: int, resume_at: int, now: int) -> Interruption | None:
+        """Drop what is unsent and clear the carrier's buffer; None for a serial seen before.
+
+        Raises PlayoutError when ``resume_at`` lies before what was spoken.
+        """
+        if serial <= self.serial:
+            return None
+        if resume_at < self.end:
+            raise PlayoutError(f"interrupt {serial} resumes at {resume_at}, spoken to {self.end}")
+        self.serial = serial
+        cleared = Range(min(self.played(now), self.position), self.position)
+        dropped = Range(self.position, self.end)
+        unplayed = (*self._sent_marks, *(name for _, name in self._marks))
+        self.playback += 1
+        self._sent_marks.clear()
+        self._marks.clear()
+        self._restart(resume_at)
+        self._may_jump = True
+        self._last = Interruption(
+            serial, cleared.end, cleared, dropped, resume_at, self.playback, unplayed
+        )
+        return self._last
+
+    @property
+    def last_interruption(self) -> Interruption | None:
+        """What the newest interrupt did, to be told again."""
+        return self._last
+
+    def _restart(self, position: int) -> None:
+        """Hold nothing and go on at ``position``, on a new line."""
+        self._segments.clear()
+        self._held = self.tail = 0
+        self.position = self.acknowledged = self.end = position
+        self._line = None
+        self._over = True
+        self._gather_until = None
+
+    # ------------------------------------------------------------------ marks
+
+    def mark(self, name: str, position: int) -> None:
+        """Send a mark once everything before ``position`` was sent (at the next ``due`` when it
+        already was). A name that is waiting is moved."""
+        self._marks = [mark for mark in self._marks if mark[1] != name]
+        self._marks.append((position, name))
+        self._marks.sort(key=lambda mark: mark[0])
+
+    def mark_returned(self, name: str, playback: int) -> bool | None:
+        """The carrier gave a mark back that was sent in this playback generation: True when it was
+        played, False when a clear came before, None for a mark that is not (or no more) waited
+        for."""
+        if self._sent_marks.get(name) != playback:
+            return None if playback == self.playback else False
+        del self._sent_marks[name]
+        return playback == self.playback
+
+    def _send_marks(self, out: list[Instruction]) -> None:
+        while self._marks and self._marks[0][0] <= self.position:
+            _, name = self._marks.pop(0)
+            self._sent_marks[name] = self.playback
+            out.append(SendMark(name, self.playback))
+
+    # ------------------------------------------------------------------ stream lost and found
+
+    def played(self, now: int) -> int:
+        """The position that the carrier is playing by the model, never past what was written."""
+        if self._line is None:
+            return self.acknowledged
+        return min((now - self._line) // SAMPLE_NS, self.acknowledged)
+
+    def freeze(self, now: int) -> Range:
+        """The stream is gone; returns the lead that lay unplayed at the carrier, which is lost."""
+        if self.frozen:
+            return Range(self.acknowledged, self.acknowledged)
+        unplayed = Range(self.played(now), self.acknowledged)
+        self.lost += unplayed.samples
+        self.frozen = True
+        self._frozen_at = self.acknowledged
+        self._gather_until = None
+        return unplayed
+
+    def open(self, next_position: int | None = None, playback: int | None = None) -> int:
+        """A stream is there (again): go on, on a new line.
+
+        ``next_position`` follows the last one written, by the gateway's word; None: the last one
+        acknowledged here. Where it lies outside of what is held, nothing is held any more, and
+        speech has to begin there. Returns the samples that were written to the lost stream after
+        it broke; they are lost too. Marks must be set again.
+        """
+        resume = self.acknowledged if next_position is None else next_position
+        late = 0
+        if self._frozen_at is not None:
+            late = max(0, min(self.position, max(resume, self.acknowledged)) - self._frozen_at)
+            self.lost += late
+        self._frozen_at = None
+        self.frozen = False
+        if playback is not None:
+            self.playback = playback
+        self._marks.clear()
+        self._sent_marks.clear()
+        if not self.acknowledged <= resume <= self.end:
+            self._restart(resume)
+            return late
+        self._forget(resume)
+        self.position = resume
+        self._line = None
+        self._over = True
+        self._gather_until = None
+        return late

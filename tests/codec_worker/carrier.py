@@ -1,0 +1,87 @@
+"""The other end of a playout in tests: a carrier's buffer that plays what it gets, on a fake clock,
+and a pump that stands for resampler and timer."""
+
+from __future__ import annotations
+
+from trunkline.codec_worker.playout import (
+    FRAME_NS,
+    SAMPLE_NS,
+    FlushTail,
+    Frame,
+    Instruction,
+    Playout,
+    SendMark,
+)
+
+MS = 1_000_000
+
+
+class Carrier:
+    """Plays frames back to back. ``gaps`` holds (position, ns of silence before it)."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.marks: list[tuple[str, int, int]] = []  # name, playback, position reached
+        self.starts: dict[int, int] = {}  # position -> when it is played
+        self.gaps: list[tuple[int, int]] = []
+        self.ends = 0  # when the buffer is dry
+        self.deepest = 0
+
+    def take(self, instructions: list[Instruction], now: int) -> None:
+        for instruction in instructions:
+            if isinstance(instruction, Frame):
+                self._play(instruction, now)
+            elif isinstance(instruction, SendMark):
+                at = self.frames[-1].position + len(self.frames[-1].payload) if self.frames else 0
+                self.marks.append((instruction.name, instruction.playback, at))
+
+    def _play(self, frame: Frame, now: int) -> None:
+        if now > self.ends:
+            self.gaps.append((frame.position, now - self.ends))
+            self.ends = now
+        self.starts[frame.position] = self.ends
+        self.ends += len(frame.payload) * SAMPLE_NS
+        self.deepest = max(self.deepest, self.ends - now)
+        self.frames.append(frame)
+
+    def clear(self, now: int) -> None:
+        self.ends = min(self.ends, now)
+
+    @property
+    def sound(self) -> bytes:
+        return b"".join(frame.payload for frame in self.frames)
+
+
+class Pump:
+    """A source whose last ``held`` samples stay in the resampler until it is flushed."""
+
+    def __init__(self, playout: Playout, carrier: Carrier, held: int = 16) -> None:
+        self.playout = playout
+        self.carrier = carrier
+        self.held = held
+        self.rest = b""
+        self.flushes: list[int] = []  # positions at which the tail was flushed
+
+    def speak(self, sound: bytes) -> None:
+        sound = self.rest + sound
+        cut = max(0, len(sound) - self.held)
+        self.rest = sound[cut:]
+        self.playout.speak(self.playout.end, sound[:cut], tail=len(self.rest))
+
+    def tick(self, now: int, until: int | None = None) -> list[Instruction]:
+        done = self.playout.due(now, until)
+        while done and isinstance(done[-1], FlushTail):
+            self.flushes.append(self.playout.end)
+            self.playout.flushed(self.rest)
+            self.rest = b""
+            done = done[:-1] + self.playout.due(now, until)
+        self.carrier.take(done, now)
+        return done
+
+
+def sound(length: int, start: int = 0) -> bytes:
+    """Bytes that tell their position (modulo 251)."""
+    return bytes((start + i) % 251 for i in range(length))
+
+
+__all__ = ["FRAME_NS", "MS", "Carrier", "Pump", "sound"]

@@ -1,0 +1,295 @@
+"""Playout as a script of what happens: late ticks, starvation, interrupts, lost streams."""
+
+from __future__ import annotations
+
+import pytest
+
+from trunkline.codec_worker.playout import (
+    FRAME,
+    FlushTail,
+    Frame,
+    Playout,
+    PlayoutError,
+    Range,
+    SendMark,
+)
+
+from .carrier import MS, Carrier, Pump, sound
+
+T0 = 1_000_000 * MS
+
+
+def started(frames: int = 50, **options: int) -> tuple[Playout, Pump, Carrier]:
+    """A playout that has just sent the lead of ``frames`` frames of speech at T0."""
+    playout, carrier = Playout(**options), Carrier()
+    pump = Pump(playout, carrier)
+    pump.speak(sound(frames * FRAME))
+    pump.tick(T0)
+    return playout, pump, carrier
+
+
+def test_the_lead_goes_out_at_once_then_a_frame_each_20_ms() -> None:
+    playout, pump, carrier = started()
+    assert [f.position for f in carrier.frames] == [0, 160, 320, 480]  # at T0, T0 + 20, + 40, + 60
+    assert playout.next_due() == T0 + 20 * MS
+    assert pump.tick(T0 + 20 * MS - 1) == []
+    assert pump.tick(T0 + 20 * MS) == [Frame(640, sound(160, 640))]
+    for n in range(2, 60):
+        pump.tick(T0 + n * 20 * MS)
+    assert carrier.sound == sound(50 * FRAME)
+    assert len(carrier.gaps) == 1  # before the first frame
+    assert playout.underruns == 0
+    assert playout.frames_out == 50
+
+
+def test_a_caller_that_comes_each_20_ms_never_finds_less_than_the_lead() -> None:
+    playout, carrier = Playout(), Carrier()
+    pump = Pump(playout, carrier)
+    pump.speak(sound(50 * FRAME))
+    pump.tick(T0, T0 + 7 * MS)  # speech arrived between two ticks
+    for n in range(40):
+        now = T0 + 7 * MS + n * 20 * MS
+        assert carrier.ends - now >= 60 * MS
+        assert len(pump.tick(now, now + 20 * MS)) == 1
+    assert carrier.deepest <= 100 * MS
+
+
+def test_a_late_tick_within_the_lead_keeps_the_line() -> None:
+    playout, pump, carrier = started()
+    for n in range(1, 6):
+        pump.tick(T0 + n * 20 * MS)
+    pump.tick(T0 + 100 * MS + 79 * MS)  # 59 ms late
+    assert [f.position // FRAME for f in carrier.frames[-3:]] == [9, 10, 11]
+    assert playout.underruns == 0
+    assert len(carrier.gaps) == 1
+    assert playout.next_due() == T0 + 180 * MS
+
+
+def test_a_later_tick_moves_the_line_by_just_the_underrun() -> None:
+    playout, pump, carrier = started()
+    for n in range(1, 6):
+        pump.tick(T0 + n * 20 * MS)
+    dry = carrier.ends
+    assert dry == T0 + 180 * MS
+    pump.tick(dry + 33 * MS)
+    assert (playout.underruns, playout.underrun_ns) == (1, 33 * MS)
+    assert carrier.gaps[1:] == [(9 * FRAME, 33 * MS)]
+    assert [f.position // FRAME for f in carrier.frames[-4:]] == [9, 10, 11, 12]  # the lead again
+    assert playout.next_due() == dry + 33 * MS + 20 * MS
+    assert carrier.deepest == 80 * MS
+
+
+def test_a_start_with_less_than_the_lead_waits_for_more() -> None:
+    playout, carrier = Playout(), Carrier()
+    pump = Pump(playout, carrier)
+    for n in range(40):  # a source in real time, a frame at a time
+        pump.speak(sound(FRAME, n * FRAME))
+        pump.tick(T0 + n * 20 * MS)
+    assert carrier.starts[0] == T0 + 40 * MS  # as soon as 60 ms were there
+    assert len(carrier.gaps) == 1
+    assert pump.flushes == []
+    assert playout.underruns == 0
+
+
+def test_a_short_sound_alone_goes_out_when_it_has_waited() -> None:
+    playout, carrier = Playout(), Carrier()
+    pump = Pump(playout, carrier)
+    pump.speak(sound(100))
+    assert pump.tick(T0) == []
+    assert playout.next_due() == T0 + 60 * MS
+    assert pump.tick(T0 + 60 * MS) == [Frame(0, sound(100))]
+    assert playout.next_due() is None
+
+
+def test_starved_it_waits_until_20_ms_before_the_buffer_is_dry_then_flushes() -> None:
+    playout, pump, carrier = started(frames=10)
+    for n in range(1, 8):
+        pump.tick(T0 + n * 20 * MS)
+    # Nine whole frames are out, the buffer is dry at 180 ms; 144 samples are in hand, 16 held back.
+    assert carrier.ends == T0 + 180 * MS
+    assert (playout.unsent, pump.flushes) == (144, [])
+    assert playout.next_due() == T0 + 160 * MS
+    assert pump.tick(T0 + 160 * MS - 1) == []
+    pump.tick(T0 + 160 * MS)
+    assert pump.flushes == [10 * FRAME - 16]
+    assert carrier.sound == sound(10 * FRAME)
+    assert len(carrier.gaps) == 1
+
+
+def test_a_chunk_within_the_grace_joins_without_a_seam() -> None:
+    _, pump, carrier = started(frames=10)
+    for n in range(1, 8):
+        pump.tick(T0 + n * 20 * MS)
+    pump.speak(sound(10 * FRAME, 10 * FRAME))  # at 150 ms
+    for n in range(8, 30):
+        pump.tick(T0 + n * 20 * MS)
+    assert carrier.sound == sound(20 * FRAME)
+    assert len(carrier.gaps) == 1
+    assert pump.flushes == [20 * FRAME - 16]
+
+
+def test_speech_that_comes_before_the_buffer_is_dry_still_joins_after_the_flush() -> None:
+    playout, pump, carrier = started(frames=10)
+    for n in range(1, 9):
+        pump.tick(T0 + n * 20 * MS)
+    assert pump.flushes
+    dry = carrier.ends
+    pump.speak(sound(FRAME * 3, 10 * FRAME))
+    pump.tick(dry - 1 * MS)
+    assert len(carrier.gaps) == 1
+    assert carrier.starts[10 * FRAME] == dry
+    assert playout.underruns == 0
+
+
+def test_speech_after_a_pause_begins_a_new_line_and_that_is_no_underrun() -> None:
+    playout, pump, carrier = started(frames=10)
+    for n in range(1, 12):
+        pump.tick(T0 + n * 20 * MS)
+    later = T0 + 5_003 * MS
+    pump.speak(sound(10 * FRAME, 10 * FRAME))
+    pump.tick(later)
+    assert carrier.starts[10 * FRAME] == later
+    assert playout.underruns == 0
+    assert playout.next_due() == later + 20 * MS
+
+
+def test_repeated_speech_is_ignored_and_a_gap_is_refused() -> None:
+    playout = Playout(next_position=480)
+    playout.speak(480, sound(320, 480))
+    playout.speak(480, sound(320, 480))
+    playout.speak(640, sound(320, 640))  # half of it is new
+    assert (playout.end, playout.unsent) == (960, 480)
+    with pytest.raises(PlayoutError, match="speech at 961 leaves a gap: 960 is next"):
+        playout.speak(961, b"x")
+    frames = [i for i in playout.due(T0) if isinstance(i, Frame)]
+    assert b"".join(f.payload for f in frames) == sound(480, 480)
+
+
+def test_an_interrupt_drops_what_is_queued_and_clears_what_lies_at_the_carrier() -> None:
+    playout, pump, carrier = started()
+    playout.acknowledge(640)
+    playout.mark("end", 50 * FRAME)
+    done = playout.interrupt(1, 50 * FRAME, T0 + 10 * MS)
+    assert done is not None
+    assert (done.sent_to, done.next_position, done.playback) == (640, 8000, 1)
+    assert done.cleared == Range(80, 640)
+    assert done.dropped == Range(640, 50 * FRAME - 16)
+    assert done.unplayed_marks == ("end",)
+    assert pump.tick(T0 + 500 * MS) == []
+    assert playout.next_due() is None
+    carrier.clear(T0 + 10 * MS)
+    pump.rest = b""
+    playout.speak(8000, sound(800, 8000))
+    assert playout.due(T0 + 600 * MS)[0] == Frame(8000, sound(160, 8000))
+    assert playout.underruns == 0
+
+
+def test_an_interrupt_is_done_once_and_speech_may_jump_after_it_only() -> None:
+    playout = Playout()
+    playout.speak(0, sound(1600))
+    first = playout.interrupt(1, 1600, T0)
+    assert playout.interrupt(1, 1600, T0) is None
+    assert playout.last_interruption is first
+    playout.speak(2400, sound(800, 2400))  # further than promised: still legal
+    with pytest.raises(PlayoutError, match="gap"):
+        playout.speak(4000, b"x")
+    with pytest.raises(PlayoutError, match="resumes at 100, spoken to 3200"):
+        playout.interrupt(2, 100, T0)
+    assert playout.playback == 1
+
+
+def test_marks_follow_the_sound_before_them_and_count_playback_generations() -> None:
+    playout = Playout()
+    playout.speak(0, sound(480))
+    playout.mark("b", 320)
+    playout.mark("a", 150)
+    done = playout.due(T0)
+    assert [type(i) for i in done] == [Frame, SendMark, Frame, SendMark, Frame]
+    assert done[1] == SendMark("a", 0)
+    assert playout.mark_returned("a", 0) is True
+    assert playout.mark_returned("a", 0) is None  # twice
+    playout.interrupt(1, 480, T0)
+    assert playout.mark_returned("b", 0) is False  # came back by the clear
+    playout.mark("c", 400)
+    assert playout.next_due() == 0
+    assert playout.due(T0) == [SendMark("c", 1)]
+    assert playout.mark_returned("c", 0) is False
+    assert playout.mark_returned("c", 1) is True
+
+
+def test_without_a_stream_nothing_is_sent_and_the_lead_is_lost() -> None:
+    playout, pump, _ = started()
+    playout.acknowledge(480)  # the fourth frame never reached the socket
+    lost = playout.freeze(T0 + 20 * MS)
+    assert lost == Range(160, 480)
+    assert playout.lost == 320
+    assert pump.tick(T0 + 400 * MS) == []
+    assert playout.next_due() is None
+    pump.speak(sound(160, 50 * FRAME))  # speech goes on meanwhile
+    assert playout.open() == 0
+    done = pump.tick(T0 + 900 * MS)
+    assert done[0] == Frame(480, sound(160, 480))  # sent again: it was never written
+    assert playout.underruns == 0
+
+
+def test_what_was_written_after_the_stream_broke_is_lost_too() -> None:
+    playout, pump, _ = started()
+    playout.acknowledge(320)
+    assert playout.freeze(T0 + 10 * MS).samples == 240
+    assert playout.open(next_position=640) == 320
+    assert playout.lost == 560
+    assert pump.tick(T0 + 900 * MS)[0] == Frame(640, sound(160, 640))
+
+
+def test_a_stream_that_goes_on_elsewhere_has_to_be_spoken_to_from_there() -> None:
+    playout, _, _ = started()
+    playout.acknowledge(640)
+    playout.freeze(T0)
+    playout.open(next_position=160)  # before what is held
+    assert (playout.position, playout.end, playout.unsent) == (160, 160, 0)
+    playout.open(next_position=99_999, playback=7)  # past it
+    assert (playout.position, playout.end, playout.playback) == (99_999, 99_999, 7)
+
+
+def test_what_is_over_the_bound_is_counted_and_played_as_silence() -> None:
+    playout = Playout(capacity=1600)
+    assert playout.speak(0, sound(1500)) == 0
+    assert playout.speak(1500, sound(300, 1500)) == 200
+    assert playout.lost == 200
+    assert playout.room == 0
+    position, got, now = 0, b"", T0
+    while playout.unsent:
+        for frame in playout.due(now):
+            assert isinstance(frame, Frame)
+            assert frame.position == position
+            position += len(frame.payload)
+            got += frame.payload
+        playout.acknowledge(position)
+        now += 20 * MS
+    assert got == sound(1600) + b"\xff" * 200
+    assert playout.speak(1800, sound(160, 1800)) == 0
+    assert playout.unsent == 160
+
+
+def test_a_playout_may_begin_anywhere() -> None:
+    playout = Playout(next_position=123_456, playback=3)
+    playout.speak(123_456, sound(800, 123_456))
+    assert playout.due(T0)[0] == Frame(123_456, sound(160, 123_456))
+
+
+def test_wrong_peers_are_named() -> None:
+    playout, _, _ = started()
+    with pytest.raises(PlayoutError, match="641 acknowledged, but sent only up to 640"):
+        playout.acknowledge(641)
+    assert playout.acknowledge(640) is True
+    assert playout.acknowledge(480) is False
+    with pytest.raises(ValueError, match="less than a frame"):
+        Playout(lead_ns=19 * MS)
+
+
+def test_the_tail_is_asked_for_even_when_it_is_all_there_is() -> None:
+    playout = Playout(prebuffer_ns=0)
+    playout.speak(0, b"", tail=12)
+    assert playout.due(T0) == [FlushTail()]
+    playout.flushed(sound(12))
+    assert playout.due(T0) == [Frame(0, sound(12))]
