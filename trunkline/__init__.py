@@ -1,1 +1,43 @@
-"""One shared phone line for tests of voice agents."""
+"""One shared phone line for tests of voice agents: real Twilio calls, PCM16 in and out.
+
+``Line`` and ``Call`` are the plain asyncio client, ``TwilioAgentAdapter`` the one for
+langwatch-scenario. Names are imported when they are first touched, so that ``import trunkline``
+costs nothing and needs no langwatch-scenario.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trunkline.adapter.call import Call
+    from trunkline.adapter.line import Line
+    from trunkline.adapter.scenario_adapter import TwilioAgentAdapter
+
+    __version__: str
+
+__all__ = ["Call", "Line", "TwilioAgentAdapter", "__version__"]
+
+_HOMES = {
+    "Line": "trunkline.adapter.line",
+    "Call": "trunkline.adapter.call",
+    "TwilioAgentAdapter": "trunkline.adapter.scenario_adapter",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("trunkline")
+    if name in _HOMES:
+        from importlib import import_module
+
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

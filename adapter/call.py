@@ -1,0 +1,197 @@
+"""A phone call as its user sees it: PCM16 in and out, digits, interrupt, hang-up."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Literal
+
+from trunkline.bus.errors import WrongModeError
+from trunkline.bus.redact import redact_number
+
+from .call_audio import Lost
+from .call_media import CallMedia
+from .client import BusClient
+from .dtmf import check_digits, tones
+from .session import ClientSession
+
+EndedReason = Literal["stop", "close", "error", "max_duration", "hang_up"]
+
+#: How long ``hang_up`` waits for what was said to be heard.
+PLAYED_WITHIN = 1.0
+#: How long ``hang_up`` waits for the call to be over once the carrier took the hang-up.
+ENDED_WITHIN = 3.0
+
+
+class Digits:
+    """The DTMF digits that the far end presses, each handed out once; ends with the call."""
+
+    def __init__(self, media: CallMedia) -> None:
+        self._media = media
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        box = self._media.digits
+        while (digit := box.take()) is None:
+            if box.closed:
+                raise StopAsyncIteration
+            await box.bell.wait_until(box.ready, None)
+        return digit
+
+
+class Call:
+    """One phone call of a :class:`~trunkline.Line`.
+
+    Sound is PCM16 little-endian, mono, 24 kHz, as bytes. A call may be used from any event loop of
+    the process that made it.
+    """
+
+    def __init__(self, client: BusClient, session: ClientSession, media: CallMedia) -> None:
+        self._client = client
+        self._session = session
+        self._media = media
+        #: digits of the far end: ``async for digit in call.dtmf``
+        self.dtmf = Digits(media)
+
+    def __repr__(self) -> str:
+        state = self.ended_reason or "live"
+        return (
+            f"Call(sid={self.sid!r}, {self.direction}, {redact_number(self.caller)} -> "
+            f"{redact_number(self.callee)}, {state})"
+        )
+
+    @property
+    def sid(self) -> str:
+        """CallSid of the leg that carries our stream (originator-only: of the leg we dialled)."""
+        return self._media.info.sid
+
+    @property
+    def dialled_sid(self) -> str | None:
+        """CallSid of the leg that we dialled, where that is another one; None for inbound calls."""
+        return self._media.info.dialled_sid
+
+    @property
+    def direction(self) -> Literal["inbound", "outbound"]:
+        return self._media.info.direction
+
+    @property
+    def caller(self) -> str:
+        """E.164 number, or what the carrier gave for it."""
+        return self._media.info.caller
+
+    @property
+    def callee(self) -> str:
+        return self._media.info.callee
+
+    @property
+    def ended_reason(self) -> EndedReason | None:
+        """None while the call is live. stop, close and error: how its stream ended; max_duration;
+        hang_up: we did. Set once all that was heard can be taken."""
+        return self._media.ended_reason
+
+    @property
+    def ended_by_far_end(self) -> bool:
+        """True once the call has ended because the far end hung up."""
+        ended = self._media.controller_ended
+        return ended is not None and ended.by_far_end
+
+    @property
+    def lost(self) -> Lost:
+        """Samples (8 kHz) that were lost so far, by direction and reason."""
+        return self._media.audio.lost
+
+    @property
+    def heard_samples(self) -> int:
+        """Samples (8 kHz) that were heard so far."""
+        return self._media.audio.heard_samples
+
+    async def send_audio(self, pcm: bytes) -> int:
+        """Say ``pcm`` after what is being said already; returns how many of its samples were sent.
+
+        Returns when its last frame has been sent to the carrier, or at once when
+        :meth:`interrupt` or the end of the call cuts it off. Cancelled: what was not sent is
+        dropped.
+
+        Raises ValueError for what is not bytes of whole 16-bit samples, WrongModeError when the
+        call has ended or carries no sound (originator-only).
+        """
+        if not isinstance(pcm, bytes | bytearray | memoryview):
+            raise ValueError(f"send_audio takes bytes of PCM16, not {type(pcm).__name__}")
+        pcm = bytes(pcm)
+        if len(pcm) % 2:
+            raise ValueError(
+                f"send_audio: {len(pcm)} bytes are not valid PCM16 (two bytes a sample)"
+            )
+        self._check_live("send_audio")
+        if not pcm:
+            return 0
+        return await self._client.run(self._media.say(pcm))
+
+    async def recv_audio(self, timeout: float | None = None) -> bytes:
+        """All that was heard since the last time, at least something.
+
+        b"" once the call has ended and all was handed out (every time then). Raises
+        asyncio.TimeoutError when nothing comes for ``timeout`` seconds (None: waits for ever).
+        """
+        box = self._media.sound
+        if not await box.bell.wait_until(box.ready, timeout):
+            raise TimeoutError(f"nothing was heard for {timeout:g} s")
+        return box.take_all()
+
+    async def send_dtmf(self, digits: str) -> None:
+        """Send DTMF digits: ``0-9``, ``*``, ``#``; ``w`` waits 0.5 s, ``W`` 1 s.
+
+        Where the leg carries our stream they are tones in the sound, after what is being said, and
+        this returns when they have been sent; else the carrier plays them. ValueError for other
+        characters, WrongModeError when the call has ended.
+        """
+        check_digits(digits)
+        self._check_live("send_dtmf", sound=False)
+        if self._media.carries_stream:
+            await self._client.run(self._media.say(tones(digits)))
+        else:
+            await self._client.run(self._session.send_digits(self._media, digits))
+
+    async def interrupt(self) -> None:
+        """Stop speaking at once: drop what is queued here and what lies at the carrier.
+
+        A ``send_audio`` under way returns with the samples sent. WrongModeError when the call has
+        ended.
+        """
+        self._check_live("interrupt")
+        await self._client.run(self._media.interrupt())
+
+    async def hang_up(self) -> None:
+        """End the call; what was sent is heard first (for 1 s at most). Nothing when it is over."""
+        if self.ended_reason is not None:
+            return
+        await self._client.run(self._hang_up())
+        ended: Callable[[], bool] = lambda: self._media.ended_reason is not None  # noqa: E731  # typed
+        await self._media.changed.wait_until(ended, ENDED_WITHIN)
+
+    async def _hang_up(self) -> None:
+        await self._media.played_out(PLAYED_WITHIN)
+        try:
+            await self._session.hang_up(self._media)
+        except WrongModeError:
+            if self._media.controller_ended is None:
+                raise
+
+    async def wait_ended(self, timeout: float | None = None) -> EndedReason:
+        """Wait for the call's end; asyncio.TimeoutError when it does not end in time."""
+        ended: Callable[[], bool] = lambda: self._media.ended_reason is not None  # noqa: E731  # typed
+        if not await self._media.changed.wait_until(ended, timeout):
+            raise TimeoutError(f"the call has not ended within {timeout:g} s")
+        reason = self.ended_reason
+        assert reason is not None
+        return reason
+
+    def _check_live(self, what: str, *, sound: bool = True) -> None:
+        if self._media.ended_reason is not None or self._media.controller_ended is not None:
+            reason = self._media.ended_reason or "ending"
+            raise WrongModeError(f"{what}: no live media stream, the call has ended ({reason})")
+        if sound and self._media.info.mode == "originate":
+            raise WrongModeError(
+                f"{what}: no live media stream, an originator-only call carries no sound"
+            )

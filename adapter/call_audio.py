@@ -1,0 +1,344 @@
+"""One call's sound at the client, without I/O: follow the active worker, lose and double nothing.
+
+Rules:
+
+- The client is attached to every worker of the call's placement. The worker that says ``Opened``
+  with the highest generation is the active one; what others say is dropped. ``Opened`` is answered
+  by ``Resume`` (what was heard, what was acknowledged, the floor, the last interrupt), then come
+  the marks that are not done, then the sound that is not acknowledged, earliest first.
+- What was heard is passed on once: sound below the call time heard so far is cut off. What never
+  arrived is counted.
+- Digits are passed on once by (ordinal, index).
+- When the call has ended, what is still on its way is waited for until the stream's last word
+  (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most.
+
+Every method takes ``now`` and returns nothing; what is to be done is collected and taken with
+:meth:`CallAudio.effects`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trunkline.bus import messages as m
+
+from .outbound import Outbound, Utterance
+
+#: How long sound that is still on its way is waited for after the call's end.
+DRAIN_SECONDS = 1.0
+#: How long a worker may take to say how much was sent before an interrupt.
+INTERRUPTED_WITHIN = 0.25
+_HEARD_BYTES = 6
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send ``message`` to ``worker``; where that fails, call :meth:`CallAudio.unsent`."""
+
+    worker: str
+    message: m.ToWorker
+
+
+@dataclass(frozen=True)
+class HeardSound:
+    """PCM16 24 kHz from the far end, in order."""
+
+    pcm: bytes
+
+
+@dataclass(frozen=True)
+class HeardDigit:
+    digit: str
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """``utterance.sent`` is known now."""
+
+    utterance: Utterance
+
+
+@dataclass(frozen=True)
+class InterruptDone:
+    serial: int
+
+
+@dataclass(frozen=True)
+class MarkDone:
+    name: str
+    played: bool
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Everything was handed out; nothing more comes."""
+
+    reason: m.EndedReason
+
+
+Effect = Send | HeardSound | HeardDigit | Spoken | InterruptDone | MarkDone | Ended
+
+
+@dataclass
+class Lost:
+    """Samples at 8 kHz that were lost, by direction, and why (reason -> samples)."""
+
+    inbound: int = 0
+    outbound: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    def add(self, direction: m.Direction, samples: int, why: str) -> None:
+        if direction == "inbound":
+            self.inbound += samples
+        else:
+            self.outbound += samples
+        self.reasons[why] = self.reasons.get(why, 0) + samples
+
+
+class CallAudio:
+    """The state of one call's sound. Workers are named by their id."""
+
+    def __init__(self, call: str, now: float) -> None:
+        self.call = call
+        self.out = Outbound()
+        self.lost = Lost()
+        #: newest generation seen; -1: none yet
+        self.generation = -1
+        #: the worker that has the call; None: none that we know of
+        self.active: str | None = None
+        #: call time that follows what was heard
+        self.heard_to = 0
+        #: samples at 8 kHz that were heard
+        self.heard_samples = 0
+        self._heard_ordinal = 0
+        self._heard_stream_end = 0
+        self._heard_at = now
+        self._digits: set[tuple[int, int]] = set()
+        self._marks: dict[str, int] = {}
+        self._over: int | None = None
+        self._interrupt_asked: float | None = None
+        self._ended: m.EndedReason | None = None
+        self._drain_until: float | None = None
+        #: True once ``Ended`` was given out
+        self.finished = False
+        self._effects: list[Effect] = []
+
+    def effects(self) -> list[Effect]:
+        """What is to be done since the last time this was asked."""
+        found, self._effects = self._effects, []
+        return found
+
+    # ------------------------------------------------------------------ what the user does
+
+    def say(self, pcm: bytes, now: float) -> Utterance:
+        """Queue ``pcm`` (PCM16 24 kHz, an even number of bytes) behind what is being said."""
+        utterance = self.out.say(pcm, now)
+        if utterance.sent is not None:
+            self._effects.append(Spoken(utterance))
+        elif self.finished or self._ended is not None:
+            self._spoken(self.out.end_all())
+        else:
+            self._pump()
+        return utterance
+
+    def give_up(self, utterance: Utterance, now: float) -> None:
+        """The sender of ``utterance`` is gone: what was not sent of it is not sent any more."""
+        if self.out.give_up(utterance):
+            self._cut_given_up(now)
+        self._pump()
+
+    def interrupt(self, now: float) -> int:
+        """Drop what is queued, and what lies at the carrier; returns the interrupt's serial."""
+        self._spoken(self.out.interrupt())
+        self._ask_interrupt(now)
+        return self.out.serial
+
+    def set_mark(self, name: str) -> None:
+        """Ask to be told (``MarkDone``) when all that is queued by now has been played."""
+        queued = sum(u.length for u in self.out.utterances if u.start is None)
+        self._marks[name] = self.out.end + queued
+        self._send_mark(name)
+
+    # ------------------------------------------------------------------ what the workers say
+
+    def opened(self, worker: str, message: m.Opened, now: float) -> None:
+        if message.generation < self.generation or self.finished:
+            return
+        self.generation = message.generation
+        self.active = worker
+        self._spoken(self.out.resume(message.out_next, now))
+        self._send(
+            m.Resume(
+                call=self.call,
+                generation=self.generation,
+                ordinal=self._heard_ordinal,
+                position=self._heard_stream_end,
+                call_position=self.heard_to,
+                idle=max(0.0, now - self._heard_at) if self._heard_ordinal else 0.0,
+                played=self.out.acknowledged,
+                floor=self.out.floor,
+                interrupt=self.out.serial,
+            )
+        )
+        # The Resume tells of the interrupt, and out_next how much had been sent before it.
+        self._interrupt_done(self.out.serial, None)
+        for name in self._marks:
+            self._send_mark(name)
+        self._pump()
+
+    def heard(self, worker: str, sound: m.Sound, now: float) -> None:
+        if not self._current(worker, sound.generation):
+            return
+        pcm = sound.pcm
+        stop = sound.position + -(-len(pcm) // _HEARD_BYTES)
+        known = self.heard_to - sound.position
+        if known > 0:
+            pcm = pcm[known * _HEARD_BYTES :]
+        missing = max(-known, sound.lost if known <= 0 else 0)
+        if missing > 0:
+            self.lost.add("inbound", missing, "never arrived")
+        self._heard_at = now
+        if stop > self.heard_to or (
+            (sound.ordinal, sound.stream_end) > (self._heard_ordinal, self._heard_stream_end)
+        ):
+            self._heard_ordinal = sound.ordinal
+            self._heard_stream_end = sound.stream_end
+        self.heard_to = max(self.heard_to, stop)
+        if pcm:
+            self.heard_samples += len(pcm) // _HEARD_BYTES
+            self._effects.append(HeardSound(pcm))
+
+    def played(self, worker: str, message: m.PlayedTo, now: float) -> None:
+        if not self._current(worker, message.generation):
+            return
+        self._spoken(self.out.played(message.position, message.idle, now))
+        self._cut_given_up(now)
+        self._pump()
+
+    def interrupted(self, worker: str, message: m.Interrupted, now: float) -> None:
+        if not self._current(worker, message.generation):
+            return
+        self._interrupt_done(message.serial, message.sent_to)
+        self._cut_given_up(now)
+        self._pump()
+
+    def mark_played(self, worker: str, message: m.MarkPlayed) -> None:
+        if self._current(worker, message.generation) and message.name in self._marks:
+            del self._marks[message.name]
+            self._effects.append(MarkDone(message.name, message.played))
+
+    def digit_heard(self, worker: str, message: m.DigitHeard) -> None:
+        if not self._current(worker, message.generation):
+            return
+        key = (message.digit.ordinal, message.digit.index)
+        if key not in self._digits:
+            self._digits.add(key)
+            self._effects.append(HeardDigit(message.digit.digit))
+
+    def loss(self, worker: str, message: m.Loss) -> None:
+        # Inbound loss also stands in each Sound, by position; only what is not placed is added.
+        if self._current(worker, message.generation) and message.direction == "outbound":
+            self.lost.add("outbound", message.samples, message.why)
+
+    def stream_over(self, worker: str, message: m.StreamOver, now: float) -> None:
+        if not self._current(worker, message.generation):
+            return
+        self._over = message.ordinal
+        self._finish_if_drained(now)
+
+    def worker_lost(self, worker: str) -> None:
+        """The connection to ``worker`` is gone; another ``Opened`` follows if the call lives."""
+        if self.active == worker:
+            self.active = None
+
+    def unsent(self, message: m.ToWorker) -> None:
+        """``message`` could not be sent; sound is kept and goes out with the next chance."""
+        if isinstance(message, m.Speak):
+            self.out.unsent(message.position)
+
+    # ------------------------------------------------------------------ the call's end, and time
+
+    def call_ended(self, reason: m.EndedReason, now: float) -> None:
+        """The controller says that the call is over."""
+        if self._ended is not None:
+            return
+        self._ended = reason
+        self._drain_until = now + DRAIN_SECONDS
+        self._spoken(self.out.end_all())
+        self._interrupt_done(self.out.serial, None)
+        for name in list(self._marks):
+            del self._marks[name]
+            self._effects.append(MarkDone(name, False))
+        if self.generation < 0:
+            self._finish()
+        else:
+            self._finish_if_drained(now)
+
+    def poll(self, now: float) -> None:
+        """To be called about every 50 ms: ends waits that took too long, sends what is unsent."""
+        if self._interrupt_asked is not None and now - self._interrupt_asked >= INTERRUPTED_WITHIN:
+            # The interrupt itself stays: a Resume tells of it. Only its senders wait no longer.
+            self._interrupt_asked = None
+            self._spoken(self.out.interrupted(self.out.serial))
+            self._effects.append(InterruptDone(self.out.serial))
+        if self._drain_until is not None and now >= self._drain_until:
+            self._finish()
+        elif self._ended is None:
+            self._pump()
+
+    # ------------------------------------------------------------------ inside
+
+    def _current(self, worker: str, generation: int) -> bool:
+        return worker == self.active and generation == self.generation and not self.finished
+
+    def _send(self, message: m.ToWorker) -> None:
+        assert self.active is not None
+        self._effects.append(Send(self.active, message))
+
+    def _pump(self) -> None:
+        if self.active is None or self._ended is not None:
+            return
+        for position, pcm in self.out.pieces():
+            self._send(m.Speak(self.call, self.generation, position, pcm))
+
+    def _spoken(self, utterances: list[Utterance]) -> None:
+        self._effects.extend(Spoken(utterance) for utterance in utterances)
+
+    def _send_mark(self, name: str) -> None:
+        if self.active is not None:
+            self._send(m.SetMark(self.call, self.generation, name, self._marks[name]))
+
+    def _ask_interrupt(self, now: float) -> None:
+        self._interrupt_asked = now
+        for name in list(self._marks):
+            del self._marks[name]
+            self._effects.append(MarkDone(name, False))
+        if self.active is not None:
+            self._send_interrupt()
+        self._pump()
+
+    def _send_interrupt(self) -> None:
+        self._send(m.Interrupt(self.call, self.generation, self.out.serial, self.out.resume_at))
+
+    def _cut_given_up(self, now: float) -> None:
+        done = self.out.cut_given_up()
+        if done is not None:
+            self._spoken(done)
+            self._ask_interrupt(now)
+
+    def _interrupt_done(self, serial: int, sent_to: int | None) -> None:
+        self._spoken(self.out.interrupted(serial, sent_to))
+        if serial >= self.out.serial and self._interrupt_asked is not None:
+            self._interrupt_asked = None
+            self._effects.append(InterruptDone(self.out.serial))
+
+    def _finish_if_drained(self, now: float) -> None:
+        if self._ended is not None and self._over == self.generation >> 16:
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self.finished:
+            assert self._ended is not None
+            self.finished = True
+            self._drain_until = None
+            self._effects.append(Ended(self._ended))

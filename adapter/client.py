@@ -1,0 +1,297 @@
+"""The bus client of a process: one daemon thread for each bus address, shared by all its lines.
+
+The thread runs a loop of its own (uvloop where it is installed) that owns every ZeroMQ socket: the
+connection to the controller, and one to each worker that carries a call. Its beats renew the leases
+of all sessions, so a user's loop that is blocked, or a debugger, does not lose a call. Users'
+coroutines cross over with :meth:`BusClient.run`; cancelling one cancels what it does in the thread.
+
+A forked child starts with no client (its copies of the sockets are never touched). At the end of
+the process all sessions are closed, so that their numbers are restored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import zmq
+
+from trunkline.bus import messages as m
+from trunkline.bus.clock import monotonic
+from trunkline.bus.control import ControlClient
+from trunkline.bus.curve import CurveKeys
+from trunkline.bus.endpoints import BusAddress
+from trunkline.bus.errors import StackUnavailableError, TrunklineError
+
+from .media_link import MediaPlane
+from .session import ClientSession
+
+log = logging.getLogger("trunkline.adapter")
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.05
+#: How long the end of the process may take to close what is open.
+EXIT_WITHIN = 8.0
+
+_lock = threading.Lock()
+_clients: dict[str, BusClient] = {}
+#: clients of a parent process: kept, so that nothing of theirs is closed here
+_inherited: list[BusClient] = []
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class BusClient:
+    """The client of one bus address, from :func:`acquire`; give it back with ``release``."""
+
+    def __init__(self, address: BusAddress, curve: CurveKeys | None) -> None:
+        self.address = address
+        self.peer = f"a-{os.getpid()}-{secrets.token_hex(4)}"
+        self.pid = os.getpid()
+        self.users = 0
+        self.control: ControlClient
+        self.media: MediaPlane
+        self.sessions: dict[str, ClientSession] = {}
+        self._curve = curve
+        self._loop = _new_loop()
+        self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._stop: asyncio.Event
+        self._thread = threading.Thread(
+            target=self._main, name=f"trunkline-{self.peer}", daemon=True
+        )
+        self._thread.start()
+        self._started.result()
+
+    # ------------------------------------------------------------------ for users' threads
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run ``work`` in the client's thread and return what it returns."""
+        return await asyncio.wrap_future(self.post(work))
+
+    def post(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Start ``work`` in the client's thread."""
+        if self.pid != os.getpid():
+            work.close()
+            raise RuntimeError("this line was opened before a fork; open a new one in this process")
+        if not self._thread.is_alive():
+            work.close()
+            raise StackUnavailableError("the bus client of this line has been closed")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def welcome(self, timeout: float) -> m.Welcome:
+        """The controller's Welcome; StackUnavailableError when none comes in ``timeout`` s."""
+
+        async def wait() -> m.Welcome:
+            return await self.control.wait_welcome(timeout)
+
+        return await self.run(wait())
+
+    async def open_session(
+        self,
+        *,
+        number: str,
+        account: str | None,
+        allowed_callers: list[str] | None,
+        allowed_callees: list[str] | None,
+    ) -> ClientSession:
+        """A new, open session; errors as OpenSession's."""
+
+        async def open_it() -> ClientSession:
+            session = ClientSession(
+                self.control,
+                self.media,
+                monotonic,
+                self._forget,
+                number=number,
+                account=account,
+                allowed_callers=allowed_callers,
+                allowed_callees=allowed_callees,
+            )
+            self.sessions[session.id] = session
+            try:
+                await session.open()
+            except asyncio.CancelledError:
+                # It may have been opened all the same.
+                session.opened = m.SessionOpened(
+                    session=session.id, number=number, number_sid="", account="", public_url=None
+                )
+                await session.close()
+                raise
+            except BaseException:
+                self._forget(session)
+                raise
+            return session
+
+        return await self.run(open_it())
+
+    async def release(self) -> None:
+        """Give the client back; the last one ends its thread."""
+        with _lock:
+            self.users -= 1
+            last = self.users == 0 and _clients.get(self.address.text) is self
+            if last:
+                del _clients[self.address.text]
+        if last:
+            await asyncio.to_thread(self.stop)
+
+    def stop(self, within: float = EXIT_WITHIN) -> None:
+        """Close all sessions, end the thread; blocks for ``within`` seconds at most."""
+        if self.pid != os.getpid() or not self._thread.is_alive():
+            return
+        with contextlib.suppress(RuntimeError):  # it ended by itself just now
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(within)
+
+    # ------------------------------------------------------------------ the thread
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            asyncio.set_event_loop(None)
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._stop = asyncio.Event()
+            self.media = MediaPlane(context, self.peer, self._curve, monotonic)
+            self.control = ControlClient(
+                context,
+                self.address,
+                peer=self.peer,
+                hello=self._hello,
+                beat=lambda: m.Beat(peer=self.peer, sessions=list(self.sessions)),
+                on_event=self._event,
+                on_welcome=self._welcomed,
+                on_refused=self._refused,
+                curve=self._curve,
+            )
+            self.control.start()
+        except BaseException as error:
+            context.destroy(0)
+            self._started.set_exception(error)
+            raise
+        self._started.set_result(None)
+        try:
+            await self._poll_until_stopped()
+            await asyncio.gather(*(session.close() for session in list(self.sessions.values())))
+        finally:
+            self.media.close()
+            await self.control.close()
+            await _cancel_the_rest()
+            context.term()
+
+    async def _poll_until_stopped(self) -> None:
+        while not self._stop.is_set():
+            now = monotonic()
+            for session in list(self.sessions.values()):
+                session.poll(now)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._stop.wait()
+
+    def _forget(self, session: ClientSession) -> None:
+        self.sessions.pop(session.id, None)
+
+    def _hello(self) -> m.Hello:
+        return m.Hello(
+            role="adapter",
+            peer=self.peer,
+            pid=self.pid,
+            sessions=[s.describe() for s in self.sessions.values() if s.opened is not None],
+        )
+
+    def _welcomed(self, welcome: m.Welcome) -> None:
+        for unknown in welcome.unknown_sessions:
+            session = self.sessions.get(unknown)
+            if session is not None:
+                session.lose(
+                    StackUnavailableError(
+                        "the stack was away for too long: the session's lease is gone"
+                    )
+                )
+
+    def _refused(self, error: TrunklineError) -> None:
+        for session in list(self.sessions.values()):
+            session.lose(error)
+
+    def _event(self, event: m.Event) -> None:
+        if isinstance(event, m.CallStarted):
+            session = self.sessions.get(event.info.session)
+            if session is not None:
+                session.started(event.info)
+        elif isinstance(event, m.SessionLost):
+            session = self.sessions.get(event.session)
+            if session is not None:
+                session.lose(StackUnavailableError(f"the session was lost: {event.why}"))
+        else:
+            for session in self.sessions.values():
+                _to_session(session, event)
+
+
+def _to_session(session: ClientSession, event: m.Event) -> None:
+    """Events that name a call or a dial: the session that has it takes it."""
+    if isinstance(event, m.CallPlaced):
+        session.placed(event.call, event.placement)
+    elif isinstance(event, m.CallEnded):
+        session.ended(event)
+    elif isinstance(event, m.DialFailed):
+        session.dial_failed(event)
+    elif isinstance(event, m.DialQueued):
+        if session.has_dial(event.request):
+            session.dial_queued(event)
+    elif isinstance(event, m.CallReconnecting) and event.call in session.calls:
+        log.info("call %s: its stream is gone, waiting for a new one", event.call)
+
+
+async def _cancel_the_rest() -> None:
+    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def acquire(address: BusAddress, curve: Callable[[], CurveKeys | None]) -> BusClient:
+    """The process's client of ``address``, made when there is none; ``release()`` it once."""
+    with _lock:
+        client = _clients.get(address.text)
+        if client is None or not client._thread.is_alive():
+            client = _clients[address.text] = BusClient(address, curve())
+        client.users += 1
+        return client
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # the parent's may have been held by a thread that is not here
+    _inherited.extend(_clients.values())
+    _clients.clear()
+
+
+@atexit.register
+def _at_exit() -> None:
+    with _lock:
+        clients = list(_clients.values())
+        _clients.clear()
+    for client in clients:
+        client.stop()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,145 @@
+"""What a ``place_call`` may ask for: numbers, stream modes, allow-lists, durations.
+
+Pure checks with the errors that langwatch-scenario's users know; nothing is dialled before all of
+them have passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from trunkline.bus.messages import DialMode
+from trunkline.bus.redact import is_e164, redact_number
+
+StreamAttachMode = Literal["a-leg", "b-leg", "originator-only"]
+
+#: The longest that a call we dial may last, and how long it lasts when nothing is said: seconds.
+MAX_CALL_DURATION_CAP_SECONDS = 300
+DEFAULT_MAX_CALL_DURATION_SECONDS = MAX_CALL_DURATION_CAP_SECONDS
+
+_BUS_MODES: dict[StreamAttachMode, DialMode] = {
+    "a-leg": "a-leg",
+    "b-leg": "b-leg",
+    "originator-only": "originate",
+}
+
+
+@dataclass(frozen=True)
+class DialPlan:
+    """A call that may be placed: ``max_duration`` in seconds, always set."""
+
+    to: str
+    mode: StreamAttachMode
+    max_duration: int
+
+    @property
+    def bus_mode(self) -> DialMode:
+        return _BUS_MODES[self.mode]
+
+
+def check_e164(number: str) -> None:
+    """ValueError (the number redacted) unless ``number`` is E.164: + and 7 to 15 ASCII digits."""
+    if not isinstance(number, str) or not is_e164(number):
+        shown = redact_number(number if isinstance(number, str) else None)
+        raise ValueError(
+            f"phone_number {shown} is not in E.164 format (expected e.g. '+14155551234': "
+            "a leading '+', then 7 to 15 digits, the first of them not 0)."
+        )
+
+
+def number_set(numbers: Iterable[str] | None) -> set[str] | None:
+    """The allow-list as a set, each entry stripped and checked (ValueError); None stays None."""
+    if numbers is None:
+        return None
+    if isinstance(numbers, str):
+        raise ValueError("an allow-list is a list of E.164 numbers, not one string")
+    found = set()
+    for number in numbers:
+        stripped = number.strip() if isinstance(number, str) else number
+        check_e164(stripped)
+        found.add(stripped)
+    return found
+
+
+def resolve_stream_mode(
+    attach_stream: str | None, attach_stream_to_self: bool | None
+) -> StreamAttachMode:
+    """Which leg carries the stream. ValueError: unknown, or the two parameters disagree."""
+    if attach_stream is not None and attach_stream not in ("a-leg", "b-leg"):
+        raise ValueError(
+            f"place_call: attach_stream={attach_stream!r} is unknown; use 'a-leg' or 'b-leg'."
+        )
+    if attach_stream_to_self is None:
+        return "a-leg" if attach_stream == "a-leg" else "b-leg"
+    implied: StreamAttachMode = "b-leg" if attach_stream_to_self else "originator-only"
+    if attach_stream is not None and attach_stream != implied:
+        raise ValueError(
+            f"place_call: attach_stream={attach_stream!r} conflicts with "
+            f"attach_stream_to_self={attach_stream_to_self!r}; pass only one."
+        )
+    return implied
+
+
+def resolve_max_duration(seconds: float | None) -> int:
+    """An a-leg call's longest duration in whole seconds, 1 to 300; ValueError otherwise."""
+    if seconds is None:
+        return DEFAULT_MAX_CALL_DURATION_SECONDS
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+        raise ValueError(
+            f"max_call_duration_seconds must be a positive number of seconds, got {seconds!r}."
+        )
+    if seconds > MAX_CALL_DURATION_CAP_SECONDS:
+        raise ValueError(
+            f"max_call_duration_seconds={seconds!r} exceeds the {MAX_CALL_DURATION_CAP_SECONDS}s "
+            "cap on a-leg calls. An a-leg call may dial numbers that this account does not own; "
+            "the cap bounds what it can cost."
+        )
+    if seconds != int(seconds) or seconds < 1:
+        raise ValueError(
+            "max_call_duration_seconds must be a positive number of seconds, a whole one, "
+            f"got {seconds!r}."
+        )
+    return int(seconds)
+
+
+def check_callee(to: str, allowed: Collection[str] | None, owner: str) -> None:
+    """ValueError unless ``to`` is on the allow-list of ``owner`` (a class's name); None denies."""
+    if not allowed:
+        raise ValueError(
+            'place_call: attach_stream="a-leg" requires allowed_callees. It may dial numbers that '
+            "this Twilio account does not own, so destinations are deny-by-default: pass "
+            f"{owner}(allowed_callees=[...]) with every number that may be dialled, including "
+            f"{redact_number(to)}."
+        )
+    if to not in allowed:
+        raise ValueError(
+            f"place_call: destination {redact_number(to)} is not in allowed_callees. Add it to "
+            f"{owner}(allowed_callees=[...]) to permit it."
+        )
+
+
+def plan_dial(
+    to: str,
+    *,
+    attach_stream: str | None,
+    attach_stream_to_self: bool | None,
+    max_call_duration_seconds: float | None,
+    allowed_callees: Collection[str] | None,
+    owner: str,
+) -> DialPlan:
+    """All checks of ``place_call``, in this order: number, stream mode, allow-list, duration."""
+    check_e164(to)
+    mode = resolve_stream_mode(attach_stream, attach_stream_to_self)
+    if mode == "a-leg":
+        check_callee(to, allowed_callees, owner)
+        return DialPlan(to, mode, resolve_max_duration(max_call_duration_seconds))
+    if mode == "originator-only" and allowed_callees:
+        check_callee(to, allowed_callees, owner)
+    if max_call_duration_seconds is not None:
+        raise ValueError(
+            'max_call_duration_seconds is only supported with attach_stream="a-leg"; b-leg and '
+            "originator-only calls hold the line with <Pause> and are bounded by it."
+        )
+    return DialPlan(to, mode, DEFAULT_MAX_CALL_DURATION_SECONDS)

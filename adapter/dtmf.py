@@ -1,0 +1,67 @@
+"""DTMF as sound: the pairs of tones of ITU-T Q.23, for legs that carry our stream.
+
+Each digit lasts 100 ms, with 100 ms of silence after it; ``w`` is 0.5 s of silence, ``W`` 1 s (as
+in Twilio's ``sendDigits``). The tones stand at about -8 and -6 dBm0 (the high one is the louder,
+as Q.23's senders make it), so that a receiver of Q.24 knows them after mu-law.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+RATE = 24_000
+TONE_SECONDS = 0.1
+PAUSE_SECONDS = 0.1
+WAIT_SECONDS = {"w": 0.5, "W": 1.0}
+
+_LOW = (697.0, 770.0, 852.0, 941.0)
+_HIGH = (1209.0, 1336.0, 1477.0)
+_KEYS = ("123", "456", "789", "*0#")
+PAIRS: dict[str, tuple[float, float]] = {
+    key: (_LOW[row], _HIGH[column])
+    for row, keys in enumerate(_KEYS)
+    for column, key in enumerate(keys)
+}
+
+_LOW_LEVEL = 0.27
+_HIGH_LEVEL = 0.34
+_RAMP_SECONDS = 0.003
+
+_DIGITS = re.compile(r"[0-9*#wW]+", re.ASCII)
+
+
+def check_digits(digits: str) -> None:
+    """ValueError unless ``digits`` is one or more of 0-9, ``*``, ``#``, ``w``, ``W`` (ASCII)."""
+    if not isinstance(digits, str) or _DIGITS.fullmatch(digits) is None:
+        raise ValueError(
+            f"DTMF tones {digits!r} must match [0-9*#wW]+: anything else could be XML injection "
+            "where they travel in TwiML, and no telephone has a tone for it."
+        )
+
+
+def tones(digits: str) -> bytes:
+    """``digits`` as PCM16 mono 24 kHz; ValueError for what is no digit."""
+    check_digits(digits)
+    parts: list[np.ndarray] = []
+    for digit in digits:
+        if digit in WAIT_SECONDS:
+            parts.append(np.zeros(int(WAIT_SECONDS[digit] * RATE)))
+        else:
+            parts.append(_tone(*PAIRS[digit]))
+            parts.append(np.zeros(int(PAUSE_SECONDS * RATE)))
+    pcm: bytes = np.rint(np.concatenate(parts) * 32767).astype("<i2").tobytes()
+    return pcm
+
+
+def _tone(low: float, high: float) -> np.ndarray:
+    count = int(TONE_SECONDS * RATE)
+    time = np.arange(count) / RATE
+    wave: np.ndarray = _LOW_LEVEL * np.sin(2 * np.pi * low * time)
+    wave += _HIGH_LEVEL * np.sin(2 * np.pi * high * time)
+    ramp = int(_RAMP_SECONDS * RATE)
+    edge = 0.5 - 0.5 * np.cos(np.pi * np.arange(ramp) / ramp)
+    wave[:ramp] *= edge
+    wave[-ramp:] *= edge[::-1]
+    return wave

@@ -1,0 +1,262 @@
+"""A phone line: one number of the account, for calls to it or from it.
+
+``Line`` needs no langwatch-scenario. It joins the stack at the bus address; the controller there
+holds the number, and puts it back when the line is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Literal
+
+from trunkline.bus import settings
+from trunkline.bus.control import UNAVAILABLE_AFTER
+from trunkline.bus.errors import WrongModeError
+from trunkline.bus.redact import redact_number
+
+from .call import Call
+from .call_media import CallMedia
+from .client import BusClient, acquire
+from .dial_rules import DialPlan, check_e164, number_set, plan_dial
+from .session import ClientSession
+from .telemetry import trace_carrier
+
+log = logging.getLogger("trunkline.adapter")
+
+Mode = Literal["idle", "answer", "call"]
+
+#: A pool's number: whichever is free.
+ANY = "any"
+#: What arming a number may take at least, whatever the user's timeout: its REST may be retried.
+ARM_WITHIN = 30.0
+
+
+class Line:
+    """A number of the account, open from ``async with`` (or ``open()``) to its end.
+
+    ``number`` is E.164, or "any" for a free one of the configured numbers. ``allowed_callers``: who
+    may call (None: everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
+    ``bus``: address of the stack, else ``TRUNKLINE_BUS``, else the default. ValueError for a
+    number that is not E.164.
+
+    A line answers or calls, never both. Calling, it may hold many a-leg calls at once.
+    """
+
+    def __init__(
+        self,
+        number: str,
+        *,
+        allowed_callers: Iterable[str] | None = None,
+        allowed_callees: Iterable[str] | None = None,
+        bus: str | None = None,
+    ) -> None:
+        if number != ANY:
+            check_e164(number)
+        self.number = number
+        self.allowed_callers = number_set(allowed_callers)
+        self.allowed_callees = number_set(allowed_callees)
+        self.mode: Mode = "idle"
+        #: SID of the number at the carrier, once open
+        self.number_sid: str | None = None
+        #: account SID of the stack, once open
+        self.account: str | None = None
+        #: public base URL of the stack, once open
+        self.public_url: str | None = None
+        #: numbers (E.164) whose restore had not succeeded when the line was closed
+        self.pending_restores: list[str] = []
+        self._asked_number = number
+        self._bus = bus
+        self._account: str | None = None
+        self._client: BusClient | None = None
+        self._session: ClientSession | None = None
+        self._waiting = False
+
+    @classmethod
+    def any(
+        cls,
+        *,
+        allowed_callers: Iterable[str] | None = None,
+        allowed_callees: Iterable[str] | None = None,
+        bus: str | None = None,
+    ) -> Line:
+        """A line on whichever number of the pool (``TRUNKLINE_NUMBERS``) is free."""
+        return cls(ANY, allowed_callers=allowed_callers, allowed_callees=allowed_callees, bus=bus)
+
+    def __repr__(self) -> str:
+        return f"Line({self.number!r}, mode={self.mode!r}, open={self._session is not None})"
+
+    # ------------------------------------------------------------------ opening and closing
+
+    async def open(self) -> Line:
+        """Join the stack and begin a session; nothing at the carrier is changed yet.
+
+        Errors: StackUnavailableError (no controller for 10 s), NumberNotFoundError, CarrierError,
+        SettingsError. An open line stays as it is.
+        """
+        if self._session is not None:
+            return self
+        found = settings.load(bus=self._bus)
+        client = await asyncio.to_thread(acquire, found.address, lambda: found.curve)
+        try:
+            await client.welcome(UNAVAILABLE_AFTER)
+            session = await client.open_session(
+                number=self._asked_number,
+                account=self._account,
+                allowed_callers=_sorted(self.allowed_callers),
+                allowed_callees=_sorted(self.allowed_callees),
+            )
+        except BaseException:
+            await asyncio.shield(client.release())
+            raise
+        assert session.opened is not None
+        self._client, self._session = client, session
+        self.number = session.opened.number
+        self.number_sid = session.opened.number_sid
+        self.account = session.opened.account
+        self.public_url = session.opened.public_url
+        self.mode = "idle"
+        return self
+
+    async def close(self) -> None:
+        """Hang up, put the number back, leave the stack. A closed line may be opened again.
+
+        What could not be put back yet is in ``pending_restores`` and logged; the controller goes
+        on trying.
+        """
+        client, session = self._client, self._session
+        self._client = self._session = None
+        self.mode = "idle"
+        if client is None or session is None:
+            return
+        await asyncio.shield(self._leave(client, session))
+
+    async def _leave(self, client: BusClient, session: ClientSession) -> None:
+        try:
+            await client.run(session.close())
+            self.pending_restores = session.pending_restores
+        finally:
+            await client.release()
+
+    async def __aenter__(self) -> Line:
+        return await self.open()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # ------------------------------------------------------------------ calls
+
+    async def wait_for_call(self, timeout: float = 120.0) -> Call:
+        """Wait until someone calls the number and the call's stream is up.
+
+        May be repeated for the next call. Raises asyncio.TimeoutError when nobody calls within
+        ``timeout`` seconds, NumberBusyError, NumberRoutedElsewhereError, CarrierError,
+        StackUnavailableError, WrongModeError (not open, or already calling).
+        """
+        client, session = self._opened()
+        self._enter("answer")
+        if self._waiting:
+            raise WrongModeError(f"{self!r} is already waiting for a call")
+        self._waiting = True
+        try:
+            return await self._wait_for_call(client, session, timeout)
+        finally:
+            self._waiting = False
+
+    async def _wait_for_call(
+        self, client: BusClient, session: ClientSession, timeout: float
+    ) -> Call:
+        try:
+            await client.run(session.arm(max(timeout, ARM_WITHIN)))
+            box = session.incoming
+            await box.bell.wait_until(box.ready, timeout)
+            media = box.take()
+        except asyncio.CancelledError:
+            client.post(session.disarm())
+            raise
+        if media is not None:
+            return Call(client, session, media)
+        if session.lost is not None:
+            raise session.lost
+        await client.run(session.disarm())
+        raise TimeoutError(f"nobody called {redact_number(self.number)} within {timeout:g} s")
+
+    async def place_call(
+        self,
+        to: str,
+        *,
+        timeout: float = 120.0,
+        attach_stream: Literal["a-leg", "b-leg"] | None = None,
+        attach_stream_to_self: bool | None = None,
+        max_call_duration_seconds: int | None = None,
+    ) -> Call:
+        """Call ``to`` (E.164) and wait until the call's stream is up, ``timeout`` seconds from
+        when the carrier was asked.
+
+        ``attach_stream``: "b-leg" (or None) for a number of this account: its own leg carries the
+        stream; "a-leg" for any number in ``allowed_callees``: our leg does.
+        ``attach_stream_to_self=False`` dials only: a call without sound.
+        ``max_call_duration_seconds``: 1 to 300, a-leg only.
+
+        Raises ValueError (number, mode, allow-list, duration: nothing is dialled),
+        CallFailedError (busy, no-answer, failed, canceled), asyncio.TimeoutError, CarrierError,
+        StackUnavailableError, WrongModeError. Cancelled: the call is hung up.
+        """
+        client, session = self._opened()
+        self._check_mode("call")
+        plan = plan_dial(
+            to,
+            attach_stream=attach_stream,
+            attach_stream_to_self=attach_stream_to_self,
+            max_call_duration_seconds=max_call_duration_seconds,
+            allowed_callees=self.allowed_callees,
+            owner="Line",
+        )
+        self._enter("call")
+        return await self._dial(client, session, plan, timeout)
+
+    async def _dial(
+        self, client: BusClient, session: ClientSession, plan: DialPlan, timeout: float
+    ) -> Call:
+        request = secrets.token_hex(16)
+        try:
+            media: CallMedia = await client.run(
+                session.dial(plan, request, timeout, trace_carrier())
+            )
+        except asyncio.CancelledError:
+            # Also where the call came up just as its caller went away.
+            client.post(session.cancel_dial(request))
+            raise
+        return Call(client, session, media)
+
+    # ------------------------------------------------------------------ inside
+
+    def _opened(self) -> tuple[BusClient, ClientSession]:
+        if self._client is None or self._session is None:
+            raise WrongModeError("Line: not connected; use `async with Line(...)` or open().")
+        if self._session.lost is not None:
+            raise self._session.lost
+        return self._client, self._session
+
+    def _check_mode(self, mode: Mode) -> None:
+        if self.mode not in ("idle", mode):
+            raise WrongModeError(
+                f"already in {self.mode!r} mode; cannot switch to {mode!r}. Disconnect and "
+                "reconnect to reuse this line in the other direction."
+            )
+
+    def _enter(self, mode: Mode) -> None:
+        self._check_mode(mode)
+        self.mode = mode
+
+
+def _sorted(numbers: set[str] | None) -> list[str] | None:
+    return None if numbers is None else sorted(numbers)

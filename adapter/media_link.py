@@ -1,0 +1,207 @@
+"""The media plane at the client: one DEALER to each worker that carries one of its calls.
+
+A link is opened for the first call that names the worker and closed with the last. When the
+connection is lost the socket is thrown away and a new one tries the same endpoint (a worker that
+died never comes back there: the controller then names another). On each new connection the link
+says MediaHello and attaches all of its calls.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+import zmq
+
+from trunkline.bus import messages as m
+from trunkline.bus.clock import Clock
+from trunkline.bus.curve import CurveKeys
+from trunkline.bus.sockets import BusSocket, connect_dealer
+
+from .call_media import CallMedia
+
+log = logging.getLogger("trunkline.adapter")
+
+_decoder = msgspec.msgpack.Decoder(m.WorkerToAdapter)
+_encoder = msgspec.msgpack.Encoder()
+
+
+class WorkerLink:
+    """The connection to one worker."""
+
+    def __init__(self, plane: MediaPlane, worker: m.WorkerRef) -> None:
+        self.worker = worker
+        self.calls: dict[str, CallMedia] = {}
+        self._plane = plane
+        self._socket: BusSocket | None = None
+        self._connected = False
+        self._open()
+
+    def _open(self) -> None:
+        self._connected = False
+        self._socket = connect_dealer(
+            self._plane.context,
+            self.worker.endpoint,
+            self._receive,
+            on_connected=self._on_connected,
+            on_disconnected=self._on_disconnected,
+            curve=self._plane.curve,
+        )
+
+    def _on_connected(self) -> None:
+        self._connected = True
+        self.send(m.MediaHello("adapter", self._plane.peer))
+        for call in self.calls.values():
+            self.send(m.Attach(call.call, call.info.secret))
+
+    def _on_disconnected(self) -> None:
+        self.close()
+        for call in self.calls.values():
+            call.audio.worker_lost(self.worker.id)
+        self._open()
+
+    def add(self, call: CallMedia) -> None:
+        """Attach ``call`` here, once; its secret may have been renewed."""
+        if call.call not in self.calls:
+            self.calls[call.call] = call
+            if self._connected:
+                self.send(m.Attach(call.call, call.info.secret))
+
+    def remove(self, call: str) -> None:
+        if self.calls.pop(call, None) is not None:
+            self.send(m.Detach(call))
+
+    def send(self, message: m.ToWorker) -> bool:
+        return (
+            self._connected
+            and self._socket is not None
+            and self._socket.send(_encoder.encode(message))
+        )
+
+    def close(self, linger: int = 0) -> None:
+        self._connected = False
+        if self._socket is not None:
+            self._socket.close(linger)
+            self._socket = None
+
+    def _receive(self, payload: bytes) -> None:
+        try:
+            message = _decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            log.warning("a message of worker %s could not be read: %s", self.worker.id, error)
+            return
+        worker, now = self.worker.id, self._plane.clock()
+        if isinstance(message, m.Heard):
+            for sound in message.sounds:
+                call = self.calls.get(sound.call)
+                if call is not None:
+                    call.audio.heard(worker, sound, now)
+                    call.act()
+        elif isinstance(message, m.Played):
+            for played in message.calls:
+                call = self.calls.get(played.call)
+                if call is not None:
+                    call.audio.played(worker, played, now)
+                    call.act()
+        elif isinstance(message, m.MediaRefused):
+            log.error("worker %s refuses this client: %s", worker, message.text)
+        elif not isinstance(message, m.Tick):
+            self._one_call(message, worker, now)
+
+    def _one_call(
+        self,
+        message: m.Opened
+        | m.Interrupted
+        | m.MarkPlayed
+        | m.DigitHeard
+        | m.Loss
+        | m.StreamOver
+        | m.AttachRefused,
+        worker: str,
+        now: float,
+    ) -> None:
+        call = self.calls.get(message.call)
+        if call is None:
+            return
+        if isinstance(message, m.Opened):
+            call.audio.opened(worker, message, now)
+            call.act()
+            self._plane.attach(call)  # leaves the workers of older placements
+        elif isinstance(message, m.Interrupted):
+            call.audio.interrupted(worker, message, now)
+        elif isinstance(message, m.MarkPlayed):
+            call.audio.mark_played(worker, message)
+        elif isinstance(message, m.DigitHeard):
+            call.audio.digit_heard(worker, message)
+        elif isinstance(message, m.Loss):
+            call.audio.loss(worker, message)
+        elif isinstance(message, m.StreamOver):
+            call.audio.stream_over(worker, message, now)
+        else:
+            log.error("worker %s refuses the secret of call %s", worker, message.call)
+        call.act()
+
+
+class MediaPlane:
+    """All links of one client."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        peer: str,
+        curve: CurveKeys | None,
+        clock: Clock,
+    ) -> None:
+        self.context = context
+        self.peer = peer
+        self.curve = curve
+        self.clock = clock
+        self._links: dict[str, WorkerLink] = {}
+
+    def send(self, worker: str, message: m.ToWorker) -> bool:
+        """Send to a worker; False when there is no connection to it, or its queue is full."""
+        link = self._links.get(worker)
+        return link is not None and link.send(message)
+
+    def attach(self, call: CallMedia) -> None:
+        """Attach ``call`` to the workers of its placement, and leave those of older placements
+        (but for the active one, which the gateway may still be using)."""
+        placement = call.info.placement
+        if placement is None:
+            return
+        wanted = {placement.primary.id: placement.primary}
+        if placement.standby is not None:
+            wanted[placement.standby.id] = placement.standby
+        for ref in wanted.values():
+            link = self._links.get(ref.id)
+            if link is not None and link.worker.endpoint != ref.endpoint:
+                # The worker's process is another one now: what the old one had is gone.
+                link.close()
+                for other in link.calls.values():
+                    other.audio.worker_lost(ref.id)
+                fresh = self._links[ref.id] = WorkerLink(self, ref)
+                for other in link.calls.values():
+                    fresh.add(other)
+                link = fresh
+            if link is None:
+                link = self._links[ref.id] = WorkerLink(self, ref)
+            link.add(call)
+        for link in list(self._links.values()):
+            if link.worker.id not in wanted and link.worker.id != call.audio.active:
+                self._leave(link, call.call)
+
+    def detach(self, call: str) -> None:
+        """The call is over: leave all workers."""
+        for link in list(self._links.values()):
+            self._leave(link, call)
+
+    def _leave(self, link: WorkerLink, call: str) -> None:
+        link.remove(call)
+        if not link.calls:
+            link.close(linger=100)
+            self._links.pop(link.worker.id, None)
+
+    def close(self) -> None:
+        for link in self._links.values():
+            link.close(linger=100)
+        self._links.clear()

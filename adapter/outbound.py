@@ -1,0 +1,248 @@
+"""What one call has been told to say: positions, the window ahead, interrupts. No I/O.
+
+Rules:
+
+- An utterance is the sound of one ``send_audio``. Utterances are spoken in order. A position is
+  three samples at 24 kHz (one at 8 kHz); what does not fill a position is carried to the next
+  utterance when that one comes within :data:`CARRY_SECONDS`.
+- An utterance gets its positions when its first sound is sent, so that one which is given up
+  before leaves no gap. Sent sound is kept until it is acknowledged, and may be sent again.
+- At most :data:`WINDOW` positions are sent ahead of what was acknowledged.
+- An utterance is *done* when all of it was acknowledged, or the worker is idle with less than one
+  frame of it left; or when an interrupt (or the end of the call) took the rest away.
+- After an interrupt the next sound begins at the *floor*: the position that followed all that had
+  been sent. Nothing below the floor is sent again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+#: Bytes of PCM16 at 24 kHz that make one position (three samples).
+POSITION_BYTES = 6
+#: Positions that may be sent ahead of the acknowledged one: 10 s.
+WINDOW = 80_000
+#: Positions in one Speak at most: 0.5 s.
+MESSAGE = 4_000
+#: Positions of one frame: 20 ms.
+FRAME = 160
+#: How long one or two left-over samples wait for the sound that continues them.
+CARRY_SECONDS = 0.25
+
+
+@dataclass(eq=False)
+class Utterance:
+    """The sound of one ``send_audio``, until it is done and acknowledged."""
+
+    #: PCM16 24 kHz, what was carried over first; a whole number of positions
+    pcm: bytes = field(repr=False)
+    #: samples that the caller gave
+    samples: int
+    #: samples at the beginning of ``pcm`` that belong to the utterance before
+    carried: int = 0
+    #: outbound position of its first sample; None until some of it was sent
+    start: int | None = None
+    #: samples sent, once it is done
+    sent: int | None = None
+    #: its sender is gone: to be cut off as soon as it is this utterance's turn
+    given_up: bool = False
+
+    @property
+    def length(self) -> int:
+        """Positions that it takes."""
+        return len(self.pcm) // POSITION_BYTES
+
+    @property
+    def stop(self) -> int:
+        """Position that follows its last one; it must have a start."""
+        assert self.start is not None
+        return self.start + self.length
+
+    def sent_at(self, position: int) -> int:
+        """Samples of the caller's that were sent when all below ``position`` was."""
+        if self.start is None or position <= self.start:
+            return 0
+        if position >= self.stop:
+            return self.samples
+        return max(0, min(self.samples, (position - self.start) * 3 - self.carried))
+
+
+class Outbound:
+    """All utterances of one call. Methods return the utterances that they made done."""
+
+    def __init__(self) -> None:
+        #: not yet acknowledged, in order; those with a start come first
+        self.utterances: deque[Utterance] = deque()
+        #: acknowledged: everything below was sent to the carrier
+        self.acknowledged = 0
+        #: nothing below is sent (again): it was interrupted
+        self.floor = 0
+        #: the position that the next new sound gets
+        self.end = 0
+        #: the position to send next to the active worker
+        self.next = 0
+        #: interrupts so far
+        self.serial = 0
+        self._cut: dict[int, list[Utterance]] = {}
+        self._carry = b""
+        self._carry_until = 0.0
+
+    @property
+    def resume_at(self) -> int:
+        """The position of the sound that follows the last interrupt."""
+        return self.floor
+
+    def say(self, pcm: bytes, now: float) -> Utterance:
+        """Queue ``pcm`` (an even number of bytes). It may be done at once: too short to be sent."""
+        carried = self._carry if now < self._carry_until else b""
+        whole = carried + pcm if carried else pcm
+        rest = len(whole) % POSITION_BYTES
+        self._carry = whole[len(whole) - rest :]
+        self._carry_until = float("inf") if rest else 0.0
+        utterance = Utterance(
+            whole[: len(whole) - rest] if rest else whole, len(pcm) // 2, len(carried) // 2
+        )
+        if utterance.length == 0:
+            utterance.sent = utterance.samples
+            self._keep_carry(now)
+        else:
+            self.utterances.append(utterance)
+        return utterance
+
+    def _keep_carry(self, now: float) -> None:
+        """All is said: what is carried waits only this long from now."""
+        if self._carry and not any(u.sent is None for u in self.utterances):
+            self._carry_until = now + CARRY_SECONDS
+
+    def pieces(self) -> Iterable[tuple[int, bytes]]:
+        """(position, pcm) to send now, as far as the window allows; each counts as sent."""
+        limit = max(self.acknowledged, self.floor) + WINDOW
+        for utterance in self.utterances:
+            if utterance.given_up:
+                return
+            if utterance.start is None:
+                if self.next >= limit:
+                    return
+                utterance.start = self.end
+            while utterance.start <= self.next < min(utterance.stop, limit):
+                stop = min(utterance.stop, limit, self.next + MESSAGE)
+                position = self.next
+                begin = (position - utterance.start) * POSITION_BYTES
+                pcm = utterance.pcm[begin : (stop - utterance.start) * POSITION_BYTES]
+                self.next = stop
+                self.end = max(self.end, stop)
+                yield position, pcm
+            if self.next < utterance.stop:
+                return
+
+    def unsent(self, position: int) -> None:
+        """The piece at ``position`` could not be sent: it is the next one again."""
+        self.next = min(self.next, position)
+
+    def resume(self, out_next: int | None, now: float) -> list[Utterance]:
+        """A worker asks for sound from ``out_next`` on (None: from what was acknowledged)."""
+        done = self.played(self.acknowledged if out_next is None else out_next, False, now)
+        self.end = max(self.end, self.acknowledged)
+        start = max(self.acknowledged, self.floor)
+        head = next((u for u in self.utterances if u.start is not None), None)
+        if head is not None:
+            assert head.start is not None
+            start = max(start, head.start)
+        self.next = min(start, self.end) if head is not None else self.end
+        return done
+
+    def played(self, position: int, idle: bool, now: float) -> list[Utterance]:
+        """Everything below ``position`` was sent to the carrier. ``idle``: the worker has less
+        than one frame left."""
+        self.acknowledged = max(self.acknowledged, position)
+        done = []
+        for utterance in self.utterances:
+            if utterance.start is None:
+                break
+            left = utterance.stop - self.acknowledged
+            if utterance.sent is None and (left <= 0 or (idle and left < FRAME)):
+                utterance.sent = utterance.samples
+                done.append(utterance)
+        self._forget()
+        self._keep_carry(now)
+        return done
+
+    def _forget(self) -> None:
+        while self.utterances:
+            head = self.utterances[0]
+            if head.start is None or head.stop > self.acknowledged:
+                return
+            self.utterances.popleft()
+
+    def interrupt(self) -> list[Utterance]:
+        """Drop all that is queued; a worker is to be told (``serial``, ``resume_at``).
+        What no worker has yet is done at once, the rest by :meth:`interrupted`."""
+        return self._cut_off([u for u in self.utterances])
+
+    def _cut_off(self, dropped: list[Utterance]) -> list[Utterance]:
+        self.serial += 1
+        self.floor = self.end
+        self.next = self.end
+        self._carry = b""
+        done: list[Utterance] = []
+        waiting = self._cut.setdefault(self.serial, [])
+        kept: list[Utterance] = []
+        for utterance in self.utterances:
+            if utterance not in dropped and not utterance.given_up:
+                utterance.start = None
+                kept.append(utterance)
+            elif utterance.sent is None:
+                if utterance.start is None:
+                    utterance.sent = 0
+                    done.append(utterance)
+                else:
+                    waiting.append(utterance)  # the worker's answer says how much was sent
+        self.utterances = deque(kept)
+        return done
+
+    def interrupted(self, serial: int, sent_to: int | None = None) -> list[Utterance]:
+        """Interrupts up to ``serial`` are done; sound up to ``sent_to`` had been sent (None: as
+        far as it was acknowledged)."""
+        sent_to = self.acknowledged if sent_to is None else sent_to
+        done = []
+        for known in sorted(self._cut):
+            if known > serial:
+                break
+            for utterance in self._cut.pop(known):
+                utterance.sent = utterance.sent_at(sent_to)
+                done.append(utterance)
+        return done
+
+    def give_up(self, utterance: Utterance) -> bool:
+        """Its sender was cancelled: drop it. True: a worker has some of it, so it takes an
+        interrupt (:meth:`cut_given_up`) once the utterances before it are done."""
+        if utterance.sent is not None or utterance not in self.utterances:
+            return False
+        if utterance.start is None:
+            self.utterances.remove(utterance)
+            utterance.sent = 0
+            return False
+        utterance.given_up = True
+        return True
+
+    def cut_given_up(self) -> list[Utterance] | None:
+        """Interrupt when a given-up utterance is the one being spoken (None: it is not). What was
+        queued behind it is spoken after it, from new positions."""
+        head = next((u for u in self.utterances if u.sent is None), None)
+        if head is None or not head.given_up or head.start is None:
+            return None
+        # What is done but not yet acknowledged (less than a frame) is dropped with it.
+        return self._cut_off([u for u in self.utterances if u is head or u.sent is not None])
+
+    def end_all(self) -> list[Utterance]:
+        """The call is over: everything is done, as far as it was acknowledged."""
+        done = self.interrupted(self.serial)
+        for utterance in self.utterances:
+            if utterance.sent is None:
+                utterance.sent = utterance.sent_at(self.acknowledged)
+                done.append(utterance)
+        self.utterances.clear()
+        self._carry = b""
+        return done

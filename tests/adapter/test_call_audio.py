@@ -1,0 +1,309 @@
+"""A call's sound at the client, against a gateway and two workers in memory."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from line_model import CALL, LineModel
+
+from trunkline.adapter.call_audio import (
+    DRAIN_SECONDS,
+    INTERRUPTED_WITHIN,
+    Ended,
+    InterruptDone,
+    MarkDone,
+    Send,
+)
+from trunkline.adapter.outbound import MESSAGE, WINDOW
+from trunkline.bus import messages as m
+
+
+class Talker:
+    """Makes sound whose every sample tells its number."""
+
+    def __init__(self, line: LineModel) -> None:
+        self.line = line
+        self.samples = 0
+        self.said: list[tuple[object, bytes]] = []
+
+    def say(self, samples: int) -> None:
+        pcm = b"".join(((self.samples + i) % 65_536).to_bytes(2, "little") for i in range(samples))
+        self.samples += samples
+        utterance = self.line.audio.say(pcm, self.line.now)
+        self.said.append((utterance, pcm))
+        self.line.act()
+
+    @property
+    def all_pcm(self) -> bytes:
+        return b"".join(pcm for _, pcm in self.said)
+
+
+def carried(line: LineModel) -> bytes:
+    return b"".join(line.carrier[p] for p in sorted(line.carrier))
+
+
+def sends(line: LineModel) -> list[m.ToWorker]:
+    return [e.message for e in line.audio.effects() if isinstance(e, Send)]
+
+
+MOVES = st.one_of(
+    st.tuples(st.just("say"), st.integers(0, 3000)),
+    st.tuples(st.just("inbound"), st.integers(1, 900)),
+    st.tuples(st.sampled_from(["up a", "up b", "down a", "down b", "tick", "tick"]), st.just(1)),
+    st.tuples(st.just("settle"), st.just(1)),
+    st.tuples(st.just("switch"), st.just(1)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(MOVES, max_size=60))
+def test_nothing_is_doubled_or_missing_whenever_the_call_moves(
+    moves: list[tuple[str, int]],
+) -> None:
+    line = LineModel()
+    talker = Talker(line)
+    run(line, talker, moves)
+    line.settle()
+    whole = len(talker.all_pcm) // 6 * 6
+    assert carried(line) == talker.all_pcm[:whole]
+    assert sorted(line.carrier) == list(range(whole // 6))
+    assert line.heard == line.inbound
+    assert line.audio.lost.inbound == 0
+    assert {u: len(pcm) // 2 for u, pcm in talker.said} == dict(line.spoken)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.one_of(MOVES, st.tuples(st.just("interrupt"), st.just(1))),
+        max_size=60,
+    )
+)
+def test_interrupts_cut_utterances_and_nothing_else(moves: list[tuple[str, int]]) -> None:
+    line = LineModel()
+    talker = Talker(line)
+    run(line, talker, moves)
+    line.settle()
+    assert line.heard == line.inbound
+    # What the carrier got: of each utterance a beginning, in order, nothing twice.
+    got = carried(line)
+    assert len(line.spoken) == len(talker.said)
+    samples = [int.from_bytes(got[i : i + 2], "little") for i in range(0, len(got), 2)]
+    assert samples == sorted(set(samples))
+    sent = dict(line.spoken)
+    for utterance, pcm in talker.said:
+        assert 0 <= sent[utterance] <= len(pcm) // 2
+
+
+def run(line: LineModel, talker: Talker, moves: list[tuple[str, int]]) -> None:
+    for move, amount in moves:
+        if move == "say":
+            talker.say(amount)
+        elif move == "inbound":
+            line.say_inbound(amount)
+        elif move == "tick":
+            line.tick()
+        elif move == "switch":
+            line.switch()
+        elif move == "settle":
+            line.settle()
+        elif move == "interrupt":
+            line.audio.interrupt(line.now)
+            line.act()
+        elif move.startswith("up"):
+            line.up(move[-1])
+        else:
+            line.down(move[-1])
+
+
+def test_an_interrupt_tells_how_much_was_sent() -> None:
+    line = LineModel()
+    talker = Talker(line)
+    talker.say(24_000)
+    for _ in range(10):
+        for name in line.workers:
+            while line.up(name) or line.down(name):
+                pass
+        line.tick()
+    sent = line.written
+    assert sent > 0
+    line.audio.interrupt(line.now)
+    line.act()
+    talker.say(300)
+    line.settle()
+    assert line.spoken[0] == (talker.said[0][0], sent * 3)
+    assert line.spoken[1][1] == 300
+    assert max(line.carrier) == line.audio.out.floor + 99
+    assert any(isinstance(e, InterruptDone) for e in line.other)
+
+
+def test_an_interrupt_without_a_worker_answers_from_what_was_acknowledged() -> None:
+    line = LineModel()
+    talker = Talker(line)
+    line.settle()
+    talker.say(4800)
+    line.up("a")
+    line.tick()
+    line.down("a")
+    line.audio.worker_lost("a")
+    line.audio.interrupt(line.now)
+    line.act()
+    assert line.spoken == []
+    line.audio.poll(line.now + INTERRUPTED_WITHIN)
+    line.act()
+    assert line.spoken == [(talker.said[0][0], 480)]
+
+
+def test_no_more_than_the_window_is_sent_ahead_in_messages_of_half_a_second() -> None:
+    line = LineModel()
+    line.settle()
+    line.audio.say(bytes(6 * (WINDOW + 5 * MESSAGE)), line.now)
+    sent = [s for s in sends(line) if isinstance(s, m.Speak)]
+    assert all(len(s.pcm) <= 6 * MESSAGE for s in sent)
+    assert sum(len(s.pcm) for s in sent) == 6 * WINDOW
+    line.audio.played("a", m.PlayedTo(CALL, line.generation, 160, False), line.now)
+    assert sum(len(s.pcm) // 6 for s in sends(line) if isinstance(s, m.Speak)) == 160
+
+
+def test_a_sender_that_gives_up_is_cut_and_the_next_one_is_spoken_whole() -> None:
+    line = LineModel()
+    talker = Talker(line)
+    line.settle()
+    talker.say(24_000)
+    talker.say(2400)
+    while line.up("a"):
+        pass
+    line.tick()
+    line.down("a")
+    line.audio.give_up(talker.said[0][0], line.now)  # type: ignore[arg-type]  # the test's own list
+    line.act()
+    line.settle()
+    assert carried(line)[-4800:] == talker.said[1][1]
+    assert dict(line.spoken)[talker.said[1][0]] == 2400
+    assert len(carried(line)) < 48_000
+
+
+def test_a_sender_that_gives_up_behind_another_takes_nothing_from_it() -> None:
+    line = LineModel()
+    talker = Talker(line)
+    line.settle()
+    for samples in (4800, 4800, 4800):
+        talker.say(samples)
+    line.audio.give_up(talker.said[1][0], line.now)  # type: ignore[arg-type]  # the test's own list
+    line.act()
+    line.settle()
+    assert carried(line)[:9600] == talker.said[0][1]
+    assert carried(line)[-9600:] == talker.said[2][1]
+    assert dict(line.spoken)[talker.said[1][0]] < 4800
+
+
+def test_left_over_samples_go_with_the_sound_that_follows_soon() -> None:
+    line = LineModel()
+    talker = Talker(line)
+    line.settle()
+    talker.say(1000)
+    line.settle()
+    talker.say(1001)
+    line.settle()
+    assert carried(line) == talker.all_pcm
+    talker.say(1)
+    line.now += 10
+    talker.say(3)
+    line.settle()
+    assert carried(line)[-6:] == talker.said[-1][1]
+
+
+def test_digits_are_handed_out_once() -> None:
+    line = LineModel()
+    line.settle()
+    for digit in (m.DigitIn(1, 1, "4"), m.DigitIn(1, 1, "4"), m.DigitIn(1, 2, "4")):
+        line.workers["a"].to_adapter.append(m.DigitHeard(CALL, line.generation, digit))
+    line.settle()
+    assert line.digits == "44"
+
+
+def test_what_never_arrived_is_counted() -> None:
+    line = LineModel()
+    line.settle()
+    sound = m.Sound(CALL, line.generation, 480, 1, 640, 480, bytes(6 * 160))
+    line.audio.heard("a", sound, line.now)
+    assert line.audio.lost.inbound == 480
+    assert line.audio.heard_samples == 160
+
+
+def test_the_end_waits_for_the_streams_last_word() -> None:
+    line = LineModel()
+    line.settle()
+    line.audio.call_ended("stop", line.now)
+    line.act()
+    assert not line.audio.finished
+    line.audio.heard("a", m.Sound(CALL, line.generation, 0, 1, 160, 0, bytes(960)), line.now)
+    line.audio.stream_over("a", m.StreamOver(CALL, line.generation, 1, "stop"), line.now)
+    line.act()
+    assert line.heard == bytes(960)
+    assert line.other == [Ended("stop")]
+
+
+def test_the_end_does_not_wait_for_ever() -> None:
+    line = LineModel()
+    line.settle()
+    line.audio.call_ended("hang_up", line.now)
+    line.audio.poll(line.now + DRAIN_SECONDS)
+    line.act()
+    assert line.other == [Ended("hang_up")]
+
+
+def test_a_call_that_never_had_a_worker_ends_at_once() -> None:
+    line = LineModel()
+    line.audio.call_ended("error", line.now)
+    line.act()
+    assert line.other == [Ended("error")]
+
+
+def test_the_end_settles_who_still_speaks() -> None:
+    line = LineModel()
+    talker = Talker(line)
+    line.settle()
+    talker.say(48_000)
+    line.up("a")
+    line.tick()
+    line.down("a")
+    line.audio.set_mark("m1")
+    line.audio.call_ended("stop", line.now)
+    line.act()
+    assert line.spoken == [(talker.said[0][0], 480)]
+    assert MarkDone("m1", False) in line.other
+
+
+def test_marks_are_set_again_at_the_next_worker() -> None:
+    line = LineModel()
+    talker = Talker(line)
+    line.settle()
+    talker.say(4800)
+    line.audio.set_mark("m1")
+    line.act()
+    line.switch()
+    line.down("b")
+    marks = [s for s in line.workers["b"].from_adapter if isinstance(s, m.SetMark)]
+    assert marks == [m.SetMark(CALL, line.generation, "m1", 1600)]
+    line.audio.mark_played("b", m.MarkPlayed(CALL, line.generation, "m1", True))
+    line.act()
+    assert MarkDone("m1", True) in line.other
+
+
+@pytest.mark.parametrize("out_next", [None, 0])
+def test_a_new_stream_resumes_at_what_was_acknowledged(out_next: int | None) -> None:
+    line = LineModel()
+    talker = Talker(line)
+    line.settle()
+    talker.say(4800)
+    line.up("a")
+    line.tick()
+    line.down("a")
+    opened = m.Opened(CALL, m.first_generation(2), 2, out_next)
+    line.audio.opened("b", opened, line.now)
+    resume, *speaks = [s for s in sends(line)]
+    assert isinstance(resume, m.Resume)
+    assert resume.played == 160
+    assert [s.position for s in speaks if isinstance(s, m.Speak)] == [160]
