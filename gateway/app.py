@@ -1,0 +1,282 @@
+"""The HTTP side: Twilio's webhooks and the health check, as an ASGI application.
+
+``POST /twilio/voice`` and ``POST /twilio/status`` are checked by signature before anything else is
+made of them; then the controller is asked, and its answer rendered. When it does not answer in
+time the caller hears a second of silence and Twilio asks again. ``GET /healthz`` names the stack.
+All else is 404. Bodies, waiting requests and times are bounded; numbers are logged by their last
+digits, tokens and URLs never.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from trunkline.bus import messages as m
+from trunkline.bus.clock import Clock, monotonic
+from trunkline.bus.errors import TrunklineError
+from trunkline.bus.redact import redact_number
+
+from . import signature, twiml
+
+log = logging.getLogger("trunkline.gateway")
+
+STATUS_PATH: Final = "/twilio/status"
+HEALTH_PATH: Final = "/healthz"
+
+MAX_BODY_BYTES: Final = 64 * 1024
+#: Seconds for the body to arrive.
+BODY_WITHIN: Final = 5.0
+#: Seconds for the controller to answer; Twilio waits 15 s for us.
+ANSWER_WITHIN: Final = 2.5
+#: Requests whose body is being read, and signed requests that wait for the controller.
+MAX_READING: Final = 200
+MAX_ASKING: Final = 500
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_T = TypeVar("_T")
+
+
+class Ask(Protocol):
+    """``ControlClient.request``."""
+
+    async def __call__(
+        self, body: m.RequestBody, expect: type[_T], *, timeout: float | None = None
+    ) -> _T: ...
+
+
+@dataclass
+class Front:
+    """What the public side knows of the rest.
+
+    ``check`` None: signatures are not checked (tests only). ``public_url``: the base that Twilio
+    was given, None while unknown (then everything that needs it is refused). ``stack``: the
+    stack's id, None until a controller has been heard. ``ready``: a controller answers now.
+    """
+
+    check: signature.SignatureCheck | None
+    public_url: Callable[[], str | None]
+    ask: Ask
+    stack: Callable[[], str | None]
+    ready: Callable[[], bool]
+    clock: Clock = monotonic
+    #: requests answered, by kind: voice, status, forbidden, busy, unanswered, …
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._warnings = SparseWarnings(self.clock)
+
+    def forbidden(self, what: str, why: str, number: str | None = None) -> None:
+        """Count and log a request that was refused for its signature."""
+        self.counts["forbidden"] += 1
+        shown = f" from {redact_number(number)}" if number else ""
+        self._warnings.say(f"refused {what}{shown}: {why}")
+
+
+class SparseWarnings:
+    """Warnings that a stranger can cause: at most ten a second, the rest counted."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._second = clock()
+        self._said = 0
+        self._unsaid = 0
+
+    def say(self, text: str) -> None:
+        now = self._clock()
+        if now - self._second >= 1.0:
+            if self._unsaid:
+                log.warning("%d more warnings like these were left out", self._unsaid)
+            self._second, self._said, self._unsaid = now, 0, 0
+        if self._said >= 10:
+            self._unsaid += 1
+            return
+        self._said += 1
+        log.warning("%s", text)
+
+
+@dataclass
+class _Reply(Exception):
+    """Ends a request with this answer."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass
+class _Webhook:
+    """A webhook whose signature is right."""
+
+    form: dict[str, str]
+    query: dict[str, str]
+    raw_query: str
+    public_url: str
+
+
+class GatewayApp:
+    """The ASGI application (HTTP only: WebSockets do not come this way)."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._reading = 0
+        self._asking = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise ValueError(f"no ASGI protocol {scope['type']!r} here")
+        try:
+            reply = await self._answer(scope, receive)
+        except _Reply as refused:
+            reply = refused
+        headers = [
+            (b"content-type", reply.content_type.encode()),
+            (b"content-length", str(len(reply.body)).encode()),
+            *reply.headers,
+        ]
+        if reply.status == 204:
+            headers = []
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        body = b"" if scope["method"] == "HEAD" else reply.body
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> _Reply:
+        path, method = scope["path"], scope["method"]
+        if path == twiml.VOICE_PATH:
+            self._only(method, "POST")
+            return await self._voice(await self._webhook(scope, receive))
+        if path == STATUS_PATH:
+            self._only(method, "POST")
+            return await self._status(await self._webhook(scope, receive))
+        if path == HEALTH_PATH:
+            self._only(method, "GET", "HEAD")
+            return self._health()
+        raise _Reply(404, b"not found")
+
+    def _only(self, method: str, *allowed: str) -> None:
+        if method not in allowed:
+            allow = (b"allow", ", ".join(allowed).encode())
+            raise _Reply(405, b"method not allowed", headers=(allow,))
+
+    def _health(self) -> _Reply:
+        front = self._front
+        body = msgspec.json.encode({"ok": front.ready(), "stack": front.stack()})
+        return _Reply(200, body, "application/json")
+
+    # ------------------------------------------------------------------ reading a webhook
+
+    async def _webhook(self, scope: Scope, receive: Receive) -> _Webhook:
+        """Read the body and check the signature; any doubt is 403."""
+        if self._reading >= MAX_READING:
+            self._front.counts["busy"] += 1
+            raise _Reply(503, b"busy", headers=((b"retry-after", b"1"),))
+        self._reading += 1
+        try:
+            async with asyncio.timeout(BODY_WITHIN):
+                body = await _read(scope, receive)
+        except TimeoutError:
+            raise _Reply(408, b"too slow", headers=((b"connection", b"close"),)) from None
+        finally:
+            self._reading -= 1
+        headers = {name: value for name, value in scope["headers"]}
+        path = scope["path"]
+        raw_query = scope["query_string"].decode("latin-1")
+        is_json = headers.get(b"content-type", b"").split(b";")[0].strip() == b"application/json"
+        try:
+            form = signature.Form([]) if is_json else signature.Form.parse(body)
+            query = signature.Form.parse(scope["query_string"]).first()
+        except ValueError:
+            raise self._forbidden(path, "its form cannot be read") from None
+        fields = form.first()
+        number = fields.get("From")
+        public_url = self._front.public_url()
+        if public_url is None:
+            raise self._forbidden(path, "the public URL is not known yet", number)
+        check = self._front.check
+        if check is not None:
+            signed = headers.get(signature.HEADER)
+            if is_json:
+                right = check.json(public_url, path, raw_query, body, signed)
+            else:
+                right = check.form(public_url, path, raw_query, form, signed)
+            if not right:
+                why = "the signature is wrong" if signed else "it has no signature"
+                raise self._forbidden(path, f"{why} (checked against the public URL)", number)
+        if is_json:
+            fields = _flat_json(body)
+        return _Webhook(fields, query, raw_query, public_url)
+
+    def _forbidden(self, path: str, why: str, number: str | None = None) -> _Reply:
+        self._front.forbidden(f"POST {path}", why, number)
+        return _Reply(403, b"forbidden")
+
+    # ------------------------------------------------------------------ asking the controller
+
+    async def _voice(self, hook: _Webhook) -> _Reply:
+        self._front.counts["voice"] += 1
+        number = redact_number(hook.form.get("From"))
+        answer = await self._ask(m.VoiceWebhook(form=hook.form, query=hook.query), m.VoiceAnswer)
+        if answer is None:
+            document = twiml.pause(hook.public_url, hook.raw_query)
+        else:
+            if answer.kind in ("reject", "busy"):
+                log.info("a call from %s was answered with %s", number, answer.kind)
+            document = twiml.render(answer, hook.public_url, hook.raw_query)
+        return _Reply(200, document.encode(), "application/xml")
+
+    async def _status(self, hook: _Webhook) -> _Reply:
+        self._front.counts["status"] += 1
+        done = await self._ask(m.StatusCallback(form=hook.form, query=hook.query), m.Done)
+        if done is None:  # Twilio asks again: the URL's connection overrides say so
+            raise _Reply(503, b"try again", headers=((b"retry-after", b"1"),))
+        return _Reply(204)
+
+    async def _ask(self, body: m.RequestBody, expect: type[_T]) -> _T | None:
+        """The controller's answer; None when there is none in time."""
+        if self._asking >= MAX_ASKING:
+            self._front.counts["busy"] += 1
+            return None
+        self._asking += 1
+        try:
+            return await self._front.ask(body, expect, timeout=ANSWER_WITHIN)
+        except TrunklineError as error:
+            self._front.counts["unanswered"] += 1
+            log.warning("the controller did not answer %s: %s", type(body).__name__, error)
+            return None
+        finally:
+            self._asking -= 1
+
+
+async def _read(scope: Scope, receive: Receive) -> bytes:
+    """The request's body. Raises _Reply 413 when it is too large."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Reply(400, b"")
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            raise _Reply(413, b"too large", headers=((b"connection", b"close"),))
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _flat_json(body: bytes) -> dict[str, str]:
+    """The top-level fields of a signed JSON body that are text."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise _Reply(400, b"not JSON") from None
+    if not isinstance(found, dict):
+        raise _Reply(400, b"not a JSON object")
+    return {name: value for name, value in found.items() if isinstance(value, str)}

@@ -1,0 +1,378 @@
+"""The gateway's shell around its streams: sockets of the carrier on one side, DEALERs to the
+workers on the other. It holds no rule: it feeds events to :class:`~.streams.Streams` and carries
+out what that says.
+
+Inbound frames are flushed to the workers once per :data:`FLUSH_SECONDS`: one message for all calls
+costs as much as one for a single frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+import msgspec
+import zmq
+
+from trunkline.bus import messages as m
+from trunkline.bus.clock import Clock, monotonic
+from trunkline.bus.curve import CurveKeys
+from trunkline.bus.errors import TrunklineError
+from trunkline.bus.sockets import BusSocket, connect_dealer
+
+from . import instructions as do
+from . import media_streams as ms
+from . import twiml
+from .app import Front
+from .signature import HEADER
+from .streams import CHECK_SECONDS, Streams
+from .websocket import Refusal, Upgrade, WebSocket
+
+log = logging.getLogger("trunkline.gateway")
+
+#: How long inbound frames are gathered. Latency against messages: see ``selfbench``.
+FLUSH_SECONDS: Final = 0.004
+#: Sockets that have not been let in yet, at most.
+MAX_STRANGERS: Final = 200
+#: Frames that are held while the controller is asked: 10 s.
+MAX_HELD: Final = 500
+#: The controller is given at least this long for a ``start``, however late it came.
+LEAST_ANSWER: Final = 0.5
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(m.WorkerToGateway)
+
+
+class Controller(Protocol):
+    """What the hub needs of ControlClient."""
+
+    async def request(
+        self, body: m.RequestBody, expect: type[m.Message], *, timeout: float | None = None
+    ) -> m.Message: ...
+    def notify(self, notification: m.Notification) -> bool: ...
+
+
+class StreamSocket:
+    """One Media Streams socket: a stranger, then held while the controller is asked, then live."""
+
+    def __init__(self, hub: Hub, number: int) -> None:
+        self.number = number
+        self.protocol = ms.MediaStream(hub.clock())
+        self.socket: WebSocket | None = None
+        self._hub = hub
+        self._live = False
+        #: events between ``start`` and the controller's answer; None before and after
+        self._held: list[ms.Event] | None = None
+        self._closed: m.StreamEndReason | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # ------------------------------------------------------------------ the WebSocket's handler
+
+    def opened(self, socket: WebSocket) -> None:
+        self.socket = socket
+        self._timer = asyncio.get_running_loop().call_later(ms.START_WITHIN, self._overdue)
+
+    def text(self, data: bytes) -> None:
+        event = self.protocol.receive(data)
+        if event is None:
+            return
+        if self._live:
+            if type(event) is ms.Media:
+                if self._hub.streams.media(self.number, event.position, event.payload):
+                    self._hub.flush_soon()
+            else:
+                self._take(event)
+        else:
+            self._before(event)
+
+    def binary(self) -> None:
+        self._violated(self.protocol.binary())
+
+    def too_long(self) -> None:
+        self._violated(self.protocol.too_long())
+
+    def closed(self, clean: bool) -> None:
+        self.end("close" if clean else "error")
+        self._hub.sockets.pop(self.number, None)
+
+    # ------------------------------------------------------------------ its life
+
+    def _before(self, event: ms.Event) -> None:
+        if isinstance(event, ms.Violation):
+            self._violated(event)
+        elif isinstance(event, ms.Start):
+            token = event.parameters.get("nonce")
+            if not token:
+                self._hub.refuse(self, "its start has no token")
+                return
+            self._held = []
+            self._hub.spawn(self._ask(event, token))
+        elif self._held is not None:
+            if len(self._held) < MAX_HELD:
+                self._held.append(event)
+            else:
+                self._hub.counts["held-too-long"] += 1
+
+    def _violated(self, event: ms.Event | None) -> None:
+        if isinstance(event, ms.Violation):
+            self._hub.refuse(self, event.why)
+
+    def _overdue(self) -> None:
+        self._timer = None
+        if self._held is None and not self._live:
+            self._hub.refuse(self, "no start came in time")
+
+    async def _ask(self, start: ms.Start, token: str) -> None:
+        hub = self._hub
+        body = m.StreamStart(
+            token=token, call_sid=start.call_sid, stream_sid=start.stream_sid, gateway=hub.peer
+        )
+        left = max(self.protocol.deadline - hub.clock(), LEAST_ANSWER)
+        try:
+            answer = await hub.controller.request(body, m.Message, timeout=left)
+        except TrunklineError as error:
+            hub.refuse(self, f"the controller could not be asked: {error}", code=1013)
+            return
+        if not isinstance(answer, m.StreamAccepted):
+            why = answer.why if isinstance(answer, m.StreamRefused) else type(answer).__name__
+            hub.refuse(self, f"the controller refused it: {why}")
+            return
+        info = answer.info
+        if self._closed is not None or self.socket is None or not self.socket.is_open:
+            reason = self._closed or "close"
+            hub.controller.notify(
+                m.StreamClosed(
+                    call=info.call, ordinal=info.ordinal, reason=reason, gateway=hub.peer
+                )
+            )
+            return
+        self._disarm()
+        self.socket.believe()
+        self._live = True
+        held, self._held = self._held or [], None
+        log.info("call %s: stream %d is up", info.sid, info.ordinal)
+        hub.apply(
+            hub.streams.accept(self.number, self.protocol, answer, start.stream_sid, hub.clock())
+        )
+        for event in held:
+            self._take(event)
+
+    def _take(self, event: ms.Event) -> None:
+        hub, number = self._hub, self.number
+        if isinstance(event, ms.Media):
+            if hub.streams.media(number, event.position, event.payload):
+                hub.flush_soon()
+        elif isinstance(event, ms.Dtmf):
+            hub.apply(hub.streams.digit(number, event.index, event.digit))
+        elif isinstance(event, ms.MarkReturned):
+            hub.apply(hub.streams.mark_returned(number, event.name))
+        elif isinstance(event, ms.Stop):
+            self.end("stop")
+            if self.socket is not None:
+                self.socket.close(1000)
+
+    def end(self, reason: m.StreamEndReason) -> None:
+        """The stream is over, for the first reason that is given."""
+        if self._closed is None:
+            self._closed = reason
+            self._disarm()
+            if self._live:
+                if self.protocol.bad:
+                    log.info(
+                        "stream %d sent what it should not: %s", self.number, self.protocol.bad
+                    )
+                self._hub.apply(self._hub.streams.closed(self.number, reason, self._hub.clock()))
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def stranger(self) -> bool:
+        return not self._live
+
+
+class Hub:
+    """All sockets and connections of the gateway with peer id ``peer``, on the running loop."""
+
+    def __init__(
+        self,
+        peer: str,
+        front: Front,
+        controller: Controller,
+        context: zmq.Context[zmq.Socket[bytes]],
+        *,
+        lead_ms: int = 60,
+        curve: CurveKeys | None = None,
+        clock: Clock = monotonic,
+    ) -> None:
+        self.peer = peer
+        self.controller = controller
+        self.clock = clock
+        self.streams = Streams(peer, clock(), lead_ms)
+        self.sockets: dict[int, StreamSocket] = {}
+        #: refused, held-too-long, unreadable: things that went wrong around the streams
+        self.counts: Counter[str] = Counter()
+        self.draining = False
+        self._front = front
+        self._context = context
+        self._curve = curve
+        self._links: dict[str, BusSocket] = {}
+        self._numbers = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
+
+    # ------------------------------------------------------------------ the carrier's side
+
+    def accept(self, upgrade: Upgrade) -> StreamSocket | Refusal:
+        """Decide on a WebSocket upgrade."""
+        if upgrade.path != twiml.STREAM_PATH:
+            return Refusal(404, "not found")
+        public_url = self._front.public_url()
+        check = self._front.check
+        signed = upgrade.headers.get(HEADER.decode())
+        if check is not None and (
+            public_url is None
+            or signed is None
+            or not check.upgrade(
+                public_url, upgrade.path, upgrade.query, signed.encode("utf-8", "replace")
+            )
+        ):
+            why = "it has no signature" if signed is None else "the signature is wrong"
+            self._front.forbidden("a WebSocket", f"{why} (checked against the public URL)")
+            return Refusal(403, "forbidden")
+        strangers = len(self.sockets) - self.streams.live
+        if self.draining or strangers >= MAX_STRANGERS:
+            return Refusal(503, "busy")
+        socket = StreamSocket(self, next(self._numbers))
+        self.sockets[socket.number] = socket
+        return socket
+
+    def refuse(self, socket: StreamSocket, why: str, code: int = 1008) -> None:
+        """Close a socket that is not let in."""
+        self.counts["refused"] += 1
+        log.warning("stream socket %d closed: %s", socket.number, why)
+        if socket.socket is not None:
+            socket.socket.close(code)
+
+    def spawn(self, work: Callable[[], None] | object) -> None:
+        """Run a coroutine as a task that is held, and whose failure is logged."""
+        assert asyncio.iscoroutine(work)
+        task: asyncio.Task[None] = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a stream's start failed", exc_info=error)
+
+    # ------------------------------------------------------------------ carrying out
+
+    def apply(self, instructions: Iterable[do.Instruction]) -> None:
+        """Carry out; what fails on the way is told to the state, and its answer carried out too."""
+        for instruction in instructions:
+            kind = type(instruction)
+            if kind is do.WriteText:
+                assert isinstance(instruction, do.WriteText)
+                target = self.sockets.get(instruction.socket)
+                if target is not None and target.socket is not None:
+                    target.socket.send_text(instruction.text)
+            elif isinstance(instruction, do.SendToWorker):
+                link = self._links.get(instruction.endpoint)
+                if link is None or not link.send(_encode(instruction.message)):
+                    self.apply(self.streams.link_lost(instruction.endpoint, self.clock()))
+            elif isinstance(instruction, do.OpenLink):
+                self._open(instruction.worker)
+            elif isinstance(instruction, do.CloseLink):
+                link = self._links.pop(instruction.endpoint, None)
+                if link is not None:
+                    link.close()
+            elif isinstance(instruction, do.CloseSocket):
+                log.info("stream socket %d closed: %s", instruction.socket, instruction.why)
+                closing = self.sockets.get(instruction.socket)
+                if closing is not None and closing.socket is not None:
+                    closing.socket.close(1000)
+            elif isinstance(instruction, do.Notify):
+                if isinstance(instruction.notification, m.Switched):
+                    log.warning(
+                        "call %s moved to worker %s",
+                        instruction.notification.call,
+                        instruction.notification.worker,
+                    )
+                self.controller.notify(instruction.notification)
+
+    def flush_soon(self) -> None:
+        self._loop.call_later(FLUSH_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        self.apply(self.streams.flush())
+
+    def _check(self) -> None:
+        self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
+        self.apply(self.streams.check(self.clock()))
+
+    # ------------------------------------------------------------------ the workers' side
+
+    def _open(self, worker: m.WorkerRef) -> None:
+        endpoint = worker.endpoint
+
+        def received(payload: bytes) -> None:
+            try:
+                message = _decoder.decode(payload)
+            except msgspec.MsgspecError as error:
+                self.counts["unreadable"] += 1
+                log.warning("a message of worker %s could not be read: %s", worker.id, error)
+                return
+            if isinstance(message, m.MediaRefused):
+                log.error("worker %s refuses this gateway: %s", worker.id, message.text)
+            self.apply(self.streams.from_worker(endpoint, message, self.clock()))
+
+        def connected() -> None:
+            link.send(_encode(m.MediaHello("gateway", self.peer)))
+            self.apply(self.streams.link_up(endpoint, self.clock()))
+
+        def disconnected() -> None:
+            log.warning("the connection to worker %s is lost", worker.id)
+            self.apply(self.streams.link_lost(endpoint, self.clock()))
+
+        link = connect_dealer(
+            self._context,
+            endpoint,
+            received,
+            on_connected=connected,
+            on_disconnected=disconnected,
+            curve=self._curve,
+        )
+        self._links[endpoint] = link
+
+    # ------------------------------------------------------------------ the controller's side
+
+    def event(self, event: m.Event) -> None:
+        """An event of the controller."""
+        if isinstance(event, m.CallPlaced):
+            self.apply(self.streams.call_placed(event, self.clock()))
+        elif isinstance(event, m.CloseStream):
+            self.apply(self.streams.close_stream(event.call, self.clock()))
+        else:
+            log.warning("a gateway has no use for %s", type(event).__name__)
+
+    def close(self) -> None:
+        """Close all sockets and connections; the ends of streams are told before."""
+        self.draining = True
+        self._timer.cancel()
+        for socket in list(self.sockets.values()):
+            socket.end("close")
+            if socket.socket is not None:
+                socket.socket.close(1001)
+        for link in self._links.values():
+            link.close(linger=100)
+        self._links.clear()
+        for task in self._tasks:
+            task.cancel()

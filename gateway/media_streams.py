@@ -1,0 +1,332 @@
+"""The protocol of one Media Streams socket, without I/O: text messages in, typed events out, and
+the three messages that go back.
+
+Rules (Twilio's documents voice/media-streams/websocket-messages, voice/twiml/stream):
+
+- ``connected`` comes first, then one ``start``, then ``media``, ``dtmf``, ``mark``, then ``stop``.
+- ``timestamp`` is milliseconds from the stream's start, in a JSON string; a frame's position is
+  ``timestamp * 8`` samples. A frame without one follows the frame before it.
+- To the carrier go ``media``, ``mark`` and ``clear`` with exactly the documented fields: one field
+  more is error 31951 there.
+
+What the peer does wrong is classified and counted in :attr:`MediaStream.bad`, and never ends a
+live stream: :meth:`MediaStream.receive` raises for no input. Before ``start`` the peer is a
+stranger: a few messages and little text are read, and what goes beyond is a :class:`Violation`,
+on which the socket is to be closed. Times are given by the caller.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections import Counter
+from typing import Final
+
+import msgspec
+
+#: A stranger has this long (seconds) from the socket's opening to a ``start`` with a valid token.
+START_WITHIN: Final = 5.0
+#: Messages and bytes of text that are read before ``start``.
+MAX_MESSAGES_BEFORE_START: Final = 16
+MAX_BYTES_BEFORE_START: Final = 16 * 1024
+#: A longer message is not looked at (Twilio's frames of 20 ms are about 300 bytes).
+MAX_MESSAGE_BYTES: Final = 64 * 1024
+#: Longest stream SID, call SID and mark name that are believed.
+MAX_NAME: Final = 256
+#: Parameters of one ``start`` (Twilio allows 500 characters each, name and value together).
+MAX_PARAMETERS: Final = 32
+#: Largest believable ``timestamp``: a week in milliseconds.
+MAX_TIMESTAMP: Final = 7 * 24 * 3600 * 1000
+
+SAMPLES_PER_MS: Final = 8
+
+
+# ------------------------------------------------------------------------- events, to the caller
+
+
+class Connected(msgspec.Struct, frozen=True):
+    """The carrier's greeting."""
+
+
+class Start(msgspec.Struct, frozen=True):
+    """The stream begins. ``parameters`` are the TwiML's ``<Parameter>`` elements."""
+
+    call_sid: str
+    stream_sid: str
+    parameters: dict[str, str]
+
+
+class Media(msgspec.Struct, frozen=True, gc=False):
+    """Sound: ``payload`` (mu-law, 8 kHz) begins at ``position`` samples of this stream."""
+
+    position: int
+    payload: bytes
+
+
+class Dtmf(msgspec.Struct, frozen=True):
+    """The ``index``-th digit (from 1) of this stream: one of ``0-9*#A-D``."""
+
+    index: int
+    digit: str
+
+
+class MarkReturned(msgspec.Struct, frozen=True):
+    """Playback reached the mark, or a clear threw it out."""
+
+    name: str
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """The stream is over (the call ended, or moved on to the next verb)."""
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """What a stranger may not do: close the socket. ``why`` is for the log."""
+
+    why: str
+
+
+Event = Connected | Start | Media | Dtmf | MarkReturned | Stop | Violation
+
+
+# ----------------------------------------------------------------------- the messages on the wire
+
+
+class _In(msgspec.Struct, tag_field="event", gc=False):
+    pass
+
+
+class _MediaBody(msgspec.Struct, gc=False):
+    payload: bytes
+    timestamp: int | None = None
+    track: str = "inbound"
+
+
+class _Media(_In, tag="media"):
+    media: _MediaBody
+    streamSid: str | None = None
+
+
+class _DtmfBody(msgspec.Struct):
+    digit: str
+
+
+class _Dtmf(_In, tag="dtmf"):
+    dtmf: _DtmfBody
+    streamSid: str | None = None
+
+
+class _MarkBody(msgspec.Struct):
+    name: str
+
+
+class _Mark(_In, tag="mark"):
+    mark: _MarkBody
+    streamSid: str | None = None
+
+
+class _Format(msgspec.Struct):
+    encoding: str = "audio/x-mulaw"
+    sampleRate: int = 8000
+    channels: int = 1
+
+
+class _StartBody(msgspec.Struct):
+    callSid: str
+    streamSid: str | None = None
+    customParameters: dict[str, str] = {}
+    mediaFormat: _Format | None = None
+
+
+class _Start(_In, tag="start"):
+    start: _StartBody
+    streamSid: str | None = None
+
+
+class _Connected(_In, tag="connected"):
+    pass
+
+
+class _Stop(_In, tag="stop"):
+    streamSid: str | None = None
+
+
+_KNOWN = frozenset({"media", "dtmf", "mark", "start", "connected", "stop"})
+_DIGITS = frozenset("0123456789*#ABCD")
+
+# Numbers arrive as JSON strings: lax decoding takes both.
+_decode = msgspec.json.Decoder(
+    _Media | _Dtmf | _Mark | _Start | _Connected | _Stop, strict=False
+).decode
+
+
+def classify(text: bytes) -> str:
+    """Why ``text`` could not be read: not-json, not-object, unknown-event, base64 or fields."""
+    try:
+        message = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return "not-json"
+    if not isinstance(message, dict):
+        return "not-object"
+    event = message.get("event")
+    if isinstance(event, str) and event not in _KNOWN:
+        return "unknown-event"
+    body = message.get("media")
+    if event == "media" and isinstance(body, dict) and isinstance(body.get("payload"), str):
+        try:
+            binascii.a2b_base64(body["payload"].encode(), strict_mode=True)
+        except (binascii.Error, UnicodeEncodeError):
+            return "base64"
+    return "fields"
+
+
+class MediaStream:
+    """One socket. ``opened_at``: the clock's reading when it was opened."""
+
+    def __init__(self, opened_at: float) -> None:
+        self.deadline = opened_at + START_WITHIN
+        #: counts of what the peer did wrong, by kind
+        self.bad: Counter[str] = Counter()
+        #: None until ``start``
+        self.stream_sid: str | None = None
+        self.stopped = False
+        self._messages = 0
+        self._bytes = 0
+        self._next = 0
+        self._digits = 0
+        self._media_head = b""
+        self._mark_head = b""
+        #: the text of ``clear``
+        self.clear = b""
+
+    @property
+    def started(self) -> bool:
+        return self.stream_sid is not None
+
+    def overdue(self, now: float) -> bool:
+        """True when the time for a ``start`` has passed without one."""
+        return not self.started and now >= self.deadline
+
+    # ------------------------------------------------------------------ from the carrier
+
+    def receive(self, text: bytes) -> Event | None:
+        """What one text message means; None when it means nothing (``bad`` says why)."""
+        if len(text) > MAX_MESSAGE_BYTES:
+            return self.too_long()
+        if self.stream_sid is None:
+            self._messages += 1
+            self._bytes += len(text)
+            if self._messages > MAX_MESSAGES_BEFORE_START:
+                return self._violation("too many messages before start")
+            if self._bytes > MAX_BYTES_BEFORE_START:
+                return self._violation("too much text before start")
+        try:
+            message = _decode(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return self._count(classify(text))
+        if type(message) is _Media:
+            return self._media(message)
+        return self._other(message)
+
+    def too_long(self) -> Event | None:
+        """A message that was too long to be read at all."""
+        if not self.started:
+            return self._violation("a message that is too long before start")
+        return self._count("too-long")
+
+    def binary(self) -> Event | None:
+        """A binary message: Media Streams has none."""
+        if not self.started:
+            return self._violation("a binary message before start")
+        return self._count("binary")
+
+    def _media(self, message: _Media) -> Event | None:
+        body = message.media
+        if self.stream_sid is None:
+            return self._count("before-start")
+        if self.stopped:
+            return self._count("after-stop")
+        if message.streamSid is not None and message.streamSid != self.stream_sid:
+            return self._count("foreign-stream")
+        if body.track != "inbound":
+            return self._count("track")
+        timestamp = body.timestamp
+        payload = body.payload
+        if not payload:
+            return self._count("empty")
+        if timestamp is None:
+            position = self._next
+        elif 0 <= timestamp <= MAX_TIMESTAMP:
+            position = timestamp * SAMPLES_PER_MS
+        else:
+            return self._count("fields")
+        self._next = position + len(payload)
+        return Media(position, payload)
+
+    def _other(self, message: _Dtmf | _Mark | _Start | _Connected | _Stop) -> Event | None:
+        if isinstance(message, _Connected):
+            return Connected()
+        if isinstance(message, _Start):
+            return self._start(message)
+        if self.stream_sid is None:
+            return self._count("before-start")
+        if self.stopped:
+            return self._count("after-stop")
+        if message.streamSid is not None and message.streamSid != self.stream_sid:
+            return self._count("foreign-stream")
+        if isinstance(message, _Dtmf):
+            if message.dtmf.digit not in _DIGITS:
+                return self._count("fields")
+            self._digits += 1
+            return Dtmf(self._digits, message.dtmf.digit)
+        if isinstance(message, _Mark):
+            if len(message.mark.name) > MAX_NAME:
+                return self._count("fields")
+            return MarkReturned(message.mark.name)
+        self.stopped = True
+        return Stop()
+
+    def _start(self, message: _Start) -> Event | None:
+        if self.started:
+            return self._count("second-start")
+        body = message.start
+        stream_sid = message.streamSid or body.streamSid
+        if (
+            not stream_sid
+            or not body.callSid
+            or len(stream_sid) > MAX_NAME
+            or len(body.callSid) > MAX_NAME
+            or len(body.customParameters) > MAX_PARAMETERS
+        ):
+            return self._count("fields")
+        sound = body.mediaFormat
+        if sound is not None and (
+            sound.encoding != "audio/x-mulaw" or sound.sampleRate != 8000 or sound.channels != 1
+        ):
+            return self._violation("a media format that is not mu-law, 8000 Hz, mono")
+        self._adopt(stream_sid)
+        return Start(body.callSid, stream_sid, body.customParameters)
+
+    def _adopt(self, stream_sid: str) -> None:
+        quoted = msgspec.json.encode(stream_sid)
+        self.stream_sid = stream_sid
+        self._media_head = b'{"event":"media","streamSid":' + quoted + b',"media":{"payload":"'
+        self._mark_head = b'{"event":"mark","streamSid":' + quoted + b',"mark":{"name":'
+        self.clear = b'{"event":"clear","streamSid":' + quoted + b"}"
+
+    def _count(self, kind: str) -> Event | None:
+        self.bad[kind] += 1
+        return None
+
+    def _violation(self, why: str) -> Violation:
+        self.bad["violation"] += 1
+        return Violation(why)
+
+    # ------------------------------------------------------------------ to the carrier
+
+    def media(self, payload: bytes) -> bytes:
+        """The text of ``media`` with raw mu-law ``payload``. Only after ``start``."""
+        return self._media_head + binascii.b2a_base64(payload, newline=False) + b'"}}'
+
+    def mark(self, name: str) -> bytes:
+        """The text of ``mark``. Only after ``start``."""
+        return self._mark_head + msgspec.json.encode(name) + b"}}"

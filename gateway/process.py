@@ -1,0 +1,183 @@
+"""The gateway's process: settings in, exit status out.
+
+Shut-down: numbers come first, so a gateway stays as long as the controller does, for the calls
+that are redirected meanwhile ask once more. On SIGTERM it takes no new streams, and ends when the
+controller is gone, or no call is left and none has asked for a while, or after three seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import sys
+from typing import Final
+
+import zmq
+
+from trunkline.bus import messages as m
+from trunkline.bus.control import ControlClient
+from trunkline.bus.curve import stop_authenticator
+from trunkline.bus.errors import SettingsError, TrunklineError
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, setup_logging
+from trunkline.bus.settings import Settings
+
+from . import listener
+from .app import Front, GatewayApp
+from .hub import Hub
+from .signature import SignatureCheck
+from .websocket import protocol_class
+
+log = logging.getLogger("trunkline.gateway")
+
+#: Seconds that a stopping gateway stays at most, and at least while the controller lives.
+DRAIN_SECONDS: Final = 3.0
+IDLE_DRAIN_SECONDS: Final = 1.0
+_DRAIN_STEP: Final = 0.05
+
+
+def main(settings: Settings, *, listen_fd: int | None = None) -> int:
+    """Run a gateway until SIGTERM, SIGINT or the end of the parent; returns the exit status.
+
+    ``listen_fd``: an inherited listening socket to serve on; else the gateway binds
+    ``http_host:http_port`` itself. What is wrong with settings or port is one line on stderr and
+    status 1.
+    """
+    end_logging = setup_logging("gateway", settings.log_format)
+    try:
+        check = None
+        if settings.validate_signature:
+            check = SignatureCheck(settings.require("auth_token"))
+        settings.address.make_directory()
+        if listen_fd is None:
+            listening = listener.bind(settings.http_host, settings.http_port)
+        else:
+            listening = listener.inherited(listen_fd)
+        return run(lambda stop: serve(settings, listening, check, stop))
+    except SettingsError as error:
+        print(f"trunkline gateway: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    finally:
+        end_logging()
+
+
+async def serve(
+    settings: Settings,
+    listening: socket.socket,
+    check: SignatureCheck | None,
+    stop: asyncio.Event,
+) -> int:
+    """Serve on ``listening`` until ``stop``; ``check`` None: signatures are not checked."""
+    if check is None:
+        log.warning(
+            "TRUNKLINE_VALIDATE_SIGNATURE=0: webhooks and streams are accepted from anyone; "
+            "for tests only"
+        )
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    gateway = Gateway(settings, check, context, stop)
+    try:
+        return await gateway.run(listening)
+    finally:
+        stop_authenticator(context)
+        context.term()
+
+
+class Gateway:
+    """One gateway on the running loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        check: SignatureCheck | None,
+        context: zmq.Context[zmq.Socket[bytes]],
+        stop: asyncio.Event,
+    ) -> None:
+        self.peer = f"gateway-{os.getpid()}-{secrets.token_hex(4)}"
+        self._settings = settings
+        self._stop = stop
+        self._refused: TrunklineError | None = None
+        self._stack: str | None = None
+        self._public_url = settings.public_url
+        self.client = ControlClient(
+            context,
+            settings.address,
+            peer=self.peer,
+            hello=self._hello,
+            beat=lambda: m.Beat(peer=self.peer, streams=self.hub.streams.stats()),
+            on_event=lambda event: self.hub.event(event),
+            on_welcome=self._welcomed,
+            on_refused=self._on_refused,
+            curve=settings.curve,
+        )
+        self.front = Front(
+            check=check,
+            public_url=lambda: self._public_url,
+            ask=self.client.request,
+            stack=lambda: self._stack,
+            ready=lambda: self.client.welcome is not None,
+        )
+        self.hub = Hub(
+            self.peer,
+            self.front,
+            self.client,
+            context,
+            lead_ms=settings.lead_ms,
+            curve=settings.curve,
+        )
+        self._server = listener.server(GatewayApp(self.front), protocol_class(self.hub.accept))
+
+    async def run(self, listening: socket.socket) -> int:
+        """Serve until stopped; returns the exit status."""
+        self.client.start()
+        serving = asyncio.get_running_loop().create_task(self._server.serve([listening]))
+        host, port = listening.getsockname()[:2]
+        log.info("listening on http://%s:%d", host, port)
+        stopping = asyncio.get_running_loop().create_task(self._stop.wait())
+        try:
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if self._refused is None and not serving.done():
+                await self._drain()
+        finally:
+            stopping.cancel()
+            self.hub.close()
+            self._server.should_exit = True
+            await serving
+            await self.client.close()
+        if self._refused is not None:
+            log.error("the controller refuses this gateway: %s", self._refused)
+            return EXIT_FAILED
+        return EXIT_DONE if self._stop.is_set() else EXIT_FAILED
+
+    async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.hub.draining = True
+        began = loop.time()
+        while self.client.welcome is not None:
+            passed = loop.time() - began
+            if passed >= DRAIN_SECONDS:
+                return
+            if passed >= IDLE_DRAIN_SECONDS and not self.hub.streams.live:
+                return
+            await asyncio.sleep(_DRAIN_STEP)
+
+    def _hello(self) -> m.Hello:
+        return m.Hello(
+            role="gateway",
+            peer=self.peer,
+            pid=os.getpid(),
+            streams=self.hub.streams.announce(self.hub.clock()),
+            account=self._settings.account_sid or None,
+        )
+
+    def _welcomed(self, welcome: m.Welcome) -> None:
+        self._stack = welcome.controller
+        self.hub.streams.lead_ms = welcome.lead_ms
+        # The controller's is the one that Twilio was given.
+        if welcome.public_url is not None:
+            self._public_url = welcome.public_url.rstrip("/")
+
+    def _on_refused(self, error: TrunklineError) -> None:
+        self._refused = error
+        self._stop.set()

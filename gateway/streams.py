@@ -1,0 +1,549 @@
+"""The state of all streams of one gateway, without I/O: events in, instructions out.
+
+Rules:
+
+1. A call runs on one worker at a time, the *active* one, under a generation. Sound from a worker is
+   written only with the call's present generation and at the position that follows what was
+   written before; all else is dropped and counted. So whatever a worker does that was stopped,
+   slow or dead, no sound is written twice and none is left out.
+2. When the active worker's connection is lost, or no Tick has come for 500 ms, or it refuses the
+   call, the generation is counted up *at once*, and the call goes to the first worker of its
+   placement that is well (OpenCall, with the next outbound position and the ring of recent
+   inbound sound). If none is, the call waits: for a new placement, for a worker that ticks again,
+   and each second it tries the workers of its placement anew.
+3. A worker that had the call and lost it to another is told CloseCall, once the other was opened.
+4. Inbound frames go to the ring always, and to the active worker once it was opened; what arrives
+   in between is in the ring of its OpenCall.
+5. An ended stream's state stays for 2 s, so that StreamEnded also reaches a worker that takes over
+   then. A later stream of the same call supersedes an earlier one.
+6. Time in which the gateway itself did not run does not count against a worker's Tick.
+
+One connection goes to each worker of a live placement, the standby's too: so it is known to be well
+before it is needed. A connection is never used again once it was lost.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from msgspec.structs import replace
+
+from trunkline.bus import messages as m
+
+from .instructions import (
+    CloseLink,
+    CloseSocket,
+    Instruction,
+    Link,
+    Notify,
+    OpenLink,
+    SendToWorker,
+    Stream,
+    Wire,
+    WriteText,
+)
+
+#: A worker whose Tick is older than this has stalled (seconds).
+TICK_LIMIT: Final = 0.5
+#: How often ``check`` is to be called.
+CHECK_SECONDS: Final = 0.1
+#: How long an ended stream is kept.
+LINGER_SECONDS: Final = 2.0
+#: How often a call that nobody has tries its workers again; a worker that refused is left alone
+#: for as long.
+RETRY_SECONDS: Final = 1.0
+#: An unused connection is kept this long for the next call.
+UNUSED_SECONDS: Final = 5.0
+
+_LAST_SWITCH: Final = 0xFFFF
+
+
+class Streams:
+    """All streams of the gateway ``gateway`` (its peer id). ``now`` is the monotonic clock."""
+
+    def __init__(self, gateway: str, now: float, lead_ms: int = 60) -> None:
+        self.gateway = gateway
+        #: sound to keep ahead at the carrier, for OpenCall
+        self.lead_ms = lead_ms
+        #: what was dropped or ignored, by reason: generation, position, ended, unknown-call,
+        #: unknown-mark, stale-mark, placement
+        self.dropped: Counter[str] = Counter()
+        self._checked = now
+        self._links: dict[str, Link] = {}
+        #: by call: the newest stream, live or lingering
+        self._calls: dict[str, Stream] = {}
+        #: live streams only
+        self._sockets: dict[int, Stream] = {}
+        self._batched = False
+
+    # ------------------------------------------------------------------ what it holds
+
+    @property
+    def live(self) -> int:
+        """Live streams."""
+        return len(self._sockets)
+
+    def announce(self, now: float) -> list[m.StreamInfo]:
+        """The live streams, for Hello."""
+        found = []
+        for stream in self._sockets.values():
+            info = replace(stream.info, age=(stream.info.age or 0.0) + now - stream.accepted_at)
+            active = self._links.get(stream.active) if stream.active is not None else None
+            found.append(
+                m.StreamInfo(
+                    info=info,
+                    stream_sid=stream.stream_sid,
+                    generation=stream.generation,
+                    active=None if active is None else active.worker.id,
+                )
+            )
+        return found
+
+    def stats(self) -> list[m.StreamStats]:
+        """Counters of the live streams, for Beat."""
+        return [
+            m.StreamStats(
+                call=s.call, ordinal=s.ordinal, frames_in=s.frames_in, frames_out=s.frames_out
+            )
+            for s in self._sockets.values()
+        ]
+
+    # ------------------------------------------------------------------ the carrier's events
+
+    def accept(
+        self, socket: int, wire: Wire, accepted: m.StreamAccepted, stream_sid: str, now: float
+    ) -> list[Instruction]:
+        """The controller let this socket's stream in."""
+        info = accepted.info
+        out: list[Instruction] = []
+        holders: set[str] = set()
+        earlier = self._calls.get(info.call)
+        if earlier is not None:
+            if earlier.ordinal >= info.ordinal:
+                closed = m.StreamClosed(
+                    call=info.call, ordinal=info.ordinal, reason="close", gateway=self.gateway
+                )
+                return [CloseSocket(socket, "a later stream of the call is here"), Notify(closed)]
+            if earlier.ended is None:
+                out.append(CloseSocket(earlier.socket, "superseded by a later stream"))
+                self._end(earlier, "close", now, out)
+            holders = earlier.holders
+        stream = Stream(
+            socket=socket,
+            wire=wire,
+            info=info,
+            stream_sid=stream_sid,
+            accepted_at=now,
+            generation=m.first_generation(info.ordinal),
+            out_next=0 if accepted.first else None,
+            holders=holders,
+        )
+        self._calls[info.call] = stream
+        self._sockets[socket] = stream
+        self._connect_all(stream, now, out)
+        self._place(stream, now, out)
+        return out
+
+    def media(self, socket: int, position: int, payload: bytes) -> bool:
+        """Inbound sound. True: call ``flush`` within a few milliseconds."""
+        stream = self._sockets.get(socket)
+        if stream is None:
+            self.dropped["ended"] += 1
+            return False
+        stream.frames_in += 1
+        stream.ring.add(position, payload)
+        if not stream.opened:
+            return False
+        assert stream.active is not None
+        self._links[stream.active].batch.append(
+            m.InFrame(stream.info.call, stream.generation, stream.info.ordinal, position, payload)
+        )
+        if self._batched:
+            return False
+        self._batched = True
+        return True
+
+    def flush(self) -> list[Instruction]:
+        """Send what ``media`` batched: one Inbound to each worker."""
+        self._batched = False
+        out: list[Instruction] = []
+        for link in self._links.values():
+            if link.batch:
+                self._flush_link(link, out)
+        return out
+
+    def digit(self, socket: int, index: int, digit: str) -> list[Instruction]:
+        """A DTMF digit arrived."""
+        stream = self._sockets.get(socket)
+        if stream is None:
+            self.dropped["ended"] += 1
+            return []
+        told = m.DigitIn(stream.ordinal, index, digit)
+        stream.digits.append(told)
+        out: list[Instruction] = []
+        if stream.opened:
+            self._say(stream, m.Digit(stream.call, stream.generation, told), out)
+        return out
+
+    def mark_returned(self, socket: int, name: str) -> list[Instruction]:
+        """The carrier returned a mark.
+
+        Of two marks of one name, the one that a clear threw out is not told: the other follows.
+        """
+        stream = self._sockets.get(socket)
+        if stream is None:
+            self.dropped["ended"] += 1
+            return []
+        sent = next((mark for mark in stream.marks if mark[0] == name), None)
+        if sent is None:
+            self.dropped["unknown-mark"] += 1
+            return []
+        stream.marks.remove(sent)
+        if sent[1] != stream.playback and (name, stream.playback) in stream.marks:
+            self.dropped["stale-mark"] += 1
+            return []
+        out: list[Instruction] = []
+        if stream.opened:
+            self._say(stream, m.MarkReached(stream.call, stream.generation, name), out)
+        return out
+
+    def closed(self, socket: int, reason: m.StreamEndReason, now: float) -> list[Instruction]:
+        """The stream is over: ``stop`` came, or the socket is gone. Later ones do nothing."""
+        stream = self._sockets.get(socket)
+        out: list[Instruction] = []
+        if stream is not None:
+            self._end(stream, reason, now, out)
+        return out
+
+    # ------------------------------------------------------------------ events of the controller
+
+    def call_placed(self, placed: m.CallPlaced, now: float) -> list[Instruction]:
+        """A newer placement: move the call, unless its active worker is in it and well."""
+        stream = self._calls.get(placed.call)
+        if stream is None:
+            self.dropped["unknown-call"] += 1
+            return []
+        new, old = placed.placement, stream.info.placement
+        if old is not None and (new.epoch, new.n) <= (old.epoch, old.n):
+            self.dropped["placement"] += 1
+            return []
+        stream.info = replace(stream.info, placement=new)
+        out: list[Instruction] = []
+        self._revive(stream, now, out)
+        named = {worker.endpoint for worker in stream.workers}
+        if stream.active in named:  # it is well, or the call would have been taken from it
+            return out
+        self._move(stream, now, out)
+        return out
+
+    def close_stream(self, call: str, now: float) -> list[Instruction]:
+        """The controller wants this call's socket closed: the call is over."""
+        stream = self._calls.get(call)
+        if stream is None:
+            self.dropped["unknown-call"] += 1
+            return []
+        stream.over = True
+        out: list[Instruction] = []
+        if stream.ended is None:
+            self._end(stream, "close", now, out)
+            out.append(CloseSocket(stream.socket, "closed by the controller"))
+        return out
+
+    # ------------------------------------------------------------------ events of the workers
+
+    def link_up(self, endpoint: str, now: float) -> list[Instruction]:
+        """The handshake with the worker is done (MediaHello has been sent)."""
+        link = self._links.get(endpoint)
+        out: list[Instruction] = []
+        if link is None or link.phase != "connecting":
+            return out
+        link.phase = "up"
+        link.heard = now
+        for stream in list(self._calls.values()):
+            if stream.active == endpoint and not stream.opened:
+                self._open(stream, link, out)
+        return out
+
+    def link_lost(self, endpoint: str, now: float) -> list[Instruction]:
+        """The connection is gone, or could not take a message."""
+        link = self._links.get(endpoint)
+        out: list[Instruction] = []
+        if link is not None and link.phase != "lost":
+            self._lose(link, now, out)
+        return out
+
+    def from_worker(
+        self, endpoint: str, message: m.WorkerToGateway, now: float
+    ) -> list[Instruction]:
+        """A message came from the worker. MediaRefused is as good as a lost connection."""
+        out: list[Instruction] = []
+        link = self._links.get(endpoint)
+        if link is None or link.phase != "up":
+            return out
+        if isinstance(message, m.Outbound):
+            self._outbound(endpoint, message, out)
+        elif isinstance(message, m.Tick):
+            link.heard = now
+            if link.stalled:
+                link.stalled = False
+                self._place_waiting(endpoint, now, out)
+        elif isinstance(message, m.Clear):
+            stream = self._current(endpoint, message.call, message.generation)
+            if stream is not None:
+                stream.out_next = message.next_position
+                stream.playback = message.playback
+                out.append(WriteText(stream.socket, stream.wire.clear))
+        elif isinstance(message, m.Mark):
+            stream = self._current(endpoint, message.call, message.generation)
+            if stream is not None:
+                stream.marks.append((message.name, stream.playback))
+                out.append(WriteText(stream.socket, stream.wire.mark(message.name)))
+        elif isinstance(message, m.OpenRefused):
+            stream = self._calls.get(message.call)
+            if (
+                stream is not None
+                and stream.active == endpoint
+                and stream.generation == message.generation
+            ):
+                stream.refused[endpoint] = now + RETRY_SECONDS
+                stream.holders.discard(endpoint)
+                self._move(stream, now, out)
+        else:
+            self._lose(link, now, out)
+        return out
+
+    def check(self, now: float) -> list[Instruction]:
+        """Look at the clock; to be called each CHECK_SECONDS."""
+        out: list[Instruction] = []
+        stood_still = max(0.0, now - self._checked - 2 * CHECK_SECONDS)
+        self._checked = now
+        for link in list(self._links.values()):
+            link.heard += stood_still
+            if link.phase == "lost" or now - link.heard <= TICK_LIMIT:
+                continue
+            if link.phase == "connecting":
+                self._lose(link, now, out)
+            elif not link.stalled:
+                link.stalled = True
+                self._leave(link.worker.endpoint, now, out)
+        for stream in list(self._calls.values()):
+            if stream.ended is not None and now - stream.ended_at >= LINGER_SECONDS:
+                self._forget(stream, out)
+            elif stream.active is None and now >= stream.retry_at:
+                self._revive(stream, now, out)
+                self._place(stream, now, out)
+        self._close_unused(now, out)
+        return out
+
+    # ------------------------------------------------------------------ outbound sound
+
+    def _outbound(self, endpoint: str, batch: m.Outbound, out: list[Instruction]) -> None:
+        written: dict[str, m.WrittenTo] = {}
+        calls = self._calls
+        for frame in batch.frames:
+            call = frame.call
+            stream = calls.get(call)
+            if (
+                stream is None
+                or stream.generation != frame.generation
+                or stream.active != endpoint
+                or stream.ended is not None
+            ):
+                self._drop(stream)
+                continue
+            following = stream.out_next
+            if following is None or following == frame.position:
+                following = frame.position + len(frame.payload)
+                stream.out_next = following
+                stream.frames_out += 1
+                out.append(WriteText(stream.socket, stream.wire.media(frame.payload)))
+            else:
+                self.dropped["position"] += 1
+            # Also for a frame out of position: it tells the worker where the stream stands.
+            written[call] = m.WrittenTo(call, frame.generation, following)
+        if written:
+            out.append(SendToWorker(endpoint, m.Written(list(written.values()))))
+
+    def _drop(self, stream: Stream | None) -> None:
+        if stream is None:
+            self.dropped["unknown-call"] += 1
+        elif stream.ended is not None:
+            self.dropped["ended"] += 1
+        else:
+            self.dropped["generation"] += 1
+
+    def _current(self, endpoint: str, call: str, generation: int) -> Stream | None:
+        stream = self._calls.get(call)
+        if (
+            stream is not None
+            and stream.generation == generation
+            and stream.active == endpoint
+            and stream.ended is None
+        ):
+            return stream
+        self._drop(stream)
+        return None
+
+    # ------------------------------------------------------------------ placing calls
+
+    def _connect_all(self, stream: Stream, now: float, out: list[Instruction]) -> None:
+        for worker in stream.workers:
+            if worker.endpoint not in self._links:
+                self._links[worker.endpoint] = Link(worker, "connecting", now)
+                out.append(OpenLink(worker))
+
+    def _revive(self, stream: Stream, now: float, out: list[Instruction]) -> None:
+        """Connect anew to workers of the placement whose connection was lost."""
+        for worker in stream.workers:
+            link = self._links.get(worker.endpoint)
+            if link is not None and link.phase == "lost":
+                del self._links[worker.endpoint]
+        self._connect_all(stream, now, out)
+
+    def _well(self, stream: Stream, worker: m.WorkerRef, now: float) -> bool:
+        link = self._links[worker.endpoint]
+        return (
+            link.phase != "lost"
+            and not link.stalled
+            and stream.refused.get(worker.endpoint, now) <= now
+        )
+
+    def _place(self, stream: Stream, now: float, out: list[Instruction]) -> None:
+        """Give a call that nobody has to the first of its workers that is well."""
+        assert stream.active is None
+        for worker in stream.workers:
+            if self._well(stream, worker, now):
+                stream.active = worker.endpoint
+                link = self._links[worker.endpoint]
+                if link.phase == "up":
+                    self._open(stream, link, out)
+                return
+        stream.retry_at = now + RETRY_SECONDS
+
+    def _place_waiting(self, endpoint: str, now: float, out: list[Instruction]) -> None:
+        for stream in list(self._calls.values()):
+            if stream.active is None and any(w.endpoint == endpoint for w in stream.workers):
+                self._place(stream, now, out)
+
+    def _open(self, stream: Stream, link: Link, out: list[Instruction]) -> None:
+        call, generation, endpoint = stream.call, stream.generation, link.worker.endpoint
+        self._flush_link(link, out)
+        opened = m.OpenCall(
+            call,
+            generation,
+            stream.ordinal,
+            stream.info.secret,
+            stream.out_next,
+            stream.playback,
+            [
+                m.InFrame(call, generation, stream.ordinal, position, payload)
+                for position, payload in stream.ring.frames
+            ],
+            list(stream.digits),
+            self.lead_ms,
+            stream.info.trace,
+        )
+        out.append(SendToWorker(endpoint, opened))
+        stream.opened = True
+        for holder in stream.holders - {endpoint}:
+            former = self._links.get(holder)
+            if former is not None and former.phase == "up":
+                self._flush_link(former, out)
+                out.append(SendToWorker(holder, m.CloseCall(call, generation)))
+        stream.holders = {endpoint}
+        if (
+            generation != m.first_generation(stream.ordinal)
+            or endpoint != stream.workers[0].endpoint
+        ):
+            switched = m.Switched(
+                call=call, generation=generation, worker=link.worker.id, gateway=self.gateway
+            )
+            out.append(Notify(switched))
+        if stream.ended is not None:
+            self._say_ended(stream, out)
+
+    def _move(self, stream: Stream, now: float, out: list[Instruction]) -> None:
+        """Take the call from its active worker and place it anew, a generation higher."""
+        stream.active = None
+        if stream.opened:  # else nobody has been told the present generation
+            stream.opened = False
+            if stream.generation & _LAST_SWITCH == _LAST_SWITCH:
+                if stream.ended is None:  # a new stream begins a new range of generations
+                    self._end(stream, "error", now, out)
+                    out.append(CloseSocket(stream.socket, "moved too often"))
+                return
+            stream.generation += 1
+        self._place(stream, now, out)
+
+    def _leave(self, endpoint: str, now: float, out: list[Instruction]) -> None:
+        for stream in list(self._calls.values()):
+            if stream.active == endpoint:
+                self._move(stream, now, out)
+
+    # ------------------------------------------------------------------ connections
+
+    def _lose(self, link: Link, now: float, out: list[Instruction]) -> None:
+        endpoint = link.worker.endpoint
+        link.phase = "lost"
+        link.batch.clear()  # what was batched is in the rings too
+        out.append(CloseLink(endpoint))
+        for stream in self._calls.values():
+            stream.holders.discard(endpoint)
+        self._leave(endpoint, now, out)
+
+    def _close_unused(self, now: float, out: list[Instruction]) -> None:
+        used: set[str | None] = set()
+        for stream in self._calls.values():
+            used.add(stream.active)
+            used.update(stream.holders)
+            used.update(worker.endpoint for worker in stream.workers)
+        for endpoint, link in list(self._links.items()):
+            if endpoint in used:
+                link.unused_since = None
+            elif link.unused_since is None:
+                link.unused_since = now
+            elif now - link.unused_since >= UNUSED_SECONDS:
+                if link.phase != "lost":
+                    out.append(CloseLink(endpoint))
+                del self._links[endpoint]
+
+    def _flush_link(self, link: Link, out: list[Instruction]) -> None:
+        if link.batch:
+            out.append(SendToWorker(link.worker.endpoint, m.Inbound(link.batch)))
+            link.batch = []
+
+    def _say(self, stream: Stream, message: m.ToWorker, out: list[Instruction]) -> None:
+        """To the active worker, after all sound that came before."""
+        assert stream.active is not None
+        link = self._links[stream.active]
+        self._flush_link(link, out)
+        out.append(SendToWorker(stream.active, message))
+
+    # ------------------------------------------------------------------ the end of streams
+
+    def _end(
+        self, stream: Stream, reason: m.StreamEndReason, now: float, out: list[Instruction]
+    ) -> None:
+        stream.ended = reason
+        stream.ended_at = now
+        del self._sockets[stream.socket]
+        if stream.opened:
+            self._say_ended(stream, out)
+        closed = m.StreamClosed(
+            call=stream.call, ordinal=stream.ordinal, reason=reason, gateway=self.gateway
+        )
+        out.append(Notify(closed))
+
+    def _say_ended(self, stream: Stream, out: list[Instruction]) -> None:
+        assert stream.ended is not None
+        ended = m.StreamEnded(stream.call, stream.generation, stream.ordinal, stream.ended)
+        self._say(stream, ended, out)
+
+    def _forget(self, stream: Stream, out: list[Instruction]) -> None:
+        if stream.over:
+            for holder in stream.holders:
+                link = self._links.get(holder)
+                if link is not None and link.phase == "up":
+                    out.append(SendToWorker(holder, m.CloseCall(stream.call, stream.generation)))
+        del self._calls[stream.call]

@@ -1,0 +1,96 @@
+"""The TwiML that a gateway answers with (Twilio's documents voice/twiml/*).
+
+A caller that is not allowed gets exactly ``<Response><Reject/></Response>``; every other document
+begins with the XML declaration. After ``<Connect>`` comes an absolute ``<Redirect>``: when our side
+closes the stream Twilio goes on with the next verb, and with none the call would end.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, urlencode
+from xml.sax.saxutils import escape
+
+from trunkline.bus.messages import VoiceAnswer
+
+from .signature import stream_base
+
+PROLOG = '<?xml version="1.0" encoding="UTF-8"?>'
+VOICE_PATH = "/twilio/voice"
+STREAM_PATH = "/twilio/stream"
+
+#: Connection overrides (usage/webhooks/webhooks-connection-overrides): three retries, on any
+#: failure. They stand in the fragment, which Twilio neither sends nor signs.
+OVERRIDES = "#rc=3&rp=all"
+
+#: Query field that counts how often a gateway answered "not known yet" to one call in a row.
+WAITED = "waited"
+#: After so many pauses nobody will answer any more: the call is ended.
+MAX_WAITS = 60
+
+_QUOTES = {'"': "&quot;", "'": "&apos;"}
+
+
+def _attribute(text: str) -> str:
+    return f'"{escape(text, _QUOTES)}"'
+
+
+def stream_url(public_url: str) -> str:
+    """The URL of the stream: no query, which Twilio would drop."""
+    return stream_base(public_url) + STREAM_PATH
+
+
+def voice_url(public_url: str, query: str) -> str:
+    """The absolute voice URL with ``query`` (already encoded) and the connection overrides."""
+    return f"{public_url}{VOICE_PATH}{'?' + query if query else ''}{OVERRIDES}"
+
+
+def _redirect(public_url: str, query: str) -> str:
+    return f'<Redirect method="POST">{escape(voice_url(public_url, query))}</Redirect>'
+
+
+def _document(inside: str) -> str:
+    return f"{PROLOG}<Response>{inside}</Response>"
+
+
+def pause(public_url: str, query: str) -> str:
+    """Wait a second, then ask again with the raw ``query`` that the request had.
+
+    The query counts the waits; after :data:`MAX_WAITS` the answer is ``<Hangup/>``, so that a
+    caller does not wait for ever for a stack that is gone.
+    """
+    pairs = parse_qsl(query, keep_blank_values=True)
+    counts = [value for name, value in pairs if name == WAITED]
+    waited = 0
+    if counts and counts[-1].isascii() and counts[-1].isdigit():
+        waited = int(counts[-1][:4])
+    if waited >= MAX_WAITS:
+        return _document("<Hangup/>")
+    kept = [(name, value) for name, value in pairs if name != WAITED]
+    again = urlencode([*kept, (WAITED, str(waited + 1))])
+    return _document(f'<Pause length="1"/>{_redirect(public_url, again)}')
+
+
+def render(answer: VoiceAnswer, public_url: str, query: str = "") -> str:
+    """The document for ``answer``; ``query`` is the raw query of the request that it answers.
+
+    Raises ValueError for a stream without a token.
+    """
+    if answer.kind == "reject":
+        return "<Response><Reject/></Response>"
+    if answer.kind == "busy":
+        return _document('<Reject reason="busy"/>')
+    if answer.kind == "hangup":
+        return _document("<Hangup/>")
+    redirect_query = urlencode(answer.redirect_query)
+    if answer.kind == "pause":
+        if not redirect_query:
+            return pause(public_url, query)
+        counts = [pair for pair in parse_qsl(query) if pair[0] == WAITED]
+        return pause(public_url, urlencode([*answer.redirect_query.items(), *counts]))
+    if not answer.token:
+        raise ValueError("a stream answer has no token")
+    return _document(
+        f"<Connect><Stream url={_attribute(stream_url(public_url))}>"
+        f'<Parameter name="nonce" value={_attribute(answer.token)}/></Stream></Connect>'
+        f"{_redirect(public_url, redirect_query)}"
+    )

@@ -1,0 +1,361 @@
+"""The server side of a WebSocket (RFC 6455) as an asyncio protocol, without a task per socket.
+
+uvicorn hands the connection over once it has read the request (``Config(ws=...)``); the handshake
+is the ``websockets`` package's. Framing is done here: one call of ``data_received`` may hold many
+messages, each goes straight to the handler, and a message that is sent is one write. There are no
+extensions (compression costs more than 20 ms of sound are worth).
+
+A peer is a stranger until the handler says :meth:`WebSocket.believe`: until then the bytes that it
+may send in all are bounded. A message over the limit is skipped, not stored. What breaks the
+protocol ends the connection with 1002.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, Protocol, cast
+
+import msgspec
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # a build of websockets without its C extension
+    from websockets.utils import apply_mask
+
+#: Longer messages are skipped and reported.
+MAX_MESSAGE_BYTES: Final = 64 * 1024
+#: What a stranger may send in all, frames' heads and pings included.
+STRANGER_BYTES: Final = 256 * 1024
+#: What may wait to be sent: 20 s of sound. A carrier that does not read for so long is gone.
+MAX_UNSENT_BYTES: Final = 256 * 1024
+#: Seconds without a byte from the peer until it is pinged, and then until it is given up.
+PING_AFTER: Final = 10.0
+#: Seconds until a peer that does not answer our close is disconnected.
+CLOSE_WITHIN: Final = 2.0
+
+_TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+_FIN_TEXT = 0x80 | _TEXT
+
+
+class Handler(Protocol):
+    """What becomes of a socket's messages. Nothing here may raise."""
+
+    def opened(self, socket: WebSocket) -> None:
+        """The handshake is done."""
+
+    def text(self, data: bytes) -> None:
+        """A text message (its UTF-8 is not checked)."""
+
+    def binary(self) -> None:
+        """A binary message came, and was thrown away."""
+
+    def too_long(self) -> None:
+        """A message over MAX_MESSAGE_BYTES came, and was thrown away."""
+
+    def closed(self, clean: bool) -> None:
+        """The socket is gone; ``clean``: one side had sent a close frame. Called once."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The upgrade is answered with this instead of 101."""
+
+    status: int
+    body: str
+
+
+class Upgrade(msgspec.Struct, frozen=True):
+    """A request for an upgrade: the path and query as they came, header names in lower case."""
+
+    path: str
+    query: str
+    headers: dict[str, str]
+
+
+Accept = Callable[[Upgrade], Handler | Refusal]
+
+
+class WebSocket(asyncio.Protocol):
+    """One connection, from its request on. uvicorn makes it; see :func:`protocol_class`."""
+
+    accept: Accept
+
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connections = cast(set[Any], server_state.connections)
+        self._transport: asyncio.Transport | None = None
+        self._handler: Handler | None = None
+        self._handshaking = True
+        self._buffer = b""
+        self._skip = 0
+        self._fragments: list[bytes] | None = None
+        self._fragments_size = 0
+        self._fragments_text = False
+        self._stranger: int | None = STRANGER_BYTES
+        self._heard = self._loop.time()
+        self._pinged = False
+        self._close_sent = False
+        self._clean = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    # ------------------------------------------------------------------ for the handler
+
+    @property
+    def is_open(self) -> bool:
+        """False once a close was sent or the connection is gone."""
+        return self._transport is not None and not self._close_sent
+
+    def believe(self) -> None:
+        """The peer is no stranger any more."""
+        self._stranger = None
+
+    def send_text(self, text: bytes) -> None:
+        """Write one text message; nothing when the socket is closing."""
+        if self._close_sent or self._transport is None:
+            return
+        size = len(text)
+        if size < 126:
+            head = bytes((_FIN_TEXT, size))
+        elif size < 65536:
+            head = b"\x81\x7e" + size.to_bytes(2, "big")
+        else:
+            head = b"\x81\x7f" + size.to_bytes(8, "big")
+        self._transport.write(head + text)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Send a close frame and wait a little for the answer. May be called twice."""
+        if self._close_sent or self._transport is None:
+            return
+        if not self._handshaking:
+            payload = code.to_bytes(2, "big") + reason.encode()[:123]
+            self._control(_CLOSE, payload)
+            self._clean = True
+        self._close_sent = True
+        self._set_timer(CLOSE_WITHIN, self._transport.close)
+
+    # ------------------------------------------------------------------ asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+        self._transport = None
+        self._close_sent = True
+        if self._timer is not None:
+            self._timer.cancel()
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            handler.closed(self._clean)
+
+    def pause_writing(self) -> None:
+        """More than MAX_UNSENT_BYTES wait: the peer does not read."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def shutdown(self) -> None:
+        """uvicorn ends."""
+        self.close(1001, "going away")
+
+    def data_received(self, data: bytes) -> None:
+        if self._handshaking:
+            self._handshake(data)
+            return
+        self._heard = self._loop.time()
+        self._pinged = False
+        if self._stranger is not None:
+            self._stranger -= len(data)
+            if self._stranger < 0:
+                self.close(1008, "too much before start")
+                return
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        self._parse(data)
+
+    def _handshake(self, data: bytes) -> None:
+        assert self._transport is not None
+        connection = ServerProtocol(max_size=MAX_MESSAGE_BYTES)
+        connection.receive_data(data)
+        request = next((e for e in connection.events_received() if isinstance(e, Request)), None)
+        handler: Handler | Refusal
+        if request is None:
+            response = connection.reject(400, "bad request\n")
+        else:
+            path, _, query = request.path.partition("?")
+            headers = {name.lower(): value for name, value in request.headers.raw_items()}
+            handler = self.accept(Upgrade(path, query, headers))
+            if isinstance(handler, Refusal):
+                response = connection.reject(handler.status, handler.body)
+            else:
+                response = connection.accept(request)
+        connection.send_response(response)
+        self._transport.write(b"".join(connection.data_to_send()))
+        if response.status_code != 101 or isinstance(handler, Refusal):
+            self._close_sent = True
+            self._transport.close()
+            return
+        self._handshaking = False
+        self._handler = handler
+        self._set_timer(PING_AFTER, self._watch)
+        handler.opened(self)
+
+    def _set_timer(self, seconds: float, call: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, call)
+
+    def _watch(self) -> None:
+        """Ping a peer that is silent; give one up that stays so."""
+        if self._transport is None or self._close_sent:
+            return
+        silent = self._loop.time() - self._heard
+        if silent < PING_AFTER:
+            self._set_timer(PING_AFTER - silent, self._watch)
+        elif not self._pinged:
+            self._pinged = True
+            self._control(_PING, b"")
+            self._set_timer(PING_AFTER, self._watch)
+        else:
+            self._transport.abort()
+
+    # ------------------------------------------------------------------ frames
+
+    def _parse(self, data: bytes) -> None:
+        at, size = 0, len(data)
+        while size - at >= 2:
+            first, second = data[at], data[at + 1]
+            length, start = second & 0x7F, at + 2
+            if length == 126:
+                start += 2
+                if start > size:
+                    break
+                length = int.from_bytes(data[at + 2 : start], "big")
+            elif length == 127:
+                start += 8
+                if start > size:
+                    break
+                length = int.from_bytes(data[at + 2 : start], "big")
+            if not second & 0x80 or first & 0x70:
+                self._broken()
+                return
+            end = start + 4 + length
+            if length > MAX_MESSAGE_BYTES and not self._too_long(first):
+                return
+            if end > size:
+                if length > MAX_MESSAGE_BYTES:
+                    self._skip = end - size
+                    return
+                break
+            if length <= MAX_MESSAGE_BYTES:
+                payload = apply_mask(data[start + 4 : end], data[start : start + 4])
+                if first == _FIN_TEXT and self._fragments is None:
+                    if self._close_sent or self._handler is None:
+                        pass  # what comes after our close is not read
+                    else:
+                        self._handler.text(payload)
+                elif not self._other(first, payload):
+                    return
+            at = end
+        self._buffer = data[at:]
+
+    def _too_long(self, first: int) -> bool:
+        """The frame that begins is over the limit. False: the connection was ended."""
+        if first & 0x0F >= _CLOSE:
+            self._broken()
+            return False
+        whole = bool(first & 0x80)
+        if self._fragments is None and whole:
+            self._report_too_long()
+        elif whole:
+            self._fragments = None
+            self._report_too_long()
+        else:
+            self._fragments = []
+            self._fragments_size = MAX_MESSAGE_BYTES + 1
+        return True
+
+    def _report_too_long(self) -> None:
+        if self._handler is not None and not self._close_sent:
+            self._handler.too_long()
+
+    def _other(self, first: int, payload: bytes) -> bool:
+        """Any frame but a whole text message. False: the connection was ended."""
+        opcode, final = first & 0x0F, bool(first & 0x80)
+        if opcode >= _CLOSE:
+            if not final or len(payload) > 125 or opcode > _PONG:
+                self._broken()
+                return False
+            if opcode == _PING:
+                self._control(_PONG, payload)
+            elif opcode == _CLOSE:
+                self._answer_close(payload)
+                return False
+            return True
+        if opcode in (_TEXT, _BINARY):
+            if self._fragments is not None:
+                self._broken()
+                return False
+            self._fragments_text = opcode == _TEXT
+            self._fragments_size = 0
+            self._fragments = []
+        elif opcode != 0 or self._fragments is None:
+            self._broken()
+            return False
+        self._fragments_size += len(payload)
+        if self._fragments_size <= MAX_MESSAGE_BYTES and len(self._fragments) < 1000:
+            self._fragments.append(payload)
+        else:
+            self._fragments.clear()
+            self._fragments_size = MAX_MESSAGE_BYTES + 1
+        if final:
+            fragments, self._fragments = self._fragments, None
+            if self._handler is None or self._close_sent:
+                return True
+            if self._fragments_size > MAX_MESSAGE_BYTES:
+                self._handler.too_long()
+            elif self._fragments_text:
+                self._handler.text(b"".join(fragments))
+            else:
+                self._handler.binary()
+        return True
+
+    def _control(self, opcode: int, payload: bytes) -> None:
+        if self._transport is not None and not self._close_sent:
+            self._transport.write(bytes((0x80 | opcode, len(payload))) + payload)
+
+    def _answer_close(self, payload: bytes) -> None:
+        self._clean = True
+        if not self._close_sent:
+            self._control(_CLOSE, payload[:2] if len(payload) >= 2 else b"")
+            self._close_sent = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def _broken(self) -> None:
+        self._control(_CLOSE, (1002).to_bytes(2, "big"))
+        self._close_sent = True
+        if self._transport is not None:
+            self._transport.close()
+
+
+def protocol_class(accept: Accept) -> type[WebSocket]:
+    """The class to give to uvicorn; ``accept`` decides on each upgrade."""
+
+    class Accepting(WebSocket):
+        pass
+
+    Accepting.accept = staticmethod(accept)
+    return Accepting
