@@ -6,7 +6,9 @@ from setuptools import setup
 
 ROOMS = ("bus", "gateway", "codec_worker", "controller", "adapter", "carrier_sim")
 
-missing = [r for r in ROOMS if not (Path(__file__).parent / "trunkline" / r / "__init__.py").is_file()]
+missing = [
+    r for r in ROOMS if not (Path(__file__).parent / "trunkline" / r / "__init__.py").is_file()
+]
 if missing:
     raise SystemExit(
         f"trunkline/{missing[0]} is not a link to the folder {missing[0]}/: the symbolic links of this "
