@@ -4,8 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 # langwatch-scenario imports litellm, which would fetch its price list from the network.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
+from fake_stack import FakeStack, fake_stack  # it stands beside this file
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[FakeStack]:
+    """A controller and two workers that play everything at once."""
+    with tempfile.TemporaryDirectory(prefix="tl") as directory:
+        async with fake_stack(Path(directory)) as made:
+            yield made
+
+
+@pytest.fixture
+async def paced_stack() -> AsyncIterator[FakeStack]:
+    """A controller and two workers that play 20 ms each 20 ms."""
+    with tempfile.TemporaryDirectory(prefix="tl") as directory:
+        async with fake_stack(Path(directory), instant=False) as made:
+            yield made

@@ -1,0 +1,336 @@
+"""A controller and codec workers of a few lines each, on real ZeroMQ sockets, told what to do.
+
+They run on the test's own loop; the client under test runs in its thread. A ``FakeWorker`` plays
+what it is given in real time (20 ms ticks) or all at once (``instant``), and keeps it in
+``spoken``. Nothing is resampled: positions are counted in samples of three.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import ErrorInfo, TrunklineError
+from trunkline.bus.sockets import BusSocket, bind_router
+
+_to_controller = msgspec.msgpack.Decoder(m.ToController)
+_to_worker = msgspec.msgpack.Decoder(m.ToWorker)
+_encode = msgspec.msgpack.Encoder().encode
+
+ACCOUNT = "AC" + "1" * 32
+OURS = "+14155550100"
+THEIRS = "+14155550101"
+
+
+class FakeController:
+    """Answers what adapters ask. ``answers[RequestBody]`` replaces an answer: a reply body, an
+    error to raise, or a function of the request body; None keeps it waiting."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+        self.epoch = 1
+        self.account = ACCOUNT
+        self.requests: list[Any] = []
+        self.hellos: list[m.Hello] = []
+        self.beats = 0
+        self.answers: dict[type, Any] = {}
+        self.unknown_sessions: list[str] = []
+        self.adapter: bytes | None = None
+        self._context = context
+        self._endpoint = endpoint
+        self._socket: BusSocket | None = None
+        self._arrived = asyncio.Event()
+        self.start()
+
+    def start(self) -> None:
+        self._socket, _ = bind_router(self._context, self._endpoint, self._receive)
+
+    def stop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def tell(self, event: m.Event | m.Welcome) -> None:
+        assert self._socket is not None and self.adapter is not None
+        assert self._socket.send(_encode(event), self.adapter)
+
+    async def wait_for(self, body: type, count: int = 1) -> Any:
+        """The ``count``-th request of this kind."""
+        async with asyncio.timeout(10):
+            while True:
+                found = [r for r in self.requests if isinstance(r, body)]
+                if len(found) >= count:
+                    return found[count - 1]
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    async def wait_until(self, ready: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not ready():
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    def _receive(self, identity: bytes, payload: bytes) -> None:
+        assert self._socket is not None
+        message = _to_controller.decode(payload)
+        if isinstance(message, m.Hello):
+            self.adapter = identity
+            self.hellos.append(message)
+            self.tell(
+                m.Welcome(
+                    epoch=self.epoch,
+                    controller="fake",
+                    pid=os.getpid(),
+                    account=self.account,
+                    public_url="http://127.0.0.1:1",
+                    lead_ms=60,
+                    unknown_sessions=self.unknown_sessions,
+                )
+            )
+        elif isinstance(message, m.Beat):
+            self.beats += 1
+            pulse = m.Pulse(epoch=self.epoch, controller="fake")
+            self._socket.send(_encode(pulse), identity)
+        elif isinstance(message, m.Request):
+            self.requests.append(message.body)
+            answer = self.answers.get(type(message.body), self._usual)
+            if callable(answer) and not isinstance(answer, type):
+                answer = answer(message.body)
+            if isinstance(answer, TrunklineError):
+                reply = m.Reply(id=message.id, error=ErrorInfo.of(answer))
+            elif answer is None:
+                reply = None
+            else:
+                reply = m.Reply(id=message.id, body=answer)
+            if reply is not None:
+                self._socket.send(_encode(reply), identity)
+        self._arrived.set()
+
+    def _usual(self, body: m.RequestBody) -> m.ReplyBody:
+        if isinstance(body, m.OpenSession):
+            number = OURS if body.info.number == "any" else body.info.number
+            return m.SessionOpened(
+                session=body.info.session,
+                number=number,
+                number_sid="PN" + "2" * 32,
+                account=self.account,
+                public_url="http://127.0.0.1:1",
+            )
+        if isinstance(body, m.Arm):
+            return m.Armed(session=body.session)
+        if isinstance(body, m.Dial):
+            return m.Dialled(call=body.request[::-1], sid="CA" + body.request)
+        if isinstance(body, m.CloseSession):
+            return m.SessionClosed(session=body.session)
+        return m.Done()
+
+
+@dataclass
+class FakeCall:
+    generation: int
+    identity: bytes | None = None
+    resume: m.Resume | None = None
+    spoken: dict[int, bytes] = field(default_factory=dict)
+    played: int = 0
+    heard: int = 0
+    marks: list[m.SetMark] = field(default_factory=list)
+    interrupts: list[m.Interrupt] = field(default_factory=list)
+    opened: bool = False
+
+
+class FakeWorker:
+    """One codec worker. ``open`` makes it the active one of a call."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], name: str, endpoint: str, instant: bool
+    ) -> None:
+        self.calls: dict[str, FakeCall] = {}
+        self.attached: dict[str, bytes] = {}
+        self.instant = instant
+        self._arrived = asyncio.Event()
+        self._socket, real = bind_router(context, endpoint, self._receive)
+        self.ref = m.WorkerRef(id=name, endpoint=real)
+        self._ticker = asyncio.get_running_loop().create_task(self._tick())
+
+    async def stop(self) -> None:
+        self._ticker.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._ticker
+        self._socket.close()
+
+    def open(self, call: str, generation: int, out_next: int | None = 0) -> FakeCall:
+        known = self.calls.get(call)
+        if known is None:
+            known = self.calls[call] = FakeCall(generation)
+        known.generation, known.resume, known.opened = generation, None, True
+        known.played = out_next or 0
+        self._out_next = out_next
+        if call in self.attached:
+            known.identity = self.attached[call]
+            self._opened(call)
+        return known
+
+    def hear(self, call: str, pcm: bytes, *, stream_end: int | None = None) -> None:
+        state = self.calls[call]
+        stop = state.heard + len(pcm) // 6
+        sound = m.Sound(
+            call, state.generation, state.heard, state.generation >> 16, stream_end or stop, 0, pcm
+        )
+        state.heard = stop
+        self.send(call, m.Heard([sound]))
+
+    def send(self, call: str, message: Any) -> None:
+        self._socket.send(_encode(message), self.calls[call].identity)
+
+    async def until(self, ready: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not ready():
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    async def resumed(self, call: str) -> FakeCall:
+        await self.until(lambda: call in self.calls and self.calls[call].resume is not None)
+        return self.calls[call]
+
+    def _opened(self, call: str) -> None:
+        state = self.calls[call]
+        self.send(call, m.Opened(call, state.generation, state.generation >> 16, self._out_next))
+
+    def _receive(self, identity: bytes, payload: bytes) -> None:
+        message = _to_worker.decode(payload)
+        if isinstance(message, m.Attach):
+            self.attached[message.call] = identity
+            state = self.calls.get(message.call)
+            if state is not None and state.opened:
+                state.identity = identity
+                self._opened(message.call)
+        elif isinstance(message, m.Detach):
+            self.attached.pop(message.call, None)
+        elif not isinstance(message, m.MediaHello):
+            state = self.calls[message.call]
+            if message.generation == state.generation:
+                self._of_call(state, message)
+        self._arrived.set()
+
+    def _of_call(self, state: FakeCall, message: Any) -> None:
+        if isinstance(message, m.Resume):
+            state.resume = message
+            state.heard = message.call_position
+            state.played = max(state.played, message.played, message.floor)
+        elif isinstance(message, m.Speak):
+            for i in range(len(message.pcm) // 6):
+                assert message.position + i not in state.spoken or state.generation & 0xFFFF
+                state.spoken[message.position + i] = message.pcm[6 * i : 6 * i + 6]
+            if self.instant:
+                self._play(message.call, state, 1 << 40)
+        elif isinstance(message, m.Interrupt):
+            state.interrupts.append(message)
+            sent_to = state.played
+            state.spoken = {p: s for p, s in state.spoken.items() if p < sent_to}
+            state.played = message.resume_at
+            done = m.Interrupted(message.call, state.generation, message.serial, sent_to)
+            self.send(message.call, done)
+        elif isinstance(message, m.SetMark):
+            state.marks.append(message)
+            self._reach_marks(message.call, state)
+
+    def _play(self, call: str, state: FakeCall, most: int) -> None:
+        begin = state.played
+        while state.played in state.spoken and state.played - begin < most:
+            state.played += 1
+        if state.played > begin:
+            self._arrived.set()
+            idle = (state.played) not in state.spoken
+            played = m.PlayedTo(call, state.generation, state.played, idle)
+            self.send(call, m.Played([played]))
+            self._reach_marks(call, state)
+
+    def _reach_marks(self, call: str, state: FakeCall) -> None:
+        for mark in [k for k in state.marks if k.position <= state.played]:
+            state.marks.remove(mark)
+            self.send(call, m.MarkPlayed(call, state.generation, mark.name, True))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(0.02)
+            for call, state in self.calls.items():
+                if state.resume is not None and not self.instant:
+                    self._play(call, state, 160)
+
+
+class FakeStack:
+    def __init__(self, directory: Path, instant: bool = True) -> None:
+        self.bus = f"ipc://{directory}"
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.controller = FakeController(self.context, f"ipc://{directory}/control")
+        self.workers = [
+            FakeWorker(self.context, name, f"ipc://{directory}/{name}", instant)
+            for name in ("w1", "w2")
+        ]
+
+    @property
+    def placement(self) -> m.Placement:
+        return m.Placement(epoch=1, n=1, primary=self.workers[0].ref, standby=self.workers[1].ref)
+
+    def start_call(
+        self,
+        session: str,
+        *,
+        dial: m.Dial | None = None,
+        caller: str = THEIRS,
+        open_at: int | None = 0,
+    ) -> m.CallInfo:
+        """The call's first stream is up: tell the adapter, open it at the primary."""
+        call = secrets.token_hex(16) if dial is None else dial.request[::-1]
+        info = m.CallInfo(
+            call=call,
+            session=session,
+            sid="CA" + secrets.token_hex(16),
+            direction="inbound" if dial is None else "outbound",
+            caller=caller if dial is None else OURS,
+            callee=OURS if dial is None else dial.to,
+            secret=secrets.token_hex(16),
+            ordinal=1,
+            dial_request=None if dial is None else dial.request,
+            mode=None if dial is None else dial.mode,
+            placement=self.placement,
+        )
+        self.controller.tell(m.CallStarted(info=info))
+        if open_at is not None:
+            self.workers[open_at].open(call, m.first_generation(1))
+        return info
+
+    def end_call(
+        self, info: m.CallInfo, reason: m.EndedReason = "stop", by_far_end: bool = False
+    ) -> None:
+        """The stream is over and so is the call."""
+        for worker in self.workers:
+            state = worker.calls.get(info.call)
+            if state is not None and state.identity is not None:
+                over = m.StreamOver(info.call, state.generation, state.generation >> 16, "stop")
+                worker.send(info.call, over)
+        self.controller.tell(m.CallEnded(call=info.call, reason=reason, by_far_end=by_far_end))
+
+    async def close(self) -> None:
+        self.controller.stop()
+        for worker in self.workers:
+            await worker.stop()
+        self.context.term()
+
+
+@contextlib.asynccontextmanager
+async def fake_stack(directory: Path, instant: bool = True) -> AsyncIterator[FakeStack]:
+    stack = FakeStack(directory, instant)
+    try:
+        yield stack
+    finally:
+        await stack.close()
