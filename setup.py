@@ -1,4 +1,4 @@
-"""Refuses to build where the links from trunkline/ to the rooms were lost (a zip of the repository)."""
+"""Refuses to build where the links from trunkline/ to the rooms were lost (a zip of it)."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ missing = [
 ]
 if missing:
     raise SystemExit(
-        f"trunkline/{missing[0]} is not a link to the folder {missing[0]}/: the symbolic links of this "
-        "checkout were lost (a zip download loses them). Clone with git, or unpack the sdist."
+        f"trunkline/{missing[0]} is not a link to the folder {missing[0]}/: the symbolic links of "
+        "this checkout were lost (a zip download loses them). Clone with git, or unpack the sdist."
     )
 setup()
