@@ -1,0 +1,252 @@
+"""What a carrier may say on a stream, right and wrong, and what is said back."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trunkline.gateway import media_streams as ms
+
+SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
+
+
+def text(**message: Any) -> bytes:
+    return json.dumps(message).encode()
+
+
+def start(**changes: Any) -> bytes:
+    body: dict[str, Any] = {
+        "accountSid": "AC1",
+        "streamSid": SID,
+        "callSid": "CA1",
+        "tracks": ["inbound"],
+        "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+        "customParameters": {"nonce": "token"},
+    }
+    body.update(changes)
+    return text(event="start", sequenceNumber="1", start=body, streamSid=SID)
+
+
+def media(payload: bytes = b"\xff" * 160, timestamp: Any = "0", **changes: Any) -> bytes:
+    body = {
+        "track": "inbound",
+        "chunk": "1",
+        "timestamp": timestamp,
+        "payload": base64.b64encode(payload).decode(),
+    }
+    body.update(changes)
+    return text(event="media", sequenceNumber="3", media=body, streamSid=SID)
+
+
+def live() -> ms.MediaStream:
+    stream = ms.MediaStream(0.0)
+    assert isinstance(stream.receive(start()), ms.Start)
+    return stream
+
+
+def test_a_call_from_connected_to_stop() -> None:
+    stream = ms.MediaStream(0.0)
+    assert stream.receive(text(event="connected", protocol="Call", version="1.0.0")) == (
+        ms.Connected()
+    )
+    assert not stream.started
+    assert stream.receive(start()) == ms.Start("CA1", SID, {"nonce": "token"})
+    assert stream.receive(media(b"a" * 160, "0")) == ms.Media(0, b"a" * 160)
+    assert stream.receive(media(b"b" * 160, "20")) == ms.Media(160, b"b" * 160)
+    dtmf = text(event="dtmf", streamSid=SID, dtmf={"track": "inbound_track", "digit": "1"})
+    assert stream.receive(dtmf) == ms.Dtmf(1, "1")
+    assert stream.receive(dtmf) == ms.Dtmf(2, "1")
+    mark = text(event="mark", streamSid=SID, sequenceNumber="4", mark={"name": "m"})
+    assert stream.receive(mark) == ms.MarkReturned("m")
+    stop = text(event="stop", streamSid=SID, stop={"accountSid": "AC1", "callSid": "CA1"})
+    assert stream.receive(stop) == ms.Stop()
+    assert stream.receive(media()) is None
+    assert stream.bad == {"after-stop": 1}
+
+
+def test_a_start_needs_no_more_than_its_ids() -> None:
+    stream = ms.MediaStream(0.0)
+    found = stream.receive(text(event="start", streamSid=SID, start={"callSid": "CA1"}))
+    assert found == ms.Start("CA1", SID, {})
+    inner = ms.MediaStream(0.0)
+    found = inner.receive(text(event="start", start={"callSid": "CA1", "streamSid": SID}))
+    assert found == ms.Start("CA1", SID, {})
+
+
+def test_a_frame_without_a_timestamp_follows_the_one_before() -> None:
+    stream = live()
+    assert stream.receive(media(b"a" * 160, "100")) == ms.Media(800, b"a" * 160)
+    bare = text(event="media", media={"payload": base64.b64encode(b"bb").decode()})
+    assert stream.receive(bare) == ms.Media(960, b"bb")
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        (b"", "not-json"),
+        (b"hello", "not-json"),
+        (b'{"event":"media"', "not-json"),
+        (b'{"event":"\xff"}', "not-json"),
+        (b"[" * 5000 + b"]" * 5000, "not-json"),
+        (b"null", "not-object"),
+        (b"[1]", "not-object"),
+        (b'"x"', "not-object"),
+        (b"17", "not-object"),
+        (b"{}", "fields"),
+        (text(event=7), "fields"),
+        (text(event="hold"), "unknown-event"),
+        (text(event="media"), "fields"),
+        (text(event="media", media=[1]), "fields"),
+        (text(event="media", media={}), "fields"),
+        (text(event="media", media={"payload": 5}), "fields"),
+        (text(event="media", media={"payload": None}), "fields"),
+        (text(event="media", media={"payload": "not base64!"}), "base64"),
+        (text(event="media", media={"payload": "AAE"}), "base64"),
+        (text(event="media", media={"payload": "é"}), "base64"),
+        (media(b""), "empty"),
+        (media(timestamp="soon"), "fields"),
+        (media(timestamp="-20"), "fields"),
+        (media(timestamp="9" * 40), "fields"),
+        (media(track="outbound"), "track"),
+        (text(event="media", streamSid="MZother", media={"payload": "AAAA"}), "foreign-stream"),
+        (text(event="dtmf", dtmf={"digit": "12"}), "fields"),
+        (text(event="dtmf", dtmf={"digit": ""}), "fields"),
+        (text(event="dtmf", dtmf="1"), "fields"),
+        (text(event="dtmf", streamSid="MZother", dtmf={"digit": "1"}), "foreign-stream"),
+        (text(event="mark", mark={"name": 1.5}), "fields"),
+        (text(event="mark", mark={"name": "m" * 300}), "fields"),
+        (text(event="start", start=None), "fields"),
+        (start(), "second-start"),
+        (b" " * (ms.MAX_MESSAGE_BYTES + 1), "too-long"),
+    ],
+)
+def test_what_is_wrong_is_counted_and_the_stream_goes_on(message: bytes, kind: str) -> None:
+    stream = live()
+    assert stream.receive(message) is None
+    assert stream.bad == {kind: 1}
+    assert stream.receive(media(b"a" * 160, "20")) == ms.Media(160, b"a" * 160)
+
+
+def test_binary_is_counted_on_a_live_stream() -> None:
+    stream = live()
+    assert stream.binary() is None
+    assert stream.bad == {"binary": 1}
+
+
+@pytest.mark.parametrize("event", ["media", "dtmf", "mark", "stop"])
+def test_nothing_before_start_is_believed(event: str) -> None:
+    bodies = {
+        "media": {"media": {"payload": "AAAA"}},
+        "dtmf": {"dtmf": {"digit": "1"}},
+        "mark": {"mark": {"name": "m"}},
+        "stop": {"stop": {}},
+    }
+    stream = ms.MediaStream(0.0)
+    assert stream.receive(text(event=event, **bodies[event])) is None
+    assert stream.bad == {"before-start": 1}
+    assert isinstance(stream.receive(start()), ms.Start)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"callSid": ""},
+        {"callSid": 7},
+        {"callSid": "C" * 300},
+        {"customParameters": {"nonce": 5}},
+        {"customParameters": [1]},
+        {"customParameters": {str(i): "v" for i in range(40)}},
+        {"mediaFormat": "mulaw"},
+    ],
+)
+def test_a_start_with_wrong_fields_starts_nothing(changes: dict[str, Any]) -> None:
+    stream = ms.MediaStream(0.0)
+    assert stream.receive(start(**changes)) is None
+    assert stream.bad == {"fields": 1}
+    assert not stream.started
+
+
+def test_another_sound_format_is_a_violation() -> None:
+    stream = ms.MediaStream(0.0)
+    found = stream.receive(start(mediaFormat={"encoding": "audio/x-l16", "sampleRate": 16000}))
+    assert isinstance(found, ms.Violation)
+    assert not stream.started
+
+
+def test_a_stranger_may_not_say_much() -> None:
+    stream = ms.MediaStream(0.0)
+    for _ in range(ms.MAX_MESSAGES_BEFORE_START):
+        assert not isinstance(stream.receive(b"{}"), ms.Violation)
+    assert isinstance(stream.receive(start()), ms.Violation)
+
+    stream = ms.MediaStream(0.0)
+    assert isinstance(stream.receive(b" " * (ms.MAX_BYTES_BEFORE_START + 1)), ms.Violation)
+    assert isinstance(ms.MediaStream(0.0).too_long(), ms.Violation)
+    assert isinstance(ms.MediaStream(0.0).binary(), ms.Violation)
+
+
+def test_five_seconds_to_a_start() -> None:
+    stream = ms.MediaStream(100.0)
+    assert not stream.overdue(104.9)
+    assert stream.overdue(105.0)
+    stream.receive(start())
+    assert not stream.overdue(200.0)
+
+
+def test_what_goes_back_has_exactly_the_documented_fields() -> None:
+    stream = live()
+    payload = bytes(range(160))
+    assert json.loads(stream.media(payload)) == {
+        "event": "media",
+        "streamSid": SID,
+        "media": {"payload": base64.b64encode(payload).decode()},
+    }
+    assert stream.media(b"\xff") == (
+        b'{"event":"media","streamSid":"' + SID.encode() + b'","media":{"payload":"/w=="}}'
+    )
+    assert json.loads(stream.mark('quote " and é')) == {
+        "event": "mark",
+        "streamSid": SID,
+        "mark": {"name": 'quote " and é'},
+    }
+    assert json.loads(stream.clear) == {"event": "clear", "streamSid": SID}
+
+
+def test_a_stream_sid_cannot_break_out_of_its_string() -> None:
+    stream = ms.MediaStream(0.0)
+    stream.receive(text(event="start", streamSid='a","x":"', start={"callSid": "CA1"}))
+    assert json.loads(stream.clear) == {"event": "clear", "streamSid": 'a","x":"'}
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+shaped = st.fixed_dictionaries(
+    {"event": st.sampled_from(["media", "start", "dtmf", "mark", "stop", "connected"])},
+    optional={
+        name: json_values
+        | st.dictionaries(
+            st.sampled_from(
+                ["payload", "timestamp", "track", "digit", "name", "callSid", "customParameters"]
+            ),
+            json_values,
+        )
+        for name in ("media", "start", "dtmf", "mark", "streamSid")
+    },
+)
+
+
+@given(
+    st.lists(st.binary(max_size=200) | (json_values | shaped).map(lambda v: json.dumps(v).encode()))
+)
+def test_no_input_raises(messages: list[bytes]) -> None:
+    for stream in (ms.MediaStream(0.0), live()):
+        for message in messages:
+            stream.receive(message)
