@@ -1,8 +1,7 @@
 """One shared phone line for tests of voice agents: real Twilio calls, PCM16 in and out.
 
-``Line`` and ``Call`` are the plain asyncio client, ``TwilioAgentAdapter`` the one for
-langwatch-scenario. Names are imported when they are first touched, so that ``import trunkline``
-costs nothing and needs no langwatch-scenario.
+``Line`` and ``Call`` are the plain asyncio client. Names are imported when they are first touched,
+so that ``import trunkline`` costs nothing.
 """
 
 from __future__ import annotations
@@ -12,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trunkline.adapter.call import Call
     from trunkline.adapter.line import Line
-    from trunkline.adapter.scenario_adapter import TwilioAgentAdapter
 
     __version__: str
 
-__all__ = ["Call", "Line", "TwilioAgentAdapter", "__version__"]
+__all__ = ["Call", "Line", "__version__"]
 
 _HOMES = {
     "Line": "trunkline.adapter.line",
     "Call": "trunkline.adapter.call",
-    "TwilioAgentAdapter": "trunkline.adapter.scenario_adapter",
 }
 
 
