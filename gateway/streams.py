@@ -318,14 +318,16 @@ class Streams:
         out: list[Instruction] = []
         stood_still = max(0.0, now - self._checked - 2 * CHECK_SECONDS)
         self._checked = now
-        for link in list(self._links.values()):
+        silent = []
+        for link in self._links.values():
             link.heard += stood_still
-            if link.phase == "lost" or now - link.heard <= TICK_LIMIT:
-                continue
+            if link.phase != "lost" and not link.stalled and now - link.heard > TICK_LIMIT:
+                link.stalled = True
+                silent.append(link)
+        for link in silent:  # only now, so that no call goes to another one that is silent too
             if link.phase == "connecting":
                 self._lose(link, now, out)
-            elif not link.stalled:
-                link.stalled = True
+            else:
                 self._leave(link.worker.endpoint, now, out)
         for stream in list(self._calls.values()):
             if stream.ended is not None and now - stream.ended_at >= LINGER_SECONDS:

@@ -1,0 +1,541 @@
+"""The state of the streams, one rule after the other."""
+
+from __future__ import annotations
+
+import pytest
+
+from trunkline.bus import messages as m
+from trunkline.gateway import instructions as do
+from trunkline.gateway.streams import Streams
+
+from .model import A, B, Bench, C, accepted, payload_at, placement, worker
+
+G1 = m.first_generation(1)
+G2 = m.first_generation(2)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def up(bench: Bench, where: m.Placement, **more: bool) -> None:
+    """A first stream on socket 1, its workers connected, OpenCall taken."""
+    bench.accept(1, accepted(where, **more))
+    for who in (where.primary, where.standby):
+        if who is not None:
+            bench.up(who)
+    bench.take(where.primary)
+
+
+def opened(bench: Bench, who: m.WorkerRef) -> m.OpenCall:
+    found = [message for message in bench.take(who) if isinstance(message, m.OpenCall)]
+    assert len(found) == 1
+    return found[0]
+
+
+# ----------------------------------------------------------------------------- the plain call
+
+
+def test_the_primary_is_opened_once_it_is_connected(bench: Bench) -> None:
+    bench.accept(1, accepted(placement(1, A, B)))
+    assert bench.opened_links == [A.endpoint, B.endpoint]
+    bench.heard(1, 0, 160)
+    bench.flush()
+    assert bench.take(A) == []
+    bench.up(B)
+    assert bench.take(B) == []
+    bench.up(A)
+    call = opened(bench, A)
+    assert (call.call, call.generation, call.ordinal, call.secret) == ("c1", G1, 1, "secret")
+    assert (call.out_next, call.playback, call.lead_ms) == (0, 0, 60)
+    assert [(f.position, f.payload, f.generation) for f in call.ring] == [
+        (0, payload_at(0), G1),
+        (160, payload_at(160), G1),
+    ]
+    assert bench.told == []
+
+
+def test_inbound_frames_go_in_one_batch_for_all_calls(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.accept(2, accepted(placement(1, A), call="c2"))
+    bench.take(A)
+    assert bench.streams.media(1, 0, b"x") is True
+    assert bench.streams.media(2, 0, b"y") is False
+    assert bench.streams.media(1, 160, b"z") is False
+    bench.flush()
+    assert bench.take(A) == [
+        m.Inbound(
+            [
+                m.InFrame("c1", G1, 1, 0, b"x"),
+                m.InFrame("c2", G1, 1, 0, b"y"),
+                m.InFrame("c1", G1, 1, 160, b"z"),
+            ]
+        )
+    ]
+    bench.flush()
+    assert bench.take(A) == []
+    assert bench.streams.media(1, 320, b"x") is True
+
+
+def test_outbound_sound_is_written_and_acknowledged(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.accept(2, accepted(placement(1, A), call="c2"))
+    bench.take(A)
+    bench.say(
+        A,
+        m.Outbound(
+            [
+                m.OutFrame("c1", G1, 0, payload_at(0)),
+                m.OutFrame("c2", G1, 0, payload_at(0)),
+                m.OutFrame("c1", G1, 160, payload_at(160)[:80]),
+            ]
+        ),
+    )
+    assert bench.written[1] == [b"media " + payload_at(0), b"media " + payload_at(160)[:80]]
+    assert bench.take(A) == [
+        m.Written([m.WrittenTo("c1", G1, 240), m.WrittenTo("c2", G1, 160)]),
+    ]
+
+
+def test_sound_out_of_position_is_dropped_and_the_position_told(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.sound(A, G1, 0)
+    bench.take(A)
+    bench.sound(A, G1, 0, 320)
+    assert bench.played(1) == [0]
+    assert bench.streams.dropped == {"position": 2}
+    assert bench.take(A) == [m.Written([m.WrittenTo("c1", G1, 160)])]
+
+
+def test_sound_of_strangers_is_dropped(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.sound(A, G1, 0, call="other")
+    bench.sound(A, G1 - 1, 0)
+    bench.sound(A, G1 + 1, 0)
+    bench.sound(B, G1, 0)
+    bench.say(B, m.Clear("c1", G1, 0, 1))
+    bench.say(B, m.Mark("c1", G1, "m"))
+    assert bench.written == {}
+    assert bench.streams.dropped == {"unknown-call": 1, "generation": 5}
+    assert bench.take(A) == []
+
+
+def test_clear_moves_the_position(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.sound(A, G1, 0)
+    bench.say(A, m.Clear("c1", G1, 1600, 1))
+    bench.sound(A, G1, 160, 1600)
+    assert bench.written[1] == [b"media " + payload_at(0), b"clear", b"media " + payload_at(1600)]
+    bench.lost(A)
+    bench.run(bench.streams.call_placed(m.CallPlaced(call="c1", placement=placement(2, B)), 0.0))
+    bench.up(B)
+    call = opened(bench, B)
+    assert (call.out_next, call.playback) == (1760, 1)
+
+
+def test_digits_come_after_the_sound_before_them(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.heard(1, 0)
+    bench.run(bench.streams.digit(1, 1, "5"))
+    inbound, digit = bench.take(A)
+    assert isinstance(inbound, m.Inbound)
+    assert digit == m.Digit("c1", G1, m.DigitIn(1, 1, "5"))
+
+
+def test_marks_come_back(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.say(A, m.Mark("c1", G1, "one"))
+    assert bench.written[1] == [b"mark one"]
+    bench.run(bench.streams.mark_returned(1, "one"))
+    assert bench.take(A) == [m.MarkReached("c1", G1, "one")]
+    bench.run(bench.streams.mark_returned(1, "one"))
+    bench.run(bench.streams.mark_returned(1, "never sent"))
+    assert bench.take(A) == []
+    assert bench.streams.dropped == {"unknown-mark": 2}
+
+
+def test_a_mark_that_a_clear_threw_out_does_not_stand_for_a_later_one(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.say(A, m.Mark("c1", G1, "one"))
+    bench.say(A, m.Clear("c1", G1, 0, 1))
+    bench.say(A, m.Mark("c1", G1, "one"))
+    bench.run(bench.streams.mark_returned(1, "one"))
+    assert bench.take(A) == []
+    assert bench.streams.dropped == {"stale-mark": 1}
+    bench.run(bench.streams.mark_returned(1, "one"))
+    assert bench.take(A) == [m.MarkReached("c1", G1, "one")]
+
+
+def test_the_ring_holds_ten_seconds(bench: Bench) -> None:
+    bench.accept(1, accepted(placement(1, A)))
+    bench.heard(1, *range(0, 160 * 700, 160))
+    bench.up(A)
+    ring = opened(bench, A).ring
+    assert [f.position for f in ring] == list(range(160 * 200, 160 * 700, 160))
+
+
+@pytest.mark.parametrize("step", [0, 1, 8, 10**9])
+def test_the_ring_is_bounded_whatever_the_positions(bench: Bench, step: int) -> None:
+    bench.accept(1, accepted(placement(1, A)))
+    for n in range(5000):
+        bench.streams.media(1, n * step, b"x" * 100)
+    bench.up(A)
+    ring = opened(bench, A).ring
+    assert 0 < len(ring) <= do.RING_FRAMES
+    assert sum(len(f.payload) for f in ring) <= do.RING_SAMPLES
+
+
+# ----------------------------------------------------------------------------- moving a call
+
+
+def test_a_lost_worker_is_followed_by_its_standby_at_once(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.sound(A, G1, 0, 160)
+    bench.heard(1, 0, 160)
+    bench.run(bench.streams.digit(1, 1, "7"))
+    bench.lost(A)
+    call = opened(bench, B)
+    assert (call.generation, call.out_next) == (G1 + 1, 320)
+    assert [f.position for f in call.ring] == [0, 160]
+    assert {f.generation for f in call.ring} == {G1 + 1}
+    assert call.digits == [m.DigitIn(1, 1, "7")]
+    assert bench.told == [m.Switched(call="c1", generation=G1 + 1, worker="b1", gateway="g1")]
+    bench.heard(1, 320)
+    bench.flush()
+    assert bench.take(B) == [m.Inbound([m.InFrame("c1", G1 + 1, 1, 320, payload_at(320))])]
+    bench.sound(B, G1 + 1, 320)
+    assert bench.played(1) == [0, 160, 320]
+    assert A.endpoint not in bench.links
+
+
+def test_a_worker_without_a_tick_is_left_after_500_ms(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.wait(0.5, ticking=(B,))
+    assert bench.take(B) == []
+    bench.wait(0.1, ticking=(B,))
+    assert opened(bench, B).generation == G1 + 1
+    assert bench.take(A) == [m.CloseCall("c1", G1 + 1)]
+    bench.sound(A, G1, 0)  # it wakes up, and goes on where it was
+    bench.tick(A)
+    assert bench.played(1) == []
+    assert bench.streams.dropped == {"generation": 1}
+    bench.sound(B, G1 + 1, 0)
+    assert bench.played(1) == [0]
+    bench.wait(2.0, ticking=(A, B))
+    assert [type(x) for x in bench.take(B)] == [m.Written]
+
+
+def test_a_stopped_worker_alone_takes_the_call_again_when_it_wakes(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.sound(A, G1, 0)
+    bench.take(A)
+    bench.wait(1.0)
+    bench.heard(1, 0)
+    bench.flush()
+    assert bench.take(A) == []
+    bench.sound(A, G1, 160)
+    bench.tick(A)
+    call = opened(bench, A)
+    assert (call.generation, call.out_next) == (G1 + 1, 160)
+    assert [f.position for f in call.ring] == [0]
+    bench.sound(A, G1 + 1, 160)
+    assert bench.played(1) == [0, 160]
+
+
+def test_the_standby_is_taken_back_from_when_it_stalls_too(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.wait(0.6, ticking=(B,))
+    bench.wait(0.6, ticking=(A,))
+    assert opened(bench, A).generation == G1 + 2
+    assert [type(x) for x in bench.take(B)] == [m.OpenCall, m.CloseCall]
+
+
+def test_while_both_stall_the_first_that_ticks_gets_the_call(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.wait(2.0)
+    assert bench.take(B) == []
+    bench.tick(B)
+    assert opened(bench, B).generation == G1 + 1
+
+
+def test_a_worker_that_never_connects_is_passed_over(bench: Bench) -> None:
+    bench.accept(1, accepted(placement(1, A, B)))
+    bench.up(B)
+    bench.wait(0.6, ticking=(B,))
+    assert opened(bench, B).generation == G1
+    assert bench.told == [m.Switched(call="c1", generation=G1, worker="b1", gateway="g1")]
+    assert A.endpoint not in bench.links
+
+
+def test_without_a_standby_the_call_waits_for_a_placement(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.sound(A, G1, 0)
+    bench.lost(A)
+    bench.heard(1, 0)
+    assert bench.streams.announce(0.0)[0].active is None
+    bench.run(bench.streams.call_placed(m.CallPlaced(call="c1", placement=placement(2, C)), 0.0))
+    bench.up(C)
+    call = opened(bench, C)
+    assert (call.generation, call.out_next, len(call.ring)) == (G1 + 1, 160, 1)
+    assert bench.streams.announce(0.0)[0].active == "c1"
+
+
+def test_a_call_that_waits_tries_its_workers_each_second(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.lost(A)
+    assert bench.opened_links == [A.endpoint]
+    bench.wait(1.1)
+    assert bench.opened_links == [A.endpoint] * 2
+    bench.up(A)
+    assert opened(bench, A).generation == G1 + 1
+
+
+def test_a_refusal_goes_to_the_standby(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.say(A, m.OpenRefused("c1", G1, "draining"))
+    assert opened(bench, B).generation == G1 + 1
+    bench.say(A, m.OpenRefused("c1", G1, "draining"))
+    assert bench.take(B) == []
+    assert bench.take(A) == []  # it never had the call
+
+
+def test_a_refusal_alone_is_tried_again(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.say(A, m.OpenRefused("c1", G1, "too many"))
+    bench.wait(0.5, ticking=(A,))
+    assert bench.take(A) == []
+    bench.wait(0.6, ticking=(A,))
+    assert opened(bench, A).generation == G1 + 1
+
+
+def test_another_protocol_is_as_good_as_a_lost_connection(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.say(A, m.MediaRefused("major 2"))
+    assert opened(bench, B).generation == G1 + 1
+    assert A.endpoint not in bench.links
+
+
+def test_a_gateway_that_stood_still_does_not_blame_the_workers(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.wait(0.3, ticking=(A, B))
+    bench.now += 5.0
+    bench.run(bench.streams.check(bench.now))
+    assert bench.take(B) == []
+    bench.wait(0.3, ticking=(A, B))
+    assert bench.take(B) == []
+    bench.wait(0.6, ticking=(B,))
+    assert opened(bench, B).generation == G1 + 1
+
+
+def test_one_worker_lost_moves_all_its_calls(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    for n in range(2, 6):
+        bench.accept(n, accepted(placement(1, A, B), call=f"c{n}"))
+    bench.lost(A)
+    moved = [x.call for x in bench.take(B) if isinstance(x, m.OpenCall)]
+    assert moved == ["c1", "c2", "c3", "c4", "c5"]
+
+
+def test_too_many_moves_end_the_stream(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    for _ in range(0xFFFF):
+        bench.say(A, m.OpenRefused("c1", opened_generation(bench), "no"))
+        bench.now += 1.1
+        bench.tick(A)
+        bench.run(bench.streams.check(bench.now))
+    bench.say(A, m.OpenRefused("c1", opened_generation(bench), "no"))
+    assert bench.closed == [1]
+
+
+def opened_generation(bench: Bench) -> int:
+    return bench.streams.announce(bench.now)[0].generation
+
+
+# ----------------------------------------------------------------------------- placements
+
+
+def placed(bench: Bench, where: m.Placement) -> None:
+    bench.run(bench.streams.call_placed(m.CallPlaced(call="c1", placement=where), bench.now))
+
+
+def test_a_placement_that_keeps_the_active_worker_moves_nothing(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    placed(bench, placement(2, C, A))
+    assert bench.take(A) == []
+    assert C.endpoint in bench.links
+    bench.up(C)
+    assert bench.take(C) == []
+    bench.lost(A)
+    assert opened(bench, C).generation == G1 + 1
+
+
+def test_a_placement_without_the_active_worker_moves_the_call(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.sound(A, G1, 0)
+    bench.take(A)
+    placed(bench, placement(2, C, B))
+    bench.sound(A, G1, 160)
+    assert bench.take(A) == []
+    bench.up(C)
+    assert opened(bench, C).out_next == 160
+    assert bench.take(A) == [m.CloseCall("c1", G1 + 1)]
+    assert bench.played(1) == [0]
+
+
+def test_old_placements_are_ignored(bench: Bench) -> None:
+    up(bench, placement(5, A, epoch=2))
+    placed(bench, placement(5, B, epoch=2))
+    placed(bench, placement(4, B, epoch=2))
+    placed(bench, placement(9, B, epoch=1))
+    assert bench.streams.dropped == {"placement": 3}
+    assert bench.opened_links == [A.endpoint]
+    placed(bench, placement(1, B, epoch=3))
+    assert bench.opened_links == [A.endpoint, B.endpoint]
+    bench.run(bench.streams.call_placed(m.CallPlaced(call="x", placement=placement(1, A)), 0.0))
+    assert bench.streams.dropped["unknown-call"] == 1
+
+
+def test_unused_connections_are_closed_after_a_while(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    placed(bench, placement(2, A, C))
+    bench.up(C)
+    bench.wait(4.9, ticking=(A, B, C))
+    assert B.endpoint in bench.links
+    bench.wait(0.3, ticking=(A, B, C))
+    assert bench.links == {A.endpoint, C.endpoint}
+
+
+# ----------------------------------------------------------------------------- ends
+
+
+def test_the_end_comes_after_the_last_sound(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.heard(1, 0)
+    bench.run(bench.streams.closed(1, "stop", 0.0))
+    assert [type(x) for x in bench.take(A)] == [m.Inbound, m.StreamEnded]
+    assert bench.told == [m.StreamClosed(call="c1", ordinal=1, reason="stop", gateway="g1")]
+    bench.run(bench.streams.closed(1, "close", 0.0))
+    assert bench.streams.live == 0
+    assert len(bench.told) == 1
+    assert bench.streams.media(1, 160, b"x") is False
+    assert bench.streams.digit(1, 1, "1") == []
+    assert bench.streams.mark_returned(1, "m") == []
+
+
+def test_nothing_is_written_after_the_end(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.run(bench.streams.closed(1, "close", 0.0))
+    bench.take(A)
+    bench.sound(A, G1, 0)
+    bench.say(A, m.Clear("c1", G1, 0, 1))
+    assert bench.written == {}
+    assert bench.take(A) == []
+    assert bench.streams.dropped == {"ended": 2}
+
+
+def test_a_worker_that_takes_over_after_the_end_is_told_of_it(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.heard(1, 0, 160)
+    bench.run(bench.streams.closed(1, "stop", 0.0))
+    bench.lost(A)
+    call, ended = bench.take(B)
+    assert isinstance(call, m.OpenCall)
+    assert [f.position for f in call.ring] == [0, 160]
+    assert ended == m.StreamEnded("c1", G1 + 1, 1, "stop")
+
+
+def test_an_ended_stream_is_forgotten_after_two_seconds(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.run(bench.streams.closed(1, "stop", 0.0))
+    bench.wait(1.9, ticking=(A, B))
+    bench.take(A)
+    bench.wait(0.2, ticking=(A, B))
+    assert bench.take(A) == []  # the worker keeps its state: the call may come back
+    bench.lost(A)
+    assert bench.take(B) == []
+    bench.wait(5.2, ticking=(B,))
+    assert bench.links == set()
+
+
+def test_a_stream_that_ends_while_nobody_has_it(bench: Bench) -> None:
+    bench.accept(1, accepted(placement(1, A)))
+    bench.heard(1, 0)
+    bench.run(bench.streams.closed(1, "close", 0.0))
+    bench.up(A)
+    assert [type(x) for x in bench.take(A)] == [m.OpenCall, m.StreamEnded]
+
+
+def test_the_controller_closes_a_stream(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.run(bench.streams.close_stream("c1", 0.0))
+    assert bench.closed == [1]
+    assert bench.take(A) == [m.StreamEnded("c1", G1, 1, "close")]
+    bench.run(bench.streams.close_stream("c1", 0.0))
+    bench.run(bench.streams.close_stream("never heard of", 0.0))
+    assert bench.closed == [1]
+    bench.wait(2.1, ticking=(A,))
+    assert bench.take(A) == [m.CloseCall("c1", G1)]
+
+
+# ----------------------------------------------------------------------------- later streams
+
+
+def test_a_later_stream_supersedes_the_earlier(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.sound(A, G1, 0)
+    bench.take(A)
+    bench.accept(2, accepted(placement(1, A), ordinal=2, first=False))
+    assert bench.closed == [1]
+    assert bench.told == [m.StreamClosed(call="c1", ordinal=1, reason="close", gateway="g1")]
+    ended, call = bench.take(A)
+    assert ended == m.StreamEnded("c1", G1, 1, "close")
+    assert isinstance(call, m.OpenCall)
+    assert (call.generation, call.ordinal, call.out_next) == (G2, 2, None)
+    bench.sound(A, G1, 160)
+    bench.sound(A, G2, 1600, 1760, 320)
+    assert bench.played(1) == [0]
+    assert bench.played(2) == [1600, 1760]
+    bench.run(bench.streams.closed(1, "close", 0.0))  # the old socket is gone at last
+    assert bench.streams.live == 1
+
+
+def test_an_earlier_stream_does_not_come_after_a_later(bench: Bench) -> None:
+    bench.accept(2, accepted(placement(1, A), ordinal=2, first=False))
+    bench.accept(1, accepted(placement(1, A), ordinal=1))
+    assert bench.closed == [1]
+    assert bench.told == [m.StreamClosed(call="c1", ordinal=1, reason="close", gateway="g1")]
+    assert bench.streams.live == 1
+
+
+def test_a_later_stream_elsewhere_takes_the_call_from_the_former_worker(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.run(bench.streams.closed(1, "error", 0.0))
+    bench.take(A)
+    bench.accept(2, accepted(placement(2, B), ordinal=2, first=False))
+    bench.up(B)
+    assert opened(bench, B).generation == G2
+    assert bench.take(A) == [m.CloseCall("c1", G2)]
+
+
+# ----------------------------------------------------------------------------- announcements
+
+
+def test_what_is_told_to_a_new_controller(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.heard(1, 0, 160)
+    bench.sound(A, G1, 0)
+    bench.lost(A)
+    (info,) = bench.streams.announce(12.0)
+    assert (info.stream_sid, info.generation, info.active) == ("MZ1", G1 + 1, "b1")
+    assert info.info.age == 12.0
+    assert info.info.placement == placement(1, A, B)
+    assert bench.streams.stats() == [m.StreamStats(call="c1", ordinal=1, frames_in=2, frames_out=1)]
+
+
+def test_messages_of_unknown_connections_are_ignored() -> None:
+    streams = Streams("g1", 0.0)
+    who = worker("z")
+    assert streams.from_worker(who.endpoint, m.Tick(who.id, 1), 0.0) == []
+    assert streams.link_up(who.endpoint, 0.0) == []
+    assert streams.link_lost(who.endpoint, 0.0) == []
