@@ -125,7 +125,7 @@ class ControlClient:
             async with asyncio.timeout(timeout):
                 await self._welcomed.wait()
         except TimeoutError:
-            raise self._unavailable() from None
+            raise self._unavailable(timeout) from None
         if self._refused is not None:
             raise self._refused
         assert self.welcome is not None
@@ -268,9 +268,9 @@ class ControlClient:
             if not pending.future.done() and pending.asked < asked_before:
                 pending.future.set_exception(error)
 
-    def _unavailable(self) -> StackUnavailableError:
+    def _unavailable(self, tried: float = UNAVAILABLE_AFTER) -> StackUnavailableError:
         return StackUnavailableError(
-            f"no controller answers at {self._address.text} (tried for {UNAVAILABLE_AFTER:g} s): "
+            f"no controller answers at {self._address.text} (tried for {tried:g} s): "
             "start a stack with `trunkline up` or `honcho start`, or set TRUNKLINE_BUS"
         )
 

@@ -1,0 +1,80 @@
+"""Options that stand for settings: the same name, help and check on every command.
+
+An option wins over the environment; what is left out comes from the environment or ``.env``.
+Credentials have no option, because other users of a machine can read command lines.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from trunkline.bus import settings
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+#: Field of Settings -> (flags, help, metavar).
+_OPTIONS: Final[dict[str, tuple[str, str, str]]] = {
+    "public_url": ("--public-url", "Base URL that Twilio reaches.", "URL"),
+    "http_host": ("--http-host", "Address of the public listener.", "HOST"),
+    "http_port": ("--http-port", "Port of the public listener.", "PORT"),
+    "console_port": ("--console-port", "Port of the local console and metrics.", "PORT"),
+    "bus": ("--bus", "ipc:///dir or tcp://host:port of the controller.", "ADDRESS"),
+    "state_dir": ("--state-dir", "Directory of the journal.", "DIR"),
+    "numbers": ("--numbers", "Numbers that a pool may hand out, with commas between.", "NUMBERS"),
+    "lead_ms": ("--lead-ms", "Audio kept ahead in Twilio's buffer.", "MS"),
+    "calls_per_second": ("--calls-per-second", "Outbound calls a second.", "N"),
+    "recordings_dir": ("--recordings-dir", "Write a stereo WAV of every call there.", "DIR"),
+    "twilio_api_url": ("--twilio-api-url", "REST base of a stand-in carrier.", "URL"),
+    "log_format": ("--log-format", "text or json.", "FORMAT"),
+}
+
+#: Options of the whole stack.
+STACK: Final = tuple(_OPTIONS)
+GATEWAY: Final = ("public_url", "http_host", "http_port", "bus", "log_format")
+CODEC_WORKER: Final = ("bus", "lead_ms", "recordings_dir", "log_format")
+CONTROLLER: Final = (
+    "public_url",
+    "console_port",
+    "bus",
+    "state_dir",
+    "numbers",
+    "lead_ms",
+    "calls_per_second",
+    "recordings_dir",
+    "twilio_api_url",
+    "log_format",
+)
+
+
+def settings_options(*fields: str) -> Callable[[_F], _F]:
+    """Give a command the options of these fields; it gets the loaded ``settings`` instead."""
+
+    def decorate(function: _F) -> _F:
+        @functools.wraps(function)
+        def with_settings(*args: Any, **kwargs: Any) -> Any:
+            given = {field: kwargs.pop(field) for field in fields}
+            return function(*args, settings=settings.load(**given), **kwargs)
+
+        wrapped: Any = with_settings
+        for field in reversed(fields):
+            flag, text, metavar = _OPTIONS[field]
+            shown = f"{text} [{settings.env_name(field)}]"
+            wrapped = click.option(flag, field, help=shown, metavar=metavar)(wrapped)
+        result: _F = wrapped
+        return result
+
+    return decorate
+
+
+def existing_wav(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    """An option's value that has to be a readable file."""
+    if value is not None and not value.is_file():
+        raise click.BadParameter(f"{value} is no file", context, parameter)
+    return value

@@ -1,0 +1,101 @@
+"""WAV files in and out, and the one place that changes sample rates for people's own recordings.
+
+Resampling here is for whole files (the spectrum is cut or padded, which is exact for what lies
+below both Nyquist frequencies); calls use the codec worker's streaming filter.
+"""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trunkline.bus.errors import InvalidRequestError
+
+Samples = npt.NDArray[np.int16]
+
+#: The rate of PCM on the adapter's side.
+LINE_RATE = 24_000
+#: Zeros put around a file while its rate is changed, so that its ends do not meet (seconds).
+_MARGIN = 0.05
+
+
+def read(path: Path, rate: int = LINE_RATE) -> Samples:
+    """The file's sound as mono PCM16 at ``rate``.
+
+    PCM of 8, 16, 24 or 32 bits, any rate, any number of channels (their mean). Raises
+    InvalidRequestError that names the file where it is no such WAV.
+    """
+    try:
+        with wave.open(str(path), "rb") as file:
+            width, channels, found = file.getsampwidth(), file.getnchannels(), file.getframerate()
+            data = file.readframes(file.getnframes())
+    except (wave.Error, EOFError) as error:
+        raise InvalidRequestError(f"{path} is no PCM WAV file: {error}") from None
+    frames = _as_float(data[: len(data) // (width * channels) * width * channels], width)
+    mono = frames.reshape(-1, channels).mean(axis=1)
+    return _as_pcm16(_resample(mono, found, rate))
+
+
+def resample(samples: Samples, found: int, wanted: int) -> Samples:
+    """A whole recording at another rate."""
+    return _as_pcm16(_resample(samples.astype(np.float64), found, wanted))
+
+
+def write(path: Path, *channels: Samples, rate: int = LINE_RATE) -> None:
+    """Write PCM16; several channels are padded with silence to the longest."""
+    longest = max((len(channel) for channel in channels), default=0)
+    frames = np.zeros((longest, len(channels)), np.int16)
+    for column, channel in enumerate(channels):
+        frames[: len(channel), column] = channel
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(len(channels))
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(frames.astype("<i2").tobytes())
+
+
+def from_bytes(pcm: bytes) -> Samples:
+    """Samples of PCM16 little-endian."""
+    return np.frombuffer(pcm, "<i2").astype(np.int16)
+
+
+def _as_float(data: bytes, width: int) -> npt.NDArray[np.float64]:
+    """Samples of ``width`` bytes, scaled to the range of PCM16."""
+    if width == 1:  # unsigned, by WAV's rule
+        return (np.frombuffer(data, np.uint8).astype(np.float64) - 128.0) * 256.0
+    if width == 2:
+        return np.frombuffer(data, "<i2").astype(np.float64)
+    if width == 4:
+        return np.frombuffer(data, "<i4").astype(np.float64) / 65536.0
+    padded = np.zeros((len(data) // 3, 4), np.uint8)
+    padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+    return padded.reshape(-1).view("<i4").astype(np.float64) / 65536.0
+
+
+def _as_pcm16(samples: npt.NDArray[np.float64]) -> Samples:
+    return np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
+
+
+def _resample(samples: npt.NDArray[np.float64], found: int, wanted: int) -> npt.NDArray[np.float64]:
+    if found == wanted or len(samples) == 0:
+        return samples
+    length = round(len(samples) * wanted / found)
+    margin = round(_MARGIN * found)
+    # Whole periods on both sides: the padded length is a multiple of found / gcd.
+    step = found // int(np.gcd(found, wanted))
+    total = -(-(len(samples) + 2 * margin) // step) * step
+    padded = np.zeros(total)
+    padded[margin : margin + len(samples)] = samples
+    spectrum = np.fft.rfft(padded)
+    out_total = total * wanted // found
+    kept = np.zeros(out_total // 2 + 1, np.complex128)
+    n = min(len(kept), len(spectrum))
+    kept[:n] = spectrum[:n]
+    out = np.fft.irfft(kept, out_total) * (wanted / found)
+    start = margin * wanted / found
+    first = round(start)
+    return out[first : first + length]
