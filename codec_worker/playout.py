@@ -210,6 +210,10 @@ class Playout:
         """Samples that may still be spoken before the bound is reached."""
         return self.capacity - self._held
 
+    def joins(self, now: int) -> bool:
+        """Whether speech that comes now follows what the carrier plays without a pause."""
+        return self._line is not None and now <= self._line + self.position * SAMPLE_NS
+
     # ------------------------------------------------------------------ sound out
 
     def due(self, now: int, until: int | None = None) -> list[Instruction]:

@@ -1,0 +1,167 @@
+"""The sound of all calls of a worker, in batches: one product decodes what came in one read of the
+sockets, one encodes what was spoken, one tick sends what is due. No I/O.
+
+Which calls have something to do is noted in ``heard``, ``speaking`` and ``acknowledged``, so that
+silent calls cost nothing but a look at their playout in each tick. Messages are only collected, in
+``out``, as (identity, message).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from trunkline.bus import messages as m
+
+from .call import POSITION_BYTES, Call
+from .inbound import hand_out
+from .playout import FRAME, FlushTail, Frame
+from .resample import Downsampler, Upsampler
+
+#: Speech that is encoded in one go, all calls together: 32 s, about 3 ms of work. What is more
+#: waits until the loop has looked at its timers.
+ENCODED_AT_ONCE: Final = 1_600 * FRAME * POSITION_BYTES
+
+_OVER_THE_BOUND: Final = "more than 300 s were queued"
+
+ToPeer = m.WorkerToGateway | m.WorkerToAdapter
+
+
+class Batches:
+    """Products and messages for many calls at once. Times are integer ns."""
+
+    def __init__(self) -> None:
+        #: messages to send, in order
+        self.out: list[tuple[bytes, ToPeer]] = []
+        #: by call id: calls with inbound sound, or the end of their stream, to hand out
+        self.heard: dict[str, Call] = {}
+        #: calls with speech to encode
+        self.speaking: dict[str, Call] = {}
+        #: calls of which Played is to be told
+        self.acknowledged: dict[str, Call] = {}
+        self._down = Downsampler()
+        self._up = Upsampler()
+
+    def forget(self, call: Call) -> None:
+        """The call is gone, or has nothing to say until the next Resume."""
+        for waiting in (self.heard, self.speaking, self.acknowledged):
+            waiting.pop(call.id, None)
+
+    def tell_loss(self, call: Call, samples: int, why: str) -> None:
+        """Tell the adapter of outbound sound that was lost."""
+        if samples and call.adapter is not None:
+            loss = m.Loss(call.id, call.generation, "outbound", samples, why)
+            self.out.append((call.adapter, loss))
+
+    # ------------------------------------------------------------------ inbound
+
+    def hand_out_heard(self) -> None:
+        """Hand out what came for all calls in ``heard``."""
+        if self.heard:
+            calls = list(self.heard.values())
+            self.heard.clear()
+            self.hand_out(calls)
+
+    def hand_out(self, calls: list[Call]) -> None:
+        """Decode what waits for ``calls``; then tell the ends of their streams."""
+        batches: dict[bytes, list[m.Sound]] = {}
+        decoded = hand_out(self._up, [call.inbound for call in calls])
+        for call, pieces in zip(calls, decoded, strict=True):
+            if call.adapter is None:
+                continue
+            batch = batches.setdefault(call.adapter, [])
+            for position, ordinal, stream_end, lost, pcm in pieces:
+                batch.append(
+                    m.Sound(call.id, call.generation, position, ordinal, stream_end, lost, pcm)
+                )
+        self.out.extend((peer, m.Heard(batch)) for peer, batch in batches.items() if batch)
+        for call in calls:
+            if call.tell_end and call.resumed and call.adapter is not None:
+                assert call.ended is not None
+                call.tell_end = False
+                over = m.StreamOver(call.id, call.generation, call.ended.ordinal, call.ended.reason)
+                self.out.append((call.adapter, over))
+
+    # ------------------------------------------------------------------ outbound
+
+    def encode(self, now: int, until: int) -> None:
+        """Encode what waits in ``speaking``, as far as the budget goes, and start playing it."""
+        calls: list[Call] = []
+        histories = []
+        chunks: list[bytes] = []
+        size = 0
+        for call in self.speaking.values():
+            playout = call.playout
+            assert playout is not None
+            if not playout.unsent + playout.tail and not playout.joins(now):
+                call.silence_before()
+            history, chunk = call.next_chunk()
+            calls.append(call)
+            histories.append(history)
+            chunks.append(chunk)
+            size += len(chunk)
+            if size >= ENCODED_AT_ONCE:
+                break
+        for call, payload in zip(calls, self._down.run(histories, chunks), strict=True):
+            self.tell_loss(call, call.encoded(payload), _OVER_THE_BOUND)
+            del self.speaking[call.id]
+            if call.waiting:
+                self.speaking[call.id] = call  # behind the others
+            self.acknowledged[call.id] = call
+        self.pace(calls, now, until)
+
+    def pace(self, calls: Iterable[Call], now: int, until: int) -> None:
+        """Send the frames of ``calls`` that fall due before ``until``."""
+        frames: dict[bytes, list[m.OutFrame]] = {}
+        starved: list[Call] = []
+        for call in calls:
+            playout = call.playout
+            if playout is None or not call.resumed or call.gateway is None:
+                continue
+            next_due = playout.next_due()
+            # Of a call that starves while it has speech to encode, the rest is not the end.
+            if (
+                next_due is not None
+                and next_due < until
+                and self._due(call, now, until, frames)
+                and not call.waiting
+            ):
+                starved.append(call)
+        if starved:
+            tails = self._down.flush([call.history for call in starved], joined=True)
+            for call, tail in zip(starved, tails, strict=True):
+                assert call.playout is not None
+                self.tell_loss(call, call.playout.flushed(tail), _OVER_THE_BOUND)
+                self._due(call, now, until, frames)
+        self.out.extend((peer, m.Outbound(batch)) for peer, batch in frames.items())
+
+    def _due(self, call: Call, now: int, until: int, frames: dict[bytes, list[m.OutFrame]]) -> bool:
+        """Collect the call's due frames; True: it needs what its filter holds back."""
+        assert call.playout is not None
+        assert call.gateway is not None
+        for instruction in call.playout.due(now, until):
+            if isinstance(instruction, Frame):
+                frame = m.OutFrame(call.id, call.generation, *instruction)
+                frames.setdefault(call.gateway, []).append(frame)
+            elif isinstance(instruction, FlushTail):
+                return True
+            else:
+                # A mark follows what was sent so far, so that goes first.
+                sent = frames.pop(call.gateway, None)
+                if sent:
+                    self.out.append((call.gateway, m.Outbound(sent)))
+                mark = m.Mark(call.id, call.generation, instruction.name)
+                self.out.append((call.gateway, mark))
+        return False
+
+    def tell_played(self) -> None:
+        """Tell the adapters what was acknowledged since the last time."""
+        batches: dict[bytes, list[m.PlayedTo]] = {}
+        for call in self.acknowledged.values():
+            if call.adapter is not None and call.resumed:
+                assert call.playout is not None
+                position = call.playout.acknowledged
+                played = m.PlayedTo(call.id, call.generation, position, call.idle)
+                batches.setdefault(call.adapter, []).append(played)
+        self.acknowledged.clear()
+        self.out.extend((peer, m.Played(calls)) for peer, calls in batches.items())

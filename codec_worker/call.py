@@ -1,0 +1,185 @@
+"""What a worker keeps of one call: who its peers are, its outbound sound on the way to the playout,
+its inbound sound, its digits. Rules of the call as a whole are in ``calls.py``. No I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from trunkline.bus import messages as m
+
+from .inbound import Inbound
+from .playout import FRAME, FRAME_NS, Playout
+from .resample import RATIO, Downsampler, History
+
+#: Bytes of PCM16 at 24 kHz that make one position.
+POSITION_BYTES: Final = 2 * RATIO
+#: Digits kept to be told again.
+DIGITS_KEPT: Final = 256
+#: Most PCM of one call that is encoded in one go (2 s), so that a long speech holds up no tick.
+SHARE_BYTES: Final = 100 * FRAME * POSITION_BYTES
+
+
+class Call:
+    """One call that was opened here."""
+
+    def __init__(self, opened: m.OpenCall, gateway: bytes, now: int) -> None:
+        self.id = opened.call
+        self.generation = opened.generation
+        self.ordinal = opened.ordinal
+        self.secret = opened.secret
+        self.lead_ns = max(FRAME_NS, opened.lead_ms * 1_000_000)
+        self.playback = opened.playback
+        #: who writes our frames; None: it is gone
+        self.gateway: bytes | None = gateway
+        #: who speaks and listens; None: nobody attached (any more)
+        self.adapter: bytes | None = None
+        #: the adapter answered the Opened of the present generation
+        self.resumed = False
+        #: None until it is known where outbound sound goes on
+        self.playout: Playout | None = None
+        self.inbound = Inbound()
+        self.digits: deque[m.DigitIn] = deque(maxlen=DIGITS_KEPT)
+        #: the stream's end, once it came
+        self.ended: m.StreamEnded | None = None
+        #: the stream's end has to be told once all before it was handed out
+        self.tell_end = False
+        self.frames_in = 0
+        self.opened_at = now
+        #: since when there is no stream; None while there is one
+        self.streamless_since: int | None = None
+        #: times that speech left a gap since it last fitted
+        self.gaps = 0
+        #: position acknowledged, by the adapter's word
+        self.resumed_at = 0
+        self._history = Downsampler.history()
+        self._pcm: deque[bytes | memoryview] = deque()
+        self._pcm_bytes = 0
+
+    # ------------------------------------------------------------------ speech
+
+    @property
+    def spoken_to(self) -> int:
+        """The position that follows all speech taken so far."""
+        assert self.playout is not None
+        waiting = self._pcm_bytes // POSITION_BYTES
+        return self.playout.end + self.playout.tail + waiting
+
+    @property
+    def waiting(self) -> bool:
+        """There is speech to be encoded."""
+        return self._pcm_bytes > 0
+
+    def speak(self, position: int, pcm: bytes) -> bool:
+        """Take speech; what was taken before is ignored. False: it would leave a gap."""
+        skip = (self.spoken_to - position) * POSITION_BYTES
+        if skip < 0:
+            return False
+        if skip < len(pcm):
+            self._pcm.append(pcm[skip:] if skip else pcm)
+            self._pcm_bytes += len(pcm) - skip
+        return True
+
+    def next_chunk(self) -> tuple[History, bytes]:
+        """The filter's history and the PCM to encode next, at most 2 s."""
+        parts: list[bytes | memoryview] = []
+        size = 0
+        while self._pcm and size < SHARE_BYTES:
+            part = self._pcm.popleft()
+            if size + len(part) > SHARE_BYTES:
+                view, room = memoryview(part), SHARE_BYTES - size
+                self._pcm.appendleft(view[room:])
+                part = view[:room]
+            parts.append(part)
+            size += len(part)
+        self._pcm_bytes -= size
+        whole = parts[0] if len(parts) == 1 else b"".join(parts)
+        return self._history, whole if isinstance(whole, bytes) else bytes(whole)
+
+    def encoded(self, payload: bytes) -> int:
+        """What became of the chunk; returns the samples lost to the playout's bound."""
+        assert self.playout is not None
+        held = Downsampler.held(self._history)
+        return self.playout.speak(self.playout.end, payload, tail=held)
+
+    @property
+    def history(self) -> History:
+        """The outbound filter's."""
+        return self._history
+
+    def silence_before(self) -> None:
+        """A pause precedes what is encoded next."""
+        self._history.tail = Downsampler.history().tail
+
+    def forget_speech(self) -> None:
+        """Drop what is not encoded yet, and the filter's history."""
+        self._pcm.clear()
+        self._pcm_bytes = 0
+        self._history = Downsampler.history()
+
+    # ------------------------------------------------------------------ streams
+
+    def reopen(self, opened: m.OpenCall, gateway: bytes, now: int) -> int:
+        """The call goes on here under a newer generation: a new stream, or moved back. Returns the
+        samples of outbound sound that this lost."""
+        lost = 0
+        playout = self.playout
+        if playout is not None:
+            if opened.ordinal > self.ordinal:
+                since = self.streamless_since
+                lost = playout.freeze(now if since is None else since).samples
+            before = playout.end
+            lost += playout.open(opened.out_next, opened.playback)
+            if playout.end != before:
+                # Nothing that was held is of use; the adapter speaks again from there.
+                self.forget_speech()
+        self.generation = opened.generation
+        self.ordinal = opened.ordinal
+        self.secret = opened.secret
+        self.playback = opened.playback
+        self.gateway = gateway
+        self.resumed = False
+        self.ended = None
+        self.tell_end = False
+        self.streamless_since = None
+        return lost
+
+    def stream_lost(self, now: int) -> int:
+        """There is no stream any more: playout freezes. Returns the samples lost by it."""
+        if self.streamless_since is None:
+            self.streamless_since = now
+        return 0 if self.playout is None else self.playout.freeze(now).samples
+
+    def gateway_lost(self, now: int) -> None:
+        """The gateway is gone, and with it, most likely, the stream; the next OpenCall tells."""
+        self.gateway = None
+        if self.streamless_since is None:
+            self.streamless_since = now
+
+    # ------------------------------------------------------------------ reports
+
+    @property
+    def idle(self) -> bool:
+        """At most one frame is left to send, and it goes out by itself."""
+        playout = self.playout
+        return (
+            playout is not None
+            and not playout.frozen
+            and not self._pcm_bytes
+            and playout.unsent < FRAME
+            and playout.acknowledged == playout.position
+        )
+
+    def stats(self, now: int) -> m.CallStats:
+        """The call's counters."""
+        out = self.playout
+        lost = self.inbound.lost + (0 if out is None else out.lost)
+        return m.CallStats(
+            call=self.id,
+            generation=self.generation,
+            frames_in=self.frames_in,
+            frames_out=0 if out is None else out.frames_out,
+            frames_lost=-(-lost // FRAME),
+            underruns=0 if out is None else out.underruns,
+            seconds=(now - self.opened_at) / 1e9,
+        )

@@ -1,0 +1,444 @@
+"""All calls of one worker, without I/O: messages in, messages out.
+
+The rules:
+
+1. A call is here from OpenCall on. An OpenCall with a newer generation takes over what is known of
+   the call; one that is not newer is dropped, and so is every message with another generation.
+2. The adapter attaches by the call's secret, before or after the call is opened. ``Opened`` asks it
+   for a ``Resume``; before that nothing is sent in either direction, so that neither sound that it
+   has heard comes again nor sound that it has interrupted goes out.
+3. Outbound positions: a fresh worker begins where the gateway says, or (``out_next`` None) where
+   the adapter's Resume says; one that knows the call goes on from what was acknowledged to it. An
+   interrupt that the worker has not seen and that took sound which may lie at the carrier
+   (``floor`` above the next position) is carried out by Resume.
+4. Speech that leaves a gap is not taken: the adapter is asked for a Resume again, three times at
+   most before some fits.
+5. A peer to which a message could not be sent is gone: its calls freeze (a gateway's) or wait for
+   the next Attach (an adapter's).
+6. Messages are only collected here; ``work`` (once the messages at hand are read) and ``tick``
+   (each 20 ms) do the sound of all calls together.
+
+Times are integer nanoseconds of one monotonic clock. ``until`` is when the next tick comes.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import Counter, deque
+from typing import Final
+
+from trunkline.bus import messages as m
+
+from .batches import Batches, ToPeer
+from .call import POSITION_BYTES, Call
+from .inbound import InboundFrame
+from .playout import SAMPLE_NS, Playout, PlayoutError
+
+#: Calls that a worker takes, unless told otherwise.
+MOST_CALLS: Final = 2_000
+#: A call without a stream is forgotten after this.
+FORGET_NS: Final = 120_000_000_000
+_TOMBSTONES: Final = 4_096
+_SECRETS_PER_CALL: Final = 4
+_MOST_GAPS: Final = 3
+_LONGEST_IDLE: Final = 86_400.0  # seconds; no call is longer
+_UNPLAYED: Final = "unplayed at the carrier when its stream broke"
+
+
+class Calls:
+    """The calls of the worker ``worker`` (its peer id). Peers are named by ZeroMQ identity."""
+
+    def __init__(self, worker: str, *, most_calls: int = MOST_CALLS) -> None:
+        self.worker = worker
+        self.most_calls = most_calls
+        #: no new calls are taken
+        self.draining = False
+        self.calls: dict[str, Call] = {}
+        #: identity -> role of every peer that said MediaHello
+        self.peers: dict[bytes, m.Role] = {}
+        #: messages that were dropped, by reason
+        self.dropped: Counter[str] = Counter()
+        #: what peers did wrong, for the log; bounded
+        self.complaints: deque[str] = deque(maxlen=50)
+        self._attached: dict[str, dict[bytes, str]] = {}
+        self._closed: dict[str, int] = {}
+        self._batches = Batches()
+        self._ticks = 0
+
+    # ------------------------------------------------------------------ in
+
+    def receive(self, peer: bytes, message: m.ToWorker, now: int) -> None:
+        """Take one message of ``peer``."""
+        if isinstance(message, m.Inbound):
+            for frame in message.frames:
+                self._in_frame(frame, now)
+        elif isinstance(message, m.Written):
+            for written in message.calls:
+                self._written(written)
+        elif isinstance(message, m.Speak):
+            self._speak(peer, message)
+        elif isinstance(message, m.Interrupt):
+            self._interrupt(peer, message, now)
+        elif isinstance(message, m.OpenCall):
+            self._open(peer, message, now)
+        elif isinstance(message, m.Attach):
+            self._attach(peer, message)
+        elif isinstance(message, m.Resume):
+            self._resume(peer, message, now)
+        elif isinstance(message, m.SetMark):
+            self._set_mark(peer, message)
+        elif isinstance(message, m.MarkReached):
+            self._mark_reached(message)
+        elif isinstance(message, m.Digit):
+            self._digit(message)
+        elif isinstance(message, m.StreamEnded):
+            self._stream_ended(message, now)
+        elif isinstance(message, m.CloseCall):
+            self._close(message)
+        elif isinstance(message, m.Detach):
+            self._detach(peer, message.call)
+        else:
+            self._hello(peer, message)
+
+    def take(self) -> list[tuple[bytes, ToPeer]]:
+        """Messages to send, in order, as (identity, message); say ``gone`` of one that could not
+        take its message."""
+        out, self._batches.out = self._batches.out, []
+        return out
+
+    def gone(self, peer: bytes, now: int) -> None:
+        """The peer is gone, or could not take a message."""
+        self.peers.pop(peer, None)
+        for call in self.calls.values():
+            if call.gateway == peer:
+                call.gateway_lost(now)
+            if call.adapter == peer:
+                self._lose_adapter(call)
+        for call_id, attached in list(self._attached.items()):
+            attached.pop(peer, None)
+            if not attached:
+                del self._attached[call_id]
+
+    def _hello(self, peer: bytes, hello: m.MediaHello) -> None:
+        if hello.major != m.PROTOCOL[0]:
+            text = f"this worker speaks protocol {m.PROTOCOL[0]}, you speak {hello.major}"
+            self._batches.out.append((peer, m.MediaRefused(text)))
+            return
+        self.peers[peer] = hello.role
+
+    def _current(self, call_id: str, generation: int) -> Call | None:
+        call = self.calls.get(call_id)
+        if call is None:
+            self.dropped["unknown-call"] += 1
+        elif call.generation != generation:
+            self.dropped["generation"] += 1
+            call = None
+        return call
+
+    def _from_adapter(self, peer: bytes, call_id: str, generation: int) -> Call | None:
+        call = self._current(call_id, generation)
+        if call is not None and (call.adapter != peer or not call.resumed):
+            self.dropped["not-resumed"] += 1
+            call = None
+        return call
+
+    # ------------------------------------------------------------------ from a gateway: the call
+
+    def _open(self, peer: bytes, opened: m.OpenCall, now: int) -> None:
+        call = self.calls.get(opened.call)
+        lost = 0
+        newest = self._closed.get(opened.call, -1) if call is None else call.generation
+        if opened.generation <= newest:
+            self.dropped["generation"] += 1
+            return
+        if call is None:
+            if self.draining or len(self.calls) >= self.most_calls:
+                why = "draining" if self.draining else f"{self.most_calls} calls are the most"
+                self._batches.out.append((peer, m.OpenRefused(opened.call, opened.generation, why)))
+                return
+            call = self.calls[opened.call] = Call(opened, peer, now)
+            self._closed.pop(opened.call, None)
+        else:
+            self._batches.hand_out([call])  # what came on the old generation goes out under it
+            lost = call.reopen(opened, peer, now)
+        if call.playout is None and opened.out_next is not None:
+            call.playout = self._playout(call, opened.out_next)
+        call.inbound.replace_ring(_ring(opened.ring, now))
+        for digit in opened.digits:
+            if digit not in call.digits:
+                call.digits.append(digit)
+        self._choose_adapter(call)
+        self._say_opened(call)
+        self._batches.tell_loss(call, lost, _UNPLAYED)
+
+    def _playout(self, call: Call, position: int) -> Playout:
+        return Playout(position, lead_ns=call.lead_ns, playback=call.playback)
+
+    def _choose_adapter(self, call: Call) -> None:
+        """The newest Attach with the right secret has the call; others are refused."""
+        call.adapter = None
+        attached = self._attached.get(call.id, {})
+        for peer, secret in list(attached.items()):
+            if hmac.compare_digest(secret.encode(), call.secret.encode()):
+                call.adapter = peer
+            else:
+                del attached[peer]
+                self._batches.out.append((peer, m.AttachRefused(call.id)))
+
+    def _say_opened(self, call: Call) -> None:
+        call.resumed = False
+        call.inbound.pause()
+        self._batches.forget(call)
+        if call.adapter is not None:
+            position = None if call.playout is None else call.playout.acknowledged
+            self._batches.out.append(
+                (call.adapter, m.Opened(call.id, call.generation, call.ordinal, position))
+            )
+
+    def _stream_ended(self, ended: m.StreamEnded, now: int) -> None:
+        call = self._current(ended.call, ended.generation)
+        if call is None:
+            return
+        call.ended = ended
+        call.tell_end = True
+        call.inbound.end_stream()
+        self._batches.heard[call.id] = call
+        self._batches.tell_loss(call, call.stream_lost(now), _UNPLAYED)
+
+    def _close(self, close: m.CloseCall) -> None:
+        call = self.calls.get(close.call)
+        if call is None or close.generation < call.generation:
+            self.dropped["unknown-call" if call is None else "generation"] += 1
+            return
+        self._batches.hand_out([call])
+        self._forget(call, max(close.generation, call.generation))
+
+    def _forget(self, call: Call, generation: int) -> None:
+        del self.calls[call.id]
+        self._batches.forget(call)
+        # A call that moved away comes back under a newer generation than the one it left with.
+        self._closed[call.id] = generation
+        while len(self._closed) > _TOMBSTONES:
+            del self._closed[next(iter(self._closed))]
+
+    # ------------------------------------------------------------------ from a gateway: sound
+
+    def _in_frame(self, frame: m.InFrame, now: int) -> None:
+        call = self.calls.get(frame.call)
+        if call is None or call.generation != frame.generation:
+            self.dropped["unknown-call" if call is None else "generation"] += 1
+            return
+        call.frames_in += 1
+        call.inbound.add(InboundFrame(now, frame.ordinal, frame.position, frame.payload))
+        if call.resumed:
+            self._batches.heard[call.id] = call
+
+    def _written(self, written: m.WrittenTo) -> None:
+        call = self._current(written.call, written.generation)
+        if call is None or call.playout is None:
+            return
+        playout = call.playout
+        if playout.frozen and written.position > playout.position:
+            self.dropped["written-ahead"] += 1
+            return
+        if written.position > playout.position:
+            # The gateway's word holds: what lies below it was written under another generation.
+            self.dropped["written-ahead"] += 1
+            before = playout.end
+            playout.open(written.position)
+            if playout.end != before:
+                call.forget_speech()
+        elif not playout.acknowledge(written.position):
+            return
+        if call.resumed:
+            self._batches.acknowledged[call.id] = call
+
+    def _mark_reached(self, reached: m.MarkReached) -> None:
+        call = self._current(reached.call, reached.generation)
+        if call is None or call.playout is None:
+            return
+        played = call.playout.mark_returned(reached.name, call.playout.playback)
+        if played is None:
+            self.dropped["unknown-mark"] += 1
+        elif call.adapter is not None:
+            told = m.MarkPlayed(call.id, call.generation, reached.name, played)
+            self._batches.out.append((call.adapter, told))
+
+    def _digit(self, digit: m.Digit) -> None:
+        call = self._current(digit.call, digit.generation)
+        if call is None:
+            return
+        call.digits.append(digit.digit)
+        if call.resumed and call.adapter is not None:
+            told = m.DigitHeard(call.id, call.generation, digit.digit)
+            self._batches.out.append((call.adapter, told))
+
+    # ------------------------------------------------------------------ from an adapter
+
+    def _attach(self, peer: bytes, attach: m.Attach) -> None:
+        call = self.calls.get(attach.call)
+        attached = self._attached.setdefault(attach.call, {})
+        attached.pop(peer, None)
+        attached[peer] = attach.secret  # the newest comes last
+        while len(attached) > _SECRETS_PER_CALL:
+            del attached[next(iter(attached))]
+        if call is not None:
+            before = call.adapter
+            self._choose_adapter(call)
+            if call.adapter == peer or call.adapter != before:
+                self._say_opened(call)
+
+    def _detach(self, peer: bytes, call_id: str) -> None:
+        attached = self._attached.get(call_id)
+        if attached is not None:
+            attached.pop(peer, None)
+            if not attached:
+                del self._attached[call_id]
+        call = self.calls.get(call_id)
+        if call is not None and call.adapter == peer:
+            self._lose_adapter(call)
+
+    def _lose_adapter(self, call: Call) -> None:
+        call.adapter = None
+        call.resumed = False
+        call.inbound.pause()
+        self._batches.forget(call)
+
+    def _resume(self, peer: bytes, resume: m.Resume, now: int) -> None:
+        call = self._current(resume.call, resume.generation)
+        if call is None or call.adapter != peer:
+            self.dropped["not-attached"] += call is not None
+            return
+        if call.playout is None:
+            call.playout = self._playout(call, max(resume.played, resume.floor))
+            if call.ended is not None:
+                call.playout.freeze(now)
+        call.resumed = True
+        call.resumed_at = resume.played
+        if resume.interrupt > call.playout.serial:
+            if resume.floor > call.playout.position:
+                self._carry_out_interrupt(call, resume.interrupt, resume.floor, now)
+            else:
+                call.playout.serial = resume.interrupt
+        idle_ns = int(resume.idle * 1e9) if 0 <= resume.idle < _LONGEST_IDLE else 0
+        call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, now)
+        for digit in call.digits:
+            self._batches.out.append((peer, m.DigitHeard(call.id, call.generation, digit)))
+        if call.ended is not None:
+            call.tell_end = True
+            call.inbound.end_stream()
+        self._batches.heard[call.id] = call
+        self._batches.acknowledged[call.id] = call
+        if call.waiting:
+            self._batches.speaking[call.id] = call
+
+    def _speak(self, peer: bytes, speak: m.Speak) -> None:
+        call = self._from_adapter(peer, speak.call, speak.generation)
+        if call is None:
+            return
+        if len(speak.pcm) % POSITION_BYTES:
+            self.dropped["speech-length"] += 1
+            self.complaints.append(
+                f"call {call.id}: speech of {len(speak.pcm)} bytes, not a multiple of 3 samples"
+            )
+            return
+        if not call.speak(speak.position, speak.pcm):
+            self.dropped["speech-gap"] += 1
+            self.complaints.append(
+                f"call {call.id}: speech at {speak.position} leaves a gap, {call.spoken_to} is next"
+            )
+            call.gaps += 1
+            if call.gaps <= _MOST_GAPS:
+                self._say_opened(call)
+            return
+        call.gaps = 0
+        if call.waiting:
+            self._batches.speaking[call.id] = call
+        else:
+            self._batches.acknowledged[call.id] = call
+
+    def _interrupt(self, peer: bytes, interrupt: m.Interrupt, now: int) -> None:
+        call = self._from_adapter(peer, interrupt.call, interrupt.generation)
+        if call is None:
+            return
+        assert call.playout is not None
+        playout = call.playout
+        if interrupt.serial > playout.serial and not self._carry_out_interrupt(
+            call, interrupt.serial, interrupt.resume_at, now
+        ):
+            return
+        last = playout.last_interruption
+        if last is not None and last.serial == interrupt.serial:
+            sent_to = last.sent_to
+        else:  # done by another worker, which told the gateway where sound goes on
+            sent_to = min(call.resumed_at, interrupt.resume_at)
+        done = m.Interrupted(call.id, call.generation, interrupt.serial, sent_to)
+        self._batches.out.append((peer, done))
+
+    def _carry_out_interrupt(self, call: Call, serial: int, resume_at: int, now: int) -> bool:
+        assert call.playout is not None
+        assert call.adapter is not None
+        try:
+            done = call.playout.interrupt(serial, resume_at, now)
+        except PlayoutError as error:
+            self.dropped["interrupt"] += 1
+            self.complaints.append(f"call {call.id}: {error}")
+            return False
+        assert done is not None
+        call.forget_speech()
+        self._batches.speaking.pop(call.id, None)
+        if call.gateway is not None and not call.playout.frozen:
+            clear = m.Clear(call.id, call.generation, done.next_position, done.playback)
+            self._batches.out.append((call.gateway, clear))
+        for name in done.unplayed_marks:
+            told = m.MarkPlayed(call.id, call.generation, name, False)
+            self._batches.out.append((call.adapter, told))
+        return True
+
+    def _set_mark(self, peer: bytes, mark: m.SetMark) -> None:
+        call = self._from_adapter(peer, mark.call, mark.generation)
+        if call is not None:
+            assert call.playout is not None
+            call.playout.mark(mark.name, mark.position)
+
+    # ------------------------------------------------------------------ the sound of all calls
+
+    def work(self, now: int, until: int) -> bool:
+        """Do what the messages at hand brought: decode, encode, start playing, report. True: there
+        is more to encode; call it again soon."""
+        self._batches.hand_out_heard()
+        if self._batches.speaking:
+            self._batches.encode(now, until)
+        self._batches.tell_played()
+        return bool(self._batches.speaking)
+
+    def tick(self, now: int, until: int) -> None:
+        """Send the frames of all calls that are due before ``until``."""
+        self._batches.pace(self.calls.values(), now, until)
+
+    def beat(self, now: int) -> None:
+        """To be called each 100 ms: tell all peers that the loop is alive."""
+        self._ticks += 1
+        tick = m.Tick(self.worker, self._ticks)
+        self._batches.out.extend((peer, tick) for peer in self.peers)
+        for call in list(self.calls.values()):
+            since = call.streamless_since
+            if since is not None and now - since > FORGET_NS:
+                self._forget(call, call.generation)
+
+    def stats(self, now: int) -> list[m.CallStats]:
+        """The counters of all calls."""
+        return [call.stats(now) for call in self.calls.values()]
+
+
+def _ring(frames: list[m.InFrame], now: int) -> list[InboundFrame]:
+    """The gateway's ring, as if its last frame had come now and the others evenly before it."""
+    if not frames:
+        return []
+    end = frames[-1].position + len(frames[-1].payload)
+    return [
+        InboundFrame(
+            now - (end - f.position - len(f.payload)) * SAMPLE_NS, f.ordinal, f.position, f.payload
+        )
+        for f in frames
+    ]

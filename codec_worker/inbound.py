@@ -1,0 +1,246 @@
+"""One call's inbound sound: positions, what never arrived, and what a Resume asks again. No I/O.
+
+Frames come with a stream position (``media.timestamp``), because the carrier's TCP stalls and
+bursts. They are told to the adapter in *call time*: one line over all streams of the call.
+
+The rules:
+
+1. Nothing is handed out before :meth:`Inbound.resume`: the adapter says what it has heard, and so
+   what the next sample is. Until then, and for 10 s afterwards, frames stay in a ring.
+2. Within a stream, call time runs with stream position. A frame that was heard is dropped, one that
+   overlaps is cut; what is missing between two frames is counted as lost and skipped: the sound
+   after it says how much.
+3. Between two streams call time runs with the clock: what no stream delivered is lost. The first
+   stream of a call begins at call time 0, wherever its positions begin.
+4. A seam (gap, end of a stream) ends the filter's history: what it holds back is handed out as if
+   silence followed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from .mulaw import SILENCE
+from .playout import CAPACITY, RATE, SAMPLE_NS
+from .resample import LOOKAHEAD, RATIO, History, Upsampler
+
+#: Samples that stay in the ring once they were handed out: 10 s.
+RING: Final = 10 * RATE
+#: A stream whose positions begin later than this lost its beginning; earlier ones count from there.
+_LATEST_START: Final = RATE
+
+_TAIL: Final = bytes([SILENCE]) * LOOKAHEAD
+
+
+class InboundFrame(NamedTuple):
+    """mu-law that begins at ``position`` of stream ``ordinal`` and came at ``arrival`` (ns)."""
+
+    arrival: int
+    ordinal: int
+    position: int
+    payload: bytes
+
+
+class SoundPiece(NamedTuple):
+    """PCM16 24 kHz that begins at call time ``position``; ``stream_end`` is the stream position
+    that follows it, ``lost`` the samples at 8 kHz just before it that never arrived."""
+
+    position: int
+    ordinal: int
+    stream_end: int
+    lost: int
+    pcm: bytes
+
+
+class _Run:
+    """Frames without a gap, to be decoded in one go."""
+
+    __slots__ = ("data", "ends", "lost", "ordinal", "past", "start")
+
+    def __init__(self, ordinal: int, start: tuple[int, int], lost: int, past: bytes | None) -> None:
+        self.ordinal = ordinal
+        #: call time and stream position of its first sample
+        self.start = start
+        #: samples just before it that never arrived
+        self.lost = lost
+        #: what was heard before it, for the filter; None: the run before goes on
+        self.past = past
+        self.data: list[bytes] = []
+        #: nothing follows without a seam
+        self.ends = False
+
+
+class Inbound:
+    """The inbound sound of one call at one worker."""
+
+    def __init__(self) -> None:
+        #: samples at 8 kHz that never arrived, since this worker has the call
+        self.lost = 0
+        self.resumed = False
+        self._ring: deque[InboundFrame] = deque()
+        self._ring_samples = 0
+        self._ordinal = 0  # stream of the newest frame fed; 0: none yet
+        self._next = 0  # its next stream position
+        self._base = 0  # call time = base + stream position
+        self._last_arrival: int | None = None
+        self._past = b""  # mu-law just before _next, for a filter that starts there
+        self._runs: list[_Run] = []
+        self._open: _Run | None = None  # the last run, while it may go on
+        # What the last batch left behind.
+        self._history: History | None = None
+        self._out = (0, 0)  # call time and stream position of the next output
+        self._owed = 0  # lost samples that no sound has told yet
+
+    # ------------------------------------------------------------------ in
+
+    def add(self, frame: InboundFrame) -> None:
+        """A frame arrived."""
+        self._ring.append(frame)
+        self._ring_samples += len(frame.payload)
+        bound = RING if self.resumed else CAPACITY
+        while self._ring_samples > bound:
+            self._ring_samples -= len(self._ring.popleft().payload)
+        if self.resumed:
+            self._feed(frame)
+
+    def replace_ring(self, frames: Sequence[InboundFrame]) -> None:
+        """The gateway's ring of this stream, which is at least as complete as ours: frames of
+        that stream are replaced by it. Nothing is handed out until the next ``resume``."""
+        self.pause()
+        if frames:
+            ordinal = frames[0].ordinal
+            self._ring = deque(f for f in self._ring if f.ordinal < ordinal)
+            self._ring.extend(frames)
+            self._ring_samples = sum(len(f.payload) for f in self._ring)
+
+    def pause(self) -> None:
+        """Hand out nothing until the next ``resume``; what was fed and not taken is dropped (it is
+        in the ring)."""
+        self.resumed = False
+        self._runs.clear()
+        self._open = None
+        self._history = None
+        self._owed = 0
+
+    def resume(
+        self, ordinal: int, position: int, call_position: int, idle_ns: int, now: int
+    ) -> None:
+        """The adapter has heard up to ``position`` of stream ``ordinal`` (0: nothing yet), which is
+        ``call_position`` in call time, ``idle_ns`` ago. The ring is fed from there."""
+        self.pause()
+        self.resumed = True
+        self._ordinal = ordinal
+        self._next = position
+        self._base = call_position - position
+        self._last_arrival = now - idle_ns if ordinal else None
+        self._past = b""
+        for frame in self._ring:
+            if frame.ordinal == ordinal and frame.position < position:
+                self._past = (self._past + frame.payload[: position - frame.position])[-LOOKAHEAD:]
+        for frame in self._ring:
+            self._feed(frame)
+
+    def end_stream(self) -> None:
+        """No more comes on this stream: what the filter holds back may go."""
+        self._close_run()
+
+    def _close_run(self) -> None:
+        if self._open is not None:
+            self._open.ends = True
+            self._open = None
+        elif self._history is not None and not self._runs:
+            # A batch has taken the run already; only what the filter holds back is left.
+            tail = _Run(self._ordinal, self._out, 0, None)
+            tail.ends = True
+            self._runs.append(tail)
+
+    def _feed(self, frame: InboundFrame) -> None:
+        _, ordinal, position, payload = frame
+        if ordinal < self._ordinal:
+            return
+        lost = 0
+        if ordinal > self._ordinal:
+            lost = self._begin_stream(frame)
+        elif position > self._next:
+            lost = position - self._next
+        elif position < self._next:
+            payload = payload[self._next - position :]
+            position = self._next
+        self._last_arrival = frame.arrival
+        if not payload:
+            return
+        if lost:
+            self._close_run()
+            self._past = b""
+        self.lost += lost
+        run = self._open
+        if run is None:
+            fresh = lost > 0 or self._history is None or bool(self._runs)
+            start = (self._base + position, position)
+            run = self._open = _Run(ordinal, start, lost, self._past if fresh else None)
+            self._runs.append(run)
+        run.data.append(payload)
+        self._next = position + len(payload)
+
+    def _begin_stream(self, frame: InboundFrame) -> int:
+        """Fix where the new stream stands in call time; returns what was lost before it."""
+        self._close_run()
+        heard = self._base + self._next
+        if self._ordinal == 0 or self._last_arrival is None:
+            lost = frame.position if frame.position > _LATEST_START else 0
+        else:
+            silent = (frame.arrival - self._last_arrival) // SAMPLE_NS
+            lost = max(0, silent - len(frame.payload))
+        self._ordinal = frame.ordinal
+        self._base = heard + lost - frame.position
+        self._next = frame.position
+        self._past = b""
+        return lost
+
+    # ------------------------------------------------------------------ out
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a batch would do something for this call."""
+        return bool(self._runs)
+
+
+def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[list[SoundPiece]]:
+    """Decode all that waits, for all calls in as few products as there are runs in one call
+    (one, unless frames were lost). Returns each call's sound, in order."""
+    result: list[list[SoundPiece]] = [[] for _ in calls]
+    work = [(i, call) for i, call in enumerate(calls) if call._runs]
+    while work:
+        runs: list[_Run] = []
+        histories: list[History] = []
+        chunks: list[bytes] = []
+        for _, call in work:
+            run = call._runs.pop(0)
+            if call._history is None or run.past is not None:
+                call._history = upsampler.history(run.past or b"")
+                call._out = run.start
+            runs.append(run)
+            histories.append(call._history)
+            if run.ends:
+                run.data.append(_TAIL)
+            chunks.append(run.data[0] if len(run.data) == 1 else b"".join(run.data))
+        decoded = upsampler.run(histories, chunks)
+        for (i, call), run, pcm in zip(work, runs, decoded, strict=True):
+            lost = call._owed + run.lost
+            position, stream_position = call._out
+            samples = len(pcm) // (2 * RATIO)
+            if samples:
+                call._out = (position + samples, stream_position + samples)
+                result[i].append(
+                    SoundPiece(position, run.ordinal, stream_position + samples, lost, pcm)
+                )
+                lost = 0
+            call._owed = lost
+            if run.ends:
+                call._history = None
+            elif run is call._open:
+                call._open = None
+        work = [(i, call) for i, call in work if call._runs]
+    return result
