@@ -1,7 +1,7 @@
 """``trunkline call`` and ``trunkline answer``: one call by hand, through the running stack.
 
-The call lasts until the far end hangs up, the time of ``--listen`` is over, or Ctrl-C; then what was
-heard is written. Everything that happens is said in a line.
+The call lasts until the far end hangs up, the time of ``--listen`` is over, or Ctrl-C; then what
+was heard is written. Everything that happens is said in a line.
 """
 
 from __future__ import annotations

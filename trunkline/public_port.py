@@ -32,6 +32,8 @@ log = logging.getLogger("trunkline.supervisor")
 BACKLOG: Final = 512
 #: A holder that has the lock answers within this time, or is taken for hung.
 HOLDER_ANSWERS_WITHIN: Final = 3.0
+#: The port of a dead holder is free, or has a successor that answers, within this time.
+SUCCEEDED_WITHIN: Final = 0.5
 #: Between two looks at a holder that is just starting or ending.
 LOOK_AGAIN_AFTER: Final = 0.02
 _LONGEST_BUS: Final = 4096
@@ -105,7 +107,7 @@ class PublicPort:
 
     @classmethod
     def _first_or_shared(cls, host: str, port: int, bus: str, directory: Path) -> PublicPort:
-        deadline = time.monotonic() + HOLDER_ANSWERS_WITHIN
+        began = time.monotonic()
         while True:
             try:
                 lock = FileLock(directory / f"port-{port}.lock", _describe_holder(bus))
@@ -119,12 +121,18 @@ class PublicPort:
                     public = cls(listening, port, bus, directory)
                     public._holder = holder
                     return public
-                if time.monotonic() > deadline:
+                if time.monotonic() - began > HOLDER_ANSWERS_WITHIN:
                     raise _taken(port, held.holder) from None
                 time.sleep(LOOK_AGAIN_AFTER)  # the holder is between its lock and its door
                 continue
             try:
                 public = cls(bind(host, port), port, bus, directory)
+            except PortTakenError:
+                lock.release()
+                if time.monotonic() - began > SUCCEEDED_WITHIN:
+                    raise
+                time.sleep(LOOK_AGAIN_AFTER)  # a sharer of a dead holder may be taking over
+                continue
             except BaseException:
                 lock.release()
                 raise

@@ -84,9 +84,9 @@ def _resample(samples: npt.NDArray[np.float64], found: int, wanted: int) -> npt.
     if found == wanted or len(samples) == 0:
         return samples
     length = round(len(samples) * wanted / found)
-    margin = round(_MARGIN * found)
-    # Whole periods on both sides: the padded length is a multiple of found / gcd.
+    # Margin and total are multiples of found / gcd: whole samples at the other rate too.
     step = found // int(np.gcd(found, wanted))
+    margin = max(1, round(_MARGIN * found / step)) * step
     total = -(-(len(samples) + 2 * margin) // step) * step
     padded = np.zeros(total)
     padded[margin : margin + len(samples)] = samples
@@ -96,6 +96,5 @@ def _resample(samples: npt.NDArray[np.float64], found: int, wanted: int) -> npt.
     n = min(len(kept), len(spectrum))
     kept[:n] = spectrum[:n]
     out = np.fft.irfft(kept, out_total) * (wanted / found)
-    start = margin * wanted / found
-    first = round(start)
+    first = margin * wanted // found
     return out[first : first + length]

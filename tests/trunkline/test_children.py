@@ -1,0 +1,156 @@
+"""When a child is started again, what it inherits, and that it ends with its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from trunkline.bus import settings as bus_settings
+from trunkline.bus.process import PARENT_FD_VARIABLE
+from trunkline.bus.settings import Settings
+from trunkline.children import (
+    LONGEST_DELAY,
+    PROVEN_AFTER,
+    Child,
+    ParentPipe,
+    Restarts,
+    settings_environment,
+)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # another process makes it true
+            await asyncio.sleep(0.005)
+
+
+# ---------------------------------------------------------------- the rules
+
+
+def test_a_failure_with_a_message_at_the_first_start_is_final() -> None:
+    assert Restarts().delay(1, lived=0.4) is None
+    assert Restarts().delay(2, lived=0.4) is None
+
+
+def test_a_death_is_answered_at_once_and_then_ever_more_slowly() -> None:
+    restarts = Restarts()
+    delays = [restarts.delay(-9, lived=0.1) for _ in range(10)]
+    assert delays[:4] == [0.0, 0.1, 0.2, 0.4]
+    assert delays[-1] == LONGEST_DELAY
+
+
+def test_a_good_run_starts_the_count_anew_and_makes_failures_worth_another_try() -> None:
+    restarts = Restarts()
+    for _ in range(5):
+        restarts.delay(-9, lived=0.1)
+    assert restarts.delay(-9, lived=PROVEN_AFTER) == 0.0
+    assert restarts.delay(1, lived=0.1) == 0.0
+    assert restarts.delay(1, lived=0.1) == 0.1
+
+
+# ---------------------------------------------------------------- what a child is told
+
+
+def test_a_child_reads_the_very_settings_of_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUNKLINE_LEAD_MS", "80")
+    given = bus_settings.load(
+        env_file=None,
+        account_sid="AC" + "1" * 32,
+        auth_token="secret",
+        public_url="https://line.example.com",
+        http_port=0,
+        console_port=9,
+        bus=f"ipc://{tmp_path}/bus",
+        state_dir=tmp_path / "state",
+        numbers=("+14155551234", "+14155551235"),
+        fallback_to_prior=False,
+        recordings_dir=tmp_path / "recordings",
+        calls_per_second=2.5,
+    )
+    environment = settings_environment(given)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(bus_settings.env_name(name), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert bus_settings.load(env_file=None) == given
+
+
+# ---------------------------------------------------------------- real processes
+
+
+@pytest.fixture
+async def parent() -> AsyncIterator[ParentPipe]:
+    pipe = ParentPipe()
+    yield pipe
+    pipe.close()
+
+
+def python(code: str, parent: ParentPipe) -> Child:
+    return Child("child", [sys.executable, "-c", code], dict(os.environ), parent)
+
+
+WAITS = "import signal; signal.pause()"
+ENDS_WELL = "import signal, sys; signal.signal(15, lambda *_: sys.exit(3)); signal.pause()"
+
+
+@pytest.mark.e2e
+async def test_a_killed_child_is_started_again(parent: ParentPipe) -> None:
+    child = python(WAITS, parent)
+    keeping = asyncio.create_task(child.keep())
+    await until(lambda: child.pid is not None)
+    first = child.pid
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: child.pid not in (None, first))
+    assert child.starts == 2
+    child.stop()
+    assert await keeping == -signal.SIGTERM
+
+
+@pytest.mark.e2e
+async def test_stop_is_asked_twice_and_gives_the_status(parent: ParentPipe, tmp_path: Path) -> None:
+    up = tmp_path / "up"
+    code = ENDS_WELL.replace("signal.pause()", f"open({str(up)!r}, 'w'); signal.pause()")
+    child = python(code, parent)
+    keeping = asyncio.create_task(child.keep())
+    await until(up.exists)
+    child.stop()
+    child.stop()
+    assert await keeping == 3
+    assert child.starts == 1
+
+
+@pytest.mark.e2e
+async def test_a_child_that_fails_at_its_start_is_left_alone(parent: ParentPipe) -> None:
+    child = python("raise SystemExit(1)", parent)
+    assert await child.keep() == 1
+    assert child.starts == 1
+
+
+@pytest.mark.e2e
+async def test_stop_before_the_first_start_starts_nothing(parent: ParentPipe) -> None:
+    child = python(WAITS, parent)
+    child.stop()
+    assert await child.keep() == 0
+    assert child.starts == 0
+
+
+@pytest.mark.e2e
+async def test_a_child_sees_the_end_of_its_parent(parent: ParentPipe) -> None:
+    code = f"import os; os.read(int(os.environ[{PARENT_FD_VARIABLE!r}]), 1); os._exit(7)"
+    own = ParentPipe()
+    child = python(code, own)
+    keeping = asyncio.create_task(child.keep())
+    await until(lambda: child.pid is not None)
+    own.close()
+    await until(lambda: child.starts > 1 or keeping.done())
+    child.kill()
+    await asyncio.gather(keeping)

@@ -1,0 +1,86 @@
+"""Tunnels: the URL is found in what the program says; what goes wrong is a clear error."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from trunkline.bus.errors import SettingsError
+from trunkline.tunnel import TUNNELS, Tunnel, TunnelError
+
+
+def install(directory: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program of this name, first in PATH."""
+    program = directory / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    return program
+
+
+def test_the_command_lines() -> None:
+    assert TUNNELS["cloudflared"].argv("127.0.0.1", 8765) == [
+        "cloudflared",
+        "tunnel",
+        "--no-autoupdate",
+        "--url",
+        "http://127.0.0.1:8765",
+    ]
+    assert TUNNELS["ngrok"].argv("127.0.0.1", 8765)[-1] == "127.0.0.1:8765"
+
+
+@pytest.mark.parametrize("name", ["cloudflared", "ngrok"])
+async def test_a_missing_program_comes_with_a_hint(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SettingsError, match=f"{name} is not installed; `brew install {name}`"):
+        await Tunnel.open(name, "127.0.0.1", 1)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("name", "says", "url"),
+    [
+        (
+            "cloudflared",
+            "INF |  https://four-plain-words-here.trycloudflare.com  |",
+            "https://four-plain-words-here.trycloudflare.com",
+        ),
+        (
+            "ngrok",
+            'lvl=info msg="started tunnel" addr=http://x url=https://ab12.ngrok-free.app',
+            "https://ab12.ngrok-free.app",
+        ),
+    ],
+)
+async def test_the_url_is_found_and_the_program_ended(
+    name: str, says: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid_file = tmp_path / "pid"
+    install(
+        tmp_path,
+        name,
+        f"echo $$ > {pid_file}\necho starting\necho '{says}' >&2\nexec sleep 60",
+        monkeypatch,
+    )
+    tunnel = await Tunnel.open(name, "127.0.0.1", 8765)
+    assert tunnel.url == url
+    pid = int(pid_file.read_text())
+    os.kill(pid, 0)
+    await tunnel.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.e2e
+async def test_a_program_that_ends_at_once_is_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(
+        tmp_path, "ngrok", "echo 'authentication failed: no authtoken' >&2\nexit 1", monkeypatch
+    )
+    with pytest.raises(TunnelError, match=r"ended without a public URL.*no authtoken"):
+        await Tunnel.open("ngrok", "127.0.0.1", 8765)

@@ -1,0 +1,73 @@
+"""WAV files of any kind become PCM16 mono 24 kHz, with their sound unchanged."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trunkline import wav
+from trunkline.bus.errors import InvalidRequestError
+
+
+def sine(rate: int, seconds: float = 0.5, hertz: float = 440.0) -> wav.Samples:
+    t = np.arange(round(rate * seconds)) / rate
+    return np.rint(10_000 * np.sin(2 * np.pi * hertz * t)).astype(np.int16)
+
+
+def write_raw(path: Path, data: bytes, *, rate: int, width: int, channels: int = 1) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(data)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000])
+def test_every_rate_keeps_the_sound(tmp_path: Path, rate: int) -> None:
+    path = tmp_path / "a.wav"
+    wav.write(path, sine(rate), rate=rate)
+    found = wav.read(path)
+    assert len(found) == round(len(sine(rate)) * 24_000 / rate)
+    middle = slice(1_200, -1_200)  # the ends ring: a sine that begins at once has no band limit
+    expected = sine(24_000)[: len(found)][middle].astype(float)
+    assert np.max(np.abs(found[middle] - expected)) < 60
+
+
+@pytest.mark.parametrize(("width", "bound"), [(1, 200), (3, 1), (4, 1)])
+def test_every_width(tmp_path: Path, width: int, bound: int) -> None:
+    samples = sine(24_000).astype(np.int32)
+    data = {
+        1: ((samples // 256) + 128).astype(np.uint8).tobytes(),
+        3: np.stack([samples * 256 >> s & 255 for s in (0, 8, 16)], -1).astype(np.uint8).tobytes(),
+        4: (samples * 65_536).astype("<i4").tobytes(),
+    }[width]
+    write_raw(tmp_path / "a.wav", data, rate=24_000, width=width)
+    assert np.max(np.abs(wav.read(tmp_path / "a.wav") - samples)) <= bound + 255 * (width == 1)
+
+
+def test_channels_are_mixed(tmp_path: Path) -> None:
+    left, right = sine(24_000), np.zeros(12_000, np.int16)
+    wav.write(tmp_path / "a.wav", left, right)
+    assert np.max(np.abs(wav.read(tmp_path / "a.wav") - left / 2)) <= 1
+
+
+def test_channels_of_different_length_are_padded(tmp_path: Path) -> None:
+    wav.write(tmp_path / "new" / "a.wav", sine(24_000), sine(24_000, 0.1))
+    with wave.open(str(tmp_path / "new" / "a.wav")) as file:
+        assert (file.getnchannels(), file.getnframes()) == (2, 12_000)
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF....", b"not a wav at all, but long enough" * 10])
+def test_what_is_no_wav_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.wav"
+    path.write_bytes(content)
+    with pytest.raises(InvalidRequestError, match=r"bad\.wav is no PCM WAV file"):
+        wav.read(path)
+
+
+def test_an_empty_wav_is_no_sound(tmp_path: Path) -> None:
+    wav.write(tmp_path / "a.wav", np.zeros(0, np.int16), rate=8_000)
+    assert len(wav.read(tmp_path / "a.wav")) == 0
