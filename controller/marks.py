@@ -1,57 +1,45 @@
-"""The voice_url that we write: it says whose it is, and what stood there before.
+"""The mark: a voice_url that describes its own override, so that any machine can undo it.
 
-``<public>/twilio/voice?o=<override id>&s=<stack id>&p=<prior settings>``. The prior settings are
-compressed, encrypted and authenticated (Fernet: AES-128-CBC and HMAC-SHA256) under a key derived
-from the account's auth token, because a prior URL may hold a password and tunnels log URLs. So any
-machine that has the token, primary or secondary, can put the number back without our journal.
+``<public>/twilio/voice?o=<override id>&s=<stack id>&p=<prior>``: ``p`` holds the number's fields
+from before, compressed, encrypted and authenticated (AES-256-GCM) under a key from the account's
+auth token, bound to override, stack and number. A prior URL may hold a password, and tunnels log
+URLs, so it never stands there in the clear; and nobody without the token can make us write
+anything to a number.
 """
 
 from __future__ import annotations
 
 import base64
-import json
+import binascii
+import secrets
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from trunkline.bus.errors import TrunklineError
+from trunkline.bus.errors import InvalidRequestError
+from trunkline.bus.redact import redact_number
 
-VOICE_PATH = "/twilio/voice"
-#: Longest voice_url that we write. Twilio documents no bound for it; 2,048 is what it names for
-#: URLs elsewhere.
-LONGEST_URL = 2_048
-#: What a sealed mark may unpack to.
-_LARGEST_PRIOR = 64 * 1024
-
-
-class MarkTooLongError(TrunklineError, ValueError):
-    """The prior settings do not fit into a URL that Twilio takes."""
-
-
-class UnreadableMarkError(TrunklineError, ValueError):
-    """The mark was sealed under another token, or is damaged: what stood before is not known."""
+VOICE_PATH: Final = "/twilio/voice"
+#: Connection overrides (TD usage/webhooks/webhooks-connection-overrides): three retries, on any
+#: failure. They stand in the fragment, which Twilio neither sends nor signs.
+OVERRIDES: Final = "#rc=3&rp=all"
+#: Longer URLs are refused by Twilio; its documents name no number, 2,000 has been seen to work.
+LONGEST_URL: Final = 2000
+_NONCE_BYTES: Final = 12
+#: Decompressed priors are bounded: what they hold is nine short fields.
+_LONGEST_PRIOR: Final = 65_536
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One override of a number, as its voice_url tells it.
-
-    ``prior``: the number's voice fields before, by Twilio's names; None values are kept.
-    """
-
-    override: str
-    stack: str
-    prior: dict[str, str | None]
-
-
-@dataclass(frozen=True)
-class MarkedUrl:
-    """A voice_url of ours, before its seal is opened. ``base`` is the public URL that it uses."""
+    """What a marked voice_url says in the clear. ``base``: the public URL of the stack."""
 
     base: str
     override: str
@@ -59,65 +47,76 @@ class MarkedUrl:
     sealed: str
 
 
-def _key(auth_token: str) -> Fernet:
-    derived = HKDF(SHA256(), 32, salt=b"trunkline mark", info=b"prior settings")
-    return Fernet(base64.urlsafe_b64encode(derived.derive(auth_token.encode())))
+class MarkKeys:
+    """Seals with the primary token; opens with the primary or the secondary one."""
 
+    def __init__(self, auth_token: str, secondary: str = "") -> None:
+        self._ciphers = [AESGCM(_key(token)) for token in (auth_token, secondary) if token]
 
-class MarkSeal:
-    """Writes marks under the first token, reads those of any."""
-
-    def __init__(self, auth_tokens: Sequence[str]) -> None:
-        keys = [_key(token) for token in auth_tokens if token]
-        if not keys:
-            raise ValueError("a mark needs an auth token")
-        self._fernet = MultiFernet(keys)
-
-    def url(self, public_url: str, mark: Mark) -> str:
-        """The voice_url that carries ``mark``.
-
-        Raises MarkTooLongError when it would be longer than Twilio takes.
-        """
-        packed = zlib.compress(json.dumps(mark.prior, separators=(",", ":")).encode(), 9)
-        sealed = self._fernet.encrypt(packed).decode().rstrip("=")
-        query = urlencode({"o": mark.override, "s": mark.stack, "p": sealed})
-        url = f"{public_url.rstrip('/')}{VOICE_PATH}?{query}"
+    def voice_url(
+        self, base: str, override: str, stack: str, number: str, prior: dict[str, str]
+    ) -> str:
+        """The URL to write. InvalidRequestError where it would be too long for Twilio."""
+        packed = zlib.compress(msgspec.json.encode(prior), 9)
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        bound = _bound(override, stack, number)
+        sealed = nonce + self._ciphers[0].encrypt(nonce, packed, bound)
+        query = urlencode({"o": override, "s": stack, "p": _text(sealed)})
+        url = f"{base}{VOICE_PATH}?{query}{OVERRIDES}"
         if len(url) > LONGEST_URL:
-            raise MarkTooLongError(
-                f"the number's present settings make a voice_url of {len(url)} characters, and "
-                f"Twilio takes {LONGEST_URL}: shorten its voice_url or its fallback URL first"
+            raise InvalidRequestError(
+                f"number {redact_number(number)}: its present URLs are too long to be carried in "
+                f"the override ({len(url)} characters of {LONGEST_URL} at most); shorten its "
+                "voice_url or voice_fallback_url, or use a shorter TRUNKLINE_PUBLIC_URL"
             )
         return url
 
-    def open(self, marked: MarkedUrl) -> Mark:
-        """Read the prior settings. Raises UnreadableMarkError."""
-        padded = marked.sealed + "=" * (-len(marked.sealed) % 4)
-        try:
-            packed = self._fernet.decrypt(padded.encode())
-            unpacker = zlib.decompressobj()
-            text = unpacker.decompress(packed, _LARGEST_PRIOR)
-            prior = json.loads(text)
-        except (InvalidToken, zlib.error, ValueError) as error:
-            raise UnreadableMarkError(
-                f"the mark of override {marked.override} cannot be read with this auth token "
-                "(set TWILIO_AUTH_TOKEN_SECONDARY to the one it was written under)"
-            ) from error
-        if not isinstance(prior, dict):
-            raise UnreadableMarkError(f"the mark of override {marked.override} is damaged")
-        return Mark(marked.override, marked.stack, prior)
+    def prior(self, mark: Mark, number: str) -> dict[str, str] | None:
+        """The fields from before; None where the mark was not made with one of these tokens."""
+        sealed = _bytes(mark.sealed)
+        if sealed is None or len(sealed) <= _NONCE_BYTES:
+            return None
+        nonce, box = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        for cipher in self._ciphers:
+            try:
+                packed = cipher.decrypt(nonce, box, _bound(mark.override, mark.stack, number))
+            except InvalidTag:
+                continue
+            plain = zlib.decompressobj().decompress(packed, _LONGEST_PRIOR)
+            return msgspec.json.decode(plain, type=dict[str, str])
+        return None
 
 
-def find_mark(voice_url: str | None) -> MarkedUrl | None:
-    """The mark in a voice_url; None where the URL is not one that trunkline wrote."""
+def read(url: str) -> Mark | None:
+    """The mark in ``url``, or None where it has none."""
     try:
-        parts = urlsplit(voice_url or "")
+        parts = urlsplit(url)
+        query = parse_qs(parts.query)
     except ValueError:
         return None
     if not parts.path.endswith(VOICE_PATH):
         return None
-    query = parse_qs(parts.query)
-    values = [query.get(name, []) for name in ("o", "s", "p")]
-    if any(len(value) != 1 for value in values):
+    found = [query.get(name, [""])[0] for name in ("o", "s", "p")]
+    if not all(found):
         return None
-    base = f"{parts.scheme}://{parts.netloc}{parts.path.removesuffix(VOICE_PATH)}"
-    return MarkedUrl(base, values[0][0], values[1][0], values[2][0])
+    path = parts.path.removesuffix(VOICE_PATH)
+    return Mark(f"{parts.scheme}://{parts.netloc}{path}", found[0], found[1], found[2])
+
+
+def _key(token: str) -> bytes:
+    return HKDF(SHA256(), 32, salt=b"trunkline mark", info=b"prior settings").derive(token.encode())
+
+
+def _bound(override: str, stack: str, number: str) -> bytes:
+    return f"{override} {stack} {number}".encode()
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _bytes(text: str) -> bytes | None:
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError):
+        return None

@@ -1,0 +1,342 @@
+"""Twilio's REST, through the real ``twilio`` package, in threads off the loop.
+
+Every failure becomes a :class:`RestFailure` that says what may have come of the request: nothing
+(429 is never processed, a refused connection was never read, a 4xx was refused) or perhaps
+everything (5xx, a timeout, a reset). Nothing is repeated here; who asks decides, because it depends
+on what is asked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
+from twilio.http.http_client import TwilioHttpClient
+from twilio.rest import Client
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from trunkline.bus.errors import CarrierError
+
+from .numbers import VOICE_FIELDS, NumberSettings
+from .threads import DaemonPool
+
+#: Seconds until a request is given up; what came of it is uncertain then.
+REST_TIMEOUT: Final = 8.0
+REST_THREADS: Final = 12
+#: A Retry-After above this is not waited for in full.
+LONGEST_RETRY_AFTER: Final = 120.0
+
+STATUS_EVENTS: Final = ("initiated", "ringing", "answered", "completed")
+ENDED_STATUSES: Final = frozenset(("completed", "busy", "failed", "no-answer", "canceled"))
+#: 21220: the call is not in progress; 20404: gone. Ending such a call is done already.
+_CODES_OF_AN_ENDED_CALL: Final = frozenset((21220, 20404))
+
+
+class RestFailure(Exception):
+    """A request that did not succeed.
+
+    ``uncertain``: it may have taken effect. ``repeatable``: asking again may help.
+    ``retry_after``: seconds that Twilio asked us to wait, or None.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        status: int = 0,
+        code: int = 0,
+        uncertain: bool = False,
+        repeatable: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.text = text
+        self.status = status
+        self.code = code
+        self.uncertain = uncertain
+        self.repeatable = repeatable
+        self.retry_after = retry_after
+
+    @property
+    def refused_credentials(self) -> bool:
+        return self.status in (401, 403) or self.code == 20003
+
+    @property
+    def gone(self) -> bool:
+        """The resource does not exist (any more)."""
+        return self.status == 404
+
+    def error(self, doing: str) -> CarrierError:
+        """The error for whoever asked for ``doing`` ("read +1…", …)."""
+        hint = ""
+        if self.refused_credentials:
+            hint = " (check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN)"
+        what = f"HTTP {self.status}" if self.status else "no answer"
+        code = f", error {self.code}" if self.code else ""
+        return CarrierError(
+            f"Twilio could not {doing}: {what}{code}: {self.text}{hint}",
+            status=self.status,
+            code=self.code,
+            message=self.text,
+        )
+
+
+def backoff(attempt: int, failure: RestFailure | None = None, longest: float = 30.0) -> float:
+    """Seconds to wait after the ``attempt``-th failure (from 1) in a row."""
+    wait = min(longest, 0.25 * 2.0 ** min(attempt - 1, 10))
+    if failure is not None and failure.retry_after is not None:
+        wait = max(wait, min(failure.retry_after, LONGEST_RETRY_AFTER))
+    return wait
+
+
+@dataclass(frozen=True)
+class CallOrder:
+    """What Calls create is asked for."""
+
+    to: str
+    from_: str
+    twiml: str
+    time_limit: int
+    ring_timeout: int
+    status_callback: str
+
+
+@dataclass(frozen=True)
+class CallState:
+    """A Call resource, as far as it matters here. ``created``: Unix time or None."""
+
+    sid: str
+    status: str
+    to: str
+    from_: str
+    direction: str = ""
+    created: float | None = None
+    duration: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED_STATUSES
+
+
+class Carrier(Protocol):
+    """What the controller needs of Twilio. Every method may raise RestFailure."""
+
+    async def find_number(self, number: str) -> NumberSettings | None: ...
+    async def list_numbers(self) -> list[NumberSettings]: ...
+    async def read_number(self, sid: str) -> NumberSettings: ...
+    async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings: ...
+    async def create_call(self, order: CallOrder) -> CallState: ...
+    async def fetch_call(self, sid: str) -> CallState: ...
+    async def end_call(self, sid: str) -> None: ...
+    async def instruct_call(self, sid: str, twiml: str) -> None: ...
+    async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]: ...
+
+
+class _Http(TwilioHttpClient):
+    """The package's HTTP client with another base, and with the last Retry-After kept."""
+
+    def __init__(self, base: str | None, timeout: float) -> None:
+        super().__init__(timeout=timeout)
+        session = self.session
+        assert session is not None
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(max_retries=0, pool_maxsize=REST_THREADS))
+        self._base = None if base is None else urlsplit(base)
+        self._seen = threading.local()
+
+    @property
+    def retry_after(self) -> float | None:
+        """Of the last answer that this thread got."""
+        return getattr(self._seen, "retry_after", None)
+
+    def forget(self) -> None:
+        self._seen.retry_after = None
+
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        if self._base is not None:
+            parts = urlsplit(url)
+            path = self._base.path.rstrip("/") + parts.path
+            url = urlunsplit((self._base.scheme, self._base.netloc, path, parts.query, ""))
+        response = super().request(method, url, *args, **kwargs)
+        self._seen.retry_after = _seconds((response.headers or {}).get("Retry-After"))
+        return response
+
+
+def _seconds(text: object) -> float | None:
+    """A Retry-After in seconds; the form with a date is not used by Twilio."""
+    try:
+        return max(0.0, float(str(text)))
+    except ValueError:
+        return None
+
+
+def classify(error: Exception, retry_after: float | None = None) -> RestFailure:
+    """What a failed request of the package means."""
+    if isinstance(error, TwilioRestException | TwilioServiceException):
+        rest = isinstance(error, TwilioRestException)
+        text = str(error.msg if rest else error.title)
+        status, code = int(error.status or 0), int(error.code or 0)
+        return RestFailure(
+            text.removeprefix("Unable to create record: ")
+            .removeprefix("Unable to update record: ")
+            .removeprefix("Unable to fetch record: ")
+            .removeprefix("Unable to fetch page: "),
+            status=status,
+            code=0 if code == status else code,
+            uncertain=status >= 500,
+            repeatable=status == 429 or status >= 500,
+            retry_after=retry_after if status == 429 or status >= 500 else None,
+        )
+    if isinstance(error, requests.RequestException):
+        never_sent = isinstance(error, requests.ConnectTimeout) or _cause(error)
+        text = "connection refused" if never_sent else type(error).__name__
+        return RestFailure(text, uncertain=not never_sent, repeatable=True)
+    # The package could not make sense of what came: the effect is unknown.
+    return RestFailure(
+        f"unreadable answer ({type(error).__name__})", uncertain=True, repeatable=True
+    )
+
+
+def _cause(error: BaseException) -> bool:
+    """True where no connection was ever made."""
+    seen: BaseException | None = error
+    while seen is not None:
+        reason = getattr(seen, "reason", None)
+        for found in (seen, reason, *seen.args):
+            if isinstance(found, NewConnectionError | ConnectTimeoutError):
+                return True
+            inner = getattr(found, "reason", None)
+            if isinstance(inner, NewConnectionError | ConnectTimeoutError):
+                return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+class TwilioCarrier:
+    """Twilio's REST of one account."""
+
+    def __init__(
+        self,
+        account_sid: str,
+        auth_token: str,
+        base: str | None = None,
+        timeout: float = REST_TIMEOUT,
+    ) -> None:
+        self._http = _Http(base, timeout)
+        self._client: Any = Client(account_sid, auth_token, http_client=self._http)
+        self._pool = DaemonPool("trunkline-rest", REST_THREADS)
+
+    def close(self) -> None:
+        self._pool.close()
+        if self._http.session is not None:
+            self._http.session.close()
+
+    async def _do(self, call: Callable[[], Any]) -> Any:
+        def work() -> Any:
+            self._http.forget()
+            try:
+                return call()
+            except (
+                TwilioException,
+                requests.RequestException,
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+            ) as error:
+                raise classify(error, self._http.retry_after) from error
+
+        return await self._pool.run(work)
+
+    async def find_number(self, number: str) -> NumberSettings | None:
+        numbers = self._client.incoming_phone_numbers
+        found = await self._do(lambda: numbers.list(phone_number=number, limit=1))
+        # Twilio's filter matches patterns; only the exact number is meant.
+        exact = [n for n in found if n.phone_number == number]
+        return _settings(exact[0]) if exact else None
+
+    async def list_numbers(self) -> list[NumberSettings]:
+        numbers = self._client.incoming_phone_numbers
+        return [_settings(n) for n in await self._do(lambda: numbers.list(page_size=200))]
+
+    async def read_number(self, sid: str) -> NumberSettings:
+        return _settings(await self._do(self._client.incoming_phone_numbers(sid).fetch))
+
+    async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings:
+        number = self._client.incoming_phone_numbers(sid)
+        return _settings(await self._do(lambda: number.update(**fields)))
+
+    async def create_call(self, order: CallOrder) -> CallState:
+        def create() -> Any:
+            return self._client.calls.create(
+                to=order.to,
+                from_=order.from_,
+                twiml=order.twiml,
+                time_limit=order.time_limit,
+                timeout=order.ring_timeout,
+                status_callback=order.status_callback,
+                status_callback_event=list(STATUS_EVENTS),
+                status_callback_method="POST",
+            )
+
+        return _state(await self._do(create))
+
+    async def fetch_call(self, sid: str) -> CallState:
+        return _state(await self._do(self._client.calls(sid).fetch))
+
+    async def end_call(self, sid: str) -> None:
+        """Hang up; a call that is over already is no error."""
+        call = self._client.calls(sid)
+        try:
+            await self._do(lambda: call.update(status="completed"))
+        except RestFailure as failure:
+            if failure.gone or failure.code in _CODES_OF_AN_ENDED_CALL:
+                return
+            raise
+
+    async def instruct_call(self, sid: str, twiml: str) -> None:
+        call = self._client.calls(sid)
+        await self._do(lambda: call.update(twiml=twiml))
+
+    async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
+        """Calls with this To and From that were started at ``since`` (Unix time) or later."""
+        calls = self._client.calls
+        # Twilio filters by day only.
+        after = datetime.fromtimestamp(since - 86_400, UTC)
+        found = await self._do(
+            lambda: calls.list(to=to, from_=from_, start_time_after=after, limit=100)
+        )
+        states = [_state(call) for call in found]
+        return [s for s in states if s.created is None or s.created >= since - 2.0]
+
+
+def _settings(instance: Any) -> NumberSettings:
+    return NumberSettings(
+        str(instance.sid),
+        str(instance.phone_number),
+        {name: str(getattr(instance, name) or "") for name in VOICE_FIELDS},
+    )
+
+
+def _state(instance: Any) -> CallState:
+    # `start_time` of a call that is still queued is null at Twilio.
+    date = instance.date_created or instance.start_time
+    created = date.timestamp() if isinstance(date, datetime) else None
+    # The package declares `_from` and `from_` in different versions.
+    sender = getattr(instance, "from_", None) or getattr(instance, "_from", None)
+    return CallState(
+        sid=str(instance.sid),
+        status=str(instance.status or ""),
+        to=str(instance.to or ""),
+        from_=str(sender or ""),
+        direction=str(instance.direction or ""),
+        created=created,
+        duration=int(instance.duration) if instance.duration else None,
+    )

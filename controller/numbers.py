@@ -1,0 +1,41 @@
+"""A phone number of the account and its voice fields, as REST shows and takes them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+#: Every field that decides what happens to the number's calls (IncomingPhoneNumber resource).
+VOICE_FIELDS: Final = (
+    "voice_url",
+    "voice_method",
+    "voice_fallback_url",
+    "voice_fallback_method",
+    "voice_application_sid",
+    "trunk_sid",
+    "status_callback",
+    "status_callback_method",
+    "voice_receive_mode",
+)
+
+
+class NumberSettings(msgspec.Struct, frozen=True):
+    """``fields``: every one of VOICE_FIELDS, "" where REST shows null."""
+
+    sid: str
+    number: str
+    fields: dict[str, str]
+
+    @property
+    def voice_url(self) -> str:
+        return self.fields["voice_url"]
+
+    @property
+    def routed_to(self) -> str:
+        """What takes the number's calls instead of voice_url, or ""."""
+        if self.fields["voice_application_sid"]:
+            return f"TwiML app {self.fields['voice_application_sid']}"
+        if self.fields["trunk_sid"]:
+            return f"SIP trunk {self.fields['trunk_sid']}"
+        return ""

@@ -1,0 +1,64 @@
+"""A small pool of daemon threads for what blocks: the REST client and the journal.
+
+Unlike the standard executor's, these threads do not hold up the end of the process: a REST request
+that hangs must not keep a controller from ending within its 4 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class DaemonPool:
+    """``size`` threads that run calls in the order in which they were given."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True) for i in range(size)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def run(self, call: Callable[..., T], *args: Any) -> T:
+        """``call(*args)`` in a thread. Cancelling gives up the answer, not the call."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]  # T may be None
+
+        def work() -> None:
+            result, error = None, None
+            try:
+                result = call(*args)
+            except BaseException as raised:  # noqa: BLE001  # handed to the one who asked
+                error = raised
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settle, result, error)
+
+        self._work.put(work)
+        return await future
+
+    def close(self, within: float = 0.0) -> None:
+        """Let the threads end after what they have; wait ``within`` seconds for each."""
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            if within:
+                thread.join(within)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
