@@ -1,0 +1,116 @@
+"""The media plane: two ends bridged in 20 ms frames, all circuits on one grid of ticks.
+
+No I/O and no clock: `Switchboard.tick(now)` is called every 5 ms of nominal time, serves every
+fourth circuit and is told what time it stands for. An end is a Leg or a Bot; a circuit whose call
+has not been answered lets its legs count their pauses and carries no sound.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trunkline.carrier_sim import tones
+from trunkline.carrier_sim.bots import MAX_KEPT, Bot
+from trunkline.carrier_sim.leg import Leg
+from trunkline.carrier_sim.mulaw import FRAME_SECONDS, SILENCE
+
+PHASES: Final = 4
+TICK_SECONDS: Final = FRAME_SECONDS / PHASES
+
+
+class Circuit:
+    """A leg and its far end: a bot, or another leg of the carrier."""
+
+    def __init__(self, near: Leg, far: Bot | Leg, *, keep: bool = True) -> None:
+        self.near = near
+        self.far = far
+        self.connected_at: float | None = None
+        self.frames = 0
+        self.phase = 0
+        #: What the far end heard from the near one, and said to it, since connected_at.
+        self.played = far.heard if isinstance(far, Bot) else bytearray()
+        self.said = far.said if isinstance(far, Bot) else bytearray()
+        self._keep = keep and isinstance(far, Leg)
+        self._near_tracker = tones.DigitTracker()
+        self._far_tracker = tones.DigitTracker()
+
+    def connect(self, now: float) -> None:
+        """Answered: sound flows from the next tick on, which stands for `now` or later."""
+        if self.connected_at is None:
+            self.connected_at = now
+
+    def tick(self, now: float, heard: list[tuple[tones.DigitTracker, bytes, Bot | Leg]]) -> None:
+        """Exchange 20 ms. Frames that the key detector has to see are added to heard."""
+        near, far = self.near, self.far
+        if self.connected_at is None:
+            near.emit(now)
+            if isinstance(far, Leg):
+                far.emit(now)
+            return
+        if self.frames == 0:
+            self.connected_at = now
+        self.frames += 1
+        forward = near.emit(now)
+        if isinstance(far, Bot):
+            backward = far.emit()
+            far.receive(forward)
+            pressed_far = far.take_pressed()
+        else:
+            backward = far.emit(now)
+            far.receive(forward, now)
+            pressed_far = far.take_pressed()
+            if self._keep and len(self.played) < MAX_KEPT:
+                self.played += forward
+                self.said += backward
+            if backward is not SILENCE and far.doing == "stream":
+                heard.append((self._far_tracker, backward, near))
+        near.receive(backward, now)
+        for digit in pressed_far:
+            near.key(digit, now)
+        for digit in near.take_pressed():
+            self._hear(far, digit, now)
+        if forward is not SILENCE and near.doing == "stream":
+            heard.append((self._near_tracker, forward, far))
+
+    @staticmethod
+    def _hear(end: Bot | Leg, digit: str, now: float) -> None:
+        if isinstance(end, Bot):
+            end.hear_digit(digit)
+        else:
+            end.key(digit, now)
+
+
+class Switchboard:
+    """All circuits."""
+
+    def __init__(self, *, detect_keys: bool = True) -> None:
+        self._phases: list[dict[Circuit, None]] = [{} for _ in range(PHASES)]
+        self._tick = 0
+        self._detect = detect_keys
+
+    def add(self, circuit: Circuit) -> None:
+        """Put a circuit on the phase with the fewest."""
+        circuit.phase = min(range(PHASES), key=lambda p: len(self._phases[p]))
+        self._phases[circuit.phase][circuit] = None
+
+    def remove(self, circuit: Circuit) -> None:
+        """Take a circuit off; unknown ones are none of our business twice."""
+        self._phases[circuit.phase].pop(circuit, None)
+
+    def tick(self, now: float) -> list[Circuit]:
+        """One tick of the grid. Returns the circuits that were served."""
+        phase = self._phases[self._tick % PHASES]
+        self._tick += 1
+        if not phase:
+            return []
+        served = list(phase)
+        heard: list[tuple[tones.DigitTracker, bytes, Bot | Leg]] = []
+        for circuit in served:
+            circuit.tick(now, heard)
+        if heard and self._detect:
+            for index, digit in tones.detect([(t, f) for t, f, _ in heard]):
+                Circuit._hear(heard[index][2], digit, now)
+        return served
+
+    def __len__(self) -> int:
+        return sum(len(p) for p in self._phases)

@@ -1,0 +1,210 @@
+"""A client of the control API (control.py), for tests and benchmarks in other processes.
+
+    with SimClient("http://127.0.0.1:9080") as sim:
+        call = sim.place_call("+14155550000", "+14155551234", "echo")
+        sim.wait_for(call["sid"], "in-progress")
+
+Synchronous, on the standard library; in asyncio use `asyncio.to_thread`. One connection, not for
+use from several threads at once.
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import msgspec
+
+ENDED: Final = frozenset(["completed", "busy", "failed", "no-answer", "canceled"])
+
+
+class SimError(RuntimeError):
+    """The carrier refused a control request: `.status` and its reason."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class SimClient:
+    """The control API, as methods. JSON objects come back as dicts, as control.py documents
+    them."""
+
+    def __init__(self, base_url: str = "http://127.0.0.1:9080", timeout: float = 10.0) -> None:
+        parts = urlsplit(base_url)
+        self.base_url = base_url
+        self._connection = http.client.HTTPConnection(
+            parts.hostname or "127.0.0.1", parts.port or 80, timeout=timeout
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        self._connection.close()
+
+    def request(self, method: str, path: str, body: object = None) -> bytes:
+        """One request, its raw answer. Raises SimError, OSError."""
+        data = None if body is None else msgspec.json.encode(body)
+        try:
+            self._connection.request(method, path, data)
+            answer = self._connection.getresponse()
+            content = answer.read()
+        except (http.client.HTTPException, OSError):
+            # The next request starts on a fresh connection.
+            self._connection.close()
+            raise
+        if answer.status >= 400:
+            raise SimError(answer.status, f"{method} {path}: {content.decode('utf-8', 'replace')}")
+        return content
+
+    def json(self, method: str, path: str, body: object = None) -> Any:
+        """One request, its JSON answer."""
+        return msgspec.json.decode(self.request(method, path, body))
+
+    # State
+
+    def health(self) -> dict[str, Any]:
+        result: dict[str, Any] = self.json("GET", "/sim/health")
+        return result
+
+    def load(self) -> dict[str, Any]:
+        result: dict[str, Any] = self.json("GET", "/sim/load")
+        return result
+
+    def errors(self) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = self.json("GET", "/sim/errors")
+        return result
+
+    def notices(self) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = self.json("GET", "/sim/notices")
+        return result
+
+    def rest_log(self) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = self.json("GET", "/sim/rest")
+        return result
+
+    def webhook_log(self) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = self.json("GET", "/sim/webhooks")
+        return result
+
+    def reset(self) -> None:
+        self.request("POST", "/sim/reset", {})
+
+    # Numbers and callees
+
+    def numbers(self) -> dict[str, dict[str, Any]]:
+        """By phone number."""
+        rows: list[dict[str, Any]] = self.json("GET", "/sim/numbers")
+        return {row["phone_number"]: row for row in rows}
+
+    def add_number(self, phone_number: str, **fields: object) -> dict[str, Any]:
+        body = {"phone_number": phone_number, **fields}
+        result: dict[str, Any] = self.json("POST", "/sim/numbers", body)
+        return result
+
+    def number_writes(self) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = self.json("GET", "/sim/numbers/writes")
+        return result
+
+    def add_callee(self, phone_number: str, bot: str | dict[str, object]) -> None:
+        self.request("POST", "/sim/callees", {"phone_number": phone_number, "bot": bot})
+
+    def add_caller_id(self, phone_number: str) -> None:
+        self.request("POST", "/sim/caller-ids", {"phone_number": phone_number})
+
+    # Calls and streams
+
+    def place_call(
+        self, from_: str, to: str, bot: str | dict[str, object] = "silence"
+    ) -> dict[str, Any]:
+        """An inbound call to a number of the account."""
+        body = {"from": from_, "to": to, "bot": bot}
+        result: dict[str, Any] = self.json("POST", "/sim/calls", body)
+        return result
+
+    def calls(self) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = self.json("GET", "/sim/calls")
+        return result
+
+    def call(self, sid: str) -> dict[str, Any]:
+        result: dict[str, Any] = self.json("GET", f"/sim/calls/{sid}")
+        return result
+
+    def hang_up(self, sid: str) -> None:
+        self.request("POST", f"/sim/calls/{sid}/hangup", {})
+
+    def played(self, sid: str) -> bytes:
+        """μ-law that the call's far end has heard."""
+        return self.request("GET", f"/sim/calls/{sid}/played.ulaw")
+
+    def said(self, sid: str) -> bytes:
+        """μ-law that the call's far end has said."""
+        return self.request("GET", f"/sim/calls/{sid}/said.ulaw")
+
+    def wav(self, sid: str, side: str = "played") -> bytes:
+        """The same as a WAV file's bytes."""
+        return self.request("GET", f"/sim/calls/{sid}/{side}.wav")
+
+    def streams(self) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = self.json("GET", "/sim/streams")
+        return result
+
+    def stream(self, sid: str) -> dict[str, Any]:
+        result: dict[str, Any] = self.json("GET", f"/sim/streams/{sid}")
+        return result
+
+    def arrivals(self, sid: str) -> list[list[float]]:
+        result: list[list[float]] = self.json("GET", f"/sim/streams/{sid}/arrivals")
+        return result
+
+    def spans(self, sid: str) -> dict[str, Any]:
+        result: dict[str, Any] = self.json("GET", f"/sim/streams/{sid}/spans")
+        return result
+
+    def drop_stream(self, sid: str) -> None:
+        self.request("POST", f"/sim/streams/{sid}/drop", {})
+
+    def stall_stream(self, sid: str, seconds: float) -> None:
+        self.request("POST", f"/sim/streams/{sid}/stall", {"seconds": seconds})
+
+    def wait_for(self, sid: str, *statuses: str, timeout: float = 10.0) -> dict[str, Any]:
+        """Ask every 20 ms until the call has one of the statuses (any end, if none is given)."""
+        wanted = frozenset(statuses) or ENDED
+        deadline = time.monotonic() + timeout
+        while True:
+            call = self.call(sid)
+            if call["status"] in wanted:
+                return call
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{sid} is {call['status']}, not {sorted(wanted)}")
+            time.sleep(0.02)
+
+    # Faults
+
+    def add_fault(self, where: str, kind: str, **fields: object) -> int:
+        """Install a rule; its id."""
+        rule = self.json("POST", "/sim/faults", {"where": where, "kind": kind, **fields})
+        return int(rule["id"])
+
+    def faults(self) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = self.json("GET", "/sim/faults")
+        return result
+
+    def remove_fault(self, rule: int) -> None:
+        self.request("DELETE", f"/sim/faults/{rule}")
+
+    def clear_faults(self) -> None:
+        self.request("DELETE", "/sim/faults")

@@ -1,0 +1,249 @@
+"""The local control API under /sim/, JSON: for tests in other processes, benchmarks and the command
+line.
+
+| route | does |
+|---|---|
+| GET /sim/health | {"ok", "account_sid", "base_url", "calls", "streams", "now"} |
+| GET /sim/load | lateness of the media clock in ms, CPU seconds of this process |
+| GET /sim/errors, /sim/notices; DELETE /sim/errors | the judge's lists |
+| GET /sim/rest, /sim/webhooks | what was asked of REST; what was sent to webhooks |
+| GET, POST /sim/numbers | numbers with all fields; add {"phone_number", "voice_url", …} |
+| GET /sim/numbers/writes | every change through REST |
+| GET, POST /sim/callees | who answers; set {"phone_number", "bot"} |
+| POST /sim/caller-ids | verify {"phone_number"} as a From |
+| GET, POST /sim/calls | all calls; place an inbound call {"from", "to", "bot"} |
+| GET /sim/calls/{sid} | one call: resource, history, streams, keys heard, media times |
+| POST /sim/calls/{sid}/hangup | the far end hangs up |
+| GET /sim/calls/{sid}/played[.wav\\|.ulaw], /said[.wav\\|.ulaw] | what the far end heard, said |
+| GET /sim/streams, /sim/streams/{sid} | streams with metrics |
+| GET /sim/streams/{sid}/arrivals | [[time, samples, samples buffered before], …] |
+| GET /sim/streams/{sid}/spans | stretches played to the far end; clears |
+| GET /sim/streams/{sid}/wire | the wire log, where it is on |
+| POST /sim/streams/{sid}/drop, /stall {"seconds"} | break the socket; hold messages back |
+| GET, POST, DELETE /sim/faults; DELETE /sim/faults/{id} | fault rules |
+| POST /sim/reset | hang up and forget everything but numbers and callees |
+
+`bot` is a text or an object, as in bots.py. All times are monotonic seconds of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from trunkline.carrier_sim.bots import bot_from, parse_bot
+from trunkline.carrier_sim.faults import Fault
+from trunkline.carrier_sim.http_message import Request, Response
+from trunkline.carrier_sim.pacing import percentile
+from trunkline.carrier_sim.stream import Stream
+from trunkline.carrier_sim.wav import write_pcm
+
+if TYPE_CHECKING:
+    from trunkline.carrier_sim.sim import CallHandle, CarrierSim
+
+_CALL: Final = re.compile(r"/sim/calls/(?P<sid>\w+)(?:/(?P<what>[\w.]+))?")
+_STREAM: Final = re.compile(r"/sim/streams/(?P<sid>\w+)(?:/(?P<what>\w+))?")
+_FAULT: Final = re.compile(r"/sim/faults/(?P<id>\d+)")
+
+
+class _NotFound(Exception):
+    pass
+
+
+class ControlApi:
+    """The routes, on one CarrierSim."""
+
+    def __init__(self, sim: CarrierSim) -> None:
+        self._sim = sim
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request: 404 for what there is not, 400 with the reason for bad input."""
+        try:
+            return await self._route(request)
+        except _NotFound as e:
+            return Response.json({"error": str(e)}, 404)
+        except (KeyError, ValueError, TypeError, msgspec.MsgspecError) as e:
+            return Response.json({"error": str(e.args[0]) if e.args else repr(e)}, 400)
+
+    async def _route(self, request: Request) -> Response:
+        method, path = request.method, request.path.rstrip("/")
+        if found := _CALL.fullmatch(path):
+            return self._one_call(method, found["sid"], found["what"] or "")
+        if (found := _STREAM.fullmatch(path)) is not None:
+            return self._one_stream(request, method, found["sid"], found["what"] or "")
+        if (found := _FAULT.fullmatch(path)) is not None and method == "DELETE":
+            self._sim.faults.remove(int(found["id"]))
+            return Response.json({"ok": True})
+        if method == "GET":
+            return Response.json(self._read(path))
+        if method == "DELETE":
+            return Response.json(self._delete(path))
+        return await self._write(path, _body(request) if request.body else {})
+
+    def _read(self, path: str) -> object:
+        sim = self._sim
+        match path:
+            case "/sim/health":
+                return {
+                    "ok": not sim.failures,
+                    "failures": [repr(f) for f in sim.failures],
+                    "account_sid": sim.account_sid,
+                    "base_url": sim.base_url,
+                    "calls": sum(h.call.live for h in sim.calls.values()),
+                    "streams": sum(s.live for s in sim.streams.values()),
+                    "now": sim.now(),
+                }
+            case "/sim/load":
+                late = sorted(x * 1000 for x in sim.lateness)
+                times = os.times()
+                return {
+                    "ticks": len(late),
+                    "late_p50_ms": percentile(late, 0.5),
+                    "late_p99_ms": percentile(late, 0.99),
+                    "late_max_ms": late[-1] if late else 0.0,
+                    "cpu_seconds": times.user + times.system,
+                }
+            case "/sim/errors":
+                return sim.judge.errors
+            case "/sim/notices":
+                return sim.judge.notices
+            case "/sim/rest":
+                return sim.rest_log
+            case "/sim/webhooks":
+                return sim.webhook_log
+            case "/sim/numbers":
+                return [n.resource(sim.account_sid) for n in sim.numbers.values()]
+            case "/sim/numbers/writes":
+                return sim.number_writes
+            case "/sim/callees":
+                return {n: msgspec.to_builtins(b) for n, b in sim.exchange.callees.items()}
+            case "/sim/calls":
+                return [self.describe_call(h) for h in sim.calls.values()]
+            case "/sim/streams":
+                return [self.describe_stream(s) for s in sim.streams.values()]
+            case "/sim/faults":
+                return [rule.describe() for rule in sim.faults.rules]
+        raise _NotFound(f"no GET {path}")
+
+    def _delete(self, path: str) -> object:
+        match path:
+            case "/sim/errors":
+                self._sim.judge.clear()
+            case "/sim/faults":
+                self._sim.faults.clear()
+            case _:
+                raise _NotFound(f"no DELETE {path}")
+        return {"ok": True}
+
+    async def _write(self, path: str, body: dict[str, Any]) -> Response:
+        sim = self._sim
+        match path:
+            case "/sim/numbers":
+                number = sim.add_number(**body)
+                return Response.json(number.resource(sim.account_sid), 201)
+            case "/sim/callees":
+                bot = body["bot"]
+                spec = parse_bot(bot) if isinstance(bot, str) else bot_from(bot)
+                sim.add_callee(body["phone_number"], spec)
+                return Response.json({"ok": True}, 201)
+            case "/sim/caller-ids":
+                sim.add_caller_id(body["phone_number"])
+                return Response.json({"ok": True}, 201)
+            case "/sim/calls":
+                handle = await sim.place_inbound_call(
+                    body["from"], body["to"], body.get("bot", "silence")
+                )
+                return Response.json(self.describe_call(handle), 201)
+            case "/sim/faults":
+                rule = sim.faults.add(msgspec.convert(body, Fault))
+                return Response.json(rule.describe(), 201)
+            case "/sim/reset":
+                sim.reset()
+                return Response.json({"ok": True})
+        raise _NotFound(f"no POST {path}")
+
+    def _one_call(self, method: str, sid: str, what: str) -> Response:
+        handle = self._sim.calls.get(sid)
+        if handle is None:
+            raise _NotFound(f"no call {sid}")
+        if method == "POST" and what == "hangup":
+            handle.hang_up()
+            return Response.json(self.describe_call(handle))
+        if method != "GET":
+            raise _NotFound(f"no {method} /sim/calls/{{sid}}/{what}")
+        if not what:
+            return Response.json(self.describe_call(handle))
+        name, _, form = what.partition(".")
+        if name not in ("played", "said", "heard") or form not in ("", "wav", "ulaw"):
+            raise _NotFound(f"no {what} of a call: played or said, as .wav or .ulaw")
+        audio = bytes(handle.said if name == "said" else handle.played)
+        if form == "ulaw":
+            return Response(200, audio, "audio/basic")
+        return Response(200, write_pcm(audio), "audio/wav")
+
+    def _one_stream(self, request: Request, method: str, sid: str, what: str) -> Response:
+        sim = self._sim
+        stream = sim.streams.get(sid)
+        if stream is None:
+            raise _NotFound(f"no stream {sid}")
+        if method == "POST" and what in ("drop", "stall"):
+            if not stream.live:
+                raise ValueError(f"stream {sid} is not live")
+            if what == "drop":
+                sim.drop_stream(stream)
+            else:
+                sim.stall_stream(stream, float(_body(request)["seconds"]))
+            return Response.json(self.describe_stream(stream))
+        buffer = stream.playback
+        match what if method == "GET" else "none":
+            case "":
+                return Response.json(self.describe_stream(stream))
+            case "arrivals":
+                a = buffer.arrivals
+                return Response.json(list(zip(a.times, a.sizes, a.depths, strict=True)))
+            case "spans":
+                spans = buffer.all_spans(sim.now())
+                return Response.json({"spans": spans, "clears": buffer.clears})
+            case "wire" if stream.wire is not None:
+                return Response.json(stream.wire)
+        raise _NotFound(f"no {method} /sim/streams/{{sid}}/{what}")
+
+    def describe_call(self, handle: CallHandle) -> dict[str, object]:
+        """One call as JSON."""
+        call, bot = handle.call, handle.bot
+        return call.resource(self._sim.account_sid) | {
+            "end_reason": call.end_reason,
+            "history": call.history,
+            "media_started": handle.started,
+            "played_ms": len(handle.played) / 8,
+            "digits_heard": bot.digits if bot else "",
+            "doing": handle.line.leg.doing,
+            "streams": [self.describe_stream(s) for s in handle.streams],
+        }
+
+    def describe_stream(self, stream: Stream) -> dict[str, object]:
+        """One stream as JSON."""
+        return {
+            "sid": stream.sid,
+            "call_sid": stream.call_sid,
+            "url": stream.verb.url,
+            "parameters": stream.verb.parameters,
+            "state": stream.state,
+            "opened_at": stream.opened_at,
+            "ended_at": stream.ended_at,
+            "ended_by": stream.ended_by,
+            "invalid_messages": stream.invalid,
+            "pending_marks": stream.playback.pending_marks,
+            "digits_sent": stream.digits_sent,
+            "metrics": stream.metrics(self._sim.now()),
+        }
+
+
+def _body(request: Request) -> dict[str, Any]:
+    value = msgspec.json.decode(request.body or b"{}")
+    if not isinstance(value, dict):
+        raise ValueError("the body has to be a JSON object")
+    return value

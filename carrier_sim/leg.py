@@ -1,0 +1,342 @@
+"""One leg of a call: the TwiML interpreter, in 20 ms steps.
+
+No I/O. Events come in as method calls with `now`; what is to be done comes out as instructions,
+taken with `take_instructions`; sound goes through `emit` (20 ms towards the far end) and `receive`.
+
+The rules:
+
+- An inbound leg rings until its first verb other than Pause, Redirect or Reject: that answers it.
+(TD
+  voice/twiml/pause, reject.) Reject ends a ringing leg with busy or no-answer, an answered one with
+  completed.
+- A document replaces the program that runs, wherever it stands; a stream or dialled leg under way
+ends.
+- <Connect><Stream> lasts until the stream has ended, however it ended; then its `action` is
+fetched, or
+  the next verb runs. With no verb left, the call ends.
+- When no TwiML can be had, the caller hears an error tone and the call ends ("application error").
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+
+from trunkline.carrier_sim import tones, twiml, wav
+from trunkline.carrier_sim.mulaw import FRAME_SECONDS, SILENCE, frames
+from trunkline.carrier_sim.stream import Stream
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Pick the call up."""
+
+
+class Fetch(msgspec.Struct, frozen=True):
+    """Ask the customer's server for TwiML; `params` go with the usual ones."""
+
+    url: str
+    method: str
+    params: tuple[tuple[str, str], ...] = ()
+
+
+class OpenStream(msgspec.Struct, frozen=True):
+    """Connect the stream; then `stream_started` or `stream_over`."""
+
+    verb: twiml.Stream
+
+
+class CloseStream(msgspec.Struct, frozen=True):
+    """Send stop and close the socket."""
+
+    stream: Stream
+
+
+class PlaceDial(msgspec.Struct, frozen=True):
+    """Dial the second leg; then `bridge` and `dial_over`."""
+
+    verb: twiml.Dial
+
+
+class DropDial(msgspec.Struct, frozen=True):
+    """End the dialled leg."""
+
+
+class End(msgspec.Struct, frozen=True):
+    """End the call with a status, for a reason."""
+
+    status: str
+    reason: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """For the judge."""
+
+    code: int
+    text: str
+
+
+Instruction = Answer | Fetch | OpenStream | CloseStream | PlaceDial | DropDial | End | Report
+
+#: Documents that may follow one another with no sound between them.
+MAX_HOPS: Final = 50
+
+
+class Leg:
+    """The interpreter of one leg."""
+
+    def __init__(self, call_sid: str, *, answered: bool = False) -> None:
+        self.call_sid = call_sid
+        self.answered = answered
+        self.ended = False
+        self.stream: Stream | None = None
+        self.peer: Leg | None = None
+        self._program: deque[twiml.Verb] = deque()
+        self._url = ""
+        #: What runs: idle, sound, pause, stream, fetch, dial, bridge.
+        self.doing = "idle"
+        self._sound: deque[bytes] = deque()
+        self._keys: dict[int, list[str]] = {}
+        self._sound_at = 0
+        self._last_words = False
+        self._pause = 0
+        self._after: tuple[str, str] | None = None
+        self._hops = 0
+        self._inbox: deque[bytes] = deque(maxlen=10)
+        self._pressed: list[str] = []
+        #: Instructions not yet taken.
+        self.pending: list[Instruction] = []
+
+    def take_instructions(self) -> list[Instruction]:
+        """What is to be done, in order; each is handed out once."""
+        if not self.pending:
+            return []
+        out, self.pending = self.pending, []
+        return out
+
+    # Events
+
+    def run(self, verbs: Sequence[twiml.Verb], url: str, now: float) -> None:
+        """A document: run it from its start. url is where it came from, "" for inline TwiML."""
+        if self.ended:
+            return
+        self._drop_current()
+        self._program = deque(verbs)
+        self._url = url
+        self._hops += 1
+        if self._hops > MAX_HOPS:
+            self._report(11200, f"more than {MAX_HOPS} documents in a row without a sound")
+            self.application_error(now)
+            return
+        self._next(now)
+
+    def fetching(self) -> None:
+        """The shell fetches a document on its own account (the first one, or by REST)."""
+        self._drop_current()
+        self.doing = "fetch"
+
+    def application_error(self, now: float) -> None:
+        """No TwiML could be had: the error tone, then the end."""
+        if self.ended:
+            return
+        self._drop_current()
+        self._program.clear()
+        if not self.answered:
+            self._finish("failed", "application-error")
+            return
+        self._last_words = True
+        self._play(tones.sine(480.0, 500) + tones.sine(380.0, 500))
+
+    def stream_started(self, stream: Stream) -> None:
+        """The stream asked for exists (its socket may still be connecting)."""
+        self.stream = stream
+
+    def stream_over(self, now: float) -> None:
+        """The stream has ended or could not be opened."""
+        if self.ended or self.doing != "stream":
+            return
+        self.stream = None
+        self._done(now)
+
+    def bridge(self, peer: Leg) -> None:
+        """The dialled leg was answered: each end hears the other."""
+        self.peer, self.doing = peer, "bridge"
+        self._inbox.clear()
+
+    def dial_over(self, status: str, duration: int, child_sid: str, now: float) -> None:
+        """The dialled leg has ended."""
+        if self.ended or self.doing not in ("dial", "bridge"):
+            return
+        self.peer = None
+        params = (
+            ("DialCallStatus", status),
+            ("DialCallSid", child_sid),
+            ("DialCallDuration", str(duration)),
+            ("DialBridged", "true" if status == "completed" else "false"),
+        )
+        self._done(now, params)
+
+    def hang_up(self, status: str, reason: str) -> None:
+        """The leg ends from outside: far end, REST, time limit."""
+        if not self.ended:
+            self._drop_current()
+            self._finish(status, reason)
+
+    def key(self, digit: str, now: float) -> None:
+        """The far end pressed a key."""
+        if self.stream is not None and self.stream.live:
+            self.stream.key(digit, now)
+        elif self.doing == "bridge" and self.peer is not None:
+            self.peer._pressed.append(digit)
+
+    # Sound
+
+    def emit(self, now: float) -> bytes:
+        """The next 20 ms towards the far end."""
+        doing = self.doing
+        if doing == "stream":
+            stream = self.stream
+            return stream.take(now) if stream is not None and stream.live else SILENCE
+        if doing == "bridge":
+            return self._peer_sound()
+        if doing == "sound":
+            frame = self._sound.popleft()
+            self._pressed += self._keys.get(self._sound_at, ())
+            self._sound_at += 1
+            if not self._sound:
+                self._done(now)
+            return frame
+        if doing == "pause":
+            self._pause -= 1
+            if self._pause <= 0:
+                self._done(now)
+        return SILENCE
+
+    def receive(self, frame: bytes, now: float) -> None:
+        """20 ms from the far end."""
+        stream = self.stream
+        if stream is not None:
+            if stream.live:
+                stream.inbound(frame, now)
+        elif self.doing == "bridge":
+            self._inbox.append(frame)
+
+    def take_pressed(self) -> list[str]:
+        """Keys whose tone ended in the frame emitted last."""
+        if not self._pressed:
+            return []
+        pressed, self._pressed = self._pressed, []
+        return pressed
+
+    def _peer_sound(self) -> bytes:
+        peer = self.peer
+        return peer._inbox.popleft() if peer is not None and peer._inbox else SILENCE
+
+    # The program
+
+    def _next(self, now: float) -> None:
+        while self.doing == "idle" and not self.ended:
+            if not self._program:
+                self._finish("completed", "twiml")
+                return
+            self._begin(self._program.popleft(), now)
+
+    def _begin(self, verb: twiml.Verb, now: float) -> None:
+        quiet_when_ringing = twiml.Pause | twiml.Redirect | twiml.Reject
+        if not self.answered and not isinstance(verb, quiet_when_ringing):
+            self.answered = True
+            self.pending.append(Answer())
+        match verb:
+            case twiml.Say(text=text, loop=loop):
+                self._play(wav.say(text) * max(1, min(loop, 100)))
+            case twiml.Pause(seconds=seconds):
+                self._hops = 0
+                self._pause = round(seconds / FRAME_SECONDS)
+                self.doing = "pause" if self._pause else "idle"
+            case twiml.Play(digits=digits) if digits:
+                self._play(tones.dtmf(digits))
+                for sample, digit in tones.dtmf_ends(digits):
+                    self._keys.setdefault((sample - 1) // 160, []).append(digit)
+            case twiml.Play(url=url, loop=loop):
+                self._play_url(url, loop)
+            case twiml.Connect():
+                self._hops = 0
+                self.doing = "stream"
+                self._after = (verb.action, verb.method) if verb.action else None
+                self.pending.append(OpenStream(verb.stream))
+            case twiml.Redirect(url=url, method=method):
+                self._fetch(url, method, (), now)
+            case twiml.Reject(reason=reason):
+                if self.answered:
+                    self._finish("completed", "reject")
+                else:
+                    self._finish("busy" if reason == "busy" else "no-answer", "reject")
+            case twiml.Hangup():
+                self._finish("completed", "hangup-verb")
+            case twiml.Dial():
+                self.doing = "dial"
+                self._after = (verb.action, verb.method) if verb.action else None
+                self.pending.append(PlaceDial(verb))
+
+    def _play(self, audio: bytes) -> None:
+        self._sound = deque(frames(audio))
+        self._keys = {}
+        self._sound_at = 0
+        self._hops = 0
+        self.doing = "sound" if self._sound else "idle"
+
+    def _play_url(self, url: str, loop: int) -> None:
+        path = urlsplit(url)
+        if path.scheme == "file":
+            try:
+                self._play(wav.read_cached(path.path) * max(1, min(loop, 100)))
+                return
+            except (OSError, ValueError) as e:
+                self._report(11200, f"<Play> {url!r}: {e}")
+                return
+        self._report(12200, f"<Play> {url!r}: carrier_sim plays file: URLs and digits only")
+
+    def _done(self, now: float, params: tuple[tuple[str, str], ...] = ()) -> None:
+        self.doing = "idle"
+        if self._last_words:
+            self._finish("completed", "application-error")
+            return
+        after, self._after = self._after, None
+        if after is not None:
+            self._fetch(after[0], after[1], params, now)
+            return
+        self._next(now)
+
+    def _fetch(
+        self, url: str, method: str, params: tuple[tuple[str, str], ...], now: float
+    ) -> None:
+        target = urljoin(self._url, url) if self._url else url
+        if urlsplit(target).scheme not in ("http", "https"):
+            self._report(11100, f"{url!r} is no http URL and there is none to resolve it against")
+            self.application_error(now)
+            return
+        self.doing = "fetch"
+        self.pending.append(Fetch(target, method, params))
+
+    def _drop_current(self) -> None:
+        if self.stream is not None:
+            self.pending.append(CloseStream(self.stream))
+            self.stream = None
+        if self.doing in ("dial", "bridge"):
+            self.pending.append(DropDial())
+        self.peer = None
+        self._after = None
+        self._sound.clear()
+        self._last_words = False
+        self.doing = "idle"
+
+    def _finish(self, status: str, reason: str) -> None:
+        self.doing, self.ended = "idle", True
+        self._program.clear()
+        self.pending.append(End(status, reason))
+
+    def _report(self, code: int, text: str) -> None:
+        self.pending.append(Report(code, text))

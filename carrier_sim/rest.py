@@ -1,0 +1,420 @@
+"""Twilio's REST API for voice: the account, its numbers, its calls; what Twilio refuses, this
+refuses.
+
+No I/O: a Request in, a Response out, the effects happen in the Exchange. Paths, fields, answers and
+error numbers are those that the `twilio` package uses (TD voice/api, usage/twilios-response).
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from trunkline.carrier_sim.account import (
+    API_VERSION,
+    NUMBER_FIELDS,
+    Call,
+    CallOptions,
+    Number,
+    NumberWrite,
+)
+from trunkline.carrier_sim.exchange import Exchange, Line
+from trunkline.carrier_sim.http_message import Request, Response
+from trunkline.carrier_sim.twiml import MAX_INLINE
+
+_E164: Final = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
+_HOST: Final = re.compile(r"[A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\]")
+_METHODS: Final = ("GET", "POST")
+_EVENTS: Final = frozenset(["initiated", "ringing", "answered", "completed"])
+#: Longest ring and longest call that Twilio takes (TD voice/api/call-resource).
+_MAX_TIMEOUT: Final = 600
+_MAX_TIME_LIMIT: Final = 86400
+
+
+class Refused(Exception):
+    """Twilio's error answer."""
+
+    def __init__(self, status: int, code: int, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+class RestLogEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One REST request: monotonic time, what was sent, what was answered (0: nothing)."""
+
+    time: float
+    method: str
+    path: str
+    query: dict[str, str]
+    form: dict[str, str]
+    status: int
+    code: int
+    fault: str = ""
+
+
+def refusal(refused: Refused) -> Response:
+    """The JSON error that the `twilio` package turns into TwilioRestException."""
+    body = {
+        "code": refused.code,
+        "message": refused.message,
+        "more_info": f"https://www.twilio.com/docs/errors/{refused.code}",
+        "status": refused.status,
+    }
+    return Response.json(body, refused.status)
+
+
+class RestApi:
+    """The routes."""
+
+    def __init__(self, exchange: Exchange, account_sid: str, auth_token: str) -> None:
+        self.exchange = exchange
+        self.account_sid = account_sid
+        self._auth = base64.b64encode(f"{account_sid}:{auth_token}".encode())
+        base = rf"/{API_VERSION}/Accounts/(?P<account>[^/]+)"
+        self._routes: list[
+            tuple[str, re.Pattern[str], Callable[[Request, str, float], Response]]
+        ] = [
+            ("GET", re.compile(base + r"\.json"), self._fetch_account),
+            ("GET", re.compile(base + r"/IncomingPhoneNumbers\.json"), self._list_numbers),
+            (
+                "GET",
+                re.compile(base + r"/IncomingPhoneNumbers/(?P<sid>\w+)\.json"),
+                self._fetch_number,
+            ),
+            (
+                "POST",
+                re.compile(base + r"/IncomingPhoneNumbers/(?P<sid>\w+)\.json"),
+                self._write_number,
+            ),
+            ("GET", re.compile(base + r"/Calls\.json"), self._list_calls),
+            ("POST", re.compile(base + r"/Calls\.json"), self._create_call),
+            ("GET", re.compile(base + r"/Calls/(?P<sid>\w+)\.json"), self._fetch_call),
+            ("POST", re.compile(base + r"/Calls/(?P<sid>\w+)\.json"), self._update_call),
+        ]
+
+    def handle(self, request: Request, now: float) -> Response:
+        """Answer one request."""
+        try:
+            return self._route(request, now)
+        except Refused as e:
+            return refusal(e)
+
+    def _route(self, request: Request, now: float) -> Response:
+        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(credentials.strip().encode(), self._auth)
+        if scheme.lower() != "basic" or not right:
+            raise Refused(401, 20003, "Authenticate")
+        known_path = False
+        for method, pattern, handler in self._routes:
+            found = pattern.fullmatch(request.path)
+            if found is None:
+                continue
+            known_path = True
+            if method != request.method:
+                continue
+            if found["account"] != self.account_sid:
+                raise self._not_found(request)
+            return handler(request, found.groupdict().get("sid") or "", now)
+        if known_path:
+            raise Refused(405, 20004, f"Method {request.method} is not allowed on this resource")
+        raise self._not_found(request)
+
+    @staticmethod
+    def _not_found(request: Request) -> Refused:
+        return Refused(404, 20404, f"The requested resource {request.path} was not found")
+
+    # Account
+
+    def _fetch_account(self, request: Request, sid: str, now: float) -> Response:
+        return Response.json(
+            {
+                "sid": self.account_sid,
+                "friendly_name": "carrier_sim",
+                "status": "active",
+                "type": "Full",
+                "owner_account_sid": self.account_sid,
+                "auth_token": "",
+                "date_created": None,
+                "date_updated": None,
+                "subresource_uris": {},
+                "uri": f"/{API_VERSION}/Accounts/{self.account_sid}.json",
+            }
+        )
+
+    # Numbers
+
+    def _list_numbers(self, request: Request, sid: str, now: float) -> Response:
+        wanted = request.query.get("PhoneNumber", "").lstrip("+")
+        name = request.query.get("FriendlyName")
+        rows = [
+            number.resource(self.account_sid)
+            for number in self.exchange.numbers.values()
+            if wanted in number.phone_number and name in (None, number.friendly_name)
+        ]
+        return self._page(request, "incoming_phone_numbers", rows)
+
+    def _number(self, request: Request, sid: str) -> Number:
+        number = self.exchange.number_by_sid(sid)
+        if number is None:
+            raise self._not_found(request)
+        return number
+
+    def _fetch_number(self, request: Request, sid: str, now: float) -> Response:
+        return Response.json(self._number(request, sid).resource(self.account_sid))
+
+    def _write_number(self, request: Request, sid: str, now: float) -> Response:
+        number, form = self._number(request, sid), request.form
+        changes: dict[str, object] = {}
+        for attribute, field in NUMBER_FIELDS.items():
+            if field not in form:
+                continue
+            value = form[field]
+            if attribute.endswith("_url") or attribute == "status_callback":
+                self._check_url(21402, field, value)
+            elif attribute.endswith("_method"):
+                value = value.upper()
+                if value not in _METHODS:
+                    raise Refused(400, 21403, f"{field} {value} is not GET or POST")
+            elif attribute == "voice_receive_mode" and value not in ("voice", "fax"):
+                raise Refused(400, 21404, f"VoiceReceiveMode {value} is not voice or fax")
+            elif attribute == "voice_application_sid" and value and not value.startswith("AP"):
+                raise Refused(400, 21401, f"VoiceApplicationSid {value} is not valid")
+            elif attribute == "trunk_sid" and value and not value.startswith("TK"):
+                raise Refused(400, 21401, f"TrunkSid {value} is not valid")
+            changes[attribute] = (
+                value.lower() == "true" if attribute == "voice_caller_id_lookup" else value
+            )
+        # TD phone-numbers/api: setting one of the two deletes the other.
+        if changes.get("trunk_sid"):
+            changes["voice_application_sid"] = ""
+        elif changes.get("voice_application_sid"):
+            changes["trunk_sid"] = ""
+        before = {name: getattr(number, name) for name in NUMBER_FIELDS}
+        for attribute, changed in changes.items():
+            setattr(number, attribute, changed)
+        number.updated = self.exchange.wall()
+        self.exchange.number_writes.append(
+            NumberWrite(
+                time=now,
+                number=number.phone_number,
+                sid=number.sid,
+                sent=dict(form),
+                before=before,
+                after={name: getattr(number, name) for name in NUMBER_FIELDS},
+            )
+        )
+        return Response.json(number.resource(self.account_sid))
+
+    # Calls
+
+    def _call(self, request: Request, sid: str) -> Line:
+        line = self.exchange.lines.get(sid)
+        if line is None:
+            raise self._not_found(request)
+        return line
+
+    def _fetch_call(self, request: Request, sid: str, now: float) -> Response:
+        return Response.json(self._call(request, sid).call.resource(self.account_sid))
+
+    def _list_calls(self, request: Request, sid: str, now: float) -> Response:
+        rows = [
+            call.resource(self.account_sid)
+            for call in reversed(self.exchange.calls.values())
+            if _selected(call, request.query)
+        ]
+        return self._page(request, "calls", rows)
+
+    def _create_call(self, request: Request, sid: str, now: float) -> Response:
+        form = request.form
+        to, from_ = form.get("To", ""), form.get("From", "")
+        if not to:
+            raise Refused(400, 21201, "No 'To' number is specified")
+        if not from_:
+            raise Refused(400, 21213, "No 'From' number is specified")
+        if not _E164.fullmatch(to):
+            raise Refused(
+                400, 21211, f"The phone number you are attempting to call, {to}, is not valid."
+            )
+        if not _E164.fullmatch(from_):
+            raise Refused(400, 21212, f"The From phone number provided ({from_}) is not valid.")
+        exchange = self.exchange
+        if (
+            exchange.options.validate_source
+            and from_ not in exchange.numbers
+            and from_ not in exchange.caller_ids
+        ):
+            raise Refused(
+                400,
+                21210,
+                f"The source phone number provided, {from_}, is not yet verified for your account. "
+                "You may only make calls from phone numbers that you've verified or purchased from "
+                "Twilio.",
+            )
+        line = exchange.outbound(from_, to, self._options(request), now)
+        return Response.json(line.call.resource(self.account_sid), 201)
+
+    def _options(self, request: Request) -> CallOptions:
+        form = request.form
+        url, twiml = form.get("Url", ""), form.get("Twiml", "")
+        if form.get("ApplicationSid"):
+            raise Refused(400, 21218, "Invalid ApplicationSid: carrier_sim has no applications")
+        if not url and not twiml:
+            raise Refused(400, 21205, "Url parameter is required")
+        if len(twiml) > MAX_INLINE:
+            raise Refused(400, 32018, f"Twiml is longer than {MAX_INLINE} characters")
+        if url and twiml:
+            raise Refused(400, 21205, "Url and Twiml are mutually exclusive")
+        for field in ("Url", "FallbackUrl", "StatusCallback"):
+            self._check_url(21205, field, form.get(field, ""))
+        for field in ("Method", "FallbackMethod", "StatusCallbackMethod"):
+            if form.get(field, "POST").upper() not in _METHODS:
+                raise Refused(400, 21209, f"{field} {form[field]} is not GET or POST")
+        digits = form.get("SendDigits", "")
+        if digits and not re.fullmatch(r"[0-9*#wW]{1,32}", digits, re.ASCII):
+            raise Refused(400, 21206, f"SendDigits {digits} is not valid")
+        events = request.form_lists.get("StatusCallbackEvent", [])
+        chosen = frozenset(e for text in events for e in re.split(r"[ ,]+", text) if e)
+        if chosen - _EVENTS:
+            raise Refused(400, 21626, f"Invalid StatusCallbackEvents: {', '.join(sorted(chosen))}")
+        return CallOptions(
+            url=url,
+            method=form.get("Method", "POST").upper(),
+            fallback_url=form.get("FallbackUrl", ""),
+            fallback_method=form.get("FallbackMethod", "POST").upper(),
+            twiml=twiml,
+            timeout=_integer(form, "Timeout", 60, _MAX_TIMEOUT, 21208),
+            time_limit=_integer(form, "TimeLimit", 14400, _MAX_TIME_LIMIT, 21214),
+            send_digits=digits,
+            status_callback=form.get("StatusCallback", ""),
+            status_callback_method=form.get("StatusCallbackMethod", "POST").upper(),
+            status_callback_event=chosen or frozenset(["completed"]),
+        )
+
+    def _update_call(self, request: Request, sid: str, now: float) -> Response:
+        line, form = self._call(request, sid), request.form
+        call = line.call
+        status, url, twiml = form.get("Status", ""), form.get("Url", ""), form.get("Twiml", "")
+        if status and status not in ("canceled", "completed"):
+            raise Refused(400, 21218, f"Status {status} is not canceled or completed")
+        if url and twiml:
+            raise Refused(400, 21205, "Url and Twiml are mutually exclusive")
+        if len(twiml) > MAX_INLINE:
+            raise Refused(400, 32018, f"Twiml is longer than {MAX_INLINE} characters")
+        self._check_url(21205, "Url", url)
+        method = form.get("Method", "POST").upper()
+        if method not in _METHODS:
+            raise Refused(400, 21209, f"Method {method} is not GET or POST")
+        if not call.live:
+            if status == "completed" and not url and not twiml and call.status == "completed":
+                return Response.json(call.resource(self.account_sid))
+            raise Refused(400, 21220, "Call is not in-progress. Cannot redirect.")
+        if status == "canceled" and call.status == "in-progress":
+            raise Refused(400, 21220, "Call is in-progress. Cannot cancel.")
+        if status:
+            self.exchange.end_by_api(line, status, now)
+        elif url or twiml:
+            if call.status != "in-progress":
+                raise Refused(400, 21220, "Call is not in-progress. Cannot redirect.")
+            if twiml:
+                self.exchange.run_twiml(line, twiml, now)
+            else:
+                self.exchange.redirect(line, url, method, now)
+        return Response.json(call.resource(self.account_sid))
+
+    # Small parts
+
+    def _check_url(self, code: int, field: str, value: str) -> None:
+        if not value:
+            return
+        most = self.exchange.options.max_url_length
+        if len(value) > most:
+            raise Refused(400, code, f"{field} is longer than {most} characters")
+        try:
+            url = urlsplit(value)
+            valid = url.scheme in ("http", "https") and bool(_HOST.fullmatch(url.hostname or ""))
+            valid = valid and url.port != 0 and value.isprintable() and " " not in value
+        except ValueError:
+            valid = False
+        if not valid:
+            raise Refused(400, code, f"{field} is not a valid URL: {value[:200]}")
+
+    def _page(self, request: Request, key: str, rows: list[dict[str, object]]) -> Response:
+        size = _integer(request.query, "PageSize", 50, 1000, 20006) or 50
+        page = _integer(request.query, "Page", 0, 1_000_000, 20006)
+        start = page * size
+        chosen = rows[start : start + size]
+        filters = {
+            k: v for k, v in request.query.items() if k not in ("Page", "PageSize", "PageToken")
+        }
+
+        def uri(number: int) -> str:
+            query = urlencode({**filters, "PageSize": size, "Page": number})
+            return f"{request.path}?{query}"
+
+        more = start + size < len(rows)
+        token = {"PageToken": f"PA{chosen[-1]['sid']}"} if more else {}
+        return Response.json(
+            {
+                key: chosen,
+                "page": page,
+                "page_size": size,
+                "start": start,
+                "end": max(start, start + len(chosen) - 1),
+                "uri": uri(page),
+                "first_page_uri": uri(0),
+                "next_page_uri": f"{uri(page + 1)}&{urlencode(token)}" if more else None,
+                "previous_page_uri": uri(page - 1) if page else None,
+            }
+        )
+
+
+def _integer(values: Mapping[str, str], name: str, default: int, most: int, code: int) -> int:
+    text = values.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit()) or int(text) > most:
+        raise Refused(400, code, f"{name} {text} is not a number from 0 to {most}")
+    return int(text)
+
+
+def _selected(call: Call, query: Mapping[str, str]) -> bool:
+    """Whether a call passes the list's filters; StartTime and EndTime take <, > and a day alone."""
+    exact = {
+        "To": call.to,
+        "From": call.from_,
+        "Status": call.status,
+        "ParentCallSid": call.parent_call_sid,
+    }
+    if any(query.get(name, value) not in (value, "") for name, value in exact.items()):
+        return False
+    started = call.started or call.created
+    for name, at in (("StartTime", started), ("EndTime", call.ended)):
+        for sign in ("", "<", ">"):
+            wanted = query.get(name + sign)
+            if wanted and not _time_matches(at, sign, wanted, name + sign):
+                return False
+    return True
+
+
+def _time_matches(at: float | None, sign: str, wanted: str, name: str) -> bool:
+    try:
+        limit = datetime.fromisoformat(wanted)
+    except ValueError:
+        raise Refused(400, 20001, f"{name} {wanted} is not a date") from None
+    limit = limit if limit.tzinfo else limit.replace(tzinfo=UTC)
+    if at is None:
+        return False
+    # Twilio's dates have whole seconds.
+    when = datetime.fromtimestamp(int(at), UTC)
+    if sign == "<":
+        return when <= limit
+    if sign == ">":
+        return when >= limit
+    return when.date() == limit.date()

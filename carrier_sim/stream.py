@@ -1,0 +1,182 @@
+"""One Media Stream, without its socket: what is sent when, what a message does, what is wrong with
+it.
+
+No I/O: `send` takes the text of each message in order. States: connecting -> live -> ended. Times
+are monotonic seconds. Source: TD voice/media-streams/websocket-messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from trunkline.carrier_sim import stream_messages
+from trunkline.carrier_sim.judge import Judge
+from trunkline.carrier_sim.pacing import StreamMetrics, measure
+from trunkline.carrier_sim.playback import PlaybackBuffer
+from trunkline.carrier_sim.twiml import Stream as StreamVerb
+
+#: Messages that the wire log keeps of a stream.
+WIRE_LOG: Final = 20000
+
+
+class WireMessage(msgspec.Struct, frozen=True):
+    """One text message: when, "in" (to the server) or "out" (from it), and its text."""
+
+    time: float
+    direction: str
+    text: str
+
+
+def check_url(verb: StreamVerb, allow_ws: bool) -> tuple[int, str] | None:
+    """What Twilio has against a stream's url or track, as (error number, text), or None."""
+    if verb.track != "inbound_track":
+        return 31941, f"track={verb.track!r}: a bidirectional stream takes inbound_track only"
+    try:
+        url = urlsplit(verb.url)
+        port_is_bad = url.port == 0
+    except ValueError as e:
+        return 31923, f"{verb.url!r}: {e}"
+    if not url.scheme or "://" not in verb.url:
+        return 31923, f"{verb.url!r} is no absolute URL"
+    if url.scheme not in ("wss", "ws") or (url.scheme == "ws" and not allow_ws):
+        return 31922, f"scheme {url.scheme!r} of {verb.url!r}: wss is wanted"
+    if not url.hostname or port_is_bad or any(c.isspace() for c in verb.url):
+        return 31923, f"{verb.url!r} has no valid host"
+    if url.query:
+        return 31920, f"{verb.url!r} has a query string, which <Stream> does not support"
+    return None
+
+
+class Stream:
+    """A stream of a call."""
+
+    def __init__(
+        self,
+        sid: str,
+        call_sid: str,
+        account_sid: str,
+        verb: StreamVerb,
+        judge: Judge,
+        *,
+        wire_log: bool = False,
+    ) -> None:
+        self.sid = sid
+        self.call_sid = call_sid
+        self.verb = verb
+        self.state = "connecting"
+        self.opened_at: float | None = None
+        self.ended_at: float | None = None
+        #: Why it ended: stop (by the carrier), close (by the server), broken, or "error N".
+        self.ended_by = ""
+        self.playback = PlaybackBuffer()
+        self.frames_in = 0
+        self.invalid = 0
+        self.digits_sent = ""
+        self.wire: list[WireMessage] | None = [] if wire_log else None
+        #: Set by the shell once the socket is open.
+        self.send: Callable[[bytes], None] = _nowhere
+        #: Decides for each frame to the server whether it is lost (a fault rule); None: never.
+        self.lose: Callable[[], bool] | None = None
+        self._judge = judge
+        self._writer = stream_messages.Writer(sid, call_sid, account_sid)
+
+    @property
+    def live(self) -> bool:
+        """Open and not ended."""
+        return self.state == "live"
+
+    def opened(self, now: float) -> None:
+        """The upgrade was answered with 101."""
+        assert self.state == "connecting", f"{self.sid}: opened in state {self.state}"
+        self.state, self.opened_at = "live", now
+        self._out(stream_messages.CONNECTED, now)
+        self._out(self._writer.start(self.verb.parameters), now)
+
+    def inbound(self, frame: bytes, now: float) -> None:
+        """20 ms of what the far end said."""
+        writer = self._writer
+        if self.lose is not None and self.lose():
+            writer.lost()
+            return
+        self.frames_in += 1
+        message = writer.media(frame, writer.chunk * 20)
+        if self.wire is not None:
+            self._log(message, now, "in")
+        self.send(message)
+
+    def take(self, now: float) -> bytes:
+        """20 ms of playback for the far end; marks that it reaches are sent."""
+        frame = self.playback.take(now)
+        for name in self.playback.reached():
+            self._out(self._writer.mark(name), now)
+        return frame
+
+    def key(self, digit: str, now: float) -> None:
+        """The far end pressed a key."""
+        self.digits_sent += digit
+        self._out(self._writer.dtmf(digit), now)
+
+    def message(self, data: bytes | bytearray | memoryview, now: float) -> None:
+        """A text message from the server."""
+        if self.state != "live":
+            return
+        if self.wire is not None:
+            self._log(bytes(data), now, "out")
+        try:
+            message = stream_messages.read(data, self.sid)
+        except stream_messages.InvalidMessage as e:
+            self.invalid += 1
+            self._error(31951, str(e))
+            return
+        if isinstance(message, bytes):
+            if not self.playback.add(now, message):
+                self._error(31931, f"{len(message)} bytes over ten minutes of buffered audio")
+        elif isinstance(message, stream_messages.Mark):
+            for name in self.playback.mark(message.mark.name):
+                self._out(self._writer.mark(name), now)
+        else:
+            for name in self.playback.clear(now):
+                self._out(self._writer.mark(name), now)
+
+    def binary(self, size: int) -> None:
+        """A binary message from the server, which is never right."""
+        self.invalid += 1
+        self._error(31950, f"a binary message of {size} bytes: text is wanted")
+
+    def stop(self, now: float) -> None:
+        """The carrier ends the stream: `stop` is sent; the shell closes the socket behind it."""
+        if self.state == "live":
+            self._out(self._writer.stop(), now)
+        self.end(now, "stop")
+
+    def end(self, now: float, ended_by: str) -> None:
+        """It is over, for the reason given; the first reason stays."""
+        if self.state == "ended":
+            return
+        self.state, self.ended_at, self.ended_by = "ended", now, ended_by
+        self.playback.close(now)
+
+    def metrics(self, now: float) -> StreamMetrics:
+        """The metrics so far."""
+        return measure(self.playback, self.frames_in, self.ended_at or now)
+
+    def _error(self, code: int, text: str) -> None:
+        self._judge.error(code, text, call_sid=self.call_sid, stream_sid=self.sid)
+
+    def _out(self, message: bytes, now: float) -> None:
+        if self.wire is not None:
+            self._log(message, now, "in")
+        self.send(message)
+
+    def _log(self, message: bytes, now: float, direction: str) -> None:
+        assert self.wire is not None
+        if len(self.wire) < WIRE_LOG:
+            self.wire.append(WireMessage(now, direction, message.decode("utf-8", "replace")))
+
+
+def _nowhere(message: bytes) -> None:
+    """Where messages go while there is no socket."""

@@ -1,0 +1,323 @@
+"""The socket of one Media Stream: the upgrade, the messages, every way it can end.
+
+A thin shell: an asyncio.Protocol that hands text to a Stream and says by Twilio's error number how
+the connection failed. Faults that belong to the wire (stall, jitter, lost frames, a broken socket)
+are applied here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import os
+import random
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from trunkline.carrier_sim import ws_frames
+from trunkline.carrier_sim.faults import Fault, Faults
+from trunkline.carrier_sim.judge import Judge
+from trunkline.carrier_sim.signature import sign
+from trunkline.carrier_sim.stream import Stream
+
+#: How long the server may take to answer the upgrade, and our close frame.
+HANDSHAKE_SECONDS: Final = 10.0
+CLOSE_SECONDS: Final = 1.0
+_MAX_HEAD: Final = 65536
+
+
+class StreamSocket(asyncio.Protocol):
+    """Connects a Stream. `on_over(stream)` is called once, when the stream has ended by the server,
+    the network or a fault; not when the carrier ended it itself."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        judge: Judge,
+        faults: Faults,
+        clock: Callable[[], float],
+        auth_token: str,
+        on_over: Callable[[Stream], None],
+        on_closed: Callable[[StreamSocket], None],
+    ) -> None:
+        self.stream = stream
+        self._judge = judge
+        self._faults = faults
+        self._clock = clock
+        self._token = auth_token
+        self._on_over = on_over
+        self._on_closed = on_closed
+        self._transport: asyncio.Transport | None = None
+        self._head: bytearray | None = bytearray()
+        self._key = base64.b64encode(os.urandom(16)).decode()
+        self._reader = ws_frames.FrameReader()
+        self._open = asyncio.get_running_loop().create_future()
+        self._over = False
+        self._closing = False
+        self._close_timer: asyncio.TimerHandle | None = None
+        self._version = -1
+        self._stall: Fault | None = None
+        self._stalled_until = 0.0
+        self._jitter = 0.0
+        self._drop_at: float | None = None
+        self._random = random.Random(0)
+        self._held: deque[tuple[float, bytes]] = deque()
+
+    # The shell's side
+
+    async def connect(self, tls: ssl.SSLContext | None) -> None:
+        """Connect and upgrade; a failure is listed and ends the stream."""
+        url = urlsplit(self.stream.verb.url)
+        secure = url.scheme == "wss"
+        if self._faults.match("stream", "GET", self.stream.verb.url, kind="refuse") is not None:
+            self._fail(31902, "refused by a fault rule")
+            return
+        context = (tls or ssl.create_default_context()) if secure else None
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                await loop.create_connection(
+                    lambda: self,
+                    url.hostname or "",
+                    url.port or (443 if secure else 80),
+                    ssl=context,
+                )
+                await self._open
+        except TimeoutError:
+            self._fail(31901, f"no answer from {url.netloc} in {HANDSHAKE_SECONDS:g} s")
+        except ssl.SSLError as e:
+            self._fail(31920, f"TLS with {url.netloc}: {e}")
+        except socket.gaierror as e:
+            self._fail(31902, f"host name {url.hostname}: {e.strerror}")
+        except OSError as e:
+            self._fail(31902, f"connection to {url.netloc}: {e}")
+
+    def finish(self) -> None:
+        """The carrier has ended the stream: close the socket behind the last message."""
+        if self._head is None:
+            self._close(1000)
+            return
+        self._over = True
+        self._abort()
+        if not self._open.done():
+            self._open.set_result(None)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether `tick` has something to do."""
+        return bool(self._held) or self._drop_at is not None or self._stall is not None
+
+    def abort(self) -> None:
+        """Drop the connection silently: the carrier shuts down."""
+        self._over = True
+        self._abort()
+
+    def drop(self) -> None:
+        """Break the connection with no close frame, as a network does."""
+        self._error(31903, "the connection broke (by a fault)")
+        self._end("broken")
+
+    def stall(self, seconds: float) -> None:
+        """Hold everything to the server back for that long; then it goes out in one burst."""
+        self._stalled_until = self._clock() + seconds
+        self.stream.send = self._hold
+
+    def tick(self, now: float) -> None:
+        """Apply fault rules and send what was held back. Called every few ms."""
+        if self._version != self._faults.version:
+            self._read_faults(now)
+        if self._drop_at is not None and now >= self._drop_at:
+            self._drop_at = None
+            self.drop()
+            return
+        started = self.stream.opened_at
+        if self._stall and started is not None and now >= started + self._stall.seconds:
+            seconds, self._stall = self._stall.duration, None
+            self.stall(seconds)
+        if self._held and now >= self._stalled_until:
+            while self._held and self._held[0][0] <= now:
+                self._send(self._held.popleft()[1])
+            if not self._held and not self._jitter:
+                self.stream.send = self._send
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if self._over:
+            transport.abort()
+            return
+        url = self.stream.verb.url
+        parts = urlsplit(url)
+        transport.write(
+            "\r\n".join(
+                [
+                    f"GET {parts.path or '/'} HTTP/1.1",
+                    f"Host: {parts.netloc.rpartition('@')[2]}",
+                    "Upgrade: websocket",
+                    "Connection: Upgrade",
+                    f"Sec-WebSocket-Key: {self._key}",
+                    "Sec-WebSocket-Version: 13",
+                    f"X-Twilio-Signature: {sign(self._token, url)}",
+                    "User-Agent: TwilioMediaStreams/1.0",
+                    "\r\n",
+                ]
+            ).encode("latin-1")
+        )
+
+    def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
+        if self._head is not None:
+            self._head += data
+            head, found, rest = bytes(self._head).partition(b"\r\n\r\n")
+            if not found:
+                if len(self._head) > _MAX_HEAD:
+                    self._fail(31920, "the answer's head is too long")
+                return
+            self._head = None
+            if not self._upgraded(head):
+                return
+            data = rest
+        try:
+            messages = self._reader.feed(data)
+        except ws_frames.ProtocolViolation as e:
+            self._error(31924, str(e))
+            self._close(1002)
+            self._end("error 31924")
+            return
+        now = self._clock()
+        for opcode, payload in messages:
+            if opcode == ws_frames.TEXT:
+                self.stream.message(payload, now)
+            else:
+                self._control(opcode, payload)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        if self._head is not None and not self._over:
+            self._fail(31920, f"connection closed during the handshake ({exc or 'end of file'})")
+        elif not self._over and not self._closing:
+            self._error(31903, f"the connection broke ({exc or 'end of file, no close frame'})")
+            self._end("broken")
+        self._on_closed(self)
+
+    # Parts
+
+    def _upgraded(self, head: bytes) -> bool:
+        status, *lines = head.decode("latin-1").split("\r\n")
+        fields = {
+            n.strip().lower(): v.strip() for n, _, v in (line.partition(":") for line in lines)
+        }
+        words = status.split(" ", 2)
+        if len(words) < 2 or words[1] != "101":
+            self._fail(31920, f"the upgrade was answered with {status!r}, not with 101")
+            return False
+        if fields.get("sec-websocket-accept") != ws_frames.accept_value(self._key):
+            self._fail(31920, "Sec-WebSocket-Accept is wrong")
+            return False
+        self.stream.send = self._send
+        self.stream.opened(self._clock())
+        if not self._open.done():
+            self._open.set_result(None)
+        return True
+
+    def _control(self, opcode: int, payload: bytes) -> None:
+        if opcode == ws_frames.BINARY:
+            self.stream.binary(len(payload))
+        elif opcode == ws_frames.PING:
+            self._write(ws_frames.frame(payload, ws_frames.PONG))
+        elif opcode == ws_frames.CLOSE:
+            self._closed_by_server(payload)
+
+    def _closed_by_server(self, payload: bytes) -> None:
+        code = int.from_bytes(payload[:2]) if len(payload) >= 2 else 1005
+        if not self._closing:
+            self._write(ws_frames.frame(payload[:2], ws_frames.CLOSE))
+            text = f"the server closed with code {code} {payload[2:].decode('utf-8', 'replace')}"
+            add = self._judge.notice if code in (1000, 1001, 1005) else self._judge.error
+            add(31921, text.strip(), call_sid=self.stream.call_sid, stream_sid=self.stream.sid)
+            self._end("close", abort=False)
+        if self._transport is not None:
+            self._transport.close()
+
+    def _read_faults(self, now: float) -> None:
+        self._version = self._faults.version
+        self._jitter, self._drop_at, self.stream.lose = 0.0, None, None
+        for rule in list(self._faults.rules):
+            fault = rule.fault
+            if fault.where != "stream" or fault.kind == "refuse":
+                continue
+            if not rule.match("GET", self.stream.verb.url):
+                continue
+            self._random = random.Random(f"{fault.seed}{self.stream.sid}")
+            match fault.kind:
+                case "drop_socket":
+                    self._drop_at = (self.stream.opened_at or now) + fault.seconds
+                case "stall":
+                    self._stall = fault
+                case "jitter":
+                    self._jitter = fault.duration
+                    self.stream.send = self._hold
+                case "drop_frames":
+                    self.stream.lose = functools.partial(self._loses, fault.probability)
+
+    def _loses(self, share: float) -> bool:
+        return self._random.random() < share
+
+    def _hold(self, message: bytes) -> None:
+        due = self._clock() + self._random.uniform(0, self._jitter)
+        if self._held:
+            due = max(due, self._held[-1][0])
+        self._held.append((due, message))
+
+    def _send(self, message: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(ws_frames.frame(message))
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def _close(self, code: int) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        while self._held:
+            self._send(self._held.popleft()[1])
+        self._write(ws_frames.frame(code.to_bytes(2), ws_frames.CLOSE))
+        if self._transport is not None:
+            loop = asyncio.get_running_loop()
+            self._close_timer = loop.call_later(CLOSE_SECONDS, self._abort)
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _fail(self, code: int, text: str) -> None:
+        self._error(code, text)
+        self._end(f"error {code}")
+        if not self._open.done():
+            self._open.set_result(None)
+        if self._transport is None:
+            self._on_closed(self)
+
+    def _end(self, why: str, *, abort: bool = True) -> None:
+        if self._over:
+            return
+        self._over = True
+        self.stream.end(self._clock(), why)
+        if abort:
+            self._abort()
+        self._on_over(self.stream)
+
+    def _error(self, code: int, text: str) -> None:
+        self._judge.error(code, text, call_sid=self.stream.call_sid, stream_sid=self.stream.sid)

@@ -1,0 +1,113 @@
+"""WAV files: any PCM16 or μ-law recording to the line's 8 kHz μ-law and back, and the shipped
+speech."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import struct
+import wave
+import zlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from trunkline.carrier_sim.mulaw import RATE, decode, encode
+
+SPEECH_DIR: Final = Path(__file__).parent / "speech"
+#: Taps on each side of the resampler's windowed sinc, in samples of the lower rate.
+_HALF_WIDTH: Final = 24
+
+
+def read(source: Path | bytes) -> bytes:
+    """A mono or stereo PCM16 WAV of any rate (channels are averaged) as μ-law at 8 kHz.
+
+    Raises ValueError when it is no PCM16 WAV.
+    """
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    try:
+        with wave.open(io.BytesIO(data)) as w:
+            if w.getsampwidth() != 2:
+                raise ValueError(f"a WAV of {8 * w.getsampwidth()} bits: 16-bit PCM is wanted")
+            rate, channels = w.getframerate(), w.getnchannels()
+            pcm = np.frombuffer(w.readframes(w.getnframes()), dtype="<i2")
+    except (wave.Error, EOFError) as e:
+        raise ValueError(f"not a PCM WAV file: {e}") from e
+    mono = pcm.reshape(-1, channels).mean(axis=1)
+    return encode(to_line_rate(mono, rate))
+
+
+@functools.lru_cache(maxsize=32)
+def read_cached(path: str) -> bytes:
+    """`read` of a path, kept: a load of calls plays one recording."""
+    return read(Path(path))
+
+
+def to_line_rate(samples: npt.NDArray[np.float64], rate: int) -> npt.NDArray[np.int16]:
+    """Resample to 8 kHz with a windowed sinc (Kaiser, cut off at 0.92 of the lower Nyquist)."""
+    if rate != RATE:
+        step = rate / RATE
+        cutoff = 0.92 * min(1.0, RATE / rate)
+        width = int(np.ceil(_HALF_WIDTH / min(1.0, RATE / rate)))
+        padded = np.concatenate([np.zeros(width), samples, np.zeros(width + 1)])
+        out = np.empty(int(len(samples) / step))
+        window_at = np.arange(-width, width + 1)
+        for start in range(0, len(out), 4096):
+            at = np.arange(start, min(start + 4096, len(out))) * step
+            whole = at.astype(np.int64)
+            t = window_at[None, :] - (at - whole)[:, None]
+            taps = cutoff * np.sinc(cutoff * t)
+            taps *= np.i0(8.0 * np.sqrt(np.clip(1 - (t / (width + 1)) ** 2, 0, 1))) / np.i0(8.0)
+            picked = padded[whole[:, None] + width + window_at[None, :]]
+            out[start : start + len(at)] = (taps * picked).sum(axis=1)
+        samples = out
+    return np.asarray(np.clip(np.rint(samples), -32768, 32767), dtype=np.int16)
+
+
+def write_pcm(ulaw: bytes | bytearray) -> bytes:
+    """μ-law as the bytes of a PCM16 mono 8 kHz WAV."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as w:
+        w.setnchannels(1)
+        w.setsampwidth(2)
+        w.setframerate(RATE)
+        w.writeframes(decode(ulaw).astype("<i2").tobytes())
+    return out.getvalue()
+
+
+def write_ulaw(ulaw: bytes | bytearray) -> bytes:
+    """μ-law as the bytes of a μ-law WAV (format 7), bit for bit."""
+    body = bytes(ulaw) + b"\x00" * (len(ulaw) % 2)
+    fmt = struct.pack("<HHIIHHH", 7, 1, RATE, RATE, 1, 8, 0)
+    fact = struct.pack("<I", len(ulaw))
+    chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"fact" + struct.pack("<I", 4) + fact
+    chunks += b"data" + struct.pack("<I", len(ulaw)) + body
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
+@functools.cache
+def transcripts() -> dict[str, str]:
+    """The words of each shipped recording, by file name."""
+    loaded: dict[str, str] = json.loads((SPEECH_DIR / "transcripts.json").read_text("utf-8"))
+    return loaded
+
+
+def speech(name: str) -> bytes:
+    """A shipped recording as μ-law, by file name (with or without .wav)."""
+    file = name if name.endswith(".wav") else f"{name}.wav"
+    if file not in transcripts():
+        raise ValueError(f"no recording {name!r}: there are {', '.join(sorted(transcripts()))}")
+    return read_cached(str(SPEECH_DIR / file))
+
+
+def say(text: str) -> bytes:
+    """What <Say> sounds like: the recording of these words, else one chosen by the text."""
+    plain = " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+    names = sorted(transcripts())
+    for name in names:
+        if transcripts()[name] == plain:
+            return speech(name)
+    return speech(names[zlib.crc32(plain.encode()) % len(names)])
