@@ -139,7 +139,7 @@ class Carrier(Protocol):
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]: ...
 
 
-class _Http(TwilioHttpClient):
+class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
     """The package's HTTP client with another base, and with the last Retry-After kept."""
 
     def __init__(self, base: str | None, timeout: float) -> None:
