@@ -157,6 +157,30 @@ class Calls(RuleBasedStateMachine):
         elif peer.acknowledged is not None:
             peer.next = peer.acknowledged
 
+    @rule(turns=st.integers(1, 4), frames=st.integers(1, 3), kept=st.integers(0, 2))
+    def all_run(self, turns: int, frames: int, kept: int) -> None:
+        """Turns of everybody's loop; the ``kept`` last messages of each worker stay under way."""
+        for _ in range(turns):
+            self.carrier_sends(frames)
+            self.flush()
+            for name in NAMES:
+                self.handshake(name)
+                self.reads(name)
+                self.ticks(name)
+                self.speaks(name, frames)
+                self.delivers(name, max(0, len(self.peers[name].outbox) - kept))
+            self.bench.wait(0.1)
+
+    @rule(name=st.sampled_from(NAMES), turns=st.integers(1, 8))
+    def one_is_stopped_for_a_while(self, name: str, turns: int) -> None:
+        """It had said more than arrived; after the others went on it wakes and says the rest."""
+        self.speaks(name, 3)
+        self.stops(name)
+        self.all_run(turns, 1, 0)
+        self.wakes(name)
+        self.speaks(name, 3)
+        self.delivers(name, 100)
+
     @rule(name=st.sampled_from(NAMES), frames=st.integers(1, 4))
     def speaks(self, name: str, frames: int) -> None:
         peer = self.peers[name]
@@ -260,10 +284,10 @@ class Calls(RuleBasedStateMachine):
         self.carrier_sends(1)
         bench.flush()
         for name in NAMES:
-            self.speaks(name, 1)
+            self.speaks(name, 2)
             self.delivers(name, 100)
             self.reads(name)
-        assert len(bench.played(self.socket)) == before + 1
+        assert len(bench.played(self.socket)) == before + 2
         assert peer.heard[-1] == self.inbound - FRAME
         self.every_frame_is_written_once_and_in_order()
         self.who_has_the_call_has_all_sound()
