@@ -35,7 +35,7 @@ def rfc2822(wall: float | None) -> str | None:
 
 
 class Sids:
-    """Twilio-like identifiers: two letters and 32 hex digits, repeatable for a seed other than 0."""
+    """Twilio-like identifiers: two letters, 32 hex digits; repeatable for a seed not 0."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed or secrets.token_hex(8)

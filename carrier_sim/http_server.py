@@ -10,7 +10,7 @@ import asyncio
 import enum
 import http
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, cast
 
 import httptools
 
@@ -44,8 +44,8 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no asyncio.Transport by class, only by what they do.
+        self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
