@@ -53,6 +53,8 @@ class Call:
         self._media = media
         #: digits of the far end: ``async for digit in call.dtmf``
         self.dtmf = Digits(media)
+        #: what was heard and not taken yet
+        self.sound = media.sound
 
     def __repr__(self) -> str:
         state = self.ended_reason or "live"
@@ -89,6 +91,16 @@ class Call:
         """None while the call is live. stop, close and error: how its stream ended; max_duration;
         hang_up: we did. Set once all that was heard can be taken."""
         return self._media.ended_reason
+
+    @property
+    def ending(self) -> bool:
+        """The call is over at the carrier; what was heard last may still be coming in."""
+        return self._media.controller_ended is not None or self._media.ended_reason is not None
+
+    @property
+    def carries_sound(self) -> bool:
+        """False for an originator-only call."""
+        return self._media.info.mode != "originate"
 
     @property
     def ended_by_far_end(self) -> bool:
@@ -134,7 +146,7 @@ class Call:
         b"" once the call has ended and all was handed out (every time then). Raises
         asyncio.TimeoutError when nothing comes for ``timeout`` seconds (None: waits for ever).
         """
-        box = self._media.sound
+        box = self.sound
         if not await box.bell.wait_until(box.ready, timeout):
             raise TimeoutError(f"nothing was heard for {timeout:g} s")
         return box.take_all()
@@ -188,10 +200,10 @@ class Call:
         return reason
 
     def _check_live(self, what: str, *, sound: bool = True) -> None:
-        if self._media.ended_reason is not None or self._media.controller_ended is not None:
+        if self.ending:
             reason = self._media.ended_reason or "ending"
             raise WrongModeError(f"{what}: no live media stream, the call has ended ({reason})")
-        if sound and self._media.info.mode == "originate":
+        if sound and not self.carries_sound:
             raise WrongModeError(
                 f"{what}: no live media stream, an originator-only call carries no sound"
             )

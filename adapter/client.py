@@ -101,6 +101,14 @@ class BusClient:
 
         return await self.run(wait())
 
+    async def status(self, timeout: float) -> m.StatusReport:
+        """What ``trunkline status --json`` shows."""
+
+        async def ask() -> m.StatusReport:
+            return await self.control.request(m.GetStatus(), m.StatusReport, timeout=timeout)
+
+        return await self.run(ask())
+
     async def open_session(
         self,
         *,
@@ -285,6 +293,10 @@ def _after_fork_in_child() -> None:
     _clients.clear()
 
 
+#: Called at the end of the process, after all clients are closed.
+after_clients: list[Callable[[], None]] = []
+
+
 @atexit.register
 def _at_exit() -> None:
     with _lock:
@@ -292,6 +304,8 @@ def _at_exit() -> None:
         _clients.clear()
     for client in clients:
         client.stop()
+    for finish in after_clients:
+        finish()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

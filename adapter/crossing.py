@@ -140,4 +140,10 @@ class SoundBox:
         return pcm
 
     def ready(self) -> bool:
+        """Something can be taken, or nothing ever will be."""
         return self._bytes > 0 or self.closed
+
+    @property
+    def drained(self) -> bool:
+        """Nothing is in it, and nothing more will be."""
+        return self.closed and self._bytes == 0

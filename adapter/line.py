@@ -40,8 +40,9 @@ class Line:
 
     ``number`` is E.164, or "any" for a free one of the configured numbers. ``allowed_callers``: who
     may call (None: everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
-    ``bus``: address of the stack, else ``TRUNKLINE_BUS``, else the default. ValueError for a
-    number that is not E.164.
+    ``bus``: address of the stack, else ``TRUNKLINE_BUS``, else the default. ``account``: SID of the
+    account that the stack must belong to (None: whichever it is). ``auth_token``: for a tcp bus,
+    else ``TWILIO_AUTH_TOKEN``. ValueError for a number that is not E.164.
 
     A line answers or calls, never both. Calling, it may hold many a-leg calls at once.
     """
@@ -53,6 +54,8 @@ class Line:
         allowed_callers: Iterable[str] | None = None,
         allowed_callees: Iterable[str] | None = None,
         bus: str | None = None,
+        account: str | None = None,
+        auth_token: str | None = None,
     ) -> None:
         if number != ANY:
             check_e164(number)
@@ -70,7 +73,8 @@ class Line:
         self.pending_restores: list[str] = []
         self._asked_number = number
         self._bus = bus
-        self._account: str | None = None
+        self._account = account
+        self._auth_token = auth_token
         self._client: BusClient | None = None
         self._session: ClientSession | None = None
         self._waiting = False
@@ -95,11 +99,11 @@ class Line:
         """Join the stack and begin a session; nothing at the carrier is changed yet.
 
         Errors: StackUnavailableError (no controller for 10 s), NumberNotFoundError, CarrierError,
-        SettingsError. An open line stays as it is.
+        AccountMismatchError, SettingsError. An open line stays as it is.
         """
         if self._session is not None:
             return self
-        found = settings.load(bus=self._bus)
+        found = settings.load(bus=self._bus, auth_token=self._auth_token)
         client = await asyncio.to_thread(acquire, found.address, lambda: found.curve)
         try:
             await client.welcome(UNAVAILABLE_AFTER)
@@ -210,7 +214,7 @@ class Line:
         CallFailedError (busy, no-answer, failed, canceled), asyncio.TimeoutError, CarrierError,
         StackUnavailableError, WrongModeError. Cancelled: the call is hung up.
         """
-        client, session = self._opened()
+        self._opened()
         self._check_mode("call")
         plan = plan_dial(
             to,
@@ -220,12 +224,12 @@ class Line:
             allowed_callees=self.allowed_callees,
             owner="Line",
         )
-        self._enter("call")
-        return await self._dial(client, session, plan, timeout)
+        return await self.dial(plan, timeout)
 
-    async def _dial(
-        self, client: BusClient, session: ClientSession, plan: DialPlan, timeout: float
-    ) -> Call:
+    async def dial(self, plan: DialPlan, timeout: float) -> Call:
+        """Place a call whose checks have been made (``place_call`` makes them)."""
+        client, session = self._opened()
+        self._enter("call")
         request = secrets.token_hex(16)
         try:
             media: CallMedia = await client.run(

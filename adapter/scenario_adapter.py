@@ -1,0 +1,479 @@
+"""TwilioAgentAdapter: a phone number as langwatch-scenario's VoiceAgentAdapter.
+
+A drop-in for scenario's own: same constructor, methods and errors. It holds a
+:class:`~trunkline.Line` on the stack that it joins (or starts), so webhooks, sockets, pacing and
+the number's restore are that stack's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span
+from scenario.types import AgentRole
+from scenario.voice import AdapterCapabilities, AudioChunk, VoiceAgentAdapter
+
+from trunkline.bus.errors import NumberNotFoundError
+from trunkline.bus.redact import redact_number
+
+from .call import Call
+from .dial_rules import DialPlan, check_e164, number_set, plan_dial
+from .dtmf import check_digits
+from .heard import Heard
+from .join import Joined, join, leave
+from .line import ANY, Line
+from .spans import set_attributes, voice_span
+from .tunnel_readiness import TunnelReadiness, wait_for_tunnel
+
+log = logging.getLogger("scenario.voice.twilio")
+
+TwilioAdapterMode = Literal["idle", "answer", "call"]
+TwilioStreamEndedReason = Literal["stop", "close", "error", "none", "max_duration", "hang_up"]
+
+DEFAULT_HTTP_PORT = 8765
+
+
+class TwilioAgentAdapter(VoiceAgentAdapter):
+    """An agent on the other end of a phone call.
+
+    ``account_sid``, ``auth_token``, ``phone_number`` (E.164) are the caller's own;
+    ``public_base_url`` is needed only where no running stack is joined. ``allowed_callers``: who
+    may call (None: everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
+    ``tunnel_readiness`` is asked before an a-leg call. ``on_dtmf`` (a function, or a coroutine
+    function) gets each digit. ``bus``: address of the stack to join. ``speech_gate=False`` hands
+    out the line's silence too, so that turns last until ``response_max_duration``.
+
+    ValueError for numbers that are not E.164 (shown redacted).
+    """
+
+    capabilities: ClassVar[AdapterCapabilities] = AdapterCapabilities(
+        streaming_transcripts=False,
+        native_vad=False,
+        dtmf=True,
+        interruption=True,
+        input_formats=["mulaw/8000"],
+        output_formats=["mulaw/8000"],
+    )
+
+    def __init__(
+        self,
+        *,
+        account_sid: str,
+        auth_token: str,
+        phone_number: str,
+        public_base_url: str | None = None,
+        allowed_callers: list[str] | None = None,
+        allowed_callees: list[str] | None = None,
+        tunnel_readiness: TunnelReadiness | None = None,
+        on_dtmf: Callable[[str], Any] | None = None,
+        http_port: int = DEFAULT_HTTP_PORT,
+        role: AgentRole = AgentRole.AGENT,
+        validate_signature: bool = True,
+        bus: str | None = None,
+        speech_gate: bool = True,
+    ) -> None:
+        super().__init__()
+        if phone_number != ANY:
+            check_e164(phone_number)
+        self.account_sid = account_sid
+        self.auth_token = auth_token
+        self.phone_number = phone_number
+        self.public_base_url = public_base_url
+        self.allowed_callers = number_set(allowed_callers)
+        self.allowed_callees = number_set(allowed_callees) or None
+        self.tunnel_readiness = tunnel_readiness
+        self.on_dtmf = on_dtmf
+        self.http_port = http_port
+        self.role = role  # type: ignore[misc]  # scenario reads it from the instance
+        self.validate_signature = validate_signature
+        self.bus = bus
+        self.speech_gate = speech_gate
+        if not validate_signature:
+            log.warning(
+                "TwilioAgentAdapter: validate_signature=False — inbound webhooks accept any "
+                "payload without signature checks. Use only in tests; do not deploy to production."
+            )
+        self._mode: TwilioAdapterMode = "idle"
+        self._connecting = asyncio.Lock()
+        self._joined: Joined | None = None
+        self._line: Line | None = None
+        self._call: Call | None = None
+        self._heard: Heard | None = None
+        self._digits: asyncio.Task[None] | None = None
+        self._answered: Context | None = None
+        self._marked: Context | None = None
+        self._calls = 0
+        self._frames_before = 0
+        self._dtmf_received = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"TwilioAgentAdapter(phone_number={self.phone_number!r}, account_sid='***', "
+            f"auth_token='***', public_base_url={self.public_base_url!r})"
+        )
+
+    # ------------------------------------------------------------------ connecting
+
+    async def connect(self) -> None:
+        """Join a stack (or start one) and open the number; nothing at the carrier is changed.
+
+        Connected already: nothing. RuntimeError where a stack must be started and there is no
+        ``public_base_url``, or the account has no such number; AccountMismatchError,
+        StackUnavailableError, CarrierError.
+        """
+        async with self._connecting:
+            if self._line is not None:
+                return
+            joined = await join(
+                bus=self.bus,
+                account_sid=self.account_sid,
+                auth_token=self.auth_token,
+                public_base_url=self.public_base_url,
+                http_port=self.http_port,
+                validate_signature=self.validate_signature,
+            )
+            try:
+                line = await self._open_line(joined)
+            except BaseException:
+                await asyncio.shield(leave(joined))
+                raise
+            self._joined, self._line, self._mode = joined, line, "idle"
+            self._forget_call()
+            self._calls = self._frames_before = self._dtmf_received = 0
+        set_attributes(
+            trace.get_current_span(),
+            {
+                "voice.twilio.phone_number_sid": line.number_sid,
+                "voice.twilio.validate_signature": self.validate_signature,
+                "voice.twilio.webhook_port": self.http_port,
+            },
+        )
+
+    async def _open_line(self, joined: Joined) -> Line:
+        line = Line(
+            self.phone_number,
+            allowed_callers=self.allowed_callers,
+            allowed_callees=self.allowed_callees,
+            bus=joined.bus,
+            account=self.account_sid,
+            auth_token=self.auth_token,
+        )
+        try:
+            await line.open()
+        except NumberNotFoundError as error:
+            raise NumberNotFoundError(
+                "No incoming phone number found on this Twilio account matching "
+                f"{redact_number(self.phone_number)!r}. Check that the number is purchased and "
+                "in E.164.",
+                number=error.number,
+            ) from error
+        if joined.private is None:
+            self._warn_of_ignored(line)
+        return line
+
+    def _warn_of_ignored(self, line: Line) -> None:
+        ignored = []
+        if self.http_port != DEFAULT_HTTP_PORT:
+            ignored.append("http_port")
+        if not self.validate_signature:
+            ignored.append("validate_signature=False")
+        given = (self.public_base_url or "").rstrip("/")
+        if given and line.public_url and given != line.public_url.rstrip("/"):
+            ignored.append("public_base_url")
+        if ignored:
+            log.warning(
+                "TwilioAgentAdapter: joined a running stack, so %s: ignored (the stack's own "
+                "settings hold)",
+                ", ".join(ignored),
+            )
+
+    async def disconnect(self) -> None:
+        """Hang up, put the number back, leave the stack; not connected: nothing.
+
+        A restore that fails is logged and tried on by the stack, and does not stop this.
+        """
+        line, joined = self._line, self._joined
+        if line is None or joined is None:
+            return
+        self._line = self._joined = None
+        self._mode = "idle"
+        call = self._call
+        reason = self.stream_ended_reason
+        try:
+            await line.close()
+        finally:
+            await asyncio.shield(leave(joined))
+        if call is not None and reason == "none":
+            reason = "close"  # it lived until just now
+        set_attributes(
+            trace.get_current_span(),
+            {
+                "voice.twilio.frames_received": self.frames_received,
+                "voice.twilio.dtmf_received": self._dtmf_received,
+                "voice.twilio.stream_ended_reason": reason,
+                "voice.twilio.webhook_invocations": self._calls,
+                "voice.twilio.webhook_rejected": 0,
+                "voice.twilio.rest_restore_failed": bool(line.pending_restores),
+            },
+        )
+        self._forget_call()
+        self._calls = self._frames_before = self._dtmf_received = 0
+
+    def is_connected(self) -> bool:
+        """Connected, and not at the end of a call of which all was handed out."""
+        if self._line is None:
+            return False
+        if self._heard is None or self._heard.has_more:
+            return True
+        self.agent_hung_up = self._heard.call.ended_by_far_end
+        return False
+
+    @property
+    def stream_ended_reason(self) -> TwilioStreamEndedReason:
+        """How the present call's stream ended; "none" while it lives, or without a call."""
+        return (self._call.ended_reason if self._call is not None else None) or "none"
+
+    @property
+    def frames_received(self) -> int:
+        """20 ms frames heard since connect()."""
+        heard = 0 if self._call is None else self._call.heard_samples // 160
+        return self._frames_before + heard
+
+    # ------------------------------------------------------------------ calls
+
+    async def place_call(
+        self,
+        to: str,
+        *,
+        timeout: float = 120.0,
+        attach_stream_to_self: bool | None = None,
+        attach_stream: Literal["a-leg", "b-leg"] | None = None,
+        max_call_duration_seconds: int | None = None,
+    ) -> None:
+        """Call ``to`` and wait for the call's stream; see ``Line.place_call``.
+
+        Also raises TunnelNotReadyError where ``tunnel_readiness`` fails (a-leg; nothing is
+        dialled then).
+        """
+        line = self._assert_connected()
+        self._check_mode("call")
+        plan = plan_dial(
+            to,
+            attach_stream=attach_stream,
+            attach_stream_to_self=attach_stream_to_self,
+            max_call_duration_seconds=max_call_duration_seconds,
+            allowed_callees=self.allowed_callees,
+            owner="TwilioAgentAdapter",
+        )
+        if plan.mode == "a-leg":
+            await wait_for_tunnel(self.tunnel_readiness, self.public_base_url)
+        self._mode = "call"
+        with self._dialling("outbound", plan.to) as span:
+            await self._drop_call()
+            began = time.monotonic()
+            call = await line.dial(plan, timeout)
+            self._take(call, span, None if plan.mode == "originator-only" else began)
+            self._log_placed(plan, call, line)
+
+    def _log_placed(self, plan: DialPlan, call: Call, line: Line) -> None:
+        to = redact_number(plan.to)
+        if plan.mode == "b-leg":
+            log.info(
+                "TwilioAgentAdapter: rewrote callee %s voice_url to %s/twilio/voice",
+                to,
+                line.public_url,
+            )
+        log.info(
+            "TwilioAgentAdapter: placed call %s from %s to %s",
+            call.dialled_sid or call.sid,
+            redact_number(self.phone_number),
+            to,
+        )
+
+    async def wait_for_call(self, timeout: float = 120.0) -> None:
+        """Wait until someone calls the number and the call's stream is up; see
+        ``Line.wait_for_call``."""
+        line = self._assert_connected()
+        self._check_mode("answer")
+        self._mode = "answer"
+        with self._dialling("inbound", self.phone_number) as span:
+            await self._drop_call()
+            log.info("TwilioAgentAdapter: webhook set to %s/twilio/voice", line.public_url)
+            began = time.monotonic()
+            self._take(await line.wait_for_call(timeout), span, began)
+
+    @contextlib.contextmanager
+    def _dialling(self, direction: str, to: str) -> Iterator[Span]:
+        attributes = {
+            "voice.adapter.class": type(self).__name__,
+            "voice.twilio.direction": direction,
+            "voice.twilio.to": redact_number(to),
+        }
+        if direction == "outbound":
+            attributes["voice.twilio.from"] = redact_number(self.phone_number)
+        with voice_span("voice.adapter.dial", attributes) as span:
+            try:
+                yield span
+            except TimeoutError:
+                span.set_attribute("voice.twilio.dial_outcome", "stream_connect_timeout")
+                raise
+
+    async def _drop_call(self) -> None:
+        """A new dial: what was heard of the call before it is gone, and so is the call."""
+        call = self._call
+        if call is not None and call.ended_reason is None:
+            await call.hang_up()
+        self._frames_before = self.frames_received
+        self._forget_call()
+
+    def _take(self, call: Call, span: Span, began: float | None) -> None:
+        self._call = call
+        self._heard = Heard(call, gated=self.speech_gate)
+        self._calls += 1
+        self.agent_hung_up = False
+        self._digits = asyncio.get_running_loop().create_task(self._hand_on_digits(call))
+        latency = None if began is None else round((time.monotonic() - began) * 1000)
+        set_attributes(
+            span,
+            {
+                "voice.twilio.call_sid": call.dialled_sid or call.sid,
+                "voice.twilio.stream_connect_latency_ms": latency,
+            },
+        )
+
+    def _forget_call(self) -> None:
+        if self._digits is not None:
+            self._digits.cancel()
+        self._call = self._heard = self._digits = None
+        self._answered = self._marked = None
+        self.agent_hung_up = False
+
+    async def _hand_on_digits(self, call: Call) -> None:
+        async for digit in call.dtmf:
+            self._dtmf_received += 1
+            if self.on_dtmf is None:
+                continue
+            try:
+                answer = self.on_dtmf(digit)
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception:  # a user's callback may raise anything
+                log.warning(
+                    "TwilioAgentAdapter: on_dtmf callback raised; continuing", exc_info=True
+                )
+        if call is self._call:
+            self.agent_hung_up = call.ended_by_far_end
+            if call.ended_reason == "max_duration":
+                log.warning(
+                    "TwilioAgentAdapter: max call duration reached; call %s ended", call.sid
+                )
+
+    # ------------------------------------------------------------------ sound
+
+    async def send_audio(self, chunk: AudioChunk) -> None:
+        """Say ``chunk``; returns when it was sent, or cut off by :meth:`interrupt`.
+
+        RuntimeError "no live media stream" without a call, or after its end; within a scenario's
+        turn a call that the far end has hung up swallows it, so that its farewell is heard.
+        """
+        call = self._live_call()
+        if call is None:
+            return
+        if self._heard is not None:
+            self._heard.end_answer()
+        await call.send_audio(chunk.data)
+
+    def _live_call(self) -> Call | None:
+        self._assert_connected()
+        call = self._call
+        if call is not None and not call.ending and call.carries_sound:
+            return call
+        if call is not None and call.ended_by_far_end and self._voice_turn_context is not None:
+            log.info("TwilioAgentAdapter: the far end has hung up; what was to be said is not")
+            return None
+        raise RuntimeError(
+            "TwilioAgentAdapter: no live media stream. Call place_call() or wait_for_call() first."
+        )
+
+    async def recv_audio(self, timeout: float) -> AudioChunk:
+        """The next speech of the far end (without the speech gate: the next sound).
+
+        An empty chunk once the call has ended and all was handed out. asyncio.TimeoutError when
+        nothing comes for ``timeout`` seconds. RuntimeError without a call.
+        """
+        self._assert_connected()
+        heard = self._heard
+        if heard is None or (self._call is not None and not self._call.carries_sound):
+            raise RuntimeError(
+                "TwilioAgentAdapter: no live media stream. Call place_call() or wait_for_call() "
+                "first."
+            )
+        turn = self._voice_turn_context
+        pcm = await heard.next_chunk(
+            timeout,
+            most_silence=self.response_max_duration,
+            first=turn is not None and turn is not self._answered,
+            arrived=self._mark_arrival,
+        )
+        if pcm:
+            self._answered = turn
+        elif self._call is not None and self._call.ended_by_far_end:
+            self.agent_hung_up = True
+        return AudioChunk(data=pcm)
+
+    def _mark_arrival(self, size: int) -> None:
+        """One span in each turn for the first sound that came in while it lasted."""
+        turn = self._voice_turn_context
+        if turn is None or turn is self._marked:
+            return
+        self._marked = turn
+        attributes: dict[str, str | int] = {
+            "voice.adapter.class": type(self).__name__,
+            "voice.twilio.recv.source": "background_loop",
+            "voice.audio.bytes": size,
+        }
+        with voice_span("voice.audio.receive", attributes, parent=turn):
+            pass
+
+    async def interrupt(self) -> None:
+        """Drop what is being said, here and at the carrier. RuntimeError without a live call."""
+        call = self._live_call()
+        if call is not None:
+            await call.interrupt()
+
+    async def send_dtmf(self, tones: str) -> None:
+        """Send digits ``0-9*#``, ``w`` (0.5 s) and ``W`` (1 s), in every mode.
+
+        ValueError for other characters; RuntimeError without a call in progress.
+        """
+        call = self._call
+        if self._line is None or call is None or call.ending:
+            raise RuntimeError(
+                "TwilioAgentAdapter: no active call; send_dtmf requires an in-progress call"
+            )
+        check_digits(tones)
+        await call.send_dtmf(tones)
+
+    # ------------------------------------------------------------------ inside
+
+    def _assert_connected(self) -> Line:
+        if self._line is None:
+            raise RuntimeError(
+                "TwilioAgentAdapter: not connected; call connect() or use `async with`."
+            )
+        return self._line
+
+    def _check_mode(self, mode: TwilioAdapterMode) -> None:
+        if self._mode not in ("idle", mode):
+            raise RuntimeError(
+                f"TwilioAgentAdapter: already in {self._mode!r} mode; cannot switch to {mode!r}. "
+                "Disconnect and reconnect to reuse this adapter in the other direction."
+            )
