@@ -1,0 +1,291 @@
+"""The checks of ``trunkline doctor``: each looks at one thing and changes nothing.
+
+A check returns findings: ok, warn (it works, but …), fail (calls will not work until this is put
+right) or skip (cannot be told, because something before it failed).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import platform
+import re
+import shutil
+import socket
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, Literal
+
+import zmq
+
+from trunkline.ask import controller, get_status
+from trunkline.bus import messages as m
+from trunkline.bus.endpoints import BusAddress
+from trunkline.bus.errors import SettingsError, StackUnavailableError, TrunklineError
+from trunkline.bus.settings import Settings
+
+State = Literal["ok", "warn", "fail", "skip"]
+
+#: Seconds for one HTTP request.
+HTTP_WITHIN: Final = 10.0
+#: Seconds for a running stack to answer on the bus.
+BUS_WITHIN: Final = 1.5
+#: A clock that is off by more than this is worth a word, and by more than that is wrong.
+SKEW_WARNS: Final = 5.0
+SKEW_FAILS: Final = 60.0
+TWILIO: Final = "https://api.twilio.com"
+
+_SID = re.compile(r"AC[0-9a-f]{32}\Z")
+_TOKEN = re.compile(r"[0-9a-f]{32}\Z")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found; ``hint`` says what to do about it."""
+
+    name: str
+    state: State
+    text: str
+    hint: str = ""
+
+
+@dataclass
+class Known:
+    """What earlier checks learned for later ones."""
+
+    settings: Settings
+    #: credentials were accepted
+    account: bool = False
+    #: the running stack's welcome and status
+    welcome: m.Welcome | None = None
+    status: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer; ``status`` 0: there was none, and ``body`` says why."""
+
+    status: int
+    body: bytes
+    date: str | None
+    seconds: float
+
+
+def _get(url: str, headers: dict[str, str]) -> Answer:
+    began = datetime.now(UTC)
+
+    def passed() -> float:
+        return (datetime.now(UTC) - began).total_seconds()
+
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=HTTP_WITHIN) as answer:
+            body = answer.read(100_000)
+            return Answer(answer.status, body, answer.headers.get("Date"), passed())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Answer(error.code, error.read(100_000), error.headers.get("Date"), passed())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        return Answer(0, str(reason).encode(), None, passed())
+
+
+async def get(url: str, headers: dict[str, str] | None = None) -> Answer:
+    """GET in a thread; never raises for what the network does."""
+    return await asyncio.to_thread(_get, url, headers or {})
+
+
+async def versions(known: Known) -> list[Finding]:
+    """trunkline, Python, ZeroMQ, the twilio package, and scenario where it is installed."""
+    parts = [
+        f"trunkline {version('trunkline')}",
+        f"Python {platform.python_version()}",
+        f"libzmq {zmq.zmq_version()}",
+        f"twilio {version('twilio')}",
+    ]
+    try:
+        parts.append(f"langwatch-scenario {version('langwatch-scenario')}")
+    except PackageNotFoundError:
+        parts.append("no langwatch-scenario (pip install 'trunkline[scenario]')")
+    tunnels = [name for name in ("cloudflared", "ngrok") if shutil.which(name)]
+    parts.append("tunnels: " + (", ".join(tunnels) or "none installed"))
+    return [Finding("versions", "ok", ", ".join(parts))]
+
+
+async def credentials(known: Known) -> list[Finding]:
+    """SID and token: there, well-formed, accepted by Twilio; and the clock by its Date header."""
+    settings = known.settings
+    try:
+        sid, token = settings.require("account_sid"), settings.require("auth_token")
+    except SettingsError as error:
+        return [Finding("credentials", "fail", str(error), "console.twilio.com shows both")]
+    findings = []
+    if not _SID.match(sid):
+        findings.append(
+            Finding("credentials", "warn", "TWILIO_ACCOUNT_SID is not AC and 32 hex digits")
+        )
+    if not _TOKEN.match(token):
+        findings.append(Finding("credentials", "warn", "TWILIO_AUTH_TOKEN is not 32 hex digits"))
+    base = settings.twilio_api_url or TWILIO
+    basic = base64.b64encode(f"{sid}:{token}".encode()).decode()
+    url = f"{base}/2010-04-01/Accounts/{sid}.json"
+    answer = await get(url, {"Authorization": f"Basic {basic}"})
+    findings.append(_account(known, answer, base))
+    findings.append(_clock(answer, base))
+    return findings
+
+
+def _account(known: Known, answer: Answer, base: str) -> Finding:
+    if answer.status == 0:
+        return Finding(
+            "credentials", "fail", f"{base} does not answer: {answer.body.decode(errors='replace')}"
+        )
+    if answer.status in (401, 403):
+        return Finding(
+            "credentials",
+            "fail",
+            f"Twilio refuses them (HTTP {answer.status})",
+            "check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN; test credentials cannot call",
+        )
+    if answer.status != 200:
+        return Finding("credentials", "fail", f"Twilio answers HTTP {answer.status}")
+    known.account = True
+    account = _object(answer.body)
+    status, kind = account.get("status", "?"), account.get("type", "?")
+    text = f"accepted; account {status}, {kind}"
+    if status != "active":
+        return Finding("credentials", "fail", text, "console.twilio.com says why")
+    if kind == "Trial":
+        hint = "a trial account can only call verified numbers, and says so before each call"
+        return Finding("credentials", "warn", text, hint)
+    return Finding("credentials", "ok", text)
+
+
+def _clock(answer: Answer, base: str) -> Finding:
+    if answer.date is None:
+        return Finding("clock", "skip", f"{base} told no time")
+    # The header has whole seconds and is about half a round trip old.
+    theirs = parsedate_to_datetime(answer.date).timestamp() + 0.5 + answer.seconds / 2
+    skew = datetime.now(UTC).timestamp() - theirs
+    text = f"{abs(skew):.1f} s {'ahead of' if skew > 0 else 'behind'} Twilio's"
+    if abs(skew) > SKEW_FAILS:
+        return Finding("clock", "fail", text, "set the clock: turn on NTP")
+    if abs(skew) > SKEW_WARNS:
+        return Finding("clock", "warn", text, "turn on NTP")
+    return Finding("clock", "ok", "right to the second")
+
+
+async def stack(known: Known) -> list[Finding]:
+    """Whether a stack answers on the bus, and what it is made of."""
+    try:
+        async with controller(known.settings, timeout=BUS_WITHIN) as client:
+            known.welcome = client.welcome
+            known.status = await get_status(client)
+    except StackUnavailableError:
+        return [
+            Finding(
+                "stack",
+                "warn",
+                f"none is running at {known.settings.bus}",
+                "`trunkline up` or `honcho start`; an adapter without one starts its own",
+            )
+        ]
+    except TrunklineError as error:
+        return [Finding("stack", "fail", str(error))]
+    gateways, workers = known.status["gateways"], known.status["codec_workers"]
+    text = (
+        f"controller {known.status['controller']['pid']}, {len(gateways)} gateways, "
+        f"{len(workers)} codec workers, {len(known.status['calls'])} calls"
+    )
+    if not gateways or not workers:
+        return [
+            Finding("stack", "fail", text, "it needs one gateway and one codec worker at least")
+        ]
+    if len(workers) == 1:
+        hint = "with two, a call outlives the death of one without a gap"
+        return [Finding("stack", "ok", text, hint)]
+    return [Finding("stack", "ok", text)]
+
+
+async def ports(known: Known) -> list[Finding]:
+    """The two listeners: free, or the running stack's own."""
+    settings = known.settings
+    running = known.welcome is not None
+    return [
+        _port(
+            "public port", settings.http_host, settings.http_port, running, "TRUNKLINE_HTTP_PORT"
+        ),
+        _port(
+            "console port", "127.0.0.1", settings.console_port, running, "TRUNKLINE_CONSOLE_PORT"
+        ),
+    ]
+
+
+def _port(name: str, host: str, port: int, running: bool, variable: str) -> Finding:
+    if port == 0:
+        return Finding(name, "ok", "any free one")
+    where = f"{host}:{port}"
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        if running:
+            return Finding(name, "ok", f"{where} is in use, as it is while a stack runs")
+        text = f"{where} cannot be had: {error.strerror or error}"
+        return Finding(name, "fail", text, f"end what listens there, or set {variable}")
+    if running:
+        hint = f"was the stack started with another {variable}?"
+        return Finding(name, "warn", f"nobody listens on {where} though a stack runs", hint)
+    return Finding(name, "ok", f"{where} is free")
+
+
+async def public_url(known: Known) -> list[Finding]:
+    """``/healthz`` through the public URL: reached, and answered by this very stack."""
+    url = (known.welcome.public_url if known.welcome else None) or known.settings.public_url
+    if not url:
+        hint = "`trunkline up --tunnel cloudflared` finds one by itself"
+        return [Finding("public URL", "fail", "TRUNKLINE_PUBLIC_URL is not set", hint)]
+    if known.welcome is None:
+        return [Finding("public URL", "skip", f"{url}: it is answered by a running stack only")]
+    answer = await get(f"{url}/healthz", {"User-Agent": "trunkline-doctor"})
+    if answer.status == 0:
+        reason = answer.body.decode(errors="replace")
+        hint = "is the tunnel up, and does it lead to the public port?"
+        return [Finding("public URL", "fail", f"{url} is not reached: {reason}", hint)]
+    found = _object(answer.body)
+    if answer.status != 200 or "stack" not in found:
+        text = f"{url}/healthz is answered by something else (HTTP {answer.status})"
+        return [Finding("public URL", "fail", text, "it has to lead to the public port")]
+    if found["stack"] != known.welcome.controller:
+        text = f"{url} leads to another trunkline stack"
+        return [Finding("public URL", "fail", text, "two stacks need two public URLs")]
+    findings = [Finding("public URL", "ok", f"{url} answers in {answer.seconds * 1000:.0f} ms")]
+    if url.startswith("http://") and known.settings.twilio_api_url is None:
+        hint = "Media Streams need wss, so https"
+        findings.append(Finding("public URL", "fail", f"{url} is not https", hint))
+    return findings
+
+
+async def bus_directory(known: Known) -> list[Finding]:
+    """The bus address: a private directory, or tcp."""
+    address: BusAddress = known.settings.address
+    if address.directory is None:
+        return [Finding("bus", "ok", f"{address.text}, encrypted by the account's token")]
+    try:
+        address.make_directory()
+    except (SettingsError, OSError) as error:
+        return [Finding("bus", "fail", str(error))]
+    return [Finding("bus", "ok", address.text)]
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
