@@ -151,11 +151,11 @@ class StreamSocket(asyncio.Protocol):
         # uvloop's transports are no asyncio.Transport by class, only by what they do.
         self._transport = cast(asyncio.Transport, transport)
         if self._over:
-            transport.abort()
+            self._transport.abort()
             return
         url = self.stream.verb.url
         parts = urlsplit(url)
-        transport.write(
+        self._transport.write(
             "\r\n".join(
                 [
                     f"GET {parts.path or '/'} HTTP/1.1",
