@@ -41,9 +41,9 @@ _LOW_HZ = 200.0
 _HIGH_HZ = 3800.0
 _STRONGEST = 4
 #: How far above its floor the mean of the strongest bands must stand, in dB.
-_OPEN_DB = 10.0
+_OPEN_DB = 6.5
 #: What an open gate still takes for speech.
-_STAY_DB = 6.5
+_STAY_DB = 5.0
 #: Nothing below this level (dB of full scale, in one band) is speech: the quantiser's own noise.
 _QUIETEST_DB = -66.0
 #: The floor of a band is the smallest smoothed level of the last so many blocks of so many frames.
@@ -53,6 +53,12 @@ _FLOOR_BLOCK_FRAMES = 25
 _FLOOR_BIAS_DB = 2.5
 _FIRST_BIAS_DB = 5.0
 _MEDIAN_FRAMES = 5
+#: Words that stand out by no more than this end in the noise, where they are not seen ...
+_CLEAR_DB = 33.0
+_MUFFLED_DB = 20.0
+#: ... so that the hangover lasts up to so much longer. What stood out is forgotten at this pace.
+_HIDDEN_SECONDS = 0.15
+_CONTRAST_FALL_DB = 0.02
 #: How long after a sound's end the frames are still called loud: median, and count of frames.
 _LAG_SECONDS = 0.04
 
@@ -93,6 +99,7 @@ class SpeechGate:
         self._odd = np.zeros(0, dtype=np.float64)
         self._frames = 0
         self._last_loud = -(10**9)
+        self._contrast = 0.0
         self._recent: list[bool] = [False] * OPEN_WITHIN
         self._levels_seen: list[npt.NDArray[np.float64]] = []
         self._block_min = np.full(_BANDS, np.inf)
@@ -131,8 +138,10 @@ class SpeechGate:
         strongest = np.partition(above, _BANDS - _STRONGEST)[_BANDS - _STRONGEST :]
         score = float(np.maximum(strongest, 0.0).mean())
         loud = score > (_STAY_DB if self.open else _OPEN_DB)
-        self._track_floor(smooth)
+        if self._frames >= _MEDIAN_FRAMES:  # the first window is half empty
+            self._track_floor(smooth)
         self._frames += 1
+        self._contrast = max(score, self._contrast - _CONTRAST_FALL_DB)
         self._recent = [*self._recent[1:], loud]
         if sum(self._recent) >= OPEN_FRAMES:
             if not self.open:
@@ -167,7 +176,9 @@ class SpeechGate:
             self._drop_before(begin)
 
     def _stays_open(self) -> None:
-        limit = self._last_loud * _HOP + int((HANGOVER - _LAG_SECONDS) * RATE)
+        hidden = (_CLEAR_DB - self._contrast) / (_CLEAR_DB - _MUFFLED_DB)
+        seconds = HANGOVER - _LAG_SECONDS + _HIDDEN_SECONDS * min(1.0, max(0.0, hidden))
+        limit = self._last_loud * _HOP + int(seconds * RATE)
         self._ready_to = max(self._ready_to, min(self._received, limit))
         if self._frames * _HOP >= limit:
             self.open = False

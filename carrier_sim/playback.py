@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.carrier_sim.mulaw import FRAME_BYTES, FRAME_SECONDS, RATE, SILENCE
+from trunkline.carrier_sim.mulaw import FRAME_BYTES, RATE, SILENCE
 
 MAX_BUFFERED: Final = 600 * RATE
 
@@ -101,14 +101,14 @@ class PlaybackBuffer:
     def clear(self, now: float) -> list[str]:
         """Throw the buffer away. Returns all pending marks."""
         self.clears.append((now, len(self._buffer)))
-        self._drop(now, "clear")
+        self._drop("clear")
         names = [name for _, name in self._marks]
         self._marks.clear()
         return names
 
-    def close(self, now: float) -> None:
+    def close(self) -> None:
         """The stream has ended: what lies in the buffer is not played."""
-        self._drop(now, "close")
+        self._drop("close")
         self._marks.clear()
 
     def take(self, now: float) -> bytes:
@@ -158,13 +158,13 @@ class PlaybackBuffer:
         live = Span(self._started, now, self._from_position, self.played, "")
         return [*self.spans, live]
 
-    def _drop(self, now: float, why: str) -> None:
+    def _drop(self, why: str) -> None:
         self.discarded += len(self._buffer)
         self._buffer.clear()
         if self._started is not None:
-            # The frame taken last is in the far end's ear until its 20 ms are over.
+            # The frame taken last is heard to its end.
             heard_until = self._started + (self.played - self._from_position) / RATE
-            self._end_span(min(max(now, self._started), max(heard_until, now - FRAME_SECONDS)), why)
+            self._end_span(heard_until, why)
         self.played = self.accepted
 
     def _end_span(self, ended: float, why: str) -> None:

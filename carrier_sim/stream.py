@@ -158,7 +158,7 @@ class Stream:
         if self.state == "ended":
             return
         self.state, self.ended_at, self.ended_by = "ended", now, ended_by
-        self.playback.close(now)
+        self.playback.close()
 
     def metrics(self, now: float) -> StreamMetrics:
         """The metrics so far."""

@@ -48,23 +48,32 @@ def read_cached(path: str) -> bytes:
 
 def to_line_rate(samples: npt.NDArray[np.float64], rate: int) -> npt.NDArray[np.int16]:
     """Resample to 8 kHz with a windowed sinc (Kaiser, cut off at 0.92 of the lower Nyquist)."""
-    if rate != RATE:
+    ratio = min(1.0, RATE / rate)
+    width = int(np.ceil(_HALF_WIDTH / ratio))
+    if rate == RATE:
+        out = samples
+    elif rate % RATE == 0:
+        # Every output sample falls on an input sample: one filter, then every n-th value.
+        taps = _taps(np.arange(-width, width + 1.0), ratio, width)
+        out = np.convolve(samples, taps)[width : width + len(samples) : rate // RATE]
+    else:
         step = rate / RATE
-        cutoff = 0.92 * min(1.0, RATE / rate)
-        width = int(np.ceil(_HALF_WIDTH / min(1.0, RATE / rate)))
         padded = np.concatenate([np.zeros(width), samples, np.zeros(width + 1)])
         out = np.empty(int(len(samples) / step))
-        window_at = np.arange(-width, width + 1)
+        offsets = np.arange(-width, width + 1)
         for start in range(0, len(out), 4096):
             at = np.arange(start, min(start + 4096, len(out))) * step
             whole = at.astype(np.int64)
-            t = window_at[None, :] - (at - whole)[:, None]
-            taps = cutoff * np.sinc(cutoff * t)
-            taps *= np.i0(8.0 * np.sqrt(np.clip(1 - (t / (width + 1)) ** 2, 0, 1))) / np.i0(8.0)
-            picked = padded[whole[:, None] + width + window_at[None, :]]
+            taps = _taps(offsets[None, :] - (at - whole)[:, None], ratio, width)
+            picked = padded[whole[:, None] + width + offsets[None, :]]
             out[start : start + len(at)] = (taps * picked).sum(axis=1)
-        samples = out
-    return np.asarray(np.clip(np.rint(samples), -32768, 32767), dtype=np.int16)
+    return np.asarray(np.clip(np.rint(out), -32768, 32767), dtype=np.int16)
+
+
+def _taps(t: npt.NDArray[np.float64], ratio: float, width: int) -> npt.NDArray[np.float64]:
+    cutoff = 0.92 * ratio
+    window = np.i0(8.0 * np.sqrt(np.clip(1 - (t / (width + 1)) ** 2, 0, 1))) / np.i0(8.0)
+    return np.asarray(cutoff * np.sinc(cutoff * t) * window)
 
 
 def write_pcm(ulaw: bytes | bytearray) -> bytes:

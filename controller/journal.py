@@ -1,246 +1,392 @@
-"""The write-ahead journal: epochs, overrides of numbers, dials. SQLite behind one small interface.
+"""The journal: what must not be forgotten, written down before Twilio is touched.
 
-What is to be done at Twilio is written here first and committed to disk (WAL, synchronous=FULL), so
-that after any death the next start knows what may have been changed. Rows are closed, never
-deleted. A file that is torn, or is not ours, is refused and left as it is.
+Overrides of numbers and dials, and the epochs (one for each start of a controller). SQLite in WAL
+mode with full durability: what a method has returned from survives a power cut. A file that is
+torn, or is no journal, is refused with a clear error and never written to.
 
-Named fault points (``fault(name)``) surround each commit; crash tests raise there.
+:class:`JournalStore` is the whole interface, so that another database can stand behind it.
+:class:`SqliteJournal` runs in one thread of its own, off the event loop.
+
+States of an override::
+
+    planned      nothing has been written to the number, or (once `prior` is known) perhaps
+    applied      Twilio has confirmed our settings
+    restoring    its holders are gone; the prior settings are being put back
+    restored     closed: the number is as it was
+    left_alone   closed: someone else had changed the number, or it is gone
+
+States of a dial: asked (Twilio may have it), taken (its SID is known), closed.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
 from trunkline.bus.errors import TrunklineError
 
-#: planned: not yet written at Twilio, or not known to be. applied: it stands there. restoring:
-#: being put back. restored, left_alone: closed; left_alone: someone else's change stands.
-OverrideState = Literal["planned", "applied", "restoring", "restored", "left_alone"]
-DialState = Literal["planned", "asked", "live", "ended"]
-OPEN_STATES = ("planned", "applied", "restoring")
+from .threads import DaemonPool
 
-_APPLICATION_ID = 0x7472756E  # "trun"
+OverrideState = Literal["planned", "applied", "restoring", "restored", "left_alone"]
+OPEN_STATES: Final = ("planned", "applied", "restoring")
+
+#: "trkl": SQLite's application_id of our files.
+APPLICATION_ID: Final = 0x74726B6C
+
+#: Migration n takes a file from user_version n to n + 1.
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, pid INTEGER NOT NULL, started REAL NOT NULL);
+    CREATE TABLE overrides (
+        id TEXT PRIMARY KEY, number TEXT NOT NULL, number_sid TEXT NOT NULL,
+        prior TEXT, written TEXT, session TEXT NOT NULL,
+        state TEXT NOT NULL, uncertain_until REAL NOT NULL DEFAULT 0,
+        since REAL NOT NULL, changed REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX overrides_open ON overrides (state)
+        WHERE state IN ('planned', 'applied', 'restoring');
+    CREATE TABLE holders (
+        override TEXT NOT NULL REFERENCES overrides (id), session TEXT NOT NULL,
+        secret_hash TEXT NOT NULL, PRIMARY KEY (override, session)
+    ) WITHOUT ROWID;
+    CREATE TABLE dials (
+        request TEXT PRIMARY KEY, session TEXT NOT NULL, secret_hash TEXT NOT NULL,
+        call TEXT NOT NULL, mode TEXT NOT NULL, callee TEXT NOT NULL, caller TEXT NOT NULL,
+        timeout REAL NOT NULL, max_duration REAL NOT NULL, token_hash TEXT NOT NULL,
+        sid TEXT, state TEXT NOT NULL, asked REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX dials_open ON dials (state) WHERE state != 'closed';
+    """,
+)
 
 
 class JournalError(TrunklineError, RuntimeError):
     """The journal cannot be used; the message names the file and says what to do."""
 
 
-class Override(msgspec.Struct, frozen=True, kw_only=True):
-    """One override of one number. Times are Unix seconds.
+class OverrideRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An override of a number. Times: seconds since the epoch.
 
-    ``prior``: every voice field before, by Twilio's names; None: not read yet, so nothing was
-    written. ``written``: the fields as we wrote them. ``secret_hash``: of the session's secret.
+    ``prior``: the fields that we change, and the other voice fields, as they were; None until they
+    were read (nothing has been written then). ``written``: the fields that we write.
+    ``uncertain_until``: a write of ours may take effect until then. ``holders``: session id ->
+    hash of its secret.
     """
 
     id: str
     number: str
     number_sid: str
     session: str
-    secret_hash: str
     state: OverrideState
-    since: float
-    prior: dict[str, str | None] | None = None
-    written: dict[str, str | None] | None = None
+    prior: dict[str, str] | None = None
+    written: dict[str, str] | None = None
+    uncertain_until: float = 0.0
+    since: float = 0.0
+    holders: dict[str, str] = {}
+
+    @property
+    def open(self) -> bool:
+        return self.state in OPEN_STATES
 
 
 class DialRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One call that we asked Twilio to place, under our own request id."""
+    """A dial, journalled before Twilio is asked. ``token_hash``: of the stream token in its TwiML."""
 
     request: str
-    call: str
     session: str
-    to: str
-    from_: str
+    secret_hash: str
+    call: str
     mode: str
-    state: DialState
-    since: float
-    sid: str | None = None
+    callee: str
+    caller: str
+    timeout: float
+    max_duration: float
+    token_hash: str
+    sid: str | None
+    state: Literal["asked", "taken", "closed"]
+    asked: float
 
 
-class Journal(Protocol):
-    """What the controller needs of its journal; every method returns once it is durable."""
+class JournalStore(Protocol):
+    """Everything that the controller writes down. Each method is durable once it returns."""
 
-    def next_epoch(self) -> int: ...
-    def put_override(self, override: Override) -> None: ...
-    def open_overrides(self) -> list[Override]: ...
-    def put_dial(self, dial: DialRow) -> None: ...
-    def open_dials(self) -> list[DialRow]: ...
-    def close(self) -> None: ...
-
-
-_MIGRATIONS = (
-    """
-    CREATE TABLE epochs (n INTEGER PRIMARY KEY AUTOINCREMENT, pid INTEGER NOT NULL);
-    CREATE TABLE overrides (
-        id TEXT PRIMARY KEY, number TEXT NOT NULL, number_sid TEXT NOT NULL,
-        session TEXT NOT NULL, secret_hash TEXT NOT NULL, state TEXT NOT NULL,
-        since REAL NOT NULL, prior TEXT, written TEXT
-    ) STRICT;
-    CREATE INDEX overrides_open ON overrides (state);
-    CREATE TABLE dials (
-        request TEXT PRIMARY KEY, call TEXT NOT NULL, session TEXT NOT NULL, callee TEXT NOT NULL,
-        caller TEXT NOT NULL, mode TEXT NOT NULL, state TEXT NOT NULL, since REAL NOT NULL, sid TEXT
-    ) STRICT;
-    CREATE INDEX dials_open ON dials (state);
-    """,
-)
-
-
-def _nothing(_: str) -> None:
-    """The fault hook of production: no faults."""
+    async def begin_epoch(self, pid: int, now: float) -> int: ...
+    async def open_overrides(self) -> list[OverrideRow]: ...
+    async def override(self, override: str) -> OverrideRow | None: ...
+    async def plan(self, row: OverrideRow, now: float) -> None: ...
+    async def add_holder(self, override: str, session: str, secret_hash: str) -> None: ...
+    async def intend(
+        self, override: str, prior: dict[str, str], written: dict[str, str], now: float
+    ) -> None: ...
+    async def set_state(
+        self, override: str, state: OverrideState, now: float, uncertain_until: float = 0.0
+    ) -> None: ...
+    async def open_dials(self) -> list[DialRow]: ...
+    async def dial_asked(self, row: DialRow) -> None: ...
+    async def dial_taken(self, request: str, sid: str) -> None: ...
+    async def dial_closed(self, request: str) -> None: ...
+    async def close(self) -> None: ...
 
 
 class SqliteJournal:
-    """A Journal in one SQLite file (mode 0600), for one process and one thread at a time.
+    """A JournalStore in one SQLite file; use :meth:`open`."""
 
-    Raises JournalError where the file is torn, foreign, or of a newer version.
-    """
-
-    def __init__(self, path: Path, *, fault: Callable[[str], None] = _nothing) -> None:
+    def __init__(self, path: Path, pool: DaemonPool, connection: sqlite3.Connection) -> None:
         self.path = path
-        self._fault = fault
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._pool = pool
+        self._db = connection
+
+    @classmethod
+    async def open(cls, path: Path, *, account: str, stack: str) -> SqliteJournal:
+        """Open or make the journal of ``account`` at ``path``.
+
+        Raises JournalError: torn, no journal of ours, another account's, or made by a newer version.
+        """
+        pool = DaemonPool("trunkline-journal", 1)
         try:
-            self._open()
-        except sqlite3.DatabaseError as error:
-            self._db.close()
-            raise JournalError(
-                f"{path} cannot be read as trunkline's journal ({error}); it was left as it is: "
-                "move it away, and run `trunkline restore --account`"
-            ) from error
-        except JournalError:
-            self._db.close()
+            connection = await pool.run(_connect, path, account, stack)
+        except BaseException:
+            pool.close()
             raise
+        return cls(path, pool, connection)
 
-    def _open(self) -> None:
-        (mine,) = self._db.execute("PRAGMA application_id").fetchone()
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if mine != _APPLICATION_ID and (tables or version):
+    async def close(self) -> None:
+        await self._pool.run(self._db.close)
+        self._pool.close(1.0)
+
+    async def _do(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        def in_thread() -> Any:
+            try:
+                with self._db:
+                    return work(self._db)
+            except sqlite3.Error as error:
+                raise JournalError(f"{self.path}: the journal cannot be used: {error}") from error
+
+        return await self._pool.run(in_thread)
+
+    # ------------------------------------------------------------------ epochs and overrides
+
+    async def begin_epoch(self, pid: int, now: float) -> int:
+        def work(db: sqlite3.Connection) -> int:
+            cursor = db.execute(
+                "INSERT INTO epochs SELECT COALESCE(MAX(epoch), 0) + 1, ?, ? FROM epochs",
+                (pid, now),
+            )
+            return int(cursor.lastrowid or 0)
+
+        return int(await self._do(work))
+
+    async def open_overrides(self) -> list[OverrideRow]:
+        def work(db: sqlite3.Connection) -> list[OverrideRow]:
+            found = db.execute(
+                f"SELECT {_OVERRIDE} FROM overrides"
+                " WHERE state IN ('planned', 'applied', 'restoring') ORDER BY since"
+            ).fetchall()
+            return [_override(db, row) for row in found]
+
+        return list(await self._do(work))
+
+    async def override(self, override: str) -> OverrideRow | None:
+        def work(db: sqlite3.Connection) -> OverrideRow | None:
+            row = db.execute(
+                f"SELECT {_OVERRIDE} FROM overrides WHERE id = ?", (override,)
+            ).fetchone()
+            return None if row is None else _override(db, row)
+
+        found: OverrideRow | None = await self._do(work)
+        return found
+
+    async def plan(self, row: OverrideRow, now: float) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "INSERT INTO overrides (id, number, number_sid, session, state, since, changed)"
+                " VALUES (?, ?, ?, ?, 'planned', ?, ?)",
+                (row.id, row.number, row.number_sid, row.session, row.since, now),
+            )
+            db.executemany(
+                "INSERT INTO holders VALUES (?, ?, ?)",
+                [(row.id, session, secret) for session, secret in row.holders.items()],
+            )
+
+        await self._do(work)
+
+    async def add_holder(self, override: str, session: str, secret_hash: str) -> None:
+        await self._do(
+            lambda db: db.execute(
+                "INSERT OR REPLACE INTO holders VALUES (?, ?, ?)", (override, session, secret_hash)
+            )
+        )
+
+    async def intend(
+        self, override: str, prior: dict[str, str], written: dict[str, str], now: float
+    ) -> None:
+        await self._do(
+            lambda db: db.execute(
+                "UPDATE overrides SET prior = ?, written = ?, changed = ? WHERE id = ?",
+                (_json(prior), _json(written), now, override),
+            )
+        )
+
+    async def set_state(
+        self, override: str, state: OverrideState, now: float, uncertain_until: float = 0.0
+    ) -> None:
+        await self._do(
+            lambda db: db.execute(
+                "UPDATE overrides SET state = ?, uncertain_until = ?, changed = ? WHERE id = ?",
+                (state, uncertain_until, now, override),
+            )
+        )
+
+    # ------------------------------------------------------------------ dials
+
+    async def open_dials(self) -> list[DialRow]:
+        def work(db: sqlite3.Connection) -> list[DialRow]:
+            found = db.execute(
+                "SELECT request, session, secret_hash, call, mode, callee, caller, timeout,"
+                " max_duration, token_hash, sid, state, asked FROM dials WHERE state != 'closed'"
+            )
+            names = [column[0] for column in found.description]
+            return [msgspec.convert(dict(zip(names, row, strict=True)), DialRow) for row in found]
+
+        return list(await self._do(work))
+
+    async def dial_asked(self, row: DialRow) -> None:
+        await self._do(
+            lambda db: db.execute(
+                "INSERT INTO dials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                msgspec.structs.astuple(row),
+            )
+        )
+
+    async def dial_taken(self, request: str, sid: str) -> None:
+        await self._do(
+            lambda db: db.execute(
+                "UPDATE dials SET sid = ?, state = 'taken' WHERE request = ? AND state != 'closed'",
+                (sid, request),
+            )
+        )
+
+    async def dial_closed(self, request: str) -> None:
+        await self._do(
+            lambda db: db.execute("UPDATE dials SET state = 'closed' WHERE request = ?", (request,))
+        )
+
+
+_OVERRIDE: Final = "id, number, number_sid, session, state, prior, written, uncertain_until, since"
+
+
+def _override(db: sqlite3.Connection, row: tuple[Any, ...]) -> OverrideRow:
+    holders = db.execute("SELECT session, secret_hash FROM holders WHERE override = ?", (row[0],))
+    return OverrideRow(
+        id=row[0],
+        number=row[1],
+        number_sid=row[2],
+        session=row[3],
+        state=row[4],
+        prior=_fields(row[5]),
+        written=_fields(row[6]),
+        uncertain_until=row[7],
+        since=row[8],
+        holders=dict(holders.fetchall()),
+    )
+
+
+def _json(fields: dict[str, str]) -> str:
+    return msgspec.json.encode(fields).decode()
+
+
+def _fields(text: str | None) -> dict[str, str] | None:
+    return None if text is None else msgspec.json.decode(text, type=dict[str, str])
+
+
+def _connect(path: Path, account: str, stack: str) -> sqlite3.Connection:
+    fresh = not path.exists() or path.stat().st_size == 0
+    if fresh:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    db: sqlite3.Connection | None = None
+    try:
+        # The journal's own thread uses it, and the same thread closes it.
+        db = sqlite3.connect(path, timeout=5.0)
+        _check(db, path, fresh)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        _migrate(db, account, stack)
+        found = dict(db.execute("SELECT name, value FROM meta").fetchall())
+        if found.get("account") != account:
             raise JournalError(
-                f"{self.path} is another program's database; it was left as it is: set "
-                "TRUNKLINE_STATE_DIR to a directory of trunkline's own"
+                f"{path}: the journal belongs to another Twilio account; set TRUNKLINE_STATE_DIR to "
+                "another directory, or TWILIO_ACCOUNT_SID to that account"
             )
-        if version > len(_MIGRATIONS):
-            raise JournalError(
-                f"{self.path} was written by a newer trunkline (version {version} of the journal, "
-                f"this one knows {len(_MIGRATIONS)}): upgrade trunkline"
-            )
-        (verdict,) = self._db.execute("PRAGMA quick_check").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        for number in range(version, len(_MIGRATIONS)):
-            self._db.executescript(
-                f"BEGIN; {_MIGRATIONS[number]} PRAGMA application_id = {_APPLICATION_ID};"
-                f" PRAGMA user_version = {number + 1}; COMMIT;"
-            )
+    except sqlite3.Error as error:
+        if db is not None:
+            db.close()
+        raise JournalError(
+            f"{path}: this is no readable trunkline journal ({error}). It was left as it is: move it "
+            "away to start anew, then run `trunkline restore --account` to put numbers back"
+        ) from error
+    except BaseException:
+        if db is not None:
+            db.close()
+        raise
+    return db
 
-    def next_epoch(self) -> int:
-        """Count the epoch up; the first is 1."""
-        cursor = self._db.execute("INSERT INTO epochs (pid) VALUES (?)", (os.getpid(),))
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid
 
-    def put_override(self, override: Override) -> None:
-        """Write the row (new, or over its older state)."""
-        self._fault(f"before {override.state}")
-        self._db.execute(
-            "INSERT OR REPLACE INTO overrides VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                override.id,
-                override.number,
-                override.number_sid,
-                override.session,
-                override.secret_hash,
-                override.state,
-                override.since,
-                _text(override.prior),
-                _text(override.written),
-            ),
+def _check(db: sqlite3.Connection, path: Path, fresh: bool) -> None:
+    if fresh:
+        return
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    tables = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+    if application != APPLICATION_ID and (tables or application):
+        raise JournalError(
+            f"{path}: this is another program's database. It was left as it is: move it away, or "
+            "set TRUNKLINE_STATE_DIR to another directory"
         )
-        self._fault(f"after {override.state}")
-
-    def open_overrides(self) -> list[Override]:
-        """Rows that are not closed, oldest first."""
-        rows = self._db.execute(
-            "SELECT id, number, number_sid, session, secret_hash, state, since, prior, written"
-            " FROM overrides WHERE state IN (?, ?, ?) ORDER BY since, id",
-            OPEN_STATES,
+    if version > len(MIGRATIONS):
+        raise JournalError(
+            f"{path}: the journal was made by a newer trunkline (schema {version}, this one knows "
+            f"{len(MIGRATIONS)}); use that version"
         )
-        return [
-            Override(
-                id=row[0],
-                number=row[1],
-                number_sid=row[2],
-                session=row[3],
-                secret_hash=row[4],
-                state=row[5],
-                since=row[6],
-                prior=_fields(row[7]),
-                written=_fields(row[8]),
-            )
-            for row in rows
-        ]
-
-    def put_dial(self, dial: DialRow) -> None:
-        """Write the row (new, or over its older state)."""
-        self._fault(f"before dial {dial.state}")
-        self._db.execute(
-            "INSERT OR REPLACE INTO dials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                dial.request,
-                dial.call,
-                dial.session,
-                dial.to,
-                dial.from_,
-                dial.mode,
-                dial.state,
-                dial.since,
-                dial.sid,
-            ),
+    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise JournalError(
+            f"{path}: the journal is damaged ({verdict}). It was left as it is: move it away to "
+            "start anew, then run `trunkline restore --account` to put numbers back"
         )
-        self._fault(f"after dial {dial.state}")
-
-    def open_dials(self) -> list[DialRow]:
-        """Dials whose call may still be ringing or live, oldest first."""
-        rows = self._db.execute(
-            "SELECT request, call, session, callee, caller, mode, state, since, sid"
-            " FROM dials WHERE state != 'ended' ORDER BY since, request"
-        )
-        return [
-            DialRow(
-                request=row[0],
-                call=row[1],
-                session=row[2],
-                to=row[3],
-                from_=row[4],
-                mode=row[5],
-                state=row[6],
-                since=row[7],
-                sid=row[8],
-            )
-            for row in rows
-        ]
-
-    def close(self) -> None:
-        self._db.close()
 
 
-def _text(fields: dict[str, str | None] | None) -> str | None:
-    return None if fields is None else json.dumps(fields)
+def _migrate(db: sqlite3.Connection, account: str, stack: str) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    for number in range(version, len(MIGRATIONS)):
+        steps = [s for s in MIGRATIONS[number].split(";") if s.strip()]
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            for step in steps:
+                db.execute(step)
+            if number == 0:
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.executemany(
+                    "INSERT INTO meta VALUES (?, ?)", [("account", account), ("stack", stack)]
+                )
+            db.execute(f"PRAGMA user_version = {number + 1}")
 
 
-def _fields(text: str | None) -> dict[str, str | None] | None:
-    return None if text is None else msgspec.json.decode(text, type=dict[str, str | None])
+def peek(path: Path) -> dict[str, str]:
+    """``account`` and ``stack`` of the journal at ``path``, read only. JournalError as ``open``."""
+    try:
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            _check(db, path, False)
+            return dict(db.execute("SELECT name, value FROM meta").fetchall())
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise JournalError(f"{path}: this is no readable trunkline journal ({error})") from error

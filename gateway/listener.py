@@ -51,6 +51,7 @@ def inherited(descriptor: int) -> socket.socket:
     except OSError as error:
         raise SettingsError(f"descriptor {descriptor} is no listening socket: {error}") from None
     if not listening:
+        found.close()
         raise SettingsError(f"descriptor {descriptor} is a socket that does not listen")
     found.setblocking(False)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,12 +38,12 @@ def take(inbound: Inbound) -> list[SoundPiece]:
     return hand_out(UP, [inbound])[0]
 
 
-def decoded(codes: bytes) -> np.ndarray:  # type: ignore[type-arg]
+def decoded(codes: bytes) -> npt.NDArray[np.int_]:
     history = UP.history()
     return np.frombuffer(UP.run([history], [codes])[0] + UP.flush([history])[0], "<i2").astype(int)
 
 
-def sound(pieces: list[SoundPiece]) -> np.ndarray:  # type: ignore[type-arg]
+def sound(pieces: list[SoundPiece]) -> npt.NDArray[np.int_]:
     return np.frombuffer(b"".join(p.pcm for p in pieces), "<i2").astype(int)
 
 

@@ -1,0 +1,276 @@
+"""What the state machine is told besides the bus's messages, and what it says to do.
+
+Both are plain frozen values. The shell (:mod:`.work`) carries instructions out and comes back with
+results as events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import TrunklineError
+
+from .carrier import CallOrder
+from .journal import DialRow, OverrideRow
+
+# --------------------------------------------------------------------------- instructions
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send a message to a peer (by peer id)."""
+
+    peer: str
+    message: m.FromController
+
+
+@dataclass(frozen=True)
+class LookUp:
+    """Find a number on the account -> NumberFound or LookUpFailed."""
+
+    number: str
+    deadline: float
+
+
+@dataclass(frozen=True)
+class ListNumbers:
+    """List the account's numbers -> NumbersListed or LookUpFailed(number="any")."""
+
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Put the override of ``row`` on its number -> Applied or ApplyFailed."""
+
+    row: OverrideRow
+    deadline: float
+
+
+@dataclass(frozen=True)
+class KeepHolder:
+    """Journal that this session holds the override too."""
+
+    override: str
+    session: str
+    secret_hash: str
+
+
+@dataclass(frozen=True)
+class Restore:
+    """Put the number back; goes on until it succeeds -> Restored."""
+
+    override: str
+
+
+@dataclass(frozen=True)
+class Create:
+    """Journal the dial and ask Twilio for the call -> Taken, CreateFailed or Unsure."""
+
+    row: DialRow
+    order: CallOrder
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Settle:
+    """Look for the call of a dial whose creation is uncertain -> Taken or NotFound."""
+
+    row: DialRow
+
+
+@dataclass(frozen=True)
+class NoteTaken:
+    """Journal the SID of a dial that was learnt from a callback or a stream."""
+
+    request: str
+    sid: str
+
+
+@dataclass(frozen=True)
+class CloseDial:
+    """Journal that nothing more can come of this dial."""
+
+    request: str
+
+
+@dataclass(frozen=True)
+class End:
+    """Hang these legs up; goes on until it succeeds -> Ended (EndFailed once, when it takes long)."""
+
+    call: str
+    sids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Ask for a call's status -> Fetched."""
+
+    call: str
+    sid: str
+
+
+@dataclass(frozen=True)
+class Instruct:
+    """Replace a leg's TwiML -> Instructed."""
+
+    asked: Asked
+    sid: str
+    twiml: str
+
+
+Instruction = (
+    Send
+    | LookUp
+    | ListNumbers
+    | Apply
+    | KeepHolder
+    | Restore
+    | Create
+    | Settle
+    | NoteTaken
+    | CloseDial
+    | End
+    | Fetch
+    | Instruct
+)
+
+# --------------------------------------------------------------------------- results
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request of a peer, to be answered later."""
+
+    peer: str
+    id: int
+
+
+@dataclass(frozen=True)
+class NumberFound:
+    number: str
+    sid: str | None  # None: not on this account
+
+
+@dataclass(frozen=True)
+class NumbersListed:
+    numbers: tuple[tuple[str, str], ...]  # (number, sid)
+
+
+@dataclass(frozen=True)
+class LookUpFailed:
+    number: str
+    error: TrunklineError
+
+
+@dataclass(frozen=True)
+class Applied:
+    row: OverrideRow
+
+
+@dataclass(frozen=True)
+class ApplyFailed:
+    """``open``: the row is still open, because a write may have taken effect."""
+
+    row: OverrideRow
+    error: TrunklineError
+    open: bool
+
+
+@dataclass(frozen=True)
+class Restored:
+    override: str
+    outcome: str
+
+
+@dataclass(frozen=True)
+class AskedTwilio:
+    """Twilio is being asked for the call now: the dial's timeout begins."""
+
+    request: str
+
+
+@dataclass(frozen=True)
+class Taken:
+    request: str
+    sid: str
+    status: str
+
+
+@dataclass(frozen=True)
+class CreateFailed:
+    """Twilio has not made the call."""
+
+    request: str
+    error: TrunklineError
+
+
+@dataclass(frozen=True)
+class Unsure:
+    """Whether there is a call is not known."""
+
+    request: str
+    error: TrunklineError
+
+
+@dataclass(frozen=True)
+class NotFound:
+    """No call has come of the dial, and none can any more."""
+
+    request: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    call: str
+
+
+@dataclass(frozen=True)
+class EndFailed:
+    call: str
+    error: TrunklineError
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """``status`` None: Twilio did not answer."""
+
+    call: str
+    sid: str
+    status: str | None
+
+
+@dataclass(frozen=True)
+class Instructed:
+    asked: Asked
+    error: TrunklineError | None
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time passes; each 100 ms."""
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """The stack ends: close all sessions, numbers first."""
+
+
+Result = (
+    NumberFound
+    | NumbersListed
+    | LookUpFailed
+    | Applied
+    | ApplyFailed
+    | Restored
+    | AskedTwilio
+    | Taken
+    | CreateFailed
+    | Unsure
+    | NotFound
+    | Ended
+    | EndFailed
+    | Fetched
+    | Instructed
+)

@@ -1,0 +1,70 @@
+"""The peers on the control socket, and the answers that they were given.
+
+A request is answered once. Asked again (the same peer and id, after a reconnect) it gets the answer
+that it got, or, while it is being worked on, nothing until that is done.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+from trunkline.bus import messages as m
+
+#: Answers kept for each peer: far more than can be under way when a connection breaks.
+ANSWERS_KEPT: Final = 1000
+#: A peer that was not heard of for so long is forgotten (seconds).
+FORGOTTEN_AFTER: Final = 60.0
+#: A gateway whose last beat is older has stalled or died (seconds).
+GATEWAY_LOST_AFTER: Final = 2.0
+
+
+@dataclass
+class Peer:
+    """A gateway, worker or adapter that said Hello."""
+
+    id: str
+    role: m.Role
+    pid: int
+    heard: float
+    #: ids of requests that are being worked on
+    working: set[int] = field(default_factory=set)
+    answers: OrderedDict[int, m.Reply] = field(default_factory=OrderedDict)
+    #: gateway: streams in its last beat
+    streams: int = 0
+    leaving: bool = False
+
+    def answered(self, reply: m.Reply) -> None:
+        self.working.discard(reply.id)
+        self.answers[reply.id] = reply
+        while len(self.answers) > ANSWERS_KEPT:
+            self.answers.popitem(last=False)
+
+
+class Peers:
+    """All peers, by peer id."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, Peer] = {}
+
+    def hello(self, hello: m.Hello, now: float) -> Peer:
+        peer = self.by_id.get(hello.peer)
+        if peer is None:
+            peer = self.by_id[hello.peer] = Peer(hello.peer, hello.role, hello.pid, now)
+        peer.heard, peer.leaving = now, False
+        return peer
+
+    def get(self, peer: str) -> Peer | None:
+        return self.by_id.get(peer)
+
+    def shift(self, seconds: float) -> None:
+        for peer in self.by_id.values():
+            peer.heard += seconds
+
+    def forget_lost(self, now: float) -> list[str]:
+        """Forget who is long gone; returns their ids."""
+        gone = [p.id for p in self.by_id.values() if now - p.heard > FORGOTTEN_AFTER]
+        for peer in gone:
+            del self.by_id[peer]
+        return gone

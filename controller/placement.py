@@ -1,0 +1,117 @@
+"""Codec workers, and which two of them carry a call.
+
+A call has a primary and, where there are two workers, a standby: the least loaded ones. Which of
+them is active is the gateway's decision; here it is only noted. A placement is renewed, counted up,
+when one of its workers is gone or silent, or when a call without a standby can have one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from trunkline.bus import messages as m
+
+#: A worker whose last beat is older has stalled or died: nothing new goes to it (seconds).
+QUIET_AFTER: Final = 1.5
+#: After this long it is forgotten.
+FORGOTTEN_AFTER: Final = 10.0
+
+
+@dataclass
+class Worker:
+    """A codec worker. ``leaving``: it said Goodbye."""
+
+    id: str
+    endpoint: str
+    pid: int
+    heard: float
+    leaving: bool = False
+    #: what it last said of each of its calls
+    stats: dict[str, m.CallStats] = field(default_factory=dict)
+
+    @property
+    def ref(self) -> m.WorkerRef:
+        return m.WorkerRef(id=self.id, endpoint=self.endpoint)
+
+
+class Workers:
+    """All workers that are known."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+        self.by_id: dict[str, Worker] = {}
+
+    def hello(self, hello: m.Hello, now: float) -> None:
+        assert hello.endpoint is not None
+        worker = self.by_id.get(hello.peer)
+        if worker is None or worker.endpoint != hello.endpoint:
+            worker = self.by_id[hello.peer] = Worker(hello.peer, hello.endpoint, hello.pid, now)
+        worker.heard, worker.leaving = now, False
+        self._note(worker, hello.calls)
+
+    def beat(self, beat: m.Beat, now: float) -> None:
+        worker = self.by_id.get(beat.peer)
+        if worker is not None:
+            worker.heard = now
+            self._note(worker, beat.calls)
+
+    def _note(self, worker: Worker, stats: Iterable[m.CallStats]) -> None:
+        for one in stats:
+            worker.stats[one.call] = one
+
+    def forget_call(self, call: str) -> None:
+        for worker in self.by_id.values():
+            worker.stats.pop(call, None)
+
+    def goodbye(self, peer: str) -> None:
+        worker = self.by_id.get(peer)
+        if worker is not None:
+            worker.leaving = True
+
+    def forget_lost(self, now: float) -> None:
+        for worker in list(self.by_id.values()):
+            if now - worker.heard > FORGOTTEN_AFTER:
+                del self.by_id[worker.id]
+
+    def shift(self, seconds: float) -> None:
+        """The controller itself did not run for so long."""
+        for worker in self.by_id.values():
+            worker.heard += seconds
+
+    def well(self, worker_id: str | None, now: float) -> bool:
+        worker = self.by_id.get(worker_id or "")
+        return worker is not None and not worker.leaving and now - worker.heard < QUIET_AFTER
+
+    def place(
+        self,
+        now: float,
+        loads: dict[str, float],
+        present: m.Placement | None = None,
+        active: str | None = None,
+    ) -> m.Placement | None:
+        """A placement for a call, or the present one where that is still the best there is.
+
+        ``loads``: worker id -> how much it carries. None: no worker is well and there was no
+        placement.
+        """
+        well = [w for w in self.by_id.values() if self.well(w.id, now)]
+        well.sort(key=lambda w: (loads.get(w.id, 0.0), w.id))
+        wanted = [active] if active is not None else []
+        if present is not None:
+            wanted += [present.primary.id]
+            wanted += [present.standby.id] if present.standby is not None else []
+        order = [self.by_id[i] for i in dict.fromkeys(wanted) if self.well(i, now)]
+        order += [w for w in well if w not in order]
+        if not order:
+            return present
+        standby = order[1].ref if len(order) > 1 else None
+        if present is not None and _same(present, order[0].ref, standby):
+            return present
+        n = 1 if present is None else present.n + 1
+        return m.Placement(epoch=self._epoch, n=n, primary=order[0].ref, standby=standby)
+
+
+def _same(present: m.Placement, primary: m.WorkerRef, standby: m.WorkerRef | None) -> bool:
+    return present.primary == primary and present.standby == standby

@@ -1,0 +1,143 @@
+"""Putting numbers back. One path for a closed session, a lost lease, a start, SIGTERM and
+``trunkline restore``.
+
+Compare, then restore: only what is still ours is written, field by field; what someone else changed
+is left alone and reported. A read that failed never leads to a write. A write that may still take
+effect is looked for until it can no more (60 s). Whatever fails is tried again, with back-off and
+Retry-After, until it succeeds; until then it is pending.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, Literal
+
+from trunkline.bus.redact import redact_number
+
+from . import marks
+from .carrier import RestFailure, backoff
+from .journal import OverrideRow
+from .numbers import NumberSettings
+from .overrides import UNCERTAIN_SECONDS, Workshop, is_ours
+
+log = logging.getLogger("trunkline.controller")
+
+Outcome = Literal["restored", "left_alone"]
+
+#: How often a number is read again while a late write may come.
+REREAD_EVERY: Final = 5.0
+
+
+async def restore(shop: Workshop, row: OverrideRow) -> Outcome:
+    """Put the number of ``row`` back and close the row; returns when that has succeeded.
+
+    While it goes on ``shop.pending`` says what it waits for.
+    """
+    shop.faults("restore.before-intent")
+    if row.prior is None:
+        # Planned, and nothing was written.
+        return await _close(shop, row, "restored")
+    now = shop.wall()
+    late = row.uncertain_until
+    if row.state != "applied":
+        # A write of ours was under way: its effect may still come.
+        late = max(late, now + UNCERTAIN_SECONDS) if row.state == "planned" else late
+    shop.pending[row.id] = "being restored"
+    try:
+        await shop.journal.set_state(row.id, "restoring", now, late)
+        shop.faults("restore.intent")
+        outcome = await _until_back(shop, row, late)
+        return await _close(shop, row, outcome)
+    finally:
+        shop.pending.pop(row.id, None)
+
+
+async def _until_back(shop: Workshop, row: OverrideRow, late: float) -> Outcome:
+    """Read, compare, write, until the number is back.
+
+    ``late``: until then a write of the override may take effect (OverrideRow.uncertain_until);
+    ``loose``: until then one of the restore's own may. A read that shows the one write that had no
+    answer in place settles that.
+    """
+    assert row.prior is not None
+    shown = redact_number(row.number)
+    attempt = 0
+    unanswered, loose = 0, 0.0
+    writing = False
+    while True:
+        try:
+            writing = False
+            found = await shop.carrier.read_number(row.number_sid)
+            if await stands(shop, row, found):
+                writing = True
+                await shop.carrier.write_number(row.number_sid, back(row, found))
+                writing = False
+                shop.faults("restore.answered")
+                if max(late, loose) <= shop.wall():
+                    return "restored"
+                unanswered += 1 if unanswered else 0  # which of them landed is not known any more
+            else:
+                as_before = found.voice_url == row.prior["voice_url"]
+                if as_before and unanswered == 1:
+                    unanswered, loose = 0, 0.0
+                if max(late, loose) <= shop.wall():
+                    if as_before:
+                        return "restored"
+                    log.warning(
+                        "number %s was changed by someone else meanwhile; it is left as it is",
+                        shown,
+                    )
+                    return "left_alone"
+            shop.pending[row.id] = "an earlier write may still take effect; reading again"
+            await shop.pause(min(REREAD_EVERY, max(0.1, max(late, loose) - shop.wall())))
+        except RestFailure as failure:
+            if failure.gone:
+                log.warning("number %s is not on the account any more", shown)
+                return "left_alone"
+            attempt += 1
+            if writing and failure.uncertain:
+                unanswered += 1
+                loose = shop.wall() + UNCERTAIN_SECONDS
+                await shop.journal.set_state(row.id, "restoring", shop.wall(), max(late, loose))
+            shop.pending[row.id] = str(failure.error("restore the number"))
+            wait = backoff(attempt, failure)
+            log.error(
+                "number %s is not restored yet (%s); again in %.2g s", shown, failure.text, wait
+            )
+            await shop.pause(wait)
+
+
+async def stands(shop: Workshop, row: OverrideRow, found: NumberSettings) -> bool:
+    """True where the override of ``row``, or an earlier one of this stack, is on the number.
+
+    An earlier one can be there: a write of it took effect late. It is on our own journal, and its
+    holder is gone, so it is ours to undo too.
+    """
+    if is_ours(found.voice_url, row.id):
+        return True
+    mark = marks.read(found.voice_url)
+    if mark is None or mark.stack != shop.stack:
+        return False
+    other = await shop.journal.override(mark.override)
+    return other is not None and not other.open and other.number == row.number
+
+
+def back(row: OverrideRow, found: NumberSettings) -> dict[str, str]:
+    """What to write: each field that still has our value gets its prior one.
+
+    A field that someone else changed, while our voice_url stood there, keeps their value.
+    """
+    assert row.prior is not None and row.written is not None
+    fields = {"voice_url": row.prior["voice_url"]}
+    for name, value in row.written.items():
+        if name != "voice_url" and found.fields[name] == value and row.prior[name] != value:
+            fields[name] = row.prior[name]
+    return fields
+
+
+async def _close(shop: Workshop, row: OverrideRow, outcome: Outcome) -> Outcome:
+    await shop.journal.set_state(row.id, outcome, shop.wall())
+    shop.faults("restore.committed")
+    if row.prior is not None and outcome == "restored":
+        log.info("number %s is as it was before", redact_number(row.number))
+    return outcome

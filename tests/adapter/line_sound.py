@@ -1,0 +1,79 @@
+"""Sound as a telephone line brings it: the shipped recordings at 24 kHz in the telephone's band,
+with noise of several kinds under it."""
+
+from __future__ import annotations
+
+import functools
+import wave
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.signal import butter, lfilter, resample_poly, sosfilt
+
+RATE = 24_000
+SPEECH = Path(__file__).resolve().parents[2] / "carrier_sim" / "speech"
+NAMES = sorted(path.name for path in SPEECH.glob("*.wav"))
+
+Samples = npt.NDArray[np.float64]
+
+
+@functools.cache
+def words(name: str) -> Samples:
+    """The recording ``name`` without the silence around its words."""
+    with wave.open(str(SPEECH / name)) as file:
+        assert (file.getframerate(), file.getnchannels()) == (16_000, 1)
+        sound = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float64)
+    band = butter(4, [200, 3500], "band", fs=RATE, output="sos")
+    sound = np.asarray(sosfilt(band, resample_poly(sound, 3, 2)))
+    frames = np.sqrt((sound[: len(sound) // 240 * 240].reshape(-1, 240) ** 2).mean(axis=1))
+    loud = np.nonzero(frames > 0.03 * frames.max())[0]
+    found: Samples = sound[loud[0] * 240 : (loud[-1] + 1) * 240]
+    return found
+
+
+def silence(seconds: float) -> Samples:
+    return np.zeros(round(seconds * RATE))
+
+
+def noise(kind: str, count: int, seed: int) -> Samples:
+    """Noise of power 1: clean (none), white, line (300 to 3400 Hz), pink, hum (50 Hz and up)."""
+    rng = np.random.default_rng(seed)
+    made: Samples = rng.standard_normal(count)
+    if kind == "clean":
+        return np.zeros(count)
+    if kind == "line":
+        band = butter(4, [300, 3400], "band", fs=RATE, output="sos")
+        made = np.asarray(sosfilt(band, made))
+    elif kind == "pink":
+        made = np.cumsum(made)
+        made = made - np.asarray(lfilter(np.ones(2400) / 2400, [1.0], made))
+    elif kind == "hum":
+        time = np.arange(count) / RATE
+        made = np.sum([np.sin(2 * np.pi * 50 * k * time + k) / k for k in range(1, 20)], axis=0)
+    else:
+        assert kind == "white"
+    return made / np.sqrt((made**2).mean())
+
+
+def clicks(count: int, seed: int) -> Samples:
+    """One click of 1 to 8 ms each 375 ms."""
+    rng = np.random.default_rng(seed)
+    made = np.zeros(count)
+    for begin in range(5000, count - 500, 9000):
+        made[begin : begin + rng.integers(20, 200)] = 8000.0 * rng.choice([-1, 1])
+    return made
+
+
+def with_noise(sound: Samples, kind: str, snr_db: float, seed: int, power: float) -> Samples:
+    """``sound`` with noise ``snr_db`` below ``power`` (mean square of the words)."""
+    return sound + noise(kind, len(sound), seed) * np.sqrt(power) * 10 ** (-snr_db / 20)
+
+
+def power(sound: Samples) -> float:
+    return float((sound**2).mean())
+
+
+def pcm(sound: Samples) -> bytes:
+    made: bytes = np.clip(np.rint(sound), -32768, 32767).astype("<i2").tobytes()
+    return made

@@ -1,0 +1,116 @@
+"""A customer's server, and the `twilio` package's client with its base replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from twilio.http.http_client import TwilioHttpClient
+from twilio.http.response import Response as TwilioResponse
+
+OURS = "+14155551234"
+CALLER = "+14155550000"
+CALLEE = "+14155557777"
+
+XML = '<?xml version="1.0" encoding="UTF-8"?>'
+
+
+class RewritingHttpClient(TwilioHttpClient):
+    """The package's own client, with Twilio's base replaced by the carrier's."""
+
+    def __init__(self, base_url: str) -> None:
+        super().__init__()
+        self._base = base_url
+
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> TwilioResponse:
+        return super().request(
+            method, url.replace("https://api.twilio.com", self._base), *args, **kwargs
+        )
+
+    def close(self) -> None:
+        assert self.session is not None
+        self.session.close()
+
+
+@dataclass
+class Customer:
+    """What the server answers, and what it saw."""
+
+    base: str = ""
+    port: int = 0
+    #: Path -> TwiML, or a function of the form that gives a Response.
+    pages: dict[str, str | Callable[[dict[str, str]], Response]] = field(default_factory=dict)
+    posts: list[tuple[str, dict[str, str], dict[str, str]]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    upgrades: list[dict[str, str]] = field(default_factory=list)
+    #: What to do on the stream; the default echoes media until stop.
+    on_stream: Callable[[Customer, WebSocket], Any] | None = None
+    socket: WebSocket | None = None
+
+    @property
+    def stream_url(self) -> str:
+        return self.base.replace("http", "ws", 1) + "/stream"
+
+    def connect(self, after: str = "", parameters: str = "") -> str:
+        """TwiML that connects our stream."""
+        return (
+            f'{XML}<Response><Connect><Stream url="{self.stream_url}">{parameters}</Stream>'
+            f"</Connect>{after}</Response>"
+        )
+
+    async def post(self, request: Request) -> Response:
+        form = {k: str(v) for k, v in (await _form(request)).items()}
+        self.posts.append((request.url.path, form, dict(request.headers)))
+        page = self.pages.get(request.url.path)
+        if page is None:
+            return Response("no page", status_code=404)
+        if isinstance(page, str):
+            return Response(page, media_type="application/xml")
+        return page(form)
+
+    async def stream(self, socket: WebSocket) -> None:
+        self.upgrades.append(dict(socket.headers))
+        await socket.accept()
+        self.socket = socket
+        with contextlib.suppress(WebSocketDisconnect):
+            await (self.on_stream or echo)(self, socket)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [m for m in self.messages if m["event"] == name]
+
+    async def receive(self, socket: WebSocket) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(await socket.receive_text())
+        self.messages.append(message)
+        return message
+
+
+async def _form(request: Request) -> dict[str, str]:
+    text = (await request.body()).decode() if request.method == "POST" else request.url.query
+    return dict(parse_qsl(text, keep_blank_values=True))
+
+
+async def echo(customer: Customer, socket: WebSocket) -> None:
+    """Sends every frame back."""
+    while True:
+        message = await customer.receive(socket)
+        if message["event"] == "media":
+            await socket.send_text(media(message["streamSid"], message["media"]["payload"]))
+        elif message["event"] == "stop":
+            return
+
+
+async def listen(customer: Customer, socket: WebSocket) -> None:
+    """Only takes note."""
+    while (await customer.receive(socket))["event"] != "stop":
+        pass
+
+
+def media(stream_sid: str, payload: str) -> str:
+    return json.dumps({"event": "media", "streamSid": stream_sid, "media": {"payload": payload}})

@@ -1,0 +1,132 @@
+"""The far ends, frame by frame."""
+
+from __future__ import annotations
+
+import pytest
+
+from trunkline.carrier_sim import tones, wav
+from trunkline.carrier_sim.bots import (
+    Bot,
+    Busy,
+    Echo,
+    NoAnswer,
+    Noise,
+    Play,
+    Record,
+    Silence,
+    parse_bot,
+    start_bot,
+)
+from trunkline.carrier_sim.mulaw import SILENCE, is_quiet
+
+LOUD = bytes([0x90]) * 160
+
+
+def run(bot: Bot, heard: list[bytes]) -> list[bytes]:
+    said = []
+    for frame in heard:
+        said.append(bot.emit())
+        bot.receive(frame)
+    return said
+
+
+def test_echo_after_its_delay() -> None:
+    sounds = [bytes([n]) * 160 for n in range(10)]
+    assert run(start_bot(Echo()), sounds)[1:] == sounds[:9]
+    assert run(start_bot(Echo(0.06)), sounds)[3:] == sounds[:7]
+
+
+def test_record_keeps_what_it_heard_by_position() -> None:
+    bot = start_bot(Record())
+    run(bot, [SILENCE, LOUD, SILENCE])
+    assert bot.heard == SILENCE + LOUD + SILENCE
+    assert bot.said == SILENCE * 3
+
+
+def test_play_after_a_while_once_or_for_ever() -> None:
+    audio = b"\x01" * 320
+    said = b"".join(run(start_bot(Play(audio=audio, after=0.04)), [SILENCE] * 6))
+    assert said == SILENCE * 2 + audio + SILENCE * 2
+    said = b"".join(run(start_bot(Play(audio=audio, loop=True)), [SILENCE] * 6))
+    assert said == audio * 3
+
+
+def test_play_when_the_other_side_falls_silent() -> None:
+    audio = b"\x01" * 160
+    bot = start_bot(Play(audio=audio, when_silent=0.04, repeat=True))
+    heard = [SILENCE] * 5 + [LOUD] * 3 + [SILENCE] * 5 + [LOUD] + [SILENCE] * 4
+    said = run(bot, heard)
+    assert [n for n, f in enumerate(said) if f == audio] == [10, 16]
+
+
+def test_hang_up_mid_sentence() -> None:
+    bot = start_bot(Play(audio=LOUD * 10, hang_up_at=0.06))
+    said = run(bot, [SILENCE] * 3)
+    assert said == [LOUD] * 3 and not bot.hung_up
+    bot.emit()
+    assert bot.hung_up
+
+
+def test_hang_up_when_done_and_after() -> None:
+    bot = start_bot(Play(audio=LOUD, hang_up_when_done=True))
+    run(bot, [SILENCE] * 2)
+    assert bot.hung_up
+    bot = start_bot(Silence(hang_up_after=0.04))
+    run(bot, [SILENCE])
+    assert not bot.hung_up
+    run(bot, [SILENCE])
+    assert bot.hung_up
+
+
+def test_keys_at_their_time() -> None:
+    bot = start_bot(Silence(dtmf=((0.1, "4#"),)))
+    pressed = []
+    said = b""
+    for n in range(30):
+        said += bot.emit()
+        pressed += [(n, key) for key in bot.take_pressed()]
+    assert pressed == [(9, "4"), (19, "#")]
+    assert said[5 * 160 :].startswith(tones.dtmf("4#"))
+
+
+def test_noise_is_there_and_low() -> None:
+    said = run(start_bot(Noise(-60.0)), [SILENCE] * 300)
+    assert all(is_quiet(frame) for frame in said)
+    assert said[0] != SILENCE and said[0] == said[200]
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("echo", Echo()),
+        ("echo:0.2,ring=3", Echo(0.2, ring=3.0)),
+        ("record", Record()),
+        ("noise:-50,seed=4", Noise(-50.0, 4)),
+        ("busy", Busy()),
+        ("no-answer", NoAnswer()),
+        ("dtmf:12#@2.5", Silence(dtmf=((2.5, "12#"),))),
+        (
+            "speech:austen-0880,when_silent=0.7,repeat,hang_up_at=1.5",
+            Play(speech="austen-0880", when_silent=0.7, repeat=True, hang_up_at=1.5),
+        ),
+        ('{"kind":"silence","dtmf":[[1,"5"]]}', Silence(dtmf=((1.0, "5"),))),
+    ],
+)
+def test_text_forms(text: str, spec: object) -> None:
+    assert parse_bot(text) == spec
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "robot", "echo:x", "echo,colour=1", "wav:/nowhere.wav", "busy:3", "wav:", "dtmf:1x@1"],
+)
+def test_text_forms_that_are_wrong(text: str) -> None:
+    with pytest.raises(ValueError):
+        parse_bot(text)
+
+
+def test_wav_file(tmp_path: object) -> None:
+    path = f"{tmp_path}/hello.wav"
+    with open(path, "wb") as f:  # noqa: PTH123  # a str path is what users write
+        f.write(wav.write_pcm(LOUD * 2))
+    assert run(start_bot(parse_bot(f"wav:{path}")), [SILENCE] * 2) == [LOUD] * 2  # type: ignore[arg-type]  # it answers

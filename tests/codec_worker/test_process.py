@@ -1,0 +1,275 @@
+"""The worker's process on real sockets: it joins, carries a call, and ends when told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import pytest
+import zmq
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import ErrorInfo, ProtocolMismatchError
+from trunkline.bus.settings import Settings, load
+from trunkline.bus.sockets import BusSocket, bind_router, connect_dealer
+from trunkline.codec_worker.process import WorkerProcess, main
+
+Context = zmq.Context[zmq.Socket[bytes]]
+T = TypeVar("T")
+CALL, SECRET, GENERATION = "c" * 32, "s" * 32, m.first_generation(1)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # ZeroMQ's own threads set no event of ours
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def settings() -> Iterator[Settings]:
+    with tempfile.TemporaryDirectory(prefix="tl-") as directory:  # short: a socket's path is
+        bus = Path(directory) / "bus"
+        yield load(env_file=None, bus=f"ipc://{bus}", state_dir=directory)
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    made: Context = zmq.Context()
+    yield made
+    made.destroy(linger=0)
+
+
+class FakeController:
+    """Welcomes (or refuses) whoever says Hello, and notes what it was told."""
+
+    def __init__(self, context: Context, settings: Settings) -> None:
+        self.got: list[m.ToController] = []
+        self.refuse: ErrorInfo | None = None
+        settings.address.make_directory()
+        self.socket: BusSocket
+        self.socket, _ = bind_router(context, settings.address.control, self._receive)
+
+    def _receive(self, identity: bytes, payload: bytes) -> None:
+        message = msgspec.msgpack.decode(payload, type=m.ToController)
+        self.got.append(message)
+        answer: m.Welcome | m.Refused | m.Pulse
+        if isinstance(message, m.Hello):
+            answer = (
+                m.Refused(error=self.refuse)
+                if self.refuse
+                else m.Welcome(
+                    epoch=1, controller="c", pid=1, account="AC", public_url=None, lead_ms=60
+                )
+            )
+        elif isinstance(message, m.Beat):
+            answer = m.Pulse(epoch=1, controller="c")
+        else:
+            return
+        self.socket.send(msgspec.msgpack.encode(answer), identity)
+
+    def all(self, kind: type[T]) -> list[T]:
+        return [message for message in self.got if isinstance(message, kind)]
+
+
+class Peer:
+    """A DEALER of a gateway or an adapter."""
+
+    def __init__(
+        self, context: Context, endpoint: str, role: m.Role, kinds: msgspec.msgpack.Decoder[object]
+    ) -> None:
+        self.got: list[object] = []
+        self.lost = False
+        self._role = role
+        self._decoder = kinds
+        self.socket = connect_dealer(
+            context,
+            endpoint,
+            lambda payload: self.got.append(self._decoder.decode(payload)),
+            on_connected=self._hello,
+            on_disconnected=self._gone,
+        )
+
+    def _hello(self) -> None:
+        self.send(m.MediaHello(self._role, self._role))
+
+    def _gone(self) -> None:
+        self.lost = True
+
+    def send(self, message: m.ToWorker) -> None:
+        assert self.socket.send(msgspec.msgpack.encode(message))
+
+    def all(self, kind: type[T]) -> list[T]:
+        return [message for message in self.got if isinstance(message, kind)]
+
+
+def gateway(context: Context, endpoint: str) -> Peer:
+    return Peer(context, endpoint, "gateway", msgspec.msgpack.Decoder(m.WorkerToGateway))
+
+
+def adapter(context: Context, endpoint: str) -> Peer:
+    return Peer(context, endpoint, "adapter", msgspec.msgpack.Decoder(m.WorkerToAdapter))
+
+
+@pytest.fixture
+async def worker(context: Context, settings: Settings) -> AsyncIterator[WorkerProcess]:
+    made = WorkerProcess(context, settings)
+    made.start()
+    yield made
+    await made.control.close()
+    made.close()
+
+
+async def test_it_announces_itself_and_carries_a_call(
+    context: Context, settings: Settings, worker: WorkerProcess
+) -> None:
+    controller = FakeController(context, settings)
+    await until(lambda: bool(controller.all(m.Hello)))
+    (hello,) = controller.all(m.Hello)
+    assert (hello.role, hello.endpoint, hello.pid) == ("codec_worker", worker.endpoint, os.getpid())
+
+    client = adapter(context, worker.endpoint)
+    await until(lambda: bool(client.all(m.Tick)))
+    client.send(m.Attach(CALL, SECRET))
+    carrier = gateway(context, worker.endpoint)
+    await until(lambda: bool(carrier.all(m.Tick)))
+    carrier.send(m.OpenCall(CALL, GENERATION, 1, SECRET, 0, 0, [], [], 60, {}))
+    await until(lambda: bool(client.all(m.Opened)))
+    client.send(m.Resume(CALL, GENERATION, 0, 0, 0, 0.0, 0, 0, 0))
+
+    client.send(m.Speak(CALL, GENERATION, 0, bytes(6 * 3200)))
+    await until(lambda: sum(len(o.frames) for o in carrier.all(m.Outbound)) == 20)
+    frames = [frame for batch in carrier.all(m.Outbound) for frame in batch.frames]
+    assert [frame.position for frame in frames] == [160 * n for n in range(20)]
+    assert b"".join(frame.payload for frame in frames) == b"\xff" * 3200
+    carrier.send(m.Written([m.WrittenTo(CALL, GENERATION, 3200)]))
+    await until(lambda: any(p.calls[0].position == 3200 for p in client.all(m.Played)))
+
+    frame = m.InFrame(CALL, GENERATION, 1, 0, b"\xff" * 160)
+    carrier.send(m.Inbound([frame]))
+    carrier.send(m.StreamEnded(CALL, GENERATION, 1, "stop"))
+    await until(lambda: bool(client.all(m.StreamOver)))
+    sounds = [sound for heard in client.all(m.Heard) for sound in heard.sounds]
+    assert b"".join(sound.pcm for sound in sounds) == bytes(960)
+
+    await until(lambda: any(b.calls and b.calls[0].frames_in for b in controller.all(m.Beat)))
+    for socket in (controller.socket, client.socket, carrier.socket):
+        socket.close()
+
+
+async def test_what_it_cannot_read_is_dropped_and_a_lost_peer_is_forgotten(
+    context: Context, worker: WorkerProcess
+) -> None:
+    peer = gateway(context, worker.endpoint)
+    await until(lambda: bool(peer.all(m.Tick)))
+    assert peer.socket.send(b"\xc1 no msgpack")
+    assert peer.socket.send(msgspec.msgpack.encode(["NoSuchMessage", 1]))
+    await until(lambda: worker.calls.dropped["undecodable"] == 2)
+    assert len(worker.calls.peers) == 1
+    peer.socket.close()
+    await until(lambda: not worker.calls.peers)
+
+
+async def test_a_message_that_fails_costs_no_other_call(
+    context: Context, worker: WorkerProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = gateway(context, worker.endpoint)
+    await until(lambda: bool(peer.all(m.Tick)))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    worker.calls._open = fail  # type: ignore[method-assign]
+    peer.send(m.OpenCall(CALL, GENERATION, 1, SECRET, 0, 0, [], [], 60, {}))
+    await until(lambda: "OpenCall failed" in caplog.text)
+    ticks = len(peer.all(m.Tick))
+    await until(lambda: len(peer.all(m.Tick)) > ticks + 1)
+    peer.socket.close()
+
+
+async def test_a_clock_that_jumped_is_caught_up_with_in_one_tick(
+    context: Context, settings: Settings
+) -> None:
+    now = 1_000_000_000_000
+    made = WorkerProcess(context, settings, clock=lambda: now)
+    made.start()
+    ticked: list[tuple[int, int]] = []
+    made.calls.tick = lambda now, until: ticked.append((now, until))  # type: ignore[method-assign]
+    now += 20_000_000
+    made._tick()
+    now += 250_000_000
+    made._tick()
+    assert [until - 1_000_000_000_000 for _, until in ticked] == [40_000_000, 280_000_000]
+    assert made.missed_ticks == 11
+    await made.control.close()
+    made.close()
+
+
+@pytest.fixture
+def spawned(settings: Settings) -> Iterator[subprocess.Popen[str]]:
+    environment = {
+        **os.environ,
+        "TRUNKLINE_BUS": settings.bus,
+        "TRUNKLINE_STATE_DIR": str(settings.state_dir),
+    }
+    child = subprocess.Popen(
+        [sys.executable, "-m", "trunkline.codec_worker.process"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    yield child
+    child.kill()
+    child.communicate()
+
+
+@pytest.mark.e2e
+async def test_sigterm_says_goodbye_and_ends_with_status_0(
+    context: Context, settings: Settings, spawned: subprocess.Popen[str]
+) -> None:
+    controller = FakeController(context, settings)
+    await until(lambda: bool(controller.all(m.Hello)))
+    (hello,) = controller.all(m.Hello)
+    assert hello.pid == spawned.pid
+    assert hello.endpoint is not None
+    carrier = gateway(context, hello.endpoint)
+    await until(lambda: bool(carrier.all(m.Tick)))
+    carrier.send(m.OpenCall(CALL, GENERATION, 1, SECRET, 0, 0, [], [], 60, {}))
+    await until(lambda: any(beat.calls for beat in controller.all(m.Beat)))
+    spawned.send_signal(signal.SIGTERM)
+    spawned.send_signal(signal.SIGTERM)  # twice is harmless
+    await until(lambda: bool(controller.all(m.Goodbye)))
+    carrier.send(m.CloseCall(CALL, GENERATION + 1))  # moved elsewhere
+    assert await asyncio.to_thread(spawned.wait, 20) == 0
+    await until(lambda: carrier.lost)
+    for socket in (controller.socket, carrier.socket):
+        socket.close()
+
+
+@pytest.mark.e2e
+async def test_a_refused_worker_says_why_and_ends_with_status_1(
+    context: Context, settings: Settings, spawned: subprocess.Popen[str]
+) -> None:
+    controller = FakeController(context, settings)
+    controller.refuse = ErrorInfo.of(ProtocolMismatchError("protocol 1 is not spoken here"))
+    _, errors = await asyncio.to_thread(spawned.communicate, timeout=20)
+    assert spawned.returncode == 1
+    assert "trunkline codec-worker: protocol 1 is not spoken here" in errors
+    controller.socket.close()
+
+
+def test_a_wrong_setting_ends_it_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRUNKLINE_BUS", "nonsense")
+    assert main() == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "TRUNKLINE_BUS" in error
