@@ -1,32 +1,52 @@
-# Six verbs. Everything they need goes into .venv, made from the machine's python3.
+# Seven verbs. Everything that they need goes into .venv, made from the machine's python3 alone.
+#   make demo    two phone calls with real speech, without an account (also the quickest look)
+#   make test    the whole suite        make lint    style, types, the rule between the rooms
+#   make bench   the benchmark          make docs    what is drawn from the code, in docs/
+#   make clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# What is installed: the demo's needs, or the developers' (which include them).
+DEMO := $(VENV)/.demo-installed
+DEV := $(VENV)/.dev-installed
+SOURCES_OF_INSTALL := pyproject.toml setup.py
 
-.PHONY: test lint bench docs clean
+.PHONY: demo test lint bench docs clean
 
-$(STAMP): pyproject.toml setup.py
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev]'
-	@touch $(STAMP)
+demo: $(DEMO)
+	$(BIN)/trunkline demo
 
-test: $(STAMP)
+test: $(DEV)
 	$(BIN)/pytest
 
-lint: $(STAMP)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/make_bus.py --check
 
-bench: $(STAMP)
-	$(BIN)/python -m trunkline.codec_worker.selfbench
+bench: $(DEV)
+	$(BIN)/python benchmarks/run.py
 
-docs: $(STAMP)
-	$(BIN)/python docs/make_bus.py
+docs: $(DEV)
+	@for script in docs/make_*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist out ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "trunkline needs Python 3.11 or later; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(DEMO): $(SOURCES_OF_INSTALL) | $(BIN)/python
+	@echo "installing trunkline and what the demo needs into $(VENV) (a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+$(DEV): $(SOURCES_OF_INSTALL) | $(BIN)/python
+	@echo "installing trunkline and its developers' tools into $(VENV) (a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(DEMO)
