@@ -1,4 +1,4 @@
-# Seven verbs. Everything that they need goes into .venv, made from the machine's python3 alone.
+# Six verbs. Everything that they need goes into .venv, made from the machine's python3 alone.
 #   make demo    two phone calls with real speech, without an account (also the quickest look)
 #   make test    the whole suite        make lint    style, types, the rule between the rooms
 #   make bench   the benchmark          make docs    what is drawn from the code, in docs/

@@ -2,7 +2,8 @@
 
 honcho starts carrier_sim and a whole stack; ``scenario.run`` of langwatch-scenario holds a call
 each way through our TwilioAgentAdapter, with recordings instead of models; then what happened is
-printed, drawn and written. Everything it started is ended again. Exit status 1 when anything failed.
+printed, drawn and written. Everything it started is ended again. Exit status 1 when anything
+failed.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ os.environ["SCENARIO_BROWSER"] = "never"
 os.environ.pop("LANGWATCH_API_KEY", None)
 
 import scenario
+from scenario.types import ScriptStep
 from scenario.voice import AudioChunk
 
 from trunkline.adapter.scenario_adapter import TwilioAgentAdapter
@@ -28,7 +29,7 @@ from trunkline.demo_words import Recogniser, recording, transcript, word_errors
 #: What scenario hands to each step of a script.
 State = Any
 Step = Callable[[State], Awaitable[None]]
-Script = list[scenario.ScriptStep]
+Script = list[ScriptStep]
 
 #: Seconds for a call to be set up.
 SET_UP_WITHIN: Final = 15.0
