@@ -53,6 +53,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     detect_keys: bool = True
     webhook_timeout: float = 15.0
     connect_timeout: float = 10.0
+    stream_connect_timeout: float = 10.0
     seed: int = 0
 
 

@@ -166,6 +166,8 @@ class CarrierSim:
         self._t0 = 0.0
         self._ticks = 0
         self._faults_seen = 0
+        #: Whether some stream's socket has to be looked at on each tick.
+        self._disturbed = False
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         #: Seconds that each tick was late, and whether anything had gone wrong in a task.
         self.lateness: array[float] = array("d")
@@ -311,6 +313,7 @@ class CarrierSim:
     def stall_stream(self, stream: Stream, seconds: float) -> None:
         """Hold a stream's inbound messages back, then send them in one burst."""
         self._sockets[stream].stall(seconds)
+        self._disturbed = True
 
     def reset(self) -> None:
         """Hang everybody up; forget calls, logs, errors and faults; keep numbers and callees."""
@@ -370,7 +373,7 @@ class CarrierSim:
         self._sockets[stream] = connection
 
         async def run() -> None:
-            await connection.connect(self._tls)
+            await connection.connect(self._tls, self.options.stream_connect_timeout)
             if stream.live:
                 self._stream_callback(line, stream, "stream-started")
 
@@ -470,17 +473,16 @@ class CarrierSim:
             self._ticks += 1
             self.lateness.append(now - due)
             self.exchange.tick(due)
-        if self.faults.rules or self._faults_seen != self.faults.version or self._disturbed():
+        if self._disturbed or self._faults_seen != self.faults.version:
             self._faults_seen = self.faults.version
             for connection in list(self._sockets.values()):
                 connection.tick(now)
+            still = any(connection.disturbed for connection in self._sockets.values())
+            self._disturbed = still or bool(self.faults.rules)
         for condition, future in self._waiters:
             if not future.done() and condition():
                 future.set_result(None)
         self._schedule()
-
-    def _disturbed(self) -> bool:
-        return any(connection.disturbed for connection in self._sockets.values())
 
     # HTTP
 

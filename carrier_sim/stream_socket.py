@@ -25,9 +25,11 @@ from trunkline.carrier_sim.judge import Judge
 from trunkline.carrier_sim.signature import sign
 from trunkline.carrier_sim.stream import Stream
 
-#: How long the server may take to answer the upgrade, and our close frame.
-HANDSHAKE_SECONDS: Final = 10.0
+#: How long the server may take to answer our close frame.
 CLOSE_SECONDS: Final = 1.0
+#: Between the last message (`stop`) and our close frame: a server that is sending when the close
+#: frame comes fails before it has read `stop`.
+LINGER_SECONDS: Final = 0.1
 _MAX_HEAD: Final = 65536
 
 
@@ -59,6 +61,7 @@ class StreamSocket(asyncio.Protocol):
         self._open = asyncio.get_running_loop().create_future()
         self._over = False
         self._closing = False
+        self._finished = False
         self._close_timer: asyncio.TimerHandle | None = None
         self._version = -1
         self._stall: Fault | None = None
@@ -70,8 +73,8 @@ class StreamSocket(asyncio.Protocol):
 
     # The shell's side
 
-    async def connect(self, tls: ssl.SSLContext | None) -> None:
-        """Connect and upgrade; a failure is listed and ends the stream."""
+    async def connect(self, tls: ssl.SSLContext | None, seconds: float) -> None:
+        """Connect and upgrade within seconds; a failure is listed and ends the stream."""
         url = urlsplit(self.stream.verb.url)
         secure = url.scheme == "wss"
         if self._faults.match("stream", "GET", self.stream.verb.url, kind="refuse") is not None:
@@ -80,7 +83,7 @@ class StreamSocket(asyncio.Protocol):
         context = (tls or ssl.create_default_context()) if secure else None
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(HANDSHAKE_SECONDS):
+            async with asyncio.timeout(seconds):
                 await loop.create_connection(
                     lambda: self,
                     url.hostname or "",
@@ -89,7 +92,7 @@ class StreamSocket(asyncio.Protocol):
                 )
                 await self._open
         except TimeoutError:
-            self._fail(31901, f"no answer from {url.netloc} in {HANDSHAKE_SECONDS:g} s")
+            self._fail(31901, f"no answer from {url.netloc} in {seconds:g} s")
         except ssl.SSLError as e:
             self._fail(31920, f"TLS with {url.netloc}: {e}")
         except socket.gaierror as e:
@@ -100,7 +103,9 @@ class StreamSocket(asyncio.Protocol):
     def finish(self) -> None:
         """The carrier has ended the stream: close the socket behind the last message."""
         if self._head is None:
-            self._close(1000)
+            self._finished = True
+            loop = asyncio.get_running_loop()
+            self._close_timer = loop.call_later(LINGER_SECONDS, self._close, 1000)
             return
         self._over = True
         self._abort()
@@ -129,8 +134,10 @@ class StreamSocket(asyncio.Protocol):
 
     def tick(self, now: float) -> None:
         """Apply fault rules and send what was held back. Called every few ms."""
-        if self._version != self._faults.version:
+        if self._version != self._faults.version and not self._finished:
             self._read_faults(now)
+        if self._finished:
+            self._drop_at = None
         if self._drop_at is not None and now >= self._drop_at:
             self._drop_at = None
             self.drop()
@@ -205,7 +212,7 @@ class StreamSocket(asyncio.Protocol):
             self._close_timer.cancel()
         if self._head is not None and not self._over:
             self._fail(31920, f"connection closed during the handshake ({exc or 'end of file'})")
-        elif not self._over and not self._closing:
+        elif not (self._over or self._closing or self._finished):
             self._error(31903, f"the connection broke ({exc or 'end of file, no close frame'})")
             self._end("broken")
         self._on_closed(self)
@@ -242,6 +249,7 @@ class StreamSocket(asyncio.Protocol):
         code = int.from_bytes(payload[:2]) if len(payload) >= 2 else 1005
         if not self._closing:
             self._write(ws_frames.frame(payload[:2], ws_frames.CLOSE))
+        if not (self._closing or self._finished):
             text = f"the server closed with code {code} {payload[2:].decode('utf-8', 'replace')}"
             add = self._judge.notice if code in (1000, 1001, 1005) else self._judge.error
             add(31921, text.strip(), call_sid=self.stream.call_sid, stream_sid=self.stream.sid)

@@ -101,7 +101,9 @@ async def echo(customer: Customer, socket: WebSocket) -> None:
     while True:
         message = await customer.receive(socket)
         if message["event"] == "media":
-            await socket.send_text(media(message["streamSid"], message["media"]["payload"]))
+            # The carrier may have closed already, with frames and `stop` still to be read.
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                await socket.send_text(media(message["streamSid"], message["media"]["payload"]))
         elif message["event"] == "stop":
             return
 

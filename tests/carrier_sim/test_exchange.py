@@ -8,7 +8,17 @@ import pytest
 
 from trunkline.carrier_sim import tones, wav
 from trunkline.carrier_sim.account import Call, CallOptions, Number, number_sid
-from trunkline.carrier_sim.bots import Bot, Busy, Echo, Failed, NoAnswer, Record, Silence, start_bot
+from trunkline.carrier_sim.bots import (
+    Bot,
+    Busy,
+    Echo,
+    Failed,
+    NoAnswer,
+    Play,
+    Record,
+    Silence,
+    start_bot,
+)
 from trunkline.carrier_sim.circuit import TICK_SECONDS
 from trunkline.carrier_sim.exchange import Exchange, Fetched, Line, Options
 from trunkline.carrier_sim.judge import Judge
@@ -362,8 +372,6 @@ def test_dial_bridges_and_goes_on(bench: Bench) -> None:
 def test_dial_carries_sound_both_ways(bench: Bench) -> None:
     bench.x.callees[CALLEE] = Echo()
     sound = b"\x31" * 800
-    from trunkline.carrier_sim.bots import Play
-
     bot = start_bot(Play(audio=sound, after=0.5))
     bench.inbound(bot)
     bench.answer(f"<Response><Dial>{CALLEE}</Dial></Response>")

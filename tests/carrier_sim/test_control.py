@@ -1,0 +1,147 @@
+"""The carrier as a process: the command, the control API and its client."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from click.testing import CliRunner
+
+from trunkline.carrier_sim.client import SimClient, SimError
+from trunkline.carrier_sim.command import command
+from trunkline.carrier_sim.sim import CarrierSim
+
+from .server import CALLEE, CALLER, OURS, Customer
+
+RUN = "from trunkline.carrier_sim.command import command; command()"
+
+
+@pytest.fixture
+def client(sim: CarrierSim) -> Iterator[SimClient]:
+    with SimClient(sim.base_url) as client:
+        yield client
+
+
+async def test_a_call_through_the_control_api(
+    sim: CarrierSim, client: SimClient, customer: Customer
+) -> None:
+    customer.pages["/voice"] = customer.connect()
+
+    def script() -> None:
+        client.add_number(OURS, voice_url=customer.base + "/voice")
+        bot = {"kind": "wav", "speech": "austen-0880", "dtmf": [[0.1, "3"]]}
+        call = client.place_call(CALLER, OURS, bot)
+        call = client.wait_for(call["sid"], "in-progress")
+        sid, deadline = call["sid"], time.monotonic() + 5
+        while not (call["streams"] and call["streams"][0]["digits_sent"]):
+            assert time.monotonic() < deadline
+            call = client.call(sid)
+        stream = call["streams"][0]["sid"]
+        assert client.stream(stream)["metrics"]["frames_in"] > 0
+        assert client.arrivals(stream)[0][1] == 160
+        assert client.spans(stream)["spans"]
+        assert client.health()["calls"] == 1
+        client.hang_up(sid)
+        call = client.wait_for(sid)
+        assert (call["status"], call["end_reason"]) == ("completed", "far-end")
+        assert len(client.played(sid)) == len(client.said(sid)) == call["played_ms"] * 8
+        assert client.wav(sid)[:4] == b"RIFF"
+        assert client.errors() == [] and client.load()["ticks"] > 0
+        assert [c["sid"] for c in client.calls()] == [sid]
+        assert len(client.streams()) == 1
+        assert client.webhook_log()[0]["status"] == 200
+        client.reset()
+        assert client.calls() == [] and OURS in client.numbers()
+
+    await asyncio.to_thread(script)
+
+
+async def test_faults_and_numbers_through_the_control_api(
+    sim: CarrierSim, client: SimClient
+) -> None:
+    def script() -> None:
+        client.add_number(OURS)
+        client.add_callee(CALLEE, "echo:0.1")
+        client.add_caller_id(CALLER)
+        rule = client.add_fault("rest", "status", status=500, count=1)
+        (shown,) = client.faults()
+        assert (shown["id"], shown["kind"], shown["fired"]) == (rule, "status", 0)
+        client.remove_fault(rule)
+        client.add_fault("webhook", "drop")
+        client.clear_faults()
+        assert client.faults() == [] and client.number_writes() == []
+        assert client.rest_log() == [] and client.notices() == []
+
+    await asyncio.to_thread(script)
+    assert sim.exchange.caller_ids == {CALLER}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/sim/nothing", None, 404),
+        ("POST", "/sim/nothing", {}, 404),
+        ("GET", "/sim/calls/CA1", None, 404),
+        ("GET", "/sim/streams/MZ1", None, 404),
+        ("DELETE", "/sim/faults/7", None, 400),
+        ("POST", "/sim/calls", {"from": CALLER, "to": "+19"}, 400),
+        ("POST", "/sim/calls", {"from": CALLER, "to": OURS, "bot": "robot"}, 400),
+        ("POST", "/sim/calls", {"from": CALLER, "to": OURS, "bot": "busy"}, 400),
+        ("POST", "/sim/calls", [], 400),
+        ("POST", "/sim/faults", {"where": "rest", "kind": "x"}, 400),
+        ("POST", "/sim/numbers", {}, 400),
+    ],
+)
+async def test_wrong_requests(
+    sim: CarrierSim, client: SimClient, method: str, path: str, body: object, status: int
+) -> None:
+    sim.add_number(OURS)
+    with pytest.raises(SimError) as caught:
+        await asyncio.to_thread(client.request, method, path, body)
+    assert caught.value.status == status
+
+
+def start(*arguments: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("carrier-sim listening on http://127.0.0.1:"), line
+    return process, line.split()[3]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_process_says_where_it_is_and_ends_when_told(number: int) -> None:
+    process, url = start(
+        "--number",
+        f"{OURS}=https://old.example/v?a=1",
+        "--callee",
+        f"{CALLEE}=echo,ring=1",
+        TWILIO_ACCOUNT_SID="AC" + "9" * 32,
+        TWILIO_AUTH_TOKEN="secret",
+    )
+    with process, SimClient(url) as client:
+        assert client.health()["account_sid"] == "AC" + "9" * 32
+        assert client.numbers()[OURS]["voice_url"] == "https://old.example/v?a=1"
+        asked = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(5) == 0
+        assert time.monotonic() - asked < 3
+
+
+def test_help_and_wrong_usage() -> None:
+    runner = CliRunner()
+    shown = runner.invoke(command, ["--help"])
+    assert shown.exit_code == 0 and "Examples:" in shown.output and "--callee" in shown.output
+    for wrong in (["--number", "123"], ["--callee", "+1=robot"], ["--calls-per-second", "0"]):
+        assert runner.invoke(command, wrong).exit_code == 2
