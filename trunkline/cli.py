@@ -346,13 +346,14 @@ def demo(out: Path, verbose: bool) -> None:
     sys.exit(show.main(out, verbose=verbose))
 
 
-@cli.command("tunnel-runner", hidden=True)
+@cli.command("with-parent", hidden=True)
+@click.option("--grace", type=float, default=2.0)
 @click.argument("argv", nargs=-1, required=True)
-def tunnel_runner(argv: Sequence[str]) -> None:
-    """Run a tunnel's program, and end it when the parent ends."""
-    from trunkline import tunnel
+def with_parent(argv: Sequence[str], grace: float) -> None:
+    """Run a program, and end it when the parent ends."""
+    from trunkline.with_parent import run_with_parent
 
-    sys.exit(tunnel.run_tunnel(argv))
+    sys.exit(run_with_parent(argv, grace))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -25,7 +25,8 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import StackUnavailableError, TrunklineError
 from trunkline.bus.settings import Settings, load
 from trunkline.carrier_sim.client import SimClient
-from trunkline.children import trunkline_argv
+from trunkline.children import ParentPipe, trunkline_argv
+from trunkline.with_parent import start_with_parent
 
 READY_WITHIN: Final = 30.0
 #: honcho gives its children 5 s between SIGTERM and SIGKILL.
@@ -85,6 +86,7 @@ class DemoStack:
             "TRUNKLINE_SIM_NUMBERS": " ".join(f"{n}={url}" for n, url in numbers.items()),
             "TRUNKLINE_SIM_CALLEES": " ".join(f"{n}={bot}" for n, bot in callees.items()),
         }
+        self._parent = ParentPipe()
         self._process: asyncio.subprocess.Process | None = None
         self._log = log
         self.sim = SimClient(f"http://127.0.0.1:{ports.carrier}")
@@ -123,12 +125,15 @@ class DemoStack:
         )
         scale = f"gateway={GATEWAYS},codec_worker={CODEC_WORKERS}"
         with self._log.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "honcho", "--no-colour"),
-                *("-d", str(self._directory), "-f", str(procfile), "start", "-c", scale),
+            self._process = await start_with_parent(
+                [
+                    *(sys.executable, "-P", "-m", "honcho", "--no-colour"),
+                    *("-d", str(self._directory), "-f", str(procfile), "start", "-c", scale),
+                ],
+                self._parent,
+                grace=ENDED_WITHIN,
+                environment=clean_environment() | self._environment,
                 cwd=self._directory,  # no .env there
-                env=clean_environment() | self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
@@ -164,12 +169,13 @@ class DemoStack:
         if process is not None and process.returncode is None:
             process.send_signal(signal.SIGTERM)
             try:
-                async with asyncio.timeout(ENDED_WITHIN):
+                async with asyncio.timeout(ENDED_WITHIN + 1.0):
                     await process.wait()
             except TimeoutError:
                 process.kill()
                 await process.wait()
                 raise DemoError("honcho did not end in time") from None
+        self._parent.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def check_ended_well(self) -> None:

@@ -77,7 +77,7 @@ async def leftovers(known: Known) -> list[Finding]:
 
 def _held(known: Known) -> Finding:
     overrides = known.status["overrides"]
-    late = [o for o in overrides if o["state"] not in ("active", "armed", "written")]
+    late = [o for o in overrides if o["state"] == "restoring"]
     text = f"{len(overrides)} held by the running stack"
     if late:
         shown = "; ".join(

@@ -6,15 +6,12 @@ right) or skip (cannot be told, because something before it failed).
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import platform
 import re
 import shutil
 import socket
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -28,11 +25,10 @@ from trunkline.bus import messages as m
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import SettingsError, StackUnavailableError, TrunklineError
 from trunkline.bus.settings import Settings
+from trunkline.http_get import Answer, get
 
 State = Literal["ok", "warn", "fail", "skip"]
 
-#: Seconds for one HTTP request.
-HTTP_WITHIN: Final = 10.0
 #: Seconds for a running stack to answer on the bus.
 BUS_WITHIN: Final = 1.5
 #: A clock that is off by more than this is worth a word, and by more than that is wrong.
@@ -64,40 +60,6 @@ class Known:
     #: the running stack's welcome and status
     welcome: m.Welcome | None = None
     status: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An HTTP answer; ``status`` 0: there was none, and ``body`` says why."""
-
-    status: int
-    body: bytes
-    date: str | None
-    seconds: float
-
-
-def _get(url: str, headers: dict[str, str]) -> Answer:
-    began = datetime.now(UTC)
-
-    def passed() -> float:
-        return (datetime.now(UTC) - began).total_seconds()
-
-    request = urllib.request.Request(url, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=HTTP_WITHIN) as answer:
-            body = answer.read(100_000)
-            return Answer(answer.status, body, answer.headers.get("Date"), passed())
-    except urllib.error.HTTPError as error:
-        with error:
-            return Answer(error.code, error.read(100_000), error.headers.get("Date"), passed())
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        return Answer(0, str(reason).encode(), None, passed())
-
-
-async def get(url: str, headers: dict[str, str] | None = None) -> Answer:
-    """GET in a thread; never raises for what the network does."""
-    return await asyncio.to_thread(_get, url, headers or {})
 
 
 async def versions(known: Known) -> list[Finding]:

@@ -29,7 +29,6 @@ from trunkline.children import (
     END_WITHIN,
     Child,
     ParentPipe,
-    describe,
     settings_environment,
     trunkline_argv,
 )
@@ -131,7 +130,10 @@ class Supervisor:
             watched.add(asyncio.create_task(tunnel.ended()))
         try:
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-            failed = self._why(done, keeping, stopping, tunnel)
+            failed = stopping not in done
+            if failed and tunnel is not None and not done & keeping.keys():
+                log.error("the tunnel at %s ended, so the stack ends", tunnel.url)
+            # A child whose end is final has said why itself.
         finally:
             for task in (stopping, telling):
                 task.cancel()
@@ -139,28 +141,6 @@ class Supervisor:
             status = await self._end(keeping)
             self._parent.close()
         return EXIT_FAILED if failed else status
-
-    @staticmethod
-    def _why(
-        done: set[asyncio.Task[Any]],
-        keeping: dict[asyncio.Task[int], Child],
-        stopping: asyncio.Task[Any],
-        tunnel: Tunnel | None,
-    ) -> bool:
-        """Whether the stack ends for another reason than that it was asked to; says it."""
-        if stopping in done:
-            return False
-        for task in done:
-            if task in keeping:
-                log.error(
-                    "%s ended (%s) at its start, so the stack ends",
-                    keeping[task].name,
-                    describe(task.result()),
-                )
-                return True
-        assert tunnel is not None
-        log.error("the tunnel at %s ended, so the stack ends", tunnel.url)
-        return True
 
     async def _end(self, keeping: dict[asyncio.Task[int], Child]) -> int:
         """End all children, the controller first; the stack's exit status."""
@@ -184,6 +164,8 @@ class Supervisor:
         wanted = {"gateways": len(self.gateways), "codec_workers": len(self.codec_workers)}
         await _until(lambda status: all(len(status[k]) >= n for k, n in wanted.items()), self)
         settings = self._settings
+        if tunnel is not None and not await tunnel.wait_reachable():
+            log.warning("%s cannot be reached through the tunnel yet", tunnel.url)
         via = f" through {tunnel.kind.name}" if tunnel else ""
         console = (
             f", console at http://127.0.0.1:{settings.console_port}"

@@ -1,7 +1,6 @@
 """A tunnel to the public port: starts cloudflared or ngrok, and finds the public URL itself.
 
-The tunnel's program runs under a small process of ours (``trunkline tunnel-runner``) that ends it
-when the stack's supervisor ends, however that ends.
+The tunnel's program ends with the stack's supervisor, however that ends (with_parent.py).
 """
 
 from __future__ import annotations
@@ -9,25 +8,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import shutil
-import signal
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, TrunklineError
-from trunkline.bus.process import EXIT_DONE, PARENT_FD_VARIABLE, run
-from trunkline.children import ParentPipe, trunkline_argv
+from trunkline.children import ParentPipe
+from trunkline.http_get import get
+from trunkline.with_parent import start_with_parent
 
 log = logging.getLogger("trunkline.supervisor")
 
 #: Seconds for the program to say its URL.
 URL_WITHIN: Final = 30.0
+#: Seconds for a fresh tunnel to be reachable from outside: its name has to become known first.
+REACHABLE_WITHIN: Final = 90.0
+_LOOK_EVERY: Final = 1.0
 #: Seconds from SIGTERM to SIGKILL.
-_TERM_GRACE: Final = 2.0
+_GRACE: Final = 2.0
 
 
 class TunnelError(TrunklineError, RuntimeError):
@@ -96,13 +96,12 @@ class Tunnel:
                 f"--tunnel {kind.name}: the program {kind.name} is not installed; {kind.install}"
             )
         parent = ParentPipe()
-        process = await asyncio.create_subprocess_exec(
-            *trunkline_argv("tunnel-runner", "--", *kind.argv(host, port)),
-            env={**os.environ, PARENT_FD_VARIABLE: str(parent.read_fd)},
-            stdin=asyncio.subprocess.DEVNULL,
+        process = await start_with_parent(
+            kind.argv(host, port),
+            parent,
+            grace=_GRACE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            pass_fds=(parent.read_fd,),
         )
         tunnel = cls(kind, process, parent)
         try:
@@ -118,6 +117,15 @@ class Tunnel:
             raise
         return tunnel
 
+    async def wait_reachable(self) -> bool:
+        """Wait until ``/healthz`` answers through the tunnel; False when it does not in time."""
+        deadline = monotonic() + REACHABLE_WITHIN
+        while monotonic() < deadline:
+            if (await get(f"{self.url}/healthz")).status == 200:
+                return True
+            await asyncio.sleep(_LOOK_EVERY)
+        return False
+
     async def ended(self) -> None:
         """Returns when the tunnel's program has ended."""
         await asyncio.shield(self._reading)
@@ -128,8 +136,7 @@ class Tunnel:
             self._process.terminate()
         await self._process.wait()
         await self._reading
-        if self._parent is not None:
-            self._parent.close()
+        self._parent.close()
 
     async def _read(self) -> None:
         """Read what the program says to its end: a full pipe would stop it."""
@@ -148,28 +155,3 @@ class Tunnel:
 
     def _tail(self) -> str:
         return f"; it last said: {' / '.join(self._last_lines)}" if self._last_lines else ""
-
-
-def run_tunnel(argv: Sequence[str]) -> int:
-    """Run ``argv`` until it ends, SIGTERM or SIGINT comes, or the parent is gone."""
-
-    async def main(stop: asyncio.Event) -> int:
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=sys.stdout, stderr=sys.stderr
-        )
-        ended = asyncio.create_task(process.wait())
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if ended.done():
-            return max(ended.result(), 0)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                process.send_signal(number)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TERM_GRACE):
-                    await asyncio.shield(ended)
-                break
-        return EXIT_DONE
-
-    return run(main)

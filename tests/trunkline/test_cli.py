@@ -51,7 +51,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for name in COMMANDS:
         assert f"\n  {name} " in shown
-    assert "tunnel-runner" not in shown
+    assert "with-parent" not in shown
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
