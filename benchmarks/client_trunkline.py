@@ -42,7 +42,10 @@ async def main(number: str, callees: list[str], seconds: float) -> None:
         await wait_for("end")
         await asyncio.gather(*(call.hang_up() for call in calls))
         heard = await asyncio.gather(*listeners)
-        say(heard_seconds=[n / 48_000 for n in heard])
+        say(
+            heard_seconds=[n / 48_000 for n in heard],
+            lost_in_samples=sum(call.lost.inbound for call in calls),
+        )
 
 
 if __name__ == "__main__":
