@@ -27,6 +27,7 @@ import zmq
 
 from trunkline.bus import messages as m
 from trunkline.bus.control import ControlClient
+from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, setup_logging
 from trunkline.bus.settings import Settings, load
@@ -221,6 +222,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
             return EXIT_FAILED
         return EXIT_DONE
     finally:
+        stop_authenticator(context)
         context.destroy(linger=0)
 
 

@@ -102,6 +102,20 @@ def test_small_chunks_one_after_the_other_leave_no_trace() -> None:
     assert len(bench.gateway.written) == 8000
 
 
+def test_speech_that_joins_after_a_flush_has_its_past_and_after_a_pause_has_none() -> None:
+    for pause, past in ((0, True), (50, False)):
+        bench = opened()
+        bench.speak(SPEECH[:9600])
+        while len(bench.gateway.written) < 1600:
+            bench.tick()
+        bench.tick(pause)
+        bench.speak(SPEECH[9600:19_200])
+        bench.tick(20)
+        written = heard_codes(bench.gateway.written)
+        whole = coded(SPEECH[:19_200]) if past else coded(bytes(9600) + SPEECH[9600:19_200])
+        assert np.array_equal(written[1600:], whole[1600:])
+
+
 def test_the_adapter_may_attach_before_or_after_the_call_is_opened() -> None:
     early, late = Calls("w"), Calls("w")
     gateway = Bench().gateway
