@@ -660,7 +660,7 @@ class Digit(PackedMessage, frozen=True):
 
 class StreamEnded(PackedMessage, frozen=True):
     """gateway -> worker: no more sound comes on stream ``ordinal``. It comes after the stream's
-    last Inbound. ``resumable``: the call may come back on a later stream (playout freezes)."""
+    last Inbound. The call may come back on a later stream, so playout freezes."""
 
     call: str
     generation: int
