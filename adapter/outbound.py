@@ -162,7 +162,7 @@ class Outbound:
             if utterance.start is None:
                 break
             left = utterance.stop - self.acknowledged
-            if utterance.sent is None and (left <= 0 or (idle and left < FRAME)):
+            if utterance.sent is None and (left <= 0 or (idle and left <= FRAME)):
                 utterance.sent = utterance.samples
                 done.append(utterance)
         self._forget()
