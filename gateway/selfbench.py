@@ -1,0 +1,437 @@
+"""Measure a gateway: ``python -m trunkline.gateway.selfbench [--calls 100] [--seconds 10]``.
+
+A gateway process carries full-duplex calls between real WebSockets and a dumb worker, all of which
+(carrier, controller, worker) live in this process. What is told is the gateway's own CPU time for
+one second of one call, and how long a frame takes from the carrier's socket to the worker's. The
+same calls then go through a plain version (Starlette, ``json``, one bus message a frame), for a
+ratio that says something on any machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import msgspec
+import uvicorn
+import uvloop
+import zmq
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from trunkline.bus import messages as m
+from trunkline.bus.settings import load
+from trunkline.bus.sockets import BusSocket, bind_router, connect_dealer
+
+from .process import main as gateway_main
+
+FRAME = 160
+TICK = 0.020
+#: The carrier's sockets send in this many groups, spread over 20 ms.
+GROUPS = 20
+
+_encode = msgspec.msgpack.Encoder().encode
+_from_gateway = msgspec.msgpack.Decoder(m.ToWorker)
+_to_gateway = msgspec.msgpack.Decoder(m.WorkerToGateway)
+_to_controller = msgspec.msgpack.Decoder(m.ToController)
+
+
+# ------------------------------------------------------------------------ the plain version
+
+
+class Plain:
+    """What one would write first: a task per socket, json, a message a frame."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._link: BusSocket | None = None
+        self._sockets: dict[str, tuple[WebSocket, str]] = {}
+        self._next: dict[str, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        def connected() -> None:
+            self._say(m.MediaHello("gateway", "plain"))
+
+        self._link = connect_dealer(
+            zmq.Context.instance(),
+            self._worker,
+            self._received,
+            on_connected=connected,
+            on_disconnected=lambda: None,
+        )
+
+    def _say(self, message: m.ToWorker) -> None:
+        assert self._link is not None
+        self._link.send(_encode(message))
+
+    def _received(self, payload: bytes) -> None:
+        message = _to_gateway.decode(payload)
+        if isinstance(message, m.Outbound):
+            task = asyncio.get_running_loop().create_task(self._write(message))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _write(self, message: m.Outbound) -> None:
+        for frame in message.frames:
+            found = self._sockets.get(frame.call)
+            if found is not None:
+                payload = base64.b64encode(frame.payload).decode()
+                text = {"event": "media", "streamSid": found[1], "media": {"payload": payload}}
+                await found[0].send_text(json.dumps(text))
+                end = frame.position + len(frame.payload)
+                self._say(m.Written([m.WrittenTo(frame.call, frame.generation, end)]))
+
+    async def endpoint(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        call = ""
+        try:
+            while True:
+                message = json.loads(await websocket.receive_text())
+                if message["event"] == "start":
+                    call = message["start"]["customParameters"]["nonce"]
+                    self._sockets[call] = (websocket, message["streamSid"])
+                    generation = m.first_generation(1)
+                    self._say(m.OpenCall(call, generation, 1, "", 0, 0, [], [], 60, {}))
+                elif message["event"] == "media":
+                    payload = base64.b64decode(message["media"]["payload"])
+                    position = int(message["media"]["timestamp"]) * 8
+                    frame = m.InFrame(call, m.first_generation(1), 1, position, payload)
+                    self._say(m.Inbound([frame]))
+        except WebSocketDisconnect:
+            self._sockets.pop(call, None)
+
+
+def plain_main(port: int, worker: str) -> None:
+    async def run() -> None:
+        plain = Plain(worker)
+        plain.start()
+        app = Starlette(routes=[WebSocketRoute("/twilio/stream", plain.endpoint)])
+        config = uvicorn.Config(
+            app,
+            host="127.0.0.1",
+            port=port,
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            log_level="error",
+            lifespan="off",
+        )
+        await uvicorn.Server(config).serve()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+# ------------------------------------------------------------------------ the other side
+
+
+class Carrier(asyncio.Protocol):
+    """One socket of the carrier. Its masking key is 0, so its frames can be made beforehand."""
+
+    def __init__(self, number: int) -> None:
+        self.call = f"{number:032x}"
+        self.stream_sid = f"MZ{number:032d}"
+        self.received = 0
+        self.ready = asyncio.Event()
+        self._transport: asyncio.Transport | None = None
+        self._sent = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(
+            b"GET /twilio/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+            b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+
+    def data_received(self, data: bytes) -> None:
+        if not self.ready.is_set():
+            assert data.startswith(b"HTTP/1.1 101 "), data
+            self.ready.set()
+            return
+        self.received += len(data)
+
+    def start(self) -> None:
+        self._write({"event": "connected", "protocol": "Call", "version": "1.0.0"})
+        body = {
+            "streamSid": self.stream_sid,
+            "callSid": "CA" + self.call,
+            "customParameters": {"nonce": self.call},
+        }
+        self._write({"event": "start", "streamSid": self.stream_sid, "start": body})
+
+    def media(self, payload: str) -> None:
+        body = {
+            "track": "inbound",
+            "chunk": str(self._sent + 1),
+            "timestamp": str(self._sent * 20),
+            "payload": payload,
+        }
+        self._sent += 1
+        self._write(
+            {
+                "event": "media",
+                "sequenceNumber": str(self._sent + 1),
+                "media": body,
+                "streamSid": self.stream_sid,
+            }
+        )
+
+    def _write(self, message: dict[str, Any]) -> None:
+        assert self._transport is not None
+        text = msgspec.json.encode(message)
+        head = b"\x81\xfe" + len(text).to_bytes(2, "big")
+        if len(text) < 126:
+            head = bytes((0x81, 0x80 | len(text)))
+        self._transport.write(head + bytes(4) + text)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+@dataclass
+class Result:
+    """CPU in ms of one second of one call; latencies in ms; frames of both directions."""
+
+    cpu: float
+    latencies: list[float] = field(repr=False)
+    frames_in: int
+    frames_out: int
+
+    def line(self, name: str) -> str:
+        cuts = statistics.quantiles(self.latencies, n=100)
+        return (
+            f"{name:8} {self.cpu:6.2f} ms CPU per call-second; carrier to worker "
+            f"p50 {cuts[49]:.2f} ms, p99 {cuts[98]:.2f} ms; "
+            f"{self.frames_in} frames in, {self.frames_out} out"
+        )
+
+
+class Bench:
+    """The other side of the gateway."""
+
+    def __init__(self, directory: str, calls: int) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        self.settings = load(env_file=None, bus=f"ipc://{directory}", validate_signature=False)
+        self.settings.address.make_directory()
+        self.controller, _ = bind_router(context, self.settings.address.control, self._control)
+        self.worker, self.endpoint = bind_router(
+            context, self.settings.address.worker(), self._media
+        )
+        self.carriers = [Carrier(n) for n in range(calls)]
+        self.peer: bytes | None = None
+        self.positions: dict[str, int] = {}
+        self.latencies: list[float] = []
+        self.frames_in = 0
+        self.measuring = False
+
+    def _control(self, identity: bytes, payload: bytes) -> None:
+        message = _to_controller.decode(payload)
+        reply: msgspec.Struct | None = None
+        if isinstance(message, m.Hello):
+            reply = m.Welcome(
+                epoch=1,
+                controller="bench",
+                pid=os.getpid(),
+                account="AC1",
+                public_url="http://127.0.0.1",
+                lead_ms=60,
+            )
+        elif isinstance(message, m.Beat):
+            reply = m.Pulse(epoch=1, controller="bench")
+        elif isinstance(message, m.Request) and isinstance(message.body, m.StreamStart):
+            primary = m.WorkerRef(id="w", endpoint=self.endpoint)
+            info = m.CallInfo(
+                call=message.body.token,
+                session="s",
+                sid=message.body.call_sid,
+                direction="inbound",
+                caller="+14155550001",
+                callee="+14155550002",
+                secret="x",
+                ordinal=1,
+                placement=m.Placement(epoch=1, n=1, primary=primary),
+            )
+            reply = m.Reply(id=message.id, body=m.StreamAccepted(info=info, first=True))
+        if reply is not None:
+            self.controller.send(_encode(reply), identity)
+
+    def _media(self, identity: bytes, payload: bytes) -> None:
+        message = _from_gateway.decode(payload)
+        self.peer = identity
+        if isinstance(message, m.OpenCall):
+            self.positions[message.call] = 0
+        elif isinstance(message, m.Inbound) and self.measuring:
+            now = time.perf_counter_ns()
+            self.frames_in += len(message.frames)
+            for frame in message.frames:
+                sent = int.from_bytes(frame.payload[:8], "big")
+                self.latencies.append((now - sent) / 1e6)
+
+    async def run(self, pid: int, port: int, seconds: float) -> Result:
+        import psutil  # for development only
+
+        loop = asyncio.get_running_loop()
+        for carrier in self.carriers:
+            await loop.create_connection(lambda c=carrier: c, "127.0.0.1", port)  # type: ignore[misc]  # mypy: lambda defaults
+            async with asyncio.timeout(10):
+                await carrier.ready.wait()
+            carrier.start()
+        await _until(lambda: len(self.positions) == len(self.carriers))
+        began = loop.time()
+        process = psutil.Process(pid)
+        jobs = [
+            asyncio.create_task(self._carrier(began, seconds + 2.0)),
+            asyncio.create_task(self._work(began, seconds + 2.0)),
+        ]
+        await asyncio.sleep(1.0)  # the first second warms up
+        self.measuring = True
+        out, cpu, at = sum(c.received for c in self.carriers), _cpu(process), loop.time()
+        await asyncio.sleep(seconds)
+        self.measuring = False
+        used, passed = _cpu(process) - cpu, loop.time() - at
+        out = sum(c.received for c in self.carriers) - out
+        await asyncio.gather(*jobs)
+        for carrier in self.carriers:
+            carrier.close()
+        frame = 4 + len('{"event":"media","streamSid":"","media":{"payload":""}}') + 34 + 216
+        return Result(
+            used * 1000 / passed / len(self.carriers), self.latencies, self.frames_in, out // frame
+        )
+
+    async def _carrier(self, began: float, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        groups = [self.carriers[n::GROUPS] for n in range(GROUPS)]
+        for n in range(int(seconds / TICK * GROUPS)):
+            left = began + n * TICK / GROUPS - loop.time()
+            if left > 0:
+                await asyncio.sleep(left)
+            stamp = time.perf_counter_ns().to_bytes(8, "big") + bytes(FRAME - 8)
+            payload = base64.b64encode(stamp).decode()
+            for carrier in groups[n % GROUPS]:
+                carrier.media(payload)
+
+    async def _work(self, began: float, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        generation = m.first_generation(1)
+        for n in range(int(seconds / TICK)):
+            left = began + n * TICK - loop.time()
+            if left > 0:
+                await asyncio.sleep(left)
+            frames = []
+            for call, position in self.positions.items():
+                frames.append(m.OutFrame(call, generation, position, bytes(FRAME)))
+                self.positions[call] = position + FRAME
+            assert self.peer is not None
+            self.worker.send(_encode(m.Outbound(frames)), self.peer)
+            if n % 5 == 0:
+                self.worker.send(_encode(m.Tick("w", n)), self.peer)
+
+    def close(self) -> None:
+        self.controller.close()
+        self.worker.close()
+
+
+def _cpu(process: Any) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110  # the bench polls, it has nothing else to do
+            await asyncio.sleep(0.01)
+
+
+async def _until_listening(port: int) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def measure(kind: str, calls: int, seconds: float) -> Result:
+    """Run one gateway of this kind (``trunkline`` or ``plain``) in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="tl-", dir="/tmp") as directory:
+        port = _free_port()
+
+        async def run() -> Result:
+            bench = Bench(directory, calls)
+            child = subprocess.Popen(  # noqa: ASYNC220  # before there is anything to hold up
+                [
+                    sys.executable,
+                    "-m",
+                    __spec__.name,
+                    f"--child={kind}",
+                    f"--port={port}",
+                    f"--bus=ipc://{directory}",
+                    f"--worker={bench.endpoint}",
+                ]
+            )
+            try:
+                await _until_listening(port)
+                return await bench.run(child.pid, port, seconds)
+            finally:
+                child.terminate()
+                await asyncio.to_thread(child.wait)
+                bench.close()
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(run())
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m trunkline.gateway.selfbench")
+    parser.add_argument("--calls", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--only", choices=["trunkline", "plain"])
+    for internal in ("--child", "--port", "--bus", "--worker"):
+        parser.add_argument(internal, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child == "plain":
+        plain_main(int(given.port), given.worker)
+        return 0
+    if given.child:
+        settings = load(
+            env_file=None, bus=given.bus, http_port=int(given.port), validate_signature=False
+        )
+        return gateway_main(settings)
+    results = {
+        kind: measure(kind, given.calls, given.seconds)
+        for kind in ("trunkline", "plain")
+        if given.only in (None, kind)
+    }
+    for kind, result in results.items():
+        print(result.line(kind))
+    if len(results) == 2:
+        print(f"ratio    {results['plain'].cpu / results['trunkline'].cpu:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""A dumb controller and dumb workers on a real bus, for tests of the whole gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import zmq
+from websockets.asyncio.client import ClientConnection, connect
+
+from trunkline.bus import messages as m
+from trunkline.bus.curve import stop_authenticator
+from trunkline.bus.settings import Settings, load
+from trunkline.bus.sockets import bind_router
+from trunkline.gateway import listener
+from trunkline.gateway.process import Gateway
+from trunkline.gateway.signature import SignatureCheck
+
+TOKEN = "a-secret-token"
+BASE = "https://line.example.com"
+
+_encode = msgspec.msgpack.Encoder().encode
+_from_peer = msgspec.msgpack.Decoder(m.ToController)
+_from_gateway = msgspec.msgpack.Decoder(m.ToWorker)
+
+_M = TypeVar("_M", bound=msgspec.Struct)
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait for something that another task brings about; fails loudly when it does not come."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # conditions of other tasks' plain state
+            await asyncio.sleep(0.005)
+
+
+def sign(url: str, form: dict[str, str] | None = None) -> str:
+    text = url + "".join(name + value for name, value in sorted((form or {}).items()))
+    digest = hmac.new(TOKEN.encode(), text.encode(), hashlib.sha1).digest()
+    return base64.b64encode(digest).decode()
+
+
+class Controller:
+    """Lets in every stream whose token it knows; keeps what it heard."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> None:
+        self.router, _ = bind_router(context, settings.address.control, self._receive)
+        self.heard: list[msgspec.Struct] = []
+        self.peer: bytes | None = None
+        #: token -> answer
+        self.tokens: dict[str, m.StreamAccepted | m.StreamRefused] = {}
+        self.voice = m.VoiceAnswer(kind="busy")
+        self.epoch = 1
+        self.mute = False
+
+    def _receive(self, identity: bytes, payload: bytes) -> None:
+        message = _from_peer.decode(payload)
+        if self.mute:
+            return
+        if isinstance(message, m.Hello):
+            self.heard.append(message)
+            self.peer = identity
+            self.tell(
+                m.Welcome(
+                    epoch=self.epoch,
+                    controller="stack-1",
+                    pid=1,
+                    account="AC1",
+                    public_url=BASE,
+                    lead_ms=80,
+                )
+            )
+        elif isinstance(message, m.Beat):
+            self.heard.append(message)
+            self.router.send(_encode(m.Pulse(epoch=self.epoch, controller="stack-1")), identity)
+        elif isinstance(message, m.Request):
+            self.heard.append(message.body)
+            reply = m.Reply(id=message.id, body=self._answer(message.body))
+            self.router.send(_encode(reply), identity)
+        else:
+            self.heard.append(message)
+
+    def _answer(self, body: m.RequestBody) -> m.ReplyBody:
+        if isinstance(body, m.VoiceWebhook):
+            return self.voice
+        if isinstance(body, m.StreamStart):
+            return self.tokens.pop(body.token, None) or m.StreamRefused(why="unknown token")
+        return m.Done()
+
+    def tell(self, message: msgspec.Struct) -> None:
+        assert self.peer is not None
+        assert self.router.send(_encode(message), self.peer)
+
+    def all(self, kind: type[_M]) -> list[_M]:
+        return [message for message in self.heard if isinstance(message, kind)]
+
+
+class Worker:
+    """Ticks while it is told to, keeps what it gets, says what the test says."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], settings: Settings, name: str
+    ) -> None:
+        self.router, endpoint = bind_router(context, settings.address.worker(), self._receive)
+        self.ref = m.WorkerRef(id=name, endpoint=endpoint)
+        self.heard: deque[m.ToWorker] = deque()
+        self.peer: bytes | None = None
+        self.ticking = True
+        self._task = asyncio.get_running_loop().create_task(self._tick())
+
+    def _receive(self, identity: bytes, payload: bytes) -> None:
+        message = _from_gateway.decode(payload)
+        if isinstance(message, m.MediaHello):
+            assert message.role == "gateway"
+            self.peer = identity
+        self.heard.append(message)
+
+    async def _tick(self) -> None:
+        n = 0
+        while True:
+            n += 1
+            if self.ticking and self.peer is not None:
+                self.say(m.Tick(self.ref.id, n))
+            await asyncio.sleep(0.1)
+
+    def say(self, message: m.WorkerToGateway) -> None:
+        assert self.peer is not None
+        self.router.send(_encode(message), self.peer)
+
+    def speak(self, generation: int, position: int, payload: bytes, call: str = "c1") -> None:
+        self.say(m.Outbound([m.OutFrame(call, generation, position, payload)]))
+
+    def all(self, kind: type[_M]) -> list[_M]:
+        return [message for message in self.heard if isinstance(message, kind)]
+
+    def frames(self) -> list[m.InFrame]:
+        return [frame for batch in self.all(m.Inbound) for frame in batch.frames]
+
+    def die(self) -> None:
+        self._task.cancel()
+        self.router.close()
+
+
+class Stack:
+    """A gateway that serves on a free port, with its controller and two workers."""
+
+    def __init__(self, settings: Settings, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self.settings = settings
+        self.context = context
+        self.controller = Controller(context, settings)
+        self.a = Worker(context, settings, "a")
+        self.b = Worker(context, settings, "b")
+        self.stop = asyncio.Event()
+        self.gateway = Gateway(settings, SignatureCheck(TOKEN), context, self.stop)
+        self.port = 0
+
+    def accepted(self, *, call: str = "c1", ordinal: int = 1) -> m.StreamAccepted:
+        info = m.CallInfo(
+            call=call,
+            session="s1",
+            sid="CA1",
+            direction="inbound",
+            caller="+14155550001",
+            callee="+14155550002",
+            secret="secret",
+            ordinal=ordinal,
+            placement=m.Placement(epoch=1, n=1, primary=self.a.ref, standby=self.b.ref),
+        )
+        return m.StreamAccepted(info=info, first=ordinal == 1)
+
+    async def stream(self, token: str = "t1", *, started: bool = True) -> ClientConnection:
+        """Twilio's side of a stream; started with this token."""
+        headers = {"X-Twilio-Signature": sign("wss://line.example.com/twilio/stream")}
+        client = await connect(
+            f"ws://127.0.0.1:{self.port}/twilio/stream",
+            additional_headers=headers,
+            compression=None,
+        )
+        await client.send(json.dumps({"event": "connected", "protocol": "Call"}))
+        if started:
+            await client.send(start(token))
+        return client
+
+
+def start(token: str) -> str:
+    body = {"callSid": "CA1", "streamSid": "MZ1", "customParameters": {"nonce": token}}
+    return json.dumps({"event": "start", "streamSid": "MZ1", "start": body})
+
+
+def media(timestamp: int, payload: bytes) -> str:
+    body = {
+        "track": "inbound",
+        "chunk": "1",
+        "timestamp": str(timestamp),
+        "payload": base64.b64encode(payload).decode(),
+    }
+    return json.dumps({"event": "media", "streamSid": "MZ1", "media": body})
+
+
+def event(name: str, **more: Any) -> str:
+    return json.dumps({"event": name, "streamSid": "MZ1", **more})
+
+
+@asynccontextmanager
+async def running(directory: Path) -> AsyncIterator[Stack]:
+    settings = load(
+        env_file=None, bus=f"ipc://{directory}", auth_token=TOKEN, account_sid="AC1", http_port=0
+    )
+    settings.address.make_directory()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    stack = Stack(settings, context)
+    listening = listener.bind("127.0.0.1", 0)
+    stack.port = listening.getsockname()[1]
+    task = asyncio.create_task(stack.gateway.run(listening))
+    try:
+        await until(lambda: stack.controller.all(m.Hello))
+        yield stack
+    finally:
+        stack.controller.router.close()
+        stack.stop.set()
+        try:
+            assert await task == 0
+        finally:
+            stack.a.die()
+            stack.b.die()
+            stop_authenticator(context)
+            context.term()

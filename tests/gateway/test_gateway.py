@@ -1,0 +1,318 @@
+"""The whole gateway on real sockets: HTTP and WebSocket on one side, the bus on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import SettingsError
+from trunkline.bus.settings import load
+from trunkline.gateway import listener
+from trunkline.gateway.process import main
+
+from .stack import BASE, Stack, event, media, running, sign, until
+
+G1 = m.first_generation(1)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    # pytest's own directories are too long for the path of a socket.
+    with tempfile.TemporaryDirectory(prefix="tl-", dir="/tmp") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+async def stack(directory: Path) -> AsyncIterator[Stack]:
+    async with running(directory) as made:
+        yield made
+
+
+async def http(stack: Stack, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
+    writer.write(request)
+    found = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    return found
+
+
+async def post(stack: Stack, path: str, form: dict[str, str]) -> bytes:
+    body = urlencode(form)
+    return await http(
+        stack,
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(body)}\r\n"
+        f"X-Twilio-Signature: {sign(BASE + path, form)}\r\n\r\n{body}".encode(),
+    )
+
+
+async def test_a_call_from_webhook_to_stop(stack: Stack) -> None:
+    controller, worker = stack.controller, stack.a
+    controller.voice = m.VoiceAnswer(kind="stream", token="t1")
+    answer = await post(stack, "/twilio/voice?m=1", {"CallSid": "CA1", "FromCity": ""})
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'<Stream url="wss://line.example.com/twilio/stream">' in answer
+
+    controller.tokens["t1"] = stack.accepted()
+    client = await stack.stream()
+    await until(lambda: worker.all(m.OpenCall))
+    assert controller.all(m.StreamStart) == [
+        m.StreamStart(token="t1", call_sid="CA1", stream_sid="MZ1", gateway=stack.gateway.peer)
+    ]
+    opened = worker.all(m.OpenCall)[0]
+    assert (opened.generation, opened.out_next, opened.lead_ms) == (G1, 0, 80)
+
+    for n in range(5):
+        await client.send(media(20 * n, bytes([n]) * 160))
+    await until(lambda: len(worker.frames()) + len(opened.ring) == 5)
+    assert [f.position for f in [*opened.ring, *worker.frames()]] == [0, 160, 320, 480, 640]
+
+    worker.speak(G1, 0, b"\x01" * 160)
+    assert json.loads(await client.recv()) == {
+        "event": "media",
+        "streamSid": "MZ1",
+        "media": {"payload": base64.b64encode(b"\x01" * 160).decode()},
+    }
+    await until(lambda: worker.all(m.Written) == [m.Written([m.WrittenTo("c1", G1, 160)])])
+    worker.say(m.Mark("c1", G1, "m1"))
+    assert json.loads(await client.recv()) == {
+        "event": "mark",
+        "streamSid": "MZ1",
+        "mark": {"name": "m1"},
+    }
+    await client.send(event("mark", mark={"name": "m1"}))
+    await client.send(event("dtmf", dtmf={"track": "inbound_track", "digit": "#"}))
+    await until(lambda: worker.all(m.Digit))
+    assert worker.all(m.MarkReached) == [m.MarkReached("c1", G1, "m1")]
+    assert worker.all(m.Digit) == [m.Digit("c1", G1, m.DigitIn(1, 1, "#"))]
+    worker.say(m.Clear("c1", G1, 160, 1))
+    assert json.loads(await client.recv()) == {"event": "clear", "streamSid": "MZ1"}
+
+    await until(lambda: any(beat.streams for beat in controller.all(m.Beat)))
+    await client.send(event("stop"))
+    await until(lambda: worker.all(m.StreamEnded))
+    assert worker.all(m.StreamEnded)[0].reason == "stop"
+    with pytest.raises(ConnectionClosed):
+        await client.recv()
+    await until(lambda: controller.all(m.StreamClosed))
+    assert [closed.reason for closed in controller.all(m.StreamClosed)] == ["stop"]
+
+
+@pytest.mark.parametrize(("clean", "reason"), [(True, "close"), (False, "error")])
+async def test_how_a_stream_ends_is_told(stack: Stack, clean: bool, reason: str) -> None:
+    stack.controller.tokens["t1"] = stack.accepted()
+    client = await stack.stream()
+    await until(lambda: stack.a.all(m.OpenCall))
+    if clean:
+        await client.close()
+    else:
+        client.transport.abort()
+    await until(lambda: stack.controller.all(m.StreamClosed))
+    assert stack.controller.all(m.StreamClosed)[0].reason == reason
+    await until(lambda: stack.a.all(m.StreamEnded))
+
+
+async def test_a_worker_that_dies_is_replaced_without_a_lost_frame(stack: Stack) -> None:
+    stack.controller.tokens["t1"] = stack.accepted()
+    client = await stack.stream()
+    await until(lambda: stack.a.all(m.OpenCall))
+    stack.a.speak(G1, 0, b"\x01" * 160)
+    await client.recv()
+    await client.send(media(0, b"\x00" * 160))
+    await until(lambda: stack.a.frames() or stack.a.all(m.OpenCall)[0].ring)
+    before = asyncio.get_running_loop().time()
+    stack.a.die()
+    await until(lambda: stack.b.all(m.OpenCall))
+    assert asyncio.get_running_loop().time() - before < 0.2
+    opened = stack.b.all(m.OpenCall)[0]
+    assert (opened.generation, opened.out_next, len(opened.ring)) == (G1 + 1, 160, 1)
+    stack.b.speak(G1 + 1, 160, b"\x02" * 160)
+    assert b"AgIC" in (await client.recv()).encode()  # type: ignore[union-attr]  # text
+    await until(lambda: stack.controller.all(m.Switched))
+    await client.close()
+
+
+async def test_a_worker_that_stops_ticking_is_replaced(stack: Stack) -> None:
+    stack.controller.tokens["t1"] = stack.accepted()
+    client = await stack.stream()
+    await until(lambda: stack.a.all(m.OpenCall))
+    stack.a.ticking = False
+    await until(lambda: stack.b.all(m.OpenCall))
+    await until(lambda: stack.a.all(m.CloseCall))
+    stack.a.speak(G1, 0, b"\x01" * 160)
+    await until(lambda: stack.gateway.hub.streams.dropped["generation"] == 1)
+    await client.close()
+
+
+async def test_a_new_controller_is_told_of_live_streams(stack: Stack) -> None:
+    stack.controller.tokens["t1"] = stack.accepted()
+    client = await stack.stream()
+    await until(lambda: stack.a.all(m.OpenCall))
+    stack.controller.epoch = 2
+    await until(lambda: len(stack.controller.all(m.Hello)) == 2)
+    (told,) = stack.controller.all(m.Hello)[1].streams
+    assert (told.info.call, told.stream_sid, told.active) == ("c1", "MZ1", "a")
+    stack.controller.tell(m.CloseStream(call="c1"))
+    with pytest.raises(ConnectionClosed):
+        await client.recv()
+
+
+async def test_a_later_stream_closes_the_earlier_socket(stack: Stack) -> None:
+    stack.controller.tokens["t1"] = stack.accepted()
+    first = await stack.stream()
+    await until(lambda: stack.a.all(m.OpenCall))
+    stack.controller.tokens["t2"] = stack.accepted(ordinal=2)
+    second = await stack.stream("t2")
+    with pytest.raises(ConnectionClosed):
+        await first.recv()
+    await until(lambda: len(stack.a.all(m.OpenCall)) == 2)
+    assert stack.gateway.hub.streams.live == 1
+    await second.close()
+
+
+async def test_only_signed_upgrades_and_known_tokens(
+    stack: Stack, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"ws://127.0.0.1:{stack.port}"
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"{url}/twilio/stream")
+    assert (refused.value.response.status_code, refused.value.response.body) == (403, b"forbidden")
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"{url}/elsewhere")
+    assert refused.value.response.status_code == 404
+    client = await stack.stream("secret-guess")
+    with pytest.raises(ConnectionClosed) as closed:
+        await client.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
+    client = await stack.stream(started=False)
+    await client.send(event("start", start={"callSid": "CA1"}))
+    with pytest.raises(ConnectionClosed):
+        await client.recv()
+    assert stack.a.all(m.OpenCall) == []
+    assert "secret-guess" not in caplog.text
+    assert not stack.gateway.hub.sockets
+
+
+async def test_sound_that_comes_before_the_controllers_answer_is_kept(stack: Stack) -> None:
+    stack.controller.mute = True
+    client = await stack.stream()
+    for n in range(3):
+        await client.send(media(20 * n, b"\x00" * 160))
+    stack.controller.tokens["t1"] = stack.accepted()
+    stack.controller.mute = False
+    stack.controller.epoch = 2  # the gateway says Hello again, and asks again
+    stack.controller.tell(m.Pulse(epoch=2, controller="stack-1"))
+    await until(lambda: stack.a.all(m.OpenCall))
+    await until(lambda: len(stack.a.all(m.OpenCall)[0].ring) + len(stack.a.frames()) == 3)
+    await client.close()
+
+
+async def test_a_socket_that_left_before_the_answer(stack: Stack) -> None:
+    stack.controller.mute = True
+    client = await stack.stream()
+    await until(lambda: len(stack.gateway.hub._tasks) == 1)
+    await client.close()
+    await until(lambda: not stack.gateway.hub.sockets)
+    stack.controller.tokens["t1"] = stack.accepted()
+    stack.controller.mute = False
+    stack.controller.tell(m.Pulse(epoch=2, controller="stack-1"))
+    await until(lambda: stack.controller.all(m.StreamClosed))
+    assert stack.controller.all(m.StreamClosed)[0].ordinal == 1
+    assert stack.a.all(m.OpenCall) == []
+
+
+async def test_a_start_must_come_in_time(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trunkline.gateway.media_streams.START_WITHIN", 0.1)
+    client = await stack.stream(started=False)
+    with pytest.raises(ConnectionClosed) as closed:
+        await client.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
+
+
+async def test_health_and_nothing_else(stack: Stack) -> None:
+    found = await http(stack, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert json.loads(found.partition(b"\r\n\r\n")[2]) == {"ok": True, "stack": "stack-1"}
+    found = await http(stack, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert found.startswith(b"HTTP/1.1 404 ")
+
+
+async def test_large_and_slow_requests_are_cut_off(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * listener.MAX_REQUEST_BYTES
+    assert (await http(stack, head)).startswith(b"HTTP/1.1 413 ")
+    assert (await http(stack, b"nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+    monkeypatch.setattr(listener, "REQUEST_WITHIN", 0.1)
+    with pytest.raises(ConnectionResetError):
+        if await http(stack, b"POST /twilio/voice HTTP/1.1\r\nHost: x\r\n") == b"":
+            raise ConnectionResetError
+    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 0)
+    with pytest.raises(ConnectionResetError):
+        if await http(stack, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == b"":
+            raise ConnectionResetError
+
+
+async def test_a_stopping_gateway_waits_for_its_controller(stack: Stack) -> None:
+    stack.controller.tokens["t1"] = stack.accepted()
+    client = await stack.stream()
+    await until(lambda: stack.a.all(m.OpenCall))
+    stack.stop.set()
+    await until(lambda: stack.gateway.hub.draining)
+    with pytest.raises(InvalidStatus) as refused:
+        await stack.stream("t2")
+    assert refused.value.response.status_code == 503
+    answer = await post(stack, "/twilio/voice", {"CallSid": "CA1"})
+    assert b'<Reject reason="busy"/>' in answer
+    stack.controller.router.close()  # its numbers are restored
+    with pytest.raises(ConnectionClosed) as closed:
+        await client.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1001
+
+
+def test_a_port_that_is_taken_is_one_line(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = load(
+            env_file=None,
+            bus=f"ipc://{directory}",
+            auth_token="t",
+            http_port=port,
+            http_host="127.0.0.1",
+        )
+        assert main(settings) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"TRUNKLINE_HTTP_PORT={port}" in said
+    assert "taken" in said
+
+
+def test_a_missing_token_is_one_line(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(load(env_file=None, bus=f"ipc://{directory}", http_port=0)) == 1
+    assert "TWILIO_AUTH_TOKEN" in capsys.readouterr().err
+
+
+def test_an_inherited_socket() -> None:
+    with pytest.raises(SettingsError, match="descriptor 999"):
+        listener.inherited(999)
+    with socket.socket() as idle, pytest.raises(SettingsError, match="does not listen"):
+        listener.inherited(socket.dup(idle.fileno()))
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        found = listener.inherited(socket.dup(held.fileno()))
+        assert found.getsockname() == held.getsockname()
+        found.close()

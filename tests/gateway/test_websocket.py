@@ -1,0 +1,324 @@
+"""The framing of RFC 6455 against the bytes of a client, and against a real one."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
+
+from trunkline.gateway import listener
+from trunkline.gateway import websocket as ws
+
+
+class Recorder:
+    """A handler that writes down, and echoes text."""
+
+    def __init__(self) -> None:
+        self.socket: ws.WebSocket | None = None
+        self.texts: list[bytes] = []
+        self.wrong: list[str] = []
+        self.closes: list[bool] = []
+        self.gone = asyncio.Event()
+        self.echo = True
+
+    def opened(self, socket: ws.WebSocket) -> None:
+        self.socket = socket
+
+    def text(self, data: bytes) -> None:
+        self.texts.append(data)
+        if self.echo and self.socket is not None:
+            self.socket.send_text(data)
+
+    def binary(self) -> None:
+        self.wrong.append("binary")
+
+    def too_long(self) -> None:
+        self.wrong.append("too-long")
+
+    def closed(self, clean: bool) -> None:
+        self.closes.append(clean)
+        self.gone.set()
+
+
+Accept = Callable[[ws.Upgrade], Recorder | ws.Refusal]
+
+
+@asynccontextmanager
+async def serving(accept: Accept) -> AsyncIterator[int]:
+    async def app(scope: object, receive: object, send: object) -> None:
+        raise AssertionError("no HTTP request is made here")
+
+    socket = listener.bind("127.0.0.1", 0)
+    port: int = socket.getsockname()[1]
+    server = listener.server(app, ws.protocol_class(accept))
+    task = asyncio.create_task(server.serve([socket]))
+    try:
+        yield port
+    finally:
+        server.should_exit = True
+        await task
+
+
+@asynccontextmanager
+async def joined() -> AsyncIterator[tuple[Recorder, ClientConnection]]:
+    recorder = Recorder()
+    async with (
+        serving(lambda upgrade: recorder) as port,
+        connect(f"ws://127.0.0.1:{port}/x", compression=None, max_size=None) as client,
+    ):
+        yield recorder, client
+
+
+async def test_text_comes_and_goes() -> None:
+    async with joined() as (recorder, client):
+        for text in ("", "a", "é" * 100, "x" * 125, "x" * 126, "x" * 60_000):
+            await client.send(text)
+            assert await client.recv() == text
+        await client.send(["three ", "frag", "ments"])
+        assert await client.recv() == "three fragments"
+        pong = await client.ping(b"hello")
+        await pong
+    await recorder.gone.wait()
+    assert recorder.closes == [True]
+    assert recorder.wrong == []
+
+
+async def test_what_is_sent_may_be_long() -> None:
+    async with joined() as (recorder, client):
+        assert recorder.socket is not None
+        recorder.socket.send_text(b"y" * 70_000)
+        assert await client.recv() == "y" * 70_000
+
+
+async def test_wrong_messages_are_skipped_and_told() -> None:
+    async with joined() as (recorder, client):
+        assert recorder.socket is not None
+        recorder.socket.believe()
+        await client.send(b"binary")
+        await client.send("x" * (ws.MAX_MESSAGE_BYTES + 1))
+        await client.send(["x" * 40_000, "x" * 40_000, "x"])
+        await client.send(["x", "x" * 100_000, "x"])
+        await client.send("x" * 3_000_000)
+        await client.send([b"bin", b"ary"])
+        await client.send("still here")
+        assert await client.recv() == "still here"
+        assert recorder.wrong == ["binary", *["too-long"] * 4, "binary"]
+
+
+async def test_a_stranger_may_not_send_for_ever() -> None:
+    async with joined() as (recorder, client):
+        recorder.echo = False
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                await client.ping()
+                await client.send("x" * 1000)
+                await asyncio.sleep(0)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+
+
+async def test_a_connection_that_breaks_is_not_clean() -> None:
+    async with joined() as (recorder, client):
+        client.transport.abort()
+        await recorder.gone.wait()
+        assert recorder.closes == [False]
+
+
+async def test_our_close_is_answered() -> None:
+    async with joined() as (recorder, client):
+        assert recorder.socket is not None
+        recorder.socket.close(1000, "done")
+        recorder.socket.close(1001)
+        recorder.socket.send_text(b"too late")
+        assert not recorder.socket.is_open
+        with pytest.raises(ConnectionClosed) as closed:
+            await client.recv()
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1000, "done")
+        await recorder.gone.wait()
+        assert recorder.closes == [True]
+
+
+async def test_refusals_are_http() -> None:
+    seen: list[ws.Upgrade] = []
+
+    def accept(upgrade: ws.Upgrade) -> ws.Refusal:
+        seen.append(upgrade)
+        return ws.Refusal(403, "forbidden")
+
+    async with serving(accept) as port:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(
+                f"ws://127.0.0.1:{port}/a%2Fb?c=%20", additional_headers={"X-Twilio-Signature": "s"}
+            )
+    assert refused.value.response.status_code == 403
+    assert refused.value.response.body == b"forbidden"
+    assert (seen[0].path, seen[0].query) == ("/a%2Fb", "c=%20")
+    assert seen[0].headers["x-twilio-signature"] == "s"
+
+
+async def test_a_request_that_is_no_handshake() -> None:
+    async with serving(lambda upgrade: Recorder()) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        )
+        assert (await reader.readline()).startswith(b"HTTP/1.1 4")
+        await reader.read()
+        writer.close()
+
+
+async def test_the_servers_end_closes_sockets() -> None:
+    recorder = Recorder()
+    async with serving(lambda upgrade: recorder) as port:
+        client = await connect(f"ws://127.0.0.1:{port}/")
+    with pytest.raises(ConnectionClosed) as closed:
+        await client.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1001
+    assert recorder.closes == [True]
+
+
+# ------------------------------------------------------------------- without sockets
+
+
+class Pipe(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.ended = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def close(self) -> None:
+        self.ended = True
+
+    abort = close
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+
+class State:
+    def __init__(self) -> None:
+        self.connections: set[object] = set()
+
+
+HANDSHAKE = (
+    b"GET /s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def piped() -> tuple[ws.WebSocket, Recorder, Pipe]:
+    recorder = Recorder()
+    recorder.echo = False
+    made = ws.protocol_class(lambda upgrade: recorder)(None, State(), {})  # type: ignore[arg-type]  # unused there
+    pipe = Pipe()
+    made.connection_made(pipe)
+    made.data_received(HANDSHAKE)
+    assert pipe.written.startswith(b"HTTP/1.1 101 ")
+    assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in pipe.written  # RFC 6455, section 1.3
+    pipe.written = b""
+    return made, recorder, pipe
+
+
+def frame(opcode: Opcode, data: bytes, fin: bool = True, mask: bool = True) -> bytes:
+    return Frame(opcode, data, fin).serialize(mask=mask)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(Opcode.TEXT, b"x", mask=False),
+        b"\xc1\x80\x00\x00\x00\x00",
+        b"\x83\x80\x00\x00\x00\x00",
+        b"\x8b\x80\x00\x00\x00\x00",
+        frame(Opcode.CONT, b"x"),
+        frame(Opcode.TEXT, b"x", fin=False) + frame(Opcode.TEXT, b"x"),
+        b"\x09\x80\x00\x00\x00\x00",
+        b"\x89\xfe\x00\x7e\x00\x00\x00\x00" + b"x" * 126,
+        b"\x89\xff\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00",
+    ],
+)
+async def test_what_breaks_the_protocol_ends_the_connection(data: bytes) -> None:
+    socket, recorder, pipe = piped()
+    socket.data_received(data)
+    assert pipe.written == b"\x88\x02\x03\xea"
+    assert pipe.ended
+    socket.connection_lost(None)
+    assert recorder.closes == [False]
+
+
+async def test_a_peer_that_does_not_read_is_dropped() -> None:
+    socket, _recorder, pipe = piped()
+    socket.pause_writing()
+    assert pipe.ended
+    socket.connection_lost(None)
+
+
+async def test_a_close_from_the_peer_is_echoed() -> None:
+    socket, recorder, pipe = piped()
+    socket.data_received(frame(Opcode.CLOSE, b"\x03\xe8bye") + frame(Opcode.TEXT, b"late"))
+    assert pipe.written == b"\x88\x02\x03\xe8"
+    socket.connection_lost(None)
+    assert recorder.closes == [True]
+    assert recorder.texts == []
+
+
+@given(
+    texts=st.lists(st.binary(max_size=300), max_size=8),
+    cuts=st.lists(st.integers(0, 3000), max_size=12),
+    split=st.booleans(),
+)
+def test_messages_arrive_however_the_bytes_are_cut(
+    texts: list[bytes], cuts: list[int], split: bool
+) -> None:
+    async def run() -> None:
+        socket, recorder, _pipe = piped()
+        data = b""
+        for text in texts:
+            if split and len(text) > 1:
+                data += frame(Opcode.TEXT, text[:1], fin=False) + frame(Opcode.PING, b"p")
+                data += frame(Opcode.CONT, text[1:])
+            else:
+                data += frame(Opcode.TEXT, text)
+        edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+        for start, end in itertools.pairwise(edges):
+            socket.data_received(data[start:end])
+        assert recorder.texts == texts
+        socket.connection_lost(None)
+
+    asyncio.run(run())
+
+
+@given(st.binary(max_size=400))
+def test_no_bytes_raise(data: bytes) -> None:
+    async def run() -> None:
+        socket, _recorder, _pipe = piped()
+        socket.data_received(data)
+        socket.connection_lost(None)
+
+    asyncio.run(run())
+
+
+async def test_random_rubbish_from_a_seed() -> None:
+    seed = os.environ.get("TRUNKLINE_TEST_SEED", "7")
+    print(f"seed {seed}")
+    rubbish = random.Random(seed)
+    for _ in range(200):
+        socket, _recorder, _pipe = piped()
+        for _ in range(5):
+            socket.data_received(rubbish.randbytes(rubbish.randrange(200)))
+        socket.connection_lost(None)
