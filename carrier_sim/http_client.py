@@ -55,14 +55,14 @@ async def request(
     *,
     connect_timeout: float,
     read_timeout: float,
-    tls: ssl.SSLContext | None = None,
+    tls: ssl.SSLContext,
 ) -> Answer:
     """Send and read the answer whole. The fragment is not sent. Raises NotReached."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     host = parts.hostname or ""
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    context = (tls or ssl.create_default_context()) if secure else None
+    context = tls if secure else None
     try:
         async with asyncio.timeout(connect_timeout):
             reader, writer = await asyncio.open_connection(

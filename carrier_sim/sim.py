@@ -148,7 +148,9 @@ class CarrierSim:
         self.rest = RestApi(self.exchange, account_sid, auth_token)
         self.rest_log: list[RestLogEntry] = []
         self.control = ControlApi(self)
-        self._tls = ssl.create_default_context(cafile=str(ca_file)) if ca_file else None
+        self._tls = ssl.create_default_context()
+        if ca_file:
+            self._tls.load_verify_locations(str(ca_file))
         self.webhooks = Webhooks(
             auth_token,
             self.faults,

@@ -69,18 +69,19 @@ class StreamSocket(asyncio.Protocol):
         self._jitter = 0.0
         self._drop_at: float | None = None
         self._random = random.Random(0)
+        self._holding = False
         self._held: deque[tuple[float, bytes]] = deque()
 
     # The shell's side
 
-    async def connect(self, tls: ssl.SSLContext | None, seconds: float) -> None:
+    async def connect(self, tls: ssl.SSLContext, seconds: float) -> None:
         """Connect and upgrade within seconds; a failure is listed and ends the stream."""
         url = urlsplit(self.stream.verb.url)
         secure = url.scheme == "wss"
         if self._faults.match("stream", "GET", self.stream.verb.url, kind="refuse") is not None:
             self._fail(31902, "refused by a fault rule")
             return
-        context = (tls or ssl.create_default_context()) if secure else None
+        context = tls if secure else None
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds):
@@ -115,7 +116,7 @@ class StreamSocket(asyncio.Protocol):
     @property
     def disturbed(self) -> bool:
         """Whether `tick` has something to do."""
-        return bool(self._held) or self._drop_at is not None or self._stall is not None
+        return self._holding or self._drop_at is not None or self._stall is not None
 
     def abort(self) -> None:
         """Drop the connection silently: the carrier shuts down."""
@@ -130,7 +131,7 @@ class StreamSocket(asyncio.Protocol):
     def stall(self, seconds: float) -> None:
         """Hold everything to the server back for that long; then it goes out in one burst."""
         self._stalled_until = self._clock() + seconds
-        self.stream.send = self._hold
+        self._hold_back()
 
     def tick(self, now: float) -> None:
         """Apply fault rules and send what was held back. Called every few ms."""
@@ -146,10 +147,11 @@ class StreamSocket(asyncio.Protocol):
         if self._stall and started is not None and now >= started + self._stall.seconds:
             seconds, self._stall = self._stall.duration, None
             self.stall(seconds)
-        if self._held and now >= self._stalled_until:
+        if self._holding and now >= self._stalled_until:
             while self._held and self._held[0][0] <= now:
                 self._send(self._held.popleft()[1])
             if not self._held and not self._jitter:
+                self._holding = False
                 self.stream.send = self._send
 
     # asyncio.Protocol
@@ -231,7 +233,7 @@ class StreamSocket(asyncio.Protocol):
         if fields.get("sec-websocket-accept") != ws_frames.accept_value(self._key):
             self._fail(31920, "Sec-WebSocket-Accept is wrong")
             return False
-        self.stream.send = self._send
+        self.stream.send = self._hold if self._holding else self._send
         self.stream.opened(self._clock())
         if not self._open.done():
             self._open.set_result(None)
@@ -274,9 +276,13 @@ class StreamSocket(asyncio.Protocol):
                     self._stall = fault
                 case "jitter":
                     self._jitter = fault.duration
-                    self.stream.send = self._hold
+                    self._hold_back()
                 case "drop_frames":
                     self.stream.lose = functools.partial(self._loses, fault.probability)
+
+    def _hold_back(self) -> None:
+        self._holding = True
+        self.stream.send = self._hold
 
     def _loses(self, share: float) -> bool:
         return self._random.random() < share

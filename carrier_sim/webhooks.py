@@ -114,7 +114,7 @@ class Webhooks:
         *,
         timeout: float,
         connect_timeout: float,
-        tls: ssl.SSLContext | None,
+        tls: ssl.SSLContext,
     ) -> None:
         self._token = auth_token
         self._faults = faults

@@ -44,7 +44,6 @@ class Customer:
     """What the server answers, and what it saw."""
 
     base: str = ""
-    port: int = 0
     #: Path -> TwiML, or a function of the form that gives a Response.
     pages: dict[str, str | Callable[[dict[str, str]], Response]] = field(default_factory=dict)
     posts: list[tuple[str, dict[str, str], dict[str, str]]] = field(default_factory=list)
