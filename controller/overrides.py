@@ -25,7 +25,7 @@ from trunkline.bus.redact import redact_number
 from . import marks
 from .carrier import Carrier, RestFailure, backoff
 from .journal import JournalStore, OverrideRow
-from .marks import Mark, MarkKeys
+from .marks import MarkKeys
 from .numbers import NumberSettings
 
 log = logging.getLogger("trunkline.controller")
@@ -205,7 +205,7 @@ async def _prior(shop: Workshop, found: NumberSettings) -> dict[str, str]:
         before = row.prior if row is not None and row.prior is not None else known
     else:
         before = known
-        if before is not None and await _lives(shop, mark):
+        if before is not None and await lives(shop, mark.base, mark.stack):
             raise NumberBusyError(
                 f"number {shown} is used by another trunkline stack ({mark.stack}), which answers "
                 "at its public URL",
@@ -223,11 +223,12 @@ async def _prior(shop: Workshop, found: NumberSettings) -> dict[str, str]:
     return found.fields | before
 
 
-async def _lives(shop: Workshop, mark: Mark) -> bool:
+async def lives(shop: Workshop, base: str, stack: str) -> bool:
+    """Another stack answers at its public URL, or does so within 10 s."""
     for attempt in range(PROBES):
         if attempt:
             await shop.pause(PROBE_EVERY)
-        if await shop.probe(mark.base, mark.stack):
+        if await shop.probe(base, stack):
             return True
     return False
 

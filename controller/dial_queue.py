@@ -1,0 +1,57 @@
+"""The queue of outgoing calls: so many a second, fair between sessions.
+
+Twilio starts one call a second and queues the rest in an order of its own; what waits here can still
+be cancelled, and is told its place.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+
+class DialQueue:
+    """``rate``: calls a second. A session's dials leave in order, sessions take turns."""
+
+    def __init__(self, rate: float) -> None:
+        self._gap = 1.0 / rate
+        self._next = float("-inf")
+        self._queues: OrderedDict[str, deque[str]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(len(queue) for queue in self._queues.values())
+
+    def add(self, session: str, request: str) -> None:
+        self._queues.setdefault(session, deque()).append(request)
+
+    def drop(self, session: str, request: str) -> None:
+        queue = self._queues.get(session)
+        if queue is not None and request in queue:
+            queue.remove(request)
+            if not queue:
+                del self._queues[session]
+
+    def take(self, now: float) -> str | None:
+        """The dial whose turn it is, or None: none waits, or it is too early."""
+        if not self._queues or now < self._next:
+            return None
+        # A little credit, so that ticks that come late do not lower the rate.
+        self._next = max(self._next, now - self._gap / 2) + self._gap
+        session, queue = self._queues.popitem(last=False)
+        request = queue.popleft()
+        if queue:
+            self._queues[session] = queue
+        return request
+
+    def order(self) -> list[str]:
+        """All that wait, in the order in which they will leave."""
+        rest = [deque(queue) for queue in self._queues.values()]
+        found = []
+        while rest:
+            for queue in rest:
+                found.append(queue.popleft())
+            rest = [queue for queue in rest if queue]
+        return found
+
+    def seconds(self, place: int, now: float) -> float:
+        """How long the dial at ``place`` (from 1) has to wait."""
+        return max(0.0, self._next - now) + (place - 1) * self._gap

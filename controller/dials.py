@@ -1,0 +1,445 @@
+"""Dials: asking Twilio for a call, once, whatever happens on the way.
+
+The rules in prose and the literal transition table are in :mod:`.tables`. A dial is journalled before
+Twilio is asked; its request id travels in the callback URLs and the voice URL, its stream token in the
+TwiML. After an answer that never came the call is looked for, and whatever is found that nobody
+waits for is hung up.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import (
+    CallFailedError,
+    InvalidRequestError,
+    TimedOutError,
+    TrunklineError,
+)
+from trunkline.bus.redact import is_e164, redact_number
+
+from . import instructions as do
+from . import twiml
+from .carrier import ENDED_STATUSES, CallOrder
+from .dial_queue import DialQueue
+from .instructions import Asked
+from .journal import DialRow
+from .leases import Want
+from .sessions import REST_WITHIN, Session
+from .tables import DIAL, step
+from .tokens import digest
+
+if TYPE_CHECKING:
+    from .core import Core
+
+log = logging.getLogger("trunkline.controller")
+
+#: The longest call that may be asked for (seconds).
+LONGEST_CALL: Final = 300.0
+#: Twilio rings this long unless it is told a shorter time.
+RING_SECONDS: Final = 60
+#: Places in the queue are told again when they changed, at most this often.
+TELL_PLACES_EVERY: Final = 1.0
+#: Twilio's words for a call that was not answered.
+NOT_ANSWERED: Final = frozenset(("busy", "no-answer", "failed", "canceled"))
+
+
+@dataclass
+class Dial:
+    """``deadline``: from when Twilio was asked. ``gone``: why nobody waits for it any more."""
+
+    row: DialRow
+    state: str
+    asked: list[Asked] = field(default_factory=list)
+    token: str = ""
+    deadline: float = float("inf")
+    gone: str | None = None
+    #: the stream is up: it is a call now
+    started: bool = False
+    #: Twilio has said that our leg is over
+    leg_over: bool = False
+    told_place: int = 0
+    trace: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def request(self) -> str:
+        return self.row.request
+
+    @property
+    def sid(self) -> str | None:
+        return self.row.sid
+
+    def step(self, event: str) -> None:
+        self.state = step(DIAL, self.state, event, f"dial {self.request}")
+
+
+class DialRules:
+    """All dials of this epoch, and the open ones of earlier epochs."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.by_request: dict[str, Dial] = {}
+        self.queue = DialQueue(core.rules.calls_per_second)
+        self._told_at = float("-inf")
+        self._closed_at: list[tuple[float, str]] = []
+
+    # ------------------------------------------------------------------ asked for
+
+    def dial(self, asked: Asked, body: m.Dial, ttl: float, now: float) -> None:
+        known = self.by_request.get(body.request)
+        if known is not None:
+            self._again(known, asked, body)
+            return
+        session = self._core.sessions.of(asked.peer, body.session)
+        self._check(session, body)
+        self._core.sessions.check_mode(session, "call")
+        session.step("dial")
+        token = secrets.token_hex(16)
+        row = DialRow(
+            request=body.request,
+            session=session.id,
+            secret_hash=session.secret_hash,
+            call=secrets.token_hex(16),
+            mode=body.mode,
+            callee=body.to,
+            caller=session.number,
+            timeout=body.timeout,
+            max_duration=body.max_duration,
+            token_hash=digest(token),
+            sid=None,
+            state="asked",
+            asked=0.0,
+        )
+        new = Dial(
+            row,
+            "leasing" if body.mode == "b-leg" else "queued",
+            asked=[asked],
+            token=token,
+            trace=body.trace,
+        )
+        self.by_request[body.request] = new
+        self._core.calls.expect(new, now)
+        if body.mode == "b-leg":
+            deadline = now + min(ttl, REST_WITHIN)
+            self._core.sessions.look_up_for_dial(body.to, body.request, deadline, now)
+        else:
+            self._enqueue(new, now)
+
+    def _check(self, session: Session, body: m.Dial) -> None:
+        shown = redact_number(body.to)
+        if len(body.request) != 32:
+            raise InvalidRequestError("a dial's request id has 32 hex digits")
+        if not is_e164(body.to):
+            raise InvalidRequestError(
+                f"{shown} is not in E.164 format (expected e.g. '+14155551234')"
+            )
+        if not 1 <= body.max_duration <= LONGEST_CALL:
+            raise InvalidRequestError(
+                f"max_duration={body.max_duration:g} is not within 1 to {LONGEST_CALL:g} s"
+            )
+        if not body.timeout > 0:
+            raise InvalidRequestError(f"timeout={body.timeout:g} must be positive")
+        listed = session.allowed_callees
+        if body.mode == "a-leg" and not listed:
+            raise InvalidRequestError(
+                f"an a-leg call needs allowed_callees (deny-by-default), including {shown}"
+            )
+        if body.mode != "b-leg" and listed and body.to not in listed:
+            raise InvalidRequestError(f"destination {shown} is not in allowed_callees")
+
+    def _again(self, dial: Dial, asked: Asked, body: m.Dial) -> None:
+        if dial.row.session != body.session or dial.row.callee != body.to:
+            raise InvalidRequestError(f"dial {body.request} exists, to another number")
+        self._core.sessions.of(asked.peer, body.session)
+        if dial.sid is not None:
+            self._core.reply(asked, m.Dialled(call=dial.row.call, sid=dial.sid))
+        elif dial.state == "closed" or dial.gone:
+            raise CallFailedError(f"dial {body.request} is over", status="canceled")
+        else:
+            dial.asked.append(asked)
+
+    # ------------------------------------------------------------------ the callee's number (b-leg)
+
+    def callee_found(self, request: str, sid: str, now: float) -> None:
+        dial = self.by_request[request]
+        session = self._core.sessions.by_id.get(dial.row.session)
+        if dial.state != "leasing" or session is None:
+            return
+        want = Want(session.id, frozenset((session.number,)), request, now + REST_WITHIN)
+        self._core.sessions.lease(want, dial.row.callee, sid, now)
+
+    def leased(self, request: str, now: float) -> None:
+        dial = self.by_request[request]
+        if dial.state == "leasing":
+            dial.step("leased")
+            self._enqueue(dial, now)
+
+    def lease_refused(self, request: str, error: TrunklineError, now: float) -> None:
+        dial = self.by_request[request]
+        if dial.state == "leasing":
+            dial.step("refused")
+            self._close(dial, error, now)
+
+    # ------------------------------------------------------------------ the queue
+
+    def _enqueue(self, dial: Dial, now: float) -> None:
+        self.queue.add(dial.row.session, dial.request)
+        self._ask_next(now)
+        if dial.state == "queued":
+            self._tell_places(now, only=dial.request)
+
+    def _ask_next(self, now: float) -> None:
+        while (request := self.queue.take(now)) is not None:
+            dial = self.by_request[request]
+            dial.step("ask")
+            dial.row = replace(dial.row, asked=self._core.wall(now))
+            dial.deadline = now + dial.row.timeout
+            self._core.calls.good_token(dial, digest(dial.token))
+            self._core.do(do.Create(dial.row, self._order(dial), dial.deadline))
+
+    def _order(self, dial: Dial) -> CallOrder:
+        row, public_url = dial.row, self._core.identity.public_url
+        if row.mode == "a-leg":
+            document = twiml.connect(public_url, dial.token, row.request)
+        else:
+            document = twiml.HOLD_THE_LINE
+        return CallOrder(
+            to=row.callee,
+            from_=row.caller,
+            twiml=document,
+            time_limit=math.ceil(row.max_duration),
+            ring_timeout=max(5, min(RING_SECONDS, math.ceil(row.timeout))),
+            status_callback=twiml.status_callback(public_url, row.request),
+        )
+
+    def _tell_places(self, now: float, only: str | None = None) -> None:
+        for place, request in enumerate(self.queue.order(), 1):
+            dial = self.by_request[request]
+            if place != dial.told_place and only in (None, request):
+                dial.told_place = place
+                seconds = self.queue.seconds(place, now)
+                self._tell(dial, m.DialQueued(request=request, place=place, seconds=seconds))
+
+    def _tell(self, dial: Dial, event: m.DialQueued | m.DialFailed) -> None:
+        session = self._core.sessions.by_id.get(dial.row.session)
+        if session is not None:
+            self._core.send(session.peer, event)
+
+    # ------------------------------------------------------------------ what Twilio says
+
+    def result(
+        self,
+        result: do.AskedTwilio | do.Taken | do.CreateFailed | do.Unsure | do.NotFound,
+        now: float,
+    ) -> None:
+        dial = self.by_request.get(result.request)
+        if dial is None:
+            return
+        if isinstance(result, do.AskedTwilio):
+            dial.deadline = now + dial.row.timeout
+        elif isinstance(result, do.Taken):
+            self.taken(dial, result.sid, now)
+            self.status(dial, result.sid, result.status, now)
+        elif isinstance(result, do.Unsure):
+            log.warning(
+                "dial %s: whether Twilio took it is not known: %s", dial.request, result.error
+            )
+            dial.step("unsure")
+            if dial.state == "unsure":
+                self._core.do(do.Settle(dial.row))
+        elif isinstance(result, do.CreateFailed):
+            if dial.state != "closed":
+                dial.step("refused")
+                self._close(dial, result.error, now)
+        else:
+            dial.step("not_found")
+            if dial.state == "closed":
+                error = CallFailedError("Twilio has no such call", status="failed")
+                self.failed(dial, "failed", "the request to Twilio got lost", now)
+                self._close(dial, error, now)
+
+    def taken(self, dial: Dial, sid: str, now: float) -> None:
+        """Our leg's SID is known, from whichever side it came."""
+        if dial.sid is None:
+            dial.row = replace(dial.row, sid=sid)
+            self._core.do(do.NoteTaken(dial.request, sid))
+            self._core.calls.dialled(dial, sid)
+            log.info(
+                "call %s from %s to %s was taken by Twilio",
+                sid,
+                redact_number(dial.row.caller),
+                redact_number(dial.row.callee),
+            )
+        elif dial.sid != sid:
+            # A call that nobody claims: it came of the same request all the same.
+            log.error("dial %s led to a second call, %s; it is hung up", dial.request, sid)
+            self._core.calls.hang_up_stray(sid, now)
+            return
+        dial.step("taken")
+        for asked in dial.asked:
+            self._core.reply(asked, m.Dialled(call=dial.row.call, sid=sid))
+        dial.asked.clear()
+        if dial.gone is not None:
+            self._core.calls.end(dial.row.call, "hang_up", now)
+
+    def status(self, dial: Dial, sid: str, status: str, now: float) -> None:
+        """A status of our leg, from a callback, the answer to create, or a fetch."""
+        if sid != dial.sid:
+            return
+        if status not in ENDED_STATUSES:
+            if status == "in-progress":
+                self._core.calls.answered(dial, now)
+            return
+        dial.leg_over = True
+        if status in NOT_ANSWERED:
+            self.failed(dial, status, "", now)
+        else:
+            self.failed(dial, "failed", "the call ended without a stream", now)
+        self._core.calls.over(dial.row.call, now)
+        self.over(dial, now)
+
+    def failed(self, dial: Dial, status: str, text: str, now: float) -> None:
+        """The dial ends without a call; tell once."""
+        del now
+        if dial.gone is not None or dial.started:
+            return
+        dial.gone = status
+        self._core.counts[f"dials {status}"] += 1
+        self._tell(
+            dial,
+            m.DialFailed(
+                request=dial.request,
+                call=dial.row.call,
+                status=status,
+                sid=dial.sid,
+                text=text,
+            ),
+        )
+        shown = redact_number(dial.row.callee)
+        error: TrunklineError = CallFailedError(
+            f"call to {shown} was not answered ({status})", status=status, sid=dial.sid
+        )
+        if status == "timeout":
+            error = TimedOutError(f"call to {shown}: no stream within {dial.row.timeout:g} s")
+        for asked in dial.asked:
+            self._core.fail(asked, error)
+        dial.asked.clear()
+
+    def over(self, dial: Dial, now: float) -> None:
+        """Nothing more can come of our leg."""
+        if dial.state in ("asking", "unsure", "taken"):
+            dial.step("over")
+            self._core.do(do.CloseDial(dial.request))
+            self._closed_at.append((now, dial.request))
+
+    def _close(self, dial: Dial, error: TrunklineError, now: float) -> None:
+        for asked in dial.asked:
+            self._core.fail(asked, error)
+        dial.asked.clear()
+        dial.gone = dial.gone or "failed"
+        self.queue.drop(dial.row.session, dial.request)
+        self._core.calls.over(dial.row.call, now)
+        if dial.row.asked:
+            self._core.do(do.CloseDial(dial.request))
+        self._closed_at.append((now, dial.request))
+
+    # ------------------------------------------------------------------ given up
+
+    def cancel(self, asked: Asked, body: m.CancelDial, now: float) -> None:
+        self._core.sessions.of(asked.peer, body.session)
+        dial = self.by_request.get(body.request)
+        if dial is None or dial.row.session != body.session:
+            self._core.reply(asked, m.Done())
+            return
+        self.give_up(dial, "canceled", now)
+        if dial.sid is not None and not dial.leg_over:
+            self._core.calls.end(dial.row.call, "hang_up", now, asked=asked)
+        else:
+            self._core.reply(asked, m.Done())
+
+    def give_up(self, dial: Dial, why: str, now: float) -> None:
+        """Nobody waits for it any more: hang up what comes of it."""
+        if dial.gone is None:
+            dial.gone = why
+        if dial.state in ("leasing", "queued"):
+            dial.step("cancel")
+            self._close(dial, CallFailedError("the dial was cancelled", status="canceled"), now)
+        else:
+            dial.step("cancel")
+            for asked in dial.asked:
+                self._core.fail(asked, CallFailedError("the dial was cancelled", status="canceled"))
+            dial.asked.clear()
+
+    def close_session(self, session: str, now: float) -> None:
+        for dial in list(self.by_request.values()):
+            if dial.row.session == session and dial.state != "closed":
+                self.give_up(dial, "canceled", now)
+
+    def tick(self, now: float) -> None:
+        self._ask_next(now)
+        if now - self._told_at >= TELL_PLACES_EVERY:
+            self._told_at = now
+            self._tell_places(now)
+        for dial in list(self.by_request.values()):
+            if now >= dial.deadline and not dial.started and dial.gone is None:
+                self._timed_out(dial, now)
+        while self._closed_at and now - self._closed_at[0][0] > 600.0:
+            self.by_request.pop(self._closed_at.pop(0)[1], None)
+
+    def _timed_out(self, dial: Dial, now: float) -> None:
+        if dial.state == "closed":
+            return
+        if dial.row.mode == "originate" and dial.state == "taken":
+            return  # its call is live since Twilio took it
+        log.info("dial %s: no stream within %g s", dial.request, dial.row.timeout)
+        if dial.sid is None:
+            self.failed(dial, "timeout", "", now)
+        else:
+            # Hung up first, told then.
+            dial.deadline = float("inf")
+            self._core.calls.end(dial.row.call, "hang_up", now, then_failed=dial)
+
+    # ------------------------------------------------------------------ after a restart
+
+    def recover(self, rows: Sequence[DialRow], now: float) -> None:
+        for row in rows:
+            state = "taken" if row.sid is not None else "unsure"
+            dial = Dial(row, state)
+            dial.deadline = max(now, self._core.mono(row.asked) + row.timeout)
+            self.by_request[row.request] = dial
+            self._core.calls.expect(dial, now)
+            self._core.calls.good_token(dial, row.token_hash)
+            if row.sid is not None:
+                self._core.calls.dialled(dial, row.sid)
+            else:
+                self._core.do(do.Settle(row))
+
+    def claimed(self, session: Session, dials: list[m.Dial], now: float) -> None:
+        """A session that is back says which dials it waits for."""
+        wanted = {dial.request for dial in dials}
+        for dial in list(self.by_request.values()):
+            if dial.row.session != session.id or dial.state == "closed":
+                continue
+            if dial.request in wanted or dial.started or dial.row.mode == "originate":
+                continue
+            call = self._core.calls.by_id.get(dial.row.call)
+            if call is None or call.state == "expected":
+                self.give_up(dial, "canceled", now)
+                self._core.calls.end(dial.row.call, "hang_up", now)
+
+    def claims_over(self, now: float) -> None:
+        """What no session has claimed is hung up."""
+        for dial in list(self.by_request.values()):
+            if dial.state != "closed" and dial.row.session not in self._core.sessions.by_id:
+                if dial.gone is None:
+                    log.warning("dial %s: nobody claims it; its call is hung up", dial.request)
+                self.give_up(dial, "canceled", now)
+                self._core.calls.end(dial.row.call, "hang_up", now)

@@ -1,0 +1,34 @@
+"""Does another stack live? Its public URL answers ``/healthz`` with its id while it does."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import requests
+
+from .threads import DaemonPool
+
+_TIMEOUT: Final = 3.0
+
+
+class Prober:
+    """Asks in threads of its own."""
+
+    def __init__(self) -> None:
+        self._pool = DaemonPool("trunkline-probe", 2)
+
+    async def __call__(self, base: str, stack: str) -> bool:
+        """True where a gateway at ``base`` says that ``stack``'s controller is well."""
+        return await self._pool.run(_ask, base, stack)
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+def _ask(base: str, stack: str) -> bool:
+    try:
+        answer = requests.get(f"{base}/healthz", timeout=_TIMEOUT, allow_redirects=False)
+        found = answer.json()
+    except (requests.RequestException, ValueError):
+        return False  # nobody, or somebody else, answers there
+    return isinstance(found, dict) and found.get("stack") == stack and found.get("ok") is True

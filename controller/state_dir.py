@@ -1,0 +1,152 @@
+"""Where stacks keep what must survive them, and the locks that show which of them live.
+
+::
+
+    <state dir>/lock                                held by the live stack of this directory
+    <state dir>/stacks/<stack id>/lock              held while that stack's journal is in use
+    <state dir>/stacks/<stack id>/journal.sqlite3
+    <state dir>/private/<name>/…                    the same again, for each private stack
+
+A stack id begins with six digits that its account gives it, so that journals of other accounts are
+told apart without opening them. A lock that can be taken means that its stack is gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from trunkline.bus.errors import TrunklineError
+from trunkline.bus.locks import FileLock, LockHeldError
+
+_JOURNAL: Final = "journal.sqlite3"
+_PRIVATE: Final = "private"
+
+
+class StackRunsError(TrunklineError, RuntimeError):
+    """Another live stack has the directory; the message names it."""
+
+
+@dataclass
+class StackDir:
+    """A stack's directory, locked by us until ``release``."""
+
+    path: Path
+    lock: FileLock
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def journal(self) -> Path:
+        return self.path / _JOURNAL
+
+    @property
+    def is_private(self) -> bool:
+        """It was a private stack's."""
+        return self.path.parent.parent.parent.name == _PRIVATE
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+@dataclass(frozen=True)
+class LiveStack:
+    """A stack whose lock is held; ``holder``: what it says of itself."""
+
+    path: Path
+    holder: str
+
+    @property
+    def journal(self) -> Path:
+        return self.path / _JOURNAL
+
+
+def private_state_dir(state_dir: Path, name: str) -> Path:
+    """The state directory for a private stack: found again by later starts on ``state_dir``."""
+    return state_dir / _PRIVATE / name
+
+
+def prefix(account: str) -> str:
+    """How the ids of the account's stacks begin."""
+    return hashlib.sha256(account.encode()).hexdigest()[:6]
+
+
+def lock_state_dir(state_dir: Path, holder: str) -> FileLock:
+    """Hold the directory for life. StackRunsError names who has it."""
+    _make(state_dir)
+    try:
+        return FileLock(state_dir / "lock", holder)
+    except LockHeldError as error:
+        raise StackRunsError(
+            f"{error.holder or 'another controller'} already runs on TRUNKLINE_STATE_DIR="
+            f"{state_dir}; end it, or use another state directory"
+        ) from error
+
+
+def lock_bus_dir(directory: Path, holder: str) -> FileLock:
+    """Hold the bus directory for life. StackRunsError names who has it."""
+    try:
+        return FileLock(directory / "controller.lock", holder)
+    except LockHeldError as error:
+        raise StackRunsError(
+            f"{error.holder or 'another controller'} already runs on TRUNKLINE_BUS="
+            f"ipc://{directory}; end it, or use another address"
+        ) from error
+
+
+def own(state_dir: Path, account: str, holder: str) -> StackDir:
+    """The account's stack in this directory: the one that was used last, or a new one."""
+    found, _ = _take(state_dir, account, holder)
+    if found:
+        found.sort(key=lambda stack: stack.journal.stat().st_mtime)
+        for other in found[:-1]:
+            other.release()
+        return found[-1]
+    stack_id = prefix(account) + secrets.token_hex(3)
+    path = state_dir / "stacks" / stack_id
+    _make(path)
+    return StackDir(path, FileLock(path / "lock", holder))
+
+
+def others(state_dir: Path, account: str, holder: str) -> tuple[list[StackDir], list[LiveStack]]:
+    """All further stacks of the account around ``state_dir``: those that are gone, locked by us
+    now, and those that live. Ours is among neither (its lock is held by this very process)."""
+    gone: list[StackDir] = []
+    live: list[LiveStack] = []
+    for root in _roots(state_dir):
+        found, held = _take(root, account, holder)
+        gone += found
+        live += held
+    return gone, live
+
+
+def _roots(state_dir: Path) -> list[Path]:
+    base = state_dir.parent.parent if state_dir.parent.name == _PRIVATE else state_dir
+    private = base / _PRIVATE
+    return [base, *(sorted(private.iterdir()) if private.is_dir() else ())]
+
+
+def _take(root: Path, account: str, holder: str) -> tuple[list[StackDir], list[LiveStack]]:
+    free: list[StackDir] = []
+    live: list[LiveStack] = []
+    stacks = root / "stacks"
+    for path in sorted(stacks.iterdir()) if stacks.is_dir() else ():
+        if not path.name.startswith(prefix(account)) or not (path / _JOURNAL).exists():
+            continue
+        try:
+            free.append(StackDir(path, FileLock(path / "lock", holder)))
+        except LockHeldError as error:
+            live.append(LiveStack(path, error.holder))
+    return free, live
+
+
+def _make(path: Path) -> None:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077:
+        path.chmod(0o700)

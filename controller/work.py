@@ -1,0 +1,180 @@
+"""Carries out the state machine's instructions that take time: REST and the journal.
+
+Each is a coroutine that comes back with a result; what may be repeated is repeated here, with
+back-off, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from trunkline.bus.errors import TrunklineError
+from trunkline.bus.redact import redact_number
+
+from . import instructions as do
+from .carrier import CallOrder, RestFailure, backoff
+from .journal import DialRow
+from .overrides import UNCERTAIN_SECONDS, Workshop, apply, retried
+
+log = logging.getLogger("trunkline.controller")
+
+#: Whoever asked for a hang-up is told after this long that Twilio does not take it.
+TELL_AFTER: Final = 15.0
+#: How often a call that may have come of a dial is looked for.
+LOOK_EVERY: Final = 2.0
+
+
+async def look_up(shop: Workshop, number: str, deadline: float) -> do.NumberFound | do.LookUpFailed:
+    try:
+        found = await retried(
+            shop,
+            f"look up number {redact_number(number)}",
+            lambda: shop.carrier.find_number(number),
+            deadline,
+        )
+    except TrunklineError as error:
+        return do.LookUpFailed(number, error)
+    return do.NumberFound(number, None if found is None else found.sid)
+
+
+async def list_numbers(shop: Workshop, deadline: float) -> do.NumbersListed | do.LookUpFailed:
+    try:
+        found = await retried(shop, "list numbers", shop.carrier.list_numbers, deadline)
+    except TrunklineError as error:
+        return do.LookUpFailed("any", error)
+    return do.NumbersListed(tuple((n.number, n.sid) for n in found))
+
+
+async def put_on(shop: Workshop, instruction: do.Apply) -> do.Applied | do.ApplyFailed:
+    """Apply an override; says whether its row is still open after a failure."""
+    try:
+        return do.Applied(await apply(shop, instruction.row, instruction.deadline))
+    except TrunklineError as error:
+        row = await shop.journal.override(instruction.row.id)
+        return do.ApplyFailed(instruction.row, error, open=row is not None and row.open)
+
+
+async def create(
+    shop: Workshop,
+    row: DialRow,
+    order: CallOrder,
+    deadline: float,
+    wanted: Callable[[], bool],
+    tell: Callable[[do.AskedTwilio], None],
+) -> do.Taken | do.CreateFailed | do.Unsure:
+    """Ask Twilio for a call: again only where it cannot have taken it, while it is ``wanted``."""
+    shop.faults("dial.before-intent")
+    await shop.journal.dial_asked(row)
+    shop.faults("dial.intent")
+    tell(do.AskedTwilio(row.request))
+    shown = redact_number(row.callee)
+    attempt = 0
+    while True:
+        try:
+            call = await shop.carrier.create_call(order)
+            break
+        except RestFailure as failure:
+            error = failure.error(f"call {shown}")
+            if failure.uncertain:
+                return do.Unsure(row.request, error)
+            attempt += 1
+            wait = backoff(attempt, failure)
+            if not failure.repeatable or not wanted() or shop.clock() + wait > deadline:
+                await shop.journal.dial_closed(row.request)
+                return do.CreateFailed(row.request, error)
+            log.warning("call to %s not placed (%s); again in %.2g s", shown, failure.text, wait)
+            await shop.pause(wait)
+            if not wanted():
+                await shop.journal.dial_closed(row.request)
+                return do.CreateFailed(row.request, error)
+    shop.faults("dial.answered")
+    await shop.journal.dial_taken(row.request, call.sid)
+    shop.faults("dial.committed")
+    return do.Taken(row.request, call.sid, call.status)
+
+
+async def settle(
+    shop: Workshop,
+    row: DialRow,
+    unsettled: Callable[[], bool],
+    belongs: Callable[[str], bool],
+) -> do.Taken | do.NotFound | None:
+    """Look for the call that may have come of ``row``, until none can come any more.
+
+    ``unsettled()``: nobody else has found it. ``belongs(sid)``: that call is another's.
+    """
+    until = row.asked + UNCERTAIN_SECONDS
+    attempt = 0
+    while unsettled():
+        try:
+            found = await shop.carrier.list_calls(row.callee, row.caller, row.asked)
+        except RestFailure as failure:
+            attempt += 1
+            log.warning("calls could not be listed (%s)", failure.text)
+            await shop.pause(backoff(attempt, failure))
+            continue
+        if not unsettled():
+            return None
+        ours = [
+            call
+            for call in found
+            if not belongs(call.sid) and call.direction in ("", "outbound-api")
+        ]
+        if ours:
+            call = min(ours, key=lambda c: c.created or 0.0)
+            await shop.journal.dial_taken(row.request, call.sid)
+            return do.Taken(row.request, call.sid, call.status)
+        if shop.wall() >= until:
+            await shop.journal.dial_closed(row.request)
+            return do.NotFound(row.request)
+        await shop.pause(LOOK_EVERY)
+    return None
+
+
+async def end(
+    shop: Workshop, call: str, sids: tuple[str, ...], tell: Callable[[do.EndFailed], None]
+) -> do.Ended:
+    """Hang all legs up; goes on until Twilio takes it."""
+    began = shop.clock()
+    told = False
+    for sid in sids:
+        attempt = 0
+        while True:
+            try:
+                await shop.carrier.end_call(sid)
+                break
+            except RestFailure as failure:
+                attempt += 1
+                error = failure.error(f"hang up {sid}")
+                lasting = not failure.repeatable and not failure.refused_credentials
+                if not told and (lasting or shop.clock() - began >= TELL_AFTER):
+                    told = True
+                    tell(do.EndFailed(call, error))
+                if lasting:
+                    log.error("%s", error)
+                    break
+                wait = backoff(attempt, failure)
+                log.warning("call %s not hung up (%s); again in %.2g s", sid, failure.text, wait)
+                await shop.pause(wait)
+    return do.Ended(call)
+
+
+async def fetch(shop: Workshop, call: str, sid: str) -> do.Fetched:
+    try:
+        return do.Fetched(call, sid, (await shop.carrier.fetch_call(sid)).status)
+    except RestFailure as failure:
+        if failure.gone:
+            return do.Fetched(call, sid, "completed")
+        log.warning("the status of call %s could not be fetched (%s)", sid, failure.text)
+        return do.Fetched(call, sid, None)
+
+
+async def instruct(shop: Workshop, instruction: do.Instruct) -> do.Instructed:
+    try:
+        # Digits are not idempotent: they are sent once.
+        await shop.carrier.instruct_call(instruction.sid, instruction.twiml)
+    except RestFailure as failure:
+        return do.Instructed(instruction.asked, failure.error("send the digits"))
+    return do.Instructed(instruction.asked, None)
