@@ -8,8 +8,8 @@ Rules:
 - An utterance gets its positions when its first sound is sent, so that one which is given up
   before leaves no gap. Sent sound is kept until it is acknowledged, and may be sent again.
 - At most :data:`WINDOW` positions are sent ahead of what was acknowledged.
-- An utterance is *done* when all of it was acknowledged, or the worker is idle with less than one
-  frame of it left; or when an interrupt (or the end of the call) took the rest away.
+- An utterance is *done* when all of it was acknowledged, or the worker is idle with no more than
+  one frame of it left; or when an interrupt (or the end of the call) took the rest away.
 - After an interrupt the next sound begins at the *floor*: the position that followed all that had
   been sent. Nothing below the floor is sent again.
 """

@@ -350,8 +350,10 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         )
 
     def _forget_call(self) -> None:
-        if self._digits is not None:
-            self._digits.cancel()
+        # scenario.run has a loop of its own: a task of another one ends with the call's digits.
+        digits = self._digits
+        if digits is not None and digits.get_loop() is asyncio.get_running_loop():
+            digits.cancel()
         self._call = self._heard = self._digits = None
         self._answered = self._marked = None
         self.agent_hung_up = False

@@ -2,7 +2,8 @@
 
 A phone line carries sound for as long as the call lives, so "no sound for a while" never tells the
 end of a turn. The gate looks at each 10 ms of PCM16 at 24 kHz, in twelve bands from 200 to
-3800 Hz; each band has a noise floor of its own (the smallest recent level), so that hum, hiss and
+3800 Hz. Each band has a noise floor of its own: its smallest recent level; or, where all bands have
+been steady for 0.4 s (noise that comes up after the words), what it has been. So hum, hiss and
 comfort noise raise the floor of their bands and nothing else. A frame is *loud* when its strongest
 bands stand clearly above their floors.
 
@@ -47,17 +48,22 @@ _STAY_DB = 5.0
 #: Nothing below this level (dB of full scale, in one band) is speech: the quantiser's own noise.
 _QUIETEST_DB = -66.0
 #: The floor of a band is the smallest smoothed level of the last so many blocks of so many frames.
-_FLOOR_BLOCKS = 10
-_FLOOR_BLOCK_FRAMES = 25
+_FLOOR_BLOCKS = 8
+_FLOOR_BLOCK_FRAMES = 100
+#: Steady noise: no band's level varies more than this (standard deviation, dB) over so many frames.
+_STEADY_DB = 2.4
+_STEADY_FRAMES = 40
+_STEADY_EVERY = 2
 #: A minimum over random noise lies below its mean by about this much.
 _FLOOR_BIAS_DB = 2.5
 _FIRST_BIAS_DB = 5.0
+_FIRST_FRAMES = 25
 _MEDIAN_FRAMES = 5
 #: Words that stand out by no more than this end in the noise, where they are not seen ...
 _CLEAR_DB = 33.0
 _MUFFLED_DB = 20.0
 #: ... so that the hangover lasts up to so much longer. What stood out is forgotten at this pace.
-_HIDDEN_SECONDS = 0.15
+_HIDDEN_SECONDS = 0.1
 _CONTRAST_FALL_DB = 0.02
 #: How long after a sound's end the frames are still called loud: median, and count of frames.
 _LAG_SECONDS = 0.04
@@ -101,6 +107,7 @@ class SpeechGate:
         self._last_loud = -(10**9)
         self._contrast = 0.0
         self._recent: list[bool] = [False] * OPEN_WITHIN
+        self._past = np.zeros((_STEADY_FRAMES, _BANDS))
         self._levels_seen: list[npt.NDArray[np.float64]] = []
         self._block_min = np.full(_BANDS, np.inf)
         self._block_count = 0
@@ -133,8 +140,11 @@ class SpeechGate:
     def _frame(self, level: npt.NDArray[np.float64]) -> None:
         # A median over time: a click, loud in a frame or two, does not pass it.
         self._levels_seen = [*self._levels_seen, level][-_MEDIAN_FRAMES:]
-        smooth: npt.NDArray[np.float64] = np.median(self._levels_seen, axis=0)
-        above = smooth - np.maximum(self._floor(smooth), _QUIETEST_DB)
+        smooth: npt.NDArray[np.float64] = np.maximum(
+            np.median(self._levels_seen, axis=0), _QUIETEST_DB
+        )
+        self._past[self._frames % _STEADY_FRAMES] = smooth
+        above = smooth - self._floor(smooth)
         strongest = np.partition(above, _BANDS - _STRONGEST)[_BANDS - _STRONGEST :]
         score = float(np.maximum(strongest, 0.0).mean())
         loud = score > (_STAY_DB if self.open else _OPEN_DB)
@@ -147,8 +157,21 @@ class SpeechGate:
             if not self.open:
                 self._opens()
             self._last_loud = self._frames
+        if self._frames % _STEADY_EVERY == 0:
+            self._look_for_steady_noise()
         if self.open:
             self._stays_open()
+
+    def _look_for_steady_noise(self) -> None:
+        """Sound that has not changed in any band for a while is the line's, however loud: the floor
+        is there at once, and what was taken for speech since it began was none."""
+        if self._frames < _STEADY_FRAMES or self._past.std(axis=0).max() > _STEADY_DB:
+            return
+        self._minima = [self._past.min(axis=0)]
+        self._block_min = np.full(_BANDS, np.inf)
+        self._block_count = 0
+        self._last_loud = min(self._last_loud, self._frames - _STEADY_FRAMES)
+        self._recent = [False] * OPEN_WITHIN
 
     def _floor(self, level: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Each band's noise floor. Before anything was heard it is what is heard first."""
@@ -156,7 +179,7 @@ class SpeechGate:
         if not known:
             return level + _FLOOR_BIAS_DB
         # The minimum of few frames lies near their mean: at first the bias is larger.
-        bias = _FLOOR_BIAS_DB + _FIRST_BIAS_DB * np.exp(-self._frames / _FLOOR_BLOCK_FRAMES)
+        bias = _FLOOR_BIAS_DB + _FIRST_BIAS_DB * np.exp(-self._frames / _FIRST_FRAMES)
         lowest: npt.NDArray[np.float64] = np.min(known, axis=0) + bias
         return lowest
 

@@ -1,7 +1,8 @@
 """One shared phone line for tests of voice agents: real Twilio calls, PCM16 in and out.
 
-``Line`` and ``Call`` are the plain asyncio client. Names are imported when they are first touched,
-so that ``import trunkline`` costs nothing.
+``Line`` and ``Call`` are the plain asyncio client, ``TwilioAgentAdapter`` the one for
+langwatch-scenario. Names are imported when they are first touched, so that ``import trunkline``
+costs nothing and needs no langwatch-scenario.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trunkline.adapter.call import Call
     from trunkline.adapter.line import Line
+    from trunkline.adapter.scenario_adapter import TwilioAgentAdapter
 
     __version__: str
 
-__all__ = ["Call", "Line", "__version__"]
+__all__ = ["Call", "Line", "TwilioAgentAdapter", "__version__"]
 
 _HOMES = {
     "Line": "trunkline.adapter.line",
     "Call": "trunkline.adapter.call",
+    "TwilioAgentAdapter": "trunkline.adapter.scenario_adapter",
 }
 
 

@@ -1,0 +1,99 @@
+"""The client's thread: shared by lines, by loops, not by forks; ended with its last user."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from fake_stack import OURS, FakeStack
+
+from trunkline import Line
+from trunkline.adapter import client as bus_client
+from trunkline.bus import messages as m
+
+
+def client_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("trunkline-a-")]
+
+
+async def test_lines_of_one_address_share_a_thread_and_end_it(stack: FakeStack) -> None:
+    async with Line(OURS, bus=stack.bus):
+        async with Line(OURS, bus=stack.bus):
+            assert len(client_threads()) == 1
+        assert len(client_threads()) == 1
+    assert client_threads() == []
+
+
+async def test_several_loops_use_one_line(stack: FakeStack) -> None:
+    async with Line(OURS, bus=stack.bus) as line:
+        waiting = asyncio.ensure_future(line.wait_for_call(5))
+        info = stack.start_call((await stack.controller.wait_for(m.Arm)).session)
+        call = await waiting
+
+        def other_loop() -> tuple[int, bytes]:
+            async def main() -> tuple[int, bytes]:
+                return await call.send_audio(bytes(960)), await call.recv_audio(5)
+
+            return asyncio.run(main())
+
+        speaking = asyncio.ensure_future(asyncio.to_thread(other_loop))
+        await stack.workers[0].resumed(info.call)
+        stack.workers[0].hear(info.call, bytes(480))
+        assert await speaking == (480, bytes(480))
+
+
+async def test_a_forked_child_has_no_client(stack: FakeStack) -> None:
+    async with Line(OURS, bus=stack.bus) as line:
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:  # the child
+            try:
+                asyncio.new_event_loop().run_until_complete(line.wait_for_call(1))
+            except RuntimeError as error:
+                os.write(write, str(error).encode())
+            finally:
+                os.write(write, b"|%d" % len(bus_client._clients))
+                os._exit(0)
+        await asyncio.to_thread(os.waitpid, pid, 0)
+        os.close(write)
+        said = os.read(read, 1000).decode()
+        os.close(read)
+        assert "before a fork" in said
+        assert said.endswith("|0")
+
+
+async def test_the_end_of_the_process_closes_its_sessions(stack: FakeStack) -> None:
+    script = (
+        "import asyncio, sys\n"
+        "from trunkline import Line\n"
+        "async def main():\n"
+        f"    line = await Line({OURS!r}, bus={stack.bus!r}).open()\n"
+        "    sys.stdout.write(line.number)\n"
+        "asyncio.run(main())\n"
+    )
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", script], capture_output=True, timeout=20
+    )
+    assert (done.returncode, done.stdout) == (0, OURS.encode()), done.stderr
+    await stack.controller.wait_for(m.CloseSession)
+
+
+def test_importing_trunkline_imports_no_scenario() -> None:
+    script = (
+        "import sys, trunkline, trunkline.errors\n"
+        "trunkline.Line, trunkline.Call, trunkline.__version__\n"
+        "assert not [n for n in sys.modules if n.split('.')[0] in ('scenario', 'litellm')]\n"
+        "assert {'Line', 'Call', 'TwilioAgentAdapter'} <= set(dir(trunkline))\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    import trunkline
+
+    with pytest.raises(AttributeError, match="no attribute 'Trunk'"):
+        trunkline.Trunk  # noqa: B018  # the access is what is tried

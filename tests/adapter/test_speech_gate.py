@@ -1,0 +1,231 @@
+"""Turns end, and nothing of the words is cut: the gate on the shipped recordings."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from line_sound import (
+    NAMES,
+    RATE,
+    Samples,
+    clicks,
+    noise,
+    pcm,
+    power,
+    silence,
+    with_noise,
+    words,
+)
+
+from trunkline.adapter.crossing import SoundBox
+from trunkline.adapter.heard import Heard
+from trunkline.adapter.speech_gate import SpeechGate
+
+LEAD = 2.0
+TAIL = 0.6  # scenario's response_tail_silence
+NOISES = [
+    ("clean", 0.0),
+    *[("white", snr) for snr in (30.0, 20.0, 15.0, 10.0)],
+    *[("line", snr) for snr in (20.0, 10.0)],
+    *[("pink", snr) for snr in (20.0, 10.0)],
+    *[("hum", snr) for snr in (20.0, 10.0, 0.0)],
+]
+
+
+class FakeCall:
+    """What Heard needs of a call."""
+
+    def __init__(self) -> None:
+        self.sound = SoundBox(10**9)
+        self.ended_reason: str | None = None
+
+    def end(self) -> None:
+        self.ended_reason = "stop"
+        self.sound.close()
+
+
+async def turn(heard: Heard, first: float = 60.0, most: float = 30.0) -> bytes:
+    """A turn as scenario's adapter makes it."""
+    chunk = await heard.next_chunk(first, most_silence=most, first=True)
+    chunks = [chunk]
+    while chunk and sum(map(len, chunks)) < most * 2 * RATE:
+        try:
+            chunk = await heard.next_chunk(TAIL, most_silence=most, first=False)
+        except TimeoutError:
+            break
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def gate_span(sound: Samples) -> tuple[int, int]:
+    """The first and last sample that the gate hands out, fed in 20 ms pieces."""
+    gate, fed, taken = SpeechGate(), pcm(sound), []
+    for begin in range(0, len(fed), 960):
+        gate.push(fed[begin : begin + 960])
+        out = gate.take()
+        if out:
+            end = gate._held_from  # the gate's own count
+            taken.append((end - len(out) // 2, end))
+    return taken[0][0], taken[-1][1]
+
+
+@pytest.mark.parametrize(("kind", "snr"), NOISES)
+@pytest.mark.parametrize("name", NAMES)
+def test_words_are_whole_and_the_end_is_prompt(name: str, kind: str, snr: float) -> None:
+    said = words(name)
+    clean = np.concatenate([silence(LEAD), said, silence(3.0)])
+    line = with_noise(clean, kind, snr, seed=11, power=power(said))
+    first, last = gate_span(line)
+    cut = (clean[:first] ** 2).sum() + (clean[last:] ** 2).sum()
+    assert cut < 0.001 * (clean**2).sum()
+    assert first > (LEAD - 0.35) * RATE, "it opened before the words"
+    # scenario ends the turn TAIL later: 1.2 s after the last word, less what the way takes
+    assert last + TAIL * RATE < (LEAD + 1.12) * RATE + len(said)
+
+
+@pytest.mark.parametrize("kind", ["white", "line", "pink"])
+@pytest.mark.parametrize("level", [50.0, 600.0])
+def test_noise_that_comes_up_with_the_last_word_ends_the_turn_as_well(
+    kind: str, level: float
+) -> None:
+    said = words(NAMES[2])
+    line = np.concatenate([silence(LEAD), said, noise(kind, 4 * RATE, seed=4) * level])
+    _, last = gate_span(line)
+    assert last + TAIL * RATE < (LEAD + 1.12) * RATE + len(said)
+
+
+@pytest.mark.parametrize("kind", ["clean", "white", "line", "pink", "hum"])
+@pytest.mark.parametrize("level", [20.0, 300.0, 2000.0])
+def test_noise_alone_is_no_speech(kind: str, level: float) -> None:
+    gate = SpeechGate()
+    fed = pcm(noise(kind, 20 * RATE, seed=3) * level)
+    for begin in range(0, len(fed), 4800):
+        gate.push(fed[begin : begin + 4800])
+        assert gate.take() == b""
+
+
+def test_clicks_neither_open_the_gate_nor_keep_it_open() -> None:
+    gate = SpeechGate()
+    fed = pcm(clicks(10 * RATE, seed=5))
+    for begin in range(0, len(fed), 4800):
+        gate.push(fed[begin : begin + 4800])
+        assert gate.take() == b""
+    said = words(NAMES[0])
+    line = np.concatenate([silence(LEAD), said, silence(3.0)])
+    _, last = gate_span(line + clicks(len(line), seed=6))
+    assert last < (LEAD + 0.5) * RATE + len(said)
+
+
+@pytest.mark.parametrize(
+    ("kind", "snr"), [("clean", 0.0), ("white", 20.0), ("pink", 10.0), ("hum", 10.0)]
+)
+@pytest.mark.parametrize("pause", [0.2, 0.5, 0.9])
+async def test_a_pause_inside_an_answer_is_delivered_whole(
+    pause: float, kind: str, snr: float
+) -> None:
+    one, two = words(NAMES[1]), words(NAMES[4])
+    whole = np.concatenate([silence(LEAD), one, silence(pause), two, silence(2.0)])
+    line = with_noise(whole, kind, snr, seed=7, power=power(one))
+    call = FakeCall()
+    heard = Heard(call)  # type: ignore[arg-type]  # all that it needs
+    call.sound.put(pcm(line))
+    got = await turn(heard)
+    begin = pcm(line).find(got) // 2
+    assert begin >= 0, "something was left out"
+    assert begin < LEAD * RATE
+    assert begin + len(got) // 2 > LEAD * RATE + len(one) + pause * RATE + len(two) * 0.98
+
+
+async def test_a_longer_pause_parts_two_turns() -> None:
+    one, two = words(NAMES[1]), words(NAMES[4])
+    line = np.concatenate([silence(LEAD), one, silence(1.4), two, silence(2.0)])
+    call = FakeCall()
+    heard = Heard(call)  # type: ignore[arg-type]  # all that it needs
+    call.sound.put(pcm(line))
+    first, second = await turn(heard), await turn(heard)
+    assert abs(len(first) / 2 - len(one)) < 0.8 * RATE
+    assert abs(len(second) / 2 - len(two)) < 0.8 * RATE
+
+
+async def test_a_silent_turn_ends_with_its_silence() -> None:
+    call = FakeCall()
+    heard = Heard(call)  # type: ignore[arg-type]  # all that it needs
+    waiting = noise("line", 4 * RATE, seed=1) * 30
+    call.sound.put(pcm(waiting[:RATE]))
+    import asyncio
+
+    turning = asyncio.ensure_future(turn(heard, first=60.0, most=2.0))
+    for second in range(1, 4):
+        await asyncio.sleep(0)
+        call.sound.put(pcm(waiting[second * RATE : (second + 1) * RATE]))
+        await asyncio.sleep(0.06)
+    got = await asyncio.wait_for(turning, 5)
+    assert len(got) == 2 * 2 * RATE
+
+
+async def test_no_speech_in_time_is_a_timeout_outside_a_turn() -> None:
+    call = FakeCall()
+    heard = Heard(call)  # type: ignore[arg-type]  # all that it needs
+    call.sound.put(pcm(noise("line", RATE, seed=1) * 30))
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await heard.next_chunk(0.15, most_silence=30.0, first=False)
+    assert time.monotonic() - began < 0.5
+
+
+async def test_a_dead_line_times_out_in_a_turn_too() -> None:
+    heard = Heard(FakeCall())  # type: ignore[arg-type]  # all that it needs
+    with pytest.raises(TimeoutError):
+        await heard.next_chunk(0.6, most_silence=30.0, first=True)
+
+
+async def test_a_farewell_before_the_hang_up_is_kept() -> None:
+    said = words(NAMES[1])
+    call = FakeCall()
+    heard = Heard(call)  # type: ignore[arg-type]  # all that it needs
+    call.sound.put(pcm(np.concatenate([silence(1.0), said])))
+    call.end()
+    assert heard.has_more
+    got = await turn(heard)
+    assert pcm(said)[-9600:] in got
+    assert not heard.has_more
+    assert await heard.next_chunk(1.0, most_silence=30.0, first=False) == b""
+
+
+async def test_a_call_that_ends_in_silence_has_nothing_more() -> None:
+    call = FakeCall()
+    heard = Heard(call)  # type: ignore[arg-type]  # all that it needs
+    call.sound.put(pcm(noise("line", 3 * RATE, seed=1) * 30))
+    call.end()
+    assert not heard.has_more
+    assert await heard.next_chunk(1.0, most_silence=30.0, first=True) == b""
+
+
+async def test_music_runs_to_the_cap_and_loses_nothing() -> None:
+    rng = np.random.default_rng(2)
+    notes = rng.choice([262, 330, 392, 523], 40)
+    time_axis = np.arange(RATE // 4) / RATE
+    music = np.concatenate(
+        [3000 * np.exp(-8 * time_axis) * np.sin(2 * np.pi * n * time_axis) for n in notes]
+    )
+    call = FakeCall()
+    heard = Heard(call)  # type: ignore[arg-type]  # all that it needs
+    call.sound.put(pcm(np.concatenate([silence(1.0), music, silence(2.0)])))
+    got = b""
+    for _ in range(8):
+        try:
+            got += await turn(heard, first=0.3, most=5.0)
+        except TimeoutError:
+            break
+    assert len(got) >= 0.98 * 2 * len(music)
+
+
+def test_what_a_frame_costs() -> None:
+    gate, fed = SpeechGate(), pcm(noise("line", 5 * RATE, seed=1) * 300)
+    began = time.process_time()
+    for begin in range(0, len(fed), 960):
+        gate.push(fed[begin : begin + 960])
+        gate.take()
+    assert (time.process_time() - began) / 250 < 0.002
