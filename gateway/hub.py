@@ -9,11 +9,12 @@ costs as much as one for a single frame.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final, Protocol
 
 import msgspec
 import zmq
@@ -34,8 +35,9 @@ from .websocket import Refusal, Upgrade, WebSocket
 
 log = logging.getLogger("trunkline.gateway")
 
-#: How long inbound frames are gathered. Latency against messages: see ``selfbench``.
-FLUSH_SECONDS: Final = 0.004
+#: How long inbound frames are gathered. Against a flush at once, 100 calls cost a quarter less CPU,
+#: and sound is at the worker within 5 ms (uvloop's timers count whole milliseconds).
+FLUSH_SECONDS: Final = 0.003
 #: Sockets that have not been let in yet, at most.
 MAX_STRANGERS: Final = 200
 #: Frames that are held while the controller is asked: 10 s.
@@ -97,7 +99,7 @@ class StreamSocket:
 
     def closed(self, clean: bool) -> None:
         self.end("close" if clean else "error")
-        self._hub.sockets.pop(self.number, None)
+        self._hub.gone(self.number)
 
     # ------------------------------------------------------------------ its life
 
@@ -192,10 +194,6 @@ class StreamSocket:
             self._timer.cancel()
             self._timer = None
 
-    @property
-    def stranger(self) -> bool:
-        return not self._live
-
 
 class Hub:
     """All sockets and connections of the gateway with peer id ``peer``, on the running loop."""
@@ -219,6 +217,7 @@ class Hub:
         #: refused, held-too-long, unreadable: things that went wrong around the streams
         self.counts: Counter[str] = Counter()
         self.draining = False
+        self._emptied: asyncio.Event | None = None
         self._front = front
         self._context = context
         self._curve = curve
@@ -254,6 +253,12 @@ class Hub:
         self.sockets[socket.number] = socket
         return socket
 
+    def gone(self, number: int) -> None:
+        """A socket's connection is gone."""
+        self.sockets.pop(number, None)
+        if self._emptied is not None and not self.sockets:
+            self._emptied.set()
+
     def refuse(self, socket: StreamSocket, why: str, code: int = 1008) -> None:
         """Close a socket that is not let in."""
         self.counts["refused"] += 1
@@ -261,10 +266,9 @@ class Hub:
         if socket.socket is not None:
             socket.socket.close(code)
 
-    def spawn(self, work: Callable[[], None] | object) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task that is held, and whose failure is logged."""
-        assert asyncio.iscoroutine(work)
-        task: asyncio.Task[None] = self._loop.create_task(work)
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
@@ -355,7 +359,11 @@ class Hub:
     # ------------------------------------------------------------------ the controller's side
 
     def event(self, event: m.Event) -> None:
-        """An event of the controller."""
+        """An event of the controller. It waits its turn: a StreamAccepted that came before it is
+        still on its way through the task that asked."""
+        self._loop.call_soon(self._event, event)
+
+    def _event(self, event: m.Event) -> None:
         if isinstance(event, m.CallPlaced):
             self.apply(self.streams.call_placed(event, self.clock()))
         elif isinstance(event, m.CloseStream):
@@ -376,3 +384,11 @@ class Hub:
         self._links.clear()
         for task in self._tasks:
             task.cancel()
+
+    async def wait_closed(self, seconds: float) -> None:
+        """Wait until the carrier has answered the closing of all sockets, at most so long."""
+        if self.sockets:
+            self._emptied = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._emptied.wait()

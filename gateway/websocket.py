@@ -162,7 +162,9 @@ class WebSocket(asyncio.Protocol):
             self._transport.abort()
 
     def shutdown(self) -> None:
-        """uvicorn ends."""
+        """uvicorn ends: who has not answered a close by now is disconnected."""
+        if self._close_sent and self._transport is not None:
+            self._transport.close()
         self.close(1001, "going away")
 
     def data_received(self, data: bytes) -> None:
@@ -175,7 +177,6 @@ class WebSocket(asyncio.Protocol):
             self._stranger -= len(data)
             if self._stranger < 0:
                 self.close(1008, "too much before start")
-                return
         if self._skip:
             skipped = min(self._skip, len(data))
             self._skip -= skipped

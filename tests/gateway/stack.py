@@ -60,6 +60,8 @@ class Controller:
         self.voice = m.VoiceAnswer(kind="busy")
         self.epoch = 1
         self.mute = False
+        #: sent right behind the answer to a StreamStart
+        self.after_start: m.Event | None = None
 
     def _receive(self, identity: bytes, payload: bytes) -> None:
         message = _from_peer.decode(payload)
@@ -85,6 +87,8 @@ class Controller:
             self.heard.append(message.body)
             reply = m.Reply(id=message.id, body=self._answer(message.body))
             self.router.send(_encode(reply), identity)
+            if isinstance(message.body, m.StreamStart) and self.after_start is not None:
+                self.tell(self.after_start)
         else:
             self.heard.append(message)
 

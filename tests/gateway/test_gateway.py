@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -168,6 +170,16 @@ async def test_a_new_controller_is_told_of_live_streams(stack: Stack) -> None:
         await client.recv()
 
 
+async def test_a_placement_right_behind_the_acceptance(stack: Stack) -> None:
+    stack.controller.tokens["t1"] = stack.accepted()
+    only_b = m.Placement(epoch=1, n=2, primary=stack.b.ref)
+    stack.controller.after_start = m.CallPlaced(call="c1", placement=only_b)
+    client = await stack.stream()
+    await until(lambda: stack.b.all(m.OpenCall))
+    assert not stack.gateway.hub.streams.dropped
+    await client.close()
+
+
 async def test_a_later_stream_closes_the_earlier_socket(stack: Stack) -> None:
     stack.controller.tokens["t1"] = stack.accepted()
     first = await stack.stream()
@@ -300,6 +312,38 @@ def test_a_port_that_is_taken_is_one_line(
     assert said.count("\n") == 1
     assert f"TRUNKLINE_HTTP_PORT={port}" in said
     assert "taken" in said
+
+
+CHILD = """
+import sys
+from trunkline.bus.settings import load
+from trunkline.gateway.process import main
+settings = load(env_file=None, bus=sys.argv[1], auth_token="t", public_url="https://x.example")
+sys.exit(main(settings, listen_fd=int(sys.argv[2])))
+"""
+
+
+@pytest.mark.e2e
+def test_a_process_on_an_inherited_socket_ends_by_sigterm(directory: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        fd = held.fileno()
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, f"ipc://{directory}/bus", str(fd)], pass_fds=[fd]
+        )
+        try:
+            # The socket listens already: the connection waits for the process.
+            with socket.create_connection(held.getsockname(), timeout=20) as client:
+                client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                found = b""
+                while part := client.recv(1000):
+                    found += part
+            assert json.loads(found.partition(b"\r\n\r\n")[2]) == {"ok": False, "stack": None}
+            child.terminate()
+            child.terminate()
+            assert child.wait(timeout=4) == 0
+        finally:
+            child.kill()
+            child.wait()
 
 
 def test_a_missing_token_is_one_line(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

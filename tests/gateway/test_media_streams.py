@@ -140,7 +140,7 @@ def test_binary_is_counted_on_a_live_stream() -> None:
 
 @pytest.mark.parametrize("event", ["media", "dtmf", "mark", "stop"])
 def test_nothing_before_start_is_believed(event: str) -> None:
-    bodies = {
+    bodies: dict[str, dict[str, Any]] = {
         "media": {"media": {"payload": "AAAA"}},
         "dtmf": {"dtmf": {"digit": "1"}},
         "mark": {"mark": {"name": "m"}},

@@ -19,9 +19,9 @@ def bench() -> Bench:
     return Bench()
 
 
-def up(bench: Bench, where: m.Placement, **more: bool) -> None:
+def up(bench: Bench, where: m.Placement) -> None:
     """A first stream on socket 1, its workers connected, OpenCall taken."""
-    bench.accept(1, accepted(where, **more))
+    bench.accept(1, accepted(where))
     for who in (where.primary, where.standby):
         if who is not None:
             bench.up(who)
