@@ -47,12 +47,18 @@ def measure(
     client.tell("end")
     end = client.read("heard_seconds")
     client.close()
+    # Counted once the calls are over: the last frame may have been on its way before.
+    wanted = seconds * 1000
+    missing = [
+        max(0.0, wanted - s["metrics"]["audio_out_ms"]) / 20
+        for s in run.sim.streams()
+        if s["frames_out"]
+    ]
     talks = [max(s["metrics"]["utterances"], key=lambda u: u["audio_ms"]) for s in streams]
     spent = {
         name: (used - before.get(name, 0.0)) * 1000 / (calls * took) for name, used in after.items()
     }
     ours = sum(used for name, used in spent.items() if name != "carrier_sim")
-    wanted = seconds * 1000
     return {
         "calls": calls,
         "seconds": seconds,
@@ -65,9 +71,7 @@ def measure(
         "gap_max_ms": max(t["gap_max_ms"] for t in talks),
         "underruns": sum(s["metrics"]["underruns"] for s in streams),
         "underrun_ms": sum(s["metrics"]["underrun_ms"] for s in streams),
-        "lost_out_frames": sum(
-            max(0.0, wanted - s["metrics"]["audio_out_ms"]) / 20 for s in streams
-        ),
+        "lost_out_frames": sum(missing),
         "lost_in_frames": end.get("lost_in_samples", 0) / 160 if has_stack else None,
         "cpu_ms_per_call_second": ours,
         "cpu_by_process": {k: v for k, v in sorted(spent.items()) if k != "other"},
@@ -173,7 +177,7 @@ def page(results: list[dict[str, Any]], seconds: float) -> str:
 @click.option("--page/--no-page", "write_page", default=False, help="Write docs/benchmarks.md.")
 def main(counts: tuple[int, ...], seconds: float, peer: bool, write_page: bool) -> None:
     """Pace, loss and CPU of N calls, trunkline beside langwatch-scenario."""
-    console = Console()
+    console = Console(width=max(100, Console().width))
     results: list[dict[str, Any]] = []
     for calls in counts or (1, 10, 40, 100):
         console.print(f"{calls} calls: trunkline …")
