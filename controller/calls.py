@@ -538,7 +538,7 @@ class CallRules:
             self._core.dials.over(dial, now)
         self._finish_session(call.session)
 
-    def end_failed(self, result: do.EndFailed) -> None:
+    def end_failed(self, result: do.EndFailed, now: float) -> None:
         """REST does not take it; it is tried on, and the stream is closed meanwhile: then Twilio
         asks what next, and is told to hang up."""
         call = self.by_id.get(result.call)
@@ -547,6 +547,9 @@ class CallRules:
         for asked in call.ending:
             self._core.fail(asked, result.error)
         call.ending.clear()
+        if call.then_failed is not None:
+            self._core.dials.failed(call.then_failed, "timeout", str(result.error), now)
+            call.then_failed = None
         self._core.send(call.gateway, m.CloseStream(call=call.id))
 
     def _conclude(self, call: Call, reason: m.EndedReason, now: float) -> None:

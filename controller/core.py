@@ -334,7 +334,7 @@ class Core:
         elif isinstance(result, do.Ended):
             self.calls.ended(result.call, now)
         elif isinstance(result, do.EndFailed):
-            self.calls.end_failed(result)
+            self.calls.end_failed(result, now)
         elif isinstance(result, do.Fetched):
             self.calls.fetched(result, now)
         elif isinstance(result, do.Instructed):

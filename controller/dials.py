@@ -313,16 +313,7 @@ class DialRules:
             return
         dial.gone = status
         self._core.counts[f"dials {status}"] += 1
-        self._tell(
-            dial,
-            m.DialFailed(
-                request=dial.request,
-                call=dial.row.call,
-                status=status,
-                sid=dial.sid,
-                text=text,
-            ),
-        )
+        self._tell_failed(dial, status, text)
         shown = redact_number(dial.row.callee)
         error: TrunklineError = CallFailedError(
             f"call to {shown} was not answered ({status})", status=status, sid=dial.sid
@@ -332,6 +323,13 @@ class DialRules:
         for asked in dial.asked:
             self._core.fail(asked, error)
         dial.asked.clear()
+
+    def _tell_failed(self, dial: Dial, status: str, text: str) -> None:
+        call = dial.row.call
+        event = m.DialFailed(
+            request=dial.request, call=call, status=status, sid=dial.sid, text=text
+        )
+        self._tell(dial, event)
 
     def over(self, dial: Dial, now: float) -> None:
         """Nothing more can come of our leg."""
@@ -426,9 +424,16 @@ class DialRules:
         """A session that is back says which dials it waits for."""
         wanted = {dial.request for dial in dials}
         for dial in list(self.by_request.values()):
-            if dial.row.session != session.id or dial.state == "closed":
+            if dial.row.session != session.id:
+                continue
+            if dial.request in wanted and dial.gone is not None:
+                self._tell_failed(dial, dial.gone, "")  # it may have missed that
+            if dial.state == "closed":
                 continue
             if dial.request in wanted or dial.started or dial.row.mode == "originate":
+                if dial.sid is not None and not dial.started:
+                    # Callbacks may have come while no controller was there.
+                    self._core.do(do.Fetch(dial.row.call, dial.sid))
                 continue
             call = self._core.calls.by_id.get(dial.row.call)
             if call is None or call.state == "expected":

@@ -53,6 +53,7 @@ class KeepHolder:
     """Journal that this session holds the override too."""
 
     override: str
+    number: str
     session: str
     secret_hash: str
 

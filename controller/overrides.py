@@ -37,6 +37,8 @@ UNCERTAIN_SECONDS: Final = 60.0
 #: Another stack's mark: asked this often, this far apart, whether that stack lives.
 PROBES: Final = 3
 PROBE_EVERY: Final = 5.0
+#: Between two tries while the stack ends (seconds).
+HURRIED_PAUSE: Final = 0.4
 
 FAULT_POINTS: Final = (
     "apply.before-intent",
@@ -78,6 +80,30 @@ class Workshop:
     faults: Callable[[str], None] = no_faults
     #: overrides that have a restore under way, and why each did not succeed yet
     pending: dict[str, str] = field(default_factory=dict)
+    #: the stack ends: nothing new is tried on, and pauses are short
+    hurried: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def hurry(self) -> None:
+        self.hurried.set()
+
+    def too_late(self, wait: float, deadline: float) -> bool:
+        """There is no time for another try after ``wait`` seconds."""
+        return self.hurried.is_set() or self.clock() + wait > deadline
+
+    async def rest(self, seconds: float) -> None:
+        """Pause; at the stack's end not longer than :data:`HURRIED_PAUSE`."""
+        if self.hurried.is_set():
+            await self.pause(min(seconds, HURRIED_PAUSE))
+            return
+        hurry = asyncio.ensure_future(self.hurried.wait())
+        pause = asyncio.ensure_future(self.pause(seconds))
+        try:
+            await asyncio.wait((hurry, pause), return_when=asyncio.FIRST_COMPLETED)
+            if pause.done():
+                pause.result()
+        finally:
+            hurry.cancel()
+            pause.cancel()
 
 
 async def retried(
@@ -95,10 +121,10 @@ async def retried(
         except RestFailure as failure:
             attempt += 1
             wait = backoff(attempt, failure)
-            if not failure.repeatable or shop.clock() + wait > deadline:
+            if not failure.repeatable or shop.too_late(wait, deadline):
                 raise failure.error(doing) from failure
             log.warning("Twilio could not %s (%s); again in %.2g s", doing, failure.text, wait)
-            await shop.pause(wait)
+            await shop.rest(wait)
 
 
 async def apply(shop: Workshop, row: OverrideRow, deadline: float) -> OverrideRow:
@@ -111,6 +137,8 @@ async def apply(shop: Workshop, row: OverrideRow, deadline: float) -> OverrideRo
     """
     if row.prior is None:
         row = await _plan(shop, row, deadline)
+    else:
+        row = await _take_up(shop, row, deadline)
     assert row.written is not None and row.prior is not None
     now_certain = await _write(shop, row, deadline)
     shop.faults("apply.answered")
@@ -134,23 +162,49 @@ async def _plan(shop: Workshop, row: OverrideRow, deadline: float) -> OverrideRo
             lambda: shop.carrier.read_number(row.number_sid),
             deadline,
         )
-        prior = await _prior(shop, found)
-        written = what_to_write(
-            prior,
-            voice_url=shop.keys.voice_url(
-                shop.public_url, row.id, shop.stack, row.number, _changed(prior, shop)
-            ),
-            fallback_to_prior=shop.fallback_to_prior,
-            take_over_routed=shop.take_over_routed,
-            number=row.number,
-        )
+        return await _intend(shop, row, found)
     except TrunklineError:
         # Nothing has been written.
         await shop.journal.set_state(row.id, "restored", shop.wall())
         raise
+
+
+async def _intend(shop: Workshop, row: OverrideRow, found: NumberSettings) -> OverrideRow:
+    """Journal what was there and what we are going to write."""
+    prior = await _prior(shop, found)
+    written = what_to_write(
+        prior,
+        voice_url=shop.keys.voice_url(
+            shop.public_url, row.id, shop.stack, row.number, _changed(prior, shop)
+        ),
+        fallback_to_prior=shop.fallback_to_prior,
+        take_over_routed=shop.take_over_routed,
+        number=row.number,
+    )
     await shop.journal.intend(row.id, prior, written, shop.wall())
     shop.faults("apply.intent")
     return replace(row, prior=prior, written=written)
+
+
+async def _take_up(shop: Workshop, row: OverrideRow, deadline: float) -> OverrideRow:
+    """A row that an earlier controller planned: its write may have happened, or may still come.
+
+    What someone else wrote meanwhile becomes the prior. After an error the row stays open.
+    """
+    assert row.prior is not None
+    try:
+        found = await retried(
+            shop,
+            f"read number {redact_number(row.number)}",
+            lambda: shop.carrier.read_number(row.number_sid),
+            deadline,
+        )
+        if is_ours(found.voice_url, row.id) or found.voice_url == row.prior["voice_url"]:
+            return row
+        return await _intend(shop, row, found)
+    except TrunklineError:
+        await _give_up(shop, row, True)
+        raise
 
 
 def what_to_write(
@@ -227,7 +281,7 @@ async def lives(shop: Workshop, base: str, stack: str) -> bool:
     """Another stack answers at its public URL, or does so within 10 s."""
     for attempt in range(PROBES):
         if attempt:
-            await shop.pause(PROBE_EVERY)
+            await shop.rest(PROBE_EVERY)
         if await shop.probe(base, stack):
             return True
     return False
@@ -259,7 +313,7 @@ async def _write(shop: Workshop, row: OverrideRow, deadline: float) -> bool:
             if writing and failure.uncertain:
                 unanswered += 1
             wait = backoff(attempt, failure)
-            if not failure.repeatable or shop.clock() + wait > deadline:
+            if not failure.repeatable or shop.too_late(wait, deadline):
                 await _give_up(shop, row, unanswered > 0)
                 if failure.gone:
                     raise NumberNotFoundError(
@@ -267,7 +321,7 @@ async def _write(shop: Workshop, row: OverrideRow, deadline: float) -> bool:
                     ) from failure
                 raise failure.error(f"write number {shown}") from failure
             log.warning("number %s not written (%s); again in %.2g s", shown, failure.text, wait)
-            await shop.pause(wait)
+            await shop.rest(wait)
 
 
 async def _give_up(shop: Workshop, row: OverrideRow, uncertain: bool) -> None:

@@ -241,6 +241,7 @@ class Shell:
 
     async def _shut_down(self) -> None:
         began = monotonic()
+        self._shop.hurry()
         self._feed(do.Shutdown())
         while self._core.busy and self._fatal is None:
             left = STOP_WITHIN - (monotonic() - began)
@@ -361,9 +362,11 @@ class Shell:
         elif isinstance(instruction, do.ListNumbers):
             self._feed(await work.list_numbers(shop, instruction.deadline))
         elif isinstance(instruction, do.KeepHolder):
-            await shop.journal.add_holder(
-                instruction.override, instruction.session, instruction.secret_hash
-            )
+            # Behind the Apply that plans the row.
+            async with self._number(instruction.number):
+                await shop.journal.add_holder(
+                    instruction.override, instruction.session, instruction.secret_hash
+                )
         elif isinstance(instruction, do.Create):
             await self._create(instruction)
         elif isinstance(instruction, do.Settle):

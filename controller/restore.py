@@ -102,7 +102,7 @@ async def _until_back(shop: Workshop, row: OverrideRow, late: float) -> Outcome:
                     )
                     return "left_alone"
             shop.pending[row.id] = "an earlier write may still take effect; reading again"
-            await shop.pause(min(REREAD_EVERY, max(0.1, max(late, loose) - shop.wall())))
+            await shop.rest(min(REREAD_EVERY, max(0.1, max(late, loose) - shop.wall())))
         except RestFailure as failure:
             if failure.gone:
                 log.warning("number %s is not on the account any more", shown)
@@ -117,7 +117,7 @@ async def _until_back(shop: Workshop, row: OverrideRow, late: float) -> Outcome:
             log.error(
                 "number %s is not restored yet (%s); again in %.2g s", shown, failure.text, wait
             )
-            await shop.pause(wait)
+            await shop.rest(wait)
 
 
 async def stands(shop: Workshop, row: OverrideRow, found: NumberSettings) -> bool:

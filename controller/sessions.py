@@ -326,7 +326,7 @@ class SessionRules:
             return
         if new:
             session = self.by_id[want.session]
-            self._core.do(do.KeepHolder(lease.row.id, session.id, session.secret_hash))
+            self._core.do(do.KeepHolder(lease.row.id, number, session.id, session.secret_hash))
         if lease.state == "applied":
             self._granted(want, now)
         else:

@@ -81,11 +81,11 @@ async def create(
                 return do.Unsure(row.request, error)
             attempt += 1
             wait = backoff(attempt, failure)
-            if not failure.repeatable or not wanted() or shop.clock() + wait > deadline:
+            if not failure.repeatable or not wanted() or shop.too_late(wait, deadline):
                 await shop.journal.dial_closed(row.request)
                 return do.CreateFailed(row.request, error)
             log.warning("call to %s not placed (%s); again in %.2g s", shown, failure.text, wait)
-            await shop.pause(wait)
+            await shop.rest(wait)
             if not wanted():
                 await shop.journal.dial_closed(row.request)
                 return do.CreateFailed(row.request, error)
@@ -113,7 +113,7 @@ async def settle(
         except RestFailure as failure:
             attempt += 1
             log.warning("calls could not be listed (%s)", failure.text)
-            await shop.pause(backoff(attempt, failure))
+            await shop.rest(backoff(attempt, failure))
             continue
         if not unsettled():
             return None
@@ -129,7 +129,7 @@ async def settle(
         if shop.wall() >= until:
             await shop.journal.dial_closed(row.request)
             return do.NotFound(row.request)
-        await shop.pause(LOOK_EVERY)
+        await shop.rest(LOOK_EVERY)
     return None
 
 
@@ -157,7 +157,7 @@ async def end(
                     break
                 wait = backoff(attempt, failure)
                 log.warning("call %s not hung up (%s); again in %.2g s", sid, failure.text, wait)
-                await shop.pause(wait)
+                await shop.rest(wait)
     return do.Ended(call)
 
 

@@ -1,0 +1,173 @@
+"""Twilio's REST in memory, with faults that are said beforehand, and a clock that jumps.
+
+``plan("write", "timeout_after", "429")``: the next write times out after it took effect, the one
+after that is answered 429. ``late``: no answer, and the effect comes 20 s later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from trunkline.controller.carrier import CallOrder, CallState, RestFailure
+from trunkline.controller.numbers import VOICE_FIELDS, NumberSettings
+
+OURS = "+14155551234"
+THEIRS = "+14155557777"
+SECOND = "+14155559999"
+PRIOR = "https://user:secret@agent.example.com/voice"
+LATE_SECONDS = 20.0
+
+
+class FakeTime:
+    """One clock for everything; ``pause`` jumps and lets what is due happen."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+
+    def clock(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return 1_700_000_000.0 + self.now
+
+    def at(self, when: float, what: Callable[[], None]) -> None:
+        self._due.append((when, next(self._count), what))
+        self._due.sort()
+
+    def advance(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self._due and self._due[0][0] <= until:
+            when, _, what = self._due.pop(0)
+            self.now = max(self.now, when)
+            what()
+        self.now = until
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+        self.advance(seconds)
+
+
+class FakeCarrier:
+    """An account with numbers and calls. ``log``: (operation, what), in order."""
+
+    def __init__(self, time: FakeTime) -> None:
+        self.time = time
+        self.numbers: dict[str, NumberSettings] = {}
+        self.calls: dict[str, CallState] = {}
+        self.log: list[tuple[str, Any]] = []
+        self._plans: dict[str, deque[str]] = defaultdict(deque)
+        self._sids = itertools.count(1)
+
+    def add_number(self, number: str, **fields: str) -> str:
+        sid = f"PN{len(self.numbers) + 1:032d}"
+        known = {
+            "voice_url": PRIOR,
+            "voice_method": "POST",
+            "voice_fallback_method": "POST",
+            "status_callback_method": "POST",
+            "voice_receive_mode": "voice",
+        }
+        values = {name: "" for name in VOICE_FIELDS} | known | fields
+        self.numbers[sid] = NumberSettings(sid, number, values)
+        return sid
+
+    def plan(self, operation: str, *kinds: str) -> None:
+        self._plans[operation].extend(kinds)
+
+    def count(self, operation: str) -> int:
+        return sum(name == operation for name, _ in self.log)
+
+    @property
+    def writes(self) -> list[dict[str, str]]:
+        return [what for name, what in self.log if name == "write"]
+
+    async def _do(self, operation: str, what: Any, effect: Callable[[], Any]) -> Any:
+        self.log.append((operation, what))
+        await asyncio.sleep(0)
+        plan = self._plans[operation]
+        kind = plan.popleft() if plan else "ok"
+        if kind == "ok":
+            return effect()
+        if kind == "429":
+            raise RestFailure(
+                "Too Many Requests", status=429, code=20429, repeatable=True, retry_after=3.0
+            )
+        if kind == "refused":
+            raise RestFailure("connection refused", repeatable=True)
+        if kind == "401":
+            raise RestFailure("Authenticate", status=401, code=20003)
+        if kind == "404":
+            raise RestFailure("not found", status=404, code=20404)
+        if kind == "400":
+            raise RestFailure("bad number", status=400, code=21211)
+        if kind == "late":
+            self.time.at(self.time.now + LATE_SECONDS, effect)
+        elif kind in ("timeout_after", "500_after"):
+            effect()
+        status = 500 if kind.startswith("500") else 0
+        raise RestFailure("no answer", status=status, uncertain=True, repeatable=True)
+
+    # ------------------------------------------------------------------ Carrier
+
+    async def find_number(self, number: str) -> NumberSettings | None:
+        return await self._do(
+            "find",
+            number,
+            lambda: next((n for n in self.numbers.values() if n.number == number), None),
+        )
+
+    async def list_numbers(self) -> list[NumberSettings]:
+        return await self._do("list", None, lambda: list(self.numbers.values()))
+
+    async def read_number(self, sid: str) -> NumberSettings:
+        if sid not in self.numbers:
+            raise RestFailure("not found", status=404, code=20404)
+        return await self._do("read", sid, lambda: self.numbers[sid])
+
+    async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings:
+        def write() -> NumberSettings:
+            number = self.numbers[sid]
+            self.numbers[sid] = replace(number, fields=number.fields | fields)
+            return self.numbers[sid]
+
+        return await self._do("write", fields, write)
+
+    async def create_call(self, order: CallOrder) -> CallState:
+        def create() -> CallState:
+            sid = f"CA{next(self._sids):032d}"
+            self.calls[sid] = CallState(
+                sid, "queued", order.to, order.from_, "outbound-api", self.time.wall()
+            )
+            return self.calls[sid]
+
+        return await self._do("create", order, create)
+
+    async def fetch_call(self, sid: str) -> CallState:
+        return await self._do("fetch", sid, lambda: self.calls[sid])
+
+    async def end_call(self, sid: str) -> None:
+        def end() -> None:
+            if sid in self.calls:
+                self.calls[sid] = CallState(
+                    sid, "completed", self.calls[sid].to, self.calls[sid].from_, "outbound-api"
+                )
+
+        await self._do("end", sid, end)
+
+    async def instruct_call(self, sid: str, twiml: str) -> None:
+        await self._do("instruct", (sid, twiml), lambda: None)
+
+    async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
+        return await self._do(
+            "list_calls",
+            (to, from_),
+            lambda: [c for c in self.calls.values() if (c.to, c.from_) == (to, from_)],
+        )

@@ -1,0 +1,176 @@
+"""The journal: durable, migrated, private; a torn or foreign file is refused and left as it is."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from trunkline.controller.journal import DialRow, JournalError, OverrideRow, SqliteJournal
+from trunkline.controller.memory_journal import MemoryJournal
+
+ACCOUNT = "AC" + "1" * 32
+
+ROW = OverrideRow(
+    id="o1",
+    number="+14155551234",
+    number_sid="PN1",
+    session="s1",
+    state="planned",
+    since=5.0,
+    holders={"s1": "hash"},
+)
+DIAL = DialRow(
+    request="r" * 32,
+    session="s1",
+    secret_hash="hash",
+    call="c1",
+    mode="a-leg",
+    callee="+14155557777",
+    caller="+14155551234",
+    timeout=30.0,
+    max_duration=300.0,
+    token_hash="th",
+    sid=None,
+    state="asked",
+    asked=7.0,
+)
+
+
+async def open_at(path: Path, account: str = ACCOUNT) -> SqliteJournal:
+    return await SqliteJournal.open(path, account=account, stack="stack")
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+async def journal(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[SqliteJournal | MemoryJournal]:
+    made = (
+        MemoryJournal()
+        if request.param == "memory"
+        else await open_at(tmp_path / "journal.sqlite3")
+    )
+    yield made
+    await made.close()
+
+
+async def test_life_of_an_override(journal: SqliteJournal | MemoryJournal) -> None:
+    await journal.plan(ROW, 5.0)
+    assert await journal.open_overrides() == [ROW]
+    await journal.add_holder("o1", "s2", "hash2")
+    await journal.intend("o1", {"voice_url": "a"}, {"voice_url": "b"}, 6.0)
+    await journal.set_state("o1", "applied", 7.0)
+    (row,) = await journal.open_overrides()
+    assert row.prior == {"voice_url": "a"} and row.written == {"voice_url": "b"}
+    assert row.holders == {"s1": "hash", "s2": "hash2"} and row.state == "applied"
+    await journal.set_state("o1", "restoring", 8.0, 68.0)
+    (row,) = await journal.open_overrides()
+    assert row.uncertain_until == 68.0
+    await journal.set_state("o1", "restored", 9.0)
+    assert await journal.open_overrides() == []
+    closed = await journal.override("o1")
+    assert closed is not None and closed.state == "restored" and not closed.open
+    assert await journal.override("o2") is None
+
+
+async def test_life_of_a_dial(journal: SqliteJournal | MemoryJournal) -> None:
+    await journal.dial_asked(DIAL)
+    assert await journal.open_dials() == [DIAL]
+    await journal.dial_taken(DIAL.request, "CA1")
+    (row,) = await journal.open_dials()
+    assert (row.sid, row.state) == ("CA1", "taken")
+    await journal.dial_closed(DIAL.request)
+    await journal.dial_taken(DIAL.request, "CA2")
+    assert await journal.open_dials() == []
+
+
+async def test_what_is_written_is_there_after_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite3"
+    first = await open_at(path)
+    await first.plan(ROW, 5.0)
+    # A second connection sees it while the first was never closed.
+    second = await open_at(path)
+    assert await second.open_overrides() == [ROW]
+    await second.close()
+    await first.close()
+
+
+async def test_epochs_count_up(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite3"
+    for expected in (1, 2, 3):
+        journal = await open_at(path)
+        assert await journal.begin_epoch(1, 0.0) == expected
+        await journal.close()
+
+
+async def test_only_the_user_reads_it_and_it_is_fully_durable(tmp_path: Path) -> None:
+    path = tmp_path / "stack" / "journal.sqlite3"
+    journal = await open_at(path)
+    await journal.plan(ROW, 5.0)
+    for file in path.parent.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0, file
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    settings = await journal._do(
+        lambda db: [
+            db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("journal_mode", "synchronous")
+        ]
+    )
+    assert settings == ["wal", 2]
+    await journal.close()
+
+
+@pytest.mark.parametrize("damage", ["text", "torn", "middle"])
+async def test_torn_file_is_refused_and_left_as_it_is(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "journal.sqlite3"
+    if damage == "text":
+        path.write_bytes(b"these are my notes, not a database\n" * 200)
+    else:
+        journal = await open_at(path)
+        for n in range(200):
+            await journal.plan(ROW.__class__(**{**_fields(ROW), "id": f"o{n}"}), 5.0)
+        await journal.close()
+        data = path.read_bytes()
+        if damage == "torn":
+            path.write_bytes(data[: len(data) // 2 + 100])
+        else:
+            path.write_bytes(data[:12_288] + b"\xff" * 8192 + data[20_480:])
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match=str(path)):
+        await open_at(path)
+    assert path.read_bytes() == before
+
+
+def _fields(row: OverrideRow) -> dict[str, object]:
+    return {name: getattr(row, name) for name in row.__struct_fields__}
+
+
+async def test_foreign_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite3"
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE theirs (x)")
+    db.commit()
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match="another program"):
+        await open_at(path)
+    assert path.read_bytes() == before
+
+
+async def test_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite3"
+    await (await open_at(path)).close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(JournalError, match="newer"):
+        await open_at(path)
+
+
+async def test_another_accounts_journal_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite3"
+    await (await open_at(path)).close()
+    with pytest.raises(JournalError, match="another Twilio account"):
+        await open_at(path, "AC" + "2" * 32)
