@@ -40,6 +40,7 @@ CLOSE_WITHIN: Final = 2.0
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN_TEXT = 0x80 | _TEXT
+_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class Handler(Protocol):
@@ -58,7 +59,8 @@ class Handler(Protocol):
         """A message over MAX_MESSAGE_BYTES came, and was thrown away."""
 
     def closed(self, clean: bool) -> None:
-        """The socket is gone; ``clean``: one side had sent a close frame. Called once."""
+        """The socket is gone; ``clean``: one side had sent a close frame. Called once, and without
+        ``opened`` when the handshake was none."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -191,22 +193,25 @@ class WebSocket(asyncio.Protocol):
         connection = ServerProtocol(max_size=MAX_MESSAGE_BYTES)
         connection.receive_data(data)
         request = next((e for e in connection.events_received() if isinstance(e, Request)), None)
-        handler: Handler | Refusal
-        if request is None:
-            response = connection.reject(400, "bad request\n")
+        if request is None:  # a head that uvicorn takes and websockets does not
+            self._close_sent = True
+            self._transport.write(_BAD_REQUEST)
+            self._transport.close()
+            return
+        path, _, query = request.path.partition("?")
+        headers = {name.lower(): value for name, value in request.headers.raw_items()}
+        handler = self.accept(Upgrade(path, query, headers))
+        if isinstance(handler, Refusal):
+            response = connection.reject(handler.status, handler.body)
         else:
-            path, _, query = request.path.partition("?")
-            headers = {name.lower(): value for name, value in request.headers.raw_items()}
-            handler = self.accept(Upgrade(path, query, headers))
-            if isinstance(handler, Refusal):
-                response = connection.reject(handler.status, handler.body)
-            else:
-                response = connection.accept(request)
+            response = connection.accept(request)
         connection.send_response(response)
         self._transport.write(b"".join(connection.data_to_send()))
         if response.status_code != 101 or isinstance(handler, Refusal):
             self._close_sent = True
             self._transport.close()
+            if not isinstance(handler, Refusal):
+                handler.closed(False)
             return
         self._handshaking = False
         self._handler = handler

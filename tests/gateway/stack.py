@@ -225,7 +225,7 @@ async def running(directory: Path) -> AsyncIterator[Stack]:
     stack.port = listening.getsockname()[1]
     task = asyncio.create_task(stack.gateway.run(listening))
     try:
-        await until(lambda: stack.controller.all(m.Hello))
+        await until(lambda: stack.gateway.client.welcome)
         yield stack
     finally:
         stack.controller.router.close()

@@ -217,6 +217,17 @@ async def test_only_signed_upgrades_and_known_tokens(
     assert not stack.gateway.hub.sockets
 
 
+async def test_a_handshake_that_is_none_leaves_nothing(stack: Stack) -> None:
+    signature = sign("wss://line.example.com/twilio/stream")
+    found = await http(
+        stack,
+        b"GET /twilio/stream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+        b"Upgrade: websocket\r\nX-Twilio-Signature: " + signature.encode() + b"\r\n\r\n",
+    )
+    assert found.startswith(b"HTTP/1.1 4")
+    assert not stack.gateway.hub.sockets
+
+
 async def test_sound_that_comes_before_the_controllers_answer_is_kept(stack: Stack) -> None:
     stack.controller.mute = True
     client = await stack.stream()

@@ -251,6 +251,17 @@ def frame(opcode: Opcode, data: bytes, fin: bool = True, mask: bool = True) -> b
         b"\x89\xfe\x00\x7e\x00\x00\x00\x00" + b"x" * 126,
         b"\x89\xff\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00",
     ],
+    ids=[
+        "unmasked",
+        "reserved bit",
+        "reserved data opcode",
+        "reserved control opcode",
+        "continues nothing",
+        "text in fragments",
+        "fragmented ping",
+        "long ping",
+        "ping with long length",
+    ],
 )
 async def test_what_breaks_the_protocol_ends_the_connection(data: bytes) -> None:
     socket, recorder, pipe = piped()
@@ -322,3 +333,19 @@ async def test_random_rubbish_from_a_seed() -> None:
         for _ in range(5):
             socket.data_received(rubbish.randbytes(rubbish.randrange(200)))
         socket.connection_lost(None)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [b"X-A: 1\r\n" * 300, b"X-A: " + b"y" * 20_000 + b"\r\n", b"X-A: \xff\xfe\r\n", b"X A: 1\r\n"],
+)
+async def test_strange_heads_are_answered_or_closed(extra: bytes) -> None:
+    def refuse(upgrade: ws.Upgrade) -> ws.Refusal:
+        return ws.Refusal(403, "forbidden")
+
+    async with serving(refuse) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HANDSHAKE.removesuffix(b"\r\n") + extra + b"\r\n")
+        found = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+    assert found.startswith(b"HTTP/1.1 4")
