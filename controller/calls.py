@@ -203,8 +203,9 @@ class CallRules:
         if known is not None:
             return self._again(known, sid, now)
         if "d" in query or "c" in query:
-            # A redirect of a call that nobody has told us of.
-            if self._core.claiming:
+            # A redirect of a call that nobody has told us of, or that we will not have.
+            ours = query.get("d", "") in self._core.dials.by_request
+            if self._core.claiming and not ours:
                 return m.VoiceAnswer(kind="pause")
             return m.VoiceAnswer(kind="hangup")
         return self._incoming(sid, form.get("From", ""), form.get("To", ""), now)
@@ -254,6 +255,9 @@ class CallRules:
             self._core.counts["calls rejected"] += 1
             return m.VoiceAnswer(kind="reject")
         ready = [s for s in allowed if s.state == "armed" and not self._has_call(s.id)]
+        if not ready and any(s.state == "arming" for s in allowed):
+            # Twilio has the override already, but its answer to us is still on its way.
+            return m.VoiceAnswer(kind="pause")
         if not ready:
             self._core.counts["calls nobody waits for"] += 1
             return m.VoiceAnswer(kind="busy")

@@ -282,7 +282,9 @@ class Core:
         try:
             if request.ttl <= 0:
                 raise TimedOutError(f"{type(request.body).__name__} came after its time was over")
-            if isinstance(request.body, _ONLY_GATEWAYS) != (peer.role == "gateway"):
+            anyone = isinstance(request.body, m.GetStatus)
+            theirs = isinstance(request.body, _ONLY_GATEWAYS)
+            if not anyone and theirs != (peer.role == "gateway"):
                 raise InvalidRequestError(
                     f"a {peer.role} cannot ask for {type(request.body).__name__}"
                 )

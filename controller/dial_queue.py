@@ -7,6 +7,10 @@ be cancelled, and is told its place.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from typing import Final
+
+#: Ticks may come this late (seconds).
+LATE_TICK: Final = 0.15
 
 
 class DialQueue:
@@ -34,8 +38,8 @@ class DialQueue:
         """The dial whose turn it is, or None: none waits, or it is too early."""
         if not self._queues or now < self._next:
             return None
-        # A little credit, so that ticks that come late do not lower the rate.
-        self._next = max(self._next, now - self._gap / 2) + self._gap
+        # A tick that came late does not lower the rate; time in which nobody waited is no credit.
+        self._next = (self._next if now - self._next <= LATE_TICK else now) + self._gap
         session, queue = self._queues.popitem(last=False)
         request = queue.popleft()
         if queue:

@@ -246,7 +246,7 @@ class DialRules:
         if isinstance(result, do.AskedTwilio):
             dial.deadline = now + dial.row.timeout
         elif isinstance(result, do.Taken):
-            self.taken(dial, result.sid, now)
+            self.taken(dial, result.sid, now, journalled=True)
             self.status(dial, result.sid, result.status, now)
         elif isinstance(result, do.Unsure):
             log.warning(
@@ -266,11 +266,12 @@ class DialRules:
                 self.failed(dial, "failed", "the request to Twilio got lost", now)
                 self._close(dial, error, now)
 
-    def taken(self, dial: Dial, sid: str, now: float) -> None:
+    def taken(self, dial: Dial, sid: str, now: float, *, journalled: bool = False) -> None:
         """Our leg's SID is known, from whichever side it came."""
         if dial.sid is None:
             dial.row = replace(dial.row, sid=sid)
-            self._core.do(do.NoteTaken(dial.request, sid))
+            if not journalled:
+                self._core.do(do.NoteTaken(dial.request, sid))
             self._core.calls.dialled(dial, sid)
             log.info(
                 "call %s from %s to %s was taken by Twilio",
