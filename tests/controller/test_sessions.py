@@ -98,6 +98,17 @@ def test_arm_writes_once_and_again_costs_nothing() -> None:
     assert not stage.work
 
 
+def test_a_caller_between_the_write_and_its_answer_waits_instead_of_hearing_busy() -> None:
+    stage = Stage()
+    info = stage.open(allowed_callers=[OTHER])
+    asked = stage.ask("a1", m.Arm(session=info.session))
+    assert stage.webhook("CA1", caller=OTHER).kind == "pause"
+    assert stage.webhook("CA2", caller="+14155550002").kind == "reject"
+    stage.apply()
+    stage.body("a1", asked, m.Armed)
+    assert stage.webhook("CA1", caller=OTHER).kind == "stream"
+
+
 def test_failed_arm_keeps_the_mode_and_may_be_repeated() -> None:
     stage = Stage()
     info = stage.open()

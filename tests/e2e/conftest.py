@@ -1,0 +1,113 @@
+"""Stacks of real processes for the tests of this folder.
+
+``stack`` is shared by all tests that leave it as they found it; ``frail_stack`` by those that kill
+parts of it (the supervisor brings them back); ``new_stack`` makes one for a test alone. After each
+test every number has to be as before, every call over, and the carrier must have listed no error
+that the test did not name in ``stack.provoked``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+
+import pytest
+
+from .stack import STANDING, Stack, until
+
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "/e2e/" in item.path.as_posix():
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for stack in STANDING:
+            report.sections.append((f"processes of {stack.directory}", stack.tails()))
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the developer's own reaches a client in this process."""
+    for name in list(os.environ):
+        if name.startswith(("TRUNKLINE_", "TWILIO_")):
+            monkeypatch.delenv(name)
+
+
+def _standing() -> Iterator[Stack]:
+    stack = Stack()
+    try:
+        stack.start_carrier()
+        stack.up()
+        yield stack
+    finally:
+        stack.close()
+
+
+@pytest.fixture(scope="session")
+def _shared_stack() -> Iterator[Stack]:
+    yield from _standing()
+
+
+@pytest.fixture(scope="session")
+def _shared_frail_stack() -> Iterator[Stack]:
+    yield from _standing()
+
+
+async def _checked(stack: Stack) -> AsyncIterator[Stack]:
+    stack.provoked.clear()
+    stack.forget_logs()
+    yield stack
+    try:
+        # A call that our side has hung up is over at the carrier a moment later.
+        await until(lambda: not stack.live_calls(), "all calls are over")
+        stack.check_nothing_left()
+    finally:
+        stack.sim.reset()
+
+
+@pytest.fixture
+async def stack(_shared_stack: Stack) -> AsyncIterator[Stack]:
+    async for each in _checked(_shared_stack):
+        yield each
+
+
+@pytest.fixture
+async def frail_stack(_shared_frail_stack: Stack) -> AsyncIterator[Stack]:
+    async for each in _checked(_shared_frail_stack):
+        yield each
+        await until(each.complete, "what was killed is back", 20.0)
+
+
+@pytest.fixture
+def new_stack() -> Iterator[Callable[[], Stack]]:
+    """Makes stacks with a carrier, not started otherwise."""
+    made: list[Stack] = []
+
+    def make() -> Stack:
+        stack = Stack()
+        made.append(stack)
+        stack.start_carrier()
+        return stack
+
+    yield make
+    for stack in made:
+        stack.close()
+
+
+@pytest.fixture(autouse=True)
+async def _no_task_left() -> AsyncIterator[None]:
+    """What a test started in its loop has ended with it."""
+    yield
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    assert not others, others

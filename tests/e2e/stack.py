@@ -1,0 +1,385 @@
+"""A carrier and a stack as real processes, on ports, a bus and a state directory of their own.
+
+What the processes say goes to log files; conftest.py shows their last lines when a test fails. All
+of them end when pytest ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import psutil
+import pytest
+
+from trunkline import Call, Line
+from trunkline.bus.process import PARENT_FD_VARIABLE
+from trunkline.carrier_sim.client import SimClient
+from trunkline.children import ParentPipe, trunkline_argv
+
+ROOT: Final = Path(__file__).parents[2]
+
+#: The account's numbers, with what each had before any test.
+ALICE, BOB, CAROL, DAVE = "+14155551234", "+14155551235", "+14155551236", "+14155551237"
+PRIOR: Final[dict[str, dict[str, str]]] = {
+    ALICE: {"voice_url": "https://agent.example/voice?tenant=7", "voice_method": "GET"},
+    BOB: {"voice_url": "https://agent.example/other", "voice_fallback_url": "https://b.example/f"},
+    CAROL: {"voice_url": "", "voice_fallback_method": "GET"},
+    DAVE: {
+        "voice_url": "https://user:secret@agent.example/dave",
+        "status_callback": "https://agent.example/status",
+    },
+}
+#: Somebody outside who calls, and somebody outside who is called.
+CALLER, CALLEE = "+14155550000", "+14155557777"
+
+STARTED_WITHIN: Final = 30.0
+ENDED_WITHIN: Final = 8.0
+_STEP: Final = 0.03
+
+T = TypeVar("T")
+
+#: All stacks that stand at the moment: their logs are shown when a test fails.
+STANDING: list[Stack] = []
+
+
+async def until(condition: Callable[[], T], what: str, seconds: float = 15.0) -> T:
+    """Ask again and again until it is true; what it gave. Fails when it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:g} s: {what}")
+        await asyncio.sleep(_STEP)
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on the loopback that nobody listens on."""
+    with contextlib.ExitStack() as held:
+        socks = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(sock.getsockname()[1]) for sock in socks]
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without a setting of trunkline or Twilio."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TRUNKLINE_", "TWILIO_", "PYTEST_"))
+    }
+
+
+class Stack:
+    """A carrier and, once ``up`` was called, a stack."""
+
+    def __init__(self) -> None:
+        # The path of a socket has to be short; pytest's directories are not.
+        self.directory = Path(tempfile.mkdtemp(prefix="tl-e2e-", dir="/tmp"))
+        self.public, self.console, api = free_ports(3)
+        self.bus = f"ipc://{self.directory}/bus"
+        self.public_url = f"http://127.0.0.1:{self.public}"
+        self.account, self.token = "AC" + secrets.token_hex(16), secrets.token_hex(16)
+        self.environment = clean_environment() | {
+            "TWILIO_ACCOUNT_SID": self.account,
+            "TWILIO_AUTH_TOKEN": self.token,
+            "TRUNKLINE_PUBLIC_URL": self.public_url,
+            "TRUNKLINE_HTTP_PORT": str(self.public),
+            "TRUNKLINE_CONSOLE_PORT": str(self.console),
+            "TRUNKLINE_BUS": self.bus,
+            "TRUNKLINE_STATE_DIR": str(self.directory / "state"),
+            "TRUNKLINE_TWILIO_API_URL": f"http://127.0.0.1:{api}",
+            "TRUNKLINE_CALLS_PER_SECOND": "50",
+            "TRUNKLINE_SIM_PORT": str(api),
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        }
+        self.sim = SimClient(f"http://127.0.0.1:{api}", timeout=30.0)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        #: Error numbers of the carrier that the running test brings about itself.
+        self.provoked: set[int] = set()
+        self.stack_process: subprocess.Popen[bytes] | None = None
+        self._parent = ParentPipe()
+        self._logs: list[Path] = []
+        self._shown: dict[Path, int] = {}
+        STANDING.append(self)
+
+    # ------------------------------------------------------------------ processes
+
+    def run(
+        self, argv: Sequence[str], name: str, *, cwd: Path | None = None, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """Start a program with the stack's settings; what it says goes to a log file."""
+        log = self.directory / f"{len(self._logs)}-{name}.log"
+        self._logs.append(log)
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                argv,
+                env=self.environment
+                | environment
+                | {PARENT_FD_VARIABLE: str(self._parent.read_fd)},
+                cwd=cwd or self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                pass_fds=(self._parent.read_fd,),
+            )
+        self.processes.append(process)
+        return process
+
+    def start_carrier(self) -> None:
+        """The stand-in carrier with the account's numbers; returns once it answers."""
+        argv = trunkline_argv("carrier-sim")
+        process = self.run(trunkline_argv("with-parent", "--", *argv), "carrier")
+        self._wait(self._carrier_answers, process)
+        for number, fields in PRIOR.items():
+            self.sim.add_number(number, **fields)
+
+    def _carrier_answers(self) -> bool:
+        try:
+            return bool(self.sim.health()["ok"])
+        except OSError:
+            return False
+
+    def up(self, gateways: int = 2, codec_workers: int = 2) -> subprocess.Popen[bytes]:
+        """``trunkline up``; returns once it says that it is ready."""
+        counts = ("--gateways", str(gateways), "--codec-workers", str(codec_workers))
+        process = self.run(trunkline_argv("up", *counts), "up")
+        self.stack_process = process
+        log = self._logs[-1]
+        self._wait(lambda: "trunkline is ready" in log.read_text(), process)
+        return process
+
+    def _wait(self, ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + STARTED_WITHIN
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"did not start (status {process.returncode}):\n{self.tails()}")
+            time.sleep(_STEP)
+
+    def command(self, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a ``trunkline`` command to its end."""
+        return subprocess.run(
+            trunkline_argv(*argv),
+            env=self.environment | environment,
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30.0,
+        )
+
+    def family(self) -> list[psutil.Process]:
+        """The stack's supervisor and all its children."""
+        assert self.stack_process is not None
+        top = psutil.Process(self.stack_process.pid)
+        return [top, *top.children(recursive=True)]
+
+    def kill_stack(self) -> None:
+        """kill -9 for the whole stack at once: nobody can put anything back."""
+        family = self.family()
+        for process in family:
+            process.suspend()
+        for process in family:
+            process.kill()
+        assert self.stack_process is not None
+        self.stack_process.wait(5.0)
+        gone, alive = psutil.wait_procs(family, 5.0)
+        assert not alive, gone
+
+    def stop(self) -> int:
+        """SIGTERM to the stack; its exit status. Nothing of it is left."""
+        process = self.stack_process
+        assert process is not None
+        family = self.family() if process.poll() is None else []
+        self.stack_process = None
+        process.terminate()
+        status = process.wait(ENDED_WITHIN)
+        _, alive = psutil.wait_procs(family, 2.0)
+        assert not alive, f"left behind: {alive}"
+        return status
+
+    def close(self) -> None:
+        """End everything, the carrier last."""
+        try:
+            if self.stack_process is not None:
+                assert self.stop() == 0, "the stack did not end well"
+        finally:
+            self.sim.close()
+            for process in reversed(self.processes):
+                end(process)
+            self._parent.close()
+            STANDING.remove(self)
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    # ------------------------------------------------------------------ what it says
+
+    def tails(self, lines: int = 40) -> str:
+        """The last lines of every log since the last ``forget_logs``."""
+        parts = []
+        for log in self._logs:
+            said = log.read_text(errors="replace")[self._shown.get(log, 0) :].splitlines()
+            if said:
+                parts.append("\n".join([f"--- {log.name}", *said[-lines:]]))
+        return "\n".join(parts)
+
+    def forget_logs(self) -> None:
+        """What was said so far is no more shown."""
+        for log in self._logs:
+            self._shown[log] = len(log.read_text(errors="replace"))
+
+    def status(self) -> dict[str, Any]:
+        """What ``trunkline status --json`` prints, from the controller's local port."""
+        url = f"http://127.0.0.1:{self.console}/api/status"
+        with urllib.request.urlopen(url, timeout=10.0) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    def complete(self, gateways: int = 2, codec_workers: int = 2) -> bool:
+        """All processes of the stack have joined."""
+        try:
+            status = self.status()
+        except OSError:
+            return False
+        found = len(status["gateways"]), len(status["codec_workers"])
+        return found == (gateways, codec_workers)
+
+    def call_status(self, sid: str) -> dict[str, Any]:
+        """The stack's own row of a call, empty when it has none."""
+        rows = [call for call in self.status()["calls"] if call["sid"] == sid]
+        return rows[0] if rows else {}
+
+    def pid_of(self, section: str, name: str) -> int:
+        """The process of a gateway or codec worker by its id."""
+        return next(int(row["pid"]) for row in self.status()[section] if row["id"] == name)
+
+    # ------------------------------------------------------------------ the account
+
+    def voice(self, number: str) -> dict[str, Any]:
+        """The voice fields of a number at the carrier, those that ``PRIOR`` names among them."""
+        row = self.sim.numbers()[number]
+        names = [
+            "voice_url",
+            "voice_method",
+            "voice_fallback_url",
+            "voice_fallback_method",
+            "voice_application_sid",
+            "trunk_sid",
+            "status_callback",
+            "status_callback_method",
+        ]
+        return {name: row[name] for name in names}
+
+    def changed_numbers(self) -> dict[str, dict[str, Any]]:
+        """Numbers that are not as they were before the tests."""
+        defaults = {
+            "voice_url": "",
+            "voice_method": "POST",
+            "voice_fallback_url": "",
+            "voice_fallback_method": "POST",
+            "voice_application_sid": None,
+            "trunk_sid": None,
+            "status_callback": "",
+            "status_callback_method": "POST",
+        }
+        found = {number: self.voice(number) for number in PRIOR}
+        return {n: row for n, row in found.items() if row != defaults | PRIOR[n]}
+
+    def held(self, number: str) -> bool:
+        """Whether the number's calls come to this stack (or would, were it there)."""
+        return self.voice(number)["voice_url"].startswith(self.public_url)
+
+    def live_calls(self) -> list[str]:
+        """SIDs of the carrier's calls that have not ended."""
+        ended = ("completed", "busy", "failed", "no-answer", "canceled")
+        return [call["sid"] for call in self.sim.calls() if call["status"] not in ended]
+
+    def calls_to(self, number: str) -> list[dict[str, Any]]:
+        """The carrier's calls to a number, newest first."""
+        return [call for call in reversed(self.sim.calls()) if call["to"] == number]
+
+    def check_nothing_left(self) -> None:
+        """Every number as before, no call that lives, no error that nobody provoked."""
+        assert self.changed_numbers() == {}
+        assert self.live_calls() == []
+        errors = [e for e in self.sim.errors() if e["code"] not in self.provoked]
+        assert errors == []
+        health = self.sim.health()
+        assert health["ok"], health
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, and SIGKILL when that does not help."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(ENDED_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def stopped(pid: int) -> contextlib.AbstractContextManager[None]:
+    """SIGSTOP for as long as the block lasts."""
+
+    @contextlib.contextmanager
+    def stop() -> Iterator[None]:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    return stop()
+
+
+async def be_called(
+    stack: Stack, line: Line, bot: str | dict[str, object], caller: str = CALLER
+) -> Call:
+    """Somebody calls the line's number, which it answers for the first time."""
+    waiting = asyncio.ensure_future(line.wait_for_call(20.0))
+    try:
+        await until(lambda: stack.held(line.number) or waiting.done(), "the number is armed")
+        stack.sim.place_call(caller, line.number, bot)
+        return await waiting
+    finally:
+        waiting.cancel()
+
+
+class Ear:
+    """Takes all that a call hears, from now to its end."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._heard = bytearray()
+        self.task = asyncio.ensure_future(self._listen())
+
+    async def _listen(self) -> bytes:
+        while pcm := await self._call.recv_audio(20.0):
+            self._heard += pcm
+        return bytes(self._heard)
+
+    @property
+    def seconds(self) -> float:
+        """How much was heard so far."""
+        return len(self._heard) / 48_000
+
+    async def all(self) -> bytes:
+        """All of it, once the call has ended."""
+        async with asyncio.timeout(20.0):
+            return await self.task
+
+
+PYTHON: Final = sys.executable

@@ -1,0 +1,209 @@
+"""A test calls: by its own leg, by the callee's, or only to make it ring."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from trunkline import Line
+from trunkline.errors import CallFailedError, TrunklineError
+
+from .sound import compare, from_pcm, from_wire, speech
+from .stack import ALICE, BOB, CALLEE, CAROL, Ear, Stack, until
+
+
+async def test_an_a_leg_call_carries_sound_both_ways_and_touches_no_number(stack: Stack) -> None:
+    stack.sim.add_callee(CALLEE, "speech:austen-0890,ring=0.2")
+    sent = speech(2.5, first=3)
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        call = await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
+        assert (call.direction, call.caller, call.callee) == ("outbound", ALICE, CALLEE)
+        (at_carrier,) = stack.calls_to(CALLEE)
+        assert at_carrier["sid"] == call.sid == call.dialled_sid
+        ear = Ear(call)
+        assert await call.send_audio(sent) == len(sent) // 2
+        await call.hang_up()
+        assert call.ended_reason == "hang_up"
+        heard = await ear.all()
+    compare(from_pcm(sent), from_wire(stack.sim.played(call.sid))).check()
+    compare(from_pcm(heard), from_wire(stack.sim.said(call.sid)), alone=False).check()
+    assert stack.sim.number_writes() == []
+    # A call that we place always has a limit at the carrier.
+    (created,) = [r for r in stack.sim.rest_log() if r["path"].endswith("/Calls.json")]
+    assert created["form"]["TimeLimit"] == "300"
+
+
+async def test_a_b_leg_call_is_carried_by_the_callees_number_and_puts_it_back(
+    stack: Stack,
+) -> None:
+    sent = speech(2.0, first=1)
+    async with Line(ALICE, bus=stack.bus) as line:
+        call = await line.place_call(CAROL, timeout=20.0)
+        assert (call.direction, call.caller, call.callee) == ("outbound", ALICE, CAROL)
+        assert stack.held(CAROL) and not stack.held(ALICE)
+        legs = {leg["direction"]: leg["sid"] for leg in stack.calls_to(CAROL)}
+        assert legs == {"inbound": call.sid, "outbound-api": call.dialled_sid}
+        ear = Ear(call)
+        assert await call.send_audio(sent) == len(sent) // 2
+        await call.hang_up()
+        heard = await ear.all()
+    assert stack.changed_numbers() == {}
+    compare(from_pcm(sent), from_wire(stack.sim.played(call.sid))).check()
+    # Our own leg says its sentence to the callee's, which hears it.
+    compare(from_pcm(heard), from_wire(stack.sim.said(call.sid)), alone=False).check()
+    for leg in legs.values():
+        assert stack.sim.call(leg)["status"] == "completed"
+
+
+async def test_an_originated_call_rings_and_carries_no_sound(stack: Stack) -> None:
+    stack.sim.add_callee(CALLEE, "record")
+    async with Line(ALICE, bus=stack.bus) as line:
+        call = await line.place_call(CALLEE, timeout=20.0, attach_stream_to_self=False)
+        stack.sim.wait_for(call.sid, "in-progress")
+        with pytest.raises(TrunklineError, match="no sound"):
+            await call.send_audio(b"\0\0")
+        assert stack.sim.call(call.sid)["streams"] == []
+        await call.hang_up()
+        assert stack.sim.wait_for(call.sid)["status"] == "completed"
+    assert stack.sim.number_writes() == []
+
+
+async def test_closing_the_line_hangs_up_what_it_dialled(stack: Stack) -> None:
+    stack.sim.add_callee(CALLEE, "silence")
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        sounding = await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
+        ringing = await line.place_call(CALLEE, timeout=20.0, attach_stream_to_self=False)
+    for call in (sounding, ringing):
+        assert stack.sim.wait_for(call.sid)["end_reason"] in ("completed-by-api", "hangup-verb")
+    assert sounding.ended_reason == "hang_up"
+
+
+async def test_ten_calls_at_once_from_one_number_hear_each_their_own_callee(stack: Stack) -> None:
+    callees = [f"+141566600{n:02d}" for n in range(10)]
+    names = [f"austen-{n}" for n in ("0870", "0880", "0890", "0920", "0930")] * 2
+    for number, name in zip(callees, names, strict=True):
+        stack.sim.add_callee(number, f"speech:{name},ring=0.1")
+    sent = [speech(2.5, first=(n + 1) % 5) for n in range(10)]
+    async with Line(ALICE, allowed_callees=callees, bus=stack.bus) as line:
+        calls = await asyncio.gather(
+            *(line.place_call(to, timeout=20.0, attach_stream="a-leg") for to in callees)
+        )
+        assert [call.callee for call in calls] == callees
+        assert len({call.sid for call in calls}) == 10
+        ears = [Ear(call) for call in calls]
+        told = await asyncio.gather(*(c.send_audio(s) for c, s in zip(calls, sent, strict=True)))
+        assert told == [len(pcm) // 2 for pcm in sent]
+        await asyncio.gather(*(call.hang_up() for call in calls))
+        heard = [await ear.all() for ear in ears]
+    for call, mine, theirs in zip(calls, sent, heard, strict=True):
+        compare(from_pcm(mine), from_wire(stack.sim.played(call.sid))).check()
+        compare(from_pcm(theirs), from_wire(stack.sim.said(call.sid)), alone=False).check()
+    assert stack.sim.number_writes() == []
+
+
+@pytest.mark.parametrize("status", ["busy", "failed"])
+async def test_a_call_that_is_not_taken_fails_at_once_with_its_status(
+    stack: Stack, status: str
+) -> None:
+    stack.sim.add_callee(CALLEE, status)
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        with pytest.raises(CallFailedError) as failure:
+            await line.place_call(CALLEE, timeout=60.0, attach_stream="a-leg")
+        assert failure.value.status == status
+        (call,) = stack.calls_to(CALLEE)
+        ended, last = call["history"][-1]
+        assert last == status
+        assert time.monotonic() - ended < 5.0
+
+
+async def test_a_b_leg_call_that_is_not_taken_fails_at_once_and_puts_the_number_back(
+    stack: Stack,
+) -> None:
+    # Nothing of the callee's own answers: our webhook is not reached, and there is no other.
+    stack.sim.add_fault("webhook", "drop")
+    stack.provoked.add(11205)
+    async with Line(ALICE, bus=stack.bus) as line:
+        with pytest.raises(CallFailedError) as failure:
+            await line.place_call(CAROL, timeout=60.0)
+        assert failure.value.status in ("failed", "no-answer")
+    assert stack.changed_numbers() == {}
+
+
+async def test_nobody_answers_and_the_call_fails_when_the_carrier_gives_up(stack: Stack) -> None:
+    stack.sim.add_callee(CALLEE, "no-answer")
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        dialling = asyncio.ensure_future(
+            line.place_call(CALLEE, timeout=60.0, attach_stream="a-leg")
+        )
+        await until(lambda: stack.calls_to(CALLEE), "the carrier was asked to call")
+        sid = stack.calls_to(CALLEE)[0]["sid"]
+        await asyncio.to_thread(stack.sim.wait_for, sid, "ringing")
+        stack.sim.hang_up(sid)
+        with pytest.raises(CallFailedError) as failure:
+            await dialling
+        assert failure.value.status == "no-answer"
+
+
+async def test_a_call_to_a_number_that_nobody_has_fails(stack: Stack) -> None:
+    nobody = "+14155559999"
+    stack.provoked.add(13224)
+    async with Line(ALICE, allowed_callees=[nobody], bus=stack.bus) as line:
+        with pytest.raises(CallFailedError) as failure:
+            await line.place_call(nobody, timeout=60.0, attach_stream="a-leg")
+    assert failure.value.status == "failed"
+
+
+async def test_place_call_gives_up_in_time_and_the_call_is_not_left_ringing(stack: Stack) -> None:
+    stack.sim.add_callee(CALLEE, "no-answer")
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        with pytest.raises(asyncio.TimeoutError):
+            await line.place_call(CALLEE, timeout=1.0, attach_stream="a-leg")
+        (call,) = stack.calls_to(CALLEE)
+        assert (await asyncio.to_thread(stack.sim.wait_for, call["sid"]))["status"] == "canceled"
+        # The line is not spoilt by it.
+        stack.sim.add_callee(CALLEE, "echo")
+        call_again = await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
+        await call_again.hang_up()
+
+
+async def test_a_cancelled_place_call_hangs_up(stack: Stack) -> None:
+    stack.sim.add_callee(CALLEE, "no-answer")
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        dialling = asyncio.ensure_future(
+            line.place_call(CALLEE, timeout=60.0, attach_stream="a-leg")
+        )
+        await until(lambda: stack.calls_to(CALLEE), "the carrier was asked to call")
+        dialling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dialling
+        sid = stack.calls_to(CALLEE)[0]["sid"]
+        assert (await asyncio.to_thread(stack.sim.wait_for, sid))["status"] == "canceled"
+
+
+async def test_what_may_not_be_dialled_is_refused_before_anything_is_asked_of_the_carrier(
+    stack: Stack,
+) -> None:
+    async with Line(ALICE, allowed_callees=[BOB], bus=stack.bus) as line:
+        for to, how in [
+            ("4155557777", {"attach_stream": "a-leg"}),
+            ("+0155557777", {}),
+            (CALLEE, {"attach_stream": "a-leg"}),
+            (BOB, {"attach_stream": "c-leg"}),
+            (BOB, {"attach_stream": "a-leg", "max_call_duration_seconds": 301}),
+            (BOB, {"attach_stream": "a-leg", "max_call_duration_seconds": 0}),
+            (BOB, {"attach_stream": "a-leg", "attach_stream_to_self": False}),
+        ]:
+            with pytest.raises(ValueError, match=r"\w"):
+                await line.place_call(to, timeout=5.0, **how)
+    assert [r for r in stack.sim.rest_log() if "/Calls" in r["path"]] == []
+
+
+async def test_a_call_ends_at_its_longest_duration(stack: Stack) -> None:
+    stack.sim.add_callee(CALLEE, "silence")
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        call = await line.place_call(
+            CALLEE, timeout=20.0, attach_stream="a-leg", max_call_duration_seconds=1
+        )
+        assert await call.wait_ended(10.0) == "max_duration"
