@@ -62,6 +62,7 @@ class BusSocket:
         self._on_disconnected = on_disconnected
         self._monitor: zmq.Socket[bytes] | None = None
         self._drain_scheduled = False
+        self._on_demand = False
         self.closed = False
         #: messages that could not be sent
         self.unsent = 0
@@ -93,22 +94,47 @@ class BusSocket:
             self._look_again()
         return True
 
+    def read_on_demand(self, on_demand: bool) -> None:
+        """True: messages wait until ``read()``; False (the beginning): they come by themselves.
+
+        A paced loop that wakes up anyway spares the wake-up for each message that way.
+        """
+        if on_demand == self._on_demand or self.closed:
+            return
+        self._on_demand = on_demand
+        if on_demand:
+            self._loop.remove_reader(_descriptor(self._socket))
+        else:
+            self._loop.add_reader(_descriptor(self._socket), self._drain)
+            self._look_again()
+
+    def read(self) -> None:
+        """Hand out all messages that are there, four bursts of them at most."""
+        for _ in range(4):
+            if not self._read_burst():
+                return
+
     def _look_again(self) -> None:
-        if not self._drain_scheduled and not self.closed:
+        if not self._drain_scheduled and not self.closed and not self._on_demand:
             self._drain_scheduled = True
             self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
         self._drain_scheduled = False
+        if self._read_burst():
+            self._look_again()
+
+    def _read_burst(self) -> bool:
+        """True: the burst was full, so there may be more."""
         for _ in range(BURST):
             if self.closed:
-                return
+                return False
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return
+                return False
             self._on_message(frames)
-        self._look_again()
+        return True
 
     def _read_monitor(self) -> None:
         while not self.closed and self._monitor is not None:
@@ -135,7 +161,8 @@ class BusSocket:
         if self.closed:
             return
         self.closed = True
-        self._loop.remove_reader(_descriptor(self._socket))
+        if not self._on_demand:
+            self._loop.remove_reader(_descriptor(self._socket))
         if self._monitor is not None:
             self._loop.remove_reader(_descriptor(self._monitor))
             self._socket.disable_monitor()

@@ -1,9 +1,11 @@
 """The codec worker's process: the media ROUTER, the 20 ms timer, and the controller's connection.
 
-A thin shell around :class:`~trunkline.codec_worker.calls.Calls`. Messages are taken as they come;
-what they brought is worked on once the socket is empty (or has had its burst), so that frames of
-many calls share one product. Ticks stand on absolute deadlines: a late one changes no later one,
-and missed ones are not made up for (the playouts send all that is due).
+A thin shell around :class:`~trunkline.codec_worker.calls.Calls`. While there are calls, the timer
+wakes it each 10 ms, and messages are read then: waking a process costs more than working on a
+message, and frames of many calls share one product. Every second wake-up is a tick. Ticks stand on
+absolute deadlines: a late one changes no later one, and missed ones are not made up for (the
+playouts send all that is due). Without calls messages are read as they come, and the timer only
+gives signs of life.
 
 Nothing here touches the disk, and logging only puts records into a bounded queue.
 """
@@ -38,14 +40,21 @@ from .playout import FRAME_NS
 
 log = logging.getLogger("trunkline.codec_worker")
 
-#: Ticks between two signs of life (100 ms).
-BEAT_TICKS: Final = 5
-#: Ticks between two looks at what is to be logged (1 s).
-REPORT_TICKS: Final = 50
+#: Messages are read this often while there are calls; twice in a tick.
+READ_NS: Final = FRAME_NS // 2
+#: Between two signs of life.
+BEAT_NS: Final = 100_000_000
+#: Signs of life between two looks at what is to be logged (1 s).
+REPORT_BEATS: Final = 10
 #: How long a worker that is to end goes on with calls that have not moved away yet.
 DRAIN_SECONDS: Final = 2.0
 
 Clock = Callable[[], int]
+
+
+def _following(deadline: int, step: int, now: int) -> int:
+    """The first of ``deadline + n · step``, n at least 1, that lies after ``now``."""
+    return deadline + step * max(1, (now - deadline) // step + 1)
 
 
 class WorkerProcess:
@@ -71,8 +80,13 @@ class WorkerProcess:
         self._encoder = msgspec.msgpack.Encoder()
         self._work_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        #: there are calls: the timer reads the socket and ticks
+        self._paced = False
+        #: when the socket is read next, the next tick, the next sign of life
+        self._read_at = 0
         self._deadline = 0
-        self._ticks = 0
+        self._beat_at = 0
+        self._beats = 0
         self._reported: dict[str, int] = {}
         self._empty = asyncio.Event()  # draining, and no calls are left
         settings.address.make_directory()
@@ -92,8 +106,8 @@ class WorkerProcess:
         )
 
     def start(self) -> None:
-        """Begin to tick and to talk to the controller."""
-        self._deadline = self._clock() + FRAME_NS
+        """Begin to give signs of life and to talk to the controller."""
+        self._beat_at = self._clock() + BEAT_NS
         self._set_timer()
         self.control.start()
 
@@ -143,15 +157,19 @@ class WorkerProcess:
             self.calls.receive(peer, message, self._clock())
         except Exception:  # one call's bad message must not end all calls
             log.exception("a %s failed", type(message).__name__)
-        if not self._work_scheduled:
+        if not self._paced and not self._work_scheduled:
             self._work_scheduled = True
             self._loop.call_soon(self._work)
 
     def _work(self) -> None:
+        """What messages brought that came by themselves; with the first call the pace begins."""
         self._work_scheduled = False
-        if self.calls.work(self._clock(), self._deadline) and not self._work_scheduled:
-            self._work_scheduled = True
-            self._loop.call_soon(self._work)
+        if self._paced:
+            return
+        now = self._clock()
+        if self.calls.calls:
+            self._pace(now)
+        self.calls.work(now, self._deadline)
         self._send()
 
     def _send(self) -> None:
@@ -164,28 +182,52 @@ class WorkerProcess:
 
     # ------------------------------------------------------------------ the timer
 
-    def _set_timer(self) -> None:
-        # loop.time() and the clock both read CLOCK_MONOTONIC.
-        self._timer = self._loop.call_at(self._deadline / 1e9, self._tick)
-
-    def _tick(self) -> None:
-        now = self._clock()
-        following = self._deadline + FRAME_NS
-        if following <= now:
-            missed = (now - following) // FRAME_NS + 1
-            self.missed_ticks += missed
-            following += missed * FRAME_NS
-        self._deadline = following
+    def _pace(self, now: int) -> None:
+        self._paced = True
+        self._socket.read_on_demand(True)
+        self._read_at = now + READ_NS
+        self._deadline = now + FRAME_NS
         self._set_timer()
-        self._ticks += 1
-        self.calls.tick(now, following)
+
+    def _rest(self) -> None:
+        self._paced = False
+        self._socket.read_on_demand(False)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        # loop.time() and the clock both read CLOCK_MONOTONIC.
+        at = self._read_at if self._paced else self._beat_at
+        self._timer = self._loop.call_at(at / 1e9, self._wake)
+
+    def _wake(self) -> None:
+        now = self._clock()
+        if self._paced:
+            self._socket.read()
+            self._read_at = _following(self._read_at, READ_NS, now)
+            if now >= self._deadline:
+                self._tick(now)
+            else:
+                self.calls.work(now, self._deadline)
+            if not self.calls.calls:
+                self._rest()
+        if now >= self._beat_at:
+            self._beat_at = _following(self._beat_at, BEAT_NS, now)
+            self._beats += 1
+            self.calls.beat(now)
+            if self._beats % REPORT_BEATS == 0:
+                self._report()
         if self.calls.draining and not self.calls.calls:
             self._empty.set()
-        if self._ticks % BEAT_TICKS == 0:
-            self.calls.beat(now)
+        self._set_timer()
         self._send()
-        if self._ticks % REPORT_TICKS == 0:
-            self._report()
+
+    def _tick(self, now: int) -> None:
+        following = _following(self._deadline, FRAME_NS, now)
+        self.missed_ticks += (following - self._deadline) // FRAME_NS - 1
+        self._deadline = following
+        self.calls.work(now, following)
+        self.calls.tick(now, following)
 
     def _report(self) -> None:
         complaints = self.calls.complaints

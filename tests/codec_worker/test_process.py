@@ -200,12 +200,13 @@ async def test_a_clock_that_jumped_is_caught_up_with_in_one_tick(
     now = 1_000_000_000_000
     made = WorkerProcess(context, settings, clock=lambda: now)
     made.start()
+    made._pace(now)
     ticked: list[tuple[int, int]] = []
     made.calls.tick = lambda now, until: ticked.append((now, until))  # type: ignore[method-assign]
     now += 20_000_000
-    made._tick()
+    made._tick(now)
     now += 250_000_000
-    made._tick()
+    made._tick(now)
     assert [until - 1_000_000_000_000 for _, until in ticked] == [40_000_000, 280_000_000]
     assert made.missed_ticks == 11
     await made.control.close()
