@@ -70,8 +70,13 @@ class BusAddress:
         """
         if self.directory is None:
             return
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = self.directory.stat()
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = self.directory.stat()
+        except OSError as error:
+            raise SettingsError(
+                f"TRUNKLINE_BUS={self.text!r}: {self.directory} cannot be made: {error.strerror}"
+            ) from error
         if found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise SettingsError(
                 f"TRUNKLINE_BUS={self.text!r}: {self.directory} must belong to you alone "

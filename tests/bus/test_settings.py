@@ -102,6 +102,12 @@ def test_a_bus_directory_that_others_may_enter_is_refused(tmp_path: Path) -> Non
     assert (tmp_path / "fresh/bus").stat().st_mode & 0o777 == 0o700
 
 
+def test_a_bus_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="cannot be made: Not a directory"):
+        BusAddress.parse(f"ipc://{tmp_path}/file/bus").make_directory()
+
+
 def test_a_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
     first = FileLock(tmp_path / "lock", "stack one, pid 7")
     with pytest.raises(LockHeldError, match="stack one, pid 7"):
