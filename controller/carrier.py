@@ -8,6 +8,8 @@ on what is asked.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
 from twilio.http.http_client import TwilioHttpClient
+from twilio.http.response import Response
 from twilio.rest import Client
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
@@ -198,9 +201,32 @@ def classify(error: Exception, retry_after: float | None = None) -> RestFailure:
         never_sent = isinstance(error, requests.ConnectTimeout) or _cause(error)
         text = "connection refused" if never_sent else type(error).__name__
         return RestFailure(text, uncertain=not never_sent, repeatable=True)
+    if isinstance(error, TwilioException):
+        # What the package raises for a page of a list that it did not get.
+        for found in error.args:
+            if isinstance(found, Response):
+                return _of_response(found, retry_after)
     # The package could not make sense of what came: the effect is unknown.
     return RestFailure(
         f"unreadable answer ({type(error).__name__})", uncertain=True, repeatable=True
+    )
+
+
+def _of_response(response: Response, retry_after: float | None) -> RestFailure:
+    status = int(response.status_code)
+    text, code = f"HTTP {status}", 0
+    with contextlib.suppress(ValueError):  # an answer of a proxy need not be JSON
+        found = json.loads(response.text)
+        if isinstance(found, dict):
+            text, code = str(found.get("message", text)), int(found.get("code") or 0)
+    again = status == 429 or status >= 500
+    return RestFailure(
+        text,
+        status=status,
+        code=0 if code == status else code,
+        uncertain=status >= 500,
+        repeatable=again,
+        retry_after=retry_after if again else None,
     )
 
 

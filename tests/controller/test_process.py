@@ -1,0 +1,410 @@
+"""A whole controller: scripted peers on its real ROUTER, the carrier's REST behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from trunkline.bus import messages as m
+from trunkline.bus.control import ControlClient
+from trunkline.bus.errors import CarrierError, NumberBusyError, SettingsError
+from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
+from trunkline.bus.settings import Settings, load
+from trunkline.carrier_sim.faults import Fault
+from trunkline.carrier_sim.sim import CarrierSim
+from trunkline.controller.journal import JournalError
+from trunkline.controller.process import main, serve
+from trunkline.controller.restore import restore_command
+from trunkline.controller.state_dir import StackRunsError
+
+OURS = "+14155551234"
+THEIRS = "+14155557777"
+URL = "http://127.0.0.1:1"
+PRIOR = "https://me:pa55@agent.example.com/voice"
+
+
+def settings_for(tmp_path: Path, sim: CarrierSim, **fields: Any) -> Settings:
+    values = {
+        "account_sid": sim.account_sid,
+        "auth_token": sim.auth_token,
+        "public_url": URL,
+        "console_port": 0,
+        "bus": f"ipc://{tmp_path}/bus",
+        "state_dir": tmp_path / "state",
+        "twilio_api_url": sim.base_url,
+        "calls_per_second": 100.0,
+    }
+    return load(env_file=None, **(values | fields))
+
+
+class Peer:
+    """A scripted peer: a real ControlClient, and the events it got."""
+
+    def __init__(self, settings: Settings, context: Any, role: m.Role, **hello: Any) -> None:
+        self.name = f"{role}-{secrets.token_hex(2)}"
+        self.events: list[Any] = []
+        self.sessions: list[m.SessionInfo] = []
+        self.streams: list[m.StreamStats] = []
+        self._arrived = asyncio.Event()
+        self.client = ControlClient(
+            context,
+            settings.address,
+            peer=self.name,
+            hello=lambda: m.Hello(
+                role=role, peer=self.name, pid=os.getpid(), sessions=self.sessions, **hello
+            ),
+            beat=lambda: m.Beat(
+                peer=self.name,
+                sessions=[s.session for s in self.sessions],
+                streams=self.streams,
+            ),
+            on_event=self._take,
+        )
+        self.client.start()
+
+    def _take(self, event: m.Event) -> None:
+        self.events.append(event)
+        self._arrived.set()
+
+    async def event(self, kind: type[Any]) -> Any:
+        async with asyncio.timeout(10):
+            while True:
+                for event in self.events:
+                    if isinstance(event, kind):
+                        self.events.remove(event)
+                        return event
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    async def ask(self, body: Any, expect: Any, timeout: float = 10.0) -> Any:
+        return await self.client.request(body, expect, timeout=timeout)
+
+
+class Stack:
+    """A controller in this loop, and peers that join it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.peers: list[Peer] = []
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[int] | None = None
+
+    def start(self) -> None:
+        self._stop = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(serve(self.settings, self._stop))
+
+    async def stop(self) -> int:
+        assert self._task is not None
+        self._stop.set()
+        return await self._task
+
+    async def join(self, role: m.Role, **hello: Any) -> Peer:
+        peer = Peer(self.settings, self.context, role, **hello)
+        self.peers.append(peer)
+        await peer.client.wait_welcome()
+        return peer
+
+    async def open(self, adapter: Peer, **fields: Any) -> m.SessionInfo:
+        info = m.SessionInfo(
+            session=secrets.token_hex(16), secret=secrets.token_hex(16), number=OURS, **fields
+        )
+        adapter.sessions.append(info)
+        await adapter.ask(m.OpenSession(info=info), m.SessionOpened)
+        return info
+
+    async def close(self) -> None:
+        for peer in self.peers:
+            await peer.client.close()
+        if self._task is not None and not self._task.done():
+            await self.stop()
+        self.context.term()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Stack]:
+    stack = Stack(settings)
+    stack.start()
+    try:
+        yield stack
+    finally:
+        await stack.close()
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[CarrierSim]:
+    async with CarrierSim() as sim:
+        sim.add_number(OURS, voice_url=PRIOR)
+        yield sim
+
+
+async def test_inbound_answer_and_a_leg_dial(tmp_path: Path, sim: CarrierSim) -> None:
+    before = sim.numbers[OURS].voice_url
+    async with running(settings_for(tmp_path, sim)) as stack:
+        gateway = await stack.join("gateway")
+        await stack.join("codec_worker", endpoint="ipc:///nowhere")
+        adapter = await stack.join("adapter")
+        info = await stack.open(adapter)
+        await adapter.ask(m.Arm(session=info.session), m.Armed)
+        ours = sim.numbers[OURS].voice_url
+        assert ours.startswith(f"{URL}/twilio/voice?o=")
+        form = {"CallSid": "CA1", "From": THEIRS, "To": OURS}
+        answer = await gateway.ask(m.VoiceWebhook(form=form), m.VoiceAnswer)
+        start = m.StreamStart(
+            token=answer.token, call_sid="CA1", stream_sid="MZ1", gateway=gateway.name
+        )
+        accepted = await gateway.ask(start, m.StreamAccepted)
+        started = await adapter.event(m.CallStarted)
+        assert started.info == accepted.info
+        status = (await adapter.ask(m.GetStatus(), m.StatusReport)).status
+        assert status["overrides"][0]["prior_voice_url"] == PRIOR.replace("pa55", "***")
+        gateway.client.notify(
+            m.StreamClosed(call=started.info.call, ordinal=1, reason="stop", gateway=gateway.name)
+        )
+        assert (await adapter.event(m.CallEnded)).reason == "stop"
+        closed = await adapter.ask(m.CloseSession(session=info.session), m.SessionClosed)
+        assert closed.pending == [] and sim.numbers[OURS].voice_url == before
+        adapter.sessions.clear()
+
+        caller = await stack.open(adapter, allowed_callees=[THEIRS])
+        dial = m.Dial(
+            session=caller.session,
+            request=secrets.token_hex(16),
+            to=THEIRS,
+            mode="a-leg",
+            timeout=10.0,
+            max_duration=60.0,
+        )
+        dialled = await adapter.ask(dial, m.Dialled)
+        call = next(iter(sim.exchange.calls.values()))
+        assert call.sid == dialled.sid and call.options.time_limit == 60
+        token = call.options.twiml.split('value="')[1][:32]
+        start = m.StreamStart(
+            token=token, call_sid=call.sid, stream_sid="MZ2", gateway=gateway.name
+        )
+        await gateway.ask(start, m.StreamAccepted)
+        placed = (await adapter.event(m.CallStarted)).info
+        assert placed.dial_request == dial.request
+        await adapter.ask(m.HangUp(session=caller.session, call=placed.call), m.Done)
+        assert (await adapter.event(m.CallEnded)).reason == "hang_up"
+        assert not call.live
+    assert len(sim.exchange.number_writes) == 2
+
+
+async def test_end_of_the_stack_puts_numbers_back(tmp_path: Path, sim: CarrierSim) -> None:
+    stack = Stack(settings_for(tmp_path, sim))
+    stack.start()
+    adapter = await stack.join("adapter")
+    info = await stack.open(adapter)
+    await adapter.ask(m.Arm(session=info.session), m.Armed)
+    assert sim.numbers[OURS].voice_url != PRIOR
+    assert await stack.stop() == EXIT_DONE
+    assert sim.numbers[OURS].voice_url == PRIOR
+    await stack.close()
+
+
+async def test_what_cannot_be_put_back_stays_pending(tmp_path: Path, sim: CarrierSim) -> None:
+    settings = settings_for(tmp_path, sim)
+    stack = Stack(settings)
+    stack.start()
+    adapter = await stack.join("adapter")
+    info = await stack.open(adapter)
+    await adapter.ask(m.Arm(session=info.session), m.Armed)
+    began = asyncio.get_running_loop().time()
+    with sim.faults.during(Fault(where="rest", kind="status", status=503)):
+        assert await stack.stop() == EXIT_PENDING
+    assert asyncio.get_running_loop().time() - began < 4.0
+    assert sim.numbers[OURS].voice_url != PRIOR
+    await stack.close()
+    # Without a stack:
+    status, lines = await restore_command(settings, dry_run=True, account=False, force=False)
+    assert status == EXIT_PENDING and "would be put back" in lines[0] and "pa55" not in lines[0]
+    assert sim.numbers[OURS].voice_url != PRIOR
+    status, lines = await restore_command(settings, dry_run=False, account=False, force=False)
+    assert status == EXIT_DONE and "put back" in lines[0]
+    assert sim.numbers[OURS].voice_url == PRIOR
+    assert await restore_command(settings, dry_run=False, account=False, force=False) == (0, [])
+
+
+async def test_account_restore_on_another_machine(tmp_path: Path, sim: CarrierSim) -> None:
+    settings = settings_for(tmp_path / "one", sim)
+    other = settings_for(tmp_path / "two", sim)
+    async with running(settings) as stack:
+        adapter = await stack.join("adapter")
+        info = await stack.open(adapter)
+        await adapter.ask(m.Arm(session=info.session), m.Armed)
+        # The journal of a live stack is locked, and left alone.
+        status, lines = await restore_command(settings, dry_run=False, account=False, force=False)
+        assert status == EXIT_PENDING and "left alone" in lines[0]
+        assert sim.numbers[OURS].voice_url != PRIOR
+        status, lines = await restore_command(other, dry_run=False, account=True, force=True)
+        assert status == EXIT_DONE and len(lines) == 1
+        assert sim.numbers[OURS].voice_url == PRIOR
+        assert sim.numbers[OURS].voice_fallback_url == ""
+
+
+async def test_controller_killed_and_started_again(tmp_path: Path, sim: CarrierSim) -> None:
+    """Killed for real; the client's session is there before, and after, with one write each."""
+    settings = settings_for(tmp_path, sim)
+    stack = Stack(settings)
+    child = start_child(settings)
+    adapter = await stack.join("adapter")
+    info = await stack.open(adapter)
+    await adapter.ask(m.Arm(session=info.session), m.Armed)
+    adapter.sessions[0] = m.SessionInfo(
+        session=info.session, secret=info.secret, number=OURS, armed=True, mode="answer"
+    )
+    child.kill()
+    child.wait()
+    child = start_child(settings)
+    await adapter.ask(m.Arm(session=info.session), m.Armed, timeout=10.0)
+    assert adapter.client.epoch == 2
+    assert len(sim.exchange.number_writes) == 1
+    closed = await adapter.ask(m.CloseSession(session=info.session), m.SessionClosed)
+    assert closed.pending == [] and sim.numbers[OURS].voice_url == PRIOR
+    child.send_signal(signal.SIGTERM)
+    child.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(child.wait, 5) == EXIT_DONE
+    await stack.close()
+
+
+async def test_everything_killed_then_started(tmp_path: Path, sim: CarrierSim) -> None:
+    settings = settings_for(tmp_path, sim)
+    stack = Stack(settings)
+    child = start_child(settings)
+    adapter = await stack.join("adapter")
+    info = await stack.open(adapter)
+    await adapter.ask(m.Arm(session=info.session), m.Armed)
+    child.kill()
+    child.wait()
+    await stack.close()
+    assert sim.numbers[OURS].voice_url != PRIOR
+    began = asyncio.get_running_loop().time()
+    async with running(settings) as again:
+        new = await again.join("adapter")
+        other = await again.open(new)
+        # It waits until the number was put back, and then gets it with its true prior.
+        await new.ask(m.Arm(session=other.session), m.Armed, timeout=15.0)
+        assert asyncio.get_running_loop().time() - began < 12.0
+        urls = [str(w.after["voice_url"]) for w in sim.exchange.number_writes]
+        assert urls[1] == PRIOR and len(urls) == 3
+    assert sim.numbers[OURS].voice_url == PRIOR
+
+
+def start_child(settings: Settings) -> subprocess.Popen[bytes]:
+    environment = os.environ | {
+        "TWILIO_ACCOUNT_SID": settings.account_sid,
+        "TWILIO_AUTH_TOKEN": settings.require("auth_token"),
+        "TRUNKLINE_PUBLIC_URL": URL,
+        "TRUNKLINE_CONSOLE_PORT": "0",
+        "TRUNKLINE_BUS": settings.bus,
+        "TRUNKLINE_STATE_DIR": str(settings.state_dir),
+        "TRUNKLINE_TWILIO_API_URL": settings.twilio_api_url or "",
+    }
+    code = (
+        "import sys; from trunkline.bus.settings import load; "
+        "from trunkline.controller.process import main; sys.exit(main(load(env_file=None)))"
+    )
+    return subprocess.Popen([sys.executable, "-P", "-c", code], env=environment)
+
+
+# --------------------------------------------------------------------------- refusals
+
+
+async def test_second_controller_is_refused_by_name(tmp_path: Path, sim: CarrierSim) -> None:
+    settings = settings_for(tmp_path, sim)
+    async with running(settings) as stack:
+        await stack.join("adapter")
+        with pytest.raises(StackRunsError, match=rf"pid {os.getpid()}.*TRUNKLINE_STATE_DIR"):
+            await serve(settings, asyncio.Event())
+        with pytest.raises(StackRunsError, match="TRUNKLINE_BUS"):
+            other = settings_for(tmp_path, sim, state_dir=tmp_path / "other")
+            await serve(other, asyncio.Event())
+        # The first is unharmed.
+        await stack.peers[0].ask(m.GetStatus(), m.StatusReport)
+
+
+async def test_two_stacks_on_one_number(tmp_path: Path, sim: CarrierSim) -> None:
+    """The second asks the first's public URL, which answers here."""
+
+    async def healthz(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = json.dumps({"ok": True, "stack": first_id}).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        writer.close()
+
+    server = await asyncio.start_server(healthz, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    one = settings_for(tmp_path / "1", sim, public_url=url)
+    two = settings_for(tmp_path / "2", sim)
+    async with running(one) as first, running(two) as second:
+        a = await first.join("adapter")
+        assert a.client.welcome is not None
+        first_id = a.client.welcome.controller
+        held = await first.open(a)
+        await a.ask(m.Arm(session=held.session), m.Armed)
+        b = await second.join("adapter")
+        wanted = await second.open(b)
+        with pytest.raises(NumberBusyError) as caught:
+            await b.ask(m.Arm(session=wanted.session), m.Armed)
+        assert caught.value.holder == f"stack {first_id}"
+        status, lines = await restore_command(two, dry_run=False, account=True, force=False)
+        assert status == EXIT_PENDING and first_id in lines[0]
+        assert len(sim.exchange.number_writes) == 1
+    server.close()
+    await server.wait_closed()
+    assert sim.numbers[OURS].voice_url == PRIOR
+
+
+async def test_wrong_credentials_end_the_start(tmp_path: Path, sim: CarrierSim) -> None:
+    settings = settings_for(tmp_path, sim, auth_token="wrong")
+    with pytest.raises(CarrierError, match="TWILIO_AUTH_TOKEN"):
+        async with asyncio.timeout(10):
+            await serve(settings, asyncio.Event())
+    assert list((tmp_path / "state" / "stacks").glob("*/journal.sqlite3"))
+
+
+async def test_damaged_journal_is_left_as_it_is(tmp_path: Path, sim: CarrierSim) -> None:
+    settings = settings_for(tmp_path, sim)
+    async with running(settings) as stack:
+        await stack.join("adapter")
+    (path,) = (tmp_path / "state" / "stacks").glob("*/journal.sqlite3")
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(JournalError, match="left as it is"):
+        await serve(settings, asyncio.Event())
+    assert path.read_bytes() == b"not a database" * 100
+
+
+async def test_taken_console_port(tmp_path: Path, sim: CarrierSim) -> None:
+    server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(SettingsError, match=f"TRUNKLINE_CONSOLE_PORT={port}"):
+        await serve(settings_for(tmp_path, sim, console_port=port), asyncio.Event())
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("missing", ["account_sid", "auth_token", "public_url"])
+def test_missing_setting_is_raised_before_anything(
+    tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TRUNKLINE_PUBLIC_URL"):
+        monkeypatch.delenv(name, raising=False)
+    given = {"account_sid": "AC1", "auth_token": "t", "public_url": URL}
+    del given[missing]
+    settings = load(env_file=None, state_dir=tmp_path / "state", **given)
+    with pytest.raises(SettingsError, match="is not set"):
+        main(settings)
+    assert not (tmp_path / "state").exists()

@@ -1,0 +1,410 @@
+"""Overrides and restores against a carrier that fails in every way, and against other people."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from trunkline.bus.errors import (
+    CarrierError,
+    NumberBusyError,
+    NumberNotFoundError,
+    NumberRoutedElsewhereError,
+)
+from trunkline.controller import instructions as do
+from trunkline.controller import marks, work
+from trunkline.controller.carrier import CallOrder
+from trunkline.controller.journal import DialRow, OverrideRow
+from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.overrides import Workshop, apply
+from trunkline.controller.restore import restore
+
+from .fake_carrier import OURS, PRIOR, THEIRS, FakeCarrier, FakeTime
+from .test_crashes import row_for, shop_for
+
+
+class Bench:
+    """A carrier, a journal and a workshop on one clock."""
+
+    def __init__(self, **fields: str) -> None:
+        self.time = FakeTime()
+        self.carrier = FakeCarrier(self.time)
+        self.journal = MemoryJournal()
+        self.sid = self.carrier.add_number(OURS, **fields)
+        self.before = self.carrier.numbers[self.sid]
+        self.shop: Workshop = shop_for(self.time, self.carrier, self.journal)
+
+    @property
+    def voice_url(self) -> str:
+        return self.carrier.numbers[self.sid].voice_url
+
+    @property
+    def as_before(self) -> bool:
+        return self.carrier.numbers[self.sid] == self.before
+
+    def change(self, **fields: str) -> None:
+        number = self.carrier.numbers[self.sid]
+        self.carrier.numbers[self.sid] = replace(number, fields=number.fields | fields)
+
+    async def apply(self, override: str = "o1", seconds: float = 30.0) -> OverrideRow:
+        return await apply(self.shop, row_for(self.sid, override), self.time.now + seconds)
+
+    async def restored(self, row: OverrideRow) -> str:
+        return await restore(self.shop, row)
+
+
+async def test_apply_and_restore() -> None:
+    bench = Bench(voice_method="GET", voice_fallback_url="https://f.example.com")
+    row = await bench.apply()
+    fields = bench.carrier.numbers[bench.sid].fields
+    mark = marks.read(fields["voice_url"])
+    assert mark is not None and (mark.override, mark.stack) == ("o1", "stack")
+    assert fields["voice_method"] == "POST"
+    assert (fields["voice_fallback_url"], fields["voice_fallback_method"]) == (PRIOR, "GET")
+    assert row.prior == bench.before.fields
+    assert await bench.restored(row) == "restored"
+    assert bench.as_before and len(bench.carrier.writes) == 2
+    # Any number of times, with the same result.
+    assert await bench.restored(replace(row, state="restoring")) == "restored"
+    assert bench.as_before and len(bench.carrier.writes) == 2
+
+
+async def test_number_without_a_voice_url() -> None:
+    bench = Bench(voice_url="")
+    row = await bench.apply()
+    assert "voice_fallback_url" not in bench.carrier.writes[0]
+    await bench.restored(row)
+    assert bench.as_before
+
+
+async def test_fallback_can_be_left_alone() -> None:
+    bench = Bench()
+    bench.shop.fallback_to_prior = False
+    row = await bench.apply()
+    assert set(bench.carrier.writes[0]) == {"voice_url", "voice_method"}
+    await bench.restored(row)
+    assert bench.as_before
+
+
+@pytest.mark.parametrize("field", ["voice_application_sid", "trunk_sid"])
+async def test_routed_elsewhere(field: str) -> None:
+    bench = Bench(**{field: "XX1"})
+    with pytest.raises(NumberRoutedElsewhereError, match="TRUNKLINE_TAKE_OVER_ROUTED") as caught:
+        await bench.apply()
+    assert caught.value.routed_to == "XX1"
+    assert not bench.carrier.writes and await bench.journal.open_overrides() == []
+    bench.shop.take_over_routed = True
+    row = await bench.apply("o2")
+    assert bench.carrier.numbers[bench.sid].fields[field] == ""
+    await bench.restored(row)
+    assert bench.as_before
+
+
+async def test_fax_number_answers_voice_meanwhile() -> None:
+    bench = Bench(voice_receive_mode="fax")
+    row = await bench.apply()
+    assert bench.carrier.numbers[bench.sid].fields["voice_receive_mode"] == "voice"
+    await bench.restored(row)
+    assert bench.as_before
+
+
+# --------------------------------------------------------------------------- REST that fails
+
+
+@pytest.mark.parametrize("operation", ["read", "write"])
+@pytest.mark.parametrize(
+    "kind", ["429", "refused", "500", "500_after", "timeout_before", "timeout_after", "late"]
+)
+async def test_apply_gets_through(operation: str, kind: str) -> None:
+    bench = Bench()
+    bench.carrier.plan(operation, kind)
+    row = await bench.apply()
+    mark = marks.read(bench.voice_url)
+    assert mark is not None and mark.override == "o1"
+    assert row.prior is not None and row.prior["voice_url"] == PRIOR
+    await bench.restored(row)
+    bench.time.advance(100.0)
+    assert bench.as_before and await bench.journal.open_overrides() == []
+
+
+async def test_retry_after_is_kept_to() -> None:
+    bench = Bench()
+    bench.carrier.plan("write", "429")
+    began = bench.time.now
+    await bench.apply()
+    assert bench.time.now - began >= 3.0
+
+
+async def test_a_failed_read_never_leads_to_a_write() -> None:
+    bench = Bench()
+    bench.carrier.plan("read", *["500"] * 100)
+    with pytest.raises(CarrierError, match="HTTP 500"):
+        await bench.apply()
+    assert not bench.carrier.writes and await bench.journal.open_overrides() == []
+
+
+async def test_refused_credentials() -> None:
+    bench = Bench()
+    bench.carrier.plan("read", "401")
+    with pytest.raises(CarrierError, match="TWILIO_AUTH_TOKEN") as caught:
+        await bench.apply()
+    assert (caught.value.status, caught.value.code) == (401, 20003)
+    assert bench.carrier.count("read") == 1
+
+
+async def test_released_number() -> None:
+    bench = Bench()
+    bench.carrier.plan("write", "404")
+    with pytest.raises(NumberNotFoundError):
+        await bench.apply()
+    row = await bench.apply("o2")
+    del bench.carrier.numbers[bench.sid]
+    assert await bench.restored(row) == "left_alone"
+
+
+async def test_apply_that_does_not_get_through_in_time_is_restored_later() -> None:
+    bench = Bench()
+    bench.carrier.plan("write", *["timeout_before"] * 3, "late")
+    bench.carrier.plan("read", "ok", *["500"] * 50)
+    with pytest.raises(CarrierError):
+        await bench.apply(seconds=8.0)
+    (row,) = await bench.journal.open_overrides()
+    assert row.state == "restoring" and row.uncertain_until > bench.time.wall() + 50
+    bench.carrier._plans.clear()
+    assert await bench.restored(row) == "restored"
+    bench.time.advance(100.0)
+    assert bench.as_before
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ["429"] * 5,
+        ["refused", "500", "timeout_before"],
+        ["timeout_after"],
+        ["late"],
+        ["late", "late", "500_after"],
+        ["401", "401"],
+    ],
+)
+@pytest.mark.parametrize("operation", ["read", "write"])
+async def test_restore_tries_until_it_succeeds(operation: str, kinds: list[str]) -> None:
+    bench = Bench()
+    row = await bench.apply()
+    bench.carrier.plan(operation, *kinds)
+    assert await bench.restored(row) == "restored"
+    bench.time.advance(100.0)
+    assert bench.as_before and not bench.shop.pending
+
+
+async def test_restore_is_pending_meanwhile() -> None:
+    bench = Bench()
+    row = await bench.apply()
+    bench.carrier.plan("write", "500")
+    seen: list[dict[str, str]] = []
+
+    async def pause(seconds: float) -> None:
+        seen.append(dict(bench.shop.pending))
+        await bench.time.pause(seconds)
+
+    bench.shop.pause = pause
+    await bench.restored(row)
+    assert "HTTP 500" in seen[0]["o1"] and not bench.shop.pending
+
+
+async def test_restores_have_sixty_seconds_for_a_late_write() -> None:
+    """The write of an override lands after its restore has begun."""
+    bench = Bench()
+    bench.carrier.plan("write", "late")
+    bench.carrier.plan("read", "ok", *["500"] * 50)
+    with pytest.raises(CarrierError):
+        await bench.apply(seconds=1.0)
+    bench.carrier._plans.clear()
+    (row,) = await bench.journal.open_overrides()
+    assert bench.as_before
+    assert await bench.restored(row) == "restored"
+    assert bench.as_before and len(bench.carrier.writes) == 2
+
+
+async def test_shutdown_hurries() -> None:
+    bench = Bench()
+    bench.carrier.plan("read", *["429"] * 3)
+    asked = asyncio.ensure_future(bench.apply(seconds=1000.0))
+    await asyncio.sleep(0)
+    bench.shop.hurry()
+    with pytest.raises(CarrierError):
+        await asked
+    assert await bench.journal.open_overrides() == []
+
+
+# --------------------------------------------------------------------------- other people
+
+
+async def test_someone_elses_change_is_left_alone() -> None:
+    bench = Bench()
+    row = await bench.apply()
+    bench.change(voice_url="https://theirs.example.com")
+    assert await bench.restored(row) == "left_alone"
+    assert bench.voice_url == "https://theirs.example.com" and len(bench.carrier.writes) == 1
+
+
+async def test_someone_elses_field_is_kept() -> None:
+    bench = Bench()
+    row = await bench.apply()
+    bench.change(voice_fallback_url="https://new.example.com", status_callback="https://s")
+    await bench.restored(row)
+    fields = bench.carrier.numbers[bench.sid].fields
+    assert fields["voice_url"] == PRIOR
+    assert fields["voice_fallback_url"] == "https://new.example.com"
+    assert fields["status_callback"] == "https://s"
+
+
+async def test_another_session_override_is_not_undone() -> None:
+    bench = Bench()
+    first = await bench.apply("o1")
+    await bench.restored(first)
+    await bench.apply("o2")
+    assert await bench.restored(replace(first, state="restoring")) == "left_alone"
+    mark = marks.read(bench.voice_url)
+    assert mark is not None and mark.override == "o2"
+
+
+@pytest.mark.parametrize("lives", [True, False])
+async def test_another_stacks_mark(lives: bool) -> None:
+    bench = Bench()
+    other = shop_for(bench.time, bench.carrier, MemoryJournal())
+    other.stack = "other"
+    await apply(other, row_for(bench.sid, "theirs"), bench.time.now + 30)
+    asked: list[tuple[str, str]] = []
+
+    async def probe(base: str, stack: str) -> bool:
+        asked.append((base, stack))
+        return lives and len(asked) > 1  # it does not answer at once
+
+    bench.shop.probe = probe
+    if lives:
+        with pytest.raises(NumberBusyError) as caught:
+            await bench.apply()
+        assert caught.value.holder == "stack other"
+        assert len(bench.carrier.writes) == 1
+    else:
+        row = await bench.apply()
+        await bench.restored(row)
+        assert bench.as_before
+    assert set(asked) == {("https://line.example.com", "other")}
+    assert len(asked) == (2 if lives else 3)
+
+
+async def test_what_looks_like_a_mark_of_another_token_is_theirs() -> None:
+    bench = Bench()
+    fake = "https://x.example.com/twilio/voice?o=1&s=2&p=AAAA"
+    bench.change(voice_url=fake)
+    row = await bench.apply()
+    await bench.restored(row)
+    assert bench.voice_url == fake
+
+
+async def test_late_write_of_an_earlier_override_of_ours_is_undone() -> None:
+    bench = Bench()
+    first = await bench.apply("o1")
+    url = bench.voice_url
+    await bench.restored(first)
+    second = await bench.apply("o2")
+    bench.change(voice_url=url)  # o1's write lands once more
+    assert await bench.restored(second) == "restored"
+    assert bench.as_before
+
+
+async def test_taken_up_after_a_change_by_someone_else() -> None:
+    bench = Bench()
+    await bench.journal.plan(row_for(bench.sid), 0.0)
+    written = {"voice_url": "https://line.example.com/twilio/voice?o=o1&s=stack&p=x"}
+    await bench.journal.intend("o1", bench.before.fields, written, 0.0)
+    bench.change(voice_url="https://theirs.example.com")
+    row = await bench.journal.override("o1")
+    assert row is not None
+    taken = await apply(bench.shop, row, bench.time.now + 30)
+    assert taken.prior is not None and taken.prior["voice_url"] == "https://theirs.example.com"
+    await bench.restored(taken)
+    assert bench.voice_url == "https://theirs.example.com"
+
+
+# --------------------------------------------------------------------------- dials
+
+
+DIAL = DialRow(
+    request="r" * 32,
+    session="s1",
+    secret_hash="h",
+    call="c1",
+    mode="a-leg",
+    callee=THEIRS,
+    caller=OURS,
+    timeout=30.0,
+    max_duration=300.0,
+    token_hash="t",
+    sid=None,
+    state="asked",
+    asked=1_700_001_000.0,
+)
+ORDER = CallOrder(THEIRS, OURS, "<Response/>", 300, 30, "https://line.example.com/twilio/status")
+
+
+async def create(bench: Bench, wanted: bool = True) -> Any:
+    told: list[Any] = []
+    result = await work.create(
+        bench.shop, DIAL, ORDER, bench.time.now + 30, lambda: wanted, told.append
+    )
+    assert told == [do.AskedTwilio(DIAL.request)]
+    return result
+
+
+@pytest.mark.parametrize("kinds", [[], ["429", "429"], ["refused", "429"]])
+async def test_create_repeats_what_never_happened(kinds: list[str]) -> None:
+    bench = Bench()
+    bench.carrier.plan("create", *kinds)
+    result = await create(bench)
+    assert isinstance(result, do.Taken) and len(bench.carrier.calls) == 1
+    assert (await bench.journal.open_dials())[0].sid == result.sid
+
+
+@pytest.mark.parametrize("kind", ["500", "500_after", "timeout_before", "timeout_after", "late"])
+async def test_create_never_repeats_a_doubt(kind: str) -> None:
+    bench = Bench()
+    bench.carrier.plan("create", kind)
+    assert isinstance(await create(bench), do.Unsure)
+    assert bench.carrier.count("create") == 1
+    assert len(await bench.journal.open_dials()) == 1
+    found = await work.settle(bench.shop, DIAL, lambda: True, lambda sid: False)
+    if kind in ("500", "timeout_before"):
+        assert found == do.NotFound(DIAL.request)
+        assert await bench.journal.open_dials() == []
+    else:
+        assert isinstance(found, do.Taken) and found.sid in bench.carrier.calls
+
+
+async def test_create_of_what_nobody_wants_stops() -> None:
+    bench = Bench()
+    bench.carrier.plan("create", "429")
+    assert isinstance(await create(bench, wanted=False), do.CreateFailed)
+    assert bench.carrier.count("create") == 1 and await bench.journal.open_dials() == []
+
+
+async def test_settle_leaves_other_calls_alone() -> None:
+    bench = Bench()
+    other = await bench.carrier.create_call(ORDER)
+    assert await work.settle(
+        bench.shop, DIAL, lambda: True, lambda sid: sid == other.sid
+    ) == do.NotFound(DIAL.request)
+
+
+async def test_hang_up_goes_on_for_ever_and_says_so_once() -> None:
+    bench = Bench()
+    call = await bench.carrier.create_call(ORDER)
+    bench.carrier.plan("end", *["500"] * 12)
+    told: list[do.EndFailed] = []
+    assert await work.end(bench.shop, "c1", (call.sid,), told.append) == do.Ended("c1")
+    assert len(told) == 1 and bench.carrier.calls[call.sid].status == "completed"
