@@ -30,6 +30,7 @@ from . import instructions as do
 from . import media_streams as ms
 from . import twiml
 from .app import Front
+from .recording import Recorder, Stereo
 from .signature import HEADER
 from .streams import CHECK_SECONDS, Streams
 from .websocket import Refusal, Upgrade, WebSocket
@@ -39,6 +40,8 @@ log = logging.getLogger("trunkline.gateway")
 #: How long inbound frames and acknowledgements are gathered. Each message wakes three threads, so
 #: at few calls this sets the CPU of gateway, worker and client alike; a frame lasts 20 ms.
 FLUSH_SECONDS: Final = 0.01
+#: A recording is written in blocks of half a second.
+RECORDING_BLOCK: Final = 8_000
 #: Sockets that have not been let in yet, at most.
 MAX_STRANGERS: Final = 200
 #: Frames that are held while the controller is asked: 10 s.
@@ -158,9 +161,7 @@ class StreamSocket:
         self._live = True
         held, self._held = self._held or [], None
         log.info("call %s: stream %d is up", info.sid, info.ordinal)
-        hub.apply(
-            hub.streams.accept(self.number, self.protocol, answer, start.stream_sid, hub.clock())
-        )
+        hub.accepted(self, answer, start.stream_sid)
         for event in held:
             self._take(event)
 
@@ -208,6 +209,7 @@ class Hub:
         *,
         lead_ms: int = 60,
         curve: CurveKeys | None = None,
+        recorder: Recorder | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self.peer = peer
@@ -226,6 +228,9 @@ class Hub:
         #: by endpoint and call: what was written and not acknowledged yet
         self._written: dict[str, dict[str, m.WrittenTo]] = {}
         self._flushing = False
+        self._recorder = recorder
+        #: by socket: the recording's file name and its sound
+        self._recordings: dict[int, tuple[str, Stereo]] = {}
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -261,9 +266,23 @@ class Hub:
         self.sockets[socket.number] = socket
         return socket
 
+    def accepted(self, socket: StreamSocket, accepted: m.StreamAccepted, stream_sid: str) -> None:
+        """The controller let this socket's stream in."""
+        recording = None
+        if self._recorder is not None:
+            recording = Stereo()
+            name = self._recorder.name(accepted.info.sid, accepted.info.ordinal)
+            self._recordings[socket.number] = (name, recording)
+        self.apply(
+            self.streams.accept(
+                socket.number, socket.protocol, accepted, stream_sid, self.clock(), recording
+            )
+        )
+
     def gone(self, number: int) -> None:
         """A socket's connection is gone."""
         self.sockets.pop(number, None)
+        self._record(number, over=True)
         if self._emptied is not None and not self.sockets:
             self._emptied.set()
 
@@ -350,8 +369,21 @@ class Hub:
             del self._written[endpoint]
             self._send(endpoint, m.Written(list(waiting.values())))
 
+    def _record(self, number: int, *, over: bool = False) -> None:
+        """Give the recorder what the recording has, once it is a block, or all of it at its end."""
+        if self._recorder is None or number not in self._recordings:
+            return
+        name, sound = self._recordings[number]
+        if over or sound.waiting >= RECORDING_BLOCK:
+            self._recorder.write(name, sound.take())
+        if over:
+            del self._recordings[number]
+            self._recorder.end(name)
+
     def _check(self) -> None:
         self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
+        for number in list(self._recordings):
+            self._record(number)
         self.apply(self.streams.check(self.clock()))
 
     # ------------------------------------------------------------------ the workers' side
@@ -411,6 +443,8 @@ class Hub:
             socket.end("close")
             if socket.socket is not None:
                 socket.socket.close(1001)
+        for number in list(self._recordings):
+            self._record(number, over=True)
         for link in self._links.values():
             link.close(linger=100)
         self._links.clear()

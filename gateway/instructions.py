@@ -14,6 +14,8 @@ import msgspec
 
 from trunkline.bus import messages as m
 
+from .recording import Stereo
+
 #: Inbound sound that is kept for a worker that takes over: 10 s, in samples.
 RING_SAMPLES: Final = 80_000
 #: Frames that the ring holds at most, whatever their lengths (a carrier sends 50 a second).
@@ -148,6 +150,8 @@ class Stream:
     over: bool = False
     frames_in: int = 0
     frames_out: int = 0
+    #: where its sound is put together for a recording
+    recording: Stereo | None = None
 
     @property
     def call(self) -> str:

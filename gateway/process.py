@@ -28,6 +28,7 @@ from trunkline.bus.settings import Settings
 from . import listener
 from .app import Front, GatewayApp
 from .hub import Hub
+from .recording import Recorder
 from .signature import SignatureCheck
 from .websocket import protocol_class
 
@@ -86,11 +87,15 @@ async def serve(
             "TRUNKLINE_VALIDATE_SIGNATURE=0: webhooks and streams are accepted from anyone; "
             "for tests only"
         )
+    directory = settings.recordings_dir
+    recorder = None if directory is None else Recorder(directory)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    gateway = Gateway(settings, check, context, stop)
+    gateway = Gateway(settings, check, context, stop, recorder)
     try:
         return await gateway.run(listening)
     finally:
+        if recorder is not None:
+            recorder.close()
         stop_authenticator(context)
         context.term()
 
@@ -104,6 +109,7 @@ class Gateway:
         check: SignatureCheck | None,
         context: zmq.Context[zmq.Socket[bytes]],
         stop: asyncio.Event,
+        recorder: Recorder | None = None,
     ) -> None:
         self.peer = f"gateway-{os.getpid()}-{secrets.token_hex(4)}"
         self._settings = settings
@@ -136,6 +142,7 @@ class Gateway:
             context,
             lead_ms=settings.lead_ms,
             curve=settings.curve,
+            recorder=recorder,
         )
         self._server = listener.server(GatewayApp(self.front), protocol_class(self.hub.accept))
 

@@ -43,6 +43,7 @@ from .instructions import (
     Wire,
     WriteText,
 )
+from .recording import Stereo
 
 #: A worker whose Tick is older than this has stalled (seconds).
 TICK_LIMIT: Final = 0.5
@@ -112,9 +113,15 @@ class Streams:
     # ------------------------------------------------------------------ the carrier's events
 
     def accept(
-        self, socket: int, wire: Wire, accepted: m.StreamAccepted, stream_sid: str, now: float
+        self,
+        socket: int,
+        wire: Wire,
+        accepted: m.StreamAccepted,
+        stream_sid: str,
+        now: float,
+        recording: Stereo | None = None,
     ) -> list[Instruction]:
-        """The controller let this socket's stream in."""
+        """The controller let this socket's stream in. ``recording`` gets its sound."""
         info = accepted.info
         out: list[Instruction] = []
         holders: set[str] = set()
@@ -138,6 +145,7 @@ class Streams:
             generation=m.first_generation(info.ordinal),
             out_next=0 if accepted.first else None,
             holders=holders,
+            recording=recording,
         )
         self._calls[info.call] = stream
         self._sockets[socket] = stream
@@ -153,6 +161,8 @@ class Streams:
             return False
         stream.frames_in += 1
         stream.ring.add(position, payload)
+        if stream.recording is not None:
+            stream.recording.heard(position, payload)
         if not stream.opened:
             return False
         assert stream.active is not None
@@ -294,6 +304,8 @@ class Streams:
                 stream.out_next = message.next_position
                 stream.playback = message.playback
                 out.append(WriteText(stream.socket, stream.wire.clear))
+                if stream.recording is not None:
+                    stream.recording.cleared()
         elif isinstance(message, m.Mark):
             stream = self._current(endpoint, message.call, message.generation)
             if stream is not None:
@@ -360,6 +372,8 @@ class Streams:
                 stream.out_next = following
                 stream.frames_out += 1
                 out.append(WriteText(stream.socket, stream.wire.media(frame.payload)))
+                if stream.recording is not None:
+                    stream.recording.said(frame.payload)
             else:
                 self.dropped["position"] += 1
             # Also for a frame out of position: it tells the worker where the stream stands.

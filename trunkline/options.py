@@ -35,8 +35,8 @@ _OPTIONS: Final[dict[str, tuple[str, str, str]]] = {
 
 #: Options of the whole stack.
 STACK: Final = tuple(_OPTIONS)
-GATEWAY: Final = ("public_url", "http_host", "http_port", "bus", "log_format")
-CODEC_WORKER: Final = ("bus", "lead_ms", "recordings_dir", "log_format")
+GATEWAY: Final = ("public_url", "http_host", "http_port", "bus", "recordings_dir", "log_format")
+CODEC_WORKER: Final = ("bus", "lead_ms", "log_format")
 CONTROLLER: Final = (
     "public_url",
     "console_port",
@@ -45,7 +45,6 @@ CONTROLLER: Final = (
     "numbers",
     "lead_ms",
     "calls_per_second",
-    "recordings_dir",
     "twilio_api_url",
     "log_format",
 )
