@@ -91,11 +91,11 @@ class Core:
         self.rules = rules
         self.peers = Peers()
         self.workers = Workers(identity.epoch)
+        self.claim_until = identity.started + CLAIM_SECONDS
+        self.claiming = True
         self.sessions = SessionRules(self)
         self.dials = DialRules(self)
         self.calls = CallRules(self)
-        self.claim_until = identity.started + CLAIM_SECONDS
-        self.claiming = True
         self.stopping = False
         #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
         self.counts: Counter[str] = Counter()

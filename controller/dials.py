@@ -412,7 +412,8 @@ class DialRules:
         for row in rows:
             state = "taken" if row.sid is not None else "unsure"
             dial = Dial(row, state)
-            dial.deadline = max(now, self._core.mono(row.asked) + row.timeout)
+            # Whether it has its stream by now is the gateways' and adapters' to say.
+            dial.deadline = max(self._core.claim_until, self._core.mono(row.asked) + row.timeout)
             self.by_request[row.request] = dial
             self._core.calls.expect(dial, now)
             self._core.calls.good_token(dial, row.token_hash)

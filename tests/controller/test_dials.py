@@ -434,3 +434,38 @@ def test_dial_that_nobody_claims_is_hung_up(sid: str | None) -> None:
     assert end.sids == ("CA1",)
     stage.feed(do.Ended(end.call))
     assert stage.take(do.CloseDial).request == R
+
+
+def test_call_that_outlived_its_dials_timeout_is_left_alone() -> None:
+    """Its stream came up long ago; the journal alone does not know that."""
+    info = Stage().info()
+    row = a_dial(info, sid="CA1", state="taken", timeout=5.0)
+    stage = Stage(epoch=2, peers=False, dials=[row], now=1000.0)
+    stage.feed(do.Tick())
+    call = m.CallInfo(
+        call="c" * 32,
+        session=info.session,
+        sid="CA1",
+        direction="outbound",
+        caller=OURS,
+        callee=THEIRS,
+        secret="s" * 32,
+        ordinal=1,
+        dialled_sid="CA1",
+        dial_request=R,
+        mode="a-leg",
+        age=60.0,
+    )
+    stage.pass_time(1.0)
+    stage.hello("adapter", "a1", sessions=[replace(info, mode="call", calls=[call])])
+    stage.hello(
+        "gateway",
+        "g1",
+        streams=[m.StreamInfo(info=call, stream_sid="MZ1", generation=m.first_generation(1))],
+    )
+    stage.pass_time(20.0)
+    assert not stage.work and not stage.events("a1", m.DialFailed)
+    # Its end is told, and closes the dial.
+    stage.callback(R, "CA1", "completed")
+    assert stage.events("a1", m.CallEnded)[0].reason == "stop"
+    assert stage.take(do.CloseDial).request == R
