@@ -62,6 +62,8 @@ class Dial:
     token: str = ""
     deadline: float = float("inf")
     gone: str | None = None
+    #: its time was over before it was answered: whatever our hanging up brings, that is why it failed
+    timed_out: bool = False
     #: the stream is up: it is a call now
     started: bool = False
     #: Twilio has said that our leg is over
@@ -312,6 +314,8 @@ class DialRules:
         del now
         if dial.gone is not None or dial.started:
             return
+        if dial.timed_out:
+            status = "timeout"
         dial.gone = status
         self._core.counts[f"dials {status}"] += 1
         self._tell_failed(dial, status, text)
@@ -399,6 +403,7 @@ class DialRules:
         if dial.row.mode == "originate" and dial.state == "taken":
             return  # its call is live since Twilio took it
         log.info("dial %s: no stream within %g s", dial.request, dial.row.timeout)
+        dial.timed_out = True
         if dial.sid is None:
             self.failed(dial, "timeout", "", now)
         else:

@@ -185,6 +185,19 @@ def test_timeout_counts_from_when_twilio_was_asked_and_hangs_up_first() -> None:
     assert stage.take(do.CloseDial).request == request
 
 
+def test_the_callback_of_our_own_hang_up_does_not_hide_the_timeout() -> None:
+    stage, info = caller()
+    request, _ = stage.dial(info, timeout=5.0)
+    stage.take(do.Create)
+    stage.feed(do.AskedTwilio(request))
+    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.pass_time(5.5)
+    end = stage.take(do.End)
+    stage.callback(request, "CA1", "canceled")
+    stage.feed(do.Ended(end.call))
+    assert [failed.status for failed in stage.events("a1", m.DialFailed)] == ["timeout"]
+
+
 def test_timeout_without_a_sid_hangs_up_what_comes_later() -> None:
     stage, info = caller()
     request, asked = stage.dial(info, timeout=5.0)
