@@ -12,8 +12,9 @@ import asyncio
 import contextlib
 import importlib
 import importlib.util
+import logging
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -22,7 +23,7 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.process import EXIT_DONE, run
 from trunkline.demo_measure import CallRecord
 from trunkline.demo_stack import DemoError, DemoStack
-from trunkline.demo_words import Recogniser, transcript, word_errors
+from trunkline.demo_words import Recogniser
 
 NUMBER: Final = "+14155551234"
 OTHER_NUMBER: Final = "+14155551235"
@@ -87,40 +88,37 @@ class Demo:
         log = self._out / "stack.log"
         bot = f"speech:{ANSWER},when_silent=0.6,repeat,ring=0.2"
         stack = DemoStack(VOICE_URLS, {CALLEE: bot}, log)
-        names = [GREETING, REPLY, *QUESTIONS, ANSWER]
         with contextlib.closing(Recogniser()) as recogniser:
-            alone = asyncio.gather(*(recogniser.words_of(name) for name in names))
+            # scenario takes seconds to import; the stack is started meanwhile.
+            importing = asyncio.create_task(
+                asyncio.to_thread(importlib.import_module, "trunkline.demo_calls")
+            )
             try:
                 async with stack:
-                    await self._calls(stack, recogniser)
+                    await self._calls(stack, recogniser, await importing)
                 stack.check_ended_well()
-                without_line = dict(zip(names, await alone, strict=True))
             finally:
-                alone.cancel()
                 if self._verbose and log.exists():
                     self._console.print(log.read_text(errors="replace"), markup=False)
-        for record in self._records.values():
-            for turn in record.turns:
-                truth = transcript(turn.recording)
-                turn.errors_in_recording = word_errors(truth, without_line[turn.recording])
         return self._conclude()
 
-    async def _calls(self, stack: DemoStack, recogniser: Recogniser) -> None:
+    async def _calls(self, stack: DemoStack, recogniser: Recogniser, calls: Any) -> None:
         say = self._console.print
         say("[bold]trunkline demo[/]: two phone calls with real speech, no account, no network")
-        # scenario takes seconds to import; the stack settles meanwhile.
-        calls = await asyncio.to_thread(importlib.import_module, "trunkline.demo_calls")
         calls.scenario.set_stt_provider(recogniser)
+        # It says that it reports to nobody, which is what the demo wants.
+        logging.getLogger("scenario").setLevel(logging.ERROR)
         status = await stack.status()
         say(
             f"  honcho runs carrier_sim, a controller, {len(status['gateways'])} gateways and "
             f"{len(status['codec_workers'])} codec workers "
-            f"(after {monotonic() - self._began:.1f} s)"
+            f"(after {monotonic() - self._began:.1f} s)",
+            soft_wrap=True,
         )
         say(f"\n[bold]answering[/]: {CALLER} calls {NUMBER}, where a test waits for it")
         record, watch = await calls.answering(stack, NUMBER, CALLER, GREETING, REPLY)
         await self._heard(stack, "answering", record, recogniser)
-        say(f"\n[bold]calling[/]: a test calls {CALLEE} from {OTHER_NUMBER} and keys {DIGITS}")
+        say(f"\n[bold]calling[/]: a test calls {CALLEE} from {OTHER_NUMBER}")
         turns = [(question, ANSWER) for question in QUESTIONS]
         record, _ = await calls.calling(stack, OTHER_NUMBER, CALLEE, turns, DIGITS)
         await self._heard(stack, "calling", record, recogniser)

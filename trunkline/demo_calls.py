@@ -13,6 +13,7 @@ from typing import Any, Final
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 os.environ["SCENARIO_BROWSER"] = "never"
+os.environ["SCENARIO_DISABLE_SIMULATION_REPORT_INFO"] = "1"
 os.environ.pop("LANGWATCH_API_KEY", None)
 
 import scenario
@@ -22,7 +23,7 @@ from scenario.voice import AudioChunk
 from trunkline.adapter.scenario_adapter import TwilioAgentAdapter
 from trunkline.bus.clock import monotonic
 from trunkline.carrier_sim.mulaw import decode
-from trunkline.demo_measure import CallRecord, Handed, Speaker, place_turn
+from trunkline.demo_measure import WIRE_RATE, CallRecord, Handed, Speaker, place_turn
 from trunkline.demo_stack import DemoError, DemoStack
 from trunkline.demo_words import Recogniser, recording, transcript, word_errors
 
@@ -31,6 +32,8 @@ State = Any
 Step = Callable[[State], Awaitable[None]]
 Script = list[ScriptStep]
 
+#: Stands for the recording where keys are pressed.
+KEYS: Final = "keys"
 #: Seconds for a call to be set up.
 SET_UP_WITHIN: Final = 15.0
 #: Seconds after the hang-up for the carrier to have closed its record.
@@ -121,6 +124,7 @@ async def answering(
     result = await scenario.run(
         name="answering",
         description="An agent calls the test's number and introduces itself.",
+        verbose=False,
         agents=[adapter],
         script=[
             be_called,
@@ -152,12 +156,14 @@ async def calling(
         talk += [*test_says(adapter, said), *agent_says(adapter, answered)]
     result = await scenario.run(
         name="calling",
-        description="The test calls an agent, presses keys, and asks twice.",
+        description="The test calls an agent, asks twice, and presses keys.",
+        verbose=False,
         agents=[adapter],
         script=[
             dial,
-            scenario.dtmf(digits),
             *talk,
+            adapter.turn("test", KEYS),
+            scenario.dtmf(digits),
             watch.note_loss,
             scenario.succeed("both were heard"),
         ],
@@ -220,10 +226,13 @@ def _events(
 
 
 async def count_errors(recogniser: Recogniser, record: CallRecord) -> None:
-    """Recognise what the far end heard of the test's turns, and count the wrong words of all."""
+    """Recognise what the far end heard of the test's turns, and count the wrong words of all, as
+    heard and as an ideal line would have let them be heard."""
     for turn in record.turns:
         if turn.speaker == "test":
             turn.words = await recogniser.words(turn.pcm.astype("<i2").tobytes(), turn.rate)
         truth = transcript(turn.recording)
         turn.total_words = len(truth.split())
         turn.errors = word_errors(truth, turn.words)
+        ideal = await recogniser.words(turn.ideal.astype("<i2").tobytes(), WIRE_RATE)
+        turn.errors_through_ideal = word_errors(truth, ideal)

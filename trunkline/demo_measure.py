@@ -8,7 +8,6 @@ the sound itself.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 from statistics import median
 from typing import Any, Final, Literal
 
@@ -16,12 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline import wav
+from trunkline.carrier_sim.mulaw import decode, encode
 
 Floats = npt.NDArray[np.float64]
 Speaker = Literal["test", "agent"]
 
-#: Sample rate of the phone line.
+#: Sample rate of the phone line, and samples of one of its frames.
 WIRE_RATE: Final = 8_000
+FRAME_SAMPLES: Final = 160
+FRAME_SECONDS: Final = FRAME_SAMPLES / WIRE_RATE
+#: Frames closer together than this (seconds) are the lead that an utterance begins with; messages
+#: further apart belong to two utterances.
+WITHIN_LEAD: Final = 0.005
+UTTERANCE_GAP: Final = 0.4
+#: How far around its time a turn's sound is looked for: the same words may come again later.
+_EARLIER: Final = 1.5
+_LATER: Final = 3.0
 
 
 @dataclass
@@ -52,9 +61,12 @@ class Turn:
     latency: float
     #: correlation of what was sent and what arrived
     likeness: float
+    #: what an ideal G.711 line would have delivered, PCM16 at 8 kHz
+    ideal: wav.Samples
     words: str = ""
     errors: int = 0
-    errors_in_recording: int = 0
+    #: the same recogniser on what an ideal line makes of the very sound that was sent
+    errors_through_ideal: int = 0
     total_words: int = 0
 
 
@@ -97,13 +109,26 @@ class CallRecord:
 
     @property
     def gaps_ms(self) -> list[tuple[float, float]]:
-        """(seconds since ``started``, ms since the message before) within utterances."""
-        spans = [(u["started"], u["ended"]) for u in self.metrics["utterances"]]
-        return [
-            (now - self.started, (now - before) * 1000)
-            for (before, *_), (now, *_) in pairwise(self.arrivals)
-            if any(start - 0.5 <= before and now <= end for start, end in spans)
-        ]
+        """(seconds since ``started``, ms since the frame before) within utterances.
+
+        Two kinds are no jitter and are left out: the lead, which goes out at once, and an
+        utterance's last message. Playout holds that back on purpose until the carrier's buffer is
+        about to run dry, in case more speech joins it (an underrun would show as one).
+        """
+        gaps = []
+        for before, now, after in zip(
+            self.arrivals, self.arrivals[1:], [*self.arrivals[2:], None], strict=False
+        ):
+            gap, depth = now[0] - before[0], now[2]
+            last = after is None or after[0] - now[0] > UTTERANCE_GAP
+            if depth and not last and WITHIN_LEAD < gap < UTTERANCE_GAP:
+                gaps.append((now[0] - self.started, gap * 1000))
+        return gaps
+
+    def gap_ms(self, share: float) -> float:
+        """The gap between frames that ``share`` (0 to 1) of all do not exceed."""
+        ordered = sorted(gap for _, gap in self.gaps_ms)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
     def latency_ms(self, speaker: Speaker) -> float | None:
         """Median through the line for what ``speaker`` says, None where nobody spoke."""
@@ -134,23 +159,31 @@ def place_turn(handed: Handed, record: CallRecord) -> Turn:
     """Find a turn's sound in the carrier's record, and how long it took through the line.
 
     Test to far end: from handing the first sample over to the moment at which it was heard. Far end
-    to test: from the moment at which a sample was said to its arrival, median of all pieces.
+    to test: from when the carrier sent a frame until its sound arrived, median of all pieces. (The
+    carrier sends a frame at the beginning of its 20 ms, so that is when its last sample left.)
     """
     needle = _wire(handed.pcm)
     far = record.played if handed.speaker == "test" else record.said
-    offset, likeness = align(needle, far.astype(np.float64))
+    first, last = handed.pieces[0][0] - record.started, handed.pieces[-1][0] - record.started
+    low = max(0, round((first - _EARLIER) * WIRE_RATE))
+    high = round((last + _LATER) * WIRE_RATE) + len(needle)
+    found, likeness = align(needle, far[low:high].astype(np.float64))
+    offset = low + found
     start = offset / WIRE_RATE
     if handed.speaker == "test":
         latency = record.started + start - handed.pieces[0][0]
-        low = max(0, offset)
-        pcm, rate = far[low : offset + len(needle)], WIRE_RATE
+        pcm, rate = far[max(0, offset) : offset + len(needle)], WIRE_RATE
+        ideal = decode(encode(needle.astype(np.int16)))
     else:
         delays, position = [], 0
         for at, piece in handed.pieces:
             position += len(piece) // 2
-            delays.append(at - (record.started + start + position / wav.LINE_RATE))
+            end = offset + position * WIRE_RATE // wav.LINE_RATE
+            sent = record.started + (end - 1) // FRAME_SAMPLES * FRAME_SECONDS
+            delays.append(at - sent)
         latency = median(delays)
         pcm, rate = wav.from_bytes(handed.pcm), wav.LINE_RATE
+        ideal = far[max(0, offset) : offset + len(needle)]  # it is mu-law at 8 kHz already
     return Turn(
         handed.speaker,
         handed.recording,
@@ -160,4 +193,5 @@ def place_turn(handed: Handed, record: CallRecord) -> Turn:
         start + len(needle) / WIRE_RATE,
         latency,
         likeness,
+        ideal,
     )

@@ -35,7 +35,8 @@ def draw(record: CallRecord, title: str, path: Path) -> None:
     _waveform(agent, record.said, "agent", record)
     _gaps(gaps, record)
     _events(figure, (test, agent, gaps), record)
-    gaps.set_xlim(min(0.0, *(at for at, _ in record.events)) - 0.1, record.seconds + 0.3)
+    times = [at for at, _ in _shown(record)]
+    gaps.set_xlim(min(0.0, *times) - 0.1, max(record.seconds, *times) + 0.3)
     gaps.set_xlabel("seconds since the call was connected", color=INK)
     figure.savefig(path, dpi=130, facecolor="white")
     plt.close(figure)
@@ -113,13 +114,12 @@ def _gaps(axes: Any, record: CallRecord) -> None:
         alpha=0.6,
     )
     axes.set_ylim(0, max(40.0, *(gap for _, gap in points), 0.0) * 1.1)
-    metrics = record.metrics
     axes.text(
         0.995,
         0.95,
         f"set up in {record.setup_seconds * 1000:.0f} ms    drift {record.drift_ms:+.1f} ms    "
-        f"gap p50 {metrics['gap_p50_ms']:.1f}, p99 {metrics['gap_p99_ms']:.1f}, "
-        f"max {metrics['gap_max_ms']:.1f} ms    underruns {metrics['underruns']}    "
+        f"gap p50 {record.gap_ms(0.5):.1f}, p99 {record.gap_ms(0.99):.1f}, "
+        f"max {record.gap_ms(1.0):.1f} ms    underruns {record.metrics['underruns']}    "
         f"frames lost {record.frames_lost}",
         transform=axes.transAxes,
         ha="right",
@@ -130,12 +130,16 @@ def _gaps(axes: Any, record: CallRecord) -> None:
     )
 
 
+def _shown(record: CallRecord) -> list[tuple[float, str]]:
+    """Events of the call itself: what came long before or after it is left out."""
+    return [e for e in record.events if -1.0 <= e[0] <= record.seconds + 1.0] or [(0.0, "")]
+
+
 def _events(figure: Any, all_axes: tuple[Any, ...], record: CallRecord) -> None:
     """A line through all rows at each event; names at the bottom of the second row, close ones
     below one another."""
-    shown = [e for e in record.events if -1.0 <= e[0] <= record.seconds + 1.0]
     level, last = 0, -10.0
-    for at, what in shown:
+    for at, what in _shown(record):
         for axes in all_axes:
             axes.axvline(at, color=INK, linewidth=0.7, linestyle=(0, (2, 3)))
         level = level + 1 if at - last < record.seconds * 0.08 else 0

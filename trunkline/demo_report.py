@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.table import Table
 
 from trunkline import wav
 from trunkline.demo_measure import WIRE_RATE, CallRecord
@@ -23,7 +23,7 @@ def show_words(console: Console, record: CallRecord) -> None:
     for turn in record.turns:
         other = {"test": "the agent heard the test say", "agent": "the test heard the agent say"}
         console.print(
-            f"  {turn.start:5.1f} s  {other[turn.speaker]}: [italic]{turn.words}[/]",
+            f"  {turn.start:5.1f} s  {other[turn.speaker]}:\n           [italic]{turn.words}[/]",
             soft_wrap=True,
         )
 
@@ -47,21 +47,17 @@ def show_voice_urls(
     console: Console, before: dict[str, str], during: dict[str, str], after: dict[str, str]
 ) -> None:
     """Each number's voice_url before, during and after."""
-    table = Table(
-        title="\nvoice_url of the numbers",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        padding=(0, 2),
-    )
-    for column in ("number", "before", "during", "after", ""):
-        table.add_column(column, overflow="fold")
+    console.print("\n[bold]voice_url of the numbers[/]")
     for number, url in before.items():
         held = during.get(number)
-        shown = "(calls out: untouched)" if held is None else _shortened(held)
+        shown = "untouched: it only called" if held is None else _shortened(held)
         same = "[green]as before[/]" if after[number] == url else "[bold red]CHANGED[/]"
-        table.add_row(number, url, shown, after[number], same)
-    console.print(table)
+        for label, text in (("before", url), ("during", shown), ("after", after[number])):
+            console.print(
+                f"  {number if label == 'before' else '':<13} {label:<7} {text}"
+                + (f"   {same}" if label == "after" else ""),
+                soft_wrap=True,
+            )
 
 
 def _shortened(url: str) -> str:
@@ -69,85 +65,73 @@ def _shortened(url: str) -> str:
 
 
 def show_measures(console: Console, records: dict[str, CallRecord]) -> None:
-    """The numbers of each call, with what they mean."""
-    table = Table(
-        title="\nmeasured",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        padding=(0, 2),
-    )
-    table.add_column("")
-    for name in records:
-        table.add_column(name, justify="right")
-    table.add_column("what it is", style="dim")
+    """The numbers of each call, and under each what it means."""
     calls = list(records.values())
+    head = "".join(f"{name:>24}" for name in records)
+    console.print(f"\n[bold]{'measured':<16}{head}[/]")
+    for name, value, meaning in _MEASURES:
+        console.print(f"{name:<16}" + "".join(f"{value(call):>24}" for call in calls))
+        console.print(f"[dim]    {meaning}[/]", soft_wrap=True)
 
-    def row(name: str, values: list[str], meaning: str) -> None:
-        table.add_row(name, *values, meaning)
 
-    row(
-        "set-up",
-        [f"{c.setup_seconds * 1000:.0f} ms" for c in calls],
-        "from dialling until sound flows both ways (the callee rings for 200 ms)",
-    )
-    row(
-        "pacing drift",
-        [f"{c.drift_ms:+.1f} ms" for c in calls],
-        "how late an utterance's last frame is at the carrier; the worst utterance",
-    )
-    row(
-        "jitter",
-        [
-            f"{c.metrics['gap_p50_ms']:.1f} / {c.metrics['gap_p99_ms']:.1f} / "
-            f"{c.metrics['gap_max_ms']:.1f} ms"
-            for c in calls
-        ],
-        "between two frames at the carrier: median / 99 % / longest; 20 is even",
-    )
-    row(
-        "frames lost",
-        [str(c.frames_lost) for c in calls],
-        "frames of 20 ms that were sent and never heard",
-    )
-    row(
-        "underruns",
-        [str(c.metrics["underruns"]) for c in calls],
-        "holes that the far end heard inside an utterance",
-    )
-    row(
-        "test to far end",
-        [_ms(c.latency_ms("test")) for c in calls],
-        "from send_audio until the far end hears it, on the sound itself",
-    )
-    row(
-        "far end to test",
-        [_ms(c.latency_ms("agent")) for c in calls],
-        "from the far end's mouth until recv_audio has it, median of all pieces",
-    )
-    row(
-        "likeness",
-        [f"{min(t.likeness for t in c.turns):.3f}" if c.turns else "-" for c in calls],
-        "correlation of what was sent and what arrived; the worst turn",
-    )
-    row(
-        "words wrong",
-        [
-            f"{sum(t.errors for t in c.turns)} of {sum(t.total_words for t in c.turns)}"
-            for c in calls
-        ],
-        "by pocketsphinx, a small offline recogniser, after the phone line",
-    )
-    row(
-        "  without a line",
-        [str(sum(t.errors_in_recording for t in c.turns)) for c in calls],
-        "the same recogniser on the recordings themselves, at 16 kHz",
-    )
-    console.print(table)
+def _gaps(call: CallRecord) -> str:
+    return " / ".join(f"{call.gap_ms(share):.1f}" for share in (0.5, 0.99, 1.0)) + " ms"
+
+
+def _wrong(call: CallRecord) -> str:
+    through = sum(turn.errors for turn in call.turns)
+    ideal = sum(turn.errors_through_ideal for turn in call.turns)
+    return f"{through} / {ideal} of {sum(turn.total_words for turn in call.turns)}"
 
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f} ms"
+
+
+#: name, value of a call, what it means
+_MEASURES: Final[tuple[tuple[str, Callable[[CallRecord], str], str], ...]] = (
+    (
+        "set-up",
+        lambda call: f"{call.setup_seconds * 1000:.0f} ms",
+        "from dialling until sound flows both ways (the callee rings for 200 ms)",
+    ),
+    (
+        "pacing drift",
+        lambda call: f"{call.drift_ms:+.1f} ms",
+        "how much too late an utterance's last frame is; the worst utterance",
+    ),
+    (
+        "jitter",
+        _gaps,
+        "between two frames at the carrier: median / 99 % / longest; 20 is even",
+    ),
+    ("frames lost", lambda call: str(call.frames_lost), "as trunkline counts them, of 20 ms"),
+    (
+        "underruns",
+        lambda call: str(call.metrics["underruns"]),
+        "holes that the far end heard inside an utterance, as the carrier counts them",
+    ),
+    (
+        "test to far end",
+        lambda call: _ms(call.latency_ms("test")),
+        "from send_audio until the far end hears it, on the sound itself; median",
+    ),
+    (
+        "far end to test",
+        lambda call: _ms(call.latency_ms("agent")),
+        "from the carrier sending a frame until recv_audio has its sound; median",
+    ),
+    (
+        "likeness",
+        lambda call: f"{min((turn.likeness for turn in call.turns), default=0.0):.3f}",
+        "correlation of what was sent and what arrived; the worst turn",
+    ),
+    (
+        "words wrong",
+        _wrong,
+        "through trunkline / through an ideal G.711 line, by a small offline recogniser",
+    ),
+)
 
 
 def leave_files(console: Console, record: CallRecord, name: str, title: str, out: Path) -> None:
@@ -158,7 +142,8 @@ def leave_files(console: Console, record: CallRecord, name: str, title: str, out
     wav.write(sound, record.played, record.said, rate=WIRE_RATE)
     draw(record, title, picture)
     shown = [_relative(path) for path in (sound, picture)]
-    console.print(f"\n{name}: {shown[0]} (left the test, right the agent), {shown[1]}")
+    console.print(f"\n{name}: {shown[0]} (left the test, right the agent)")
+    console.print(f"{'':<{len(name)}}  {shown[1]}")
 
 
 def _relative(path: Path) -> str:

@@ -77,11 +77,6 @@ class Recogniser:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, _recognise, pcm, rate)
 
-    async def words_of(self, name: str) -> str:
-        """What it makes of a shipped recording itself, with no line between."""
-        samples = await asyncio.to_thread(wav.read, recording(name), MODEL_RATE)
-        return await self.words(samples.astype("<i2").tobytes(), MODEL_RATE)
-
     async def transcribe(self, audio: Any) -> str:
         """scenario's STTProvider: the words of an AudioChunk."""
         return await self.words(bytes(audio.data))

@@ -52,8 +52,8 @@ def test_sound_that_is_cut_at_the_front_is_found_before_the_start() -> None:
 
 def test_what_the_test_says_is_timed_from_its_first_sample() -> None:
     said = speech("austen-0880", WIRE_RATE)
-    # Handed over 2 s into the call, heard 60 ms later.
-    played = np.concatenate([silence(2.06), said, silence(0.5)])
+    # Handed over 2 s into the call, heard 60 ms later; the same words come again afterwards.
+    played = np.concatenate([silence(2.06), said, silence(6.0), said])
     pcm = speech("austen-0880", wav.LINE_RATE).tobytes()
     turn = place_turn(Handed("test", "austen-0880", [(102.0, pcm)]), record(played=played))
     assert turn.latency == pytest.approx(0.060, abs=0.001)
@@ -62,12 +62,14 @@ def test_what_the_test_says_is_timed_from_its_first_sample() -> None:
 
 
 def test_what_the_far_end_says_is_timed_piece_by_piece() -> None:
-    said = np.concatenate([silence(1.0), speech("austen-0880", WIRE_RATE), silence(1.0)])
+    words = speech("austen-0880", WIRE_RATE)
+    said = np.concatenate([silence(1.0), words, silence(6.0), words])
     pcm = speech("austen-0880", wav.LINE_RATE).tobytes()
-    pieces = []
-    for n in range(0, len(pcm), 960):  # 20 ms each, 35 ms after it was said
-        piece = pcm[n : n + 960]
-        pieces.append((101.0 + (n + len(piece)) / 48_000 + 0.035, piece))
+    # The carrier sends each frame at the beginning of its 20 ms; it arrives 35 ms later.
+    pieces = [
+        (101.0 + index * 0.02 + 0.035, pcm[n : n + 960])
+        for index, n in enumerate(range(0, len(pcm), 960))
+    ]
     turn = place_turn(Handed("agent", "austen-0880", pieces), record(said=said))
     assert turn.latency == pytest.approx(0.035, abs=0.001)
     assert turn.likeness > 0.99
@@ -86,9 +88,21 @@ def test_the_drift_is_that_of_the_worst_utterance() -> None:
 def test_gaps_are_those_within_utterances() -> None:
     found = record(
         metrics={"utterances": [{"started": 101.0, "ended": 102.0}]},
-        arrivals=[[101.0, 160, 0], [101.02, 160, 0], [101.05, 160, 0], [109.0, 160, 0]],
+        arrivals=[
+            [101.000, 160, 0],  # the lead: three at once
+            [101.001, 160, 160],
+            [101.002, 160, 320],
+            [101.020, 160, 320],
+            [101.050, 160, 160],
+            [101.110, 160, 160],  # the last one, held back
+            [109.000, 160, 0],
+            [109.020, 160, 160],
+            [109.040, 160, 160],
+        ],
     )
-    assert [round(gap) for _, gap in found.gaps_ms] == [20, 30]
+    assert [round(gap) for _, gap in found.gaps_ms] == [18, 30, 20]
+    assert found.gap_ms(1.0) == pytest.approx(30.0)
+    assert record().gap_ms(0.99) == 0.0
 
 
 def test_word_errors() -> None:

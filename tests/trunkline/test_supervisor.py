@@ -1,0 +1,157 @@
+"""``trunkline up``: a whole stack of real processes, and the deaths it answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from trunkline.carrier_sim.client import SimClient
+from trunkline.children import trunkline_argv
+
+from .conftest import ENDS_WITHIN, Running, Trunkline, all_end
+
+pytestmark = pytest.mark.e2e
+
+NUMBER = "+14155551234"
+BEFORE = "https://agent.example/voice"
+
+
+@pytest.fixture
+def sim(trunkline: Trunkline) -> Iterator[SimClient]:
+    """carrier_sim as a process, and the stack's settings pointing at it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    trunkline.environment["TRUNKLINE_TWILIO_API_URL"] = f"http://127.0.0.1:{port}"
+    carrier = trunkline.start("carrier-sim", "--port", str(port), "--number", f"{NUMBER}={BEFORE}")
+    carrier.until(lambda: "listening" in carrier.out)
+    with SimClient(f"http://127.0.0.1:{port}") as client:
+        yield client
+
+
+@pytest.fixture
+def stack(trunkline: Trunkline, sim: SimClient) -> Running:
+    return ready(trunkline.start("up"))
+
+
+def ready(running: Running) -> Running:
+    running.until(lambda: "trunkline is ready" in running.out, 30)
+    return running
+
+
+def status(trunkline: Trunkline) -> dict[str, Any]:
+    asked = subprocess.run(
+        trunkline_argv("status", "--json"),
+        env=trunkline.environment,
+        cwd=trunkline.directory,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+        timeout=20,
+    )
+    found: dict[str, Any] = json.loads(asked.stdout)
+    return found
+
+
+def test_the_ready_line_and_the_status_tell_what_runs(trunkline: Trunkline, stack: Running) -> None:
+    (line,) = stack.out.splitlines()
+    assert f"http://127.0.0.1:{trunkline.port}" in line
+    assert trunkline.environment["TRUNKLINE_BUS"] in line
+    found = status(trunkline)
+    assert set(found) == {
+        "controller",
+        "gateways",
+        "codec_workers",
+        "sessions",
+        "calls",
+        "overrides",
+    }
+    assert [found["controller"]["pid"]] == stack.children("controller")
+    assert {g["pid"] for g in found["gateways"]} == set(stack.children("gateway"))
+    assert {w["pid"] for w in found["codec_workers"]} == set(stack.children("codec-worker"))
+    assert len(found["gateways"]) == len(found["codec_workers"]) == 2
+
+
+def test_all_children_are_in_the_supervisors_process_group(stack: Running) -> None:
+    group = os.getpgid(stack.process.pid)
+    assert {os.getpgid(pid) for pid in stack.children("trunkline")} == {group}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_in_time_and_leaves_nobody(stack: Running, number: int) -> None:
+    children = stack.children("trunkline")
+    assert len(children) == 5
+    stack.process.send_signal(number)
+    code, took = stack.end(number)  # twice is harmless
+    assert (code, took < ENDS_WITHIN) == (0, True)
+    assert all_end(children, 0.0)
+
+
+@pytest.mark.parametrize("role", ["controller", "gateway", "codec-worker"])
+def test_what_dies_is_started_again(trunkline: Trunkline, stack: Running, role: str) -> None:
+    before = stack.children(role)
+    os.kill(before[0], signal.SIGKILL)
+
+    def is_back() -> bool:
+        now = set(stack.children(role))
+        return len(now) == len(before) and before[0] not in now
+
+    stack.until(is_back)
+    section = {"gateway": "gateways", "codec-worker": "codec_workers"}.get(role)
+    if section is not None:
+        stack.until(
+            lambda: {p["pid"] for p in status(trunkline)[section]} == set(stack.children(role))
+        )
+    assert stack.end()[0] == 0
+
+
+def test_a_killed_supervisor_takes_everything_along(stack: Running) -> None:
+    children = stack.children("trunkline")
+    stack.process.kill()
+    stack.process.wait()
+    assert all_end(children)
+
+
+def test_it_ends_with_its_parent(trunkline: Trunkline, sim: SimClient) -> None:
+    ours, theirs = os.pipe()
+    os.set_inheritable(ours, True)
+    running = trunkline.start(
+        "up",
+        *("--gateways", "1", "--codec-workers", "1"),
+        parent_fd=ours,
+        TRUNKLINE_PARENT_FD=str(ours),
+    )
+    os.close(ours)
+    ready(running)
+    children = running.children("trunkline")
+    assert len(children) == 3
+    os.close(theirs)
+    assert running.process.wait(ENDS_WITHIN) == 0
+    assert all_end(children, 0.0)
+
+
+def test_a_second_stack_on_the_port_is_refused_by_name(
+    trunkline: Trunkline, stack: Running
+) -> None:
+    bus = trunkline.environment["TRUNKLINE_BUS"]
+    second = trunkline.start("up", TRUNKLINE_BUS=f"{bus}-2", TRUNKLINE_STATE_DIR=f"{bus[6:]}-s2")
+    assert second.process.wait(15) == 1
+    assert second.err.count("\n") == 1
+    assert f"the port is held by the trunkline stack at {bus}" in second.err
+    assert stack.process.poll() is None
+
+
+def test_a_second_stack_on_the_bus_is_refused_by_name(trunkline: Trunkline, stack: Running) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    second = trunkline.start("up", TRUNKLINE_HTTP_PORT=port)
+    assert second.process.wait(15) == 1
+    assert trunkline.environment["TRUNKLINE_BUS"] in second.err
+    assert stack.process.poll() is None
+    assert len(status(trunkline)["gateways"]) == 2
