@@ -208,7 +208,8 @@ class WorkerProcess:
             if now >= self._deadline:
                 self._tick(now)
             else:
-                self.calls.work(now, self._deadline)
+                # What falls due before the next tick is the tick's: frames keep their spacing.
+                self.calls.work(now, now)
             if not self.calls.calls:
                 self._rest()
         if now >= self._beat_at:
