@@ -204,8 +204,10 @@ class WorkerProcess:
         now = self._clock()
         if self._paced:
             self._socket.read()
+            # The loop counts whole milliseconds, and so may be a little early.
+            is_tick = now >= self._deadline - READ_NS // 2
             self._read_at = _following(self._read_at, READ_NS, now)
-            if now >= self._deadline:
+            if is_tick:
                 self._tick(now)
             else:
                 # What falls due before the next tick is the tick's: frames keep their spacing.
