@@ -24,6 +24,9 @@ _HOMES = {
     "TwilioAgentAdapter": "trunkline.adapter.scenario_adapter",
 }
 
+#: What ``pip install 'trunkline[scenario]'`` brings.
+_OF_SCENARIO = ("scenario", "opentelemetry")
+
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
@@ -33,7 +36,15 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         from importlib import import_module
 
-        value = getattr(import_module(_HOMES[name]), name)
+        try:
+            value = getattr(import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] in _OF_SCENARIO:
+                raise ModuleNotFoundError(
+                    f"{name} needs langwatch-scenario: pip install 'trunkline[scenario]'",
+                    name=error.name,
+                ) from error
+            raise
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
