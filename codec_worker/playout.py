@@ -160,7 +160,9 @@ class Playout:
         self._gather_until: int | None = None
         self._frozen_at: int | None = None  # acknowledged when the stream was lost
         self._marks: list[tuple[int, str]] = []  # set, not sent, by position
-        self._sent_marks: dict[str, int] = {}  # sent, not returned: playback generation
+        #: marks sent in this playback generation, not returned: what had been sent before them
+        self._sent_marks: dict[str, int] = {}
+        self._reached = next_position  # played by the word of a mark
         self._last: Interruption | None = None
 
     # ------------------------------------------------------------------ speech in
@@ -377,24 +379,28 @@ class Playout:
         """The carrier gave a mark back that was sent in this playback generation: True when it was
         played, False when a clear came before, None for a mark that is not (or no more) waited
         for."""
-        if self._sent_marks.get(name) != playback:
-            return None if playback == self.playback else False
-        del self._sent_marks[name]
-        return playback == self.playback
+        if playback != self.playback:
+            return False
+        position = self._sent_marks.pop(name, None)
+        if position is None:
+            return None
+        self._reached = max(self._reached, position)
+        return True
 
     def _send_marks(self, out: list[Instruction]) -> None:
         while self._marks and self._marks[0][0] <= self.position:
             _, name = self._marks.pop(0)
-            self._sent_marks[name] = self.playback
+            self._sent_marks[name] = self.position
             out.append(SendMark(name, self.playback))
 
     # ------------------------------------------------------------------ stream lost and found
 
     def played(self, now: int) -> int:
-        """The position that the carrier is playing by the model, never past what was written."""
+        """The position that the carrier is playing by the model, or by a mark that came back;
+        never past what was written."""
         if self._line is None:
             return self.acknowledged
-        return min((now - self._line) // SAMPLE_NS, self.acknowledged)
+        return min(max((now - self._line) // SAMPLE_NS, self._reached), self.acknowledged)
 
     def freeze(self, now: int) -> Range:
         """The stream is gone; returns the lead that lay unplayed at the carrier, which is lost."""

@@ -217,6 +217,15 @@ def test_marks_follow_the_sound_before_them_and_count_playback_generations() -> 
     assert playout.mark_returned("c", 1) is True
 
 
+def test_what_a_mark_says_was_played_is_not_lost_when_the_stream_breaks() -> None:
+    playout, pump, _ = started()
+    playout.mark("m", 640)
+    pump.tick(T0 + 20 * MS)
+    playout.acknowledge(800)
+    assert playout.mark_returned("m", 0) is True  # the carrier is a little ahead of the model
+    assert playout.freeze(T0 + 79 * MS) == Range(640, 800)
+
+
 def test_without_a_stream_nothing_is_sent_and_the_lead_is_lost() -> None:
     playout, pump, _ = started()
     playout.acknowledge(480)  # the fourth frame never reached the socket
