@@ -276,6 +276,12 @@ class FakeStack:
             FakeWorker(self.context, name, f"ipc://{directory}/{name}", instant)
             for name in ("w1", "w2")
         ]
+        self.controller.answers[m.HangUp] = self.hang_up
+
+    def hang_up(self, body: m.HangUp) -> m.Done:
+        """The usual answer to HangUp: the call is over soon after."""
+        asyncio.get_running_loop().call_soon(self._end, body.call, "hang_up", False)
+        return m.Done()
 
     @property
     def placement(self) -> m.Placement:
@@ -313,12 +319,15 @@ class FakeStack:
         self, info: m.CallInfo, reason: m.EndedReason = "stop", by_far_end: bool = False
     ) -> None:
         """The stream is over and so is the call."""
+        self._end(info.call, reason, by_far_end)
+
+    def _end(self, call: str, reason: m.EndedReason, by_far_end: bool) -> None:
         for worker in self.workers:
-            state = worker.calls.get(info.call)
+            state = worker.calls.get(call)
             if state is not None and state.identity is not None:
-                over = m.StreamOver(info.call, state.generation, state.generation >> 16, "stop")
-                worker.send(info.call, over)
-        self.controller.tell(m.CallEnded(call=info.call, reason=reason, by_far_end=by_far_end))
+                over = m.StreamOver(call, state.generation, state.generation >> 16, "stop")
+                worker.send(call, over)
+        self.controller.tell(m.CallEnded(call=call, reason=reason, by_far_end=by_far_end))
 
     async def close(self) -> None:
         self.controller.stop()

@@ -1,0 +1,463 @@
+"""Dialling, answering and ending as scenario's users know it, on a stack of doubles."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
+from quiet_scenario import scenario
+
+from trunkline import TwilioAgentAdapter
+from trunkline.adapter import testing
+from trunkline.bus import messages as m
+from trunkline.errors import CarrierError, NumberNotFoundError
+
+AudioChunk = scenario.voice.AudioChunk
+ELSEWHERE = "+14155550999"
+
+
+def adapter(stack: FakeStack, **given: Any) -> TwilioAgentAdapter:
+    settings = {
+        "account_sid": ACCOUNT,
+        "auth_token": "no-token",
+        "phone_number": OURS,
+        "bus": stack.bus,
+    }
+    return TwilioAgentAdapter(**(settings | given))
+
+
+def dials(stack: FakeStack) -> list[m.Dial]:
+    return [r for r in stack.controller.requests if isinstance(r, m.Dial)]
+
+
+async def placed(
+    stack: FakeStack, agent: TwilioAgentAdapter, to: str = THEIRS, **how: Any
+) -> m.CallInfo:
+    """``place_call``, and the callee's stream comes up."""
+    placing = asyncio.ensure_future(agent.place_call(to, timeout=5, **how))
+    dial = await stack.controller.wait_for(m.Dial, len(dials(stack)) + 1)
+    info = stack.start_call(dial.session, dial=dial)
+    await placing
+    await stack.workers[0].resumed(info.call)
+    return info
+
+
+async def answered(stack: FakeStack, agent: TwilioAgentAdapter) -> m.CallInfo:
+    count = sum(isinstance(r, m.Arm) for r in stack.controller.requests)
+    waiting = asyncio.ensure_future(agent.wait_for_call(timeout=5))
+    arm = await stack.controller.wait_for(m.Arm, count + 1)
+    info = stack.start_call(arm.session)
+    await waiting
+    await stack.workers[0].resumed(info.call)
+    return info
+
+
+# --------------------------------------------------------------------------- checks and modes
+
+
+async def test_the_checks_of_place_call_come_in_scenarios_order(stack: FakeStack) -> None:
+    asked: list[str] = []
+
+    class Tunnel:
+        async def wait_until_edge_reachable(self) -> None:
+            asked.append("tunnel")
+            raise scenario.TunnelNotReadyError("mine, as it is")
+
+    agent = adapter(stack, allowed_callees=[THEIRS], tunnel_readiness=Tunnel())
+    with pytest.raises(RuntimeError, match="not connected"):
+        await agent.place_call("junk", attach_stream="a-leg", attach_stream_to_self=True)
+    async with agent:
+        for to, how, words in [
+            ("junk", {"attach_stream": "a-leg", "attach_stream_to_self": True}, r"E\.164"),
+            (" " + THEIRS, {}, r"E\.164"),
+            (ELSEWHERE, {"attach_stream": "a-leg", "attach_stream_to_self": True}, "conflicts"),
+            (ELSEWHERE, {"attach_stream": "a-leg", "max_call_duration_seconds": 301}, "not in all"),
+            (THEIRS, {"attach_stream": "a-leg", "max_call_duration_seconds": 301}, "exceeds"),
+            (THEIRS, {"attach_stream": "a-leg", "max_call_duration_seconds": 0}, "positive"),
+            (THEIRS, {"max_call_duration_seconds": 5}, "only supported with attach_stream"),
+        ]:
+            with pytest.raises(ValueError, match=words) as refused:
+                await agent.place_call(to, **how)  # type: ignore[arg-type]  # as users write it
+            assert to not in str(refused.value)
+        assert asked == []
+        with pytest.raises(scenario.TunnelNotReadyError, match="mine, as it is"):
+            await agent.place_call(THEIRS, attach_stream="a-leg")
+        assert asked == ["tunnel"]
+    assert dials(stack) == []
+
+
+async def test_a_tunnel_that_is_ready_is_asked_once_and_only_for_the_a_leg(
+    stack: FakeStack,
+) -> None:
+    asked: list[int] = []
+
+    class Tunnel:
+        async def wait_until_edge_reachable(self) -> None:
+            asked.append(len(dials(stack)))
+
+    async with adapter(stack, allowed_callees=[THEIRS], tunnel_readiness=Tunnel()) as agent:
+        await placed(stack, agent)
+        assert asked == []
+        await placed(stack, agent, attach_stream="a-leg")
+        assert asked == [1], "asked once, before its dial"
+    async with adapter(stack, allowed_callees=[], tunnel_readiness=Tunnel()) as agent:
+        await answered(stack, agent)
+        assert asked == [1]
+
+
+async def test_without_an_allow_list_the_a_leg_dials_nobody_and_the_others_anybody(
+    stack: FakeStack,
+) -> None:
+    async with adapter(stack) as agent:
+        with pytest.raises(ValueError, match="requires allowed_callees") as refused:
+            await agent.place_call(THEIRS, attach_stream="a-leg")
+        assert "TwilioAgentAdapter(allowed_callees=[...])" in str(refused.value)
+        assert "***0101" in str(refused.value) and THEIRS not in str(refused.value)
+        await placed(stack, agent)
+        await agent.place_call(THEIRS, attach_stream_to_self=False)
+    # Set, it also holds for a call that only rings (scenario's would ring anybody).
+    async with adapter(stack, allowed_callees=[THEIRS]) as agent:
+        with pytest.raises(ValueError, match="not in allowed_callees"):
+            await agent.place_call(ELSEWHERE, attach_stream_to_self=False)
+    assert [dial.mode for dial in dials(stack)] == ["b-leg", "originate"]
+
+
+async def test_a_call_that_failed_keeps_the_mode_and_may_be_repeated(stack: FakeStack) -> None:
+    async with adapter(stack) as agent:
+        for n in (1, 2):
+            placing = asyncio.ensure_future(agent.place_call(THEIRS, timeout=5))
+            dial = await stack.controller.wait_for(m.Dial, n)
+            stack.controller.tell(m.DialFailed(request=dial.request, call="x", status="timeout"))
+            with pytest.raises(asyncio.TimeoutError):
+                await placing
+            with pytest.raises(RuntimeError, match="already in 'call' mode"):
+                await agent.wait_for_call()
+        await placed(stack, agent)
+
+
+async def test_without_a_live_stream(stack: FakeStack) -> None:
+    async with adapter(stack) as agent:
+        for doing in (agent.send_audio(AudioChunk(b"")), agent.interrupt(), agent.recv_audio(1)):
+            with pytest.raises(RuntimeError, match=r"no live media stream\. Call place_call\(\)"):
+                await doing
+        info = await answered(stack, agent)
+        stack.end_call(info)
+        assert (await agent.recv_audio(5)).data == b""
+        for doing in (agent.send_audio(AudioChunk(bytes(960))), agent.interrupt()):
+            with pytest.raises(RuntimeError, match="no live media stream"):
+                await doing
+
+
+async def test_each_mode_asks_for_what_it_needs(stack: FakeStack) -> None:
+    async with adapter(stack, allowed_callees=[THEIRS]) as agent:
+        await placed(stack, agent)
+        await placed(stack, agent, attach_stream="b-leg", attach_stream_to_self=True)
+        await placed(stack, agent, attach_stream="a-leg", max_call_duration_seconds=7)
+        await agent.place_call(THEIRS, attach_stream_to_self=False, timeout=3)
+    assert [(d.mode, d.timeout, d.max_duration) for d in dials(stack)] == [
+        ("b-leg", 5.0, 300.0),
+        ("b-leg", 5.0, 300.0),
+        ("a-leg", 5.0, 7.0),
+        ("originate", 3.0, 300.0),
+    ]
+
+
+async def test_a_callee_that_cannot_be_found_is_not_dialled_otherwise(stack: FakeStack) -> None:
+    for error in (NumberNotFoundError("no such", number=THEIRS), CarrierError("no", status=500)):
+        stack.controller.answers[m.Dial] = error
+        async with adapter(stack) as agent:
+            with pytest.raises(type(error)):
+                await agent.place_call(THEIRS)
+    assert len(dials(stack)) == 2
+
+
+async def test_an_originated_call_is_not_waited_for_and_takes_digits(stack: FakeStack) -> None:
+    async with adapter(stack) as agent:
+        await asyncio.wait_for(agent.place_call(THEIRS, attach_stream_to_self=False), 5)
+        with pytest.raises(RuntimeError, match="no live media stream"):
+            await agent.recv_audio(1)
+        await agent.send_dtmf("12#")
+        assert (await stack.controller.wait_for(m.SendDigits)).digits == "12#"
+
+
+# --------------------------------------------------------------------------- one call after another
+
+
+async def test_the_next_call_hears_nothing_of_the_one_before(stack: FakeStack) -> None:
+    async with adapter(stack, speech_gate=False) as agent:
+        first = await placed(stack, agent)
+        stack.workers[0].hear(first.call, bytes(960))
+        assert len((await agent.recv_audio(5)).data) == 960
+        stack.workers[0].hear(first.call, bytes(960))
+        second = await placed(stack, agent)
+        assert (await stack.controller.wait_for(m.HangUp)).call == first.call
+        assert agent.stream_ended_reason == "none"
+        with pytest.raises(asyncio.TimeoutError):
+            await agent.recv_audio(0.05)
+        stack.workers[0].hear(second.call, bytes(480))
+        assert len((await agent.recv_audio(5)).data) == 480
+
+
+async def test_a_second_inbound_call_takes_the_place_of_the_first(stack: FakeStack) -> None:
+    async with adapter(stack) as agent:
+        first = await answered(stack, agent)
+        stack.end_call(first, by_far_end=True)
+        assert (await agent.recv_audio(5)).data == b""
+        assert not agent.is_connected()
+        second = await answered(stack, agent)
+        assert agent.is_connected() and not agent.agent_hung_up
+        await agent.send_dtmf("5")
+        assert stack.workers[0].calls[second.call].spoken
+        assert not stack.workers[0].calls[first.call].spoken
+
+
+async def test_a_stream_from_before_the_wait_does_not_satisfy_it(stack: FakeStack) -> None:
+    async with adapter(stack) as agent:
+        await answered(stack, agent)
+        waiting = asyncio.ensure_future(agent.wait_for_call(timeout=5))
+        arm = await stack.controller.wait_for(m.Arm, 2)
+        assert not waiting.done()
+        stack.start_call(arm.session)
+        await waiting
+
+
+# --------------------------------------------------------------------------- the end of a call
+
+
+async def test_what_was_heard_comes_first_then_empty_chunks_for_ever(stack: FakeStack) -> None:
+    async with adapter(stack, speech_gate=False) as agent:
+        info = await answered(stack, agent)
+        stack.workers[0].hear(info.call, b"\1\0" * 480)
+        stack.workers[0].hear(info.call, b"\2\0" * 480)
+        stack.end_call(info)
+        heard = b""
+        while chunk := (await agent.recv_audio(5)).data:
+            heard += chunk
+        assert heard == b"\1\0" * 480 + b"\2\0" * 480
+        for _ in range(3):
+            assert (await asyncio.wait_for(agent.recv_audio(30), 1)).data == b""
+
+
+async def test_who_waits_for_sound_wakes_when_the_call_ends(stack: FakeStack) -> None:
+    for gated in (True, False):
+        async with adapter(stack, speech_gate=gated) as agent:
+            info = await answered(stack, agent)
+            receiving = asyncio.ensure_future(agent.recv_audio(30))
+            await asyncio.sleep(0)
+            stack.end_call(info)
+            assert (await asyncio.wait_for(receiving, 5)).data == b""
+
+
+async def test_the_longest_duration_is_said_and_ends_the_call(
+    stack: FakeStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with adapter(stack, allowed_callees=[THEIRS]) as agent:
+        info = await placed(stack, agent, attach_stream="a-leg", max_call_duration_seconds=1)
+        stack.end_call(info, "max_duration")
+        assert (await agent.recv_audio(5)).data == b""
+        assert agent.stream_ended_reason == "max_duration"
+        assert not agent.agent_hung_up
+    warned = [r for r in caplog.records if "max call duration" in r.message]
+    assert [(r.name, r.levelno) for r in warned] == [("scenario.voice.twilio", logging.WARNING)]
+
+
+async def test_disconnect_when_idle_or_unconnected_asks_for_nothing(stack: FakeStack) -> None:
+    agent = adapter(stack)
+    await agent.disconnect()
+    assert stack.controller.requests == []
+    async with agent:
+        pass
+    assert [type(r) for r in stack.controller.requests] == [m.OpenSession, m.CloseSession]
+    assert agent.frames_received == 0
+
+
+async def test_a_restore_that_fails_is_said_and_does_not_stop_the_end(
+    stack: FakeStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = adapter(stack)
+    await agent.connect()
+    await answered(stack, agent)
+    stack.controller.answers[m.CloseSession] = lambda body: m.SessionClosed(
+        session=body.session, pending=[OURS]
+    )
+    await agent.disconnect()
+    assert not agent.is_connected()
+    assert "***0100: not restored yet, and being tried on" in caplog.text
+    assert OURS not in caplog.text
+
+
+# --------------------------------------------------------------------------- sound and digits
+
+
+async def test_an_empty_chunk_sends_nothing(stack: FakeStack) -> None:
+    async with adapter(stack) as agent:
+        info = await answered(stack, agent)
+        await agent.send_audio(AudioChunk(b""))
+        assert stack.workers[0].calls[info.call].spoken == {}
+        assert stack.workers[0].calls[info.call].marks == []
+        await agent.send_audio(AudioChunk(bytes(960)))
+        assert len(stack.workers[0].calls[info.call].spoken) == 160
+
+
+async def test_an_interrupt_is_one_clear_and_ends_what_is_being_said(
+    paced_stack: FakeStack,
+) -> None:
+    async with adapter(paced_stack) as agent:
+        info = await answered(paced_stack, agent)
+        worker = paced_stack.workers[0]
+        sending = asyncio.ensure_future(agent.send_audio(AudioChunk(bytes(48_000 * 20))))
+        await worker.until(lambda: worker.calls[info.call].played >= 480)
+        await agent.interrupt()
+        await asyncio.wait_for(sending, 2)
+        assert len(worker.calls[info.call].interrupts) == 1
+
+
+async def test_digits_go_in_every_mode(stack: FakeStack) -> None:
+    async with adapter(stack, allowed_callees=[THEIRS]) as agent:
+        with pytest.raises(RuntimeError, match="no active call"):
+            await agent.send_dtmf("bad!")
+        by_rest = await placed(stack, agent)
+        await agent.send_dtmf("1w2")
+        assert not stack.workers[0].calls[by_rest.call].spoken
+        in_sound = await placed(stack, agent, attach_stream="a-leg")
+        for wrong in ("bad!", "1\n", "", "A"):
+            with pytest.raises(ValueError, match=r"must match \[0-9\*#wW\]\+.*XML injection"):
+                await agent.send_dtmf(wrong)
+        await agent.send_dtmf("7")
+        assert len(stack.workers[0].calls[in_sound.call].spoken) == 1600
+    assert [r.digits for r in stack.controller.requests if isinstance(r, m.SendDigits)] == ["1w2"]
+
+
+async def test_digits_are_told_to_a_plain_function_in_order(stack: FakeStack) -> None:
+    got: list[str] = []
+    done = asyncio.Event()
+
+    def on_dtmf(digit: str) -> None:
+        got.append(digit)
+        if digit == "#":
+            done.set()
+
+    async with adapter(stack, on_dtmf=on_dtmf) as agent:
+        info = await answered(stack, agent)
+        for index, digit in enumerate("19*#", 1):
+            told = m.DigitHeard(info.call, m.first_generation(1), m.DigitIn(1, index, digit))
+            stack.workers[0].send(info.call, told)
+        await asyncio.wait_for(done.wait(), 5)
+    assert got == list("19*#")
+
+
+# --------------------------------------------------------------------------- logs
+
+
+async def test_logs_show_numbers_by_their_last_digits_and_no_secret(
+    stack: FakeStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "scenario.voice.twilio")
+    caplog.set_level(logging.DEBUG, "trunkline")
+    async with adapter(stack) as agent:
+        info = await placed(stack, agent)
+    async with adapter(stack) as agent:
+        await answered(stack, agent)
+    told = [r.message for r in caplog.records if r.name == "scenario.voice.twilio"]
+    rewrote, placed_it, webhook = told
+    assert "rewrote callee ***0101 voice_url to http://127.0.0.1:1/twilio/voice" in rewrote
+    assert "placed call CA" in placed_it and "from ***0100 to ***0101" in placed_it
+    assert "webhook set to http://127.0.0.1:1/twilio/voice" in webhook
+    for secret in (OURS, THEIRS, "no-token", info.secret, ACCOUNT):
+        assert secret not in caplog.text
+
+
+# --------------------------------------------------------------------------- the harness
+
+
+class FakeTunnel:
+    """Stands in for cloudflared; what was done with it stands in ``log``."""
+
+    log: list[str] = []  # noqa: RUF012  # one for each test, see the fixture
+    failing = ""
+    public_url = "https://quick.trycloudflare.com"
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    async def __aenter__(self) -> FakeTunnel:
+        self.log.append("up")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.log.append("down")
+        if self.failing == "exit":
+            raise OSError("cannot end")
+
+    async def wait_until_edge_reachable(self) -> None:
+        self.log.append("asked")
+        if self.failing == "edge":
+            raise testing.TunnelUnavailableError("no edge")
+
+
+@pytest.fixture
+def tunnel(monkeypatch: pytest.MonkeyPatch) -> type[FakeTunnel]:
+    monkeypatch.setattr(FakeTunnel, "log", [])
+    monkeypatch.setattr(FakeTunnel, "failing", "")
+    monkeypatch.setattr(testing, "CloudflareTunnel", FakeTunnel)
+    return FakeTunnel
+
+
+@contextlib.asynccontextmanager
+async def harness(stack: FakeStack, **given: Any) -> AsyncIterator[TwilioAgentAdapter]:
+    settings = {"account_sid": ACCOUNT, "auth_token": "t", "phone_number": OURS, "bus": stack.bus}
+    async with testing.TwilioHarness(**(settings | given)) as agent:
+        yield agent
+
+
+async def test_a_harness_gives_a_connected_adapter_behind_its_tunnel(
+    stack: FakeStack, tunnel: type[FakeTunnel]
+) -> None:
+    async with harness(stack, allowed_callees=[THEIRS], http_port=4711) as agent:
+        assert agent.is_connected()
+        assert agent.public_base_url == tunnel.public_url
+        assert isinstance(agent.tunnel_readiness, FakeTunnel)
+        assert (agent.tunnel_readiness.port, agent.http_port) == (4711, 4711)
+        assert agent.allowed_callees == {THEIRS}
+        assert tunnel.log == ["up", "asked"]
+        await placed(stack, agent, attach_stream="a-leg")
+    assert tunnel.log == ["up", "asked", "asked", "down"]
+    assert not agent.is_connected()
+
+
+async def test_a_harness_whose_tunnel_fails_takes_all_down_and_says_why(
+    stack: FakeStack, tunnel: type[FakeTunnel]
+) -> None:
+    tunnel.failing = "edge"
+    with pytest.raises(testing.TunnelUnavailableError, match="no edge"):
+        async with harness(stack):
+            pytest.fail("it must not begin")
+    assert tunnel.log == ["up", "asked", "down"]
+    assert [type(r) for r in stack.controller.requests] == [m.OpenSession, m.CloseSession]
+
+
+async def test_what_fails_on_a_harness_s_way_out_is_logged(
+    stack: FakeStack, tunnel: type[FakeTunnel], caplog: pytest.LogCaptureFixture
+) -> None:
+    tunnel.failing = "exit"
+    async with harness(stack):
+        pass
+    assert "tunnel teardown raised" in caplog.text
+
+
+def test_without_cloudflared_the_harness_says_where_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "")
+
+    async def enter() -> None:
+        async with testing.CloudflareTunnel(port=1):
+            pytest.fail("it must not begin")
+
+    with pytest.raises(testing.TunnelUnavailableError, match=r"developers\.cloudflare\.com"):
+        asyncio.run(enter())

@@ -1,0 +1,139 @@
+"""The pytest plugin in runs of its own, with and without pytest-xdist."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+# pytester throws out of sys.modules what was imported while it was in use; so all that the fixtures
+# of this very run import later is imported here.
+import trunkline.adapter.line
+import trunkline.ask
+import trunkline.carrier_sim.client
+import trunkline.shared_stack  # noqa: F401  # as said
+from trunkline import pytest_plugin
+from trunkline.bus.settings import load
+from trunkline.errors import StackUnavailableError
+
+pytest_plugins = ["pytester"]
+
+SUITE = """
+import asyncio, os, time
+import pytest
+
+def record(name, stack):
+    with open(os.path.join(os.environ["RECORDS"], name), "w") as file:
+        print(stack.bus, os.environ["TRUNKLINE_BUS"], file=file)
+
+@pytest.mark.phone_line(allowed_callees=["+14155557777"])
+@pytest.mark.parametrize("n", range(4))
+def test_calls(phone_line, phone_stack, carrier_sim, n):
+    async def call():
+        call = await phone_line.place_call("+14155557777", attach_stream="a-leg")
+        assert await call.send_audio(bytes(4800)) == 2400
+        await call.hang_up()
+        return call.sid
+    sid = asyncio.run(call())
+    assert carrier_sim.call(sid)["from"] == phone_line.number
+    record(f"calls-{n}", phone_stack)
+
+async def test_answers(phone_line, phone_stack, carrier_sim):
+    waiting = asyncio.ensure_future(phone_line.wait_for_call(20))
+    while not carrier_sim.numbers()[phone_line.number]["voice_url"].startswith("http://127"):
+        await asyncio.sleep(0.02)
+    carrier_sim.place_call("+14155550000", phone_line.number, "speech:austen-0880")
+    call = await waiting
+    assert await call.recv_audio(5)
+    record("answers", phone_stack)
+
+def test_two_lines_have_two_numbers(open_phone_line, phone_stack, carrier_sim):
+    assert open_phone_line().number != open_phone_line().number
+    record("two", phone_stack)
+"""
+
+
+@pytest.fixture
+def run_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):  # type: ignore[no-untyped-def]  # the fixture's type is its body's
+    """Runs ``suite`` in a process of its own; the names and stacks that its tests recorded."""
+    records = tmp_path / "records"
+    records.mkdir()
+    monkeypatch.setenv("RECORDS", str(records))
+    for name in list(os.environ):
+        if name.startswith("PYTEST_"):
+            monkeypatch.delenv(name)
+    pytester.makeini("[pytest]\nasyncio_mode=auto\nasyncio_default_fixture_loop_scope=function\n")
+
+    def run(suite: str, *argv: str) -> tuple[pytest.RunResult, dict[str, list[str]]]:
+        pytester.makepyfile(suite)
+        result = pytester.runpytest_subprocess(*argv, timeout=60)
+        return result, {path.name: path.read_text().split() for path in records.iterdir()}
+
+    return run
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("argv", [(), ("-n", "2")])
+def test_all_workers_share_one_stack_which_ends_with_the_run(run_suite, argv) -> None:  # type: ignore[no-untyped-def]  # as above
+    result, records = run_suite(SUITE, *argv)
+    result.assert_outcomes(passed=6)
+    assert len(records) == 6
+    buses = {bus for lines in records.values() for bus in lines}
+    assert len(buses) == 1, "each process had a stack of its own"
+    directory = Path(re.sub(r"^ipc://", "", buses.pop())).parent
+    assert directory.name.startswith("trunkline-run-")
+    assert not directory.exists(), "the stack was left behind"
+    assert "to be put back" not in result.stdout.str()
+
+
+@pytest.mark.e2e
+@pytest.mark.carrier_sim
+def test_a_stack_that_runs_is_joined(run_suite, phone_stack, monkeypatch) -> None:  # type: ignore[no-untyped-def]  # as above
+    """``phone_stack`` of this very run stands in for what `trunkline up` started."""
+    monkeypatch.setenv("TRUNKLINE_TWILIO_API_URL", phone_stack.sim or "")
+    result, records = run_suite(SUITE, "-k", "two_lines or calls-0")
+    result.assert_outcomes(passed=1, deselected=5)
+    assert records["two"] == [phone_stack.bus, phone_stack.bus]
+
+
+async def test_an_address_without_a_stack_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline.bus.control.UNAVAILABLE_AFTER", 0.2)
+    settings = load(env_file=None, bus=f"ipc://{tmp_path}/b")
+    with pytest.raises(StackUnavailableError, match="no controller answers at ipc://"):
+        await pytest_plugin._join(settings, required=True)
+    assert await pytest_plugin._join(settings, required=False) is None
+
+
+def test_without_an_account_the_setting_is_named(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
+    result, _ = run_suite("def test_it(phone_line): pass")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*TWILIO_ACCOUNT_SID is not set*"])
+
+
+def test_a_stack_that_does_not_come_up_says_why(run_suite, monkeypatch) -> None:  # type: ignore[no-untyped-def]  # as above
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", "AC" + "1" * 32)
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "t" * 32)
+    result, _ = run_suite("def test_it(phone_line): pass")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*twilio stack for these tests did not come up*"])
+    result.stdout.fnmatch_lines(["*TRUNKLINE_PUBLIC_URL is not set*"])
+
+
+def test_a_run_without_phones_costs_nothing(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
+    suite = """
+    import sys
+    def test_it():
+        assert not [n for n in sys.modules if n.startswith(("trunkline.bus", "trunkline.adapter"))]
+        assert not {"zmq", "scenario", "twilio"} & set(sys.modules)
+    """
+    result, _ = run_suite(suite, "-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
+
+
+def test_markers_are_registered(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
+    result, _ = run_suite("", "--markers", "--strict-markers")
+    result.stdout.fnmatch_lines(["*@pytest.mark.phone_line(number=None*", "*carrier_sim: *"])

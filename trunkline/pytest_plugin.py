@@ -1,0 +1,348 @@
+"""The pytest plugin: a phone line for tests, and one stack for the whole run.
+
+    async def test_greeting(phone_line):
+        call = await phone_line.place_call("+14155557777", attach_stream="a-leg")
+
+``phone_line`` is an open :class:`~trunkline.Line`; ``phone_stack`` is the stack behind it;
+``carrier_sim`` runs the test against the stand-in carrier, without an account. The stack is the one
+at ``--phone-bus`` or ``TRUNKLINE_BUS``, else one that answers at the default address, else one that
+is started for this run, shared by all workers of pytest-xdist, and ended with it (shared_stack.py).
+
+This module is imported in every run of pytest where trunkline is installed, so what it needs is
+imported where a test asks for it. Its fixtures are synchronous: they need no plugin for asyncio,
+and a line may be used from any event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    from trunkline import Line, TwilioAgentAdapter
+    from trunkline.carrier_sim.client import SimClient
+    from trunkline.shared_stack import RunDirectory, StackInfo, StackRequest
+
+T = TypeVar("T")
+
+#: Numbers of the stand-in's account: enough for a line for each test of many workers.
+SIM_NUMBERS = tuple(f"+1415555{n:04d}" for n in range(100, 120))
+SIM_VOICE_URL = "https://agent.example/voice"
+SIM_CALLEES = (
+    "+14155557777=echo",
+    "+14155557778=speech:austen-0880,when_silent=0.7,repeat",
+    "+14155557779=busy",
+)
+
+_run_key = pytest.StashKey["_Run"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("trunkline", "phone lines (trunkline)")
+    group.addoption("--phone-number", help="The number of phone_line: E.164, or any (the pool).")
+    group.addoption("--phone-bus", help="Join the stack at this bus address.")
+    group.addoption(
+        "--phone-sim",
+        action="store_true",
+        default=None,
+        help="Run against the stand-in carrier, without an account.",
+    )
+    group.addoption("--phone-tunnel", help="For a stack that is started: cloudflared or ngrok.")
+    parser.addini("phone_number", "The number of phone_line: E.164, or any (the pool).", "string")
+    parser.addini("phone_bus", "Join the stack at this bus address.", "string")
+    parser.addini("phone_sim", "Run against the stand-in carrier.", "bool", False)
+    parser.addini("phone_tunnel", "For a stack that is started: cloudflared or ngrok.", "string")
+    parser.addini("phone_callees", "Numbers that phone_line may dial.", "args", [])
+    parser.addini("phone_wait", "Seconds to wait for a free number.", "string", "300")
+    parser.addini("phone_sim_callees", "Who answers: NUMBER=BOT.", "args", list(SIM_CALLEES))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "phone_line(number=None, allowed_callers=None, allowed_callees=None): what the fixture "
+        "phone_line of this test is opened with.",
+    )
+    config.addinivalue_line(
+        "markers", "carrier_sim: this test runs against the stand-in carrier, without an account."
+    )
+    config.stash[_run_key] = _Run(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """A worker of pytest-xdist is told where the run's stacks are."""
+    node.workerinput["trunkline_directory"] = str(node.config.stash[_run_key].directory)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    run = session.config.stash[_run_key]
+    run.close()
+    if run.problems and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    run = config.stash.get(_run_key, None)
+    if run is not None:
+        run.close()  # where there was no session to finish
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for problem in config.stash[_run_key].problems:
+        terminalreporter.write_line(f"trunkline: {problem}", red=True)
+
+
+class _Run:
+    """This process's part in the run."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.problems: list[str] = []
+        worker = getattr(config, "workerinput", None)
+        self._given = None if worker is None else Path(worker["trunkline_directory"])
+        self._own: RunDirectory | None = None
+
+    @property
+    def directory(self) -> Path:
+        if self._given is not None:
+            return self._given
+        if self._own is None:
+            from trunkline.shared_stack import RunDirectory
+
+            self._own = RunDirectory()
+        return self._own.path
+
+    def close(self) -> None:
+        """End what this run started; a worker leaves that to the controller."""
+        own, self._own = self._own, None
+        if own is not None:
+            self.problems += own.close()
+
+
+# --------------------------------------------------------------------------- the stack
+
+
+@dataclass(frozen=True)
+class PhoneStack:
+    """The stack of a test. ``sim``: base URL of its stand-in carrier, None at a real one."""
+
+    bus: str
+    account_sid: str
+    auth_token: str
+    public_url: str
+    sim: str | None = None
+
+    def __repr__(self) -> str:
+        return f"PhoneStack(bus={self.bus!r}, public_url={self.public_url!r}, sim={self.sim!r})"
+
+    def adapter(self, phone_number: str = "any", **settings: Any) -> TwilioAgentAdapter:
+        """A TwilioAgentAdapter on this stack (needs ``trunkline[scenario]``)."""
+        from trunkline import TwilioAgentAdapter
+
+        return TwilioAgentAdapter(
+            account_sid=self.account_sid,
+            auth_token=self.auth_token,
+            phone_number=phone_number,
+            bus=self.bus,
+            **settings,
+        )
+
+
+def _option(config: pytest.Config, name: str) -> Any:
+    """The option, else the setting of the ini file."""
+    given = config.getoption(f"--{name.replace('_', '-')}")
+    return config.getini(name) if given is None else given
+
+
+def _simulated(request: pytest.FixtureRequest) -> bool:
+    return (
+        request.node.get_closest_marker("carrier_sim") is not None
+        or "carrier_sim" in request.fixturenames
+        or bool(_option(request.config, "phone_sim"))
+    )
+
+
+@pytest.fixture(scope="session")
+def _phone_stacks(request: pytest.FixtureRequest) -> Callable[[bool], PhoneStack]:
+    """Finds the stack, simulated or not, once in each process."""
+    found: dict[bool, PhoneStack] = {}
+
+    def find(simulated: bool) -> PhoneStack:
+        if simulated not in found:
+            found[simulated] = _find(request.config, simulated)
+        return found[simulated]
+
+    return find
+
+
+def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
+    from trunkline import shared_stack
+    from trunkline.bus import settings as bus_settings
+
+    settings = bus_settings.load(bus=_option(config, "phone_bus") or None)
+    sim = _sim_of(settings.twilio_api_url)
+    asked = "bus" in settings.model_fields_set
+    if sim is not None or not simulated:
+        joined = _run_apart(_join(settings, required=asked))
+        if joined is not None:
+            account, public_url = joined
+            token = settings.auth_token.get_secret_value()
+            return PhoneStack(settings.bus, account, token, public_url, sim)
+    directory = config.stash[_run_key].directory
+    wanted: StackRequest
+    if simulated:
+        callees = dict(item.split("=", 1) for item in config.getini("phone_sim_callees"))
+        wanted = shared_stack.simulated(dict.fromkeys(SIM_NUMBERS, SIM_VOICE_URL), callees)
+    else:
+        settings.require("account_sid")
+        settings.require("auth_token")
+        wanted = shared_stack.twilio(settings, _option(config, "phone_tunnel") or None)
+    info: StackInfo = shared_stack.acquire(directory, "sim" if simulated else "twilio", wanted)
+    return PhoneStack(info.bus, info.account_sid, info.auth_token, info.public_url, info.sim)
+
+
+def _sim_of(api_url: str | None) -> str | None:
+    """``api_url`` where it is a stand-in carrier that answers."""
+    if api_url is None:
+        return None
+    from trunkline.carrier_sim.client import SimClient, SimError
+
+    with SimClient(api_url, timeout=2.0) as sim:
+        try:
+            sim.health()
+        except (OSError, SimError):
+            return None
+    return api_url
+
+
+async def _join(settings: Any, *, required: bool) -> tuple[str, str] | None:
+    """Account and public URL of the stack that runs at the bus address; None where none is
+    there (StackUnavailableError where the user named the address) or it is another account's."""
+    from trunkline.ask import controller
+    from trunkline.bus.control import UNAVAILABLE_AFTER
+    from trunkline.bus.errors import StackUnavailableError
+
+    directory = settings.address.directory
+    if not required and not (directory / "control").exists():
+        return None
+    try:
+        async with controller(settings, timeout=UNAVAILABLE_AFTER if required else 2.0) as client:
+            assert client.welcome is not None
+            account, public_url = client.welcome.account, client.welcome.public_url
+    except StackUnavailableError:
+        if required:
+            raise
+        return None
+    if not required and settings.account_sid and account != settings.account_sid:
+        return None
+    return account, public_url or ""
+
+
+@pytest.fixture
+def phone_stack(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    _phone_stacks: Callable[[bool], PhoneStack],
+) -> PhoneStack:
+    """The stack of this test. TRUNKLINE_BUS, TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN name it for
+    as long as the test lasts, so that a Line or an adapter that the test makes joins it."""
+    stack = _phone_stacks(_simulated(request))
+    monkeypatch.setenv("TRUNKLINE_BUS", stack.bus)
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", stack.account_sid)
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", stack.auth_token)
+    return stack
+
+
+@pytest.fixture
+def carrier_sim(phone_stack: PhoneStack) -> Iterator[SimClient]:
+    """The stand-in carrier of this test: ``place_call``, ``add_callee``, ``played``, faults, …
+
+    All tests and workers of the run share it.
+    """
+    from trunkline.carrier_sim.client import SimClient
+
+    assert phone_stack.sim is not None
+    with SimClient(phone_stack.sim) as client:
+        yield client
+
+
+# --------------------------------------------------------------------------- lines
+
+
+@pytest.fixture
+def open_phone_line(
+    request: pytest.FixtureRequest, phone_stack: PhoneStack
+) -> Iterator[Callable[..., Line]]:
+    """``open_phone_line(number=None, allowed_callers=None, allowed_callees=None)``: a further open
+    line; closed, and its number put back, after the test."""
+    from trunkline import Line
+
+    config = request.config
+    lines: list[Line] = []
+
+    def open_line(
+        number: str | None = None,
+        allowed_callers: Iterable[str] | None = None,
+        allowed_callees: Iterable[str] | None = None,
+    ) -> Line:
+        if allowed_callees is None:
+            allowed_callees = config.getini("phone_callees") or None
+        line = Line(
+            number or _option(config, "phone_number") or "any",
+            allowed_callers=allowed_callers,
+            allowed_callees=allowed_callees,
+            bus=phone_stack.bus,
+            auth_token=phone_stack.auth_token,
+        )
+        _run_apart(_open(line, float(config.getini("phone_wait"))))
+        lines.append(line)
+        return line
+
+    yield open_line
+    with contextlib.ExitStack() as closing:
+        for line in lines:
+            closing.callback(_run_apart, line.close())
+
+
+async def _open(line: Line, within: float) -> None:
+    try:
+        async with asyncio.timeout(within):
+            await line.open()
+    except TimeoutError:
+        pytest.fail(f"no number of the pool became free within {within:g} s (phone_wait)")
+
+
+@pytest.fixture
+def phone_line(request: pytest.FixtureRequest, open_phone_line: Callable[..., Line]) -> Line:
+    """An open :class:`~trunkline.Line` for this test; ``@pytest.mark.phone_line(number=…,
+    allowed_callers=…, allowed_callees=…)`` says with what."""
+    marker = request.node.get_closest_marker("phone_line")
+    return open_phone_line(*(marker.args if marker else ()), **(marker.kwargs if marker else {}))
+
+
+def _run_apart(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a loop in a thread of its own: the test's loop and its policy, whichever
+    plugin made them, are not touched."""
+    result: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(asyncio.run(work))
+        except BaseException as error:  # noqa: BLE001  # raised below, in the thread that asked
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="trunkline-fixture")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return result[0]
