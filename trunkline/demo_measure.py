@@ -142,7 +142,8 @@ def align(needle: Floats, haystack: Floats) -> tuple[int, float]:
     spectrum = np.fft.rfft(haystack, size) * np.conj(np.fft.rfft(needle, size))
     correlation = np.fft.irfft(spectrum, size)
     best = int(np.argmax(correlation))
-    offset = best - size if best > size // 2 else best
+    # What begins before the haystack comes out at the end of the circle.
+    offset = best - size if best >= len(haystack) else best
     low, high = max(0, offset), min(len(haystack), offset + len(needle))
     if high <= low:
         return offset, 0.0

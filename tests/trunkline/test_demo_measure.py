@@ -45,6 +45,11 @@ def test_sound_is_found_to_the_sample(offset: int) -> None:
     assert likeness > 0.98
 
 
+def test_the_last_words_of_a_long_call_are_found() -> None:
+    haystack = RNG.normal(size=30_000)
+    assert align(haystack[-2_000:], haystack)[0] == 28_000
+
+
 def test_sound_that_is_cut_at_the_front_is_found_before_the_start() -> None:
     needle = RNG.normal(size=3_000)
     assert align(needle, needle[200:])[0] == -200
