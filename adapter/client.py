@@ -249,6 +249,11 @@ class BusClient:
             session = self.sessions.get(event.session)
             if session is not None:
                 session.lose(StackUnavailableError(f"the session was lost: {event.why}"))
+        elif isinstance(event, m.WebhooksCounted):
+            session = self.sessions.get(event.session)
+            if session is not None:
+                session.webhooks += event.received
+                session.webhooks_rejected += event.rejected
         else:
             for session in self.sessions.values():
                 _to_session(session, event)

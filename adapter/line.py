@@ -71,6 +71,10 @@ class Line:
         self.public_url: str | None = None
         #: numbers (E.164) whose restore had not succeeded when the line was closed
         self.pending_restores: list[str] = []
+        #: voice webhooks that came for the line (redirects of a known call are not counted), and
+        #: how many of them were refused; complete once the line is closed
+        self.webhooks = 0
+        self.webhooks_rejected = 0
         self._asked_number = number
         self._bus = bus
         self._account = account
@@ -143,6 +147,8 @@ class Line:
             await client.run(session.close())
             self.pending_restores = session.pending_restores
         finally:
+            self.webhooks = session.webhooks
+            self.webhooks_rejected = session.webhooks_rejected
             await client.release()
 
     async def __aenter__(self) -> Line:
@@ -179,7 +185,7 @@ class Line:
         self, client: BusClient, session: ClientSession, timeout: float
     ) -> Call:
         try:
-            await client.run(session.arm(max(timeout, ARM_WITHIN)))
+            await client.run(session.arm(max(timeout, ARM_WITHIN), trace_carrier()))
             box = session.incoming
             await box.bell.wait_until(box.ready, timeout)
             media = box.take()

@@ -110,7 +110,6 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self._digits: asyncio.Task[None] | None = None
         self._answered: Context | None = None
         self._marked: Context | None = None
-        self._calls = 0
         self._frames_before = 0
         self._dtmf_received = 0
 
@@ -147,7 +146,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 raise
             self._joined, self._line, self._mode = joined, line, "idle"
             self._forget_call()
-            self._calls = self._frames_before = self._dtmf_received = 0
+            self._frames_before = self._dtmf_received = 0
         set_attributes(
             trace.get_current_span(),
             {
@@ -219,13 +218,13 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 "voice.twilio.frames_received": self.frames_received,
                 "voice.twilio.dtmf_received": self._dtmf_received,
                 "voice.twilio.stream_ended_reason": reason,
-                "voice.twilio.webhook_invocations": self._calls,
-                "voice.twilio.webhook_rejected": 0,
+                "voice.twilio.webhook_invocations": line.webhooks,
+                "voice.twilio.webhook_rejected": line.webhooks_rejected,
                 "voice.twilio.rest_restore_failed": bool(line.pending_restores),
             },
         )
         self._forget_call()
-        self._calls = self._frames_before = self._dtmf_received = 0
+        self._frames_before = self._dtmf_received = 0
 
     def is_connected(self) -> bool:
         """Connected, and not at the end of a call of which all was handed out."""
@@ -337,7 +336,6 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     def _take(self, call: Call, span: Span, began: float | None) -> None:
         self._call = call
         self._heard = Heard(call, gated=self.speech_gate)
-        self._calls += 1
         self.agent_hung_up = False
         self._digits = asyncio.get_running_loop().create_task(self._hand_on_digits(call))
         latency = None if began is None else round((time.monotonic() - began) * 1000)

@@ -66,9 +66,13 @@ class ClientSession:
         self.calls: dict[str, CallMedia] = {}
         #: inbound calls that nobody has taken yet
         self.incoming: Box[CallMedia] = Box()
+        #: voice webhooks that came for it, and how many of them were refused
+        self.webhooks = 0
+        self.webhooks_rejected = 0
         #: numbers whose restore had not succeeded when the session was closed
         self.pending_restores: list[str] = []
         self._secret = secrets.token_hex(16)
+        self._trace: dict[str, str] = {}
         self._account = account
         self._allowed_callers = allowed_callers
         self._allowed_callees = allowed_callees
@@ -93,6 +97,7 @@ class ClientSession:
             mode=self.mode,
             calls=[call.info for call in self.calls.values() if call.controller_ended is None],
             dials=[dialling.request for dialling in self._dials.values()],
+            trace=self._trace,
         )
 
     # ------------------------------------------------------------------ what the user asks
@@ -105,14 +110,17 @@ class ClientSession:
         self.number = self.opened.number
         return self.opened
 
-    async def arm(self, timeout: float) -> None:
+    async def arm(self, timeout: float, trace: dict[str, str]) -> None:
         """Take the number's lease, write the override, let one call in. Errors as Arm's."""
         async with self._arming:
             self._check()
             self.mode = "answer"
             self.armed = True
+            self._trace = trace
             try:
-                await self._control.request(m.Arm(session=self.id), m.Armed, timeout=timeout)
+                await self._control.request(
+                    m.Arm(session=self.id), m.Armed, timeout=timeout, trace=trace
+                )
             except BaseException:
                 self.armed = False
                 raise

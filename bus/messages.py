@@ -27,8 +27,9 @@ import msgspec
 
 from .errors import ErrorInfo
 
-#: (major, minor). A peer with another major is refused by name; minors only add fields.
-PROTOCOL = (1, 0)
+#: (major, minor). A peer with another major is refused by name; minors only add fields and
+#: messages.
+PROTOCOL = (1, 1)
 
 Role = Literal["gateway", "codec_worker", "adapter"]
 Direction = Literal["inbound", "outbound"]
@@ -126,6 +127,8 @@ class SessionInfo(Record, frozen=True):
     calls: list[CallInfo] = []
     #: dial requests under way: request id -> how it was asked
     dials: list[Dial] = []
+    #: trace context of the wait_for_call: what a call that comes in belongs to
+    trace: dict[str, str] = {}
 
 
 class StreamInfo(Record, frozen=True):
@@ -390,6 +393,15 @@ class Switched(Message, frozen=True):
     gateway: str
 
 
+class WebhooksRefused(Message, frozen=True):
+    """gateway: voice webhooks whose signature was missing or wrong, by the number (To) that they
+    named, since it was last said. Notification, twenty a second at most; what a stranger may have
+    made up, so it is only counted."""
+
+    gateway: str
+    numbers: dict[str, int]
+
+
 class Done(Message, frozen=True):
     """The request was carried out; there is nothing more to say."""
 
@@ -528,6 +540,15 @@ class SessionLost(Message, frozen=True):
     why: str
 
 
+class WebhooksCounted(Message, frozen=True):
+    """to the session's adapter: so many voice webhooks more came for it, ``rejected`` of them were
+    refused (signature, caller, or busy). The redirects of a known call are not counted."""
+
+    session: str
+    received: int
+    rejected: int = 0
+
+
 class CloseStream(Message, frozen=True):
     """to a gateway: close this call's socket (its REST hang-up did not, or cannot, end it)."""
 
@@ -542,12 +563,13 @@ Event = (
     | DialFailed
     | DialQueued
     | SessionLost
+    | WebhooksCounted
     | CloseStream
 )
-Notification = StreamClosed | Switched
+Notification = StreamClosed | Switched | WebhooksRefused
 
 #: what the controller's ROUTER receives
-ToController = Hello | Beat | Goodbye | Request | StreamClosed | Switched
+ToController = Hello | Beat | Goodbye | Request | StreamClosed | Switched | WebhooksRefused
 #: what a control DEALER receives
 FromController = (
     Welcome
@@ -561,6 +583,7 @@ FromController = (
     | DialFailed
     | DialQueued
     | SessionLost
+    | WebhooksCounted
     | CloseStream
 )
 

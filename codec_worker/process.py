@@ -28,6 +28,7 @@ import msgspec
 import zmq
 
 from trunkline.bus import messages as m
+from trunkline.bus import tracing
 from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
@@ -48,6 +49,9 @@ BEAT_NS: Final = 100_000_000
 REPORT_BEATS: Final = 10
 #: How long a worker that is to end goes on with calls that have not moved away yet.
 DRAIN_SECONDS: Final = 2.0
+
+#: Messages that begin or end a span.
+_SPANNED: Final = frozenset((m.OpenCall, m.StreamEnded, m.CloseCall))
 
 Clock = Callable[[], int]
 
@@ -89,6 +93,7 @@ class WorkerProcess:
         self._beats = 0
         self._reported: dict[str, int] = {}
         self._empty = asyncio.Event()  # draining, and no calls are left
+        self._spans: dict[str, tuple[int, tracing.RoomSpan]] = {}
         settings.address.make_directory()
         self._socket: BusSocket
         self._socket, self.endpoint = bind_router(
@@ -124,6 +129,8 @@ class WorkerProcess:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for call in list(self._spans):
+            self._end_span(call, 1 << 62)
         self._socket.close()
 
     # ------------------------------------------------------------------ the controller
@@ -155,11 +162,36 @@ class WorkerProcess:
             return
         try:
             self.calls.receive(peer, message, self._clock())
+            if type(message) in _SPANNED:
+                self._trace(message)
         except Exception:  # one call's bad message must not end all calls
             log.exception("a %s failed", type(message).__name__)
         if not self._paced and not self._work_scheduled:
             self._work_scheduled = True
             self._loop.call_soon(self._work)
+
+    def _trace(self, message: m.ToWorker) -> None:
+        """One span for a call's stay here: from OpenCall to the end of its stream, or its move."""
+        if isinstance(message, m.OpenCall):
+            call = self.calls.calls.get(message.call)
+            if call is not None and call.generation == message.generation:
+                self._end_span(message.call, message.generation)
+                what: tracing.Attributes = {
+                    "trunkline.peer": self.peer,
+                    "trunkline.call": message.call,
+                    "trunkline.generation": message.generation,
+                }
+                span = tracing.begin("trunkline.codec_worker.call", message.trace, what)
+                if span is not None:
+                    self._spans[message.call] = (message.generation, span)
+        elif isinstance(message, m.StreamEnded | m.CloseCall):
+            self._end_span(message.call, message.generation)
+
+    def _end_span(self, call: str, generation: int) -> None:
+        begun, span = self._spans.get(call, (0, None))
+        if span is not None and begun <= generation:
+            del self._spans[call]
+            span.end()
 
     def _work(self) -> None:
         """What messages brought that came by themselves; with the first call the pace begins."""

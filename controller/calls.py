@@ -244,6 +244,7 @@ class CallRules:
         if b_leg is not None:
             b_leg.sid, b_leg.missing = sid, now
             self._by_sid[sid] = b_leg
+            self._count_webhook(b_leg.session)
             return self._stream_answer(b_leg, now)
         if self._core.claiming and lease.state == "unclaimed":
             return m.VoiceAnswer(kind="pause")
@@ -253,6 +254,8 @@ class CallRules:
         if answering and not allowed:
             log.info("a call from %s is not allowed; rejected", redact_number(caller))
             self._core.counts["calls rejected"] += 1
+            for session in answering:
+                self._count_webhook(session.id, rejected=1)
             return m.VoiceAnswer(kind="reject")
         ready = [s for s in allowed if s.state == "armed" and not self._has_call(s.id)]
         if not ready and any(s.state == "arming" for s in allowed):
@@ -260,8 +263,11 @@ class CallRules:
             return m.VoiceAnswer(kind="pause")
         if not ready:
             self._core.counts["calls nobody waits for"] += 1
+            for session in allowed:
+                self._count_webhook(session.id, rejected=1)
             return m.VoiceAnswer(kind="busy")
         session = ready[0]
+        self._count_webhook(session.id)
         session.step("ring")
         call = Call(
             id=secrets.token_hex(16),
@@ -273,10 +279,24 @@ class CallRules:
             created=now,
             sid=sid,
             missing=now,
+            trace=session.trace,
         )
         session.arm_call = call.id
         self.by_id[call.id] = self._by_sid[sid] = call
         return self._stream_answer(call, now)
+
+    def webhooks_refused(self, told: m.WebhooksRefused) -> None:
+        """Webhooks without a good signature: told to those whose number they named."""
+        for number, count in told.numbers.items():
+            lease = self._core.sessions.leases.by_number.get(number)
+            for session in lease.holders if lease is not None else ():
+                self._count_webhook(session, received=count, rejected=count)
+
+    def _count_webhook(self, session_id: str, *, received: int = 1, rejected: int = 0) -> None:
+        session = self._core.sessions.by_id.get(session_id)
+        if session is not None:
+            event = m.WebhooksCounted(session=session_id, received=received, rejected=rejected)
+            self._core.send(session.peer, event)
 
     def _b_leg(self, caller: str, number: str) -> Call | None:
         """The call of a b-leg dial whose other leg this is."""

@@ -71,7 +71,7 @@ class Rules:
     pool: tuple[str, ...] = ()
 
 
-Event = m.Hello | m.Beat | m.Goodbye | m.Request | m.StreamClosed | m.Switched
+Event = m.ToController
 AnyEvent = Event | Result | do.Tick | do.Shutdown
 
 
@@ -123,6 +123,8 @@ class Core:
             self.calls.stream_closed(event, now)
         elif isinstance(event, m.Switched):
             self.calls.switched(event, now)
+        elif isinstance(event, m.WebhooksRefused):
+            self.calls.webhooks_refused(event)
         elif isinstance(event, do.Shutdown):
             self._shut_down(now)
         else:
@@ -310,7 +312,7 @@ class Core:
         elif isinstance(body, m.OpenSession):
             self.sessions.open(asked, body.info, request.ttl, now)
         elif isinstance(body, m.Arm):
-            self.sessions.arm(asked, body.session, request.ttl, now)
+            self.sessions.arm(asked, body.session, request.ttl, now, trace=request.trace)
         elif isinstance(body, m.Disarm):
             self.sessions.disarm(asked, body.session, now)
         elif isinstance(body, m.Dial):

@@ -25,6 +25,7 @@ import msgspec
 import zmq
 
 from trunkline.bus import messages as m
+from trunkline.bus import tracing
 from trunkline.bus.clock import monotonic
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import CarrierError, InternalError, SettingsError, TrunklineError
@@ -198,6 +199,7 @@ class Shell:
         self._tasks: set[asyncio.Task[Any]] = set()
         #: one write at a time to each number, whichever journal it comes from
         self._numbers: dict[str, asyncio.Lock] = {}
+        self._spans: dict[tuple[str, int], tracing.RoomSpan] = {}
         self._fatal: BaseException | None = None
         self._changed = asyncio.Event()
 
@@ -288,13 +290,15 @@ class Shell:
             self._core.counts["unreadable messages"] += 1
             log.warning("a message on the control socket could not be read: %s", error)
             return
-        told = isinstance(message, m.StreamClosed | m.Switched)
+        told = isinstance(message, m.StreamClosed | m.Switched | m.WebhooksRefused)
         peer = message.gateway if told else message.peer
         self._identities[peer] = identity
         self._feed(message)
 
     def _feed(self, event: AnyEvent) -> None:
         now = monotonic()
+        if isinstance(event, m.Request) and event.trace:
+            self._begin_span(event)
         try:
             instructions = self._core.handle(event, now)
         except Exception as error:  # a bug must not end the reading of the socket
@@ -325,10 +329,29 @@ class Shell:
     def _carry_out(self, instruction: Instruction) -> None:
         if isinstance(instruction, do.Send):
             identity = self._identities.get(instruction.peer)
+            if isinstance(instruction.message, m.Reply) and self._spans:
+                self._end_span(instruction.peer, instruction.message)
             if identity is not None and self._router is not None:
                 self._router.send(_encode(instruction.message), identity)
         else:
             self._spawn(self._work(instruction))
+
+    def _begin_span(self, request: m.Request) -> None:
+        """One span from when a traced request came until it is answered."""
+        key = (request.peer, request.id)
+        if key not in self._spans:
+            name = f"trunkline.controller.{type(request.body).__name__}"
+            what = {"trunkline.peer": self._core.identity.stack, "trunkline.client": request.peer}
+            span = tracing.begin(name, request.trace, what)
+            if span is not None:
+                self._spans[key] = span
+
+    def _end_span(self, peer: str, reply: m.Reply) -> None:
+        span = self._spans.pop((peer, reply.id), None)
+        if span is not None:
+            sid = reply.body.sid if isinstance(reply.body, m.Dialled) else None
+            error = None if reply.error is None else reply.error.kind
+            span.end({"trunkline.call_sid": sid}, error=error)
 
     def _spawn(self, work_: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work_)

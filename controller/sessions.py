@@ -62,6 +62,8 @@ class Session:
     allowed_callers: frozenset[str] | None = None
     allowed_callees: frozenset[str] | None = None
     number_sid: str = ""
+    #: of the last Arm: what a call that comes in belongs to
+    trace: dict[str, str] = field(default_factory=dict)
     state: str = "opening"
     #: requests that wait for the session's next state
     opening: list[Asked] = field(default_factory=list)
@@ -145,6 +147,7 @@ class SessionRules:
             renewed=now,
             allowed_callers=_set(info.allowed_callers),
             allowed_callees=_set(info.allowed_callees),
+            trace=info.trace,
         )
 
     def _same_secret(self, session: Session, info: m.SessionInfo) -> None:
@@ -273,8 +276,17 @@ class SessionRules:
                 "reconnect to reuse this session in the other direction."
             )
 
-    def arm(self, asked: Asked, session_id: str, ttl: float, now: float) -> None:
+    def arm(
+        self,
+        asked: Asked,
+        session_id: str,
+        ttl: float,
+        now: float,
+        *,
+        trace: dict[str, str] | None = None,
+    ) -> None:
         session = self.of(asked.peer, session_id)
+        session.trace = trace or {}
         self.check_mode(session, "answer")
         was = session.state
         session.step("arm")

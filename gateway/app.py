@@ -21,7 +21,7 @@ import msgspec
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.errors import TrunklineError
-from trunkline.bus.redact import redact_number
+from trunkline.bus.redact import is_e164, redact_number
 
 from . import signature, twiml
 
@@ -38,6 +38,9 @@ ANSWER_WITHIN: Final = 2.5
 #: Requests whose body is being read, and signed requests that wait for the controller.
 MAX_READING: Final = 200
 MAX_ASKING: Final = 500
+#: Refused voice webhooks are told together, after so many seconds, and of so many numbers at most.
+REFUSED_TOLD_AFTER: Final = 0.05
+MAX_REFUSED_NUMBERS: Final = 100
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -69,11 +72,27 @@ class Front:
     stack: Callable[[], str | None]
     ready: Callable[[], bool]
     clock: Clock = monotonic
+    #: told of voice webhooks that were refused for their signature, by the number that they named
+    refused: Callable[[dict[str, int]], object] = lambda numbers: None
     #: requests answered, by kind: voice, status, forbidden, busy, unanswered, …
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._warnings = SparseWarnings(self.clock)
+        self._refused: Counter[str] = Counter()
+
+    def refused_voice(self, number: str | None) -> None:
+        """Count a refused voice webhook to ``number`` (what a stranger says); it is told soon."""
+        if number is None or not is_e164(number):
+            return
+        if not self._refused:
+            asyncio.get_running_loop().call_later(REFUSED_TOLD_AFTER, self._tell_refused)
+        if number in self._refused or len(self._refused) < MAX_REFUSED_NUMBERS:
+            self._refused[number] += 1
+
+    def _tell_refused(self) -> None:
+        numbers, self._refused = self._refused, Counter()
+        self.refused(dict(numbers))
 
     def forbidden(self, what: str, why: str, number: str | None = None) -> None:
         """Count and log a request that was refused for its signature."""
@@ -202,6 +221,7 @@ class GatewayApp:
         public_url = self._front.public_url()
         if public_url is None:
             raise self._forbidden(path, "the public URL is not known yet", number)
+        to = fields.get("To") if path == twiml.VOICE_PATH else None
         check = self._front.check
         if check is not None:
             signed = headers.get(signature.HEADER)
@@ -211,6 +231,7 @@ class GatewayApp:
                 right = check.form(public_url, path, raw_query, form, signed)
             if not right:
                 why = "the signature is wrong" if signed else "it has no signature"
+                self._front.refused_voice(to)
                 raise self._forbidden(path, f"{why} (checked against the public URL)", number)
         if is_json:
             fields = _flat_json(body)

@@ -21,6 +21,7 @@ import msgspec
 import zmq
 
 from trunkline.bus import messages as m
+from trunkline.bus import tracing
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import CurveKeys
 from trunkline.bus.errors import TrunklineError
@@ -74,6 +75,7 @@ class StreamSocket:
         #: events between ``start`` and the controller's answer; None before and after
         self._held: list[ms.Event] | None = None
         self._closed: m.StreamEndReason | None = None
+        self._span: tracing.RoomSpan | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     # ------------------------------------------------------------------ the WebSocket's handler
@@ -161,6 +163,15 @@ class StreamSocket:
         self._live = True
         held, self._held = self._held or [], None
         log.info("call %s: stream %d is up", info.sid, info.ordinal)
+        self._span = tracing.begin(
+            "trunkline.gateway.stream",
+            info.trace,
+            {
+                "trunkline.peer": hub.peer,
+                "trunkline.call_sid": info.sid,
+                "trunkline.ordinal": info.ordinal,
+            },
+        )
         hub.accepted(self, answer, start.stream_sid)
         for event in held:
             self._take(event)
@@ -190,6 +201,8 @@ class StreamSocket:
                         "stream %d sent what it should not: %s", self.number, self.protocol.bad
                     )
                 self._hub.apply(self._hub.streams.closed(self.number, reason, self._hub.clock()))
+                if self._span is not None:
+                    self._span.end({"trunkline.stream_end": reason})
 
     def _disarm(self) -> None:
         if self._timer is not None:

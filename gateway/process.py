@@ -134,6 +134,9 @@ class Gateway:
             ask=self.client.request,
             stack=lambda: self._stack,
             ready=lambda: self.client.welcome is not None,
+            refused=lambda numbers: self.client.notify(
+                m.WebhooksRefused(gateway=self.peer, numbers=numbers)
+            ),
         )
         self.hub = Hub(
             self.peer,

@@ -1,0 +1,76 @@
+"""Spans of the rooms: in the trace of the context that came over the bus, or none."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from trunkline.bus import tracing
+
+CONTEXT = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer", lambda name, *a, **k: provider.get_tracer(name))
+    return exporter
+
+
+def test_a_span_belongs_to_the_context_that_came_with_the_request(
+    spans: InMemorySpanExporter,
+) -> None:
+    span = tracing.begin("trunkline.gateway.stream", CONTEXT, {"one": 1, "none": None})
+    assert span is not None
+    span.end({"two": "2", "none": None})
+    (found,) = spans.get_finished_spans()
+    assert found.context is not None and found.parent is not None
+    assert f"{found.context.trace_id:032x}" == "a" * 32
+    assert f"{found.parent.span_id:016x}" == "b" * 16
+    assert dict(found.attributes or {}) == {"one": 1, "two": "2"}
+
+
+def test_an_error_marks_it(spans: InMemorySpanExporter) -> None:
+    span = tracing.begin("trunkline.controller.Dial", CONTEXT, {})
+    assert span is not None
+    span.end(error="CarrierError")
+    (found,) = spans.get_finished_spans()
+    assert (found.status.status_code, found.status.description) == (
+        trace.StatusCode.ERROR,
+        "CarrierError",
+    )
+
+
+def test_without_a_context_there_is_none(spans: InMemorySpanExporter) -> None:
+    assert tracing.begin("trunkline.gateway.stream", {}, {}) is None
+
+
+def test_without_opentelemetry_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_trace", None)
+    assert tracing.begin("trunkline.gateway.stream", CONTEXT, {}) is None
+
+
+def test_without_an_sdk_nothing_happens() -> None:
+    span = tracing.begin("trunkline.gateway.stream", CONTEXT, {"one": 1})
+    assert span is not None
+    span.end()
+
+
+def test_an_exporter_that_raises_reaches_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise OSError("no collector")
+
+    tracing.RoomSpan(Broken()).end()
+    (record,) = caplog.records
+    assert (record.levelno, record.name) == (logging.WARNING, "trunkline.bus")

@@ -1,0 +1,52 @@
+"""Voice webhooks that were refused for their signature are told to the controller, in bounds."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from trunkline.gateway import app as gateway_app
+
+from .test_app import FORM, Client, Controller
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
+    monkeypatch.setattr(gateway_app, "REFUSED_TOLD_AFTER", 0.0)
+    return []
+
+
+@pytest.fixture
+def client(told: list[dict[str, int]]) -> Client:
+    client = Client(Controller())
+    client.front.refused = told.append
+    return client
+
+
+async def test_they_are_told_together_by_number(client: Client, told: list[dict[str, int]]) -> None:
+    for to in ("+14155557777", "+14155557777", "+14155558888"):
+        await client.post("/twilio/voice", {**FORM, "To": to}, token="other")
+    await asyncio.sleep(0.001)
+    assert told == [{"+14155557777": 2, "+14155558888": 1}]
+    await client.post("/twilio/voice", FORM, token="other")
+    await asyncio.sleep(0.001)
+    assert told[1:] == [{"+14155557777": 1}]
+
+
+async def test_what_names_no_number_or_is_no_voice_webhook_is_not_told(
+    client: Client, told: list[dict[str, int]]
+) -> None:
+    await client.post("/twilio/voice", {"CallSid": "CA1"}, token="other")
+    await client.post("/twilio/voice", {**FORM, "To": "sip:me@example.com"}, token="other")
+    await client.post("/twilio/status", FORM, token="other")
+    await client.post("/twilio/voice", FORM)
+    await asyncio.sleep(0.001)
+    assert told == []
+
+
+async def test_made_up_numbers_are_bounded(client: Client, told: list[dict[str, int]]) -> None:
+    for n in range(gateway_app.MAX_REFUSED_NUMBERS + 50):
+        client.front.refused_voice(f"+1415555{n:04d}")
+    await asyncio.sleep(0.001)
+    assert len(told[0]) == gateway_app.MAX_REFUSED_NUMBERS
