@@ -1,0 +1,541 @@
+"""Messages of the control plane: between the controller and gateways, codec workers, adapters.
+
+Each is a map with its name as ``type``. See messages.py for units, docs/bus.md for the story.
+"""
+
+# ruff: noqa: RUF012  # msgspec gives each instance an empty list or dict of its own
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from .errors import ErrorInfo
+from .wire import PROTOCOL, DialMode, Direction, EndedReason, Message, Record, Role, StreamEndReason
+
+# --------------------------------------------------------------------------- shared records
+
+
+class WorkerRef(Record, frozen=True):
+    """A codec worker and the endpoint of its media ROUTER (new at each start of its process)."""
+
+    id: str
+    endpoint: str
+
+
+class Placement(Record, frozen=True):
+    """Where a call's sound is worked on. ``(epoch, n)`` orders placements; the newest holds.
+
+    The controller makes it. Which of the two workers is *active* is the gateway's decision alone,
+    and is told by the generation.
+    """
+
+    epoch: int
+    n: int
+    primary: WorkerRef
+    standby: WorkerRef | None = None
+
+
+class CallInfo(Record, frozen=True):
+    """A call, as the controller tells it and as peers announce it to a restarted controller.
+
+    ``call`` is trunkline's id (32 hex digits, made before Twilio is asked). ``sid`` is the CallSid
+    of the leg that carries our stream. ``secret`` lets the session's adapter attach to the workers.
+    ``dialled_sid`` is the leg that we dialled, where that is another one (b-leg, originate).
+    """
+
+    call: str
+    session: str
+    sid: str
+    direction: Direction
+    caller: str
+    callee: str
+    secret: str
+    ordinal: int = 0
+    dialled_sid: str | None = None
+    dial_request: str | None = None
+    mode: DialMode | None = None
+    placement: Placement | None = None
+    max_duration: float | None = None
+    #: seconds since the call's first stream started, when this was sent; None: not yet
+    age: float | None = None
+    trace: dict[str, str] = {}
+
+
+class SessionInfo(Record, frozen=True):
+    """An adapter's session, as it opens it and as it announces it again to a restarted controller.
+
+    ``session`` and ``secret`` are made by the adapter (32 hex digits each); the journal keeps only
+    a hash of the secret. ``armed``: a wait_for_call is waiting. ``number`` may be ``"any"``: the
+    pool picks. ``account`` is the account SID the user gave, or None to take the stack's own.
+    """
+
+    session: str
+    secret: str
+    number: str
+    account: str | None = None
+    allowed_callers: list[str] | None = None
+    allowed_callees: list[str] | None = None
+    armed: bool = False
+    mode: Literal["idle", "answer", "call"] = "idle"
+    calls: list[CallInfo] = []
+    #: dial requests under way: request id -> how it was asked
+    dials: list[Dial] = []
+    #: trace context of the wait_for_call: what a call that comes in belongs to
+    trace: dict[str, str] = {}
+
+
+class StreamInfo(Record, frozen=True):
+    """A live stream at a gateway, as it announces it to a restarted controller."""
+
+    info: CallInfo
+    stream_sid: str
+    generation: int
+    active: str | None = None  # id of the worker that has the call now
+
+
+class CallStats(Record, frozen=True):
+    """Counters of one call at its active worker, since that worker opened it."""
+
+    call: str
+    generation: int
+    frames_in: int = 0
+    frames_out: int = 0
+    frames_lost: int = 0
+    underruns: int = 0
+    seconds: float = 0.0
+
+
+class StreamStats(Record, frozen=True):
+    """What a gateway tells of one stream at each beat."""
+
+    call: str
+    ordinal: int
+    frames_in: int = 0
+    frames_out: int = 0
+
+
+# --------------------------------------------------------------------------- control: upwards
+
+
+class Hello(Message, frozen=True):
+    """First message of a peer on a new control socket, and again whenever it sees a new epoch.
+
+    ``peer`` stays the same for the life of the process (the ZeroMQ identity does not). It
+    announces what the peer holds, so that a restarted controller knows the world again.
+    Answered by :class:`Welcome` or :class:`Refused`.
+    """
+
+    role: Role
+    peer: str
+    pid: int
+    version: tuple[int, int] = PROTOCOL
+    #: codec_worker: the endpoint of its media ROUTER, and the calls that it has
+    endpoint: str | None = None
+    calls: list[CallStats] = []
+    #: gateway: its live streams
+    streams: list[StreamInfo] = []
+    #: adapter: its sessions
+    sessions: list[SessionInfo] = []
+    account: str | None = None
+
+
+class Beat(Message, frozen=True):
+    """Sent by every peer each 0.5 s (an adapter's renews the leases of its sessions; it comes from
+    a thread of its own, so that a blocked event loop does not lose the call). Answered by Pulse."""
+
+    peer: str
+    calls: list[CallStats] = []
+    streams: list[StreamStats] = []
+    sessions: list[str] = []
+
+
+class Goodbye(Message, frozen=True):
+    """The peer ends in an orderly way: a worker's calls are placed elsewhere, an adapter's sessions
+    were closed before, a gateway takes no new streams."""
+
+    peer: str
+
+
+class OpenSession(Message, frozen=True):
+    """adapter: begin a session on a number of the account. Idempotent by session id.
+
+    Errors: NumberNotFoundError, AccountMismatchError, CarrierError, InvalidRequestError.
+    No lease is taken yet. -> SessionOpened
+    """
+
+    info: SessionInfo
+
+
+class SessionOpened(Message, frozen=True):
+    session: str
+    number: str
+    number_sid: str
+    account: str
+    public_url: str | None
+
+
+class Arm(Message, frozen=True):
+    """adapter: take the lease on the session's number, journal and write the override, and let one
+    call in. Idempotent while armed. After it, CallStarted comes as an event. -> Armed
+
+    Errors: NumberBusyError, NumberRoutedElsewhereError, CarrierError, WrongModeError.
+    """
+
+    session: str
+
+
+class Armed(Message, frozen=True):
+    session: str
+
+
+class Disarm(Message, frozen=True):
+    """adapter: nobody waits any more (timeout, cancelled); the override stays until the session
+    closes. A call that started meanwhile is hung up. -> Done"""
+
+    session: str
+
+
+class Dial(Message, frozen=True):
+    """adapter: place a call. Idempotent by ``request`` (32 hex digits, journalled before Twilio is
+    asked). ``timeout`` counts from when Twilio was asked: what is not answered then is hung up and
+    DialFailed(status="timeout") is told. -> Dialled once Twilio has taken it; before that
+    DialQueued events tell its place when it has to wait its turn.
+
+    Errors: CarrierError, InvalidRequestError, WrongModeError; b-leg: as Arm's, for the callee.
+    """
+
+    session: str
+    request: str
+    to: str
+    mode: DialMode
+    timeout: float
+    max_duration: float
+    trace: dict[str, str] = {}
+
+
+class Dialled(Message, frozen=True):
+    """``sid`` is the leg that we dialled. In originate mode the call is live from now on as far as
+    trunkline can tell; in the others CallStarted follows."""
+
+    call: str
+    sid: str
+
+
+class CancelDial(Message, frozen=True):
+    """adapter: the caller of place_call is gone; hang up whatever came of the request. -> Done"""
+
+    session: str
+    request: str
+
+
+class HangUp(Message, frozen=True):
+    """adapter: end this call (``reason`` "hang_up", or "max_duration"). -> Done once REST took it;
+    CallEnded follows."""
+
+    session: str
+    call: str
+
+
+class SendDigits(Message, frozen=True):
+    """adapter: DTMF by REST ``<Play digits>`` to the leg that does not carry our stream (b-leg,
+    originate), followed by a pause so that the call lives on. -> Done
+
+    Errors: WrongModeError where the leg carries our stream (the adapter sends tones then).
+    """
+
+    session: str
+    call: str
+    digits: str
+
+
+class CloseSession(Message, frozen=True):
+    """adapter: hang up what it has, restore its numbers, end the session. -> SessionClosed"""
+
+    session: str
+
+
+class SessionClosed(Message, frozen=True):
+    """``pending``: numbers whose restore did not succeed yet and is being tried on."""
+
+    session: str
+    pending: list[str] = []
+
+
+class GetStatus(Message, frozen=True):
+    """Anyone: the object of ``trunkline status --json``. -> StatusReport"""
+
+
+class StatusReport(Message, frozen=True):
+    status: dict[str, Any]
+
+
+class VoiceWebhook(Message, frozen=True):
+    """gateway: Twilio posted to /twilio/voice with a valid signature. ``form`` holds the fields
+    (the first value of each), ``query`` the query of the URL that was called (the override's mark,
+    a redirect's call, a dial's request). -> VoiceAnswer"""
+
+    form: dict[str, str]
+    query: dict[str, str] = {}
+
+
+class VoiceAnswer(Message, frozen=True):
+    """What the gateway is to render.
+
+    - stream: ``<Connect><Stream><Parameter name="nonce" value=token/></Stream></Connect>`` and
+      ``<Redirect>`` to the voice URL with ``redirect_query``
+    - reject: ``<Response><Reject/></Response>`` exactly (a caller that is not allowed)
+    - busy: ``<Reject reason="busy"/>`` (nobody waits, or the session has a call)
+    - hangup: ``<Hangup/>`` (after a deliberate end)
+    - pause: ``<Pause length="1"/><Redirect>`` (not known yet; also what a gateway says by itself
+      when the controller does not answer)
+    """
+
+    kind: Literal["stream", "reject", "busy", "hangup", "pause"]
+    token: str | None = None
+    redirect_query: dict[str, str] = {}
+
+
+class StatusCallback(Message, frozen=True):
+    """gateway: Twilio posted to /twilio/status with a valid signature. -> Done"""
+
+    form: dict[str, str]
+    query: dict[str, str] = {}
+
+
+class StreamStart(Message, frozen=True):
+    """gateway: a socket sent ``start`` with this token. -> StreamAccepted or StreamRefused.
+
+    The token is used up by being accepted; it is bound to ``call_sid``.
+    """
+
+    token: str
+    call_sid: str
+    stream_sid: str
+    gateway: str
+
+
+class StreamAccepted(Message, frozen=True):
+    """The stream carries this call. ``info`` has the placement, the secret and the ordinal; the
+    gateway opens the primary with generation ``first_generation(ordinal)``. ``first`` is False
+    when an earlier stream of the call existed: then outbound position is the worker's to know."""
+
+    info: CallInfo
+    first: bool
+
+
+class StreamRefused(Message, frozen=True):
+    why: str
+
+
+class StreamClosed(Message, frozen=True):
+    """gateway: a stream that had been accepted is over. Notification (no answer); the beats'
+    stream lists repair a lost one."""
+
+    call: str
+    ordinal: int
+    reason: StreamEndReason
+    gateway: str
+
+
+class Switched(Message, frozen=True):
+    """gateway: the call now runs on ``worker`` with ``generation``. Notification."""
+
+    call: str
+    generation: int
+    worker: str
+    gateway: str
+
+
+class WebhooksRefused(Message, frozen=True):
+    """gateway: voice webhooks whose signature was missing or wrong, by the number (To) that they
+    named, since it was last said. Notification, twenty a second at most; what a stranger may have
+    made up, so it is only counted."""
+
+    gateway: str
+    numbers: dict[str, int]
+
+
+class Done(Message, frozen=True):
+    """The request was carried out; there is nothing more to say."""
+
+
+RequestBody = (
+    OpenSession
+    | Arm
+    | Disarm
+    | Dial
+    | CancelDial
+    | HangUp
+    | SendDigits
+    | CloseSession
+    | GetStatus
+    | VoiceWebhook
+    | StatusCallback
+    | StreamStart
+)
+ReplyBody = (
+    SessionOpened
+    | Armed
+    | Dialled
+    | SessionClosed
+    | StatusReport
+    | VoiceAnswer
+    | StreamAccepted
+    | StreamRefused
+    | Done
+)
+
+
+class Request(Message, frozen=True):
+    """Answered exactly once by a Reply with the same id. The same (peer, id) asked again (after a
+    reconnect) is the same request: the controller answers it from what it did, once. A request
+    whose ``ttl`` has run out is not begun."""
+
+    peer: str
+    id: int
+    ttl: float
+    body: RequestBody
+    trace: dict[str, str] = {}
+
+
+class Reply(Message, frozen=True):
+    id: int
+    body: ReplyBody | None = None
+    error: ErrorInfo | None = None
+
+
+# --------------------------------------------------------------------------- control: downwards
+
+
+class Welcome(Message, frozen=True):
+    """The controller knows the peer now. ``epoch`` counts up at each start of a controller on this
+    state directory. ``unknown_sessions``: announced sessions that it would not take back (lease
+    long gone, wrong secret): their calls are over."""
+
+    epoch: int
+    controller: str
+    pid: int
+    account: str
+    public_url: str | None
+    lead_ms: int
+    version: tuple[int, int] = PROTOCOL
+    unknown_sessions: list[str] = []
+
+
+class Refused(Message, frozen=True):
+    """The peer may not join (another protocol major, another account); it says why and ends."""
+
+    error: ErrorInfo
+
+
+class Pulse(Message, frozen=True):
+    """Answer to a Beat. A new epoch here means: say Hello again."""
+
+    epoch: int
+    controller: str
+    #: False: this controller does not know the peer; say Hello
+    known: bool = True
+
+
+class CallStarted(Message, frozen=True):
+    """to the session's adapter: the call's first stream is up; attach to both of its workers."""
+
+    info: CallInfo
+
+
+class CallPlaced(Message, frozen=True):
+    """to the call's gateway and adapter: a newer placement. The gateway, when its active worker is
+    not in it or gone, opens the new primary; the adapter attaches to both."""
+
+    call: str
+    placement: Placement
+
+
+class CallReconnecting(Message, frozen=True):
+    """to the adapter: the call's stream is gone, the call may come back by a new one."""
+
+    call: str
+    ordinal: int
+
+
+class CallEnded(Message, frozen=True):
+    """to the adapter: the call is over. The worker's StreamOver comes on the media plane after the
+    last sound; the adapter drains up to it (1 s at most) before it reports the end."""
+
+    call: str
+    reason: EndedReason
+    by_far_end: bool = False
+
+
+class DialFailed(Message, frozen=True):
+    """to the adapter: the dial ended without a call. ``status``: busy, no-answer, failed, canceled,
+    or timeout (of place_call)."""
+
+    request: str
+    call: str
+    status: str
+    sid: str | None = None
+    text: str = ""
+
+
+class DialQueued(Message, frozen=True):
+    """to the adapter: the dial waits for its turn (TRUNKLINE_CALLS_PER_SECOND); first is 1."""
+
+    request: str
+    place: int
+    seconds: float
+
+
+class SessionLost(Message, frozen=True):
+    """to the adapter: the lease ran out or was taken away; its numbers are restored."""
+
+    session: str
+    why: str
+
+
+class WebhooksCounted(Message, frozen=True):
+    """to the session's adapter: so many voice webhooks more came for it, ``rejected`` of them were
+    refused (signature, caller, or busy). The redirects of a known call are not counted."""
+
+    session: str
+    received: int
+    rejected: int = 0
+
+
+class CloseStream(Message, frozen=True):
+    """to a gateway: close this call's socket (its REST hang-up did not, or cannot, end it)."""
+
+    call: str
+
+
+Event = (
+    CallStarted
+    | CallPlaced
+    | CallReconnecting
+    | CallEnded
+    | DialFailed
+    | DialQueued
+    | SessionLost
+    | WebhooksCounted
+    | CloseStream
+)
+Notification = StreamClosed | Switched | WebhooksRefused
+
+#: what the controller's ROUTER receives
+ToController = Hello | Beat | Goodbye | Request | StreamClosed | Switched | WebhooksRefused
+#: what a control DEALER receives
+FromController = (
+    Welcome
+    | Refused
+    | Pulse
+    | Reply
+    | CallStarted
+    | CallPlaced
+    | CallReconnecting
+    | CallEnded
+    | DialFailed
+    | DialQueued
+    | SessionLost
+    | WebhooksCounted
+    | CloseStream
+)

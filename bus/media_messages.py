@@ -1,0 +1,381 @@
+"""Messages of the media plane: between a codec worker and the gateways and adapters of its calls.
+
+Each is an array that begins with its name: there are thousands a second. See messages.py for units,
+docs/bus.md for the story.
+"""
+
+from __future__ import annotations
+
+from .wire import PROTOCOL, Direction, Packed, PackedMessage, Role, StreamEndReason
+
+# --------------------------------------------------------------------------- media: to a worker
+
+
+class MediaHello(PackedMessage, frozen=True):
+    """First message of a gateway or an adapter on a media DEALER. Not answered; a worker that
+    speaks another major answers MediaRefused. ``peer`` is the control peer id."""
+
+    role: Role
+    peer: str
+    major: int = PROTOCOL[0]
+
+
+class InFrame(Packed, frozen=True):
+    """Sound as the carrier sent it: ``payload`` begins at ``position`` of stream ``ordinal``."""
+
+    call: str
+    generation: int
+    ordinal: int
+    position: int
+    payload: bytes
+
+
+class Inbound(PackedMessage, frozen=True):
+    """gateway -> worker: all calls' frames that one tick of the gateway's loop received."""
+
+    frames: list[InFrame]
+
+
+class DigitIn(Packed, frozen=True):
+    """A DTMF digit that the carrier reported: the ``index``-th (from 1) of its stream."""
+
+    ordinal: int
+    index: int
+    digit: str
+
+
+class OpenCall(PackedMessage, frozen=True):
+    """gateway -> worker: from now on you are the active worker of this call.
+
+    Sent for a new stream and when the gateway moves the call to another worker. The worker takes
+    it when ``generation`` is newer than what it has; the old state, if it has some, goes on.
+
+    ``out_next``: the outbound position that follows the last frame written to this stream's socket
+    (0 for a call's first stream); None for a later stream: then the worker resumes at the last
+    position acknowledged to it or, without state, at the one that the adapter's Resume names.
+    ``ring``: the recent inbound frames of this stream (up to 10 s) that a fresh worker may need;
+    the adapter's Resume says from where. ``digits`` likewise; the adapter ignores what it has.
+    ``secret`` is what an Attach must show. ``playback`` is the playback generation (clears sent).
+    ``lead_ms``: how much sound to keep ahead in the carrier's buffer.
+    """
+
+    call: str
+    generation: int
+    ordinal: int
+    secret: str
+    out_next: int | None
+    playback: int
+    ring: list[InFrame]
+    digits: list[DigitIn]
+    lead_ms: int
+    trace: dict[str, str]
+
+
+class WrittenTo(Packed, frozen=True):
+    """The gateway handed sound up to outbound ``position`` (exclusive) to the carrier's socket."""
+
+    call: str
+    generation: int
+    position: int
+
+
+class Written(PackedMessage, frozen=True):
+    """gateway -> worker: acknowledgements of one Outbound batch."""
+
+    calls: list[WrittenTo]
+
+
+class MarkReached(PackedMessage, frozen=True):
+    """gateway -> worker: the carrier returned this mark, in this playback generation."""
+
+    call: str
+    generation: int
+    name: str
+
+
+class Digit(PackedMessage, frozen=True):
+    """gateway -> worker: a DTMF digit arrived."""
+
+    call: str
+    generation: int
+    digit: DigitIn
+
+
+class StreamEnded(PackedMessage, frozen=True):
+    """gateway -> worker: no more sound comes on stream ``ordinal``. It comes after the stream's
+    last Inbound. The call may come back on a later stream, so playout freezes."""
+
+    call: str
+    generation: int
+    ordinal: int
+    reason: StreamEndReason
+
+
+class CloseCall(PackedMessage, frozen=True):
+    """gateway -> worker: the call has moved to another worker, or is over: forget it."""
+
+    call: str
+    generation: int
+
+
+class Attach(PackedMessage, frozen=True):
+    """adapter -> worker: I am this call's client. Sent to primary and standby as soon as a
+    placement names them. A worker keeps it (also before OpenCall comes) for as long as the adapter
+    is connected. Once the call is open here the worker answers Opened, to a wrong secret
+    AttachRefused."""
+
+    call: str
+    secret: str
+
+
+class Resume(PackedMessage, frozen=True):
+    """adapter -> worker: answer to Opened; the worker hands out nothing of the call before it.
+
+    ``ordinal``, ``position``: the stream position from which it wants inbound sound (what it has
+    heard up to; 0, 0 on a fresh call); ``call_position``: the call time of that point;
+    ``idle``: seconds since it last heard something, so that a worker without state can count what
+    no stream delivered. ``played``: outbound position acknowledged so far. ``floor``: outbound
+    sound before this position was interrupted and must not be sent (a Clear follows if some of it
+    may lie at the carrier: when ``interrupt`` is newer than what the worker knows).
+    """
+
+    call: str
+    generation: int
+    ordinal: int
+    position: int
+    call_position: int
+    idle: float
+    played: int
+    floor: int
+    interrupt: int
+
+
+class Speak(PackedMessage, frozen=True):
+    """adapter -> worker: ``pcm`` begins at outbound ``position``; its length is a multiple of three
+    samples. Contiguous, but for the jump after an interrupt."""
+
+    call: str
+    generation: int
+    position: int
+    pcm: bytes
+
+
+class Interrupt(PackedMessage, frozen=True):
+    """adapter -> worker: drop what is queued, clear what lies at the carrier; what is spoken next
+    begins at ``resume_at``. ``serial`` counts the call's interrupts from 1. -> Interrupted"""
+
+    call: str
+    generation: int
+    serial: int
+    resume_at: int
+
+
+class SetMark(PackedMessage, frozen=True):
+    """adapter -> worker: tell me when sound up to outbound ``position`` has been played. Resent
+    after a Resume; a position already sent is marked at once. -> MarkPlayed"""
+
+    call: str
+    generation: int
+    name: str
+    position: int
+
+
+class Detach(PackedMessage, frozen=True):
+    """adapter -> worker: the client is done with this call."""
+
+    call: str
+
+
+ToWorker = (
+    MediaHello
+    | Inbound
+    | OpenCall
+    | Written
+    | MarkReached
+    | Digit
+    | StreamEnded
+    | CloseCall
+    | Attach
+    | Resume
+    | Speak
+    | Interrupt
+    | SetMark
+    | Detach
+)
+
+
+# --------------------------------------------------------------------------- media: from a worker
+
+
+class OutFrame(Packed, frozen=True):
+    """Up to 160 bytes of sound to write to the call's socket now; it begins at ``position``."""
+
+    call: str
+    generation: int
+    position: int
+    payload: bytes
+
+
+class Outbound(PackedMessage, frozen=True):
+    """worker -> gateway: all of this gateway's frames that are due in one tick.
+    The gateway writes those whose generation is current and whose position is the one that follows
+    the last (others are dropped and counted), then acknowledges with Written."""
+
+    frames: list[OutFrame]
+
+
+class Clear(PackedMessage, frozen=True):
+    """worker -> gateway: send ``clear``; the next frame begins at ``next_position``. The playback
+    generation becomes ``playback``."""
+
+    call: str
+    generation: int
+    next_position: int
+    playback: int
+
+
+class Mark(PackedMessage, frozen=True):
+    """worker -> gateway: send ``mark`` with this name after what was written so far."""
+
+    call: str
+    generation: int
+    name: str
+
+
+class Tick(PackedMessage, frozen=True):
+    """worker -> gateways and adapters, each 100 ms, whatever else it sends: the loop is alive.
+    A gateway that has not seen one for 500 ms moves the calls of that worker."""
+
+    worker: str
+    n: int
+
+
+class OpenRefused(PackedMessage, frozen=True):
+    """worker -> gateway: it cannot take the call (draining, or too many)."""
+
+    call: str
+    generation: int
+    why: str
+
+
+class MediaRefused(PackedMessage, frozen=True):
+    """worker -> gateway or adapter: another protocol major."""
+
+    text: str
+
+
+class AttachRefused(PackedMessage, frozen=True):
+    """worker -> adapter: the secret is not this call's."""
+
+    call: str
+
+
+class Opened(PackedMessage, frozen=True):
+    """worker -> adapter: this worker is now the active one; answer with Resume. ``out_next`` is the
+    outbound position from which it needs sound, or None: the adapter's ``played`` decides.
+    The adapter ignores an Opened older than the newest generation it has seen."""
+
+    call: str
+    generation: int
+    ordinal: int
+    out_next: int | None
+
+
+class Sound(Packed, frozen=True):
+    """Sound from the far end: ``pcm`` begins at call time ``position``. ``ordinal`` and
+    ``stream_end``: the stream position that follows it (for Resume). ``lost``: samples at 8 kHz
+    just before it that never arrived."""
+
+    call: str
+    generation: int
+    position: int
+    ordinal: int
+    stream_end: int
+    lost: int
+    pcm: bytes
+
+
+class Heard(PackedMessage, frozen=True):
+    """worker -> adapter: what was heard in one tick, for all of its calls."""
+
+    sounds: list[Sound]
+
+
+class PlayedTo(Packed, frozen=True):
+    """Sound up to outbound ``position`` (exclusive) was acknowledged by the gateway. ``idle``: less
+    than one frame is left to send, and it goes out in time by itself."""
+
+    call: str
+    generation: int
+    position: int
+    idle: bool
+
+
+class Played(PackedMessage, frozen=True):
+    """worker -> adapter: acknowledgements of one tick."""
+
+    calls: list[PlayedTo]
+
+
+class Interrupted(PackedMessage, frozen=True):
+    """worker -> adapter: interrupt ``serial`` is done; sound up to ``sent_to`` had been sent."""
+
+    call: str
+    generation: int
+    serial: int
+    sent_to: int
+
+
+class MarkPlayed(PackedMessage, frozen=True):
+    """worker -> adapter: the mark came back; ``played`` False: a clear came before it."""
+
+    call: str
+    generation: int
+    name: str
+    played: bool
+
+
+class DigitHeard(PackedMessage, frozen=True):
+    """worker -> adapter: a digit; the adapter ignores one it has (ordinal, index)."""
+
+    call: str
+    generation: int
+    digit: DigitIn
+
+
+class Loss(PackedMessage, frozen=True):
+    """worker -> adapter: sound that was lost and why: inbound (never arrived), outbound (queue
+    bound, or unplayed at the carrier when its stream broke). ``samples`` at 8 kHz."""
+
+    call: str
+    generation: int
+    direction: Direction
+    samples: int
+    why: str
+
+
+class StreamOver(PackedMessage, frozen=True):
+    """worker -> adapter: all that stream ``ordinal`` brought has been handed out before this."""
+
+    call: str
+    generation: int
+    ordinal: int
+    reason: StreamEndReason
+
+
+#: what a gateway's media DEALER receives
+WorkerToGateway = Outbound | Clear | Mark | Tick | OpenRefused | MediaRefused
+#: what an adapter's media DEALER receives
+WorkerToAdapter = (
+    Opened
+    | Heard
+    | Played
+    | Interrupted
+    | MarkPlayed
+    | DigitHeard
+    | Loss
+    | StreamOver
+    | Tick
+    | AttachRefused
+    | MediaRefused
+)

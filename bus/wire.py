@@ -1,0 +1,38 @@
+"""What all messages of the bus have in common: version, words, and the four shapes of a Struct."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+#: (major, minor). A peer with another major is refused by name; minors only add fields and
+#: messages.
+PROTOCOL = (1, 1)
+
+Role = Literal["gateway", "codec_worker", "adapter"]
+Direction = Literal["inbound", "outbound"]
+EndedReason = Literal["stop", "close", "error", "max_duration", "hang_up"]
+StreamEndReason = Literal["stop", "close", "error"]
+DialMode = Literal["a-leg", "b-leg", "originate"]
+
+
+def first_generation(ordinal: int) -> int:
+    """The generation with which stream ``ordinal`` of a call begins."""
+    return ordinal << 16
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A value that messages carry, by field names. New fields come with a default."""
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag=True):
+    """A control message: a map with its class's name as the tag."""
+
+
+class Packed(msgspec.Struct, frozen=True, array_like=True):
+    """An element of the paced media batches: an array, because there are thousands a second."""
+
+
+class PackedMessage(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A media message: an array that begins with its class's name."""
