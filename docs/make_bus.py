@@ -47,7 +47,9 @@ RECORDS = (
 
 def _type_name(annotation: object) -> str:
     text = str(annotation) if not isinstance(annotation, type) else annotation.__name__
-    text = re.sub(r"(?:trunkline\.bus\.)?(?:\w+_messages|wire)\.|typing\.|trunkline\.bus\.errors\.", "", text)
+    text = re.sub(
+        r"(?:trunkline\.bus\.)?(?:\w+_messages|wire)\.|typing\.|trunkline\.bus\.errors\.", "", text
+    )
     return text.replace("|", "or")
 
 
