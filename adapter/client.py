@@ -249,6 +249,8 @@ class BusClient:
             session = self.sessions.get(event.session)
             if session is not None:
                 session.lose(StackUnavailableError(f"the session was lost: {event.why}"))
+        elif isinstance(event, m.PoolQueued):
+            log.info("all numbers of the pool are in use: place %d in the queue", event.place)
         elif isinstance(event, m.WebhooksCounted):
             session = self.sessions.get(event.session)
             if session is not None:

@@ -38,7 +38,8 @@ ARM_WITHIN = 30.0
 class Line:
     """A number of the account, open from ``async with`` (or ``open()``) to its end.
 
-    ``number`` is E.164, or "any" for a free one of the configured numbers. ``allowed_callers``: who
+    ``number`` is E.164, or "any" for a free one of the configured numbers: opening waits for one,
+    in the order of asking (``asyncio.timeout`` ends the wait). ``allowed_callers``: who
     may call (None: everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
     ``bus``: address of the stack, else ``TRUNKLINE_BUS``, else the default. ``account``: SID of the
     account that the stack must belong to (None: whichever it is). ``auth_token``: for a tcp bus,

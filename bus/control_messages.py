@@ -160,7 +160,8 @@ class OpenSession(Message, frozen=True):
     """adapter: begin a session on a number of the account. Idempotent by session id.
 
     Errors: NumberNotFoundError, AccountMismatchError, CarrierError, InvalidRequestError.
-    No lease is taken yet. -> SessionOpened
+    No lease is taken yet. On "any" it waits for a free number of the pool, behind those who asked
+    before (PoolQueued tells its place); NumberBusyError when its ttl runs out. -> SessionOpened
     """
 
     info: SessionInfo
@@ -486,6 +487,14 @@ class DialQueued(Message, frozen=True):
     seconds: float
 
 
+class PoolQueued(Message, frozen=True):
+    """to the session's adapter: all numbers of the pool are in use; its OpenSession is answered
+    when one becomes free. ``place``: first is 1."""
+
+    session: str
+    place: int
+
+
 class SessionLost(Message, frozen=True):
     """to the adapter: the lease ran out or was taken away; its numbers are restored."""
 
@@ -515,6 +524,7 @@ Event = (
     | CallEnded
     | DialFailed
     | DialQueued
+    | PoolQueued
     | SessionLost
     | WebhooksCounted
     | CloseStream
@@ -535,6 +545,7 @@ FromController = (
     | CallEnded
     | DialFailed
     | DialQueued
+    | PoolQueued
     | SessionLost
     | WebhooksCounted
     | CloseStream

@@ -53,6 +53,9 @@ log = logging.getLogger("trunkline.controller")
 #: From SIGTERM until the process ends whatever is still to be done (honcho kills after 5 s).
 STOP_WITHIN: Final = 3.4
 
+#: Traced requests that are not answered yet, as far as they are looked after.
+MOST_SPANS: Final = 1000
+
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(m.ToController)
 
@@ -345,6 +348,8 @@ class Shell:
             span = tracing.begin(name, request.trace, what)
             if span is not None:
                 self._spans[key] = span
+            if len(self._spans) > MOST_SPANS:
+                self._spans.pop(next(iter(self._spans))).end(error="never answered")
 
     def _end_span(self, peer: str, reply: m.Reply) -> None:
         span = self._spans.pop((peer, reply.id), None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +29,7 @@ from . import instructions as do
 from .instructions import Asked
 from .journal import OverrideRow
 from .leases import Lease, Leases, Want
+from .pool import SETTLES_WITHIN, Pool
 from .tables import MODES, SESSION, IllegalTransition, step
 from .tokens import digest, same
 
@@ -95,6 +96,7 @@ class SessionRules:
         self._ended: dict[str, float] = {}
         self._known: dict[str, tuple[str, float]] = {}  # number -> (sid, until)
         self._looking: dict[str, list[Session | str]] = {}  # number -> sessions, dial requests
+        self._pool = Pool(core.rules.pool)
 
     # ------------------------------------------------------------------ opening
 
@@ -112,12 +114,13 @@ class SessionRules:
         session.deadline = now + min(ttl, REST_WITHIN)
         session.opening.append(asked)
         self.by_id[session.id] = session
-        if info.number == ANY and not self._core.rules.pool:
-            self._look_up(ANY, session, session.deadline, now)
-        else:
-            if info.number == ANY:
-                self._pick(session, self._core.rules.pool)
+        if info.number != ANY:
             self._look_up(session.number, session, session.deadline, now)
+        elif self._pool.known(now):
+            session.deadline = now + ttl
+            self._queue_for_pool((session,), now)
+        else:
+            self._look_up(ANY, session, session.deadline, now)
 
     def _new(self, info: m.SessionInfo, peer: str, now: float) -> Session:
         if not info.session or not info.secret:
@@ -154,17 +157,47 @@ class SessionRules:
         if not same(session.secret_hash, digest(info.secret)):
             raise InvalidRequestError(f"session {info.session} exists, with another secret")
 
-    def _pick(self, session: Session, numbers: Sequence[str]) -> None:
-        """A free number of the pool for a session on "any"."""
-        used = {s.number for s in self.by_id.values()} | set(self.leases.by_number)
-        for number in numbers:
-            if number not in used:
-                session.number = number
-                return
-        del self.by_id[session.id]
-        raise NumberBusyError(
-            f"all {len(numbers)} numbers of the pool are in use", number=ANY, holder="the pool"
-        )
+    def _queue_for_pool(self, sessions: Iterable[Session], now: float) -> None:
+        for session in sessions:
+            if self._pool.size:
+                self._pool.add(session.id)
+            else:
+                missing = NumberNotFoundError("the account has no phone number", number=ANY)
+                self._refuse_opening(session, missing)
+        self._serve_pool(now)
+
+    def _serve_pool(self, now: float) -> None:
+        """Free numbers to those who wait for one, first come first."""
+        if not self._pool:
+            return
+        identity = self._core.identity
+        if identity.epoch > 1 and now - identity.started < SETTLES_WITHIN:
+            return  # sessions of before have not said yet which numbers they are on
+        while True:
+            used = {s.number for s in self.by_id.values()} | set(self.leases.by_number)
+            found = self._pool.hand_out(used)
+            if found is None:
+                break
+            session = self.by_id[found[0]]
+            session.number = found[1]
+            session.deadline = now + REST_WITHIN
+            self._look_up(session.number, session, session.deadline, now)
+        for session_id, place in self._pool.new_places():
+            session = self.by_id[session_id]
+            self._core.send(session.peer, m.PoolQueued(session=session_id, place=place))
+
+    def _pool_overdue(self, now: float) -> None:
+        """Who has waited for a number for as long as it would."""
+        for session in list(self.by_id.values()):
+            if session.number == ANY and session.state == "opening" and now > session.deadline:
+                self._refuse_opening(
+                    session,
+                    NumberBusyError(
+                        f"all {self._pool.size} numbers of the pool are in use",
+                        number=ANY,
+                        holder="the pool",
+                    ),
+                )
 
     def _opened(self, session: Session, asked: Asked) -> None:
         self._core.reply(
@@ -202,14 +235,9 @@ class SessionRules:
         if isinstance(result, do.NumbersListed):
             for number, sid in result.numbers:
                 self._known[number] = (sid, now + LOOKUP_KEPT)
-            for who in self._looking.pop(ANY, []):
-                assert isinstance(who, Session)
-                try:
-                    self._pick(who, [number for number, _ in result.numbers])
-                except NumberBusyError as error:
-                    self._refuse_opening(who, error)
-                else:
-                    self._found(who, who.number, self._known[who.number][0], now)
+            self._pool.listed([number for number, _ in result.numbers], now + LOOKUP_KEPT)
+            asked = [who for who in self._looking.pop(ANY, []) if isinstance(who, Session)]
+            self._queue_for_pool([who for who in asked if who.state == "opening"], now)
             return
         waiting = self._looking.pop(result.number, [])
         if isinstance(result, do.LookUpFailed):
@@ -254,6 +282,7 @@ class SessionRules:
     def _refuse_opening(self, session: Session, error: TrunklineError) -> None:
         session.step("refused")
         self.by_id.pop(session.id, None)
+        self._pool.drop(session.id)
         for asked in session.opening:
             self._core.fail(asked, error)
         session.opening.clear()
@@ -427,6 +456,7 @@ class SessionRules:
                 if want.session in self.by_id:
                     self.lease(want, lease.number, lease.row.number_sid, now)
         self._left(result.override)
+        self._serve_pool(now)
 
     def _left(self, override: str) -> None:
         for session in list(self.by_id.values()):
@@ -450,6 +480,7 @@ class SessionRules:
             return
         session.step("close")
         session.close_by = now + CLOSE_WITHIN
+        self._pool.drop(session.id)
         for asked in (*session.opening, *session.arming):
             self._core.fail(asked, WrongModeError(f"session {session.id} was closed meanwhile"))
         session.opening.clear()
@@ -513,6 +544,9 @@ class SessionRules:
             session.renewed += seconds
 
     def tick(self, now: float) -> None:
+        if self._pool:
+            self._pool_overdue(now)
+            self._serve_pool(now)
         for session in list(self.by_id.values()):
             if session.state == "closing":
                 if now >= session.close_by:

@@ -66,8 +66,6 @@ def test_pool_hands_out_free_numbers() -> None:
         stage.look_up()
         numbers.add(stage.body("a1", asked, m.SessionOpened).number)
     assert numbers == {OURS, SECOND}
-    asked = stage.ask("a1", m.OpenSession(info=stage.info("any")))
-    assert stage.error("a1", asked) == "NumberBusyError"
 
 
 def test_pool_of_the_whole_account() -> None:
