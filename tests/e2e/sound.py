@@ -95,7 +95,7 @@ def delay(needle: Floats, haystack: Floats, fine: int = _FINE) -> float:
     size = 1 << (len(needle) + len(haystack)).bit_length()
     spectrum = np.fft.rfft(haystack, size) * np.conj(np.fft.rfft(needle, size))
     best = int(np.argmax(np.fft.irfft(spectrum, size * fine)))
-    if best > size * fine // 2:
+    if best >= len(haystack) * fine:
         best -= size * fine
     return best / fine
 
@@ -129,9 +129,10 @@ class Likeness:
     def check(self, cut: int = 0) -> Likeness:
         """AssertionError unless all of it was heard as it was sent, but for ``cut`` samples."""
         assert self.cut <= cut, self
-        assert self.correlation >= 0.98, self
-        assert not self.faults, self
+        shown = "\n".join(self.faults[:20])
+        assert not self.faults, f"{len(self.faults)} frames are not in their place:\n{shown}"
         assert self.frames > 0, self
+        assert self.correlation >= 0.98, self
         assert 0.9 <= self.gain <= 1.1, self
         heard, sent = self.peaks
         assert heard < LOUDEST and heard <= 1.2 * sent, self

@@ -181,6 +181,16 @@ class Stack:
             timeout=30.0,
         )
 
+    def client(self, *argv: str) -> subprocess.Popen[bytes]:
+        """Start client.py, which uses lines of this stack in a process of its own."""
+        return self.run([sys.executable, str(Path(__file__).parent / "client.py"), *argv], "client")
+
+    def said(self, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
+        """The JSON objects that a client has printed so far."""
+        log = self._logs[self.processes.index(process)]
+        lines = log.read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
     def family(self) -> list[psutil.Process]:
         """The stack's supervisor and all its children."""
         assert self.stack_process is not None
@@ -196,8 +206,9 @@ class Stack:
             process.kill()
         assert self.stack_process is not None
         self.stack_process.wait(5.0)
-        gone, alive = psutil.wait_procs(family, 5.0)
-        assert not alive, gone
+        _, alive = psutil.wait_procs(family, 5.0)
+        assert not alive, alive
+        self.stack_process = None
 
     def stop(self) -> int:
         """SIGTERM to the stack; its exit status. Nothing of it is left."""
@@ -264,6 +275,29 @@ class Stack:
     def pid_of(self, section: str, name: str) -> int:
         """The process of a gateway or codec worker by its id."""
         return next(int(row["pid"]) for row in self.status()[section] if row["id"] == name)
+
+    def stream_sound(self, sid: str) -> list[bytes]:
+        """What the far end of a call has heard of each of its streams, without the holes, as
+        mu-law."""
+        call = self.sim.call(sid)
+        played = self.sim.played(sid)
+        sounds = []
+        for stream in call["streams"]:
+            sound = bytearray()
+            for span in self.sim.spans(stream["sid"])["spans"]:
+                begin = round((span["started"] - call["media_started"]) * 8000)
+                sound += played[begin : begin + span["to_position"] - span["from_position"]]
+            sounds.append(bytes(sound))
+        return sounds
+
+    def far_end_heard(self, sid: str) -> bytes:
+        """The same of all streams of a call. A hole, where a busy machine let the carrier's buffer
+        run dry, is no frame lost; how many there are is the benchmark's business."""
+        return b"".join(self.stream_sound(sid))
+
+    def played_seconds(self, sid: str) -> float:
+        """For how long the far end of a call has heard us, silence left out."""
+        return len(self.far_end_heard(sid)) / 8000
 
     # ------------------------------------------------------------------ the account
 
@@ -380,6 +414,3 @@ class Ear:
         """All of it, once the call has ended."""
         async with asyncio.timeout(20.0):
             return await self.task
-
-
-PYTHON: Final = sys.executable

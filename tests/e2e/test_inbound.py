@@ -29,7 +29,7 @@ async def test_sound_goes_both_ways_whole_until_the_far_end_hangs_up(stack: Stac
         heard = await ear.all()
         assert call.ended_reason == "stop"
         assert await call.recv_audio(1.0) == b""
-    compare(from_pcm(sent), from_wire(stack.sim.played(call.sid))).check()
+    compare(from_pcm(sent), from_wire(stack.far_end_heard(call.sid))).check()
     check_heard_all(stack, call.sid, heard)
 
 
@@ -68,7 +68,7 @@ async def test_hanging_up_lets_the_last_word_be_heard(stack: Stack) -> None:
         await call.hang_up()
         assert call.ended_reason == "hang_up"
     assert stack.sim.wait_for(call.sid)["status"] == "completed"
-    compare(from_pcm(sent), from_wire(stack.sim.played(call.sid))).check()
+    compare(from_pcm(sent), from_wire(stack.far_end_heard(call.sid))).check()
 
 
 async def test_a_caller_who_is_not_allowed_is_rejected_and_the_next_one_is_let_in(
@@ -122,7 +122,7 @@ async def test_two_calls_at_once_on_two_numbers_do_not_hear_each_other(stack: St
         await asyncio.gather(*(call.hang_up() for call in calls))
         heard = [await ear.all() for ear in ears]
     for call, mine, theirs in zip(calls, sent, heard, strict=True):
-        compare(from_pcm(mine), from_wire(stack.sim.played(call.sid))).check()
+        compare(from_pcm(mine), from_wire(stack.far_end_heard(call.sid))).check()
         # The beginning was said before the stream was up, the end after we had hung up.
         said = from_wire(stack.sim.said(call.sid))
         compare(from_pcm(theirs), said, alone=False).check()

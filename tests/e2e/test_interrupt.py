@@ -1,0 +1,79 @@
+"""Speech is cut off: at the far end at once, and with an exact account of what was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+
+from trunkline import Line
+
+from .sound import compare, from_pcm, from_wire, speech
+from .stack import ALICE, CALLEE, Stack, until
+
+#: What the far end may still hear after an interrupt, in seconds.
+STOPS_WITHIN = 0.1
+
+
+async def test_sound_stops_at_the_far_end_and_what_was_sent_is_told(stack: Stack) -> None:
+    stack.sim.add_callee(CALLEE, "record")
+    sim = stack.sim
+    delays: list[float] = []
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        call = await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
+        stream = sim.call(call.sid)["streams"][0]["sid"]
+        arrived = 0
+        for n in range(5):
+            speaking = asyncio.ensure_future(call.send_audio(speech(5.0, first=n)))
+            queued = asyncio.ensure_future(call.send_audio(speech(5.0)))
+            await until(
+                lambda n=n: len(sim.arrivals(stream)) > arrived + 20,  # noqa: B023  # ends in this round
+                "some of it is being played",
+            )
+            asked = time.monotonic()
+            await call.interrupt()
+            sent = await speaking
+            assert await queued == 0
+            await until(lambda n=n: len(sim.spans(stream)["clears"]) > n, "the carrier has cleared")
+            (span,) = [s for s in sim.spans(stream)["spans"] if s["ended"] > asked]
+            assert span["ended_by"] == "clear"
+            delays.append(span["ended"] - asked)
+            taken = sim.arrivals(stream)
+            assert sent == 3 * sum(size for _, size, _ in taken[arrived:])
+            arrived = len(taken)
+        # One round may meet a moment in which the machine is busy with something else.
+        assert statistics.median(delays) <= STOPS_WITHIN, delays
+        # What is said next is heard at once, and whole.
+        last = speech(1.0, first=2)
+        assert await call.send_audio(last) == len(last) // 2
+        await call.hang_up()
+    compare(from_pcm(last), from_wire(stack.far_end_heard(call.sid))).check()
+
+
+async def test_interrupting_silence_harms_nothing(stack: Stack) -> None:
+    stack.sim.add_callee(CALLEE, "record")
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        call = await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
+        await call.interrupt()
+        await call.interrupt()
+        sent = speech(0.6, first=1)
+        assert await call.send_audio(sent) == len(sent) // 2
+        await call.hang_up()
+    compare(from_pcm(sent), from_wire(stack.far_end_heard(call.sid))).check()
+
+
+async def test_a_cancelled_send_audio_goes_on_with_what_comes_behind_it(stack: Stack) -> None:
+    stack.sim.add_callee(CALLEE, "record")
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        call = await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
+        stream = stack.sim.call(call.sid)["streams"][0]["sid"]
+        speaking = asyncio.ensure_future(call.send_audio(speech(30.0)))
+        await until(lambda: stack.sim.arrivals(stream), "it is being played")
+        behind = speech(0.8, first=3)
+        speaking_behind = asyncio.ensure_future(call.send_audio(behind))
+        await asyncio.sleep(0)
+        speaking.cancel()
+        async with asyncio.timeout(10.0):
+            assert await speaking_behind == len(behind) // 2
+        await call.hang_up()
+    compare(from_pcm(behind), from_wire(stack.far_end_heard(call.sid))).check()
