@@ -8,6 +8,9 @@ Rules:
   the marks that are not done, then the sound that is not acknowledged, earliest first.
 - What was heard is passed on once: sound below the call time heard so far is cut off. What never
   arrived is counted.
+- What lies at the carrier when a stream breaks is lost, and the worker says how much. Where that
+  one is gone too, and the new stream's worker knows nothing of the call, it is counted here, from
+  the acknowledgements that came.
 - Digits are passed on once by (ordinal, index).
 - When the call has ended, what is still on its way is waited for until the stream's last word
   (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most.
@@ -28,7 +31,11 @@ from .outbound import Outbound, Utterance
 DRAIN_SECONDS = 1.0
 #: How long a worker may take to say how much was sent before an interrupt.
 INTERRUPTED_WITHIN = 0.25
+#: A broken stream or a lost worker is noticed so long after its last acknowledgement at most.
+NOTICED_WITHIN = 0.05
 _HEARD_BYTES = 6
+_RATE = 8_000
+_UNPLAYED = "unplayed at the carrier when its stream broke"
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,11 @@ class CallAudio:
         self._heard_ordinal = 0
         self._heard_stream_end = 0
         self._heard_at = now
+        #: when the carrier will have played all that was acknowledged, by the acknowledgements
+        self._plays_until = 0.0
+        self._acknowledged_at = 0.0
+        #: since when the worker or the stream is known to be gone; None: they are there
+        self._gone_at: float | None = None
         self._digits: set[tuple[int, int]] = set()
         self._marks: dict[str, int] = {}
         self._over: int | None = None
@@ -164,6 +176,9 @@ class CallAudio:
     def opened(self, worker: str, message: m.Opened, now: float) -> None:
         if message.generation < self.generation or self.finished:
             return
+        if message.ordinal > max(1, self.generation >> 16):
+            self._new_stream(message)
+        self._gone_at = None
         self.generation = message.generation
         self.active = worker
         self._spoken(self.out.resume(message.out_next, now))
@@ -211,6 +226,10 @@ class CallAudio:
     def played(self, worker: str, message: m.PlayedTo, now: float) -> None:
         if not self._current(worker, message.generation):
             return
+        if message.position > self.out.acknowledged:
+            fresh = message.position - self.out.acknowledged
+            self._plays_until = max(self._plays_until, now) + fresh / _RATE
+            self._acknowledged_at = now
         self._spoken(self.out.played(message.position, message.idle, now))
         self._cut_given_up(now)
         self._pump()
@@ -218,6 +237,7 @@ class CallAudio:
     def interrupted(self, worker: str, message: m.Interrupted, now: float) -> None:
         if not self._current(worker, message.generation):
             return
+        self._plays_until = 0.0
         self._interrupt_done(message.serial, message.sent_to)
         self._cut_given_up(now)
         self._pump()
@@ -238,6 +258,7 @@ class CallAudio:
     def loss(self, worker: str, message: m.Loss) -> None:
         # Inbound loss also stands in each Sound, by position; only what is not placed is added.
         if self._current(worker, message.generation) and message.direction == "outbound":
+            self._plays_until = 0.0  # what lay there is counted
             self.lost.add("outbound", message.samples, message.why)
 
     def stream_over(self, worker: str, message: m.StreamOver, now: float) -> None:
@@ -246,10 +267,31 @@ class CallAudio:
         self._over = message.ordinal
         self._finish_if_drained(now)
 
-    def worker_lost(self, worker: str) -> None:
+    def worker_lost(self, worker: str, now: float) -> None:
         """The connection to ``worker`` is gone; another ``Opened`` follows if the call lives."""
         if self.active == worker:
             self.active = None
+            self._gone(now)
+
+    def stream_gone(self, now: float) -> None:
+        """The controller says that the call has no stream; it may come back by a new one."""
+        self._gone(now)
+
+    def _gone(self, now: float) -> None:
+        if self._gone_at is None:
+            self._gone_at = now
+
+    def _new_stream(self, opened: m.Opened) -> None:
+        """Count what lay at the carrier, where the worker has not seen what was acknowledged."""
+        known = opened.out_next is not None and opened.out_next >= self.out.acknowledged
+        if not known:
+            gone = self._acknowledged_at
+            if self._gone_at is not None:
+                gone = max(gone, self._gone_at - NOTICED_WITHIN)
+            lost = round((self._plays_until - gone) * _RATE)
+            if lost > 0:
+                self.lost.add("outbound", lost, _UNPLAYED)
+        self._plays_until = 0.0
 
     def unsent(self, message: m.ToWorker) -> None:
         """``message`` could not be sent; sound is kept and goes out with the next chance."""

@@ -57,7 +57,7 @@ class WorkerLink:
     def _on_disconnected(self) -> None:
         self.close()
         for call in self.calls.values():
-            call.audio.worker_lost(self.worker.id)
+            call.audio.worker_lost(self.worker.id, self._plane.clock())
         self._open()
 
     def add(self, call: CallMedia) -> None:
@@ -178,7 +178,7 @@ class MediaPlane:
                 # The worker's process is another one now: what the old one had is gone.
                 link.close()
                 for other in link.calls.values():
-                    other.audio.worker_lost(ref.id)
+                    other.audio.worker_lost(ref.id, self.clock())
                 fresh = self._links[ref.id] = WorkerLink(self, ref)
                 for other in link.calls.values():
                     fresh.add(other)

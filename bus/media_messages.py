@@ -56,7 +56,9 @@ class OpenCall(PackedMessage, frozen=True):
     ``ring``: the recent inbound frames of this stream (up to 10 s) that a fresh worker may need;
     the adapter's Resume says from where. ``digits`` likewise; the adapter ignores what it has.
     ``secret`` is what an Attach must show. ``playback`` is the playback generation (clears sent).
-    ``lead_ms``: how much sound to keep ahead in the carrier's buffer.
+    ``lead_ms``: how much sound to keep ahead in the carrier's buffer. ``ahead``: samples of this
+    stream that lie unplayed there now (a call that moves), so that the next worker does not put its
+    lead on top of the last one's.
     """
 
     call: str
@@ -69,6 +71,7 @@ class OpenCall(PackedMessage, frozen=True):
     digits: list[DigitIn]
     lead_ms: int
     trace: dict[str, str]
+    ahead: int = 0
 
 
 class WrittenTo(Packed, frozen=True):

@@ -9,7 +9,7 @@ from typing import Final
 from trunkline.bus import messages as m
 
 from .inbound import Inbound
-from .playout import FRAME, FRAME_NS, Playout
+from .playout import FRAME, FRAME_NS, SAMPLE_NS, Playout
 from .resample import RATIO, Downsampler, History
 
 #: Bytes of PCM16 at 24 kHz that make one position.
@@ -130,6 +130,8 @@ class Call:
                 lost = playout.freeze(now if since is None else since).samples
             before = playout.end
             lost += playout.open(opened.out_next, opened.playback)
+            if opened.ahead:
+                playout.plays_on(now + opened.ahead * SAMPLE_NS)
             if playout.end != before:
                 # Nothing that was held is of use; the adapter speaks again from there.
                 self.forget_speech()

@@ -62,6 +62,8 @@ class Calls:
         self.complaints: deque[str] = deque(maxlen=50)
         self._attached: dict[str, dict[bytes, str]] = {}
         self._closed: dict[str, int] = {}
+        #: when all messages had been read, last: what is read now came after it
+        self._read_at = 0
         self._batches = Batches()
         self._ticks = 0
 
@@ -163,6 +165,8 @@ class Calls:
             lost = call.reopen(opened, peer, now)
         if call.playout is None and opened.out_next is not None:
             call.playout = self._playout(call, opened.out_next)
+            if opened.ahead:
+                call.playout.plays_on(now + opened.ahead * SAMPLE_NS)
         call.inbound.replace_ring(_ring(opened.ring, now))
         for digit in opened.digits:
             if digit not in call.digits:
@@ -248,7 +252,7 @@ class Calls:
             playout.open(written.position)
             if playout.end != before:
                 call.forget_speech()
-        elif not playout.acknowledge(written.position):
+        elif not playout.acknowledge(written.position, self._read_at):
             return
         if call.resumed:
             self._batches.acknowledged[call.id] = call
@@ -311,6 +315,12 @@ class Calls:
             return
         if call.playout is None:
             call.playout = self._playout(call, max(resume.played, resume.floor))
+            if call.ended is not None:
+                call.playout.freeze(now)
+        elif resume.played > call.playout.acknowledged:
+            # What is known here is old: others had the call meanwhile.
+            call.playout.open(resume.played)
+            call.forget_speech()
             if call.ended is not None:
                 call.playout.freeze(now)
         call.resumed = True
@@ -410,6 +420,7 @@ class Calls:
         if self._batches.speaking:
             self._batches.encode(now, until)
         self._batches.tell_played()
+        self._read_at = now
         return bool(self._batches.speaking)
 
     def tick(self, now: int, until: int) -> None:

@@ -14,7 +14,11 @@ The rules:
    time would else run dry at every frame.
 3. **Model of the carrier's buffer.** All that was sent has been played at the playback time of the
    next position. A tick late by less than the lead sends what is due and keeps the line. Later than
-   that, the buffer has run dry: the line moves by just that underrun, which is counted.
+   that, the buffer has run dry: the line moves by just that underrun, which is counted. The same
+   holds for a gateway that is late: what it acknowledges more than :data:`ACK_NS` after its
+   playback time was written to a dry buffer. And no more than the lead and :data:`AHEAD_NS` is
+   sent without being acknowledged: a gateway that stood still would write all of it at once, and
+   leave the buffer, and every loss and interrupt, that much deeper.
 4. **Starvation.** When less than a full frame is in hand at its send time, playout waits until
    20 ms before the buffer runs dry, so that the next chunk joins without a seam. Then it asks for
    the resampler's tail (:class:`FlushTail`) and sends the short rest. Speech that comes before the
@@ -42,6 +46,10 @@ FRAME: Final = 160
 SAMPLE_NS: Final = 125_000
 FRAME_NS: Final = FRAME * SAMPLE_NS
 DEFAULT_LEAD_NS: Final = 60_000_000
+#: How long an acknowledgement takes at most, from the socket to here, on a machine that keeps up.
+ACK_NS: Final = 40_000_000
+#: Sound beyond the lead that may be on its way to a gateway.
+AHEAD_NS: Final = 100_000_000
 #: Most sound held for one call.
 CAPACITY: Final = 300 * RATE
 
@@ -134,6 +142,7 @@ class Playout:
         self.lead_ns = lead_ns
         self.prebuffer_ns = lead_ns if prebuffer_ns is None else prebuffer_ns
         self.capacity = capacity
+        self._window = (lead_ns + AHEAD_NS) // SAMPLE_NS
         #: the next position to send; acknowledged <= position <= end
         self.position = next_position
         #: everything before it was written to the carrier's socket; held sound begins here
@@ -162,7 +171,7 @@ class Playout:
         self._marks: list[tuple[int, str]] = []  # set, not sent, by position
         #: marks sent in this playback generation, not returned: what had been sent before them
         self._sent_marks: dict[str, int] = {}
-        self._reached = next_position  # played by the word of a mark
+        self._reached = 0  # played by the word of a mark
         self._last: Interruption | None = None
 
     # ------------------------------------------------------------------ speech in
@@ -233,7 +242,7 @@ class Playout:
         if not self.unsent + self.tail or not self._begin(now, horizon):
             return out
         assert self._line is not None
-        while (unsent := self.end - self.position) or self.tail:
+        while ((unsent := self.end - self.position) or self.tail) and self._may_send:
             plays = self._line + self.position * SAMPLE_NS
             if unsent >= FRAME:
                 if plays - self.lead_ns > horizon:
@@ -244,9 +253,7 @@ class Playout:
                 out.append(FlushTail())
                 break
             if now > plays:
-                self.underruns += 1
-                self.underrun_ns += now - plays
-                self._line += now - plays
+                self._dry(now - plays)
             out.append(self._take())
             if self._marks:
                 self._send_marks(out)
@@ -259,7 +266,7 @@ class Playout:
             return None
         if self._marks and self._marks[0][0] <= self.position:
             return 0
-        if not self.unsent + self.tail:
+        if not self.unsent + self.tail or not self._may_send:
             return None
         if self._gather_until is not None:
             return self._gather_until
@@ -267,6 +274,11 @@ class Playout:
             return 0
         plays = self._line + self.position * SAMPLE_NS
         return plays - (self.lead_ns if self.unsent >= FRAME else FRAME_NS)
+
+    @property
+    def _may_send(self) -> bool:
+        """The gateway keeps up with what is sent."""
+        return self.position - self.acknowledged < self._window
 
     def _begin(self, now: int, horizon: int) -> bool:
         """Whether there is a line to play on; makes one at the start of an utterance."""
@@ -303,8 +315,10 @@ class Playout:
         self.frames_out += 1
         return Frame(position, payload)
 
-    def acknowledge(self, position: int) -> bool:
+    def acknowledge(self, position: int, now: int) -> bool:
         """The gateway wrote everything before ``position``; True when that is news.
+
+        ``now``: the earliest time at which it can have said so.
 
         Raises PlayoutError for what was never sent.
         """
@@ -312,8 +326,19 @@ class Playout:
             raise PlayoutError(f"{position} acknowledged, but sent only up to {self.position}")
         if position <= self.acknowledged:
             return False
+        if self._line is not None and not self.frozen:
+            late = now - ACK_NS - (self._line + self.acknowledged * SAMPLE_NS)
+            if late > 0:
+                self._dry(late)
         self._forget(position)
         return True
+
+    def _dry(self, late: int) -> None:
+        """The carrier's buffer had run dry for so long when the next sound reached it."""
+        assert self._line is not None
+        self.underruns += 1
+        self.underrun_ns += late
+        self._line += late
 
     def _forget(self, position: int) -> None:
         self.acknowledged = position
@@ -441,3 +466,7 @@ class Playout:
         self._over = True
         self._gather_until = None
         return late
+
+    def plays_on(self, until: int) -> None:
+        """Until then the carrier plays what another worker sent; what comes next joins that."""
+        self._line = until - self.position * SAMPLE_NS

@@ -137,6 +137,8 @@ class Stream:
     refused: dict[str, float] = field(default_factory=dict)
     #: clears written
     playback: int = 0
+    #: when the carrier will have played all that was written
+    plays_until: float = 0.0
     ring: Ring = field(default_factory=Ring)
     digits: deque[m.DigitIn] = field(default_factory=lambda: deque(maxlen=DIGITS_KEPT))
     #: marks at the carrier: (name, playback generation at which it was sent)

@@ -57,6 +57,9 @@ RETRY_SECONDS: Final = 1.0
 #: An unused connection is kept this long for the next call.
 UNUSED_SECONDS: Final = 5.0
 
+#: Samples a second on the wire.
+RATE: Final = 8000
+
 _LAST_SWITCH: Final = 0xFFFF
 
 
@@ -272,7 +275,7 @@ class Streams:
         link.heard = now
         for stream in list(self._calls.values()):
             if stream.active == endpoint and not stream.opened:
-                self._open(stream, link, out)
+                self._open(stream, link, now, out)
         return out
 
     def link_lost(self, endpoint: str, now: float) -> list[Instruction]:
@@ -292,7 +295,7 @@ class Streams:
         if link is None or link.phase != "up":
             return out
         if isinstance(message, m.Outbound):
-            self._outbound(endpoint, message, out)
+            self._outbound(endpoint, message, now, out)
         elif isinstance(message, m.Tick):
             link.heard = now
             if link.stalled:
@@ -303,6 +306,7 @@ class Streams:
             if stream is not None:
                 stream.out_next = message.next_position
                 stream.playback = message.playback
+                stream.plays_until = now
                 out.append(WriteText(stream.socket, stream.wire.clear))
                 if stream.recording is not None:
                     stream.recording.cleared()
@@ -352,7 +356,9 @@ class Streams:
 
     # ------------------------------------------------------------------ outbound sound
 
-    def _outbound(self, endpoint: str, batch: m.Outbound, out: list[Instruction]) -> None:
+    def _outbound(
+        self, endpoint: str, batch: m.Outbound, now: float, out: list[Instruction]
+    ) -> None:
         written: dict[str, m.WrittenTo] = {}
         calls = self._calls
         for frame in batch.frames:
@@ -371,6 +377,7 @@ class Streams:
                 following = frame.position + len(frame.payload)
                 stream.out_next = following
                 stream.frames_out += 1
+                stream.plays_until = max(stream.plays_until, now) + len(frame.payload) / RATE
                 out.append(WriteText(stream.socket, stream.wire.media(frame.payload)))
                 if stream.recording is not None:
                     stream.recording.said(frame.payload)
@@ -433,7 +440,7 @@ class Streams:
                 stream.active = worker.endpoint
                 link = self._links[worker.endpoint]
                 if link.phase == "up":
-                    self._open(stream, link, out)
+                    self._open(stream, link, now, out)
                 return
         stream.retry_at = now + RETRY_SECONDS
 
@@ -442,7 +449,7 @@ class Streams:
             if stream.active is None and any(w.endpoint == endpoint for w in stream.workers):
                 self._place(stream, now, out)
 
-    def _open(self, stream: Stream, link: Link, out: list[Instruction]) -> None:
+    def _open(self, stream: Stream, link: Link, now: float, out: list[Instruction]) -> None:
         call, generation, endpoint = stream.call, stream.generation, link.worker.endpoint
         self._flush_link(link, out)
         opened = m.OpenCall(
@@ -459,6 +466,7 @@ class Streams:
             list(stream.digits),
             self.lead_ms,
             stream.info.trace,
+            max(0, round((stream.plays_until - now) * RATE)),
         )
         out.append(SendToWorker(endpoint, opened))
         stream.opened = True

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from line_model import CALL, LineModel
+from line_model import CALL, FRAME, LineModel
 
 from trunkline.adapter.call_audio import (
     DRAIN_SECONDS,
@@ -150,7 +150,7 @@ def test_an_interrupt_without_a_worker_answers_from_what_was_acknowledged() -> N
     line.up("a")
     line.tick()
     line.down("a")
-    line.audio.worker_lost("a")
+    line.audio.worker_lost("a", line.now)
     line.audio.interrupt(line.now)
     line.act()
     assert line.spoken == []
@@ -311,3 +311,57 @@ def test_a_new_stream_resumes_at_what_was_acknowledged(out_next: int | None) -> 
     assert isinstance(resume, m.Resume)
     assert resume.played == 160
     assert [s.position for s in speaks if isinstance(s, m.Speak)] == [160]
+
+
+def speaking_for(line: LineModel, seconds: float) -> None:
+    """A worker acknowledges 60 ms at once and then a frame each 20 ms, as they do."""
+    line.settle()
+    line.audio.say(bytes(48_000 * 10), line.now)
+    line.act()
+    position = 480
+    for _ in range(round(seconds * 50)):
+        line.audio.played("a", m.PlayedTo(CALL, line.generation, position, False), line.now)
+        position += FRAME
+        line.now += 0.02
+    line.act()
+
+
+@pytest.mark.parametrize("out_next", [None, 800])
+@pytest.mark.parametrize("told", ["worker", "stream"])
+def test_what_lay_at_the_carrier_is_lost_where_no_worker_is_left_to_say_so(
+    told: str, out_next: int | None
+) -> None:
+    line = LineModel()
+    speaking_for(line, 2.0)
+    if told == "worker":
+        line.audio.worker_lost("a", line.now)
+    else:
+        line.audio.stream_gone(line.now)
+    line.now += 1.5
+    # The new stream's worker knows nothing of the call, or what it knows is old.
+    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, out_next), line.now)
+    assert 480 <= line.audio.lost.outbound <= 640
+    line.audio.opened("b", m.Opened(CALL, m.first_generation(3), 3, None), line.now)
+    assert line.audio.lost.outbound <= 640  # once
+
+
+def test_what_lay_at_the_carrier_is_not_counted_where_the_worker_does_or_it_was_played() -> None:
+    line = LineModel()
+    speaking_for(line, 2.0)
+    acknowledged = line.audio.out.acknowledged
+    line.audio.opened("a", m.Opened(CALL, m.first_generation(2), 2, acknowledged), line.now)
+    assert line.audio.lost.outbound == 0
+
+    line = LineModel()
+    speaking_for(line, 2.0)
+    line.now += 5.0  # nothing was said since
+    line.audio.stream_gone(line.now)
+    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
+    assert line.audio.lost.outbound == 0
+
+    line = LineModel()
+    speaking_for(line, 2.0)
+    told = m.Loss(CALL, line.generation, "outbound", 500, "unplayed")
+    line.audio.loss("a", told)
+    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
+    assert line.audio.lost.outbound == 500

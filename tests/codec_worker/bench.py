@@ -7,6 +7,7 @@ from collections import deque
 
 from trunkline.bus import messages as m
 from trunkline.codec_worker.calls import Calls
+from trunkline.codec_worker.playout import SAMPLE_NS
 
 MS = 1_000_000
 TICK = 20 * MS
@@ -23,6 +24,8 @@ class FakeGateway:
         self.out_next: int | None = 0
         self.playback = 0
         self.written = bytearray()  # by position, from 0; clears leave zeros
+        self.plays_until = 0  # ns; when the carrier will have played it
+        self.deepest = 0  # ns; most that ever lay there
         self.frames: list[tuple[int, int]] = []  # (when, position)
         self.texts: list[str] = []  # what the carrier got, in order
         self.dropped = 0
@@ -30,7 +33,7 @@ class FakeGateway:
         self.ring: deque[m.InFrame] = deque(maxlen=500)
         self.digits: list[m.DigitIn] = []
 
-    def open_call(self) -> m.OpenCall:
+    def open_call(self, now: int = 0) -> m.OpenCall:
         ordinal = self.generation >> 16
         ring = [f for f in self.ring if f.ordinal == ordinal]
         return m.OpenCall(
@@ -44,6 +47,7 @@ class FakeGateway:
             self.digits,
             60,
             {},
+            max(0, (self.plays_until - now) // SAMPLE_NS) if now else 0,
         )
 
     def take(self, message: object, now: int) -> m.ToWorker | None:
@@ -60,6 +64,9 @@ class FakeGateway:
                 self.written += bytes(frame.position - len(self.written))
                 self.written += frame.payload
                 self.out_next = len(self.written)
+                length = len(frame.payload) * SAMPLE_NS
+                self.plays_until = max(self.plays_until, now) + length
+                self.deepest = max(self.deepest, self.plays_until - now)
                 self.frames.append((now, frame.position))
                 self.texts.append("media")
             if self.out_next is not None:
@@ -67,6 +74,7 @@ class FakeGateway:
         elif isinstance(message, m.Clear) and message.generation == self.generation:
             self.out_next = message.next_position
             self.playback = message.playback
+            self.plays_until = now
             self.texts.append("clear")
         elif isinstance(message, m.Mark) and message.generation == self.generation:
             self.texts.append(f"mark {message.name}")
@@ -163,6 +171,8 @@ class Bench:
         self.active = 0
         #: workers whose process does not run; messages wait
         self.stopped: dict[int, list[tuple[bytes, m.ToWorker]]] = {}
+        #: messages that wait while the gateway's process does not run; None: it runs
+        self.gateway_stopped: list[tuple[int, object]] | None = None
         for i in range(workers):
             self.attach(i)
 
@@ -196,7 +206,7 @@ class Bench:
     def open(self, i: int | None = None) -> None:
         """The gateway gives the call to worker i under the gateway's generation."""
         self.active = self.active if i is None else i
-        self.from_gateway(self.gateway.open_call())
+        self.from_gateway(self.gateway.open_call(self.now))
         self.run()
 
     def move(self, i: int) -> None:
@@ -217,6 +227,7 @@ class Bench:
         self.gateway.generation = m.first_generation(ordinal + 1)
         self.gateway.out_next = None
         self.gateway.playback = 0
+        self.gateway.plays_until = 0
 
     def speak(self, pcm: bytes) -> None:
         self.from_adapter(self.adapter.speak(pcm))
@@ -244,7 +255,9 @@ class Bench:
                     self._deliver(i, peer, message)
 
     def _deliver(self, i: int, peer: bytes, message: object) -> None:
-        if peer == GATEWAY:
+        if peer == GATEWAY and self.gateway_stopped is not None:
+            self.gateway_stopped.append((i, message))
+        elif peer == GATEWAY:
             answer = self.gateway.take(message, self.now)
             if answer is not None:
                 self.send(i, GATEWAY, answer)
@@ -259,6 +272,13 @@ class Bench:
                 if i not in self.stopped:
                     worker.tick(self.now, self.now + TICK)
             self.run()
+
+    def wake_gateway(self) -> None:
+        """A stopped gateway goes on with what waited for it."""
+        waiting, self.gateway_stopped = self.gateway_stopped, None
+        for i, message in waiting or []:
+            self._deliver(i, GATEWAY, message)
+        self.run()
 
     def wake(self, i: int) -> None:
         """A stopped worker goes on with what waited for it."""

@@ -53,7 +53,8 @@ class Carrier:
 
 
 class Pump:
-    """A source whose last ``held`` samples stay in the resampler until it is flushed."""
+    """A source whose last ``held`` samples stay in the resampler until it is flushed, and a gateway
+    that acknowledges before the next tick what it wrote."""
 
     def __init__(self, playout: Playout, carrier: Carrier, held: int = 16) -> None:
         self.playout = playout
@@ -61,6 +62,7 @@ class Pump:
         self.held = held
         self.rest = b""
         self.flushes: list[int] = []  # positions at which the tail was flushed
+        self.written = (0, 0)  # position, when
 
     def speak(self, sound: bytes) -> None:
         sound = self.rest + sound
@@ -69,6 +71,9 @@ class Pump:
         self.playout.speak(self.playout.end, sound[:cut], tail=len(self.rest))
 
     def tick(self, now: int, until: int | None = None) -> list[Instruction]:
+        position, at = self.written
+        if position <= self.playout.position and not self.playout.frozen:
+            self.playout.acknowledge(position, at)
         done = self.playout.due(now, until)
         while done and isinstance(done[-1], FlushTail):
             self.flushes.append(self.playout.end)
@@ -76,6 +81,9 @@ class Pump:
             self.rest = b""
             done = done[:-1] + self.playout.due(now, until)
         self.carrier.take(done, now)
+        if self.carrier.frames:
+            last = self.carrier.frames[-1]
+            self.written = (last.position + len(last.payload), now)
         return done
 
 

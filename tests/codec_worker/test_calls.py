@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from trunkline.bus import messages as m
 from trunkline.codec_worker import mulaw
 from trunkline.codec_worker.calls import FORGET_NS, Calls
+from trunkline.codec_worker.playout import SAMPLE_NS
 from trunkline.codec_worker.resample import Downsampler, Upsampler
 
-from .bench import ADAPTER, CALL, GATEWAY, SECRET, TICK, Bench
+from .bench import ADAPTER, CALL, GATEWAY, MS, SECRET, TICK, Bench
 
 RNG = np.random.default_rng(7)
 PCM = np.rint(8000 * np.sin(np.arange(24_000 * 12) * 0.11) * np.sin(np.arange(24_000 * 12) * 1e-4))
@@ -330,6 +331,64 @@ def test_a_stopped_worker_that_wakes_up_harms_nothing() -> None:
     bench.tick(150)
     assert len(bench.gateway.written) == 24_000
     assert [p for _, p in bench.gateway.frames] == [160 * n for n in range(150)]
+
+
+def test_a_gateway_that_stood_still_leaves_no_deep_buffer_behind() -> None:
+    bench = opened()
+    bench.speak(SPEECH[: seconds(6)])
+    bench.tick(20)
+    bench.gateway_stopped = []
+    bench.tick(100)  # 2 s
+    bench.gateway.deepest = 0
+    bench.wake_gateway()
+    bench.tick(50)
+    assert bench.gateway.deepest <= (60 + 100 + 20) * MS  # not two seconds of it
+    assert bench.gateway.plays_until - bench.now <= (60 + 60) * MS  # and soon as ever
+    (stats,) = bench.worker.stats(bench.now)
+    assert stats.underruns == 1
+    bench.tick(250)
+    assert np.array_equal(heard_codes(bench.gateway.written), coded(SPEECH[: seconds(6)]))
+
+
+def test_what_lies_at_the_carrier_after_a_gateway_stood_still_is_known_when_it_dies() -> None:
+    bench = opened()
+    bench.speak(SPEECH[: seconds(6)])
+    bench.tick(20)
+    bench.gateway_stopped = []
+    bench.tick(100)
+    bench.wake_gateway()
+    bench.tick(2)
+    lay_there = bench.gateway.plays_until - bench.now
+    bench.new_stream("error")
+    assert abs(bench.adapter.lost_out * SAMPLE_NS - lay_there) <= 40 * MS
+
+
+def test_a_call_that_moves_again_and_again_keeps_its_lead() -> None:
+    bench = opened(workers=2)
+    bench.speak(SPEECH[: seconds(6)])
+    for n in range(10):
+        bench.tick(10)
+        bench.move(1 - n % 2)
+    assert bench.gateway.deepest <= (60 + 40) * MS
+    lay_there = bench.gateway.plays_until - bench.now
+    bench.new_stream("error")
+    assert bench.adapter.lost_out * SAMPLE_NS == lay_there  # the last worker had sent but little
+
+
+def test_a_worker_whose_state_is_old_says_nothing_twice() -> None:
+    """It was stopped, others had the call, and it is given the call back for a later stream."""
+    bench = opened(workers=2)
+    bench.speak(SPEECH[: seconds(6)])
+    bench.tick(10)
+    bench.stopped[0] = []
+    bench.move(1)
+    bench.tick(100)
+    bench.stopped[0] = [x for x in bench.stopped[0] if not isinstance(x[1], m.CloseCall)]
+    bench.new_stream(reason=None)  # with its gateway all that had been on its way to it was lost
+    bench.wake(0)
+    bench.open(0)
+    bench.tick(250)
+    assert [p for _, p in bench.gateway.frames] == [160 * n for n in range(300)]
 
 
 def test_an_interrupt_that_no_worker_acknowledged_is_carried_out_by_the_next() -> None:

@@ -167,7 +167,7 @@ def test_repeated_speech_is_ignored_and_a_gap_is_refused() -> None:
 
 def test_an_interrupt_drops_what_is_queued_and_clears_what_lies_at_the_carrier() -> None:
     playout, pump, carrier = started()
-    playout.acknowledge(640)
+    playout.acknowledge(640, T0)
     playout.mark("end", 50 * FRAME)
     done = playout.interrupt(1, 50 * FRAME, T0 + 10 * MS)
     assert done is not None
@@ -221,14 +221,14 @@ def test_what_a_mark_says_was_played_is_not_lost_when_the_stream_breaks() -> Non
     playout, pump, _ = started()
     playout.mark("m", 640)
     pump.tick(T0 + 20 * MS)
-    playout.acknowledge(800)
+    playout.acknowledge(800, T0 + 20 * MS)
     assert playout.mark_returned("m", 0) is True  # the carrier is a little ahead of the model
     assert playout.freeze(T0 + 79 * MS) == Range(640, 800)
 
 
 def test_without_a_stream_nothing_is_sent_and_the_lead_is_lost() -> None:
     playout, pump, _ = started()
-    playout.acknowledge(480)  # the fourth frame never reached the socket
+    playout.acknowledge(480, T0)  # the fourth frame never reached the socket
     lost = playout.freeze(T0 + 20 * MS)
     assert lost == Range(160, 480)
     assert playout.lost == 320
@@ -243,16 +243,67 @@ def test_without_a_stream_nothing_is_sent_and_the_lead_is_lost() -> None:
 
 def test_what_was_written_after_the_stream_broke_is_lost_too() -> None:
     playout, pump, _ = started()
-    playout.acknowledge(320)
+    playout.acknowledge(320, T0)
     assert playout.freeze(T0 + 10 * MS).samples == 240
     assert playout.open(next_position=640) == 320
     assert playout.lost == 560
     assert pump.tick(T0 + 900 * MS)[0] == Frame(640, sound(160, 640))
 
 
+def test_no_more_than_the_lead_and_100_ms_is_sent_to_a_gateway_that_does_not_write() -> None:
+    playout, _, _ = started()
+    for n in range(1, 50):
+        playout.due(T0 + n * 20 * MS)
+    assert playout.position == 160 * 8
+    assert playout.next_due() is None
+
+
+def test_a_gateway_that_wrote_late_wrote_to_a_dry_buffer() -> None:
+    playout, _, _ = started()
+    for n in range(1, 50):
+        playout.due(T0 + n * 20 * MS)
+    woke = T0 + 1000 * MS
+    assert playout.acknowledge(160, woke + 40 * MS)  # by 40 ms it may be late in any case
+    assert (playout.underruns, playout.underrun_ns) == (1, 1000 * MS)
+    assert playout.acknowledge(160 * 8, woke + 41 * MS)
+    assert playout.underruns == 1
+    # The first frame is heard from when it was written, and the rest lies there.
+    assert playout.played(woke + 50 * MS) == 400
+    assert playout.next_due() == woke + 100 * MS  # 60 ms before what was sent has been played
+    assert playout.freeze(woke + 50 * MS) == Range(400, 160 * 8)
+
+
+def test_acknowledgements_that_are_late_by_less_than_the_lead_change_nothing() -> None:
+    playout, _, _ = started()
+    for n in range(1, 20):
+        playout.due(T0 + n * 20 * MS)
+        playout.acknowledge(160 * n, T0 + n * 20 * MS + 19 * MS)
+    assert playout.underruns == 0
+    assert playout.played(T0 + 200 * MS) == 1600
+
+
+def test_what_another_worker_left_at_the_carrier_is_joined() -> None:
+    playout = Playout(next_position=1600)
+    playout.plays_on(T0 + 50 * MS)
+    playout.speak(1600, sound(1600, 1600))
+    assert [i.position for i in playout.due(T0) if isinstance(i, Frame)] == [1600]
+    assert playout.next_due() == T0 + 10 * MS
+    playout.acknowledge(1760, T0)
+    assert playout.freeze(T0 + 20 * MS) == Range(1360, 1760)  # of both
+
+
+def test_what_another_worker_left_is_played_by_the_time_there_is_more() -> None:
+    playout = Playout(next_position=1600)
+    playout.plays_on(T0 + 50 * MS)
+    playout.speak(1600, sound(1600, 1600))
+    assert len(playout.due(T0 + 70 * MS)) == 4
+    assert playout.underruns == 0
+    assert playout.next_due() == T0 + 90 * MS
+
+
 def test_a_stream_that_goes_on_elsewhere_has_to_be_spoken_to_from_there() -> None:
     playout, _, _ = started()
-    playout.acknowledge(640)
+    playout.acknowledge(640, T0)
     playout.freeze(T0)
     playout.open(next_position=160)  # before what is held
     assert (playout.position, playout.end, playout.unsent) == (160, 160, 0)
@@ -274,7 +325,7 @@ def test_what_is_over_the_bound_is_counted_and_played_as_silence() -> None:
             assert frame.position == position
             position += len(frame.payload)
             got += frame.payload
-        playout.acknowledge(position)
+        playout.acknowledge(position, now)
         now += 20 * MS
     assert got == sound(1600) + b"\xff" * 200
     assert playout.speak(1800, sound(160, 1800)) == 0
@@ -290,9 +341,9 @@ def test_a_playout_may_begin_anywhere() -> None:
 def test_wrong_peers_are_named() -> None:
     playout, _, _ = started()
     with pytest.raises(PlayoutError, match="641 acknowledged, but sent only up to 640"):
-        playout.acknowledge(641)
-    assert playout.acknowledge(640) is True
-    assert playout.acknowledge(480) is False
+        playout.acknowledge(641, T0)
+    assert playout.acknowledge(640, T0) is True
+    assert playout.acknowledge(480, T0) is False
     with pytest.raises(ValueError, match="less than a frame"):
         Playout(lead_ns=19 * MS)
 

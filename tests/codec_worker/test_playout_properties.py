@@ -148,7 +148,7 @@ class WorkerSwitches(RuleBasedStateMachine):
                 self.heard[frame.position + i] = byte
             self.written += len(frame.payload)
         del self.unwritten[:count]
-        self.playout.acknowledge(self.written)
+        self.playout.acknowledge(self.written, self.now)
 
     @rule(jump=st.integers(0, 300))
     def interrupt(self, jump: int) -> None:

@@ -134,6 +134,23 @@ def test_clear_moves_the_position(bench: Bench) -> None:
     assert (call.out_next, call.playback) == (1760, 1)
 
 
+def test_a_worker_that_takes_over_is_told_what_lies_at_the_carrier(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.take(B)
+    bench.sound(A, G1, 0, 160, 320, 480)
+    bench.now += 0.05
+    bench.lost(A)
+    assert opened(bench, B).ahead == 240  # 80 ms were written, 50 have passed
+    bench.say(B, m.Clear("c1", G1 + 1, 1600, 1))
+    bench.lost(B)
+    bench.now += 1.0
+    bench.run(
+        bench.streams.call_placed(m.CallPlaced(call="c1", placement=placement(2, C)), bench.now)
+    )
+    bench.up(C)
+    assert opened(bench, C).ahead == 0
+
+
 def test_digits_come_after_the_sound_before_them(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.heard(1, 0)
