@@ -9,15 +9,13 @@ from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
 
 from .call_audio import Lost
-from .call_media import CallMedia
+from .call_media import PLAYED_WITHIN, CallMedia
 from .client import BusClient
 from .dtmf import check_digits, tones
 from .session import ClientSession
 
 EndedReason = Literal["stop", "close", "error", "max_duration", "hang_up"]
 
-#: How long ``hang_up`` waits for what was said to be heard.
-PLAYED_WITHIN = 1.0
 #: How long ``hang_up`` waits for the call to be over once the carrier took the hang-up.
 ENDED_WITHIN = 3.0
 

@@ -32,6 +32,8 @@ log = logging.getLogger("trunkline.adapter")
 
 #: Heard sound that waits for its user: 300 s of PCM16 at 24 kHz.
 MOST_HEARD_BYTES = 300 * 48_000
+#: How long a hang-up waits for what was said to be heard.
+PLAYED_WITHIN = 1.0
 
 Sender = Callable[[str, m.ToWorker], bool]
 
@@ -67,6 +69,11 @@ class CallMedia:
     def carries_stream(self) -> bool:
         """The leg that we dialled (or that called us) is the one with our stream."""
         return self.info.mode in (None, "a-leg")
+
+    @property
+    def saying(self) -> bool:
+        """Something of what was to be said has not been sent yet."""
+        return bool(self._spoken)
 
     # ------------------------------------------------------------------ what the user asks
 

@@ -21,7 +21,7 @@ from trunkline.bus.control import ControlClient
 from trunkline.bus.errors import CallFailedError, TimedOutError, TrunklineError, WrongModeError
 from trunkline.bus.redact import redact_number
 
-from .call_media import CallMedia, with_placement
+from .call_media import PLAYED_WITHIN, CallMedia, with_placement
 from .crossing import Box
 from .dial_rules import DialPlan
 from .media_link import MediaPlane
@@ -242,6 +242,9 @@ class ClientSession:
         """Hang up what it has, restore its numbers. What could not be told is logged."""
         try:
             if self.lost is None and self.opened is not None:
+                # The last words are heard; what is still being said is cut off.
+                said = [call for call in self.calls.values() if not call.saying]
+                await asyncio.gather(*(call.played_out(PLAYED_WITHIN) for call in said))
                 closed = await self._control.request(
                     m.CloseSession(session=self.id), m.SessionClosed, timeout=CLOSE_WITHIN
                 )

@@ -143,6 +143,8 @@ class FakeCall:
     played: int = 0
     heard: int = 0
     marks: list[m.SetMark] = field(default_factory=list)
+    #: positions of all marks that were set, those that were reached among them
+    marks_set: list[int] = field(default_factory=list)
     interrupts: list[m.Interrupt] = field(default_factory=list)
     opened: bool = False
 
@@ -241,6 +243,7 @@ class FakeWorker:
             self.send(message.call, done)
         elif isinstance(message, m.SetMark):
             state.marks.append(message)
+            state.marks_set.append(message.position)
             self._reach_marks(message.call, state)
 
     def _play(self, call: str, state: FakeCall, most: int) -> None:

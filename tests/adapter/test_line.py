@@ -298,6 +298,35 @@ async def test_hang_up_lets_what_was_said_be_heard(paced_stack: FakeStack) -> No
         await call.hang_up()
 
 
+async def test_closing_the_line_lets_the_last_words_be_heard(paced_stack: FakeStack) -> None:
+    stack = paced_stack
+    asked: list[int] = []
+
+    def close(body: m.CloseSession) -> m.SessionClosed:
+        asked.extend(state.marks_set)
+        return m.SessionClosed(session=body.session)
+
+    stack.controller.answers[m.CloseSession] = close
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        state = await stack.workers[0].resumed(info.call)
+        assert await call.send_audio(pcm(960)) == 960
+    assert asked == [320]
+
+
+async def test_closing_the_line_does_not_wait_for_what_is_still_being_said(
+    paced_stack: FakeStack,
+) -> None:
+    stack = paced_stack
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        state = await stack.workers[0].resumed(info.call)
+        sending = asyncio.ensure_future(call.send_audio(pcm(240_000)))
+        await stack.workers[0].until(lambda: bool(state.spoken))
+    assert state.marks_set == []
+    assert await sending < 240_000
+
+
 async def test_the_call_goes_on_at_the_other_worker(paced_stack: FakeStack) -> None:
     first, second = paced_stack.workers
     async with Line(OURS, bus=paced_stack.bus) as line:
