@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 import pytest
 
 from .stack import STANDING, Stack, until
-
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -103,6 +102,13 @@ def new_stack() -> Iterator[Callable[[], Stack]]:
     yield make
     for stack in made:
         stack.close()
+
+
+@pytest.fixture
+def short_directory() -> Iterator[str]:
+    """A directory whose path leaves room for those of sockets in it."""
+    with tempfile.TemporaryDirectory(prefix="tl-own-", dir="/tmp") as name:
+        yield name
 
 
 @pytest.fixture(autouse=True)

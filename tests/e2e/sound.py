@@ -30,7 +30,7 @@ BAND: Final = (300.0, 3_300.0)
 #: Frames quieter than this (RMS) are not looked at one by one: rounding is as loud.
 QUIET: Final = 60.0
 #: A frame in its place is at least this much louder than what differs; elsewhere it is below 0 dB.
-CLEAR_DB: Final = 12.0
+CLEAR_DB: Final = 6.0
 #: The largest sample that mu-law knows.
 LOUDEST: Final = 32_124
 #: How finely delays are found, in parts of a sample.

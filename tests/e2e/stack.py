@@ -105,6 +105,8 @@ class Stack:
             "TRUNKLINE_CALLS_PER_SECOND": "50",
             "TRUNKLINE_SIM_PORT": str(api),
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            # The Procfile looks for commands here when there is no .venv beside it.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
         self.sim = SimClient(f"http://127.0.0.1:{api}", timeout=30.0)
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -180,6 +182,11 @@ class Stack:
             check=False,
             timeout=30.0,
         )
+
+    def lines(self, name: str) -> list[str]:
+        """What the program that was started last under this name has said."""
+        log = next(log for log in reversed(self._logs) if log.stem.endswith(f"-{name}"))
+        return log.read_text(errors="replace").splitlines()
 
     def client(self, *argv: str) -> subprocess.Popen[bytes]:
         """Start client.py, which uses lines of this stack in a process of its own."""

@@ -1,0 +1,19 @@
+"""langwatch-scenario, which looks nothing up on the network, imported with the deprecation warnings
+of its own imports left out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+# litellm, which it imports, would fetch its price list.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import scenario
+    from scenario.voice import stt
+
+    from trunkline import TwilioAgentAdapter
+
+__all__ = ["TwilioAgentAdapter", "scenario", "stt"]

@@ -1,0 +1,62 @@
+"""The stack as the repository's Procfile starts it, and a client in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from trunkline.children import trunkline_argv
+
+from .sound import compare, from_wire, recording
+from .stack import ALICE, BOB, CALLER, ENDED_WITHIN, ROOT, Stack, until
+
+
+@pytest.fixture
+def honcho(new_stack: Callable[[], Stack]) -> Iterator[tuple[Stack, subprocess.Popen[bytes]]]:
+    """A carrier, and ``honcho start`` with two gateways and two codec workers."""
+    stack = new_stack()
+    (stack.directory / "no.env").touch()
+    process = stack.run(
+        trunkline_argv(
+            *("with-parent", "--grace", "8", "--", sys.executable, "-m", "honcho", "--no-colour"),
+            *("-e", str(stack.directory / "no.env"), "-f", str(ROOT / "Procfile")),
+            *("start", "-c", "gateway=2,codec_worker=2"),
+        ),
+        "honcho",
+        cwd=ROOT,
+    )
+    yield stack, process
+
+
+async def test_a_call_through_honchos_stack_to_another_process_and_an_orderly_end(
+    honcho: tuple[Stack, subprocess.Popen[bytes]],
+) -> None:
+    stack, process = honcho
+    await until(stack.complete, "the stack is complete", 30.0)
+    echo = stack.client("echo", ALICE)
+    wait = stack.client("wait", BOB)
+    await until(lambda: stack.held(ALICE) and stack.held(BOB), "the numbers are armed")
+    bot = {"kind": "wav", "speech": "austen-0880", "after": 0.2}
+    sid = stack.sim.place_call(CALLER, ALICE, bot)["sid"]
+    sent = recording("austen-0880").astype(float)
+    heard_again = len(sent) / 24_000 + 0.3
+    await until(lambda: stack.played_seconds(sid) > heard_again, "all of it came back")
+    stack.sim.hang_up(sid)
+    await until(lambda: echo.poll() is not None, "the client has ended with its call")
+    assert echo.returncode == 0
+    assert stack.said(echo) == [{"sids": [sid]}, {"ended": "stop"}]
+    compare(sent, from_wire(stack.far_end_heard(sid))).check()
+    # Numbers first, within what honcho gives its children; each of them ends by itself.
+    process.send_signal(signal.SIGTERM)
+    await until(lambda: process.poll() is not None, "honcho has ended", ENDED_WITHIN)
+    assert process.returncode == 0
+    assert stack.changed_numbers() == {}
+    ends = [line for line in stack.lines("honcho") if "stopped (rc=" in line]
+    assert len(ends) == 5
+    assert all("(rc=0)" in line for line in ends), ends
+    wait.kill()
+    stack.check_nothing_left()
