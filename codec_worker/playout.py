@@ -27,8 +27,10 @@ The rules:
    generation counts up: marks of an older one were not played. What is spoken next begins at
    ``resume_at``; only then may positions jump.
 6. **No stream, no playout.** ``freeze`` reports the lead that lay unplayed at the carrier as lost.
-   ``open`` goes on from the last acknowledged position: what was sent but never written is sent
-   again, what was written never is.
+   ``open`` goes on from the last acknowledged position. What was sent and not acknowledged may have
+   been written: where the carrier still had other sound to play by the model it was not heard, and
+   is sent again; where the buffer was dry it may have been, so it is passed over, and counts as
+   lost.
 7. **Bounds.** At most ``capacity`` is held; what is over is counted as lost and returned. Silence
    is played in its place, so that positions stay without holes.
 """
@@ -168,6 +170,7 @@ class Playout:
         self._over = True  # all that was spoken has been sent, so running dry is no underrun
         self._gather_until: int | None = None
         self._frozen_at: int | None = None  # acknowledged when the stream was lost
+        self._doubtful = 0  # what was sent before it may have been heard, acknowledged or not
         self._marks: list[tuple[int, str]] = []  # set, not sent, by position
         #: marks sent in this playback generation, not returned: what had been sent before them
         self._sent_marks: dict[str, int] = {}
@@ -387,6 +390,8 @@ class Playout:
         self._segments.clear()
         self._held = self.tail = 0
         self.position = self.acknowledged = self.end = position
+        if self._frozen_at is not None:
+            self._frozen_at = position  # what an interrupt dropped is not lost
         self._line = None
         self._over = True
         self._gather_until = None
@@ -436,22 +441,29 @@ class Playout:
         self.frozen = True
         self._frozen_at = self.acknowledged
         self._gather_until = None
+        if self._line is not None:
+            ahead = (now - self._line) // SAMPLE_NS - self.acknowledged
+            frames = -(-ahead // FRAME)
+            self._doubtful = min(self.position, self.acknowledged + max(0, frames) * FRAME)
         return unplayed
 
     def open(self, next_position: int | None = None, playback: int | None = None) -> int:
         """A stream is there (again): go on, on a new line.
 
         ``next_position`` follows the last one written, by the gateway's word; None: the last one
-        acknowledged here. Where it lies outside of what is held, nothing is held any more, and
-        speech has to begin there. Returns the samples that were written to the lost stream after
-        it broke; they are lost too. Marks must be set again.
+        acknowledged here, or in doubt. Where it lies outside of what is held, nothing is held any
+        more, and speech has to begin there. Returns the samples that were written to the lost
+        stream after it broke, or are in doubt; they are lost too. Marks must be set again.
         """
-        resume = self.acknowledged if next_position is None else next_position
+        resume = next_position
+        if resume is None:
+            resume = max(self.acknowledged, self._doubtful)
         late = 0
         if self._frozen_at is not None:
             late = max(0, min(self.position, max(resume, self.acknowledged)) - self._frozen_at)
             self.lost += late
         self._frozen_at = None
+        self._doubtful = 0
         self.frozen = False
         if playback is not None:
             self.playback = playback

@@ -241,6 +241,32 @@ def test_without_a_stream_nothing_is_sent_and_the_lead_is_lost() -> None:
     assert playout.underruns == 0
 
 
+def test_what_was_not_acknowledged_may_have_been_heard_where_the_buffer_was_dry() -> None:
+    playout, pump, _ = started()
+    playout.acknowledge(480, T0)
+    # 70 ms later the fourth frame, if it was written, was being played.
+    assert playout.freeze(T0 + 70 * MS).samples == 0
+    assert playout.open() == 160
+    assert playout.lost == 160
+    assert pump.tick(T0 + 900 * MS)[0] == Frame(640, sound(160, 640))
+
+
+def test_no_more_is_in_doubt_than_was_sent() -> None:
+    playout, pump, _ = started()
+    playout.freeze(T0 + 5_000 * MS)
+    assert playout.open() == 640
+    assert pump.tick(T0 + 6_000 * MS)[0] == Frame(640, sound(160, 640))
+
+
+def test_an_interrupt_without_a_stream_loses_nothing() -> None:
+    playout, _, _ = started()
+    playout.acknowledge(640, T0)
+    assert playout.freeze(T0 + 20 * MS).samples == 480
+    playout.interrupt(1, 50 * FRAME, T0 + 30 * MS)
+    assert playout.open() == 0
+    assert (playout.position, playout.lost) == (50 * FRAME, 480)
+
+
 def test_what_was_written_after_the_stream_broke_is_lost_too() -> None:
     playout, pump, _ = started()
     playout.acknowledge(320, T0)

@@ -178,8 +178,14 @@ class WorkerSwitches(RuleBasedStateMachine):
 
     @rule(by_gateway=st.booleans())
     def reopen(self, by_gateway: bool) -> None:
+        sent, lost = self.playout.position, self.playout.lost
         self.unwritten.clear()
         self.playout.open(self.written if by_gateway else None)
+        if not by_gateway and self.playout.position > self.written:
+            # It may have been written, and heard: it is not sent again, and told as lost.
+            assert self.playout.position <= sent
+            assert self.playout.lost - lost == self.playout.position - self.written
+            self.written = self.playout.position
         assert self.playout.position == self.written
         self.marks.clear()
 
