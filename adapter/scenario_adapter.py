@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span
+from scenario.cache import context_scenario
 from scenario.types import AgentRole
 from scenario.voice import AdapterCapabilities, AudioChunk, VoiceAgentAdapter
 
@@ -381,8 +382,9 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     async def send_audio(self, chunk: AudioChunk) -> None:
         """Say ``chunk``; returns when it was sent, or cut off by :meth:`interrupt`.
 
-        RuntimeError "no live media stream" without a call, or after its end; within a scenario's
-        turn a call that the far end has hung up swallows it, so that its farewell is heard.
+        RuntimeError "no live media stream" without a call, or after its end. Within a running
+        scenario a call that the far end has hung up swallows it: the farewell is still heard, and
+        what the script has left leads on to the judge.
         """
         call = self._live_call()
         if call is None:
@@ -396,12 +398,17 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         call = self._call
         if call is not None and not call.ending and call.carries_sound:
             return call
-        if call is not None and call.ended_by_far_end and self._voice_turn_context is not None:
+        if call is not None and call.ended_by_far_end and self._within_scenario:
             log.info("TwilioAgentAdapter: the far end has hung up; what was to be said is not")
             return None
         raise RuntimeError(
             "TwilioAgentAdapter: no live media stream. Call place_call() or wait_for_call() first."
         )
+
+    @property
+    def _within_scenario(self) -> bool:
+        """A turn, or any other step of a script that scenario.run carries out."""
+        return self._voice_turn_context is not None or context_scenario.get(None) is not None
 
     async def recv_audio(self, timeout: float) -> AudioChunk:
         """The next speech of the far end (without the speech gate: the next sound).
@@ -452,9 +459,14 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     async def send_dtmf(self, tones: str) -> None:
         """Send digits ``0-9*#``, ``w`` (0.5 s) and ``W`` (1 s), in every mode.
 
-        ValueError for other characters; RuntimeError without a call in progress.
+        ValueError for other characters; RuntimeError without a call in progress (as for
+        :meth:`send_audio`, not within a running scenario whose call the far end has hung up).
         """
         call = self._call
+        if call is not None and call.ended_by_far_end and self._within_scenario:
+            check_digits(tones)
+            log.info("TwilioAgentAdapter: the far end has hung up; no digits are sent")
+            return
         if self._line is None or call is None or call.ending:
             raise RuntimeError(
                 "TwilioAgentAdapter: no active call; send_dtmf requires an in-progress call"

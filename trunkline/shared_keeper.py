@@ -152,7 +152,7 @@ class Keeper:
     async def _spawn(
         self, name: str, environment: Mapping[str, str], *argv: str
     ) -> asyncio.subprocess.Process:
-        with (self._directory / f"{self._kind}-{name}.log").open("ab") as log:
+        with (self._directory / f"{self._kind}-{name}.log").open("wb") as log:
             return await asyncio.create_subprocess_exec(
                 *trunkline_argv(*argv),
                 env={**environment, PARENT_FD_VARIABLE: str(self._parent.read_fd)},

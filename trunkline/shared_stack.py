@@ -14,6 +14,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -31,7 +32,7 @@ from trunkline.bus.settings import Settings
 from trunkline.children import settings_environment
 from trunkline.shared_keeper import READY_WITHIN, StackInfo, StackRequest
 
-__all__ = ["RunDirectory", "StackInfo", "StackRequest", "acquire", "simulated", "twilio"]
+__all__ = ["RunDirectory", "StackInfo", "StackRequest", "acquire", "alone", "simulated", "twilio"]
 
 #: What the keeper may take to end the stack and its carrier.
 ENDED_WITHIN: Final = 12.0
@@ -96,6 +97,7 @@ def simulated(
             "TRUNKLINE_PUBLIC_URL": f"http://127.0.0.1:{public}",
             "TRUNKLINE_HTTP_PORT": str(public),
             "TRUNKLINE_CALLS_PER_SECOND": "50",
+            "TRUNKLINE_NUMBERS": ",".join(numbers),
             **environment,
         },
         numbers=dict(numbers),
@@ -127,6 +129,18 @@ def acquire(directory: Path, kind: str, request: StackRequest) -> StackInfo:
                 left.unlink(missing_ok=True)
             _start(directory, kind, request)
         return msgspec.json.decode(found.read_bytes(), type=StackInfo)
+
+
+@contextlib.contextmanager
+def alone(directory: Path, kind: str, request: StackRequest) -> Iterator[StackInfo]:
+    """A stack of its own, for one test: it ends with the block (or with the run)."""
+    info = acquire(directory, kind, request)
+    try:
+        yield info
+    finally:
+        keeper = _keepers.pop()
+        os.kill(keeper, signal.SIGTERM)
+        os.waitpid(keeper, 0)
 
 
 def _start(directory: Path, kind: str, request: StackRequest) -> None:

@@ -1,0 +1,297 @@
+"""``scenario.run`` of the real package, offline, through a real stack: users' scripts as they are.
+
+Clips of about a second keep it short. What scenario reports is compared with the carrier's record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scenario
+from talk import STRANGER, armed, called, clip, spoken
+
+from trunkline import TwilioAgentAdapter
+from trunkline.carrier_sim.client import SimClient
+from trunkline.pytest_plugin import PhoneStack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
+
+#: What scenario's own clock and ours may differ by, on a busy machine.
+SLACK = 0.3
+
+
+@pytest.fixture
+def question(tmp_path: Path) -> str:
+    return str(clip(tmp_path / "question.wav", 1.0, "austen-0930"))
+
+
+@pytest.fixture
+def answer(tmp_path: Path) -> Path:
+    return clip(tmp_path / "answer.wav", 1.2, "austen-0880")
+
+
+class Asks(scenario.AgentAdapter):  # type: ignore[misc]  # the package is untyped
+    """A user that says one recording at each of its turns, so that scenario records it."""
+
+    role = scenario.AgentRole.USER
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    async def call(self, input: Any) -> Any:
+        with wave.open(self._path) as file:
+            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        pcm = np.repeat(samples, 3)[::2].astype("<i2").tobytes()  # 16 to 24 kHz, roughly
+        chunk = scenario.AudioChunk(data=pcm)
+        return scenario.voice.create_audio_message(chunk, role="user")
+
+
+async def run(agent: TwilioAgentAdapter, *script: Any, asks: str | None = None) -> Any:
+    return await scenario.run(
+        name="a call",
+        description="a scripted call",
+        agents=[agent] if asks is None else [agent, Asks(asks)],
+        script=list(script),
+        verbose=False,
+    )
+
+
+def agent_seconds(result: Any) -> list[float]:
+    return [len(s.audio) / 48_000 for s in result.audio.segments if s.speaker == "agent"]
+
+
+async def test_as_caller_several_turns_and_their_timings(
+    phone_stack: PhoneStack,
+    carrier_sim: SimClient,
+    own_number: Callable[[], str],
+    question: str,
+    answer: Path,
+) -> None:
+    callee = "+14155556101"
+    carrier_sim.add_callee(callee, f"wav:{answer},when_silent=0.4,repeat")
+    agent = phone_stack.adapter(own_number(), allowed_callees=[callee])
+    sids: list[str] = []
+
+    async def dial(state: Any) -> None:
+        await agent.place_call(callee, attach_stream="a-leg")
+        sids.extend(c["sid"] for c in carrier_sim.calls() if c["to"] == callee)
+
+    turn = [scenario.user(), scenario.agent()]
+    result = await run(agent, dial, *turn, *turn, scenario.succeed("both heard"), asks=question)
+    assert result.success and not agent.is_connected()
+    heard, said = spoken(carrier_sim.played(sids[0])), spoken(carrier_sim.said(sids[0]))
+    assert len(heard) == len(said) == 2
+    user = [s for s in result.audio.segments if s.speaker == "user"]
+    theirs = [s for s in result.audio.segments if s.speaker == "agent"]
+    assert len(user) == len(theirs) == 2
+    for n in range(2):
+        # The whole clip each way, and the agent's turn ends soon after its last word.
+        assert abs((heard[n][1] - heard[n][0]) - 1.0) < SLACK
+        assert said[n][1] - said[n][0] - 0.1 < len(theirs[n].audio) / 48_000 < 1.2 + 1.2
+        # The pause before the answer, at the carrier's clock and at scenario's.
+        at_carrier = said[n][0] - heard[n][1]
+        at_scenario = theirs[n].start_time - user[n].end_time
+        assert abs(at_scenario - at_carrier) < SLACK, (at_scenario, at_carrier)
+    between = user[1].start_time - user[0].start_time
+    assert abs(between - (heard[1][0] - heard[0][0])) < SLACK
+
+
+async def test_as_the_agent_under_test_that_is_called(
+    phone_stack: PhoneStack,
+    carrier_sim: SimClient,
+    own_number: Callable[[], str],
+    question: str,
+    answer: Path,
+) -> None:
+    digits: list[str] = []
+    sids: list[str] = []
+    agent = phone_stack.adapter(own_number(), on_dtmf=digits.append)
+
+    async def be_called(state: Any) -> None:
+        waiting = await armed(agent, carrier_sim)
+        bot = {"kind": "wav", "path": str(answer), "after": 0.2, "dtmf": [[1.6, "7"]]}
+        call = carrier_sim.place_call(STRANGER, agent.phone_number, bot)
+        sids.append(call["sid"])
+        await waiting
+
+    async def note(state: Any) -> None:
+        assert carrier_sim.call(sids[0])["status"] == "in-progress"
+
+    result = await run(
+        agent, be_called, scenario.agent(), note, scenario.audio(question), scenario.succeed("")
+    )
+    assert result.success
+    assert 1.1 < agent_seconds(result)[0] < 2.6
+    assert digits == ["7"]
+
+
+async def test_a_dtmf_step_and_a_call_that_joins_by_the_environment(
+    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
+) -> None:
+    """The adapter is made as a user's test makes it, and finds the running stack by itself."""
+    callee = "+14155556102"
+    carrier_sim.add_callee(callee, "record")
+    agent = TwilioAgentAdapter(
+        account_sid=os.environ["TWILIO_ACCOUNT_SID"],
+        auth_token=os.environ["TWILIO_AUTH_TOKEN"],
+        phone_number=own_number(),
+        allowed_callees=[callee],
+    )
+    heard: list[str] = []
+
+    async def dial(state: Any) -> None:
+        await agent.place_call(callee, attach_stream="a-leg")
+
+    async def note(state: Any) -> None:
+        (call,) = [c for c in carrier_sim.calls() if c["to"] == callee]
+        heard.append(call["digits_heard"])
+
+    result = await run(agent, dial, scenario.dtmf("1w#"), note, scenario.succeed("pressed"))
+    assert result.success
+    assert heard == ["1#"]
+    assert agent.public_base_url is None
+
+
+async def test_the_far_end_hangs_up_first_and_its_farewell_is_kept(
+    phone_stack: PhoneStack,
+    carrier_sim: SimClient,
+    own_number: Callable[[], str],
+    question: str,
+    answer: Path,
+) -> None:
+    agent = phone_stack.adapter(own_number())
+
+    async def be_called(state: Any) -> None:
+        await called(agent, carrier_sim, f"wav:{answer},after=0.3,hang_up_when_done")
+
+    result = await run(
+        agent,
+        be_called,
+        scenario.agent(),
+        scenario.audio(question),
+        scenario.agent(),
+        scenario.succeed("it said good-bye"),
+    )
+    assert result.success
+    assert len(agent_seconds(result)) == 1
+    assert 1.1 < agent_seconds(result)[0] < 2.6
+
+
+async def test_a_whole_turn_of_silence_is_handed_out_as_such(
+    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
+) -> None:
+    agent = phone_stack.adapter(own_number())
+    agent.response_max_duration = 1.0
+
+    async def be_called(state: Any) -> None:
+        await called(agent, carrier_sim, "noise:-55")
+
+    began = time.monotonic()
+    result = await run(agent, be_called, scenario.agent(), scenario.succeed("it was silent"))
+    assert result.success
+    (seconds,) = agent_seconds(result)
+    assert 1.0 <= seconds < 1.5
+    assert time.monotonic() - began < 6.0
+
+
+async def test_a_call_that_reaches_its_longest_duration_ends_the_turn_and_not_the_run(
+    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str], answer: Path
+) -> None:
+    callee = "+14155556103"
+    carrier_sim.add_callee(callee, f"wav:{answer},loop")
+    agent = phone_stack.adapter(own_number(), allowed_callees=[callee])
+    ended: list[str] = []
+
+    async def dial(state: Any) -> None:
+        await agent.place_call(callee, attach_stream="a-leg", max_call_duration_seconds=2)
+
+    async def note(state: Any) -> None:
+        ended.append(agent.stream_ended_reason)
+
+    result = await run(agent, dial, scenario.agent(), note, scenario.succeed("it was cut"))
+    assert result.success
+    assert ended == ["max_duration"]
+    assert 1.5 < agent_seconds(result)[0] < 2.6
+
+
+async def test_an_interrupt_by_time(
+    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str], question: str
+) -> None:
+    callee = "+14155556104"
+    carrier_sim.add_callee(callee, "speech:austen-0880,after=0.2")
+    agent = phone_stack.adapter(own_number(), allowed_callees=[callee])
+    sids: list[str] = []
+
+    async def dial(state: Any) -> None:
+        await agent.place_call(callee, attach_stream="a-leg")
+        sids.extend(c["sid"] for c in carrier_sim.calls() if c["to"] == callee)
+
+    result = await run(
+        agent,
+        dial,
+        scenario.agent(wait=False),
+        scenario.sleep(1.0),
+        scenario.audio(question),
+        scenario.succeed("it was interrupted"),
+    )
+    assert result.success
+    (heard,) = spoken(carrier_sim.played(sids[0]))
+    (said,) = spoken(carrier_sim.said(sids[0]))
+    assert said[0] < heard[0] < said[1], "it was said while the agent spoke"
+    assert abs((heard[1] - heard[0]) - 1.0) < SLACK
+
+
+async def test_two_adapters_talk_to_each_other_in_one_process(
+    phone_stack: PhoneStack,
+    carrier_sim: SimClient,
+    own_number: Callable[[], str],
+    question: str,
+    answer: Path,
+) -> None:
+    ours, theirs = own_number(), own_number()
+    caller = phone_stack.adapter(ours, allowed_callees=[theirs])
+    callee = phone_stack.adapter(theirs, allowed_callers=[ours])
+    ready = threading.Event()
+
+    async def wait(state: Any) -> None:
+        waiting = await armed(callee, carrier_sim)
+        ready.set()
+        await waiting
+
+    async def dial(state: Any) -> None:
+        await asyncio.to_thread(ready.wait, 20)
+        await caller.place_call(theirs, attach_stream="a-leg")
+
+    asks = [scenario.audio(question), scenario.agent()]
+    replies = [scenario.agent(), scenario.audio(str(answer))]
+    one, other = await asyncio.gather(
+        run(caller, dial, *asks, scenario.succeed("answered")),
+        run(callee, wait, *replies, scenario.sleep(1.5), scenario.succeed("asked")),
+    )
+    assert one.success and other.success
+    assert 1.1 < agent_seconds(one)[0] < 2.6, "the answer, as the caller heard it"
+    assert 0.9 < agent_seconds(other)[0] < 2.4, "the question, as the callee heard it"
+
+
+async def test_words_of_a_transcript_cannot_be_waited_for(
+    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
+) -> None:
+    agent = phone_stack.adapter(own_number())
+    steps: list[str] = []
+
+    async def first(state: Any) -> None:
+        steps.append("first")
+
+    with pytest.raises(scenario.UnsupportedCapabilityError, match="streaming_transcripts"):
+        await run(agent, first, scenario.interrupt("stop", after_words=3), scenario.succeed(""))
+    assert steps == []
+    assert not agent.is_connected()
