@@ -56,6 +56,7 @@ class CallMedia:
         self.spoke = False
         self._send = send
         self._clock = clock
+        self._began = clock() - (info.age or 0.0)
         self._spoken: dict[Utterance, asyncio.Future[int]] = {}
         self._interrupts: list[tuple[int, asyncio.Future[None]]] = []
         self._marks: dict[str, asyncio.Future[bool]] = {}
@@ -64,6 +65,15 @@ class CallMedia:
     @property
     def call(self) -> str:
         return self.info.call
+
+    def describe(self) -> m.CallInfo:
+        """``info`` as it is now: its age, and the newest stream that a worker told of. After a
+        restart the controller counts on from there."""
+        return msgspec.structs.replace(
+            self.info,
+            ordinal=max(self.info.ordinal, self.audio.generation >> 16),
+            age=self._clock() - self._began,
+        )
 
     @property
     def carries_stream(self) -> bool:

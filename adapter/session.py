@@ -95,7 +95,7 @@ class ClientSession:
             allowed_callees=self._allowed_callees,
             armed=self.armed,
             mode=self.mode,
-            calls=[call.info for call in self.calls.values() if call.controller_ended is None],
+            calls=[c.describe() for c in self.calls.values() if c.controller_ended is None],
             dials=[dialling.request for dialling in self._dials.values()],
             trace=self._trace,
         )

@@ -33,6 +33,8 @@ from .threads import DaemonPool
 #: Seconds until a request is given up; what came of it is uncertain then.
 REST_TIMEOUT: Final = 8.0
 REST_THREADS: Final = 12
+#: HTTP status of a resource that does not exist (any more).
+GONE: Final = 404
 #: A Retry-After above this is not waited for in full.
 LONGEST_RETRY_AFTER: Final = 120.0
 
@@ -69,17 +71,20 @@ class RestFailure(Exception):
 
     @property
     def refused_credentials(self) -> bool:
+        """The account may not do this (now): a wrong token, a suspended account."""
         return self.status in (401, 403) or self.code == 20003
 
     @property
     def gone(self) -> bool:
         """The resource does not exist (any more)."""
-        return self.status == 404
+        return self.status == GONE
 
     def error(self, doing: str) -> CarrierError:
         """The error for whoever asked for ``doing`` ("read +1…", …)."""
         hint = ""
-        if self.refused_credentials:
+        if self.status == 403:
+            hint = " (the account may be suspended, or not allowed to do this)"
+        elif self.refused_credentials:
             hint = " (check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN)"
         what = f"HTTP {self.status}" if self.status else "no answer"
         code = f", error {self.code}" if self.code else ""

@@ -1,8 +1,8 @@
 """The controller's state machine, without I/O: messages and results in, instructions out.
 
-:class:`Core` holds the peers, the workers and the three sets of rules (sessions and leases, dials,
-calls) and hands each event to the one that it is for. ``now`` is the monotonic clock's reading, given
-with every event; nothing here reads a clock, a socket or a file.
+:class:`Core` holds the peers, the workers and the sets of rules (sessions and leases, dials, calls,
+their streams, webhooks) and hands each event to the one that it is for. ``now`` is the monotonic
+clock's reading, given with every event; nothing here reads a clock, a socket or a file.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from .journal import DialRow, OverrideRow
 from .peers import GATEWAY_LOST_AFTER, Peer, Peers
 from .placement import Workers
 from .sessions import SessionRules
+from .streams import StreamRules
 from .tables import IllegalTransition
+from .webhooks import WebhookRules
 
 log = logging.getLogger("trunkline.controller")
 
@@ -96,12 +98,14 @@ class Core:
         self.sessions = SessionRules(self)
         self.dials = DialRules(self)
         self.calls = CallRules(self)
+        self.streams = StreamRules(self)
+        self.webhooks = WebhookRules(self)
         self.stopping = False
         #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
         self.counts: Counter[str] = Counter()
         self._out: list[Instruction] = []
         self._last_tick = identity.started
-        self.sessions.recover(overrides, orphans)
+        self.sessions.claims.recover(overrides, orphans)
         self.dials.recover(dials, identity.started)
         # What recovery says to do leaves with the first event.
 
@@ -120,11 +124,11 @@ class Core:
         elif isinstance(event, m.Goodbye):
             self._goodbye(event, now)
         elif isinstance(event, m.StreamClosed):
-            self.calls.stream_closed(event, now)
+            self.streams.closed(event, now)
         elif isinstance(event, m.Switched):
-            self.calls.switched(event, now)
+            self.streams.switched(event, now)
         elif isinstance(event, m.WebhooksRefused):
-            self.calls.webhooks_refused(event)
+            self.webhooks.refused(event)
         elif isinstance(event, do.Shutdown):
             self._shut_down(now)
         else:
@@ -201,7 +205,7 @@ class Core:
             log.info("%s %s is here (pid %d)", hello.role, hello.peer, hello.pid)
         unknown: list[str] = []
         if hello.role == "adapter":
-            unknown = self.sessions.announced(hello, now)
+            unknown = self.sessions.claims.announced(hello, now)
         self.send(
             hello.peer,
             m.Welcome(
@@ -216,12 +220,15 @@ class Core:
         )
         if hello.role == "gateway":
             peer.streams = len(hello.streams)
-            self.calls.announced(hello, now)
+            self.streams.announced(hello, now)
         elif hello.role == "codec_worker":
             self.workers.hello(hello, now)
-            self.calls.place_all(now)
+            self.streams.worked_on(hello.calls)
+            self.streams.place_all(now)
         else:
-            self.sessions.tell_again(hello.peer, now)
+            for session in self.sessions.by_id.values():
+                if session.peer == hello.peer:
+                    self.calls.tell_again(session, now)
 
     def _beat(self, beat: m.Beat, now: float) -> None:
         peer = self.peers.get(beat.peer)
@@ -240,9 +247,10 @@ class Core:
             self.sessions.renew(beat, now)
         elif peer.role == "codec_worker":
             self.workers.beat(beat, now)
+            self.streams.worked_on(beat.calls)
         else:
             peer.streams = len(beat.streams)
-            self.calls.gateway_beat(beat, now)
+            self.streams.beat(beat, now)
 
     def _goodbye(self, goodbye: m.Goodbye, now: float) -> None:
         peer = self.peers.get(goodbye.peer)
@@ -252,7 +260,7 @@ class Core:
         peer.leaving = True
         if peer.role == "codec_worker":
             self.workers.goodbye(peer.id)
-            self.calls.place_all(now)
+            self.streams.place_all(now)
         elif peer.role == "adapter":
             self.sessions.peer_left(peer.id, now)
 
@@ -297,9 +305,9 @@ class Core:
     def _dispatch(self, asked: Asked, request: m.Request, now: float) -> None:
         body = request.body
         if isinstance(body, m.VoiceWebhook):
-            self.reply(asked, self.calls.webhook(body, now))
+            self.reply(asked, self.webhooks.answer(body, now))
         elif isinstance(body, m.StreamStart):
-            self.reply(asked, self.calls.stream_start(body, now))
+            self.reply(asked, self.streams.start(body, now))
         elif isinstance(body, m.StatusCallback):
             self.calls.status_callback(body, now)
             self.reply(asked, m.Done())
@@ -310,7 +318,7 @@ class Core:
         elif self.stopping:
             raise StackUnavailableError("the stack is being shut down")
         elif isinstance(body, m.OpenSession):
-            self.sessions.open(asked, body.info, request.ttl, now)
+            self.sessions.opening.open(asked, body.info, request.ttl, now)
         elif isinstance(body, m.Arm):
             self.sessions.arm(asked, body.session, request.ttl, now, trace=request.trace)
         elif isinstance(body, m.Disarm):
@@ -328,7 +336,7 @@ class Core:
 
     def _result(self, result: Result, now: float) -> None:
         if isinstance(result, do.NumberFound | do.NumbersListed | do.LookUpFailed):
-            self.sessions.looked_up(result, now)
+            self.sessions.opening.looked_up(result, now)
         elif isinstance(result, do.Applied):
             self.sessions.applied(result.row, now)
         elif isinstance(result, do.ApplyFailed):
@@ -366,9 +374,14 @@ class Core:
         self.sessions.tick(now)
         self.dials.tick(now)
         self.calls.tick(now)
-        if self.claiming and (now >= self.claim_until or self.stopping):
+        self.streams.tick(now)
+        if now >= self.claim_until or self.stopping:
+            self._claims_over(now)
+
+    def _claims_over(self, now: float) -> None:
+        if self.claiming:
             self.claiming = False
-            self.sessions.claims_over(now)
+            self.sessions.claims.over()
             self.dials.claims_over(now)
             self.calls.claims_over(now)
 
@@ -376,9 +389,5 @@ class Core:
         if self.stopping:
             return
         self.stopping = True
-        if self.claiming:
-            self.claiming = False
-            self.sessions.claims_over(now)
-            self.dials.claims_over(now)
-            self.calls.claims_over(now)
+        self._claims_over(now)
         self.sessions.close_all("the stack is being shut down", now)

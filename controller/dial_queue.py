@@ -1,7 +1,7 @@
 """The queue of outgoing calls: so many a second, fair between sessions.
 
-Twilio starts one call a second and queues the rest in an order of its own; what waits here can still
-be cancelled, and is told its place.
+Twilio starts one call a second and queues the rest in an order of its own; what waits here can
+still be cancelled, and is told its place.
 """
 
 from __future__ import annotations

@@ -1,40 +1,32 @@
 """Dials: asking Twilio for a call, once, whatever happens on the way.
 
-The rules in prose and the literal transition table are in :mod:`.tables`. A dial is journalled before
-Twilio is asked; its request id travels in the callback URLs and the voice URL, its stream token in the
-TwiML. After an answer that never came the call is looked for, and whatever is found that nobody
-waits for is hung up.
+The rules in prose and the literal transition table are in :mod:`.tables`. A dial is journalled
+before Twilio is asked; its request id travels in the callback URLs and the voice URL, its stream
+token in the TwiML. After an answer that never came the call is looked for, and whatever is found
+that nobody waits for is hung up.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
-from trunkline.bus.errors import (
-    CallFailedError,
-    InvalidRequestError,
-    TimedOutError,
-    TrunklineError,
-)
-from trunkline.bus.redact import is_e164, redact_number
+from trunkline.bus.errors import CallFailedError, InvalidRequestError, TrunklineError
+from trunkline.bus.redact import redact_number
 
 from . import instructions as do
-from . import twiml
-from .carrier import ENDED_STATUSES, CallOrder
+from .carrier import ENDED_STATUSES
+from .dial import NOT_ANSWERED, OPEN, Dial, check, order
 from .dial_queue import DialQueue
 from .instructions import Asked
 from .journal import DialRow
 from .leases import Want
-from .sessions import REST_WITHIN, Session
-from .tables import DIAL, step
+from .session import REST_WITHIN, Session
 from .tokens import digest
 
 if TYPE_CHECKING:
@@ -42,45 +34,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trunkline.controller")
 
-#: The longest call that may be asked for (seconds).
-LONGEST_CALL: Final = 300.0
-#: Twilio rings this long unless it is told a shorter time.
-RING_SECONDS: Final = 60
 #: Places in the queue are told again when they changed, at most this often.
 TELL_PLACES_EVERY: Final = 1.0
-#: Twilio's words for a call that was not answered.
-NOT_ANSWERED: Final = frozenset(("busy", "no-answer", "failed", "canceled"))
-
-
-@dataclass
-class Dial:
-    """``deadline``: from when Twilio was asked. ``gone``: why nobody waits for it any more."""
-
-    row: DialRow
-    state: str
-    asked: list[Asked] = field(default_factory=list)
-    token: str = ""
-    deadline: float = float("inf")
-    gone: str | None = None
-    #: its time was over before it was answered: whatever our hanging up brings, that is why it failed
-    timed_out: bool = False
-    #: the stream is up: it is a call now
-    started: bool = False
-    #: Twilio has said that our leg is over
-    leg_over: bool = False
-    told_place: int = 0
-    trace: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def request(self) -> str:
-        return self.row.request
-
-    @property
-    def sid(self) -> str | None:
-        return self.row.sid
-
-    def step(self, event: str) -> None:
-        self.state = step(DIAL, self.state, event, f"dial {self.request}")
+#: A closed dial is remembered this long, so that what comes late is known.
+CLOSED_KEPT: Final = 600.0
 
 
 class DialRules:
@@ -101,7 +58,7 @@ class DialRules:
             self._again(known, asked, body)
             return
         session = self._core.sessions.of(asked.peer, body.session)
-        self._check(session, body)
+        check(body, session.allowed_callees)
         self._core.sessions.check_mode(session, "call")
         session.step("dial")
         token = secrets.token_hex(16)
@@ -131,40 +88,18 @@ class DialRules:
         self._core.calls.expect(new, now)
         if body.mode == "b-leg":
             deadline = now + min(ttl, REST_WITHIN)
-            self._core.sessions.look_up_for_dial(body.to, body.request, deadline, now)
+            self._core.sessions.opening.look_up(body.to, body.request, deadline, now)
         else:
             self._enqueue(new, now)
-
-    def _check(self, session: Session, body: m.Dial) -> None:
-        shown = redact_number(body.to)
-        if len(body.request) != 32:
-            raise InvalidRequestError("a dial's request id has 32 hex digits")
-        if not is_e164(body.to):
-            raise InvalidRequestError(
-                f"{shown} is not in E.164 format (expected e.g. '+14155551234')"
-            )
-        if not 1 <= body.max_duration <= LONGEST_CALL:
-            raise InvalidRequestError(
-                f"max_duration={body.max_duration:g} is not within 1 to {LONGEST_CALL:g} s"
-            )
-        if not body.timeout > 0:
-            raise InvalidRequestError(f"timeout={body.timeout:g} must be positive")
-        listed = session.allowed_callees
-        if body.mode == "a-leg" and not listed:
-            raise InvalidRequestError(
-                f"an a-leg call needs allowed_callees (deny-by-default), including {shown}"
-            )
-        if body.mode != "b-leg" and listed and body.to not in listed:
-            raise InvalidRequestError(f"destination {shown} is not in allowed_callees")
 
     def _again(self, dial: Dial, asked: Asked, body: m.Dial) -> None:
         if dial.row.session != body.session or dial.row.callee != body.to:
             raise InvalidRequestError(f"dial {body.request} exists, to another number")
         self._core.sessions.of(asked.peer, body.session)
+        if dial.state == "closed" or dial.gone is not None:
+            raise dial.error(dial.gone or "canceled")
         if dial.sid is not None:
             self._core.reply(asked, m.Dialled(call=dial.row.call, sid=dial.sid))
-        elif dial.state == "closed" or dial.gone:
-            raise CallFailedError(f"dial {body.request} is over", status="canceled")
         else:
             dial.asked.append(asked)
 
@@ -205,22 +140,8 @@ class DialRules:
             dial.row = replace(dial.row, asked=self._core.wall(now))
             dial.deadline = now + dial.row.timeout
             self._core.calls.good_token(dial, digest(dial.token))
-            self._core.do(do.Create(dial.row, self._order(dial), dial.deadline))
-
-    def _order(self, dial: Dial) -> CallOrder:
-        row, public_url = dial.row, self._core.identity.public_url
-        if row.mode == "a-leg":
-            document = twiml.connect(public_url, dial.token, row.request)
-        else:
-            document = twiml.HOLD_THE_LINE
-        return CallOrder(
-            to=row.callee,
-            from_=row.caller,
-            twiml=document,
-            time_limit=math.ceil(row.max_duration),
-            ring_timeout=max(5, min(RING_SECONDS, math.ceil(row.timeout))),
-            status_callback=twiml.status_callback(public_url, row.request),
-        )
+            asked_for = order(dial.row, dial.token, self._core.identity.public_url)
+            self._core.do(do.Create(dial.row, asked_for, dial.deadline))
 
     def _tell_places(self, now: float, only: str | None = None) -> None:
         for place, request in enumerate(self.queue.order(), 1):
@@ -248,7 +169,7 @@ class DialRules:
         if isinstance(result, do.AskedTwilio):
             dial.deadline = now + dial.row.timeout
         elif isinstance(result, do.Taken):
-            self.taken(dial, result.sid, now, journalled=True)
+            self.taken(dial, result.sid, now, journalled=True, guessed=result.guessed)
             self.status(dial, result.sid, result.status, now)
         elif isinstance(result, do.Unsure):
             log.warning(
@@ -268,30 +189,53 @@ class DialRules:
                 self.failed(dial, "failed", "the request to Twilio got lost", now)
                 self._close(dial, error, now)
 
-    def taken(self, dial: Dial, sid: str, now: float, *, journalled: bool = False) -> None:
-        """Our leg's SID is known, from whichever side it came."""
-        if dial.sid is None:
-            dial.row = replace(dial.row, sid=sid)
-            if not journalled:
-                self._core.do(do.NoteTaken(dial.request, sid))
-            self._core.calls.dialled(dial, sid)
-            log.info(
-                "call %s from %s to %s was taken by Twilio",
-                sid,
-                redact_number(dial.row.caller),
-                redact_number(dial.row.callee),
-            )
-        elif dial.sid != sid:
-            # A call that nobody claims: it came of the same request all the same.
-            log.error("dial %s led to a second call, %s; it is hung up", dial.request, sid)
-            self._core.calls.hang_up_stray(sid, now)
+    def taken(
+        self, dial: Dial, sid: str, now: float, *, journalled: bool = False, guessed: bool = False
+    ) -> None:
+        """Our leg's SID is known, from whichever side it came. Whatever names the dial is
+        evidence, and corrects what was ``guessed``."""
+        if dial.sid != sid and (dial.state == "closed" or not (dial.sid is None or dial.guessed)):
+            if not guessed:
+                # A call that nobody claims: it came of the same request all the same.
+                log.error("dial %s led to another call, %s; it is hung up", dial.request, sid)
+                self._core.calls.hang_up_stray(sid, now)
             return
+        if dial.sid != sid:
+            self._take_sid(dial, sid, guessed)
+            journalled = journalled and not guessed
+        elif dial.guessed and not guessed:
+            dial.guessed, journalled = False, False
+        else:
+            journalled = True  # it was known
+        if not journalled and not guessed:
+            self._core.do(do.NoteTaken(dial.request, sid))
         dial.step("taken")
         for asked in dial.asked:
             self._core.reply(asked, m.Dialled(call=dial.row.call, sid=sid))
         dial.asked.clear()
         if dial.gone is not None:
             self._core.calls.end(dial.row.call, "hang_up", now)
+
+    def _take_sid(self, dial: Dial, sid: str, guessed: bool) -> None:
+        if dial.sid is not None:
+            log.warning("dial %s: its call is %s, not %s", dial.request, sid, dial.sid)
+            self._core.calls.not_dialled(dial, dial.sid)
+        for other in self.by_request.values():
+            if other.sid == sid and other.guessed and other.state == "taken":
+                self._core.calls.not_dialled(other, sid)
+                other.row = replace(other.row, sid=None)
+                other.guessed = False
+                other.step("mistaken")
+                self._core.do(do.Settle(other.row))
+        dial.row = replace(dial.row, sid=sid)
+        dial.guessed = guessed
+        self._core.calls.dialled(dial, sid)
+        log.info(
+            "call %s from %s to %s was taken by Twilio",
+            sid,
+            redact_number(dial.row.caller),
+            redact_number(dial.row.callee),
+        )
 
     def status(self, dial: Dial, sid: str, status: str, now: float) -> None:
         """A status of our leg, from a callback, the answer to create, or a fetch."""
@@ -319,12 +263,9 @@ class DialRules:
         dial.gone = status
         self._core.counts[f"dials {status}"] += 1
         self._tell_failed(dial, status, text)
-        shown = redact_number(dial.row.callee)
-        error: TrunklineError = CallFailedError(
-            f"call to {shown} was not answered ({status})", status=status, sid=dial.sid
-        )
-        if status == "timeout":
-            error = TimedOutError(f"call to {shown}: no stream within {dial.row.timeout:g} s")
+        self._fail(dial, dial.error(status))
+
+    def _fail(self, dial: Dial, error: TrunklineError) -> None:
         for asked in dial.asked:
             self._core.fail(asked, error)
         dial.asked.clear()
@@ -338,15 +279,13 @@ class DialRules:
 
     def over(self, dial: Dial, now: float) -> None:
         """Nothing more can come of our leg."""
-        if dial.state in ("asking", "unsure", "taken"):
+        if dial.state in OPEN:
             dial.step("over")
             self._core.do(do.CloseDial(dial.request))
             self._closed_at.append((now, dial.request))
 
     def _close(self, dial: Dial, error: TrunklineError, now: float) -> None:
-        for asked in dial.asked:
-            self._core.fail(asked, error)
-        dial.asked.clear()
+        self._fail(dial, error)
         dial.gone = dial.gone or "failed"
         self.queue.drop(dial.row.session, dial.request)
         self._core.calls.over(dial.row.call, now)
@@ -372,14 +311,13 @@ class DialRules:
         """Nobody waits for it any more: hang up what comes of it."""
         if dial.gone is None:
             dial.gone = why
-        if dial.state in ("leasing", "queued"):
-            dial.step("cancel")
-            self._close(dial, CallFailedError("the dial was cancelled", status="canceled"), now)
+        error = CallFailedError("the dial was cancelled", status="canceled")
+        never_asked = dial.state in ("leasing", "queued")
+        dial.step("cancel")
+        if never_asked:
+            self._close(dial, error, now)
         else:
-            dial.step("cancel")
-            for asked in dial.asked:
-                self._core.fail(asked, CallFailedError("the dial was cancelled", status="canceled"))
-            dial.asked.clear()
+            self._fail(dial, error)
 
     def close_session(self, session: str, now: float) -> None:
         for dial in list(self.by_request.values()):
@@ -394,7 +332,7 @@ class DialRules:
         for dial in list(self.by_request.values()):
             if now >= dial.deadline and not dial.started and dial.gone is None:
                 self._timed_out(dial, now)
-        while self._closed_at and now - self._closed_at[0][0] > 600.0:
+        while self._closed_at and now - self._closed_at[0][0] > CLOSED_KEPT:
             self.by_request.pop(self._closed_at.pop(0)[1], None)
 
     def _timed_out(self, dial: Dial, now: float) -> None:
@@ -414,7 +352,12 @@ class DialRules:
     # ------------------------------------------------------------------ after a restart
 
     def recover(self, rows: Sequence[DialRow], now: float) -> None:
+        """Open rows of the journal, and closed ones that a client may still ask about."""
         for row in rows:
+            if row.state == "closed":
+                self.by_request[row.request] = Dial(row, "closed", gone="failed")
+                self._closed_at.append((now, row.request))
+                continue
             state = "taken" if row.sid is not None else "unsure"
             dial = Dial(row, state)
             # Whether it has its stream by now is the gateways' and adapters' to say.
@@ -446,6 +389,13 @@ class DialRules:
             if call is None or call.state == "expected":
                 self.give_up(dial, "canceled", now)
                 self._core.calls.end(dial.row.call, "hang_up", now)
+
+    def secret_of(self, session: str) -> str | None:
+        """The hash of the session's secret, as a dial of it has it in the journal."""
+        for dial in self.by_request.values():
+            if dial.row.session == session:
+                return dial.row.secret_hash
+        return None
 
     def claims_over(self, now: float) -> None:
         """What no session has claimed is hung up."""

@@ -98,7 +98,7 @@ class CloseDial:
 
 @dataclass(frozen=True)
 class End:
-    """Hang these legs up; goes on until it succeeds -> Ended (EndFailed once, when it takes long)."""
+    """Hang these legs up; goes on until it succeeds -> Ended (EndFailed once, if it takes long)."""
 
     call: str
     sids: tuple[str, ...]
@@ -194,9 +194,12 @@ class AskedTwilio:
 
 @dataclass(frozen=True)
 class Taken:
+    """``guessed``: found in the list of calls, where those of two dials look alike."""
+
     request: str
     sid: str
     status: str
+    guessed: bool = False
 
 
 @dataclass(frozen=True)

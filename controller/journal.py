@@ -20,7 +20,6 @@ States of a dial: asked (Twilio may have it), taken (its SID is known), closed.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -28,46 +27,12 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
-from trunkline.bus.errors import TrunklineError
-
+from . import journal_file
+from .journal_file import JournalError
 from .threads import DaemonPool
 
 OverrideState = Literal["planned", "applied", "restoring", "restored", "left_alone"]
 OPEN_STATES: Final = ("planned", "applied", "restoring")
-
-#: "trkl": SQLite's application_id of our files.
-APPLICATION_ID: Final = 0x74726B6C
-
-#: Migration n takes a file from user_version n to n + 1.
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, pid INTEGER NOT NULL, started REAL NOT NULL);
-    CREATE TABLE overrides (
-        id TEXT PRIMARY KEY, number TEXT NOT NULL, number_sid TEXT NOT NULL,
-        prior TEXT, written TEXT, session TEXT NOT NULL,
-        state TEXT NOT NULL, uncertain_until REAL NOT NULL DEFAULT 0,
-        since REAL NOT NULL, changed REAL NOT NULL
-    ) WITHOUT ROWID;
-    CREATE INDEX overrides_open ON overrides (state)
-        WHERE state IN ('planned', 'applied', 'restoring');
-    CREATE TABLE holders (
-        override TEXT NOT NULL REFERENCES overrides (id), session TEXT NOT NULL,
-        secret_hash TEXT NOT NULL, PRIMARY KEY (override, session)
-    ) WITHOUT ROWID;
-    CREATE TABLE dials (
-        request TEXT PRIMARY KEY, session TEXT NOT NULL, secret_hash TEXT NOT NULL,
-        call TEXT NOT NULL, mode TEXT NOT NULL, callee TEXT NOT NULL, caller TEXT NOT NULL,
-        timeout REAL NOT NULL, max_duration REAL NOT NULL, token_hash TEXT NOT NULL,
-        sid TEXT, state TEXT NOT NULL, asked REAL NOT NULL
-    ) WITHOUT ROWID;
-    CREATE INDEX dials_open ON dials (state) WHERE state != 'closed';
-    """,
-)
-
-
-class JournalError(TrunklineError, RuntimeError):
-    """The journal cannot be used; the message names the file and says what to do."""
 
 
 class OverrideRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +61,8 @@ class OverrideRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DialRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A dial, journalled before Twilio is asked. ``token_hash``: of the stream token in its TwiML."""
+    """A dial, journalled before Twilio is asked. ``token_hash``: of the stream token in its TwiML;
+    ``asked``: when that was, in seconds since the epoch."""
 
     request: str
     session: str
@@ -128,7 +94,14 @@ class JournalStore(Protocol):
         self, override: str, state: OverrideState, now: float, uncertain_until: float = 0.0
     ) -> None: ...
     async def open_dials(self) -> list[DialRow]: ...
-    async def dial_asked(self, row: DialRow) -> None: ...
+    async def closed_dials(self, since: float) -> list[DialRow]:
+        """Closed ones of which Twilio was asked at ``since`` or later."""
+        ...
+
+    async def dial_asked(self, row: DialRow) -> bool:
+        """False: a dial with this request id is there already, and stays as it is."""
+        ...
+
     async def dial_taken(self, request: str, sid: str) -> None: ...
     async def dial_closed(self, request: str) -> None: ...
     async def close(self) -> None: ...
@@ -146,11 +119,11 @@ class SqliteJournal:
     async def open(cls, path: Path, *, account: str, stack: str) -> SqliteJournal:
         """Open or make the journal of ``account`` at ``path``.
 
-        Raises JournalError: torn, no journal of ours, another account's, or made by a newer version.
+        Raises JournalError: torn, no journal of ours, another account's, or a newer version's.
         """
         pool = DaemonPool("trunkline-journal", 1)
         try:
-            connection = await pool.run(_connect, path, account, stack)
+            connection = await pool.run(journal_file.connect, path, account, stack)
         except BaseException:
             pool.close()
             raise
@@ -183,14 +156,7 @@ class SqliteJournal:
         return int(await self._do(work))
 
     async def open_overrides(self) -> list[OverrideRow]:
-        def work(db: sqlite3.Connection) -> list[OverrideRow]:
-            found = db.execute(
-                f"SELECT {_OVERRIDE} FROM overrides"
-                " WHERE state IN ('planned', 'applied', 'restoring') ORDER BY since"
-            ).fetchall()
-            return [_override(db, row) for row in found]
-
-        return list(await self._do(work))
+        return list(await self._do(_open_overrides))
 
     async def override(self, override: str) -> OverrideRow | None:
         def work(db: sqlite3.Connection) -> OverrideRow | None:
@@ -246,23 +212,22 @@ class SqliteJournal:
     # ------------------------------------------------------------------ dials
 
     async def open_dials(self) -> list[DialRow]:
-        def work(db: sqlite3.Connection) -> list[DialRow]:
-            found = db.execute(
-                "SELECT request, session, secret_hash, call, mode, callee, caller, timeout,"
-                " max_duration, token_hash, sid, state, asked FROM dials WHERE state != 'closed'"
-            )
-            names = [column[0] for column in found.description]
-            return [msgspec.convert(dict(zip(names, row, strict=True)), DialRow) for row in found]
+        return list(await self._do(_open_dials))
 
-        return list(await self._do(work))
+    async def closed_dials(self, since: float) -> list[DialRow]:
+        where = "state = 'closed' AND asked >= ?"
+        return list(await self._do(lambda db: _dials(db, where, since)))
 
-    async def dial_asked(self, row: DialRow) -> None:
-        await self._do(
-            lambda db: db.execute(
-                "INSERT INTO dials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    async def dial_asked(self, row: DialRow) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            inserted = db.execute(
+                "INSERT INTO dials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (request) DO NOTHING",
                 msgspec.structs.astuple(row),
             )
-        )
+            return inserted.rowcount > 0
+
+        return bool(await self._do(work))
 
     async def dial_taken(self, request: str, sid: str) -> None:
         await self._do(
@@ -278,7 +243,31 @@ class SqliteJournal:
         )
 
 
+_DIAL: Final = (
+    "request, session, secret_hash, call, mode, callee, caller, timeout, max_duration, token_hash,"
+    " sid, state, asked"
+)
+
+
+def _open_dials(db: sqlite3.Connection) -> list[DialRow]:
+    return _dials(db, "state != 'closed'")
+
+
+def _dials(db: sqlite3.Connection, where: str, *values: Any) -> list[DialRow]:
+    found = db.execute(f"SELECT {_DIAL} FROM dials WHERE {where}", values)
+    names = [column[0] for column in found.description]
+    return [msgspec.convert(dict(zip(names, row, strict=True)), DialRow) for row in found]
+
+
 _OVERRIDE: Final = "id, number, number_sid, session, state, prior, written, uncertain_until, since"
+
+
+def _open_overrides(db: sqlite3.Connection) -> list[OverrideRow]:
+    found = db.execute(
+        f"SELECT {_OVERRIDE} FROM overrides"
+        " WHERE state IN ('planned', 'applied', 'restoring') ORDER BY since"
+    ).fetchall()
+    return [_override(db, row) for row in found]
 
 
 def _override(db: sqlite3.Connection, row: tuple[Any, ...]) -> OverrideRow:
@@ -305,88 +294,7 @@ def _fields(text: str | None) -> dict[str, str] | None:
     return None if text is None else msgspec.json.decode(text, type=dict[str, str])
 
 
-def _connect(path: Path, account: str, stack: str) -> sqlite3.Connection:
-    fresh = not path.exists() or path.stat().st_size == 0
-    if fresh:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    db: sqlite3.Connection | None = None
-    try:
-        # The journal's own thread uses it, and the same thread closes it.
-        db = sqlite3.connect(path, timeout=5.0)
-        _check(db, path, fresh)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-        _migrate(db, account, stack)
-        found = dict(db.execute("SELECT name, value FROM meta").fetchall())
-        if found.get("account") != account:
-            raise JournalError(
-                f"{path}: the journal belongs to another Twilio account; set TRUNKLINE_STATE_DIR to "
-                "another directory, or TWILIO_ACCOUNT_SID to that account"
-            )
-    except sqlite3.Error as error:
-        if db is not None:
-            db.close()
-        raise JournalError(
-            f"{path}: this is no readable trunkline journal ({error}). It was left as it is: move it "
-            "away to start anew, then run `trunkline restore --account` to put numbers back"
-        ) from error
-    except BaseException:
-        if db is not None:
-            db.close()
-        raise
-    return db
-
-
-def _check(db: sqlite3.Connection, path: Path, fresh: bool) -> None:
-    if fresh:
-        return
-    application = db.execute("PRAGMA application_id").fetchone()[0]
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    tables = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-    if application != APPLICATION_ID and (tables or application):
-        raise JournalError(
-            f"{path}: this is another program's database. It was left as it is: move it away, or "
-            "set TRUNKLINE_STATE_DIR to another directory"
-        )
-    if version > len(MIGRATIONS):
-        raise JournalError(
-            f"{path}: the journal was made by a newer trunkline (schema {version}, this one knows "
-            f"{len(MIGRATIONS)}); use that version"
-        )
-    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if verdict != "ok":
-        raise JournalError(
-            f"{path}: the journal is damaged ({verdict}). It was left as it is: move it away to "
-            "start anew, then run `trunkline restore --account` to put numbers back"
-        )
-
-
-def _migrate(db: sqlite3.Connection, account: str, stack: str) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    for number in range(version, len(MIGRATIONS)):
-        steps = [s for s in MIGRATIONS[number].split(";") if s.strip()]
-        with db:
-            db.execute("BEGIN IMMEDIATE")
-            for step in steps:
-                db.execute(step)
-            if number == 0:
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.executemany(
-                    "INSERT INTO meta VALUES (?, ?)", [("account", account), ("stack", stack)]
-                )
-            db.execute(f"PRAGMA user_version = {number + 1}")
-
-
-def peek(path: Path) -> dict[str, str]:
-    """``account`` and ``stack`` of the journal at ``path``, read only. JournalError as ``open``."""
-    try:
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        try:
-            _check(db, path, False)
-            return dict(db.execute("SELECT name, value FROM meta").fetchall())
-        finally:
-            db.close()
-    except sqlite3.Error as error:
-        raise JournalError(f"{path}: this is no readable trunkline journal ({error})") from error
+def peek(path: Path) -> tuple[list[OverrideRow], list[DialRow]]:
+    """The open overrides and dials of a journal that another process may have, read only.
+    JournalError as ``open``."""
+    return journal_file.read(path, lambda db: (_open_overrides(db), _open_dials(db)))

@@ -48,9 +48,15 @@ class MemoryJournal:
     async def open_dials(self) -> list[DialRow]:
         return [row for row in self.dials.values() if row.state != "closed"]
 
-    async def dial_asked(self, row: DialRow) -> None:
-        assert row.request not in self.dials
+    async def closed_dials(self, since: float) -> list[DialRow]:
+        rows = self.dials.values()
+        return [row for row in rows if row.state == "closed" and row.asked >= since]
+
+    async def dial_asked(self, row: DialRow) -> bool:
+        if row.request in self.dials:
+            return False
         self.dials[row.request] = row
+        return True
 
     async def dial_taken(self, request: str, sid: str) -> None:
         row = self.dials[request]

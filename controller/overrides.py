@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.errors import (
+    CarrierError,
     NumberBusyError,
     NumberNotFoundError,
     NumberRoutedElsewhereError,
@@ -23,7 +24,7 @@ from trunkline.bus.errors import (
 from trunkline.bus.redact import redact_number
 
 from . import marks
-from .carrier import Carrier, RestFailure, backoff
+from .carrier import GONE, Carrier, RestFailure, backoff
 from .journal import JournalStore, OverrideRow
 from .marks import MarkKeys
 from .numbers import NumberSettings
@@ -131,16 +132,17 @@ async def apply(shop: Workshop, row: OverrideRow, deadline: float) -> OverrideRo
     """Journal ``row`` (planned), write our settings to its number, and return the applied row.
 
     A row that is in the journal already (found after a restart, with its prior) is continued with
-    the same id, so a late effect of the earlier write changes nothing. Errors: NumberBusyError,
-    NumberRoutedElsewhereError, NumberNotFoundError, InvalidRequestError, CarrierError. After an
-    error the row is closed, or, where a write may have taken effect, left open for a restore.
+    the same id, so a late effect of the earlier write changes nothing now; it may come after the
+    restore, so the row stays uncertain. Errors: NumberBusyError, NumberRoutedElsewhereError,
+    NumberNotFoundError, InvalidRequestError, CarrierError. After an error the row is closed, or,
+    where a write may have taken effect, left open for a restore.
     """
-    if row.prior is None:
-        row = await _plan(shop, row, deadline)
-    else:
+    taken_up = row.prior is not None
+    if taken_up:
         row = await _take_up(shop, row, deadline)
-    assert row.written is not None and row.prior is not None
-    now_certain = await _write(shop, row, deadline)
+    else:
+        row = await _plan(shop, row, deadline)
+    now_certain = await _write(shop, row, deadline, taken_up)
     shop.faults("apply.answered")
     now = shop.wall()
     until = 0.0 if now_certain else now + UNCERTAIN_SECONDS
@@ -151,22 +153,37 @@ async def apply(shop: Workshop, row: OverrideRow, deadline: float) -> OverrideRo
 
 
 async def _plan(shop: Workshop, row: OverrideRow, deadline: float) -> OverrideRow:
-    shown = redact_number(row.number)
     shop.faults("apply.before-intent")
     await shop.journal.plan(row, shop.wall())
     shop.faults("apply.planned")
     try:
-        found = await retried(
-            shop,
-            f"read number {shown}",
-            lambda: shop.carrier.read_number(row.number_sid),
-            deadline,
-        )
-        return await _intend(shop, row, found)
+        return await _intend(shop, row, await _read(shop, row, deadline))
     except TrunklineError:
         # Nothing has been written.
         await shop.journal.set_state(row.id, "restored", shop.wall())
         raise
+
+
+async def _read(shop: Workshop, row: OverrideRow, deadline: float) -> NumberSettings:
+    """The number's fields. NumberNotFoundError where it is gone, or CarrierError."""
+    try:
+        return await retried(
+            shop,
+            f"read number {redact_number(row.number)}",
+            lambda: shop.carrier.read_number(row.number_sid),
+            deadline,
+        )
+    except CarrierError as error:
+        if error.status == GONE:
+            raise _released(row) from error
+        raise
+
+
+def _released(row: OverrideRow) -> NumberNotFoundError:
+    return NumberNotFoundError(
+        f"number {redact_number(row.number)} is not on this Twilio account any more",
+        number=row.number,
+    )
 
 
 async def _intend(shop: Workshop, row: OverrideRow, found: NumberSettings) -> OverrideRow:
@@ -193,12 +210,7 @@ async def _take_up(shop: Workshop, row: OverrideRow, deadline: float) -> Overrid
     """
     assert row.prior is not None
     try:
-        found = await retried(
-            shop,
-            f"read number {redact_number(row.number)}",
-            lambda: shop.carrier.read_number(row.number_sid),
-            deadline,
-        )
+        found = await _read(shop, row, deadline)
         if is_ours(found.voice_url, row.id) or found.voice_url == row.prior["voice_url"]:
             return row
         return await _intend(shop, row, found)
@@ -287,16 +299,17 @@ async def lives(shop: Workshop, base: str, stack: str) -> bool:
     return False
 
 
-async def _write(shop: Workshop, row: OverrideRow, deadline: float) -> bool:
+async def _write(shop: Workshop, row: OverrideRow, deadline: float, taken_up: bool) -> bool:
     """Write our settings until they stand there, or ``deadline``.
 
     False: an earlier try got no answer and was not seen to land, so it may still take effect.
+    ``taken_up``: an earlier controller may have tried any number of times.
     """
     assert row.written is not None and row.prior is not None
     shown = redact_number(row.number)
     written = row.written
     attempt = 0
-    unanswered = 0
+    unanswered = 2 if taken_up else 0
     writing = False
     while True:
         try:
@@ -316,9 +329,7 @@ async def _write(shop: Workshop, row: OverrideRow, deadline: float) -> bool:
             if not failure.repeatable or shop.too_late(wait, deadline):
                 await _give_up(shop, row, unanswered > 0)
                 if failure.gone:
-                    raise NumberNotFoundError(
-                        f"number {shown} is not on this Twilio account any more", number=row.number
-                    ) from failure
+                    raise _released(row) from failure
                 raise failure.error(f"write number {shown}") from failure
             log.warning("number %s not written (%s); again in %.2g s", shown, failure.text, wait)
             await shop.rest(wait)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import requests
 
@@ -19,16 +19,22 @@ class Prober:
 
     async def __call__(self, base: str, stack: str) -> bool:
         """True where a gateway at ``base`` says that ``stack``'s controller is well."""
-        return await self._pool.run(_ask, base, stack)
+        found = await self._pool.run(_ask, base)
+        return found.get("stack") == stack and found.get("ok") is True
+
+    async def present(self, base: str, stack: str) -> bool:
+        """True where a gateway of ``stack`` is at ``base``, with or without its controller."""
+        found = await self._pool.run(_ask, base)
+        return found.get("stack") == stack
 
     def close(self) -> None:
         self._pool.close()
 
 
-def _ask(base: str, stack: str) -> bool:
+def _ask(base: str) -> dict[str, Any]:
     try:
         answer = requests.get(f"{base}/healthz", timeout=_TIMEOUT, allow_redirects=False)
         found = answer.json()
     except (requests.RequestException, ValueError):
-        return False  # nobody, or somebody else, answers there
-    return isinstance(found, dict) and found.get("stack") == stack and found.get("ok") is True
+        return {}  # nobody, or somebody else, answers there
+    return found if isinstance(found, dict) else {}

@@ -1,37 +1,28 @@
-"""Sessions and the numbers that they hold: opening, arming, closing, losing, claiming again.
+"""Sessions and the numbers that they hold: arming, leases, closing, losing.
 
-The rules in prose and the literal transition table are in :mod:`.tables`. Closing is one path: asked
-for, the lease lost, the stack shut down. Numbers are put back first, calls hung up beside that; the
-answer waits for both, for :data:`CLOSE_WITHIN` seconds at most, and names what is pending then.
+The rules in prose and the literal transition table are in :mod:`.tables`. Closing is one path:
+asked for, the lease lost, the stack shut down. Numbers are put back first, calls hung up beside
+that; the answer waits for both, for :data:`CLOSE_WITHIN` seconds at most, and names what is pending
+then.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.errors import (
-    AccountMismatchError,
-    InvalidRequestError,
-    NumberBusyError,
-    NumberNotFoundError,
-    TimedOutError,
-    TrunklineError,
-    WrongModeError,
-)
-from trunkline.bus.redact import is_e164, redact_number
+from trunkline.bus.errors import NumberBusyError, TimedOutError, TrunklineError, WrongModeError
+from trunkline.bus.redact import redact_number
 
 from . import instructions as do
+from .claims import Claims
 from .instructions import Asked
 from .journal import OverrideRow
 from .leases import Lease, Leases, Want
-from .pool import SETTLES_WITHIN, Pool
-from .tables import MODES, SESSION, IllegalTransition, step
-from .tokens import digest, same
+from .opening import Opening
+from .session import REST_WITHIN, Session
 
 if TYPE_CHECKING:
     from .core import Core
@@ -43,46 +34,8 @@ log = logging.getLogger("trunkline.controller")
 LEASE_SECONDS: Final = 9.0
 #: How long CloseSession waits for restores and hang-ups before it says what is pending.
 CLOSE_WITHIN: Final = 8.0
-#: A number's SID is remembered this long.
-LOOKUP_KEPT: Final = 60.0
-#: What reading and writing a number may take, retries included, whatever the request's ttl.
-REST_WITHIN: Final = 30.0
-ANY: Final = "any"
-
-
-@dataclass
-class Session:
-    """An adapter's session. ``since``: Unix time; ``renewed``: monotonic, of the last beat."""
-
-    id: str
-    secret_hash: str
-    number: str
-    peer: str
-    since: float
-    renewed: float
-    allowed_callers: frozenset[str] | None = None
-    allowed_callees: frozenset[str] | None = None
-    number_sid: str = ""
-    #: of the last Arm: what a call that comes in belongs to
-    trace: dict[str, str] = field(default_factory=dict)
-    state: str = "opening"
-    #: requests that wait for the session's next state
-    opening: list[Asked] = field(default_factory=list)
-    arming: list[Asked] = field(default_factory=list)
-    closing: list[Asked] = field(default_factory=list)
-    #: the call that came in under the last Arm
-    arm_call: str | None = None
-    #: numbers that are being put back because of this session
-    restoring: dict[str, str] = field(default_factory=dict)  # override -> number
-    close_by: float = float("inf")
-    deadline: float = float("inf")
-
-    @property
-    def mode(self) -> str:
-        return MODES.get(self.state, "idle")
-
-    def step(self, event: str) -> None:
-        self.state = step(SESSION, self.state, event, f"session {self.id}")
+#: Sessions that are over and are remembered, at most.
+ENDED_KEPT: Final = 10_000
 
 
 class SessionRules:
@@ -92,200 +45,10 @@ class SessionRules:
         self._core = core
         self.by_id: dict[str, Session] = {}
         self.leases = Leases(core.iso)
+        self.opening = Opening(core, self)
+        self.claims = Claims(core, self)
         #: sessions that ended in this epoch: they do not come back
-        self._ended: dict[str, float] = {}
-        self._known: dict[str, tuple[str, float]] = {}  # number -> (sid, until)
-        self._looking: dict[str, list[Session | str]] = {}  # number -> sessions, dial requests
-        self._pool = Pool(core.rules.pool)
-
-    # ------------------------------------------------------------------ opening
-
-    def open(self, asked: Asked, info: m.SessionInfo, ttl: float, now: float) -> None:
-        known = self.by_id.get(info.session)
-        if known is not None:
-            self._same_secret(known, info)
-            known.peer, known.renewed = asked.peer, now
-            if known.state == "opening":
-                known.opening.append(asked)
-            else:
-                self._opened(known, asked)
-            return
-        session = self._new(info, asked.peer, now)
-        session.deadline = now + min(ttl, REST_WITHIN)
-        session.opening.append(asked)
-        self.by_id[session.id] = session
-        if info.number != ANY:
-            self._look_up(session.number, session, session.deadline, now)
-        elif self._pool.known(now):
-            session.deadline = now + ttl
-            self._queue_for_pool((session,), now)
-        else:
-            self._look_up(ANY, session, session.deadline, now)
-
-    def _new(self, info: m.SessionInfo, peer: str, now: float) -> Session:
-        if not info.session or not info.secret:
-            raise InvalidRequestError("a session needs an id and a secret")
-        if info.session in self._ended:
-            raise WrongModeError(f"session {info.session} is over")
-        account = self._core.identity.account
-        if info.account is not None and info.account != account:
-            raise AccountMismatchError(
-                f"this stack belongs to Twilio account {account}, not to {info.account}"
-            )
-        for number in (
-            *((info.number,) if info.number != ANY else ()),
-            *(info.allowed_callers or ()),
-            *(info.allowed_callees or ()),
-        ):
-            if not is_e164(number):
-                raise InvalidRequestError(
-                    f"{redact_number(number)} is not in E.164 format (expected e.g. '+14155551234')"
-                )
-        return Session(
-            id=info.session,
-            secret_hash=digest(info.secret),
-            number=info.number,
-            peer=peer,
-            since=self._core.wall(now),
-            renewed=now,
-            allowed_callers=_set(info.allowed_callers),
-            allowed_callees=_set(info.allowed_callees),
-            trace=info.trace,
-        )
-
-    def _same_secret(self, session: Session, info: m.SessionInfo) -> None:
-        if not same(session.secret_hash, digest(info.secret)):
-            raise InvalidRequestError(f"session {info.session} exists, with another secret")
-
-    def _queue_for_pool(self, sessions: Iterable[Session], now: float) -> None:
-        for session in sessions:
-            if self._pool.size:
-                self._pool.add(session.id)
-            else:
-                missing = NumberNotFoundError("the account has no phone number", number=ANY)
-                self._refuse_opening(session, missing)
-        self._serve_pool(now)
-
-    def _serve_pool(self, now: float) -> None:
-        """Free numbers to those who wait for one, first come first."""
-        if not self._pool:
-            return
-        identity = self._core.identity
-        if identity.epoch > 1 and now - identity.started < SETTLES_WITHIN:
-            return  # sessions of before have not said yet which numbers they are on
-        while True:
-            used = {s.number for s in self.by_id.values()} | set(self.leases.by_number)
-            found = self._pool.hand_out(used)
-            if found is None:
-                break
-            session = self.by_id[found[0]]
-            session.number = found[1]
-            session.deadline = now + REST_WITHIN
-            self._look_up(session.number, session, session.deadline, now)
-        for session_id, place in self._pool.new_places():
-            session = self.by_id[session_id]
-            self._core.send(session.peer, m.PoolQueued(session=session_id, place=place))
-
-    def _pool_overdue(self, now: float) -> None:
-        """Who has waited for a number for as long as it would."""
-        for session in list(self.by_id.values()):
-            if session.number == ANY and session.state == "opening" and now > session.deadline:
-                self._refuse_opening(
-                    session,
-                    NumberBusyError(
-                        f"all {self._pool.size} numbers of the pool are in use",
-                        number=ANY,
-                        holder="the pool",
-                    ),
-                )
-
-    def _opened(self, session: Session, asked: Asked) -> None:
-        self._core.reply(
-            asked,
-            m.SessionOpened(
-                session=session.id,
-                number=session.number,
-                number_sid=session.number_sid,
-                account=self._core.identity.account,
-                public_url=self._core.identity.public_url,
-            ),
-        )
-
-    # ------------------------------------------------------------------ looking numbers up
-
-    def look_up_for_dial(self, number: str, request: str, deadline: float, now: float) -> None:
-        """Find the callee's SID; then the dial goes on."""
-        self._look_up(number, request, deadline, now)
-
-    def _look_up(self, number: str, who: Session | str, deadline: float, now: float) -> None:
-        sid, until = self._known.get(number, ("", 0.0))
-        if now < until:
-            self._found(who, number, sid, now)
-            return
-        waiting = self._looking.setdefault(number, [])
-        waiting.append(who)
-        if len(waiting) == 1:
-            self._core.do(
-                do.ListNumbers(deadline) if number == ANY else do.LookUp(number, deadline)
-            )
-
-    def looked_up(
-        self, result: do.NumberFound | do.NumbersListed | do.LookUpFailed, now: float
-    ) -> None:
-        if isinstance(result, do.NumbersListed):
-            for number, sid in result.numbers:
-                self._known[number] = (sid, now + LOOKUP_KEPT)
-            self._pool.listed([number for number, _ in result.numbers], now + LOOKUP_KEPT)
-            asked = [who for who in self._looking.pop(ANY, []) if isinstance(who, Session)]
-            self._queue_for_pool([who for who in asked if who.state == "opening"], now)
-            return
-        waiting = self._looking.pop(result.number, [])
-        if isinstance(result, do.LookUpFailed):
-            for who in waiting:
-                self._not_found(who, result.error, now)
-        elif result.sid is None:
-            missing = NumberNotFoundError(
-                "No incoming phone number found on this Twilio account matching "
-                f"'{redact_number(result.number)}'. Check that the number is purchased and in "
-                "E.164.",
-                number=result.number,
-            )
-            for who in waiting:
-                self._not_found(who, missing, now)
-        else:
-            self._known[result.number] = (result.sid, now + LOOKUP_KEPT)
-            for who in waiting:
-                self._found(who, result.number, result.sid, now)
-
-    def _found(self, who: Session | str, number: str, sid: str, now: float) -> None:
-        if isinstance(who, str):
-            self._core.dials.callee_found(who, sid, now)
-            return
-        who.number_sid = sid
-        if who.state == "opening":
-            who.step("opened")
-            log.info("session %s opened on %s", who.id, redact_number(number))
-            for asked in who.opening:
-                self._opened(who, asked)
-            who.opening.clear()
-        elif who.state in ("arming", "disarming"):
-            self._want(who, now)
-
-    def _not_found(self, who: Session | str, error: TrunklineError, now: float) -> None:
-        if isinstance(who, str):
-            self._core.dials.lease_refused(who, error, now)
-        elif who.state == "opening":
-            self._refuse_opening(who, error)
-        elif who.state in ("arming", "disarming"):
-            self._arm_refused(who, error)
-
-    def _refuse_opening(self, session: Session, error: TrunklineError) -> None:
-        session.step("refused")
-        self.by_id.pop(session.id, None)
-        self._pool.drop(session.id)
-        for asked in session.opening:
-            self._core.fail(asked, error)
-        session.opening.clear()
+        self.ended: dict[str, None] = {}
 
     # ------------------------------------------------------------------ arming
 
@@ -331,11 +94,11 @@ class SessionRules:
         if lease is not None and session.id in lease.holders and lease.state == "applied":
             self._armed(session)
         elif session.number_sid:
-            self._want(session, now)
+            self.want(session, now)
         else:
-            self._look_up(session.number, session, session.deadline, now)
+            self.opening.look_up(session.number, session, session.deadline, now)
 
-    def _want(self, session: Session, now: float) -> None:
+    def want(self, session: Session, now: float) -> None:
         want = Want(session.id, session.allowed_callers, None, session.deadline)
         self.lease(want, session.number, session.number_sid, now)
 
@@ -393,9 +156,13 @@ class SessionRules:
             return
         session = self.by_id.get(want.session)
         if session is not None and session.state in ("arming", "disarming"):
-            self._arm_refused(session, error)
+            self.arm_refused(session, error, now)
 
-    def _arm_refused(self, session: Session, error: TrunklineError) -> None:
+    def arm_refused(self, session: Session, error: TrunklineError, now: float) -> None:
+        if session.state == "arming" and not session.arming:
+            # Armed before a restart, so nobody asks: its client must hear that it is no more.
+            self.lose(session, f"its number could not be armed again: {error}", now)
+            return
         session.step("refused")
         for asked in session.arming:
             self._core.fail(asked, error)
@@ -423,7 +190,7 @@ class SessionRules:
         lease.state = "applied"
         waiting, lease.waiting = lease.waiting, []
         if not lease.holders:
-            self._restore(lease)
+            self.restore(lease)
             lease.waiting = waiting
             return
         for want in waiting:
@@ -436,14 +203,14 @@ class SessionRules:
         waiting, lease.waiting = lease.waiting, []
         lease.holders.clear()
         if result.open:
-            self._restore(lease)
+            self.restore(lease)
         else:
             del self.leases.by_number[lease.number]
             self._left(result.row.id)
         for want in waiting:
             self._refused(want, result.error, now)
 
-    def _restore(self, lease: Lease) -> None:
+    def restore(self, lease: Lease) -> None:
         lease.state = "restoring"
         self._core.do(do.Restore(lease.row.id))
 
@@ -456,7 +223,7 @@ class SessionRules:
                 if want.session in self.by_id:
                     self.lease(want, lease.number, lease.row.number_sid, now)
         self._left(result.override)
-        self._serve_pool(now)
+        self.opening.serve_pool(now)
 
     def _left(self, override: str) -> None:
         for session in list(self.by_id.values()):
@@ -480,7 +247,7 @@ class SessionRules:
             return
         session.step("close")
         session.close_by = now + CLOSE_WITHIN
-        self._pool.drop(session.id)
+        self.opening.drop(session.id)
         for asked in (*session.opening, *session.arming):
             self._core.fail(asked, WrongModeError(f"session {session.id} was closed meanwhile"))
         session.opening.clear()
@@ -490,7 +257,7 @@ class SessionRules:
                 session.restoring[lease.row.id] = lease.number
         for lease in self.leases.leave(session.id):
             if lease.state == "applied":
-                self._restore(lease)
+                self.restore(lease)
         self._core.dials.close_session(session.id, now)
         self._core.calls.close_session(session.id, now)
         self.perhaps_closed(session)
@@ -506,7 +273,9 @@ class SessionRules:
             self._core.reply(asked, m.SessionClosed(session=session.id, pending=pending))
         session.step("closed")
         self.by_id.pop(session.id, None)
-        self._ended[session.id] = session.renewed
+        self.ended[session.id] = None
+        if len(self.ended) > ENDED_KEPT:
+            del self.ended[next(iter(self.ended))]
         log.info("session %s on %s is over", session.id, redact_number(session.number))
 
     def close_all(self, why: str, now: float) -> None:
@@ -535,7 +304,7 @@ class SessionRules:
             session = self.by_id.get(session_id)
             if session is not None and session.peer == beat.peer:
                 session.renewed = now
-            elif session_id in self._ended:
+            elif session_id in self.ended:
                 # It missed its SessionLost.
                 self._core.send(beat.peer, m.SessionLost(session=session_id, why="it is over"))
 
@@ -544,9 +313,7 @@ class SessionRules:
             session.renewed += seconds
 
     def tick(self, now: float) -> None:
-        if self._pool:
-            self._pool_overdue(now)
-            self._serve_pool(now)
+        self.opening.tick(now)
         for session in list(self.by_id.values()):
             if session.state == "closing":
                 if now >= session.close_by:
@@ -562,105 +329,3 @@ class SessionRules:
     def _still(self, lease: Lease) -> TrunklineError:
         shown = redact_number(lease.number)
         return TimedOutError(f"number {shown} is still being put back after its last use")
-
-    # ------------------------------------------------------------------ after a restart
-
-    def recover(self, rows: Sequence[OverrideRow], orphans: Sequence[OverrideRow]) -> None:
-        """Open rows of the journal: held until their sessions announce themselves, or restored.
-
-        ``orphans``: rows of other stacks that are gone, which nobody can claim here.
-        """
-        for row in rows:
-            self.leases.by_number[row.number] = lease = Lease(row, "unclaimed")
-            if row.state == "restoring" or row.prior is None:
-                self._restore(lease)
-        for row in orphans:
-            if row.number not in self.leases.by_number:
-                self.leases.by_number[row.number] = Lease(row, "restoring")
-            self._core.do(do.Restore(row.id))
-
-    def announced(self, hello: m.Hello, now: float) -> list[str]:
-        """An adapter says what it has; returns the sessions that it does not have any more."""
-        unknown = []
-        for info in hello.sessions:
-            try:
-                self._announced(info, hello.peer, now)
-            except TrunklineError as error:
-                log.warning("session %s is not taken back: %s", info.session, error)
-                unknown.append(info.session)
-        return unknown
-
-    def _announced(self, info: m.SessionInfo, peer: str, now: float) -> None:
-        session = self.by_id.get(info.session)
-        if session is not None:
-            self._same_secret(session, info)
-            if session.state == "closing":
-                raise WrongModeError("it is being closed")
-            session.peer, session.renewed = peer, now
-        else:
-            if not self._core.claiming:
-                raise WrongModeError("its lease is long gone")
-            rows = [x.row for x in self.leases.by_number.values() if info.session in x.row.holders]
-            for row in rows:
-                if not same(row.holders[info.session], digest(info.secret)):
-                    raise InvalidRequestError("the secret is wrong")
-            session = self._reclaim(info, peer, now)
-        self._core.calls.claimed(session, info.calls, now)
-        self._core.dials.claimed(session, info.dials, now)
-
-    def _reclaim(self, info: m.SessionInfo, peer: str, now: float) -> Session:
-        session = self._new(info, peer, now)
-        session.state = {"answer": "standing", "call": "calling"}.get(info.mode, "idle")
-        session.deadline = now + REST_WITHIN
-        self.by_id[session.id] = session
-        for lease in self.leases.by_number.values():
-            if session.id not in lease.row.holders or lease.state == "restoring":
-                continue
-            if lease.number == session.number and info.mode == "answer":
-                session.number_sid = lease.row.number_sid
-                lease.holders[session.id] = session.allowed_callers
-                if info.armed:
-                    session.state = "armed" if lease.row.state == "applied" else "arming"
-                    want = Want(session.id, session.allowed_callers, None, session.deadline)
-                    if session.state == "arming":
-                        lease.waiting.insert(0, want)
-            else:
-                lease.holders[session.id] = frozenset((session.number,))
-            self._claim(lease, session.deadline)
-        log.info("session %s is back on %s", session.id, redact_number(session.number))
-        return session
-
-    def _claim(self, lease: Lease, deadline: float) -> None:
-        if lease.state != "unclaimed":
-            return
-        if lease.row.state == "applied":
-            lease.state = "applied"
-        else:
-            lease.state = "applying"
-            self._core.do(do.Apply(lease.row, deadline))
-        # Others that wanted the number meanwhile: it has a holder again.
-        waiting, lease.waiting = lease.waiting, []
-        for want in waiting:
-            if want.session in lease.holders:
-                lease.waiting.append(want)
-            else:
-                self.lease(want, lease.number, lease.row.number_sid, self._core.claim_until)
-
-    def tell_again(self, peer: str, now: float) -> None:
-        """After a Welcome: what an adapter that reconnected may have missed."""
-        for session in self.by_id.values():
-            if session.peer == peer:
-                self._core.calls.tell_again(session, now)
-
-    def claims_over(self, now: float) -> None:
-        for lease in self.leases.by_number.values():
-            if lease.state == "unclaimed" or (lease.state == "applied" and not lease.holders):
-                self._restore(lease)
-
-
-def _set(numbers: list[str] | None) -> frozenset[str] | None:
-    # An empty list of callers lets nobody in; of callees, nobody may be called.
-    return None if numbers is None else frozenset(numbers)
-
-
-__all__ = ["LEASE_SECONDS", "IllegalTransition", "Session", "SessionRules"]

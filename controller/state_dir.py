@@ -126,6 +126,11 @@ def others(state_dir: Path, account: str, holder: str) -> tuple[list[StackDir], 
     return gone, live
 
 
+def take(path: Path, holder: str) -> StackDir:
+    """Lock the stack in ``path``. LockHeldError where it lives."""
+    return StackDir(path, FileLock(path / "lock", holder))
+
+
 def _roots(state_dir: Path) -> list[Path]:
     base = state_dir.parent.parent if state_dir.parent.name == _PRIVATE else state_dir
     private = base / _PRIVATE
@@ -140,7 +145,7 @@ def _take(root: Path, account: str, holder: str) -> tuple[list[StackDir], list[L
         if not path.name.startswith(prefix(account)) or not (path / _JOURNAL).exists():
             continue
         try:
-            free.append(StackDir(path, FileLock(path / "lock", holder)))
+            free.append(take(path, holder))
         except LockHeldError as error:
             live.append(LiveStack(path, error.holder))
     return free, live

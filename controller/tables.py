@@ -13,9 +13,11 @@ Rules of a **session** (an adapter's hold on a number):
 Rules of a **dial** (asking Twilio for a call, once):
 
 - *leasing* (b-leg only): the override is put on the callee's number. *queued*: it waits for its
-  turn. *asking*: Twilio may have it. *unsure*: no answer came; callback, stream or the list of calls
-  will tell. *taken*: its SID is known. *closed*: nothing more can come of it.
+  turn. *asking*: Twilio may have it. *unsure*: no answer came; callback, stream or the list of
+  calls will tell. *taken*: its SID is known. *closed*: nothing more can come of it.
 - A dial is never asked twice once Twilio may have it.
+- The list of calls only lets us guess: a callback or a stream names the dial, and so shows that
+  another's guess was *mistaken*.
 
 Rules of a **call**:
 
@@ -98,6 +100,7 @@ DIAL: Final[Table] = {
     "taken": {
         "taken": "taken",
         "unsure": "taken",
+        "mistaken": "unsure",
         "not_found": "taken",
         "cancel": "taken",
         "over": "closed",

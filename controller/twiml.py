@@ -54,6 +54,7 @@ def digits(tones: str) -> str:
     """``<Play digits>`` and a pause, so that the call lives on. InvalidRequestError: bad tones."""
     if not tones.isascii() or _DIGITS.fullmatch(tones) is None:
         raise InvalidRequestError(
-            f"DTMF tones {tones[:40]!r} must match [0-9*#wW]+ (anything else could be XML injection)"
+            f"DTMF tones {tones[:40]!r} must match [0-9*#wW]+ (anything else could be "
+            "XML injection)"
         )
     return f'<Response><Play digits="{tones}"/><Pause length="120"/></Response>'

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from trunkline.bus.errors import TrunklineError
+from trunkline.bus.errors import CallFailedError, TrunklineError
 from trunkline.bus.redact import redact_number
 
 from . import instructions as do
@@ -22,7 +22,9 @@ log = logging.getLogger("trunkline.controller")
 
 #: Whoever asked for a hang-up is told after this long that Twilio does not take it.
 TELL_AFTER: Final = 15.0
-#: How often a call that may have come of a dial is looked for.
+#: A call that may have come of a dial tells so itself within this time, as a rule.
+EVIDENCE_WITHIN: Final = 3.0
+#: How often it is looked for after that.
 LOOK_EVERY: Final = 2.0
 
 
@@ -65,11 +67,14 @@ async def create(
     tell: Callable[[do.AskedTwilio], None],
 ) -> do.Taken | do.CreateFailed | do.Unsure:
     """Ask Twilio for a call: again only where it cannot have taken it, while it is ``wanted``."""
+    shown = redact_number(row.callee)
     shop.faults("dial.before-intent")
-    await shop.journal.dial_asked(row)
+    if not await shop.journal.dial_asked(row):
+        # Asked by an earlier controller, whose answer the client has not got.
+        gone = CallFailedError(f"the dial to {shown} is over", status="canceled")
+        return do.CreateFailed(row.request, gone)
     shop.faults("dial.intent")
     tell(do.AskedTwilio(row.request))
-    shown = redact_number(row.callee)
     attempt = 0
     while True:
         try:
@@ -103,10 +108,14 @@ async def settle(
 ) -> do.Taken | do.NotFound | None:
     """Look for the call that may have come of ``row``, until none can come any more.
 
-    ``unsettled()``: nobody else has found it. ``belongs(sid)``: that call is another's.
+    ``unsettled()``: nobody else has found it. ``belongs(sid)``: that call is another's. What the
+    list shows is a guess (calls look alike there), so a callback or a stream, which name the
+    dial, are given :data:`EVIDENCE_WITHIN` first, and the guess is not journalled.
     """
-    until = row.asked + UNCERTAIN_SECONDS
+    last = row.asked + row.timeout + UNCERTAIN_SECONDS  # no call of this dial is younger
+    until = min(shop.wall() + UNCERTAIN_SECONDS, last)
     attempt = 0
+    await shop.rest(EVIDENCE_WITHIN)
     while unsettled():
         try:
             found = await shop.carrier.list_calls(row.callee, row.caller, row.asked)
@@ -120,12 +129,13 @@ async def settle(
         ours = [
             call
             for call in found
-            if not belongs(call.sid) and call.direction in ("", "outbound-api")
+            if not belongs(call.sid)
+            and call.direction in ("", "outbound-api")
+            and (call.created is None or call.created <= last)
         ]
         if ours:
             call = min(ours, key=lambda c: c.created or 0.0)
-            await shop.journal.dial_taken(row.request, call.sid)
-            return do.Taken(row.request, call.sid, call.status)
+            return do.Taken(row.request, call.sid, call.status, guessed=True)
         if shop.wall() >= until:
             await shop.journal.dial_closed(row.request)
             return do.NotFound(row.request)
@@ -159,6 +169,20 @@ async def end(
                 log.warning("call %s not hung up (%s); again in %.2g s", sid, failure.text, wait)
                 await shop.rest(wait)
     return do.Ended(call)
+
+
+async def hang_up_left(shop: Workshop, row: DialRow, others: list[str | None]) -> None:
+    """The controller and the client of this dial are gone: hang up what came of it, and close its
+    row. ``others``: SIDs of other dials, which it is not."""
+    sid = row.sid
+    if sid is None:
+        found = await settle(shop, row, lambda: True, lambda known: known in others)
+        if not isinstance(found, do.Taken):
+            return  # there is none, and the row is closed
+        sid = found.sid
+    log.warning("call %s: nobody claims it; it is hung up", sid)
+    await end(shop, row.call, (sid,), lambda failed: log.error("%s", failed.error))
+    await shop.journal.dial_closed(row.request)
 
 
 async def fetch(shop: Workshop, call: str, sid: str) -> do.Fetched:

@@ -219,7 +219,7 @@ def restore(settings: Settings, dry_run: bool, account: bool, force: bool) -> No
     """
     if force and not account:
         raise click.UsageError("--force goes with --account")
-    from trunkline.controller.restore import restore_command
+    from trunkline.controller.command import restore_command
 
     outcome, lines = asyncio.run(
         restore_command(settings, dry_run=dry_run, account=account, force=force)

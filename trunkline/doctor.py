@@ -88,7 +88,7 @@ def _held(known: Known) -> Finding:
 
 
 async def _dry_run(known: Known, *, account: bool, name: str) -> Finding:
-    from trunkline.controller.restore import restore_command
+    from trunkline.controller.command import restore_command
 
     option = " --account" if account else ""
     try:

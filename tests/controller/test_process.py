@@ -24,9 +24,9 @@ from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
 from trunkline.bus.settings import Settings, load
 from trunkline.carrier_sim.faults import Fault
 from trunkline.carrier_sim.sim import CarrierSim
-from trunkline.controller.journal import JournalError
+from trunkline.controller.command import restore_command
+from trunkline.controller.journal_file import JournalError
 from trunkline.controller.process import main, serve
-from trunkline.controller.restore import restore_command
 from trunkline.controller.state_dir import StackRunsError
 
 OURS = "+14155551234"

@@ -1,0 +1,104 @@
+"""One dial: what is kept of it, what may be dialled, and how Twilio is asked for it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import CallFailedError, InvalidRequestError, TimedOutError, TrunklineError
+from trunkline.bus.redact import is_e164, redact_number
+
+from . import twiml
+from .carrier import CallOrder
+from .instructions import Asked
+from .journal import DialRow
+from .tables import DIAL, step
+
+#: The longest call that may be asked for (seconds).
+LONGEST_CALL: Final = 300.0
+#: Twilio rings this long unless it is told a shorter time.
+RING_SECONDS: Final = 60
+#: Twilio's words for a call that was not answered.
+NOT_ANSWERED: Final = frozenset(("busy", "no-answer", "failed", "canceled"))
+#: Twilio may have it, and more may come of it.
+OPEN: Final = ("asking", "unsure", "taken")
+
+
+@dataclass
+class Dial:
+    """``deadline``: from when Twilio was asked. ``gone``: why nobody waits for it any more."""
+
+    row: DialRow
+    state: str
+    asked: list[Asked] = field(default_factory=list)
+    token: str = ""
+    deadline: float = float("inf")
+    gone: str | None = None
+    #: its SID was found in the list of calls, and nothing has confirmed it
+    guessed: bool = False
+    #: its time was over before it was answered: that is why it failed, whatever our hang-up brings
+    timed_out: bool = False
+    #: the stream is up: it is a call now
+    started: bool = False
+    #: Twilio has said that our leg is over
+    leg_over: bool = False
+    told_place: int = 0
+    trace: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def request(self) -> str:
+        return self.row.request
+
+    @property
+    def sid(self) -> str | None:
+        return self.row.sid
+
+    def step(self, event: str) -> None:
+        self.state = step(DIAL, self.state, event, f"dial {self.request}")
+
+    def error(self, status: str) -> TrunklineError:
+        """What the one who asked for it is told when it ended in ``status``."""
+        shown = redact_number(self.row.callee)
+        if status == "timeout":
+            return TimedOutError(f"call to {shown}: no stream within {self.row.timeout:g} s")
+        return CallFailedError(
+            f"call to {shown} was not answered ({status})", status=status, sid=self.sid
+        )
+
+
+def check(body: m.Dial, allowed_callees: frozenset[str] | None) -> None:
+    """InvalidRequestError for what is not to be dialled."""
+    shown = redact_number(body.to)
+    if len(body.request) != 32:
+        raise InvalidRequestError("a dial's request id has 32 hex digits")
+    if not is_e164(body.to):
+        raise InvalidRequestError(f"{shown} is not in E.164 format (expected e.g. '+14155551234')")
+    if not 1 <= body.max_duration <= LONGEST_CALL:
+        raise InvalidRequestError(
+            f"max_duration={body.max_duration:g} is not within 1 to {LONGEST_CALL:g} s"
+        )
+    if not body.timeout > 0:
+        raise InvalidRequestError(f"timeout={body.timeout:g} must be positive")
+    if body.mode == "a-leg" and not allowed_callees:
+        raise InvalidRequestError(
+            f"an a-leg call needs allowed_callees (deny-by-default), including {shown}"
+        )
+    if body.mode != "b-leg" and allowed_callees and body.to not in allowed_callees:
+        raise InvalidRequestError(f"destination {shown} is not in allowed_callees")
+
+
+def order(row: DialRow, token: str, public_url: str) -> CallOrder:
+    """What Calls create is asked for. ``token``: the stream's, which only the a-leg's TwiML has."""
+    document = twiml.HOLD_THE_LINE
+    if row.mode == "a-leg":
+        document = twiml.connect(public_url, token, row.request)
+    return CallOrder(
+        to=row.callee,
+        from_=row.caller,
+        twiml=document,
+        time_limit=math.ceil(row.max_duration),
+        ring_timeout=max(5, min(RING_SECONDS, math.ceil(row.timeout))),
+        status_callback=twiml.status_callback(public_url, row.request),
+    )

@@ -1,0 +1,144 @@
+"""The journal's SQLite file: made, checked, migrated. What is torn, or no journal of ours, is
+refused with an error that names the file, and never written to."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+from urllib.parse import quote
+
+from trunkline.bus.errors import TrunklineError
+
+T = TypeVar("T")
+
+#: "trkl": SQLite's application_id of our files.
+APPLICATION_ID: Final = 0x74726B6C
+
+#: Migration n takes a file from user_version n to n + 1.
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE epochs (epoch INTEGER PRIMARY KEY, pid INTEGER NOT NULL, started REAL NOT NULL);
+    CREATE TABLE overrides (
+        id TEXT PRIMARY KEY, number TEXT NOT NULL, number_sid TEXT NOT NULL,
+        prior TEXT, written TEXT, session TEXT NOT NULL,
+        state TEXT NOT NULL, uncertain_until REAL NOT NULL DEFAULT 0,
+        since REAL NOT NULL, changed REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX overrides_open ON overrides (state)
+        WHERE state IN ('planned', 'applied', 'restoring');
+    CREATE TABLE holders (
+        override TEXT NOT NULL REFERENCES overrides (id), session TEXT NOT NULL,
+        secret_hash TEXT NOT NULL, PRIMARY KEY (override, session)
+    ) WITHOUT ROWID;
+    CREATE TABLE dials (
+        request TEXT PRIMARY KEY, session TEXT NOT NULL, secret_hash TEXT NOT NULL,
+        call TEXT NOT NULL, mode TEXT NOT NULL, callee TEXT NOT NULL, caller TEXT NOT NULL,
+        timeout REAL NOT NULL, max_duration REAL NOT NULL, token_hash TEXT NOT NULL,
+        sid TEXT, state TEXT NOT NULL, asked REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX dials_open ON dials (state) WHERE state != 'closed';
+    """,
+)
+
+
+class JournalError(TrunklineError, RuntimeError):
+    """The journal cannot be used; the message names the file and says what to do."""
+
+
+def connect(path: Path, account: str, stack: str) -> sqlite3.Connection:
+    """Open or make the journal of ``account`` at ``path``, as its newest version. JournalError
+    where that cannot be."""
+    fresh = not path.exists() or path.stat().st_size == 0
+    if fresh:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    db: sqlite3.Connection | None = None
+    try:
+        # The journal's own thread uses it, and the same thread closes it.
+        db = sqlite3.connect(path, timeout=5.0)
+        if not fresh:
+            _check(db, path)
+            _check_account(db, path, account)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        _migrate(db, account, stack)
+    except sqlite3.Error as error:
+        if db is not None:
+            db.close()
+        raise JournalError(
+            f"{path}: this is no readable trunkline journal ({error}). It was left as it is: move "
+            "it away to start anew, then run `trunkline restore --account` to put numbers back"
+        ) from error
+    except BaseException:
+        if db is not None:
+            db.close()
+        raise
+    return db
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    application = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    tables = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+    if application != APPLICATION_ID and (tables or application):
+        raise JournalError(
+            f"{path}: this is another program's database. It was left as it is: move it away, or "
+            "set TRUNKLINE_STATE_DIR to another directory"
+        )
+    if version > len(MIGRATIONS):
+        raise JournalError(
+            f"{path}: the journal was made by a newer trunkline (schema {version}, this one knows "
+            f"{len(MIGRATIONS)}); use that version"
+        )
+    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise JournalError(
+            f"{path}: the journal is damaged ({verdict}). It was left as it is: move it away to "
+            "start anew, then run `trunkline restore --account` to put numbers back"
+        )
+
+
+def _check_account(db: sqlite3.Connection, path: Path, account: str) -> None:
+    if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+        return  # it was made, and nothing was written to it
+    found = dict(db.execute("SELECT name, value FROM meta").fetchall())
+    if found.get("account") != account:
+        raise JournalError(
+            f"{path}: the journal belongs to another Twilio account; set TRUNKLINE_STATE_DIR to "
+            "another directory, or TWILIO_ACCOUNT_SID to that account"
+        )
+
+
+def _migrate(db: sqlite3.Connection, account: str, stack: str) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    for number in range(version, len(MIGRATIONS)):
+        steps = [s for s in MIGRATIONS[number].split(";") if s.strip()]
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            for step in steps:
+                db.execute(step)
+            if number == 0:
+                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                db.executemany(
+                    "INSERT INTO meta VALUES (?, ?)", [("account", account), ("stack", stack)]
+                )
+            db.execute(f"PRAGMA user_version = {number + 1}")
+
+
+def read(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T:
+    """What ``ask`` finds in the journal at ``path``, read only: another process may have it open.
+    JournalError as :func:`connect`."""
+    try:
+        db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)
+        try:
+            _check(db, path)
+            return ask(db)
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        raise JournalError(f"{path}: this is no readable trunkline journal ({error})") from error

@@ -1,0 +1,332 @@
+"""The controller on its loop: the ROUTER, the timer, and the operations that take time.
+
+A thin shell around :class:`~.core.Core`: it feeds messages and results in as events, and carries
+instructions out. One write at a time goes to each number, whichever journal it comes from.
+
+An operation that fails in a way that nobody foresaw ends the process: the next start takes up from
+the journal, by the same path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import msgspec
+import zmq
+
+from trunkline.bus import messages as m
+from trunkline.bus import tracing
+from trunkline.bus.clock import Clock, monotonic
+from trunkline.bus.curve import CurveKeys
+from trunkline.bus.errors import InternalError, TrunklineError
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING
+from trunkline.bus.redact import redact_number
+from trunkline.bus.sockets import BusSocket, bind_router
+
+from . import instructions as do
+from . import work
+from .carrier import RestFailure
+from .core import TICK_SECONDS, AnyEvent, Core
+from .instructions import Instruction
+from .orphans import Orphan, Orphans
+from .overrides import Workshop
+from .restore import restore
+
+log = logging.getLogger("trunkline.controller")
+
+#: From SIGTERM until the process ends whatever is still to be done (honcho kills after 5 s).
+STOP_WITHIN: Final = 3.4
+#: Traced requests that are not answered yet, as far as they are looked after.
+MOST_SPANS: Final = 1000
+
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(m.ToController)
+
+
+class Shell:
+    """One controller on the running loop: ``listen``, then ``serve``."""
+
+    def __init__(
+        self,
+        core: Core,
+        shop: Workshop,
+        stop: asyncio.Event,
+        orphans: Orphans | None = None,
+        clock: Clock = monotonic,
+    ) -> None:
+        self.core = core
+        self._shop = shop
+        self._stop = stop
+        self._orphans = orphans or Orphans.none()
+        self._clock = clock
+        self._router: BusSocket | None = None
+        self._identities: dict[str, bytes] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        #: notes to the journal that are under way
+        self._noting = 0
+        self._numbers: dict[str, asyncio.Lock] = {}
+        self._spans: dict[tuple[str, int], tracing.RoomSpan] = {}
+        self._fatal: BaseException | None = None
+        self._changed = asyncio.Event()
+
+    def listen(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: CurveKeys | None
+    ) -> str:
+        """Bind the control socket; returns its endpoint. zmq.ZMQError where that cannot be."""
+        self._router, bound = bind_router(context, endpoint, self._receive, curve=curve)
+        return bound
+
+    async def serve(self) -> int:
+        """Serve until ``stop``, then put numbers back; returns the exit status. Raises the error
+        that ended it."""
+        assert self._router is not None, "listen comes first"
+        ticking = asyncio.get_running_loop().create_task(self._tick())
+        self._spawn(self._check_credentials())
+        for orphan in self._orphans.found:
+            self._spawn(self._hang_up_left(orphan))
+        try:
+            await self._stop.wait()
+            if self._fatal is None:
+                await self._shut_down()
+        finally:
+            ticking.cancel()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(ticking, *self._tasks, return_exceptions=True)
+            self.close()
+        return await self._exit_status()
+
+    def close(self) -> None:
+        """Listen no more; what was said is still sent. May be called twice."""
+        if self._router is not None:
+            self._router.close(linger=100)
+
+    async def _shut_down(self) -> None:
+        began = self._clock()
+        self._shop.hurry()
+        self._feed(do.Shutdown())
+        while (self.core.busy or self._noting) and self._fatal is None:
+            left = STOP_WITHIN - (self._clock() - began)
+            if left <= 0:
+                return
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(min(left, TICK_SECONDS)):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _exit_status(self) -> int:
+        if self._fatal is not None:
+            if isinstance(self._fatal, TrunklineError):
+                raise self._fatal
+            return EXIT_FAILED
+        overrides = await self._shop.journal.open_overrides()
+        overrides += await self._orphans.open_overrides()
+        dials = await self._shop.journal.open_dials()
+        later = "the next start, or `trunkline restore`, does it"
+        for row in overrides:
+            log.error("number %s is still to be restored: %s", redact_number(row.number), later)
+        for dial in dials:
+            shown = redact_number(dial.callee)
+            log.error("a call to %s is still to be hung up: %s", shown, later)
+        return EXIT_PENDING if overrides or dials else EXIT_DONE
+
+    async def _check_credentials(self) -> None:
+        """Credentials that Twilio refuses end the process at its start; the journal is kept."""
+        try:
+            await self._shop.carrier.find_number("+10000000")
+        except RestFailure as failure:
+            error = failure.error("be asked for this account")
+            if failure.refused_credentials:
+                raise error from failure
+            log.warning("%s", error)
+
+    # ------------------------------------------------------------------ in
+
+    def _receive(self, identity: bytes, payload: bytes) -> None:
+        try:
+            message = _decoder.decode(payload)
+        except msgspec.MsgspecError as error:
+            self.core.counts["unreadable messages"] += 1
+            log.warning("a message on the control socket could not be read: %s", error)
+            return
+        told = isinstance(message, m.StreamClosed | m.Switched | m.WebhooksRefused)
+        peer = message.gateway if told else message.peer
+        self._identities[peer] = identity
+        self._feed(message)
+
+    def _feed(self, event: AnyEvent) -> None:
+        now = self._clock()
+        if isinstance(event, m.Request) and event.trace:
+            self._begin_span(event)
+        try:
+            instructions = self.core.handle(event, now)
+        except Exception as error:  # a bug must not end the reading of the socket
+            self.core.counts["internal errors"] += 1
+            log.exception("%s could not be handled", type(event).__name__)
+            instructions = self.core.take()
+            if isinstance(event, m.Request):
+                asked = do.Asked(event.peer, event.id)
+                self.core.fail(asked, InternalError(f"unexpected {type(error).__name__}"))
+                instructions += self.core.take()
+        for instruction in instructions:
+            self._carry_out(instruction)
+        self._changed.set()
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            self._feed(do.Tick())
+            due = max(due + TICK_SECONDS, loop.time())
+            await asyncio.sleep(due - loop.time())
+            if len(self._identities) > 2 * len(self.core.peers.by_id) + 100:
+                known = self.core.peers.by_id
+                self._identities = {p: i for p, i in self._identities.items() if p in known}
+
+    # ------------------------------------------------------------------ out
+
+    def _carry_out(self, instruction: Instruction) -> None:
+        if isinstance(instruction, do.Send):
+            identity = self._identities.get(instruction.peer)
+            if isinstance(instruction.message, m.Reply) and self._spans:
+                self._end_span(instruction.peer, instruction.message)
+            if identity is not None and self._router is not None:
+                self._router.send(_encode(instruction.message), identity)
+        else:
+            self._spawn(self._work(instruction))
+
+    def _begin_span(self, request: m.Request) -> None:
+        """One span from when a traced request came until it is answered."""
+        key = (request.peer, request.id)
+        if key not in self._spans:
+            name = f"trunkline.controller.{type(request.body).__name__}"
+            what = {"trunkline.peer": self.core.identity.stack, "trunkline.client": request.peer}
+            span = tracing.begin(name, request.trace, what)
+            if span is not None:
+                self._spans[key] = span
+            if len(self._spans) > MOST_SPANS:
+                self._spans.pop(next(iter(self._spans))).end(error="never answered")
+
+    def _end_span(self, peer: str, reply: m.Reply) -> None:
+        span = self._spans.pop((peer, reply.id), None)
+        if span is not None:
+            sid = reply.body.sid if isinstance(reply.body, m.Dialled) else None
+            error = None if reply.error is None else reply.error.kind
+            span.end({"trunkline.call_sid": sid}, error=error)
+
+    def _spawn(self, work_: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work_)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and self._fatal is None:
+            if not isinstance(error, TrunklineError):
+                log.critical("an operation failed; the controller ends", exc_info=error)
+            self._fatal = error
+            self._stop.set()
+            self._changed.set()
+
+    def _number(self, number: str) -> asyncio.Lock:
+        return self._numbers.setdefault(number, asyncio.Lock())
+
+    async def _work(self, instruction: Instruction) -> None:
+        shop = self._shop
+        if isinstance(instruction, do.Apply):
+            async with self._number(instruction.row.number):
+                self._feed(await work.put_on(shop, instruction))
+        elif isinstance(instruction, do.Restore):
+            await self._restore(instruction.override)
+        elif isinstance(instruction, do.LookUp):
+            self._feed(await work.look_up(shop, instruction.number, instruction.deadline))
+        elif isinstance(instruction, do.ListNumbers):
+            self._feed(await work.list_numbers(shop, instruction.deadline))
+        elif isinstance(instruction, do.KeepHolder):
+            # Behind the Apply that plans the row.
+            async with self._number(instruction.number):
+                await shop.journal.add_holder(
+                    instruction.override, instruction.session, instruction.secret_hash
+                )
+        elif isinstance(instruction, do.Create):
+            await self._create(instruction)
+        elif isinstance(instruction, do.Settle):
+            await self._settle(instruction)
+        elif isinstance(instruction, do.NoteTaken):
+            await self._note(shop.journal.dial_taken(instruction.request, instruction.sid))
+        elif isinstance(instruction, do.CloseDial):
+            await self._note(shop.journal.dial_closed(instruction.request))
+        elif isinstance(instruction, do.End):
+            self._feed(await work.end(shop, instruction.call, instruction.sids, self._feed))
+        elif isinstance(instruction, do.Fetch):
+            self._feed(await work.fetch(shop, instruction.call, instruction.sid))
+        elif isinstance(instruction, do.Instruct):
+            self._feed(await work.instruct(shop, instruction))
+
+    async def _note(self, write: Coroutine[Any, Any, None]) -> None:
+        self._noting += 1
+        try:
+            await write
+        finally:
+            self._noting -= 1
+            self._changed.set()
+
+    async def _restore(self, override: str) -> None:
+        shop = self._shop
+        orphan = self._orphans.of(override)
+        if orphan is not None:
+            taken = await self._orphans.take(orphan, shop)
+            if taken is None:
+                self._feed(do.Restored(override, "left_alone"))
+                return
+            shop = taken
+        row = await shop.journal.override(override)
+        if row is None or not row.open:
+            self._feed(do.Restored(override, "restored"))
+            return
+        async with self._number(row.number):
+            self._feed(do.Restored(override, await restore(shop, row)))
+
+    async def _hang_up_left(self, orphan: Orphan) -> None:
+        taken = await self._orphans.take(orphan, self._shop)
+        if taken is not None:
+            await orphan.hang_up_left(taken)
+
+    async def _create(self, instruction: do.Create) -> None:
+        dials = self.core.dials.by_request
+        request = instruction.row.request
+
+        def wanted() -> bool:
+            return dials[request].gone is None
+
+        result = await work.create(
+            self._shop,
+            instruction.row,
+            instruction.order,
+            instruction.deadline,
+            wanted,
+            self._feed,
+        )
+        self._feed(result)
+
+    async def _settle(self, instruction: do.Settle) -> None:
+        core = self.core
+        request = instruction.row.request
+
+        def unsettled() -> bool:
+            dial = core.dials.by_request.get(request)
+            return dial is not None and dial.state == "unsure"
+
+        result = await work.settle(
+            self._shop, instruction.row, unsettled, lambda sid: core.calls.knows(sid)
+        )
+        if result is not None:
+            self._feed(result)
