@@ -1,7 +1,8 @@
-# Six verbs. Everything that they need goes into .venv, made from the machine's python3 alone.
+# Seven verbs. Everything that they need goes into .venv, made from the machine's python3 alone.
 #   make demo    two phone calls with real speech, without an account (also the quickest look)
 #   make test    the whole suite        make lint    style, types, the rule between the rooms
 #   make bench   the benchmark          make docs    what is drawn from the code, in docs/
+#   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60"
 #   make clean
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ DEMO := $(VENV)/.demo-installed
 DEV := $(VENV)/.dev-installed
 SOURCES_OF_INSTALL := pyproject.toml setup.py
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench chaos docs clean
 
 demo: $(DEMO)
 	$(BIN)/trunkline demo
@@ -29,6 +30,9 @@ lint: $(DEV)
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/run.py
+
+chaos: $(DEV)
+	$(BIN)/python benchmarks/chaos.py $(CHAOS)
 
 docs: $(DEV)
 	@for script in docs/make_*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done

@@ -65,16 +65,21 @@ class Run:
         self.processes.append(process)
         return process
 
-    def logs(self) -> str:
+    def logs(self, *, whole: bool = False) -> str:
+        """What the processes said; the end of it, unless ``whole``."""
+        start = 0 if whole else -3000
         return "\n".join(
-            f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}"
+            f"--- {path.name}\n{path.read_text(errors='replace')[start:]}"
             for path in sorted(self.directory.glob("*.log"))
         )
 
 
 @contextlib.contextmanager
-def carrier(calls: int, seconds: float) -> Iterator[Run]:
-    """carrier_sim with that many callees who talk for ``seconds``; ends with all it started."""
+def carrier(calls: int, *, keep_audio: bool = False) -> Iterator[Run]:
+    """carrier_sim with that many callees who talk; ends with all that was started.
+
+    ``keep_audio``: it remembers what was heard and said.
+    """
     directory = Path(tempfile.mkdtemp(prefix="trunkline-bench-"))
     port, api = free_port(), free_port()
     environment = {
@@ -96,9 +101,8 @@ def carrier(calls: int, seconds: float) -> Iterator[Run]:
     }
     run = Run(directory, environment, SimClient(f"http://127.0.0.1:{api}", timeout=60.0))
     try:
-        sim = run.start(
-            "carrier-sim", "--no-keep-audio", "--number", f"{OWN_NUMBER}=http://x/voice"
-        )
+        keeping = "--keep-audio" if keep_audio else "--no-keep-audio"
+        sim = run.start("carrier-sim", keeping, "--number", f"{OWN_NUMBER}=http://x/voice")
         wait(lambda: healthy(run.sim), sim, run)
         for n in range(calls):
             run.sim.add_callee(callee(n), "speech:austen-0870,loop")

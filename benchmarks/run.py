@@ -81,7 +81,7 @@ def measure(
 
 
 def trunkline(calls: int, seconds: float) -> dict[str, Any]:
-    with carrier(calls, seconds) as run:
+    with carrier(calls) as run:
         start_stack(run, gateways=1 if calls == 1 else 2, codec_workers=1 if calls == 1 else 2)
         client = Client(
             run,
@@ -96,7 +96,7 @@ def trunkline(calls: int, seconds: float) -> dict[str, Any]:
 
 
 def scenario(calls: int, seconds: float) -> dict[str, Any]:
-    with carrier(calls, seconds) as run:
+    with carrier(calls) as run:
         client = Client(
             run,
             "client_scenario",

@@ -1,0 +1,196 @@
+"""A client process of the chaos suite: calls that talk and listen full duplex, one after the other.
+
+Started with one JSON object: ``slots`` (each: kind a-leg, b-leg or inbound; number; callee; first
+frame number), ``shortest`` and ``longest`` call in seconds, ``seed``. It prints a line of JSON for
+whatever happens: ``waiting`` (an inbound slot may be called), ``up`` (a call is), ``over`` (with
+all that was said, heard, and reported as lost), ``failed`` (a request did not succeed). On stdin
+``renew`` makes it hang up and call anew, ``stop`` makes it hang up, leave, and print ``bye``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections import deque
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks import chaos_code
+from benchmarks.protocol import say
+from trunkline import Call, Line
+from trunkline.errors import TrunklineError
+
+#: Frames in one send_audio: a second.
+PIECE: Final = 50
+#: Utterances that are queued ahead, so that they join.
+AHEAD: Final = 2
+#: An inbound slot waits so long for its caller.
+CALLED_WITHIN: Final = 60.0
+
+
+class Orders:
+    """What was said on stdin so far."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        #: counts ``renew`` and ``stop``
+        self.count = 0
+
+    async def read(self) -> None:
+        """Take orders until ``stop``, or until nobody is left to give any."""
+        while not self.stop.is_set():
+            word = (await asyncio.to_thread(sys.stdin.readline)).strip()
+            self.count += 1
+            if word != "renew":
+                self.stop.set()
+
+
+class Talk:
+    """One call: says numbered frames from ``first`` on, and keeps what it hears (8 kHz)."""
+
+    def __init__(self, call: Call, first: int) -> None:
+        self.call = call
+        self.first = first
+        #: samples (24 kHz) that were sent, by the word of send_audio
+        self.sent = 0
+        #: seconds that the longest send_audio took beyond its sound
+        self.slowest = 0.0
+        self.began = time.monotonic()
+        self._heard: list[np.ndarray[Any, np.dtype[np.int16]]] = []
+        self._listening = asyncio.ensure_future(self._listen())
+
+    async def _listen(self) -> None:
+        rest = b""
+        while pcm := await self.call.recv_audio(None):
+            # Every third sample: what is above 4 kHz was never there.
+            pcm = rest + pcm
+            whole = len(pcm) // 6 * 6
+            rest = pcm[whole:]
+            self._heard.append(np.frombuffer(pcm[:whole], "<i2")[::3].copy())
+
+    async def say(self, seconds: float, orders: Orders, count: int) -> None:
+        """Speak without a pause until the time is over, an order after ``count`` of them, or the
+        call's end."""
+        queued: deque[asyncio.Task[int]] = deque()
+        frame = self.first
+        until = time.monotonic() + seconds
+        try:
+            while time.monotonic() < until and count == orders.count and not self.call.ending:
+                while len(queued) < AHEAD:
+                    sound = chaos_code.pcm(frame, PIECE)
+                    queued.append(asyncio.create_task(self.call.send_audio(sound)))
+                    frame += PIECE
+                began = time.monotonic()
+                self.sent += await queued.popleft()
+                self.slowest = max(self.slowest, time.monotonic() - began - PIECE / 50)
+        finally:
+            for result in await asyncio.gather(*queued, return_exceptions=True):
+                self.sent += result if isinstance(result, int) else 0
+
+    async def end(self) -> dict[str, Any]:
+        """Hang up; what is to be said of the call."""
+        by_us = not self.call.ending
+        problem = ""
+        try:
+            await self.call.hang_up()
+        except (TrunklineError, TimeoutError) as error:
+            problem = f"hang_up: {error!r}"
+        try:
+            async with asyncio.timeout(15.0):
+                await self._listening
+        except TimeoutError:
+            self._listening.cancel()
+            problem = problem or "the call's sound has no end"
+        return self.report() | {"hung_up": by_us, "problem": problem}
+
+    def report(self) -> dict[str, Any]:
+        heard = chaos_code.read(
+            np.concatenate(self._heard) if self._heard else np.zeros(0, np.int16)
+        )
+        return {
+            "sid": self.call.sid,
+            "direction": self.call.direction,
+            "first": self.first,
+            "began": self.began,
+            "ended": time.monotonic(),
+            "reason": self.call.ended_reason,
+            "sent_frames": self.sent / chaos_code.FRAME_24K,
+            "slowest": self.slowest,
+            "heard_first": heard.numbers[0] if heard.numbers else None,
+            "heard_frames": len(heard.numbers),
+            "heard_span": heard.numbers[-1] - heard.numbers[0] + 1 if heard.numbers else 0,
+            "heard_missing": heard.missing,
+            "heard_doubled": heard.doubled,
+            "heard_scraps": heard.scraps,
+            "lost_in": self.call.lost.inbound / chaos_code.FRAME,
+            "lost_out": self.call.lost.outbound / chaos_code.FRAME,
+            "lost_why": self.call.lost.reasons,
+        }
+
+
+async def slot(
+    n: int, wish: dict[str, Any], lengths: tuple[float, float], seed: int, orders: Orders
+) -> None:
+    """One call after the other, until ``stop``."""
+    stop = orders.stop
+    rng = random.Random(f"{seed} {n}")
+    kind, number, callee = wish["kind"], wish["number"], wish.get("callee")
+    first = int(wish["first"])
+    while not stop.is_set():
+        try:
+            async with Line(number, allowed_callees=[callee] if callee else None) as line:
+                while not stop.is_set():
+                    count = orders.count
+                    call = await connect(line, n, kind, number, callee, stop)
+                    if call is None:
+                        break
+                    say(up=call.sid, slot=n, kind=kind, at=time.monotonic())
+                    talk = Talk(call, first)
+                    await talk.say(rng.uniform(*lengths), orders, count)
+                    say(over=await talk.end() | {"slot": n, "kind": kind})
+                    first += 211
+        except (TrunklineError, TimeoutError) as error:
+            say(failed=repr(error), slot=n, kind=kind, at=time.monotonic())
+            await asyncio.sleep(0.3)
+
+
+async def connect(
+    line: Line, n: int, kind: str, number: str, callee: str | None, stop: asyncio.Event
+) -> Call | None:
+    """The slot's next call; None when it is to stop."""
+    if kind == "inbound":
+        say(waiting=number, slot=n)
+        waiting = asyncio.ensure_future(line.wait_for_call(CALLED_WITHIN))
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return waiting.result() if waiting.done() else None
+        finally:
+            stopping.cancel()
+            waiting.cancel()
+    assert callee is not None
+    return await line.place_call(
+        callee,
+        timeout=60.0,
+        attach_stream="a-leg" if kind == "a-leg" else "b-leg",
+        max_call_duration_seconds=300 if kind == "a-leg" else None,
+    )
+
+
+async def main(slots: list[dict[str, Any]], shortest: float, longest: float, seed: int) -> None:
+    orders = Orders()
+    tasks = [
+        asyncio.create_task(slot(n, wish, (shortest, longest), seed, orders))
+        for n, wish in enumerate(slots)
+    ]
+    await orders.read()
+    await asyncio.gather(*tasks)
+    say(bye=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(**json.loads(sys.argv[1])))

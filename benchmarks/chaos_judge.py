@@ -1,0 +1,155 @@
+"""What became of one call: the carrier's own records beside what the client says. No I/O.
+
+The carrier keeps what its far end said and heard, sample by sample, from the answer on; every frame
+carries its number (chaos_code.py). So it is known which frames came, which came twice and which did
+not come, and that is compared with what the client reports as lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from benchmarks import chaos_code
+
+#: Frames that a loss may be off by, for each stream of the call: losses between two streams are
+#: measured by the clock, at the far end's arrival here.
+OFF_BY_EACH_STREAM: Final = 3.0
+#: Frames that may be on their way when a call ends; what was said last is waited for, at most 1 s.
+AT_THE_END: Final = 5
+#: A hole that the far end heard counts from here on (seconds); below it is a frame that came late.
+HOLE: Final = 0.02
+
+
+@dataclass
+class Verdict:
+    """One call. Frames are of 20 ms."""
+
+    sid: str
+    kind: str
+    seconds: float
+    streams: int
+    #: frames that the far end, the client heard twice
+    doubled_out: int = 0
+    doubled_in: int = 0
+    #: frames that were not heard, and those that were reported
+    lost_out: int = 0
+    lost_in: int = 0
+    reported_out: float = 0.0
+    reported_in: float = 0.0
+    #: (monotonic time, seconds) of holes that the far end heard in our speech
+    holes: list[tuple[float, float]] = field(default_factory=list)
+    #: (monotonic time, frames) of what the far end did not hear, by when it should have
+    gaps: list[tuple[float, int]] = field(default_factory=list)
+    #: what the client says of its losses, by reason (samples)
+    why: dict[str, int] = field(default_factory=dict)
+    #: the call ended although we wanted it on
+    dropped: bool = False
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def longest(self) -> float:
+        return max((seconds for _, seconds in self.holes), default=0.0)
+
+
+def judge(
+    report: dict[str, Any], carrier_call: dict[str, Any], played: bytes, *, cut: bool = False
+) -> Verdict:
+    """``report``: the client's; ``carrier_call``: the carrier's description of the call that has
+    the stream; ``played``: mu-law that its far end heard. ``cut``: the stack, or its number's
+    holder, was taken away meanwhile, so the call may end and nobody is left to report."""
+    # A stream that was closed before we had the call had not been let in.
+    streams = [
+        s
+        for s in carrier_call["streams"]
+        if s["opened_at"] is not None and (s["ended_at"] is None or s["ended_at"] > report["began"])
+    ]
+    verdict = Verdict(
+        sid=report["sid"],
+        kind=report["kind"],
+        seconds=report["ended"] - report["began"],
+        streams=len(streams),
+        reported_out=report["lost_out"],
+        reported_in=report["lost_in"],
+        dropped=not report["hung_up"],
+        why=report["lost_why"],
+    )
+    if report["problem"]:
+        verdict.problems.append(report["problem"])
+    if verdict.dropped and not cut:
+        verdict.problems.append(f"ended by itself: {report['reason']}")
+    _outbound(verdict, report, carrier_call, played)
+    if report["kind"] != "b-leg":  # nobody speaks at the other end of that one
+        _inbound(verdict, report, carrier_call, streams, cut=cut)
+    else:
+        verdict.reported_in = 0.0
+    off = OFF_BY_EACH_STREAM * max(0, len(streams) - 1) + 1.0
+    for way, lost, said in (
+        ("out", verdict.lost_out, verdict.reported_out),
+        ("in", verdict.lost_in, verdict.reported_in),
+    ):
+        if cut:
+            continue
+        if lost - said > off:
+            verdict.problems.append(f"{lost} frames lost {way}, {said:.1f} reported")
+        elif said - lost > off + AT_THE_END:
+            verdict.problems.append(f"{said:.1f} frames reported lost {way}, {lost} were")
+    for way, doubled in (("out", verdict.doubled_out), ("in", verdict.doubled_in)):
+        if doubled:
+            verdict.problems.append(f"{doubled} frames doubled {way}")
+    return verdict
+
+
+def _outbound(
+    verdict: Verdict, report: dict[str, Any], carrier_call: dict[str, Any], played: bytes
+) -> None:
+    heard = chaos_code.read_ulaw(played)
+    verdict.doubled_out = heard.doubled
+    if not heard.numbers:
+        if report["sent_frames"] > AT_THE_END:
+            verdict.problems.append("the far end heard nothing")
+        return
+    # The reader counts from 0; the first frame tells where in the numbers that is.
+    skew = (report["first"] - heard.numbers[0]) % chaos_code.CODES
+    before = (chaos_code.CODES - skew) % chaos_code.CODES
+    said = round(report["sent_frames"])
+    after = max(0, said - (before + heard.numbers[-1] - heard.numbers[0] + 1))
+    verdict.lost_out = before + heard.lost + (after if after > AT_THE_END else 0)
+    answered = carrier_call["media_started"]
+    where = dict(zip(heard.numbers, heard.places, strict=True))
+    for first, count in heard.missing:
+        verdict.gaps.append((answered + where[first + count] / 8000, count))
+    for place, samples in heard.holes():
+        if samples / 8000 > HOLE:
+            verdict.holes.append((answered + place / 8000, samples / 8000))
+
+
+def _inbound(
+    verdict: Verdict,
+    report: dict[str, Any],
+    carrier_call: dict[str, Any],
+    streams: list[dict[str, Any]],
+    *,
+    cut: bool,
+) -> None:
+    verdict.doubled_in = report["heard_doubled"]
+    lost = sum(count for _, count in report["heard_missing"])
+    if report["heard_first"] is None:
+        if streams and verdict.seconds > 1.0 and not cut:
+            verdict.problems.append("the client heard nothing")
+        return
+    # The far end began to speak when the call was answered, the first stream came up later.
+    began = carrier_call["media_started"]
+    first = (streams[0]["opened_at"] - began) * 50
+    behind = (report["heard_first"] - first + chaos_code.CODES / 2) % chaos_code.CODES
+    missed = round(behind - chaos_code.CODES / 2)
+    if missed > AT_THE_END:
+        lost += missed
+    last = streams[-1]["ended_at"]
+    if last is not None:
+        heard_to = first + missed + report["heard_span"]
+        said_to = (last - began) * 50
+        after = round(said_to - heard_to)
+        if after > AT_THE_END:
+            lost += after
+    verdict.lost_in = lost

@@ -1,0 +1,188 @@
+"""What the chaos suite works on: the stack's processes by kind, its numbers, its clients."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import wave
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from benchmarks import chaos_code
+from benchmarks.processes import ROOT, Run, role, wait
+
+GATEWAYS: Final = 2
+CODEC_WORKERS: Final = 2
+
+#: Numbers of the account and their voice_url from before; OWN_NUMBER calls and is never changed.
+PRIOR: Final = {f"+1415555{n:04d}": f"https://agent.example/before/{n}" for n in range(2000, 2010)}
+
+
+class Stack:
+    """``trunkline up`` beside the carrier of a Run."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.up: subprocess.Popen[bytes] | None = None
+        for number, url in PRIOR.items():
+            run.sim.add_number(number, voice_url=url, voice_method="GET")
+
+    def start(self) -> None:
+        """Start it; returns at once."""
+        self.up = self.run.start(
+            "up", "--gateways", str(GATEWAYS), "--codec-workers", str(CODEC_WORKERS)
+        )
+
+    def started(self) -> None:
+        """Wait until all of it has joined."""
+        assert self.up is not None
+        wait(self.complete, self.up, self.run)
+
+    def status(self) -> dict[str, Any] | None:
+        """What ``trunkline status --json`` shows; None when no controller answers."""
+        url = f"http://127.0.0.1:{self.run.environment['TRUNKLINE_CONSOLE_PORT']}/api/status"
+        try:
+            with urllib.request.urlopen(url, timeout=2.0) as answer:
+                found: dict[str, Any] = json.load(answer)
+        except (OSError, urllib.error.URLError, ValueError):
+            return None
+        return found
+
+    def complete(self) -> bool:
+        status = self.status()
+        return (
+            status is not None
+            and len(status["gateways"]) == GATEWAYS
+            and len(status["codec_workers"]) == CODEC_WORKERS
+        )
+
+    def processes(self, kind: str) -> list[psutil.Process]:
+        """The processes of one kind that live, oldest first; "all": all, the supervisor too."""
+        assert self.up is not None
+        try:
+            top = psutil.Process(self.up.pid)
+            family = [top, *top.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+        found = []
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                of = role(process).replace("_", " ")
+                if process.status() != psutil.STATUS_ZOMBIE and kind in ("all", of):
+                    found.append(process)
+        return sorted(found, key=lambda p: p.pid)
+
+    def kill_all(self) -> None:
+        """kill -9 for all of it at once: nobody can put anything back."""
+        family = self.processes("all")
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+        assert self.up is not None
+        self.up.wait()
+        psutil.wait_procs(family, 5.0)
+
+    # ------------------------------------------------------------------ the account's numbers
+
+    def overridden(self) -> list[str]:
+        """Numbers whose calls come to us at the moment."""
+        rows = self.run.sim.numbers()
+        ours = self.run.environment["TRUNKLINE_PUBLIC_URL"]
+        return [number for number in PRIOR if rows[number]["voice_url"].startswith(ours)]
+
+    def changed(self) -> list[str]:
+        """Numbers that are not as they were before."""
+        rows = self.run.sim.numbers()
+        return [
+            number
+            for number, url in PRIOR.items()
+            if (rows[number]["voice_url"], rows[number]["voice_method"]) != (url, "GET")
+            or rows[number]["voice_fallback_url"]
+        ]
+
+    def restored_at(self, number: str, since: float) -> float | None:
+        """When the number was put back, first after ``since`` (monotonic); None: it was not."""
+        for write in self.run.sim.number_writes():
+            if (
+                write["number"] == number
+                and write["time"] >= since
+                and write["after"]["voice_url"] == PRIOR[number]
+            ):
+                return float(write["time"])
+        return None
+
+    def restores(self) -> int:
+        """How often a number was put back so far."""
+        return sum(
+            write["after"]["voice_url"] == PRIOR[write["number"]]
+            for write in self.run.sim.number_writes()
+            if write["number"] in PRIOR
+        )
+
+
+class Client:
+    """One client process; what it says goes to a queue as (client's name, message)."""
+
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        arguments: dict[str, Any],
+        said: queue.SimpleQueue[tuple[str, dict[str, Any]]],
+    ) -> None:
+        self.name = name
+        self._log = (run.directory / f"client-{name}-{time.monotonic_ns()}.log").open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.chaos_client", json.dumps(arguments)],
+            env=run.environment | {"PYTHONPATH": str(ROOT)},
+            cwd=run.directory,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        self._said = said
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with contextlib.suppress(ValueError):  # a line that its death cut off
+                self._said.put((self.name, json.loads(line)))
+
+    def tell(self, word: str) -> None:
+        """``renew`` or ``stop``."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):  # it is gone
+            self.process.stdin.write(word + "\n")
+            self.process.stdin.flush()
+
+    def close(self) -> None:
+        """End it if it is still there."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(5.0)
+        for pipe in (self.process.stdin, self.process.stdout, self._log):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def numbered_recording(path: Path) -> None:
+    """The far end's speech: all numbered frames, to be played in a loop."""
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 8_000, 0, "NONE", ""))
+        file.writeframes(chaos_code.samples(0, chaos_code.CODES).astype("<i2").tobytes())

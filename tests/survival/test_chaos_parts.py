@@ -1,0 +1,123 @@
+"""The chaos suite's own parts: sound that tells its place, and a plan that keeps its bounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import chaos_code
+from benchmarks.chaos_code import CODES, FRAME
+from benchmarks.chaos_faults import RECOVERS, Fault, plan, whole
+from benchmarks.chaos_judge import judge
+from trunkline.codec_worker import mulaw
+from trunkline.codec_worker.resample import Downsampler, Upsampler
+
+
+def on_the_wire(first: int, count: int) -> bytes:
+    """Numbered frames as a worker encodes them."""
+    down = Downsampler()
+    history = down.history()
+    return down.run([history], [chaos_code.pcm(first, count)])[0] + down.flush([history])[0]
+
+
+def test_every_frame_is_read_whether_it_came_out_or_in() -> None:
+    out = chaos_code.read_ulaw(on_the_wire(0, CODES + 10))
+    assert out.numbers == list(range(CODES + 10))  # counted on where the numbers begin again
+    up = Upsampler()
+    history = up.history()
+    ulaw = mulaw.encode(chaos_code.samples(100, 300)).tobytes()
+    pcm = up.run([history], [ulaw])[0] + up.flush([history])[0]
+    assert chaos_code.read_pcm(pcm).numbers == list(range(100, 400))
+
+
+def test_frames_that_are_missing_or_come_twice_are_told_wherever_they_lie() -> None:
+    wire = on_the_wire(0, 400)
+    cut = (
+        wire[: 100 * FRAME]
+        + wire[103 * FRAME + 37 : 200 * FRAME]  # three frames, and the edge of one
+        + b"\xff" * 1001
+        + wire[198 * FRAME :]  # two again
+    )
+    heard = chaos_code.read_ulaw(cut)
+    assert heard.missing == [(100, 4)]
+    assert (heard.lost, heard.doubled, heard.in_order) == (4, 2, False)
+    assert [samples for _, samples in heard.holes()] == pytest.approx([FRAME - 37, 1001], abs=4)
+
+
+def test_noise_and_silence_are_no_frames() -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.integers(-8000, 8000, 8000).astype(np.int16)
+    assert chaos_code.read(noise).numbers == []
+    assert chaos_code.read(np.zeros(8000, np.int16)).numbers == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_plan_is_its_seeds_and_hits_no_kind_before_it_has_recovered(seed: int) -> None:
+    faults = list(plan(seed, 300.0))
+    assert faults == list(plan(seed, 300.0))
+    assert len(faults) > 100
+    assert {(f.kind, f.how) for f in faults} >= {
+        ("codec worker", "SIGKILL"),
+        ("gateway", "SIGKILL"),
+        ("controller", "SIGKILL"),
+        ("client", "SIGKILL"),
+    }
+    last: dict[str, Fault] = {}
+    for fault in faults:
+        before = last.get(fault.kind)
+        if before is not None:
+            assert fault.at - (before.at + before.seconds) >= RECOVERS[fault.kind]
+        assert fault.at + fault.seconds < 300.0
+        last[fault.kind] = fault
+    assert sorted(whole(seed, 4)) == sorted(set(whole(seed, 4)))
+
+
+def call(streams: list[tuple[float, float]]) -> dict[str, object]:
+    return {
+        "media_started": 100.0,
+        "streams": [{"opened_at": a, "ended_at": b} for a, b in streams],
+    }
+
+
+def report(**found: object) -> dict[str, object]:
+    return {
+        "sid": "CA1",
+        "kind": "a-leg",
+        "first": 7,
+        "began": 100.0,
+        "ended": 110.0,
+        "reason": "hang_up",
+        "hung_up": True,
+        "problem": "",
+        "sent_frames": 400.0,
+        "heard_first": 0,
+        "heard_span": 500,
+        "heard_missing": [],
+        "heard_doubled": 0,
+        "lost_in": 0.0,
+        "lost_out": 0.0,
+        "lost_why": {},
+    } | found
+
+
+def test_a_call_is_judged_by_the_carriers_records() -> None:
+    played = on_the_wire(7, 400)
+    well = judge(report(), call([(100.0, 110.0)]), played)
+    assert well.problems == []
+    assert (well.lost_in, well.lost_out, well.longest) == (0, 0, 0.0)
+
+    twice = judge(report(), call([(100.0, 110.0)]), played[: 160 * 99] + played[160 * 98 :])
+    assert twice.problems == ["1 frames doubled out"]
+
+    silent = played[: 160 * 100] + played[160 * 120 :]
+    assert judge(report(), call([(100.0, 110.0)]), silent).problems == [
+        "20 frames lost out, 0.0 reported"
+    ]
+    assert judge(report(lost_out=19.0), call([(100.0, 110.0)]), silent).problems == []
+
+    gone = report(heard_missing=[(100, 50)], hung_up=False, reason="error")
+    assert judge(gone, call([(100.0, 102.0), (103.0, 110.0)]), played).problems == [
+        "ended by itself: error",
+        "50 frames lost in, 0.0 reported",
+    ]
+    assert judge(gone, call([(100.0, 102.0), (103.0, 110.0)]), played, cut=True).problems == []
