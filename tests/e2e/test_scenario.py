@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
-from trunkline.carrier_sim.wav import SPEECH_DIR
+from trunkline.carrier_sim import mulaw
+from trunkline.wav import write
 
 from .offline_scenario import TwilioAgentAdapter, scenario, stt
-from .sound import RATE, compare, from_pcm, from_wire, recording
+from .sound import RATE, WIRE, compare, from_pcm, from_wire, resample, speech, to_pcm16
 from .stack import ALICE, BOB, CALLEE, CALLER, Stack, free_ports, until
+
+#: What the test says, and what the agent at the far end says.
+OURS, THEIRS = speech(1.2, first=4), speech(1.6, first=1)
 
 
 class NoWords:
@@ -37,13 +43,35 @@ def adapter(stack: Stack, number: str, **more: Any) -> TwilioAgentAdapter:
     )
 
 
+def recording_of(pcm: bytes, directory: Path) -> Path:
+    """A WAV file with this sound."""
+    path = directory / "said.wav"
+    write(path, to_pcm16(from_pcm(pcm)))
+    return path
+
+
+def playing(pcm: bytes, **how: object) -> dict[str, object]:
+    """A callee or caller that plays this sound."""
+    wire = mulaw.encode(to_pcm16(resample(from_pcm(pcm), RATE, WIRE)))
+    return {"kind": "wav", "audio": base64.b64encode(wire).decode(), **how}
+
+
+def check_turn(result: Any, said: bytes) -> None:
+    """Of the agent's turn scenario has all the speech, and not the silence around it."""
+    heard, sentence = agents_sound(result), from_pcm(said)
+    compare(sentence[RATE // 10 : -RATE // 10], heard, alone=False).check()
+    assert len(heard) < len(sentence) + RATE
+
+
 def agents_sound(result: Any) -> np.ndarray:
     """What scenario recorded of the agent at the far end."""
     parts = [s.audio for s in result.audio.segments if s.speaker == "agent"]
     return from_pcm(b"".join(parts))
 
 
-async def test_a_scenario_answers_a_call(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_scenario_answers_a_call(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TRUNKLINE_BUS", stack.bus)
     agent = adapter(stack, ALICE)
     sids = []
@@ -51,7 +79,7 @@ async def test_a_scenario_answers_a_call(stack: Stack, monkeypatch: pytest.Monke
     async def be_called(state: Any) -> None:
         waiting = asyncio.ensure_future(agent.wait_for_call(timeout=20.0))
         await until(lambda: stack.held(ALICE) or waiting.done(), "the number is armed")
-        bot = {"kind": "wav", "speech": "austen-0880", "after": 0.4}
+        bot = playing(THEIRS, after=0.4)
         sids.append(stack.sim.place_call(CALLER, ALICE, bot)["sid"])
         await waiting
 
@@ -62,26 +90,21 @@ async def test_a_scenario_answers_a_call(stack: Stack, monkeypatch: pytest.Monke
         script=[
             be_called,
             scenario.agent(),
-            scenario.audio(SPEECH_DIR / "austen-0930.wav"),
+            scenario.audio(recording_of(OURS, tmp_path)),
             scenario.succeed("both were heard"),
         ],
     )
     assert result.success, result
     assert stack.changed_numbers() == {}
-    sid = sids[0]
-    compare(recording("austen-0930").astype(float), from_wire(stack.far_end_heard(sid))).check()
-    # Of the agent's turn all speech is there, and the silence around it is not.
-    heard = agents_sound(result)
-    sentence = recording("austen-0880").astype(float)
-    compare(sentence[RATE // 5 : -RATE // 5], heard, alone=False).check()
-    assert len(heard) < len(sentence) + RATE
+    compare(from_pcm(OURS), from_wire(stack.far_end_heard(sids[0]))).check()
+    check_turn(result, THEIRS)
 
 
 async def test_a_scenario_calls_presses_keys_and_talks_in_turns(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TRUNKLINE_BUS", stack.bus)
-    stack.sim.add_callee(CALLEE, "speech:austen-0930,when_silent=0.6,repeat")
+    stack.sim.add_callee(CALLEE, playing(THEIRS, when_silent=0.6, repeat=True))
     agent = adapter(stack, BOB, allowed_callees=[CALLEE])
 
     async def dial(state: Any) -> None:
@@ -94,7 +117,7 @@ async def test_a_scenario_calls_presses_keys_and_talks_in_turns(
         script=[
             dial,
             scenario.dtmf("1#"),
-            scenario.audio(SPEECH_DIR / "austen-0880.wav"),
+            scenario.audio(recording_of(OURS, tmp_path)),
             scenario.agent(),
             scenario.succeed("both were heard"),
         ],
@@ -102,13 +125,9 @@ async def test_a_scenario_calls_presses_keys_and_talks_in_turns(
     assert result.success, result
     (call,) = stack.calls_to(CALLEE)
     assert call["digits_heard"] == "1#"
-    compare(
-        recording("austen-0880").astype(float),
-        from_wire(stack.far_end_heard(call["sid"])),
-        alone=False,
-    ).check()
-    sentence = recording("austen-0930").astype(float)
-    compare(sentence[RATE // 5 : -RATE // 5], agents_sound(result), alone=False).check()
+    # Behind the tones of the keys.
+    compare(from_pcm(OURS), from_wire(stack.far_end_heard(call["sid"])), alone=False).check()
+    check_turn(result, THEIRS)
 
 
 async def test_an_adapter_without_a_stack_starts_one_and_takes_it_down(
@@ -126,17 +145,16 @@ async def test_an_adapter_without_a_stack_starts_one_and_takes_it_down(
         public_base_url=f"http://127.0.0.1:{port}",
         http_port=port,
     )
-    stack.sim.add_callee(CALLEE, "speech:austen-0880,after=0.3")
+    stack.sim.add_callee(CALLEE, playing(THEIRS, after=0.3))
     async with agent:
         family = ours()
         assert len(family) == 4  # a supervisor, a controller, a gateway, a codec worker
         await agent.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
-        await agent.send_audio(scenario.AudioChunk(data=recording("austen-0930").tobytes()))
+        await agent.send_audio(scenario.AudioChunk(data=OURS))
     _, left = psutil.wait_procs(family, 5.0)
     assert left == []
     (call,) = stack.calls_to(CALLEE)
-    sent = recording("austen-0930").astype(float)
-    compare(sent, from_wire(stack.far_end_heard(call["sid"]))).check()
+    compare(from_pcm(OURS), from_wire(stack.far_end_heard(call["sid"]))).check()
 
 
 def ours() -> list[psutil.Process]:

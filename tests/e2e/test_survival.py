@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-import subprocess
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 from trunkline import Call, Line
 
@@ -27,9 +24,8 @@ from .stack import (
     until,
 )
 
-#: What the carrier notes when a stream's socket breaks, or a webhook meets nobody.
+#: What the carrier notes when a stream's socket breaks.
 BROKEN = {31903, 31921}
-UNREACHED = {11200, 11205, 11210}
 
 Blow = Callable[[Stack, Call], Awaitable[None]]
 
@@ -162,57 +158,6 @@ async def test_a_stream_that_breaks_comes_back(frail_stack: Stack) -> None:
     assert len(frail_stack.sim.call(call.sid)["streams"]) == 2
     whole, second = from_pcm(sent), from_wire(frail_stack.stream_sound(call.sid)[1])
     compare(whole[-len(second) :], second).check()
-
-
-@contextlib.asynccontextmanager
-async def holding(stack: Stack) -> AsyncIterator[tuple[subprocess.Popen[bytes], list[str]]]:
-    """A client process with a call to ALICE and one from BOB: the process, and the calls' SIDs."""
-    stack.sim.add_callee(CALLEE, "silence")
-    client = stack.client("hold", ALICE, BOB, CALLEE)
-    try:
-        await until(lambda: stack.held(ALICE), "the number is armed")
-        stack.sim.place_call(CALLER, ALICE, "silence")
-        told = await until(lambda: stack.said(client), "both calls are up")
-        yield client, told[0]["sids"]
-    finally:
-        client.kill()
-        client.wait()
-
-
-def over(stack: Stack, sids: list[str]) -> bool:
-    """No number is changed any more, and none of the calls lives."""
-    return not stack.changed_numbers() and not set(sids) & set(stack.live_calls())
-
-
-async def test_a_killed_client_has_its_calls_hung_up_and_its_numbers_put_back(
-    frail_stack: Stack,
-) -> None:
-    stack = frail_stack
-    async with holding(stack) as (client, sids):
-        client.kill()
-        killed = time.monotonic()
-        await until(lambda: over(stack, sids), "all is put back", 20.0)
-        ends = [stack.sim.call(sid)["history"][-1][0] for sid in sids]
-        written = [write["time"] for write in stack.sim.number_writes()]
-        # A lease is 10 s long.
-        assert max(ends + written) - killed < 12.0
-    assert stack.status()["sessions"] == []
-
-
-async def test_a_killed_stack_that_starts_again_puts_numbers_back(
-    new_stack: Callable[[], Stack],
-) -> None:
-    stack = new_stack()
-    stack.up(gateways=1, codec_workers=1)
-    async with holding(stack) as (client, sids):
-        client.kill()
-        stack.kill_stack()
-        assert stack.held(ALICE)
-        stack.up(gateways=1, codec_workers=1)
-        await until(lambda: over(stack, sids), "all is put back", 20.0)
-    assert stack.stop() == 0
-    stack.provoked |= BROKEN | UNREACHED
-    stack.check_nothing_left()
 
 
 async def test_restore_needs_no_stack_and_leaves_a_living_ones_numbers_alone(
