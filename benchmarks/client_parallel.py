@@ -1,0 +1,99 @@
+"""Benchmark client: runs of scenario.run, several at once or one after the other.
+
+Each run dials a callee, asks it a question of a second, hears an answer of little more, and is
+done. ``adapter`` says whose adapter: trunkline's (on the stack at TRUNKLINE_BUS), or
+langwatch-scenario's own with a port of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from typing import Any
+
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+os.environ["SCENARIO_BROWSER"] = "never"
+os.environ["SCENARIO_DISABLE_SIMULATION_REPORT_INFO"] = "1"
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of its imports' own
+    import scenario
+
+from benchmarks.client_scenario import free_ports, redirect_rest
+from benchmarks.protocol import say, wait_for
+
+
+def ours(number: str, callee: str, sid: str, token: str) -> Any:
+    from trunkline import TwilioAgentAdapter
+
+    return TwilioAgentAdapter(
+        account_sid=sid, auth_token=token, phone_number=number, allowed_callees=[callee]
+    )
+
+
+def theirs(number: str, callee: str, sid: str, token: str) -> Any:
+    (port,) = free_ports(1)
+    return scenario.voice.TwilioAgentAdapter(
+        account_sid=sid,
+        auth_token=token,
+        phone_number=number,
+        public_base_url=f"http://127.0.0.1:{port}",
+        http_port=port,
+        allowed_callees=[callee],
+    )
+
+
+async def one_run(agent: Any, callee: str, question: str) -> dict[str, float]:
+    """One scenario; how long it took, how long its agent's turn was, whether it succeeded."""
+
+    async def dial(state: Any) -> None:
+        await agent.place_call(callee, timeout=60.0, attach_stream="a-leg")
+
+    began = time.monotonic()
+    result = await scenario.run(
+        name="parallel",
+        description="one question, one answer",
+        agents=[agent],
+        script=[dial, scenario.audio(question), scenario.agent(), scenario.succeed("answered")],
+        verbose=False,
+    )
+    turns = [s for s in result.audio.segments if s.speaker == "agent"]
+    return {
+        "seconds": time.monotonic() - began,
+        "turn_seconds": sum(s.end_time - s.start_time for s in turns),
+        "answer_seconds": sum(len(s.audio) for s in turns) / 48_000,
+        "success": float(result.success),
+    }
+
+
+async def main(
+    adapter: str,
+    number: str,
+    callees: list[str],
+    question: str,
+    parallel: bool,
+    sid: str,
+    token: str,
+    api: str,
+) -> None:
+    # Without a key there is no speech to text; what it says about that is not measured.
+    logging.getLogger("scenario.voice").setLevel(logging.ERROR)
+    if adapter == "scenario":
+        redirect_rest(api)
+    make = ours if adapter == "trunkline" else theirs
+    agents = [make(number, callee, sid, token) for callee in callees]
+    say(ready=len(agents))
+    await wait_for("go")
+    began = time.monotonic()
+    runs = [one_run(agent, callee, question) for agent, callee in zip(agents, callees, strict=True)]
+    done = await asyncio.gather(*runs) if parallel else [await run for run in runs]
+    say(done=True, took=time.monotonic() - began, runs=done)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(**json.loads(sys.argv[1])))

@@ -1,0 +1,133 @@
+"""Many scenario runs at once on one stack, beside one after the other with scenario's own adapter.
+
+    python benchmarks/parallel.py                      50 runs at once; 3 of scenario's, in a row
+    python benchmarks/parallel.py --runs 10 --peer-runs 10
+
+A run asks one question (1 s) and hears one answer (1.2 s, 0.4 s after the question), all scripted.
+Scenario's own adapter has one port and one public URL, so its runs go one after the other; a few of
+them are measured, and the rest is reckoned from those (``--peer-runs`` says how many). The far
+ends (carrier_sim) send silence between the words, as Twilio does.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import wave
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.processes import OWN_NUMBER, Client, Run, callee, carrier, start_stack
+from benchmarks.speech import FOLDER
+
+OUT = Path(__file__).parent.parent / "out" / "bench"
+QUESTION_SECONDS, ANSWER_SECONDS, ANSWER_AFTER = 1.0, 1.2, 0.4
+
+
+def clip(path: Path, name: str, seconds: float) -> Path:
+    """The first words of a shipped recording."""
+    with wave.open(str(FOLDER / f"{name}.wav")) as file:
+        rate = file.getframerate()
+        file.setpos(round(0.35 * rate))
+        frames = file.readframes(round(seconds * rate))
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes(frames)
+    return path
+
+
+def measure(run: Run, adapter: str, runs: int, *, parallel: bool, first: int = 0) -> dict[str, Any]:
+    """That many runs with an adapter ("trunkline" or "scenario")."""
+    answer = clip(run.directory / "answer.wav", "austen-0880", ANSWER_SECONDS)
+    question = clip(run.directory / "question.wav", "austen-0930", QUESTION_SECONDS)
+    callees = [callee(first + n) for n in range(runs)]
+    for number in callees:
+        run.sim.add_callee(number, f"wav:{answer},when_silent={ANSWER_AFTER}")
+    client = Client(
+        run,
+        "client_parallel",
+        {
+            "adapter": adapter,
+            "number": OWN_NUMBER,
+            "callees": callees,
+            "question": str(question),
+            "parallel": parallel,
+            "sid": run.environment["TWILIO_ACCOUNT_SID"],
+            "token": run.environment["TWILIO_AUTH_TOKEN"],
+            "api": run.api,
+        },
+    )
+    client.read("ready")
+    client.tell("go")
+    done = client.read("done")
+    client.close()
+    each = done["runs"]
+    return {
+        "runs": runs,
+        "took_s": done["took"],
+        "run_s": statistics.median(r["seconds"] for r in each),
+        "turn_s": statistics.median(r["turn_seconds"] for r in each),
+        "answer_s": statistics.median(r["answer_seconds"] for r in each),
+        "succeeded": sum(r["success"] for r in each),
+        "carrier_errors": sorted({e["code"] for e in run.sim.errors()}),
+    }
+
+
+@click.command()
+@click.option("--runs", default=50, show_default=True, help="Runs at once on one stack.")
+@click.option("--rows", default=5, show_default=True, help="Of ours, one after the other; 0: none.")
+@click.option("--peer-runs", default=3, show_default=True, help="Of scenario's own; 0: none.")
+def main(runs: int, rows: int, peer_runs: int) -> None:
+    """Many scenario runs at once, beside one after the other with scenario's own adapter."""
+    console = Console(width=max(100, Console().width))
+    results: dict[str, dict[str, Any]] = {}
+    with carrier(0, 0.0) as run:
+        start_stack(run, gateways=1, codec_workers=1)
+        console.print(f"trunkline: {runs} runs at once …")
+        results["trunkline, at once"] = measure(run, "trunkline", runs, parallel=True)
+        if rows:
+            console.print(f"trunkline: {rows} runs, one after the other …")
+            results["trunkline, in a row"] = measure(
+                run, "trunkline", rows, parallel=False, first=runs
+            )
+    if peer_runs:
+        console.print(f"langwatch-scenario: {peer_runs} runs, one after the other …")
+        with carrier(0, 0.0) as run:
+            results["scenario, in a row"] = measure(run, "scenario", peer_runs, parallel=False)
+    table = Table(title=f"{runs} scenario runs")
+    for column in ("", "measured", f"{runs} runs", "a run", "its turn", "the answer heard"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, found in results.items():
+        whole = found["took_s"] * runs / found["runs"]
+        reckoned = "" if found["runs"] == runs else "≈ "
+        table.add_row(
+            name,
+            f"{found['runs']} in {found['took_s']:.1f} s",
+            f"{reckoned}{whole:.0f} s",
+            f"{found['run_s']:.1f} s",
+            f"{found['turn_s']:.1f} s",
+            f"{found['answer_s']:.1f} s",
+        )
+    console.print(table)
+    OUT.mkdir(parents=True, exist_ok=True)
+    (OUT / "parallel.json").write_text(json.dumps(results, indent=1))
+    console.print(f"written to {OUT / 'parallel.json'}")
+    for name, found in results.items():
+        if found["carrier_errors"]:
+            console.print(f"{name}: the carrier lists errors {found['carrier_errors']}")
+    ours = [found for name, found in results.items() if name.startswith("trunkline")]
+    if any(r["succeeded"] != r["runs"] or r["carrier_errors"] for r in ours):
+        raise SystemExit("not every run of ours succeeded")
+
+
+if __name__ == "__main__":
+    main()
