@@ -104,6 +104,8 @@ class FakeCarrier:
             raise RestFailure("connection refused", repeatable=True)
         if kind == "401":
             raise RestFailure("Authenticate", status=401, code=20003)
+        if kind == "403":
+            raise RestFailure("Account not active", status=403, code=20005)
         if kind == "404":
             raise RestFailure("not found", status=404, code=20404)
         if kind == "400":

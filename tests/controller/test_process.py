@@ -22,6 +22,7 @@ from trunkline.bus.control import ControlClient
 from trunkline.bus.errors import CarrierError, NumberBusyError, SettingsError
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
 from trunkline.bus.settings import Settings, load
+from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.faults import Fault
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.controller.command import restore_command
@@ -236,6 +237,50 @@ async def test_what_cannot_be_put_back_stays_pending(tmp_path: Path, sim: Carrie
     assert status == EXIT_DONE and "put back" in lines[0]
     assert sim.numbers[OURS].voice_url == PRIOR
     assert await restore_command(settings, dry_run=False, account=False, force=False) == (0, [])
+
+
+@pytest.mark.parametrize("kind", ["timeout_before", "timeout_after"])
+async def test_end_within_four_seconds_when_rest_hangs(
+    tmp_path: Path, sim: CarrierSim, kind: str
+) -> None:
+    """What a hanging restore did is not known at the end: it stays pending, and exit status 3."""
+    stack = Stack(settings_for(tmp_path, sim))
+    stack.start()
+    adapter = await stack.join("adapter")
+    info = await stack.open(adapter)
+    await adapter.ask(m.Arm(session=info.session), m.Armed)
+    began = asyncio.get_running_loop().time()
+    with sim.faults.during(Fault(where="rest", kind=kind, seconds=20.0)):
+        assert await stack.stop() == EXIT_PENDING
+        assert asyncio.get_running_loop().time() - began < 4.0
+    await stack.close()
+
+
+async def test_a_call_that_cannot_be_hung_up_is_pending_too(
+    tmp_path: Path, sim: CarrierSim
+) -> None:
+    sim.add_callee(THEIRS, Silence(ring=60.0))
+    settings = settings_for(tmp_path, sim)
+    stack = Stack(settings)
+    stack.start()
+    await stack.join("gateway")
+    adapter = await stack.join("adapter")
+    info = await stack.open(adapter, allowed_callees=[THEIRS])
+    dial = m.Dial(
+        session=info.session,
+        request=secrets.token_hex(16),
+        to=THEIRS,
+        mode="a-leg",
+        timeout=30.0,
+        max_duration=60.0,
+    )
+    dialled = await adapter.ask(dial, m.Dialled)
+    with sim.faults.during(Fault(where="rest", kind="status", status=503)):
+        assert await stack.stop() == EXIT_PENDING
+    await stack.close()
+    assert sim.exchange.calls[dialled.sid].live
+    status, lines = await restore_command(settings, dry_run=False, account=False, force=False)
+    assert (status, lines) == (EXIT_DONE, []) and not sim.exchange.calls[dialled.sid].live
 
 
 async def test_account_restore_on_another_machine(tmp_path: Path, sim: CarrierSim) -> None:

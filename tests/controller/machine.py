@@ -1,0 +1,63 @@
+"""A machine with a state directory, and an account whose numbers stacks have overridden."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from trunkline.bus.settings import Settings, load
+from trunkline.controller import state_dir
+from trunkline.controller.command import RestoreRun
+from trunkline.controller.journal import SqliteJournal
+from trunkline.controller.marks import MarkKeys
+from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.overrides import Workshop, apply
+
+from .fake_carrier import FakeCarrier, FakeTime
+from .test_crashes import row_for, shop_for
+
+ACCOUNT = "AC" + "1" * 32
+
+
+def stack_id(name: str) -> str:
+    return state_dir.prefix(ACCOUNT) + name
+
+
+class Machine:
+    """A state directory, and an account whose numbers were overridden by stacks that are gone."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.time = FakeTime()
+        self.carrier = FakeCarrier(self.time)
+        self.directory = tmp_path / "state"
+        self.settings: Settings = load(
+            env_file=None, account_sid=ACCOUNT, auth_token="token", state_dir=self.directory
+        )
+
+    def shop(self, stack: str = "", journal: object = None, token: str = "token") -> Workshop:
+        shop = shop_for(self.time, self.carrier, journal or MemoryJournal())
+        shop.stack = stack
+        shop.keys = MarkKeys(token)
+        return shop
+
+    async def overridden(self, number: str, stack: str, token: str = "token") -> SqliteJournal:
+        """``stack`` has put an override on the number and journalled it; returns its journal."""
+        sid = self.carrier.add_number(number)
+        path = self.directory / "stacks" / stack / "journal.sqlite3"
+        journal = await SqliteJournal.open(path, account=ACCOUNT, stack=stack)
+        row = replace(row_for(sid, f"o-{stack}"), number=number)
+        await apply(self.shop(stack, journal, token), row, self.time.now + 30)
+        return journal
+
+    def voice_url(self, number: str) -> str:
+        return next(n.voice_url for n in self.carrier.numbers.values() if n.number == number)
+
+    async def run(
+        self, *, account: bool = False, force: bool = False, shop: Workshop | None = None
+    ) -> RestoreRun:
+        run = RestoreRun(shop or self.shop(), dry_run=False)
+        await run.journals(self.settings, ACCOUNT)
+        if account:
+            await run.marks(force)
+        return run

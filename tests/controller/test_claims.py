@@ -1,0 +1,188 @@
+"""After a restart: what is claimed, by whom, and what happens to what the journal does not know."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import CarrierError
+from trunkline.controller import instructions as do
+from trunkline.controller.tokens import digest
+
+from .fake_carrier import OURS, SECOND, THEIRS
+from .stage import Stage
+from .test_dials import R, a_dial, waiting
+from .test_sessions import a_row, restarted
+
+
+def an_armed_session() -> m.SessionInfo:
+    return Stage().info(armed=True, mode="answer")
+
+
+def again() -> Stage:
+    """A controller of the second epoch that knows a gateway and a worker."""
+    stage = Stage(epoch=2, peers=False)
+    stage.hello("gateway", "g1")
+    stage.hello("codec_worker", "w1", endpoint="ipc:///w1")
+    return stage
+
+
+def test_armed_session_that_the_journal_does_not_have_is_armed_anew() -> None:
+    """It shared an override, and the controller died before it could note that."""
+    info = an_armed_session()
+    stage = again()
+    stage.hello("adapter", "a1", sessions=[info])
+    assert stage.webhook("CA1").kind == "busy"
+    stage.look_up()
+    stage.apply()
+    assert stage.webhook("CA2").kind == "stream"
+    stage.pass_time(20.0)
+    assert not stage.all_work(do.Restore)
+
+
+def test_armed_session_whose_number_is_being_put_back_is_armed_after_that() -> None:
+    info = an_armed_session()
+    stage = restarted(info, a_row(info, state="restoring"))
+    stage.hello("adapter", "a1", sessions=[info])
+    stage.look_up()
+    assert not stage.all_work(do.Apply)
+    stage.feed(do.Restored(stage.take(do.Restore).override, "restored"))
+    stage.apply()
+    assert stage.webhook("CA1").kind == "stream"
+
+
+def test_armed_session_that_cannot_be_armed_anew_is_told() -> None:
+    info = an_armed_session()
+    stage = again()
+    stage.hello("adapter", "a1", sessions=[info])
+    stage.look_up()
+    stage.feed(do.ApplyFailed(stage.take(do.Apply).row, CarrierError("refused"), open=False))
+    (lost,) = stage.events("a1", m.SessionLost)
+    assert lost.session == info.session and "refused" in lost.why
+
+
+def test_arm_that_was_not_answered_yet_gets_its_answer_from_the_next_controller() -> None:
+    info = an_armed_session()
+    stage = again()
+    stage.hello("adapter", "a1", sessions=[info])
+    asked = stage.ask("a1", m.Arm(session=info.session))
+    stage.look_up()
+    stage.apply()
+    stage.body("a1", asked, m.Armed)
+    assert not stage.all_work(do.Apply)
+
+
+def test_two_rows_of_one_number_are_both_put_back() -> None:
+    info = Stage().info()
+    rows = [a_row(info), a_row(info, id="o2")]
+    stage = Stage(overrides=rows, epoch=2)
+    assert stage.take(do.Restore).override == "o2"
+    stage.pass_time(10.0)
+    assert stage.take(do.Restore).override == "o1"
+
+
+def test_session_that_is_closing_is_not_opened_again() -> None:
+    stage = Stage()
+    info = stage.armed()
+    stage.ask("a1", m.CloseSession(session=info.session))
+    again = stage.ask("a1", m.OpenSession(info=info))
+    assert stage.error("a1", again) == "WrongModeError"
+
+
+# --------------------------------------------------------------------------- calls
+
+
+def test_caller_who_was_let_in_just_before_the_restart_is_let_in_again() -> None:
+    """Its stream has not come yet; it is redirected to us with a call id that nobody knows."""
+    info = an_armed_session()
+    stage = restarted(info, a_row(info))
+    assert stage.webhook("CA1", c="f" * 32).kind == "pause"
+    stage.hello("adapter", "a1", sessions=[info])
+    answer = stage.webhook("CA1", c="f" * 32)
+    assert answer.kind == "stream"
+    assert isinstance(stage.start(answer.token, "CA1"), m.StreamAccepted)
+
+
+def live_call(info: m.SessionInfo, ordinal: int) -> m.CallInfo:
+    return m.CallInfo(
+        call="c" * 32,
+        session=info.session,
+        sid="CA1",
+        direction="outbound",
+        caller=OURS,
+        callee=THEIRS,
+        secret="s" * 32,
+        ordinal=ordinal,
+        dialled_sid="CA1",
+        dial_request=R,
+        mode="a-leg",
+        age=60.0,
+    )
+
+
+def test_redirect_of_a_dialled_call_waits_for_who_knows_its_streams() -> None:
+    """Controller and gateway died together: only the client knows how many streams there were."""
+    info = Stage().info()
+    stage = Stage(epoch=2, peers=False, dials=[a_dial(info, sid="CA1", state="taken")])
+    stage.hello("gateway", "g2")
+    stage.hello("codec_worker", "w1", endpoint="ipc:///w1")
+    assert stage.webhook("CA1", gateway="g2", d=R).kind == "pause"
+    session = replace(info, mode="call", calls=[live_call(info, 2)], allowed_callees=[THEIRS])
+    stage.hello("adapter", "a1", sessions=[session])
+    answer = stage.webhook("CA1", gateway="g2", d=R)
+    accepted = stage.start(answer.token, "CA1", "g2")
+    assert isinstance(accepted, m.StreamAccepted) and not accepted.first
+    assert accepted.info.ordinal == 3
+
+
+def test_a_worker_tells_of_streams_that_nobody_else_has_seen() -> None:
+    info = Stage().info()
+    stage = Stage(epoch=2, peers=False, dials=[a_dial(info, sid="CA1", state="taken")])
+    stage.hello("gateway", "g2")
+    stats = m.CallStats(call="c" * 32, generation=m.first_generation(1))
+    stage.hello("codec_worker", "w1", endpoint="ipc:///w1", calls=[stats])
+    stage.hello("adapter", "a1", sessions=[waiting(info)])
+    answer = stage.webhook("CA1", gateway="g2", d=R)
+    accepted = stage.start(answer.token, "CA1", "g2")
+    assert isinstance(accepted, m.StreamAccepted) and accepted.info.ordinal == 2
+
+
+@pytest.mark.parametrize("who", ["gateway", "adapter"])
+def test_the_token_of_a_stream_that_was_up_is_void(who: str) -> None:
+    info = Stage().info()
+    stage = Stage(epoch=2, peers=False, dials=[a_dial(info, sid="CA1", state="taken")])
+    stage.hello("codec_worker", "w1", endpoint="ipc:///w1")
+    call = live_call(info, 1)
+    streams = []
+    if who == "gateway":
+        streams = [m.StreamInfo(info=call, stream_sid="MZ1", generation=m.first_generation(1))]
+    stage.hello("gateway", "g1", streams=streams)
+    if who == "adapter":
+        session = replace(info, mode="call", calls=[call], allowed_callees=[THEIRS])
+        stage.hello("adapter", "a1", sessions=[session])
+    assert isinstance(stage.start("t" * 32, "CA1"), m.StreamRefused)
+
+
+def test_originated_call_that_ended_while_its_client_was_away_is_told_again() -> None:
+    stage = Stage()
+    info = stage.open(SECOND, allowed_callees=[THEIRS])
+    request, asked = stage.dial(info, mode="originate")
+    stage.take(do.Create)
+    stage.feed(do.Taken(request, "CA1", "queued"))
+    call = stage.body("a1", asked, m.Dialled).call
+    stage.callback(request, "CA1", "completed")
+    stage.sent.clear()
+    stage.hello("adapter", "a1", sessions=[replace(info, mode="call")])
+    assert [e.call for e in stage.events("a1", m.CallEnded)] == [call]
+
+
+def test_only_the_secret_of_the_journal_claims_an_override() -> None:
+    info = an_armed_session()
+    row = a_row(info)
+    assert row.holders == {info.session: digest(info.secret)}
+    stage = restarted(info, row)
+    stage.hello("adapter", "a9", sessions=[replace(info, secret="0" * 32)])
+    assert stage.events("a9", m.Welcome)[0].unknown_sessions == [info.session]
+    stage.hello("adapter", "a1", sessions=[info])
+    assert stage.events("a1", m.Welcome)[0].unknown_sessions == []

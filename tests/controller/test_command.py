@@ -1,0 +1,97 @@
+"""``trunkline restore`` without a stack: journals, marks, live stacks, calls that were left."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from trunkline.bus.errors import CarrierError
+from trunkline.bus.locks import FileLock
+from trunkline.controller.command import RestoreRun
+from trunkline.controller.marks import MarkKeys
+
+from .fake_carrier import OURS, PRIOR
+from .machine import ACCOUNT, Machine, stack_id
+from .test_restore import DIAL, ORDER
+
+OTHER = "+14155559999"
+
+
+async def test_a_damaged_journal_stops_nobody_elses_restore(machine: Machine) -> None:
+    for name, number in (("aaa", OURS), ("bbb", OTHER)):
+        await (await machine.overridden(number, stack_id(name))).close()
+    damaged = machine.directory / "stacks" / stack_id("aaa") / "journal.sqlite3"
+    damaged.write_bytes(b"no database" * 500)
+    run = await machine.run()
+    assert run.pending and machine.voice_url(OTHER) == PRIOR != machine.voice_url(OURS)
+    assert any(str(damaged) in line and "left as it is" in line for line in run.lines)
+    assert damaged.read_bytes() == b"no database" * 500
+    # What the journal cannot tell, the mark can.
+    run = await machine.run(account=True)
+    assert machine.voice_url(OURS) == PRIOR
+
+
+async def test_calls_that_were_left_are_hung_up(machine: Machine) -> None:
+    journal = await machine.overridden(OURS, stack_id("aaa"))
+    call = await machine.carrier.create_call(ORDER)
+    await journal.dial_asked(replace(DIAL, asked=machine.time.wall()))
+    await journal.dial_asked(replace(DIAL, request="s" * 32, sid="CA9", state="taken"))
+    await journal.close()
+    dry = RestoreRun(machine.shop(), dry_run=True)
+    await dry.journals(machine.settings, ACCOUNT)
+    assert dry.pending and sum("would be hung up" in line for line in dry.lines) == 2
+    assert not machine.carrier.calls[call.sid].ended
+    run = await machine.run()
+    assert not run.pending and machine.voice_url(OURS) == PRIOR
+    assert machine.carrier.calls[call.sid].ended
+    assert [what for name, what in machine.carrier.log if name == "end"].count("CA9") == 1
+    assert not (await machine.run()).lines
+
+
+async def test_a_stack_that_lives_here_is_left_alone_even_when_its_url_is_silent(
+    machine: Machine,
+) -> None:
+    """The lock shows that it lives; its tunnel may be down."""
+    journal = await machine.overridden(OURS, stack_id("aaa"))
+    lock = FileLock(machine.directory / "stacks" / stack_id("aaa") / "lock", "controller (pid 7)")
+    run = await machine.run(account=True)
+    assert run.pending and machine.voice_url(OURS) != PRIOR
+    assert any("controller (pid 7)" in line and "left alone" in line for line in run.lines)
+    assert any("which lives" in line for line in run.lines)
+    assert (await machine.run(account=True, force=True)).pending  # the journal's, still
+    assert machine.voice_url(OURS) == PRIOR
+    lock.release()
+    await journal.close()
+
+
+async def test_account_restore_on_a_machine_that_never_saw_the_journal(
+    machine: Machine,
+) -> None:
+    await (await machine.overridden(OURS, stack_id("aaa"))).close()
+    before = machine.time.now
+    run = RestoreRun(machine.shop(), dry_run=False)
+    await run.marks(force=False)
+    assert not run.pending and machine.voice_url(OURS) == PRIOR
+    assert machine.time.now - before >= 10.0  # its stack was asked three times over 10 s
+    assert [n.fields["voice_fallback_url"] for n in machine.carrier.numbers.values()] == [""]
+
+
+@pytest.mark.parametrize("secondary", ["", "former"])
+async def test_a_mark_of_the_former_token_needs_that_token(
+    machine: Machine, secondary: str
+) -> None:
+    await (await machine.overridden(OURS, stack_id("aaa"), token="former")).close()
+    shop = machine.shop()
+    shop.keys = MarkKeys("token", secondary)
+    run = RestoreRun(shop, dry_run=False)
+    await run.marks(force=False)
+    assert run.pending != bool(secondary)
+    assert (machine.voice_url(OURS) == PRIOR) == bool(secondary)
+    if not secondary:
+        assert "TWILIO_AUTH_TOKEN_SECONDARY" in run.lines[0]
+
+
+async def test_a_list_that_fails_is_an_error(machine: Machine) -> None:
+    machine.carrier.plan("list", "403")
+    with pytest.raises(CarrierError, match="may be suspended"):
+        await RestoreRun(machine.shop(), dry_run=False).marks(force=False)

@@ -1,0 +1,235 @@
+"""Dials in doubt: crashes at each step, guesses that evidence corrects, and dials that are over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import CarrierError
+from trunkline.controller import instructions as do
+from trunkline.controller import work
+from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.overrides import FAULT_POINTS
+
+from .fake_carrier import THEIRS, FakeCarrier, FakeTime
+from .stage import Stage
+from .test_crashes import Counted, Crash, Steps, shop_for
+from .test_dials import a_dial, caller, token_of, waiting
+from .test_restore import DIAL, ORDER, Bench
+
+# --------------------------------------------------------------------------- crashes
+
+
+async def recovered(time: FakeTime, carrier: FakeCarrier, journal: MemoryJournal) -> None:
+    """What `trunkline restore`, and the start of another stack, do with dials that were left."""
+    shop = shop_for(time, carrier, journal)
+    dials = await journal.open_dials()
+    for dial in dials:
+        await work.hang_up_left(shop, dial, [other.sid for other in dials])
+
+
+async def place(time: FakeTime, carrier: Any, journal: Any, faults: Callable[[str], None]) -> None:
+    shop = shop_for(time, carrier, journal, faults)
+    row = replace(DIAL, asked=time.wall())
+    result = await work.create(shop, row, ORDER, time.now + 30, lambda: True, lambda told: None)
+    assert not isinstance(result, do.Unsure)
+
+
+@pytest.mark.parametrize("point", [p for p in FAULT_POINTS if p.startswith("dial")])
+async def test_crash_at_each_fault_point(point: str) -> None:
+    time = FakeTime()
+    carrier, journal = FakeCarrier(time), MemoryJournal()
+
+    def crash(reached: str) -> None:
+        if reached == point:
+            raise Crash
+
+    with pytest.raises(Crash):
+        await place(time, carrier, journal, crash)
+    await recovered(time, carrier, journal)
+    assert all(call.ended for call in carrier.calls.values())
+    assert await journal.open_dials() == [] and carrier.count("create") <= 1
+
+
+@pytest.mark.parametrize("fault", ["", "429", "late", "timeout_after"])
+async def test_crash_at_each_await(fault: str) -> None:
+    crash_at = 0
+    while True:
+        crash_at += 1
+        time = FakeTime()
+        carrier, journal = FakeCarrier(time), MemoryJournal()
+        if fault:
+            carrier.plan("create", fault)
+        steps = Steps(crash_at)
+        try:
+            await place(time, Counted(carrier, steps), Counted(journal, steps), lambda _: None)
+        except (Crash, AssertionError):
+            await recovered(time, carrier, journal)
+        else:
+            assert steps.taken < crash_at
+            break
+        if steps.taken < crash_at:
+            break  # it ended in doubt, without a crash
+        time.advance(100.0)
+        assert all(call.ended for call in carrier.calls.values()), f"crash at {crash_at}"
+        assert await journal.open_dials() == [] and len(carrier.calls) <= 1
+    assert crash_at > 2
+
+
+async def test_what_is_left_of_an_old_dial_is_not_looked_for_among_todays_calls() -> None:
+    bench = Bench()
+    old = replace(DIAL, asked=bench.time.wall() - 7200)
+    await bench.journal.dial_asked(old)
+    today = await bench.carrier.create_call(ORDER)
+    await recovered(bench.time, bench.carrier, bench.journal)
+    assert not bench.carrier.calls[today.sid].ended
+    assert await bench.journal.open_dials() == []
+
+
+# --------------------------------------------------------------------------- a dial that is over
+
+
+async def test_a_dial_that_is_in_the_journal_is_not_asked_again() -> None:
+    bench = Bench()
+    await bench.journal.dial_asked(DIAL)
+    await bench.journal.dial_closed(DIAL.request)
+    result = await work.create(
+        bench.shop, DIAL, ORDER, bench.time.now + 30, lambda: True, lambda told: None
+    )
+    assert isinstance(result, do.CreateFailed) and bench.carrier.count("create") == 0
+    assert await bench.journal.closed_dials(DIAL.asked) == [replace(DIAL, state="closed")]
+
+
+def test_client_that_asks_a_restarted_controller_for_a_dial_that_is_over() -> None:
+    info = Stage().info()
+    stage = Stage(epoch=2, peers=False, dials=[a_dial(info, sid="CA1", state="closed")])
+    stage.hello("gateway", "g1")
+    stage.hello("adapter", "a1", sessions=[waiting(info)])
+    assert stage.events("a1", m.DialFailed)[0].status == "failed"
+    asked = stage.ask("a1", waiting(info).dials[0])
+    assert stage.error("a1", asked) == "CallFailedError"
+    stage.callback("a" * 32, "CA1", "in-progress")  # late, and told to nobody
+    stage.callback("a" * 32, "CA1", "completed")
+    stage.pass_time(30.0)
+    assert not stage.work
+
+
+def test_a_call_that_comes_of_a_dial_that_is_over_is_hung_up() -> None:
+    stage, info = caller()
+    request, _ = stage.dial(info, timeout=120.0)
+    stage.take(do.Create)
+    stage.feed(do.Unsure(request, CarrierError("no answer")))
+    stage.feed(do.NotFound(request))
+    stage.callback(request, "CA7", "ringing")
+    assert stage.take(do.End).sids == ("CA7",)
+
+
+def test_a_second_call_that_shows_by_its_callback_is_hung_up() -> None:
+    stage, info = caller()
+    request, _ = stage.dial(info, mode="originate")
+    stage.take(do.Create)
+    stage.feed(do.Taken(request, "CA1", "queued"))
+    stage.callback(request, "CA2", "ringing")
+    assert stage.take(do.End).sids == ("CA2",)
+    stage.callback(request, "CA2", "completed")
+    assert not stage.events("a1", m.CallEnded)
+
+
+def test_dials_are_claimed_with_the_secret_only() -> None:
+    info = Stage().info()
+    stage = Stage(epoch=2, peers=False, dials=[a_dial(info, sid="CA1", state="taken")])
+    thief = replace(waiting(info), secret="f" * 32)
+    stage.hello("adapter", "a1", sessions=[thief])
+    assert stage.events("a1", m.Welcome)[0].unknown_sessions == [info.session]
+    stage.pass_time(9.5)
+    assert stage.take(do.End).sids == ("CA1",)
+
+
+# --------------------------------------------------------------------------- guesses
+
+
+def two_in_doubt() -> tuple[Stage, list[do.Create]]:
+    """Two dials to one number; neither's request was answered."""
+    stage, info = caller()
+    creates = []
+    for _ in range(2):
+        request, _ = stage.dial(info)
+        stage.pass_time(0.1)
+        create = stage.take(do.Create)
+        stage.feed(do.Unsure(request, CarrierError("no answer")))
+        stage.take(do.Settle)
+        creates.append(create)
+    return stage, creates
+
+
+def sids(stage: Stage, creates: list[do.Create]) -> list[str | None]:
+    dials = stage.core.dials.by_request
+    return [dials[create.row.request].sid for create in creates]
+
+
+def test_a_guess_is_not_journalled_and_evidence_confirms_it() -> None:
+    stage, creates = two_in_doubt()
+    request = creates[0].row.request
+    stage.feed(do.Taken(request, "CA1", "ringing", guessed=True))
+    assert not stage.all_work(do.NoteTaken)
+    stage.callback(request, "CA1", "ringing")
+    assert stage.take(do.NoteTaken) == do.NoteTaken(request, "CA1")
+    stage.callback(request, "CA1", "ringing")
+    assert not stage.work and sids(stage, creates) == ["CA1", None]
+
+
+@pytest.mark.parametrize("how", ["callback", "stream", "webhook"])
+def test_guesses_that_were_crossed_are_put_right(how: str) -> None:
+    stage, creates = two_in_doubt()
+    for create, sid in zip(creates, ("CA2", "CA1"), strict=True):
+        stage.feed(do.Taken(create.row.request, sid, "ringing", guessed=True))
+    first, second = creates
+    if how == "callback":
+        stage.callback(first.row.request, "CA1", "ringing")
+    elif how == "webhook":
+        assert stage.webhook("CA1", d=first.row.request).kind == "stream"
+    else:
+        assert isinstance(stage.start(token_of(first), "CA1"), m.StreamAccepted)
+    # The second's guess was wrong, then: it is looked for again.
+    assert sids(stage, creates) == ["CA1", None]
+    assert stage.take(do.Settle).row.request == second.row.request
+    stage.callback(second.row.request, "CA2", "ringing")
+    assert sids(stage, creates) == ["CA1", "CA2"]
+    assert not stage.all_work(do.End)
+    for create, sid in zip(creates, ("CA1", "CA2"), strict=True):
+        if how != "stream" or create is second:
+            accepted = stage.start(token_of(create), sid)
+            if how == "webhook" and create is first:
+                continue  # the webhook's token voided this one
+            assert isinstance(accepted, m.StreamAccepted) and accepted.info.sid == sid
+
+
+def test_a_guess_that_was_hung_up_does_not_save_the_real_call() -> None:
+    stage, creates = two_in_doubt()
+    request = creates[0].row.request
+    stage.feed(do.Taken(request, "CA9", "ringing", guessed=True))
+    session = creates[0].row.session
+    cancel = stage.ask("a1", m.CancelDial(session=session, request=request))
+    assert stage.take(do.End).sids == ("CA9",)
+    stage.callback(request, "CA1", "ringing")
+    stage.pass_time(0.1)
+    assert stage.take(do.End).sids == ("CA1",)
+    stage.feed(do.Ended(creates[0].row.call))
+    stage.body("a1", cancel, m.Done)
+
+
+async def test_the_list_is_asked_once_evidence_had_its_time() -> None:
+    bench = Bench()
+    row = replace(DIAL, asked=bench.time.wall())
+    await bench.journal.dial_asked(row)
+    call = await bench.carrier.create_call(ORDER)
+    began = bench.time.now
+    found = await work.settle(bench.shop, row, lambda: True, lambda sid: False)
+    assert found == do.Taken(row.request, call.sid, "queued", guessed=True)
+    assert bench.time.now - began >= work.EVIDENCE_WITHIN
+    (left,) = await bench.journal.open_dials()
+    assert left.sid is None and left.callee == THEIRS

@@ -1,0 +1,132 @@
+"""What other stacks left: taken once they are gone, let be while they are being started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from trunkline.bus.locks import FileLock
+from trunkline.controller import orphans as orphan_rules
+from trunkline.controller import state_dir
+from trunkline.controller.core import Core, Identity, Rules
+from trunkline.controller.journal import SqliteJournal
+from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.orphans import Orphans
+from trunkline.controller.shell import Shell
+
+from .fake_carrier import OURS, PRIOR
+from .machine import ACCOUNT, Machine, stack_id
+from .test_restore import DIAL, ORDER
+
+
+class Start:
+    """A controller that starts beside what others left. ``answers``: their gateways are there."""
+
+    def __init__(self, machine: Machine, answers: bool = False) -> None:
+        self.machine = machine
+        self.answers = answers
+        self.asked: list[tuple[str, str]] = []
+        self.orphans = Orphans.find(machine.directory, ACCOUNT, "us", self._present)
+        self.shop = machine.shop("ours", MemoryJournal())
+        identity = Identity("ours", 1, 1, ACCOUNT, "https://l", machine.time.wall(), 0.0)
+        self.core = Core(identity, Rules(), orphans=self.orphans.rows)
+        self.shell = Shell(self.core, self.shop, asyncio.Event(), self.orphans, machine.time.clock)
+
+    async def _present(self, base: str, stack: str) -> bool:
+        self.asked.append((base, stack))
+        return self.answers
+
+    async def run(self) -> None:
+        """Carry out what the start says, until all of it is done."""
+        for instruction in self.core.take():
+            self.shell._carry_out(instruction)
+        for orphan in self.orphans.found:
+            self.shell._spawn(self.shell._hang_up_left(orphan))
+        while self.shell._tasks:
+            await asyncio.wait(self.shell._tasks)
+        assert self.shell._fatal is None
+
+    async def close(self) -> None:
+        await self.orphans.close()
+
+
+async def test_what_a_stack_left_is_put_back_and_hung_up(machine: Machine) -> None:
+    journal = await machine.overridden(OURS, stack_id("aaa"))
+    call = await machine.carrier.create_call(ORDER)
+    await journal.dial_asked(replace(DIAL, asked=machine.time.wall()))
+    await journal.close()
+    start = Start(machine)
+    assert OURS in start.core.sessions.leases.by_number  # nobody gets it before that
+    await start.run()
+    assert machine.voice_url(OURS) == PRIOR and machine.carrier.calls[call.sid].ended
+    assert start.asked == [("https://line.example.com", stack_id("aaa"))]
+    assert not start.core.sessions.leases.by_number
+    assert await start.orphans.open_overrides() == []
+    await start.close()
+    assert Orphans.find(machine.directory, ACCOUNT, "us", start._present).found == []
+
+
+async def test_a_stack_that_its_keeper_starts_again_is_let_be(machine: Machine) -> None:
+    await (await machine.overridden(OURS, stack_id("aaa"))).close()
+    start = Start(machine, answers=True)
+    lock: list[FileLock] = []
+
+    def comes_back() -> None:
+        lock.append(FileLock(machine.directory / "stacks" / stack_id("aaa") / "lock", "it"))
+
+    machine.time.at(machine.time.now + 3.0, comes_back)
+    await start.run()
+    assert machine.voice_url(OURS) != PRIOR and lock
+    assert not start.core.sessions.leases.by_number
+    assert start.core.counts["overrides left_alone"] == 1
+    lock[0].release()
+    await start.close()
+
+
+async def test_a_stack_whose_controller_never_comes_back_is_taken(machine: Machine) -> None:
+    await (await machine.overridden(OURS, stack_id("aaa"))).close()
+    start = Start(machine, answers=True)
+    began = machine.time.now
+    await start.run()
+    assert machine.voice_url(OURS) == PRIOR
+    assert machine.time.now - began >= orphan_rules.COMES_BACK_WITHIN
+    await start.close()
+
+
+async def test_a_damaged_journal_of_another_stack_is_left_as_it_is(machine: Machine) -> None:
+    await (await machine.overridden(OURS, stack_id("aaa"))).close()
+    path = machine.directory / "stacks" / stack_id("aaa") / "journal.sqlite3"
+    path.write_bytes(b"no database" * 500)
+    start = Start(machine)
+    await start.run()
+    assert path.read_bytes() == b"no database" * 500
+    FileLock(path.with_name("lock"), "free").release()
+
+
+@pytest.mark.parametrize("old", [False, True])
+async def test_a_private_stack_that_left_nothing_is_cleared_away(tmp_path: Path, old: bool) -> None:
+    base = tmp_path / "state"
+    private = state_dir.private_state_dir(base, "p1")
+    path = private / "stacks" / stack_id("aaa") / "journal.sqlite3"
+    await (await SqliteJournal.open(path, account=ACCOUNT, stack="x")).close()
+    if old:
+        os.utime(path, (1.0, 1.0))
+    here = Machine(tmp_path)
+    assert Start(here).orphans.found == []
+    assert path.exists() != old
+    shutil.rmtree(base)
+
+
+async def test_other_accounts_and_live_stacks_are_not_looked_at(machine: Machine) -> None:
+    await (await machine.overridden(OURS, stack_id("aaa"))).close()
+    foreign = machine.directory / "stacks" / "0f0f0fabc"
+    shutil.copytree(machine.directory / "stacks" / stack_id("aaa"), foreign)
+    lock = FileLock(machine.directory / "stacks" / stack_id("aaa") / "lock", "lives")
+    assert Start(machine).orphans.found == []
+    lock.release()
+    assert [o.path.name for o in Start(machine).orphans.found] == [stack_id("aaa")]

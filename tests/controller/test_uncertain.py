@@ -1,0 +1,181 @@
+"""Writes that may still land: after a crash in the middle of one, and after its override's end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from trunkline.bus.errors import CarrierError, NumberNotFoundError
+from trunkline.controller import marks
+from trunkline.controller.journal import OverrideRow
+from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.numbers import VOICE_FIELDS
+from trunkline.controller.overrides import UNCERTAIN_SECONDS, apply
+from trunkline.controller.restore import restore
+
+from .fake_carrier import LATE_SECONDS, OURS, FakeCarrier, FakeTime
+from .test_crashes import Crash, row_for, shop_for
+from .test_restore import Bench
+
+
+class DiesWhileWriting:
+    """The carrier's REST; the first write that it is given kills who asked, and lands late."""
+
+    def __init__(self, carrier: FakeCarrier) -> None:
+        self._carrier = carrier
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._carrier, name)
+
+    async def write_number(self, sid: str, fields: dict[str, str]) -> None:
+        self._carrier.plan("write", "late")
+        asyncio.ensure_future(self._carrier.write_number(sid, fields)).add_done_callback(
+            lambda done: done.exception()
+        )
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        raise Crash
+
+
+async def test_every_voice_field_is_journalled_before_the_number_is_written() -> None:
+    assert set(VOICE_FIELDS) == {
+        "voice_url",
+        "voice_method",
+        "voice_fallback_url",
+        "voice_fallback_method",
+        "voice_application_sid",
+        "trunk_sid",
+        "status_callback",
+        "status_callback_method",
+        "voice_receive_mode",
+    }
+    bench = Bench(
+        status_callback="https://s.example.com", voice_fallback_url="https://f.example.com"
+    )
+    known: list[OverrideRow | None] = []
+
+    def look(point: str) -> None:
+        if point == "apply.intent":
+            assert not bench.carrier.writes
+            known.append(bench.journal.overrides["o1"])
+
+    bench.shop.faults = look
+    row = await bench.apply()
+    (journalled,) = known
+    assert journalled is not None
+    assert journalled.prior == bench.before.fields and set(journalled.prior) == set(VOICE_FIELDS)
+    assert journalled.written == row.written
+    assert (journalled.number_sid, journalled.session, journalled.state) == (
+        bench.sid,
+        "s1",
+        "planned",
+    )
+
+
+async def test_a_restore_that_died_while_writing_keeps_the_row_until_that_write_is_in() -> None:
+    """Else the late write would undo the number's next override."""
+    bench = Bench()
+    row = await bench.apply()
+    dying = shop_for(bench.time, DiesWhileWriting(bench.carrier), bench.journal)
+    with pytest.raises(Crash):
+        await restore(dying, row)
+    (left,) = await bench.journal.open_overrides()
+    assert left.uncertain_until >= bench.time.wall() + UNCERTAIN_SECONDS - 1
+    died = bench.time.now
+    assert await bench.restored(left) == "restored"
+    assert bench.time.now - died > LATE_SECONDS and bench.as_before
+
+
+async def test_a_claimed_override_whose_first_write_lands_after_its_restore() -> None:
+    bench = Bench()
+    dying = shop_for(bench.time, DiesWhileWriting(bench.carrier), bench.journal)
+    with pytest.raises(Crash):
+        await apply(dying, row_for(bench.sid), bench.time.now + 30)
+    (left,) = await bench.journal.open_overrides()
+    taken_up = await apply(bench.shop, left, bench.time.now + 30)
+    mark = marks.read(bench.voice_url)
+    assert mark is not None and mark.override == "o1"
+    # Its session closes at once; the first write comes 20 s later.
+    assert await bench.restored(taken_up) == "restored"
+    bench.time.advance(100.0)
+    assert bench.as_before and await bench.journal.open_overrides() == []
+
+
+async def test_a_claimed_override_that_is_refused_stays_open_for_its_first_write() -> None:
+    bench = Bench()
+    dying = shop_for(bench.time, DiesWhileWriting(bench.carrier), bench.journal)
+    with pytest.raises(Crash):
+        await apply(dying, row_for(bench.sid), bench.time.now + 30)
+    (left,) = await bench.journal.open_overrides()
+    bench.carrier.plan("write", "400")
+    with pytest.raises(CarrierError):
+        await apply(bench.shop, left, bench.time.now + 30)
+    (left,) = await bench.journal.open_overrides()
+    assert left.state == "restoring" and left.uncertain_until > bench.time.wall() + 50
+    assert await bench.restored(left) == "restored"
+    bench.time.advance(100.0)
+    assert bench.as_before
+
+
+async def test_a_write_that_misses_something_else_is_no_released_number() -> None:
+    """404 to a write may mean the TwiML app that is to be put back: the number is still ours."""
+    bench = Bench(voice_application_sid="AP1")
+    bench.shop.take_over_routed = True
+    row = await bench.apply()
+    bench.carrier.plan("write", "404", "404")
+    assert await bench.restored(row) == "restored"
+    assert bench.as_before
+
+
+async def test_a_number_that_is_gone_when_it_is_read() -> None:
+    bench = Bench()
+    bench.carrier.plan("read", "404")
+    with pytest.raises(NumberNotFoundError, match=r"\*\*\*1234 is not on this Twilio account"):
+        await bench.apply()
+    assert not bench.carrier.writes and await bench.journal.open_overrides() == []
+
+
+async def test_a_suspended_account() -> None:
+    """Everything is refused with 403: clear errors, and the journal keeps what is to be done."""
+    bench = Bench()
+    row = await bench.apply()
+    bench.carrier.plan("read", *["403"] * 6)
+    seen = []
+
+    async def pause(seconds: float) -> None:
+        open_rows = [row.id for row in await bench.journal.open_overrides()]
+        seen.append((open_rows, bench.shop.pending["o1"]))
+        await bench.time.pause(seconds)
+
+    bench.shop.pause = pause
+    assert await bench.restored(row) == "restored" and bench.as_before
+    assert len(seen) == 6
+    assert all(rows == ["o1"] and "may be suspended" in why for rows, why in seen)
+    other = Bench()
+    other.carrier.plan("read", "403")
+    with pytest.raises(CarrierError, match="may be suspended") as caught:
+        await other.apply()
+    assert caught.value.status == 403 and other.carrier.count("read") == 1
+
+
+async def test_back_off_never_ends() -> None:
+    bench = Bench()
+    row = await bench.apply()
+    bench.carrier.plan("read", *["500"] * 200)
+    began = bench.time.now
+    assert await bench.restored(row) == "restored"
+    assert bench.time.now - began > 3600 and bench.as_before
+
+
+async def test_two_overrides_of_one_session_are_both_restored() -> None:
+    time = FakeTime()
+    carrier, journal = FakeCarrier(time), MemoryJournal()
+    sids = [carrier.add_number(OURS), carrier.add_number("+14155559999")]
+    before = dict(carrier.numbers)
+    shop = shop_for(time, carrier, journal)
+    rows = [await apply(shop, row_for(sid, f"o{sid}"), time.now + 30) for sid in sids]
+    assert {row.session for row in rows} == {"s1"}
+    await asyncio.gather(*(restore(shop, row) for row in rows))
+    assert carrier.numbers == before and await journal.open_overrides() == []
