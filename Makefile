@@ -18,8 +18,10 @@ SOURCES_OF_INSTALL := pyproject.toml setup.py
 demo: $(DEMO)
 	$(BIN)/trunkline demo
 
+# What measures time on real processes runs alone; the rest on two cores.
 test: $(DEV)
-	$(BIN)/pytest
+	$(BIN)/pytest -q -n 2 -m "not e2e"
+	$(BIN)/pytest -q -m e2e
 
 lint: $(DEV)
 	$(BIN)/ruff check .
