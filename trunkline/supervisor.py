@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ from trunkline.children import (
     settings_environment,
     trunkline_argv,
 )
+from trunkline.controller.state_dir import lock_bus_dir, lock_state_dir
 from trunkline.keep_alive import exit_status
 from trunkline.public_port import PublicPort
 from trunkline.tunnel import Tunnel
@@ -49,13 +51,15 @@ _SAY_MISSING_AFTER: Final = 15.0
 def up(settings: Settings, *, gateways: int, codec_workers: int, tunnel: str | None) -> int:
     """Run a stack until SIGTERM, SIGINT or the end of the parent; returns the exit status.
 
-    Raises SettingsError (PortTakenError among them) and TunnelError before anything is started.
+    Raises SettingsError (PortTakenError among them), StackRunsError and TunnelError before anything
+    is started.
     """
     settings.require("account_sid")
     settings.require("auth_token")
     if tunnel is None:
         settings.require("public_url")
     settings.address.make_directory()
+    _refuse_beside_another(settings)
     end_logging = setup_logging("supervisor", settings.log_format)
     try:
         port = PublicPort.claim(settings.http_host, settings.http_port, settings.bus)
@@ -65,6 +69,18 @@ def up(settings: Settings, *, gateways: int, codec_workers: int, tunnel: str | N
             port.close()
     finally:
         end_logging()
+
+
+def _refuse_beside_another(settings: Settings) -> None:
+    """StackRunsError where a controller lives at the bus or the state directory.
+
+    Ours would be refused there too, but until then our gateways and codec workers would join the
+    other stack.
+    """
+    holder = f"supervisor (pid {os.getpid()}, {settings.bus})"
+    lock_state_dir(settings.state_dir, holder).release()
+    if settings.address.directory is not None:
+        lock_bus_dir(settings.address.directory, holder).release()
 
 
 async def _up(
@@ -160,9 +176,14 @@ class Supervisor:
         return status if status in (EXIT_DONE, EXIT_PENDING) else EXIT_DONE
 
     async def _tell_when_ready(self, tunnel: Tunnel | None) -> None:
-        """Print one line once the controller answers and every child has joined."""
+        """Print one line once our controller answers and every child has joined."""
         wanted = {"gateways": len(self.gateways), "codec_workers": len(self.codec_workers)}
-        await _until(lambda status: all(len(status[k]) >= n for k, n in wanted.items()), self)
+
+        def complete(status: dict[str, Any]) -> bool:
+            ours = status["controller"]["pid"] == self.controller.pid
+            return ours and all(len(status[k]) >= n for k, n in wanted.items())
+
+        await _until(complete, self)
         settings = self._settings
         if tunnel is not None and not await tunnel.wait_reachable():
             log.warning("%s cannot be reached through the tunnel yet", tunnel.url)

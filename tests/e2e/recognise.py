@@ -6,7 +6,6 @@ Every file is decoded from the same state, so that the words depend on nothing b
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from pocketsphinx import Decoder
 
 
 def main(paths: list[str]) -> None:
-    # Calls may be under way meanwhile: they come first.
-    os.nice(15)
     decoder = Decoder(samprate=16_000, loglevel="FATAL")
     fresh = decoder.get_cmn(False)
     words = []

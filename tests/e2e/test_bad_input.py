@@ -124,12 +124,15 @@ async def test_a_second_stack_is_refused_by_name_and_the_first_one_goes_on(
         ways = {
             "TRUNKLINE_HTTP_PORT": str(stack.public),
             "TRUNKLINE_BUS": stack.bus,
+            "TRUNKLINE_STATE_DIR": str(stack.directory / "state"),
         }
         for name, value in ways.items():
             done = await asyncio.to_thread(stack.command, "up", **(other | {name: value}))
             assert done.returncode == 1, (name, done)
             shown = value.removeprefix("ipc://")
-            assert shown in done.stderr, (name, done.stderr)
+            assert shown in one_line(done.stderr)
+        # None of its processes has joined the first one's bus meanwhile.
+        assert not re.search(r"INFO (gateway|codec_worker) \S+ is here", stack.tails(200))
         assert call.ended_reason is None
         await call.hang_up()
 
