@@ -50,11 +50,13 @@ class Orders:
 
 
 class Talk:
-    """One call: says numbered frames from ``first`` on, and keeps what it hears (8 kHz)."""
+    """One call: says numbered frames from ``first`` on, so many in one send_audio, and keeps what
+    it hears (8 kHz)."""
 
-    def __init__(self, call: Call, first: int) -> None:
+    def __init__(self, call: Call, first: int, piece: int = PIECE) -> None:
         self.call = call
         self.first = first
+        self.piece = piece
         #: samples (24 kHz) that were sent, by the word of send_audio
         self.sent = 0
         #: seconds that the longest send_audio took beyond its sound
@@ -81,12 +83,12 @@ class Talk:
         try:
             while time.monotonic() < until and count == orders.count and not self.call.ending:
                 while len(queued) < AHEAD:
-                    sound = chaos_code.pcm(frame, PIECE)
+                    sound = chaos_code.pcm(frame, self.piece)
                     queued.append(asyncio.create_task(self.call.send_audio(sound)))
-                    frame += PIECE
+                    frame += self.piece
                 began = time.monotonic()
                 self.sent += await queued.popleft()
-                self.slowest = max(self.slowest, time.monotonic() - began - PIECE / 50)
+                self.slowest = max(self.slowest, time.monotonic() - began - self.piece / 50)
         finally:
             for result in await asyncio.gather(*queued, return_exceptions=True):
                 self.sent += result if isinstance(result, int) else 0

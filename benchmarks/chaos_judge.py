@@ -80,7 +80,7 @@ def judge(
         verdict.problems.append(f"ended by itself: {report['reason']}")
     _outbound(verdict, report, carrier_call, played)
     if report["kind"] != "b-leg":  # nobody speaks at the other end of that one
-        _inbound(verdict, report, carrier_call, streams, cut=cut)
+        _inbound(verdict, report, streams, cut=cut)
     else:
         verdict.reported_in = 0.0
     off = OFF_BY_EACH_STREAM * max(0, len(streams) - 1) + 1.0
@@ -125,12 +125,7 @@ def _outbound(
 
 
 def _inbound(
-    verdict: Verdict,
-    report: dict[str, Any],
-    carrier_call: dict[str, Any],
-    streams: list[dict[str, Any]],
-    *,
-    cut: bool,
+    verdict: Verdict, report: dict[str, Any], streams: list[dict[str, Any]], *, cut: bool
 ) -> None:
     verdict.doubled_in = report["heard_doubled"]
     lost = sum(count for _, count in report["heard_missing"])
@@ -138,18 +133,7 @@ def _inbound(
         if streams and verdict.seconds > 1.0 and not cut:
             verdict.problems.append("the client heard nothing")
         return
-    # The far end began to speak when the call was answered, the first stream came up later.
-    began = carrier_call["media_started"]
-    first = (streams[0]["opened_at"] - began) * 50
-    behind = (report["heard_first"] - first + chaos_code.CODES / 2) % chaos_code.CODES
-    missed = round(behind - chaos_code.CODES / 2)
-    if missed > AT_THE_END:
-        lost += missed
-    last = streams[-1]["ended_at"]
-    if last is not None:
-        heard_to = first + missed + report["heard_span"]
-        said_to = (last - began) * 50
-        after = round(said_to - heard_to)
-        if after > AT_THE_END:
-            lost += after
-    verdict.lost_in = lost
+    # Frames that were sent to us before the first that was heard, or after the last.
+    sent = sum(stream["frames_in"] for stream in streams)
+    outside = sent - report["heard_span"]
+    verdict.lost_in = lost + (outside if outside > AT_THE_END else 0)

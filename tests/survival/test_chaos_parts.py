@@ -75,7 +75,9 @@ def test_a_plan_is_its_seeds_and_hits_no_kind_before_it_has_recovered(seed: int)
 def call(streams: list[tuple[float, float]]) -> dict[str, object]:
     return {
         "media_started": 100.0,
-        "streams": [{"opened_at": a, "ended_at": b} for a, b in streams],
+        "streams": [
+            {"opened_at": a, "ended_at": b, "frames_in": round((b - a) * 50)} for a, b in streams
+        ],
     }
 
 
@@ -114,6 +116,11 @@ def test_a_call_is_judged_by_the_carriers_records() -> None:
         "20 frames lost out, 0.0 reported"
     ]
     assert judge(report(lost_out=19.0), call([(100.0, 110.0)]), silent).problems == []
+
+    late = report(heard_first=40, heard_span=460)
+    assert judge(late, call([(100.0, 110.0)]), played).problems == [
+        "40 frames lost in, 0.0 reported"
+    ]
 
     gone = report(heard_missing=[(100, 50)], hung_up=False, reason="error")
     assert judge(gone, call([(100.0, 102.0), (103.0, 110.0)]), played).problems == [

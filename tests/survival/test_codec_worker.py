@@ -1,0 +1,62 @@
+"""A codec worker dies, or is stopped and wakes up."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+from e2e.stack import Stack, stopped, until
+
+from .conversations import kill, talking, worker_of
+
+#: What the far end may hear of it where there is a standby (seconds).
+LONGEST_HOLE = 0.2
+
+
+@pytest.mark.parametrize("calls", [1, 50])
+async def test_a_codec_worker_with_a_standby(pair: Stack, calls: int) -> None:
+    async with talking(pair, calls) as conversations:
+        victim = worker_of(pair, conversations.calls[0])
+        kill(victim)
+        await conversations.both_ways(1.5)
+        assert victim != worker_of(pair, conversations.calls[0])
+    conversations.check_whole()
+    conversations.check_holes(LONGEST_HOLE)
+
+
+async def test_a_codec_worker_alone(single: Stack) -> None:
+    async with talking(single, 3) as conversations:
+        victim = worker_of(single, conversations.calls[0])
+        kill(victim)
+        await conversations.both_ways(1.5)
+        (back,) = single.status()["codec_workers"]
+        assert (back["pid"] != victim, back["calls"]) == (True, 3)
+    conversations.check_whole()
+    # The far end hears nothing until the keeper's new one is up.
+    assert conversations.holes(before=False) > LONGEST_HOLE
+    conversations.check_holes(5.0)
+
+
+async def test_a_codec_worker_is_stopped_then_wakes(pair: Stack) -> None:
+    async with talking(pair, 3) as conversations:
+        call = conversations.calls[0]
+        victim = worker_of(pair, call)
+        with stopped(victim):
+            await conversations.both_ways(3.0)
+            assert worker_of(pair, call) != victim
+        await until(
+            lambda: any(row["pid"] == victim for row in pair.status()["codec_workers"]),
+            "it is well again",
+        )
+        await conversations.both_ways(1.0)
+    conversations.check_whole()
+    # It is silent for 500 ms until the calls are moved; 60 ms lie at the carrier.
+    conversations.check_holes(0.5 + LONGEST_HOLE)
+
+
+async def test_a_codec_worker_ends_in_an_orderly_way(pair: Stack) -> None:
+    async with talking(pair, 3) as conversations:
+        kill(worker_of(pair, conversations.calls[0]), signal.SIGTERM)
+        await conversations.both_ways(1.5)
+    conversations.check_whole()
+    conversations.check_holes(LONGEST_HOLE)

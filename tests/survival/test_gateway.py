@@ -1,0 +1,71 @@
+"""A gateway dies: the call comes back by a new stream."""
+
+from __future__ import annotations
+
+import asyncio
+
+from e2e.stack import Stack, stopped, until
+
+from .conversations import BROKEN, Conversations, gateway_of, kill, talking
+
+#: From a gateway's death to the new stream, while another gateway answers (seconds).
+BACK_WITHIN = 1.0
+
+
+def check_came_back(stack: Stack, conversations: Conversations, within: float) -> None:
+    """Every call has a second stream, in time; what was lost between the two was told."""
+    conversations.check(streams=2)
+    for verdict in conversations.verdicts:
+        streams = [s for s in stack.sim.call(verdict.sid)["streams"] if s["opened_at"] is not None]
+        assert streams[1]["opened_at"] - streams[0]["ended_at"] <= within
+        # The lead that lay at the carrier, and at least one frame of the far end's.
+        assert 1 <= verdict.reported_out <= 10, verdict
+        assert verdict.lost_in == 0 or verdict.reported_in > 0, verdict
+
+
+async def test_a_gateway_while_another_answers(pair: Stack) -> None:
+    pair.provoked |= BROKEN
+    async with talking(pair, 1) as conversations:
+        call = conversations.calls[0]
+        victim = gateway_of(pair, call)
+        kill(victim)
+        await conversations.both_ways(1.5)  # what was being said goes on
+        assert gateway_of(pair, call) != victim
+    check_came_back(pair, conversations, BACK_WITHIN)
+
+
+async def test_a_gateway_alone_whose_socket_is_held(single: Stack) -> None:
+    single.provoked |= BROKEN
+    async with talking(single, 3) as conversations:
+        kill(gateway_of(single, conversations.calls[0]))
+        await conversations.both_ways(1.5)
+    # The keeper starts it again; connections wait in the socket that it holds meanwhile.
+    check_came_back(single, conversations, 5.0)
+
+
+async def test_what_waits_on_a_call_ends_when_its_gateway_dies(single: Stack) -> None:
+    """A send_audio, and the mark that hang_up waits for."""
+    single.provoked |= BROKEN
+    async with talking(single, 1) as conversations:
+        (call,) = conversations.calls
+        speech = asyncio.ensure_future(call.send_audio(bytes(48_000 * 10)))
+        kill(gateway_of(single, call))
+        async with asyncio.timeout(8.0):
+            await call.hang_up()
+            sent = await speech
+        assert 0 <= sent < 24_000 * 10
+        assert call.ended_reason == "hang_up"
+        assert call.sid not in single.live_calls()
+        conversations.talks.clear()
+    await until(lambda: not single.live_calls(), "the call is over")
+
+
+async def test_a_gateway_is_stopped_then_wakes(pair: Stack) -> None:
+    async with talking(pair, 1) as conversations:
+        with stopped(gateway_of(pair, conversations.calls[0])):
+            await asyncio.sleep(2.5)
+        await conversations.both_ways(1.5)
+    # Nothing is lost: sound waited in its sockets, and what we said was not sent ahead.
+    conversations.check_whole()
+    assert conversations.holes(before=False) > 2.0
+    conversations.check_holes(4.0)

@@ -1,0 +1,91 @@
+"""Two of what there may be one of: the second is refused by name, and harms nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+from e2e.stack import ALICE, CALLER, Stack, free_ports, until
+
+from trunkline import Line
+from trunkline.children import trunkline_argv
+from trunkline.errors import NumberBusyError
+
+from .conversations import kill
+
+
+def another(stack: Stack, **same: str) -> dict[str, str]:
+    """Settings of a second stack on the same account, apart in everything but ``same``."""
+    public, console = free_ports(2)
+    return {
+        "TRUNKLINE_PUBLIC_URL": f"http://127.0.0.1:{public}",
+        "TRUNKLINE_HTTP_PORT": str(public),
+        "TRUNKLINE_CONSOLE_PORT": str(console),
+        "TRUNKLINE_BUS": f"ipc://{stack.directory}/bus2",
+        "TRUNKLINE_STATE_DIR": str(stack.directory / "state2"),
+    } | same
+
+
+@pytest.mark.parametrize(
+    ("argv", "shared"),
+    [
+        (("controller",), "TRUNKLINE_BUS"),
+        (("controller",), "TRUNKLINE_STATE_DIR"),
+        (("up",), "TRUNKLINE_HTTP_PORT"),
+    ],
+)
+async def test_a_second_one_is_refused_by_name(
+    pair: Stack, argv: tuple[str, ...], shared: str
+) -> None:
+    before = pair.status()["controller"]
+    async with Line(ALICE, bus=pair.bus) as line:
+        waiting = asyncio.ensure_future(line.wait_for_call(30.0))
+        await until(lambda: pair.held(ALICE), "the number is armed")
+        settings = another(pair, **{shared: pair.environment[shared]})
+        refused = await asyncio.to_thread(pair.command, *argv, **settings)
+        assert refused.returncode == 1, refused
+        named = f"{shared}={pair.environment[shared]}"
+        (said,) = [line for line in refused.stderr.splitlines() if named in line]
+        assert pair.bus in said or f"pid {before['pid']}" in said, refused
+        # The first one is as it was.
+        assert pair.status()["controller"] == before
+        assert pair.held(ALICE)
+        sid = pair.sim.place_call(CALLER, ALICE)["sid"]
+        call = await waiting
+        assert call.sid == sid
+        await call.hang_up()
+
+
+async def test_a_second_stack_on_one_account_and_number(pair: Stack) -> None:
+    settings = another(pair)
+    bus = settings["TRUNKLINE_BUS"]
+    one_each = ("--gateways", "1", "--codec-workers", "1")
+    second = pair.run(trunkline_argv("up", *one_each), "second", **settings)
+    try:
+        ready = "trunkline is ready"
+        await until(lambda: any(ready in x for x in pair.lines("second")), "it is up", 30.0)
+        async with Line(ALICE, bus=pair.bus) as mine, Line(ALICE, bus=bus) as theirs:
+            waiting = asyncio.ensure_future(mine.wait_for_call(30.0))
+            await until(lambda: pair.held(ALICE), "the number is armed")
+            written = pair.voice(ALICE)
+            with pytest.raises(NumberBusyError, match="another trunkline stack") as busy:
+                await theirs.wait_for_call(10.0)
+            assert busy.value.number == ALICE
+            assert pair.voice(ALICE) == written
+            sid = pair.sim.place_call(CALLER, ALICE)["sid"]
+            call = await waiting
+            assert call.sid == sid
+            await call.hang_up()
+            await mine.close()
+            # It is free now.
+            taken = asyncio.ensure_future(theirs.wait_for_call(20.0))
+            await until(
+                lambda: pair.voice(ALICE)["voice_url"].startswith(settings["TRUNKLINE_PUBLIC_URL"]),
+                "the second stack has the number",
+            )
+            taken.cancel()
+    finally:
+        kill(second.pid, signal.SIGTERM)
+    await until(lambda: second.poll() is not None, "the second stack has ended")
+    assert second.returncode == 0

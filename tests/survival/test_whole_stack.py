@@ -1,0 +1,161 @@
+"""The supervisor dies, or everything does; a stack ends; a machine never comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+
+import psutil
+from e2e.stack import ALICE, BOB, CALLEE, CALLER, CAROL, DAVE, PRIOR, Stack, until
+
+from trunkline import Line
+
+from .conversations import UNREACHED, kill
+
+#: From SIGTERM, or the supervisor's death, to the end of all processes; and some.
+ENDS_WITHIN = 4.0 + 0.5
+#: From a start to restored numbers, after everything was killed; and some.
+RESTORED_WITHIN = 12.0 + 0.5
+
+
+async def in_use(stack: Stack) -> Line:
+    """A line of this process on ALICE, which is armed, and a call on it."""
+    line = await Line(ALICE, bus=stack.bus).open()
+    waiting = asyncio.ensure_future(line.wait_for_call(20.0))
+    await until(lambda: stack.held(ALICE), "the number is armed")
+    stack.sim.place_call(CALLER, ALICE, "echo")
+    await waiting
+    return line
+
+
+def all_ended(family: list[psutil.Process]) -> bool:
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family)
+
+
+async def test_the_supervisor(new_stack: Callable[[], Stack]) -> None:
+    stack = new_stack()
+    up = stack.up()
+    stack.provoked |= UNREACHED
+    line = await in_use(stack)
+    family = stack.family()
+    kill(up.pid)
+    died = time.monotonic()
+    await until(lambda: all_ended(family), "its children have ended", ENDS_WITHIN)
+    up.wait()
+    stack.stack_process = None
+    assert stack.changed_numbers() == {}
+    assert time.monotonic() - died <= ENDS_WITHIN
+    await until(lambda: not stack.live_calls(), "the call is hung up")
+    await line.close()
+    stack.check_nothing_left()
+
+
+async def test_shut_down_numbers_first_and_sigterm_twice_is_harmless(
+    new_stack: Callable[[], Stack],
+) -> None:
+    stack = new_stack()
+    up = stack.up()
+    stack.provoked |= UNREACHED
+    line = await in_use(stack)
+    family = stack.family()
+    asked = time.monotonic()
+    kill(up.pid, signal.SIGTERM)
+    await until(lambda: stack.changed_numbers() == {}, "numbers are as before", ENDS_WITHIN)
+    kill(up.pid, signal.SIGTERM)
+    await until(lambda: all_ended(family), "all have ended", ENDS_WITHIN)
+    assert time.monotonic() - asked <= ENDS_WITHIN
+    assert up.wait() == 0
+    stack.stack_process = None
+    await line.close()
+    stack.check_nothing_left()
+
+
+async def test_all_of_it_is_killed_then_started_and_numbers_come_first(
+    new_stack: Callable[[], Stack],
+) -> None:
+    stack = new_stack()
+    stack.up(gateways=1, codec_workers=1)
+    stack.provoked |= UNREACHED | {31903}
+    stack.sim.add_callee(CALLEE, "echo")
+    client = stack.client("hold", ALICE, BOB, CALLEE)
+    await until(lambda: stack.held(ALICE), "the number is armed")
+    stack.sim.place_call(CALLER, ALICE, "echo")
+    await until(lambda: stack.said(client), "its calls are up")
+    kill(client.pid)
+    stack.kill_stack()
+    client.wait()
+    assert stack.held(ALICE)
+    before = len(stack.sim.number_writes())
+
+    stack.up(gateways=1, codec_workers=1)
+    started = time.monotonic()
+    async with Line(ALICE, bus=stack.bus) as line:
+        # Somebody wants the number at once: it is restored before it is armed again.
+        waiting = asyncio.ensure_future(line.wait_for_call(30.0))
+
+        def writes() -> list[str]:
+            found = stack.sim.number_writes()[before:]
+            return [w["after"]["voice_url"] for w in found if w["number"] == ALICE]
+
+        await until(lambda: len(writes()) >= 2, "the number is armed again", RESTORED_WITHIN + 2)
+        first, second = writes()
+        assert first == PRIOR[ALICE]["voice_url"]
+        assert second.startswith(stack.public_url)
+        restored = stack.sim.number_writes()[before]["time"]
+        assert restored - started <= RESTORED_WITHIN
+        await until(lambda: not stack.live_calls(), "the old calls are hung up")
+        sid = stack.sim.place_call(CALLER, ALICE)["sid"]
+        call = await waiting
+        assert call.sid == sid
+        await call.hang_up()
+    stack.check_nothing_left()
+
+
+async def test_the_machine_for_ever_and_then_the_journal(new_stack: Callable[[], Stack]) -> None:
+    """``restore --account`` needs the account alone, ``restore`` the journal; neither a stack."""
+    stack = new_stack()
+    stack.up(gateways=1, codec_workers=1)
+    clients = [stack.client("wait", number) for number in (ALICE, CAROL, DAVE)]
+    await until(lambda: len(stack.changed_numbers()) == 3, "three numbers are armed")
+    for client in clients:
+        kill(client.pid)
+    stack.kill_stack()
+    for client in clients:
+        client.wait()
+    here = stack.command("restore", "--dry-run")
+    assert len(stack.changed_numbers()) == 3
+    assert here.returncode == 3
+    elsewhere = {"TRUNKLINE_STATE_DIR": str(stack.directory / "another-machine")}
+    began = time.monotonic()
+    done = stack.command("restore", "--account", **elsewhere)
+    assert done.returncode == 0, done
+    assert stack.changed_numbers() == {}, done
+    assert time.monotonic() - began <= 15.0  # the dead stack was asked for 10 s whether it lives
+
+    # Its own journal finds everything as before, and writes nothing.
+    writes = len(stack.sim.number_writes())
+    again = stack.command("restore")
+    assert again.returncode == 0, again
+    assert len(stack.sim.number_writes()) == writes
+    stack.check_nothing_left()
+
+
+async def test_restore_from_the_journal_with_no_stack(new_stack: Callable[[], Stack]) -> None:
+    stack = new_stack()
+    up = stack.up(gateways=1, codec_workers=1)
+    client = stack.client("wait", DAVE)
+    await until(lambda: stack.held(DAVE), "the number is armed")
+    # What lives is left alone.
+    held = stack.command("restore")
+    assert held.returncode == 3
+    assert stack.held(DAVE)
+    assert str(up.pid) in held.stdout or "controller" in held.stdout, held
+    kill(client.pid)
+    client.wait()
+    stack.kill_stack()
+    done = stack.command("restore")
+    assert done.returncode == 0, done
+    assert "secret" not in done.stdout + done.stderr
+    stack.check_nothing_left()
