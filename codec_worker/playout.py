@@ -49,7 +49,7 @@ SAMPLE_NS: Final = 125_000
 FRAME_NS: Final = FRAME * SAMPLE_NS
 DEFAULT_LEAD_NS: Final = 60_000_000
 #: How long an acknowledgement takes at most, from the socket to here, on a machine that keeps up.
-ACK_NS: Final = 40_000_000
+ACK_NS: Final = 20_000_000
 #: Sound beyond the lead that may be on its way to a gateway.
 AHEAD_NS: Final = 100_000_000
 #: Most sound held for one call.
@@ -330,8 +330,8 @@ class Playout:
         if position <= self.acknowledged:
             return False
         if self._line is not None and not self.frozen:
-            late = now - ACK_NS - (self._line + self.acknowledged * SAMPLE_NS)
-            if late > 0:
+            late = now - (self._line + self.acknowledged * SAMPLE_NS)
+            if late > ACK_NS:
                 self._dry(late)
         self._forget(position)
         return True
