@@ -45,13 +45,15 @@ _STRONGEST = 4
 _OPEN_DB = 6.5
 #: What an open gate still takes for speech.
 _STAY_DB = 5.0
+#: ... or, on the mean of OPEN_WITHIN frames (noise reaches 3.3 dB there): words that fade.
+_FAINT_DB = 3.5
 #: Nothing below this level (dB of full scale, in one band) is speech: the quantiser's own noise.
 _QUIETEST_DB = -66.0
 #: The floor of a band is the smallest smoothed level of the last so many blocks of so many frames.
 _FLOOR_BLOCKS = 8
 _FLOOR_BLOCK_FRAMES = 100
 #: Steady noise: no band's level varies more than this (standard deviation, dB) over so many frames.
-_STEADY_DB = 2.4
+_STEADY_DB = 2.0
 _STEADY_FRAMES = 40
 _STEADY_EVERY = 2
 #: A minimum over random noise lies below its mean by about this much.
@@ -107,6 +109,7 @@ class SpeechGate:
         self._last_loud = -(10**9)
         self._contrast = 0.0
         self._recent: list[bool] = [False] * OPEN_WITHIN
+        self._scores: list[float] = [0.0] * OPEN_WITHIN
         self._past = np.zeros((_STEADY_FRAMES, _BANDS))
         self._levels_seen: list[npt.NDArray[np.float64]] = []
         self._block_min = np.full(_BANDS, np.inf)
@@ -148,6 +151,7 @@ class SpeechGate:
         strongest = np.partition(above, _BANDS - _STRONGEST)[_BANDS - _STRONGEST :]
         score = float(np.maximum(strongest, 0.0).mean())
         loud = score > (_STAY_DB if self.open else _OPEN_DB)
+        self._scores = [*self._scores[1:], min(score, _OPEN_DB)]
         if self._frames >= _MEDIAN_FRAMES:  # the first window is half empty
             self._track_floor(smooth)
         self._frames += 1
@@ -156,6 +160,8 @@ class SpeechGate:
         if sum(self._recent) >= OPEN_FRAMES:
             if not self.open:
                 self._opens()
+            self._last_loud = self._frames
+        elif self.open and sum(self._scores) > _FAINT_DB * OPEN_WITHIN:
             self._last_loud = self._frames
         if self._frames % _STEADY_EVERY == 0:
             self._look_for_steady_noise()

@@ -138,6 +138,27 @@ async def test_a_pause_inside_an_answer_is_delivered_whole(
     assert begin + len(got) // 2 > LEAD * RATE + len(one) + pause * RATE + len(two) * 0.98
 
 
+@pytest.mark.parametrize("kind", ["white", "line"])
+@pytest.mark.parametrize("snr", [15.0, 20.0])
+async def test_words_that_fade_into_noise_still_bridge_the_longest_pause(
+    kind: str, snr: float
+) -> None:
+    """Their last sounds are weaker than the noise. (NAMES[4] also begins so: 0.3 s of it cannot be
+    told from the noise, which makes of 0.9 s a pause that is too long for anybody.)"""
+    for n, one in enumerate(NAMES):
+        first, second = words(one), words(NAMES[(n + 1) % 4])
+        whole = np.concatenate([silence(LEAD), first, silence(0.9), second, silence(2.0)])
+        line = with_noise(whole, kind, snr, seed=7, power=power(first))
+        call = FakeCall()
+        heard = Heard(call)  # type: ignore[arg-type]  # all that it needs
+        call.sound.put(pcm(line))
+        got = await turn(heard)
+        begin = pcm(line).find(got) / 2
+        assert begin < LEAD * RATE
+        end = LEAD * RATE + len(first) + 0.9 * RATE + len(second)
+        assert begin + len(got) / 2 > end - 0.25 * RATE, one
+
+
 async def test_a_longer_pause_parts_two_turns() -> None:
     one, two = words(NAMES[1]), words(NAMES[4])
     line = np.concatenate([silence(LEAD), one, silence(1.4), two, silence(2.0)])
