@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("phone_tunnel", "For a stack that is started: cloudflared or ngrok.", "string")
     parser.addini("phone_callees", "Numbers that phone_line may dial.", "args", [])
     parser.addini("phone_wait", "Seconds to wait for a free number.", "string", "300")
+    parser.addini("phone_sim_numbers", "The account's numbers.", "args", list(SIM_NUMBERS))
     parser.addini("phone_sim_callees", "Who answers: NUMBER=BOT.", "args", list(SIM_CALLEES))
 
 
@@ -80,6 +82,23 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """A worker of pytest-xdist is told where the run's stacks are."""
     node.workerinput["trunkline_directory"] = str(node.config.stash[_run_key].directory)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """With ``--phone-sim`` the stack stands before tests are imported, and the environment names
+    it, so that tests which know nothing of this plugin join it."""
+    config = session.config
+    leads = config.pluginmanager.has_plugin("dsession")  # pytest-xdist's own process runs no test
+    if not _option(config, "phone_sim") or config.option.collectonly or leads:
+        return
+    from trunkline.bus.errors import TrunklineError
+
+    try:
+        stack = config.stash[_run_key].stack(simulated=True)
+    except TrunklineError as error:
+        raise pytest.UsageError(f"--phone-sim: {error}") from error
+    os.environ.update(stack.environment)
 
 
 @pytest.hookimpl(trylast=True)
@@ -106,6 +125,8 @@ class _Run:
 
     def __init__(self, config: pytest.Config) -> None:
         self.problems: list[str] = []
+        self._config = config
+        self._stacks: dict[bool, PhoneStack] = {}
         worker = getattr(config, "workerinput", None)
         self._given = None if worker is None else Path(worker["trunkline_directory"])
         self._own: RunDirectory | None = None
@@ -119,6 +140,12 @@ class _Run:
 
             self._own = RunDirectory()
         return self._own.path
+
+    def stack(self, *, simulated: bool) -> PhoneStack:
+        """The stack of this process's tests, found or started once."""
+        if simulated not in self._stacks:
+            self._stacks[simulated] = _find(self._config, simulated)
+        return self._stacks[simulated]
 
     def close(self) -> None:
         """End what this run started; a worker leaves that to the controller."""
@@ -142,6 +169,15 @@ class PhoneStack:
 
     def __repr__(self) -> str:
         return f"PhoneStack(bus={self.bus!r}, public_url={self.public_url!r}, sim={self.sim!r})"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a Line or an adapter of this process join it."""
+        return {
+            "TRUNKLINE_BUS": self.bus,
+            "TWILIO_ACCOUNT_SID": self.account_sid,
+            "TWILIO_AUTH_TOKEN": self.auth_token,
+        }
 
     def adapter(self, phone_number: str = "any", **settings: Any) -> TwilioAgentAdapter:
         """A TwilioAgentAdapter on this stack (needs ``trunkline[scenario]``)."""
@@ -170,19 +206,6 @@ def _simulated(request: pytest.FixtureRequest) -> bool:
     )
 
 
-@pytest.fixture(scope="session")
-def _phone_stacks(request: pytest.FixtureRequest) -> Callable[[bool], PhoneStack]:
-    """Finds the stack, simulated or not, once in each process."""
-    found: dict[bool, PhoneStack] = {}
-
-    def find(simulated: bool) -> PhoneStack:
-        if simulated not in found:
-            found[simulated] = _find(request.config, simulated)
-        return found[simulated]
-
-    return find
-
-
 def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
     from trunkline import shared_stack
     from trunkline.bus import settings as bus_settings
@@ -200,7 +223,8 @@ def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
     wanted: StackRequest
     if simulated:
         callees = dict(item.split("=", 1) for item in config.getini("phone_sim_callees"))
-        wanted = shared_stack.simulated(dict.fromkeys(SIM_NUMBERS, SIM_VOICE_URL), callees)
+        numbers = dict.fromkeys(config.getini("phone_sim_numbers"), SIM_VOICE_URL)
+        wanted = shared_stack.simulated(numbers, callees)
     else:
         settings.require("account_sid")
         settings.require("auth_token")
@@ -247,17 +271,12 @@ async def _join(settings: Any, *, required: bool) -> tuple[str, str] | None:
 
 
 @pytest.fixture
-def phone_stack(
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-    _phone_stacks: Callable[[bool], PhoneStack],
-) -> PhoneStack:
+def phone_stack(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> PhoneStack:
     """The stack of this test. TRUNKLINE_BUS, TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN name it for
     as long as the test lasts, so that a Line or an adapter that the test makes joins it."""
-    stack = _phone_stacks(_simulated(request))
-    monkeypatch.setenv("TRUNKLINE_BUS", stack.bus)
-    monkeypatch.setenv("TWILIO_ACCOUNT_SID", stack.account_sid)
-    monkeypatch.setenv("TWILIO_AUTH_TOKEN", stack.auth_token)
+    stack = request.config.stash[_run_key].stack(simulated=_simulated(request))
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
     return stack
 
 
