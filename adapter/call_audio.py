@@ -189,7 +189,7 @@ class CallAudio:
                 ordinal=self._heard_ordinal,
                 position=self._heard_stream_end,
                 call_position=self.heard_to,
-                idle=max(0.0, now - self._heard_at) if self._heard_ordinal else 0.0,
+                idle=self._idle(message.ordinal, now),
                 played=self.out.acknowledged,
                 floor=self.out.floor,
                 interrupt=self.out.serial,
@@ -200,6 +200,11 @@ class CallAudio:
         for name in self._marks:
             self._send_mark(name)
         self._pump()
+
+    def _idle(self, ordinal: int, now: float) -> float:
+        """Since when nothing was heard: on a later stream also where nothing ever was, because the
+        earlier ones were lost before any worker had them."""
+        return max(0.0, now - self._heard_at) if self._heard_ordinal or ordinal > 1 else 0.0
 
     def heard(self, worker: str, sound: m.Sound, now: float) -> None:
         if not self._current(worker, sound.generation):

@@ -317,19 +317,18 @@ class Calls:
             call.playout = self._playout(call, max(resume.played, resume.floor))
             if call.ended is not None:
                 call.playout.freeze(now)
+        if resume.interrupt > call.playout.serial and resume.floor > call.playout.position:
+            # Whoever had the call may have died with its Clear: the gateway stands before it.
+            self._carry_out_interrupt(call, resume.interrupt, resume.floor, now)
         elif resume.played > call.playout.acknowledged:
             # What is known here is old: others had the call meanwhile.
             call.playout.open(resume.played)
             call.forget_speech()
             if call.ended is not None:
                 call.playout.freeze(now)
+        call.playout.serial = max(call.playout.serial, resume.interrupt)
         call.resumed = True
         call.resumed_at = resume.played
-        if resume.interrupt > call.playout.serial:
-            if resume.floor > call.playout.position:
-                self._carry_out_interrupt(call, resume.interrupt, resume.floor, now)
-            else:
-                call.playout.serial = resume.interrupt
         idle_ns = int(resume.idle * 1e9) if 0 <= resume.idle < _LONGEST_IDLE else 0
         call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, now)
         for digit in call.digits:

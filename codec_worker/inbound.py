@@ -134,7 +134,7 @@ class Inbound:
         self._ordinal = ordinal
         self._next = position
         self._base = call_position - position
-        self._last_arrival = now - idle_ns if ordinal else None
+        self._last_arrival = now - idle_ns if ordinal or idle_ns else None
         self._past = b""
         for frame in self._ring:
             if frame.ordinal == ordinal and frame.position < position:
@@ -168,9 +168,9 @@ class Inbound:
         elif position < self._next:
             payload = payload[self._next - position :]
             position = self._next
-        self._last_arrival = frame.arrival
         if not payload:
-            return
+            return  # heard before: it says nothing of when something was last heard
+        self._last_arrival = frame.arrival
         if lost:
             self._close_run()
             self._past = b""
@@ -188,7 +188,7 @@ class Inbound:
         """Fix where the new stream stands in call time; returns what was lost before it."""
         self._close_run()
         heard = self._base + self._next
-        if self._ordinal == 0 or self._last_arrival is None:
+        if self._last_arrival is None:
             lost = frame.position if frame.position > _LATEST_START else 0
         else:
             silent = (frame.arrival - self._last_arrival) // SAMPLE_NS

@@ -110,7 +110,7 @@ class Shell:
         self._feed(do.Shutdown())
         while (self.core.busy or self._noting) and self._fatal is None:
             left = STOP_WITHIN - (self._clock() - began)
-            if left <= 0:
+            if left < TICK_SECONDS / 10:
                 return
             self._changed.clear()
             try:

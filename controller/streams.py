@@ -267,7 +267,16 @@ class StreamRules:
                 calls.by_sid[info.sid] = call
                 self._had_stream(call, info, now)
             else:
-                call.ordinal = max(call.ordinal, info.ordinal)
+                self._known_already(session, call, info, now)
+
+    def _known_already(self, session: Session, call: Call, info: m.CallInfo, now: float) -> None:
+        call.ordinal = max(call.ordinal, info.ordinal)
+        if call.started is None and info.ordinal > 0:
+            call.started = now - (info.age or 0.0)
+        if call.state == "ended":
+            # It ended before its client was back, which has not heard of it.
+            assert call.reason is not None
+            self._core.send(session.peer, m.CallEnded(call=call.id, reason=call.reason))
 
     def _had_stream(self, call: Call, info: m.CallInfo, now: float) -> None:
         self._core.calls.tokens.void(call.id)

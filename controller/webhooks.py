@@ -52,8 +52,7 @@ class WebhookRules:
             return m.VoiceAnswer(kind="hangup")
         if call.mode == "b-leg" and sid == call.dialled_sid:
             return m.VoiceAnswer(kind="hangup")
-        session_is_back = call.session in self._core.sessions.by_id
-        if call.state == "expected" and self._core.claiming and not session_is_back:
+        if call.state == "expected" and self._is_unclaimed(call):
             # Found in the journal: whether it had a stream before is still to be told.
             return m.VoiceAnswer(kind="pause")
         if call.state == "live":
@@ -77,6 +76,9 @@ class WebhookRules:
             return m.VoiceAnswer(kind="busy")
         b_leg = self._b_leg(caller, number)
         if b_leg is not None:
+            if self._is_unclaimed(b_leg):
+                # It may have its other leg already, and this be another dial's.
+                return m.VoiceAnswer(kind="pause")
             b_leg.sid, b_leg.missing = sid, now
             self._core.calls.by_sid[sid] = b_leg
             self._count(b_leg.session)
@@ -103,6 +105,10 @@ class WebhookRules:
         return m.VoiceAnswer(kind="busy")
 
     # ------------------------------------------------------------------ whose call it is
+
+    def _is_unclaimed(self, call: Call) -> bool:
+        """After a restart: its session may still announce itself, and tell more of it."""
+        return self._core.claiming and call.session not in self._core.sessions.by_id
 
     def _answering(self, lease: Lease) -> list[Session]:
         holders = [self._core.sessions.by_id.get(s) for s in lease.holders]
