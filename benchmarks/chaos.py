@@ -40,6 +40,7 @@ from benchmarks.chaos_faults import Fault, plan, whole
 from benchmarks.chaos_judge import Verdict, judge
 from benchmarks.chaos_stack import PRIOR, Client, Stack, numbered_recording
 from benchmarks.processes import OWN_NUMBER, Run, callee, carrier
+from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
 from trunkline.carrier_sim.client import ENDED
 
 PAGE = Path(__file__).parent.parent / "docs" / "chaos.md"
@@ -52,17 +53,20 @@ CALLS: Final = 20
 CALL_SECONDS: Final = (10.0, 40.0)
 #: Seconds that one round of the whole stack's scenario takes.
 ROUND: Final = 9.0
-#: After a client's kill: 10 s by the design, and what a busy machine adds.
-CLIENT_GONE_WITHIN: Final = 10.0 + 1.5
+#: After a client's kill.
+CLIENT_GONE_WITHIN: Final = 10.0
 #: A killed controller is there again.
 BACK_WITHIN: Final = 1.5
 #: After a SIGTERM, or the supervisor's death.
-STACK_ENDS_WITHIN: Final = 4.0 + 1.0
-#: After everything was killed and started again.
-RESTORED_WITHIN: Final = 12.0 + 1.0
+STACK_ENDS_WITHIN: Final = 4.0
 #: A hole in what the far end hears belongs to a fault that began so long before it at most.
 BELONGS: Final = 2.5
 _STEP: Final = 0.02
+
+
+def busy() -> float:
+    """Seconds that this machine may add to a bound: one, or more where it has too much to do."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @dataclass
@@ -240,7 +244,8 @@ class Chaos:
     def _judge(self, report: dict[str, Any]) -> None:
         sid = report["sid"]
         cut = self._cut(report["ended"])
-        found = judge(report, self.sim.call(sid), self.sim.played(sid), cut=cut)
+        late = self.sim.load()["late_p99_ms"] / 20
+        found = judge(report, self.sim.call(sid), self.sim.played(sid), cut=cut, late=late)
         self.score.verdicts.append(found)
         if cut and found.dropped:
             self.score.with_stack += 1
@@ -310,7 +315,7 @@ class Chaos:
         # A controller that was away in between counts its sessions' leases anew.
         away = [f.until + BACK_WITHIN for f in self.score.faults if f.kind == "controller"]
         if left or changed:
-            if now - max([at, *away]) < CLIENT_GONE_WITHIN:
+            if now - max([at, *away]) < CLIENT_GONE_WITHIN + busy():
                 return
             self.problem(f"{waited:.1f} s after {name} was killed: {left}, numbers {changed}")
         elif max([at, *away]) == at:
@@ -382,7 +387,7 @@ class Chaos:
         self.score.faults.append(Injected(name, how, top.pid, at, at))
         if name == "controller":
             os.kill(self.stack.processes("controller")[0].pid, signal.SIGTERM)
-            self._restored(numbers, at, STACK_ENDS_WITHIN, what)
+            self._restored(numbers, at, STACK_ENDS_WITHIN + busy(), what)
             return
         family = self.stack.processes("all")
         if name == "all":
@@ -394,14 +399,14 @@ class Chaos:
         self.until(
             lambda: not any(p.is_running() and p.status() != "zombie" for p in family),
             f"{what}: all processes have ended",
-            STACK_ENDS_WITHIN,
+            STACK_ENDS_WITHIN + busy(),
         )
         self.score.waited(f"{name} {how}: all ended", time.monotonic() - at)
         if name == "stack" and top.wait() != 0:
             self.problem(f"{what}: exit status {top.returncode}")
         if self.stack.changed():
             self.problem(f"{what}: all ended, not as before: {self.stack.changed()}")
-        self._restored(numbers, at, STACK_ENDS_WITHIN, what)
+        self._restored(numbers, at, STACK_ENDS_WITHIN + busy(), what)
         self.stack.start()
 
     def _restored(self, numbers: list[str], at: float, within: float, what: str) -> None:
@@ -435,7 +440,8 @@ class Chaos:
         assert self.stack.up is not None
         family = self.stack.processes("all")
         self.stack.up.terminate()
-        if self.stack.up.wait(10.0) != 0:
+        # 3: a dial that was cut off is not settled; that none of its calls lives is known here.
+        if self.stack.up.wait(10.0) not in (EXIT_DONE, EXIT_PENDING):
             self.problem(f"the stack ended with status {self.stack.up.returncode}")
         _, left = psutil.wait_procs(family, 2.0)
         if left:

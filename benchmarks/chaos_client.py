@@ -15,7 +15,7 @@ import random
 import sys
 import time
 from collections import deque
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -166,21 +166,18 @@ async def connect(
     """The slot's next call; None when it is to stop."""
     if kind == "inbound":
         say(waiting=number, slot=n)
-        waiting = asyncio.ensure_future(line.wait_for_call(CALLED_WITHIN))
-        stopping = asyncio.ensure_future(stop.wait())
-        try:
-            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            return waiting.result() if waiting.done() else None
-        finally:
-            stopping.cancel()
-            waiting.cancel()
-    assert callee is not None
-    return await line.place_call(
-        callee,
-        timeout=60.0,
-        attach_stream="a-leg" if kind == "a-leg" else "b-leg",
-        max_call_duration_seconds=300 if kind == "a-leg" else None,
-    )
+        asked = asyncio.ensure_future(line.wait_for_call(CALLED_WITHIN))
+    else:
+        assert callee is not None
+        leg: Literal["a-leg", "b-leg"] = "a-leg" if kind == "a-leg" else "b-leg"
+        asked = asyncio.ensure_future(line.place_call(callee, timeout=60.0, attach_stream=leg))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((asked, stopping), return_when=asyncio.FIRST_COMPLETED)
+        return asked.result() if asked.done() else None
+    finally:
+        stopping.cancel()
+        asked.cancel()
 
 
 async def main(slots: list[dict[str, Any]], shortest: float, longest: float, seed: int) -> None:

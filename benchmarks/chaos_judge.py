@@ -53,11 +53,17 @@ class Verdict:
 
 
 def judge(
-    report: dict[str, Any], carrier_call: dict[str, Any], played: bytes, *, cut: bool = False
+    report: dict[str, Any],
+    carrier_call: dict[str, Any],
+    played: bytes,
+    *,
+    cut: bool = False,
+    late: float = 0.0,
 ) -> Verdict:
     """``report``: the client's; ``carrier_call``: the carrier's description of the call that has
     the stream; ``played``: mu-law that its far end heard. ``cut``: the stack, or its number's
-    holder, was taken away meanwhile, so the call may end and nobody is left to report."""
+    holder, was taken away meanwhile, so the call may end and nobody is left to report. ``late``:
+    by how many frames the carrier itself is late at times: what lay there is not known better."""
     # A stream that was closed before we had the call had not been let in.
     streams = [
         s
@@ -83,7 +89,7 @@ def judge(
         _inbound(verdict, report, streams, cut=cut)
     else:
         verdict.reported_in = 0.0
-    off = OFF_BY_EACH_STREAM * max(0, len(streams) - 1) + 1.0
+    off = (OFF_BY_EACH_STREAM + late) * max(0, len(streams) - 1) + 1.0
     for way, lost, said in (
         ("out", verdict.lost_out, verdict.reported_out),
         ("in", verdict.lost_in, verdict.reported_in),
