@@ -1,0 +1,226 @@
+"""Users in the simulation: real ``Line`` and ``Call`` on the real client, without its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from trunkline.adapter.call import Call
+from trunkline.adapter.call_audio import Lost
+from trunkline.adapter.client import BusClient
+from trunkline.adapter.line import Line
+from trunkline.adapter.media_link import MediaPlane
+from trunkline.adapter.session import ClientSession
+from trunkline.bus import messages as m
+from trunkline.bus.control import ControlClient
+from trunkline.bus.errors import TrunklineError
+
+from .clock import Process, SimLoop
+from .peers import ADDRESS
+from .plain_codec import codes_of, pcm_of
+
+if TYPE_CHECKING:
+    from .world import World
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.1
+
+
+@dataclass(eq=False)
+class Talk:
+    """One call as its user saw it. ``said``, ``heard``: mu-law codes in order."""
+
+    call: str
+    sid: str
+    said: bytearray = field(default_factory=bytearray)
+    heard: list[bytes] = field(default_factory=list)
+    digits: str = ""
+    interrupted: bool = False
+    lost: Lost = field(default_factory=Lost)
+    reason: str | None = None
+    over: bool = False
+
+
+class SimClient(BusClient):
+    """A client process: its thread is a simulated process."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self.world = world
+        self.process = process
+        self.address = ADDRESS
+        self.peer = process.name
+        self.pid = 1
+        self.users = 1
+        self.sessions: dict[str, ClientSession] = {}
+        self.sim: SimLoop = world.loop
+        #: scripts that have not come to their end
+        self.scripts = 0
+        self.talks: list[Talk] = []
+        self.rng = random.Random(f"{world.seed} {process.name}")
+        self.sim.in_process(process, self._begin)
+
+    def _begin(self) -> None:
+        self.media = MediaPlane(
+            None,  # type: ignore[arg-type]  # the bus is the simulation's
+            self.peer,
+            None,
+            self.sim.time,
+        )
+        self.control = ControlClient(
+            None,  # type: ignore[arg-type]  # the bus is the simulation's
+            ADDRESS,
+            peer=self.peer,
+            hello=self._hello,
+            beat=lambda: m.Beat(peer=self.peer, sessions=list(self.sessions)),
+            on_event=self._event,
+            on_welcome=self._welcomed,
+            on_refused=self._refused,
+            clock=self.sim.time,
+        )
+        self.control.start()
+        self._poll()
+
+    def _poll(self) -> None:
+        for session in list(self.sessions.values()):
+            session.poll(self.sim.time())
+        self.sim.call_later(POLL_SECONDS, self._poll)
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return await work
+
+    def post(self, work: Coroutine[Any, Any, T]) -> Any:
+        return self.sim.create_task(work)
+
+    async def release(self) -> None:
+        """It lives as long as its process."""
+
+    # ------------------------------------------------------------------ scripts
+
+    def start(self, script: Coroutine[Any, Any, None]) -> None:
+        self.scripts += 1
+        self.sim.in_process(self.process, self.sim.create_task, self._follow(script))
+
+    async def _follow(self, script: Coroutine[Any, Any, None]) -> None:
+        try:
+            await script
+        except (TrunklineError, TimeoutError) as error:
+            self.world.say(f"{self.process}: {type(error).__name__}: {error}")
+            self.world.counts[f"script: {type(error).__name__}"] += 1
+        self.scripts -= 1
+
+    async def line(self, number: str, **fields: Any) -> Line:
+        """An open line; what ``Line.open`` does without a thread."""
+        line = Line(number, **fields)
+        await self.control.wait_welcome(10.0)
+        session = await self.open_session(
+            number=number,
+            account=None,
+            allowed_callers=None if line.allowed_callers is None else sorted(line.allowed_callers),
+            allowed_callees=None if line.allowed_callees is None else sorted(line.allowed_callees),
+        )
+        line._client, line._session = self, session
+        return line
+
+    async def answer(self, number: str, callers: list[str] | None) -> None:
+        """Wait for calls on a number, one after the other, until the world is calm."""
+        line = await self.line(number, allowed_callers=callers)
+        try:
+            while not self.world.calm:
+                try:
+                    call = await line.wait_for_call(timeout=self.rng.uniform(1.0, 8.0))
+                except TimeoutError as error:
+                    if isinstance(error, TrunklineError):
+                        raise
+                    continue
+                await self.talk(call)
+        finally:
+            await line.close()
+
+    async def dial(self, number: str, to: list[str], modes: list[str], calls: int) -> None:
+        """Place calls at once from one number."""
+        line = await self.line(number, allowed_callees=to)
+        try:
+            await asyncio.gather(
+                *(
+                    self._place(line, self.rng.choice(to), self.rng.choice(modes))
+                    for _ in range(calls)
+                )
+            )
+        finally:
+            await line.close()
+
+    async def _place(self, line: Line, to: str, mode: str) -> None:
+        await asyncio.sleep(self.rng.uniform(0.0, 3.0))
+        timeout = self.rng.uniform(2.0, 10.0)
+        kinds: dict[str, dict[str, Any]] = {
+            "a-leg": {"attach_stream": "a-leg"},
+            "b-leg": {"attach_stream": "b-leg"},
+            "originate": {"attach_stream_to_self": False},
+        }
+        placing = line.place_call(to, timeout=timeout, **kinds[mode])
+        try:
+            if self.rng.random() < 0.1:
+                async with asyncio.timeout(self.rng.uniform(0.1, 2.0)):
+                    call = await placing
+            else:
+                call = await placing
+        except (TrunklineError, TimeoutError) as error:
+            self.world.counts[f"place_call: {type(error).__name__}"] += 1
+            self.world.say(f"{self.process}: place_call: {error}")
+            return
+        if mode == "originate":
+            await asyncio.sleep(self.rng.uniform(0.2, 3.0))
+            await call.hang_up()
+        else:
+            await self.talk(call)
+
+    # ------------------------------------------------------------------ one call
+
+    async def talk(self, call: Call) -> None:
+        """Say something, listen, hang up or be hung up on."""
+        talk = Talk(call._media.call, call.sid)
+        self.talks.append(talk)
+        self.world.counts["calls talked"] += 1
+        self.world.say(f"{self.process}: talks on {call.sid}")
+        listening = [
+            self.sim.create_task(self._listen(call, talk)),
+            self.sim.create_task(self._digits(call, talk)),
+        ]
+        try:
+            await self._speak(call, talk)
+            await asyncio.sleep(self.rng.uniform(0.0, 1.5))
+            await call.hang_up()
+        except TrunklineError as error:
+            self.world.say(f"{self.process}: {call.sid}: {error}")
+        for task in listening:
+            await task
+        talk.lost = call.lost
+        talk.reason = call.ended_reason
+        talk.over = True
+
+    async def _speak(self, call: Call, talk: Talk) -> None:
+        for _ in range(self.rng.randint(1, 4)):
+            if call.ending:
+                return
+            codes = self.rng.randbytes(self.rng.randint(100, 9000)).replace(b"\xff", b"\xfe")
+            talk.said += codes
+            saying = self.sim.create_task(call.send_audio(pcm_of(codes)))
+            if self.rng.random() < 0.15:
+                await asyncio.sleep(self.rng.uniform(0.0, 0.6))
+                talk.interrupted = True
+                if not call.ending:
+                    await call.interrupt()
+            await saying
+            await asyncio.sleep(self.rng.choice((0.0, 0.0, 0.05, 0.4)))
+
+    async def _listen(self, call: Call, talk: Talk) -> None:
+        while pcm := await call.recv_audio():
+            talk.heard.append(codes_of(pcm))
+
+    async def _digits(self, call: Call, talk: Talk) -> None:
+        async for digit in call.dtmf:
+            talk.digits += digit

@@ -1,0 +1,205 @@
+"""One fake clock for all simulated processes: an event loop whose time jumps from event to event.
+
+Every event belongs to a *process* (the one that was current when it was scheduled), by a context
+variable, so tasks and timers of real code carry it along. Killing a process means that none of its
+events happens any more: nothing is cancelled, no ``finally`` runs, as with SIGKILL. Pausing one
+holds its events back until it goes on, as with SIGSTOP. Events of the same instant happen in the
+order in which they were scheduled, so a run follows from its seed alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Process:
+    """A simulated process. ``kind``: controller, gateway, codec_worker, client; the world itself
+    (the network, the carrier, people) is a process that never dies."""
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.name = name
+        self.kind = kind
+        self.alive = True
+        self.paused = False
+        #: called once when it dies
+        self.on_death: list[Callable[[], None]] = []
+        self.held: list[asyncio.Handle] = []
+        self.context = contextvars.copy_context()
+        self.context.run(current.set, self)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+current: contextvars.ContextVar[Process] = contextvars.ContextVar("process")
+
+
+class OutOfTime(Exception):
+    """The run did not come to an end within the events that it may take."""
+
+
+class SimLoop(asyncio.AbstractEventLoop):
+    """The loop. ``failures``: exceptions that nobody took, with what was going on."""
+
+    def __init__(self, most_events: int = 3_000_000) -> None:
+        self._now = 1000.0
+        self._order = itertools.count()
+        self._ready: deque[asyncio.Handle] = deque()
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._most_events = most_events
+        self._stopping = False
+        #: tasks are held, so that none is collected (and its ``finally`` run) in the middle
+        self._tasks: list[asyncio.Task[Any]] = []
+        self.events = 0
+        self.failures: list[str] = []
+        self.world = Process("world", "world")
+
+    # ------------------------------------------------------------------ what asyncio needs
+
+    def time(self) -> float:
+        return self._now
+
+    def time_ns(self) -> int:
+        return int(self._now * 1e9)
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_soon(
+        self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]  # there is one thread
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[..., Any],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[..., Any],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._order), timer))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """A cancelled timer is skipped when its time comes."""
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(  # type: ignore[override]  # typeshed's has more overloads
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Task[T]:
+        task = asyncio.Task(coro, loop=self, name=name, context=context)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # the dead leave theirs
+        self._tasks.append(task)
+        return task
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        self.failures.append(f"{current.get()}: {context.get('message')}: {error!r}")
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        self.call_exception_handler(context)
+
+    # ------------------------------------------------------------------ processes
+
+    def in_process(self, process: Process, work: Callable[..., T], *args: Any) -> T:
+        """Run ``work`` now, as the process."""
+        return process.context.copy().run(work, *args)
+
+    def kill(self, process: Process) -> None:
+        if process.alive:
+            process.alive = False
+            process.held.clear()
+            for tell in process.on_death:
+                tell()
+
+    def pause(self, process: Process) -> None:
+        process.paused = True
+
+    def resume(self, process: Process) -> None:
+        process.paused = False
+        self._ready.extend(process.held)
+        process.held.clear()
+
+    # ------------------------------------------------------------------ running
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[SimLoop]:
+        asyncio._set_running_loop(self)
+        try:
+            yield self
+        finally:
+            asyncio._set_running_loop(None)
+
+    def run_until(self, until: float, over: Callable[[], bool] | None = None) -> None:
+        """Let everything happen up to ``until``, or until ``over`` (asked at each instant that is a
+        whole second). Raises OutOfTime."""
+        second = int(self._now) + 1
+        while True:
+            if not self._ready:
+                if not self._timers or self._timers[0][0] > until:
+                    self._now = max(self._now, until)
+                    return
+                when = self._timers[0][0]
+                if over is not None and when >= second:
+                    self._now = max(self._now, float(second))
+                    if over():
+                        return
+                    second = int(when) + 1
+                self._now = max(self._now, when)
+                while self._timers and self._timers[0][0] <= self._now:
+                    self._take(heapq.heappop(self._timers)[2])
+                continue
+            self._run(self._ready.popleft())
+
+    def _take(self, handle: asyncio.Handle) -> None:
+        if not handle._cancelled:
+            self._ready.append(handle)
+
+    def _run(self, handle: asyncio.Handle) -> None:
+        if handle._cancelled:
+            return
+        process = handle._context.get(current, self.world)
+        if not process.alive:
+            return
+        if process.paused:
+            process.held.append(handle)
+            return
+        self.events += 1
+        if self.events > self._most_events:
+            raise OutOfTime(f"{self.events} events, and no end at {self._now:.1f} s")
+        handle._run()

@@ -1,0 +1,151 @@
+"""What has to be true once a simulated stack has come to rest."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .client import Talk
+from .exchange import SOUND, Leg
+from .world import World
+
+#: A later stream's place in call time is by the clock: it may be off by so much (samples).
+CLOCK_SLACK: Final = 2_400
+#: How much of what was sent had been played when a stream broke is known but for what the ways of
+#: the sound take (samples).
+PLAYED_SLACK: Final = 960
+#: What is on its way to a gateway at most: when the worker and the stream die one after the other,
+#: nobody is left who knows whether it was played, and it may come again (samples).
+IN_DOUBT: Final = 1_280
+#: A short piece may look like another place by chance.
+_TELLING: Final = 8
+
+
+def judge(world: World) -> list[str]:
+    """Everything that is wrong, in words; an empty list is a good end."""
+    wrong = [f"not at rest: {what}" for what in world.unrest()]
+    wrong += world.errors
+    wrong += [f"nobody took: {failure}" for failure in world.loop.failures]
+    wrong += _numbers(world)
+    wrong += _dials(world)
+    wrong += _requests(world)
+    for controller in world.controllers:
+        if controller.failed is not None:
+            wrong.append(f"{controller.process} ended with {controller.failed!r}")
+    workers_died = any(not worker.process.alive for worker in world.workers)
+    legs = {leg.sid: leg for leg in world.exchange.legs.values()}
+    for client in world.clients:
+        for talk in client.talks:
+            leg = legs[talk.sid]
+            whole = talk.over and client.process.alive
+            wrong += [f"call {talk.sid}: {what}" for what in _said(talk, leg, whole, workers_died)]
+            wrong += [f"call {talk.sid}: {what}" for what in _heard(talk, leg, whole)]
+            if not _follows(talk.digits, leg.pressed):
+                wrong.append(f"call {talk.sid}: digits {talk.digits!r} of {leg.pressed!r}")
+    return wrong
+
+
+def _numbers(world: World) -> list[str]:
+    wrong = []
+    for sid, number in world.twilio.numbers.items():
+        expected = world.twilio.expected[sid]
+        differs = {k for k, v in number.fields.items() if v != expected.fields[k]}
+        if differs:
+            wrong.append(
+                f"number {number.number}: {sorted(differs)} are not as before: "
+                f"{[number.fields[k][:80] for k in sorted(differs)]}, "
+                f"not {[expected.fields[k][:80] for k in sorted(differs)]}"
+            )
+    return wrong
+
+
+def _dials(world: World) -> list[str]:
+    return [
+        f"dial {request[:6]}: {count} calls were made of it"
+        for request, count in world.exchange.made.items()
+        if count > 1
+    ]
+
+
+def _requests(world: World) -> list[str]:
+    wrong = [f"answered twice: {what}" for what in world.answered_twice]
+    for controller in world.controllers:
+        core = controller.core
+        if core is not None and core.counts["internal errors"]:
+            wrong.append(f"{controller.process}: {core.counts['internal errors']} internal errors")
+    return wrong
+
+
+# --------------------------------------------------------------------------- sound
+
+
+def _said(talk: Talk, leg: Leg, whole: bool, workers_died: bool) -> list[str]:
+    """What the person heard is what was said, in order, once; what is missing is counted."""
+    said = bytes(talk.said)
+    later = max(0, len([s for s in leg.let_in if s.call == talk.call]) - 1)
+    in_doubt = may_repeat = IN_DOUBT * later if workers_died else 0
+    position, missing = 0, 0
+    for piece in leg.heard:
+        found = said.find(piece, position)
+        if found < 0 or (len(piece) < _TELLING and found > position):
+            if len(piece) < _TELLING:
+                continue
+            earlier = said.find(piece)
+            if 0 <= position - earlier <= may_repeat:
+                may_repeat -= position - earlier
+                position = max(position, earlier + len(piece))
+                continue
+            if earlier >= 0:
+                return [f"{len(piece)} samples at {earlier} came again, after {position}"]
+            return [f"the person heard {len(piece)} samples that nobody said, after {position}"]
+        missing += found - position
+        position = found + len(piece)
+    slack = PLAYED_SLACK * later + in_doubt
+    if whole and not talk.interrupted and missing > talk.lost.outbound + slack:
+        return [f"{missing} samples were not played, {talk.lost.outbound} are counted as lost"]
+    return []
+
+
+def _heard(talk: Talk, leg: Leg, whole: bool) -> list[str]:
+    """What was heard is what the person said, in order, once; what is missing is counted."""
+    streams = [stream for stream in leg.let_in if stream.call == talk.call]
+    if not streams:
+        return [] if not talk.heard else ["heard something, and no stream was let in"]
+    position, counted = streams[0].base, streams[0].accepted
+    missing = 0
+    for taken in talk.heard:
+        piece = taken
+        while piece:  # what was taken in one go may have gaps
+            known = _longest_prefix(piece, position)
+            if known < min(_TELLING, len(piece)):
+                earlier = SOUND.find(piece[: 10 * _TELLING])
+                if earlier >= 0:
+                    return [f"{len(piece)} samples at {earlier} came again, after {position}"]
+                return [f"heard {len(piece)} samples that nobody said, after {position}"]
+            found = SOUND.find(piece[:known], position)
+            missing += max(0, found - max(position, counted))
+            position = found + known
+            piece = piece[known:]
+    slack = CLOCK_SLACK * (len(streams) - 1)
+    if whole and missing > talk.lost.inbound + slack:
+        return [f"{missing} samples were not heard, {talk.lost.inbound} are counted as lost"]
+    return []
+
+
+def _longest_prefix(piece: bytes, position: int) -> int:
+    """How much of ``piece`` the person said in one go, at ``position`` or later."""
+    if SOUND.find(piece, position) >= 0:
+        return len(piece)
+    least, most = 0, len(piece)
+    while most - least > 1:
+        half = (least + most) // 2
+        if SOUND.find(piece[:half], position) >= 0:
+            least = half
+        else:
+            most = half
+    return least
+
+
+def _follows(digits: str, pressed: str) -> bool:
+    """``digits`` are some of ``pressed``, in order, each once."""
+    rest = iter(pressed)
+    return all(digit in rest for digit in digits)

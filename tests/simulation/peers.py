@@ -1,0 +1,293 @@
+"""The processes of the stack in the simulation: their own code, in thin shells of this world.
+
+The controller is the real shell and core, with a journal that survives it. A gateway is the real
+hub. A codec worker is the real ``Calls``, ticked more coarsely than in life. All say Hello and beat
+with the real ``ControlClient``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from trunkline.bus import messages as m
+from trunkline.bus.control import ControlClient
+from trunkline.bus.endpoints import BusAddress
+from trunkline.bus.errors import TrunklineError
+from trunkline.codec_worker.calls import Calls
+from trunkline.controller.core import Core, Identity, Rules
+from trunkline.controller.journal import DialRow, OverrideRow
+from trunkline.controller.marks import MarkKeys
+from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.overrides import Workshop
+from trunkline.controller.shell import Shell
+from trunkline.gateway.app import ANSWER_WITHIN
+from trunkline.gateway.hub import Hub, StreamSocket
+
+from .bus import SimBus
+from .clock import Process, SimLoop
+from .twilio import Rest, Twilio
+
+if TYPE_CHECKING:
+    from .media import Media
+
+ACCOUNT: Final = "AC" + "1" * 32
+ADDRESS: Final = BusAddress.parse("ipc:///sim")
+#: A worker's ticks and signs of life, coarser than in life so that a run takes less.
+TICK_NS: Final = 40_000_000
+BEAT_SECONDS: Final = 0.2
+#: Dials that ended so recently are known to a restarted controller.
+CLOSED_DIALS_KEPT: Final = 3600.0
+
+_encode = msgspec.msgpack.Encoder().encode
+_to_worker = msgspec.msgpack.Decoder(m.ToWorker)
+
+
+class SimJournal:
+    """A process's hold on a journal that outlives it: each operation takes time, and a process that
+    dies meanwhile may have done it or not."""
+
+    def __init__(self, store: MemoryJournal, loop: SimLoop, rng: random.Random) -> None:
+        self._store = store
+        self._loop = loop
+        self._rng = rng
+
+    def __getattr__(self, name: str) -> Any:
+        operation = getattr(self._store, name)
+
+        async def durably(*args: Any) -> Any:
+            await asyncio.sleep(self._rng.uniform(0.0005, 0.006))
+            result = await operation(*args)
+            await asyncio.sleep(self._rng.uniform(0.0005, 0.006))
+            return result
+
+        return durably
+
+
+class CheckedCore(Core):
+    """The core, which answers each request once."""
+
+    answered_twice: list[str]
+
+    def _answer(self, asked: Any, reply: m.Reply) -> None:
+        peer = self.peers.get(asked.peer)
+        if peer is not None and asked.id in peer.answers:
+            self.answered_twice.append(f"{asked} got {reply} after {peer.answers[asked.id]}")
+        super()._answer(asked, reply)
+
+
+class ControllerPeer:
+    """One start of the controller."""
+
+    def __init__(
+        self,
+        process: Process,
+        loop: SimLoop,
+        rng: random.Random,
+        twilio: Twilio,
+        store: MemoryJournal,
+        public_url: str,
+        answered_twice: list[str],
+    ) -> None:
+        self.process = process
+        self.loop = loop
+        self.core: CheckedCore | None = None
+        self.shell: Shell | None = None
+        self.stop = asyncio.Event()
+        self.status: int | None = None
+        self.failed: BaseException | None = None
+        self._answered_twice = answered_twice
+        self._shop = Workshop(
+            stack="5tack",
+            public_url=public_url,
+            carrier=Rest(twilio, process),
+            journal=SimJournal(store, loop, rng),  # type: ignore[arg-type]  # by __getattr__
+            keys=MarkKeys("token"),
+            wall=twilio.wall,
+            probe=self._nobody,
+            clock=loop.time,
+        )
+        loop.in_process(process, loop.create_task, self._run())
+
+    async def _nobody(self, base: str, stack: str) -> bool:
+        return False
+
+    async def _run(self) -> None:
+        try:
+            self.status = await self._serve()
+        except TrunklineError as error:
+            self.failed = error
+        self.loop.kill(self.process)
+
+    async def _serve(self) -> int:
+        journal = self._shop.journal
+        identity = Identity(
+            stack=self._shop.stack,
+            epoch=await journal.begin_epoch(1, self._shop.wall()),
+            pid=1,
+            account=ACCOUNT,
+            public_url=self._shop.public_url,
+            started_wall=self._shop.wall(),
+            started=self.loop.time(),
+        )
+        overrides: list[OverrideRow] = await journal.open_overrides()
+        dials: list[DialRow] = await journal.open_dials()
+        dials += await journal.closed_dials(identity.started_wall - CLOSED_DIALS_KEPT)
+        rules = Rules(60, 20.0)
+        self.core = CheckedCore(identity, rules, overrides, dials)
+        self.core.answered_twice = self._answered_twice
+        self.shell = Shell(self.core, self._shop, self.stop, clock=self.loop.time)
+        self.shell.listen(None, ADDRESS.control, None)  # type: ignore[arg-type]  # the bus is ours
+        return await self.shell.serve()
+
+
+class SimHub(Hub):
+    """The hub; it says which streams were let in. ``media``: the carrier's ends, by stream SID."""
+
+    media: dict[str, Media]
+
+    def accepted(self, socket: StreamSocket, accepted: m.StreamAccepted, stream_sid: str) -> None:
+        self.media[stream_sid].let_in(accepted.info.call)
+        super().accepted(socket, accepted, stream_sid)
+
+
+class GatewayPeer:
+    """A gateway: the hub and its connection to the controller."""
+
+    def __init__(self, process: Process, loop: SimLoop) -> None:
+        self.process = process
+        self.loop = loop
+        self.hub: SimHub
+        self.client: ControlClient
+        loop.in_process(process, self._start)
+
+    def _start(self) -> None:
+        name = self.process.name
+        self.client = ControlClient(
+            None,  # type: ignore[arg-type]  # the bus is the simulation's
+            ADDRESS,
+            peer=name,
+            hello=lambda: m.Hello(
+                role="gateway",
+                peer=name,
+                pid=1,
+                streams=self.hub.streams.announce(self.loop.time()),
+            ),
+            beat=lambda: m.Beat(peer=name, streams=self.hub.streams.stats()),
+            on_event=lambda event: self.hub.event(event),
+            clock=self.loop.time,
+        )
+        self.hub = SimHub(
+            name,
+            None,  # type: ignore[arg-type]  # HTTP is the exchange's
+            self.client,  # type: ignore[arg-type]  # its requests are generic
+            None,  # type: ignore[arg-type]  # the bus is the simulation's
+            clock=self.loop.time,
+        )
+        self.hub.media = {}
+        self.client.start()
+
+    async def voice(self, form: dict[str, str], query: dict[str, str]) -> m.VoiceAnswer:
+        """The voice webhook; a controller that does not answer means a pause."""
+        body = m.VoiceWebhook(form=form, query=query)
+        try:
+            return await self.client.request(body, m.VoiceAnswer, timeout=ANSWER_WITHIN)
+        except TrunklineError:
+            return m.VoiceAnswer(kind="pause")
+
+    async def status(self, form: dict[str, str], query: dict[str, str]) -> bool | None:
+        """The status callback; None: Twilio is to ask again."""
+        body = m.StatusCallback(form=form, query=query)
+        try:
+            await self.client.request(body, m.Done, timeout=ANSWER_WITHIN)
+        except TrunklineError:
+            return None
+        return True
+
+
+class WorkerPeer:
+    """A codec worker: all of its calls, ticked by a timer."""
+
+    def __init__(self, process: Process, loop: SimLoop, bus: SimBus) -> None:
+        self.process = process
+        self.loop = loop
+        self.endpoint = f"ipc:///sim/{process.name}"
+        self.calls = Calls(process.name)
+        self.draining = False
+        self._bus = bus
+        self._work_scheduled = False
+        self._ticking = False
+        loop.in_process(process, self._start)
+
+    def _start(self) -> None:
+        name = self.process.name
+        self._socket, _ = self._bus.bind_router(None, self.endpoint, self._receive)
+        self.client = ControlClient(
+            None,  # type: ignore[arg-type]  # the bus is the simulation's
+            ADDRESS,
+            peer=name,
+            hello=lambda: m.Hello(
+                role="codec_worker",
+                peer=name,
+                pid=1,
+                endpoint=self.endpoint,
+                calls=self.calls.stats(self.loop.time_ns()),
+            ),
+            beat=lambda: m.Beat(peer=name, calls=self.calls.stats(self.loop.time_ns())),
+            on_event=lambda event: None,
+            clock=self.loop.time,
+        )
+        self.client.start()
+        self.loop.call_later(BEAT_SECONDS, self._beat)
+
+    def drain(self) -> None:
+        """SIGTERM: say Goodbye, and go when the calls have moved away (2 s at most)."""
+        self.calls.draining = self.draining = True
+        self.loop.in_process(self.process, self.loop.create_task, self.client.close())
+        self.loop.call_later(
+            2.0, self.loop.kill, self.process, context=self.loop.world.context.copy()
+        )
+
+    def _receive(self, identity: bytes, payload: bytes) -> None:
+        self.calls.receive(identity, _to_worker.decode(payload), self.loop.time_ns())
+        if not self._work_scheduled:
+            self._work_scheduled = True
+            self.loop.call_soon(self._work)
+
+    def _work(self) -> None:
+        self._work_scheduled = False
+        now = self.loop.time_ns()
+        self.calls.work(now, now)
+        self._send()
+        if self.calls.calls and not self._ticking:
+            self._ticking = True
+            self.loop.call_later(TICK_NS / 1e9, self._tick)
+
+    def _tick(self) -> None:
+        now = self.loop.time_ns()
+        self.calls.work(now, now + TICK_NS)
+        self.calls.tick(now, now + TICK_NS)
+        self._send()
+        self._ticking = bool(self.calls.calls)
+        if self._ticking:
+            self.loop.call_later(TICK_NS / 1e9, self._tick)
+
+    def _beat(self) -> None:
+        self.calls.beat(self.loop.time_ns())
+        self._send()
+        self.loop.call_later(BEAT_SECONDS, self._beat)
+
+    def _send(self) -> None:
+        gone: set[bytes] = set()
+        while out := self.calls.take():
+            for peer, message in out:
+                if peer not in gone and not self._socket.send(_encode(message), peer):
+                    gone.add(peer)
+                    self.calls.gone(peer, self.loop.time_ns())
+
+
+Say = Callable[[str], None]

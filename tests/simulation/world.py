@@ -1,0 +1,222 @@
+"""One simulated stack, its users, its Twilio and its faults: made from a seed, run to quiescence.
+
+First there is chaos for some seconds. Then no more faults come, what is dead is started again,
+users finish, and everything has to come to rest within the time that late requests and leases take.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+from unittest import mock
+
+from trunkline.controller.memory_journal import MemoryJournal
+
+from .bus import SimBus
+from .client import SimClient
+from .clock import Process, SimLoop, current
+from .exchange import PUBLIC_URL, Exchange
+from .peers import ControllerPeer, GatewayPeer, WorkerPeer
+from .plain_codec import PlainDownsampler, PlainUpsampler
+from .twilio import Twilio
+
+OURS: Final = ("+14155550001", "+14155550002", "+14155550003")
+PEOPLE: Final = tuple(f"+1650555100{n}" for n in range(6))
+#: What may take longest to come to rest: late requests, and rows that are read again for 60 s.
+REST_WITHIN: Final = 170.0
+#: What is dead is started again after so long (seconds).
+KEEPER: Final = (0.2, 1.5)
+
+
+class World:
+    """Everything of one seed. ``trace``: what happened, newest last."""
+
+    def __init__(self, seed: int, *, tracing: bool = False) -> None:
+        self.seed = seed
+        self.rng = random.Random(f"{seed} world")
+        self.loop = SimLoop()
+        current.set(self.loop.world)
+        self.trace: deque[str] = deque(maxlen=None if tracing else 400)
+        self.tracing = tracing
+        self.counts: Counter[str] = Counter()
+        self.calm = False
+        self.power = True
+        self.bus = SimBus(self.loop, random.Random(f"{seed} bus"))
+        self.twilio = Twilio(self.loop, random.Random(f"{seed} twilio"), self.say)
+        self.exchange = Exchange(
+            self.loop, random.Random(f"{seed} exchange"), self.twilio, self.say
+        )
+        self.store = MemoryJournal()
+        self.answered_twice: list[str] = []
+        self.errors: list[str] = []
+        self.controllers: list[ControllerPeer] = []
+        self.gateways: list[GatewayPeer] = self.exchange.gateways
+        self.workers: list[WorkerPeer] = []
+        self.clients: list[SimClient] = []
+
+    def say(self, text: str) -> None:
+        self.trace.append(f"{self.loop.time() - 1000.0:8.3f} {text}")
+
+    # ------------------------------------------------------------------ processes
+
+    def start(self, kind: str) -> None:
+        """Start a process, which its keeper starts again whenever it dies."""
+        number = self.counts[f"started {kind}"] = self.counts[f"started {kind}"] + 1
+        process = Process(f"{kind}-{number}", kind)
+        self.say(f"{process} starts")
+        peer: ControllerPeer | GatewayPeer | WorkerPeer
+        if kind == "controller":
+            peer = ControllerPeer(
+                process,
+                self.loop,
+                self.rng,
+                self.twilio,
+                self.store,
+                PUBLIC_URL,
+                self.answered_twice,
+            )
+            self.controllers.append(peer)
+        elif kind == "gateway":
+            peer = GatewayPeer(process, self.loop)
+            self.gateways.append(peer)
+        else:
+            peer = WorkerPeer(process, self.loop, self.bus)
+            self.workers.append(peer)
+        process.on_death.append(lambda: self._keep(kind, process))
+
+    def _keep(self, kind: str, process: Process) -> None:
+        self.say(f"{process} is dead")
+        delay = self.rng.uniform(*KEEPER)
+        self.loop.call_later(delay, self._start_again, kind, context=self.loop.world.context.copy())
+
+    def _start_again(self, kind: str) -> None:
+        if self.power:
+            self.start(kind)
+        else:
+            self.loop.call_later(0.2, self._start_again, kind)
+
+    def client(self) -> SimClient:
+        self.counts["started client"] += 1
+        process = Process(f"client-{self.counts['started client']}", "client")
+        self.say(f"{process} starts")
+        client = SimClient(self, process)
+        self.clients.append(client)
+        return client
+
+    def living(self, kind: str) -> list[Process]:
+        peers: dict[str, list[Any]] = {
+            "controller": self.controllers,
+            "gateway": self.gateways,
+            "codec_worker": self.workers,
+            "client": self.clients,
+        }
+        return [peer.process for peer in peers[kind] if peer.process.alive]
+
+    @property
+    def controller(self) -> ControllerPeer | None:
+        """The one that lives."""
+        last = self.controllers[-1]
+        return last if last.process.alive else None
+
+    # ------------------------------------------------------------------ coming to rest
+
+    def unrest(self) -> list[str]:
+        """What has not come to its end yet."""
+        found = []
+        for client in self.clients:
+            if client.process.alive and client.scripts:
+                found.append(f"{client.process}: {client.scripts} scripts go on")
+        found += [f"the journal has {row}" for row in self.store.overrides.values() if row.open]
+        found += [
+            f"the journal has {row}" for row in self.store.dials.values() if row.state != "closed"
+        ]
+        for leg in self.exchange.legs.values():
+            if leg.live and (leg.direction != "inbound" or not leg.elsewhere):
+                found.append(f"{leg.sid} ({leg.direction} to {leg.to}) is {leg.status}")
+        controller = self.controller
+        if controller is None or controller.core is None:
+            found.append("no controller runs")
+        else:
+            core = controller.core
+            found += [f"session {s.id[:6]} is {s.state}" for s in core.sessions.by_id.values()]
+            found += [f"{n} has a lease" for n in core.sessions.leases.by_number]
+            if core.claiming:
+                found.append("the controller waits for claims")
+            for peer in core.peers.by_id.values():
+                if peer.working and peer.id in {p.name for p in self._all_living()}:
+                    found.append(f"{peer.id}: requests {sorted(peer.working)} are not answered")
+        return found
+
+    def _all_living(self) -> list[Process]:
+        kinds = ("controller", "gateway", "codec_worker", "client")
+        return [process for kind in kinds for process in self.living(kind)]
+
+    # ------------------------------------------------------------------ the patched outside
+
+    @contextlib.contextmanager
+    def patched(self) -> Iterator[None]:
+        """The modules' sockets, ids and codec are this world's."""
+        ids = random.Random(f"{self.seed} ids")
+
+        def token_hex(count: int | None = None) -> str:
+            return ids.randbytes(32 if count is None else count).hex()
+
+        def token_bytes(count: int | None = None) -> bytes:
+            return ids.randbytes(32 if count is None else count)
+
+        patches: list[tuple[str, Any]] = [
+            ("trunkline.bus.control.connect_dealer", self.bus.connect_dealer),
+            ("trunkline.adapter.media_link.connect_dealer", self.bus.connect_dealer),
+            ("trunkline.gateway.hub.connect_dealer", self.bus.connect_dealer),
+            ("trunkline.controller.shell.bind_router", self.bus.bind_router),
+            ("trunkline.adapter.client.monotonic", self.loop.time),
+            ("trunkline.adapter.line.trace_carrier", dict),
+            ("trunkline.codec_worker.batches.Downsampler", PlainDownsampler),
+            ("trunkline.codec_worker.batches.Upsampler", PlainUpsampler),
+        ]
+        with contextlib.ExitStack() as stack:
+            for target, value in patches:
+                stack.enter_context(mock.patch(target, value))
+            stack.enter_context(mock.patch.object(secrets, "token_hex", token_hex))
+            stack.enter_context(mock.patch.object(secrets, "token_bytes", token_bytes))
+            stack.enter_context(self._logs())
+            yield
+
+    @contextlib.contextmanager
+    def _logs(self) -> Iterator[None]:
+        logger = logging.getLogger("trunkline")
+        before = (logger.level, logger.propagate)
+        handler = _Logs(self)
+        logger.setLevel(logging.INFO if self.tracing else logging.ERROR)
+        logger.propagate = False
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before[0])
+            logger.propagate = before[1]
+
+
+class _Logs(logging.Handler):
+    """Logs go into the trace; a traceback in them is an error of the run."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{current.get()}: {record.levelname.lower()}: {record.getMessage()}"
+        if record.exc_info:
+            error = record.exc_info[1]
+            text += f" ({type(error).__name__}: {error})"
+            self._world.errors.append(text)
+        self._world.say(text)
+
+
+Check = Callable[[World], list[str]]
