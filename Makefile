@@ -18,10 +18,9 @@ SOURCES_OF_INSTALL := pyproject.toml setup.py
 demo: $(DEMO)
 	$(BIN)/trunkline demo
 
-# What measures time on real processes runs alone; the rest on two cores.
+# Two at a time, a file each: most of what runs long waits for processes and clocks.
 test: $(DEV)
-	$(BIN)/pytest -q -n 2 -m "not e2e"
-	$(BIN)/pytest -q -m e2e
+	$(BIN)/pytest -q -n 2 --dist loadfile
 
 lint: $(DEV)
 	$(BIN)/ruff check .
