@@ -24,6 +24,9 @@ import uvloop
 #: The file descriptor of a pipe whose other end the parent holds: it reads as closed when the
 #: parent is gone, however it went.
 PARENT_FD_VARIABLE = "TRUNKLINE_PARENT_FD"
+#: The file descriptor of a pipe into which a process that its parent keeps running says that it is
+#: ready.
+READY_FD_VARIABLE = "TRUNKLINE_READY_FD"
 
 #: Exit statuses of every command (part of the contract).
 EXIT_DONE = 0
@@ -97,6 +100,17 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(with_signals())
+
+
+def say_ready() -> None:
+    """Tell the parent, where it asks, that settings and surroundings are right: this process does
+    its work now. What ends it later may be tried again. Told once, whoever calls it again."""
+    text = os.environ.pop(READY_FD_VARIABLE, None)
+    if text:
+        descriptor = int(text)
+        with contextlib.suppress(BrokenPipeError):  # the parent is gone
+            os.write(descriptor, b"r")
+        os.close(descriptor)
 
 
 def watch_parent(gone: Callable[[], None]) -> None:

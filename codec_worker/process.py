@@ -32,7 +32,7 @@ from trunkline.bus import tracing
 from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, setup_logging
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, say_ready, setup_logging
 from trunkline.bus.settings import Settings, load
 from trunkline.bus.sockets import BusSocket, bind_router
 
@@ -106,6 +106,7 @@ class WorkerProcess:
             hello=self._hello,
             beat=lambda: m.Beat(peer=self.peer, calls=self.calls.stats(self._clock())),
             on_event=self._ignore,
+            on_welcome=lambda welcome: say_ready(),
             on_refused=self._refused,
             curve=settings.curve,
         )

@@ -22,7 +22,7 @@ from trunkline.bus import tracing
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import CurveKeys
 from trunkline.bus.errors import InternalError, TrunklineError
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, say_ready
 from trunkline.bus.redact import redact_number
 from trunkline.bus.sockets import BusSocket, bind_router
 
@@ -144,6 +144,7 @@ class Shell:
             if failure.refused_credentials:
                 raise error from failure
             log.warning("%s", error)
+        say_ready()
 
     # ------------------------------------------------------------------ in
 

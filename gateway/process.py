@@ -22,7 +22,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, setup_logging
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, say_ready, setup_logging
 from trunkline.bus.settings import Settings
 
 from . import listener
@@ -202,6 +202,7 @@ class Gateway:
         # The controller's is the one that Twilio was given.
         if welcome.public_url is not None:
             self._public_url = welcome.public_url.rstrip("/")
+        say_ready()
 
     def _on_refused(self, error: TrunklineError) -> None:
         self._refused = error

@@ -19,13 +19,18 @@ from typing import Final
 from pydantic import SecretStr
 
 from trunkline.bus.clock import Clock, monotonic
-from trunkline.bus.process import EXIT_FAILED, EXIT_USAGE, PARENT_FD_VARIABLE
+from trunkline.bus.process import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    PARENT_FD_VARIABLE,
+    READY_FD_VARIABLE,
+)
 from trunkline.bus.settings import Settings, env_name
 
 log = logging.getLogger("trunkline.supervisor")
 
-#: A child that lived this long has shown that its settings are right.
-PROVEN_AFTER: Final = 5.0
+#: A child that lived this long is started again at once.
+GOOD_RUN: Final = 5.0
 #: Seconds before the second quick restart, doubled for each further one, up to the second value.
 FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
@@ -37,23 +42,24 @@ class Restarts:
     """When a child that ended is started again.
 
     At once after a good run; with growing delays while it dies soon after each start; never when it
-    failed with a message of its own (status 1 or 2) before it had a good run: then its settings or
-    its surroundings are wrong, and starting it again would only say the same again.
+    failed with a message of its own (status 1 or 2) and has never been ready: then its settings or
+    its surroundings are wrong, and starting it again would only say the same again. How long it
+    took to find that out proves nothing: an answer of Twilio's may take its time.
     """
 
     def __init__(self) -> None:
         self._proven = False
         self._quick = 0
 
-    def delay(self, status: int, lived: float) -> float | None:
-        """Seconds to wait after a run of ``lived`` seconds that ended with ``status``; None: the
-        end is final."""
-        if lived >= PROVEN_AFTER:
-            self._proven = True
-            self._quick = 0
-            return 0.0
+    def delay(self, status: int, lived: float, *, ready: bool) -> float | None:
+        """Seconds to wait after a run of ``lived`` seconds that ended with ``status``; ``ready``:
+        it said that it was. None: the end is final."""
+        self._proven = self._proven or ready
         if not self._proven and status in (EXIT_FAILED, EXIT_USAGE):
             return None
+        if lived >= GOOD_RUN:
+            self._quick = 0
+            return 0.0
         self._quick += 1
         if self._quick == 1:
             return 0.0
@@ -108,10 +114,10 @@ class Child:
         status = 0
         while not self._stopping.is_set():
             began = self._clock()
-            status = await self._run_once()
+            status, ready = await self._run_once()
             if self._stopping.is_set():
                 break
-            delay = restarts.delay(status, self._clock() - began)
+            delay = restarts.delay(status, self._clock() - began, ready=ready)
             if delay is None:
                 break
             log.warning("%s ended (%s); starting it again", self.name, describe(status))
@@ -120,21 +126,34 @@ class Child:
                     await self._stopping.wait()
         return status
 
-    async def _run_once(self) -> int:
+    async def _run_once(self) -> tuple[int, bool]:
+        """The exit status of one run, and whether it said that it was ready."""
         self.starts += 1
-        process = await asyncio.create_subprocess_exec(
-            *self._argv,
-            env=self._environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=self._pass_fds,
-        )
-        self._process = process
-        if self._stopping.is_set():  # stop() came while it was being started
-            _signal(process.terminate)
+        read_ready, write_ready = os.pipe()
         try:
-            return await process.wait()
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._argv,
+                    env={**self._environment, READY_FD_VARIABLE: str(write_ready)},
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(*self._pass_fds, write_ready),
+                )
+            finally:
+                os.close(write_ready)
+            self._process = process
+            if self._stopping.is_set():  # stop() came while it was being started
+                _signal(process.terminate)
+            try:
+                status = await process.wait()
+            finally:
+                self._process = None
+            os.set_blocking(read_ready, False)
+            try:
+                return status, os.read(read_ready, 1) != b""
+            except BlockingIOError:  # a process that it has left behind has the other end
+                return status, False
         finally:
-            self._process = None
+            os.close(read_ready)
 
     def stop(self) -> None:
         """Ask the child to end (SIGTERM); it is not started again. May be called twice."""

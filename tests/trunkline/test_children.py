@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
@@ -12,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from trunkline.bus import settings as bus_settings
+from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.process import PARENT_FD_VARIABLE
 from trunkline.bus.settings import Settings
 from trunkline.children import (
+    GOOD_RUN,
     LONGEST_DELAY,
-    PROVEN_AFTER,
     Child,
     ParentPipe,
     Restarts,
@@ -33,25 +35,37 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 # ---------------------------------------------------------------- the rules
 
 
-def test_a_failure_with_a_message_at_the_first_start_is_final() -> None:
-    assert Restarts().delay(1, lived=0.4) is None
-    assert Restarts().delay(2, lived=0.4) is None
+@pytest.mark.parametrize("status", [1, 2])
+@pytest.mark.parametrize("lived", [0.4, GOOD_RUN, 3600.0])
+def test_a_failure_with_a_message_before_it_was_ever_ready_is_final(
+    status: int, lived: float
+) -> None:
+    """However long it took: credentials may be refused late."""
+    restarts = Restarts()
+    assert restarts.delay(-9, lived, ready=False) is not None
+    assert restarts.delay(status, lived, ready=False) is None
 
 
 def test_a_death_is_answered_at_once_and_then_ever_more_slowly() -> None:
     restarts = Restarts()
-    delays = [restarts.delay(-9, lived=0.1) for _ in range(10)]
+    delays = [restarts.delay(-9, lived=0.1, ready=True) for _ in range(10)]
     assert delays[:4] == [0.0, 0.1, 0.2, 0.4]
     assert delays[-1] == LONGEST_DELAY
 
 
-def test_a_good_run_starts_the_count_anew_and_makes_failures_worth_another_try() -> None:
+def test_a_good_run_starts_the_count_anew() -> None:
     restarts = Restarts()
     for _ in range(5):
-        restarts.delay(-9, lived=0.1)
-    assert restarts.delay(-9, lived=PROVEN_AFTER) == 0.0
-    assert restarts.delay(1, lived=0.1) == 0.0
-    assert restarts.delay(1, lived=0.1) == 0.1
+        restarts.delay(-9, lived=0.1, ready=False)
+    assert restarts.delay(-9, lived=GOOD_RUN, ready=False) == 0.0
+    assert restarts.delay(-9, lived=0.1, ready=False) == 0.0
+    assert restarts.delay(-9, lived=0.1, ready=False) == 0.1
+
+
+def test_once_ready_failures_are_worth_another_try() -> None:
+    restarts = Restarts()
+    assert restarts.delay(1, lived=0.1, ready=True) == 0.0
+    assert restarts.delay(1, lived=0.1, ready=False) == 0.1
 
 
 # ---------------------------------------------------------------- what a child is told
@@ -93,8 +107,8 @@ async def parent() -> AsyncIterator[ParentPipe]:
     pipe.close()
 
 
-def python(code: str, parent: ParentPipe) -> Child:
-    return Child("child", [sys.executable, "-c", code], dict(os.environ), parent)
+def python(code: str, parent: ParentPipe, clock: Clock = monotonic) -> Child:
+    return Child("child", [sys.executable, "-c", code], dict(os.environ), parent, clock=clock)
 
 
 WAITS = "import signal; signal.pause()"
@@ -133,6 +147,25 @@ async def test_a_child_that_fails_at_its_start_is_left_alone(parent: ParentPipe)
     child = python("raise SystemExit(1)", parent)
     assert await child.keep() == 1
     assert child.starts == 1
+
+
+@pytest.mark.e2e
+async def test_a_child_that_fails_late_and_was_never_ready_is_left_alone(
+    parent: ParentPipe,
+) -> None:
+    hours = itertools.count(0.0, 3600.0)
+    child = python("raise SystemExit(1)", parent, clock=lambda: next(hours))
+    assert await child.keep() == 1
+    assert child.starts == 1
+
+
+@pytest.mark.e2e
+async def test_a_child_that_was_ready_is_started_again_when_it_fails(parent: ParentPipe) -> None:
+    child = python("from trunkline.bus.process import say_ready as f; f(); f(); exit(1)", parent)
+    keeping = asyncio.create_task(child.keep())
+    await until(lambda: child.starts > 2)
+    child.kill()
+    await keeping
 
 
 @pytest.mark.e2e

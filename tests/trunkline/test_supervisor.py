@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -134,6 +135,42 @@ def test_it_ends_with_its_parent(trunkline: Trunkline, sim: SimClient) -> None:
     os.close(theirs)
     assert running.process.wait(ENDS_WITHIN) == 0
     assert all_end(children, 0.0)
+
+
+def readable(descriptor: int, seconds: float) -> bool:
+    return select.select([descriptor], [], [], seconds)[0] != []
+
+
+def test_each_process_says_that_it_is_ready_once_it_does_its_work(
+    trunkline: Trunkline, sim: SimClient
+) -> None:
+    """A gateway and a codec worker once the controller has taken them, and it once Twilio has."""
+    pipes = []
+
+    def start(role: str) -> Running:
+        ours, theirs = os.pipe()
+        pipes.append(ours)
+        os.set_inheritable(theirs, True)
+        running = trunkline.start(role, parent_fd=theirs, TRUNKLINE_READY_FD=str(theirs))
+        os.close(theirs)
+        return running
+
+    for role in ("gateway", "codec-worker"):
+        running = start(role)
+        running.until(lambda running=running: " at ipc" in running.err or "listen" in running.err)
+    assert not any(readable(pipe, 0.0) for pipe in pipes)
+    wrong = trunkline.environment | {"TWILIO_AUTH_TOKEN": "wrong"}
+    trunkline.environment, right = wrong, trunkline.environment
+    assert start("controller").process.wait(15) == 1
+    trunkline.environment = right
+    start("controller")
+    _, _, refused, taken = pipes
+    for pipe in (*pipes[:2], taken):
+        assert readable(pipe, 15.0)
+        assert os.read(pipe, 10) == b"r"
+    assert os.read(refused, 10) == b""
+    for pipe in pipes:
+        os.close(pipe)
 
 
 def test_a_second_stack_on_the_port_is_refused_by_name(
