@@ -2,6 +2,7 @@
 
     python benchmarks/run.py                  1, 10, 40 and 100 calls, 10 s of speech each
     python benchmarks/run.py --calls 10 --no-peer
+    python benchmarks/run.py --calls 100 --calls 200 --page     and docs/benchmarks.md of it
 
 Both sides run one after the other in the same run. The load generator (carrier_sim: REST, Media
 Streams, callees that talk) runs on the same cores. Every number about pace is taken at the carrier:
@@ -12,8 +13,6 @@ of a side used while there was sound, the carrier's apart.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import sys
 import time
@@ -26,10 +25,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import page
 from benchmarks.processes import OWN_NUMBER, Client, Run, callee, carrier, cpu, start_stack
-
-OUT = Path(__file__).parent.parent / "out" / "bench"
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
 def measure(
@@ -112,70 +109,17 @@ def scenario(calls: int, seconds: float) -> dict[str, Any]:
         return measure(run, client, calls, seconds, has_stack=False)
 
 
-ROWS = (
-    ("speech of {seconds:g} s took (s)", "took_s", "{:.2f}"),
-    ("drift over it, worst call (ms)", "drift_ms", "{:+.1f}"),
-    ("gap between frames, p50 (ms)", "gap_p50_ms", "{:.1f}"),
-    ("gap, p99, worst call (ms)", "gap_p99_ms", "{:.1f}"),
-    ("gap, longest (ms)", "gap_max_ms", "{:.0f}"),
-    ("underruns at the carrier", "underruns", "{:.0f}"),
-    ("… together (ms)", "underrun_ms", "{:.0f}"),
-    ("frames lost, outbound", "lost_out_frames", "{:.0f}"),
-    ("frames lost, inbound", "lost_in_frames", "{:.0f}"),
-    ("CPU per call-second (ms)", "cpu_ms_per_call_second", "{:.2f}"),
-    ("all calls up after (s)", "setup_s", "{:.2f}"),
-)
-
-
-def cell(result: dict[str, Any] | None, key: str, form: str) -> str:
-    value = None if result is None else result[key]
-    return "–" if value is None else form.format(value)
-
-
-def table_rows(results: list[dict[str, Any]], seconds: float) -> list[list[str]]:
-    rows = []
-    for title, key, form in ROWS:
-        row = [title.format(seconds=seconds)]
-        for result in results:
-            row += [cell(result["trunkline"], key, form), cell(result["scenario"], key, form)]
-        rows.append(row)
-    return rows
-
-
-def page(results: list[dict[str, Any]], seconds: float) -> str:
-    """docs/benchmarks.md."""
-    head = ["calls"] + [
-        f"{r['trunkline']['calls']}: {side}" for r in results for side in ("trunkline", "scenario")
-    ]
-    lines = [
-        "# Measured",
-        "",
-        "`make bench`: N calls full duplex, trunkline beside langwatch-scenario's own",
-        "`TwilioAgentAdapter`, one after the other in the same run, with the load generator",
-        f"(`carrier_sim`) on the same {os.cpu_count()} cores. {platform.system()}, Python",
-        f"{platform.python_version()}. Pace is taken at the carrier; CPU is all processes of a",
-        "side, the carrier's apart. A dash: not to be had from outside.",
-        "",
-        "| " + " | ".join(head) + " |",
-        "|" + "---|" * len(head),
-    ]
-    lines += ["| " + " | ".join(row) + " |" for row in table_rows(results, seconds)]
-    lines += ["", "CPU of trunkline by process, ms per call-second:", ""]
-    names = sorted({n for r in results for n in r["trunkline"]["cpu_by_process"]})
-    lines += ["| calls | " + " | ".join(names) + " |", "|" + "---|" * (len(names) + 1)]
-    for r in results:
-        by = r["trunkline"]["cpu_by_process"]
-        cells = [f"{by.get(n, 0.0):.2f}" for n in names]
-        lines.append(f"| {r['trunkline']['calls']} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
-
-
 @click.command()
 @click.option("--calls", "counts", multiple=True, type=int, help="Repeatable; default 1 10 40 100.")
 @click.option("--seconds", default=10.0, show_default=True, help="Speech per call.")
 @click.option("--peer/--no-peer", default=True, help="Run langwatch-scenario's adapter too.")
+@click.option(
+    "--peer-up-to", default=100, show_default=True, help="Calls at once that it is asked to carry."
+)
 @click.option("--page/--no-page", "write_page", default=False, help="Write docs/benchmarks.md.")
-def main(counts: tuple[int, ...], seconds: float, peer: bool, write_page: bool) -> None:
+def main(
+    counts: tuple[int, ...], seconds: float, peer: bool, peer_up_to: int, write_page: bool
+) -> None:
     """Pace, loss and CPU of N calls, trunkline beside langwatch-scenario."""
     console = Console(width=max(100, Console().width))
     results: list[dict[str, Any]] = []
@@ -183,7 +127,7 @@ def main(counts: tuple[int, ...], seconds: float, peer: bool, write_page: bool) 
         console.print(f"{calls} calls: trunkline …")
         ours = trunkline(calls, seconds)
         theirs = None
-        if peer:
+        if peer and calls <= peer_up_to:
             console.print(f"{calls} calls: langwatch-scenario …")
             theirs = scenario(calls, seconds)
         results.append({"trunkline": ours, "scenario": theirs})
@@ -193,7 +137,7 @@ def main(counts: tuple[int, ...], seconds: float, peer: bool, write_page: bool) 
         n = result["trunkline"]["calls"]
         table.add_column(f"{n}\ntrunkline", justify="right")
         table.add_column(f"{n}\nscenario", justify="right")
-    for row in table_rows(results, seconds):
+    for row in page.table_rows(results):
         table.add_row(*row)
     console.print(table)
     for result in results:
@@ -202,12 +146,12 @@ def main(counts: tuple[int, ...], seconds: float, peer: bool, write_page: bool) 
         console.print(f"{ours['calls']} calls, CPU ms per call-second: {by}")
         if ours["carrier_errors"]:
             console.print(f"the carrier lists errors: {ours['carrier_errors']}")
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "results.json").write_text(json.dumps(results, indent=1))
-    console.print(f"written to {OUT / 'results.json'}")
+    page.OUT.mkdir(parents=True, exist_ok=True)
+    (page.OUT / "results.json").write_text(json.dumps(results, indent=1))
+    console.print(f"written to {page.OUT / 'results.json'}")
     if write_page:
-        PAGE.write_text(page(results, seconds))
-        console.print(f"written to {PAGE}")
+        page.write()
+        console.print(f"written to {page.PAGE}")
     if any(r["trunkline"]["streams"] != r["trunkline"]["calls"] for r in results):
         raise SystemExit("not every call carried sound")
 
