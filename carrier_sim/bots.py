@@ -46,7 +46,8 @@ class Play(Answering, frozen=True, tag="wav"):
     """Plays a recording: a WAV `path`, a shipped `speech` or raw μ-law `audio`.
 
     It starts `after` seconds after answering; with `when_silent`, as soon as the other side has
-    spoken and then been silent for that long, and with `repeat` again each time that happens.
+    spoken and then been silent for that long, and with `repeat` again each time that happens. One
+    that `greets` waits for nobody the first time.
     `hang_up_at` seconds into the recording it hangs up mid-sentence.
     """
 
@@ -57,6 +58,7 @@ class Play(Answering, frozen=True, tag="wav"):
     after: float = 0.0
     when_silent: float | None = None
     repeat: bool = False
+    greets: bool = False
     hang_up_at: float | None = None
     hang_up_when_done: bool = False
 
@@ -216,6 +218,8 @@ class _PlayBot(Bot):
     def _may_start(self, n: int) -> bool:
         if n < self._after or (self._plays and not self._spec.repeat):
             return False
+        if self._spec.greets and not self._plays:
+            return True
         return self._wait is None or (self._sound_heard and self._quiet >= self._wait)
 
     def _listen(self, frame: bytes) -> None:

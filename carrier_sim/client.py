@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -27,6 +28,18 @@ class SimError(RuntimeError):
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
         self.status = status
+
+
+def located(bot: str | dict[str, object], directory: Path) -> str | dict[str, object]:
+    """The bot, with a relative path of its recording taken from ``directory``: the carrier is
+    another process, in another directory."""
+    if isinstance(bot, dict):
+        path = bot.get("path")
+        return bot | {"path": str(directory / path)} if isinstance(path, str) and path else bot
+    head, comma, options = bot.partition(",")
+    if not head.startswith("wav:"):
+        return bot
+    return f"wav:{directory / head.removeprefix('wav:')}{comma}{options}"
 
 
 class SimClient:
@@ -120,7 +133,10 @@ class SimClient:
         return result
 
     def add_callee(self, phone_number: str, bot: str | dict[str, object]) -> None:
-        self.request("POST", "/sim/callees", {"phone_number": phone_number, "bot": bot})
+        """Who answers at a number outside of the account (bots.py); a relative path is this
+        process's."""
+        body = {"phone_number": phone_number, "bot": located(bot, Path.cwd())}
+        self.request("POST", "/sim/callees", body)
 
     def add_caller_id(self, phone_number: str) -> None:
         self.request("POST", "/sim/caller-ids", {"phone_number": phone_number})
@@ -130,8 +146,8 @@ class SimClient:
     def place_call(
         self, from_: str, to: str, bot: str | dict[str, object] = "silence"
     ) -> dict[str, Any]:
-        """An inbound call to a number of the account."""
-        body = {"from": from_, "to": to, "bot": bot}
+        """An inbound call to a number of the account, by such a bot."""
+        body = {"from": from_, "to": to, "bot": located(bot, Path.cwd())}
         result: dict[str, Any] = self.json("POST", "/sim/calls", body)
         return result
 

@@ -38,7 +38,7 @@ SIM_NUMBERS = tuple(f"+1415555{n:04d}" for n in range(100, 120))
 SIM_VOICE_URL = "https://agent.example/voice"
 SIM_CALLEES = (
     "+14155557777=echo",
-    "+14155557778=speech:austen-0880,when_silent=0.7,repeat",
+    "+14155557778=speech:austen-0880,greets,when_silent=0.7,repeat",
     "+14155557779=busy",
 )
 
@@ -222,7 +222,9 @@ def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
     directory = config.stash[_run_key].directory
     wanted: StackRequest
     if simulated:
-        callees = dict(item.split("=", 1) for item in config.getini("phone_sim_callees"))
+        callees = dict(
+            _callee(item, config.rootpath) for item in config.getini("phone_sim_callees")
+        )
         numbers = dict.fromkeys(config.getini("phone_sim_numbers"), SIM_VOICE_URL)
         wanted = shared_stack.simulated(numbers, callees)
     else:
@@ -231,6 +233,14 @@ def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
         wanted = shared_stack.twilio(settings, _option(config, "phone_tunnel") or None)
     info: StackInfo = shared_stack.acquire(directory, "sim" if simulated else "twilio", wanted)
     return PhoneStack(info.bus, info.account_sid, info.auth_token, info.public_url, info.sim)
+
+
+def _callee(item: str, root: Path) -> tuple[str, str]:
+    """``NUMBER=BOT``; a recording's relative path begins where the ini file is."""
+    from trunkline.carrier_sim.client import located
+
+    number, _, bot = item.partition("=")
+    return number, str(located(bot, root))
 
 
 def _sim_of(api_url: str | None) -> str | None:

@@ -59,6 +59,13 @@ def test_play_when_the_other_side_falls_silent() -> None:
     assert [n for n, f in enumerate(said) if f == audio] == [10, 16]
 
 
+def test_play_greets_and_then_waits_its_turn() -> None:
+    audio = b"\x01" * 160
+    bot = start_bot(Play(audio=audio, after=0.04, greets=True, when_silent=0.04, repeat=True))
+    said = run(bot, [SILENCE] * 5 + [LOUD] * 3 + [SILENCE] * 5)
+    assert [n for n, f in enumerate(said) if f == audio] == [2, 10]
+
+
 def test_hang_up_mid_sentence() -> None:
     bot = start_bot(Play(audio=LOUD * 10, hang_up_at=0.06))
     said = run(bot, [SILENCE] * 3)

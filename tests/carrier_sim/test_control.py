@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from trunkline.carrier_sim.client import SimClient, SimError
+from trunkline.carrier_sim.client import SimClient, SimError, located
 from trunkline.carrier_sim.command import command
 from trunkline.carrier_sim.sim import CarrierSim
 
@@ -60,6 +61,18 @@ async def test_a_call_through_the_control_api(
         assert client.calls() == [] and OURS in client.numbers()
 
     await asyncio.to_thread(script)
+
+
+def test_a_recordings_relative_path_is_the_clients_and_not_the_carriers() -> None:
+    here = Path("/tests")
+    assert located("wav:hello.wav,greets", here) == "wav:/tests/hello.wav,greets"
+    assert located("wav:/else/hello.wav", here) == "wav:/else/hello.wav"
+    assert located({"kind": "wav", "path": "a/b.wav"}, here) == {
+        "kind": "wav",
+        "path": "/tests/a/b.wav",
+    }
+    for other in ("echo", "speech:austen-0880,loop", {"kind": "wav", "speech": "austen-0880"}):
+        assert located(other, here) == other
 
 
 async def test_faults_and_numbers_through_the_control_api(

@@ -1,0 +1,116 @@
+"""What the pages tell users to write works as it stands there, and every error is explained."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from talk import clip
+
+from trunkline import errors
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+#: Runs a page's script as `python SCRIPT` does.
+SCRIPT = """
+import runpy
+
+def test_it():
+    runpy.run_path({path!r}, run_name="__main__")
+"""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A reader's project: the recordings that the pages speak of, and nothing of this run."""
+    for name in list(os.environ):
+        if name.startswith("PYTEST_"):
+            monkeypatch.delenv(name)
+    (pytester.path / "tests").mkdir()
+    for name in ("question", "hello"):
+        clip(pytester.path / "tests" / f"{name}.wav", 0.8, "austen-0930")
+    for name in ("greeting", "answer"):
+        clip(pytester.path / "tests" / f"{name}.wav", 1.0)
+    shutil.copy(pytester.path / "tests" / "question.wav", pytester.path)
+    return pytester.path
+
+
+@pytest.mark.e2e
+def test_every_python_example_runs_as_it_stands(reader: Path, pytester: pytest.Pytester) -> None:
+    (ini,) = blocks(ROOT / "docs" / "migration.md", "ini")
+    pytester.makeini(
+        ini + "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+        "filterwarnings = ignore\n"
+    )
+    count = 0
+    for page in PAGES:
+        for n, text in enumerate(blocks(page, "python")):
+            file = reader / "tests" / f"test_{page.stem.lower()}_{n}.py"
+            if "def test_" not in text:
+                script = file.with_name(f"{page.stem.lower()}_{n}.py")
+                script.write_text(text)
+                text = SCRIPT.format(path=str(script))
+            file.write_text(text)
+            count += text.count("def test_")
+    result = pytester.runpytest_subprocess("--phone-sim", "-q", timeout=90)
+    result.assert_outcomes(passed=count)
+    assert count >= 6
+
+
+def test_every_ini_example_has_only_settings_that_there_are(
+    reader: Path, pytester: pytest.Pytester
+) -> None:
+    pages = [page for page in PAGES if blocks(page, "ini")]
+    assert len(pages) == 2
+    for page in pages:
+        pytester.makeini("\n".join(blocks(page, "ini")))
+        result = pytester.runpytest_subprocess(
+            "--strict-config", "--collect-only", "-p", "no:xdist"
+        )
+        assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED, result.stdout.str()
+
+
+def errors_of_the_page() -> str:
+    """The table of errors in docs/migration.md."""
+    page = (ROOT / "docs" / "migration.md").read_text()
+    return page[page.index("## What each error means") : page.index("## Traces")]
+
+
+def test_every_error_is_on_the_page_of_migration_with_what_to_do() -> None:
+    rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \| ([^|]*) \|$", errors_of_the_page(), re.M)
+    named = {name for error, _, _ in rows for name in re.findall(r"`(\w+)`", error)}
+    assert set(errors.__all__) <= named
+    assert {"TunnelNotReadyError", "FirstChunkTimeoutError"} <= named
+    for error, when, todo in rows:
+        assert when.strip() and todo.strip(), f"{error} is not explained"
+
+
+def test_words_that_an_error_is_known_by_are_those_that_the_code_says() -> None:
+    names = re.findall(r"^\| (`[^|]+)\|", errors_of_the_page(), re.M)
+    quoted = re.findall(r'"([^"|]+)"', "".join(names))
+    assert len(quoted) > 5
+    code = "".join(path.read_text() for path in sorted((ROOT / "adapter").glob("*.py")))
+    code = re.sub(r'"\n\s+f?"', "", code).replace("{self._mode!r}", "'answer'")
+    for words in quoted:
+        assert words in code, f"no error says {words!r}"
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    found = 0
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+                found += 1
+    assert found > 10
