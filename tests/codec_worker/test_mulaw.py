@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -53,15 +51,11 @@ def test_every_code_decodes_as_the_tables_of_g711_say() -> None:
     assert mulaw.decode(ALL_CODES).tolist() == [reference_decode(int(c)) for c in ALL_CODES]
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="audioop left Python with 3.13")
 def test_the_same_as_audioop() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        audioop = importlib.import_module("audioop")
-    pcm = ALL_SAMPLES.astype("<i2").tobytes()
-    assert mulaw.encode_bytes(pcm) == audioop.lin2ulaw(pcm, 2)
-    codes = ALL_CODES.tobytes()
-    assert mulaw.decode_bytes(codes) == audioop.ulaw2lin(codes, 2)
+    """Checksums of what audioop gave, which left Python with 3.13."""
+    lin2ulaw, ulaw2lin = 0x3B7C3A3E, 0x0C847A9F
+    assert zlib.crc32(mulaw.encode_bytes(ALL_SAMPLES.astype("<i2").tobytes())) == lin2ulaw
+    assert zlib.crc32(mulaw.decode_bytes(ALL_CODES.tobytes())) == ulaw2lin
 
 
 def test_itus_own_code_gives_the_neighbouring_code_for_508_negative_samples() -> None:
