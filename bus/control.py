@@ -86,6 +86,8 @@ class ControlClient:
         self._socket: BusSocket | None = None
         self._task: asyncio.Task[None] | None = None
         self._connected_at: float | None = None
+        #: sockets that were connected so far
+        self._connections = 0
         self._last_heard = clock()
         self._welcomed = asyncio.Event()
         self._refused: TrunklineError | None = None
@@ -123,7 +125,9 @@ class ControlClient:
         """The controller's Welcome; StackUnavailableError when none comes in time."""
         try:
             async with asyncio.timeout(timeout):
-                await self._welcomed.wait()
+                while self.welcome is None and self._refused is None:
+                    # Once it is set the connection may be gone again before we run.
+                    await self._welcomed.wait()
         except TimeoutError:
             raise self._unavailable(timeout) from None
         if self._refused is not None:
@@ -182,7 +186,8 @@ class ControlClient:
 
     def say_hello(self) -> None:
         """Announce again what this peer holds."""
-        self._send(self._hello())
+        hello = msgspec.structs.replace(self._hello(), connection=self._connections)
+        self._send(hello)
 
     # ------------------------------------------------------------------ the connection
 
@@ -199,6 +204,7 @@ class ControlClient:
 
     def _connected(self) -> None:
         self._connected_at = self._clock()
+        self._connections += 1
         self.say_hello()
 
     def _reopen(self) -> None:

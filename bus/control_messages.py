@@ -122,6 +122,8 @@ class Hello(Message, frozen=True):
 
     ``peer`` stays the same for the life of the process (the ZeroMQ identity does not). It
     announces what the peer holds, so that a restarted controller knows the world again.
+    `connection` counts the peer's sockets from 1: what was said on an earlier one may be read after
+    what was said on a later one, and then says nothing of what the peer holds, or of where it is.
     Answered by :class:`Welcome` or :class:`Refused`.
     """
 
@@ -129,6 +131,7 @@ class Hello(Message, frozen=True):
     peer: str
     pid: int
     version: tuple[int, int] = PROTOCOL
+    connection: int = 0
     #: codec_worker: the endpoint of its media ROUTER, and the calls that it has
     endpoint: str | None = None
     calls: list[CallStats] = []

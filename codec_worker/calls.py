@@ -111,15 +111,19 @@ class Calls:
     def gone(self, peer: bytes, now: int) -> None:
         """The peer is gone, or could not take a message."""
         self.peers.pop(peer, None)
+        for call_id, attached in list(self._attached.items()):
+            attached.pop(peer, None)
+            if not attached:
+                del self._attached[call_id]
         for call in self.calls.values():
             if call.gateway == peer:
                 call.gateway_lost(now)
             if call.adapter == peer:
                 self._lose_adapter(call)
-        for call_id, attached in list(self._attached.items()):
-            attached.pop(peer, None)
-            if not attached:
-                del self._attached[call_id]
+                # Its client may be back already, on a connection whose Attach was read first.
+                self._choose_adapter(call)
+                if call.adapter is not None:
+                    self._say_opened(call)
 
     def _hello(self, peer: bytes, hello: m.MediaHello) -> None:
         if hello.major != m.PROTOCOL[0]:

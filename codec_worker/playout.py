@@ -458,6 +458,9 @@ class Playout:
         resume = next_position
         if resume is None:
             resume = max(self.acknowledged, self._doubtful)
+        elif self._last is not None and resume < self._last.next_position:
+            # The gateway has not seen the clear of the last interrupt, which is to be done again.
+            self.serial = min(self.serial, self._last.serial - 1)
         late = 0
         if self._frozen_at is not None:
             late = max(0, min(self.position, max(resume, self.acknowledged)) - self._frozen_at)

@@ -281,6 +281,8 @@ class DialRules:
         """Nothing more can come of our leg."""
         if dial.state in OPEN:
             dial.step("over")
+            # Its other leg may have been there without our leg's SID: then this is all there is.
+            self._fail(dial, dial.error(dial.gone or "failed"))
             self._core.do(do.CloseDial(dial.request))
             self._closed_at.append((now, dial.request))
 

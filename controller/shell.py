@@ -64,6 +64,8 @@ class Shell:
         self._clock = clock
         self._router: BusSocket | None = None
         self._identities: dict[str, bytes] = {}
+        #: the newest of each peer's connections that said Hello
+        self._connections: dict[str, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         #: notes to the journal that are under way
         self._noting = 0
@@ -157,7 +159,15 @@ class Shell:
             return
         told = isinstance(message, m.StreamClosed | m.Switched | m.WebhooksRefused)
         peer = message.gateway if told else message.peer
-        self._identities[peer] = identity
+        if isinstance(message, m.Hello):
+            if message.connection < self._connections.get(peer, 0):
+                self.core.counts["late hellos"] += 1
+                return
+            self._connections[peer] = message.connection
+            self._identities[peer] = identity
+        else:
+            # What is read late of an earlier connection does not turn answers back to it.
+            self._identities.setdefault(peer, identity)
         self._feed(message)
 
     def _feed(self, event: AnyEvent) -> None:
@@ -188,6 +198,7 @@ class Shell:
             if len(self._identities) > 2 * len(self.core.peers.by_id) + 100:
                 known = self.core.peers.by_id
                 self._identities = {p: i for p, i in self._identities.items() if p in known}
+                self._connections = {p: n for p, n in self._connections.items() if p in known}
 
     # ------------------------------------------------------------------ out
 

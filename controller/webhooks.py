@@ -128,8 +128,10 @@ class WebhookRules:
         )
 
     def _b_leg(self, caller: str, number: str) -> Call | None:
-        """The call of a b-leg dial whose other leg this is."""
-        for dial in self._core.dials.by_request.values():
+        """The call of a b-leg dial whose other leg this is: of one that Twilio has taken, before
+        those of which it is not known."""
+        dials = sorted(self._core.dials.by_request.values(), key=lambda dial: dial.state != "taken")
+        for dial in dials:
             row = dial.row
             if (
                 row.mode == "b-leg"

@@ -365,3 +365,20 @@ def test_what_lay_at_the_carrier_is_not_counted_where_the_worker_does_or_it_was_
     line.audio.loss("a", told)
     line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
     assert line.audio.lost.outbound == 500
+
+
+def test_streams_that_brought_nothing_count_as_time_in_which_nothing_was_heard() -> None:
+    line = LineModel()
+    line.now += 4.0
+    opened = m.Opened(CALL, m.first_generation(2), 2, None)
+    line.audio.opened("b", opened, line.now)
+    (resume,) = [s for s in sends(line) if isinstance(s, m.Resume)]
+    assert (resume.ordinal, resume.idle) == (0, 4.0)
+
+
+def test_the_first_stream_begins_with_what_it_brings() -> None:
+    line = LineModel()
+    line.now += 4.0
+    line.down("a")
+    (resume,) = [s for s in line.workers["a"].from_adapter if isinstance(s, m.Resume)]
+    assert (resume.ordinal, resume.idle) == (0, 0.0)

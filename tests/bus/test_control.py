@@ -240,3 +240,80 @@ async def test_closing_fails_what_waits(client: ControlClient) -> None:
     await client.close()
     with pytest.raises(StackUnavailableError, match="closed"):
         await asked
+
+
+class Wires:
+    """Connections in memory: what the client says is kept, what it hears is told by the test."""
+
+    def __init__(self) -> None:
+        self.sent: list[m.ToController] = []
+
+    def connect(
+        self,
+        context: object,
+        endpoint: str,
+        on_message: Callable[[bytes], None],
+        *,
+        on_connected: Callable[[], None],
+        on_disconnected: Callable[[], None],
+        curve: object = None,
+    ) -> Wires:
+        self.hear, self.connected, self.disconnected = on_message, on_connected, on_disconnected
+        return self
+
+    def send(self, payload: bytes) -> bool:
+        self.sent.append(msgspec.msgpack.decode(payload, type=m.ToController))
+        return True
+
+    def close(self, linger: int = 0) -> None:
+        """The client is done with this one."""
+
+    def welcome(self) -> None:
+        told = m.Welcome(epoch=1, controller="c", pid=1, account="AC1", public_url=None, lead_ms=60)
+        self.hear(msgspec.msgpack.encode(told))
+
+
+@pytest.fixture
+async def wires(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Wires, ControlClient]]:
+    wires = Wires()
+    monkeypatch.setattr("trunkline.bus.control.connect_dealer", wires.connect)
+    client = ControlClient(
+        zmq.Context.instance(),
+        BusAddress.parse("ipc:///nowhere"),
+        peer="p1",
+        hello=lambda: m.Hello(role="adapter", peer="p1", pid=2),
+        beat=lambda: m.Beat(peer="p1"),
+        on_event=lambda event: None,
+    )
+    client.start()
+    yield wires, client
+    await client.close()
+
+
+async def test_a_connection_that_is_lost_right_after_its_welcome_is_waited_for_again(
+    wires: tuple[Wires, ControlClient],
+) -> None:
+    wire, client = wires
+    waiting = asyncio.ensure_future(client.wait_welcome())
+    await asyncio.sleep(0)
+    wire.connected()
+    wire.welcome()
+    wire.disconnected()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    wire.connected()
+    wire.welcome()
+    assert (await waiting).epoch == 1
+
+
+async def test_each_hello_says_which_connection_it_came_on(
+    wires: tuple[Wires, ControlClient],
+) -> None:
+    wire, client = wires
+    wire.connected()
+    client.say_hello()
+    wire.disconnected()
+    wire.connected()
+    hellos = [x for x in wire.sent if isinstance(x, m.Hello)]
+    assert [hello.connection for hello in hellos] == [1, 1, 2]

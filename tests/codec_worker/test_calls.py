@@ -558,3 +558,47 @@ def test_an_impossible_idle_time_is_none(idle: float) -> None:
     bench.hear(0, CODES[:160])
     bench.run()
     assert bench.adapter.lost_in == 0
+
+
+def test_an_interrupt_that_went_down_with_its_worker_is_done_where_nothing_is_known() -> None:
+    """It was acknowledged, and its Clear never reached the gateway, which stands before it."""
+    bench = opened(workers=2)
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    stands_at = bench.gateway.out_next
+    bench.adapter.interrupt()
+    bench.adapter.acknowledged = bench.adapter.floor  # by the word of the worker that died
+    bench.move(1)
+    assert bench.gateway.texts[-1] == "clear"
+    assert (stands_at, bench.gateway.out_next) == (2240, 8000)
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(70)
+    assert len(bench.gateway.written) == 16_000
+
+
+def test_an_interrupt_that_was_done_while_the_gateway_was_away_is_done_again() -> None:
+    """The connection between gateway and worker broke; both live, and the call comes back."""
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    bench.worker.gone(GATEWAY, bench.now)
+    bench.from_adapter(bench.adapter.interrupt())
+    bench.run()
+    assert isinstance(bench.adapter.others[-1], m.Interrupted)
+    assert "clear" not in bench.gateway.texts
+    bench.speak(SPEECH[: seconds(1)])
+    bench.move(0)
+    assert bench.gateway.texts[-1] == "media" and bench.gateway.texts.count("clear") == 1
+    bench.tick(70)
+    assert len(bench.gateway.written) == 16_000 and bench.gateway.dropped == 0
+
+
+def test_an_adapter_whose_new_connection_was_read_before_the_old_one_keeps_the_call() -> None:
+    bench = opened()
+    late = b"an earlier connection"
+    bench.send(0, late, m.Attach(CALL, SECRET))
+    bench.worker.gone(late, bench.now)  # what is sent there finds nobody
+    bench.run()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(70)
+    assert len(bench.gateway.written) == 8_000

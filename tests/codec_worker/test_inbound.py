@@ -223,3 +223,23 @@ def test_sound_and_losses_always_add_up_to_call_time(at_once: bool, data: st.Dat
         whole = decoded(SPEECH[: piece.stream_end + 160])[3 * begin : 3 * piece.stream_end]
         inner = slice(60, -60) if len(samples) > 120 else slice(0, 0)
         assert np.abs(samples[inner] - whole[inner]).max(initial=0) <= 1
+
+
+def test_streams_of_which_nothing_was_heard_are_lost_by_the_clock() -> None:
+    inbound = Inbound()
+    now = T0 + 60_000 * MS
+    inbound.resume(0, 0, 0, 1_000 * MS, now)
+    inbound.add(frame(0, ordinal=2, at=now + 20 * MS))  # it covers what came since the Resume
+    (piece,) = take(inbound)
+    assert (piece.position, piece.lost) == (8_000, 8_000)
+
+
+def test_frames_that_were_heard_before_say_nothing_of_when_something_was_heard() -> None:
+    """They come again with the gateway's ring; the next stream still counts from the Resume."""
+    inbound = Inbound()
+    now = T0 + 60_000 * MS
+    inbound.replace_ring([frame(n, at=now) for n in range(5)])
+    inbound.resume(1, 800, 800, 2_000 * MS, now)
+    inbound.add(frame(0, ordinal=2, at=now + 20 * MS))
+    pieces = take(inbound)
+    assert sum(piece.lost for piece in pieces) == 16_000

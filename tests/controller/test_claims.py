@@ -186,3 +186,40 @@ def test_only_the_secret_of_the_journal_claims_an_override() -> None:
     assert stage.events("a9", m.Welcome)[0].unknown_sessions == [info.session]
     stage.hello("adapter", "a1", sessions=[info])
     assert stage.events("a1", m.Welcome)[0].unknown_sessions == []
+
+
+def test_call_that_ended_before_its_client_was_back_is_told() -> None:
+    """Only the client knows that the dial had become a call: nobody else has told of its stream."""
+    info = Stage().info()
+    stage = Stage(epoch=2, peers=False, dials=[a_dial(info, sid="CA1", state="taken")])
+    stage.hello("gateway", "g1")
+    stage.callback(R, "CA1", "completed")
+    call = live_call(info, 1)
+    session = replace(info, mode="call", calls=[call], allowed_callees=[THEIRS])
+    stage.hello("adapter", "a1", sessions=[session])
+    assert {(e.call, e.reason) for e in stage.events("a1", m.CallEnded)} == {(call.call, "stop")}
+
+
+def test_call_that_its_client_still_has_is_told_to_be_over_however_long_ago_that_was() -> None:
+    stage = Stage()
+    info = stage.armed()
+    call = stage.called(info)
+    stage.feed(m.StreamClosed(call=call.call, ordinal=1, reason="stop", gateway="g1"))
+    stage.pass_time(60.0)
+    stage.sent.clear()
+    stage.hello("adapter", "a1", sessions=[replace(info, mode="answer", calls=[call])])
+    assert [(e.call, e.reason) for e in stage.events("a1", m.CallEnded)] == [(call.call, "stop")]
+
+
+def test_other_leg_of_a_dial_that_nobody_has_claimed_waits() -> None:
+    """The dial may have its other leg already; then this one is another dial's."""
+    info = Stage().info()
+    row = a_dial(info, sid="CAa", state="taken", mode="b-leg", callee=SECOND)
+    held = replace(a_row(info), number=SECOND, number_sid="PN2")
+    stage = Stage(epoch=2, peers=False, dials=[row], overrides=[held])
+    stage.hello("gateway", "g1")
+    stage.hello("codec_worker", "w1", endpoint="ipc:///w1")
+    assert stage.webhook("CAb", OURS, SECOND).kind == "pause"
+    dial = replace(waiting(info).dials[0], to=SECOND, mode="b-leg")
+    stage.hello("adapter", "a1", sessions=[replace(info, mode="call", dials=[dial])])
+    assert stage.webhook("CAb", OURS, SECOND).kind == "stream"

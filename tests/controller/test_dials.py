@@ -482,3 +482,34 @@ def test_call_that_outlived_its_dials_timeout_is_left_alone() -> None:
     stage.callback(R, "CA1", "completed")
     assert stage.events("a1", m.CallEnded)[0].reason == "stop"
     assert stage.take(do.CloseDial).request == R
+
+
+def test_b_leg_whose_own_answer_never_came_is_answered_at_its_end() -> None:
+    """Its other leg had its stream, and which call we had dialled was never told."""
+    stage, info = caller()
+    request, asked = stage.dial(info, to=SECOND, mode="b-leg")
+    stage.look_up()
+    stage.apply()
+    stage.take(do.Create)
+    stage.feed(do.Unsure(request, CarrierError("no answer")))
+    accepted = stage.start(stage.webhook("CAb", OURS, SECOND).token, "CAb")
+    assert isinstance(accepted, m.StreamAccepted)
+    stage.ask("a1", m.HangUp(session=info.session, call=accepted.info.call))
+    assert not stage.answered("a1", asked)
+    stage.feed(do.Ended(stage.take(do.End).call))
+    assert stage.error("a1", asked) == "CallFailedError"
+    assert not any(peer.working for peer in stage.core.peers.by_id.values())
+
+
+def test_the_other_leg_goes_to_the_dial_that_twilio_has_taken() -> None:
+    stage, info = caller()
+    lost, _ = stage.dial(info, to=SECOND, mode="b-leg")
+    stage.look_up()
+    stage.apply()
+    stage.feed(do.Unsure(lost, CarrierError("no answer")))
+    taken, asked = stage.dial(info, to=SECOND, mode="b-leg")
+    stage.pass_time(0.1)
+    stage.feed(do.Taken(taken, "CAa", "queued"))
+    accepted = stage.start(stage.webhook("CAb", OURS, SECOND).token, "CAb")
+    assert isinstance(accepted, m.StreamAccepted)
+    assert accepted.info.call == stage.body("a1", asked, m.Dialled).call

@@ -110,7 +110,8 @@ class SimClient(BusClient):
         except (TrunklineError, TimeoutError) as error:
             self.world.say(f"{self.process}: {type(error).__name__}: {error}")
             self.world.counts[f"script: {type(error).__name__}"] += 1
-        self.scripts -= 1
+        finally:
+            self.scripts -= 1
 
     async def line(self, number: str, **fields: Any) -> Line:
         """An open line; what ``Line.open`` does without a thread."""

@@ -134,6 +134,11 @@ class SimLoop(asyncio.AbstractEventLoop):
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         self.call_exception_handler(context)
 
+    def untaken(self) -> list[str]:
+        """Exceptions that tasks ended with, and nobody has looked at."""
+        ended = [t for t in self._tasks if t.done() and t._log_traceback]  # type: ignore[attr-defined]  # as asyncio's own report
+        return [f"{task.get_name()}: {task.exception()!r}" for task in ended]
+
     # ------------------------------------------------------------------ processes
 
     def in_process(self, process: Process, work: Callable[..., T], *args: Any) -> T:

@@ -13,8 +13,9 @@ CLOCK_SLACK: Final = 2_400
 #: How much of what was sent had been played when a stream broke is known but for what the ways of
 #: the sound take (samples).
 PLAYED_SLACK: Final = 960
-#: What is on its way to a gateway at most: when the worker and the stream die one after the other,
-#: nobody is left who knows whether it was played, and it may come again (samples).
+#: What is on its way to a gateway at most: when the worker (or the gateway's connection to it) and
+#: the stream die one after the other, nobody is left who knows whether it was played, and it may
+#: come again (samples).
 IN_DOUBT: Final = 1_280
 #: A short piece may look like another place by chance.
 _TELLING: Final = 8
@@ -24,20 +25,22 @@ def judge(world: World) -> list[str]:
     """Everything that is wrong, in words; an empty list is a good end."""
     wrong = [f"not at rest: {what}" for what in world.unrest()]
     wrong += world.errors
-    wrong += [f"nobody took: {failure}" for failure in world.loop.failures]
+    wrong += [f"nobody took: {failure}" for failure in world.loop.failures + world.loop.untaken()]
     wrong += _numbers(world)
     wrong += _dials(world)
     wrong += _requests(world)
     for controller in world.controllers:
         if controller.failed is not None:
             wrong.append(f"{controller.process} ended with {controller.failed!r}")
-    workers_died = any(not worker.process.alive for worker in world.workers)
+    some_unknown = bool(world.counts["broken connection of a gateway"]) or any(
+        not worker.process.alive for worker in world.workers
+    )
     legs = {leg.sid: leg for leg in world.exchange.legs.values()}
     for client in world.clients:
         for talk in client.talks:
             leg = legs[talk.sid]
             whole = talk.over and client.process.alive
-            wrong += [f"call {talk.sid}: {what}" for what in _said(talk, leg, whole, workers_died)]
+            wrong += [f"call {talk.sid}: {what}" for what in _said(talk, leg, whole, some_unknown)]
             wrong += [f"call {talk.sid}: {what}" for what in _heard(talk, leg, whole)]
             if not _follows(talk.digits, leg.pressed):
                 wrong.append(f"call {talk.sid}: digits {talk.digits!r} of {leg.pressed!r}")
@@ -78,11 +81,11 @@ def _requests(world: World) -> list[str]:
 # --------------------------------------------------------------------------- sound
 
 
-def _said(talk: Talk, leg: Leg, whole: bool, workers_died: bool) -> list[str]:
+def _said(talk: Talk, leg: Leg, whole: bool, some_unknown: bool) -> list[str]:
     """What the person heard is what was said, in order, once; what is missing is counted."""
     said = bytes(talk.said)
     later = max(0, len([s for s in leg.let_in if s.call == talk.call]) - 1)
-    in_doubt = may_repeat = IN_DOUBT * later if workers_died else 0
+    in_doubt = may_repeat = IN_DOUBT * later if some_unknown else 0
     position, missing = 0, 0
     for piece in leg.heard:
         found = said.find(piece, position)
