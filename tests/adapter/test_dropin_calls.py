@@ -140,6 +140,18 @@ async def test_a_call_that_failed_keeps_the_mode_and_may_be_repeated(stack: Fake
         await placed(stack, agent)
 
 
+async def test_the_other_direction_after_connecting_anew(stack: FakeStack) -> None:
+    agent = adapter(stack)
+    async with agent:
+        await answered(stack, agent)
+    async with agent:
+        await placed(stack, agent)
+        assert agent.stream_ended_reason == "none"
+    async with agent:
+        with pytest.raises(asyncio.TimeoutError):
+            await agent.wait_for_call(timeout=0.05)
+
+
 async def test_without_a_live_stream(stack: FakeStack) -> None:
     async with adapter(stack) as agent:
         for doing in (agent.send_audio(AudioChunk(b"")), agent.interrupt(), agent.recv_audio(1)):

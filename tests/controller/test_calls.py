@@ -76,8 +76,31 @@ def test_a_token_is_used_once_and_voided_by_the_next() -> None:
     assert isinstance(stage.start(second, "CA2"), m.StreamRefused)  # another call's
     assert isinstance(stage.start(second, "CA1"), m.StreamAccepted)
     assert isinstance(stage.start(second, "CA1"), m.StreamRefused)
-    assert isinstance(stage.start("nonsense", "CA1"), m.StreamRefused)
-    assert isinstance(stage.start(None, "CA1"), m.StreamRefused)
+    for strange in ("nonsense", None, "é" * 16, second * 1000):
+        assert isinstance(stage.start(strange, "CA1"), m.StreamRefused)
+
+
+def test_a_refused_stream_leaves_the_call_to_the_genuine_one() -> None:
+    stage = Stage()
+    info = stage.armed()
+    token = stage.webhook("CA1").token
+    for strange in ("é" * 16, "0" * 32, None):
+        assert isinstance(stage.start(strange, "CA1"), m.StreamRefused)
+    assert stage.events("a1", m.CallStarted) == stage.events("a1", m.CallEnded) == []
+    accepted = stage.start(token, "CA1")
+    assert isinstance(accepted, m.StreamAccepted) and accepted.info.session == info.session
+
+
+def test_a_token_is_void_once_its_call_is_over() -> None:
+    stage = Stage()
+    info = stage.armed()
+    call = stage.called(info)
+    token = stage.webhook("CA1", c=call.call).token  # its stream broke, and it comes back
+    stage.ask("a1", m.HangUp(session=info.session, call=call.call))
+    stage.feed(do.Ended(stage.take(do.End).call))
+    closed(stage, call, "close")
+    assert stage.events("a1", m.CallEnded)[0].reason == "hang_up"
+    assert isinstance(stage.start(token, "CA1"), m.StreamRefused)
 
 
 def test_caller_who_leaves_before_the_stream_frees_the_line() -> None:
@@ -325,6 +348,27 @@ def test_longest_duration(late: bool) -> None:
         stage.pass_time(9.5)
         closed(stage, accepted.info, "stop")
     assert [e.reason for e in stage.events("a1", m.CallEnded)] == ["max_duration"]
+
+
+def test_the_longest_duration_of_a_call_that_is_over_ends_no_other() -> None:
+    stage = Stage(calls_per_second=100.0)
+    info = stage.open(allowed_callees=[THEIRS])
+    calls = []
+    for n, longest in enumerate((10.0, 300.0), 1):
+        request, _ = stage.dial(info, max_duration=longest)
+        create = stage.take(do.Create)
+        stage.feed(do.Taken(request, f"CA{n}", "queued"))
+        accepted = stage.start(create.order.twiml.split('value="')[1][:32], f"CA{n}")
+        assert isinstance(accepted, m.StreamAccepted)
+        calls.append(accepted.info)
+        stage.pass_time(0.2)
+    closed(stage, calls[0], "stop")
+    stage.callback(calls[0].dial_request or "", "CA1", "completed")
+    stage.pass_time(30.0)
+    assert [(e.call, e.reason) for e in stage.events("a1", m.CallEnded)] == [
+        (calls[0].call, "stop")
+    ]
+    assert stage.all_work(do.End) == []
 
 
 def test_digits_only_where_the_leg_carries_no_stream() -> None:
