@@ -217,7 +217,12 @@ class CallAudio:
         missing = max(-known, sound.lost if known <= 0 else 0)
         if missing > 0:
             self.lost.add("inbound", missing, "never arrived")
-        self._heard_at = now
+        if sound.ordinal < self.generation >> 16:
+            # It comes late: of a stream that is over, and as old as that.
+            fresh = max(0, stop - self.heard_to)
+            self._heard_at = min(now, self._heard_at + fresh / _RATE)
+        else:
+            self._heard_at = now
         if stop > self.heard_to or (
             (sound.ordinal, sound.stream_end) > (self._heard_ordinal, self._heard_stream_end)
         ):

@@ -382,3 +382,22 @@ def test_the_first_stream_begins_with_what_it_brings() -> None:
     line.down("a")
     (resume,) = [s for s in line.workers["a"].from_adapter if isinstance(s, m.Resume)]
     assert (resume.ordinal, resume.idle) == (0, 0.0)
+
+
+def test_what_comes_late_of_a_stream_that_is_over_is_as_old_as_that() -> None:
+    """Stream 2 broke before it brought anything; all that came was what the filter had held back
+    of stream 1."""
+    line = LineModel()
+    line.settle()
+    heard = m.Sound(CALL, line.generation, 0, 1, 784, 0, bytes(784 * 6))
+    line.audio.heard("a", heard, line.now)
+    line.now += 1.5
+    line.audio.opened("a", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
+    tail = m.Sound(CALL, m.first_generation(2), 784, 1, 800, 0, bytes(16 * 6))
+    line.audio.heard("a", tail, line.now)
+    line.audio.effects()
+    line.now += 0.1
+    line.audio.opened("a", m.Opened(CALL, m.first_generation(3), 3, None), line.now)
+    (resume,) = [s for s in sends(line) if isinstance(s, m.Resume)]
+    assert (resume.ordinal, resume.position) == (1, 800)
+    assert resume.idle == pytest.approx(1.6 - 16 / 8000)

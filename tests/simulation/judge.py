@@ -17,6 +17,8 @@ PLAYED_SLACK: Final = 960
 #: the stream die one after the other, nobody is left who knows whether it was played, and it may
 #: come again (samples).
 IN_DOUBT: Final = 1_280
+#: The carrier sees that a gateway is dead so much later than the worker, and plays on (samples).
+SEEN_LATE: Final = 240
 #: A short piece may look like another place by chance.
 _TELLING: Final = 8
 
@@ -32,15 +34,19 @@ def judge(world: World) -> list[str]:
     for controller in world.controllers:
         if controller.failed is not None:
             wrong.append(f"{controller.process} ended with {controller.failed!r}")
-    some_unknown = bool(world.counts["broken connection of a gateway"]) or any(
-        not worker.process.alive for worker in world.workers
-    )
+    doubt = 0
+    if not all(gateway.process.alive for gateway in world.gateways):
+        doubt = SEEN_LATE
+    if world.counts["broken connection of a gateway"] or not all(
+        worker.process.alive for worker in world.workers
+    ):
+        doubt = IN_DOUBT
     legs = {leg.sid: leg for leg in world.exchange.legs.values()}
     for client in world.clients:
         for talk in client.talks:
             leg = legs[talk.sid]
             whole = talk.over and client.process.alive
-            wrong += [f"call {talk.sid}: {what}" for what in _said(talk, leg, whole, some_unknown)]
+            wrong += [f"call {talk.sid}: {what}" for what in _said(talk, leg, whole, doubt)]
             wrong += [f"call {talk.sid}: {what}" for what in _heard(talk, leg, whole)]
             if not _follows(talk.digits, leg.pressed):
                 wrong.append(f"call {talk.sid}: digits {talk.digits!r} of {leg.pressed!r}")
@@ -81,11 +87,12 @@ def _requests(world: World) -> list[str]:
 # --------------------------------------------------------------------------- sound
 
 
-def _said(talk: Talk, leg: Leg, whole: bool, some_unknown: bool) -> list[str]:
-    """What the person heard is what was said, in order, once; what is missing is counted."""
+def _said(talk: Talk, leg: Leg, whole: bool, doubt: int) -> list[str]:
+    """What the person heard is what was said, in order, once; what is missing is counted. With each
+    later stream ``doubt`` samples may come again."""
     said = bytes(talk.said)
     later = max(0, len([s for s in leg.let_in if s.call == talk.call]) - 1)
-    in_doubt = may_repeat = IN_DOUBT * later if some_unknown else 0
+    in_doubt = may_repeat = doubt * later
     position, missing = 0, 0
     for piece in leg.heard:
         found = said.find(piece, position)
