@@ -116,7 +116,7 @@ class RestoreRun:
             overrides, dials = await journal.open_overrides(), await journal.open_dials()
             await asyncio.gather(
                 *(self._put_back(shop, row) for row in overrides),
-                *(self._hang_up(shop, row, dials) for row in dials),
+                *(self._hang_up(shop, row) for row in dials),
             )
         finally:
             await journal.close()
@@ -139,14 +139,14 @@ class RestoreRun:
         else:
             self.lines.append(f"{shown}: changed by someone else meanwhile; left as it is")
 
-    async def _hang_up(self, shop: Workshop, row: DialRow, dials: list[DialRow]) -> None:
+    async def _hang_up(self, shop: Workshop, row: DialRow) -> None:
         what = f"a call from {redact_number(row.caller)} to {redact_number(row.callee)}"
         if self.dry_run:
             self._still(f"{what} would be hung up")
             return
         try:
             async with asyncio.timeout(COMMAND_WITHIN):
-                await hang_up_left(shop, row, [dial.sid for dial in dials])
+                await hang_up_left(shop, row)
         except TimeoutError:
             self._still(f"{what}: not hung up yet; run this again")
 

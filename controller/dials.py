@@ -392,6 +392,10 @@ class DialRules:
                 self.give_up(dial, "canceled", now)
                 self._core.calls.end(dial.row.call, "hang_up", now)
 
+    def has(self, sid: str, *, but: str) -> bool:
+        """The call came of a dial of ours, of another one than ``but``; it may be over."""
+        return any(d.sid == sid and d.request != but for d in self.by_request.values())
+
     def secret_of(self, session: str) -> str | None:
         """The hash of the session's secret, as a dial of it has it in the journal."""
         for dial in self.by_request.values():

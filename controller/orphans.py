@@ -86,8 +86,7 @@ class Orphan:
     async def hang_up_left(self, shop: Workshop) -> None:
         """Calls of its dials, which nobody can claim."""
         dials = await shop.journal.open_dials()
-        sids = [dial.sid for dial in dials]
-        await asyncio.gather(*(hang_up_left(shop, dial, sids) for dial in dials))
+        await asyncio.gather(*(hang_up_left(shop, dial) for dial in dials))
 
     async def close(self) -> None:
         if self._taking is not None and not self._taking.done():

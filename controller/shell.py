@@ -337,8 +337,9 @@ class Shell:
             dial = core.dials.by_request.get(request)
             return dial is not None and dial.state == "unsure"
 
-        result = await work.settle(
-            self._shop, instruction.row, unsettled, lambda sid: core.calls.knows(sid)
-        )
+        def belongs(sid: str) -> bool:
+            return core.calls.knows(sid) or core.dials.has(sid, but=request)
+
+        result = await work.settle(self._shop, instruction.row, unsettled, belongs)
         if result is not None:
             self._feed(result)

@@ -26,6 +26,8 @@ TELL_AFTER: Final = 15.0
 EVIDENCE_WITHIN: Final = 3.0
 #: How often it is looked for after that.
 LOOK_EVERY: Final = 2.0
+#: A call that Twilio makes now may come of a dial that was asked for so long before (seconds).
+OTHERS_ASKED_BEFORE: Final = 600.0
 
 
 async def look_up(shop: Workshop, number: str, deadline: float) -> do.NumberFound | do.LookUpFailed:
@@ -171,12 +173,16 @@ async def end(
     return do.Ended(call)
 
 
-async def hang_up_left(shop: Workshop, row: DialRow, others: list[str | None]) -> None:
+async def hang_up_left(shop: Workshop, row: DialRow) -> None:
     """The controller and the client of this dial are gone: hang up what came of it, and close its
-    row. ``others``: SIDs of other dials, which it is not."""
+    row."""
     sid = row.sid
     if sid is None:
-        found = await settle(shop, row, lambda: True, lambda known: known in others)
+        # Calls of other dials, those that are over among them, look like its own.
+        others = await shop.journal.open_dials()
+        others += await shop.journal.closed_dials(row.asked - OTHERS_ASKED_BEFORE)
+        known = {other.sid for other in others}
+        found = await settle(shop, row, lambda: True, lambda sid: sid in known)
         if not isinstance(found, do.Taken):
             return  # there is none, and the row is closed
         sid = found.sid

@@ -27,9 +27,8 @@ from .test_restore import DIAL, ORDER, Bench
 async def recovered(time: FakeTime, carrier: FakeCarrier, journal: MemoryJournal) -> None:
     """What `trunkline restore`, and the start of another stack, do with dials that were left."""
     shop = shop_for(time, carrier, journal)
-    dials = await journal.open_dials()
-    for dial in dials:
-        await work.hang_up_left(shop, dial, [other.sid for other in dials])
+    for dial in await journal.open_dials():
+        await work.hang_up_left(shop, dial)
 
 
 async def place(time: FakeTime, carrier: Any, journal: Any, faults: Callable[[str], None]) -> None:
@@ -88,6 +87,29 @@ async def test_what_is_left_of_an_old_dial_is_not_looked_for_among_todays_calls(
     await recovered(bench.time, bench.carrier, bench.journal)
     assert not bench.carrier.calls[today.sid].ended
     assert await bench.journal.open_dials() == []
+
+
+async def test_what_is_left_of_a_dial_is_not_the_call_of_another_one() -> None:
+    """To the same number, a moment later, and over by now; its own call comes late."""
+    bench = Bench()
+    bench.carrier.plan("create", "late")
+    await place_in_doubt(bench, "r" * 32)
+    other = await bench.carrier.create_call(ORDER)
+    await bench.carrier.end_call(other.sid)
+    await bench.journal.dial_asked(replace(DIAL, request="s" * 32, asked=bench.time.wall()))
+    await bench.journal.dial_taken("s" * 32, other.sid)
+    await bench.journal.dial_closed("s" * 32)
+    await recovered(bench.time, bench.carrier, bench.journal)
+    assert len(bench.carrier.calls) == 2
+    assert all(call.ended for call in bench.carrier.calls.values())
+    assert await bench.journal.open_dials() == []
+
+
+async def place_in_doubt(bench: Bench, request: str) -> None:
+    row = replace(DIAL, request=request, asked=bench.time.wall())
+    deadline = bench.time.now + 30
+    result = await work.create(bench.shop, row, ORDER, deadline, lambda: True, lambda told: None)
+    assert isinstance(result, do.Unsure)
 
 
 # --------------------------------------------------------------------------- a dial that is over

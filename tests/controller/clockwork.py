@@ -1,0 +1,364 @@
+"""An account and a stack's controller on the simulation's clock, where every resumption of a task
+is an event that is counted: a controller can be killed after any of them, as with SIGKILL.
+
+The journal outlives it. A request to Twilio travels by itself: it takes effect, or not, whether or
+not whoever asked is still there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import sys
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from msgspec.structs import replace
+from simulation.clock import Process, SimLoop, current
+
+from trunkline.bus import messages as m
+from trunkline.controller import instructions as do
+from trunkline.controller import marks
+from trunkline.controller.carrier import REST_TIMEOUT, CallOrder, CallState, RestFailure
+from trunkline.controller.core import TICK_SECONDS, Core, Identity, Rules
+from trunkline.controller.marks import MarkKeys
+from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.numbers import VOICE_FIELDS, NumberSettings
+from trunkline.controller.overrides import Workshop
+from trunkline.controller.shell import Shell
+
+from .stage import ACCOUNT, URL
+
+#: A request arrives, and its answer is there, after so long (seconds).
+ARRIVES, ANSWERED = 0.05, 0.1
+#: How much later than it was given up a late request takes effect.
+LATE = 40.0
+FATES = ("429", "refused", "500", "500_after", "timeout_before", "timeout_after", "late")
+_TAKES_EFFECT = ("ok", "500_after", "timeout_after", "late")
+
+
+class Account:
+    """Twilio. ``plan``: what becomes of the next requests of an operation. ``problems``: what must
+    never happen, and did."""
+
+    def __init__(self, loop: SimLoop, journal: MemoryJournal) -> None:
+        self.loop = loop
+        self.journal = journal
+        self.numbers: dict[str, NumberSettings] = {}
+        #: what each number has to be in the end: as it was, or as someone else wrote it
+        self.expected: dict[str, NumberSettings] = {}
+        self.calls: dict[str, CallState] = {}
+        #: the calls that came of each dial
+        self.made: dict[str, list[str]] = defaultdict(list)
+        self.writes: list[dict[str, str]] = []
+        self.in_flight: Counter[str] = Counter()
+        self.plans: dict[str, deque[str]] = defaultdict(deque)
+        self.problems: list[str] = []
+
+    def wall(self) -> float:
+        return 1_700_000_000.0 + self.loop.time()
+
+    def add_number(self, number: str, **fields: str) -> str:
+        sid = f"PN{len(self.numbers) + 1}"
+        known = {"voice_url": "https://agent.example.com/voice", "voice_method": "GET"}
+        values = {name: "" for name in VOICE_FIELDS} | known | fields
+        self.numbers[sid] = self.expected[sid] = NumberSettings(sid, number, values)
+        return sid
+
+    def change(self, sid: str, voice_url: str) -> None:
+        """Someone else sets the number's voice_url; what else stands there stays."""
+        number = self.numbers[sid]
+        self.numbers[sid] = replace(number, fields=number.fields | {"voice_url": voice_url})
+        self.expected[sid] = self.numbers[sid]
+
+    async def _do(self, operation: str, effect: Callable[[], Any], number: str = "") -> Any:
+        plan = self.plans[operation]
+        fate = plan.popleft() if plan else "ok"
+        answer: asyncio.Future[Any] = self.loop.create_future()
+        self.in_flight[number] += 1
+
+        def happen() -> None:
+            self.in_flight[number] -= 1
+            result: Any = None
+            if fate in _TAKES_EFFECT:
+                try:
+                    result = effect()
+                except RestFailure as failure:
+                    result = failure
+            if fate == "ok":
+                self._later(ANSWERED - ARRIVES, _settle, answer, result)
+
+        self._later(REST_TIMEOUT + LATE if fate == "late" else ARRIVES, happen)
+        if fate != "ok":
+            slow = fate in ("timeout_before", "timeout_after", "late")
+            self._later(REST_TIMEOUT if slow else ANSWERED, _settle, answer, _failure(fate))
+        return await answer
+
+    def _later(self, seconds: float, what: Callable[..., None], *args: Any) -> None:
+        self.loop.call_later(seconds, what, *args, context=self.loop.world.context.copy())
+
+    def _number(self, sid: str) -> NumberSettings:
+        return self.numbers[sid]
+
+    # ------------------------------------------------------------------ Carrier
+
+    async def find_number(self, number: str) -> NumberSettings | None:
+        found = [n for n in self.numbers.values() if n.number == number]
+        return await self._do("find", lambda: found[0] if found else None)
+
+    async def list_numbers(self) -> list[NumberSettings]:
+        return await self._do("list", lambda: list(self.numbers.values()))
+
+    async def read_number(self, sid: str) -> NumberSettings:
+        return await self._do("read", lambda: self.numbers[sid])
+
+    async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings:
+        self._check_write(sid, fields)
+        self.writes.append(fields)
+
+        def write() -> NumberSettings:
+            number = self.numbers[sid]
+            self.numbers[sid] = replace(number, fields=number.fields | fields)
+            return self.numbers[sid]
+
+        return await self._do("write", write, sid)
+
+    def _check_write(self, sid: str, fields: dict[str, str]) -> None:
+        """What is written stands in the journal before, and only what is ours is undone."""
+        mark = marks.read(fields["voice_url"])
+        rows = [
+            row for row in self.journal.overrides.values() if row.number_sid == sid and row.open
+        ]
+        if mark is not None:
+            if not any(row.id == mark.override and row.written == fields for row in rows):
+                self.problems.append(f"{fields} was written, and not journalled before: {rows}")
+        else:
+            if not any(row.state == "restoring" for row in rows):
+                self.problems.append(f"{fields} was put back, and not journalled before: {rows}")
+            stands = self.numbers[sid].voice_url
+            if marks.read(stands) is None and not self.in_flight[sid]:
+                self.problems.append(f"{fields} was written over {stands}, which is not ours")
+
+    async def create_call(self, order: CallOrder) -> CallState:
+        request = parse_qs(urlsplit(order.status_callback).query)["d"][0]
+
+        def create() -> CallState:
+            sid = f"CA{len(self.calls) + 1:032d}"
+            self.made[request].append(sid)
+            if len(self.made[request]) > 1:
+                self.problems.append(f"dial {request} led to {self.made[request]}")
+            self.calls[sid] = CallState(
+                sid, "queued", order.to, order.from_, "outbound-api", self.wall()
+            )
+            return self.calls[sid]
+
+        return await self._do("create", create)
+
+    async def fetch_call(self, sid: str) -> CallState:
+        return await self._do("fetch", lambda: self.calls[sid])
+
+    async def end_call(self, sid: str) -> None:
+        await self._do("end", lambda: self.over(sid))
+
+    def over(self, sid: str, status: str = "completed") -> None:
+        if not self.calls[sid].ended:
+            call = self.calls[sid]
+            self.calls[sid] = CallState(
+                sid, status, call.to, call.from_, "outbound-api", call.created
+            )
+
+    async def instruct_call(self, sid: str, twiml: str) -> None:
+        await self._do("instruct", lambda: None)
+
+    async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
+        def found() -> list[CallState]:
+            calls = [c for c in self.calls.values() if (c.to, c.from_) == (to, from_)]
+            return [c for c in calls if (c.created or 0.0) >= since - 2.0]
+
+        return await self._do("list_calls", found)
+
+
+def _settle(answer: asyncio.Future[Any], result: Any) -> None:
+    if answer.done():
+        return
+    if isinstance(result, RestFailure):
+        answer.set_exception(result)
+    else:
+        answer.set_result(result)
+
+
+def _failure(fate: str) -> RestFailure:
+    if fate == "429":
+        return RestFailure("busy", status=429, code=20429, repeatable=True, retry_after=2.0)
+    if fate == "refused":
+        return RestFailure("connection refused", repeatable=True)
+    status = 500 if fate.startswith("500") else 0
+    return RestFailure("no answer", status=status, uncertain=True, repeatable=True)
+
+
+class Steps:
+    """A process's hold on a journal that outlives it: it may die before and after each write."""
+
+    def __init__(self, store: MemoryJournal) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        operation = getattr(self._store, name)
+
+        async def stepped(*args: Any) -> Any:
+            await asyncio.sleep(0)
+            result = await operation(*args)
+            await asyncio.sleep(0)
+            return result
+
+        return stepped
+
+
+async def nobody(base: str, stack: str) -> bool:
+    return False
+
+
+@contextlib.contextmanager
+def last_words_unheard() -> Iterator[None]:
+    """What killed tasks would still say when they are collected (their ``finally`` has no loop any
+    more) reaches nobody, as it reaches nobody in a process that was killed."""
+    before = sys.unraisablehook
+    gc.collect()
+    sys.unraisablehook = lambda unraisable: None
+    try:
+        yield
+    finally:
+        gc.collect()
+        sys.unraisablehook = before
+
+
+class CountingLoop(SimLoop):
+    """``dies_at``: a process is killed once it has had so many events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.had: Counter[Process] = Counter()
+        self.dies_at: dict[Process, int] = {}
+
+    @property
+    def runs(self) -> bool:
+        return asyncio._get_running_loop() is self
+
+    def _run(self, handle: asyncio.Handle) -> None:
+        process = handle._context.get(current, self.world)
+        if self.had[process] == self.dies_at.get(process, -1):
+            self.kill(process)
+        self.had[process] += 1
+        super()._run(handle)
+
+
+class Clockwork:
+    """The loop, the account, the journal, and processes that use them."""
+
+    def __init__(self) -> None:
+        self.loop = CountingLoop()
+        current.set(self.loop.world)
+        self.journal = MemoryJournal()
+        self.account = Account(self.loop, self.journal)
+        self.started = 0
+
+    def shop(self) -> Workshop:
+        return Workshop(
+            stack="stack",
+            public_url=URL,
+            carrier=self.account,
+            journal=Steps(self.journal),  # type: ignore[arg-type]  # by __getattr__
+            keys=MarkKeys("token"),
+            wall=self.account.wall,
+            probe=nobody,
+            clock=self.loop.time,
+        )
+
+    def process(self) -> Process:
+        self.started += 1
+        return Process(f"controller-{self.started}", "controller")
+
+    def run(self, seconds: float, over: Callable[[], bool] | None = None) -> None:
+        with self.loop.running():
+            self.loop.run_until(self.loop.time() + seconds, over)
+        assert not self.loop.failures, self.loop.failures
+        assert not self.account.problems, self.account.problems
+
+    @property
+    def left(self) -> list[Any]:
+        """What is not closed, not ended, or not as it has to be."""
+        found: list[Any] = [row for row in self.journal.overrides.values() if row.open]
+        found += [row for row in self.journal.dials.values() if row.state != "closed"]
+        found += [call for call in self.account.calls.values() if not call.ended]
+        for sid, number in self.account.numbers.items():
+            if number != self.account.expected[sid]:
+                found.append(number)
+        return found
+
+
+class Controller:
+    """One start of the controller: the real shell and core, without a socket."""
+
+    def __init__(self, world: Clockwork) -> None:
+        self.world = world
+        self.process = world.process()
+        self.core: Core | None = None
+        self.shell: _Shell | None = None
+        #: (peer, message), in order
+        self.sent: deque[tuple[str, m.FromController]] = deque()
+        world.loop.in_process(self.process, world.loop.create_task, self._serve())
+
+    async def _serve(self) -> None:
+        shop, loop = self.world.shop(), self.world.loop
+        now = self.world.account.wall()
+        epoch = await shop.journal.begin_epoch(1, now)
+        identity = Identity("stack", epoch, 1, ACCOUNT, URL, now, loop.time())
+        overrides = await shop.journal.open_overrides()
+        dials = await shop.journal.open_dials()
+        dials += await shop.journal.closed_dials(now - 3600.0)
+        self.core = Core(identity, Rules(60, 20.0), overrides, dials)
+        self.shell = _Shell(self.core, shop, asyncio.Event(), clock=loop.time)
+        self.shell.sent = self.sent
+        while self.shell._fatal is None:
+            self.shell._feed(do.Tick())
+            await asyncio.sleep(TICK_SECONDS)
+        self.world.account.problems.append(f"the controller ended: {self.shell._fatal!r}")
+
+    @property
+    def ready(self) -> bool:
+        return self.process.alive and self.shell is not None
+
+    def feed(self, message: Any) -> None:
+        assert self.shell is not None
+        self._now(self.shell._feed, message)
+
+    def _now(self, what: Callable[..., Any], *args: Any) -> None:
+        loop = self.world.loop
+        running = contextlib.nullcontext() if loop.runs else loop.running()
+        with running:
+            loop.in_process(self.process, what, *args)
+
+    def shut_down(self) -> None:
+        """SIGTERM."""
+        assert self.shell is not None
+        self._now(self.world.loop.create_task, self._shut_down())
+
+    async def _shut_down(self) -> None:
+        assert self.shell is not None
+        await self.shell._shut_down()
+        self.world.loop.kill(self.process)
+
+
+class _Shell(Shell):
+    """The shell; what it sends is kept."""
+
+    sent: deque[tuple[str, m.FromController]]
+
+    def _carry_out(self, instruction: do.Instruction) -> None:
+        if isinstance(instruction, do.Send):
+            self.sent.append((instruction.peer, instruction.message))
+        else:
+            super()._carry_out(instruction)

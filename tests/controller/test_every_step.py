@@ -1,0 +1,156 @@
+"""A kill at every single step of an override's life, and of what comes after the kill.
+
+A step is one resumption of a task: each await of the path, pauses between tries included. What was
+under way to Twilio then arrives, or does not, without us. Afterwards a start recovers, or a session
+comes back and takes its override up; and that is killed at every step too.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from trunkline.bus.errors import TrunklineError
+from trunkline.controller import marks
+from trunkline.controller.overrides import apply
+from trunkline.controller.restore import restore
+
+from .clockwork import LATE, Clockwork, last_words_unheard
+from .fake_carrier import OURS
+from .test_crashes import row_for
+
+Work = Callable[[Clockwork], Coroutine[Any, Any, None]]
+
+#: Longer than anything here takes: late requests, and rows that are read again for 60 s.
+AT_REST = 200.0
+#: None: all goes well. Else what becomes of the first (second, …) request of this kind.
+TROUBLE: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("write", ()),
+    ("write", ("429",)),
+    ("write", ("timeout_before",)),
+    ("write", ("timeout_after",)),
+    ("write", ("late",)),
+    ("write", ("ok", "late")),
+    ("write", ("ok", "timeout_after")),
+    ("write", ("500_after", "500", "timeout_after")),
+    ("read", ("500",)),
+    ("read", ("ok", "timeout_before")),
+)
+
+
+@pytest.fixture(autouse=True)
+def _unheard() -> Iterator[None]:
+    with last_words_unheard():
+        yield
+
+
+async def life(world: Clockwork) -> None:
+    """An override is put on, used for a second, and put back."""
+    (sid,) = world.account.numbers
+    shop = world.shop()
+    row = await apply(shop, row_for(sid), world.loop.time() + 30)
+    mark = marks.read(world.account.numbers[sid].voice_url)
+    assert mark is not None and mark.override == row.id
+    await shop.rest(1.0)
+    await restore(shop, row)
+
+
+async def recovery(world: Clockwork) -> None:
+    """What a start does with rows that nobody claims."""
+    shop = world.shop()
+    for row in await shop.journal.open_overrides():
+        await restore(shop, row)
+
+
+async def taking_up(world: Clockwork) -> None:
+    """What a start does for a session that comes back, and later closes."""
+    shop = world.shop()
+    for row in await shop.journal.open_overrides():
+        if row.state == "planned" and row.prior is not None:
+            try:
+                applied = await apply(shop, row, world.loop.time() + 30)
+            except TrunklineError:
+                left = await shop.journal.override(row.id)
+                assert left is not None
+                if left.open:
+                    await restore(shop, left)
+                continue
+            await shop.rest(1.0)
+            await restore(shop, applied)
+        else:
+            await restore(shop, row)
+
+
+def killed(work: Work, world: Clockwork, step: int) -> bool:
+    """Let the world's next process do ``work``, and kill it after ``step`` steps. False: it had
+    come to its end."""
+    process = world.process()
+    world.loop.dies_at[process] = step
+    task = world.loop.in_process(process, world.loop.create_task, work(world))
+    # Whoever starts again does so while what was under way to Twilio still is.
+    world.run(AT_REST, over=lambda: task.done() or not process.alive)
+    if task.done():
+        task.result()
+    return not process.alive
+
+
+def at_every_step(work: Work, world_before: Callable[[], Clockwork]) -> Iterator[Clockwork]:
+    """Worlds in which ``work`` was killed at its first step, its second, …, and never."""
+    for step in itertools.count():
+        world = world_before()
+        was_killed = killed(work, world, step)
+        yield world
+        if not was_killed:
+            return
+
+
+def fresh(operation: str, fates: tuple[str, ...]) -> Clockwork:
+    world = Clockwork()
+    world.account.add_number(OURS, voice_fallback_url="https://f.example.com")
+    world.account.plans[operation].extend(fates)
+    return world
+
+
+def check_at_rest(world: Clockwork, work: Work) -> None:
+    """Recover, once and for all; nothing is left."""
+    process = world.process()
+    task = world.loop.in_process(process, world.loop.create_task, work(world))
+    world.run(AT_REST, over=task.done)
+    task.result()
+    world.run(LATE + 10.0)
+    assert world.left == []
+
+
+@pytest.mark.parametrize("after", [recovery, taking_up])
+@pytest.mark.parametrize(("operation", "fates"), TROUBLE)
+def test_killed_at_every_step(operation: str, fates: tuple[str, ...], after: Work) -> None:
+    for world in at_every_step(life, lambda: fresh(operation, fates)):
+        world.account.plans.clear()
+        (sid,) = world.account.numbers
+        quiet = not world.account.in_flight[sid]
+        standing = world.account.numbers[sid] != world.account.expected[sid]
+        written = len(world.account.writes)
+        check_at_rest(world, after)
+        if after is recovery and quiet:
+            assert len(world.account.writes) - written == standing
+
+
+@pytest.mark.parametrize(("operation", "fates"), [TROUBLE[0], TROUBLE[3]])
+@pytest.mark.parametrize("again", [recovery, taking_up])
+def test_killed_at_every_step_and_again_at_every_step_of_what_comes_after(
+    operation: str, fates: tuple[str, ...], again: Work
+) -> None:
+    for step in itertools.count():
+
+        def killed_once(step: int = step) -> Clockwork:
+            world = fresh(operation, fates)
+            killed(life, world, step)
+            return world
+
+        for world in at_every_step(again, killed_once):
+            check_at_rest(world, recovery)
+        if not killed(life, fresh(operation, fates), step):
+            return
