@@ -120,6 +120,8 @@ class CallAudio:
         self._heard_ordinal = 0
         self._heard_stream_end = 0
         self._heard_at = now
+        #: when the newest stream began at the latest
+        self._stream_began = now
         #: when the carrier will have played all that was acknowledged, by the acknowledgements
         self._plays_until = 0.0
         self._acknowledged_at = 0.0
@@ -178,6 +180,8 @@ class CallAudio:
             return
         if message.ordinal > max(1, self.generation >> 16):
             self._new_stream(message)
+        if message.ordinal > self.generation >> 16:
+            self._stream_began = now
         self._gone_at = None
         self.generation = message.generation
         self.active = worker
@@ -217,12 +221,7 @@ class CallAudio:
         missing = max(-known, sound.lost if known <= 0 else 0)
         if missing > 0:
             self.lost.add("inbound", missing, "never arrived")
-        if sound.ordinal < self.generation >> 16:
-            # It comes late: of a stream that is over, and as old as that.
-            fresh = max(0, stop - self.heard_to)
-            self._heard_at = min(now, self._heard_at + fresh / _RATE)
-        else:
-            self._heard_at = now
+        self._heard_at = self._said_at(sound, max(0, stop - self.heard_to), now)
         if stop > self.heard_to or (
             (sound.ordinal, sound.stream_end) > (self._heard_ordinal, self._heard_stream_end)
         ):
@@ -232,6 +231,15 @@ class CallAudio:
         if pcm:
             self.heard_samples += len(pcm) // _HEARD_BYTES
             self._effects.append(HeardSound(pcm))
+
+    def _said_at(self, sound: m.Sound, fresh: int, now: float) -> float:
+        """When the end of ``sound`` was said at the latest; ``fresh`` positions of it are new. It
+        may have waited for a worker that did not run, or come late of a stream that is over; but it
+        was said at its own rate, from the stream's beginning on."""
+        if sound.ordinal < self.generation >> 16:
+            return min(now, self._heard_at + fresh / _RATE)
+        self._stream_began = min(self._stream_began, now - sound.stream_end / _RATE)
+        return self._stream_began + sound.stream_end / _RATE
 
     def played(self, worker: str, message: m.PlayedTo, now: float) -> None:
         if not self._current(worker, message.generation):

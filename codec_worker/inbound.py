@@ -160,8 +160,8 @@ class Inbound:
         _, ordinal, position, payload = frame
         if ordinal < self._ordinal:
             return
-        lost = 0
-        if ordinal > self._ordinal:
+        lost, stream = 0, self._ordinal
+        if ordinal > stream:
             lost = self._begin_stream(frame)
         elif position > self._next:
             lost = position - self._next
@@ -170,7 +170,11 @@ class Inbound:
             position = self._next
         if not payload:
             return  # heard before: it says nothing of when something was last heard
-        self._last_arrival = frame.arrival
+        arrival = frame.arrival
+        if ordinal == stream and self._last_arrival is not None:
+            # It may have waited for us; but it was said at its own rate.
+            arrival = min(arrival, self._last_arrival + (lost + len(payload)) * SAMPLE_NS)
+        self._last_arrival = arrival
         if lost:
             self._close_run()
             self._past = b""

@@ -401,3 +401,17 @@ def test_what_comes_late_of_a_stream_that_is_over_is_as_old_as_that() -> None:
     (resume,) = [s for s in sends(line) if isinstance(s, m.Resume)]
     assert (resume.ordinal, resume.position) == (1, 800)
     assert resume.idle == pytest.approx(1.6 - 16 / 8000)
+
+
+def test_what_waited_for_a_worker_that_did_not_run_is_as_old_as_it_is() -> None:
+    """Its gateway was killed meanwhile, so what was said since is lost, and has to be counted."""
+    line = LineModel()
+    line.settle()
+    line.now += 0.1 + 0.8  # it was said in 100 ms, and handed out 800 ms later
+    heard = m.Sound(CALL, line.generation, 0, 1, 800, 0, bytes(800 * 6))
+    line.audio.heard("a", heard, line.now)
+    line.audio.effects()
+    line.now += 0.5
+    line.audio.opened("a", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
+    (resume,) = [s for s in sends(line) if isinstance(s, m.Resume)]
+    assert resume.idle == pytest.approx(1.3, abs=0.05)

@@ -243,3 +243,12 @@ def test_frames_that_were_heard_before_say_nothing_of_when_something_was_heard()
     inbound.add(frame(0, ordinal=2, at=now + 20 * MS))
     pieces = take(inbound)
     assert sum(piece.lost for piece in pieces) == 16_000
+
+
+def test_frames_that_waited_for_a_worker_that_did_not_run_are_as_old_as_they_are() -> None:
+    inbound = fresh()
+    inbound.add(frame(0))
+    inbound.add(frame(1, at=T0 + 820 * MS))  # it came at 20 ms, and was read 800 ms later
+    inbound.end_stream()
+    inbound.add(frame(0, ordinal=2, at=T0 + 1_040 * MS))  # it covers 1,020 to 1,040 ms
+    assert sum(piece.lost for piece in take(inbound)) == 8_000
