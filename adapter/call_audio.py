@@ -10,7 +10,9 @@ Rules:
   arrived is counted.
 - What lies at the carrier when a stream breaks is lost, and the worker says how much. Where that
   one is gone too, and the new stream's worker knows nothing of the call, it is counted here, from
-  the acknowledgements that came.
+  the acknowledgements that came. What the lost worker may have had written since the last of them,
+  and the carrier had the time to play before the stream broke, is not said again, and counts as
+  lost.
 - Digits are passed on once by (ordinal, index).
 - When the call has ended, what is still on its way is waited for until the stream's last word
   (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most.
@@ -25,7 +27,7 @@ from dataclasses import dataclass, field
 
 from trunkline.bus import messages as m
 
-from .outbound import Outbound, Utterance
+from .outbound import FRAME, Outbound, Utterance
 
 #: How long sound that is still on its way is waited for after the call's end.
 DRAIN_SECONDS = 1.0
@@ -33,9 +35,14 @@ DRAIN_SECONDS = 1.0
 INTERRUPTED_WITHIN = 0.25
 #: A broken stream or a lost worker is noticed so long after its last acknowledgement at most.
 NOTICED_WITHIN = 0.05
+#: How long an acknowledgement takes at most from the carrier's socket to here, and how long the
+#: sound takes that a worker has sent without being acknowledged: on a machine that keeps up.
+ACKNOWLEDGED_WITHIN = 0.04
+MOST_IN_DOUBT = 0.16
 _HEARD_BYTES = 6
 _RATE = 8_000
 _UNPLAYED = "unplayed at the carrier when its stream broke"
+_IN_DOUBT = "may have been played before its stream broke"
 
 
 @dataclass(frozen=True)
@@ -125,8 +132,9 @@ class CallAudio:
         #: when the carrier will have played all that was acknowledged, by the acknowledgements
         self._plays_until = 0.0
         self._acknowledged_at = 0.0
-        #: since when the worker or the stream is known to be gone; None: they are there
-        self._gone_at: float | None = None
+        #: since when the worker and the stream are known to be gone; None: they are there
+        self._worker_gone_at: float | None = None
+        self._stream_gone_at: float | None = None
         self._digits: set[tuple[int, int]] = set()
         self._marks: dict[str, int] = {}
         self._over: int | None = None
@@ -179,10 +187,10 @@ class CallAudio:
         if message.generation < self.generation or self.finished:
             return
         if message.ordinal > max(1, self.generation >> 16):
-            self._new_stream(message)
+            self._new_stream(message, now)
         if message.ordinal > self.generation >> 16:
             self._stream_began = now
-        self._gone_at = None
+        self._worker_gone_at = self._stream_gone_at = None
         self.generation = message.generation
         self.active = worker
         self._spoken(self.out.resume(message.out_next, now))
@@ -289,27 +297,40 @@ class CallAudio:
         """The connection to ``worker`` is gone; another ``Opened`` follows if the call lives."""
         if self.active == worker:
             self.active = None
-            self._gone(now)
+            if self._worker_gone_at is None:
+                self._worker_gone_at = now
 
     def stream_gone(self, now: float) -> None:
         """The controller says that the call has no stream; it may come back by a new one."""
-        self._gone(now)
+        if self._stream_gone_at is None:
+            self._stream_gone_at = now
 
-    def _gone(self, now: float) -> None:
-        if self._gone_at is None:
-            self._gone_at = now
-
-    def _new_stream(self, opened: m.Opened) -> None:
-        """Count what lay at the carrier, where the worker has not seen what was acknowledged."""
-        known = opened.out_next is not None and opened.out_next >= self.out.acknowledged
-        if not known:
-            gone = self._acknowledged_at
-            if self._gone_at is not None:
-                gone = max(gone, self._gone_at - NOTICED_WITHIN)
-            lost = round((self._plays_until - gone) * _RATE)
+    def _new_stream(self, opened: m.Opened, now: float) -> None:
+        """Where the worker has not seen what was acknowledged: count what lay at the carrier, and
+        pass over what may have been played though nobody acknowledged it."""
+        if opened.out_next is None or opened.out_next < self.out.acknowledged:
+            broke = self._acknowledged_at
+            gone = [at for at in (self._worker_gone_at, self._stream_gone_at) if at is not None]
+            if gone:
+                broke = max(broke, min(gone) - NOTICED_WITHIN)
+            lost = round((self._plays_until - broke) * _RATE)
             if lost > 0:
                 self.lost.add("outbound", lost, _UNPLAYED)
+            self._pass_over_what_is_in_doubt(now)
         self._plays_until = 0.0
+
+    def _pass_over_what_is_in_doubt(self, now: float) -> None:
+        if self._worker_gone_at is None:
+            return  # the worker that had the stream to its end has said what it knew
+        broke = self._stream_gone_at if self._stream_gone_at is not None else now
+        written = self._worker_gone_at - self._acknowledged_at + ACKNOWLEDGED_WITHIN
+        played = broke - self._plays_until
+        seconds = min(written, played, MOST_IN_DOUBT)
+        first = max(self.out.acknowledged, self.out.floor)
+        stop = min(self.out.next, first + -(-round(seconds * _RATE) // FRAME) * FRAME)
+        if stop > first:
+            self.lost.add("outbound", stop - first, _IN_DOUBT)
+            self._spoken(self.out.played(stop, False, now))
 
     def unsent(self, message: m.ToWorker) -> None:
         """``message`` could not be sent; sound is kept and goes out with the next chance."""

@@ -340,9 +340,46 @@ def test_what_lay_at_the_carrier_is_lost_where_no_worker_is_left_to_say_so(
     line.now += 1.5
     # The new stream's worker knows nothing of the call, or what it knows is old.
     line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, out_next), line.now)
-    assert 480 <= line.audio.lost.outbound <= 640
+    unplayed = line.audio.lost.reasons["unplayed at the carrier when its stream broke"]
+    assert 480 <= unplayed <= 640
+    lost = line.audio.lost.outbound
     line.audio.opened("b", m.Opened(CALL, m.first_generation(3), 3, None), line.now)
-    assert line.audio.lost.outbound <= 640  # once
+    assert line.audio.lost.outbound == lost  # once
+
+
+def test_what_may_have_been_played_unacknowledged_is_not_said_again() -> None:
+    """The worker dies, and a second later the gateway: what the worker had sent since its last
+    acknowledgement was written, and the carrier had the time to play it."""
+    line = LineModel()
+    speaking_for(line, 2.0)
+    acknowledged = line.audio.out.acknowledged
+    sends(line)
+    line.audio.worker_lost("a", line.now)
+    line.now += 1.0
+    line.audio.stream_gone(line.now)
+    line.now += 0.5
+    before = line.audio.lost.outbound
+    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
+    resume, first, *_ = sends(line)
+    assert isinstance(resume, m.Resume) and isinstance(first, m.Speak)
+    passed = resume.played - acknowledged
+    assert passed == 3 * FRAME  # a frame since the last acknowledgement, two on their way
+    assert first.position == resume.played
+    assert line.audio.lost.reasons["may have been played before its stream broke"] == passed
+    assert line.audio.lost.outbound >= before + passed
+
+
+@pytest.mark.parametrize("between", [0.0, 0.03])
+def test_what_cannot_have_been_played_yet_is_said_again(between: float) -> None:
+    line = LineModel()
+    speaking_for(line, 2.0)
+    acknowledged = line.audio.out.acknowledged
+    sends(line)
+    line.audio.worker_lost("a", line.now)
+    line.now += between
+    line.audio.stream_gone(line.now)
+    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
+    assert [s.played for s in sends(line) if isinstance(s, m.Resume)] == [acknowledged]
 
 
 def test_what_lay_at_the_carrier_is_not_counted_where_the_worker_does_or_it_was_played() -> None:
