@@ -1,9 +1,9 @@
 """``trunkline demo``: the main job, without an account: two phone calls with real speech.
 
 honcho starts carrier_sim and a whole stack; ``scenario.run`` of langwatch-scenario holds a call
-each way through our TwilioAgentAdapter, with recordings instead of models; then what happened is
-printed, drawn and written. Everything it started is ended again. Exit status 1 when anything
-failed.
+each way, both at once, through our TwilioAgentAdapter, with recordings instead of models; then what
+happened is printed, drawn and written. Everything it started is ended again. Exit status 1 when
+anything failed.
 """
 
 from __future__ import annotations
@@ -115,13 +115,20 @@ class Demo:
             f"(after {monotonic() - self._began:.1f} s)",
             soft_wrap=True,
         )
-        say(f"\n[bold]answering[/]: {CALLER} calls {NUMBER}, where a test waits for it")
-        record, watch = await calls.answering(stack, NUMBER, CALLER, GREETING, REPLY)
-        await self._heard(stack, "answering", record, recogniser)
-        say(f"\n[bold]calling[/]: a test calls {CALLEE} from {OTHER_NUMBER}")
+        say(f"  two calls at once: {CALLER} calls {NUMBER}, where a test waits for it;")
+        say(f"  and another test calls {CALLEE} from {OTHER_NUMBER}")
         turns = [(question, ANSWER) for question in QUESTIONS]
-        record, _ = await calls.calling(stack, OTHER_NUMBER, CALLEE, turns, DIGITS)
-        await self._heard(stack, "calling", record, recogniser)
+        answering = asyncio.create_task(calls.answering(stack, NUMBER, CALLER, GREETING, REPLY))
+        calling = asyncio.create_task(calls.calling(stack, OTHER_NUMBER, CALLEE, turns, DIGITS))
+        try:
+            record, watch = await answering
+            await self._heard(stack, "answering", record, recogniser)
+            record, _ = await calling
+            await self._heard(stack, "calling", record, recogniser)
+        finally:
+            answering.cancel()
+            calling.cancel()
+            await asyncio.gather(answering, calling, return_exceptions=True)
         digits = stack.sim.call(record.sid)["digits_heard"]
         say(f"  the far end heard the keys {digits}")
         if digits != DIGITS:
@@ -136,7 +143,8 @@ class Demo:
     async def _heard(
         self, stack: DemoStack, title: str, record: CallRecord, recogniser: Recogniser
     ) -> None:
-        """Print a call's words as soon as it is over."""
+        """Print a call's words once it is over."""
+        self._console.print(f"\n[bold]{title}[/]")
         self._records[title] = record
         calls = importlib.import_module("trunkline.demo_calls")
         await calls.count_errors(recogniser, record)
