@@ -41,17 +41,21 @@ async def called(
     return call
 
 
-def clip(path: Path, seconds: float, name: str = "austen-0880", skip: float = 0.35) -> Path:
-    """A WAV at ``path`` with so much of a shipped recording."""
+def clip(
+    path: Path, seconds: float, name: str = "austen-0880", skip: float = 0.35, hiss: float = 0.0
+) -> Path:
+    """A WAV at ``path`` with so much of a shipped recording, and ``hiss`` seconds of line noise
+    (RMS 100) behind it."""
     with wave.open(str(SPEECH_DIR / f"{name}.wav")) as file:
         assert file.getframerate() == RATE
         file.setpos(round(skip * RATE))
         frames = file.readframes(round(seconds * RATE))
+    noise = np.random.default_rng(1).normal(0.0, 100.0, round(hiss * RATE))
     with wave.open(str(path), "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
         out.setframerate(RATE)
-        out.writeframes(frames)
+        out.writeframes(frames + noise.astype("<i2").tobytes())
     return path
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scenario
+from scenario.voice.tts import register_tts_provider
 from talk import STRANGER, armed, called, clip, spoken
 
 from trunkline import TwilioAgentAdapter
@@ -39,6 +40,13 @@ def answer(tmp_path: Path) -> Path:
     return clip(tmp_path / "answer.wav", 1.2, "austen-0880")
 
 
+def pcm_of(path: str) -> bytes:
+    """The sound of a clip at 24 kHz, roughly."""
+    with wave.open(path) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    return np.repeat(samples, 3)[::2].astype("<i2").tobytes()
+
+
 class Asks(scenario.AgentAdapter):  # type: ignore[misc]  # the package is untyped
     """A user that says one recording at each of its turns, so that scenario records it."""
 
@@ -48,18 +56,15 @@ class Asks(scenario.AgentAdapter):  # type: ignore[misc]  # the package is untyp
         self._path = path
 
     async def call(self, input: Any) -> Any:
-        with wave.open(self._path) as file:
-            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        pcm = np.repeat(samples, 3)[::2].astype("<i2").tobytes()  # 16 to 24 kHz, roughly
-        chunk = scenario.AudioChunk(data=pcm)
+        chunk = scenario.AudioChunk(data=pcm_of(self._path))
         return scenario.voice.create_audio_message(chunk, role="user")
 
 
-async def run(agent: TwilioAgentAdapter, *script: Any, asks: str | None = None) -> Any:
+async def run(agent: TwilioAgentAdapter, *script: Any, user: Any = None) -> Any:
     return await scenario.run(
         name="a call",
         description="a scripted call",
-        agents=[agent] if asks is None else [agent, Asks(asks)],
+        agents=[agent] if user is None else [agent, user],
         script=list(script),
         verbose=False,
     )
@@ -86,7 +91,9 @@ async def test_as_caller_several_turns_and_their_timings(
         sids.extend(c["sid"] for c in carrier_sim.calls() if c["to"] == callee)
 
     turn = [scenario.user(), scenario.agent()]
-    result = await run(agent, dial, *turn, *turn, scenario.succeed("both heard"), asks=question)
+    result = await run(
+        agent, dial, *turn, *turn, scenario.succeed("both heard"), user=Asks(question)
+    )
     assert result.success and not agent.is_connected()
     heard, said = spoken(carrier_sim.played(sids[0])), spoken(carrier_sim.said(sids[0]))
     assert len(heard) == len(said) == 2
@@ -132,6 +139,33 @@ async def test_as_the_agent_under_test_that_is_called(
     assert result.success
     assert 1.1 < agent_seconds(result)[0] < 2.6
     assert digits == ["7"]
+
+
+async def test_a_turn_of_three_seconds_ends_soon_although_the_line_hisses_on(
+    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str], tmp_path: Path
+) -> None:
+    """Scenario's own adapter, to which every frame of noise is sound, waits for its 30 s cap."""
+    agent = phone_stack.adapter(own_number())
+    answer = clip(tmp_path / "answer.wav", 3.2, "austen-0890", hiss=8.0)
+    sids: list[str] = []
+    ended: list[float] = []
+
+    async def be_called(state: Any) -> None:
+        call = await called(agent, carrier_sim, f"wav:{answer},after=0.3")
+        sids.append(call["sid"])
+
+    async def note(state: Any) -> None:
+        ended.append(time.monotonic())
+
+    result = await run(agent, be_called, scenario.agent(), note, scenario.succeed("it ended"))
+    assert result.success
+    call = carrier_sim.call(sids[0])
+    words = spoken(carrier_sim.said(sids[0]))
+    begin, end = words[0][0], words[-1][1]
+    assert end - begin > 2.8
+    assert ended[0] - (call["media_started"] + end) < 1.2 + SLACK
+    (segment,) = [s for s in result.audio.segments if s.speaker == "agent"]
+    assert end - begin < len(segment.audio) / 48_000 < end - begin + 1.2
 
 
 async def test_a_dtmf_step_and_a_call_that_joins_by_the_environment(
@@ -248,6 +282,36 @@ async def test_an_interrupt_by_time(
     (said,) = spoken(carrier_sim.said(sids[0]))
     assert said[0] < heard[0] < said[1], "it was said while the agent spoke"
     assert abs((heard[1] - heard[0]) - 1.0) < SLACK
+
+
+async def test_an_interrupt_step_waits_for_the_agents_first_words_and_clears_the_line(
+    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str], question: str
+) -> None:
+    callee = "+14155556105"
+    carrier_sim.add_callee(callee, "speech:austen-0890,after=0.8")
+    agent = phone_stack.adapter(own_number(), allowed_callees=[callee])
+    sids: list[str] = []
+
+    async def dial(state: Any) -> None:
+        await agent.place_call(callee, attach_stream="a-leg")
+        sids.extend(c["sid"] for c in carrier_sim.calls() if c["to"] == callee)
+
+    async def speech(text: str, voice: str) -> bytes:
+        return pcm_of(question)
+
+    register_tts_provider("clip", speech)
+    user = scenario.UserSimulatorAgent(model="none/none", voice="clip/question")
+    steps = [dial, scenario.interrupt("stop, please"), scenario.succeed("it was")]
+    result = await run(agent, *steps, user=user)
+    assert result.success
+    call = carrier_sim.call(sids[0])
+    assert len(carrier_sim.spans(call["streams"][0]["sid"])["clears"]) == 1
+    (heard,) = spoken(carrier_sim.played(sids[0]))
+    (said,) = spoken(carrier_sim.said(sids[0]))
+    assert said[0] < heard[0] < said[1], "it was said while the agent spoke"
+    assert abs((heard[1] - heard[0]) - 1.0) < SLACK
+    (event,) = [e for e in result.timeline if e.type == "user_interrupt"]
+    assert (event.metadata["native"], event.metadata["outcome"]) == (True, "fired_after_speech")
 
 
 async def test_two_adapters_talk_to_each_other_in_one_process(

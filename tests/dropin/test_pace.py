@@ -1,0 +1,48 @@
+"""Twilio starts one call a second: what is more waits with us, and is told its place."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+
+import pytest
+
+from trunkline import Line, pytest_plugin, shared_stack
+from trunkline.carrier_sim.client import SimClient
+
+pytestmark = [pytest.mark.e2e]
+
+OURS = "+14155550100"
+CALLEES = [f"+1415555640{n}" for n in range(6)]
+
+
+async def test_dials_leave_one_a_second_and_those_who_wait_are_told_their_place(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "trunkline.adapter")
+    directory = request.config.stash[pytest_plugin._run_key].directory
+    wanted = shared_stack.simulated(
+        {OURS: "https://agent.example/voice"},
+        dict.fromkeys(CALLEES, "echo"),
+        TRUNKLINE_CALLS_PER_SECOND="",  # the default
+    )
+    with (
+        shared_stack.alone(directory, "paced", wanted) as stack,
+        SimClient(stack.sim or "") as sim,
+    ):
+        async with Line(OURS, allowed_callees=CALLEES, bus=stack.bus) as line:
+            # The time that a dial may take does not run while it waits for its turn.
+            calls = await asyncio.gather(
+                *(line.place_call(to, attach_stream="a-leg", timeout=4.5) for to in CALLEES)
+            )
+            assert sorted(call.callee for call in calls) == CALLEES
+        asked = [e for e in sim.rest_log() if e["path"].endswith("/Calls.json") and e["form"]]
+    assert [entry["status"] for entry in asked] == [201] * len(CALLEES)
+    times = [entry["time"] for entry in asked]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert min(gaps) > 0.8, gaps
+    assert max(gaps) < 3.0, gaps
+    told = re.findall(r"dial waits for its turn: place (\d), about ([\d.]+) s", caplog.text)
+    assert {place for place, _ in told} >= {"1", "2", "3", "4", "5"}
