@@ -51,7 +51,7 @@ def _start_decoder() -> None:
     global _decoder
     from pocketsphinx import Decoder
 
-    os.nice(10)
+    os.nice(3)
     _decoder = Decoder(samprate=MODEL_RATE, loglevel="FATAL")
 
 
