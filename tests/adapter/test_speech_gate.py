@@ -118,6 +118,38 @@ def test_clicks_neither_open_the_gate_nor_keep_it_open() -> None:
     assert last < (LEAD + 0.5) * RATE + len(said)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_clicks_on_the_line_cut_no_word(name: str) -> None:
+    said = words(name)
+    clean = np.concatenate([silence(LEAD), said, silence(3.0)])
+    first, last = gate_span(clean + clicks(len(clean), seed=8))
+    cut = (clean[:first] ** 2).sum() + (clean[last:] ** 2).sum()
+    assert cut < 0.001 * (clean**2).sum()
+    assert last + TAIL * RATE < (LEAD + 1.12) * RATE + len(said)
+
+
+@pytest.mark.parametrize("level", [10.0, 60.0, 200.0])
+@pytest.mark.parametrize("name", NAMES)
+async def test_comfort_noise_that_fills_what_is_silent_changes_nothing(
+    name: str, level: float
+) -> None:
+    """A network that sends words clean, and noise of its own making between them."""
+    one, two = words(name), words(NAMES[0])
+
+    def filled(seconds: float, seed: int) -> Samples:
+        return noise("white", round(seconds * RATE), seed) * level
+
+    line = np.concatenate([filled(LEAD, 1), one, filled(0.9, 2), two, filled(3.0, 3)])
+    call = FakeCall()
+    heard = Heard(call)  # type: ignore[arg-type]  # all that it needs
+    call.sound.put(pcm(line))
+    got = await turn(heard)
+    begin = pcm(line).find(got) / 2
+    assert (LEAD - 0.35) * RATE < begin < LEAD * RATE
+    end = LEAD * RATE + len(one) + 0.9 * RATE + len(two)
+    assert end - 0.02 * RATE < begin + len(got) / 2 < end + 0.6 * RATE
+
+
 @pytest.mark.parametrize(
     ("kind", "snr"), [("clean", 0.0), ("white", 20.0), ("pink", 10.0), ("hum", 10.0)]
 )

@@ -346,6 +346,37 @@ async def test_two_adapters_talk_to_each_other_in_one_process(
     assert 0.9 < agent_seconds(other)[0] < 2.4, "the question, as the callee heard it"
 
 
+async def test_runs_at_once_share_a_number_and_a_stack(
+    phone_stack: PhoneStack,
+    carrier_sim: SimClient,
+    own_number: Callable[[], str],
+    question: str,
+    answer: Path,
+) -> None:
+    number = own_number()
+    callees = [f"+141555565{n:02d}" for n in range(8)]
+    for callee in callees:
+        carrier_sim.add_callee(callee, f"wav:{answer},when_silent=0.4")
+
+    async def one(callee: str) -> Any:
+        agent = phone_stack.adapter(number, allowed_callees=[callee])
+
+        async def dial(state: Any) -> None:
+            await agent.place_call(callee, attach_stream="a-leg")
+
+        steps = [scenario.audio(question), scenario.agent(), scenario.succeed("answered")]
+        return await run(agent, dial, *steps)
+
+    results = await asyncio.gather(*(one(callee) for callee in callees))
+    assert all(result.success for result in results)
+    assert all(1.1 < agent_seconds(result)[0] < 2.6 for result in results)
+    calls = [call for call in carrier_sim.calls() if call["to"] in callees]
+    assert sorted(call["to"] for call in calls) == callees
+    begun = [call["media_started"] for call in calls]
+    over = [call["media_started"] + call["played_ms"] / 1000 for call in calls]
+    assert max(begun) < min(over), "one waited for another"
+
+
 async def test_words_of_a_transcript_cannot_be_waited_for(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
 ) -> None:

@@ -105,8 +105,8 @@ class Stack:
             "TRUNKLINE_CALLS_PER_SECOND": "50",
             "TRUNKLINE_SIM_PORT": str(api),
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            # The Procfile looks for commands here when there is no .venv beside it.
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            # Where the Procfile looks for commands: the Python of these tests.
+            "VIRTUAL_ENV": sys.prefix,
         }
         self.sim = SimClient(f"http://127.0.0.1:{api}", timeout=30.0)
         self.processes: list[subprocess.Popen[bytes]] = []

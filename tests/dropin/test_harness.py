@@ -1,0 +1,98 @@
+"""TwilioHarness as it is used: scenario's own CloudflareTunnel, a private stack behind it, and a
+stand-in for the program cloudflared."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scenario.voice.testing import CloudflareTunnel
+
+from trunkline.adapter.testing import TwilioHarness, free_port
+from trunkline.pytest_plugin import PhoneStack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
+
+NAME = "quick-and-short.trycloudflare.com"
+CLOUDFLARED = f"""#!{sys.executable}
+import os, sys, time
+with open(os.environ["FAKE_CLOUDFLARED"], "w") as note:
+    print(os.getpid(), *sys.argv[1:], file=note)
+print("INF |  https://{NAME}  |", flush=True)
+time.sleep(600)
+"""
+
+
+def healthy(port: int) -> bool:
+    """Whether our gateway listens where the tunnel leads."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def noted(file: Path) -> list[str]:
+    """The program's pid and arguments."""
+    return file.read_text().split()
+
+
+@pytest.fixture
+def cloudflared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The program in the PATH; where it notes how it was started. Its name can be looked up, and
+    no other."""
+    program = tmp_path / "cloudflared"
+    program.write_text(CLOUDFLARED)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_CLOUDFLARED", str(tmp_path / "started"))
+    look_up = socket.getaddrinfo
+
+    def only_ours(host: Any, *more: Any, **named: Any) -> Any:
+        if host == NAME:
+            return look_up("127.0.0.1", *more, **named)
+        if host in ("127.0.0.1", "localhost", None):
+            return look_up(host, *more, **named)
+        raise socket.gaierror(f"no such name: {host}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", only_ours)
+    return tmp_path / "started"
+
+
+async def test_a_harness_brings_up_tunnel_stack_and_adapter_and_takes_all_of_it_down(
+    phone_stack: PhoneStack,
+    own_number: Callable[[], str],
+    cloudflared: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = free_port()
+    monkeypatch.delenv("TRUNKLINE_BUS")
+    monkeypatch.setenv("TRUNKLINE_TWILIO_API_URL", phone_stack.sim or "")
+    with tempfile.TemporaryDirectory(prefix="tl-h-", dir="/tmp") as own:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", own)
+        monkeypatch.setenv("TRUNKLINE_STATE_DIR", f"{own}/state")
+        async with TwilioHarness(
+            account_sid=phone_stack.account_sid,
+            auth_token=phone_stack.auth_token,
+            phone_number=own_number(),
+            http_port=port,
+        ) as agent:
+            pid, *started = noted(cloudflared)
+            assert started == ["tunnel", "--url", f"http://localhost:{port}", "--no-autoupdate"]
+            assert agent.is_connected()
+            assert agent.public_base_url == f"https://{NAME}"
+            assert isinstance(agent.tunnel_readiness, CloudflareTunnel)
+            assert agent._line is not None and agent._line.public_url == f"https://{NAME}"
+            assert await asyncio.to_thread(healthy, port)
+        assert not agent.is_connected()
+        assert not await asyncio.to_thread(healthy, port)
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
