@@ -58,11 +58,12 @@ def connect(path: Path, account: str, stack: str) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     db: sqlite3.Connection | None = None
     try:
+        if not fresh:
+            # Read only: closing another connection would move what a crash left in the -wal file
+            # into a database that may not be ours.
+            read(path, lambda found: _check_account(found, path, account))
         # The journal's own thread uses it, and the same thread closes it.
         db = sqlite3.connect(path, timeout=5.0)
-        if not fresh:
-            _check(db, path)
-            _check_account(db, path, account)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
@@ -70,10 +71,7 @@ def connect(path: Path, account: str, stack: str) -> sqlite3.Connection:
     except sqlite3.Error as error:
         if db is not None:
             db.close()
-        raise JournalError(
-            f"{path}: this is no readable trunkline journal ({error}). It was left as it is: move "
-            "it away to start anew, then run `trunkline restore --account` to put numbers back"
-        ) from error
+        raise _unreadable(path, error) from error
     except BaseException:
         if db is not None:
             db.close()
@@ -141,4 +139,11 @@ def read(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T:
         finally:
             db.close()
     except sqlite3.Error as error:
-        raise JournalError(f"{path}: this is no readable trunkline journal ({error})") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> JournalError:
+    return JournalError(
+        f"{path}: this is no readable trunkline journal ({error}). It was left as it is: move "
+        "it away to start anew, then run `trunkline restore --account` to put numbers back"
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.controller import journal_file
 from trunkline.controller.journal import DialRow, JournalError, OverrideRow, SqliteJournal
 from trunkline.controller.memory_journal import MemoryJournal
 
@@ -157,6 +158,77 @@ async def test_foreign_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="another program"):
         await open_at(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("whose", ["theirs", "ours, torn"])
+async def test_what_a_crash_left_beside_a_file_that_is_refused_is_left_there(
+    tmp_path: Path, whose: str
+) -> None:
+    """SQLite moves it into the database when its last connection is closed, but for one that only
+    reads."""
+    path = tmp_path / "journal.sqlite3"
+    if whose == "theirs":
+        db = sqlite3.connect(path)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE theirs (x)")
+        db.commit()
+    else:
+        journal = await open_at(path)
+        for n in range(200):
+            await journal.plan(ROW.__class__(**{**_fields(ROW), "id": f"o{n}"}), 5.0)
+        await journal.close()
+        db = sqlite3.connect(path)
+        db.execute("UPDATE overrides SET state = 'restored' WHERE id = 'o7'")
+        db.commit()
+    path = as_a_crash_leaves_it(path)
+    db.close()
+    if whose != "theirs":
+        data = path.read_bytes()
+        path.write_bytes(data[:12_288] + b"\xff" * 8192 + data[20_480:])
+    wal = path.with_name(f"{path.name}-wal")
+    before = (path.read_bytes(), wal.read_bytes())
+    with pytest.raises(JournalError, match="left as it is"):
+        await open_at(path)
+    assert (path.read_bytes(), wal.read_bytes()) == before
+
+
+def as_a_crash_leaves_it(path: Path) -> Path:
+    """A copy of a database that is open, with what has not been moved into it yet."""
+    crashed = path.parent / "crashed"
+    crashed.mkdir()
+    for name in (path.name, f"{path.name}-wal"):
+        (crashed / name).write_bytes((path.parent / name).read_bytes())
+    return crashed / path.name
+
+
+async def test_an_older_file_is_brought_up_step_by_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.sqlite3"
+    journal = await open_at(path)
+    await journal.plan(ROW, 5.0)
+    await journal.close()
+    more = ("ALTER TABLE meta ADD COLUMN one TEXT", "UPDATE meta SET one = 'x'; CREATE INDEX m")
+    monkeypatch.setattr(journal_file, "MIGRATIONS", (*journal_file.MIGRATIONS, *more))
+    with pytest.raises(JournalError):  # the second of the two is wrong, and not done in part
+        await open_at(path)
+    assert version_of(path) == 2
+    done = (more[0], "UPDATE meta SET one = COALESCE(one, '') || 'y'")
+    monkeypatch.setattr(journal_file, "MIGRATIONS", (*journal_file.MIGRATIONS[: -len(more)], *done))
+    for _ in range(2):
+        journal = await open_at(path)
+        assert await journal.open_overrides() == [ROW]
+        found = await journal._do(lambda db: db.execute("SELECT one FROM meta").fetchall())
+        assert found == [("y",), ("y",)]
+        await journal.close()
+    assert version_of(path) == 3
+
+
+def version_of(path: Path) -> int:
+    db = sqlite3.connect(path)
+    found = int(db.execute("PRAGMA user_version").fetchone()[0])
+    db.close()
+    return found
 
 
 async def test_newer_schema_is_refused(tmp_path: Path) -> None:
