@@ -85,8 +85,9 @@ async def _until_back(shop: Workshop, row: OverrideRow, late: float) -> Outcome:
                     if as_before:
                         return "restored"
                     log.warning(
-                        "number %s was changed by someone else meanwhile; it is left as it is",
+                        "number %s was changed by someone else meanwhile; it is left as it is%s",
                         shown,
+                        _still_ours(row, found),
                     )
                     return "left_alone"
             shop.pending[row.id] = "an earlier write may still take effect; reading again"
@@ -139,6 +140,20 @@ def back(row: OverrideRow, found: NumberSettings) -> dict[str, str]:
         if name != "voice_url" and found.fields[name] == value and row.prior[name] != value:
             fields[name] = row.prior[name]
     return fields
+
+
+def _still_ours(row: OverrideRow, found: NumberSettings) -> str:
+    """The fields that are left alone with a voice_url of someone else's, and are not as before:
+    what they mean to that URL is for its owner to say."""
+    assert row.prior is not None and row.written is not None
+    ours = [
+        name
+        for name, value in row.written.items()
+        if found.fields[name] == value and row.prior[name] != value
+    ]
+    if not ours:
+        return ""
+    return f"; its {' and '.join(ours)} {'is' if len(ours) == 1 else 'are'} still as we had set it"
 
 
 async def _close(shop: Workshop, row: OverrideRow, outcome: Outcome) -> Outcome:

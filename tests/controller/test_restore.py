@@ -200,6 +200,26 @@ async def test_restore_tries_until_it_succeeds(operation: str, kinds: list[str])
     assert bench.as_before and not bench.shop.pending
 
 
+@pytest.mark.parametrize("operation", ["read", "write"])
+async def test_a_restore_keeps_to_retry_after(operation: str) -> None:
+    bench = Bench()
+    row = await bench.apply()
+    bench.carrier.plan(operation, "429")
+    began = bench.time.now
+    assert await bench.restored(row) == "restored"
+    assert bench.time.now - began >= 3.0
+
+
+async def test_a_restore_writes_nothing_while_it_cannot_read() -> None:
+    bench = Bench()
+    row = await bench.apply()
+    bench.carrier.plan("read", "500", "timeout_before", "401", "403", "429", "refused")
+    theirs = "https://theirs.example.com"
+    bench.time.at(bench.time.now + 2.0, lambda: bench.change(voice_url=theirs))
+    assert await bench.restored(row) == "left_alone"
+    assert bench.voice_url == theirs and len(bench.carrier.writes) == 1
+
+
 async def test_restore_is_pending_meanwhile() -> None:
     bench = Bench()
     row = await bench.apply()
@@ -249,6 +269,17 @@ async def test_someone_elses_change_is_left_alone() -> None:
     bench.change(voice_url="https://theirs.example.com")
     assert await bench.restored(row) == "left_alone"
     assert bench.voice_url == "https://theirs.example.com" and len(bench.carrier.writes) == 1
+
+
+async def test_what_is_left_alone_is_reported_with_what_we_had_set_beside_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    row = await bench.apply()
+    bench.change(voice_url="https://theirs.example.com", voice_method="GET")
+    assert await bench.restored(row) == "left_alone"
+    (said,) = [r.getMessage() for r in caplog.records if "someone else" in r.getMessage()]
+    assert "***1234" in said and said.endswith("voice_fallback_url is still as we had set it")
 
 
 async def test_someone_elses_field_is_kept() -> None:
@@ -401,10 +432,12 @@ async def test_settle_leaves_other_calls_alone() -> None:
     ) == do.NotFound(DIAL.request)
 
 
-async def test_hang_up_goes_on_for_ever_and_says_so_once() -> None:
+@pytest.mark.parametrize("kind", ["500", "401", "403"])
+async def test_hang_up_goes_on_for_ever_and_says_so_once(kind: str) -> None:
+    """Credentials that are refused, or an account that is suspended, during a call, too."""
     bench = Bench()
     call = await bench.carrier.create_call(ORDER)
-    bench.carrier.plan("end", *["500"] * 12)
+    bench.carrier.plan("end", *[kind] * 12)
     told: list[do.EndFailed] = []
     assert await work.end(bench.shop, "c1", (call.sid,), told.append) == do.Ended("c1")
     assert len(told) == 1 and bench.carrier.calls[call.sid].status == "completed"
