@@ -46,3 +46,22 @@ class FileLock:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def holder_of(path: Path) -> str | None:
+    """What the holder of the lock at ``path`` says of itself; None: nobody holds it.
+
+    While we look, for a moment, who wants it finds it held.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.read(descriptor, 500).decode(errors="replace").strip() or "another process"
+    else:
+        return None
+    finally:
+        os.close(descriptor)

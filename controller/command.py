@@ -46,7 +46,7 @@ async def restore_command(
     account_sid = settings.require("account_sid")
     token = settings.require("auth_token")
     carrier = TwilioCarrier(account_sid, token, settings.twilio_api_url)
-    prober = Prober()
+    prober = Prober(settings.state_dir, _holder())
     shop = Workshop(
         stack="",
         public_url=settings.public_url or "",
@@ -65,6 +65,11 @@ async def restore_command(
         carrier.close()
         prober.close()
     return (EXIT_PENDING if run.pending else EXIT_DONE), run.lines
+
+
+def _holder() -> str:
+    """How this command names itself in the locks that it holds."""
+    return f"trunkline restore (pid {os.getpid()})"
 
 
 @dataclass
@@ -86,8 +91,7 @@ class RestoreRun:
 
     async def journals(self, settings: Settings, account: str) -> None:
         """What stacks that are gone have left in their journals."""
-        holder = f"trunkline restore (pid {os.getpid()})"
-        gone, live = state_dir.others(settings.state_dir, account, holder)
+        gone, live = state_dir.others(settings.state_dir, account, _holder())
         for stack in live:
             self.live.add(stack.path.name)
             try:
@@ -172,6 +176,7 @@ class RestoreRun:
             else:
                 found.append((number, mark, prior))
         alive = set() if force else await self._alive({mark for _, mark, _ in found})
+        rows = []
         for number, mark, prior in found:
             if mark.stack in alive:
                 self._still(
@@ -184,7 +189,8 @@ class RestoreRun:
             await self.shop.journal.intend(
                 row.id, row.prior or {}, row.written or {}, self.shop.wall()
             )
-            await self._put_back(self.shop, row)
+            rows.append(row)
+        await asyncio.gather(*(self._put_back(self.shop, row) for row in rows))
 
     async def _alive(self, found: set[Mark]) -> set[str]:
         """The stacks of these marks that live: their lock is held here, or they answer."""

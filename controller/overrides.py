@@ -65,7 +65,7 @@ def no_faults(point: str) -> None:
 @dataclass
 class Workshop:
     """What every operation on numbers and calls needs. ``probe(base, stack)``: does that stack
-    answer at its public URL? ``wall``: Unix time. ``pause``: asyncio.sleep, or a fake."""
+    live? ``wall``: Unix time. ``pause``: asyncio.sleep, or a fake."""
 
     stack: str
     public_url: str
@@ -273,8 +273,7 @@ async def _prior(shop: Workshop, found: NumberSettings) -> dict[str, str]:
         before = known
         if before is not None and await lives(shop, mark.base, mark.stack):
             raise NumberBusyError(
-                f"number {shown} is used by another trunkline stack ({mark.stack}), which answers "
-                "at its public URL",
+                f"number {shown} is used by another trunkline stack ({mark.stack}), which lives",
                 number=found.number,
                 holder=f"stack {mark.stack}",
             )

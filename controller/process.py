@@ -84,7 +84,7 @@ async def _serve_locked(
     journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
     token = settings.require("auth_token")
     carrier = TwilioCarrier(account, token, settings.twilio_api_url)
-    prober = Prober()
+    prober = Prober(settings.state_dir, holder)
     shop = Workshop(
         stack=stack.id,
         public_url=settings.require("public_url"),

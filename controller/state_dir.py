@@ -16,15 +16,18 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from trunkline.bus.errors import TrunklineError
-from trunkline.bus.locks import FileLock, LockHeldError
+from trunkline.bus.locks import FileLock, LockHeldError, holder_of
 
 _JOURNAL: Final = "journal.sqlite3"
 _PRIVATE: Final = "private"
+#: Who only looks at a stack's lock holds it no longer than this (seconds).
+_LOOKED_WITHIN: Final = 2.0
 
 
 class StackRunsError(TrunklineError, RuntimeError):
@@ -101,8 +104,19 @@ def lock_bus_dir(directory: Path, holder: str) -> FileLock:
 
 
 def own(state_dir: Path, account: str, holder: str) -> StackDir:
-    """The account's stack in this directory: the one that was used last, or a new one."""
-    found, _ = _take(state_dir, account, holder)
+    """The account's stack in this directory, which we hold: the one that was used last, or a new
+    one.
+
+    No other controller can have it; one of another directory that starts, or ``trunkline restore``,
+    may be looking at it. Whoever is still at it after that puts its numbers back.
+    """
+    began = time.monotonic()
+    found, held = _take(state_dir, account, holder)
+    while held and time.monotonic() - began < _LOOKED_WITHIN:
+        for stack in found:
+            stack.release()
+        time.sleep(0.01)
+        found, held = _take(state_dir, account, holder)
     if found:
         found.sort(key=lambda stack: stack.journal.stat().st_mtime)
         for other in found[:-1]:
@@ -124,6 +138,12 @@ def others(state_dir: Path, account: str, holder: str) -> tuple[list[StackDir], 
         gone += found
         live += held
     return gone, live
+
+
+def lives_here(state_dir: Path, stack: str, but: str) -> bool:
+    """The lock of the stack with this id, around ``state_dir``, is held by another than ``but``."""
+    found = [holder_of(root / "stacks" / stack / "lock") for root in _roots(state_dir)]
+    return any(holder not in (None, but) for holder in found)
 
 
 def take(path: Path, holder: str) -> StackDir:

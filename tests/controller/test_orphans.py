@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -11,12 +12,13 @@ import pytest
 from msgspec.structs import replace
 
 from trunkline.bus.locks import FileLock
+from trunkline.controller import marks, state_dir
 from trunkline.controller import orphans as orphan_rules
-from trunkline.controller import state_dir
 from trunkline.controller.core import Core, Identity, Rules
 from trunkline.controller.journal import SqliteJournal
 from trunkline.controller.memory_journal import MemoryJournal
 from trunkline.controller.orphans import Orphans
+from trunkline.controller.probe import Prober
 from trunkline.controller.shell import Shell
 
 from .fake_carrier import OURS, PRIOR
@@ -130,3 +132,49 @@ async def test_other_accounts_and_live_stacks_are_not_looked_at(machine: Machine
     assert Start(machine).orphans.found == []
     lock.release()
     assert [o.path.name for o in Start(machine).orphans.found] == [stack_id("aaa")]
+
+
+async def test_a_stack_that_lives_here_is_known_by_its_lock(machine: Machine) -> None:
+    """Its tunnel may be down, and nobody answers at its public URL."""
+    await (await machine.overridden(OURS, stack_id("aaa"))).close()
+    mark = marks.read(machine.voice_url(OURS))
+    assert mark is not None
+    nowhere = "http://127.0.0.1:1"
+    prober = Prober(machine.directory, "us")
+    assert not await prober(nowhere, mark.stack)
+    path = machine.directory / "stacks" / mark.stack / "lock"
+    for holder, lives in (("controller (pid 7)", True), ("us", False)):
+        lock = FileLock(path, holder)  # ours: we have taken what it left
+        assert await prober(nowhere, mark.stack) == lives
+        lock.release()
+    private = state_dir.private_state_dir(machine.directory, "p1")
+    lock = FileLock(private / "stacks" / stack_id("bbb") / "lock", "controller (pid 8)")
+    assert await prober(nowhere, stack_id("bbb"))
+    lock.release()
+    assert not await prober(nowhere, stack_id("bbb"))
+    prober.close()
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_who_only_looks_at_our_stack_does_not_make_it_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: bool
+) -> None:
+    stack = state_dir.own(tmp_path, ACCOUNT, "us")
+    stack.journal.touch()
+    stack.release()
+    held = state_dir.take(stack.path, "another controller, which starts")
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        if looks:
+            held.release()
+
+    monkeypatch.setattr(state_dir.time, "sleep", sleep)
+    ticks = itertools.count()
+    monkeypatch.setattr(state_dir.time, "monotonic", lambda: next(ticks) * 0.1)
+    again = state_dir.own(tmp_path, ACCOUNT, "us")
+    assert (again.id == stack.id) == looks
+    assert len(waited) == (1 if looks else 19)
+    held.release()
+    again.release()
