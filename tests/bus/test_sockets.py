@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -81,14 +82,19 @@ async def test_messages_arrive_in_order_and_more_than_one_burst_of_them(
     router.close()
 
 
+@pytest.mark.parametrize("transport", ["ipc", "tcp"])
 async def test_a_killed_peer_is_seen_at_once_and_its_last_words_come_first(
-    context: Context, tmp_path: Path
+    context: Context, tmp_path: Path, transport: str
 ) -> None:
-    process = child(f"ipc://{tmp_path}/r")
+    endpoint = f"ipc://{tmp_path}/r"
+    if transport == "tcp":
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            endpoint = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    process = child(endpoint)
     seen: list[object] = []
     dealer = connect_dealer(
         context,
-        f"ipc://{tmp_path}/r",
+        endpoint,
         seen.append,
         on_connected=lambda: seen.append("connected"),
         on_disconnected=lambda: seen.append("disconnected"),
@@ -97,7 +103,8 @@ async def test_a_killed_peer_is_seen_at_once_and_its_last_words_come_first(
     dealer.send(b"echo")
     await until(lambda: b"echo" in seen)
     end(process)
-    await until(lambda: "disconnected" in seen)
+    # By the kernel's news, and not by a heartbeat, which tcp has as well.
+    await until(lambda: "disconnected" in seen, seconds=1.5)
     assert seen == ["connected", b"echo", "disconnected"]
     dealer.close()
 
@@ -193,6 +200,79 @@ async def test_a_full_peer_neither_blocks_nor_raises(context: Context, tmp_path:
     dealer.close()
 
 
+async def test_a_router_with_a_full_peer_neither_blocks_nor_raises_and_serves_the_others(
+    context: Context, tmp_path: Path
+) -> None:
+    """A worker's: one gateway that stands still takes nothing from the other's calls."""
+    who: list[bytes] = []
+    router, endpoint = bind_router(context, f"ipc://{tmp_path}/r", lambda i, _: who.append(i))
+    got: list[bytes] = []
+    up: list[bool] = []
+    reading = connect_dealer(
+        context,
+        endpoint,
+        got.append,
+        on_connected=lambda: up.append(True),
+        on_disconnected=nothing,
+    )
+    await until(lambda: bool(up))
+    reading.send(b"here")
+    await until(lambda: len(who) == 1)
+    stopped = zmq.Context()
+    deaf = stopped.socket(zmq.DEALER)
+    deaf.rcvhwm = 10
+    deaf.linger = 0
+    deaf.connect(endpoint)
+    deaf.send(b"here, and I read nothing")
+    await until(lambda: len(who) == 2)
+    results = [router.send(bytes(4000), who[1]) for _ in range(30_000)]
+    assert results[0] is True and results[-1] is False
+    assert router.unsent == results.count(False)
+    assert router.send(b"to you", who[0])
+    await until(lambda: got == [b"to you"])
+    deaf.close()
+    stopped.term()
+    reading.close()
+    router.close()
+
+
+async def test_a_dealer_with_two_connections_deals_in_turn(
+    context: Context, tmp_path: Path
+) -> None:
+    """Why there is one DEALER for each peer: ours cannot be connected to a second one."""
+    got: list[str] = []
+    routers = [
+        bind_router(context, f"ipc://{tmp_path}/{n}", lambda *_, n=n: got.append(n))  # type: ignore[misc]  # bound at once
+        for n in ("one", "two")
+    ]
+    both = context.socket(zmq.DEALER)
+    for _, endpoint in routers:
+        both.connect(endpoint)
+    for _ in range(4):
+        both.send(b"for one alone")
+    await until(lambda: len(got) == 4)
+    assert sorted(got) == ["one", "one", "two", "two"]
+    both.close(0)
+    got.clear()
+    ups: list[int] = []
+    dealers = [
+        connect_dealer(
+            context,
+            endpoint,
+            nothing,
+            on_connected=lambda: ups.append(1),
+            on_disconnected=nothing,
+        )
+        for _, endpoint in routers
+    ]
+    await until(lambda: len(ups) == 2)
+    assert all(dealers[0].send(b"for one alone") for _ in range(4))
+    await until(lambda: len(got) == 4)
+    assert got == ["one"] * 4
+    for each in (*dealers, *(router for router, _ in routers)):
+        each.close()
+
+
 async def test_each_socket_has_an_identity_of_its_own(context: Context, tmp_path: Path) -> None:
     """A ROUTER ignores a reused identity in silence, so none is ever used again."""
     who: list[bytes] = []
@@ -266,5 +346,5 @@ async def test_a_second_bind_steals_an_ipc_path(context: Context, tmp_path: Path
     dealer.send(b"x")
     await until(lambda: len(got) == 2)
     assert got == ["up", "second"]
-    for socket in (dealer, first, second):
-        socket.close()
+    for each in (dealer, first, second):
+        each.close()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import select
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from trunkline import supervisor
+from trunkline.bus.settings import load
 from trunkline.carrier_sim.client import SimClient
 from trunkline.children import trunkline_argv
 
@@ -92,6 +97,50 @@ def test_it_ends_in_time_and_leaves_nobody(stack: Running, number: int) -> None:
     code, took = stack.end(number)  # twice is harmless
     assert (code, took < ENDS_WITHIN) == (0, True)
     assert all_end(children, 0.0)
+
+
+SAYS_WHEN_IT_IS_ASKED_TO_END = """
+import pathlib, signal, sys, time
+def end(*_):
+    ended = [path.name for path in pathlib.Path(".").glob("*.ended")]
+    pathlib.Path(sys.argv[1]).write_text(" ".join(ended))
+    time.sleep(float(sys.argv[2]))
+    pathlib.Path(sys.argv[1] + ".ended").touch()
+    sys.exit(3)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path(sys.argv[1] + ".up").touch()
+while True:
+    signal.pause()
+"""
+
+
+async def test_the_others_are_asked_to_end_once_the_controller_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers first: until they are as before, somebody has to answer at the public URL."""
+    monkeypatch.chdir(tmp_path)
+
+    def stand_in(name: str, *_: str) -> list[str]:
+        takes = "0.5" if name == "controller" else "0"
+        return [sys.executable, "-c", SAYS_WHEN_IT_IS_ASKED_TO_END, name, takes]
+
+    monkeypatch.setattr(supervisor, "trunkline_argv", stand_in)
+    settings = load(env_file=None, bus=f"ipc://{tmp_path}/bus", state_dir=tmp_path / "state")
+    stop = asyncio.Event()
+    with (tmp_path / "port").open("w") as port:
+        running = asyncio.ensure_future(
+            supervisor.Supervisor(settings, port.fileno(), 1, 1).run(stop)
+        )
+        roles = ("controller", "gateway", "codec-worker")
+        async with asyncio.timeout(10):
+            while not all((tmp_path / f"{role}.up").exists() for role in roles):  # noqa: ASYNC110  # processes make them
+                await asyncio.sleep(0.02)
+        stop.set()
+        assert await running == 3
+    asked = {role: (tmp_path / role).read_text() for role in roles}
+    assert asked["controller"] == ""
+    assert "controller.ended" in asked["gateway"]
+    assert "controller.ended" in asked["codec-worker"]
 
 
 @pytest.mark.parametrize("role", ["controller", "gateway", "codec-worker"])
