@@ -256,6 +256,22 @@ async def test_a_socket_that_left_before_the_answer(stack: Stack) -> None:
     assert stack.a.all(m.OpenCall) == []
 
 
+async def test_a_call_that_was_over_before_the_answer_is_told_to_be_over(stack: Stack) -> None:
+    """Not that its stream is gone: the controller would wait for another one."""
+    stack.controller.mute = True
+    client = await stack.stream()
+    await until(lambda: len(stack.gateway.hub._tasks) == 1)
+    await client.send(event("stop"))
+    with pytest.raises(ConnectionClosed):
+        await client.recv()
+    stack.controller.tokens["t1"] = stack.accepted()
+    stack.controller.mute = False
+    stack.controller.tell(m.Pulse(epoch=2, controller="stack-1"))
+    await until(lambda: stack.controller.all(m.StreamClosed))
+    assert stack.controller.all(m.StreamClosed)[0].reason == "stop"
+    assert stack.a.all(m.OpenCall) == []
+
+
 async def test_a_start_must_come_in_time(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trunkline.gateway.media_streams.START_WITHIN", 0.1)
     client = await stack.stream(started=False)
@@ -299,6 +315,10 @@ async def test_a_stopping_gateway_waits_for_its_controller(stack: Stack) -> None
     assert refused.value.response.status_code == 503
     answer = await post(stack, "/twilio/voice", {"CallSid": "CA1"})
     assert b'<Reject reason="busy"/>' in answer
+    # The call that is on stays until then.
+    heard = len(stack.a.frames())
+    await client.send(media(20, bytes(160)))
+    await until(lambda: len(stack.a.frames()) > heard)
     stack.controller.router.close()  # its numbers are restored
     with pytest.raises(ConnectionClosed) as closed:
         await client.recv()
