@@ -9,8 +9,9 @@ import pytest
 
 from .machine import Machine
 
-# Behind everything else: the simulation's clock is found here.
-sys.path.append(str(Path(__file__).parents[1]))
+# The simulation's clock is found here. Behind everything else, and the repository before it: no
+# room is to be found under another name.
+sys.path += [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 
 @pytest.fixture

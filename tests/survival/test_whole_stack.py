@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 from e2e.stack import ALICE, BOB, CALLEE, CALLER, CAROL, DAVE, PRIOR, Stack, until
@@ -69,6 +72,36 @@ async def test_shut_down_numbers_first_and_sigterm_twice_is_harmless(
     assert up.wait() == 0
     stack.stack_process = None
     await line.close()
+    stack.check_nothing_left()
+
+
+async def test_ctrl_c_in_a_test_with_a_private_stack(new_stack: Callable[[], Stack]) -> None:
+    """The test gets it, and its stack does not: what the test does then still works."""
+    stack = new_stack()
+    stack.provoked |= UNREACHED
+    pause = stack.directory / "pause"
+    pause.touch()
+    script = str(Path(__file__).parent / "interrupted_test.py")
+    test = stack.run(
+        [sys.executable, "-W", "ignore", script, ALICE, stack.public_url, str(pause)],
+        "test",
+        # No stack answers where it looks, so it starts its own.
+        TRUNKLINE_BUS="",
+        XDG_RUNTIME_DIR=str(stack.directory),
+    )
+    await until(lambda: stack.held(ALICE), "the number is armed", 40.0)
+    family = psutil.Process(test.pid).children(recursive=True)
+    assert len(family) == 4  # a supervisor, a controller, a gateway, a codec worker
+    os.killpg(test.pid, signal.SIGINT)
+    await until(lambda: stack.said(test) == [{"cleaning": "up"}], "the test cleans up")
+    assert all(os.getpgid(process.pid) != test.pid for process in family)
+    assert all(process.is_running() for process in family) and stack.held(ALICE)
+    pause.unlink()
+    await until(lambda: stack.changed_numbers() == {}, "the number is as before", ENDS_WITHIN)
+    await until(lambda: all_ended(family), "its stack has ended", ENDS_WITHIN)
+    await until(lambda: test.poll() is not None, "the test has ended")
+    assert stack.said(test)[1:] == [{"disconnected": True}]
+    assert "KeyboardInterrupt" in stack.lines("test")[-1]
     stack.check_nothing_left()
 
 

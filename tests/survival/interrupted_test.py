@@ -1,0 +1,42 @@
+"""What a test with a private stack does, in a process group of its own, as a terminal starts it:
+waits for a call at NUMBER until Ctrl-C, cleans up for as long as PAUSE is there, and disconnects.
+
+    interrupted_test.py NUMBER PUBLIC_URL PAUSE
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+# Behind everything else: no room is to be found under another name.
+sys.path += [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+
+from e2e.offline_scenario import TwilioAgentAdapter
+
+
+async def main(number: str, public_url: str, pause: Path) -> None:
+    agent = TwilioAgentAdapter(
+        account_sid=os.environ["TWILIO_ACCOUNT_SID"],
+        auth_token=os.environ["TWILIO_AUTH_TOKEN"],
+        phone_number=number,
+        public_base_url=public_url,
+        http_port=int(public_url.rpartition(":")[2]),
+    )
+    await agent.connect()
+    try:
+        await agent.wait_for_call(timeout=60.0)
+    finally:
+        print(json.dumps({"cleaning": "up"}), flush=True)
+        while pause.exists():  # noqa: ASYNC110, ASYNC240  # whoever looks takes it away
+            await asyncio.sleep(0.02)
+        await agent.disconnect()
+        print(json.dumps({"disconnected": agent.is_connected() is False}), flush=True)
+
+
+if __name__ == "__main__":
+    os.setpgid(0, 0)
+    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))
