@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
@@ -33,7 +35,7 @@ from trunkline.children import (
     settings_environment,
     trunkline_argv,
 )
-from trunkline.controller.state_dir import lock_bus_dir, lock_state_dir
+from trunkline.controller.state_dir import StackRunsError, lock_bus_dir, lock_state_dir
 from trunkline.keep_alive import exit_status
 from trunkline.public_port import PublicPort
 from trunkline.tunnel import Tunnel
@@ -79,8 +81,19 @@ def _refuse_beside_another(settings: Settings) -> None:
     """
     holder = f"supervisor (pid {os.getpid()}, {settings.bus})"
     lock_state_dir(settings.state_dir, holder).release()
-    if settings.address.directory is not None:
-        lock_bus_dir(settings.address.directory, holder).release()
+    address = settings.address
+    if address.directory is not None:
+        lock_bus_dir(address.directory, holder).release()
+        return
+    try:
+        socket.create_server(("" if address.host == "*" else address.host, address.port)).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StackRunsError(
+                f"another controller, or another program, listens at TRUNKLINE_BUS={settings.bus}; "
+                "end it, or use another address"
+            ) from error
+        # What else is wrong with the address the controller says itself.
 
 
 async def _up(

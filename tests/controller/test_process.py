@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -19,7 +21,12 @@ import zmq
 
 from trunkline.bus import messages as m
 from trunkline.bus.control import ControlClient
-from trunkline.bus.errors import CarrierError, NumberBusyError, SettingsError
+from trunkline.bus.errors import (
+    CarrierError,
+    NumberBusyError,
+    NumberRoutedElsewhereError,
+    SettingsError,
+)
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
 from trunkline.bus.settings import Settings, load
 from trunkline.carrier_sim.bots import Silence
@@ -379,6 +386,38 @@ async def test_second_controller_is_refused_by_name(tmp_path: Path, sim: Carrier
             await serve(other, asyncio.Event())
         # The first is unharmed.
         await stack.peers[0].ask(m.GetStatus(), m.StatusReport)
+
+
+async def test_second_controller_on_a_tcp_address_is_refused(
+    tmp_path: Path, sim: CarrierSim
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bus = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(SettingsError, match=f"TRUNKLINE_BUS={bus}.*another controller"):
+            await serve(settings_for(tmp_path, sim, bus=bus), asyncio.Event())
+
+
+async def test_what_the_settings_say_of_an_override(tmp_path: Path, sim: CarrierSim) -> None:
+    """A TwiML app has the number's calls: refused, or taken over and put back; and the fallback."""
+    sim.add_number(OURS, voice_url=PRIOR, voice_application_sid="AP" + "1" * 32)
+    before = copy.copy(sim.numbers[OURS])
+    async with running(settings_for(tmp_path, sim)) as stack:
+        adapter = await stack.join("adapter")
+        info = await stack.open(adapter)
+        with pytest.raises(NumberRoutedElsewhereError, match="TwiML app") as caught:
+            await adapter.ask(m.Arm(session=info.session), m.Armed)
+        assert (caught.value.number, caught.value.routed_to) == (OURS, "AP" + "1" * 32)
+    assert sim.exchange.number_writes == []
+    for fallback in (True, False):
+        settings = settings_for(tmp_path, sim, take_over_routed=True, fallback_to_prior=fallback)
+        async with running(settings) as stack:
+            adapter = await stack.join("adapter")
+            info = await stack.open(adapter)
+            await adapter.ask(m.Arm(session=info.session), m.Armed)
+            ours = sim.numbers[OURS]
+            assert not ours.voice_application_sid and ours.voice_url.startswith(URL)
+            assert ours.voice_fallback_url == (PRIOR if fallback else "")
+        assert sim.numbers[OURS] == before
 
 
 async def test_two_stacks_on_one_number(tmp_path: Path, sim: CarrierSim) -> None:

@@ -241,3 +241,18 @@ def test_a_second_stack_on_the_bus_is_refused_by_name(trunkline: Trunkline, stac
     assert trunkline.environment["TRUNKLINE_BUS"] in second.err
     assert stack.process.poll() is None
     assert len(status(trunkline)["gateways"]) == 2
+
+
+def test_a_second_stack_on_a_tcp_bus_is_refused_before_it_starts_anything(
+    trunkline: Trunkline,
+) -> None:
+    """Its gateways and codec workers would join the first one's controller."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bus = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        second = trunkline.start("up", TRUNKLINE_BUS=bus)
+        assert second.process.wait(15) == 1
+        assert second.err.count("\n") == 1
+        assert f"listens at TRUNKLINE_BUS={bus}" in second.err
+        taken.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            taken.accept()
