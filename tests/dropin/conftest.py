@@ -37,10 +37,12 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def own_number(carrier_sim: SimClient) -> Callable[[], str]:
-    """Makes a number of the account that no other test uses, with a voice_url of its own."""
+    """Makes a number of the account that no other test uses, with a voice_url of its own; all
+    workers of pytest-xdist share the stack."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
     def make() -> str:
-        number = f"+1415557{next(_numbers):04d}"
+        number = f"+14155{57 + worker:02d}{next(_numbers):04d}"
         carrier_sim.add_number(number, voice_url=f"https://agent.example/{number[1:]}")
         return number
 

@@ -26,8 +26,11 @@ from trunkline.pytest_plugin import PhoneStack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
 
-#: What scenario's own clock and ours may differ by, on a busy machine.
-SLACK = 0.3
+
+def slack() -> float:
+    """What scenario's own clock and the carrier's may differ by: 0.3 s, and more only where the
+    machine has more to do than it can."""
+    return 0.3 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 @pytest.fixture
@@ -102,14 +105,14 @@ async def test_as_caller_several_turns_and_their_timings(
     assert len(user) == len(theirs) == 2
     for n in range(2):
         # The whole clip each way, and the agent's turn ends soon after its last word.
-        assert abs((heard[n][1] - heard[n][0]) - 1.0) < SLACK
+        assert abs((heard[n][1] - heard[n][0]) - 1.0) < slack()
         assert said[n][1] - said[n][0] - 0.1 < len(theirs[n].audio) / 48_000 < 1.2 + 1.2
         # The pause before the answer, at the carrier's clock and at scenario's.
         at_carrier = said[n][0] - heard[n][1]
         at_scenario = theirs[n].start_time - user[n].end_time
-        assert abs(at_scenario - at_carrier) < SLACK, (at_scenario, at_carrier)
+        assert abs(at_scenario - at_carrier) < slack(), (at_scenario, at_carrier)
     between = user[1].start_time - user[0].start_time
-    assert abs(between - (heard[1][0] - heard[0][0])) < SLACK
+    assert abs(between - (heard[1][0] - heard[0][0])) < slack()
 
 
 async def test_as_the_agent_under_test_that_is_called(
@@ -163,7 +166,7 @@ async def test_a_turn_of_three_seconds_ends_soon_although_the_line_hisses_on(
     words = spoken(carrier_sim.said(sids[0]))
     begin, end = words[0][0], words[-1][1]
     assert end - begin > 2.8
-    assert ended[0] - (call["media_started"] + end) < 1.2 + SLACK
+    assert ended[0] - (call["media_started"] + end) < 1.2 + slack()
     (segment,) = [s for s in result.audio.segments if s.speaker == "agent"]
     assert end - begin < len(segment.audio) / 48_000 < end - begin + 1.2
 
@@ -281,7 +284,7 @@ async def test_an_interrupt_by_time(
     (heard,) = spoken(carrier_sim.played(sids[0]))
     (said,) = spoken(carrier_sim.said(sids[0]))
     assert said[0] < heard[0] < said[1], "it was said while the agent spoke"
-    assert abs((heard[1] - heard[0]) - 1.0) < SLACK
+    assert abs((heard[1] - heard[0]) - 1.0) < slack()
 
 
 async def test_an_interrupt_step_waits_for_the_agents_first_words_and_clears_the_line(
@@ -309,7 +312,7 @@ async def test_an_interrupt_step_waits_for_the_agents_first_words_and_clears_the
     (heard,) = spoken(carrier_sim.played(sids[0]))
     (said,) = spoken(carrier_sim.said(sids[0]))
     assert said[0] < heard[0] < said[1], "it was said while the agent spoke"
-    assert abs((heard[1] - heard[0]) - 1.0) < SLACK
+    assert abs((heard[1] - heard[0]) - 1.0) < slack()
     (event,) = [e for e in result.timeline if e.type == "user_interrupt"]
     assert (event.metadata["native"], event.metadata["outcome"]) == (True, "fired_after_speech")
 
