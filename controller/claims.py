@@ -43,7 +43,7 @@ class Claims:
         for row in rows:
             if row.number in leases:
                 # An earlier override of the same number: only one of them can stand there.
-                self._core.do(do.Restore(row.id))
+                self._beside(row)
                 continue
             leases[row.number] = lease = Lease(row, "unclaimed")
             if row.state == "restoring" or row.prior is None:
@@ -54,9 +54,15 @@ class Claims:
         """Put back what other stacks left."""
         leases = self._sessions.leases.by_number
         for row in orphans:
-            if row.number not in leases:
+            if row.number in leases:
+                self._beside(row)
+            else:
                 leases[row.number] = Lease(row, "restoring")
-            self._core.do(do.Restore(row.id))
+                self._core.do(do.Restore(row.id))
+
+    def _beside(self, row: OverrideRow) -> None:
+        self._sessions.beside[row.id] = row
+        self._core.do(do.Restore(row.id))
 
     def announced(self, hello: m.Hello, now: float) -> list[str]:
         """An adapter says what it has; returns the sessions that it does not have any more."""

@@ -175,7 +175,8 @@ class Core:
     @property
     def busy(self) -> bool:
         """Something is still to be put back or hung up."""
-        return bool(self.sessions.leases.by_number) or self.calls.ends_under_way
+        sessions = self.sessions
+        return bool(sessions.leases.by_number or sessions.beside) or self.calls.ends_under_way
 
     # ------------------------------------------------------------------ peers
 

@@ -45,6 +45,8 @@ class SessionRules:
         self._core = core
         self.by_id: dict[str, Session] = {}
         self.leases = Leases(core.iso)
+        #: overrides that are being put back beside the lease on their number: a journal had two
+        self.beside: dict[str, OverrideRow] = {}
         self.opening = Opening(core, self)
         self.claims = Claims(core, self)
         #: sessions that ended in this epoch: they do not come back
@@ -216,6 +218,7 @@ class SessionRules:
 
     def restored(self, result: do.Restored, now: float) -> None:
         self._core.counts[f"overrides {result.outcome}"] += 1
+        self.beside.pop(result.override, None)
         lease = self.leases.by_override(result.override)
         if lease is not None:
             del self.leases.by_number[lease.number]

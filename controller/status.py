@@ -43,7 +43,10 @@ def build(core: Core, now: float) -> dict[str, Any]:
             for session in core.sessions.by_id.values()
         ],
         "calls": calls,
-        "overrides": [_override(core, x) for x in core.sessions.leases.by_number.values()],
+        "overrides": [
+            *(_override(core, x) for x in core.sessions.leases.by_number.values()),
+            *(_override(core, Lease(x, "restoring")) for x in core.sessions.beside.values()),
+        ],
     }
 
 

@@ -77,9 +77,19 @@ def test_two_rows_of_one_number_are_both_put_back() -> None:
     info = Stage().info()
     rows = [a_row(info), a_row(info, id="o2")]
     stage = Stage(overrides=rows, epoch=2)
+
+    def states() -> list[tuple[str, str]]:
+        report = stage.body("a1", stage.ask("a1", m.GetStatus()), m.StatusReport)
+        return [(row["number"], row["state"]) for row in report.status["overrides"]]
+
     assert stage.take(do.Restore).override == "o2"
+    assert states() == [(OURS, "applied"), (OURS, "restoring")]
     stage.pass_time(10.0)
     assert stage.take(do.Restore).override == "o1"
+    stage.feed(do.Restored("o1", "restored"))
+    assert states() == [(OURS, "restoring")] and stage.core.busy  # pending, and waited for
+    stage.feed(do.Restored("o2", "restored"))
+    assert states() == [] and not stage.core.busy
 
 
 def test_session_that_is_closing_is_not_opened_again() -> None:
