@@ -1,4 +1,4 @@
-"""A kill at every single step of an override's life, and of what comes after the kill.
+"""A kill at every single step of an override's life, or a dial's, and of what comes after it.
 
 A step is one resumption of a task: each await of the path, pauses between tries included. What was
 under way to Twilio then arrives, or does not, without us. Afterwards a start recovers, or a session
@@ -12,17 +12,21 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from trunkline.bus.errors import TrunklineError
-from trunkline.controller import marks
+from trunkline.controller import instructions as do
+from trunkline.controller import marks, work
+from trunkline.controller.dial import order
 from trunkline.controller.overrides import apply
 from trunkline.controller.restore import restore
 
 from .clockwork import LATE, Clockwork, last_words_unheard
 from .fake_carrier import OURS
 from .test_crashes import row_for
+from .test_restore import DIAL
 
-Work = Callable[[Clockwork], Coroutine[Any, Any, None]]
+Job = Callable[[Clockwork], Coroutine[Any, Any, None]]
 
 #: Longer than anything here takes: late requests, and rows that are read again for 60 s.
 AT_REST = 200.0
@@ -84,12 +88,12 @@ async def taking_up(world: Clockwork) -> None:
             await restore(shop, row)
 
 
-def killed(work: Work, world: Clockwork, step: int) -> bool:
-    """Let the world's next process do ``work``, and kill it after ``step`` steps. False: it had
+def killed(job: Job, world: Clockwork, step: int) -> bool:
+    """Let the world's next process do ``job``, and kill it after ``step`` steps. False: it had
     come to its end."""
     process = world.process()
     world.loop.dies_at[process] = step
-    task = world.loop.in_process(process, world.loop.create_task, work(world))
+    task = world.loop.in_process(process, world.loop.create_task, job(world))
     # Whoever starts again does so while what was under way to Twilio still is.
     world.run(AT_REST, over=lambda: task.done() or not process.alive)
     if task.done():
@@ -97,11 +101,11 @@ def killed(work: Work, world: Clockwork, step: int) -> bool:
     return not process.alive
 
 
-def at_every_step(work: Work, world_before: Callable[[], Clockwork]) -> Iterator[Clockwork]:
-    """Worlds in which ``work`` was killed at its first step, its second, …, and never."""
+def at_every_step(job: Job, world_before: Callable[[], Clockwork]) -> Iterator[Clockwork]:
+    """Worlds in which ``job`` was killed at its first step, its second, …, and never."""
     for step in itertools.count():
         world = world_before()
-        was_killed = killed(work, world, step)
+        was_killed = killed(job, world, step)
         yield world
         if not was_killed:
             return
@@ -114,12 +118,12 @@ def fresh(operation: str, fates: tuple[str, ...]) -> Clockwork:
     return world
 
 
-def check_at_rest(world: Clockwork, work: Work) -> int:
+def check_at_rest(world: Clockwork, job: Job) -> int:
     """Recover, once and for all: nothing is left, and what comes late does not undo the number's
     next override. Returns how often the recovery wrote."""
     world.account.plans.clear()
     before = len(world.account.writes)
-    done(world, work)
+    done(world, job)
     assert world.left == []
     written = len(world.account.writes) - before
     done(world, the_next_one)
@@ -137,16 +141,16 @@ async def the_next_one(world: Clockwork) -> None:
     await restore(shop, row)
 
 
-def done(world: Clockwork, work: Work) -> None:
+def done(world: Clockwork, job: Job) -> None:
     process = world.process()
-    task = world.loop.in_process(process, world.loop.create_task, work(world))
+    task = world.loop.in_process(process, world.loop.create_task, job(world))
     world.run(AT_REST, over=task.done)
     task.result()
 
 
 @pytest.mark.parametrize("after", [recovery, taking_up])
 @pytest.mark.parametrize(("operation", "fates"), TROUBLE)
-def test_killed_at_every_step(operation: str, fates: tuple[str, ...], after: Work) -> None:
+def test_killed_at_every_step(operation: str, fates: tuple[str, ...], after: Job) -> None:
     for world in at_every_step(life, lambda: fresh(operation, fates)):
         (sid,) = world.account.numbers
         quiet = not world.account.in_flight[sid]
@@ -159,7 +163,7 @@ def test_killed_at_every_step(operation: str, fates: tuple[str, ...], after: Wor
 @pytest.mark.parametrize(("operation", "fates"), [TROUBLE[0], TROUBLE[3]])
 @pytest.mark.parametrize("again", [recovery, taking_up])
 def test_killed_at_every_step_and_again_at_every_step_of_what_comes_after(
-    operation: str, fates: tuple[str, ...], again: Work
+    operation: str, fates: tuple[str, ...], again: Job
 ) -> None:
     for step in itertools.count():
 
@@ -172,3 +176,54 @@ def test_killed_at_every_step_and_again_at_every_step_of_what_comes_after(
             check_at_rest(world, recovery)
         if not killed(life, fresh(operation, fates), step):
             return
+
+
+# --------------------------------------------------------------------------- dials
+
+
+async def a_dial(world: Clockwork) -> None:
+    """Twilio is asked for a call, which is looked for where it has not answered, and hung up."""
+    shop = world.shop()
+    row = replace(DIAL, asked=world.account.wall())
+    asked_for = order(row, "token", shop.public_url)
+    deadline = world.loop.time() + 30
+    result: object = await work.create(
+        shop, row, asked_for, deadline, lambda: True, lambda told: None
+    )
+    if isinstance(result, do.Unsure):
+        result = await work.settle(shop, row, lambda: True, lambda sid: False)
+    if isinstance(result, do.Taken):
+        await work.end(shop, row.call, (result.sid,), lambda failed: None)
+        await shop.journal.dial_closed(row.request)
+
+
+async def hanging_up(world: Clockwork) -> None:
+    """What a start, and ``trunkline restore``, do with dials that nobody claims."""
+    shop = world.shop()
+    for row in await shop.journal.open_dials():
+        await work.hang_up_left(shop, row)
+
+
+@pytest.mark.parametrize(
+    ("operation", "fates"),
+    [
+        ("create", ()),
+        ("create", ("429", "refused")),
+        ("create", ("timeout_before",)),
+        ("create", ("timeout_after",)),
+        ("create", ("late",)),
+        ("create", ("500_after",)),
+        ("end", ("500", "timeout_after", "timeout_before")),
+        ("list_calls", ("500",)),
+    ],
+)
+def test_a_dial_killed_at_every_step(operation: str, fates: tuple[str, ...]) -> None:
+    made = set()
+    for world in at_every_step(a_dial, lambda: fresh(operation, fates)):
+        world.account.plans.clear()
+        for same in at_every_step(hanging_up, lambda world=world: world):  # type: ignore[misc]  # bound here
+            assert same is world  # each start gets a step further
+        world.run(LATE + 10.0)
+        assert world.left == []
+        made.add(len(world.account.calls))
+    assert made <= {0, 1} and (1 in made or fates == ("timeout_before",))
