@@ -48,10 +48,25 @@ def theirs(number: str, callee: str, sid: str, token: str) -> Any:
     )
 
 
+async def listening(port: int) -> None:
+    """Until somebody listens there: scenario's adapter gives its server 0.2 s, which on a busy
+    machine is not enough, and a call that comes before it is lost."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            return
+
+
 async def one_run(agent: Any, callee: str, question: str) -> dict[str, float]:
     """One scenario; how long it took, how long its agent's turn was, whether it succeeded."""
 
     async def dial(state: Any) -> None:
+        if isinstance(agent, scenario.voice.TwilioAgentAdapter):
+            await listening(agent.http_port)
         await agent.place_call(callee, timeout=60.0, attach_stream="a-leg")
 
     began = time.monotonic()

@@ -90,7 +90,7 @@ def main(runs: int, rows: int, peer_runs: int) -> None:
     """Many scenario runs at once, beside one after the other with scenario's own adapter."""
     console = Console(width=max(100, Console().width))
     results: dict[str, dict[str, Any]] = {}
-    with carrier(0, 0.0) as run:
+    with carrier(0) as run:
         start_stack(run, gateways=1, codec_workers=1)
         console.print(f"trunkline: {runs} runs at once …")
         results["trunkline, at once"] = measure(run, "trunkline", runs, parallel=True)
@@ -101,7 +101,7 @@ def main(runs: int, rows: int, peer_runs: int) -> None:
             )
     if peer_runs:
         console.print(f"langwatch-scenario: {peer_runs} runs, one after the other …")
-        with carrier(0, 0.0) as run:
+        with carrier(0) as run:
             results["scenario, in a row"] = measure(run, "scenario", peer_runs, parallel=False)
     table = Table(title=f"{runs} scenario runs")
     for column in ("", "measured", f"{runs} runs", "a run", "its turn", "the answer heard"):
