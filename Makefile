@@ -1,8 +1,10 @@
-# Seven verbs. Everything that they need goes into .venv, made from the machine's python3 alone.
+# Eight verbs. Everything that they need goes into .venv, made from the machine's python3 alone.
 #   make demo    two phone calls with real speech, without an account (also the quickest look)
 #   make test    the whole suite        make lint    style, types, the rule between the rooms
 #   make bench   the benchmark          make docs    what is drawn from the code, in docs/
 #   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60"
+#   make simulate  the control plane on a fake clock, faults by seed: SIMULATE="--seeds 20000", or
+#                "--seed N" to replay one
 #   make clean
 
 PYTHON ?= python3
@@ -13,7 +15,7 @@ DEMO := $(VENV)/.demo-installed
 DEV := $(VENV)/.dev-installed
 SOURCES_OF_INSTALL := pyproject.toml setup.py
 
-.PHONY: demo test lint bench chaos docs clean
+.PHONY: demo test lint bench chaos simulate docs clean
 
 demo: $(DEMO)
 	$(BIN)/trunkline demo
@@ -34,6 +36,9 @@ bench: $(DEV)
 
 chaos: $(DEV)
 	$(BIN)/python benchmarks/chaos.py $(CHAOS)
+
+simulate: $(DEV)
+	$(BIN)/python -m tests.simulation $(SIMULATE)
 
 docs: $(DEV)
 	@for script in docs/make_*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done

@@ -119,6 +119,8 @@ class StreamSocket:
                 return
             self._held = []
             self._hub.spawn(self._ask(event, token))
+        elif isinstance(event, ms.Stop):
+            self._stopped()
         elif self._held is not None:
             if len(self._held) < MAX_HELD:
                 self._held.append(event)
@@ -186,9 +188,12 @@ class StreamSocket:
         elif isinstance(event, ms.MarkReturned):
             hub.apply(hub.streams.mark_returned(number, event.name))
         elif isinstance(event, ms.Stop):
-            self.end("stop")
-            if self.socket is not None:
-                self.socket.close(1000)
+            self._stopped()
+
+    def _stopped(self) -> None:
+        self.end("stop")
+        if self.socket is not None:
+            self.socket.close(1000)
 
     def end(self, reason: m.StreamEndReason) -> None:
         """The stream is over, for the first reason that is given."""

@@ -210,10 +210,11 @@ class SimClient(BusClient):
             codes = self.rng.randbytes(self.rng.randint(100, 9000)).replace(b"\xff", b"\xfe")
             talk.said += codes
             saying = self.sim.create_task(call.send_audio(pcm_of(codes)))
-            if self.rng.random() < 0.15:
+            if self.rng.random() < 0.25:
                 await asyncio.sleep(self.rng.uniform(0.0, 0.6))
                 talk.interrupted = True
                 if not call.ending:
+                    self.world.spring("interrupt")
                     await call.interrupt()
             await saying
             await asyncio.sleep(self.rng.choice((0.0, 0.0, 0.05, 0.4)))

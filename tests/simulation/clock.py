@@ -32,7 +32,7 @@ class Process:
         self.paused = False
         #: called once when it dies
         self.on_death: list[Callable[[], None]] = []
-        self.held: list[asyncio.Handle] = []
+        self.held: list[SimHandle] = []
         self.context = contextvars.copy_context()
         self.context.run(current.set, self)
 
@@ -41,6 +41,30 @@ class Process:
 
 
 current: contextvars.ContextVar[Process] = contextvars.ContextVar("process")
+
+
+class SimHandle(asyncio.TimerHandle):
+    """An event: a handle that is made quickly, for there are millions."""
+
+    __slots__ = ("process",)
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., Any],
+        args: Any,
+        loop: SimLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._when = when
+        self._context = contextvars.copy_context() if context is None else context
+        self.process: Process = self._context.get(current, loop.world)
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        self._cancelled = True
 
 
 class OutOfTime(Exception):
@@ -53,8 +77,8 @@ class SimLoop(asyncio.AbstractEventLoop):
     def __init__(self, most_events: int = 3_000_000) -> None:
         self._now = 1000.0
         self._order = itertools.count()
-        self._ready: deque[asyncio.Handle] = deque()
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._ready: deque[SimHandle] = deque()
+        self._timers: list[tuple[float, int, SimHandle]] = []
         self._most_events = most_events
         self._stopping = False
         #: tasks are held, so that none is collected (and its ``finally`` run) in the middle
@@ -83,7 +107,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_soon(
         self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = SimHandle(self._now, callback, args, self, context)
         self._ready.append(handle)
         return handle
 
@@ -105,12 +129,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer = SimHandle(when, callback, args, self, context)
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """A cancelled timer is skipped when its time comes."""
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
@@ -160,6 +181,18 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._ready.extend(process.held)
         process.held.clear()
 
+    def forget(self) -> None:
+        """The run is over: what was going on in it ends unheard, that of dead processes too. Else
+        coroutines would protest, some day, that nobody awaits them."""
+        for task in self._tasks:
+            coroutine = task.get_coro()
+            if not task.done() and isinstance(coroutine, Coroutine):
+                with contextlib.suppress(Exception):  # what is left to be done fails anyhow
+                    coroutine.close()
+        self._tasks.clear()
+        self._ready.clear()
+        self._timers.clear()
+
     # ------------------------------------------------------------------ running
 
     @contextlib.contextmanager
@@ -191,14 +224,14 @@ class SimLoop(asyncio.AbstractEventLoop):
                 continue
             self._run(self._ready.popleft())
 
-    def _take(self, handle: asyncio.Handle) -> None:
+    def _take(self, handle: SimHandle) -> None:
         if not handle._cancelled:
             self._ready.append(handle)
 
-    def _run(self, handle: asyncio.Handle) -> None:
+    def _run(self, handle: SimHandle) -> None:
         if handle._cancelled:
             return
-        process = handle._context.get(current, self.world)
+        process = handle.process
         if not process.alive:
             return
         if process.paused:
@@ -207,4 +240,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.events += 1
         if self.events > self._most_events:
             raise OutOfTime(f"{self.events} events, and no end at {self._now:.1f} s")
-        handle._run()
+        try:
+            handle._context.run(handle._callback, *handle._args)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the run's finding
+            self.call_exception_handler({"message": repr(handle._callback), "exception": error})

@@ -49,7 +49,8 @@ class Chaos:
         self._at(self.seconds, self._calm)
 
     def _at(self, seconds: float, what: Callable[..., Any], *args: Any) -> None:
-        self.world.loop.call_later(seconds, what, *args)
+        context = self.world.loop.world.context.copy()
+        self.world.loop.call_later(seconds, what, *args, context=context)
 
     # ------------------------------------------------------------------ users and people
 
@@ -100,6 +101,8 @@ class Chaos:
             (self._kill_worker, 4),
             (self._kill_gateway, 4),
             (self._kill_controller, 5),
+            (self._kill_controller_in_rest, 6),
+            (self._lose_worker_in_interrupt, 4),
             (self._kill_client, 3),
             (self._kill_two, 2),
             (self._power_cut, 1),
@@ -142,6 +145,17 @@ class Chaos:
 
     def _kill_controller(self) -> None:
         self._kill_one("controller")
+
+    def _kill_controller_in_rest(self) -> None:
+        """The next time that it writes to a number, or asks for a call."""
+        traps, within = self.world.traps, self.rng.uniform(0.0, 0.25)
+        traps["write"] = traps["create"] = lambda: self._at(within, self._kill_controller)
+
+    def _lose_worker_in_interrupt(self) -> None:
+        """A worker dies, or a connection to it, the next time that a user interrupts."""
+        fault = self.rng.choice((self._kill_worker, self._kill_two, self._break_connection))
+        within = self.rng.uniform(0.0, 0.02)
+        self.world.traps["interrupt"] = lambda: self._at(within, fault)
 
     def _kill_client(self) -> None:
         self._kill_one("client")

@@ -31,6 +31,7 @@ def judge(world: World) -> list[str]:
     wrong += _numbers(world)
     wrong += _dials(world)
     wrong += _requests(world)
+    wrong += _untouched(world)
     for controller in world.controllers:
         if controller.failed is not None:
             wrong.append(f"{controller.process} ended with {controller.failed!r}")
@@ -84,15 +85,32 @@ def _requests(world: World) -> list[str]:
     return wrong
 
 
+#: What may end a call, or lose some of its sound or a session; a controller's death may not.
+_TOUCHES: Final = ("killed g", "killed cl", "killed cod", "paused", "stopped", "drained", "broken")
+
+
+def _untouched(world: World) -> list[str]:
+    """Calls and sessions go on where nothing died but controllers."""
+    if any(world.counts[what] for what in world.counts if what.startswith(_TOUCHES)):
+        return []
+    wrong = []
+    for talk in (talk for client in world.clients for talk in client.talks):
+        if talk.lost.inbound:
+            wrong.append(f"call {talk.sid}: {talk.lost.inbound} samples were lost for nothing")
+    for controller in world.controllers:
+        if controller.core is not None and controller.core.counts["sessions lost"]:
+            wrong.append(f"{controller.process}: sessions were lost for nothing")
+    return wrong
+
+
 # --------------------------------------------------------------------------- sound
 
 
 def _said(talk: Talk, leg: Leg, whole: bool, doubt: int) -> list[str]:
     """What the person heard is what was said, in order, once; what is missing is counted. With each
-    later stream ``doubt`` samples may come again."""
+    later stream ``doubt`` samples may be missing beside that."""
     said = bytes(talk.said)
     later = max(0, len([s for s in leg.let_in if s.call == talk.call]) - 1)
-    in_doubt = may_repeat = doubt * later
     position, missing = 0, 0
     for piece in leg.heard:
         found = said.find(piece, position)
@@ -100,16 +118,12 @@ def _said(talk: Talk, leg: Leg, whole: bool, doubt: int) -> list[str]:
             if len(piece) < _TELLING:
                 continue
             earlier = said.find(piece)
-            if 0 <= position - earlier <= may_repeat:
-                may_repeat -= position - earlier
-                position = max(position, earlier + len(piece))
-                continue
             if earlier >= 0:
                 return [f"{len(piece)} samples at {earlier} came again, after {position}"]
             return [f"the person heard {len(piece)} samples that nobody said, after {position}"]
         missing += found - position
         position = found + len(piece)
-    slack = PLAYED_SLACK * later + in_doubt
+    slack = (PLAYED_SLACK + doubt) * later
     if whole and not talk.interrupted and missing > talk.lost.outbound + slack:
         return [f"{missing} samples were not played, {talk.lost.outbound} are counted as lost"]
     return []

@@ -1,12 +1,203 @@
-"""Faults put into the code on purpose, to see that the simulation finds them."""
+"""Faults put into the product on purpose, to see that the simulation finds them: one rule of its
+own left out each, by name."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
+
+from msgspec.structs import replace
+
+from trunkline.adapter.call_audio import CallAudio, HeardDigit, Lost
+from trunkline.bus import messages as m
+from trunkline.codec_worker.playout import Interruption, Playout
+from trunkline.controller import restore, work
+from trunkline.controller.carrier import RestFailure
+from trunkline.controller.claims import Claims
+from trunkline.controller.core import Core
+from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.sessions import SessionRules
+
+Patch = AbstractContextManager[Any]
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Left out."""
+
+
+# --------------------------------------------------------------------------- numbers and dials
+
+
+def journal_after_rest() -> list[Patch]:
+    """What a number was, and what is written, is journalled once Twilio has taken the write."""
+    intend, set_state = MemoryJournal.intend, MemoryJournal.set_state
+    kept: dict[str, tuple[Any, ...]] = {}
+
+    async def later(journal: MemoryJournal, override: str, *what: Any) -> None:
+        kept[override] = what
+
+    async def noted(journal: MemoryJournal, override: str, state: str, *rest: Any) -> None:
+        if state == "applied" and override in kept:
+            await intend(journal, override, *kept.pop(override))
+        await set_state(journal, override, state, *rest)
+
+    return [
+        mock.patch.object(MemoryJournal, "intend", later),
+        mock.patch.object(MemoryJournal, "set_state", noted),
+    ]
+
+
+def restore_without_compare() -> list[Patch]:
+    """A number is put back whatever stands there by now."""
+
+    async def always(*args: Any) -> bool:
+        return True
+
+    return [mock.patch.object(restore, "stands", always)]
+
+
+def dialled_again_in_doubt() -> list[Patch]:
+    """Twilio is asked for a call again where the answer never came."""
+    create = work.create
+
+    class Sure:
+        """A carrier whose failures are never uncertain."""
+
+        def __init__(self, carrier: Any) -> None:
+            self._carrier = carrier
+
+        async def create_call(self, order: Any) -> Any:
+            try:
+                return await self._carrier.create_call(order)
+            except RestFailure as failure:
+                failure.uncertain = False
+                raise
+
+    async def create_surely(shop: Any, *args: Any) -> Any:
+        sure = copy.copy(shop)
+        sure.carrier = Sure(shop.carrier)
+        return await create(sure, *args)
+
+    return [mock.patch.object(work, "create", create_surely)]
+
+
+def doubt_never_settled() -> list[Patch]:
+    """Nobody looks for the call that a dial may have become."""
+
+    async def settle(*args: Any) -> None:
+        """It is left as it is."""
+
+    return [mock.patch.object(work, "settle", settle)]
+
+
+# --------------------------------------------------------------------------- sessions
+
+
+def lease_not_renewed() -> list[Patch]:
+    """Beats do not renew the leases of sessions."""
+    return [mock.patch.object(SessionRules, "renew", _nothing)]
+
+
+def claims_never_over() -> list[Patch]:
+    """What nobody claims after a restart is held for ever."""
+    return [mock.patch.object(Claims, "over", _nothing)]
+
+
+def sessions_not_known_again() -> list[Patch]:
+    """A restarted controller does not listen to what clients say of their sessions."""
+    return [mock.patch.object(Claims, "announced", lambda *args: [])]
+
+
+def answered_again() -> list[Patch]:
+    """A request that is asked again while it is worked on is taken for another one."""
+    ask = Core._request
+
+    def forgetful(core: Core, request: m.Request, now: float) -> None:
+        peer = core.peers.get(request.peer)
+        if peer is not None:
+            peer.working.discard(request.id)
+        ask(core, request, now)
+
+    return [mock.patch.object(Core, "_request", forgetful)]
+
+
+# --------------------------------------------------------------------------- sound
+
+
+def loss_not_counted() -> list[Patch]:
+    """What was never heard does not count as lost."""
+    add = Lost.add
+
+    def count(lost: Lost, direction: m.Direction, samples: int, why: str) -> None:
+        if direction == "outbound":
+            add(lost, direction, samples, why)
+
+    return [mock.patch.object(Lost, "add", count)]
+
+
+def resume_without_interrupt() -> list[Patch]:
+    """A Resume does not tell which sound was interrupted."""
+    send = CallAudio._send
+
+    def tell(audio: CallAudio, message: m.ToWorker) -> None:
+        if isinstance(message, m.Resume):
+            message = replace(message, floor=0, interrupt=0)
+        send(audio, message)
+
+    return [mock.patch.object(CallAudio, "_send", tell)]
+
+
+def cleared_sound_again() -> list[Patch]:
+    """What an interrupt took back is said where the next sound begins."""
+    interrupt = Playout.interrupt
+
+    def keep(playout: Playout, *args: int) -> Interruption | None:
+        held = b"".join(bytes(segment.data) for segment in playout._segments)
+        done = interrupt(playout, *args)
+        if done is not None:
+            playout.speak(playout.end, held)
+        return done
+
+    return [mock.patch.object(Playout, "interrupt", keep)]
+
+
+def digits_told_again() -> list[Patch]:
+    """Each Resume brings the call's digits once more."""
+
+    def heard(audio: CallAudio, worker: str, message: m.DigitHeard) -> None:
+        if audio._current(worker, message.generation):
+            audio._effects.append(HeardDigit(message.digit.digit))
+
+    return [mock.patch.object(CallAudio, "digit_heard", heard)]
+
+
+MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
+    mutation.__name__: mutation
+    for mutation in (
+        journal_after_rest,
+        restore_without_compare,
+        dialled_again_in_doubt,
+        doubt_never_settled,
+        lease_not_renewed,
+        claims_never_over,
+        sessions_not_known_again,
+        answered_again,
+        loss_not_counted,
+        resume_without_interrupt,
+        cleared_sound_again,
+        digits_told_again,
+    )
+}
 
 
 @contextlib.contextmanager
 def mutated(name: str | None) -> Iterator[None]:
-    """The code with this mutation; None: as it is."""
-    yield
+    """The product with this mutation; None: as it is."""
+    with contextlib.ExitStack() as stack:
+        for patch in [] if name is None else MUTATIONS[name]():
+            stack.enter_context(patch)
+        yield

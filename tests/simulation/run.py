@@ -1,15 +1,13 @@
-"""Runs seeds: one, or many in several processes."""
+"""Runs seeds: one here, or many in a process of their own."""
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import gc
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .clock import OutOfTime
@@ -27,8 +25,6 @@ class Outcome:
     wrong: list[str]
     trace: list[str]
     counts: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
-    events: int = 0
 
 
 def run_seed(seed: int, *, mutation: str | None = None, tracing: bool = False) -> Outcome:
@@ -38,8 +34,7 @@ def run_seed(seed: int, *, mutation: str | None = None, tracing: bool = False) -
     try:
         return contextvars.copy_context().run(_run_seed, seed, mutation, tracing)
     finally:
-        with _without_last_words():
-            gc.collect()
+        gc.collect()
         gc.enable()
         gc.unfreeze()
 
@@ -58,55 +53,26 @@ def _run_seed(seed: int, mutation: str | None, tracing: bool) -> Outcome:
         except OutOfTime as error:
             wrong.append(str(error))
         wrong += judge(world)
+        trace = list(world.trace)
+        world.loop.forget()
     counts = world.counts + world.exchange.counts + world.twilio.counts
-    seconds = world.loop.time() - 1000.0
-    return Outcome(seed, wrong, list(world.trace), counts, seconds, world.loop.events)
-
-
-@contextlib.contextmanager
-def _without_last_words() -> Iterator[None]:
-    """Coroutines of processes that were killed are closed here, and may protest."""
-    before = sys.unraisablehook
-    sys.unraisablehook = lambda unraisable: None
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-
-
-def run_seeds(seeds: Iterable[int], *, mutation: str | None = None) -> tuple[list[Outcome], int]:
-    """All seeds, one after the other; returns those that went wrong, and how many were run."""
-    bad = []
-    count = 0
-    for seed in seeds:
-        outcome = run_seed(seed, mutation=mutation)
-        count += 1
-        if outcome.wrong:
-            bad.append(outcome)
-    return bad, count
+    return Outcome(seed, wrong, trace, counts)
 
 
 def replay_command(seed: int, mutation: str | None = None) -> str:
     extra = "" if mutation is None else f" --mutation {mutation}"
-    return f"python -m tests.simulation --seed {seed}{extra}"
+    return f'make simulate SIMULATE="--seed {seed}{extra}"'
 
 
-def in_children(arguments: list[list[str]]) -> list[tuple[int, str]]:
-    """Run ``python -m tests.simulation`` with each list of arguments, all at once; returns
-    exit statuses and outputs. Sets of texts have one order there: a run follows from its seed."""
-    environment = os.environ | {"PYTHONHASHSEED": "0"}
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.simulation", *given],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for given in arguments
-    ]
-    found = []
-    for child in children:
-        output, _ = child.communicate()
-        found.append((child.returncode, output))
-    return found
+def in_a_process(*arguments: str) -> tuple[int, str]:
+    """``python -m tests.simulation`` with these arguments; returns its exit status and what it
+    said. Warnings are errors there, and sets of texts have one order."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.simulation", *arguments],
+        env=os.environ | {"PYTHONHASHSEED": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout

@@ -40,10 +40,17 @@ _TAKES_EFFECT = ("ok", "500_after", "timeout_after")
 class Twilio:
     """The account. ``trouble``: how likely a request fails."""
 
-    def __init__(self, loop: SimLoop, rng: random.Random, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        loop: SimLoop,
+        rng: random.Random,
+        say: Callable[[str], None],
+        spring: Callable[[str], None],
+    ) -> None:
         self.loop = loop
         self.rng = rng
         self.say = say
+        self.spring = spring
         self.trouble = 0.0
         self.numbers: dict[str, NumberSettings] = {}
         #: what each number has to be in the end: as before, or as someone else wrote
@@ -103,6 +110,7 @@ class Rest:
         fate = twilio.fate()
         twilio.counts[f"{operation} {fate}"] += 1
         twilio.say(f"{self._process}: {operation} {what}: {fate}")
+        twilio.spring(operation)
         answer: asyncio.Future[Any] = twilio.loop.create_future()
         world = twilio.loop.world.context
         now = twilio.loop.time()

@@ -46,8 +46,10 @@ class World:
         self.counts: Counter[str] = Counter()
         self.calm = False
         self.power = True
+        #: what happens next time that somebody is about to do this: "write", "create", "interrupt"
+        self.traps: dict[str, Callable[[], None]] = {}
         self.bus = SimBus(self.loop, random.Random(f"{seed} bus"))
-        self.twilio = Twilio(self.loop, random.Random(f"{seed} twilio"), self.say)
+        self.twilio = Twilio(self.loop, random.Random(f"{seed} twilio"), self.say, self.spring)
         self.exchange = Exchange(
             self.loop, random.Random(f"{seed} exchange"), self.twilio, self.say
         )
@@ -61,6 +63,12 @@ class World:
 
     def say(self, text: str) -> None:
         self.trace.append(f"{self.loop.time() - 1000.0:8.3f} {text}")
+
+    def spring(self, what: str) -> None:
+        """Somebody is about to do ``what``; the trap that was set for it is sprung, once."""
+        trap = self.traps.pop(what, None)
+        if trap is not None and not self.calm:
+            trap()
 
     # ------------------------------------------------------------------ processes
 

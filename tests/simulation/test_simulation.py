@@ -1,0 +1,20 @@
+"""The simulation itself: a run follows from its seed, and finds what is wrong with the product."""
+
+from __future__ import annotations
+
+import pytest
+
+from .run import in_a_process
+
+
+def test_the_same_seed_happens_the_same_way() -> None:
+    for seed in ("7", "4009"):
+        first, again = (in_a_process("--seed", seed) for _ in range(2))
+        assert first == again
+        assert "nothing is wrong" in first[1] and len(first[1].splitlines()) > 50
+
+
+@pytest.mark.timeout(300)  # most are found within a second; how long the rest takes is chance
+def test_faults_that_are_put_into_the_product_are_found() -> None:
+    status, said = in_a_process("--mutations", "--seeds", "1500")
+    assert status == 0, said
