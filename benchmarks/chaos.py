@@ -476,14 +476,14 @@ def fault_rows(score: Score) -> list[list[str]]:
         if not others:
             alone.setdefault((fault.kind, fault.how), []).append(longest)
     rows = []
-    for (kind, how), longest in found.items():
+    for (kind, how), each in found.items():
         single = alone.get((kind, how))
         rows.append(
             [
                 kind,
                 how,
-                str(len(longest)),
-                f"{max(longest) * 1000:.0f}",
+                str(len(each)),
+                f"{max(each) * 1000:.0f}",
                 "–" if single is None else f"{max(single) * 1000:.0f} ({len(single)})",
             ]
         )
@@ -498,7 +498,7 @@ def total_rows(score: Score) -> list[list[str]]:
     longest = max((v.longest for v in kept), default=0.0)
 
     def total(name: str) -> float:
-        return sum(getattr(v, name) for v in kept)
+        return float(sum(getattr(v, name) for v in kept))
 
     return [
         ["faults injected", str(len(score.faults))],

@@ -57,7 +57,8 @@ def _frames(rate: int) -> Samples:
     codes = np.arange(CODES) * _SPREAD % CODES
     digits = (codes >> 8, codes >> 4 & 15, codes & 15)
     total = sum(tones[band][digit] for band, digit in enumerate(digits))
-    return np.rint(total * shape * _AMPLITUDE).astype(np.int16)
+    made: npt.NDArray[np.int16] = np.rint(total * shape * _AMPLITUDE).astype(np.int16)
+    return made
 
 
 def pcm(first: int, count: int) -> bytes:

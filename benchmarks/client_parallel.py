@@ -77,6 +77,7 @@ async def one_run(agent: Any, callee: str, question: str) -> dict[str, float]:
         script=[dial, scenario.audio(question), scenario.agent(), scenario.succeed("answered")],
         verbose=False,
     )
+    assert result.audio is not None
     turns = [s for s in result.audio.segments if s.speaker == "agent"]
     return {
         "seconds": time.monotonic() - began,

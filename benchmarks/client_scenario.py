@@ -25,7 +25,7 @@ from benchmarks.protocol import say, wait_for
 from benchmarks.speech import speech
 
 
-class ToCarrierSim(TwilioHttpClient):
+class ToCarrierSim(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
     """Sends what is meant for Twilio to ``base``."""
 
     base = ""
@@ -45,7 +45,7 @@ def redirect_rest(base: str) -> None:
         kwargs.setdefault("http_client", ToCarrierSim())
         original(self, *args, **kwargs)
 
-    twilio.rest.Client.__init__ = patched  # type: ignore[method-assign]  # this process only
+    twilio.rest.Client.__init__ = patched  # of this process only
 
 
 def free_ports(count: int) -> list[int]:
