@@ -80,7 +80,6 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._ready: deque[SimHandle] = deque()
         self._timers: list[tuple[float, int, SimHandle]] = []
         self._most_events = most_events
-        self._stopping = False
         #: tasks are held, so that none is collected (and its ``finally`` run) in the middle
         self._tasks: list[asyncio.Task[Any]] = []
         self.events = 0
@@ -151,9 +150,6 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         error = context.get("exception")
         self.failures.append(f"{current.get()}: {context.get('message')}: {error!r}")
-
-    def default_exception_handler(self, context: dict[str, Any]) -> None:
-        self.call_exception_handler(context)
 
     def untaken(self) -> list[str]:
         """Exceptions that tasks ended with, and nobody has looked at."""

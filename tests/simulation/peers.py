@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -51,9 +50,8 @@ class SimJournal:
     """A process's hold on a journal that outlives it: each operation takes time, and a process that
     dies meanwhile may have done it or not."""
 
-    def __init__(self, store: MemoryJournal, loop: SimLoop, rng: random.Random) -> None:
+    def __init__(self, store: MemoryJournal, rng: random.Random) -> None:
         self._store = store
-        self._loop = loop
         self._rng = rng
 
     def __getattr__(self, name: str) -> Any:
@@ -98,14 +96,13 @@ class ControllerPeer:
         self.core: CheckedCore | None = None
         self.shell: Shell | None = None
         self.stop = asyncio.Event()
-        self.status: int | None = None
         self.failed: BaseException | None = None
         self._answered_twice = answered_twice
         self._shop = Workshop(
             stack="5tack",
             public_url=public_url,
             carrier=Rest(twilio, process),
-            journal=SimJournal(store, loop, rng),  # type: ignore[arg-type]  # by __getattr__
+            journal=SimJournal(store, rng),  # type: ignore[arg-type]  # by __getattr__
             keys=MarkKeys("token"),
             wall=twilio.wall,
             probe=self._nobody,
@@ -118,12 +115,12 @@ class ControllerPeer:
 
     async def _run(self) -> None:
         try:
-            self.status = await self._serve()
+            await self._serve()
         except TrunklineError as error:
             self.failed = error
         self.loop.kill(self.process)
 
-    async def _serve(self) -> int:
+    async def _serve(self) -> None:
         journal = self._shop.journal
         identity = Identity(
             stack=self._shop.stack,
@@ -142,7 +139,7 @@ class ControllerPeer:
         self.core.answered_twice = self._answered_twice
         self.shell = Shell(self.core, self._shop, self.stop, clock=self.loop.time)
         self.shell.listen(None, ADDRESS.control, None)  # type: ignore[arg-type]  # the bus is ours
-        return await self.shell.serve()
+        await self.shell.serve()
 
 
 class SimHub(Hub):
@@ -288,6 +285,3 @@ class WorkerPeer:
                 if peer not in gone and not self._socket.send(_encode(message), peer):
                     gone.add(peer)
                     self.calls.gone(peer, self.loop.time_ns())
-
-
-Say = Callable[[str], None]

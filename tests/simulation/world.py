@@ -225,6 +225,3 @@ class _Logs(logging.Handler):
             text += f" ({type(error).__name__}: {error})"
             self._world.errors.append(text)
         self._world.say(text)
-
-
-Check = Callable[[World], list[str]]
