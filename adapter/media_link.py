@@ -61,11 +61,16 @@ class WorkerLink:
         self._open()
 
     def add(self, call: CallMedia) -> None:
-        """Attach ``call`` here, once; its secret may have been renewed."""
+        """Attach ``call`` here, once."""
         if call.call not in self.calls:
             self.calls[call.call] = call
             if self._connected:
                 self.send(m.Attach(call.call, call.info.secret))
+
+    def attach_again(self, call: CallMedia) -> None:
+        """Its secret is another one now."""
+        if call.call in self.calls:
+            self.send(m.Attach(call.call, call.info.secret))
 
     def remove(self, call: str) -> None:
         if self.calls.pop(call, None) is not None:
@@ -189,6 +194,11 @@ class MediaPlane:
         for link in list(self._links.values()):
             if link.worker.id not in wanted and link.worker.id != call.audio.active:
                 self._leave(link, call.call)
+
+    def attach_again(self, call: CallMedia) -> None:
+        """The secret of ``call`` is another one now."""
+        for link in self._links.values():
+            link.attach_again(call)
 
     def detach(self, call: str) -> None:
         """The call is over: leave all workers."""

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
 from trunkline.bus.control import ControlClient
@@ -273,9 +275,13 @@ class ClientSession:
     # ------------------------------------------------------------------ what the controller says
 
     def started(self, info: m.CallInfo) -> None:
-        """A call's stream is up. Known calls get their newer placement."""
+        """A call's stream is up. Known calls get their newer placement, and the secret that their
+        workers have: a restarted controller may have made another one."""
         known = self.calls.get(info.call)
         if known is not None:
+            if info.secret != known.info.secret:
+                known.info = replace(known.info, secret=info.secret)
+                self._media.attach_again(known)
             if info.placement is not None:
                 self.placed(info.call, info.placement)
             return
