@@ -3,6 +3,7 @@
     client.py echo NUMBER          answers, says back all that it hears, ends with the call
     client.py wait NUMBER          waits for a call that never comes
     client.py hold NUMBER FROM TO  answers NUMBER, calls TO from FROM, holds both calls for ever
+    client.py dial FROM TO         calls TO from FROM, where nobody answers, for ever
 
 It prints one JSON object a line: {"armed": …}, {"sids": […]}.
 """
@@ -47,5 +48,11 @@ async def hold(number: str, from_: str, to: str) -> None:
         await asyncio.Event().wait()
 
 
+async def dial(from_: str, to: str) -> None:
+    async with Line(from_, allowed_callees=[to]) as line:
+        await line.place_call(to, timeout=600.0, attach_stream="a-leg")
+
+
 if __name__ == "__main__":
-    asyncio.run({"echo": echo, "wait": wait, "hold": hold}[sys.argv[1]](*sys.argv[2:]))
+    programs = {"echo": echo, "wait": wait, "hold": hold, "dial": dial}
+    asyncio.run(programs[sys.argv[1]](*sys.argv[2:]))

@@ -36,6 +36,18 @@ async def test_the_adapters_process(pair: Stack) -> None:
     await until(lambda: pair.status()["sessions"] == [], "the session is gone")
 
 
+async def test_the_adapters_process_while_it_dials(pair: Stack) -> None:
+    pair.sim.add_callee(CALLEE, "no-answer")
+    client = pair.client("dial", BOB, CALLEE)
+    await until(lambda: pair.live_calls(), "it rings")
+    (sid,) = pair.live_calls()
+    kill(client.pid)
+    client.wait()
+    await until(lambda: not pair.live_calls(), "it rings no more", GONE_WITHIN)
+    assert pair.sim.call(sid)["status"] in ("canceled", "completed")
+    await until(lambda: pair.status()["sessions"] == [], "the session is gone")
+
+
 def stand_still() -> None:
     """No task of the loop runs: nobody listens, and what is said is what was queued."""
     time.sleep(STALL)
