@@ -67,6 +67,14 @@ class Calls:
         self._batches = Batches()
         self._ticks = 0
 
+    @property
+    def over(self) -> bool:
+        """Every stream here has ended, and whoever listens to it has been told all of it."""
+        return all(
+            call.ended is not None and (call.adapter is None or not call.tell_end)
+            for call in self.calls.values()
+        )
+
     # ------------------------------------------------------------------ in
 
     def receive(self, peer: bytes, message: m.ToWorker, now: int) -> None:

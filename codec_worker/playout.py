@@ -48,6 +48,8 @@ FRAME: Final = 160
 SAMPLE_NS: Final = 125_000
 FRAME_NS: Final = FRAME * SAMPLE_NS
 DEFAULT_LEAD_NS: Final = 60_000_000
+#: The carrier sees that a gateway is dead so much later than we do, and plays on.
+SEEN_LATE_NS: Final = 30_000_000
 #: How long an acknowledgement takes at most, from the socket to here, on a machine that keeps up.
 ACK_NS: Final = 20_000_000
 #: Sound beyond the lead that may be on its way to a gateway.
@@ -442,7 +444,7 @@ class Playout:
         self._frozen_at = self.acknowledged
         self._gather_until = None
         if self._line is not None:
-            ahead = (now - self._line) // SAMPLE_NS - self.acknowledged
+            ahead = (now + SEEN_LATE_NS - self._line) // SAMPLE_NS - self.acknowledged
             frames = -(-ahead // FRAME)
             self._doubtful = min(self.position, self.acknowledged + max(0, frames) * FRAME)
         return unplayed

@@ -92,7 +92,7 @@ class WorkerProcess:
         self._beat_at = 0
         self._beats = 0
         self._reported: dict[str, int] = {}
-        self._empty = asyncio.Event()  # draining, and no calls are left
+        self._empty = asyncio.Event()  # draining, and nothing is left to be carried
         self._spans: dict[str, tuple[int, tracing.RoomSpan]] = {}
         settings.address.make_directory()
         self._socket: BusSocket
@@ -118,7 +118,8 @@ class WorkerProcess:
         self.control.start()
 
     async def drain(self, timeout: float = DRAIN_SECONDS) -> None:
-        """Say Goodbye, and go on until all calls have moved away, ``timeout`` seconds at most."""
+        """Say Goodbye, and go on until all calls have ended or moved away, ``timeout`` seconds at
+        most."""
         self.calls.draining = True
         await self.control.close()
         with contextlib.suppress(TimeoutError):  # the gateways move the rest when we are gone
@@ -132,7 +133,7 @@ class WorkerProcess:
             self._timer = None
         for call in list(self._spans):
             self._end_span(call, 1 << 62)
-        self._socket.close()
+        self._socket.close(linger=100)
 
     # ------------------------------------------------------------------ the controller
 
@@ -253,7 +254,7 @@ class WorkerProcess:
             self.calls.beat(now)
             if self._beats % REPORT_BEATS == 0:
                 self._report()
-        if self.calls.draining and not self.calls.calls:
+        if self.calls.draining and self.calls.over:
             self._empty.set()
         self._set_timer()
         self._send()

@@ -498,6 +498,18 @@ def test_a_worker_that_drains_or_is_full_refuses_new_calls_only() -> None:
     assert bench.gateway.refused[-1] == "draining"
 
 
+def test_a_worker_is_over_once_all_that_was_heard_is_told() -> None:
+    bench = Bench()
+    assert bench.worker.over
+    bench.open()
+    bench.tick(5)
+    assert not bench.worker.over
+    bench.from_gateway(m.StreamEnded(CALL, bench.gateway.generation, 1, "stop"))
+    assert not bench.worker.over
+    bench.tick()
+    assert bench.worker.over and CALL in bench.worker.calls
+
+
 def test_ticks_go_to_all_peers_and_another_protocol_is_refused() -> None:
     calls = Calls("w7")
     calls.receive(GATEWAY, m.MediaHello("gateway", "g"), 0)
