@@ -188,8 +188,7 @@ class CallAudio:
             return
         if message.ordinal > max(1, self.generation >> 16):
             self._new_stream(message, now)
-        if message.ordinal > self.generation >> 16:
-            self._stream_began = now
+            self._stream_began = now  # the first one had begun when we heard of the call
         self._worker_gone_at = self._stream_gone_at = None
         self.generation = message.generation
         self.active = worker

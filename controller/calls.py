@@ -181,6 +181,9 @@ class CallRules:
         self._send_end(call)
         if not call.end_sent and not self._may_still_come(call):
             self.conclude(call, call.reason, now)
+            self._answer_ending(call)
+        elif call.hung_up is not None:
+            self._answer_ending(call)  # REST took it before this one asked
 
     def _may_still_come(self, call: Call) -> bool:
         """Twilio may have been asked for it, and its SID is not known yet."""
@@ -200,9 +203,7 @@ class CallRules:
         call = self.by_id.get(call_id)
         if call is None:
             return
-        for asked in call.ending:
-            self._core.reply(asked, m.Done())
-        call.ending.clear()
+        self._answer_ending(call)
         call.hung_up = now
         dial = self._core.dials.by_request.get(call.dial_request or "")
         if call.then_failed is not None:
@@ -213,6 +214,11 @@ class CallRules:
         if dial is not None:
             self._core.dials.over(dial, now)
         self._finish_session(call.session)
+
+    def _answer_ending(self, call: Call) -> None:
+        for asked in call.ending:
+            self._core.reply(asked, m.Done())
+        call.ending.clear()
 
     def end_failed(self, result: do.EndFailed, now: float) -> None:
         """REST does not take it; it is tried on, and the stream is closed meanwhile: then Twilio

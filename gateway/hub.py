@@ -383,9 +383,11 @@ class Hub:
     def _flush(self) -> None:
         self._flushing = False
         self.apply(self.streams.flush())
-        for endpoint, waiting in list(self._written.items()):
-            del self._written[endpoint]
-            self._send(endpoint, m.Written(list(waiting.values())))
+        for endpoint in list(self._written):
+            # One that cannot be sent moves calls, and so takes what waited for another worker.
+            waiting = self._written.pop(endpoint, None)
+            if waiting:
+                self._send(endpoint, m.Written(list(waiting.values())))
 
     def _record(self, number: int, *, over: bool = False) -> None:
         """Give the recorder what the recording has, once it is a block, or all of it at its end."""

@@ -440,11 +440,14 @@ def test_what_comes_late_of_a_stream_that_is_over_is_as_old_as_that() -> None:
     assert resume.idle == pytest.approx(1.6 - 16 / 8000)
 
 
-def test_what_waited_for_a_worker_that_did_not_run_is_as_old_as_it_is() -> None:
+@pytest.mark.parametrize("opened", ["in time", "late"])
+def test_what_waited_for_a_worker_that_did_not_run_is_as_old_as_it_is(opened: str) -> None:
     """Its gateway was killed meanwhile, so what was said since is lost, and has to be counted."""
     line = LineModel()
-    line.settle()
+    if opened == "in time":
+        line.settle()
     line.now += 0.1 + 0.8  # it was said in 100 ms, and handed out 800 ms later
+    line.down("a")
     heard = m.Sound(CALL, line.generation, 0, 1, 800, 0, bytes(800 * 6))
     line.audio.heard("a", heard, line.now)
     line.audio.effects()

@@ -381,3 +381,13 @@ def test_the_tail_is_asked_for_even_when_it_is_all_there_is() -> None:
     assert playout.due(T0) == [FlushTail()]
     playout.flushed(sound(12))
     assert playout.due(T0) == [Frame(0, sound(12))]
+
+
+def test_what_a_carrier_may_have_played_before_it_saw_the_gateway_dead_is_not_said_again() -> None:
+    """Four frames were sent and not acknowledged; two may have been begun 10 ms and 30 ms later."""
+    playout = Playout()
+    playout.speak(0, bytes(8000))
+    assert len(playout.due(T0)) == 4
+    playout.freeze(T0 + 10 * MS)
+    assert playout.open() == 320
+    assert playout.position == 320

@@ -304,6 +304,18 @@ def test_hang_up() -> None:
     stage.body("a1", again, m.Done)
 
 
+def test_hang_up_of_a_call_that_is_hung_up_is_answered_before_its_stream_is_over() -> None:
+    stage = Stage()
+    info = stage.armed()
+    call = stage.called(info)
+    stage.ask("a1", m.HangUp(session=info.session, call=call.call))
+    stage.feed(do.Ended(stage.take(do.End).call))
+    assert stage.core.calls.by_id[call.call].state == "ending"
+    again = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
+    stage.body("a1", again, m.Done)
+    assert not stage.all_work(do.End)
+
+
 def test_stream_that_outlives_the_hang_up_is_closed() -> None:
     stage = Stage()
     info = stage.armed()

@@ -48,7 +48,9 @@ def judge(world: World) -> list[str]:
             leg = legs[talk.sid]
             whole = talk.over and client.process.alive
             wrong += [f"call {talk.sid}: {what}" for what in _said(talk, leg, whole, doubt)]
-            wrong += [f"call {talk.sid}: {what}" for what in _heard(talk, leg, whole)]
+            # A client that was stopped does not know how long.
+            counts = whole and not world.counts["paused client"]
+            wrong += [f"call {talk.sid}: {what}" for what in _heard(talk, leg, counts)]
             if not _follows(talk.digits, leg.pressed):
                 wrong.append(f"call {talk.sid}: digits {talk.digits!r} of {leg.pressed!r}")
     return wrong
@@ -95,7 +97,7 @@ def _untouched(world: World) -> list[str]:
         return []
     wrong = []
     for talk in (talk for client in world.clients for talk in client.talks):
-        if talk.lost.inbound:
+        if talk.lost.inbound and world.exchange.legs[talk.sid].streams == 1:
             wrong.append(f"call {talk.sid}: {talk.lost.inbound} samples were lost for nothing")
     for controller in world.controllers:
         if controller.core is not None and controller.core.counts["sessions lost"]:

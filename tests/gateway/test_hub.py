@@ -1,0 +1,51 @@
+"""The hub without sockets: what it gathers for the workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from trunkline.bus import messages as m
+from trunkline.gateway import instructions as do
+from trunkline.gateway.hub import Hub
+
+NOTHING: Any = None
+
+
+class Link:
+    """A connection to a worker that takes messages, or none any more."""
+
+    def __init__(self, there: bool = True) -> None:
+        self.there = there
+        self.sent: list[m.ToWorker] = []
+
+    def send(self, payload: bytes) -> bool:
+        if self.there:
+            self.sent.append(msgspec.msgpack.decode(payload, type=m.ToWorker))
+        return self.there
+
+
+class Streams:
+    """A call moves from worker a to worker b once a is lost."""
+
+    def flush(self) -> list[do.Instruction]:
+        return []
+
+    def link_lost(self, endpoint: str, now: float) -> list[do.Instruction]:
+        assert endpoint == "a"
+        return [do.SendToWorker("b", m.CloseCall("c1", 2))]
+
+
+async def test_a_worker_that_is_lost_by_a_flush_takes_nothing_from_the_others() -> None:
+    hub = Hub("g1", NOTHING, NOTHING, NOTHING, clock=lambda: 100.0)
+    hub._timer.cancel()
+    lost, well = Link(there=False), Link()
+    hub.streams = Streams()  # type: ignore[assignment]  # what the hub uses of it here
+    hub._links = {"a": lost, "b": well, "c": well}  # type: ignore[dict-item]  # as a BusSocket
+    for endpoint in ("a", "b", "c"):
+        hub._to_worker(endpoint, m.Written([m.WrittenTo(f"call of {endpoint}", 1, 160)]))
+    hub._flush()
+    told = [x.calls[0].call for x in well.sent if isinstance(x, m.Written)]
+    assert told == ["call of b", "call of c"]
+    assert [type(x) for x in well.sent] == [m.Written, m.CloseCall, m.Written]
