@@ -88,7 +88,7 @@ async def a_killed_client(stack: Stack) -> None:
         written = [write["time"] for write in stack.sim.number_writes()]
         # A lease is 10 s long.
         assert max(ends + written) - killed < 12.0
-    assert stack.status()["sessions"] == []
+        await until(lambda: stack.status()["sessions"] == [], "the session is gone")
     stack.check_nothing_left()
 
 
