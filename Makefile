@@ -20,9 +20,9 @@ SOURCES_OF_INSTALL := pyproject.toml setup.py
 demo: $(DEMO)
 	$(BIN)/trunkline demo
 
-# Two at a time, a file each: most of what runs long waits for processes and clocks.
+# Three at a time, a file each: most of what runs long waits for processes and clocks.
 test: $(DEV)
-	$(BIN)/pytest -q -n 2 --dist loadfile
+	$(BIN)/pytest -q -n 3 --dist loadfile
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -33,11 +33,12 @@ ROWS = (
     ("CPU per call-second (ms)", "cpu_ms_per_call_second", "{:.2f}"),
     ("all calls up after (s)", "setup_s", "{:.2f}"),
 )
-#: title of a panel, key
+#: title of a panel, key, whether it is a sum over all calls
 PANELS = (
-    ("late at the end of the speech (ms)", "drift_ms"),
-    ("gap between two frames, p99 (ms)", "gap_p99_ms"),
-    ("CPU per call-second (ms)", "cpu_ms_per_call_second"),
+    ("late at the end of the speech (ms)", "drift_ms", False),
+    ("holes heard in a call's speech (ms)", "underrun_ms", True),
+    ("until all calls were up (s)", "setup_s", False),
+    ("CPU per call-second (ms)", "cpu_ms_per_call_second", False),
 )
 #: side, what a legend calls it, colour
 SIDES = (
@@ -93,12 +94,12 @@ def page(results: Results, parallel: dict[str, Any] | None) -> str:
         f"{platform.python_version()}. Pace is taken at the carrier; CPU is all processes of a",
         "side, the carrier's apart. A dash: not to be had from outside.",
         "",
-        "![Lateness, gap between frames and CPU, by number of calls](benchmarks.svg)",
+        "![Lateness, holes, set-up and CPU, by number of calls](benchmarks.svg)",
         "",
         *_table(head, [[row[n] for n in wanted] for row in rows]),
         "",
-        "A single call costs more CPU than in one process, because each of its frames wakes four",
-        "processes; from some calls on, a wake-up serves them all.",
+        "CPU is the price: a frame of a single call wakes three processes instead of one. With",
+        "more calls a wake-up serves them all.",
         "",
         "CPU of trunkline by process, ms per call-second:",
         "",
@@ -152,11 +153,11 @@ def draw(results: Results) -> None:
 
     mpl.rcParams["svg.hashsalt"] = "trunkline"
     mpl.rcParams["svg.fonttype"] = "none"
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 3.2))
-    for axis, (title, key) in zip(axes, PANELS, strict=True):
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 2.9))
+    for axis, (title, key, is_sum) in zip(axes, PANELS, strict=True):
         for m, (side, name, colour) in enumerate(SIDES):
             there = [(n, r[side]) for n, r in enumerate(results) if r[side] is not None]
-            heights = [max(0.0, r[key]) for _, r in there]
+            heights = [max(0.0, r[key]) / (r["calls"] if is_sum else 1) for _, r in there]
             places = [n + (m - 0.5) * 0.38 for n, _ in there]
             bars = axis.bar(places, heights, 0.36, color=colour, label=name)
             digits = "%.0f" if max(heights, default=0) >= 100 else "%.1f"
@@ -168,8 +169,10 @@ def draw(results: Results) -> None:
         axis.margins(y=0.15)
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(labelsize=8)
-    axes[0].legend(frameon=False, fontsize=8, loc="upper left")
-    figure.tight_layout()
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="upper left", ncols=2
+    )
+    figure.tight_layout(rect=(0, 0, 1, 0.93))
     figure.savefig(PICTURE, metadata={"Date": None})
     plt.close(figure)
 
