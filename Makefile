@@ -15,14 +15,20 @@ DEMO := $(VENV)/.demo-installed
 DEV := $(VENV)/.dev-installed
 SOURCES_OF_INSTALL := pyproject.toml setup.py
 
-.PHONY: demo test lint bench chaos simulate docs clean
+.PHONY: demo test test-units test-calls lint bench chaos simulate docs clean
 
 demo: $(DEMO)
 	$(BIN)/trunkline demo
 
-# Three at a time, a file each: most of what runs long waits for processes and clocks.
+# What runs on fake clocks has low priority, beside what talks in real time.
 test: $(DEV)
-	$(BIN)/pytest -q -n 3 --dist loadfile
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 test-units test-calls
+
+test-units: $(DEV)
+	nice $(BIN)/pytest -q -m "not e2e"
+
+test-calls: $(DEV)
+	$(BIN)/pytest -q -m e2e -n 2 --dist loadfile
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import re
 
@@ -41,8 +40,8 @@ async def test_dials_leave_one_a_second_and_those_who_wait_are_told_their_place(
         asked = [e for e in sim.rest_log() if e["path"].endswith("/Calls.json") and e["form"]]
     assert [entry["status"] for entry in asked] == [201] * len(CALLEES)
     times = [entry["time"] for entry in asked]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert min(gaps) > 0.8, gaps
-    assert max(gaps) < 3.0, gaps
+    # One that came late does not hold up the next.
+    assert all(at - times[0] > n - 0.2 for n, at in enumerate(times)), times
+    assert times[-1] - times[0] < 3.0 * len(times), times
     told = re.findall(r"dial waits for its turn: place (\d), about ([\d.]+) s", caplog.text)
     assert {place for place, _ in told} >= {"1", "2", "3", "4", "5"}

@@ -7,6 +7,12 @@ import pytest
 from .run import in_a_process
 
 
+def test_whatever_happens_all_comes_to_rest() -> None:
+    """Some seeds; `make simulate` runs thousands."""
+    status, said = in_a_process("--seeds", "400")
+    assert status == 0, said
+
+
 def test_the_same_seed_happens_the_same_way() -> None:
     for seed in ("7", "4009"):
         first, again = (in_a_process("--seed", seed) for _ in range(2))

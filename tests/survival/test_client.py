@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from e2e.stack import ALICE, BOB, CALLEE, CALLER, Stack, until
 
 from .conversations import kill, talking
 
-#: A dead client's calls are hung up, its numbers as before (seconds), and some for the machine.
-GONE_WITHIN = 10.0 + 1.0
 #: A client whose lease lasts longer than this stall has lost nothing.
 STALL = 8.0
+
+
+def gone_within() -> float:
+    """When a dead client's calls are hung up and its numbers as before: 10 s, and what a machine
+    adds that has more to do than it can."""
+    return 10.0 + max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 async def test_the_adapters_process(pair: Stack) -> None:
@@ -27,12 +32,12 @@ async def test_the_adapters_process(pair: Stack) -> None:
     await until(
         lambda: not pair.live_calls() and not pair.changed_numbers(),
         "calls are hung up, numbers as before",
-        GONE_WITHIN,
+        gone_within(),
     )
     (restored,) = [
         write["time"] for write in pair.sim.number_writes() if not pair.held(write["number"])
     ][-1:]
-    assert restored - died <= GONE_WITHIN
+    assert restored - died <= gone_within()
     await until(lambda: pair.status()["sessions"] == [], "the session is gone")
 
 
@@ -43,7 +48,7 @@ async def test_the_adapters_process_while_it_dials(pair: Stack) -> None:
     (sid,) = pair.live_calls()
     kill(client.pid)
     client.wait()
-    await until(lambda: not pair.live_calls(), "it rings no more", GONE_WITHIN)
+    await until(lambda: not pair.live_calls(), "it rings no more", gone_within())
     assert pair.sim.call(sid)["status"] in ("canceled", "completed")
     await until(lambda: pair.status()["sessions"] == [], "the session is gone")
 
