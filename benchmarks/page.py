@@ -24,6 +24,7 @@ ROWS = (
     ("speech of {seconds:g} s took (s)", "took_s", "{:.2f}"),
     ("drift over it, worst call (ms)", "drift_ms", "{:+.1f}"),
     ("gap between frames, p50 (ms)", "gap_p50_ms", "{:.1f}"),
+    ("gap, p99, median call (ms)", "gap_p99_typical_ms", "{:.1f}"),
     ("gap, p99, worst call (ms)", "gap_p99_ms", "{:.1f}"),
     ("gap, longest (ms)", "gap_max_ms", "{:.0f}"),
     ("underruns at the carrier", "underruns", "{:.0f}"),

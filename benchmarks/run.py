@@ -64,6 +64,7 @@ def measure(
         "streams": len(streams),
         "drift_ms": max((t["slope"] - 1) * wanted for t in talks),
         "gap_p50_ms": statistics.median(t["gap_p50_ms"] for t in talks),
+        "gap_p99_typical_ms": statistics.median(t["gap_p99_ms"] for t in talks),
         "gap_p99_ms": max(t["gap_p99_ms"] for t in talks),
         "gap_max_ms": max(t["gap_max_ms"] for t in talks),
         "underruns": sum(s["metrics"]["underruns"] for s in streams),

@@ -8,7 +8,7 @@ that was not needed.
 
 from __future__ import annotations
 
-import asyncio
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -78,7 +78,7 @@ class Counted:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        if not asyncio.iscoroutinefunction(found):
+        if not inspect.iscoroutinefunction(found):
             return found
 
         async def counted(*args: Any) -> Any:
