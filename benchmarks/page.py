@@ -117,9 +117,10 @@ def page(results: Results, parallel: dict[str, Any] | None) -> str:
     return "\n".join([*lines, ""])
 
 
-def parallel_part(found: dict[str, Any]) -> list[str]:
-    """The section on many scenario runs at once."""
+def parallel_table(found: dict[str, Any]) -> tuple[int, list[str], list[list[str]]]:
+    """Many scenario runs at once: how many, and the table's head and rows."""
     runs = max(result["runs"] for result in found.values())
+    head = ["", "measured", f"{runs} runs", "a run", "its turn", "the answer heard"]
     rows = []
     for name, result in found.items():
         whole = result["took_s"] * runs / result["runs"]
@@ -134,6 +135,12 @@ def parallel_part(found: dict[str, Any]) -> list[str]:
                 f"{result['answer_s']:.1f} s",
             ]
         )
+    return runs, head, rows
+
+
+def parallel_part(found: dict[str, Any]) -> list[str]:
+    """The section on many scenario runs at once."""
+    runs, head, rows = parallel_table(found)
     return [
         f"## {runs} scenario runs at once",
         "",
@@ -141,7 +148,7 @@ def parallel_part(found: dict[str, Any]) -> list[str]:
         "(1.2 s). Scenario's own adapter has one port and one public URL, so its runs go one after",
         "the other; some are measured and the rest is reckoned from those.",
         "",
-        *_table(["", "measured", f"{runs} runs", "a run", "its turn", "the answer heard"], rows),
+        *_table(head, rows),
     ]
 
 

@@ -24,10 +24,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import page
 from benchmarks.processes import OWN_NUMBER, Client, Run, callee, carrier, start_stack
 from benchmarks.speech import FOLDER
 
-OUT = Path(__file__).parent.parent / "out" / "bench"
 QUESTION_SECONDS, ANSWER_SECONDS, ANSWER_AFTER = 1.0, 1.2, 0.4
 
 
@@ -103,24 +103,16 @@ def main(runs: int, rows: int, peer_runs: int) -> None:
         console.print(f"langwatch-scenario: {peer_runs} runs, one after the other …")
         with carrier(0) as run:
             results["scenario, in a row"] = measure(run, "scenario", peer_runs, parallel=False)
-    table = Table(title=f"{runs} scenario runs")
-    for column in ("", "measured", f"{runs} runs", "a run", "its turn", "the answer heard"):
+    most, head, cells = page.parallel_table(results)
+    table = Table(title=f"{most} scenario runs")
+    for column in head:
         table.add_column(column, justify="right" if column else "left")
-    for name, found in results.items():
-        whole = found["took_s"] * runs / found["runs"]
-        reckoned = "" if found["runs"] == runs else "≈ "
-        table.add_row(
-            name,
-            f"{found['runs']} in {found['took_s']:.1f} s",
-            f"{reckoned}{whole:.0f} s",
-            f"{found['run_s']:.1f} s",
-            f"{found['turn_s']:.1f} s",
-            f"{found['answer_s']:.1f} s",
-        )
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "parallel.json").write_text(json.dumps(results, indent=1))
-    console.print(f"written to {OUT / 'parallel.json'}")
+    page.OUT.mkdir(parents=True, exist_ok=True)
+    (page.OUT / "parallel.json").write_text(json.dumps(results, indent=1))
+    console.print(f"written to {page.OUT / 'parallel.json'}")
     for name, found in results.items():
         if found["carrier_errors"]:
             console.print(f"{name}: the carrier lists errors {found['carrier_errors']}")
