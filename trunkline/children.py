@@ -156,7 +156,13 @@ class Child:
             os.close(read_ready)
 
     def stop(self) -> None:
-        """Ask the child to end (SIGTERM); it is not started again. May be called twice."""
+        """Ask the child to end (SIGTERM); it is not started again.
+
+        May be called twice, and asks once: a second signal could hit an interpreter that is on its
+        way out and no longer handles it.
+        """
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         if self._process is not None:
             _signal(self._process.terminate)

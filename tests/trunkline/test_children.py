@@ -130,7 +130,7 @@ async def test_a_killed_child_is_started_again(parent: ParentPipe) -> None:
 
 
 @pytest.mark.e2e
-async def test_stop_is_asked_twice_and_gives_the_status(parent: ParentPipe, tmp_path: Path) -> None:
+async def test_stop_may_come_twice_and_gives_the_status(parent: ParentPipe, tmp_path: Path) -> None:
     up = tmp_path / "up"
     code = ENDS_WELL.replace("signal.pause()", f"open({str(up)!r}, 'w'); signal.pause()")
     child = python(code, parent)
