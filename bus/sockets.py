@@ -5,8 +5,11 @@ descriptor, and a callback gets each message. Facts about ZeroMQ that shape it (
 
 - its descriptor is edge-triggered: after a wake-up everything must be read, and a send may swallow
   an edge, so the socket is looked at again after each send;
-- what is queued for a dead peer reaches whoever binds that endpoint next: LINGER 0, IMMEDIATE, a
-  new identity for each socket, and a socket is closed once its peer is gone;
+- what is queued for a dead peer reaches whoever binds that endpoint next: LINGER 0, a new identity
+  for each socket, nothing is sent before the handshake or after the connection's end, a socket does
+  not connect a second time by itself, and it is closed once its peer is gone;
+- IMMEDIATE, which is meant for that, drops most of what a peer sent before it died and what was
+  not read yet, so it is not used;
 - a ROUTER drops what it cannot route in silence unless ROUTER_MANDATORY is set;
 - a peer killed with -9 shows as DISCONNECTED on the socket's monitor within milliseconds.
 
@@ -19,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Literal
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -35,43 +38,32 @@ HIGH_WATER_MARK = 20_000
 #: Larger messages than this are refused by the socket: 300 s of PCM16 at 24 kHz is 14.4 MB.
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 
+#: Seconds between the tries of a DEALER that finds nobody, at first and later.
+FIRST_RETRY = 0.05
+LONGEST_RETRY = 0.5
+
+#: ZeroMQ's own tries come after an hour at least (-1, never, drops what was not read yet).
+NEVER_MS = 3_600_000
+
 
 def _descriptor(socket: zmq.Socket[bytes]) -> int:
     return int(socket.getsockopt(zmq.FD))
 
 
 class BusSocket:
-    """A ZeroMQ socket on a running asyncio loop.
-
-    ``on_message`` gets the frames of one message. ``on_connected`` and ``on_disconnected`` are
-    called without arguments as the monitor reports a finished handshake or a lost connection.
-    """
+    """A ZeroMQ socket on a running asyncio loop. ``on_message`` gets the frames of one message."""
 
     def __init__(
-        self,
-        socket: zmq.Socket[bytes],
-        on_message: Callable[[list[bytes]], None],
-        *,
-        on_connected: Callable[[], None] | None = None,
-        on_disconnected: Callable[[], None] | None = None,
+        self, socket: zmq.Socket[bytes], on_message: Callable[[list[bytes]], None]
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = socket
         self._on_message = on_message
-        self._on_connected = on_connected
-        self._on_disconnected = on_disconnected
-        self._monitor: zmq.Socket[bytes] | None = None
         self._drain_scheduled = False
         self._on_demand = False
         self.closed = False
         #: messages that could not be sent
         self.unsent = 0
-        if on_connected is not None or on_disconnected is not None:
-            self._monitor = socket.get_monitor_socket(
-                zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-            )
-            self._loop.add_reader(_descriptor(self._monitor), self._read_monitor)
-            self._loop.call_soon(self._read_monitor)
         self._loop.add_reader(_descriptor(socket), self._drain)
         self._loop.call_soon(self._drain)
 
@@ -136,23 +128,6 @@ class BusSocket:
             self._on_message(frames)
         return True
 
-    def _read_monitor(self) -> None:
-        while not self.closed and self._monitor is not None:
-            try:
-                event: dict[str, Any] = dict(
-                    parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))
-                )
-            except zmq.Again:
-                return
-            if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                if self._on_connected is not None:
-                    self._on_connected()
-            elif event["event"] == zmq.EVENT_DISCONNECTED and self._on_disconnected is not None:
-                # What the peer sent before it died is still to be read, and comes first.
-                self._drain()
-                if not self.closed:
-                    self._on_disconnected()
-
     def close(self, linger: int = 0) -> None:
         """Close; what is queued is dropped, or given ``linger`` milliseconds to leave.
 
@@ -163,12 +138,79 @@ class BusSocket:
         self.closed = True
         if not self._on_demand:
             self._loop.remove_reader(_descriptor(self._socket))
-        if self._monitor is not None:
+        self._socket.close(linger)
+
+
+class DealerSocket(BusSocket):
+    """A DEALER with one connection in its life.
+
+    It tries until that stands, and then calls ``on_connected``. At its end it hands out all that
+    the peer had sent, and then calls ``on_disconnected``.
+    """
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        endpoint: str,
+        on_message: Callable[[list[bytes]], None],
+        on_connected: Callable[[], None],
+        on_disconnected: Callable[[], None],
+    ) -> None:
+        super().__init__(socket, on_message)
+        self._endpoint = endpoint
+        self._on_connected = on_connected
+        self._on_disconnected = on_disconnected
+        self._state: Literal["connecting", "connected", "disconnected"] = "connecting"
+        self._retry_in = FIRST_RETRY
+        self._retry: asyncio.TimerHandle | None = None
+        self._monitor: zmq.Socket[bytes] = socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
+        )
+        self._loop.add_reader(_descriptor(self._monitor), self._read_monitor)
+        self._loop.call_soon(self._read_monitor)
+        socket.connect(endpoint)
+
+    def send(self, payload: bytes, to: bytes | None = None) -> bool:
+        """Send one message. False: not sent, as there is no connection, or its queue is full."""
+        if self._state != "connected":
+            self.unsent += 1
+            return False
+        return super().send(payload, to)
+
+    def close(self, linger: int = 0) -> None:
+        if not self.closed:
+            if self._retry is not None:
+                self._retry.cancel()
             self._loop.remove_reader(_descriptor(self._monitor))
             self._socket.disable_monitor()
             self._monitor.close(0)
-            self._monitor = None
-        self._socket.close(linger)
+        super().close(linger)
+
+    def _read_monitor(self) -> None:
+        while not self.closed:
+            try:
+                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))["event"]
+            except zmq.Again:
+                return
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self._state == "connecting":
+                self._state = "connected"
+                self._on_connected()
+            elif event == zmq.EVENT_DISCONNECTED and self._state == "connected":
+                self._state = "disconnected"
+                while self._read_burst():
+                    pass
+                if not self.closed:
+                    self._on_disconnected()
+            elif event == zmq.EVENT_CONNECT_RETRIED and self._state == "connecting":
+                if self._retry is not None:
+                    self._retry.cancel()
+                self._retry = self._loop.call_later(self._retry_in, self._connect_again)
+                self._retry_in = min(LONGEST_RETRY, 2 * self._retry_in)
+
+    def _connect_again(self) -> None:
+        if self._state == "connecting":
+            self._socket.disconnect(self._endpoint)
+            self._socket.connect(self._endpoint)
 
 
 def _prepare(socket: zmq.Socket[bytes], tcp: bool) -> None:
@@ -191,28 +233,20 @@ def connect_dealer(
     on_connected: Callable[[], None],
     on_disconnected: Callable[[], None],
     curve: CurveKeys | None = None,
-) -> BusSocket:
+) -> DealerSocket:
     """A DEALER with a new identity, connected to ``endpoint``; call it on the running loop.
 
-    It retries until the first connection stands. After ``on_disconnected`` close it and make
-    another: a ZeroMQ socket that reconnects by itself could hand old messages to a new peer.
+    After ``on_disconnected`` close it and make another: it does not connect again.
     """
     socket = context.socket(zmq.DEALER)
     _prepare(socket, endpoint.startswith("tcp:"))
-    socket.immediate = 1
-    socket.reconnect_ivl = 50
-    socket.reconnect_ivl_max = 500
+    socket.reconnect_ivl = NEVER_MS
     socket.identity = b"d" + secrets.token_bytes(11)
     if endpoint.startswith("tcp:") and curve is not None:
         curve.apply_client(socket)
-    bus_socket = BusSocket(
-        socket,
-        lambda frames: on_message(frames[-1]),
-        on_connected=on_connected,
-        on_disconnected=on_disconnected,
+    return DealerSocket(
+        socket, endpoint, lambda frames: on_message(frames[-1]), on_connected, on_disconnected
     )
-    socket.connect(endpoint)
-    return bus_socket
 
 
 def bind_router(

@@ -109,6 +109,84 @@ async def test_a_killed_peer_is_seen_at_once_and_its_last_words_come_first(
     dealer.close()
 
 
+@pytest.mark.parametrize("on_demand", [True, False])
+async def test_all_that_a_peer_said_before_its_end_is_read(
+    context: Context, tmp_path: Path, on_demand: bool
+) -> None:
+    """A process that was stopped meanwhile has them all unread, and the news of the end as well."""
+    peers: list[bytes] = []
+    router, endpoint = bind_router(
+        context, f"ipc://{tmp_path}/r", lambda peer, _: peers.append(peer)
+    )
+    seen: list[object] = []
+    dealer = connect_dealer(
+        context,
+        endpoint,
+        seen.append,
+        on_connected=lambda: seen.append("connected"),
+        on_disconnected=lambda: seen.append("disconnected"),
+    )
+    await until(lambda: seen == ["connected"])
+    dealer.read_on_demand(on_demand)
+    dealer.send(b"hello")
+    await until(lambda: len(peers) == 1)
+    words = [str(n).encode() for n in range(BURST * 3 + 5)]
+    assert all(router.send(word, peers[0]) for word in words)
+    router.close(linger=1000)
+    await until(lambda: "disconnected" in seen)
+    assert seen == ["connected", *words, "disconnected"]
+    dealer.close()
+
+
+async def test_a_dealer_does_not_connect_again_by_itself(context: Context, tmp_path: Path) -> None:
+    """Its peer's successor gets nothing, though the end has not been noticed here yet."""
+    endpoint = f"ipc://{tmp_path}/r"
+    process = child(endpoint)
+    seen: list[str] = []
+    dealer = connect_dealer(
+        context,
+        endpoint,
+        nothing,
+        on_connected=lambda: seen.append("connected"),
+        on_disconnected=lambda: seen.append("disconnected"),
+    )
+    await until(lambda: seen == ["connected"])
+    end(process)
+    # No await between the peer's end and these: the loop knows nothing of it.
+    for _ in range(20):
+        dealer.send(b"stale")
+    got: list[bytes] = []
+    router, _ = bind_router(context, endpoint, lambda _, payload: got.append(payload))
+    await until(lambda: "disconnected" in seen)
+    with pytest.raises(TimeoutError):
+        await until(lambda: bool(got), seconds=1.0)
+    assert seen == ["connected", "disconnected"]
+    dealer.close()
+    router.close()
+
+
+async def test_a_dealer_tries_until_its_peer_is_there(context: Context, tmp_path: Path) -> None:
+    up: list[bool] = []
+    dealer = connect_dealer(
+        context,
+        f"ipc://{tmp_path}/later",
+        nothing,
+        on_connected=lambda: up.append(True),
+        on_disconnected=nothing,
+    )
+    with pytest.raises(TimeoutError):
+        await until(lambda: bool(up), seconds=0.3)
+    assert dealer.send(b"nobody there") is False
+    got: list[bytes] = []
+    router, _ = bind_router(context, f"ipc://{tmp_path}/later", lambda _, p: got.append(p))
+    await until(lambda: bool(up), seconds=3.0)
+    assert dealer.send(b"hello")
+    await until(lambda: bool(got))
+    assert got == [b"hello"]
+    dealer.close()
+    router.close()
+
+
 async def test_a_stopped_peer_is_not_seen_by_the_socket(context: Context, tmp_path: Path) -> None:
     """Why stalls are found by the peer's own tick and not by ZeroMQ."""
     process = child(f"ipc://{tmp_path}/r")
