@@ -15,7 +15,8 @@ Rules:
   lost.
 - Digits are passed on once by (ordinal, index).
 - When the call has ended, what is still on its way is waited for until the stream's last word
-  (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most.
+  (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most. Without that word, what was
+  said between the last that came and the end counts as lost.
 
 Every method takes ``now`` and returns nothing; what is to be done is collected and taken with
 :meth:`CallAudio.effects`.
@@ -140,6 +141,7 @@ class CallAudio:
         self._over: int | None = None
         self._interrupt_asked: float | None = None
         self._ended: m.EndedReason | None = None
+        self._ended_at = 0.0
         self._drain_until: float | None = None
         #: True once ``Ended`` was given out
         self.finished = False
@@ -343,6 +345,7 @@ class CallAudio:
         if self._ended is not None:
             return
         self._ended = reason
+        self._ended_at = now
         self._drain_until = now + DRAIN_SECONDS
         self._spoken(self.out.end_all())
         self._interrupt_done(self.out.serial, None)
@@ -362,6 +365,7 @@ class CallAudio:
             self._spoken(self.out.interrupted(self.out.serial))
             self._effects.append(InterruptDone(self.out.serial))
         if self._drain_until is not None and now >= self._drain_until:
+            self._count_what_never_came()
             self._finish()
         elif self._ended is None:
             self._pump()
@@ -411,6 +415,13 @@ class CallAudio:
         if serial >= self.out.serial and self._interrupt_asked is not None:
             self._interrupt_asked = None
             self._effects.append(InterruptDone(self.out.serial))
+
+    def _count_what_never_came(self) -> None:
+        """The newest stream's last word is not to be had: its gateway or worker died, or stands."""
+        stop = self._ended_at if self._stream_gone_at is None else self._stream_gone_at
+        lost = round((stop - self._heard_at) * _RATE)
+        if lost > 0:
+            self.lost.add("inbound", lost, "never arrived")
 
     def _finish_if_drained(self, now: float) -> None:
         if self._ended is not None and self._over == self.generation >> 16:
