@@ -1,4 +1,5 @@
-# Eight verbs. Everything that they need goes into .venv, made from the machine's python3 alone.
+# Eight verbs. Everything that they need goes into .venv, made from the machine's python3 alone
+# (3.11 to 3.13, as langwatch-scenario's packages have it).
 #   make demo    two phone calls with real speech, without an account (also the quickest look)
 #   make test    the whole suite        make lint    style, types, the rule between the rooms
 #   make bench   the benchmark          make docs    what is drawn from the code, in docs/
@@ -55,6 +56,7 @@ clean:
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "trunkline needs Python 3.11 or later; set PYTHON=")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14) and "langwatch, which the demo and the tests need, stops at Python 3.13: set PYTHON=python3.13 (trunkline itself installs: pip install .)")'
 	$(PYTHON) -m venv $(VENV)
 
 $(DEMO): $(SOURCES_OF_INSTALL) | $(BIN)/python

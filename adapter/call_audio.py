@@ -40,6 +40,8 @@ NOTICED_WITHIN = 0.05
 #: sound takes that a worker has sent without being acknowledged: on a machine that keeps up.
 ACKNOWLEDGED_WITHIN = 0.04
 MOST_IN_DOUBT = 0.16
+#: What lies unplayed at the carrier at least while sound flows (the stack's default lead).
+LEAD = 0.06
 _HEARD_BYTES = 6
 _RATE = 8_000
 _UNPLAYED = "unplayed at the carrier when its stream broke"
@@ -133,6 +135,8 @@ class CallAudio:
         #: when the carrier will have played all that was acknowledged, by the acknowledgements
         self._plays_until = 0.0
         self._acknowledged_at = 0.0
+        #: how much sound lay there at most (seconds)
+        self._most_ahead = LEAD
         #: since when the worker and the stream are known to be gone; None: they are there
         self._worker_gone_at: float | None = None
         self._stream_gone_at: float | None = None
@@ -250,12 +254,23 @@ class CallAudio:
         self._stream_began = min(self._stream_began, now - sound.stream_end / _RATE)
         return self._stream_began + sound.stream_end / _RATE
 
-    def played(self, worker: str, message: m.PlayedTo, now: float) -> None:
+    def may_overtake(self, worker: str, message: object) -> bool:
+        """Another worker has the call, and may have said more before this one took over. Where it
+        is not known which came first, ``message`` and what follows it is to be held back."""
+        if self.active in (None, worker) or self.finished:
+            return False
+        return not isinstance(message, m.Opened) or message.generation > self.generation
+
+    def played(self, worker: str, message: m.PlayedTo, now: float, *, late: bool = False) -> None:
+        """``late``: it waited here, so that it is not known when it came."""
         if not self._current(worker, message.generation):
             return
         if message.position > self.out.acknowledged:
-            fresh = message.position - self.out.acknowledged
-            self._plays_until = max(self._plays_until, now) + fresh / _RATE
+            ahead = max(self._plays_until - now, 0.0)
+            ahead += (message.position - self.out.acknowledged) / _RATE
+            # No more lies at the carrier than at any other time.
+            self._most_ahead = self._most_ahead if late else max(self._most_ahead, ahead)
+            self._plays_until = now + min(ahead, self._most_ahead)
             self._acknowledged_at = now
         self._spoken(self.out.played(message.position, message.idle, now))
         self._cut_given_up(now)

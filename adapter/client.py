@@ -209,6 +209,7 @@ class BusClient:
     async def _poll_until_stopped(self) -> None:
         while not self._stop.is_set():
             now = monotonic()
+            self.media.poll(now)
             for session in list(self.sessions.values()):
                 session.poll(now)
             with contextlib.suppress(TimeoutError):

@@ -4,6 +4,11 @@ A link is opened for the first call that names the worker and closed with the la
 connection is lost the socket is thrown away and a new one tries the same endpoint (a worker that
 died never comes back there: the controller then names another). On each new connection the link
 says MediaHello and attaches all of its calls.
+
+A client that did not run for a while (a stopped process, a busy machine) finds messages of all its
+workers at once, and nothing tells which came first. What the worker that a call had so far said
+before its end must be heard before another takes over: else sound that it had acknowledged would be
+said again. So the :class:`MediaPlane` holds back what the other says until the rest was read.
 """
 
 from __future__ import annotations
@@ -22,8 +27,18 @@ from .call_media import CallMedia
 
 log = logging.getLogger("trunkline.adapter")
 
+#: A client that did not run for so long (seconds) has to catch up ...
+STALLED = 0.15
+#: ... which takes so long: ZeroMQ's own thread reads the sockets 8 KiB at a time, in turn.
+CATCH_UP = 0.06
+
 _decoder = msgspec.msgpack.Decoder(m.WorkerToAdapter)
 _encoder = msgspec.msgpack.Encoder()
+
+
+OfOneCall = (
+    m.Opened | m.Interrupted | m.MarkPlayed | m.DigitHeard | m.Loss | m.StreamOver | m.AttachRefused
+)
 
 
 class WorkerLink:
@@ -96,6 +111,7 @@ class WorkerLink:
             log.warning("a message of worker %s could not be read: %s", self.worker.id, error)
             return
         worker, now = self.worker.id, self._plane.clock()
+        late = self._plane.is_catching_up(now)
         if isinstance(message, m.Heard):
             for sound in message.sounds:
                 call = self.calls.get(sound.call)
@@ -106,25 +122,24 @@ class WorkerLink:
             for played in message.calls:
                 call = self.calls.get(played.call)
                 if call is not None:
-                    call.audio.played(worker, played, now)
+                    call.audio.played(worker, played, now, late=late)
                     call.act()
         elif isinstance(message, m.MediaRefused):
             log.error("worker %s refuses this client: %s", worker, message.text)
         elif not isinstance(message, m.Tick):
-            self._one_call(message, worker, now)
+            call = self.calls.get(message.call)
+            if call is None:
+                return
+            if self._plane.holds(self, message.call) or (
+                late and call.audio.may_overtake(worker, message)
+            ):
+                self._plane.hold(self, message)
+            else:
+                self.take(message, now)
 
-    def _one_call(
-        self,
-        message: m.Opened
-        | m.Interrupted
-        | m.MarkPlayed
-        | m.DigitHeard
-        | m.Loss
-        | m.StreamOver
-        | m.AttachRefused,
-        worker: str,
-        now: float,
-    ) -> None:
+    def take(self, message: OfOneCall, now: float) -> None:
+        """Take a message that is for one call."""
+        worker = self.worker.id
         call = self.calls.get(message.call)
         if call is None:
             return
@@ -162,6 +177,32 @@ class MediaPlane:
         self.curve = curve
         self.clock = clock
         self._links: dict[str, WorkerLink] = {}
+        #: when the client was last seen to run, and until when it catches up
+        self._ran_at = clock()
+        self._behind_until = 0.0
+        self._held: list[tuple[WorkerLink, OfOneCall]] = []
+
+    def is_catching_up(self, now: float) -> bool:
+        """The client did not run until a moment ago. To be asked at each message."""
+        if now - self._ran_at > STALLED:
+            self._behind_until = now + CATCH_UP
+        self._ran_at = now
+        return now < self._behind_until
+
+    def holds(self, link: WorkerLink, call: str) -> bool:
+        """Something of ``link`` for ``call`` is held back, so what follows has to wait as well."""
+        return any(held is link and message.call == call for held, message in self._held)
+
+    def hold(self, link: WorkerLink, message: OfOneCall) -> None:
+        """Keep ``message`` until the client has caught up."""
+        self._held.append((link, message))
+
+    def poll(self, now: float) -> None:
+        """To be called about every 50 ms: what was held back is taken, once that may be."""
+        if not self.is_catching_up(now) and self._held:
+            held, self._held = self._held, []
+            for link, message in held:
+                link.take(message, now)
 
     def send(self, worker: str, message: m.ToWorker) -> bool:
         """Send to a worker; False when there is no connection to it, or its queue is full."""

@@ -1,7 +1,7 @@
 """The bus of the simulation: ROUTERs and DEALERs that behave as ZeroMQ was measured to.
 
 Within one connection messages keep their order; between connections they overtake one another by
-their delays. A connection breaks when either end dies or closes: what had not crossed by then may
+their delays, and a process that was stopped finds those of all connections in any order. A connection breaks when either end dies or closes: what had not crossed by then may
 be lost, from some message on, and what did cross comes before the news. A send to a peer that is
 gone returns False. A stopped peer's connections stay; its messages wait.
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .clock import Process, SimLoop, current
+from .clock import Process, SimHandle, SimLoop, current
 
 #: Between two tries to connect (seconds).
 RECONNECT: float = 0.1
@@ -22,7 +23,7 @@ RECONNECT: float = 0.1
 NEWS: tuple[float, float] = (0.0005, 0.003)
 
 
-@dataclass
+@dataclass(eq=False)
 class Pipe:
     """One direction of a connection."""
 
@@ -112,12 +113,39 @@ class SimBus:
         pipe.deliver(payload)
 
     def lose(self, pipe: Pipe) -> None:
-        """The sending end is gone: from some message on, what has not crossed is lost."""
+        """The sending end is gone: from some message on, what has not crossed is lost. What waits
+        at the other end, which is stopped, has crossed."""
         pipe.cut = True
-        kept = self.rng.randint(0, len(pipe.waiting))
+        now = self.loop.time()
+        crossed = sum(handle.when() <= now for handle in pipe.waiting)
+        kept = self.rng.randint(crossed, len(pipe.waiting))
         for handle in pipe.waiting[kept:]:
             handle.cancel()
         del pipe.waiting[kept:]
+
+    def shuffle(self, held: list[SimHandle]) -> list[SimHandle]:
+        """What a stopped process finds when it goes on: each connection's messages, and the news of
+        its end after them, in their order; one connection's before or after another's by chance."""
+        by_pipe: dict[Pipe | None, deque[SimHandle]] = {}
+        for handle in held:
+            by_pipe.setdefault(self._pipe_of(handle), deque()).append(handle)
+        found = []
+        while by_pipe:
+            pipe = self.rng.choice(list(by_pipe))
+            for _ in range(self.rng.randint(1, 40)):
+                if by_pipe[pipe]:
+                    found.append(by_pipe[pipe].popleft())
+            if not by_pipe[pipe]:
+                del by_pipe[pipe]
+        return found
+
+    def _pipe_of(self, handle: SimHandle) -> Pipe | None:
+        """The pipe whose message, or end, the event is; None for a process's own events."""
+        if handle._callback == self._deliver:
+            pipe: Pipe = handle._args[0]
+            return pipe
+        owner = getattr(handle._callback, "__self__", None)
+        return owner.down if isinstance(owner, Connection) else None
 
     def break_connection(self, connection: Connection) -> None:
         """Both ends live, and lose sight of one another."""

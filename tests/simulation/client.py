@@ -85,6 +85,7 @@ class SimClient(BusClient):
         self._poll()
 
     def _poll(self) -> None:
+        self.media.poll(self.sim.time())
         for session in list(self.sessions.values()):
             session.poll(self.sim.time())
         self.sim.call_later(POLL_SECONDS, self._poll)

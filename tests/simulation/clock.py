@@ -172,9 +172,12 @@ class SimLoop(asyncio.AbstractEventLoop):
     def pause(self, process: Process) -> None:
         process.paused = True
 
-    def resume(self, process: Process) -> None:
+    def resume(
+        self, process: Process, shuffle: Callable[[list[SimHandle]], list[SimHandle]]
+    ) -> None:
+        """Let it go on with what ``shuffle`` makes of the events that were held back."""
         process.paused = False
-        self._ready.extend(process.held)
+        self._ready.extend(shuffle(process.held))
         process.held.clear()
 
     def forget(self) -> None:

@@ -107,6 +107,7 @@ class Chaos:
             (self._kill_two, 2),
             (self._power_cut, 1),
             (self._pause, 4),
+            (self._pause_client_while_calls_move, 4),
             (self._stop_controller, 2),
             (self._drain_worker, 1),
             (self._break_connection, 4),
@@ -179,15 +180,33 @@ class Chaos:
         kind = self.rng.choice(("codec_worker", "codec_worker", "gateway", "controller", "client"))
         process = self._some(kind)
         if process is not None and not process.paused:
-            seconds = self.rng.choice((0.1, 0.4, 0.8, 2.0, 5.0))
-            self.world.counts[f"paused {kind}"] += 1
-            self.world.say(f"--- pause {process} for {seconds} s")
-            self.world.loop.pause(process)
-            self._at(seconds, self._resume, process)
+            self._pause_for(process, self.rng.choice((0.1, 0.4, 0.8, 2.0, 5.0)))
+
+    def _pause_for(self, process: Process, seconds: float) -> None:
+        self.world.counts[f"paused {process.kind}"] += 1
+        self.world.say(f"--- pause {process} for {seconds} s")
+        self.world.loop.pause(process)
+        self._at(seconds, self._resume, process)
+
+    def _pause_client_while_calls_move(self) -> None:
+        """Calls lose their stream, and then their worker, while a client is stopped: it finds what
+        both workers have said all at once."""
+        talking = [
+            client.process
+            for client in self.world.clients
+            if client.process.alive
+            and not client.process.paused
+            and any(not talk.over for talk in client.talks)
+        ]
+        if talking:
+            begin = self.rng.uniform(0.1, 0.6)
+            self._pause_for(self.rng.choice(talking), begin + self.rng.uniform(0.2, 1.5))
+            self._at(begin, self.rng.choice((self._kill_gateway, self._break_stream)))
+            self._at(begin + self.rng.uniform(0.05, 0.5), self._kill_worker)
 
     def _resume(self, process: Process) -> None:
         self.world.say(f"--- {process} goes on")
-        self.world.loop.resume(process)
+        self.world.loop.resume(process, self.world.bus.shuffle)
 
     def _stop_controller(self) -> None:
         controller = self.world.controller

@@ -38,19 +38,16 @@ def judge(world: World) -> list[str]:
     doubt = 0
     if not all(gateway.process.alive for gateway in world.gateways):
         doubt = SEEN_LATE
-    workers_died = not all(worker.process.alive for worker in world.workers)
-    if workers_died or world.counts["broken connection of a gateway"]:
+    if world.counts["broken connection of a gateway"] or not all(
+        worker.process.alive for worker in world.workers
+    ):
         doubt = IN_DOUBT
     legs = {leg.sid: leg for leg in world.exchange.legs.values()}
     for client in world.clients:
         for talk in client.talks:
             leg = legs[talk.sid]
             whole = talk.over and client.process.alive
-            said = _said(talk, leg, whole, doubt)
-            if workers_died and world.counts["paused client"]:
-                # What they had told it, and it had not read, died with them.
-                said = [what for what in said if "came again" not in what]
-            wrong += [f"call {talk.sid}: {what}" for what in said]
+            wrong += [f"call {talk.sid}: {what}" for what in _said(talk, leg, whole, doubt)]
             # A client that was stopped does not know how long.
             counts = whole and not world.counts["paused client"]
             wrong += [f"call {talk.sid}: {what}" for what in _heard(talk, leg, counts)]

@@ -139,6 +139,11 @@ def loss_not_counted() -> list[Patch]:
     return [mock.patch.object(Lost, "add", count)]
 
 
+def newcomers_overtake() -> list[Patch]:
+    """A client that was stopped believes its workers in whatever order it reads them."""
+    return [mock.patch.object(CallAudio, "may_overtake", lambda *_: False)]
+
+
 def resume_without_interrupt() -> list[Patch]:
     """A Resume does not tell which sound was interrupted."""
     send = CallAudio._send
@@ -187,6 +192,7 @@ MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
         sessions_not_known_again,
         answered_again,
         loss_not_counted,
+        newcomers_overtake,
         resume_without_interrupt,
         cleared_sound_again,
         digits_told_again,
