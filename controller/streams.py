@@ -104,13 +104,17 @@ class StreamRules:
         if call is None or closed.ordinal != call.ordinal or not call.live:
             return
         if call.state == "ending":
-            call.step("stream_over")
-            call.gateway = None
-            calls.conclude(call, call.reason or "hang_up", now)
+            self.over(call, now)
         elif closed.reason == "stop":
             calls.conclude(call, calls.stopped(call, now), now)
         elif call.state == "live":
             self.lose(call, closed.reason, now)
+
+    def over(self, call: Call, now: float) -> None:
+        """The stream of a call that is being hung up is gone: the call is over."""
+        call.step("stream_over")
+        call.gateway = None
+        self._core.calls.conclude(call, call.reason or "hang_up", now)
 
     def lose(self, call: Call, reason: m.StreamEndReason, now: float) -> None:
         """The stream is gone; the call may come back by another."""

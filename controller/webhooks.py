@@ -48,6 +48,9 @@ class WebhookRules:
 
     def _again(self, call: Call, sid: str, now: float) -> m.VoiceAnswer:
         """The same call asks once more."""
+        if call.state == "ending" and sid == call.sid:
+            # Its stream is gone (its gateway may have died, and tells nothing): this ends it.
+            self._core.streams.over(call, now)
         if call.over or call.state == "silent":
             return m.VoiceAnswer(kind="hangup")
         if call.mode == "b-leg" and sid == call.dialled_sid:

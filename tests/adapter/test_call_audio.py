@@ -486,3 +486,17 @@ def test_what_waited_for_a_worker_that_did_not_run_is_as_old_as_it_is(opened: st
     line.audio.opened("a", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
     (resume,) = [s for s in sends(line) if isinstance(s, m.Resume)]
     assert resume.idle == pytest.approx(1.3, abs=0.05)
+
+
+def test_what_waited_here_for_long_does_not_all_lie_at_the_carrier() -> None:
+    """Acknowledgements of a second come at once; the stream is gone, and so is its worker."""
+    line = LineModel()
+    line.settle()
+    talker = Talker(line)
+    talker.say(48_000)
+    for position in range(160, 8000, 160):
+        played = m.PlayedTo(CALL, line.generation, position, False)
+        line.audio.played("a", played, line.now, late=True)
+    line.audio.worker_lost("a", line.now)
+    line.audio.opened("b", m.Opened(CALL, (2 << 16), 2, None), line.now)
+    assert line.audio.lost.reasons["unplayed at the carrier when its stream broke"] <= 0.12 * 8000

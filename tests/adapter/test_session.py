@@ -20,10 +20,13 @@ class Wires:
     def __init__(self) -> None:
         self.sent: list[m.ToWorker] = []
         self.up: list[Callable[[], None]] = []
+        #: what a worker says, by its endpoint
+        self.say: dict[str, Callable[[bytes], None]] = {}
 
     def connect(
-        self, context: object, endpoint: str, on_message: object, **callbacks: Any
+        self, context: object, endpoint: str, on_message: Callable[[bytes], None], **callbacks: Any
     ) -> Wires:
+        self.say[endpoint] = on_message
         self.up.append(callbacks["on_connected"])
         return self
 
@@ -35,15 +38,8 @@ class Wires:
         """It is gone."""
 
 
-def test_secret_that_a_restarted_controller_made_is_told_to_the_workers(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The one before it had let the stream in, told the client, and died before the gateway knew:
-    the gateway asked again, and has the later secret."""
-    wires = Wires()
-    monkeypatch.setattr("trunkline.adapter.media_link.connect_dealer", wires.connect)
-    media = MediaPlane(None, "a1", None, lambda: 100.0)  # type: ignore[arg-type]  # no sockets here
-    session = ClientSession(
+def open_session(media: MediaPlane) -> ClientSession:
+    return ClientSession(
         None,  # type: ignore[arg-type]  # nothing is asked
         media,
         lambda: 100.0,
@@ -53,8 +49,14 @@ def test_secret_that_a_restarted_controller_made_is_told_to_the_workers(
         allowed_callers=None,
         allowed_callees=None,
     )
-    worker = m.WorkerRef(id="w1", endpoint="ipc:///w1")
-    info = m.CallInfo(
+
+
+ONE, TWO = (m.WorkerRef(id=name, endpoint=f"ipc:///{name}") for name in ("w1", "w2"))
+
+
+def started(session: ClientSession, standby: m.WorkerRef | None = None) -> m.CallInfo:
+    """A call that the controller has told the session of."""
+    return m.CallInfo(
         call="c" * 32,
         session=session.id,
         sid="CA1",
@@ -63,12 +65,60 @@ def test_secret_that_a_restarted_controller_made_is_told_to_the_workers(
         callee="+14155550001",
         secret="s" * 32,
         ordinal=1,
-        placement=m.Placement(epoch=1, n=1, primary=worker),
+        placement=m.Placement(epoch=1, n=1, primary=ONE, standby=standby),
     )
+
+
+def test_secret_that_a_restarted_controller_made_is_told_to_the_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The one before it had let the stream in, told the client, and died before the gateway knew:
+    the gateway asked again, and has the later secret."""
+    wires = Wires()
+    monkeypatch.setattr("trunkline.adapter.media_link.connect_dealer", wires.connect)
+    session = open_session(MediaPlane(None, "a1", None, lambda: 100.0))  # type: ignore[arg-type]  # no sockets here
+    info = started(session)
     session.started(info)
     wires.up.pop()()
-    later = m.Placement(epoch=2, n=1, primary=worker)
+    later = m.Placement(epoch=2, n=1, primary=ONE)
     session.started(replace(info, secret="t" * 32, placement=later))
     attached = [x.secret for x in wires.sent if isinstance(x, m.Attach)]
     assert attached == ["s" * 32, "t" * 32]
     assert session.calls[info.call].describe().secret == "t" * 32
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_client_that_was_stopped_hears_the_old_worker_out(
+    monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    """It reads the new worker's word first, but the old one had acknowledged more before that."""
+    wires, now = Wires(), [100.0]
+    monkeypatch.setattr("trunkline.adapter.media_link.connect_dealer", wires.connect)
+    media = MediaPlane(None, "a1", None, lambda: now[0])  # type: ignore[arg-type]  # no sockets here
+    session = open_session(media)
+    info = started(session, standby=TWO)
+    session.started(info)
+    for up in wires.up:
+        up()
+
+    def say(worker: m.WorkerRef, message: m.WorkerToAdapter) -> None:
+        wires.say[worker.endpoint](msgspec.msgpack.encode(message))
+
+    audio = session.calls[info.call].audio
+    first, second = 1 << 16, 2 << 16
+    say(ONE, m.Opened(info.call, first, 1, 0))
+    audio.say(bytes(48_000), now[0])
+    session.calls[info.call].act()
+    if stopped:
+        now[0] += 2.0
+    say(TWO, m.Opened(info.call, second, 2, None))
+    say(TWO, m.Loss(info.call, second, "outbound", 480, "unplayed"))
+    assert audio.active == ("w1" if stopped else "w2")
+    say(ONE, m.Played([m.PlayedTo(info.call, first, 4000, False)]))
+    media.poll(now[0])
+    now[0] += 0.1
+    media.poll(now[0])
+    assert audio.active == "w2"
+    assert audio.lost.reasons["unplayed"] == 480
+    resumed = [x.played for x in wires.sent if isinstance(x, m.Resume)]
+    assert resumed == [0, 4000 if stopped else 0]

@@ -316,6 +316,22 @@ def test_hang_up_of_a_call_that_is_hung_up_is_answered_before_its_stream_is_over
     assert not stage.all_work(do.End)
 
 
+def test_hang_up_of_a_call_whose_gateway_died_is_over_when_it_asks_what_next() -> None:
+    stage = Stage()
+    info = stage.armed()
+    call = stage.called(info)
+    asked = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
+    end = stage.take(do.End)
+    assert stage.webhook("CA1", c=call.call).kind == "hangup"
+    assert [(e.reason, e.by_far_end) for e in stage.events("a1", m.CallEnded)] == [
+        ("hang_up", False)
+    ]
+    stage.feed(do.Ended(end.call))
+    stage.body("a1", asked, m.Done)
+    closed(stage, call, "error")
+    assert len(stage.events("a1", m.CallEnded)) == 1
+
+
 def test_stream_that_outlives_the_hang_up_is_closed() -> None:
     stage = Stage()
     info = stage.armed()

@@ -1,9 +1,10 @@
 """The bus of the simulation: ROUTERs and DEALERs that behave as ZeroMQ was measured to.
 
 Within one connection messages keep their order; between connections they overtake one another by
-their delays, and a process that was stopped finds those of all connections in any order. A connection breaks when either end dies or closes: what had not crossed by then may
-be lost, from some message on, and what did cross comes before the news. A send to a peer that is
-gone returns False. A stopped peer's connections stay; its messages wait.
+their delays, and a process that was stopped finds those of all connections in any order. A
+connection breaks when either end dies or closes: what had not crossed by then may be lost, from
+some message on, and what did cross comes before the news. A send to a peer that is gone returns
+False. A stopped peer's connections stay; its messages wait.
 """
 
 from __future__ import annotations
