@@ -149,7 +149,16 @@ class GatewayApp:
     def __init__(self, front: Front) -> None:
         self._front = front
         self._reading = 0
-        self._asking = 0
+        #: how long each request that waits for the controller may go on waiting
+        self._asking: set[asyncio.Timeout] = set()
+        self._leaving = False
+
+    def leave(self) -> None:
+        """The gateway ends: requests wait for the controller no longer, and are answered as when
+        there is none (Twilio asks again, and another gateway answers)."""
+        self._leaving = True
+        for patience in self._asking:
+            patience.reschedule(0.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -264,18 +273,21 @@ class GatewayApp:
 
     async def _ask(self, body: m.RequestBody, expect: type[_T]) -> _T | None:
         """The controller's answer; None when there is none in time."""
-        if self._asking >= MAX_ASKING:
+        if len(self._asking) >= MAX_ASKING:
             self._front.counts["busy"] += 1
             return None
-        self._asking += 1
+        patience = asyncio.timeout(0.0 if self._leaving else None)
+        self._asking.add(patience)
         try:
-            return await self._front.ask(body, expect, timeout=ANSWER_WITHIN)
-        except TrunklineError as error:
+            async with patience:
+                return await self._front.ask(body, expect, timeout=ANSWER_WITHIN)
+        except (TrunklineError, TimeoutError) as error:
             self._front.counts["unanswered"] += 1
-            log.warning("the controller did not answer %s: %s", type(body).__name__, error)
+            why = error if isinstance(error, TrunklineError) else "this gateway ends"
+            log.warning("the controller did not answer %s: %s", type(body).__name__, why)
             return None
         finally:
-            self._asking -= 1
+            self._asking.discard(patience)
 
 
 async def _read(scope: Scope, receive: Receive) -> bytes:

@@ -147,7 +147,8 @@ class Gateway:
             curve=settings.curve,
             recorder=recorder,
         )
-        self._server = listener.server(GatewayApp(self.front), protocol_class(self.hub.accept))
+        self.app = GatewayApp(self.front)
+        self._server = listener.server(self.app, protocol_class(self.hub.accept))
 
     async def run(self, listening: socket.socket) -> int:
         """Serve until stopped; returns the exit status."""
@@ -162,6 +163,7 @@ class Gateway:
                 await self._drain()
         finally:
             stopping.cancel()
+            self.app.leave()
             self.hub.close()
             await self.hub.wait_closed(CLOSE_SECONDS)
             self._server.should_exit = True

@@ -165,6 +165,8 @@ class Stack:
         self.stop = asyncio.Event()
         self.gateway = Gateway(settings, SignatureCheck(TOKEN), context, self.stop)
         self.port = 0
+        #: the gateway's run; its exit status
+        self.serving: asyncio.Task[int]
 
     def accepted(self, *, call: str = "c1", ordinal: int = 1) -> m.StreamAccepted:
         info = m.CallInfo(
@@ -223,7 +225,7 @@ async def running(directory: Path) -> AsyncIterator[Stack]:
     stack = Stack(settings, context)
     listening = listener.bind("127.0.0.1", 0)
     stack.port = listening.getsockname()[1]
-    task = asyncio.create_task(stack.gateway.run(listening))
+    task = stack.serving = asyncio.create_task(stack.gateway.run(listening))
     try:
         await until(lambda: stack.gateway.client.welcome)
         yield stack

@@ -326,6 +326,23 @@ async def test_a_stopping_gateway_waits_for_its_controller(stack: Stack) -> None
     assert closed.value.rcvd.code == 1001
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/twilio/voice", b"<Redirect"), ("/twilio/status", b"HTTP/1.1 503 ")],
+)
+async def test_a_stopping_gateway_answers_who_still_waits(
+    stack: Stack, caplog: pytest.LogCaptureFixture, path: str, expected: bytes
+) -> None:
+    """Its controller stands still: Twilio is told to ask again, and another gateway answers."""
+    stack.controller.mute = True
+    asked = asyncio.create_task(post(stack, path, {"CallSid": "CA1", "CallStatus": "completed"}))
+    await until(lambda: stack.gateway.app._asking)
+    stack.stop.set()
+    assert expected in await asked
+    assert await stack.serving == 0
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_port_that_is_taken_is_one_line(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
