@@ -13,6 +13,10 @@ Rules:
   the acknowledgements that came. What the lost worker may have had written since the last of them,
   and the carrier had the time to play before the stream broke, is not said again, and counts as
   lost.
+- A client that did not run for a while (:meth:`CallAudio.stalled`) reads much at once, of all its
+  workers in any order, and what did not fit into the connection of one that died is gone. Then
+  acknowledgements are taken to have come as the sound was played, and the old worker is heard out
+  before another takes the call over.
 - Digits are passed on once by (ordinal, index).
 - When the call has ended, what is still on its way is waited for until the stream's last word
   (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most. Without that word, what was
@@ -137,6 +141,9 @@ class CallAudio:
         self._acknowledged_at = 0.0
         #: how much sound lay there at most (seconds)
         self._most_ahead = LEAD
+        #: (since, until): the client did not run since then, and catches up until then; None once
+        #: acknowledgements come in time again
+        self._stall: tuple[float, float] | None = None
         #: since when the worker and the stream are known to be gone; None: they are there
         self._worker_gone_at: float | None = None
         self._stream_gone_at: float | None = None
@@ -254,24 +261,37 @@ class CallAudio:
         self._stream_began = min(self._stream_began, now - sound.stream_end / _RATE)
         return self._stream_began + sound.stream_end / _RATE
 
-    def may_overtake(self, worker: str, message: object) -> bool:
-        """Another worker has the call, and may have said more before this one took over. Where it
-        is not known which came first, ``message`` and what follows it is to be held back."""
-        if self.active in (None, worker) or self.finished:
+    def stalled(self, since: float, until: float) -> None:
+        """The client has not run since ``since``: what it reads before ``until`` waited for it."""
+        self._stall = (since, until)
+
+    def may_overtake(self, worker: str, message: object, now: float) -> bool:
+        """Another worker has the call, and may have said more before this one took over: this
+        message and what follows it is to be held back until the client has caught up."""
+        if self._late_since(now) is None or self.active in (None, worker) or self.finished:
             return False
         return not isinstance(message, m.Opened) or message.generation > self.generation
 
-    def played(self, worker: str, message: m.PlayedTo, now: float, *, late: bool = False) -> None:
-        """``late``: it waited here, so that it is not known when it came."""
+    def _late_since(self, now: float) -> float | None:
+        """What is read now may have waited since then; None: it came in time."""
+        return self._stall[0] if self._stall is not None and now < self._stall[1] else None
+
+    def played(self, worker: str, message: m.PlayedTo, now: float) -> None:
         if not self._current(worker, message.generation):
             return
         if message.position > self.out.acknowledged:
-            ahead = max(self._plays_until - now, 0.0)
-            ahead += (message.position - self.out.acknowledged) / _RATE
-            # No more lies at the carrier than at any other time.
-            self._most_ahead = self._most_ahead if late else max(self._most_ahead, ahead)
-            self._plays_until = now + min(ahead, self._most_ahead)
-            self._acknowledged_at = now
+            fresh = (message.position - self.out.acknowledged) / _RATE
+            since = self._late_since(now)
+            if since is not None:
+                came = min(now, max(self._acknowledged_at, since) + fresh)
+                ahead = min(max(self._plays_until - came, 0.0) + fresh, self._most_ahead)
+            else:
+                self._stall = None
+                came = now
+                ahead = max(self._plays_until - came, 0.0) + fresh
+                self._most_ahead = max(self._most_ahead, ahead)
+            self._plays_until = came + ahead
+            self._acknowledged_at = came
         self._spoken(self.out.played(message.position, message.idle, now))
         self._cut_given_up(now)
         self._pump()
@@ -327,7 +347,7 @@ class CallAudio:
         if opened.out_next is None or opened.out_next < self.out.acknowledged:
             broke = self._acknowledged_at
             gone = [at for at in (self._worker_gone_at, self._stream_gone_at) if at is not None]
-            if gone:
+            if gone and self._stall is None:  # else these came late as well
                 broke = max(broke, min(gone) - NOTICED_WITHIN)
             lost = round((self._plays_until - broke) * _RATE)
             if lost > 0:
@@ -341,7 +361,11 @@ class CallAudio:
         broke = self._stream_gone_at if self._stream_gone_at is not None else now
         written = self._worker_gone_at - self._acknowledged_at + ACKNOWLEDGED_WITHIN
         played = broke - self._plays_until
-        seconds = min(written, played, MOST_IN_DOUBT)
+        most = MOST_IN_DOUBT
+        if self._stall is not None:
+            # It may have gone on for as long as nothing was read here.
+            most = max(most, self._worker_gone_at - self._stall[0] + ACKNOWLEDGED_WITHIN)
+        seconds = min(written, played, most)
         first = max(self.out.acknowledged, self.out.floor)
         stop = min(self.out.next, first + -(-round(seconds * _RATE) // FRAME) * FRAME)
         if stop > first:

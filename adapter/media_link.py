@@ -111,7 +111,7 @@ class WorkerLink:
             log.warning("a message of worker %s could not be read: %s", self.worker.id, error)
             return
         worker, now = self.worker.id, self._plane.clock()
-        late = self._plane.is_catching_up(now)
+        self._plane.runs(now)
         if isinstance(message, m.Heard):
             for sound in message.sounds:
                 call = self.calls.get(sound.call)
@@ -122,7 +122,7 @@ class WorkerLink:
             for played in message.calls:
                 call = self.calls.get(played.call)
                 if call is not None:
-                    call.audio.played(worker, played, now, late=late)
+                    call.audio.played(worker, played, now)
                     call.act()
         elif isinstance(message, m.MediaRefused):
             log.error("worker %s refuses this client: %s", worker, message.text)
@@ -130,8 +130,8 @@ class WorkerLink:
             call = self.calls.get(message.call)
             if call is None:
                 return
-            if self._plane.holds(self, message.call) or (
-                late and call.audio.may_overtake(worker, message)
+            if self._plane.holds(self, message.call) or call.audio.may_overtake(
+                worker, message, now
             ):
                 self._plane.hold(self, message)
             else:
@@ -179,15 +179,17 @@ class MediaPlane:
         self._links: dict[str, WorkerLink] = {}
         #: when the client was last seen to run, and until when it catches up
         self._ran_at = clock()
-        self._behind_until = 0.0
+        self._caught_up_at = 0.0
         self._held: list[tuple[WorkerLink, OfOneCall]] = []
 
-    def is_catching_up(self, now: float) -> bool:
-        """The client did not run until a moment ago. To be asked at each message."""
+    def runs(self, now: float) -> None:
+        """The client runs: to be called at each message, before it is taken."""
         if now - self._ran_at > STALLED:
-            self._behind_until = now + CATCH_UP
+            self._caught_up_at = now + CATCH_UP
+            for link in self._links.values():
+                for call in link.calls.values():
+                    call.audio.stalled(self._ran_at, self._caught_up_at)
         self._ran_at = now
-        return now < self._behind_until
 
     def holds(self, link: WorkerLink, call: str) -> bool:
         """Something of ``link`` for ``call`` is held back, so what follows has to wait as well."""
@@ -199,7 +201,8 @@ class MediaPlane:
 
     def poll(self, now: float) -> None:
         """To be called about every 50 ms: what was held back is taken, once that may be."""
-        if not self.is_catching_up(now) and self._held:
+        self.runs(now)
+        if self._held and now >= self._caught_up_at:
             held, self._held = self._held, []
             for link, message in held:
                 link.take(message, now)

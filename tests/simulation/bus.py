@@ -115,10 +115,12 @@ class SimBus:
 
     def lose(self, pipe: Pipe) -> None:
         """The sending end is gone: from some message on, what has not crossed is lost. What waits
-        at the other end, which is stopped, has crossed."""
+        for a stopped process has crossed, as far as there was room for it."""
         pipe.cut = True
         now = self.loop.time()
         crossed = sum(handle.when() <= now for handle in pipe.waiting)
+        if self.rng.random() < 0.5:
+            crossed = self.rng.randint(0, crossed)
         kept = self.rng.randint(crossed, len(pipe.waiting))
         for handle in pipe.waiting[kept:]:
             handle.cancel()
