@@ -28,6 +28,7 @@ async def main(number: str, public_url: str, pause: Path) -> None:
     )
     await agent.connect()
     try:
+        print(json.dumps({"connected": True}), flush=True)
         await agent.wait_for_call(timeout=60.0)
     finally:
         print(json.dumps({"cleaning": "up"}), flush=True)

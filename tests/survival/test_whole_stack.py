@@ -89,18 +89,19 @@ async def test_ctrl_c_in_a_test_with_a_private_stack(new_stack: Callable[[], Sta
         TRUNKLINE_BUS="",
         XDG_RUNTIME_DIR=str(stack.directory),
     )
-    await until(lambda: stack.held(ALICE), "the number is armed", 40.0)
+    await until(lambda: stack.said(test), "the test is connected", 40.0)
+    await until(lambda: stack.held(ALICE), "the number is armed")
     family = psutil.Process(test.pid).children(recursive=True)
     assert len(family) == 4  # a supervisor, a controller, a gateway, a codec worker
     os.killpg(test.pid, signal.SIGINT)
-    await until(lambda: stack.said(test) == [{"cleaning": "up"}], "the test cleans up")
+    await until(lambda: {"cleaning": "up"} in stack.said(test), "the test cleans up")
     assert all(os.getpgid(process.pid) != test.pid for process in family)
     assert all(process.is_running() for process in family) and stack.held(ALICE)
     pause.unlink()
     await until(lambda: stack.changed_numbers() == {}, "the number is as before", ENDS_WITHIN)
     await until(lambda: all_ended(family), "its stack has ended", ENDS_WITHIN)
     await until(lambda: test.poll() is not None, "the test has ended")
-    assert stack.said(test)[1:] == [{"disconnected": True}]
+    assert stack.said(test) == [{"connected": True}, {"cleaning": "up"}, {"disconnected": True}]
     assert "KeyboardInterrupt" in stack.lines("test")[-1]
     stack.check_nothing_left()
 
