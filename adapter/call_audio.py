@@ -19,8 +19,8 @@ Rules:
   before another takes the call over.
 - Digits are passed on once by (ordinal, index).
 - When the call has ended, what is still on its way is waited for until the stream's last word
-  (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most. Without that word, what was
-  said between the last that came and the end counts as lost.
+  (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most. Unless that word is that the
+  stream ended with the call, what was said between the last that came and the end counts as lost.
 
 Every method takes ``now`` and returns nothing; what is to be done is collected and taken with
 :meth:`CallAudio.effects`.
@@ -149,7 +149,9 @@ class CallAudio:
         self._stream_gone_at: float | None = None
         self._digits: set[tuple[int, int]] = set()
         self._marks: dict[str, int] = {}
+        #: the last stream of which all was heard, and whether the call ended with it
         self._over: int | None = None
+        self._with_call = False
         self._interrupt_asked: float | None = None
         self._ended: m.EndedReason | None = None
         self._ended_at = 0.0
@@ -327,6 +329,7 @@ class CallAudio:
         if not self._current(worker, message.generation):
             return
         self._over = message.ordinal
+        self._with_call = message.reason == "stop"
         self._finish_if_drained(now)
 
     def worker_lost(self, worker: str, now: float) -> None:
@@ -404,7 +407,6 @@ class CallAudio:
             self._spoken(self.out.interrupted(self.out.serial))
             self._effects.append(InterruptDone(self.out.serial))
         if self._drain_until is not None and now >= self._drain_until:
-            self._count_what_never_came()
             self._finish()
         elif self._ended is None:
             self._pump()
@@ -455,20 +457,23 @@ class CallAudio:
             self._interrupt_asked = None
             self._effects.append(InterruptDone(self.out.serial))
 
-    def _count_what_never_came(self) -> None:
-        """The newest stream's last word is not to be had: its gateway or worker died, or stands."""
-        stop = self._ended_at if self._stream_gone_at is None else self._stream_gone_at
-        lost = round((stop - self._heard_at) * _RATE)
-        if lost > 0:
-            self.lost.add("inbound", lost, "never arrived")
-
     def _finish_if_drained(self, now: float) -> None:
         if self._ended is not None and self._over == self.generation >> 16:
             self._finish()
 
+    def _count_what_never_came(self) -> None:
+        """The last stream broke before the call's end, or its gateway or worker stands still."""
+        lost = round((self._ended_at - self._heard_at) * _RATE)
+        if lost > 0:
+            self.lost.add("inbound", lost, "never arrived")
+
     def _finish(self) -> None:
         if not self.finished:
             assert self._ended is not None
+            if self.generation >= 0 and not (
+                self._with_call and self._over == self.generation >> 16
+            ):
+                self._count_what_never_came()
             self.finished = True
             self._drain_until = None
             self._effects.append(Ended(self._ended))

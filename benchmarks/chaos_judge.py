@@ -17,6 +17,8 @@ from benchmarks import chaos_code
 OFF_BY_EACH_STREAM: Final = 3.0
 #: Frames that may be on their way when a call ends; what was said last is waited for, at most 1 s.
 AT_THE_END: Final = 5
+#: The client's reason for what may have been heard, and is not said again.
+IN_DOUBT: Final = "may have been played before its stream broke"
 #: A hole that the far end heard counts from here on (seconds); below it is a frame that came late.
 HOLE: Final = 0.02
 
@@ -86,9 +88,10 @@ def judge(
         verdict.problems.append(f"ended by itself: {report['reason']}")
     _outbound(verdict, report, carrier_call, played)
     if report["kind"] != "b-leg":  # nobody speaks at the other end of that one
-        _inbound(verdict, report, streams, cut=cut)
+        _inbound(verdict, report, carrier_call, streams, cut=cut)
     else:
         verdict.reported_in = 0.0
+    in_doubt = {"in": 0.0, "out": verdict.why.get(IN_DOUBT, 0) / chaos_code.FRAME}
     off = (OFF_BY_EACH_STREAM + late) * max(0, len(streams) - 1) + 1.0
     for way, lost, said in (
         ("out", verdict.lost_out, verdict.reported_out),
@@ -98,7 +101,7 @@ def judge(
             continue
         if lost - said > off:
             verdict.problems.append(f"{lost} frames lost {way}, {said:.1f} reported")
-        elif said - lost > off + AT_THE_END:
+        elif said - in_doubt[way] - lost > off + AT_THE_END:
             verdict.problems.append(f"{said:.1f} frames reported lost {way}, {lost} were")
     for way, doubled in (("out", verdict.doubled_out), ("in", verdict.doubled_in)):
         if doubled:
@@ -131,15 +134,25 @@ def _outbound(
 
 
 def _inbound(
-    verdict: Verdict, report: dict[str, Any], streams: list[dict[str, Any]], *, cut: bool
+    verdict: Verdict,
+    report: dict[str, Any],
+    carrier_call: dict[str, Any],
+    streams: list[dict[str, Any]],
+    *,
+    cut: bool,
 ) -> None:
     verdict.doubled_in = report["heard_doubled"]
-    lost = sum(count for _, count in report["heard_missing"])
+    verdict.lost_in = sum(count for _, count in report["heard_missing"])
     if report["heard_first"] is None:
         if streams and verdict.seconds > 1.0 and not cut:
             verdict.problems.append("the client heard nothing")
         return
-    # Frames that were sent to us before the first that was heard, or after the last.
-    sent = sum(stream["frames_in"] for stream in streams)
-    outside = sent - report["heard_span"]
-    verdict.lost_in = lost + (outside if outside > AT_THE_END else 0)
+    # The far end counts its frames from the answer on: what it said from the first stream to the
+    # first frame that was heard, and from the last one to the call's end.
+    answered = carrier_call["media_started"]
+    first, last = report["heard_first"], report["heard_first"] + report["heard_span"]
+    outside = [first - (streams[0]["opened_at"] - answered) * 50]
+    ends = [at for at, status in carrier_call["history"] if status == "completed"]
+    if ends:
+        outside.append((ends[0] - answered) * 50 - last)
+    verdict.lost_in += sum(round(frames) for frames in outside if frames > AT_THE_END)

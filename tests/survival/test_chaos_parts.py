@@ -75,9 +75,8 @@ def test_a_plan_is_its_seeds_and_hits_no_kind_before_it_has_recovered(seed: int)
 def call(streams: list[tuple[float, float]]) -> dict[str, object]:
     return {
         "media_started": 100.0,
-        "streams": [
-            {"opened_at": a, "ended_at": b, "frames_in": round((b - a) * 50)} for a, b in streams
-        ],
+        "history": [[100.0, "in-progress"], [110.0, "completed"]],
+        "streams": [{"opened_at": a, "ended_at": b} for a, b in streams],
     }
 
 
@@ -120,6 +119,22 @@ def test_a_call_is_judged_by_the_carriers_records() -> None:
     late = report(heard_first=40, heard_span=460)
     assert judge(late, call([(100.0, 110.0)]), played).problems == [
         "40 frames lost in, 0.0 reported"
+    ]
+
+    # The last stream broke 2 s before the call's end, and none came again.
+    cut_short = report(heard_span=400)
+    assert judge(cut_short, call([(100.0, 108.0)]), played).problems == [
+        "100 frames lost in, 0.0 reported"
+    ]
+    assert judge(cut_short | {"lost_in": 100.0}, call([(100.0, 108.0)]), played).problems == []
+
+    # What may have been heard is not said again; whether it was, only the carrier knows.
+    doubt = {"may have been played before its stream broke": 20 * 160}
+    unsure = report(lost_out=20.0, lost_why=doubt)
+    assert judge(unsure, call([(100.0, 110.0)]), played).problems == []
+    assert judge(unsure, call([(100.0, 110.0)]), silent).problems == []
+    assert judge(report(lost_out=20.0), call([(100.0, 110.0)]), played).problems == [
+        "20.0 frames reported lost out, 0 were"
     ]
 
     gone = report(heard_missing=[(100, 50)], hung_up=False, reason="error")
