@@ -36,6 +36,8 @@ from .outbound import FRAME, Outbound, Utterance
 
 #: How long sound that is still on its way is waited for after the call's end.
 DRAIN_SECONDS = 1.0
+#: Sound that is on its way when a call ends, and is cut off with it (seconds).
+ON_ITS_WAY = 0.1
 #: How long a worker may take to say how much was sent before an interrupt.
 INTERRUPTED_WITHIN = 0.25
 #: A broken stream or a lost worker is noticed so long after its last acknowledgement at most.
@@ -463,9 +465,9 @@ class CallAudio:
 
     def _count_what_never_came(self) -> None:
         """The last stream broke before the call's end, or its gateway or worker stands still."""
-        lost = round((self._ended_at - self._heard_at) * _RATE)
-        if lost > 0:
-            self.lost.add("inbound", lost, "never arrived")
+        seconds = self._ended_at - self._heard_at
+        if seconds > ON_ITS_WAY:
+            self.lost.add("inbound", round(seconds * _RATE), "never arrived")
 
     def _finish(self) -> None:
         if not self.finished:

@@ -259,7 +259,7 @@ class Streams:
         stream.over = True
         out: list[Instruction] = []
         if stream.ended is None:
-            self._end(stream, "close", now, out)
+            self._end(stream, "stop", now, out)  # it ends with its call
             out.append(CloseSocket(stream.socket, "closed by the controller"))
         return out
 

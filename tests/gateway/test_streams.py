@@ -487,7 +487,7 @@ def test_the_controller_closes_a_stream(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.run(bench.streams.close_stream("c1", 0.0))
     assert bench.closed == [1]
-    assert bench.take(A) == [m.StreamEnded("c1", G1, 1, "close")]
+    assert bench.take(A) == [m.StreamEnded("c1", G1, 1, "stop")]
     bench.run(bench.streams.close_stream("c1", 0.0))
     bench.run(bench.streams.close_stream("never heard of", 0.0))
     assert bench.closed == [1]
