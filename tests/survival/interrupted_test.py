@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -40,4 +41,6 @@ async def main(number: str, public_url: str, pause: Path) -> None:
 
 if __name__ == "__main__":
     os.setpgid(0, 0)
+    # A shell starts what runs in its background without it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3])))
