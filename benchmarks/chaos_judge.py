@@ -148,11 +148,15 @@ def _inbound(
             verdict.problems.append("the client heard nothing")
         return
     # The far end counts its frames from the answer on: what it said from the first stream to the
-    # first frame that was heard, and from the last one to the call's end.
+    # first frame that was heard, and from the last one to the call's end. A stream that ended with
+    # the call has brought all that the carrier, which may be late, has sent.
     answered = carrier_call["media_started"]
     first, last = report["heard_first"], report["heard_first"] + report["heard_span"]
     outside = [first - (streams[0]["opened_at"] - answered) * 50]
     ends = [at for at, status in carrier_call["history"] if status == "completed"]
-    if ends:
+    final = streams[-1]
+    if final["ended_by"] == "stop":
+        outside.append((final["opened_at"] - answered) * 50 + final["frames_in"] - last)
+    elif ends:
         outside.append((ends[0] - answered) * 50 - last)
     verdict.lost_in += sum(round(frames) for frames in outside if frames > AT_THE_END)

@@ -76,7 +76,15 @@ def call(streams: list[tuple[float, float]]) -> dict[str, object]:
     return {
         "media_started": 100.0,
         "history": [[100.0, "in-progress"], [110.0, "completed"]],
-        "streams": [{"opened_at": a, "ended_at": b} for a, b in streams],
+        "streams": [
+            {
+                "opened_at": a,
+                "ended_at": b,
+                "ended_by": "stop" if b == 110.0 else "broken",
+                "frames_in": round((b - a) * 50),
+            }
+            for a, b in streams
+        ],
     }
 
 

@@ -71,7 +71,7 @@ async def test_the_controller(pair: Stack) -> None:
         await conversations.both_ways(0.5)
     # Calls in progress felt nothing.
     conversations.check_whole()
-    conversations.check_holes(0.1)
+    conversations.check_holes(0.3)
 
 
 async def test_the_controller_is_stopped_while_somebody_calls(pair: Stack) -> None:
@@ -89,4 +89,4 @@ async def test_the_controller_is_stopped_while_somebody_calls(pair: Stack) -> No
         assert call.sid == sid
         await call.hang_up()
     conversations.check_whole()
-    conversations.check_holes(0.1)
+    conversations.check_holes(0.3)
