@@ -48,10 +48,11 @@ ACKNOWLEDGED_WITHIN = 0.04
 MOST_IN_DOUBT = 0.16
 #: What lies unplayed at the carrier at least while sound flows (the stack's default lead).
 LEAD = 0.06
+#: Why sound that may have been heard, and is not said again, counts as lost.
+IN_DOUBT = "may have been played before its stream broke"
 _HEARD_BYTES = 6
 _RATE = 8_000
 _UNPLAYED = "unplayed at the carrier when its stream broke"
-_IN_DOUBT = "may have been played before its stream broke"
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,8 @@ class CallAudio:
         self._stream_gone_at: float | None = None
         self._digits: set[tuple[int, int]] = set()
         self._marks: dict[str, int] = {}
-        #: the last stream of which all was heard, and whether the call ended with it
-        self._over: int | None = None
-        self._with_call = False
+        #: the last word of the newest stream that has said one
+        self._over: m.StreamOver | None = None
         self._interrupt_asked: float | None = None
         self._ended: m.EndedReason | None = None
         self._ended_at = 0.0
@@ -330,8 +330,7 @@ class CallAudio:
     def stream_over(self, worker: str, message: m.StreamOver, now: float) -> None:
         if not self._current(worker, message.generation):
             return
-        self._over = message.ordinal
-        self._with_call = message.reason == "stop"
+        self._over = message
         self._finish_if_drained(now)
 
     def worker_lost(self, worker: str, now: float) -> None:
@@ -374,7 +373,7 @@ class CallAudio:
         first = max(self.out.acknowledged, self.out.floor)
         stop = min(self.out.next, first + -(-round(seconds * _RATE) // FRAME) * FRAME)
         if stop > first:
-            self.lost.add("outbound", stop - first, _IN_DOUBT)
+            self.lost.add("outbound", stop - first, IN_DOUBT)
             self._spoken(self.out.played(stop, False, now))
 
     def unsent(self, message: m.ToWorker) -> None:
@@ -460,8 +459,13 @@ class CallAudio:
             self._effects.append(InterruptDone(self.out.serial))
 
     def _finish_if_drained(self, now: float) -> None:
-        if self._ended is not None and self._over == self.generation >> 16:
+        if self._ended is not None and self._last_word() is not None:
             self._finish()
+
+    def _last_word(self) -> m.StreamOver | None:
+        """Of the newest stream; None: it has not said it."""
+        over = self._over
+        return over if over is not None and over.ordinal == self.generation >> 16 else None
 
     def _count_what_never_came(self) -> None:
         """The last stream broke before the call's end, or its gateway or worker stands still."""
@@ -472,9 +476,8 @@ class CallAudio:
     def _finish(self) -> None:
         if not self.finished:
             assert self._ended is not None
-            if self.generation >= 0 and not (
-                self._with_call and self._over == self.generation >> 16
-            ):
+            over = self._last_word()
+            if self.generation >= 0 and (over is None or over.reason != "stop"):
                 self._count_what_never_came()
             self.finished = True
             self._drain_until = None

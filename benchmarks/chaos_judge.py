@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmarks import chaos_code
+from trunkline.adapter.call_audio import IN_DOUBT
 
 #: Frames that a loss may be off by, for each stream of the call: losses between two streams are
 #: measured by the clock, at the far end's arrival here.
 OFF_BY_EACH_STREAM: Final = 3.0
 #: Frames that may be on their way when a call ends; what was said last is waited for, at most 1 s.
 AT_THE_END: Final = 5
-#: The client's reason for what may have been heard, and is not said again.
-IN_DOUBT: Final = "may have been played before its stream broke"
 #: A hole that the far end heard counts from here on (seconds); below it is a frame that came late.
 HOLE: Final = 0.02
 
@@ -147,16 +146,12 @@ def _inbound(
         if streams and verdict.seconds > 1.0 and not cut:
             verdict.problems.append("the client heard nothing")
         return
-    # The far end counts its frames from the answer on: what it said from the first stream to the
-    # first frame that was heard, and from the last one to the call's end. A stream that ended with
-    # the call has brought all that the carrier, which may be late, has sent.
-    answered = carrier_call["media_started"]
-    first, last = report["heard_first"], report["heard_first"] + report["heard_span"]
-    outside = [first - (streams[0]["opened_at"] - answered) * 50]
-    ends = [at for at, status in carrier_call["history"] if status == "completed"]
+    # What the far end said from the first stream to the call's end, but for what came and what is
+    # missing in between. A stream that ended with the call has brought all that the carrier, which
+    # may be late, has sent.
     final = streams[-1]
-    if final["ended_by"] == "stop":
-        outside.append((final["opened_at"] - answered) * 50 + final["frames_in"] - last)
-    elif ends:
-        outside.append((ends[0] - answered) * 50 - last)
-    verdict.lost_in += sum(round(frames) for frames in outside if frames > AT_THE_END)
+    ends = [at for at, status in carrier_call["history"] if status == "completed"]
+    if final["ended_by"] == "stop" or not ends:
+        ends = [final["opened_at"] + final["frames_in"] / 50]
+    outside = round((ends[0] - streams[0]["opened_at"]) * 50) - report["heard_span"]
+    verdict.lost_in += outside if outside > AT_THE_END else 0

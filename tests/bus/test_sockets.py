@@ -15,7 +15,7 @@ import pytest
 import zmq
 
 from trunkline.bus.curve import CurveKeys, stop_authenticator
-from trunkline.bus.sockets import BURST, bind_router, connect_dealer
+from trunkline.bus.sockets import BURST, DealerSocket, bind_router, connect_dealer
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -37,6 +37,19 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 def nothing(*_: object) -> None:
     """A callback for what this test does not look at."""
+
+
+def watched(context: Context, endpoint: str) -> tuple[DealerSocket, list[object]]:
+    """A DEALER, and all that it tells in its order: "connected", messages, "disconnected"."""
+    seen: list[object] = []
+    dealer = connect_dealer(
+        context,
+        endpoint,
+        seen.append,
+        on_connected=lambda: seen.append("connected"),
+        on_disconnected=lambda: seen.append("disconnected"),
+    )
+    return dealer, seen
 
 
 CHILD = """
@@ -65,15 +78,8 @@ async def test_messages_arrive_in_order_and_more_than_one_burst_of_them(
 ) -> None:
     got: list[bytes] = []
     router, endpoint = bind_router(context, f"ipc://{tmp_path}/r", lambda _, p: got.append(p))
-    up: list[bool] = []
-    dealer = connect_dealer(
-        context,
-        endpoint,
-        nothing,
-        on_connected=lambda: up.append(True),
-        on_disconnected=nothing,
-    )
-    await until(lambda: bool(up))
+    dealer, seen = watched(context, endpoint)
+    await until(lambda: bool(seen))
     sent = [str(n).encode() for n in range(BURST * 5 + 3)]
     assert all(dealer.send(payload) for payload in sent)
     await until(lambda: len(got) == len(sent))
@@ -91,14 +97,7 @@ async def test_a_killed_peer_is_seen_at_once_and_its_last_words_come_first(
         with socket.create_server(("127.0.0.1", 0)) as free:
             endpoint = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     process = child(endpoint)
-    seen: list[object] = []
-    dealer = connect_dealer(
-        context,
-        endpoint,
-        seen.append,
-        on_connected=lambda: seen.append("connected"),
-        on_disconnected=lambda: seen.append("disconnected"),
-    )
+    dealer, seen = watched(context, endpoint)
     await until(lambda: seen == ["connected"])
     dealer.send(b"echo")
     await until(lambda: b"echo" in seen)
@@ -118,14 +117,7 @@ async def test_all_that_a_peer_said_before_its_end_is_read(
     router, endpoint = bind_router(
         context, f"ipc://{tmp_path}/r", lambda peer, _: peers.append(peer)
     )
-    seen: list[object] = []
-    dealer = connect_dealer(
-        context,
-        endpoint,
-        seen.append,
-        on_connected=lambda: seen.append("connected"),
-        on_disconnected=lambda: seen.append("disconnected"),
-    )
+    dealer, seen = watched(context, endpoint)
     await until(lambda: seen == ["connected"])
     dealer.read_on_demand(on_demand)
     dealer.send(b"hello")
@@ -142,14 +134,7 @@ async def test_a_dealer_does_not_connect_again_by_itself(context: Context, tmp_p
     """Its peer's successor gets nothing, though the end has not been noticed here yet."""
     endpoint = f"ipc://{tmp_path}/r"
     process = child(endpoint)
-    seen: list[str] = []
-    dealer = connect_dealer(
-        context,
-        endpoint,
-        nothing,
-        on_connected=lambda: seen.append("connected"),
-        on_disconnected=lambda: seen.append("disconnected"),
-    )
+    dealer, seen = watched(context, endpoint)
     await until(lambda: seen == ["connected"])
     end(process)
     # No await between the peer's end and these: the loop knows nothing of it.
@@ -166,20 +151,13 @@ async def test_a_dealer_does_not_connect_again_by_itself(context: Context, tmp_p
 
 
 async def test_a_dealer_tries_until_its_peer_is_there(context: Context, tmp_path: Path) -> None:
-    up: list[bool] = []
-    dealer = connect_dealer(
-        context,
-        f"ipc://{tmp_path}/later",
-        nothing,
-        on_connected=lambda: up.append(True),
-        on_disconnected=nothing,
-    )
+    dealer, seen = watched(context, f"ipc://{tmp_path}/later")
     with pytest.raises(TimeoutError):
-        await until(lambda: bool(up), seconds=0.3)
+        await until(lambda: bool(seen), seconds=0.3)
     assert dealer.send(b"nobody there") is False
     got: list[bytes] = []
     router, _ = bind_router(context, f"ipc://{tmp_path}/later", lambda _, p: got.append(p))
-    await until(lambda: bool(up), seconds=3.0)
+    await until(lambda: bool(seen), seconds=3.0)
     assert dealer.send(b"hello")
     await until(lambda: bool(got))
     assert got == [b"hello"]
@@ -190,14 +168,7 @@ async def test_a_dealer_tries_until_its_peer_is_there(context: Context, tmp_path
 async def test_a_stopped_peer_is_not_seen_by_the_socket(context: Context, tmp_path: Path) -> None:
     """Why stalls are found by the peer's own tick and not by ZeroMQ."""
     process = child(f"ipc://{tmp_path}/r")
-    seen: list[object] = []
-    dealer = connect_dealer(
-        context,
-        f"ipc://{tmp_path}/r",
-        seen.append,
-        on_connected=lambda: seen.append("connected"),
-        on_disconnected=lambda: seen.append("disconnected"),
-    )
+    dealer, seen = watched(context, f"ipc://{tmp_path}/r")
     await until(lambda: seen == ["connected"])
     os.kill(process.pid, signal.SIGSTOP)
     try:
@@ -215,14 +186,7 @@ async def test_nothing_that_was_queued_for_a_dead_peer_reaches_the_next_one(
 ) -> None:
     endpoint = f"ipc://{tmp_path}/r"
     process = child(endpoint)
-    seen: list[object] = []
-    dealer = connect_dealer(
-        context,
-        endpoint,
-        nothing,
-        on_connected=lambda: seen.append("connected"),
-        on_disconnected=lambda: seen.append("disconnected"),
-    )
+    dealer, seen = watched(context, endpoint)
     await until(lambda: seen == ["connected"])
     end(process)
     await until(lambda: "disconnected" in seen)
@@ -231,14 +195,8 @@ async def test_nothing_that_was_queued_for_a_dead_peer_reaches_the_next_one(
     dealer.close()
     got: list[bytes] = []
     router, _ = bind_router(context, endpoint, lambda _, payload: got.append(payload))
-    fresh = connect_dealer(
-        context,
-        endpoint,
-        nothing,
-        on_connected=lambda: seen.append("fresh"),
-        on_disconnected=nothing,
-    )
-    await until(lambda: "fresh" in seen)
+    fresh, seen_by_fresh = watched(context, endpoint)
+    await until(lambda: bool(seen_by_fresh))
     fresh.send(b"new")
     await until(lambda: bool(got))
     assert got == [b"new"]
@@ -258,15 +216,8 @@ async def test_a_message_to_nobody_is_counted_and_never_raises(
 
 async def test_a_full_peer_neither_blocks_nor_raises(context: Context, tmp_path: Path) -> None:
     process = child(f"ipc://{tmp_path}/r")
-    up: list[bool] = []
-    dealer = connect_dealer(
-        context,
-        f"ipc://{tmp_path}/r",
-        nothing,
-        on_connected=lambda: up.append(True),
-        on_disconnected=nothing,
-    )
-    await until(lambda: bool(up))
+    dealer, seen = watched(context, f"ipc://{tmp_path}/r")
+    await until(lambda: bool(seen))
     os.kill(process.pid, signal.SIGSTOP)
     try:
         results = [dealer.send(bytes(4000)) for _ in range(30_000)]

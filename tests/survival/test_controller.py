@@ -71,7 +71,7 @@ async def test_the_controller(pair: Stack) -> None:
         await conversations.both_ways(0.5)
     # Calls in progress felt nothing.
     conversations.check_whole()
-    conversations.check_holes(0.3)
+    conversations.check_holes(0.1)
 
 
 async def test_the_controller_is_stopped_while_somebody_calls(pair: Stack) -> None:
