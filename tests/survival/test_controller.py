@@ -89,4 +89,4 @@ async def test_the_controller_is_stopped_while_somebody_calls(pair: Stack) -> No
         assert call.sid == sid
         await call.hang_up()
     conversations.check_whole()
-    conversations.check_holes(0.3)
+    conversations.check_holes(0.3)  # it stood still for more than 2 s
