@@ -20,7 +20,8 @@ Samples = npt.NDArray[np.float64]
 
 @functools.cache
 def words(name: str) -> Samples:
-    """The recording ``name`` without the silence around its words."""
+    """The recording ``name`` without what lies around its words: silence, and sounds of less than
+    0.1 s that 0.15 s of silence or more part from the rest (one begins with a click)."""
     with wave.open(str(SPEECH / name)) as file:
         assert (file.getframerate(), file.getnchannels()) == (16_000, 1)
         sound = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float64)
@@ -28,7 +29,9 @@ def words(name: str) -> Samples:
     sound = np.asarray(sosfilt(band, resample_poly(sound, 3, 2)))
     frames = np.sqrt((sound[: len(sound) // 240 * 240].reshape(-1, 240) ** 2).mean(axis=1))
     loud = np.nonzero(frames > 0.03 * frames.max())[0]
-    found: Samples = sound[loud[0] * 240 : (loud[-1] + 1) * 240]
+    sounds = np.split(loud, np.nonzero(np.diff(loud) > 15)[0] + 1)
+    spoken = [heard for heard in sounds if heard[-1] - heard[0] >= 9]
+    found: Samples = sound[spoken[0][0] * 240 : (spoken[-1][-1] + 1) * 240]
     return found
 
 
