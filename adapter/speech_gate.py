@@ -5,18 +5,22 @@ end of a turn. The gate looks at each 10 ms of PCM16 at 24 kHz, in twelve bands 
 3800 Hz. Each band has a noise floor of its own: its smallest recent level; or, where all bands have
 been steady for 0.4 s (noise that comes up after the words), what it has been. So hum, hiss and
 comfort noise raise the floor of their bands and nothing else. A frame is *loud* when its strongest
-bands stand clearly above their floors.
+bands stand clearly above their floors. Sound is *faint* when 90 ms of it stand out of noise that
+is known to be steady, although no frame of it is loud.
 
 Rules:
 
 - Closed, the gate opens when :data:`OPEN_FRAMES` of the last :data:`OPEN_WITHIN` frames are loud
   (a click is shorter). Speech then begins :data:`PRE_ROLL` seconds before the first of them.
 - Open, it stays so until that was not so for :data:`HANGOVER` seconds; that much is handed out
-  after the last loud sound.
+  after the last loud sound. Faint sound right after words belongs to them.
 - Inside an answer nothing is left out: when the gate opens again, the pause that was held back is
   handed out first. :meth:`SpeechGate.end_answer` says that the answer is over: what is held back
   then is only looked at for the pre-roll of the next one.
-- ``silence`` tells how much held-back sound there is, in seconds of sound, not of clock.
+- ``silence`` tells how much held-back sound there is, in seconds of sound, not of clock. Sound that
+  is ``undecided`` (few loud frames, or faint sound) may open the gate in a moment.
+- Neither a faint sound nor doubt lasts longer than :data:`MOST_FAINT` frames without a loud one, so
+  that noise that changes cannot keep a turn open.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from .line_noise import STANDS_OUT, STEADY_FRAMES, KnownNoise, NoiseFloor
+
 RATE = 24_000
 #: Seconds handed out before the first loud frame.
 PRE_ROLL = 0.3
@@ -34,6 +40,8 @@ HANGOVER = 0.4
 #: Loud frames, of the last so many, that open the gate.
 OPEN_FRAMES = 5
 OPEN_WITHIN = 8
+#: Frames of faint sound that no loud frame came with: more is noise that has changed.
+MOST_FAINT = 30
 
 _HOP = 240  # 10 ms
 _WINDOW = 480  # 20 ms
@@ -45,22 +53,22 @@ _STRONGEST = 4
 _OPEN_DB = 6.5
 #: What an open gate still takes for speech.
 _STAY_DB = 5.0
-#: ... or, on the mean of OPEN_WITHIN frames (noise reaches 3.3 dB there): words that fade.
-_FAINT_DB = 3.5
+#: ... or, while the noise is not known, on the mean of OPEN_WITHIN frames (noise reaches 3.3 dB
+#: there): words that fade.
+_FADING_DB = 3.5
 #: Nothing below this level (dB of full scale, in one band) is speech: the quantiser's own noise.
 _QUIETEST_DB = -66.0
-#: The floor of a band is the smallest smoothed level of the last so many blocks of so many frames.
-_FLOOR_BLOCKS = 8
-_FLOOR_BLOCK_FRAMES = 100
-#: Steady noise: no band's level varies more than this (standard deviation, dB) over so many frames.
-_STEADY_DB = 2.0
-_STEADY_FRAMES = 40
 _STEADY_EVERY = 2
-#: A minimum over random noise lies below its mean by about this much.
-_FLOOR_BIAS_DB = 2.5
-_FIRST_BIAS_DB = 5.0
-_FIRST_FRAMES = 25
 _MEDIAN_FRAMES = 5
+#: A faint sound has no gaps longer than this many frames, begins within so many of the last loud
+#: one, and stands out by so much in the sum of its frames (noise alone now and then does by 5).
+_FAINT_GAP = 5
+_FAINT_NEAR = 25
+_FAINT_EXCESS = 10.0
+#: What stands out by this much may be its beginning (plain noise does, in 2 of 100 frames).
+_IN_DOUBT = 1.0
+#: It is noticed about so many frames longer than it lasts.
+_FAINT_LAG = 1
 #: Words that stand out by no more than this end in the noise, where they are not seen ...
 _CLEAR_DB = 33.0
 _MUFFLED_DB = 20.0
@@ -69,6 +77,7 @@ _HIDDEN_SECONDS = 0.1
 _CONTRAST_FALL_DB = 0.02
 #: How long after a sound's end the frames are still called loud: median, and count of frames.
 _LAG_SECONDS = 0.04
+_LONG_AGO = -(10**9)
 
 _WINDOW_SHAPE = np.hanning(_WINDOW)
 _SCALE = 2.0 / (_WINDOW_SHAPE.sum() * 32768.0)
@@ -85,6 +94,25 @@ def _band_matrix() -> npt.NDArray[np.float64]:
 
 
 _BAND_MATRIX = _band_matrix()
+
+
+class FaintSound:
+    """What stands out of the known noise: the run of frames that is going on, or was last."""
+
+    def __init__(self) -> None:
+        self.first = self.last = _LONG_AGO
+        self._excess = 0.0
+
+    def frame(self, now: int, excess: float) -> None:
+        """Frame ``now`` stands out by ``excess``."""
+        if now - self.last > _FAINT_GAP:
+            self.first, self._excess = now, 0.0
+        self.last = now
+        self._excess += excess
+
+    @property
+    def certain(self) -> bool:
+        return self._excess > _FAINT_EXCESS
 
 
 class SpeechGate:
@@ -106,15 +134,16 @@ class SpeechGate:
         self._tail = np.zeros(_WINDOW - _HOP, dtype=np.float64)
         self._odd = np.zeros(0, dtype=np.float64)
         self._frames = 0
-        self._last_loud = -(10**9)
+        #: the last frame of words, and the last of them that was loud
+        self._last_word = self._last_loud = _LONG_AGO
         self._contrast = 0.0
         self._recent: list[bool] = [False] * OPEN_WITHIN
         self._scores: list[float] = [0.0] * OPEN_WITHIN
-        self._past = np.zeros((_STEADY_FRAMES, _BANDS))
-        self._levels_seen: list[npt.NDArray[np.float64]] = []
-        self._block_min = np.full(_BANDS, np.inf)
-        self._block_count = 0
-        self._minima: list[npt.NDArray[np.float64]] = []
+        self._levels: npt.NDArray[np.float64] | None = None
+        self._floor = NoiseFloor(_BANDS)
+        self._noise = KnownNoise(_BANDS, 10 ** (_QUIETEST_DB / 10))
+        self._faint = FaintSound()
+        self._in_doubt = False
 
     # ------------------------------------------------------------------ sound in
 
@@ -127,75 +156,83 @@ class SpeechGate:
         count = len(fresh) // _HOP
         self._odd = fresh[count * _HOP :]
         if count:
-            for level in self._levels(fresh[: count * _HOP], count):
-                self._frame(level)
+            powers = self._powers(fresh[: count * _HOP])
+            for power, level in zip(powers, 10 * np.log10(powers), strict=True):
+                self._frame(power, level)
         self._trim()
 
-    def _levels(self, fresh: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
-        """(frames, bands) in dB of full scale, one row for each hop of ``fresh``."""
-        signal = np.concatenate([self._tail, fresh])
-        self._tail = signal[len(signal) - (_WINDOW - _HOP) :]
-        windows = np.lib.stride_tricks.sliding_window_view(signal, _WINDOW)[::_HOP][:count]
+    def _powers(self, fresh: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(frames, bands) as shares of full scale, one row for each hop of ``fresh``."""
+        hops = np.concatenate([self._tail, fresh]).reshape(-1, _HOP)
+        self._tail = hops[-1]
+        windows = np.concatenate([hops[:-1], hops[1:]], axis=1)
         spectrum = np.abs(np.fft.rfft(windows * _WINDOW_SHAPE, axis=1) * _SCALE) ** 2
-        levels: npt.NDArray[np.float64] = 10 * np.log10(spectrum @ _BAND_MATRIX + 1e-12)
-        return levels
+        powers: npt.NDArray[np.float64] = spectrum @ _BAND_MATRIX + 1e-12
+        return powers
 
-    def _frame(self, level: npt.NDArray[np.float64]) -> None:
-        # A median over time: a click, loud in a frame or two, does not pass it.
-        self._levels_seen = [*self._levels_seen, level][-_MEDIAN_FRAMES:]
-        smooth: npt.NDArray[np.float64] = np.maximum(
-            np.median(self._levels_seen, axis=0), _QUIETEST_DB
-        )
-        self._past[self._frames % _STEADY_FRAMES] = smooth
-        above = smooth - self._floor(smooth)
-        strongest = np.partition(above, _BANDS - _STRONGEST)[_BANDS - _STRONGEST :]
-        score = float(np.maximum(strongest, 0.0).mean())
+    def _frame(self, power: npt.NDArray[np.float64], level: npt.NDArray[np.float64]) -> None:
+        smooth = self._smooth(level)
+        strongest = np.sort(self._floor.above(smooth))[_BANDS - _STRONGEST :]
+        score = float(np.maximum(strongest, 0.0).sum()) / _STRONGEST
         loud = score > (_STAY_DB if self.open else _OPEN_DB)
         self._scores = [*self._scores[1:], min(score, _OPEN_DB)]
-        if self._frames >= _MEDIAN_FRAMES:  # the first window is half empty
-            self._track_floor(smooth)
+        # The first window is half empty.
+        self._floor.frame(smooth, follow=self._frames >= _MEDIAN_FRAMES)
+        self._noise.frame(power)
         self._frames += 1
         self._contrast = max(score, self._contrast - _CONTRAST_FALL_DB)
         self._recent = [*self._recent[1:], loud]
         if sum(self._recent) >= OPEN_FRAMES:
             if not self.open:
                 self._opens()
-            self._last_loud = self._frames
-        elif self.open and sum(self._scores) > _FAINT_DB * OPEN_WITHIN:
-            self._last_loud = self._frames
-        if self._frames % _STEADY_EVERY == 0:
-            self._look_for_steady_noise()
+            self._last_word = self._last_loud = self._frames
+        elif self.open and not self._noise.known and self._fading():
+            self._last_word = self._frames
+        if self.open or self.answering:
+            self._look_for_faint_words()
+        if self._frames % _STEADY_EVERY == 0 and self._floor.settle():
+            self._noise_is_steady()
         if self.open:
             self._stays_open()
 
-    def _look_for_steady_noise(self) -> None:
-        """Sound that has not changed in any band for a while is the line's, however loud: the floor
-        is there at once, and what was taken for speech since it began was none."""
-        if self._frames < _STEADY_FRAMES or self._past.std(axis=0).max() > _STEADY_DB:
+    def _smooth(self, level: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """A median over time: a click, loud in a frame or two, does not pass it."""
+        if self._levels is None:
+            self._levels = np.tile(level, (_MEDIAN_FRAMES, 1))
+        self._levels[self._frames % _MEDIAN_FRAMES] = level
+        median = np.sort(self._levels, axis=0)[_MEDIAN_FRAMES // 2]
+        smooth: npt.NDArray[np.float64] = np.maximum(median, _QUIETEST_DB)
+        return smooth
+
+    def _fading(self) -> bool:
+        return sum(self._scores) > _FADING_DB * OPEN_WITHIN
+
+    def _look_for_faint_words(self) -> None:
+        """What stands out of the known noise right after words belongs to them. Where it goes on
+        and on without a loud frame, it is the noise that has changed."""
+        excess = self._noise.excess() if self._contrast < _CLEAR_DB else 0.0
+        self._in_doubt = excess > _IN_DOUBT
+        if excess < STANDS_OUT:
             return
-        self._minima = [self._past.min(axis=0)]
-        self._block_min = np.full(_BANDS, np.inf)
-        self._block_count = 0
-        self._last_loud = min(self._last_loud, self._frames - _STEADY_FRAMES)
+        faint, now = self._faint, self._frames
+        faint.frame(now, excess)
+        if not faint.certain:
+            return
+        if now - max(faint.first, self._last_loud) > MOST_FAINT:
+            self._noise.forget()
+            self._last_word = self._last_loud
+        elif faint.first - self._last_word < _FAINT_NEAR and now - self._last_loud < MOST_FAINT:
+            self._last_word = max(self._last_word, now - _FAINT_LAG)
+
+    def _noise_is_steady(self) -> None:
+        """Sound that has not changed in any band for a while is the line's, however loud: what was
+        taken for speech since it began was none, but for what stood out of noise known before."""
+        begin = self._frames - STEADY_FRAMES
+        if not self._noise.learn():
+            begin = max(begin, self._faint.last)
+        self._last_word = min(self._last_word, begin)
+        self._last_loud = min(self._last_loud, begin)
         self._recent = [False] * OPEN_WITHIN
-
-    def _floor(self, level: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Each band's noise floor. Before anything was heard it is what is heard first."""
-        known = [*self._minima, self._block_min] if self._block_count else self._minima
-        if not known:
-            return level + _FLOOR_BIAS_DB
-        # The minimum of few frames lies near their mean: at first the bias is larger.
-        bias = _FLOOR_BIAS_DB + _FIRST_BIAS_DB * np.exp(-self._frames / _FIRST_FRAMES)
-        lowest: npt.NDArray[np.float64] = np.min(known, axis=0) + bias
-        return lowest
-
-    def _track_floor(self, level: npt.NDArray[np.float64]) -> None:
-        self._block_min = np.minimum(self._block_min, level)
-        self._block_count += 1
-        if self._block_count == _FLOOR_BLOCK_FRAMES:
-            self._minima = [*self._minima, self._block_min][-_FLOOR_BLOCKS:]
-            self._block_min = np.full(_BANDS, np.inf)
-            self._block_count = 0
 
     def _opens(self) -> None:
         self.open = True
@@ -207,7 +244,7 @@ class SpeechGate:
     def _stays_open(self) -> None:
         hidden = (_CLEAR_DB - self._contrast) / (_CLEAR_DB - _MUFFLED_DB)
         seconds = HANGOVER - _LAG_SECONDS + _HIDDEN_SECONDS * min(1.0, max(0.0, hidden))
-        limit = self._last_loud * _HOP + int(seconds * RATE)
+        limit = self._last_word * _HOP + int(seconds * RATE)
         self._ready_to = max(self._ready_to, min(self._received, limit))
         if self._frames * _HOP >= limit:
             self.open = False
@@ -231,8 +268,13 @@ class SpeechGate:
 
     @property
     def undecided(self) -> bool:
-        """The last frames are loud, too few yet to open the gate: the next 100 ms decide."""
-        return not self.open and any(self._recent[-OPEN_FRAMES:])
+        """The last frames are loud, or faint, too few yet to open the gate: the next ones
+        decide."""
+        if self.open:
+            return False
+        goes_on = self._frames - self._faint.last < _FAINT_GAP
+        changed = goes_on and self._frames - self._faint.first > MOST_FAINT
+        return any(self._recent[-OPEN_FRAMES:]) or (self._in_doubt and not changed)
 
     @property
     def heard_seconds(self) -> float:

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.adapter.speech_gate import HANGOVER, OPEN_WITHIN, PRE_ROLL, RATE, SpeechGate
+from trunkline.adapter.speech_gate import HANGOVER, PRE_ROLL, RATE, SpeechGate
 
 #: Samples of one push: 20 ms at 24 kHz.
 STEP = 480
+#: Seconds without speech that end a turn (scenario's response_tail_silence).
+TAIL = 0.6
 
 Samples = npt.NDArray[np.int16]
 
@@ -45,7 +47,7 @@ class Detector(ABC):
 
 
 class Ours(Detector):
-    """The energy gate of ``adapter/speech_gate.py``."""
+    """The energy gate of ``adapter/speech_gate.py``, its answers ended as the adapter ends them."""
 
     name = "energy gate (ours)"
 
@@ -61,12 +63,9 @@ class Ours(Detector):
         out = gate.take()
         if out:
             end = gate._held_from
-            # Each answer ends at once where the gate closes, so that its pauses show.
-            first = gate._recent.index(True) if True in gate._recent else 0
-            loud = (gate._frames - OPEN_WITHIN + first + 1) * 240
-            self._hand_out(end - len(out) // 2, end, min(self._heard, loud))
-            if not gate.open:
-                gate.end_answer()
+            self._hand_out(end - len(out) // 2, end, self._heard)
+        elif gate.answering and gate.silence >= TAIL and not gate.undecided:
+            gate.end_answer()
 
 
 class Framed(Detector):

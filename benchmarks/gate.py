@@ -34,10 +34,10 @@ from line_sound import NAMES, RATE, Samples, noise, pcm, power, silence, with_no
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.detectors import STEP, Detector, available
+from benchmarks.detectors import STEP, TAIL, Detector, available
 
 OUT = Path(__file__).parent.parent / "out" / "bench"
-LEAD, PAUSE, TAIL = 2.0, 0.9, 0.6
+LEAD, PAUSE = 2.0, 0.9
 #: A turn has to end this long after its last word.
 ENDS_WITHIN = 1.2
 CONDITIONS = [
