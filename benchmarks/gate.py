@@ -32,6 +32,7 @@ import click
 import numpy as np
 from line_sound import NAMES, RATE, Samples, noise, pcm, power, silence, with_noise, words
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from benchmarks.detectors import STEP, TAIL, Detector, available
@@ -85,10 +86,12 @@ def turns(detector: Detector) -> Iterator[tuple[int, int]]:
         yield begin, end
 
 
-def one_answer(kind: type[Detector], name: str, condition: tuple[str, float], score: Score) -> None:
+def one_answer(
+    kind: type[Detector], name: str, condition: tuple[str, float], seed: int, score: Score
+) -> None:
     said = words(name)
     clean = np.concatenate([silence(LEAD), said, silence(3.0)])
-    detector = hear(kind, with_noise(clean, *condition, seed=11, power=power(said)))
+    detector = hear(kind, with_noise(clean, *condition, seed=seed, power=power(said)))
     left = clean.copy()
     for begin, end, _ in detector.spans:
         left[begin:end] = 0.0
@@ -99,11 +102,15 @@ def one_answer(kind: type[Detector], name: str, condition: tuple[str, float], sc
 
 
 def one_pair(
-    kind: type[Detector], names: tuple[str, str], condition: tuple[str, float], score: Score
+    kind: type[Detector],
+    names: tuple[str, str],
+    condition: tuple[str, float],
+    seed: int,
+    score: Score,
 ) -> None:
     one, two = (words(name) for name in names)
     whole = np.concatenate([silence(LEAD), one, silence(PAUSE), two, silence(2.0)])
-    detector = hear(kind, with_noise(whole, *condition, seed=7, power=power(one)))
+    detector = hear(kind, with_noise(whole, *condition, seed=seed, power=power(one)))
     begin, end = LEAD * RATE, LEAD * RATE + len(one) + PAUSE * RATE
     score.pairs += 1
     # One of the turns has to reach from the first answer's beginning into the second's words.
@@ -112,10 +119,12 @@ def one_pair(
     )
 
 
-def noise_alone(kind: type[Detector], condition: tuple[str, float], score: Score) -> None:
+def noise_alone(
+    kind: type[Detector], condition: tuple[str, float], seed: int, score: Score
+) -> None:
     level = 2000.0 * 10 ** (-condition[1] / 20)
     score.noises += 1
-    score.false += bool(hear(kind, noise(condition[0], 20 * RATE, seed=3) * level).spans)
+    score.false += bool(hear(kind, noise(condition[0], 20 * RATE, seed) * level).spans)
 
 
 def speed(kind: type[Detector]) -> float:
@@ -127,29 +136,30 @@ def speed(kind: type[Detector]) -> float:
     return (time.process_time() - began) * 1e6 / (len(line) / STEP)
 
 
-def measure(kind: type[Detector]) -> dict[str, Score]:
+def measure(kind: type[Detector], seeds: int) -> dict[str, Score]:
     scores = {}
-    for condition in CONDITIONS:
+    for condition in track(CONDITIONS, f"{kind.name} …"):
         score = scores["{} {:.0f} dB".format(*condition).replace("clean 0 dB", "clean")] = Score()
-        for name in NAMES:
-            one_answer(kind, name, condition, score)
-        for names in itertools.product(NAMES, NAMES):
-            one_pair(kind, names, condition, score)
-        noise_alone(kind, condition, score)
+        for seed in range(seeds):
+            for name in NAMES:
+                one_answer(kind, name, condition, seed, score)
+            for names in itertools.product(NAMES, NAMES):
+                one_pair(kind, names, condition, seed, score)
+            noise_alone(kind, condition, seed, score)
     return scores
 
 
 @click.command()
 @click.option("--only", help="A detector whose name contains this.")
-def main(only: str | None) -> None:
+@click.option("--seeds", default=3, show_default=True, help="Of the noise.")
+def main(only: str | None, seeds: int) -> None:
     """Our energy gate beside other voice activity detectors."""
     console = Console(width=max(100, Console().width))
     results = {}
     for kind in available():
         if only and only not in kind.name:
             continue
-        console.print(f"{kind.name} …")
-        scores, cost = measure(kind), speed(kind)
+        scores, cost = measure(kind, seeds), speed(kind)
         table = Table(title=f"{kind.name}: {cost:.0f} µs for 20 ms")
         for column in ("line", "cut", "turn ends after", "worst", "too late", "split", "false"):
             table.add_column(column, justify="left" if column == "line" else "right")
