@@ -18,7 +18,7 @@ Rules:
   handed out first. :meth:`SpeechGate.end_answer` says that the answer is over: what is held back
   then is only looked at for the pre-roll of the next one.
 - ``silence`` tells how much held-back sound there is, in seconds of sound, not of clock. Sound that
-  is ``undecided`` (few loud frames, or faint sound) may open the gate in a moment.
+  is ``undecided`` (few loud frames, or what may be faint) may open the gate in a moment.
 - Neither a faint sound nor doubt lasts longer than :data:`MOST_FAINT` frames without a loud one, so
   that noise that changes cannot keep a turn open.
 """
@@ -65,7 +65,7 @@ _MEDIAN_FRAMES = 5
 _FAINT_GAP = 5
 _FAINT_NEAR = 25
 _FAINT_EXCESS = 10.0
-#: What stands out by this much may be its beginning (plain noise does, in 2 of 100 frames).
+#: What stands out by this much may be its beginning (of plain noise 2 frames in 100 do).
 _IN_DOUBT = 1.0
 #: It is noticed about so many frames longer than it lasts.
 _FAINT_LAG = 1
@@ -143,7 +143,7 @@ class SpeechGate:
         self._floor = NoiseFloor(_BANDS)
         self._noise = KnownNoise(_BANDS, 10 ** (_QUIETEST_DB / 10))
         self._faint = FaintSound()
-        self._in_doubt = False
+        self._doubts_since: int | None = None
 
     # ------------------------------------------------------------------ sound in
 
@@ -211,10 +211,13 @@ class SpeechGate:
         """What stands out of the known noise right after words belongs to them. Where it goes on
         and on without a loud frame, it is the noise that has changed."""
         excess = self._noise.excess() if self._contrast < _CLEAR_DB else 0.0
-        self._in_doubt = excess > _IN_DOUBT
+        faint, now = self._faint, self._frames
+        if excess < _IN_DOUBT:
+            self._doubts_since = None
+        elif self._doubts_since is None:
+            self._doubts_since = now
         if excess < STANDS_OUT:
             return
-        faint, now = self._faint, self._frames
         faint.frame(now, excess)
         if not faint.certain:
             return
@@ -268,13 +271,13 @@ class SpeechGate:
 
     @property
     def undecided(self) -> bool:
-        """The last frames are loud, or faint, too few yet to open the gate: the next ones
-        decide."""
+        """The last frames are loud, too few yet to open the gate, or they may be faint: the next
+        ones decide."""
         if self.open:
             return False
-        goes_on = self._frames - self._faint.last < _FAINT_GAP
-        changed = goes_on and self._frames - self._faint.first > MOST_FAINT
-        return any(self._recent[-OPEN_FRAMES:]) or (self._in_doubt and not changed)
+        since = self._doubts_since
+        faint = since is not None and self._frames - since < MOST_FAINT
+        return faint or any(self._recent[-OPEN_FRAMES:])
 
     @property
     def heard_seconds(self) -> float:

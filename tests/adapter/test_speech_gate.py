@@ -22,10 +22,13 @@ from line_sound import (
 
 from trunkline.adapter.crossing import SoundBox
 from trunkline.adapter.heard import Heard
+from trunkline.adapter.line_noise import KnownNoise
 from trunkline.adapter.speech_gate import SpeechGate
 
 LEAD = 2.0
 TAIL = 0.6  # scenario's response_tail_silence
+#: A turn is over so long after its last word: 1.2 s, less what the way takes.
+OVER = 1.14
 NOISES = [
     ("clean", 0.0),
     *[("white", snr) for snr in (30.0, 20.0, 15.0, 10.0)],
@@ -60,21 +63,23 @@ async def turn(heard: Heard, first: float = 60.0, most: float = 30.0) -> bytes:
     return b"".join(chunks)
 
 
-def gate_turns(sound: Samples) -> list[tuple[int, int]]:
-    """The first and last sample of each turn, where the sound comes in 20 ms pieces and 0.6 s
-    without speech end a turn."""
+def gate_turns(sound: Samples) -> list[tuple[int, int, int]]:
+    """The first and last sample of each turn, and when it was over, where the sound comes in 20 ms
+    pieces and 0.6 s without speech end a turn."""
     gate, fed = SpeechGate(), pcm(sound)
-    turns: list[tuple[int, int]] = []
+    turns: list[tuple[int, int, int]] = []
+    spoken: tuple[int, int] | None = None
     for begin in range(0, len(fed), 960):
         gate.push(fed[begin : begin + 960])
-        going_on = gate.answering
         out = gate.take()
-        end = gate._held_from  # the gate's own count
         if out:
-            first = turns.pop()[0] if going_on else end - len(out) // 2
-            turns.append((first, end))
-        elif going_on and gate.silence >= TAIL and not gate.undecided:
+            end = gate._held_from  # the gate's own count
+            spoken = (spoken[0] if spoken else end - len(out) // 2, end)
+        elif spoken and gate.silence >= TAIL and not gate.undecided:
             gate.end_answer()
+            turns.append((*spoken, begin // 2 + 480))
+            spoken = None
+    assert spoken is None, "the last turn did not end"
     return turns
 
 
@@ -147,8 +152,8 @@ def test_clicks_in_noise_do_not_hold_a_turn_up(name: str, kind: str, snr: float)
     said = words(name)
     clean = np.concatenate([silence(LEAD), said, silence(3.0)])
     line = with_noise(clean, kind, snr, seed=21, power=power(said))
-    [(_, last)] = gate_turns(line + clicks(len(line), seed=21))
-    assert last + TAIL * RATE < (LEAD + 1.12) * RATE + len(said)
+    [(_, _, over)] = gate_turns(line + clicks(len(line), seed=21))
+    assert over < (LEAD + OVER) * RATE + len(said)
 
 
 @pytest.mark.parametrize("level", [10.0, 60.0, 200.0])
@@ -204,7 +209,7 @@ def test_words_that_fade_into_noise_still_bridge_the_longest_pause(
     whole = np.concatenate([silence(LEAD), first, silence(0.9), second, silence(2.0)])
     for seed in (7, 11, 12):
         line = with_noise(whole, kind, snr, seed=seed, power=power(first))
-        [(begin, end)] = gate_turns(line)
+        [(begin, end, _)] = gate_turns(line)
         assert begin < LEAD * RATE
         assert end > LEAD * RATE + len(first) + 0.9 * RATE + len(second) - 0.25 * RATE
 
@@ -216,8 +221,8 @@ def test_noise_is_not_taken_for_words_that_fade(name: str, kind: str) -> None:
     clean = np.concatenate([silence(LEAD), said, silence(2.0)])
     for snr, seed in itertools.product((20.0, 15.0, 10.0), range(30, 34)):
         line = with_noise(clean, kind, snr, seed=seed, power=power(said))
-        [(_, last)] = gate_turns(line)
-        assert last + TAIL * RATE < (LEAD + 1.12) * RATE + len(said)
+        [(_, _, over)] = gate_turns(line)
+        assert over < (LEAD + OVER) * RATE + len(said)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -242,8 +247,20 @@ def test_noise_that_changes_with_the_last_word_holds_a_turn_up_for_a_moment_at_m
     head = noise(before, int(LEAD * RATE) + len(said), seed=21) * level
     head[int(LEAD * RATE) :] += said
     tail = noise(after, 4 * RATE, seed=22) * level * 10 ** (louder / 20)
-    [(_, last)] = gate_turns(np.concatenate([head, tail]))
-    assert last + TAIL * RATE < (LEAD + 1.12 + 0.3) * RATE + len(said)
+    [(_, _, over)] = gate_turns(np.concatenate([head, tail]))
+    assert over < (LEAD + OVER + 0.3) * RATE + len(said)
+
+
+@pytest.mark.parametrize("excess", [1.2, 2.0, 100.0])
+def test_doubt_does_not_last(excess: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes on standing out of the noise without being loud: the turn ends."""
+    said = words(NAMES[1])
+    line = np.concatenate([silence(LEAD), said, silence(3.0)])
+    line = with_noise(line, "white", 15.0, seed=5, power=power(said))
+    monkeypatch.setattr(KnownNoise, "excess", lambda noise: excess)
+    monkeypatch.setattr(KnownNoise, "known", True)
+    [(_, _, over)] = gate_turns(line)
+    assert over < (LEAD + OVER + 0.3) * RATE + len(said)
 
 
 async def test_a_longer_pause_parts_two_turns() -> None:
