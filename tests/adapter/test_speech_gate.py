@@ -219,7 +219,7 @@ def test_words_that_fade_into_noise_still_bridge_the_longest_pause(
 def test_noise_is_not_taken_for_words_that_fade(name: str, kind: str) -> None:
     said = words(name)
     clean = np.concatenate([silence(LEAD), said, silence(2.0)])
-    for snr, seed in itertools.product((20.0, 15.0, 10.0), range(30, 34)):
+    for snr, seed in itertools.product((20.0, 15.0, 10.0), range(30, 32)):
         line = with_noise(clean, kind, snr, seed=seed, power=power(said))
         [(_, _, over)] = gate_turns(line)
         assert over < (LEAD + OVER) * RATE + len(said)

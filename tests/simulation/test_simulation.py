@@ -9,7 +9,7 @@ from .run import in_a_process
 
 def test_whatever_happens_all_comes_to_rest() -> None:
     """Some seeds; `make simulate` runs thousands."""
-    status, said = in_a_process("--seeds", "400")
+    status, said = in_a_process("--seeds", "150")
     assert status == 0, said
 
 
