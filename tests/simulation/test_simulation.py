@@ -8,7 +8,7 @@ from .run import in_a_process
 
 
 def test_whatever_happens_all_comes_to_rest() -> None:
-    """Some seeds; `make simulate` runs thousands."""
+    """Some seeds; `make simulate` runs many more."""
     status, said = in_a_process("--seeds", "150")
     assert status == 0, said
 
