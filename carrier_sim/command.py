@@ -94,7 +94,26 @@ def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
     "--max-url-length", default=2048, show_default=True, envvar="TRUNKLINE_SIM_MAX_URL_LENGTH"
 )
 @click.option(
-    "--seed", default=0, show_default=True, envvar="TRUNKLINE_SIM_SEED", help="For SIDs and faults."
+    "--seed",
+    default=0,
+    show_default=True,
+    envvar="TRUNKLINE_SIM_SEED",
+    help="For SIDs, habits and faults; 0: other ones each time.",
+)
+@click.option(
+    "--habit",
+    "habits",
+    multiple=True,
+    metavar="HABIT=FORM",
+    envvar="TRUNKLINE_SIM_HABITS",
+    help="Pin one of Twilio's habits to one form, instead of drawing it by seed. Repeatable.",
+)
+@click.option(
+    "--contradict",
+    multiple=True,
+    metavar="BELIEF",
+    envvar="TRUNKLINE_SIM_CONTRADICT",
+    help="Do the opposite of what is believed of Twilio (docs/beliefs.md). Repeatable.",
 )
 @click.option(
     "--ca-file",
@@ -122,6 +141,8 @@ def command(
     calls_per_second: float | None,
     max_url_length: int,
     seed: int,
+    habits: tuple[str, ...],
+    contradict: tuple[str, ...],
     ca_file: str | None,
     keep_audio: bool,
     wire_log: bool,
@@ -136,15 +157,20 @@ def command(
         keep_audio=keep_audio,
         wire_log=wire_log,
         seed=seed,
+        habits={name: form for name, _, form in (habit.partition("=") for habit in habits)},
+        contradict=contradict,
     )
-    sim = CarrierSim(
-        host=host,
-        port=port,
-        account_sid=account_sid,
-        auth_token=auth_token,
-        options=options,
-        ca_file=ca_file,
-    )
+    try:
+        sim = CarrierSim(
+            host=host,
+            port=port,
+            account_sid=account_sid,
+            auth_token=auth_token,
+            options=options,
+            ca_file=ca_file,
+        )
+    except ValueError as e:
+        raise click.BadParameter(str(e), param_hint="--habit, --contradict") from e
     for number, url in _pairs("--number", numbers):
         sim.add_number(number, voice_url=url)
     for number, bot in _pairs("--callee", callees):
@@ -169,5 +195,8 @@ async def _serve(sim: CarrierSim) -> None:
         # The media clock must not wait for a collection of what lives as long as the process.
         gc.collect()
         gc.freeze()
-        click.echo(f"carrier-sim listening on {sim.base_url} (account {sim.account_sid})")
+        click.echo(
+            f"carrier-sim listening on {sim.base_url} (account {sim.account_sid}, "
+            f"seed {sim.exchange.seed})"
+        )
         await ended.wait()

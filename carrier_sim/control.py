@@ -3,7 +3,7 @@ line.
 
 | route | does |
 |---|---|
-| GET /sim/health | {"ok", "account_sid", "base_url", "calls", "streams", "now"} |
+| GET /sim/health | {"ok", "account_sid", "base_url", "calls", "streams", "now", "seed"} |
 | GET /sim/load | lateness of the media clock in ms, CPU seconds of this process |
 | GET /sim/errors, /sim/notices; DELETE /sim/errors | the judge's lists |
 | GET /sim/rest, /sim/webhooks | what was asked of REST; what was sent to webhooks |
@@ -21,6 +21,7 @@ line.
 | GET /sim/streams/{sid}/wire | the wire log, where it is on |
 | POST /sim/streams/{sid}/drop, /stall {"seconds"} | break the socket; hold messages back |
 | GET, POST, DELETE /sim/faults; DELETE /sim/faults/{id} | fault rules |
+| GET, POST /sim/beliefs | all beliefs; contradict exactly {"contradict": [name, …]} |
 | POST /sim/reset | hang up and forget everything but numbers and callees |
 
 `bot` is a text or an object, as in bots.py. All times are monotonic seconds of this machine.
@@ -35,6 +36,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from trunkline.carrier_sim.beliefs import BELIEFS
 from trunkline.carrier_sim.bots import bot_from, parse_bot
 from trunkline.carrier_sim.faults import Fault
 from trunkline.carrier_sim.http_message import Request, Response
@@ -98,6 +100,7 @@ class ControlApi:
                     "calls": sum(h.call.live for h in sim.calls.values()),
                     "streams": sum(s.live for s in sim.streams.values()),
                     "now": sim.now(),
+                    "seed": sim.exchange.seed,
                 }
             case "/sim/load":
                 late = sorted(x * 1000 for x in sim.lateness)
@@ -127,7 +130,16 @@ class ControlApi:
                 return [self.describe_call(h, metrics=False) for h in sim.calls.values()]
             case "/sim/faults":
                 return [rule.describe() for rule in sim.faults.rules]
+            case "/sim/beliefs":
+                return self._beliefs()
         raise _NotFound(f"no GET {path}")
+
+    def _beliefs(self) -> dict[str, object]:
+        holds = self._sim.exchange.beliefs.hold
+        return {
+            name: msgspec.to_builtins(belief) | {"holds": holds(name)}
+            for name, belief in BELIEFS.items()
+        }
 
     async def _all_streams(self) -> list[dict[str, object]]:
         """Metrics of long calls take a while each: the media clock must get in between."""
@@ -169,6 +181,9 @@ class ControlApi:
             case "/sim/faults":
                 rule = sim.faults.add(msgspec.convert(body, Fault))
                 return Response.json(rule.describe(), 201)
+            case "/sim/beliefs":
+                sim.exchange.beliefs.contradict(body["contradict"])
+                return Response.json(self._beliefs())
             case "/sim/reset":
                 sim.reset()
                 return Response.json({"ok": True})

@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
 
 from trunkline.carrier_sim import twiml
 from trunkline.carrier_sim.account import Call, CallOptions, Number, NumberWrite, Sids
+from trunkline.carrier_sim.beliefs import Beliefs
 from trunkline.carrier_sim.bots import Answering, Bot, BotSpec, Busy, Failed, NoAnswer, start_bot
 from trunkline.carrier_sim.circuit import Circuit, Switchboard
+from trunkline.carrier_sim.habits import Habits
 from trunkline.carrier_sim.judge import Judge
 from trunkline.carrier_sim.leg import (
     Answer,
@@ -42,7 +45,10 @@ TWIML_TYPES = frozenset(["text/xml", "application/xml", "text/html"])
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How the carrier behaves. calls_per_second None: no queue. seed 0: SIDs that never repeat."""
+    """How the carrier behaves. calls_per_second None: no queue. seed 0: nothing ever repeats.
+
+    habits: those that are pinned to one form (habits.py); contradict: beliefs (beliefs.py).
+    """
 
     calls_per_second: float | None = None
     max_url_length: int = 2048
@@ -55,6 +61,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout: float = 10.0
     stream_connect_timeout: float = 10.0
     seed: int = 0
+    habits: Mapping[str, str] = {}
+    contradict: tuple[str, ...] = ()
 
 
 class Line:
@@ -120,7 +128,11 @@ class Exchange:
         self.judge = judge
         self.shell = shell
         self.wall = wall
+        #: What habits are drawn from; shown by GET /sim/health, so that a run can be repeated.
+        self.seed = options.seed or secrets.randbits(32)
         self.sids = Sids(options.seed)
+        self.habits = Habits(self.seed, options.habits)
+        self.beliefs = Beliefs(options.contradict)
         self.numbers: dict[str, Number] = {}
         self.number_writes: list[NumberWrite] = []
         self.caller_ids: set[str] = set()

@@ -1,0 +1,43 @@
+"""What Twilio does now in one way, now in another: drawn by seed, anew each time.
+
+No I/O. A habit has a name and the forms that have been seen of it, with their source. Product and
+stand-in must not agree on one of them by accident, so the carrier draws a form each time the
+question comes up. A test that needs one form pins it:
+
+    CarrierSim(seed=7)                                  draws, and draws the same again
+    CarrierSim(habits={"signed-url": "no-port"})        always signs in this form
+
+Something that Twilio does in one way only, as far as anybody knows, is a belief (beliefs.py).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Final
+
+#: name -> the forms that are drawn from, all equally likely.
+HABITS: Final[dict[str, tuple[str, ...]]] = {}
+
+
+class Habits:
+    """Draws forms; each habit has a generator of its own, so that one does not shift another."""
+
+    def __init__(self, seed: int, pinned: Mapping[str, str] | None = None) -> None:
+        """`pinned`: habit -> the one form it takes. ValueError for one that is not in HABITS."""
+        self._seed = seed
+        self._pinned = dict(pinned or {})
+        self._random: dict[str, random.Random] = {}
+        for name, form in self._pinned.items():
+            if name not in HABITS:
+                raise ValueError(f"no habit {name!r}. There are {', '.join(sorted(HABITS))}")
+            if form not in HABITS[name]:
+                raise ValueError(f"{name!r} has no form {form!r}. It has {', '.join(HABITS[name])}")
+
+    def draw(self, name: str) -> str:
+        """The form that the habit takes this time."""
+        if name in self._pinned:
+            return self._pinned[name]
+        if name not in self._random:
+            self._random[name] = random.Random(f"{self._seed}:{name}")
+        return self._random[name].choice(HABITS[name])
