@@ -78,7 +78,7 @@ class SessionInfo(Record, frozen=True):
     armed: bool = False
     mode: Literal["idle", "answer", "call"] = "idle"
     calls: list[CallInfo] = []
-    #: dial requests under way: request id -> how it was asked
+    #: dial requests under way, each as it was asked
     dials: list[Dial] = []
     #: trace context of the wait_for_call: what a call that comes in belongs to
     trace: dict[str, str] = {}

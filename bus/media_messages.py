@@ -31,7 +31,7 @@ class InFrame(Packed, frozen=True):
 
 
 class Inbound(PackedMessage, frozen=True):
-    """gateway -> worker: all calls' frames that one tick of the gateway's loop received."""
+    """gateway -> worker: the frames of all calls that a gateway gathered, over 10 ms at most."""
 
     frames: list[InFrame]
 
@@ -83,7 +83,7 @@ class WrittenTo(Packed, frozen=True):
 
 
 class Written(PackedMessage, frozen=True):
-    """gateway -> worker: acknowledgements of one Outbound batch."""
+    """gateway -> worker: how far each call's sound was written, for one Outbound or several."""
 
     calls: list[WrittenTo]
 
