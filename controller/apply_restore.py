@@ -23,6 +23,7 @@ on the number, and goes on from there by the same path. Tests let it die at each
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Literal
 
 from msgspec.structs import replace
@@ -35,19 +36,7 @@ from .carrier import RestFailure, backoff
 from .journal import OverrideRow, OverrideState
 from .numbers import NumberSettings
 from .operations import Operations
-from .override import (
-    Done,
-    Event,
-    Job,
-    Plan,
-    Put,
-    Read,
-    Write,
-    is_ours,
-    remembered,
-    still_ours,
-    what_to_write,
-)
+from .override import Done, Event, Put, Read, Write, still_ours, what_to_write
 from .seal import Seal
 
 log = logging.getLogger("trunkline.controller")
@@ -77,18 +66,15 @@ async def apply(ops: Operations, row: OverrideRow, deadline: float) -> OverrideR
         ops.faults("apply.before-intent")
         await ops.journal.plan(row, ops.wall())
         ops.faults("apply.planned")
-    errand = _Errand(ops, row, "apply", deadline)
+    write = Write.of("apply", row, ops.wall(), ops.clock())
+    errand = _Errand(ops, row, write, deadline)
     try:
         done = await errand.run()
     except TrunklineError:
-        if errand.write.doubt == "none":
-            # No write of ours is on the number, so there is nothing to put back.
-            await errand.note("restored")
-        else:
-            await errand.note("restoring", errand.write.until)
+        # Without a doubt no write of ours is on the number, and there is nothing to put back.
+        await errand.note("restored" if write.doubt == "none" else "restoring", write.until)
         raise
-    until = None if done.certain else errand.write.until
-    uncertain_until = await errand.note("applied", until)
+    uncertain_until = await errand.note("applied", 0.0 if done.certain else write.until)
     ops.faults("apply.committed")
     log.info("number %s now calls us (override %s)", redact_number(row.number), row.id)
     return replace(errand.row, state="applied", uncertain_until=uncertain_until)
@@ -101,11 +87,12 @@ async def restore(ops: Operations, row: OverrideRow) -> Outcome:
     nobody once we are gone. Meanwhile ``ops.pending`` says what it waits for.
     """
     ops.faults("restore.before-intent")
+    write = Write.of("restore", row, ops.wall(), ops.clock())
+    errand = _Errand(ops, row, write)
     outcome: Outcome = "restored"
-    errand = _Errand(ops, row, "restore")
     # A row without a prior was planned, and nothing was written.
     if row.prior is not None:
-        await errand.note("restoring", errand.write.until)
+        await errand.note("restoring", write.until)
         ops.faults("restore.intent")
         try:
             if (await errand.run()).left:
@@ -121,69 +108,70 @@ async def restore(ops: Operations, row: OverrideRow) -> Outcome:
     return outcome
 
 
+@dataclass
 class _Errand:
     """One job on its way: carries out what its :class:`Write` says, and tells it what came.
 
     ``deadline``: when an apply gives up; a restore never does. ``found``: what was read last.
     """
 
-    def __init__(
-        self, ops: Operations, row: OverrideRow, job: Job, deadline: float = float("inf")
-    ) -> None:
-        self.ops = ops
-        self.row = row
-        self.deadline = deadline
-        self.write = Write(job, remembered(row, ops.wall(), ops.clock()))
-        self.found: NumberSettings | None = None
+    ops: Operations
+    row: OverrideRow
+    write: Write
+    deadline: float = float("inf")
+    found: NumberSettings | None = None
 
     async def run(self) -> Done:
         """NumberNotFoundError where the number is gone; errors of an apply as :func:`apply`."""
-        ops = self.ops
-        todo: Read | Plan | Put | Done = Read()
+        todo: Read | Put | Done = Read()
         failures = 0
-        ops.pending[self.row.id] = "being written"
+        self.ops.pending[self.row.id] = "being written"
         try:
             while not isinstance(todo, Done):
+                event: Event = "unread" if isinstance(todo, Read) else "refused"
                 try:
-                    event = await self._carry_out(todo)
+                    if isinstance(todo, Read):
+                        event = await self._read(todo)
+                    else:
+                        event = await self._put(todo)
+                    todo = self.write.step(event, self.ops.clock())
                 except RestFailure as failure:
                     failures += 1
-                    wait = backoff(failures, failure)
-                    event = _failed(todo, failure)
-                    # The doubt has to be known, and journalled, before this may give up.
-                    following = self.write.step(event, ops.clock())
-                    await self._failed(todo, failure, wait)
-                    await ops.pause(wait)
-                    todo = following
-                else:
-                    todo = self.write.step(event, ops.clock())
+                    if event == "refused" and failure.uncertain:
+                        event = "lost"
+                    # The doubt has to be known before an apply gives up.
+                    todo = self.write.step(event, self.ops.clock())
+                    await self._failed(event, failure, backoff(failures, failure))
             return todo
         finally:
-            ops.pending.pop(self.row.id, None)
+            self.ops.pending.pop(self.row.id, None)
 
-    async def _carry_out(self, todo: Read | Plan | Put) -> Event:
-        match todo:
-            case Read():
-                return await self._read(todo)
-            case Plan():
-                return await self._plan()
-            case Put():
-                return await self._put(todo)
-
-    async def _read(self, todo: Read) -> Event:
+    async def _read(self, read: Read) -> Event:
         row = self.row
-        if todo.after:
-            self.ops.pending[row.id] = "an earlier write may still take effect; reading again"
-            await self.ops.pause(todo.after)
+        if read.after:
+            self.ops.pending[row.id] = "what it shows may change yet; reading again"
+            await self.ops.pause(read.after)
         self.found = found = await self.ops.carrier.read_number(row.number_sid)
-        as_prior = row.prior is not None and found.voice_url == row.prior["voice_url"]
-        if self.write.job == "apply":
-            ours = is_ours(found.voice_url, row.id)
-            return "wanted" if ours else "replaced" if as_prior else "other"
-        stands = await override_stands(self.ops, row, found)
-        return "replaced" if stands else "wanted" if as_prior else "other"
+        if await override_stands(self.ops, row, found, earlier=self.write.job == "restore"):
+            return "ours"
+        as_before = row.prior is not None and found.voice_url == row.prior["voice_url"]
+        return "prior" if as_before else "other"
 
-    async def _plan(self) -> Event:
+    async def _put(self, put: Put) -> Event:
+        if put.anew:
+            await self._plan()
+        row, found = self.row, self.found
+        assert row.prior is not None and row.written is not None and found is not None
+        fields = row.written
+        if self.write.job == "restore":
+            # An apply needs no such note: "planned" says that its write may be under way.
+            await self.note("restoring", put.until)
+            fields = {"voice_url": row.prior["voice_url"]} | still_ours(row, found)
+        await self.ops.carrier.write_number(row.number_sid, fields)
+        self.ops.faults(f"{self.write.job}.answered")
+        return "written"
+
+    async def _plan(self) -> None:
         """Journal what was there and what we are going to write."""
         ops, row, found = self.ops, self.row, self.found
         assert found is not None
@@ -197,56 +185,40 @@ class _Errand:
             take_over_routed=ops.take_over_routed,
             number=row.number,
         )
-        sealed = {name: prior[name] for name in written}
+        changed = {name: prior[name] for name in written}
         written["voice_url"] = ops.keys.voice_url(
-            ops.public_url, row.id, ops.stack, row.number, sealed
+            ops.public_url, row.id, ops.stack, row.number, changed
         )
         await ops.journal.intend(row.id, prior, written, ops.wall())
         ops.faults("apply.intent")
         self.row = replace(row, prior=prior, written=written)
-        return "planned"
 
-    async def _put(self, todo: Put) -> Event:
-        row, found, job = self.row, self.found, self.write.job
-        assert row.prior is not None and row.written is not None and found is not None
-        fields = row.written
-        if job == "restore":
-            # An apply needs no such note: "planned" says that its write may be under way.
-            await self.note("restoring", todo.until)
-            fields = {"voice_url": row.prior["voice_url"]} | still_ours(row, found)
-        await self.ops.carrier.write_number(row.number_sid, fields)
-        self.ops.faults(f"{job}.answered")
-        return "written"
-
-    async def _failed(self, todo: Read | Plan | Put, failure: RestFailure, wait: float) -> None:
-        """Log it, or raise the error of an apply that gives up, or of a number that is gone."""
-        ops, shown = self.ops, redact_number(self.row.number)
+    async def _failed(self, event: Event, failure: RestFailure, wait: float) -> None:
+        """Pause, or raise the error of a number that is gone, or of an apply that gives up."""
+        ops, number = self.ops, self.row.number
         applying = self.write.job == "apply"
         # A 404 to a write may also mean the TwiML app or SIP trunk that a restore puts back.
-        if failure.gone and (applying or isinstance(todo, Read)):
+        if failure.gone and (applying or event == "unread"):
             raise NumberNotFoundError(
-                f"number {shown} is not on this Twilio account any more", number=self.row.number
+                f"number {redact_number(number)} is not on this Twilio account any more",
+                number=number,
             ) from failure
-        error = failure.error(f"{'read' if isinstance(todo, Read) else 'write'} number {shown}")
+        doing = f"{'read' if event == 'unread' else 'write'} number {redact_number(number)}"
+        error = failure.error(doing)
         if applying and (not failure.repeatable or ops.too_late(wait, self.deadline)):
             raise error from failure
-        if not applying and isinstance(todo, Put):
+        if not applying and event != "unread":
             await self.note("restoring", self.write.until)
         ops.pending[self.row.id] = str(error)
-        log.log(
-            logging.WARNING if applying else logging.ERROR,
-            "number %s is not %s yet (%s); again in %.2g s",
-            shown,
-            "overridden" if applying else "restored",
-            failure.text,
-            wait,
-        )
+        level = logging.WARNING if applying else logging.ERROR
+        log.log(level, "Twilio could not %s (%s); again in %.2g s", doing, failure.text, wait)
+        await ops.pause(wait)
 
-    async def note(self, state: OverrideState, until: float | None = None) -> float:
+    async def note(self, state: OverrideState, until: float = 0.0) -> float:
         """Journal the row's state. ``until``: a write may land until then, on the monotonic clock;
         returns it as Unix time, which outlives this process."""
         wall = self.ops.wall()
-        ahead = 0.0 if until is None else until - self.ops.clock()
+        ahead = until - self.ops.clock()
         uncertain_until = wall + ahead if ahead > 0 else 0.0
         await self.ops.journal.set_state(self.row.id, state, wall, uncertain_until)
         return uncertain_until
@@ -255,34 +227,26 @@ class _Errand:
         """Say that somebody else's fields were left alone, and which of ours stand beside them:
         what those mean to their URL is for its owner to say."""
         assert self.found is not None
-        ours = list(still_ours(self.row, self.found))
-        beside = ""
-        if ours:
-            are = "is" if len(ours) == 1 else "are"
-            beside = f"; its {' and '.join(ours)} {are} still as we had set it"
+        ours = ", ".join(still_ours(self.row, self.found))
         log.warning(
             "number %s was changed by someone else meanwhile; it is left as it is%s",
             redact_number(self.row.number),
-            beside,
+            f", with {ours} as we had set it" if ours else "",
         )
 
 
-def _failed(todo: Read | Plan | Put, failure: RestFailure) -> Event:
-    if isinstance(todo, Read):
-        return "unread"
-    return "lost" if failure.uncertain else "refused"
-
-
-async def override_stands(ops: Operations, row: OverrideRow, found: NumberSettings) -> bool:
-    """True where the override of ``row``, or an earlier one of this stack, is on the number.
+async def override_stands(
+    ops: Operations, row: OverrideRow, found: NumberSettings, earlier: bool
+) -> bool:
+    """True where the override of ``row`` is on the number, or an ``earlier`` one of this stack.
 
     An earlier one can be there because a write of it took effect late. It is in our own journal,
     and its holder is gone, so it is ours to undo too.
     """
-    if is_ours(found.voice_url, row.id):
-        return True
     seal = Seal.read(found.voice_url)
-    if seal is None or seal.stack != ops.stack:
+    if seal is None or seal.override == row.id:
+        return seal is not None
+    if not earlier or seal.stack != ops.stack:
         return False
     other = await ops.journal.override(seal.override)
     return other is not None and not other.open and other.number == row.number

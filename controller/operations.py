@@ -67,10 +67,6 @@ FAULT_POINTS: Final = (
 )
 
 
-def no_faults(point: str) -> None:
-    """The fault hook of real life."""
-
-
 @dataclass
 class Operations:
     """What every operation on numbers and calls needs.
@@ -90,7 +86,8 @@ class Operations:
     take_over_routed: bool = False
     clock: Clock = monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    faults: Callable[[str], None] = no_faults
+    #: called with each fault point that is passed
+    faults: Callable[[str], None] = lambda point: None
     #: overrides that are being written or restored, and what each waits for
     pending: dict[str, str] = field(default_factory=dict)
     #: the stack ends: nothing new is tried on, and pauses are short
@@ -201,12 +198,14 @@ async def create(
                 return do.Unsure(row.request, error)
             attempt += 1
             wait = backoff(attempt, failure)
-            if not failure.repeatable or not wanted() or ops.too_late(wait, deadline):
-                await ops.journal.dial_closed(row.request)
-                return do.CreateFailed(row.request, error)
-            log.warning("call to %s not placed (%s); again in %.2g s", shown, failure.text, wait)
-            await ops.pause(wait)
-            if not wanted():
+            again = failure.repeatable and wanted() and not ops.too_late(wait, deadline)
+            if again:
+                log.warning(
+                    "call to %s not placed (%s); again in %.2g s", shown, failure.text, wait
+                )
+                await ops.pause(wait)
+            # Whoever asked may have given up during the pause.
+            if not again or not wanted():
                 await ops.journal.dial_closed(row.request)
                 return do.CreateFailed(row.request, error)
     ops.faults("dial.answered")

@@ -18,13 +18,13 @@ before writing again, and remember how much is in doubt.
   read that shows the fields does not tell which of them landed; the others may still do so. Only
   time ends this doubt: :data:`UNCERTAIN_SECONDS` after the last of them none lands any more.
 
-An apply that got no answer to its first write, for example::
+An apply whose first write gets no answer, for example::
 
-    Read   the prior voice_url is there   replaced   none     -> Put
-    Put    no answer                      lost       one      -> Read, after a back-off
-    Read   ours is there                  wanted     none     -> Done(certain=True)
+    Read   somebody's URL is there   other   none   -> Put, planned anew
+    Put    no answer                 lost    one    -> Read, after a back-off
+    Read   ours is there             ours    none   -> Done(certain=True)
 
-Had that read shown the prior URL, the write would be repeated, and its answer would leave
+Had the second read shown *prior*, the write would be repeated, and its answer would lead to
 ``Done(certain=False)``: the first write may still land. That is harmless now, because it says the
 same, but not after the restore, which it would undo. The journal therefore keeps until when it may
 come (``uncertain_until``), and a restore ends only once that time is over or there is no doubt.
@@ -36,8 +36,7 @@ those that are put back. A restore never writes over them: it compares first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from trunkline.bus.errors import NumberRoutedElsewhereError
 from trunkline.bus.redact import redact_number
@@ -51,73 +50,64 @@ from .seal import Seal
 UNCERTAIN_SECONDS: Final = 60.0
 #: How often a restore reads the number again while such a write may still land (seconds).
 REREAD_EVERY: Final = 5.0
+#: So long after an override was made, a read that does not show it may be out of date (seconds):
+#: Twilio does not promise that a number reads as it was just written.
+STALE_SECONDS: Final = 15.0
+STALE_EVERY: Final = 1.0
 #: A timer may fire a little early. Without a least pause the last read would be repeated at once.
 SHORTEST_PAUSE: Final = 0.1
 
 Job = Literal["apply", "restore"]
 Doubt = Literal["none", "one", "many"]
-#: What happened. A read shows the fields that this job writes (*wanted*), those that it writes over
-#: (*replaced*), or somebody else's (*other*, also while nobody has read the prior ones yet). A new
-#: intent is in the journal (*planned*). A write was answered (*written*), has no answer (*lost*),
-#: or was certainly not carried out (*refused*, such as 429). A read failed (*unread*).
-Event = Literal["wanted", "replaced", "other", "planned", "written", "lost", "refused", "unread"]
-_Next = Literal["read", "plan", "put", "done", "settle"]
+#: What happened. A read shows the *prior* voice_url, *ours*, or an *other*, which may also be one
+#: that nobody has journalled yet. A write was answered (*written*), got no answer (*lost*), or was
+#: certainly not carried out (*refused*, such as 429). A read failed (*unread*).
+Event = Literal["prior", "ours", "other", "written", "lost", "refused", "unread"]
+
+#: The read that shows what this job writes.
+LANDED: Final[dict[Job, Event]] = {"apply": "ours", "restore": "prior"}
 
 #: How an event changes the doubt; what is not named leaves it as it is.
-DOUBT: Final[dict[Doubt, dict[Event, Doubt]]] = {
+DOUBT: Final[dict[Doubt, dict[str, Doubt]]] = {
     "none": {"lost": "one"},
-    # A second write makes it impossible to tell later which of the two a read shows.
-    "one": {"wanted": "none", "written": "many", "lost": "many"},
+    # After a second write a read can no longer tell which of the two it shows.
+    "one": {"landed": "none", "written": "many", "lost": "many"},
     "many": {},
 }
 
-#: What each job does next. *settle* means done if certain, and otherwise read again later.
-NEXT: Final[dict[Job, dict[Event, _Next]]] = {
-    "apply": {
-        "other": "plan",
-        "planned": "put",
-        "replaced": "put",
-        "wanted": "done",
-        "written": "done",
-        "lost": "read",
-        "refused": "read",
-        "unread": "read",
-    },
-    "restore": {
-        "other": "settle",
-        "replaced": "put",
-        "wanted": "settle",
-        "written": "settle",
-        "lost": "read",
-        "refused": "read",
-        "unread": "read",
-    },
+#: What each job does next. *plan*: journal a new intent, then write. *settle*: done if that is
+#: certain, otherwise read again later.
+NEXT: Final[dict[Event, dict[Job, Literal["read", "plan", "put", "done", "settle"]]]] = {
+    "other": {"apply": "plan", "restore": "settle"},
+    "prior": {"apply": "put", "restore": "settle"},
+    "ours": {"apply": "done", "restore": "put"},
+    "written": {"apply": "done", "restore": "settle"},
+    "lost": {"apply": "read", "restore": "read"},
+    "refused": {"apply": "read", "restore": "read"},
+    "unread": {"apply": "read", "restore": "read"},
 }
 
 
-@dataclass(frozen=True)
-class Read:
-    """Read the number after so many seconds -> wanted, replaced, other or unread."""
+class Read(NamedTuple):
+    """Read the number after so many seconds -> prior, ours, other or unread."""
 
     after: float = 0.0
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Journal what the number has now and what will be written -> planned."""
+class Put(NamedTuple):
+    """Write the fields -> written, lost or refused.
 
-
-@dataclass(frozen=True)
-class Put:
-    """Write the fields -> written, lost or refused. ``until``: the write may land until then, if it
-    gets no answer. It must be in the journal before the write, because we may die during it."""
+    ``until``: if it gets no answer, it may land until then. That must be in the journal before,
+    because we may die while we write. ``anew``: journal first what the number has now, and what is
+    to be written over it.
+    """
 
     until: float
+    anew: bool
 
 
-@dataclass(frozen=True)
-class Done:
-    """``certain``: no earlier write can land any more. ``left``: the fields are somebody else's."""
+class Done(NamedTuple):
+    """``certain``: no write of ours can land any more. ``left``: the fields are somebody else's."""
 
     certain: bool
     left: bool
@@ -127,45 +117,51 @@ class Write:
     """One job's writes to one number. Begin with :class:`Read`, and tell :meth:`step` what came.
 
     ``now`` is a monotonic clock, so that a wall clock that is set meanwhile neither shortens nor
-    prolongs a doubt. ``until``: what an earlier process left in doubt may land until then.
+    prolongs a doubt. ``until``: what an earlier job left in doubt may land until then. ``stale``: a
+    read that shows the prior fields before then says nothing.
     """
 
-    def __init__(self, job: Job, until: float | None = None) -> None:
+    def __init__(self, job: Job, until: float = 0.0, stale: float = 0.0) -> None:
         self.job = job
-        self.doubt: Doubt = "none" if until is None else "many"
-        self.until = 0.0 if until is None else until
+        self.doubt: Doubt = "many" if until else "none"
+        self.until = until
+        self.stale = stale
 
-    def step(self, event: Event, now: float) -> Read | Plan | Put | Done:
-        """What to do after ``event``. KeyError for an event that the job does not have."""
-        following = NEXT[self.job][event]
-        self.doubt = DOUBT[self.doubt].get(event, self.doubt)
+    @classmethod
+    def of(cls, job: Job, row: OverrideRow, wall: float, now: float) -> Write:
+        """The writes to the number of ``row``, with what the journal says of earlier ones.
+
+        The row tells times in Unix time (``wall``). Nobody writes one that is more than
+        :data:`UNCERTAIN_SECONDS` ahead, so one that is further ahead shows that the clock was set
+        back since. It must not be waited for: a clock that was two days fast would leave the number
+        "restoring" for two days.
+        """
+        ahead = min(row.uncertain_until - wall, UNCERTAIN_SECONDS)
+        if row.state == "planned" and row.prior is not None:
+            # The process that planned it may have died while it wrote.
+            ahead = UNCERTAIN_SECONDS
+        fresh = min(row.since - wall, 0.0) + STALE_SECONDS if row.state == "applied" else 0.0
+        return cls(job, now + ahead if ahead > 0 else 0.0, now + fresh)
+
+    def step(self, event: Event, now: float) -> Read | Put | Done:
+        """What to do after ``event``."""
+        if event == "prior" and now < self.stale:
+            return Read(STALE_EVERY)
+        told = "landed" if event == LANDED[self.job] else event
+        self.doubt = DOUBT[self.doubt].get(told, self.doubt)
         if event == "lost":
             self.until = now + UNCERTAIN_SECONDS
+        elif event == "written":
+            self.stale = 0.0
         certain = self.doubt == "none" or self.until <= now
-        match following:
-            case "plan":
-                return Plan()
-            case "put":
-                return Put(until=now + UNCERTAIN_SECONDS)
-            case "read":
-                return Read()
-            case "settle" if not certain:
-                return Read(min(REREAD_EVERY, max(SHORTEST_PAUSE, self.until - now)))
+        following = NEXT[event][self.job]
+        if following in ("put", "plan"):
+            return Put(now + UNCERTAIN_SECONDS, anew=following == "plan")
+        if following == "read":
+            return Read()
+        if following == "settle" and not certain:
+            return Read(min(REREAD_EVERY, max(SHORTEST_PAUSE, self.until - now)))
         return Done(certain, left=event == "other")
-
-
-def remembered(row: OverrideRow, wall: float, now: float) -> float | None:
-    """Until when a write of an earlier job may land, on the clock of ``now``; None for no doubt.
-
-    The row tells it in Unix time. Nobody writes a time more than :data:`UNCERTAIN_SECONDS` ahead,
-    so one that is further ahead shows that the clock was set back since. It must not be waited for:
-    a clock that was two days fast would leave the number "restoring" for two days.
-    """
-    ahead = min(row.uncertain_until - wall, UNCERTAIN_SECONDS)
-    if row.state == "planned" and row.prior is not None:
-        # The process that planned it may have died while it wrote.
-        ahead = UNCERTAIN_SECONDS
-    return now + ahead if ahead > 0 else None
 
 
 def what_to_write(
@@ -237,9 +233,3 @@ def still_ours(row: OverrideRow, found: NumberSettings) -> dict[str, str]:
         for name, value in row.written.items()
         if name != "voice_url" and found.fields[name] == value != row.prior[name]
     }
-
-
-def is_ours(voice_url: str, override: str) -> bool:
-    """True where the override with this id stands in ``voice_url``."""
-    seal = Seal.read(voice_url)
-    return seal is not None and seal.override == override

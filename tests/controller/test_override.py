@@ -10,16 +10,14 @@ from msgspec.structs import replace
 from trunkline.controller.numbers import VOICE_FIELDS, NumberSettings
 from trunkline.controller.override import (
     DOUBT,
-    NEXT,
+    LANDED,
     UNCERTAIN_SECONDS,
     Done,
     Event,
     Job,
-    Plan,
     Put,
     Read,
     Write,
-    remembered,
     row_of,
     still_ours,
     what_to_write,
@@ -33,7 +31,7 @@ WALL = 1_700_000_000.0
 CERTAIN, UNCERTAIN = Done(certain=True, left=False), Done(certain=False, left=False)
 
 
-def told(write: Write, events: str, now: float = NOW) -> Read | Plan | Put | Done:
+def told(write: Write, events: str, now: float = NOW) -> Read | Put | Done:
     """What the machine says after the last of these events, all at one time."""
     for event in events.split():
         last = write.step(event, now)  # type: ignore[arg-type]  # words of Event
@@ -43,10 +41,9 @@ def told(write: Write, events: str, now: float = NOW) -> Read | Plan | Put | Don
 # --------------------------------------------------------------------------- apply
 
 
-def test_an_apply_reads_plans_and_writes() -> None:
+def test_an_apply_reads_and_writes() -> None:
     write = Write("apply")
-    assert write.step("other", NOW) == Plan()
-    assert write.step("planned", NOW) == Put(until=NOW + UNCERTAIN_SECONDS)
+    assert write.step("other", NOW) == Put(until=NOW + UNCERTAIN_SECONDS, anew=True)
     assert write.step("written", NOW) == CERTAIN
 
 
@@ -54,44 +51,43 @@ def test_an_apply_reads_plans_and_writes() -> None:
     ("events", "after"),
     [
         # One write without an answer, and it is there: it has landed.
-        ("lost wanted", CERTAIN),
+        ("lost ours", CERTAIN),
         # It is not there, and may yet land when the second one is: no one knows of which.
-        ("lost replaced written", UNCERTAIN),
-        ("lost replaced lost wanted", UNCERTAIN),
-        ("lost unread wanted", CERTAIN),
+        ("lost prior written", UNCERTAIN),
+        ("lost prior lost ours", UNCERTAIN),
+        ("lost unread ours", CERTAIN),
         # What was refused cannot land.
-        ("refused replaced written", CERTAIN),
-        ("refused replaced lost wanted", CERTAIN),
-        ("lost replaced refused wanted", CERTAIN),
+        ("refused prior written", CERTAIN),
+        ("refused prior lost ours", CERTAIN),
+        ("lost prior refused ours", CERTAIN),
     ],
 )
 def test_an_apply_is_certain_only_if_nothing_can_land_later(events: str, after: Done) -> None:
-    write = Write("apply")
-    assert told(write, f"other planned {events}") == after
+    assert told(Write("apply"), f"other {events}") == after
 
 
 @pytest.mark.parametrize("failure", ["lost", "refused"])
 def test_an_apply_looks_before_it_writes_again(failure: Event) -> None:
     write = Write("apply")
-    told(write, "other planned")
+    write.step("other", NOW)
     assert write.step(failure, NOW) == Read()
-    assert write.step("replaced", NOW) == Put(until=NOW + UNCERTAIN_SECONDS)
+    assert write.step("prior", NOW) == Put(until=NOW + UNCERTAIN_SECONDS, anew=False)
 
 
 def test_an_apply_plans_anew_where_somebody_else_has_written_meanwhile() -> None:
-    assert told(Write("apply"), "other planned refused other") == Plan()
+    assert told(Write("apply"), "other refused other") == Put(NOW + UNCERTAIN_SECONDS, anew=True)
 
 
 def test_an_apply_does_not_wait_for_a_doubt_but_tells_until_when_it_lasts() -> None:
     write = Write("apply")
-    told(write, "other planned lost")
-    assert told(write, "replaced written", NOW + 20.0) == UNCERTAIN
+    told(write, "other lost")
+    assert told(write, "prior written", NOW + 20.0) == UNCERTAIN
     assert write.until == NOW + UNCERTAIN_SECONDS
 
 
 def test_what_an_earlier_process_left_in_doubt_is_settled_by_no_read() -> None:
-    assert told(Write("apply", NOW + 30.0), "wanted") == UNCERTAIN
-    assert told(Write("apply", NOW + 30.0), "replaced written") == UNCERTAIN
+    assert told(Write("apply", NOW + 30.0), "ours") == UNCERTAIN
+    assert told(Write("apply", NOW + 30.0), "prior written") == UNCERTAIN
 
 
 # --------------------------------------------------------------------------- restore
@@ -99,7 +95,7 @@ def test_what_an_earlier_process_left_in_doubt_is_settled_by_no_read() -> None:
 
 def test_a_restore_compares_and_writes_what_is_still_ours() -> None:
     write = Write("restore")
-    assert write.step("replaced", NOW) == Put(until=NOW + UNCERTAIN_SECONDS)
+    assert write.step("ours", NOW) == Put(until=NOW + UNCERTAIN_SECONDS, anew=False)
     assert write.step("written", NOW) == CERTAIN
 
 
@@ -108,53 +104,49 @@ def test_a_restore_leaves_alone_what_somebody_else_wrote() -> None:
 
 
 def test_a_restore_that_finds_the_prior_fields_writes_nothing() -> None:
-    assert told(Write("restore"), "wanted") == CERTAIN
+    assert told(Write("restore"), "prior") == CERTAIN
 
 
-@pytest.mark.parametrize("shown", ["wanted", "other"])
+@pytest.mark.parametrize("shown", ["prior", "other"])
 def test_a_restore_reads_on_while_a_write_of_the_override_may_land(shown: Event) -> None:
     write = Write("restore", NOW + 12.0)
     assert write.step(shown, NOW) == Read(after=5.0)
     assert write.step(shown, NOW + 5.0) == Read(after=5.0)
     assert write.step(shown, NOW + 10.0) == Read(after=2.0)
+    assert write.step(shown, NOW + 11.99) == Read(after=0.1)
     assert write.step(shown, NOW + 12.0) == Done(certain=True, left=shown == "other")
 
 
 def test_a_restore_undoes_what_landed_late_and_waits_for_the_rest_of_the_time() -> None:
     write = Write("restore", NOW + 12.0)
-    assert write.step("wanted", NOW) == Read(after=5.0)
-    assert write.step("replaced", NOW + 5.0) == Put(until=NOW + 5.0 + UNCERTAIN_SECONDS)
+    assert write.step("prior", NOW) == Read(after=5.0)
+    assert write.step("ours", NOW + 5.0) == Put(NOW + 5.0 + UNCERTAIN_SECONDS, anew=False)
     assert write.step("written", NOW + 5.0) == Read(after=5.0)
-    assert write.step("wanted", NOW + 12.0) == CERTAIN
+    assert write.step("prior", NOW + 12.0) == CERTAIN
 
 
 def test_a_restores_own_write_without_an_answer_is_settled_by_a_read() -> None:
     write = Write("restore")
-    assert told(write, "replaced lost") == Read()
-    assert write.step("wanted", NOW) == CERTAIN
+    assert told(write, "ours lost") == Read()
+    assert write.step("prior", NOW) == CERTAIN
 
 
 def test_a_write_that_was_repeated_in_doubt_is_waited_for() -> None:
     """It puts back what was there, but would undo the number's next override."""
     write = Write("restore")
-    told(write, "replaced lost replaced written")
-    assert write.step("wanted", NOW + 59.0) == Read(after=1.0)
-    assert write.step("wanted", NOW + 60.0) == CERTAIN
+    told(write, "ours lost ours written")
+    assert write.step("prior", NOW + 59.0) == Read(after=1.0)
+    assert write.step("prior", NOW + 60.0) == CERTAIN
 
 
 @pytest.mark.parametrize(
-    ("job", "event"), list(itertools.product(NEXT, ("lost", "refused", "unread")))
+    ("job", "event"), list(itertools.product(LANDED, ("lost", "refused", "unread")))
 )
 def test_after_any_failure_the_number_is_read(job: Job, event: Event) -> None:
     for doubt in DOUBT:
         write = Write(job)
         write.doubt = doubt
         assert write.step(event, NOW) == Read()
-
-
-def test_a_restore_never_plans() -> None:
-    with pytest.raises(KeyError):
-        Write("restore").step("planned", NOW)
 
 
 # --------------------------------------------------------------------------- what the journal says
@@ -168,13 +160,43 @@ def test_no_doubt_of_the_journal_lasts_longer_than_one_that_began_now(
     ahead: float, waits: float | None
 ) -> None:
     row = replace(row_for("PN1"), state="restoring", prior={}, uncertain_until=WALL + ahead)
-    assert remembered(row, WALL, NOW) == (None if waits is None else NOW + waits)
+    write = Write.of("restore", row, WALL, NOW)
+    if waits is None:
+        assert write.step("prior", NOW) == CERTAIN
+    else:
+        assert isinstance(write.step("prior", NOW + waits - 0.5), Read)
+        assert write.step("prior", NOW + waits) == CERTAIN
 
 
-def test_a_row_that_was_planned_may_have_been_written_just_now() -> None:
+@pytest.mark.parametrize("job", LANDED)
+def test_a_row_that_was_planned_may_have_been_written_just_now(job: Job) -> None:
     row = row_for("PN1")
-    assert remembered(row, WALL, NOW) is None  # its prior was never read
-    assert remembered(replace(row, prior={}), WALL, NOW) == NOW + UNCERTAIN_SECONDS
+    assert Write.of(job, row, WALL, NOW).doubt == "none"  # its prior was never read
+    write = Write.of(job, replace(row, prior={}), WALL, NOW)
+    assert (write.doubt, write.until) == ("many", NOW + UNCERTAIN_SECONDS)
+
+
+@pytest.mark.parametrize(("made", "ahead"), [(-3.0, 12.0), (0.0, 15.0), (10 * 86_400.0, 15.0)])
+def test_a_read_that_does_not_show_a_fresh_override_is_not_believed(
+    made: float, ahead: float
+) -> None:
+    row = replace(row_for("PN1"), state="applied", prior={}, since=WALL + made)
+    write = Write.of("restore", row, WALL, NOW)
+    assert write.step("prior", NOW) == Read(after=1.0)
+    assert write.step("prior", NOW + ahead - 0.1) == Read(after=1.0)
+    assert write.step("prior", NOW + ahead) == CERTAIN
+
+
+def test_what_a_read_shows_is_believed_once_we_have_put_the_number_back() -> None:
+    row = replace(row_for("PN1"), state="applied", prior={}, since=WALL, uncertain_until=WALL + 9.0)
+    write = Write.of("restore", row, WALL, NOW)
+    assert told(write, "prior ours written") == Read(after=5.0)
+    assert write.step("prior", NOW + 9.0) == CERTAIN
+
+
+def test_somebody_elses_change_to_a_fresh_override_is_believed() -> None:
+    row = replace(row_for("PN1"), state="applied", prior={}, since=WALL)
+    assert Write.of("restore", row, WALL, NOW).step("other", NOW) == Done(certain=True, left=True)
 
 
 # --------------------------------------------------------------------------- fields

@@ -20,6 +20,7 @@ from trunkline.controller.apply_restore import apply, restore
 from trunkline.controller.carrier import CallOrder
 from trunkline.controller.journal import DialRow, OverrideRow
 from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.numbers import NumberSettings
 from trunkline.controller.operations import Operations
 from trunkline.controller.seal import Seal
 
@@ -70,6 +71,19 @@ async def test_apply_and_restore() -> None:
     assert bench.as_before and len(bench.carrier.writes) == 2
     # Any number of times, with the same result.
     assert await bench.restored(replace(row, state="restoring")) == "restored"
+    assert bench.as_before and len(bench.carrier.writes) == 2
+
+
+async def test_reads_that_are_out_of_date_do_not_leave_the_override_on_the_number() -> None:
+    bench = Bench()
+    row = replace(await bench.apply(), since=bench.time.wall())
+    fresh, stale = bench.carrier.read_number, [bench.before] * 3
+
+    async def read(sid: str) -> NumberSettings:
+        return stale.pop() if stale else await fresh(sid)
+
+    bench.carrier.read_number = read  # type: ignore[method-assign]  # one carrier's reads
+    assert await bench.restored(row) == "restored"
     assert bench.as_before and len(bench.carrier.writes) == 2
 
 
@@ -280,7 +294,7 @@ async def test_what_is_left_alone_is_reported_with_what_we_had_set_beside_it(
     bench.change(voice_url="https://theirs.example.com", voice_method="GET")
     assert await bench.restored(row) == "left_alone"
     (said,) = [r.getMessage() for r in caplog.records if "someone else" in r.getMessage()]
-    assert "***1234" in said and said.endswith("voice_fallback_url is still as we had set it")
+    assert "***1234" in said and said.endswith("with voice_fallback_url as we had set it")
 
 
 async def test_someone_elses_field_is_kept() -> None:
