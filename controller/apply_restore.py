@@ -1,23 +1,21 @@
 """Putting an override on a number and the number back: the one loop that carries out both.
 
 What to do next is decided in :mod:`.override`, which also explains the doubt about a write without
-an answer. Here stand the steps that take time, each written down before Twilio is touched. Restores
-take this one path for a closed session, a lost lease, a start, SIGTERM and ``trunkline restore``.
+an answer. Here stand the steps that take time. Each is written down before Twilio is touched::
 
-=================  ==========================  =======================
-journal            Twilio                      fault point
-=================  ==========================  =======================
-plan               read the number             ``apply.planned``
-prior and ours                                 ``apply.intent``
-\\                  write ours                  ``apply.answered``
-applied                                        ``apply.committed``
-restoring          read: is it still ours?     ``restore.intent``
-restoring, until   write the prior fields      ``restore.answered``
-restored                                       ``restore.committed``
-=================  ==========================  =======================
+    journal                         Twilio                      fault point after it
+    planned                         read: what is there?        apply.planned
+    planned, with prior and ours                                apply.intent
+                                    write ours                  apply.answered
+    applied                                                     apply.committed
 
-A process may die between any two of these lines. The next one finds in the journal what may stand
-on the number, and goes on from there by the same path. Tests let it die at each named fault point.
+    restoring                       read: is it still ours?     restore.intent
+    restoring, with until when      write the prior fields      restore.answered
+    restored, or left alone                                     restore.committed
+
+The process may die between any two of these lines, and tests let it die at each fault point. The
+next one finds in the journal what may stand on the number, and goes on from there by the same path:
+there is no other for a closed session, a lost lease, a start, SIGTERM or ``trunkline restore``.
 """
 
 from __future__ import annotations
@@ -147,6 +145,11 @@ class _Errand:
             self.ops.pending.pop(self.row.id, None)
 
     async def _read(self, read: Read) -> Event:
+        """Read the number, and say whose voice_url it has.
+
+        To an apply an earlier override of this stack is no *ours*: :func:`_prior` looks up what it
+        replaced. A restore undoes it with its own.
+        """
         row = self.row
         if read.after:
             self.ops.pending[row.id] = "what it shows may change yet; reading again"
@@ -158,6 +161,7 @@ class _Errand:
         return "prior" if as_before else "other"
 
     async def _put(self, put: Put) -> Event:
+        """Write the fields of this job, journalled before."""
         if put.anew:
             await self._plan()
         row, found = self.row, self.found
@@ -172,7 +176,11 @@ class _Errand:
         return "written"
 
     async def _plan(self) -> None:
-        """Journal what was there and what we are going to write."""
+        """Journal what was there and what we are going to write.
+
+        All voice fields that were there are kept, not only those that change: what somebody changes
+        beside our voice_url can then be told from what they left as it was.
+        """
         ops, row, found = self.ops, self.row, self.found
         assert found is not None
         prior = await _prior(ops, found)

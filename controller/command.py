@@ -1,8 +1,11 @@
 """``trunkline restore``: without a stack, numbers are put back and calls that were left hung up.
 
-From the journals of stacks that are gone and, with ``--account``, from the seals that the account's
-numbers carry. What a live stack holds is left alone: its lock is held, or it answers at its public
-URL.
+Two sources say what is to be put back. The journals of stacks that are gone say all of it, and only
+on the machine where they ran. With ``--account`` the seals that the account's numbers carry say it
+too, for instance on a laptop after the CI runner that made the override was thrown away.
+
+What a live stack holds is left alone: its lock is held, or it answers at its public URL. Taking it
+would end the calls of somebody's tests.
 """
 
 from __future__ import annotations
@@ -156,7 +159,11 @@ class RestoreRun:
     # ------------------------------------------------------------------ from the seals
 
     async def seals(self, force: bool) -> None:
-        """What the account's numbers themselves say that they were before."""
+        """What the account's numbers themselves say that they were before.
+
+        Each seal becomes a row of a journal in memory, so that a number is put back by the same
+        path, with the same comparison, as from a file.
+        """
         try:
             numbers = await self.ops.carrier.list_numbers()
         except RestFailure as failure:
@@ -192,7 +199,10 @@ class RestoreRun:
         await asyncio.gather(*(self._put_back(self.ops, row) for row in rows))
 
     async def _alive(self, found: set[Seal]) -> set[str]:
-        """The stacks of these seals that live: their lock is held here, or they answer."""
+        """The stacks of these seals that live: their lock is held here, or they answer.
+
+        A stack with a free lock may still live, on another machine.
+        """
         asked = sorted({(seal.base, seal.stack) for seal in found if seal.stack not in self.live})
         answers = await asyncio.gather(*(self.ops.lives(base, stack) for base, stack in asked))
         answering = {stack for (_, stack), yes in zip(asked, answers, strict=True) if yes}

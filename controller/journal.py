@@ -42,12 +42,13 @@ OPEN_STATES: Final = ("planned", "applied", "restoring")
 
 
 class OverrideRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An override of a number. Times: seconds since the epoch.
+    """An override of a number. Times: seconds since the epoch, as another process reads them.
 
     ``prior``: the fields that we change, and the other voice fields, as they were; None until they
     were read (nothing has been written then). ``written``: the fields that we write.
     ``uncertain_until``: a write of ours may take effect until then. ``holders``: session id ->
-    hash of its secret.
+    hash of its secret: after a restart only the session itself can claim its number again, and who
+    reads the file learns no secret.
     """
 
     id: str
@@ -68,7 +69,11 @@ class OverrideRow(msgspec.Struct, frozen=True, kw_only=True):
 
 class DialRow(msgspec.Struct, frozen=True, kw_only=True):
     """A dial, journalled before Twilio is asked. ``token_hash``: of the stream token in its TwiML;
-    ``asked``: when that was, in seconds since the epoch."""
+    ``asked``: when that was, in seconds since the epoch.
+
+    ``request`` is the client's own id, kept through its retries. It is what makes a dial that is
+    asked for again after a restart the same dial, and not a second phone call.
+    """
 
     request: str
     session: str
@@ -160,6 +165,8 @@ class SqliteJournal:
         await self._pool.run(self._db.close)
         self._pool.close(1.0)
 
+    # One thread has the connection, so statements of two coroutines cannot mix, and each piece of
+    # work is one transaction: a crash leaves all of it or nothing.
     async def _do(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         def in_thread() -> Any:
             try:
@@ -249,10 +256,7 @@ class SqliteJournal:
         await self._change("UPDATE dials SET state = 'closed' WHERE request = ?", request)
 
 
-_DIAL: Final = (
-    "request, session, secret_hash, call, mode, callee, caller, timeout, max_duration, token_hash,"
-    " sid, state, asked"
-)
+_DIAL: Final = ", ".join(DialRow.__struct_fields__)
 
 
 def _open_dials(db: sqlite3.Connection) -> list[DialRow]:

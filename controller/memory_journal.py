@@ -15,7 +15,11 @@ from .journal_file import JournalError
 
 
 class MemoryJournal:
-    """A JournalStore without a file."""
+    """A JournalStore without a file.
+
+    Rows are frozen and replaced as a whole, so what was handed out never changes afterwards, as
+    with a row that was read from a file.
+    """
 
     def __init__(self) -> None:
         self.overrides: dict[str, OverrideRow] = {}
@@ -59,6 +63,7 @@ class MemoryJournal:
         self.overrides[override] = replace(self._known(override), **fields)
 
     def _known(self, override: str) -> OverrideRow:
+        # Rows are never removed, so an id that is not there is a fault of the caller's.
         if override not in self.overrides:
             raise JournalError(f"there is no override {override}")
         return self.overrides[override]
@@ -78,6 +83,7 @@ class MemoryJournal:
 
     async def dial_taken(self, request: str, sid: str) -> None:
         row = self.dials.get(request)
+        # Closed is final: the client was told how its dial ended.
         if row is not None and row.state != "closed":
             self.dials[request] = replace(row, sid=sid, state="taken")
 

@@ -132,7 +132,8 @@ async def retried(
     """``ask()`` until it succeeds, for what is safe to repeat: with back-off and Retry-After.
 
     Raises the CarrierError of the last failure at ``deadline``, or at once when repeating is of no
-    use.
+    use. It gives up before a pause that would end after the deadline, so that whoever asked hears
+    the reason in time and not only that the time is over.
     """
     attempt = 0
     while True:
@@ -150,6 +151,7 @@ async def retried(
 async def look_up(
     ops: Operations, number: str, deadline: float
 ) -> do.NumberFound | do.LookUpFailed:
+    """Whether the account has the number, and under which SID: REST names numbers by SID."""
     try:
         found = await retried(
             ops,
@@ -163,6 +165,7 @@ async def look_up(
 
 
 async def list_numbers(ops: Operations, deadline: float) -> do.NumbersListed | do.LookUpFailed:
+    """All numbers of the account, for sessions that take whichever is free."""
     try:
         found = await retried(ops, "list numbers", ops.carrier.list_numbers, deadline)
     except TrunklineError as error:
@@ -178,7 +181,12 @@ async def create(
     wanted: Callable[[], bool],
     tell: Callable[[do.AskedTwilio], None],
 ) -> do.Taken | do.CreateFailed | do.Unsure:
-    """Ask Twilio for a call: again only where it cannot have taken it, while it is ``wanted``."""
+    """Ask Twilio for a call: again only where it cannot have taken it, while it is ``wanted``.
+
+    The dial is in the journal before Twilio is asked, and its SID after. If we die in between, the
+    next controller knows that a call may be ringing which nobody will answer. ``tell``: called when
+    Twilio is asked, because the dial's timeout begins then and not while it waits with us.
+    """
     shown = redact_number(row.callee)
     ops.faults("dial.before-intent")
     if not await ops.journal.dial_asked(row):
@@ -223,8 +231,9 @@ async def settle(
     """Look for the call that may have come of ``row``, until none can come any more.
 
     ``unsettled()``: nobody else has found it. ``belongs(sid)``: that call is another's. What the
-    list shows is a guess (calls look alike there), so a callback or a stream, which name the
-    dial, are given :data:`EVIDENCE_WITHIN` first, and the guess is not journalled.
+    list shows is a guess, because two calls from one number to another look alike there. Callback
+    and stream name the dial, so they are given :data:`EVIDENCE_WITHIN` first, and the guess is not
+    journalled: a restarted controller would take it for knowledge.
     """
     last = row.asked + row.timeout + UNCERTAIN_SECONDS  # no call of this dial is younger
     until = min(ops.wall() + UNCERTAIN_SECONDS, last)
@@ -238,6 +247,7 @@ async def settle(
             log.warning("calls could not be listed (%s)", failure.text)
             await ops.pause(backoff(attempt, failure))
             continue
+        # A callback may have named the call while the list was on its way.
         if not unsettled():
             return None
         ours = [
@@ -248,6 +258,7 @@ async def settle(
             and (call.created is None or call.created <= last)
         ]
         if ours:
+            # The oldest: a younger one is rather a later dial's whose SID we do not know yet.
             call = min(ours, key=lambda c: c.created or 0.0)
             return do.Taken(row.request, call.sid, call.status, guessed=True)
         if ops.wall() >= until:
@@ -260,7 +271,12 @@ async def settle(
 async def end(
     ops: Operations, call: str, sids: tuple[str, ...], tell: Callable[[do.EndFailed], None]
 ) -> do.Ended:
-    """Hang all legs up; goes on until Twilio takes it."""
+    """Hang all legs up; goes on until Twilio takes it.
+
+    Refused credentials are no reason to stop: a token that is being rotated, or an account that is
+    suspended for a minute, may work again while the call still runs. ``tell``: called once, if it
+    takes long, because whoever asked waits for an answer.
+    """
     began = ops.clock()
     told = False
     for sid in sids:
@@ -287,7 +303,10 @@ async def end(
 
 async def hang_up_left(ops: Operations, row: DialRow) -> None:
     """The controller and the client of this dial are gone: hang up what came of it, and close its
-    row."""
+    row.
+
+    Otherwise the far end would talk to nobody, until the call's time limit ends it.
+    """
     sid = row.sid
     if sid is None:
         # Calls of other dials, those that are over among them, look like its own.
@@ -304,6 +323,7 @@ async def hang_up_left(ops: Operations, row: DialRow) -> None:
 
 
 async def fetch(ops: Operations, call: str, sid: str) -> do.Fetched:
+    """A call's status, asked once: who needs it asks again. A call that is gone is over."""
     try:
         return do.Fetched(call, sid, (await ops.carrier.fetch_call(sid)).status)
     except RestFailure as failure:
@@ -314,8 +334,9 @@ async def fetch(ops: Operations, call: str, sid: str) -> do.Fetched:
 
 
 async def instruct(ops: Operations, instruction: do.Instruct) -> do.Instructed:
+    """Have a leg run other TwiML, which plays digits."""
     try:
-        # Digits are not idempotent: they are sent once.
+        # Digits are not idempotent, so they are sent once: "1" twice is "11" to a phone menu.
         await ops.carrier.instruct_call(instruction.sid, instruction.twiml)
     except RestFailure as failure:
         return do.Instructed(instruction.asked, failure.error("send the digits"))

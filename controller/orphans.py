@@ -1,8 +1,12 @@
 """What other stacks around our state directory left in their journals when they ended.
 
-A stack is gone when its lock is free and none of its gateways answers at its public URL: one that
-is only being started again by its keeper is let be. A stack that is gone is taken: its journal is
-ours from then on, its numbers are put back, and calls that came of its dials are hung up.
+A test that runs without a stack starts a private one. If everything of it is killed at once, nobody
+is left to put its number back. The next controller of the same user and account does it.
+
+A stack is gone when its lock is free and none of its gateways answers at its public URL. The lock
+alone does not tell: while a controller is being started again by its keeper the lock is free, and
+taking its journal then would hang up calls that go on. A stack that is gone is taken: its journal
+is ours from then on, its numbers are put back, and calls that came of its dials are hung up.
 """
 
 from __future__ import annotations
@@ -52,7 +56,10 @@ class Orphan:
     async def take(
         self, ops: Operations, present: Present, account: str, holder: str
     ) -> Operations | None:
-        """The operations with its journal, taken once; None: it lives. JournalError."""
+        """The operations with its journal, or None where it lives; JournalError.
+
+        Each of its numbers asks for this, and its dials do too. All get the one answer.
+        """
         if self._taking is None:
             self._taking = asyncio.get_running_loop().create_task(
                 self._take(ops, present, account, holder)
@@ -63,12 +70,10 @@ class Orphan:
         self, ops: Operations, present: Present, account: str, holder: str
     ) -> Operations | None:
         stack = self.path.name
-        bases = set()
-        for row in self.rows:
-            seal = Seal.read((row.written or {}).get("voice_url", ""))
-            if seal is not None:
-                bases.add(seal.base)
+        seals = [Seal.read((row.written or {}).get("voice_url", "")) for row in self.rows]
+        bases = {seal.base for seal in seals if seal is not None}
         if not bases:
+            # Nobody can be asked. Give a keeper time to start the controller again.
             await ops.pause(COMES_BACK_SOON)
         until = ops.clock() + COMES_BACK_WITHIN
         while ops.clock() < until and not ops.hurried.is_set():

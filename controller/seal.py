@@ -85,7 +85,11 @@ class SealKeys:
     def voice_url(
         self, base: str, override: str, stack: str, number: str, prior: dict[str, str]
     ) -> str:
-        """The URL to write. InvalidRequestError where it would be too long for Twilio."""
+        """The URL to write. InvalidRequestError where it would be too long for Twilio.
+
+        It is refused before anything is written: a seal that Twilio cut off could not be opened.
+        """
+        # Several fields often hold the same URL, so compression saves more than base64 costs.
         packed = zlib.compress(msgspec.json.encode(prior), 9)
         nonce = secrets.token_bytes(_NONCE_BYTES)
         bound = _bound(override, stack, number)
