@@ -89,6 +89,27 @@ async def test_a_restore_that_died_while_writing_keeps_the_row_until_that_write_
     assert bench.time.now - died > LATE_SECONDS and bench.as_before
 
 
+@pytest.mark.parametrize(("kind", "doubt"), [("429", 0.0), ("timeout_before", 60.0)])
+async def test_the_journal_of_a_restore_knows_whether_its_last_write_may_land(
+    kind: str, doubt: float
+) -> None:
+    """After a refusal the next start need not wait, if this process dies before it tries again."""
+    bench = Bench()
+    row = await bench.apply()
+    bench.carrier.plan("write", kind)
+    known: list[tuple[str, float]] = []
+
+    async def sleep(seconds: float) -> None:
+        left = bench.journal.overrides["o1"]
+        known.append((left.state, left.uncertain_until))
+        await bench.time.pause(seconds)
+
+    bench.ops.sleep = sleep
+    failed = bench.time.wall()
+    assert await bench.restored(row) == "restored"
+    assert known[0] == ("restoring", failed + doubt if doubt else 0.0)
+
+
 async def test_a_claimed_override_whose_first_write_lands_after_its_restore() -> None:
     bench = Bench()
     dying = ops_for(bench.time, DiesWhileWriting(bench.carrier), bench.journal)
