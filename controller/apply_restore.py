@@ -85,12 +85,11 @@ async def restore(ops: Operations, row: OverrideRow) -> Outcome:
     nobody once we are gone. Meanwhile ``ops.pending`` says what it waits for.
     """
     ops.faults("restore.before-intent")
-    write = Write.of("restore", row, ops.wall(), ops.clock())
-    errand = _Errand(ops, row, write)
+    errand = _Errand(ops, row, Write.of("restore", row, ops.wall(), ops.clock()))
     outcome: Outcome = "restored"
     # A row without a prior was planned, and nothing was written.
     if row.prior is not None:
-        await errand.note("restoring", write.until)
+        await errand.note("restoring", errand.write.until)
         ops.faults("restore.intent")
         try:
             if (await errand.run()).left:
@@ -111,6 +110,8 @@ class _Errand:
     """One job on its way: carries out what its :class:`Write` says, and tells it what came.
 
     ``deadline``: when an apply gives up; a restore never does. ``found``: what was read last.
+    ``over``: the voice_url that an apply planned to write over. It is not always the prior one: a
+    dead stack's override may have stood there.
     """
 
     ops: Operations
@@ -118,6 +119,7 @@ class _Errand:
     write: Write
     deadline: float = float("inf")
     found: NumberSettings | None = None
+    over: str | None = None
 
     async def run(self) -> Done:
         """NumberNotFoundError where the number is gone; errors of an apply as :func:`apply`."""
@@ -150,14 +152,14 @@ class _Errand:
         To an apply an earlier override of this stack is no *ours*: :func:`_prior` looks up what it
         replaced. A restore undoes it with its own.
         """
-        row = self.row
+        ops, row = self.ops, self.row
         if read.after:
-            self.ops.pending[row.id] = "what it shows may change yet; reading again"
-            await self.ops.pause(read.after)
-        self.found = found = await self.ops.carrier.read_number(row.number_sid)
-        if await override_stands(self.ops, row, found, earlier=self.write.job == "restore"):
+            ops.pending[row.id] = "what it shows may change yet; reading again"
+            await ops.pause(read.after)
+        self.found = found = await ops.carrier.read_number(row.number_sid)
+        if await override_stands(ops, row, found, earlier=self.write.job == "restore"):
             return "ours"
-        as_before = row.prior is not None and found.voice_url == row.prior["voice_url"]
+        as_before = row.prior is not None and found.voice_url in (row.prior["voice_url"], self.over)
         return "prior" if as_before else "other"
 
     async def _put(self, put: Put) -> Event:
@@ -200,6 +202,7 @@ class _Errand:
         await ops.journal.intend(row.id, prior, written, ops.wall())
         ops.faults("apply.intent")
         self.row = replace(row, prior=prior, written=written)
+        self.over = found.voice_url
 
     async def _failed(self, event: Event, failure: RestFailure, wait: float) -> None:
         """Pause, or raise the error of a number that is gone, or of an apply that gives up."""

@@ -69,8 +69,8 @@ class Seal:
         found = [query.get(name, [""])[0] for name in ("o", "s", "p")]
         if not all(found):
             return None
-        path = parts.path.removesuffix(VOICE_PATH)
-        return cls(f"{parts.scheme}://{parts.netloc}{path}", *found)
+        base = f"{parts.scheme}://{parts.netloc}{parts.path.removesuffix(VOICE_PATH)}"
+        return cls(base, *found)
 
 
 class SealKeys:

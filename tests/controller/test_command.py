@@ -77,7 +77,7 @@ async def test_account_restore_on_a_machine_that_never_saw_the_journal(
 
 
 @pytest.mark.parametrize("secondary", ["", "former"])
-async def test_a_mark_of_the_former_token_needs_that_token(
+async def test_a_seal_of_the_former_token_needs_that_token(
     machine: Machine, secondary: str
 ) -> None:
     await (await machine.overridden(OURS, stack_id("aaa"), token="former")).close()

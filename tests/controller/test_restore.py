@@ -319,7 +319,7 @@ async def test_another_session_override_is_not_undone() -> None:
 
 
 @pytest.mark.parametrize("lives", [True, False])
-async def test_another_stacks_mark(lives: bool) -> None:
+async def test_another_stacks_seal(lives: bool) -> None:
     bench = Bench()
     other = ops_for(bench.time, bench.carrier, MemoryJournal())
     other.stack = "other"
@@ -344,7 +344,27 @@ async def test_another_stacks_mark(lives: bool) -> None:
     assert len(asked) == (2 if lives else 3)
 
 
-async def test_what_looks_like_a_mark_of_another_token_is_theirs() -> None:
+async def test_whether_another_stack_lives_is_asked_once_for_a_write_that_is_repeated() -> None:
+    """Asking takes 10 s, and the time of who waits for the number is not longer than 30 s."""
+    bench = Bench()
+    other = ops_for(bench.time, bench.carrier, MemoryJournal())
+    other.stack = "other"
+    await apply(other, row_for(bench.sid, "theirs"), bench.time.now + 30)
+    asked: list[str] = []
+
+    async def probe(base: str, stack: str) -> bool:
+        asked.append(stack)
+        return False
+
+    bench.ops.probe = probe
+    bench.carrier.plan("write", "429", "timeout_before")
+    row = await bench.apply()
+    assert asked == ["other"] * 3
+    await bench.restored(row)
+    assert bench.as_before
+
+
+async def test_what_looks_like_a_seal_of_another_token_is_theirs() -> None:
     bench = Bench()
     fake = "https://x.example.com/twilio/voice?o=1&s=2&p=AAAA"
     bench.change(voice_url=fake)

@@ -68,7 +68,7 @@ def test_tampering_is_noticed(field: str) -> None:
         "https://[broken/twilio/voice?o=1&s=2&p=3",
     ],
 )
-def test_what_is_no_mark(url: str) -> None:
+def test_what_is_no_seal(url: str) -> None:
     assert Seal.read(url) is None
 
 
