@@ -149,8 +149,8 @@ class _Errand:
     async def _read(self, read: Read) -> Event:
         """Read the number, and say whose voice_url it has.
 
-        To an apply an earlier override of this stack is no *ours*: :func:`_prior` looks up what it
-        replaced. A restore undoes it with its own.
+        An apply does not count an earlier override of this stack as *ours*: :func:`_prior` looks up
+        what that one replaced. A restore does, and undoes it together with its own.
         """
         ops, row = self.ops, self.row
         if read.after:
@@ -242,7 +242,7 @@ class _Errand:
         log.warning(
             "number %s was changed by someone else meanwhile; it is left as it is%s",
             redact_number(self.row.number),
-            f", with {ours} as we had set it" if ours else "",
+            f"; still as we set them: {ours}" if ours else "",
         )
 
 

@@ -294,7 +294,7 @@ async def test_what_is_left_alone_is_reported_with_what_we_had_set_beside_it(
     bench.change(voice_url="https://theirs.example.com", voice_method="GET")
     assert await bench.restored(row) == "left_alone"
     (said,) = [r.getMessage() for r in caplog.records if "someone else" in r.getMessage()]
-    assert "***1234" in said and said.endswith("with voice_fallback_url as we had set it")
+    assert "***1234" in said and said.endswith("; still as we set them: voice_fallback_url")
 
 
 async def test_someone_elses_field_is_kept() -> None:
