@@ -54,8 +54,11 @@ def journal_after_rest() -> list[Patch]:
 def restore_without_compare() -> list[Patch]:
     """A number is put back whatever stands there by now."""
 
-    async def always(*args: Any) -> bool:
-        return True
+    stands = apply_restore.override_stands
+
+    async def always(*args: Any, earlier: bool) -> bool:
+        # Only a restore asks for earlier overrides too; an apply is as it was.
+        return earlier or await stands(*args, earlier=earlier)
 
     return [mock.patch.object(apply_restore, "override_stands", always)]
 
