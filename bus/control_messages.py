@@ -275,7 +275,7 @@ class StatusReport(Message, frozen=True):
 
 class VoiceWebhook(Message, frozen=True):
     """gateway: Twilio posted to /twilio/voice with a valid signature. ``form`` holds the fields
-    (the first value of each), ``query`` the query of the URL that was called (the override's mark,
+    (the first value of each), ``query`` the query of the URL that was called (the override's seal,
     a redirect's call, a dial's request). -> VoiceAnswer"""
 
     form: dict[str, str]

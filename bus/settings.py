@@ -51,7 +51,7 @@ class Settings(BaseSettings):
 
     account_sid: str = Field("", validation_alias=_env("TWILIO_ACCOUNT_SID"))
     auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN"))
-    #: a former or secondary token: marks written under it can still be read
+    #: a former or secondary token: seals made with it can still be read
     auth_token_secondary: SecretStr = Field(
         SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN_SECONDARY")
     )

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 from trunkline.bus import messages as m
 
 from .instructions import Asked
-from .tables import CALL, step
+from .tables import CALL, Subject
 
 if TYPE_CHECKING:
     from .dial import Dial
 
 
 @dataclass
-class Call:
+class Call(Subject):
     """A call. ``sid``: the leg that carries (or will carry) our stream, ``dialled_sid``: the leg
     that we dialled. Times are monotonic."""
+
+    TABLE = CALL
 
     id: str
     session: str
@@ -57,8 +59,8 @@ class Call:
     leg_check: float | None = None
     stream_stats: m.StreamStats | None = None
 
-    def step(self, event: str) -> None:
-        self.state = step(CALL, self.state, event, f"call {self.id}")
+    def __str__(self) -> str:
+        return f"call {self.id}"
 
     @property
     def live(self) -> bool:

@@ -14,7 +14,7 @@ from . import twiml
 from .carrier import CallOrder
 from .instructions import Asked
 from .journal import DialRow
-from .tables import DIAL, step
+from .tables import DIAL, Subject
 
 #: The longest call that may be asked for (seconds).
 LONGEST_CALL: Final = 300.0
@@ -27,8 +27,10 @@ OPEN: Final = ("asking", "unsure", "taken")
 
 
 @dataclass
-class Dial:
+class Dial(Subject):
     """``deadline``: from when Twilio was asked. ``gone``: why nobody waits for it any more."""
+
+    TABLE = DIAL
 
     row: DialRow
     state: str
@@ -55,8 +57,8 @@ class Dial:
     def sid(self) -> str | None:
         return self.row.sid
 
-    def step(self, event: str) -> None:
-        self.state = step(DIAL, self.state, event, f"dial {self.request}")
+    def __str__(self) -> str:
+        return f"dial {self.request}"
 
     def error(self, status: str) -> TrunklineError:
         """What the one who asked for it is told when it ended in ``status``."""

@@ -1,7 +1,7 @@
 """What the state machine is told besides the bus's messages, and what it says to do.
 
-Both are plain frozen values. The shell (:mod:`.work`) carries instructions out and comes back with
-results as events.
+Both are plain frozen values. The shell carries instructions out (:mod:`.operations`,
+:mod:`.apply_restore`) and comes back with results as events.
 """
 
 from __future__ import annotations

@@ -29,10 +29,10 @@ from .console import HOST, Console
 from .core import Core, Identity, Rules
 from .journal import SqliteJournal
 from .journal_file import JournalError
-from .marks import MarkKeys
+from .operations import Operations
 from .orphans import Orphans
-from .overrides import Workshop
 from .probe import Prober
+from .seal import SealKeys
 from .shell import Shell
 from .state_dir import StackRunsError
 
@@ -85,12 +85,12 @@ async def _serve_locked(
     token = settings.require("auth_token")
     carrier = TwilioCarrier(account, token, settings.twilio_api_url)
     prober = Prober(settings.state_dir, holder)
-    shop = Workshop(
+    ops = Operations(
         stack=stack.id,
         public_url=settings.require("public_url"),
         carrier=carrier,
         journal=journal,
-        keys=MarkKeys(token, settings.auth_token_secondary.get_secret_value()),
+        keys=SealKeys(token, settings.auth_token_secondary.get_secret_value()),
         wall=time.time,
         probe=prober,
         fallback_to_prior=settings.fallback_to_prior,
@@ -99,8 +99,8 @@ async def _serve_locked(
     orphans = Orphans.find(settings.state_dir, account, holder, prober.present)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
-        core = await _core(settings, shop, account, orphans)
-        return await _run(settings, Shell(core, shop, stop, orphans), context)
+        core = await _core(settings, ops, account, orphans)
+        return await _run(settings, Shell(core, ops, stop, orphans), context)
     finally:
         stop_authenticator(context)
         context.destroy(linger=100)
@@ -110,15 +110,15 @@ async def _serve_locked(
         await orphans.close()
 
 
-async def _core(settings: Settings, shop: Workshop, account: str, orphans: Orphans) -> Core:
+async def _core(settings: Settings, ops: Operations, account: str, orphans: Orphans) -> Core:
     """A new epoch's state machine, with what the journals have open."""
-    journal = shop.journal
+    journal = ops.journal
     identity = Identity(
-        stack=shop.stack,
+        stack=ops.stack,
         epoch=await journal.begin_epoch(os.getpid(), time.time()),
         pid=os.getpid(),
         account=account,
-        public_url=shop.public_url,
+        public_url=ops.public_url,
         started_wall=time.time(),
         started=monotonic(),
     )

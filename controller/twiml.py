@@ -11,8 +11,9 @@ from urllib.parse import urlencode
 from xml.sax.saxutils import escape
 
 from trunkline.bus.errors import InvalidRequestError
+from trunkline.bus.twilio_urls import RETRY_FRAGMENT
 
-from .marks import OVERRIDES, VOICE_PATH
+from .seal import VOICE_PATH
 
 PROLOG: Final = '<?xml version="1.0" encoding="UTF-8"?>'
 STATUS_PATH: Final = "/twilio/status"
@@ -38,7 +39,7 @@ def stream_url(public_url: str) -> str:
 def connect(public_url: str, token: str, request: str) -> str:
     """An a-leg's document: our stream, then back to us for another."""
     url, nonce = (f'"{escape(text, _QUOTES)}"' for text in (stream_url(public_url), token))
-    again = f"{public_url.rstrip('/')}{VOICE_PATH}?{urlencode({'d': request})}{OVERRIDES}"
+    again = f"{public_url.rstrip('/')}{VOICE_PATH}?{urlencode({'d': request})}{RETRY_FRAGMENT}"
     return (
         f"{PROLOG}<Response><Connect><Stream url={url}>"
         f'<Parameter name="nonce" value={nonce}/></Stream></Connect>'
@@ -47,7 +48,7 @@ def connect(public_url: str, token: str, request: str) -> str:
 
 
 def status_callback(public_url: str, request: str) -> str:
-    return f"{public_url.rstrip('/')}{STATUS_PATH}?{urlencode({'d': request})}{OVERRIDES}"
+    return f"{public_url.rstrip('/')}{STATUS_PATH}?{urlencode({'d': request})}{RETRY_FRAGMENT}"
 
 
 def digits(tones: str) -> str:

@@ -11,16 +11,13 @@ from urllib.parse import parse_qsl, urlencode
 from xml.sax.saxutils import escape
 
 from trunkline.bus.messages import VoiceAnswer
+from trunkline.bus.twilio_urls import RETRY_FRAGMENT
 
 from .signature import stream_base
 
 PROLOG = '<?xml version="1.0" encoding="UTF-8"?>'
 VOICE_PATH = "/twilio/voice"
 STREAM_PATH = "/twilio/stream"
-
-#: Connection overrides (usage/webhooks/webhooks-connection-overrides): three retries, on any
-#: failure. They stand in the fragment, which Twilio neither sends nor signs.
-OVERRIDES = "#rc=3&rp=all"
 
 #: Query field that counts how often a gateway answered "not known yet" to one call in a row.
 WAITED = "waited"
@@ -41,7 +38,7 @@ def stream_url(public_url: str) -> str:
 
 def voice_url(public_url: str, query: str) -> str:
     """The absolute voice URL with ``query`` (already encoded) and the connection overrides."""
-    return f"{public_url}{VOICE_PATH}{'?' + query if query else ''}{OVERRIDES}"
+    return f"{public_url}{VOICE_PATH}{'?' + query if query else ''}{RETRY_FRAGMENT}"
 
 
 def _redirect(public_url: str, query: str) -> str:

@@ -202,9 +202,7 @@ def status(settings: Settings, as_json: bool) -> None:
 
 @cli.command()
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option(
-    "--account", is_flag=True, help="From the marks in the account itself, not the journal."
-)
+@click.option("--account", is_flag=True, help="Also from the seals on the account's numbers.")
 @click.option("--force", is_flag=True, help="With --account: also those of a stack that lives.")
 @settings_options("state_dir", "twilio_api_url")
 def restore(settings: Settings, dry_run: bool, account: bool, force: bool) -> None:

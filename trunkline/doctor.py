@@ -64,14 +64,14 @@ async def numbers(known: Known) -> list[Finding]:
 
 
 async def leftovers(known: Known) -> list[Finding]:
-    """Overrides that nobody holds any more: in the journal, and as marks in the account."""
+    """Overrides that nobody holds any more: in the journal, and sealed on the numbers."""
     if known.status:
         return [_held(known)]
     if not (known.settings.account_sid and known.settings.auth_token.get_secret_value()):
-        return [Finding("overrides", "skip", "the marks are read with the account's token")]
+        return [Finding("overrides", "skip", "the seals are read with the account's token")]
     findings = [await _dry_run(known, account=False, name="journal")]
     if known.account:
-        findings.append(await _dry_run(known, account=True, name="account's marks"))
+        findings.append(await _dry_run(known, account=True, name="account's seals"))
     return findings
 
 
@@ -135,7 +135,7 @@ async def run(settings: Settings) -> int:
             err=True,
         )
         return EXIT_FAILED
-    left = any(f.state == "warn" and f.name in ("journal", "account's marks") for f in found)
+    left = any(f.state == "warn" and f.name in ("journal", "account's seals") for f in found)
     return EXIT_PENDING if left else EXIT_DONE
 
 

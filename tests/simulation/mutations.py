@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from trunkline.adapter.call_audio import CallAudio, HeardDigit, Lost
 from trunkline.bus import messages as m
 from trunkline.codec_worker.playout import Interruption, Playout
-from trunkline.controller import restore, work
+from trunkline.controller import apply_restore, operations
 from trunkline.controller.carrier import RestFailure
 from trunkline.controller.claims import Claims
 from trunkline.controller.core import Core
@@ -54,15 +54,18 @@ def journal_after_rest() -> list[Patch]:
 def restore_without_compare() -> list[Patch]:
     """A number is put back whatever stands there by now."""
 
-    async def always(*args: Any) -> bool:
-        return True
+    stands = apply_restore.override_stands
 
-    return [mock.patch.object(restore, "stands", always)]
+    async def always(*args: Any, earlier: bool) -> bool:
+        # Only a restore asks for earlier overrides too; an apply is as it was.
+        return earlier or await stands(*args, earlier=earlier)
+
+    return [mock.patch.object(apply_restore, "override_stands", always)]
 
 
 def dialled_again_in_doubt() -> list[Patch]:
     """Twilio is asked for a call again where the answer never came."""
-    create = work.create
+    create = operations.create
 
     class Sure:
         """A carrier whose failures are never uncertain."""
@@ -77,12 +80,12 @@ def dialled_again_in_doubt() -> list[Patch]:
                 failure.uncertain = False
                 raise
 
-    async def create_surely(shop: Any, *args: Any) -> Any:
-        sure = copy.copy(shop)
-        sure.carrier = Sure(shop.carrier)
+    async def create_surely(ops: Any, *args: Any) -> Any:
+        sure = copy.copy(ops)
+        sure.carrier = Sure(ops.carrier)
         return await create(sure, *args)
 
-    return [mock.patch.object(work, "create", create_surely)]
+    return [mock.patch.object(operations, "create", create_surely)]
 
 
 def doubt_never_settled() -> list[Patch]:
@@ -91,7 +94,7 @@ def doubt_never_settled() -> list[Patch]:
     async def settle(*args: Any) -> None:
         """It is left as it is."""
 
-    return [mock.patch.object(work, "settle", settle)]
+    return [mock.patch.object(operations, "settle", settle)]
 
 
 # --------------------------------------------------------------------------- sessions
