@@ -13,7 +13,7 @@ import base64
 import binascii
 import secrets
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -41,14 +41,18 @@ _LONGEST_PRIOR: Final = 65_536
 class Mark:
     """What a marked voice_url says in the clear. ``base``: the public URL of the stack."""
 
-    base: str
+    base: str = field(repr=False)
     override: str
     stack: str
     sealed: str
 
 
 class MarkKeys:
-    """Seals with the primary token; opens with the primary or the secondary one."""
+    """Seals with TWILIO_AUTH_TOKEN, and opens what either token has sealed.
+
+    A token is only a secret here: whether Twilio still takes it does not matter. So a mark that was
+    sealed before a rotation can be read for as long as the former token is one of the two settings.
+    """
 
     def __init__(self, auth_token: str, secondary: str = "") -> None:
         self._ciphers = [AESGCM(_key(token)) for token in (auth_token, secondary) if token]

@@ -68,7 +68,7 @@ class Workshop:
     live? ``wall``: Unix time. ``pause``: asyncio.sleep, or a fake."""
 
     stack: str
-    public_url: str
+    public_url: str = field(repr=False)
     carrier: Carrier
     journal: JournalStore
     keys: MarkKeys

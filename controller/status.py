@@ -20,7 +20,12 @@ def build(core: Core, now: float) -> dict[str, Any]:
     return {
         "controller": {"pid": core.identity.pid, "epoch": core.identity.epoch},
         "gateways": [
-            {"id": peer.id, "pid": peer.pid, "streams": peer.streams}
+            {
+                "id": peer.id,
+                "pid": peer.pid,
+                "streams": peer.streams,
+                "refused": peer.refused,
+            }
             for peer in core.gateways()
             if core.present(peer, now)
         ],
