@@ -6,6 +6,7 @@ SettingsError with one line that names it.
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from .curve import CurveKeys
 from .endpoints import BusAddress
 from .errors import SettingsError
-from .redact import is_e164, mask_url
+from .redact import is_e164
 
 
 def default_bus() -> str:
@@ -151,8 +152,9 @@ def env_name(field: str) -> str:
 
 
 def _masked(given: Any) -> Any:
-    """What may be shown of a wrong value: a URL without its password."""
-    return mask_url(given) if isinstance(given, str) else given
+    """What may be shown of a wrong value: a URL, even one that cannot be read, without what may be
+    its password."""
+    return re.sub(r"[^/\s]*@", "***@", given) if isinstance(given, str) else given
 
 
 def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:

@@ -20,12 +20,8 @@ def build(core: Core, now: float) -> dict[str, Any]:
     return {
         "controller": {"pid": core.identity.pid, "epoch": core.identity.epoch},
         "gateways": [
-            {
-                "id": peer.id,
-                "pid": peer.pid,
-                "streams": peer.streams,
-                "refused": peer.refused,
-            }
+            {"id": peer.id, "pid": peer.pid, "streams": peer.streams}
+            | ({"refused": peer.refused} if peer.refused else {})
             for peer in core.gateways()
             if core.present(peer, now)
         ],

@@ -112,6 +112,7 @@ CHECKS: Final[tuple[Callable[[Known], Awaitable[list[Finding]]], ...]] = (
     checks.credentials,
     numbers,
     checks.public_url,
+    checks.refusals,
     leftovers,
 )
 
