@@ -44,7 +44,7 @@ def signed_url(url: str, form: str) -> str:
     if parts.port is not None:
         place = place[: -len(f":{parts.port}")]
     if form in ("port", "port-no-user"):
-        place += f":{parts.port or _DEFAULT_PORTS[parts.scheme]}"
+        place += f":{parts.port or _DEFAULT_PORTS.get(parts.scheme, 80)}"
     if form in ("port", "no-port"):
         place = user + at + place
     return url.replace(f"//{parts.netloc}", f"//{place}", 1)
