@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import StackUnavailableError, TrunklineError
 from trunkline.bus.process import PARENT_FD_VARIABLE
+from trunkline.bus.redact import mask_url
 
 from . import client as bus_client
 
@@ -50,7 +51,7 @@ class StackRequest:
     validate_signature: bool
 
     def __repr__(self) -> str:
-        return f"StackRequest(public_url={self.public_url!r}, http_port={self.http_port})"
+        return f"StackRequest(public_url={mask_url(self.public_url)!r}, http_port={self.http_port})"
 
     @property
     def key(self) -> tuple[str, str]:
@@ -195,7 +196,7 @@ async def acquire(request: StackRequest) -> PrivateStack:
         log.warning(
             "this process's private stack serves %s on port %d; http_port and validate_signature "
             "of a further adapter are ignored",
-            stack.request.public_url,
+            mask_url(stack.request.public_url),
             stack.request.http_port,
         )
     try:

@@ -23,7 +23,7 @@ from scenario.types import AgentRole
 from scenario.voice import AdapterCapabilities, AudioChunk, VoiceAgentAdapter
 
 from trunkline.bus.errors import NumberNotFoundError
-from trunkline.bus.redact import redact_number
+from trunkline.bus.redact import mask_url, redact_number
 
 from .call import Call
 from .dial_rules import DialPlan, check_e164, number_set, plan_dial
@@ -117,7 +117,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     def __repr__(self) -> str:
         return (
             f"TwilioAgentAdapter(phone_number={self.phone_number!r}, account_sid='***', "
-            f"auth_token='***', public_base_url={self.public_base_url!r})"
+            f"auth_token='***', public_base_url={mask_url(self.public_base_url)!r})"
         )
 
     # ------------------------------------------------------------------ connecting
@@ -289,7 +289,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             log.info(
                 "TwilioAgentAdapter: rewrote callee %s voice_url to %s/twilio/voice",
                 to,
-                line.public_url,
+                mask_url(line.public_url),
             )
         log.info(
             "TwilioAgentAdapter: placed call %s from %s to %s",
@@ -306,7 +306,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self._mode = "answer"
         with self._dialling("inbound", self.phone_number) as span:
             await self._drop_call()
-            log.info("TwilioAgentAdapter: webhook set to %s/twilio/voice", line.public_url)
+            base = mask_url(line.public_url)
+            log.info("TwilioAgentAdapter: webhook set to %s/twilio/voice", base)
             began = time.monotonic()
             self._take(await line.wait_for_call(timeout), span, began)
 

@@ -144,12 +144,17 @@ class Hello(Message, frozen=True):
 
 class Beat(Message, frozen=True):
     """Sent by every peer each 0.5 s (an adapter's renews the leases of its sessions; it comes from
-    a thread of its own, so that a blocked event loop does not lose the call). Answered by Pulse."""
+    a thread of its own, so that a blocked event loop does not lose the call). Answered by Pulse.
+
+    ``refused``, of a gateway: how many webhooks and upgrades it has refused since it started, by
+    the reason ("shared key", "wrong signature", ...). A stranger can cause them: it is only shown.
+    """
 
     peer: str
     calls: list[CallStats] = []
     streams: list[StreamStats] = []
     sessions: list[str] = []
+    refused: dict[str, int] = {}
 
 
 class Goodbye(Message, frozen=True):

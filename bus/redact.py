@@ -34,3 +34,11 @@ def mask_url(url: str | None) -> str | None:
         return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
     except ValueError:
         return "<unreadable URL>"
+
+
+_PASSWORD_IN_TEXT = re.compile(r"(://[^\s/?#@:]*:)[^\s/?#@]*@")
+
+
+def mask_urls(text: str) -> str:
+    """``text``, which others wrote, with the password of each URL in it replaced by ``***``."""
+    return _PASSWORD_IN_TEXT.sub(r"\1***@", text)

@@ -6,6 +6,7 @@ SettingsError with one line that names it.
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -51,11 +52,12 @@ class Settings(BaseSettings):
 
     account_sid: str = Field("", validation_alias=_env("TWILIO_ACCOUNT_SID"))
     auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN"))
-    #: a former or secondary token: seals made with it can still be read
+    #: the other token during a rotation: webhooks, streams and REST take either, and seals that
+    #: were made with it can be read. New seals and the keys of a tcp bus come from auth_token.
     auth_token_secondary: SecretStr = Field(
         SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN_SECONDARY")
     )
-    public_url: str | None = Field(None, validation_alias=_env("TRUNKLINE_PUBLIC_URL"))
+    public_url: str | None = Field(None, repr=False, validation_alias=_env("TRUNKLINE_PUBLIC_URL"))
     http_host: str = Field("127.0.0.1", validation_alias=_env("TRUNKLINE_HTTP_HOST"))
     http_port: int = Field(8765, ge=0, le=65535, validation_alias=_env("TRUNKLINE_HTTP_PORT"))
     console_port: int = Field(8766, ge=0, le=65535, validation_alias=_env("TRUNKLINE_CONSOLE_PORT"))
@@ -69,7 +71,9 @@ class Settings(BaseSettings):
     lead_ms: int = Field(60, ge=20, le=1000, validation_alias=_env("TRUNKLINE_LEAD_MS"))
     fallback_to_prior: bool = Field(True, validation_alias=_env("TRUNKLINE_FALLBACK_TO_PRIOR"))
     take_over_routed: bool = Field(False, validation_alias=_env("TRUNKLINE_TAKE_OVER_ROUTED"))
-    twilio_api_url: str | None = Field(None, validation_alias=_env("TRUNKLINE_TWILIO_API_URL"))
+    twilio_api_url: str | None = Field(
+        None, repr=False, validation_alias=_env("TRUNKLINE_TWILIO_API_URL")
+    )
     validate_signature: bool = Field(True, validation_alias=_env("TRUNKLINE_VALIDATE_SIGNATURE"))
     calls_per_second: float = Field(
         1.0, gt=0, le=100, validation_alias=_env("TRUNKLINE_CALLS_PER_SECOND")
@@ -112,6 +116,12 @@ class Settings(BaseSettings):
         return BusAddress.parse(self.bus)
 
     @property
+    def auth_tokens(self) -> tuple[str, ...]:
+        """The tokens that Twilio may sign with and may take, the primary first: one or two."""
+        both = (self.auth_token.get_secret_value(), self.auth_token_secondary.get_secret_value())
+        return tuple(dict.fromkeys(token for token in both if token))
+
+    @property
     def curve(self) -> CurveKeys | None:
         """Keys for a tcp bus; None on ipc."""
         if self.address.directory is not None:
@@ -141,6 +151,12 @@ def env_name(field: str) -> str:
     return field
 
 
+def _masked(given: Any) -> Any:
+    """What may be shown of a wrong value: a URL, even one that cannot be read, without what may be
+    its password."""
+    return re.sub(r"[^/\s]*@", "***@", given) if isinstance(given, str) else given
+
+
 def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
     """Read the settings; ``given`` (by field name; None is left out) wins over the environment.
 
@@ -154,6 +170,6 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
         name = str(first["loc"][0]) if first["loc"] else "settings"
         if name in Settings.model_fields:
             name = env_name(name)
-        shown = "" if "TOKEN" in name else f"={first['input']!r}"
+        shown = "" if "TOKEN" in name else f"={_masked(first['input'])!r}"
         reason = first["msg"].removeprefix("Value error, ")
         raise SettingsError(f"{name}{shown}: {reason}") from None

@@ -28,7 +28,43 @@ class Belief(msgspec.Struct, frozen=True):
 
 
 #: By name, in the order of docs/beliefs.md.
-BELIEFS: Final[dict[str, Belief]] = {}
+BELIEFS: Final[dict[str, Belief]] = {
+    "signed-url-is-the-given-one": Belief(
+        believed="What is signed is the URL that Twilio was given, with its whole query; only port "
+        "and user-info may be left out.",
+        contradicted="The query is left out too.",
+        source="TD usage/webhooks/webhooks-security; twilio-python request_validator.py",
+    ),
+    "the-auth-token-signs": Belief(
+        believed="Webhooks and upgrades are signed with HMAC-SHA1 under the account's auth token, "
+        "unless the account has a Webhook Rule for their URL.",
+        contradicted="A shared key signs them with HMAC-SHA256, and a header says so.",
+        source="TD usage/webhooks/webhook-shared-keys; twilio-node "
+        "examples/WebhookSignatureValidation.md",
+    ),
+    "rest-takes-both-tokens": Belief(
+        believed="During a rotation REST takes the primary and the secondary auth token alike.",
+        contradicted="It takes the primary alone: the secondary gives 401, error 20003.",
+        source='TD iam/api/authtoken ("works the same way as your primary token")',
+    ),
+    "webhook-user-info": Belief(
+        believed="User name and password in a webhook's URL are sent, as Basic credentials, once "
+        "the server has answered 401 with WWW-Authenticate.",
+        contradicted="They are never sent.",
+        source="TD usage/security, HTTP authentication",
+    ),
+    "stream-user-info": Belief(
+        believed="The url of <Stream> may have a user name and password, which the upgrade carries "
+        "as Basic credentials.",
+        contradicted="Such a url is malformed (error 31923), and the stream does not start.",
+        source="inferred from webhooks; RFC 6455 section 3 has no user-info in a ws URI",
+    ),
+    "stream-port": Belief(
+        believed="A stream is opened at the port that its url names.",
+        contradicted="Port 443 alone is reached; another gives error 31901.",
+        source="inferred; TD api/errors/31901 and 31910 ask for TCP port 443",
+    ),
+}
 
 
 class Beliefs:

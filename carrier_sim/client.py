@@ -113,6 +113,10 @@ class SimClient:
         result: list[dict[str, Any]] = self.json("GET", "/sim/webhooks")
         return result
 
+    def promote_token(self) -> None:
+        """The account's secondary auth token becomes the primary. SimError where there is none."""
+        self.request("POST", "/sim/tokens/promote", {})
+
     def reset(self) -> None:
         self.request("POST", "/sim/reset", {})
 

@@ -17,7 +17,17 @@ from collections.abc import Mapping
 from typing import Final
 
 #: name -> the forms that are drawn from, all equally likely.
-HABITS: Final[dict[str, tuple[str, ...]]] = {}
+HABITS: Final[dict[str, tuple[str, ...]]] = {
+    # The text of an https or wss URL that is signed: as Twilio was given it, with its (or the
+    # default) port or without, with its user-info or without. TD usage/security says that port and
+    # user-info are dropped; github.com/twilio/twilio-csharp issue 44 and twilio-python's
+    # request_validator.py ("sig generation on back end is inconsistent") saw the port kept.
+    "signed-url": ("given", "port", "no-port", "port-no-user", "no-port-no-user"),
+    # Which of the account's two auth tokens signs while there are two. TD api/errors/57012 reads as
+    # if it were the primary until the secondary is promoted; a promotion takes a minute to spread
+    # (TD iam/api/authtoken).
+    "signing-token": ("primary", "secondary"),
+}
 
 
 class Habits:

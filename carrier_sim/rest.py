@@ -27,6 +27,7 @@ from trunkline.carrier_sim.account import (
 )
 from trunkline.carrier_sim.exchange import Exchange, Line
 from trunkline.carrier_sim.http_message import Request, Response
+from trunkline.carrier_sim.signature import Credentials
 from trunkline.carrier_sim.twiml import MAX_INLINE
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
@@ -73,10 +74,10 @@ def refusal(refused: Refused) -> Response:
 class RestApi:
     """The routes."""
 
-    def __init__(self, exchange: Exchange, account_sid: str, auth_token: str) -> None:
+    def __init__(self, exchange: Exchange, account_sid: str, credentials: Credentials) -> None:
         self.exchange = exchange
         self.account_sid = account_sid
-        self._auth = base64.b64encode(f"{account_sid}:{auth_token}".encode())
+        self._credentials = credentials
         base = rf"/{API_VERSION}/Accounts/(?P<account>[^/]+)"
         self._routes: list[
             tuple[str, re.Pattern[str], Callable[[Request, str, float], Response]]
@@ -108,7 +109,10 @@ class RestApi:
 
     def _route(self, request: Request, now: float) -> Response:
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-        right = hmac.compare_digest(credentials.strip().encode(), self._auth)
+        right = any(
+            hmac.compare_digest(credentials.strip().encode(), self._basic(token))
+            for token in self._credentials.taken_by_rest(self.exchange.beliefs)
+        )
         if scheme.lower() != "basic" or not right:
             raise Refused(401, 20003, "Authenticate")
         known_path = False
@@ -125,6 +129,9 @@ class RestApi:
         if known_path:
             raise Refused(405, 20004, f"Method {request.method} is not allowed on this resource")
         raise self._not_found(request)
+
+    def _basic(self, token: str) -> bytes:
+        return base64.b64encode(f"{self.account_sid}:{token}".encode())
 
     @staticmethod
     def _not_found(request: Request) -> Refused:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
@@ -20,7 +21,7 @@ from trunkline.carrier_sim import http_client
 from trunkline.carrier_sim.account import API_VERSION, Call
 from trunkline.carrier_sim.exchange import Fetched
 from trunkline.carrier_sim.faults import Faults
-from trunkline.carrier_sim.signature import sign
+from trunkline.carrier_sim.signature import Signer
 
 _PLACE: Final = ("City", "State", "Zip", "Country")
 _RETRY_KINDS: Final = frozenset(["ct", "rt", "4xx", "5xx", "all"])
@@ -107,7 +108,8 @@ class Webhooks:
 
     def __init__(
         self,
-        auth_token: str,
+        signer: Signer,
+        authorization: Callable[[str], str | None],
         faults: Faults,
         clock: Callable[[], float],
         new_sid: Callable[[str], str],
@@ -116,7 +118,8 @@ class Webhooks:
         connect_timeout: float,
         tls: ssl.SSLContext,
     ) -> None:
-        self._token = auth_token
+        self._signer = signer
+        self._authorization = authorization
         self._faults = faults
         self._clock = clock
         self._new_sid = new_sid
@@ -173,22 +176,28 @@ class Webhooks:
         if method == "GET":
             query = "&".join(q for q in (parts.query, urlencode(form)) if q)
             sent = urlunsplit(parts._replace(query=query))
-            body, signature = b"", sign(self._token, sent)
+            body = b""
+            headers += self._signer.headers(sent)
         else:
             sent = urlunsplit(parts)
-            body, signature = urlencode(form).encode(), sign(self._token, sent, form)
+            body = urlencode(form).encode()
             headers.append(("Content-Type", "application/x-www-form-urlencoded; charset=UTF-8"))
-        headers.append(("X-Twilio-Signature", signature))
+            headers += self._signer.headers(sent, form)
+        request = partial(
+            http_client.request,
+            method,
+            sent,
+            body=body,
+            connect_timeout=overrides.connect_timeout,
+            read_timeout=overrides.read_timeout,
+            tls=self._tls,
+        )
         try:
-            answer = await http_client.request(
-                method,
-                sent,
-                headers,
-                body,
-                connect_timeout=overrides.connect_timeout,
-                read_timeout=overrides.read_timeout,
-                tls=self._tls,
-            )
+            answer = await request(headers)
+            credentials = self._authorization(sent)
+            if answer.status == 401 and "www-authenticate" in answer.headers and credentials:
+                # TD usage/security: the same request again, now with its Authorization header.
+                answer = await request([*headers, ("Authorization", credentials)])
         except http_client.NotReached as e:
             self._note(kind, call_sid, method, url, form, 0, attempt, str(e))
             code = {"connect": 11205, "read": 11205, "host": 11210}[e.stage]

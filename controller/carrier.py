@@ -3,16 +3,18 @@
 Every failure becomes a :class:`RestFailure` that says what may have come of the request: nothing
 (429 is never processed, a refused connection was never read, a 4xx was refused) or perhaps
 everything (5xx, a timeout, a reset). Nothing is repeated here; who asks decides, because it depends
-on what is asked.
+on what is asked. The one exception is a 401, which did nothing at all: while the account's auth
+token is rotated, the request is made once more with the other token.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -26,15 +28,21 @@ from twilio.rest import Client
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from trunkline.bus.errors import CarrierError
+from trunkline.bus.redact import mask_urls
+from trunkline.bus.settings import Settings
 
 from .numbers import VOICE_FIELDS, NumberSettings
 from .threads import DaemonPool
+
+log = logging.getLogger("trunkline.controller")
 
 #: Seconds until a request is given up; what came of it is uncertain then.
 REST_TIMEOUT: Final = 8.0
 REST_THREADS: Final = 12
 #: HTTP status of a resource that does not exist (any more).
 GONE: Final = 404
+#: HTTP status of a request whose token is not good; nothing came of it.
+UNAUTHORIZED: Final = 401
 #: A Retry-After above this is not waited for in full.
 LONGEST_RETRY_AFTER: Final = 120.0
 
@@ -61,8 +69,9 @@ class RestFailure(Exception):
         repeatable: bool = False,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(text)
-        self.text = text
+        # Twilio quotes the URLs that it refuses, and ours may hold a password.
+        self.text = mask_urls(text)
+        super().__init__(self.text)
         self.status = status
         self.code = code
         self.uncertain = uncertain
@@ -110,10 +119,10 @@ class CallOrder:
 
     to: str
     from_: str
-    twiml: str
+    twiml: str = field(repr=False)
     time_limit: int
     ring_timeout: int
-    status_callback: str
+    status_callback: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -147,11 +156,19 @@ class Carrier(Protocol):
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]: ...
 
 
-class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
-    """The package's HTTP client with another base, and with the last Retry-After kept."""
+#: Which setting each of an account's tokens is.
+_TOKEN_NAMES: Final = ("TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_SECONDARY")
 
-    def __init__(self, base: str | None, timeout: float) -> None:
+
+class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
+    """The package's HTTP client with another base, with the last Retry-After kept, and with the
+    account's two tokens: after a 401 the other is tried, and the one that is taken is kept."""
+
+    def __init__(self, tokens: Sequence[str], base: str | None, timeout: float) -> None:
         super().__init__(timeout=timeout)
+        self._tokens = tokens
+        #: index of the token that Twilio took last
+        self._good = 0
         session = self.session
         assert session is not None
         for scheme in ("https://", "http://"):
@@ -167,14 +184,32 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
     def forget(self) -> None:
         self._seen.retry_after = None
 
-    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+    def request(
+        self, method: str, url: str, *args: Any, auth: tuple[str, str], **kwargs: Any
+    ) -> Any:
         if self._base is not None:
             parts = urlsplit(url)
             path = self._base.path.rstrip("/") + parts.path
             url = urlunsplit((self._base.scheme, self._base.netloc, path, parts.query, ""))
-        response = super().request(method, url, *args, **kwargs)
+        first, account = self._good, auth[0]
+        for index in (first, *(i for i in range(len(self._tokens)) if i != first)):
+            credentials = (account, self._tokens[index])
+            response = super().request(method, url, *args, auth=credentials, **kwargs)
+            if response.status_code != UNAUTHORIZED:
+                self._keep(index)
+                break
         self._seen.retry_after = _seconds((response.headers or {}).get("Retry-After"))
         return response
+
+    def _keep(self, index: int) -> None:
+        """Twilio takes this token."""
+        if index != self._good:
+            refused, self._good = self._good, index
+            log.warning("Twilio refuses %s: %s is used now", *_names(refused, index))
+
+
+def _names(*indices: int) -> list[str]:
+    return [_TOKEN_NAMES[index] for index in indices]
 
 
 def _seconds(text: object) -> float | None:
@@ -251,7 +286,7 @@ def _cause(error: BaseException) -> bool:
 
 
 class TwilioCarrier:
-    """Twilio's REST of one account."""
+    """Twilio's REST of one account. ``secondary``: its other token, while the two are rotated."""
 
     def __init__(
         self,
@@ -259,10 +294,23 @@ class TwilioCarrier:
         auth_token: str,
         base: str | None = None,
         timeout: float = REST_TIMEOUT,
+        *,
+        secondary: str = "",
     ) -> None:
-        self._http = _Http(base, timeout)
+        tokens = [auth_token, secondary] if secondary else [auth_token]
+        self._http = _Http(tokens, base, timeout)
         self._client: Any = Client(account_sid, auth_token, http_client=self._http)
         self._pool = DaemonPool("trunkline-rest", REST_THREADS)
+
+    @classmethod
+    def of(cls, settings: Settings) -> TwilioCarrier:
+        """With the credentials of ``settings``. SettingsError where one is missing."""
+        return cls(
+            settings.require("account_sid"),
+            settings.require("auth_token"),
+            settings.twilio_api_url,
+            secondary=settings.auth_token_secondary.get_secret_value(),
+        )
 
     def close(self) -> None:
         self._pool.close()

@@ -47,7 +47,7 @@ async def restore_command(
     """
     account_sid = settings.require("account_sid")
     token = settings.require("auth_token")
-    carrier = TwilioCarrier(account_sid, token, settings.twilio_api_url)
+    carrier = TwilioCarrier.of(settings)
     prober = Prober(settings.state_dir, _holder())
     ops = Operations(
         stack="",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -58,7 +58,7 @@ class Identity:
     epoch: int
     pid: int
     account: str
-    public_url: str
+    public_url: str = field(repr=False)
     started_wall: float
     started: float
 
@@ -250,7 +250,7 @@ class Core:
             self.workers.beat(beat, now)
             self.streams.worked_on(beat.calls)
         else:
-            peer.streams = len(beat.streams)
+            peer.streams, peer.refused = len(beat.streams), beat.refused
             self.streams.beat(beat, now)
 
     def _goodbye(self, goodbye: m.Goodbye, now: float) -> None:

@@ -76,7 +76,7 @@ class Operations:
     """
 
     stack: str
-    public_url: str
+    public_url: str = field(repr=False)
     carrier: Carrier
     journal: JournalStore
     keys: SealKeys

@@ -83,7 +83,7 @@ async def _serve_locked(
     locks.append(stack.lock)
     journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
     token = settings.require("auth_token")
-    carrier = TwilioCarrier(account, token, settings.twilio_api_url)
+    carrier = TwilioCarrier.of(settings)
     prober = Prober(settings.state_dir, holder)
     ops = Operations(
         stack=stack.id,

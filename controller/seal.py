@@ -21,7 +21,7 @@ import base64
 import binascii
 import secrets
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -48,7 +48,7 @@ _LONGEST_PRIOR: Final = 65_536
 class Seal:
     """What a sealed voice_url says in the clear. ``base``: the public URL of the stack."""
 
-    base: str
+    base: str = field(repr=False)
     override: str
     stack: str
     sealed: str
@@ -76,7 +76,8 @@ class Seal:
 class SealKeys:
     """Seals with the primary token; opens with the primary or the secondary one.
 
-    During a rotation both tokens are valid, and a number may carry a seal of the former one.
+    A token is only a secret here: whether Twilio still takes it does not matter. So a seal that was
+    made before a rotation can be read for as long as the former token is one of the two settings.
     """
 
     def __init__(self, auth_token: str, secondary: str = "") -> None:

@@ -21,6 +21,7 @@ def build(core: Core, now: float) -> dict[str, Any]:
         "controller": {"pid": core.identity.pid, "epoch": core.identity.epoch},
         "gateways": [
             {"id": peer.id, "pid": peer.pid, "streams": peer.streams}
+            | ({"refused": peer.refused} if peer.refused else {})
             for peer in core.gateways()
             if core.present(peer, now)
         ],

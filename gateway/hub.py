@@ -15,7 +15,9 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from typing import Any, Final, Protocol
+from urllib.parse import unquote
 
 import msgspec
 import zmq
@@ -32,7 +34,7 @@ from . import media_streams as ms
 from . import twiml
 from .app import Front
 from .recording import Recorder, Stereo
-from .signature import HEADER
+from .signature import HEADER, SETTINGS_HEADER, Reason, objection, shown, stream_base
 from .streams import CHECK_SECONDS, Streams
 from .websocket import Refusal, Upgrade, WebSocket
 
@@ -49,6 +51,8 @@ MAX_STRANGERS: Final = 200
 MAX_HELD: Final = 500
 #: The controller is given at least this long for a ``start``, however late it came.
 LEAST_ANSWER: Final = 0.5
+
+_SERVED: Final = frozenset((twiml.STREAM_PATH,))
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(m.WorkerToGateway)
@@ -258,25 +262,21 @@ class Hub:
 
     def accept(self, upgrade: Upgrade) -> StreamSocket | Refusal:
         """Decide on a WebSocket upgrade."""
-        if upgrade.path != twiml.STREAM_PATH:
+        public_url, check = self._front.public_url(), self._front.check
+        if twiml.local_path(unquote(upgrade.path), public_url, _SERVED) != twiml.STREAM_PATH:
             return Refusal(404, "not found")
-        public_url = self._front.public_url()
-        check = self._front.check
-        signed = upgrade.headers.get(HEADER.decode())
-        if check is not None and (
-            public_url is None
-            or signed is None
-            or not check.upgrade(
-                public_url, upgrade.path, upgrade.query, signed.encode("utf-8", "replace")
-            )
-        ):
-            why = "the signature is wrong (checked against the public URL)"
-            if public_url is None:
-                why = "the public URL is not known yet"
-            elif signed is None:
-                why = "it has no signature"
-            self._front.forbidden("a WebSocket", why)
-            return Refusal(403, "forbidden")
+        if check is not None:
+            why: Reason | None = "no public URL"
+            checked = None
+            if public_url is not None:
+                base = stream_base(public_url)
+                checked = shown(base, twiml.STREAM_PATH, upgrade.query)
+                signed, settings = (upgrade.header(name) for name in (HEADER, SETTINGS_HEADER))
+                matches = partial(check.upgrade, public_url, twiml.STREAM_PATH, upgrade.query)
+                why = objection(signed, settings, matches)
+            if why is not None:
+                self._front.forbidden("a WebSocket", why, checked)
+                return Refusal(403, "forbidden")
         strangers = len(self.sockets) - self.streams.live
         if self.draining or strangers >= MAX_STRANGERS:
             return Refusal(503, "busy")

@@ -53,7 +53,8 @@ def main(settings: Settings, *, listen_fd: int | None = None) -> int:
     try:
         check = None
         if settings.validate_signature:
-            check = SignatureCheck(settings.require("auth_token"))
+            settings.require("auth_token")
+            check = SignatureCheck(*settings.auth_tokens)
         make_bus_directory(settings)
         if listen_fd is None:
             listening = listener.bind(settings.http_host, settings.http_port)
@@ -122,7 +123,11 @@ class Gateway:
             settings.address,
             peer=self.peer,
             hello=self._hello,
-            beat=lambda: m.Beat(peer=self.peer, streams=self.hub.streams.stats()),
+            beat=lambda: m.Beat(
+                peer=self.peer,
+                streams=self.hub.streams.stats(),
+                refused=dict(self.front.objections),
+            ),
             on_event=lambda event: self.hub.event(event),
             on_welcome=self._welcomed,
             on_refused=self._on_refused,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from trunkline.bus.clock import monotonic
 
@@ -31,8 +33,8 @@ def _get(url: str, headers: dict[str, str]) -> Answer:
     def passed() -> float:
         return monotonic() - began
 
-    request = urllib.request.Request(url, headers=headers)
     try:
+        request = _request(url, headers)
         with urllib.request.urlopen(request, timeout=HTTP_WITHIN) as answer:
             body = answer.read(_LONGEST_BODY)
             return Answer(answer.status, body, answer.headers.get("Date"), passed())
@@ -44,6 +46,17 @@ def _get(url: str, headers: dict[str, str]) -> Answer:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         return Answer(0, str(reason).encode(), None, passed())
+
+
+def _request(url: str, headers: dict[str, str]) -> urllib.request.Request:
+    """A request with the URL's user-info in a header: urllib takes it for a part of the host."""
+    parts = urlsplit(url)
+    if parts.username is not None:
+        user_info = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        basic = base64.b64encode(user_info.encode()).decode()
+        headers = {"Authorization": f"Basic {basic}"} | headers
+        url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return urllib.request.Request(url, headers=headers)
 
 
 async def get(url: str, headers: dict[str, str] | None = None) -> Answer:

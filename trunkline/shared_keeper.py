@@ -25,6 +25,7 @@ from trunkline.ask import controller, get_status
 from trunkline.bus.errors import StackUnavailableError, TrunklineError
 from trunkline.bus.locks import FileLock
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, PARENT_FD_VARIABLE, run
+from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings, load
 from trunkline.carrier_sim.client import SimClient
 from trunkline.children import ParentPipe, trunkline_argv
@@ -60,7 +61,8 @@ class StackInfo(msgspec.Struct, frozen=True):
     sim: str | None = None
 
     def __repr__(self) -> str:
-        return f"StackInfo(bus={self.bus!r}, public_url={self.public_url!r}, sim={self.sim!r})"
+        url = mask_url(self.public_url)
+        return f"StackInfo(bus={self.bus!r}, public_url={url!r}, sim={self.sim!r})"
 
 
 class Keeper:

@@ -18,7 +18,7 @@ ANSWER_WITHIN = 5.0
 
 #: Section of the report -> its columns.
 _TABLES: dict[str, tuple[str, ...]] = {
-    "gateways": ("id", "pid", "streams"),
+    "gateways": ("id", "pid", "streams", "refused"),
     "codec_workers": ("id", "pid", "calls"),
     "sessions": ("id", "number", "mode", "since"),
     "calls": (
@@ -75,4 +75,6 @@ def _cell(value: object) -> str:
         return f"{value:.1f}"
     if isinstance(value, list):
         return str(len(value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {count}" for name, count in value.items()) or "-"
     return str(value)

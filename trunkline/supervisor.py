@@ -27,6 +27,7 @@ from trunkline.ask import controller, get_status
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import StackUnavailableError, TrunklineError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, run, setup_logging
+from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.children import (
     END_WITHIN,
@@ -207,7 +208,7 @@ class Supervisor:
             else ""
         )
         click.echo(
-            f"trunkline is ready: {settings.public_url}{via} -> "
+            f"trunkline is ready: {mask_url(settings.public_url)}{via} -> "
             f"{settings.http_host}:{settings.http_port}"
             f" ({wanted['gateways']} gateways, {wanted['codec_workers']} codec workers)"
             f"{console}, bus {settings.bus}"

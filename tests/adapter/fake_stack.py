@@ -91,7 +91,7 @@ class FakeController:
                     controller="fake",
                     pid=os.getpid(),
                     account=self.account,
-                    public_url="http://127.0.0.1:1",
+                    public_url="http://me:pa55@127.0.0.1:1",
                     lead_ms=60,
                     unknown_sessions=self.unknown_sessions,
                 )
@@ -123,7 +123,7 @@ class FakeController:
                 number=number,
                 number_sid="PN" + "2" * 32,
                 account=self.account,
-                public_url="http://127.0.0.1:1",
+                public_url="http://me:pa55@127.0.0.1:1",
             )
         if isinstance(body, m.Arm):
             return m.Armed(session=body.session)

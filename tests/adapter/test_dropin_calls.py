@@ -377,10 +377,10 @@ async def test_logs_show_numbers_by_their_last_digits_and_no_secret(
         await answered(stack, agent)
     told = [r.message for r in caplog.records if r.name == "scenario.voice.twilio"]
     rewrote, placed_it, webhook = told
-    assert "rewrote callee ***0101 voice_url to http://127.0.0.1:1/twilio/voice" in rewrote
+    assert "rewrote callee ***0101 voice_url to http://me:***@127.0.0.1:1/twilio/voice" in rewrote
     assert "placed call CA" in placed_it and "from ***0100 to ***0101" in placed_it
-    assert "webhook set to http://127.0.0.1:1/twilio/voice" in webhook
-    for secret in (OURS, THEIRS, "no-token", info.secret, ACCOUNT):
+    assert "webhook set to http://me:***@127.0.0.1:1/twilio/voice" in webhook
+    for secret in ("pa55", OURS, THEIRS, "no-token", info.secret, ACCOUNT):
         assert secret not in caplog.text
 
 

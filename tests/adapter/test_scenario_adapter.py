@@ -96,6 +96,8 @@ def test_construction() -> None:
         f"TwilioAgentAdapter(phone_number={OURS!r}, account_sid='***', auth_token='***', "
         "public_base_url=None)"
     )
+    agent.public_base_url = "https://me:pa55@x.example"
+    assert repr(agent).endswith("public_base_url='https://me:***@x.example')")
     for wrong in ({"phone_number": "4155"}, {"allowed_callees": ["x"]}, {"allowed_callers": ["x"]}):
         with pytest.raises(ValueError, match=r"E\.164"):
             adapter(**wrong)

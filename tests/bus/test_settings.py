@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.bus import messages as m
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.locks import FileLock, LockHeldError
-from trunkline.bus.redact import is_e164, mask_url, redact_number
+from trunkline.bus.redact import is_e164, mask_url, mask_urls, redact_number
 from trunkline.bus.settings import load
 
 
@@ -81,6 +82,42 @@ def test_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.require("auth_token") == "very-secret"
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("https://me:pa55@x.example/?a=b", "https://***@x.example/?a=b"),
+        ("me:pa55@x.example", "***@x.example"),
+        ("https://me:pa55@[x.example", "https://***@[x.example"),
+    ],
+)
+def test_a_password_in_a_wrong_url_is_not_shown(
+    given: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUNKLINE_PUBLIC_URL", given)
+    with pytest.raises(SettingsError) as caught:
+        load(env_file=None)
+    assert str(caught.value).startswith(f"TRUNKLINE_PUBLIC_URL={shown!r}: ")
+    assert "pa55" not in str(caught.value)
+
+
+def test_passwords_in_urls_are_in_no_repr() -> None:
+    url = "https://me:pa55@x.example"
+    settings = load(env_file=None, public_url=url, twilio_api_url=url)
+    assert settings.public_url == url and "pa55" not in repr(settings)
+    opened = m.SessionOpened(session="s", number="n", number_sid="N", account="A", public_url=url)
+    assert "public_url='https://me:***@x.example'" in repr(opened)
+    assert repr(m.Done()) == "Done()"
+
+
+def test_the_tokens_of_a_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(env_file=None).auth_tokens == ()
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "new")
+    assert load(env_file=None).auth_tokens == ("new",)
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN_SECONDARY", "old")
+    assert load(env_file=None).auth_tokens == ("new", "old")
+    assert load(env_file=None, auth_token_secondary="new").auth_tokens == ("new",)
+
+
 def test_numbers_are_split_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRUNKLINE_NUMBERS", "+14155551234, +442071838750")
     assert load(env_file=None).numbers == ("+14155551234", "+442071838750")
@@ -140,3 +177,5 @@ def test_what_may_be_shown() -> None:
     assert mask_url("https://me:pass@x.example/v?a=1") == "https://me:***@x.example/v?a=1"
     assert mask_url("https://x.example/v") == "https://x.example/v"
     assert mask_url("https://[broken@x") == "<unreadable URL>"
+    text = "Url is not valid: https://me:pa:55@x.example/v?a=b@c, wss://you@y.example, a:b@c"
+    assert mask_urls(text) == text.replace("pa:55", "***")

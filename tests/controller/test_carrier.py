@@ -123,6 +123,81 @@ async def test_wrong_token(sim: CarrierSim) -> None:
     assert "wrong" not in str(caught.value.error("list numbers"))
 
 
+async def test_the_other_token_after_a_401(caplog: pytest.LogCaptureFixture) -> None:
+    """A rotation while requests are made: no call is dialled twice, and nobody is asked in vain."""
+    async with CarrierSim(auth_token="old", auth_token_secondary="new") as sim:
+        sim.add_number(OURS, voice_url="https://example.com/voice")
+        carrier = TwilioCarrier(sim.account_sid, "old", sim.base_url, secondary="new")
+        order = CallOrder(THEIRS, OURS, "<Response/>", 60, 20, "http://127.0.0.1:9/s")
+        try:
+            assert len(await carrier.list_numbers()) == 1
+            assert caplog.messages == []
+            sim.credentials.promote()  # "old" is void from here on
+            sim.rest_log.clear()
+            assert (await carrier.create_call(order)).to == THEIRS
+            assert [(entry.status, entry.code) for entry in sim.rest_log] == [
+                (401, 20003),
+                (201, 0),
+            ]
+            assert len(sim.calls) == 1
+            assert caplog.messages == [
+                "Twilio refuses TWILIO_AUTH_TOKEN: TWILIO_AUTH_TOKEN_SECONDARY is used now"
+            ]
+            sim.rest_log.clear()
+            found = await carrier.find_number(OURS)
+            assert found is not None
+            await carrier.write_number(found.sid, {"voice_url": ""})
+            assert [entry.status for entry in sim.rest_log] == [200, 200]
+            # The next rotation, the other way round.
+            sim.credentials.secondary = "old"
+            sim.credentials.promote()
+            assert len(await carrier.list_numbers()) == 1
+            assert caplog.messages[1:] == [
+                "Twilio refuses TWILIO_AUTH_TOKEN_SECONDARY: TWILIO_AUTH_TOKEN is used now"
+            ]
+        finally:
+            carrier.close()
+
+
+async def test_neither_token_is_good() -> None:
+    async with CarrierSim(auth_token="third") as sim:
+        carrier = TwilioCarrier(sim.account_sid, "old", sim.base_url, secondary="new")
+        try:
+            for _ in range(2):
+                sim.rest_log.clear()
+                with pytest.raises(RestFailure) as caught:
+                    await carrier.list_numbers()
+                assert caught.value.refused_credentials and caught.value.status == 401
+                assert [entry.status for entry in sim.rest_log] == [401, 401]
+        finally:
+            carrier.close()
+
+
+async def test_only_a_401_asks_with_the_other_token() -> None:
+    fault = Fault(where="rest", kind="status", status=503)
+    async with CarrierSim(auth_token="old", auth_token_secondary="new") as sim:
+        carrier = TwilioCarrier(sim.account_sid, "old", sim.base_url, secondary="new")
+        try:
+            with sim.faults.during(fault), pytest.raises(RestFailure):
+                await carrier.list_numbers()
+            assert [entry.status for entry in sim.rest_log] == [503]
+        finally:
+            carrier.close()
+
+
+async def test_twilio_quotes_a_url_without_its_password(
+    sim: CarrierSim, carrier: TwilioCarrier
+) -> None:
+    found = await carrier.find_number(OURS)
+    assert found is not None
+    with pytest.raises(RestFailure) as caught:
+        await carrier.write_number(found.sid, {"voice_url": "https://me:pa55@x y.example"})
+    assert "https://me:***@x y.example" in str(caught.value.error("write"))
+    assert "pa55" not in str(caught.value) + str(caught.value.error("write"))
+    order = CallOrder(THEIRS, OURS, "<Response/>", 60, 20, "https://me:pa55@x.example/s")
+    assert "pa55" not in repr(order)
+
+
 def test_backoff_grows_and_keeps_to_retry_after() -> None:
     waits = [backoff(n) for n in range(1, 12)]
     assert waits == sorted(waits) and waits[0] < 0.5 and waits[-1] == 30.0

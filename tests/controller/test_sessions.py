@@ -484,3 +484,10 @@ def test_status_is_the_contracts_object() -> None:
     (override,) = status["overrides"]
     assert (override["number"], override["state"]) == (OURS, "applied")
     assert override["session"] == info.session
+    # What a gateway has refused, once there is something to tell.
+    stage.feed(m.Beat(peer="g1", refused={"shared key": 2}))
+    asked = stage.ask("a1", m.GetStatus())
+    status = stage.body("a1", asked, m.StatusReport).status
+    assert status["gateways"] == [
+        {"id": "g1", "pid": 1, "streams": 0, "refused": {"shared key": 2}}
+    ]

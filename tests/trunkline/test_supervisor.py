@@ -67,7 +67,8 @@ def status(trunkline: Trunkline) -> dict[str, Any]:
 
 def test_the_ready_line_and_the_status_tell_what_runs(trunkline: Trunkline, stack: Running) -> None:
     (line,) = stack.out.splitlines()
-    assert f"http://127.0.0.1:{trunkline.port}" in line
+    assert f"trunkline is ready: http://me:***@127.0.0.1:{trunkline.port}/line -> " in line
+    assert "pa55" not in stack.out + stack.err
     assert trunkline.environment["TRUNKLINE_BUS"] in line
     found = status(trunkline)
     assert set(found) == {

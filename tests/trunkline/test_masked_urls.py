@@ -1,0 +1,36 @@
+"""The password of a public URL: what holds the URL shows it without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trunkline.bus import messages as m
+from trunkline.controller.core import Identity
+from trunkline.controller.operations import Operations
+from trunkline.controller.seal import Seal
+from trunkline.pytest_plugin import PhoneStack
+from trunkline.shared_keeper import StackInfo
+
+URL = "https://me:pa55@line.example.com"
+MASKED = "https://me:***@line.example.com"
+NOTHING: Any = None
+
+
+@pytest.mark.parametrize(
+    ("holder", "shown"),
+    [
+        (PhoneStack("ipc:///b", "AC1", "token", URL), True),
+        (StackInfo("ipc:///b", "AC1", "token", URL), True),
+        (m.Welcome(epoch=1, controller="c", pid=1, account="A", public_url=URL, lead_ms=60), True),
+        (Seal(URL, "o", "s", "sealed"), False),
+        (Identity("stack", 1, 1, "AC1", URL, 0.0, 0.0), False),
+        (Operations("stack", URL, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_reprs(holder: object, shown: bool) -> None:
+    text = repr(holder)
+    assert (MASKED in text) == shown
+    assert "pa55" not in text
