@@ -19,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.exceptions import ProxyError
 from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
@@ -26,7 +27,10 @@ from twilio.rest import Client
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from trunkline.bus.errors import CarrierError
+from trunkline.bus.http import Session, causes, reason, through
+from trunkline.bus.settings import Settings
 
+from .api_host import region_and_edge
 from .numbers import VOICE_FIELDS, NumberSettings
 from .threads import DaemonPool
 
@@ -148,12 +152,15 @@ class Carrier(Protocol):
 
 
 class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
-    """The package's HTTP client with another base, and with the last Retry-After kept."""
+    """The package's HTTP client with another base, our rule for proxies, and what it learned of the
+    last answer kept."""
 
     def __init__(self, base: str | None, timeout: float) -> None:
         super().__init__(timeout=timeout)
-        session = self.session
-        assert session is not None
+        assert self.session is not None
+        self.session.close()
+        session = Session()
+        self.session: Session | None = session
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(max_retries=0, pool_maxsize=REST_THREADS))
         self._base = None if base is None else urlsplit(base)
@@ -164,14 +171,21 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
         """Of the last answer that this thread got."""
         return getattr(self._seen, "retry_after", None)
 
+    @property
+    def through(self) -> str:
+        """The proxy that this thread's last request went through, for the end of an error."""
+        return getattr(self._seen, "through", "")
+
     def forget(self) -> None:
         self._seen.retry_after = None
+        self._seen.through = ""
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         if self._base is not None:
             parts = urlsplit(url)
             path = self._base.path.rstrip("/") + parts.path
             url = urlunsplit((self._base.scheme, self._base.netloc, path, parts.query, ""))
+        self._seen.through = through(url)
         response = super().request(method, url, *args, **kwargs)
         self._seen.retry_after = _seconds((response.headers or {}).get("Retry-After"))
         return response
@@ -185,8 +199,16 @@ def _seconds(text: object) -> float | None:
         return None
 
 
-def classify(error: Exception, retry_after: float | None = None) -> RestFailure:
-    """What a failed request of the package means."""
+def classify(error: Exception, retry_after: float | None = None, through: str = "") -> RestFailure:
+    """What a failed request of the package means. ``through``: the proxy that it went through; it
+    is named where the answer, or none, may be the proxy's rather than Twilio's."""
+    failure = _classified(error, retry_after)
+    if through and not failure.code:
+        failure.text += through
+    return failure
+
+
+def _classified(error: Exception, retry_after: float | None) -> RestFailure:
     if isinstance(error, TwilioRestException | TwilioServiceException):
         rest = isinstance(error, TwilioRestException)
         text = str(error.msg if rest else error.title)
@@ -203,9 +225,7 @@ def classify(error: Exception, retry_after: float | None = None) -> RestFailure:
             retry_after=retry_after if status == 429 or status >= 500 else None,
         )
     if isinstance(error, requests.RequestException):
-        never_sent = isinstance(error, requests.ConnectTimeout) or _cause(error)
-        text = "connection refused" if never_sent else type(error).__name__
-        return RestFailure(text, uncertain=not never_sent, repeatable=True)
+        return RestFailure(reason(error), uncertain=not _never_sent(error), repeatable=True)
     if isinstance(error, TwilioException):
         # What the package raises for a page of a list that it did not get.
         for found in error.args:
@@ -235,23 +255,14 @@ def _of_response(response: Response, retry_after: float | None) -> RestFailure:
     )
 
 
-def _cause(error: BaseException) -> bool:
-    """True where no connection was ever made."""
-    seen: BaseException | None = error
-    while seen is not None:
-        reason = getattr(seen, "reason", None)
-        for found in (seen, reason, *seen.args):
-            if isinstance(found, NewConnectionError | ConnectTimeoutError):
-                return True
-            inner = getattr(found, "reason", None)
-            if isinstance(inner, NewConnectionError | ConnectTimeoutError):
-                return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+def _never_sent(error: BaseException) -> bool:
+    """True where no connection was ever made, to Twilio or through the proxy."""
+    kinds = (requests.ConnectTimeout, ProxyError, NewConnectionError, ConnectTimeoutError)
+    return any(isinstance(cause, kinds) for cause in causes(error))
 
 
 class TwilioCarrier:
-    """Twilio's REST of one account."""
+    """Twilio's REST of one account, at ``base`` or else where ``region`` and ``edge`` lead."""
 
     def __init__(
         self,
@@ -259,10 +270,33 @@ class TwilioCarrier:
         auth_token: str,
         base: str | None = None,
         timeout: float = REST_TIMEOUT,
+        *,
+        region: str | None = None,
+        edge: str | None = None,
     ) -> None:
         self._http = _Http(base, timeout)
-        self._client: Any = Client(account_sid, auth_token, http_client=self._http)
+        region, edge = region_and_edge(region, edge)
+        self._client: Any = Client(
+            account_sid,
+            auth_token,
+            http_client=self._http,
+            region=region,
+            edge=edge,
+            # Else the package reads the process's environment, past our settings.
+            environment={"TWILIO_ACCOUNT_SID": account_sid},
+        )
         self._pool = DaemonPool("trunkline-rest", REST_THREADS)
+
+    @classmethod
+    def of(cls, settings: Settings) -> TwilioCarrier:
+        """The REST of the account that the settings name."""
+        return cls(
+            settings.require("account_sid"),
+            settings.require("auth_token"),
+            settings.twilio_api_url,
+            region=settings.region,
+            edge=settings.edge,
+        )
 
     def close(self) -> None:
         self._pool.close()
@@ -282,7 +316,8 @@ class TwilioCarrier:
                 TypeError,
                 AttributeError,
             ) as error:
-                raise classify(error, self._http.retry_after) from error
+                http = self._http
+                raise classify(error, http.retry_after, http.through) from error
 
         return await self._pool.run(work)
 

@@ -45,8 +45,8 @@ async def restore_command(
     """
     account_sid = settings.require("account_sid")
     token = settings.require("auth_token")
-    carrier = TwilioCarrier(account_sid, token, settings.twilio_api_url)
-    prober = Prober(settings.state_dir, _holder())
+    carrier = TwilioCarrier.of(settings)
+    prober = Prober(settings.state_path, _holder())
     shop = Workshop(
         stack="",
         public_url=settings.public_url or "",
@@ -91,7 +91,7 @@ class RestoreRun:
 
     async def journals(self, settings: Settings, account: str) -> None:
         """What stacks that are gone have left in their journals."""
-        gone, live = state_dir.others(settings.state_dir, account, _holder())
+        gone, live = state_dir.others(settings.state_path, account, _holder())
         for stack in live:
             self.live.add(stack.path.name)
             try:

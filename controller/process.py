@@ -65,7 +65,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     holder = f"controller (pid {os.getpid()}, {settings.bus})"
     address = settings.address
     address.make_directory()
-    locks = [state_dir.lock_state_dir(settings.state_dir, holder)]
+    locks = [state_dir.lock_state_dir(settings.state_path, holder)]
     try:
         if address.directory is not None:
             locks.append(state_dir.lock_bus_dir(address.directory, holder))
@@ -79,12 +79,12 @@ async def _serve_locked(
     settings: Settings, stop: asyncio.Event, holder: str, locks: list[FileLock]
 ) -> int:
     account = settings.require("account_sid")
-    stack = state_dir.own(settings.state_dir, account, holder)
+    stack = state_dir.own(settings.state_path, account, holder)
     locks.append(stack.lock)
     journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
     token = settings.require("auth_token")
-    carrier = TwilioCarrier(account, token, settings.twilio_api_url)
-    prober = Prober(settings.state_dir, holder)
+    carrier = TwilioCarrier.of(settings)
+    prober = Prober(settings.state_path, holder)
     shop = Workshop(
         stack=stack.id,
         public_url=settings.require("public_url"),
@@ -96,7 +96,7 @@ async def _serve_locked(
         fallback_to_prior=settings.fallback_to_prior,
         take_over_routed=settings.take_over_routed,
     )
-    orphans = Orphans.find(settings.state_dir, account, holder, prober.present)
+    orphans = Orphans.find(settings.state_path, account, holder, prober.present)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         core = await _core(settings, shop, account, orphans)

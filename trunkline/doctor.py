@@ -35,9 +35,7 @@ async def numbers(known: Known) -> list[Finding]:
     from trunkline.controller.carrier import RestFailure, TwilioCarrier
 
     settings = known.settings
-    carrier = TwilioCarrier(
-        settings.account_sid, settings.require("auth_token"), settings.twilio_api_url
-    )
+    carrier = TwilioCarrier.of(settings)
     try:
         found = await carrier.list_numbers()
     except RestFailure as failure:

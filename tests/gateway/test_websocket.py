@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from trunkline.bus import hosts
 from trunkline.gateway import listener
 from trunkline.gateway import websocket as ws
 
@@ -58,7 +59,7 @@ async def serving(accept: Accept) -> AsyncIterator[int]:
     async def app(scope: object, receive: object, send: object) -> None:
         raise AssertionError("no HTTP request is made here")
 
-    socket = listener.bind("127.0.0.1", 0)
+    socket = hosts.listen("127.0.0.1", 0)
     port: int = socket.getsockname()[1]
     server = listener.server(app, ws.protocol_class(accept))
     task = asyncio.create_task(server.serve([socket]))
