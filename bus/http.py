@@ -33,7 +33,10 @@ class Session(requests.Session):
         verify: bool | str | None,
         cert: Any,
     ) -> dict[str, Any]:
-        settings = dict(super().merge_environment_settings(url, proxies, stream, verify, cert))
+        # The package writes what the environment says into the dictionary that it is given, which
+        # is the twilio package's for all of its requests.
+        given = dict(proxies or {})
+        settings = dict(super().merge_environment_settings(url, given, stream, verify, cert))
         if _is_here(url):
             settings["proxies"] = {}
         return settings

@@ -32,7 +32,7 @@ def system_runtime_path() -> Path | None:
         warnings.simplefilter("ignore")
         try:
             found = Path(platformdirs.user_runtime_path("trunkline"))
-        except OSError:  # the one in the temporary directory is another user's
+        except (OSError, RuntimeError):  # it is another user's; there is no home to put it in
             return None
     return found if found.is_absolute() else None
 

@@ -38,7 +38,10 @@ _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 
 def default_state_dir() -> Path:
     """The user's state directory. SettingsError where the user has no home to put it in."""
-    found = platformdirs.user_state_path("trunkline")
+    try:
+        found = platformdirs.user_state_path("trunkline")
+    except RuntimeError:  # what platformdirs raises where there is none; older ones leave the ~
+        found = Path("~")
     if not found.is_absolute():
         raise SettingsError(
             f"TRUNKLINE_STATE_DIR is not set, and this user (uid {os.geteuid()}) has no home "

@@ -203,9 +203,15 @@ def classify(error: Exception, retry_after: float | None = None, through: str = 
     """What a failed request of the package means. ``through``: the proxy that it went through; it
     is named where the answer, or none, may be the proxy's rather than Twilio's."""
     failure = _classified(error, retry_after)
-    if through and not failure.code:
-        failure.text += through
-    return failure
+    if not through or failure.code:
+        return failure
+    return RestFailure(
+        failure.text + through,
+        status=failure.status,
+        uncertain=failure.uncertain,
+        repeatable=failure.repeatable,
+        retry_after=failure.retry_after,
+    )
 
 
 def _classified(error: Exception, retry_after: float | None) -> RestFailure:

@@ -24,6 +24,7 @@ from trunkline.bus.process import EXIT_FAILED, run, setup_logging
 from trunkline.bus.settings import Settings
 
 from . import state_dir, status
+from .api_host import region_and_edge
 from .carrier import TwilioCarrier
 from .console import HOST, Console
 from .core import Core, Identity, Rules
@@ -50,6 +51,7 @@ def main(settings: Settings) -> int:
     """
     for name in ("account_sid", "auth_token", "public_url"):
         settings.require(name)
+    region_and_edge(settings.region, settings.edge)
     end_logging = setup_logging("controller", settings.log_format)
     try:
         return run(lambda stop: serve(settings, stop))

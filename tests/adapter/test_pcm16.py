@@ -56,7 +56,10 @@ def test_samples_are_taken_as_they_are(given: bytes | bytearray | memoryview) ->
         (wav(), r"bytes of a WAV file, header included.*wave module"),
         (bytearray(wav()), r"bytes of a WAV file"),
         (b"RIFF\xff\xff\xff\xffWAVE", r"bytes of a WAV file"),
-        (memoryview(np.zeros(6, "<f4")), r"memoryview of format 'f' holds neither bytes nor 16-bit"),
+        (
+            memoryview(np.zeros(6, "<f4")),
+            r"memoryview of format 'f' holds neither bytes nor 16-bit",
+        ),
         (memoryview(np.zeros(6, "<f8")), r"memoryview of format 'd'.*astype\('<i2'\)"),
         (memoryview(array.array("i", SAMPLES)), r"memoryview of format 'i'"),
         (memoryview(np.zeros(6, ">i2")), r"memoryview of format '>h'.*little-endian"),
