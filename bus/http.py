@@ -105,4 +105,4 @@ def reason(error: BaseException) -> str:
         if isinstance(each, OSError) and not isinstance(each, requests.RequestException)
     ]
     text = (said[-1] if said else "") or str(error) or type(error).__name__
-    return " ".join(text.split())[:_LONGEST_REASON]
+    return " ".join(text.split())[:_LONGEST_REASON].rstrip(".")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.exceptions import ProxyError
+from requests.exceptions import InvalidSchema, InvalidURL, ProxyError
 from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
@@ -263,7 +263,10 @@ def _of_response(response: Response, retry_after: float | None) -> RestFailure:
 
 def _never_sent(error: BaseException) -> bool:
     """True where no connection was ever made, to Twilio or through the proxy."""
-    kinds = (requests.ConnectTimeout, ProxyError, NewConnectionError, ConnectTimeoutError)
+    kinds = (
+        *(requests.ConnectTimeout, ProxyError, NewConnectionError, ConnectTimeoutError),
+        *(InvalidSchema, InvalidURL),  # of the proxy: SOCKS without its package
+    )
     return any(isinstance(cause, kinds) for cause in causes(error))
 
 

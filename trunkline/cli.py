@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -310,9 +310,11 @@ def answer(settings: Settings, number: str, **wishes: Any) -> None:
 
 
 @cli.command()
-@settings_options("public_url", "http_host", "http_port", "bus", "state_dir", "twilio_api_url")
-def doctor(settings: Settings) -> None:
-    """Check credentials, numbers, public URL, ports, clock and leftover overrides.
+@settings_options(
+    "public_url", "http_host", "http_port", "bus", "state_dir", "twilio_api_url", later=True
+)
+def doctor(settings: Callable[[], Settings]) -> None:
+    """Check surroundings, credentials, numbers, public URL, ports, clock and leftover overrides.
 
     \b
     Example:

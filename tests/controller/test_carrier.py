@@ -187,6 +187,20 @@ async def test_a_proxy_that_refuses_is_named_and_nothing_was_sent(
     )
 
 
+async def test_a_proxy_that_cannot_be_spoken_to_is_named_and_nothing_was_sent(
+    proxied: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "carrier-pigeon://proxy.example")
+    carrier = TwilioCarrier("AC1", "token", timeout=5.0)
+    with pytest.raises(RestFailure) as caught:
+        await carrier.end_call("CA1")
+    carrier.close()
+    assert not caught.value.uncertain
+    assert caught.value.text.endswith(
+        " through the proxy carrier-pigeon://proxy.example (HTTPS_PROXY)"
+    )
+
+
 @contextlib.asynccontextmanager
 async def answering(answer: bytes) -> AsyncIterator[str]:
     """A server of this machine that answers every request so; its base URL."""
