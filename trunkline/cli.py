@@ -329,12 +329,11 @@ def doctor(settings: Callable[[], Settings]) -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("out/demo"),
-    show_default=True,
-    help="Where the recordings and pictures go.",
+    help="Where the recordings and pictures go. [out/demo, or a new directory where that cannot be "
+    "written]",
 )
 @click.option("--verbose", is_flag=True, help="Show the logs of all processes.")
-def demo(out: Path, verbose: bool) -> None:
+def demo(out: Path | None, verbose: bool) -> None:
     """Carry two real calls with real speech against the stand-in carrier.
 
     Needs no account and no network: pip install 'trunkline[demo]'.

@@ -189,6 +189,7 @@ class Stack:
             f"ws://127.0.0.1:{self.port}/twilio/stream",
             additional_headers=headers,
             compression=None,
+            proxy=None,
         )
         await client.send(json.dumps({"event": "connected", "protocol": "Call"}))
         if started:

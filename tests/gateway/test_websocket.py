@@ -75,7 +75,7 @@ async def joined() -> AsyncIterator[tuple[Recorder, ClientConnection]]:
     recorder = Recorder()
     async with (
         serving(lambda upgrade: recorder) as port,
-        connect(f"ws://127.0.0.1:{port}/x", compression=None, max_size=None) as client,
+        connect(f"ws://127.0.0.1:{port}/x", compression=None, max_size=None, proxy=None) as client,
     ):
         yield recorder, client
 
@@ -160,7 +160,9 @@ async def test_refusals_are_http() -> None:
     async with serving(accept) as port:
         with pytest.raises(InvalidStatus) as refused:
             await connect(
-                f"ws://127.0.0.1:{port}/a%2Fb?c=%20", additional_headers={"X-Twilio-Signature": "s"}
+                f"ws://127.0.0.1:{port}/a%2Fb?c=%20",
+                additional_headers={"X-Twilio-Signature": "s"},
+                proxy=None,
             )
     assert refused.value.response.status_code == 403
     assert refused.value.response.body == b"forbidden"
@@ -182,7 +184,7 @@ async def test_a_request_that_is_no_handshake() -> None:
 async def test_the_servers_end_closes_sockets() -> None:
     recorder = Recorder()
     async with serving(lambda upgrade: recorder) as port:
-        client = await connect(f"ws://127.0.0.1:{port}/")
+        client = await connect(f"ws://127.0.0.1:{port}/", proxy=None)
     with pytest.raises(ConnectionClosed) as closed:
         await client.recv()
     assert closed.value.rcvd is not None
