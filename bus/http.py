@@ -57,13 +57,17 @@ def _is_here(url: str) -> bool:
 def proxy_for(url: str) -> str | None:
     """The proxy that a request for ``url`` goes through, as it may be shown: its URL with the
     password masked, and the variable that names it. None: the request goes there directly."""
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError:  # nothing is sent there
+        return None
     if _is_here(url):
         return None
     proxy = select_proxy(url, get_environ_proxies(url))
     if not proxy:
         return None
     shown = mask_url(proxy if "://" in proxy else f"http://{proxy}")
-    return f"{shown} ({_variable(urlsplit(url).scheme, proxy, os.environ)})"
+    return f"{shown} ({_variable(scheme, proxy, os.environ)})"
 
 
 def _variable(scheme: str, proxy: str, environment: Mapping[str, str]) -> str:

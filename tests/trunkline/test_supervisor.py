@@ -113,7 +113,7 @@ async def test_all_of_it_over_ipv6(trunkline: Trunkline) -> None:
     with SimClient(f"http://[::1]:{api}") as sim:
         async with Line(NUMBER, bus=f"tcp://[::1]:{bus}", auth_token=token) as phone:
             waiting = asyncio.ensure_future(phone.wait_for_call(timeout=20))
-            while sim.numbers()[NUMBER]["voice_url"] == BEFORE:  # noqa: ASYNC110  # it is asked
+            while sim.numbers()[NUMBER]["voice_url"] == BEFORE:
                 await asyncio.sleep(0.02)
                 assert not waiting.done(), waiting
             sim.place_call("+14155550000", NUMBER, "echo")
