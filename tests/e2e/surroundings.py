@@ -30,7 +30,8 @@ _AS_NOBODY: Final[tuple[tuple[str, ...], ...]] = (
     (),
 )
 _PROBE: Final = """
-import os, pathlib, pwd, sys, trunkline.bus.settings
+import os, pwd, subprocess, sys, trunkline.bus.settings
+subprocess.run([sys.executable, "-c", ""], check=True)  # setpriv's own rights end with its child
 try:
     pwd.getpwuid(os.getuid())
 except KeyError:
