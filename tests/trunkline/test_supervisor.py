@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from trunkline import Line, supervisor
+from trunkline.bus import hosts
 from trunkline.bus.settings import load
 from trunkline.carrier_sim.client import SimClient
 from trunkline.children import trunkline_argv
@@ -289,12 +290,15 @@ def test_a_second_stack_on_the_bus_is_refused_by_name(trunkline: Trunkline, stac
     assert len(status(trunkline)["gateways"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)]
+)
 def test_a_second_stack_on_a_tcp_bus_is_refused_before_it_starts_anything(
-    trunkline: Trunkline,
+    trunkline: Trunkline, host: str, family: socket.AddressFamily
 ) -> None:
     """Its gateways and codec workers would join the first one's controller."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        bus = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+    with socket.create_server((host, 0), family=family) as taken:
+        bus = f"tcp://{hosts.join(host, taken.getsockname()[1])}"
         second = trunkline.start("up", TRUNKLINE_BUS=bus)
         assert second.process.wait(15) == 1
         assert second.err.count("\n") == 1
