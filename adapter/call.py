@@ -12,6 +12,7 @@ from .call_audio import Lost
 from .call_media import PLAYED_WITHIN, CallMedia
 from .client import BusClient
 from .dtmf import check_digits, tones
+from .pcm16 import pcm16
 from .session import ClientSession
 
 EndedReason = Literal["stop", "close", "error", "max_duration", "hang_up"]
@@ -123,16 +124,11 @@ class Call:
         :meth:`interrupt` or the end of the call cuts it off. Cancelled: what was not sent is
         dropped.
 
-        Raises ValueError for what is not bytes of whole 16-bit samples, WrongModeError when the
-        call has ended or carries no sound (originator-only).
+        Raises ValueError for what is not bytes of whole 16-bit samples (a WAV file's bytes, an
+        array of floats), WrongModeError when the call has ended or carries no sound
+        (originator-only).
         """
-        if not isinstance(pcm, bytes | bytearray | memoryview):
-            raise ValueError(f"send_audio takes bytes of PCM16, not {type(pcm).__name__}")
-        pcm = bytes(pcm)
-        if len(pcm) % 2:
-            raise ValueError(
-                f"send_audio: {len(pcm)} bytes are not valid PCM16 (two bytes a sample)"
-            )
+        pcm = pcm16(pcm)
         self._check_live("send_audio")
         if not pcm:
             return 0

@@ -17,7 +17,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import StackUnavailableError, TrunklineError
 from trunkline.bus.process import PARENT_FD_VARIABLE
 from trunkline.bus.redact import mask_url
+from trunkline.bus.runtime_dir import temporary_directory
 
 from . import client as bus_client
 
@@ -65,7 +65,7 @@ class PrivateStack:
         self.request = request
         self.users = 0
         self.pid = os.getpid()
-        self._directory = tempfile.mkdtemp(prefix="trunkline-")
+        self._directory = temporary_directory("trunkline-")
         self.bus = f"ipc://{self._directory}"
         self._last_lines: collections.deque[str] = collections.deque(maxlen=_SHOWN_LINES)
         ours, self._parent_end = os.pipe()

@@ -31,6 +31,7 @@ from .dtmf import check_digits
 from .heard import Heard
 from .join import Joined, join, leave
 from .line import ANY, Line
+from .pcm16 import pcm16
 from .spans import set_attributes, voice_span
 from .tunnel_readiness import TunnelReadiness, wait_for_tunnel
 
@@ -385,14 +386,16 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
 
         RuntimeError "no live media stream" without a call, or after its end. Within a running
         scenario a call that the far end has hung up swallows it: the farewell is still heard, and
-        what the script has left leads on to the judge.
+        what the script has left leads on to the judge. ValueError for what is no PCM16 (a WAV
+        file's bytes).
         """
+        pcm = pcm16(chunk.data)
         call = self._live_call()
         if call is None:
             return
         if self._heard is not None:
             self._heard.end_answer()
-        await call.send_audio(chunk.data)
+        await call.send_audio(pcm)
 
     def _live_call(self) -> Call | None:
         self._assert_connected()

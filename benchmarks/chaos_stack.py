@@ -10,8 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 import wave
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +18,7 @@ import psutil
 
 from benchmarks import chaos_code
 from benchmarks.processes import ROOT, Run, role, wait
+from trunkline.bus.http import Session
 
 GATEWAYS: Final = 2
 CODEC_WORKERS: Final = 2
@@ -52,9 +51,9 @@ class Stack:
         """What ``trunkline status --json`` shows; None when no controller answers."""
         url = f"http://127.0.0.1:{self.run.environment['TRUNKLINE_CONSOLE_PORT']}/api/status"
         try:
-            with urllib.request.urlopen(url, timeout=2.0) as answer:
-                found: dict[str, Any] = json.load(answer)
-        except (OSError, urllib.error.URLError, ValueError):
+            with Session() as session:
+                found: dict[str, Any] = session.get(url, timeout=2.0).json()
+        except (OSError, ValueError):
             return None
         return found
 

@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.carrier_sim.client import SimClient
 
 ROOT = Path(__file__).parent.parent
@@ -80,7 +80,7 @@ def carrier(calls: int, *, keep_audio: bool = False) -> Iterator[Run]:
 
     ``keep_audio``: it remembers what was heard and said.
     """
-    directory = Path(tempfile.mkdtemp(prefix="trunkline-bench-"))
+    directory = temporary_directory("trunkline-bench-")
     port, api = free_port(), free_port()
     environment = {
         name: value

@@ -31,7 +31,8 @@ from trunkline.carrier_sim.signature import Credentials
 from trunkline.carrier_sim.twiml import MAX_INLINE
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
-_HOST: Final = re.compile(r"[A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\]")
+#: A host as urlsplit gives it: an IPv6 address without its brackets.
+_HOST: Final = re.compile(r"[A-Za-z0-9.\-]+|[0-9A-Fa-f:.]+")
 _METHODS: Final = ("GET", "POST")
 _EVENTS: Final = frozenset(["initiated", "ringing", "answered", "completed"])
 #: Longest ring and longest call that Twilio takes (TD voice/api/call-resource).

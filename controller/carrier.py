@@ -21,6 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidSchema, InvalidURL, ProxyError
 from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
@@ -28,9 +29,11 @@ from twilio.rest import Client
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from trunkline.bus.errors import CarrierError
+from trunkline.bus.http import Session, causes, reason, through
 from trunkline.bus.redact import mask_urls
 from trunkline.bus.settings import Settings
 
+from .api_host import region_and_edge
 from .numbers import VOICE_FIELDS, NumberSettings
 from .threads import DaemonPool
 
@@ -161,16 +164,19 @@ _TOKEN_NAMES: Final = ("TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_SECONDARY")
 
 
 class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
-    """The package's HTTP client with another base, with the last Retry-After kept, and with the
-    account's two tokens: after a 401 the other is tried, and the one that is taken is kept."""
+    """The package's HTTP client with another base, our rule for proxies, and the account's two
+    tokens: after a 401 the other is tried, and the one that is taken is kept. What it learned of
+    the last answer is kept too."""
 
     def __init__(self, tokens: Sequence[str], base: str | None, timeout: float) -> None:
         super().__init__(timeout=timeout)
         self._tokens = tokens
         #: index of the token that Twilio took last
         self._good = 0
-        session = self.session
-        assert session is not None
+        assert self.session is not None
+        self.session.close()
+        session = Session()
+        self.session: Session | None = session
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(max_retries=0, pool_maxsize=REST_THREADS))
         self._base = None if base is None else urlsplit(base)
@@ -181,8 +187,14 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
         """Of the last answer that this thread got."""
         return getattr(self._seen, "retry_after", None)
 
+    @property
+    def through(self) -> str:
+        """The proxy that this thread's last request went through, for the end of an error."""
+        return getattr(self._seen, "through", "")
+
     def forget(self) -> None:
         self._seen.retry_after = None
+        self._seen.through = ""
 
     def request(
         self, method: str, url: str, *args: Any, auth: tuple[str, str], **kwargs: Any
@@ -191,6 +203,7 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
             parts = urlsplit(url)
             path = self._base.path.rstrip("/") + parts.path
             url = urlunsplit((self._base.scheme, self._base.netloc, path, parts.query, ""))
+        self._seen.through = through(url)
         first, account = self._good, auth[0]
         for index in (first, *(i for i in range(len(self._tokens)) if i != first)):
             credentials = (account, self._tokens[index])
@@ -220,8 +233,22 @@ def _seconds(text: object) -> float | None:
         return None
 
 
-def classify(error: Exception, retry_after: float | None = None) -> RestFailure:
-    """What a failed request of the package means."""
+def classify(error: Exception, retry_after: float | None = None, through: str = "") -> RestFailure:
+    """What a failed request of the package means. ``through``: the proxy that it went through; it
+    is named where the answer, or none, may be the proxy's rather than Twilio's."""
+    failure = _classified(error, retry_after)
+    if not through or failure.code:
+        return failure
+    return RestFailure(
+        failure.text + through,
+        status=failure.status,
+        uncertain=failure.uncertain,
+        repeatable=failure.repeatable,
+        retry_after=failure.retry_after,
+    )
+
+
+def _classified(error: Exception, retry_after: float | None) -> RestFailure:
     if isinstance(error, TwilioRestException | TwilioServiceException):
         rest = isinstance(error, TwilioRestException)
         text = str(error.msg if rest else error.title)
@@ -238,9 +265,7 @@ def classify(error: Exception, retry_after: float | None = None) -> RestFailure:
             retry_after=retry_after if status == 429 or status >= 500 else None,
         )
     if isinstance(error, requests.RequestException):
-        never_sent = isinstance(error, requests.ConnectTimeout) or _cause(error)
-        text = "connection refused" if never_sent else type(error).__name__
-        return RestFailure(text, uncertain=not never_sent, repeatable=True)
+        return RestFailure(reason(error), uncertain=not _never_sent(error), repeatable=True)
     if isinstance(error, TwilioException):
         # What the package raises for a page of a list that it did not get.
         for found in error.args:
@@ -270,23 +295,20 @@ def _of_response(response: Response, retry_after: float | None) -> RestFailure:
     )
 
 
-def _cause(error: BaseException) -> bool:
-    """True where no connection was ever made."""
-    seen: BaseException | None = error
-    while seen is not None:
-        reason = getattr(seen, "reason", None)
-        for found in (seen, reason, *seen.args):
-            if isinstance(found, NewConnectionError | ConnectTimeoutError):
-                return True
-            inner = getattr(found, "reason", None)
-            if isinstance(inner, NewConnectionError | ConnectTimeoutError):
-                return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+def _never_sent(error: BaseException) -> bool:
+    """True where no connection was ever made, to Twilio or through the proxy."""
+    kinds = (
+        *(requests.ConnectTimeout, ProxyError, NewConnectionError, ConnectTimeoutError),
+        *(InvalidSchema, InvalidURL),  # of the proxy: SOCKS without its package
+    )
+    return any(isinstance(cause, kinds) for cause in causes(error))
 
 
 class TwilioCarrier:
-    """Twilio's REST of one account. ``secondary``: its other token, while the two are rotated."""
+    """Twilio's REST of one account, at ``base`` or else where ``region`` and ``edge`` lead.
+
+    ``secondary``: the account's other token, while the two are rotated.
+    """
 
     def __init__(
         self,
@@ -296,20 +318,33 @@ class TwilioCarrier:
         timeout: float = REST_TIMEOUT,
         *,
         secondary: str = "",
+        region: str | None = None,
+        edge: str | None = None,
     ) -> None:
         tokens = [auth_token, secondary] if secondary else [auth_token]
         self._http = _Http(tokens, base, timeout)
-        self._client: Any = Client(account_sid, auth_token, http_client=self._http)
+        region, edge = region_and_edge(region, edge)
+        self._client: Any = Client(
+            account_sid,
+            auth_token,
+            http_client=self._http,
+            region=region,
+            edge=edge,
+            # Else the package reads the process's environment, past our settings.
+            environment={"TWILIO_ACCOUNT_SID": account_sid},
+        )
         self._pool = DaemonPool("trunkline-rest", REST_THREADS)
 
     @classmethod
     def of(cls, settings: Settings) -> TwilioCarrier:
-        """With the credentials of ``settings``. SettingsError where one is missing."""
+        """The REST of the account that the settings name. SettingsError where one is missing."""
         return cls(
             settings.require("account_sid"),
             settings.require("auth_token"),
             settings.twilio_api_url,
             secondary=settings.auth_token_secondary.get_secret_value(),
+            region=settings.region,
+            edge=settings.edge,
         )
 
     def close(self) -> None:
@@ -330,7 +365,8 @@ class TwilioCarrier:
                 TypeError,
                 AttributeError,
             ) as error:
-                raise classify(error, self._http.retry_after) from error
+                http = self._http
+                raise classify(error, http.retry_after, http.through) from error
 
         return await self._pool.run(work)
 

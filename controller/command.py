@@ -48,7 +48,7 @@ async def restore_command(
     account_sid = settings.require("account_sid")
     token = settings.require("auth_token")
     carrier = TwilioCarrier.of(settings)
-    prober = Prober(settings.state_dir, _holder())
+    prober = Prober(settings.state_path, _holder())
     ops = Operations(
         stack="",
         public_url=settings.public_url or "",
@@ -93,7 +93,7 @@ class RestoreRun:
 
     async def journals(self, settings: Settings, account: str) -> None:
         """What stacks that are gone have left in their journals."""
-        gone, live = state_dir.others(settings.state_dir, account, _holder())
+        gone, live = state_dir.others(settings.state_path, account, _holder())
         for stack in live:
             self.live.add(stack.path.name)
             try:

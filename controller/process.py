@@ -24,6 +24,7 @@ from trunkline.bus.process import EXIT_FAILED, run, setup_logging
 from trunkline.bus.settings import Settings
 
 from . import state_dir, status
+from .api_host import region_and_edge
 from .carrier import TwilioCarrier
 from .console import HOST, Console
 from .core import Core, Identity, Rules
@@ -50,6 +51,7 @@ def main(settings: Settings) -> int:
     """
     for name in ("account_sid", "auth_token", "public_url"):
         settings.require(name)
+    region_and_edge(settings.region, settings.edge)
     end_logging = setup_logging("controller", settings.log_format)
     try:
         return run(lambda stop: serve(settings, stop))
@@ -65,7 +67,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     holder = f"controller (pid {os.getpid()}, {settings.bus})"
     address = settings.address
     address.make_directory()
-    locks = [state_dir.lock_state_dir(settings.state_dir, holder)]
+    locks = [state_dir.lock_state_dir(settings.state_path, holder)]
     try:
         if address.directory is not None:
             locks.append(state_dir.lock_bus_dir(address.directory, holder))
@@ -79,12 +81,12 @@ async def _serve_locked(
     settings: Settings, stop: asyncio.Event, holder: str, locks: list[FileLock]
 ) -> int:
     account = settings.require("account_sid")
-    stack = state_dir.own(settings.state_dir, account, holder)
+    stack = state_dir.own(settings.state_path, account, holder)
     locks.append(stack.lock)
     journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
     token = settings.require("auth_token")
     carrier = TwilioCarrier.of(settings)
-    prober = Prober(settings.state_dir, holder)
+    prober = Prober(settings.state_path, holder)
     ops = Operations(
         stack=stack.id,
         public_url=settings.require("public_url"),
@@ -96,7 +98,7 @@ async def _serve_locked(
         fallback_to_prior=settings.fallback_to_prior,
         take_over_routed=settings.take_over_routed,
     )
-    orphans = Orphans.find(settings.state_dir, account, holder, prober.present)
+    orphans = Orphans.find(settings.state_path, account, holder, prober.present)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         core = await _core(settings, ops, account, orphans)

@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -308,9 +308,11 @@ def answer(settings: Settings, number: str, **wishes: Any) -> None:
 
 
 @cli.command()
-@settings_options("public_url", "http_host", "http_port", "bus", "state_dir", "twilio_api_url")
-def doctor(settings: Settings) -> None:
-    """Check credentials, numbers, public URL, ports, clock and leftover overrides.
+@settings_options(
+    "public_url", "http_host", "http_port", "bus", "state_dir", "twilio_api_url", later=True
+)
+def doctor(settings: Callable[[], Settings]) -> None:
+    """Check surroundings, credentials, numbers, public URL, ports, clock and leftover overrides.
 
     \b
     Example:
@@ -325,12 +327,11 @@ def doctor(settings: Settings) -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("out/demo"),
-    show_default=True,
-    help="Where the recordings and pictures go.",
+    help="Where the recordings and pictures go. [out/demo, or a new directory where that cannot be "
+    "written]",
 )
 @click.option("--verbose", is_flag=True, help="Show the logs of all processes.")
-def demo(out: Path, verbose: bool) -> None:
+def demo(out: Path | None, verbose: bool) -> None:
     """Carry two real calls with real speech against the stand-in carrier.
 
     Needs no account and no network: pip install 'trunkline[demo]'.

@@ -19,6 +19,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from trunkline import demo_report as report
+from trunkline import demo_surroundings
 from trunkline.bus.clock import monotonic
 from trunkline.bus.process import EXIT_DONE, run
 from trunkline.demo_measure import CallRecord
@@ -41,7 +42,7 @@ DIGITS: Final = "1#"
 ENDS_WITHIN: Final = 85.0
 
 
-def main(out: Path, *, verbose: bool) -> int:
+def main(out: Path | None, *, verbose: bool) -> int:
     """Run the demo, leave its files in ``out``; the exit status."""
     missing = [
         name
@@ -50,8 +51,9 @@ def main(out: Path, *, verbose: bool) -> int:
     ]
     if missing:
         raise DemoError(f"{', '.join(missing)} not installed: pip install 'trunkline[demo]'")
-    out.mkdir(parents=True, exist_ok=True)
-    return run(lambda stop: _until_done(out.absolute(), verbose, stop))
+    with demo_surroundings.home():
+        where = demo_surroundings.output(out)
+        return run(lambda stop: _until_done(where, verbose, stop))
 
 
 async def _until_done(out: Path, verbose: bool, stop: asyncio.Event) -> int:

@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -23,6 +22,7 @@ from typing import Any, Final, Self
 from trunkline.ask import controller, get_status
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import StackUnavailableError, TrunklineError
+from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.bus.settings import Settings, load
 from trunkline.carrier_sim.client import SimClient
 from trunkline.children import ParentPipe, trunkline_argv
@@ -71,7 +71,7 @@ class DemoStack:
     """A running stack; ``start()`` makes it, ``stop()`` ends it."""
 
     def __init__(self, numbers: dict[str, str], callees: dict[str, str], log: Path) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="trunkline-demo-"))
+        self._directory = temporary_directory("trunkline-demo-")
         ports = _Ports.free()
         self._environment = {
             "TWILIO_ACCOUNT_SID": "AC" + secrets.token_hex(16),

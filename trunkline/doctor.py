@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from trunkline import doctor_checks as checks
-from trunkline.bus.errors import CarrierError, TrunklineError
+from trunkline.bus.errors import CarrierError, SettingsError, TrunklineError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.doctor_checks import Finding, Known, State
+from trunkline.doctor_surroundings import surroundings
 
 _SIGNS: Final[dict[State, tuple[str, str]]] = {
     "ok": ("ok  ", "green"),
@@ -106,6 +107,7 @@ async def _dry_run(known: Known, *, account: bool, name: str) -> Finding:
 #: In this order: later checks use what earlier ones learned.
 CHECKS: Final[tuple[Callable[[Known], Awaitable[list[Finding]]], ...]] = (
     checks.versions,
+    surroundings,
     checks.bus_directory,
     checks.stack,
     checks.ports,
@@ -117,15 +119,23 @@ CHECKS: Final[tuple[Callable[[Known], Awaitable[list[Finding]]], ...]] = (
 )
 
 
-async def run(settings: Settings) -> int:
-    """Run all checks, print each finding; the exit status."""
-    known = Known(settings)
+async def run(load: Callable[[], Settings]) -> int:
+    """Load the settings, run all checks, print each finding; the exit status."""
     console = Console(highlight=False)
     found: list[Finding] = []
-    for check in CHECKS:
-        for finding in await check(known):
-            found.append(finding)
-            print_finding(console, finding)
+
+    def note(finding: Finding) -> None:
+        found.append(finding)
+        print_finding(console, finding)
+
+    try:
+        known = Known(load())
+    except SettingsError as error:
+        note(Finding("settings", "fail", str(error), "all else is looked at once this is right"))
+    else:
+        for check in CHECKS:
+            for finding in await check(known):
+                note(finding)
     failed = [finding for finding in found if finding.state == "fail"]
     if failed:
         click.echo(

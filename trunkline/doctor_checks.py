@@ -11,7 +11,6 @@ import json
 import platform
 import re
 import shutil
-import socket
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,11 +22,14 @@ from urllib.parse import urlsplit
 import zmq
 
 from trunkline.ask import controller, get_status
+from trunkline.bus import hosts
 from trunkline.bus import messages as m
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import SettingsError, StackUnavailableError, TrunklineError
 from trunkline.bus.redact import mask_url
+from trunkline.bus.runtime_dir import runtime_path, system_runtime_path
 from trunkline.bus.settings import Settings
+from trunkline.controller.api_host import api_url
 from trunkline.http_get import Answer, get
 
 State = Literal["ok", "warn", "fail", "skip"]
@@ -37,7 +39,6 @@ BUS_WITHIN: Final = 1.5
 #: A clock that is off by more than this is worth a word, and by more than that is wrong.
 SKEW_WARNS: Final = 5.0
 SKEW_FAILS: Final = 60.0
-TWILIO: Final = "https://api.twilio.com"
 
 #: Reason of a gateway's refusals -> what it means, and what to do.
 _REFUSALS: Final = {
@@ -103,6 +104,10 @@ async def credentials(known: Known) -> list[Finding]:
         sid, token = settings.require("account_sid"), settings.require("auth_token")
     except SettingsError as error:
         return [Finding("credentials", "fail", str(error), "console.twilio.com shows both")]
+    try:
+        base = settings.twilio_api_url or api_url(settings.region, settings.edge)
+    except SettingsError:
+        return [Finding("credentials", "skip", "it is not known where to ask (see region)")]
     findings = []
     if not _SID.match(sid):
         findings.append(
@@ -111,7 +116,6 @@ async def credentials(known: Known) -> list[Finding]:
     tokens = {"TWILIO_AUTH_TOKEN": token}
     if secondary := settings.auth_token_secondary.get_secret_value():
         tokens["TWILIO_AUTH_TOKEN_SECONDARY"] = secondary
-    base = settings.twilio_api_url or TWILIO
     url = f"{base}/2010-04-01/Accounts/{sid}.json"
     answers = {}
     for name, each in tokens.items():
@@ -154,7 +158,8 @@ def _account(known: Known, answer: Answer, base: str) -> Finding:
             "credentials",
             "fail",
             f"Twilio refuses them (HTTP {answer.status})",
-            "check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN; test credentials cannot call",
+            "check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN; test credentials cannot call"
+            + _regional(known.settings),
         )
     if answer.status != 200:
         return Finding("credentials", "fail", f"Twilio answers HTTP {answer.status}")
@@ -168,6 +173,12 @@ def _account(known: Known, answer: Answer, base: str) -> Finding:
         hint = "a trial account can only call verified numbers, and says so before each call"
         return Finding("credentials", "warn", text, hint)
     return Finding("credentials", "ok", text)
+
+
+def _regional(settings: Settings) -> str:
+    if settings.twilio_api_url or not settings.region:
+        return ""
+    return f"; the token has to be region {settings.region}'s own, each region has another"
 
 
 def _clock(answer: Answer, base: str) -> Finding:
@@ -233,19 +244,21 @@ async def ports(known: Known) -> list[Finding]:
 def _port(name: str, host: str, port: int, running: bool, variable: str) -> Finding:
     if port == 0:
         return Finding(name, "ok", "any free one")
-    where = f"{host}:{port}"
+    where = hosts.join(host, port)
     try:
-        with socket.create_server((host, port)):
-            pass
-    except OSError as error:
+        hosts.listen(host, port).close()
+    except hosts.PortTakenError:
         if running:
             return Finding(name, "ok", f"{where} is in use, as it is while a stack runs")
-        text = f"{where} cannot be had: {error.strerror or error}"
-        return Finding(name, "fail", text, f"end what listens there, or set {variable}")
+        hint = f"end what listens there, or set {variable}"
+        return Finding(name, "fail", f"{where} is taken by another process", hint)
+    except SettingsError as error:
+        return Finding(name, "fail", str(error))
     if running:
         hint = f"was the stack started with another {variable}?"
         return Finding(name, "warn", f"nobody listens on {where} though a stack runs", hint)
-    return Finding(name, "ok", f"{where} is free")
+    hint = f"IPv6 only: what leads there has to say {where}" if ":" in host else ""
+    return Finding(name, "ok", f"{where} is free", hint)
 
 
 async def public_url(known: Known) -> list[Finding]:
@@ -328,7 +341,19 @@ async def bus_directory(known: Known) -> list[Finding]:
         address.make_directory()
     except (SettingsError, OSError) as error:
         return [Finding("bus", "fail", str(error))]
-    return [Finding("bus", "ok", address.text)]
+    return [Finding("bus", "ok", address.text, _shortened(known.settings))]
+
+
+def _shortened(settings: Settings) -> str:
+    """Why the default address is not in the system's runtime directory, where it is not."""
+    if "bus" in settings.model_fields_set:
+        return ""
+    system = system_runtime_path()
+    if system == runtime_path():
+        return ""
+    if system is None:
+        return "the system gives this user no runtime directory; TRUNKLINE_BUS names another"
+    return f"{system} is too long a path for a socket, so a short one is used in its place"
 
 
 def _object(body: bytes) -> dict[str, Any]:

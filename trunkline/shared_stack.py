@@ -17,7 +17,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ import msgspec
 from trunkline.bus.errors import StackUnavailableError
 from trunkline.bus.locks import FileLock, LockHeldError
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING, PARENT_FD_VARIABLE
+from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.bus.settings import Settings
 from trunkline.children import settings_environment
 from trunkline.shared_keeper import READY_WITHIN, StackInfo, StackRequest
@@ -48,7 +48,7 @@ class RunDirectory:
 
     def __init__(self) -> None:
         # The path of a socket has to be short, and pytest's own directories are not.
-        self.path = Path(tempfile.mkdtemp(prefix="trunkline-run-"))
+        self.path = temporary_directory("trunkline-run-")
         fifo = self.path / "running"
         os.mkfifo(fifo, 0o600)
         # A FIFO can be opened for writing once it has a reader.

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
@@ -24,8 +22,9 @@ import click
 import msgspec
 
 from trunkline.ask import controller, get_status
+from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
-from trunkline.bus.errors import StackUnavailableError, TrunklineError
+from trunkline.bus.errors import SettingsError, StackUnavailableError, TrunklineError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, run, setup_logging
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
@@ -81,20 +80,21 @@ def _refuse_beside_another(settings: Settings) -> None:
     other stack.
     """
     holder = f"supervisor (pid {os.getpid()}, {settings.bus})"
-    lock_state_dir(settings.state_dir, holder).release()
+    lock_state_dir(settings.state_path, holder).release()
     address = settings.address
     if address.directory is not None:
         lock_bus_dir(address.directory, holder).release()
         return
-    try:
-        socket.create_server(("" if address.host == "*" else address.host, address.port)).close()
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+    host = "0.0.0.0" if address.host == "*" else address.host
+    # What else is wrong with the address the controller says itself.
+    with contextlib.suppress(SettingsError):
+        try:
+            hosts.listen(host, address.port).close()
+        except hosts.PortTakenError as error:
             raise StackRunsError(
                 f"another controller, or another program, listens at TRUNKLINE_BUS={settings.bus}; "
                 "end it, or use another address"
             ) from error
-        # What else is wrong with the address the controller says itself.
 
 
 async def _up(
@@ -209,7 +209,7 @@ class Supervisor:
         )
         click.echo(
             f"trunkline is ready: {mask_url(settings.public_url)}{via} -> "
-            f"{settings.http_host}:{settings.http_port}"
+            f"{hosts.join(settings.http_host, settings.http_port)}"
             f" ({wanted['gateways']} gateways, {wanted['codec_workers']} codec workers)"
             f"{console}, bus {settings.bus}"
         )

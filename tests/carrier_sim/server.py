@@ -27,6 +27,8 @@ class RewritingHttpClient(TwilioHttpClient):
 
     def __init__(self, base_url: str) -> None:
         super().__init__()
+        assert self.session is not None
+        self.session.trust_env = False  # no proxy of the environment
         self._base = base_url
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> TwilioResponse:

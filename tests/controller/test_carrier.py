@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import re
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from trunkline.carrier_sim.faults import Fault
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.controller.carrier import CallOrder, RestFailure, TwilioCarrier, backoff
+from trunkline.controller.probe import Prober
 
 OURS = "+14155551234"
 THEIRS = "+14155557777"
@@ -205,3 +211,110 @@ def test_backoff_grows_and_keeps_to_retry_after() -> None:
     assert backoff(1, asked) == 9.0
     for_ever = RestFailure("x", status=429, repeatable=True, retry_after=1e9)
     assert backoff(1, for_ever) == 120.0
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A proxy in the environment, and none that must not be used; nobody listens there."""
+    for name in list(os.environ):
+        if name.upper() in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+            monkeypatch.delenv(name)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        proxy = f"http://me:secret@127.0.0.1:{held.getsockname()[1]}"
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, proxy)
+        yield proxy.replace("secret", "***")
+
+
+async def test_a_stand_in_on_this_machine_needs_no_proxy(
+    proxied: str, carrier: TwilioCarrier
+) -> None:
+    found = await carrier.find_number(OURS)
+    assert found is not None and found.number == OURS
+
+
+async def test_a_dead_proxy_is_named_and_nothing_was_sent(proxied: str) -> None:
+    carrier = TwilioCarrier("AC1", "token", timeout=5.0)
+    with pytest.raises(RestFailure) as caught:
+        await carrier.list_numbers()
+    carrier.close()
+    assert caught.value.repeatable and not caught.value.uncertain
+    assert str(caught.value.error("list the numbers")) == (
+        "Twilio could not list the numbers: no answer: Connection refused through the proxy "
+        f"{proxied} (HTTPS_PROXY)"
+    )
+
+
+async def test_a_proxy_that_refuses_is_named_and_nothing_was_sent(
+    sim: CarrierSim, proxied: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in takes no CONNECT, as a proxy that wants a password takes none."""
+    monkeypatch.setenv("HTTPS_PROXY", sim.base_url)
+    carrier = TwilioCarrier("AC1", "token", timeout=5.0)
+    with pytest.raises(RestFailure) as caught:
+        await carrier.end_call("CA1")
+    carrier.close()
+    assert caught.value.repeatable and not caught.value.uncertain
+    assert re.fullmatch(
+        rf"Tunnel connection failed: 4\d\d .* through the proxy {sim.base_url} \(HTTPS_PROXY\)",
+        caught.value.text,
+    )
+
+
+async def test_a_proxy_that_cannot_be_spoken_to_is_named_and_nothing_was_sent(
+    proxied: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "carrier-pigeon://proxy.example")
+    carrier = TwilioCarrier("AC1", "token", timeout=5.0)
+    with pytest.raises(RestFailure) as caught:
+        await carrier.end_call("CA1")
+    carrier.close()
+    assert not caught.value.uncertain
+    assert caught.value.text.endswith(
+        " through the proxy carrier-pigeon://proxy.example (HTTPS_PROXY)"
+    )
+
+
+@contextlib.asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    """A server of this machine that answers every request so; its base URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def http(status: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def test_what_a_proxy_answers_in_twilios_place_names_it(
+    sim: CarrierSim, proxied: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain http through a proxy that answers by itself; and Twilio's own refusal through one."""
+    elsewhere = "http://elsewhere.example"
+    carrier = TwilioCarrier(sim.account_sid, sim.auth_token, elsewhere, timeout=5.0)
+    async with answering(http("502 Bad Gateway", b"<html>no route</html>")) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        for asking in (carrier.list_numbers(), carrier.read_number("PN1")):
+            with pytest.raises(RestFailure) as caught:
+                await asking
+            assert caught.value.text.endswith(f" through the proxy {proxy} (HTTP_PROXY)")
+    monkeypatch.setenv("HTTP_PROXY", sim.base_url)
+    with pytest.raises(RestFailure) as caught:
+        await carrier.read_number("PN" + "0" * 32)
+    assert caught.value.code == 20404 and "proxy" not in caught.value.text
+    carrier.close()
+
+
+async def test_the_prober_asks_this_machine_directly(proxied: str, tmp_path: Path) -> None:
+    async with answering(http("200 OK", b'{"stack":"st1","ok":true}')) as base:
+        prober = Prober(tmp_path, "a test")
+        assert await prober(base, "st1")
+        assert not await prober.present(base, "st2")
+        prober.close()

@@ -533,3 +533,11 @@ def test_missing_setting_is_raised_before_anything(
     with pytest.raises(SettingsError, match="is not set"):
         main(settings)
     assert not (tmp_path / "state").exists()
+
+
+def test_a_region_without_a_known_edge_is_raised_before_anything(tmp_path: Path) -> None:
+    given = {"account_sid": "AC1", "auth_token": "t", "public_url": URL, "region": "xy9"}
+    settings = load(env_file=None, state_dir=tmp_path / "state", edge="", **given)
+    with pytest.raises(SettingsError, match=r"^TWILIO_REGION='xy9': "):
+        main(settings)
+    assert not (tmp_path / "state").exists()

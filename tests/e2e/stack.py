@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -27,6 +26,7 @@ import psutil
 import pytest
 
 from trunkline import Call, Line
+from trunkline.bus.http import Session
 from trunkline.bus.process import PARENT_FD_VARIABLE
 from trunkline.carrier_sim.client import SimClient
 from trunkline.children import ParentPipe, trunkline_argv
@@ -261,8 +261,8 @@ class Stack:
     def status(self) -> dict[str, Any]:
         """What ``trunkline status --json`` prints, from the controller's local port."""
         url = f"http://127.0.0.1:{self.console}/api/status"
-        with urllib.request.urlopen(url, timeout=10.0) as answer:
-            found: dict[str, Any] = json.load(answer)
+        with Session() as session:
+            found: dict[str, Any] = session.get(url, timeout=10.0).json()
         return found
 
     def complete(self, gateways: int = 2, codec_workers: int = 2) -> bool:

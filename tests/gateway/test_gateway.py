@@ -198,10 +198,10 @@ async def test_only_signed_upgrades_and_known_tokens(
 ) -> None:
     url = f"ws://127.0.0.1:{stack.port}"
     with pytest.raises(InvalidStatus) as refused:
-        await connect(f"{url}/twilio/stream")
+        await connect(f"{url}/twilio/stream", proxy=None)
     assert (refused.value.response.status_code, refused.value.response.body) == (403, b"forbidden")
     with pytest.raises(InvalidStatus) as refused:
-        await connect(f"{url}/elsewhere")
+        await connect(f"{url}/elsewhere", proxy=None)
     assert refused.value.response.status_code == 404
     client = await stack.stream("secret-guess")
     with pytest.raises(ConnectionClosed) as closed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from trunkline import doctor, http_get
+from trunkline import doctor
 from trunkline import doctor_checks as checks
 from trunkline.bus import messages as m
 from trunkline.bus.settings import Settings, load
@@ -253,15 +252,3 @@ async def test_strangers_without_a_signature_are_no_mistake(known: Known) -> Non
     assert states(await checks.refusals(known)) == {"signatures": "skip"}
     known.status = {"gateways": [{"id": "g1"}, {"id": "g2", "refused": {"unsigned": 3}}]}
     assert states(await checks.refusals(known)) == {"signatures": "ok"}
-
-
-def test_user_info_of_a_url_is_a_header() -> None:
-    request = http_get._request(
-        "https://m%40e:pa55@x.example:8443/healthz?a=b", {"User-Agent": "d"}
-    )
-    assert request.full_url == "https://x.example:8443/healthz?a=b"
-    assert request.host == "x.example:8443"
-    given = request.get_header("Authorization")
-    assert given == "Basic " + base64.b64encode(b"m@e:pa55").decode()
-    assert request.get_header("User-agent") == "d"
-    assert http_get._request("https://x.example/", {}).get_header("Authorization") is None
