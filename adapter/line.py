@@ -21,7 +21,7 @@ from trunkline.bus.redact import redact_number
 from .call import Call
 from .call_media import CallMedia
 from .client import BusClient, acquire
-from .dial_rules import DialPlan, check_e164, number_set, plan_dial
+from .dial_rules import DialPlan, callee_set, caller_set, check_e164, plan_dial
 from .session import ClientSession
 from .telemetry import trace_carrier
 
@@ -40,7 +40,8 @@ class Line:
 
     ``number`` is E.164, or "any" for a free one of the configured numbers: opening waits for one,
     in the order of asking (``asyncio.timeout`` ends the wait). ``allowed_callers``: who
-    may call (None: everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
+    may call, as a carrier reports it (numbers, ``sip:…``, ``client:…``, ``anonymous``, …; None:
+    everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
     ``bus``: address of the stack, else ``TRUNKLINE_BUS``, else the default. ``account``: SID of the
     account that the stack must belong to (None: whichever it is). ``auth_token``: for a tcp bus,
     else ``TWILIO_AUTH_TOKEN``. ValueError for a number that is not E.164.
@@ -61,8 +62,8 @@ class Line:
         if number != ANY:
             check_e164(number)
         self.number = number
-        self.allowed_callers = number_set(allowed_callers)
-        self.allowed_callees = number_set(allowed_callees)
+        self.allowed_callers = caller_set(allowed_callers)
+        self.allowed_callees = callee_set(allowed_callees)
         self.mode: Mode = "idle"
         #: SID of the number at the carrier, once open
         self.number_sid: str | None = None

@@ -96,9 +96,9 @@ def test_construction() -> None:
         f"TwilioAgentAdapter(phone_number={OURS!r}, account_sid='***', auth_token='***', "
         "public_base_url=None)"
     )
-    for wrong in ({"phone_number": "4155"}, {"allowed_callees": ["x"]}, {"allowed_callers": ["x"]}):
-        with pytest.raises(ValueError, match=r"E\.164"):
-            adapter(**wrong)
+    for name, wrong in (("phone_number", "4155"), ("allowed_callees", ["x"])):
+        with pytest.raises(ValueError, match=rf"^{name}.* is not in E\.164"):
+            adapter(**{name: wrong})
 
 
 def test_no_signature_check_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
