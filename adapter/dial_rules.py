@@ -53,7 +53,7 @@ def check_e164(number: str, name: str = "phone_number") -> None:
 
 
 def callee_set(numbers: Iterable[str] | None) -> set[str] | None:
-    """``allowed_callees`` as a set, each entry stripped and checked (ValueError); None stays None."""
+    """``allowed_callees`` as a set, each stripped and checked (ValueError); None stays None."""
     if numbers is None:
         return None
     found = set()

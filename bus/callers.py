@@ -1,7 +1,7 @@
 """Callers, as carriers report them in a call's From: to compare them, and to show them.
 
-From is a phone number in E.164, a short code, ``sip:…``, ``client:…``, a word such as ``anonymous``,
-a number that spells such a word on a keypad (``+266696687``), or empty.
+From is a phone number in E.164, a short code, ``sip:…``, ``client:…``, a word such as
+``anonymous``, a number that spells such a word on a keypad (``+266696687``), or empty.
 """
 
 from __future__ import annotations

@@ -22,9 +22,9 @@ def is_e164(number: str) -> bool:
 def redact_number(number: str | None) -> str:
     """A caller or callee without what identifies it.
 
-    A phone number becomes ``***`` and its last four digits (``***`` alone where there are fewer than
-    four), a SIP or client address ``sip:***`` or ``client:***``. A word that stands for a withheld
-    number is shown in lower case. Anything else is ``***``.
+    A phone number becomes ``***`` and its last four digits (``***`` alone where there are fewer),
+    a SIP or client address ``sip:***`` or ``client:***``. A word that stands for a withheld number
+    is shown in lower case. Anything else is ``***``.
     """
     text = (number or "").strip()
     if _NUMBER.match(text):

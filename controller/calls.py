@@ -113,7 +113,7 @@ class CallRules:
             return
         if dial.row.mode == "originate" and call.started is None:
             call.started = now
-        elif dial.row.mode == "a-leg" and call.state == "expected" and call.missing is None:
+        elif dial.row.mode != "originate" and call.state == "expected" and call.missing is None:
             call.missing = now
 
     def over(self, call_id: str, now: float) -> None:
@@ -259,6 +259,7 @@ class CallRules:
                 )
             elif call.direction == "inbound" and session.state in ("taken", "standing"):
                 session.step("missed")
+                self._core.webhooks.missed(call)
         self._settle_legs(call, now)
         self._finish_session(call.session)
 
@@ -309,12 +310,17 @@ class CallRules:
 
     def fetched(self, result: do.Fetched, now: float) -> None:
         call = self.by_id.get(result.call)
-        if call is None or not call.live or result.status not in ENDED_STATUSES:
+        if call is None or not call.live:
             return
-        dial = self._core.dials.by_request.get(call.dial_request or "")
-        if dial is not None and result.sid == dial.sid:
-            self._core.dials.status(dial, result.sid, result.status or "", now)
-        if call.live:
+        dials = self._core.dials
+        dial = dials.by_request.get(call.dial_request or "")
+        if dial is not None:
+            if result.sid == dial.sid and result.status is not None:
+                dials.status(dial, result.sid, result.status, now)
+            elif result.status in ENDED_STATUSES:
+                dials.failed(dial, "failed", f"the callee's leg is over ({result.status})", now)
+            dials.looked(dial, now)
+        if call.live and result.status in ENDED_STATUSES:
             self.conclude(call, call.stream_reason or "close", now)
 
     # ------------------------------------------------------------------ time
@@ -345,12 +351,13 @@ class CallRules:
             log.warning("call %s: no stream for %g s; it is hung up", call.sid, NO_STREAM_LIMIT)
             dial = self._core.dials.by_request.get(call.dial_request or "")
             if dial is not None and not dial.started:
-                self._core.dials.failed(dial, "failed", "no stream came", now)
+                self._core.dials.failed(dial, "failed", "answered, and no stream came", now)
             self.end(call.id, call.stream_reason or "error", now)
         elif call.checked < len(NO_STREAM_CHECKS) and gone >= NO_STREAM_CHECKS[call.checked]:
             call.checked += 1
-            if call.sid is not None:
-                self._core.do(do.Fetch(call.id, call.sid))
+            leg = call.sid or call.dialled_sid
+            if leg is not None:
+                self._core.do(do.Fetch(call.id, leg))
 
     def _tick_ended(self, call: Call, now: float) -> None:
         dial = self._core.dials.by_request.get(call.dial_request or "")
@@ -383,6 +390,7 @@ class CallRules:
             mode=info.mode,
             max_duration=info.max_duration,
             trace=info.trace,
+            caller_rewritten=info.caller_rewritten,
         )
         self.by_id[call.id] = call
         for sid in (info.sid, info.dialled_sid):

@@ -119,7 +119,7 @@ class SessionRules:
                 holders={want.session: session.secret_hash},
             )
             lease = self.leases.by_number[number] = Lease(row, "applying")
-            lease.holders[want.session] = want.callers
+            lease.holders[want.session] = want.hold
             lease.waiting.append(want)
             self._core.do(do.Apply(row, want.deadline))
             return
