@@ -77,8 +77,15 @@ class Call:
 
     @property
     def caller(self) -> str:
-        """E.164 number, or what the carrier gave for it."""
+        """From as the carrier reported it: a number, ``sip:…``, ``client:…``, a word, or "". An
+        a-leg or originated call's is the number that it was dialled from."""
         return self._media.info.caller
+
+    @property
+    def caller_rewritten(self) -> bool:
+        """The carrier reported another caller than the number that this call was dialled from.
+        Only a b-leg call can tell: of a call that comes in nobody knows who dialled it."""
+        return self._media.info.caller_rewritten
 
     @property
     def callee(self) -> str:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Literal
 
 from trunkline.bus import settings
+from trunkline.bus.clock import monotonic
 from trunkline.bus.control import UNAVAILABLE_AFTER
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
@@ -31,8 +32,9 @@ Mode = Literal["idle", "answer", "call"]
 
 #: A pool's number: whichever is free.
 ANY = "any"
-#: What arming a number may take at least, whatever the user's timeout: its REST may be retried.
-ARM_WITHIN = 30.0
+#: What arming a number may take at least, whatever the user's timeout: its REST may be retried. The
+#: controller gives up after 30 s and tells why, which must come first.
+ARM_WITHIN = 35.0
 
 
 class Line:
@@ -186,8 +188,11 @@ class Line:
     async def _wait_for_call(
         self, client: BusClient, session: ClientSession, timeout: float
     ) -> Call:
+        began = monotonic()
+        session.missed.forget()
         try:
             await client.run(session.arm(max(timeout, ARM_WITHIN), trace_carrier()))
+            arming = monotonic() - began
             box = session.incoming
             await box.bell.wait_until(box.ready, timeout)
             media = box.take()
@@ -199,7 +204,11 @@ class Line:
         if session.lost is not None:
             raise session.lost
         await client.run(session.disarm())
-        raise TimeoutError(f"nobody called {redact_number(self.number)} within {timeout:g} s")
+        meanwhile = str(session.missed)
+        raise TimeoutError(
+            f"nobody called {redact_number(self.number)} within {timeout:g} s after it was armed, "
+            f"which took {arming:.1f} s" + (f"; {meanwhile}" if meanwhile else "")
+        )
 
     async def place_call(
         self,
@@ -211,7 +220,8 @@ class Line:
         max_call_duration_seconds: int | None = None,
     ) -> Call:
         """Call ``to`` (E.164) and wait until the call's stream is up, ``timeout`` seconds from
-        when the carrier was asked.
+        when the carrier was asked. A b-leg call waits its turn where another one is being set up
+        on the same number, for as long as ``timeout`` too.
 
         ``attach_stream``: "b-leg" (or None) for a number of this account: its own leg carries the
         stream; "a-leg" for any number in ``allowed_callees``: our leg does.

@@ -18,7 +18,7 @@ from . import instructions as do
 from . import twiml
 from .call import Call
 from .carrier import ENDED_STATUSES
-from .dial import OPEN, Dial
+from .dial import NOT_ANSWERED, OPEN, Dial
 from .instructions import Asked
 from .session import Session
 from .tokens import Tokens
@@ -318,7 +318,8 @@ class CallRules:
             if result.sid == dial.sid and result.status is not None:
                 dials.status(dial, result.sid, result.status, now)
             elif result.status in ENDED_STATUSES:
-                dials.failed(dial, "failed", f"the callee's leg is over ({result.status})", now)
+                status = result.status if result.status in NOT_ANSWERED else "failed"
+                dials.failed(dial, status, f"the callee's leg is over ({result.status})", now)
             dials.looked(dial, now)
         if call.live and result.status in ENDED_STATUSES:
             self.conclude(call, call.stream_reason or "close", now)
