@@ -28,7 +28,19 @@ class Belief(msgspec.Struct, frozen=True):
 
 
 #: By name, in the order of docs/beliefs.md.
-BELIEFS: Final[dict[str, Belief]] = {}
+BELIEFS: Final[dict[str, Belief]] = {
+    "rest-shows-ends": Belief(
+        believed="a call's status in REST is its last one as soon as the call has ended",
+        contradicted="REST goes on showing the status that the call had before it ended",
+        source="TD voice/api/call-resource (Call status values)",
+    ),
+    "own-number-asks": Belief(
+        believed="a call from one number of the account to another makes an inbound call, whose "
+        "number's voice_url is asked",
+        contradicted="the call is answered, and the number's voice_url is not asked",
+        source="TD usage/webhooks/voice-webhooks (incoming voice call)",
+    ),
+}
 
 
 class Beliefs:

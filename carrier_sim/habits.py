@@ -16,8 +16,13 @@ import random
 from collections.abc import Mapping
 from typing import Final
 
+from trunkline.carrier_sim import caller_id
+
 #: name -> the forms that are drawn from, all equally likely.
-HABITS: Final[dict[str, tuple[str, ...]]] = {}
+HABITS: Final[dict[str, tuple[str, ...]]] = {
+    # From on the callee's side of a call to a number of the account (caller_id.py).
+    "caller-id": tuple(caller_id.FORMS),
+}
 
 
 class Habits:

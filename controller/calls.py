@@ -18,7 +18,7 @@ from . import instructions as do
 from . import twiml
 from .call import Call
 from .carrier import ENDED_STATUSES
-from .dial import NOT_ANSWERED, OPEN, Dial
+from .dial import OPEN, Dial
 from .instructions import Asked
 from .session import Session
 from .tokens import Tokens
@@ -95,6 +95,9 @@ class CallRules:
             call.sid = sid
         if dial.row.mode == "originate" and call.state == "expected":
             call.step("silent")
+        elif call.state == "ended":
+            # Its b-leg has come and gone before Twilio said that it has our own.
+            self._end_dialled(call)
 
     def not_dialled(self, dial: Dial, sid: str) -> None:
         """That call is not the dial's: it was a guess."""
@@ -268,12 +271,17 @@ class CallRules:
         dial = self._core.dials.by_request.get(call.dial_request or "")
         if dial is None or dial.leg_over or call.end_sent:
             return
-        if call.mode == "b-leg" and call.dialled_sid is not None:
+        if call.mode == "b-leg":
+            self._end_dialled(call)
+        elif call.dialled_sid is not None:
+            call.leg_check = now + LEG_OVER_WITHIN
+
+    def _end_dialled(self, call: Call) -> None:
+        """Hang up the leg that we dialled."""
+        if call.dialled_sid is not None:
             call.end_sent = True
             self._ends.add(call.id)
             self._core.do(do.End(call.id, (call.dialled_sid,)))
-        elif call.dialled_sid is not None:
-            call.leg_check = now + LEG_OVER_WITHIN
 
     def _finish_session(self, session_id: str) -> None:
         session = self._core.sessions.by_id.get(session_id)
@@ -317,12 +325,24 @@ class CallRules:
         if dial is not None:
             if result.sid == dial.sid and result.status is not None:
                 dials.status(dial, result.sid, result.status, now)
-            elif result.status in ENDED_STATUSES:
-                status = result.status if result.status in NOT_ANSWERED else "failed"
-                dials.failed(dial, status, f"the callee's leg is over ({result.status})", now)
+            elif result.status in ENDED_STATUSES and call.state == "expected":
+                self._part(call, dial, result.sid, now)
+                return
             dials.looked(dial, now)
         if call.live and result.status in ENDED_STATUSES:
             self.conclude(call, call.stream_reason or "close", now)
+
+    def _part(self, call: Call, dial: Dial, sid: str, now: float) -> None:
+        """The b-leg of a dial is over before its stream came. Its webhook may have come late, for
+        an earlier dial; what becomes of this one is our own leg's to tell."""
+        if call.sid != sid:
+            return
+        log.info("call %s, taken for the other leg of dial %s, is over", sid, dial.request)
+        del self.by_sid[sid]
+        self.tokens.void(call.id)
+        call.sid, call.caller, call.caller_rewritten = None, dial.row.caller, False
+        call.missing = now if dial.known.status == "in-progress" else None
+        call.checked = 0
 
     # ------------------------------------------------------------------ time
 
@@ -364,10 +384,8 @@ class CallRules:
         dial = self._core.dials.by_request.get(call.dial_request or "")
         if call.leg_check is not None and now >= call.leg_check:
             call.leg_check = None
-            if dial is not None and not dial.leg_over and call.dialled_sid is not None:
-                call.end_sent = True
-                self._ends.add(call.id)
-                self._core.do(do.End(call.id, (call.dialled_sid,)))
+            if dial is not None and not dial.leg_over:
+                self._end_dialled(call)
         elif now - call.ended_at > ENDED_KEPT and call.id not in self._ends:
             del self.by_id[call.id]
             for sid in (call.sid, call.dialled_sid):

@@ -67,10 +67,10 @@ class Dial:
         self.state = step(DIAL, self.state, event, f"dial {self.request}")
 
     @property
-    def awaits_b_leg(self) -> bool:
-        """A b-leg dial whose other leg may still come to the callee's number."""
-        open_ = self.state == "queued" or self.state in OPEN
-        return self.row.mode == "b-leg" and open_ and not self.started
+    def may_ring(self) -> bool:
+        """Its call may still come to the callee's number."""
+        silent = self.row.mode == "originate" and self.known.status == "in-progress"
+        return (self.state == "queued" or self.state in OPEN) and not (self.started or silent)
 
     def error(self) -> TrunklineError:
         """What the one who asked for it is told once it is ``gone``."""

@@ -6,9 +6,9 @@ token in the TwiML. After an answer that never came the call is looked for, and 
 that nobody waits for is hung up.
 
 The other leg of a b-leg dial is known by nothing but the number that it comes to, since carriers
-rewrite callers (:mod:`.webhooks`). So at most one b-leg dial to a number is open at a time: from
-its turn until its stream is up, or until nothing more can come of it. Others wait, fairly and told
-their places, each for as long as its own timeout.
+rewrite callers (:mod:`.webhooks`). So while a b-leg dial to a number is open no other dial of ours
+to it is: from its turn until its stream is up, or until nothing more can come of it. Others wait,
+fairly and told their places, each for as long as its own timeout.
 
 Status callbacks may get lost. While nothing is heard of a dial REST is asked about its call, a few
 times (:data:`POLL_AFTER`), and once more before it is given up.
@@ -91,7 +91,8 @@ class DialRules:
             state="asked",
             asked=0.0,
         )
-        state = "leasing" if body.mode == "b-leg" else "queued"
+        shared = body.mode != "b-leg" and self._is_dialled_by_b_leg(body.to)
+        state = "leasing" if body.mode == "b-leg" else "waiting" if shared else "queued"
         new = new_dial(row, state, now, [asked], token)
         new.trace = body.trace
         self.by_request[body.request] = new
@@ -99,6 +100,8 @@ class DialRules:
         if body.mode == "b-leg":
             deadline = now + min(ttl, REST_WITHIN)
             self._core.sessions.opening.look_up(body.to, body.request, deadline, now)
+        elif shared:
+            self._wait_for_turn(new, now)
         else:
             self._enqueue(new, now)
 
@@ -127,11 +130,7 @@ class DialRules:
         dial = self.by_request[request]
         if dial.state == "leasing":
             dial.step("leased")
-            dial.deadline = now + dial.row.timeout
-            self.turns.setdefault(dial.row.callee, FairQueue()).add(dial.row.session, request)
-            self._give_turns(now)
-            if dial.state == "waiting":
-                self._tell_turns(only=request)
+            self._wait_for_turn(dial, now)
 
     def lease_refused(self, request: str, error: TrunklineError, now: float) -> None:
         dial = self.by_request[request]
@@ -139,11 +138,28 @@ class DialRules:
             dial.step("refused")
             self._close(dial, error, now)
 
+    # ------------------------------------------------------------------ turns on a number
+
+    def _is_dialled_by_b_leg(self, number: str) -> bool:
+        """A b-leg dial to the number is open, or waits."""
+        return any(
+            dial.row.callee == number and dial.row.mode == "b-leg"
+            for dial in self.by_request.values()
+            if dial.may_ring or dial.state == "waiting"
+        )
+
+    def _wait_for_turn(self, dial: Dial, now: float) -> None:
+        dial.deadline = now + dial.row.timeout
+        self.turns.setdefault(dial.row.callee, FairQueue()).add(dial.row.session, dial.request)
+        self._give_turns(now)
+        if dial.state == "waiting":
+            self._tell_turns(only=dial.request)
+
     def _give_turns(self, now: float) -> None:
-        """One b-leg dial to each number at a time."""
+        """One dial at a time to each number that others wait for."""
         if not self.turns:
             return
-        taken = {dial.row.callee for dial in self.by_request.values() if dial.awaits_b_leg}
+        taken = {dial.row.callee for dial in self.by_request.values() if dial.may_ring}
         for number, waiting in list(self.turns.items()):
             if waiting and number not in taken:
                 dial = self.by_request[waiting.pop()]
@@ -163,7 +179,7 @@ class DialRules:
                     self._tell(dial, told)
 
     def _turn_missed(self, dial: Dial, now: float) -> None:
-        others = [d for d in self.by_request.values() if d.awaits_b_leg]
+        others = [d for d in self.by_request.values() if d.may_ring]
         holder = next((d for d in others if d.row.callee == dial.row.callee), None)
         text = "its turn on the callee's number has not come"
         if holder is not None:

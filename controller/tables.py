@@ -12,10 +12,10 @@ Rules of a **session** (an adapter's hold on a number):
 
 Rules of a **dial** (asking Twilio for a call, once):
 
-- *leasing* (b-leg only): the override is put on the callee's number. *waiting* (b-leg only):
-  another dial's b-leg is still to come there. *queued*: so many calls a second are asked for.
-  *asking*: Twilio may have it. *unsure*: no answer came; callback, stream or the list of calls will
-  tell. *taken*: its SID is known. *closed*: nothing more can come of it.
+- *leasing* (b-leg only): the override is put on the callee's number. *waiting*: another dial's call
+  is still to come there, and one of the two is a b-leg dial. *queued*: so many calls a second are
+  asked for. *asking*: Twilio may have it. *unsure*: no answer came; callback, stream or the list of
+  calls will tell. *taken*: its SID is known. *closed*: nothing more can come of it.
 - A dial is never asked twice once Twilio may have it.
 - The list of calls only lets us guess: a callback or a stream names the dial, and so shows that
   another's guess was *mistaken*.

@@ -14,8 +14,9 @@ and nothing in REST ties the two legs of a b-leg dial together. The first rule t
    number that such a session holds.)
 5. Nobody's: rejected where sessions answer, else busy. Whoever has a part in the number is told.
 
-A stranger who calls just then is taken by rule 3. The dial gives its call up again for one that
-comes by rule 1 before the stranger's stream is up.
+A stranger who calls just then is taken by rule 3, and so is a webhook that comes late, of a leg
+that is over. Until the stream is up, the dial gives such a call up for one that comes by rule 1.
+Any other that could be the dial's is let wait while REST is asked whether the first one lives.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.callers import caller_key
 from trunkline.bus.redact import redact_number
 
+from . import instructions as do
 from .call import Call
 from .dial import OPEN, Dial
 from .leases import Lease
@@ -116,6 +118,11 @@ class WebhookRules:
         if self._core.claiming and lease.state == "unclaimed":
             return m.VoiceAnswer(kind="pause")
         allowed = self._allowed(lease, caller)
+        joined = self._joined(number)
+        if joined is not None and not any(s.allowed_callers is not None for s in allowed):
+            assert joined.sid is not None
+            self._core.do(do.Fetch(joined.id, joined.sid))
+            return m.VoiceAnswer(kind="pause")
         answering = self._answering(lease)
         if answering and not allowed:
             log.info("a call from %s is not allowed; rejected", redact_number(caller))
@@ -191,6 +198,15 @@ class WebhookRules:
         waiting = [calls[dial.row.call] for dial in dials]
         waiting = [call for call in waiting if self._lacks_b_leg(call)]
         return waiting[0] if len(waiting) == 1 else None
+
+    def _joined(self, number: str) -> Call | None:
+        """The call of a dial to the number whose other leg has been let in, and has no stream."""
+        calls = self._core.calls.by_id
+        for dial in self._open_dials(number):
+            call = calls[dial.row.call]
+            if dial.gone is None and call.sid is not None and call.state == "expected":
+                return call
+        return None
 
     def _lacks_b_leg(self, call: Call) -> bool:
         return call.mode == "b-leg" and call.sid is None and call.state == "expected"

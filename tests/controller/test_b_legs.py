@@ -152,6 +152,34 @@ def test_a_stranger_who_came_first_gives_way_to_the_number_that_we_dialled_from(
     assert stage.webhook("CAx", OTHER, SECOND, c=call.call).kind == "hangup"
 
 
+@pytest.mark.parametrize("reported", [OURS, "anonymous"])
+def test_a_webhook_that_comes_late_does_not_keep_the_other_leg_out(reported: str) -> None:
+    """It is of a call of an earlier dial, which is over."""
+    stage, info = caller()
+    request = dialled(stage, info)
+    late = stage.webhook("CAold", reported, SECOND)
+    assert late.kind == "stream"
+    # The other leg waits while REST is asked about the first one.
+    assert stage.webhook("CAb", reported, SECOND).kind == "pause"
+    fetch = stage.take(do.Fetch)
+    assert fetch.sid == "CAold"
+    stage.feed(do.Fetched(fetch.call, fetch.sid, "canceled"))
+    call = up(stage, "CAb", reported)
+    assert (call.dial_request, call.sid, call.caller) == (request, "CAb", reported)
+    assert isinstance(stage.start(late.token, "CAold"), m.StreamRefused)
+
+
+def test_a_second_caller_waits_until_the_first_has_its_stream_and_hears_busy_then() -> None:
+    stage, info = caller()
+    dialled(stage, info)
+    answer = stage.webhook("CAb", "anonymous", SECOND)
+    assert stage.webhook("CAx", THEIRS, SECOND).kind == "pause"
+    stage.looked("in-progress")
+    assert isinstance(stage.start(answer.token, "CAb"), m.StreamAccepted)
+    assert stage.webhook("CAx", THEIRS, SECOND).kind == "busy"
+    assert stage.events("a1", m.CallStarted)[0].info.sid == "CAb"
+
+
 # --------------------------------------------------------------------------- turns
 
 
@@ -190,6 +218,44 @@ def test_turns_are_fair_between_sessions() -> None:
     queue.drop("c", "c1")
     assert queue.order() == ["a1", "b1", "a2", "a3"]
     assert [queue.pop() for _ in range(len(queue))] == ["a1", "b1", "a2", "a3"]
+
+
+def test_calls_of_another_kind_to_a_number_do_not_meet_a_b_leg_dial_there() -> None:
+    stage = Stage()
+    ours, other = another(stage), stage.open(allowed_callees=[SECOND])
+    # One is under way that has no stream: the b-leg dial waits until it is answered.
+    ringing, _ = stage.dial(other, to=SECOND, mode="originate")
+    stage.take(do.Create)
+    stage.feed(do.Taken(ringing, "CA1", "ringing"))
+    first, _ = b_leg(stage, ours)
+    assert not stage.all_work(do.Create)
+    stage.callback(ringing, "CA1", "in-progress")
+    stage.pass_time(0.2)
+    assert stage.take(do.Create).row.request == first
+    stage.feed(do.Taken(first, "CA2", "queued"))
+    # The next of the other kind waits for the b-leg dial.
+    a_leg, _ = stage.dial(other, to=SECOND)
+    assert stage.events("a1", m.DialQueued)[-1].for_number
+    stage.pass_time(0.2)
+    assert not stage.all_work(do.Create)
+    assert up(stage, "CAb", "").dial_request == first
+    stage.pass_time(0.2)
+    assert stage.take(do.Create).row.request == a_leg
+
+
+def test_our_own_leg_is_hung_up_where_it_comes_after_its_other_leg_is_over() -> None:
+    stage, info = caller()
+    request, _ = b_leg(stage, info)
+    stage.take(do.Create)
+    stage.feed(do.Unsure(request, CarrierError("no answer")))
+    call = up(stage, "CAx", "anonymous")
+    stage.feed(m.StreamClosed(call=call.call, ordinal=1, reason="stop", gateway="g1"))
+    assert not stage.all_work(do.End)
+    stage.feed(do.Taken(request, "CAa", "in-progress", guessed=True))
+    end = stage.take(do.End)
+    assert end.sids == ("CAa",)
+    stage.feed(do.Ended(end.call))
+    assert stage.take(do.CloseDial).request == request
 
 
 @pytest.mark.parametrize("how", ["busy", "refused", "not found", "cancelled", "timed out"])

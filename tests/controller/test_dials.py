@@ -83,9 +83,9 @@ def test_b_leg_overrides_the_callee_and_meets_its_other_leg() -> None:
     stage.feed(do.Taken(request, "CAa", "queued"))
     stage.body("a1", asked, m.Dialled)
     answer = stage.webhook("CAb", OURS, SECOND)
+    accepted = stage.start(answer.token, "CAb")
     # A stranger calls that number meanwhile.
     assert stage.webhook("CAx", THEIRS, SECOND).kind == "busy"
-    accepted = stage.start(answer.token, "CAb")
     assert isinstance(accepted, m.StreamAccepted)
     assert (accepted.info.sid, accepted.info.dialled_sid) == ("CAb", "CAa")
     assert accepted.info.direction == "outbound" and accepted.info.callee == SECOND

@@ -45,6 +45,8 @@ class World:
         self.tracing = tracing
         self.counts: Counter[str] = Counter()
         self.calm = False
+        #: nothing dies, breaks or fails in this run
+        self.peaceful = False
         self.power = True
         #: what happens next time that somebody is about to do this: "write", "create", "interrupt"
         self.traps: dict[str, Callable[[], None]] = {}
