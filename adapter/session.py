@@ -193,7 +193,8 @@ class ClientSession:
             await self.cancel_dial(request)
             raise
         finally:
-            asked.cancel()
+            if not asked.cancel() and not asked.cancelled():
+                asked.exception()  # the event that told of the same end came first
             self._dials.pop(request, None)
             if not dialling.started.done():
                 dialling.started.cancel()

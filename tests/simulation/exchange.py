@@ -88,10 +88,16 @@ class Leg:
 
 
 class Exchange:
-    """All calls of the account."""
+    """All calls of the account. ``habits``: what carriers do now this way, now that is drawn from a
+    generator of its own, so that it does not shift what else a seed brings."""
 
     def __init__(
-        self, loop: SimLoop, rng: random.Random, twilio: Twilio, say: Callable[[str], None]
+        self,
+        loop: SimLoop,
+        rng: random.Random,
+        habits: random.Random,
+        twilio: Twilio,
+        say: Callable[[str], None],
     ) -> None:
         self.loop = loop
         self.rng = rng
@@ -105,8 +111,9 @@ class Exchange:
         self.counts: Counter[str] = Counter()
         self.sound = SOUND
         #: how likely a caller is rewritten, and a status callback is never sent
-        self.rewrites = rng.choice((0.0, 0.5, 1.0))
-        self.drops = rng.choice((0.0, 0.0, 0.3, 1.0))
+        self.rewrites = habits.choice((0.0, 0.5, 1.0))
+        self.drops = habits.choice((0.0, 0.0, 0.3, 1.0))
+        self._habits = habits
         self._sids = itertools.count(1)
 
     def leg(self, sid: str) -> Leg:
@@ -203,10 +210,10 @@ class Exchange:
 
     def _reported(self, caller: str) -> str:
         """The caller as the other side's carrier reports it."""
-        if self.rng.random() >= self.rewrites:
+        if self._habits.random() >= self.rewrites:
             return caller
         self.counts["callers rewritten"] += 1
-        return self.rng.choice(REWRITTEN)(caller)
+        return self._habits.choice(REWRITTEN)(caller)
 
     def _answered(self, leg: Leg) -> None:
         if leg.status == "in-progress":
@@ -327,7 +334,7 @@ class Exchange:
     def _callback(self, leg: Leg, status: str) -> None:
         if not leg.request:
             return
-        if self.rng.random() < self.drops:
+        if self._habits.random() < self.drops:
             self.counts["callbacks never sent"] += 1
         else:
             self.spawn(self._call_back(leg, status))

@@ -53,7 +53,11 @@ class World:
         self.bus = SimBus(self.loop, random.Random(f"{seed} bus"))
         self.twilio = Twilio(self.loop, random.Random(f"{seed} twilio"), self.say, self.spring)
         self.exchange = Exchange(
-            self.loop, random.Random(f"{seed} exchange"), self.twilio, self.say
+            self.loop,
+            random.Random(f"{seed} exchange"),
+            random.Random(f"{seed} habits"),
+            self.twilio,
+            self.say,
         )
         self.store = MemoryJournal()
         self.answered_twice: list[str] = []
