@@ -143,9 +143,9 @@ class DialRules:
     def _is_dialled_by_b_leg(self, number: str) -> bool:
         """A b-leg dial to the number is open, or waits."""
         return any(
-            dial.row.callee == number and dial.row.mode == "b-leg"
+            dial.may_ring or dial.state == "waiting"
             for dial in self.by_request.values()
-            if dial.may_ring or dial.state == "waiting"
+            if dial.row.callee == number and dial.row.mode == "b-leg"
         )
 
     def _wait_for_turn(self, dial: Dial, now: float) -> None:
