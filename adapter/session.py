@@ -193,8 +193,7 @@ class ClientSession:
             await self.cancel_dial(request)
             raise
         finally:
-            if not asked.cancel() and not asked.cancelled():
-                asked.exception()  # the event that told of the same end came first
+            asked.cancel()
             self._dials.pop(request, None)
             if not dialling.started.done():
                 dialling.started.cancel()

@@ -30,12 +30,13 @@ from trunkline.bus.redact import redact_number
 from . import instructions as do
 from .carrier import ENDED_STATUSES
 from .dial import NOT_ANSWERED, OPEN, Dial, check, new_dial, order
-from .dial_queue import DialQueue, FairQueue
+from .dial_queue import DialQueue
 from .instructions import Asked
 from .journal import DialRow
 from .leases import Want
 from .session import REST_WITHIN, Session
 from .tokens import digest
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .core import Core
@@ -59,8 +60,7 @@ class DialRules:
         self._core = core
         self.by_request: dict[str, Dial] = {}
         self.queue = DialQueue(core.rules.calls_per_second)
-        #: by callee's number: b-leg dials that wait until no other one is open there
-        self.turns: dict[str, FairQueue] = {}
+        self.turns = Turns(self)
         self._told_at = float("-inf")
         self._closed_at: list[tuple[float, str]] = []
 
@@ -91,7 +91,7 @@ class DialRules:
             state="asked",
             asked=0.0,
         )
-        shared = body.mode != "b-leg" and self._is_dialled_by_b_leg(body.to)
+        shared = body.mode != "b-leg" and self.turns.needed(body.to)
         state = "leasing" if body.mode == "b-leg" else "waiting" if shared else "queued"
         new = new_dial(row, state, now, [asked], token)
         new.trace = body.trace
@@ -101,9 +101,9 @@ class DialRules:
             deadline = now + min(ttl, REST_WITHIN)
             self._core.sessions.opening.look_up(body.to, body.request, deadline, now)
         elif shared:
-            self._wait_for_turn(new, now)
+            self.turns.wait(new, now)
         else:
-            self._enqueue(new, now)
+            self.enqueue(new, now)
 
     def _again(self, dial: Dial, asked: Asked, body: m.Dial) -> None:
         if dial.row.session != body.session or dial.row.callee != body.to:
@@ -130,7 +130,7 @@ class DialRules:
         dial = self.by_request[request]
         if dial.state == "leasing":
             dial.step("leased")
-            self._wait_for_turn(dial, now)
+            self.turns.wait(dial, now)
 
     def lease_refused(self, request: str, error: TrunklineError, now: float) -> None:
         dial = self.by_request[request]
@@ -138,62 +138,9 @@ class DialRules:
             dial.step("refused")
             self._close(dial, error, now)
 
-    # ------------------------------------------------------------------ turns on a number
-
-    def _is_dialled_by_b_leg(self, number: str) -> bool:
-        """A b-leg dial to the number is open, or waits."""
-        return any(
-            dial.may_ring or dial.state == "waiting"
-            for dial in self.by_request.values()
-            if dial.row.callee == number and dial.row.mode == "b-leg"
-        )
-
-    def _wait_for_turn(self, dial: Dial, now: float) -> None:
-        dial.deadline = now + dial.row.timeout
-        self.turns.setdefault(dial.row.callee, FairQueue()).add(dial.row.session, dial.request)
-        self._give_turns(now)
-        if dial.state == "waiting":
-            self._tell_turns(only=dial.request)
-
-    def _give_turns(self, now: float) -> None:
-        """One dial at a time to each number that others wait for."""
-        if not self.turns:
-            return
-        taken = {dial.row.callee for dial in self.by_request.values() if dial.may_ring}
-        for number, waiting in list(self.turns.items()):
-            if waiting and number not in taken:
-                dial = self.by_request[waiting.pop()]
-                dial.step("turn")
-                dial.deadline, dial.told_place = float("inf"), 0
-                self._enqueue(dial, now)
-            if not waiting:
-                del self.turns[number]
-
-    def _tell_turns(self, only: str | None = None) -> None:
-        for waiting in self.turns.values():
-            for place, request in enumerate(waiting.order(), 1):
-                dial = self.by_request[request]
-                if place != dial.told_place and only in (None, request):
-                    dial.told_place = place
-                    told = m.DialQueued(request=request, place=place, seconds=0.0, for_number=True)
-                    self._tell(dial, told)
-
-    def _turn_missed(self, dial: Dial, now: float) -> None:
-        others = [d for d in self.by_request.values() if d.may_ring]
-        holder = next((d for d in others if d.row.callee == dial.row.callee), None)
-        text = "its turn on the callee's number has not come"
-        if holder is not None:
-            text += (
-                f": the call of session {holder.row.session} is being set up there "
-                f"({holder.known.leg(now)})"
-            )
-        self.failed(dial, "timeout", text, now)
-        dial.step("refused")
-        self._close(dial, dial.error(), now)
-
     # ------------------------------------------------------------------ the queue
 
-    def _enqueue(self, dial: Dial, now: float) -> None:
+    def enqueue(self, dial: Dial, now: float) -> None:
         self.queue.add(dial.row.session, dial.request)
         self._ask_next(now)
         if dial.state == "queued":
@@ -215,9 +162,9 @@ class DialRules:
             if place != dial.told_place and only in (None, request):
                 dial.told_place = place
                 seconds = self.queue.seconds(place, now)
-                self._tell(dial, m.DialQueued(request=request, place=place, seconds=seconds))
+                self.tell(dial, m.DialQueued(request=request, place=place, seconds=seconds))
 
-    def _tell(self, dial: Dial, event: m.DialQueued | m.DialFailed) -> None:
+    def tell(self, dial: Dial, event: m.DialQueued | m.DialFailed) -> None:
         session = self._core.sessions.by_id.get(dial.row.session)
         if session is not None:
             self._core.send(session.peer, event)
@@ -348,7 +295,7 @@ class DialRules:
             sid=dial.sid,
             text=dial.gone_text,
         )
-        self._tell(dial, event)
+        self.tell(dial, event)
 
     def over(self, dial: Dial, now: float) -> None:
         """Nothing more can come of our leg."""
@@ -365,9 +312,7 @@ class DialRules:
         self._fail(dial, error)
         dial.gone = dial.gone or "failed"
         self.queue.drop(dial.row.session, dial.request)
-        waiting = self.turns.get(dial.row.callee)
-        if waiting is not None:
-            waiting.drop(dial.row.session, dial.request)
+        self.turns.drop(dial)
         self._core.calls.over(dial.row.call, now)
         if dial.row.asked:
             self._core.do(do.CloseDial(dial.request))
@@ -405,12 +350,12 @@ class DialRules:
                 self.give_up(dial, "canceled", now)
 
     def tick(self, now: float) -> None:
-        self._give_turns(now)
+        self.turns.give(now)
         self._ask_next(now)
         if now - self._told_at >= TELL_PLACES_EVERY:
             self._told_at = now
             self._tell_places(now)
-            self._tell_turns()
+            self.turns.tell()
         for dial in list(self.by_request.values()):
             if dial.started or dial.gone is not None:
                 continue
@@ -428,7 +373,9 @@ class DialRules:
             self._poll(dial, now)
             return  # its call is live since Twilio took it
         if dial.state == "waiting":
-            self._turn_missed(dial, now)
+            self.failed(dial, "timeout", self.turns.why(dial, now), now)
+            dial.step("refused")
+            self._close(dial, dial.error(), now)
         elif dial.sid is not None and not dial.last_look:
             dial.last_look, dial.deadline = True, now + LAST_LOOK_WITHIN
             self._core.do(do.Fetch(dial.row.call, dial.sid))
