@@ -142,6 +142,34 @@ async def test_a_timeout_tells_what_the_controller_knew(stack: FakeStack) -> Non
         assert str(caught.value) == f"call to ***0101: no stream within 5 s: {told}"
 
 
+async def test_a_controller_that_tells_nothing_of_a_dial_is_said_to(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline.adapter.session.DIAL_GRACE", 0.1)
+    async with Line(OURS, bus=stack.bus) as line:
+        with pytest.raises(asyncio.TimeoutError) as caught:
+            await line.place_call(THEIRS, timeout=0.1)
+        assert str(caught.value) == (
+            "call to ***0101: no stream within 0.1 s, and the controller has not told within "
+            "0.1 s more what became of it"
+        )
+
+
+async def test_what_was_waited_for_in_vain_tells_the_state_of_the_call(stack: FakeStack) -> None:
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        with pytest.raises(asyncio.TimeoutError, match=r"within 0\.1 s \(its stream is up\)"):
+            await call.wait_ended(0.1)
+        stack.controller.tell(m.CallReconnecting(call=info.call, ordinal=1))
+        with pytest.raises(asyncio.TimeoutError) as caught:
+            await call.recv_audio(0.2)
+        assert re.fullmatch(
+            r"nothing was heard for 0\.2 s \(its stream has been gone for 0\.\d s, and may come "
+            r"again\)",
+            str(caught.value),
+        )
+
+
 async def answered_again(stack: FakeStack, line: Line) -> tuple[Call, m.CallInfo]:
     count = sum(isinstance(r, m.Arm) for r in stack.controller.requests)
     waiting = asyncio.ensure_future(line.wait_for_call(timeout=5))
