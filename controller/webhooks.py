@@ -53,8 +53,14 @@ class WebhookRules:
     def answer(self, hook: m.VoiceWebhook, now: float) -> m.VoiceAnswer:
         answer = self._answer(hook, now)
         call = self._core.calls.by_sid.get(hook.form.get("CallSid", ""))
-        dial = self._core.dials.by_request.get(call.dial_request or "") if call else None
-        if dial is not None:
+        if call is not None:
+            dial = self._core.dials.by_request.get(call.dial_request or "")
+            dials = [] if dial is None else [dial]
+        else:
+            # Whose it is will be known when it asks again.
+            waits = answer.kind == "pause"
+            dials = self._open_dials(hook.form.get("To", "")) if waits else []
+        for dial in dials:
             dial.known.tell_webhook(answer.kind, now)
         return answer
 
@@ -149,8 +155,9 @@ class WebhookRules:
 
     def _has_unclaimed(self, lease: Lease) -> bool:
         """After a restart: a session that held the number may still announce itself."""
-        known = self._core.sessions.by_id
-        return self._core.claiming and any(holder not in known for holder in lease.row.holders)
+        sessions = self._core.sessions
+        known = sessions.by_id.keys() | sessions.ended.keys()
+        return self._core.claiming and not known >= lease.row.holders.keys()
 
     def _is_rewritten(self, call: Call, caller: str) -> bool:
         """The carrier reports another caller than the number that the dial comes from."""

@@ -457,6 +457,27 @@ def test_a_callers_session_may_still_announce_itself() -> None:
     assert stage.webhook("CAb", OURS, SECOND).kind == "stream"
 
 
+def test_a_session_that_has_closed_does_not_keep_the_other_leg_waiting() -> None:
+    stage = Stage()
+    answering = stage.open(SECOND, allowed_callers=[THEIRS])
+    stage.arm(answering)
+    dialled(stage, another(stage))
+    stage.ask("a1", m.CloseSession(session=answering.session))
+    assert stage.core.claiming
+    assert stage.webhook("CAb", "anonymous", SECOND).kind == "stream"
+
+
+def test_a_timeout_tells_that_the_other_leg_was_let_wait() -> None:
+    info, answering = Stage().info(), Stage().info(SECOND, allowed_callers=[THEIRS])
+    row = b_row(info, timeout=5.0)
+    stage = restarted(info, row, holders=(info, answering))
+    stage.hello("adapter", "a1", sessions=[back(info, row)])
+    stage.webhook("CAb", "anonymous", SECOND)
+    assert "was answered with 'pause'" in stage.core.dials.by_request[row.request].known.webhook(
+        stage.now
+    )
+
+
 def test_a_rewritten_caller_is_known_after_the_next_restart_too() -> None:
     info = Stage().info()
     row = b_row(info)

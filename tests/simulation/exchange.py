@@ -108,6 +108,8 @@ class Exchange:
         self.gateways: list[GatewayPeer] = []
         #: dial request -> calls that were made of it
         self.made: Counter[str] = Counter()
+        #: legs that we have asked to be hung up; their dials are over
+        self.asked_to_end: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.sound = SOUND
         #: how likely a caller is rewritten, and a status callback is never sent

@@ -111,7 +111,7 @@ def _other_legs(world: World) -> list[str]:
     return [
         f"{leg.sid} (from {leg.from_!r} to {leg.to}) was answered with {leg.answers}"
         for leg, parent in b_legs
-        if leg.to not in strangers and not parent.hung_up_by
+        if leg.to not in strangers and parent.sid not in world.exchange.asked_to_end
         if leg.answers and leg.answers[-1] in ("busy", "reject")
     ]
 
