@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Literal
 
+from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
 
@@ -78,8 +79,15 @@ class Call:
 
     @property
     def caller(self) -> str:
-        """E.164 number, or what the carrier gave for it."""
+        """From as the carrier reported it: a number, ``sip:…``, ``client:…``, a word, or "". An
+        a-leg or originated call's is the number that it was dialled from."""
         return self._media.info.caller
+
+    @property
+    def caller_rewritten(self) -> bool:
+        """The carrier reported another caller than the number that this call was dialled from.
+        Only a b-leg call can tell: of a call that comes in nobody knows who dialled it."""
+        return self._media.info.caller_rewritten
 
     @property
     def callee(self) -> str:
@@ -142,7 +150,7 @@ class Call:
         """
         box = self.sound
         if not await box.bell.wait_until(box.ready, timeout):
-            raise TimeoutError(f"nothing was heard for {timeout:g} s")
+            raise TimeoutError(f"nothing was heard for {timeout:g} s ({self._state()})")
         return box.take_all()
 
     async def send_dtmf(self, digits: str) -> None:
@@ -188,10 +196,21 @@ class Call:
         """Wait for the call's end; asyncio.TimeoutError when it does not end in time."""
         ended: Callable[[], bool] = lambda: self._media.ended_reason is not None  # noqa: E731  # typed
         if not await self._media.changed.wait_until(ended, timeout):
-            raise TimeoutError(f"the call has not ended within {timeout:g} s")
+            raise TimeoutError(f"the call has not ended within {timeout:g} s ({self._state()})")
         reason = self.ended_reason
         assert reason is not None
         return reason
+
+    def _state(self) -> str:
+        """What is known of the call, for an error that says what did not happen."""
+        if not self.carries_sound:
+            return "it carries no sound"
+        if self.ending:
+            return "it is being hung up"
+        gone = self._media.audio.stream_gone_at
+        if gone is None:
+            return "its stream is up"
+        return f"its stream has been gone for {monotonic() - gone:.1f} s, and may come again"
 
     def _check_live(self, what: str, *, sound: bool = True) -> None:
         if self.ending:

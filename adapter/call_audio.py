@@ -340,6 +340,11 @@ class CallAudio:
             if self._worker_gone_at is None:
                 self._worker_gone_at = now
 
+    @property
+    def stream_gone_at(self) -> float | None:
+        """Since when the call has no stream, which may come again; None while it has one."""
+        return self._stream_gone_at
+
     def stream_gone(self, now: float) -> None:
         """The controller says that the call has no stream; it may come back by a new one."""
         if self._stream_gone_at is None:

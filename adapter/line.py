@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Literal
 
 from trunkline.bus import settings
+from trunkline.bus.clock import monotonic
 from trunkline.bus.control import UNAVAILABLE_AFTER
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
@@ -21,7 +22,7 @@ from trunkline.bus.redact import redact_number
 from .call import Call
 from .call_media import CallMedia
 from .client import BusClient, acquire
-from .dial_rules import DialPlan, check_e164, number_set, plan_dial
+from .dial_rules import DialPlan, callee_set, caller_set, check_e164, plan_dial
 from .session import ClientSession
 from .telemetry import trace_carrier
 
@@ -31,8 +32,9 @@ Mode = Literal["idle", "answer", "call"]
 
 #: A pool's number: whichever is free.
 ANY = "any"
-#: What arming a number may take at least, whatever the user's timeout: its REST may be retried.
-ARM_WITHIN = 30.0
+#: What arming a number may take at least, whatever the user's timeout: its REST may be retried. The
+#: controller gives up after 30 s and tells why, which must come first.
+ARM_WITHIN = 35.0
 
 
 class Line:
@@ -40,7 +42,8 @@ class Line:
 
     ``number`` is E.164, or "any" for a free one of the configured numbers: opening waits for one,
     in the order of asking (``asyncio.timeout`` ends the wait). ``allowed_callers``: who
-    may call (None: everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
+    may call, as a carrier reports it (numbers, ``sip:…``, ``client:…``, ``anonymous``, …; None:
+    everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
     ``bus``: address of the stack, else ``TRUNKLINE_BUS``, else the default. ``account``: SID of the
     account that the stack must belong to (None: whichever it is). ``auth_token``: for a tcp bus,
     else ``TWILIO_AUTH_TOKEN``. ValueError for a number that is not E.164.
@@ -61,8 +64,8 @@ class Line:
         if number != ANY:
             check_e164(number)
         self.number = number
-        self.allowed_callers = number_set(allowed_callers)
-        self.allowed_callees = number_set(allowed_callees)
+        self.allowed_callers = caller_set(allowed_callers)
+        self.allowed_callees = callee_set(allowed_callees)
         self.mode: Mode = "idle"
         #: SID of the number at the carrier, once open
         self.number_sid: str | None = None
@@ -185,8 +188,11 @@ class Line:
     async def _wait_for_call(
         self, client: BusClient, session: ClientSession, timeout: float
     ) -> Call:
+        began = monotonic()
+        session.missed.forget()
         try:
             await client.run(session.arm(max(timeout, ARM_WITHIN), trace_carrier()))
+            arming = monotonic() - began
             box = session.incoming
             await box.bell.wait_until(box.ready, timeout)
             media = box.take()
@@ -198,7 +204,11 @@ class Line:
         if session.lost is not None:
             raise session.lost
         await client.run(session.disarm())
-        raise TimeoutError(f"nobody called {redact_number(self.number)} within {timeout:g} s")
+        meanwhile = str(session.missed)
+        raise TimeoutError(
+            f"nobody called {redact_number(self.number)} within {timeout:g} s after it was armed, "
+            f"which took {arming:.1f} s" + (f"; {meanwhile}" if meanwhile else "")
+        )
 
     async def place_call(
         self,
@@ -210,7 +220,8 @@ class Line:
         max_call_duration_seconds: int | None = None,
     ) -> Call:
         """Call ``to`` (E.164) and wait until the call's stream is up, ``timeout`` seconds from
-        when the carrier was asked.
+        when the carrier was asked. A b-leg call waits its turn where another one is being set up
+        on the same number, for as long as ``timeout`` too.
 
         ``attach_stream``: "b-leg" (or None) for a number of this account: its own leg carries the
         stream; "a-leg" for any number in ``allowed_callees``: our leg does.

@@ -26,7 +26,7 @@ from trunkline.bus.errors import NumberNotFoundError
 from trunkline.bus.redact import mask_url, redact_number
 
 from .call import Call
-from .dial_rules import DialPlan, check_e164, number_set, plan_dial
+from .dial_rules import DialPlan, callee_set, caller_set, check_e164, plan_dial
 from .dtmf import check_digits
 from .heard import Heard
 from .join import Joined, join, leave
@@ -48,7 +48,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
 
     ``account_sid``, ``auth_token``, ``phone_number`` (E.164) are the caller's own;
     ``public_base_url`` is needed only where no running stack is joined. ``allowed_callers``: who
-    may call (None: everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
+    may call, as a carrier reports it (numbers, ``sip:…``, ``client:…``, ``anonymous``, …; None:
+    everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
     ``tunnel_readiness`` is asked before an a-leg call. ``on_dtmf`` (a function, or a coroutine
     function) gets each digit. ``bus``: address of the stack to join. ``speech_gate=False`` hands
     out the line's silence too, so that turns last until ``response_max_duration``.
@@ -89,8 +90,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self.auth_token = auth_token
         self.phone_number = phone_number
         self.public_base_url = public_base_url
-        self.allowed_callers = number_set(allowed_callers)
-        self.allowed_callees = number_set(allowed_callees) or None
+        self.allowed_callers = caller_set(allowed_callers)
+        self.allowed_callees = callee_set(allowed_callees) or None
         self.tunnel_readiness = tunnel_readiness
         self.on_dtmf = on_dtmf
         self.http_port = http_port

@@ -41,6 +41,7 @@ class CallInfo(Record, frozen=True):
     ``call`` is trunkline's id (32 hex digits, made before Twilio is asked). ``sid`` is the CallSid
     of the leg that carries our stream. ``secret`` lets the session's adapter attach to the workers.
     ``dialled_sid`` is the leg that we dialled, where that is another one (b-leg, originate).
+    ``caller`` is From as the carrier reported it; ``caller_rewritten``: we dialled from another.
     """
 
     call: str
@@ -59,6 +60,7 @@ class CallInfo(Record, frozen=True):
     #: seconds since the call's first stream started, when this was sent; None: not yet
     age: float | None = None
     trace: dict[str, str] = {}
+    caller_rewritten: bool = False
 
 
 class SessionInfo(Record, frozen=True):
@@ -488,11 +490,14 @@ class DialFailed(Message, frozen=True):
 
 
 class DialQueued(Message, frozen=True):
-    """to the adapter: the dial waits for its turn (TRUNKLINE_CALLS_PER_SECOND); first is 1."""
+    """to the adapter: the dial waits for its turn; first is 1. Either so many a second are asked
+    for (TRUNKLINE_CALLS_PER_SECOND), or (``for_number``) another b-leg call is being set up on the
+    callee's number, and how many ``seconds`` that takes is not known (0)."""
 
     request: str
     place: int
     seconds: float
+    for_number: bool = False
 
 
 class PoolQueued(Message, frozen=True):
@@ -512,11 +517,15 @@ class SessionLost(Message, frozen=True):
 
 class WebhooksCounted(Message, frozen=True):
     """to the session's adapter: so many voice webhooks more came for it, ``rejected`` of them were
-    refused (signature, caller, or busy). The redirects of a known call are not counted."""
+    refused (signature, caller, or busy). The redirects of a known call are not counted. ``why``
+    says why a call did not become the session's, and ``caller`` is its From, redacted. Nothing is
+    counted for one that was let in and was over before its stream came."""
 
     session: str
     received: int
     rejected: int = 0
+    caller: str = ""
+    why: str = ""
 
 
 class CloseStream(Message, frozen=True):

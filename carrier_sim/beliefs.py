@@ -64,6 +64,17 @@ BELIEFS: Final[dict[str, Belief]] = {
         contradicted="Port 443 alone is reached; another gives error 31901.",
         source="inferred; TD api/errors/31901 and 31910 ask for TCP port 443",
     ),
+    "rest-shows-ends": Belief(
+        believed="a call's status in REST is its last one as soon as the call has ended",
+        contradicted="REST goes on showing the status that the call had before it ended",
+        source="TD voice/api/call-resource (Call status values)",
+    ),
+    "own-number-asks": Belief(
+        believed="a call from one number of the account to another makes an inbound call, whose "
+        "number's voice_url is asked",
+        contradicted="the call is answered, and the number's voice_url is not asked",
+        source="TD usage/webhooks/voice-webhooks (incoming voice call)",
+    ),
 }
 
 

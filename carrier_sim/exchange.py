@@ -20,10 +20,19 @@ from typing import Protocol
 
 import msgspec
 
-from trunkline.carrier_sim import twiml
+from trunkline.carrier_sim import caller_id, twiml
 from trunkline.carrier_sim.account import Call, CallOptions, Number, NumberWrite, Sids
 from trunkline.carrier_sim.beliefs import Beliefs
-from trunkline.carrier_sim.bots import Answering, Bot, BotSpec, Busy, Failed, NoAnswer, start_bot
+from trunkline.carrier_sim.bots import (
+    Answering,
+    Bot,
+    BotSpec,
+    Busy,
+    Failed,
+    NoAnswer,
+    Silence,
+    start_bot,
+)
 from trunkline.carrier_sim.circuit import Circuit, Switchboard
 from trunkline.carrier_sim.habits import Habits
 from trunkline.carrier_sim.judge import Judge
@@ -219,9 +228,12 @@ class Exchange:
             self.at(now + call.options.timeout, lambda at: self._give_up(line, at))
             self._ring(line, now)
             number = self.numbers[call.to]
-            child = self._line(
-                call.from_, call.to, "inbound", "ringing", number, CallOptions(), now
-            )
+            if not self.beliefs.hold("own-number-asks"):
+                self._connect(line, start_bot(Silence()))
+                self._answered(line, now)
+                return
+            shown = caller_id.FORMS[self.habits.draw("caller-id")](call.from_)
+            child = self._line(shown, call.to, "inbound", "ringing", number, CallOptions(), now)
             child.other, line.other = line, child
             line.leg.answered = True
             circuit = self._connect(line, child.leg)

@@ -16,6 +16,8 @@ import random
 from collections.abc import Mapping
 from typing import Final
 
+from trunkline.carrier_sim import caller_id
+
 #: name -> the forms that are drawn from, all equally likely.
 HABITS: Final[dict[str, tuple[str, ...]]] = {
     # The text of an https or wss URL that is signed: as Twilio was given it, with its (or the
@@ -27,6 +29,8 @@ HABITS: Final[dict[str, tuple[str, ...]]] = {
     # if it were the primary until the secondary is promoted; a promotion takes a minute to spread
     # (TD iam/api/authtoken).
     "signing-token": ("primary", "secondary"),
+    # From on the callee's side of a call to a number of the account (caller_id.py).
+    "caller-id": tuple(caller_id.FORMS),
 }
 
 

@@ -229,7 +229,11 @@ class RestApi:
         return line
 
     def _fetch_call(self, request: Request, sid: str, now: float) -> Response:
-        return Response.json(self._call(request, sid).call.resource(self.account_sid))
+        call = self._call(request, sid).call
+        shown = call.resource(self.account_sid)
+        if not call.live and not self.exchange.beliefs.hold("rest-shows-ends"):
+            shown["status"] = call.history[-2][1]
+        return Response.json(shown)
 
     def _list_calls(self, request: Request, sid: str, now: float) -> Response:
         rows = [

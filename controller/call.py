@@ -34,6 +34,8 @@ class Call(Subject):
     mode: m.DialMode | None = None
     max_duration: float | None = None
     trace: dict[str, str] = field(default_factory=dict)
+    #: the carrier reported another caller than the number that we dialled from
+    caller_rewritten: bool = False
     state: str = "expected"
     ordinal: int = 0
     placement: m.Placement | None = None
@@ -78,6 +80,10 @@ class Call(Subject):
             return {"d": self.dial_request}
         return {"c": self.id}
 
+    def heard_caller(self, info: m.CallInfo) -> None:
+        """After a restart: the caller as it was reported, which the journal does not have."""
+        self.caller, self.caller_rewritten = info.caller, info.caller_rewritten
+
     def info(self, now: float) -> m.CallInfo:
         return m.CallInfo(
             call=self.id,
@@ -95,4 +101,5 @@ class Call(Subject):
             max_duration=self.max_duration,
             age=None if self.started is None else now - self.started,
             trace=self.trace,
+            caller_rewritten=self.caller_rewritten,
         )

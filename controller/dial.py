@@ -14,6 +14,7 @@ from . import twiml
 from .carrier import CallOrder
 from .instructions import Asked
 from .journal import DialRow
+from .last_known import LastKnown
 from .tables import DIAL, Subject
 
 #: The longest call that may be asked for (seconds).
@@ -28,16 +29,19 @@ OPEN: Final = ("asking", "unsure", "taken")
 
 @dataclass
 class Dial(Subject):
-    """``deadline``: from when Twilio was asked. ``gone``: why nobody waits for it any more."""
+    """``deadline``: from when Twilio was asked (while it waits for its number: until when it does).
+    ``gone``: why nobody waits for it any more; ``gone_text``: what was told with that."""
 
     TABLE = DIAL
 
     row: DialRow
     state: str
+    known: LastKnown
     asked: list[Asked] = field(default_factory=list)
     token: str = ""
     deadline: float = float("inf")
     gone: str | None = None
+    gone_text: str = ""
     #: its SID was found in the list of calls, and nothing has confirmed it
     guessed: bool = False
     #: its time was over before it was answered: that is why it failed, whatever our hang-up brings
@@ -46,6 +50,10 @@ class Dial(Subject):
     started: bool = False
     #: Twilio has said that our leg is over
     leg_over: bool = False
+    #: how often REST was asked about it because nothing was heard
+    polled: int = 0
+    #: its time is over, and REST is asked for the last time
+    last_look: bool = False
     told_place: int = 0
     trace: dict[str, str] = field(default_factory=dict)
 
@@ -60,14 +68,30 @@ class Dial(Subject):
     def __str__(self) -> str:
         return f"dial {self.request}"
 
-    def error(self, status: str) -> TrunklineError:
-        """What the one who asked for it is told when it ended in ``status``."""
+    @property
+    def may_ring(self) -> bool:
+        """Its call may still come to the callee's number."""
+        silent = self.row.mode == "originate" and self.known.status == "in-progress"
+        return (self.state == "queued" or self.state in OPEN) and not (self.started or silent)
+
+    def error(self) -> TrunklineError:
+        """What the one who asked for it is told once it is ``gone``."""
         shown = redact_number(self.row.callee)
-        if status == "timeout":
-            return TimedOutError(f"call to {shown}: no stream within {self.row.timeout:g} s")
+        why = f": {self.gone_text}" if self.gone_text else ""
+        if self.gone == "timeout":
+            return TimedOutError(f"call to {shown}: no stream within {self.row.timeout:g} s{why}")
+        status = self.gone or "failed"
         return CallFailedError(
-            f"call to {shown} was not answered ({status})", status=status, sid=self.sid
+            f"call to {shown} was not answered ({status}){why}", status=status, sid=self.sid
         )
+
+
+def new_dial(
+    row: DialRow, state: str, now: float, asked: list[Asked] | None = None, token: str = ""
+) -> Dial:
+    """A dial in ``state``, of which nothing is known yet."""
+    known = LastKnown(redact_number(row.callee), row.mode == "b-leg", heard=now)
+    return Dial(row, state, known, asked or [], token)
 
 
 def check(body: m.Dial, allowed_callees: frozenset[str] | None) -> None:

@@ -238,6 +238,7 @@ class StreamRules:
                 calls.tokens.void(call.id)  # it was used before the restart
             calls.by_sid[stream.info.sid] = call
             call.sid = stream.info.sid
+            call.heard_caller(stream.info)
             call.secret = stream.info.secret
             call.ordinal = stream.info.ordinal
             call.step("start")
@@ -285,6 +286,7 @@ class StreamRules:
     def _had_stream(self, call: Call, info: m.CallInfo, now: float) -> None:
         self._core.calls.tokens.void(call.id)
         call.ordinal = max(call.ordinal, info.ordinal, 1)
+        call.heard_caller(info)
         call.secret, call.placement = info.secret, info.placement
         call.state, call.missing = "reconnecting", now
         call.started = now - (info.age or 0.0)

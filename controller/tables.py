@@ -21,8 +21,9 @@ taken, standing, closing, gone.
 
 Rules of a **dial** (asking Twilio for a call, once):
 
-- *leasing* (b-leg only): the override is put on the callee's number. *queued*: it waits for its
-  turn. *asking*: Twilio may have it. *unsure*: no answer came; callback, stream or the list of
+- *leasing* (b-leg only): the override is put on the callee's number. *waiting*: another dial's call
+  is still to come there, and one of the two is a b-leg dial. *queued*: so many calls a second are
+  asked for. *asking*: Twilio may have it. *unsure*: no answer came; callback, stream or the list of
   calls will tell. *taken*: its SID is known. *closed*: nothing more can come of it.
 - A dial is never asked twice once Twilio may have it: that phone would ring twice.
 - The list of calls only lets us guess: a callback or a stream names the dial, and so shows that
@@ -93,7 +94,8 @@ SESSION: Final[Table] = {
 }
 
 DIAL: Final[Table] = {
-    "leasing": {"leased": "queued", "refused": "closed", "cancel": "closed"},
+    "leasing": {"leased": "waiting", "refused": "closed", "cancel": "closed"},
+    "waiting": {"turn": "queued", "refused": "closed", "cancel": "closed"},
     "queued": {"ask": "asking", "cancel": "closed"},
     "asking": {
         "taken": "taken",

@@ -21,6 +21,7 @@ from trunkline.adapter.line import Line
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import TrunklineError, WrongModeError
 from trunkline.bus.process import EXIT_DONE, run
+from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
 _T = TypeVar("_T")
@@ -83,7 +84,7 @@ def answer(settings: Settings, number: str, wishes: Wishes) -> int:
             click.echo(f"waiting for a call to {line.number}")
             with contextlib.suppress(_StoppedError):
                 made = await _unless(stop, line.wait_for_call(timeout=wishes.timeout))
-                click.echo(f"{made.caller} calls: {made.sid}")
+                click.echo(f"{printable(made.caller) or 'somebody'} calls: {made.sid}")
                 await _talk(made, wishes, saying, stop)
         return _closed(line)
 

@@ -8,9 +8,11 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trunkline.ask import controller, get_status
 from trunkline.bus.process import EXIT_DONE
+from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
 #: A controller that is starting again is back within this time.
@@ -68,7 +70,7 @@ def print_tables(status: dict[str, Any], console: Console) -> None:
         console.print(table)
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> str | Text:
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -76,5 +78,6 @@ def _cell(value: object) -> str:
     if isinstance(value, list):
         return str(len(value))
     if isinstance(value, dict):
-        return ", ".join(f"{name} {count}" for name, count in value.items()) or "-"
-    return str(value)
+        value = ", ".join(f"{name} {count}" for name, count in value.items()) or "-"
+    # What a caller calls itself is neither markup nor a terminal's command.
+    return Text(printable(str(value)))

@@ -297,15 +297,18 @@ class FakeStack:
         dial: m.Dial | None = None,
         caller: str = THEIRS,
         open_at: int | None = 0,
+        reported: str | None = None,
     ) -> m.CallInfo:
-        """The call's first stream is up: tell the adapter, open it at the primary."""
+        """The call's first stream is up: tell the adapter, open it at the primary. ``reported``:
+        what the carrier made of the number that a dial comes from."""
         call = secrets.token_hex(16) if dial is None else dial.request[::-1]
         info = m.CallInfo(
             call=call,
             session=session,
             sid="CA" + secrets.token_hex(16),
             direction="inbound" if dial is None else "outbound",
-            caller=caller if dial is None else OURS,
+            caller=caller if dial is None else (reported or OURS),
+            caller_rewritten=reported is not None,
             callee=OURS if dial is None else dial.to,
             secret=secrets.token_hex(16),
             ordinal=1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 
 import pytest
@@ -67,11 +68,106 @@ async def test_a_call_is_answered_spoken_heard_and_ended(stack: FakeStack) -> No
 
 async def test_nobody_calls(stack: FakeStack) -> None:
     async with Line(OURS, bus=stack.bus) as line:
-        with pytest.raises(asyncio.TimeoutError):
+        with pytest.raises(asyncio.TimeoutError) as nobody:
             await line.wait_for_call(timeout=0.1)
+        assert re.fullmatch(
+            r"nobody called \*\*\*0100 within 0\.1 s after it was armed, which took \d\.\d s",
+            str(nobody.value),
+        )
         await stack.controller.wait_for(m.Disarm)
         call, _ = await answered_again(stack, line)
         assert call.ended_reason is None
+
+
+async def test_who_waited_in_vain_is_told_who_called(stack: FakeStack) -> None:
+    def arm(body: m.Arm) -> m.Armed:
+        why = "not in allowed_callers"
+        for caller in ("***1234", "client:***"):
+            told = m.WebhooksCounted(
+                session=body.session, received=1, rejected=1, caller=caller, why=why
+            )
+            stack.controller.tell(told)
+        unsigned = "its signature was wrong"
+        told = m.WebhooksCounted(session=body.session, received=3, rejected=3, why=unsigned)
+        stack.controller.tell(told)
+        return m.Armed(session=body.session)
+
+    stack.controller.answers[m.Arm] = arm
+    async with Line(OURS, bus=stack.bus) as line:
+        for _ in range(2):  # each wait tells of its own
+            with pytest.raises(asyncio.TimeoutError) as nobody:
+                await line.wait_for_call(timeout=0.2)
+            assert str(nobody.value).endswith(
+                "; 2 calls came meanwhile: from ***1234 (not in allowed_callers), from client:*** "
+                "(not in allowed_callers); 3 webhooks to this number refused (its signature was "
+                "wrong)"
+            )
+    assert (line.webhooks, line.webhooks_rejected) == (10, 10)
+
+
+async def test_a_rewritten_caller_is_shown_as_it_came(
+    stack: FakeStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    def dial(body: m.Dial) -> m.Dialled:
+        asyncio.get_running_loop().call_soon(
+            lambda: stack.start_call(body.session, dial=body, reported="anonymous")
+        )
+        return m.Dialled(call=body.request[::-1], sid="CA" + body.request)
+
+    stack.controller.answers[m.Dial] = dial
+    async with Line(OURS, bus=stack.bus) as line:
+        call = await line.place_call(THEIRS, timeout=5)
+        assert (call.caller, call.caller_rewritten) == ("anonymous", True)
+        assert "the carrier reports its caller as anonymous" in caplog.text
+        await call.hang_up()
+        del stack.controller.answers[m.Dial]
+        plain = await placed(stack, line)
+        assert (plain.caller, plain.caller_rewritten) == (OURS, False)
+
+
+async def test_a_timeout_tells_what_the_controller_knew(stack: FakeStack) -> None:
+    told = "Twilio's last word is 'ringing', 5.0 s ago"
+
+    def dial(body: m.Dial) -> m.Dialled:
+        failed = m.DialFailed(
+            request=body.request, call=body.request[::-1], status="timeout", text=told
+        )
+        asyncio.get_running_loop().call_soon(lambda: stack.controller.tell(failed))
+        return m.Dialled(call=body.request[::-1], sid="CA" + body.request)
+
+    stack.controller.answers[m.Dial] = dial
+    async with Line(OURS, bus=stack.bus) as line:
+        with pytest.raises(asyncio.TimeoutError) as caught:
+            await line.place_call(THEIRS, timeout=5)
+        assert str(caught.value) == f"call to ***0101: no stream within 5 s: {told}"
+
+
+async def test_a_controller_that_tells_nothing_of_a_dial_is_said_to(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline.adapter.session.DIAL_GRACE", 0.1)
+    async with Line(OURS, bus=stack.bus) as line:
+        with pytest.raises(asyncio.TimeoutError) as caught:
+            await line.place_call(THEIRS, timeout=0.1)
+        assert str(caught.value) == (
+            "call to ***0101: no stream within 0.1 s, and the controller has not told within "
+            "0.1 s more what became of it"
+        )
+
+
+async def test_what_was_waited_for_in_vain_tells_the_state_of_the_call(stack: FakeStack) -> None:
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        with pytest.raises(asyncio.TimeoutError, match=r"within 0\.1 s \(its stream is up\)"):
+            await call.wait_ended(0.1)
+        stack.controller.tell(m.CallReconnecting(call=info.call, ordinal=1))
+        with pytest.raises(asyncio.TimeoutError) as caught:
+            await call.recv_audio(0.2)
+        assert re.fullmatch(
+            r"nothing was heard for 0\.2 s \(its stream has been gone for 0\.\d s, and may come "
+            r"again\)",
+            str(caught.value),
+        )
 
 
 async def answered_again(stack: FakeStack, line: Line) -> tuple[Call, m.CallInfo]:

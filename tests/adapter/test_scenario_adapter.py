@@ -98,9 +98,9 @@ def test_construction() -> None:
     )
     agent.public_base_url = "https://me:pa55@x.example"
     assert repr(agent).endswith("public_base_url='https://me:***@x.example')")
-    for wrong in ({"phone_number": "4155"}, {"allowed_callees": ["x"]}, {"allowed_callers": ["x"]}):
-        with pytest.raises(ValueError, match=r"E\.164"):
-            adapter(**wrong)
+    for name, wrong in (("phone_number", "4155"), ("allowed_callees", ["x"])):
+        with pytest.raises(ValueError, match=rf"^{name}.* is not in E\.164"):
+            adapter(**{name: wrong})
 
 
 def test_no_signature_check_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:

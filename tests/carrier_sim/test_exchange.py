@@ -404,3 +404,50 @@ def test_a_refused_stream_goes_on_with_the_next_verb(bench: Bench) -> None:
     assert bench.judge.codes() == [31922] and line.call.live
     bench.run(0.5)
     assert set(bytes(bot.heard)) == set(SILENCE)
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        ("kept", OURS),
+        ("country-code-cut", "+4155551234"),
+        ("national", "4155551234"),
+        ("digits-added", "+01014155551234"),
+        ("gateway-number", "+811045000"),
+        ("anonymous", "anonymous"),
+        ("capital-anonymous", "Anonymous"),
+        ("spelled-anonymous", "+266696687"),
+        ("restricted", "RESTRICTED"),
+        ("empty", ""),
+    ],
+)
+def test_carriers_rewrite_the_caller_that_the_callees_side_sees(form: str, shown: str) -> None:
+    bench = Bench(Options(habits={"caller-id": form}))
+    a = bench.x.outbound(OURS, OTHER, CallOptions(twiml="<Response/>"), bench.now)
+    bench.run(0.01)
+    assert a.other is not None
+    assert (a.call.from_, a.other.call.from_, a.other.call.to) == (OURS, shown, OTHER)
+    # REST does not tell that the two belong together.
+    assert a.other.call.parent_call_sid == ""
+
+
+def test_the_caller_is_drawn_anew_for_each_call_and_the_same_way_for_a_seed() -> None:
+    def callers(seed: int) -> list[str]:
+        bench = Bench(Options(seed=seed))
+        found = []
+        for _ in range(40):
+            line = bench.x.outbound(OURS, OTHER, CallOptions(twiml="<Response/>"), bench.now)
+            bench.run(0.01)
+            assert line.other is not None
+            found.append(line.other.call.from_)
+        return found
+
+    assert callers(7) == callers(7) != callers(8)
+    assert len(set(callers(7))) == 10
+
+
+def test_a_number_that_is_not_asked_when_it_is_called_from_the_account() -> None:
+    bench = Bench(Options(contradict=("own-number-asks",)))
+    a = bench.x.outbound(OURS, OTHER, CallOptions(twiml="<Response><Pause/></Response>"), bench.now)
+    bench.run(0.1)
+    assert (a.call.status, a.other, bench.fetches) == ("in-progress", None, [])

@@ -82,10 +82,10 @@ def test_b_leg_overrides_the_callee_and_meets_its_other_leg() -> None:
     assert "Polly.Joanna" in create.order.twiml
     stage.feed(do.Taken(request, "CAa", "queued"))
     stage.body("a1", asked, m.Dialled)
-    # A stranger calls that number meanwhile.
-    assert stage.webhook("CAx", THEIRS, SECOND).kind == "busy"
     answer = stage.webhook("CAb", OURS, SECOND)
     accepted = stage.start(answer.token, "CAb")
+    # A stranger calls that number meanwhile.
+    assert stage.webhook("CAx", THEIRS, SECOND).kind == "busy"
     assert isinstance(accepted, m.StreamAccepted)
     assert (accepted.info.sid, accepted.info.dialled_sid) == ("CAb", "CAa")
     assert accepted.info.direction == "outbound" and accepted.info.callee == SECOND
@@ -142,7 +142,9 @@ def test_originate_is_live_once_twilio_took_it() -> None:
     stage.take(do.Create)
     stage.feed(do.Taken(request, "CA1", "queued"))
     stage.body("a1", asked, m.Dialled)
-    stage.pass_time(20.0)  # neither its timeout nor the missing stream ends it
+    # Neither its timeout nor the missing stream ends it; it is asked about while it says nothing.
+    stage.pass_time(20.0)
+    assert stage.looked("ringing") == 2
     assert not stage.work
     stage.callback(request, "CA1", "in-progress")
     stage.callback(request, "CA1", "completed")
@@ -177,7 +179,9 @@ def test_timeout_counts_from_when_twilio_was_asked_and_hangs_up_first() -> None:
     stage.feed(do.Taken(request, "CA1", "queued"))
     stage.pass_time(4.5)
     assert not stage.all_work(do.End)
+    stage.looked("ringing")
     stage.pass_time(1.0)
+    assert stage.looked("ringing") == 1
     end = stage.take(do.End)
     assert not stage.events("a1", m.DialFailed)
     stage.feed(do.Ended(end.call))
@@ -192,6 +196,7 @@ def test_the_callback_of_our_own_hang_up_does_not_hide_the_timeout() -> None:
     stage.feed(do.AskedTwilio(request))
     stage.feed(do.Taken(request, "CA1", "queued"))
     stage.pass_time(5.5)
+    stage.looked("ringing")
     end = stage.take(do.End)
     stage.callback(request, "CA1", "canceled")
     stage.feed(do.Ended(end.call))
@@ -499,17 +504,3 @@ def test_b_leg_whose_own_answer_never_came_is_answered_at_its_end() -> None:
     stage.feed(do.Ended(stage.take(do.End).call))
     assert stage.error("a1", asked) == "CallFailedError"
     assert not any(peer.working for peer in stage.core.peers.by_id.values())
-
-
-def test_the_other_leg_goes_to_the_dial_that_twilio_has_taken() -> None:
-    stage, info = caller()
-    lost, _ = stage.dial(info, to=SECOND, mode="b-leg")
-    stage.look_up()
-    stage.apply()
-    stage.feed(do.Unsure(lost, CarrierError("no answer")))
-    taken, asked = stage.dial(info, to=SECOND, mode="b-leg")
-    stage.pass_time(0.1)
-    stage.feed(do.Taken(taken, "CAa", "queued"))
-    accepted = stage.start(stage.webhook("CAb", OURS, SECOND).token, "CAb")
-    assert isinstance(accepted, m.StreamAccepted)
-    assert accepted.info.call == stage.body("a1", asked, m.Dialled).call

@@ -16,11 +16,15 @@ from trunkline.adapter.call_audio import CallAudio, HeardDigit, Lost
 from trunkline.bus import messages as m
 from trunkline.codec_worker.playout import Interruption, Playout
 from trunkline.controller import apply_restore, operations
+from trunkline.controller.calls import CallRules
 from trunkline.controller.carrier import RestFailure
 from trunkline.controller.claims import Claims
 from trunkline.controller.core import Core
+from trunkline.controller.dial import Dial
+from trunkline.controller.dials import DialRules
 from trunkline.controller.memory_journal import MemoryJournal
 from trunkline.controller.sessions import SessionRules
+from trunkline.controller.webhooks import WebhookRules
 
 Patch = AbstractContextManager[Any]
 
@@ -95,6 +99,36 @@ def doubt_never_settled() -> list[Patch]:
         """It is left as it is."""
 
     return [mock.patch.object(operations, "settle", settle)]
+
+
+def other_leg_by_caller() -> list[Patch]:
+    """The other leg of a dial must come from the very number that was dialled from."""
+    found = WebhookRules._b_leg
+
+    def exact(rules: WebhookRules, caller: str, *rest: Any) -> Any:
+        call = found(rules, caller, *rest)
+        return None if call is not None and rules._is_rewritten(call, caller) else call
+
+    return [mock.patch.object(WebhookRules, "_b_leg", exact)]
+
+
+def dials_to_a_number_at_once() -> list[Patch]:
+    """B-leg dials to one number do not wait for one another."""
+    return [mock.patch.object(Dial, "may_ring", False)]
+
+
+def ends_by_callback_alone() -> list[Patch]:
+    """REST is not asked what became of a dial."""
+    return [
+        mock.patch.object(DialRules, "_poll", _nothing),
+        mock.patch.object(CallRules, "fetched", _looked_only),
+    ]
+
+
+def _looked_only(rules: CallRules, result: Any, now: float) -> None:
+    dial = rules._core.dials.by_request.get(rules.by_id[result.call].dial_request or "")
+    if dial is not None:
+        rules._core.dials.looked(dial, now)
 
 
 # --------------------------------------------------------------------------- sessions
@@ -190,6 +224,9 @@ MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
         restore_without_compare,
         dialled_again_in_doubt,
         doubt_never_settled,
+        other_leg_by_caller,
+        dials_to_a_number_at_once,
+        ends_by_callback_alone,
         lease_not_renewed,
         claims_never_over,
         sessions_not_known_again,

@@ -181,6 +181,7 @@ class Rest:
 
     async def end_call(self, sid: str) -> None:
         exchange = self._twilio.exchange
+        exchange.asked_to_end.add(sid)
         await self._do("end", sid, lambda: exchange.ended_by_rest(sid))
 
     async def instruct_call(self, sid: str, twiml: str) -> None:
