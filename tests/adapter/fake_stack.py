@@ -297,6 +297,7 @@ class FakeStack:
         dial: m.Dial | None = None,
         caller: str = THEIRS,
         open_at: int | None = 0,
+        age: float | None = None,
     ) -> m.CallInfo:
         """The call's first stream is up: tell the adapter, open it at the primary."""
         call = secrets.token_hex(16) if dial is None else dial.request[::-1]
@@ -312,6 +313,7 @@ class FakeStack:
             dial_request=None if dial is None else dial.request,
             mode=None if dial is None else dial.mode,
             placement=self.placement,
+            age=age,
         )
         self.controller.tell(m.CallStarted(info=info))
         if open_at is not None:

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from fake_call import FakeCall
 from line_sound import (
     NAMES,
     RATE,
@@ -20,7 +21,6 @@ from line_sound import (
     words,
 )
 
-from trunkline.adapter.crossing import SoundBox
 from trunkline.adapter.gate_options import GateOptions
 from trunkline.adapter.heard import Heard
 from trunkline.adapter.line_noise import KnownNoise
@@ -37,18 +37,6 @@ NOISES = [
     *[("pink", snr) for snr in (20.0, 10.0)],
     *[("hum", snr) for snr in (20.0, 10.0, 0.0)],
 ]
-
-
-class FakeCall:
-    """What Heard needs of a call."""
-
-    def __init__(self) -> None:
-        self.sound = SoundBox(10**9)
-        self.ended_reason: str | None = None
-
-    def end(self) -> None:
-        self.ended_reason = "stop"
-        self.sound.close()
 
 
 async def turn(heard: Heard, first: float = 60.0, most: float = 30.0) -> bytes:
