@@ -132,6 +132,19 @@ async def test_one_that_never_ends_is_cut(caplog: pytest.LogCaptureFixture) -> N
     assert "has not ended within 3 s; it is cut there" in record.message
 
 
+async def test_on_a_line_that_carries_no_silence_it_ends_by_the_clock() -> None:
+    """Nothing is believed of a carrier's silence: where it does not come, the turn ends as well."""
+    call, heard = hearing(HELLO)
+    greeting = await greeting_of(heard)
+    assert greeting is not None and len(greeting) > 2 * (len(HELLO) - 0.4 * RATE)
+    call.sound.put(pcm(ANSWER))
+    answer = await heard.next_chunk(0.6, most_silence=30.0, first=False)
+    with pytest.raises(TimeoutError):
+        while True:
+            answer += await heard.next_chunk(0.6, most_silence=30.0, first=False)
+    assert len(answer) > 0.9 * 2 * len(ANSWER)
+
+
 @pytest.mark.parametrize("wrong", [0, -1, True, "10", None, float("nan"), float("inf")])
 def test_a_timeout_that_is_none(wrong: float) -> None:
     with pytest.raises(ValueError, match="greeting_timeout must be a positive number"):

@@ -404,3 +404,12 @@ def test_a_refused_stream_goes_on_with_the_next_verb(bench: Bench) -> None:
     assert bench.judge.codes() == [31922] and line.call.live
     bench.run(0.5)
     assert set(bytes(bot.heard)) == set(SILENCE)
+
+
+def test_silence_is_left_out_where_the_belief_is_contradicted() -> None:
+    bench = Bench(Options(contradict=("silence-is-sent",)))
+    line = bench.inbound(start_bot(Silence()))
+    bench.answer(CONNECT.format(""))
+    bench.run(0.3)
+    stream = line.streams[0]
+    assert stream.live and stream.frames_in == 0
