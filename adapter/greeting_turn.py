@@ -17,18 +17,20 @@ from scenario.voice import AudioChunk, VoiceAgentAdapter, create_audio_message
 
 
 class GreetingTurn:
-    """Its methods do nothing where no scenario with ``adapter`` is running: a call
-    that was placed before ``scenario.run`` has its greeting on the adapter alone."""
+    """Its methods do nothing where no scenario with ``adapter`` is running: a call that was placed
+    before ``scenario.run`` has its greeting on the adapter alone."""
 
     def __init__(self, adapter: VoiceAgentAdapter) -> None:
         self._adapter = adapter
+        # A run that is over may still be the context's, where it was awaited in this task.
         executor = context_scenario.get(None)
-        agents = [] if executor is None or executor._finished_emitted else executor.agents
+        over = executor is None or getattr(executor, "_finished_emitted", False)
+        agents = [] if over else executor.agents
         self._index = next((n for n, agent in enumerate(agents) if agent is adapter), None)
         self._executor: Any = executor
         self._recorder: Any = None
         if self._index is not None:
-            # Scenario's own and private, so it is looked for only where there is a greeting.
+            # It is private to scenario, so nothing else may depend on finding it.
             from scenario.voice.adapter import _AdapterRecorder
 
             turn: Any = SimpleNamespace(scenario_state=executor._state)

@@ -373,3 +373,32 @@ async def test_in_a_run_that_does_not_ask_for_it_it_is_the_answer_as_ever(
     assert [s.speaker for s in segments] == ["user", "agent"]
     assert is_greeting(segments[1].audio)
     assert (agent.greeting, seen) == (None, [])
+
+
+async def test_a_greeting_after_a_run_in_the_same_task_is_none_of_its_turns(
+    stack: FakeStack,
+) -> None:
+    """scenario.arun leaves its run behind as the task's context."""
+    agent = adapter(stack)
+
+    async def far_end() -> None:
+        await dialled(stack, QUIET + HELLO + PAUSE)
+        await stack.controller.wait_for(m.CloseSession)
+
+    async def dial(state: Any) -> None:
+        await agent.place_call(THEIRS, attach_stream="a-leg", callee_speaks_first=True)
+
+    calling = asyncio.ensure_future(far_end())
+    result = await scenario.arun(
+        name="greeting",
+        description="the callee greets",
+        agents=[agent],
+        script=[dial, scenario.succeed("it did")],
+        verbose=False,
+    )
+    await calling
+    assert [s.speaker for s in result.audio.segments] == ["agent"]
+    async with agent:
+        await greeted(stack, agent, "place_call", QUIET + ANSWER + PAUSE)
+        assert is_greeting(agent.greeting, ANSWER)
+    assert len(result.audio.segments) == len(result.messages) == 1
