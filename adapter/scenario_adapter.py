@@ -471,12 +471,11 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     async def send_audio(self, chunk: AudioChunk) -> None:
         """Say ``chunk``; returns when it was sent, or cut off by :meth:`interrupt`.
 
-        RuntimeError "no live media stream" without a call, or after its end. Within a turn, that
-        is inside :meth:`call`, a call that the far end has hung up swallows it: the farewell is
-        still heard, and what the script has left leads on to the judge.
+        RuntimeError "no live media stream" without a call, or after its end. Inside :meth:`call`,
+        and in any other step of a running script, a call that the far end has hung up swallows it:
+        the farewell is still heard, and what the script has left leads on to the judge.
         """
-        in_turn = self._voice_turn_context is not None
-        call = self._live_call(or_over=in_turn)
+        call = self._live_call()
         if call is None:
             return
         if self._heard is not None:
@@ -485,16 +484,16 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             await call.send_audio(chunk.data)
         except WrongModeError:
             # The call may have ended since it was looked at: events come in on another thread.
-            if self._live_call(or_over=in_turn) is not None:
+            if self._live_call() is not None:
                 raise
 
-    def _live_call(self, *, or_over: bool) -> Call | None:
-        """The live call; None where the far end has hung up and ``or_over``. RuntimeError."""
+    def _live_call(self) -> Call | None:
+        """The live call; None where the far end has hung up within a scenario. RuntimeError."""
         self._assert_connected()
         call = self._call
         if call is not None and not call.ending and call.carries_sound:
             return call
-        if call is not None and call.ended_by_far_end and or_over:
+        if call is not None and call.ended_by_far_end and self._within_scenario:
             log.info("TwilioAgentAdapter: the far end has hung up; what was to be said is not")
             return None
         raise RuntimeError(
@@ -548,7 +547,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
 
     async def interrupt(self) -> None:
         """Drop what is being said, here and at the carrier. RuntimeError without a live call."""
-        call = self._live_call(or_over=self._within_scenario)
+        call = self._live_call()
         if call is not None:
             await call.interrupt()
 

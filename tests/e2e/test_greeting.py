@@ -44,9 +44,6 @@ async def test_a_greeting_is_kept_and_the_rest_of_the_call_is_heard_behind_it(
     finally:
         stack.sim.json("POST", "/sim/beliefs", {"contradict": []})
     compare(from_pcm(question), from_wire(stack.far_end_heard(call.sid))).check()
-    if not contradict:
-        said = from_wire(stack.sim.said(call.sid))
-        compare(from_pcm(greeting + answer), said, alone=False).check()
     loud = np.abs(np.frombuffer(greeting + answer, "<i2").astype(np.float64)) > 300
     assert loud[: len(greeting) // 2].sum() > 0.3 * loud.sum(), "the greeting's words"
     assert loud[len(greeting) // 2 :].sum() > 0.3 * loud.sum(), "and the answer's"
