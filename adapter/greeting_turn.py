@@ -16,16 +16,21 @@ from scenario.cache import context_scenario
 from scenario.voice import AudioChunk, VoiceAgentAdapter, create_audio_message
 
 
+def running_scenario() -> Any:
+    """The executor of the run that this code is a step of, or None."""
+    executor = context_scenario.get(None)
+    # A run that is over may still be the context's, where it was awaited in this task.
+    return None if getattr(executor, "_finished_emitted", False) else executor
+
+
 class GreetingTurn:
     """Its methods do nothing where no scenario with ``adapter`` is running: a call that was placed
     before ``scenario.run`` has its greeting on the adapter alone."""
 
     def __init__(self, adapter: VoiceAgentAdapter) -> None:
         self._adapter = adapter
-        # A run that is over may still be the context's, where it was awaited in this task.
-        executor = context_scenario.get(None)
-        over = executor is None or getattr(executor, "_finished_emitted", False)
-        agents = [] if over else executor.agents
+        executor = running_scenario()
+        agents = [] if executor is None else executor.agents
         self._index = next((n for n, agent in enumerate(agents) if agent is adapter), None)
         self._executor: Any = executor
         self._recorder: Any = None

@@ -19,7 +19,6 @@ from typing import Any, ClassVar, Literal
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span
-from scenario.cache import context_scenario
 from scenario.types import AgentRole
 from scenario.voice import AdapterCapabilities, AudioChunk, VoiceAgentAdapter
 
@@ -31,7 +30,7 @@ from .dial_rules import DialPlan, check_e164, number_set, plan_dial
 from .dtmf import check_digits
 from .gate_options import GateOptions, SpeechGateSetting, read_gate_options
 from .greeting import GREETING_TIMEOUT, check_greeting, greet, hear_greeting
-from .greeting_turn import GreetingTurn
+from .greeting_turn import GreetingTurn, running_scenario
 from .heard import Heard
 from .join import Joined, join, leave
 from .line import ANY, Line
@@ -503,7 +502,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     @property
     def _within_scenario(self) -> bool:
         """A turn, or any other step of a script that scenario.run carries out."""
-        return self._voice_turn_context is not None or context_scenario.get(None) is not None
+        return self._voice_turn_context is not None or running_scenario() is not None
 
     async def recv_audio(self, timeout: float) -> AudioChunk:
         """The next speech of the far end (without the speech gate: the next sound).

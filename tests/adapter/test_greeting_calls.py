@@ -375,7 +375,7 @@ async def test_in_a_run_that_does_not_ask_for_it_it_is_the_answer_as_ever(
     assert (agent.greeting, seen) == (None, [])
 
 
-async def test_a_greeting_after_a_run_in_the_same_task_is_none_of_its_turns(
+async def test_what_is_done_by_hand_after_a_run_in_the_same_task_is_none_of_its_steps(
     stack: FakeStack,
 ) -> None:
     """scenario.arun leaves its run behind as the task's context."""
@@ -399,6 +399,12 @@ async def test_a_greeting_after_a_run_in_the_same_task_is_none_of_its_turns(
     await calling
     assert [s.speaker for s in result.audio.segments] == ["agent"]
     async with agent:
-        await greeted(stack, agent, "place_call", QUIET + ANSWER + PAUSE)
+        asked, info = await begun(stack, agent, "place_call", QUIET + ANSWER + PAUSE)
+        await asked
         assert is_greeting(agent.greeting, ANSWER)
+        stack.end_call(info, by_far_end=True)
+        assert agent._call is not None
+        await agent._call.wait_ended(5)
+        with pytest.raises(RuntimeError, match="no live media stream"):
+            await agent.send_audio(scenario.AudioChunk(bytes(960)))
     assert len(result.audio.segments) == len(result.messages) == 1
