@@ -190,7 +190,8 @@ class Call:
 
     def abandon(self) -> None:
         """Hang up without waiting, as a cancelled ``place_call`` does."""
-        self._client.post(self._session.abandon(self._media))
+        if not self.ending:
+            self._client.post(self._session.abandon(self._media))
 
     async def _hang_up(self) -> None:
         await self._media.played_out(PLAYED_WITHIN)

@@ -391,7 +391,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 await turn.ended(call.greeting)
         except BaseException:
             call.abandon()
-            self._forget_call()
+            if call is self._call:
+                self._forget_call()
             raise
 
     @contextlib.contextmanager
