@@ -55,6 +55,9 @@ class Call:
         self.dtmf = Digits(media)
         #: what was heard and not taken yet
         self.sound = media.sound
+        #: what the far end said first (PCM16 24 kHz), where ``callee_speaks_first`` asked for it;
+        #: ``recv_audio`` begins right behind it. None: nobody spoke, or nobody asked
+        self.greeting: bytes | None = None
 
     def __repr__(self) -> str:
         state = self.ended_reason or "live"
@@ -98,6 +101,11 @@ class Call:
         """None while the call is live. stop, close and error: how its stream ended; max_duration;
         hang_up: we did. Set once all that was heard can be taken."""
         return self._media.ended_reason
+
+    @property
+    def age(self) -> float:
+        """Seconds since the call's stream came up first."""
+        return self._media.age
 
     @property
     def ending(self) -> bool:
@@ -183,6 +191,11 @@ class Call:
         await self._client.run(self._hang_up())
         ended: Callable[[], bool] = lambda: self._media.ended_reason is not None  # noqa: E731  # typed
         await self._media.changed.wait_until(ended, ENDED_WITHIN)
+
+    def abandon(self) -> None:
+        """Hang up without waiting, as a cancelled ``place_call`` does."""
+        if not self.ending:
+            self._client.post(self._session.abandon(self._media))
 
     async def _hang_up(self) -> None:
         await self._media.played_out(PLAYED_WITHIN)

@@ -72,8 +72,13 @@ class CallMedia:
         return msgspec.structs.replace(
             self.info,
             ordinal=max(self.info.ordinal, self.audio.generation >> 16),
-            age=self._clock() - self._began,
+            age=self.age,
         )
+
+    @property
+    def age(self) -> float:
+        """Seconds since the call's first stream came up."""
+        return self._clock() - self._began
 
     @property
     def carries_stream(self) -> bool:

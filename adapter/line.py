@@ -23,6 +23,7 @@ from .call import Call
 from .call_media import CallMedia
 from .client import BusClient, acquire
 from .dial_rules import DialPlan, callee_set, caller_set, check_e164, plan_dial
+from .greeting import GREETING_TIMEOUT, check_greeting, greet
 from .session import ClientSession
 from .telemetry import trace_carrier
 
@@ -168,20 +169,32 @@ class Line:
 
     # ------------------------------------------------------------------ calls
 
-    async def wait_for_call(self, timeout: float = 120.0) -> Call:
+    async def wait_for_call(
+        self,
+        timeout: float = 120.0,
+        *,
+        callee_speaks_first: bool = False,
+        greeting_timeout: float = GREETING_TIMEOUT,
+    ) -> Call:
         """Wait until someone calls the number and the call's stream is up.
 
-        May be repeated for the next call. Raises asyncio.TimeoutError when nobody calls within
-        ``timeout`` seconds, NumberBusyError, NumberRoutedElsewhereError, CarrierError,
-        StackUnavailableError, WrongModeError (not open, or already calling).
+        ``callee_speaks_first``, ``greeting_timeout``: as for ``place_call``, of the far end, which
+        is the caller here. May be repeated for the next call. Raises asyncio.TimeoutError when
+        nobody calls within ``timeout`` seconds, ValueError (greeting_timeout), NumberBusyError,
+        NumberRoutedElsewhereError, CarrierError, StackUnavailableError, WrongModeError (not open,
+        or already calling). Cancelled during the greeting: the call is hung up.
         """
         client, session = self._opened()
+        check_greeting(greeting_timeout)
         self._enter("answer")
         if self._waiting:
             raise WrongModeError(f"{self!r} is already waiting for a call")
         self._waiting = True
         try:
-            return await self._wait_for_call(client, session, timeout)
+            call = await self._wait_for_call(client, session, timeout)
+            if callee_speaks_first:
+                await _greet(call, greeting_timeout)
+            return call
         finally:
             self._waiting = False
 
@@ -218,6 +231,8 @@ class Line:
         attach_stream: Literal["a-leg", "b-leg"] | None = None,
         attach_stream_to_self: bool | None = None,
         max_call_duration_seconds: int | None = None,
+        callee_speaks_first: bool = False,
+        greeting_timeout: float = GREETING_TIMEOUT,
     ) -> Call:
         """Call ``to`` (E.164) and wait until the call's stream is up, ``timeout`` seconds from
         when the carrier was asked. A b-leg call waits its turn where another one is being set up
@@ -227,8 +242,12 @@ class Line:
         stream; "a-leg" for any number in ``allowed_callees``: our leg does.
         ``attach_stream_to_self=False`` dials only: a call without sound.
         ``max_call_duration_seconds``: 1 to 300, a-leg only.
+        ``callee_speaks_first``: return once the far end has greeted and is silent again, 30 s of
+        greeting at most; ``call.greeting`` is what it said, and ``recv_audio`` begins behind it.
+        Where nobody speaks within ``greeting_timeout`` seconds of the stream's start the greeting
+        is None, and a warning says so.
 
-        Raises ValueError (number, mode, allow-list, duration: nothing is dialled),
+        Raises ValueError (number, mode, allow-list, duration, greeting: nothing is dialled),
         CallFailedError (busy, no-answer, failed, canceled), asyncio.TimeoutError, CarrierError,
         StackUnavailableError, WrongModeError. Cancelled: the call is hung up.
         """
@@ -242,7 +261,11 @@ class Line:
             allowed_callees=self.allowed_callees,
             owner="Line",
         )
-        return await self.dial(plan, timeout)
+        check_greeting(greeting_timeout, wanted=callee_speaks_first, mode=plan.mode)
+        call = await self.dial(plan, timeout)
+        if callee_speaks_first:
+            await _greet(call, greeting_timeout)
+        return call
 
     async def dial(self, plan: DialPlan, timeout: float) -> Call:
         """Place a call whose checks have been made (``place_call`` makes them)."""
@@ -278,6 +301,14 @@ class Line:
     def _enter(self, mode: Mode) -> None:
         self._check_mode(mode)
         self.mode = mode
+
+
+async def _greet(call: Call, timeout: float) -> None:
+    try:
+        await greet(call, timeout, log)
+    except BaseException:
+        call.abandon()
+        raise
 
 
 def _sorted(numbers: set[str] | None) -> list[str] | None:

@@ -238,6 +238,13 @@ class ClientSession:
         if call.controller_ended is None and self.lost is None:
             await self._control.request(m.HangUp(session=self.id, call=call.call), m.Done)
 
+    async def abandon(self, call: CallMedia) -> None:
+        """Hang up a call whose user has gone away; an error is logged."""
+        try:
+            await self.hang_up(call)
+        except TrunklineError as error:
+            log.warning("a given-up call could not be hung up: %s", error)
+
     async def send_digits(self, call: CallMedia, digits: str) -> None:
         """DTMF by REST, for a leg that does not carry our stream."""
         self._check()

@@ -75,6 +75,12 @@ BELIEFS: Final[dict[str, Belief]] = {
         contradicted="the call is answered, and the number's voice_url is not asked",
         source="TD usage/webhooks/voice-webhooks (incoming voice call)",
     ),
+    "silence-is-sent": Belief(
+        believed="A stream carries a media message for each 20 ms, through silence too.",
+        contradicted="What is silent is left out; the timestamps of what follows go on.",
+        source="TD voice/twiml/stream (the raw audio of the call); langwatch/scenario PR 990, "
+        "which measured a real call",
+    ),
 }
 
 

@@ -429,6 +429,7 @@ class Exchange:
             self.judge,
             wire_log=self.options.wire_log,
         )
+        stream.sends_silence = self.beliefs.hold("silence-is-sent")
         line.streams.append(stream)
         self.streams[stream.sid] = stream
         line.leg.stream_started(stream)

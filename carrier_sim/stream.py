@@ -15,6 +15,7 @@ import msgspec
 
 from trunkline.carrier_sim import stream_messages
 from trunkline.carrier_sim.judge import Judge
+from trunkline.carrier_sim.mulaw import is_quiet
 from trunkline.carrier_sim.pacing import StreamMetrics, measure
 from trunkline.carrier_sim.playback import PlaybackBuffer
 from trunkline.carrier_sim.twiml import Stream as StreamVerb
@@ -81,6 +82,8 @@ class Stream:
         self.send: Callable[[bytes], None] = _nowhere
         #: Decides for each frame to the server whether it is lost (a fault rule); None: never.
         self.lose: Callable[[], bool] | None = None
+        #: Silent frames go to the server like all others (a belief, beliefs.py).
+        self.sends_silence = True
         self._judge = judge
         self._writer = stream_messages.Writer(sid, call_sid, account_sid)
 
@@ -100,6 +103,9 @@ class Stream:
         """20 ms of what the far end said."""
         writer = self._writer
         if self.lose is not None and self.lose():
+            writer.lost()
+            return
+        if not self.sends_silence and is_quiet(frame):
             writer.lost()
             return
         self.frames_in += 1

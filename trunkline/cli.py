@@ -262,6 +262,9 @@ _timeout = click.option(
     help="b-leg: TO is a number of the account too, and its leg carries the sound.",
 )
 @click.option("--dtmf", metavar="DIGITS", help="Send these digits after the answer.")
+@click.option(
+    "--callee-speaks-first", is_flag=True, help="Hear the far end's greeting out before all that."
+)
 @_say
 @_record
 @_listen

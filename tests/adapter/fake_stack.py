@@ -298,6 +298,7 @@ class FakeStack:
         caller: str = THEIRS,
         open_at: int | None = 0,
         reported: str | None = None,
+        age: float | None = None,
     ) -> m.CallInfo:
         """The call's first stream is up: tell the adapter, open it at the primary. ``reported``:
         what the carrier made of the number that a dial comes from."""
@@ -315,6 +316,7 @@ class FakeStack:
             dial_request=None if dial is None else dial.request,
             mode=None if dial is None else dial.mode,
             placement=self.placement,
+            age=age,
         )
         self.controller.tell(m.CallStarted(info=info))
         if open_at is not None:

@@ -451,3 +451,12 @@ def test_a_number_that_is_not_asked_when_it_is_called_from_the_account() -> None
     a = bench.x.outbound(OURS, OTHER, CallOptions(twiml="<Response><Pause/></Response>"), bench.now)
     bench.run(0.1)
     assert (a.call.status, a.other, bench.fetches) == ("in-progress", None, [])
+
+
+def test_silence_is_left_out_where_the_belief_is_contradicted() -> None:
+    bench = Bench(Options(contradict=("silence-is-sent",)))
+    line = bench.inbound(start_bot(Silence()))
+    bench.answer(CONNECT.format(""))
+    bench.run(0.3)
+    stream = line.streams[0]
+    assert stream.live and stream.frames_in == 0
