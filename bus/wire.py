@@ -8,7 +8,7 @@ import msgspec
 
 #: (major, minor). A peer with another major is refused by name; minors only add fields and
 #: messages.
-PROTOCOL = (1, 2)
+PROTOCOL = (1, 3)
 
 Role = Literal["gateway", "codec_worker", "adapter"]
 Direction = Literal["inbound", "outbound"]

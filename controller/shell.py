@@ -282,6 +282,10 @@ class Shell:
             self._feed(await work.fetch(shop, instruction.call, instruction.sid))
         elif isinstance(instruction, do.Instruct):
             self._feed(await work.instruct(shop, instruction))
+        elif isinstance(instruction, do.StartStream):
+            self._feed(await work.start_stream(shop, instruction))
+        elif isinstance(instruction, do.PlayDigits):
+            self._feed(await work.play_digits(shop, instruction))
 
     async def _note(self, write: Coroutine[Any, Any, None]) -> None:
         self._noting += 1
