@@ -536,8 +536,8 @@ class WebhooksCounted(Message, frozen=True):
 
 class CloseStream(Message, frozen=True):
     """to a gateway: close this call's socket (its REST hang-up did not, or cannot, end it).
-    ``one_way``: close only a one-way stream there: the one with this ordinal, and without an ordinal
-    the one that waits for its turn."""
+    ``one_way``: close only a one-way stream there, the one with this ordinal. Without an ordinal it
+    is the one that waits for its turn."""
 
     call: str
     one_way: bool = False

@@ -425,7 +425,7 @@ class Exchange:
                 self._fetch(line, instruction)
             case OpenStream(verb=verb, delay=delay):
                 if delay:
-                    self.at(now + delay, lambda at: self._open_if_wanted(line, verb, at))
+                    self._open_later(line, verb, now + delay)
                 else:
                     self._open_stream(line, verb, now)
             case OpenSide(verb=verb):
@@ -449,10 +449,15 @@ class Exchange:
             case End(status=status, reason=reason):
                 self._ended(line, status, reason, now)
 
-    def _open_if_wanted(self, line: Line, verb: twiml.Stream, now: float) -> None:
-        if line.leg.connecting is verb:
-            self._open_stream(line, verb, now)
-            self._settle(line, now)
+    def _open_later(self, line: Line, verb: twiml.Stream, when: float) -> None:
+        """Open the stream then, if <Connect> still waits for it."""
+
+        def open_it(now: float) -> None:
+            if line.leg.connecting is verb:
+                self._open_stream(line, verb, now)
+                self._settle(line, now)
+
+        self.at(when, open_it)
 
     def _open_stream(self, line: Line, verb: twiml.Stream, now: float) -> None:
         stream = self._new_stream(line, verb)
