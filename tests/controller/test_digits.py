@@ -10,10 +10,13 @@ import pytest
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
+from trunkline.controller import work
 from trunkline.controller.digits import BACK_WITHIN, CLOSED_AFTER, LISTENS_WITHIN, MAY_MOVE_FOR
+from trunkline.controller.memory_journal import MemoryJournal
 
-from .fake_carrier import THEIRS
+from .fake_carrier import THEIRS, FakeCarrier, FakeTime
 from .stage import URL, Stage
+from .test_crashes import shop_for
 
 REFUSED = CarrierError("Twilio could not send the digits", status=400, code=21220, message="no")
 NO_ANSWER = CarrierError("Twilio could not send the digits: no answer", status=0)
@@ -276,6 +279,41 @@ def test_10_seconds_without_the_stream_beside_the_digits_own_time(scene: Scene) 
     assert stage.take(do.Fetch).sid == "CA1"
     stage.pass_time(13.0)
     assert stage.take(do.End).sids == ("CA1",)
+
+
+FATES: list[tuple[tuple[str, ...], bool, bool, int]] = [
+    (("ok",), True, False, 1),
+    (("429", "refused", "ok"), True, False, 3),  # never processed: asked again
+    (("500_after",), False, True, 1),  # perhaps processed: not again
+    (("timeout_before",), False, True, 1),
+    (("404",), False, False, 1),
+    (("429",) * 20, False, False, 4),  # until there is no time for more
+]
+
+
+@pytest.mark.parametrize(("kinds", "taken", "unsure", "tries"), FATES)
+async def test_the_document_is_asked_for_again_only_where_twilio_cannot_have_taken_it(
+    kinds: tuple[str, ...], taken: bool, unsure: bool, tries: int
+) -> None:
+    time = FakeTime()
+    carrier = FakeCarrier(time)
+    carrier.plan("instruct", *kinds)
+    shop = shop_for(time, carrier, MemoryJournal())
+    order = do.PlayDigits("c1", 7, "CA1", "<Response/>", time.now + 10.0)
+    told = await work.play_digits(shop, order)
+    assert (told.call, told.digits, told.error is None, told.unsure) == ("c1", 7, taken, unsure)
+    assert carrier.log == [("instruct", ("CA1", "<Response/>"))] * tries
+
+
+@pytest.mark.parametrize("kind", ["ok", "429", "500_after"])
+async def test_the_one_way_stream_is_asked_for_once(kind: str) -> None:
+    time = FakeTime()
+    carrier = FakeCarrier(time)
+    carrier.plan("stream", kind)
+    shop = shop_for(time, carrier, MemoryJournal())
+    asked = await work.start_stream(shop, do.StartStream("c1", 7, "CA1", "wss://h/s", "t"))
+    assert (asked.call, asked.digits, asked.error is None) == ("c1", 7, kind == "ok")
+    assert carrier.log == [("stream", ("CA1", "wss://h/s", "t"))]
 
 
 # ----------------------------------------------------------------------------- the redirect
