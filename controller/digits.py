@@ -154,9 +154,11 @@ class DigitRules:
         self._core.do(do.StartStream(call.id, row.serial, call.sid, url, token))
 
     def doubt(self, call: Call, now: float) -> None:
-        """An earlier controller was asked for digits; what came of it is not known."""
-        self._doubtful.add(call.id)
-        call.may_move_until = now + MAY_MOVE_FOR
+        """A client that announces itself waits for digits that this controller has not been asked
+        for: an earlier one was, and what came of it is not known."""
+        if self._core.claiming and call.id not in self._rows:
+            self._doubtful.add(call.id)
+            call.may_move_until = now + MAY_MOVE_FOR
 
     # ------------------------------------------------------------------ what REST answers
 

@@ -505,6 +505,27 @@ def test_digits_are_not_repeated_by_the_next_controller(scene: Scene) -> None:
     assert stage.all_work(do.StartStream)
 
 
+def test_a_client_that_only_reconnected_is_answered_when_the_row_is_done(scene: Scene) -> None:
+    stage = scene.stage
+    asked = scene.press()
+    scene.listen()
+    nonce = tokens(scene.told().twiml)[0]
+    values = {f: getattr(scene.call, f) for f in scene.call.__struct_fields__}
+    session = m.SessionInfo(
+        session=scene.session.session,
+        secret=scene.session.secret,
+        number=scene.session.number,
+        mode="answer",
+        calls=[m.CallInfo(**(values | {"digits": True}))],
+    )
+    stage.hello("adapter", "a1", sessions=[session])
+    scene.stopped(1)
+    scene.back(nonce)
+    stage.body("a1", asked, m.Done)
+    scene.press("2")
+    assert stage.all_work(do.StartStream)
+
+
 def test_a_one_way_stream_is_known_again(scene: Scene) -> None:
     stage = restarted(scene, [stream_of(scene, 2, one_way=True)], digits=True)
     call = stage.core.calls.by_id[scene.call.call]
