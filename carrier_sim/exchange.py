@@ -475,6 +475,11 @@ class Exchange:
         stream.altered = not self.beliefs.hold("streams-alike")
         if not self._is_refused(line, stream, now):
             line.leg.side_started(stream)
+            delay = float(self.habits.draw("one-way-start"))
+            self.at(now + delay, lambda at: self._connect_side(line, stream))
+
+    def _connect_side(self, line: Line, stream: Stream) -> None:
+        if stream in line.leg.sides:
             self.shell.open_stream(line, stream)
 
     def _new_stream(self, line: Line, verb: twiml.Stream, *, one_way: bool = False) -> Stream:

@@ -18,7 +18,7 @@ from trunkline.carrier_sim.habits import HABITS
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.carrier_sim.stream import Stream
 
-from .server import CALLEE, OURS
+from .server import CALLEE, OURS, Customer
 from .test_exchange import CONNECT, Bench
 
 DIGITS = (
@@ -31,6 +31,7 @@ COUNTED = b"".join(bytes([n]) * 160 for n in range(1, 151))
 
 
 def wired(**options: Any) -> Bench:
+    options["habits"] = {"one-way-start": "0.1"} | options.get("habits", {})
     return Bench(Options(wire_log=True, **options))
 
 
@@ -105,7 +106,7 @@ def test_a_one_way_stream_brings_every_frame_through_the_documents() -> None:
     bench = wired()
     line = called(bench)
     side = bench.x.start_side(line, SIDE, bench.now)
-    bench.run(0.1)
+    bench.run(0.12)
     bench.x.run_twiml(line, DIGITS.format(""), bench.now)
     bench.run(2.2)
     first, _, again = line.streams
@@ -116,6 +117,25 @@ def test_a_one_way_stream_brings_every_frame_through_the_documents() -> None:
     bench.x.stop_side(line, side, bench.now)
     assert side.ended_by == "stop" and events(side)[-1] == "stop"
     assert again.live and bench.judge.errors == []
+
+
+@pytest.mark.parametrize("start", HABITS["one-way-start"])
+def test_a_one_way_stream_takes_a_while_to_begin(start: str) -> None:
+    bench = wired(habits={"one-way-start": start})
+    line = called(bench)
+    asked = bench.now
+    side = bench.x.start_side(line, SIDE, bench.now)
+    bench.run(0.8)
+    assert side.opened_at == pytest.approx(asked + float(start), abs=0.006)
+
+
+def test_one_that_is_stopped_before_it_began_never_begins() -> None:
+    bench = wired()
+    line = called(bench)
+    side = bench.x.start_side(line, SIDE, bench.now)
+    bench.x.stop_side(line, side, bench.now)
+    bench.run(0.5)
+    assert (side.opened_at, side.ended_by) == (None, "stop")
 
 
 def test_start_and_stop_in_documents() -> None:
@@ -135,6 +155,7 @@ def test_it_takes_no_messages_and_tells_no_keys() -> None:
     line = bench.inbound(start_bot(Silence(dtmf=((0.3, "5"),))))
     bench.answer(CONNECT.format(""))
     side = bench.x.start_side(line, SIDE, bench.now)
+    bench.run(0.12)
     for text in (b"{}", b'{"event":"clear","streamSid":"%b"}' % side.sid.encode()):
         side.message(text, bench.now)
     bench.run(1.0)
@@ -147,6 +168,7 @@ def test_it_stops_with_the_call() -> None:
     bench = wired()
     line = called(bench)
     side = bench.x.start_side(line, SIDE, bench.now)
+    bench.run(0.12)
     bench.x.far_end_hangs_up(line, bench.now)
     assert side.ended_by == "stop" and events(side)[-1] == "stop"
     assert side in bench.closed
@@ -180,6 +202,7 @@ def test_a_closed_one_way_stream_can_come_once_more() -> None:
     line = called(bench)
     side = bench.x.start_side(line, SIDE, bench.now)
     for _ in range(2):
+        bench.run(0.12)
         bench.over(line)
     again = line.streams[-1]
     assert again is not side and again.verb == side.verb and len(line.streams) == 3
@@ -203,7 +226,9 @@ async def refused(call: Callable[[], Any]) -> tuple[int, int]:
     return caught.value.status, int(caught.value.code)
 
 
-async def test_rest_starts_and_stops_them(sim: CarrierSim, twilio: Client) -> None:
+async def test_rest_starts_and_stops_them(
+    sim: CarrierSim, twilio: Client, customer: Customer
+) -> None:
     sim.add_number(OURS)
     sim.add_callee(CALLEE, Record())
     document = "<Response><Pause length='30'/></Response>"
@@ -212,13 +237,13 @@ async def test_rest_starts_and_stops_them(sim: CarrierSim, twilio: Client) -> No
     )
     streams = twilio.calls(call.sid).streams
     await sim.calls[call.sid].wait_for("in-progress")
-    url = "wss://127.0.0.1:9/s"
+    url = customer.stream_url
     made = await asyncio.to_thread(
         lambda: streams.create(
             url=url, name="side", track="inbound_track", parameter1_name="a", parameter1_value="b"
         )
     )
-    (stream,) = sim.exchange.lines[call.sid].streams
+    stream = await sim.calls[call.sid].wait_for_stream()
     assert (made.sid, made.name, made.status) == (stream.sid, "side", "in-progress")
     assert stream.verb.parameters == {"a": "b"}
     by_name = await asyncio.to_thread(

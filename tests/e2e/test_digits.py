@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from trunkline import Call, Line
+from trunkline.errors import StackUnavailableError
 
 from .sound import compare, from_pcm, from_wire, speech
 from .stack import ALICE, CALLEE, CAROL, Ear, Stack, be_called, until
@@ -141,3 +142,87 @@ async def test_a_worker_that_dies_in_the_seam_costs_nothing(frail_stack: Stack) 
         await call.send_audio(speech(0.5))
         await call.hang_up()
         check_heard_once(stack, call, await ear.all())
+
+
+async def test_a_controller_that_dies_in_the_seam_does_not_repeat_them(
+    frail_stack: Stack,
+) -> None:
+    """Nobody knows whether they were sent, so it is said by name; the call lives on."""
+    stack = frail_stack
+    stack.provoked |= {31921}  # the new controller does not know the token in the document
+    async with Line(ALICE, bus=stack.bus) as line:
+        call = await be_called(stack, line, TALKS | {"hears": "digits"})
+        ear = Ear(call)
+        await under_way(stack, call)
+        pressing = asyncio.ensure_future(call.send_dtmf("12w34"))
+        await until(lambda: digits(stack, call) == "12", "the digits are being played")
+        os.kill(stack.status()["controller"]["pid"], signal.SIGKILL)
+        with pytest.raises(StackUnavailableError, match="not known"):
+            await pressing
+        sent = speech(0.5)
+        assert await call.send_audio(sent) == len(sent) // 2  # once its stream is back
+        assert digits(stack, call) == "1234"
+        assert call.ended_reason is None
+        # The next ones go as ever.
+        await call.send_dtmf("5")
+        assert digits(stack, call) == "12345"
+        await call.hang_up()
+        heard = await ear.all()
+    # What no stream brought is counted, and nothing was heard twice.
+    lost = 6 * call.lost.inbound
+    assert len(heard) + lost <= 6 * len(stack.sim.said(call.sid))
+
+
+async def test_a_gateway_that_dies_in_the_seam_costs_what_it_heard(frail_stack: Stack) -> None:
+    stack = frail_stack
+    stack.provoked |= {31903, 31921, 11200, 31902}
+    async with Line(ALICE, bus=stack.bus) as line:
+        call = await be_called(stack, line, TALKS | {"hears": "digits"})
+        await under_way(stack, call)
+        pressing = asyncio.ensure_future(call.send_dtmf("12w34"))
+        await until(lambda: digits(stack, call) == "12", "the digits are being played")
+        gateway = stack.call_status(call.sid)["gateway"]
+        os.kill(stack.pid_of("gateways", gateway), signal.SIGKILL)
+        await pressing
+        assert digits(stack, call) == "1234"
+        sent = speech(0.5)
+        assert await call.send_audio(sent) == len(sent) // 2
+        before = call.heard_samples
+        await until(lambda: call.heard_samples > before + 4000, "the far end is heard again")
+        await call.hang_up()
+
+
+@pytest.mark.parametrize(
+    ("belief", "lost"),
+    [
+        ("one-way-beside-connect", True),
+        ("streams-alike", False),
+        ("one-way-close-ends", False),
+        ("update-sends-stop", False),
+    ],
+)
+async def test_a_belief_that_is_wrong(
+    belief: str, lost: bool, new_stack: Callable[..., Stack]
+) -> None:
+    """The digits are heard, the call and its stream live on, and what is lost is counted."""
+    stack = new_stack("--contradict", belief, "--habit", "one-way-start=0.6")
+    stack.up()
+    stack.provoked |= {31921}
+    async with Line(ALICE, bus=stack.bus) as line:
+        call = await be_called(stack, line, TALKS | {"hears": "digits"})
+        ear = Ear(call)
+        await under_way(stack, call)
+        for keys in ("1#", "2"):
+            await call.send_dtmf(keys)
+        assert digits(stack, call) == "1#2"
+        sent = speech(0.5)
+        assert await call.send_audio(sent) == len(sent) // 2
+        await call.hang_up()
+        heard = await ear.all()
+        assert (call.lost.inbound > 0) == lost, call.lost
+        assert call.lost.outbound == 0
+    # In time: no second of it is missing that was not counted, and none came twice. By the clock
+    # alone a joint may be off by 100 ms.
+    seconds = len(heard) / 48_000 + call.lost.inbound / 8_000
+    said = len(stack.sim.said(call.sid)) / 8_000
+    assert said - 0.8 < seconds < said + 0.4
