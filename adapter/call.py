@@ -12,7 +12,8 @@ from trunkline.bus.redact import redact_number
 from .call_audio import Lost
 from .call_media import PLAYED_WITHIN, CallMedia
 from .client import BusClient
-from .dtmf import check_digits, tones
+from .dtmf import check_digits
+from .dtmf import tones as as_sound
 from .pcm16 import pcm16
 from .session import ClientSession
 
@@ -161,19 +162,38 @@ class Call:
             raise TimeoutError(f"nothing was heard for {timeout:g} s ({self._state()})")
         return box.take_all()
 
-    async def send_dtmf(self, digits: str) -> None:
+    async def send_dtmf(self, digits: str, tones: bool = False) -> None:
         """Send DTMF digits: ``0-9``, ``*``, ``#``; ``w`` waits 0.5 s, ``W`` 1 s.
 
-        Where the leg carries our stream they are tones in the sound, after what is being said, and
-        this returns when they have been sent; else the carrier plays them. ValueError for other
-        characters, WrongModeError when the call has ended.
+        The carrier plays them, as a telephone's keys: what menus listen to. What is being said is
+        said first, and what is said meanwhile waits. Where the leg carries our stream, that stream
+        is gone for as long as the digits take and about a second more. What the far end says
+        meanwhile is heard all the same, and this returns once the stream is back.
+
+        ``tones``: they are tones (ITU-T Q.23) in the sound that we say, for a far end that listens
+        to sound. This returns when they have been sent.
+
+        Raises ValueError for other characters; WrongModeError when the call has ended, or ends
+        meanwhile; TimedOutError when the stream is not back within 10 s and the digits' own time;
+        CarrierError when the carrier refuses; StackUnavailableError when no controller answers, or
+        when it was started again and nobody knows whether they were sent.
         """
         check_digits(digits)
-        self._check_live("send_dtmf", sound=False)
-        if self._media.carries_stream:
-            await self._client.run(self._media.say(tones(digits)))
+        self._check_live("send_dtmf", sound=tones)
+        if tones:
+            await self._client.run(self._media.say(as_sound(digits)))
         else:
-            await self._client.run(self._session.send_digits(self._media, digits))
+            await self._client.run(self._send_digits(digits))
+
+    async def _send_digits(self, digits: str) -> None:
+        async def send() -> None:
+            self._check_live("send_dtmf", sound=False)
+            await self._session.send_digits(self._media, digits)
+
+        if self._media.carries_stream:
+            await self._media.between_words(send)
+        else:
+            await send()
 
     async def interrupt(self) -> None:
         """Stop speaking at once: drop what is queued here and what lies at the carrier.

@@ -186,6 +186,14 @@ class CallAudio:
             self._cut_given_up(now)
         self._pump()
 
+    def put_barrier(self) -> int:
+        """What is said from now on waits, until ``take_barrier``."""
+        return self.out.put_barrier()
+
+    def take_barrier(self, barrier: int) -> None:
+        self.out.take_barrier(barrier)
+        self._pump()
+
     def interrupt(self, now: float) -> int:
         """Drop what is queued, and what lies at the carrier; returns the interrupt's serial."""
         self._spoken(self.out.interrupt())
@@ -194,7 +202,8 @@ class CallAudio:
 
     def set_mark(self, name: str) -> None:
         """Ask to be told (``MarkDone``) when all that is queued by now has been played."""
-        queued = sum(u.length for u in self.out.utterances if u.start is None)
+        out = self.out
+        queued = sum(u.length for u in out.utterances if u.start is None and not out.waits(u))
         self._marks[name] = self.out.end + queued
         self._send_mark(name)
 

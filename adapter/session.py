@@ -246,11 +246,15 @@ class ClientSession:
             log.warning("a given-up call could not be hung up: %s", error)
 
     async def send_digits(self, call: CallMedia, digits: str) -> None:
-        """DTMF by REST, for a leg that does not carry our stream."""
+        """DTMF by REST; where the leg carries our stream, until that is back."""
         self._check()
-        await self._control.request(
-            m.SendDigits(session=self.id, call=call.call, digits=digits), m.Done
-        )
+        call.digits_asked = self._control.epoch is not None
+        try:
+            await self._control.request(
+                m.SendDigits(session=self.id, call=call.call, digits=digits), m.Done
+            )
+        finally:
+            call.digits_asked = False
 
     async def close(self) -> None:
         """Hang up what it has, restore its numbers. What could not be told is logged."""

@@ -61,6 +61,8 @@ class CallInfo(Record, frozen=True):
     age: float | None = None
     trace: dict[str, str] = {}
     caller_rewritten: bool = False
+    #: adapter: a controller was asked to send digits, and has not answered
+    digits: bool = False
 
 
 class SessionInfo(Record, frozen=True):
@@ -93,6 +95,8 @@ class StreamInfo(Record, frozen=True):
     stream_sid: str
     generation: int
     active: str | None = None  # id of the worker that has the call now
+    #: it brings the far end's sound and takes none of ours (see StreamTurn)
+    one_way: bool = False
 
 
 class CallStats(Record, frozen=True):
@@ -248,10 +252,18 @@ class HangUp(Message, frozen=True):
 
 
 class SendDigits(Message, frozen=True):
-    """adapter: DTMF by REST ``<Play digits>`` to the leg that does not carry our stream (b-leg,
-    originate), followed by a pause so that the call lives on. -> Done
+    """adapter: DTMF by REST ``<Play digits>``. -> Done
 
-    Errors: WrongModeError where the leg carries our stream (the adapter sends tones then).
+    A leg that does not carry our stream (b-leg, originate) gets a pause behind the digits, so that
+    the call lives on. Done comes once Twilio has taken the document.
+
+    A leg that carries our stream loses it to the new document. A one-way stream (StreamTurn) brings
+    the far end's sound meanwhile, and the document ends in ``<Connect><Stream>``. Done comes once
+    that stream is back. One row of digits is sent at a time; the next ones wait.
+
+    Errors: WrongModeError (the call is over, or ends meanwhile), TimedOutError (the stream is not
+    back within 10 s and the digits' own time), CarrierError, StackUnavailableError (the controller
+    was started again meanwhile, so it is not known whether they were sent; they are not repeated).
     """
 
     session: str
@@ -328,10 +340,18 @@ class StreamStart(Message, frozen=True):
 class StreamAccepted(Message, frozen=True):
     """The stream carries this call. ``info`` has the placement, the secret and the ordinal; the
     gateway opens the primary with generation ``first_generation(ordinal)``. ``first`` is False
-    when an earlier stream of the call existed: then outbound position is the worker's to know."""
+    when an earlier stream of the call existed: then outbound position is the worker's to know.
+
+    ``one_way``: it brings the far end's sound only, and waits: the gateway keeps its newest frames
+    until StreamTurn says that it carries the call. ``overlaps``: the stream before it brings the
+    same sound, and goes on. The gateway opens this one once it has brought 160 ms, so that the
+    worker can join the two.
+    """
 
     info: CallInfo
     first: bool
+    one_way: bool = False
+    overlaps: bool = False
 
 
 class StreamRefused(Message, frozen=True):
@@ -529,9 +549,21 @@ class WebhooksCounted(Message, frozen=True):
 
 
 class CloseStream(Message, frozen=True):
-    """to a gateway: close this call's socket (its REST hang-up did not, or cannot, end it)."""
+    """to a gateway: close this call's socket (its REST hang-up did not, or cannot, end it).
+    ``one_way``: close only a one-way stream there, the one with this ordinal. Without an ordinal it
+    is the one that waits for its turn."""
 
     call: str
+    one_way: bool = False
+    ordinal: int | None = None
+
+
+class StreamTurn(Message, frozen=True):
+    """to a gateway: the call's stream is gone, because digits are played by REST. The call's
+    one-way stream, which has waited at this gateway, carries its inbound sound from now on, as the
+    stream ``info.ordinal``. Where there is none any more, the gateway says StreamClosed."""
+
+    info: CallInfo
 
 
 Event = (
@@ -545,6 +577,7 @@ Event = (
     | SessionLost
     | WebhooksCounted
     | CloseStream
+    | StreamTurn
 )
 Notification = StreamClosed | Switched | WebhooksRefused
 
@@ -566,4 +599,5 @@ FromController = (
     | SessionLost
     | WebhooksCounted
     | CloseStream
+    | StreamTurn
 )

@@ -59,6 +59,9 @@ class OpenCall(PackedMessage, frozen=True):
     ``lead_ms``: how much sound to keep ahead in the carrier's buffer. ``ahead``: samples of this
     stream that lie unplayed there now (a call that moves), so that the next worker does not put its
     lead on top of the last one's.
+    ``one_way``: the stream takes no sound of ours; playout stays frozen until the next stream.
+    ``joins``: it brought the far end's sound already while the stream before it still did. The
+    worker joins the two, so that nothing is heard twice.
     """
 
     call: str
@@ -72,6 +75,8 @@ class OpenCall(PackedMessage, frozen=True):
     lead_ms: int
     trace: dict[str, str]
     ahead: int = 0
+    one_way: bool = False
+    joins: bool = False
 
 
 class WrittenTo(Packed, frozen=True):

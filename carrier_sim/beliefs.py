@@ -81,6 +81,27 @@ BELIEFS: Final[dict[str, Belief]] = {
         source="TD voice/twiml/stream (the raw audio of the call); langwatch/scenario PR 990, "
         "which measured a real call",
     ),
+    "one-way-beside-connect": Belief(
+        "REST starts a one-way stream on a call that is in <Connect><Stream>.",
+        "REST refuses it there.",
+        "TD voice/api/stream-resource (starts and stops streams on a live call); beside <Connect>: "
+        "measured with <Start> in qisoft/i-hate-making-calls, issue 18",
+    ),
+    "streams-alike": Belief(
+        "Two streams of one call's inbound track bring the same sound, byte for byte.",
+        "They differ in the lowest bit.",
+        "inferred: both fork the same raw audio (TD voice/twiml/stream)",
+    ),
+    "one-way-close-ends": Belief(
+        "A one-way stream whose socket the server closes is over.",
+        "The carrier connects it once more, with the same parameters.",
+        "TD voice/media-streams, api/errors/31921; that it stays closed is inferred",
+    ),
+    "update-sends-stop": Belief(
+        "A stream that a new document ends is sent stop.",
+        "Its socket is closed without one.",
+        "TD voice/media-streams/websocket-messages (stop: the stream has stopped, or the call)",
+    ),
 }
 
 

@@ -43,6 +43,7 @@ from trunkline.carrier_sim.leg import (
     End,
     Fetch,
     Leg,
+    OpenSide,
     OpenStream,
     PlaceDial,
     Report,
@@ -305,9 +306,35 @@ class Exchange:
     # What REST and the far end do to a call
 
     def run_twiml(self, line: Line, text: str, now: float) -> None:
-        """Inline TwiML: at the start of a call, or in place of what runs."""
+        """Inline TwiML: at the start of a call, or in place of what runs.
+
+        A stream that it ends goes on for a moment, and its successor takes a while (habit `seam`).
+        """
+        seam = float(self.habits.draw("seam")) if line.leg.doing == "stream" else 0.0
+        if not seam:
+            self._run_now(line, text, now)
+            return
+
+        def take_effect(at: float) -> None:
+            line.leg.seam = seam
+            self._run_now(line, text, at)
+
+        self.at(now + seam / 3, take_effect)
+
+    def _run_now(self, line: Line, text: str, now: float) -> None:
         line.fetch_id += 1
         self._run(line, text, "", now)
+
+    def start_side(self, line: Line, verb: twiml.Stream, now: float) -> Stream:
+        """REST starts a one-way stream."""
+        line.leg.start_side(verb)
+        self._settle(line, now)
+        return line.streams[-1]
+
+    def stop_side(self, line: Line, stream: Stream, now: float) -> None:
+        """REST stops a one-way stream."""
+        line.leg.stop_side(stream)
+        self._settle(line, now)
 
     def redirect(self, line: Line, url: str, method: str, now: float) -> None:
         """Fetch TwiML from url, in place of what runs."""
@@ -373,9 +400,15 @@ class Exchange:
 
     def stream_over(self, line: Line, stream: Stream, now: float) -> None:
         """The socket is gone: closed by the server, broken, or never there."""
-        if line.leg.stream is stream:
-            line.leg.stream_over(now)
+        leg = line.leg
+        if leg.stream is stream:
+            leg.stream_over(now)
             self._settle(line, now)
+        elif stream in leg.sides:
+            leg.sides.remove(stream)
+            ends = stream.again or self.beliefs.hold("one-way-close-ends")
+            if not ends and stream.ended_by == "close":
+                self._open_side(line, stream.verb, now, again=True)
 
     # Instructions of legs
 
@@ -402,10 +435,18 @@ class Exchange:
                     self._answered(line.other, now)
             case Fetch():
                 self._fetch(line, instruction)
-            case OpenStream(verb=verb):
-                self._open_stream(line, verb, now)
-            case CloseStream(stream=stream):
-                stream.stop(now)
+            case OpenStream(verb=verb, delay=delay):
+                if delay:
+                    self._open_later(line, verb, now + delay)
+                else:
+                    self._open_stream(line, verb, now)
+            case OpenSide(verb=verb):
+                self._open_side(line, verb, now)
+            case CloseStream(stream=stream, moved=moved):
+                if moved and not self.beliefs.hold("update-sends-stop"):
+                    stream.end(now, "stop")
+                else:
+                    stream.stop(now)
                 self.shell.close_stream(stream)
             case PlaceDial(verb=verb):
                 self._dial(line, verb, now)
@@ -420,7 +461,40 @@ class Exchange:
             case End(status=status, reason=reason):
                 self._ended(line, status, reason, now)
 
+    def _open_later(self, line: Line, verb: twiml.Stream, when: float) -> None:
+        """Open the stream then, if <Connect> still waits for it."""
+
+        def open_it(now: float) -> None:
+            if line.leg.connecting is verb:
+                self._open_stream(line, verb, now)
+                self._settle(line, now)
+
+        self.at(when, open_it)
+
     def _open_stream(self, line: Line, verb: twiml.Stream, now: float) -> None:
+        stream = self._new_stream(line, verb)
+        line.leg.stream_started(stream)
+        if self._is_refused(line, stream, now):
+            line.leg.stream_over(now)
+        else:
+            self.shell.open_stream(line, stream)
+
+    def _open_side(
+        self, line: Line, verb: twiml.Stream, now: float, *, again: bool = False
+    ) -> None:
+        stream = self._new_stream(line, verb, one_way=True)
+        stream.again = again
+        stream.altered = not self.beliefs.hold("streams-alike")
+        if not self._is_refused(line, stream, now):
+            line.leg.side_started(stream)
+            delay = float(self.habits.draw("one-way-start"))
+            self.at(now + delay, lambda at: self._connect_side(line, stream))
+
+    def _connect_side(self, line: Line, stream: Stream) -> None:
+        if stream in line.leg.sides:
+            self.shell.open_stream(line, stream)
+
+    def _new_stream(self, line: Line, verb: twiml.Stream, *, one_way: bool = False) -> Stream:
         stream = Stream(
             self.sids.new("MZ"),
             line.call.sid,
@@ -428,19 +502,21 @@ class Exchange:
             verb,
             self.judge,
             wire_log=self.options.wire_log,
+            one_way=one_way,
         )
         stream.sends_silence = self.beliefs.hold("silence-is-sent")
         line.streams.append(stream)
         self.streams[stream.sid] = stream
-        line.leg.stream_started(stream)
-        refused = check_url(verb, self.options.allow_ws)
-        if refused is not None:
-            code, text = refused
-            self.judge.error(code, text, call_sid=line.call.sid, stream_sid=stream.sid)
-            stream.end(now, f"error {code}")
-            line.leg.stream_over(now)
-            return
-        self.shell.open_stream(line, stream)
+        return stream
+
+    def _is_refused(self, line: Line, stream: Stream, now: float) -> bool:
+        refused = check_url(stream.verb, self.options.allow_ws)
+        if refused is None:
+            return False
+        code, text = refused
+        self.judge.error(code, text, call_sid=line.call.sid, stream_sid=stream.sid)
+        stream.end(now, f"error {code}")
+        return True
 
     def _dial(self, line: Line, verb: twiml.Dial, now: float) -> None:
         caller = verb.caller_id or line.call.from_

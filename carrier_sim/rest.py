@@ -12,6 +12,7 @@ import hmac
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
@@ -28,7 +29,7 @@ from trunkline.carrier_sim.account import (
 from trunkline.carrier_sim.exchange import Exchange, Line
 from trunkline.carrier_sim.http_message import Request, Response
 from trunkline.carrier_sim.signature import Credentials
-from trunkline.carrier_sim.twiml import MAX_INLINE
+from trunkline.carrier_sim.twiml import MAX_INLINE, Stream
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
 #: A host as urlsplit gives it: an IPv6 address without its brackets.
@@ -99,6 +100,12 @@ class RestApi:
             ("POST", re.compile(base + r"/Calls\.json"), self._create_call),
             ("GET", re.compile(base + r"/Calls/(?P<sid>\w+)\.json"), self._fetch_call),
             ("POST", re.compile(base + r"/Calls/(?P<sid>\w+)\.json"), self._update_call),
+            ("POST", re.compile(base + r"/Calls/(?P<sid>\w+)/Streams\.json"), self._start_stream),
+            (
+                "POST",
+                re.compile(base + r"/Calls/(?P<sid>\w+/Streams/[^/]+)\.json"),
+                self._stop_stream,
+            ),
         ]
 
     def handle(self, request: Request, now: float) -> Response:
@@ -339,6 +346,52 @@ class RestApi:
             else:
                 self.exchange.redirect(line, url, method, now)
         return Response.json(call.resource(self.account_sid))
+
+    # Streams of a call (TD voice/api/stream-resource): one-way ones
+
+    def _start_stream(self, request: Request, sid: str, now: float) -> Response:
+        line, form = self._call(request, sid), request.form
+        if not form.get("Url"):
+            raise Refused(400, 20001, "Url is required")
+        if line.call.status != "in-progress":
+            raise Refused(400, 21220, "Call is not in-progress. Cannot start a stream.")
+        if line.leg.doing == "stream" and not self.exchange.beliefs.hold("one-way-beside-connect"):
+            raise Refused(400, 20001, "A stream cannot be started within <Connect><Stream>")
+        names = [key for key in form if re.fullmatch(r"Parameter[0-9]{1,2}\.Name", key)]
+        verb = Stream(
+            url=form["Url"],
+            name=form.get("Name", ""),
+            track=form.get("Track", "inbound_track"),
+            status_callback=form.get("StatusCallback", ""),
+            status_callback_method=form.get("StatusCallbackMethod", "POST").upper(),
+            parameters={form[key]: form.get(key[:-4] + "Value", "") for key in names},
+        )
+        stream = self.exchange.start_side(line, verb, now)
+        return self._stream(stream.sid, line, verb.name, "in-progress", 201)
+
+    def _stop_stream(self, request: Request, sid: str, now: float) -> Response:
+        call_sid, _, name = sid.split("/")
+        line = self._call(request, call_sid)
+        if request.form.get("Status") != "stopped":
+            raise Refused(400, 20001, "Status is not stopped")
+        found = [s for s in line.leg.sides if name in (s.sid, s.verb.name)]
+        if not found:
+            raise self._not_found(request)
+        self.exchange.stop_side(line, found[0], now)
+        return self._stream(found[0].sid, line, found[0].verb.name, "stopped", 200)
+
+    def _stream(self, sid: str, line: Line, name: str, status: str, code: int) -> Response:
+        uri = f"/{API_VERSION}/Accounts/{self.account_sid}/Calls/{line.call.sid}/Streams/{sid}.json"
+        resource = {
+            "sid": sid,
+            "account_sid": self.account_sid,
+            "call_sid": line.call.sid,
+            "name": name or None,
+            "status": status,
+            "date_updated": format_datetime(datetime.fromtimestamp(self.exchange.wall(), UTC)),
+            "uri": uri,
+        }
+        return Response.json(resource, code)
 
     # Small parts
 

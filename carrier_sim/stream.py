@@ -64,10 +64,17 @@ class Stream:
         judge: Judge,
         *,
         wire_log: bool = False,
+        one_way: bool = False,
     ) -> None:
         self.sid = sid
         self.call_sid = call_sid
         self.verb = verb
+        #: It takes nothing from the server, and has no marks and no keys.
+        self.one_way = one_way
+        #: Its sound differs from that of the call's other streams in the lowest bit.
+        self.altered = False
+        #: It was connected once more after the server had closed it.
+        self.again = False
         self.state = "connecting"
         self.opened_at: float | None = None
         self.ended_at: float | None = None
@@ -109,6 +116,8 @@ class Stream:
             writer.lost()
             return
         self.frames_in += 1
+        if self.altered:
+            frame = bytes(byte ^ 1 for byte in frame)
         message = writer.media(frame, writer.chunk * 20)
         if self.wire is not None:
             self._log(message, now, "in")
@@ -132,6 +141,10 @@ class Stream:
             return
         if self.wire is not None:
             self._log(bytes(data), now, "out")
+        if self.one_way:
+            self.invalid += 1
+            self._error(31951, f"{bytes(data[:60])!r} on a stream that takes no messages")
+            return
         try:
             message = stream_messages.read(data, self.sid)
         except stream_messages.InvalidMessage as e:

@@ -41,6 +41,11 @@ class Call(Subject):
     placement: m.Placement | None = None
     active: str | None = None
     gateway: str | None = None
+    #: its present stream brings the far end's sound and takes none of ours
+    one_way: bool = False
+    #: until then a ``stop`` of its stream need not be the call's end: a document that moves the
+    #: call to another stream may still reach it
+    may_move_until: float = 0.0
     accepted: float = 0.0
     #: when the first stream came up; None before
     started: float | None = None

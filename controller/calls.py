@@ -12,10 +12,8 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.errors import WrongModeError
 
 from . import instructions as do
-from . import twiml
 from .call import Call
 from .carrier import ENDED_STATUSES
 from .dial import OPEN, Dial
@@ -147,16 +145,9 @@ class CallRules:
         else:
             self.end(call.id, "hang_up", now, asked=asked)
 
-    def send_digits(self, asked: Asked, body: m.SendDigits) -> None:
+    def send_digits(self, asked: Asked, body: m.SendDigits, now: float) -> None:
         call = self._of(asked.peer, body.session, body.call)
-        document = twiml.digits(body.digits)
-        if call is None or call.over:
-            raise WrongModeError("no active call; send_dtmf requires an in-progress call")
-        if call.mode not in ("b-leg", "originate") or call.dialled_sid is None:
-            raise WrongModeError(
-                "the leg carries our stream: digits by REST would end it; send them as tones"
-            )
-        self._core.do(do.Instruct(asked, call.dialled_sid, document))
+        self._core.digits.ask(asked, body, call, now)
 
     # ------------------------------------------------------------------ ends
 
@@ -175,7 +166,8 @@ class CallRules:
             if asked is not None:
                 self._core.reply(asked, m.Done())
             return
-        self.tokens.void(call.id)
+        self.tokens.void_all(call.id)
+        self._core.digits.call_over(call)
         call.reason = call.reason or reason
         call.then_failed = call.then_failed or then_failed
         if asked is not None:
@@ -250,7 +242,8 @@ class CallRules:
         was_silent = call.state == "silent"
         call.step("over")
         call.ended_at = now
-        self.tokens.void(call.id)
+        self.tokens.void_all(call.id)
+        self._core.digits.call_over(call)
         self._core.workers.forget_call(call.id)
         session = self._core.sessions.by_id.get(call.session)
         if session is not None:

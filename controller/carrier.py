@@ -156,6 +156,7 @@ class Carrier(Protocol):
     async def fetch_call(self, sid: str) -> CallState: ...
     async def end_call(self, sid: str) -> None: ...
     async def instruct_call(self, sid: str, twiml: str) -> None: ...
+    async def start_stream(self, sid: str, url: str, token: str) -> None: ...
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]: ...
 
 
@@ -419,6 +420,15 @@ class TwilioCarrier:
     async def instruct_call(self, sid: str, twiml: str) -> None:
         call = self._client.calls(sid)
         await self._do(lambda: call.update(twiml=twiml))
+
+    async def start_stream(self, sid: str, url: str, token: str) -> None:
+        """Start a one-way stream of what the far end says (voice/api/stream-resource)."""
+        streams = self._client.calls(sid).streams
+        await self._do(
+            lambda: streams.create(
+                url=url, track="inbound_track", parameter1_name="nonce", parameter1_value=token
+            )
+        )
 
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
         """Calls with this To and From that were started at ``since`` (Unix time) or later."""

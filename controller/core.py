@@ -30,6 +30,7 @@ from . import instructions as do
 from . import status
 from .calls import CallRules
 from .dials import DialRules
+from .digits import DigitRules
 from .instructions import Asked, Instruction, Result
 from .journal import DialRow, OverrideRow
 from .peers import GATEWAY_LOST_AFTER, Peer, Peers
@@ -99,6 +100,7 @@ class Core:
         self.dials = DialRules(self)
         self.calls = CallRules(self)
         self.streams = StreamRules(self)
+        self.digits = DigitRules(self)
         self.webhooks = WebhookRules(self)
         self.stopping = False
         #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
@@ -309,6 +311,7 @@ class Core:
             self.reply(asked, self.webhooks.answer(body, now))
         elif isinstance(body, m.StreamStart):
             self.reply(asked, self.streams.start(body, now))
+            self.digits.settle(now)  # behind the answer, which names the stream
         elif isinstance(body, m.StatusCallback):
             self.calls.status_callback(body, now)
             self.reply(asked, m.Done())
@@ -331,7 +334,7 @@ class Core:
         elif isinstance(body, m.HangUp):
             self.calls.hang_up(asked, body, now)
         else:
-            self.calls.send_digits(asked, body)
+            self.calls.send_digits(asked, body, now)
 
     # ------------------------------------------------------------------ results
 
@@ -350,6 +353,10 @@ class Core:
             self.calls.end_failed(result, now)
         elif isinstance(result, do.Fetched):
             self.calls.fetched(result, now)
+        elif isinstance(result, do.StreamAsked):
+            self.digits.stream_asked(result)
+        elif isinstance(result, do.DigitsTold):
+            self.digits.told(result, now)
         elif isinstance(result, do.Instructed):
             if result.error is None:
                 self.reply(result.asked, m.Done())
@@ -376,6 +383,7 @@ class Core:
         self.dials.tick(now)
         self.calls.tick(now)
         self.streams.tick(now)
+        self.digits.tick(now)
         if now >= self.claim_until or self.stopping:
             self._claims_over(now)
 

@@ -341,3 +341,38 @@ async def instruct(ops: Operations, instruction: do.Instruct) -> do.Instructed:
     except RestFailure as failure:
         return do.Instructed(instruction.asked, failure.error("send the digits"))
     return do.Instructed(instruction.asked, None)
+
+
+async def start_stream(ops: Operations, instruction: do.StartStream) -> do.StreamAsked:
+    """Once: without it the digits are sent all the same."""
+    error = None
+    try:
+        await ops.carrier.start_stream(instruction.sid, instruction.url, instruction.token)
+    except RestFailure as failure:
+        error = failure.error("open a one-way stream")
+        log.warning("call %s: %s", instruction.sid, error)
+    return do.StreamAsked(instruction.call, instruction.digits, error)
+
+
+async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsTold:
+    """Digits are not idempotent: asked again only where Twilio cannot have taken them."""
+    attempt = 0
+    while True:
+        try:
+            await ops.carrier.instruct_call(instruction.sid, instruction.twiml)
+        except RestFailure as failure:
+            attempt += 1
+            wait = backoff(attempt, failure)
+            error = failure.error("send the digits")
+            sent = failure.uncertain
+            if sent or not failure.repeatable or ops.too_late(wait, instruction.deadline):
+                return do.DigitsTold(instruction.call, instruction.digits, error, unsure=sent)
+            log.warning(
+                "digits for call %s not taken (%s); again in %.2g s",
+                instruction.sid,
+                failure.text,
+                wait,
+            )
+            await ops.pause(wait)
+        else:
+            return do.DigitsTold(instruction.call, instruction.digits, None)

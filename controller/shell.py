@@ -282,6 +282,10 @@ class Shell:
             self._feed(await operations.fetch(ops, instruction.call, instruction.sid))
         elif isinstance(instruction, do.Instruct):
             self._feed(await operations.instruct(ops, instruction))
+        elif isinstance(instruction, do.StartStream):
+            self._feed(await operations.start_stream(ops, instruction))
+        elif isinstance(instruction, do.PlayDigits):
+            self._feed(await operations.play_digits(ops, instruction))
 
     async def _note(self, write: Coroutine[Any, Any, None]) -> None:
         self._noting += 1

@@ -36,6 +36,13 @@ Rules of a **call**:
   *ending*: it is being hung up. *ended*.
 - A call without sound (originate) is *silent* from when Twilio took it.
 - The first reason to end it that was given is the one that is told.
+
+Rules of **digits** (a row of them on its way to a leg that carries our stream; see digits.py):
+
+- *opening*: Twilio is asked for a one-way stream. *asking*: it is given the document that plays
+  the digits. *playing*: it may be running that document. *over*: whoever asked has been answered.
+- *deaf*: there is no one-way stream. The digits are sent all the same, and the document asks for
+  one once more.
 """
 
 from __future__ import annotations
@@ -154,6 +161,24 @@ CALL: Final[Table] = {
     },
     "ending": {"end": "ending", "stream_over": "ending", "over": "ended"},
     "ended": {"over": "ended", "end": "ended"},
+}
+
+DIGITS: Final[Table] = {
+    "opening": {"hears": "asking", "deaf": "asking", "late": "over", "ended": "over"},
+    "asking": {
+        "taken": "playing",
+        "unsure": "playing",
+        "refused": "over",
+        "back": "over",
+        "late": "over",
+        "ended": "over",
+    },
+    "playing": {
+        "back": "over",
+        "late": "over",
+        "ended": "over",
+    },
+    "over": {},
 }
 
 #: The mode that C2's message names, by state.

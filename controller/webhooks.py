@@ -96,7 +96,7 @@ class WebhookRules:
         if call.state == "expected" and self._is_unclaimed(call):
             # Found in the journal: whether it had a stream before is still to be told.
             return m.VoiceAnswer(kind="pause")
-        if call.state == "live":
+        if call.state == "live" and not call.one_way:
             self._core.streams.lose(call, call.stream_reason or "error", now)
         return self._let_in(call, now)
 
@@ -271,7 +271,8 @@ class WebhookRules:
         if not any(workers.well(w, now) for w in workers.by_id):
             return m.VoiceAnswer(kind="pause", redirect_query=call.query)
         assert call.sid is not None
-        call.step("token")
+        if not call.one_way:
+            call.step("token")
         token = self._core.calls.tokens.make(call.id, call.sid)
         return m.VoiceAnswer(kind="stream", token=token, redirect_query=call.query)
 

@@ -49,6 +49,7 @@ class FakeController:
         self._endpoint = endpoint
         self._socket: BusSocket | None = None
         self._arrived = asyncio.Event()
+        self._unanswered: list[int] = []
         self.start()
 
     def start(self) -> None:
@@ -62,6 +63,12 @@ class FakeController:
     def tell(self, event: m.Event | m.Welcome) -> None:
         assert self._socket is not None and self.adapter is not None
         assert self._socket.send(_encode(event), self.adapter)
+
+    def answer_last(self, body: m.ReplyBody) -> None:
+        """Answer the newest request that was kept waiting."""
+        assert self._socket is not None and self.adapter is not None
+        reply = m.Reply(id=self._unanswered.pop(), body=body)
+        assert self._socket.send(_encode(reply), self.adapter)
 
     async def wait_for(self, body: type, count: int = 1) -> Any:
         """The ``count``-th request of this kind."""
@@ -108,6 +115,7 @@ class FakeController:
             if isinstance(answer, TrunklineError):
                 reply = m.Reply(id=message.id, error=ErrorInfo.of(answer))
             elif answer is None:
+                self._unanswered.append(message.id)
                 reply = None
             else:
                 reply = m.Reply(id=message.id, body=answer)

@@ -16,6 +16,7 @@ from trunkline.errors import (
     NumberBusyError,
     NumberNotFoundError,
     StackUnavailableError,
+    TimedOutError,
     WrongModeError,
 )
 
@@ -273,14 +274,89 @@ async def test_an_originated_call_carries_no_sound(stack: FakeStack) -> None:
         assert await call.recv_audio(1) == b""
 
 
-async def test_digits_go_as_tones_where_the_leg_carries_the_stream(stack: FakeStack) -> None:
+async def test_digits_can_be_tones_where_the_leg_carries_the_stream(stack: FakeStack) -> None:
     async with Line(OURS, allowed_callees=[THEIRS], bus=stack.bus) as line:
         call = await placed(stack, line, attach_stream="a-leg")
-        await call.send_dtmf("5")
+        await call.send_dtmf("5", tones=True)
         state = next(iter(stack.workers[0].calls.values()))
         assert len(state.spoken) == 1600
+        assert not [r for r in stack.controller.requests if isinstance(r, m.SendDigits)]
         with pytest.raises(ValueError, match=r"must match \[0-9\*#wW\]\+"):
             await call.send_dtmf("1\n")
+
+
+async def test_digits_wait_for_what_is_being_said_and_later_words_wait_for_them(
+    paced_stack: FakeStack,
+) -> None:
+    stack = paced_stack
+    stack.controller.answers[m.SendDigits] = None  # the stream is away until the test says so
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        state = await stack.workers[0].resumed(info.call)
+        first = asyncio.ensure_future(call.send_audio(pcm(24_000)))
+        await stack.workers[0].until(lambda: state.played > 0)
+        pressing = asyncio.ensure_future(call.send_dtmf("1"))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(call.send_audio(pcm(2_400)))
+        later = asyncio.ensure_future(call.send_dtmf("2"))
+        await asyncio.sleep(0)
+        third = asyncio.ensure_future(call.send_audio(pcm(4_800)))
+        assert (await stack.controller.wait_for(m.SendDigits)).digits == "1"
+        assert first.done() and await first == 24_000
+        # All of it was heard, and nothing of what is said meanwhile has been sent.
+        assert state.played == len(state.spoken) == 8_000 and state.marks_set == [8_000]
+        stack.controller.answer_last(m.Done())
+        await pressing
+        assert (await stack.controller.wait_for(m.SendDigits, 2)).digits == "2"
+        assert second.done() and len(state.spoken) == 8_800
+        stack.controller.answer_last(m.Done())
+        await later
+        assert await third == 4_800
+        assert len(state.spoken) == 10_400
+
+
+async def test_an_interrupt_drops_what_waits_for_digits(stack: FakeStack) -> None:
+    stack.controller.answers[m.SendDigits] = None
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        state = await stack.workers[0].resumed(info.call)
+        pressing = asyncio.ensure_future(call.send_dtmf("1"))
+        await stack.controller.wait_for(m.SendDigits)
+        waiting = asyncio.ensure_future(call.send_audio(pcm(24_000)))
+        await asyncio.sleep(0)
+        await call.interrupt()
+        assert await waiting == 0
+        stack.controller.answer_last(m.Done())
+        await pressing
+        assert await call.send_audio(pcm(2_400)) == 2_400
+        assert len(state.spoken) == 800
+
+
+async def test_digits_fail_by_name_and_what_waits_for_them_is_said(stack: FakeStack) -> None:
+    stack.controller.answers[m.SendDigits] = TimedOutError("the stream was not back")
+    async with Line(OURS, bus=stack.bus) as line:
+        call, _ = await answered(stack, line)
+        with pytest.raises(TimedOutError, match="was not back"):
+            await call.send_dtmf("1")
+        assert await call.send_audio(pcm(2_400)) == 2_400
+
+
+async def test_a_restarted_controller_is_told_that_digits_were_asked_for(
+    stack: FakeStack,
+) -> None:
+    stack.controller.answers[m.SendDigits] = None
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        pressing = asyncio.ensure_future(call.send_dtmf("1"))
+        await stack.controller.wait_for(m.SendDigits)
+        stack.controller.stop()
+        stack.controller.epoch = 2
+        stack.controller.start()
+        await stack.controller.wait_for(m.SendDigits, 2)
+        (announced,) = stack.controller.hellos[-1].sessions[0].calls
+        assert (announced.call, announced.digits) == (info.call, True)
+        stack.controller.answer_last(m.Done())
+        await pressing
 
 
 async def test_digits_go_by_rest_in_b_leg_mode(stack: FakeStack) -> None:

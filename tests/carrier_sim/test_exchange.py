@@ -331,6 +331,8 @@ def test_new_twiml_replaces_the_stream(bench: Bench) -> None:
     bench.answer(CONNECT.format("<Hangup/>"))
     bench.run(0.1)
     bench.x.run_twiml(line, "<Response><Pause length='3'/></Response>", bench.now)
+    assert line.streams[0].live  # for a moment yet
+    bench.run(0.42)
     assert line.streams[0].ended_by == "stop" and bench.closed == [line.streams[0]]
     # The socket's end, which follows, must not advance the new program.
     bench.x.stream_over(line, line.streams[0], bench.now)

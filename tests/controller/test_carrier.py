@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.faults import Fault
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.controller.carrier import CallOrder, RestFailure, TwilioCarrier, backoff
@@ -58,6 +59,24 @@ async def test_calls(sim: CarrierSim, carrier: TwilioCarrier) -> None:
     await carrier.end_call(call.sid)  # over already: no error
     await carrier.end_call("CA" + "0" * 32)
     assert (await carrier.fetch_call(call.sid)).ended
+
+
+async def test_a_one_way_stream_is_asked_for_with_its_token(
+    sim: CarrierSim, carrier: TwilioCarrier
+) -> None:
+    sim.add_callee(THEIRS, Silence())
+    order = CallOrder(THEIRS, OURS, "<Response><Pause length='9'/></Response>", 60, 20, "")
+    call = await carrier.create_call(order)
+    await sim.calls[call.sid].wait_for("in-progress")
+    await carrier.start_stream(call.sid, "wss://127.0.0.1:9/twilio/stream", "secret-token")
+    (stream,) = sim.exchange.lines[call.sid].streams
+    assert (stream.one_way, stream.verb.track) == (True, "inbound_track")
+    assert stream.verb.url == "wss://127.0.0.1:9/twilio/stream"
+    assert stream.verb.parameters == {"nonce": "secret-token"}
+    with pytest.raises(RestFailure) as caught:
+        await carrier.start_stream("CA" + "0" * 32, "wss://h/s", "t")
+    assert caught.value.gone
+    await carrier.end_call(call.sid)
 
 
 async def test_call_that_twilio_refuses(carrier: TwilioCarrier) -> None:

@@ -141,9 +141,9 @@ class Stack:
         self.processes.append(process)
         return process
 
-    def start_carrier(self) -> None:
+    def start_carrier(self, *options: str) -> None:
         """The stand-in carrier with the account's numbers; returns once it answers."""
-        argv = trunkline_argv("carrier-sim")
+        argv = trunkline_argv("carrier-sim", *options)
         process = self.run(trunkline_argv("with-parent", "--", *argv), "carrier")
         self._wait(self._carrier_answers, process)
         for number, fields in PRIOR.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -24,6 +25,7 @@ from trunkline.controller.memory_journal import MemoryJournal
 from trunkline.controller.operations import Operations
 from trunkline.controller.seal import SealKeys
 from trunkline.controller.shell import Shell
+from trunkline.gateway import media_streams as ms
 from trunkline.gateway.app import ANSWER_WITHIN
 from trunkline.gateway.hub import Hub, StreamSocket
 
@@ -147,9 +149,15 @@ class SimHub(Hub):
 
     media: dict[str, Media]
 
-    def accepted(self, socket: StreamSocket, accepted: m.StreamAccepted, stream_sid: str) -> None:
+    def accepted(
+        self,
+        socket: StreamSocket,
+        accepted: m.StreamAccepted,
+        stream_sid: str,
+        early: Sequence[ms.Media] = (),
+    ) -> None:
         self.media[stream_sid].let_in(accepted.info.call)
-        super().accepted(socket, accepted, stream_sid)
+        super().accepted(socket, accepted, stream_sid, early)
 
 
 class GatewayPeer:

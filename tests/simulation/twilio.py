@@ -187,6 +187,9 @@ class Rest:
     async def instruct_call(self, sid: str, twiml: str) -> None:
         await self._do("instruct", sid, lambda: None)
 
+    async def start_stream(self, sid: str, url: str, token: str) -> None:
+        await self._do("stream", sid, lambda: None)
+
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
         legs = self._twilio.exchange.legs
 
