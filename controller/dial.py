@@ -46,6 +46,8 @@ class Dial(Subject):
     guessed: bool = False
     #: its time was over before it was answered: that is why it failed, whatever our hang-up brings
     timed_out: bool = False
+    #: what Twilio had last said of our leg by then
+    last_word: str = ""
     #: the stream is up: it is a call now
     started: bool = False
     #: Twilio has said that our leg is over

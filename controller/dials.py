@@ -262,7 +262,9 @@ class DialRules:
         if status in NOT_ANSWERED:
             self.failed(dial, status, "", now)
         else:
-            self.failed(dial, "failed", f"the call ended ({status}) without a stream", now)
+            # After a timeout this is our own hang-up.
+            text = "" if dial.timed_out else f"the call ended ({status}) without a stream"
+            self.failed(dial, "failed", text, now)
         self._core.calls.over(dial.row.call, now)
         self.over(dial, now)
 
@@ -274,7 +276,8 @@ class DialRules:
             status = "timeout"
         parts = [text]
         if dial.row.asked:
-            parts += ["" if dial.leg_over else dial.known.leg(now), dial.known.webhook(now)]
+            leg = "" if dial.leg_over else dial.known.leg(now)
+            parts += [dial.last_word or leg, dial.known.webhook(now)]
         parts.append(dial.known.refused())
         dial.gone = status
         dial.gone_text = "; ".join(part for part in parts if part)
@@ -399,7 +402,7 @@ class DialRules:
 
     def _time_over(self, dial: Dial, now: float) -> None:
         log.info("dial %s: no stream within %g s", dial.request, dial.row.timeout)
-        dial.timed_out = True
+        dial.timed_out, dial.last_word = True, dial.known.leg(now)
         if dial.sid is None:
             self.failed(dial, "timeout", "", now)
         else:

@@ -189,7 +189,8 @@ def test_timeout_counts_from_when_twilio_was_asked_and_hangs_up_first() -> None:
     assert stage.take(do.CloseDial).request == request
 
 
-def test_the_callback_of_our_own_hang_up_does_not_hide_the_timeout() -> None:
+@pytest.mark.parametrize("hung_up", ["canceled", "completed"])
+def test_the_callback_of_our_own_hang_up_does_not_hide_the_timeout(hung_up: str) -> None:
     stage, info = caller()
     request, _ = stage.dial(info, timeout=5.0)
     stage.take(do.Create)
@@ -198,9 +199,11 @@ def test_the_callback_of_our_own_hang_up_does_not_hide_the_timeout() -> None:
     stage.pass_time(5.5)
     stage.looked("ringing")
     end = stage.take(do.End)
-    stage.callback(request, "CA1", "canceled")
+    stage.callback(request, "CA1", hung_up)
     stage.feed(do.Ended(end.call))
-    assert [failed.status for failed in stage.events("a1", m.DialFailed)] == ["timeout"]
+    assert [(failed.status, failed.text) for failed in stage.events("a1", m.DialFailed)] == [
+        ("timeout", "Twilio's last word is 'ringing', 0.0 s ago")
+    ]
 
 
 def test_timeout_without_a_sid_hangs_up_what_comes_later() -> None:
