@@ -13,8 +13,15 @@ import hmac
 from collections.abc import Iterable
 
 
-def sign(token: str, url: str, form: Iterable[tuple[str, str]] = ()) -> str:
-    """The value of the header for a POST form to url, or for a GET or an upgrade with no form."""
-    text = url.partition("#")[0] + "".join(name + value for name, value in sorted(set(form)))
+def sign(token: str, url: str, form: Iterable[tuple[str, str]] = (), *, fragment: str = "") -> str:
+    """The value of the header for a POST form to url, or for a GET or an upgrade with no form.
+
+    ``fragment``: signed behind the URL, which nobody believes that Twilio does.
+    """
+    text = (
+        url.partition("#")[0]
+        + fragment
+        + "".join(name + value for name, value in sorted(set(form)))
+    )
     digest = hmac.new(token.encode(), text.encode(), hashlib.sha1).digest()
     return base64.b64encode(digest).decode("ascii")

@@ -164,6 +164,9 @@ class StreamSocket(asyncio.Protocol):
             return
         url = self.stream.verb.url
         parts = urlsplit(url)
+        signature = [f"X-Twilio-Signature: {sign(self._token, url)}"]
+        if not self.stream.beliefs.hold("upgrades-are-signed"):
+            signature = []
         self._transport.write(
             "\r\n".join(
                 [
@@ -173,7 +176,7 @@ class StreamSocket(asyncio.Protocol):
                     "Connection: Upgrade",
                     f"Sec-WebSocket-Key: {self._key}",
                     "Sec-WebSocket-Version: 13",
-                    f"X-Twilio-Signature: {sign(self._token, url)}",
+                    *signature,
                     "User-Agent: TwilioMediaStreams/1.0",
                     "\r\n",
                 ]
