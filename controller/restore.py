@@ -26,6 +26,9 @@ Outcome = Literal["restored", "left_alone"]
 
 #: How often a number is read again while a late write may come.
 REREAD_EVERY: Final = 5.0
+#: So long after an override was made, a read that does not show it may be out of date (seconds).
+STALE_SECONDS: Final = 15.0
+STALE_EVERY: Final = 1.0
 
 
 async def restore(shop: Workshop, row: OverrideRow) -> Outcome:
@@ -41,23 +44,27 @@ async def restore(shop: Workshop, row: OverrideRow) -> Outcome:
     if row.state == "planned":
         # A write of ours was under way: its effect may still come.
         late = max(late, shop.wall() + UNCERTAIN_SECONDS)
+    applied = min(row.since, shop.wall()) if row.state == "applied" else float("-inf")
     shop.pending[row.id] = "being restored"
     try:
         await _note(shop, row, late)
         shop.faults("restore.intent")
-        outcome = await _until_back(shop, row, late)
+        outcome = await _until_back(shop, row, late, applied + STALE_SECONDS)
         return await _close(shop, row, outcome)
     finally:
         shop.pending.pop(row.id, None)
 
 
-async def _until_back(shop: Workshop, row: OverrideRow, late: float) -> Outcome:
+async def _until_back(shop: Workshop, row: OverrideRow, late: float, stale: float) -> Outcome:
     """Read, compare, write, until the number is back.
 
     ``late``: until then a write of the override may take effect (OverrideRow.uncertain_until);
     ``loose``: until then one of the restore's own may. A read that shows the one write that had no
     answer in place settles that. While a write is under way the journal says that it may take
     effect: a crash leaves it so.
+
+    ``stale``: until then a read that shows the number as it was before may be out of date. Twilio
+    confirmed the override a moment ago, so such a read alone does not say that it is gone.
     """
     assert row.prior is not None
     shown = redact_number(row.number)
@@ -72,7 +79,7 @@ async def _until_back(shop: Workshop, row: OverrideRow, late: float) -> Outcome:
                 await _note(shop, row, max(late, shop.wall() + UNCERTAIN_SECONDS))
                 writing = True
                 await shop.carrier.write_number(row.number_sid, back(row, found))
-                writing = False
+                writing, stale = False, 0.0
                 shop.faults("restore.answered")
                 if max(late, loose) <= shop.wall():
                     return "restored"
@@ -81,6 +88,10 @@ async def _until_back(shop: Workshop, row: OverrideRow, late: float) -> Outcome:
                 as_before = found.voice_url == row.prior["voice_url"]
                 if as_before and unanswered == 1:
                     unanswered, loose = 0, 0.0
+                if as_before and stale > shop.wall():
+                    shop.pending[row.id] = "the override is not seen; reading again"
+                    await shop.rest(STALE_EVERY)
+                    continue
                 if max(late, loose) <= shop.wall():
                     if as_before:
                         return "restored"
