@@ -229,21 +229,19 @@ class Listener:
         )
         config = uvicorn.Config(
             app,
-            host=host,
-            port=port,
             log_level="critical",
             lifespan="off",
             ws="websockets-sansio",
             timeout_graceful_shutdown=1,
         )
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            listening = config.bind_socket()
-        except (OSError, SystemExit):
-            # uvicorn says nothing but a log line, and ends the program.
+            listening = socket.create_server((host, port), family=family)
+        except OSError as error:
             raise SettingsError(
-                f"{host}:{port} cannot be had: end the stack (or whatever else listens there) "
+                f"{host}:{port} cannot be had ({error.strerror or error}): end the stack (or whatever else listens there) "
                 "while --live runs, or set TRUNKLINE_HTTP_PORT"
-            ) from None
+            ) from error
         server = self._server = _Server(config)
         serving = asyncio.create_task(server.serve([listening]))
         await server.up.wait()

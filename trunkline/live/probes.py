@@ -261,8 +261,11 @@ def judge_requests(trial: Trial) -> None:
         kinds = {kind: sum(a.signed == kind for a in asked) for kind in {a.signed for a in asked}}
         seen = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         verdicts.decide("webhooks-are-signed", not {"missing", "wrong"} & set(kinds), seen)
+        name = "fragment-is-not-signed"
         if kinds.keys() & {"right", "with-fragment"}:
-            verdicts.decide("fragment-is-not-signed", "with-fragment" not in kinds, seen)
+            verdicts.decide(name, "with-fragment" not in kinds, seen)
+        else:
+            verdicts.unknown(name, seen)
         with_query = [a for a in asked if not a.path.endswith("/fallback")]
         bare = sum(not a.query for a in with_query)
         seen = f"{bare} of {len(with_query)} came without theirs"
