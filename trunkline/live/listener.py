@@ -239,8 +239,8 @@ class Listener:
             listening = socket.create_server((host, port), family=family)
         except OSError as error:
             raise SettingsError(
-                f"{host}:{port} cannot be had ({error.strerror or error}): end the stack (or whatever else listens there) "
-                "while --live runs, or set TRUNKLINE_HTTP_PORT"
+                f"{host}:{port} cannot be had ({error.strerror or error}): end the stack, or "
+                "whatever else listens there, while --live runs, or set TRUNKLINE_HTTP_PORT"
             ) from error
         server = self._server = _Server(config)
         serving = asyncio.create_task(server.serve([listening]))
