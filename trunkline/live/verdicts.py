@@ -12,7 +12,7 @@ from typing import Final, Literal
 #: Belief -> what it means for the user when it does not hold. In the order of docs/beliefs.md.
 LIVE: Final[dict[str, str]] = {
     "numbers-read-as-written": "a number may be put back some seconds later",
-    "urls-are-kept-verbatim": "a voice_fallback_url with a fragment is not put back",
+    "urls-are-kept-verbatim": "a number whose own URLs have a fragment is put back without it",
     "urls-may-be-long": "numbers with long URLs cannot be answered or called in b-leg mode",
     "voice-url-counts-at-once": "the first call after wait_for_call() may go to the old URL",
     "webhooks-are-signed": "every webhook is refused with 403; no call gets through",
