@@ -52,6 +52,8 @@ from trunkline.carrier_sim.stream import Stream, check_url
 
 #: Content types that Twilio reads as TwiML (TD voice/twiml).
 TWIML_TYPES = frozenset(["text/xml", "application/xml", "text/html"])
+#: Where a write of a number does not count at once, calls find it after so many seconds.
+CALLS_SETTLE = 4.0
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +166,18 @@ class Exchange:
         """A number by its PN…"""
         return next((n for n in self.numbers.values() if n.sid == sid), None)
 
+    def number_for_calls(self, number: Number, now: float) -> Number:
+        """The number as a call that comes in now finds it."""
+        holds = self.beliefs.hold("voice-url-counts-at-once")
+        return number if holds else self.number_before(number, now - CALLS_SETTLE)
+
+    def number_before(self, number: Number, since: float) -> Number:
+        """The number as it was before all writes from `since` on."""
+        for write in self.number_writes:
+            if write.sid == number.sid and write.time >= since:
+                return msgspec.structs.replace(number, **write.before)
+        return number
+
     # Time
 
     def at(self, when: float, do: Callable[[float], None]) -> None:
@@ -188,7 +202,7 @@ class Exchange:
 
     def inbound(self, from_: str, to: str, bot: Bot, now: float) -> Line:
         """Somebody outside calls a number of the account."""
-        number = self.numbers[to]
+        number = self.number_for_calls(self.numbers[to], now)
         line = self._line(from_, to, "inbound", "ringing", number, CallOptions(), now)
         line.bot = bot
         self._connect(line, bot)
@@ -228,7 +242,7 @@ class Exchange:
         if call.to in self.numbers:
             self.at(now + call.options.timeout, lambda at: self._give_up(line, at))
             self._ring(line, now)
-            number = self.numbers[call.to]
+            number = self.number_for_calls(self.numbers[call.to], now)
             if not self.beliefs.hold("own-number-asks"):
                 self._connect(line, start_bot(Silence()))
                 self._answered(line, now)
@@ -272,7 +286,8 @@ class Exchange:
     def _ask_number(self, line: Line, now: float) -> None:
         number = line.number
         assert number is not None
-        if number.voice_application_sid or number.trunk_sid:
+        routed = bool(number.voice_application_sid or number.trunk_sid)
+        if routed and self.beliefs.hold("routed-numbers-ignore-voice-url"):
             self._end_if_live(line, "failed", "routed-elsewhere", now)
         elif not number.voice_url:
             self._end_if_live(line, "failed", "no-voice-url", now)
@@ -287,7 +302,8 @@ class Exchange:
             line.circuit.connect(now)
         self.shell.status_callback(line, "answered", "in-progress")
         limit = line.call.options.time_limit
-        self.at(now + limit, lambda at: self._end_if_live(line, "completed", "time-limit", at))
+        if self.beliefs.hold("time-limit-ends-calls"):
+            self.at(now + limit, lambda at: self._end_if_live(line, "completed", "time-limit", at))
         if line.on_answer:
             line.on_answer(now)
 
@@ -344,7 +360,10 @@ class Exchange:
 
     def end_by_api(self, line: Line, status: str, now: float) -> None:
         """Status=completed or canceled."""
-        if status == "canceled" or line.call.status in ("queued", "ringing"):
+        ringing = line.call.status in ("queued", "ringing")
+        if ringing and status == "completed" and not self.beliefs.hold("completed-ends-ringing"):
+            return
+        if status == "canceled" or ringing:
             self._end_if_live(line, "canceled", "canceled-by-api", now)
         else:
             self._end_if_live(line, "completed", "completed-by-api", now)
@@ -389,7 +408,7 @@ class Exchange:
             url, method = line.number.voice_fallback_url, line.number.voice_fallback_method
         else:
             url, method = line.call.options.fallback_url, line.call.options.fallback_method
-        if url and not line.used_fallback:
+        if url and not line.used_fallback and self.beliefs.hold("fallback-is-asked"):
             line.used_fallback = True
             self._fetch(
                 line, Fetch(url, method, (("ErrorCode", str(code)), ("ErrorUrl", fetch.url)))
@@ -402,7 +421,11 @@ class Exchange:
         """The socket is gone: closed by the server, broken, or never there."""
         leg = line.leg
         if leg.stream is stream:
-            leg.stream_over(now)
+            how = {"close": "close", "broken": "break"}.get(stream.ended_by, "refusal")
+            if self.beliefs.hold(f"next-verb-after-{how}"):
+                leg.stream_over(now)
+            else:
+                leg.hang_up("completed", f"stream-{how}")
             self._settle(line, now)
         elif stream in leg.sides:
             leg.sides.remove(stream)
@@ -503,8 +526,9 @@ class Exchange:
             self.judge,
             wire_log=self.options.wire_log,
             one_way=one_way,
+            beliefs=self.beliefs,
+            call_began=line.call.created_at,
         )
-        stream.sends_silence = self.beliefs.hold("silence-is-sent")
         line.streams.append(stream)
         self.streams[stream.sid] = stream
         return stream
@@ -577,7 +601,7 @@ class Exchange:
             phone_number_sid=number.sid if number else "",
             history=[(now, status)],
         )
-        line = Line(call, Leg(sid), number)
+        line = Line(call, Leg(sid, beliefs=self.beliefs), number)
         self.lines[sid] = line
         return line
 

@@ -29,6 +29,7 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from trunkline.carrier_sim import tones, twiml, wav
+from trunkline.carrier_sim.beliefs import Beliefs
 from trunkline.carrier_sim.mulaw import FRAME_SECONDS, SILENCE, frames
 from trunkline.carrier_sim.stream import Stream
 
@@ -100,8 +101,11 @@ MAX_HOPS: Final = 50
 class Leg:
     """The interpreter of one leg."""
 
-    def __init__(self, call_sid: str, *, answered: bool = False) -> None:
+    def __init__(
+        self, call_sid: str, *, answered: bool = False, beliefs: Beliefs | None = None
+    ) -> None:
         self.call_sid = call_sid
+        self._beliefs = beliefs or Beliefs()
         self.answered = answered
         self.ended = False
         self.stream: Stream | None = None
@@ -280,8 +284,7 @@ class Leg:
             self._begin(self._program.popleft(), now)
 
     def _begin(self, verb: twiml.Verb, now: float) -> None:
-        quiet_when_ringing = twiml.Pause | twiml.Redirect | twiml.Reject
-        if not self.answered and not isinstance(verb, quiet_when_ringing):
+        if not self.answered and not self._leaves_ringing(verb):
             self.answered = True
             self.pending.append(Answer())
         match verb:
@@ -312,16 +315,25 @@ class Leg:
             case twiml.Redirect(url=url, method=method):
                 self._fetch(url, method, (), now)
             case twiml.Reject(reason=reason):
+                busy = reason == "busy" and self._beliefs.hold("reject-is-busy")
                 if self.answered:
                     self._finish("completed", "reject")
                 else:
-                    self._finish("busy" if reason == "busy" else "no-answer", "reject")
+                    self._finish("busy" if busy else "no-answer", "reject")
             case twiml.Hangup():
                 self._finish("completed", "hangup-verb")
             case twiml.Dial():
                 self.doing = "dial"
                 self._after = (verb.action, verb.method) if verb.action else None
                 self.pending.append(PlaceDial(verb))
+
+    def _leaves_ringing(self, verb: twiml.Verb) -> bool:
+        match verb:
+            case twiml.Pause():
+                return self._beliefs.hold("pause-keeps-ringing")
+            case twiml.Reject():
+                return self._beliefs.hold("reject-does-not-answer")
+        return isinstance(verb, twiml.Redirect)
 
     def _play(self, audio: bytes) -> None:
         self._sound = deque(frames(audio))

@@ -39,6 +39,11 @@ _EVENTS: Final = frozenset(["initiated", "ringing", "answered", "completed"])
 #: Longest ring and longest call that Twilio takes (TD voice/api/call-resource).
 _MAX_TIMEOUT: Final = 600
 _MAX_TIME_LIMIT: Final = 86400
+#: What contradicted beliefs are about: seconds for which a written number reads as before, seconds
+#: until a call is listed, and the longest URL.
+_READS_SETTLE: Final = 3.0
+_LISTED_AFTER: Final = 30.0
+_SHORT_URL: Final = 1000
 
 
 class Refused(Exception):
@@ -169,7 +174,7 @@ class RestApi:
         wanted = request.query.get("PhoneNumber", "").lstrip("+")
         name = request.query.get("FriendlyName")
         rows = [
-            number.resource(self.account_sid)
+            self._shown(number, now)
             for number in self.exchange.numbers.values()
             if wanted in number.phone_number and name in (None, number.friendly_name)
         ]
@@ -182,7 +187,16 @@ class RestApi:
         return number
 
     def _fetch_number(self, request: Request, sid: str, now: float) -> Response:
-        return Response.json(self._number(request, sid).resource(self.account_sid))
+        return Response.json(self._shown(self._number(request, sid), now))
+
+    def _shown(self, number: Number, now: float) -> dict[str, object]:
+        beliefs = self.exchange.beliefs
+        if not beliefs.hold("numbers-read-as-written"):
+            number = self.exchange.number_before(number, now - _READS_SETTLE)
+        shown = number.resource(self.account_sid)
+        if not beliefs.hold("urls-are-kept-verbatim"):
+            shown |= {k: str(v).partition("#")[0] for k, v in shown.items() if k.endswith("_url")}
+        return shown
 
     def _write_number(self, request: Request, sid: str, now: float) -> Response:
         number, form = self._number(request, sid), request.form
@@ -207,7 +221,9 @@ class RestApi:
                 value.lower() == "true" if attribute == "voice_caller_id_lookup" else value
             )
         # TD phone-numbers/api: setting one of the two deletes the other.
-        if changes.get("trunk_sid"):
+        if not self.exchange.beliefs.hold("one-route-deletes-the-other"):
+            pass
+        elif changes.get("trunk_sid"):
             changes["voice_application_sid"] = ""
         elif changes.get("voice_application_sid"):
             changes["trunk_sid"] = ""
@@ -246,9 +262,13 @@ class RestApi:
         rows = [
             call.resource(self.account_sid)
             for call in reversed(self.exchange.calls.values())
-            if _selected(call, request.query)
+            if _selected(call, request.query) and self._listed(call, now)
         ]
         return self._page(request, "calls", rows)
+
+    def _listed(self, call: Call, now: float) -> bool:
+        holds = self.exchange.beliefs.hold("new-calls-are-listed")
+        return holds or now - call.created_at >= _LISTED_AFTER
 
     def _create_call(self, request: Request, sid: str, now: float) -> Response:
         form = request.form
@@ -399,6 +419,8 @@ class RestApi:
         if not value:
             return
         most = self.exchange.options.max_url_length
+        if not self.exchange.beliefs.hold("urls-may-be-long"):
+            most = _SHORT_URL
         if len(value) > most:
             raise Refused(400, code, f"{field} is longer than {most} characters")
         try:

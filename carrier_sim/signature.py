@@ -29,9 +29,15 @@ def sign(
     url: str,
     form: Iterable[tuple[str, str]] = (),
     digest: Callable[..., Any] = hashlib.sha1,
+    *,
+    fragment: str = "",
 ) -> str:
-    """The value of the header for a POST form to url, or for a GET or an upgrade with no form."""
-    text = url.partition("#")[0] + "".join(name + value for name, value in sorted(set(form)))
+    """The value of the header for a POST form to url, or for a GET or an upgrade with no form.
+
+    ``fragment``: signed behind the URL, which nobody believes that Twilio does.
+    """
+    fields = "".join(name + value for name, value in sorted(set(form)))
+    text = url.partition("#")[0] + fragment + fields
     return base64.b64encode(hmac.new(key.encode(), text.encode(), digest).digest()).decode("ascii")
 
 
@@ -75,18 +81,21 @@ class Signer:
     def __init__(self, credentials: Credentials, habits: Habits, beliefs: Beliefs) -> None:
         self._credentials, self._habits, self._beliefs = credentials, habits, beliefs
 
-    def headers(self, url: str, form: Iterable[tuple[str, str]] = ()) -> list[tuple[str, str]]:
+    def headers(
+        self, url: str, form: Iterable[tuple[str, str]] = (), *, fragment: str = ""
+    ) -> list[tuple[str, str]]:
         """The headers of a request to url: a POST form, or a GET or an upgrade with none."""
         signed = signed_url(url, self._habits.draw("signed-url"))
         if not self._beliefs.hold("signed-url-is-the-given-one"):
             signed = signed.partition("?")[0]
         if not self._beliefs.hold("the-auth-token-signs"):
             settings = f"key={SHARED_KEY_ID},algorithm=HMAC_SHA256"
+            signature = sign(SHARED_KEY, signed, form, hashlib.sha256, fragment=fragment)
             return [
-                ("X-Twilio-Signature", sign(SHARED_KEY, signed, form, hashlib.sha256)),
+                ("X-Twilio-Signature", signature),
                 ("X-Twilio-Webhooks-Signature-Settings", settings),
             ]
-        return [("X-Twilio-Signature", sign(self._token(), signed, form))]
+        return [("X-Twilio-Signature", sign(self._token(), signed, form, fragment=fragment))]
 
     def _token(self) -> str:
         credentials = self._credentials

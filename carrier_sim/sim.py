@@ -163,6 +163,7 @@ class CarrierSim:
             timeout=self.options.webhook_timeout,
             connect_timeout=self.options.connect_timeout,
             tls=self._tls,
+            beliefs=self.exchange.beliefs,
         )
         self._server = HttpServer(self._handle, host, port)
         self._sockets: dict[Stream, StreamSocket] = {}
@@ -418,6 +419,10 @@ class CarrierSim:
         if line.number is not None:
             url, method = line.number.status_callback, line.number.status_callback_method
             wanted = event == "completed"
+        if not self.exchange.beliefs.hold("callbacks-for-each-event"):
+            wanted = wanted and event == "completed"
+        if event == "completed" and not self.exchange.beliefs.hold("callbacks-name-the-cause"):
+            status = "completed"
         if not url or not wanted:
             return
         form = [f for f in call_fields(call, self.account_sid) if f[0] != "CallStatus"]
@@ -521,6 +526,8 @@ class CarrierSim:
             await asyncio.sleep(fault.seconds)
             return self._answer(request, kind)
         if kind == "status":
+            if fault.status == 429 and not self.exchange.beliefs.hold("429-is-not-processed"):
+                self.rest.handle(request, self.now())
             headers: tuple[tuple[str, str], ...] = ()
             if fault.retry_after is not None:
                 headers = (("Retry-After", f"{fault.retry_after:g}"),)

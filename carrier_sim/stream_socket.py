@@ -174,7 +174,9 @@ class StreamSocket(asyncio.Protocol):
             return
         url = self.stream.verb.url
         parts = urlsplit(url)
-        headers = self._signer.headers(url)
+        headers = []
+        if self.stream.beliefs.hold("upgrades-are-signed"):
+            headers += self._signer.headers(url)
         if credentials := basic_credentials(url):
             headers.append(("Authorization", credentials))
         self._transport.write(

@@ -19,6 +19,7 @@ import msgspec
 
 from trunkline.carrier_sim import http_client
 from trunkline.carrier_sim.account import API_VERSION, Call
+from trunkline.carrier_sim.beliefs import Beliefs
 from trunkline.carrier_sim.exchange import Fetched
 from trunkline.carrier_sim.faults import Faults
 from trunkline.carrier_sim.signature import Signer
@@ -117,7 +118,9 @@ class Webhooks:
         timeout: float,
         connect_timeout: float,
         tls: ssl.SSLContext,
+        beliefs: Beliefs,
     ) -> None:
+        self._beliefs = beliefs
         self._signer = signer
         self._authorization = authorization
         self._faults = faults
@@ -130,7 +133,9 @@ class Webhooks:
 
     async def post(self, kind: str, call_sid: str, method: str, url: str, form: Form) -> Fetched:
         """Send one, with retries. kind is webhook or status (for the faults' `where`)."""
-        overrides = read_overrides(url, self._timeout, self._connect_timeout)
+        timeout = self._timeout if self._beliefs.hold("webhooks-may-take-15-s") else 2.0
+        followed = url if self._beliefs.hold("fragment-is-followed") else ""
+        overrides = read_overrides(followed, timeout, self._connect_timeout)
         fault = self._faults.match(kind, method, url)
         if fault is not None and fault.kind == "drop":
             self._note(kind, call_sid, method, url, form, 0, 1, "dropped by a fault rule")
@@ -167,7 +172,12 @@ class Webhooks:
         attempt: int,
     ) -> tuple[Fetched, str]:
         """One try: the result, and for the retry policy what was wrong (ct, rt, 4xx, 5xx or "")."""
-        parts = urlsplit(url)._replace(fragment="")
+        parts = urlsplit(url)
+        fragment = f"#{parts.fragment}" if parts.fragment else ""
+        signed_too = "" if self._beliefs.hold("fragment-is-not-signed") else fragment
+        parts = parts._replace(fragment="")
+        if not self._beliefs.hold("query-is-kept"):
+            parts = parts._replace(query="")
         headers = [
             ("User-Agent", "TwilioProxy/1.1"),
             ("Accept", "*/*"),
@@ -176,13 +186,13 @@ class Webhooks:
         if method == "GET":
             query = "&".join(q for q in (parts.query, urlencode(form)) if q)
             sent = urlunsplit(parts._replace(query=query))
-            body = b""
-            headers += self._signer.headers(sent)
+            body, signed_form = b"", Form()
         else:
             sent = urlunsplit(parts)
-            body = urlencode(form).encode()
+            body, signed_form = urlencode(form).encode(), form
             headers.append(("Content-Type", "application/x-www-form-urlencoded; charset=UTF-8"))
-            headers += self._signer.headers(sent, form)
+        if self._beliefs.hold("webhooks-are-signed"):
+            headers += self._signer.headers(sent, signed_form, fragment=signed_too)
         request = partial(
             http_client.request,
             method,

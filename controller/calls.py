@@ -298,14 +298,13 @@ class CallRules:
         sid = callback.form.get("CallSid", "")
         status = callback.form.get("CallStatus", "")
         request = callback.query.get("d", "")
-        if not sid or not request:
-            return
-        dial = self._core.dials.by_request.get(request)
-        if dial is not None:
+        dials = self._core.dials
+        dial = dials.by_request.get(request) if request else dials.with_sid(sid)
+        if dial is not None and sid:
             if dial.state in OPEN or status not in ENDED_STATUSES:
                 self._core.dials.taken(dial, sid, now)
             self._core.dials.status(dial, sid, status, now)
-        elif status not in ENDED_STATUSES and not self._core.claiming:
+        elif sid and request and status not in ENDED_STATUSES and not self._core.claiming:
             log.warning("call %s: nobody claims it; it is hung up", sid)
             self.hang_up_stray(sid, now)
 

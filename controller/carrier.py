@@ -51,6 +51,7 @@ LONGEST_RETRY_AFTER: Final = 120.0
 
 STATUS_EVENTS: Final = ("initiated", "ringing", "answered", "completed")
 ENDED_STATUSES: Final = frozenset(("completed", "busy", "failed", "no-answer", "canceled"))
+_RINGING: Final = frozenset(("queued", "initiated", "ringing"))
 #: 21220: the call is not in progress; 20404: gone. Ending such a call is done already.
 _CODES_OF_AN_ENDED_CALL: Final = frozenset((21220, 20404))
 
@@ -411,11 +412,19 @@ class TwilioCarrier:
         """Hang up; a call that is over already is no error."""
         call = self._client.calls(sid)
         try:
-            await self._do(lambda: call.update(status="completed"))
+            if (await self.complete_call(sid)).status in _RINGING:
+                # That `completed` ends a call that still rings is inferred; `canceled` is
+                # documented for just these calls, and leaves others alone.
+                await self._do(lambda: call.update(status="canceled"))
         except RestFailure as failure:
             if failure.gone or failure.code in _CODES_OF_AN_ENDED_CALL:
                 return
             raise
+
+    async def complete_call(self, sid: str) -> CallState:
+        """Ask once for Status=completed; the call as Twilio shows it then."""
+        call = self._client.calls(sid)
+        return _state(await self._do(lambda: call.update(status="completed")))
 
     async def instruct_call(self, sid: str, twiml: str) -> None:
         call = self._client.calls(sid)

@@ -249,6 +249,10 @@ class DialRules:
             redact_number(dial.row.callee),
         )
 
+    def with_sid(self, sid: str) -> Dial | None:
+        """The dial whose leg this is: for a callback that came without its query."""
+        return next((d for d in self.by_request.values() if sid and d.sid == sid), None)
+
     def status(self, dial: Dial, sid: str, status: str, now: float) -> None:
         """A status of our leg, from a callback, the answer to create, or a fetch."""
         if sid != dial.sid or dial.leg_over:

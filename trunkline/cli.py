@@ -311,16 +311,49 @@ def answer(settings: Settings, number: str, **wishes: Any) -> None:
 
 
 @cli.command()
+@click.option("--live", is_flag=True, help="Try what is believed of Twilio, by real calls.")
+@click.option("--number", metavar="NUMBER", help="--live: the account's number to call.")
+@click.option(
+    "--from", "caller", metavar="NUMBER", help="--live: who calls it; the number itself by default."
+)
+@click.option("--yes", is_flag=True, help="--live: do not ask before money is spent.")
+@click.option("--json", "as_json", is_flag=True, help="--live: print the findings as JSON.")
+@click.option(
+    "--tunnel",
+    type=click.Choice(["cloudflared", "ngrok"]),
+    help="--live: open a tunnel for the run, and use its URL.",
+)
 @settings_options(
     "public_url", "http_host", "http_port", "bus", "state_dir", "twilio_api_url", later=True
 )
-def doctor(settings: Callable[[], Settings]) -> None:
+def doctor(
+    settings: Callable[[], Settings],
+    live: bool,
+    number: str | None,
+    caller: str | None,
+    yes: bool,
+    as_json: bool,
+    tunnel: str | None,
+) -> None:
     """Check surroundings, credentials, numbers, public URL, ports, clock and leftover overrides.
 
+    With --live, and no stack running, a few calls to a number of the account try what trunkline
+    believes of Twilio (docs/beliefs.md). It says what it will spend, and asks before. The number is
+    put back afterwards.
+
     \b
-    Example:
+    Examples:
       trunkline doctor
+      trunkline doctor --live --number +14155551234
+      trunkline doctor --live --number +14155551234 --tunnel cloudflared --yes --json
     """
+    if live:
+        from trunkline.live.command import command
+
+        run = command(settings(), number, caller, yes=yes, as_json=as_json, tunnel=tunnel)
+        sys.exit(asyncio.run(run))
+    if number or caller or yes or as_json or tunnel:
+        raise click.UsageError("--number, --from, --yes, --json and --tunnel go with --live")
     from trunkline import doctor as checks
 
     sys.exit(asyncio.run(checks.run(settings)))

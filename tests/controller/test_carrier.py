@@ -79,6 +79,18 @@ async def test_a_one_way_stream_is_asked_for_with_its_token(
     await carrier.end_call(call.sid)
 
 
+async def test_a_call_that_rings_on_after_completed_is_canceled(
+    sim: CarrierSim, carrier: TwilioCarrier
+) -> None:
+    sim.exchange.beliefs.contradict(["completed-ends-ringing"])
+    sim.add_callee(THEIRS, "no-answer")
+    order = CallOrder(THEIRS, OURS, "<Response><Pause/></Response>", 60, 20, "http://127.0.0.1:9/s")
+    sid = (await carrier.create_call(order)).sid
+    await sim.calls[sid].wait_for("ringing")
+    await carrier.end_call(sid)
+    assert (await carrier.fetch_call(sid)).status == "canceled"
+
+
 async def test_call_that_twilio_refuses(carrier: TwilioCarrier) -> None:
     order = CallOrder("+1", OURS, "<Response/>", 60, 20, "http://127.0.0.1:9/s")
     with pytest.raises(RestFailure) as caught:

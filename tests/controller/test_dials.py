@@ -48,6 +48,18 @@ def test_a_leg_touches_no_number() -> None:
     assert stage.events("a1", m.CallStarted)[0].info == call
 
 
+def test_a_callback_without_its_query_is_known_by_the_calls_sid() -> None:
+    stage, info = caller()
+    request, _ = stage.dial(info)
+    stage.take(do.Create)
+    stage.feed(do.Taken(request, "CA1", "queued"))
+    for sid in ("", "CA2", "CA1"):
+        form = {"CallSid": sid, "CallStatus": "busy"}
+        stage.body("g1", stage.ask("g1", m.StatusCallback(form=form)), m.Done)
+    (failed,) = stage.events("a1", m.DialFailed)
+    assert (failed.request, failed.status, failed.sid) == (request, "busy", "CA1")
+
+
 def test_many_a_leg_calls_at_once_on_one_number() -> None:
     stage, info = caller()
     for n in range(10):

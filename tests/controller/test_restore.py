@@ -22,6 +22,7 @@ from trunkline.controller.journal import DialRow, OverrideRow
 from trunkline.controller.memory_journal import MemoryJournal
 from trunkline.controller.numbers import NumberSettings
 from trunkline.controller.operations import Operations
+from trunkline.controller.override import STALE_EVERY, STALE_SECONDS
 from trunkline.controller.seal import Seal
 
 from .fake_carrier import OURS, PRIOR, THEIRS, FakeCarrier, FakeTime
@@ -85,6 +86,19 @@ async def test_reads_that_are_out_of_date_do_not_leave_the_override_on_the_numbe
     bench.carrier.read_number = read  # type: ignore[method-assign]  # one carrier's reads
     assert await bench.restored(row) == "restored"
     assert bench.as_before and len(bench.carrier.writes) == 2
+
+
+@pytest.mark.parametrize("clock_was_ahead", [0.0, 864_000.0])
+async def test_a_number_that_was_put_back_by_hand_is_read_again_for_a_while_only(
+    clock_was_ahead: float,
+) -> None:
+    bench = Bench()
+    row = replace(await bench.apply(), since=bench.time.wall() + clock_was_ahead)
+    bench.change(**bench.before.fields)
+    began = bench.time.wall()
+    assert await bench.restored(row) == "restored"
+    assert len(bench.carrier.writes) == 1
+    assert bench.time.wall() - began == pytest.approx(STALE_SECONDS, abs=STALE_EVERY)
 
 
 async def test_number_without_a_voice_url() -> None:
