@@ -239,8 +239,8 @@ class Listener:
             listening = hosts.listen(host, port)
         except hosts.PortTakenError as error:
             raise SettingsError(
-                f"{error}: end the stack, or whatever else listens there, while --live runs, or "
-                "set TRUNKLINE_HTTP_PORT"
+                f"{hosts.join(host, port)} cannot be had: end the stack, or whatever else listens "
+                "there, while --live runs, or set TRUNKLINE_HTTP_PORT"
             ) from error
         server = self._server = _Server(config)
         serving = asyncio.create_task(server.serve([listening]))
