@@ -244,6 +244,8 @@ async def test_an_adapter_cancelled_during_it_hangs_up_and_has_no_call(stack: Fa
             agent.place_call(THEIRS, attach_stream="a-leg", callee_speaks_first=True)
         )
         info = await dialled(stack, QUIET + HELLO[:24_000])
+        while agent.frames_received == 0:
+            await asyncio.sleep(0)  # until the call is the adapter's, and is heard
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked

@@ -40,9 +40,11 @@ async def under_way(stack: Stack, call: Call) -> None:
     await until(lambda: call.heard_samples > 4000, "the far end is heard")
 
 
-@pytest.mark.parametrize("seed", random.sample(range(1, 1_000_000), 3))
-async def test_the_far_end_is_heard_throughout(seed: int, new_stack: Callable[..., Stack]) -> None:
+@pytest.mark.parametrize("draw", [1, 2])
+async def test_the_far_end_is_heard_throughout(draw: int, new_stack: Callable[..., Stack]) -> None:
     """Called, and calling by our own leg, under two gateways; twice in a call."""
+    seed = random.randrange(1, 1_000_000)
+    print(f"draw {draw}: carrier_sim --seed {seed}")
     stack = new_stack("--seed", str(seed))
     stack.up()
     stack.sim.add_callee(CALLEE, TALKS | {"hears": "digits"})
