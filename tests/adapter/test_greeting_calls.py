@@ -13,6 +13,7 @@ from line_sound import NAMES, noise, pcm, silence, words
 from quiet_scenario import scenario
 
 from trunkline import Call, Line, TwilioAgentAdapter
+from trunkline.adapter.greeting import greet
 from trunkline.bus import messages as m
 from trunkline.errors import WrongModeError
 
@@ -142,10 +143,19 @@ async def test_the_time_for_it_began_with_the_stream(
 
 
 @pytest.mark.parametrize("how", LINES)
-async def test_cancelled_during_it_the_call_is_hung_up(stack: FakeStack, how: str) -> None:
+async def test_cancelled_during_it_the_call_is_hung_up(
+    stack: FakeStack, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening = asyncio.Event()
+
+    async def told(*args: Any) -> None:
+        listening.set()
+        await greet(*args)
+
+    monkeypatch.setattr("trunkline.adapter.line.greet", told)
     async with Line(OURS, allowed_callees=[THEIRS], bus=stack.bus) as line:
         asked, info = await begun(stack, line, how, QUIET + HELLO[:24_000])
-        await asyncio.sleep(0)
+        await listening.wait()
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
