@@ -13,7 +13,7 @@ from line_sound import NAMES, noise, pcm, silence, words
 from quiet_scenario import scenario
 
 from trunkline import Call, Line, TwilioAgentAdapter
-from trunkline.adapter.greeting import greet
+from trunkline.adapter.greeting import greet, hear_greeting
 from trunkline.bus import messages as m
 from trunkline.errors import WrongModeError
 
@@ -248,14 +248,22 @@ async def test_each_call_has_its_own(stack: FakeStack) -> None:
     await agent.disconnect()
 
 
-async def test_an_adapter_cancelled_during_it_hangs_up_and_has_no_call(stack: FakeStack) -> None:
+async def test_an_adapter_cancelled_during_it_hangs_up_and_has_no_call(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening = asyncio.Event()
+
+    async def told(*args: Any, **given: Any) -> bytes | None:
+        listening.set()
+        return await hear_greeting(*args, **given)
+
+    monkeypatch.setattr("trunkline.adapter.scenario_adapter.hear_greeting", told)
     async with adapter(stack) as agent:
         asked = asyncio.ensure_future(
             agent.place_call(THEIRS, attach_stream="a-leg", callee_speaks_first=True)
         )
         info = await dialled(stack, QUIET + HELLO[:24_000])
-        while agent.frames_received == 0:
-            await asyncio.sleep(0)  # until the call is the adapter's, and is heard
+        await listening.wait()
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
