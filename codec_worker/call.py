@@ -54,6 +54,8 @@ class Call:
         self.gaps = 0
         #: position acknowledged, by the adapter's word
         self.resumed_at = 0
+        #: samples of outbound sound that broken streams lost, and the adapter has not been told of
+        self.unplayed = 0
         self._history = Downsampler.history()
         self._pcm: deque[bytes | memoryview] = deque()
         self._pcm_bytes = 0
@@ -121,18 +123,17 @@ class Call:
 
     # ------------------------------------------------------------------ streams
 
-    def reopen(self, opened: m.OpenCall, gateway: bytes, now: int) -> int:
-        """The call goes on here under a newer generation: a new stream, or moved back. Returns the
-        samples of outbound sound that this lost."""
-        lost = 0
+    def reopen(self, opened: m.OpenCall, gateway: bytes, now: int) -> None:
+        """The call goes on here under a newer generation: a new stream, or moved back."""
         playout = self.playout
         if playout is not None:
             if opened.ordinal > self.ordinal:
                 since = self.streamless_since
-                lost = playout.freeze(now if since is None else since).samples
+                lost = playout.freeze(now if since is None else since, told=False)
+                self.unplayed += lost.samples
             before = playout.end
             if not opened.one_way:
-                lost += playout.open(opened.out_next, opened.playback)
+                self.unplayed += playout.open(opened.out_next, opened.playback)
             if opened.ahead:
                 playout.plays_on(now + opened.ahead * SAMPLE_NS)
             if playout.end != before:
@@ -148,18 +149,18 @@ class Call:
         self.ended = None
         self.tell_end = False
         self.streamless_since = None
-        return lost
 
     @property
     def mute(self) -> bool:
         """There is no stream that would take sound of ours."""
         return self.one_way or self.ended is not None
 
-    def stream_lost(self, now: int) -> int:
-        """There is no stream any more: playout freezes. Returns the samples lost by it."""
+    def stream_lost(self, now: int) -> None:
+        """There is no stream any more: playout freezes."""
         if self.streamless_since is None:
             self.streamless_since = now
-        return 0 if self.playout is None else self.playout.freeze(now).samples
+        if self.playout is not None:
+            self.unplayed += self.playout.freeze(now).samples
 
     def gateway_lost(self, now: int) -> None:
         """The gateway is gone, and with it, most likely, the stream; the next OpenCall tells."""

@@ -160,7 +160,6 @@ class Calls:
 
     def _open(self, peer: bytes, opened: m.OpenCall, now: int) -> None:
         call = self.calls.get(opened.call)
-        lost = 0
         newest = self._closed.get(opened.call, -1) if call is None else call.generation
         if opened.generation <= newest:
             self.dropped["generation"] += 1
@@ -174,7 +173,7 @@ class Calls:
             self._closed.pop(opened.call, None)
         else:
             self._batches.hand_out([call])  # what came on the old generation goes out under it
-            lost = call.reopen(opened, peer, now)
+            call.reopen(opened, peer, now)
         if call.playout is None and opened.out_next is not None:
             call.playout = self._playout(call, opened.out_next)
             if opened.ahead:
@@ -187,7 +186,6 @@ class Calls:
                 call.digits.append(digit)
         self._choose_adapter(call)
         self._say_opened(call)
-        self._batches.tell_loss(call, lost, _UNPLAYED)
 
     def _playout(self, call: Call, position: int) -> Playout:
         return Playout(position, lead_ns=call.lead_ns, playback=call.playback)
@@ -221,7 +219,14 @@ class Calls:
         call.tell_end = True
         call.inbound.end_stream()
         self._batches.heard[call.id] = call
-        self._batches.tell_loss(call, call.stream_lost(now), _UNPLAYED)
+        call.stream_lost(now)
+        if call.resumed:
+            self._batches.tell_played()  # who hears of a stream's end has heard all of it
+            self._tell_unplayed(call)
+
+    def _tell_unplayed(self, call: Call) -> None:
+        self._batches.tell_loss(call, call.unplayed, _UNPLAYED)
+        call.unplayed = 0
 
     def _close(self, close: m.CloseCall) -> None:
         call = self.calls.get(close.call)
@@ -331,11 +336,13 @@ class Calls:
             call.playout = self._playout(call, max(resume.played, resume.floor))
             if call.mute:
                 call.playout.freeze(now)
+        if resume.played > call.playout.acknowledged:
+            # What is known here is old: others had the call meanwhile, and played what lay here.
+            call.unplayed = 0
         if resume.interrupt > call.playout.serial and resume.floor > call.playout.position:
             # Whoever had the call may have died with its Clear: the gateway stands before it.
             self._carry_out_interrupt(call, resume.interrupt, resume.floor, now)
         elif resume.played > call.playout.acknowledged:
-            # What is known here is old: others had the call meanwhile.
             call.playout.open(resume.played)
             call.forget_speech()
             if call.mute:
@@ -343,6 +350,7 @@ class Calls:
         call.playout.serial = max(call.playout.serial, resume.interrupt)
         call.resumed = True
         call.resumed_at = resume.played
+        self._tell_unplayed(call)
         idle_ns = int(resume.idle * 1e9) if 0 <= resume.idle < _LONGEST_IDLE else 0
         call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, now)
         for digit in call.digits:
