@@ -152,6 +152,8 @@ class CallAudio:
         #: since when the worker and the stream are known to be gone; None: they are there
         self._worker_gone_at: float | None = None
         self._stream_gone_at: float | None = None
+        #: what had been sent to a worker by then
+        self._sent_by_then = 0
         self._digits: set[tuple[int, int]] = set()
         self._marks: dict[str, int] = {}
         #: the last word of the newest stream that has said one
@@ -369,6 +371,7 @@ class CallAudio:
         """The controller says that the call has no stream; it may come back by a new one."""
         if self._stream_gone_at is None:
             self._stream_gone_at = now
+            self._sent_by_then = self.out.next
 
     def _new_stream(self, worker: str, opened: m.Opened, now: float) -> None:
         """Where the worker did not have the stream before to its end, and the one that had it has
@@ -398,7 +401,8 @@ class CallAudio:
             most = max(most, until - self._stall[0])
         seconds = min(until - self._acknowledged_at, most)
         first = max(self.out.acknowledged, self.out.floor)
-        stop = min(self.out.next, first + -(-round(seconds * _RATE) // FRAME) * FRAME)
+        sent = self.out.next if self._stream_gone_at is None else self._sent_by_then
+        stop = min(sent, first + -(-round(seconds * _RATE) // FRAME) * FRAME)
         if stop > first:
             self.lost.add("outbound", stop - first, IN_DOUBT)
             self._spoken(self.out.played(stop, False, now))

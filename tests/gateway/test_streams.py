@@ -463,6 +463,19 @@ def test_a_worker_that_takes_over_after_the_end_is_told_of_it(bench: Bench) -> N
     assert ended == m.StreamEnded("c1", G1 + 1, 1, "stop")
 
 
+def test_a_worker_that_takes_over_after_the_end_is_told_what_lay_at_the_carrier_then(
+    bench: Bench,
+) -> None:
+    """The stream breaks, and its worker does not answer any more: the next one counts the loss."""
+    up(bench, placement(1, A, B))
+    bench.sound(A, G1, 0, 160, 320, 480)
+    bench.now += 0.05
+    bench.run(bench.streams.closed(1, "error", bench.now))
+    bench.now += 0.4
+    bench.lost(A)
+    assert opened(bench, B).ahead == 240  # 80 ms were written, 50 had passed
+
+
 def test_an_ended_stream_is_forgotten_after_two_seconds(bench: Bench) -> None:
     up(bench, placement(1, A, B))
     bench.run(bench.streams.closed(1, "stop", 0.0))
