@@ -40,8 +40,9 @@ DRAIN_SECONDS = 1.0
 ON_ITS_WAY = 0.1
 #: How long a worker may take to say how much was sent before an interrupt.
 INTERRUPTED_WITHIN = 0.25
-#: A broken stream or a lost worker is noticed so long after its last acknowledgement at most.
-NOTICED_WITHIN = 0.05
+#: The controller tells that a stream is gone so long after it broke at most: a gateway that says
+#: nothing is given this time.
+STREAM_MISSED_WITHIN = 2.0
 #: How long an acknowledgement takes at most from the carrier's socket to here, and how long the
 #: sound takes that a worker has sent without being acknowledged: on a machine that keeps up.
 ACKNOWLEDGED_WITHIN = 0.04
@@ -382,9 +383,8 @@ class CallAudio:
         )
         if not knows and self._last_word() is None:
             broke = self._acknowledged_at
-            gone = [at for at in (self._worker_gone_at, self._stream_gone_at) if at is not None]
-            if gone and self._stall is None:  # else these came late as well
-                broke = max(broke, min(gone) - NOTICED_WITHIN)
+            if self._stream_gone_at is not None and self._stall is None:  # else it came late
+                broke = max(broke, self._stream_gone_at - STREAM_MISSED_WITHIN)
             lost = round((self._plays_until - broke) * _RATE)
             if lost > 0:
                 self.lost.add("outbound", lost, _UNPLAYED)

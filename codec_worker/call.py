@@ -34,6 +34,8 @@ class Call:
         self.gateway: bytes | None = gateway
         #: who speaks and listens; None: nobody attached (any more)
         self.adapter: bytes | None = None
+        #: when it was last heard of for certain: this process may have stood still since
+        self.gateway_heard = now
         #: the adapter answered the Opened of the present generation
         self.resumed = False
         #: None until it is known where outbound sound goes on
@@ -145,6 +147,7 @@ class Call:
         self.playback = opened.playback
         self.one_way = opened.one_way
         self.gateway = gateway
+        self.gateway_heard = now
         self.resumed = False
         self.ended = None
         self.tell_end = False
@@ -155,18 +158,21 @@ class Call:
         """There is no stream that would take sound of ours."""
         return self.one_way or self.ended is not None
 
-    def stream_lost(self, now: int) -> None:
+    def stream_ended(self, ended: m.StreamEnded, now: int) -> None:
         """There is no stream any more: playout freezes."""
+        self.ended = ended
+        self.tell_end = True
         if self.streamless_since is None:
             self.streamless_since = now
         if self.playout is not None:
-            self.unplayed += self.playout.freeze(now).samples
+            self.unplayed += self.playout.freeze(now, ended.unplayed).samples
 
-    def gateway_lost(self, now: int) -> None:
-        """The gateway is gone, and with it, most likely, the stream; the next OpenCall tells."""
+    def gateway_lost(self) -> None:
+        """The gateway is gone, and with it, most likely, the stream, since it was last heard of;
+        the next OpenCall tells."""
         self.gateway = None
         if self.streamless_since is None:
-            self.streamless_since = now
+            self.streamless_since = self.gateway_heard
 
     # ------------------------------------------------------------------ reports
 

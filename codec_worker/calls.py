@@ -125,7 +125,7 @@ class Calls:
                 del self._attached[call_id]
         for call in self.calls.values():
             if call.gateway == peer:
-                call.gateway_lost(now)
+                call.gateway_lost()
             if call.adapter == peer:
                 self._lose_adapter(call)
                 # Its client may be back already, on a connection whose Attach was read first.
@@ -215,11 +215,9 @@ class Calls:
         call = self._current(ended.call, ended.generation)
         if call is None:
             return
-        call.ended = ended
-        call.tell_end = True
+        call.stream_ended(ended, now)
         call.inbound.end_stream()
         self._batches.heard[call.id] = call
-        call.stream_lost(now)
         if call.resumed:
             self._batches.tell_played()  # who hears of a stream's end has heard all of it
             self._tell_unplayed(call)
@@ -252,6 +250,7 @@ class Calls:
             self.dropped["unknown-call" if call is None else "generation"] += 1
             return
         call.frames_in += 1
+        call.gateway_heard = self._read_at
         call.inbound.add(InboundFrame(now, frame.ordinal, frame.position, frame.payload))
         if call.resumed:
             self._batches.heard[call.id] = call
@@ -260,6 +259,7 @@ class Calls:
         call = self._current(written.call, written.generation)
         if call is None or call.playout is None:
             return
+        call.gateway_heard = self._read_at
         playout = call.playout
         if playout.frozen and written.position > playout.position:
             self.dropped["written-ahead"] += 1

@@ -26,7 +26,8 @@ The rules:
 5. **Interrupt.** What is unsent is dropped, what lies at the carrier is cleared, and the playback
    generation counts up: marks of an older one were not played. What is spoken next begins at
    ``resume_at``; only then may positions jump.
-6. **No stream, no playout.** ``freeze`` reports the lead that lay unplayed at the carrier as lost.
+6. **No stream, no playout.** ``freeze`` reports the lead that lay unplayed at the carrier as lost,
+   by the gateway's word or by the model.
    ``open`` goes on from the last acknowledged position: a gateway acknowledges all that it wrote
    before it says that a stream is over. A gateway that is lost says neither, and may have written,
    and the carrier played, what was sent and not acknowledged. That is passed over, and counts as
@@ -432,21 +433,25 @@ class Playout:
             return self.acknowledged
         return min(max((now - self._line) // SAMPLE_NS, self._reached), self.acknowledged)
 
-    def freeze(self, now: int, *, told: bool = True) -> Range:
+    def freeze(self, now: int, unplayed: int | None = None, *, told: bool = True) -> Range:
         """The stream is gone; returns the lead that lay unplayed at the carrier, which is lost.
 
-        ``told``: by its gateway, which has acknowledged all that it wrote.
+        ``told``: by its gateway, which has acknowledged all that it wrote. ``unplayed``: the lead
+        by its word (samples); None: what the model says.
         """
         if self.frozen:
             return Range(self.acknowledged, self.acknowledged)
-        unplayed = Range(self.played(now), self.acknowledged)
-        self.lost += unplayed.samples
+        played = self.played(now)
+        if unplayed is not None:
+            played = min(max(self.acknowledged - unplayed, self._reached), self.acknowledged)
+        lost = Range(played, self.acknowledged)
+        self.lost += lost.samples
         self.frozen = True
         self._frozen_at = self.acknowledged
         self._gather_until = None
         if not told:
             self._doubtful = self.position
-        return unplayed
+        return lost
 
     def open(self, next_position: int | None = None, playback: int | None = None) -> int:
         """A stream is there (again): go on, on a new line.

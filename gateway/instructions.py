@@ -169,10 +169,8 @@ class Stream:
     def ordinal(self) -> int:
         return self.info.ordinal
 
-    def unplayed(self, now: float) -> int:
-        """Samples that lie unplayed at the carrier; once the stream has ended, that lay there
-        then."""
-        at = now if self.ended is None else self.ended_at
+    def unplayed(self, at: float) -> int:
+        """Samples that lay unplayed at the carrier at this time."""
         return max(0, round((self.plays_until - at) * RATE))
 
     @property

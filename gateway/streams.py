@@ -491,7 +491,7 @@ class Streams:
             list(stream.digits),
             self.lead_ms,
             stream.info.trace,
-            stream.unplayed(now),
+            0 if stream.ended else stream.unplayed(now),
             stream.one_way,
             stream.joins,
         )
@@ -595,7 +595,10 @@ class Streams:
 
     def _say_ended(self, stream: Stream, out: list[Instruction]) -> None:
         assert stream.ended is not None
-        ended = m.StreamEnded(stream.call, stream.generation, stream.ordinal, stream.ended)
+        unplayed = stream.unplayed(stream.ended_at)
+        ended = m.StreamEnded(
+            stream.call, stream.generation, stream.ordinal, stream.ended, unplayed
+        )
         self._say(stream, ended, out)
 
     def _forget(self, stream: Stream, out: list[Instruction]) -> None:

@@ -419,6 +419,15 @@ def test_a_worker_that_is_stopped_or_leaves_has_not_told_all(out_next: int | Non
     assert line.audio.lost.reasons[IN_DOUBT] == 3 * FRAME
 
 
+def test_the_controller_may_tell_late_that_the_stream_is_gone() -> None:
+    """It gives a gateway that says nothing 2 s. The worker was stopped all the while."""
+    line = LineModel()
+    speaking_for(line, 2.0)
+    line.audio.stream_gone(line.now + 1.9)
+    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now + 2.0)
+    assert line.audio.lost.reasons[UNPLAYED] in range(480, 640 + 1)
+
+
 def test_what_is_said_once_the_stream_is_gone_is_not_in_doubt() -> None:
     line = LineModel()
     line.settle()

@@ -292,8 +292,8 @@ def test_what_a_lost_gateway_may_have_written_is_passed_over_and_told() -> None:
     begins = next(p for _, p in bench.gateway.frames if p >= before)
     assert begins - position == 3 * 160
     assert len(bench.gateway.written) == 8000
-    # what is in doubt, and what was left of the lead after three ticks
-    assert bench.adapter.lost_out in range(3 * 160, 3 * 160 + 320 + 1)
+    # what is in doubt, and the lead when the gateway was last heard of
+    assert bench.adapter.lost_out in range(3 * 160 + 480, 3 * 160 + 640 + 1)
 
 
 def test_an_adapter_that_attaches_late_is_told_what_the_stream_before_lost() -> None:
@@ -341,6 +341,28 @@ def test_who_hears_of_a_streams_end_has_heard_what_was_written() -> None:
     bench.worker.work(bench.now, bench.now)
     kinds = [type(told) for peer, told in bench.worker.take() if peer == ADAPTER]
     assert kinds == [m.Played, m.Loss, m.StreamOver]
+
+
+def test_a_streams_end_that_is_read_late_tells_what_lay_at_the_carrier() -> None:
+    """The worker was stopped meanwhile: by its own clock all of it had been played."""
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    bench.now += 400 * MS
+    bench.from_gateway(m.StreamEnded(CALL, bench.gateway.generation, 1, "error", 512))
+    bench.run()
+    assert bench.adapter.lost_out == 512
+
+
+def test_a_gateway_that_died_while_the_worker_stood_still_is_counted_from_before() -> None:
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    bench.now += 400 * MS
+    bench.worker.gone(GATEWAY, bench.now)
+    bench.new_stream(reason=None)
+    bench.open()
+    assert bench.adapter.lost_out in range(480, 640 + 1)
 
 
 def test_a_gateway_that_died_is_counted_from_when_it_was_missed() -> None:
