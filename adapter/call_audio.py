@@ -8,11 +8,11 @@ Rules:
   the marks that are not done, then the sound that is not acknowledged, earliest first.
 - What was heard is passed on once: sound below the call time heard so far is cut off. What never
   arrived is counted.
-- What lies at the carrier when a stream breaks is lost, and the worker says how much. Where that
-  one is gone too, and the new stream's worker knows nothing of the call, it is counted here, from
-  the acknowledgements that came. What the lost worker may have had written since the last of them,
-  and the carrier had the time to play before the stream broke, is not said again, and counts as
-  lost.
+- What lies at the carrier when a stream breaks is lost, and the worker that had the stream to its
+  end says how much. Where that worker is dead, stopped or leaves, another takes the next stream,
+  which does not know. Then it is counted here, from the acknowledgements that came. What the old
+  worker may have had written since the last of them is not said again, and counts as lost: how long
+  the carrier played on is not known. But a worker that has told the stream's end has told all.
 - A client that did not run for a while (:meth:`CallAudio.stalled`) reads much at once, of all its
   workers in any order, and what did not fit into the connection of one that died is gone. Then
   acknowledgements are taken to have come as the sound was played, and the old worker is heard out
@@ -40,8 +40,9 @@ DRAIN_SECONDS = 1.0
 ON_ITS_WAY = 0.1
 #: How long a worker may take to say how much was sent before an interrupt.
 INTERRUPTED_WITHIN = 0.25
-#: A broken stream or a lost worker is noticed so long after its last acknowledgement at most.
-NOTICED_WITHIN = 0.05
+#: The controller tells that a stream is gone so long after it broke at most: a gateway that says
+#: nothing is given this time.
+STREAM_MISSED_WITHIN = 2.0
 #: How long an acknowledgement takes at most from the carrier's socket to here, and how long the
 #: sound takes that a worker has sent without being acknowledged: on a machine that keeps up.
 ACKNOWLEDGED_WITHIN = 0.04
@@ -130,6 +131,8 @@ class CallAudio:
         self.generation = -1
         #: the worker that has the call; None: none that we know of
         self.active: str | None = None
+        #: the worker that had it last
+        self._last_active: str | None = None
         #: call time that follows what was heard
         self.heard_to = 0
         #: samples at 8 kHz that were heard
@@ -150,6 +153,8 @@ class CallAudio:
         #: since when the worker and the stream are known to be gone; None: they are there
         self._worker_gone_at: float | None = None
         self._stream_gone_at: float | None = None
+        #: what had been sent to a worker by then
+        self._sent_by_then = 0
         self._digits: set[tuple[int, int]] = set()
         self._marks: dict[str, int] = {}
         #: the last word of the newest stream that has said one
@@ -213,11 +218,14 @@ class CallAudio:
         if message.generation < self.generation or self.finished:
             return
         if message.ordinal > max(1, self.generation >> 16):
-            self._new_stream(message, now)
+            self._new_stream(worker, message, now)
             self._stream_began = now  # the first one had begun when we heard of the call
+        elif message.out_next is not None:
+            # The worker before may have died with the acknowledgement.
+            self._acknowledged(message.out_next, now)
         self._worker_gone_at = self._stream_gone_at = None
         self.generation = message.generation
-        self.active = worker
+        self.active = self._last_active = worker
         self._spoken(self.out.resume(message.out_next, now))
         self._send(
             m.Resume(
@@ -292,22 +300,28 @@ class CallAudio:
     def played(self, worker: str, message: m.PlayedTo, now: float) -> None:
         if not self._current(worker, message.generation):
             return
-        if message.position > self.out.acknowledged:
-            fresh = (message.position - self.out.acknowledged) / _RATE
-            since = self._late_since(now)
-            if since is not None:
-                came = min(now, max(self._acknowledged_at, since) + fresh)
-                ahead = min(max(self._plays_until - came, 0.0) + fresh, self._most_ahead)
-            else:
-                self._stall = None
-                came = now
-                ahead = max(self._plays_until - came, 0.0) + fresh
-                self._most_ahead = max(self._most_ahead, ahead)
-            self._plays_until = came + ahead
-            self._acknowledged_at = came
+        self._acknowledged(message.position, now)
         self._spoken(self.out.played(message.position, message.idle, now))
         self._cut_given_up(now)
         self._pump()
+
+    def _acknowledged(self, position: int, now: float) -> None:
+        """Sound up to ``position`` was written: note until when the carrier plays it. What lies
+        below the floor was interrupted, and is none."""
+        fresh = (position - max(self.out.acknowledged, self.out.floor)) / _RATE
+        if fresh <= 0:
+            return
+        since = self._late_since(now)
+        if since is not None:
+            came = min(now, max(self._acknowledged_at, since) + fresh)
+            ahead = min(max(self._plays_until - came, 0.0) + fresh, self._most_ahead)
+        else:
+            self._stall = None
+            came = now
+            ahead = max(self._plays_until - came, 0.0) + fresh
+            self._most_ahead = max(self._most_ahead, ahead)
+        self._plays_until = came + ahead
+        self._acknowledged_at = came
 
     def interrupted(self, worker: str, message: m.Interrupted, now: float) -> None:
         if not self._current(worker, message.generation):
@@ -358,15 +372,19 @@ class CallAudio:
         """The controller says that the call has no stream; it may come back by a new one."""
         if self._stream_gone_at is None:
             self._stream_gone_at = now
+            self._sent_by_then = self.out.next
 
-    def _new_stream(self, opened: m.Opened, now: float) -> None:
-        """Where the worker has not seen what was acknowledged: count what lay at the carrier, and
-        pass over what may have been played though nobody acknowledged it."""
-        if opened.out_next is None or opened.out_next < self.out.acknowledged:
+    def _new_stream(self, worker: str, opened: m.Opened, now: float) -> None:
+        """Where the worker did not have the stream before to its end, and the one that had it has
+        not told its end: count what lay at the carrier, and pass over what may have been played
+        though nobody acknowledged it."""
+        knows = worker == self._last_active and (
+            opened.out_next is not None and opened.out_next >= self.out.acknowledged
+        )
+        if not knows and self._last_word() is None:
             broke = self._acknowledged_at
-            gone = [at for at in (self._worker_gone_at, self._stream_gone_at) if at is not None]
-            if gone and self._stall is None:  # else these came late as well
-                broke = max(broke, min(gone) - NOTICED_WITHIN)
+            if self._stream_gone_at is not None and self._stall is None:  # else it came late
+                broke = max(broke, self._stream_gone_at - STREAM_MISSED_WITHIN)
             lost = round((self._plays_until - broke) * _RATE)
             if lost > 0:
                 self.lost.add("outbound", lost, _UNPLAYED)
@@ -374,18 +392,17 @@ class CallAudio:
         self._plays_until = 0.0
 
     def _pass_over_what_is_in_doubt(self, now: float) -> None:
-        if self._worker_gone_at is None:
-            return  # the worker that had the stream to its end has said what it knew
-        broke = self._stream_gone_at if self._stream_gone_at is not None else now
-        written = self._worker_gone_at - self._acknowledged_at + ACKNOWLEDGED_WITHIN
-        played = broke - self._plays_until
+        # A worker that is stopped, or leaves, may have had the stream to its end.
+        gone = [at for at in (self._worker_gone_at, self._stream_gone_at) if at is not None]
+        until = min(gone, default=now) + ACKNOWLEDGED_WITHIN
         most = MOST_IN_DOUBT
         if self._stall is not None:
             # It may have gone on for as long as nothing was read here.
-            most = max(most, self._worker_gone_at - self._stall[0] + ACKNOWLEDGED_WITHIN)
-        seconds = min(written, played, most)
+            most = max(most, until - self._stall[0])
+        seconds = min(until - self._acknowledged_at, most)
         first = max(self.out.acknowledged, self.out.floor)
-        stop = min(self.out.next, first + -(-round(seconds * _RATE) // FRAME) * FRAME)
+        sent = self.out.next if self._stream_gone_at is None else self._sent_by_then
+        stop = min(sent, first + -(-round(seconds * _RATE) // FRAME) * FRAME)
         if stop > first:
             self.lost.add("outbound", stop - first, IN_DOUBT)
             self._spoken(self.out.played(stop, False, now))

@@ -111,12 +111,16 @@ class Digit(PackedMessage, frozen=True):
 
 class StreamEnded(PackedMessage, frozen=True):
     """gateway -> worker: no more sound comes on stream ``ordinal``. It comes after the stream's
-    last Inbound. The call may come back on a later stream, so playout freezes."""
+    last Inbound, and after the Written of all that was written to it. The call may come back on a
+    later stream, so playout freezes. ``unplayed``: samples that lay at the carrier then, and were
+    never heard; the worker may read this late, or have got the call only now. None: the gateway
+    speaks an older minor, and the worker has to reckon by its own clock."""
 
     call: str
     generation: int
     ordinal: int
     reason: StreamEndReason
+    unplayed: int | None = None
 
 
 class CloseCall(PackedMessage, frozen=True):

@@ -34,6 +34,8 @@ class Call:
         self.gateway: bytes | None = gateway
         #: who speaks and listens; None: nobody attached (any more)
         self.adapter: bytes | None = None
+        #: when it was last heard of for certain: this process may have stood still since
+        self.gateway_heard = now
         #: the adapter answered the Opened of the present generation
         self.resumed = False
         #: None until it is known where outbound sound goes on
@@ -54,6 +56,8 @@ class Call:
         self.gaps = 0
         #: position acknowledged, by the adapter's word
         self.resumed_at = 0
+        #: samples of outbound sound that broken streams lost, and the adapter has not been told of
+        self.unplayed = 0
         self._history = Downsampler.history()
         self._pcm: deque[bytes | memoryview] = deque()
         self._pcm_bytes = 0
@@ -121,18 +125,17 @@ class Call:
 
     # ------------------------------------------------------------------ streams
 
-    def reopen(self, opened: m.OpenCall, gateway: bytes, now: int) -> int:
-        """The call goes on here under a newer generation: a new stream, or moved back. Returns the
-        samples of outbound sound that this lost."""
-        lost = 0
+    def reopen(self, opened: m.OpenCall, gateway: bytes, now: int) -> None:
+        """The call goes on here under a newer generation: a new stream, or moved back."""
         playout = self.playout
         if playout is not None:
             if opened.ordinal > self.ordinal:
                 since = self.streamless_since
-                lost = playout.freeze(now if since is None else since).samples
+                lost = playout.freeze(now if since is None else since, told=False)
+                self.unplayed += lost.samples
             before = playout.end
             if not opened.one_way:
-                lost += playout.open(opened.out_next, opened.playback)
+                self.unplayed += playout.open(opened.out_next, opened.playback)
             if opened.ahead:
                 playout.plays_on(now + opened.ahead * SAMPLE_NS)
             if playout.end != before:
@@ -144,28 +147,32 @@ class Call:
         self.playback = opened.playback
         self.one_way = opened.one_way
         self.gateway = gateway
+        self.gateway_heard = now
         self.resumed = False
         self.ended = None
         self.tell_end = False
         self.streamless_since = None
-        return lost
 
     @property
     def mute(self) -> bool:
         """There is no stream that would take sound of ours."""
         return self.one_way or self.ended is not None
 
-    def stream_lost(self, now: int) -> int:
-        """There is no stream any more: playout freezes. Returns the samples lost by it."""
+    def stream_ended(self, ended: m.StreamEnded, now: int) -> None:
+        """There is no stream any more: playout freezes."""
+        self.ended = ended
+        self.tell_end = True
         if self.streamless_since is None:
             self.streamless_since = now
-        return 0 if self.playout is None else self.playout.freeze(now).samples
+        if self.playout is not None:
+            self.unplayed += self.playout.freeze(now, ended.unplayed).samples
 
-    def gateway_lost(self, now: int) -> None:
-        """The gateway is gone, and with it, most likely, the stream; the next OpenCall tells."""
+    def gateway_lost(self) -> None:
+        """The gateway is gone, and with it, most likely, the stream, since it was last heard of;
+        the next OpenCall tells."""
         self.gateway = None
         if self.streamless_since is None:
-            self.streamless_since = now
+            self.streamless_since = self.gateway_heard
 
     # ------------------------------------------------------------------ reports
 

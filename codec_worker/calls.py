@@ -125,7 +125,7 @@ class Calls:
                 del self._attached[call_id]
         for call in self.calls.values():
             if call.gateway == peer:
-                call.gateway_lost(now)
+                call.gateway_lost()
             if call.adapter == peer:
                 self._lose_adapter(call)
                 # Its client may be back already, on a connection whose Attach was read first.
@@ -160,7 +160,6 @@ class Calls:
 
     def _open(self, peer: bytes, opened: m.OpenCall, now: int) -> None:
         call = self.calls.get(opened.call)
-        lost = 0
         newest = self._closed.get(opened.call, -1) if call is None else call.generation
         if opened.generation <= newest:
             self.dropped["generation"] += 1
@@ -174,7 +173,7 @@ class Calls:
             self._closed.pop(opened.call, None)
         else:
             self._batches.hand_out([call])  # what came on the old generation goes out under it
-            lost = call.reopen(opened, peer, now)
+            call.reopen(opened, peer, now)
         if call.playout is None and opened.out_next is not None:
             call.playout = self._playout(call, opened.out_next)
             if opened.ahead:
@@ -187,7 +186,6 @@ class Calls:
                 call.digits.append(digit)
         self._choose_adapter(call)
         self._say_opened(call)
-        self._batches.tell_loss(call, lost, _UNPLAYED)
 
     def _playout(self, call: Call, position: int) -> Playout:
         return Playout(position, lead_ns=call.lead_ns, playback=call.playback)
@@ -217,11 +215,16 @@ class Calls:
         call = self._current(ended.call, ended.generation)
         if call is None:
             return
-        call.ended = ended
-        call.tell_end = True
+        call.stream_ended(ended, now)
         call.inbound.end_stream()
         self._batches.heard[call.id] = call
-        self._batches.tell_loss(call, call.stream_lost(now), _UNPLAYED)
+        if call.resumed:
+            self._batches.tell_played()  # who hears of a stream's end has heard all of it
+            self._tell_unplayed(call)
+
+    def _tell_unplayed(self, call: Call) -> None:
+        self._batches.tell_loss(call, call.unplayed, _UNPLAYED)
+        call.unplayed = 0
 
     def _close(self, close: m.CloseCall) -> None:
         call = self.calls.get(close.call)
@@ -247,6 +250,7 @@ class Calls:
             self.dropped["unknown-call" if call is None else "generation"] += 1
             return
         call.frames_in += 1
+        call.gateway_heard = self._read_at
         call.inbound.add(InboundFrame(now, frame.ordinal, frame.position, frame.payload))
         if call.resumed:
             self._batches.heard[call.id] = call
@@ -255,6 +259,7 @@ class Calls:
         call = self._current(written.call, written.generation)
         if call is None or call.playout is None:
             return
+        call.gateway_heard = self._read_at
         playout = call.playout
         if playout.frozen and written.position > playout.position:
             self.dropped["written-ahead"] += 1
@@ -331,11 +336,13 @@ class Calls:
             call.playout = self._playout(call, max(resume.played, resume.floor))
             if call.mute:
                 call.playout.freeze(now)
+        if resume.played > call.playout.acknowledged:
+            # What is known here is old: others had the call meanwhile, and played what lay here.
+            call.unplayed = 0
         if resume.interrupt > call.playout.serial and resume.floor > call.playout.position:
             # Whoever had the call may have died with its Clear: the gateway stands before it.
             self._carry_out_interrupt(call, resume.interrupt, resume.floor, now)
         elif resume.played > call.playout.acknowledged:
-            # What is known here is old: others had the call meanwhile.
             call.playout.open(resume.played)
             call.forget_speech()
             if call.mute:
@@ -343,6 +350,7 @@ class Calls:
         call.playout.serial = max(call.playout.serial, resume.interrupt)
         call.resumed = True
         call.resumed_at = resume.played
+        self._tell_unplayed(call)
         idle_ns = int(resume.idle * 1e9) if 0 <= resume.idle < _LONGEST_IDLE else 0
         call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, now)
         for digit in call.digits:

@@ -26,11 +26,12 @@ The rules:
 5. **Interrupt.** What is unsent is dropped, what lies at the carrier is cleared, and the playback
    generation counts up: marks of an older one were not played. What is spoken next begins at
    ``resume_at``; only then may positions jump.
-6. **No stream, no playout.** ``freeze`` reports the lead that lay unplayed at the carrier as lost.
-   ``open`` goes on from the last acknowledged position. What was sent and not acknowledged may have
-   been written: where the carrier still had other sound to play by the model it was not heard, and
-   is sent again; where the buffer was dry it may have been, so it is passed over, and counts as
-   lost.
+6. **No stream, no playout.** ``freeze`` reports the lead that lay unplayed at the carrier as lost,
+   by the gateway's word or by the model.
+   ``open`` goes on from the last acknowledged position: a gateway acknowledges all that it wrote
+   before it says that a stream is over. A gateway that is lost says neither, and may have written,
+   and the carrier played, what was sent and not acknowledged. That is passed over, and counts as
+   lost: no sound is heard twice.
 7. **Bounds.** At most ``capacity`` is held; what is over is counted as lost and returned. Silence
    is played in its place, so that positions stay without holes.
 """
@@ -48,8 +49,6 @@ FRAME: Final = 160
 SAMPLE_NS: Final = 125_000
 FRAME_NS: Final = FRAME * SAMPLE_NS
 DEFAULT_LEAD_NS: Final = 60_000_000
-#: The carrier sees that a gateway is dead so much later than we do, and plays on.
-SEEN_LATE_NS: Final = 30_000_000
 #: How long an acknowledgement takes at most, from the socket to here, on a machine that keeps up.
 ACK_NS: Final = 20_000_000
 #: Sound beyond the lead that may be on its way to a gateway.
@@ -172,7 +171,7 @@ class Playout:
         self._over = True  # all that was spoken has been sent, so running dry is no underrun
         self._gather_until: int | None = None
         self._frozen_at: int | None = None  # acknowledged when the stream was lost
-        self._doubtful = 0  # what was sent before it may have been heard, acknowledged or not
+        self._doubtful = 0  # what lies before it may have been heard, acknowledged or not
         self._marks: list[tuple[int, str]] = []  # set, not sent, by position
         #: marks sent in this playback generation, not returned: what had been sent before them
         self._sent_marks: dict[str, int] = {}
@@ -434,20 +433,25 @@ class Playout:
             return self.acknowledged
         return min(max((now - self._line) // SAMPLE_NS, self._reached), self.acknowledged)
 
-    def freeze(self, now: int) -> Range:
-        """The stream is gone; returns the lead that lay unplayed at the carrier, which is lost."""
+    def freeze(self, now: int, unplayed: int | None = None, *, told: bool = True) -> Range:
+        """The stream is gone; returns the lead that lay unplayed at the carrier, which is lost.
+
+        ``told``: by its gateway, which has acknowledged all that it wrote. ``unplayed``: the lead
+        by its word (samples); None: what the model says.
+        """
         if self.frozen:
             return Range(self.acknowledged, self.acknowledged)
-        unplayed = Range(self.played(now), self.acknowledged)
-        self.lost += unplayed.samples
+        played = self.played(now)
+        if unplayed is not None:
+            played = min(max(self.acknowledged - unplayed, self._reached), self.acknowledged)
+        lost = Range(played, self.acknowledged)
+        self.lost += lost.samples
         self.frozen = True
         self._frozen_at = self.acknowledged
         self._gather_until = None
-        if self._line is not None:
-            ahead = (now + SEEN_LATE_NS - self._line) // SAMPLE_NS - self.acknowledged
-            frames = -(-ahead // FRAME)
-            self._doubtful = min(self.position, self.acknowledged + max(0, frames) * FRAME)
-        return unplayed
+        if not told:
+            self._doubtful = self.position
+        return lost
 
     def open(self, next_position: int | None = None, playback: int | None = None) -> int:
         """A stream is there (again): go on, on a new line.

@@ -16,6 +16,8 @@ from trunkline.bus import messages as m
 
 from .recording import Stereo
 
+#: Samples a second on the wire.
+RATE: Final = 8000
 #: Inbound sound that is kept for a worker that takes over: 10 s, in samples.
 RING_SAMPLES: Final = 80_000
 #: Frames that the ring holds at most, whatever their lengths (a carrier sends 50 a second).
@@ -166,6 +168,10 @@ class Stream:
     @property
     def ordinal(self) -> int:
         return self.info.ordinal
+
+    def unplayed(self, at: float) -> int:
+        """Samples that lay unplayed at the carrier at this time."""
+        return max(0, round((self.plays_until - at) * RATE))
 
     @property
     def workers(self) -> list[m.WorkerRef]:

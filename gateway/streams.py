@@ -34,6 +34,7 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 
 from .instructions import (
+    RATE,
     CloseLink,
     CloseSocket,
     Instruction,
@@ -58,9 +59,6 @@ LINGER_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 1.0
 #: An unused connection is kept this long for the next call.
 UNUSED_SECONDS: Final = 5.0
-
-#: Samples a second on the wire.
-RATE: Final = 8000
 
 _LAST_SWITCH: Final = 0xFFFF
 
@@ -493,7 +491,7 @@ class Streams:
             list(stream.digits),
             self.lead_ms,
             stream.info.trace,
-            max(0, round((stream.plays_until - now) * RATE)),
+            0 if stream.ended else stream.unplayed(now),
             stream.one_way,
             stream.joins,
         )
@@ -597,7 +595,10 @@ class Streams:
 
     def _say_ended(self, stream: Stream, out: list[Instruction]) -> None:
         assert stream.ended is not None
-        ended = m.StreamEnded(stream.call, stream.generation, stream.ordinal, stream.ended)
+        unplayed = stream.unplayed(stream.ended_at)
+        ended = m.StreamEnded(
+            stream.call, stream.generation, stream.ordinal, stream.ended, unplayed
+        )
         self._say(stream, ended, out)
 
     def _forget(self, stream: Stream, out: list[Instruction]) -> None:

@@ -11,6 +11,7 @@ from line_model import CALL, FRAME, LineModel
 
 from trunkline.adapter.call_audio import (
     DRAIN_SECONDS,
+    IN_DOUBT,
     INTERRUPTED_WITHIN,
     Ended,
     InterruptDone,
@@ -335,12 +336,16 @@ def test_a_new_stream_resumes_at_what_was_acknowledged(out_next: int | None) -> 
     line.up("a")
     line.tick()
     line.down("a")
+    line.audio.stream_over("a", m.StreamOver(CALL, line.generation, 1, "error"), line.now)
     opened = m.Opened(CALL, m.first_generation(2), 2, out_next)
     line.audio.opened("b", opened, line.now)
     resume, *speaks = [s for s in sends(line)]
     assert isinstance(resume, m.Resume)
     assert resume.played == 160
     assert [s.position for s in speaks if isinstance(s, m.Speak)] == [160]
+
+
+UNPLAYED = "unplayed at the carrier when its stream broke"
 
 
 def speaking_for(line: LineModel, seconds: float) -> None:
@@ -370,11 +375,10 @@ def test_what_lay_at_the_carrier_is_lost_where_no_worker_is_left_to_say_so(
     line.now += 1.5
     # The new stream's worker knows nothing of the call, or what it knows is old.
     line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, out_next), line.now)
-    unplayed = line.audio.lost.reasons["unplayed at the carrier when its stream broke"]
+    unplayed = line.audio.lost.reasons[UNPLAYED]
     assert 480 <= unplayed <= 640
-    lost = line.audio.lost.outbound
     line.audio.opened("b", m.Opened(CALL, m.first_generation(3), 3, None), line.now)
-    assert line.audio.lost.outbound == lost  # once
+    assert line.audio.lost.reasons[UNPLAYED] == unplayed  # once
 
 
 def test_what_may_have_been_played_unacknowledged_is_not_said_again() -> None:
@@ -395,21 +399,86 @@ def test_what_may_have_been_played_unacknowledged_is_not_said_again() -> None:
     passed = resume.played - acknowledged
     assert passed == 3 * FRAME  # a frame since the last acknowledgement, two on their way
     assert first.position == resume.played
-    assert line.audio.lost.reasons["may have been played before its stream broke"] == passed
+    assert line.audio.lost.reasons[IN_DOUBT] == passed
     assert line.audio.lost.outbound >= before + passed
 
 
-@pytest.mark.parametrize("between", [0.0, 0.03])
-def test_what_cannot_have_been_played_yet_is_said_again(between: float) -> None:
+@pytest.mark.parametrize("out_next", [None, 16_320])
+def test_a_worker_that_is_stopped_or_leaves_has_not_told_all(out_next: int | None) -> None:
+    """Nobody has lost it; but another takes the next stream, and may have had the call before."""
+    line = LineModel()
+    speaking_for(line, 2.0)
+    assert line.audio.out.acknowledged == 16_320
+    line.audio.stream_gone(line.now)
+    line.now += 1.0
+    sends(line)
+    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, out_next), line.now)
+    resume, first, *_ = sends(line)
+    assert isinstance(resume, m.Resume) and isinstance(first, m.Speak)
+    assert resume.played == first.position == 16_320 + 3 * FRAME
+    assert line.audio.lost.reasons[IN_DOUBT] == 3 * FRAME
+
+
+def test_the_controller_may_tell_late_that_the_stream_is_gone() -> None:
+    """It gives a gateway that says nothing 2 s. The worker was stopped all the while."""
+    line = LineModel()
+    speaking_for(line, 2.0)
+    line.audio.stream_gone(line.now + 1.9)
+    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now + 2.0)
+    assert line.audio.lost.reasons[UNPLAYED] in range(480, 640 + 1)
+
+
+def test_what_is_said_once_the_stream_is_gone_is_not_in_doubt() -> None:
+    line = LineModel()
+    line.settle()
+    line.audio.stream_gone(line.now)
+    line.audio.say(bytes(48_000), line.now)  # to the worker, which is stopped
+    line.act()
+    line.now += 1.0
+    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
+    assert line.audio.lost.outbound == 0
+
+
+def test_a_worker_that_has_told_the_streams_end_has_told_all() -> None:
     line = LineModel()
     speaking_for(line, 2.0)
     acknowledged = line.audio.out.acknowledged
+    line.audio.loss("a", m.Loss(CALL, line.generation, "outbound", 500, UNPLAYED))
+    line.audio.stream_over("a", m.StreamOver(CALL, line.generation, 1, "error"), line.now)
+    line.audio.worker_lost("a", line.now + 0.1)
     sends(line)
-    line.audio.worker_lost("a", line.now)
-    line.now += between
-    line.audio.stream_gone(line.now)
-    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
+    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now + 1.0)
     assert [s.played for s in sends(line) if isinstance(s, m.Resume)] == [acknowledged]
+    assert line.audio.lost.reasons == {UNPLAYED: 500}
+
+
+def test_what_an_interrupt_skipped_did_not_lie_at_the_carrier() -> None:
+    """Positions go on behind all that was queued: a second of it was never sent."""
+    line = LineModel()
+    line.settle()
+    line.audio.say(bytes(48_000), line.now)
+    line.audio.interrupt(line.now)
+    floor = line.audio.out.floor
+    assert floor == 8000
+    line.audio.interrupted("a", m.Interrupted(CALL, line.generation, 1, 0), line.now)
+    line.audio.say(bytes(48_000), line.now)
+    for position in (floor, floor + 480, floor + 640):
+        line.audio.played("a", m.PlayedTo(CALL, line.generation, position, False), line.now)
+    line.audio.worker_lost("a", line.now)
+    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
+    assert line.audio.lost.reasons[UNPLAYED] == 640
+
+
+def test_an_acknowledgement_that_died_with_its_worker_is_sound_at_the_carrier_too() -> None:
+    line = LineModel()
+    line.settle()
+    line.audio.say(bytes(48_000), line.now)
+    line.audio.played("a", m.PlayedTo(CALL, line.generation, 160, False), line.now)
+    line.audio.worker_lost("a", line.now)
+    line.audio.opened("b", m.Opened(CALL, line.generation + 1, 1, 640), line.now)
+    line.audio.worker_lost("b", line.now)
+    line.audio.opened("a", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
+    assert line.audio.lost.reasons[UNPLAYED] == 640
 
 
 def test_what_lay_at_the_carrier_is_not_counted_where_the_worker_does_or_it_was_played() -> None:
@@ -424,14 +493,7 @@ def test_what_lay_at_the_carrier_is_not_counted_where_the_worker_does_or_it_was_
     line.now += 5.0  # nothing was said since
     line.audio.stream_gone(line.now)
     line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
-    assert line.audio.lost.outbound == 0
-
-    line = LineModel()
-    speaking_for(line, 2.0)
-    told = m.Loss(CALL, line.generation, "outbound", 500, "unplayed")
-    line.audio.loss("a", told)
-    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
-    assert line.audio.lost.outbound == 500
+    assert UNPLAYED not in line.audio.lost.reasons
 
 
 def test_streams_that_brought_nothing_count_as_time_in_which_nothing_was_heard() -> None:
@@ -502,7 +564,7 @@ def test_what_waited_here_for_long_does_not_all_lie_at_the_carrier() -> None:
     line.audio.worker_lost("a", now)
     line.audio.opened("b", m.Opened(CALL, (2 << 16), 2, None), now + 0.06)
     lost = line.audio.lost.reasons
-    assert lost["unplayed at the carrier when its stream broke"] <= 0.08 * 8000
-    in_doubt = lost["may have been played before its stream broke"]
+    assert lost[UNPLAYED] <= 0.08 * 8000
+    in_doubt = lost[IN_DOUBT]
     assert 0.4 * 8000 <= in_doubt <= 0.6 * 8000
     assert line.audio.out.acknowledged == 7840 + in_doubt

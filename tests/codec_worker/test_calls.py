@@ -274,6 +274,97 @@ def test_a_new_stream_goes_on_from_the_last_acknowledged_position() -> None:
     assert stats.frames_lost == -(-bench.adapter.lost_out // 160)
 
 
+def test_what_a_lost_gateway_may_have_written_is_passed_over_and_told() -> None:
+    """It lives on for a while without us, and the carrier plays what it has."""
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    position = bench.gateway.out_next
+    assert position is not None
+    bench.gateway_stopped = []  # what is sent now is not acknowledged
+    bench.tick(3)
+    bench.worker.gone(GATEWAY, bench.now)
+    bench.gateway_stopped = None
+    before = len(bench.gateway.written)
+    bench.new_stream(reason=None)
+    bench.open()
+    bench.tick(60)
+    begins = next(p for _, p in bench.gateway.frames if p >= before)
+    assert begins - position == 3 * 160
+    assert len(bench.gateway.written) == 8000
+    # what is in doubt, and the lead when the gateway was last heard of
+    assert bench.adapter.lost_out in range(3 * 160 + 480, 3 * 160 + 640 + 1)
+
+
+def test_an_adapter_that_attaches_late_is_told_what_the_stream_before_lost() -> None:
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    bench.worker.gone(ADAPTER, bench.now)
+    bench.new_stream()
+    bench.tick(5)
+    assert bench.adapter.lost_out == 0
+    bench.send(0, ADAPTER, m.Attach(CALL, SECRET))
+    bench.run()
+    assert bench.adapter.lost_out in range(480, 640 + 1)
+
+
+def test_a_worker_whose_state_is_old_does_not_know_what_was_lost() -> None:
+    """What lay at the carrier when it was stopped was played while another had the call."""
+    bench = opened(workers=2)
+    bench.speak(SPEECH[: seconds(6)])
+    bench.tick(10)
+    bench.stopped[0] = []
+    bench.move(1)
+    bench.tick(100)
+    bench.stopped[0] = [x for x in bench.stopped[0] if not isinstance(x[1], m.CloseCall)]
+    bench.new_stream(reason=None)
+    bench.wake(0)
+    bench.open(0)
+    bench.tick(10)
+    assert bench.adapter.lost_out == 0
+
+
+def test_who_hears_of_a_streams_end_has_heard_what_was_written() -> None:
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    bench.gateway_stopped = []
+    bench.tick()  # a frame is written, and the word of it comes with the stream's end
+    generation, position = bench.gateway.generation, bench.gateway.out_next
+    assert position is not None
+    for told in (
+        m.Written([m.WrittenTo(CALL, generation, position + 160)]),
+        m.StreamEnded(CALL, generation, 1, "error"),
+    ):
+        bench.from_gateway(told)
+    bench.worker.work(bench.now, bench.now)
+    kinds = [type(told) for peer, told in bench.worker.take() if peer == ADAPTER]
+    assert kinds == [m.Played, m.Loss, m.StreamOver]
+
+
+def test_a_streams_end_that_is_read_late_tells_what_lay_at_the_carrier() -> None:
+    """The worker was stopped meanwhile: by its own clock all of it had been played."""
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    bench.now += 400 * MS
+    bench.from_gateway(m.StreamEnded(CALL, bench.gateway.generation, 1, "error", 512))
+    bench.run()
+    assert bench.adapter.lost_out == 512
+
+
+def test_a_gateway_that_died_while_the_worker_stood_still_is_counted_from_before() -> None:
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    bench.now += 400 * MS
+    bench.worker.gone(GATEWAY, bench.now)
+    bench.new_stream(reason=None)
+    bench.open()
+    assert bench.adapter.lost_out in range(480, 640 + 1)
+
+
 def test_a_gateway_that_died_is_counted_from_when_it_was_missed() -> None:
     bench = opened()
     bench.speak(SPEECH[: seconds(1)])

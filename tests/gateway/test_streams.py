@@ -460,7 +460,21 @@ def test_a_worker_that_takes_over_after_the_end_is_told_of_it(bench: Bench) -> N
     call, ended = bench.take(B)
     assert isinstance(call, m.OpenCall)
     assert [f.position for f in call.ring] == [0, 160]
-    assert ended == m.StreamEnded("c1", G1 + 1, 1, "stop")
+    assert ended == m.StreamEnded("c1", G1 + 1, 1, "stop", 0)
+
+
+def test_the_end_of_a_stream_tells_what_lay_at_the_carrier_then(bench: Bench) -> None:
+    """The worker does not answer any more: the one that takes over reads it later."""
+    up(bench, placement(1, A, B))
+    bench.sound(A, G1, 0, 160, 320, 480)
+    bench.now += 0.05
+    bench.run(bench.streams.closed(1, "error", bench.now))
+    assert bench.take(A)[-1] == m.StreamEnded("c1", G1, 1, "error", 240)  # of 80 ms 50 had passed
+    bench.now += 0.4
+    bench.lost(A)
+    call, ended = bench.take(B)
+    assert isinstance(call, m.OpenCall) and call.ahead == 0
+    assert ended == m.StreamEnded("c1", G1 + 1, 1, "error", 240)
 
 
 def test_an_ended_stream_is_forgotten_after_two_seconds(bench: Bench) -> None:
@@ -488,7 +502,7 @@ def test_the_controller_closes_a_stream(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.run(bench.streams.close_stream("c1", 0.0))
     assert bench.closed == [1]
-    assert bench.take(A) == [m.StreamEnded("c1", G1, 1, "stop")]
+    assert bench.take(A) == [m.StreamEnded("c1", G1, 1, "stop", 0)]
     bench.run(bench.streams.close_stream("c1", 0.0))
     bench.run(bench.streams.close_stream("never heard of", 0.0))
     assert bench.closed == [1]
@@ -507,7 +521,7 @@ def test_a_later_stream_supersedes_the_earlier(bench: Bench) -> None:
     assert bench.closed == [1]
     assert bench.told == [m.StreamClosed(call="c1", ordinal=1, reason="close", gateway="g1")]
     ended, call = bench.take(A)
-    assert ended == m.StreamEnded("c1", G1, 1, "close")
+    assert ended == m.StreamEnded("c1", G1, 1, "close", 160)
     assert isinstance(call, m.OpenCall)
     assert (call.generation, call.ordinal, call.out_next) == (G2, 2, None)
     bench.sound(A, G1, 160)

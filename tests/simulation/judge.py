@@ -12,15 +12,9 @@ from .world import World
 
 #: A later stream's place in call time is by the clock: it may be off by so much (samples).
 CLOCK_SLACK: Final = 2_400
-#: How much of what was sent had been played when a stream broke is known but for what the ways of
-#: the sound take (samples).
-PLAYED_SLACK: Final = 960
-#: What is on its way to a gateway at most: when the worker (or the gateway's connection to it) and
-#: the stream die one after the other, nobody is left who knows whether it was played, and it may
-#: come again (samples).
-IN_DOUBT: Final = 1_280
-#: The carrier sees that a gateway is dead so much later than the worker, and plays on (samples).
-SEEN_LATE: Final = 240
+#: How much of what was sent had been played when a stream broke is known but for the ways of the
+#: sound and of the news, 30 ms each at most (samples).
+PLAYED_SLACK: Final = 480
 #: An end that came so short before a timeout was told may not have been seen (seconds).
 TOLD_LATE: Final = 1.0
 #: A short piece may look like another place by chance.
@@ -42,19 +36,12 @@ def judge(world: World) -> list[str]:
     for controller in world.controllers:
         if controller.failed is not None:
             wrong.append(f"{controller.process} ended with {controller.failed!r}")
-    doubt = 0
-    if not all(gateway.process.alive for gateway in world.gateways):
-        doubt = SEEN_LATE
-    if world.counts["broken connection of a gateway"] or not all(
-        worker.process.alive for worker in world.workers
-    ):
-        doubt = IN_DOUBT
     legs = {leg.sid: leg for leg in world.exchange.legs.values()}
     for client in world.clients:
         for talk in client.talks:
             leg = legs[talk.sid]
             whole = talk.over and client.process.alive
-            wrong += [f"call {talk.sid}: {what}" for what in _said(talk, leg, whole, doubt)]
+            wrong += [f"call {talk.sid}: {what}" for what in _said(talk, leg, whole)]
             # A client that was stopped does not know how long.
             counts = whole and not world.counts["paused client"]
             wrong += [f"call {talk.sid}: {what}" for what in _heard(talk, leg, counts)]
@@ -148,9 +135,8 @@ def _untouched(world: World) -> list[str]:
 # --------------------------------------------------------------------------- sound
 
 
-def _said(talk: Talk, leg: Leg, whole: bool, doubt: int) -> list[str]:
-    """What the person heard is what was said, in order, once; what is missing is counted. With each
-    later stream ``doubt`` samples may be missing beside that."""
+def _said(talk: Talk, leg: Leg, whole: bool) -> list[str]:
+    """What the person heard is what was said, in order, once; what is missing is counted."""
     said = bytes(talk.said)
     later = max(0, len([s for s in leg.let_in if s.call == talk.call]) - 1)
     position, missing = 0, 0
@@ -165,7 +151,7 @@ def _said(talk: Talk, leg: Leg, whole: bool, doubt: int) -> list[str]:
             return [f"the person heard {len(piece)} samples that nobody said, after {position}"]
         missing += found - position
         position = found + len(piece)
-    slack = (PLAYED_SLACK + doubt) * later
+    slack = PLAYED_SLACK * later
     if whole and not talk.interrupted and missing > talk.lost.outbound + slack:
         return [f"{missing} samples were not played, {talk.lost.outbound} are counted as lost"]
     return []
