@@ -238,6 +238,20 @@ def base_url(text: str) -> str:
     return urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
 
 
+def same_url(one: str, other: str) -> bool:
+    """Both are spellings of one base URL."""
+    return spelled(one) == spelled(other)
+
+
+def spelled(url: str) -> str:
+    """The base URL as settings spell it; what is none stays as it is."""
+    text = pasted(url)
+    try:
+        return base_url(text)
+    except ValueError:
+        return text
+
+
 def env_name(field: str) -> str:
     """The environment variable of a field of Settings."""
     alias = Settings.model_fields[field].validation_alias

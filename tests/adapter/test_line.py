@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from fake_stack import OURS, THEIRS, FakeStack
+from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
 
 from trunkline import Call, Line
 from trunkline.bus import messages as m
@@ -65,6 +65,12 @@ async def test_a_call_is_answered_spoken_heard_and_ended(stack: FakeStack) -> No
             await call.send_audio(pcm(3))
     kinds = [type(r).__name__ for r in stack.controller.requests]
     assert kinds == ["OpenSession", "Arm", "CloseSession"]
+
+
+async def test_the_account_is_taken_as_settings_take_it(stack: FakeStack) -> None:
+    async with Line(OURS, bus=stack.bus, account=f" {ACCOUNT}\n"):
+        opened = await stack.controller.wait_for(m.OpenSession)
+    assert opened.info.account == ACCOUNT
 
 
 async def test_nobody_calls(stack: FakeStack) -> None:
