@@ -372,6 +372,27 @@ async def test_digits_go_by_rest_in_b_leg_mode(stack: FakeStack) -> None:
         assert (await stack.controller.wait_for(m.SendDigits)).digits == "12"
 
 
+async def test_a_row_of_digits_is_played_before_the_next_one_and_before_a_hang_up(
+    stack: FakeStack,
+) -> None:
+    """b-leg: Twilio stops playing one document when it is given the next."""
+    async with Line(OURS, bus=stack.bus) as line:
+        call = await placed(stack, line)
+        began = time.monotonic()
+        await asyncio.gather(call.send_dtmf("1w"), call.send_dtmf("2"))
+        assert time.monotonic() - began >= 0.9
+        rows = [r.digits for r in stack.controller.requests if isinstance(r, m.SendDigits)]
+        assert rows == ["1w", "2"]
+        pressing = asyncio.ensure_future(call.send_dtmf("WWWWW"))
+        await stack.controller.wait_for(m.SendDigits, 3)
+        waiting = asyncio.ensure_future(call.send_dtmf("3"))
+        await call.hang_up()
+        with pytest.raises(WrongModeError, match="hung up or ended while digits were being sent"):
+            await pressing
+        with pytest.raises(WrongModeError, match="the call has ended"):
+            await waiting
+
+
 async def test_digits_of_the_far_end(stack: FakeStack) -> None:
     async with Line(OURS, bus=stack.bus) as line:
         call, info = await answered(stack, line)
