@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Literal
 
 from trunkline.bus.clock import monotonic
+from trunkline.bus.digits import seconds_of
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
 
@@ -168,7 +169,8 @@ class Call:
         The carrier plays them, as a telephone's keys: what menus listen to. What is being said is
         said first, and what is said meanwhile waits. Where the leg carries our stream, that stream
         is gone for as long as the digits take and about a second more. What the far end says
-        meanwhile is heard all the same, and this returns once the stream is back.
+        meanwhile is heard all the same, and this returns once the stream is back. Where another leg
+        carries the stream, this returns once the digits have been played.
 
         ``tones``: they are tones (ITU-T Q.23) in the sound that we say, for a far end that listens
         to sound. This returns when they have been sent.
@@ -193,7 +195,7 @@ class Call:
         if self._media.carries_stream:
             await self._media.between_words(send)
         else:
-            await send()
+            await self._media.until_played(send, seconds_of(digits))
 
     async def interrupt(self) -> None:
         """Stop speaking at once: drop what is queued here and what lies at the carrier.

@@ -13,6 +13,7 @@ import msgspec
 
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
+from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
 
 from .call_audio import (
@@ -34,6 +35,8 @@ log = logging.getLogger("trunkline.adapter")
 MOST_HEARD_BYTES = 300 * 48_000
 #: How long a hang-up waits for what was said to be heard.
 PLAYED_WITHIN = 1.0
+#: How long the carrier may take to begin a document that it has taken.
+BEGUN_WITHIN = 0.5
 
 Sender = Callable[[str, m.ToWorker], bool]
 
@@ -158,6 +161,20 @@ class CallMedia:
         finally:
             self.audio.take_barrier(barrier)
             self.act()
+
+    async def until_played(self, send: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Do ``send`` (digits on another leg than our stream's), and let them be played, for
+        ``seconds``: the next document, or a hang-up, would cut them off. One such at a time.
+        WrongModeError where the call ends first."""
+        async with self._digits_turn:
+            await send()
+            until = self._clock() + seconds
+            over: Callable[[], bool] = lambda: self.ended_reason is not None  # noqa: E731  # typed
+            if (
+                await self.changed.wait_until(over, seconds + BEGUN_WITHIN)
+                and self._clock() < until
+            ):
+                raise WrongModeError("the call was hung up or ended while digits were being sent")
 
     # ------------------------------------------------------------------ what the bus says
 

@@ -82,7 +82,7 @@ class Line:
         self.webhooks_rejected = 0
         self._asked_number = number
         self._bus = bus
-        self._account = account
+        self._account = None if account is None else settings.pasted(account)
         self._auth_token = auth_token
         self._client: BusClient | None = None
         self._session: ClientSession | None = None

@@ -12,7 +12,9 @@ from typing import Final
 #: Formats of a memoryview that are bytes, or 16-bit integers in little-endian order (as struct
 #: spells them).
 _NATIVE: Final = frozenset("hH" if sys.byteorder == "little" else "")
-_FORMATS: Final = frozenset("Bbc") | {"<h", "<H"} | _NATIVE | {"=" + f for f in _NATIVE}
+_FORMATS: Final = frozenset("Bbc") | {"<h", "<H"} | {o + f for o in ("", "=", "@") for f in _NATIVE}
+#: How WAV files begin: the usual one, big-endian, and those of more than 4 GB.
+_WAV: Final = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 
 
 def pcm16(pcm: object) -> bytes:
@@ -32,7 +34,7 @@ def pcm16(pcm: object) -> bytes:
     elif not isinstance(pcm, bytes | bytearray):
         raise ValueError(f"send_audio takes bytes of PCM16, not {type(pcm).__name__}")
     data = bytes(pcm)
-    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+    if data[:4] in _WAV and data[8:12] == b"WAVE":
         raise ValueError(
             "send_audio: these are the bytes of a WAV file, header included, and it takes PCM16 "
             "alone (little-endian, mono, 24 kHz): read the samples with the wave module "

@@ -26,6 +26,7 @@ from trunkline.bus.errors import StackUnavailableError, TrunklineError
 from trunkline.bus.process import PARENT_FD_VARIABLE
 from trunkline.bus.redact import mask_url
 from trunkline.bus.runtime_dir import temporary_directory
+from trunkline.bus.settings import spelled
 
 from . import client as bus_client
 
@@ -55,7 +56,7 @@ class StackRequest:
 
     @property
     def key(self) -> tuple[str, str]:
-        return self.account_sid, self.public_url.rstrip("/")
+        return self.account_sid, spelled(self.public_url)
 
 
 class PrivateStack:
@@ -103,7 +104,7 @@ class PrivateStack:
         return os.environ | {
             "TWILIO_ACCOUNT_SID": request.account_sid,
             "TWILIO_AUTH_TOKEN": request.auth_token,
-            "TRUNKLINE_PUBLIC_URL": request.public_url.rstrip("/"),
+            "TRUNKLINE_PUBLIC_URL": spelled(request.public_url),
             "TRUNKLINE_HTTP_PORT": str(request.http_port),
             "TRUNKLINE_CONSOLE_PORT": "0",
             "TRUNKLINE_BUS": self.bus,

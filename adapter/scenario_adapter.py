@@ -24,6 +24,7 @@ from scenario.voice import AdapterCapabilities, AudioChunk, VoiceAgentAdapter
 
 from trunkline.bus.errors import NumberNotFoundError, WrongModeError
 from trunkline.bus.redact import mask_url, redact_number
+from trunkline.bus.settings import pasted, same_url
 
 from .call import Call
 from .dial_rules import DialPlan, callee_set, caller_set, check_e164, plan_dial
@@ -92,8 +93,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         super().__init__()
         if phone_number != ANY:
             check_e164(phone_number)
-        self.account_sid = account_sid
-        self.auth_token = auth_token
+        self.account_sid = pasted(account_sid)
+        self.auth_token = pasted(auth_token)
         self.phone_number = phone_number
         self.public_base_url = public_base_url
         self.allowed_callers = caller_set(allowed_callers)
@@ -199,8 +200,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             ignored.append("http_port")
         if not self.validate_signature:
             ignored.append("validate_signature=False")
-        given = (self.public_base_url or "").rstrip("/")
-        if given and line.public_url and given != line.public_url.rstrip("/"):
+        given = self.public_base_url
+        if given and line.public_url and not same_url(given, line.public_url):
             ignored.append("public_base_url")
         if ignored:
             log.warning(

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import select
+import time
 from pathlib import Path
 from typing import Final
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from .errors import SettingsError
 
+#: Seconds for whoever serves the file by a pipe to write it.
+PIPE_WITHIN: Final = 5.0
+_PIPE_STEP: Final = 0.05
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
+_OURS: Final = re.compile(r"(TWILIO|TRUNKLINE)_", re.IGNORECASE)
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def read(path: Path) -> dict[str, str]:
@@ -24,7 +33,7 @@ def read(path: Path) -> dict[str, str]:
     Raises SettingsError, which names the file and says what to do, where it cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = _pipe(path) if path.is_fifo() else path.read_bytes()
     except FileNotFoundError:
         if path.is_symlink():
             raise _refused(
@@ -47,8 +56,57 @@ def read(path: Path) -> dict[str, str]:
         ) from None
     except OSError as error:
         raise _refused(path, f"cannot be read: {error.strerror or error}") from None
-    values = dotenv_values(stream=io.StringIO(_text(path, content)))
+    text = _text(path, content)
+    _check_lines(path, text)
+    values = dotenv_values(stream=io.StringIO(text))
     return {name.upper(): value for name, value in values.items() if value is not None}
+
+
+def _pipe(path: Path) -> bytes:
+    """What is written into a pipe of this name, as managers of secrets serve files; nobody has to
+    stand at its other end."""
+    deadline = time.monotonic() + PIPE_WITHIN
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        content = bytearray()
+        readable = select.poll()
+        readable.register(descriptor, select.POLLIN)
+        while (left := deadline - time.monotonic()) > 0:
+            if not readable.poll(left * 1000):
+                continue
+            try:
+                part = os.read(descriptor, 65_536)
+            except BlockingIOError:
+                continue
+            if part:
+                content += part
+            elif content:
+                return bytes(content)
+            else:  # some systems report the end of a pipe that nobody has opened for writing yet
+                time.sleep(min(left, _PIPE_STEP))
+        raise _refused(
+            path,
+            f"is a pipe, and what serves it wrote no whole file into it within {PIPE_WITHIN:g} s: "
+            "start that program, or put a file there",
+        )
+    finally:
+        os.close(descriptor)
+
+
+def _check_lines(path: Path, text: str) -> None:
+    """A line that names a setting of ours, and that no setting can be read from, is refused. What
+    else stands in the file is none of our business."""
+    for binding in parse_stream(io.StringIO(text)):
+        strange = binding.error or (binding.key and not _NAME.fullmatch(binding.key))
+        content = binding.original.string
+        if strange and _OURS.search(content):
+            before = content[: len(content) - len(content.lstrip())]  # it begins with blank lines
+            line = binding.original.line + before.count("\n")
+            raise _refused(
+                path,
+                f"cannot be read in line {line}: write NAME=value there, and "
+                "close each quote that is opened",
+            )
 
 
 def _text(path: Path, content: bytes) -> str:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import re
 import socket
 from typing import Final
 
 from .errors import SettingsError
 
 BACKLOG: Final = 512
+#: IPv4 addresses in the other spellings that systems take: ``127.1``, ``0x7f.1``, ``2130706433``.
+_SHORT_IPV4: Final = re.compile(r"[0-9][0-9a-fx.]*\Z", re.IGNORECASE)
 
 
 class PortTakenError(SettingsError):
@@ -34,10 +37,16 @@ def bare(host: str) -> str:
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The address that ``host`` is; None for a name. An IPv4 address within an IPv6 one counts as
     that."""
+    text = bare(host).partition("%")[0]
     try:
-        found = ipaddress.ip_address(bare(host).partition("%")[0])
+        found = ipaddress.ip_address(text)
     except ValueError:
-        return None
+        if not _SHORT_IPV4.match(text):
+            return None
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(text))
+        except OSError:
+            return None
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return mapped or found
 

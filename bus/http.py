@@ -9,6 +9,7 @@ loopback host is always spoken to directly. Where a proxy was used, an error has
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,9 +18,10 @@ import requests
 from requests.utils import get_environ_proxies, select_proxy
 
 from .hosts import is_loopback
-from .redact import mask_url
 
 _LONGEST_REASON: Final = 200
+#: How the URL of a proxy begins; without this it is one of http.
+_KIND: Final = re.compile(r"\s*([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
 class Session(requests.Session):
@@ -66,8 +68,15 @@ def proxy_for(url: str) -> str | None:
     proxy = select_proxy(url, get_environ_proxies(url))
     if not proxy:
         return None
-    shown = mask_url(proxy if "://" in proxy else f"http://{proxy}")
-    return f"{shown} ({_variable(scheme, proxy, os.environ)})"
+    return f"{_masked(proxy)} ({_variable(scheme, proxy, os.environ)})"
+
+
+def _masked(proxy: str) -> str:
+    """A proxy has no path: all before the last ``@`` is of its user, whatever stands in it."""
+    found = _KIND.match(proxy)
+    user, at, host = proxy[found.end() if found else 0 :].strip().rpartition("@")
+    name, colon, _ = user.partition(":")
+    return f"{found[1] if found else 'http'}://{name}{colon and ':***'}{at}{host}"
 
 
 def _variable(scheme: str, proxy: str, environment: Mapping[str, str]) -> str:
@@ -103,6 +112,12 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def reason(error: BaseException) -> str:
     """Why a request failed, in the operating system's words where it is the one that says so."""
+    if isinstance(error, requests.exceptions.InvalidURL) and "Failed to parse" in str(error):
+        # What it quotes may be of a proxy's password.
+        return (
+            "an address in its way cannot be read (in a user name or password write %2F for a "
+            "slash, %3F for a question mark and %23 for a number sign)"
+        )
     said = [
         each.strerror or str(each)
         for each in causes(error)

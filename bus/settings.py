@@ -32,6 +32,15 @@ from .hosts import bare, join
 from .redact import is_e164
 from .runtime_dir import default_bus
 
+#: What a pasted value may have around it: blanks, and characters that nobody sees (zero-width
+#: blanks and joiners, a byte order mark).
+_AROUND: Final = "[\\s\u200b-\u200f\u2060\ufeff]+"
+_PASTED: Final = re.compile(rf"\A{_AROUND}|{_AROUND}\Z")
+#: Said of a URL whose ``@`` stands behind what ends the part with host and password.
+_BAD_PASSWORD: Final = (
+    "unreadable as a URL: in a user name or password write %2F for a slash, %3F for a question "
+    "mark and %23 for a number sign, and in a path %40 for an at sign"
+)
 #: A part of a host's name.
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 
@@ -116,10 +125,22 @@ class Settings(BaseSettings):
         if not isinstance(values, Mapping):
             return values
         stripped = {
-            name: value.strip() if isinstance(value, str) else value
+            name: pasted(value) if isinstance(value, str) else value
             for name, value in values.items()
         }
         return {name: value for name, value in stripped.items() if value != ""}
+
+    @field_validator("account_sid", "auth_token", "auth_token_secondary")
+    @classmethod
+    def _credential(cls, value: str | SecretStr) -> str | SecretStr:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        for character in text:
+            if not "!" <= character <= "~":
+                raise ValueError(
+                    f"it has the character U+{ord(character):04X} in it, which no SID and no token "
+                    "has: copy it again, and look for a quote that is not closed"
+                )
+        return value
 
     @field_validator("public_url", "twilio_api_url")
     @classmethod
@@ -183,6 +204,11 @@ class Settings(BaseSettings):
         return text
 
 
+def pasted(text: str) -> str:
+    """``text`` without the blanks, and what else nobody sees, that it was pasted with."""
+    return _PASTED.sub("", text)
+
+
 def base_url(text: str) -> str:
     """``text`` rebuilt from its parts: scheme and host in lower case, no slash at the end.
 
@@ -190,11 +216,18 @@ def base_url(text: str) -> str:
     """
     if re.search(r"[\s\x00-\x1f\x7f]", text):
         raise ValueError("a URL has no blanks and no line's end in it")
+    if not text.isprintable():
+        raise ValueError("a URL has no invisible characters in it: type it in")
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"unreadable as a URL: {error}") from None
+        # What the error quotes may be a part of a password.
+        raise ValueError(
+            _BAD_PASSWORD if "@" in text else f"unreadable as a URL: {error}"
+        ) from None
+    if "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError(_BAD_PASSWORD)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("expected a base URL such as https://line.example.com")
     if parts.query or parts.fragment:
@@ -203,6 +236,20 @@ def base_url(text: str) -> str:
     host = parts.hostname if ":" not in parts.hostname else f"[{parts.hostname}]"
     netloc = user + sign + (host if port is None else join(parts.hostname, port))
     return urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
+
+
+def same_url(one: str, other: str) -> bool:
+    """Both are spellings of one base URL."""
+    return spelled(one) == spelled(other)
+
+
+def spelled(url: str) -> str:
+    """The base URL as settings spell it; what is none stays as it is."""
+    text = pasted(url)
+    try:
+        return base_url(text)
+    except ValueError:
+        return text
 
 
 def env_name(field: str) -> str:
@@ -244,5 +291,5 @@ def _shown(name: str, value: Any) -> str:
     if "TOKEN" in name:
         return ""
     if isinstance(value, str):
-        value = re.sub(r"[^/\s]*@", "***@", value)
+        value = re.sub(r"\A([a-z][a-z0-9+.-]*://)?.*@", r"\1***@", value, flags=re.I | re.S)
     return f"={value!r}"

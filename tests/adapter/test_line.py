@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from fake_stack import OURS, THEIRS, FakeStack
+from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
 
 from trunkline import Call, Line
 from trunkline.bus import messages as m
@@ -65,6 +65,12 @@ async def test_a_call_is_answered_spoken_heard_and_ended(stack: FakeStack) -> No
             await call.send_audio(pcm(3))
     kinds = [type(r).__name__ for r in stack.controller.requests]
     assert kinds == ["OpenSession", "Arm", "CloseSession"]
+
+
+async def test_the_account_is_taken_as_settings_take_it(stack: FakeStack) -> None:
+    async with Line(OURS, bus=stack.bus, account=f" {ACCOUNT}\n"):
+        opened = await stack.controller.wait_for(m.OpenSession)
+    assert opened.info.account == ACCOUNT
 
 
 async def test_nobody_calls(stack: FakeStack) -> None:
@@ -364,6 +370,27 @@ async def test_digits_go_by_rest_in_b_leg_mode(stack: FakeStack) -> None:
         call = await placed(stack, line)
         await call.send_dtmf("12")
         assert (await stack.controller.wait_for(m.SendDigits)).digits == "12"
+
+
+async def test_a_row_of_digits_is_played_before_the_next_one_and_before_a_hang_up(
+    stack: FakeStack,
+) -> None:
+    """b-leg: Twilio stops playing one document when it is given the next."""
+    async with Line(OURS, bus=stack.bus) as line:
+        call = await placed(stack, line)
+        began = time.monotonic()
+        await asyncio.gather(call.send_dtmf("1w"), call.send_dtmf("2"))
+        assert time.monotonic() - began >= 0.9
+        rows = [r.digits for r in stack.controller.requests if isinstance(r, m.SendDigits)]
+        assert rows == ["1w", "2"]
+        pressing = asyncio.ensure_future(call.send_dtmf("WWWWW"))
+        await stack.controller.wait_for(m.SendDigits, 3)
+        waiting = asyncio.ensure_future(call.send_dtmf("3"))
+        await call.hang_up()
+        with pytest.raises(WrongModeError, match="hung up or ended while digits were being sent"):
+            await pressing
+        with pytest.raises(WrongModeError, match="the call has ended"):
+            await waiting
 
 
 async def test_digits_of_the_far_end(stack: FakeStack) -> None:

@@ -40,6 +40,7 @@ def wav() -> bytes:
         memoryview(array.array("h", SAMPLES)),
         memoryview(PCM).cast("b"),
         memoryview(PCM).cast("H"),
+        memoryview(PCM).cast("@h"),
         memoryview(np.array(SAMPLES, "<i2")),
         memoryview(np.array([SAMPLES], "<i2")),
         memoryview(np.repeat(np.array(SAMPLES, "<i2"), 2))[::2],
@@ -56,6 +57,8 @@ def test_samples_are_taken_as_they_are(given: bytes | bytearray | memoryview) ->
         (wav(), r"bytes of a WAV file, header included.*wave module"),
         (bytearray(wav()), r"bytes of a WAV file"),
         (b"RIFF\xff\xff\xff\xffWAVE", r"bytes of a WAV file"),
+        (b"RF64\xff\xff\xff\xffWAVE", r"bytes of a WAV file"),
+        (b"RIFX\0\0\0\x24WAVE", r"bytes of a WAV file"),
         (
             memoryview(np.zeros(6, "<f4")),
             r"memoryview of format 'f' holds neither bytes nor 16-bit",

@@ -42,7 +42,8 @@ async def test_one_stack_serves_all_and_ends_with_the_last(
 ) -> None:
     run_instead(monkeypatch, str(FAKE_UP), str(tmp_path / "ended"))
     first, second = await asyncio.gather(
-        private_stack.acquire(request()), private_stack.acquire(request(public_url=URL + "/"))
+        private_stack.acquire(request(public_url=" HTTPS://Line.Example.com/\n")),
+        private_stack.acquire(request()),
     )
     assert first is second
     directory = first.bus.removeprefix("ipc://")

@@ -164,6 +164,23 @@ async def test_what_a_joined_stack_ignores(
     assert "http_port, public_base_url: ignored" in caplog.text
 
 
+async def test_credentials_and_url_are_taken_as_settings_take_them(
+    stack: FakeStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They come out of the same environment, where the stack's settings are stripped too."""
+    agent = adapter(
+        stack,
+        account_sid=f" {ACCOUNT}\n",
+        auth_token="token\u200b ",
+        public_base_url="HTTP://me:pa55@127.0.0.1:1/ ",  # the fake controller's
+    )
+    assert (agent.account_sid, agent.auth_token) == (ACCOUNT, "token")
+    async with agent:
+        opened = await stack.controller.wait_for(m.OpenSession)
+        assert opened.info.account == ACCOUNT
+    assert "ignored" not in caplog.text
+
+
 async def test_another_account_is_an_error(stack: FakeStack) -> None:
     stack.controller.answers[m.OpenSession] = AccountMismatchError("another account")
     with pytest.raises(AccountMismatchError):

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,60 @@ def test_another_encoding_is_named(path: Path, content: bytes, says: str) -> Non
     with pytest.raises(SettingsError) as caught:
         load()
     assert str(caught.value) == f"{path} {says}"
+
+
+@pytest.mark.parametrize(
+    ("line", "number"),
+    [
+        ('A=1\n\nTWILIO_AUTH_TOKEN="abc\nB=2\n', 3),  # a quote that is not closed
+        ("TWILIO_AUTH_TOKEN: abc\n", 1),  # YAML
+        ("A=1\nset TWILIO_AUTH_TOKEN=abc\n", 2),  # cmd.exe
+        ('$env:TWILIO_AUTH_TOKEN = "abc"\n', 1),  # PowerShell
+        ("TWILIO_AUTH_TOKEN='a'bc'\n", 1),
+        ("A=1\ntrunkline_public_url https://x.example\n", 2),
+    ],
+)
+def test_a_line_of_ours_that_cannot_be_read_is_named(path: Path, line: str, number: int) -> None:
+    """Else whoever wrote the token into it would be told that the token is missing."""
+    path.write_text(line)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert str(caught.value) == (
+        f"{path} cannot be read in line {number}: write NAME=value there, and close each quote "
+        "that is opened"
+    )
+
+
+def test_what_else_stands_in_the_file_is_not_judged(path: Path) -> None:
+    path.write_text("some words\n# TWILIO_AUTH_TOKEN: abc\nOTHER='it's'\n" + TEXT)
+    assert load().account_sid == "AC1"
+
+
+def test_a_pipe_is_read_as_a_file_is(path: Path) -> None:
+    """Managers of secrets serve the file by a pipe, so that it never lies on a disk."""
+    os.mkfifo(path)
+    padding = "# so long that no pipe holds all of it at once\n" * 4_000
+
+    def serve() -> None:
+        path.write_text(padding + TEXT)
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        assert load().account_sid == "AC1"
+    finally:
+        server.join()
+
+
+def test_a_pipe_that_nobody_serves_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(path)
+    monkeypatch.setattr(env_file, "PIPE_WITHIN", 0.1)
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert str(caught.value) == (
+        f"{path} is a pipe, and what serves it wrote no whole file into it within 0.1 s: start "
+        "that program, or put a file there"
+    )
 
 
 def test_a_directory_and_a_broken_link_are_named(path: Path) -> None:

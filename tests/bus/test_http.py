@@ -53,7 +53,9 @@ def here() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "0.0.0.0", "127.1", "[::ffff:127.0.0.1]"]
+)
 def test_what_is_for_this_machine_goes_there_directly(
     monkeypatch: pytest.MonkeyPatch, dead: str, here: str, name: str, host: str
 ) -> None:
@@ -98,6 +100,17 @@ def test_a_redirect_to_this_machine_goes_there_directly_too(
             "http://me:***@proxy.example:3128 (https_proxy)",
         ),
         (
+            # Unescaped, which no proxy is reached by; all the less may its password be shown.
+            {"https_proxy": "socks5h://me:sec/re#t://a@b@proxy.example:3128"},
+            "https://api.twilio.com/x",
+            "socks5h://me:***@proxy.example:3128 (https_proxy)",
+        ),
+        (
+            {"https_proxy": "me@proxy.example"},
+            "https://api.twilio.com/x",
+            "http://me@proxy.example (https_proxy)",
+        ),
+        (
             {"ALL_PROXY": "socks5h://proxy.example:1080"},
             "https://api.twilio.com/x",
             "socks5h://proxy.example:1080 (ALL_PROXY)",
@@ -118,6 +131,21 @@ def test_which_proxy_it_is(
         monkeypatch.setenv(name, value)
     assert proxy_for(url) == proxy
     assert through(url) == ("" if proxy is None else f" through the proxy {proxy}")
+
+
+@pytest.mark.parametrize("password", ["pa55/pa55", "pa55#pa55", "pa55?pa55"])
+def test_the_reason_quotes_no_password_of_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, password: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:{password}@127.0.0.1:9")
+    url = "https://line.example.com/"
+    with Session() as session, pytest.raises(requests.RequestException) as caught:
+        session.get(url, timeout=5)
+    assert reason(caught.value) + through(url) == (
+        "an address in its way cannot be read (in a user name or password write %2F for a slash, "
+        "%3F for a question mark and %23 for a number sign) through the proxy "
+        "http://me:***@127.0.0.1:9 (HTTPS_PROXY)"
+    )
 
 
 def test_the_reason_is_the_systems(monkeypatch: pytest.MonkeyPatch, dead: str, here: str) -> None:

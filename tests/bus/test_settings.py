@@ -172,6 +172,39 @@ def test_a_token_is_stripped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.require("auth_token_secondary") == "other"
 
 
+def test_what_nobody_sees_is_stripped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A web page's zero-width blanks, and a byte order mark."""
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "\u200bt0ken\ufeff")
+    monkeypatch.setenv("TRUNKLINE_PUBLIC_URL", "\ufeff https://line.example.com\u200b")
+    settings = load(env_file=None)
+    assert settings.require("auth_token") == "t0ken"
+    assert settings.public_url == "https://line.example.com"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("TWILIO_ACCOUNT_SID", "AC\u200b1", "='AC\\u200b1': it has the character U+200B in it"),
+        ("TWILIO_AUTH_TOKEN", "sec\u2026ret", ": it has the character U+2026 in it"),
+        ("TWILIO_AUTH_TOKEN_SECONDARY", "sec ret", ": it has the character U+0020 in it"),
+        (
+            "TRUNKLINE_PUBLIC_URL",
+            "https://line\u200b.example.com",
+            "='https://line\\u200b.example.com': a URL has no invisible characters in it",
+        ),
+    ],
+)
+def test_what_nobody_sees_is_named_within_a_value(
+    name: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests could not even be written with it: HTTP's headers have no such characters."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load(env_file=None)
+    assert str(caught.value).startswith(name + says)
+    assert "sec" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("given", "meant"),
     [
@@ -246,6 +279,12 @@ def test_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("https://me:pa55@x.example/?a=b", "https://***@x.example/?a=b"),
         ("me:pa55@x.example", "***@x.example"),
         ("https://me:pa55@[x.example", "https://***@[x.example"),
+        # What ends the part with host and password stands in the password itself.
+        ("https://me:pa55/pa55@x.example", "https://***@x.example"),
+        ("https://me:pa55?pa55@x.example:8443/a", "https://***@x.example:8443/a"),
+        ("https://me:pa55#pa55@x.example", "https://***@x.example"),
+        ("https://me:55/pa55@x.example", "https://***@x.example"),
+        ("https://me:pa55 pa55@x.example", "https://***@x.example"),
     ],
 )
 def test_a_password_in_a_wrong_url_is_not_shown(

@@ -1,13 +1,19 @@
 """``trunkline doctor --live``: says what it will spend, asks, runs, and prints what was found.
 
 Exit status: 0 when all that was tried holds, 1 when something does not or could not be told (one
-line on stderr names it), 3 when the number is still to be put back.
+line on stderr names it), 3 when the number is still to be put back. A signal ends a run early: the
+calls are hung up and the number is put back first.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import signal
 import sys
+from collections.abc import Iterator
+from typing import Final
 
 import click
 from rich.console import Console
@@ -18,9 +24,10 @@ from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING
 from trunkline.bus.redact import is_e164
 from trunkline.bus.settings import Settings
 
-from .run import COST, Outcome, Plan, run
+from .run import COST, LeftBehindError, Outcome, Plan, run
 from .verdicts import LIVE, Judgement
 
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SIGNS: dict[Judgement, tuple[str, str]] = {
     "holds": ("ok  ", "green"),
     "contradicted": ("FAIL", "bold red"),
@@ -45,12 +52,45 @@ async def command(
     if not agreed(plan, yes=yes):
         click.echo("trunkline doctor: not agreed to; nothing was done", err=True)
         return EXIT_FAILED
-    outcome = await run(settings, plan, lambda text: click.echo(text, err=True))
+    with _signals_cancel() as signalled:
+        try:
+            outcome = await run(settings, plan, lambda text: click.echo(text, err=True))
+        except LeftBehindError as error:
+            click.echo(f"trunkline doctor: interrupted; {error}", err=True)
+            return EXIT_PENDING
+        except asyncio.CancelledError:
+            if not signalled.is_set():
+                raise
+            click.echo(
+                f"trunkline doctor: interrupted; {plan.number} is as it was before", err=True
+            )
+            return EXIT_FAILED
     if as_json:
         click.echo(json.dumps(as_object(plan, outcome), indent=2))
     else:
         show(outcome)
     return _status(plan, outcome)
+
+
+@contextlib.contextmanager
+def _signals_cancel() -> Iterator[asyncio.Event]:
+    """Cancel this task on SIGINT, SIGTERM or SIGHUP; the event tells of it. Only once: a second one
+    would leave the number as it is."""
+    signalled, task = asyncio.Event(), asyncio.current_task()
+    loop = asyncio.get_running_loop()
+
+    def cancel() -> None:
+        if not signalled.is_set() and task is not None:
+            signalled.set()
+            task.cancel()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, cancel)
+    try:
+        yield signalled
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
 
 
 def _which(settings: Settings, number: str | None) -> str:

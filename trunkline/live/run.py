@@ -8,10 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, TrunklineError
+from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.controller.carrier import TwilioCarrier
+from trunkline.controller.operations import Operations
 from trunkline.http_get import get
 from trunkline.tunnel import Tunnel, TunnelError
 
@@ -25,6 +28,9 @@ from .verdicts import Verdicts
 TRY_AGAIN_AFTER: Final = (8.0, 20.0)
 #: The number is put back within this, or later, by the next start or `trunkline restore`.
 PUT_BACK_WITHIN: Final = 60.0
+#: The same where the run is interrupted: a command ends within 4 s of its signal.
+PUT_BACK_SOON: Final = 3.5
+_LEFT: Final = "{} may not be put back yet; run `trunkline restore`"
 
 COST: Final = (
     f"5 calls to the number from itself (7 at most, each ended after {LONGEST} s): 3 are answered, "
@@ -32,6 +38,10 @@ COST: Final = (
     "$0.004 for Media Streams; twilio.com/voice/pricing) that is about 10 cents; other countries' "
     "prices differ"
 )
+
+
+class LeftBehindError(TrunklineError, RuntimeError):
+    """A run was interrupted, and its number is not put back, as far as is known."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +63,55 @@ class Outcome:
 
 
 async def run(settings: Settings, plan: Plan, say: Callable[[str], None]) -> Outcome:
-    """The whole run. Raises TrunklineError for what stands in its way before anything is spent."""
+    """The whole run. Raises TrunklineError for what stands in its way before anything is spent.
+
+    Cancelled: the calls are hung up and the number is put back first, within
+    :data:`PUT_BACK_SOON`; LeftBehindError where that does not succeed.
+    """
     carrier = TwilioCarrier.of(settings)
     try:
         async with operations(settings, carrier) as ops:
             listener = Listener(settings.auth_tokens, ops.stack)
             async with _reached(settings, plan, listener, say):
-                outcome = Outcome(Verdicts())
-                line = Line(carrier, listener, outcome.verdicts, plan.number, plan.caller)
-                say(f"{plan.number} calls us for a moment")
-                made = await override(ops, listener.public_url, plan.number)
+                line = Line(carrier, listener, Verdicts(), plan.number, plan.caller)
+                stop = asyncio.Event()
+                trying = asyncio.create_task(_try(ops, line, say, stop))
                 try:
-                    await _calls(line, made, say)
-                except TrunklineError as error:
-                    outcome.error = error
-                finally:
-                    outcome.back = await _leave(line, made)
-                return outcome
+                    return await asyncio.shield(trying)
+                except asyncio.CancelledError:
+                    stop.set()
+                    ops.hurry()
+                    await asyncio.wait({trying}, timeout=PUT_BACK_SOON)
+                    trying.cancel()
+                    (outcome,) = await asyncio.gather(trying, return_exceptions=True)
+                    if not (isinstance(outcome, Outcome) and outcome.back):
+                        raise LeftBehindError(_LEFT.format(plan.number)) from None
+                    raise
     finally:
         carrier.close()
+
+
+async def _try(
+    ops: Operations, line: Line, say: Callable[[str], None], stop: asyncio.Event
+) -> Outcome:
+    """Arm the number, place the calls until all is judged or ``stop`` is set, put it all back."""
+    say(f"{line.number} calls us for a moment")
+    made = await override(ops, line.base, line.number)
+    outcome = Outcome(line.verdicts)
+    calling = asyncio.create_task(_calls(line, made, say))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({calling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        calling.cancel()
+        await calling
+    except asyncio.CancelledError:
+        pass  # it was stopped
+    except TrunklineError as error:
+        outcome.error = error
+    finally:
+        stopping.cancel()
+        outcome.back = await _leave(line, made)
+    return outcome
 
 
 @contextlib.asynccontextmanager
@@ -94,10 +134,12 @@ async def _reached(
             listener.public_url = settings.require("public_url")
             answer = await get(f"{listener.public_url}/healthz")
             if answer.status != 200 or listener.stack.encode() not in answer.body:
+                # Where there is no status, the body says why, and through which proxy it went.
+                got = f"HTTP {answer.status}" if answer.status else answer.body.decode()
                 raise SettingsError(
-                    f"TRUNKLINE_PUBLIC_URL={listener.public_url} does not lead to "
-                    f"{settings.http_host}:{port} (HTTP {answer.status or 'not answered'}): start "
-                    "its tunnel or proxy, or let --tunnel open one"
+                    f"TRUNKLINE_PUBLIC_URL={mask_url(listener.public_url)} does not lead to "
+                    f"{hosts.join(settings.http_host, port)} ({got}): start its tunnel or proxy, "
+                    "or let --tunnel open one"
                 )
         yield
 
@@ -147,11 +189,15 @@ async def _first_call(line: Line, made: Override, say: Callable[[str], None]) ->
 
 
 async def _leave(line: Line, made: Override) -> bool:
-    """Hang up, and put the number back; whether it is back."""
-    await line.hang_up_all()
-    try:
-        async with asyncio.timeout(PUT_BACK_WITHIN):
-            await put_back(made)
-    except TimeoutError:
-        return False
-    return True
+    """Put the number back, and hang up beside that; whether it is back."""
+
+    async def back() -> bool:
+        try:
+            async with asyncio.timeout(PUT_BACK_WITHIN):
+                await put_back(made)
+        except TimeoutError:
+            return False
+        return True
+
+    is_back, _ = await asyncio.gather(back(), line.hang_up_all())
+    return is_back

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from trunkline.bus.errors import CarrierError, NumberNotFoundError, SettingsError, TrunklineError
 from trunkline.bus.locks import FileLock
 from trunkline.bus.settings import Settings, load
+from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.cli import cli
 from trunkline.controller.command import restore_command
 from trunkline.controller.seal import Seal
@@ -190,6 +192,23 @@ async def test_a_public_url_that_leads_elsewhere(tmp_path: Path) -> None:
     assert "does not lead to" in str(error)
 
 
+async def test_what_stands_in_the_way_is_shown_without_a_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the proxy that the request went through, and the listener's address as a URL has it."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    async with carrier() as sim:
+        chosen = settings_for(
+            tmp_path, sim, public_url="http://me:pa55@line.example.com", http_host="::1"
+        )
+        error = await refused(tmp_path, sim, chosen)
+    assert str(error) == (
+        "TRUNKLINE_PUBLIC_URL=http://me:***@line.example.com does not lead to "
+        f"[::1]:{chosen.http_port} (Connection refused through the proxy http://127.0.0.1:9 "
+        "(HTTP_PROXY)): start its tunnel or proxy, or let --tunnel open one"
+    )
+
+
 async def test_a_number_that_is_not_the_accounts(tmp_path: Path) -> None:
     async with carrier() as sim:
         sim.numbers.clear()
@@ -219,6 +238,58 @@ async def test_ctrl_c_hangs_up_and_puts_the_number_back(tmp_path: Path) -> None:
         assert sim.numbers[NUMBER].voice_url == PRIOR
         assert sim.numbers[NUMBER].voice_fallback_url == ""
         assert all(not call.call.live for call in sim.calls.values())
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_ends_it_with_the_number_as_it_was(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Of a terminal, of CI, of a terminal that is closed; a second one changes nothing."""
+    async with carrier() as sim:
+        process = await _started(sim, settings_for(tmp_path, sim))
+        process.send_signal(number)
+        process.send_signal(number)
+        async with asyncio.timeout(4.0):
+            _, err = await process.communicate()
+        assert process.returncode == 1, err
+        assert err.decode().splitlines()[-1] == (
+            f"trunkline doctor: interrupted; {NUMBER} is as it was before"
+        )
+        assert sim.numbers[NUMBER].voice_url == PRIOR
+        assert all(not call.call.live for call in sim.calls.values())
+
+
+@pytest.mark.e2e
+async def test_a_signal_while_nothing_can_be_written(tmp_path: Path) -> None:
+    async with carrier() as sim:
+        chosen = settings_for(tmp_path, sim)
+        process = await _started(sim, chosen)
+        sim.add_fault("rest", "status", method="POST", path="/IncomingPhoneNumbers", status=503)
+        process.terminate()
+        async with asyncio.timeout(5.0):
+            _, err = await process.communicate()
+        assert process.returncode == 3, err
+        assert err.decode().splitlines()[-1] == (
+            f"trunkline doctor: interrupted; {NUMBER} may not be put back yet; run `trunkline "
+            "restore`"
+        )
+        sim.faults.clear()
+        status, _ = await restore_command(chosen, dry_run=False, account=False, force=False)
+        assert (status, sim.numbers[NUMBER].voice_url) == (0, PRIOR)
+
+
+async def _started(sim: CarrierSim, chosen: Settings) -> asyncio.subprocess.Process:
+    """A run whose first stream is up."""
+    process = await asyncio.create_subprocess_exec(
+        *_argv("doctor", "--live", "--number", NUMBER, "--yes"),
+        env=_environment(chosen),
+        cwd=chosen.state_path.parent,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    await sim.wait_until(lambda: any(s.live for s in sim.streams.values()), 30.0)
+    return process
 
 
 @pytest.mark.e2e
