@@ -27,7 +27,7 @@ Then, for instance:
 \b
 Bots: echo[:DELAY] wav:PATH speech:austen-0880 silence record noise:-50 dtmf:12#@2.5
       busy no-answer failed; options after commas: ring=2, hang_up_after=9, loop, after=1,
-      when_silent=0.7, repeat, greets, hang_up_at=1.5, hang_up_when_done
+      when_silent=0.7, repeat, greets, hears=digits, hang_up_at=1.5, hang_up_when_done
 """
 
 

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, TrunklineError
+from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.controller.carrier import TwilioCarrier
 from trunkline.http_get import get
@@ -53,7 +55,8 @@ class Outcome:
 
 
 async def run(settings: Settings, plan: Plan, say: Callable[[str], None]) -> Outcome:
-    """The whole run. Raises TrunklineError for what stands in its way before anything is spent."""
+    """The whole run. Raises TrunklineError where something stands in its way before anything is
+    spent; an error after that is the outcome's."""
     carrier = TwilioCarrier.of(settings)
     try:
         async with operations(settings, carrier) as ops:
@@ -61,7 +64,7 @@ async def run(settings: Settings, plan: Plan, say: Callable[[str], None]) -> Out
             async with _reached(settings, plan, listener, say):
                 outcome = Outcome(Verdicts())
                 line = Line(carrier, listener, outcome.verdicts, plan.number, plan.caller)
-                say(f"{plan.number} calls us for a moment")
+                say(f"taking over the voice_url of {plan.number}")
                 made = await override(ops, listener.public_url, plan.number)
                 try:
                     await _calls(line, made, say)
@@ -94,10 +97,12 @@ async def _reached(
             listener.public_url = settings.require("public_url")
             answer = await get(f"{listener.public_url}/healthz")
             if answer.status != 200 or listener.stack.encode() not in answer.body:
+                # Without an answer the body says why there is none.
+                came = f"HTTP {answer.status}" if answer.status else answer.body.decode()
                 raise SettingsError(
-                    f"TRUNKLINE_PUBLIC_URL={listener.public_url} does not lead to "
-                    f"{settings.http_host}:{port} (HTTP {answer.status or 'not answered'}): start "
-                    "its tunnel or proxy, or let --tunnel open one"
+                    f"TRUNKLINE_PUBLIC_URL={mask_url(listener.public_url)} does not lead to "
+                    f"{hosts.join(settings.http_host, port)} ({came}): start its tunnel or proxy, "
+                    "or let --tunnel open one"
                 )
         yield
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import CarrierError, TrunklineError
+from trunkline.bus.redact import mask_url
 from trunkline.bus.twilio_urls import RETRY_FRAGMENT
 from trunkline.controller.carrier import ENDED_STATUSES, CallOrder, RestFailure, TwilioCarrier
 from trunkline.gateway.signature import stream_base
@@ -98,8 +99,9 @@ class Trial:
             if not coming.done():
                 coming.cancel()
                 raise UnreachedError(
-                    f"no webhook of the call {self.sid} reached {line.base}/twilio/voice; "
-                    "`trunkline doctor` beside a running stack checks the way"
+                    f"no webhook of the call {self.sid} reached "
+                    f"{mask_url(line.base)}/twilio/voice; `trunkline doctor` beside a running "
+                    "stack checks the way"
                 )
             hook = coming.result()
         self._other = hook.asked.sid
