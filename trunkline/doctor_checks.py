@@ -97,6 +97,14 @@ async def versions(known: Known) -> list[Finding]:
     return [Finding("versions", "ok", ", ".join(parts))]
 
 
+def rest_base(settings: Settings) -> str | None:
+    """Where Twilio's REST, or the stand-in's, is asked; None where the region does not say."""
+    try:
+        return settings.twilio_api_url or api_url(settings.region, settings.edge)
+    except SettingsError:
+        return None
+
+
 async def credentials(known: Known) -> list[Finding]:
     """SID and token: there, well-formed, accepted by Twilio; and the clock by its Date header."""
     settings = known.settings
@@ -104,9 +112,8 @@ async def credentials(known: Known) -> list[Finding]:
         sid, token = settings.require("account_sid"), settings.require("auth_token")
     except SettingsError as error:
         return [Finding("credentials", "fail", str(error), "console.twilio.com shows both")]
-    try:
-        base = settings.twilio_api_url or api_url(settings.region, settings.edge)
-    except SettingsError:
+    base = rest_base(settings)
+    if base is None:
         return [Finding("credentials", "skip", "it is not known where to ask (see region)")]
     findings = []
     if not _SID.match(sid):
