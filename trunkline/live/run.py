@@ -20,7 +20,7 @@ from trunkline.tunnel import Tunnel, TunnelError
 from . import probes
 from .listener import Hook, Listener
 from .number import Override, operations, override, put_back, try_writes
-from .trial import LONGEST, Line, Trial, UnreachedError
+from .trial import LONGEST, LiveRun, Trial, UnreachedError
 from .verdicts import Verdicts
 
 #: Where a first call does not reach us, another is tried, so many seconds after the last write.
@@ -63,15 +63,15 @@ async def run(settings: Settings, plan: Plan, say: Callable[[str], None]) -> Out
             listener = Listener(settings.auth_tokens, ops.stack)
             async with _reached(settings, plan, listener, say):
                 outcome = Outcome(Verdicts())
-                line = Line(carrier, listener, outcome.verdicts, plan.number, plan.caller)
+                live = LiveRun(carrier, listener, outcome.verdicts, plan.number, plan.caller)
                 say(f"taking over the voice_url of {plan.number}")
                 made = await override(ops, listener.public_url, plan.number)
                 try:
-                    await _calls(line, made, say)
+                    await _calls(live, made, say)
                 except TrunklineError as error:
                     outcome.error = error
                 finally:
-                    outcome.back = await _leave(line, made)
+                    outcome.back = await _leave(live, made)
                 return outcome
     finally:
         carrier.close()
@@ -107,15 +107,15 @@ async def _reached(
         yield
 
 
-async def _calls(line: Line, made: Override, say: Callable[[str], None]) -> None:
-    await try_writes(made, line.verdicts)
+async def _calls(live: LiveRun, made: Override, say: Callable[[str], None]) -> None:
+    await try_writes(made, live.verdicts)
     say("placing calls")
-    first, hook = await _first_call(line, made, say)
+    first, hook = await _first_call(live, made, say)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(probes.conversation(first, hook))
             for name, probe, limit in probes.OTHERS:
-                trial = Trial(line, name)
+                trial = Trial(live, name)
                 try:
                     hook = await trial.place(probes.QUIET, time_limit=limit or LONGEST)
                 except UnreachedError as error:
@@ -128,32 +128,34 @@ async def _calls(line: Line, made: Override, say: Callable[[str], None]) -> None
         probes.judge_requests(first)
 
 
-async def _first_call(line: Line, made: Override, say: Callable[[str], None]) -> tuple[Trial, Hook]:
-    """The first call that reaches us; that not the very first did is judged."""
+async def _first_call(
+    live: LiveRun, made: Override, say: Callable[[str], None]
+) -> tuple[Trial, Hook]:
+    """The first call that reaches us. Where it is not the very first one, that is judged."""
     name = "voice-url-counts-at-once"
     for wait in TRY_AGAIN_AFTER:
-        trial = Trial(line, "talk")
+        trial = Trial(live, "talk")
         try:
             hook = await trial.place(probes.CONVERSATION)
         except UnreachedError:
             say("the call did not reach us; another one is tried")
             await asyncio.sleep(max(0.0, made.written_at + wait - monotonic()))
         else:
-            if trial.sid == line.placed[0]:
-                line.verdicts.holds(name, "the first call after the write asked it")
+            if trial.sid == live.placed[0]:
+                live.verdicts.holds(name, "the first call after the write asked it")
             else:
                 seen = "the first call after the write did not ask it, a later one did"
-                line.verdicts.contradicted(name, seen)
+                live.verdicts.contradicted(name, seen)
             return trial, hook
-    trial = Trial(line, "talk")
+    trial = Trial(live, "talk")
     hook = await trial.place(probes.CONVERSATION)
-    line.verdicts.contradicted(name, f"it took more than {TRY_AGAIN_AFTER[0]:g} s")
+    live.verdicts.contradicted(name, f"it took more than {TRY_AGAIN_AFTER[0]:g} s")
     return trial, hook
 
 
-async def _leave(line: Line, made: Override) -> bool:
+async def _leave(live: LiveRun, made: Override) -> bool:
     """Hang up, and put the number back; whether it is back."""
-    await line.hang_up_all()
+    await live.hang_up_all()
     try:
         async with asyncio.timeout(PUT_BACK_WITHIN):
             await put_back(made)

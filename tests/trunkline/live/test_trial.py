@@ -8,7 +8,7 @@ import pytest
 
 from trunkline.controller.carrier import CallOrder, CallState
 from trunkline.live.listener import Listener
-from trunkline.live.trial import Line, Trial, UnreachedError
+from trunkline.live.trial import LiveRun, Trial, UnreachedError
 from trunkline.live.verdicts import Verdicts
 
 from .bench import NUMBER, TOKEN
@@ -27,7 +27,7 @@ class Carrier:
 async def test_a_call_that_does_not_reach_us_is_told_without_the_urls_password() -> None:
     carrier: Any = Carrier()
     listener = Listener((TOKEN,), "stack", "https://me:pa55@line.example.com")
-    trial = Trial(Line(carrier, listener, Verdicts(), NUMBER, NUMBER), "talk")
+    trial = Trial(LiveRun(carrier, listener, Verdicts(), NUMBER, NUMBER), "talk")
     with pytest.raises(UnreachedError) as caught:
         await trial.place("<Hangup/>")
     assert "CA1 reached https://me:***@line.example.com/twilio/voice" in str(caught.value)
