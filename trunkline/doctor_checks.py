@@ -238,22 +238,23 @@ async def ports(known: Known) -> list[Finding]:
     """The two listeners: free, or the running stack's own."""
     settings = known.settings
     running = known.welcome is not None
+    public, console = settings.http_port, settings.console_port
+    named = f"TRUNKLINE_CONSOLE_PORT={console}"
     return [
-        _port(
-            "public port", settings.http_host, settings.http_port, running, "TRUNKLINE_HTTP_PORT"
-        ),
-        _port(
-            "console port", "127.0.0.1", settings.console_port, running, "TRUNKLINE_CONSOLE_PORT"
-        ),
+        _port("public port", settings.http_host, public, running, "TRUNKLINE_HTTP_PORT"),
+        _port("console port", "127.0.0.1", console, running, "TRUNKLINE_CONSOLE_PORT", named),
     ]
 
 
-def _port(name: str, host: str, port: int, running: bool, variable: str) -> Finding:
+def _port(
+    name: str, host: str, port: int, running: bool, variable: str, setting: str | None = None
+) -> Finding:
+    """``setting``: what an address that cannot be had is named by (``hosts.listen``)."""
     if port == 0:
         return Finding(name, "ok", "any free one")
     where = hosts.join(host, port)
     try:
-        hosts.listen(host, port).close()
+        hosts.listen(host, port, setting).close()
     except hosts.PortTakenError:
         if running:
             return Finding(name, "ok", f"{where} is in use, as it is while a stack runs")

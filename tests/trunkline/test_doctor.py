@@ -132,6 +132,24 @@ async def test_an_account_without_numbers(known: Known) -> None:
     assert states(await doctor.numbers(known)) == {"numbers": "fail"}
 
 
+async def test_a_port_that_may_not_be_had_is_named_by_its_own_setting(
+    tmp_path: Path, sim: CarrierSim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*address: Any, **options: Any) -> socket.socket:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    public, console = await checks.ports(
+        Known(settings(tmp_path, sim, http_port=80, console_port=81))
+    )
+    assert (public.state, console.state) == ("fail", "fail")
+    assert public.text == (
+        "TRUNKLINE_HTTP_HOST=127.0.0.1 TRUNKLINE_HTTP_PORT=80: cannot listen there: "
+        "Permission denied"
+    )
+    assert console.text == "TRUNKLINE_CONSOLE_PORT=81: cannot listen there: Permission denied"
+
+
 async def test_a_taken_port_is_a_failure_unless_a_stack_runs(
     tmp_path: Path, sim: CarrierSim
 ) -> None:
