@@ -221,8 +221,8 @@ async def stack(known: Known) -> list[Finding]:
         return [Finding("stack", "fail", str(error))]
     gateways, workers = known.status["gateways"], known.status["codec_workers"]
     text = (
-        f"controller {known.status['controller']['pid']}, {len(gateways)} gateways, "
-        f"{len(workers)} codec workers, {len(known.status['calls'])} calls"
+        f"controller (pid {known.status['controller']['pid']}), {_count(gateways, 'gateway')}, "
+        f"{_count(workers, 'codec worker')}, {_count(known.status['calls'], 'call')}"
     )
     if not gateways or not workers:
         return [
@@ -232,6 +232,10 @@ async def stack(known: Known) -> list[Finding]:
         hint = "with two, a call outlives the death of one without a gap"
         return [Finding("stack", "ok", text, hint)]
     return [Finding("stack", "ok", text)]
+
+
+def _count(things: list[Any], one: str) -> str:
+    return f"{len(things)} {one}" + ("" if len(things) == 1 else "s")
 
 
 async def ports(known: Known) -> list[Finding]:
