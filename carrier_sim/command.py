@@ -113,7 +113,8 @@ def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
     multiple=True,
     metavar="HABIT=FORM",
     envvar="TRUNKLINE_SIM_HABITS",
-    help="Pin one of Twilio's habits to one form, instead of drawing it by seed. Repeatable.",
+    help="Keep to one form of a habit of Twilio's (docs/beliefs.md), instead of drawing by seed. "
+    "Repeatable.",
 )
 @click.option(
     "--contradict",
