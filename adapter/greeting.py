@@ -15,6 +15,7 @@ from typing import Final
 
 from .call import Call
 from .heard import Heard
+from .pcm16 import BYTES_A_SECOND
 
 #: Seconds from the stream's start in which a greeting has to begin, where nothing is said.
 GREETING_TIMEOUT: Final = 10.0
@@ -25,7 +26,6 @@ LONGEST: Final = 30.0
 
 #: How much longer to listen where the last frames before the timeout may be the first of speech.
 _DECIDED_WITHIN = 0.3
-_BYTES_A_SECOND = 48_000
 
 
 def check_greeting(timeout: float, *, wanted: bool = False, mode: str = "b-leg") -> None:
@@ -63,7 +63,7 @@ async def hear_greeting(
         return None
     if began is not None:
         began()
-    while len(pcm) < longest * _BYTES_A_SECOND:
+    while len(pcm) < longest * BYTES_A_SECOND:
         try:
             more = await heard.next_chunk(tail_silence, most_silence=None, first=False)
         except TimeoutError:

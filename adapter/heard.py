@@ -23,6 +23,7 @@ from trunkline.bus.clock import Clock, monotonic
 
 from .call import Call
 from .gate_options import GateOptions
+from .pcm16 import BYTES_A_SECOND
 from .speech_gate import GateCounters, SpeechGate
 
 #: The gate looks at sound in pieces of 100 ms, so that what waited long still falls into turns.
@@ -32,7 +33,6 @@ _DEAD_AFTER = 0.5
 _STEP = 0.05
 #: The gate as it is where nobody says otherwise.
 STANDARD: Final = GateOptions()
-_BYTES_A_SECOND = 48_000
 
 
 class Heard:
@@ -76,7 +76,7 @@ class Heard:
         gate.keep = max(gate.keep, timeout + 1.0 if most_silence is None else most_silence)
         began = self._clock()
         self._take_in(arrived)
-        silent_from = gate.heard_seconds + len(self._waiting) / _BYTES_A_SECOND
+        silent_from = gate.heard_seconds + len(self._waiting) / BYTES_A_SECOND
         with sound.bell.listen() as rung:
             while True:
                 rung.clear()

@@ -9,6 +9,9 @@ from __future__ import annotations
 import sys
 from typing import Final
 
+#: One second of it.
+BYTES_A_SECOND: Final = 48_000
+
 #: Formats of a memoryview that are bytes, or 16-bit integers in little-endian order (as struct
 #: spells them).
 _NATIVE: Final = frozenset("hH" if sys.byteorder == "little" else "")

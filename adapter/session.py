@@ -246,7 +246,8 @@ class ClientSession:
             log.warning("a given-up call could not be hung up: %s", error)
 
     async def send_digits(self, call: CallMedia, digits: str) -> None:
-        """DTMF by REST; where the leg carries our stream, until that is back."""
+        """Send DTMF digits by REST. Where the leg carries our stream, this returns once that stream
+        is back."""
         self._check()
         call.digits_asked = self._control.epoch is not None
         try:
@@ -291,7 +292,7 @@ class ClientSession:
     # ------------------------------------------------------------------ what the controller says
 
     def counted(self, event: m.WebhooksCounted) -> None:
-        """Voice webhooks came for it."""
+        """Voice webhooks came for this session: keep count, and keep what an error may tell."""
         self.webhooks += event.received
         self.webhooks_rejected += event.rejected
         self.missed.add(event)

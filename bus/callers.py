@@ -13,9 +13,11 @@ LONGEST_CALLER: Final = 512
 
 
 def caller_key(caller: str) -> str:
-    """What two reports of one caller have in common: blanks around it do not count, nor the case of
-    a word (``Anonymous``), of a scheme, or of a SIP host. The case of a client's identity and of a
-    SIP user does."""
+    """What two reports of one caller have in common.
+
+    Blanks around it do not count, nor does the case of a word (``Anonymous``), of a scheme or of a
+    SIP host. The case of a SIP user (RFC 3261, section 19.1.4) and of a client's identity counts.
+    """
     text = caller.strip()
     scheme, colon, rest = text.partition(":")
     if not colon:

@@ -38,7 +38,7 @@ class BusAddress:
 
     @classmethod
     def parse(cls, text: str) -> BusAddress:
-        """Raises SettingsError, which names the setting, for what is no address."""
+        """The address that ``text`` names. SettingsError where it names none."""
         try:
             return cls.read(text)
         except ValueError as error:
@@ -46,8 +46,8 @@ class BusAddress:
 
     @classmethod
     def read(cls, text: str) -> BusAddress:
-        """The same for who names the setting himself: raises ValueError. ``text`` of what is
-        returned is written in one way only, so that two spellings of one address are equal."""
+        """As ``parse``, for a caller that names the setting itself: raises ValueError. The address
+        that comes back has one spelling of ``text``, so two spellings of one are equal."""
         scheme, sign, rest = text.partition("://")
         kind = scheme.lower() + sign
         if kind == "ipc://":

@@ -88,15 +88,15 @@ def _variable(scheme: str, proxy: str, environment: Mapping[str, str]) -> str:
 
 
 def through(url: str) -> str:
-    """`` (through the proxy …)``, for the end of an error about ``url``; empty without a proxy."""
+    """`` through the proxy …``, for the end of an error about ``url``; empty without a proxy."""
     proxy = proxy_for(url)
     return "" if proxy is None else f" through the proxy {proxy}"
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and what it came of, the outermost first.
+    """``error`` and its causes, the outermost first.
 
-    The packages keep a cause in ``__cause__``, in ``reason``, or among the arguments.
+    requests and urllib3 keep a cause in ``__cause__``, in ``reason``, or among the arguments.
     """
     waiting: list[BaseException] = [error]
     seen: set[int] = set()

@@ -52,6 +52,7 @@ def default_bus() -> str:
 
 
 def temporary_directory(prefix: str) -> Path:
-    """A new directory, open to the user alone, in which a bus directory may stand."""
+    """A new directory, open to the user alone, that is short enough for a bus directory in it. Who
+    asks for it removes it."""
     name = Path(tempfile.gettempdir()) / (prefix + "x" * 8) / _INSIDE
     return Path(tempfile.mkdtemp(prefix=prefix, dir=None if fits_socket(name) else _SHORT))

@@ -61,9 +61,9 @@ BELIEFS: Final[dict[str, Belief]] = {
         'package twilio 9.13, incoming_phone_number: "will automatically delete"',
     ),
     "rest-takes-both-tokens": Belief(
-        believed="During a rotation REST takes the primary and the secondary auth token alike.",
-        contradicted="It takes the primary alone: the secondary gives 401, error 20003.",
-        source='TD iam/api/authtoken ("works the same way as your primary token")',
+        "During a rotation REST takes the primary and the secondary auth token alike.",
+        "It takes the primary alone: the secondary gives 401, error 20003.",
+        'TD iam/api/authtoken ("works the same way as your primary token")',
     ),
     # Webhooks
     "webhooks-are-signed": Belief(
@@ -94,26 +94,25 @@ BELIEFS: Final[dict[str, Belief]] = {
     "webhooks-may-take-15-s": Belief(
         "A webhook is given 15 s.",
         "It is given 2 s.",
-        "TD errors/11205",
+        "TD api/errors/11205",
     ),
     "signed-url-is-the-given-one": Belief(
-        believed="What is signed is the URL that Twilio was given, with its whole query; only port "
+        "What is signed is the URL that Twilio was given, with its whole query; only port "
         "and user-info may be left out.",
-        contradicted="The query is left out too.",
-        source="TD usage/webhooks/webhooks-security; twilio-python request_validator.py",
+        "The query is left out too.",
+        "TD usage/webhooks/webhooks-security; twilio-python request_validator.py",
     ),
     "the-auth-token-signs": Belief(
-        believed="Webhooks and upgrades are signed with HMAC-SHA1 under the account's auth token, "
+        "Webhooks and upgrades are signed with HMAC-SHA1 under the account's auth token, "
         "unless the account has a Webhook Rule for their URL.",
-        contradicted="A shared key signs them with HMAC-SHA256, and a header says so.",
-        source="TD usage/webhooks/webhook-shared-keys; twilio-node "
-        "examples/WebhookSignatureValidation.md",
+        "A shared key signs them with HMAC-SHA256, and a header says so.",
+        "TD usage/webhooks/webhook-shared-keys; twilio-node examples/WebhookSignatureValidation.md",
     ),
     "webhook-user-info": Belief(
-        believed="User name and password in a webhook's URL are sent, as Basic credentials, once "
+        "User name and password in a webhook's URL are sent, as Basic credentials, once "
         "the server has answered 401 with WWW-Authenticate.",
-        contradicted="They are never sent.",
-        source="TD usage/security, HTTP authentication",
+        "They are never sent.",
+        "TD usage/security, HTTP authentication",
     ),
     # An inbound call before it is answered
     "pause-keeps-ringing": Belief(
@@ -162,18 +161,18 @@ BELIEFS: Final[dict[str, Belief]] = {
     "429-is-not-processed": Belief(
         "A request that is answered with 429 was not processed.",
         "It was.",
-        'TD errors/20429: "aren\'t processed and are safe to retry"',
+        'TD api/errors/20429: "aren\'t processed and are safe to retry"',
     ),
     "rest-shows-ends": Belief(
-        believed="a call's status in REST is its last one as soon as the call has ended",
-        contradicted="REST goes on showing the status that the call had before it ended",
-        source="TD voice/api/call-resource (Call status values)",
+        "A call's status in REST is its last one as soon as the call has ended.",
+        "REST goes on showing the status that the call had before it ended.",
+        "TD voice/api/call-resource (Call status values)",
     ),
     "own-number-asks": Belief(
-        believed="a call from one number of the account to another makes an inbound call, whose "
-        "number's voice_url is asked",
-        contradicted="the call is answered, and the number's voice_url is not asked",
-        source="TD usage/webhooks/voice-webhooks (incoming voice call)",
+        "A call from one number of the account to another makes an inbound call, which asks "
+        "that number's voice_url.",
+        "The call is answered, and the number's voice_url is not asked.",
+        "TD usage/webhooks/voice-webhooks (incoming voice call)",
     ),
     # Media Streams
     "upgrades-are-signed": Belief(
@@ -212,12 +211,12 @@ BELIEFS: Final[dict[str, Belief]] = {
         "TD voice/media-streams/websocket-messages",
     ),
     "clear-empties-buffer": Belief(
-        "clear empties the buffer.",
+        "A clear empties the buffer.",
         "What is buffered is played.",
         "TD voice/media-streams/websocket-messages",
     ),
     "clear-returns-marks": Belief(
-        "clear returns the marks of what it throws away.",
+        "A clear returns the marks of what it throws away.",
         "They never come back.",
         "TD voice/media-streams/websocket-messages",
     ),
@@ -229,22 +228,22 @@ BELIEFS: Final[dict[str, Belief]] = {
     "ten-minutes-are-buffered": Belief(
         "Ten minutes of audio may lie in the buffer.",
         "One minute may.",
-        "TD errors/31931",
+        "TD api/errors/31931",
     ),
     "next-verb-after-close": Belief(
         "When our side closes the socket, the verb after <Connect> runs.",
         "The call ends.",
-        "TD errors/31921; TD voice/twiml/stream",
+        "TD api/errors/31921; TD voice/twiml/stream",
     ),
     "next-verb-after-break": Belief(
         "When the socket breaks without a close frame, the verb after <Connect> runs.",
         "The call ends.",
-        "inferred: TD errors/31903 does not say",
+        "inferred: TD api/errors/31903 does not say",
     ),
     "next-verb-after-refusal": Belief(
         "When the upgrade is refused, the verb after <Connect> runs.",
         "The call ends.",
-        "inferred: TD errors/31920 does not say",
+        "inferred: TD api/errors/31920 does not say",
     ),
     "stop-before-close": Belief(
         "When the call ends, stop comes before the socket is closed.",
@@ -252,15 +251,15 @@ BELIEFS: Final[dict[str, Belief]] = {
         "TD voice/media-streams/websocket-messages",
     ),
     "stream-user-info": Belief(
-        believed="The url of <Stream> may have a user name and password, which the upgrade carries "
+        "The url of <Stream> may have a user name and password, which the upgrade carries "
         "as Basic credentials.",
-        contradicted="Such a url is malformed (error 31923), and the stream does not start.",
-        source="inferred from webhooks; RFC 6455 section 3 has no user-info in a ws URI",
+        "Such a url is malformed (error 31923), and the stream does not start.",
+        "inferred from webhooks; RFC 6455 section 3 has no user-info in a ws URI",
     ),
     "stream-port": Belief(
-        believed="A stream is opened at the port that its url names.",
-        contradicted="Port 443 alone is reached; another gives error 31901.",
-        source="inferred; TD api/errors/31901 and 31910 ask for TCP port 443",
+        "A stream is opened at the port that its url names.",
+        "Port 443 alone is reached; another gives error 31901.",
+        "inferred; TD api/errors/31901 and 31910 ask for TCP port 443",
     ),
     "one-way-beside-connect": Belief(
         "REST starts a one-way stream on a call that is in <Connect><Stream>.",

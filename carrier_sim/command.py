@@ -27,7 +27,7 @@ Then, for instance:
 \b
 Bots: echo[:DELAY] wav:PATH speech:austen-0880 silence record noise:-50 dtmf:12#@2.5
       busy no-answer failed; options after commas: ring=2, hang_up_after=9, loop, after=1,
-      when_silent=0.7, repeat, greets, hang_up_at=1.5, hang_up_when_done
+      when_silent=0.7, repeat, greets, hears=digits, hang_up_at=1.5, hang_up_when_done
 """
 
 
@@ -113,7 +113,8 @@ def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
     multiple=True,
     metavar="HABIT=FORM",
     envvar="TRUNKLINE_SIM_HABITS",
-    help="Pin one of Twilio's habits to one form, instead of drawing it by seed. Repeatable.",
+    help="Keep to one form of a habit of Twilio's (docs/beliefs.md), instead of drawing by seed. "
+    "Repeatable.",
 )
 @click.option(
     "--contradict",

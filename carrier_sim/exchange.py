@@ -497,7 +497,7 @@ class Exchange:
     def _open_stream(self, line: Line, verb: twiml.Stream, now: float) -> None:
         stream = self._new_stream(line, verb)
         line.leg.stream_started(stream)
-        if self._is_refused(line, stream, now):
+        if self._refuse(line, stream, now):
             line.leg.stream_over(now)
         else:
             self.shell.open_stream(line, stream)
@@ -508,7 +508,7 @@ class Exchange:
         stream = self._new_stream(line, verb, one_way=True)
         stream.again = again
         stream.altered = not self.beliefs.hold("streams-alike")
-        if not self._is_refused(line, stream, now):
+        if not self._refuse(line, stream, now):
             line.leg.side_started(stream)
             delay = float(self.habits.draw("one-way-start"))
             self.at(now + delay, lambda at: self._connect_side(line, stream))
@@ -533,7 +533,8 @@ class Exchange:
         self.streams[stream.sid] = stream
         return stream
 
-    def _is_refused(self, line: Line, stream: Stream, now: float) -> bool:
+    def _refuse(self, line: Line, stream: Stream, now: float) -> bool:
+        """End a stream whose URL Twilio would not take, with its error; whether it was one."""
         refused = check_url(stream.verb, self.options.allow_ws)
         if refused is None:
             return False

@@ -5,17 +5,15 @@ taken with `take_instructions`; sound goes through `emit` (20 ms towards the far
 
 The rules:
 
-- An inbound leg rings until its first verb other than Pause, Redirect or Reject: that answers it.
-(TD
-  voice/twiml/pause, reject.) Reject ends a ringing leg with busy or no-answer, an answered one with
-  completed.
+- An inbound leg rings until its first verb other than Pause, Redirect or Reject, which answers it
+  (TD voice/twiml/pause, reject). Reject ends a ringing leg with busy or no-answer, an answered one
+  with completed.
 - A document replaces the program that runs, wherever it stands; a stream or dialled leg under way
-ends.
+  ends.
 - A one-way stream (<Start><Stream>, or by REST) runs beside all that and through every document,
   until <Stop>, REST, the server or the call's end ends it.
-- <Connect><Stream> lasts until the stream has ended, however it ended; then its `action` is
-fetched, or
-  the next verb runs. With no verb left, the call ends.
+- <Connect><Stream> lasts until the stream has ended, however it ended. Then its `action` is
+  fetched, or the next verb runs; with no verb left, the call ends.
 - When no TwiML can be had, the caller hears an error tone and the call ends ("application error").
 """
 

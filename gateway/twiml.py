@@ -112,8 +112,9 @@ def render(answer: VoiceAnswer, public_url: str, query: str = "") -> str:
         raise ValueError("a stream answer has no token")
     stream = public_url
     if without_user_info(public_url) != public_url:
-        # Twilio documents a password in webhooks' URLs and says nothing of it for streams. Whether
-        # it refuses such a URL, or a proxy demands the password: every other try gets through.
+        # Twilio documents user-info for the URLs of webhooks and says nothing of streams. It may
+        # refuse such a stream, or a proxy may demand the password. So the offers alternate: one of
+        # two in a row gets through.
         offered = _count(asked, OFFERED)
         if offered % 2:
             stream = without_user_info(public_url)

@@ -263,7 +263,9 @@ _timeout = click.option(
 )
 @click.option("--dtmf", metavar="DIGITS", help="Send these digits after the answer.")
 @click.option(
-    "--callee-speaks-first", is_flag=True, help="Hear the far end's greeting out before all that."
+    "--callee-speaks-first",
+    is_flag=True,
+    help="Hear the far end's greeting out before --dtmf and --say.",
 )
 @_say
 @_record
@@ -335,7 +337,10 @@ def doctor(
     as_json: bool,
     tunnel: str | None,
 ) -> None:
-    """Check surroundings, credentials, numbers, public URL, ports, clock and leftover overrides.
+    """Say what stands in the way of a call.
+
+    Looks at settings, proxies, ports, credentials, numbers, the public URL, the clock and overrides
+    that nobody holds, and changes nothing.
 
     With --live, and no stack running, a few calls to a number of the account try what trunkline
     believes of Twilio (docs/beliefs.md). It says what it will spend, and asks before. The number is

@@ -97,6 +97,14 @@ async def versions(known: Known) -> list[Finding]:
     return [Finding("versions", "ok", ", ".join(parts))]
 
 
+def rest_base(settings: Settings) -> str | None:
+    """Where Twilio's REST, or the stand-in's, is asked; None where the region does not say."""
+    try:
+        return settings.twilio_api_url or api_url(settings.region, settings.edge)
+    except SettingsError:
+        return None
+
+
 async def credentials(known: Known) -> list[Finding]:
     """SID and token: there, well-formed, accepted by Twilio; and the clock by its Date header."""
     settings = known.settings
@@ -104,9 +112,8 @@ async def credentials(known: Known) -> list[Finding]:
         sid, token = settings.require("account_sid"), settings.require("auth_token")
     except SettingsError as error:
         return [Finding("credentials", "fail", str(error), "console.twilio.com shows both")]
-    try:
-        base = settings.twilio_api_url or api_url(settings.region, settings.edge)
-    except SettingsError:
+    base = rest_base(settings)
+    if base is None:
         return [Finding("credentials", "skip", "it is not known where to ask (see region)")]
     findings = []
     if not _SID.match(sid):
@@ -214,8 +221,8 @@ async def stack(known: Known) -> list[Finding]:
         return [Finding("stack", "fail", str(error))]
     gateways, workers = known.status["gateways"], known.status["codec_workers"]
     text = (
-        f"controller {known.status['controller']['pid']}, {len(gateways)} gateways, "
-        f"{len(workers)} codec workers, {len(known.status['calls'])} calls"
+        f"controller (pid {known.status['controller']['pid']}), {_count(gateways, 'gateway')}, "
+        f"{_count(workers, 'codec worker')}, {_count(known.status['calls'], 'call')}"
     )
     if not gateways or not workers:
         return [
@@ -227,26 +234,31 @@ async def stack(known: Known) -> list[Finding]:
     return [Finding("stack", "ok", text)]
 
 
+def _count(things: list[Any], one: str) -> str:
+    return f"{len(things)} {one}" + ("" if len(things) == 1 else "s")
+
+
 async def ports(known: Known) -> list[Finding]:
     """The two listeners: free, or the running stack's own."""
     settings = known.settings
     running = known.welcome is not None
+    public, console = settings.http_port, settings.console_port
+    named = f"TRUNKLINE_CONSOLE_PORT={console}"
     return [
-        _port(
-            "public port", settings.http_host, settings.http_port, running, "TRUNKLINE_HTTP_PORT"
-        ),
-        _port(
-            "console port", "127.0.0.1", settings.console_port, running, "TRUNKLINE_CONSOLE_PORT"
-        ),
+        _port("public port", settings.http_host, public, running, "TRUNKLINE_HTTP_PORT"),
+        _port("console port", "127.0.0.1", console, running, "TRUNKLINE_CONSOLE_PORT", named),
     ]
 
 
-def _port(name: str, host: str, port: int, running: bool, variable: str) -> Finding:
+def _port(
+    name: str, host: str, port: int, running: bool, variable: str, setting: str | None = None
+) -> Finding:
+    """``setting``: what an address that cannot be had is named by (``hosts.listen``)."""
     if port == 0:
         return Finding(name, "ok", "any free one")
     where = hosts.join(host, port)
     try:
-        hosts.listen(host, port).close()
+        hosts.listen(host, port, setting).close()
     except hosts.PortTakenError:
         if running:
             return Finding(name, "ok", f"{where} is in use, as it is while a stack runs")

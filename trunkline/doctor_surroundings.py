@@ -19,13 +19,13 @@ from trunkline.bus.http import proxy_for
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.controller.api_host import api_url
-from trunkline.doctor_checks import Finding, Known
+from trunkline.doctor_checks import Finding, Known, rest_base
 
 _PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
 async def surroundings(known: Known) -> list[Finding]:
-    """All of it, in the order of the functions below."""
+    """What each of the functions below finds, in their order."""
     settings = known.settings
     return [env_file(Path(".env")), *proxies(settings), region(settings), state(settings)]
 
@@ -45,7 +45,7 @@ def proxies(settings: Settings) -> list[Finding]:
     set_here = [
         name for name in (*_PROXIES, *map(str.lower, _PROXIES)) if os.environ.get(name, "").strip()
     ]
-    urls = {"Twilio": _api(settings), "the public URL": settings.public_url}
+    urls = {"Twilio": rest_base(settings), "the public URL": settings.public_url}
     used = {what: proxy_for(url) for what, url in urls.items() if url}
     if not set_here and not any(used.values()):
         return [Finding("proxy", "ok", "none is set")]
@@ -64,13 +64,6 @@ def proxies(settings: Settings) -> list[Finding]:
             text = f"{proxy} needs a package that is not installed"
             findings.append(Finding("proxy", "fail", text, "pip install pysocks"))
     return findings
-
-
-def _api(settings: Settings) -> str | None:
-    try:
-        return settings.twilio_api_url or api_url(settings.region, settings.edge)
-    except SettingsError:
-        return None
 
 
 def region(settings: Settings) -> Finding:

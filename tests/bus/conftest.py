@@ -1,4 +1,4 @@
-"""Tests of settings start without any of the user's, and without his proxies."""
+"""Tests of settings start without the user's own settings and proxies."""
 
 from __future__ import annotations
 

@@ -42,9 +42,9 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
             await asyncio.sleep(0.005)
 
 
-def sign(url: str, form: dict[str, str] | None = None) -> str:
+def sign(url: str, form: dict[str, str] | None = None, token: str = TOKEN) -> str:
     text = url + "".join(name + value for name, value in sorted((form or {}).items()))
-    digest = hmac.new(TOKEN.encode(), text.encode(), hashlib.sha1).digest()
+    digest = hmac.new(token.encode(), text.encode(), hashlib.sha1).digest()
     return base64.b64encode(digest).decode()
 
 

@@ -8,8 +8,6 @@ import json
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -23,22 +21,9 @@ from trunkline.bus.settings import load
 from trunkline.gateway import listener
 from trunkline.gateway.process import main
 
-from .stack import BASE, Stack, event, media, running, sign, until
+from .stack import BASE, Stack, event, media, sign, until
 
 G1 = m.first_generation(1)
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    # pytest's own directories are too long for the path of a socket.
-    with tempfile.TemporaryDirectory(prefix="tl-", dir="/tmp") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-async def stack(directory: Path) -> AsyncIterator[Stack]:
-    async with running(directory) as made:
-        yield made
 
 
 async def http(stack: Stack, request: bytes) -> bytes:

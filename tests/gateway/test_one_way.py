@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
 import pytest
 from msgspec.structs import replace
 from websockets.asyncio.client import ClientConnection
@@ -14,20 +10,7 @@ from websockets.exceptions import ConnectionClosed
 from trunkline.bus import messages as m
 from trunkline.gateway import hub
 
-from .stack import Stack, event, media, running, until
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    # pytest's own directories are too long for the path of a socket.
-    with tempfile.TemporaryDirectory(prefix="tl-", dir="/tmp") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-async def stack(directory: Path) -> AsyncIterator[Stack]:
-    async with running(directory) as made:
-        yield made
+from .stack import Stack, event, media, until
 
 
 async def up(stack: Stack) -> ClientConnection:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
 import json
 import logging
 from typing import Any
@@ -16,6 +13,7 @@ from trunkline.bus import messages as m
 from trunkline.gateway.hub import Hub, StreamSocket
 from trunkline.gateway.websocket import Refusal, Upgrade
 
+from .stack import sign
 from .test_app import FORM, TOKEN, Client, Controller
 
 NOTHING: Any = None
@@ -33,9 +31,7 @@ SHARED = {"x-twilio-webhooks-signature-settings": "key=webhooks_sharedkey_1,algo
 def signed(
     url: str, token: str = TOKEN, form: dict[str, str] | None = None, **headers: str
 ) -> dict[str, str]:
-    text = url + "".join(name + value for name, value in sorted((form or {}).items()))
-    digest = hmac.new(token.encode(), text.encode(), hashlib.sha1).digest()
-    return {"x-twilio-signature": base64.b64encode(digest).decode(), **headers}
+    return {"x-twilio-signature": sign(url, form, token), **headers}
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 """docs/beliefs.md says of each belief what carrier_sim's table says, and what is done if it is
-wrong."""
+wrong; and of each habit its forms."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.carrier_sim.beliefs import BELIEFS
+from trunkline.carrier_sim.habits import HABITS
 from trunkline.live.verdicts import LIVE
 
 ROOT = Path(__file__).parents[2]
@@ -49,3 +50,8 @@ def test_a_test_contradicts_it(name: str) -> None:
     """By its name, as a string in some test."""
     files = (ROOT / "tests").rglob("*.py")
     assert any(f'"{name}"' in path.read_text() for path in files if path != Path(__file__))
+
+
+def test_the_page_has_each_habit_with_its_forms() -> None:
+    shown = re.findall(r"^\| `([\w-]+)` \| .* \| (.*) \|$", PAGE, re.MULTILINE)
+    assert {name: tuple(re.findall(r"`([^`]+)`", forms)) for name, forms in shown} == HABITS

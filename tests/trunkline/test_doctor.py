@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,6 +134,24 @@ async def test_an_account_without_numbers(known: Known) -> None:
     assert states(await doctor.numbers(known)) == {"numbers": "fail"}
 
 
+async def test_a_port_that_may_not_be_had_is_named_by_its_own_setting(
+    tmp_path: Path, sim: CarrierSim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*address: Any, **options: Any) -> socket.socket:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    public, console = await checks.ports(
+        Known(settings(tmp_path, sim, http_port=80, console_port=81))
+    )
+    assert (public.state, console.state) == ("fail", "fail")
+    assert public.text == (
+        "TRUNKLINE_HTTP_HOST=127.0.0.1 TRUNKLINE_HTTP_PORT=80: cannot listen there: "
+        "Permission denied"
+    )
+    assert console.text == "TRUNKLINE_CONSOLE_PORT=81: cannot listen there: Permission denied"
+
+
 async def test_a_taken_port_is_a_failure_unless_a_stack_runs(
     tmp_path: Path, sim: CarrierSim
 ) -> None:
@@ -150,6 +170,27 @@ async def test_no_stack_is_a_warning(known: Known, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(checks, "BUS_WITHIN", 0.05)
     assert states(await checks.stack(known)) == {"stack": "warn"}
     assert states(await checks.public_url(known)) == {"public URL": "fail"}
+
+
+async def test_a_running_stack_is_told_with_its_parts(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = {"controller": {"pid": 7}, "gateways": [{}], "codec_workers": [{}, {}], "calls": []}
+
+    @contextlib.asynccontextmanager
+    async def controller(chosen: Settings, timeout: float) -> AsyncIterator[SimpleNamespace]:
+        yield SimpleNamespace(welcome=welcome())
+
+    async def get_status(client: SimpleNamespace) -> dict[str, Any]:
+        return running
+
+    monkeypatch.setattr(checks, "controller", controller)
+    monkeypatch.setattr(checks, "get_status", get_status)
+    (found,) = await checks.stack(known)
+    assert found == Finding(
+        "stack", "ok", "controller (pid 7), 1 gateway, 2 codec workers, 0 calls"
+    )
+    assert known.status is running and known.welcome == welcome()
 
 
 def welcome(public_url: str | None = None) -> m.Welcome:

@@ -1,8 +1,8 @@
 """The public side of a live run: writes down all that Twilio asks, and answers as the run says.
 
-It stands where a gateway stands, at the public URL, but checks nothing away: a webhook without a
-signature is written down as such, because that is what a live run wants to know. It serves for the
-seconds of the run only.
+It stands where a gateway stands, at the public URL, but refuses nothing for its signature: a
+webhook without one is written down as such, because that is what a live run wants to know. It
+serves for the seconds of the run only.
 """
 
 from __future__ import annotations

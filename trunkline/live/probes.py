@@ -38,11 +38,11 @@ async def conversation(trial: Trial, hook: Hook) -> None:
     missing = [event for event in _EVENTS if event not in trial.told]
     seen = f"{len(trial.callbacks)} came" + (f"; none for {', '.join(missing)}" if missing else "")
     if told or missing != list(_EVENTS):
-        trial.line.verdicts.decide("callbacks-for-each-event", not missing, seen)
+        trial.live.verdicts.decide("callbacks-for-each-event", not missing, seen)
 
 
 async def _talk(trial: Trial, first: Hook) -> None:
-    verdicts = trial.line.verdicts
+    verdicts = trial.live.verdicts
     first.fail()
     hook = await trial.hook()
     if hook is None:
@@ -72,7 +72,7 @@ async def _talk(trial: Trial, first: Hook) -> None:
     stream = await trial.stream(hook) if hook else None
     if stream is None:
         return
-    trial.line.listener.break_stream(stream)
+    trial.live.listener.break_stream(stream)
     hook = await _fell_through(trial, "next-verb-after-break", "the break")
     stream = await trial.stream(hook) if hook else None
     if stream is None:
@@ -151,33 +151,33 @@ async def _fell_through(trial: Trial, name: str, what: str) -> Hook | None:
     began = monotonic()
     hook = await trial.hook()
     if hook is not None:
-        trial.line.verdicts.holds(name, f"it ran {monotonic() - began:.1f} s after {what}")
+        trial.live.verdicts.holds(name, f"it ran {monotonic() - began:.1f} s after {what}")
         return hook
     status = await trial.status()
-    trial.line.verdicts.contradicted(name, f"it did not run after {what}; the call is {status}")
+    trial.live.verdicts.contradicted(name, f"it did not run after {what}; the call is {status}")
     return None
 
 
 async def _listed(trial: Trial) -> None:
     """Whether the list of calls shows the call soon."""
-    line, name = trial.line, "new-calls-are-listed"
+    live, name = trial.live, "new-calls-are-listed"
     began = monotonic()
     while monotonic() - began < 10.0:
         try:
-            calls = await line.carrier.list_calls(line.number, line.caller, trial.created - 60.0)
+            calls = await live.carrier.list_calls(live.number, live.caller, trial.created - 60.0)
         except RestFailure as failure:
-            line.verdicts.unknown(name, f"the list could not be had: {failure.text}")
+            live.verdicts.unknown(name, f"the list could not be had: {failure.text}")
             return
         if any(call.sid == trial.sid for call in calls):
-            line.verdicts.holds(name, f"it was there {monotonic() - began:.1f} s after the answer")
+            live.verdicts.holds(name, f"it was there {monotonic() - began:.1f} s after the answer")
             return
         await asyncio.sleep(1.0)
-    line.verdicts.contradicted(name, "10 s after its creation a call was not listed")
+    live.verdicts.contradicted(name, "10 s after its creation a call was not listed")
 
 
 async def fallback(trial: Trial, hook: Hook) -> None:
     """The fallback URL, and an upgrade that is refused."""
-    verdicts = trial.line.verdicts
+    verdicts = trial.live.verdicts
     found: Hook | None = hook
     while found is not None and not found.is_fallback:
         found.fail()
@@ -197,7 +197,7 @@ async def fallback(trial: Trial, hook: Hook) -> None:
 
 async def rejected(trial: Trial, hook: Hook) -> None:
     """<Reject>, and what the last callback says of it."""
-    verdicts = trial.line.verdicts
+    verdicts = trial.live.verdicts
     hook.answer('<Reject reason="busy"/>')
     status = await trial.ended(10.0)
     if status not in ENDED_STATUSES:
@@ -216,25 +216,25 @@ async def rejected(trial: Trial, hook: Hook) -> None:
 
 async def ended_while_ringing(trial: Trial, hook: Hook) -> None:
     """Status=completed, before the answer."""
-    name, line = "completed-ends-ringing", trial.line
+    name, live = "completed-ends-ringing", trial.live
     hook.answer(f'<Pause length="20"/>{trial.redirect()}')
     await asyncio.sleep(1.0)
     before = await trial.status()
     if before not in ("queued", "initiated", "ringing"):
-        line.verdicts.unknown(name, f"the call was {before}")
+        live.verdicts.unknown(name, f"the call was {before}")
         return
     try:
-        await line.carrier.complete_call(trial.sid)
+        await live.carrier.complete_call(trial.sid)
     except RestFailure as failure:
-        line.verdicts.contradicted(name, f"it was refused while {before}: {failure.text}")
+        live.verdicts.contradicted(name, f"it was refused while {before}: {failure.text}")
         return
     after = await trial.ended(5.0)
-    line.verdicts.decide(name, after in ENDED_STATUSES, f"{before} before, {after} after")
+    live.verdicts.decide(name, after in ENDED_STATUSES, f"{before} before, {after} after")
 
 
 async def limited(trial: Trial, hook: Hook) -> None:
     """TimeLimit."""
-    name, verdicts = "time-limit-ends-calls", trial.line.verdicts
+    name, verdicts = "time-limit-ends-calls", trial.live.verdicts
     hook.answer(f'<Play digits="1"/>{QUIET}')
     deadline = monotonic() + 8.0
     while await trial.status() != "in-progress":
@@ -248,14 +248,14 @@ async def limited(trial: Trial, hook: Hook) -> None:
 
 async def _end(trial: Trial) -> None:
     try:
-        await trial.line.carrier.end_call(trial.sid)
+        await trial.live.carrier.end_call(trial.sid)
     except RestFailure:
         return  # it ends by its TimeLimit; every call is ended again at the end of the run
 
 
 def judge_requests(trial: Trial) -> None:
     """What all webhooks, callbacks and upgrades of the run have in common."""
-    listener, verdicts = trial.line.listener, trial.line.verdicts
+    listener, verdicts = trial.live.listener, trial.live.verdicts
     asked = [*listener.hooks, *listener.callbacks]
     if asked:
         kinds = {kind: sum(a.signed == kind for a in asked) for kind in {a.signed for a in asked}}

@@ -21,7 +21,7 @@ from trunkline.tunnel import Tunnel, TunnelError
 from . import probes
 from .listener import Hook, Listener
 from .number import Override, operations, override, put_back, try_writes
-from .trial import LONGEST, Line, Trial, UnreachedError
+from .trial import LONGEST, LiveRun, Trial, UnreachedError
 from .verdicts import Verdicts
 
 #: Where a first call does not reach us, another is tried, so many seconds after the last write.
@@ -73,9 +73,9 @@ async def run(settings: Settings, plan: Plan, say: Callable[[str], None]) -> Out
         async with operations(settings, carrier) as ops:
             listener = Listener(settings.auth_tokens, ops.stack)
             async with _reached(settings, plan, listener, say):
-                line = Line(carrier, listener, Verdicts(), plan.number, plan.caller)
+                live = LiveRun(carrier, listener, Verdicts(), plan.number, plan.caller)
                 stop = asyncio.Event()
-                trying = asyncio.create_task(_try(ops, line, say, stop))
+                trying = asyncio.create_task(_try(ops, live, say, stop))
                 try:
                     return await asyncio.shield(trying)
                 except asyncio.CancelledError:
@@ -92,13 +92,13 @@ async def run(settings: Settings, plan: Plan, say: Callable[[str], None]) -> Out
 
 
 async def _try(
-    ops: Operations, line: Line, say: Callable[[str], None], stop: asyncio.Event
+    ops: Operations, live: LiveRun, say: Callable[[str], None], stop: asyncio.Event
 ) -> Outcome:
     """Arm the number, place the calls until all is judged or ``stop`` is set, put it all back."""
-    say(f"{line.number} calls us for a moment")
-    made = await override(ops, line.base, line.number)
-    outcome = Outcome(line.verdicts)
-    calling = asyncio.create_task(_calls(line, made, say))
+    say(f"taking over the voice_url of {live.number}")
+    made = await override(ops, live.base, live.number)
+    outcome = Outcome(live.verdicts)
+    calling = asyncio.create_task(_calls(live, made, say))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({calling, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -110,7 +110,7 @@ async def _try(
         outcome.error = error
     finally:
         stopping.cancel()
-        outcome.back = await _leave(line, made)
+        outcome.back = await _leave(live, made)
     return outcome
 
 
@@ -144,15 +144,15 @@ async def _reached(
         yield
 
 
-async def _calls(line: Line, made: Override, say: Callable[[str], None]) -> None:
-    await try_writes(made, line.verdicts)
+async def _calls(live: LiveRun, made: Override, say: Callable[[str], None]) -> None:
+    await try_writes(made, live.verdicts)
     say("placing calls")
-    first, hook = await _first_call(line, made, say)
+    first, hook = await _first_call(live, made, say)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(probes.conversation(first, hook))
             for name, probe, limit in probes.OTHERS:
-                trial = Trial(line, name)
+                trial = Trial(live, name)
                 try:
                     hook = await trial.place(probes.QUIET, time_limit=limit or LONGEST)
                 except UnreachedError as error:
@@ -165,30 +165,32 @@ async def _calls(line: Line, made: Override, say: Callable[[str], None]) -> None
         probes.judge_requests(first)
 
 
-async def _first_call(line: Line, made: Override, say: Callable[[str], None]) -> tuple[Trial, Hook]:
-    """The first call that reaches us; that not the very first did is judged."""
+async def _first_call(
+    live: LiveRun, made: Override, say: Callable[[str], None]
+) -> tuple[Trial, Hook]:
+    """The first call that reaches us. Where it is not the very first one, that is judged."""
     name = "voice-url-counts-at-once"
     for wait in TRY_AGAIN_AFTER:
-        trial = Trial(line, "talk")
+        trial = Trial(live, "talk")
         try:
             hook = await trial.place(probes.CONVERSATION)
         except UnreachedError:
             say("the call did not reach us; another one is tried")
             await asyncio.sleep(max(0.0, made.written_at + wait - monotonic()))
         else:
-            if trial.sid == line.placed[0]:
-                line.verdicts.holds(name, "the first call after the write asked it")
+            if trial.sid == live.placed[0]:
+                live.verdicts.holds(name, "the first call after the write asked it")
             else:
                 seen = "the first call after the write did not ask it, a later one did"
-                line.verdicts.contradicted(name, seen)
+                live.verdicts.contradicted(name, seen)
             return trial, hook
-    trial = Trial(line, "talk")
+    trial = Trial(live, "talk")
     hook = await trial.place(probes.CONVERSATION)
-    line.verdicts.contradicted(name, f"it took more than {TRY_AGAIN_AFTER[0]:g} s")
+    live.verdicts.contradicted(name, f"it took more than {TRY_AGAIN_AFTER[0]:g} s")
     return trial, hook
 
 
-async def _leave(line: Line, made: Override) -> bool:
+async def _leave(live: LiveRun, made: Override) -> bool:
     """Put the number back, and hang up beside that; whether it is back."""
 
     async def back() -> bool:
@@ -199,5 +201,5 @@ async def _leave(line: Line, made: Override) -> bool:
             return False
         return True
 
-    is_back, _ = await asyncio.gather(back(), line.hang_up_all())
+    is_back, _ = await asyncio.gather(back(), live.hang_up_all())
     return is_back

@@ -30,7 +30,7 @@ class UnreachedError(TrunklineError, RuntimeError):
 
 
 @dataclass
-class Line:
+class LiveRun:
     """What all calls of a run share."""
 
     carrier: TwilioCarrier
@@ -76,8 +76,8 @@ class Line:
 class Trial:
     """A call of the run. ``sid``: our leg's; the other leg's is known by its first webhook."""
 
-    def __init__(self, line: Line, name: str) -> None:
-        self.line = line
+    def __init__(self, live: LiveRun, name: str) -> None:
+        self.live = live
         self.name = name
         self.sid = ""
         self.created = 0.0
@@ -86,11 +86,11 @@ class Trial:
 
     async def place(self, twiml: str, *, time_limit: int = LONGEST, within: float = 12.0) -> Hook:
         """Place the call; its first webhook at our side. UnreachedError where none comes."""
-        line = self.line
-        async with line.placing:
-            coming = line.listener.newcomer()
+        live = self.live
+        async with live.placing:
+            coming = live.listener.newcomer()
             self.created = time.time()
-            self.sid = await line.create(self.name, f"<Response>{twiml}</Response>", time_limit)
+            self.sid = await live.create(self.name, f"<Response>{twiml}</Response>", time_limit)
             deadline = monotonic() + within
             while not coming.done() and monotonic() < deadline:
                 await asyncio.wait({coming}, timeout=0.5)
@@ -99,8 +99,9 @@ class Trial:
             if not coming.done():
                 coming.cancel()
                 raise UnreachedError(
-                    f"no webhook of the call {self.sid} reached {mask_url(line.base)}/twilio/voice"
-                    "; `trunkline doctor` beside a running stack checks the way"
+                    f"no webhook of the call {self.sid} reached "
+                    f"{mask_url(live.base)}/twilio/voice; `trunkline doctor` beside a running "
+                    "stack checks the way"
                 )
             hook = coming.result()
         self._other = hook.asked.sid
@@ -108,12 +109,12 @@ class Trial:
 
     async def hook(self, seconds: float = 8.0) -> Hook | None:
         """The next webhook of the call."""
-        return await self.line.listener.next_hook(self._other, seconds)
+        return await self.live.listener.next_hook(self._other, seconds)
 
     async def status(self) -> str:
         """Our leg's, as REST shows it now; "" where that cannot be had."""
         try:
-            return (await self.line.carrier.fetch_call(self.sid)).status
+            return (await self.live.carrier.fetch_call(self.sid)).status
         except RestFailure:
             return ""
 
@@ -133,24 +134,24 @@ class Trial:
 
     @property
     def callbacks(self) -> list[Asked]:
-        return [asked for asked in self.line.listener.callbacks if asked.sid == self.sid]
+        return [asked for asked in self.live.listener.callbacks if asked.sid == self.sid]
 
     async def told_end(self, seconds: float) -> str:
         """The last callback's status, waited for so long; "" when none came."""
-        await self.line.listener.news.until(lambda: bool(set(self.told) & ENDED_STATUSES), seconds)
+        await self.live.listener.news.until(lambda: bool(set(self.told) & ENDED_STATUSES), seconds)
         return next((status for status in self.told if status in ENDED_STATUSES), "")
 
     def redirect(self) -> str:
         """The verb that asks us again."""
-        url = f"{self.line.base}/twilio/voice/{self.name}?r={self.name}{RETRY_FRAGMENT}"
+        url = f"{self.live.base}/twilio/voice/{self.name}?r={self.name}{RETRY_FRAGMENT}"
         return f'<Redirect method="POST">{url.replace("&", "&amp;")}</Redirect>'
 
     async def stream(self, hook: Hook, *, refuse: bool = False) -> LiveStream | None:
         """Answer with a stream, and a redirect behind it; None when it does not come up."""
         self._streams += 1
         name = f"{self.name}-{self._streams}-{secrets.token_hex(4)}"
-        stream = self.line.listener.stream(name, refuse=refuse)
-        url = f"{stream_base(self.line.base)}/twilio/stream/{name}"
+        stream = self.live.listener.stream(name, refuse=refuse)
+        url = f"{stream_base(self.live.base)}/twilio/stream/{name}"
         hook.answer(
             f'<Connect><Stream url="{url}"><Parameter name="nonce" value="{name}"/></Stream>'
             f"</Connect>{self.redirect()}"

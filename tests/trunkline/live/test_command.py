@@ -185,11 +185,22 @@ async def test_a_port_that_is_taken(tmp_path: Path) -> None:
     assert f"127.0.0.1:{port} cannot be had" in str(error)
 
 
-async def test_a_public_url_that_leads_elsewhere(tmp_path: Path) -> None:
+async def test_a_public_url_that_leads_elsewhere_is_shown_without_its_password(
+    tmp_path: Path,
+) -> None:
     async with carrier() as sim:
-        chosen = settings_for(tmp_path, sim, public_url=sim.base_url)
+        elsewhere = sim.base_url.replace("//", "//me:pa55@")
+        chosen = settings_for(tmp_path, sim, public_url=elsewhere)
         error = await refused(tmp_path, sim, chosen)
-    assert "does not lead to" in str(error)
+    leads = f"does not lead to 127.0.0.1:{chosen.http_port} (HTTP 401)"
+    assert f"{sim.base_url.replace('//', '//me:***@')} {leads}" in str(error)
+
+
+async def test_a_public_url_that_nobody_answers(tmp_path: Path) -> None:
+    async with carrier() as sim:
+        chosen = settings_for(tmp_path, sim, public_url="http://127.0.0.1:9")
+        error = await refused(tmp_path, sim, chosen)
+    assert f"does not lead to 127.0.0.1:{chosen.http_port} (Connection refused)" in str(error)
 
 
 async def test_what_stands_in_the_way_is_shown_without_a_password(
