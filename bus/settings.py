@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -35,6 +35,19 @@ def default_bus() -> str:
 
 def default_state_dir() -> Path:
     return platformdirs.user_state_path("trunkline")
+
+
+#: The folder of a state directory in which private stacks have theirs.
+PRIVATE: Final = "private"
+
+
+def private_state_dir(state_dir: Path, name: str) -> Path:
+    """The state directory of a private stack, which starts beside any other one.
+
+    Whatever stack starts on ``state_dir`` later, or on another private one there, finds its journal
+    and puts back what it left.
+    """
+    return state_dir / PRIVATE / name
 
 
 def _env(name: str) -> Any:

@@ -20,7 +20,7 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import CarrierError, SettingsError
 from trunkline.bus.locks import FileLock
-from trunkline.bus.process import EXIT_FAILED, run, setup_logging
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, setup_logging
 from trunkline.bus.settings import Settings
 
 from . import state_dir, status
@@ -30,7 +30,7 @@ from .core import Core, Identity, Rules
 from .journal import SqliteJournal
 from .journal_file import JournalError
 from .marks import MarkKeys
-from .orphans import Orphans
+from .orphans import Orphans, clear_away
 from .overrides import Workshop
 from .probe import Prober
 from .shell import Shell
@@ -100,7 +100,7 @@ async def _serve_locked(
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         core = await _core(settings, shop, account, orphans)
-        return await _run(settings, Shell(core, shop, stop, orphans), context)
+        status = await _run(settings, Shell(core, shop, stop, orphans), context)
     finally:
         stop_authenticator(context)
         context.destroy(linger=100)
@@ -108,6 +108,9 @@ async def _serve_locked(
         prober.close()
         await journal.close()
         await orphans.close()
+    if status == EXIT_DONE:
+        clear_away(stack)
+    return status
 
 
 async def _core(settings: Settings, shop: Workshop, account: str, orphans: Orphans) -> Core:
@@ -141,13 +144,13 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
     console = Console(lambda: status.build(core, monotonic()), lambda: dict(core.counts))
     try:
         await console.start(settings.console_port)
+        core.console = f"http://{HOST}:{console.port}"
         log.info(
-            "stack %s, epoch %d, at %s; console at http://%s:%d",
+            "stack %s, epoch %d, at %s; console at %s",
             core.identity.stack,
             core.identity.epoch,
             endpoint,
-            HOST,
-            console.port,
+            core.console,
         )
         return await shell.serve()
     finally:

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trunkline.bus.launch import ParentPipe, trunkline_argv
 from trunkline.bus.process import EXIT_DONE, PARENT_FD_VARIABLE, run
-from trunkline.children import ParentPipe, trunkline_argv
 
 
 async def start_with_parent(

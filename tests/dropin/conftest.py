@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -22,6 +23,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its imports' own
     import scenario.voice.testing  # noqa: F401  # once, for all tests
 
+from trunkline.bus.launch import Launched, StackInfo, apart, trunkline_argv
 from trunkline.carrier_sim.client import SimClient
 
 _numbers = count(1)
@@ -47,3 +49,27 @@ def own_number(carrier_sim: SimClient) -> Callable[[], str]:
         return number
 
     return make
+
+
+@pytest.fixture
+def own_stack() -> Iterator[Callable[..., StackInfo]]:
+    """Starts a stack beside a stand-in carrier, both for this test alone: ``own_stack(number,
+    **environment)``."""
+    started: list[Launched] = []
+    with tempfile.TemporaryDirectory(prefix="trunkline-own-", dir="/tmp") as name:
+
+        def start(number: str, **environment: str) -> StackInfo:
+            directory = Path(name)
+            launched = Launched(
+                trunkline_argv("up", "--sim", "--gateways", "1", "--codec-workers", "1"),
+                directory,
+                "up",
+                apart(directory, TRUNKLINE_SIM_NUMBERS=number, **environment),
+                what="the test's own stack",
+                cwd=directory,
+            )
+            started.append(launched)
+            return launched.wait_ready()
+
+        yield start
+        assert [launched.stop() for launched in started] == [0] * len(started)

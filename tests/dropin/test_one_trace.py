@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from trunkline import pytest_plugin, shared_stack
 from trunkline.adapter.scenario_adapter import TwilioAgentAdapter
+from trunkline.bus.launch import StackInfo
 from trunkline.carrier_sim.client import SimClient
 
 pytestmark = [pytest.mark.e2e]
@@ -52,21 +53,17 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
 
 
 async def test_all_processes_join_the_trace_of_the_dial(
-    request: pytest.FixtureRequest, spans: InMemorySpanExporter, tmp_path: Path
+    own_stack: Callable[..., StackInfo], spans: InMemorySpanExporter, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(SDK)
     (tmp_path / "spans").mkdir()
-    directory = request.config.stash[pytest_plugin._run_key].directory
-    wanted = shared_stack.simulated(
-        {OURS: "https://agent.example/voice"},
-        {CALLEE: "echo"},
+    stack = own_stack(
+        OURS,
         PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
         SPANS=str(tmp_path / "spans"),
     )
-    with (
-        shared_stack.alone(directory, "traced", wanted) as stack,
-        SimClient(stack.sim or "") as sim,
-    ):
+    with SimClient(stack.sim or "") as sim:
+        sim.add_callee(CALLEE, "echo")
         agent = TwilioAgentAdapter(
             account_sid=stack.account_sid,
             auth_token=stack.auth_token,
