@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -51,25 +52,21 @@ def own_number(carrier_sim: SimClient) -> Callable[[], str]:
     return make
 
 
-@pytest.fixture
-def own_stack() -> Iterator[Callable[..., StackInfo]]:
-    """Starts a stack beside a stand-in carrier, both for this test alone: ``own_stack(number,
-    **environment)``."""
-    started: list[Launched] = []
+@contextlib.contextmanager
+def own_stack(number: str, **environment: str) -> Iterator[StackInfo]:
+    """A stack beside a stand-in carrier, both for one test alone; they end with the block."""
     with tempfile.TemporaryDirectory(prefix="trunkline-own-", dir="/tmp") as name:
-
-        def start(number: str, **environment: str) -> StackInfo:
-            directory = Path(name)
-            launched = Launched(
-                trunkline_argv("up", "--sim", "--gateways", "1", "--codec-workers", "1"),
-                directory,
-                "up",
-                apart(directory, TRUNKLINE_SIM_NUMBERS=number, **environment),
-                what="the test's own stack",
-                cwd=directory,
-            )
-            started.append(launched)
-            return launched.wait_ready()
-
-        yield start
-        assert [launched.stop() for launched in started] == [0] * len(started)
+        directory = Path(name)
+        launched = Launched(
+            trunkline_argv("up", "--sim", "--gateways", "1", "--codec-workers", "1"),
+            directory,
+            "up",
+            apart(directory, TRUNKLINE_SIM_NUMBERS=number, **environment),
+            what="the test's own stack",
+            cwd=directory,
+        )
+        try:
+            yield launched.wait_ready()
+        finally:
+            status = launched.stop()
+        assert status == 0, launched.tail()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from trunkline.adapter.scenario_adapter import TwilioAgentAdapter
-from trunkline.bus.launch import StackInfo
 from trunkline.carrier_sim.client import SimClient
+
+from .conftest import own_stack
 
 pytestmark = [pytest.mark.e2e]
 
@@ -53,16 +53,15 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
 
 
 async def test_all_processes_join_the_trace_of_the_dial(
-    own_stack: Callable[..., StackInfo], spans: InMemorySpanExporter, tmp_path: Path
+    spans: InMemorySpanExporter, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(SDK)
     (tmp_path / "spans").mkdir()
-    stack = own_stack(
-        OURS,
-        PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
-        SPANS=str(tmp_path / "spans"),
-    )
-    with SimClient(stack.sim or "") as sim:
+    settings = {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+        "SPANS": str(tmp_path / "spans"),
+    }
+    with own_stack(OURS, **settings) as stack, SimClient(stack.sim or "") as sim:
         sim.add_callee(CALLEE, "echo")
         agent = TwilioAgentAdapter(
             account_sid=stack.account_sid,

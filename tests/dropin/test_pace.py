@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
 
 import pytest
 
 from trunkline import Line
-from trunkline.bus.launch import StackInfo
 from trunkline.carrier_sim.client import SimClient
+
+from .conftest import own_stack
 
 pytestmark = [pytest.mark.e2e]
 
@@ -20,11 +20,13 @@ CALLEES = [f"+1415555640{n}" for n in range(6)]
 
 
 async def test_dials_leave_one_a_second_and_those_who_wait_are_told_their_place(
-    own_stack: Callable[..., StackInfo], caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "trunkline.adapter")
-    stack = own_stack(OURS, TRUNKLINE_CALLS_PER_SECOND="")  # the default
-    with SimClient(stack.sim or "") as sim:
+    with (
+        own_stack(OURS, TRUNKLINE_CALLS_PER_SECOND="") as stack,  # the default
+        SimClient(stack.sim or "") as sim,
+    ):
         for callee in CALLEES:
             sim.add_callee(callee, "echo")
         async with Line(OURS, allowed_callees=CALLEES, bus=stack.bus) as line:
