@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from trunkline.children import trunkline_argv
+from benchmarks.processes import ENDED_WITHIN, ROOT
+from trunkline.bus.launch import clean_environment, trunkline_argv
 from trunkline.wav import write
 
 from .sound import compare, from_pcm, from_wire, recording, speech, to_pcm16
-from .stack import ALICE, BOB, CALLEE, CALLER, ENDED_WITHIN, ROOT, Stack, clean_environment, until
+from .stack import ALICE, BOB, CALLEE, CALLER, Stack, until
 
 #: What a user of langwatch-scenario has; nothing of it says where a stack is.
 USERS_TEST = """

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from e2e.stack import ALICE, ROOT, Stack, until
+from e2e.stack import ALICE, Stack, until
 
-from trunkline.children import trunkline_argv
+from benchmarks.processes import ROOT
+from trunkline.bus.launch import trunkline_argv
 
 from .conversations import BROKEN, UNREACHED, kill, talking
 
