@@ -87,6 +87,8 @@ def up(settings: Settings, wishes: Wishes) -> int:
             settings.http_host, 0 if any_port else settings.http_port, settings.bus
         )
         try:
+            if wishes.ready_file is not None:
+                wishes.ready_file.unlink(missing_ok=True)  # of a stack that was killed
             status = run(lambda stop: _up(settings, port, wishes, stop))
             log.info("ended with status %d", status)
             return status
