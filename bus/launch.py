@@ -203,14 +203,17 @@ class Launched:
         self.ready_file = directory / f"{name}.json"
         self._what = what
         self._own_session = own_session
-        self._parent = None if parent_fd is not None else ParentPipe()
+        self._parent: ParentPipe | None = None
         self.ready_file.unlink(missing_ok=True)  # of one that was killed
+        if parent_fd is None:
+            self._parent = ParentPipe()
+            parent_fd = self._parent.read_fd
         try:
             self.process = spawn(
                 [*argv, "--ready-file", str(self.ready_file)],
                 environment,
                 self.log,
-                parent_fd if self._parent is None else self._parent.read_fd,
+                parent_fd,
                 cwd=cwd,
                 own_session=own_session,
             )

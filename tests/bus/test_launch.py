@@ -90,9 +90,7 @@ async def test_one_that_takes_too_long_is_not_waited_for(tmp_path: Path) -> None
     stack = launched(tmp_path, "import signal; signal.pause()")
     said = r"not ready within 0\.1 s; it said:\s+\(nothing\)"
     for wait in (stack.wait_ready, lambda within: asyncio.run(stack.until_ready(within))):
-        with pytest.raises(
-            StackUnavailableError, match=said
-        ):
+        with pytest.raises(StackUnavailableError, match=said):
             await asyncio.to_thread(wait, 0.1)
     assert stack.stop() == -signal.SIGTERM
 
