@@ -79,32 +79,19 @@ def prefix(account: str) -> str:
 def lock_state_dir(state_dir: Path, holder: str) -> FileLock:
     """Hold the directory for life. StackRunsError names who has it."""
     _make(state_dir)
-    try:
-        return FileLock(_state_lock(state_dir), holder)
-    except LockHeldError as error:
-        raise _state_dir_taken(state_dir, error.holder) from error
+    return _lock(_state_lock(state_dir), holder)
 
 
 def lock_bus_dir(directory: Path, holder: str) -> FileLock:
     """Hold the bus directory for life. StackRunsError names who has it."""
-    try:
-        return FileLock(_bus_lock(directory), holder)
-    except LockHeldError as error:
-        raise _bus_dir_taken(directory, error.holder) from error
+    return _lock(_bus_lock(directory), holder)
 
 
-def check_state_dir(state_dir: Path) -> None:
-    """StackRunsError where a live stack has it. Nothing is made there."""
-    holder = holder_of(_state_lock(state_dir))
-    if holder is not None:
-        raise _state_dir_taken(state_dir, holder)
-
-
-def check_bus_dir(directory: Path) -> None:
-    """StackRunsError where a live controller has it. Nothing is made there."""
-    holder = holder_of(_bus_lock(directory))
-    if holder is not None:
-        raise _bus_dir_taken(directory, holder)
+def check_free(state_dir: Path | None, bus_dir: Path | None) -> None:
+    """StackRunsError where a live stack has one of them. Nothing is made there."""
+    for path in (state_dir and _state_lock(state_dir), bus_dir and _bus_lock(bus_dir)):
+        if path is not None and (holder := holder_of(path)) is not None:
+            raise _taken(path, holder)
 
 
 def _state_lock(state_dir: Path) -> Path:
@@ -115,17 +102,21 @@ def _bus_lock(directory: Path) -> Path:
     return directory / "controller.lock"
 
 
-def _state_dir_taken(state_dir: Path, holder: str) -> StackRunsError:
-    return StackRunsError(
-        f"{holder or 'another controller'} already runs on TRUNKLINE_STATE_DIR="
-        f"{state_dir}; end it, or use another state directory"
-    )
+def _lock(path: Path, holder: str) -> FileLock:
+    try:
+        return FileLock(path, holder)
+    except LockHeldError as error:
+        raise _taken(path, error.holder) from error
 
 
-def _bus_dir_taken(directory: Path, holder: str) -> StackRunsError:
+def _taken(path: Path, holder: str) -> StackRunsError:
+    if path == _bus_lock(path.parent):
+        where, instead = f"TRUNKLINE_BUS=ipc://{path.parent}", "address"
+    else:
+        where, instead = f"TRUNKLINE_STATE_DIR={path.parent}", "state directory"
     return StackRunsError(
-        f"{holder or 'another controller'} already runs on TRUNKLINE_BUS="
-        f"ipc://{directory}; end it, or use another address"
+        f"{holder or 'another controller'} already runs on {where}; end it, or use another "
+        f"{instead}"
     )
 
 

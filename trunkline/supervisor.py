@@ -38,7 +38,7 @@ from trunkline.bus.launch import ParentPipe, StackInfo, trunkline_argv, write_re
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, run, setup_logging
 from trunkline.bus.settings import Settings
 from trunkline.children import END_WITHIN, Child, describe, settings_environment
-from trunkline.controller.state_dir import StackRunsError, check_bus_dir, check_state_dir
+from trunkline.controller.state_dir import StackRunsError, check_free
 from trunkline.keep_alive import exit_status
 from trunkline.public_port import PublicPort
 from trunkline.stand_in import StandIn
@@ -104,11 +104,10 @@ def _refuse_beside_another(settings: Settings, wishes: Wishes) -> None:
     Ours would be refused there too, but until then our gateways and codec workers would join the
     other stack.
     """
-    if not wishes.sim:  # beside the stand-in it gets a state directory of its own
-        check_state_dir(settings.state_dir)
     address = settings.address
+    # Beside the stand-in carrier it gets a state directory of its own.
+    check_free(None if wishes.sim else settings.state_dir, address.directory)
     if address.directory is not None:
-        check_bus_dir(address.directory)
         return
     try:
         socket.create_server(("" if address.host == "*" else address.host, address.port)).close()

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 import psutil
 import pytest
 
-from benchmarks.processes import ENDED_WITHIN, Run
+from benchmarks.processes import ENDED_WITHIN, ROOT, Run
 from trunkline import Call, Line
 from trunkline.bus.launch import trunkline_argv
 
@@ -78,6 +78,16 @@ class Stack(Run):
         super().start_carrier(*options)
         for number, fields in PRIOR.items():
             self.sim.add_number(number, **fields)
+
+    def honcho(self, scale: str, **environment: str) -> subprocess.Popen[bytes]:
+        """``honcho start`` of the repository's Procfile; returns at once."""
+        (self.directory / "no.env").touch()
+        argv = trunkline_argv(
+            *("with-parent", "--grace", "8", "--", sys.executable, "-m", "honcho", "--no-colour"),
+            *("-e", str(self.directory / "no.env"), "-f", str(ROOT / "Procfile")),
+            *("start", "-c", scale),
+        )
+        return self.run(argv, "honcho", cwd=ROOT, **environment)
 
     def command(self, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a ``trunkline`` command to its end."""
