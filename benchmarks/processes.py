@@ -137,7 +137,7 @@ class Run:
     def tails(self, lines: int = 40) -> str:
         """The last lines of every log since the last ``forget_logs``."""
         parts = []
-        for log in self.logs:
+        for log in self._all_logs():
             said = log.read_text(errors="replace")[self._shown.get(log, 0) :].splitlines()
             if said:
                 parts.append("\n".join([f"--- {log.name}", *said[-lines:]]))
@@ -145,8 +145,12 @@ class Run:
 
     def forget_logs(self) -> None:
         """What was said so far is no more shown."""
-        for log in self.logs:
+        for log in self._all_logs():
             self._shown[log] = len(log.read_text(errors="replace"))
+
+    def _all_logs(self) -> list[Path]:
+        """Those of benchmark clients too."""
+        return sorted(self.directory.glob("*.log"))
 
     # ------------------------------------------------------------------ ending
 

@@ -99,7 +99,7 @@ def cli(debug: bool) -> None:
     "--sim",
     is_flag=True,
     help="Beside a stand-in carrier, without an account. Settings that are missing are made up: "
-    "credentials, free ports, the public URL, numbers and who answers.",
+    "credentials, free ports, the public URL, numbers and who answers. The journal goes with it.",
 )
 @click.option(
     "--ready-file",
