@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Literal
 
+from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
 
 from .call_audio import Lost
 from .call_media import PLAYED_WITHIN, CallMedia
 from .client import BusClient
-from .dtmf import check_digits, tones
+from .dtmf import check_digits
+from .dtmf import tones as as_sound
+from .pcm16 import pcm16
 from .session import ClientSession
 
 EndedReason = Literal["stop", "close", "error", "max_duration", "hang_up"]
@@ -53,6 +56,9 @@ class Call:
         self.dtmf = Digits(media)
         #: what was heard and not taken yet
         self.sound = media.sound
+        #: what the far end said first (PCM16 24 kHz), where ``callee_speaks_first`` asked for it;
+        #: ``recv_audio`` begins right behind it. None: nobody spoke, or nobody asked
+        self.greeting: bytes | None = None
 
     def __repr__(self) -> str:
         state = self.ended_reason or "live"
@@ -77,8 +83,15 @@ class Call:
 
     @property
     def caller(self) -> str:
-        """E.164 number, or what the carrier gave for it."""
+        """From as the carrier reported it: a number, ``sip:…``, ``client:…``, a word, or "". An
+        a-leg or originated call's is the number that it was dialled from."""
         return self._media.info.caller
+
+    @property
+    def caller_rewritten(self) -> bool:
+        """The carrier reported another caller than the number that this call was dialled from.
+        Only a b-leg call can tell: of a call that comes in nobody knows who dialled it."""
+        return self._media.info.caller_rewritten
 
     @property
     def callee(self) -> str:
@@ -89,6 +102,11 @@ class Call:
         """None while the call is live. stop, close and error: how its stream ended; max_duration;
         hang_up: we did. Set once all that was heard can be taken."""
         return self._media.ended_reason
+
+    @property
+    def age(self) -> float:
+        """Seconds since the call's stream came up first."""
+        return self._media.age
 
     @property
     def ending(self) -> bool:
@@ -123,16 +141,11 @@ class Call:
         :meth:`interrupt` or the end of the call cuts it off. Cancelled: what was not sent is
         dropped.
 
-        Raises ValueError for what is not bytes of whole 16-bit samples, WrongModeError when the
-        call has ended or carries no sound (originator-only).
+        Raises ValueError for what is not bytes of whole 16-bit samples (a WAV file's bytes, an
+        array of floats), WrongModeError when the call has ended or carries no sound
+        (originator-only).
         """
-        if not isinstance(pcm, bytes | bytearray | memoryview):
-            raise ValueError(f"send_audio takes bytes of PCM16, not {type(pcm).__name__}")
-        pcm = bytes(pcm)
-        if len(pcm) % 2:
-            raise ValueError(
-                f"send_audio: {len(pcm)} bytes are not valid PCM16 (two bytes a sample)"
-            )
+        pcm = pcm16(pcm)
         self._check_live("send_audio")
         if not pcm:
             return 0
@@ -146,22 +159,41 @@ class Call:
         """
         box = self.sound
         if not await box.bell.wait_until(box.ready, timeout):
-            raise TimeoutError(f"nothing was heard for {timeout:g} s")
+            raise TimeoutError(f"nothing was heard for {timeout:g} s ({self._state()})")
         return box.take_all()
 
-    async def send_dtmf(self, digits: str) -> None:
+    async def send_dtmf(self, digits: str, tones: bool = False) -> None:
         """Send DTMF digits: ``0-9``, ``*``, ``#``; ``w`` waits 0.5 s, ``W`` 1 s.
 
-        Where the leg carries our stream they are tones in the sound, after what is being said, and
-        this returns when they have been sent; else the carrier plays them. ValueError for other
-        characters, WrongModeError when the call has ended.
+        The carrier plays them, as a telephone's keys: what menus listen to. What is being said is
+        said first, and what is said meanwhile waits. Where the leg carries our stream, that stream
+        is gone for as long as the digits take and about a second more. What the far end says
+        meanwhile is heard all the same, and this returns once the stream is back.
+
+        ``tones``: they are tones (ITU-T Q.23) in the sound that we say, for a far end that listens
+        to sound. This returns when they have been sent.
+
+        Raises ValueError for other characters; WrongModeError when the call has ended, or ends
+        meanwhile; TimedOutError when the stream is not back within 10 s and the digits' own time;
+        CarrierError when the carrier refuses; StackUnavailableError when no controller answers, or
+        when it was started again and nobody knows whether they were sent.
         """
         check_digits(digits)
-        self._check_live("send_dtmf", sound=False)
-        if self._media.carries_stream:
-            await self._client.run(self._media.say(tones(digits)))
+        self._check_live("send_dtmf", sound=tones)
+        if tones:
+            await self._client.run(self._media.say(as_sound(digits)))
         else:
-            await self._client.run(self._session.send_digits(self._media, digits))
+            await self._client.run(self._send_digits(digits))
+
+    async def _send_digits(self, digits: str) -> None:
+        async def send() -> None:
+            self._check_live("send_dtmf", sound=False)
+            await self._session.send_digits(self._media, digits)
+
+        if self._media.carries_stream:
+            await self._media.between_words(send)
+        else:
+            await send()
 
     async def interrupt(self) -> None:
         """Stop speaking at once: drop what is queued here and what lies at the carrier.
@@ -180,6 +212,11 @@ class Call:
         ended: Callable[[], bool] = lambda: self._media.ended_reason is not None  # noqa: E731  # typed
         await self._media.changed.wait_until(ended, ENDED_WITHIN)
 
+    def abandon(self) -> None:
+        """Hang up without waiting, as a cancelled ``place_call`` does."""
+        if not self.ending:
+            self._client.post(self._session.abandon(self._media))
+
     async def _hang_up(self) -> None:
         await self._media.played_out(PLAYED_WITHIN)
         try:
@@ -192,10 +229,21 @@ class Call:
         """Wait for the call's end; asyncio.TimeoutError when it does not end in time."""
         ended: Callable[[], bool] = lambda: self._media.ended_reason is not None  # noqa: E731  # typed
         if not await self._media.changed.wait_until(ended, timeout):
-            raise TimeoutError(f"the call has not ended within {timeout:g} s")
+            raise TimeoutError(f"the call has not ended within {timeout:g} s ({self._state()})")
         reason = self.ended_reason
         assert reason is not None
         return reason
+
+    def _state(self) -> str:
+        """What is known of the call, for an error that says what did not happen."""
+        if not self.carries_sound:
+            return "it carries no sound"
+        if self.ending:
+            return "it is being hung up"
+        gone = self._media.audio.stream_gone_at
+        if gone is None:
+            return "its stream is up"
+        return f"its stream has been gone for {monotonic() - gone:.1f} s, and may come again"
 
     def _check_live(self, what: str, *, sound: bool = True) -> None:
         if self.ending:

@@ -186,6 +186,14 @@ class CallAudio:
             self._cut_given_up(now)
         self._pump()
 
+    def put_barrier(self) -> int:
+        """What is said from now on waits, until ``take_barrier``."""
+        return self.out.put_barrier()
+
+    def take_barrier(self, barrier: int) -> None:
+        self.out.take_barrier(barrier)
+        self._pump()
+
     def interrupt(self, now: float) -> int:
         """Drop what is queued, and what lies at the carrier; returns the interrupt's serial."""
         self._spoken(self.out.interrupt())
@@ -194,7 +202,8 @@ class CallAudio:
 
     def set_mark(self, name: str) -> None:
         """Ask to be told (``MarkDone``) when all that is queued by now has been played."""
-        queued = sum(u.length for u in self.out.utterances if u.start is None)
+        out = self.out
+        queued = sum(u.length for u in out.utterances if u.start is None and not out.waits(u))
         self._marks[name] = self.out.end + queued
         self._send_mark(name)
 
@@ -339,6 +348,11 @@ class CallAudio:
             self.active = None
             if self._worker_gone_at is None:
                 self._worker_gone_at = now
+
+    @property
+    def stream_gone_at(self) -> float | None:
+        """Since when the call has no stream, which may come again; None while it has one."""
+        return self._stream_gone_at
 
     def stream_gone(self, now: float) -> None:
         """The controller says that the call has no stream; it may come back by a new one."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -61,6 +61,10 @@ class CallMedia:
         self._interrupts: list[tuple[int, asyncio.Future[None]]] = []
         self._marks: dict[str, asyncio.Future[bool]] = {}
         self._mark_count = 0
+        #: one row of digits at a time
+        self._digits_turn = asyncio.Lock()
+        #: a controller has been asked to send digits, and has not answered
+        self.digits_asked = False
 
     @property
     def call(self) -> str:
@@ -72,8 +76,14 @@ class CallMedia:
         return msgspec.structs.replace(
             self.info,
             ordinal=max(self.info.ordinal, self.audio.generation >> 16),
-            age=self._clock() - self._began,
+            age=self.age,
+            digits=self.digits_asked,
         )
+
+    @property
+    def age(self) -> float:
+        """Seconds since the call's first stream came up."""
+        return self._clock() - self._began
 
     @property
     def carries_stream(self) -> bool:
@@ -133,6 +143,21 @@ class CallMedia:
             return False
         finally:
             self._marks.pop(name, None)
+
+    async def between_words(self, send: Callable[[], Awaitable[None]]) -> None:
+        """Do ``send`` (digits) once all that was said so far has been heard; what is said from now
+        on waits for its end. One such at a time."""
+        said = list(self._spoken.values())
+        barrier = self.audio.put_barrier()
+        try:
+            async with self._digits_turn:
+                if said:
+                    await asyncio.wait(said)
+                await self.played_out(PLAYED_WITHIN)
+                await send()
+        finally:
+            self.audio.take_barrier(barrier)
+            self.act()
 
     # ------------------------------------------------------------------ what the bus says
 

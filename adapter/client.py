@@ -255,8 +255,7 @@ class BusClient:
         elif isinstance(event, m.WebhooksCounted):
             session = self.sessions.get(event.session)
             if session is not None:
-                session.webhooks += event.received
-                session.webhooks_rejected += event.rejected
+                session.counted(event)
         else:
             for session in self.sessions.values():
                 _to_session(session, event)

@@ -128,6 +128,14 @@ class SoundBox:
         self.bell.ring()
         return dropped
 
+    def put_back(self, pcm: bytes) -> None:
+        """Put what was taken in front again."""
+        if pcm:
+            with self._lock:
+                self._parts.appendleft(pcm)
+                self._bytes += len(pcm)
+            self.bell.ring()
+
     def close(self) -> None:
         self.closed = True
         self.bell.ring()

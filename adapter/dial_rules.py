@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from trunkline.bus.callers import caller_error
 from trunkline.bus.messages import DialMode
 from trunkline.bus.redact import is_e164, redact_number
 
@@ -39,28 +40,52 @@ class DialPlan:
         return _BUS_MODES[self.mode]
 
 
-def check_e164(number: str) -> None:
-    """ValueError (the number redacted) unless ``number`` is E.164: + and 7 to 15 ASCII digits."""
-    if not isinstance(number, str) or not is_e164(number):
-        shown = redact_number(number if isinstance(number, str) else None)
+def check_e164(number: str, name: str = "phone_number") -> None:
+    """ValueError (the number redacted) unless ``number`` is E.164: + and 7 to 15 ASCII digits.
+    ``name``: the parameter that the number came in."""
+    if not isinstance(number, str):
+        raise ValueError(f"{name} is {type(number).__name__}, not a phone number in E.164 format.")
+    if not is_e164(number):
         raise ValueError(
-            f"phone_number {shown} is not in E.164 format (expected e.g. '+14155551234': "
+            f"{name} {redact_number(number)} is not in E.164 format (expected e.g. '+14155551234': "
             "a leading '+', then 7 to 15 digits, the first of them not 0)."
         )
 
 
-def number_set(numbers: Iterable[str] | None) -> set[str] | None:
-    """The allow-list as a set, each entry stripped and checked (ValueError); None stays None."""
+def callee_set(numbers: Iterable[str] | None) -> set[str] | None:
+    """``allowed_callees`` as a set, each stripped and checked (ValueError); None stays None."""
     if numbers is None:
         return None
-    if isinstance(numbers, str):
-        raise ValueError("an allow-list is a list of E.164 numbers, not one string")
     found = set()
-    for number in numbers:
+    for place, number in enumerate(_entries(numbers, "allowed_callees")):
         stripped = number.strip() if isinstance(number, str) else number
-        check_e164(stripped)
+        check_e164(stripped, f"allowed_callees[{place}]")
         found.add(stripped)
     return found
+
+
+def caller_set(callers: Iterable[str] | None) -> set[str] | None:
+    """``allowed_callers`` as a set, each entry stripped; None stays None.
+
+    An entry is whatever a carrier may report as From: a number, a short code, ``sip:…``,
+    ``client:…``, ``anonymous``, or "" for a call without a From. ValueError for what is no text, or
+    has control characters.
+    """
+    if callers is None:
+        return None
+    found = set()
+    for place, caller in enumerate(_entries(callers, "allowed_callers")):
+        why = caller_error(caller)
+        if why is not None:
+            raise ValueError(f"allowed_callers[{place}] {why}")
+        found.add(caller.strip())
+    return found
+
+
+def _entries(given: Iterable[str], name: str) -> list[str]:
+    if isinstance(given, str):
+        raise ValueError(f"{name} is a list, not one string")
+    return list(given)
 
 
 def resolve_stream_mode(
@@ -130,7 +155,7 @@ def plan_dial(
     owner: str,
 ) -> DialPlan:
     """All checks of ``place_call``, in this order: number, stream mode, allow-list, duration."""
-    check_e164(to)
+    check_e164(to, "place_call: to")
     mode = resolve_stream_mode(attach_stream, attach_stream_to_self)
     if mode == "a-leg":
         check_callee(to, allowed_callees, owner)

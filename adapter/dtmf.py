@@ -1,4 +1,4 @@
-"""DTMF as sound: the pairs of tones of ITU-T Q.23, for legs that carry our stream.
+"""DTMF as sound: the pairs of tones of ITU-T Q.23, for far ends that listen to sound.
 
 Each digit lasts 100 ms, with 100 ms of silence after it; ``w`` is 0.5 s of silence, ``W`` 1 s (as
 in Twilio's ``sendDigits``). The tones stand at about -8 and -6 dBm0 (the high one is the louder,
@@ -7,14 +7,13 @@ as Q.23's senders make it), so that a receiver of Q.24 knows them after mu-law.
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
+
+from trunkline.bus.digits import WAIT_SECONDS, are_digits
 
 RATE = 24_000
 TONE_SECONDS = 0.1
 PAUSE_SECONDS = 0.1
-WAIT_SECONDS = {"w": 0.5, "W": 1.0}
 
 _LOW = (697.0, 770.0, 852.0, 941.0)
 _HIGH = (1209.0, 1336.0, 1477.0)
@@ -29,12 +28,10 @@ _LOW_LEVEL = 0.27
 _HIGH_LEVEL = 0.34
 _RAMP_SECONDS = 0.003
 
-_DIGITS = re.compile(r"[0-9*#wW]+", re.ASCII)
-
 
 def check_digits(digits: str) -> None:
     """ValueError unless ``digits`` is one or more of 0-9, ``*``, ``#``, ``w``, ``W`` (ASCII)."""
-    if not isinstance(digits, str) or _DIGITS.fullmatch(digits) is None:
+    if not are_digits(digits):
         raise ValueError(
             f"DTMF tones {digits!r} must match [0-9*#wW]+: anything else could be XML injection "
             "where they travel in TwiML, and no telephone has a tone for it."

@@ -7,7 +7,8 @@ is never quiet this is what :class:`Heard` makes of it:
 - Inside an answer, ``timeout`` is counted in seconds of *sound* without speech: the network may
   stall or a caller may be late, the turn ends at the same place of the sound.
 - Before an answer, ``timeout`` is counted by the clock. When the line has been silent for
-  ``most_silence`` seconds of sound by then, that silence is the answer.
+  ``most_silence`` seconds of sound by then, that silence is the answer; where that is None, silence
+  never is, and all of it is kept.
 - After the call's end everything that was speech is handed out, then b"" for ever.
 """
 
@@ -16,26 +17,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Final
 
 from trunkline.bus.clock import Clock, monotonic
 
 from .call import Call
-from .speech_gate import SpeechGate
+from .gate_options import GateOptions
+from .speech_gate import GateCounters, SpeechGate
 
 #: The gate looks at sound in pieces of 100 ms, so that what waited long still falls into turns.
 _PIECE = 4_800
 #: A line that brought nothing for so long is dead: then the clock counts.
 _DEAD_AFTER = 0.5
 _STEP = 0.05
+#: The gate as it is where nobody says otherwise.
+STANDARD: Final = GateOptions()
 _BYTES_A_SECOND = 48_000
 
 
 class Heard:
-    """The hearing side of one call. ``gated=False`` hands everything out as it comes."""
+    """The hearing side of one call. ``options``: how its gate is set; None hands everything out as
+    it comes."""
 
-    def __init__(self, call: Call, *, gated: bool = True, clock: Clock = monotonic) -> None:
+    def __init__(
+        self, call: Call, options: GateOptions | None = STANDARD, *, clock: Clock = monotonic
+    ) -> None:
         self.call = call
-        self.gate = SpeechGate() if gated else None
+        self.gate = SpeechGate(options) if options is not None else None
         self._clock = clock
         #: sound that came in and has not passed the gate yet
         self._waiting = bytearray()
@@ -47,7 +55,7 @@ class Heard:
         self,
         timeout: float,
         *,
-        most_silence: float,
+        most_silence: float | None,
         first: bool,
         arrived: Callable[[int], None] | None = None,
     ) -> bytes:
@@ -64,7 +72,8 @@ class Heard:
                 arrived(len(pcm))
             return pcm
         gate, sound = self.gate, self.call.sound
-        gate.keep = max(gate.keep, most_silence)
+        # A piece or two may be looked at between the timeout and the look at the clock.
+        gate.keep = max(gate.keep, timeout + 1.0 if most_silence is None else most_silence)
         began = self._clock()
         self._take_in(arrived)
         silent_from = gate.heard_seconds + len(self._waiting) / _BYTES_A_SECOND
@@ -84,7 +93,8 @@ class Heard:
                 if sound.drained:
                     return gate.flush()
                 if not gate.answering:
-                    if gate.heard_seconds - silent_from >= most_silence:
+                    silence = gate.heard_seconds - silent_from
+                    if most_silence is not None and silence >= most_silence:
                         return gate.take_silence(most_silence)
                     late = self._clock() - began >= timeout
                     if late and not (first and self._alive()):
@@ -119,6 +129,31 @@ class Heard:
         """The user speaks: what was an answer is over."""
         if self.gate is not None:
             self.gate.end_answer()
+
+    @property
+    def undecided(self) -> bool:
+        """What was heard last may be the beginning of speech."""
+        return self.gate is not None and self.gate.undecided
+
+    @property
+    def counters(self) -> GateCounters:
+        """What the gate did; zeros without one."""
+        return GateCounters() if self.gate is None else self.gate.counters
+
+    async def look_at_rest(self) -> None:
+        """Let the gate look at all that came in, so that its counters are of the whole call."""
+        self._take_in(None)
+        while self.gate is not None and self._waiting:
+            self._push_piece()
+            await asyncio.sleep(0)
+
+    def rest(self) -> bytes:
+        """All that came in and was not handed out, for whoever hears the call from here on."""
+        held = b"" if self.gate is None else self.gate.take_rest()
+        rest = self._last + held + bytes(self._waiting)
+        self._last = b""
+        self._waiting.clear()
+        return rest
 
     @property
     def has_more(self) -> bool:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Literal
 
 from trunkline.bus import settings
+from trunkline.bus.clock import monotonic
 from trunkline.bus.control import UNAVAILABLE_AFTER
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
@@ -21,7 +22,8 @@ from trunkline.bus.redact import redact_number
 from .call import Call
 from .call_media import CallMedia
 from .client import BusClient, acquire
-from .dial_rules import DialPlan, check_e164, number_set, plan_dial
+from .dial_rules import DialPlan, callee_set, caller_set, check_e164, plan_dial
+from .greeting import GREETING_TIMEOUT, check_greeting, greet
 from .session import ClientSession
 from .telemetry import trace_carrier
 
@@ -31,8 +33,9 @@ Mode = Literal["idle", "answer", "call"]
 
 #: A pool's number: whichever is free.
 ANY = "any"
-#: What arming a number may take at least, whatever the user's timeout: its REST may be retried.
-ARM_WITHIN = 30.0
+#: What arming a number may take at least, whatever the user's timeout: its REST may be retried. The
+#: controller gives up after 30 s and tells why, which must come first.
+ARM_WITHIN = 35.0
 
 
 class Line:
@@ -40,7 +43,8 @@ class Line:
 
     ``number`` is E.164, or "any" for a free one of the configured numbers: opening waits for one,
     in the order of asking (``asyncio.timeout`` ends the wait). ``allowed_callers``: who
-    may call (None: everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
+    may call, as a carrier reports it (numbers, ``sip:…``, ``client:…``, ``anonymous``, …; None:
+    everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
     ``bus``: address of the stack, else ``TRUNKLINE_BUS``, else the default. ``account``: SID of the
     account that the stack must belong to (None: whichever it is). ``auth_token``: for a tcp bus,
     else ``TWILIO_AUTH_TOKEN``. ValueError for a number that is not E.164.
@@ -61,8 +65,8 @@ class Line:
         if number != ANY:
             check_e164(number)
         self.number = number
-        self.allowed_callers = number_set(allowed_callers)
-        self.allowed_callees = number_set(allowed_callees)
+        self.allowed_callers = caller_set(allowed_callers)
+        self.allowed_callees = callee_set(allowed_callees)
         self.mode: Mode = "idle"
         #: SID of the number at the carrier, once open
         self.number_sid: str | None = None
@@ -165,28 +169,43 @@ class Line:
 
     # ------------------------------------------------------------------ calls
 
-    async def wait_for_call(self, timeout: float = 120.0) -> Call:
+    async def wait_for_call(
+        self,
+        timeout: float = 120.0,
+        *,
+        callee_speaks_first: bool = False,
+        greeting_timeout: float = GREETING_TIMEOUT,
+    ) -> Call:
         """Wait until someone calls the number and the call's stream is up.
 
-        May be repeated for the next call. Raises asyncio.TimeoutError when nobody calls within
-        ``timeout`` seconds, NumberBusyError, NumberRoutedElsewhereError, CarrierError,
-        StackUnavailableError, WrongModeError (not open, or already calling).
+        ``callee_speaks_first``, ``greeting_timeout``: as for ``place_call``, of the far end, which
+        is the caller here. May be repeated for the next call. Raises asyncio.TimeoutError when
+        nobody calls within ``timeout`` seconds, ValueError (greeting_timeout), NumberBusyError,
+        NumberRoutedElsewhereError, CarrierError, StackUnavailableError, WrongModeError (not open,
+        or already calling). Cancelled during the greeting: the call is hung up.
         """
         client, session = self._opened()
+        check_greeting(greeting_timeout)
         self._enter("answer")
         if self._waiting:
             raise WrongModeError(f"{self!r} is already waiting for a call")
         self._waiting = True
         try:
-            return await self._wait_for_call(client, session, timeout)
+            call = await self._wait_for_call(client, session, timeout)
+            if callee_speaks_first:
+                await _greet(call, greeting_timeout)
+            return call
         finally:
             self._waiting = False
 
     async def _wait_for_call(
         self, client: BusClient, session: ClientSession, timeout: float
     ) -> Call:
+        began = monotonic()
+        session.missed.forget()
         try:
             await client.run(session.arm(max(timeout, ARM_WITHIN), trace_carrier()))
+            arming = monotonic() - began
             box = session.incoming
             await box.bell.wait_until(box.ready, timeout)
             media = box.take()
@@ -198,7 +217,11 @@ class Line:
         if session.lost is not None:
             raise session.lost
         await client.run(session.disarm())
-        raise TimeoutError(f"nobody called {redact_number(self.number)} within {timeout:g} s")
+        meanwhile = str(session.missed)
+        raise TimeoutError(
+            f"nobody called {redact_number(self.number)} within {timeout:g} s after it was armed, "
+            f"which took {arming:.1f} s" + (f"; {meanwhile}" if meanwhile else "")
+        )
 
     async def place_call(
         self,
@@ -208,16 +231,23 @@ class Line:
         attach_stream: Literal["a-leg", "b-leg"] | None = None,
         attach_stream_to_self: bool | None = None,
         max_call_duration_seconds: int | None = None,
+        callee_speaks_first: bool = False,
+        greeting_timeout: float = GREETING_TIMEOUT,
     ) -> Call:
         """Call ``to`` (E.164) and wait until the call's stream is up, ``timeout`` seconds from
-        when the carrier was asked.
+        when the carrier was asked. A b-leg call waits its turn where another one is being set up
+        on the same number, for as long as ``timeout`` too.
 
         ``attach_stream``: "b-leg" (or None) for a number of this account: its own leg carries the
         stream; "a-leg" for any number in ``allowed_callees``: our leg does.
         ``attach_stream_to_self=False`` dials only: a call without sound.
         ``max_call_duration_seconds``: 1 to 300, a-leg only.
+        ``callee_speaks_first``: return once the far end has greeted and is silent again, 30 s of
+        greeting at most; ``call.greeting`` is what it said, and ``recv_audio`` begins behind it.
+        Where nobody speaks within ``greeting_timeout`` seconds of the stream's start the greeting
+        is None, and a warning says so.
 
-        Raises ValueError (number, mode, allow-list, duration: nothing is dialled),
+        Raises ValueError (number, mode, allow-list, duration, greeting: nothing is dialled),
         CallFailedError (busy, no-answer, failed, canceled), asyncio.TimeoutError, CarrierError,
         StackUnavailableError, WrongModeError. Cancelled: the call is hung up.
         """
@@ -231,7 +261,11 @@ class Line:
             allowed_callees=self.allowed_callees,
             owner="Line",
         )
-        return await self.dial(plan, timeout)
+        check_greeting(greeting_timeout, wanted=callee_speaks_first, mode=plan.mode)
+        call = await self.dial(plan, timeout)
+        if callee_speaks_first:
+            await _greet(call, greeting_timeout)
+        return call
 
     async def dial(self, plan: DialPlan, timeout: float) -> Call:
         """Place a call whose checks have been made (``place_call`` makes them)."""
@@ -267,6 +301,14 @@ class Line:
     def _enter(self, mode: Mode) -> None:
         self._check_mode(mode)
         self.mode = mode
+
+
+async def _greet(call: Call, timeout: float) -> None:
+    try:
+        await greet(call, timeout, log)
+    except BaseException:
+        call.abandon()
+        raise
 
 
 def _sorted(numbers: set[str] | None) -> list[str] | None:

@@ -12,6 +12,7 @@ Rules:
   one frame of it left; or when an interrupt (or the end of the call) took the rest away.
 - After an interrupt the next sound begins at the *floor*: the position that followed all that had
   been sent. Nothing below the floor is sent again.
+- What is said behind a *barrier* (digits are being sent) waits until the barrier is gone.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Utterance:
     sent: int | None = None
     #: its sender is gone: to be cut off as soon as it is this utterance's turn
     given_up: bool = False
+    #: the newest barrier when it was said; 0: there was none
+    barrier: int = 0
 
     @property
     def length(self) -> int:
@@ -85,6 +88,9 @@ class Outbound:
         self.next = 0
         #: interrupts so far
         self.serial = 0
+        #: barriers that stand, oldest first
+        self._barriers: list[int] = []
+        self._last_barrier = 0
         self._cut: dict[int, list[Utterance]] = {}
         self._carry = b""
         self._carry_until = 0.0
@@ -102,7 +108,10 @@ class Outbound:
         self._carry = whole[len(whole) - rest :]
         self._carry_until = float("inf") if rest else 0.0
         utterance = Utterance(
-            whole[: len(whole) - rest] if rest else whole, len(pcm) // 2, len(carried) // 2
+            whole[: len(whole) - rest] if rest else whole,
+            len(pcm) // 2,
+            len(carried) // 2,
+            barrier=self._barriers[-1] if self._barriers else 0,
         )
         if utterance.length == 0:
             utterance.sent = utterance.samples
@@ -110,6 +119,19 @@ class Outbound:
         else:
             self.utterances.append(utterance)
         return utterance
+
+    def put_barrier(self) -> int:
+        """What is said from now on waits until ``take_barrier`` is given the number returned."""
+        self._last_barrier += 1
+        self._barriers.append(self._last_barrier)
+        return self._last_barrier
+
+    def take_barrier(self, barrier: int) -> None:
+        self._barriers.remove(barrier)
+
+    def waits(self, utterance: Utterance) -> bool:
+        """It stands behind a barrier."""
+        return utterance.barrier in self._barriers
 
     def _keep_carry(self, now: float) -> None:
         """All is said: what is carried waits only this long from now."""
@@ -120,7 +142,7 @@ class Outbound:
         """(position, pcm) to send now, as far as the window allows; each counts as sent."""
         limit = max(self.acknowledged, self.floor) + WINDOW
         for utterance in self.utterances:
-            if utterance.given_up:
+            if utterance.given_up or self.waits(utterance):
                 return
             if utterance.start is None:
                 if self.next >= limit:

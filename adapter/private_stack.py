@@ -14,12 +14,12 @@ import logging
 import os
 import secrets
 import shutil
-import tempfile
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 from trunkline.bus.launch import Launched, trunkline_argv
+from trunkline.bus.redact import mask_url
+from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.bus.settings import load, private_state_dir
 
 from . import client as bus_client
@@ -44,7 +44,7 @@ class StackRequest:
     validate_signature: bool
 
     def __repr__(self) -> str:
-        return f"StackRequest(public_url={self.public_url!r}, http_port={self.http_port})"
+        return f"StackRequest(public_url={mask_url(self.public_url)!r}, http_port={self.http_port})"
 
     @property
     def key(self) -> tuple[str, str]:
@@ -58,8 +58,7 @@ class PrivateStack:
         self.request = request
         self.users = 0
         self.pid = os.getpid()
-        # The path of a socket has to be short.
-        self._directory = Path(tempfile.mkdtemp(prefix="trunkline-"))
+        self._directory = temporary_directory("trunkline-")
         self.bus = f"ipc://{self._directory}/bus"
         try:
             self.launched = Launched(
@@ -88,7 +87,7 @@ class PrivateStack:
             "TRUNKLINE_HTTP_PORT": str(request.http_port),
             "TRUNKLINE_CONSOLE_PORT": "0",
             "TRUNKLINE_BUS": self.bus,
-            "TRUNKLINE_STATE_DIR": str(private_state_dir(load().state_dir.absolute(), name)),
+            "TRUNKLINE_STATE_DIR": str(private_state_dir(load().state_path.absolute(), name)),
             "TRUNKLINE_VALIDATE_SIGNATURE": "1" if request.validate_signature else "0",
         }
 
@@ -123,7 +122,7 @@ async def acquire(request: StackRequest) -> PrivateStack:
         log.warning(
             "this process's private stack serves %s on port %d; http_port and validate_signature "
             "of a further adapter are ignored",
-            stack.request.public_url,
+            mask_url(stack.request.public_url),
             stack.request.http_port,
         )
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import inspect
 import logging
 import time
@@ -18,20 +19,24 @@ from typing import Any, ClassVar, Literal
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span
-from scenario.cache import context_scenario
 from scenario.types import AgentRole
 from scenario.voice import AdapterCapabilities, AudioChunk, VoiceAgentAdapter
 
-from trunkline.bus.errors import NumberNotFoundError
-from trunkline.bus.redact import redact_number
+from trunkline.bus.errors import NumberNotFoundError, WrongModeError
+from trunkline.bus.redact import mask_url, redact_number
 
 from .call import Call
-from .dial_rules import DialPlan, check_e164, number_set, plan_dial
+from .dial_rules import DialPlan, callee_set, caller_set, check_e164, plan_dial
 from .dtmf import check_digits
+from .gate_options import GateOptions, SpeechGateSetting, read_gate_options
+from .greeting import GREETING_TIMEOUT, check_greeting, greet, hear_greeting
+from .greeting_turn import GreetingTurn, running_scenario
 from .heard import Heard
 from .join import Joined, join, leave
 from .line import ANY, Line
+from .pcm16 import pcm16
 from .spans import set_attributes, voice_span
+from .speech_gate import GateCounters
 from .tunnel_readiness import TunnelReadiness, wait_for_tunnel
 
 log = logging.getLogger("scenario.voice.twilio")
@@ -47,12 +52,15 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
 
     ``account_sid``, ``auth_token``, ``phone_number`` (E.164) are the caller's own;
     ``public_base_url`` is needed only where no running stack is joined. ``allowed_callers``: who
-    may call (None: everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
+    may call, as a carrier reports it (numbers, ``sip:…``, ``client:…``, ``anonymous``, …; None:
+    everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
     ``tunnel_readiness`` is asked before an a-leg call. ``on_dtmf`` (a function, or a coroutine
     function) gets each digit. ``bus``: address of the stack to join. ``speech_gate=False`` hands
-    out the line's silence too, so that turns last until ``response_max_duration``.
+    out the line's silence too, so that turns last until ``response_max_duration``; a mapping sets
+    ``hangover_ms`` (400) and ``preroll_ms`` (300), for the calls that come after.
 
-    ValueError for numbers that are not E.164 (shown redacted).
+    ValueError for numbers that are not E.164 (shown redacted), and for options of the gate that
+    are unknown or out of range.
     """
 
     capabilities: ClassVar[AdapterCapabilities] = AdapterCapabilities(
@@ -79,7 +87,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         role: AgentRole = AgentRole.AGENT,
         validate_signature: bool = True,
         bus: str | None = None,
-        speech_gate: bool = True,
+        speech_gate: SpeechGateSetting = True,
     ) -> None:
         super().__init__()
         if phone_number != ANY:
@@ -88,8 +96,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self.auth_token = auth_token
         self.phone_number = phone_number
         self.public_base_url = public_base_url
-        self.allowed_callers = number_set(allowed_callers)
-        self.allowed_callees = number_set(allowed_callees) or None
+        self.allowed_callers = caller_set(allowed_callers)
+        self.allowed_callees = callee_set(allowed_callees) or None
         self.tunnel_readiness = tunnel_readiness
         self.on_dtmf = on_dtmf
         self.http_port = http_port
@@ -103,6 +111,9 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 "payload without signature checks. Use only in tests; do not deploy to production."
             )
         self._mode: TwilioAdapterMode = "idle"
+        #: what the far end said first (PCM16 24 kHz), where the last call asked for
+        #: ``callee_speaks_first`` and somebody spoke; it outlives the call and disconnect()
+        self.greeting: bytes | None = None
         self._connecting = asyncio.Lock()
         self._joined: Joined | None = None
         self._line: Line | None = None
@@ -113,11 +124,12 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self._marked: Context | None = None
         self._frames_before = 0
         self._dtmf_received = 0
+        self._gate_before = GateCounters()
 
     def __repr__(self) -> str:
         return (
             f"TwilioAgentAdapter(phone_number={self.phone_number!r}, account_sid='***', "
-            f"auth_token='***', public_base_url={self.public_base_url!r})"
+            f"auth_token='***', public_base_url={mask_url(self.public_base_url)!r})"
         )
 
     # ------------------------------------------------------------------ connecting
@@ -148,6 +160,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             self._joined, self._line, self._mode = joined, line, "idle"
             self._forget_call()
             self._frames_before = self._dtmf_received = 0
+            self._gate_before = GateCounters()
+            self.greeting = None
         set_attributes(
             trace.get_current_span(),
             {
@@ -211,6 +225,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             await line.close()
         finally:
             await asyncio.shield(leave(joined))
+        if self._heard is not None:
+            await self._heard.look_at_rest()
         if call is not None and reason == "none":
             reason = "close"  # it lived until just now
         set_attributes(
@@ -222,6 +238,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 "voice.twilio.webhook_invocations": line.webhooks,
                 "voice.twilio.webhook_rejected": line.webhooks_rejected,
                 "voice.twilio.rest_restore_failed": bool(line.pending_restores),
+                **self._gate_attributes(),
             },
         )
         self._forget_call()
@@ -242,6 +259,29 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         return (self._call.ended_reason if self._call is not None else None) or "none"
 
     @property
+    def speech_gate(self) -> SpeechGateSetting:
+        """As it was given; what is set here holds from the next call on."""
+        return self._speech_gate
+
+    @speech_gate.setter
+    def speech_gate(self, given: SpeechGateSetting) -> None:
+        self._gate_options: GateOptions | None = read_gate_options(given, log.warning)
+        self._speech_gate = given
+
+    @property
+    def gate_counters(self) -> GateCounters:
+        """What the speech gate did in all calls since connect(): what it held back, and how often
+        speech began. Sound that no turn has asked for yet counts at the call's end at the latest;
+        what is said here outlives disconnect()."""
+        return self._gate_before + (GateCounters() if self._heard is None else self._heard.counters)
+
+    def _gate_attributes(self) -> dict[str, int]:
+        if self._gate_options is None:
+            return {}
+        counters = dataclasses.asdict(self.gate_counters)
+        return {f"voice.twilio.speech_gate.{name}": n for name, n in counters.items()}
+
+    @property
     def frames_received(self) -> int:
         """20 ms frames heard since connect()."""
         heard = 0 if self._call is None else self._call.heard_samples // 160
@@ -257,8 +297,14 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         attach_stream_to_self: bool | None = None,
         attach_stream: Literal["a-leg", "b-leg"] | None = None,
         max_call_duration_seconds: int | None = None,
+        callee_speaks_first: bool = False,
+        greeting_timeout: float = GREETING_TIMEOUT,
     ) -> None:
         """Call ``to`` and wait for the call's stream; see ``Line.place_call``.
+
+        ``callee_speaks_first`` waits for the far end's greeting, too: ``greeting`` is what it said.
+        Within a running scenario it is recorded as a turn of the far end, and no later turn takes
+        it for its answer. It ends where a turn does, ``response_max_duration`` at the latest.
 
         Also raises TunnelNotReadyError where ``tunnel_readiness`` fails (a-leg; nothing is
         dialled then).
@@ -273,6 +319,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             allowed_callees=self.allowed_callees,
             owner="TwilioAgentAdapter",
         )
+        check_greeting(greeting_timeout, wanted=callee_speaks_first, mode=plan.mode)
         if plan.mode == "a-leg":
             await wait_for_tunnel(self.tunnel_readiness, self.public_base_url)
         self._mode = "call"
@@ -282,6 +329,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             call = await line.dial(plan, timeout)
             self._take(call, span, None if plan.mode == "originator-only" else began)
             self._log_placed(plan, call, line)
+        if callee_speaks_first:
+            await self._hear_greeting(greeting_timeout)
 
     def _log_placed(self, plan: DialPlan, call: Call, line: Line) -> None:
         to = redact_number(plan.to)
@@ -289,7 +338,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             log.info(
                 "TwilioAgentAdapter: rewrote callee %s voice_url to %s/twilio/voice",
                 to,
-                line.public_url,
+                mask_url(line.public_url),
             )
         log.info(
             "TwilioAgentAdapter: placed call %s from %s to %s",
@@ -298,17 +347,56 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             to,
         )
 
-    async def wait_for_call(self, timeout: float = 120.0) -> None:
+    async def wait_for_call(
+        self,
+        timeout: float = 120.0,
+        *,
+        callee_speaks_first: bool = False,
+        greeting_timeout: float = GREETING_TIMEOUT,
+    ) -> None:
         """Wait until someone calls the number and the call's stream is up; see
-        ``Line.wait_for_call``."""
+        ``Line.wait_for_call``. ``callee_speaks_first``: as for :meth:`place_call`, of the far end,
+        which is the caller here."""
         line = self._assert_connected()
         self._check_mode("answer")
+        check_greeting(greeting_timeout)
         self._mode = "answer"
         with self._dialling("inbound", self.phone_number) as span:
             await self._drop_call()
-            log.info("TwilioAgentAdapter: webhook set to %s/twilio/voice", line.public_url)
+            base = mask_url(line.public_url)
+            log.info("TwilioAgentAdapter: webhook set to %s/twilio/voice", base)
             began = time.monotonic()
             self._take(await line.wait_for_call(timeout), span, began)
+        if callee_speaks_first:
+            await self._hear_greeting(greeting_timeout)
+
+    async def _hear_greeting(self, timeout: float) -> None:
+        """Hear the greeting of the call that was just taken, and record it. Cancelled: the call is
+        hung up and forgotten."""
+        call, heard = self._call, self._heard
+        assert call is not None and heard is not None
+        turn = GreetingTurn(self)
+        try:
+            if heard.gate is None:
+                await greet(call, timeout, log, began=turn.began)
+            else:
+                call.greeting = await hear_greeting(
+                    heard,
+                    timeout=timeout,
+                    age=call.age,
+                    log=log,
+                    tail_silence=self.response_tail_silence,
+                    longest=self.response_max_duration,
+                    began=turn.began,
+                )
+            self.greeting = call.greeting
+            if call.greeting is not None:
+                await turn.ended(call.greeting)
+        except BaseException:
+            call.abandon()
+            if call is self._call:
+                self._forget_call()
+            raise
 
     @contextlib.contextmanager
     def _dialling(self, direction: str, to: str) -> Iterator[Span]:
@@ -328,15 +416,17 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
 
     async def _drop_call(self) -> None:
         """A new dial: what was heard of the call before it is gone, and so is the call."""
-        call = self._call
+        call, heard = self._call, self._heard
         if call is not None and call.ended_reason is None:
             await call.hang_up()
-        self._frames_before = self.frames_received
+        if heard is not None:
+            await heard.look_at_rest()
         self._forget_call()
+        self.greeting = None
 
     def _take(self, call: Call, span: Span, began: float | None) -> None:
         self._call = call
-        self._heard = Heard(call, gated=self.speech_gate)
+        self._heard = Heard(call, self._gate_options)
         self.agent_hung_up = False
         self._digits = asyncio.get_running_loop().create_task(self._hand_on_digits(call))
         latency = None if began is None else round((time.monotonic() - began) * 1000)
@@ -353,6 +443,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         digits = self._digits
         if digits is not None and digits.get_loop() is asyncio.get_running_loop():
             digits.cancel()
+        self._frames_before = self.frames_received
+        self._gate_before = self.gate_counters
         self._call = self._heard = self._digits = None
         self._answered = self._marked = None
         self.agent_hung_up = False
@@ -382,18 +474,26 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     async def send_audio(self, chunk: AudioChunk) -> None:
         """Say ``chunk``; returns when it was sent, or cut off by :meth:`interrupt`.
 
-        RuntimeError "no live media stream" without a call, or after its end. Within a running
-        scenario a call that the far end has hung up swallows it: the farewell is still heard, and
-        what the script has left leads on to the judge.
+        RuntimeError "no live media stream" without a call, or after its end. Inside :meth:`call`,
+        and in any other step of a running script, a call that the far end has hung up swallows it:
+        the farewell is still heard, and what the script has left leads on to the judge. ValueError
+        for what is no PCM16 (a WAV file's bytes).
         """
+        pcm = pcm16(chunk.data)
         call = self._live_call()
         if call is None:
             return
         if self._heard is not None:
             self._heard.end_answer()
-        await call.send_audio(chunk.data)
+        try:
+            await call.send_audio(pcm)
+        except WrongModeError:
+            # The call may have ended since it was looked at: events come in on another thread.
+            if self._live_call() is not None:
+                raise
 
     def _live_call(self) -> Call | None:
+        """The live call; None where the far end has hung up within a scenario. RuntimeError."""
         self._assert_connected()
         call = self._call
         if call is not None and not call.ending and call.carries_sound:
@@ -408,7 +508,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     @property
     def _within_scenario(self) -> bool:
         """A turn, or any other step of a script that scenario.run carries out."""
-        return self._voice_turn_context is not None or context_scenario.get(None) is not None
+        return self._voice_turn_context is not None or running_scenario() is not None
 
     async def recv_audio(self, timeout: float) -> AudioChunk:
         """The next speech of the far end (without the speech gate: the next sound).

@@ -27,11 +27,13 @@ from .call_media import PLAYED_WITHIN, CallMedia, with_placement
 from .crossing import Box
 from .dial_rules import DialPlan
 from .media_link import MediaPlane
+from .missed_calls import MissedCalls
 
 log = logging.getLogger("trunkline.adapter")
 
-#: What a dial may take beyond its own timeout, once Twilio has it, before the client ends it.
-DIAL_GRACE = 15.0
+#: What a dial may take beyond its own timeout, once Twilio has it, before the client ends it. The
+#: controller looks once more (3 s) and hangs up (15 s) first, and then tells what was last known.
+DIAL_GRACE = 20.0
 #: How long a session's closing may take (restores are tried on by the controller after that).
 CLOSE_WITHIN = 15.0
 
@@ -71,6 +73,8 @@ class ClientSession:
         #: voice webhooks that came for it, and how many of them were refused
         self.webhooks = 0
         self.webhooks_rejected = 0
+        #: calls that came and did not become the session's
+        self.missed = MissedCalls()
         #: numbers whose restore had not succeeded when the session was closed
         self.pending_restores: list[str] = []
         self._secret = secrets.token_hex(16)
@@ -181,7 +185,8 @@ class ClientSession:
             if not isinstance(error, TimedOutError):
                 await self.cancel_dial(request)
                 raise TimedOutError(
-                    f"call to {redact_number(plan.to)}: no stream within {timeout:g} s"
+                    f"call to {redact_number(plan.to)}: no stream within {timeout:g} s, and the "
+                    f"controller has not told within {DIAL_GRACE:g} s more what became of it"
                 ) from None
             raise
         except asyncio.CancelledError:
@@ -233,12 +238,23 @@ class ClientSession:
         if call.controller_ended is None and self.lost is None:
             await self._control.request(m.HangUp(session=self.id, call=call.call), m.Done)
 
+    async def abandon(self, call: CallMedia) -> None:
+        """Hang up a call whose user has gone away; an error is logged."""
+        try:
+            await self.hang_up(call)
+        except TrunklineError as error:
+            log.warning("a given-up call could not be hung up: %s", error)
+
     async def send_digits(self, call: CallMedia, digits: str) -> None:
-        """DTMF by REST, for a leg that does not carry our stream."""
+        """DTMF by REST; where the leg carries our stream, until that is back."""
         self._check()
-        await self._control.request(
-            m.SendDigits(session=self.id, call=call.call, digits=digits), m.Done
-        )
+        call.digits_asked = self._control.epoch is not None
+        try:
+            await self._control.request(
+                m.SendDigits(session=self.id, call=call.call, digits=digits), m.Done
+            )
+        finally:
+            call.digits_asked = False
 
     async def close(self) -> None:
         """Hang up what it has, restore its numbers. What could not be told is logged."""
@@ -274,6 +290,12 @@ class ClientSession:
 
     # ------------------------------------------------------------------ what the controller says
 
+    def counted(self, event: m.WebhooksCounted) -> None:
+        """Voice webhooks came for it."""
+        self.webhooks += event.received
+        self.webhooks_rejected += event.rejected
+        self.missed.add(event)
+
     def started(self, info: m.CallInfo) -> None:
         """A call's stream is up. Known calls get their newer placement, and the secret that their
         workers have: a restarted controller may have made another one."""
@@ -285,6 +307,14 @@ class ClientSession:
             if info.placement is not None:
                 self.placed(info.call, info.placement)
             return
+        if info.caller_rewritten:
+            log.warning(
+                "call %s from %s to %s: the carrier reports its caller as %s",
+                info.sid,
+                redact_number(self.number),
+                redact_number(info.callee),
+                redact_number(info.caller),
+            )
         call = self._take(info)
         dialling = self._dials.get(info.dial_request or "")
         if dialling is not None:
@@ -342,6 +372,13 @@ class ClientSession:
         return request in self._dials
 
     def dial_queued(self, event: m.DialQueued) -> None:
+        if event.for_number:
+            log.info(
+                "dial waits for its turn on the callee's number: place %d (one b-leg call at a "
+                "time is set up there)",
+                event.place,
+            )
+            return
         log.info(
             "dial waits for its turn: place %d, about %.1f s (TRUNKLINE_CALLS_PER_SECOND)",
             event.place,

@@ -11,9 +11,10 @@ is known to be steady, although no frame of it is loud.
 Rules:
 
 - Closed, the gate opens when :data:`OPEN_FRAMES` of the last :data:`OPEN_WITHIN` frames are loud
-  (a click is shorter). Speech then begins :data:`PRE_ROLL` seconds before the first of them.
-- Open, it stays so until that was not so for :data:`HANGOVER` seconds; that much is handed out
-  after the last loud sound. Faint sound right after words belongs to them.
+  (a click is shorter). Speech then begins ``pre_roll`` seconds before the first of them.
+- Open, it stays so until that was not so for ``hangover`` seconds; that much is handed out after
+  the last loud sound. Faint sound right after words belongs to them.
+- What may be handed out already is never dropped, whoever takes it and when.
 - Inside an answer nothing is left out: when the gate opens again, the pause that was held back is
   handed out first. :meth:`SpeechGate.end_answer` says that the answer is over: what is held back
   then is only looked at for the pre-roll of the next one.
@@ -26,17 +27,17 @@ Rules:
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from .gate_options import GateOptions
 from .line_noise import STANDS_OUT, STEADY_FRAMES, KnownNoise, NoiseFloor
 
 RATE = 24_000
-#: Seconds handed out before the first loud frame.
-PRE_ROLL = 0.3
-#: Seconds handed out after the last loud frame.
-HANGOVER = 0.4
+#: Sound that is held back is counted in chunks of so many milliseconds, as scenario's gate does.
+CHUNK_MS = 100
 #: Loud frames, of the last so many, that open the gate.
 OPEN_FRAMES = 5
 OPEN_WITHIN = 8
@@ -115,12 +116,31 @@ class FaintSound:
         return self._excess > _FAINT_EXCESS
 
 
+@dataclass(frozen=True)
+class GateCounters:
+    """What gates did, under the names that langwatch-scenario's gate has for it."""
+
+    #: chunks of 100 ms that were held back, rounded down
+    dropped_chunks: int = 0
+    #: milliseconds of sound that were held back: silence, and what nobody has taken yet
+    dropped_ms: int = 0
+    #: times that speech began
+    onsets: int = 0
+
+    def __add__(self, other: GateCounters) -> GateCounters:
+        dropped_ms = self.dropped_ms + other.dropped_ms
+        return GateCounters(dropped_ms // CHUNK_MS, dropped_ms, self.onsets + other.onsets)
+
+
 class SpeechGate:
     """The gate of one call. ``keep``: seconds of held-back sound that are kept for
     :meth:`take_silence`."""
 
-    def __init__(self, keep: float = 30.0) -> None:
+    def __init__(self, options: GateOptions | None = None, keep: float = 30.0) -> None:
+        self.options = options or GateOptions()
         self.keep = keep
+        #: times that the gate opened
+        self.onsets = 0
         #: speech is going on
         self.open = False
         #: some of an answer was handed out, and it was not ended
@@ -129,6 +149,7 @@ class SpeechGate:
         #: sample number of the first held sample; all samples before it are gone
         self._held_from = 0
         self._received = 0
+        self._handed_out = 0
         #: samples up to here may be handed out
         self._ready_to = 0
         self._tail = np.zeros(_WINDOW - _HOP, dtype=np.float64)
@@ -239,17 +260,19 @@ class SpeechGate:
 
     def _opens(self) -> None:
         self.open = True
+        self.onsets += 1
         first = self._frames - OPEN_WITHIN + self._recent.index(True)
-        if not self.answering:
-            begin = max(self._held_from, first * _HOP - int(PRE_ROLL * RATE))
-            self._drop_before(begin)
+        if not self.answering and self._ready_to <= self._held_from:
+            self._drop_before(first * _HOP - int(self.options.pre_roll * RATE))
 
     def _stays_open(self) -> None:
         hidden = (_CLEAR_DB - self._contrast) / (_CLEAR_DB - _MUFFLED_DB)
-        seconds = HANGOVER - _LAG_SECONDS + _HIDDEN_SECONDS * min(1.0, max(0.0, hidden))
+        hangover = self.options.hangover - _LAG_SECONDS
+        seconds = hangover + _HIDDEN_SECONDS * min(1.0, max(0.0, hidden))
         limit = self._last_word * _HOP + int(seconds * RATE)
         self._ready_to = max(self._ready_to, min(self._received, limit))
-        if self._frames * _HOP >= limit:
+        # A hangover shorter than the lag reaches back into words that are still going on.
+        if self._frames > self._last_word and self._frames * _HOP >= limit:
             self.open = False
 
     # ------------------------------------------------------------------ sound out
@@ -260,7 +283,7 @@ class SpeechGate:
         if not count:
             return b""
         pcm = bytes(self._held[:count])
-        self._drop_before(self._held_from + count // 2)
+        self._hand_out(self._held_from + count // 2)
         self.answering = True
         return pcm
 
@@ -293,10 +316,14 @@ class SpeechGate:
         wanted = math.ceil(min(seconds, self._received / RATE) * RATE)
         begin = max(self._held_from, self._received - wanted)
         self._drop_before(begin)
-        pcm = bytes(self._held)
-        self._drop_before(self._received)
+        return self.take_rest()
+
+    def take_rest(self) -> bytes:
+        """All sound that is held, ready or not: right behind what was handed out."""
+        rest = bytes(self._held)
+        self._hand_out(self._received)
         self._ready_to = self._received
-        return pcm
+        return rest
 
     def flush(self) -> bytes:
         """The call is over: what is speech, or may have been about to be; b"" for silence."""
@@ -304,10 +331,21 @@ class SpeechGate:
         if self.open:
             pcm += self.take_silence(float("inf"))
         elif any(self._recent):
-            keep = PRE_ROLL if not self.answering else float("inf")
+            keep = self.options.pre_roll if not self.answering else float("inf")
             pcm += self.take_silence(min(keep + OPEN_WITHIN * 0.01, self.silence))
         self._drop_before(self._received)
         return pcm
+
+    @property
+    def counters(self) -> GateCounters:
+        """Of all sound looked at so far; speech that waits to be taken is not held back."""
+        ready = max(0, min(self._ready_to, self._received) - self._held_from)
+        dropped_ms = (self._received - self._handed_out - ready) * 1000 // RATE
+        return GateCounters(dropped_ms // CHUNK_MS, dropped_ms, self.onsets)
+
+    def _hand_out(self, stop: int) -> None:
+        self._handed_out += stop - self._held_from
+        self._drop_before(stop)
 
     def _drop_before(self, sample: int) -> None:
         count = sample - self._held_from
@@ -317,6 +355,6 @@ class SpeechGate:
 
     def _trim(self) -> None:
         """Bound what is held back; inside an answer its pause is kept whole up to ``keep``."""
-        most = int((self.keep + PRE_ROLL + 0.1) * RATE)
+        most = int((self.keep + self.options.pre_roll + 0.1) * RATE)
         if self.silence * RATE > most:
             self._drop_before(self._received - most)

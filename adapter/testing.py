@@ -21,6 +21,7 @@ from scenario.voice.testing import (
 from trunkline.bus.launch import free_ports
 from trunkline.bus.redact import redact_number
 
+from .gate_options import SpeechGateSetting
 from .scenario_adapter import DEFAULT_HTTP_PORT, TwilioAgentAdapter
 
 __all__ = [
@@ -63,7 +64,7 @@ class TwilioHarness:
         on_dtmf: Callable[[str], Any] | None = None,
         validate_signature: bool = True,
         bus: str | None = None,
-        speech_gate: bool = True,
+        speech_gate: SpeechGateSetting = True,
     ) -> None:
         self._http_port = http_port
         self._settings: dict[str, Any] = {

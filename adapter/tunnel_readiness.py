@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from scenario.voice import TunnelNotReadyError, TunnelReadiness
 
+from trunkline.bus.redact import mask_url
+
 __all__ = ["TunnelNotReadyError", "TunnelReadiness", "wait_for_tunnel"]
 
 
@@ -24,6 +26,6 @@ async def wait_for_tunnel(tunnel: TunnelReadiness | None, public_url: str | None
         raise
     except Exception as error:
         raise TunnelNotReadyError(
-            f"place_call: public_base_url {public_url!r} is not reachable from the edge yet, so "
-            "the call's media stream would connect to nothing. Not originating."
+            f"place_call: public_base_url {mask_url(public_url)!r} is not reachable from the edge "
+            "yet, so the call's media stream would connect to nothing. Not originating."
         ) from error

@@ -30,6 +30,10 @@ class ToCarrierSim(TwilioHttpClient):  # type: ignore[misc]  # the package is un
 
     base = ""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.session.trust_env = False  # the carrier is on this machine: no proxy
+
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         return super().request(
             method, url.replace("https://api.twilio.com", self.base), *args, **kwargs

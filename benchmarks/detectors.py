@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.adapter.speech_gate import HANGOVER, PRE_ROLL, RATE, SpeechGate
+from trunkline.adapter.gate_options import HANGOVER, PRE_ROLL
+from trunkline.adapter.speech_gate import RATE, SpeechGate
 
 #: Samples of one push: 20 ms at 24 kHz.
 STEP = 480

@@ -11,15 +11,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from trunkline.bus.http import Session
 from trunkline.bus.launch import Launched, ParentPipe, apart, free_ports, spawn, trunkline_argv
+from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.carrier_sim.client import SimClient
 
 ROOT = Path(__file__).parent.parent
@@ -42,8 +42,7 @@ class Run:
     sim: SimClient
 
     def __init__(self, prefix: str = "trunkline-bench-") -> None:
-        # The path of a socket has to be short.
-        self.directory = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+        self.directory = temporary_directory(prefix)
         self.public, self.console = free_ports(2)
         self.public_url = f"http://127.0.0.1:{self.public}"
         self.environment = apart(
@@ -121,8 +120,8 @@ class Run:
         """What ``trunkline status --json`` prints, from the controller's local port. OSError where
         none answers."""
         url = f"http://127.0.0.1:{self.console}/api/status"
-        with urllib.request.urlopen(url, timeout=timeout) as answer:
-            found: dict[str, Any] = json.load(answer)
+        with Session() as session:
+            found: dict[str, Any] = session.get(url, timeout=timeout).json()
         return found
 
     def complete(self, gateways: int = 2, codec_workers: int = 2) -> bool:

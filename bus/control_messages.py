@@ -41,6 +41,7 @@ class CallInfo(Record, frozen=True):
     ``call`` is trunkline's id (32 hex digits, made before Twilio is asked). ``sid`` is the CallSid
     of the leg that carries our stream. ``secret`` lets the session's adapter attach to the workers.
     ``dialled_sid`` is the leg that we dialled, where that is another one (b-leg, originate).
+    ``caller`` is From as the carrier reported it; ``caller_rewritten``: we dialled from another.
     """
 
     call: str
@@ -59,6 +60,9 @@ class CallInfo(Record, frozen=True):
     #: seconds since the call's first stream started, when this was sent; None: not yet
     age: float | None = None
     trace: dict[str, str] = {}
+    caller_rewritten: bool = False
+    #: adapter: a controller was asked to send digits, and has not answered
+    digits: bool = False
 
 
 class SessionInfo(Record, frozen=True):
@@ -78,7 +82,7 @@ class SessionInfo(Record, frozen=True):
     armed: bool = False
     mode: Literal["idle", "answer", "call"] = "idle"
     calls: list[CallInfo] = []
-    #: dial requests under way: request id -> how it was asked
+    #: dial requests under way, each as it was asked
     dials: list[Dial] = []
     #: trace context of the wait_for_call: what a call that comes in belongs to
     trace: dict[str, str] = {}
@@ -91,6 +95,8 @@ class StreamInfo(Record, frozen=True):
     stream_sid: str
     generation: int
     active: str | None = None  # id of the worker that has the call now
+    #: it brings the far end's sound and takes none of ours (see StreamTurn)
+    one_way: bool = False
 
 
 class CallStats(Record, frozen=True):
@@ -144,12 +150,17 @@ class Hello(Message, frozen=True):
 
 class Beat(Message, frozen=True):
     """Sent by every peer each 0.5 s (an adapter's renews the leases of its sessions; it comes from
-    a thread of its own, so that a blocked event loop does not lose the call). Answered by Pulse."""
+    a thread of its own, so that a blocked event loop does not lose the call). Answered by Pulse.
+
+    ``refused``, of a gateway: how many webhooks and upgrades it has refused since it started, by
+    the reason ("shared key", "wrong signature", ...). A stranger can cause them: it is only shown.
+    """
 
     peer: str
     calls: list[CallStats] = []
     streams: list[StreamStats] = []
     sessions: list[str] = []
+    refused: dict[str, int] = {}
 
 
 class Goodbye(Message, frozen=True):
@@ -241,10 +252,18 @@ class HangUp(Message, frozen=True):
 
 
 class SendDigits(Message, frozen=True):
-    """adapter: DTMF by REST ``<Play digits>`` to the leg that does not carry our stream (b-leg,
-    originate), followed by a pause so that the call lives on. -> Done
+    """adapter: DTMF by REST ``<Play digits>``. -> Done
 
-    Errors: WrongModeError where the leg carries our stream (the adapter sends tones then).
+    A leg that does not carry our stream (b-leg, originate) gets a pause behind the digits, so that
+    the call lives on. Done comes once Twilio has taken the document.
+
+    A leg that carries our stream loses it to the new document. A one-way stream (StreamTurn) brings
+    the far end's sound meanwhile, and the document ends in ``<Connect><Stream>``. Done comes once
+    that stream is back. One row of digits is sent at a time; the next ones wait.
+
+    Errors: WrongModeError (the call is over, or ends meanwhile), TimedOutError (the stream is not
+    back within 10 s and the digits' own time), CarrierError, StackUnavailableError (the controller
+    was started again meanwhile, so it is not known whether they were sent; they are not repeated).
     """
 
     session: str
@@ -275,7 +294,7 @@ class StatusReport(Message, frozen=True):
 
 class VoiceWebhook(Message, frozen=True):
     """gateway: Twilio posted to /twilio/voice with a valid signature. ``form`` holds the fields
-    (the first value of each), ``query`` the query of the URL that was called (the override's mark,
+    (the first value of each), ``query`` the query of the URL that was called (the override's seal,
     a redirect's call, a dial's request). -> VoiceAnswer"""
 
     form: dict[str, str]
@@ -321,10 +340,18 @@ class StreamStart(Message, frozen=True):
 class StreamAccepted(Message, frozen=True):
     """The stream carries this call. ``info`` has the placement, the secret and the ordinal; the
     gateway opens the primary with generation ``first_generation(ordinal)``. ``first`` is False
-    when an earlier stream of the call existed: then outbound position is the worker's to know."""
+    when an earlier stream of the call existed: then outbound position is the worker's to know.
+
+    ``one_way``: it brings the far end's sound only, and waits: the gateway keeps its newest frames
+    until StreamTurn says that it carries the call. ``overlaps``: the stream before it brings the
+    same sound, and goes on. The gateway opens this one once it has brought 160 ms, so that the
+    worker can join the two.
+    """
 
     info: CallInfo
     first: bool
+    one_way: bool = False
+    overlaps: bool = False
 
 
 class StreamRefused(Message, frozen=True):
@@ -483,11 +510,14 @@ class DialFailed(Message, frozen=True):
 
 
 class DialQueued(Message, frozen=True):
-    """to the adapter: the dial waits for its turn (TRUNKLINE_CALLS_PER_SECOND); first is 1."""
+    """to the adapter: the dial waits for its turn; first is 1. Either so many a second are asked
+    for (TRUNKLINE_CALLS_PER_SECOND), or (``for_number``) another b-leg call is being set up on the
+    callee's number, and how many ``seconds`` that takes is not known (0)."""
 
     request: str
     place: int
     seconds: float
+    for_number: bool = False
 
 
 class PoolQueued(Message, frozen=True):
@@ -507,17 +537,33 @@ class SessionLost(Message, frozen=True):
 
 class WebhooksCounted(Message, frozen=True):
     """to the session's adapter: so many voice webhooks more came for it, ``rejected`` of them were
-    refused (signature, caller, or busy). The redirects of a known call are not counted."""
+    refused (signature, caller, or busy). The redirects of a known call are not counted. ``why``
+    says why a call did not become the session's, and ``caller`` is its From, redacted. Nothing is
+    counted for one that was let in and was over before its stream came."""
 
     session: str
     received: int
     rejected: int = 0
+    caller: str = ""
+    why: str = ""
 
 
 class CloseStream(Message, frozen=True):
-    """to a gateway: close this call's socket (its REST hang-up did not, or cannot, end it)."""
+    """to a gateway: close this call's socket (its REST hang-up did not, or cannot, end it).
+    ``one_way``: close only a one-way stream there, the one with this ordinal. Without an ordinal it
+    is the one that waits for its turn."""
 
     call: str
+    one_way: bool = False
+    ordinal: int | None = None
+
+
+class StreamTurn(Message, frozen=True):
+    """to a gateway: the call's stream is gone, because digits are played by REST. The call's
+    one-way stream, which has waited at this gateway, carries its inbound sound from now on, as the
+    stream ``info.ordinal``. Where there is none any more, the gateway says StreamClosed."""
+
+    info: CallInfo
 
 
 Event = (
@@ -531,6 +577,7 @@ Event = (
     | SessionLost
     | WebhooksCounted
     | CloseStream
+    | StreamTurn
 )
 Notification = StreamClosed | Switched | WebhooksRefused
 
@@ -552,4 +599,5 @@ FromController = (
     | SessionLost
     | WebhooksCounted
     | CloseStream
+    | StreamTurn
 )

@@ -14,9 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SettingsError
+from .hosts import bare, join
 
 #: Room for a socket's path in sockaddr_un, less the ending zero byte.
 _MAX_IPC_PATH = 103 if sys.platform == "darwin" else 107
+#: What the longest socket in a bus directory adds to its path.
+_LONGEST_NAME = len("/w-4194304-00000000")
+
+
+def fits_socket(directory: Path) -> bool:
+    """The paths of the sockets in this bus directory are short enough."""
+    return len(os.fsencode(directory)) + _LONGEST_NAME <= _MAX_IPC_PATH
 
 
 @dataclass(frozen=True)
@@ -30,38 +38,52 @@ class BusAddress:
 
     @classmethod
     def parse(cls, text: str) -> BusAddress:
-        if text.startswith("ipc://"):
-            path = text.removeprefix("ipc://")
-            if not path.startswith("/"):
-                raise SettingsError(
-                    f"TRUNKLINE_BUS={text!r}: an ipc address is ipc:// and an absolute directory, "
-                    "for instance ipc:///run/user/1000/trunkline"
+        """Raises SettingsError, which names the setting, for what is no address."""
+        try:
+            return cls.read(text)
+        except ValueError as error:
+            raise SettingsError(f"TRUNKLINE_BUS={text!r}: {error}") from None
+
+    @classmethod
+    def read(cls, text: str) -> BusAddress:
+        """The same for who names the setting himself: raises ValueError. ``text`` of what is
+        returned is written in one way only, so that two spellings of one address are equal."""
+        scheme, sign, rest = text.partition("://")
+        kind = scheme.lower() + sign
+        if kind == "ipc://":
+            if not rest.startswith("/"):
+                raise ValueError(
+                    "an ipc address is ipc:// and an absolute directory, for instance "
+                    "ipc:///run/user/1000/trunkline"
                 )
-            longest = len(os.fsencode(path.rstrip("/"))) + len("/w-4194304-00000000")
-            if longest > _MAX_IPC_PATH:
-                raise SettingsError(
-                    f"TRUNKLINE_BUS={text!r}: the directory's path is too long for a socket "
-                    f"(at most {_MAX_IPC_PATH - 19} bytes)"
+            directory = Path(rest)
+            if not fits_socket(directory):
+                raise ValueError(
+                    "the directory's path is too long for a socket "
+                    f"(at most {_MAX_IPC_PATH - _LONGEST_NAME} bytes)"
                 )
-            return cls(text, directory=Path(path))
-        if text.startswith("tcp://"):
-            host, _, port = text.removeprefix("tcp://").rpartition(":")
-            if host and port.isdecimal() and 0 < int(port) < 65536:
-                return cls(text, host=host, port=int(port))
-        raise SettingsError(f"TRUNKLINE_BUS={text!r}: expected ipc:///directory or tcp://host:port")
+            return cls(f"ipc://{directory}", directory=directory)
+        if kind == "tcp://":
+            given, _, port = rest.rpartition(":")
+            host = bare(given).lower()
+            if ":" in host and host == given.lower():
+                raise ValueError("an IPv6 address stands in brackets, as in tcp://[::1]:7000")
+            if host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536:
+                return cls(f"tcp://{join(host, int(port))}", host=host, port=int(port))
+        raise ValueError("expected ipc:///directory or tcp://host:port")
 
     @property
     def control(self) -> str:
         """The endpoint of the controller's ROUTER."""
         if self.directory is not None:
             return f"ipc://{self.directory}/control"
-        return f"tcp://{self.host}:{self.port}"
+        return f"tcp://{join(self.host, self.port)}"
 
     def worker(self) -> str:
         """An endpoint for a worker's media ROUTER that no process has used before."""
         if self.directory is not None:
             return f"ipc://{self.directory}/w-{os.getpid()}-{secrets.token_hex(4)}"
-        return f"tcp://{self.host}:*"
+        return f"tcp://{join(self.host, '*')}"
 
     def make_directory(self) -> None:
         """Make the ipc directory, 0700; refuse one that others may enter.

@@ -34,6 +34,7 @@ import msgspec
 
 from .errors import StackUnavailableError
 from .process import PARENT_FD_VARIABLE
+from .redact import mask_url
 
 #: Seconds that a stack may take to be ready, and to end once it was asked to. It puts its numbers
 #: back and ends within 4 s; the rest is for a machine that has much else to do.
@@ -59,7 +60,8 @@ class StackInfo(msgspec.Struct, frozen=True, kw_only=True):
     sim: str | None = None
 
     def __repr__(self) -> str:
-        return f"StackInfo(bus={self.bus!r}, public_url={self.public_url!r}, sim={self.sim!r})"
+        url = mask_url(self.public_url)
+        return f"StackInfo(bus={self.bus!r}, public_url={url!r}, sim={self.sim!r})"
 
 
 def write_ready_file(path: Path, info: StackInfo) -> None:

@@ -31,7 +31,7 @@ class InFrame(Packed, frozen=True):
 
 
 class Inbound(PackedMessage, frozen=True):
-    """gateway -> worker: all calls' frames that one tick of the gateway's loop received."""
+    """gateway -> worker: the frames of all calls that a gateway gathered, over 10 ms at most."""
 
     frames: list[InFrame]
 
@@ -59,6 +59,9 @@ class OpenCall(PackedMessage, frozen=True):
     ``lead_ms``: how much sound to keep ahead in the carrier's buffer. ``ahead``: samples of this
     stream that lie unplayed there now (a call that moves), so that the next worker does not put its
     lead on top of the last one's.
+    ``one_way``: the stream takes no sound of ours; playout stays frozen until the next stream.
+    ``joins``: it brought the far end's sound already while the stream before it still did. The
+    worker joins the two, so that nothing is heard twice.
     """
 
     call: str
@@ -72,6 +75,8 @@ class OpenCall(PackedMessage, frozen=True):
     lead_ms: int
     trace: dict[str, str]
     ahead: int = 0
+    one_way: bool = False
+    joins: bool = False
 
 
 class WrittenTo(Packed, frozen=True):
@@ -83,7 +88,7 @@ class WrittenTo(Packed, frozen=True):
 
 
 class Written(PackedMessage, frozen=True):
-    """gateway -> worker: acknowledgements of one Outbound batch."""
+    """gateway -> worker: how far each call's sound was written, for one Outbound or several."""
 
     calls: list[WrittenTo]
 

@@ -1,4 +1,5 @@
-"""What may be shown: phone numbers by their last four digits, URLs without passwords."""
+"""What may be shown: phone numbers by their last four digits, other callers by their kind, URLs
+without passwords; and nothing that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -6,6 +7,11 @@ import re
 from urllib.parse import urlsplit, urlunsplit
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}\Z")
+#: What was meant for a phone number: it begins with +, or has digits and what stands between them.
+_NUMBER = re.compile(r"\+|[0-9 ().\-/]*\Z")
+_SCHEMES = ("sip", "sips", "client")
+#: What carriers report where the caller withholds the number.
+_WITHHELD = ("anonymous", "restricted", "unavailable", "unknown", "private", "blocked")
 
 
 def is_e164(number: str) -> bool:
@@ -14,9 +20,26 @@ def is_e164(number: str) -> bool:
 
 
 def redact_number(number: str | None) -> str:
-    """``***`` and the last four digits; ``***`` alone where there are fewer than four."""
-    digits = re.sub(r"[^0-9]", "", number or "")
-    return f"***{digits[-4:]}" if len(digits) >= 4 else "***"
+    """A caller or callee without what identifies it.
+
+    A phone number becomes ``***`` and its last four digits (``***`` alone where there are fewer),
+    a SIP or client address ``sip:***`` or ``client:***``. A word that stands for a withheld number
+    is shown in lower case. Anything else is ``***``.
+    """
+    text = (number or "").strip()
+    if _NUMBER.match(text):
+        digits = re.sub(r"[^0-9]", "", text)
+        return f"***{digits[-4:]}" if len(digits) >= 4 else "***"
+    word = text.lower()
+    if word in _WITHHELD:
+        return word
+    scheme = word.partition(":")[0]
+    return f"{scheme}:***" if ":" in word and scheme in _SCHEMES else "***"
+
+
+def printable(text: str) -> str:
+    """``text`` for a terminal: what is not printable is written as an escape (``\\x1b``)."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def mask_url(url: str | None) -> str | None:
@@ -34,3 +57,11 @@ def mask_url(url: str | None) -> str | None:
         return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
     except ValueError:
         return "<unreadable URL>"
+
+
+_PASSWORD_IN_TEXT = re.compile(r"(://[^\s/?#@:]*:)[^\s/?#@]*@")
+
+
+def mask_urls(text: str) -> str:
+    """``text``, which others wrote, with the password of each URL in it replaced by ``***``."""
+    return _PASSWORD_IN_TEXT.sub(r"\1***@", text)

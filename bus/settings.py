@@ -6,35 +6,49 @@ SettingsError with one line that names it.
 
 from __future__ import annotations
 
-import warnings
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from . import env_file as dotenv
 from .curve import CurveKeys
 from .endpoints import BusAddress
 from .errors import SettingsError
+from .hosts import bare, join
 from .redact import is_e164
+from .runtime_dir import default_bus
 
-
-def default_bus() -> str:
-    """``ipc://`` and a directory in the user's runtime directory.
-
-    Where the system gives the user none, platformdirs names one under /tmp and warns; the bus makes
-    its directory 0700 and refuses one of another user, so the warning tells nothing new.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        warnings.simplefilter("ignore", UserWarning)
-        return f"ipc://{platformdirs.user_runtime_path('trunkline')}/bus"
+#: A part of a host's name.
+_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 
 
 def default_state_dir() -> Path:
-    return platformdirs.user_state_path("trunkline")
+    """The user's state directory. SettingsError where the user has no home to put it in."""
+    try:
+        found = platformdirs.user_state_path("trunkline")
+    except RuntimeError:  # what platformdirs raises where there is none; older ones leave the ~
+        found = Path("~")
+    if not found.is_absolute():
+        raise SettingsError(
+            f"TRUNKLINE_STATE_DIR is not set, and this user (uid {os.geteuid()}) has no home "
+            "directory for its default: set it to a directory that outlives the stack (the journal "
+            "of numbers to be put back lies there), or set HOME"
+        )
+    return found
 
 
 #: The folder of a state directory in which private stacks have theirs.
@@ -59,30 +73,35 @@ class Settings(BaseSettings):
     """All settings of one process. Field names are those of the environment without TRUNKLINE_."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", populate_by_name=True, frozen=True, env_ignore_empty=True
+        extra="ignore", populate_by_name=True, frozen=True, env_ignore_empty=True
     )
 
     account_sid: str = Field("", validation_alias=_env("TWILIO_ACCOUNT_SID"))
     auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN"))
-    #: a former or secondary token: marks written under it can still be read
+    #: the other token during a rotation: webhooks, streams and REST take either, and seals that
+    #: were made with it can be read. New seals and the keys of a tcp bus come from auth_token.
     auth_token_secondary: SecretStr = Field(
         SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN_SECONDARY")
     )
-    public_url: str | None = Field(None, validation_alias=_env("TRUNKLINE_PUBLIC_URL"))
+    #: where the account's calls are handled; the token has to be that region's
+    region: str | None = Field(None, validation_alias=_env("TWILIO_REGION"))
+    edge: str | None = Field(None, validation_alias=_env("TWILIO_EDGE"))
+    public_url: str | None = Field(None, repr=False, validation_alias=_env("TRUNKLINE_PUBLIC_URL"))
     http_host: str = Field("127.0.0.1", validation_alias=_env("TRUNKLINE_HTTP_HOST"))
     http_port: int = Field(8765, ge=0, le=65535, validation_alias=_env("TRUNKLINE_HTTP_PORT"))
     console_port: int = Field(8766, ge=0, le=65535, validation_alias=_env("TRUNKLINE_CONSOLE_PORT"))
     bus: str = Field(default_factory=default_bus, validation_alias=_env("TRUNKLINE_BUS"))
-    state_dir: Path = Field(
-        default_factory=default_state_dir, validation_alias=_env("TRUNKLINE_STATE_DIR")
-    )
+    #: as set; :attr:`state_path` has the default
+    state_dir: Path | None = Field(None, validation_alias=_env("TRUNKLINE_STATE_DIR"))
     numbers: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=_env("TRUNKLINE_NUMBERS")
     )
     lead_ms: int = Field(60, ge=20, le=1000, validation_alias=_env("TRUNKLINE_LEAD_MS"))
     fallback_to_prior: bool = Field(True, validation_alias=_env("TRUNKLINE_FALLBACK_TO_PRIOR"))
     take_over_routed: bool = Field(False, validation_alias=_env("TRUNKLINE_TAKE_OVER_ROUTED"))
-    twilio_api_url: str | None = Field(None, validation_alias=_env("TRUNKLINE_TWILIO_API_URL"))
+    twilio_api_url: str | None = Field(
+        None, repr=False, validation_alias=_env("TRUNKLINE_TWILIO_API_URL")
+    )
     validate_signature: bool = Field(True, validation_alias=_env("TRUNKLINE_VALIDATE_SIGNATURE"))
     calls_per_second: float = Field(
         1.0, gt=0, le=100, validation_alias=_env("TRUNKLINE_CALLS_PER_SECOND")
@@ -102,27 +121,58 @@ class Settings(BaseSettings):
                 raise ValueError(f"{number!r} is no E.164 number (for instance +14155551234)")
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _strip(cls, values: Any) -> Any:
+        """A value that was pasted with a blank or a line's end is meant without it; one of nothing
+        else is not set."""
+        if not isinstance(values, Mapping):
+            return values
+        stripped = {
+            name: value.strip() if isinstance(value, str) else value
+            for name, value in values.items()
+        }
+        return {name: value for name, value in stripped.items() if value != ""}
+
     @field_validator("public_url", "twilio_api_url")
     @classmethod
     def _base_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("expected a base URL such as https://line.example.com")
-        if parts.query or parts.fragment:
-            raise ValueError("a base URL has no query and no fragment")
-        return value.rstrip("/")
+        return None if value is None else base_url(value)
+
+    @field_validator("http_host")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        host = bare(value).lower()
+        if not host or re.search(r"[\s/@\[\]]", host):
+            raise ValueError("expected a name or an address to listen on, such as 127.0.0.1 or ::1")
+        return host
+
+    @field_validator("region", "edge")
+    @classmethod
+    def _label(cls, value: str | None) -> str | None:
+        if value is not None and not _LABEL.match(value := value.lower()):
+            raise ValueError("expected one of Twilio's names, such as ie1 (region), dublin (edge)")
+        return value
 
     @field_validator("bus")
     @classmethod
     def _bus_address(cls, value: str) -> str:
-        BusAddress.parse(value)
-        return value
+        return BusAddress.read(value).text
+
+    @property
+    def state_path(self) -> Path:
+        """The state directory. SettingsError where none is set and the user has no home."""
+        return self.state_dir or default_state_dir()
 
     @property
     def address(self) -> BusAddress:
         return BusAddress.parse(self.bus)
+
+    @property
+    def auth_tokens(self) -> tuple[str, ...]:
+        """The tokens that Twilio may sign with and may take, the primary first: one or two."""
+        both = (self.auth_token.get_secret_value(), self.auth_token_secondary.get_secret_value())
+        return tuple(dict.fromkeys(token for token in both if token))
 
     @property
     def curve(self) -> CurveKeys | None:
@@ -146,6 +196,28 @@ class Settings(BaseSettings):
         return text
 
 
+def base_url(text: str) -> str:
+    """``text`` rebuilt from its parts: scheme and host in lower case, no slash at the end.
+
+    Raises ValueError for what is no base URL of http or https.
+    """
+    if re.search(r"[\s\x00-\x1f\x7f]", text):
+        raise ValueError("a URL has no blanks and no line's end in it")
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"unreadable as a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("expected a base URL such as https://line.example.com")
+    if parts.query or parts.fragment:
+        raise ValueError("a base URL has no query and no fragment")
+    user, sign, _ = parts.netloc.rpartition("@")
+    host = parts.hostname if ":" not in parts.hostname else f"[{parts.hostname}]"
+    netloc = user + sign + (host if port is None else join(parts.hostname, port))
+    return urlunsplit((parts.scheme, netloc, parts.path.rstrip("/"), "", ""))
+
+
 def env_name(field: str) -> str:
     """The environment variable of a field of Settings."""
     alias = Settings.model_fields[field].validation_alias
@@ -155,18 +227,35 @@ def env_name(field: str) -> str:
 
 
 def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
-    """Read the settings; ``given`` (by field name; None is left out) wins over the environment.
+    """Read the settings; ``given`` (by field name; None is left out) wins over the environment, and
+    that over ``env_file``.
 
     Raises SettingsError with one line for the first thing that is wrong.
     """
     values = {k: v for k, v in given.items() if v is not None}
+    if env_file is not None:
+        in_file = dotenv.read(Path(env_file))
+        set_already = {name.upper() for name, value in os.environ.items() if value.strip()}
+        set_already |= {env_name(field) for field in values}
+        for name in map(env_name, Settings.model_fields):
+            if name in in_file and name not in set_already:
+                values[name] = in_file[name]
     try:
-        return Settings(_env_file=env_file, **values)  # type: ignore[call-arg]  # pydantic-settings' own
+        return Settings(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
         if name in Settings.model_fields:
             name = env_name(name)
-        shown = "" if "TOKEN" in name else f"={first['input']!r}"
         reason = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{name}{shown}: {reason}") from None
+        raise SettingsError(f"{name}{_shown(name, first['input'])}: {reason}") from None
+
+
+def _shown(name: str, value: Any) -> str:
+    """``='value'``, as far as it may be shown: a URL, even one that cannot be read, stands without
+    what may be its password."""
+    if "TOKEN" in name:
+        return ""
+    if isinstance(value, str):
+        value = re.sub(r"[^/\s]*@", "***@", value)
+    return f"={value!r}"

@@ -213,12 +213,14 @@ class DealerSocket(BusSocket):
             self._socket.connect(self._endpoint)
 
 
-def _prepare(socket: zmq.Socket[bytes], tcp: bool) -> None:
+def _prepare(socket: zmq.Socket[bytes], endpoint: str) -> None:
     socket.linger = 0
     socket.sndhwm = HIGH_WATER_MARK
     socket.rcvhwm = HIGH_WATER_MARK
     socket.maxmsgsize = MAX_MESSAGE_BYTES
-    if tcp:
+    if endpoint.startswith("tcp:"):
+        # Without this ZeroMQ looks names up, and reads addresses, as IPv4 alone.
+        socket.ipv6 = "[" in endpoint
         # Half-open connections (a host that vanished) show within 6 s; on one machine the kernel
         # tells at once.
         socket.heartbeat_ivl = 2_000
@@ -239,7 +241,7 @@ def connect_dealer(
     After ``on_disconnected`` close it and make another: it does not connect again.
     """
     socket = context.socket(zmq.DEALER)
-    _prepare(socket, endpoint.startswith("tcp:"))
+    _prepare(socket, endpoint)
     socket.reconnect_ivl = NEVER_MS
     socket.identity = b"d" + secrets.token_bytes(11)
     if endpoint.startswith("tcp:") and curve is not None:
@@ -262,7 +264,7 @@ def bind_router(
     ours sends one frame.
     """
     socket = context.socket(zmq.ROUTER)
-    _prepare(socket, endpoint.startswith("tcp:"))
+    _prepare(socket, endpoint)
     socket.router_mandatory = 1
     if endpoint.startswith("tcp:") and curve is not None:
         curve.apply_server(socket, context)

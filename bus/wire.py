@@ -6,9 +6,11 @@ from typing import Literal
 
 import msgspec
 
+from .redact import mask_urls
+
 #: (major, minor). A peer with another major is refused by name; minors only add fields and
 #: messages.
-PROTOCOL = (1, 2)
+PROTOCOL = (1, 3)
 
 Role = Literal["gateway", "codec_worker", "adapter"]
 Direction = Literal["inbound", "outbound"]
@@ -28,6 +30,10 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag=True):
     """A control message: a map with its class's name as the tag."""
+
+    def __repr__(self) -> str:
+        """msgspec's, without the passwords of URLs: messages carry the public URL."""
+        return mask_urls(super().__repr__())
 
 
 class Packed(msgspec.Struct, frozen=True, array_like=True):

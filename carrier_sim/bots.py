@@ -12,7 +12,7 @@ Text form, `kind[:argument][,option=value…]`: `echo`, `echo:0.2`, `wav:PATH`, 
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -34,6 +34,9 @@ class Answering(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     dtmf: tuple[tuple[float, str], ...] = ()
     #: Keep what was heard and said.
     keep: bool = True
+    #: Which keys it knows: the carrier's own ("digits", <Play digits>), those that are tones in the
+    #: sound of a stream ("tones"), or both.
+    hears: Literal["both", "digits", "tones"] = "both"
 
 
 class Echo(Answering, frozen=True, tag="echo"):
@@ -117,7 +120,7 @@ class Bot:
         self.spec = spec
         self.heard = bytearray()
         self.said = bytearray()
-        #: Keys that the carrier heard in-band in our audio, with the frame: [(frame, digit)].
+        #: Keys that this end has heard, with the frame: [(frame, digit)].
         self.digits_heard: list[tuple[int, str]] = []
         self.hung_up = False
         self._n = 0
@@ -155,9 +158,10 @@ class Bot:
         pressed, self._pressed = self._pressed, []
         return pressed
 
-    def hear_digit(self, digit: str) -> None:
-        """The carrier's detector found a key in what this end hears."""
-        self.digits_heard.append((self._n, digit))
+    def hear_digit(self, digit: str, *, in_sound: bool) -> None:
+        """A key: one that the carrier pressed, or one found in the sound that this end hears."""
+        if self.spec.hears != ("digits" if in_sound else "tones"):
+            self.digits_heard.append((self._n, digit))
 
     @property
     def digits(self) -> str:

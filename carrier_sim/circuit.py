@@ -73,9 +73,9 @@ class Circuit:
             heard.append((self._near_tracker, forward, far))
 
     @staticmethod
-    def _hear(end: Bot | Leg, digit: str, now: float) -> None:
+    def _hear(end: Bot | Leg, digit: str, now: float, *, in_sound: bool = False) -> None:
         if isinstance(end, Bot):
-            end.hear_digit(digit)
+            end.hear_digit(digit, in_sound=in_sound)
         else:
             end.key(digit, now)
 
@@ -109,7 +109,7 @@ class Switchboard:
             circuit.tick(now, heard)
         if heard and self._detect:
             for index, digit in tones.detect([(t, f) for t, f, _ in heard]):
-                Circuit._hear(heard[index][2], digit, now)
+                Circuit._hear(heard[index][2], digit, now, in_sound=True)
         return served
 
     def __len__(self) -> int:

@@ -113,6 +113,19 @@ class SimClient:
         result: list[dict[str, Any]] = self.json("GET", "/sim/webhooks")
         return result
 
+    def promote_token(self) -> None:
+        """The account's secondary auth token becomes the primary. SimError where there is none."""
+        self.request("POST", "/sim/tokens/promote", {})
+
+    def beliefs(self) -> dict[str, dict[str, Any]]:
+        """All beliefs by name; `holds` is False where one is contradicted."""
+        result: dict[str, dict[str, Any]] = self.json("GET", "/sim/beliefs")
+        return result
+
+    def contradict(self, *names: str) -> None:
+        """Contradict exactly these beliefs from now on. SimError for one that there is not."""
+        self.request("POST", "/sim/beliefs", {"contradict": names})
+
     def reset(self) -> None:
         self.request("POST", "/sim/reset", {})
 

@@ -70,6 +70,13 @@ def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
     help="Signs webhooks and guards REST.",
 )
 @click.option(
+    "--auth-token-secondary",
+    default="",
+    envvar=["TRUNKLINE_SIM_AUTH_TOKEN_SECONDARY", "TWILIO_AUTH_TOKEN_SECONDARY"],
+    show_envvar=True,
+    help="The other token of a rotation: signs now and then, and is good for REST.",
+)
+@click.option(
     "--number",
     "numbers",
     multiple=True,
@@ -149,6 +156,7 @@ def command(
     port: int,
     account_sid: str,
     auth_token: str,
+    auth_token_secondary: str,
     numbers: tuple[str, ...],
     callees: tuple[str, ...],
     caller_ids: tuple[str, ...],
@@ -181,6 +189,7 @@ def command(
             port=port,
             account_sid=account_sid,
             auth_token=auth_token,
+            auth_token_secondary=auth_token_secondary,
             options=options,
             ca_file=ca_file,
         )

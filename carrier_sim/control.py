@@ -22,6 +22,7 @@ line.
 | POST /sim/streams/{sid}/drop, /stall {"seconds"} | break the socket; hold messages back |
 | GET, POST, DELETE /sim/faults; DELETE /sim/faults/{id} | fault rules |
 | GET, POST /sim/beliefs | all beliefs; contradict exactly {"contradict": [name, …]} |
+| POST /sim/tokens/promote | the secondary auth token becomes the primary, the former is void |
 | POST /sim/reset | hang up and forget everything but numbers and callees |
 
 `bot` is a text or an object, as in bots.py. All times are monotonic seconds of this machine.
@@ -184,6 +185,9 @@ class ControlApi:
             case "/sim/beliefs":
                 sim.exchange.beliefs.contradict(body["contradict"])
                 return Response.json(self._beliefs())
+            case "/sim/tokens/promote":
+                sim.credentials.promote()
+                return Response.json({"ok": True})
             case "/sim/reset":
                 sim.reset()
                 return Response.json({"ok": True})

@@ -20,10 +20,19 @@ from typing import Protocol
 
 import msgspec
 
-from trunkline.carrier_sim import twiml
+from trunkline.carrier_sim import caller_id, twiml
 from trunkline.carrier_sim.account import Call, CallOptions, Number, NumberWrite, Sids
 from trunkline.carrier_sim.beliefs import Beliefs
-from trunkline.carrier_sim.bots import Answering, Bot, BotSpec, Busy, Failed, NoAnswer, start_bot
+from trunkline.carrier_sim.bots import (
+    Answering,
+    Bot,
+    BotSpec,
+    Busy,
+    Failed,
+    NoAnswer,
+    Silence,
+    start_bot,
+)
 from trunkline.carrier_sim.circuit import Circuit, Switchboard
 from trunkline.carrier_sim.habits import Habits
 from trunkline.carrier_sim.judge import Judge
@@ -34,6 +43,7 @@ from trunkline.carrier_sim.leg import (
     End,
     Fetch,
     Leg,
+    OpenSide,
     OpenStream,
     PlaceDial,
     Report,
@@ -42,6 +52,8 @@ from trunkline.carrier_sim.stream import Stream, check_url
 
 #: Content types that Twilio reads as TwiML (TD voice/twiml).
 TWIML_TYPES = frozenset(["text/xml", "application/xml", "text/html"])
+#: Where a write of a number does not count at once, calls find it after so many seconds.
+CALLS_SETTLE = 4.0
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +166,18 @@ class Exchange:
         """A number by its PN…"""
         return next((n for n in self.numbers.values() if n.sid == sid), None)
 
+    def number_for_calls(self, number: Number, now: float) -> Number:
+        """The number as a call that comes in now finds it."""
+        holds = self.beliefs.hold("voice-url-counts-at-once")
+        return number if holds else self.number_before(number, now - CALLS_SETTLE)
+
+    def number_before(self, number: Number, since: float) -> Number:
+        """The number as it was before all writes from `since` on."""
+        for write in self.number_writes:
+            if write.sid == number.sid and write.time >= since:
+                return msgspec.structs.replace(number, **write.before)
+        return number
+
     # Time
 
     def at(self, when: float, do: Callable[[float], None]) -> None:
@@ -178,7 +202,7 @@ class Exchange:
 
     def inbound(self, from_: str, to: str, bot: Bot, now: float) -> Line:
         """Somebody outside calls a number of the account."""
-        number = self.numbers[to]
+        number = self.number_for_calls(self.numbers[to], now)
         line = self._line(from_, to, "inbound", "ringing", number, CallOptions(), now)
         line.bot = bot
         self._connect(line, bot)
@@ -218,10 +242,13 @@ class Exchange:
         if call.to in self.numbers:
             self.at(now + call.options.timeout, lambda at: self._give_up(line, at))
             self._ring(line, now)
-            number = self.numbers[call.to]
-            child = self._line(
-                call.from_, call.to, "inbound", "ringing", number, CallOptions(), now
-            )
+            number = self.number_for_calls(self.numbers[call.to], now)
+            if not self.beliefs.hold("own-number-asks"):
+                self._connect(line, start_bot(Silence()))
+                self._answered(line, now)
+                return
+            shown = caller_id.FORMS[self.habits.draw("caller-id")](call.from_)
+            child = self._line(shown, call.to, "inbound", "ringing", number, CallOptions(), now)
             child.other, line.other = line, child
             line.leg.answered = True
             circuit = self._connect(line, child.leg)
@@ -259,7 +286,8 @@ class Exchange:
     def _ask_number(self, line: Line, now: float) -> None:
         number = line.number
         assert number is not None
-        if number.voice_application_sid or number.trunk_sid:
+        routed = bool(number.voice_application_sid or number.trunk_sid)
+        if routed and self.beliefs.hold("routed-numbers-ignore-voice-url"):
             self._end_if_live(line, "failed", "routed-elsewhere", now)
         elif not number.voice_url:
             self._end_if_live(line, "failed", "no-voice-url", now)
@@ -274,7 +302,8 @@ class Exchange:
             line.circuit.connect(now)
         self.shell.status_callback(line, "answered", "in-progress")
         limit = line.call.options.time_limit
-        self.at(now + limit, lambda at: self._end_if_live(line, "completed", "time-limit", at))
+        if self.beliefs.hold("time-limit-ends-calls"):
+            self.at(now + limit, lambda at: self._end_if_live(line, "completed", "time-limit", at))
         if line.on_answer:
             line.on_answer(now)
 
@@ -293,9 +322,35 @@ class Exchange:
     # What REST and the far end do to a call
 
     def run_twiml(self, line: Line, text: str, now: float) -> None:
-        """Inline TwiML: at the start of a call, or in place of what runs."""
+        """Inline TwiML: at the start of a call, or in place of what runs.
+
+        A stream that it ends goes on for a moment, and its successor takes a while (habit `seam`).
+        """
+        seam = float(self.habits.draw("seam")) if line.leg.doing == "stream" else 0.0
+        if not seam:
+            self._run_now(line, text, now)
+            return
+
+        def take_effect(at: float) -> None:
+            line.leg.seam = seam
+            self._run_now(line, text, at)
+
+        self.at(now + seam / 3, take_effect)
+
+    def _run_now(self, line: Line, text: str, now: float) -> None:
         line.fetch_id += 1
         self._run(line, text, "", now)
+
+    def start_side(self, line: Line, verb: twiml.Stream, now: float) -> Stream:
+        """REST starts a one-way stream."""
+        line.leg.start_side(verb)
+        self._settle(line, now)
+        return line.streams[-1]
+
+    def stop_side(self, line: Line, stream: Stream, now: float) -> None:
+        """REST stops a one-way stream."""
+        line.leg.stop_side(stream)
+        self._settle(line, now)
 
     def redirect(self, line: Line, url: str, method: str, now: float) -> None:
         """Fetch TwiML from url, in place of what runs."""
@@ -305,7 +360,10 @@ class Exchange:
 
     def end_by_api(self, line: Line, status: str, now: float) -> None:
         """Status=completed or canceled."""
-        if status == "canceled" or line.call.status in ("queued", "ringing"):
+        ringing = line.call.status in ("queued", "ringing")
+        if ringing and status == "completed" and not self.beliefs.hold("completed-ends-ringing"):
+            return
+        if status == "canceled" or ringing:
             self._end_if_live(line, "canceled", "canceled-by-api", now)
         else:
             self._end_if_live(line, "completed", "completed-by-api", now)
@@ -350,7 +408,7 @@ class Exchange:
             url, method = line.number.voice_fallback_url, line.number.voice_fallback_method
         else:
             url, method = line.call.options.fallback_url, line.call.options.fallback_method
-        if url and not line.used_fallback:
+        if url and not line.used_fallback and self.beliefs.hold("fallback-is-asked"):
             line.used_fallback = True
             self._fetch(
                 line, Fetch(url, method, (("ErrorCode", str(code)), ("ErrorUrl", fetch.url)))
@@ -361,9 +419,19 @@ class Exchange:
 
     def stream_over(self, line: Line, stream: Stream, now: float) -> None:
         """The socket is gone: closed by the server, broken, or never there."""
-        if line.leg.stream is stream:
-            line.leg.stream_over(now)
+        leg = line.leg
+        if leg.stream is stream:
+            how = {"close": "close", "broken": "break"}.get(stream.ended_by, "refusal")
+            if self.beliefs.hold(f"next-verb-after-{how}"):
+                leg.stream_over(now)
+            else:
+                leg.hang_up("completed", f"stream-{how}")
             self._settle(line, now)
+        elif stream in leg.sides:
+            leg.sides.remove(stream)
+            ends = stream.again or self.beliefs.hold("one-way-close-ends")
+            if not ends and stream.ended_by == "close":
+                self._open_side(line, stream.verb, now, again=True)
 
     # Instructions of legs
 
@@ -390,10 +458,18 @@ class Exchange:
                     self._answered(line.other, now)
             case Fetch():
                 self._fetch(line, instruction)
-            case OpenStream(verb=verb):
-                self._open_stream(line, verb, now)
-            case CloseStream(stream=stream):
-                stream.stop(now)
+            case OpenStream(verb=verb, delay=delay):
+                if delay:
+                    self._open_later(line, verb, now + delay)
+                else:
+                    self._open_stream(line, verb, now)
+            case OpenSide(verb=verb):
+                self._open_side(line, verb, now)
+            case CloseStream(stream=stream, moved=moved):
+                if moved and not self.beliefs.hold("update-sends-stop"):
+                    stream.end(now, "stop")
+                else:
+                    stream.stop(now)
                 self.shell.close_stream(stream)
             case PlaceDial(verb=verb):
                 self._dial(line, verb, now)
@@ -408,7 +484,40 @@ class Exchange:
             case End(status=status, reason=reason):
                 self._ended(line, status, reason, now)
 
+    def _open_later(self, line: Line, verb: twiml.Stream, when: float) -> None:
+        """Open the stream then, if <Connect> still waits for it."""
+
+        def open_it(now: float) -> None:
+            if line.leg.connecting is verb:
+                self._open_stream(line, verb, now)
+                self._settle(line, now)
+
+        self.at(when, open_it)
+
     def _open_stream(self, line: Line, verb: twiml.Stream, now: float) -> None:
+        stream = self._new_stream(line, verb)
+        line.leg.stream_started(stream)
+        if self._is_refused(line, stream, now):
+            line.leg.stream_over(now)
+        else:
+            self.shell.open_stream(line, stream)
+
+    def _open_side(
+        self, line: Line, verb: twiml.Stream, now: float, *, again: bool = False
+    ) -> None:
+        stream = self._new_stream(line, verb, one_way=True)
+        stream.again = again
+        stream.altered = not self.beliefs.hold("streams-alike")
+        if not self._is_refused(line, stream, now):
+            line.leg.side_started(stream)
+            delay = float(self.habits.draw("one-way-start"))
+            self.at(now + delay, lambda at: self._connect_side(line, stream))
+
+    def _connect_side(self, line: Line, stream: Stream) -> None:
+        if stream in line.leg.sides:
+            self.shell.open_stream(line, stream)
+
+    def _new_stream(self, line: Line, verb: twiml.Stream, *, one_way: bool = False) -> Stream:
         stream = Stream(
             self.sids.new("MZ"),
             line.call.sid,
@@ -416,18 +525,22 @@ class Exchange:
             verb,
             self.judge,
             wire_log=self.options.wire_log,
+            one_way=one_way,
+            beliefs=self.beliefs,
+            call_began=line.call.created_at,
         )
         line.streams.append(stream)
         self.streams[stream.sid] = stream
-        line.leg.stream_started(stream)
-        refused = check_url(verb, self.options.allow_ws)
-        if refused is not None:
-            code, text = refused
-            self.judge.error(code, text, call_sid=line.call.sid, stream_sid=stream.sid)
-            stream.end(now, f"error {code}")
-            line.leg.stream_over(now)
-            return
-        self.shell.open_stream(line, stream)
+        return stream
+
+    def _is_refused(self, line: Line, stream: Stream, now: float) -> bool:
+        refused = check_url(stream.verb, self.options.allow_ws)
+        if refused is None:
+            return False
+        code, text = refused
+        self.judge.error(code, text, call_sid=line.call.sid, stream_sid=stream.sid)
+        stream.end(now, f"error {code}")
+        return True
 
     def _dial(self, line: Line, verb: twiml.Dial, now: float) -> None:
         caller = verb.caller_id or line.call.from_
@@ -488,7 +601,7 @@ class Exchange:
             phone_number_sid=number.sid if number else "",
             history=[(now, status)],
         )
-        line = Line(call, Leg(sid), number)
+        line = Line(call, Leg(sid, beliefs=self.beliefs), number)
         self.lines[sid] = line
         return line
 

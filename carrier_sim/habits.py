@@ -16,8 +16,29 @@ import random
 from collections.abc import Mapping
 from typing import Final
 
+from trunkline.carrier_sim import caller_id
+
 #: name -> the forms that are drawn from, all equally likely.
-HABITS: Final[dict[str, tuple[str, ...]]] = {}
+HABITS: Final[dict[str, tuple[str, ...]]] = {
+    # The text of an https or wss URL that is signed: as Twilio was given it, with its (or the
+    # default) port or without, with its user-info or without. TD usage/security says that port and
+    # user-info are dropped; github.com/twilio/twilio-csharp issue 44 and twilio-python's
+    # request_validator.py ("sig generation on back end is inconsistent") saw the port kept.
+    "signed-url": ("given", "port", "no-port", "port-no-user", "no-port-no-user"),
+    # Which of the account's two auth tokens signs while there are two. TD api/errors/57012 reads as
+    # if it were the primary until the secondary is promoted; a promotion takes a minute to spread
+    # (TD iam/api/authtoken).
+    "signing-token": ("primary", "secondary"),
+    # From on the callee's side of a call to a number of the account (caller_id.py).
+    "caller-id": tuple(caller_id.FORMS),
+    # Seconds from the end of one bidirectional stream to the beginning of the next, when a document
+    # replaces another that is in <Connect> (qisoft/i-hate-making-calls, issue 18: 0.856 s; a cold
+    # <Connect> took 0.565 s).
+    "seam": ("0.3", "0.6", "0.9", "1.2"),
+    # Seconds until a one-way stream, asked for by <Start> or by REST, brings sound. Not measured; a
+    # cold <Connect> is of the same kind (the same issue 18).
+    "one-way-start": ("0.1", "0.3", "0.6"),
+}
 
 
 class Habits:

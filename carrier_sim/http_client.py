@@ -51,8 +51,8 @@ async def request(
     method: str,
     url: str,
     headers: list[tuple[str, str]],
-    body: bytes,
     *,
+    body: bytes,
     connect_timeout: float,
     read_timeout: float,
     tls: ssl.SSLContext,
@@ -73,7 +73,8 @@ async def request(
     except socket.gaierror as e:
         raise NotReached("host", f"host name {host}: {e.strerror}") from None
     except OSError as e:
-        raise NotReached("connect", f"connection to {host}:{parts.port}: {e}") from None
+        at = parts.netloc.rpartition("@")[2]
+        raise NotReached("connect", f"connection to {at}: {e}") from None
     try:
         lines = [f"{method} {target} HTTP/1.1", f"Host: {parts.netloc.rpartition('@')[2]}"]
         lines += [f"{name}: {value}" for name, value in headers]

@@ -11,6 +11,8 @@ The rules:
   completed.
 - A document replaces the program that runs, wherever it stands; a stream or dialled leg under way
 ends.
+- A one-way stream (<Start><Stream>, or by REST) runs beside all that and through every document,
+  until <Stop>, REST, the server or the call's end ends it.
 - <Connect><Stream> lasts until the stream has ended, however it ended; then its `action` is
 fetched, or
   the next verb runs. With no verb left, the call ends.
@@ -27,6 +29,7 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from trunkline.carrier_sim import tones, twiml, wav
+from trunkline.carrier_sim.beliefs import Beliefs
 from trunkline.carrier_sim.mulaw import FRAME_SECONDS, SILENCE, frames
 from trunkline.carrier_sim.stream import Stream
 
@@ -44,15 +47,23 @@ class Fetch(msgspec.Struct, frozen=True):
 
 
 class OpenStream(msgspec.Struct, frozen=True):
-    """Connect the stream; then `stream_started` or `stream_over`."""
+    """Connect the stream, after `delay` seconds; then `stream_started` or `stream_over`."""
+
+    verb: twiml.Stream
+    delay: float = 0.0
+
+
+class OpenSide(msgspec.Struct, frozen=True):
+    """Connect a one-way stream; then `side_started`, later `side_over`."""
 
     verb: twiml.Stream
 
 
 class CloseStream(msgspec.Struct, frozen=True):
-    """Send stop and close the socket."""
+    """Send stop and close the socket. `moved`: a new document ends it."""
 
     stream: Stream
+    moved: bool = False
 
 
 class PlaceDial(msgspec.Struct, frozen=True):
@@ -79,7 +90,9 @@ class Report(msgspec.Struct, frozen=True):
     text: str
 
 
-Instruction = Answer | Fetch | OpenStream | CloseStream | PlaceDial | DropDial | End | Report
+Instruction = (
+    Answer | Fetch | OpenStream | OpenSide | CloseStream | PlaceDial | DropDial | End | Report
+)
 
 #: Documents that may follow one another with no sound between them.
 MAX_HOPS: Final = 50
@@ -88,11 +101,20 @@ MAX_HOPS: Final = 50
 class Leg:
     """The interpreter of one leg."""
 
-    def __init__(self, call_sid: str, *, answered: bool = False) -> None:
+    def __init__(
+        self, call_sid: str, *, answered: bool = False, beliefs: Beliefs | None = None
+    ) -> None:
         self.call_sid = call_sid
+        self._beliefs = beliefs or Beliefs()
         self.answered = answered
         self.ended = False
         self.stream: Stream | None = None
+        #: The stream that <Connect> waits for.
+        self.connecting: twiml.Stream | None = None
+        #: One-way streams.
+        self.sides: list[Stream] = []
+        #: How long the next <Connect> takes to have its stream.
+        self.seam = 0.0
         self.peer: Leg | None = None
         self._program: deque[twiml.Verb] = deque()
         self._url = ""
@@ -123,7 +145,7 @@ class Leg:
         """A document: run it from its start. url is where it came from, "" for inline TwiML."""
         if self.ended:
             return
-        self._drop_current()
+        self._drop_current(moved=True)
         self._program = deque(verbs)
         self._url = url
         self._hops += 1
@@ -152,7 +174,21 @@ class Leg:
 
     def stream_started(self, stream: Stream) -> None:
         """The stream asked for exists (its socket may still be connecting)."""
-        self.stream = stream
+        self.stream, self.connecting = stream, None
+
+    def start_side(self, verb: twiml.Stream) -> None:
+        """A one-way stream, asked for by <Start> or by REST."""
+        self.pending.append(OpenSide(verb))
+
+    def side_started(self, stream: Stream) -> None:
+        """The one-way stream asked for exists."""
+        self.sides.append(stream)
+
+    def stop_side(self, stream: Stream) -> None:
+        """End a one-way stream."""
+        if stream in self.sides:
+            self.sides.remove(stream)
+            self.pending.append(CloseStream(stream))
 
     def stream_over(self, now: float) -> None:
         """The stream has ended or could not be opened."""
@@ -218,6 +254,9 @@ class Leg:
     def receive(self, frame: bytes, now: float) -> None:
         """20 ms from the far end."""
         stream = self.stream
+        for side in self.sides:
+            if side.live:
+                side.inbound(frame, now)
         if stream is not None:
             if stream.live:
                 stream.inbound(frame, now)
@@ -245,8 +284,7 @@ class Leg:
             self._begin(self._program.popleft(), now)
 
     def _begin(self, verb: twiml.Verb, now: float) -> None:
-        quiet_when_ringing = twiml.Pause | twiml.Redirect | twiml.Reject
-        if not self.answered and not isinstance(verb, quiet_when_ringing):
+        if not self.answered and not self._leaves_ringing(verb):
             self.answered = True
             self.pending.append(Answer())
         match verb:
@@ -266,20 +304,36 @@ class Leg:
                 self._hops = 0
                 self.doing = "stream"
                 self._after = (verb.action, verb.method) if verb.action else None
-                self.pending.append(OpenStream(verb.stream))
+                self.connecting = verb.stream
+                self.pending.append(OpenStream(verb.stream, self.seam))
+                self.seam = 0.0
+            case twiml.Start():
+                self.start_side(verb.stream)
+            case twiml.Stop(name=name):
+                for side in [side for side in self.sides if side.verb.name == name]:
+                    self.stop_side(side)
             case twiml.Redirect(url=url, method=method):
                 self._fetch(url, method, (), now)
             case twiml.Reject(reason=reason):
+                busy = reason == "busy" and self._beliefs.hold("reject-is-busy")
                 if self.answered:
                     self._finish("completed", "reject")
                 else:
-                    self._finish("busy" if reason == "busy" else "no-answer", "reject")
+                    self._finish("busy" if busy else "no-answer", "reject")
             case twiml.Hangup():
                 self._finish("completed", "hangup-verb")
             case twiml.Dial():
                 self.doing = "dial"
                 self._after = (verb.action, verb.method) if verb.action else None
                 self.pending.append(PlaceDial(verb))
+
+    def _leaves_ringing(self, verb: twiml.Verb) -> bool:
+        match verb:
+            case twiml.Pause():
+                return self._beliefs.hold("pause-keeps-ringing")
+            case twiml.Reject():
+                return self._beliefs.hold("reject-does-not-answer")
+        return isinstance(verb, twiml.Redirect)
 
     def _play(self, audio: bytes) -> None:
         self._sound = deque(frames(audio))
@@ -321,10 +375,11 @@ class Leg:
         self.doing = "fetch"
         self.pending.append(Fetch(target, method, params))
 
-    def _drop_current(self) -> None:
+    def _drop_current(self, *, moved: bool = False) -> None:
         if self.stream is not None:
-            self.pending.append(CloseStream(self.stream))
+            self.pending.append(CloseStream(self.stream, moved))
             self.stream = None
+        self.connecting = None
         if self.doing in ("dial", "bridge"):
             self.pending.append(DropDial())
         self.peer = None
@@ -336,6 +391,8 @@ class Leg:
     def _finish(self, status: str, reason: str) -> None:
         self.doing, self.ended = "idle", True
         self._program.clear()
+        for side in list(self.sides):
+            self.stop_side(side)
         self.pending.append(End(status, reason))
 
     def _report(self, code: int, text: str) -> None:

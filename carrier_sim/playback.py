@@ -52,14 +52,17 @@ class PlaybackBuffer:
     __slots__ = (
         "_buffer",
         "_from_position",
+        "_held_until",
         "_marks",
         "_started",
         "accepted",
         "arrivals",
         "clears",
         "discarded",
+        "longest",
         "played",
         "spans",
+        "starts_after",
     )
 
     def __init__(self) -> None:
@@ -76,13 +79,20 @@ class PlaybackBuffer:
         #: (time, samples thrown away) of each clear.
         self.clears: list[tuple[float, int]] = []
         self.arrivals = Arrivals()
+        #: Samples that are buffered at most.
+        self.longest = MAX_BUFFERED
+        #: Seconds between the first audio of a stretch and its playback.
+        self.starts_after = 0.0
+        self._held_until = 0.0
         self.spans: list[Span] = []
 
     def add(self, now: float, audio: bytes) -> bool:
         """Audio from the server. False when the buffer is full and it was thrown away."""
         size, depth = len(audio), len(self._buffer)
-        if depth + size > MAX_BUFFERED:
+        if depth + size > self.longest:
             return False
+        if not depth and self._started is None:
+            self._held_until = now + self.starts_after
         arrivals = self.arrivals
         arrivals.times.append(now)
         arrivals.sizes.append(size)
@@ -102,6 +112,10 @@ class PlaybackBuffer:
         """Throw the buffer away. Returns all pending marks."""
         self.clears.append((now, len(self._buffer)))
         self._drop("clear")
+        return self.take_marks()
+
+    def take_marks(self) -> list[str]:
+        """All pending marks; they are pending no longer."""
         names = [name for _, name in self._marks]
         self._marks.clear()
         return names
@@ -119,6 +133,8 @@ class PlaybackBuffer:
                 self._end_span(now, "dry")
             return SILENCE
         if self._started is None:
+            if now < self._held_until:
+                return SILENCE
             self._started, self._from_position = now, self.played
         if len(buffer) >= FRAME_BYTES:
             frame = bytes(buffer[:FRAME_BYTES])

@@ -12,6 +12,7 @@ import hmac
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
@@ -27,15 +28,22 @@ from trunkline.carrier_sim.account import (
 )
 from trunkline.carrier_sim.exchange import Exchange, Line
 from trunkline.carrier_sim.http_message import Request, Response
-from trunkline.carrier_sim.twiml import MAX_INLINE
+from trunkline.carrier_sim.signature import Credentials
+from trunkline.carrier_sim.twiml import MAX_INLINE, Stream
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
-_HOST: Final = re.compile(r"[A-Za-z0-9.\-]+|\[[0-9A-Fa-f:.]+\]")
+#: A host as urlsplit gives it: an IPv6 address without its brackets.
+_HOST: Final = re.compile(r"[A-Za-z0-9.\-]+|[0-9A-Fa-f:.]+")
 _METHODS: Final = ("GET", "POST")
 _EVENTS: Final = frozenset(["initiated", "ringing", "answered", "completed"])
 #: Longest ring and longest call that Twilio takes (TD voice/api/call-resource).
 _MAX_TIMEOUT: Final = 600
 _MAX_TIME_LIMIT: Final = 86400
+#: What contradicted beliefs are about: seconds for which a written number reads as before, seconds
+#: until a call is listed, and the longest URL.
+_READS_SETTLE: Final = 3.0
+_LISTED_AFTER: Final = 30.0
+_SHORT_URL: Final = 1000
 
 
 class Refused(Exception):
@@ -73,10 +81,10 @@ def refusal(refused: Refused) -> Response:
 class RestApi:
     """The routes."""
 
-    def __init__(self, exchange: Exchange, account_sid: str, auth_token: str) -> None:
+    def __init__(self, exchange: Exchange, account_sid: str, credentials: Credentials) -> None:
         self.exchange = exchange
         self.account_sid = account_sid
-        self._auth = base64.b64encode(f"{account_sid}:{auth_token}".encode())
+        self._credentials = credentials
         base = rf"/{API_VERSION}/Accounts/(?P<account>[^/]+)"
         self._routes: list[
             tuple[str, re.Pattern[str], Callable[[Request, str, float], Response]]
@@ -97,6 +105,12 @@ class RestApi:
             ("POST", re.compile(base + r"/Calls\.json"), self._create_call),
             ("GET", re.compile(base + r"/Calls/(?P<sid>\w+)\.json"), self._fetch_call),
             ("POST", re.compile(base + r"/Calls/(?P<sid>\w+)\.json"), self._update_call),
+            ("POST", re.compile(base + r"/Calls/(?P<sid>\w+)/Streams\.json"), self._start_stream),
+            (
+                "POST",
+                re.compile(base + r"/Calls/(?P<sid>\w+/Streams/[^/]+)\.json"),
+                self._stop_stream,
+            ),
         ]
 
     def handle(self, request: Request, now: float) -> Response:
@@ -108,7 +122,10 @@ class RestApi:
 
     def _route(self, request: Request, now: float) -> Response:
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-        right = hmac.compare_digest(credentials.strip().encode(), self._auth)
+        right = any(
+            hmac.compare_digest(credentials.strip().encode(), self._basic(token))
+            for token in self._credentials.taken_by_rest(self.exchange.beliefs)
+        )
         if scheme.lower() != "basic" or not right:
             raise Refused(401, 20003, "Authenticate")
         known_path = False
@@ -125,6 +142,9 @@ class RestApi:
         if known_path:
             raise Refused(405, 20004, f"Method {request.method} is not allowed on this resource")
         raise self._not_found(request)
+
+    def _basic(self, token: str) -> bytes:
+        return base64.b64encode(f"{self.account_sid}:{token}".encode())
 
     @staticmethod
     def _not_found(request: Request) -> Refused:
@@ -154,7 +174,7 @@ class RestApi:
         wanted = request.query.get("PhoneNumber", "").lstrip("+")
         name = request.query.get("FriendlyName")
         rows = [
-            number.resource(self.account_sid)
+            self._shown(number, now)
             for number in self.exchange.numbers.values()
             if wanted in number.phone_number and name in (None, number.friendly_name)
         ]
@@ -167,7 +187,16 @@ class RestApi:
         return number
 
     def _fetch_number(self, request: Request, sid: str, now: float) -> Response:
-        return Response.json(self._number(request, sid).resource(self.account_sid))
+        return Response.json(self._shown(self._number(request, sid), now))
+
+    def _shown(self, number: Number, now: float) -> dict[str, object]:
+        beliefs = self.exchange.beliefs
+        if not beliefs.hold("numbers-read-as-written"):
+            number = self.exchange.number_before(number, now - _READS_SETTLE)
+        shown = number.resource(self.account_sid)
+        if not beliefs.hold("urls-are-kept-verbatim"):
+            shown |= {k: str(v).partition("#")[0] for k, v in shown.items() if k.endswith("_url")}
+        return shown
 
     def _write_number(self, request: Request, sid: str, now: float) -> Response:
         number, form = self._number(request, sid), request.form
@@ -192,7 +221,9 @@ class RestApi:
                 value.lower() == "true" if attribute == "voice_caller_id_lookup" else value
             )
         # TD phone-numbers/api: setting one of the two deletes the other.
-        if changes.get("trunk_sid"):
+        if not self.exchange.beliefs.hold("one-route-deletes-the-other"):
+            pass
+        elif changes.get("trunk_sid"):
             changes["voice_application_sid"] = ""
         elif changes.get("voice_application_sid"):
             changes["trunk_sid"] = ""
@@ -221,15 +252,23 @@ class RestApi:
         return line
 
     def _fetch_call(self, request: Request, sid: str, now: float) -> Response:
-        return Response.json(self._call(request, sid).call.resource(self.account_sid))
+        call = self._call(request, sid).call
+        shown = call.resource(self.account_sid)
+        if not call.live and not self.exchange.beliefs.hold("rest-shows-ends"):
+            shown["status"] = call.history[-2][1]
+        return Response.json(shown)
 
     def _list_calls(self, request: Request, sid: str, now: float) -> Response:
         rows = [
             call.resource(self.account_sid)
             for call in reversed(self.exchange.calls.values())
-            if _selected(call, request.query)
+            if _selected(call, request.query) and self._listed(call, now)
         ]
         return self._page(request, "calls", rows)
+
+    def _listed(self, call: Call, now: float) -> bool:
+        holds = self.exchange.beliefs.hold("new-calls-are-listed")
+        return holds or now - call.created_at >= _LISTED_AFTER
 
     def _create_call(self, request: Request, sid: str, now: float) -> Response:
         form = request.form
@@ -328,12 +367,60 @@ class RestApi:
                 self.exchange.redirect(line, url, method, now)
         return Response.json(call.resource(self.account_sid))
 
+    # Streams of a call (TD voice/api/stream-resource): one-way ones
+
+    def _start_stream(self, request: Request, sid: str, now: float) -> Response:
+        line, form = self._call(request, sid), request.form
+        if not form.get("Url"):
+            raise Refused(400, 20001, "Url is required")
+        if line.call.status != "in-progress":
+            raise Refused(400, 21220, "Call is not in-progress. Cannot start a stream.")
+        if line.leg.doing == "stream" and not self.exchange.beliefs.hold("one-way-beside-connect"):
+            raise Refused(400, 20001, "A stream cannot be started within <Connect><Stream>")
+        names = [key for key in form if re.fullmatch(r"Parameter[0-9]{1,2}\.Name", key)]
+        verb = Stream(
+            url=form["Url"],
+            name=form.get("Name", ""),
+            track=form.get("Track", "inbound_track"),
+            status_callback=form.get("StatusCallback", ""),
+            status_callback_method=form.get("StatusCallbackMethod", "POST").upper(),
+            parameters={form[key]: form.get(key[:-4] + "Value", "") for key in names},
+        )
+        stream = self.exchange.start_side(line, verb, now)
+        return self._stream(stream.sid, line, verb.name, "in-progress", 201)
+
+    def _stop_stream(self, request: Request, sid: str, now: float) -> Response:
+        call_sid, _, name = sid.split("/")
+        line = self._call(request, call_sid)
+        if request.form.get("Status") != "stopped":
+            raise Refused(400, 20001, "Status is not stopped")
+        found = [s for s in line.leg.sides if name in (s.sid, s.verb.name)]
+        if not found:
+            raise self._not_found(request)
+        self.exchange.stop_side(line, found[0], now)
+        return self._stream(found[0].sid, line, found[0].verb.name, "stopped", 200)
+
+    def _stream(self, sid: str, line: Line, name: str, status: str, code: int) -> Response:
+        uri = f"/{API_VERSION}/Accounts/{self.account_sid}/Calls/{line.call.sid}/Streams/{sid}.json"
+        resource = {
+            "sid": sid,
+            "account_sid": self.account_sid,
+            "call_sid": line.call.sid,
+            "name": name or None,
+            "status": status,
+            "date_updated": format_datetime(datetime.fromtimestamp(self.exchange.wall(), UTC)),
+            "uri": uri,
+        }
+        return Response.json(resource, code)
+
     # Small parts
 
     def _check_url(self, code: int, field: str, value: str) -> None:
         if not value:
             return
         most = self.exchange.options.max_url_length
+        if not self.exchange.beliefs.hold("urls-may-be-long"):
+            most = _SHORT_URL
         if len(value) > most:
             raise Refused(400, code, f"{field} is longer than {most} characters")
         try:

@@ -32,6 +32,7 @@ from trunkline.carrier_sim.http_server import Fate, HttpServer
 from trunkline.carrier_sim.judge import ErrorRecord, Judge
 from trunkline.carrier_sim.leg import Fetch
 from trunkline.carrier_sim.rest import Refused, RestApi, RestLogEntry, refusal
+from trunkline.carrier_sim.signature import Credentials, Signer, basic_credentials
 from trunkline.carrier_sim.stream import Stream
 from trunkline.carrier_sim.stream_socket import StreamSocket
 from trunkline.carrier_sim.wav import write_pcm
@@ -130,6 +131,7 @@ class CarrierSim:
         port: int = 0,
         account_sid: str = ACCOUNT_SID,
         auth_token: str = AUTH_TOKEN,
+        auth_token_secondary: str = "",
         options: Options | None = None,
         ca_file: str | Path | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -140,25 +142,28 @@ class CarrierSim:
         trusted for https and wss besides the system's authorities."""
         self.options = msgspec.structs.replace(options or Options(), **more)
         self.account_sid = account_sid
-        self.auth_token = auth_token
+        self.credentials = Credentials(auth_token, auth_token_secondary)
         self.now = clock
         self.judge = Judge(clock)
         self.faults = Faults(self.options.seed)
         self.exchange = Exchange(account_sid, self.options, self.judge, self, wall)
-        self.rest = RestApi(self.exchange, account_sid, auth_token)
+        self.rest = RestApi(self.exchange, account_sid, self.credentials)
+        self.signer = Signer(self.credentials, self.exchange.habits, self.exchange.beliefs)
         self.rest_log: list[RestLogEntry] = []
         self.control = ControlApi(self)
         self._tls = ssl.create_default_context()
         if ca_file:
             self._tls.load_verify_locations(str(ca_file))
         self.webhooks = Webhooks(
-            auth_token,
+            self.signer,
+            self._authorization,
             self.faults,
             clock,
             self.exchange.sids.new,
             timeout=self.options.webhook_timeout,
             connect_timeout=self.options.connect_timeout,
             tls=self._tls,
+            beliefs=self.exchange.beliefs,
         )
         self._server = HttpServer(self._handle, host, port)
         self._sockets: dict[Stream, StreamSocket] = {}
@@ -232,6 +237,17 @@ class CarrierSim:
         return f"http://{host}:{self.port}"
 
     # The account
+
+    @property
+    def auth_token(self) -> str:
+        """The primary auth token; `credentials` has both, and promotes the secondary."""
+        return self.credentials.primary
+
+    def _authorization(self, url: str) -> str | None:
+        """What a webhook to url says to a server that asks for a password."""
+        if not self.exchange.beliefs.hold("webhook-user-info"):
+            return None
+        return basic_credentials(url)
 
     def add_number(self, phone_number: str, **fields: object) -> Number:
         """A number of the account, with any fields of Number (voice_url=…)."""
@@ -370,7 +386,14 @@ class CarrierSim:
             self._sockets.pop(connection.stream, None)
 
         connection = StreamSocket(
-            stream, self.judge, self.faults, self.now, self.auth_token, over, closed
+            stream,
+            self.judge,
+            self.faults,
+            self.now,
+            self.signer,
+            self.exchange.beliefs,
+            over,
+            closed,
         )
         self._sockets[stream] = connection
 
@@ -396,6 +419,10 @@ class CarrierSim:
         if line.number is not None:
             url, method = line.number.status_callback, line.number.status_callback_method
             wanted = event == "completed"
+        if not self.exchange.beliefs.hold("callbacks-for-each-event"):
+            wanted = wanted and event == "completed"
+        if event == "completed" and not self.exchange.beliefs.hold("callbacks-name-the-cause"):
+            status = "completed"
         if not url or not wanted:
             return
         form = [f for f in call_fields(call, self.account_sid) if f[0] != "CallStatus"]
@@ -499,6 +526,8 @@ class CarrierSim:
             await asyncio.sleep(fault.seconds)
             return self._answer(request, kind)
         if kind == "status":
+            if fault.status == 429 and not self.exchange.beliefs.hold("429-is-not-processed"):
+                self.rest.handle(request, self.now())
             headers: tuple[tuple[str, str], ...] = ()
             if fault.retry_after is not None:
                 headers = (("Retry-After", f"{fault.retry_after:g}"),)

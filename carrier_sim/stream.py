@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from trunkline.carrier_sim import stream_messages
+from trunkline.carrier_sim.beliefs import Beliefs
 from trunkline.carrier_sim.judge import Judge
+from trunkline.carrier_sim.mulaw import RATE, is_quiet
 from trunkline.carrier_sim.pacing import StreamMetrics, measure
 from trunkline.carrier_sim.playback import PlaybackBuffer
 from trunkline.carrier_sim.twiml import Stream as StreamVerb
@@ -63,16 +65,31 @@ class Stream:
         judge: Judge,
         *,
         wire_log: bool = False,
+        one_way: bool = False,
+        beliefs: Beliefs | None = None,
+        call_began: float | None = None,
     ) -> None:
+        """``call_began``: where timestamps count from the call's start, which nobody believes."""
         self.sid = sid
         self.call_sid = call_sid
         self.verb = verb
+        #: It takes nothing from the server, and has no marks and no keys.
+        self.one_way = one_way
+        #: Its sound differs from that of the call's other streams in the lowest bit.
+        self.altered = False
+        #: It was connected once more after the server had closed it.
+        self.again = False
         self.state = "connecting"
         self.opened_at: float | None = None
         self.ended_at: float | None = None
         #: Why it ended: stop (by the carrier), close (by the server), broken, or "error N".
         self.ended_by = ""
+        self.beliefs = beliefs or Beliefs()
         self.playback = PlaybackBuffer()
+        if not self.beliefs.hold("ten-minutes-are-buffered"):
+            self.playback.longest = 60 * RATE
+        if not self.beliefs.hold("playback-starts-at-once"):
+            self.playback.starts_after = 0.4
         self.frames_in = 0
         self.invalid = 0
         self.digits_sent = ""
@@ -83,6 +100,11 @@ class Stream:
         self.lose: Callable[[], bool] | None = None
         self._judge = judge
         self._writer = stream_messages.Writer(sid, call_sid, account_sid)
+        self._call_began = call_began
+        #: ms of the stream's time at its first frame
+        self._first_timestamp = 0
+        #: a frame that waits for the next one, where two go into one message
+        self._half = b""
 
     @property
     def live(self) -> bool:
@@ -94,7 +116,10 @@ class Stream:
         assert self.state == "connecting", f"{self.sid}: opened in state {self.state}"
         self.state, self.opened_at = "live", now
         self._out(stream_messages.CONNECTED, now)
-        self._out(self._writer.start(self.verb.parameters), now)
+        if self._call_began is not None and not self.beliefs.hold("timestamps-from-stream-start"):
+            self._first_timestamp = round((now - self._call_began) * 1000)
+        arrive = self.beliefs.hold("parameters-arrive")
+        self._out(self._writer.start(self.verb.parameters if arrive else {}), now)
 
     def inbound(self, frame: bytes, now: float) -> None:
         """20 ms of what the far end said."""
@@ -102,8 +127,20 @@ class Stream:
         if self.lose is not None and self.lose():
             writer.lost()
             return
+        if is_quiet(frame) and not self.beliefs.hold("silence-is-sent"):
+            writer.lost()
+            return
+        timestamp = self._first_timestamp + writer.chunk * 20
+        if not self.beliefs.hold("frames-of-20-ms"):
+            if not self._half:
+                self._half = frame
+                return
+            frame, self._half = self._half + frame, b""
+            timestamp = self._first_timestamp + writer.chunk * 40
         self.frames_in += 1
-        message = writer.media(frame, writer.chunk * 20)
+        if self.altered:
+            frame = bytes(byte ^ 1 for byte in frame)
+        message = writer.media(frame, timestamp)
         if self.wire is not None:
             self._log(message, now, "in")
         self.send(message)
@@ -117,6 +154,8 @@ class Stream:
 
     def key(self, digit: str, now: float) -> None:
         """The far end pressed a key."""
+        if not self.beliefs.hold("digits-arrive"):
+            return
         self.digits_sent += digit
         self._out(self._writer.dtmf(digit), now)
 
@@ -126,6 +165,10 @@ class Stream:
             return
         if self.wire is not None:
             self._log(bytes(data), now, "out")
+        if self.one_way:
+            self.invalid += 1
+            self._error(31951, f"{bytes(data[:60])!r} on a stream that takes no messages")
+            return
         try:
             message = stream_messages.read(data, self.sid)
         except stream_messages.InvalidMessage as e:
@@ -136,10 +179,20 @@ class Stream:
             if not self.playback.add(now, message):
                 self._error(31931, f"{len(message)} bytes over ten minutes of buffered audio")
         elif isinstance(message, stream_messages.Mark):
-            for name in self.playback.mark(message.mark.name):
-                self._out(self._writer.mark(name), now)
+            name = message.mark.name
+            waits = self.beliefs.hold("marks-wait-for-playback")
+            for reached in self.playback.mark(name) if waits else [name]:
+                self._out(self._writer.mark(reached), now)
         else:
-            for name in self.playback.clear(now):
+            self._clear(now)
+
+    def _clear(self, now: float) -> None:
+        if self.beliefs.hold("clear-empties-buffer"):
+            names = self.playback.clear(now)
+        else:
+            names = self.playback.take_marks()
+        if self.beliefs.hold("clear-returns-marks"):
+            for name in names:
                 self._out(self._writer.mark(name), now)
 
     def binary(self, size: int) -> None:
@@ -149,7 +202,7 @@ class Stream:
 
     def stop(self, now: float) -> None:
         """The carrier ends the stream: `stop` is sent; the shell closes the socket behind it."""
-        if self.state == "live":
+        if self.state == "live" and self.beliefs.hold("stop-before-close"):
             self._out(self._writer.stop(), now)
         self.end(now, "stop")
 

@@ -20,9 +20,10 @@ from typing import Final, cast
 from urllib.parse import urlsplit
 
 from trunkline.carrier_sim import ws_frames
+from trunkline.carrier_sim.beliefs import Beliefs
 from trunkline.carrier_sim.faults import Fault, Faults
 from trunkline.carrier_sim.judge import Judge
-from trunkline.carrier_sim.signature import sign
+from trunkline.carrier_sim.signature import Signer, basic_credentials
 from trunkline.carrier_sim.stream import Stream
 
 #: How long the server may take to answer our close frame.
@@ -43,7 +44,8 @@ class StreamSocket(asyncio.Protocol):
         judge: Judge,
         faults: Faults,
         clock: Callable[[], float],
-        auth_token: str,
+        signer: Signer,
+        beliefs: Beliefs,
         on_over: Callable[[Stream], None],
         on_closed: Callable[[StreamSocket], None],
     ) -> None:
@@ -51,7 +53,8 @@ class StreamSocket(asyncio.Protocol):
         self._judge = judge
         self._faults = faults
         self._clock = clock
-        self._token = auth_token
+        self._signer = signer
+        self._beliefs = beliefs
         self._on_over = on_over
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
@@ -81,6 +84,13 @@ class StreamSocket(asyncio.Protocol):
         if self._faults.match("stream", "GET", self.stream.verb.url, kind="refuse") is not None:
             self._fail(31902, "refused by a fault rule")
             return
+        if url.username is not None and not self._beliefs.hold("stream-user-info"):
+            self._fail(31923, f"a stream's url has no user name: {url.hostname}")
+            return
+        default = 443 if secure else 80
+        if url.port not in (None, default) and not self._beliefs.hold("stream-port"):
+            self._fail(31901, f"no answer from {url.hostname}: port {url.port} is not reached")
+            return
         context = tls if secure else None
         loop = asyncio.get_running_loop()
         try:
@@ -88,7 +98,7 @@ class StreamSocket(asyncio.Protocol):
                 await loop.create_connection(
                     lambda: self,
                     url.hostname or "",
-                    url.port or (443 if secure else 80),
+                    url.port or default,
                     ssl=context,
                 )
                 await self._open
@@ -164,6 +174,11 @@ class StreamSocket(asyncio.Protocol):
             return
         url = self.stream.verb.url
         parts = urlsplit(url)
+        headers = []
+        if self.stream.beliefs.hold("upgrades-are-signed"):
+            headers += self._signer.headers(url)
+        if credentials := basic_credentials(url):
+            headers.append(("Authorization", credentials))
         self._transport.write(
             "\r\n".join(
                 [
@@ -173,7 +188,7 @@ class StreamSocket(asyncio.Protocol):
                     "Connection: Upgrade",
                     f"Sec-WebSocket-Key: {self._key}",
                     "Sec-WebSocket-Version: 13",
-                    f"X-Twilio-Signature: {sign(self._token, url)}",
+                    *(f"{name}: {value}" for name, value in headers),
                     "User-Agent: TwilioMediaStreams/1.0",
                     "\r\n",
                 ]

@@ -50,6 +50,18 @@ class Connect(msgspec.Struct, frozen=True, tag=True):
     method: str = "POST"
 
 
+class Start(msgspec.Struct, frozen=True, tag=True):
+    """A one-way stream, beside the verbs that follow."""
+
+    stream: Stream
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    """End of the one-way stream with that name."""
+
+    name: str
+
+
 class Redirect(msgspec.Struct, frozen=True, tag=True):
     url: str
     method: str = "POST"
@@ -72,7 +84,7 @@ class Dial(msgspec.Struct, frozen=True, tag=True):
     method: str = "POST"
 
 
-Verb = Say | Pause | Play | Connect | Redirect | Reject | Hangup | Dial
+Verb = Say | Pause | Play | Connect | Start | Stop | Redirect | Reject | Hangup | Dial
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -95,6 +107,8 @@ _ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
         "Pause": "length",
         "Play": "loop digits",
         "Connect": "action method",
+        "Start": "",
+        "Stop": "",
         "Stream": "url name track statusCallback statusCallbackMethod",
         "Parameter": "name value",
         "Redirect": "method",
@@ -106,7 +120,9 @@ _ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
 }
 _DIGITS: Final = re.compile(r"[0-9A-D*#wW]+", re.ASCII)
 #: What the character data of these elements may not hold: they take child elements only.
-_NO_TEXT: Final = frozenset({"Response", "Connect", "Stream", "Hangup", "Pause", "Reject"})
+_NO_TEXT: Final = frozenset(
+    {"Response", "Connect", "Start", "Stop", "Stream", "Hangup", "Pause", "Reject"}
+)
 
 
 def parse(text: str | bytes) -> Document:
@@ -173,7 +189,7 @@ class _Reader:
             self.warn(f"<{tag}> is no verb of <Response> that is known here")
             return None
         attributes = self.check(element)
-        if tag not in ("Connect", "Dial"):
+        if tag not in ("Connect", "Start", "Stop", "Dial"):
             self.no_children(element)
         body = (element.text or "").strip()
         method = self.choice(element, "method", ("POST", "GET"))
@@ -189,6 +205,11 @@ class _Reader:
                 return self.play(element, body)
             case "Connect":
                 return self.connect(element, attributes, method)
+            case "Start":
+                stream = self.stream(element)
+                return None if stream is None else Start(stream)
+            case "Stop":
+                return self.stop(element)
             case "Redirect":
                 return Redirect(body, method)
             case "Reject":
@@ -211,31 +232,46 @@ class _Reader:
     def connect(
         self, element: ET.Element, attributes: dict[str, str], method: str
     ) -> Connect | None:
+        stream = self.stream(element)
+        if stream is None:
+            return None
+        return Connect(stream, attributes.get("action", ""), method)
+
+    def only_stream(self, element: ET.Element) -> ET.Element | None:
         streams = [child for child in element if child.tag == "Stream"]
         for child in element:
             if child.tag != "Stream":
-                self.warn(f"<{child.tag}> in <Connect> is not known here")
+                self.warn(f"<{child.tag}> in <{element.tag}> is not known here")
         if len(streams) != 1:
-            self.warn(f"<Connect> with {len(streams)} <Stream>: exactly one is allowed")
+            self.warn(f"<{element.tag}> with {len(streams)} <Stream>: exactly one is allowed")
             return None
-        stream = streams[0]
+        return streams[0]
+
+    def stream(self, element: ET.Element) -> Stream | None:
+        stream = self.only_stream(element)
+        if stream is None:
+            return None
         a = self.check(stream)
         if "url" not in a:
             self.warn("<Stream> without url")
             return None
         callback_method = self.choice(stream, "statusCallbackMethod", ("POST", "GET"))
-        return Connect(
-            Stream(
-                url=a["url"],
-                name=a.get("name", ""),
-                track=a.get("track", "inbound_track"),
-                status_callback=a.get("statusCallback", ""),
-                status_callback_method=callback_method,
-                parameters=self.parameters(stream),
-            ),
-            attributes.get("action", ""),
-            method,
+        return Stream(
+            url=a["url"],
+            name=a.get("name", ""),
+            track=a.get("track", "inbound_track"),
+            status_callback=a.get("statusCallback", ""),
+            status_callback_method=callback_method,
+            parameters=self.parameters(stream),
         )
+
+    def stop(self, element: ET.Element) -> Stop | None:
+        stream = self.only_stream(element)
+        name = "" if stream is None else self.check(stream).get("name", "")
+        if not name:
+            self.warn("<Stop> without the name of a <Stream>")
+            return None
+        return Stop(name)
 
     def parameters(self, stream: ET.Element) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
@@ -18,9 +19,10 @@ import msgspec
 
 from trunkline.carrier_sim import http_client
 from trunkline.carrier_sim.account import API_VERSION, Call
+from trunkline.carrier_sim.beliefs import Beliefs
 from trunkline.carrier_sim.exchange import Fetched
 from trunkline.carrier_sim.faults import Faults
-from trunkline.carrier_sim.signature import sign
+from trunkline.carrier_sim.signature import Signer
 
 _PLACE: Final = ("City", "State", "Zip", "Country")
 _RETRY_KINDS: Final = frozenset(["ct", "rt", "4xx", "5xx", "all"])
@@ -107,7 +109,8 @@ class Webhooks:
 
     def __init__(
         self,
-        auth_token: str,
+        signer: Signer,
+        authorization: Callable[[str], str | None],
         faults: Faults,
         clock: Callable[[], float],
         new_sid: Callable[[str], str],
@@ -115,8 +118,11 @@ class Webhooks:
         timeout: float,
         connect_timeout: float,
         tls: ssl.SSLContext,
+        beliefs: Beliefs,
     ) -> None:
-        self._token = auth_token
+        self._beliefs = beliefs
+        self._signer = signer
+        self._authorization = authorization
         self._faults = faults
         self._clock = clock
         self._new_sid = new_sid
@@ -127,7 +133,9 @@ class Webhooks:
 
     async def post(self, kind: str, call_sid: str, method: str, url: str, form: Form) -> Fetched:
         """Send one, with retries. kind is webhook or status (for the faults' `where`)."""
-        overrides = read_overrides(url, self._timeout, self._connect_timeout)
+        timeout = self._timeout if self._beliefs.hold("webhooks-may-take-15-s") else 2.0
+        followed = url if self._beliefs.hold("fragment-is-followed") else ""
+        overrides = read_overrides(followed, timeout, self._connect_timeout)
         fault = self._faults.match(kind, method, url)
         if fault is not None and fault.kind == "drop":
             self._note(kind, call_sid, method, url, form, 0, 1, "dropped by a fault rule")
@@ -164,7 +172,12 @@ class Webhooks:
         attempt: int,
     ) -> tuple[Fetched, str]:
         """One try: the result, and for the retry policy what was wrong (ct, rt, 4xx, 5xx or "")."""
-        parts = urlsplit(url)._replace(fragment="")
+        parts = urlsplit(url)
+        fragment = f"#{parts.fragment}" if parts.fragment else ""
+        signed_too = "" if self._beliefs.hold("fragment-is-not-signed") else fragment
+        parts = parts._replace(fragment="")
+        if not self._beliefs.hold("query-is-kept"):
+            parts = parts._replace(query="")
         headers = [
             ("User-Agent", "TwilioProxy/1.1"),
             ("Accept", "*/*"),
@@ -173,22 +186,28 @@ class Webhooks:
         if method == "GET":
             query = "&".join(q for q in (parts.query, urlencode(form)) if q)
             sent = urlunsplit(parts._replace(query=query))
-            body, signature = b"", sign(self._token, sent)
+            body, signed_form = b"", Form()
         else:
             sent = urlunsplit(parts)
-            body, signature = urlencode(form).encode(), sign(self._token, sent, form)
+            body, signed_form = urlencode(form).encode(), form
             headers.append(("Content-Type", "application/x-www-form-urlencoded; charset=UTF-8"))
-        headers.append(("X-Twilio-Signature", signature))
+        if self._beliefs.hold("webhooks-are-signed"):
+            headers += self._signer.headers(sent, signed_form, fragment=signed_too)
+        request = partial(
+            http_client.request,
+            method,
+            sent,
+            body=body,
+            connect_timeout=overrides.connect_timeout,
+            read_timeout=overrides.read_timeout,
+            tls=self._tls,
+        )
         try:
-            answer = await http_client.request(
-                method,
-                sent,
-                headers,
-                body,
-                connect_timeout=overrides.connect_timeout,
-                read_timeout=overrides.read_timeout,
-                tls=self._tls,
-            )
+            answer = await request(headers)
+            credentials = self._authorization(sent)
+            if answer.status == 401 and "www-authenticate" in answer.headers and credentials:
+                # TD usage/security: the same request again, now with its Authorization header.
+                answer = await request([*headers, ("Authorization", credentials)])
         except http_client.NotReached as e:
             self._note(kind, call_sid, method, url, form, 0, attempt, str(e))
             code = {"connect": 11205, "read": 11205, "host": 11210}[e.stage]

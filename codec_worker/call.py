@@ -38,6 +38,8 @@ class Call:
         self.resumed = False
         #: None until it is known where outbound sound goes on
         self.playout: Playout | None = None
+        #: its stream takes no sound of ours
+        self.one_way = opened.one_way
         self.inbound = Inbound()
         self.digits: deque[m.DigitIn] = deque(maxlen=DIGITS_KEPT)
         #: the stream's end, once it came
@@ -129,7 +131,8 @@ class Call:
                 since = self.streamless_since
                 lost = playout.freeze(now if since is None else since).samples
             before = playout.end
-            lost += playout.open(opened.out_next, opened.playback)
+            if not opened.one_way:
+                lost += playout.open(opened.out_next, opened.playback)
             if opened.ahead:
                 playout.plays_on(now + opened.ahead * SAMPLE_NS)
             if playout.end != before:
@@ -139,12 +142,18 @@ class Call:
         self.ordinal = opened.ordinal
         self.secret = opened.secret
         self.playback = opened.playback
+        self.one_way = opened.one_way
         self.gateway = gateway
         self.resumed = False
         self.ended = None
         self.tell_end = False
         self.streamless_since = None
         return lost
+
+    @property
+    def mute(self) -> bool:
+        """There is no stream that would take sound of ours."""
+        return self.one_way or self.ended is not None
 
     def stream_lost(self, now: int) -> int:
         """There is no stream any more: playout freezes. Returns the samples lost by it."""

@@ -179,6 +179,8 @@ class Calls:
             call.playout = self._playout(call, opened.out_next)
             if opened.ahead:
                 call.playout.plays_on(now + opened.ahead * SAMPLE_NS)
+        if opened.joins:
+            call.inbound.join(opened.ordinal)
         call.inbound.replace_ring(_ring(opened.ring, now))
         for digit in opened.digits:
             if digit not in call.digits:
@@ -327,7 +329,7 @@ class Calls:
             return
         if call.playout is None:
             call.playout = self._playout(call, max(resume.played, resume.floor))
-            if call.ended is not None:
+            if call.mute:
                 call.playout.freeze(now)
         if resume.interrupt > call.playout.serial and resume.floor > call.playout.position:
             # Whoever had the call may have died with its Clear: the gateway stands before it.
@@ -336,7 +338,7 @@ class Calls:
             # What is known here is old: others had the call meanwhile.
             call.playout.open(resume.played)
             call.forget_speech()
-            if call.ended is not None:
+            if call.mute:
                 call.playout.freeze(now)
         call.playout.serial = max(call.playout.serial, resume.interrupt)
         call.resumed = True

@@ -12,6 +12,8 @@ The rules:
    after it says how much.
 3. Between two streams call time runs with the clock: what no stream delivered is lost. The first
    stream of a call begins at call time 0, wherever its positions begin.
+   A stream that *joins* brought the same sound as the one before it for a while. It goes on where
+   that one ended, without a seam (``join.py``), and what both brought is heard once.
 4. A seam (gap, end of a stream) ends the filter's history: what it holds back is handed out as if
    silence followed.
 """
@@ -22,6 +24,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from .join import overlap
 from .mulaw import SILENCE
 from .playout import CAPACITY, RATE, SAMPLE_NS
 from .resample import LOOKAHEAD, RATIO, History, Upsampler
@@ -30,6 +33,10 @@ from .resample import LOOKAHEAD, RATIO, History, Upsampler
 RING: Final = 10 * RATE
 #: A stream whose positions begin later than this lost its beginning; earlier ones count from there.
 _LATEST_START: Final = RATE
+
+#: Of both streams so much is compared at a join: 1 s, and what a one-way stream keeps.
+_JOIN_OLD: Final = RATE
+_JOIN_NEW: Final = 3 * RATE
 
 _TAIL: Final = bytes([SILENCE]) * LOOKAHEAD
 
@@ -57,7 +64,7 @@ class SoundPiece(NamedTuple):
 class _Run:
     """Frames without a gap, to be decoded in one go."""
 
-    __slots__ = ("data", "ends", "lost", "ordinal", "past", "start")
+    __slots__ = ("data", "ends", "joined", "lost", "ordinal", "past", "start")
 
     def __init__(self, ordinal: int, start: tuple[int, int], lost: int, past: bytes | None) -> None:
         self.ordinal = ordinal
@@ -68,6 +75,8 @@ class _Run:
         #: what was heard before it, for the filter; None: the run before goes on
         self.past = past
         self.data: list[bytes] = []
+        #: the run before goes on in it, though it belongs to another stream
+        self.joined = False
         #: nothing follows without a seam
         self.ends = False
 
@@ -92,6 +101,7 @@ class Inbound:
         self._history: History | None = None
         self._out = (0, 0)  # call time and stream position of the next output
         self._owed = 0  # lost samples that no sound has told yet
+        self._joins: set[int] = set()  # streams that join the one before
 
     # ------------------------------------------------------------------ in
 
@@ -114,6 +124,10 @@ class Inbound:
             self._ring = deque(f for f in self._ring if f.ordinal < ordinal)
             self._ring.extend(frames)
             self._ring_samples = sum(len(f.payload) for f in self._ring)
+
+    def join(self, ordinal: int) -> None:
+        """The stream ``ordinal`` brought the same sound as the one before it for a while."""
+        self._joins.add(ordinal)
 
     def pause(self) -> None:
         """Hand out nothing until the next ``resume``; what was fed and not taken is dropped (it is
@@ -161,11 +175,14 @@ class Inbound:
         if ordinal < self._ordinal:
             return
         lost, stream = 0, self._ordinal
-        if ordinal > stream:
+        joins = ordinal > stream and ordinal in self._joins and self._last_arrival is not None
+        if joins:
+            lost = self._join_stream(frame)
+        elif ordinal > stream:
             lost = self._begin_stream(frame)
         elif position > self._next:
             lost = position - self._next
-        elif position < self._next:
+        if position < self._next:
             payload = payload[self._next - position :]
             position = self._next
         if not payload:
@@ -187,6 +204,57 @@ class Inbound:
             self._runs.append(run)
         run.data.append(payload)
         self._next = position + len(payload)
+
+    def _join_stream(self, frame: InboundFrame) -> int:
+        """The new stream goes on where the one before it ended; returns what was lost between."""
+        assert self._last_arrival is not None
+        heard = self._base + self._next
+        begins = frame.arrival - len(frame.payload) * SAMPLE_NS
+        by_clock = (self._last_arrival - begins) // SAMPLE_NS
+        both = overlap(self._tail(), self._head(frame), by_clock)
+        lost = max(0, -both)
+        self._next = frame.position + max(0, both)
+        self._base = heard + lost - self._next
+        self._ordinal = frame.ordinal
+        if not lost:
+            self._go_on_in(frame.ordinal, heard)
+        return lost
+
+    def _go_on_in(self, ordinal: int, heard: int) -> None:
+        """The filter goes on from the one stream to the other."""
+        unbroken = self._open is not None or (self._history is not None and not self._runs)
+        if unbroken:
+            run = _Run(ordinal, (heard, self._next), 0, None)
+            run.joined = True
+            self._open = run
+            self._runs.append(run)
+
+    def _tail(self) -> bytes:
+        """The end of the present stream's sound, as far as the ring has it without a gap."""
+        parts: list[bytes] = []
+        begin, size = self._next, 0
+        for frame in reversed(self._ring):
+            if frame.ordinal != self._ordinal or frame.position >= begin:
+                continue
+            if frame.position + len(frame.payload) < begin or size >= _JOIN_OLD:
+                break
+            parts.append(frame.payload[: begin - frame.position])
+            size += len(parts[-1])
+            begin = frame.position
+        return b"".join(reversed(parts))
+
+    def _head(self, first: InboundFrame) -> bytes:
+        """The beginning of a new stream's sound, as far as the ring has it without a gap."""
+        parts: list[bytes] = []
+        end = first.position
+        for frame in self._ring:
+            if frame.ordinal != first.ordinal or frame.position < end:
+                continue
+            if frame.position > end or end - first.position >= _JOIN_NEW:
+                break
+            parts.append(frame.payload)
+            end += len(frame.payload)
+        return b"".join(parts)
 
     def _begin_stream(self, frame: InboundFrame) -> int:
         """Fix where the new stream stands in call time; returns what was lost before it."""
@@ -234,6 +302,9 @@ def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[list[SoundP
         for (i, call), run, pcm in zip(work, runs, decoded, strict=True):
             lost = call._owed + run.lost
             position, stream_position = call._out
+            if run.joined:
+                stream_position = position - run.start[0] + run.start[1]
+                call._out = (position, stream_position)
             samples = len(pcm) // (2 * RATIO)
             if samples:
                 call._out = (position + samples, stream_position + samples)

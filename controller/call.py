@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 from trunkline.bus import messages as m
 
 from .instructions import Asked
-from .tables import CALL, step
+from .tables import CALL, Subject
 
 if TYPE_CHECKING:
     from .dial import Dial
 
 
 @dataclass
-class Call:
+class Call(Subject):
     """A call. ``sid``: the leg that carries (or will carry) our stream, ``dialled_sid``: the leg
     that we dialled. Times are monotonic."""
+
+    TABLE = CALL
 
     id: str
     session: str
@@ -32,11 +34,18 @@ class Call:
     mode: m.DialMode | None = None
     max_duration: float | None = None
     trace: dict[str, str] = field(default_factory=dict)
+    #: the carrier reported another caller than the number that we dialled from
+    caller_rewritten: bool = False
     state: str = "expected"
     ordinal: int = 0
     placement: m.Placement | None = None
     active: str | None = None
     gateway: str | None = None
+    #: its present stream brings the far end's sound and takes none of ours
+    one_way: bool = False
+    #: until then a ``stop`` of its stream need not be the call's end: a document that moves the
+    #: call to another stream may still reach it
+    may_move_until: float = 0.0
     accepted: float = 0.0
     #: when the first stream came up; None before
     started: float | None = None
@@ -57,8 +66,8 @@ class Call:
     leg_check: float | None = None
     stream_stats: m.StreamStats | None = None
 
-    def step(self, event: str) -> None:
-        self.state = step(CALL, self.state, event, f"call {self.id}")
+    def __str__(self) -> str:
+        return f"call {self.id}"
 
     @property
     def live(self) -> bool:
@@ -75,6 +84,10 @@ class Call:
         if self.mode == "a-leg" and self.dial_request is not None:
             return {"d": self.dial_request}
         return {"c": self.id}
+
+    def heard_caller(self, info: m.CallInfo) -> None:
+        """After a restart: the caller as it was reported, which the journal does not have."""
+        self.caller, self.caller_rewritten = info.caller, info.caller_rewritten
 
     def info(self, now: float) -> m.CallInfo:
         return m.CallInfo(
@@ -93,4 +106,5 @@ class Call:
             max_duration=self.max_duration,
             age=None if self.started is None else now - self.started,
             trace=self.trace,
+            caller_rewritten=self.caller_rewritten,
         )

@@ -12,10 +12,8 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.errors import WrongModeError
 
 from . import instructions as do
-from . import twiml
 from .call import Call
 from .carrier import ENDED_STATUSES
 from .dial import OPEN, Dial
@@ -95,6 +93,9 @@ class CallRules:
             call.sid = sid
         if dial.row.mode == "originate" and call.state == "expected":
             call.step("silent")
+        elif call.state == "ended":
+            # Its b-leg has come and gone before Twilio said that it has our own.
+            self._end_dialled(call)
 
     def not_dialled(self, dial: Dial, sid: str) -> None:
         """That call is not the dial's: it was a guess."""
@@ -113,7 +114,7 @@ class CallRules:
             return
         if dial.row.mode == "originate" and call.started is None:
             call.started = now
-        elif dial.row.mode == "a-leg" and call.state == "expected" and call.missing is None:
+        elif dial.row.mode != "originate" and call.state == "expected" and call.missing is None:
             call.missing = now
 
     def over(self, call_id: str, now: float) -> None:
@@ -144,16 +145,9 @@ class CallRules:
         else:
             self.end(call.id, "hang_up", now, asked=asked)
 
-    def send_digits(self, asked: Asked, body: m.SendDigits) -> None:
+    def send_digits(self, asked: Asked, body: m.SendDigits, now: float) -> None:
         call = self._of(asked.peer, body.session, body.call)
-        document = twiml.digits(body.digits)
-        if call is None or call.over:
-            raise WrongModeError("no active call; send_dtmf requires an in-progress call")
-        if call.mode not in ("b-leg", "originate") or call.dialled_sid is None:
-            raise WrongModeError(
-                "the leg carries our stream: digits by REST would end it; send them as tones"
-            )
-        self._core.do(do.Instruct(asked, call.dialled_sid, document))
+        self._core.digits.ask(asked, body, call, now)
 
     # ------------------------------------------------------------------ ends
 
@@ -172,7 +166,8 @@ class CallRules:
             if asked is not None:
                 self._core.reply(asked, m.Done())
             return
-        self.tokens.void(call.id)
+        self.tokens.void_all(call.id)
+        self._core.digits.call_over(call)
         call.reason = call.reason or reason
         call.then_failed = call.then_failed or then_failed
         if asked is not None:
@@ -247,7 +242,8 @@ class CallRules:
         was_silent = call.state == "silent"
         call.step("over")
         call.ended_at = now
-        self.tokens.void(call.id)
+        self.tokens.void_all(call.id)
+        self._core.digits.call_over(call)
         self._core.workers.forget_call(call.id)
         session = self._core.sessions.by_id.get(call.session)
         if session is not None:
@@ -259,6 +255,7 @@ class CallRules:
                 )
             elif call.direction == "inbound" and session.state in ("taken", "standing"):
                 session.step("missed")
+                self._core.webhooks.missed(call)
         self._settle_legs(call, now)
         self._finish_session(call.session)
 
@@ -267,12 +264,17 @@ class CallRules:
         dial = self._core.dials.by_request.get(call.dial_request or "")
         if dial is None or dial.leg_over or call.end_sent:
             return
-        if call.mode == "b-leg" and call.dialled_sid is not None:
+        if call.mode == "b-leg":
+            self._end_dialled(call)
+        elif call.dialled_sid is not None:
+            call.leg_check = now + LEG_OVER_WITHIN
+
+    def _end_dialled(self, call: Call) -> None:
+        """Hang up the leg that we dialled."""
+        if call.dialled_sid is not None:
             call.end_sent = True
             self._ends.add(call.id)
             self._core.do(do.End(call.id, (call.dialled_sid,)))
-        elif call.dialled_sid is not None:
-            call.leg_check = now + LEG_OVER_WITHIN
 
     def _finish_session(self, session_id: str) -> None:
         session = self._core.sessions.by_id.get(session_id)
@@ -296,26 +298,43 @@ class CallRules:
         sid = callback.form.get("CallSid", "")
         status = callback.form.get("CallStatus", "")
         request = callback.query.get("d", "")
-        if not sid or not request:
-            return
-        dial = self._core.dials.by_request.get(request)
-        if dial is not None:
+        dials = self._core.dials
+        dial = dials.by_request.get(request) if request else dials.with_sid(sid)
+        if dial is not None and sid:
             if dial.state in OPEN or status not in ENDED_STATUSES:
                 self._core.dials.taken(dial, sid, now)
             self._core.dials.status(dial, sid, status, now)
-        elif status not in ENDED_STATUSES and not self._core.claiming:
+        elif sid and request and status not in ENDED_STATUSES and not self._core.claiming:
             log.warning("call %s: nobody claims it; it is hung up", sid)
             self.hang_up_stray(sid, now)
 
     def fetched(self, result: do.Fetched, now: float) -> None:
         call = self.by_id.get(result.call)
-        if call is None or not call.live or result.status not in ENDED_STATUSES:
+        if call is None or not call.live:
             return
-        dial = self._core.dials.by_request.get(call.dial_request or "")
-        if dial is not None and result.sid == dial.sid:
-            self._core.dials.status(dial, result.sid, result.status or "", now)
-        if call.live:
+        dials = self._core.dials
+        dial = dials.by_request.get(call.dial_request or "")
+        if dial is not None:
+            if result.sid == dial.sid and result.status is not None:
+                dials.status(dial, result.sid, result.status, now)
+            elif result.status in ENDED_STATUSES and call.state == "expected":
+                self._part(call, dial, result.sid, now)
+                return
+            dials.looked(dial, now)
+        if call.live and result.status in ENDED_STATUSES:
             self.conclude(call, call.stream_reason or "close", now)
+
+    def _part(self, call: Call, dial: Dial, sid: str, now: float) -> None:
+        """The b-leg of a dial is over before its stream came. Its webhook may have come late, for
+        an earlier dial; what becomes of this one is our own leg's to tell."""
+        if call.sid != sid:
+            return
+        log.info("call %s, taken for the other leg of dial %s, is over", sid, dial.request)
+        del self.by_sid[sid]
+        self.tokens.void(call.id)
+        call.sid, call.caller, call.caller_rewritten = None, dial.row.caller, False
+        call.missing = now if dial.known.status == "in-progress" else None
+        call.checked = 0
 
     # ------------------------------------------------------------------ time
 
@@ -345,21 +364,20 @@ class CallRules:
             log.warning("call %s: no stream for %g s; it is hung up", call.sid, NO_STREAM_LIMIT)
             dial = self._core.dials.by_request.get(call.dial_request or "")
             if dial is not None and not dial.started:
-                self._core.dials.failed(dial, "failed", "no stream came", now)
+                self._core.dials.failed(dial, "failed", "answered, and no stream came", now)
             self.end(call.id, call.stream_reason or "error", now)
         elif call.checked < len(NO_STREAM_CHECKS) and gone >= NO_STREAM_CHECKS[call.checked]:
             call.checked += 1
-            if call.sid is not None:
-                self._core.do(do.Fetch(call.id, call.sid))
+            leg = call.sid or call.dialled_sid
+            if leg is not None:
+                self._core.do(do.Fetch(call.id, leg))
 
     def _tick_ended(self, call: Call, now: float) -> None:
         dial = self._core.dials.by_request.get(call.dial_request or "")
         if call.leg_check is not None and now >= call.leg_check:
             call.leg_check = None
-            if dial is not None and not dial.leg_over and call.dialled_sid is not None:
-                call.end_sent = True
-                self._ends.add(call.id)
-                self._core.do(do.End(call.id, (call.dialled_sid,)))
+            if dial is not None and not dial.leg_over:
+                self._end_dialled(call)
         elif now - call.ended_at > ENDED_KEPT and call.id not in self._ends:
             del self.by_id[call.id]
             for sid in (call.sid, call.dialled_sid):
@@ -383,6 +401,7 @@ class CallRules:
             mode=info.mode,
             max_duration=info.max_duration,
             trace=info.trace,
+            caller_rewritten=info.caller_rewritten,
         )
         self.by_id[call.id] = call
         for sid in (info.sid, info.dialled_sid):

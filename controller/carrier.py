@@ -3,22 +3,25 @@
 Every failure becomes a :class:`RestFailure` that says what may have come of the request: nothing
 (429 is never processed, a refused connection was never read, a 4xx was refused) or perhaps
 everything (5xx, a timeout, a reset). Nothing is repeated here; who asks decides, because it depends
-on what is asked.
+on what is asked. The one exception is a 401, which did nothing at all: while the account's auth
+token is rotated, the request is made once more with the other token.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidSchema, InvalidURL, ProxyError
 from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response
@@ -26,20 +29,29 @@ from twilio.rest import Client
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from trunkline.bus.errors import CarrierError
+from trunkline.bus.http import Session, causes, reason, through
+from trunkline.bus.redact import mask_urls
+from trunkline.bus.settings import Settings
 
+from .api_host import region_and_edge
 from .numbers import VOICE_FIELDS, NumberSettings
 from .threads import DaemonPool
+
+log = logging.getLogger("trunkline.controller")
 
 #: Seconds until a request is given up; what came of it is uncertain then.
 REST_TIMEOUT: Final = 8.0
 REST_THREADS: Final = 12
 #: HTTP status of a resource that does not exist (any more).
 GONE: Final = 404
+#: HTTP status of a request whose token is not good; nothing came of it.
+UNAUTHORIZED: Final = 401
 #: A Retry-After above this is not waited for in full.
 LONGEST_RETRY_AFTER: Final = 120.0
 
 STATUS_EVENTS: Final = ("initiated", "ringing", "answered", "completed")
 ENDED_STATUSES: Final = frozenset(("completed", "busy", "failed", "no-answer", "canceled"))
+_RINGING: Final = frozenset(("queued", "initiated", "ringing"))
 #: 21220: the call is not in progress; 20404: gone. Ending such a call is done already.
 _CODES_OF_AN_ENDED_CALL: Final = frozenset((21220, 20404))
 
@@ -61,8 +73,9 @@ class RestFailure(Exception):
         repeatable: bool = False,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(text)
-        self.text = text
+        # Twilio quotes the URLs that it refuses, and ours may hold a password.
+        self.text = mask_urls(text)
+        super().__init__(self.text)
         self.status = status
         self.code = code
         self.uncertain = uncertain
@@ -110,10 +123,10 @@ class CallOrder:
 
     to: str
     from_: str
-    twiml: str
+    twiml: str = field(repr=False)
     time_limit: int
     ring_timeout: int
-    status_callback: str
+    status_callback: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -144,16 +157,28 @@ class Carrier(Protocol):
     async def fetch_call(self, sid: str) -> CallState: ...
     async def end_call(self, sid: str) -> None: ...
     async def instruct_call(self, sid: str, twiml: str) -> None: ...
+    async def start_stream(self, sid: str, url: str, token: str) -> None: ...
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]: ...
 
 
-class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
-    """The package's HTTP client with another base, and with the last Retry-After kept."""
+#: Which setting each of an account's tokens is.
+_TOKEN_NAMES: Final = ("TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_SECONDARY")
 
-    def __init__(self, base: str | None, timeout: float) -> None:
+
+class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
+    """The package's HTTP client with another base, our rule for proxies, and the account's two
+    tokens: after a 401 the other is tried, and the one that is taken is kept. What it learned of
+    the last answer is kept too."""
+
+    def __init__(self, tokens: Sequence[str], base: str | None, timeout: float) -> None:
         super().__init__(timeout=timeout)
-        session = self.session
-        assert session is not None
+        self._tokens = tokens
+        #: index of the token that Twilio took last
+        self._good = 0
+        assert self.session is not None
+        self.session.close()
+        session = Session()
+        self.session: Session | None = session
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(max_retries=0, pool_maxsize=REST_THREADS))
         self._base = None if base is None else urlsplit(base)
@@ -164,17 +189,42 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
         """Of the last answer that this thread got."""
         return getattr(self._seen, "retry_after", None)
 
+    @property
+    def through(self) -> str:
+        """The proxy that this thread's last request went through, for the end of an error."""
+        return getattr(self._seen, "through", "")
+
     def forget(self) -> None:
         self._seen.retry_after = None
+        self._seen.through = ""
 
-    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+    def request(
+        self, method: str, url: str, *args: Any, auth: tuple[str, str], **kwargs: Any
+    ) -> Any:
         if self._base is not None:
             parts = urlsplit(url)
             path = self._base.path.rstrip("/") + parts.path
             url = urlunsplit((self._base.scheme, self._base.netloc, path, parts.query, ""))
-        response = super().request(method, url, *args, **kwargs)
+        self._seen.through = through(url)
+        first, account = self._good, auth[0]
+        for index in (first, *(i for i in range(len(self._tokens)) if i != first)):
+            credentials = (account, self._tokens[index])
+            response = super().request(method, url, *args, auth=credentials, **kwargs)
+            if response.status_code != UNAUTHORIZED:
+                self._keep(index)
+                break
         self._seen.retry_after = _seconds((response.headers or {}).get("Retry-After"))
         return response
+
+    def _keep(self, index: int) -> None:
+        """Twilio takes this token."""
+        if index != self._good:
+            refused, self._good = self._good, index
+            log.warning("Twilio refuses %s: %s is used now", *_names(refused, index))
+
+
+def _names(*indices: int) -> list[str]:
+    return [_TOKEN_NAMES[index] for index in indices]
 
 
 def _seconds(text: object) -> float | None:
@@ -185,8 +235,22 @@ def _seconds(text: object) -> float | None:
         return None
 
 
-def classify(error: Exception, retry_after: float | None = None) -> RestFailure:
-    """What a failed request of the package means."""
+def classify(error: Exception, retry_after: float | None = None, through: str = "") -> RestFailure:
+    """What a failed request of the package means. ``through``: the proxy that it went through; it
+    is named where the answer, or none, may be the proxy's rather than Twilio's."""
+    failure = _classified(error, retry_after)
+    if not through or failure.code:
+        return failure
+    return RestFailure(
+        failure.text + through,
+        status=failure.status,
+        uncertain=failure.uncertain,
+        repeatable=failure.repeatable,
+        retry_after=failure.retry_after,
+    )
+
+
+def _classified(error: Exception, retry_after: float | None) -> RestFailure:
     if isinstance(error, TwilioRestException | TwilioServiceException):
         rest = isinstance(error, TwilioRestException)
         text = str(error.msg if rest else error.title)
@@ -203,9 +267,7 @@ def classify(error: Exception, retry_after: float | None = None) -> RestFailure:
             retry_after=retry_after if status == 429 or status >= 500 else None,
         )
     if isinstance(error, requests.RequestException):
-        never_sent = isinstance(error, requests.ConnectTimeout) or _cause(error)
-        text = "connection refused" if never_sent else type(error).__name__
-        return RestFailure(text, uncertain=not never_sent, repeatable=True)
+        return RestFailure(reason(error), uncertain=not _never_sent(error), repeatable=True)
     if isinstance(error, TwilioException):
         # What the package raises for a page of a list that it did not get.
         for found in error.args:
@@ -235,23 +297,20 @@ def _of_response(response: Response, retry_after: float | None) -> RestFailure:
     )
 
 
-def _cause(error: BaseException) -> bool:
-    """True where no connection was ever made."""
-    seen: BaseException | None = error
-    while seen is not None:
-        reason = getattr(seen, "reason", None)
-        for found in (seen, reason, *seen.args):
-            if isinstance(found, NewConnectionError | ConnectTimeoutError):
-                return True
-            inner = getattr(found, "reason", None)
-            if isinstance(inner, NewConnectionError | ConnectTimeoutError):
-                return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+def _never_sent(error: BaseException) -> bool:
+    """True where no connection was ever made, to Twilio or through the proxy."""
+    kinds = (
+        *(requests.ConnectTimeout, ProxyError, NewConnectionError, ConnectTimeoutError),
+        *(InvalidSchema, InvalidURL),  # of the proxy: SOCKS without its package
+    )
+    return any(isinstance(cause, kinds) for cause in causes(error))
 
 
 class TwilioCarrier:
-    """Twilio's REST of one account."""
+    """Twilio's REST of one account, at ``base`` or else where ``region`` and ``edge`` lead.
+
+    ``secondary``: the account's other token, while the two are rotated.
+    """
 
     def __init__(
         self,
@@ -259,10 +318,36 @@ class TwilioCarrier:
         auth_token: str,
         base: str | None = None,
         timeout: float = REST_TIMEOUT,
+        *,
+        secondary: str = "",
+        region: str | None = None,
+        edge: str | None = None,
     ) -> None:
-        self._http = _Http(base, timeout)
-        self._client: Any = Client(account_sid, auth_token, http_client=self._http)
+        tokens = [auth_token, secondary] if secondary else [auth_token]
+        self._http = _Http(tokens, base, timeout)
+        region, edge = region_and_edge(region, edge)
+        self._client: Any = Client(
+            account_sid,
+            auth_token,
+            http_client=self._http,
+            region=region,
+            edge=edge,
+            # Else the package reads the process's environment, past our settings.
+            environment={"TWILIO_ACCOUNT_SID": account_sid},
+        )
         self._pool = DaemonPool("trunkline-rest", REST_THREADS)
+
+    @classmethod
+    def of(cls, settings: Settings) -> TwilioCarrier:
+        """The REST of the account that the settings name. SettingsError where one is missing."""
+        return cls(
+            settings.require("account_sid"),
+            settings.require("auth_token"),
+            settings.twilio_api_url,
+            secondary=settings.auth_token_secondary.get_secret_value(),
+            region=settings.region,
+            edge=settings.edge,
+        )
 
     def close(self) -> None:
         self._pool.close()
@@ -282,7 +367,8 @@ class TwilioCarrier:
                 TypeError,
                 AttributeError,
             ) as error:
-                raise classify(error, self._http.retry_after) from error
+                http = self._http
+                raise classify(error, http.retry_after, http.through) from error
 
         return await self._pool.run(work)
 
@@ -326,15 +412,32 @@ class TwilioCarrier:
         """Hang up; a call that is over already is no error."""
         call = self._client.calls(sid)
         try:
-            await self._do(lambda: call.update(status="completed"))
+            if (await self.complete_call(sid)).status in _RINGING:
+                # That `completed` ends a call that still rings is inferred; `canceled` is
+                # documented for just these calls, and leaves others alone.
+                await self._do(lambda: call.update(status="canceled"))
         except RestFailure as failure:
             if failure.gone or failure.code in _CODES_OF_AN_ENDED_CALL:
                 return
             raise
 
+    async def complete_call(self, sid: str) -> CallState:
+        """Ask once for Status=completed; the call as Twilio shows it then."""
+        call = self._client.calls(sid)
+        return _state(await self._do(lambda: call.update(status="completed")))
+
     async def instruct_call(self, sid: str, twiml: str) -> None:
         call = self._client.calls(sid)
         await self._do(lambda: call.update(twiml=twiml))
+
+    async def start_stream(self, sid: str, url: str, token: str) -> None:
+        """Start a one-way stream of what the far end says (voice/api/stream-resource)."""
+        streams = self._client.calls(sid).streams
+        await self._do(
+            lambda: streams.create(
+                url=url, track="inbound_track", parameter1_name="nonce", parameter1_value=token
+            )
+        )
 
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
         """Calls with this To and From that were started at ``since`` (Unix time) or later."""

@@ -16,7 +16,7 @@ from trunkline.bus.redact import redact_number
 
 from . import instructions as do
 from .journal import OverrideRow
-from .leases import Lease, Want
+from .leases import Hold, Lease, Want
 from .session import REST_WITHIN, Session
 from .tokens import digest, same
 
@@ -110,14 +110,14 @@ class Claims:
                 continue
             if lease.number == session.number and info.mode == "answer":
                 session.number_sid = lease.row.number_sid
-                lease.holders[session.id] = session.allowed_callers
+                lease.holders[session.id] = Hold(session.allowed_callers)
                 if info.armed:
                     session.state = "armed" if lease.row.state == "applied" else "arming"
                     want = Want(session.id, session.allowed_callers, None, session.deadline)
                     if session.state == "arming":
                         lease.waiting.insert(0, want)
             else:
-                lease.holders[session.id] = frozenset((session.number,))
+                lease.holders[session.id] = Hold(frozenset((session.number,)), dials=True)
             self._claim(lease, session.deadline)
         if info.armed and session.state == "standing":
             # The journal does not have its hold, or it is being put back: it is armed anew.

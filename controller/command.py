@@ -1,8 +1,11 @@
 """``trunkline restore``: without a stack, numbers are put back and calls that were left hung up.
 
-From the journals of stacks that are gone and, with ``--account``, from the marks that the account's
-numbers carry. What a live stack holds is left alone: its lock is held, or it answers at its public
-URL.
+Two sources say what is to be put back. The journals of stacks that are gone say all of it, and only
+on the machine where they ran. With ``--account`` the seals that the account's numbers carry say it
+too, for instance on a laptop after the CI runner that made the override was thrown away.
+
+What a live stack holds is left alone: its lock is held, or it answers at its public URL. Taking it
+would end the calls of somebody's tests.
 """
 
 from __future__ import annotations
@@ -18,18 +21,17 @@ from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
 from trunkline.bus.redact import mask_url, redact_number
 from trunkline.bus.settings import Settings
 
-from . import marks, state_dir
+from . import state_dir
+from .apply_restore import restore
 from .carrier import RestFailure, TwilioCarrier
 from .journal import DialRow, OverrideRow, SqliteJournal, peek
 from .journal_file import JournalError
-from .marks import Mark, MarkKeys
 from .memory_journal import MemoryJournal
-from .numbers import NumberSettings
-from .overrides import Workshop, lives
+from .operations import Operations, hang_up_left
+from .override import row_of
 from .probe import Prober
-from .restore import restore
+from .seal import Seal, SealKeys
 from .state_dir import StackDir
-from .work import hang_up_left
 
 #: How long one number, or one call, is tried before it is said to be pending.
 COMMAND_WITHIN: Final = 90.0
@@ -40,27 +42,27 @@ async def restore_command(
 ) -> tuple[int, list[str]]:
     """Returns the exit status (0 done, 3 something is still to be restored) and the lines to show.
 
-    ``account``: from the marks too; with ``force`` also those of a stack that lives. Errors:
+    ``account``: from the seals too; with ``force`` also those of a stack that lives. Errors:
     SettingsError, CarrierError (the account could not be listed).
     """
     account_sid = settings.require("account_sid")
     token = settings.require("auth_token")
-    carrier = TwilioCarrier(account_sid, token, settings.twilio_api_url)
-    prober = Prober(settings.state_dir, _holder())
-    shop = Workshop(
+    carrier = TwilioCarrier.of(settings)
+    prober = Prober(settings.state_path, _holder())
+    ops = Operations(
         stack="",
         public_url=settings.public_url or "",
         carrier=carrier,
         journal=MemoryJournal(),
-        keys=MarkKeys(token, settings.auth_token_secondary.get_secret_value()),
+        keys=SealKeys(token, settings.auth_token_secondary.get_secret_value()),
         wall=time.time,
         probe=prober,
     )
-    run = RestoreRun(shop, dry_run)
+    run = RestoreRun(ops, dry_run)
     try:
         await run.journals(settings, account_sid)
         if account:
-            await run.marks(force)
+            await run.seals(force)
     finally:
         carrier.close()
         prober.close()
@@ -77,7 +79,7 @@ class RestoreRun:
     """One run of the command. ``lines``: what it has to say; ``pending``: something is still to be
     restored; ``live``: ids of stacks on this machine whose lock is held."""
 
-    shop: Workshop
+    ops: Operations
     dry_run: bool
     lines: list[str] = field(default_factory=list)
     pending: bool = False
@@ -91,7 +93,7 @@ class RestoreRun:
 
     async def journals(self, settings: Settings, account: str) -> None:
         """What stacks that are gone have left in their journals."""
-        gone, live = state_dir.others(settings.state_dir, account, _holder())
+        gone, live = state_dir.others(settings.state_path, account, _holder())
         for stack in live:
             self.live.add(stack.path.name)
             try:
@@ -116,16 +118,16 @@ class RestoreRun:
     async def _journal(self, stack: StackDir, account: str) -> None:
         journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
         try:
-            shop = dataclasses.replace(self.shop, stack=stack.id, journal=journal, pending={})
+            ops = dataclasses.replace(self.ops, stack=stack.id, journal=journal, pending={})
             overrides, dials = await journal.open_overrides(), await journal.open_dials()
             await asyncio.gather(
-                *(self._put_back(shop, row) for row in overrides),
-                *(self._hang_up(shop, row) for row in dials),
+                *(self._put_back(ops, row) for row in overrides),
+                *(self._hang_up(ops, row) for row in dials),
             )
         finally:
             await journal.close()
 
-    async def _put_back(self, shop: Workshop, row: OverrideRow) -> None:
+    async def _put_back(self, ops: Operations, row: OverrideRow) -> None:
         shown = redact_number(row.number)
         before = mask_url((row.prior or {}).get("voice_url")) or "(none)"
         if self.dry_run:
@@ -133,9 +135,9 @@ class RestoreRun:
             return
         try:
             async with asyncio.timeout(COMMAND_WITHIN):
-                outcome = await restore(shop, row)
+                outcome = await restore(ops, row)
         except TimeoutError:
-            why = shop.pending.get(row.id, "no answer in time")
+            why = ops.pending.get(row.id, "no answer in time")
             self._still(f"{shown}: not restored yet ({why}); run this again")
             return
         if outcome == "restored":
@@ -143,78 +145,65 @@ class RestoreRun:
         else:
             self.lines.append(f"{shown}: changed by someone else meanwhile; left as it is")
 
-    async def _hang_up(self, shop: Workshop, row: DialRow) -> None:
+    async def _hang_up(self, ops: Operations, row: DialRow) -> None:
         what = f"a call from {redact_number(row.caller)} to {redact_number(row.callee)}"
         if self.dry_run:
             self._still(f"{what} would be hung up")
             return
         try:
             async with asyncio.timeout(COMMAND_WITHIN):
-                await hang_up_left(shop, row)
+                await hang_up_left(ops, row)
         except TimeoutError:
             self._still(f"{what}: not hung up yet; run this again")
 
-    # ------------------------------------------------------------------ from the marks
+    # ------------------------------------------------------------------ from the seals
 
-    async def marks(self, force: bool) -> None:
-        """What the account's numbers themselves say that they were before."""
+    async def seals(self, force: bool) -> None:
+        """What the account's numbers themselves say that they were before.
+
+        Each seal becomes a row of a journal in memory, so that a number is put back by the same
+        path, with the same comparison, as from a file.
+        """
         try:
-            numbers = await self.shop.carrier.list_numbers()
+            numbers = await self.ops.carrier.list_numbers()
         except RestFailure as failure:
             raise failure.error("list the account's numbers") from failure
         found = []
         for number in numbers:
-            mark = marks.read(number.voice_url)
-            if mark is None:
+            seal = Seal.read(number.voice_url)
+            if seal is None:
                 continue
-            prior = self.shop.keys.prior(mark, number.number)
+            prior = self.ops.keys.prior(seal, number.number)
             if prior is None:
                 self._still(
                     f"{redact_number(number.number)}: its override was made with another auth "
                     "token; set TWILIO_AUTH_TOKEN_SECONDARY to that one"
                 )
             else:
-                found.append((number, mark, prior))
-        alive = set() if force else await self._alive({mark for _, mark, _ in found})
+                found.append((number, seal, prior))
+        alive = set() if force else await self._alive({seal for _, seal, _ in found})
         rows = []
-        for number, mark, prior in found:
-            if mark.stack in alive:
+        for number, seal, prior in found:
+            if seal.stack in alive:
                 self._still(
-                    f"{redact_number(number.number)}: in use by stack {mark.stack}, which lives: "
+                    f"{redact_number(number.number)}: in use by stack {seal.stack}, which lives: "
                     "left alone (--force takes it)"
                 )
                 continue
-            row = _row(number, mark, prior)
-            await self.shop.journal.plan(row, self.shop.wall())
-            await self.shop.journal.intend(
-                row.id, row.prior or {}, row.written or {}, self.shop.wall()
+            row = row_of(number, seal, prior)
+            await self.ops.journal.plan(row, self.ops.wall())
+            await self.ops.journal.intend(
+                row.id, row.prior or {}, row.written or {}, self.ops.wall()
             )
             rows.append(row)
-        await asyncio.gather(*(self._put_back(self.shop, row) for row in rows))
+        await asyncio.gather(*(self._put_back(self.ops, row) for row in rows))
 
-    async def _alive(self, found: set[Mark]) -> set[str]:
-        """The stacks of these marks that live: their lock is held here, or they answer."""
-        asked = sorted({(mark.base, mark.stack) for mark in found if mark.stack not in self.live})
-        answers = await asyncio.gather(*(lives(self.shop, base, stack) for base, stack in asked))
+    async def _alive(self, found: set[Seal]) -> set[str]:
+        """The stacks of these seals that live: their lock is held here, or they answer.
+
+        A stack with a free lock may still live, on another machine.
+        """
+        asked = sorted({(seal.base, seal.stack) for seal in found if seal.stack not in self.live})
+        answers = await asyncio.gather(*(self.ops.lives(base, stack) for base, stack in asked))
         answering = {stack for (_, stack), yes in zip(asked, answers, strict=True) if yes}
         return self.live | answering
-
-
-def _row(number: NumberSettings, mark: Mark, prior: dict[str, str]) -> OverrideRow:
-    """The override that a mark describes: what we wrote follows from what we kept."""
-    written = {"voice_url": number.voice_url, "voice_method": "POST"}
-    if "voice_fallback_url" in prior:
-        written["voice_fallback_url"] = prior["voice_url"]
-        written["voice_fallback_method"] = prior["voice_method"] or "POST"
-    written |= {name: "" for name in ("voice_application_sid", "trunk_sid") if name in prior}
-    if "voice_receive_mode" in prior:
-        written["voice_receive_mode"] = "voice"
-    return OverrideRow(
-        id=mark.override,
-        number=number.number,
-        number_sid=number.sid,
-        session="",
-        state="applied",
-        prior=number.fields | prior,
-        written=written,
-    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -30,6 +30,7 @@ from . import instructions as do
 from . import status
 from .calls import CallRules
 from .dials import DialRules
+from .digits import DigitRules
 from .instructions import Asked, Instruction, Result
 from .journal import DialRow, OverrideRow
 from .peers import GATEWAY_LOST_AFTER, Peer, Peers
@@ -58,7 +59,7 @@ class Identity:
     epoch: int
     pid: int
     account: str
-    public_url: str
+    public_url: str = field(repr=False)
     started_wall: float
     started: float
 
@@ -99,6 +100,7 @@ class Core:
         self.dials = DialRules(self)
         self.calls = CallRules(self)
         self.streams = StreamRules(self)
+        self.digits = DigitRules(self)
         self.webhooks = WebhookRules(self)
         self.stopping = False
         #: URL of the local console, once it listens
@@ -252,7 +254,7 @@ class Core:
             self.workers.beat(beat, now)
             self.streams.worked_on(beat.calls)
         else:
-            peer.streams = len(beat.streams)
+            peer.streams, peer.refused = len(beat.streams), beat.refused
             self.streams.beat(beat, now)
 
     def _goodbye(self, goodbye: m.Goodbye, now: float) -> None:
@@ -311,6 +313,7 @@ class Core:
             self.reply(asked, self.webhooks.answer(body, now))
         elif isinstance(body, m.StreamStart):
             self.reply(asked, self.streams.start(body, now))
+            self.digits.settle(now)  # behind the answer, which names the stream
         elif isinstance(body, m.StatusCallback):
             self.calls.status_callback(body, now)
             self.reply(asked, m.Done())
@@ -333,7 +336,7 @@ class Core:
         elif isinstance(body, m.HangUp):
             self.calls.hang_up(asked, body, now)
         else:
-            self.calls.send_digits(asked, body)
+            self.calls.send_digits(asked, body, now)
 
     # ------------------------------------------------------------------ results
 
@@ -352,6 +355,10 @@ class Core:
             self.calls.end_failed(result, now)
         elif isinstance(result, do.Fetched):
             self.calls.fetched(result, now)
+        elif isinstance(result, do.StreamAsked):
+            self.digits.stream_asked(result)
+        elif isinstance(result, do.DigitsTold):
+            self.digits.told(result, now)
         elif isinstance(result, do.Instructed):
             if result.error is None:
                 self.reply(result.asked, m.Done())
@@ -378,6 +385,7 @@ class Core:
         self.dials.tick(now)
         self.calls.tick(now)
         self.streams.tick(now)
+        self.digits.tick(now)
         if now >= self.claim_until or self.stopping:
             self._claims_over(now)
 

@@ -14,7 +14,8 @@ from . import twiml
 from .carrier import CallOrder
 from .instructions import Asked
 from .journal import DialRow
-from .tables import DIAL, step
+from .last_known import LastKnown
+from .tables import DIAL, Subject
 
 #: The longest call that may be asked for (seconds).
 LONGEST_CALL: Final = 300.0
@@ -27,23 +28,34 @@ OPEN: Final = ("asking", "unsure", "taken")
 
 
 @dataclass
-class Dial:
-    """``deadline``: from when Twilio was asked. ``gone``: why nobody waits for it any more."""
+class Dial(Subject):
+    """``deadline``: from when Twilio was asked (while it waits for its number: until when it does).
+    ``gone``: why nobody waits for it any more; ``gone_text``: what was told with that."""
+
+    TABLE = DIAL
 
     row: DialRow
     state: str
+    known: LastKnown
     asked: list[Asked] = field(default_factory=list)
     token: str = ""
     deadline: float = float("inf")
     gone: str | None = None
+    gone_text: str = ""
     #: its SID was found in the list of calls, and nothing has confirmed it
     guessed: bool = False
     #: its time was over before it was answered: that is why it failed, whatever our hang-up brings
     timed_out: bool = False
+    #: what Twilio had last said of our leg by then
+    last_word: str = ""
     #: the stream is up: it is a call now
     started: bool = False
     #: Twilio has said that our leg is over
     leg_over: bool = False
+    #: how often REST was asked about it because nothing was heard
+    polled: int = 0
+    #: its time is over, and REST is asked for the last time
+    last_look: bool = False
     told_place: int = 0
     trace: dict[str, str] = field(default_factory=dict)
 
@@ -55,17 +67,33 @@ class Dial:
     def sid(self) -> str | None:
         return self.row.sid
 
-    def step(self, event: str) -> None:
-        self.state = step(DIAL, self.state, event, f"dial {self.request}")
+    def __str__(self) -> str:
+        return f"dial {self.request}"
 
-    def error(self, status: str) -> TrunklineError:
-        """What the one who asked for it is told when it ended in ``status``."""
+    @property
+    def may_ring(self) -> bool:
+        """Its call may still come to the callee's number."""
+        silent = self.row.mode == "originate" and self.known.status == "in-progress"
+        return (self.state == "queued" or self.state in OPEN) and not (self.started or silent)
+
+    def error(self) -> TrunklineError:
+        """What the one who asked for it is told once it is ``gone``."""
         shown = redact_number(self.row.callee)
-        if status == "timeout":
-            return TimedOutError(f"call to {shown}: no stream within {self.row.timeout:g} s")
+        why = f": {self.gone_text}" if self.gone_text else ""
+        if self.gone == "timeout":
+            return TimedOutError(f"call to {shown}: no stream within {self.row.timeout:g} s{why}")
+        status = self.gone or "failed"
         return CallFailedError(
-            f"call to {shown} was not answered ({status})", status=status, sid=self.sid
+            f"call to {shown} was not answered ({status}){why}", status=status, sid=self.sid
         )
+
+
+def new_dial(
+    row: DialRow, state: str, now: float, asked: list[Asked] | None = None, token: str = ""
+) -> Dial:
+    """A dial in ``state``, of which nothing is known yet."""
+    known = LastKnown(redact_number(row.callee), row.mode == "b-leg", heard=now)
+    return Dial(row, state, known, asked or [], token)
 
 
 def check(body: m.Dial, allowed_callees: frozenset[str] | None) -> None:

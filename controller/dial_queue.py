@@ -1,4 +1,4 @@
-"""The queue of outgoing calls: so many a second, fair between sessions.
+"""Queues of outgoing calls, fair between sessions: so many a second, or one at a time.
 
 Twilio starts one call a second and queues the rest in an order of its own; what waits here can
 still be cancelled, and is told its place.
@@ -13,12 +13,10 @@ from typing import Final
 LATE_TICK: Final = 0.15
 
 
-class DialQueue:
-    """``rate``: calls a second. A session's dials leave in order, sessions take turns."""
+class FairQueue:
+    """Dial requests that wait. A session's dials leave in order, sessions take turns."""
 
-    def __init__(self, rate: float) -> None:
-        self._gap = 1.0 / rate
-        self._next = float("-inf")
+    def __init__(self) -> None:
         self._queues: OrderedDict[str, deque[str]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -34,12 +32,8 @@ class DialQueue:
             if not queue:
                 del self._queues[session]
 
-    def take(self, now: float) -> str | None:
-        """The dial whose turn it is, or None: none waits, or it is too early."""
-        if not self._queues or now < self._next:
-            return None
-        # A tick that came late does not lower the rate; time in which nobody waited is no credit.
-        self._next = (self._next if now - self._next <= LATE_TICK else now) + self._gap
+    def pop(self) -> str:
+        """The request whose turn it is. KeyError where none waits."""
         session, queue = self._queues.popitem(last=False)
         request = queue.popleft()
         if queue:
@@ -55,6 +49,23 @@ class DialQueue:
                 found.append(queue.popleft())
             rest = [queue for queue in rest if queue]
         return found
+
+
+class DialQueue(FairQueue):
+    """``rate``: calls a second."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self._gap = 1.0 / rate
+        self._next = float("-inf")
+
+    def take(self, now: float) -> str | None:
+        """The dial whose turn it is, or None: none waits, or it is too early."""
+        if not self._queues or now < self._next:
+            return None
+        # A tick that came late does not lower the rate; time in which nobody waited is no credit.
+        self._next = (self._next if now - self._next <= LATE_TICK else now) + self._gap
+        return self.pop()
 
     def seconds(self, place: int, now: float) -> float:
         """How long the dial at ``place`` (from 1) has to wait."""

@@ -4,6 +4,14 @@ The rules in prose and the literal transition table are in :mod:`.tables`. A dia
 before Twilio is asked; its request id travels in the callback URLs and the voice URL, its stream
 token in the TwiML. After an answer that never came the call is looked for, and whatever is found
 that nobody waits for is hung up.
+
+The other leg of a b-leg dial is known by nothing but the number that it comes to, since carriers
+rewrite callers (:mod:`.webhooks`). So while a b-leg dial to a number is open no other dial of ours
+to it is: from its turn until its stream is up, or until nothing more can come of it. Others wait,
+fairly and told their places, each for as long as its own timeout.
+
+Status callbacks may get lost. While nothing is heard of a dial REST is asked about its call, a few
+times (:data:`POLL_AFTER`), and once more before it is given up.
 """
 
 from __future__ import annotations
@@ -21,13 +29,14 @@ from trunkline.bus.redact import redact_number
 
 from . import instructions as do
 from .carrier import ENDED_STATUSES
-from .dial import NOT_ANSWERED, OPEN, Dial, check, order
+from .dial import NOT_ANSWERED, OPEN, Dial, check, new_dial, order
 from .dial_queue import DialQueue
 from .instructions import Asked
 from .journal import DialRow
 from .leases import Want
 from .session import REST_WITHIN, Session
 from .tokens import digest
+from .turns import Turns
 
 if TYPE_CHECKING:
     from .core import Core
@@ -38,6 +47,10 @@ log = logging.getLogger("trunkline.controller")
 TELL_PLACES_EVERY: Final = 1.0
 #: A closed dial is remembered this long, so that what comes late is known.
 CLOSED_KEPT: Final = 600.0
+#: REST is asked about a dial of which nothing was heard for so long, one after the other (seconds).
+POLL_AFTER: Final = (3.0, 6.0, 12.0, 25.0, 50.0)
+#: How long REST may take to answer once a dial's time is over.
+LAST_LOOK_WITHIN: Final = 3.0
 
 
 class DialRules:
@@ -47,6 +60,7 @@ class DialRules:
         self._core = core
         self.by_request: dict[str, Dial] = {}
         self.queue = DialQueue(core.rules.calls_per_second)
+        self.turns = Turns(self)
         self._told_at = float("-inf")
         self._closed_at: list[tuple[float, str]] = []
 
@@ -77,27 +91,26 @@ class DialRules:
             state="asked",
             asked=0.0,
         )
-        new = Dial(
-            row,
-            "leasing" if body.mode == "b-leg" else "queued",
-            asked=[asked],
-            token=token,
-            trace=body.trace,
-        )
+        shared = body.mode != "b-leg" and self.turns.needed(body.to)
+        state = "leasing" if body.mode == "b-leg" else "waiting" if shared else "queued"
+        new = new_dial(row, state, now, [asked], token)
+        new.trace = body.trace
         self.by_request[body.request] = new
         self._core.calls.expect(new, now)
         if body.mode == "b-leg":
             deadline = now + min(ttl, REST_WITHIN)
             self._core.sessions.opening.look_up(body.to, body.request, deadline, now)
+        elif shared:
+            self.turns.wait(new, now)
         else:
-            self._enqueue(new, now)
+            self.enqueue(new, now)
 
     def _again(self, dial: Dial, asked: Asked, body: m.Dial) -> None:
         if dial.row.session != body.session or dial.row.callee != body.to:
             raise InvalidRequestError(f"dial {body.request} exists, to another number")
         self._core.sessions.of(asked.peer, body.session)
         if dial.state == "closed" or dial.gone is not None:
-            raise dial.error(dial.gone or "canceled")
+            raise dial.error()
         if dial.sid is not None:
             self._core.reply(asked, m.Dialled(call=dial.row.call, sid=dial.sid))
         else:
@@ -117,7 +130,7 @@ class DialRules:
         dial = self.by_request[request]
         if dial.state == "leasing":
             dial.step("leased")
-            self._enqueue(dial, now)
+            self.turns.wait(dial, now)
 
     def lease_refused(self, request: str, error: TrunklineError, now: float) -> None:
         dial = self.by_request[request]
@@ -127,7 +140,7 @@ class DialRules:
 
     # ------------------------------------------------------------------ the queue
 
-    def _enqueue(self, dial: Dial, now: float) -> None:
+    def enqueue(self, dial: Dial, now: float) -> None:
         self.queue.add(dial.row.session, dial.request)
         self._ask_next(now)
         if dial.state == "queued":
@@ -149,9 +162,9 @@ class DialRules:
             if place != dial.told_place and only in (None, request):
                 dial.told_place = place
                 seconds = self.queue.seconds(place, now)
-                self._tell(dial, m.DialQueued(request=request, place=place, seconds=seconds))
+                self.tell(dial, m.DialQueued(request=request, place=place, seconds=seconds))
 
-    def _tell(self, dial: Dial, event: m.DialQueued | m.DialFailed) -> None:
+    def tell(self, dial: Dial, event: m.DialQueued | m.DialFailed) -> None:
         session = self._core.sessions.by_id.get(dial.row.session)
         if session is not None:
             self._core.send(session.peer, event)
@@ -185,9 +198,8 @@ class DialRules:
         else:
             dial.step("not_found")
             if dial.state == "closed":
-                error = CallFailedError("Twilio has no such call", status="failed")
                 self.failed(dial, "failed", "the request to Twilio got lost", now)
-                self._close(dial, error, now)
+                self._close(dial, dial.error(), now)
 
     def taken(
         self, dial: Dial, sid: str, now: float, *, journalled: bool = False, guessed: bool = False
@@ -237,10 +249,15 @@ class DialRules:
             redact_number(dial.row.callee),
         )
 
+    def with_sid(self, sid: str) -> Dial | None:
+        """The dial whose leg this is: for a callback that came without its query."""
+        return next((d for d in self.by_request.values() if sid and d.sid == sid), None)
+
     def status(self, dial: Dial, sid: str, status: str, now: float) -> None:
         """A status of our leg, from a callback, the answer to create, or a fetch."""
-        if sid != dial.sid:
+        if sid != dial.sid or dial.leg_over:
             return
+        dial.known.tell_status(status, now)
         if status not in ENDED_STATUSES:
             if status == "in-progress":
                 self._core.calls.answered(dial, now)
@@ -249,40 +266,52 @@ class DialRules:
         if status in NOT_ANSWERED:
             self.failed(dial, status, "", now)
         else:
-            self.failed(dial, "failed", "the call ended without a stream", now)
+            # After a timeout this is our own hang-up.
+            text = "" if dial.timed_out else f"the call ended ({status}) without a stream"
+            self.failed(dial, "failed", text, now)
         self._core.calls.over(dial.row.call, now)
         self.over(dial, now)
 
     def failed(self, dial: Dial, status: str, text: str, now: float) -> None:
-        """The dial ends without a call; tell once."""
-        del now
+        """The dial ends without a call; tell once, with ``text`` and what was known of it."""
         if dial.gone is not None or dial.started:
             return
         if dial.timed_out:
             status = "timeout"
+        parts = [text]
+        if dial.row.asked:
+            leg = "" if dial.leg_over else dial.known.leg(now)
+            parts += [dial.last_word or leg, dial.known.webhook(now)]
+        parts.append(dial.known.refused())
         dial.gone = status
+        dial.gone_text = "; ".join(part for part in parts if part)
         self._core.counts[f"dials {status}"] += 1
-        self._tell_failed(dial, status, text)
-        self._fail(dial, dial.error(status))
+        self._tell_failed(dial)
+        self._fail(dial, dial.error())
 
     def _fail(self, dial: Dial, error: TrunklineError) -> None:
         for asked in dial.asked:
             self._core.fail(asked, error)
         dial.asked.clear()
 
-    def _tell_failed(self, dial: Dial, status: str, text: str) -> None:
-        call = dial.row.call
+    def _tell_failed(self, dial: Dial) -> None:
         event = m.DialFailed(
-            request=dial.request, call=call, status=status, sid=dial.sid, text=text
+            request=dial.request,
+            call=dial.row.call,
+            status=dial.gone or "failed",
+            sid=dial.sid,
+            text=dial.gone_text,
         )
-        self._tell(dial, event)
+        self.tell(dial, event)
 
     def over(self, dial: Dial, now: float) -> None:
         """Nothing more can come of our leg."""
         if dial.state in OPEN:
             dial.step("over")
-            # Its other leg may have been there without our leg's SID: then this is all there is.
-            self._fail(dial, dial.error(dial.gone or "failed"))
+            self.failed(dial, "failed", "its leg is over", now)
+            # The b-leg may have come up before we learned our own leg's SID. Then nothing else will
+            # answer this request.
+            self._fail(dial, dial.error())
             self._core.do(do.CloseDial(dial.request))
             self._closed_at.append((now, dial.request))
 
@@ -290,6 +319,7 @@ class DialRules:
         self._fail(dial, error)
         dial.gone = dial.gone or "failed"
         self.queue.drop(dial.row.session, dial.request)
+        self.turns.drop(dial)
         self._core.calls.over(dial.row.call, now)
         if dial.row.asked:
             self._core.do(do.CloseDial(dial.request))
@@ -314,7 +344,7 @@ class DialRules:
         if dial.gone is None:
             dial.gone = why
         error = CallFailedError("the dial was cancelled", status="canceled")
-        never_asked = dial.state in ("leasing", "queued")
+        never_asked = dial.state in ("leasing", "waiting", "queued")
         dial.step("cancel")
         if never_asked:
             self._close(dial, error, now)
@@ -327,13 +357,19 @@ class DialRules:
                 self.give_up(dial, "canceled", now)
 
     def tick(self, now: float) -> None:
+        self.turns.give(now)
         self._ask_next(now)
         if now - self._told_at >= TELL_PLACES_EVERY:
             self._told_at = now
             self._tell_places(now)
+            self.turns.tell()
         for dial in list(self.by_request.values()):
-            if now >= dial.deadline and not dial.started and dial.gone is None:
+            if dial.started or dial.gone is not None:
+                continue
+            if now >= dial.deadline:
                 self._timed_out(dial, now)
+            else:
+                self._poll(dial, now)
         while self._closed_at and now - self._closed_at[0][0] > CLOSED_KEPT:
             self.by_request.pop(self._closed_at.pop(0)[1], None)
 
@@ -341,9 +377,36 @@ class DialRules:
         if dial.state == "closed":
             return
         if dial.row.mode == "originate" and dial.state == "taken":
+            self._poll(dial, now)
             return  # its call is live since Twilio took it
+        if dial.state == "waiting":
+            self.failed(dial, "timeout", self.turns.why(dial, now), now)
+            dial.step("refused")
+            self._close(dial, dial.error(), now)
+        elif dial.sid is not None and not dial.last_look:
+            dial.last_look, dial.deadline = True, now + LAST_LOOK_WITHIN
+            self._core.do(do.Fetch(dial.row.call, dial.sid))
+        else:
+            self._time_over(dial, now)
+
+    def looked(self, dial: Dial, now: float) -> None:
+        """REST has said what it knows of the dial's call, or has not answered."""
+        waits = dial.gone is None and not dial.started and not dial.timed_out
+        if dial.last_look and waits and dial.state != "closed":
+            self._time_over(dial, now)
+
+    def _poll(self, dial: Dial, now: float) -> None:
+        """Ask REST about a dial of which nothing was heard for a while."""
+        if dial.state != "taken" or dial.sid is None or dial.leg_over or dial.last_look:
+            return
+        if dial.polled < len(POLL_AFTER) and now - dial.known.heard >= POLL_AFTER[dial.polled]:
+            dial.polled += 1
+            dial.known.heard = now
+            self._core.do(do.Fetch(dial.row.call, dial.sid))
+
+    def _time_over(self, dial: Dial, now: float) -> None:
         log.info("dial %s: no stream within %g s", dial.request, dial.row.timeout)
-        dial.timed_out = True
+        dial.timed_out, dial.last_word = True, dial.known.leg(now)
         if dial.sid is None:
             self.failed(dial, "timeout", "", now)
         else:
@@ -357,11 +420,12 @@ class DialRules:
         """Open rows of the journal, and closed ones that a client may still ask about."""
         for row in rows:
             if row.state == "closed":
-                self.by_request[row.request] = Dial(row, "closed", gone="failed")
+                closed = self.by_request[row.request] = new_dial(row, "closed", now)
+                closed.gone = "failed"
                 self._closed_at.append((now, row.request))
                 continue
             state = "taken" if row.sid is not None else "unsure"
-            dial = Dial(row, state)
+            dial = new_dial(row, state, now)
             # Whether it has its stream by now is the gateways' and adapters' to say.
             dial.deadline = max(self._core.claim_until, self._core.mono(row.asked) + row.timeout)
             self.by_request[row.request] = dial
@@ -379,7 +443,7 @@ class DialRules:
             if dial.row.session != session.id:
                 continue
             if dial.request in wanted and dial.gone is not None:
-                self._tell_failed(dial, dial.gone, "")  # it may have missed that
+                self._tell_failed(dial)  # it may have missed that
             if dial.state == "closed":
                 continue
             if dial.request in wanted or dial.started or dial.row.mode == "originate":

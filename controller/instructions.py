@@ -1,7 +1,7 @@
 """What the state machine is told besides the bus's messages, and what it says to do.
 
-Both are plain frozen values. The shell (:mod:`.work`) carries instructions out and comes back with
-results as events.
+Both are plain frozen values. The shell carries instructions out (:mod:`.operations`,
+:mod:`.apply_restore`) and comes back with results as events.
 """
 
 from __future__ import annotations
@@ -121,6 +121,29 @@ class Instruct:
     twiml: str
 
 
+@dataclass(frozen=True)
+class StartStream:
+    """Ask for a one-way stream of a call's inbound sound -> StreamAsked. ``token`` lets it in."""
+
+    call: str
+    digits: int
+    sid: str
+    url: str
+    token: str
+
+
+@dataclass(frozen=True)
+class PlayDigits:
+    """Replace the TwiML of a leg that carries our stream -> DigitsTold. It is tried again only
+    where Twilio cannot have taken it."""
+
+    call: str
+    digits: int
+    sid: str
+    twiml: str
+    deadline: float
+
+
 Instruction = (
     Send
     | LookUp
@@ -135,6 +158,8 @@ Instruction = (
     | End
     | Fetch
     | Instruct
+    | StartStream
+    | PlayDigits
 )
 
 # --------------------------------------------------------------------------- results
@@ -252,6 +277,25 @@ class Instructed:
 
 
 @dataclass(frozen=True)
+class StreamAsked:
+    """``error`` None: Twilio opens the one-way stream."""
+
+    call: str
+    digits: int
+    error: TrunklineError | None
+
+
+@dataclass(frozen=True)
+class DigitsTold:
+    """``unsure``: Twilio may have taken the document all the same."""
+
+    call: str
+    digits: int
+    error: TrunklineError | None
+    unsure: bool = False
+
+
+@dataclass(frozen=True)
 class Tick:
     """Time passes; each 100 ms."""
 
@@ -277,4 +321,6 @@ Result = (
     | EndFailed
     | Fetched
     | Instructed
+    | StreamAsked
+    | DigitsTold
 )

@@ -1,11 +1,15 @@
 """The journal: what must not be forgotten, written down before Twilio is touched.
 
-Overrides of numbers and dials, and the epochs (one for each start of a controller). SQLite in WAL
-mode with full durability: what a method has returned from survives a power cut. A file that is
-torn, or is no journal, is refused with a clear error and never written to.
+Overrides of numbers and dials, and the epochs (one for each start of a controller). A process that
+dies between a request to Twilio and its answer forgets that it asked. The next one finds here what
+may have come of it, and puts it right: a number that would answer nobody, a call that nobody ends.
 
-:class:`JournalStore` is the whole interface, so that another database can stand behind it.
-:class:`SqliteJournal` runs in one thread of its own, off the event loop.
+SQLite in WAL mode with full durability: what a method has returned from survives a power cut. A
+file that is torn, or is no journal, is refused with a clear error and never written to.
+
+:class:`JournalStore` is the whole interface, so that another database can stand behind it; both
+implementations pass the same tests. :class:`SqliteJournal` runs in one thread of its own, off the
+event loop, because full durability waits for the disk.
 
 States of an override::
 
@@ -15,7 +19,9 @@ States of an override::
     restored     closed: the number is as it was
     left_alone   closed: someone else had changed the number, or it is gone
 
-States of a dial: asked (Twilio may have it), taken (its SID is known), closed.
+States of a dial: asked (Twilio may have it), taken (its SID is known), closed. Closed rows stay:
+a late write of a closed override is recognised by its row, and so is a dial that is asked for
+again under the same request id.
 """
 
 from __future__ import annotations
@@ -36,12 +42,13 @@ OPEN_STATES: Final = ("planned", "applied", "restoring")
 
 
 class OverrideRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An override of a number. Times: seconds since the epoch.
+    """An override of a number. Times: seconds since the epoch, as another process reads them.
 
     ``prior``: the fields that we change, and the other voice fields, as they were; None until they
     were read (nothing has been written then). ``written``: the fields that we write.
     ``uncertain_until``: a write of ours may take effect until then. ``holders``: session id ->
-    hash of its secret.
+    hash of its secret: after a restart only the session itself can claim its number again, and who
+    reads the file learns no secret.
     """
 
     id: str
@@ -62,7 +69,11 @@ class OverrideRow(msgspec.Struct, frozen=True, kw_only=True):
 
 class DialRow(msgspec.Struct, frozen=True, kw_only=True):
     """A dial, journalled before Twilio is asked. ``token_hash``: of the stream token in its TwiML;
-    ``asked``: when that was, in seconds since the epoch."""
+    ``asked``: when that was, in seconds since the epoch.
+
+    ``request`` is the client's own id, kept through its retries. It is what makes a dial that is
+    asked for again after a restart the same dial, and not a second phone call.
+    """
 
     request: str
     session: str
@@ -80,16 +91,34 @@ class DialRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JournalStore(Protocol):
-    """Everything that the controller writes down. Each method is durable once it returns."""
+    """Everything that the controller writes down. Each method is durable once it returns.
 
-    async def begin_epoch(self, pid: int, now: float) -> int: ...
-    async def open_overrides(self) -> list[OverrideRow]: ...
-    async def override(self, override: str) -> OverrideRow | None: ...
-    async def plan(self, row: OverrideRow, now: float) -> None: ...
+    What is said of an override that is not there raises JournalError: it would be forgotten.
+    """
+
+    async def begin_epoch(self, pid: int, now: float) -> int:
+        """Count up: the first is 1. Peers take a greater number for a controller that restarted."""
+        ...
+
+    async def open_overrides(self) -> list[OverrideRow]:
+        """The oldest first."""
+        ...
+
+    async def override(self, override: str) -> OverrideRow | None:
+        """Closed ones too."""
+        ...
+
+    async def plan(self, row: OverrideRow, now: float) -> None:
+        """A new row, with nothing known of its number. JournalError where the id is there."""
+        ...
+
     async def add_holder(self, override: str, session: str, secret_hash: str) -> None: ...
     async def intend(
         self, override: str, prior: dict[str, str], written: dict[str, str], now: float
-    ) -> None: ...
+    ) -> None:
+        """What the number has, and what is to be written over it: before it is written."""
+        ...
+
     async def set_state(
         self, override: str, state: OverrideState, now: float, uncertain_until: float = 0.0
     ) -> None: ...
@@ -102,7 +131,10 @@ class JournalStore(Protocol):
         """False: a dial with this request id is there already, and stays as it is."""
         ...
 
-    async def dial_taken(self, request: str, sid: str) -> None: ...
+    async def dial_taken(self, request: str, sid: str) -> None:
+        """Changes no closed dial, and none that is not there: its SID may be learnt late."""
+        ...
+
     async def dial_closed(self, request: str) -> None: ...
     async def close(self) -> None: ...
 
@@ -133,6 +165,8 @@ class SqliteJournal:
         await self._pool.run(self._db.close)
         self._pool.close(1.0)
 
+    # One thread has the connection, so statements of two coroutines cannot mix, and each piece of
+    # work is one transaction: a crash leaves all of it or nothing.
     async def _do(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         def in_thread() -> Any:
             try:
@@ -142,6 +176,10 @@ class SqliteJournal:
                 raise JournalError(f"{self.path}: the journal cannot be used: {error}") from error
 
         return await self._pool.run(in_thread)
+
+    async def _change(self, sql: str, *values: Any) -> int:
+        """One statement that changes rows; returns how many it changed."""
+        return int(await self._do(lambda db: db.execute(sql, values).rowcount))
 
     # ------------------------------------------------------------------ epochs and overrides
 
@@ -159,14 +197,8 @@ class SqliteJournal:
         return list(await self._do(_open_overrides))
 
     async def override(self, override: str) -> OverrideRow | None:
-        def work(db: sqlite3.Connection) -> OverrideRow | None:
-            row = db.execute(
-                f"SELECT {_OVERRIDE} FROM overrides WHERE id = ?", (override,)
-            ).fetchone()
-            return None if row is None else _override(db, row)
-
-        found: OverrideRow | None = await self._do(work)
-        return found
+        found = await self._do(lambda db: _overrides(db, "id = ?", override))
+        return found[0] if found else None
 
     async def plan(self, row: OverrideRow, now: float) -> None:
         def work(db: sqlite3.Connection) -> None:
@@ -183,31 +215,24 @@ class SqliteJournal:
         await self._do(work)
 
     async def add_holder(self, override: str, session: str, secret_hash: str) -> None:
-        await self._do(
-            lambda db: db.execute(
-                "INSERT OR REPLACE INTO holders VALUES (?, ?, ?)", (override, session, secret_hash)
-            )
-        )
+        insert = "INSERT OR REPLACE INTO holders VALUES (?, ?, ?)"
+        await self._change(insert, override, session, secret_hash)
 
     async def intend(
         self, override: str, prior: dict[str, str], written: dict[str, str], now: float
     ) -> None:
-        await self._do(
-            lambda db: db.execute(
-                "UPDATE overrides SET prior = ?, written = ?, changed = ? WHERE id = ?",
-                (_json(prior), _json(written), now, override),
-            )
-        )
+        await self._set(override, prior=_json(prior), written=_json(written), changed=now)
 
     async def set_state(
         self, override: str, state: OverrideState, now: float, uncertain_until: float = 0.0
     ) -> None:
-        await self._do(
-            lambda db: db.execute(
-                "UPDATE overrides SET state = ?, uncertain_until = ?, changed = ? WHERE id = ?",
-                (state, uncertain_until, now, override),
-            )
-        )
+        await self._set(override, state=state, uncertain_until=uncertain_until, changed=now)
+
+    async def _set(self, override: str, **columns: Any) -> None:
+        changed = ", ".join(f"{column} = ?" for column in columns)
+        update = f"UPDATE overrides SET {changed} WHERE id = ?"
+        if not await self._change(update, *columns.values(), override):
+            raise JournalError(f"{self.path}: there is no override {override}")
 
     # ------------------------------------------------------------------ dials
 
@@ -219,34 +244,19 @@ class SqliteJournal:
         return list(await self._do(lambda db: _dials(db, where, since)))
 
     async def dial_asked(self, row: DialRow) -> bool:
-        def work(db: sqlite3.Connection) -> bool:
-            inserted = db.execute(
-                "INSERT INTO dials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (request) DO NOTHING",
-                msgspec.structs.astuple(row),
-            )
-            return inserted.rowcount > 0
-
-        return bool(await self._do(work))
+        values = ", ".join("?" * len(row.__struct_fields__))
+        insert = f"INSERT INTO dials VALUES ({values}) ON CONFLICT (request) DO NOTHING"
+        return await self._change(insert, *msgspec.structs.astuple(row)) > 0
 
     async def dial_taken(self, request: str, sid: str) -> None:
-        await self._do(
-            lambda db: db.execute(
-                "UPDATE dials SET sid = ?, state = 'taken' WHERE request = ? AND state != 'closed'",
-                (sid, request),
-            )
-        )
+        update = "UPDATE dials SET sid = ?, state = 'taken' WHERE request = ? AND state != 'closed'"
+        await self._change(update, sid, request)
 
     async def dial_closed(self, request: str) -> None:
-        await self._do(
-            lambda db: db.execute("UPDATE dials SET state = 'closed' WHERE request = ?", (request,))
-        )
+        await self._change("UPDATE dials SET state = 'closed' WHERE request = ?", request)
 
 
-_DIAL: Final = (
-    "request, session, secret_hash, call, mode, callee, caller, timeout, max_duration, token_hash,"
-    " sid, state, asked"
-)
+_DIAL: Final = ", ".join(DialRow.__struct_fields__)
 
 
 def _open_dials(db: sqlite3.Connection) -> list[DialRow]:
@@ -263,27 +273,19 @@ _OVERRIDE: Final = "id, number, number_sid, session, state, prior, written, unce
 
 
 def _open_overrides(db: sqlite3.Connection) -> list[OverrideRow]:
-    found = db.execute(
-        f"SELECT {_OVERRIDE} FROM overrides"
-        " WHERE state IN ('planned', 'applied', 'restoring') ORDER BY since"
-    ).fetchall()
-    return [_override(db, row) for row in found]
+    return _overrides(db, "state IN ('planned', 'applied', 'restoring')")
 
 
-def _override(db: sqlite3.Connection, row: tuple[Any, ...]) -> OverrideRow:
-    holders = db.execute("SELECT session, secret_hash FROM holders WHERE override = ?", (row[0],))
-    return OverrideRow(
-        id=row[0],
-        number=row[1],
-        number_sid=row[2],
-        session=row[3],
-        state=row[4],
-        prior=_fields(row[5]),
-        written=_fields(row[6]),
-        uncertain_until=row[7],
-        since=row[8],
-        holders=dict(holders.fetchall()),
-    )
+def _overrides(db: sqlite3.Connection, where: str, *values: Any) -> list[OverrideRow]:
+    select = f"SELECT {_OVERRIDE} FROM overrides WHERE {where} ORDER BY since, id"
+    found = []
+    for row in db.execute(select, values).fetchall():
+        known = dict(zip(_OVERRIDE.split(", "), row, strict=True))
+        holders = "SELECT session, secret_hash FROM holders WHERE override = ?"
+        known["holders"] = dict(db.execute(holders, (known["id"],)).fetchall())
+        known |= {name: _fields(known[name]) for name in ("prior", "written")}
+        found.append(OverrideRow(**known))
+    return found
 
 
 def _json(fields: dict[str, str]) -> str:

@@ -1,9 +1,11 @@
 """Leases on numbers: who may take the calls of a number that we have an override on.
 
 One number has one override at a time; its holders are sessions that wait for calls to it, and
-(b-leg) sessions that call it. Several may hold it as long as it is clear by the caller whose a
-call is: their sets of callers must be disjoint. The number is put back when its last holder
-leaves; whoever wants it meanwhile waits.
+(b-leg) sessions that call it. Several may wait for calls as long as it is clear by the caller whose
+a call is: their sets of callers must be disjoint, from one another and from the numbers of those
+that call it. Those that call it need not differ, because one call at a time is set up there
+(:mod:`.dials`). The number is put back when its last holder leaves; whoever wants it meanwhile
+waits.
 
 States: *unclaimed* (found in the journal at start; its session may still announce itself),
 *applying*, *applied*, *restoring*.
@@ -24,6 +26,23 @@ LeaseState = Literal["unclaimed", "applying", "applied", "restoring"]
 
 
 @dataclass(frozen=True)
+class Hold:
+    """What a session holds a number for: ``callers``' calls (None: everybody's), or its own dials
+    to it, which come from its number (``dials``)."""
+
+    callers: frozenset[str] | None
+    dials: bool = False
+
+    def beside(self, other: Hold) -> bool:
+        """Both may hold the number."""
+        if self.dials and other.dials:
+            return True
+        if self.callers is None or other.callers is None:
+            return False
+        return not self.callers & other.callers
+
+
+@dataclass(frozen=True)
 class Want:
     """A session that wants a number: to wait for calls (``dial`` None), or for a b-leg dial.
 
@@ -35,23 +54,23 @@ class Want:
     dial: str | None
     deadline: float
 
+    @property
+    def hold(self) -> Hold:
+        return Hold(self.callers, self.dial is not None)
+
 
 @dataclass
 class Lease:
-    """``row``: its override; ``holders``: session id -> whose calls are its own."""
+    """``row``: its override; ``holders``: session id -> what it holds the number for."""
 
     row: OverrideRow
     state: LeaseState
-    holders: dict[str, frozenset[str] | None] = field(default_factory=dict)
+    holders: dict[str, Hold] = field(default_factory=dict)
     waiting: list[Want] = field(default_factory=list)
 
     @property
     def number(self) -> str:
         return self.row.number
-
-
-def disjoint(one: frozenset[str] | None, other: frozenset[str] | None) -> bool:
-    return one is not None and other is not None and not one & other
 
 
 class Leases:
@@ -79,15 +98,11 @@ class Leases:
             if want not in lease.waiting:
                 lease.waiting.append(want)
             return False
-        mine = lease.holders.get(want.session, frozenset())
-        for session, callers in lease.holders.items():
-            if session != want.session and not disjoint(want.callers, callers):
+        for session, hold in lease.holders.items():
+            if session != want.session and not want.hold.beside(hold):
                 raise self.busy(lease, session)
-        if want.session in lease.holders:
-            both = None if mine is None or want.callers is None else mine | want.callers
-            lease.holders[want.session] = both
-        else:
-            lease.holders[want.session] = want.callers
+        # A session answers or calls, never both, so what it holds already is the same.
+        lease.holders[want.session] = want.hold
         return True
 
     def busy(self, lease: Lease, holder: str) -> NumberBusyError:

@@ -5,10 +5,11 @@ from the pool. What was found is remembered for a while, and asked once for many
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from trunkline.bus import messages as m
+from trunkline.bus.callers import caller_error, caller_key
 from trunkline.bus.errors import (
     AccountMismatchError,
     InvalidRequestError,
@@ -88,15 +89,7 @@ class Opening:
             raise AccountMismatchError(
                 f"this stack belongs to Twilio account {account}, not to {info.account}"
             )
-        for number in (
-            *((info.number,) if info.number != ANY else ()),
-            *(info.allowed_callers or ()),
-            *(info.allowed_callees or ()),
-        ):
-            if not is_e164(number):
-                raise InvalidRequestError(
-                    f"{redact_number(number)} is not in E.164 format (expected e.g. '+14155551234')"
-                )
+        _check(info)
         return Session(
             id=info.session,
             secret_hash=digest(info.secret),
@@ -104,7 +97,7 @@ class Opening:
             peer=peer,
             since=self._core.wall(now),
             renewed=now,
-            allowed_callers=_set(info.allowed_callers),
+            allowed_callers=_set(info.allowed_callers, caller_key),
             allowed_callees=_set(info.allowed_callees),
             trace=info.trace,
         )
@@ -243,6 +236,22 @@ class Opening:
         session.opening.clear()
 
 
-def _set(numbers: list[str] | None) -> frozenset[str] | None:
+def _check(info: m.SessionInfo) -> None:
+    """InvalidRequestError where a number is none, or a caller is nothing that a carrier reports."""
+    numbers = [("number", info.number)] if info.number != ANY else []
+    numbers += [("allowed_callees", number) for number in info.allowed_callees or ()]
+    for name, number in numbers:
+        if not is_e164(number):
+            raise InvalidRequestError(
+                f"{name}: {redact_number(number)} is not in E.164 format (expected e.g. "
+                "'+14155551234')"
+            )
+    for place, caller in enumerate(info.allowed_callers or ()):
+        why = caller_error(caller)
+        if why is not None:
+            raise InvalidRequestError(f"allowed_callers[{place}] {why}")
+
+
+def _set(numbers: list[str] | None, key: Callable[[str], str] = str) -> frozenset[str] | None:
     # An empty list of callers lets nobody in; of callees, nobody may be called.
-    return None if numbers is None else frozenset(numbers)
+    return None if numbers is None else frozenset(key(number) for number in numbers)

@@ -1,8 +1,12 @@
 """What other stacks around our state directory left in their journals when they ended.
 
-A stack is gone when its lock is free and none of its gateways answers at its public URL: one that
-is only being started again by its keeper is let be. A stack that is gone is taken: its journal is
-ours from then on, its numbers are put back, and calls that came of its dials are hung up.
+A test that runs without a stack starts a private one. If everything of it is killed at once, nobody
+is left to put its number back. The next controller of the same user and account does it.
+
+A stack is gone when its lock is free and none of its gateways answers at its public URL. The lock
+alone does not tell: while a controller is being started again by its keeper the lock is free, and
+taking its journal then would hang up calls that go on. A stack that is gone is taken: its journal
+is ours from then on, its numbers are put back, and calls that came of its dials are hung up.
 """
 
 from __future__ import annotations
@@ -18,12 +22,12 @@ from typing import Final
 
 from trunkline.bus.locks import LockHeldError
 
-from . import marks, state_dir
+from . import state_dir
 from .journal import OverrideRow, SqliteJournal, peek
 from .journal_file import JournalError
-from .overrides import Workshop
+from .operations import Operations, hang_up_left
+from .seal import Seal
 from .state_dir import StackDir
-from .work import hang_up_left
 
 log = logging.getLogger("trunkline.controller")
 
@@ -54,46 +58,47 @@ class Orphan:
         self.rows = rows
         self.journal: SqliteJournal | None = None
         self._stack: StackDir | None = None
-        self._taking: asyncio.Task[Workshop | None] | None = None
+        self._taking: asyncio.Task[Operations | None] | None = None
 
     async def take(
-        self, shop: Workshop, present: Present, account: str, holder: str
-    ) -> Workshop | None:
-        """The workshop with its journal, taken once; None: it lives. JournalError."""
+        self, ops: Operations, present: Present, account: str, holder: str
+    ) -> Operations | None:
+        """The operations with its journal, or None where it lives; JournalError.
+
+        Each of its numbers asks for this, and its dials do too. All get the one answer.
+        """
         if self._taking is None:
             self._taking = asyncio.get_running_loop().create_task(
-                self._take(shop, present, account, holder)
+                self._take(ops, present, account, holder)
             )
         return await asyncio.shield(self._taking)
 
     async def _take(
-        self, shop: Workshop, present: Present, account: str, holder: str
-    ) -> Workshop | None:
+        self, ops: Operations, present: Present, account: str, holder: str
+    ) -> Operations | None:
         stack = self.path.name
-        bases = set()
-        for row in self.rows:
-            mark = marks.read((row.written or {}).get("voice_url", ""))
-            if mark is not None:
-                bases.add(mark.base)
+        seals = [Seal.read((row.written or {}).get("voice_url", "")) for row in self.rows]
+        bases = {seal.base for seal in seals if seal is not None}
         if not bases:
-            await shop.rest(COMES_BACK_SOON)
-        until = shop.clock() + COMES_BACK_WITHIN
-        while shop.clock() < until and not shop.hurried.is_set():
+            # Nobody can be asked. Give a keeper time to start the controller again.
+            await ops.pause(COMES_BACK_SOON)
+        until = ops.clock() + COMES_BACK_WITHIN
+        while ops.clock() < until and not ops.hurried.is_set():
             if not any(await asyncio.gather(*(present(base, stack) for base in sorted(bases)))):
                 break
-            await shop.rest(ASK_EVERY)
+            await ops.pause(ASK_EVERY)
         try:
             self._stack = state_dir.take(self.path, holder)
         except LockHeldError as error:
             log.info("stack %s lives again (%s)", stack, error.holder)
             return None
         self.journal = await SqliteJournal.open(self._stack.journal, account=account, stack=stack)
-        return dataclasses.replace(shop, stack=stack, journal=self.journal, pending={})
+        return dataclasses.replace(ops, stack=stack, journal=self.journal, pending={})
 
-    async def hang_up_left(self, shop: Workshop) -> None:
+    async def hang_up_left(self, ops: Operations) -> None:
         """Calls of its dials, which nobody can claim."""
-        dials = await shop.journal.open_dials()
-        await asyncio.gather(*(hang_up_left(shop, dial) for dial in dials))
+        dials = await ops.journal.open_dials()
+        await asyncio.gather(*(hang_up_left(ops, dial) for dial in dials))
 
     async def close(self) -> None:
         if self._taking is not None and not self._taking.done():
@@ -139,11 +144,11 @@ class Orphans:
                 stack.release()
         return cls(found, account, holder, present)
 
-    async def take(self, orphan: Orphan, shop: Workshop) -> Workshop | None:
-        """``shop`` with the orphan's journal; None: it lives, or its journal cannot be used."""
+    async def take(self, orphan: Orphan, ops: Operations) -> Operations | None:
+        """``ops`` with the orphan's journal; None: it lives, or its journal cannot be used."""
         assert self._present is not None
         try:
-            return await orphan.take(shop, self._present, self._account, self._holder)
+            return await orphan.take(ops, self._present, self._account, self._holder)
         except JournalError as error:
             log.error("%s", error)
             return None

@@ -33,6 +33,8 @@ class Peer:
     answers: OrderedDict[int, m.Reply] = field(default_factory=OrderedDict)
     #: gateway: streams in its last beat
     streams: int = 0
+    #: gateway: requests that it has refused, by the reason
+    refused: dict[str, int] = field(default_factory=dict)
     leaving: bool = False
 
     def answered(self, reply: m.Reply) -> None:

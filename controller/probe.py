@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import requests
 
+from trunkline.bus.http import Session
+
 from .state_dir import lives_here
 from .threads import DaemonPool
 
@@ -41,8 +43,9 @@ class Prober:
 
 def _ask(base: str) -> dict[str, Any]:
     try:
-        answer = requests.get(f"{base}/healthz", timeout=_TIMEOUT, allow_redirects=False)
-        found = answer.json()
+        with Session() as session:
+            answer = session.get(f"{base}/healthz", timeout=_TIMEOUT, allow_redirects=False)
+            found = answer.json()
     except (requests.RequestException, ValueError):
         return {}  # nobody, or somebody else, answers there
     return found if isinstance(found, dict) else {}

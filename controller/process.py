@@ -24,15 +24,16 @@ from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, setup_logging
 from trunkline.bus.settings import Settings
 
 from . import state_dir, status
+from .api_host import region_and_edge
 from .carrier import TwilioCarrier
 from .console import HOST, Console
 from .core import Core, Identity, Rules
 from .journal import SqliteJournal
 from .journal_file import JournalError
-from .marks import MarkKeys
+from .operations import Operations
 from .orphans import Orphans, clear_away
-from .overrides import Workshop
 from .probe import Prober
+from .seal import SealKeys
 from .shell import Shell
 from .state_dir import StackRunsError
 
@@ -50,6 +51,7 @@ def main(settings: Settings) -> int:
     """
     for name in ("account_sid", "auth_token", "public_url"):
         settings.require(name)
+    region_and_edge(settings.region, settings.edge)
     end_logging = setup_logging("controller", settings.log_format)
     try:
         return run(lambda stop: serve(settings, stop))
@@ -65,7 +67,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     holder = f"controller (pid {os.getpid()}, {settings.bus})"
     address = settings.address
     address.make_directory()
-    locks = [state_dir.lock_state_dir(settings.state_dir, holder)]
+    locks = [state_dir.lock_state_dir(settings.state_path, holder)]
     try:
         if address.directory is not None:
             locks.append(state_dir.lock_bus_dir(address.directory, holder))
@@ -79,28 +81,28 @@ async def _serve_locked(
     settings: Settings, stop: asyncio.Event, holder: str, locks: list[FileLock]
 ) -> int:
     account = settings.require("account_sid")
-    stack = state_dir.own(settings.state_dir, account, holder)
+    stack = state_dir.own(settings.state_path, account, holder)
     locks.append(stack.lock)
     journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
     token = settings.require("auth_token")
-    carrier = TwilioCarrier(account, token, settings.twilio_api_url)
-    prober = Prober(settings.state_dir, holder)
-    shop = Workshop(
+    carrier = TwilioCarrier.of(settings)
+    prober = Prober(settings.state_path, holder)
+    ops = Operations(
         stack=stack.id,
         public_url=settings.require("public_url"),
         carrier=carrier,
         journal=journal,
-        keys=MarkKeys(token, settings.auth_token_secondary.get_secret_value()),
+        keys=SealKeys(token, settings.auth_token_secondary.get_secret_value()),
         wall=time.time,
         probe=prober,
         fallback_to_prior=settings.fallback_to_prior,
         take_over_routed=settings.take_over_routed,
     )
-    orphans = Orphans.find(settings.state_dir, account, holder, prober.present)
+    orphans = Orphans.find(settings.state_path, account, holder, prober.present)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
-        core = await _core(settings, shop, account, orphans)
-        status = await _run(settings, Shell(core, shop, stop, orphans), context)
+        core = await _core(settings, ops, account, orphans)
+        status = await _run(settings, Shell(core, ops, stop, orphans), context)
     finally:
         stop_authenticator(context)
         context.destroy(linger=100)
@@ -113,15 +115,15 @@ async def _serve_locked(
     return status
 
 
-async def _core(settings: Settings, shop: Workshop, account: str, orphans: Orphans) -> Core:
+async def _core(settings: Settings, ops: Operations, account: str, orphans: Orphans) -> Core:
     """A new epoch's state machine, with what the journals have open."""
-    journal = shop.journal
+    journal = ops.journal
     identity = Identity(
-        stack=shop.stack,
+        stack=ops.stack,
         epoch=await journal.begin_epoch(os.getpid(), time.time()),
         pid=os.getpid(),
         account=account,
-        public_url=shop.public_url,
+        public_url=ops.public_url,
         started_wall=time.time(),
         started=monotonic(),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from .instructions import Asked
-from .tables import MODES, SESSION, step
+from .tables import MODES, SESSION, Subject
 
 #: What reading and writing a number may take, retries included, whatever the request's ttl.
 REST_WITHIN: Final = 30.0
@@ -15,8 +15,10 @@ ANY: Final = "any"
 
 
 @dataclass
-class Session:
+class Session(Subject):
     """An adapter's session. ``since``: Unix time; ``renewed``: monotonic, of the last beat."""
+
+    TABLE = SESSION
 
     id: str
     secret_hash: str
@@ -45,5 +47,5 @@ class Session:
     def mode(self) -> str:
         return MODES.get(self.state, "idle")
 
-    def step(self, event: str) -> None:
-        self.state = step(SESSION, self.state, event, f"session {self.id}")
+    def __str__(self) -> str:
+        return f"session {self.id}"

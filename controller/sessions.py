@@ -119,7 +119,7 @@ class SessionRules:
                 holders={want.session: session.secret_hash},
             )
             lease = self.leases.by_number[number] = Lease(row, "applying")
-            lease.holders[want.session] = want.callers
+            lease.holders[want.session] = want.hold
             lease.waiting.append(want)
             self._core.do(do.Apply(row, want.deadline))
             return
@@ -331,4 +331,14 @@ class SessionRules:
 
     def _still(self, lease: Lease) -> TrunklineError:
         shown = redact_number(lease.number)
-        return TimedOutError(f"number {shown} is still being put back after its last use")
+        since = self._core.iso(lease.row.since)
+        if lease.state == "unclaimed":
+            return TimedOutError(
+                f"number {shown} is held for session {lease.row.session}, which has it since "
+                f"{since} and has not announced itself since this controller started"
+            )
+        return TimedOutError(
+            f"number {shown} is still being put back after its last use by session "
+            f"{lease.row.session} since {since}; Twilio has not taken it yet (the controller's "
+            "log says why)"
+        )

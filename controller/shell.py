@@ -27,13 +27,13 @@ from trunkline.bus.redact import redact_number
 from trunkline.bus.sockets import BusSocket, bind_router
 
 from . import instructions as do
-from . import work
+from . import operations
+from .apply_restore import put_on, restore
 from .carrier import RestFailure
 from .core import TICK_SECONDS, AnyEvent, Core
 from .instructions import Instruction
+from .operations import Operations
 from .orphans import Orphan, Orphans
-from .overrides import Workshop
-from .restore import restore
 
 log = logging.getLogger("trunkline.controller")
 
@@ -52,13 +52,13 @@ class Shell:
     def __init__(
         self,
         core: Core,
-        shop: Workshop,
+        ops: Operations,
         stop: asyncio.Event,
         orphans: Orphans | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self.core = core
-        self._shop = shop
+        self._ops = ops
         self._stop = stop
         self._orphans = orphans or Orphans.none()
         self._clock = clock
@@ -108,7 +108,7 @@ class Shell:
 
     async def _shut_down(self) -> None:
         began = self._clock()
-        self._shop.hurry()
+        self._ops.hurry()
         self._feed(do.Shutdown())
         while (self.core.busy or self._noting) and self._fatal is None:
             left = STOP_WITHIN - (self._clock() - began)
@@ -126,9 +126,9 @@ class Shell:
             if isinstance(self._fatal, TrunklineError):
                 raise self._fatal
             return EXIT_FAILED
-        overrides = await self._shop.journal.open_overrides()
+        overrides = await self._ops.journal.open_overrides()
         overrides += await self._orphans.open_overrides()
-        dials = await self._shop.journal.open_dials()
+        dials = await self._ops.journal.open_dials()
         later = "the next start, or `trunkline restore`, does it"
         for row in overrides:
             log.error("number %s is still to be restored: %s", redact_number(row.number), later)
@@ -140,7 +140,7 @@ class Shell:
     async def _check_credentials(self) -> None:
         """Credentials that Twilio refuses end the process at its start; the journal is kept."""
         try:
-            await self._shop.carrier.find_number("+10000000")
+            await self._ops.carrier.find_number("+10000000")
         except RestFailure as failure:
             error = failure.error("be asked for this account")
             if failure.refused_credentials:
@@ -252,20 +252,20 @@ class Shell:
         return self._numbers.setdefault(number, asyncio.Lock())
 
     async def _work(self, instruction: Instruction) -> None:
-        shop = self._shop
+        ops = self._ops
         if isinstance(instruction, do.Apply):
             async with self._number(instruction.row.number):
-                self._feed(await work.put_on(shop, instruction))
+                self._feed(await put_on(ops, instruction))
         elif isinstance(instruction, do.Restore):
             await self._restore(instruction.override)
         elif isinstance(instruction, do.LookUp):
-            self._feed(await work.look_up(shop, instruction.number, instruction.deadline))
+            self._feed(await operations.look_up(ops, instruction.number, instruction.deadline))
         elif isinstance(instruction, do.ListNumbers):
-            self._feed(await work.list_numbers(shop, instruction.deadline))
+            self._feed(await operations.list_numbers(ops, instruction.deadline))
         elif isinstance(instruction, do.KeepHolder):
             # Behind the Apply that plans the row.
             async with self._number(instruction.number):
-                await shop.journal.add_holder(
+                await ops.journal.add_holder(
                     instruction.override, instruction.session, instruction.secret_hash
                 )
         elif isinstance(instruction, do.Create):
@@ -273,15 +273,19 @@ class Shell:
         elif isinstance(instruction, do.Settle):
             await self._settle(instruction)
         elif isinstance(instruction, do.NoteTaken):
-            await self._note(shop.journal.dial_taken(instruction.request, instruction.sid))
+            await self._note(ops.journal.dial_taken(instruction.request, instruction.sid))
         elif isinstance(instruction, do.CloseDial):
-            await self._note(shop.journal.dial_closed(instruction.request))
+            await self._note(ops.journal.dial_closed(instruction.request))
         elif isinstance(instruction, do.End):
-            self._feed(await work.end(shop, instruction.call, instruction.sids, self._feed))
+            self._feed(await operations.end(ops, instruction.call, instruction.sids, self._feed))
         elif isinstance(instruction, do.Fetch):
-            self._feed(await work.fetch(shop, instruction.call, instruction.sid))
+            self._feed(await operations.fetch(ops, instruction.call, instruction.sid))
         elif isinstance(instruction, do.Instruct):
-            self._feed(await work.instruct(shop, instruction))
+            self._feed(await operations.instruct(ops, instruction))
+        elif isinstance(instruction, do.StartStream):
+            self._feed(await operations.start_stream(ops, instruction))
+        elif isinstance(instruction, do.PlayDigits):
+            self._feed(await operations.play_digits(ops, instruction))
 
     async def _note(self, write: Coroutine[Any, Any, None]) -> None:
         self._noting += 1
@@ -292,23 +296,23 @@ class Shell:
             self._changed.set()
 
     async def _restore(self, override: str) -> None:
-        shop = self._shop
+        ops = self._ops
         orphan = self._orphans.of(override)
         if orphan is not None:
-            taken = await self._orphans.take(orphan, shop)
+            taken = await self._orphans.take(orphan, ops)
             if taken is None:
                 self._feed(do.Restored(override, "left_alone"))
                 return
-            shop = taken
-        row = await shop.journal.override(override)
+            ops = taken
+        row = await ops.journal.override(override)
         if row is None or not row.open:
             self._feed(do.Restored(override, "restored"))
             return
         async with self._number(row.number):
-            self._feed(do.Restored(override, await restore(shop, row)))
+            self._feed(do.Restored(override, await restore(ops, row)))
 
     async def _hang_up_left(self, orphan: Orphan) -> None:
-        taken = await self._orphans.take(orphan, self._shop)
+        taken = await self._orphans.take(orphan, self._ops)
         if taken is not None:
             await orphan.hang_up_left(taken)
 
@@ -319,8 +323,8 @@ class Shell:
         def wanted() -> bool:
             return dials[request].gone is None
 
-        result = await work.create(
-            self._shop,
+        result = await operations.create(
+            self._ops,
             instruction.row,
             instruction.order,
             instruction.deadline,
@@ -340,6 +344,6 @@ class Shell:
         def belongs(sid: str) -> bool:
             return core.calls.knows(sid) or core.dials.has(sid, but=request)
 
-        result = await work.settle(self._shop, instruction.row, unsettled, belongs)
+        result = await operations.settle(self._ops, instruction.row, unsettled, belongs)
         if result is not None:
             self._feed(result)

@@ -25,6 +25,7 @@ def build(core: Core, now: float) -> dict[str, Any]:
         },
         "gateways": [
             {"id": peer.id, "pid": peer.pid, "streams": peer.streams}
+            | ({"refused": peer.refused} if peer.refused else {})
             for peer in core.gateways()
             if core.present(peer, now)
         ],

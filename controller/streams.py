@@ -46,6 +46,8 @@ class StreamRules:
         call = calls.by_id[token.call]
         if token.sid is not None and token.sid != start.call_sid:
             return self._refuse("its token belongs to another call")
+        if token.one_way:
+            return self._core.digits.hears(token, start, now)
         placement = self._place(call, now)
         if placement is None:
             return self._refuse("no codec worker is there")
@@ -54,17 +56,46 @@ class StreamRules:
             return self._refuse(why)
         calls.tokens.void(call.id)
         first = call.ordinal == 0
-        call.step("start")
-        call.ordinal += 1
-        call.placement, call.gateway = placement, start.gateway
-        call.active = placement.primary.id
-        call.accepted, call.missing, call.checked = now, None, 0
-        call.stream_reason = None
+        replaces = call.gateway if call.one_way else None
+        if replaces is not None:
+            self._core.digits.close_later(call, replaces, now)
+        self._carries(call, start.gateway, placement, now)
         if first:
             self._first(call, now)
         else:
             self._tell_placement(call, gateway=False)
-        return m.StreamAccepted(info=call.info(now), first=first)
+        self._core.digits.back(call, token, now)
+        return m.StreamAccepted(info=call.info(now), first=first, overlaps=replaces is not None)
+
+    def _carries(
+        self,
+        call: Call,
+        gateway: str,
+        placement: m.Placement | None,
+        now: float,
+        *,
+        one_way: bool = False,
+    ) -> None:
+        """The stream at ``gateway`` is the call's from now on."""
+        call.step("start")
+        call.ordinal += 1
+        call.placement, call.gateway, call.one_way = placement, gateway, one_way
+        call.active = None if placement is None else placement.primary.id
+        call.accepted, call.missing, call.checked = now, None, 0
+        call.stream_reason = None
+
+    def turn(self, call: Call, now: float) -> bool:
+        """The call has lost its stream. Where a one-way stream waits (digits are being played), it
+        carries the far end's sound from now on. False: there is none."""
+        gateway = self._core.digits.take_listener(call, now)
+        if gateway is None:
+            return False
+        placement = self._place(call, now) or call.placement
+        self._carries(call, gateway, placement, now, one_way=True)
+        if placement is not None:
+            self._tell_placement(call, gateway=False)
+        self._core.send(gateway, m.StreamTurn(info=call.info(now)))
+        return True
 
     def _shows(self, call: Call, sid: str, now: float) -> str | None:
         """The token of an a-leg's inline TwiML shows which call came of the dial. Returns why the
@@ -105,10 +136,20 @@ class StreamRules:
             return
         if call.state == "ending":
             self.over(call, now)
-        elif closed.reason == "stop":
+        elif closed.reason == "stop" and not self._may_come_back(call, now):
             calls.conclude(call, calls.stopped(call, now), now)
         elif call.state == "live":
             self.lose(call, closed.reason, now)
+
+    def _may_come_back(self, call: Call, now: float) -> bool:
+        """A ``stop`` also comes where a new document takes the stream away. A one-way stream lives
+        on through documents: its ``stop`` is the call's end. Before its session has announced
+        itself to a restarted controller, nobody knows whether digits are on their way."""
+        if call.one_way:
+            return False
+        core = self._core
+        unclaimed = core.claiming and call.session not in core.sessions.by_id
+        return unclaimed or core.digits.moves(call, now)
 
     def over(self, call: Call, now: float) -> None:
         """The stream of a call that is being hung up is gone: the call is over."""
@@ -119,9 +160,11 @@ class StreamRules:
     def lose(self, call: Call, reason: m.StreamEndReason, now: float) -> None:
         """The stream is gone; the call may come back by another."""
         call.step("stream_over")
-        call.gateway, call.missing, call.checked = None, now, 0
+        call.gateway, call.missing, call.checked, call.one_way = None, now, 0, False
         call.stream_reason = reason
         log.info("call %s: its stream is gone (%s)", call.sid, reason)
+        if self.turn(call, now) or (reason == "stop" and self._core.digits.expected(call)):
+            return
         session = self._core.sessions.by_id.get(call.session)
         if session is not None:
             event = m.CallReconnecting(call=call.id, ordinal=call.ordinal)
@@ -238,11 +281,14 @@ class StreamRules:
                 calls.tokens.void(call.id)  # it was used before the restart
             calls.by_sid[stream.info.sid] = call
             call.sid = stream.info.sid
+            call.heard_caller(stream.info)
             call.secret = stream.info.secret
             call.ordinal = stream.info.ordinal
             call.step("start")
             call.gateway, call.missing, call.accepted = hello.peer, None, now
-            call.active = stream.active
+            call.active, call.one_way = stream.active, stream.one_way
+            if call.one_way:
+                call.missing = now  # the stream that takes our sound is still to come
             if stream.info.placement is not None:
                 call.placement = _newer(call.placement, stream.info.placement)
             if call.started is None:
@@ -272,6 +318,8 @@ class StreamRules:
                 self._had_stream(call, info, now)
             else:
                 self._known_already(session, call, info, now)
+            if info.digits and not call.over:
+                self._core.digits.doubt(call, now)
 
     def _known_already(self, session: Session, call: Call, info: m.CallInfo, now: float) -> None:
         call.ordinal = max(call.ordinal, info.ordinal)
@@ -285,6 +333,7 @@ class StreamRules:
     def _had_stream(self, call: Call, info: m.CallInfo, now: float) -> None:
         self._core.calls.tokens.void(call.id)
         call.ordinal = max(call.ordinal, info.ordinal, 1)
+        call.heard_caller(info)
         call.secret, call.placement = info.secret, info.placement
         call.state, call.missing = "reconnecting", now
         call.started = now - (info.age or 0.0)

@@ -1,35 +1,55 @@
 """The transition tables of the controller: sessions, dials and calls.
 
+Each table reads: in this state, this event leads to that state. An event that a state does not list
+is illegal there, and :meth:`Subject.step` refuses it with the events that led there. An event that
+is listed and leads to its own state changes nothing: it may come at any time, for instance late.
+
 Rules of a **session** (an adapter's hold on a number):
 
 - It is opened once its number was found on the account. It holds nothing yet.
-- It answers or it calls, never both: the first Arm or Dial decides, until it is closed.
+- It answers or it calls, never both: the first Arm or Dial decides, until it is closed. Otherwise a
+  call that comes in could be taken for the one that was dialled.
 - *arming*: the override is being put on. *armed*: one call is let in. *taken*: a caller was let in,
   and its stream is not up yet; a caller who hangs up before leaves it armed. *standing*: nobody
-  waits; the override stays until the session closes. Disarm while arming leaves it standing.
+  waits; the override stays until the session closes, because putting it on again costs a read and a
+  write at Twilio. Disarm while arming leaves it standing.
 - Whatever state it is in, a closed or lost session closes: its calls are hung up, its numbers put
   back, and then it is gone.
 
+For example, a test that answers one call takes its session through opening, idle, arming, armed,
+taken, standing, closing, gone.
+
 Rules of a **dial** (asking Twilio for a call, once):
 
-- *leasing* (b-leg only): the override is put on the callee's number. *queued*: it waits for its
-  turn. *asking*: Twilio may have it. *unsure*: no answer came; callback, stream or the list of
+- *leasing* (b-leg only): the override is put on the callee's number. *waiting*: another dial's call
+  is still to come there, and one of the two is a b-leg dial. *queued*: so many calls a second are
+  asked for. *asking*: Twilio may have it. *unsure*: no answer came; callback, stream or the list of
   calls will tell. *taken*: its SID is known. *closed*: nothing more can come of it.
-- A dial is never asked twice once Twilio may have it.
+- A dial is never asked twice once Twilio may have it: that phone would ring twice.
 - The list of calls only lets us guess: a callback or a stream names the dial, and so shows that
   another's guess was *mistaken*.
 
 Rules of a **call**:
 
 - *expected*: no stream yet. *live*: its stream carries it. *reconnecting*: its stream is gone, and
-  it may come back. *ending*: it is being hung up. *ended*.
+  it may come back: a gateway that is killed takes its streams with it, and Twilio asks another one.
+  *ending*: it is being hung up. *ended*.
 - A call without sound (originate) is *silent* from when Twilio took it.
 - The first reason to end it that was given is the one that is told.
+
+Rules of **digits** (a row of them on its way to a leg that carries our stream; see digits.py):
+
+- *opening*: Twilio is asked for a one-way stream. *asking*: it is given the document that plays
+  the digits. *playing*: it may be running that document. *over*: whoever asked has been answered.
+- *deaf*: there is no one-way stream. The digits are sent all the same, and the document asks for
+  one once more.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections import deque
+from functools import cached_property
+from typing import ClassVar, Final
 
 from trunkline.bus.errors import WrongModeError
 
@@ -81,7 +101,8 @@ SESSION: Final[Table] = {
 }
 
 DIAL: Final[Table] = {
-    "leasing": {"leased": "queued", "refused": "closed", "cancel": "closed"},
+    "leasing": {"leased": "waiting", "refused": "closed", "cancel": "closed"},
+    "waiting": {"turn": "queued", "refused": "closed", "cancel": "closed"},
     "queued": {"ask": "asking", "cancel": "closed"},
     "asking": {
         "taken": "taken",
@@ -142,6 +163,24 @@ CALL: Final[Table] = {
     "ended": {"over": "ended", "end": "ended"},
 }
 
+DIGITS: Final[Table] = {
+    "opening": {"hears": "asking", "deaf": "asking", "late": "over", "ended": "over"},
+    "asking": {
+        "taken": "playing",
+        "unsure": "playing",
+        "refused": "over",
+        "back": "over",
+        "late": "over",
+        "ended": "over",
+    },
+    "playing": {
+        "back": "over",
+        "late": "over",
+        "ended": "over",
+    },
+    "over": {},
+}
+
 #: The mode that C2's message names, by state.
 MODES: Final = {
     "arming": "answer",
@@ -153,13 +192,38 @@ MODES: Final = {
 }
 
 
+#: Events that a subject remembers: enough to see how it came into its state, and no more, because
+#: a stack holds hundreds of calls.
+EVENTS_KEPT: Final = 10
+
+
 class IllegalTransition(WrongModeError):
-    """An event that the state has no place for; names state, event and what it happened to."""
+    """An event that the state has no place for. Names subject, state, event, and what came before.
+
+    It is a fault of ours, or a peer's request that came at the wrong time. Its text goes to that
+    peer and into the log, where the story is all that is left to find the fault by.
+    """
 
 
-def step(table: Table, state: str, event: str, whose: str) -> str:
-    """The next state. IllegalTransition where the table has none."""
-    after = table[state].get(event)
-    if after is None:
-        raise IllegalTransition(f"{whose}: {event!r} has no place in state {state!r}")
-    return after
+class Subject:
+    """What a table applies to: a session, a dial, a call. Only :meth:`step` follows the table."""
+
+    TABLE: ClassVar[Table]
+    state: str
+
+    @cached_property
+    def story(self) -> deque[tuple[str, str]]:
+        """The last events, each with the state that it met."""
+        return deque(maxlen=EVENTS_KEPT)
+
+    def step(self, event: str) -> None:
+        """Go to the next state. IllegalTransition, with nothing changed, where there is none."""
+        after = self.TABLE[self.state].get(event)
+        if after is None:
+            before = ", ".join(f"{event} in {state}" for event, state in self.story)
+            raise IllegalTransition(
+                f"{self}: {event!r} has no place in state {self.state!r}; "
+                f"before that came {before or 'nothing'}"
+            )
+        self.story.append((event, self.state))
+        self.state = after

@@ -2,7 +2,8 @@
 
 A token is 32 hex digits, is used up by being accepted, and is void once its call has a newer one.
 It is bound to the CallSid that the webhook named; an a-leg's is made before there is one, and is
-bound to its dial. Only hashes are kept, and the comparison takes the same time wherever it fails.
+bound to its dial. A one-way stream has a token of its own, which lets it in beside the other
+stream of its call. Only hashes are kept, and the comparison takes the same time wherever it fails.
 """
 
 from __future__ import annotations
@@ -24,30 +25,32 @@ def same(one: str, other: str) -> bool:
 
 @dataclass(frozen=True)
 class Token:
-    """``sid``: the CallSid that may use it; None: any, it becomes the dial's."""
+    """``sid``: the CallSid that may use it; None: any, it becomes the dial's. ``one_way``: it lets
+    in a stream that brings sound and takes none."""
 
     digest: str
     call: str
     sid: str | None
+    one_way: bool = False
 
 
 class Tokens:
-    """The tokens that are good now: one for each call at most."""
+    """The tokens that are good now: one for each call and kind of stream at most."""
 
     def __init__(self) -> None:
         self._by_digest: dict[str, Token] = {}
-        self._by_call: dict[str, Token] = {}
+        self._by_call: dict[tuple[str, bool], Token] = {}
 
-    def make(self, call: str, sid: str | None) -> str:
-        """A new token; an older one of the call is void from now on."""
+    def make(self, call: str, sid: str | None, *, one_way: bool = False) -> str:
+        """A new token; an older one of the call and kind is void from now on."""
         token = secrets.token_hex(16)
-        self.put(digest(token), call, sid)
+        self.put(digest(token), call, sid, one_way=one_way)
         return token
 
-    def put(self, token_digest: str, call: str, sid: str | None) -> None:
-        self.void(call)
-        token = Token(token_digest, call, sid)
-        self._by_digest[token_digest] = self._by_call[call] = token
+    def put(self, token_digest: str, call: str, sid: str | None, *, one_way: bool = False) -> None:
+        self.void(call, one_way=one_way)
+        token = Token(token_digest, call, sid, one_way)
+        self._by_digest[token_digest] = self._by_call[call, one_way] = token
 
     def look(self, text: str) -> Token | None:
         """The token, if it is good; it stays so until ``void``."""
@@ -55,7 +58,12 @@ class Tokens:
         found = self._by_digest.get(shown)
         return found if found is not None and same(found.digest, shown) else None
 
-    def void(self, call: str) -> None:
-        old = self._by_call.pop(call, None)
+    def void(self, call: str, *, one_way: bool = False) -> None:
+        old = self._by_call.pop((call, one_way), None)
         if old is not None:
             del self._by_digest[old.digest]
+
+    def void_all(self, call: str) -> None:
+        """Nothing lets a stream of this call in any more."""
+        self.void(call)
+        self.void(call, one_way=True)

@@ -5,14 +5,15 @@ The controller's own: documents that answer webhooks are the gateway's.
 
 from __future__ import annotations
 
-import re
 from typing import Final
 from urllib.parse import urlencode
 from xml.sax.saxutils import escape
 
+from trunkline.bus.digits import are_digits
 from trunkline.bus.errors import InvalidRequestError
+from trunkline.bus.twilio_urls import RETRY_FRAGMENT
 
-from .marks import OVERRIDES, VOICE_PATH
+from .seal import VOICE_PATH
 
 PROLOG: Final = '<?xml version="1.0" encoding="UTF-8"?>'
 STATUS_PATH: Final = "/twilio/status"
@@ -26,7 +27,6 @@ HOLD_THE_LINE: Final = (
     'while you complete your scenario.</Say><Pause length="120"/></Response>'
 )
 
-_DIGITS = re.compile(r"[0-9*#wW]+")
 _QUOTES = {'"': "&quot;", "'": "&apos;"}
 
 
@@ -37,24 +37,49 @@ def stream_url(public_url: str) -> str:
 
 def connect(public_url: str, token: str, request: str) -> str:
     """An a-leg's document: our stream, then back to us for another."""
-    url, nonce = (f'"{escape(text, _QUOTES)}"' for text in (stream_url(public_url), token))
-    again = f"{public_url.rstrip('/')}{VOICE_PATH}?{urlencode({'d': request})}{OVERRIDES}"
+    return f"{PROLOG}<Response>{_connect(public_url, token, {'d': request})}</Response>"
+
+
+def _connect(public_url: str, token: str, query: dict[str, str]) -> str:
+    again = f"{public_url.rstrip('/')}{VOICE_PATH}?{urlencode(query)}{RETRY_FRAGMENT}"
     return (
-        f"{PROLOG}<Response><Connect><Stream url={url}>"
-        f'<Parameter name="nonce" value={nonce}/></Stream></Connect>'
-        f'<Redirect method="POST">{escape(again)}</Redirect></Response>'
+        f"<Connect>{_stream(public_url, token)}</Connect>"
+        f'<Redirect method="POST">{escape(again)}</Redirect>'
     )
 
 
+def _stream(public_url: str, token: str, attributes: str = "") -> str:
+    url, nonce = (f'"{escape(text, _QUOTES)}"' for text in (stream_url(public_url), token))
+    parameter = f'<Parameter name="nonce" value={nonce}/>'
+    return f"<Stream url={url}{attributes}>{parameter}</Stream>"
+
+
 def status_callback(public_url: str, request: str) -> str:
-    return f"{public_url.rstrip('/')}{STATUS_PATH}?{urlencode({'d': request})}{OVERRIDES}"
+    return f"{public_url.rstrip('/')}{STATUS_PATH}?{urlencode({'d': request})}{RETRY_FRAGMENT}"
 
 
 def digits(tones: str) -> str:
     """``<Play digits>`` and a pause, so that the call lives on. InvalidRequestError: bad tones."""
-    if not tones.isascii() or _DIGITS.fullmatch(tones) is None:
+    return f'<Response>{_play(tones)}<Pause length="120"/></Response>'
+
+
+def digits_and_stream(
+    public_url: str, tones: str, token: str, query: dict[str, str], listener: str | None = None
+) -> str:
+    """``<Play digits>``, then our stream again. ``listener``: the token of a one-way stream that
+    the document is to start itself. InvalidRequestError: bad tones."""
+    start = ""
+    if listener is not None:
+        one_way = _stream(public_url, listener, ' track="inbound_track"')
+        start = f"<Start>{one_way}</Start>"
+    back = _connect(public_url, token, query)
+    return f"{PROLOG}<Response>{start}{_play(tones)}{back}</Response>"
+
+
+def _play(tones: str) -> str:
+    if not are_digits(tones):
         raise InvalidRequestError(
             f"DTMF tones {tones[:40]!r} must match [0-9*#wW]+ (anything else could be "
             "XML injection)"
         )
-    return f'<Response><Play digits="{tones}"/><Pause length="120"/></Response>'
+    return f'<Play digits="{tones}"/>'

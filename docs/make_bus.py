@@ -57,7 +57,8 @@ def _entry(cls: type[msgspec.Struct]) -> str:
     lines = [f"#### {cls.__name__}", ""]
     doc = inspect.getdoc(cls)
     if doc and not doc.startswith(f"{cls.__name__}("):
-        lines += [doc.replace("``", "`"), ""]
+        # The docstrings are reStructuredText, the page is Markdown.
+        lines += [re.sub(r":\w+:`", "`", doc).replace("``", "`"), ""]
     for field in msgspec.structs.fields(cls):
         optional = "" if field.required else ", optional"
         lines.append(f"- `{field.name}` ({_type_name(field.type)}{optional})")

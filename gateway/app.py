@@ -3,8 +3,9 @@
 ``POST /twilio/voice`` and ``POST /twilio/status`` are checked by signature before anything else is
 made of them; then the controller is asked, and its answer rendered. When it does not answer in
 time the caller hears a second of silence and Twilio asks again. ``GET /healthz`` names the stack.
-All else is 404. Bodies, waiting requests and times are bounded; numbers are logged by their last
-digits, tokens and URLs never.
+All else is 404; the paths are served under the public URL's own path too, because a proxy may pass
+that on. Bodies, waiting requests and times are bounded. Numbers are logged by their last digits,
+URLs without password and values, tokens never.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -29,6 +31,7 @@ log = logging.getLogger("trunkline.gateway")
 
 STATUS_PATH: Final = "/twilio/status"
 HEALTH_PATH: Final = "/healthz"
+_SERVED: Final = frozenset((twiml.VOICE_PATH, STATUS_PATH, HEALTH_PATH))
 
 MAX_BODY_BYTES: Final = 64 * 1024
 #: Seconds for the body to arrive.
@@ -76,6 +79,8 @@ class Front:
     refused: Callable[[dict[str, int]], object] = lambda numbers: None
     #: requests answered, by kind: voice, status, forbidden, busy, unanswered, …
     counts: Counter[str] = field(default_factory=Counter)
+    #: requests and upgrades that were refused, by the reason
+    objections: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._warnings = SparseWarnings(self.clock)
@@ -94,11 +99,20 @@ class Front:
         numbers, self._refused = self._refused, Counter()
         self.refused(dict(numbers))
 
-    def forbidden(self, what: str, why: str, number: str | None = None) -> None:
-        """Count and log a request that was refused for its signature."""
+    def forbidden(
+        self, what: str, why: signature.Reason, checked: str | None, number: str | None = None
+    ) -> None:
+        """Count and log a request that is refused; ``checked``: the URL, as a log may show it."""
         self.counts["forbidden"] += 1
-        shown = f" from {redact_number(number)}" if number else ""
-        self._warnings.say(f"refused {what}{shown}: {why}")
+        self.objections[why] += 1
+        caller = f" from {redact_number(number)}" if number else ""
+        text = f"refused {what}{caller}: {signature.REASONS[why]}"
+        if checked is not None:
+            text += f" (checked: {checked}"
+            if why == "wrong signature" and self.check is not None:
+                text += f", {self.check.tried}"
+            text += ")"
+        self._warnings.say(text)
 
 
 class SparseWarnings:
@@ -179,13 +193,14 @@ class GatewayApp:
         await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, scope: Scope, receive: Receive) -> _Reply:
-        path, method = scope["path"], scope["method"]
+        path = twiml.local_path(scope["path"], self._front.public_url(), _SERVED)
+        method = scope["method"]
         if path == twiml.VOICE_PATH:
             self._only(method, "POST")
-            return await self._voice(await self._webhook(scope, receive))
+            return await self._voice(await self._webhook(path, scope, receive))
         if path == STATUS_PATH:
             self._only(method, "POST")
-            return await self._status(await self._webhook(scope, receive))
+            return await self._status(await self._webhook(path, scope, receive))
         if path == HEALTH_PATH:
             self._only(method, "GET", "HEAD")
             return self._health()
@@ -203,8 +218,9 @@ class GatewayApp:
 
     # ------------------------------------------------------------------ reading a webhook
 
-    async def _webhook(self, scope: Scope, receive: Receive) -> _Webhook:
-        """Read the body and check the signature; any doubt is 403."""
+    async def _webhook(self, path: str, scope: Scope, receive: Receive) -> _Webhook:
+        """Read the body and check the signature; any doubt is 403. ``path``: ours, to which Twilio
+        was sent under the public URL, whatever a proxy has made of it."""
         if self._reading >= MAX_READING:
             self._front.counts["busy"] += 1
             raise _Reply(503, b"busy", headers=((b"retry-after", b"1"),))
@@ -217,37 +233,38 @@ class GatewayApp:
         finally:
             self._reading -= 1
         headers = {name: value for name, value in scope["headers"]}
-        path = scope["path"]
         raw_query = scope["query_string"].decode("latin-1")
         is_json = headers.get(b"content-type", b"").split(b";")[0].strip() == b"application/json"
+        public_url = self._front.public_url()
+        checked = public_url and signature.shown(public_url, path, raw_query)
         try:
             form = signature.Form([]) if is_json else signature.Form.parse(body)
             query = signature.Form.parse(scope["query_string"]).first()
         except ValueError:
-            raise self._forbidden(path, "its form cannot be read") from None
+            raise self._forbidden(path, "unreadable", checked) from None
         fields = form.first()
         number = fields.get("From")
-        public_url = self._front.public_url()
         if public_url is None:
-            raise self._forbidden(path, "the public URL is not known yet", number)
-        to = fields.get("To") if path == twiml.VOICE_PATH else None
+            raise self._forbidden(path, "no public URL", None, number)
         check = self._front.check
         if check is not None:
-            signed = headers.get(signature.HEADER)
+            matches = partial(check.form, public_url, path, raw_query, form)
             if is_json:
-                right = check.json(public_url, path, raw_query, body, signed)
-            else:
-                right = check.form(public_url, path, raw_query, form, signed)
-            if not right:
-                why = "the signature is wrong" if signed else "it has no signature"
-                self._front.refused_voice(to)
-                raise self._forbidden(path, f"{why} (checked against the public URL)", number)
+                matches = partial(check.json, public_url, path, raw_query, body)
+            why = signature.objection(
+                headers.get(signature.HEADER), headers.get(signature.SETTINGS_HEADER), matches
+            )
+            if why is not None:
+                self._front.refused_voice(fields.get("To") if path == twiml.VOICE_PATH else None)
+                raise self._forbidden(path, why, checked, number)
         if is_json:
             fields = _flat_json(body)
         return _Webhook(fields, query, raw_query, public_url)
 
-    def _forbidden(self, path: str, why: str, number: str | None = None) -> _Reply:
-        self._front.forbidden(f"POST {path}", why, number)
+    def _forbidden(
+        self, path: str, why: signature.Reason, checked: str | None, number: str | None = None
+    ) -> _Reply:
+        self._front.forbidden(f"POST {path}", why, checked, number)
         return _Reply(403, b"forbidden")
 
     # ------------------------------------------------------------------ asking the controller

@@ -13,9 +13,11 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections import Counter
-from collections.abc import Coroutine, Iterable
+from collections import Counter, deque
+from collections.abc import Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
+from urllib.parse import unquote
 
 import msgspec
 import zmq
@@ -32,7 +34,7 @@ from . import media_streams as ms
 from . import twiml
 from .app import Front
 from .recording import Recorder, Stereo
-from .signature import HEADER
+from .signature import HEADER, SETTINGS_HEADER, Reason, objection, shown, stream_base
 from .streams import CHECK_SECONDS, Streams
 from .websocket import Refusal, Upgrade, WebSocket
 
@@ -47,8 +49,19 @@ RECORDING_BLOCK: Final = 8_000
 MAX_STRANGERS: Final = 200
 #: Frames that are held while the controller is asked: 10 s.
 MAX_HELD: Final = 500
+#: Frames of a one-way stream that are kept while it waits for its turn: 2 s. The worker finds the
+#: end of the stream before it among them.
+MAX_WAITING: Final = 100
+#: A one-way stream waits no longer than this (seconds).
+TURN_WITHIN: Final = 20.0
+#: A stream that overlaps the one before it is opened once it has brought so many frames (160 ms),
+#: or after :data:`OVERLAP_WITHIN` seconds: so much both have brought then.
+OVERLAP_FRAMES: Final = 8
+OVERLAP_WITHIN: Final = 0.5
 #: The controller is given at least this long for a ``start``, however late it came.
 LEAST_ANSWER: Final = 0.5
+
+_SERVED: Final = frozenset((twiml.STREAM_PATH,))
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(m.WorkerToGateway)
@@ -64,7 +77,11 @@ class Controller(Protocol):
 
 
 class StreamSocket:
-    """One Media Streams socket: a stranger, then held while the controller is asked, then live."""
+    """One Media Streams socket: a stranger, then held while the controller is asked, then live.
+
+    Between the last two, a one-way stream waits for its turn, and a stream that overlaps the one
+    before it waits until it has brought enough of what both bring.
+    """
 
     def __init__(self, hub: Hub, number: int) -> None:
         self.number = number
@@ -73,7 +90,11 @@ class StreamSocket:
         self._hub = hub
         self._live = False
         #: events between ``start`` and the controller's answer; None before and after
-        self._held: list[ms.Event] | None = None
+        self._held: deque[ms.Event] | None = None
+        #: the controller's answer, for a one-way stream that waits for its turn
+        self._waits: tuple[m.StreamAccepted, str] | None = None
+        #: set once a stream that overlaps has brought enough, or is closed
+        self._overlaps: asyncio.Event | None = None
         self._closed: m.StreamEndReason | None = None
         self._span: tracing.RoomSpan | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -117,15 +138,19 @@ class StreamSocket:
             if not token:
                 self._hub.refuse(self, "its start has no token")
                 return
-            self._held = []
+            self._held = deque()
             self._hub.spawn(self._ask(event, token))
         elif isinstance(event, ms.Stop):
             self._stopped()
         elif self._held is not None:
+            if self._waits is not None and len(self._held) >= MAX_WAITING:
+                self._held.popleft()
             if len(self._held) < MAX_HELD:
                 self._held.append(event)
             else:
                 self._hub.counts["held-too-long"] += 1
+            if self._overlaps is not None and len(self._held) >= OVERLAP_FRAMES:
+                self._overlaps.set()
 
     def _violated(self, event: ms.Event | None) -> None:
         if isinstance(event, ms.Violation):
@@ -151,19 +176,46 @@ class StreamSocket:
             why = answer.why if isinstance(answer, m.StreamRefused) else type(answer).__name__
             hub.refuse(self, f"the controller refused it: {why}")
             return
-        info = answer.info
-        if self._closed is not None or self.socket is None or not self.socket.is_open:
-            reason = self._closed or "close"
-            hub.controller.notify(
-                m.StreamClosed(
-                    call=info.call, ordinal=info.ordinal, reason=reason, gateway=hub.peer
-                )
-            )
+        if self._is_open:
+            self._disarm()
+            assert self.socket is not None
+            self.socket.believe()
+            if answer.one_way:
+                self._waits = answer, start.stream_sid
+                hub.waits(self, answer.info.call)
+                return
+            if answer.overlaps:
+                await self._overlap()
+        self._go_live(answer, start.stream_sid)
+
+    @property
+    def _is_open(self) -> bool:
+        return self._closed is None and self.socket is not None and self.socket.is_open
+
+    async def _overlap(self) -> None:
+        """Wait until enough has come for the worker to join it to the stream before."""
+        if len(self._held or ()) >= OVERLAP_FRAMES:
             return
-        self._disarm()
-        self.socket.believe()
+        self._overlaps = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OVERLAP_WITHIN):
+                await self._overlaps.wait()
+        self._overlaps = None
+
+    def turn(self, info: m.CallInfo) -> None:
+        """The one-way stream is the call's stream from now on."""
+        assert self._waits is not None
+        accepted, stream_sid = self._waits
+        self._waits = None
+        self._go_live(msgspec.structs.replace(accepted, info=info), stream_sid)
+
+    def _go_live(self, answer: m.StreamAccepted, stream_sid: str) -> None:
+        hub, info = self._hub, answer.info
+        if not self._is_open:
+            hub.not_there(info, self._closed or "close")
+            return
         self._live = True
-        held, self._held = self._held or [], None
+        held, self._held = self._held or (), None
         log.info("call %s: stream %d is up", info.sid, info.ordinal)
         self._span = tracing.begin(
             "trunkline.gateway.stream",
@@ -174,9 +226,13 @@ class StreamSocket:
                 "trunkline.ordinal": info.ordinal,
             },
         )
-        hub.accepted(self, answer, start.stream_sid)
+        early: list[ms.Media] = []
+        if answer.one_way or answer.overlaps:
+            early = [event for event in held if isinstance(event, ms.Media)]
+        hub.accepted(self, answer, stream_sid, early)
         for event in held:
-            self._take(event)
+            if not early or not isinstance(event, ms.Media):
+                self._take(event)
 
     def _take(self, event: ms.Event) -> None:
         hub, number = self._hub, self.number
@@ -200,6 +256,8 @@ class StreamSocket:
         if self._closed is None:
             self._closed = reason
             self._disarm()
+            if self._overlaps is not None:
+                self._overlaps.set()
             if self._live:
                 if self.protocol.bad:
                     log.info(
@@ -235,6 +293,8 @@ class Hub:
         self.clock = clock
         self.streams = Streams(peer, clock(), lead_ms)
         self.sockets: dict[int, StreamSocket] = {}
+        #: by call: one-way streams that wait for their turn
+        self._waiting: dict[str, StreamSocket] = {}
         #: refused, held-too-long, unreadable: things that went wrong around the streams
         self.counts: Counter[str] = Counter()
         self.draining = False
@@ -258,34 +318,37 @@ class Hub:
 
     def accept(self, upgrade: Upgrade) -> StreamSocket | Refusal:
         """Decide on a WebSocket upgrade."""
-        if upgrade.path != twiml.STREAM_PATH:
+        public_url, check = self._front.public_url(), self._front.check
+        if twiml.local_path(unquote(upgrade.path), public_url, _SERVED) != twiml.STREAM_PATH:
             return Refusal(404, "not found")
-        public_url = self._front.public_url()
-        check = self._front.check
-        signed = upgrade.headers.get(HEADER.decode())
-        if check is not None and (
-            public_url is None
-            or signed is None
-            or not check.upgrade(
-                public_url, upgrade.path, upgrade.query, signed.encode("utf-8", "replace")
-            )
-        ):
-            why = "the signature is wrong (checked against the public URL)"
-            if public_url is None:
-                why = "the public URL is not known yet"
-            elif signed is None:
-                why = "it has no signature"
-            self._front.forbidden("a WebSocket", why)
-            return Refusal(403, "forbidden")
-        strangers = len(self.sockets) - self.streams.live
+        if check is not None:
+            why: Reason | None = "no public URL"
+            checked = None
+            if public_url is not None:
+                base = stream_base(public_url)
+                checked = shown(base, twiml.STREAM_PATH, upgrade.query)
+                signed, settings = (upgrade.header(name) for name in (HEADER, SETTINGS_HEADER))
+                matches = partial(check.upgrade, public_url, twiml.STREAM_PATH, upgrade.query)
+                why = objection(signed, settings, matches)
+            if why is not None:
+                self._front.forbidden("a WebSocket", why, checked)
+                return Refusal(403, "forbidden")
+        strangers = len(self.sockets) - self.streams.live - len(self._waiting)
         if self.draining or strangers >= MAX_STRANGERS:
             return Refusal(503, "busy")
         socket = StreamSocket(self, next(self._numbers))
         self.sockets[socket.number] = socket
         return socket
 
-    def accepted(self, socket: StreamSocket, accepted: m.StreamAccepted, stream_sid: str) -> None:
-        """The controller let this socket's stream in."""
+    def accepted(
+        self,
+        socket: StreamSocket,
+        accepted: m.StreamAccepted,
+        stream_sid: str,
+        early: Sequence[ms.Media] = (),
+    ) -> None:
+        """The controller let this socket's stream in. ``early``: what it has brought already, for
+        a stream that is to be joined to the one before it."""
         recording = None
         if self._recorder is not None:
             recording = Stereo()
@@ -293,7 +356,13 @@ class Hub:
             self._recordings[socket.number] = (name, recording)
         self.apply(
             self.streams.accept(
-                socket.number, socket.protocol, accepted, stream_sid, self.clock(), recording
+                socket.number,
+                socket.protocol,
+                accepted,
+                stream_sid,
+                self.clock(),
+                recording,
+                [(media.position, media.payload) for media in early],
             )
         )
 
@@ -303,6 +372,27 @@ class Hub:
         self._record(number, over=True)
         if self._emptied is not None and not self.sockets:
             self._emptied.set()
+
+    def waits(self, socket: StreamSocket, call: str) -> None:
+        """A one-way stream waits for its turn, and is kept when it ends meanwhile: how it ended is
+        told then. An older one of the call is not needed any more."""
+        self.close_waiting(call)
+        self._waiting[call] = socket
+        self._loop.call_later(TURN_WITHIN, self.close_waiting, call, socket)
+
+    def close_waiting(self, call: str, only: StreamSocket | None = None) -> None:
+        """Close the call's one-way stream if it still waits (and is this one)."""
+        waiting = self._waiting.get(call)
+        if waiting is not None and only in (None, waiting):
+            del self._waiting[call]
+            if waiting.socket is not None:
+                waiting.socket.close(1000)
+
+    def not_there(self, info: m.CallInfo, reason: m.StreamEndReason) -> None:
+        """A stream that the controller counts on is gone already."""
+        self.controller.notify(
+            m.StreamClosed(call=info.call, ordinal=info.ordinal, reason=reason, gateway=self.peer)
+        )
 
     def refuse(self, socket: StreamSocket, why: str, code: int = 1008) -> None:
         """Close a socket that is not let in."""
@@ -451,7 +541,19 @@ class Hub:
         if isinstance(event, m.CallPlaced):
             self.apply(self.streams.call_placed(event, self.clock()))
         elif isinstance(event, m.CloseStream):
-            self.apply(self.streams.close_stream(event.call, self.clock()))
+            if event.ordinal is None:
+                self.close_waiting(event.call)
+            if not event.one_way:
+                self.apply(self.streams.close_stream(event.call, self.clock()))
+            elif event.ordinal is not None:
+                now = self.clock()
+                self.apply(self.streams.close_one_way(event.call, event.ordinal, now))
+        elif isinstance(event, m.StreamTurn):
+            waiting = self._waiting.pop(event.info.call, None)
+            if waiting is None:
+                self.not_there(event.info, "close")
+            else:
+                waiting.turn(event.info)
         else:
             log.warning("a gateway has no use for %s", type(event).__name__)
 

@@ -150,6 +150,10 @@ class Stream:
     ended_at: float = 0.0
     #: the controller said that the call is over: nobody needs its state any more
     over: bool = False
+    #: it brings sound and takes none
+    one_way: bool = False
+    #: the stream before it brought its first frames too
+    joins: bool = False
     frames_in: int = 0
     frames_out: int = 0
     #: where its sound is put together for a recording

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -27,20 +26,6 @@ MAX_REQUEST_BYTES: Final = 96 * 1024
 REQUEST_WITHIN: Final = 10.0
 
 _TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. SettingsError, in one line, where the address cannot be had."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=512)
-    except OSError as error:
-        name = f"TRUNKLINE_HTTP_HOST={host} TRUNKLINE_HTTP_PORT={port}"
-        if error.errno == errno.EADDRINUSE:
-            raise SettingsError(
-                f"{name}: the port is taken by another process; end it or choose another port"
-            ) from None
-        raise SettingsError(f"{name}: cannot listen there: {error.strerror or error}") from None
 
 
 def inherited(descriptor: int) -> socket.socket:

@@ -18,6 +18,7 @@ from typing import Final
 
 import zmq
 
+from trunkline.bus import hosts
 from trunkline.bus import messages as m
 from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
@@ -53,10 +54,11 @@ def main(settings: Settings, *, listen_fd: int | None = None) -> int:
     try:
         check = None
         if settings.validate_signature:
-            check = SignatureCheck(settings.require("auth_token"))
+            settings.require("auth_token")
+            check = SignatureCheck(*settings.auth_tokens)
         make_bus_directory(settings)
         if listen_fd is None:
-            listening = listener.bind(settings.http_host, settings.http_port)
+            listening = hosts.listen(settings.http_host, settings.http_port)
         else:
             listening = listener.inherited(listen_fd)
         return run(lambda stop: serve(settings, listening, check, stop))
@@ -122,7 +124,11 @@ class Gateway:
             settings.address,
             peer=self.peer,
             hello=self._hello,
-            beat=lambda: m.Beat(peer=self.peer, streams=self.hub.streams.stats()),
+            beat=lambda: m.Beat(
+                peer=self.peer,
+                streams=self.hub.streams.stats(),
+                refused=dict(self.front.objections),
+            ),
             on_event=lambda event: self.hub.event(event),
             on_welcome=self._welcomed,
             on_refused=self._on_refused,
@@ -155,7 +161,7 @@ class Gateway:
         self.client.start()
         serving = asyncio.get_running_loop().create_task(self._server.serve([listening]))
         host, port = listening.getsockname()[:2]
-        log.info("listening on http://%s:%d", host, port)
+        log.info("listening on http://%s", hosts.join(host, port))
         stopping = asyncio.get_running_loop().create_task(self._stop.wait())
         try:
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)

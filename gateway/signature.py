@@ -1,10 +1,14 @@
 """Twilio's signatures of webhooks and WebSocket upgrades (usage/webhooks/webhooks-security).
 
 What is signed is the URL that Twilio was given, not the one that a server behind a proxy or tunnel
-sees: the configured public URL, then the request's own path and raw query. The HMAC itself is
-``twilio.request_validator``'s; what is around it there is not used, because it knows port 80 but
-not 443 for ``wss``, cuts IPv6 hosts at a colon, takes a dict's one value of a repeated field, and
-iterates over a JSON body without ``bodySHA256``.
+sees: the configured public URL, then the request's own path and raw query. Twilio leaves the port
+and the user-info of that URL out in some signatures and not in others, so every form is tried
+(:func:`url_forms`), and so is each of the account's two auth tokens during a rotation.
+
+The HMAC itself is ``twilio.request_validator``'s. What is around it there is not used, because it
+knows port 80 but not 443 for ``wss``, cuts ``user:password@host:8443`` and IPv6 hosts at their
+first colon, takes a dict's one value of a repeated field, and iterates over a JSON body without
+``bodySHA256``.
 
 Everything here fails closed: what cannot be read is not signed.
 """
@@ -13,16 +17,38 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from typing import Final, Literal
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from twilio.request_validator import RequestValidator
 
+from trunkline.bus.redact import mask_url
+
 HEADER = b"x-twilio-signature"
+#: Comes with a request that a shared key of the account has signed instead of its auth token, as
+#: ``key=…,algorithm=HMAC_SHA256`` (usage/webhooks/webhook-shared-keys).
+SETTINGS_HEADER = b"x-twilio-webhooks-signature-settings"
 #: A webhook of Twilio has some 40 fields.
 MAX_FIELDS = 500
 
 _DEFAULT_PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
+
+Reason = Literal["shared key", "unsigned", "wrong signature", "unreadable", "no public URL"]
+#: Why a request is refused -> what the log says of it.
+REASONS: Final[dict[Reason, str]] = {
+    "shared key": "a shared key has signed it, and only the auth token's signatures (HMAC-SHA1) "
+    "are taken here: take this URL out of the account's Webhook Rules",
+    "unsigned": "it has no signature",
+    "wrong signature": "its signature is wrong",
+    "unreadable": "its form cannot be read",
+    "no public URL": "the public URL is not known yet",
+}
+
+#: Names of query fields that a log may show; a stranger can send any.
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}\Z")
+_SHOWN_NAMES = 8
 
 
 class Form:
@@ -68,29 +94,90 @@ def stream_base(public_url: str) -> str:
 
 
 def url_forms(url: str) -> list[str]:
-    """``url``, and the same with (or without) the default port of its scheme: Twilio's servers
-    sign either. Raises ValueError for a URL that cannot be read."""
+    """The texts that Twilio may have signed for ``url``: as it is given, with its own (or the
+    default) port and without, each with its user-info and without. Raises ValueError for a URL
+    that cannot be read.
+
+    Twilio's documents (usage/security) say that https URLs lose port and user-info, while its
+    servers have been seen to keep the port in some requests; the official validators try both.
+    """
     parts = urlsplit(url)
     default = _DEFAULT_PORTS.get(parts.scheme)
     if default is None or not parts.hostname:
         raise ValueError("the public URL has no scheme or host")
-    if parts.port is None:
-        other = parts._replace(netloc=f"{parts.netloc.rstrip(':')}:{default}")
-    elif parts.port == default:
-        other = parts._replace(netloc=parts.netloc.rpartition(":")[0])
-    else:
-        return [url]
-    return [url, url.replace(parts.netloc, other.netloc, 1)]
+    user_info, at, host = parts.netloc.rpartition("@")
+    if parts.port is not None:
+        host = host.rpartition(":")[0]
+    host = host.rstrip(":")  # an empty port
+    scheme, rest = _around(url, parts.netloc)
+    forms = [url]
+    for user in (user_info + at, ""):
+        for place in (host, f"{host}:{parts.port or default}"):
+            forms.append(scheme + user + place + rest)
+    return list(dict.fromkeys(forms))
+
+
+def without_user_info(url: str) -> str:
+    """``url`` without a user name and password."""
+    netloc = urlsplit(url).netloc
+    scheme, rest = _around(url, netloc)
+    return scheme + netloc.rpartition("@")[2] + rest
+
+
+def _around(url: str, netloc: str) -> tuple[str, str]:
+    """What stands before and behind the ``netloc`` of ``url``."""
+    begin = url.index("://") + 3
+    return url[:begin], url[begin + len(netloc) :]
+
+
+def shown(public_url: str, path: str, query: str) -> str:
+    """The URL that was checked, for a log: no password, and of the query only its names."""
+    names = [pair.partition("=")[0] for pair in query.split("&")] if query else []
+    plain = [name if _PLAIN_NAME.match(name) else "?" for name in names[:_SHOWN_NAMES]]
+    more = ["…"] if len(names) > _SHOWN_NAMES else []
+    return _join(mask_url(public_url) or "", path, "&".join([f"{n}=…" for n in plain] + more))
+
+
+def is_shared_key(settings: bytes | None) -> bool:
+    """Whether :data:`SETTINGS_HEADER` says that a shared key has signed the request: it names a
+    key, or an algorithm that no auth token is used with."""
+    named = {}
+    for part in (settings or b"").decode("latin-1").split(","):
+        name, _, value = part.partition("=")
+        named[name.strip().lower()] = value.strip()
+    algorithm = named.get("algorithm", "").upper() or "HMAC_SHA1"
+    return bool(named.get("key")) or algorithm != "HMAC_SHA1"
+
+
+def objection(
+    signature: bytes | None, settings: bytes | None, matches: Callable[[bytes], bool]
+) -> Reason | None:
+    """Why a request with these two headers is refused, None where it is not. ``matches``: whether
+    the signature is right."""
+    if is_shared_key(settings):
+        return "shared key"
+    if not signature:
+        return "unsigned"
+    return None if matches(signature) else "wrong signature"
 
 
 class SignatureCheck:
-    """Checks against one auth token. ``token`` never appears in a repr or an error."""
+    """Checks against the account's auth token, or its two during a rotation. No token ever appears
+    in a repr or an error."""
 
-    def __init__(self, token: str) -> None:
-        self._validator = RequestValidator(token)
+    def __init__(self, *tokens: str) -> None:
+        self._validators = [RequestValidator(token) for token in tokens if token]
+        if not self._validators:
+            raise ValueError("a signature cannot be checked without an auth token")
 
     def __repr__(self) -> str:
         return "SignatureCheck(token=***)"
+
+    @property
+    def tried(self) -> str:
+        """What each request is tried with, for a log."""
+        tokens = "the auth token" if len(self._validators) == 1 else "either auth token"
+        return f"with and without port and user-info, under {tokens}"
 
     def _matches(self, url: str, fields: Form | None, signature: bytes | None) -> bool:
         if not signature:
@@ -98,8 +185,9 @@ class SignatureCheck:
         found = False
         try:
             for form in url_forms(url):
-                expected: str = self._validator.compute_signature(form, fields)
-                found |= hmac.compare_digest(expected.encode(), signature)
+                for validator in self._validators:
+                    expected: str = validator.compute_signature(form, fields)
+                    found |= hmac.compare_digest(expected.encode(), signature)
         except ValueError:  # an unreadable URL, or text that has no UTF-8 form
             return False
         return found

@@ -17,6 +17,7 @@ Rules:
 5. An ended stream's state stays for 2 s, so that StreamEnded also reaches a worker that takes over
    then. A later stream of the same call supersedes an earlier one.
 6. Time in which the gateway itself did not run does not count against a worker's Tick.
+7. A one-way stream is worked on like any other, but nothing is written to it.
 
 One connection goes to each worker of a live placement, the standby's too: so it is known to be well
 before it is needed. A connection is never used again once it was lost.
@@ -25,6 +26,7 @@ before it is needed. A connection is never used again once it was lost.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from msgspec.structs import replace
@@ -100,6 +102,7 @@ class Streams:
                     stream_sid=stream.stream_sid,
                     generation=stream.generation,
                     active=None if active is None else active.worker.id,
+                    one_way=stream.one_way,
                 )
             )
         return found
@@ -123,9 +126,12 @@ class Streams:
         stream_sid: str,
         now: float,
         recording: Stereo | None = None,
+        early: Iterable[tuple[int, bytes]] = (),
     ) -> list[Instruction]:
-        """The controller let this socket's stream in. ``recording`` gets its sound."""
+        """The controller let this socket's stream in. ``recording`` gets its sound; ``early``: the
+        frames that it has brought by now, where the worker needs them with the OpenCall."""
         info = accepted.info
+        joins = accepted.one_way or accepted.overlaps
         out: list[Instruction] = []
         holders: set[str] = set()
         earlier = self._calls.get(info.call)
@@ -137,7 +143,8 @@ class Streams:
                 return [CloseSocket(socket, "a later stream of the call is here"), Notify(closed)]
             if earlier.ended is None:
                 out.append(CloseSocket(earlier.socket, "superseded by a later stream"))
-                self._end(earlier, "close", now, out)
+                # A stream that is joined goes on in the next one: to the worker it does not end.
+                self._end(earlier, "close", now, out, told=not joins)
             holders = earlier.holders
         stream = Stream(
             socket=socket,
@@ -148,10 +155,14 @@ class Streams:
             generation=m.first_generation(info.ordinal),
             out_next=0 if accepted.first else None,
             holders=holders,
+            one_way=accepted.one_way,
+            joins=joins,
             recording=recording,
         )
         self._calls[info.call] = stream
         self._sockets[socket] = stream
+        for position, payload in early:
+            self._heard(stream, position, payload)
         self._connect_all(stream, now, out)
         self._place(stream, now, out)
         return out
@@ -162,10 +173,7 @@ class Streams:
         if stream is None:
             self.dropped["ended"] += 1
             return False
-        stream.frames_in += 1
-        stream.ring.add(position, payload)
-        if stream.recording is not None:
-            stream.recording.heard(position, payload)
+        self._heard(stream, position, payload)
         if not stream.opened:
             return False
         assert stream.active is not None
@@ -176,6 +184,12 @@ class Streams:
             return False
         self._batched = True
         return True
+
+    def _heard(self, stream: Stream, position: int, payload: bytes) -> None:
+        stream.frames_in += 1
+        stream.ring.add(position, payload)
+        if stream.recording is not None:
+            stream.recording.heard(position, payload)
 
     def flush(self) -> list[Instruction]:
         """Send what ``media`` batched: one Inbound to each worker."""
@@ -248,6 +262,15 @@ class Streams:
         if stream.active in named:  # it is well, or the call would have been taken from it
             return out
         self._move(stream, now, out)
+        return out
+
+    def close_one_way(self, call: str, ordinal: int, now: float) -> list[Instruction]:
+        """Another stream, at another gateway, has taken this call over from a one-way stream."""
+        stream = self._calls.get(call)
+        out: list[Instruction] = []
+        if stream is not None and stream.ordinal == ordinal and stream.ended is None:
+            self._end(stream, "close", now, out)
+            out.append(CloseSocket(stream.socket, "the stream that it stood in for is back"))
         return out
 
     def close_stream(self, call: str, now: float) -> list[Instruction]:
@@ -369,6 +392,7 @@ class Streams:
                 or stream.generation != frame.generation
                 or stream.active != endpoint
                 or stream.ended is not None
+                or stream.one_way
             ):
                 self._drop(stream)
                 continue
@@ -393,6 +417,8 @@ class Streams:
             self.dropped["unknown-call"] += 1
         elif stream.ended is not None:
             self.dropped["ended"] += 1
+        elif stream.one_way:
+            self.dropped["one-way"] += 1
         else:
             self.dropped["generation"] += 1
 
@@ -403,6 +429,7 @@ class Streams:
             and stream.generation == generation
             and stream.active == endpoint
             and stream.ended is None
+            and not stream.one_way
         ):
             return stream
         self._drop(stream)
@@ -467,6 +494,8 @@ class Streams:
             self.lead_ms,
             stream.info.trace,
             max(0, round((stream.plays_until - now) * RATE)),
+            stream.one_way,
+            stream.joins,
         )
         out.append(SendToWorker(endpoint, opened))
         stream.opened = True
@@ -547,12 +576,19 @@ class Streams:
     # ------------------------------------------------------------------ the end of streams
 
     def _end(
-        self, stream: Stream, reason: m.StreamEndReason, now: float, out: list[Instruction]
+        self,
+        stream: Stream,
+        reason: m.StreamEndReason,
+        now: float,
+        out: list[Instruction],
+        *,
+        told: bool = True,
     ) -> None:
+        """``told``: to the worker too."""
         stream.ended = reason
         stream.ended_at = now
         del self._sockets[stream.socket]
-        if stream.opened:
+        if stream.opened and told:
             self._say_ended(stream, out)
         closed = m.StreamClosed(
             call=stream.call, ordinal=stream.ordinal, reason=reason, gateway=self.gateway

@@ -7,27 +7,42 @@ closes the stream Twilio goes on with the next verb, and with none the call woul
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlencode
+from collections.abc import Container
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from xml.sax.saxutils import escape
 
 from trunkline.bus.messages import VoiceAnswer
+from trunkline.bus.twilio_urls import RETRY_FRAGMENT
 
-from .signature import stream_base
+from .signature import stream_base, without_user_info
 
 PROLOG = '<?xml version="1.0" encoding="UTF-8"?>'
 VOICE_PATH = "/twilio/voice"
 STREAM_PATH = "/twilio/stream"
-
-#: Connection overrides (usage/webhooks/webhooks-connection-overrides): three retries, on any
-#: failure. They stand in the fragment, which Twilio neither sends nor signs.
-OVERRIDES = "#rc=3&rp=all"
 
 #: Query field that counts how often a gateway answered "not known yet" to one call in a row.
 WAITED = "waited"
 #: After so many pauses nobody will answer any more: the call is ended.
 MAX_WAITS = 60
 
+#: Query field that counts the streams that one call was offered; only where the public URL has a
+#: user name.
+OFFERED = "offered"
+
 _QUOTES = {'"': "&quot;", "'": "&apos;"}
+
+
+def local_path(path: str, public_url: str | None, served: Container[str]) -> str:
+    """``path`` without the public URL's own path before it, where that makes it one of ``served``.
+
+    A proxy in front of us may cut the public URL's path off or pass it on; both work. ``path`` is
+    decoded already.
+    """
+    if path in served or public_url is None:
+        return path
+    own = unquote(urlsplit(public_url).path.rstrip("/"))
+    rest = path.removeprefix(own)
+    return rest if rest in served else path
 
 
 def _attribute(text: str) -> str:
@@ -41,7 +56,15 @@ def stream_url(public_url: str) -> str:
 
 def voice_url(public_url: str, query: str) -> str:
     """The absolute voice URL with ``query`` (already encoded) and the connection overrides."""
-    return f"{public_url}{VOICE_PATH}{'?' + query if query else ''}{OVERRIDES}"
+    return f"{public_url}{VOICE_PATH}{'?' + query if query else ''}{RETRY_FRAGMENT}"
+
+
+def _count(pairs: list[tuple[str, str]], name: str) -> int:
+    """The number that the query field ``name`` holds; 0 where there is none."""
+    counts = [value for field, value in pairs if field == name]
+    if counts and counts[-1].isascii() and counts[-1].isdigit():
+        return int(counts[-1][:4])
+    return 0
 
 
 def _redirect(public_url: str, query: str) -> str:
@@ -59,10 +82,7 @@ def pause(public_url: str, query: str) -> str:
     caller does not wait for ever for a stack that is gone.
     """
     pairs = parse_qsl(query, keep_blank_values=True)
-    counts = [value for name, value in pairs if name == WAITED]
-    waited = 0
-    if counts and counts[-1].isascii() and counts[-1].isdigit():
-        waited = int(counts[-1][:4])
+    waited = _count(pairs, WAITED)
     if waited >= MAX_WAITS:
         return _document("<Hangup/>")
     kept = [(name, value) for name, value in pairs if name != WAITED]
@@ -81,16 +101,25 @@ def render(answer: VoiceAnswer, public_url: str, query: str = "") -> str:
         return _document('<Reject reason="busy"/>')
     if answer.kind == "hangup":
         return _document("<Hangup/>")
+    asked = parse_qsl(query, keep_blank_values=True)
     redirect_query = urlencode(answer.redirect_query)
     if answer.kind == "pause":
         if not redirect_query:
             return pause(public_url, query)
-        counts = [pair for pair in parse_qsl(query) if pair[0] == WAITED]
+        counts = [pair for pair in asked if pair[0] in (WAITED, OFFERED)]
         return pause(public_url, urlencode([*answer.redirect_query.items(), *counts]))
     if not answer.token:
         raise ValueError("a stream answer has no token")
+    stream = public_url
+    if without_user_info(public_url) != public_url:
+        # Twilio documents a password in webhooks' URLs and says nothing of it for streams. Whether
+        # it refuses such a URL, or a proxy demands the password: every other try gets through.
+        offered = _count(asked, OFFERED)
+        if offered % 2:
+            stream = without_user_info(public_url)
+        redirect_query = urlencode([*answer.redirect_query.items(), (OFFERED, str(offered + 1))])
     return _document(
-        f"<Connect><Stream url={_attribute(stream_url(public_url))}>"
+        f"<Connect><Stream url={_attribute(stream_url(stream))}>"
         f'<Parameter name="nonce" value={_attribute(answer.token)}/></Stream></Connect>'
         f"{_redirect(public_url, redirect_query)}"
     )

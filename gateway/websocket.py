@@ -77,6 +77,11 @@ class Upgrade(msgspec.Struct, frozen=True):
     query: str
     headers: dict[str, str]
 
+    def header(self, name: bytes) -> bytes | None:
+        """The value of the header ``name`` (in lower case), as it came."""
+        found = self.headers.get(name.decode())
+        return None if found is None else found.encode("utf-8", "surrogateescape")
+
 
 Accept = Callable[[Upgrade], Handler | Refusal]
 

@@ -45,6 +45,13 @@ def __getattr__(name: str) -> Any:
                     name=error.name,
                 ) from error
             raise
+        except RuntimeError as error:
+            if "home directory" not in str(error):
+                raise
+            raise RuntimeError(
+                f"{name} needs langwatch-scenario, which keeps a cache in the user's home "
+                "directory, and this user has none: set HOME to a directory"
+            ) from error
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

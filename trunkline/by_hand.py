@@ -21,6 +21,7 @@ from trunkline.adapter.line import Line
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import TrunklineError, WrongModeError
 from trunkline.bus.process import EXIT_DONE, run
+from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
 _T = TypeVar("_T")
@@ -39,6 +40,7 @@ class Wishes:
     timeout: float = 120.0
     attach: Literal["a-leg", "b-leg"] = "a-leg"
     dtmf: str | None = None
+    callee_speaks_first: bool = False
     echo: bool = False
 
 
@@ -64,10 +66,15 @@ def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
         async with Line(number, allowed_callees=callees, bus=settings.bus) as line:
             click.echo(f"calling {to} from {line.number}")
             began = monotonic()
-            dialling = line.place_call(to, timeout=wishes.timeout, attach_stream=wishes.attach)
+            dialling = line.place_call(
+                to,
+                timeout=wishes.timeout,
+                attach_stream=wishes.attach,
+                callee_speaks_first=wishes.callee_speaks_first,
+            )
             with contextlib.suppress(_StoppedError):
                 made = await _unless(stop, dialling)
-                click.echo(f"answered after {monotonic() - began:.1f} s: {made.sid}")
+                click.echo(f"answered after {monotonic() - began - made.age:.1f} s: {made.sid}")
                 await _talk(made, wishes, saying, stop)
         return _closed(line)
 
@@ -83,7 +90,7 @@ def answer(settings: Settings, number: str, wishes: Wishes) -> int:
             click.echo(f"waiting for a call to {line.number}")
             with contextlib.suppress(_StoppedError):
                 made = await _unless(stop, line.wait_for_call(timeout=wishes.timeout))
-                click.echo(f"{made.caller} calls: {made.sid}")
+                click.echo(f"{printable(made.caller) or 'somebody'} calls: {made.sid}")
                 await _talk(made, wishes, saying, stop)
         return _closed(line)
 
@@ -116,7 +123,9 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T:
 
 async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.Event) -> None:
     began = monotonic()
-    heard = _Heard()
+    heard = _Heard(bytearray(call.greeting or b""))
+    if call.greeting is not None:
+        click.echo(f"greeted for {heard.seconds:.1f} s")
     hearing = asyncio.create_task(_hear(call, heard, echo=wishes.echo))
     digits = asyncio.create_task(_tell_digits(call))
     try:

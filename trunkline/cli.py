@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,8 @@ def cli(debug: bool) -> None:
     "--sim",
     is_flag=True,
     help="Beside a stand-in carrier, without an account. Settings that are missing are made up: "
-    "credentials, free ports, the public URL, numbers and who answers. The journal goes with it.",
+    "credentials, free ports, the public URL, numbers and who answers. A public URL of another "
+    "machine is ignored. The journal goes with it.",
 )
 @click.option(
     "--ready-file",
@@ -218,9 +219,7 @@ def status(settings: Settings, as_json: bool) -> None:
 
 @cli.command()
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option(
-    "--account", is_flag=True, help="From the marks in the account itself, not the journal."
-)
+@click.option("--account", is_flag=True, help="Also from the seals on the account's numbers.")
 @click.option("--force", is_flag=True, help="With --account: also those of a stack that lives.")
 @settings_options("state_dir", "twilio_api_url")
 def restore(settings: Settings, dry_run: bool, account: bool, force: bool) -> None:
@@ -280,6 +279,9 @@ _timeout = click.option(
     help="b-leg: TO is a number of the account too, and its leg carries the sound.",
 )
 @click.option("--dtmf", metavar="DIGITS", help="Send these digits after the answer.")
+@click.option(
+    "--callee-speaks-first", is_flag=True, help="Hear the far end's greeting out before all that."
+)
 @_say
 @_record
 @_listen
@@ -326,14 +328,49 @@ def answer(settings: Settings, number: str, **wishes: Any) -> None:
 
 
 @cli.command()
-@settings_options("public_url", "http_host", "http_port", "bus", "state_dir", "twilio_api_url")
-def doctor(settings: Settings) -> None:
-    """Check credentials, numbers, public URL, ports, clock and leftover overrides.
+@click.option("--live", is_flag=True, help="Try what is believed of Twilio, by real calls.")
+@click.option("--number", metavar="NUMBER", help="--live: the account's number to call.")
+@click.option(
+    "--from", "caller", metavar="NUMBER", help="--live: who calls it; the number itself by default."
+)
+@click.option("--yes", is_flag=True, help="--live: do not ask before money is spent.")
+@click.option("--json", "as_json", is_flag=True, help="--live: print the findings as JSON.")
+@click.option(
+    "--tunnel",
+    type=click.Choice(["cloudflared", "ngrok"]),
+    help="--live: open a tunnel for the run, and use its URL.",
+)
+@settings_options(
+    "public_url", "http_host", "http_port", "bus", "state_dir", "twilio_api_url", later=True
+)
+def doctor(
+    settings: Callable[[], Settings],
+    live: bool,
+    number: str | None,
+    caller: str | None,
+    yes: bool,
+    as_json: bool,
+    tunnel: str | None,
+) -> None:
+    """Check surroundings, credentials, numbers, public URL, ports, clock and leftover overrides.
+
+    With --live, and no stack running, a few calls to a number of the account try what trunkline
+    believes of Twilio (docs/beliefs.md). It says what it will spend, and asks before. The number is
+    put back afterwards.
 
     \b
-    Example:
+    Examples:
       trunkline doctor
+      trunkline doctor --live --number +14155551234
+      trunkline doctor --live --number +14155551234 --tunnel cloudflared --yes --json
     """
+    if live:
+        from trunkline.live.command import command
+
+        run = command(settings(), number, caller, yes=yes, as_json=as_json, tunnel=tunnel)
+        sys.exit(asyncio.run(run))
+    if number or caller or yes or as_json or tunnel:
+        raise click.UsageError("--number, --from, --yes, --json and --tunnel go with --live")
     from trunkline import doctor as checks
 
     sys.exit(asyncio.run(checks.run(settings)))
@@ -343,12 +380,11 @@ def doctor(settings: Settings) -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("out/demo"),
-    show_default=True,
-    help="Where the recordings and pictures go.",
+    help="Where the recordings and pictures go. [out/demo, or a new directory where that cannot be "
+    "written]",
 )
 @click.option("--verbose", is_flag=True, help="Show the logs of all processes.")
-def demo(out: Path, verbose: bool) -> None:
+def demo(out: Path | None, verbose: bool) -> None:
     """Carry two real calls with real speech against the stand-in carrier.
 
     Needs no account and no network: pip install 'trunkline[demo]'.

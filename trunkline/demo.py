@@ -13,17 +13,20 @@ import contextlib
 import importlib
 import importlib.util
 import logging
-import tempfile
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
 from trunkline import demo_report as report
+from trunkline import demo_surroundings
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.launch import Launched, apart, trunkline_argv
 from trunkline.bus.process import EXIT_DONE, run
+from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.carrier_sim.client import SimClient
 from trunkline.demo_measure import CallRecord
 from trunkline.demo_words import Recogniser
@@ -48,7 +51,7 @@ READY_WITHIN: Final = 30.0
 ENDS_WITHIN: Final = 85.0
 
 
-def main(out: Path, *, verbose: bool) -> int:
+def main(out: Path | None, *, verbose: bool) -> int:
     """Run the demo, leave its files in ``out``; the exit status."""
     missing = [
         name
@@ -57,8 +60,9 @@ def main(out: Path, *, verbose: bool) -> int:
     ]
     if missing:
         raise TrunklineError(f"{', '.join(missing)} not installed: pip install 'trunkline[demo]'")
-    out.mkdir(parents=True, exist_ok=True)
-    return run(lambda stop: _until_done(out.absolute(), verbose, stop))
+    with demo_surroundings.home():
+        where = demo_surroundings.output(out)
+        return run(lambda stop: _until_done(where, verbose, stop))
 
 
 async def _until_done(out: Path, verbose: bool, stop: asyncio.Event) -> int:
@@ -80,6 +84,16 @@ async def _until_done(out: Path, verbose: bool, stop: asyncio.Event) -> int:
         stopping.cancel()
 
 
+@contextlib.contextmanager
+def _own_directory() -> Iterator[Path]:
+    """Where the stack's bus and journal stand; removed afterwards."""
+    directory = temporary_directory("trunkline-demo-")
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 class Demo:
     """One run of the demo."""
 
@@ -96,13 +110,13 @@ class Demo:
         """All of it; the exit status. TrunklineError with the first thing that went wrong."""
         with (
             contextlib.closing(Recogniser()) as recogniser,
-            tempfile.TemporaryDirectory(prefix="trunkline-demo-") as name,
+            _own_directory() as directory,
         ):
             # scenario takes seconds to import; the stack starts meanwhile.
             importing = asyncio.create_task(
                 asyncio.to_thread(importlib.import_module, "trunkline.demo_calls")
             )
-            launched = self._launch(Path(name))
+            launched = self._launch(directory)
             try:
                 info = await launched.until_ready(READY_WITHIN)
                 with SimClient(info.sim or "") as sim:

@@ -14,11 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from trunkline import doctor_checks as checks
-from trunkline.bus.errors import CarrierError, TrunklineError
+from trunkline.bus.errors import CarrierError, SettingsError, TrunklineError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.doctor_checks import Finding, Known, State
+from trunkline.doctor_surroundings import surroundings
 
 _SIGNS: Final[dict[State, tuple[str, str]]] = {
     "ok": ("ok  ", "green"),
@@ -35,9 +36,7 @@ async def numbers(known: Known) -> list[Finding]:
     from trunkline.controller.carrier import RestFailure, TwilioCarrier
 
     settings = known.settings
-    carrier = TwilioCarrier(
-        settings.account_sid, settings.require("auth_token"), settings.twilio_api_url
-    )
+    carrier = TwilioCarrier.of(settings)
     try:
         found = await carrier.list_numbers()
     except RestFailure as failure:
@@ -64,14 +63,14 @@ async def numbers(known: Known) -> list[Finding]:
 
 
 async def leftovers(known: Known) -> list[Finding]:
-    """Overrides that nobody holds any more: in the journal, and as marks in the account."""
+    """Overrides that nobody holds any more: in the journal, and sealed on the numbers."""
     if known.status:
         return [_held(known)]
     if not (known.settings.account_sid and known.settings.auth_token.get_secret_value()):
-        return [Finding("overrides", "skip", "the marks are read with the account's token")]
+        return [Finding("overrides", "skip", "the seals are read with the account's token")]
     findings = [await _dry_run(known, account=False, name="journal")]
     if known.account:
-        findings.append(await _dry_run(known, account=True, name="account's marks"))
+        findings.append(await _dry_run(known, account=True, name="account's seals"))
     return findings
 
 
@@ -108,25 +107,35 @@ async def _dry_run(known: Known, *, account: bool, name: str) -> Finding:
 #: In this order: later checks use what earlier ones learned.
 CHECKS: Final[tuple[Callable[[Known], Awaitable[list[Finding]]], ...]] = (
     checks.versions,
+    surroundings,
     checks.bus_directory,
     checks.stack,
     checks.ports,
     checks.credentials,
     numbers,
     checks.public_url,
+    checks.refusals,
     leftovers,
 )
 
 
-async def run(settings: Settings) -> int:
-    """Run all checks, print each finding; the exit status."""
-    known = Known(settings)
+async def run(load: Callable[[], Settings]) -> int:
+    """Load the settings, run all checks, print each finding; the exit status."""
     console = Console(highlight=False)
     found: list[Finding] = []
-    for check in CHECKS:
-        for finding in await check(known):
-            found.append(finding)
-            print_finding(console, finding)
+
+    def note(finding: Finding) -> None:
+        found.append(finding)
+        print_finding(console, finding)
+
+    try:
+        known = Known(load())
+    except SettingsError as error:
+        note(Finding("settings", "fail", str(error), "all else is looked at once this is right"))
+    else:
+        for check in CHECKS:
+            for finding in await check(known):
+                note(finding)
     failed = [finding for finding in found if finding.state == "fail"]
     if failed:
         click.echo(
@@ -135,7 +144,7 @@ async def run(settings: Settings) -> int:
             err=True,
         )
         return EXIT_FAILED
-    left = any(f.state == "warn" and f.name in ("journal", "account's marks") for f in found)
+    left = any(f.state == "warn" and f.name in ("journal", "account's seals") for f in found)
     return EXIT_PENDING if left else EXIT_DONE
 
 

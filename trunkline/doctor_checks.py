@@ -11,20 +11,25 @@ import json
 import platform
 import re
 import shutil
-import socket
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import zmq
 
 from trunkline.ask import controller, get_status
+from trunkline.bus import hosts
 from trunkline.bus import messages as m
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import SettingsError, StackUnavailableError, TrunklineError
+from trunkline.bus.redact import mask_url
+from trunkline.bus.runtime_dir import runtime_path, system_runtime_path
 from trunkline.bus.settings import Settings
+from trunkline.controller.api_host import api_url
 from trunkline.http_get import Answer, get
 
 State = Literal["ok", "warn", "fail", "skip"]
@@ -34,7 +39,20 @@ BUS_WITHIN: Final = 1.5
 #: A clock that is off by more than this is worth a word, and by more than that is wrong.
 SKEW_WARNS: Final = 5.0
 SKEW_FAILS: Final = 60.0
-TWILIO: Final = "https://api.twilio.com"
+
+#: Reason of a gateway's refusals -> what it means, and what to do.
+_REFUSALS: Final = {
+    "shared key": (
+        "{count} requests were refused because a shared key has signed them (HMAC_SHA256), not the "
+        "auth token",
+        "one of the account's Webhook Rules matches the public URL: take the rule's signature off",
+    ),
+    "wrong signature": (
+        "{count} requests were refused for a wrong signature",
+        "strangers' apart: is the public URL the one that Twilio was given, and the token this "
+        "account's? A gateway's log has the URL that was checked",
+    ),
+}
 
 _SID = re.compile(r"AC[0-9a-f]{32}\Z")
 _TOKEN = re.compile(r"[0-9a-f]{32}\Z")
@@ -86,20 +104,48 @@ async def credentials(known: Known) -> list[Finding]:
         sid, token = settings.require("account_sid"), settings.require("auth_token")
     except SettingsError as error:
         return [Finding("credentials", "fail", str(error), "console.twilio.com shows both")]
+    try:
+        base = settings.twilio_api_url or api_url(settings.region, settings.edge)
+    except SettingsError:
+        return [Finding("credentials", "skip", "it is not known where to ask (see region)")]
     findings = []
     if not _SID.match(sid):
         findings.append(
             Finding("credentials", "warn", "TWILIO_ACCOUNT_SID is not AC and 32 hex digits")
         )
-    if not _TOKEN.match(token):
-        findings.append(Finding("credentials", "warn", "TWILIO_AUTH_TOKEN is not 32 hex digits"))
-    base = settings.twilio_api_url or TWILIO
-    basic = base64.b64encode(f"{sid}:{token}".encode()).decode()
+    tokens = {"TWILIO_AUTH_TOKEN": token}
+    if secondary := settings.auth_token_secondary.get_secret_value():
+        tokens["TWILIO_AUTH_TOKEN_SECONDARY"] = secondary
     url = f"{base}/2010-04-01/Accounts/{sid}.json"
-    answer = await get(url, {"Authorization": f"Basic {basic}"})
+    answers = {}
+    for name, each in tokens.items():
+        if not _TOKEN.match(each):
+            findings.append(Finding("credentials", "warn", f"{name} is not 32 hex digits"))
+        basic = base64.b64encode(f"{sid}:{each}".encode()).decode()
+        answers[name] = await get(url, {"Authorization": f"Basic {basic}"})
+    taken = [name for name, answer in answers.items() if answer.status == 200]
+    answer = answers[taken[0] if taken else "TWILIO_AUTH_TOKEN"]
     findings.append(_account(known, answer, base))
+    if secondary and taken:
+        findings.append(_rotation(taken, answers))
     findings.append(_clock(answer, base))
     return findings
+
+
+def _rotation(taken: list[str], answers: dict[str, Answer]) -> Finding:
+    """Which of the two tokens Twilio takes; it takes one of them at least."""
+    if len(taken) == 2:
+        return Finding("tokens", "ok", "Twilio takes both auth tokens")
+    (refused,) = (name for name in answers if name not in taken)
+    text = f"Twilio takes {taken[0]}, and answers HTTP {answers[refused].status} to {refused}"
+    if taken == ["TWILIO_AUTH_TOKEN"]:
+        hint = "a former token is needed only to put back what was changed under it"
+        return Finding("tokens", "ok", text, hint)
+    hint = (
+        "make it TWILIO_AUTH_TOKEN, keep the former as TWILIO_AUTH_TOKEN_SECONDARY until all "
+        "numbers are put back, and start the whole stack anew"
+    )
+    return Finding("tokens", "warn", text, hint)
 
 
 def _account(known: Known, answer: Answer, base: str) -> Finding:
@@ -112,7 +158,8 @@ def _account(known: Known, answer: Answer, base: str) -> Finding:
             "credentials",
             "fail",
             f"Twilio refuses them (HTTP {answer.status})",
-            "check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN; test credentials cannot call",
+            "check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN; test credentials cannot call"
+            + _regional(known.settings),
         )
     if answer.status != 200:
         return Finding("credentials", "fail", f"Twilio answers HTTP {answer.status}")
@@ -126,6 +173,12 @@ def _account(known: Known, answer: Answer, base: str) -> Finding:
         hint = "a trial account can only call verified numbers, and says so before each call"
         return Finding("credentials", "warn", text, hint)
     return Finding("credentials", "ok", text)
+
+
+def _regional(settings: Settings) -> str:
+    if settings.twilio_api_url or not settings.region:
+        return ""
+    return f"; the token has to be region {settings.region}'s own, each region has another"
 
 
 def _clock(answer: Answer, base: str) -> Finding:
@@ -191,19 +244,21 @@ async def ports(known: Known) -> list[Finding]:
 def _port(name: str, host: str, port: int, running: bool, variable: str) -> Finding:
     if port == 0:
         return Finding(name, "ok", "any free one")
-    where = f"{host}:{port}"
+    where = hosts.join(host, port)
     try:
-        with socket.create_server((host, port)):
-            pass
-    except OSError as error:
+        hosts.listen(host, port).close()
+    except hosts.PortTakenError:
         if running:
             return Finding(name, "ok", f"{where} is in use, as it is while a stack runs")
-        text = f"{where} cannot be had: {error.strerror or error}"
-        return Finding(name, "fail", text, f"end what listens there, or set {variable}")
+        hint = f"end what listens there, or set {variable}"
+        return Finding(name, "fail", f"{where} is taken by another process", hint)
+    except SettingsError as error:
+        return Finding(name, "fail", str(error))
     if running:
         hint = f"was the stack started with another {variable}?"
         return Finding(name, "warn", f"nobody listens on {where} though a stack runs", hint)
-    return Finding(name, "ok", f"{where} is free")
+    hint = f"IPv6 only: what leads there has to say {where}" if ":" in host else ""
+    return Finding(name, "ok", f"{where} is free", hint)
 
 
 async def public_url(known: Known) -> list[Finding]:
@@ -212,25 +267,69 @@ async def public_url(known: Known) -> list[Finding]:
     if not url:
         hint = "`trunkline up --tunnel cloudflared` finds one by itself"
         return [Finding("public URL", "fail", "TRUNKLINE_PUBLIC_URL is not set", hint)]
+    return [await _reached(known, url), *_unusual(url, known.settings)]
+
+
+async def _reached(known: Known, url: str) -> Finding:
+    shown = mask_url(url)
     if known.welcome is None:
-        return [Finding("public URL", "skip", f"{url}: it is answered by a running stack only")]
+        return Finding("public URL", "skip", f"{shown}: it is answered by a running stack only")
     answer = await get(f"{url}/healthz", {"User-Agent": "trunkline-doctor"})
     if answer.status == 0:
         reason = answer.body.decode(errors="replace")
         hint = "is the tunnel up, and does it lead to the public port?"
-        return [Finding("public URL", "fail", f"{url} is not reached: {reason}", hint)]
+        return Finding("public URL", "fail", f"{shown} is not reached: {reason}", hint)
     found = _object(answer.body)
     if answer.status != 200 or "stack" not in found:
-        text = f"{url}/healthz is answered by something else (HTTP {answer.status})"
-        return [Finding("public URL", "fail", text, "it has to lead to the public port")]
+        text = f"{shown}/healthz is answered by something else (HTTP {answer.status})"
+        return Finding("public URL", "fail", text, "it has to lead to the public port")
     if found["stack"] != known.welcome.controller:
-        text = f"{url} leads to another trunkline stack"
-        return [Finding("public URL", "fail", text, "two stacks need two public URLs")]
-    findings = [Finding("public URL", "ok", f"{url} answers in {answer.seconds * 1000:.0f} ms")]
-    if url.startswith("http://") and known.settings.twilio_api_url is None:
+        text = f"{shown} leads to another trunkline stack"
+        return Finding("public URL", "fail", text, "two stacks need two public URLs")
+    return Finding("public URL", "ok", f"{shown} answers in {answer.seconds * 1000:.0f} ms")
+
+
+def _unusual(url: str, settings: Settings) -> list[Finding]:
+    """What in the public URL Twilio's documents do not promise for streams."""
+    findings = []
+    parts = urlsplit(url)
+    if parts.scheme == "http" and settings.twilio_api_url is None:
         hint = "Media Streams need wss, so https"
-        findings.append(Finding("public URL", "fail", f"{url} is not https", hint))
+        findings.append(Finding("public URL", "fail", f"{mask_url(url)} is not https", hint))
+    if parts.scheme == "https" and parts.port not in (None, 443):
+        text = (
+            f"port {parts.port}: signatures are taken with it and without, but Twilio's documents "
+            "ask for port 443 where streams go"
+        )
+        hint = "if calls get no stream (errors 31901, 31910), use port 443"
+        findings.append(Finding("public URL", "warn", text, hint))
+    if parts.username is not None:
+        text = (
+            "it has a user name: signatures are taken with it and without, and Twilio sends it in "
+            "webhooks to a server that asks (401), but documents no such thing for streams"
+        )
+        hint = (
+            "let /twilio/stream through without a password: signature and one-time token guard it"
+        )
+        findings.append(Finding("public URL", "warn", text, hint))
     return findings
+
+
+async def refusals(known: Known) -> list[Finding]:
+    """What the running gateways have refused for its signature, where that tells of a mistake."""
+    counts: Counter[str] = Counter()
+    for gateway in known.status.get("gateways", []):
+        counts.update(gateway.get("refused", {}))
+    findings = [
+        Finding("signatures", "warn", text.format(count=counts[reason]), hint)
+        for reason, (text, hint) in _REFUSALS.items()
+        if counts[reason]
+    ]
+    if findings:
+        return findings
+    if not known.status:
+        return [Finding("signatures", "skip", "only a running stack has refused any")]
+    return [Finding("signatures", "ok", "none was refused that Twilio may have made")]
 
 
 async def bus_directory(known: Known) -> list[Finding]:
@@ -242,7 +341,19 @@ async def bus_directory(known: Known) -> list[Finding]:
         address.make_directory()
     except (SettingsError, OSError) as error:
         return [Finding("bus", "fail", str(error))]
-    return [Finding("bus", "ok", address.text)]
+    return [Finding("bus", "ok", address.text, _shortened(known.settings))]
+
+
+def _shortened(settings: Settings) -> str:
+    """Why the default address is not in the system's runtime directory, where it is not."""
+    if "bus" in settings.model_fields_set:
+        return ""
+    system = system_runtime_path()
+    if system == runtime_path():
+        return ""
+    if system is None:
+        return "the system gives this user no runtime directory; TRUNKLINE_BUS names another"
+    return f"{system} is too long a path for a socket, so a short one is used in its place"
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from typing import Final
 
+import requests
+
 from trunkline.bus.clock import monotonic
+from trunkline.bus.http import Session, reason, through
 
 #: Seconds for one request.
 HTTP_WITHIN: Final = 10.0
@@ -31,19 +32,19 @@ def _get(url: str, headers: dict[str, str]) -> Answer:
     def passed() -> float:
         return monotonic() - began
 
-    request = urllib.request.Request(url, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=HTTP_WITHIN) as answer:
-            body = answer.read(_LONGEST_BODY)
-            return Answer(answer.status, body, answer.headers.get("Date"), passed())
-    except urllib.error.HTTPError as error:
-        with error:
-            return Answer(
-                error.code, error.read(_LONGEST_BODY), error.headers.get("Date"), passed()
-            )
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        return Answer(0, str(reason).encode(), None, passed())
+        with (
+            Session() as session,
+            session.get(url, headers=headers, timeout=HTTP_WITHIN, stream=True) as answer,
+        ):
+            body = b""
+            for part in answer.iter_content(_LONGEST_BODY):
+                body = (body + part)[:_LONGEST_BODY]
+                if len(body) == _LONGEST_BODY:
+                    break
+            return Answer(answer.status_code, body, answer.headers.get("Date"), passed())
+    except (requests.RequestException, ValueError) as error:
+        return Answer(0, f"{reason(error)}{through(url)}".encode(), None, passed())
 
 
 async def get(url: str, headers: dict[str, str] | None = None) -> Answer:

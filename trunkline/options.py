@@ -50,14 +50,16 @@ CONTROLLER: Final = (
 )
 
 
-def settings_options(*fields: str) -> Callable[[_F], _F]:
-    """Give a command the options of these fields; it gets the loaded ``settings`` instead."""
+def settings_options(*fields: str, later: bool = False) -> Callable[[_F], _F]:
+    """Give a command the options of these fields; it gets the loaded ``settings`` instead, or with
+    ``later`` a function that loads them."""
 
     def decorate(function: _F) -> _F:
         @functools.wraps(function)
         def with_settings(*args: Any, **kwargs: Any) -> Any:
             given = {field: kwargs.pop(field) for field in fields}
-            return function(*args, settings=settings.load(**given), **kwargs)
+            load = functools.partial(settings.load, **given)
+            return function(*args, settings=load if later else load(), **kwargs)
 
         wrapped: Any = with_settings
         for field in reversed(fields):

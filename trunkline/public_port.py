@@ -11,25 +11,22 @@ the lock.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import selectors
 import socket
 import threading
 import time
-import warnings
 from pathlib import Path
 from typing import Final
 
-import platformdirs
-
 from trunkline.bus.errors import SettingsError
+from trunkline.bus.hosts import PortTakenError, listen
 from trunkline.bus.locks import FileLock, LockHeldError
+from trunkline.bus.runtime_dir import runtime_path
 
 log = logging.getLogger("trunkline.supervisor")
 
-BACKLOG: Final = 512
 #: A holder that has the lock answers within this time, or is taken for hung.
 HOLDER_ANSWERS_WITHIN: Final = 3.0
 #: The port of a dead holder is free, or has a successor that answers, within this time.
@@ -41,34 +38,14 @@ _YES: Final = b"y"
 _NO: Final = b"n"
 
 
-class PortTakenError(SettingsError):
-    """The public port belongs to someone else; the message says to whom, as far as known."""
-
-
 def locks_directory() -> Path:
     """Where port locks are: the user's runtime directory, open to the user alone."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns where it has to take one under /tmp
-        found = Path(platformdirs.user_runtime_path("trunkline"))
+    found = runtime_path()
     found.mkdir(mode=0o700, parents=True, exist_ok=True)
     owner = found.stat()
     if owner.st_uid != os.geteuid() or owner.st_mode & 0o022:
         raise SettingsError(f"{found} must belong to you alone (chmod 700 {found})")
     return found
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; PortTakenError or SettingsError where it cannot be had."""
-    name = f"TRUNKLINE_HTTP_HOST={host} TRUNKLINE_HTTP_PORT={port}"
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortTakenError(
-                f"{name}: the port is taken by another process; end it or choose another port"
-            ) from None
-        raise SettingsError(f"{name}: cannot listen there: {error.strerror or error}") from None
 
 
 class PublicPort:
@@ -95,7 +72,7 @@ class PublicPort:
         """
         directory = locks_directory() if directory is None else directory
         if port == 0:
-            listening = bind(host, 0)
+            listening = listen(host, 0)
             port = int(listening.getsockname()[1])
             public = cls(listening, port, bus, directory)
             public._take_lock()
@@ -126,7 +103,7 @@ class PublicPort:
                 time.sleep(LOOK_AGAIN_AFTER)  # the holder is between its lock and its door
                 continue
             try:
-                public = cls(bind(host, port), port, bus, directory)
+                public = cls(listen(host, port), port, bus, directory)
             except PortTakenError:
                 lock.release()
                 if time.monotonic() - began > SUCCEEDED_WITHIN:
@@ -149,7 +126,7 @@ class PublicPort:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port that the socket listens on."""
+        """Host (an address, without brackets) and port that the socket listens on."""
         host, port = self.listening.getsockname()[:2]
         return str(host), int(port)
 

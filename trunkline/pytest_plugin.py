@@ -168,7 +168,10 @@ class PhoneStack:
     sim: str | None = None
 
     def __repr__(self) -> str:
-        return f"PhoneStack(bus={self.bus!r}, public_url={self.public_url!r}, sim={self.sim!r})"
+        from trunkline.bus.redact import mask_url
+
+        url = mask_url(self.public_url)
+        return f"PhoneStack(bus={self.bus!r}, public_url={url!r}, sim={self.sim!r})"
 
     @property
     def environment(self) -> dict[str, str]:

@@ -14,7 +14,6 @@ import fcntl
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from trunkline.bus.launch import (
     trunkline_argv,
 )
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
+from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.bus.settings import Settings, private_state_dir
 from trunkline.carrier_sim.client import SimClient
 from trunkline.children import settings_environment
@@ -51,7 +51,7 @@ class RunDirectory:
 
     def __init__(self) -> None:
         # The path of a socket has to be short, and pytest's own directories are not.
-        self.path = Path(tempfile.mkdtemp(prefix="trunkline-run-"))
+        self.path = temporary_directory("trunkline-run-")
         fifo = self.path / "running"
         os.mkfifo(fifo, 0o600)
         # A FIFO can be opened for writing once it has a reader.
@@ -119,7 +119,7 @@ def twilio(directory: Path, settings: Settings, tunnel: str | None) -> Wanted:
         for name, value in settings_environment(settings).items()
         if name.startswith(("TRUNKLINE_", "TWILIO_"))
     }
-    own = private_state_dir(settings.state_dir.absolute(), directory.name)
+    own = private_state_dir(settings.state_path.absolute(), directory.name)
     environment |= {"TRUNKLINE_STATE_DIR": str(own), "TRUNKLINE_CONSOLE_PORT": "0"}
     return Wanted([] if tunnel is None else ["--tunnel", tunnel], environment)
 

@@ -8,6 +8,7 @@ numbers.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 from typing import Final
@@ -15,10 +16,14 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from trunkline.bus import hosts
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.launch import ParentPipe, StackInfo, read_ready_file, trunkline_argv
+from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.children import Child, settings_environment
+
+log = logging.getLogger("trunkline.supervisor")
 
 #: Numbers of the stand-in's account and who answers outside of it, where nothing names any.
 NUMBERS: Final = "+14155551234=https://agent.example/voice +14155551235=https://agent.example/other"
@@ -68,24 +73,25 @@ class StandIn:
 def _command(settings: Settings, ready_file: Path) -> tuple[list[str], dict[str, str]]:
     """Command line and environment of the stand-in.
 
-    It listens where TRUNKLINE_TWILIO_API_URL says, else on TRUNKLINE_SIM_PORT, else on a free port.
+    It listens where TRUNKLINE_TWILIO_API_URL says, else at 127.0.0.1 on TRUNKLINE_SIM_PORT, else on
+    a free port there.
     SettingsError where the URL is that of another machine.
     """
     environment = settings_environment(settings)
-    for name in ("TRUNKLINE_SIM_ACCOUNT_SID", "TRUNKLINE_SIM_AUTH_TOKEN"):
-        environment.pop(name, None)  # the stack's credentials are its own
+    for name in ("ACCOUNT_SID", "AUTH_TOKEN", "AUTH_TOKEN_SECONDARY"):
+        environment.pop(f"TRUNKLINE_SIM_{name}", None)  # the stack's credentials are its own
     if not {"TRUNKLINE_SIM_NUMBERS", "TRUNKLINE_SIM_CALLEES"} & environment.keys():
         environment |= {"TRUNKLINE_SIM_NUMBERS": NUMBERS, "TRUNKLINE_SIM_CALLEES": CALLEES}
-    port = os.environ.get("TRUNKLINE_SIM_PORT") or "0"
+    host, port = "127.0.0.1", os.environ.get("TRUNKLINE_SIM_PORT") or "0"
     if settings.twilio_api_url is not None:
         named = urlsplit(settings.twilio_api_url)
-        if named.scheme != "http" or named.hostname != "127.0.0.1" or named.path:
+        if named.scheme != "http" or not _is_here(settings.twilio_api_url) or named.path:
             raise SettingsError(
-                f"TRUNKLINE_TWILIO_API_URL={settings.twilio_api_url}: with --sim the carrier "
-                "listens on this machine; leave it out, or name http://127.0.0.1:PORT"
+                f"TRUNKLINE_TWILIO_API_URL={mask_url(settings.twilio_api_url)}: with --sim the "
+                "carrier listens on this machine; leave it out, or name http://127.0.0.1:PORT"
             )
-        port = str(named.port or 80)
-    argv = trunkline_argv("carrier-sim", "--host", "127.0.0.1", "--port", port)
+        host, port = hosts.reachable(named.hostname or ""), str(named.port or 80)
+    argv = trunkline_argv("carrier-sim", "--host", host, "--port", port)
     return [*argv, "--ready-file", str(ready_file)], environment
 
 
@@ -93,7 +99,8 @@ def fit(settings: Settings, carrier: StackInfo, http_port: int, state_dir: Path)
     """The stack's settings beside the stand-in: those that are missing are filled in.
 
     The console listens on a free port, and the public URL is the local listener's, unless they are
-    set. The REST base is always the stand-in's.
+    set. The REST base is always the stand-in's. A public URL that is not this machine's is ignored,
+    with a warning: whoever listens there must not get the webhooks of a stand-in.
     """
     assert carrier.sim is not None
     given: dict[str, object] = {
@@ -105,7 +112,18 @@ def fit(settings: Settings, carrier: StackInfo, http_port: int, state_dir: Path)
     }
     if "console_port" not in settings.model_fields_set:
         given["console_port"] = 0
-    if settings.public_url is None:
-        host = settings.http_host if settings.http_host != "0.0.0.0" else "127.0.0.1"
-        given["public_url"] = f"http://{host}:{http_port}"
+    if settings.public_url is None or not _is_here(settings.public_url):
+        url = f"http://{hosts.join(hosts.reachable(settings.http_host), http_port)}"
+        if settings.public_url is not None:
+            log.warning(
+                "TRUNKLINE_PUBLIC_URL=%s is ignored with --sim, because it is not this machine's; "
+                "the stand-in carrier calls %s",
+                mask_url(settings.public_url),
+                url,
+            )
+        given["public_url"] = url
     return settings.model_copy(update=given)
+
+
+def _is_here(url: str) -> bool:
+    return hosts.is_loopback(urlsplit(url).hostname or "")

@@ -8,9 +8,11 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trunkline.ask import controller, get_status
 from trunkline.bus.process import EXIT_DONE
+from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
 #: A controller that is starting again is back within this time.
@@ -18,7 +20,7 @@ ANSWER_WITHIN = 5.0
 
 #: Section of the report -> its columns.
 _TABLES: dict[str, tuple[str, ...]] = {
-    "gateways": ("id", "pid", "streams"),
+    "gateways": ("id", "pid", "streams", "refused"),
     "codec_workers": ("id", "pid", "calls"),
     "sessions": ("id", "number", "mode", "since"),
     "calls": (
@@ -68,11 +70,14 @@ def print_tables(status: dict[str, Any], console: Console) -> None:
         console.print(table)
 
 
-def _cell(value: object) -> str:
+def _cell(value: object) -> str | Text:
     if value is None:
         return "-"
     if isinstance(value, float):
         return f"{value:.1f}"
     if isinstance(value, list):
         return str(len(value))
-    return str(value)
+    if isinstance(value, dict):
+        value = ", ".join(f"{name} {count}" for name, count in value.items()) or "-"
+    # What a caller calls itself is neither markup nor a terminal's command.
+    return Text(printable(str(value)))

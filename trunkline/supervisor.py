@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -32,10 +30,12 @@ import msgspec
 
 from trunkline import stand_in
 from trunkline.ask import controller, get_status
+from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, StackUnavailableError, TrunklineError
 from trunkline.bus.launch import ParentPipe, StackInfo, trunkline_argv, write_ready_file
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, run, setup_logging
+from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.children import END_WITHIN, Child, describe, settings_environment
 from trunkline.controller.state_dir import StackRunsError, check_free
@@ -106,18 +106,19 @@ def _refuse_beside_another(settings: Settings, wishes: Wishes) -> None:
     """
     address = settings.address
     # Beside the stand-in carrier it gets a state directory of its own.
-    check_free(None if wishes.sim else settings.state_dir, address.directory)
+    check_free(None if wishes.sim else settings.state_path, address.directory)
     if address.directory is not None:
         return
-    try:
-        socket.create_server(("" if address.host == "*" else address.host, address.port)).close()
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+    host = "0.0.0.0" if address.host == "*" else address.host
+    # What else is wrong with the address the controller says itself.
+    with contextlib.suppress(SettingsError):
+        try:
+            hosts.listen(host, address.port).close()
+        except hosts.PortTakenError as error:
             raise StackRunsError(
                 f"another controller, or another program, listens at TRUNKLINE_BUS={settings.bus}; "
                 "end it, or use another address"
             ) from error
-        # What else is wrong with the address the controller says itself.
 
 
 async def _up(settings: Settings, port: PublicPort, wishes: Wishes, stop: asyncio.Event) -> int:
@@ -258,9 +259,9 @@ class Supervisor:
         if tunnel is not None and not await tunnel.wait_reachable():
             log.warning("%s cannot be reached through the tunnel yet", tunnel.url)
         click.echo(
-            f"trunkline is ready: {settings.public_url}"
+            f"trunkline is ready: {mask_url(settings.public_url)}"
             f"{f' through {tunnel.kind.name}' if tunnel else ''} -> "
-            f"{settings.http_host}:{settings.http_port}"
+            f"{hosts.join(settings.http_host, settings.http_port)}"
             f" ({wanted['gateways']} gateways, {wanted['codec_workers']} codec workers)"
             f"{f', console at {console}' if console else ''}, bus {settings.bus}"
             f"{f', carrier_sim at {sim} (account {settings.account_sid})' if sim else ''}"

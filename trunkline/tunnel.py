@@ -13,6 +13,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Final
 
+from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.launch import ParentPipe
@@ -44,8 +45,10 @@ class TunnelKind:
     install: str
 
     def argv(self, host: str, port: int) -> list[str]:
-        values = {"host": host, "port": str(port)}
-        return [self.name, *(argument.format(**values) for argument in self.arguments)]
+        """The command line for a listener on ``host``; one on all addresses is reached at the
+        loopback."""
+        at = hosts.join(hosts.reachable(host), port)
+        return [self.name, *(argument.format(at=at) for argument in self.arguments)]
 
 
 TUNNELS: Final = {
@@ -53,14 +56,14 @@ TUNNELS: Final = {
     for kind in (
         TunnelKind(
             "cloudflared",
-            ("tunnel", "--no-autoupdate", "--url", "http://{host}:{port}"),
+            ("tunnel", "--no-autoupdate", "--url", "http://{at}"),
             re.compile(r"https://[a-z0-9-]+\.trycloudflare\.com"),
             "`brew install cloudflared`, or see "
             "https://developers.cloudflare.com/cloudflare-one/connections/connect-networks/downloads/",
         ),
         TunnelKind(
             "ngrok",
-            ("http", "--log", "stdout", "--log-format", "logfmt", "{host}:{port}"),
+            ("http", "--log", "stdout", "--log-format", "logfmt", "{at}"),
             re.compile(r"url=(https://[^\s\"]+)"),
             "`brew install ngrok`, or see https://ngrok.com/download "
             "(it needs `ngrok config add-authtoken` once)",

@@ -20,7 +20,7 @@ from fake_stack import FakeStack, fake_stack  # it stands beside this file
 @pytest.fixture
 async def stack() -> AsyncIterator[FakeStack]:
     """A controller and two workers that play everything at once."""
-    with tempfile.TemporaryDirectory(prefix="tl") as directory:
+    with tempfile.TemporaryDirectory(prefix="tl", dir="/tmp") as directory:
         async with fake_stack(Path(directory)) as made:
             yield made
 
@@ -28,6 +28,6 @@ async def stack() -> AsyncIterator[FakeStack]:
 @pytest.fixture
 async def paced_stack() -> AsyncIterator[FakeStack]:
     """A controller and two workers that play 20 ms each 20 ms."""
-    with tempfile.TemporaryDirectory(prefix="tl") as directory:
+    with tempfile.TemporaryDirectory(prefix="tl", dir="/tmp") as directory:
         async with fake_stack(Path(directory), instant=False) as made:
             yield made

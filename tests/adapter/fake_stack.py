@@ -49,6 +49,7 @@ class FakeController:
         self._endpoint = endpoint
         self._socket: BusSocket | None = None
         self._arrived = asyncio.Event()
+        self._unanswered: list[int] = []
         self.start()
 
     def start(self) -> None:
@@ -62,6 +63,12 @@ class FakeController:
     def tell(self, event: m.Event | m.Welcome) -> None:
         assert self._socket is not None and self.adapter is not None
         assert self._socket.send(_encode(event), self.adapter)
+
+    def answer_last(self, body: m.ReplyBody) -> None:
+        """Answer the newest request that was kept waiting."""
+        assert self._socket is not None and self.adapter is not None
+        reply = m.Reply(id=self._unanswered.pop(), body=body)
+        assert self._socket.send(_encode(reply), self.adapter)
 
     async def wait_for(self, body: type, count: int = 1) -> Any:
         """The ``count``-th request of this kind."""
@@ -91,7 +98,7 @@ class FakeController:
                     controller="fake",
                     pid=os.getpid(),
                     account=self.account,
-                    public_url="http://127.0.0.1:1",
+                    public_url="http://me:pa55@127.0.0.1:1",
                     lead_ms=60,
                     unknown_sessions=self.unknown_sessions,
                 )
@@ -108,6 +115,7 @@ class FakeController:
             if isinstance(answer, TrunklineError):
                 reply = m.Reply(id=message.id, error=ErrorInfo.of(answer))
             elif answer is None:
+                self._unanswered.append(message.id)
                 reply = None
             else:
                 reply = m.Reply(id=message.id, body=answer)
@@ -123,7 +131,7 @@ class FakeController:
                 number=number,
                 number_sid="PN" + "2" * 32,
                 account=self.account,
-                public_url="http://127.0.0.1:1",
+                public_url="http://me:pa55@127.0.0.1:1",
             )
         if isinstance(body, m.Arm):
             return m.Armed(session=body.session)
@@ -297,21 +305,26 @@ class FakeStack:
         dial: m.Dial | None = None,
         caller: str = THEIRS,
         open_at: int | None = 0,
+        reported: str | None = None,
+        age: float | None = None,
     ) -> m.CallInfo:
-        """The call's first stream is up: tell the adapter, open it at the primary."""
+        """The call's first stream is up: tell the adapter, open it at the primary. ``reported``:
+        what the carrier made of the number that a dial comes from."""
         call = secrets.token_hex(16) if dial is None else dial.request[::-1]
         info = m.CallInfo(
             call=call,
             session=session,
             sid="CA" + secrets.token_hex(16),
             direction="inbound" if dial is None else "outbound",
-            caller=caller if dial is None else OURS,
+            caller=caller if dial is None else (reported or OURS),
+            caller_rewritten=reported is not None,
             callee=OURS if dial is None else dial.to,
             secret=secrets.token_hex(16),
             ordinal=1,
             dial_request=None if dial is None else dial.request,
             mode=None if dial is None else dial.mode,
             placement=self.placement,
+            age=age,
         )
         self.controller.tell(m.CallStarted(info=info))
         if open_at is not None:

@@ -179,6 +179,9 @@ async def test_disconnect_says_what_came_and_how_it_ended(stack: FakeStack, span
         f"{PREFIX}webhook_invocations": 3,
         f"{PREFIX}webhook_rejected": 2,
         f"{PREFIX}rest_restore_failed": False,
+        f"{PREFIX}speech_gate.dropped_chunks": 1,
+        f"{PREFIX}speech_gate.dropped_ms": 140,
+        f"{PREFIX}speech_gate.onsets": 0,
     }
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from trunkline.adapter.dial_rules import (
     DialPlan,
+    callee_set,
+    caller_set,
     check_e164,
-    number_set,
     plan_dial,
     resolve_max_duration,
     resolve_stream_mode,
@@ -82,14 +83,37 @@ def test_arabic_digits_are_none() -> None:
         check_e164("+1\u0664\u0665\u0665\u0665\u0665\u0661\u0662")
 
 
-def test_allow_lists_are_stripped_and_checked() -> None:
-    assert number_set([" +14155551234 "]) == {"+14155551234"}
-    assert number_set(None) is None
-    assert number_set([]) == set()
-    with pytest.raises(ValueError, match=r"E\.164"):
-        number_set(["junk"])
-    with pytest.raises(ValueError, match="not one string"):
-        number_set("+14155551234")
+def test_callees_are_stripped_and_checked() -> None:
+    assert callee_set([" +14155551234 "]) == {"+14155551234"}
+    assert callee_set(None) is None
+    assert callee_set([]) == set()
+    with pytest.raises(ValueError, match=r"allowed_callees\[1\] sip:\*\*\* is not in E\.164"):
+        callee_set(["+14155551234", "sip:alice@example.com"])
+    with pytest.raises(ValueError, match="allowed_callees is a list, not one string"):
+        callee_set("+14155551234")
+    with pytest.raises(ValueError, match=r"allowed_callees\[0\] is int, not a phone number"):
+        callee_set([14155551234])  # type: ignore[list-item]  # as a user could
+
+
+def test_callers_are_whatever_a_carrier_may_report() -> None:
+    given = [" +14155551234", "sip:alice@example.com", "client:joe", "anonymous", "Anonymous"]
+    given += ["12345", "+266696687", ""]
+    assert caller_set(given) == {given[0].strip(), *given[1:]}
+    assert caller_set(None) is None
+    assert caller_set([]) == set()
+    with pytest.raises(ValueError, match="allowed_callers is a list, not one string"):
+        caller_set("anonymous")
+    with pytest.raises(ValueError, match=r"allowed_callers\[1\] has control characters"):
+        caller_set(["client:joe", "client:\x1b[2J"])
+    with pytest.raises(ValueError, match=r"allowed_callers\[0\] is int, not text"):
+        caller_set([5])  # type: ignore[list-item]  # as a user could
+
+
+def test_an_error_names_the_parameter_that_was_wrong() -> None:
+    with pytest.raises(ValueError, match=r"^phone_number \*\*\*5551 is not in E\.164"):
+        check_e164("4155551")
+    with pytest.raises(ValueError, match=r"^place_call: to \*\*\*5551 is not in E\.164"):
+        plan(to="4155551")
 
 
 @pytest.mark.parametrize(

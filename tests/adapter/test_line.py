@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from trunkline.errors import (
     NumberBusyError,
     NumberNotFoundError,
     StackUnavailableError,
+    TimedOutError,
     WrongModeError,
 )
 
@@ -67,11 +69,106 @@ async def test_a_call_is_answered_spoken_heard_and_ended(stack: FakeStack) -> No
 
 async def test_nobody_calls(stack: FakeStack) -> None:
     async with Line(OURS, bus=stack.bus) as line:
-        with pytest.raises(asyncio.TimeoutError):
+        with pytest.raises(asyncio.TimeoutError) as nobody:
             await line.wait_for_call(timeout=0.1)
+        assert re.fullmatch(
+            r"nobody called \*\*\*0100 within 0\.1 s after it was armed, which took \d\.\d s",
+            str(nobody.value),
+        )
         await stack.controller.wait_for(m.Disarm)
         call, _ = await answered_again(stack, line)
         assert call.ended_reason is None
+
+
+async def test_who_waited_in_vain_is_told_who_called(stack: FakeStack) -> None:
+    def arm(body: m.Arm) -> m.Armed:
+        why = "not in allowed_callers"
+        for caller in ("***1234", "client:***"):
+            told = m.WebhooksCounted(
+                session=body.session, received=1, rejected=1, caller=caller, why=why
+            )
+            stack.controller.tell(told)
+        unsigned = "its signature was wrong"
+        told = m.WebhooksCounted(session=body.session, received=3, rejected=3, why=unsigned)
+        stack.controller.tell(told)
+        return m.Armed(session=body.session)
+
+    stack.controller.answers[m.Arm] = arm
+    async with Line(OURS, bus=stack.bus) as line:
+        for _ in range(2):  # each wait tells of its own
+            with pytest.raises(asyncio.TimeoutError) as nobody:
+                await line.wait_for_call(timeout=0.2)
+            assert str(nobody.value).endswith(
+                "; 2 calls came meanwhile: from ***1234 (not in allowed_callers), from client:*** "
+                "(not in allowed_callers); 3 webhooks to this number refused (its signature was "
+                "wrong)"
+            )
+    assert (line.webhooks, line.webhooks_rejected) == (10, 10)
+
+
+async def test_a_rewritten_caller_is_shown_as_it_came(
+    stack: FakeStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    def dial(body: m.Dial) -> m.Dialled:
+        asyncio.get_running_loop().call_soon(
+            lambda: stack.start_call(body.session, dial=body, reported="anonymous")
+        )
+        return m.Dialled(call=body.request[::-1], sid="CA" + body.request)
+
+    stack.controller.answers[m.Dial] = dial
+    async with Line(OURS, bus=stack.bus) as line:
+        call = await line.place_call(THEIRS, timeout=5)
+        assert (call.caller, call.caller_rewritten) == ("anonymous", True)
+        assert "the carrier reports its caller as anonymous" in caplog.text
+        await call.hang_up()
+        del stack.controller.answers[m.Dial]
+        plain = await placed(stack, line)
+        assert (plain.caller, plain.caller_rewritten) == (OURS, False)
+
+
+async def test_a_timeout_tells_what_the_controller_knew(stack: FakeStack) -> None:
+    told = "Twilio's last word is 'ringing', 5.0 s ago"
+
+    def dial(body: m.Dial) -> m.Dialled:
+        failed = m.DialFailed(
+            request=body.request, call=body.request[::-1], status="timeout", text=told
+        )
+        asyncio.get_running_loop().call_soon(lambda: stack.controller.tell(failed))
+        return m.Dialled(call=body.request[::-1], sid="CA" + body.request)
+
+    stack.controller.answers[m.Dial] = dial
+    async with Line(OURS, bus=stack.bus) as line:
+        with pytest.raises(asyncio.TimeoutError) as caught:
+            await line.place_call(THEIRS, timeout=5)
+        assert str(caught.value) == f"call to ***0101: no stream within 5 s: {told}"
+
+
+async def test_a_controller_that_tells_nothing_of_a_dial_is_said_to(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline.adapter.session.DIAL_GRACE", 0.1)
+    async with Line(OURS, bus=stack.bus) as line:
+        with pytest.raises(asyncio.TimeoutError) as caught:
+            await line.place_call(THEIRS, timeout=0.1)
+        assert str(caught.value) == (
+            "call to ***0101: no stream within 0.1 s, and the controller has not told within "
+            "0.1 s more what became of it"
+        )
+
+
+async def test_what_was_waited_for_in_vain_tells_the_state_of_the_call(stack: FakeStack) -> None:
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        with pytest.raises(asyncio.TimeoutError, match=r"within 0\.1 s \(its stream is up\)"):
+            await call.wait_ended(0.1)
+        stack.controller.tell(m.CallReconnecting(call=info.call, ordinal=1))
+        with pytest.raises(asyncio.TimeoutError) as caught:
+            await call.recv_audio(0.2)
+        assert re.fullmatch(
+            r"nothing was heard for 0\.2 s \(its stream has been gone for 0\.\d s, and may come "
+            r"again\)",
+            str(caught.value),
+        )
 
 
 async def answered_again(stack: FakeStack, line: Line) -> tuple[Call, m.CallInfo]:
@@ -177,14 +274,89 @@ async def test_an_originated_call_carries_no_sound(stack: FakeStack) -> None:
         assert await call.recv_audio(1) == b""
 
 
-async def test_digits_go_as_tones_where_the_leg_carries_the_stream(stack: FakeStack) -> None:
+async def test_digits_can_be_tones_where_the_leg_carries_the_stream(stack: FakeStack) -> None:
     async with Line(OURS, allowed_callees=[THEIRS], bus=stack.bus) as line:
         call = await placed(stack, line, attach_stream="a-leg")
-        await call.send_dtmf("5")
+        await call.send_dtmf("5", tones=True)
         state = next(iter(stack.workers[0].calls.values()))
         assert len(state.spoken) == 1600
+        assert not [r for r in stack.controller.requests if isinstance(r, m.SendDigits)]
         with pytest.raises(ValueError, match=r"must match \[0-9\*#wW\]\+"):
             await call.send_dtmf("1\n")
+
+
+async def test_digits_wait_for_what_is_being_said_and_later_words_wait_for_them(
+    paced_stack: FakeStack,
+) -> None:
+    stack = paced_stack
+    stack.controller.answers[m.SendDigits] = None  # the stream is away until the test says so
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        state = await stack.workers[0].resumed(info.call)
+        first = asyncio.ensure_future(call.send_audio(pcm(24_000)))
+        await stack.workers[0].until(lambda: state.played > 0)
+        pressing = asyncio.ensure_future(call.send_dtmf("1"))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(call.send_audio(pcm(2_400)))
+        later = asyncio.ensure_future(call.send_dtmf("2"))
+        await asyncio.sleep(0)
+        third = asyncio.ensure_future(call.send_audio(pcm(4_800)))
+        assert (await stack.controller.wait_for(m.SendDigits)).digits == "1"
+        assert first.done() and await first == 24_000
+        # All of it was heard, and nothing of what is said meanwhile has been sent.
+        assert state.played == len(state.spoken) == 8_000 and state.marks_set == [8_000]
+        stack.controller.answer_last(m.Done())
+        await pressing
+        assert (await stack.controller.wait_for(m.SendDigits, 2)).digits == "2"
+        assert second.done() and len(state.spoken) == 8_800
+        stack.controller.answer_last(m.Done())
+        await later
+        assert await third == 4_800
+        assert len(state.spoken) == 10_400
+
+
+async def test_an_interrupt_drops_what_waits_for_digits(stack: FakeStack) -> None:
+    stack.controller.answers[m.SendDigits] = None
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        state = await stack.workers[0].resumed(info.call)
+        pressing = asyncio.ensure_future(call.send_dtmf("1"))
+        await stack.controller.wait_for(m.SendDigits)
+        waiting = asyncio.ensure_future(call.send_audio(pcm(24_000)))
+        await asyncio.sleep(0)
+        await call.interrupt()
+        assert await waiting == 0
+        stack.controller.answer_last(m.Done())
+        await pressing
+        assert await call.send_audio(pcm(2_400)) == 2_400
+        assert len(state.spoken) == 800
+
+
+async def test_digits_fail_by_name_and_what_waits_for_them_is_said(stack: FakeStack) -> None:
+    stack.controller.answers[m.SendDigits] = TimedOutError("the stream was not back")
+    async with Line(OURS, bus=stack.bus) as line:
+        call, _ = await answered(stack, line)
+        with pytest.raises(TimedOutError, match="was not back"):
+            await call.send_dtmf("1")
+        assert await call.send_audio(pcm(2_400)) == 2_400
+
+
+async def test_a_restarted_controller_is_told_that_digits_were_asked_for(
+    stack: FakeStack,
+) -> None:
+    stack.controller.answers[m.SendDigits] = None
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        pressing = asyncio.ensure_future(call.send_dtmf("1"))
+        await stack.controller.wait_for(m.SendDigits)
+        stack.controller.stop()
+        stack.controller.epoch = 2
+        stack.controller.start()
+        await stack.controller.wait_for(m.SendDigits, 2)
+        (announced,) = stack.controller.hellos[-1].sessions[0].calls
+        assert (announced.call, announced.digits) == (info.call, True)
+        stack.controller.answer_last(m.Done())
+        await pressing
 
 
 async def test_digits_go_by_rest_in_b_leg_mode(stack: FakeStack) -> None:

@@ -109,3 +109,5 @@ async def test_it_is_what_is_joined_where_no_stack_answers(
 
 def test_the_token_is_not_shown() -> None:
     assert "the-token" not in repr(request())
+    shown = repr(request(public_url="https://me:pa55@x.example"))
+    assert "public_url='https://me:***@x.example'" in shown

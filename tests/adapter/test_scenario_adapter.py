@@ -96,9 +96,11 @@ def test_construction() -> None:
         f"TwilioAgentAdapter(phone_number={OURS!r}, account_sid='***', auth_token='***', "
         "public_base_url=None)"
     )
-    for wrong in ({"phone_number": "4155"}, {"allowed_callees": ["x"]}, {"allowed_callers": ["x"]}):
-        with pytest.raises(ValueError, match=r"E\.164"):
-            adapter(**wrong)
+    agent.public_base_url = "https://me:pa55@x.example"
+    assert repr(agent).endswith("public_base_url='https://me:***@x.example')")
+    for name, wrong in (("phone_number", "4155"), ("allowed_callees", ["x"])):
+        with pytest.raises(ValueError, match=rf"^{name}.* is not in E\.164"):
+            adapter(**{name: wrong})
 
 
 def test_no_signature_check_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
@@ -387,3 +389,70 @@ async def test_scenario_run_hears_two_turns_and_disconnects(
         assert abs(len(segment.audio) / 2 / 24_000 - len(said) / 48_000) < 0.9
     assert not agent.is_connected()
     assert any(isinstance(r, m.CloseSession) for r in stack.controller.requests)
+
+
+async def test_a_turn_that_speaks_to_a_far_end_that_hung_up_says_nothing(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it hangs up between the look at the call and the first word."""
+    said = pcm(words(NAMES[1]))
+    question = testing.make_agent_input(AudioChunk(bytes(960)))
+    async with adapter(stack) as agent:
+        info = await answered(stack, agent)
+        stack.workers[0].hear(info.call, said)
+        call = agent._call
+        assert call is not None
+        speak = call.send_audio
+
+        async def late(pcm: bytes) -> int:
+            stack.end_call(info, by_far_end=True)
+            await call.wait_ended(5)
+            return await speak(pcm)
+
+        monkeypatch.setattr(call, "send_audio", late)
+        message = await agent.call(question)
+        chunk = scenario.voice.extract_audio(message)
+        assert chunk is not None and said[4800:-9600] in chunk.data, "its farewell is heard"
+        assert stack.workers[0].calls[info.call].spoken == {}
+        with pytest.raises(RuntimeError, match="no live media stream"):
+            await agent.send_audio(AudioChunk(bytes(960)))
+
+
+async def test_a_script_that_goes_on_after_a_hang_up_comes_to_its_end(
+    stack: FakeStack, tmp_path: Any
+) -> None:
+    """Scenario's own steps speak outside call(), too. By hand, it is an error."""
+    agent = adapter(stack)
+    question = tmp_path / "question.wav"
+    with wave.open(str(question), "wb") as file:
+        file.setparams((1, 2, 24_000, 0, "NONE", ""))
+        file.writeframes(bytes(4_800))
+
+    async def carrier() -> None:
+        arm = await stack.controller.wait_for(m.Arm)
+        info = stack.start_call(arm.session)
+        await stack.workers[0].resumed(info.call)
+        stack.end_call(info, by_far_end=True)
+        await stack.controller.wait_for(m.CloseSession)
+
+    async def wait(state: Any) -> None:
+        await agent.wait_for_call(timeout=5)
+        assert agent._call is not None
+        await agent._call.wait_ended(5)
+
+    calling = asyncio.ensure_future(carrier())
+    result = await scenario.run(
+        name="hung up",
+        description="the far end hangs up, then the script speaks",
+        agents=[agent],
+        script=[wait, scenario.audio(str(question)), scenario.agent(), scenario.succeed("done")],
+    )
+    await calling
+    assert result.success
+    async with agent:
+        info = await answered(stack, agent)
+        stack.end_call(info, by_far_end=True)
+        assert agent._call is not None
+        await agent._call.wait_ended(5)
+        with pytest.raises(RuntimeError, match="no live media stream"):
+            await agent.send_audio(AudioChunk(bytes(960)))

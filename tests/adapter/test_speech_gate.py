@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from fake_call import FakeCall
 from line_sound import (
     NAMES,
     RATE,
@@ -20,10 +21,10 @@ from line_sound import (
     words,
 )
 
-from trunkline.adapter.crossing import SoundBox
+from trunkline.adapter.gate_options import GateOptions
 from trunkline.adapter.heard import Heard
 from trunkline.adapter.line_noise import KnownNoise
-from trunkline.adapter.speech_gate import SpeechGate
+from trunkline.adapter.speech_gate import GateCounters, SpeechGate
 
 LEAD = 2.0
 TAIL = 0.6  # scenario's response_tail_silence
@@ -36,18 +37,6 @@ NOISES = [
     *[("pink", snr) for snr in (20.0, 10.0)],
     *[("hum", snr) for snr in (20.0, 10.0, 0.0)],
 ]
-
-
-class FakeCall:
-    """What Heard needs of a call."""
-
-    def __init__(self) -> None:
-        self.sound = SoundBox(10**9)
-        self.ended_reason: str | None = None
-
-    def end(self) -> None:
-        self.ended_reason = "stop"
-        self.sound.close()
 
 
 async def turn(heard: Heard, first: float = 60.0, most: float = 30.0) -> bytes:
@@ -63,10 +52,10 @@ async def turn(heard: Heard, first: float = 60.0, most: float = 30.0) -> bytes:
     return b"".join(chunks)
 
 
-def gate_turns(sound: Samples) -> list[tuple[int, int, int]]:
+def gate_turns(sound: Samples, options: GateOptions | None = None) -> list[tuple[int, int, int]]:
     """The first and last sample of each turn, and when it was over, where the sound comes in 20 ms
     pieces and 0.6 s without speech end a turn."""
-    gate, fed = SpeechGate(), pcm(sound)
+    gate, fed = SpeechGate(options), pcm(sound)
     turns: list[tuple[int, int, int]] = []
     spoken: tuple[int, int] | None = None
     for begin in range(0, len(fed), 960):
@@ -354,3 +343,98 @@ def test_what_a_frame_costs() -> None:
         gate.push(fed[begin : begin + 960])
         gate.take()
     assert (time.process_time() - began) / 250 < 0.002
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("hangover", [0.0, 0.1, 0.4, 0.8, 1.5])
+def test_the_hangover_is_what_is_handed_out_after_the_last_word(name: str, hangover: float) -> None:
+    """A turn ends so much later, too; the words are whole, however short it is."""
+    said = words(name)
+    clean = np.concatenate([silence(LEAD), said, silence(4.0)])
+    line = with_noise(clean, "line", 20.0, seed=11, power=power(said))
+    turns = gate_turns(line, GateOptions(hangover=hangover))
+    first, (_, last, over) = turns[0][0], turns[-1]
+    end = LEAD * RATE + len(said)
+    assert first > (LEAD - 0.35) * RATE
+    # The last sounds of a word may be as faint as the noise: up to 0.25 s of it.
+    assert end + (hangover - 0.25) * RATE < last < end + (hangover + 0.15) * RATE
+    assert last + TAIL * RATE <= over < end + (hangover + TAIL + 0.15) * RATE
+    if hangover >= 0.4:
+        assert len(turns) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_longer_hangover_bridges_a_longer_pause(name: str) -> None:
+    line = np.concatenate([silence(LEAD), words(name), silence(1.4), words(NAMES[4]), silence(3.0)])
+    assert len(gate_turns(line)) == 2
+    assert len(gate_turns(line, GateOptions(hangover=1.2))) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_pre_roll_is_what_is_handed_out_before_the_first_loud_sound(name: str) -> None:
+    said = words(name)
+    line = with_noise(
+        np.concatenate([silence(LEAD), said, silence(2.0)]), "line", 20.0, 11, power(said)
+    )
+    firsts = {
+        roll: gate_turns(line, GateOptions(pre_roll=roll))[0][0] for roll in (0.0, 0.1, 0.3, 1.0)
+    }
+    loud = firsts[0.0]
+    assert (LEAD - 0.05) * RATE < loud < (LEAD + 0.3) * RATE
+    assert {roll: loud - first for roll, first in firsts.items()} == {
+        roll: round(roll * RATE) for roll in firsts
+    }
+
+
+@pytest.mark.parametrize("hangover", [0.0, 0.4])
+@pytest.mark.parametrize("pre_roll", [0.0, 0.3])
+def test_within_an_answer_nothing_is_left_out_whatever_the_options(
+    hangover: float, pre_roll: float
+) -> None:
+    one, two = words(NAMES[1]), words(NAMES[4])
+    line = np.concatenate([silence(LEAD), one, silence(0.5), two, silence(3.0)])
+    gate, fed, got = SpeechGate(GateOptions(pre_roll, hangover)), pcm(line), b""
+    for begin in range(0, len(fed), 4800):
+        gate.push(fed[begin : begin + 4800])
+        got += gate.take()
+    begin = fed.find(got) // 2
+    assert begin >= 0, "something was left out"
+    assert begin < (LEAD + 0.2) * RATE
+    assert begin + len(got) // 2 > LEAD * RATE + len(one) + 0.5 * RATE + len(two) - 0.1 * RATE
+
+
+def test_the_counters_tell_what_was_held_back_and_how_often_speech_began() -> None:
+    gate = SpeechGate()
+    assert gate.counters == GateCounters(0, 0, 0)
+    hiss = noise("line", 2 * RATE, seed=1) * 30
+    gate.push(pcm(hiss))
+    assert gate.take() == b""
+    assert gate.counters == GateCounters(dropped_chunks=20, dropped_ms=2000, onsets=0)
+    gate.push(pcm(np.concatenate([words(NAMES[1]), silence(1.4), words(NAMES[1]), silence(1.4)])))
+    told = gate.counters
+    handed = gate.take()
+    total = 2000 + 2 * round(1000 * len(words(NAMES[1])) / RATE) + 2800
+    held_back = total - len(handed) / 48
+    assert abs(gate.counters.dropped_ms - held_back) <= 1
+    assert gate.counters == told, "what is ready is not held back, taken or not"
+    assert gate.counters.dropped_chunks == gate.counters.dropped_ms // 100
+    assert gate.counters.onsets == 2
+    silent = gate.counters.dropped_ms
+    assert len(gate.take_silence(0.5)) == 0.5 * 2 * RATE
+    assert gate.counters.dropped_ms == silent - 500, "silence that is handed out is not held back"
+
+
+def test_counters_of_several_calls_add_up() -> None:
+    assert GateCounters(1, 150, 2) + GateCounters(0, 80, 1) == GateCounters(2, 230, 3)
+
+
+async def test_a_farewell_of_two_sentences_that_nobody_has_looked_at_yet_is_kept_whole() -> None:
+    one, two = words(NAMES[1]), words(NAMES[4])
+    call = FakeCall()
+    heard = Heard(call)  # type: ignore[arg-type]  # all that it needs
+    call.sound.put(pcm(np.concatenate([silence(1.0), one, silence(0.9), two])))
+    call.end()
+    assert heard.has_more
+    got = await turn(heard)
+    assert pcm(one)[:-9600] in got
+    assert pcm(two)[-9600:] in got

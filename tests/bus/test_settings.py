@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
+import pwd
+import sys
 from pathlib import Path
 
 import pytest
 
+from trunkline.bus import messages as m
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.locks import FileLock, LockHeldError
-from trunkline.bus.redact import is_e164, mask_url, redact_number
-from trunkline.bus.settings import load
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("TRUNKLINE_", "TWILIO_")):
-            monkeypatch.delenv(name)
+from trunkline.bus.redact import is_e164, mask_url, mask_urls, redact_number
+from trunkline.bus.settings import Settings, env_name, load
 
 
 def test_defaults_need_no_environment() -> None:
@@ -42,31 +38,194 @@ def test_given_wins_over_the_environment_and_that_over_the_file(
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "says"),
     [
-        ("TRUNKLINE_HTTP_PORT", "http"),
-        ("TRUNKLINE_HTTP_PORT", "70000"),
-        ("TRUNKLINE_PUBLIC_URL", "line.example.com"),
-        ("TRUNKLINE_PUBLIC_URL", "https://line.example.com/?a=b"),
-        ("TRUNKLINE_BUS", "udp://x"),
-        ("TRUNKLINE_BUS", "ipc://relative"),
-        ("TRUNKLINE_BUS", "tcp://host"),
-        ("TRUNKLINE_BUS", "ipc:///" + "x" * 120),
-        ("TRUNKLINE_NUMBERS", "+14155551234,0800"),
-        ("TRUNKLINE_LEAD_MS", "5"),
-        ("TRUNKLINE_LOG_FORMAT", "xml"),
-        ("TRUNKLINE_CALLS_PER_SECOND", "0"),
-        ("TRUNKLINE_VALIDATE_SIGNATURE", "perhaps"),
+        (
+            "TRUNKLINE_HTTP_PORT",
+            "http",
+            "='http': Input should be a valid integer, unable to parse string as an integer",
+        ),
+        ("TRUNKLINE_HTTP_PORT", "70000", "='70000': Input should be less than or equal to 65535"),
+        (
+            "TRUNKLINE_PUBLIC_URL",
+            "line.example.com",
+            "='line.example.com': expected a base URL such as https://line.example.com",
+        ),
+        (
+            "TRUNKLINE_PUBLIC_URL",
+            "https://me:secret@line.example.com/?a=b",
+            "='https://***@line.example.com/?a=b': a base URL has no query and no fragment",
+        ),
+        (
+            "TRUNKLINE_PUBLIC_URL",
+            "https://line.example.com:port",
+            "='https://line.example.com:port': unreadable as a URL: Port could not be cast to "
+            "integer value as 'port'",
+        ),
+        (
+            "TRUNKLINE_PUBLIC_URL",
+            "https://line.example .com",
+            "='https://line.example .com': a URL has no blanks and no line's end in it",
+        ),
+        ("TRUNKLINE_BUS", "foo", "='foo': expected ipc:///directory or tcp://host:port"),
+        ("TRUNKLINE_BUS", "udp://x", "='udp://x': expected ipc:///directory or tcp://host:port"),
+        (
+            "TRUNKLINE_BUS",
+            "ipc://relative",
+            "='ipc://relative': an ipc address is ipc:// and an absolute directory, for instance "
+            "ipc:///run/user/1000/trunkline",
+        ),
+        (
+            "TRUNKLINE_BUS",
+            "tcp://host",
+            "='tcp://host': expected ipc:///directory or tcp://host:port",
+        ),
+        (
+            "TRUNKLINE_BUS",
+            "tcp://::1:7000",
+            "='tcp://::1:7000': an IPv6 address stands in brackets, as in tcp://[::1]:7000",
+        ),
+        (
+            "TRUNKLINE_BUS",
+            "ipc:///" + "x" * 120,
+            f"='ipc:///{'x' * 120}': the directory's path is too long for a socket "
+            f"(at most {84 if sys.platform == 'darwin' else 88} bytes)",
+        ),
+        (
+            "TRUNKLINE_NUMBERS",
+            "+14155551234,0800",
+            "='+14155551234,0800': '0800' is no E.164 number (for instance +14155551234)",
+        ),
+        (
+            "TRUNKLINE_HTTP_HOST",
+            "http://[::1]",
+            "='http://[::1]': expected a name or an address to listen on, such as 127.0.0.1 or ::1",
+        ),
+        (
+            "TWILIO_REGION",
+            "ie1.evil.example/",
+            "='ie1.evil.example/': expected one of Twilio's names, such as ie1 (region), dublin "
+            "(edge)",
+        ),
+        ("TRUNKLINE_LEAD_MS", "5", "='5': Input should be greater than or equal to 20"),
+        ("TRUNKLINE_LOG_FORMAT", "xml", "='xml': Input should be 'text' or 'json'"),
+        ("TRUNKLINE_CALLS_PER_SECOND", "0", "='0': Input should be greater than 0"),
+        (
+            "TRUNKLINE_VALIDATE_SIGNATURE",
+            "perhaps",
+            "='perhaps': Input should be a valid boolean, unable to interpret input",
+        ),
     ],
 )
-def test_a_wrong_value_is_named_in_one_line(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("given", ["environment", "file", "option"])
+def test_a_wrong_value_is_named_once_in_one_line(
+    name: str, value: str, says: str, given: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(name, value)
+    """Here stands the whole line."""
+    env_file = tmp_path / ".env"
+    options = {}
+    if given == "environment":
+        monkeypatch.setenv(name, value)
+    elif given == "file":
+        env_file.write_text(f"{name}='{value}'\n")
+    else:
+        (field,) = (f for f in Settings.model_fields if env_name(f) == name)
+        options[field] = value
     with pytest.raises(SettingsError) as caught:
-        load(env_file=None)
-    assert str(caught.value).startswith(name)
-    assert "\n" not in str(caught.value)
+        load(env_file=env_file, **options)
+    assert str(caught.value) == name + says
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "field", "meant"),
+    [
+        ("TWILIO_ACCOUNT_SID", " AC1 \n", "account_sid", "AC1"),
+        ("TRUNKLINE_PUBLIC_URL", "\thttps://x.example/ ", "public_url", "https://x.example"),
+        ("TRUNKLINE_HTTP_HOST", " [::1] ", "http_host", "::1"),
+        ("TRUNKLINE_HTTP_HOST", "LocalHost", "http_host", "localhost"),
+        ("TRUNKLINE_BUS", " ipc:///run/bus/ ", "bus", "ipc:///run/bus"),
+        ("TRUNKLINE_BUS", "TCP://Host:7000", "bus", "tcp://host:7000"),
+        ("TRUNKLINE_BUS", "tcp://[::1]:7000", "bus", "tcp://[::1]:7000"),
+        ("TRUNKLINE_STATE_DIR", " /var/lib/x ", "state_dir", Path("/var/lib/x")),
+        ("TRUNKLINE_LOG_FORMAT", "json\r", "log_format", "json"),
+        ("TRUNKLINE_VALIDATE_SIGNATURE", " 0 ", "validate_signature", False),
+        ("TRUNKLINE_HTTP_PORT", "  ", "http_port", 8765),
+        ("TWILIO_REGION", " IE1 ", "region", "ie1"),
+        ("TWILIO_EDGE", "Dublin", "edge", "dublin"),
+        ("TWILIO_EDGE", "", "edge", None),
+    ],
+)
+def test_text_is_stripped(
+    name: str, given: str, field: str, meant: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, given)
+    assert getattr(load(env_file=None), field) == meant
+    monkeypatch.delenv(name)
+    assert getattr(load(env_file=None, **{field: given}), field) == meant
+
+
+def test_a_token_is_stripped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", " t0ken\n")
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN_SECONDARY", "\u00a0other ")
+    settings = load(env_file=None)
+    assert settings.require("auth_token") == "t0ken"
+    assert settings.require("auth_token_secondary") == "other"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("HTTPS://Line.Example.com", "https://line.example.com"),
+        ("https://LINE.example.com:8443/Base/", "https://line.example.com:8443/Base"),
+        ("https://Me:PassWord@Line.Example.com/A", "https://Me:PassWord@line.example.com/A"),
+        ("http://[2001:DB8::1]:80", "http://[2001:db8::1]:80"),
+        ("http://[::1]", "http://[::1]"),
+        ("http://[fe80::1%25Eth0]:9", "http://[fe80::1%25Eth0]:9"),
+        ("https://line.example.com:", "https://line.example.com"),
+    ],
+)
+def test_urls_are_rebuilt_from_their_parts(given: str, meant: str) -> None:
+    """Scheme and host in lower case, and nothing else changed."""
+    assert load(env_file=None, public_url=given).public_url == meant
+    assert load(env_file=None, twilio_api_url=given).twilio_api_url == meant
+
+
+def test_a_blank_in_the_environment_does_not_hide_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("TWILIO_ACCOUNT_SID=AC1\ntrunkline_http_port = 7\n")
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", " ")
+    settings = load(env_file=tmp_path / ".env")
+    assert (settings.account_sid, settings.http_port) == ("AC1", 7)
+    assert {"account_sid", "http_port"} == settings.model_fields_set
+
+
+def test_region_and_edge_come_from_the_file_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TWILIO_REGION=ie1\nTWILIO_EDGE=dublin\n")
+    settings = load(env_file=tmp_path / ".env")
+    assert (settings.region, settings.edge) == ("ie1", "dublin")
+
+
+def test_only_who_needs_the_state_directory_needs_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+
+    def unknown(uid: int) -> object:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    settings = load(env_file=None)
+    assert settings.address.directory is not None and settings.address.directory.is_absolute()
+    with pytest.raises(SettingsError) as caught:
+        _ = settings.state_path
+    assert str(caught.value) == (
+        f"TRUNKLINE_STATE_DIR is not set, and this user (uid {os.geteuid()}) has no home directory "
+        "for its default: set it to a directory that outlives the stack (the journal of numbers to "
+        "be put back lies there), or set HOME"
+    )
+    assert load(env_file=None, state_dir="/srv/state").state_path == Path("/srv/state")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert settings.state_path.is_relative_to("/home/somebody")
 
 
 def test_a_missing_secret_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,6 +240,42 @@ def test_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.require("auth_token") == "very-secret"
 
 
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("https://me:pa55@x.example/?a=b", "https://***@x.example/?a=b"),
+        ("me:pa55@x.example", "***@x.example"),
+        ("https://me:pa55@[x.example", "https://***@[x.example"),
+    ],
+)
+def test_a_password_in_a_wrong_url_is_not_shown(
+    given: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUNKLINE_PUBLIC_URL", given)
+    with pytest.raises(SettingsError) as caught:
+        load(env_file=None)
+    assert str(caught.value).startswith(f"TRUNKLINE_PUBLIC_URL={shown!r}: ")
+    assert "pa55" not in str(caught.value)
+
+
+def test_passwords_in_urls_are_in_no_repr() -> None:
+    url = "https://me:pa55@x.example"
+    settings = load(env_file=None, public_url=url, twilio_api_url=url)
+    assert settings.public_url == url and "pa55" not in repr(settings)
+    opened = m.SessionOpened(session="s", number="n", number_sid="N", account="A", public_url=url)
+    assert "public_url='https://me:***@x.example'" in repr(opened)
+    assert repr(m.Done()) == "Done()"
+
+
+def test_the_tokens_of_a_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(env_file=None).auth_tokens == ()
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "new")
+    assert load(env_file=None).auth_tokens == ("new",)
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN_SECONDARY", "old")
+    assert load(env_file=None).auth_tokens == ("new", "old")
+    assert load(env_file=None, auth_token_secondary="new").auth_tokens == ("new",)
+
+
 def test_numbers_are_split_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRUNKLINE_NUMBERS", "+14155551234, +442071838750")
     assert load(env_file=None).numbers == ("+14155551234", "+442071838750")
@@ -91,6 +286,10 @@ def test_worker_endpoints_are_never_used_twice() -> None:
     assert address.control == "ipc:///tmp/t/control"
     assert len({address.worker() for _ in range(50)}) == 50
     assert BusAddress.parse("tcp://127.0.0.1:7000").control == "tcp://127.0.0.1:7000"
+    six = BusAddress.parse("tcp://[::1]:7000")
+    assert (six.host, six.control, six.worker()) == ("::1", "tcp://[::1]:7000", "tcp://[::1]:*")
+    with pytest.raises(SettingsError, match=r"^TRUNKLINE_BUS='foo': expected ipc:///directory"):
+        BusAddress.parse("foo")
 
 
 def test_a_bus_directory_that_others_may_enter_is_refused(tmp_path: Path) -> None:
@@ -140,3 +339,5 @@ def test_what_may_be_shown() -> None:
     assert mask_url("https://me:pass@x.example/v?a=1") == "https://me:***@x.example/v?a=1"
     assert mask_url("https://x.example/v") == "https://x.example/v"
     assert mask_url("https://[broken@x") == "<unreadable URL>"
+    text = "Url is not valid: https://me:pa:55@x.example/v?a=b@c, wss://you@y.example, a:b@c"
+    assert mask_urls(text) == text.replace("pa:55", "***")

@@ -359,6 +359,20 @@ async def test_on_tcp_only_the_holder_of_the_token_gets_in(context: Context) -> 
     router.close()
 
 
+async def test_tcp_over_ipv6(context: Context) -> None:
+    heard: list[bytes] = []
+    router, endpoint = bind_router(context, "tcp://[::1]:*", lambda _, text: heard.append(text))
+    assert endpoint.startswith("tcp://[::1]:")
+    dealer, seen = watched(context, endpoint)
+    try:
+        await until(lambda: seen == ["connected"])
+        assert dealer.send(b"over six")
+        await until(lambda: heard == [b"over six"])
+    finally:
+        dealer.close()
+        router.close()
+
+
 async def test_a_second_bind_steals_an_ipc_path(context: Context, tmp_path: Path) -> None:
     """Why the bus directory is locked: ZeroMQ itself refuses nothing here."""
     got: list[str] = []

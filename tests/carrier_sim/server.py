@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Callable
@@ -27,6 +28,8 @@ class RewritingHttpClient(TwilioHttpClient):
 
     def __init__(self, base_url: str) -> None:
         super().__init__()
+        assert self.session is not None
+        self.session.trust_env = False  # no proxy of the environment
         self._base = base_url
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> TwilioResponse:
@@ -52,6 +55,10 @@ class Customer:
     #: What to do on the stream; the default echoes media until stop.
     on_stream: Callable[[Customer, WebSocket], Any] | None = None
     socket: WebSocket | None = None
+    #: Told of the URL of each webhook as it came.
+    saw_url: Callable[[str], object] = lambda url: None
+    #: Seconds before a webhook is answered.
+    delay: float = 0.0
 
     @property
     def stream_url(self) -> str:
@@ -67,6 +74,8 @@ class Customer:
     async def post(self, request: Request) -> Response:
         form = {k: str(v) for k, v in (await _form(request)).items()}
         self.posts.append((request.url.path, form, dict(request.headers)))
+        self.saw_url(str(request.url))
+        await asyncio.sleep(self.delay)
         page = self.pages.get(request.url.path)
         if page is None:
             return Response("no page", status_code=404)

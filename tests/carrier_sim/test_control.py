@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from trunkline.carrier_sim.beliefs import BELIEFS
 from trunkline.carrier_sim.client import SimClient, SimError, located
 from trunkline.carrier_sim.command import command
 from trunkline.carrier_sim.sim import CarrierSim
@@ -94,6 +95,24 @@ async def test_faults_and_numbers_through_the_control_api(
 
     await asyncio.to_thread(script)
     assert sim.exchange.caller_ids == {CALLER}
+
+
+async def test_beliefs_are_contradicted_through_the_control_api(
+    sim: CarrierSim, client: SimClient
+) -> None:
+    def script() -> None:
+        assert list(client.beliefs()) == list(BELIEFS)
+        assert all(belief["holds"] for belief in client.beliefs().values())
+        client.contradict("silence-is-sent", "reject-is-busy")
+        wrong = [name for name, belief in client.beliefs().items() if not belief["holds"]]
+        assert wrong == ["reject-is-busy", "silence-is-sent"]
+        assert client.beliefs()["silence-is-sent"]["believed"] == "Frames come through silence too."
+        with pytest.raises(SimError, match="no belief nonsense"):
+            client.contradict("nonsense")
+        client.contradict()
+        assert all(belief["holds"] for belief in client.beliefs().values())
+
+    await asyncio.to_thread(script)
 
 
 @pytest.mark.parametrize(

@@ -331,6 +331,8 @@ def test_new_twiml_replaces_the_stream(bench: Bench) -> None:
     bench.answer(CONNECT.format("<Hangup/>"))
     bench.run(0.1)
     bench.x.run_twiml(line, "<Response><Pause length='3'/></Response>", bench.now)
+    assert line.streams[0].live  # for a moment yet
+    bench.run(0.42)
     assert line.streams[0].ended_by == "stop" and bench.closed == [line.streams[0]]
     # The socket's end, which follows, must not advance the new program.
     bench.x.stream_over(line, line.streams[0], bench.now)
@@ -404,3 +406,59 @@ def test_a_refused_stream_goes_on_with_the_next_verb(bench: Bench) -> None:
     assert bench.judge.codes() == [31922] and line.call.live
     bench.run(0.5)
     assert set(bytes(bot.heard)) == set(SILENCE)
+
+
+@pytest.mark.parametrize(
+    ("form", "shown"),
+    [
+        ("kept", OURS),
+        ("country-code-cut", "+4155551234"),
+        ("national", "4155551234"),
+        ("digits-added", "+01014155551234"),
+        ("gateway-number", "+811045000"),
+        ("anonymous", "anonymous"),
+        ("capital-anonymous", "Anonymous"),
+        ("spelled-anonymous", "+266696687"),
+        ("restricted", "RESTRICTED"),
+        ("empty", ""),
+    ],
+)
+def test_carriers_rewrite_the_caller_that_the_callees_side_sees(form: str, shown: str) -> None:
+    bench = Bench(Options(habits={"caller-id": form}))
+    a = bench.x.outbound(OURS, OTHER, CallOptions(twiml="<Response/>"), bench.now)
+    bench.run(0.01)
+    assert a.other is not None
+    assert (a.call.from_, a.other.call.from_, a.other.call.to) == (OURS, shown, OTHER)
+    # REST does not tell that the two belong together.
+    assert a.other.call.parent_call_sid == ""
+
+
+def test_the_caller_is_drawn_anew_for_each_call_and_the_same_way_for_a_seed() -> None:
+    def callers(seed: int) -> list[str]:
+        bench = Bench(Options(seed=seed))
+        found = []
+        for _ in range(40):
+            line = bench.x.outbound(OURS, OTHER, CallOptions(twiml="<Response/>"), bench.now)
+            bench.run(0.01)
+            assert line.other is not None
+            found.append(line.other.call.from_)
+        return found
+
+    assert callers(7) == callers(7) != callers(8)
+    assert len(set(callers(7))) == 10
+
+
+def test_a_number_that_is_not_asked_when_it_is_called_from_the_account() -> None:
+    bench = Bench(Options(contradict=("own-number-asks",)))
+    a = bench.x.outbound(OURS, OTHER, CallOptions(twiml="<Response><Pause/></Response>"), bench.now)
+    bench.run(0.1)
+    assert (a.call.status, a.other, bench.fetches) == ("in-progress", None, [])
+
+
+def test_silence_is_left_out_where_the_belief_is_contradicted() -> None:
+    bench = Bench(Options(contradict=("silence-is-sent",)))
+    line = bench.inbound(start_bot(Silence()))
+    bench.answer(CONNECT.format(""))
+    bench.run(0.3)
+    stream = line.streams[0]
+    assert stream.live and stream.frames_in == 0

@@ -27,12 +27,14 @@ def raw_write(sim: CarrierSim, timeout: float) -> requests.Response:
     path = (
         f"/2010-04-01/Accounts/{sim.account_sid}/IncomingPhoneNumbers/{sim.numbers[OURS].sid}.json"
     )
-    return requests.post(
-        sim.base_url + path,
-        data={"FriendlyName": "changed"},
-        auth=(sim.account_sid, sim.auth_token),
-        timeout=timeout,
-    )
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy of the environment
+        return session.post(
+            sim.base_url + path,
+            data={"FriendlyName": "changed"},
+            auth=(sim.account_sid, sim.auth_token),
+            timeout=timeout,
+        )
 
 
 async def test_rest_429_with_retry_after(sim: CarrierSim) -> None:

@@ -130,6 +130,16 @@ async def test_what_a_number_cannot_be(
     assert sim.number_writes == []
 
 
+@pytest.mark.parametrize("host", ["line.example.com", "127.0.0.1", "[::1]", "[2001:DB8::1]"])
+async def test_a_host_may_be_a_name_or_an_address(
+    sim: CarrierSim, twilio: Client, host: str
+) -> None:
+    number = sim.add_number(OURS)
+    url = f"https://{host}:8443/voice"
+    row = await asyncio.to_thread(twilio.incoming_phone_numbers(number.sid).update, voice_url=url)
+    assert row.voice_url == url
+
+
 async def test_what_does_not_exist(sim: CarrierSim, twilio: Client) -> None:
     nobody = "PN" + "0" * 32
     assert await refused(lambda: twilio.incoming_phone_numbers(nobody).fetch()) == (404, 20404)

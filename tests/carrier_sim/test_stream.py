@@ -197,3 +197,13 @@ def test_urls_and_tracks_that_are_taken() -> None:
     assert check_url(StreamVerb("ws://127.0.0.1:1/s"), allow_ws=True) is None
     both = check_url(StreamVerb("wss://h/s", track="both_tracks"), allow_ws=False)
     assert both is not None and both[0] == 31941
+
+
+def test_silence_is_sent_like_all_else_unless_that_is_contradicted() -> None:
+    for contradicted, sent in (([], ["0", "20", "40"]), (["silence-is-sent"], ["20"])):
+        bench = Bench()
+        bench.stream.beliefs.contradict(contradicted)
+        for frame in (SILENCE, b"\x00" * 160, b"\xff" * 160):
+            bench.stream.inbound(frame, 10.0)
+        told = [m["media"]["timestamp"] for m in bench.sent if m["event"] == "media"]
+        assert told == sent

@@ -54,7 +54,9 @@ async def test_webhook_and_stream_over_tls(certificate: tuple[Path, Path]) -> No
         customer.on_stream = listen
         customer.pages["/voice"] = customer.connect()
         assert customer.stream_url.startswith("wss://127.0.0.1:")
-        async with CarrierSim(ca_file=certificate[0], allow_ws=False) as sim:
+        async with CarrierSim(
+            ca_file=certificate[0], allow_ws=False, habits={"signed-url": "given"}
+        ) as sim:
             sim.add_number(OURS, voice_url=customer.base + "/voice")
             call = await sim.place_inbound_call(CALLER, OURS, "silence")
             await call.wait_for_stream()

@@ -32,6 +32,8 @@ class FakeGateway:
         self.refused: list[str] = []
         self.ring: deque[m.InFrame] = deque(maxlen=500)
         self.digits: list[m.DigitIn] = []
+        self.one_way = False
+        self.joins = False
 
     def open_call(self, now: int = 0) -> m.OpenCall:
         ordinal = self.generation >> 16
@@ -48,6 +50,8 @@ class FakeGateway:
             60,
             {},
             max(0, (self.plays_until - now) // SAMPLE_NS) if now else 0,
+            self.one_way,
+            self.joins,
         )
 
     def take(self, message: object, now: int) -> m.ToWorker | None:

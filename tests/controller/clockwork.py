@@ -21,13 +21,12 @@ from simulation.clock import Process, SimLoop, current
 
 from trunkline.bus import messages as m
 from trunkline.controller import instructions as do
-from trunkline.controller import marks
 from trunkline.controller.carrier import REST_TIMEOUT, CallOrder, CallState, RestFailure
 from trunkline.controller.core import TICK_SECONDS, Core, Identity, Rules
-from trunkline.controller.marks import MarkKeys
 from trunkline.controller.memory_journal import MemoryJournal
 from trunkline.controller.numbers import VOICE_FIELDS, NumberSettings
-from trunkline.controller.overrides import Workshop
+from trunkline.controller.operations import Operations
+from trunkline.controller.seal import Seal, SealKeys
 from trunkline.controller.shell import Shell
 
 from .stage import ACCOUNT, URL
@@ -128,18 +127,18 @@ class Account:
 
     def _check_write(self, sid: str, fields: dict[str, str]) -> None:
         """What is written stands in the journal before, and only what is ours is undone."""
-        mark = marks.read(fields["voice_url"])
+        seal = Seal.read(fields["voice_url"])
         rows = [
             row for row in self.journal.overrides.values() if row.number_sid == sid and row.open
         ]
-        if mark is not None:
-            if not any(row.id == mark.override and row.written == fields for row in rows):
+        if seal is not None:
+            if not any(row.id == seal.override and row.written == fields for row in rows):
                 self.problems.append(f"{fields} was written, and not journalled before: {rows}")
         else:
             if not any(row.state == "restoring" for row in rows):
                 self.problems.append(f"{fields} was put back, and not journalled before: {rows}")
             stands = self.numbers[sid].voice_url
-            if marks.read(stands) is None and not self.in_flight[sid]:
+            if Seal.read(stands) is None and not self.in_flight[sid]:
                 self.problems.append(f"{fields} was written over {stands}, which is not ours")
 
     async def create_call(self, order: CallOrder) -> CallState:
@@ -265,13 +264,13 @@ class Clockwork:
         self.account = Account(self.loop, self.journal)
         self.started = 0
 
-    def shop(self) -> Workshop:
-        return Workshop(
+    def ops(self) -> Operations:
+        return Operations(
             stack="stack",
             public_url=URL,
             carrier=self.account,
             journal=Steps(self.journal),  # type: ignore[arg-type]  # by __getattr__
-            keys=MarkKeys("token"),
+            keys=SealKeys("token"),
             wall=self.account.wall,
             probe=nobody,
             clock=self.loop.time,
@@ -312,15 +311,15 @@ class Controller:
         world.loop.in_process(self.process, world.loop.create_task, self._serve())
 
     async def _serve(self) -> None:
-        shop, loop = self.world.shop(), self.world.loop
+        ops, loop = self.world.ops(), self.world.loop
         now = self.world.account.wall()
-        epoch = await shop.journal.begin_epoch(1, now)
+        epoch = await ops.journal.begin_epoch(1, now)
         identity = Identity("stack", epoch, 1, ACCOUNT, URL, now, loop.time())
-        overrides = await shop.journal.open_overrides()
-        dials = await shop.journal.open_dials()
-        dials += await shop.journal.closed_dials(now - 3600.0)
+        overrides = await ops.journal.open_overrides()
+        dials = await ops.journal.open_dials()
+        dials += await ops.journal.closed_dials(now - 3600.0)
         self.core = Core(identity, Rules(60, 20.0), overrides, dials)
-        self.shell = _Shell(self.core, shop, asyncio.Event(), clock=loop.time)
+        self.shell = _Shell(self.core, ops, asyncio.Event(), clock=loop.time)
         self.shell.sent = self.sent
         while self.shell._fatal is None:
             self.shell._feed(do.Tick())

@@ -167,6 +167,9 @@ class FakeCarrier:
     async def instruct_call(self, sid: str, twiml: str) -> None:
         await self._do("instruct", (sid, twiml), lambda: None)
 
+    async def start_stream(self, sid: str, url: str, token: str) -> None:
+        await self._do("stream", (sid, url, token), lambda: None)
+
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
         return await self._do(
             "list_calls",

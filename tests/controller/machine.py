@@ -8,14 +8,15 @@ from msgspec.structs import replace
 
 from trunkline.bus.settings import Settings, load
 from trunkline.controller import state_dir
+from trunkline.controller.apply_restore import apply
 from trunkline.controller.command import RestoreRun
 from trunkline.controller.journal import SqliteJournal
-from trunkline.controller.marks import MarkKeys
 from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.overrides import Workshop, apply
+from trunkline.controller.operations import Operations
+from trunkline.controller.seal import SealKeys
 
 from .fake_carrier import FakeCarrier, FakeTime
-from .test_crashes import row_for, shop_for
+from .test_crashes import ops_for, row_for
 
 ACCOUNT = "AC" + "1" * 32
 
@@ -35,11 +36,11 @@ class Machine:
             env_file=None, account_sid=ACCOUNT, auth_token="token", state_dir=self.directory
         )
 
-    def shop(self, stack: str = "", journal: object = None, token: str = "token") -> Workshop:
-        shop = shop_for(self.time, self.carrier, journal or MemoryJournal())
-        shop.stack = stack
-        shop.keys = MarkKeys(token)
-        return shop
+    def ops(self, stack: str = "", journal: object = None, token: str = "token") -> Operations:
+        ops = ops_for(self.time, self.carrier, journal or MemoryJournal())
+        ops.stack = stack
+        ops.keys = SealKeys(token)
+        return ops
 
     async def overridden(self, number: str, stack: str, token: str = "token") -> SqliteJournal:
         """``stack`` has put an override on the number and journalled it; returns its journal."""
@@ -47,17 +48,17 @@ class Machine:
         path = self.directory / "stacks" / stack / "journal.sqlite3"
         journal = await SqliteJournal.open(path, account=ACCOUNT, stack=stack)
         row = replace(row_for(sid, f"o-{stack}"), number=number)
-        await apply(self.shop(stack, journal, token), row, self.time.now + 30)
+        await apply(self.ops(stack, journal, token), row, self.time.now + 30)
         return journal
 
     def voice_url(self, number: str) -> str:
         return next(n.voice_url for n in self.carrier.numbers.values() if n.number == number)
 
     async def run(
-        self, *, account: bool = False, force: bool = False, shop: Workshop | None = None
+        self, *, account: bool = False, force: bool = False, ops: Operations | None = None
     ) -> RestoreRun:
-        run = RestoreRun(shop or self.shop(), dry_run=False)
+        run = RestoreRun(ops or self.ops(), dry_run=False)
         await run.journals(self.settings, ACCOUNT)
         if account:
-            await run.marks(force)
+            await run.seals(force)
         return run

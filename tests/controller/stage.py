@@ -202,6 +202,14 @@ class Stage:
         body = m.Dial(session=info.session, request=request, to=to, **(values | fields))
         return request, self.ask("a1", body)
 
+    def looked(self, status: str | None) -> int:
+        """REST answers what is asked of calls; returns how many were asked about."""
+        found = self.all_work(do.Fetch)
+        for fetch in found:
+            self.work.remove(fetch)
+            self.feed(do.Fetched(fetch.call, fetch.sid, status))
+        return len(found)
+
     def callback(self, request: str, sid: str, status: str) -> None:
         form = {"CallSid": sid, "CallStatus": status}
         asked = self.ask("g1", m.StatusCallback(form=form, query={"d": request}))

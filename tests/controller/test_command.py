@@ -1,4 +1,4 @@
-"""``trunkline restore`` without a stack: journals, marks, live stacks, calls that were left."""
+"""``trunkline restore`` without a stack: journals, seals, live stacks, calls that were left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from trunkline.bus.errors import CarrierError
 from trunkline.bus.locks import FileLock
 from trunkline.controller.command import RestoreRun
-from trunkline.controller.marks import MarkKeys
+from trunkline.controller.seal import SealKeys
 
 from .fake_carrier import OURS, PRIOR
 from .machine import ACCOUNT, Machine, stack_id
@@ -26,7 +26,7 @@ async def test_a_damaged_journal_stops_nobody_elses_restore(machine: Machine) ->
     assert run.pending and machine.voice_url(OTHER) == PRIOR != machine.voice_url(OURS)
     assert any(str(damaged) in line and "left as it is" in line for line in run.lines)
     assert damaged.read_bytes() == b"no database" * 500
-    # What the journal cannot tell, the mark can.
+    # What the journal cannot tell, the seal can.
     run = await machine.run(account=True)
     assert machine.voice_url(OURS) == PRIOR
 
@@ -37,7 +37,7 @@ async def test_calls_that_were_left_are_hung_up(machine: Machine) -> None:
     await journal.dial_asked(replace(DIAL, asked=machine.time.wall()))
     await journal.dial_asked(replace(DIAL, request="s" * 32, sid="CA9", state="taken"))
     await journal.close()
-    dry = RestoreRun(machine.shop(), dry_run=True)
+    dry = RestoreRun(machine.ops(), dry_run=True)
     await dry.journals(machine.settings, ACCOUNT)
     assert dry.pending and sum("would be hung up" in line for line in dry.lines) == 2
     assert not machine.carrier.calls[call.sid].ended
@@ -69,22 +69,22 @@ async def test_account_restore_on_a_machine_that_never_saw_the_journal(
 ) -> None:
     await (await machine.overridden(OURS, stack_id("aaa"))).close()
     before = machine.time.now
-    run = RestoreRun(machine.shop(), dry_run=False)
-    await run.marks(force=False)
+    run = RestoreRun(machine.ops(), dry_run=False)
+    await run.seals(force=False)
     assert not run.pending and machine.voice_url(OURS) == PRIOR
     assert machine.time.now - before >= 10.0  # its stack was asked three times over 10 s
     assert [n.fields["voice_fallback_url"] for n in machine.carrier.numbers.values()] == [""]
 
 
 @pytest.mark.parametrize("secondary", ["", "former"])
-async def test_a_mark_of_the_former_token_needs_that_token(
+async def test_a_seal_of_the_former_token_needs_that_token(
     machine: Machine, secondary: str
 ) -> None:
     await (await machine.overridden(OURS, stack_id("aaa"), token="former")).close()
-    shop = machine.shop()
-    shop.keys = MarkKeys("token", secondary)
-    run = RestoreRun(shop, dry_run=False)
-    await run.marks(force=False)
+    ops = machine.ops()
+    ops.keys = SealKeys("token", secondary)
+    run = RestoreRun(ops, dry_run=False)
+    await run.seals(force=False)
     assert run.pending != bool(secondary)
     assert (machine.voice_url(OURS) == PRIOR) == bool(secondary)
     if not secondary:
@@ -94,4 +94,4 @@ async def test_a_mark_of_the_former_token_needs_that_token(
 async def test_a_list_that_fails_is_an_error(machine: Machine) -> None:
     machine.carrier.plan("list", "403")
     with pytest.raises(CarrierError, match="may be suspended"):
-        await RestoreRun(machine.shop(), dry_run=False).marks(force=False)
+        await RestoreRun(machine.ops(), dry_run=False).seals(force=False)

@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 
 from trunkline.bus.errors import TrunklineError
-from trunkline.controller import marks
+from trunkline.controller.apply_restore import apply, restore
 from trunkline.controller.carrier import RestFailure
 from trunkline.controller.journal import OverrideRow
-from trunkline.controller.marks import MarkKeys
 from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.overrides import FAULT_POINTS, Workshop, apply
-from trunkline.controller.restore import restore
+from trunkline.controller.operations import FAULT_POINTS, Operations
+from trunkline.controller.seal import Seal, SealKeys
 
 from .fake_carrier import OURS, FakeCarrier, FakeTime
 
@@ -34,19 +33,19 @@ async def nobody(base: str, stack: str) -> bool:
     return False
 
 
-def shop_for(
+def ops_for(
     time: FakeTime, carrier: Any, journal: Any, faults: Callable[[str], None] = lambda _: None
-) -> Workshop:
-    return Workshop(
+) -> Operations:
+    return Operations(
         stack="stack",
         public_url="https://line.example.com",
         carrier=carrier,
         journal=journal,
-        keys=MarkKeys("token"),
+        keys=SealKeys("token"),
         wall=time.wall,
         probe=nobody,
         clock=time.clock,
-        pause=time.pause,
+        sleep=time.pause,
         faults=faults,
     )
 
@@ -64,9 +63,9 @@ def row_for(sid: str, override: str = "o1") -> OverrideRow:
 
 async def recover(time: FakeTime, carrier: FakeCarrier, journal: MemoryJournal) -> None:
     """What a start does with the rows that nobody claims."""
-    shop = shop_for(time, carrier, journal)
+    ops = ops_for(time, carrier, journal)
     for row in await journal.open_overrides():
-        await restore(shop, row)
+        await restore(ops, row)
 
 
 class Counted:
@@ -115,9 +114,9 @@ async def test_crash_at_each_fault_point(point: str) -> None:
         if reached == point:
             raise Crash
 
-    shop = shop_for(time, carrier, journal, crash)
+    ops = ops_for(time, carrier, journal, crash)
     with pytest.raises(Crash):
-        await restore(shop, await apply(shop, row_for(sid), time.now + 30))
+        await restore(ops, await apply(ops, row_for(sid), time.now + 30))
     ours_was_there = carrier.numbers[sid] != before
     written = len(carrier.writes)
     await recover(time, carrier, journal)
@@ -141,11 +140,11 @@ async def test_crash_at_each_await(fault: str) -> None:
         if fault:
             carrier.plan(*fault.split(":"))
         steps = Steps(crash_at)
-        shop = shop_for(time, Counted(carrier, steps), Counted(journal, steps))
+        ops = ops_for(time, Counted(carrier, steps), Counted(journal, steps))
         try:
-            applied = await apply(shop, row_for(sid), time.now + 30)
-            assert marks.read(carrier.numbers[sid].voice_url) is not None
-            await restore(shop, applied)
+            applied = await apply(ops, row_for(sid), time.now + 30)
+            assert Seal.read(carrier.numbers[sid].voice_url) is not None
+            await restore(ops, applied)
         except Crash:
             written = len(carrier.writes)
             standing = carrier.numbers[sid] != before
@@ -167,14 +166,14 @@ async def test_recovery_may_itself_crash_any_number_of_times() -> None:
     carrier, journal = FakeCarrier(time), MemoryJournal()
     sid = carrier.add_number(OURS)
     before = carrier.numbers[sid]
-    await apply(shop_for(time, carrier, journal), row_for(sid), time.now + 30)
+    await apply(ops_for(time, carrier, journal), row_for(sid), time.now + 30)
     crashes = 0
     for crash_at in range(1, 50):
         steps = Steps(crash_at)
-        shop = shop_for(time, Counted(carrier, steps), Counted(journal, steps))
+        ops = ops_for(time, Counted(carrier, steps), Counted(journal, steps))
         try:
             for row in await journal.open_overrides():
-                await restore(shop, row)
+                await restore(ops, row)
         except Crash:
             crashes += 1
         else:
@@ -190,12 +189,12 @@ async def test_two_crashed_overrides_in_a_row_keep_the_first_prior() -> None:
     carrier, journal = FakeCarrier(time), MemoryJournal()
     sid = carrier.add_number(OURS)
     before = carrier.numbers[sid]
-    shop = shop_for(time, carrier, journal)
-    await apply(shop, row_for(sid, "o1"), time.now + 30)
-    second = await apply(shop, row_for(sid, "o2"), time.now + 30)
+    ops = ops_for(time, carrier, journal)
+    await apply(ops, row_for(sid, "o1"), time.now + 30)
+    second = await apply(ops, row_for(sid, "o2"), time.now + 30)
     assert second.prior is not None and second.prior["voice_url"] == before.voice_url
     for row in await journal.open_overrides():
-        await restore(shop, row)
+        await restore(ops, row)
     assert carrier.numbers[sid] == before
 
 
@@ -205,6 +204,6 @@ async def test_refused_apply_leaves_nothing_open() -> None:
     sid = carrier.add_number(OURS)
     carrier.plan("write", "400")
     with pytest.raises(TrunklineError, match="21211"):
-        await apply(shop_for(time, carrier, journal), row_for(sid), time.now + 30)
+        await apply(ops_for(time, carrier, journal), row_for(sid), time.now + 30)
     assert await journal.open_overrides() == []
     assert isinstance(RestFailure("x"), Exception)

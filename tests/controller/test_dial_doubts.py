@@ -11,13 +11,13 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller import work
+from trunkline.controller import operations
 from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.overrides import FAULT_POINTS
+from trunkline.controller.operations import FAULT_POINTS
 
 from .fake_carrier import THEIRS, FakeCarrier, FakeTime
 from .stage import Stage
-from .test_crashes import Counted, Crash, Steps, shop_for
+from .test_crashes import Counted, Crash, Steps, ops_for
 from .test_dials import a_dial, caller, token_of, waiting
 from .test_restore import DIAL, ORDER, Bench
 
@@ -26,15 +26,17 @@ from .test_restore import DIAL, ORDER, Bench
 
 async def recovered(time: FakeTime, carrier: FakeCarrier, journal: MemoryJournal) -> None:
     """What `trunkline restore`, and the start of another stack, do with dials that were left."""
-    shop = shop_for(time, carrier, journal)
+    ops = ops_for(time, carrier, journal)
     for dial in await journal.open_dials():
-        await work.hang_up_left(shop, dial)
+        await operations.hang_up_left(ops, dial)
 
 
 async def place(time: FakeTime, carrier: Any, journal: Any, faults: Callable[[str], None]) -> None:
-    shop = shop_for(time, carrier, journal, faults)
+    ops = ops_for(time, carrier, journal, faults)
     row = replace(DIAL, asked=time.wall())
-    result = await work.create(shop, row, ORDER, time.now + 30, lambda: True, lambda told: None)
+    result = await operations.create(
+        ops, row, ORDER, time.now + 30, lambda: True, lambda told: None
+    )
     assert not isinstance(result, do.Unsure)
 
 
@@ -108,7 +110,9 @@ async def test_what_is_left_of_a_dial_is_not_the_call_of_another_one() -> None:
 async def place_in_doubt(bench: Bench, request: str) -> None:
     row = replace(DIAL, request=request, asked=bench.time.wall())
     deadline = bench.time.now + 30
-    result = await work.create(bench.shop, row, ORDER, deadline, lambda: True, lambda told: None)
+    result = await operations.create(
+        bench.ops, row, ORDER, deadline, lambda: True, lambda told: None
+    )
     assert isinstance(result, do.Unsure)
 
 
@@ -119,8 +123,8 @@ async def test_a_dial_that_is_in_the_journal_is_not_asked_again() -> None:
     bench = Bench()
     await bench.journal.dial_asked(DIAL)
     await bench.journal.dial_closed(DIAL.request)
-    result = await work.create(
-        bench.shop, DIAL, ORDER, bench.time.now + 30, lambda: True, lambda told: None
+    result = await operations.create(
+        bench.ops, DIAL, ORDER, bench.time.now + 30, lambda: True, lambda told: None
     )
     assert isinstance(result, do.CreateFailed) and bench.carrier.count("create") == 0
     assert await bench.journal.closed_dials(DIAL.asked) == [replace(DIAL, state="closed")]
@@ -250,8 +254,8 @@ async def test_the_list_is_asked_once_evidence_had_its_time() -> None:
     await bench.journal.dial_asked(row)
     call = await bench.carrier.create_call(ORDER)
     began = bench.time.now
-    found = await work.settle(bench.shop, row, lambda: True, lambda sid: False)
+    found = await operations.settle(bench.ops, row, lambda: True, lambda sid: False)
     assert found == do.Taken(row.request, call.sid, "queued", guessed=True)
-    assert bench.time.now - began >= work.EVIDENCE_WITHIN
+    assert bench.time.now - began >= operations.EVIDENCE_WITHIN
     (left,) = await bench.journal.open_dials()
     assert left.sid is None and left.callee == THEIRS

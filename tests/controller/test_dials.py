@@ -48,6 +48,18 @@ def test_a_leg_touches_no_number() -> None:
     assert stage.events("a1", m.CallStarted)[0].info == call
 
 
+def test_a_callback_without_its_query_is_known_by_the_calls_sid() -> None:
+    stage, info = caller()
+    request, _ = stage.dial(info)
+    stage.take(do.Create)
+    stage.feed(do.Taken(request, "CA1", "queued"))
+    for sid in ("", "CA2", "CA1"):
+        form = {"CallSid": sid, "CallStatus": "busy"}
+        stage.body("g1", stage.ask("g1", m.StatusCallback(form=form)), m.Done)
+    (failed,) = stage.events("a1", m.DialFailed)
+    assert (failed.request, failed.status, failed.sid) == (request, "busy", "CA1")
+
+
 def test_many_a_leg_calls_at_once_on_one_number() -> None:
     stage, info = caller()
     for n in range(10):
@@ -82,10 +94,10 @@ def test_b_leg_overrides_the_callee_and_meets_its_other_leg() -> None:
     assert "Polly.Joanna" in create.order.twiml
     stage.feed(do.Taken(request, "CAa", "queued"))
     stage.body("a1", asked, m.Dialled)
-    # A stranger calls that number meanwhile.
-    assert stage.webhook("CAx", THEIRS, SECOND).kind == "busy"
     answer = stage.webhook("CAb", OURS, SECOND)
     accepted = stage.start(answer.token, "CAb")
+    # A stranger calls that number meanwhile.
+    assert stage.webhook("CAx", THEIRS, SECOND).kind == "busy"
     assert isinstance(accepted, m.StreamAccepted)
     assert (accepted.info.sid, accepted.info.dialled_sid) == ("CAb", "CAa")
     assert accepted.info.direction == "outbound" and accepted.info.callee == SECOND
@@ -142,7 +154,9 @@ def test_originate_is_live_once_twilio_took_it() -> None:
     stage.take(do.Create)
     stage.feed(do.Taken(request, "CA1", "queued"))
     stage.body("a1", asked, m.Dialled)
-    stage.pass_time(20.0)  # neither its timeout nor the missing stream ends it
+    # Neither its timeout nor the missing stream ends it; it is asked about while it says nothing.
+    stage.pass_time(20.0)
+    assert stage.looked("ringing") == 2
     assert not stage.work
     stage.callback(request, "CA1", "in-progress")
     stage.callback(request, "CA1", "completed")
@@ -177,7 +191,9 @@ def test_timeout_counts_from_when_twilio_was_asked_and_hangs_up_first() -> None:
     stage.feed(do.Taken(request, "CA1", "queued"))
     stage.pass_time(4.5)
     assert not stage.all_work(do.End)
+    stage.looked("ringing")
     stage.pass_time(1.0)
+    assert stage.looked("ringing") == 1
     end = stage.take(do.End)
     assert not stage.events("a1", m.DialFailed)
     stage.feed(do.Ended(end.call))
@@ -185,17 +201,21 @@ def test_timeout_counts_from_when_twilio_was_asked_and_hangs_up_first() -> None:
     assert stage.take(do.CloseDial).request == request
 
 
-def test_the_callback_of_our_own_hang_up_does_not_hide_the_timeout() -> None:
+@pytest.mark.parametrize("hung_up", ["canceled", "completed"])
+def test_the_callback_of_our_own_hang_up_does_not_hide_the_timeout(hung_up: str) -> None:
     stage, info = caller()
     request, _ = stage.dial(info, timeout=5.0)
     stage.take(do.Create)
     stage.feed(do.AskedTwilio(request))
     stage.feed(do.Taken(request, "CA1", "queued"))
     stage.pass_time(5.5)
+    stage.looked("ringing")
     end = stage.take(do.End)
-    stage.callback(request, "CA1", "canceled")
+    stage.callback(request, "CA1", hung_up)
     stage.feed(do.Ended(end.call))
-    assert [failed.status for failed in stage.events("a1", m.DialFailed)] == ["timeout"]
+    assert [(failed.status, failed.text) for failed in stage.events("a1", m.DialFailed)] == [
+        ("timeout", "Twilio's last word is 'ringing', 0.0 s ago")
+    ]
 
 
 def test_timeout_without_a_sid_hangs_up_what_comes_later() -> None:
@@ -499,17 +519,3 @@ def test_b_leg_whose_own_answer_never_came_is_answered_at_its_end() -> None:
     stage.feed(do.Ended(stage.take(do.End).call))
     assert stage.error("a1", asked) == "CallFailedError"
     assert not any(peer.working for peer in stage.core.peers.by_id.values())
-
-
-def test_the_other_leg_goes_to_the_dial_that_twilio_has_taken() -> None:
-    stage, info = caller()
-    lost, _ = stage.dial(info, to=SECOND, mode="b-leg")
-    stage.look_up()
-    stage.apply()
-    stage.feed(do.Unsure(lost, CarrierError("no answer")))
-    taken, asked = stage.dial(info, to=SECOND, mode="b-leg")
-    stage.pass_time(0.1)
-    stage.feed(do.Taken(taken, "CAa", "queued"))
-    accepted = stage.start(stage.webhook("CAb", OURS, SECOND).token, "CAb")
-    assert isinstance(accepted, m.StreamAccepted)
-    assert accepted.info.call == stage.body("a1", asked, m.Dialled).call

@@ -16,10 +16,10 @@ from msgspec.structs import replace
 
 from trunkline.bus.errors import TrunklineError
 from trunkline.controller import instructions as do
-from trunkline.controller import marks, work
+from trunkline.controller import operations
+from trunkline.controller.apply_restore import apply, restore
 from trunkline.controller.dial import order
-from trunkline.controller.overrides import apply
-from trunkline.controller.restore import restore
+from trunkline.controller.seal import Seal
 
 from .clockwork import LATE, Clockwork, last_words_unheard
 from .fake_carrier import OURS
@@ -54,38 +54,38 @@ def _unheard() -> Iterator[None]:
 async def life(world: Clockwork) -> None:
     """An override is put on, used for a second, and put back."""
     (sid,) = world.account.numbers
-    shop = world.shop()
-    row = await apply(shop, row_for(sid), world.loop.time() + 30)
-    mark = marks.read(world.account.numbers[sid].voice_url)
-    assert mark is not None and mark.override == row.id
-    await shop.rest(1.0)
-    await restore(shop, row)
+    ops = world.ops()
+    row = await apply(ops, row_for(sid), world.loop.time() + 30)
+    seal = Seal.read(world.account.numbers[sid].voice_url)
+    assert seal is not None and seal.override == row.id
+    await ops.pause(1.0)
+    await restore(ops, row)
 
 
 async def recovery(world: Clockwork) -> None:
     """What a start does with rows that nobody claims."""
-    shop = world.shop()
-    for row in await shop.journal.open_overrides():
-        await restore(shop, row)
+    ops = world.ops()
+    for row in await ops.journal.open_overrides():
+        await restore(ops, row)
 
 
 async def taking_up(world: Clockwork) -> None:
     """What a start does for a session that comes back, and later closes."""
-    shop = world.shop()
-    for row in await shop.journal.open_overrides():
+    ops = world.ops()
+    for row in await ops.journal.open_overrides():
         if row.state == "planned" and row.prior is not None:
             try:
-                applied = await apply(shop, row, world.loop.time() + 30)
+                applied = await apply(ops, row, world.loop.time() + 30)
             except TrunklineError:
-                left = await shop.journal.override(row.id)
+                left = await ops.journal.override(row.id)
                 assert left is not None
                 if left.open:
-                    await restore(shop, left)
+                    await restore(ops, left)
                 continue
-            await shop.rest(1.0)
-            await restore(shop, applied)
+            await ops.pause(1.0)
+            await restore(ops, applied)
         else:
-            await restore(shop, row)
+            await restore(ops, row)
 
 
 def killed(job: Job, world: Clockwork, step: int) -> bool:
@@ -133,12 +133,12 @@ def check_at_rest(world: Clockwork, job: Job) -> int:
 
 async def the_next_one(world: Clockwork) -> None:
     (sid,) = world.account.numbers
-    shop = world.shop()
-    row = await apply(shop, row_for(sid, "next"), world.loop.time() + 30)
-    await shop.pause(LATE + 10.0)
-    mark = marks.read(world.account.numbers[sid].voice_url)
-    assert mark is not None and mark.override == "next"
-    await restore(shop, row)
+    ops = world.ops()
+    row = await apply(ops, row_for(sid, "next"), world.loop.time() + 30)
+    await ops.pause(LATE + 10.0)
+    seal = Seal.read(world.account.numbers[sid].voice_url)
+    assert seal is not None and seal.override == "next"
+    await restore(ops, row)
 
 
 def done(world: Clockwork, job: Job) -> None:
@@ -183,25 +183,25 @@ def test_killed_at_every_step_and_again_at_every_step_of_what_comes_after(
 
 async def a_dial(world: Clockwork) -> None:
     """Twilio is asked for a call, which is looked for where it has not answered, and hung up."""
-    shop = world.shop()
+    ops = world.ops()
     row = replace(DIAL, asked=world.account.wall())
-    asked_for = order(row, "token", shop.public_url)
+    asked_for = order(row, "token", ops.public_url)
     deadline = world.loop.time() + 30
-    result: object = await work.create(
-        shop, row, asked_for, deadline, lambda: True, lambda told: None
+    result: object = await operations.create(
+        ops, row, asked_for, deadline, lambda: True, lambda told: None
     )
     if isinstance(result, do.Unsure):
-        result = await work.settle(shop, row, lambda: True, lambda sid: False)
+        result = await operations.settle(ops, row, lambda: True, lambda sid: False)
     if isinstance(result, do.Taken):
-        await work.end(shop, row.call, (result.sid,), lambda failed: None)
-        await shop.journal.dial_closed(row.request)
+        await operations.end(ops, row.call, (result.sid,), lambda failed: None)
+        await ops.journal.dial_closed(row.request)
 
 
 async def hanging_up(world: Clockwork) -> None:
     """What a start, and ``trunkline restore``, do with dials that nobody claims."""
-    shop = world.shop()
-    for row in await shop.journal.open_dials():
-        await work.hang_up_left(shop, row)
+    ops = world.ops()
+    for row in await ops.journal.open_dials():
+        await operations.hang_up_left(ops, row)
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from trunkline.controller import journal_file
 from trunkline.controller.journal import DialRow, JournalError, OverrideRow, SqliteJournal
-from trunkline.controller.memory_journal import MemoryJournal
 
 ACCOUNT = "AC" + "1" * 32
 
@@ -43,49 +41,6 @@ DIAL = DialRow(
 
 async def open_at(path: Path, account: str = ACCOUNT) -> SqliteJournal:
     return await SqliteJournal.open(path, account=account, stack="stack")
-
-
-@pytest.fixture(params=["sqlite", "memory"])
-async def journal(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[SqliteJournal | MemoryJournal]:
-    made = (
-        MemoryJournal()
-        if request.param == "memory"
-        else await open_at(tmp_path / "journal.sqlite3")
-    )
-    yield made
-    await made.close()
-
-
-async def test_life_of_an_override(journal: SqliteJournal | MemoryJournal) -> None:
-    await journal.plan(ROW, 5.0)
-    assert await journal.open_overrides() == [ROW]
-    await journal.add_holder("o1", "s2", "hash2")
-    await journal.intend("o1", {"voice_url": "a"}, {"voice_url": "b"}, 6.0)
-    await journal.set_state("o1", "applied", 7.0)
-    (row,) = await journal.open_overrides()
-    assert row.prior == {"voice_url": "a"} and row.written == {"voice_url": "b"}
-    assert row.holders == {"s1": "hash", "s2": "hash2"} and row.state == "applied"
-    await journal.set_state("o1", "restoring", 8.0, 68.0)
-    (row,) = await journal.open_overrides()
-    assert row.uncertain_until == 68.0
-    await journal.set_state("o1", "restored", 9.0)
-    assert await journal.open_overrides() == []
-    closed = await journal.override("o1")
-    assert closed is not None and closed.state == "restored" and not closed.open
-    assert await journal.override("o2") is None
-
-
-async def test_life_of_a_dial(journal: SqliteJournal | MemoryJournal) -> None:
-    await journal.dial_asked(DIAL)
-    assert await journal.open_dials() == [DIAL]
-    await journal.dial_taken(DIAL.request, "CA1")
-    (row,) = await journal.open_dials()
-    assert (row.sid, row.state) == ("CA1", "taken")
-    await journal.dial_closed(DIAL.request)
-    await journal.dial_taken(DIAL.request, "CA2")
-    assert await journal.open_dials() == []
 
 
 async def test_what_is_written_is_there_after_a_kill(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
-from trunkline.controller import marks
-from trunkline.controller.overrides import apply
+from trunkline.controller.apply_restore import apply
+from trunkline.controller.seal import Seal
 from trunkline.controller.tokens import digest
 
 from .clockwork import Clockwork, Controller, last_words_unheard
@@ -31,13 +31,13 @@ def test_a_session_is_armed_again_behind_what_is_being_put_back_there() -> None:
     info = m.SessionInfo(session="1" * 32, secret="2" * 32, number=OURS, mode="answer", armed=True)
 
     async def two_rows() -> None:
-        shop = world.shop()
+        ops = world.ops()
         holders = {info.session: digest(info.secret)}
         claimed = replace(row_for(sid, "claimed"), session=info.session, holders=holders)
-        await shop.journal.plan(claimed, 0.0)
-        url = shop.keys.voice_url(shop.public_url, "claimed", shop.stack, OURS, before)
-        await shop.journal.intend("claimed", before, {"voice_url": url}, 0.0)
-        await apply(shop, row_for(sid, "standing"), world.loop.time() + 30)
+        await ops.journal.plan(claimed, 0.0)
+        url = ops.keys.voice_url(ops.public_url, "claimed", ops.stack, OURS, before)
+        await ops.journal.intend("claimed", before, {"voice_url": url}, 0.0)
+        await apply(ops, row_for(sid, "standing"), world.loop.time() + 30)
 
     task = world.loop.create_task(two_rows())
     world.run(2.0)
@@ -50,14 +50,14 @@ def test_a_session_is_armed_again_behind_what_is_being_put_back_there() -> None:
     for _ in range(160):
         world.run(0.5)
         controller.feed(beat)
-        mark = marks.read(world.account.numbers[sid].voice_url)
-        if mark is not None and mark.override == "claimed":
+        seal = Seal.read(world.account.numbers[sid].voice_url)
+        if seal is not None and seal.override == "claimed":
             break
     else:
         raise AssertionError("it was not armed again")
     for _ in range(140):
         world.run(0.5)
         controller.feed(beat)
-    mark = marks.read(world.account.numbers[sid].voice_url)
-    assert mark is not None and mark.override == "claimed"
+    seal = Seal.read(world.account.numbers[sid].voice_url)
+    assert seal is not None and seal.override == "claimed"
     assert [row.id for row in world.journal.overrides.values() if row.open] == ["claimed"]

@@ -13,13 +13,14 @@ from msgspec.structs import replace
 
 from trunkline.bus.locks import FileLock
 from trunkline.bus.settings import private_state_dir
-from trunkline.controller import marks, state_dir
 from trunkline.controller import orphans as orphan_rules
+from trunkline.controller import state_dir
 from trunkline.controller.core import Core, Identity, Rules
 from trunkline.controller.journal import SqliteJournal
 from trunkline.controller.memory_journal import MemoryJournal
 from trunkline.controller.orphans import Orphans
 from trunkline.controller.probe import Prober
+from trunkline.controller.seal import Seal
 from trunkline.controller.shell import Shell
 
 from .fake_carrier import OURS, PRIOR
@@ -35,10 +36,10 @@ class Start:
         self.answers = answers
         self.asked: list[tuple[str, str]] = []
         self.orphans = Orphans.find(machine.directory, ACCOUNT, "us", self._present)
-        self.shop = machine.shop("ours", MemoryJournal())
+        self.ops = machine.ops("ours", MemoryJournal())
         identity = Identity("ours", 1, 1, ACCOUNT, "https://l", machine.time.wall(), 0.0)
         self.core = Core(identity, Rules(), orphans=self.orphans.rows)
-        self.shell = Shell(self.core, self.shop, asyncio.Event(), self.orphans, machine.time.clock)
+        self.shell = Shell(self.core, self.ops, asyncio.Event(), self.orphans, machine.time.clock)
 
     async def _present(self, base: str, stack: str) -> bool:
         self.asked.append((base, stack))
@@ -153,15 +154,15 @@ async def test_other_accounts_and_live_stacks_are_not_looked_at(machine: Machine
 async def test_a_stack_that_lives_here_is_known_by_its_lock(machine: Machine) -> None:
     """Its tunnel may be down, and nobody answers at its public URL."""
     await (await machine.overridden(OURS, stack_id("aaa"))).close()
-    mark = marks.read(machine.voice_url(OURS))
-    assert mark is not None
+    seal = Seal.read(machine.voice_url(OURS))
+    assert seal is not None
     nowhere = "http://127.0.0.1:1"
     prober = Prober(machine.directory, "us")
-    assert not await prober(nowhere, mark.stack)
-    path = machine.directory / "stacks" / mark.stack / "lock"
+    assert not await prober(nowhere, seal.stack)
+    path = machine.directory / "stacks" / seal.stack / "lock"
     for holder, lives in (("controller (pid 7)", True), ("us", False)):
         lock = FileLock(path, holder)  # ours: we have taken what it left
-        assert await prober(nowhere, mark.stack) == lives
+        assert await prober(nowhere, seal.stack) == lives
         lock.release()
     private = private_state_dir(machine.directory, "p1")
     lock = FileLock(private / "stacks" / stack_id("bbb") / "lock", "controller (pid 8)")

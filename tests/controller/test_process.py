@@ -329,6 +329,46 @@ async def test_account_restore_on_another_machine(tmp_path: Path, sim: CarrierSi
         assert sim.numbers[OURS].voice_fallback_url == ""
 
 
+async def test_a_rotation_of_the_token_while_a_number_is_held(tmp_path: Path) -> None:
+    """The stack goes on with the other token, and puts the number back with it; what it leaves is
+    put back by a machine that has the two the other way round."""
+    async with CarrierSim(auth_token="old", auth_token_secondary="new") as sim:
+        sim.add_number(OURS, voice_url=PRIOR)
+        both = {"auth_token": "old", "auth_token_secondary": "new"}
+        settings = settings_for(tmp_path / "one", sim, **both)
+        swapped = {"auth_token": "new", "auth_token_secondary": "old"}
+        other = settings_for(tmp_path / "two", sim, **swapped)
+        new_alone = settings_for(tmp_path / "three", sim, auth_token="new")
+        async with running(settings) as stack:
+            adapter = await stack.join("adapter")
+            info = await stack.open(adapter)
+            await adapter.ask(m.Arm(session=info.session), m.Armed)
+            sim.credentials.promote()
+            closed = await adapter.ask(m.CloseSession(session=info.session), m.SessionClosed)
+            assert closed.pending == [] and sim.numbers[OURS].voice_url == PRIOR
+            adapter.sessions.clear()
+            info = await stack.open(adapter)
+            await adapter.ask(m.Arm(session=info.session), m.Armed)
+            # The mark is sealed with what TWILIO_AUTH_TOKEN is, whether Twilio takes it or not.
+            status, lines = await restore_command(new_alone, dry_run=True, account=True, force=True)
+            assert status == EXIT_PENDING and "TWILIO_AUTH_TOKEN_SECONDARY" in lines[0]
+            status, lines = await restore_command(other, dry_run=False, account=True, force=True)
+            assert status == EXIT_DONE and sim.numbers[OURS].voice_url == PRIOR
+
+
+async def test_a_start_after_the_rotation(tmp_path: Path) -> None:
+    """TWILIO_AUTH_TOKEN is void at the start already, and the other token is good."""
+    async with CarrierSim(auth_token="new") as sim:
+        sim.add_number(OURS, voice_url=PRIOR)
+        tokens = {"auth_token": "old", "auth_token_secondary": "new"}
+        async with running(settings_for(tmp_path, sim, **tokens)) as stack:
+            adapter = await stack.join("adapter")
+            info = await stack.open(adapter)
+            await adapter.ask(m.Arm(session=info.session), m.Armed)
+            assert sim.numbers[OURS].voice_url != PRIOR
+        assert sim.numbers[OURS].voice_url == PRIOR
+
+
 async def test_controller_killed_and_started_again(tmp_path: Path, sim: CarrierSim) -> None:
     """Killed for real; the client's session is there before, and after, with one write each."""
     settings = settings_for(tmp_path, sim)
@@ -512,5 +552,13 @@ def test_missing_setting_is_raised_before_anything(
     del given[missing]
     settings = load(env_file=None, state_dir=tmp_path / "state", **given)
     with pytest.raises(SettingsError, match="is not set"):
+        main(settings)
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_region_without_a_known_edge_is_raised_before_anything(tmp_path: Path) -> None:
+    given = {"account_sid": "AC1", "auth_token": "t", "public_url": URL, "region": "xy9"}
+    settings = load(env_file=None, state_dir=tmp_path / "state", edge="", **given)
+    with pytest.raises(SettingsError, match=r"^TWILIO_REGION='xy9': "):
         main(settings)
     assert not (tmp_path / "state").exists()

@@ -15,19 +15,22 @@ from trunkline.bus.errors import (
     NumberRoutedElsewhereError,
 )
 from trunkline.controller import instructions as do
-from trunkline.controller import marks, work
+from trunkline.controller import operations
+from trunkline.controller.apply_restore import apply, restore
 from trunkline.controller.carrier import CallOrder
 from trunkline.controller.journal import DialRow, OverrideRow
 from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.overrides import Workshop, apply
-from trunkline.controller.restore import restore
+from trunkline.controller.numbers import NumberSettings
+from trunkline.controller.operations import Operations
+from trunkline.controller.override import STALE_EVERY, STALE_SECONDS
+from trunkline.controller.seal import Seal
 
 from .fake_carrier import OURS, PRIOR, THEIRS, FakeCarrier, FakeTime
-from .test_crashes import row_for, shop_for
+from .test_crashes import ops_for, row_for
 
 
 class Bench:
-    """A carrier, a journal and a workshop on one clock."""
+    """A carrier, a journal and a operations on one clock."""
 
     def __init__(self, **fields: str) -> None:
         self.time = FakeTime()
@@ -35,7 +38,7 @@ class Bench:
         self.journal = MemoryJournal()
         self.sid = self.carrier.add_number(OURS, **fields)
         self.before = self.carrier.numbers[self.sid]
-        self.shop: Workshop = shop_for(self.time, self.carrier, self.journal)
+        self.ops: Operations = ops_for(self.time, self.carrier, self.journal)
 
     @property
     def voice_url(self) -> str:
@@ -50,18 +53,18 @@ class Bench:
         self.carrier.numbers[self.sid] = replace(number, fields=number.fields | fields)
 
     async def apply(self, override: str = "o1", seconds: float = 30.0) -> OverrideRow:
-        return await apply(self.shop, row_for(self.sid, override), self.time.now + seconds)
+        return await apply(self.ops, row_for(self.sid, override), self.time.now + seconds)
 
     async def restored(self, row: OverrideRow) -> str:
-        return await restore(self.shop, row)
+        return await restore(self.ops, row)
 
 
 async def test_apply_and_restore() -> None:
     bench = Bench(voice_method="GET", voice_fallback_url="https://f.example.com")
     row = await bench.apply()
     fields = bench.carrier.numbers[bench.sid].fields
-    mark = marks.read(fields["voice_url"])
-    assert mark is not None and (mark.override, mark.stack) == ("o1", "stack")
+    seal = Seal.read(fields["voice_url"])
+    assert seal is not None and (seal.override, seal.stack) == ("o1", "stack")
     assert fields["voice_method"] == "POST"
     assert (fields["voice_fallback_url"], fields["voice_fallback_method"]) == (PRIOR, "GET")
     assert row.prior == bench.before.fields
@@ -70,6 +73,32 @@ async def test_apply_and_restore() -> None:
     # Any number of times, with the same result.
     assert await bench.restored(replace(row, state="restoring")) == "restored"
     assert bench.as_before and len(bench.carrier.writes) == 2
+
+
+async def test_reads_that_are_out_of_date_do_not_leave_the_override_on_the_number() -> None:
+    bench = Bench()
+    row = replace(await bench.apply(), since=bench.time.wall())
+    fresh, stale = bench.carrier.read_number, [bench.before] * 3
+
+    async def read(sid: str) -> NumberSettings:
+        return stale.pop() if stale else await fresh(sid)
+
+    bench.carrier.read_number = read  # type: ignore[method-assign]  # one carrier's reads
+    assert await bench.restored(row) == "restored"
+    assert bench.as_before and len(bench.carrier.writes) == 2
+
+
+@pytest.mark.parametrize("clock_was_ahead", [0.0, 864_000.0])
+async def test_a_number_that_was_put_back_by_hand_is_read_again_for_a_while_only(
+    clock_was_ahead: float,
+) -> None:
+    bench = Bench()
+    row = replace(await bench.apply(), since=bench.time.wall() + clock_was_ahead)
+    bench.change(**bench.before.fields)
+    began = bench.time.wall()
+    assert await bench.restored(row) == "restored"
+    assert len(bench.carrier.writes) == 1
+    assert bench.time.wall() - began == pytest.approx(STALE_SECONDS, abs=STALE_EVERY)
 
 
 async def test_number_without_a_voice_url() -> None:
@@ -82,7 +111,7 @@ async def test_number_without_a_voice_url() -> None:
 
 async def test_fallback_can_be_left_alone() -> None:
     bench = Bench()
-    bench.shop.fallback_to_prior = False
+    bench.ops.fallback_to_prior = False
     row = await bench.apply()
     assert set(bench.carrier.writes[0]) == {"voice_url", "voice_method"}
     await bench.restored(row)
@@ -96,7 +125,7 @@ async def test_routed_elsewhere(field: str) -> None:
         await bench.apply()
     assert caught.value.routed_to == "XX1"
     assert not bench.carrier.writes and await bench.journal.open_overrides() == []
-    bench.shop.take_over_routed = True
+    bench.ops.take_over_routed = True
     row = await bench.apply("o2")
     assert bench.carrier.numbers[bench.sid].fields[field] == ""
     await bench.restored(row)
@@ -122,8 +151,8 @@ async def test_apply_gets_through(operation: str, kind: str) -> None:
     bench = Bench()
     bench.carrier.plan(operation, kind)
     row = await bench.apply()
-    mark = marks.read(bench.voice_url)
-    assert mark is not None and mark.override == "o1"
+    seal = Seal.read(bench.voice_url)
+    assert seal is not None and seal.override == "o1"
     assert row.prior is not None and row.prior["voice_url"] == PRIOR
     await bench.restored(row)
     bench.time.advance(100.0)
@@ -197,7 +226,7 @@ async def test_restore_tries_until_it_succeeds(operation: str, kinds: list[str])
     bench.carrier.plan(operation, *kinds)
     assert await bench.restored(row) == "restored"
     bench.time.advance(100.0)
-    assert bench.as_before and not bench.shop.pending
+    assert bench.as_before and not bench.ops.pending
 
 
 @pytest.mark.parametrize("operation", ["read", "write"])
@@ -227,12 +256,12 @@ async def test_restore_is_pending_meanwhile() -> None:
     seen: list[dict[str, str]] = []
 
     async def pause(seconds: float) -> None:
-        seen.append(dict(bench.shop.pending))
+        seen.append(dict(bench.ops.pending))
         await bench.time.pause(seconds)
 
-    bench.shop.pause = pause
+    bench.ops.sleep = pause
     await bench.restored(row)
-    assert "HTTP 500" in seen[0]["o1"] and not bench.shop.pending
+    assert "HTTP 500" in seen[0]["o1"] and not bench.ops.pending
 
 
 async def test_restores_have_sixty_seconds_for_a_late_write() -> None:
@@ -254,7 +283,7 @@ async def test_shutdown_hurries() -> None:
     bench.carrier.plan("read", *["429"] * 3)
     asked = asyncio.ensure_future(bench.apply(seconds=1000.0))
     await asyncio.sleep(0)
-    bench.shop.hurry()
+    bench.ops.hurry()
     with pytest.raises(CarrierError):
         await asked
     assert await bench.journal.open_overrides() == []
@@ -279,7 +308,7 @@ async def test_what_is_left_alone_is_reported_with_what_we_had_set_beside_it(
     bench.change(voice_url="https://theirs.example.com", voice_method="GET")
     assert await bench.restored(row) == "left_alone"
     (said,) = [r.getMessage() for r in caplog.records if "someone else" in r.getMessage()]
-    assert "***1234" in said and said.endswith("voice_fallback_url is still as we had set it")
+    assert "***1234" in said and said.endswith("; still as we set them: voice_fallback_url")
 
 
 async def test_someone_elses_field_is_kept() -> None:
@@ -299,14 +328,14 @@ async def test_another_session_override_is_not_undone() -> None:
     await bench.restored(first)
     await bench.apply("o2")
     assert await bench.restored(replace(first, state="restoring")) == "left_alone"
-    mark = marks.read(bench.voice_url)
-    assert mark is not None and mark.override == "o2"
+    seal = Seal.read(bench.voice_url)
+    assert seal is not None and seal.override == "o2"
 
 
 @pytest.mark.parametrize("lives", [True, False])
-async def test_another_stacks_mark(lives: bool) -> None:
+async def test_another_stacks_seal(lives: bool) -> None:
     bench = Bench()
-    other = shop_for(bench.time, bench.carrier, MemoryJournal())
+    other = ops_for(bench.time, bench.carrier, MemoryJournal())
     other.stack = "other"
     await apply(other, row_for(bench.sid, "theirs"), bench.time.now + 30)
     asked: list[tuple[str, str]] = []
@@ -315,7 +344,7 @@ async def test_another_stacks_mark(lives: bool) -> None:
         asked.append((base, stack))
         return lives and len(asked) > 1  # it does not answer at once
 
-    bench.shop.probe = probe
+    bench.ops.probe = probe
     if lives:
         with pytest.raises(NumberBusyError) as caught:
             await bench.apply()
@@ -329,7 +358,27 @@ async def test_another_stacks_mark(lives: bool) -> None:
     assert len(asked) == (2 if lives else 3)
 
 
-async def test_what_looks_like_a_mark_of_another_token_is_theirs() -> None:
+async def test_whether_another_stack_lives_is_asked_once_for_a_write_that_is_repeated() -> None:
+    """Asking takes 10 s, and the time of who waits for the number is not longer than 30 s."""
+    bench = Bench()
+    other = ops_for(bench.time, bench.carrier, MemoryJournal())
+    other.stack = "other"
+    await apply(other, row_for(bench.sid, "theirs"), bench.time.now + 30)
+    asked: list[str] = []
+
+    async def probe(base: str, stack: str) -> bool:
+        asked.append(stack)
+        return False
+
+    bench.ops.probe = probe
+    bench.carrier.plan("write", "429", "timeout_before")
+    row = await bench.apply()
+    assert asked == ["other"] * 3
+    await bench.restored(row)
+    assert bench.as_before
+
+
+async def test_what_looks_like_a_seal_of_another_token_is_theirs() -> None:
     bench = Bench()
     fake = "https://x.example.com/twilio/voice?o=1&s=2&p=AAAA"
     bench.change(voice_url=fake)
@@ -357,7 +406,7 @@ async def test_taken_up_after_a_change_by_someone_else() -> None:
     bench.change(voice_url="https://theirs.example.com")
     row = await bench.journal.override("o1")
     assert row is not None
-    taken = await apply(bench.shop, row, bench.time.now + 30)
+    taken = await apply(bench.ops, row, bench.time.now + 30)
     assert taken.prior is not None and taken.prior["voice_url"] == "https://theirs.example.com"
     await bench.restored(taken)
     assert bench.voice_url == "https://theirs.example.com"
@@ -386,8 +435,8 @@ ORDER = CallOrder(THEIRS, OURS, "<Response/>", 300, 30, "https://line.example.co
 
 async def create(bench: Bench, wanted: bool = True) -> Any:
     told: list[Any] = []
-    result = await work.create(
-        bench.shop, DIAL, ORDER, bench.time.now + 30, lambda: wanted, told.append
+    result = await operations.create(
+        bench.ops, DIAL, ORDER, bench.time.now + 30, lambda: wanted, told.append
     )
     assert told == [do.AskedTwilio(DIAL.request)]
     return result
@@ -409,7 +458,7 @@ async def test_create_never_repeats_a_doubt(kind: str) -> None:
     assert isinstance(await create(bench), do.Unsure)
     assert bench.carrier.count("create") == 1
     assert len(await bench.journal.open_dials()) == 1
-    found = await work.settle(bench.shop, DIAL, lambda: True, lambda sid: False)
+    found = await operations.settle(bench.ops, DIAL, lambda: True, lambda sid: False)
     if kind in ("500", "timeout_before"):
         assert found == do.NotFound(DIAL.request)
         assert await bench.journal.open_dials() == []
@@ -427,8 +476,8 @@ async def test_create_of_what_nobody_wants_stops() -> None:
 async def test_settle_leaves_other_calls_alone() -> None:
     bench = Bench()
     other = await bench.carrier.create_call(ORDER)
-    assert await work.settle(
-        bench.shop, DIAL, lambda: True, lambda sid: sid == other.sid
+    assert await operations.settle(
+        bench.ops, DIAL, lambda: True, lambda sid: sid == other.sid
     ) == do.NotFound(DIAL.request)
 
 
@@ -439,5 +488,5 @@ async def test_hang_up_goes_on_for_ever_and_says_so_once(kind: str) -> None:
     call = await bench.carrier.create_call(ORDER)
     bench.carrier.plan("end", *[kind] * 12)
     told: list[do.EndFailed] = []
-    assert await work.end(bench.shop, "c1", (call.sid,), told.append) == do.Ended("c1")
+    assert await operations.end(bench.ops, "c1", (call.sid,), told.append) == do.Ended("c1")
     assert len(told) == 1 and bench.carrier.calls[call.sid].status == "completed"

@@ -43,8 +43,11 @@ def test_open_refuses_what_is_wrong() -> None:
     assert stage.error("a1", asked) == "InvalidRequestError"
     asked = stage.ask("a1", m.OpenSession(info=stage.info(account="AC" + "9" * 32)))
     assert stage.error("a1", asked) == "AccountMismatchError"
-    asked = stage.ask("a1", m.OpenSession(info=stage.info(allowed_callers=["junk"])))
-    assert stage.error("a1", asked) == "InvalidRequestError"
+    for name, wrong in (("allowed_callees", "sip:alice@example.com"), ("allowed_callers", "\x1b")):
+        asked = stage.ask("a1", m.OpenSession(info=stage.info(**{name: [wrong]})))
+        reply = stage.reply("a1", asked)
+        assert reply.error is not None and reply.error.kind == "InvalidRequestError"
+        assert reply.error.text.startswith(name)
     assert not stage.core.sessions.by_id
 
 
@@ -484,3 +487,10 @@ def test_status_is_the_contracts_object() -> None:
     (override,) = status["overrides"]
     assert (override["number"], override["state"]) == (OURS, "applied")
     assert override["session"] == info.session
+    # What a gateway has refused, once there is something to tell.
+    stage.feed(m.Beat(peer="g1", refused={"shared key": 2}))
+    asked = stage.ask("a1", m.GetStatus())
+    status = stage.body("a1", asked, m.StatusReport).status
+    assert status["gateways"] == [
+        {"id": "g1", "pid": 1, "streams": 0, "refused": {"shared key": 2}}
+    ]

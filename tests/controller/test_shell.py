@@ -16,7 +16,7 @@ from trunkline.controller.shell import STOP_WITHIN, Shell
 
 from .fake_carrier import FakeCarrier, FakeTime
 from .stage import Stage
-from .test_crashes import shop_for
+from .test_crashes import ops_for
 
 
 class FakeRouter:
@@ -39,10 +39,10 @@ class Served:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.time = FakeTime()
-        shop = shop_for(self.time, FakeCarrier(self.time), MemoryJournal())
+        ops = ops_for(self.time, FakeCarrier(self.time), MemoryJournal())
         self.core = Stage(peers=False).core
         self.clock: Callable[[], float] = lambda: 100.0
-        self.shell = Shell(self.core, shop, asyncio.Event(), clock=lambda: self.clock())
+        self.shell = Shell(self.core, ops, asyncio.Event(), clock=lambda: self.clock())
         self.router: FakeRouter
 
         def bind(

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from trunkline.bus import messages as m
-from trunkline.controller import marks
+from trunkline.controller.seal import Seal
 
 from .clockwork import FATES, Clockwork, Controller, last_words_unheard
 from .fake_carrier import OURS, SECOND, THEIRS
@@ -361,11 +361,11 @@ def test_an_armed_number_calls_us() -> None:
     stack.a_user(SECOND, "a-leg")
     stack.time_passes(1.0)
     urls = [number.voice_url for number in stack.world.account.numbers.values()]
-    assert [marks.read(url) is not None for url in urls] == [True, False]
+    assert [Seal.read(url) is not None for url in urls] == [True, False]
     assert [call.to for call in stack.world.account.calls.values()] == [THEIRS]
     stack.the_controller_is_killed(7, 1.0)
     stack.time_passes(4.0)
-    assert marks.read(stack.world.account.numbers["PN1"].voice_url) is not None
+    assert Seal.read(stack.world.account.numbers["PN1"].voice_url) is not None
     assert len(stack.world.account.writes) == 1 and len(stack.world.account.calls) == 1
     stack.a_user(SECOND, "b-leg")
     stack.teardown()

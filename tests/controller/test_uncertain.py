@@ -6,17 +6,18 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from trunkline.bus.errors import CarrierError, NumberNotFoundError
-from trunkline.controller import marks
+from trunkline.controller.apply_restore import apply, restore
 from trunkline.controller.journal import OverrideRow
 from trunkline.controller.memory_journal import MemoryJournal
 from trunkline.controller.numbers import VOICE_FIELDS
-from trunkline.controller.overrides import UNCERTAIN_SECONDS, apply
-from trunkline.controller.restore import restore
+from trunkline.controller.override import UNCERTAIN_SECONDS
+from trunkline.controller.seal import Seal
 
 from .fake_carrier import LATE_SECONDS, OURS, FakeCarrier, FakeTime
-from .test_crashes import Crash, row_for, shop_for
+from .test_crashes import Crash, ops_for, row_for
 from .test_restore import Bench
 
 
@@ -61,7 +62,7 @@ async def test_every_voice_field_is_journalled_before_the_number_is_written() ->
             assert not bench.carrier.writes
             known.append(bench.journal.overrides["o1"])
 
-    bench.shop.faults = look
+    bench.ops.faults = look
     row = await bench.apply()
     (journalled,) = known
     assert journalled is not None
@@ -78,7 +79,7 @@ async def test_a_restore_that_died_while_writing_keeps_the_row_until_that_write_
     """Else the late write would undo the number's next override."""
     bench = Bench()
     row = await bench.apply()
-    dying = shop_for(bench.time, DiesWhileWriting(bench.carrier), bench.journal)
+    dying = ops_for(bench.time, DiesWhileWriting(bench.carrier), bench.journal)
     with pytest.raises(Crash):
         await restore(dying, row)
     (left,) = await bench.journal.open_overrides()
@@ -88,15 +89,36 @@ async def test_a_restore_that_died_while_writing_keeps_the_row_until_that_write_
     assert bench.time.now - died > LATE_SECONDS and bench.as_before
 
 
+@pytest.mark.parametrize(("kind", "doubt"), [("429", 0.0), ("timeout_before", 60.0)])
+async def test_the_journal_of_a_restore_knows_whether_its_last_write_may_land(
+    kind: str, doubt: float
+) -> None:
+    """After a refusal the next start need not wait, if this process dies before it tries again."""
+    bench = Bench()
+    row = await bench.apply()
+    bench.carrier.plan("write", kind)
+    known: list[tuple[str, float]] = []
+
+    async def sleep(seconds: float) -> None:
+        left = bench.journal.overrides["o1"]
+        known.append((left.state, left.uncertain_until))
+        await bench.time.pause(seconds)
+
+    bench.ops.sleep = sleep
+    failed = bench.time.wall()
+    assert await bench.restored(row) == "restored"
+    assert known[0] == ("restoring", failed + doubt if doubt else 0.0)
+
+
 async def test_a_claimed_override_whose_first_write_lands_after_its_restore() -> None:
     bench = Bench()
-    dying = shop_for(bench.time, DiesWhileWriting(bench.carrier), bench.journal)
+    dying = ops_for(bench.time, DiesWhileWriting(bench.carrier), bench.journal)
     with pytest.raises(Crash):
         await apply(dying, row_for(bench.sid), bench.time.now + 30)
     (left,) = await bench.journal.open_overrides()
-    taken_up = await apply(bench.shop, left, bench.time.now + 30)
-    mark = marks.read(bench.voice_url)
-    assert mark is not None and mark.override == "o1"
+    taken_up = await apply(bench.ops, left, bench.time.now + 30)
+    seal = Seal.read(bench.voice_url)
+    assert seal is not None and seal.override == "o1"
     # Its session closes at once; the first write comes 20 s later.
     assert await bench.restored(taken_up) == "restored"
     bench.time.advance(100.0)
@@ -105,13 +127,13 @@ async def test_a_claimed_override_whose_first_write_lands_after_its_restore() ->
 
 async def test_a_claimed_override_that_is_refused_stays_open_for_its_first_write() -> None:
     bench = Bench()
-    dying = shop_for(bench.time, DiesWhileWriting(bench.carrier), bench.journal)
+    dying = ops_for(bench.time, DiesWhileWriting(bench.carrier), bench.journal)
     with pytest.raises(Crash):
         await apply(dying, row_for(bench.sid), bench.time.now + 30)
     (left,) = await bench.journal.open_overrides()
     bench.carrier.plan("write", "400")
     with pytest.raises(CarrierError):
-        await apply(bench.shop, left, bench.time.now + 30)
+        await apply(bench.ops, left, bench.time.now + 30)
     (left,) = await bench.journal.open_overrides()
     assert left.state == "restoring" and left.uncertain_until > bench.time.wall() + 50
     assert await bench.restored(left) == "restored"
@@ -119,10 +141,77 @@ async def test_a_claimed_override_that_is_refused_stays_open_for_its_first_write
     assert bench.as_before
 
 
+async def test_a_doubt_that_a_clock_left_days_ahead_is_over_after_sixty_seconds() -> None:
+    """The clock was fast when the row was written, and has been set right since."""
+    bench = Bench()
+    row = await bench.apply()
+    ten_days = bench.time.wall() + 10 * 86_400.0
+    await bench.journal.set_state("o1", "restoring", 0.0, ten_days)
+    began = bench.time.now
+    assert await bench.restored(replace(row, state="restoring", uncertain_until=ten_days)) == (
+        "restored"
+    )
+    assert UNCERTAIN_SECONDS <= bench.time.now - began < UNCERTAIN_SECONDS + 1.0
+    assert bench.as_before and bench.journal.overrides["o1"].state == "restored"
+
+
+@pytest.mark.parametrize("hours", [-24.0, 24.0])
+async def test_a_clock_that_is_set_meanwhile_changes_no_doubt(hours: float) -> None:
+    bench = Bench()
+    bench.carrier.plan("write", "late")  # it lands 20 s later
+    bench.carrier.plan("read", "ok", *["500"] * 50)
+    with pytest.raises(CarrierError):
+        await bench.apply(seconds=1.0)
+    bench.carrier._plans.clear()
+    (row,) = await bench.journal.open_overrides()
+    shift, began = 0.0, bench.time.now
+    bench.ops.wall = lambda: bench.time.wall() + shift
+
+    async def sleep(seconds: float) -> None:
+        nonlocal shift
+        shift = hours * 3600.0
+        await bench.time.pause(seconds)
+
+    bench.ops.sleep = sleep
+    assert await bench.restored(row) == "restored"
+    assert LATE_SECONDS < bench.time.now - began < UNCERTAIN_SECONDS + 1.0
+    assert bench.as_before and len(bench.carrier.writes) == 2
+
+
+async def test_what_somebody_else_wrote_between_our_read_and_our_write_is_put_back() -> None:
+    bench = Bench()
+    bench.carrier.plan("write", "429")
+    theirs = "https://theirs.example.com"
+    bench.time.at(bench.time.now + 1.0, lambda: bench.change(voice_url=theirs))
+    row = await bench.apply()
+    seal = Seal.read(bench.voice_url)
+    assert seal is not None and seal.override == "o1"
+    assert row.prior == bench.before.fields | {"voice_url": theirs}
+    assert bench.ops.keys.prior(seal, OURS) == {
+        name: row.prior[name] for name in bench.carrier.writes[-1]
+    }
+    assert await bench.restored(row) == "restored"
+    assert bench.carrier.numbers[bench.sid].fields == row.prior
+
+
+async def test_fields_of_ours_beside_somebody_elses_url_do_not_become_theirs() -> None:
+    """Our write landed without an answer, and they changed voice_url before we looked again."""
+    bench = Bench(voice_fallback_url="https://f.example.com")
+    bench.carrier.plan("write", "timeout_after")
+    theirs = "https://theirs.example.com"
+    bench.time.at(bench.time.now + 0.1, lambda: bench.change(voice_url=theirs))
+    row = await bench.apply()
+    assert row.prior == bench.before.fields | {"voice_url": theirs}
+    await bench.restored(row)
+    bench.time.advance(100.0)
+    assert bench.carrier.numbers[bench.sid].fields == row.prior
+    assert await bench.journal.open_overrides() == []
+
+
 async def test_a_write_that_misses_something_else_is_no_released_number() -> None:
     """404 to a write may mean the TwiML app that is to be put back: the number is still ours."""
     bench = Bench(voice_application_sid="AP1")
-    bench.shop.take_over_routed = True
+    bench.ops.take_over_routed = True
     row = await bench.apply()
     bench.carrier.plan("write", "404", "404")
     assert await bench.restored(row) == "restored"
@@ -146,10 +235,10 @@ async def test_a_suspended_account() -> None:
 
     async def pause(seconds: float) -> None:
         open_rows = [row.id for row in await bench.journal.open_overrides()]
-        seen.append((open_rows, bench.shop.pending["o1"]))
+        seen.append((open_rows, bench.ops.pending["o1"]))
         await bench.time.pause(seconds)
 
-    bench.shop.pause = pause
+    bench.ops.sleep = pause
     assert await bench.restored(row) == "restored" and bench.as_before
     assert len(seen) == 6
     assert all(rows == ["o1"] and "may be suspended" in why for rows, why in seen)
@@ -174,8 +263,8 @@ async def test_two_overrides_of_one_session_are_both_restored() -> None:
     carrier, journal = FakeCarrier(time), MemoryJournal()
     sids = [carrier.add_number(OURS), carrier.add_number("+14155559999")]
     before = dict(carrier.numbers)
-    shop = shop_for(time, carrier, journal)
-    rows = [await apply(shop, row_for(sid, f"o{sid}"), time.now + 30) for sid in sids]
+    ops = ops_for(time, carrier, journal)
+    rows = [await apply(ops, row_for(sid, f"o{sid}"), time.now + 30) for sid in sids]
     assert {row.session for row in rows} == {"s1"}
-    await asyncio.gather(*(restore(shop, row) for row in rows))
+    await asyncio.gather(*(restore(ops, row) for row in rows))
     assert carrier.numbers == before and await journal.open_overrides() == []

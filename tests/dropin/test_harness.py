@@ -8,7 +8,6 @@ import os
 import socket
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from scenario.voice.testing import CloudflareTunnel
 
 from trunkline.adapter.testing import TwilioHarness, free_port
+from trunkline.bus.http import Session
 from trunkline.pytest_plugin import PhoneStack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
@@ -34,8 +34,8 @@ time.sleep(600)
 def healthy(port: int) -> bool:
     """Whether our gateway listens where the tunnel leads."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
-            return bool(answer.status == 200)
+        with Session() as session:
+            return session.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code == 200
     except OSError:
         return False
 

@@ -95,14 +95,14 @@ async def frail_stack(_shared_frail_stack: Stack) -> AsyncIterator[Stack]:
 
 
 @pytest.fixture
-def new_stack() -> Iterator[Callable[[], Stack]]:
-    """Makes stacks with a carrier, not started otherwise."""
+def new_stack() -> Iterator[Callable[..., Stack]]:
+    """Makes stacks with a carrier (and options for it), not started otherwise."""
     made: list[Stack] = []
 
-    def make() -> Stack:
+    def make(*options: str) -> Stack:
         stack = Stack()
         made.append(stack)
-        stack.start_carrier()
+        stack.start_carrier(*options)
         return stack
 
     yield make

@@ -23,8 +23,8 @@ async def test_keys_of_the_far_end_come_in_order_and_end_with_the_call(stack: St
         assert call.ended_reason == "stop"
 
 
-async def test_our_keys_are_tones_where_our_leg_carries_the_sound(stack: Stack) -> None:
-    """Answering, and calling by our own leg: the carrier recognises them in what we say."""
+async def test_our_keys_can_be_tones_in_what_we_say(stack: Stack) -> None:
+    """Answering, and calling by our own leg: the carrier finds them in what we say."""
     stack.sim.add_callee(CALLEE, "record")
     sim = stack.sim
     async with (
@@ -35,7 +35,9 @@ async def test_our_keys_are_tones_where_our_leg_carries_the_sound(stack: Stack) 
             be_called(stack, answering, "record"),
             calling.place_call(CALLEE, timeout=20.0, attach_stream="a-leg"),
         )
-        await asyncio.gather(answered.send_dtmf("1234567890*#"), placed.send_dtmf("15w9#"))
+        await asyncio.gather(
+            answered.send_dtmf("1234567890*#", tones=True), placed.send_dtmf("15w9#", tones=True)
+        )
         await until(
             lambda: sim.call(answered.sid)["digits_heard"] == "1234567890*#", "all keys were heard"
         )

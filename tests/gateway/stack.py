@@ -17,11 +17,11 @@ import msgspec
 import zmq
 from websockets.asyncio.client import ClientConnection, connect
 
+from trunkline.bus import hosts
 from trunkline.bus import messages as m
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.settings import Settings, load
 from trunkline.bus.sockets import bind_router
-from trunkline.gateway import listener
 from trunkline.gateway.process import Gateway
 from trunkline.gateway.signature import SignatureCheck
 
@@ -189,6 +189,7 @@ class Stack:
             f"ws://127.0.0.1:{self.port}/twilio/stream",
             additional_headers=headers,
             compression=None,
+            proxy=None,
         )
         await client.send(json.dumps({"event": "connected", "protocol": "Call"}))
         if started:
@@ -223,7 +224,7 @@ async def running(directory: Path) -> AsyncIterator[Stack]:
     settings.address.make_directory()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     stack = Stack(settings, context)
-    listening = listener.bind("127.0.0.1", 0)
+    listening = hosts.listen("127.0.0.1", 0)
     stack.port = listening.getsockname()[1]
     task = stack.serving = asyncio.create_task(stack.gateway.run(listening))
     try:

@@ -47,11 +47,18 @@ class Controller:
 class Client:
     """Speaks ASGI to the application, signing what it posts."""
 
-    def __init__(self, controller: Controller, *, checked: bool = True) -> None:
-        self.public_url: str | None = BASE
+    def __init__(
+        self,
+        controller: Controller,
+        *,
+        checked: bool = True,
+        public_url: str = BASE,
+        secondary: str = "",
+    ) -> None:
+        self.public_url: str | None = public_url
         self.stack: str | None = "stack-1"
         self.front = Front(
-            check=SignatureCheck(TOKEN) if checked else None,
+            check=SignatureCheck(TOKEN, secondary) if checked else None,
             public_url=lambda: self.public_url,
             ask=controller.request,
             stack=lambda: self.stack,

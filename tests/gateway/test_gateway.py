@@ -198,10 +198,10 @@ async def test_only_signed_upgrades_and_known_tokens(
 ) -> None:
     url = f"ws://127.0.0.1:{stack.port}"
     with pytest.raises(InvalidStatus) as refused:
-        await connect(f"{url}/twilio/stream")
+        await connect(f"{url}/twilio/stream", proxy=None)
     assert (refused.value.response.status_code, refused.value.response.body) == (403, b"forbidden")
     with pytest.raises(InvalidStatus) as refused:
-        await connect(f"{url}/elsewhere")
+        await connect(f"{url}/elsewhere", proxy=None)
     assert refused.value.response.status_code == 404
     client = await stack.stream("secret-guess")
     with pytest.raises(ConnectionClosed) as closed:
@@ -215,6 +215,23 @@ async def test_only_signed_upgrades_and_known_tokens(
     assert stack.a.all(m.OpenCall) == []
     assert "secret-guess" not in caplog.text
     assert not stack.gateway.hub.sockets
+
+
+async def test_what_was_refused_is_told_with_the_beats(stack: Stack) -> None:
+    body = urlencode({"CallSid": "CA1"})
+    settings = "key=webhooks_sharedkey_1,algorithm=HMAC_SHA256"
+    for headers in ("", f"X-Twilio-Webhooks-Signature-Settings: {settings}\r\n") * 2:
+        answer = await http(
+            stack,
+            f"POST /twilio/voice HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}"
+            f"X-Twilio-Signature: c2lnbg==\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode(),
+        )
+        assert answer.startswith(b"HTTP/1.1 403 ")
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"ws://127.0.0.1:{stack.port}/twilio/stream")
+    assert refused.value.response.status_code == 403
+    counts = {"wrong signature": 2, "shared key": 2, "unsigned": 1}
+    await until(lambda: counts in [beat.refused for beat in stack.controller.all(m.Beat)])
 
 
 async def test_a_handshake_that_is_none_leaves_nothing(stack: Stack) -> None:

@@ -9,7 +9,16 @@ from urllib.parse import urlencode
 
 import pytest
 
-from trunkline.gateway.signature import Form, SignatureCheck, stream_base, url_forms
+from trunkline.gateway.signature import (
+    Form,
+    SignatureCheck,
+    is_shared_key,
+    objection,
+    shown,
+    stream_base,
+    url_forms,
+    without_user_info,
+)
 
 TOKEN = "12345"
 BASE = "https://line.example.com"
@@ -87,10 +96,128 @@ def test_with_and_without_the_port(base: str, signed_base: str) -> None:
     assert CHECK.form(base, "/v", "", Form.parse(b""), sign(f"{signed_base}/v"))
 
 
-def test_another_port_is_another_url() -> None:
-    assert url_forms("https://a.example:8443/v") == ["https://a.example:8443/v"]
-    assert not CHECK.form("https://a.example", "/v", "", Form([]), sign("https://a.example:80/v"))
-    assert not CHECK.form("https://a.example:8443", "/v", "", Form([]), sign("https://a.example/v"))
+@pytest.mark.parametrize(
+    ("url", "forms"),
+    [
+        ("https://a.example/v", {"https://a.example/v", "https://a.example:443/v"}),
+        ("http://a.example/v", {"http://a.example/v", "http://a.example:80/v"}),
+        ("wss://a.example/v", {"wss://a.example/v", "wss://a.example:443/v"}),
+        ("ws://a.example/v", {"ws://a.example/v", "ws://a.example:80/v"}),
+        ("https://a.example:443/v", {"https://a.example/v", "https://a.example:443/v"}),
+        ("https://a.example:8443/v", {"https://a.example/v", "https://a.example:8443/v"}),
+        (
+            "https://us%40er:pa55@a.example/v?x=1",
+            {
+                "https://us%40er:pa55@a.example/v?x=1",
+                "https://us%40er:pa55@a.example:443/v?x=1",
+                "https://a.example/v?x=1",
+                "https://a.example:443/v?x=1",
+            },
+        ),
+        (
+            "wss://u:p@a.example:8443/v",
+            {
+                "wss://u:p@a.example:8443/v",
+                "wss://u:p@a.example/v",
+                "wss://a.example:8443/v",
+                "wss://a.example/v",
+            },
+        ),
+        (
+            "https://u:p@[2001:db8::1]:8443/v",
+            {
+                "https://u:p@[2001:db8::1]:8443/v",
+                "https://u:p@[2001:db8::1]/v",
+                "https://[2001:db8::1]:8443/v",
+                "https://[2001:db8::1]/v",
+            },
+        ),
+        ("https://[::1]/v", {"https://[::1]/v", "https://[::1]:443/v"}),
+        # A host whose name stands in the scheme too.
+        ("http://http:8765/v", {"http://http:8765/v", "http://http/v"}),
+    ],
+)
+def test_the_forms_that_may_be_signed(url: str, forms: set[str]) -> None:
+    found = url_forms(url)
+    assert set(found) == forms
+    assert len(found) == len(forms) and found[0] == url
+
+
+@pytest.mark.parametrize("signed", ["https://u:p@a.example:8443", "https://a.example"])
+def test_every_form_is_good_for_every_kind_of_request(signed: str) -> None:
+    base, stream = "https://u:p@a.example:8443", signed.replace("https", "wss")
+    form = Form.parse(b"CallSid=CA1")
+    assert CHECK.form(base, "/v", "x=1", form, sign(f"{signed}/v?x=1CallSidCA1"))
+    digest = hashlib.sha256(b"{}").hexdigest()
+    query = f"bodySHA256={digest}"
+    assert CHECK.json(base, "/v", query, b"{}", sign(f"{signed}/v?{query}"))
+    assert CHECK.upgrade(base, "/s", "", sign(f"{stream}/s"))
+
+
+def test_another_port_user_or_host_is_another_url() -> None:
+    for base, signed in (
+        ("https://a.example", "https://a.example:80/v"),
+        ("https://a.example:8443", "https://a.example:443/v"),
+        ("https://a.example", "https://u:p@a.example/v"),
+        ("https://u:p@a.example", "https://u@a.example/v"),
+        ("https://u:p@a.example:8443", "https://u/v"),
+        ("https://[2001:db8::1]", "https://[2001/v"),
+    ):
+        assert not CHECK.form(base, "/v", "", Form([]), sign(signed))
+
+
+def test_either_token_may_sign_and_no_third() -> None:
+    both = SignatureCheck("new", "old")
+    form, text = Form.parse(b"To=1"), f"{BASE}/vTo1"
+    assert both.form(BASE, "/v", "", form, sign(text, "new"))
+    assert both.form(BASE, "/v", "", form, sign(text, "old"))
+    assert not both.form(BASE, "/v", "", form, sign(text, "third"))
+    assert both.upgrade(BASE, "/s", "", sign("wss://line.example.com/s", "old"))
+    assert not SignatureCheck("new", "").form(BASE, "/v", "", form, sign(text, ""))
+    assert "either auth token" in both.tried and "the auth token" in CHECK.tried
+    with pytest.raises(ValueError, match="without an auth token"):
+        SignatureCheck("", "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "shared"),
+    [
+        (None, False),
+        (b"", False),
+        (b"algorithm=HMAC_SHA1", False),
+        (b"algorithm=", False),
+        (b"key=webhooks_sharedkey_1,algorithm=HMAC_SHA256", True),
+        (b"algorithm=HMAC_SHA256", True),
+        (b" Algorithm = hmac_sha256 ", True),
+        (b"key=webhooks_sharedkey_1", True),
+        (b"key=webhooks_sharedkey_1,algorithm=HMAC_SHA1", True),
+        (b"algorithm=HMAC_SHA512", True),
+    ],
+)
+def test_a_shared_key_is_known_by_its_header(settings: bytes | None, shared: bool) -> None:
+    assert is_shared_key(settings) == shared
+    assert objection(b"right", settings, lambda _: True) == ("shared key" if shared else None)
+
+
+def test_what_is_objected_to() -> None:
+    assert objection(None, None, lambda _: True) == "unsigned"
+    assert objection(b"", None, lambda _: True) == "unsigned"
+    assert objection(b"x", None, lambda signature: signature == b"y") == "wrong signature"
+    assert objection(b"y", None, lambda signature: signature == b"y") is None
+
+
+def test_the_checked_url_is_shown_without_password_and_values() -> None:
+    base = "https://user:pa55@a.example:8443/base"
+    assert shown(base, "/v", "") == "https://user:***@a.example:8443/base/v"
+    assert shown(base, "/v", "o=1&p=sealed") == ("https://user:***@a.example:8443/base/v?o=…&p=…")
+    assert shown("https://a.example", "/v", "a%0Ab=1&=2&" + "c=1&" * 9) == (
+        "https://a.example/v?" + "?=…&" * 2 + "c=…&" * 6 + "…"
+    )
+
+
+def test_a_url_without_its_user() -> None:
+    assert without_user_info("https://u:p@a.example:1/b?c@d") == "https://a.example:1/b?c@d"
+    assert without_user_info("https://a.example/b@c") == "https://a.example/b@c"
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.gateway import instructions as do
 from trunkline.gateway.streams import Streams
 
-from .model import A, B, Bench, C, accepted, payload_at, placement, worker
+from .model import A, B, Bench, C, PlainWire, accepted, payload_at, placement, worker
 
 G1 = m.first_generation(1)
 G2 = m.first_generation(2)
@@ -556,3 +557,76 @@ def test_messages_of_unknown_connections_are_ignored() -> None:
     assert streams.from_worker(who.endpoint, m.Tick(who.id, 1), 0.0) == []
     assert streams.link_up(who.endpoint, 0.0) == []
     assert streams.link_lost(who.endpoint, 0.0) == []
+
+
+# ----------------------------------------------------------------------------- one-way streams
+
+
+def joined(where: m.Placement, ordinal: int, *, one_way: bool) -> m.StreamAccepted:
+    answer = accepted(where, ordinal=ordinal, first=False)
+    return replace(answer, one_way=one_way, overlaps=not one_way)
+
+
+def test_nothing_is_written_to_a_one_way_stream(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.run(bench.streams.closed(1, "stop", bench.now))
+    bench.take(A)
+    early = [(n, payload_at(n)) for n in (0, 160)]
+    answer = joined(placement(1, A, B), 2, one_way=True)
+    bench.run(bench.streams.accept(2, PlainWire(), answer, "MZ2", bench.now, None, early))
+    call = opened(bench, A)
+    # What it had brought by then stands in the OpenCall, so that the worker can join it.
+    assert (call.one_way, call.joins, call.out_next) == (True, True, None)
+    assert [f.position for f in call.ring] == [0, 160]
+    bench.sound(A, G2, 0)
+    bench.say(A, m.Clear("c1", G2, 160, 1))
+    bench.say(A, m.Mark("c1", G2, "m"))
+    assert 2 not in bench.written and bench.take(A) == []
+    assert bench.streams.dropped["one-way"] == 3
+    (told,) = bench.streams.announce(bench.now)
+    assert (told.one_way, told.info.ordinal) == (True, 2)
+
+
+def test_a_one_way_stream_is_moved_like_any_other(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.run(bench.streams.closed(1, "stop", bench.now))
+    bench.accept(2, joined(placement(1, A, B), 2, one_way=True))
+    bench.heard(2, 0, 160)
+    bench.take(B)
+    bench.lost(A)
+    call = opened(bench, B)
+    assert (call.generation, call.one_way, call.joins) == (G2 + 1, True, True)
+    assert [f.position for f in call.ring] == [0, 160]
+
+
+def test_to_the_worker_a_stream_that_is_joined_does_not_end(bench: Bench) -> None:
+    """Else it would hand out the end of its sound as if silence followed."""
+    up(bench, placement(1, A, B))
+    bench.run(bench.streams.closed(1, "stop", bench.now))
+    bench.accept(2, joined(placement(1, A, B), 2, one_way=True))
+    bench.take(A)
+    bench.heard(2, 0)
+    bench.accept(3, joined(placement(1, A, B), 3, one_way=False))
+    last, call = bench.take(A)
+    assert isinstance(last, m.Inbound) and isinstance(call, m.OpenCall)
+    assert (call.ordinal, call.one_way, call.joins) == (3, False, True)
+    assert bench.closed == [2]
+    ended = m.StreamClosed(call="c1", ordinal=2, reason="close", gateway="g1")
+    assert ended in bench.told
+
+
+def test_only_the_one_way_stream_that_is_named_is_closed(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    bench.run(bench.streams.close_one_way("c1", 2, bench.now))
+    bench.run(bench.streams.close_one_way("c9", 1, bench.now))
+    assert bench.closed == []
+    bench.run(bench.streams.closed(1, "stop", bench.now))
+    bench.accept(2, joined(placement(1, A, B), 2, one_way=True))
+    bench.run(bench.streams.close_one_way("c1", 1, bench.now))
+    assert bench.closed == []
+    bench.run(bench.streams.close_one_way("c1", 2, bench.now))
+    assert bench.closed == [2] and bench.streams.live == 0
+    # The call goes on elsewhere: its worker is not told to forget it.
+    bench.take(A)
+    bench.wait(2.2, (A, B))
+    assert not [x for x in bench.take(A) if isinstance(x, m.CloseCall)]

@@ -52,6 +52,50 @@ def test_values_are_escaped() -> None:
     assert parameter.attrib == {"name": "nonce", "value": token}
 
 
+def test_user_info_goes_to_twilio_and_every_other_stream_does_without() -> None:
+    """Twilio documents a password in webhooks' URLs only. Whether it is the one who refuses it for
+    a stream, or a proxy that demands it, the call's next document offers the other form."""
+    base = "https://u:p&1@line.example.com:8443/base"
+    answer = VoiceAnswer(kind="stream", token="t", redirect_query={"c": "1"})
+    query, urls = "o=1", []
+    for tries in range(1, 5):
+        document = ElementTree.fromstring(twiml.render(answer, base, query))
+        stream = document.find("Connect/Stream")
+        assert stream is not None
+        urls.append(stream.attrib["url"])
+        redirect = document.findtext("Redirect")
+        assert redirect == f"{base}/twilio/voice?c=1&offered={tries}#rc=3&rp=all"
+        query = redirect.partition("?")[2].partition("#")[0]
+    with_user, without = "wss://u:p&1@line.example.com:8443", "wss://line.example.com:8443"
+    assert urls == [f"{each}/base/twilio/stream" for each in (with_user, without) * 2]
+    again = twiml.render(VoiceAnswer(kind="pause", redirect_query={"c": "1"}), base, query)
+    assert "?c=1&amp;offered=4&amp;waited=1#" in again
+
+
+@pytest.mark.parametrize(
+    ("public_url", "path", "local"),
+    [
+        ("https://x.example", "/twilio/voice", "/twilio/voice"),
+        ("https://x.example/base", "/twilio/voice", "/twilio/voice"),
+        ("https://x.example/base", "/base/twilio/voice", "/twilio/voice"),
+        ("https://x.example/a/b", "/a/b/twilio/voice", "/twilio/voice"),
+        ("https://x.example/a%20b", "/a b/twilio/voice", "/twilio/voice"),
+        ("https://x.example/twilio", "/twilio/voice", "/twilio/voice"),
+        ("https://x.example/twilio", "/twilio/twilio/voice", "/twilio/voice"),
+        ("https://x.example/base", "/base/metrics", "/base/metrics"),
+        ("https://x.example/base", "/base/base/twilio/voice", "/base/base/twilio/voice"),
+        ("https://x.example/base", "/other/twilio/voice", "/other/twilio/voice"),
+        ("https://x.example", "/base/twilio/voice", "/base/twilio/voice"),
+        (None, "/twilio/voice", "/twilio/voice"),
+        (None, "/base/twilio/voice", "/base/twilio/voice"),
+    ],
+)
+def test_a_proxy_may_cut_the_public_path_off_or_not(
+    public_url: str | None, path: str, local: str
+) -> None:
+    assert twiml.local_path(path, public_url, {"/twilio/voice"}) == local
+
+
 def test_a_stream_needs_a_token() -> None:
     with pytest.raises(ValueError, match="token"):
         twiml.render(VoiceAnswer(kind="stream"), BASE)

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
+from trunkline.bus import hosts
 from trunkline.gateway import listener
 from trunkline.gateway import websocket as ws
 
@@ -58,7 +59,7 @@ async def serving(accept: Accept) -> AsyncIterator[int]:
     async def app(scope: object, receive: object, send: object) -> None:
         raise AssertionError("no HTTP request is made here")
 
-    socket = listener.bind("127.0.0.1", 0)
+    socket = hosts.listen("127.0.0.1", 0)
     port: int = socket.getsockname()[1]
     server = listener.server(app, ws.protocol_class(accept))
     task = asyncio.create_task(server.serve([socket]))
@@ -74,7 +75,7 @@ async def joined() -> AsyncIterator[tuple[Recorder, ClientConnection]]:
     recorder = Recorder()
     async with (
         serving(lambda upgrade: recorder) as port,
-        connect(f"ws://127.0.0.1:{port}/x", compression=None, max_size=None) as client,
+        connect(f"ws://127.0.0.1:{port}/x", compression=None, max_size=None, proxy=None) as client,
     ):
         yield recorder, client
 
@@ -159,7 +160,9 @@ async def test_refusals_are_http() -> None:
     async with serving(accept) as port:
         with pytest.raises(InvalidStatus) as refused:
             await connect(
-                f"ws://127.0.0.1:{port}/a%2Fb?c=%20", additional_headers={"X-Twilio-Signature": "s"}
+                f"ws://127.0.0.1:{port}/a%2Fb?c=%20",
+                additional_headers={"X-Twilio-Signature": "s"},
+                proxy=None,
             )
     assert refused.value.response.status_code == 403
     assert refused.value.response.body == b"forbidden"
@@ -181,7 +184,7 @@ async def test_a_request_that_is_no_handshake() -> None:
 async def test_the_servers_end_closes_sockets() -> None:
     recorder = Recorder()
     async with serving(lambda upgrade: recorder) as port:
-        client = await connect(f"ws://127.0.0.1:{port}/")
+        client = await connect(f"ws://127.0.0.1:{port}/", proxy=None)
     with pytest.raises(ConnectionClosed) as closed:
         await client.recv()
     assert closed.value.rcvd is not None

@@ -60,6 +60,8 @@ class SimClient(BusClient):
         #: scripts that have not come to their end
         self.scripts = 0
         self.talks: list[Talk] = []
+        #: dial request -> how it failed, and when that was told
+        self.failures: dict[str, tuple[str, float]] = {}
         self.rng = random.Random(f"{world.seed} {process.name}")
         self.sim.in_process(process, self._begin)
 
@@ -89,6 +91,11 @@ class SimClient(BusClient):
         for session in list(self.sessions.values()):
             session.poll(self.sim.time())
         self.sim.call_later(POLL_SECONDS, self._poll)
+
+    def _event(self, event: m.Event) -> None:
+        if isinstance(event, m.DialFailed):
+            self.failures.setdefault(event.request, (event.status, self.sim.time()))
+        super()._event(event)
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         return await work

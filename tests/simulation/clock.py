@@ -82,6 +82,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._most_events = most_events
         #: tasks are held, so that none is collected (and its ``finally`` run) in the middle
         self._tasks: list[asyncio.Task[Any]] = []
+        self._of: dict[asyncio.Task[Any], Process] = {}
         self.events = 0
         self.failures: list[str] = []
         self.world = Process("world", "world")
@@ -145,6 +146,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         task = asyncio.Task(coro, loop=self, name=name, context=context)
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # the dead leave theirs
         self._tasks.append(task)
+        self._of[task] = current.get() if context is None else context.get(current, self.world)
         return task
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
@@ -152,8 +154,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.failures.append(f"{current.get()}: {context.get('message')}: {error!r}")
 
     def untaken(self) -> list[str]:
-        """Exceptions that tasks ended with, and nobody has looked at."""
+        """Exceptions that tasks of living processes ended with, and nobody has looked at."""
         ended = [t for t in self._tasks if t.done() and t._log_traceback]  # type: ignore[attr-defined]  # as asyncio's own report
+        ended = [task for task in ended if self._of[task].alive]
         return [f"{task.get_name()}: {task.exception()!r}" for task in ended]
 
     # ------------------------------------------------------------------ processes
@@ -189,6 +192,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 with contextlib.suppress(Exception):  # what is left to be done fails anyhow
                     coroutine.close()
         self._tasks.clear()
+        self._of.clear()
         self._ready.clear()
         self._timers.clear()
 

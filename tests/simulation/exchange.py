@@ -30,6 +30,17 @@ _TOKEN = re.compile(r'name="nonce" value="([0-9a-f]+)"')
 BACKLOG: Final = 10.0
 WEBHOOK_WITHIN: Final = 15.0
 MOST_PAUSES: Final = 60
+#: What a carrier makes of the caller of a call to a number of the account.
+REWRITTEN: Final[tuple[Callable[[str], str], ...]] = (
+    lambda caller: "+" + caller[2:],
+    lambda caller: caller[2:],
+    lambda caller: f"+010{caller[1:]}",
+    lambda caller: "+811045000",
+    lambda caller: "anonymous",
+    lambda caller: "Anonymous",
+    lambda caller: "+266696687",
+    lambda caller: "",
+)
 
 
 @dataclass(eq=False)
@@ -53,6 +64,8 @@ class Leg:
     streams: int = 0
     #: it is at somebody else's: the number's own voice_url, or the fallback
     elsewhere: bool = False
+    #: what its webhooks were answered with
+    answers: list[str] = field(default_factory=list)
     let_in: list[LetIn] = field(default_factory=list)
     heard: list[bytes] = field(default_factory=list)
     pressed: str = ""
@@ -75,10 +88,16 @@ class Leg:
 
 
 class Exchange:
-    """All calls of the account."""
+    """All calls of the account. ``habits``: what carriers do now this way, now that is drawn from a
+    generator of its own, so that it does not shift what else a seed brings."""
 
     def __init__(
-        self, loop: SimLoop, rng: random.Random, twilio: Twilio, say: Callable[[str], None]
+        self,
+        loop: SimLoop,
+        rng: random.Random,
+        habits: random.Random,
+        twilio: Twilio,
+        say: Callable[[str], None],
     ) -> None:
         self.loop = loop
         self.rng = rng
@@ -89,8 +108,14 @@ class Exchange:
         self.gateways: list[GatewayPeer] = []
         #: dial request -> calls that were made of it
         self.made: Counter[str] = Counter()
+        #: legs that we have asked to be hung up; their dials are over
+        self.asked_to_end: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.sound = SOUND
+        #: how likely a caller is rewritten, and a status callback is never sent
+        self.rewrites = habits.choice((0.0, 0.5, 1.0))
+        self.drops = habits.choice((0.0, 0.0, 0.3, 1.0))
+        self._habits = habits
         self._sids = itertools.count(1)
 
     def leg(self, sid: str) -> Leg:
@@ -159,7 +184,7 @@ class Exchange:
         self._set(leg, "ringing")
         number = self.twilio.of(leg.to)
         if number is not None:
-            child = self._new("inbound", leg.from_, leg.to, parent=leg)
+            child = self._new("inbound", self._reported(leg.from_), leg.to, parent=leg)
             leg.child = child
             await self._arrive(child)
             if child.elsewhere:
@@ -184,6 +209,13 @@ class Exchange:
             return
         await self._stream(leg, found[1])
         await self._follow(leg, {"d": leg.request})
+
+    def _reported(self, caller: str) -> str:
+        """The caller as the other side's carrier reports it."""
+        if self._habits.random() >= self.rewrites:
+            return caller
+        self.counts["callers rewritten"] += 1
+        return self._habits.choice(REWRITTEN)(caller)
 
     def _answered(self, leg: Leg) -> None:
         if leg.status == "in-progress":
@@ -290,6 +322,7 @@ class Exchange:
         answer: m.VoiceAnswer | None = await self._post(lambda g: g.voice(form, query))
         shown = "nothing" if answer is None else answer.kind
         self.counts[f"answered {shown}"] += 1
+        leg.answers.append(shown)
         self.say(f"twilio: {leg.sid} asks {sorted(query)}: {shown}")
         return answer
 
@@ -301,7 +334,11 @@ class Exchange:
             self._callback(leg, status)
 
     def _callback(self, leg: Leg, status: str) -> None:
-        if leg.request:
+        if not leg.request:
+            return
+        if self._habits.random() < self.drops:
+            self.counts["callbacks never sent"] += 1
+        else:
             self.spawn(self._call_back(leg, status))
 
     async def _call_back(self, leg: Leg, status: str) -> None:

@@ -22,7 +22,7 @@ class Chaos:
         #: how long faults come (seconds)
         self.seconds = self.rng.uniform(3.0, 9.0)
         #: a run without faults shows that nothing is lost then
-        self.peaceful = self.rng.random() < 0.1
+        self.peaceful = world.peaceful = self.rng.random() < 0.1
         #: things that happen to processes and connections
         self.faults = 0 if self.peaceful else self.rng.choice((1, 1, 2, 2, 3, 4, 6))
 
@@ -60,6 +60,15 @@ class Chaos:
                 self._at(self.rng.uniform(0.1, 1.0), self._user, number)
         if self.rng.random() < 0.3:  # a second user of one number
             self._at(self.rng.uniform(0.1, 2.0), self._user, OURS[0])
+        if self.peaceful:
+            self._at(1.0, self._dialled_by_two, random.Random(f"{self.world.seed} b-legs"))
+
+    def _dialled_by_two(self, rng: random.Random) -> None:
+        """Users of two numbers dial the third at once, each more than once."""
+        callee, *callers = rng.sample(OURS, 3)
+        for number in callers:
+            client = self.world.client()
+            client.start(client.dial(number, [callee], ["b-leg"], rng.randint(1, 3)))
 
     def _user(self, number: str) -> None:
         world, rng = self.world, self.rng

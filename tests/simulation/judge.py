@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from trunkline.controller.dial import NOT_ANSWERED
+
 from .client import Talk
 from .exchange import SOUND, Leg
 from .world import World
@@ -19,6 +21,8 @@ PLAYED_SLACK: Final = 960
 IN_DOUBT: Final = 1_280
 #: The carrier sees that a gateway is dead so much later than the worker, and plays on (samples).
 SEEN_LATE: Final = 240
+#: An end that came so short before a timeout was told may not have been seen (seconds).
+TOLD_LATE: Final = 1.0
 #: A short piece may look like another place by chance.
 _TELLING: Final = 8
 
@@ -30,6 +34,9 @@ def judge(world: World) -> list[str]:
     wrong += [f"nobody took: {failure}" for failure in world.loop.failures + world.loop.untaken()]
     wrong += _numbers(world)
     wrong += _dials(world)
+    if world.peaceful:
+        wrong += _known_causes(world)
+        wrong += _other_legs(world)
     wrong += _requests(world)
     wrong += _untouched(world)
     for controller in world.controllers:
@@ -75,6 +82,37 @@ def _dials(world: World) -> list[str]:
         f"dial {request[:6]}: {count} calls were made of it"
         for request, count in world.exchange.made.items()
         if count > 1
+    ]
+
+
+def _known_causes(world: World) -> list[str]:
+    """Whoever was told of a timeout: Twilio had not known better by then."""
+    wrong = []
+    for leg in world.exchange.legs.values():
+        for client in world.clients:
+            status, told = client.failures.get(leg.request, ("", 0.0))
+            by_itself = not leg.hung_up_by and leg.status in NOT_ANSWERED
+            if status == "timeout" and by_itself and leg.ended_at < told - TOLD_LATE:
+                wrong.append(f"{leg.sid} was {leg.status}, and a timeout was told")
+    return wrong
+
+
+def _other_legs(world: World) -> list[str]:
+    """The other leg of a b-leg dial is taken, whatever caller is reported; where nobody else
+    calls."""
+    dials = world.store.dials
+    b_legs, strangers = [], set()
+    for leg in world.exchange.legs.values():
+        parent = leg.parent
+        if parent is not None and dials[parent.request].mode == "b-leg":
+            b_legs.append((leg, parent))
+        elif leg.direction == "inbound":
+            strangers.add(leg.to)
+    return [
+        f"{leg.sid} (from {leg.from_!r} to {leg.to}) was answered with {leg.answers}"
+        for leg, parent in b_legs
+        if leg.to not in strangers and parent.sid not in world.exchange.asked_to_end
+        if leg.answers and leg.answers[-1] in ("busy", "reject")
     ]
 
 

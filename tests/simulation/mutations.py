@@ -15,12 +15,16 @@ from msgspec.structs import replace
 from trunkline.adapter.call_audio import CallAudio, HeardDigit, Lost
 from trunkline.bus import messages as m
 from trunkline.codec_worker.playout import Interruption, Playout
-from trunkline.controller import restore, work
+from trunkline.controller import apply_restore, operations
+from trunkline.controller.calls import CallRules
 from trunkline.controller.carrier import RestFailure
 from trunkline.controller.claims import Claims
 from trunkline.controller.core import Core
+from trunkline.controller.dial import Dial
+from trunkline.controller.dials import DialRules
 from trunkline.controller.memory_journal import MemoryJournal
 from trunkline.controller.sessions import SessionRules
+from trunkline.controller.webhooks import WebhookRules
 
 Patch = AbstractContextManager[Any]
 
@@ -54,15 +58,18 @@ def journal_after_rest() -> list[Patch]:
 def restore_without_compare() -> list[Patch]:
     """A number is put back whatever stands there by now."""
 
-    async def always(*args: Any) -> bool:
-        return True
+    stands = apply_restore.override_stands
 
-    return [mock.patch.object(restore, "stands", always)]
+    async def always(*args: Any, earlier: bool) -> bool:
+        # Only a restore asks for earlier overrides too; an apply is as it was.
+        return earlier or await stands(*args, earlier=earlier)
+
+    return [mock.patch.object(apply_restore, "override_stands", always)]
 
 
 def dialled_again_in_doubt() -> list[Patch]:
     """Twilio is asked for a call again where the answer never came."""
-    create = work.create
+    create = operations.create
 
     class Sure:
         """A carrier whose failures are never uncertain."""
@@ -77,12 +84,12 @@ def dialled_again_in_doubt() -> list[Patch]:
                 failure.uncertain = False
                 raise
 
-    async def create_surely(shop: Any, *args: Any) -> Any:
-        sure = copy.copy(shop)
-        sure.carrier = Sure(shop.carrier)
+    async def create_surely(ops: Any, *args: Any) -> Any:
+        sure = copy.copy(ops)
+        sure.carrier = Sure(ops.carrier)
         return await create(sure, *args)
 
-    return [mock.patch.object(work, "create", create_surely)]
+    return [mock.patch.object(operations, "create", create_surely)]
 
 
 def doubt_never_settled() -> list[Patch]:
@@ -91,7 +98,37 @@ def doubt_never_settled() -> list[Patch]:
     async def settle(*args: Any) -> None:
         """It is left as it is."""
 
-    return [mock.patch.object(work, "settle", settle)]
+    return [mock.patch.object(operations, "settle", settle)]
+
+
+def other_leg_by_caller() -> list[Patch]:
+    """The other leg of a dial must come from the very number that was dialled from."""
+    found = WebhookRules._b_leg
+
+    def exact(rules: WebhookRules, caller: str, *rest: Any) -> Any:
+        call = found(rules, caller, *rest)
+        return None if call is not None and rules._is_rewritten(call, caller) else call
+
+    return [mock.patch.object(WebhookRules, "_b_leg", exact)]
+
+
+def dials_to_a_number_at_once() -> list[Patch]:
+    """B-leg dials to one number do not wait for one another."""
+    return [mock.patch.object(Dial, "may_ring", False)]
+
+
+def ends_by_callback_alone() -> list[Patch]:
+    """REST is not asked what became of a dial."""
+    return [
+        mock.patch.object(DialRules, "_poll", _nothing),
+        mock.patch.object(CallRules, "fetched", _looked_only),
+    ]
+
+
+def _looked_only(rules: CallRules, result: Any, now: float) -> None:
+    dial = rules._core.dials.by_request.get(rules.by_id[result.call].dial_request or "")
+    if dial is not None:
+        rules._core.dials.looked(dial, now)
 
 
 # --------------------------------------------------------------------------- sessions
@@ -187,6 +224,9 @@ MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
         restore_without_compare,
         dialled_again_in_doubt,
         doubt_never_settled,
+        other_leg_by_caller,
+        dials_to_a_number_at_once,
+        ends_by_callback_alone,
         lease_not_renewed,
         claims_never_over,
         sessions_not_known_again,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -20,10 +21,11 @@ from trunkline.bus.errors import TrunklineError
 from trunkline.codec_worker.calls import Calls
 from trunkline.controller.core import Core, Identity, Rules
 from trunkline.controller.journal import DialRow, OverrideRow
-from trunkline.controller.marks import MarkKeys
 from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.overrides import Workshop
+from trunkline.controller.operations import Operations
+from trunkline.controller.seal import SealKeys
 from trunkline.controller.shell import Shell
+from trunkline.gateway import media_streams as ms
 from trunkline.gateway.app import ANSWER_WITHIN
 from trunkline.gateway.hub import Hub, StreamSocket
 
@@ -98,12 +100,12 @@ class ControllerPeer:
         self.stop = asyncio.Event()
         self.failed: BaseException | None = None
         self._answered_twice = answered_twice
-        self._shop = Workshop(
+        self._ops = Operations(
             stack="5tack",
             public_url=public_url,
             carrier=Rest(twilio, process),
             journal=SimJournal(store, rng),  # type: ignore[arg-type]  # by __getattr__
-            keys=MarkKeys("token"),
+            keys=SealKeys("token"),
             wall=twilio.wall,
             probe=self._nobody,
             clock=loop.time,
@@ -121,14 +123,14 @@ class ControllerPeer:
         self.loop.kill(self.process)
 
     async def _serve(self) -> None:
-        journal = self._shop.journal
+        journal = self._ops.journal
         identity = Identity(
-            stack=self._shop.stack,
-            epoch=await journal.begin_epoch(1, self._shop.wall()),
+            stack=self._ops.stack,
+            epoch=await journal.begin_epoch(1, self._ops.wall()),
             pid=1,
             account=ACCOUNT,
-            public_url=self._shop.public_url,
-            started_wall=self._shop.wall(),
+            public_url=self._ops.public_url,
+            started_wall=self._ops.wall(),
             started=self.loop.time(),
         )
         overrides: list[OverrideRow] = await journal.open_overrides()
@@ -137,7 +139,7 @@ class ControllerPeer:
         rules = Rules(60, 20.0)
         self.core = CheckedCore(identity, rules, overrides, dials)
         self.core.answered_twice = self._answered_twice
-        self.shell = Shell(self.core, self._shop, self.stop, clock=self.loop.time)
+        self.shell = Shell(self.core, self._ops, self.stop, clock=self.loop.time)
         self.shell.listen(None, ADDRESS.control, None)  # type: ignore[arg-type]  # the bus is ours
         await self.shell.serve()
 
@@ -147,9 +149,15 @@ class SimHub(Hub):
 
     media: dict[str, Media]
 
-    def accepted(self, socket: StreamSocket, accepted: m.StreamAccepted, stream_sid: str) -> None:
+    def accepted(
+        self,
+        socket: StreamSocket,
+        accepted: m.StreamAccepted,
+        stream_sid: str,
+        early: Sequence[ms.Media] = (),
+    ) -> None:
         self.media[stream_sid].let_in(accepted.info.call)
-        super().accepted(socket, accepted, stream_sid)
+        super().accepted(socket, accepted, stream_sid, early)
 
 
 class GatewayPeer:

@@ -181,10 +181,14 @@ class Rest:
 
     async def end_call(self, sid: str) -> None:
         exchange = self._twilio.exchange
+        exchange.asked_to_end.add(sid)
         await self._do("end", sid, lambda: exchange.ended_by_rest(sid))
 
     async def instruct_call(self, sid: str, twiml: str) -> None:
         await self._do("instruct", sid, lambda: None)
+
+    async def start_stream(self, sid: str, url: str, token: str) -> None:
+        await self._do("stream", sid, lambda: None)
 
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
         legs = self._twilio.exchange.legs

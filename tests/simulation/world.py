@@ -45,13 +45,19 @@ class World:
         self.tracing = tracing
         self.counts: Counter[str] = Counter()
         self.calm = False
+        #: nothing dies, breaks or fails in this run
+        self.peaceful = False
         self.power = True
         #: what happens next time that somebody is about to do this: "write", "create", "interrupt"
         self.traps: dict[str, Callable[[], None]] = {}
         self.bus = SimBus(self.loop, random.Random(f"{seed} bus"))
         self.twilio = Twilio(self.loop, random.Random(f"{seed} twilio"), self.say, self.spring)
         self.exchange = Exchange(
-            self.loop, random.Random(f"{seed} exchange"), self.twilio, self.say
+            self.loop,
+            random.Random(f"{seed} exchange"),
+            random.Random(f"{seed} habits"),
+            self.twilio,
+            self.say,
         )
         self.store = MemoryJournal()
         self.answered_twice: list[str] = []

@@ -83,7 +83,7 @@ class Trunkline:
         self.environment = clean_environment() | {
             "TWILIO_ACCOUNT_SID": "AC" + "5" * 32,
             "TWILIO_AUTH_TOKEN": "5ca1ab1e" * 4,
-            "TRUNKLINE_PUBLIC_URL": f"http://127.0.0.1:{self.port}",
+            "TRUNKLINE_PUBLIC_URL": f"http://me:pa55@127.0.0.1:{self.port}/line",
             "TRUNKLINE_HTTP_PORT": str(self.port),
             "TRUNKLINE_CONSOLE_PORT": "0",
             "TRUNKLINE_BUS": f"ipc://{directory}/bus",

@@ -66,6 +66,37 @@ async def test_a_wrong_token_is_told(tmp_path: Path, sim: CarrierSim) -> None:
     assert states(await doctor.numbers(known)) == {"numbers": "skip"}
 
 
+@pytest.mark.parametrize(
+    ("good", "state", "said"),
+    [
+        (("one", "two"), "ok", "takes both auth tokens"),
+        (("one",), "ok", "takes TWILIO_AUTH_TOKEN, and answers HTTP 401 to TWILIO_AUTH_TOKEN_SEC"),
+        (("two",), "warn", "takes TWILIO_AUTH_TOKEN_SECONDARY, and answers HTTP 401 to TWILIO_A"),
+    ],
+)
+async def test_which_token_of_a_rotation_is_taken(
+    tmp_path: Path, good: tuple[str, ...], state: str, said: str
+) -> None:
+    tokens = {"one": "1" * 32, "two": "2" * 32}
+    accepted = [tokens[name] for name in good]
+    async with CarrierSim(auth_token=accepted[0], auth_token_secondary=accepted[-1]) as sim:
+        sim.add_number("+14155551234")
+        both = {"auth_token": tokens["one"], "auth_token_secondary": tokens["two"]}
+        known = Known(settings(tmp_path, sim, **both))
+        found = {finding.name: finding for finding in await checks.credentials(known)}
+        assert (found["credentials"].state, known.account) == ("ok", True)
+        assert found["tokens"].state == state and said in found["tokens"].text
+        # What else asks Twilio does so with the token that is good.
+        assert states(await doctor.numbers(known)) == {"numbers": "ok"}
+
+
+async def test_neither_token_is_taken(tmp_path: Path, sim: CarrierSim) -> None:
+    both = {"auth_token": "1" * 32, "auth_token_secondary": "2" * 32}
+    known = Known(settings(tmp_path, sim, **both))
+    found = states(await checks.credentials(known))
+    assert found["credentials"] == "fail" and "tokens" not in found and not known.account
+
+
 async def test_missing_credentials_are_named(tmp_path: Path, sim: CarrierSim) -> None:
     (found,) = await checks.credentials(Known(settings(tmp_path, sim, auth_token="")))
     assert found.state == "fail"
@@ -154,3 +185,70 @@ async def test_the_public_url(
     (found,) = await checks.public_url(known)
     assert found.state == state
     assert said in found.text
+
+
+async def test_a_password_and_a_port_in_the_public_url(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The password is used, and not shown; what streams may not get is said."""
+    asked = []
+
+    async def get(url: str, headers: dict[str, str] | None = None) -> Answer:
+        asked.append(url)
+        return Answer(200, b'{"ok":true,"stack":"st1"}', None, 0.1)
+
+    monkeypatch.setattr(checks, "get", get)
+    known.welcome = welcome("https://me:pa55@line.example.com:8443/base")
+    answered, port, user = await checks.public_url(known)
+    assert asked == ["https://me:pa55@line.example.com:8443/base/healthz"]
+    assert answered.text.startswith("https://me:***@line.example.com:8443/base answers in")
+    assert (answered.state, port.state, user.state) == ("ok", "warn", "warn")
+    assert "port 8443" in port.text and "port 443 where streams go" in port.text
+    assert "user name" in user.text and "/twilio/stream" in user.hint
+    for status, body in ((0, b"timed out"), (502, b""), (200, b'{"stack":"st2"}')):
+
+        async def refused(
+            url: str, headers: Any = None, status: int = status, body: bytes = body
+        ) -> Answer:
+            return Answer(status, body, None, 0.1)
+
+        monkeypatch.setattr(checks, "get", refused)
+        found = await checks.public_url(known)
+        assert found[0].state == "fail"
+        assert "pa55" not in repr(found)
+
+
+async def test_an_ordinary_public_url_gets_no_word_more(tmp_path: Path, sim: CarrierSim) -> None:
+    for url in ("https://line.example.com", "https://line.example.com:443/base"):
+        known = Known(settings(tmp_path, sim, public_url=url))
+        assert states(await checks.public_url(known)) == {"public URL": "skip"}
+        assert len(await checks.public_url(known)) == 1
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        (
+            [{"shared key": 2}, {"shared key": 1, "unsigned": 9}],
+            ["3 requests were refused because"],
+        ),
+        ([{"wrong signature": 4}, {}], ["4 requests were refused for a wrong signature"]),
+        ([{"wrong signature": 1, "shared key": 1}], ["a shared key", "a wrong signature"]),
+    ],
+)
+async def test_refused_signatures_are_explained(
+    known: Known, refused: list[dict[str, int]], said: list[str]
+) -> None:
+    known.status = {"gateways": [{"id": "g", "refused": each} for each in refused]}
+    found = await checks.refusals(known)
+    assert [finding.state for finding in found] == ["warn"] * len(said)
+    for finding, text in zip(found, said, strict=True):
+        assert text in finding.text
+    if "shared key" in refused[0]:
+        assert "HMAC_SHA256" in found[0].text and "Webhook Rules" in found[0].hint
+
+
+async def test_strangers_without_a_signature_are_no_mistake(known: Known) -> None:
+    assert states(await checks.refusals(known)) == {"signatures": "skip"}
+    known.status = {"gateways": [{"id": "g1"}, {"id": "g2", "refused": {"unsigned": 3}}]}
+    assert states(await checks.refusals(known)) == {"signatures": "ok"}

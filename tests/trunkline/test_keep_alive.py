@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import urllib.request
 
 import pytest
+
+from trunkline.bus.http import Session
 
 from .conftest import ENDS_WITHIN, Running, Trunkline, alive, all_end
 
@@ -21,8 +22,8 @@ def worker_of(keeper: Running, role: str) -> int:
 
 
 def health(port: int) -> int:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=15) as answer:
-        return int(answer.status)
+    with Session() as session:
+        return session.get(f"http://127.0.0.1:{port}/healthz", timeout=15).status_code
 
 
 def test_a_killed_codec_worker_is_back(trunkline: Trunkline) -> None:

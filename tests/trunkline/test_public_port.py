@@ -44,6 +44,16 @@ def test_a_free_port_listens(first: PublicPort) -> None:
     assert accepts(first)
 
 
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_an_ipv6_address(host: str, directory: Path) -> None:
+    port = PublicPort.claim(host, 0, BUS, directory)
+    try:
+        assert port.address[0] == "::1"
+        assert accepts(port)
+    finally:
+        port.close()
+
+
 def test_a_second_gateway_of_the_stack_shares_the_socket(
     first: PublicPort, directory: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import select
@@ -16,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from trunkline import supervisor
+from trunkline import Line, supervisor
+from trunkline.bus import hosts
 from trunkline.bus.launch import free_ports, trunkline_argv
 from trunkline.bus.settings import load
 from trunkline.carrier_sim.client import SimClient
@@ -66,7 +68,8 @@ def status(trunkline: Trunkline) -> dict[str, Any]:
 
 def test_the_ready_line_and_the_status_tell_what_runs(trunkline: Trunkline, stack: Running) -> None:
     (line,) = stack.out.splitlines()
-    assert f"http://127.0.0.1:{trunkline.port}" in line
+    assert f"trunkline is ready: http://me:***@127.0.0.1:{trunkline.port}/line -> " in line
+    assert "pa55" not in stack.out + stack.err
     assert trunkline.environment["TRUNKLINE_BUS"] in line
     found = status(trunkline)
     assert set(found) == {
@@ -81,6 +84,51 @@ def test_the_ready_line_and_the_status_tell_what_runs(trunkline: Trunkline, stac
     assert {g["pid"] for g in found["gateways"]} == set(stack.children("gateway"))
     assert {w["pid"] for w in found["codec_workers"]} == set(stack.children("codec-worker"))
     assert len(found["gateways"]) == len(found["codec_workers"]) == 2
+
+
+async def test_all_of_it_over_ipv6(trunkline: Trunkline) -> None:
+    """Carrier, public listener, bus on tcp and doctor, with a call through them."""
+    ports = []
+    with contextlib.ExitStack() as held:
+        for _ in range(3):
+            free = held.enter_context(socket.create_server(("::1", 0), family=socket.AF_INET6))
+            ports.append(int(free.getsockname()[1]))
+    public, api, bus = ports
+    trunkline.environment |= {
+        "TRUNKLINE_HTTP_HOST": "::1",
+        "TRUNKLINE_HTTP_PORT": str(public),
+        "TRUNKLINE_PUBLIC_URL": f"HTTP://[::1]:{public}/",
+        "TRUNKLINE_TWILIO_API_URL": f"http://[::1]:{api}",
+        "TRUNKLINE_BUS": f"tcp://[::1]:{bus}",
+    }
+    argv = ("--host", "::1", "--port", str(api), "--number", f"{NUMBER}={BEFORE}")
+    carrier = trunkline.start("carrier-sim", *argv)
+    await asyncio.to_thread(carrier.until, lambda: "listening" in carrier.out)
+    assert f"listening on http://[::1]:{api} " in carrier.out
+    stack = await asyncio.to_thread(ready, trunkline.start("up"))
+    (line,) = stack.out.splitlines()
+    assert f"http://[::1]:{public} -> [::1]:{public} (" in line
+    assert line.endswith(f"bus tcp://[::1]:{bus}")
+    assert f"listening on http://[::1]:{public}" in stack.err
+    token = trunkline.environment["TWILIO_AUTH_TOKEN"]
+    with SimClient(f"http://[::1]:{api}") as sim:
+        async with Line(NUMBER, bus=f"tcp://[::1]:{bus}", auth_token=token) as phone:
+            waiting = asyncio.ensure_future(phone.wait_for_call(timeout=20))
+            while sim.numbers()[NUMBER]["voice_url"] == BEFORE:
+                await asyncio.sleep(0.02)
+                assert not waiting.done(), waiting
+            sim.place_call("+14155550000", NUMBER, "echo")
+            call = await waiting
+            assert await call.send_audio(bytes(4800)) == 2400
+            assert await call.recv_audio(5)
+            await call.hang_up()
+        assert sim.numbers()[NUMBER]["voice_url"] == BEFORE
+        assert sim.errors() == []
+    doctor = trunkline.start("doctor")
+    await asyncio.to_thread(doctor.process.wait, 30)
+    assert f"public port      [::1]:{public} is in use, as it is while a stack runs" in doctor.out
+    assert f"public URL       http://[::1]:{public} answers in " in doctor.out
+    assert doctor.process.returncode == 0, doctor.out
 
 
 def test_all_children_are_in_the_supervisors_process_group(stack: Running) -> None:
@@ -240,12 +288,15 @@ def test_a_second_stack_on_the_bus_is_refused_by_name(trunkline: Trunkline, stac
     assert len(status(trunkline)["gateways"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)]
+)
 def test_a_second_stack_on_a_tcp_bus_is_refused_before_it_starts_anything(
-    trunkline: Trunkline,
+    trunkline: Trunkline, host: str, family: socket.AddressFamily
 ) -> None:
     """Its gateways and codec workers would join the first one's controller."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        bus = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+    with socket.create_server((host, 0), family=family) as taken:
+        bus = f"tcp://{hosts.join(host, taken.getsockname()[1])}"
         second = trunkline.start("up", TRUNKLINE_BUS=bus)
         assert second.process.wait(15) == 1
         assert second.err.count("\n") == 1

@@ -31,6 +31,20 @@ def test_the_command_lines() -> None:
     assert TUNNELS["ngrok"].argv("127.0.0.1", 8765)[-1] == "127.0.0.1:8765"
 
 
+@pytest.mark.parametrize(
+    ("host", "at"),
+    [
+        ("::1", "[::1]:8765"),
+        ("0.0.0.0", "127.0.0.1:8765"),
+        ("::", "[::1]:8765"),
+        ("192.0.2.7", "192.0.2.7:8765"),
+    ],
+)
+def test_a_tunnel_leads_to_where_the_listener_is_reached(host: str, at: str) -> None:
+    assert TUNNELS["cloudflared"].argv(host, 8765)[-1] == f"http://{at}"
+    assert TUNNELS["ngrok"].argv(host, 8765)[-1] == at
+
+
 @pytest.mark.parametrize("name", ["cloudflared", "ngrok"])
 async def test_a_missing_program_comes_with_a_hint(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -8,12 +8,12 @@ import re
 import signal
 import stat
 import time
-import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 
+from trunkline.bus.http import Session
 from trunkline.bus.launch import StackInfo, read_ready_file
 from trunkline.carrier_sim.client import SimClient
 
@@ -69,8 +69,8 @@ def test_without_any_setting_it_can_be_used_at_once(trunkline: Trunkline) -> Non
     assert re.match(rf"trunkline is ready: {info.public_url} -> 127\.0\.0\.1:\d+ ", said)
     assert f"console at {info.console}, " in said
     assert said.endswith(f"carrier_sim at {info.sim} (account {info.account_sid})")
-    with urllib.request.urlopen(f"{info.console}/api/status", timeout=5.0) as answer:
-        status = json.load(answer)
+    with Session() as session:
+        status = session.get(f"{info.console}/api/status", timeout=5.0).json()
     assert status["controller"]["console"] == info.console
     assert len(status["gateways"]) == len(status["codec_workers"]) == 1
     call = trunkline.start("call", CALLEE, "--from", NUMBER, "--listen", "0.2", **UNSET)

@@ -1,4 +1,4 @@
-"""The mark: sealed, bound to its number, readable with either token, short enough for Twilio."""
+"""The seal: sealed, bound to its number, readable with either token, short enough for Twilio."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import string
 import pytest
 
 from trunkline.bus.errors import InvalidRequestError
-from trunkline.controller import marks
-from trunkline.controller.marks import LONGEST_URL, MarkKeys
+from trunkline.controller.seal import LONGEST_URL, Seal, SealKeys
 
 BASE = "https://line.example.com/path"
 NUMBER = "+14155551234"
 PRIOR = {"voice_url": "https://me:pa55word@agent.example.com/voice?a=1&b=2", "voice_method": "GET"}
 
 
-def make(keys: MarkKeys | None = None, prior: dict[str, str] = PRIOR) -> str:
-    return (keys or MarkKeys("token")).voice_url(BASE, "0123abcd", "5tack", NUMBER, prior)
+def make(keys: SealKeys | None = None, prior: dict[str, str] = PRIOR) -> str:
+    return (keys or SealKeys("token")).voice_url(BASE, "0123abcd", "5tack", NUMBER, prior)
 
 
 def test_round_trip() -> None:
     url = make()
-    mark = marks.read(url)
-    assert mark is not None
-    assert (mark.base, mark.override, mark.stack) == (BASE, "0123abcd", "5tack")
-    assert MarkKeys("token").prior(mark, NUMBER) == PRIOR
+    seal = Seal.read(url)
+    assert seal is not None
+    assert (seal.base, seal.override, seal.stack) == (BASE, "0123abcd", "5tack")
+    assert SealKeys("token").prior(seal, NUMBER) == PRIOR
 
 
 def test_url_is_that_of_the_voice_webhook_and_shows_nothing_of_the_prior() -> None:
@@ -39,24 +38,24 @@ def test_same_settings_look_different_each_time() -> None:
 
 
 def test_former_token_still_reads() -> None:
-    mark = marks.read(make(MarkKeys("old")))
-    assert mark is not None
-    assert MarkKeys("new", "old").prior(mark, NUMBER) == PRIOR
-    assert MarkKeys("new").prior(mark, NUMBER) is None
+    seal = Seal.read(make(SealKeys("old")))
+    assert seal is not None
+    assert SealKeys("new", "old").prior(seal, NUMBER) == PRIOR
+    assert SealKeys("new").prior(seal, NUMBER) is None
 
 
 @pytest.mark.parametrize("field", ["override", "stack", "sealed", "number"])
 def test_tampering_is_noticed(field: str) -> None:
-    mark = marks.read(make())
-    assert mark is not None
+    seal = Seal.read(make())
+    assert seal is not None
     number = NUMBER
     if field == "number":
         number = "+14155559999"
     else:
-        value = getattr(mark, field)
+        value = getattr(seal, field)
         flipped = value[:-3] + ("AAA" if value[-3:] != "AAA" else "BBB")
-        mark = marks.Mark(**{**vars(mark), field: flipped})
-    assert MarkKeys("token").prior(mark, number) is None
+        seal = Seal(**{**vars(seal), field: flipped})
+    assert SealKeys("token").prior(seal, number) is None
 
 
 @pytest.mark.parametrize(
@@ -69,13 +68,13 @@ def test_tampering_is_noticed(field: str) -> None:
         "https://[broken/twilio/voice?o=1&s=2&p=3",
     ],
 )
-def test_what_is_no_mark(url: str) -> None:
-    assert marks.read(url) is None
+def test_what_is_no_seal(url: str) -> None:
+    assert Seal.read(url) is None
 
 
 @pytest.mark.parametrize("sealed", ["!", "AAAA", "é", "A" * 400])
 def test_what_is_not_sealed(sealed: str) -> None:
-    assert MarkKeys("token").prior(marks.Mark(BASE, "o", "s", sealed), NUMBER) is None
+    assert SealKeys("token").prior(Seal(BASE, "o", "s", sealed), NUMBER) is None
 
 
 def test_too_long_is_refused_and_says_so() -> None:

@@ -1,5 +1,4 @@
-"""What our resampler costs, beside soxr streaming, in one run: ``python -m
-trunkline.codec_worker.selfbench``.
+"""What our resampler costs, beside soxr streaming, in one run: ``python benchmarks/resampler.py``.
 
 A frame is 20 ms of one call: 480 samples at 24 kHz down to 160 of mu-law, or 160 up to 480. soxr
 (a development dependency) gets its own mu-law table look-up, one stream for each call, because it
@@ -14,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from . import mulaw
-from .resample import Downsampler, Upsampler
+from trunkline.codec_worker import mulaw
+from trunkline.codec_worker.resample import Downsampler, Upsampler
 
 CALLS = (1, 10, 100, 1000)
 _FRAME_24K_BYTES = 960

@@ -1,4 +1,4 @@
-"""Measure a gateway: ``python -m trunkline.gateway.selfbench [--calls 100] [--seconds 10]``.
+"""Measure a gateway alone: ``python benchmarks/gateway_alone.py [--calls 100] [--seconds 10]``.
 
 A gateway process carries full-duplex calls between real WebSockets and a dumb worker, all of which
 (carrier, controller, worker) live in this process. What is told is the gateway's own CPU time for
@@ -35,8 +35,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from trunkline.bus import messages as m
 from trunkline.bus.settings import load
 from trunkline.bus.sockets import BusSocket, bind_router, connect_dealer
-
-from .process import main as gateway_main
+from trunkline.gateway.process import main as gateway_main
 
 FRAME = 160
 TICK = 0.020
@@ -384,8 +383,7 @@ def measure(kind: str, calls: int, seconds: float) -> Result:
             child = subprocess.Popen(  # noqa: ASYNC220  # before there is anything to hold up
                 [
                     sys.executable,
-                    "-m",
-                    __spec__.name,
+                    __file__,
                     f"--child={kind}",
                     f"--port={port}",
                     f"--bus=ipc://{directory}",
@@ -406,7 +404,7 @@ def measure(kind: str, calls: int, seconds: float) -> Result:
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m trunkline.gateway.selfbench")
+    parser = argparse.ArgumentParser(prog="python benchmarks/gateway_alone.py")
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--only", choices=["trunkline", "plain"])

@@ -1,0 +1,57 @@
+"""A greeting as a turn of the far end in the scenario that is running.
+
+langwatch-scenario records a turn in ``VoiceAgentAdapter.call()``: its recorder writes the segment
+and the events, and tells the callbacks; the executor adds what ``call()`` returns as the agent's
+message. A greeting is heard while ``place_call`` waits, outside any turn, so this module takes the
+same steps with the same recorder. Who judges or simulates the user then finds the greeting where an
+``agent()`` step would have put it.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from scenario.cache import context_scenario
+from scenario.voice import AudioChunk, VoiceAgentAdapter, create_audio_message
+
+
+def running_scenario() -> Any:
+    """The executor of the run that this code is a step of, or None."""
+    executor = context_scenario.get(None)
+    # A run that is over may still be the context's, where it was awaited in this task.
+    return None if getattr(executor, "_finished_emitted", False) else executor
+
+
+class GreetingTurn:
+    """Its methods do nothing where no scenario with ``adapter`` is running: a call that was placed
+    before ``scenario.run`` has its greeting on the adapter alone."""
+
+    def __init__(self, adapter: VoiceAgentAdapter) -> None:
+        self._adapter = adapter
+        executor = running_scenario()
+        agents = [] if executor is None else executor.agents
+        self._index = next((n for n, agent in enumerate(agents) if agent is adapter), None)
+        self._executor: Any = executor
+        self._recorder: Any = None
+        if self._index is not None:
+            # It is private to scenario, so nothing else may depend on finding it.
+            from scenario.voice.adapter import _AdapterRecorder
+
+            turn: Any = SimpleNamespace(scenario_state=executor._state)
+            self._recorder = _AdapterRecorder(turn)
+
+    def began(self) -> None:
+        """The first words came."""
+        if self._recorder is not None:
+            self._recorder.mark_agent_start()
+
+    async def ended(self, pcm: bytes) -> None:
+        """Transcribe ``pcm`` as a turn is, record it, and add its message."""
+        if self._recorder is None:
+            return
+        self._recorder.mark_agent_end()
+        chunk = await self._adapter._ensure_transcript(AudioChunk(data=pcm))
+        self._recorder.record_agent(chunk)
+        message = create_audio_message(chunk, role="assistant")
+        self._executor.add_message(message, from_agent_idx=self._index)

@@ -1,0 +1,78 @@
+"""Hosts and ports: how they are joined, which of them are this machine, and how to listen on them.
+
+An IPv6 address stands in brackets wherever a port follows it (RFC 3986, section 3.2.2); everything
+of ours that shows or builds ``host:port`` does so by :func:`join`.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from typing import Final
+
+from .errors import SettingsError
+
+BACKLOG: Final = 512
+
+
+class PortTakenError(SettingsError):
+    """A port belongs to someone else; the message says to whom, as far as known."""
+
+
+def join(host: str, port: int | str) -> str:
+    """``host:port``, an IPv6 address in brackets."""
+    host = bare(host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def bare(host: str) -> str:
+    """``host`` without the brackets of an IPv6 address."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that ``host`` is; None for a name. An IPv4 address within an IPv6 one counts as
+    that."""
+    try:
+        found = ipaddress.ip_address(bare(host).partition("%")[0])
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return mapped or found
+
+
+def is_loopback(host: str) -> bool:
+    """What is sent to ``host`` never leaves this machine: a loopback address, an any-address (the
+    kernel takes it for loopback), or ``localhost`` and the names under it (RFC 6761)."""
+    address = _address(host)
+    if address is not None:
+        return address.is_loopback or address.is_unspecified
+    name = host.lower().rstrip(".")
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def reachable(host: str) -> str:
+    """Where a listener on ``host`` is reached from this machine: an any-address at its loopback."""
+    address = _address(host)
+    if address is None or not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"
+
+
+def listen(host: str, port: int, setting: str | None = None) -> socket.socket:
+    """A listening socket; ``port`` 0 takes a free one.
+
+    Raises PortTakenError where another has the port, SettingsError where the address cannot be had;
+    both name ``setting`` (the settings of the public listener, unless another is given).
+    """
+    name = setting or f"TRUNKLINE_HTTP_HOST={host} TRUNKLINE_HTTP_PORT={port}"
+    try:
+        family = socket.getaddrinfo(bare(host), port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((bare(host), port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise PortTakenError(
+                f"{name}: the port is taken by another process; end it or choose another port"
+            ) from None
+        raise SettingsError(f"{name}: cannot listen there: {error.strerror or error}") from None

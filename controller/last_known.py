@@ -1,0 +1,72 @@
+"""What was last known of a dial, in words: for the error that it may end with.
+
+A timer only says that something did not happen. What did happen is told with it: Twilio's last word
+on our leg, what the callee's voice webhook was answered with, and which calls were refused on the
+callee's number meanwhile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from trunkline.bus.redact import redact_number
+
+#: Refused calls that an error names one by one; the rest are counted.
+NAMED: Final = 3
+
+
+@dataclass
+class LastKnown:
+    """``callee``: shown as it may be; ``has_webhook``: the callee's number asks us (b-leg).
+
+    Times are monotonic. ``heard``: when Twilio last said something of our leg.
+    """
+
+    callee: str
+    has_webhook: bool
+    heard: float = 0.0
+    status: str = ""
+    status_since: float = 0.0
+    _webhook: tuple[str, float] | None = None
+    _refused: list[str] = field(default_factory=list)
+
+    def tell_status(self, status: str, now: float) -> None:
+        """A callback, the answer to create, or a fetch has this status."""
+        self.heard = now
+        if status and status != self.status:
+            self.status, self.status_since = status, now
+
+    def tell_webhook(self, answer: str, now: float) -> None:
+        """A voice webhook of the call was answered like this."""
+        self._webhook = (answer, now)
+
+    def tell_refused(self, caller: str, how: str) -> None:
+        """Another call on the callee's number was refused (``how``)."""
+        self._refused.append(f"from {redact_number(caller)} ({how})")
+
+    def refused(self) -> str:
+        """Calls that were refused on the callee's number meanwhile; "" where there were none."""
+        count = len(self._refused)
+        if not count:
+            return ""
+        named = ", ".join(self._refused[:NAMED])
+        more = f" and {count - NAMED} more" if count > NAMED else ""
+        calls = "a call was" if count == 1 else f"{count} calls were"
+        return f"meanwhile {calls} refused on {self.callee}: {named}{more}"
+
+    def leg(self, now: float) -> str:
+        """Our leg as Twilio last told it."""
+        if not self.status:
+            return "Twilio has not said whether it has the call"
+        return f"Twilio's last word is {self.status!r}, {now - self.status_since:.1f} s ago"
+
+    def webhook(self, now: float) -> str:
+        """What the callee's number asked us, and was told; "" where it does not ask us."""
+        if not self.has_webhook:
+            return ""
+        if self._webhook is None:
+            return f"no voice webhook of {self.callee} has come"
+        answer, at = self._webhook
+        ago = f"{now - at:.1f} s ago"
+        return f"the voice webhook of {self.callee} was answered with {answer!r} {ago}"

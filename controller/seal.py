@@ -1,0 +1,141 @@
+"""The seal: a voice_url that describes its own override, so that any machine can undo it.
+
+``<public>/twilio/voice?o=<override id>&s=<stack id>&p=<sealed>#rc=3&rp=all``
+
+If the machine that wrote it never comes back, its journal is lost, but the number itself still says
+what to put back: ``trunkline restore --account`` reads it from there. ``sealed`` holds the fields
+that the override changed, as they were before, compressed, encrypted and authenticated
+(AES-256-GCM) under a key from the account's auth token.
+
+- Encrypted, because a prior URL may hold a password, and tunnels log the URLs that they carry.
+- Authenticated, because whoever can set a voice_url could otherwise have us write what they like.
+- Bound to override, stack and number, because a seal that was copied to another number must not
+  put the first number's fields there.
+
+Override and stack stand in the clear. A stack without the token sees at least whose number it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+import zlib
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from trunkline.bus.errors import InvalidRequestError
+from trunkline.bus.redact import redact_number
+from trunkline.bus.twilio_urls import RETRY_FRAGMENT
+
+VOICE_PATH: Final = "/twilio/voice"
+#: Longer URLs are refused by Twilio; its documents name no number, 2,000 has been seen to work.
+LONGEST_URL: Final = 2000
+_NONCE_BYTES: Final = 12
+#: Decompressed priors are bounded: nine fields in a URL of 2,000 characters. Who knows the token
+#: could still seal a small box that unpacks to gigabytes.
+_LONGEST_PRIOR: Final = 65_536
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a sealed voice_url says in the clear. ``base``: the public URL of the stack."""
+
+    base: str = field(repr=False)
+    override: str
+    stack: str
+    sealed: str
+
+    @classmethod
+    def read(cls, url: str) -> Seal | None:
+        """The seal in ``url``, or None where it has none.
+
+        Nobody has opened it yet: it may be forged, or made with another token.
+        """
+        try:
+            parts = urlsplit(url)
+            query = parse_qs(parts.query)
+        except ValueError:
+            return None
+        if not parts.path.endswith(VOICE_PATH):
+            return None
+        found = [query.get(name, [""])[0] for name in ("o", "s", "p")]
+        if not all(found):
+            return None
+        base = f"{parts.scheme}://{parts.netloc}{parts.path.removesuffix(VOICE_PATH)}"
+        return cls(base, *found)
+
+
+class SealKeys:
+    """Seals with the primary token; opens with the primary or the secondary one.
+
+    A token is only a secret here: whether Twilio still takes it does not matter. So a seal that was
+    made before a rotation can be read for as long as the former token is one of the two settings.
+    """
+
+    def __init__(self, auth_token: str, secondary: str = "") -> None:
+        self._ciphers = [AESGCM(_key(token)) for token in (auth_token, secondary) if token]
+
+    def voice_url(
+        self, base: str, override: str, stack: str, number: str, prior: dict[str, str]
+    ) -> str:
+        """The URL to write. InvalidRequestError where it would be too long for Twilio.
+
+        It is refused before anything is written: a seal that Twilio cut off could not be opened.
+        """
+        # Several fields often hold the same URL, so compression saves more than base64 costs.
+        packed = zlib.compress(msgspec.json.encode(prior), 9)
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        bound = _bound(override, stack, number)
+        sealed = nonce + self._ciphers[0].encrypt(nonce, packed, bound)
+        query = urlencode({"o": override, "s": stack, "p": _text(sealed)})
+        url = f"{base}{VOICE_PATH}?{query}{RETRY_FRAGMENT}"
+        if len(url) > LONGEST_URL:
+            raise InvalidRequestError(
+                f"number {redact_number(number)}: its present URLs are too long to be carried in "
+                f"the override ({len(url)} characters of {LONGEST_URL} at most); shorten its "
+                "voice_url or voice_fallback_url, or use a shorter TRUNKLINE_PUBLIC_URL"
+            )
+        return url
+
+    def prior(self, seal: Seal, number: str) -> dict[str, str] | None:
+        """The fields from before; None where the seal was not made with one of these tokens."""
+        sealed = _bytes(seal.sealed)
+        if sealed is None or len(sealed) <= _NONCE_BYTES:
+            return None
+        nonce, box = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        for cipher in self._ciphers:
+            try:
+                packed = cipher.decrypt(nonce, box, _bound(seal.override, seal.stack, number))
+            except InvalidTag:
+                continue
+            plain = zlib.decompressobj().decompress(packed, _LONGEST_PRIOR)
+            return msgspec.json.decode(plain, type=dict[str, str])
+        return None
+
+
+def _key(token: str) -> bytes:
+    # The salt keeps the seal's first name: another salt could not open what numbers carry by now.
+    return HKDF(SHA256(), 32, salt=b"trunkline mark", info=b"prior settings").derive(token.encode())
+
+
+def _bound(override: str, stack: str, number: str) -> bytes:
+    return f"{override} {stack} {number}".encode()
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _bytes(text: str) -> bytes | None:
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError):
+        return None

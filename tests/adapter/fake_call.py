@@ -1,0 +1,16 @@
+"""What ``Heard`` needs of a call: sound that a test puts in, and an end."""
+
+from __future__ import annotations
+
+from trunkline.adapter.crossing import SoundBox
+
+
+class FakeCall:
+    def __init__(self, sound: bytes = b"") -> None:
+        self.sound = SoundBox(10**9)
+        self.ended_reason: str | None = None
+        self.sound.put(sound)
+
+    def end(self) -> None:
+        self.ended_reason = "stop"
+        self.sound.close()

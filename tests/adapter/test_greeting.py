@@ -1,0 +1,157 @@
+"""The far end speaks first: its greeting is kept whole, and what follows begins right behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import numpy as np
+import pytest
+from fake_call import FakeCall
+from line_sound import NAMES, RATE, Samples, noise, pcm, power, silence, with_noise, words
+
+from trunkline.adapter.greeting import check_greeting, hear_greeting
+from trunkline.adapter.heard import Heard
+
+log = logging.getLogger("trunkline.adapter")
+HELLO, ANSWER = words(NAMES[1]), words(NAMES[4])
+
+
+def hearing(sound: Samples | bytes) -> tuple[FakeCall, Heard]:
+    call = FakeCall(sound if isinstance(sound, bytes) else pcm(sound))
+    return call, Heard(call)  # type: ignore[arg-type]  # all that it needs
+
+
+async def greeting_of(heard: Heard, timeout: float = 5.0, longest: float = 30.0) -> bytes | None:
+    async with asyncio.timeout(10):
+        return await hear_greeting(heard, timeout=timeout, age=0.0, log=log, longest=longest)
+
+
+@pytest.mark.parametrize(("kind", "snr"), [("clean", 0.0), ("line", 20.0), ("white", 15.0)])
+@pytest.mark.parametrize("lead", [0.0, 0.1, 2.0])
+@pytest.mark.parametrize("name", NAMES)
+async def test_it_is_whole_and_what_follows_begins_behind_its_last_sample(
+    name: str, lead: float, kind: str, snr: float
+) -> None:
+    said = words(name)
+    clean = np.concatenate([silence(lead), said, silence(1.5), ANSWER, silence(1.5)])
+    line = pcm(with_noise(clean, kind, snr, seed=5, power=power(said)))
+    call, heard = hearing(line)
+    greeting = await greeting_of(heard)
+    assert greeting is not None
+    rest = heard.rest() + call.sound.take_all()
+    assert line.endswith(greeting + rest), "nothing is lost, nothing comes twice"
+    first = (len(line) - len(greeting) - len(rest)) // 2
+    last = first + len(greeting) // 2
+    cut = (said[: max(0, first - round(lead * RATE))] ** 2).sum()
+    assert cut < 0.001 * (said**2).sum(), "of its first words"
+    end = lead * RATE + len(said)
+    assert end - 0.25 * RATE < last < end + 0.7 * RATE, "it ends behind its last word"
+
+
+async def test_a_pause_inside_it_does_not_end_it() -> None:
+    line = np.concatenate([silence(0.5), HELLO, silence(0.9), ANSWER, silence(1.5)])
+    _, heard = hearing(line)
+    greeting = await greeting_of(heard)
+    assert greeting is not None
+    assert len(greeting) / 2 > len(HELLO) + 0.9 * RATE + len(ANSWER) * 0.95
+
+
+async def test_a_turn_that_follows_on_the_same_gate_hears_the_answer_alone() -> None:
+    line = pcm(np.concatenate([silence(0.5), HELLO, silence(1.5), ANSWER, silence(1.5)]))
+    _, heard = hearing(line)
+    greeting = await greeting_of(heard)
+    assert greeting is not None
+    first = await heard.next_chunk(1.0, most_silence=30.0, first=True)
+    at = line.find(greeting) + len(greeting)
+    begin = line.find(first, at)
+    answer = 2 * (round(2.0 * RATE) + len(HELLO))
+    assert answer - 2 * 0.35 * RATE < begin < answer
+
+
+async def test_nobody_speaks_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    line = pcm(noise("line", RATE, seed=1) * 30)
+    call, heard = hearing(line)
+    assert await greeting_of(heard, timeout=0.1) is None
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "nobody spoke within 0.1 s of the stream's start" in record.message
+    assert heard.rest() + call.sound.take_all() == line, "all of it is still there"
+
+
+async def test_time_runs_from_the_streams_start() -> None:
+    _, heard = hearing(noise("line", RATE, seed=1) * 30)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert await hear_greeting(heard, timeout=60.0, age=59.9, log=log) is None
+    assert loop.time() - began < 5
+
+
+async def test_words_that_begin_just_in_time_are_waited_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The last frames before the timeout are loud, too few yet to open the gate."""
+    hiss = noise("line", RATE, seed=1) * 30
+    loud = HELLO + noise("line", len(HELLO), seed=2) * 30
+    call, heard = hearing(np.concatenate([hiss, loud[:960]]))
+    rest = pcm(np.concatenate([loud[960:], hiss, hiss]))
+    asyncio.get_running_loop().call_later(0.1, call.sound.put, rest)
+    greeting = await greeting_of(heard, timeout=0.001)
+    assert greeting is not None and pcm(loud)[4800:-14400] in greeting
+    assert not caplog.records
+
+
+async def test_the_call_ends_in_the_middle_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    call, heard = hearing(np.concatenate([silence(0.5), HELLO[: len(HELLO) // 2]]))
+    call.end()
+    greeting = await greeting_of(heard)
+    assert greeting is not None and pcm(HELLO)[4800 : len(HELLO) // 2] in greeting
+    assert heard.rest() == b"" and not heard.has_more
+    assert not caplog.records
+
+
+async def test_the_call_ends_before_anybody_spoke(caplog: pytest.LogCaptureFixture) -> None:
+    call, heard = hearing(silence(0.5))
+    call.end()
+    assert await greeting_of(heard) is None
+    (record,) = caplog.records
+    assert "the call ended before anybody spoke" in record.message
+
+
+async def test_one_that_never_ends_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    notes = np.random.default_rng(2).choice([262, 330, 392, 523], 40)
+    time = np.arange(RATE // 4) / RATE
+    music = [3000 * np.exp(-8 * time) * np.sin(2 * np.pi * n * time) for n in notes]
+    line = pcm(np.concatenate([silence(1.0), *music]))
+    call, heard = hearing(line)
+    greeting = await greeting_of(heard, longest=3.0)
+    assert greeting is not None
+    assert 3.0 <= len(greeting) / 48_000 < 3.2
+    assert line.endswith(greeting + heard.rest() + call.sound.take_all())
+    (record,) = caplog.records
+    assert "has not ended within 3 s; it is cut there" in record.message
+
+
+async def test_on_a_line_that_carries_no_silence_it_ends_by_the_clock() -> None:
+    """Nothing is believed of a carrier's silence: where it does not come, the turn ends as well."""
+    call, heard = hearing(HELLO)
+    greeting = await greeting_of(heard)
+    assert greeting is not None and len(greeting) > 2 * (len(HELLO) - 0.4 * RATE)
+    call.sound.put(pcm(ANSWER))
+    answer = await heard.next_chunk(0.6, most_silence=30.0, first=False)
+    with pytest.raises(TimeoutError):
+        while True:
+            answer += await heard.next_chunk(0.6, most_silence=30.0, first=False)
+    assert len(answer) > 0.9 * 2 * len(ANSWER)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, "10", None, float("nan"), float("inf")])
+def test_a_timeout_that_is_none(wrong: float) -> None:
+    with pytest.raises(ValueError, match="greeting_timeout must be a positive number"):
+        check_greeting(wrong)
+
+
+def test_a_call_without_sound_has_none() -> None:
+    check_greeting(10, mode="originator-only")
+    with pytest.raises(ValueError, match="needs a call with sound"):
+        check_greeting(10, wanted=True, mode="originator-only")

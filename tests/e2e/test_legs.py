@@ -1,0 +1,142 @@
+"""Which call is whose, whatever carriers make of the caller; what is told where nothing comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from trunkline import Line
+from trunkline.errors import CallFailedError
+
+from .stack import ALICE, BOB, CALLEE, CALLER, CAROL, Stack, be_called, until
+
+
+async def test_b_leg_calls_are_met_whatever_caller_the_carrier_reports(stack: Stack) -> None:
+    reported = []
+    async with Line(ALICE, bus=stack.bus) as line:
+        for _ in range(6):  # drawn anew each time
+            call = await line.place_call(CAROL, timeout=20.0)
+            shown = stack.sim.call(call.sid)["from"]
+            assert (call.caller, call.caller_rewritten) == (shown, shown != ALICE)
+            assert stack.sim.call(call.dialled_sid or "")["from"] == ALICE
+            reported.append(shown)
+            await call.hang_up()
+    assert len(set(reported)) > 1
+    assert stack.changed_numbers() == {}
+
+
+async def test_three_lines_dial_one_number_at_once_and_each_gets_its_own_call(stack: Stack) -> None:
+    async with (
+        Line(ALICE, bus=stack.bus) as one,
+        Line(ALICE, bus=stack.bus) as two,
+        Line(BOB, bus=stack.bus) as three,
+    ):
+        placing = [line.place_call(CAROL, timeout=20.0) for line in (one, two, three, one)]
+        calls = await asyncio.gather(*placing)
+        for call in calls:
+            # The leg that we dialled and the one that carries the stream began together.
+            ours, theirs = (stack.sim.call(sid) for sid in (call.dialled_sid or "", call.sid))
+            began = [leg["history"][0][0] for leg in (ours, theirs)]
+            assert 0.0 <= began[1] - began[0] < 0.1
+        for call in calls:
+            await call.hang_up()
+    assert stack.changed_numbers() == {}
+
+
+async def test_a_number_that_is_dialled_keeps_its_own_callers(stack: Stack) -> None:
+    async with (
+        Line(CAROL, allowed_callers=[CALLER, "client:joe"], bus=stack.bus) as answering,
+        Line(ALICE, bus=stack.bus) as calling,
+    ):
+        waiting = asyncio.ensure_future(answering.wait_for_call(20.0))
+        await until(lambda: stack.held(CAROL), "the number is armed")
+        placed = await calling.place_call(CAROL, timeout=20.0)
+        assert placed.callee == CAROL and not waiting.done()
+        sid = stack.sim.place_call("client:joe", CAROL)["sid"]
+        call = await waiting
+        assert (call.sid, call.caller, call.caller_rewritten) == (sid, "client:joe", False)
+        await call.hang_up()
+        await placed.hang_up()
+
+
+@pytest.mark.parametrize("who", ["sip:alice@example.com", "anonymous", "12345", "+266696687", ""])
+async def test_who_is_no_phone_number_may_call(stack: Stack, who: str) -> None:
+    async with Line(ALICE, allowed_callers=[who], bus=stack.bus) as line:
+        call = await be_called(stack, line, "silence", caller=who)
+        assert call.caller == who
+        await call.hang_up()
+
+
+async def test_who_waits_in_vain_is_told_who_called(stack: Stack) -> None:
+    async with Line(BOB, allowed_callers=[CALLER], bus=stack.bus) as line:
+        waiting = asyncio.ensure_future(line.wait_for_call(3.0))
+        await until(lambda: stack.held(BOB), "the number is armed")
+        for who in ("sip:alice@example.com", "+14155550066"):
+            sid = stack.sim.place_call(who, BOB)["sid"]
+            await asyncio.to_thread(stack.sim.wait_for, sid)
+        with pytest.raises(asyncio.TimeoutError) as nobody:
+            await waiting
+    assert str(nobody.value).endswith(
+        "; 2 calls came meanwhile: from sip:*** (not in allowed_callers), from ***0066 (not in "
+        "allowed_callers)"
+    )
+
+
+# --------------------------------------------------------------------------- known causes
+
+
+@contextlib.contextmanager
+def contradicted(stack: Stack, belief: str) -> Iterator[None]:
+    stack.sim.json("POST", "/sim/beliefs", {"contradict": [belief]})
+    try:
+        yield
+    finally:
+        stack.sim.json("POST", "/sim/beliefs", {"contradict": []})
+
+
+def drop_callbacks(stack: Stack) -> None:
+    stack.sim.add_fault("status", "drop")
+    stack.provoked.add(11205)
+
+
+@pytest.mark.parametrize("status", ["busy", "failed"])
+async def test_an_end_whose_callback_never_came_is_known_all_the_same(
+    stack: Stack, status: str
+) -> None:
+    stack.sim.add_callee(CALLEE, status)
+    drop_callbacks(stack)
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        began = time.monotonic()
+        with pytest.raises(CallFailedError) as failure:
+            await line.place_call(CALLEE, timeout=60.0, attach_stream="a-leg")
+        assert failure.value.status == status
+        assert time.monotonic() - began < 10.0
+
+
+async def test_a_timeout_tells_that_it_rings(stack: Stack) -> None:
+    stack.sim.add_callee(CALLEE, "no-answer")
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        with pytest.raises(asyncio.TimeoutError, match="Twilio's last word is 'ringing'"):
+            await line.place_call(CALLEE, timeout=1.0, attach_stream="a-leg")
+
+
+async def test_where_rest_does_not_show_ends_the_timeout_tells_what_it_showed(stack: Stack) -> None:
+    stack.sim.add_callee(CALLEE, "busy,ring=0.1")
+    drop_callbacks(stack)
+    with contradicted(stack, "rest-shows-ends"):
+        async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+            with pytest.raises(asyncio.TimeoutError, match="Twilio's last word is 'ringing'"):
+                await line.place_call(CALLEE, timeout=2.0, attach_stream="a-leg")
+
+
+async def test_where_the_callees_number_does_not_ask_us_the_timeout_tells_so(stack: Stack) -> None:
+    with contradicted(stack, "own-number-asks"):
+        async with Line(ALICE, bus=stack.bus) as line:
+            with pytest.raises(asyncio.TimeoutError) as late:
+                await line.place_call(CAROL, timeout=2.0)
+    assert "Twilio's last word is 'in-progress'" in str(late.value)
+    assert str(late.value).endswith("; no voice webhook of ***1236 has come")

@@ -1,0 +1,46 @@
+"""The quickest look and the offline example, where a bare CI runner would run them."""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from .surroundings import hostile
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_demo_runs_without_home_environment_and_proxy() -> None:
+    with hostile() as around:
+        ended = around.run("trunkline", "demo", within=110)
+        assert ended.returncode == 0, ended.stdout
+        assert ended.stdout.count("as before") == 2
+        wavs = re.findall(r"^(?:answering|calling): (\S+\.wav) ", ended.stdout, re.MULTILINE)
+        assert wavs == ["out/demo/answering.wav", "out/demo/calling.wav"]
+        assert all((around.where / wav).stat().st_size > 100_000 for wav in wavs)
+
+
+def test_the_offline_example_runs_without_home_environment_and_proxy() -> None:
+    """With a TMPDIR besides whose path leaves no room for a socket's name."""
+    (example, *_) = re.findall(
+        r"^```python\n(.*?)^```$",
+        (ROOT / "docs/pytest.md").read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+    with hostile() as around:
+        long = around.where / ("long" * 20)
+        long.mkdir()
+        long.chmod(stat.S_ISVTX | 0o777)
+        around.environment["TMPDIR"] = str(long)
+        (around.where / "test_example.py").write_text(example)
+        (around.where / "pytest.ini").write_text(
+            "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
+        )
+        ended = around.run("pytest", "-q", "--phone-sim", within=90)
+        assert ended.returncode == 0, ended.stdout
+        assert re.search(r"^2 passed in ", ended.stdout, re.MULTILINE), ended.stdout

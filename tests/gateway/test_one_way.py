@@ -1,0 +1,177 @@
+"""A one-way stream at the whole gateway: it waits, it has its turn, it is replaced."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from trunkline.bus import messages as m
+from trunkline.gateway import hub
+
+from .stack import Stack, event, media, running, until
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    # pytest's own directories are too long for the path of a socket.
+    with tempfile.TemporaryDirectory(prefix="tl-", dir="/tmp") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+async def stack(directory: Path) -> AsyncIterator[Stack]:
+    async with running(directory) as made:
+        yield made
+
+
+async def up(stack: Stack) -> ClientConnection:
+    """The call's first stream."""
+    stack.controller.tokens["t1"] = stack.accepted()
+    client = await stack.stream("t1")
+    await until(lambda: stack.a.all(m.OpenCall))
+    return client
+
+
+async def waiting(stack: Stack) -> ClientConnection:
+    """A one-way stream that has been let in, and waits."""
+    stack.controller.tokens["t2"] = replace(stack.accepted(), first=False, one_way=True)
+    client = await stack.stream("t2")
+    await until(lambda: "c1" in stack.gateway.hub._waiting)
+    return client
+
+
+async def play(client: ClientConnection, frames: range) -> None:
+    for n in frames:
+        await client.send(media(20 * n, bytes([n % 256]) * 160))
+
+
+def turn(stack: Stack, ordinal: int = 2) -> None:
+    stack.controller.tell(m.StreamTurn(info=stack.accepted(ordinal=ordinal).info))
+
+
+def last(stack: Stack) -> m.OpenCall:
+    return stack.a.all(m.OpenCall)[-1]
+
+
+async def test_it_waits_beside_the_stream_and_carries_the_call_once_that_is_gone(
+    stack: Stack,
+) -> None:
+    first = await up(stack)
+    one_way = await waiting(stack)
+    await play(one_way, range(3))
+    await play(first, range(1))
+    await until(stack.a.frames)
+    assert [f.ordinal for f in stack.a.frames()] == [1]
+    await first.send(event("stop"))
+    await until(lambda: stack.controller.all(m.StreamClosed))
+    turn(stack)
+    await until(lambda: last(stack).ordinal == 2)
+    assert (last(stack).one_way, last(stack).joins) == (True, True)
+    assert [(f.position, f.payload[0]) for f in last(stack).ring] == [(0, 0), (160, 1), (320, 2)]
+    await play(one_way, range(3, 5))
+    await until(lambda: [f.position for f in stack.a.frames()][-2:] == [480, 640])
+    # Its end is the call's.
+    await one_way.send(event("stop"))
+    await until(lambda: len(stack.controller.all(m.StreamClosed)) == 2)
+    assert stack.controller.all(m.StreamClosed)[-1] == m.StreamClosed(
+        call="c1", ordinal=2, reason="stop", gateway=stack.gateway.peer
+    )
+
+
+async def test_it_keeps_its_newest_two_seconds_while_it_waits(stack: Stack) -> None:
+    one_way = await waiting(stack)
+    await play(one_way, range(150))
+    held = stack.gateway.hub._waiting["c1"]._held
+    await until(lambda: held and held[-1].position == 149 * 160)  # type: ignore[union-attr]  # Media
+    turn(stack)
+    await until(lambda: stack.a.all(m.OpenCall))
+    assert [f.position // 160 for f in last(stack).ring] == list(range(50, 150))
+
+
+async def test_the_stream_that_is_back_is_opened_once_it_overlaps(stack: Stack) -> None:
+    one_way = await waiting(stack)
+    turn(stack)
+    await until(lambda: stack.a.all(m.OpenCall))
+    stack.controller.tokens["t3"] = replace(stack.accepted(ordinal=3), overlaps=True)
+    back = await stack.stream("t3")
+    await play(back, range(hub.OVERLAP_FRAMES - 1))
+    await play(one_way, range(2))
+    await until(lambda: len(stack.a.frames()) == 2)
+    assert [f.ordinal for f in stack.a.frames()] == [2, 2]  # it still carries the call
+    await play(back, range(7, 8))
+    await until(lambda: last(stack).ordinal == 3)
+    assert (last(stack).one_way, last(stack).joins) == (False, True)
+    assert [f.position // 160 for f in last(stack).ring] == list(range(8))
+    with pytest.raises(ConnectionClosed):
+        await one_way.recv()
+    await back.close()
+
+
+async def test_a_stream_that_ends_before_it_overlaps_is_told(stack: Stack) -> None:
+    await waiting(stack)
+    stack.controller.tokens["t3"] = replace(stack.accepted(ordinal=3), overlaps=True)
+    back = await stack.stream("t3")
+    await play(back, range(2))
+    await back.send(event("stop"))
+    await until(lambda: stack.controller.all(m.StreamClosed))
+    (told,) = stack.controller.all(m.StreamClosed)
+    assert (told.ordinal, told.reason) == (3, "stop")
+    assert not stack.a.all(m.OpenCall)
+
+
+async def test_one_that_brings_too_little_is_opened_all_the_same(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "OVERLAP_WITHIN", 0.05)
+    stack.controller.tokens["t3"] = replace(stack.accepted(ordinal=3), overlaps=True)
+    back = await stack.stream("t3")
+    await until(lambda: stack.a.all(m.OpenCall))
+    assert (last(stack).ordinal, last(stack).ring) == (3, [])
+    await back.close()
+
+
+@pytest.mark.parametrize("ends", ["stop", "broken", "never there"])
+async def test_a_turn_of_one_that_is_gone_is_answered(stack: Stack, ends: str) -> None:
+    reasons = {"stop": "stop", "broken": "error", "never there": "close"}
+    if ends != "never there":
+        one_way = await waiting(stack)
+        socket = stack.gateway.hub._waiting["c1"]
+        if ends == "stop":
+            await one_way.send(event("stop"))
+        else:
+            one_way.transport.abort()
+        await until(lambda: socket._closed)
+    turn(stack)
+    await until(lambda: stack.controller.all(m.StreamClosed))
+    (told,) = stack.controller.all(m.StreamClosed)
+    assert (told.ordinal, told.reason) == (2, reasons[ends])
+
+
+async def test_one_that_is_not_needed_is_closed_and_nothing_else(stack: Stack) -> None:
+    first = await up(stack)
+    one_way = await waiting(stack)
+    stack.controller.tell(m.CloseStream(call="c1", one_way=True, ordinal=2))  # another one
+    stack.controller.tell(m.CloseStream(call="c1", one_way=True))
+    with pytest.raises(ConnectionClosed):
+        await one_way.recv()
+    assert stack.gateway.hub.streams.live == 1
+    await first.close()
+
+
+async def test_a_newer_one_takes_its_place_and_none_waits_for_ever(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = await waiting(stack)
+    monkeypatch.setattr(hub, "TURN_WITHIN", 0.05)
+    stack.controller.tokens["t4"] = replace(stack.accepted(), first=False, one_way=True)
+    newer = await stack.stream("t4")
+    for client in (older, newer):
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+    assert stack.gateway.hub._waiting == {}

@@ -1,0 +1,59 @@
+"""What the demo needs of the user that runs it: a home, and a place for its files.
+
+In a container, or in CI, the user may have neither: the checkout belongs to another, and there is
+no home directory. The demo is the first thing that people run, so it makes do with what there is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+#: Where the files go unless ``--out`` says otherwise.
+DEFAULT: Final = Path("out/demo")
+
+
+@contextlib.contextmanager
+def home() -> Iterator[None]:
+    """Give the process a home directory for as long as it lasts, where its user has none that can
+    be written: langwatch-scenario and matplotlib keep caches there, and the former does not start
+    without."""
+    if _has_home():
+        yield
+        return
+    before = os.environ.get("HOME")
+    with tempfile.TemporaryDirectory(prefix="trunkline-home-") as made:
+        os.environ["HOME"] = made
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["HOME"]
+            else:
+                os.environ["HOME"] = before
+
+
+def _has_home() -> bool:
+    try:
+        return os.access(Path.home(), os.W_OK | os.X_OK)
+    except RuntimeError:  # no HOME, and no entry for this user
+        return False
+
+
+def output(asked: Path | None) -> Path:
+    """The directory for the files, made. Without ``asked`` it is out/demo, or a new one where that
+    cannot be written. OSError where the one that was asked for cannot."""
+    if asked is not None:
+        asked.mkdir(parents=True, exist_ok=True)
+        return asked.absolute()
+    with contextlib.suppress(OSError):  # a new one serves as well, and the demo says where it is
+        DEFAULT.mkdir(parents=True, exist_ok=True)
+        # Files of an earlier run may be another user's, in a directory that is open to all.
+        files = [each for each in DEFAULT.iterdir() if not os.access(each, os.W_OK)]
+        if os.access(DEFAULT, os.W_OK | os.X_OK) and not files:
+            return DEFAULT.absolute()
+    return Path(tempfile.mkdtemp(prefix="trunkline-demo-out-"))

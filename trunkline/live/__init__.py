@@ -1,0 +1,1 @@
+"""``trunkline doctor --live``: real calls that try what trunkline believes of Twilio."""

@@ -1,0 +1,125 @@
+"""``trunkline doctor --live``: says what it will spend, asks, runs, and prints what was found.
+
+Exit status: 0 when all that was tried holds, 1 when something does not or could not be told (one
+line on stderr names it), 3 when the number is still to be put back.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from trunkline.bus.errors import SettingsError
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING
+from trunkline.bus.redact import is_e164
+from trunkline.bus.settings import Settings
+
+from .run import COST, Outcome, Plan, run
+from .verdicts import LIVE, Judgement
+
+_SIGNS: dict[Judgement, tuple[str, str]] = {
+    "holds": ("ok  ", "green"),
+    "contradicted": ("FAIL", "bold red"),
+    "unknown": ("?   ", "yellow"),
+}
+
+
+async def command(
+    settings: Settings,
+    number: str | None,
+    caller: str | None,
+    *,
+    yes: bool,
+    as_json: bool,
+    tunnel: str | None = None,
+) -> int:
+    """Run it; the exit status."""
+    number = _which(settings, number)
+    plan = Plan(number, caller or number, tunnel)
+    if not is_e164(plan.caller):
+        raise click.UsageError(f"--from {plan.caller}: expected a number such as +14155551234")
+    if not agreed(plan, yes=yes):
+        click.echo("trunkline doctor: not agreed to; nothing was done", err=True)
+        return EXIT_FAILED
+    outcome = await run(settings, plan, lambda text: click.echo(text, err=True))
+    if as_json:
+        click.echo(json.dumps(as_object(plan, outcome), indent=2))
+    else:
+        show(outcome)
+    return _status(plan, outcome)
+
+
+def _which(settings: Settings, number: str | None) -> str:
+    if number is None:
+        if len(settings.numbers) != 1:
+            raise click.UsageError("--live needs --number, one of the account's")
+        return settings.numbers[0]
+    if not is_e164(number):
+        raise click.UsageError(f"--number {number}: expected a number such as +14155551234")
+    return number
+
+
+def agreed(plan: Plan, *, yes: bool) -> bool:
+    """Say what will be spent, and ask. SettingsError where there is nobody to ask."""
+    click.echo(
+        f"This places {COST}.\nThe voice_url and voice_fallback_url of {plan.number} are changed "
+        "meanwhile, and put back. Other callers hear busy for about half a minute.",
+        err=True,
+    )
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise SettingsError("--live asks before it spends; without a terminal, add --yes")
+    return click.confirm("Go on?", default=False, err=True)
+
+
+def show(outcome: Outcome) -> None:
+    """One line for each belief, and under those that do not hold what that means."""
+    console = Console(highlight=False)
+    for name, verdict in outcome.verdicts.all.items():
+        sign, style = _SIGNS[verdict.judgement]
+        line = (Text(sign, style=style), Text(f"{name:<30}"), Text(verdict.seen))
+        console.print(*line, soft_wrap=True)
+        if verdict.judgement == "contradicted":
+            console.print(Text(f"{'':5}it means: {LIVE[name]}", style="bold"), soft_wrap=True)
+    if outcome.back:
+        console.print(Text("ok   the number is as it was before"), soft_wrap=True)
+
+
+def as_object(plan: Plan, outcome: Outcome) -> dict[str, object]:
+    """The same for programs."""
+    return {
+        "number": plan.number,
+        "number_is_back": outcome.back,
+        "error": None if outcome.error is None else str(outcome.error),
+        "beliefs": {
+            name: {
+                "verdict": verdict.judgement,
+                "seen": verdict.seen,
+                "means": LIVE[name] if verdict.judgement == "contradicted" else None,
+            }
+            for name, verdict in outcome.verdicts.all.items()
+        },
+    }
+
+
+def _status(plan: Plan, outcome: Outcome) -> int:
+    """The exit status, and the line on stderr."""
+    wrong = outcome.verdicts.named("contradicted")
+    unknown = outcome.verdicts.named("unknown")
+    if not outcome.back:
+        text = f"{plan.number} is not put back yet; run `trunkline restore`"
+    elif wrong:
+        text = f"what trunkline believes of Twilio does not hold: {', '.join(wrong)}"
+    elif outcome.error is not None:
+        text = str(outcome.error)
+    elif unknown:
+        text = f"it could not be told whether these hold: {', '.join(unknown)}"
+    else:
+        return EXIT_DONE
+    click.echo(f"trunkline doctor: {text}", err=True)
+    return EXIT_FAILED if outcome.back else EXIT_PENDING

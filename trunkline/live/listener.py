@@ -1,0 +1,360 @@
+"""The public side of a live run: writes down all that Twilio asks, and answers as the run says.
+
+It stands where a gateway stands, at the public URL, but checks nothing away: a webhook without a
+signature is written down as such, because that is what a live run wants to know. It serves for the
+seconds of the run only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from trunkline.bus import hosts
+from trunkline.bus.clock import monotonic
+from trunkline.bus.errors import SettingsError
+from trunkline.bus.twilio_urls import RETRY_FRAGMENT
+from trunkline.gateway.signature import HEADER, Form, SignatureCheck
+
+Signed = Literal["right", "with-fragment", "wrong", "missing"]
+
+#: Twilio waits 15 s for an answer.
+_ANSWER_WITHIN: Final = 14.0
+_BUSY: Final = '<Response><Reject reason="busy"/></Response>'
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A webhook or callback as it came. ``path``: from ``/twilio/`` on."""
+
+    at: float
+    path: str
+    query: str
+    form: dict[str, str]
+    signed: Signed
+
+    @property
+    def sid(self) -> str:
+        return self.form.get("CallSid", "")
+
+
+class Hook:
+    """A voice webhook that waits for its answer."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.reply: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+    @property
+    def is_fallback(self) -> bool:
+        return self.asked.path.endswith("/fallback")
+
+    def answer(self, inside: str) -> None:
+        """With a document."""
+        self._reply(Response(f"<Response>{inside}</Response>", media_type="application/xml"))
+
+    def fail(self) -> None:
+        """With an HTTP error."""
+        self._reply(Response("tried on purpose", status_code=500))
+
+    def _reply(self, response: Response) -> None:
+        if not self.reply.done():  # Twilio may have given it up
+            self.reply.set_result(response)
+
+
+class News:
+    """Wakes who waits for something that comes from outside."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def tell(self) -> None:
+        """Something has come."""
+        self._event.set()
+
+    async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait so long for the condition; whether it holds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not condition():
+                    self._event.clear()
+                    await self._event.wait()
+        return condition()
+
+
+class LiveStream:
+    """One Media Stream. ``refuse``: its upgrade is answered with 403."""
+
+    def __init__(self, name: str, refuse: bool) -> None:
+        self.name = name
+        self.refuse = refuse
+        #: None until the upgrade came
+        self.signed: Signed | None = None
+        self.asked = asyncio.Event()
+        self.started = asyncio.Event()
+        self.over = asyncio.Event()
+        self.started_at = 0.0
+        self.start: dict[str, Any] = {}
+        #: when each message came, and the message
+        self.messages: list[tuple[float, dict[str, Any]]] = []
+        self.news = News()
+        self._socket: WebSocket | None = None
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """Read to the end."""
+        await websocket.accept()
+        self._socket = websocket
+        try:
+            while True:
+                message = json.loads(await websocket.receive_text())
+                now = monotonic()
+                self.messages.append((now, message))
+                if message.get("event") == "start":
+                    self.start, self.started_at = message.get("start", {}), now
+                    self.started.set()
+                self.news.tell()
+        except WebSocketDisconnect:
+            pass
+        finally:
+            self.over.set()
+            self.news.tell()
+
+    def events(self, name: str) -> list[tuple[float, dict[str, Any]]]:
+        """When each message of this kind came, and its body."""
+        return [(at, m.get(name, {})) for at, m in self.messages if m.get("event") == name]
+
+    @property
+    def sound(self) -> list[tuple[float, int, int]]:
+        """Of each frame: when it came, its timestamp in ms, its bytes."""
+        return [
+            (at, int(body.get("timestamp", 0)), len(b64decode(body.get("payload", ""))))
+            for at, body in self.events("media")
+        ]
+
+    def mark_at(self, name: str) -> float | None:
+        """When the mark came back."""
+        return next((at for at, body in self.events("mark") if body.get("name") == name), None)
+
+    async def wait_mark(self, name: str, seconds: float) -> float | None:
+        """When the mark came back, waiting for it so long."""
+        await self.news.until(lambda: self.mark_at(name) is not None or self.over.is_set(), seconds)
+        return self.mark_at(name)
+
+    async def say(self, seconds: float) -> None:
+        """Sound that is all but silent."""
+        audio = b64encode(b"\xfe\x7e" * round(seconds * 4000)).decode()
+        await self._send({"event": "media", "media": {"payload": audio}})
+
+    async def mark(self, name: str) -> None:
+        await self._send({"event": "mark", "mark": {"name": name}})
+
+    async def clear(self) -> None:
+        await self._send({"event": "clear"})
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        assert self._socket is not None
+        # The far end may be gone: the run sees that by what does not come.
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            await self._socket.send_text(
+                json.dumps({**message, "streamSid": self.start.get("streamSid", "")})
+            )
+
+    async def close(self) -> None:
+        """With a close frame."""
+        assert self._socket is not None
+        with contextlib.suppress(RuntimeError):  # it is closed already
+            await self._socket.close(1000)
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """The address of its connection."""
+        client = self._socket.client if self._socket is not None else None
+        return (client.host, client.port) if client is not None else None
+
+
+class _Server(uvicorn.Server):
+    """Signals stay the command's own: it has a number to put back. ``up``: it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+@dataclass
+class Listener:
+    """What came, by call. ``stack`` is what ``/healthz`` tells to whoever asks whether we live."""
+
+    tokens: tuple[str, ...] = field(repr=False)
+    stack: str
+    public_url: str = ""
+    hooks: list[Asked] = field(default_factory=list)
+    callbacks: list[Asked] = field(default_factory=list)
+    streams: dict[str, LiveStream] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._check = SignatureCheck(*self.tokens)
+        self._calls: dict[str, asyncio.Queue[Hook]] = {}
+        self._newcomer: asyncio.Future[Hook] | None = None
+        self._server: _Server | None = None
+        self.news = News()
+
+    @contextlib.asynccontextmanager
+    async def serving(self, host: str, port: int) -> AsyncIterator[int]:
+        """Listen; the port. SettingsError where it is taken."""
+        app = Starlette(
+            routes=[
+                WebSocketRoute("/{rest:path}", self._stream),
+                Route("/{rest:path}", self._http, methods=["GET", "POST"]),
+            ]
+        )
+        config = uvicorn.Config(
+            app,
+            log_level="critical",
+            lifespan="off",
+            ws="websockets-sansio",
+            timeout_graceful_shutdown=1,
+        )
+        try:
+            listening = hosts.listen(host, port)
+        except hosts.PortTakenError as error:
+            raise SettingsError(
+                f"{hosts.join(host, port)} cannot be had: end the stack, or whatever else listens "
+                "there, while --live runs, or set TRUNKLINE_HTTP_PORT"
+            ) from error
+        server = self._server = _Server(config)
+        serving = asyncio.create_task(server.serve([listening]))
+        await server.up.wait()
+        try:
+            yield int(listening.getsockname()[1])
+        finally:
+            server.should_exit = True
+            server.force_exit = True
+            await serving
+            listening.close()
+
+    # ------------------------------------------------------------------ what the run asks for
+
+    def newcomer(self) -> asyncio.Future[Hook]:
+        """The first webhook of the next call that is not known yet."""
+        self._newcomer = asyncio.get_running_loop().create_future()
+        return self._newcomer
+
+    async def next_hook(self, sid: str, seconds: float) -> Hook | None:
+        """The next webhook of a call that is known; None when none comes in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._calls[sid].get()
+        except TimeoutError:
+            return None
+
+    def stream(self, name: str, *, refuse: bool = False) -> LiveStream:
+        """The stream that will come to ``/twilio/stream/<name>``."""
+        self.streams[name] = LiveStream(name, refuse)
+        return self.streams[name]
+
+    def break_stream(self, stream: LiveStream) -> None:
+        """Drop its connection without a goodbye."""
+        assert self._server is not None
+        for connection in list(self._server.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None and transport.get_extra_info("peername")[:2] == stream.peer:
+                transport.abort()
+
+    # ------------------------------------------------------------------ HTTP
+
+    async def _http(self, request: Request) -> Response:
+        path = _own(request.url.path)
+        if request.method == "GET":
+            if request.url.path.endswith("/healthz"):
+                return JSONResponse({"ok": True, "stack": self.stack})
+            return Response(status_code=404)
+        form = Form.parse(await request.body())
+        asked = Asked(
+            monotonic(),
+            path,
+            request.url.query,
+            form.first(),
+            self._signed(path, request.url.query, form, request.headers.get(HEADER.decode())),
+        )
+        if path.startswith("/twilio/status"):
+            self.callbacks.append(asked)
+            self.news.tell()
+            return Response(status_code=204)
+        if not path.startswith(("/twilio/voice", "/twilio/fallback")):
+            return Response(status_code=404)
+        return await self._hook(asked)
+
+    async def _hook(self, asked: Asked) -> Response:
+        hook = Hook(asked)
+        queue = self._calls.get(asked.sid)
+        if queue is not None:
+            queue.put_nowait(hook)
+        elif self._newcomer is not None and not self._newcomer.done():
+            self._calls[asked.sid] = asyncio.Queue()
+            self._newcomer.set_result(hook)
+        else:
+            # Somebody else calls the number meanwhile.
+            return Response(_BUSY, media_type="application/xml")
+        self.hooks.append(asked)
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN):
+                return await hook.reply
+        except TimeoutError:
+            return Response("<Response><Hangup/></Response>", media_type="application/xml")
+
+    def _signed(self, path: str, query: str, form: Form, given: str | None) -> Signed:
+        if given is None:
+            return "missing"
+        signature, base = given.encode(), self.public_url
+        if self._check.form(base, path, query, form, signature):
+            return "right"
+        whole = (path, query + RETRY_FRAGMENT) if query else (path + RETRY_FRAGMENT, "")
+        if self._check.form(base, *whole, form, signature):
+            return "with-fragment"
+        return "wrong"
+
+    # ------------------------------------------------------------------ Media Streams
+
+    async def _stream(self, websocket: WebSocket) -> None:
+        path = _own(websocket.url.path)
+        stream = self.streams.get(path.rpartition("/")[2])
+        if stream is None or stream.asked.is_set():
+            await websocket.close()
+            return
+        given = websocket.headers.get(HEADER.decode())
+        right = self._check.upgrade(
+            self.public_url, path, websocket.url.query, given.encode() if given else None
+        )
+        stream.signed = "right" if right else "wrong" if given else "missing"
+        stream.asked.set()
+        if stream.refuse:
+            await websocket.close()
+            return
+        await stream.serve(websocket)
+
+
+def _own(path: str) -> str:
+    """The path from ``/twilio/`` on, whether a proxy cuts the public URL's own path off or not."""
+    found = path.rfind("/twilio/")
+    return path[found:] if found > 0 else path

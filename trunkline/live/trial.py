@@ -1,0 +1,162 @@
+"""One call of a live run: our leg, placed by REST, and the leg that comes in at the number."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from trunkline.bus.clock import monotonic
+from trunkline.bus.errors import CarrierError, TrunklineError
+from trunkline.bus.twilio_urls import RETRY_FRAGMENT
+from trunkline.controller.carrier import ENDED_STATUSES, CallOrder, RestFailure, TwilioCarrier
+from trunkline.gateway.signature import stream_base
+
+from .listener import Asked, Hook, Listener, LiveStream
+from .verdicts import Verdicts
+
+#: Longest call of a run, in seconds: what one can cost is bounded even if all else fails.
+LONGEST: Final = 60
+#: Twilio takes one new call a second.
+_APART: Final = 1.1
+_RINGS: Final = 30
+
+
+class UnreachedError(TrunklineError, RuntimeError):
+    """No call of the run reached the listener."""
+
+
+@dataclass
+class Line:
+    """What all calls of a run share."""
+
+    carrier: TwilioCarrier
+    listener: Listener
+    verdicts: Verdicts
+    number: str
+    caller: str
+    placing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    placed_at: float = float("-inf")
+    placed: list[str] = field(default_factory=list)
+
+    @property
+    def base(self) -> str:
+        return self.listener.public_url
+
+    async def create(self, name: str, twiml: str, time_limit: int) -> str:
+        """Place a call; its SID. CarrierError says why Twilio does not take it."""
+        await asyncio.sleep(max(0.0, self.placed_at + _APART - monotonic()))
+        self.placed_at = monotonic()
+        callback = f"{self.base}/twilio/status?d={name}{RETRY_FRAGMENT}"
+        order = CallOrder(self.number, self.caller, twiml, time_limit, _RINGS, callback)
+        try:
+            call = await self.carrier.create_call(order)
+        except RestFailure as failure:
+            error = failure.error("place a call to the number")
+            if self.caller != self.number:
+                raise error from failure
+            raise CarrierError(
+                f"{error}. The number was called from itself; name another number of the account, "
+                "or a verified one, with --from",
+                status=failure.status,
+                code=failure.code,
+                message=failure.text,
+            ) from failure
+        self.placed.append(call.sid)
+        return call.sid
+
+    async def hang_up_all(self) -> None:
+        """End what is left of the run's calls. What fails here ends by its TimeLimit."""
+        await asyncio.gather(*map(self.carrier.end_call, self.placed), return_exceptions=True)
+
+
+class Trial:
+    """A call of the run. ``sid``: our leg's; the other leg's is known by its first webhook."""
+
+    def __init__(self, line: Line, name: str) -> None:
+        self.line = line
+        self.name = name
+        self.sid = ""
+        self.created = 0.0
+        self._other = ""
+        self._streams = 0
+
+    async def place(self, twiml: str, *, time_limit: int = LONGEST, within: float = 12.0) -> Hook:
+        """Place the call; its first webhook at our side. UnreachedError where none comes."""
+        line = self.line
+        async with line.placing:
+            coming = line.listener.newcomer()
+            self.created = time.time()
+            self.sid = await line.create(self.name, f"<Response>{twiml}</Response>", time_limit)
+            deadline = monotonic() + within
+            while not coming.done() and monotonic() < deadline:
+                await asyncio.wait({coming}, timeout=0.5)
+                if not coming.done() and await self.status() in ENDED_STATUSES:
+                    break
+            if not coming.done():
+                coming.cancel()
+                raise UnreachedError(
+                    f"no webhook of the call {self.sid} reached {line.base}/twilio/voice; "
+                    "`trunkline doctor` beside a running stack checks the way"
+                )
+            hook = coming.result()
+        self._other = hook.asked.sid
+        return hook
+
+    async def hook(self, seconds: float = 8.0) -> Hook | None:
+        """The next webhook of the call."""
+        return await self.line.listener.next_hook(self._other, seconds)
+
+    async def status(self) -> str:
+        """Our leg's, as REST shows it now; "" where that cannot be had."""
+        try:
+            return (await self.line.carrier.fetch_call(self.sid)).status
+        except RestFailure:
+            return ""
+
+    async def ended(self, seconds: float) -> str:
+        """Our leg's status once it has ended; the last one seen where it has not in time."""
+        deadline = monotonic() + seconds
+        status = await self.status()
+        while status not in ENDED_STATUSES and monotonic() < deadline:
+            await asyncio.sleep(0.25)
+            status = await self.status()
+        return status
+
+    @property
+    def told(self) -> list[str]:
+        """The statuses that callbacks told of our leg, in order."""
+        return [asked.form.get("CallStatus", "") for asked in self.callbacks]
+
+    @property
+    def callbacks(self) -> list[Asked]:
+        return [asked for asked in self.line.listener.callbacks if asked.sid == self.sid]
+
+    async def told_end(self, seconds: float) -> str:
+        """The last callback's status, waited for so long; "" when none came."""
+        await self.line.listener.news.until(lambda: bool(set(self.told) & ENDED_STATUSES), seconds)
+        return next((status for status in self.told if status in ENDED_STATUSES), "")
+
+    def redirect(self) -> str:
+        """The verb that asks us again."""
+        url = f"{self.line.base}/twilio/voice/{self.name}?r={self.name}{RETRY_FRAGMENT}"
+        return f'<Redirect method="POST">{url.replace("&", "&amp;")}</Redirect>'
+
+    async def stream(self, hook: Hook, *, refuse: bool = False) -> LiveStream | None:
+        """Answer with a stream, and a redirect behind it; None when it does not come up."""
+        self._streams += 1
+        name = f"{self.name}-{self._streams}-{secrets.token_hex(4)}"
+        stream = self.line.listener.stream(name, refuse=refuse)
+        url = f"{stream_base(self.line.base)}/twilio/stream/{name}"
+        hook.answer(
+            f'<Connect><Stream url="{url}"><Parameter name="nonce" value="{name}"/></Stream>'
+            f"</Connect>{self.redirect()}"
+        )
+        try:
+            async with asyncio.timeout(10.0):
+                await (stream.asked if refuse else stream.started).wait()
+        except TimeoutError:
+            return None
+        return stream
