@@ -1,32 +1,26 @@
-"""A stack of one's own, for adapters that find none to join: child processes, ended with the last.
+"""A stack of one's own, for adapters that find none to join: started once, ended with the last.
 
 One private stack serves all adapters of a process that have the same account and public URL. It is
-``trunkline up`` in a session of its own (so that Ctrl-C reaches the test first), on a bus directory
-of its own; it ends on SIGTERM at the last ``release``, and by itself when this process's end of a
-pipe is closed, however that comes about.
+``trunkline up`` in a session of its own (so that Ctrl-C reaches the test first), on a bus and a
+state directory of its own, so that it starts beside any other stack of the user's. It ends at the
+last ``release``, and by itself when this process ends, however that comes about. What it could not
+put back then, the next stack of the account on this machine does.
 """
 
 from __future__ import annotations
 
 import asyncio
-import collections
-import contextlib
 import logging
 import os
+import secrets
 import shutil
-import signal
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import dataclass
 
-from trunkline.bus.endpoints import BusAddress
-from trunkline.bus.errors import StackUnavailableError, TrunklineError
-from trunkline.bus.process import PARENT_FD_VARIABLE
+from trunkline.bus.launch import Launched, trunkline_argv
 from trunkline.bus.redact import mask_url
 from trunkline.bus.runtime_dir import temporary_directory
-from trunkline.bus.settings import spelled
+from trunkline.bus.settings import load, private_state_dir, spelled
 
 from . import client as bus_client
 
@@ -35,8 +29,6 @@ log = logging.getLogger("trunkline.adapter")
 #: How long a stack may take to be ready, and to end after SIGTERM: seconds.
 READY_WITHIN = 30.0
 END_WITHIN = 5.0
-_STEP = 0.1
-_SHOWN_LINES = 12
 
 _lock = threading.Lock()
 
@@ -67,40 +59,27 @@ class PrivateStack:
         self.users = 0
         self.pid = os.getpid()
         self._directory = temporary_directory("trunkline-")
-        self.bus = f"ipc://{self._directory}"
-        self._last_lines: collections.deque[str] = collections.deque(maxlen=_SHOWN_LINES)
-        ours, self._parent_end = os.pipe()
+        self.bus = f"ipc://{self._directory}/bus"
         try:
-            self._process = subprocess.Popen(
+            self.launched = Launched(
                 self._command(),
-                env=self._environment(ours),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                pass_fds=(ours,),
-                start_new_session=True,
-                text=True,
-                errors="replace",
+                self._directory,
+                "up",
+                self._environment(),
+                what="the private stack",
+                own_session=True,
             )
         except BaseException:
-            os.close(self._parent_end)
             shutil.rmtree(self._directory, ignore_errors=True)
             raise
-        finally:
-            os.close(ours)
-        self._reader = threading.Thread(
-            target=self._read_output, name="trunkline-private-stack", daemon=True
-        )
-        self._reader.start()
+        log.debug("a private stack starts; it writes to %s", self.launched.log)
 
     def _command(self) -> list[str]:
-        return [
-            *(sys.executable, "-m", "trunkline", "up"),
-            *("--gateways", "1", "--codec-workers", "1"),
-        ]
+        return trunkline_argv("up", "--gateways", "1", "--codec-workers", "1")
 
-    def _environment(self, parent_fd: int) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         request = self.request
+        name = f"{self.pid}-{secrets.token_hex(4)}"
         return os.environ | {
             "TWILIO_ACCOUNT_SID": request.account_sid,
             "TWILIO_AUTH_TOKEN": request.auth_token,
@@ -108,76 +87,22 @@ class PrivateStack:
             "TRUNKLINE_HTTP_PORT": str(request.http_port),
             "TRUNKLINE_CONSOLE_PORT": "0",
             "TRUNKLINE_BUS": self.bus,
+            "TRUNKLINE_STATE_DIR": str(private_state_dir(load().state_path.absolute(), name)),
             "TRUNKLINE_VALIDATE_SIGNATURE": "1" if request.validate_signature else "0",
-            PARENT_FD_VARIABLE: str(parent_fd),
         }
 
-    def _read_output(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._last_lines.append(line.rstrip())
-            log.debug("private stack: %s", line.rstrip())
-
-    async def wait_ready(self) -> None:
-        """Wait until controller, gateway and worker are there.
-
-        StackUnavailableError, with the last lines that the stack wrote, when it ends or does not
-        get ready in time.
-        """
-        deadline = time.monotonic() + READY_WITHIN
-        client = await asyncio.to_thread(
-            bus_client.acquire, BusAddress.parse(self.bus), lambda: None
-        )
-        try:
-            while True:
-                if self._process.poll() is not None:
-                    raise self._failed(f"ended with status {self._process.returncode}")
-                if time.monotonic() > deadline:
-                    raise self._failed(f"was not ready within {READY_WITHIN:g} s")
-                try:
-                    await client.welcome(_STEP)
-                    status = (await client.status(_STEP * 10)).status
-                except TrunklineError:
-                    continue  # not there yet; the deadline above ends this
-                if status.get("gateways") and status.get("codec_workers"):
-                    return
-                await asyncio.sleep(_STEP)
-        finally:
-            await client.release()
-
-    def _failed(self, how: str) -> StackUnavailableError:
-        self._reader.join(1.0 if self._process.poll() is not None else 0.0)
-        said = "\n".join(f"    {line}" for line in self._last_lines) or "    (nothing)"
-        return StackUnavailableError(f"the private stack {how}; it said:\n{said}")
-
     def stop(self) -> None:
-        """SIGTERM, wait, then SIGKILL for what is left of its session; blocks for 5 s at most."""
+        """End it; blocks for 5 s at most. Nothing in a forked child, whose stack it is not."""
         if self.pid != os.getpid():
             return
         try:
-            if self._process.poll() is None:
-                self._process.send_signal(signal.SIGTERM)
-                try:
-                    self._process.wait(END_WITHIN)
-                except subprocess.TimeoutExpired:
-                    log.error("the private stack did not end within %g s; killed", END_WITHIN)
-            if self._process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait(1.0)
+            status = self.launched.stop(END_WITHIN)
+            if status != 0:
+                log.error(
+                    "the private stack ended with %s; it said:\n%s", status, self.launched.tail()
+                )
         finally:
-            os.close(self._parent_end)
-            self._reader.join(1.0)
-            if self._process.stdout is not None and not self._reader.is_alive():
-                self._process.stdout.close()
             shutil.rmtree(self._directory, ignore_errors=True)
-        if self._process.returncode not in (0, None):
-            shown = "; ".join(self._last_lines)
-            log.error("the private stack ended with %s: %s", self._process.returncode, shown)
-
-    def close_inherited(self) -> None:
-        """In a forked child: the pipe is the parent's to hold."""
-        os.close(self._parent_end)
 
 
 _stacks: dict[tuple[str, str], PrivateStack] = {}
@@ -201,7 +126,7 @@ async def acquire(request: StackRequest) -> PrivateStack:
             stack.request.http_port,
         )
     try:
-        await stack.wait_ready()
+        await stack.launched.until_ready(READY_WITHIN)
     except BaseException:
         await asyncio.shield(release(stack))
         raise
@@ -231,7 +156,7 @@ def _after_fork_in_child() -> None:
     global _lock
     _lock = threading.Lock()
     for stack in _stacks.values():
-        stack.close_inherited()
+        stack.launched.close_pipe()  # it is the parent's to hold
     _stacks.clear()
 
 

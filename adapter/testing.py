@@ -7,7 +7,6 @@ The counterpart of ``scenario.voice.testing``; what is good there is used as it 
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -19,6 +18,7 @@ from scenario.voice.testing import (
     make_agent_input,
 )
 
+from trunkline.bus.launch import free_ports
 from trunkline.bus.redact import redact_number
 
 from .gate_options import SpeechGateSetting
@@ -39,9 +39,7 @@ log = logging.getLogger("scenario.voice.testing.twilio_harness")
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    (port,) = free_ports(1)
     return port
 
 

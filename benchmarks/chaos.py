@@ -151,8 +151,7 @@ class Chaos:
         numbered_recording(self._speech)
         for n in range(CALLS):
             self.sim.add_callee(callee(n), f"wav:{self._speech},loop")
-        self.stack.start()
-        self.stack.started()
+        self.run.up()
         for name in self.wishes():
             self._start_client(name)
 
@@ -359,7 +358,7 @@ class Chaos:
         self.during(began + seconds - time.monotonic())
         self.until(lambda: not self._stopped, "what was stopped goes on", 6.0)
         self.until(lambda: not self._killed, "killed clients are back", 15.0)
-        self.until(self.stack.complete, "what was killed is back", 10.0)
+        self.until(self.run.complete, "what was killed is back", 10.0)
         told = time.monotonic()
         for client in self.clients.values():
             client.tell("renew")
@@ -376,13 +375,13 @@ class Chaos:
             self.until(lambda: len(self.stack.overridden()) >= 3, "numbers are in use", 20.0)
             self._cut_from = self._cut_from or time.monotonic()
             self._whole(what)
-            self.until(self.stack.complete, "the stack is back", 15.0)
+            self.until(self.run.complete, "the stack is back", 15.0)
 
     def _whole(self, what: str) -> None:
         numbers = self.stack.overridden()
         at = time.monotonic()
-        assert self.stack.up is not None
-        top = self.stack.up
+        top = self.run.stack_process
+        assert top is not None
         name, how = what.split(",")[0].split()
         self.score.faults.append(Injected(name, how, top.pid, at, at))
         if name == "controller":
@@ -391,8 +390,8 @@ class Chaos:
             return
         family = self.stack.processes("all")
         if name == "all":
-            self.stack.kill_all()
-            self.stack.start()
+            self.run.kill_stack()
+            self.run.start_stack()
             # Sessions of clients that live are claimed again: their numbers need no restore.
             return
         os.kill(top.pid, signal.SIGKILL if name == "supervisor" else signal.SIGTERM)
@@ -407,7 +406,7 @@ class Chaos:
         if self.stack.changed():
             self.problem(f"{what}: all ended, not as before: {self.stack.changed()}")
         self._restored(numbers, at, STACK_ENDS_WITHIN + busy(), what)
-        self.stack.start()
+        self.run.start_stack()
 
     def _restored(self, numbers: list[str], at: float, within: float, what: str) -> None:
         self.until(
@@ -437,12 +436,13 @@ class Chaos:
         live = [c["sid"] for c in self.sim.calls() if c["status"] not in ENDED]
         if live:
             self.problem(f"calls live on: {live}")
-        assert self.stack.up is not None
+        top = self.run.stack_process
+        assert top is not None
         family = self.stack.processes("all")
-        self.stack.up.terminate()
+        top.terminate()
         # 3: a dial that was cut off is not settled; that none of its calls lives is known here.
-        if self.stack.up.wait(10.0) not in (EXIT_DONE, EXIT_PENDING):
-            self.problem(f"the stack ended with status {self.stack.up.returncode}")
+        if top.wait(10.0) not in (EXIT_DONE, EXIT_PENDING):
+            self.problem(f"the stack ended with status {top.returncode}")
         _, left = psutil.wait_procs(family, 2.0)
         if left:
             self.problem(f"processes are left: {left}")
@@ -600,7 +600,7 @@ def main(seconds: float, seed: int | None, write_page: bool) -> None:
             console.print(f"written to {PAGE}")
         if chaos.score.problems:
             KEPT.mkdir(parents=True, exist_ok=True)
-            (KEPT / "processes.log").write_text(run.logs(whole=True))
+            (KEPT / "processes.log").write_text(run.tails(1_000_000))
             for text in chaos.score.problems:
                 console.print(f"[red]{text}[/red]")
             console.print(f"{len(chaos.score.problems)} problems; repeat with --seed {seed}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -17,60 +16,24 @@ from typing import Any, Final
 import psutil
 
 from benchmarks import chaos_code
-from benchmarks.processes import ROOT, Run, role, wait
-from trunkline.bus.http import Session
-
-GATEWAYS: Final = 2
-CODEC_WORKERS: Final = 2
+from benchmarks.processes import ROOT, Run, role
 
 #: Numbers of the account and their voice_url from before; OWN_NUMBER calls and is never changed.
 PRIOR: Final = {f"+1415555{n:04d}": f"https://agent.example/before/{n}" for n in range(2000, 2010)}
 
 
 class Stack:
-    """``trunkline up`` beside the carrier of a Run."""
+    """The stack of a run, as the chaos suite sees it."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.up: subprocess.Popen[bytes] | None = None
         for number, url in PRIOR.items():
             run.sim.add_number(number, voice_url=url, voice_method="GET")
 
-    def start(self) -> None:
-        """Start it; returns at once."""
-        self.up = self.run.start(
-            "up", "--gateways", str(GATEWAYS), "--codec-workers", str(CODEC_WORKERS)
-        )
-
-    def started(self) -> None:
-        """Wait until all of it has joined."""
-        assert self.up is not None
-        wait(self.complete, self.up, self.run)
-
-    def status(self) -> dict[str, Any] | None:
-        """What ``trunkline status --json`` shows; None when no controller answers."""
-        url = f"http://127.0.0.1:{self.run.environment['TRUNKLINE_CONSOLE_PORT']}/api/status"
-        try:
-            with Session() as session:
-                found: dict[str, Any] = session.get(url, timeout=2.0).json()
-        except (OSError, ValueError):
-            return None
-        return found
-
-    def complete(self) -> bool:
-        status = self.status()
-        return (
-            status is not None
-            and len(status["gateways"]) == GATEWAYS
-            and len(status["codec_workers"]) == CODEC_WORKERS
-        )
-
     def processes(self, kind: str) -> list[psutil.Process]:
         """The processes of one kind that live, oldest first; "all": all, the supervisor too."""
-        assert self.up is not None
         try:
-            top = psutil.Process(self.up.pid)
-            family = [top, *top.children(recursive=True)]
+            family = self.run.family()
         except psutil.NoSuchProcess:
             return []
         found = []
@@ -81,23 +44,12 @@ class Stack:
                     found.append(process)
         return sorted(found, key=lambda p: p.pid)
 
-    def kill_all(self) -> None:
-        """kill -9 for all of it at once: nobody can put anything back."""
-        family = self.processes("all")
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for process in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.send_signal(number)
-        assert self.up is not None
-        self.up.wait()
-        psutil.wait_procs(family, 5.0)
-
     # ------------------------------------------------------------------ the account's numbers
 
     def overridden(self) -> list[str]:
         """Numbers whose calls come to us at the moment."""
         rows = self.run.sim.numbers()
-        ours = self.run.environment["TRUNKLINE_PUBLIC_URL"]
+        ours = self.run.public_url
         return [number for number in PRIOR if rows[number]["voice_url"].startswith(ours)]
 
     def changed(self) -> list[str]:

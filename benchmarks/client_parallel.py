@@ -24,8 +24,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its imports' own
     import scenario
 
-from benchmarks.client_scenario import free_ports, redirect_rest
+from benchmarks.client_scenario import redirect_rest
 from benchmarks.protocol import say, wait_for
+from trunkline.bus.launch import free_ports
 
 
 def ours(number: str, callee: str, sid: str, token: str) -> Any:

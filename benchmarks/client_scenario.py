@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import sys
 import time
 from typing import Any
@@ -23,6 +22,7 @@ from twilio.http.http_client import TwilioHttpClient
 
 from benchmarks.protocol import say, wait_for
 from benchmarks.speech import speech
+from trunkline.bus.launch import free_ports
 
 
 class ToCarrierSim(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
@@ -50,19 +50,6 @@ def redirect_rest(base: str) -> None:
         original(self, *args, **kwargs)
 
     twilio.rest.Client.__init__ = patched  # of this process only
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; all are held until all are found."""
-    held = []
-    for _ in range(count):
-        sock = socket.socket()
-        sock.bind(("127.0.0.1", 0))
-        held.append(sock)
-    ports = [sock.getsockname()[1] for sock in held]
-    for sock in held:
-        sock.close()
-    return ports
 
 
 async def listen(adapter: TwilioAgentAdapter) -> int:

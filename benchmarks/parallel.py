@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import page
-from benchmarks.processes import OWN_NUMBER, Client, Run, callee, carrier, start_stack
+from benchmarks.processes import OWN_NUMBER, Client, Run, callee, carrier
 from benchmarks.speech import FOLDER
 
 QUESTION_SECONDS, ANSWER_SECONDS, ANSWER_AFTER = 1.0, 1.2, 0.4
@@ -63,7 +63,7 @@ def measure(run: Run, adapter: str, runs: int, *, parallel: bool, first: int = 0
             "parallel": parallel,
             "sid": run.environment["TWILIO_ACCOUNT_SID"],
             "token": run.environment["TWILIO_AUTH_TOKEN"],
-            "api": run.api,
+            "api": run.sim.base_url,
         },
     )
     client.read("ready")
@@ -91,7 +91,7 @@ def main(runs: int, rows: int, peer_runs: int) -> None:
     console = Console(width=max(100, Console().width))
     results: dict[str, dict[str, Any]] = {}
     with carrier(0) as run:
-        start_stack(run, gateways=1, codec_workers=1)
+        run.up(gateways=1, codec_workers=1)
         console.print(f"trunkline: {runs} runs at once …")
         results["trunkline, at once"] = measure(run, "trunkline", runs, parallel=True)
         if rows:

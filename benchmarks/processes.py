@@ -1,35 +1,30 @@
-"""Processes of one benchmark run: carrier_sim, a stack, a client; and their CPU clocks."""
+"""A carrier, a stack and clients as real processes; and their CPU clocks.
+
+The benchmarks, the chaos suite and the end-to-end tests run on a :class:`Run`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import secrets
 import shutil
-import socket
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from trunkline.bus.http import Session
+from trunkline.bus.launch import Launched, ParentPipe, apart, free_ports, spawn, trunkline_argv
 from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.carrier_sim.client import SimClient
 
 ROOT = Path(__file__).parent.parent
 OWN_NUMBER = "+14155551234"
-STARTED_WITHIN = 30.0
-
-
-def free_port() -> int:
-    """A port on the loopback that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+ENDED_WITHIN = 8.0
 
 
 def callee(n: int) -> str:
@@ -37,131 +32,185 @@ def callee(n: int) -> str:
     return f"+1415666{n:04d}"
 
 
-@dataclass
 class Run:
-    """Where one run's processes are, and how to reach them."""
+    """A stand-in carrier and, once ``up`` was called, a stack, apart from any other.
 
-    directory: Path
-    environment: dict[str, str]
+    The carrier outlives the stack, which may be killed and started again on the same ports. What
+    the processes say goes to log files. All of them end with this process, however it ends.
+    """
+
     sim: SimClient
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    @property
-    def api(self) -> str:
-        return self.environment["TRUNKLINE_TWILIO_API_URL"]
+    def __init__(self, prefix: str = "trunkline-bench-") -> None:
+        self.directory = temporary_directory(prefix)
+        self.public, self.console = free_ports(2)
+        self.public_url = f"http://127.0.0.1:{self.public}"
+        self.environment = apart(
+            self.directory,
+            TRUNKLINE_PUBLIC_URL=self.public_url,
+            TRUNKLINE_HTTP_PORT=str(self.public),
+            TRUNKLINE_CONSOLE_PORT=str(self.console),
+            LITELLM_LOCAL_MODEL_COST_MAP="True",
+        )
+        #: all that was started, in this order, and what each says
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.logs: list[Path] = []
+        #: the supervisor
+        self.stack_process: subprocess.Popen[bytes] | None = None
+        self._parent = ParentPipe()
+        self._shown: dict[Path, int] = {}
 
-    def start(self, *argv: str) -> subprocess.Popen[bytes]:
-        """A trunkline process; what it says goes to a log file of the run."""
-        log = (self.directory / f"{len(self.processes)}-{argv[0]}.log").open("wb")
-        with log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "trunkline", *argv],
-                env=self.environment,
-                cwd=self.directory,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-            )
+    # ------------------------------------------------------------------ starting
+
+    def start_carrier(self, *options: str) -> None:
+        """``trunkline carrier-sim``; returns once it answers."""
+        info = self._launch("carrier", "carrier-sim", *options).wait_ready()
+        assert info.sim is not None
+        self.environment["TRUNKLINE_TWILIO_API_URL"] = info.sim
+        self.sim = SimClient(info.sim, timeout=60.0)
+
+    def start_stack(self, gateways: int = 2, codec_workers: int = 2) -> Launched:
+        """``trunkline up``; returns at once."""
+        counts = ("--gateways", str(gateways), "--codec-workers", str(codec_workers))
+        launched = self._launch("up", "up", *counts)
+        self.stack_process = launched.process
+        return launched
+
+    def up(self, gateways: int = 2, codec_workers: int = 2) -> subprocess.Popen[bytes]:
+        """``trunkline up``; returns once all of it has joined."""
+        launched = self.start_stack(gateways, codec_workers)
+        launched.wait_ready()
+        return launched.process
+
+    def _launch(self, name: str, *argv: str) -> Launched:
+        launched = Launched(
+            trunkline_argv(*argv),
+            self.directory,
+            f"{len(self.processes)}-{name}",
+            self.environment,
+            what=name,
+            cwd=self.directory,
+            parent_fd=self._parent.read_fd,
+        )
+        self._started(launched.process, launched.log)
+        return launched
+
+    def run(
+        self, argv: Sequence[str], name: str, *, cwd: Path | None = None, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """Start a program with the stack's settings."""
+        log = self.directory / f"{len(self.processes)}-{name}.log"
+        process = spawn(
+            argv,
+            self.environment | environment,
+            log,
+            self._parent.read_fd,
+            cwd=cwd or self.directory,
+        )
+        return self._started(process, log)
+
+    def _started(self, process: subprocess.Popen[bytes], log: Path) -> subprocess.Popen[bytes]:
         self.processes.append(process)
+        self.logs.append(log)
         return process
 
-    def logs(self, *, whole: bool = False) -> str:
-        """What the processes said; the end of it, unless ``whole``."""
-        start = 0 if whole else -3000
-        return "\n".join(
-            f"--- {path.name}\n{path.read_text(errors='replace')[start:]}"
-            for path in sorted(self.directory.glob("*.log"))
-        )
+    # ------------------------------------------------------------------ what it says
+
+    def status(self, timeout: float = 10.0) -> dict[str, Any]:
+        """What ``trunkline status --json`` prints, from the controller's local port. OSError where
+        none answers."""
+        url = f"http://127.0.0.1:{self.console}/api/status"
+        with Session() as session:
+            found: dict[str, Any] = session.get(url, timeout=timeout).json()
+        return found
+
+    def complete(self, gateways: int = 2, codec_workers: int = 2) -> bool:
+        """All processes of the stack have joined."""
+        try:
+            status = self.status(timeout=2.0)
+        except (OSError, ValueError):
+            return False
+        found = len(status["gateways"]), len(status["codec_workers"])
+        return found == (gateways, codec_workers)
+
+    def tails(self, lines: int = 40) -> str:
+        """The last lines of every log since the last ``forget_logs``."""
+        parts = []
+        for log in self._all_logs():
+            said = log.read_text(errors="replace")[self._shown.get(log, 0) :].splitlines()
+            if said:
+                parts.append("\n".join([f"--- {log.name}", *said[-lines:]]))
+        return "\n".join(parts)
+
+    def forget_logs(self) -> None:
+        """What was said so far is no more shown."""
+        for log in self._all_logs():
+            self._shown[log] = len(log.read_text(errors="replace"))
+
+    def _all_logs(self) -> list[Path]:
+        """Those of benchmark clients too."""
+        return sorted(self.directory.glob("*.log"))
+
+    # ------------------------------------------------------------------ ending
+
+    def family(self) -> list[psutil.Process]:
+        """The stack's supervisor and all its children."""
+        assert self.stack_process is not None
+        top = psutil.Process(self.stack_process.pid)
+        return [top, *top.children(recursive=True)]
+
+    def kill_stack(self) -> None:
+        """kill -9 for the whole stack at once: nobody can put anything back."""
+        family = self.family()
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+        assert self.stack_process is not None
+        self.stack_process.wait(5.0)
+        _, alive = psutil.wait_procs(family, 5.0)
+        assert not alive, alive
+        self.stack_process = None
+
+    def close(self) -> None:
+        """End everything, the carrier last."""
+        if hasattr(self, "sim"):
+            self.sim.close()
+        for process in reversed(self.processes):
+            end(process)
+        self._parent.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, and SIGKILL when that does not help."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(ENDED_WITHIN)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextlib.contextmanager
 def carrier(calls: int, *, keep_audio: bool = False) -> Iterator[Run]:
-    """carrier_sim with that many callees who talk; ends with all that was started.
+    """A run with that many callees who talk; ends with all that was started.
 
-    ``keep_audio``: it remembers what was heard and said.
+    ``keep_audio``: the carrier remembers what was heard and said.
     """
-    directory = temporary_directory("trunkline-bench-")
-    port, api = free_port(), free_port()
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("TRUNKLINE_", "TWILIO_"))
-    } | {
-        "TWILIO_ACCOUNT_SID": "AC" + secrets.token_hex(16),
-        "TWILIO_AUTH_TOKEN": secrets.token_hex(16),
-        "TRUNKLINE_PUBLIC_URL": f"http://127.0.0.1:{port}",
-        "TRUNKLINE_HTTP_PORT": str(port),
-        "TRUNKLINE_CONSOLE_PORT": str(free_port()),
-        "TRUNKLINE_BUS": f"ipc://{directory}/bus",
-        "TRUNKLINE_STATE_DIR": str(directory / "state"),
-        "TRUNKLINE_TWILIO_API_URL": f"http://127.0.0.1:{api}",
-        "TRUNKLINE_CALLS_PER_SECOND": "50",
-        "TRUNKLINE_SIM_PORT": str(api),
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    }
-    run = Run(directory, environment, SimClient(f"http://127.0.0.1:{api}", timeout=60.0))
+    run = Run()
     try:
         keeping = "--keep-audio" if keep_audio else "--no-keep-audio"
-        sim = run.start("carrier-sim", keeping, "--number", f"{OWN_NUMBER}=http://x/voice")
-        wait(lambda: healthy(run.sim), sim, run)
+        run.start_carrier(keeping, "--number", f"{OWN_NUMBER}=http://x/voice")
         for n in range(calls):
             run.sim.add_callee(callee(n), "speech:austen-0870,loop")
         yield run
     except BaseException:
-        print(run.logs(), file=sys.stderr)
+        print(run.tails(), file=sys.stderr)
         raise
     finally:
-        run.sim.close()
-        end(run.processes[::-1])
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-def healthy(sim: SimClient) -> bool:
-    try:
-        return bool(sim.health()["ok"])
-    except OSError:
-        return False
-
-
-def wait(ready: Any, process: subprocess.Popen[bytes], run: Run) -> None:
-    """Until ``ready()``; an error when the process ends or the time is over."""
-    deadline = time.monotonic() + STARTED_WITHIN
-    while not ready():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"a process did not start (status {process.returncode})")
-        time.sleep(0.05)
-
-
-def end(processes: list[subprocess.Popen[bytes]]) -> None:
-    """SIGTERM, and SIGKILL after 8 s, by pid."""
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(8)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def start_stack(run: Run, gateways: int, codec_workers: int) -> None:
-    """``trunkline up``; returns when all of it has joined."""
-    up = run.start("up", "--gateways", str(gateways), "--codec-workers", str(codec_workers))
-
-    def complete() -> bool:
-        said = subprocess.run(
-            [sys.executable, "-m", "trunkline", "status", "--json"],
-            env=run.environment,
-            cwd=run.directory,
-            capture_output=True,
-            check=False,
-        )
-        if said.returncode:
-            return False
-        status = json.loads(said.stdout)
-        return len(status["gateways"]) == gateways and len(status["codec_workers"]) == codec_workers
-
-    wait(complete, up, run)
+        run.close()
 
 
 def role(process: psutil.Process) -> str:

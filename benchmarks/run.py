@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import page
-from benchmarks.processes import OWN_NUMBER, Client, Run, callee, carrier, cpu, start_stack
+from benchmarks.processes import OWN_NUMBER, Client, Run, callee, carrier, cpu
 
 
 def measure(
@@ -80,7 +80,8 @@ def measure(
 
 def trunkline(calls: int, seconds: float) -> dict[str, Any]:
     with carrier(calls) as run:
-        start_stack(run, gateways=1 if calls == 1 else 2, codec_workers=1 if calls == 1 else 2)
+        each = 1 if calls == 1 else 2
+        run.up(gateways=each, codec_workers=each)
         client = Client(
             run,
             "client_trunkline",
@@ -104,7 +105,7 @@ def scenario(calls: int, seconds: float) -> dict[str, Any]:
                 "seconds": seconds,
                 "sid": run.environment["TWILIO_ACCOUNT_SID"],
                 "token": run.environment["TWILIO_AUTH_TOKEN"],
-                "api": run.api,
+                "api": run.sim.base_url,
             },
         )
         return measure(run, client, calls, seconds, has_stack=False)

@@ -60,6 +60,19 @@ def default_state_dir() -> Path:
     return found
 
 
+#: The folder of a state directory in which private stacks have theirs.
+PRIVATE: Final = "private"
+
+
+def private_state_dir(state_dir: Path, name: str) -> Path:
+    """The state directory of a private stack, which starts beside any other one.
+
+    Whatever stack starts on ``state_dir`` later, or on another private one there, finds its journal
+    and puts back what it left.
+    """
+    return state_dir / PRIVATE / name
+
+
 def _env(name: str) -> Any:
     """A field that is read from the environment variable ``name``, or given by its own name."""
     return AliasChoices(name)

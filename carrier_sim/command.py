@@ -1,10 +1,19 @@
-"""`trunkline carrier-sim`: the carrier as a process of its own."""
+"""`trunkline carrier-sim`: the carrier as a process of its own.
+
+One that a program starts writes a ready file, as ``trunkline up`` does, and ends when the pipe is
+closed whose descriptor is in TRUNKLINE_PARENT_FD. Ctrl-C is then its parent's business.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import json
+import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import uvloop
@@ -136,6 +145,11 @@ def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
     envvar="TRUNKLINE_SIM_KEEP_AUDIO",
 )
 @click.option(
+    "--ready-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Once it listens, write JSON there: account_sid, auth_token, pid, sim (its URL).",
+)
+@click.option(
     "--wire-log/--no-wire-log", default=False, show_default=True, envvar="TRUNKLINE_SIM_WIRE_LOG"
 )
 def command(
@@ -154,6 +168,7 @@ def command(
     contradict: tuple[str, ...],
     ca_file: str | None,
     keep_audio: bool,
+    ready_file: Path | None,
     wire_log: bool,
 ) -> None:
     """A stand-in for Twilio on this machine: REST, webhooks, Media Streams, callees, faults.
@@ -191,22 +206,52 @@ def command(
     for number in caller_ids:
         sim.add_caller_id(number)
     try:
-        uvloop.run(_serve(sim))
+        uvloop.run(_serve(sim, ready_file))
     except OSError as e:
         raise click.ClickException(f"cannot listen on {host}:{port}: {e}") from e
 
 
-async def _serve(sim: CarrierSim) -> None:
+async def _serve(sim: CarrierSim, ready_file: Path | None) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    parent = os.environ.get("TRUNKLINE_PARENT_FD")
+    if parent:
+        # Nothing is ever written into the pipe: it becomes readable when it is closed.
+        loop.add_reader(int(parent), ended.set)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+    else:
+        loop.add_signal_handler(signal.SIGINT, ended.set)
     async with sim:
         # The media clock must not wait for a collection of what lives as long as the process.
         gc.collect()
         gc.freeze()
-        click.echo(
-            f"carrier-sim listening on {sim.base_url} (account {sim.account_sid}, "
-            f"seed {sim.exchange.seed})"
-        )
-        await ended.wait()
+        with _announced(sim, ready_file):
+            click.echo(
+                f"carrier-sim listening on {sim.base_url} (account {sim.account_sid}, "
+                f"seed {sim.exchange.seed})"
+            )
+            await ended.wait()
+
+
+@contextlib.contextmanager
+def _announced(sim: CarrierSim, ready_file: Path | None) -> Iterator[None]:
+    """The ready file is there, whole and readable by its owner alone, as long as the block runs."""
+    if ready_file is None:
+        yield
+        return
+    said = {
+        "account_sid": sim.account_sid,
+        "auth_token": sim.auth_token,
+        "pid": os.getpid(),
+        "sim": sim.base_url,
+    }
+    fresh = ready_file.with_name(ready_file.name + ".new")
+    fresh.unlink(missing_ok=True)
+    fresh.touch(0o600)
+    fresh.write_text(json.dumps(said))
+    fresh.rename(ready_file)
+    try:
+        yield
+    finally:
+        ready_file.unlink(missing_ok=True)

@@ -103,6 +103,8 @@ class Core:
         self.digits = DigitRules(self)
         self.webhooks = WebhookRules(self)
         self.stopping = False
+        #: URL of the local console, once it listens
+        self.console: str | None = None
         #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
         self.counts: Counter[str] = Counter()
         self._out: list[Instruction] = []

@@ -43,6 +43,13 @@ KEPT: Final = 60.0
 Present = Callable[[str, str], Awaitable[bool]]
 
 
+def clear_away(stack: StackDir) -> None:
+    """Remove the state directory of a private stack, which leaves nothing open. Its lock is ours;
+    no later stack has the same directory."""
+    if stack.private_root is not None:
+        shutil.rmtree(stack.private_root, ignore_errors=True)
+
+
 class Orphan:
     """A stack whose lock was free when we looked. ``rows``: its open overrides."""
 
@@ -129,8 +136,8 @@ class Orphans:
                 rows, dials = peek(stack.journal)
                 if rows or dials:
                     found.append(Orphan(stack.path, rows))
-                elif stack.is_private and time.time() - stack.journal.stat().st_mtime > KEPT:
-                    shutil.rmtree(stack.path, ignore_errors=True)
+                elif time.time() - stack.journal.stat().st_mtime > KEPT:
+                    clear_away(stack)
             except JournalError as error:
                 log.error("%s", error)
             finally:

@@ -20,7 +20,7 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import CarrierError, SettingsError
 from trunkline.bus.locks import FileLock
-from trunkline.bus.process import EXIT_FAILED, run, setup_logging
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, setup_logging
 from trunkline.bus.settings import Settings
 
 from . import state_dir, status
@@ -31,7 +31,7 @@ from .core import Core, Identity, Rules
 from .journal import SqliteJournal
 from .journal_file import JournalError
 from .operations import Operations
-from .orphans import Orphans
+from .orphans import Orphans, clear_away
 from .probe import Prober
 from .seal import SealKeys
 from .shell import Shell
@@ -102,7 +102,7 @@ async def _serve_locked(
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         core = await _core(settings, ops, account, orphans)
-        return await _run(settings, Shell(core, ops, stop, orphans), context)
+        status = await _run(settings, Shell(core, ops, stop, orphans), context)
     finally:
         stop_authenticator(context)
         context.destroy(linger=100)
@@ -110,6 +110,9 @@ async def _serve_locked(
         prober.close()
         await journal.close()
         await orphans.close()
+    if status == EXIT_DONE:
+        clear_away(stack)
+    return status
 
 
 async def _core(settings: Settings, ops: Operations, account: str, orphans: Orphans) -> Core:
@@ -143,13 +146,13 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
     console = Console(lambda: status.build(core, monotonic()), lambda: dict(core.counts))
     try:
         await console.start(settings.console_port)
+        core.console = f"http://{HOST}:{console.port}"
         log.info(
-            "stack %s, epoch %d, at %s; console at http://%s:%d",
+            "stack %s, epoch %d, at %s; console at %s",
             core.identity.stack,
             core.identity.epoch,
             endpoint,
-            HOST,
-            console.port,
+            core.console,
         )
         return await shell.serve()
     finally:

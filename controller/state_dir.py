@@ -23,9 +23,9 @@ from typing import Final
 
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.locks import FileLock, LockHeldError, holder_of
+from trunkline.bus.settings import PRIVATE
 
 _JOURNAL: Final = "journal.sqlite3"
-_PRIVATE: Final = "private"
 #: Who only looks at a stack's lock holds it no longer than this (seconds).
 _LOOKED_WITHIN: Final = 2.0
 
@@ -50,9 +50,10 @@ class StackDir:
         return self.path / _JOURNAL
 
     @property
-    def is_private(self) -> bool:
-        """It was a private stack's."""
-        return self.path.parent.parent.parent.name == _PRIVATE
+    def private_root(self) -> Path | None:
+        """The whole state directory, where it is a private stack's alone."""
+        root = self.path.parent.parent
+        return root if root.parent.name == PRIVATE else None
 
     def release(self) -> None:
         self.lock.release()
@@ -70,11 +71,6 @@ class LiveStack:
         return self.path / _JOURNAL
 
 
-def private_state_dir(state_dir: Path, name: str) -> Path:
-    """The state directory for a private stack: found again by later starts on ``state_dir``."""
-    return state_dir / _PRIVATE / name
-
-
 def prefix(account: str) -> str:
     """How the ids of the account's stacks begin."""
     return hashlib.sha256(account.encode()).hexdigest()[:6]
@@ -83,24 +79,45 @@ def prefix(account: str) -> str:
 def lock_state_dir(state_dir: Path, holder: str) -> FileLock:
     """Hold the directory for life. StackRunsError names who has it."""
     _make(state_dir)
-    try:
-        return FileLock(state_dir / "lock", holder)
-    except LockHeldError as error:
-        raise StackRunsError(
-            f"{error.holder or 'another controller'} already runs on TRUNKLINE_STATE_DIR="
-            f"{state_dir}; end it, or use another state directory"
-        ) from error
+    return _lock(_state_lock(state_dir), holder)
 
 
 def lock_bus_dir(directory: Path, holder: str) -> FileLock:
     """Hold the bus directory for life. StackRunsError names who has it."""
+    return _lock(_bus_lock(directory), holder)
+
+
+def check_free(state_dir: Path | None, bus_dir: Path | None) -> None:
+    """StackRunsError where a live stack has one of them. Nothing is made there."""
+    for path in (state_dir and _state_lock(state_dir), bus_dir and _bus_lock(bus_dir)):
+        if path is not None and (holder := holder_of(path)) is not None:
+            raise _taken(path, holder)
+
+
+def _state_lock(state_dir: Path) -> Path:
+    return state_dir / "lock"
+
+
+def _bus_lock(directory: Path) -> Path:
+    return directory / "controller.lock"
+
+
+def _lock(path: Path, holder: str) -> FileLock:
     try:
-        return FileLock(directory / "controller.lock", holder)
+        return FileLock(path, holder)
     except LockHeldError as error:
-        raise StackRunsError(
-            f"{error.holder or 'another controller'} already runs on TRUNKLINE_BUS="
-            f"ipc://{directory}; end it, or use another address"
-        ) from error
+        raise _taken(path, error.holder) from error
+
+
+def _taken(path: Path, holder: str) -> StackRunsError:
+    if path == _bus_lock(path.parent):
+        where, instead = f"TRUNKLINE_BUS=ipc://{path.parent}", "address"
+    else:
+        where, instead = f"TRUNKLINE_STATE_DIR={path.parent}", "state directory"
+    return StackRunsError(
+        f"{holder or 'another controller'} already runs on {where}; end it, or use another "
+        f"{instead}"
+    )
 
 
 def own(state_dir: Path, account: str, holder: str) -> StackDir:
@@ -152,16 +169,22 @@ def take(path: Path, holder: str) -> StackDir:
 
 
 def _roots(state_dir: Path) -> list[Path]:
-    base = state_dir.parent.parent if state_dir.parent.name == _PRIVATE else state_dir
-    private = base / _PRIVATE
-    return [base, *(sorted(private.iterdir()) if private.is_dir() else ())]
+    base = state_dir.parent.parent if state_dir.parent.name == PRIVATE else state_dir
+    return [base, *_inside(base / PRIVATE)]
+
+
+def _inside(directory: Path) -> list[Path]:
+    """What is in it; nothing where another stack has just cleared it away."""
+    try:
+        return sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _take(root: Path, account: str, holder: str) -> tuple[list[StackDir], list[LiveStack]]:
     free: list[StackDir] = []
     live: list[LiveStack] = []
-    stacks = root / "stacks"
-    for path in sorted(stacks.iterdir()) if stacks.is_dir() else ():
+    for path in _inside(root / "stacks"):
         if not path.name.startswith(prefix(account)) or not (path / _JOURNAL).exists():
             continue
         try:

@@ -18,7 +18,11 @@ def build(core: Core, now: float) -> dict[str, Any]:
     """The contract's status object."""
     calls = core.calls.status(now)
     return {
-        "controller": {"pid": core.identity.pid, "epoch": core.identity.epoch},
+        "controller": {
+            "pid": core.identity.pid,
+            "epoch": core.identity.epoch,
+            "console": core.console,
+        },
         "gateways": [
             {"id": peer.id, "pid": peer.pid, "streams": peer.streams}
             | ({"refused": peer.refused} if peer.refused else {})

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,6 +18,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from trunkline.bus.clock import Clock, monotonic
+from trunkline.bus.launch import ParentPipe
 from trunkline.bus.process import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -66,19 +66,11 @@ class Restarts:
         return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (self._quick - 2))
 
 
-class ParentPipe:
-    """A pipe of which this process alone holds the writing end; children get the reading end."""
-
-    def __init__(self) -> None:
-        self.read_fd, self._write_fd = os.pipe()
-
-    def close(self) -> None:
-        os.close(self.read_fd)
-        os.close(self._write_fd)
-
-
 class Child:
-    """A command that runs until ``stop()``; ``keep()`` starts it again by :class:`Restarts`."""
+    """A command that runs until ``stop()``; ``keep()`` starts it again by :class:`Restarts`.
+
+    ``again=False``: any end of it is final.
+    """
 
     def __init__(
         self,
@@ -88,9 +80,11 @@ class Child:
         parent: ParentPipe,
         *,
         pass_fds: Sequence[int] = (),
+        again: bool = True,
         clock: Clock = monotonic,
     ) -> None:
         self.name = name
+        self._again = again
         self._argv = list(argv)
         self._environment = {**environment, PARENT_FD_VARIABLE: str(parent.read_fd)}
         self._pass_fds = (parent.read_fd, *pass_fds)
@@ -115,7 +109,7 @@ class Child:
         while not self._stopping.is_set():
             began = self._clock()
             status, ready = await self._run_once()
-            if self._stopping.is_set():
+            if self._stopping.is_set() or not self._again:
                 break
             delay = restarts.delay(status, self._clock() - began, ready=ready)
             if delay is None:
@@ -182,15 +176,6 @@ def _signal(send: Callable[[], None]) -> None:
 def describe(status: int) -> str:
     """An exit status in words."""
     return f"killed by signal {-status}" if status < 0 else f"status {status}"
-
-
-def trunkline_argv(*arguments: str) -> list[str]:
-    """The command line that runs ``trunkline`` with this interpreter.
-
-    ``-P``: the user's working directory is not searched for modules, so that a folder there that
-    has the name of a package of ours is not taken for it.
-    """
-    return [sys.executable, "-P", "-m", "trunkline", *arguments]
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:

@@ -79,6 +79,7 @@ def cli(debug: bool) -> None:
     \b
     Examples:
       trunkline demo                  see it work, without an account
+      trunkline up --sim              a stack to play with, without an account
       trunkline up --tunnel cloudflared
       trunkline status
     """
@@ -94,8 +95,22 @@ def cli(debug: bool) -> None:
     type=click.Choice(["cloudflared", "ngrok"]),
     help="Open a tunnel to the public listener, and take its URL as the public one.",
 )
+@click.option(
+    "--sim",
+    is_flag=True,
+    help="Beside a stand-in carrier, without an account. Settings that are missing are made up: "
+    "credentials, free ports, the public URL, numbers and who answers. A public URL of another "
+    "machine is ignored. The journal goes with it.",
+)
+@click.option(
+    "--ready-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Once all has joined, write JSON there: bus, account_sid, auth_token, public_url, "
+    "console, sim, pid. Only its owner may read it. Removed at the end.",
+)
 @settings_options(*STACK)
-def up(settings: Settings, gateways: int, codec_workers: int, tunnel: str | None) -> None:
+def up(settings: Settings, **wishes: Any) -> None:
     """Run the whole stack in the foreground, supervised.
 
     What dies is started again. SIGTERM or Ctrl-C puts all numbers back, then ends everything.
@@ -104,10 +119,12 @@ def up(settings: Settings, gateways: int, codec_workers: int, tunnel: str | None
     Examples:
       trunkline up --tunnel cloudflared
       trunkline up --public-url https://line.example.com --gateways 2 --codec-workers 4
+      trunkline up --sim                         try it out, without an account
+      trunkline up --sim --ready-file up.json    for a script: wait until up.json is there
     """
     from trunkline import supervisor
 
-    sys.exit(supervisor.up(settings, gateways=gateways, codec_workers=codec_workers, tunnel=tunnel))
+    sys.exit(supervisor.up(settings, supervisor.Wishes(**wishes)))
 
 
 _keep_alive = click.option(

@@ -1,9 +1,9 @@
 """``trunkline demo``: the main job, without an account: two phone calls with real speech.
 
-honcho starts carrier_sim and a whole stack; ``scenario.run`` of langwatch-scenario holds a call
-each way, both at once, through our TwilioAgentAdapter, with recordings instead of models; then what
-happened is printed, drawn and written. Everything it started is ended again. Exit status 1 when
-anything failed.
+``trunkline up --sim`` runs a whole stack beside the stand-in carrier, apart from any stack and any
+settings of the user's; ``scenario.run`` of langwatch-scenario holds a call each way, both at once,
+through our TwilioAgentAdapter, with recordings instead of models; then what happened is printed,
+drawn and written. Everything it started is ended again. Exit status 1 when anything failed.
 """
 
 from __future__ import annotations
@@ -13,18 +13,26 @@ import contextlib
 import importlib
 import importlib.util
 import logging
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
 from trunkline import demo_report as report
 from trunkline import demo_surroundings
 from trunkline.bus.clock import monotonic
+from trunkline.bus.errors import TrunklineError
+from trunkline.bus.launch import Launched, apart, trunkline_argv
 from trunkline.bus.process import EXIT_DONE, run
+from trunkline.bus.runtime_dir import temporary_directory
+from trunkline.carrier_sim.client import SimClient
 from trunkline.demo_measure import CallRecord
-from trunkline.demo_stack import DemoError, DemoStack
 from trunkline.demo_words import Recogniser
+
+if TYPE_CHECKING:
+    from trunkline.demo_calls import Stack
 
 NUMBER: Final = "+14155551234"
 OTHER_NUMBER: Final = "+14155551235"
@@ -39,6 +47,7 @@ GREETING, REPLY = "austen-0870", "austen-0880"
 QUESTIONS: Final = ("austen-0890", "austen-0930")
 ANSWER: Final = "austen-0920"
 DIGITS: Final = "1#"
+READY_WITHIN: Final = 30.0
 ENDS_WITHIN: Final = 85.0
 
 
@@ -50,7 +59,7 @@ def main(out: Path | None, *, verbose: bool) -> int:
         if importlib.util.find_spec(name) is None
     ]
     if missing:
-        raise DemoError(f"{', '.join(missing)} not installed: pip install 'trunkline[demo]'")
+        raise TrunklineError(f"{', '.join(missing)} not installed: pip install 'trunkline[demo]'")
     with demo_surroundings.home():
         where = demo_surroundings.output(out)
         return run(lambda stop: _until_done(where, verbose, stop))
@@ -68,9 +77,21 @@ async def _until_done(out: Path, verbose: bool, stop: asyncio.Event) -> int:
             return showing.result()
         showing.cancel()
         await asyncio.gather(showing, return_exceptions=True)
-        raise DemoError("interrupted" if stop.is_set() else f"not done within {ENDS_WITHIN:g} s")
+        raise TrunklineError(
+            "interrupted" if stop.is_set() else f"not done within {ENDS_WITHIN:g} s"
+        )
     finally:
         stopping.cancel()
+
+
+@contextlib.contextmanager
+def _own_directory() -> Iterator[Path]:
+    """Where the stack's bus and journal stand; removed afterwards."""
+    directory = temporary_directory("trunkline-demo-")
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 class Demo:
@@ -86,25 +107,44 @@ class Demo:
         self._failures: list[str] = []
 
     async def run(self) -> int:
-        """All of it; the exit status. Raises DemoError with the first thing that went wrong."""
-        log = self._out / "stack.log"
-        bot = f"speech:{ANSWER},when_silent=0.6,repeat,ring=0.2"
-        stack = DemoStack(VOICE_URLS, {CALLEE: bot}, log)
-        with contextlib.closing(Recogniser()) as recogniser:
-            # scenario takes seconds to import; the stack is started meanwhile.
+        """All of it; the exit status. TrunklineError with the first thing that went wrong."""
+        with (
+            contextlib.closing(Recogniser()) as recogniser,
+            _own_directory() as directory,
+        ):
+            # scenario takes seconds to import; the stack starts meanwhile.
             importing = asyncio.create_task(
                 asyncio.to_thread(importlib.import_module, "trunkline.demo_calls")
             )
+            launched = self._launch(directory)
             try:
-                async with stack:
-                    await self._calls(stack, recogniser, await importing)
-                stack.check_ended_well()
+                info = await launched.until_ready(READY_WITHIN)
+                with SimClient(info.sim or "") as sim:
+                    calls = await importing
+                    await self._calls(calls.Stack(info, sim), recogniser, calls)
             finally:
-                if self._verbose and log.exists():
-                    self._console.print(log.read_text(errors="replace"), markup=False)
+                status = await asyncio.to_thread(launched.stop)
+                if self._verbose:
+                    said = launched.log.read_text(errors="replace")
+                    self._console.print(said, markup=False)
+        if status != EXIT_DONE:
+            raise TrunklineError(f"the stack ended with status {status}; see {launched.log}")
         return self._conclude()
 
-    async def _calls(self, stack: DemoStack, recogniser: Recogniser, calls: Any) -> None:
+    def _launch(self, directory: Path) -> Launched:
+        """Start the stack; its log is left with the demo's other files."""
+        (self._out / "stack.log").unlink(missing_ok=True)
+        bot = f"speech:{ANSWER},when_silent=0.6,repeat,ring=0.2"
+        environment = apart(
+            directory,
+            TRUNKLINE_SIM_NUMBERS=" ".join(f"{n}={url}" for n, url in VOICE_URLS.items()),
+            TRUNKLINE_SIM_CALLEES=f"{CALLEE}={bot}",
+        )
+        argv = trunkline_argv("up", "--sim")
+        what = "the demo's stack"
+        return Launched(argv, self._out, "stack", environment, what=what, cwd=directory)
+
+    async def _calls(self, stack: Stack, recogniser: Recogniser, calls: Any) -> None:
         say = self._console.print
         say("[bold]trunkline demo[/]: two phone calls with real speech, no account, no network")
         calls.scenario.set_stt_provider(recogniser)
@@ -112,8 +152,8 @@ class Demo:
         logging.getLogger("scenario").setLevel(logging.ERROR)
         status = await stack.status()
         say(
-            f"  honcho runs carrier_sim, a controller, {len(status['gateways'])} gateways and "
-            f"{len(status['codec_workers'])} codec workers "
+            "  trunkline up --sim runs carrier_sim, a controller, "
+            f"{len(status['gateways'])} gateways and {len(status['codec_workers'])} codec workers "
             f"(after {monotonic() - self._began:.1f} s)",
             soft_wrap=True,
         )
@@ -143,7 +183,7 @@ class Demo:
             self._failures.append(f"Twilio would list error {error['code']}: {error['text']}")
 
     async def _heard(
-        self, stack: DemoStack, title: str, record: CallRecord, recogniser: Recogniser
+        self, stack: Stack, title: str, record: CallRecord, recogniser: Recogniser
     ) -> None:
         """Print a call's words once it is over."""
         self._console.print(f"\n[bold]{title}[/]")
@@ -163,5 +203,5 @@ class Demo:
             report.leave_files(self._console, record, name, titles[name], self._out)
         self._console.print(f"\n[dim]it took {monotonic() - self._began:.0f} s[/]")
         if self._failures:
-            raise DemoError("the demo failed: " + "; ".join(self._failures))
+            raise TrunklineError("the demo failed: " + "; ".join(self._failures))
         return EXIT_DONE

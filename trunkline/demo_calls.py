@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
@@ -21,10 +22,14 @@ from scenario.types import ScriptStep
 from scenario.voice import AudioChunk
 
 from trunkline.adapter.scenario_adapter import TwilioAgentAdapter
+from trunkline.ask import controller, get_status
 from trunkline.bus.clock import monotonic
+from trunkline.bus.errors import TrunklineError
+from trunkline.bus.launch import StackInfo
+from trunkline.bus.settings import load
+from trunkline.carrier_sim.client import SimClient
 from trunkline.carrier_sim.mulaw import decode
 from trunkline.demo_measure import WIRE_RATE, CallRecord, Handed, Speaker, place_turn
-from trunkline.demo_stack import DemoError, DemoStack
 from trunkline.demo_words import Recogniser, recording, transcript, word_errors
 
 #: What scenario hands to each step of a script.
@@ -40,16 +45,29 @@ SET_UP_WITHIN: Final = 15.0
 RECORDED_WITHIN: Final = 5.0
 
 
+@dataclass(frozen=True)
+class Stack:
+    """The demo's stack, and the carrier beside it."""
+
+    info: StackInfo
+    sim: SimClient
+
+    async def status(self) -> dict[str, Any]:
+        """What ``trunkline status --json`` prints."""
+        async with controller(load(env_file=None, bus=self.info.bus)) as client:
+            return await get_status(client)
+
+
 class TimedAdapter(TwilioAgentAdapter):
     """Our adapter, with a note of when sound was handed over, for the measurement."""
 
-    def __init__(self, stack: DemoStack, number: str, callees: list[str] | None = None) -> None:
+    def __init__(self, stack: Stack, number: str, callees: list[str] | None = None) -> None:
         super().__init__(
-            account_sid=stack.settings.account_sid,
-            auth_token=stack.settings.require("auth_token"),
+            account_sid=stack.info.account_sid,
+            auth_token=stack.info.auth_token,
             phone_number=number,
             allowed_callees=callees,
-            bus=stack.settings.bus,
+            bus=stack.info.bus,
         )
         self.handed: list[Handed] = []
         self.set_up = 0.0
@@ -86,7 +104,7 @@ def agent_says(adapter: TimedAdapter, name: str) -> Script:
 class Watch:
     """What a script's own steps note about the call while it lives."""
 
-    def __init__(self, stack: DemoStack) -> None:
+    def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self.sid = ""
         self.frames_lost = 0
@@ -101,7 +119,7 @@ class Watch:
 
 
 async def answering(
-    stack: DemoStack, number: str, caller: str, greeting: str, reply: str
+    stack: Stack, number: str, caller: str, greeting: str, reply: str
 ) -> tuple[CallRecord, Watch]:
     """Somebody calls our number and speaks first; the test answers and replies."""
     adapter = TimedAdapter(stack, number)
@@ -138,7 +156,7 @@ async def answering(
 
 
 async def calling(
-    stack: DemoStack, number: str, callee: str, turns: list[tuple[str, str]], digits: str
+    stack: Stack, number: str, callee: str, turns: list[tuple[str, str]], digits: str
 ) -> tuple[CallRecord, Watch]:
     """The test calls an agent, presses keys, and talks with it in turns."""
     adapter = TimedAdapter(stack, number, [callee])
@@ -172,7 +190,7 @@ async def calling(
 
 
 async def _until_written(
-    stack: DemoStack, number: str, before: str, waiting: asyncio.Task[None]
+    stack: Stack, number: str, before: str, waiting: asyncio.Task[None]
 ) -> str:
     """The number's voice_url once it is not what it was; raises what ``waiting`` raises."""
     while not waiting.done():
@@ -181,17 +199,17 @@ async def _until_written(
             return found
         await asyncio.sleep(0.02)
     await waiting
-    raise DemoError(f"{number} was answered before its voice_url was written")
+    raise TrunklineError(f"{number} was answered before its voice_url was written")
 
 
 async def _record(
-    stack: DemoStack, adapter: TimedAdapter, watch: Watch, result: scenario.ScenarioResult
+    stack: Stack, adapter: TimedAdapter, watch: Watch, result: scenario.ScenarioResult
 ) -> CallRecord:
     """The carrier's record of a call that has ended."""
     sim = stack.sim
     call = await asyncio.to_thread(sim.wait_for, watch.sid, timeout=RECORDED_WITHIN)
     if not call["streams"]:
-        raise DemoError(f"the call {watch.sid} had no media stream")
+        raise TrunklineError(f"the call {watch.sid} had no media stream")
     stream = call["streams"][0]
     record = CallRecord(
         sid=watch.sid,

@@ -13,9 +13,10 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
+from trunkline.bus.launch import ParentPipe, trunkline_argv
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING, run, setup_logging
 from trunkline.bus.settings import Settings
-from trunkline.children import END_WITHIN, Child, ParentPipe, settings_environment, trunkline_argv
+from trunkline.children import END_WITHIN, Child, settings_environment
 from trunkline.public_port import PublicPort
 
 log = logging.getLogger("trunkline.supervisor")

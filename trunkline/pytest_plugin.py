@@ -29,7 +29,7 @@ import pytest
 if TYPE_CHECKING:
     from trunkline import Line, TwilioAgentAdapter
     from trunkline.carrier_sim.client import SimClient
-    from trunkline.shared_stack import RunDirectory, StackInfo, StackRequest
+    from trunkline.shared_stack import RunDirectory, Wanted
 
 T = TypeVar("T")
 
@@ -223,18 +223,18 @@ def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
             token = settings.auth_token.get_secret_value()
             return PhoneStack(settings.bus, account, token, public_url, sim)
     directory = config.stash[_run_key].directory
-    wanted: StackRequest
+    wanted: Wanted
     if simulated:
         callees = dict(
             _callee(item, config.rootpath) for item in config.getini("phone_sim_callees")
         )
         numbers = dict.fromkeys(config.getini("phone_sim_numbers"), SIM_VOICE_URL)
-        wanted = shared_stack.simulated(numbers, callees)
+        wanted = shared_stack.simulated(directory, numbers, callees)
     else:
         settings.require("account_sid")
         settings.require("auth_token")
-        wanted = shared_stack.twilio(settings, _option(config, "phone_tunnel") or None)
-    info: StackInfo = shared_stack.acquire(directory, "sim" if simulated else "twilio", wanted)
+        wanted = shared_stack.twilio(directory, settings, _option(config, "phone_tunnel") or None)
+    info = shared_stack.acquire(directory, "sim" if simulated else "twilio", wanted)
     return PhoneStack(info.bus, info.account_sid, info.auth_token, info.public_url, info.sim)
 
 

@@ -2,9 +2,9 @@
 
 The run's first process (pytest itself, or the controller of pytest-xdist) makes a
 :class:`RunDirectory` and keeps it open; whichever process needs the stack first starts it with
-:func:`acquire`, the others find it there. The stack stands under a keeper process
-(shared_keeper.py) that ends when the run does, however that comes about: it reads a FIFO of which
-the run's first process holds the only writing end.
+:func:`acquire`, the others find it there. The stack outlives the process that started it, and ends
+when the run does, however that comes about: it reads a FIFO of which the run's first process holds
+the only writing end.
 """
 
 from __future__ import annotations
@@ -12,35 +12,38 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
+import re
 import shutil
-import signal
-import socket
-import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from trunkline.bus.errors import StackUnavailableError
-from trunkline.bus.locks import FileLock, LockHeldError
-from trunkline.bus.process import EXIT_DONE, EXIT_PENDING, PARENT_FD_VARIABLE
+from trunkline.bus.launch import (
+    Launched,
+    StackInfo,
+    apart,
+    clean_environment,
+    lives,
+    read_ready_file,
+    trunkline_argv,
+)
+from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
 from trunkline.bus.runtime_dir import temporary_directory
-from trunkline.bus.settings import Settings
+from trunkline.bus.settings import Settings, private_state_dir
+from trunkline.carrier_sim.client import SimClient
 from trunkline.children import settings_environment
-from trunkline.shared_keeper import READY_WITHIN, StackInfo, StackRequest
 
-__all__ = ["RunDirectory", "StackInfo", "StackRequest", "acquire", "alone", "simulated", "twilio"]
-
-#: What the keeper may take to end the stack and its carrier.
+#: What the stack may take to end: seconds.
 ENDED_WITHIN: Final = 12.0
 _STEP: Final = 0.05
-_SHOWN_LINES: Final = 15
+#: The supervisor's last line in the log.
+_ENDED: Final = re.compile(r"ended with status (\d+)")
 
-#: Keepers that this process started, to be reaped once they have ended.
-_keepers: list[int] = []
+#: What this process started, to be reaped once it has ended.
+_started: list[Launched] = []
 
 
 class RunDirectory:
@@ -60,152 +63,108 @@ class RunDirectory:
         """End what was started; returns what went wrong (the directory is kept then)."""
         os.close(self._writer)
         problems = []
-        for lock in sorted(self.path.glob("*.alive")):
-            problems += self._wait_ended(lock.stem)
-        while _keepers:
-            os.waitpid(_keepers.pop(), 0 if not problems else os.WNOHANG)
+        for log in sorted(self.path.glob("*.log")):
+            problems += self._wait_ended(log)
         if not problems:
+            while _started:
+                _started.pop().process.wait()
             shutil.rmtree(self.path, ignore_errors=True)
         return problems
 
-    def _wait_ended(self, kind: str) -> list[str]:
+    def _wait_ended(self, log: Path) -> list[str]:
+        kind = log.stem
         deadline = time.monotonic() + ENDED_WITHIN
-        while _alive(self.path, kind):
+        while lives(log):
             if time.monotonic() > deadline:
                 return [f"the {kind} stack did not end in time (see {self.path})"]
             time.sleep(_STEP)
-        ended = self.path / f"{kind}.ended"
-        said = ended.read_text() if ended.exists() else "killed"
-        if said == str(EXIT_DONE):
+        said = _ENDED.findall(log.read_text(errors="replace"))
+        status = int(said[-1]) if said else None
+        if status == EXIT_DONE:
             return []
-        if said == str(EXIT_PENDING):
+        if status == EXIT_PENDING:
             return [f"numbers are still to be put back: run `trunkline restore` (see {self.path})"]
-        if not (self.path / f"{kind}.json").exists():
-            return []  # it never came up: whoever asked for it was told why
-        return [f"the {kind} stack ended badly ({said}, see {self.path})"]
+        how = "killed" if status is None else f"status {status}"
+        return [f"the {kind} stack ended badly ({how}, see {self.path})"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What stack to start. ``argv``: options of ``trunkline up``. ``environment``: all of it, but
+    for the bus. ``callees``: number -> bot, outside of a stand-in's account."""
+
+    argv: list[str]
+    environment: dict[str, str]
+    callees: dict[str, str] = field(default_factory=dict)
 
 
 def simulated(
-    numbers: Mapping[str, str], callees: Mapping[str, str], **environment: str
-) -> StackRequest:
-    """A stack beside the stand-in carrier, with an account of its own, on free ports."""
-    (public,) = _free_ports(1)
-    return StackRequest(
-        environment={
-            "TWILIO_ACCOUNT_SID": "AC" + secrets.token_hex(16),
-            "TWILIO_AUTH_TOKEN": secrets.token_hex(16),
-            "TRUNKLINE_PUBLIC_URL": f"http://127.0.0.1:{public}",
-            "TRUNKLINE_HTTP_PORT": str(public),
-            "TRUNKLINE_CALLS_PER_SECOND": "50",
-            "TRUNKLINE_NUMBERS": ",".join(numbers),
-            **environment,
-        },
-        numbers=dict(numbers),
-        callees=dict(callees),
-    )
+    directory: Path, numbers: Mapping[str, str], callees: Mapping[str, str], **environment: str
+) -> Wanted:
+    """A stack beside the stand-in carrier, with an account of its own, on free ports.
+
+    ``numbers``: with the voice_url that each had before.
+    """
+    settings = {
+        "TRUNKLINE_NUMBERS": ",".join(numbers),
+        "TRUNKLINE_SIM_NUMBERS": " ".join(f"{n}={url}" for n, url in numbers.items()),
+    }
+    return Wanted(["--sim"], apart(directory, **settings | environment), dict(callees))
 
 
-def twilio(settings: Settings, tunnel: str | None) -> StackRequest:
-    """A stack with the user's own settings, at the real carrier."""
-    environment = {
+def twilio(directory: Path, settings: Settings, tunnel: str | None) -> Wanted:
+    """A stack with the user's own settings, at the real carrier, beside any other of theirs."""
+    environment = clean_environment() | {
         name: value
         for name, value in settings_environment(settings).items()
         if name.startswith(("TRUNKLINE_", "TWILIO_"))
-        # The bus is the run's own, and nobody looks at its console.
-        and name not in ("TRUNKLINE_BUS", "TRUNKLINE_CONSOLE_PORT", PARENT_FD_VARIABLE)
     }
-    return StackRequest(environment=environment, tunnel=tunnel)
+    own = private_state_dir(settings.state_path.absolute(), directory.name)
+    environment |= {"TRUNKLINE_STATE_DIR": str(own), "TRUNKLINE_CONSOLE_PORT": "0"}
+    return Wanted([] if tunnel is None else ["--tunnel", tunnel], environment)
 
 
-def acquire(directory: Path, kind: str, request: StackRequest) -> StackInfo:
-    """The run's stack of this kind: started if there is none (then as ``request`` says).
+def acquire(directory: Path, kind: str, wanted: Wanted) -> StackInfo:
+    """The run's stack of this kind: started if there is none (then as ``wanted`` says).
 
     Blocks until it is up. StackUnavailableError, with what it said, when it does not come up.
     """
+    log = directory / f"{kind}.log"
     with _locked(directory / f"{kind}.lock"):
-        found = directory / f"{kind}.json"
-        if not (found.exists() and _alive(directory, kind)):
-            for left in (found, directory / f"{kind}.ended"):
-                left.unlink(missing_ok=True)
-            _start(directory, kind, request)
-        return msgspec.json.decode(found.read_bytes(), type=StackInfo)
+        info = read_ready_file(directory / f"{kind}.json")
+        if info is None or not lives(log):
+            info = _start(directory, kind, wanted)
+        return info
 
 
-@contextlib.contextmanager
-def alone(directory: Path, kind: str, request: StackRequest) -> Iterator[StackInfo]:
-    """A stack of its own, for one test: it ends with the block (or with the run)."""
-    info = acquire(directory, kind, request)
+def _start(directory: Path, kind: str, wanted: Wanted) -> StackInfo:
+    running = os.open(directory / "running", os.O_RDONLY | os.O_NONBLOCK)
     try:
-        yield info
-    finally:
-        keeper = _keepers.pop()
-        os.kill(keeper, signal.SIGTERM)
-        os.waitpid(keeper, 0)
-
-
-def _start(directory: Path, kind: str, request: StackRequest) -> None:
-    own = {
-        "TRUNKLINE_BUS": f"ipc://{directory}/{kind}",
-        "TRUNKLINE_CONSOLE_PORT": "0",
-    }
-    if request.numbers:
-        own["TRUNKLINE_STATE_DIR"] = str(directory / f"{kind}-state")
-    request = msgspec.structs.replace(request, environment=own | request.environment)
-    content = msgspec.json.encode(request)
-    asked = directory / f"{kind}.request.json"
-    with os.fdopen(os.open(asked, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("TRUNKLINE_", "TWILIO_", "PYTEST_"))
-    }
-    alive = os.open(directory / "running", os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        os.set_inheritable(alive, True)
-        # No Popen: the keeper outlives the worker of pytest-xdist that started it.
-        keeper = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-P", "-m", "trunkline.shared_keeper", str(directory), kind],
-            environment | {PARENT_FD_VARIABLE: str(alive)},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (
-                    *(os.POSIX_SPAWN_OPEN, 1, str(directory / f"{kind}-keeper.log")),
-                    *(os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-                ),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
+        launched = Launched(
+            trunkline_argv("up", "--gateways", "1", "--codec-workers", "1", *wanted.argv),
+            directory,
+            kind,
+            wanted.environment | {"TRUNKLINE_BUS": f"ipc://{directory}/{kind}"},
+            what=f"the {kind} stack for these tests",
+            cwd=directory,  # no .env there
+            parent_fd=running,
+            own_session=True,  # Ctrl-C reaches the tests first
         )
     finally:
-        os.close(alive)
-    deadline = time.monotonic() + 2 * READY_WITHIN + 10.0
-    while not (directory / f"{kind}.json").exists():
-        ended, _ = os.waitpid(keeper, os.WNOHANG)
-        if ended or time.monotonic() > deadline:
-            raise StackUnavailableError(
-                f"the {kind} stack for these tests did not come up; it said:\n"
-                f"{_tails(directory, kind)}"
-            )
-        time.sleep(_STEP)
-    _keepers.append(keeper)
-
-
-def _tails(directory: Path, kind: str) -> str:
-    parts = []
-    for log in sorted(directory.glob(f"{kind}-*.log")):
-        lines = log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
-        parts += [f"    {log.name}: {line}" for line in lines]
-    return "\n".join(parts) or "    (nothing)"
-
-
-def _alive(directory: Path, kind: str) -> bool:
-    """The keeper of this kind runs."""
+        os.close(running)
     try:
-        FileLock(directory / f"{kind}.alive", "looked at").release()
-    except LockHeldError:
-        return True
-    return False
+        info = launched.wait_ready()
+        if wanted.callees:
+            with SimClient(info.sim or "") as sim:
+                for number, bot in wanted.callees.items():
+                    sim.add_callee(number, bot)
+    except BaseException as error:
+        launched.stop()
+        if isinstance(error, StackUnavailableError):
+            launched.log.unlink()  # whoever asked for it is told what it said
+        raise
+    _started.append(launched)
+    return info
 
 
 @contextlib.contextmanager
@@ -214,10 +173,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on; all are held until all are found."""
-    with contextlib.ExitStack() as held:
-        socks = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(sock.getsockname()[1]) for sock in socks]

@@ -4,6 +4,10 @@ The supervisor holds the public port, starts one controller, the gateways and th
 its children, and starts again what dies. It ends them in the order that puts the numbers first: the
 controller, then the rest, all within 4 s. Children write to stderr themselves; nothing is relayed.
 
+With ``--sim`` a stand-in carrier is one more child, the first one up and the last one down, so that
+it still answers while numbers are put back. With ``--ready-file`` a file says how to reach the
+stack, from the moment when all of it has joined until its end begins (bus/launch.py reads it).
+
 When a child fails at its first start its settings are wrong (it says so itself), and the whole
 stack ends with status 1. When the supervisor is killed its children see its pipe close and end as
 on SIGTERM.
@@ -15,29 +19,29 @@ import asyncio
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import click
 import msgspec
 
+from trunkline import stand_in
 from trunkline.ask import controller, get_status
 from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, StackUnavailableError, TrunklineError
+from trunkline.bus.launch import ParentPipe, StackInfo, trunkline_argv, write_ready_file
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, run, setup_logging
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
-from trunkline.children import (
-    END_WITHIN,
-    Child,
-    ParentPipe,
-    settings_environment,
-    trunkline_argv,
-)
-from trunkline.controller.state_dir import StackRunsError, lock_bus_dir, lock_state_dir
+from trunkline.children import END_WITHIN, Child, describe, settings_environment
+from trunkline.controller.state_dir import StackRunsError, check_free
 from trunkline.keep_alive import exit_status
 from trunkline.public_port import PublicPort
+from trunkline.stand_in import StandIn
 from trunkline.tunnel import Tunnel
 
 log = logging.getLogger("trunkline.supervisor")
@@ -50,40 +54,60 @@ _LOOK_EVERY: Final = 0.1
 _SAY_MISSING_AFTER: Final = 15.0
 
 
-def up(settings: Settings, *, gateways: int, codec_workers: int, tunnel: str | None) -> int:
+@dataclass(frozen=True)
+class Wishes:
+    """What ``trunkline up`` was asked for, apart from settings."""
+
+    gateways: int = 2
+    codec_workers: int = 2
+    tunnel: str | None = None
+    sim: bool = False
+    ready_file: Path | None = None
+
+
+def up(settings: Settings, wishes: Wishes) -> int:
     """Run a stack until SIGTERM, SIGINT or the end of the parent; returns the exit status.
 
     Raises SettingsError (PortTakenError among them), StackRunsError and TunnelError before anything
     is started.
     """
-    settings.require("account_sid")
-    settings.require("auth_token")
-    if tunnel is None:
-        settings.require("public_url")
+    if not wishes.sim:
+        settings.require("account_sid")
+        settings.require("auth_token")
+        if wishes.tunnel is None:
+            settings.require("public_url")
+    if wishes.ready_file is not None and not wishes.ready_file.parent.is_dir():
+        raise SettingsError(f"--ready-file {wishes.ready_file}: there is no such directory")
     settings.address.make_directory()
-    _refuse_beside_another(settings)
+    _refuse_beside_another(settings, wishes)
+    any_port = wishes.sim and "http_port" not in settings.model_fields_set
     end_logging = setup_logging("supervisor", settings.log_format)
     try:
-        port = PublicPort.claim(settings.http_host, settings.http_port, settings.bus)
+        port = PublicPort.claim(
+            settings.http_host, 0 if any_port else settings.http_port, settings.bus
+        )
         try:
-            return run(lambda stop: _up(settings, port, gateways, codec_workers, tunnel, stop))
+            if wishes.ready_file is not None:
+                wishes.ready_file.unlink(missing_ok=True)  # of a stack that was killed
+            status = run(lambda stop: _up(settings, port, wishes, stop))
+            log.info("ended with status %d", status)
+            return status
         finally:
             port.close()
     finally:
         end_logging()
 
 
-def _refuse_beside_another(settings: Settings) -> None:
+def _refuse_beside_another(settings: Settings, wishes: Wishes) -> None:
     """StackRunsError where a controller lives at the bus or the state directory.
 
     Ours would be refused there too, but until then our gateways and codec workers would join the
     other stack.
     """
-    holder = f"supervisor (pid {os.getpid()}, {settings.bus})"
-    lock_state_dir(settings.state_path, holder).release()
     address = settings.address
+    # Beside the stand-in carrier it gets a state directory of its own.
+    check_free(None if wishes.sim else settings.state_path, address.directory)
     if address.directory is not None:
-        lock_bus_dir(address.directory, holder).release()
         return
     host = "0.0.0.0" if address.host == "*" else address.host
     # What else is wrong with the address the controller says itself.
@@ -97,22 +121,31 @@ def _refuse_beside_another(settings: Settings) -> None:
             ) from error
 
 
-async def _up(
-    settings: Settings,
-    port: PublicPort,
-    gateways: int,
-    codec_workers: int,
-    tunnel: str | None,
-    stop: asyncio.Event,
-) -> int:
+async def _up(settings: Settings, port: PublicPort, wishes: Wishes, stop: asyncio.Event) -> int:
     host, number = port.address
-    async with _opened(tunnel, host, number) as opened:
+    async with contextlib.AsyncExitStack() as held:
+        carrier = None
+        if wishes.sim:
+            own = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="trunkline-sim-")))
+            carrier = StandIn(settings, own)
+            held.push_async_callback(carrier.close)
+            info = await carrier.ready(stop)
+            if info is None:
+                return EXIT_DONE if stop.is_set() else _carrier_ended(carrier)
+            settings = stand_in.fit(settings, info, number, own / "state")
+        tunnel = await held.enter_async_context(_opened(wishes.tunnel, host, number))
         given: dict[str, Any] = {"http_port": number}
-        if opened is not None:
-            given["public_url"] = opened.url
-        settings = settings.model_copy(update=given)
-        supervisor = Supervisor(settings, port.fd, gateways, codec_workers)
-        return await supervisor.run(stop, opened)
+        if tunnel is not None:
+            given["public_url"] = tunnel.url
+        supervisor = Supervisor(settings.model_copy(update=given), port.fd, wishes, carrier)
+        return await supervisor.run(stop, tunnel)
+
+
+def _carrier_ended(carrier: StandIn) -> int:
+    log.error(
+        "the stand-in carrier ended (%s), so the stack ends", describe(carrier.ended.result())
+    )
+    return EXIT_FAILED
 
 
 @contextlib.asynccontextmanager
@@ -131,22 +164,26 @@ class Supervisor:
     """The children of one stack, and the order in which they end."""
 
     def __init__(
-        self, settings: Settings, listen_fd: int, gateways: int, codec_workers: int
+        self, settings: Settings, listen_fd: int, wishes: Wishes, carrier: StandIn | None = None
     ) -> None:
         self._settings = settings
+        self._ready_file = wishes.ready_file
+        self._carrier = carrier
         self._parent = ParentPipe()
         environment = settings_environment(settings)
+        held = () if carrier is None else (carrier.pipe.write_fd,)
 
         def child(name: str, *argv: str, pass_fds: Sequence[int] = ()) -> Child:
-            return Child(name, trunkline_argv(*argv), environment, self._parent, pass_fds=pass_fds)
+            fds = (*pass_fds, *held)
+            return Child(name, trunkline_argv(*argv), environment, self._parent, pass_fds=fds)
 
         self.controller = child("controller", "controller")
         self.gateways = [
             child(f"gateway {n}", "gateway", "--listen-fd", str(listen_fd), pass_fds=(listen_fd,))
-            for n in range(1, gateways + 1)
+            for n in range(1, wishes.gateways + 1)
         ]
         self.codec_workers = [
-            child(f"codec worker {n}", "codec-worker") for n in range(1, codec_workers + 1)
+            child(f"codec worker {n}", "codec-worker") for n in range(1, wishes.codec_workers + 1)
         ]
 
     async def run(self, stop: asyncio.Event, tunnel: Tunnel | None = None) -> int:
@@ -156,15 +193,22 @@ class Supervisor:
         stopping = asyncio.create_task(stop.wait())
         telling = asyncio.create_task(self._tell_when_ready(tunnel))
         watched: set[asyncio.Task[Any]] = {*keeping, stopping}
+        carrier = self._carrier
+        if carrier is not None:
+            watched.add(carrier.ended)
         if tunnel is not None:
             watched.add(asyncio.create_task(tunnel.ended()))
         try:
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             failed = stopping not in done
-            if failed and tunnel is not None and not done & keeping.keys():
+            if carrier is not None and carrier.ended in done:
+                _carrier_ended(carrier)
+            elif failed and tunnel is not None and not done & keeping.keys():
                 log.error("the tunnel at %s ended, so the stack ends", tunnel.url)
             # A child whose end is final has said why itself.
         finally:
+            if self._ready_file is not None:
+                self._ready_file.unlink(missing_ok=True)
             for task in (stopping, telling):
                 task.cancel()
             await asyncio.gather(telling, return_exceptions=True)
@@ -190,28 +234,37 @@ class Supervisor:
         return status if status in (EXIT_DONE, EXIT_PENDING) else EXIT_DONE
 
     async def _tell_when_ready(self, tunnel: Tunnel | None) -> None:
-        """Print one line once our controller answers and every child has joined."""
+        """Once our controller answers and every child has joined: write the ready file, then print
+        one line."""
         wanted = {"gateways": len(self.gateways), "codec_workers": len(self.codec_workers)}
 
         def complete(status: dict[str, Any]) -> bool:
             ours = status["controller"]["pid"] == self.controller.pid
             return ours and all(len(status[k]) >= n for k, n in wanted.items())
 
-        await _until(complete, self)
-        settings = self._settings
+        status = await _until(complete, self)
+        settings, console = self._settings, status["controller"].get("console")
+        sim = None if self._carrier is None else settings.twilio_api_url
+        if self._ready_file is not None:
+            info = StackInfo(
+                account_sid=settings.account_sid,
+                auth_token=settings.require("auth_token"),
+                pid=os.getpid(),
+                bus=settings.bus,
+                public_url=settings.require("public_url"),
+                console=console,
+                sim=sim,
+            )
+            write_ready_file(self._ready_file, info)
         if tunnel is not None and not await tunnel.wait_reachable():
             log.warning("%s cannot be reached through the tunnel yet", tunnel.url)
-        via = f" through {tunnel.kind.name}" if tunnel else ""
-        console = (
-            f", console at http://127.0.0.1:{settings.console_port}"
-            if settings.console_port
-            else ""
-        )
         click.echo(
-            f"trunkline is ready: {mask_url(settings.public_url)}{via} -> "
+            f"trunkline is ready: {mask_url(settings.public_url)}"
+            f"{f' through {tunnel.kind.name}' if tunnel else ''} -> "
             f"{hosts.join(settings.http_host, settings.http_port)}"
             f" ({wanted['gateways']} gateways, {wanted['codec_workers']} codec workers)"
-            f"{console}, bus {settings.bus}"
+            f"{f', console at {console}' if console else ''}, bus {settings.bus}"
+            f"{f', carrier_sim at {sim} (account {settings.account_sid})' if sim else ''}"
         )
 
 

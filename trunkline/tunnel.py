@@ -16,7 +16,7 @@ from typing import Final
 from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, TrunklineError
-from trunkline.children import ParentPipe
+from trunkline.bus.launch import ParentPipe
 from trunkline.http_get import get
 from trunkline.with_parent import start_with_parent
 

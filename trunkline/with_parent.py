@@ -1,4 +1,4 @@
-"""Programs of others that must not outlive us: tunnels, honcho.
+"""Programs of others that must not outlive us: tunnels, and honcho in tests.
 
 They know nothing of our parent pipe, so each runs under a small process of ours (the hidden command
 ``trunkline with-parent``) that ends it when the pipe closes, and otherwise behaves like it.
@@ -11,11 +11,11 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from trunkline.bus.launch import ParentPipe, trunkline_argv
 from trunkline.bus.process import EXIT_DONE, PARENT_FD_VARIABLE, run
-from trunkline.children import ParentPipe, trunkline_argv
 
 
 async def start_with_parent(
@@ -23,17 +23,15 @@ async def start_with_parent(
     parent: ParentPipe,
     *,
     grace: float,
-    environment: Mapping[str, str] | None = None,
     **popen: Any,
 ) -> asyncio.subprocess.Process:
     """Start ``argv`` so that it ends with this process.
 
     SIGTERM to the process returned is passed on; ``grace`` seconds later comes SIGKILL.
     """
-    environment = os.environ if environment is None else environment
     return await asyncio.create_subprocess_exec(
         *trunkline_argv("with-parent", "--grace", str(grace), "--", *argv),
-        env={**environment, PARENT_FD_VARIABLE: str(parent.read_fd)},
+        env={**os.environ, PARENT_FD_VARIABLE: str(parent.read_fd)},
         stdin=asyncio.subprocess.DEVNULL,
         pass_fds=(parent.read_fd,),
         **popen,

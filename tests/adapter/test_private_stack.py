@@ -41,6 +41,7 @@ async def test_one_stack_serves_all_and_ends_with_the_last(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     run_instead(monkeypatch, str(FAKE_UP), str(tmp_path / "ended"))
+    monkeypatch.setenv("TRUNKLINE_STATE_DIR", str(tmp_path / "state"))
     first, second = await asyncio.gather(
         private_stack.acquire(request(public_url=" HTTPS://Line.Example.com/\n")),
         private_stack.acquire(request()),
@@ -49,10 +50,13 @@ async def test_one_stack_serves_all_and_ends_with_the_last(
     directory = first.bus.removeprefix("ipc://")
     assert os.stat(directory).st_mode & 0o777 == 0o700  # noqa: PTH116  # one look, no waiting
     await private_stack.release(first)
-    assert first._process.poll() is None
+    assert first.launched.process.poll() is None
     await private_stack.release(second)
-    assert first._process.returncode == 0
-    assert (tmp_path / "ended").read_text() == f"ended 8799 {URL}"
+    assert first.launched.process.returncode == 0
+    *said, state_dir = (tmp_path / "ended").read_text().split()
+    assert said == ["ended", "8799", URL, "0"]
+    assert Path(state_dir).parent == tmp_path / "state" / "private"
+    assert Path(state_dir).name.startswith(f"{os.getpid()}-")
     assert not os.path.exists(directory)  # noqa: PTH110, ASYNC240  # the same
 
 

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from trunkline.bus.locks import FileLock
+from trunkline.bus.settings import private_state_dir
 from trunkline.controller import orphans as orphan_rules
 from trunkline.controller import state_dir
 from trunkline.controller.core import Core, Identity, Rules
@@ -114,15 +115,30 @@ async def test_a_damaged_journal_of_another_stack_is_left_as_it_is(machine: Mach
 @pytest.mark.parametrize("old", [False, True])
 async def test_a_private_stack_that_left_nothing_is_cleared_away(tmp_path: Path, old: bool) -> None:
     base = tmp_path / "state"
-    private = state_dir.private_state_dir(base, "p1")
+    private = private_state_dir(base, "p1")
     path = private / "stacks" / stack_id("aaa") / "journal.sqlite3"
     await (await SqliteJournal.open(path, account=ACCOUNT, stack="x")).close()
+    mine = base / "stacks" / stack_id("bbb") / "journal.sqlite3"
+    await (await SqliteJournal.open(mine, account=ACCOUNT, stack="y")).close()
     if old:
         os.utime(path, (1.0, 1.0))
+        os.utime(mine, (1.0, 1.0))
     here = Machine(tmp_path)
     assert Start(here).orphans.found == []
-    assert path.exists() != old
+    assert private.exists() != old  # all of its directory: none is ever used again
+    assert mine.exists()
     shutil.rmtree(base)
+
+
+async def test_what_another_start_clears_away_meanwhile_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = private_state_dir(tmp_path, "p1")
+    (private / "stacks").mkdir(parents=True)
+    listed = state_dir._inside(tmp_path / "private")
+    shutil.rmtree(private)
+    monkeypatch.setattr(state_dir, "_roots", lambda base: listed)
+    assert state_dir.others(tmp_path, ACCOUNT, "us") == ([], [])
 
 
 async def test_other_accounts_and_live_stacks_are_not_looked_at(machine: Machine) -> None:
@@ -148,7 +164,7 @@ async def test_a_stack_that_lives_here_is_known_by_its_lock(machine: Machine) ->
         lock = FileLock(path, holder)  # ours: we have taken what it left
         assert await prober(nowhere, seal.stack) == lives
         lock.release()
-    private = state_dir.private_state_dir(machine.directory, "p1")
+    private = private_state_dir(machine.directory, "p1")
     lock = FileLock(private / "stacks" / stack_id("bbb") / "lock", "controller (pid 8)")
     assert await prober(nowhere, stack_id("bbb"))
     lock.release()

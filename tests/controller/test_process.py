@@ -29,7 +29,7 @@ from trunkline.bus.errors import (
     SettingsError,
 )
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
-from trunkline.bus.settings import Settings, load
+from trunkline.bus.settings import Settings, load, private_state_dir
 from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.faults import Fault
 from trunkline.carrier_sim.sim import CarrierSim
@@ -245,6 +245,27 @@ async def test_what_cannot_be_put_back_stays_pending(tmp_path: Path, sim: Carrie
     assert status == EXIT_DONE and "put back" in lines[0]
     assert sim.numbers[OURS].voice_url == PRIOR
     assert await restore_command(settings, dry_run=False, account=False, force=False) == (0, [])
+
+
+@pytest.mark.parametrize("pending", [False, True])
+async def test_a_private_stacks_state_directory_goes_with_it_unless_something_is_open(
+    tmp_path: Path, sim: CarrierSim, pending: bool
+) -> None:
+    own = private_state_dir(tmp_path / "state", "p1")
+    stack = Stack(settings_for(tmp_path, sim, state_dir=own))
+    stack.start()
+    adapter = await stack.join("adapter")
+    info = await stack.open(adapter)
+    await adapter.ask(m.Arm(session=info.session), m.Armed)
+    assert own.is_dir()
+    with contextlib.ExitStack() as faults:
+        if pending:
+            fault = Fault(where="rest", kind="status", status=503)
+            faults.enter_context(sim.faults.during(fault))
+        assert await stack.stop() == (EXIT_PENDING if pending else EXIT_DONE)
+    assert own.exists() == pending
+    assert (tmp_path / "state" / "private").is_dir()
+    await stack.close()
 
 
 @pytest.mark.parametrize("kind", ["timeout_before", "timeout_after"])

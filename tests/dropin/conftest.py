@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -22,6 +24,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its imports' own
     import scenario.voice.testing  # noqa: F401  # once, for all tests
 
+from trunkline.bus.launch import Launched, StackInfo, apart, trunkline_argv
 from trunkline.carrier_sim.client import SimClient
 
 _numbers = count(1)
@@ -47,3 +50,23 @@ def own_number(carrier_sim: SimClient) -> Callable[[], str]:
         return number
 
     return make
+
+
+@contextlib.contextmanager
+def own_stack(number: str, **environment: str) -> Iterator[StackInfo]:
+    """A stack beside a stand-in carrier, both for one test alone; they end with the block."""
+    with tempfile.TemporaryDirectory(prefix="trunkline-own-", dir="/tmp") as name:
+        directory = Path(name)
+        launched = Launched(
+            trunkline_argv("up", "--sim", "--gateways", "1", "--codec-workers", "1"),
+            directory,
+            "up",
+            apart(directory, TRUNKLINE_SIM_NUMBERS=number, **environment),
+            what="the test's own stack",
+            cwd=directory,
+        )
+        try:
+            yield launched.wait_ready()
+        finally:
+            status = launched.stop()
+        assert status == 0, launched.tail()

@@ -13,9 +13,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from trunkline import pytest_plugin, shared_stack
 from trunkline.adapter.scenario_adapter import TwilioAgentAdapter
 from trunkline.carrier_sim.client import SimClient
+
+from .conftest import own_stack
 
 pytestmark = [pytest.mark.e2e]
 
@@ -52,21 +53,16 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
 
 
 async def test_all_processes_join_the_trace_of_the_dial(
-    request: pytest.FixtureRequest, spans: InMemorySpanExporter, tmp_path: Path
+    spans: InMemorySpanExporter, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(SDK)
     (tmp_path / "spans").mkdir()
-    directory = request.config.stash[pytest_plugin._run_key].directory
-    wanted = shared_stack.simulated(
-        {OURS: "https://agent.example/voice"},
-        {CALLEE: "echo"},
-        PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
-        SPANS=str(tmp_path / "spans"),
-    )
-    with (
-        shared_stack.alone(directory, "traced", wanted) as stack,
-        SimClient(stack.sim or "") as sim,
-    ):
+    settings = {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+        "SPANS": str(tmp_path / "spans"),
+    }
+    with own_stack(OURS, **settings) as stack, SimClient(stack.sim or "") as sim:
+        sim.add_callee(CALLEE, "echo")
         agent = TwilioAgentAdapter(
             account_sid=stack.account_sid,
             auth_token=stack.auth_token,

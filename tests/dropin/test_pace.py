@@ -8,8 +8,10 @@ import re
 
 import pytest
 
-from trunkline import Line, pytest_plugin, shared_stack
+from trunkline import Line
 from trunkline.carrier_sim.client import SimClient
+
+from .conftest import own_stack
 
 pytestmark = [pytest.mark.e2e]
 
@@ -18,19 +20,15 @@ CALLEES = [f"+1415555640{n}" for n in range(6)]
 
 
 async def test_dials_leave_one_a_second_and_those_who_wait_are_told_their_place(
-    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "trunkline.adapter")
-    directory = request.config.stash[pytest_plugin._run_key].directory
-    wanted = shared_stack.simulated(
-        {OURS: "https://agent.example/voice"},
-        dict.fromkeys(CALLEES, "echo"),
-        TRUNKLINE_CALLS_PER_SECOND="",  # the default
-    )
     with (
-        shared_stack.alone(directory, "paced", wanted) as stack,
+        own_stack(OURS, TRUNKLINE_CALLS_PER_SECOND="") as stack,  # the default
         SimClient(stack.sim or "") as sim,
     ):
+        for callee in CALLEES:
+            sim.add_callee(callee, "echo")
         async with Line(OURS, allowed_callees=CALLEES, bus=stack.bus) as line:
             # The time that a dial may take does not run while it waits for its turn.
             calls = await asyncio.gather(

@@ -10,12 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from pathlib import Path
 
 import pytest
 
-from .stack import STANDING, Stack, until
+# For the processes of benchmarks/. Behind everything else: no room is to be found under another
+# name.
+sys.path.append(str(Path(__file__).parents[2]))
+
+from .stack import STANDING, Stack, until  # found by the path above
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

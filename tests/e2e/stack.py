@@ -10,28 +10,20 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import psutil
 import pytest
 
+from benchmarks.processes import ENDED_WITHIN, ROOT, Run
 from trunkline import Call, Line
-from trunkline.bus.http import Session
-from trunkline.bus.process import PARENT_FD_VARIABLE
-from trunkline.carrier_sim.client import SimClient
-from trunkline.children import ParentPipe, trunkline_argv
-
-ROOT: Final = Path(__file__).parents[2]
+from trunkline.bus.launch import trunkline_argv
 
 #: The account's numbers, with what each had before any test.
 ALICE, BOB, CAROL, DAVE = "+14155551234", "+14155551235", "+14155551236", "+14155551237"
@@ -47,8 +39,6 @@ PRIOR: Final[dict[str, dict[str, str]]] = {
 #: Somebody outside who calls, and somebody outside who is called.
 CALLER, CALLEE = "+14155550000", "+14155557777"
 
-STARTED_WITHIN: Final = 30.0
-ENDED_WITHIN: Final = 8.0
 _STEP: Final = 0.03
 
 T = TypeVar("T")
@@ -67,109 +57,37 @@ async def until(condition: Callable[[], T], what: str, seconds: float = 15.0) ->
     return found
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports on the loopback that nobody listens on."""
-    with contextlib.ExitStack() as held:
-        socks = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(sock.getsockname()[1]) for sock in socks]
-
-
-def clean_environment() -> dict[str, str]:
-    """The environment without a setting of trunkline or Twilio."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("TRUNKLINE_", "TWILIO_", "PYTEST_"))
-    }
-
-
-class Stack:
-    """A carrier and, once ``up`` was called, a stack."""
+class Stack(Run):
+    """A carrier with the account's numbers and, once ``up`` was called, a stack."""
 
     def __init__(self) -> None:
-        # The path of a socket has to be short; pytest's directories are not.
-        self.directory = Path(tempfile.mkdtemp(prefix="tl-e2e-", dir="/tmp"))
-        self.public, self.console, api = free_ports(3)
-        self.bus = f"ipc://{self.directory}/bus"
-        self.public_url = f"http://127.0.0.1:{self.public}"
-        self.account, self.token = "AC" + secrets.token_hex(16), secrets.token_hex(16)
-        self.environment = clean_environment() | {
-            "TWILIO_ACCOUNT_SID": self.account,
-            "TWILIO_AUTH_TOKEN": self.token,
-            "TRUNKLINE_PUBLIC_URL": self.public_url,
-            "TRUNKLINE_HTTP_PORT": str(self.public),
-            "TRUNKLINE_CONSOLE_PORT": str(self.console),
-            "TRUNKLINE_BUS": self.bus,
-            "TRUNKLINE_STATE_DIR": str(self.directory / "state"),
-            "TRUNKLINE_TWILIO_API_URL": f"http://127.0.0.1:{api}",
-            "TRUNKLINE_CALLS_PER_SECOND": "50",
-            "TRUNKLINE_SIM_PORT": str(api),
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            # Where the Procfile looks for commands: the Python of these tests.
-            "VIRTUAL_ENV": sys.prefix,
-        }
-        self.sim = SimClient(f"http://127.0.0.1:{api}", timeout=30.0)
-        self.processes: list[subprocess.Popen[bytes]] = []
+        super().__init__("tl-e2e-")
+        self.bus = self.environment["TRUNKLINE_BUS"]
+        self.account = self.environment["TWILIO_ACCOUNT_SID"]
+        self.token = self.environment["TWILIO_AUTH_TOKEN"]
+        # Where the Procfile looks for commands: the Python of these tests.
+        self.environment["VIRTUAL_ENV"] = sys.prefix
         #: Error numbers of the carrier that the running test brings about itself.
         self.provoked: set[int] = set()
-        self.stack_process: subprocess.Popen[bytes] | None = None
-        self._parent = ParentPipe()
-        self._logs: list[Path] = []
-        self._shown: dict[Path, int] = {}
         STANDING.append(self)
 
     # ------------------------------------------------------------------ processes
 
-    def run(
-        self, argv: Sequence[str], name: str, *, cwd: Path | None = None, **environment: str
-    ) -> subprocess.Popen[bytes]:
-        """Start a program with the stack's settings; what it says goes to a log file."""
-        log = self.directory / f"{len(self._logs)}-{name}.log"
-        self._logs.append(log)
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                argv,
-                env=self.environment
-                | environment
-                | {PARENT_FD_VARIABLE: str(self._parent.read_fd)},
-                cwd=cwd or self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                pass_fds=(self._parent.read_fd,),
-            )
-        self.processes.append(process)
-        return process
-
     def start_carrier(self, *options: str) -> None:
         """The stand-in carrier with the account's numbers; returns once it answers."""
-        argv = trunkline_argv("carrier-sim", *options)
-        process = self.run(trunkline_argv("with-parent", "--", *argv), "carrier")
-        self._wait(self._carrier_answers, process)
+        super().start_carrier(*options)
         for number, fields in PRIOR.items():
             self.sim.add_number(number, **fields)
 
-    def _carrier_answers(self) -> bool:
-        try:
-            return bool(self.sim.health()["ok"])
-        except OSError:
-            return False
-
-    def up(self, gateways: int = 2, codec_workers: int = 2) -> subprocess.Popen[bytes]:
-        """``trunkline up``; returns once it says that it is ready."""
-        counts = ("--gateways", str(gateways), "--codec-workers", str(codec_workers))
-        process = self.run(trunkline_argv("up", *counts), "up")
-        self.stack_process = process
-        log = self._logs[-1]
-        self._wait(lambda: "trunkline is ready" in log.read_text(), process)
-        return process
-
-    def _wait(self, ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-        deadline = time.monotonic() + STARTED_WITHIN
-        while not ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"did not start (status {process.returncode}):\n{self.tails()}")
-            time.sleep(_STEP)
+    def honcho(self, scale: str, **environment: str) -> subprocess.Popen[bytes]:
+        """``honcho start`` of the repository's Procfile; returns at once."""
+        (self.directory / "no.env").touch()
+        argv = trunkline_argv(
+            *("with-parent", "--grace", "8", "--", sys.executable, "-m", "honcho", "--no-colour"),
+            *("-e", str(self.directory / "no.env"), "-f", str(ROOT / "Procfile")),
+            *("start", "-c", scale),
+        )
+        return self.run(argv, "honcho", cwd=ROOT, **environment)
 
     def command(self, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a ``trunkline`` command to its end."""
@@ -185,7 +103,7 @@ class Stack:
 
     def lines(self, name: str) -> list[str]:
         """What the program that was started last under this name has said."""
-        log = next(log for log in reversed(self._logs) if log.stem.endswith(f"-{name}"))
+        log = next(log for log in reversed(self.logs) if log.stem.endswith(f"-{name}"))
         return log.read_text(errors="replace").splitlines()
 
     def client(self, *argv: str) -> subprocess.Popen[bytes]:
@@ -194,28 +112,9 @@ class Stack:
 
     def said(self, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
         """The JSON objects that a client has printed so far."""
-        log = self._logs[self.processes.index(process)]
+        log = self.logs[self.processes.index(process)]
         lines = log.read_text(errors="replace").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
-
-    def family(self) -> list[psutil.Process]:
-        """The stack's supervisor and all its children."""
-        assert self.stack_process is not None
-        top = psutil.Process(self.stack_process.pid)
-        return [top, *top.children(recursive=True)]
-
-    def kill_stack(self) -> None:
-        """kill -9 for the whole stack at once: nobody can put anything back."""
-        family = self.family()
-        for process in family:
-            process.suspend()
-        for process in family:
-            process.kill()
-        assert self.stack_process is not None
-        self.stack_process.wait(5.0)
-        _, alive = psutil.wait_procs(family, 5.0)
-        assert not alive, alive
-        self.stack_process = None
 
     def stop(self) -> int:
         """SIGTERM to the stack; its exit status. Nothing of it is left."""
@@ -235,44 +134,10 @@ class Stack:
             if self.stack_process is not None:
                 assert self.stop() == 0, "the stack did not end well"
         finally:
-            self.sim.close()
-            for process in reversed(self.processes):
-                end(process)
-            self._parent.close()
+            super().close()
             STANDING.remove(self)
-            shutil.rmtree(self.directory, ignore_errors=True)
 
     # ------------------------------------------------------------------ what it says
-
-    def tails(self, lines: int = 40) -> str:
-        """The last lines of every log since the last ``forget_logs``."""
-        parts = []
-        for log in self._logs:
-            said = log.read_text(errors="replace")[self._shown.get(log, 0) :].splitlines()
-            if said:
-                parts.append("\n".join([f"--- {log.name}", *said[-lines:]]))
-        return "\n".join(parts)
-
-    def forget_logs(self) -> None:
-        """What was said so far is no more shown."""
-        for log in self._logs:
-            self._shown[log] = len(log.read_text(errors="replace"))
-
-    def status(self) -> dict[str, Any]:
-        """What ``trunkline status --json`` prints, from the controller's local port."""
-        url = f"http://127.0.0.1:{self.console}/api/status"
-        with Session() as session:
-            found: dict[str, Any] = session.get(url, timeout=10.0).json()
-        return found
-
-    def complete(self, gateways: int = 2, codec_workers: int = 2) -> bool:
-        """All processes of the stack have joined."""
-        try:
-            status = self.status()
-        except OSError:
-            return False
-        found = len(status["gateways"]), len(status["codec_workers"])
-        return found == (gateways, codec_workers)
 
     def call_status(self, sid: str) -> dict[str, Any]:
         """The stack's own row of a call, empty when it has none."""
@@ -359,17 +224,6 @@ class Stack:
         assert errors == []
         health = self.sim.health()
         assert health["ok"], health
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and SIGKILL when that does not help."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(ENDED_WITHIN)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def stopped(pid: int) -> contextlib.AbstractContextManager[None]:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from trunkline.children import trunkline_argv
+from benchmarks.processes import ENDED_WITHIN
+from trunkline.bus.launch import clean_environment
 from trunkline.wav import write
 
 from .sound import compare, from_pcm, from_wire, recording, speech, to_pcm16
-from .stack import ALICE, BOB, CALLEE, CALLER, ENDED_WITHIN, ROOT, Stack, clean_environment, until
+from .stack import ALICE, BOB, CALLEE, CALLER, Stack, until
 
 #: What a user of langwatch-scenario has; nothing of it says where a stack is.
 USERS_TEST = """
@@ -52,26 +53,11 @@ async def test_the_agent_greets_and_answers():
 """
 
 
-def start_honcho(stack: Stack, scale: str, **environment: str) -> subprocess.Popen[bytes]:
-    """``honcho start`` of the repository's Procfile, which ends with this run."""
-    (stack.directory / "no.env").touch()
-    return stack.run(
-        trunkline_argv(
-            *("with-parent", "--grace", "8", "--", sys.executable, "-m", "honcho", "--no-colour"),
-            *("-e", str(stack.directory / "no.env"), "-f", str(ROOT / "Procfile")),
-            *("start", "-c", scale),
-        ),
-        "honcho",
-        cwd=ROOT,
-        **environment,
-    )
-
-
 @pytest.fixture
 def honcho(new_stack: Callable[[], Stack]) -> Iterator[tuple[Stack, subprocess.Popen[bytes]]]:
     """A carrier, and ``honcho start`` with two gateways and two codec workers."""
     stack = new_stack()
-    yield stack, start_honcho(stack, "gateway=2,codec_worker=2")
+    yield stack, stack.honcho("gateway=2,codec_worker=2")
 
 
 async def test_a_call_through_honchos_stack_to_another_process_and_an_orderly_end(
@@ -111,7 +97,7 @@ async def test_a_users_scenario_test_joins_what_honcho_runs_in_another_terminal(
     stack = new_stack()
     del stack.environment["TRUNKLINE_BUS"]
     terminal = {"XDG_RUNTIME_DIR": short_directory}
-    start_honcho(stack, "gateway=1,codec_worker=1", **terminal)
+    stack.honcho("gateway=1,codec_worker=1", **terminal)
     greeting = speech(0.8, first=1)
     write(stack.directory / "greeting.wav", to_pcm16(from_pcm(greeting)))
     question = speech(0.7, first=4)

@@ -12,12 +12,13 @@ import numpy as np
 import psutil
 import pytest
 
+from trunkline.bus.launch import free_ports
 from trunkline.carrier_sim import mulaw
 from trunkline.wav import write
 
 from .offline_scenario import TwilioAgentAdapter, scenario, stt
 from .sound import RATE, WIRE, compare, from_pcm, from_wire, resample, speech, to_pcm16
-from .stack import ALICE, BOB, CALLEE, CALLER, Stack, free_ports, until
+from .stack import ALICE, BOB, CALLEE, CALLER, Stack, until
 
 #: What the test says, and what the agent at the far end says.
 OURS, THEIRS = speech(1.2, first=4), speech(1.6, first=1)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
-from e2e.stack import ALICE, ROOT, Stack, until
-
-from trunkline.children import trunkline_argv
+from e2e.stack import ALICE, Stack, until
 
 from .conversations import BROKEN, UNREACHED, kill, talking
 
@@ -15,15 +12,7 @@ from .conversations import BROKEN, UNREACHED, kill, talking
 async def test_a_component_under_honcho(new_stack: Callable[[], Stack]) -> None:
     stack = new_stack()
     stack.provoked |= BROKEN | UNREACHED
-    (stack.directory / "no.env").touch()
-    honcho = stack.run(
-        trunkline_argv(
-            *("with-parent", "--grace", "8", "--", sys.executable, "-m", "honcho", "--no-colour"),
-            *("-e", str(stack.directory / "no.env"), "-f", str(ROOT / "Procfile"), "start"),
-        ),
-        "honcho",
-        cwd=ROOT,
-    )
+    honcho = stack.honcho("gateway=1,codec_worker=1")
     await until(lambda: stack.complete(1, 1), "the stack is complete", 30.0)
     async with talking(stack, 1) as conversations:
         for section in ("codec_workers", "gateways", "controller"):

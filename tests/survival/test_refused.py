@@ -6,10 +6,10 @@ import asyncio
 import signal
 
 import pytest
-from e2e.stack import ALICE, CALLER, Stack, free_ports, until
+from e2e.stack import ALICE, CALLER, Stack, until
 
 from trunkline import Line
-from trunkline.children import trunkline_argv
+from trunkline.bus.launch import free_ports, trunkline_argv
 from trunkline.errors import NumberBusyError
 
 from .conversations import kill

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trunkline.children import trunkline_argv
+from trunkline.bus.launch import clean_environment, free_ports, trunkline_argv
 
 #: What the contract gives a process between SIGTERM and its end, and some for a busy machine.
 ENDS_WITHIN = 4.0 + 1.0
@@ -81,13 +79,8 @@ class Trunkline:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.started: list[Running] = []
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
-        self.environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("TRUNKLINE_", "TWILIO_"))
-        } | {
+        (self.port,) = free_ports(1)
+        self.environment = clean_environment() | {
             "TWILIO_ACCOUNT_SID": "AC" + "5" * 32,
             "TWILIO_AUTH_TOKEN": "5ca1ab1e" * 4,
             "TRUNKLINE_PUBLIC_URL": f"http://me:pa55@127.0.0.1:{self.port}/line",

@@ -14,13 +14,13 @@ import pytest
 
 from trunkline.bus import settings as bus_settings
 from trunkline.bus.clock import Clock, monotonic
+from trunkline.bus.launch import ParentPipe
 from trunkline.bus.process import PARENT_FD_VARIABLE
 from trunkline.bus.settings import Settings
 from trunkline.children import (
     GOOD_RUN,
     LONGEST_DELAY,
     Child,
-    ParentPipe,
     Restarts,
     settings_environment,
 )
@@ -108,8 +108,9 @@ async def parent() -> AsyncIterator[ParentPipe]:
     pipe.close()
 
 
-def python(code: str, parent: ParentPipe, clock: Clock = monotonic) -> Child:
-    return Child("child", [sys.executable, "-c", code], dict(os.environ), parent, clock=clock)
+def python(code: str, parent: ParentPipe, clock: Clock = monotonic, *, again: bool = True) -> Child:
+    argv = [sys.executable, "-c", code]
+    return Child("child", argv, dict(os.environ), parent, clock=clock, again=again)
 
 
 WAITS = "import signal; signal.pause()"
@@ -167,6 +168,16 @@ async def test_a_child_that_was_ready_is_started_again_when_it_fails(parent: Par
     await until(lambda: child.starts > 2)
     child.kill()
     await keeping
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "import os; os.kill(os.getpid(), 9)"])
+async def test_one_whose_every_end_is_final_is_never_started_again(
+    parent: ParentPipe, code: str
+) -> None:
+    child = python(code, parent, again=False)
+    assert await child.keep() in (3, -9)
+    assert child.starts == 1
 
 
 @pytest.mark.e2e

@@ -120,3 +120,11 @@ def test_a_secret_is_never_shown(
     monkeypatch.setenv("TWILIO_AUTH_TOKEN", "do-not-show-me")
     assert run("up", "--http-port", "x") == 1
     assert "do-not-show-me" not in capsys.readouterr().err
+
+
+def test_a_ready_file_needs_its_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("up", "--sim", "--ready-file", str(tmp_path / "none" / "up.json")) == 1
+    said = capsys.readouterr().err
+    assert said == f"trunkline: --ready-file {tmp_path}/none/up.json: there is no such directory\n"

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from trunkline.bus import messages as m
+from trunkline.bus.launch import StackInfo
 from trunkline.controller.core import Identity
 from trunkline.controller.operations import Operations
 from trunkline.controller.seal import Seal
 from trunkline.pytest_plugin import PhoneStack
-from trunkline.shared_keeper import StackInfo
 
 URL = "https://me:pa55@line.example.com"
 MASKED = "https://me:***@line.example.com"
@@ -22,7 +22,10 @@ NOTHING: Any = None
     ("holder", "shown"),
     [
         (PhoneStack("ipc:///b", "AC1", "token", URL), True),
-        (StackInfo("ipc:///b", "AC1", "token", URL), True),
+        (
+            StackInfo(bus="ipc:///b", account_sid="AC1", auth_token="token", pid=1, public_url=URL),
+            True,
+        ),
         (m.Welcome(epoch=1, controller="c", pid=1, account="A", public_url=URL, lead_ms=60), True),
         (Seal(URL, "o", "s", "sealed"), False),
         (Identity("stack", 1, 1, "AC1", URL, 0.0, 0.0), False),

@@ -19,9 +19,9 @@ import pytest
 
 from trunkline import Line, supervisor
 from trunkline.bus import hosts
+from trunkline.bus.launch import free_ports, trunkline_argv
 from trunkline.bus.settings import load
 from trunkline.carrier_sim.client import SimClient
-from trunkline.children import trunkline_argv
 
 from .conftest import ENDS_WITHIN, Running, Trunkline, all_end
 
@@ -34,8 +34,7 @@ BEFORE = "https://agent.example/voice"
 @pytest.fixture
 def sim(trunkline: Trunkline) -> Iterator[SimClient]:
     """carrier_sim as a process, and the stack's settings pointing at it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    (port,) = free_ports(1)
     trunkline.environment["TRUNKLINE_TWILIO_API_URL"] = f"http://127.0.0.1:{port}"
     carrier = trunkline.start("carrier-sim", "--port", str(port), "--number", f"{NUMBER}={BEFORE}")
     carrier.until(lambda: "listening" in carrier.out)
@@ -177,7 +176,7 @@ async def test_the_others_are_asked_to_end_once_the_controller_has(
     stop = asyncio.Event()
     with (tmp_path / "port").open("w") as port:
         running = asyncio.ensure_future(
-            supervisor.Supervisor(settings, port.fileno(), 1, 1).run(stop)
+            supervisor.Supervisor(settings, port.fileno(), supervisor.Wishes(1, 1)).run(stop)
         )
         roles = ("controller", "gateway", "codec-worker")
         async with asyncio.timeout(10):
@@ -282,9 +281,7 @@ def test_a_second_stack_on_the_port_is_refused_by_name(
 
 
 def test_a_second_stack_on_the_bus_is_refused_by_name(trunkline: Trunkline, stack: Running) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    second = trunkline.start("up", TRUNKLINE_HTTP_PORT=port)
+    second = trunkline.start("up", TRUNKLINE_HTTP_PORT=str(free_ports(1)[0]))
     assert second.process.wait(15) == 1
     assert trunkline.environment["TRUNKLINE_BUS"] in second.err
     assert stack.process.poll() is None

@@ -342,7 +342,7 @@ async def test_the_command_names_the_belief_that_the_carrier_contradicts(tmp_pat
 
 
 def _argv(*arguments: str) -> list[str]:
-    from trunkline.children import trunkline_argv
+    from trunkline.bus.launch import trunkline_argv
 
     return list(trunkline_argv(*arguments))
 

@@ -1,0 +1,164 @@
+"""``trunkline up --sim --ready-file``: a stack beside a stand-in carrier, without an account."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import stat
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from trunkline.bus.http import Session
+from trunkline.bus.launch import StackInfo, read_ready_file
+from trunkline.carrier_sim.client import SimClient
+
+from .conftest import ENDS_WITHIN, Running, Trunkline, alive, all_end
+
+pytestmark = pytest.mark.e2e
+
+NUMBER, CALLEE = "+14155551234", "+14155557777"
+BEFORE = "https://agent.example/voice"
+
+#: As in an environment that has none of them.
+UNSET = dict.fromkeys(
+    (
+        *("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TRUNKLINE_PUBLIC_URL"),
+        *("TRUNKLINE_HTTP_PORT", "TRUNKLINE_CONSOLE_PORT"),
+    ),
+    "",
+)
+
+
+def start(trunkline: Trunkline, **environment: str) -> tuple[Running, Path, StackInfo]:
+    """Start it; the process, its ready file and what that says."""
+    ready_file = trunkline.directory / "up.json"
+    one_each = ("--gateways", "1", "--codec-workers", "1")
+    argv = ("up", "--sim", "--ready-file", str(ready_file), *one_each)
+    running = trunkline.start(*argv, **environment)
+    running.until(ready_file.exists, 30.0)
+    info = read_ready_file(ready_file)
+    assert info is not None
+    return running, ready_file, info
+
+
+def armed(trunkline: Trunkline, sim: SimClient) -> None:
+    """Somebody waits for a call at NUMBER, which is changed for that."""
+    answering = trunkline.start("answer", NUMBER)
+    answering.until(lambda: sim.numbers()[NUMBER]["voice_url"] != BEFORE)
+
+
+def test_without_any_setting_it_can_be_used_at_once(trunkline: Trunkline) -> None:
+    running, ready_file, info = start(trunkline, **UNSET)
+    assert stat.S_IMODE(ready_file.stat().st_mode) == 0o600
+    assert json.loads(ready_file.read_text()) == {
+        "account_sid": "AC" + "5" * 32,
+        "auth_token": "carrier-sim-token",
+        "pid": running.process.pid,
+        "bus": trunkline.environment["TRUNKLINE_BUS"],
+        "public_url": info.public_url,
+        "console": info.console,
+        "sim": info.sim,
+    }
+    running.until(lambda: "trunkline is ready" in running.out)
+    said = running.out.splitlines()[-1]
+    assert re.match(rf"trunkline is ready: {info.public_url} -> 127\.0\.0\.1:\d+ ", said)
+    assert f"console at {info.console}, " in said
+    assert said.endswith(f"carrier_sim at {info.sim} (account {info.account_sid})")
+    with Session() as session:
+        status = session.get(f"{info.console}/api/status", timeout=5.0).json()
+    assert status["controller"]["console"] == info.console
+    assert len(status["gateways"]) == len(status["codec_workers"]) == 1
+    call = trunkline.start("call", CALLEE, "--from", NUMBER, "--listen", "0.2", **UNSET)
+    assert call.process.wait(20) == 0, call.err
+    with SimClient(info.sim or "") as sim:
+        assert [(c["from"], c["to"]) for c in sim.calls()] == [(NUMBER, CALLEE)]
+        assert sim.errors() == []
+    children = running.children("trunkline")
+    assert len(children) == 4
+    status, took = running.end()
+    assert (status, took < ENDS_WITHIN) == (0, True)
+    assert all_end(children, 0.0)
+    assert not ready_file.exists()
+    assert not (trunkline.directory / "state").exists()  # its journal goes with the carrier
+    assert running.err.splitlines()[-1].endswith("ended with status 0")
+
+
+def test_a_real_lines_public_url_gets_nothing_of_the_stand_in(trunkline: Trunkline) -> None:
+    real = "https://me:pa55@line.example.com"
+    running, _, info = start(trunkline, TRUNKLINE_PUBLIC_URL=real)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", info.public_url)
+    with SimClient(info.sim or "") as sim:
+        armed(trunkline, sim)
+        assert sim.numbers()[NUMBER]["voice_url"].startswith(f"{info.public_url}/twilio/voice")
+        assert running.end()[0] == 0
+    assert "TRUNKLINE_PUBLIC_URL=https://me:***@line.example.com is ignored with" in running.err
+    assert "pa55" not in running.out + running.err
+
+
+@pytest.mark.parametrize("by", ["SIGTERM", "Ctrl-C in its terminal"])
+def test_numbers_are_put_back_while_the_carrier_still_answers(
+    trunkline: Trunkline, by: str
+) -> None:
+    running, _, info = start(trunkline)
+    with SimClient(info.sim or "") as sim:
+        armed(trunkline, sim)
+        children = running.children("trunkline")
+        if by != "SIGTERM":
+            for pid in children:
+                os.kill(pid, signal.SIGINT)
+        # 3, had a number been left.
+        status, took = running.end(signal.SIGTERM if by == "SIGTERM" else signal.SIGINT)
+    assert (status, took < ENDS_WITHIN) == (0, True), running.err
+    assert all_end(children, 0.0)
+
+
+def test_when_the_supervisor_is_killed_the_carrier_outlives_the_controller(
+    trunkline: Trunkline,
+) -> None:
+    running, _, info = start(trunkline)
+    (controller,) = running.children("trunkline", "controller")
+    (carrier,) = running.children("trunkline", "carrier-sim")
+    seen = []
+    with SimClient(info.sim or "") as sim:
+        armed(trunkline, sim)
+        children = running.children("trunkline")
+        running.process.kill()
+        running.process.wait()
+        while alive(controller):
+            assert alive(carrier)
+            seen.append(sim.numbers()[NUMBER]["voice_url"])
+            time.sleep(0.002)
+    assert seen[0] != BEFORE
+    assert seen[-1] == BEFORE
+    assert all_end(children)
+
+
+def test_the_stack_ends_with_the_carrier(trunkline: Trunkline) -> None:
+    running, ready_file, _ = start(trunkline)
+    children = running.children("trunkline")
+    (carrier,) = running.children("trunkline", "carrier-sim")
+    psutil.Process(carrier).kill()
+    assert running.process.wait(ENDS_WITHIN) == 1
+    said = "the stand-in carrier ended (killed by signal 9), so the stack ends"
+    assert said in running.err
+    assert not ready_file.exists()
+    assert all_end(children, 0.0)
+
+
+def test_a_carrier_that_cannot_start_ends_the_stack_before_it_is_one(
+    trunkline: Trunkline,
+) -> None:
+    ready_file = trunkline.directory / "up.json"
+    ready_file.write_text("of one that was killed")
+    argv = ("up", "--sim", "--ready-file", str(ready_file))
+    running = trunkline.start(*argv, TRUNKLINE_SIM_NUMBERS="no number")
+    assert running.process.wait(20) == 1
+    assert "has to begin with +NUMBER" in running.err
+    assert "the stand-in carrier ended (status 2), so the stack ends" in running.err
+    assert "controller" not in running.err
+    assert not ready_file.exists()
