@@ -31,6 +31,9 @@ CALLEES: Final = (
     "+14155557777=echo +14155557778=speech:austen-0880,greets,when_silent=0.7,repeat "
     "+14155557779=busy +14155557780=no-answer"
 )
+#: Callers arrive as they called, where nothing says otherwise (``TRUNKLINE_SIM_HABITS``). A carrier
+#: may rewrite them, but a test that names a caller in ``allowed_callers`` should not fail by chance.
+HABITS: Final = "caller-id=kept"
 #: From SIGTERM to SIGKILL: seconds. It has nothing to put back.
 _ENDS_WITHIN: Final = 1.0
 _STEP: Final = 0.02
@@ -82,6 +85,7 @@ def _command(settings: Settings, ready_file: Path) -> tuple[list[str], dict[str,
         environment.pop(f"TRUNKLINE_SIM_{name}", None)  # the stack's credentials are its own
     if not {"TRUNKLINE_SIM_NUMBERS", "TRUNKLINE_SIM_CALLEES"} & environment.keys():
         environment |= {"TRUNKLINE_SIM_NUMBERS": NUMBERS, "TRUNKLINE_SIM_CALLEES": CALLEES}
+    environment.setdefault("TRUNKLINE_SIM_HABITS", HABITS)
     host, port = "127.0.0.1", os.environ.get("TRUNKLINE_SIM_PORT") or "0"
     if settings.twilio_api_url is not None:
         named = urlsplit(settings.twilio_api_url)

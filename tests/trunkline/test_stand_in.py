@@ -88,8 +88,11 @@ def test_the_carrier_has_the_stacks_account_and_numbers_to_play_with(
     assert [environment[f"TWILIO_{name}"] for name in credentials] == ["AC7", "token", "next"]
     assert environment["TRUNKLINE_SIM_NUMBERS"].startswith("+14155551234=")
     assert "+14155557777=echo" in environment["TRUNKLINE_SIM_CALLEES"]
+    assert environment["TRUNKLINE_SIM_HABITS"] == "caller-id=kept"
     monkeypatch.setenv("TRUNKLINE_SIM_NUMBERS", "+14155550001")
+    monkeypatch.setenv("TRUNKLINE_SIM_HABITS", "seam=0.3")
     _, environment = command()
+    assert environment["TRUNKLINE_SIM_HABITS"] == "seam=0.3"
     assert environment["TRUNKLINE_SIM_NUMBERS"] == "+14155550001"
     assert "TRUNKLINE_SIM_CALLEES" not in environment
 
