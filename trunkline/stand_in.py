@@ -31,8 +31,8 @@ CALLEES: Final = (
     "+14155557777=echo +14155557778=speech:austen-0880,greets,when_silent=0.7,repeat "
     "+14155557779=busy +14155557780=no-answer"
 )
-#: Callers arrive as they called, unless ``TRUNKLINE_SIM_HABITS`` says otherwise. A carrier may rewrite
-#: them, but a test that names a caller in ``allowed_callers`` should not fail by chance.
+#: Callers arrive as they called, unless ``TRUNKLINE_SIM_HABITS`` says otherwise: a test that names
+#: a caller in ``allowed_callers`` should not fail by chance, though carriers do rewrite callers.
 HABITS: Final = "caller-id=kept"
 #: From SIGTERM to SIGKILL: seconds. It has nothing to put back.
 _ENDS_WITHIN: Final = 1.0
