@@ -77,8 +77,7 @@ def _command(settings: Settings, ready_file: Path) -> tuple[list[str], dict[str,
     """Command line and environment of the stand-in.
 
     It listens where TRUNKLINE_TWILIO_API_URL says, else at 127.0.0.1 on TRUNKLINE_SIM_PORT, else on
-    a free port there.
-    SettingsError where the URL is that of another machine.
+    a free port there. SettingsError where the URL is that of another machine.
     """
     environment = settings_environment(settings)
     for name in ("ACCOUNT_SID", "AUTH_TOKEN", "AUTH_TOKEN_SECONDARY"):
