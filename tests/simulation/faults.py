@@ -237,8 +237,6 @@ class Chaos:
         if connections:
             connection = self.rng.choice(connections)
             self.world.counts["broken connection"] += 1
-            if connection.dealer.owner.kind == "gateway":
-                self.world.counts["broken connection of a gateway"] += 1
             self.world.say(f"--- {connection.dealer.owner} loses {connection.router.endpoint}")
             self.world.bus.break_connection(connection)
 
