@@ -340,6 +340,29 @@ def test_a_bus_directory_that_others_may_enter_is_refused(tmp_path: Path) -> Non
     assert (tmp_path / "fresh/bus").stat().st_mode & 0o777 == 0o700
 
 
+def test_a_bus_directory_that_another_user_could_replace_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever made /tmp/trunkline-UID-… before us could put a bus of their own into our place."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    address = BusAddress.parse(f"ipc://{theirs}/bus")
+    address.make_directory()
+    me = os.geteuid()
+    tmp_path.chmod(0o1777)
+    address.make_directory()  # it is ours
+    if me == 0:
+        os.chown(theirs, 4711, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    with pytest.raises(SettingsError) as caught:
+        address.make_directory()
+    assert str(caught.value) == (
+        f"TRUNKLINE_BUS='ipc://{theirs}/bus': {theirs} belongs to another user (uid "
+        f"{4711 if me == 0 else me}): set TRUNKLINE_BUS to a directory of yours"
+    )
+
+
 def test_a_bus_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="cannot be made: Not a directory"):
