@@ -195,8 +195,8 @@ class Shell:
             self._feed(do.Tick())
             due = max(due + TICK_SECONDS, loop.time())
             await asyncio.sleep(due - loop.time())
-            if len(self._identities) > 2 * len(self.core.peers.by_id) + 100:
-                known = self.core.peers.by_id
+            if len(self._identities) > 2 * len(self.core.book.peers.by_id) + 100:
+                known = self.core.book.peers.by_id
                 self._identities = {p: i for p, i in self._identities.items() if p in known}
                 self._connections = {p: n for p, n in self._connections.items() if p in known}
 
@@ -317,7 +317,7 @@ class Shell:
             await orphan.hang_up_left(taken)
 
     async def _create(self, instruction: do.Create) -> None:
-        dials = self.core.dials.by_request
+        dials = self.core.book.dials
         request = instruction.row.request
 
         def wanted() -> bool:
@@ -338,11 +338,11 @@ class Shell:
         request = instruction.row.request
 
         def unsettled() -> bool:
-            dial = core.dials.by_request.get(request)
+            dial = core.book.dials.get(request)
             return dial is not None and dial.state == "unsure"
 
         def belongs(sid: str) -> bool:
-            return core.calls.knows(sid) or core.dials.has(sid, but=request)
+            return sid in core.book.by_sid or core.book.came_of_a_dial(sid, but=request)
 
         result = await operations.settle(self._ops, instruction.row, unsettled, belongs)
         if result is not None:

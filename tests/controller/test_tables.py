@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from trunkline.bus.errors import WrongModeError
-from trunkline.controller.call import Call
-from trunkline.controller.session import Session
-from trunkline.controller.tables import CALL, DIAL, SESSION, IllegalTransition, Subject, Table
+from trunkline.controller.rules.book.call import Call
+from trunkline.controller.rules.book.session import Session
+from trunkline.controller.rules.tables import CALL, DIAL, SESSION, IllegalTransition, Subject, Table
 
 TABLES = {"session": SESSION, "dial": DIAL, "call": CALL}
 #: the first state of each, and the last

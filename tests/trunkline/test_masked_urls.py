@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from trunkline.bus import messages as m
-from trunkline.controller.core import Identity
 from trunkline.controller.operations import Operations
+from trunkline.controller.rules.book import Identity
 from trunkline.controller.seal import Seal
 from trunkline.pytest_plugin import PhoneStack
 from trunkline.shared_keeper import StackInfo
