@@ -110,6 +110,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     m.Disarm: (sessions.disarm,),
     m.CloseSession: (sessions.close_asked,),
     m.GetStatus: (_status,),
+    f.SessionLost: (sessions.lose,),
     f.SessionClosing: (
         numbers.let_go,
         dials.session_closes,

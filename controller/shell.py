@@ -154,14 +154,14 @@ class Shell:
         try:
             message = _decoder.decode(payload)
         except msgspec.MsgspecError as error:
-            self.core.counts["unreadable messages"] += 1
+            self.core.book.count("unreadable messages")
             log.warning("a message on the control socket could not be read: %s", error)
             return
         told = isinstance(message, m.StreamClosed | m.Switched | m.WebhooksRefused)
         peer = message.gateway if told else message.peer
         if isinstance(message, m.Hello):
             if message.connection < self._connections.get(peer, 0):
-                self.core.counts["late hellos"] += 1
+                self.core.book.count("late hellos")
                 return
             self._connections[peer] = message.connection
             self._identities[peer] = identity
@@ -177,7 +177,7 @@ class Shell:
         try:
             instructions = self.core.handle(event, now)
         except Exception as error:  # a bug must not end the reading of the socket
-            self.core.counts["internal errors"] += 1
+            self.core.book.count("internal errors")
             log.exception("%s could not be handled", type(event).__name__)
             instructions = self.core.take()
             if isinstance(event, m.Request):

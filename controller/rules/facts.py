@@ -205,6 +205,14 @@ class NumberBack:
 
 
 @dataclass(frozen=True)
+class SessionLost:
+    """A session is over although its client has not closed it. ``why``: what the client is told."""
+
+    session: str
+    why: str
+
+
+@dataclass(frozen=True)
 class SessionClosing:
     """A session closes, or is lost: nothing of it may be left."""
 
@@ -479,6 +487,7 @@ Fact = (
     | Granted
     | Refused
     | NumberBack
+    | SessionLost
     | SessionClosing
     | TurnWanted
     | TurnCome

@@ -39,7 +39,7 @@ class Moment:
 
     def count(self, what: str) -> None:
         """One more of these, for /metrics."""
-        self.book.counts.update((what,))
+        self.book.count(what)
 
     def send(self, peer: str | None, message: m.FromController) -> None:
         if peer is not None:

@@ -164,7 +164,7 @@ def _armed(at: Moment, session: Session) -> None:
 def _arm_refused(at: Moment, session: Session, error: TrunklineError) -> None:
     if session.state == "arming" and not session.arming:
         # Armed before a restart, so nobody asks: its client must hear that it is no more.
-        _lose(at, session, f"its number could not be armed again: {error}")
+        at.tell(f.SessionLost(session.id, f"its number could not be armed again: {error}"))
         return
     session.step("refused")
     at.fail_all(session.take_arming(), error)
@@ -268,19 +268,21 @@ def _perhaps_closed(at: Moment, session_id: str, *, give_up: bool = False) -> No
     log.info("session %s on %s is over", session.id, redact_number(session.number))
 
 
-def _lose(at: Moment, session: Session, why: str) -> None:
+def lose(at: Moment, lost: f.SessionLost) -> None:
     """The same path as closing, and the adapter is told (if it is there)."""
-    if session.state == "closing":
+    session = at.book.sessions.get(lost.session)
+    if session is None or session.state == "closing":
         return
-    log.warning("session %s on %s is lost: %s", session.id, redact_number(session.number), why)
+    shown = redact_number(session.number)
+    log.warning("session %s on %s is lost: %s", session.id, shown, lost.why)
     at.count("sessions lost")
-    at.send(session.peer, m.SessionLost(session=session.id, why=why))
+    at.send(session.peer, m.SessionLost(session=session.id, why=lost.why))
     _close(at, session)
 
 
 def close_all(at: Moment, closing: f.AllClosing) -> None:
-    for session in list(at.book.sessions.values()):
-        _lose(at, session, "the stack is being shut down")
+    for session in at.book.sessions.values():
+        at.tell(f.SessionLost(session.id, "the stack is being shut down"))
 
 
 def peer_left(at: Moment, left: f.AdapterLeft) -> None:
@@ -311,4 +313,4 @@ def tick(at: Moment, tick: do.Tick) -> None:
             if at.now >= session.close_by:
                 _perhaps_closed(at, session.id, give_up=True)
         elif at.now - session.renewed > LEASE_SECONDS:
-            _lose(at, session, "its client was not heard of any more")
+            at.tell(f.SessionLost(session.id, "its client was not heard of any more"))

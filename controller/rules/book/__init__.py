@@ -96,6 +96,10 @@ class Book:
         self._told_places_at = float("-inf")
         self._closed_dials: list[tuple[float, str]] = []
 
+    def count(self, what: str) -> None:
+        """One more of these."""
+        self.counts[what] += 1
+
     # ------------------------------------------------------------------ time
 
     def wall(self, now: float) -> float:
@@ -111,8 +115,8 @@ class Book:
 
     def excuse(self, seconds: float) -> None:
         """The controller itself did not run for so long: nobody is late because of it."""
-        self.peers.shift(seconds)
-        self.workers.shift(seconds)
+        self.peers.excuse(seconds)
+        self.workers.excuse(seconds)
         for session in self.sessions.values():
             session.excuse(seconds)
         self.claim_until += seconds if self.claiming else 0.0

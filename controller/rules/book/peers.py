@@ -37,6 +37,14 @@ class Peer:
     refused: dict[str, int] = field(default_factory=dict)
     leaving: bool = False
 
+    def is_here(self, now: float) -> None:
+        """It has said Hello."""
+        self.heard, self.leaving = now, False
+
+    def excuse(self, seconds: float) -> None:
+        """The controller itself did not run for so long, so the peer is not late."""
+        self.heard += seconds
+
     def beats(self, now: float) -> None:
         self.heard = now
 
@@ -70,7 +78,7 @@ class Peers:
         peer = self.by_id.get(hello.peer)
         if peer is None:
             peer = self.by_id[hello.peer] = Peer(hello.peer, hello.role, hello.pid, now)
-        peer.heard, peer.leaving = now, False
+        peer.is_here(now)
         return peer
 
     def get(self, peer: str) -> Peer | None:
@@ -83,9 +91,9 @@ class Peers:
             found.answered(reply)
         return found is not None
 
-    def shift(self, seconds: float) -> None:
+    def excuse(self, seconds: float) -> None:
         for peer in self.by_id.values():
-            peer.heard += seconds
+            peer.excuse(seconds)
 
     def forget_lost(self, now: float) -> None:
         """Forget who is long gone."""

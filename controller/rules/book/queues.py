@@ -24,7 +24,8 @@ class FairQueue:
         return sum(len(queue) for queue in self._queues.values())
 
     def add(self, session: str, request: str) -> None:
-        self._queues.setdefault(session, deque()).append(request)
+        queue = self._queues.setdefault(session, deque())
+        queue.append(request)
 
     def drop(self, session: str, request: str) -> None:
         queue = self._queues.get(session)
@@ -83,7 +84,8 @@ class TurnQueues:
         return sum(len(queue) for queue in self._by_number.values())
 
     def add(self, number: str, session: str, request: str) -> None:
-        self._by_number.setdefault(number, FairQueue()).add(session, request)
+        queue = self._by_number.setdefault(number, FairQueue())
+        queue.add(session, request)
 
     def drop(self, number: str, session: str, request: str) -> None:
         queue = self._by_number.get(number)
