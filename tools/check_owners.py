@@ -62,7 +62,9 @@ def faults(tree: ast.AST, *, sets_state: bool) -> Iterator[tuple[int, str]]:
             helper = isinstance(owner, ast.Attribute) and owner.attr in HELPERS
             if node.func.attr in MUTATORS and not own(owner) and not helper:
                 yield node.lineno, f"{ast.unparse(node.func)} changes what is another's"
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr"):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+            ("setattr", "__setattr__")
+        ):
             yield node.lineno, "a field is set by its name"
 
 
