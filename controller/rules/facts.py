@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import msgspec
+
 from trunkline.bus import messages as m
 from trunkline.bus.errors import TrunklineError
 
@@ -39,69 +41,63 @@ class Ask(Generic[Body]):
     trace: dict[str, str] = field(default_factory=dict)
 
 
+class Fact(msgspec.Struct, frozen=True):
+    """Something that happened, or that is needed."""
+
+
 # --------------------------------------------------------------------------- peers and the clock
 
 
-@dataclass(frozen=True)
-class AdapterHere:
+class AdapterHere(Fact, frozen=True):
     """A client has said Hello."""
 
     hello: m.Hello
 
 
-@dataclass(frozen=True)
-class GatewayHere:
+class GatewayHere(Fact, frozen=True):
     """A gateway has said Hello, and lists its streams."""
 
     hello: m.Hello
 
 
-@dataclass(frozen=True)
-class WorkerHere:
+class WorkerHere(Fact, frozen=True):
     """A codec worker has said Hello, and lists its calls."""
 
     hello: m.Hello
 
 
-@dataclass(frozen=True)
-class AdapterBeat:
+class AdapterBeat(Fact, frozen=True):
     beat: m.Beat
 
 
-@dataclass(frozen=True)
-class GatewayBeat:
+class GatewayBeat(Fact, frozen=True):
     beat: m.Beat
 
 
-@dataclass(frozen=True)
-class WorkerBeat:
+class WorkerBeat(Fact, frozen=True):
     beat: m.Beat
 
 
-@dataclass(frozen=True)
-class AdapterLeft:
+class AdapterLeft(Fact, frozen=True):
     """A client has said Goodbye."""
 
     peer: str
 
 
-@dataclass(frozen=True)
-class WorkerLeft:
+class WorkerLeft(Fact, frozen=True):
     """A codec worker has said Goodbye."""
 
     peer: str
 
 
-@dataclass(frozen=True)
-class AllClosing:
+class AllClosing(Fact, frozen=True):
     """The stack ends."""
 
 
 # --------------------------------------------------------------------------- a restart
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(Fact, frozen=True):
     """What the journals have open at the start. ``orphans``: rows of stacks that are gone."""
 
     overrides: Sequence[OverrideRow]
@@ -109,39 +105,34 @@ class Found:
     orphans: Sequence[OverrideRow]
 
 
-@dataclass(frozen=True)
-class SessionBack:
+class SessionBack(Fact, frozen=True):
     """A client has announced a session that is known or was claimed. ``info``: what it has."""
 
     info: m.SessionInfo
 
 
-@dataclass(frozen=True)
-class Announced:
+class Announced(Fact, frozen=True):
     """Everything that a client announced has been taken in. ``unknown``: sessions it has not."""
 
     hello: m.Hello
     unknown: list[str]
 
 
-@dataclass(frozen=True)
-class StreamFound:
+class StreamFound(Fact, frozen=True):
     """A gateway that said Hello has this stream."""
 
     gateway: str
     stream: m.StreamInfo
 
 
-@dataclass(frozen=True)
-class ClaimsOver:
+class ClaimsOver(Fact, frozen=True):
     """No session announces itself any more. What nobody has claimed is nobody's."""
 
 
 # --------------------------------------------------------------------------- numbers
 
 
-@dataclass(frozen=True)
-class Sought:
+class Sought(Fact, frozen=True):
     """A number's SID is needed (of "any": the account's numbers)."""
 
     number: str
@@ -149,8 +140,7 @@ class Sought:
     deadline: float
 
 
-@dataclass(frozen=True)
-class NumberFound:
+class NumberFound(Fact, frozen=True):
     """The account has the number that was sought."""
 
     seeker: Seeker
@@ -158,23 +148,20 @@ class NumberFound:
     sid: str
 
 
-@dataclass(frozen=True)
-class NumberMissing:
+class NumberMissing(Fact, frozen=True):
     """There is no such number, none is free, or Twilio does not tell."""
 
     seeker: Seeker
     error: TrunklineError
 
 
-@dataclass(frozen=True)
-class PoolWanted:
+class PoolWanted(Fact, frozen=True):
     """A session waits for whichever number is free."""
 
     session: str
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(Fact, frozen=True):
     """A session wants our override on a number, to wait for calls or for a b-leg dial."""
 
     want: Want
@@ -182,38 +169,33 @@ class Wanted:
     sid: str
 
 
-@dataclass(frozen=True)
-class Granted:
+class Granted(Fact, frozen=True):
     """Our override is on the number, and the session holds it."""
 
     want: Want
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(Fact, frozen=True):
     """The session does not get the number."""
 
     want: Want
     error: TrunklineError
 
 
-@dataclass(frozen=True)
-class NumberBack:
+class NumberBack(Fact, frozen=True):
     """A number is as it was. ``sessions``: those that close, and have waited for it."""
 
     sessions: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class SessionLost:
+class SessionLost(Fact, frozen=True):
     """A session is over although its client has not closed it. ``why``: what the client is told."""
 
     session: str
     why: str
 
 
-@dataclass(frozen=True)
-class SessionClosing:
+class SessionClosing(Fact, frozen=True):
     """A session closes, or is lost: nothing of it may be left."""
 
     session: str
@@ -222,27 +204,23 @@ class SessionClosing:
 # --------------------------------------------------------------------------- dials
 
 
-@dataclass(frozen=True)
-class TurnWanted:
+class TurnWanted(Fact, frozen=True):
     """A dial waits until no other dial's call can come to its callee's number."""
 
     dial: Dial
 
 
-@dataclass(frozen=True)
-class TurnCome:
+class TurnCome(Fact, frozen=True):
     """The callee's number is the dial's."""
 
     dial: Dial
 
 
-@dataclass(frozen=True)
-class PlacesDue:
+class PlacesDue(Fact, frozen=True):
     """Those who wait in a queue are told their places again, where these changed."""
 
 
-@dataclass(frozen=True)
-class SidShown:
+class SidShown(Fact, frozen=True):
     """Something names the SID of a dial's leg: Twilio's answer, a callback, a webhook, a stream.
 
     ``guessed``: it was found in the list of calls, where those of two dials look alike.
@@ -255,24 +233,21 @@ class SidShown:
     journalled: bool = False
 
 
-@dataclass(frozen=True)
-class SidKnown:
+class SidKnown(Fact, frozen=True):
     """The dial's leg has this SID."""
 
     dial: Dial
     sid: str
 
 
-@dataclass(frozen=True)
-class SidWrong:
+class SidWrong(Fact, frozen=True):
     """The SID that the dial had by guess is not its leg's."""
 
     dial: Dial
     sid: str
 
 
-@dataclass(frozen=True)
-class LegStatus:
+class LegStatus(Fact, frozen=True):
     """Twilio says how a leg of ours stands: by callback, in its answer, or because we asked."""
 
     dial: Dial
@@ -280,44 +255,38 @@ class LegStatus:
     status: str
 
 
-@dataclass(frozen=True)
-class Looked:
+class Looked(Fact, frozen=True):
     """REST has said what it knows of the dial's call, or has not answered."""
 
     dial: Dial
 
 
-@dataclass(frozen=True)
-class Answered:
+class Answered(Fact, frozen=True):
     """The far end has picked up."""
 
     dial: Dial
 
 
-@dataclass(frozen=True)
-class LegOver:
+class LegOver(Fact, frozen=True):
     """Twilio says that our leg of the dial is over."""
 
     dial: Dial
 
 
-@dataclass(frozen=True)
-class DialOver:
+class DialOver(Fact, frozen=True):
     """The dial has ended, and no call came of it."""
 
     dial: Dial
 
 
-@dataclass(frozen=True)
-class GivenUp:
+class GivenUp(Fact, frozen=True):
     """Nobody waits for the dial any more."""
 
     dial: Dial
     why: str
 
 
-@dataclass(frozen=True)
-class NoCall:
+class NoCall(Fact, frozen=True):
     """A dial ends without a call. ``text``: what is known of it."""
 
     dial: Dial
@@ -325,8 +294,7 @@ class NoCall:
     text: str
 
 
-@dataclass(frozen=True)
-class Stray:
+class Stray(Fact, frozen=True):
     """A call at Twilio that belongs to nothing that we know."""
 
     sid: str
@@ -335,8 +303,7 @@ class Stray:
 # --------------------------------------------------------------------------- calls
 
 
-@dataclass(frozen=True)
-class HangUp:
+class HangUp(Fact, frozen=True):
     """A call is not wanted any more. ``asked``: who is told once Twilio has taken it;
     ``then_failed``: its dial's timeout is told then."""
 
@@ -346,23 +313,20 @@ class HangUp:
     then_failed: bool = False
 
 
-@dataclass(frozen=True)
-class CallEnding:
+class CallEnding(Fact, frozen=True):
     """A call is being hung up."""
 
     call: Call
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(Fact, frozen=True):
     """A call is over at Twilio."""
 
     call: Call
     reason: m.EndedReason
 
 
-@dataclass(frozen=True)
-class CallOver:
+class CallOver(Fact, frozen=True):
     """A call has ended, told once. ``was_silent``: it was one without sound."""
 
     call: Call
@@ -370,22 +334,19 @@ class CallOver:
     was_silent: bool
 
 
-@dataclass(frozen=True)
-class LegsHungUp:
+class LegsHungUp(Fact, frozen=True):
     """REST has taken the hang-up of a call."""
 
     call: Call
 
 
-@dataclass(frozen=True)
-class CallMissed:
+class CallMissed(Fact, frozen=True):
     """A call was let in, and is over before its stream came."""
 
     call: Call
 
 
-@dataclass(frozen=True)
-class LetIn:
+class LetIn(Fact, frozen=True):
     """A webhook is to be answered with a stream for the call, once its former one is out of the
     way."""
 
@@ -396,8 +357,7 @@ class LetIn:
 # --------------------------------------------------------------------------- streams and digits
 
 
-@dataclass(frozen=True)
-class StreamShown:
+class StreamShown(Fact, frozen=True):
     """A stream came with a good token. Which leg it shows has been taken in."""
 
     ask: Ask[m.StreamStart]
@@ -405,8 +365,7 @@ class StreamShown:
     placement: m.Placement
 
 
-@dataclass(frozen=True)
-class StreamUp:
+class StreamUp(Fact, frozen=True):
     """A stream is its call's from now on; the gateway is answered last. ``overlaps``: a one-way
     stream goes on beside it for a moment."""
 
@@ -417,105 +376,42 @@ class StreamUp:
     overlaps: bool
 
 
-@dataclass(frozen=True)
-class StreamReplaced:
+class StreamReplaced(Fact, frozen=True):
     """Twilio asks what next for a call, so the stream that it had is gone."""
 
     call: Call
 
 
-@dataclass(frozen=True)
-class StreamLost:
+class StreamLost(Fact, frozen=True):
     """A call's stream is gone, and the call may come back by another."""
 
     call: Call
     reason: m.StreamEndReason
 
 
-@dataclass(frozen=True)
-class Reconnecting:
+class Reconnecting(Fact, frozen=True):
     """Nothing brings the call's sound until its next stream is up."""
 
     call: Call
 
 
-@dataclass(frozen=True)
-class ListenerShown:
+class ListenerShown(Fact, frozen=True):
     """A one-way stream came with a good token."""
 
     ask: Ask[m.StreamStart]
     token: Token
 
 
-@dataclass(frozen=True)
-class ListenerTaken:
+class ListenerTaken(Fact, frozen=True):
     """The one-way stream at this gateway carries the call from now on."""
 
     call: Call
     gateway: str
 
 
-@dataclass(frozen=True)
-class ListenerReplaced:
+class ListenerReplaced(Fact, frozen=True):
     """Both a one-way stream and the call's next stream bring its sound for a moment."""
 
     call: Call
     gateway: str
     ordinal: int
-
-
-Fact = (
-    AdapterHere
-    | GatewayHere
-    | WorkerHere
-    | AdapterBeat
-    | GatewayBeat
-    | WorkerBeat
-    | AdapterLeft
-    | WorkerLeft
-    | AllClosing
-    | Found
-    | SessionBack
-    | Announced
-    | StreamFound
-    | ClaimsOver
-    | Sought
-    | NumberFound
-    | NumberMissing
-    | PoolWanted
-    | Wanted
-    | Granted
-    | Refused
-    | NumberBack
-    | SessionLost
-    | SessionClosing
-    | TurnWanted
-    | TurnCome
-    | PlacesDue
-    | SidShown
-    | SidKnown
-    | SidWrong
-    | LegStatus
-    | Looked
-    | Answered
-    | LegOver
-    | DialOver
-    | GivenUp
-    | NoCall
-    | Stray
-    | HangUp
-    | CallEnding
-    | Finished
-    | CallOver
-    | LegsHungUp
-    | CallMissed
-    | LetIn
-    | StreamShown
-    | StreamUp
-    | StreamReplaced
-    | StreamLost
-    | Reconnecting
-    | ListenerShown
-    | ListenerTaken
-    | ListenerReplaced
-)
