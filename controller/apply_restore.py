@@ -31,10 +31,10 @@ from trunkline.bus.redact import redact_number
 
 from . import instructions as do
 from .carrier import RestFailure, backoff
-from .journal import OverrideRow, OverrideState
-from .numbers import NumberSettings
+from .number_settings import NumberSettings
 from .operations import Operations
 from .override import Done, Event, Put, Read, Write, still_ours, what_to_write
+from .rows import OverrideRow, OverrideState
 from .seal import Seal
 
 log = logging.getLogger("trunkline.controller")

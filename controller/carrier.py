@@ -14,7 +14,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -34,8 +34,9 @@ from trunkline.bus.redact import mask_urls
 from trunkline.bus.settings import Settings
 
 from .api_host import region_and_edge
-from .numbers import VOICE_FIELDS, NumberSettings
+from .number_settings import VOICE_FIELDS, NumberSettings
 from .threads import DaemonPool
+from .twilio_calls import ENDED_STATUSES, CallOrder
 
 log = logging.getLogger("trunkline.controller")
 
@@ -50,7 +51,6 @@ UNAUTHORIZED: Final = 401
 LONGEST_RETRY_AFTER: Final = 120.0
 
 STATUS_EVENTS: Final = ("initiated", "ringing", "answered", "completed")
-ENDED_STATUSES: Final = frozenset(("completed", "busy", "failed", "no-answer", "canceled"))
 _RINGING: Final = frozenset(("queued", "initiated", "ringing"))
 #: 21220: the call is not in progress; 20404: gone. Ending such a call is done already.
 _CODES_OF_AN_ENDED_CALL: Final = frozenset((21220, 20404))
@@ -115,18 +115,6 @@ def backoff(attempt: int, failure: RestFailure | None = None, longest: float = 3
     if failure is not None and failure.retry_after is not None:
         wait = max(wait, min(failure.retry_after, LONGEST_RETRY_AFTER))
     return wait
-
-
-@dataclass(frozen=True)
-class CallOrder:
-    """What Calls create is asked for."""
-
-    to: str
-    from_: str
-    twiml: str = field(repr=False)
-    time_limit: int
-    ring_timeout: int
-    status_callback: str = field(repr=False)
 
 
 @dataclass(frozen=True)

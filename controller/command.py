@@ -24,12 +24,13 @@ from trunkline.bus.settings import Settings
 from . import state_dir
 from .apply_restore import restore
 from .carrier import RestFailure, TwilioCarrier
-from .journal import DialRow, OverrideRow, SqliteJournal, peek
+from .journal import SqliteJournal, peek
 from .journal_file import JournalError
 from .memory_journal import MemoryJournal
 from .operations import Operations, hang_up_left
 from .override import row_of
 from .probe import Prober
+from .rows import DialRow, OverrideRow
 from .seal import Seal, SealKeys
 from .state_dir import StackDir
 

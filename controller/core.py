@@ -1,86 +1,203 @@
 """The controller's state machine, without I/O: messages and results in, instructions out.
 
-:class:`Core` holds the peers, the workers and the sets of rules (sessions and leases, dials, calls,
-their streams, webhooks) and hands each event to the one that it is for. ``now`` is the monotonic
-clock's reading, given with every event; nothing here reads a clock, a socket or a file.
+:data:`HEARS` is the one table of who hears what. An event (a peer's message, a result of an
+operation, a tick) is heard by its row of rules, in that order. What a rule tells others is a fact,
+which has a row too. :meth:`Core.handle` goes on until nothing is left to be heard: everything that
+a fact leads to is over before the next rule of a row hears anything.
+
+Order inside a row is a promise. Where a session closes, for example, numbers come first::
+
+    SessionClosing: (numbers.let_go, dials.session_closes, calls.session_closes, sessions.closes)
+
+``now`` is the monotonic clock's reading, given with every event; nothing here reads a clock, a
+socket or a file.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Final
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import (
-    AccountMismatchError,
-    ErrorInfo,
     InvalidRequestError,
-    ProtocolMismatchError,
     StackUnavailableError,
     TimedOutError,
     TrunklineError,
-    WrongModeError,
 )
 
 from . import instructions as do
 from . import status
-from .calls import CallRules
-from .dials import DialRules
-from .digits import DigitRules
 from .instructions import Asked, Instruction, Result
-from .journal import DialRow, OverrideRow
-from .peers import GATEWAY_LOST_AFTER, Peer, Peers
-from .placement import Workers
-from .sessions import SessionRules
-from .streams import StreamRules
-from .tables import IllegalTransition
-from .webhooks import WebhookRules
-
-log = logging.getLogger("trunkline.controller")
+from .rows import DialRow, OverrideRow
+from .rules import (
+    calls,
+    dials,
+    digits,
+    numbers,
+    reception,
+    restart,
+    sessions,
+    streams,
+    turns,
+    webhooks,
+)
+from .rules import facts as f
+from .rules.book import Book, Identity, Rules
+from .rules.moment import Moment
 
 TICK_SECONDS: Final = 0.1
-#: A longer gap between two ticks is time in which the controller itself did not run.
-STALLED_AFTER: Final = 1.0
-#: For how long after its start a controller waits for sessions to announce themselves again.
-CLAIM_SECONDS: Final = 9.0
 
-_ONLY_GATEWAYS = (m.VoiceWebhook, m.StatusCallback, m.StreamStart)
+_ONLY_GATEWAYS: Final = (m.VoiceWebhook, m.StatusCallback, m.StreamStart)
+#: Requests that are served while the stack ends: they help it to come to its end.
+_WHILE_STOPPING: Final = (*_ONLY_GATEWAYS, m.CloseSession, m.GetStatus)
 
-
-@dataclass(frozen=True)
-class Identity:
-    """Who this controller is. ``started_wall``, ``started``: Unix time and the monotonic clock."""
-
-    stack: str
-    epoch: int
-    pid: int
-    account: str
-    public_url: str = field(repr=False)
-    started_wall: float
-    started: float
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Settings that the state machine needs. ``pool``: numbers for sessions on "any"; empty: all
-    of the account."""
-
-    lead_ms: int = 60
-    calls_per_second: float = 1.0
-    pool: tuple[str, ...] = ()
-
-
+Rule = Callable[[Moment, Any], None]
 Event = m.ToController
 AnyEvent = Event | Result | do.Tick | do.Shutdown
 
 
+def _status(at: Moment, ask: f.Ask[m.GetStatus]) -> None:
+    """Anybody may ask who holds what."""
+    at.reply(ask.asked, m.StatusReport(status=status.build(at.book, at.now)))
+
+
+#: Who hears what, first to last.
+HEARS: Final[dict[type, tuple[Rule, ...]]] = {
+    # The clock, and peers that come and go.
+    do.Tick: (
+        reception.tick,
+        numbers.pool_overdue,
+        numbers.serve_pool,
+        sessions.tick,
+        numbers.held_up,
+        turns.give,
+        dials.serve,
+        dials.watch,
+        calls.tick,
+        streams.watch,
+        streams.place_all,
+        digits.tick,
+        reception.claims,
+    ),
+    do.Shutdown: (reception.shut_down,),
+    m.Hello: (reception.hello,),
+    m.Beat: (reception.beat,),
+    m.Goodbye: (reception.goodbye,),
+    f.AdapterHere: (restart.adapter_here,),
+    f.GatewayHere: (reception.welcome, restart.gateway_here),
+    f.WorkerHere: (reception.welcome, streams.worker_here, streams.place_all),
+    f.AdapterBeat: (sessions.renew,),
+    f.GatewayBeat: (streams.beat,),
+    f.WorkerBeat: (streams.worker_beat,),
+    f.AdapterLeft: (sessions.peer_left,),
+    f.WorkerLeft: (streams.worker_left, streams.place_all),
+    f.AllClosing: (sessions.close_all,),
+    # A restart.
+    f.Found: (restart.recover,),
+    f.SessionBack: (restart.session_calls, restart.session_dials),
+    f.Announced: (reception.welcome, restart.tell_again),
+    f.StreamFound: (restart.stream_found,),
+    f.ClaimsOver: (
+        restart.unclaimed_numbers,
+        restart.unclaimed_dials,
+        restart.unclaimed_calls,
+    ),
+    # Sessions.
+    m.OpenSession: (sessions.open_,),
+    m.Arm: (sessions.arm,),
+    m.Disarm: (sessions.disarm,),
+    m.CloseSession: (sessions.close_asked,),
+    m.GetStatus: (_status,),
+    f.SessionLost: (sessions.lose,),
+    f.SessionClosing: (
+        numbers.let_go,
+        dials.session_closes,
+        calls.session_closes,
+        sessions.closes,
+    ),
+    # Numbers.
+    f.Sought: (numbers.seek,),
+    do.NumberFound: (numbers.found,),
+    do.LookUpFailed: (numbers.not_looked_up,),
+    f.NumberFound: (sessions.number_found, dials.number_found),
+    f.NumberMissing: (sessions.number_missing, dials.number_missing),
+    do.NumbersListed: (numbers.listed, numbers.serve_pool),
+    f.PoolWanted: (numbers.pool_wanted, numbers.serve_pool),
+    f.Wanted: (numbers.want,),
+    f.Granted: (sessions.granted, dials.granted),
+    f.Refused: (sessions.refused, dials.refused),
+    do.Applied: (numbers.applied,),
+    do.ApplyFailed: (numbers.apply_failed,),
+    do.Restored: (numbers.restored, numbers.serve_pool),
+    f.NumberBack: (sessions.number_back,),
+    # Dials.
+    m.Dial: (dials.dial,),
+    m.CancelDial: (dials.cancel,),
+    f.TurnWanted: (turns.wait,),
+    f.TurnCome: (dials.enqueue,),
+    f.PlacesDue: (dials.tell_places, turns.tell_places),
+    do.AskedTwilio: (dials.asked_twilio,),
+    do.Taken: (dials.taken,),
+    do.Unsure: (dials.unsure,),
+    do.CreateFailed: (dials.not_created,),
+    do.NotFound: (dials.not_found,),
+    m.StatusCallback: (dials.status_callback, reception.done),
+    f.SidShown: (dials.sid_shown,),
+    f.SidKnown: (calls.dialled,),
+    f.SidWrong: (calls.not_dialled,),
+    f.LegStatus: (dials.leg_status,),
+    f.Looked: (dials.looked,),
+    f.Answered: (calls.answered,),
+    f.LegOver: (calls.dial_over, dials.leg_over),
+    f.DialOver: (calls.dial_over,),
+    f.GivenUp: (dials.given_up,),
+    f.NoCall: (dials.no_call,),
+    f.Stray: (calls.hang_up_stray,),
+    # Calls.
+    m.VoiceWebhook: (dials.named, webhooks.answer),
+    m.WebhooksRefused: (webhooks.refused,),
+    f.LetIn: (webhooks.let_in,),
+    m.HangUp: (calls.hang_up_asked,),
+    f.HangUp: (calls.hang_up,),
+    do.Ended: (calls.ended,),
+    do.EndFailed: (calls.end_failed,),
+    do.Fetched: (calls.fetched,),
+    f.CallEnding: (digits.call_ends,),
+    f.Finished: (calls.finished,),
+    f.CallOver: (
+        digits.call_ends,
+        streams.forget,
+        sessions.call_over,
+        calls.settle_legs,
+        sessions.call_settled,
+    ),
+    f.LegsHungUp: (dials.leg_over, sessions.call_settled),
+    f.CallMissed: (webhooks.missed,),
+    # Streams.
+    m.StreamStart: (streams.start, digits.settle),
+    f.StreamShown: (streams.accept,),
+    f.StreamUp: (dials.stream_up, sessions.call_up, digits.back, streams.accepted),
+    m.StreamClosed: (streams.closed,),
+    m.Switched: (streams.switched,),
+    f.StreamReplaced: (streams.replaced,),
+    f.StreamLost: (digits.stream_lost,),
+    f.Reconnecting: (sessions.reconnecting,),
+    # Digits.
+    m.SendDigits: (digits.ask,),
+    do.Instructed: (reception.instructed,),
+    do.StreamAsked: (digits.stream_asked,),
+    do.DigitsTold: (digits.told,),
+    f.ListenerShown: (digits.hears,),
+    f.ListenerTaken: (streams.turn,),
+    f.ListenerReplaced: (digits.close_later,),
+}
+
+
 class Core:
-    """The state of one stack. ``overrides``, ``dials``: the open rows of the journal at start;
-    ``orphans``: those of other stacks' journals whose stacks are gone."""
+    """The state of one stack, and its rules. ``overrides``, ``dials``: the open rows of the journal
+    at start; ``orphans``: those of other stacks' journals whose stacks are gone."""
 
     def __init__(
         self,
@@ -90,53 +207,30 @@ class Core:
         dials: Sequence[DialRow] = (),
         orphans: Sequence[OverrideRow] = (),
     ) -> None:
-        self.identity = identity
-        self.rules = rules
-        self.peers = Peers()
-        self.workers = Workers(identity.epoch)
-        self.claim_until = identity.started + CLAIM_SECONDS
-        self.claiming = True
-        self.sessions = SessionRules(self)
-        self.dials = DialRules(self)
-        self.calls = CallRules(self)
-        self.streams = StreamRules(self)
-        self.digits = DigitRules(self)
-        self.webhooks = WebhookRules(self)
-        self.stopping = False
-        #: URL of the local console, once it listens
-        self.console: str | None = None
-        #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
-        self.counts: Counter[str] = Counter()
+        self.book = Book(identity, rules)
         self._out: list[Instruction] = []
-        self._last_tick = identity.started
-        self.sessions.claims.recover(overrides, orphans)
-        self.dials.recover(dials, identity.started)
+        self._hear(f.Found(overrides, dials, orphans), identity.started)
         # What recovery says to do leaves with the first event.
 
-    # ------------------------------------------------------------------ in and out
+    @property
+    def identity(self) -> Identity:
+        return self.book.identity
+
+    @property
+    def counts(self) -> Counter[str]:
+        return self.book.counts
+
+    @property
+    def busy(self) -> bool:
+        """Something is still to be put back or hung up."""
+        return self.book.busy
 
     def handle(self, event: AnyEvent, now: float) -> list[Instruction]:
         """Take one event; returns what is to be done, in this order."""
-        if isinstance(event, do.Tick):
-            self._tick(now)
-        elif isinstance(event, m.Request):
+        if isinstance(event, m.Request):
             self._request(event, now)
-        elif isinstance(event, m.Beat):
-            self._beat(event, now)
-        elif isinstance(event, m.Hello):
-            self._hello(event, now)
-        elif isinstance(event, m.Goodbye):
-            self._goodbye(event, now)
-        elif isinstance(event, m.StreamClosed):
-            self.streams.closed(event, now)
-        elif isinstance(event, m.Switched):
-            self.streams.switched(event, now)
-        elif isinstance(event, m.WebhooksRefused):
-            self.webhooks.refused(event)
-        elif isinstance(event, do.Shutdown):
-            self._shut_down(now)
         else:
-            self._result(event, now)
+            self._hear(event, now)
         return self.take()
 
     def take(self) -> list[Instruction]:
@@ -144,261 +238,59 @@ class Core:
         out, self._out = self._out, []
         return out
 
-    def do(self, instruction: Instruction) -> None:
-        self._out.append(instruction)
-
-    def send(self, peer: str | None, message: m.FromController) -> None:
-        if peer is not None:
-            self._out.append(do.Send(peer, message))
-
-    def reply(self, asked: Asked, body: m.ReplyBody) -> None:
-        self._answer(asked, m.Reply(id=asked.id, body=body))
-
     def fail(self, asked: Asked, error: TrunklineError) -> None:
-        if isinstance(error, IllegalTransition):
-            error = WrongModeError(str(error))
-        self.counts[f"failed {type(error).__name__}"] += 1
-        self._answer(asked, m.Reply(id=asked.id, error=ErrorInfo.of(error)))
+        """Answer a request that could not be handled."""
+        self._moment(0.0).fail(asked, error)
 
-    def _answer(self, asked: Asked, reply: m.Reply) -> None:
-        peer = self.peers.get(asked.peer)
-        if peer is not None:
-            peer.answered(reply)
-            self.send(asked.peer, reply)
+    def _moment(self, now: float) -> Moment:
+        return Moment(self.book, now, self._out)
 
-    def iso(self, wall: float) -> str:
-        """A Unix time as ISO 8601, UTC."""
-        return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds")
+    def _hear(self, event: object, now: float) -> None:
+        """Let everybody hear it, and whatever is told because of it."""
+        at = self._moment(now)
+        todo = deque((rule, event) for rule in self._row(event))
+        while todo:
+            rule, heard = todo.popleft()
+            rule(at, heard)
+            for fact in reversed(at.take_told()):
+                todo.extendleft((rule, fact) for rule in reversed(self._row(fact)))
 
-    def wall(self, now: float) -> float:
-        return self.identity.started_wall + now - self.identity.started
-
-    def mono(self, wall: float) -> float:
-        return self.identity.started + wall - self.identity.started_wall
-
-    @property
-    def busy(self) -> bool:
-        """Something is still to be put back or hung up."""
-        sessions = self.sessions
-        return bool(sessions.leases.by_number or sessions.beside) or self.calls.ends_under_way
-
-    # ------------------------------------------------------------------ peers
-
-    def _hello(self, hello: m.Hello, now: float) -> None:
-        ours, account = m.PROTOCOL, self.identity.account
-        if hello.version[0] != ours[0]:
-            error: TrunklineError = ProtocolMismatchError(
-                f"{hello.peer} speaks version {hello.version[0]}.{hello.version[1]} of the bus "
-                f"protocol, this controller {ours[0]}.{ours[1]}: use the same release of trunkline"
-            )
-        elif hello.account is not None and hello.account != account:
-            error = AccountMismatchError(
-                f"this stack belongs to Twilio account {account}, {hello.peer} to {hello.account}"
-            )
-        elif hello.role == "codec_worker" and hello.endpoint is None:
-            error = InvalidRequestError(f"codec worker {hello.peer} named no media endpoint")
-        else:
-            self._welcome(hello, now)
-            return
-        self.counts["refused peers"] += 1
-        self.send(hello.peer, m.Refused(error=ErrorInfo.of(error)))
-
-    def _welcome(self, hello: m.Hello, now: float) -> None:
-        new = self.peers.get(hello.peer) is None
-        peer = self.peers.hello(hello, now)
-        if new:
-            log.info("%s %s is here (pid %d)", hello.role, hello.peer, hello.pid)
-        unknown: list[str] = []
-        if hello.role == "adapter":
-            unknown = self.sessions.claims.announced(hello, now)
-        self.send(
-            hello.peer,
-            m.Welcome(
-                epoch=self.identity.epoch,
-                controller=self.identity.stack,
-                pid=self.identity.pid,
-                account=self.identity.account,
-                public_url=self.identity.public_url,
-                lead_ms=self.rules.lead_ms,
-                unknown_sessions=unknown,
-            ),
-        )
-        if hello.role == "gateway":
-            peer.streams = len(hello.streams)
-            self.streams.announced(hello, now)
-        elif hello.role == "codec_worker":
-            self.workers.hello(hello, now)
-            self.streams.worked_on(hello.calls)
-            self.streams.place_all(now)
-        else:
-            for session in self.sessions.by_id.values():
-                if session.peer == hello.peer:
-                    self.calls.tell_again(session, now)
-
-    def _beat(self, beat: m.Beat, now: float) -> None:
-        peer = self.peers.get(beat.peer)
-        self.send(
-            beat.peer,
-            m.Pulse(
-                epoch=self.identity.epoch,
-                controller=self.identity.stack,
-                known=peer is not None,
-            ),
-        )
-        if peer is None:
-            return
-        peer.heard = now
-        if peer.role == "adapter":
-            self.sessions.renew(beat, now)
-        elif peer.role == "codec_worker":
-            self.workers.beat(beat, now)
-            self.streams.worked_on(beat.calls)
-        else:
-            peer.streams, peer.refused = len(beat.streams), beat.refused
-            self.streams.beat(beat, now)
-
-    def _goodbye(self, goodbye: m.Goodbye, now: float) -> None:
-        peer = self.peers.get(goodbye.peer)
-        if peer is None:
-            return
-        log.info("%s %s leaves", peer.role, peer.id)
-        peer.leaving = True
-        if peer.role == "codec_worker":
-            self.workers.goodbye(peer.id)
-            self.streams.place_all(now)
-        elif peer.role == "adapter":
-            self.sessions.peer_left(peer.id, now)
-
-    def gateways(self) -> list[Peer]:
-        return [p for p in self.peers.by_id.values() if p.role == "gateway"]
-
-    def present(self, peer: Peer, now: float) -> bool:
-        """The peer beats, and has not said Goodbye."""
-        return not peer.leaving and now - peer.heard < GATEWAY_LOST_AFTER
+    def _row(self, heard: object) -> tuple[Rule, ...]:
+        return HEARS[type(heard.body) if isinstance(heard, f.Ask) else type(heard)]
 
     # ------------------------------------------------------------------ requests
 
     def _request(self, request: m.Request, now: float) -> None:
-        peer = self.peers.get(request.peer)
+        """A request is answered once. One that raises is refused by name; what it did until then
+        stays done."""
+        at = self._moment(now)
+        peer = self.book.peers.get(request.peer)
         if peer is None:
             # It has to say Hello first; it asks again then.
-            pulse = m.Pulse(epoch=self.identity.epoch, controller=self.identity.stack, known=False)
-            self.send(request.peer, pulse)
+            at.send(request.peer, reception.pulse(self.book, known=False))
             return
         known = peer.answers.get(request.id)
         if known is not None:
-            self.send(request.peer, known)
+            at.send(request.peer, known)
             return
         if request.id in peer.working:
             return
-        peer.working.add(request.id)
+        peer.works_on(request.id)
         asked = Asked(request.peer, request.id)
-        self.counts[f"request {type(request.body).__name__}"] += 1
+        at.count(f"request {type(request.body).__name__}")
         try:
-            if request.ttl <= 0:
-                raise TimedOutError(f"{type(request.body).__name__} came after its time was over")
-            anyone = isinstance(request.body, m.GetStatus)
-            theirs = isinstance(request.body, _ONLY_GATEWAYS)
-            if not anyone and theirs != (peer.role == "gateway"):
-                raise InvalidRequestError(
-                    f"a {peer.role} cannot ask for {type(request.body).__name__}"
-                )
-            self._dispatch(asked, request, now)
+            self._admit(request, peer.role)
+            self._hear(f.Ask(asked, request.body, request.ttl, request.trace), now)
         except TrunklineError as error:
-            self.fail(asked, error)
+            at.fail(asked, error)
 
-    def _dispatch(self, asked: Asked, request: m.Request, now: float) -> None:
+    def _admit(self, request: m.Request, role: m.Role) -> None:
+        """A TrunklineError for what comes too late, or from the wrong peer, or while we stop."""
         body = request.body
-        if isinstance(body, m.VoiceWebhook):
-            self.reply(asked, self.webhooks.answer(body, now))
-        elif isinstance(body, m.StreamStart):
-            self.reply(asked, self.streams.start(body, now))
-            self.digits.settle(now)  # behind the answer, which names the stream
-        elif isinstance(body, m.StatusCallback):
-            self.calls.status_callback(body, now)
-            self.reply(asked, m.Done())
-        elif isinstance(body, m.CloseSession):
-            self.sessions.close_asked(asked, body.session, now)
-        elif isinstance(body, m.GetStatus):
-            self.reply(asked, m.StatusReport(status=status.build(self, now)))
-        elif self.stopping:
+        if request.ttl <= 0:
+            raise TimedOutError(f"{type(body).__name__} came after its time was over")
+        theirs = isinstance(body, _ONLY_GATEWAYS)
+        if not isinstance(body, m.GetStatus) and theirs != (role == "gateway"):
+            raise InvalidRequestError(f"a {role} cannot ask for {type(body).__name__}")
+        if self.book.stopping and not isinstance(body, _WHILE_STOPPING):
             raise StackUnavailableError("the stack is being shut down")
-        elif isinstance(body, m.OpenSession):
-            self.sessions.opening.open(asked, body.info, request.ttl, now)
-        elif isinstance(body, m.Arm):
-            self.sessions.arm(asked, body.session, request.ttl, now, trace=request.trace)
-        elif isinstance(body, m.Disarm):
-            self.sessions.disarm(asked, body.session, now)
-        elif isinstance(body, m.Dial):
-            self.dials.dial(asked, body, request.ttl, now)
-        elif isinstance(body, m.CancelDial):
-            self.dials.cancel(asked, body, now)
-        elif isinstance(body, m.HangUp):
-            self.calls.hang_up(asked, body, now)
-        else:
-            self.calls.send_digits(asked, body, now)
-
-    # ------------------------------------------------------------------ results
-
-    def _result(self, result: Result, now: float) -> None:
-        if isinstance(result, do.NumberFound | do.NumbersListed | do.LookUpFailed):
-            self.sessions.opening.looked_up(result, now)
-        elif isinstance(result, do.Applied):
-            self.sessions.applied(result.row, now)
-        elif isinstance(result, do.ApplyFailed):
-            self.sessions.apply_failed(result, now)
-        elif isinstance(result, do.Restored):
-            self.sessions.restored(result, now)
-        elif isinstance(result, do.Ended):
-            self.calls.ended(result.call, now)
-        elif isinstance(result, do.EndFailed):
-            self.calls.end_failed(result, now)
-        elif isinstance(result, do.Fetched):
-            self.calls.fetched(result, now)
-        elif isinstance(result, do.StreamAsked):
-            self.digits.stream_asked(result)
-        elif isinstance(result, do.DigitsTold):
-            self.digits.told(result, now)
-        elif isinstance(result, do.Instructed):
-            if result.error is None:
-                self.reply(result.asked, m.Done())
-            else:
-                self.fail(result.asked, result.error)
-        else:
-            self.dials.result(result, now)
-
-    # ------------------------------------------------------------------ time
-
-    def _tick(self, now: float) -> None:
-        gap = now - self._last_tick
-        self._last_tick = now
-        if gap > STALLED_AFTER:
-            # Beats that came meanwhile are still unread: nobody is late because of it.
-            log.warning("the controller did not run for %.1f s", gap)
-            self.peers.shift(gap)
-            self.workers.shift(gap)
-            self.sessions.shift(gap)
-            self.claim_until += gap if self.claiming else 0.0
-        self.peers.forget_lost(now)
-        self.workers.forget_lost(now)
-        self.sessions.tick(now)
-        self.dials.tick(now)
-        self.calls.tick(now)
-        self.streams.tick(now)
-        self.digits.tick(now)
-        if now >= self.claim_until or self.stopping:
-            self._claims_over(now)
-
-    def _claims_over(self, now: float) -> None:
-        if self.claiming:
-            self.claiming = False
-            self.sessions.claims.over()
-            self.dials.claims_over(now)
-            self.calls.claims_over(now)
-
-    def _shut_down(self, now: float) -> None:
-        if self.stopping:
-            return
-        self.stopping = True
-        self._claims_over(now)
-        self.sessions.close_all("the stack is being shut down", now)

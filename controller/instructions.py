@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from trunkline.bus import messages as m
 from trunkline.bus.errors import TrunklineError
 
-from .carrier import CallOrder
-from .journal import DialRow, OverrideRow
+from .rows import DialRow, OverrideRow
+from .twilio_calls import CallOrder
 
 # --------------------------------------------------------------------------- instructions
 

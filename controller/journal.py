@@ -29,65 +29,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from . import journal_file
 from .journal_file import JournalError
+from .rows import DialRow, OverrideRow, OverrideState
 from .threads import DaemonPool
-
-OverrideState = Literal["planned", "applied", "restoring", "restored", "left_alone"]
-OPEN_STATES: Final = ("planned", "applied", "restoring")
-
-
-class OverrideRow(msgspec.Struct, frozen=True, kw_only=True):
-    """An override of a number. Times: seconds since the epoch, as another process reads them.
-
-    ``prior``: the fields that we change, and the other voice fields, as they were; None until they
-    were read (nothing has been written then). ``written``: the fields that we write.
-    ``uncertain_until``: a write of ours may take effect until then. ``holders``: session id ->
-    hash of its secret: after a restart only the session itself can claim its number again, and who
-    reads the file learns no secret.
-    """
-
-    id: str
-    number: str
-    number_sid: str
-    session: str
-    state: OverrideState
-    prior: dict[str, str] | None = None
-    written: dict[str, str] | None = None
-    uncertain_until: float = 0.0
-    since: float = 0.0
-    holders: dict[str, str] = {}
-
-    @property
-    def open(self) -> bool:
-        return self.state in OPEN_STATES
-
-
-class DialRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A dial, journalled before Twilio is asked. ``token_hash``: of the stream token in its TwiML;
-    ``asked``: when that was, in seconds since the epoch.
-
-    ``request`` is the client's own id, kept through its retries. It is what makes a dial that is
-    asked for again after a restart the same dial, and not a second phone call.
-    """
-
-    request: str
-    session: str
-    secret_hash: str
-    call: str
-    mode: str
-    callee: str
-    caller: str
-    timeout: float
-    max_duration: float
-    token_hash: str
-    sid: str | None
-    state: Literal["asked", "taken", "closed"]
-    asked: float
 
 
 class JournalStore(Protocol):

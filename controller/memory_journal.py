@@ -10,8 +10,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from .journal import DialRow, OverrideRow, OverrideState
 from .journal_file import JournalError
+from .rows import DialRow, OverrideRow, OverrideState
 
 
 class MemoryJournal:

@@ -24,10 +24,12 @@ from trunkline.bus.errors import CallFailedError, TrunklineError
 from trunkline.bus.redact import redact_number
 
 from . import instructions as do
-from .carrier import CallOrder, Carrier, RestFailure, backoff
-from .journal import DialRow, JournalStore
+from .carrier import Carrier, RestFailure, backoff
+from .journal import JournalStore
 from .override import UNCERTAIN_SECONDS
+from .rows import DialRow
 from .seal import SealKeys
+from .twilio_calls import CallOrder
 
 log = logging.getLogger("trunkline.controller")
 

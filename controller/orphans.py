@@ -23,9 +23,10 @@ from typing import Final
 from trunkline.bus.locks import LockHeldError
 
 from . import state_dir
-from .journal import OverrideRow, SqliteJournal, peek
+from .journal import SqliteJournal, peek
 from .journal_file import JournalError
 from .operations import Operations, hang_up_left
+from .rows import OverrideRow
 from .seal import Seal
 from .state_dir import StackDir
 

@@ -41,8 +41,8 @@ from typing import Final, Literal, NamedTuple
 from trunkline.bus.errors import NumberRoutedElsewhereError
 from trunkline.bus.redact import redact_number
 
-from .journal import OverrideRow
-from .numbers import VOICE_FIELDS, NumberSettings
+from .number_settings import VOICE_FIELDS, NumberSettings
+from .rows import OverrideRow
 from .seal import Seal
 
 #: Seconds for which a write without an answer may still take effect, from when it was given up.

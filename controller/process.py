@@ -27,12 +27,13 @@ from . import state_dir, status
 from .api_host import region_and_edge
 from .carrier import TwilioCarrier
 from .console import HOST, Console
-from .core import Core, Identity, Rules
+from .core import Core
 from .journal import SqliteJournal
 from .journal_file import JournalError
 from .operations import Operations
 from .orphans import Orphans, clear_away
 from .probe import Prober
+from .rules.book import Identity, Rules
 from .seal import SealKeys
 from .shell import Shell
 from .state_dir import StackRunsError
@@ -143,16 +144,16 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
             f"TRUNKLINE_BUS={settings.bus}: cannot listen there ({error}); another controller "
             "may run at this address"
         ) from error
-    console = Console(lambda: status.build(core, monotonic()), lambda: dict(core.counts))
+    console = Console(lambda: status.build(core.book, monotonic()), lambda: dict(core.counts))
     try:
         await console.start(settings.console_port)
-        core.console = f"http://{HOST}:{console.port}"
+        core.book.console_at(f"http://{HOST}:{console.port}")
         log.info(
             "stack %s, epoch %d, at %s; console at %s",
             core.identity.stack,
             core.identity.epoch,
             endpoint,
-            core.console,
+            core.book.console,
         )
         return await shell.serve()
     finally:

@@ -154,14 +154,14 @@ class Shell:
         try:
             message = _decoder.decode(payload)
         except msgspec.MsgspecError as error:
-            self.core.counts["unreadable messages"] += 1
+            self.core.book.count("unreadable messages")
             log.warning("a message on the control socket could not be read: %s", error)
             return
         told = isinstance(message, m.StreamClosed | m.Switched | m.WebhooksRefused)
         peer = message.gateway if told else message.peer
         if isinstance(message, m.Hello):
             if message.connection < self._connections.get(peer, 0):
-                self.core.counts["late hellos"] += 1
+                self.core.book.count("late hellos")
                 return
             self._connections[peer] = message.connection
             self._identities[peer] = identity
@@ -177,7 +177,7 @@ class Shell:
         try:
             instructions = self.core.handle(event, now)
         except Exception as error:  # a bug must not end the reading of the socket
-            self.core.counts["internal errors"] += 1
+            self.core.book.count("internal errors")
             log.exception("%s could not be handled", type(event).__name__)
             instructions = self.core.take()
             if isinstance(event, m.Request):
@@ -195,8 +195,8 @@ class Shell:
             self._feed(do.Tick())
             due = max(due + TICK_SECONDS, loop.time())
             await asyncio.sleep(due - loop.time())
-            if len(self._identities) > 2 * len(self.core.peers.by_id) + 100:
-                known = self.core.peers.by_id
+            if len(self._identities) > 2 * len(self.core.book.peers.by_id) + 100:
+                known = self.core.book.peers.by_id
                 self._identities = {p: i for p, i in self._identities.items() if p in known}
                 self._connections = {p: n for p, n in self._connections.items() if p in known}
 
@@ -317,7 +317,7 @@ class Shell:
             await orphan.hang_up_left(taken)
 
     async def _create(self, instruction: do.Create) -> None:
-        dials = self.core.dials.by_request
+        dials = self.core.book.dials
         request = instruction.row.request
 
         def wanted() -> bool:
@@ -338,11 +338,11 @@ class Shell:
         request = instruction.row.request
 
         def unsettled() -> bool:
-            dial = core.dials.by_request.get(request)
+            dial = core.book.dials.get(request)
             return dial is not None and dial.state == "unsure"
 
         def belongs(sid: str) -> bool:
-            return core.calls.knows(sid) or core.dials.has(sid, but=request)
+            return sid in core.book.by_sid or core.book.came_of_a_dial(sid, but=request)
 
         result = await operations.settle(self._ops, instruction.row, unsettled, belongs)
         if result is not None:

@@ -2,66 +2,109 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
+from trunkline.bus import messages as m
 from trunkline.bus.redact import mask_url
 
-from .leases import Lease
+from .rules.book import Book, iso
+from .rules.book.call import Call
+from .rules.book.lease import Lease
 
-if TYPE_CHECKING:
-    from .core import Core
+#: The contract's word for how an override stands.
+_STATES: Final = {
+    "planned": "planned",
+    "unclaimed": "applied",
+    "applying": "planned",
+    "applied": "applied",
+    "restoring": "restoring",
+}
 
-_STATES = {"applying": "planned", "applied": "applied", "restoring": "restoring"}
 
-
-def build(core: Core, now: float) -> dict[str, Any]:
+def build(book: Book, now: float) -> dict[str, Any]:
     """The contract's status object."""
-    calls = core.calls.status(now)
+    found = calls(book, now)
     return {
         "controller": {
-            "pid": core.identity.pid,
-            "epoch": core.identity.epoch,
-            "console": core.console,
+            "pid": book.identity.pid,
+            "epoch": book.identity.epoch,
+            "console": book.console,
         },
         "gateways": [
             {"id": peer.id, "pid": peer.pid, "streams": peer.streams}
             | ({"refused": peer.refused} if peer.refused else {})
-            for peer in core.gateways()
-            if core.present(peer, now)
+            for peer in book.gateways()
+            if book.present(peer, now)
         ],
         "codec_workers": [
             {
                 "id": worker.id,
                 "pid": worker.pid,
-                "calls": sum(call["codec_worker"] == worker.id for call in calls),
+                "calls": sum(call["codec_worker"] == worker.id for call in found),
             }
-            for worker in core.workers.by_id.values()
-            if core.workers.well(worker.id, now)
+            for worker in book.workers.by_id.values()
+            if book.workers.well(worker.id, now)
         ],
         "sessions": [
             {
                 "id": session.id,
                 "number": session.number,
                 "mode": session.mode,
-                "since": core.iso(session.since),
+                "since": iso(session.since),
             }
-            for session in core.sessions.by_id.values()
+            for session in book.sessions.values()
         ],
-        "calls": calls,
-        "overrides": [
-            *(_override(core, x) for x in core.sessions.leases.by_number.values()),
-            *(_override(core, Lease(x, "restoring")) for x in core.sessions.beside.values()),
-        ],
+        "calls": found,
+        "overrides": [_override(x) for x in (*book.leases.values(), *book.aside.values())],
     }
 
 
-def _override(core: Core, lease: Lease) -> dict[str, Any]:
+def calls(book: Book, now: float) -> list[dict[str, Any]]:
+    """The contract's ``calls``: those that are not over."""
+    found = []
+    for call in book.calls.values():
+        if call.state == "ended" or (not call.caller and not call.callee):
+            continue
+        stats = _stats(book, call)
+        found.append(
+            {
+                "sid": call.sid or call.dialled_sid,
+                "direction": call.direction,
+                "caller": call.caller,
+                "callee": call.callee,
+                "state": call.state,
+                "gateway": call.gateway,
+                "codec_worker": call.active,
+                "seconds": 0.0 if call.started is None else round(now - call.started, 3),
+                "frames_in": stats.frames_in,
+                "frames_out": stats.frames_out,
+                "frames_lost": stats.frames_lost,
+                "underruns": stats.underruns,
+            }
+        )
+    return found
+
+
+def _stats(book: Book, call: Call) -> m.CallStats:
+    """What all workers that had the call counted."""
+    of = [w.stats[call.id] for w in book.workers.by_id.values() if call.id in w.stats]
+    return m.CallStats(
+        call=call.id,
+        generation=0,
+        frames_in=sum(s.frames_in for s in of),
+        frames_out=sum(s.frames_out for s in of),
+        frames_lost=sum(s.frames_lost for s in of),
+        underruns=sum(s.underruns for s in of),
+    )
+
+
+def _override(lease: Lease) -> dict[str, Any]:
     row = lease.row
     return {
         "number": row.number,
         "number_sid": row.number_sid,
-        "state": _STATES.get(lease.state, row.state),
+        "state": _STATES[lease.state],
         "prior_voice_url": mask_url((row.prior or {}).get("voice_url")),
-        "since": core.iso(row.since),
+        "since": iso(row.since),
         "session": next(iter(lease.holders), row.session),
     }

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.controller import instructions as do
-from trunkline.controller.core import TICK_SECONDS, Core, Identity, Rules
-from trunkline.controller.journal import DialRow, OverrideRow
+from trunkline.controller.core import TICK_SECONDS, Core
+from trunkline.controller.rows import DialRow, OverrideRow
+from trunkline.controller.rules.book import Identity, Rules
 
 from .fake_carrier import OURS, SECOND, THEIRS
 
@@ -81,10 +82,10 @@ class Stage:
             self.feed(do.Tick())
 
     def beat(self, peer: str) -> None:
-        sessions = [s.id for s in self.core.sessions.by_id.values() if s.peer == peer]
+        sessions = [s.id for s in self.core.book.sessions.values() if s.peer == peer]
         streams = [
             m.StreamStats(call=c.id, ordinal=c.ordinal)
-            for c in self.core.calls.by_id.values()
+            for c in self.core.book.calls.values()
             if c.gateway == peer
         ]
         self.feed(m.Beat(peer=peer, sessions=sessions, streams=streams))

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller.dial_queue import FairQueue
-from trunkline.controller.journal import DialRow, OverrideRow
+from trunkline.controller.rows import DialRow, OverrideRow
+from trunkline.controller.rules.book.queues import FairQueue
 
 from .fake_carrier import OURS, SECOND, THEIRS
 from .stage import Stage
@@ -96,7 +96,7 @@ def test_a_call_that_comes_before_the_dial_is_asked_for_is_not_its_other_leg() -
     info = another(stage)
     stage.dial(info)
     request, _ = b_leg(stage, info)
-    assert stage.core.dials.by_request[request].state == "queued"
+    assert stage.core.book.dials[request].state == "queued"
     assert stage.webhook("CAx", THEIRS, SECOND).kind == "busy"
 
 
@@ -322,7 +322,7 @@ def test_a_waiter_waits_as_long_as_its_own_timeout_and_is_told_for_whom() -> Non
     assert failure(stage, second).status == "timeout"
     up(stage, "CAb", OURS)
     stage.pass_time(1.0)
-    assert not stage.all_work(do.Create) and not stage.core.dials.turns
+    assert not stage.all_work(do.Create) and not stage.core.book.turns
 
 
 def test_a_session_that_closes_takes_its_waiters_away() -> None:
@@ -463,7 +463,7 @@ def test_a_session_that_has_closed_does_not_keep_the_other_leg_waiting() -> None
     stage.arm(answering)
     dialled(stage, another(stage))
     stage.ask("a1", m.CloseSession(session=answering.session))
-    assert stage.core.claiming
+    assert stage.core.book.claiming
     assert stage.webhook("CAb", "anonymous", SECOND).kind == "stream"
 
 
@@ -473,7 +473,7 @@ def test_a_timeout_tells_that_the_other_leg_was_let_wait() -> None:
     stage = restarted(info, row, holders=(info, answering))
     stage.hello("adapter", "a1", sessions=[back(info, row)])
     stage.webhook("CAb", "anonymous", SECOND)
-    assert "was answered with 'pause'" in stage.core.dials.by_request[row.request].known.webhook(
+    assert "was answered with 'pause'" in stage.core.book.dials[row.request].known.webhook(
         stage.now
     )
 
@@ -499,6 +499,6 @@ def test_a_rewritten_caller_is_known_after_the_next_restart_too() -> None:
     )
     stream = m.StreamInfo(info=call, stream_sid="MZ1", generation=m.first_generation(1))
     stage.hello("gateway", "g1", streams=[stream])
-    known = stage.core.calls.by_id[row.call]
+    known = stage.core.book.calls[row.call]
     assert (known.caller, known.caller_rewritten) == ("anonymous", True)
     assert known.info(stage.now).caller_rewritten

@@ -7,7 +7,7 @@ import pytest
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller import twiml
+from trunkline.controller import status, twiml
 
 from .fake_carrier import OURS, SECOND, THEIRS
 from .stage import Stage
@@ -199,7 +199,7 @@ def test_lost_notification_is_repaired_by_the_beat() -> None:
     assert stage.events("a1", m.CallReconnecting)
     # And the other way round: the gateway still has it.
     stage.feed(m.Beat(peer="g1", streams=[m.StreamStats(call=call.call, ordinal=1)]))
-    assert stage.core.calls.by_id[call.call].state == "live"
+    assert stage.core.book.calls[call.call].state == "live"
 
 
 def test_dead_gateway_loses_its_streams() -> None:
@@ -310,7 +310,7 @@ def test_hang_up_of_a_call_that_is_hung_up_is_answered_before_its_stream_is_over
     call = stage.called(info)
     stage.ask("a1", m.HangUp(session=info.session, call=call.call))
     stage.feed(do.Ended(stage.take(do.End).call))
-    assert stage.core.calls.by_id[call.call].state == "ending"
+    assert stage.core.book.calls[call.call].state == "ending"
     again = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
     stage.body("a1", again, m.Done)
     assert not stage.all_work(do.End)
@@ -404,7 +404,7 @@ def test_digits_where_the_leg_carries_no_stream() -> None:
     info = stage.open(allowed_callees=[THEIRS])
     request, _ = stage.dial(info, mode="originate")
     stage.feed(do.Taken(request, "CA1", "queued"))
-    call = next(iter(stage.core.calls.by_id))
+    call = next(iter(stage.core.book.calls))
     asked = stage.ask("a1", m.SendDigits(session=info.session, call=call, digits="1w#*W9"))
     instruct = stage.take(do.Instruct)
     assert (instruct.sid, instruct.twiml) == (
@@ -446,7 +446,7 @@ def test_live_calls_are_known_again(adapter_first: bool) -> None:
     stage.hello("codec_worker", "w2", endpoint="ipc:///w2")
     stage.pass_time(20.0)
     assert not stage.work and not stage.events("g1", m.CallPlaced)
-    (shown,) = stage.core.calls.status(stage.now)
+    (shown,) = status.calls(stage.core.book, stage.now)
     assert (shown["sid"], shown["state"], shown["gateway"]) == ("CA1", "live", "g1")
     asked = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
     stage.feed(do.Ended(stage.take(do.End).call))

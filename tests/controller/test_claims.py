@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller.tokens import digest
+from trunkline.controller.rules.book.tokens import digest
 
 from .fake_carrier import OURS, SECOND, THEIRS
 from .stage import Stage

@@ -17,9 +17,9 @@ import pytest
 from trunkline.bus.errors import TrunklineError
 from trunkline.controller.apply_restore import apply, restore
 from trunkline.controller.carrier import RestFailure
-from trunkline.controller.journal import OverrideRow
 from trunkline.controller.memory_journal import MemoryJournal
 from trunkline.controller.operations import FAULT_POINTS, Operations
+from trunkline.controller.rows import OverrideRow
 from trunkline.controller.seal import Seal, SealKeys
 
 from .fake_carrier import OURS, FakeCarrier, FakeTime

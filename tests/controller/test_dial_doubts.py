@@ -193,7 +193,7 @@ def two_in_doubt() -> tuple[Stage, list[do.Create]]:
 
 
 def sids(stage: Stage, creates: list[do.Create]) -> list[str | None]:
-    dials = stage.core.dials.by_request
+    dials = stage.core.book.dials
     return [dials[create.row.request].sid for create in creates]
 
 

@@ -8,9 +8,10 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller.dial_queue import DialQueue
-from trunkline.controller.journal import DialRow
-from trunkline.controller.tokens import digest
+from trunkline.controller import status
+from trunkline.controller.rows import DialRow
+from trunkline.controller.rules.book.queues import DialQueue
+from trunkline.controller.rules.book.tokens import digest
 
 from .fake_carrier import OURS, SECOND, THEIRS
 from .stage import URL, Stage
@@ -69,7 +70,7 @@ def test_many_a_leg_calls_at_once_on_one_number() -> None:
         stage.feed(do.Taken(request, f"CA{n}", "queued"))
         assert isinstance(stage.start(token_of(create), f"CA{n}"), m.StreamAccepted)
         stage.body("a1", asked, m.Dialled)
-    assert len(stage.core.calls.status(stage.now)) == 10
+    assert len(status.calls(stage.core.book, stage.now)) == 10
 
 
 def test_stream_that_comes_before_twilios_answer() -> None:
@@ -269,7 +270,7 @@ def test_client_killed_while_dialling() -> None:
     stage.pass_time(10.0)
     stage.feed(do.Taken(request, "CA1", "queued"))
     assert stage.take(do.End).sids == ("CA1",)
-    assert stage.core.sessions.by_id[info.session].state == "closing"
+    assert stage.core.book.sessions[info.session].state == "closing"
 
 
 def test_doubt_settled_by_callback_by_stream_or_by_the_list() -> None:
@@ -518,4 +519,4 @@ def test_b_leg_whose_own_answer_never_came_is_answered_at_its_end() -> None:
     assert not stage.answered("a1", asked)
     stage.feed(do.Ended(stage.take(do.End).call))
     assert stage.error("a1", asked) == "CallFailedError"
-    assert not any(peer.working for peer in stage.core.peers.by_id.values())
+    assert not any(peer.working for peer in stage.core.book.peers.by_id.values())

@@ -11,8 +11,13 @@ from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
 from trunkline.controller import operations
-from trunkline.controller.digits import BACK_WITHIN, CLOSED_AFTER, LISTENS_WITHIN, MAY_MOVE_FOR
 from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.rules.digits import (
+    BACK_WITHIN,
+    CLOSED_AFTER,
+    LISTENS_WITHIN,
+    MAY_MOVE_FOR,
+)
 
 from .fake_carrier import THEIRS, FakeCarrier, FakeTime
 from .stage import URL, Stage
@@ -34,7 +39,7 @@ class Scene:
 
     @property
     def state(self) -> str:
-        return self.stage.core.calls.by_id[self.call.call].state
+        return self.stage.core.book.calls[self.call.call].state
 
     def press(self, digits: str = "1w#") -> int:
         body = m.SendDigits(session=self.session.session, call=self.call.call, digits=digits)
@@ -528,7 +533,7 @@ def test_a_client_that_only_reconnected_is_answered_when_the_row_is_done(scene: 
 
 def test_a_one_way_stream_is_known_again(scene: Scene) -> None:
     stage = restarted(scene, [stream_of(scene, 2, one_way=True)], digits=True)
-    call = stage.core.calls.by_id[scene.call.call]
+    call = stage.core.book.calls[scene.call.call]
     assert (call.state, call.one_way, call.gateway) == ("live", True, "g2")
     accepted = stage.start(stage.webhook(c=scene.call.call).token)
     assert isinstance(accepted, m.StreamAccepted)
@@ -541,8 +546,8 @@ def test_a_stop_before_the_session_is_back_is_not_taken_for_the_end(scene: Scene
     stage.hello("codec_worker", "w1", endpoint="ipc:///w1")
     stage.hello("gateway", "g1", streams=[stream_of(scene, 1)])
     stage.feed(m.StreamClosed(call=scene.call.call, ordinal=1, reason="stop", gateway="g1"))
-    assert stage.core.calls.by_id[scene.call.call].state == "reconnecting"
+    assert stage.core.book.calls[scene.call.call].state == "reconnecting"
     stage.pass_time(2.2)
     fetch = stage.take(do.Fetch)
     stage.feed(do.Fetched(fetch.call, fetch.sid, "completed"))
-    assert stage.core.calls.by_id[scene.call.call].state == "ended"
+    assert stage.core.book.calls[scene.call.call].state == "ended"

@@ -18,7 +18,7 @@ from trunkline.bus.errors import TrunklineError
 from trunkline.controller import instructions as do
 from trunkline.controller import operations
 from trunkline.controller.apply_restore import apply, restore
-from trunkline.controller.dial import order
+from trunkline.controller.rules.book.dial import order
 from trunkline.controller.seal import Seal
 
 from .clockwork import LATE, Clockwork, last_words_unheard

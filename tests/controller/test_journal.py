@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from trunkline.controller import journal_file
-from trunkline.controller.journal import DialRow, JournalError, OverrideRow, SqliteJournal
+from trunkline.controller.journal import JournalError, SqliteJournal
+from trunkline.controller.rows import DialRow, OverrideRow
 
 ACCOUNT = "AC" + "1" * 32
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from trunkline.controller.journal import DialRow, JournalStore, SqliteJournal
+from trunkline.controller.journal import JournalStore, SqliteJournal
 from trunkline.controller.journal_file import JournalError
 from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.rows import DialRow
 
 from .test_journal import DIAL, ROW, open_at
 

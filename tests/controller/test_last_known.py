@@ -6,7 +6,7 @@ import pytest
 
 from trunkline.bus import messages as m
 from trunkline.controller import instructions as do
-from trunkline.controller.last_known import LastKnown
+from trunkline.controller.rules.book.last_known import LastKnown
 
 from .fake_carrier import OURS, SECOND, THEIRS
 from .stage import Stage
@@ -166,7 +166,7 @@ def test_a_timeout_of_a_dial_that_twilio_never_answered() -> None:
 
 
 def dial_again(stage: Stage, info: m.SessionInfo, request: str) -> m.Dial:
-    row = stage.core.dials.by_request[request].row
+    row = stage.core.book.dials[request].row
     return m.Dial(
         session=info.session,
         request=request,

@@ -15,11 +15,12 @@ from trunkline.bus.locks import FileLock
 from trunkline.bus.settings import private_state_dir
 from trunkline.controller import orphans as orphan_rules
 from trunkline.controller import state_dir
-from trunkline.controller.core import Core, Identity, Rules
+from trunkline.controller.core import Core
 from trunkline.controller.journal import SqliteJournal
 from trunkline.controller.memory_journal import MemoryJournal
 from trunkline.controller.orphans import Orphans
 from trunkline.controller.probe import Prober
+from trunkline.controller.rules.book import Identity, Rules
 from trunkline.controller.seal import Seal
 from trunkline.controller.shell import Shell
 
@@ -65,11 +66,11 @@ async def test_what_a_stack_left_is_put_back_and_hung_up(machine: Machine) -> No
     await journal.dial_asked(replace(DIAL, asked=machine.time.wall()))
     await journal.close()
     start = Start(machine)
-    assert OURS in start.core.sessions.leases.by_number  # nobody gets it before that
+    assert OURS in start.core.book.leases  # nobody gets it before that
     await start.run()
     assert machine.voice_url(OURS) == PRIOR and machine.carrier.calls[call.sid].ended
     assert start.asked == [("https://line.example.com", stack_id("aaa"))]
-    assert not start.core.sessions.leases.by_number
+    assert not start.core.book.leases
     assert await start.orphans.open_overrides() == []
     await start.close()
     assert Orphans.find(machine.directory, ACCOUNT, "us", start._present).found == []
@@ -86,7 +87,7 @@ async def test_a_stack_that_its_keeper_starts_again_is_let_be(machine: Machine) 
     machine.time.at(machine.time.now + 3.0, comes_back)
     await start.run()
     assert machine.voice_url(OURS) != PRIOR and lock
-    assert not start.core.sessions.leases.by_number
+    assert not start.core.book.leases
     assert start.core.counts["overrides left_alone"] == 1
     lock[0].release()
     await start.close()

@@ -7,7 +7,7 @@ import itertools
 import pytest
 from msgspec.structs import replace
 
-from trunkline.controller.numbers import VOICE_FIELDS, NumberSettings
+from trunkline.controller.number_settings import VOICE_FIELDS, NumberSettings
 from trunkline.controller.override import (
     DOUBT,
     LANDED,

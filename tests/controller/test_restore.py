@@ -17,13 +17,13 @@ from trunkline.bus.errors import (
 from trunkline.controller import instructions as do
 from trunkline.controller import operations
 from trunkline.controller.apply_restore import apply, restore
-from trunkline.controller.carrier import CallOrder
-from trunkline.controller.journal import DialRow, OverrideRow
 from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.numbers import NumberSettings
+from trunkline.controller.number_settings import NumberSettings
 from trunkline.controller.operations import Operations
 from trunkline.controller.override import STALE_EVERY, STALE_SECONDS
+from trunkline.controller.rows import DialRow, OverrideRow
 from trunkline.controller.seal import Seal
+from trunkline.controller.twilio_calls import CallOrder
 
 from .fake_carrier import OURS, PRIOR, THEIRS, FakeCarrier, FakeTime
 from .test_crashes import ops_for, row_for

@@ -7,9 +7,9 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError, StackUnavailableError
 from trunkline.controller import instructions as do
-from trunkline.controller.journal import OverrideRow
-from trunkline.controller.sessions import LEASE_SECONDS
-from trunkline.controller.tokens import digest
+from trunkline.controller.rows import OverrideRow
+from trunkline.controller.rules.book.tokens import digest
+from trunkline.controller.rules.sessions import LEASE_SECONDS
 
 from .fake_carrier import OURS, SECOND, THEIRS
 from .stage import ACCOUNT, URL, Stage
@@ -48,7 +48,7 @@ def test_open_refuses_what_is_wrong() -> None:
         reply = stage.reply("a1", asked)
         assert reply.error is not None and reply.error.kind == "InvalidRequestError"
         assert reply.error.text.startswith(name)
-    assert not stage.core.sessions.by_id
+    assert not stage.core.book.sessions
 
 
 def test_lookup_is_asked_once_for_many_and_remembered() -> None:
@@ -58,7 +58,7 @@ def test_lookup_is_asked_once_for_many_and_remembered() -> None:
     assert len(stage.all_work(do.LookUp)) == 1
     stage.look_up()
     stage.open()
-    assert len(stage.core.sessions.by_id) == 4 and not stage.all_work(do.LookUp)
+    assert len(stage.core.book.sessions) == 4 and not stage.all_work(do.LookUp)
 
 
 def test_pool_hands_out_free_numbers() -> None:
@@ -242,7 +242,7 @@ def test_client_that_beats_is_never_lost() -> None:
     stage = Stage()
     stage.armed()
     stage.pass_time(60.0)
-    assert not stage.work and len(stage.core.sessions.by_id) == 1
+    assert not stage.work and len(stage.core.book.sessions) == 1
 
 
 def test_controller_that_was_stopped_blames_nobody() -> None:
@@ -251,7 +251,7 @@ def test_controller_that_was_stopped_blames_nobody() -> None:
     stage.now += 30.0
     stage.feed(do.Tick())
     stage.pass_time(2.0)
-    assert not stage.work and len(stage.core.sessions.by_id) == 1
+    assert not stage.work and len(stage.core.book.sessions) == 1
 
 
 def test_lost_session_that_beats_again_is_told() -> None:
@@ -446,7 +446,7 @@ def test_sessions_of_other_peers_are_out_of_reach() -> None:
     stage.hello("adapter", "a2")
     assert stage.error("a2", stage.ask("a2", m.Arm(session=info.session))) == "WrongModeError"
     stage.body("a2", stage.ask("a2", m.CloseSession(session=info.session)), m.SessionClosed)
-    assert info.session in stage.core.sessions.by_id
+    assert info.session in stage.core.book.sessions
 
 
 def test_status_is_the_contracts_object() -> None:

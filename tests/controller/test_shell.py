@@ -83,9 +83,9 @@ def test_a_hello_that_is_read_late_says_nothing_of_what_its_peer_has(served: Ser
     info = Stage().info()
     served.router.hear(b"new", hello(2))
     served.router.hear(b"old", hello(1, sessions=[info]))
-    assert not served.core.sessions.by_id
+    assert not served.core.book.sessions
     served.router.hear(b"new", hello(2, sessions=[info]))
-    assert list(served.core.sessions.by_id) == [info.session]
+    assert list(served.core.book.sessions) == [info.session]
 
 
 async def test_the_end_does_not_wait_for_what_is_left_of_its_time_in_ever_smaller_pieces(

@@ -328,7 +328,7 @@ class Stack(RuleBasedStateMachine):
         assert not core.counts["internal errors"]
         self.world.run(20.0)
         assert self.world.left == []
-        assert not core.sessions.by_id and not core.sessions.leases.by_number
+        assert not core.book.sessions and not core.book.leases
 
 
 @pytest.fixture(autouse=True)

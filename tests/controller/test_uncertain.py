@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from trunkline.bus.errors import CarrierError, NumberNotFoundError
 from trunkline.controller.apply_restore import apply, restore
-from trunkline.controller.journal import OverrideRow
 from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.numbers import VOICE_FIELDS
+from trunkline.controller.number_settings import VOICE_FIELDS
 from trunkline.controller.override import UNCERTAIN_SECONDS
+from trunkline.controller.rows import OverrideRow
 from trunkline.controller.seal import Seal
 
 from .fake_carrier import LATE_SECONDS, OURS, FakeCarrier, FakeTime

@@ -17,7 +17,8 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from trunkline.bus import messages as m
-from trunkline.controller.carrier import ENDED_STATUSES, CallOrder, CallState, RestFailure
+from trunkline.controller.carrier import CallState, RestFailure
+from trunkline.controller.twilio_calls import ENDED_STATUSES, CallOrder
 
 from .clock import SimLoop
 from .media import RATE, LetIn, Media

@@ -16,21 +16,32 @@ from trunkline.adapter.call_audio import CallAudio, HeardDigit, Lost
 from trunkline.bus import messages as m
 from trunkline.codec_worker.playout import Interruption, Playout
 from trunkline.controller import apply_restore, operations
-from trunkline.controller.calls import CallRules
+from trunkline.controller import instructions as do
 from trunkline.controller.carrier import RestFailure
-from trunkline.controller.claims import Claims
-from trunkline.controller.core import Core
-from trunkline.controller.dial import Dial
-from trunkline.controller.dials import DialRules
+from trunkline.controller.core import HEARS, Core, Rule
 from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.sessions import SessionRules
-from trunkline.controller.webhooks import WebhookRules
+from trunkline.controller.rules import dials, restart, sessions, webhooks
+from trunkline.controller.rules import facts as f
+from trunkline.controller.rules.book import Book
+from trunkline.controller.rules.book.dial import Dial
+from trunkline.controller.rules.moment import Moment
 
 Patch = AbstractContextManager[Any]
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
     """Left out."""
+
+
+def _heard(rows: dict[type, tuple[Rule, ...]]) -> Patch:
+    """Others hear these."""
+    return mock.patch.dict(HEARS, rows)
+
+
+def _unheard(rule: Rule) -> Patch:
+    """One rule hears nothing."""
+    rows = {what: tuple(r for r in row if r is not rule) for what, row in HEARS.items()}
+    return _heard({what: row for what, row in rows.items() if row != HEARS[what]})
 
 
 # --------------------------------------------------------------------------- numbers and dials
@@ -103,13 +114,14 @@ def doubt_never_settled() -> list[Patch]:
 
 def other_leg_by_caller() -> list[Patch]:
     """The other leg of a dial must come from the very number that was dialled from."""
-    found = WebhookRules._b_leg
+    found = webhooks._b_leg
 
-    def exact(rules: WebhookRules, caller: str, *rest: Any) -> Any:
-        call = found(rules, caller, *rest)
-        return None if call is not None and rules._is_rewritten(call, caller) else call
+    def exact(book: Book, caller: str, *rest: Any) -> Any:
+        call = found(book, caller, *rest)
+        is_exact = call is None or not webhooks._is_rewritten(book, call, caller)
+        return call if is_exact else None
 
-    return [mock.patch.object(WebhookRules, "_b_leg", exact)]
+    return [mock.patch.object(webhooks, "_b_leg", exact)]
 
 
 def dials_to_a_number_at_once() -> list[Patch]:
@@ -119,16 +131,13 @@ def dials_to_a_number_at_once() -> list[Patch]:
 
 def ends_by_callback_alone() -> list[Patch]:
     """REST is not asked what became of a dial."""
-    return [
-        mock.patch.object(DialRules, "_poll", _nothing),
-        mock.patch.object(CallRules, "fetched", _looked_only),
-    ]
+    return [mock.patch.object(dials, "_poll", _nothing), _heard({do.Fetched: (_looked_only,)})]
 
 
-def _looked_only(rules: CallRules, result: Any, now: float) -> None:
-    dial = rules._core.dials.by_request.get(rules.by_id[result.call].dial_request or "")
+def _looked_only(at: Moment, result: do.Fetched) -> None:
+    dial = at.book.dial_of(at.book.calls[result.call])
     if dial is not None:
-        rules._core.dials.looked(dial, now)
+        at.tell(f.Looked(dial))
 
 
 # --------------------------------------------------------------------------- sessions
@@ -136,17 +145,21 @@ def _looked_only(rules: CallRules, result: Any, now: float) -> None:
 
 def lease_not_renewed() -> list[Patch]:
     """Beats do not renew the leases of sessions."""
-    return [mock.patch.object(SessionRules, "renew", _nothing)]
+    return [_unheard(sessions.renew)]
 
 
 def claims_never_over() -> list[Patch]:
     """What nobody claims after a restart is held for ever."""
-    return [mock.patch.object(Claims, "over", _nothing)]
+    return [_unheard(restart.unclaimed_numbers)]
 
 
 def sessions_not_known_again() -> list[Patch]:
     """A restarted controller does not listen to what clients say of their sessions."""
-    return [mock.patch.object(Claims, "announced", lambda *args: [])]
+    return [_heard({f.AdapterHere: (_nothing_announced,)})]
+
+
+def _nothing_announced(at: Moment, here: f.AdapterHere) -> None:
+    at.tell(f.Announced(here.hello, []))
 
 
 def answered_again() -> list[Patch]:
@@ -154,7 +167,7 @@ def answered_again() -> list[Patch]:
     ask = Core._request
 
     def forgetful(core: Core, request: m.Request, now: float) -> None:
-        peer = core.peers.get(request.peer)
+        peer = core.book.peers.get(request.peer)
         if peer is not None:
             peer.working.discard(request.id)
         ask(core, request, now)

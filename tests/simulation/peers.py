@@ -19,10 +19,12 @@ from trunkline.bus.control import ControlClient
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import TrunklineError
 from trunkline.codec_worker.calls import Calls
-from trunkline.controller.core import Core, Identity, Rules
-from trunkline.controller.journal import DialRow, OverrideRow
+from trunkline.controller.core import Core
 from trunkline.controller.memory_journal import MemoryJournal
 from trunkline.controller.operations import Operations
+from trunkline.controller.rows import DialRow, OverrideRow
+from trunkline.controller.rules.book import Identity, Rules
+from trunkline.controller.rules.book.peers import Peers
 from trunkline.controller.seal import SealKeys
 from trunkline.controller.shell import Shell
 from trunkline.gateway import media_streams as ms
@@ -68,16 +70,19 @@ class SimJournal:
         return durably
 
 
-class CheckedCore(Core):
-    """The core, which answers each request once."""
+class CheckedPeers(Peers):
+    """The peers, each of whose requests is answered once."""
 
-    answered_twice: list[str]
+    def __init__(self, answered_twice: list[str]) -> None:
+        super().__init__()
+        self._answered_twice = answered_twice
 
-    def _answer(self, asked: Any, reply: m.Reply) -> None:
-        peer = self.peers.get(asked.peer)
-        if peer is not None and asked.id in peer.answers:
-            self.answered_twice.append(f"{asked} got {reply} after {peer.answers[asked.id]}")
-        super()._answer(asked, reply)
+    def answer(self, peer: str, reply: m.Reply) -> bool:
+        found = self.get(peer)
+        if found is not None and reply.id in found.answers:
+            told = f"{peer} {reply.id} got {reply} after {found.answers[reply.id]}"
+            self._answered_twice.append(told)
+        return super().answer(peer, reply)
 
 
 class ControllerPeer:
@@ -95,7 +100,7 @@ class ControllerPeer:
     ) -> None:
         self.process = process
         self.loop = loop
-        self.core: CheckedCore | None = None
+        self.core: Core | None = None
         self.shell: Shell | None = None
         self.stop = asyncio.Event()
         self.failed: BaseException | None = None
@@ -137,8 +142,8 @@ class ControllerPeer:
         dials: list[DialRow] = await journal.open_dials()
         dials += await journal.closed_dials(identity.started_wall - CLOSED_DIALS_KEPT)
         rules = Rules(60, 20.0)
-        self.core = CheckedCore(identity, rules, overrides, dials)
-        self.core.answered_twice = self._answered_twice
+        self.core = Core(identity, rules, overrides, dials)
+        self.core.book.peers = CheckedPeers(self._answered_twice)
         self.shell = Shell(self.core, self._ops, self.stop, clock=self.loop.time)
         self.shell.listen(None, ADDRESS.control, None)  # type: ignore[arg-type]  # the bus is ours
         await self.shell.serve()

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from trunkline.controller.carrier import REST_TIMEOUT, CallOrder, CallState, RestFailure
-from trunkline.controller.numbers import VOICE_FIELDS, NumberSettings
+from trunkline.controller.carrier import REST_TIMEOUT, CallState, RestFailure
+from trunkline.controller.number_settings import VOICE_FIELDS, NumberSettings
+from trunkline.controller.twilio_calls import CallOrder
 
 from .clock import Process, SimLoop
 

@@ -157,11 +157,11 @@ class World:
             found.append("no controller runs")
         else:
             core = controller.core
-            found += [f"session {s.id[:6]} is {s.state}" for s in core.sessions.by_id.values()]
-            found += [f"{n} has a lease" for n in core.sessions.leases.by_number]
-            if core.claiming:
+            found += [f"session {s.id[:6]} is {s.state}" for s in core.book.sessions.values()]
+            found += [f"{n} has a lease" for n in core.book.leases]
+            if core.book.claiming:
                 found.append("the controller waits for claims")
-            for peer in core.peers.by_id.values():
+            for peer in core.book.peers.by_id.values():
                 if peer.working and peer.id in {p.name for p in self._all_living()}:
                     found.append(f"{peer.id}: requests {sorted(peer.working)} are not answered")
         return found

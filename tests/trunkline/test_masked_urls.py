@@ -8,8 +8,8 @@ import pytest
 
 from trunkline.bus import messages as m
 from trunkline.bus.launch import StackInfo
-from trunkline.controller.core import Identity
 from trunkline.controller.operations import Operations
+from trunkline.controller.rules.book import Identity
 from trunkline.controller.seal import Seal
 from trunkline.pytest_plugin import PhoneStack
 

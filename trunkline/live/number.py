@@ -23,9 +23,10 @@ from trunkline.bus.settings import Settings
 from trunkline.controller import state_dir
 from trunkline.controller.apply_restore import apply, restore
 from trunkline.controller.carrier import RestFailure, TwilioCarrier
-from trunkline.controller.journal import OverrideRow, SqliteJournal
+from trunkline.controller.journal import SqliteJournal
 from trunkline.controller.operations import Operations, retried
 from trunkline.controller.probe import Prober
+from trunkline.controller.rows import OverrideRow
 from trunkline.controller.seal import LONGEST_URL, SealKeys
 
 from .verdicts import Verdicts

@@ -10,7 +10,8 @@ import asyncio
 from typing import Final
 
 from trunkline.bus.clock import monotonic
-from trunkline.controller.carrier import ENDED_STATUSES, RestFailure
+from trunkline.controller.carrier import RestFailure
+from trunkline.controller.twilio_calls import ENDED_STATUSES
 
 from .listener import Hook, LiveStream
 from .trial import Trial

@@ -12,7 +12,8 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import CarrierError, TrunklineError
 from trunkline.bus.redact import mask_url
 from trunkline.bus.twilio_urls import RETRY_FRAGMENT
-from trunkline.controller.carrier import ENDED_STATUSES, CallOrder, RestFailure, TwilioCarrier
+from trunkline.controller.carrier import RestFailure, TwilioCarrier
+from trunkline.controller.twilio_calls import ENDED_STATUSES, CallOrder
 from trunkline.gateway.signature import stream_base
 
 from .listener import Asked, Hook, Listener, LiveStream

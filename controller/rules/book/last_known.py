@@ -37,6 +37,10 @@ class LastKnown:
         if status and status != self.status:
             self.status, self.status_since = status, now
 
+    def tell_asked(self, now: float) -> None:
+        """REST is asked about it; the silence is counted from now on."""
+        self.heard = now
+
     def tell_webhook(self, answer: str, now: float) -> None:
         """A voice webhook of the call was answered like this."""
         self._webhook = (answer, now)

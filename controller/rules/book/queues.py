@@ -7,6 +7,7 @@ still be cancelled, and is told its place.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import Final
 
 #: Ticks may come this late (seconds).
@@ -23,7 +24,8 @@ class FairQueue:
         return sum(len(queue) for queue in self._queues.values())
 
     def add(self, session: str, request: str) -> None:
-        self._queues.setdefault(session, deque()).append(request)
+        queue = self._queues.setdefault(session, deque())
+        queue.append(request)
 
     def drop(self, session: str, request: str) -> None:
         queue = self._queues.get(session)
@@ -70,3 +72,43 @@ class DialQueue(FairQueue):
     def seconds(self, place: int, now: float) -> float:
         """How long the dial at ``place`` (from 1) has to wait."""
         return max(0.0, self._next - now) + (place - 1) * self._gap
+
+
+class TurnQueues:
+    """The dials that wait for their turn on a callee's number, by number."""
+
+    def __init__(self) -> None:
+        self._by_number: dict[str, FairQueue] = {}
+
+    def __len__(self) -> int:
+        return sum(len(queue) for queue in self._by_number.values())
+
+    def add(self, number: str, session: str, request: str) -> None:
+        queue = self._by_number.setdefault(number, FairQueue())
+        queue.add(session, request)
+
+    def drop(self, number: str, session: str, request: str) -> None:
+        queue = self._by_number.get(number)
+        if queue is not None:
+            queue.drop(session, request)
+            self._forget_empty(number, queue)
+
+    def numbers(self) -> list[str]:
+        """The numbers that dials wait for."""
+        return list(self._by_number)
+
+    def pop(self, number: str) -> str:
+        """The request whose turn it is on the number."""
+        queue = self._by_number[number]
+        request = queue.pop()
+        self._forget_empty(number, queue)
+        return request
+
+    def places(self) -> Iterator[tuple[int, str]]:
+        """(place from 1, request) of all that wait."""
+        for queue in self._by_number.values():
+            yield from enumerate(queue.order(), 1)
+
+    def _forget_empty(self, number: str, queue: FairQueue) -> None:
+        if not queue:
+            del self._by_number[number]

@@ -37,6 +37,30 @@ class Peer:
     refused: dict[str, int] = field(default_factory=dict)
     leaving: bool = False
 
+    def is_here(self, now: float) -> None:
+        """It has said Hello."""
+        self.heard, self.leaving = now, False
+
+    def excuse(self, seconds: float) -> None:
+        """The controller itself did not run for so long, so the peer is not late."""
+        self.heard += seconds
+
+    def beats(self, now: float) -> None:
+        self.heard = now
+
+    def has(self, streams: int, refused: dict[str, int] | None = None) -> None:
+        """A gateway says how many streams it has, and which requests it has refused."""
+        self.streams = streams
+        self.refused = self.refused if refused is None else refused
+
+    def leave(self) -> None:
+        """It has said Goodbye."""
+        self.leaving = True
+
+    def works_on(self, request: int) -> None:
+        """Its request is being worked on: asked again, it waits for the same answer."""
+        self.working.add(request)
+
     def answered(self, reply: m.Reply) -> None:
         self.working.discard(reply.id)
         self.answers[reply.id] = reply
@@ -54,19 +78,24 @@ class Peers:
         peer = self.by_id.get(hello.peer)
         if peer is None:
             peer = self.by_id[hello.peer] = Peer(hello.peer, hello.role, hello.pid, now)
-        peer.heard, peer.leaving = now, False
+        peer.is_here(now)
         return peer
 
     def get(self, peer: str) -> Peer | None:
         return self.by_id.get(peer)
 
-    def shift(self, seconds: float) -> None:
-        for peer in self.by_id.values():
-            peer.heard += seconds
+    def answer(self, peer: str, reply: m.Reply) -> bool:
+        """The peer's request has this answer. False: it is not there any more to get it."""
+        found = self.by_id.get(peer)
+        if found is not None:
+            found.answered(reply)
+        return found is not None
 
-    def forget_lost(self, now: float) -> list[str]:
-        """Forget who is long gone; returns their ids."""
-        gone = [p.id for p in self.by_id.values() if now - p.heard > FORGOTTEN_AFTER]
-        for peer in gone:
+    def excuse(self, seconds: float) -> None:
+        for peer in self.by_id.values():
+            peer.excuse(seconds)
+
+    def forget_lost(self, now: float) -> None:
+        """Forget who is long gone."""
+        for peer in [p.id for p in self.by_id.values() if now - p.heard > FORGOTTEN_AFTER]:
             del self.by_id[peer]
-        return gone

@@ -35,6 +35,29 @@ class Worker:
     def ref(self) -> m.WorkerRef:
         return m.WorkerRef(id=self.id, endpoint=self.endpoint)
 
+    def is_here(self, now: float) -> None:
+        """It has said Hello."""
+        self.heard, self.leaving = now, False
+
+    def beats(self, now: float) -> None:
+        self.heard = now
+
+    def excuse(self, seconds: float) -> None:
+        """The controller itself did not run for so long, so the worker is not late."""
+        self.heard += seconds
+
+    def leave(self) -> None:
+        """It has said Goodbye: nothing new goes to it."""
+        self.leaving = True
+
+    def note(self, stats: Iterable[m.CallStats]) -> None:
+        """What it says of its calls."""
+        self.stats.update((one.call, one) for one in stats)
+
+    def forget(self, call: str) -> None:
+        """The call is over."""
+        self.stats.pop(call, None)
+
 
 class Workers:
     """All workers that are known."""
@@ -48,37 +71,33 @@ class Workers:
         worker = self.by_id.get(hello.peer)
         if worker is None or worker.endpoint != hello.endpoint:
             worker = self.by_id[hello.peer] = Worker(hello.peer, hello.endpoint, hello.pid, now)
-        worker.heard, worker.leaving = now, False
-        self._note(worker, hello.calls)
+        worker.is_here(now)
+        worker.note(hello.calls)
 
     def beat(self, beat: m.Beat, now: float) -> None:
         worker = self.by_id.get(beat.peer)
         if worker is not None:
-            worker.heard = now
-            self._note(worker, beat.calls)
-
-    def _note(self, worker: Worker, stats: Iterable[m.CallStats]) -> None:
-        for one in stats:
-            worker.stats[one.call] = one
+            worker.beats(now)
+            worker.note(beat.calls)
 
     def forget_call(self, call: str) -> None:
         for worker in self.by_id.values():
-            worker.stats.pop(call, None)
+            worker.forget(call)
 
     def goodbye(self, peer: str) -> None:
         worker = self.by_id.get(peer)
         if worker is not None:
-            worker.leaving = True
+            worker.leave()
 
     def forget_lost(self, now: float) -> None:
         for worker in list(self.by_id.values()):
             if now - worker.heard > FORGOTTEN_AFTER:
                 del self.by_id[worker.id]
 
-    def shift(self, seconds: float) -> None:
+    def excuse(self, seconds: float) -> None:
         """The controller itself did not run for so long."""
         for worker in self.by_id.values():
-            worker.heard += seconds
+            worker.excuse(seconds)
 
     def well(self, worker_id: str | None, now: float) -> bool:
         worker = self.by_id.get(worker_id or "")

@@ -5,16 +5,28 @@ from __future__ import annotations
 import pytest
 
 from trunkline.bus.errors import WrongModeError
-from trunkline.controller.call import Call
-from trunkline.controller.session import Session
-from trunkline.controller.tables import CALL, DIAL, SESSION, IllegalTransition, Subject, Table
+from trunkline.controller.rules.book.call import Call
+from trunkline.controller.rules.book.session import Session
+from trunkline.controller.rules.tables import (
+    CALL,
+    DIAL,
+    DIGITS,
+    LEASE,
+    RESTART,
+    SESSION,
+    IllegalTransition,
+    Subject,
+    Table,
+)
 
-TABLES = {"session": SESSION, "dial": DIAL, "call": CALL}
+TABLES = {"session": SESSION, "override": LEASE, "dial": DIAL, "call": CALL, "digits": DIGITS}
 #: the first state of each, and the last
 ENDS = {
     "session": ({"opening"}, {"gone"}),
+    "override": ({"planned", "unclaimed", "applying", "restoring"}, {"gone"}),
     "dial": ({"leasing", "queued", "unsure", "taken"}, {"closed"}),
     "call": ({"expected"}, {"ended"}),
+    "digits": ({"opening"}, {"over"}),
 }
 
 
@@ -53,6 +65,14 @@ ALLOWED = [
     ("a session that calls goes on calling", "session", "calling dial calling"),
     ("an override that is on too late is put back", "session", "closing armed closing"),
     ("it is gone when its numbers are back", "session", "closing closed gone"),
+    ("an override is on once Twilio has confirmed it", "override", "applying applied applied"),
+    ("one that could not be put on is gone", "override", "applying failed gone"),
+    ("one that may have been put on is put back", "override", "applying put_back restoring"),
+    ("it is put back when its last holder leaves", "override", "applied put_back restoring"),
+    ("it is gone when the number is as it was", "override", "restoring restored gone"),
+    ("a session that is back has its override", "override", "unclaimed claimed applied"),
+    ("a write in doubt is made once more", "override", "planned claimed applying"),
+    ("what nobody claims is put back", "override", "unclaimed put_back restoring"),
     ("a b-leg dial that has its number waits for its turn on it", "dial", "leasing leased waiting"),
     ("its turn queues it", "dial", "waiting turn queued"),
     ("a dial whose number is refused is over", "dial", "leasing refused closed"),
@@ -68,6 +88,7 @@ ALLOWED = [
     ("a call without sound has no stream", "call", "expected silent silent"),
     ("a stream that is gone may come back", "call", "live stream_over reconnecting"),
     ("a token for a second stream means that the first is gone", "call", "live token reconnecting"),
+    ("a restart finds that it had been heard", "call", "expected had_stream reconnecting"),
     ("it lives again with the next stream", "call", "reconnecting start live"),
     ("a stream that ends while it is hung up changes nothing", "call", "ending stream_over ending"),
     ("whatever it was, it ends", "call", "live over ended"),
@@ -83,6 +104,10 @@ FORBIDDEN = [
     ("a closing session is not armed again", "session", "closing arm"),
     ("nor does it dial", "session", "closing dial"),
     ("a session that is gone stays gone", "session", "gone opened"),
+    ("an override that is on cannot just be forgotten", "override", "applied failed"),
+    ("nor one that is being put back", "override", "restoring failed"),
+    ("a number that is being put back cannot be claimed", "override", "restoring claimed"),
+    ("nor is it put back twice", "override", "restoring put_back"),
     ("a dial is not asked twice", "dial", "asking ask"),
     ("nor once more in doubt", "dial", "unsure ask"),
     ("nor after its end", "dial", "closed ask"),
@@ -157,6 +182,25 @@ def reached(table: Table, states: set[str]) -> set[str]:
     while more := {after for state in found for after in table[state].values()} - found:
         found |= more
     return found
+
+
+@pytest.mark.parametrize("name", RESTART)
+def test_what_a_restart_finds_enters_in_a_state_that_its_table_has(name: str) -> None:
+    assert set(RESTART[name].values()) <= set(TABLES[name])
+
+
+def test_an_override_that_may_be_on_never_enters_as_one_that_is_not() -> None:
+    """Else a number would be left with our settings after a restart."""
+    for state in RESTART["override"].values():
+        assert "restoring" in reached(LEASE, {state})
+
+
+def test_a_subject_that_has_begun_enters_no_other_state() -> None:
+    session = Session("s1", "hash", "+14155551234", "a1", 0.0, 0.0)
+    session.enter("standing")
+    session.step("arm")
+    with pytest.raises(AssertionError):
+        session.enter("armed")
 
 
 def test_whatever_a_session_does_it_can_be_closed() -> None:

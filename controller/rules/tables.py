@@ -1,4 +1,4 @@
-"""The transition tables of the controller: sessions, dials and calls.
+"""The transition tables of the controller: sessions, leases, dials, calls, digits, and a restart.
 
 Each table reads: in this state, this event leads to that state. An event that a state does not list
 is illegal there, and :meth:`Subject.step` refuses it with the events that led there. An event that
@@ -19,6 +19,16 @@ Rules of a **session** (an adapter's hold on a number):
 For example, a test that answers one call takes its session through opening, idle, arming, armed,
 taken, standing, closing, gone.
 
+Rules of a **lease** (an override of ours on a number, and who holds the number by it):
+
+- *applying*: the override is being put on. *applied*: Twilio has confirmed it. *restoring*: its
+  holders are gone, and the number is being put back, which goes on until it succeeds. *gone*: the
+  number is as it was, or as somebody else has set it meanwhile.
+- *unclaimed*: the journal had it as applied when the controller started, and its session may still
+  announce itself. *planned*: the same, but whether its write was made is not known, so it is put on
+  again once it is claimed.
+- An override that is on leaves only by being put back. There is no way from *applied* to *gone*.
+
 Rules of a **dial** (asking Twilio for a call, once):
 
 - *leasing* (b-leg only): the override is put on the callee's number. *waiting*: another dial's call
@@ -34,6 +44,7 @@ Rules of a **call**:
 - *expected*: no stream yet. *live*: its stream carries it. *reconnecting*: its stream is gone, and
   it may come back: a gateway that is killed takes its streams with it, and Twilio asks another one.
   *ending*: it is being hung up. *ended*.
+- A call that a restarted controller expects *had a stream* where its client has heard it.
 - A call without sound (originate) is *silent* from when Twilio took it.
 - The first reason to end it that was given is the one that is told.
 
@@ -100,6 +111,15 @@ SESSION: Final[Table] = {
     "gone": {},
 }
 
+LEASE: Final[Table] = {
+    "planned": {"claimed": "applying", "put_back": "restoring"},
+    "unclaimed": {"claimed": "applied", "put_back": "restoring"},
+    "applying": {"applied": "applied", "failed": "gone", "put_back": "restoring"},
+    "applied": {"put_back": "restoring"},
+    "restoring": {"restored": "gone"},
+    "gone": {},
+}
+
 DIAL: Final[Table] = {
     "leasing": {"leased": "waiting", "refused": "closed", "cancel": "closed"},
     "waiting": {"turn": "queued", "refused": "closed", "cancel": "closed"},
@@ -141,6 +161,7 @@ CALL: Final[Table] = {
         "token": "expected",
         "start": "live",
         "silent": "silent",
+        "had_stream": "reconnecting",
         "end": "ending",
         "over": "ended",
     },
@@ -181,6 +202,27 @@ DIGITS: Final[Table] = {
     "over": {},
 }
 
+#: What a restarted controller finds, and the state in which it enters its table. Everything else
+#: enters in the first state of its table. A session is found as its client announces it, an
+#: override and a dial as the journal has them. A call enters as *expected*: peers tell the rest.
+RESTART: Final[Table] = {
+    "session": {
+        "idle": "idle",
+        "answer": "standing",
+        "answer, its override on": "armed",
+        "answer, its override not on": "arming",
+        "call": "calling",
+    },
+    "override": {
+        "nothing written": "restoring",
+        "planned": "planned",
+        "applied": "unclaimed",
+        "restoring": "restoring",
+        "another stack's": "restoring",
+    },
+    "dial": {"asked": "unsure", "taken": "taken", "closed": "closed"},
+}
+
 #: The mode that C2's message names, by state.
 MODES: Final = {
     "arming": "answer",
@@ -206,7 +248,8 @@ class IllegalTransition(WrongModeError):
 
 
 class Subject:
-    """What a table applies to: a session, a dial, a call. Only :meth:`step` follows the table."""
+    """What a table applies to: a session, a lease, a dial, a call. Only :meth:`step` changes
+    its state, and it follows the table."""
 
     TABLE: ClassVar[Table]
     state: str
@@ -215,6 +258,11 @@ class Subject:
     def story(self) -> deque[tuple[str, str]]:
         """The last events, each with the state that it met."""
         return deque(maxlen=EVENTS_KEPT)
+
+    def enter(self, state: str) -> None:
+        """Begin in another state than the table's first: what RESTART says of a thing found."""
+        assert not self.story, f"{self} has begun already"
+        self.state = state
 
     def step(self, event: str) -> None:
         """Go to the next state. IllegalTransition, with nothing changed, where there is none."""

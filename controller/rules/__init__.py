@@ -1,0 +1,8 @@
+"""The controller's rules: who owns which number and which call. No file here does I/O.
+
+Each file has the rules of one subject, and imports no other subject's. What one has to tell another
+is a fact (:mod:`.facts`); ``HEARS`` in ``core.py`` says who hears which, in which order. A rule is
+a function of the moment (:mod:`.moment`: the book, the time, where facts and instructions go) and
+of what it hears. Everything that it knows stands in the book (:mod:`.book`), and every state
+changes by a literal table (:mod:`.tables`).
+"""

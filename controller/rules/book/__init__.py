@@ -1,0 +1,316 @@
+"""The book: everything that the rules know, with its indices. Whatever affects a rule stands here.
+
+A rule reads what it likes. It writes by the methods of the entities (:mod:`.session`,
+:mod:`.lease`, :mod:`.dial`, :mod:`.call`, :mod:`.digits`) and of the book, so that each field has
+one place where it changes: ``make lint`` refuses an assignment from elsewhere. For example, a call
+forgets its gateway in ``Call.stream_lost`` and nowhere else, together with everything that a call
+without a stream must forget.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from trunkline.bus.errors import WrongModeError
+
+from ...instructions import Asked
+from .call import Call
+from .dial import OPEN, Dial
+from .digits import DigitRows
+from .lease import Lease
+from .lookups import LookUps
+from .peers import GATEWAY_LOST_AFTER, Peer, Peers
+from .pool import Pool
+from .queues import DialQueue, TurnQueues
+from .session import Session
+from .tokens import Tokens
+from .workers import Workers
+
+#: For how long after its start a controller waits for sessions to announce themselves again.
+CLAIM_SECONDS: Final = 9.0
+#: Sessions that are over and are remembered, at most.
+ENDED_KEPT: Final = 10_000
+#: Places in a queue are told again when they changed, at most this often.
+TELL_PLACES_EVERY: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who this controller is. ``started_wall``, ``started``: Unix time and the monotonic clock."""
+
+    stack: str
+    epoch: int
+    pid: int
+    account: str
+    public_url: str = field(repr=False)
+    started_wall: float
+    started: float
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Settings that the rules need. ``pool``: numbers for sessions on "any"; empty: all of the
+    account."""
+
+    lead_ms: int = 60
+    calls_per_second: float = 1.0
+    pool: tuple[str, ...] = ()
+
+
+class Book:
+    """The state of one stack, without I/O."""
+
+    def __init__(self, identity: Identity, rules: Rules) -> None:
+        self.identity = identity
+        self.rules = rules
+        self.peers = Peers()
+        self.workers = Workers(identity.epoch)
+        self.sessions: dict[str, Session] = {}
+        #: sessions that ended in this epoch: they do not come back
+        self.ended: dict[str, None] = {}
+        #: by number
+        self.leases: dict[str, Lease] = {}
+        #: by override: those that are put back beside the one on their number. A journal had two.
+        self.aside: dict[str, Lease] = {}
+        self.look_ups = LookUps()
+        self.pool = Pool(rules.pool)
+        #: by request id: all of this epoch, and the open ones of earlier epochs
+        self.dials: dict[str, Dial] = {}
+        self.queue = DialQueue(rules.calls_per_second)
+        self.turns = TurnQueues()
+        self.calls: dict[str, Call] = {}
+        #: by the CallSid of each of their legs
+        self.by_sid: dict[str, Call] = {}
+        self.tokens = Tokens()
+        self.digits = DigitRows()
+        #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
+        self.counts: Counter[str] = Counter()
+        #: URL of the local console, once it listens
+        self.console: str | None = None
+        self.claim_until = identity.started + CLAIM_SECONDS
+        self.claiming = True
+        self.stopping = False
+        self._last_tick = identity.started
+        self._told_places_at = float("-inf")
+        self._closed_dials: list[tuple[float, str]] = []
+
+    def console_at(self, url: str) -> None:
+        """The console listens there."""
+        self.console = url
+
+    def count(self, what: str) -> None:
+        """One more of these."""
+        self.counts[what] += 1
+
+    # ------------------------------------------------------------------ time
+
+    def wall(self, now: float) -> float:
+        return self.identity.started_wall + now - self.identity.started
+
+    def mono(self, wall: float) -> float:
+        return self.identity.started + wall - self.identity.started_wall
+
+    def tick(self, now: float) -> float:
+        """Time passes; returns the seconds since the last tick."""
+        gap, self._last_tick = now - self._last_tick, now
+        return gap
+
+    def excuse(self, seconds: float) -> None:
+        """The controller itself did not run for so long: nobody is late because of it."""
+        self.peers.excuse(seconds)
+        self.workers.excuse(seconds)
+        for session in self.sessions.values():
+            session.excuse(seconds)
+        self.claim_until += seconds if self.claiming else 0.0
+
+    def places_due(self, now: float) -> bool:
+        """It is time to tell those who wait in a queue their places."""
+        due = now - self._told_places_at >= TELL_PLACES_EVERY
+        if due:
+            self._told_places_at = now
+        return due
+
+    def end_claims(self) -> bool:
+        """No session announces itself any more; False: that was so before."""
+        was, self.claiming = self.claiming, False
+        return was
+
+    def stop(self) -> None:
+        self.stopping = True
+
+    @property
+    def busy(self) -> bool:
+        """Something is still to be put back or hung up."""
+        under_way = any(call.end_under_way for call in self.calls.values())
+        return bool(self.leases or self.aside) or under_way
+
+    # ------------------------------------------------------------------ peers
+
+    def gateways(self) -> list[Peer]:
+        return [peer for peer in self.peers.by_id.values() if peer.role == "gateway"]
+
+    def present(self, peer: Peer, now: float) -> bool:
+        """The peer beats, and has not said Goodbye."""
+        return not peer.leaving and now - peer.heard < GATEWAY_LOST_AFTER
+
+    # ------------------------------------------------------------------ sessions
+
+    def add_session(self, session: Session) -> None:
+        self.sessions[session.id] = session
+
+    def session_of(self, peer: str, session_id: str) -> Session:
+        """The peer's session. WrongModeError where it has none of that id (any more)."""
+        session = self.sessions.get(session_id)
+        if session is None or session.peer != peer:
+            raise WrongModeError(
+                f"session {session_id} is not known here: it was closed, or its lease ran out"
+            )
+        return session
+
+    def drop_session(self, session: Session) -> None:
+        """It never opened."""
+        self.sessions.pop(session.id, None)
+
+    def end_session(self, session: Session) -> None:
+        """It is over, and does not come back."""
+        self.sessions.pop(session.id, None)
+        self.ended[session.id] = None
+        if len(self.ended) > ENDED_KEPT:
+            del self.ended[next(iter(self.ended))]
+
+    def unclaimed(self, session: str) -> bool:
+        """After a restart: the session may still announce itself, and tell more."""
+        return self.claiming and session not in self.sessions
+
+    # ------------------------------------------------------------------ numbers
+
+    def add_lease(self, lease: Lease) -> None:
+        self.leases[lease.number] = lease
+
+    def set_aside(self, lease: Lease) -> None:
+        """Another override of ours is on its number, so this one can only be put back."""
+        self.aside[lease.row.id] = lease
+
+    def lease_of(self, override: str) -> Lease | None:
+        """The lease on its number by that override."""
+        for lease in self.leases.values():
+            if lease.row.id == override:
+                return lease
+        return None
+
+    def drop_lease(self, lease: Lease) -> None:
+        if self.leases.get(lease.number) is lease:
+            del self.leases[lease.number]
+        self.aside.pop(lease.row.id, None)
+
+    def pending(self, session: str) -> list[str]:
+        """The numbers that are being put back because the session closes."""
+        return [lease.number for lease in self.leases.values() if session in lease.leaving]
+
+    def since(self, lease: Lease) -> str:
+        """When the lease began, as ISO 8601 in UTC."""
+        return iso(lease.row.since)
+
+    # ------------------------------------------------------------------ dials
+
+    def add_dial(self, dial: Dial, call: Call) -> None:
+        """A dial, and the call that it is to become."""
+        self.dials[dial.request] = dial
+        self.calls[call.id] = call
+
+    def add_closed_dial(self, dial: Dial, now: float) -> None:
+        """After a restart: a client may still ask about it."""
+        self.dials[dial.request] = dial
+        self.close_dial(dial, now)
+
+    def close_dial(self, dial: Dial, now: float) -> None:
+        """Nothing more can come of it. It is kept for a while, so that what comes late is known."""
+        self._closed_dials.append((now, dial.request))
+
+    def forget_dials(self, before: float) -> None:
+        """Forget those that were closed before then."""
+        while self._closed_dials and self._closed_dials[0][0] < before:
+            self.dials.pop(self._closed_dials.pop(0)[1], None)
+
+    def dial_of(self, call: Call) -> Dial | None:
+        """The dial that the call came of."""
+        return self.dials.get(call.dial_request or "")
+
+    def dial_with_sid(self, sid: str) -> Dial | None:
+        """The dial whose leg this is: for a callback that came without its query."""
+        return next((d for d in self.dials.values() if sid and d.sid == sid), None)
+
+    def came_of_a_dial(self, sid: str, *, but: str) -> bool:
+        """The call came of a dial of ours, of another one than ``but``; it may be over."""
+        return any(d.sid == sid and d.request != but for d in self.dials.values())
+
+    def open_b_legs(self, number: str) -> list[Dial]:
+        """The b-leg dials to the number of which something may still come, those that Twilio has
+        taken first."""
+        found = [
+            dial
+            for dial in self.dials.values()
+            if dial.row.mode == "b-leg" and dial.row.callee == number and dial.state in OPEN
+        ]
+        return sorted(found, key=lambda dial: dial.state != "taken")
+
+    def why_no_turn(self, dial: Dial, now: float) -> str:
+        """Why the dial's turn on its callee's number has not come, in words."""
+        text = "its turn on the callee's number has not come"
+        for other in self.dials.values():
+            if other.may_ring and other.row.callee == dial.row.callee:
+                return (
+                    f"{text}: the call of session {other.row.session} is being set up there "
+                    f"({other.known.leg(now)})"
+                )
+        return text
+
+    # ------------------------------------------------------------------ calls
+
+    def add_call(self, call: Call, *sids: str | None) -> None:
+        """A call, known by these legs."""
+        self.calls[call.id] = call
+        for sid in sids:
+            self.know(call, sid)
+
+    def know(self, call: Call, sid: str | None) -> None:
+        """This leg is the call's."""
+        if sid:
+            self.by_sid[sid] = call
+
+    def unknow(self, call: Call, sid: str | None) -> None:
+        """This leg is not the call's any more."""
+        if sid is not None and self.by_sid.get(sid) is call:
+            del self.by_sid[sid]
+
+    def forget_call(self, call: Call) -> None:
+        del self.calls[call.id]
+        self.unknow(call, call.sid)
+        self.unknow(call, call.dialled_sid)
+
+    def call_of(self, asked: Asked, session: str, call_id: str) -> Call | None:
+        """The session's call, which the peer asks for; None: there is none of that id."""
+        self.session_of(asked.peer, session)
+        call = self.calls.get(call_id)
+        return call if call is not None and call.session == session else None
+
+    def calls_of(self, session: str) -> Iterator[Call]:
+        return (call for call in self.calls.values() if call.session == session)
+
+    def has_live_calls(self, session: str) -> bool:
+        """Calls of the session that are not over, or whose hang-up REST has not taken."""
+        return any(call.live or call.end_under_way for call in self.calls_of(session))
+
+    def may_move(self, call: Call, now: float) -> bool:
+        """A document may take the call's stream away now."""
+        row = self.digits.of(call.id)
+        return (row is not None and row.moves) or now < call.may_move_until
+
+
+def iso(wall: float) -> str:
+    """A Unix time as ISO 8601, UTC."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,350 @@
+"""A call, as the controller keeps it."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Final
+
+from trunkline.bus import messages as m
+
+from ...instructions import Asked, End
+from ...rows import DialRow
+from ..tables import CALL, Subject
+
+#: The far end's TimeLimit and our watchdog may differ by this much.
+TIME_LIMIT_SLACK: Final = 1.5
+
+
+@dataclass
+class Call(Subject):
+    """A call. ``sid``: the leg that carries (or will carry) our stream, ``dialled_sid``: the leg
+    that we dialled. Times are monotonic."""
+
+    TABLE = CALL
+
+    id: str
+    session: str
+    direction: m.Direction
+    caller: str
+    callee: str
+    secret: str
+    created: float
+    sid: str | None = None
+    dialled_sid: str | None = None
+    dial_request: str | None = None
+    mode: m.DialMode | None = None
+    max_duration: float | None = None
+    trace: dict[str, str] = field(default_factory=dict)
+    #: the carrier reported another caller than the number that we dialled from
+    caller_rewritten: bool = False
+    state: str = "expected"
+    ordinal: int = 0
+    placement: m.Placement | None = None
+    active: str | None = None
+    gateway: str | None = None
+    #: its present stream brings the far end's sound and takes none of ours
+    one_way: bool = False
+    #: until then a ``stop`` of its stream need not be the call's end: a document that moves the
+    #: call to another stream may still reach it
+    may_move_until: float = 0.0
+    #: an earlier controller was asked for digits of it, and never answered
+    digits_in_doubt: bool = False
+    accepted: float = 0.0
+    #: when the first stream came up; None before
+    started: float | None = None
+    #: since when there should be a stream and is none
+    missing: float | None = None
+    #: how often it was asked about since then
+    checked: int = 0
+    reason: m.EndedReason | None = None
+    stream_reason: m.StreamEndReason | None = None
+    #: HangUp and CancelDial requests that wait for REST
+    ending: list[Asked] = field(default_factory=list)
+    #: REST was told to hang it up
+    end_sent: bool = False
+    #: REST has not taken that hang-up yet
+    end_under_way: bool = False
+    hung_up: float | None = None
+    #: its dial's timeout is told once it is hung up
+    then_failed: bool = False
+    ended_at: float = 0.0
+    #: when to look whether the leg that we dialled is over too
+    leg_check: float | None = None
+
+    @classmethod
+    def of_dial(cls, row: DialRow, now: float, trace: dict[str, str]) -> Call:
+        """The call that a dial is to become."""
+        return cls(
+            id=row.call,
+            session=row.session,
+            direction="outbound",
+            caller=row.caller,
+            callee=row.callee,
+            secret=secrets.token_hex(16),
+            created=now,
+            dial_request=row.request,
+            mode=row.mode,  # type: ignore[arg-type]  # the journal keeps DialMode as text
+            max_duration=row.max_duration,
+            trace=trace,
+        )
+
+    @classmethod
+    def of_info(cls, info: m.CallInfo, now: float) -> Call:
+        """After a restart: a call that a peer has."""
+        return cls(
+            id=info.call,
+            session=info.session,
+            direction=info.direction,
+            caller=info.caller,
+            callee=info.callee,
+            secret=info.secret,
+            created=now,
+            sid=info.sid,
+            dialled_sid=info.dialled_sid,
+            dial_request=info.dial_request,
+            mode=info.mode,
+            max_duration=info.max_duration,
+            trace=info.trace,
+            caller_rewritten=info.caller_rewritten,
+        )
+
+    def __str__(self) -> str:
+        return f"call {self.id}"
+
+    @property
+    def live(self) -> bool:
+        return self.state != "ended"
+
+    @property
+    def over(self) -> bool:
+        """It is being hung up, or ended."""
+        return self.state in ("ending", "ended")
+
+    @property
+    def lacks_b_leg(self) -> bool:
+        """Its dial still waits for its other leg to come to the callee's number."""
+        return self.mode == "b-leg" and self.sid is None and self.state == "expected"
+
+    @property
+    def query(self) -> dict[str, str]:
+        """What the redirect back to us carries: which call it is."""
+        if self.mode == "a-leg" and self.dial_request is not None:
+            return {"d": self.dial_request}
+        return {"c": self.id}
+
+    def info(self, now: float) -> m.CallInfo:
+        return m.CallInfo(
+            call=self.id,
+            session=self.session,
+            sid=self.sid or self.dialled_sid or "",
+            direction=self.direction,
+            caller=self.caller,
+            callee=self.callee,
+            secret=self.secret,
+            ordinal=self.ordinal,
+            dialled_sid=self.dialled_sid,
+            dial_request=self.dial_request,
+            mode=self.mode,
+            placement=self.placement,
+            max_duration=self.max_duration,
+            age=None if self.started is None else now - self.started,
+            trace=self.trace,
+            caller_rewritten=self.caller_rewritten,
+        )
+
+    # ------------------------------------------------------------------ its legs
+
+    def dialled(self, sid: str) -> None:
+        """Twilio took its dial under this SID. Only a b-leg call has its stream on another leg."""
+        self.dialled_sid = sid
+        if self.mode != "b-leg":
+            self.sid = sid
+        if self.mode == "originate" and self.state == "expected":
+            self.step("silent")
+
+    def not_dialled(self) -> None:
+        """The SID was a guess, and is another dial's."""
+        self.dialled_sid = None
+        if self.mode != "b-leg":
+            self.sid = None
+        self.end_sent = False
+
+    def join(self, sid: str, caller: str, now: float, *, rewritten: bool) -> None:
+        """This is the other leg of its dial: its stream should come now."""
+        self.caller, self.caller_rewritten = caller, rewritten
+        self.sid, self.missing = sid, now
+
+    def part(self, caller: str, missing: float | None) -> None:
+        """The leg that had been taken for the other one is over, and another may come."""
+        self.sid, self.caller, self.caller_rewritten = None, caller, False
+        self.missing, self.checked = missing, 0
+
+    def leg_known(self, sid: str) -> None:
+        """After a restart: the leg that carries its stream, as a peer has it."""
+        self.sid = sid
+
+    def answered(self, now: float) -> None:
+        """The far end picked up. A call without sound begins; another's stream should come now."""
+        if self.mode == "originate":
+            if self.started is None:
+                self.started = now
+        elif self.state == "expected" and self.missing is None:
+            self.missing = now
+
+    # ------------------------------------------------------------------ its streams
+
+    def stream_up(
+        self, gateway: str, placement: m.Placement | None, now: float, *, one_way: bool = False
+    ) -> None:
+        """The stream at ``gateway`` is the call's from now on, with the next ordinal."""
+        self.step("start")
+        self.ordinal += 1
+        self.placement, self.gateway, self.one_way = placement, gateway, one_way
+        self.active = None if placement is None else placement.primary.id
+        self.accepted, self.missing, self.checked = now, None, 0
+        self.stream_reason = None
+
+    def begin(self, now: float) -> None:
+        """Its first stream is up."""
+        self.started = now
+
+    def stream_lost(self, reason: m.StreamEndReason, now: float) -> None:
+        """Its stream is gone, and another may come."""
+        self.step("stream_over")
+        self.gateway, self.missing, self.checked, self.one_way = None, now, 0, False
+        self.stream_reason = reason
+
+    def stream_over(self) -> None:
+        """Its stream is gone while it is being hung up."""
+        self.step("stream_over")
+        self.gateway = None
+
+    def seen_again(self, gateway: str) -> None:
+        """Its stream had only been out of sight."""
+        self.step("start")
+        self.gateway, self.missing = gateway, None
+
+    def stream_missing(self, now: float) -> None:
+        """The stream that takes our sound has to come from now on."""
+        self.missing, self.checked = now, 0
+
+    def check(self) -> None:
+        """REST is asked about it, because no stream comes."""
+        self.checked += 1
+
+    def let_in(self) -> None:
+        """It has a token for its next stream."""
+        self.step("token")
+
+    def placed(self, placement: m.Placement) -> None:
+        self.placement = placement
+
+    def switched(self, worker: str) -> None:
+        """Its gateway says which worker is heard now."""
+        self.active = worker
+
+    def numbered(self, ordinal: int) -> None:
+        """A peer has seen a stream with this ordinal, so later ones get a greater one."""
+        self.ordinal = max(self.ordinal, ordinal)
+
+    def may_move(self, until: float) -> None:
+        """A document may still take its stream away."""
+        self.may_move_until = until
+
+    def doubt_digits(self, until: float) -> None:
+        """Whether an earlier controller's digits reach it is not known."""
+        self.digits_in_doubt = True
+        self.may_move_until = until
+
+    def doubt_no_more(self) -> None:
+        self.digits_in_doubt = False
+
+    # ------------------------------------------------------------------ after a restart
+
+    def found(self, gateway: str, stream: m.StreamInfo, now: float) -> None:
+        """Its gateway has this stream of it."""
+        info = stream.info
+        self.caller, self.caller_rewritten = info.caller, info.caller_rewritten
+        self.secret, self.ordinal = info.secret, info.ordinal
+        self.step("start")
+        self.gateway, self.missing, self.accepted = gateway, None, now
+        self.active, self.one_way = stream.active, stream.one_way
+        if self.one_way:
+            self.missing = now  # the stream that takes our sound is still to come
+        if info.placement is not None:
+            self.placement = _newer(self.placement, info.placement)
+        if self.started is None:
+            self.started = now - (info.age or 0.0)
+
+    def had_stream(self, info: m.CallInfo, now: float) -> None:
+        """Its client has heard it. Its gateway has not said so yet, or is gone."""
+        self.ordinal = max(self.ordinal, info.ordinal, 1)
+        self.caller, self.caller_rewritten = info.caller, info.caller_rewritten
+        self.secret, self.placement = info.secret, info.placement
+        self.step("had_stream")
+        self.missing = now
+        self.started = now - (info.age or 0.0)
+
+    def known_already(self, info: m.CallInfo, now: float) -> None:
+        """Its client has it too."""
+        self.ordinal = max(self.ordinal, info.ordinal)
+        if self.started is None and info.ordinal > 0:
+            self.started = now - (info.age or 0.0)
+
+    # ------------------------------------------------------------------ its end
+
+    def end(
+        self, reason: m.EndedReason, asked: Asked | None = None, *, then_failed: bool = False
+    ) -> None:
+        """It is to be hung up. The first reason that was given is the one that is told."""
+        self.reason = self.reason or reason
+        self.then_failed = self.then_failed or then_failed
+        if asked is not None:
+            self.ending.append(asked)
+        self.step("end")
+
+    def send_end(self, *sids: str | None) -> End | None:
+        """Hang up these legs of it, as far as they are known; None: there is none."""
+        known = tuple(dict.fromkeys(sid for sid in sids if sid is not None))
+        if not known:
+            return None
+        self.end_sent = self.end_under_way = True
+        return End(self.id, known)
+
+    def end_taken(self) -> None:
+        """REST took the hang-up."""
+        self.end_under_way = False
+
+    def hang_up(self, now: float) -> None:
+        self.hung_up = now
+
+    def take_ending(self) -> list[Asked]:
+        """Those who wait for its end; whoever takes them answers them."""
+        asked, self.ending = self.ending, []
+        return asked
+
+    def timeout_told(self) -> None:
+        self.then_failed = False
+
+    def conclude(self, reason: m.EndedReason, now: float) -> None:
+        self.reason = self.reason or reason
+        self.step("over")
+        self.ended_at = now
+
+    def check_leg(self, at: float | None) -> None:
+        """The leg that we dialled should be over too by then; None: that is settled."""
+        self.leg_check = at
+
+    def stopped(self, now: float) -> m.EndedReason:
+        """Why a call without a reason of ours is over: the far end's stop, or its TimeLimit."""
+        limit, started = self.max_duration, self.started
+        if limit is not None and started is not None and now - started >= limit - TIME_LIMIT_SLACK:
+            return "max_duration"
+        return "stop"
+
+
+def _newer(one: m.Placement | None, other: m.Placement) -> m.Placement:
+    if one is None or (other.epoch, other.n) > (one.epoch, one.n):
+        return other
+    return one

@@ -1,0 +1,244 @@
+"""A dial: what is kept of a call that we ask Twilio for, what may be dialled, and how we ask."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec.structs import replace
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import CallFailedError, InvalidRequestError, TimedOutError, TrunklineError
+from trunkline.bus.redact import is_e164, redact_number
+
+from ... import twiml
+from ...instructions import Asked
+from ...rows import DialRow
+from ...twilio_calls import CallOrder
+from ..tables import DIAL, Subject
+from .last_known import LastKnown
+
+#: The longest call that may be asked for (seconds).
+LONGEST_CALL: Final = 300.0
+#: Twilio rings this long unless it is told a shorter time.
+RING_SECONDS: Final = 60
+#: Twilio may have it, and more may come of it.
+OPEN: Final = ("asking", "unsure", "taken")
+
+
+@dataclass
+class Dial(Subject):
+    """``deadline``: from when Twilio was asked (while it waits for its number: until when it does).
+    ``gone``: why nobody waits for it any more; ``gone_text``: what was told with that."""
+
+    TABLE = DIAL
+
+    row: DialRow
+    state: str
+    known: LastKnown
+    asked: list[Asked] = field(default_factory=list)
+    token: str = ""
+    trace: dict[str, str] = field(default_factory=dict)
+    deadline: float = float("inf")
+    gone: str | None = None
+    gone_text: str = ""
+    #: its SID was found in the list of calls, and nothing has confirmed it
+    guessed: bool = False
+    #: its time was over before it was answered: that is why it failed, whatever our hang-up brings
+    timed_out: bool = False
+    #: what Twilio had last said of our leg by then
+    last_word: str = ""
+    #: the stream is up: it is a call now
+    started: bool = False
+    #: Twilio has said that our leg is over
+    leg_over: bool = False
+    #: how often REST was asked about it because nothing was heard
+    polled: int = 0
+    #: its time is over, and REST is asked for the last time
+    last_look: bool = False
+    told_place: int = 0
+
+    @property
+    def request(self) -> str:
+        return self.row.request
+
+    @property
+    def sid(self) -> str | None:
+        return self.row.sid
+
+    def __str__(self) -> str:
+        return f"dial {self.request}"
+
+    @property
+    def may_ring(self) -> bool:
+        """Its call may still come to the callee's number."""
+        silent = self.row.mode == "originate" and self.known.status == "in-progress"
+        return (self.state == "queued" or self.state in OPEN) and not (self.started or silent)
+
+    # ------------------------------------------------------------------ those who wait for it
+
+    def asked_again(self, asked: Asked) -> None:
+        self.asked.append(asked)
+
+    def take_asked(self) -> list[Asked]:
+        """Those who wait for its SID; whoever takes them answers them."""
+        asked, self.asked = self.asked, []
+        return asked
+
+    def tell_place(self, place: int) -> bool:
+        """True where its client was last told another place in the queue."""
+        changed = place != self.told_place
+        self.told_place = place
+        return changed
+
+    # ------------------------------------------------------------------ its way to Twilio
+
+    def waits_until(self, deadline: float) -> None:
+        """After a restart: somebody may still wait for it until then."""
+        self.deadline = deadline
+
+    def wait_turn(self, now: float) -> None:
+        """It waits for the callee's number for as long as its own timeout."""
+        self.deadline = now + self.row.timeout
+
+    def turn(self) -> None:
+        """Its turn on the callee's number has come."""
+        self.step("turn")
+        self.deadline, self.told_place = float("inf"), 0
+
+    def ask(self, wall: float, now: float) -> None:
+        """Twilio is asked for the call: from now on it may ring."""
+        self.step("ask")
+        self.row = replace(self.row, asked=wall)
+        self.deadline = now + self.row.timeout
+
+    def rings_from(self, now: float) -> None:
+        """The request leaves now, and the dial's timeout begins."""
+        self.deadline = now + self.row.timeout
+
+    # ------------------------------------------------------------------ its SID
+
+    def take_sid(self, sid: str, *, guessed: bool) -> None:
+        self.row = replace(self.row, sid=sid)
+        self.guessed = guessed
+
+    def confirm(self) -> None:
+        """What named the dial shows that the guess was right."""
+        self.guessed = False
+
+    def mistaken(self) -> None:
+        """The SID that it was given by guess is another dial's."""
+        self.row = replace(self.row, sid=None)
+        self.guessed = False
+        self.step("mistaken")
+
+    # ------------------------------------------------------------------ what becomes of it
+
+    def stream_up(self) -> None:
+        """It is a call now."""
+        self.started = True
+
+    def end_leg(self) -> None:
+        """Twilio says that our leg is over."""
+        self.leg_over = True
+
+    def poll(self, now: float) -> None:
+        """REST is asked, because nothing was heard of it for a while."""
+        self.polled += 1
+        self.known.tell_asked(now)
+
+    def look_once_more(self, deadline: float) -> None:
+        """Its time is over. REST may answer until the deadline, for the last time."""
+        self.last_look, self.deadline = True, deadline
+
+    def time_over(self, now: float) -> None:
+        self.timed_out, self.last_word = True, self.known.leg(now)
+
+    def hang_up_first(self) -> None:
+        """Its timeout is told once Twilio has hung it up, so no clock runs on."""
+        self.deadline = float("inf")
+
+    def fail(self, status: str, text: str, now: float) -> None:
+        """It ends without a call: ``text``, and what was last known of it, is told with that."""
+        parts = [text]
+        if self.row.asked:
+            leg = "" if self.leg_over else self.known.leg(now)
+            parts += [self.last_word or leg, self.known.webhook(now)]
+        parts.append(self.known.refused())
+        self.gone = status
+        self.gone_text = "; ".join(part for part in parts if part)
+
+    def nobody_waits(self, why: str) -> None:
+        """The first reason that was given is the one that is told."""
+        self.gone = self.gone or why
+
+    def error(self) -> TrunklineError:
+        """What the one who asked for it is told once it is ``gone``."""
+        shown = redact_number(self.row.callee)
+        why = f": {self.gone_text}" if self.gone_text else ""
+        if self.gone == "timeout":
+            return TimedOutError(f"call to {shown}: no stream within {self.row.timeout:g} s{why}")
+        status = self.gone or "failed"
+        return CallFailedError(
+            f"call to {shown} was not answered ({status}){why}", status=status, sid=self.sid
+        )
+
+    def failed(self) -> m.DialFailed:
+        """The same, for the session that it belongs to."""
+        return m.DialFailed(
+            request=self.request,
+            call=self.row.call,
+            status=self.gone or "failed",
+            sid=self.sid,
+            text=self.gone_text,
+        )
+
+
+def new_dial(
+    row: DialRow,
+    state: str,
+    now: float,
+    asked: list[Asked] | None = None,
+    token: str = "",
+    trace: dict[str, str] | None = None,
+) -> Dial:
+    """A dial in ``state``, of which nothing is known yet."""
+    known = LastKnown(redact_number(row.callee), row.mode == "b-leg", heard=now)
+    return Dial(row, state, known, asked or [], token, trace or {})
+
+
+def check(body: m.Dial, allowed_callees: frozenset[str] | None) -> None:
+    """InvalidRequestError for what is not to be dialled."""
+    shown = redact_number(body.to)
+    if len(body.request) != 32:
+        raise InvalidRequestError("a dial's request id has 32 hex digits")
+    if not is_e164(body.to):
+        raise InvalidRequestError(f"{shown} is not in E.164 format (expected e.g. '+14155551234')")
+    if not 1 <= body.max_duration <= LONGEST_CALL:
+        raise InvalidRequestError(
+            f"max_duration={body.max_duration:g} is not within 1 to {LONGEST_CALL:g} s"
+        )
+    if not body.timeout > 0:
+        raise InvalidRequestError(f"timeout={body.timeout:g} must be positive")
+    if body.mode == "a-leg" and not allowed_callees:
+        raise InvalidRequestError(
+            f"an a-leg call needs allowed_callees (deny-by-default), including {shown}"
+        )
+    if body.mode != "b-leg" and allowed_callees and body.to not in allowed_callees:
+        raise InvalidRequestError(f"destination {shown} is not in allowed_callees")
+
+
+def order(row: DialRow, token: str, public_url: str) -> CallOrder:
+    """What Calls create is asked for. ``token``: the stream's, which only the a-leg's TwiML has."""
+    document = twiml.HOLD_THE_LINE
+    if row.mode == "a-leg":
+        document = twiml.connect(public_url, token, row.request)
+    return CallOrder(
+        to=row.callee,
+        from_=row.caller,
+        twiml=document,
+        time_limit=math.ceil(row.max_duration),
+        ring_timeout=max(5, min(RING_SECONDS, math.ceil(row.timeout))),
+        status_callback=twiml.status_callback(public_url, row.request),
+    )

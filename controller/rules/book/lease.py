@@ -1,0 +1,158 @@
+"""A lease: an override of ours on a number, and the sessions that hold the number by it.
+
+One number has one override at a time. Its holders are sessions that wait for calls to it, and
+(b-leg) sessions that call it. Several may wait for calls as long as the caller tells whose a call
+is: their sets of callers must be disjoint, from one another and from the numbers of those that call
+it. Those that call it need not differ, because one call at a time is set up there
+(:mod:`..dials`). The number is put back when its last holder leaves. Whoever wants it meanwhile
+waits.
+
+For example, a session that takes calls from Anna and one that takes calls from Ben can share a
+number. A third one that takes everybody's calls is refused, and is told who holds the number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trunkline.bus.errors import NumberBusyError
+from trunkline.bus.redact import redact_number
+
+from ...instructions import Restore
+from ...rows import OverrideRow
+from ..tables import LEASE, Subject
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What a session holds a number for: ``callers``' calls (None: everybody's), or its own dials
+    to it, which come from its number (``dials``)."""
+
+    callers: frozenset[str] | None
+    dials: bool = False
+
+    def beside(self, other: Hold) -> bool:
+        """Both may hold the number."""
+        if self.dials and other.dials:
+            return True
+        if self.callers is None or other.callers is None:
+            return False
+        return not self.callers & other.callers
+
+
+@dataclass(frozen=True)
+class Want:
+    """A session that wants a number: to wait for calls (``dial`` None), or for a b-leg dial.
+
+    ``callers``: whose calls it wants, None for everybody's.
+    """
+
+    session: str
+    callers: frozenset[str] | None
+    dial: str | None
+    deadline: float
+
+    @property
+    def hold(self) -> Hold:
+        return Hold(self.callers, self.dial is not None)
+
+
+@dataclass
+class Lease(Subject):
+    """``row``: its override, as it was planned, found or written. How the override stands is told
+    by ``state`` alone. ``holders``: session id -> what it holds the number for."""
+
+    TABLE = LEASE
+
+    row: OverrideRow
+    state: str
+    holders: dict[str, Hold] = field(default_factory=dict)
+    waiting: list[Want] = field(default_factory=list)
+    #: sessions that close, and are over when the number is back
+    leaving: list[str] = field(default_factory=list)
+
+    @property
+    def number(self) -> str:
+        return self.row.number
+
+    @property
+    def unclaimed(self) -> bool:
+        """The journal had it, and none of its sessions has announced itself yet."""
+        return self.state in ("planned", "unclaimed")
+
+    def __str__(self) -> str:
+        return f"override {self.row.id} on {redact_number(self.number)}"
+
+    # ------------------------------------------------------------------ who holds it
+
+    def take(self, want: Want, since: str) -> bool:
+        """Add the holder. False: the lease has to become free first, and the want waits.
+
+        NumberBusyError where another holder could mean the same calls. ``since``: when the lease
+        began, as that error shows it.
+        """
+        if self.unclaimed or self.state == "restoring":
+            if want not in self.waiting:
+                self.waiting.append(want)
+            return False
+        for session, hold in self.holders.items():
+            if session != want.session and not want.hold.beside(hold):
+                raise self._busy(session, since)
+        # A session answers or calls, never both, so what it holds already is the same.
+        self.holders[want.session] = want.hold
+        return True
+
+    def _busy(self, holder: str, since: str) -> NumberBusyError:
+        return NumberBusyError(
+            f"number {redact_number(self.number)} is in use by session {holder} since {since}; "
+            "close that one, or let both name disjoint allowed_callers",
+            number=self.number,
+            holder=f"session {holder}",
+            since=since,
+        )
+
+    def hold(self, session: str, hold: Hold) -> None:
+        """After a restart: the session has the number from before."""
+        self.holders[session] = hold
+
+    def wait(self, want: Want, *, first: bool = False) -> None:
+        """The want is granted once the override is on."""
+        self.waiting.insert(0 if first else len(self.waiting), want)
+
+    def give_up(self, want: Want) -> None:
+        """It has waited for long enough."""
+        self.waiting.remove(want)
+
+    def take_waiting(self) -> list[Want]:
+        """Those who wait; whoever takes them grants, refuses or queues them again."""
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+    def leave(self, session: str) -> bool:
+        """The session closes. True: nobody holds the number any more."""
+        self.waiting = [want for want in self.waiting if want.session != session]
+        if session not in self.holders:
+            return False
+        if list(self.holders) == [session]:
+            self.leaving.append(session)
+        del self.holders[session]
+        return not self.holders
+
+    # ------------------------------------------------------------------ how its override stands
+
+    def claim(self) -> None:
+        """A session that held it before a restart is back."""
+        self.step("claimed")
+
+    def applied(self, row: OverrideRow) -> None:
+        self.step("applied")
+        self.row = row
+
+    def failed(self) -> None:
+        """The override could not be put on; nobody holds the number."""
+        self.holders.clear()
+
+    def put_back(self) -> Restore:
+        """It is to be put back, whatever it takes."""
+        self.step("put_back")
+        return Restore(self.row.id)

@@ -1,0 +1,63 @@
+"""A new session: what a client asks for is checked before anything is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trunkline.bus import messages as m
+from trunkline.bus.callers import caller_error, caller_key
+from trunkline.bus.errors import AccountMismatchError, InvalidRequestError, WrongModeError
+from trunkline.bus.redact import is_e164, redact_number
+
+from . import Book
+from .session import ANY, Session
+from .tokens import digest
+
+
+def new_session(book: Book, info: m.SessionInfo, peer: str, now: float) -> Session:
+    """The session as it is asked for, or as its client announces it after a restart.
+
+    Raises a TrunklineError, which its client gets, for what cannot be one.
+    """
+    if not info.session or not info.secret:
+        raise InvalidRequestError("a session needs an id and a secret")
+    if info.session in book.ended:
+        raise WrongModeError(f"session {info.session} is over")
+    account = book.identity.account
+    if info.account is not None and info.account != account:
+        raise AccountMismatchError(
+            f"this stack belongs to Twilio account {account}, not to {info.account}"
+        )
+    _check(info)
+    return Session(
+        id=info.session,
+        secret_hash=digest(info.secret),
+        number=info.number,
+        peer=peer,
+        since=book.wall(now),
+        renewed=now,
+        allowed_callers=_set(info.allowed_callers, caller_key),
+        allowed_callees=_set(info.allowed_callees),
+        trace=info.trace,
+    )
+
+
+def _check(info: m.SessionInfo) -> None:
+    """InvalidRequestError where a number is none, or a caller is nothing that a carrier reports."""
+    numbers = [("number", info.number)] if info.number != ANY else []
+    numbers += [("allowed_callees", number) for number in info.allowed_callees or ()]
+    for name, number in numbers:
+        if not is_e164(number):
+            raise InvalidRequestError(
+                f"{name}: {redact_number(number)} is not in E.164 format (expected e.g. "
+                "'+14155551234')"
+            )
+    for place, caller in enumerate(info.allowed_callers or ()):
+        why = caller_error(caller)
+        if why is not None:
+            raise InvalidRequestError(f"allowed_callers[{place}] {why}")
+
+
+def _set(numbers: list[str] | None, key: Callable[[str], str] = str) -> frozenset[str] | None:
+    # An empty list of callers lets nobody in; of callees, nobody may be called.
+    return None if numbers is None else frozenset(key(number) for number in numbers)

@@ -1,0 +1,132 @@
+"""A session: an adapter's hold on a number, as the controller keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import InvalidRequestError, WrongModeError
+
+from ...instructions import Asked
+from ..tables import MODES, SESSION, Subject
+from .tokens import digest, same
+
+#: What reading and writing a number may take, retries included, whatever the request's ttl.
+REST_WITHIN: Final = 30.0
+#: The number of a session that takes whichever is free.
+ANY: Final = "any"
+
+
+@dataclass
+class Session(Subject):
+    """An adapter's session. ``since``: Unix time; ``renewed``: monotonic, of the last beat."""
+
+    TABLE = SESSION
+
+    id: str
+    secret_hash: str
+    number: str
+    peer: str
+    since: float
+    renewed: float
+    allowed_callers: frozenset[str] | None = None
+    allowed_callees: frozenset[str] | None = None
+    number_sid: str = ""
+    #: of the last Arm: what a call that comes in belongs to
+    trace: dict[str, str] = field(default_factory=dict)
+    state: str = "opening"
+    #: requests that wait for the session's next state
+    opening: list[Asked] = field(default_factory=list)
+    arming: list[Asked] = field(default_factory=list)
+    closing: list[Asked] = field(default_factory=list)
+    #: the call that came in under the last Arm
+    arm_call: str | None = None
+    close_by: float = float("inf")
+    deadline: float = float("inf")
+
+    @property
+    def mode(self) -> str:
+        return MODES.get(self.state, "idle")
+
+    def __str__(self) -> str:
+        return f"session {self.id}"
+
+    # ------------------------------------------------------------------ what is checked
+
+    def must_be(self, mode: str) -> None:
+        """WrongModeError where the session has become something else already."""
+        if self.mode not in ("idle", mode):
+            raise WrongModeError(
+                f"already in {self.mode!r} mode; cannot switch to {mode!r}. Disconnect and "
+                "reconnect to reuse this session in the other direction."
+            )
+
+    def must_have_secret(self, info: m.SessionInfo) -> None:
+        """InvalidRequestError where somebody else uses this session's id."""
+        if not same(self.secret_hash, digest(info.secret)):
+            raise InvalidRequestError(f"session {info.session} exists, with another secret")
+
+    # ------------------------------------------------------------------ its client
+
+    def heard(self, peer: str, now: float) -> None:
+        """Its client said something, and this is where answers reach it."""
+        self.peer, self.renewed = peer, now
+
+    def excuse(self, seconds: float) -> None:
+        """The controller itself did not run for so long, so the client is not late."""
+        self.renewed += seconds
+
+    # ------------------------------------------------------------------ its number
+
+    def waits_until(self, deadline: float) -> None:
+        self.deadline = deadline
+
+    def gets(self, number: str, deadline: float) -> None:
+        """The pool hands it a number, whose SID is looked up by the deadline."""
+        self.number, self.deadline = number, deadline
+
+    def has_number(self, sid: str) -> None:
+        """The account has its number, under this SID."""
+        self.number_sid = sid
+
+    # ------------------------------------------------------------------ requests that wait
+
+    def asks_to_open(self, asked: Asked) -> None:
+        self.opening.append(asked)
+
+    def asks_to_arm(self, asked: Asked) -> None:
+        self.arming.append(asked)
+
+    def asks_to_close(self, asked: Asked) -> None:
+        self.closing.append(asked)
+
+    def take_opening(self) -> list[Asked]:
+        """Those who wait for it to open; whoever takes them answers them."""
+        asked, self.opening = self.opening, []
+        return asked
+
+    def take_arming(self) -> list[Asked]:
+        """Those who wait for it to be armed; whoever takes them answers them."""
+        asked, self.arming = self.arming, []
+        return asked
+
+    # ------------------------------------------------------------------ answering
+
+    def arm(self, trace: dict[str, str], deadline: float) -> None:
+        self.trace = trace
+        self.step("arm")
+        self.deadline = deadline
+
+    def forget_call(self) -> None:
+        """The call of the last Arm is not the next one's."""
+        self.arm_call = None
+
+    def ring(self, call: str) -> None:
+        """A caller is let in."""
+        self.step("ring")
+        self.arm_call = call
+
+    def close(self, close_by: float) -> None:
+        self.step("close")
+        self.close_by = close_by

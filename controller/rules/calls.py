@@ -1,0 +1,289 @@
+"""Calls: which there are, and their ends. The rules in prose and the literal table are in
+:mod:`.tables`.
+
+A call is known by its CallSid. Every call has one end, told once, with the first reason that was
+given. What has been without a stream for 15 s is settled by REST.
+
+For example, a client hangs up: the call is *ending*, REST is asked, and the stream may still bring
+sound. The call is over when its stream is gone and REST has taken the hang-up. If the stream stays
+all the same, it is closed by us :data:`CLOSE_STREAM_AFTER` later.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Final
+
+from trunkline.bus import messages as m
+
+from .. import instructions as do
+from ..twilio_calls import ENDED_STATUSES
+from . import facts as f
+from .book.call import Call
+from .book.dial import Dial
+from .facts import Ask
+from .moment import Moment
+
+log = logging.getLogger("trunkline.controller")
+
+#: A call without a stream is asked about after so many seconds, and hung up after the last of them.
+NO_STREAM_CHECKS: Final = (2.0, 5.0, 10.0)
+NO_STREAM_LIMIT: Final = 15.0
+#: After REST has hung a call up its stream is closed by us if it is still there.
+CLOSE_STREAM_AFTER: Final = 1.5
+#: A leg of ours that should be over is hung up when Twilio has not said so by then.
+LEG_OVER_WITHIN: Final = 3.0
+#: Ended calls are kept, so that a late webhook of theirs is answered with a hang-up.
+ENDED_KEPT: Final = 600.0
+
+
+# --------------------------------------------------------------------------- calls that we dial
+
+
+def dialled(at: Moment, known: f.SidKnown) -> None:
+    """Twilio took the dial under this SID."""
+    call = at.book.calls[known.dial.row.call]
+    was_over = not call.live
+    call.dialled(known.sid)
+    at.book.know(call, known.sid)
+    if was_over:
+        # Its b-leg has come and gone before Twilio said that it has our own.
+        _end_dialled(at, call)
+
+
+def not_dialled(at: Moment, wrong: f.SidWrong) -> None:
+    """That call is not the dial's: it was a guess."""
+    call = at.book.calls[wrong.dial.row.call]
+    at.book.unknow(call, wrong.sid)
+    call.not_dialled()
+
+
+def answered(at: Moment, answered: f.Answered) -> None:
+    """The far end picked up: its stream should come now."""
+    call = at.book.calls.get(answered.dial.row.call)
+    if call is not None:
+        call.answered(at.now)
+
+
+def dial_over(at: Moment, over: f.LegOver | f.DialOver) -> None:
+    """The dial's call is over, or never came to be."""
+    call = at.book.calls.get(over.dial.row.call)
+    if call is not None and call.live:
+        _conclude(at, call, call.reason or call.stopped(at.now))
+
+
+def hang_up_stray(at: Moment, stray: f.Stray) -> None:
+    """A call that belongs to nothing that we know."""
+    known = at.book.by_sid.get(stray.sid)
+    if known is not None and known.over:
+        return
+    call = Call(secrets.token_hex(16), "", "outbound", "", "", "", at.now, sid=stray.sid)
+    at.book.add_call(call, stray.sid)
+    _end(at, call, f.HangUp(call.id, "hang_up"))
+
+
+# --------------------------------------------------------------------------- hanging up
+
+
+def hang_up_asked(at: Moment, ask: Ask[m.HangUp]) -> None:
+    call = at.book.call_of(ask.asked, ask.body.session, ask.body.call)
+    if call is None or not call.live:
+        at.reply(ask.asked, m.Done())
+    else:
+        _end(at, call, f.HangUp(call.id, "hang_up", ask.asked))
+
+
+def hang_up(at: Moment, wanted: f.HangUp) -> None:
+    """Hang it up, if it is not over yet."""
+    call = at.book.calls.get(wanted.call)
+    if call is not None and call.live:
+        _end(at, call, wanted)
+    elif wanted.asked is not None:
+        at.reply(wanted.asked, m.Done())
+
+
+def session_closes(at: Moment, closing: f.SessionClosing) -> None:
+    for call in list(at.book.calls_of(closing.session)):
+        if call.live:
+            _end(at, call, f.HangUp(call.id, "hang_up"))
+
+
+def _end(at: Moment, call: Call, wanted: f.HangUp) -> None:
+    at.book.tokens.void_all(call.id)
+    at.tell(f.CallEnding(call))
+    call.end(wanted.reason, wanted.asked, then_failed=wanted.then_failed)
+    _send_end(at, call)
+    if not call.end_sent and not _may_still_come(at, call):
+        _conclude(at, call, wanted.reason)
+        _answer_ending(at, call)
+    elif call.hung_up is not None:
+        _answer_ending(at, call)  # REST took it before this one asked
+
+
+def _may_still_come(at: Moment, call: Call) -> bool:
+    """Twilio may have been asked for it, and its SID is not known yet."""
+    dial = at.book.dial_of(call)
+    return dial is not None and dial.state in ("asking", "unsure")
+
+
+def _send_end(at: Moment, call: Call) -> None:
+    """Hang up both its legs, as far as they are known."""
+    end = None if call.end_sent else call.send_end(call.dialled_sid, call.sid)
+    if end is not None:
+        at.do(end)
+
+
+def _end_dialled(at: Moment, call: Call) -> None:
+    """Hang up the leg that we dialled."""
+    end = call.send_end(call.dialled_sid)
+    if end is not None:
+        at.do(end)
+
+
+def ended(at: Moment, result: do.Ended) -> None:
+    """REST took the hang-up."""
+    call = at.book.calls.get(result.call)
+    if call is None:
+        return
+    call.end_taken()
+    _answer_ending(at, call)
+    call.hang_up(at.now)
+    _tell_timeout(at, call, "")
+    if call.state == "ending" and call.gateway is None:
+        _conclude(at, call, call.reason or "hang_up")
+    at.tell(f.LegsHungUp(call))
+
+
+def end_failed(at: Moment, result: do.EndFailed) -> None:
+    """REST does not take it; it is tried on, and the stream is closed meanwhile: then Twilio
+    asks what next, and is told to hang up."""
+    call = at.book.calls.get(result.call)
+    if call is None:
+        return
+    at.fail_all(call.take_ending(), result.error)
+    _tell_timeout(at, call, str(result.error))
+    at.send(call.gateway, m.CloseStream(call=call.id))
+
+
+def _answer_ending(at: Moment, call: Call) -> None:
+    at.reply_all(call.take_ending(), m.Done())
+
+
+def _tell_timeout(at: Moment, call: Call, text: str) -> None:
+    """Its dial's timeout was kept back until REST had taken, or refused, the hang-up."""
+    dial = at.book.dial_of(call)
+    if call.then_failed and dial is not None:
+        at.tell(f.NoCall(dial, "timeout", text))
+        call.timeout_told()
+
+
+# --------------------------------------------------------------------------- its end
+
+
+def finished(at: Moment, finished: f.Finished) -> None:
+    """It is over at Twilio. What has ended already is not ended twice."""
+    if finished.call.live:
+        _conclude(at, finished.call, finished.reason)
+
+
+def _conclude(at: Moment, call: Call, reason: m.EndedReason) -> None:
+    by_far_end = call.reason is None and reason in ("stop", "close", "error")
+    was_silent = call.state == "silent"
+    call.conclude(reason, at.now)
+    at.book.tokens.void_all(call.id)
+    at.tell(f.CallOver(call, by_far_end, was_silent))
+
+
+def settle_legs(at: Moment, over: f.CallOver) -> None:
+    """After its end: the legs that we dialled must be over too."""
+    call = over.call
+    dial = at.book.dial_of(call)
+    if dial is None or dial.leg_over or call.end_sent:
+        return
+    if call.mode == "b-leg":
+        _end_dialled(at, call)
+    elif call.dialled_sid is not None:
+        call.check_leg(at.now + LEG_OVER_WITHIN)
+
+
+# --------------------------------------------------------------------------- what REST says
+
+
+def fetched(at: Moment, result: do.Fetched) -> None:
+    """How one of its legs stands (``status`` None: Twilio did not answer)."""
+    call = at.book.calls.get(result.call)
+    if call is None or not call.live:
+        return
+    is_over = result.status in ENDED_STATUSES
+    dial = at.book.dial_of(call)
+    if dial is not None:
+        if result.sid == dial.sid and result.status is not None:
+            at.tell(f.LegStatus(dial, result.sid, result.status))
+        elif is_over and call.state == "expected":
+            _part(at, call, dial, result.sid)
+            return
+        at.tell(f.Looked(dial))
+    if is_over:
+        at.tell(f.Finished(call, call.stream_reason or "close"))
+
+
+def _part(at: Moment, call: Call, dial: Dial, sid: str) -> None:
+    """The b-leg of a dial is over before its stream came. Its webhook may have come late, for
+    an earlier dial; what becomes of this one is our own leg's to tell."""
+    if call.sid != sid:
+        return
+    log.info("call %s, taken for the other leg of dial %s, is over", sid, dial.request)
+    at.book.unknow(call, sid)
+    at.book.tokens.void(call.id)
+    call.part(dial.row.caller, at.now if dial.known.status == "in-progress" else None)
+
+
+# --------------------------------------------------------------------------- in time
+
+
+def tick(at: Moment, tick: do.Tick) -> None:
+    for call in list(at.book.calls.values()):
+        if call.state == "ended":
+            _tick_ended(at, call)
+        elif call.state == "ending":
+            if not call.end_sent:
+                _send_end(at, call)  # its SID has become known
+            elif call.hung_up is not None and at.now - call.hung_up > CLOSE_STREAM_AFTER:
+                at.send(call.gateway, m.CloseStream(call=call.id))
+                _conclude(at, call, call.reason or "hang_up")
+        else:
+            _watch(at, call)
+
+
+def _watch(at: Moment, call: Call) -> None:
+    """Its longest duration, and streams that do not come."""
+    limit = call.max_duration
+    if limit is not None and call.started is not None and at.now - call.started >= limit:
+        log.warning("call %s has reached its longest duration (%g s)", call.sid, limit)
+        _end(at, call, f.HangUp(call.id, "max_duration"))
+        return
+    if call.missing is None:
+        return
+    gone = at.now - call.missing
+    if gone >= NO_STREAM_LIMIT:
+        log.warning("call %s: no stream for %g s; it is hung up", call.sid, NO_STREAM_LIMIT)
+        dial = at.book.dial_of(call)
+        if dial is not None and not dial.started:
+            at.tell(f.NoCall(dial, "failed", "answered, and no stream came"))
+        _end(at, call, f.HangUp(call.id, call.stream_reason or "error"))
+    elif call.checked < len(NO_STREAM_CHECKS) and gone >= NO_STREAM_CHECKS[call.checked]:
+        call.check()
+        leg = call.sid or call.dialled_sid
+        if leg is not None:
+            at.do(do.Fetch(call.id, leg))
+
+
+def _tick_ended(at: Moment, call: Call) -> None:
+    dial = at.book.dial_of(call)
+    if call.leg_check is not None and at.now >= call.leg_check:
+        call.check_leg(None)
+        if dial is not None and not dial.leg_over:
+            _end_dialled(at, call)
+    elif at.now - call.ended_at > ENDED_KEPT and not call.end_under_way:
+        at.book.forget_call(call)

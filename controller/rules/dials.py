@@ -1,0 +1,485 @@
+"""Dials: asking Twilio for a call, once, whatever happens on the way.
+
+The rules in prose and the literal transition table are in :mod:`.tables`. A dial is journalled
+before Twilio is asked. Its request id travels in the callback URLs and the voice URL, its stream
+token in the TwiML. After an answer that never came the call is looked for, and whatever is found
+that nobody waits for is hung up.
+
+The other leg of a b-leg dial is known by nothing but the number that it comes to, since carriers
+rewrite callers (:mod:`.webhooks`). So while a b-leg dial to a number is open no other dial of ours
+to it is: from its turn until its stream is up, or until nothing more can come of it. Others wait,
+fairly and told their places, each for as long as its own timeout (:mod:`.turns`).
+
+Status callbacks may get lost. While nothing is heard of a dial REST is asked about its call, a few
+times (:data:`POLL_AFTER`), and once more before it is given up.
+
+For example, a dial whose answer never came: *asking*, then *unsure*, and the list of calls is
+searched. If a callback names its SID first, it is *taken* and the search ends. If the search finds
+nothing for long enough, nothing can come of it any more, and its client is told that it failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Final
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import CallFailedError, InvalidRequestError, TrunklineError
+from trunkline.bus.redact import redact_number
+
+from .. import instructions as do
+from ..rows import DialRow
+from ..twilio_calls import ENDED_STATUSES, NOT_ANSWERED
+from . import facts as f
+from .book.call import Call
+from .book.dial import OPEN, Dial, check, new_dial, order
+from .book.lease import Want
+from .book.lookups import Seeker
+from .book.session import REST_WITHIN
+from .book.tokens import digest
+from .facts import Ask
+from .moment import Moment
+
+log = logging.getLogger("trunkline.controller")
+
+#: A closed dial is remembered this long, so that what comes late is known.
+CLOSED_KEPT: Final = 600.0
+#: REST is asked about a dial of which nothing was heard for so long, one after the other (seconds).
+POLL_AFTER: Final = (3.0, 6.0, 12.0, 25.0, 50.0)
+#: How long REST may take to answer once a dial's time is over.
+LAST_LOOK_WITHIN: Final = 3.0
+
+
+# --------------------------------------------------------------------------- asked for
+
+
+def dial(at: Moment, ask: Ask[m.Dial]) -> None:
+    """A client wants a call. The same request id is the same call, however often it is asked."""
+    body = ask.body
+    known = at.book.dials.get(body.request)
+    if known is not None:
+        _again(at, known, ask)
+        return
+    session = at.book.session_of(ask.asked.peer, body.session)
+    check(body, session.allowed_callees)
+    session.must_be("call")
+    session.step("dial")
+    token = secrets.token_hex(16)
+    row = DialRow(
+        request=body.request,
+        session=session.id,
+        secret_hash=session.secret_hash,
+        call=secrets.token_hex(16),
+        mode=body.mode,
+        callee=body.to,
+        caller=session.number,
+        timeout=body.timeout,
+        max_duration=body.max_duration,
+        token_hash=digest(token),
+        sid=None,
+        state="asked",
+        asked=0.0,
+    )
+    shared = body.mode != "b-leg" and _is_shared(at, body.to)
+    state = "leasing" if body.mode == "b-leg" else "waiting" if shared else "queued"
+    new = new_dial(row, state, at.now, [ask.asked], token, body.trace)
+    at.book.add_dial(new, Call.of_dial(row, at.now, body.trace))
+    if body.mode == "b-leg":
+        deadline = at.now + min(ask.ttl, REST_WITHIN)
+        at.tell(f.Sought(body.to, Seeker(session.id, body.request), deadline))
+    else:
+        at.tell(f.TurnWanted(new) if shared else f.TurnCome(new))
+
+
+def _is_shared(at: Moment, number: str) -> bool:
+    """A b-leg dial to the number is open, or waits: a dial of any kind has to wait too."""
+    return any(
+        dial.may_ring or dial.state == "waiting"
+        for dial in at.book.dials.values()
+        if dial.row.callee == number and dial.row.mode == "b-leg"
+    )
+
+
+def _again(at: Moment, dial: Dial, ask: Ask[m.Dial]) -> None:
+    if dial.row.session != ask.body.session or dial.row.callee != ask.body.to:
+        raise InvalidRequestError(f"dial {ask.body.request} exists, to another number")
+    at.book.session_of(ask.asked.peer, ask.body.session)
+    if dial.state == "closed" or dial.gone is not None:
+        raise dial.error()
+    if dial.sid is not None:
+        at.reply(ask.asked, m.Dialled(call=dial.row.call, sid=dial.sid))
+    else:
+        dial.asked_again(ask.asked)
+
+
+# --------------------------------------------------------------------------- the callee's number
+
+
+def number_found(at: Moment, found: f.NumberFound) -> None:
+    """The callee's number is the account's: a b-leg dial can have our override there."""
+    dial = _leasing(at, found.seeker.dial)
+    session = at.book.sessions.get(found.seeker.session)
+    if dial is not None and session is not None:
+        callers = frozenset((session.number,))
+        want = Want(session.id, callers, dial.request, at.now + REST_WITHIN)
+        at.tell(f.Wanted(want, dial.row.callee, found.sid))
+
+
+def number_missing(at: Moment, missing: f.NumberMissing) -> None:
+    _no_number(at, _leasing(at, missing.seeker.dial), missing.error)
+
+
+def granted(at: Moment, granted: f.Granted) -> None:
+    """Twilio has confirmed the override on the callee's number."""
+    dial = _leasing(at, granted.want.dial)
+    if dial is not None:
+        dial.step("leased")
+        at.tell(f.TurnWanted(dial))
+
+
+def refused(at: Moment, refused: f.Refused) -> None:
+    _no_number(at, _leasing(at, refused.want.dial), refused.error)
+
+
+def _leasing(at: Moment, request: str | None) -> Dial | None:
+    """The dial, if it is one and still waits for its callee's number."""
+    dial = None if request is None else at.book.dials[request]
+    return dial if dial is not None and dial.state == "leasing" else None
+
+
+def _no_number(at: Moment, dial: Dial | None, error: TrunklineError) -> None:
+    if dial is not None:
+        dial.step("refused")
+        _close(at, dial, error)
+
+
+# --------------------------------------------------------------------------- the queue
+
+
+def enqueue(at: Moment, come: f.TurnCome) -> None:
+    dial = come.dial
+    at.book.queue.add(dial.row.session, dial.request)
+    _ask_next(at)
+    if dial.state == "queued":
+        _tell_places(at, only=dial.request)
+
+
+def _ask_next(at: Moment) -> None:
+    """Ask for as many calls as the rate allows now."""
+    while (request := at.book.queue.take(at.now)) is not None:
+        dial = at.book.dials[request]
+        dial.ask(at.book.wall(at.now), at.now)
+        if dial.row.mode == "a-leg":
+            # Its inline TwiML carries this token.
+            at.book.tokens.put(digest(dial.token), dial.row.call, None)
+        asked_for = order(dial.row, dial.token, at.book.identity.public_url)
+        at.do(do.Create(dial.row, asked_for, dial.deadline))
+
+
+def tell_places(at: Moment, due: f.PlacesDue) -> None:
+    _tell_places(at)
+
+
+def _tell_places(at: Moment, only: str | None = None) -> None:
+    for place, request in enumerate(at.book.queue.order(), 1):
+        dial = at.book.dials[request]
+        if only in (None, request) and dial.tell_place(place):
+            seconds = at.book.queue.seconds(place, at.now)
+            told = m.DialQueued(request=request, place=place, seconds=seconds)
+            at.send_session(dial.row.session, told)
+
+
+# --------------------------------------------------------------------------- what Twilio says
+
+
+def asked_twilio(at: Moment, result: do.AskedTwilio) -> None:
+    dial = at.book.dials.get(result.request)
+    if dial is not None:
+        dial.rings_from(at.now)
+
+
+def taken(at: Moment, result: do.Taken) -> None:
+    """Twilio has made the call, or it was found in the list of calls."""
+    dial = at.book.dials.get(result.request)
+    if dial is not None:
+        at.tell(f.SidShown(dial, result.sid, result.guessed, journalled=True))
+        at.tell(f.LegStatus(dial, result.sid, result.status))
+
+
+def unsure(at: Moment, result: do.Unsure) -> None:
+    """No answer came, so Twilio may have made the call: it is looked for, never asked again."""
+    dial = at.book.dials.get(result.request)
+    if dial is None:
+        return
+    log.warning("dial %s: whether Twilio took it is not known: %s", dial.request, result.error)
+    dial.step("unsure")
+    if dial.state == "unsure":
+        at.do(do.Settle(dial.row))
+
+
+def not_created(at: Moment, result: do.CreateFailed) -> None:
+    dial = at.book.dials.get(result.request)
+    if dial is not None and dial.state != "closed":
+        dial.step("refused")
+        _close(at, dial, result.error)
+
+
+def not_found(at: Moment, result: do.NotFound) -> None:
+    """No call has come of the request, and none can any more."""
+    dial = at.book.dials.get(result.request)
+    if dial is None:
+        return
+    dial.step("not_found")
+    if dial.state == "closed":
+        _failed(at, dial, "failed", "the request to Twilio got lost")
+        _close(at, dial, dial.error())
+
+
+def status_callback(at: Moment, ask: Ask[m.StatusCallback]) -> None:
+    """A callback names the dial and its leg, and says how that stands."""
+    form = ask.body.form
+    sid, status = form.get("CallSid", ""), form.get("CallStatus", "")
+    request = ask.body.query.get("d", "")
+    book = at.book
+    dial = book.dials.get(request) if request else book.dial_with_sid(sid)
+    if dial is not None and sid:
+        if dial.state in OPEN or status not in ENDED_STATUSES:
+            at.tell(f.SidShown(dial, sid))
+        at.tell(f.LegStatus(dial, sid, status))
+    elif sid and request and status not in ENDED_STATUSES and not book.claiming:
+        log.warning("call %s: nobody claims it; it is hung up", sid)
+        at.tell(f.Stray(sid))
+
+
+def named(at: Moment, ask: Ask[m.VoiceWebhook]) -> None:
+    """A webhook whose URL names the dial shows its leg, before it is answered."""
+    sid = ask.body.form.get("CallSid", "")
+    dial = at.book.dials.get(ask.body.query.get("d", ""))
+    if sid and dial is not None:
+        at.tell(f.SidShown(dial, sid))
+
+
+# --------------------------------------------------------------------------- its SID
+
+
+def sid_shown(at: Moment, shown: f.SidShown) -> None:
+    """Our leg's SID is known, from whichever side it came. Whatever names the dial is evidence,
+    and corrects what was ``guessed``."""
+    dial, sid, guessed = shown.dial, shown.sid, shown.guessed
+    journalled = shown.journalled and not guessed
+    if dial.sid != sid:
+        if dial.state == "closed" or not (dial.sid is None or dial.guessed):
+            if not guessed:
+                # A call that nobody claims: it came of the same request all the same.
+                log.error("dial %s led to another call, %s; it is hung up", dial.request, sid)
+                at.tell(f.Stray(sid))
+            return
+        _take_sid(at, dial, sid, guessed)
+    elif dial.guessed and not guessed:
+        dial.confirm()
+        journalled = False
+    else:
+        journalled = True  # it was known
+    if not journalled and not guessed:
+        at.do(do.NoteTaken(dial.request, sid))
+    dial.step("taken")
+    at.reply_all(dial.take_asked(), m.Dialled(call=dial.row.call, sid=sid))
+    if dial.gone is not None:
+        at.tell(f.HangUp(dial.row.call, "hang_up"))
+
+
+def _take_sid(at: Moment, dial: Dial, sid: str, guessed: bool) -> None:
+    if dial.sid is not None:
+        log.warning("dial %s: its call is %s, not %s", dial.request, sid, dial.sid)
+        at.tell(f.SidWrong(dial, dial.sid))
+    for other in at.book.dials.values():
+        if other.sid == sid and other.guessed and other.state == "taken":
+            at.tell(f.SidWrong(other, sid))
+            other.mistaken()
+            at.do(do.Settle(other.row))
+    dial.take_sid(sid, guessed=guessed)
+    at.tell(f.SidKnown(dial, sid))
+    log.info(
+        "call %s from %s to %s was taken by Twilio",
+        sid,
+        redact_number(dial.row.caller),
+        redact_number(dial.row.callee),
+    )
+
+
+# --------------------------------------------------------------------------- how it ends
+
+
+def leg_status(at: Moment, told: f.LegStatus) -> None:
+    """A status of our leg, from a callback, the answer to create, or a fetch."""
+    dial = told.dial
+    if told.sid != dial.sid or dial.leg_over:
+        return
+    dial.known.tell_status(told.status, at.now)
+    if told.status not in ENDED_STATUSES:
+        if told.status == "in-progress":
+            at.tell(f.Answered(dial))
+        return
+    dial.end_leg()
+    if told.status in NOT_ANSWERED:
+        _failed(at, dial, told.status, "")
+    else:
+        # After a timeout this is our own hang-up.
+        text = "" if dial.timed_out else f"the call ended ({told.status}) without a stream"
+        _failed(at, dial, "failed", text)
+    at.tell(f.LegOver(dial))
+
+
+def no_call(at: Moment, told: f.NoCall) -> None:
+    _failed(at, told.dial, told.status, told.text)
+
+
+def _failed(at: Moment, dial: Dial, status: str, text: str) -> None:
+    """The dial ends without a call; tell once, with ``text`` and what was known of it."""
+    if dial.gone is not None or dial.started:
+        return
+    status = "timeout" if dial.timed_out else status
+    dial.fail(status, text, at.now)
+    at.count(f"dials {status}")
+    at.send_session(dial.row.session, dial.failed())
+    at.fail_all(dial.take_asked(), dial.error())
+
+
+def leg_over(at: Moment, over: f.LegOver | f.LegsHungUp) -> None:
+    """Nothing more can come of our leg."""
+    dial = over.dial if isinstance(over, f.LegOver) else at.book.dial_of(over.call)
+    if dial is None or dial.state not in OPEN:
+        return
+    dial.step("over")
+    _failed(at, dial, "failed", "its leg is over")
+    # The b-leg may have come up before we learned our own leg's SID. Then nothing else will
+    # answer this request.
+    at.fail_all(dial.take_asked(), dial.error())
+    at.do(do.CloseDial(dial.request))
+    at.book.close_dial(dial, at.now)
+
+
+def _close(at: Moment, dial: Dial, error: TrunklineError) -> None:
+    """It has stepped to its end, and no call came of it."""
+    at.fail_all(dial.take_asked(), error)
+    dial.nobody_waits("failed")
+    at.book.queue.drop(dial.row.session, dial.request)
+    at.book.turns.drop(dial.row.callee, dial.row.session, dial.request)
+    at.tell(f.DialOver(dial))
+    if dial.row.asked:
+        at.do(do.CloseDial(dial.request))
+    at.book.close_dial(dial, at.now)
+
+
+# --------------------------------------------------------------------------- given up
+
+
+def cancel(at: Moment, ask: Ask[m.CancelDial]) -> None:
+    at.book.session_of(ask.asked.peer, ask.body.session)
+    dial = at.book.dials.get(ask.body.request)
+    if dial is None or dial.row.session != ask.body.session:
+        at.reply(ask.asked, m.Done())
+        return
+    _give_up(at, dial, "canceled")
+    if dial.sid is not None and not dial.leg_over:
+        at.tell(f.HangUp(dial.row.call, "hang_up", ask.asked))
+    else:
+        at.reply(ask.asked, m.Done())
+
+
+def given_up(at: Moment, given: f.GivenUp) -> None:
+    _give_up(at, given.dial, given.why)
+
+
+def session_closes(at: Moment, closing: f.SessionClosing) -> None:
+    for dial in list(at.book.dials.values()):
+        if dial.row.session == closing.session and dial.state != "closed":
+            _give_up(at, dial, "canceled")
+
+
+def _give_up(at: Moment, dial: Dial, why: str) -> None:
+    """Nobody waits for it any more: what comes of it is hung up, once its SID is known."""
+    dial.nobody_waits(why)
+    error = CallFailedError("the dial was cancelled", status="canceled")
+    never_asked = dial.state in ("leasing", "waiting", "queued")
+    dial.step("cancel")
+    if never_asked:
+        _close(at, dial, error)
+    else:
+        at.fail_all(dial.take_asked(), error)
+
+
+# --------------------------------------------------------------------------- in time
+
+
+def serve(at: Moment, tick: do.Tick) -> None:
+    """Ask Twilio for whoever is next; now and then tell the others their places."""
+    _ask_next(at)
+    if at.book.places_due(at.now):
+        at.tell(f.PlacesDue())
+
+
+def watch(at: Moment, tick: do.Tick) -> None:
+    """Dials whose time is over, and those of which nothing is heard."""
+    for dial in list(at.book.dials.values()):
+        if dial.started or dial.gone is not None:
+            continue
+        if at.now >= dial.deadline:
+            _timed_out(at, dial)
+        else:
+            _poll(at, dial)
+    at.book.forget_dials(at.now - CLOSED_KEPT)
+
+
+def _timed_out(at: Moment, dial: Dial) -> None:
+    if dial.state == "closed":
+        return
+    if dial.row.mode == "originate" and dial.state == "taken":
+        _poll(at, dial)
+        return  # its call is live since Twilio took it
+    if dial.state == "waiting":
+        _failed(at, dial, "timeout", at.book.why_no_turn(dial, at.now))
+        dial.step("refused")
+        _close(at, dial, dial.error())
+    elif dial.sid is not None and not dial.last_look:
+        dial.look_once_more(at.now + LAST_LOOK_WITHIN)
+        at.do(do.Fetch(dial.row.call, dial.sid))
+    else:
+        _time_over(at, dial)
+
+
+def looked(at: Moment, looked: f.Looked) -> None:
+    """REST has said what it knows of the dial's call, or has not answered."""
+    dial = looked.dial
+    waits = dial.gone is None and not dial.started and not dial.timed_out
+    if dial.last_look and waits and dial.state != "closed":
+        _time_over(at, dial)
+
+
+def _poll(at: Moment, dial: Dial) -> None:
+    """Ask REST about a dial of which nothing was heard for a while."""
+    if dial.state != "taken" or dial.sid is None or dial.leg_over or dial.last_look:
+        return
+    silent = at.now - dial.known.heard
+    if dial.polled < len(POLL_AFTER) and silent >= POLL_AFTER[dial.polled]:
+        dial.poll(at.now)
+        at.do(do.Fetch(dial.row.call, dial.sid))
+
+
+def _time_over(at: Moment, dial: Dial) -> None:
+    log.info("dial %s: no stream within %g s", dial.request, dial.row.timeout)
+    dial.time_over(at.now)
+    if dial.sid is None:
+        _failed(at, dial, "timeout", "")
+    else:
+        # Hung up first, told then.
+        dial.hang_up_first()
+        at.tell(f.HangUp(dial.row.call, "hang_up", then_failed=True))
+
+
+def stream_up(at: Moment, up: f.StreamUp) -> None:
+    """The dial that the call came of is a call now."""
+    dial = at.book.dial_of(up.call)
+    if up.first and dial is not None:
+        dial.stream_up()

@@ -1,0 +1,248 @@
+"""The account's numbers: looked up, handed out of the pool, leased, and put back.
+
+An override of ours goes on a number when the first session wants it, and is put back when the last
+one leaves. What Twilio is told, and what is done about answers that never come, stands in
+``override.py``; here it is only said that it has to be done. Who may share a number is told in
+:mod:`.book.lease`.
+
+For example: a session wants to wait for calls on a number that another one is leaving. The lease is
+*restoring*, so the want waits. Once Twilio has the number as it was, the want takes it anew. It
+never inherits the override, because the settings to put back must be read afresh.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import (
+    NumberBusyError,
+    NumberNotFoundError,
+    TimedOutError,
+    TrunklineError,
+)
+from trunkline.bus.redact import redact_number
+
+from .. import instructions as do
+from ..rows import OverrideRow
+from . import facts as f
+from .book.lease import Lease, Want
+from .book.lookups import LOOKUP_KEPT, Seeker
+from .book.pool import SETTLES_WITHIN
+from .book.session import ANY, REST_WITHIN
+from .moment import Moment
+
+#: A want that has not got its number by its deadline is refused in these states. In the others an
+#: answer of Twilio's is on its way, which grants or refuses it.
+_HELD_UP: Final = ("planned", "unclaimed", "restoring")
+
+
+# --------------------------------------------------------------------------- looking numbers up
+
+
+def seek(at: Moment, sought: f.Sought) -> None:
+    """Find a number's SID; many who ask at once are one request."""
+    _seek(at, sought.number, sought.seeker, sought.deadline)
+
+
+def _seek(at: Moment, number: str, seeker: Seeker, deadline: float) -> None:
+    sid = at.book.look_ups.sid(number, at.now)
+    if sid is not None:
+        at.tell(f.NumberFound(seeker, number, sid))
+    elif at.book.look_ups.ask(number, seeker):
+        at.do(do.ListNumbers(deadline) if number == ANY else do.LookUp(number, deadline))
+
+
+def found(at: Moment, result: do.NumberFound) -> None:
+    """REST has looked the number up."""
+    seekers = at.book.look_ups.take_seekers(result.number)
+    if result.sid is not None:
+        at.book.look_ups.note([(result.number, result.sid)], at.now)
+        for seeker in seekers:
+            at.tell(f.NumberFound(seeker, result.number, result.sid))
+        return
+    missing = NumberNotFoundError(
+        "No incoming phone number found on this Twilio account matching "
+        f"'{redact_number(result.number)}'. Check that the number is purchased and in E.164.",
+        number=result.number,
+    )
+    for seeker in seekers:
+        at.tell(f.NumberMissing(seeker, missing))
+
+
+def not_looked_up(at: Moment, result: do.LookUpFailed) -> None:
+    for seeker in at.book.look_ups.take_seekers(result.number):
+        at.tell(f.NumberMissing(seeker, result.error))
+
+
+# --------------------------------------------------------------------------- the pool
+
+
+def listed(at: Moment, result: do.NumbersListed) -> None:
+    """The account's numbers: those who asked for any of them wait in the pool from now on."""
+    at.book.look_ups.note(result.numbers, at.now)
+    at.book.pool.listed([number for number, _ in result.numbers], at.now + LOOKUP_KEPT)
+    for seeker in at.book.look_ups.take_seekers(ANY):
+        session = at.book.sessions.get(seeker.session)
+        if session is not None and session.state == "opening":
+            _queue(at, seeker)
+
+
+def pool_wanted(at: Moment, wanted: f.PoolWanted) -> None:
+    _queue(at, Seeker(wanted.session))
+
+
+def _queue(at: Moment, seeker: Seeker) -> None:
+    if at.book.pool.size:
+        at.book.pool.add(seeker.session)
+    else:
+        missing = NumberNotFoundError("the account has no phone number", number=ANY)
+        at.tell(f.NumberMissing(seeker, missing))
+
+
+def serve_pool(at: Moment, heard: object) -> None:
+    """Free numbers to those who wait for one, first come first."""
+    book = at.book
+    if not book.pool:
+        return
+    if book.identity.epoch > 1 and at.now - book.identity.started < SETTLES_WITHIN:
+        return  # sessions of before have not said yet which numbers they are on
+    while True:
+        used = {session.number for session in book.sessions.values()} | set(book.leases)
+        found = book.pool.hand_out(used)
+        if found is None:
+            break
+        session = book.sessions[found[0]]
+        session.gets(found[1], at.now + REST_WITHIN)
+        _seek(at, session.number, Seeker(session.id), session.deadline)
+    for session_id, place in book.pool.new_places():
+        at.send_session(session_id, m.PoolQueued(session=session_id, place=place))
+
+
+def pool_overdue(at: Moment, tick: do.Tick) -> None:
+    """Who has waited for a free number for as long as it would."""
+    pool = at.book.pool
+    for session in at.book.sessions.values() if pool else ():
+        if session.number == ANY and session.state == "opening" and at.now > session.deadline:
+            busy = NumberBusyError(
+                f"all {pool.size} numbers of the pool are in use", number=ANY, holder="the pool"
+            )
+            at.tell(f.NumberMissing(Seeker(session.id), busy))
+
+
+# --------------------------------------------------------------------------- leases
+
+
+def want(at: Moment, wanted: f.Wanted) -> None:
+    """Take the number; the want is granted or refused, now or later."""
+    _lease(at, wanted.want, wanted.number, wanted.sid)
+
+
+def _lease(at: Moment, want: Want, number: str, sid: str) -> None:
+    session = at.book.sessions[want.session]
+    lease = at.book.leases.get(number)
+    if lease is None:
+        row = OverrideRow(
+            id=secrets.token_hex(8),
+            number=number,
+            number_sid=sid,
+            session=want.session,
+            state="planned",
+            since=at.book.wall(at.now),
+            holders={want.session: session.secret_hash},
+        )
+        lease = Lease(row, "applying", {want.session: want.hold}, [want])
+        at.book.add_lease(lease)
+        at.do(do.Apply(row, want.deadline))
+        return
+    new = want.session not in lease.holders
+    try:
+        if not lease.take(want, at.book.since(lease)):
+            return
+    except NumberBusyError as error:
+        at.tell(f.Refused(want, error))
+        return
+    if new:
+        at.do(do.KeepHolder(lease.row.id, number, session.id, session.secret_hash))
+    if lease.state == "applied":
+        at.tell(f.Granted(want))
+    else:
+        lease.wait(want)
+
+
+def let_go(at: Moment, closing: f.SessionClosing) -> None:
+    """A closing session holds nothing: a number that was its alone is put back."""
+    for lease in at.book.leases.values():
+        if lease.leave(closing.session) and lease.state == "applied":
+            at.do(lease.put_back())
+
+
+def held_up(at: Moment, tick: do.Tick) -> None:
+    """Whoever has waited too long for a number to become free is told what holds it up."""
+    for lease in list(at.book.leases.values()):
+        for want in [want for want in lease.waiting if at.now > want.deadline]:
+            if lease.state in _HELD_UP:
+                lease.give_up(want)
+                at.tell(f.Refused(want, _still(at, lease)))
+
+
+def _still(at: Moment, lease: Lease) -> TrunklineError:
+    shown = redact_number(lease.number)
+    since = at.book.since(lease)
+    if lease.unclaimed:
+        return TimedOutError(
+            f"number {shown} is held for session {lease.row.session}, which has it since "
+            f"{since} and has not announced itself since this controller started"
+        )
+    return TimedOutError(
+        f"number {shown} is still being put back after its last use by session "
+        f"{lease.row.session} since {since}; Twilio has not taken it yet (the controller's "
+        "log says why)"
+    )
+
+
+# --------------------------------------------------------------------------- what Twilio says
+
+
+def applied(at: Moment, result: do.Applied) -> None:
+    """Twilio has confirmed the override. If nobody holds the number any more, it goes back."""
+    lease = at.book.lease_of(result.row.id)
+    assert lease is not None, "an override was applied that nobody holds"
+    lease.applied(result.row)
+    if not lease.holders:
+        at.do(lease.put_back())
+        return
+    for want in lease.take_waiting():
+        if want.session in lease.holders:
+            at.tell(f.Granted(want))
+
+
+def apply_failed(at: Moment, result: do.ApplyFailed) -> None:
+    """The override is not on; it has to be put back all the same if a write may have landed."""
+    lease = at.book.lease_of(result.row.id)
+    assert lease is not None, "an override failed that nobody holds"
+    waiting = lease.take_waiting()
+    lease.failed()
+    if result.open:
+        at.do(lease.put_back())
+    else:
+        lease.step("failed")
+        at.book.drop_lease(lease)
+        at.tell(f.NumberBack(tuple(lease.leaving)))
+    for want in waiting:
+        at.tell(f.Refused(want, result.error))
+
+
+def restored(at: Moment, result: do.Restored) -> None:
+    """The number is as it was: whoever waits for it takes it anew."""
+    at.count(f"overrides {result.outcome}")
+    lease = at.book.lease_of(result.override) or at.book.aside.get(result.override)
+    if lease is None:
+        return
+    lease.step("restored")
+    at.book.drop_lease(lease)
+    for want in lease.take_waiting():
+        if want.session in at.book.sessions:
+            _lease(at, want, lease.number, lease.row.number_sid)
+    at.tell(f.NumberBack(tuple(lease.leaving)))

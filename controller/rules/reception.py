@@ -1,0 +1,154 @@
+"""Peers that come, beat and leave, and the clock: each is told to the rules that it is for."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import (
+    AccountMismatchError,
+    ErrorInfo,
+    InvalidRequestError,
+    ProtocolMismatchError,
+    TrunklineError,
+)
+
+from .. import instructions as do
+from . import facts as f
+from .book import Book
+from .moment import Moment
+
+log = logging.getLogger("trunkline.controller")
+
+#: A longer gap between two ticks is time in which the controller itself did not run.
+STALLED_AFTER: Final = 1.0
+
+
+# --------------------------------------------------------------------------- peers
+
+
+def hello(at: Moment, hello: m.Hello) -> None:
+    """A peer is here. One of another release, or of another account, is refused."""
+    error = _refusal(at.book, hello)
+    if error is not None:
+        at.count("refused peers")
+        at.send(hello.peer, m.Refused(error=ErrorInfo.of(error)))
+        return
+    new = at.book.peers.get(hello.peer) is None
+    peer = at.book.peers.hello(hello, at.now)
+    if new:
+        log.info("%s %s is here (pid %d)", hello.role, hello.peer, hello.pid)
+    if hello.role == "adapter":
+        at.tell(f.AdapterHere(hello))
+    elif hello.role == "gateway":
+        peer.has(len(hello.streams))
+        at.tell(f.GatewayHere(hello))
+    else:
+        at.tell(f.WorkerHere(hello))
+
+
+def _refusal(book: Book, hello: m.Hello) -> TrunklineError | None:
+    ours, account = m.PROTOCOL, book.identity.account
+    if hello.version[0] != ours[0]:
+        return ProtocolMismatchError(
+            f"{hello.peer} speaks version {hello.version[0]}.{hello.version[1]} of the bus "
+            f"protocol, this controller {ours[0]}.{ours[1]}: use the same release of trunkline"
+        )
+    if hello.account is not None and hello.account != account:
+        return AccountMismatchError(
+            f"this stack belongs to Twilio account {account}, {hello.peer} to {hello.account}"
+        )
+    if hello.role == "codec_worker" and hello.endpoint is None:
+        return InvalidRequestError(f"codec worker {hello.peer} named no media endpoint")
+    return None
+
+
+def welcome(at: Moment, here: f.Announced | f.GatewayHere | f.WorkerHere) -> None:
+    """A client's Welcome names the sessions that are not taken back, so it comes behind them."""
+    identity = at.book.identity
+    at.send(
+        here.hello.peer,
+        m.Welcome(
+            epoch=identity.epoch,
+            controller=identity.stack,
+            pid=identity.pid,
+            account=identity.account,
+            public_url=identity.public_url,
+            lead_ms=at.book.rules.lead_ms,
+            unknown_sessions=here.unknown if isinstance(here, f.Announced) else [],
+        ),
+    )
+
+
+def beat(at: Moment, beat: m.Beat) -> None:
+    """A peer lives. One that is not known is told so, and says Hello."""
+    peer = at.book.peers.get(beat.peer)
+    at.send(beat.peer, pulse(at.book, known=peer is not None))
+    if peer is None:
+        return
+    peer.beats(at.now)
+    if peer.role == "adapter":
+        at.tell(f.AdapterBeat(beat))
+    elif peer.role == "codec_worker":
+        at.tell(f.WorkerBeat(beat))
+    else:
+        peer.has(len(beat.streams), beat.refused)
+        at.tell(f.GatewayBeat(beat))
+
+
+def pulse(book: Book, *, known: bool) -> m.Pulse:
+    return m.Pulse(epoch=book.identity.epoch, controller=book.identity.stack, known=known)
+
+
+def goodbye(at: Moment, goodbye: m.Goodbye) -> None:
+    peer = at.book.peers.get(goodbye.peer)
+    if peer is None:
+        return
+    log.info("%s %s leaves", peer.role, peer.id)
+    peer.leave()
+    if peer.role == "codec_worker":
+        at.tell(f.WorkerLeft(peer.id))
+    elif peer.role == "adapter":
+        at.tell(f.AdapterLeft(peer.id))
+
+
+def done(at: Moment, ask: f.Ask[m.StatusCallback]) -> None:
+    """Everything that came of the request is over."""
+    at.reply(ask.asked, m.Done())
+
+
+def instructed(at: Moment, result: do.Instructed) -> None:
+    """Twilio has taken a document, or not."""
+    if result.error is None:
+        at.reply(result.asked, m.Done())
+    else:
+        at.fail(result.asked, result.error)
+
+
+# --------------------------------------------------------------------------- the clock
+
+
+def tick(at: Moment, tick: do.Tick) -> None:
+    gap = at.book.tick(at.now)
+    if gap > STALLED_AFTER:
+        # Beats that came meanwhile are still unread: nobody is late because of it.
+        log.warning("the controller did not run for %.1f s", gap)
+        at.book.excuse(gap)
+    at.book.peers.forget_lost(at.now)
+    at.book.workers.forget_lost(at.now)
+
+
+def claims(at: Moment, tick: do.Tick) -> None:
+    if (at.now >= at.book.claim_until or at.book.stopping) and at.book.end_claims():
+        at.tell(f.ClaimsOver())
+
+
+def shut_down(at: Moment, down: do.Shutdown) -> None:
+    """The stack ends: what nobody claimed is put back, then everything is closed."""
+    if at.book.stopping:
+        return
+    at.book.stop()
+    if at.book.end_claims():
+        at.tell(f.ClaimsOver())
+    at.tell(f.AllClosing())

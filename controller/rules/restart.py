@@ -1,0 +1,321 @@
+"""After a restart: what the journal has open, and the peers that announce themselves again.
+
+Open overrides are held for their sessions, open dials for their clients. For
+:data:`~.book.CLAIM_SECONDS` clients say Hello and claim what is theirs, gateways list their
+streams, and both together say how each call stands. What nobody has claimed then is nobody's: its
+numbers are put back and its calls are hung up.
+
+In which state a found thing enters is the table RESTART in :mod:`.tables`. For example, a number
+whose override the journal has as *applied* enters as *unclaimed*. If its client announces itself,
+it is *applied* again, without a word to Twilio. If nobody does, it is *restoring*.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import InvalidRequestError, TrunklineError, WrongModeError
+from trunkline.bus.redact import redact_number
+
+from .. import instructions as do
+from ..rows import DialRow, OverrideRow
+from . import facts as f
+from .book.call import Call
+from .book.dial import Dial, new_dial
+from .book.lease import Hold, Lease, Want
+from .book.lookups import Seeker
+from .book.opening import new_session
+from .book.session import REST_WITHIN, Session
+from .book.tokens import digest, same
+from .moment import Moment
+from .tables import RESTART
+
+log = logging.getLogger("trunkline.controller")
+
+#: An adapter that was away this long is told of calls that ended meanwhile.
+TOLD_AGAIN_WITHIN: Final = 30.0
+#: How long a document may still reach the call when nobody knows whether Twilio took it.
+MAY_MOVE_FOR: Final = 60.0
+
+
+# --------------------------------------------------------------------------- what the journal has
+
+
+def recover(at: Moment, found: f.Found) -> None:
+    """Rows that were open when the last controller ended, and other stacks' that are gone."""
+    for row in found.overrides:
+        _found_override(at, row, "nothing written" if row.prior is None else row.state)
+    for row in found.orphans:
+        _found_override(at, row, "another stack's")
+    for dial in found.dials:
+        _found_dial(at, dial)
+
+
+def _found_override(at: Moment, row: OverrideRow, found: str) -> None:
+    lease = Lease(row, RESTART["override"][found])
+    if row.number in at.book.leases:
+        # Two overrides of one number: only one of them can stand there, and it is held already.
+        if lease.state != "restoring":
+            lease.put_back()
+        at.book.set_aside(lease)
+    else:
+        at.book.add_lease(lease)
+    if lease.state == "restoring":
+        at.do(do.Restore(row.id))
+
+
+def _found_dial(at: Moment, row: DialRow) -> None:
+    """An open dial, or a closed one that a client may still ask about."""
+    found = "closed" if row.state == "closed" else "asked" if row.sid is None else "taken"
+    dial = new_dial(row, RESTART["dial"][found], at.now)
+    if found == "closed":
+        dial.nobody_waits("failed")
+        at.book.add_closed_dial(dial, at.now)
+        return
+    # Whether it has its stream by now is the gateways' and adapters' to say.
+    dial.waits_until(max(at.book.claim_until, at.book.mono(row.asked) + row.timeout))
+    at.book.add_dial(dial, Call.of_dial(row, at.now, {}))
+    if row.mode == "a-leg":
+        at.book.tokens.put(row.token_hash, row.call, None)
+    if row.sid is not None:
+        at.tell(f.SidKnown(dial, row.sid))
+    else:
+        at.do(do.Settle(row))
+
+
+# --------------------------------------------------------------------------- clients
+
+
+def adapter_here(at: Moment, here: f.AdapterHere) -> None:
+    """A client says which sessions it has. Those that it cannot have are named in its Welcome."""
+    hello, unknown = here.hello, []
+    for info in hello.sessions:
+        try:
+            _announced(at, info, hello.peer)
+        except TrunklineError as error:
+            log.warning("session %s is not taken back: %s", info.session, error)
+            unknown.append(info.session)
+        else:
+            at.tell(f.SessionBack(info))
+    at.tell(f.Announced(hello, unknown))
+
+
+def _announced(at: Moment, info: m.SessionInfo, peer: str) -> None:
+    session = at.book.sessions.get(info.session)
+    if session is not None:
+        session.must_have_secret(info)
+        if session.state == "closing":
+            raise WrongModeError("it is being closed")
+        session.heard(peer, at.now)
+        return
+    if not at.book.claiming:
+        raise WrongModeError("its lease is long gone")
+    _check_secret(at, info)
+    _reclaim(at, info, peer)
+
+
+def _check_secret(at: Moment, info: m.SessionInfo) -> None:
+    """The journal's hashes of the secret, where it has the session."""
+    rows = [lease.row for lease in at.book.leases.values()]
+    hashes = [row.holders[info.session] for row in rows if info.session in row.holders]
+    dials = [dial.row for dial in at.book.dials.values() if dial.row.session == info.session]
+    hashes += [dial.secret_hash for dial in dials[:1]]
+    if not all(same(known, digest(info.secret)) for known in hashes):
+        raise InvalidRequestError("the secret is wrong")
+
+
+def _reclaim(at: Moment, info: m.SessionInfo, peer: str) -> None:
+    """Its client has a session that this controller does not know yet: it is taken back, with the
+    numbers that the journal has for it."""
+    session = new_session(at.book, info, peer, at.now)
+    session.waits_until(at.now + REST_WITHIN)
+    leases = [
+        lease
+        for lease in at.book.leases.values()
+        if session.id in lease.row.holders and lease.state != "restoring"
+    ]
+    own = [x for x in leases if x.number == session.number and info.mode == "answer"]
+    session.enter(_found_session(info, own[0] if own else None))
+    at.book.add_session(session)
+    for lease in leases:
+        if lease in own:
+            session.has_number(lease.row.number_sid)
+            lease.hold(session.id, Hold(session.allowed_callers))
+            if session.state == "arming":
+                want = Want(session.id, session.allowed_callers, None, session.deadline)
+                lease.wait(want, first=True)
+        else:
+            lease.hold(session.id, Hold(frozenset((session.number,)), dials=True))
+        _claim(at, lease, session)
+    if session.state == "arming" and not own:
+        # The journal does not have its hold, or it is being put back: it is armed anew.
+        at.tell(f.Sought(session.number, Seeker(session.id), session.deadline))
+    log.info("session %s is back on %s", session.id, redact_number(session.number))
+
+
+def _found_session(info: m.SessionInfo, own: Lease | None) -> str:
+    """The state in which the session enters. ``own``: the lease on the number it answers on."""
+    found: str = info.mode
+    if info.armed and found == "answer":
+        is_on = own is not None and own.state in ("unclaimed", "applied")
+        found += ", its override on" if is_on else ", its override not on"
+    return RESTART["session"][found]
+
+
+def _claim(at: Moment, lease: Lease, session: Session) -> None:
+    """A session that held the number is back. Whoever wanted it meanwhile asks once more."""
+    if not lease.unclaimed:
+        return
+    lease.claim()
+    if lease.state == "applying":
+        at.do(do.Apply(lease.row, session.deadline))
+    for want in lease.take_waiting():
+        if want.session in lease.holders:
+            lease.wait(want)
+        else:
+            at.tell(f.Wanted(want, lease.number, lease.row.number_sid))
+
+
+def session_calls(at: Moment, back: f.SessionBack) -> None:
+    """An adapter's calls, as it has them."""
+    session = at.book.sessions.get(back.info.session)
+    for info in back.info.calls:
+        call = at.book.calls.get(info.call)
+        if call is None:
+            call = Call.of_info(info, at.now)
+            at.book.add_call(call, info.sid, info.dialled_sid)
+            if info.mode == "originate":
+                call.step("silent")
+                _started(at, call)
+            else:
+                _had_stream(at, call, info)
+        elif call.state == "expected" and info.ordinal > 0:
+            # A dial found in the journal, whose stream had been up.
+            call.leg_known(call.sid or info.sid)
+            at.book.know(call, info.sid)
+            _had_stream(at, call, info)
+        else:
+            call.known_already(info, at.now)
+            if call.state == "ended" and session is not None:
+                # It ended before its client was back, which has not heard of it.
+                _tell_end(at, session, call)
+        in_doubt = at.book.claiming and at.book.digits.of(call.id) is None
+        if info.digits and in_doubt and not call.over:
+            # Its client waits for digits that an earlier controller was asked for.
+            call.doubt_digits(at.now + MAY_MOVE_FOR)
+
+
+def _had_stream(at: Moment, call: Call, info: m.CallInfo) -> None:
+    at.book.tokens.void(call.id)
+    call.had_stream(info, at.now)
+    _started(at, call)
+
+
+def _started(at: Moment, call: Call) -> None:
+    """The dial that it came of is a call now."""
+    dial = at.book.dial_of(call)
+    if dial is not None:
+        dial.stream_up()
+
+
+def session_dials(at: Moment, back: f.SessionBack) -> None:
+    """A session that is back says which dials it waits for; others are not wanted any more."""
+    wanted = {dial.request for dial in back.info.dials}
+    for dial in list(at.book.dials.values()):
+        if dial.row.session != back.info.session:
+            continue
+        if dial.request in wanted and dial.gone is not None:
+            at.send_session(dial.row.session, dial.failed())  # it may have missed that
+        if dial.state == "closed":
+            continue
+        if dial.request in wanted or dial.started or dial.row.mode == "originate":
+            if dial.sid is not None and not dial.started:
+                # Callbacks may have come while no controller was there.
+                at.do(do.Fetch(dial.row.call, dial.sid))
+            continue
+        call = at.book.calls.get(dial.row.call)
+        if call is None or call.state == "expected":
+            _nobody_wants(at, dial)
+
+
+def tell_again(at: Moment, announced: f.Announced) -> None:
+    """An adapter that reconnected: its calls with their newest placement."""
+    for session in at.book.sessions.values():
+        if session.peer != announced.hello.peer:
+            continue
+        for call in at.book.calls_of(session.id):
+            if call.started is None and call.mode != "originate":
+                continue
+            if call.state in ("live", "reconnecting") and call.placement is not None:
+                at.send(session.peer, m.CallStarted(info=call.info(at.now)))
+            elif call.state == "ended" and at.now - call.ended_at < TOLD_AGAIN_WITHIN:
+                _tell_end(at, session, call)
+
+
+def _tell_end(at: Moment, session: Session, call: Call) -> None:
+    assert call.reason is not None, "a call that has ended has a reason"
+    at.send(session.peer, m.CallEnded(call=call.id, reason=call.reason))
+
+
+# --------------------------------------------------------------------------- gateways
+
+
+def gateway_here(at: Moment, here: f.GatewayHere) -> None:
+    """A gateway's streams, as it has them."""
+    for stream in here.hello.streams:
+        at.tell(f.StreamFound(here.hello.peer, stream))
+
+
+def stream_found(at: Moment, found: f.StreamFound) -> None:
+    """The call of a stream that is up, whether or not its client has announced it by now."""
+    info, book = found.stream.info, at.book
+    call = book.calls.get(info.call)
+    if call is None:
+        call = Call.of_info(info, at.now)
+        book.add_call(call, info.sid, info.dialled_sid)
+    if call.over or info.ordinal < call.ordinal:
+        at.send(found.gateway, m.CloseStream(call=call.id))
+        return
+    if call.state == "expected":
+        book.tokens.void(call.id)  # it was used before the restart
+    book.know(call, info.sid)
+    call.leg_known(info.sid)
+    call.found(found.gateway, found.stream, at.now)
+    _started(at, call)
+    if not book.claiming and call.session not in book.sessions:
+        _nobody_claims(at, call)
+
+
+# --------------------------------------------------------------------------- what nobody claims
+
+
+def unclaimed_numbers(at: Moment, over: f.ClaimsOver) -> None:
+    for lease in at.book.leases.values():
+        if lease.unclaimed or (lease.state == "applied" and not lease.holders):
+            at.do(lease.put_back())
+
+
+def unclaimed_dials(at: Moment, over: f.ClaimsOver) -> None:
+    for dial in list(at.book.dials.values()):
+        if dial.state != "closed" and dial.row.session not in at.book.sessions:
+            if dial.gone is None:
+                log.warning("dial %s: nobody claims it; its call is hung up", dial.request)
+            _nobody_wants(at, dial)
+
+
+def unclaimed_calls(at: Moment, over: f.ClaimsOver) -> None:
+    for call in list(at.book.calls.values()):
+        if call.live and call.session not in at.book.sessions:
+            _nobody_claims(at, call)
+
+
+def _nobody_wants(at: Moment, dial: Dial) -> None:
+    at.tell(f.GivenUp(dial, "canceled"))
+    at.tell(f.HangUp(dial.row.call, "hang_up"))
+
+
+def _nobody_claims(at: Moment, call: Call) -> None:
+    log.warning("call %s: nobody claims it; it is hung up", call.sid)
+    at.tell(f.HangUp(call.id, "hang_up"))

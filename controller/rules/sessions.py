@@ -1,0 +1,316 @@
+"""Sessions: opening, arming, closing, losing. Which numbers they get is told by :mod:`.numbers`.
+
+The rules in prose and the literal transition table are in :mod:`.tables`. Closing is one path, in
+whichever way it began: asked for, the lease lost, the stack shut down. Numbers are put back first,
+calls are hung up beside that. The answer waits for both, for :data:`CLOSE_WITHIN` seconds at most,
+and names what is pending then.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from trunkline.bus import messages as m
+from trunkline.bus.errors import TrunklineError, WrongModeError
+from trunkline.bus.redact import redact_number
+
+from .. import instructions as do
+from ..instructions import Asked
+from . import facts as f
+from .book.lease import Want
+from .book.lookups import Seeker
+from .book.opening import new_session
+from .book.session import ANY, REST_WITHIN, Session
+from .facts import Ask
+from .moment import Moment
+
+log = logging.getLogger("trunkline.controller")
+
+#: A session whose adapter was not heard of for so long is lost. With the time that a restore
+#: takes this keeps within the 10 s after which a killed client's numbers are as before.
+LEASE_SECONDS: Final = 9.0
+#: How long CloseSession waits for restores and hang-ups before it says what is pending.
+CLOSE_WITHIN: Final = 8.0
+
+
+# --------------------------------------------------------------------------- opening
+
+
+def open_(at: Moment, ask: Ask[m.OpenSession]) -> None:
+    """A client wants a session; one that is there already (a request repeated) is the same."""
+    info = ask.body.info
+    known = at.book.sessions.get(info.session)
+    if known is not None:
+        known.must_have_secret(info)
+        if known.state == "closing":
+            raise WrongModeError(f"session {known.id} is being closed")
+        known.heard(ask.asked.peer, at.now)
+        if known.state == "opening":
+            known.asks_to_open(ask.asked)
+        else:
+            _opened(at, known, ask.asked)
+        return
+    session = new_session(at.book, info, ask.asked.peer, at.now)
+    session.waits_until(at.now + min(ask.ttl, REST_WITHIN))
+    session.asks_to_open(ask.asked)
+    at.book.add_session(session)
+    if info.number == ANY and at.book.pool.known(at.now):
+        session.waits_until(at.now + ask.ttl)  # for a free number, not for REST
+        at.tell(f.PoolWanted(session.id))
+    else:
+        at.tell(f.Sought(session.number, Seeker(session.id), session.deadline))
+
+
+def number_found(at: Moment, found: f.NumberFound) -> None:
+    """The account has the session's number: it opens, or goes on to be armed."""
+    session = _seeker(at, found.seeker)
+    if session is None or session.number != found.number:
+        return
+    session.has_number(found.sid)
+    if session.state == "opening":
+        session.step("opened")
+        log.info("session %s opened on %s", session.id, redact_number(found.number))
+        for asked in session.take_opening():
+            _opened(at, session, asked)
+    elif session.state in ("arming", "disarming"):
+        _want(at, session)
+
+
+def number_missing(at: Moment, missing: f.NumberMissing) -> None:
+    session = _seeker(at, missing.seeker)
+    if session is None:
+        return
+    if session.state == "opening":
+        session.step("refused")
+        at.book.drop_session(session)
+        at.book.pool.drop(session.id)
+        at.fail_all(session.take_opening(), missing.error)
+    elif session.state in ("arming", "disarming"):
+        _arm_refused(at, session, missing.error)
+
+
+def _seeker(at: Moment, seeker: Seeker) -> Session | None:
+    """The session that sought a number for itself."""
+    return at.book.sessions.get(seeker.session) if seeker.dial is None else None
+
+
+def _opened(at: Moment, session: Session, asked: Asked) -> None:
+    at.reply(
+        asked,
+        m.SessionOpened(
+            session=session.id,
+            number=session.number,
+            number_sid=session.number_sid,
+            account=at.book.identity.account,
+            public_url=at.book.identity.public_url,
+        ),
+    )
+
+
+# --------------------------------------------------------------------------- arming
+
+
+def arm(at: Moment, ask: Ask[m.Arm]) -> None:
+    """The session waits for a call: its number gets our override, if it has not got it already."""
+    session = at.book.session_of(ask.asked.peer, ask.body.session)
+    session.must_be("answer")
+    was = session.state
+    session.arm(ask.trace, at.now + min(ask.ttl, REST_WITHIN))
+    if session.state in ("armed", "taken"):
+        at.reply(ask.asked, m.Armed(session=session.id))
+        return
+    session.asks_to_arm(ask.asked)
+    if was in ("arming", "disarming"):
+        return
+    session.forget_call()
+    lease = at.book.leases.get(session.number)
+    if lease is not None and session.id in lease.holders and lease.state == "applied":
+        _armed(at, session)
+    elif session.number_sid:
+        _want(at, session)
+    else:
+        at.tell(f.Sought(session.number, Seeker(session.id), session.deadline))
+
+
+def _want(at: Moment, session: Session) -> None:
+    want = Want(session.id, session.allowed_callers, None, session.deadline)
+    at.tell(f.Wanted(want, session.number, session.number_sid))
+
+
+def granted(at: Moment, granted: f.Granted) -> None:
+    """Twilio has confirmed the override on the number that the session holds."""
+    session = _wanting(at, granted.want)
+    if session is not None:
+        _armed(at, session)
+
+
+def refused(at: Moment, refused: f.Refused) -> None:
+    session = _wanting(at, refused.want)
+    if session is not None and session.state in ("arming", "disarming"):
+        _arm_refused(at, session, refused.error)
+
+
+def _wanting(at: Moment, want: Want) -> Session | None:
+    """The session that wanted a number to wait for calls there."""
+    return at.book.sessions.get(want.session) if want.dial is None else None
+
+
+def _armed(at: Moment, session: Session) -> None:
+    session.step("armed")
+    at.reply_all(session.take_arming(), m.Armed(session=session.id))
+
+
+def _arm_refused(at: Moment, session: Session, error: TrunklineError) -> None:
+    if session.state == "arming" and not session.arming:
+        # Armed before a restart, so nobody asks: its client must hear that it is no more.
+        at.tell(f.SessionLost(session.id, f"its number could not be armed again: {error}"))
+        return
+    session.step("refused")
+    at.fail_all(session.take_arming(), error)
+
+
+def disarm(at: Moment, ask: Ask[m.Disarm]) -> None:
+    """Nobody waits for a call any more. The override stays until the session closes."""
+    session = at.book.session_of(ask.asked.peer, ask.body.session)
+    session.must_be("answer")
+    session.step("disarm")
+    at.reply(ask.asked, m.Done())
+    at.fail_all(session.take_arming(), WrongModeError("disarmed meanwhile"))
+    if session.arm_call is not None:
+        # It came in for somebody who waits no more.
+        at.tell(f.HangUp(session.arm_call, "hang_up"))
+        session.forget_call()
+
+
+# --------------------------------------------------------------------------- its calls
+
+
+def call_up(at: Moment, up: f.StreamUp) -> None:
+    """A call's first stream is up: its client is told."""
+    session = at.book.sessions.get(up.call.session)
+    if not up.first or session is None:
+        return
+    if up.call.dial_request is None:
+        session.step("started")
+    at.send(session.peer, m.CallStarted(info=up.call.info(at.now)))
+
+
+def reconnecting(at: Moment, gone: f.Reconnecting) -> None:
+    event = m.CallReconnecting(call=gone.call.id, ordinal=gone.call.ordinal)
+    at.send_session(gone.call.session, event)
+
+
+def call_over(at: Moment, over: f.CallOver) -> None:
+    """The client is told of an end where it was told of the call."""
+    call = over.call
+    session = at.book.sessions.get(call.session)
+    if session is None:
+        return
+    if call.started is not None or over.was_silent or call.mode == "originate":
+        log.info("call %s is over (%s)", call.sid, call.reason)
+        assert call.reason is not None, "a call that is over has a reason"
+        ended = m.CallEnded(call=call.id, reason=call.reason, by_far_end=over.by_far_end)
+        at.send(session.peer, ended)
+    elif call.direction == "inbound" and session.state in ("taken", "standing"):
+        session.step("missed")
+        at.tell(f.CallMissed(call))
+
+
+# --------------------------------------------------------------------------- closing
+
+
+def close_asked(at: Moment, ask: Ask[m.CloseSession]) -> None:
+    session = at.book.sessions.get(ask.body.session)
+    if session is None or session.peer != ask.asked.peer:
+        # Closed already, or lost: there is nothing left to do for it.
+        at.reply(ask.asked, m.SessionClosed(session=ask.body.session))
+        return
+    session.asks_to_close(ask.asked)
+    _close(at, session)
+
+
+def _close(at: Moment, session: Session) -> None:
+    """Put its numbers back, hang up its calls; then it is gone."""
+    if session.state == "closing":
+        return
+    session.close(at.now + CLOSE_WITHIN)
+    at.book.pool.drop(session.id)
+    waiting = [*session.take_opening(), *session.take_arming()]
+    at.fail_all(waiting, WrongModeError(f"session {session.id} was closed meanwhile"))
+    at.tell(f.SessionClosing(session.id))
+
+
+def closes(at: Moment, closing: f.SessionClosing) -> None:
+    _perhaps_closed(at, closing.session)
+
+
+def number_back(at: Moment, back: f.NumberBack) -> None:
+    for session in back.sessions:
+        _perhaps_closed(at, session)
+
+
+def call_settled(at: Moment, settled: f.CallOver | f.LegsHungUp) -> None:
+    _perhaps_closed(at, settled.call.session)
+
+
+def _perhaps_closed(at: Moment, session_id: str, *, give_up: bool = False) -> None:
+    """Finish a closing session that has nothing left (or, ``give_up``, waits no longer)."""
+    session = at.book.sessions.get(session_id)
+    if session is None or session.state != "closing":
+        return
+    pending = at.book.pending(session.id)
+    if not give_up and (pending or at.book.has_live_calls(session.id)):
+        return
+    at.reply_all(session.closing, m.SessionClosed(session=session.id, pending=pending))
+    session.step("closed")
+    at.book.end_session(session)
+    log.info("session %s on %s is over", session.id, redact_number(session.number))
+
+
+def lose(at: Moment, lost: f.SessionLost) -> None:
+    """The same path as closing, and the adapter is told (if it is there)."""
+    session = at.book.sessions.get(lost.session)
+    if session is None or session.state == "closing":
+        return
+    shown = redact_number(session.number)
+    log.warning("session %s on %s is lost: %s", session.id, shown, lost.why)
+    at.count("sessions lost")
+    at.send(session.peer, m.SessionLost(session=session.id, why=lost.why))
+    _close(at, session)
+
+
+def close_all(at: Moment, closing: f.AllClosing) -> None:
+    for session in at.book.sessions.values():
+        at.tell(f.SessionLost(session.id, "the stack is being shut down"))
+
+
+def peer_left(at: Moment, left: f.AdapterLeft) -> None:
+    """An adapter said Goodbye: what it left open is closed."""
+    for session in list(at.book.sessions.values()):
+        if session.peer == left.peer:
+            _close(at, session)
+
+
+# --------------------------------------------------------------------------- in time
+
+
+def renew(at: Moment, heard: f.AdapterBeat) -> None:
+    beat = heard.beat
+    for session_id in beat.sessions:
+        session = at.book.sessions.get(session_id)
+        if session is not None and session.peer == beat.peer:
+            session.heard(beat.peer, at.now)
+        elif session_id in at.book.ended:
+            # It missed its SessionLost.
+            at.send(beat.peer, m.SessionLost(session=session_id, why="it is over"))
+
+
+def tick(at: Moment, tick: do.Tick) -> None:
+    """Sessions whose clients are not heard of are lost; a closing one waits so long and no more."""
+    for session in list(at.book.sessions.values()):
+        if session.state == "closing":
+            if at.now >= session.close_by:
+                _perhaps_closed(at, session.id, give_up=True)
+        elif at.now - session.renewed > LEASE_SECONDS:
+            at.tell(f.SessionLost(session.id, "its client was not heard of any more"))

@@ -1,0 +1,291 @@
+"""The streams of calls: let in, gone, come again; and which workers carry them.
+
+A call's stream may come and go (a gateway dies, Twilio asks again): each gets the next ordinal.
+Which worker is active is the gateway's decision; what it says is noted, and a call gets a new
+placement when one of its workers is gone.
+
+For example, a gateway is killed. Its beats stop, so its calls are *reconnecting* after
+:data:`~.book.peers.GATEWAY_LOST_AFTER`, or at once where Twilio asks another gateway first. The
+webhook is answered with a token, the next stream shows that token, and the call is *live* again.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from trunkline.bus import messages as m
+
+from .. import instructions as do
+from . import facts as f
+from .book import Book
+from .book.call import Call
+from .book.peers import GATEWAY_LOST_AFTER
+from .facts import Ask
+from .moment import Moment
+
+log = logging.getLogger("trunkline.controller")
+
+#: A beat that does not list a stream says that it is gone, once the stream is this old.
+BEAT_SETTLES_AFTER: Final = 2.0
+#: After the start calls are not moved before their workers had time to say Hello.
+SETTLING_SECONDS: Final = 3.0
+#: A standby is this much of a load.
+_STANDBY_LOAD: Final = 0.2
+
+
+# --------------------------------------------------------------------------- a stream begins
+
+
+def start(at: Moment, ask: Ask[m.StreamStart]) -> None:
+    """A stream came. Nothing is believed of it but what its token says."""
+    start, book = ask.body, at.book
+    token = book.tokens.look(start.token)
+    if token is None:
+        _refuse(at, ask, "its token is unknown, used up or void")
+        return
+    call = book.calls[token.call]
+    if token.sid is not None and token.sid != start.call_sid:
+        _refuse(at, ask, "its token belongs to another call")
+        return
+    if token.one_way:
+        at.tell(f.ListenerShown(ask, token))
+        return
+    placement = _place(at, call)
+    if placement is None:
+        _refuse(at, ask, "no codec worker is there")
+        return
+    if call.sid != start.call_sid:
+        # The token of an a-leg's inline TwiML shows which call came of the dial.
+        dial = book.dials[call.dial_request or ""]
+        at.tell(f.SidShown(dial, start.call_sid))
+    at.tell(f.StreamShown(ask, token, placement))
+
+
+def accept(at: Moment, shown: f.StreamShown) -> None:
+    """Which leg the stream shows is known now: it carries its call, unless it is another's."""
+    start = shown.ask.body
+    call = at.book.calls[shown.token.call]
+    if call.sid != start.call_sid:
+        _refuse(at, shown.ask, "its token belongs to another call")
+        return
+    if call.over:
+        _refuse(at, shown.ask, "the call is over")
+        return
+    at.book.tokens.void(call.id)
+    first = call.ordinal == 0
+    replaced = call.gateway if call.one_way else None
+    if replaced is not None:
+        at.tell(f.ListenerReplaced(call, replaced, call.ordinal))
+    call.stream_up(start.gateway, shown.placement, at.now)
+    if first:
+        call.begin(at.now)
+        at.count(f"calls {call.direction}")
+    else:
+        _tell_placement(at, call, gateway=False)
+    at.tell(f.StreamUp(shown.ask, call, shown.token, first, overlaps=replaced is not None))
+
+
+def accepted(at: Moment, up: f.StreamUp) -> None:
+    """The gateway gets its answer behind everything that came of the stream."""
+    info = up.call.info(at.now)
+    at.reply(up.ask.asked, m.StreamAccepted(info=info, first=up.first, overlaps=up.overlaps))
+
+
+def _refuse(at: Moment, ask: Ask[m.StreamStart], why: str) -> None:
+    at.count("streams refused")
+    at.reply(ask.asked, m.StreamRefused(why=why))
+
+
+def turn(at: Moment, taken: f.ListenerTaken) -> None:
+    """The call has lost its stream, and a one-way stream waits, because digits are being played: it
+    carries the far end's sound from now on."""
+    call, gateway = taken.call, taken.gateway
+    placement = _place(at, call) or call.placement
+    call.stream_up(gateway, placement, at.now, one_way=True)
+    if placement is not None:
+        _tell_placement(at, call, gateway=False)
+    at.send(gateway, m.StreamTurn(info=call.info(at.now)))
+
+
+# --------------------------------------------------------------------------- a stream ends
+
+
+def closed(at: Moment, closed: m.StreamClosed) -> None:
+    """A gateway says that a stream is gone. What it says of an earlier one is known already."""
+    call = at.book.calls.get(closed.call)
+    if call is None or closed.ordinal != call.ordinal or not call.live:
+        return
+    if call.state == "ending":
+        _over(at, call)
+    elif closed.reason == "stop" and not _may_come_back(at, call):
+        at.tell(f.Finished(call, call.stopped(at.now)))
+    elif call.state == "live":
+        _lose(at, call, closed.reason)
+
+
+def replaced(at: Moment, replaced: f.StreamReplaced) -> None:
+    """Twilio asks what next for the call. Its gateway may have died, and then tells nothing."""
+    call = replaced.call
+    if call.state == "ending":
+        _over(at, call)
+    elif call.state == "live":
+        _lose(at, call, call.stream_reason or "error")
+
+
+def _may_come_back(at: Moment, call: Call) -> bool:
+    """A ``stop`` also comes where a new document takes the stream away. A one-way stream lives
+    on through documents: its ``stop`` is the call's end. Before its session has announced
+    itself to a restarted controller, nobody knows whether digits are on their way."""
+    if call.one_way:
+        return False
+    return at.book.unclaimed(call.session) or at.book.may_move(call, at.now)
+
+
+def _over(at: Moment, call: Call) -> None:
+    """The stream of a call that is being hung up is gone: the call is over."""
+    call.stream_over()
+    at.tell(f.Finished(call, call.reason or "hang_up"))
+
+
+def _lose(at: Moment, call: Call, reason: m.StreamEndReason) -> None:
+    """The stream is gone; the call may come back by another."""
+    call.stream_lost(reason, at.now)
+    log.info("call %s: its stream is gone (%s)", call.sid, reason)
+    at.tell(f.StreamLost(call, reason))
+
+
+# --------------------------------------------------------------------------- what gateways say
+
+
+def switched(at: Moment, switched: m.Switched) -> None:
+    """A gateway lets another worker be heard: the call gets a standby beside that one."""
+    call = at.book.calls.get(switched.call)
+    if call is None or call.placement is None or call.gateway != switched.gateway:
+        return
+    if switched.generation >> 16 != call.ordinal:
+        return
+    log.info("call %s is now worked on by %s", call.sid, switched.worker)
+    at.count("calls moved")
+    call.switched(switched.worker)
+    _replace(at, call)
+
+
+def beat(at: Moment, heard: f.GatewayBeat) -> None:
+    """What the gateway still has; repairs what a lost notification left wrong."""
+    beat = heard.beat
+    there = {stream.call: stream for stream in beat.streams}
+    for call in at.book.calls.values():
+        found = there.get(call.id)
+        if found is not None and found.ordinal == call.ordinal:
+            if call.state == "reconnecting" and call.gateway is None:
+                call.seen_again(beat.peer)
+            elif call.state == "ended":
+                at.send(beat.peer, m.CloseStream(call=call.id))
+        elif (
+            found is None
+            and call.state == "live"
+            and call.gateway == beat.peer
+            and at.now - call.accepted > BEAT_SETTLES_AFTER
+        ):
+            _lose(at, call, "error")
+
+
+def watch(at: Moment, tick: do.Tick) -> None:
+    """Streams of gateways that are gone."""
+    there = {g.id for g in at.book.gateways() if at.now - g.heard < GATEWAY_LOST_AFTER}
+    for call in at.book.calls.values():
+        if call.state == "live" and call.gateway not in there:
+            _lose(at, call, "error")
+
+
+# --------------------------------------------------------------------------- workers
+
+
+def worker_here(at: Moment, here: f.WorkerHere) -> None:
+    at.book.workers.hello(here.hello, at.now)
+    _worked_on(at.book, here.hello.calls)
+
+
+def worker_beat(at: Moment, heard: f.WorkerBeat) -> None:
+    at.book.workers.beat(heard.beat, at.now)
+    _worked_on(at.book, heard.beat.calls)
+
+
+def worker_left(at: Moment, left: f.WorkerLeft) -> None:
+    at.book.workers.goodbye(left.peer)
+
+
+def forget(at: Moment, over: f.CallOver) -> None:
+    """What workers counted of a call that is over is counted no longer."""
+    at.book.workers.forget_call(over.call.id)
+
+
+def _worked_on(book: Book, stats: list[m.CallStats]) -> None:
+    """A worker's calls: no later stream may have an ordinal that it has seen."""
+    for one in stats:
+        call = book.calls.get(one.call)
+        if call is not None:
+            call.numbered(one.generation >> 16)
+
+
+# --------------------------------------------------------------------------- placement
+
+
+def _loads(book: Book) -> dict[str, float]:
+    """How much each worker carries."""
+    loads: dict[str, float] = {}
+    for call in book.calls.values():
+        if call.placement is not None and call.state in ("live", "reconnecting"):
+            active = call.active or call.placement.primary.id
+            loads[active] = loads.get(active, 0.0) + 1.0
+            for worker in (call.placement.primary, call.placement.standby):
+                if worker is not None and worker.id != active:
+                    loads[worker.id] = loads.get(worker.id, 0.0) + _STANDBY_LOAD
+    return loads
+
+
+def _best(at: Moment, call: Call) -> m.Placement | None:
+    return at.book.workers.place(at.now, _loads(at.book), call.placement, call.active)
+
+
+def _place(at: Moment, call: Call) -> m.Placement | None:
+    """Where the call's next stream is worked on; None: nowhere."""
+    placement = _best(at, call)
+    if placement is None or not at.book.workers.well(placement.primary.id, at.now):
+        return None
+    return placement
+
+
+def _replace(at: Moment, call: Call) -> None:
+    placement = _best(at, call)
+    if placement is not None and placement is not call.placement:
+        call.placed(placement)
+        _tell_placement(at, call, gateway=True)
+
+
+def _tell_placement(at: Moment, call: Call, *, gateway: bool) -> None:
+    assert call.placement is not None, "a placement is told once there is one"
+    event = m.CallPlaced(call=call.id, placement=call.placement)
+    if gateway:
+        at.send(call.gateway, event)
+    at.send_session(call.session, event)
+
+
+def place_all(at: Moment, heard: object) -> None:
+    """Workers came or went: live calls get what they lack."""
+    if at.now - at.book.identity.started < SETTLING_SECONDS:
+        return
+    workers = at.book.workers
+    well = {worker for worker in workers.by_id if workers.well(worker, at.now)}
+    for call in at.book.calls.values():
+        placement = call.placement
+        if call.state != "live" or placement is None:
+            continue
+        lacks = placement.primary.id not in well
+        if placement.standby is None:
+            lacks = lacks or len(well) > 1
+        else:
+            lacks = lacks or placement.standby.id not in well
+        if lacks:
+            _replace(at, call)

@@ -1,0 +1,325 @@
+"""Voice webhooks: whose call it is, and whether it is let in.
+
+The CallSid is looked for first: a call that is known asks once more (a redirect, or a repeated
+request) and gets a new token. Else the number that was called says whose it is. The caller alone
+does not: carriers cut, add and replace its digits (Twilio support, "International Voice Quirks"),
+and nothing in REST ties the two legs of a b-leg dial together. The first rule that holds decides:
+
+1. An open b-leg dial to this number comes from the caller's number: its other leg.
+2. A session that answers here names the caller in ``allowed_callers``: that session's call, or busy
+   while it has one. Its callers are never taken for a dial's, whatever is being dialled.
+3. Exactly one b-leg dial to this number is open: its other leg, with a caller that the carrier has
+   rewritten. It is warned about. (:mod:`.turns` sees to it that there are not two.)
+4. A session that answers everybody's calls here: that session's call, or busy. (Nobody dials a
+   number that such a session holds.)
+5. Nobody's: rejected where sessions answer, else busy. Whoever has a part in the number is told.
+
+A stranger who calls just then is taken by rule 3, and so is a webhook that comes late, of a leg
+that is over. Until the stream is up, the dial gives such a call up for one that comes by rule 1.
+Any other that could be the dial's is let wait while REST is asked whether the first one lives.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Final
+
+from trunkline.bus import messages as m
+from trunkline.bus.callers import caller_key
+from trunkline.bus.redact import redact_number
+
+from .. import instructions as do
+from . import facts as f
+from .book import Book
+from .book.call import Call
+from .book.lease import Lease
+from .book.session import Session
+from .facts import Ask
+from .moment import Moment
+
+log = logging.getLogger("trunkline.controller")
+
+#: Why a webhook was refused that Twilio did not sign, or not for this stack.
+SIGNATURE: Final = "its signature was wrong"
+
+
+def answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> None:
+    """Say what Twilio is to do with the call. A dial that the webhook names knows its leg by now
+    (:func:`.dials.named`)."""
+    answer = _answer(at, ask)
+    if answer is not None:
+        _say(at, ask, answer)
+
+
+def let_in(at: Moment, due: f.LetIn) -> None:
+    """The call's former stream is out of the way: it gets a token for the next one."""
+    _say(at, due.ask, _let_in(at, due.call))
+
+
+def _say(at: Moment, ask: Ask[m.VoiceWebhook], answer: m.VoiceAnswer) -> None:
+    """Answer, and note it for the error that a dial may end with."""
+    book, form = at.book, ask.body.form
+    call = book.by_sid.get(form.get("CallSid", ""))
+    if call is not None:
+        dial = book.dial_of(call)
+        dials = [] if dial is None else [dial]
+    else:
+        # Whose it is will be known when it asks again.
+        dials = book.open_b_legs(form.get("To", "")) if answer.kind == "pause" else []
+    for dial in dials:
+        dial.known.tell_webhook(answer.kind, at.now)
+    at.reply(ask.asked, answer)
+
+
+def _answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> m.VoiceAnswer | None:
+    """None: the answer has to wait for what was told (:func:`let_in`)."""
+    form, query = ask.body.form, ask.body.query
+    sid = form.get("CallSid", "")
+    if not sid:
+        return m.VoiceAnswer(kind="reject")
+    known = at.book.by_sid.get(sid)
+    if known is not None:
+        return _again(at, ask, known, sid)
+    caller, number = form.get("From", ""), form.get("To", "")
+    if "d" in query or "c" in query:
+        lost = at.book.calls.get(query.get("c", ""))
+        if lost is not None and lost.lacks_b_leg:
+            # We named the call when we let this leg in, before a restart.
+            return _join(at, lost, sid, caller)
+        return _stranger(at, sid, caller, number)
+    return _incoming(at, sid, caller, number)
+
+
+def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.VoiceAnswer | None:
+    """The same call asks once more."""
+    if call.state == "ending" and sid == call.sid:
+        # Its stream is gone (its gateway may have died, and tells nothing): this ends it.
+        at.tell(f.StreamReplaced(call))
+    if call.over or call.state == "silent":
+        return m.VoiceAnswer(kind="hangup")
+    if call.mode == "b-leg" and sid == call.dialled_sid:
+        return m.VoiceAnswer(kind="hangup")
+    if call.state == "expected" and at.book.unclaimed(call.session):
+        # Found in the journal: whether it had a stream before is still to be told.
+        return m.VoiceAnswer(kind="pause")
+    if call.state == "live" and not call.one_way:
+        at.tell(f.StreamReplaced(call))
+    at.tell(f.LetIn(ask, call))
+    return None
+
+
+def _stranger(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer:
+    """A redirect of a call that nobody has told us of: one that was let in just before a
+    restart, or that we will not have."""
+    lease = at.book.leases.get(number)
+    if lease is not None and not at.book.stopping:
+        ready = [s for s in _allowed(at.book, lease, caller) if _is_ready(at.book, s)]
+        if ready:
+            return _new_call(at, ready[0], sid, caller, number)
+    return m.VoiceAnswer(kind="pause" if at.book.claiming else "hangup")
+
+
+def _incoming(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer:
+    """A call that is new to us: the rules at the top of this file, one after the other."""
+    book = at.book
+    lease = book.leases.get(number)
+    if lease is None or lease.state == "restoring" or book.stopping:
+        at.count("calls nobody waits for")
+        return m.VoiceAnswer(kind="busy")
+    b_leg = _b_leg(book, caller, number, lease)
+    if b_leg is not None:
+        if _is_rewritten(book, b_leg, caller) and _has_unclaimed(book, lease):
+            # It may be a caller of a session that has not announced itself again.
+            return m.VoiceAnswer(kind="pause")
+        return _join(at, b_leg, sid, caller)
+    if book.claiming and lease.unclaimed:
+        return m.VoiceAnswer(kind="pause")
+    allowed = _allowed(book, lease, caller)
+    joined = _joined(book, number)
+    if joined is not None and not any(s.allowed_callers is not None for s in allowed):
+        assert joined.sid is not None, "a leg that was let in has a SID"
+        at.do(do.Fetch(joined.id, joined.sid))
+        return m.VoiceAnswer(kind="pause")
+    answering = _answering(book, lease)
+    if answering and not allowed:
+        log.info("a call from %s is not allowed; rejected", redact_number(caller))
+        at.count("calls rejected")
+        _refuse(at, answering, caller, number, "not in allowed_callers")
+        return m.VoiceAnswer(kind="reject")
+    ready = [s for s in allowed if _is_ready(book, s)]
+    if ready:
+        return _new_call(at, ready[0], sid, caller, number)
+    if any(s.state == "arming" for s in allowed):
+        # Twilio has the override already, but its answer to us is still on its way.
+        return m.VoiceAnswer(kind="pause")
+    at.count("calls nobody waits for")
+    has_call = any(s.state in ("armed", "taken") for s in allowed)
+    why = "busy: there was a call already" if has_call else "busy: nobody waited for a call"
+    _refuse(at, allowed, caller, number, why if allowed else "busy: no dial expected it")
+    return m.VoiceAnswer(kind="busy")
+
+
+# --------------------------------------------------------------------------- whose call it is
+
+
+def _has_unclaimed(book: Book, lease: Lease) -> bool:
+    """After a restart: a session that held the number may still announce itself."""
+    known = book.sessions.keys() | book.ended.keys()
+    return book.claiming and not known >= lease.row.holders.keys()
+
+
+def _is_rewritten(book: Book, call: Call, caller: str) -> bool:
+    """The carrier reports another caller than the number that the dial comes from."""
+    return caller_key(caller) != book.dials[call.dial_request or ""].row.caller
+
+
+def _answering(book: Book, lease: Lease) -> list[Session]:
+    """The sessions that wait for calls on the number."""
+    holders = [book.sessions.get(session) for session in lease.holders]
+    return [s for s in holders if s is not None and s.mode == "answer"]
+
+
+def _allowed(book: Book, lease: Lease, caller: str) -> list[Session]:
+    """Those of them that let this caller in."""
+    return [
+        s
+        for s in _answering(book, lease)
+        if s.allowed_callers is None or caller_key(caller) in s.allowed_callers
+    ]
+
+
+def _is_ready(book: Book, session: Session) -> bool:
+    """It waits for a call, and has none."""
+    return session.state == "armed" and not any(call.live for call in book.calls_of(session.id))
+
+
+def _b_leg(book: Book, caller: str, number: str, lease: Lease) -> Call | None:
+    """The call of a b-leg dial whose other leg this is (rules 1 to 3), or None."""
+    dials = [dial for dial in book.open_b_legs(number) if dial.gone is None]
+    key = caller_key(caller)
+    for dial in dials:
+        call = book.calls[dial.row.call]
+        guessed = call.state == "expected" and call.caller_rewritten
+        if dial.row.caller == key and (call.lacks_b_leg or guessed):
+            return call
+    if any(s.allowed_callers is not None for s in _allowed(book, lease, caller)):
+        return None
+    waiting = [book.calls[dial.row.call] for dial in dials]
+    waiting = [call for call in waiting if call.lacks_b_leg]
+    return waiting[0] if len(waiting) == 1 else None
+
+
+def _joined(book: Book, number: str) -> Call | None:
+    """The call of a dial to the number whose other leg has been let in, and has no stream."""
+    for dial in book.open_b_legs(number):
+        call = book.calls[dial.row.call]
+        if dial.gone is None and call.sid is not None and call.state == "expected":
+            return call
+    return None
+
+
+# --------------------------------------------------------------------------- letting it in
+
+
+def _join(at: Moment, call: Call, sid: str, caller: str) -> m.VoiceAnswer:
+    """This is the other leg of a b-leg dial."""
+    book = at.book
+    if book.unclaimed(call.session):
+        # This dial may already have its b-leg, in which case the webhook belongs to another
+        # dial. Wait until its session has announced itself again.
+        return m.VoiceAnswer(kind="pause")
+    dial = book.dials[call.dial_request or ""]
+    if call.sid is not None:
+        log.warning("call %s was not the other leg of dial %s", call.sid, dial.request)
+        book.unknow(call, call.sid)
+        at.tell(f.Stray(call.sid))
+    call.join(sid, caller, at.now, rewritten=_is_rewritten(book, call, caller))
+    if call.caller_rewritten:
+        log.warning(
+            "call %s: the carrier reports %s as the caller of our dial from %s to %s",
+            sid,
+            redact_number(caller),
+            redact_number(dial.row.caller),
+            redact_number(dial.row.callee),
+        )
+    book.know(call, sid)
+    _count(at, call.session)
+    return _let_in(at, call)
+
+
+def _new_call(at: Moment, session: Session, sid: str, caller: str, number: str) -> m.VoiceAnswer:
+    """A caller for a session that waits for one."""
+    _count(at, session.id)
+    call = Call(
+        id=secrets.token_hex(16),
+        session=session.id,
+        direction="inbound",
+        caller=caller,
+        callee=number,
+        secret=secrets.token_hex(16),
+        created=at.now,
+        sid=sid,
+        missing=at.now,
+        trace=session.trace,
+    )
+    session.ring(call.id)
+    at.book.add_call(call, sid)
+    return _let_in(at, call)
+
+
+def _let_in(at: Moment, call: Call) -> m.VoiceAnswer:
+    """A stream with a new token; or a pause, while no worker could take the sound."""
+    workers = at.book.workers
+    if not any(workers.well(worker, at.now) for worker in workers.by_id):
+        return m.VoiceAnswer(kind="pause", redirect_query=call.query)
+    assert call.sid is not None, "a call that asks has a leg"
+    if not call.one_way:
+        call.let_in()
+    token = at.book.tokens.make(call.id, call.sid)
+    return m.VoiceAnswer(kind="stream", token=token, redirect_query=call.query)
+
+
+# --------------------------------------------------------------------------- counted for sessions
+
+
+def refused(at: Moment, told: m.WebhooksRefused) -> None:
+    """Webhooks without a good signature: told to those whose number they named."""
+    for number, count in told.numbers.items():
+        lease = at.book.leases.get(number)
+        for session in lease.holders if lease is not None else ():
+            _count(at, session, received=count, rejected=count, why=SIGNATURE)
+        for dial in at.book.open_b_legs(number):
+            dial.known.tell_refused("", f"{count} × {SIGNATURE}")
+
+
+def _refuse(at: Moment, sessions: list[Session], caller: str, number: str, why: str) -> None:
+    """A call was refused: the sessions that answer there, and the number's dials, are told."""
+    for session in sessions:
+        _count(at, session.id, rejected=1, caller=redact_number(caller), why=why)
+    for dial in at.book.open_b_legs(number):
+        dial.known.tell_refused(caller, why)
+
+
+def missed(at: Moment, missed: f.CallMissed) -> None:
+    """A call was let in, and is over before its stream came."""
+    call = missed.call
+    why = "let in, and over before its stream came"
+    _count(at, call.session, received=0, caller=redact_number(call.caller), why=why)
+
+
+def _count(
+    at: Moment,
+    session: str,
+    *,
+    received: int = 1,
+    rejected: int = 0,
+    caller: str = "",
+    why: str = "",
+) -> None:
+    at.send_session(
+        session,
+        m.WebhooksCounted(
+            session=session, received=received, rejected=rejected, caller=caller, why=why
+        ),
+    )

@@ -1,0 +1,23 @@
+"""How Twilio is asked for a call, and the words that it has for how a call stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+#: The call is over.
+ENDED_STATUSES: Final = frozenset(("completed", "busy", "failed", "no-answer", "canceled"))
+#: The call is over, and nobody picked up.
+NOT_ANSWERED: Final = frozenset(("busy", "no-answer", "failed", "canceled"))
+
+
+@dataclass(frozen=True)
+class CallOrder:
+    """What Calls create is asked for."""
+
+    to: str
+    from_: str
+    twiml: str = field(repr=False)
+    time_limit: int
+    ring_timeout: int
+    status_callback: str = field(repr=False)
