@@ -79,7 +79,7 @@ def test_a_child_reads_the_very_settings_of_its_parent(
         env_file=None,
         account_sid="AC" + "1" * 32,
         auth_token="secret",
-        auth_token_secondary="the other",
+        auth_token_secondary="other",
         public_url="https://line.example.com",
         http_port=0,
         console_port=9,
