@@ -148,7 +148,7 @@ class Settings(BaseSettings):
     def _credential(cls, value: str | SecretStr) -> str | SecretStr:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
         for character in text:
-            if not "!" <= character <= "~":
+            if not " " <= character <= "~":
                 raise ValueError(
                     f"it has the character U+{ord(character):04X} in it, which no SID and no token "
                     "has: copy it again, and look for a quote that is not closed"

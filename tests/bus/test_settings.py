@@ -186,7 +186,7 @@ def test_what_nobody_sees_is_stripped_too(monkeypatch: pytest.MonkeyPatch) -> No
     [
         ("TWILIO_ACCOUNT_SID", "AC\u200b1", "='AC\\u200b1': it has the character U+200B in it"),
         ("TWILIO_AUTH_TOKEN", "sec\u2026ret", ": it has the character U+2026 in it"),
-        ("TWILIO_AUTH_TOKEN_SECONDARY", "sec ret", ": it has the character U+0020 in it"),
+        ("TWILIO_AUTH_TOKEN_SECONDARY", "sec\nret", ": it has the character U+000A in it"),
         (
             "TRUNKLINE_PUBLIC_URL",
             "https://line\u200b.example.com",

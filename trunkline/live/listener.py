@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
@@ -27,9 +28,15 @@ from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.twilio_urls import RETRY_FRAGMENT
-from trunkline.gateway.signature import HEADER, Form, SignatureCheck
+from trunkline.gateway.signature import (
+    HEADER,
+    SETTINGS_HEADER,
+    Form,
+    SignatureCheck,
+    is_shared_key,
+)
 
-Signed = Literal["right", "with-fragment", "wrong", "missing"]
+Signed = Literal["right", "with-fragment", "shared-key", "wrong", "missing"]
 
 #: Twilio waits 15 s for an answer.
 _ANSWER_WITHIN: Final = 14.0
@@ -295,7 +302,7 @@ class Listener:
             path,
             request.url.query,
             form.first(),
-            self._signed(path, request.url.query, form, request.headers.get(HEADER.decode())),
+            self._signed(path, request.url.query, form, request.headers),
         )
         if path.startswith("/twilio/status"):
             self.callbacks.append(asked)
@@ -323,10 +330,11 @@ class Listener:
         except TimeoutError:
             return Response("<Response><Hangup/></Response>", media_type="application/xml")
 
-    def _signed(self, path: str, query: str, form: Form, given: str | None) -> Signed:
-        if given is None:
-            return "missing"
-        signature, base = given.encode(), self.public_url
+    def _signed(self, path: str, query: str, form: Form, headers: Headers) -> Signed:
+        early, signature = _by_headers(headers)
+        if early is not None:
+            return early
+        base = self.public_url
         if self._check.form(base, path, query, form, signature):
             return "right"
         whole = (path, query + RETRY_FRAGMENT) if query else (path + RETRY_FRAGMENT, "")
@@ -342,16 +350,23 @@ class Listener:
         if stream is None or stream.asked.is_set():
             await websocket.close()
             return
-        given = websocket.headers.get(HEADER.decode())
-        right = self._check.upgrade(
-            self.public_url, path, websocket.url.query, given.encode() if given else None
-        )
-        stream.signed = "right" if right else "wrong" if given else "missing"
+        early, signature = _by_headers(websocket.headers)
+        right = self._check.upgrade(self.public_url, path, websocket.url.query, signature)
+        stream.signed = early or ("right" if right else "wrong")
         stream.asked.set()
         if stream.refuse:
             await websocket.close()
             return
         await stream.serve(websocket)
+
+
+def _by_headers(headers: Headers) -> tuple[Signed | None, bytes]:
+    """What the headers alone say, None where the signature has to be looked at; and that."""
+    given = headers.get(HEADER.decode())
+    settings = headers.get(SETTINGS_HEADER.decode())
+    if is_shared_key(None if settings is None else settings.encode()):
+        return "shared-key", b""
+    return ("missing", b"") if given is None else (None, given.encode())
 
 
 def _own(path: str) -> str:

@@ -7,13 +7,14 @@ not go as expected: what is contradicted is named, and nothing else.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Final
 
 from trunkline.bus.clock import monotonic
 from trunkline.controller.carrier import RestFailure
 from trunkline.controller.twilio_calls import ENDED_STATUSES
 
-from .listener import Hook, LiveStream
+from .listener import Hook, LiveStream, Signed
 from .trial import Trial
 from .verdicts import Verdicts
 
@@ -200,7 +201,7 @@ async def rejected(trial: Trial, hook: Hook) -> None:
     """<Reject>, and what the last callback says of it."""
     verdicts = trial.live.verdicts
     hook.answer('<Reject reason="busy"/>')
-    status = await trial.ended(10.0)
+    status = await _ended(trial, 10.0)
     if status not in ENDED_STATUSES:
         return
     seen = f"the caller's leg ended as {status}"
@@ -229,7 +230,7 @@ async def ended_while_ringing(trial: Trial, hook: Hook) -> None:
     except RestFailure as failure:
         live.verdicts.contradicted(name, f"it was refused while {before}: {failure.text}")
         return
-    after = await trial.ended(5.0)
+    after = await _ended(trial, 5.0)
     live.verdicts.decide(name, after in ENDED_STATUSES, f"{before} before, {after} after")
 
 
@@ -243,8 +244,21 @@ async def limited(trial: Trial, hook: Hook) -> None:
             verdicts.unknown(name, "the call was not answered")
             return
         await asyncio.sleep(0.25)
-    status = await trial.ended(LIMIT + 5.0)
+    status = await _ended(trial, LIMIT + 5.0)
     verdicts.decide(name, status == "completed", f"{LIMIT} s: the call is {status} at the end")
+
+
+async def _ended(trial: Trial, seconds: float) -> str:
+    """Our leg's last status: REST's, or a callback's where REST goes on showing an earlier one."""
+    status = await trial.ended(seconds)
+    name, verdicts = "rest-shows-ends", trial.live.verdicts
+    if status in ENDED_STATUSES:
+        verdicts.holds(name, f"a call that had ended was {status}")
+        return status
+    told = await trial.told_end(1.0)
+    if told:
+        verdicts.contradicted(name, f"REST says {status} of a call whose callback said {told}")
+    return told or status
 
 
 async def _end(trial: Trial) -> None:
@@ -258,23 +272,43 @@ def judge_requests(trial: Trial) -> None:
     """What all webhooks, callbacks and upgrades of the run have in common."""
     listener, verdicts = trial.live.listener, trial.live.verdicts
     asked = [*listener.hooks, *listener.callbacks]
+    upgrades = Counter(stream.signed for stream in listener.streams.values() if stream.signed)
     if asked:
-        kinds = {kind: sum(a.signed == kind for a in asked) for kind in {a.signed for a in asked}}
-        seen = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        verdicts.decide("webhooks-are-signed", not {"missing", "wrong"} & set(kinds), seen)
-        name = "fragment-is-not-signed"
-        if kinds.keys() & {"right", "with-fragment"}:
-            verdicts.decide(name, "with-fragment" not in kinds, seen)
-        else:
-            verdicts.unknown(name, seen)
+        _judge_signatures(Counter(a.signed for a in asked), upgrades, verdicts)
         with_query = [a for a in asked if not a.path.endswith("/fallback")]
         bare = sum(not a.query for a in with_query)
         seen = f"{bare} of {len(with_query)} came without theirs"
         verdicts.decide("query-is-kept", not bare, seen)
-    upgrades = [stream.signed for stream in listener.streams.values() if stream.signed]
     if upgrades:
-        good = upgrades.count("right")
-        verdicts.decide("upgrades-are-signed", good == len(upgrades), f"{good} of {len(upgrades)}")
+        seen = _counted(upgrades)
+        verdicts.decide("upgrades-are-signed", not upgrades["missing"], seen)
+
+
+def _judge_signatures(
+    webhooks: Counter[Signed], upgrades: Counter[Signed], verdicts: Verdicts
+) -> None:
+    seen = _counted(webhooks)
+    readable = webhooks["right"] + webhooks["with-fragment"]
+    verdicts.decide("webhooks-are-signed", not webhooks["missing"], seen)
+    name = "the-auth-token-signs"
+    if webhooks["shared-key"] + upgrades["shared-key"]:
+        verdicts.contradicted(name, f"webhooks: {seen}; streams: {_counted(upgrades)}")
+    elif readable + upgrades["right"]:
+        verdicts.holds(name, f"webhooks: {seen}; streams: {_counted(upgrades)}")
+    for name, other in (
+        ("signed-url-is-the-given-one", webhooks["wrong"] + upgrades["wrong"]),
+        ("fragment-is-not-signed", webhooks["with-fragment"]),
+    ):
+        if other:
+            verdicts.contradicted(name, seen)
+        elif readable:
+            verdicts.holds(name, seen)
+        else:
+            verdicts.unknown(name, seen)
+
+
+def _counted(kinds: Counter[Signed]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none came"
 
 
 #: Probes that each have a call of their own: its name, the probe, its TimeLimit.

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.e2e
 
 #: A belief -> what cannot be told where it does not hold, because it rests on it.
 RESTS_ON: dict[str, set[str]] = {
-    "webhooks-are-signed": {"fragment-is-not-signed"},
+    "webhooks-are-signed": {"fragment-is-not-signed", "signed-url-is-the-given-one"},
+    "the-auth-token-signs": {"fragment-is-not-signed", "signed-url-is-the-given-one"},
     "numbers-read-as-written": {"urls-are-kept-verbatim"},
     "reject-does-not-answer": {"reject-is-busy", "callbacks-name-the-cause"},
     "pause-keeps-ringing": {"completed-ends-ringing"},
