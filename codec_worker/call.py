@@ -125,6 +125,16 @@ class Call:
         self._pcm_bytes = 0
         self._history = Downsampler.history()
 
+    def go_on(self, position: int | None, playback: int | None = None) -> int:
+        """Sound goes on at this position (see Playout.open, also for what is returned)."""
+        assert self.playout is not None
+        before = self.playout.end
+        lost = self.playout.open(position, playback)
+        if self.playout.end != before:
+            # Nothing that was held is of use; the adapter speaks again from there.
+            self.forget_speech()
+        return lost
+
     # ------------------------------------------------------------------ streams
 
     def reopen(self, opened: m.OpenCall, gateway: bytes, now: int) -> None:
@@ -134,17 +144,13 @@ class Call:
             if opened.ordinal > self.ordinal:
                 since = self.streamless_since
                 self.unplayed += playout.freeze(now if since is None else since, told=False).samples
-            before = playout.end
             if not opened.one_way:
-                self.unplayed += playout.open(opened.out_next, opened.playback)
+                self.unplayed += self.go_on(opened.out_next, opened.playback)
             if opened.ordinal > self.ordinal:
                 self.unplayed_before += self.unplayed
                 self.unplayed = 0
             if opened.ahead:
                 playout.plays_on(now + opened.ahead * SAMPLE_NS)
-            if playout.end != before:
-                # Nothing that was held is of use; the adapter speaks again from there.
-                self.forget_speech()
         self.generation = opened.generation
         self.ordinal = opened.ordinal
         self.secret = opened.secret

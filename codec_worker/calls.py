@@ -267,10 +267,7 @@ class Calls:
         if written.position > playout.position:
             # The gateway's word holds: what lies below it was written under another generation.
             self.dropped["written-ahead"] += 1
-            before = playout.end
-            playout.open(written.position)
-            if playout.end != before:
-                call.forget_speech()
+            call.go_on(written.position)
         elif not playout.acknowledge(written.position, self._read_at):
             return
         if call.resumed:
@@ -341,8 +338,7 @@ class Calls:
             self._carry_out_interrupt(call, resume.interrupt, resume.floor, now)
         elif resume.played > call.playout.acknowledged:
             # What is known here is old: others had the call meanwhile.
-            call.playout.open(resume.played)
-            call.forget_speech()
+            call.go_on(resume.played)
             if call.mute:
                 call.playout.freeze(now)
         call.playout.serial = max(call.playout.serial, resume.interrupt)

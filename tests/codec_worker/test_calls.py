@@ -500,6 +500,40 @@ def test_a_worker_whose_state_is_old_says_nothing_twice() -> None:
     assert [p for _, p in bench.gateway.frames] == [160 * n for n in range(300)]
 
 
+def test_a_worker_whose_state_is_old_says_the_rest_to_its_last_sample() -> None:
+    """It has encoded all of it before others had the call: what its filter holds back is kept."""
+    bench = opened(workers=2)
+    bench.speak(SPEECH[: seconds(2)])
+    bench.tick(10)
+    bench.stopped[0] = []
+    bench.move(1)
+    bench.tick(50)
+    bench.stopped[0] = [x for x in bench.stopped[0] if not isinstance(x[1], m.CloseCall)]
+    bench.new_stream(reason=None)
+    bench.wake(0)
+    bench.open(0)
+    bench.tick(60)
+    last = slice(-160, None)
+    assert np.array_equal(
+        heard_codes(bench.gateway.written)[last], coded(SPEECH[: seconds(2)])[last]
+    )
+
+
+def test_a_worker_that_stood_still_does_not_count_what_cannot_have_lain_there() -> None:
+    bench = opened()
+    bench.speak(SPEECH[: seconds(6)])
+    bench.tick(10)
+    bench.gateway_stopped = []  # it writes on; the worker stands still, and reads nothing
+    bench.now += 2_000 * MS
+    bench.tick()
+    bench.worker.gone(GATEWAY, bench.now)
+    bench.gateway_stopped = None
+    bench.new_stream(reason=None)
+    bench.open()
+    in_doubt = 1280
+    assert bench.adapter.lost_out <= in_doubt + 1280
+
+
 def test_an_interrupt_that_no_worker_acknowledged_is_carried_out_by_the_next() -> None:
     bench = opened(workers=2)
     bench.speak(SPEECH[: seconds(3)])
