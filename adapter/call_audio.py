@@ -375,21 +375,25 @@ class CallAudio:
             self._sent_by_then = self.out.next
 
     def _new_stream(self, worker: str, opened: m.Opened, now: float) -> None:
-        """Where the worker did not have the stream before to its end, and the one that had it has
-        not told its end: count what lay at the carrier, and pass over what may have been played
-        though nobody acknowledged it."""
+        """The worker that had the stream before to its end says what was lost. Where another takes
+        the new one, and nobody has told the end of the old: count what lay at the carrier, and pass
+        over what may have been played though nobody acknowledged it."""
         knows = worker == self._last_active and (
             opened.out_next is not None and opened.out_next >= self.out.acknowledged
         )
-        if not knows and self._last_word() is None:
+        if knows:
+            self._lose_unplayed(opened.unplayed)
+        elif self._last_word() is None:
             broke = self._acknowledged_at
             if self._stream_gone_at is not None and self._stall is None:  # else it came late
                 broke = max(broke, self._stream_gone_at - STREAM_MISSED_WITHIN)
-            lost = round((self._plays_until - broke) * _RATE)
-            if lost > 0:
-                self.lost.add("outbound", lost, _UNPLAYED)
+            self._lose_unplayed(round((self._plays_until - broke) * _RATE))
             self._pass_over_what_is_in_doubt(now)
         self._plays_until = 0.0
+
+    def _lose_unplayed(self, samples: int) -> None:
+        if samples > 0:
+            self.lost.add("outbound", samples, _UNPLAYED)
 
     def _pass_over_what_is_in_doubt(self, now: float) -> None:
         # A worker that is stopped, or leaves, may have had the stream to its end.

@@ -13,9 +13,12 @@ from typing import Any, Final
 from benchmarks import chaos_code
 from trunkline.adapter.call_audio import IN_DOUBT
 
-#: Frames that a loss may be off by, for each stream of the call: losses between two streams are
-#: measured by the clock, at the far end's arrival here.
+#: Frames that a loss may be off by, for each stream of the call that broke. What the client did not
+#: hear between two streams is measured by the clock, at the far end's arrival here.
 OFF_BY_EACH_STREAM: Final = 3.0
+#: Of what the far end did not hear no more than this may go unreported: the carrier plays
+#: 20 ms at a time. The frame that it was playing is heard whole or not at all, and counts in part.
+PLAYED_IN_PART: Final = 1.0
 #: Frames that may be on their way when a call ends; what was said last is waited for, at most 1 s.
 AT_THE_END: Final = 5
 #: A hole that the far end heard counts from here on (seconds); below it is a frame that came late.
@@ -91,14 +94,15 @@ def judge(
     else:
         verdict.reported_in = 0.0
     in_doubt = {"in": 0.0, "out": verdict.why.get(IN_DOUBT, 0) / chaos_code.FRAME}
-    off = (OFF_BY_EACH_STREAM + late) * max(0, len(streams) - 1) + 1.0
-    for way, lost, said in (
-        ("out", verdict.lost_out, verdict.reported_out),
-        ("in", verdict.lost_in, verdict.reported_in),
+    broke = max(0, len(streams) - 1)
+    off = (OFF_BY_EACH_STREAM + late) * broke + 1.0
+    for way, lost, said, untold in (
+        ("out", verdict.lost_out, verdict.reported_out, (PLAYED_IN_PART + late) * broke),
+        ("in", verdict.lost_in, verdict.reported_in, off),
     ):
         if cut:
             continue
-        if lost - said > off:
+        if lost - said > untold:
             verdict.problems.append(f"{lost} frames lost {way}, {said:.1f} reported")
         elif said - in_doubt[way] - lost > off + AT_THE_END:
             verdict.problems.append(f"{said:.1f} frames reported lost {way}, {lost} were")

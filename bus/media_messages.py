@@ -285,12 +285,15 @@ class AttachRefused(PackedMessage, frozen=True):
 class Opened(PackedMessage, frozen=True):
     """worker -> adapter: this worker is now the active one; answer with Resume. ``out_next`` is the
     outbound position from which it needs sound, or None: the adapter's ``played`` decides.
+    ``unplayed``: samples that the streams before lost, as far as this worker knows. They count if
+    it had the last of those streams to its end, and this is the first Opened of a later one.
     The adapter ignores an Opened older than the newest generation it has seen."""
 
     call: str
     generation: int
     ordinal: int
     out_next: int | None
+    unplayed: int = 0
 
 
 class Sound(Packed, frozen=True):

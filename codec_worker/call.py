@@ -56,8 +56,10 @@ class Call:
         self.gaps = 0
         #: position acknowledged, by the adapter's word
         self.resumed_at = 0
-        #: samples of outbound sound that broken streams lost, and the adapter has not been told of
+        #: samples of outbound sound that the present stream has lost, and those before it: what the
+        #: adapter has not been told of by a Loss, or has not answered by a Resume
         self.unplayed = 0
+        self.unplayed_before = 0
         self._history = Downsampler.history()
         self._pcm: deque[bytes | memoryview] = deque()
         self._pcm_bytes = 0
@@ -123,6 +125,16 @@ class Call:
         self._pcm_bytes = 0
         self._history = Downsampler.history()
 
+    def go_on(self, position: int | None, playback: int | None = None) -> int:
+        """Sound goes on at this position (see Playout.open, also for what is returned)."""
+        assert self.playout is not None
+        before = self.playout.end
+        lost = self.playout.open(position, playback)
+        if self.playout.end != before:
+            # Nothing that was held is of use; the adapter speaks again from there.
+            self.forget_speech()
+        return lost
+
     # ------------------------------------------------------------------ streams
 
     def reopen(self, opened: m.OpenCall, gateway: bytes, now: int) -> None:
@@ -131,16 +143,14 @@ class Call:
         if playout is not None:
             if opened.ordinal > self.ordinal:
                 since = self.streamless_since
-                lost = playout.freeze(now if since is None else since, told=False)
-                self.unplayed += lost.samples
-            before = playout.end
+                self.unplayed += playout.freeze(now if since is None else since, told=False).samples
             if not opened.one_way:
-                self.unplayed += playout.open(opened.out_next, opened.playback)
+                self.unplayed += self.go_on(opened.out_next, opened.playback)
+            if opened.ordinal > self.ordinal:
+                self.unplayed_before += self.unplayed
+                self.unplayed = 0
             if opened.ahead:
                 playout.plays_on(now + opened.ahead * SAMPLE_NS)
-            if playout.end != before:
-                # Nothing that was held is of use; the adapter speaks again from there.
-                self.forget_speech()
         self.generation = opened.generation
         self.ordinal = opened.ordinal
         self.secret = opened.secret

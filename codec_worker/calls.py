@@ -207,9 +207,9 @@ class Calls:
         self._batches.forget(call)
         if call.adapter is not None:
             position = None if call.playout is None else call.playout.acknowledged
-            self._batches.out.append(
-                (call.adapter, m.Opened(call.id, call.generation, call.ordinal, position))
-            )
+            lost = call.unplayed_before
+            opened = m.Opened(call.id, call.generation, call.ordinal, position, lost)
+            self._batches.out.append((call.adapter, opened))
 
     def _stream_ended(self, ended: m.StreamEnded, now: int) -> None:
         call = self._current(ended.call, ended.generation)
@@ -267,10 +267,7 @@ class Calls:
         if written.position > playout.position:
             # The gateway's word holds: what lies below it was written under another generation.
             self.dropped["written-ahead"] += 1
-            before = playout.end
-            playout.open(written.position)
-            if playout.end != before:
-                call.forget_speech()
+            call.go_on(written.position)
         elif not playout.acknowledge(written.position, self._read_at):
             return
         if call.resumed:
@@ -336,20 +333,18 @@ class Calls:
             call.playout = self._playout(call, max(resume.played, resume.floor))
             if call.mute:
                 call.playout.freeze(now)
-        if resume.played > call.playout.acknowledged:
-            # What is known here is old: others had the call meanwhile, and played what lay here.
-            call.unplayed = 0
         if resume.interrupt > call.playout.serial and resume.floor > call.playout.position:
             # Whoever had the call may have died with its Clear: the gateway stands before it.
             self._carry_out_interrupt(call, resume.interrupt, resume.floor, now)
         elif resume.played > call.playout.acknowledged:
-            call.playout.open(resume.played)
-            call.forget_speech()
+            # What is known here is old: others had the call meanwhile.
+            call.go_on(resume.played)
             if call.mute:
                 call.playout.freeze(now)
         call.playout.serial = max(call.playout.serial, resume.interrupt)
         call.resumed = True
         call.resumed_at = resume.played
+        call.unplayed_before = 0
         self._tell_unplayed(call)
         idle_ns = int(resume.idle * 1e9) if 0 <= resume.idle < _LONGEST_IDLE else 0
         call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, now)

@@ -441,7 +441,8 @@ class Playout:
         """
         if self.frozen:
             return Range(self.acknowledged, self.acknowledged)
-        played = self.played(now)
+        # No more lies there than may be sent ahead, however late this is noticed.
+        played = max(self.played(now), self.acknowledged - self._window)
         if unplayed is not None:
             played = min(max(self.acknowledged - unplayed, self._reached), self.acknowledged)
         lost = Range(played, self.acknowledged)

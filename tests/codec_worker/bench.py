@@ -139,6 +139,8 @@ class FakeAdapter:
     def _resume(self, opened: m.Opened, now: int) -> list[m.ToWorker]:
         if opened.generation < self.generation:
             return []
+        if opened.generation >> 16 > self.generation >> 16:
+            self.lost_out += opened.unplayed
         self.generation = opened.generation
         if opened.out_next is not None:
             self.acknowledged = max(self.acknowledged, opened.out_next)

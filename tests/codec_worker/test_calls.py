@@ -309,20 +309,38 @@ def test_an_adapter_that_attaches_late_is_told_what_the_stream_before_lost() -> 
     assert bench.adapter.lost_out in range(480, 640 + 1)
 
 
-def test_a_worker_whose_state_is_old_does_not_know_what_was_lost() -> None:
-    """What lay at the carrier when it was stopped was played while another had the call."""
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(6)])
+def test_what_a_stream_lost_is_told_with_the_next_one_and_again_until_it_is_resumed() -> None:
+    """Whoever reads that sound goes on behind what is in doubt reads that it is lost as well."""
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
     bench.tick(10)
-    bench.stopped[0] = []
-    bench.move(1)
-    bench.tick(100)
-    bench.stopped[0] = [x for x in bench.stopped[0] if not isinstance(x[1], m.CloseCall)]
+    bench.worker.gone(GATEWAY, bench.now)
     bench.new_stream(reason=None)
-    bench.wake(0)
-    bench.open(0)
+    for again in range(2):
+        bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
+        ((_, told),) = bench.worker.take()
+        assert isinstance(told, m.Opened) and told.unplayed in range(480, 640 + 1), again
+        bench.gateway.generation += 1
+    resume = m.Resume(CALL, told.generation, 0, 0, 0, 0.0, bench.adapter.acknowledged, 0, 0)
+    bench.worker.receive(ADAPTER, resume, bench.now)
+    bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
+    assert [told for _, told in bench.worker.take() if isinstance(told, m.Loss)] == []
+    bench.gateway.generation += 1
+    bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
+    assert [told.unplayed for _, told in bench.worker.take() if isinstance(told, m.Opened)] == [0]
+
+
+def test_a_streams_end_between_opened_and_resume_is_told_then() -> None:
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
     bench.tick(10)
+    bench.gateway.generation += 1
+    bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
+    ended = m.StreamEnded(CALL, bench.gateway.generation, 1, "error", 512)
+    bench.worker.receive(GATEWAY, ended, bench.now)
     assert bench.adapter.lost_out == 0
+    bench.run()
+    assert bench.adapter.lost_out == 512
 
 
 def test_who_hears_of_a_streams_end_has_heard_what_was_written() -> None:
@@ -480,6 +498,40 @@ def test_a_worker_whose_state_is_old_says_nothing_twice() -> None:
     bench.open(0)
     bench.tick(250)
     assert [p for _, p in bench.gateway.frames] == [160 * n for n in range(300)]
+
+
+def test_a_worker_whose_state_is_old_says_the_rest_to_its_last_sample() -> None:
+    """It has encoded all of it before others had the call: what its filter holds back is kept."""
+    bench = opened(workers=2)
+    bench.speak(SPEECH[: seconds(2)])
+    bench.tick(10)
+    bench.stopped[0] = []
+    bench.move(1)
+    bench.tick(50)
+    bench.stopped[0] = [x for x in bench.stopped[0] if not isinstance(x[1], m.CloseCall)]
+    bench.new_stream(reason=None)
+    bench.wake(0)
+    bench.open(0)
+    bench.tick(60)
+    last = slice(-160, None)
+    assert np.array_equal(
+        heard_codes(bench.gateway.written)[last], coded(SPEECH[: seconds(2)])[last]
+    )
+
+
+def test_a_worker_that_stood_still_does_not_count_what_cannot_have_lain_there() -> None:
+    bench = opened()
+    bench.speak(SPEECH[: seconds(6)])
+    bench.tick(10)
+    bench.gateway_stopped = []  # it writes on; the worker stands still, and reads nothing
+    bench.now += 2_000 * MS
+    bench.tick()
+    bench.worker.gone(GATEWAY, bench.now)
+    bench.gateway_stopped = None
+    bench.new_stream(reason=None)
+    bench.open()
+    in_doubt = 1280
+    assert bench.adapter.lost_out <= in_doubt + 1280
 
 
 def test_an_interrupt_that_no_worker_acknowledged_is_carried_out_by_the_next() -> None:

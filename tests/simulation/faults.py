@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from .bus import Connection
 from .clock import Process
 from .exchange import PUBLIC_URL
 from .world import OURS, PEOPLE, World
@@ -46,6 +47,7 @@ class Chaos:
             for _ in range(self.faults):
                 fault = rng.choices([f for f, _ in kinds], [weight for _, weight in kinds])[0]
                 self._at(rng.uniform(0.8, self.seconds), fault)
+            self._lose_streams_and_workers(random.Random(f"{world.seed} pairs"))
         self._at(self.seconds, self._calm)
 
     def _at(self, seconds: float, what: Callable[..., Any], *args: Any) -> None:
@@ -213,6 +215,24 @@ class Chaos:
             self._at(begin, self.rng.choice((self._kill_gateway, self._break_stream)))
             self._at(begin + self.rng.uniform(0.05, 0.5), self._kill_worker)
 
+    def _lose_streams_and_workers(self, rng: random.Random) -> None:
+        """A stream and its worker go one soon after the other: nobody is left who knows all that
+        was played. These pairs have a generator of their own, so that seeds mean what they did."""
+        for _ in range(rng.choice((0, 0, 1, 2))):
+            at = rng.uniform(0.8, self.seconds)
+            apart = rng.uniform(0.0, rng.choice((0.06, 0.6)))
+            of_stream = rng.choice((self._kill_gateway, self._kill_gateway, self._break_stream))
+            kinds = (self._pause_worker, self._pause_worker, self._drain_worker, self._kill_worker)
+            of_worker = rng.choice((*kinds, self._break_connection_of_gateway))
+            first, second = rng.sample((of_stream, of_worker), 2)
+            self._at(at, first)
+            self._at(at + apart, second)
+
+    def _pause_worker(self) -> None:
+        process = self._some("codec_worker")
+        if process is not None and not process.paused:
+            self._pause_for(process, self.rng.choice((0.1, 0.4, 0.8, 2.0)))
+
     def _resume(self, process: Process) -> None:
         self.world.say(f"--- {process} goes on")
         self.world.loop.resume(process, self.world.bus.shuffle)
@@ -233,7 +253,20 @@ class Chaos:
             worker.drain()
 
     def _break_connection(self) -> None:
-        connections = self.world.bus.connections
+        self._break_one(self.world.bus.connections)
+
+    def _break_connection_of_gateway(self) -> None:
+        """To a worker: both live on."""
+        self._break_one(
+            [
+                connection
+                for connection in self.world.bus.connections
+                if (connection.dealer.owner.kind, connection.router.owner.kind)
+                == ("gateway", "codec_worker")
+            ]
+        )
+
+    def _break_one(self, connections: list[Connection]) -> None:
         if connections:
             connection = self.rng.choice(connections)
             self.world.counts["broken connection"] += 1

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from trunkline.adapter.call_audio import CallAudio, HeardDigit, Lost
 from trunkline.bus import messages as m
-from trunkline.codec_worker.playout import Interruption, Playout
+from trunkline.codec_worker.playout import Interruption, Playout, Range
 from trunkline.controller import apply_restore, operations
 from trunkline.controller import instructions as do
 from trunkline.controller.carrier import RestFailure
@@ -194,6 +194,27 @@ def newcomers_overtake() -> list[Patch]:
     return [mock.patch.object(CallAudio, "may_overtake", lambda *_: False)]
 
 
+def who_lives_has_told_all() -> list[Patch]:
+    """Only of a worker that is known to be dead is it thought that it may have had more written."""
+    pass_over = CallAudio._pass_over_what_is_in_doubt
+
+    def of_the_dead(audio: CallAudio, now: float) -> None:
+        if audio._worker_gone_at is not None:
+            pass_over(audio, now)
+
+    return [mock.patch.object(CallAudio, "_pass_over_what_is_in_doubt", of_the_dead)]
+
+
+def ends_are_read_in_time() -> list[Patch]:
+    """A worker reckons by its own clock what lay at the carrier when a stream ended."""
+    freeze = Playout.freeze
+
+    def by_the_clock(playout: Playout, now: int, unplayed: object = None, **told: bool) -> Range:
+        return freeze(playout, now, **told)
+
+    return [mock.patch.object(Playout, "freeze", by_the_clock)]
+
+
 def resume_without_interrupt() -> list[Patch]:
     """A Resume does not tell which sound was interrupted."""
     send = CallAudio._send
@@ -246,6 +267,8 @@ MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
         answered_again,
         loss_not_counted,
         newcomers_overtake,
+        who_lives_has_told_all,
+        ends_are_read_in_time,
         resume_without_interrupt,
         cleared_sound_again,
         digits_told_again,

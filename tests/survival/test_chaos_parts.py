@@ -122,7 +122,16 @@ def test_a_call_is_judged_by_the_carriers_records() -> None:
     assert judge(report(), call([(100.0, 110.0)]), silent).problems == [
         "20 frames lost out, 0.0 reported"
     ]
-    assert judge(report(lost_out=19.0), call([(100.0, 110.0)]), silent).problems == []
+    # With each stream that breaks the frame that was being played counts in part.
+    twice_up = call([(100.0, 102.0), (102.4, 110.0)])
+    heard = report(lost_in=20.0, heard_span=480)
+    assert judge(heard | {"lost_out": 19.0}, twice_up, silent).problems == []
+    assert judge(heard | {"lost_out": 18.9}, twice_up, silent).problems == [
+        "20 frames lost out, 18.9 reported"
+    ]
+    assert judge(report(lost_out=19.9), call([(100.0, 110.0)]), silent).problems == [
+        "20 frames lost out, 19.9 reported"
+    ]
 
     late = report(heard_first=40, heard_span=460)
     assert judge(late, call([(100.0, 110.0)]), played).problems == [
