@@ -11,6 +11,22 @@ Order inside a row is a promise. Where a session closes, for example, numbers co
 
 ``now`` is the monotonic clock's reading, given with every event; nothing here reads a clock, a
 socket or a file.
+
+A whole walk, as an example. A webhook comes for a call that lost its stream when a gateway died::
+
+    m.VoiceWebhook      dials.named             no dial in its URL: nothing
+                        webhooks.answer         knows the CallSid: StreamReplaced, then LetIn
+      StreamReplaced    streams.replaced        the call is reconnecting: StreamLost
+        StreamLost      digits.stream_lost      no digits are on their way: Reconnecting
+          Reconnecting  sessions.reconnecting   the client is told
+      LetIn             webhooks.let_in         answers with a token for the next stream
+
+Depth first is what makes the last line right. If digits were on their way, StreamLost would have
+led to a one-way stream that carries the call, and the same token would be made for another state.
+
+A rule that raises ends the handling of its event: what it told is not heard, what others did before
+stays done. A request that raised is refused with that error, by name. Everything else that raises
+is a fault of ours, which the shell logs.
 """
 
 from __future__ import annotations
@@ -59,7 +75,7 @@ AnyEvent = Event | Result | do.Tick | do.Shutdown
 
 
 def _status(at: Moment, ask: f.Ask[m.GetStatus]) -> None:
-    """Anybody may ask who holds what."""
+    """Anybody may ask who holds what, whichever role it has, also while the stack ends."""
     at.reply(ask.asked, m.StatusReport(status=status.build(at.book, at.now)))
 
 
@@ -214,10 +230,12 @@ class Core:
 
     @property
     def identity(self) -> Identity:
+        """Who this controller is."""
         return self.book.identity
 
     @property
     def counts(self) -> Counter[str]:
+        """What happened, for /metrics."""
         return self.book.counts
 
     @property
@@ -243,6 +261,7 @@ class Core:
         self._moment(0.0).fail(asked, error)
 
     def _moment(self, now: float) -> Moment:
+        """What a rule gets beside the thing that it hears."""
         return Moment(self.book, now, self._out)
 
     def _hear(self, event: object, now: float) -> None:
@@ -256,6 +275,8 @@ class Core:
                 todo.extendleft((rule, fact) for rule in reversed(self._row(fact)))
 
     def _row(self, heard: object) -> tuple[Rule, ...]:
+        """The rules that hear it. KeyError: nobody does, which a test forbids for all that may
+        come."""
         return HEARS[type(heard.body) if isinstance(heard, f.Ask) else type(heard)]
 
     # ------------------------------------------------------------------ requests

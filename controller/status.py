@@ -95,6 +95,7 @@ def _stats(book: Book, call: Call) -> m.CallStats:
 
 
 def _override(lease: Lease) -> dict[str, Any]:
+    """The contract has the session that holds it now, or the one that it was made for."""
     row = lease.row
     return {
         "number": row.number,
