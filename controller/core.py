@@ -79,9 +79,11 @@ def _status(at: Moment, ask: f.Ask[m.GetStatus]) -> None:
     at.reply(ask.asked, m.StatusReport(status=status.build(at.book, at.now)))
 
 
-#: Who hears what, first to last.
+#: Who hears what, first to last. Where the order matters, the reason stands beside it.
 HEARS: Final[dict[type, tuple[Rule, ...]]] = {
-    # The clock, and peers that come and go.
+    # The clock, and peers that come and go. Whoever was unheard because we stood still is excused
+    # before anybody is lost for it. Whoever waited too long for a number out of the pool is refused
+    # before the next one is served. Sessions come before calls, so that numbers come first.
     do.Tick: (
         reception.tick,
         numbers.pool_overdue,
@@ -101,6 +103,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     m.Hello: (reception.hello,),
     m.Beat: (reception.beat,),
     m.Goodbye: (reception.goodbye,),
+    # A gateway and a worker are welcomed before what they have is looked at, because they wait for
+    # it. A client is welcomed behind that: its Welcome says which of its sessions it has not.
     f.AdapterHere: (restart.adapter_here,),
     f.GatewayHere: (reception.welcome, restart.gateway_here),
     f.WorkerHere: (reception.welcome, streams.worker_here, streams.place_all),
@@ -110,7 +114,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.AdapterLeft: (sessions.peer_left,),
     f.WorkerLeft: (streams.worker_left, streams.place_all),
     f.AllClosing: (sessions.close_all,),
-    # A restart.
+    # A restart. A session's calls come before its dials, because a dial whose call was heard is not
+    # given up. What nobody claims is put back before it is hung up: numbers first.
     f.Found: (restart.recover,),
     f.SessionBack: (restart.session_calls, restart.session_dials),
     f.Announced: (reception.welcome, restart.tell_again),
@@ -120,7 +125,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         restart.unclaimed_dials,
         restart.unclaimed_calls,
     ),
-    # Sessions.
+    # Sessions. Numbers are put back first, because the process may be killed in the middle. Dials
+    # are given up before calls are hung up, so that no new call comes of one meanwhile.
     m.OpenSession: (sessions.open_,),
     m.Arm: (sessions.arm,),
     m.Disarm: (sessions.disarm,),
@@ -133,7 +139,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         calls.session_closes,
         sessions.closes,
     ),
-    # Numbers.
+    # Numbers. A number that is back goes to whoever waits for that very number, then to sessions
+    # that close, and what is still free goes to the pool.
     f.Sought: (numbers.seek,),
     do.NumberFound: (numbers.found,),
     do.LookUpFailed: (numbers.not_looked_up,),
@@ -148,7 +155,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     do.ApplyFailed: (numbers.apply_failed,),
     do.Restored: (numbers.restored, numbers.serve_pool),
     f.NumberBack: (sessions.number_back,),
-    # Dials.
+    # Dials. A leg's end is its call's end before it is its dial's, because the call has the reason.
+    # Twilio's callback is answered when everything that came of it is over.
     m.Dial: (dials.dial,),
     m.CancelDial: (dials.cancel,),
     f.TurnWanted: (turns.wait,),
@@ -171,7 +179,10 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.GivenUp: (dials.given_up,),
     f.NoCall: (dials.no_call,),
     f.Stray: (calls.hang_up_stray,),
-    # Calls.
+    # Calls. A webhook that names its dial shows our leg's SID before it is answered, because the
+    # answer is looked up by it. Of a call's end its digits hear first, because their sender waits.
+    # Whether the session is over is looked at last, when the legs are settled: a leg that is still
+    # to be hung up is pending.
     m.VoiceWebhook: (dials.named, webhooks.answer),
     m.WebhooksRefused: (webhooks.refused,),
     f.LetIn: (webhooks.let_in,),
@@ -191,7 +202,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     ),
     f.LegsHungUp: (dials.leg_over, sessions.call_settled),
     f.CallMissed: (webhooks.missed,),
-    # Streams.
+    # Streams. The dial has its call before the client is told of it. The gateway is answered last,
+    # and one-way streams that wait have their turn behind that answer, which names the stream.
     m.StreamStart: (streams.start, digits.settle),
     f.StreamShown: (streams.accept,),
     f.StreamUp: (dials.stream_up, sessions.call_up, digits.back, streams.accepted),
@@ -200,7 +212,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.StreamReplaced: (streams.replaced,),
     f.StreamLost: (digits.stream_lost,),
     f.Reconnecting: (sessions.reconnecting,),
-    # Digits.
+    # Digits: rules.digits tells the whole way.
     m.SendDigits: (digits.ask,),
     do.Instructed: (reception.instructed,),
     do.StreamAsked: (digits.stream_asked,),

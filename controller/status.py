@@ -1,4 +1,8 @@
-"""The object of ``trunkline status --json``: who runs, who holds what. Passwords are masked."""
+"""The object of ``trunkline status --json``: who runs, who holds what. Passwords are masked.
+
+It is built from the book alone, between two events, so it never shows half of a change. Numbers
+and callers are shown as they are: whoever may ask runs on this machine, or holds the bus's keys.
+"""
 
 from __future__ import annotations
 
