@@ -1,7 +1,7 @@
 # Eight verbs. Everything that they need goes into .venv, made from the machine's python3 alone
 # (3.11 to 3.13, as langwatch-scenario's packages have it).
 #   make demo    two phone calls with real speech, without an account (also the quickest look)
-#   make test    the whole suite        make lint    style, types, the rule between the rooms
+#   make test    the whole suite        make lint    style, types, who may import whom
 #   make bench   the benchmark          make docs    what is drawn from the code, in docs/
 #   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60"
 #   make simulate  the control plane on a fake clock, faults by seed: SIMULATE="--seeds 20000", or

@@ -131,6 +131,7 @@ class CallState:
 
     @property
     def ended(self) -> bool:
+        """Twilio has a last word on it."""
         return self.status in ENDED_STATUSES
 
 
@@ -183,12 +184,15 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
         return getattr(self._seen, "through", "")
 
     def forget(self) -> None:
+        """What the last request of this thread left is not the next one's."""
         self._seen.retry_after = None
         self._seen.through = ""
 
     def request(
         self, method: str, url: str, *args: Any, auth: tuple[str, str], **kwargs: Any
     ) -> Any:
+        """One request of the package, sent where ``base`` leads. Refused with 401, it is sent again
+        with the other token: then it was not carried out, so that it is never done twice."""
         if self._base is not None:
             parts = urlsplit(url)
             path = self._base.path.rstrip("/") + parts.path
@@ -212,6 +216,7 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
 
 
 def _names(*indices: int) -> list[str]:
+    """How the tokens are called in the settings, for whoever has to change one."""
     return [_TOKEN_NAMES[index] for index in indices]
 
 
@@ -239,6 +244,8 @@ def classify(error: Exception, retry_after: float | None = None, through: str = 
 
 
 def _classified(error: Exception, retry_after: float | None) -> RestFailure:
+    """What the failure says about the request. 429 was not carried out; above 500 nobody knows; a
+    connection that never was cannot have carried anything."""
     if isinstance(error, TwilioRestException | TwilioServiceException):
         rest = isinstance(error, TwilioRestException)
         text = str(error.msg if rest else error.title)
@@ -268,6 +275,7 @@ def _classified(error: Exception, retry_after: float | None) -> RestFailure:
 
 
 def _of_response(response: Response, retry_after: float | None) -> RestFailure:
+    """An answer that the package has not understood: perhaps a proxy's page."""
     status = int(response.status_code)
     text, code = f"HTTP {status}", 0
     with contextlib.suppress(ValueError):  # an answer of a proxy need not be JSON
@@ -338,11 +346,14 @@ class TwilioCarrier:
         )
 
     def close(self) -> None:
+        """Let requests under way end by themselves: their threads hold up nobody."""
         self._pool.close()
         if self._http.session is not None:
             self._http.session.close()
 
     async def _do(self, call: Callable[[], Any]) -> Any:
+        """Run a request of the package in a thread. What it raises comes back as a RestFailure."""
+
         def work() -> Any:
             self._http.forget()
             try:
@@ -440,6 +451,7 @@ class TwilioCarrier:
 
 
 def _settings(instance: Any) -> NumberSettings:
+    """The package has None where Twilio shows null; here it is "", which can be written back."""
     return NumberSettings(
         str(instance.sid),
         str(instance.phone_number),
@@ -448,6 +460,7 @@ def _settings(instance: Any) -> NumberSettings:
 
 
 def _state(instance: Any) -> CallState:
+    """A call, as far as the package's versions agree on it."""
     # `start_time` of a call that is still queued is null at Twilio.
     date = instance.date_created or instance.start_time
     created = date.timestamp() if isinstance(date, datetime) else None

@@ -87,6 +87,7 @@ class RestoreRun:
     live: set[str] = field(default_factory=set)
 
     def _still(self, line: str) -> None:
+        """Say it, and end with the status of something left to do."""
         self.lines.append(line)
         self.pending = True
 
@@ -117,6 +118,7 @@ class RestoreRun:
                 found.release()
 
     async def _journal(self, stack: StackDir, account: str) -> None:
+        """One stack that is gone: its lock is ours while we are at it."""
         journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
         try:
             ops = dataclasses.replace(self.ops, stack=stack.id, journal=journal, pending={})
@@ -129,6 +131,7 @@ class RestoreRun:
             await journal.close()
 
     async def _put_back(self, ops: Operations, row: OverrideRow) -> None:
+        """One number, within a time after which a person may as well try again."""
         shown = redact_number(row.number)
         before = mask_url((row.prior or {}).get("voice_url")) or "(none)"
         if self.dry_run:
@@ -147,6 +150,7 @@ class RestoreRun:
             self.lines.append(f"{shown}: changed by someone else meanwhile; left as it is")
 
     async def _hang_up(self, ops: Operations, row: DialRow) -> None:
+        """One call that a dial of that stack may have become."""
         what = f"a call from {redact_number(row.caller)} to {redact_number(row.callee)}"
         if self.dry_run:
             self._still(f"{what} would be hung up")

@@ -11,6 +11,22 @@ Order inside a row is a promise. Where a session closes, for example, numbers co
 
 ``now`` is the monotonic clock's reading, given with every event; nothing here reads a clock, a
 socket or a file.
+
+A whole walk, as an example. A webhook comes for a call that lost its stream when a gateway died::
+
+    m.VoiceWebhook      dials.named             no dial in its URL: nothing
+                        webhooks.answer         knows the CallSid: StreamReplaced, then LetIn
+      StreamReplaced    streams.replaced        the call is reconnecting: StreamLost
+        StreamLost      digits.stream_lost      no digits are on their way: Reconnecting
+          Reconnecting  sessions.reconnecting   the client is told
+      LetIn             webhooks.let_in         answers with a token for the next stream
+
+Depth first is what makes the last line right. If digits were on their way, StreamLost would have
+led to a one-way stream that carries the call, and the same token would be made for another state.
+
+A rule that raises ends the handling of its event: what it told is not heard, what others did before
+stays done. A request that raised is refused with that error, by name. Everything else that raises
+is a fault of ours, which the shell logs.
 """
 
 from __future__ import annotations
@@ -59,13 +75,15 @@ AnyEvent = Event | Result | do.Tick | do.Shutdown
 
 
 def _status(at: Moment, ask: f.Ask[m.GetStatus]) -> None:
-    """Anybody may ask who holds what."""
+    """Anybody may ask who holds what, whichever role it has, also while the stack ends."""
     at.reply(ask.asked, m.StatusReport(status=status.build(at.book, at.now)))
 
 
-#: Who hears what, first to last.
+#: Who hears what, first to last. Where the order matters, the reason stands beside it.
 HEARS: Final[dict[type, tuple[Rule, ...]]] = {
-    # The clock, and peers that come and go.
+    # The clock, and peers that come and go. Whoever was unheard because we stood still is excused
+    # before anybody is lost for it. Whoever waited too long for a number out of the pool is refused
+    # before the next one is served. Sessions come before calls, so that numbers come first.
     do.Tick: (
         reception.tick,
         numbers.pool_overdue,
@@ -85,6 +103,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     m.Hello: (reception.hello,),
     m.Beat: (reception.beat,),
     m.Goodbye: (reception.goodbye,),
+    # A gateway and a worker are welcomed before what they have is looked at, because they wait for
+    # it. A client is welcomed behind that: its Welcome says which of its sessions it has not.
     f.AdapterHere: (restart.adapter_here,),
     f.GatewayHere: (reception.welcome, restart.gateway_here),
     f.WorkerHere: (reception.welcome, streams.worker_here, streams.place_all),
@@ -94,7 +114,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.AdapterLeft: (sessions.peer_left,),
     f.WorkerLeft: (streams.worker_left, streams.place_all),
     f.AllClosing: (sessions.close_all,),
-    # A restart.
+    # A restart. A session's calls come before its dials, because a dial whose call was heard is not
+    # given up. What nobody claims is put back before it is hung up: numbers first.
     f.Found: (restart.recover,),
     f.SessionBack: (restart.session_calls, restart.session_dials),
     f.Announced: (reception.welcome, restart.tell_again),
@@ -104,7 +125,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         restart.unclaimed_dials,
         restart.unclaimed_calls,
     ),
-    # Sessions.
+    # Sessions. Numbers are put back first, because the process may be killed in the middle. Dials
+    # are given up before calls are hung up, so that no new call comes of one meanwhile.
     m.OpenSession: (sessions.open_,),
     m.Arm: (sessions.arm,),
     m.Disarm: (sessions.disarm,),
@@ -117,7 +139,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         calls.session_closes,
         sessions.closes,
     ),
-    # Numbers.
+    # Numbers. A number that is back goes to whoever waits for that very number, then to sessions
+    # that close, and what is still free goes to the pool.
     f.Sought: (numbers.seek,),
     do.NumberFound: (numbers.found,),
     do.LookUpFailed: (numbers.not_looked_up,),
@@ -132,7 +155,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     do.ApplyFailed: (numbers.apply_failed,),
     do.Restored: (numbers.restored, numbers.serve_pool),
     f.NumberBack: (sessions.number_back,),
-    # Dials.
+    # Dials. A leg's end is its call's end before it is its dial's, because the call has the reason.
+    # Twilio's callback is answered when everything that came of it is over.
     m.Dial: (dials.dial,),
     m.CancelDial: (dials.cancel,),
     f.TurnWanted: (turns.wait,),
@@ -155,7 +179,10 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.GivenUp: (dials.given_up,),
     f.NoCall: (dials.no_call,),
     f.Stray: (calls.hang_up_stray,),
-    # Calls.
+    # Calls. A webhook that names its dial shows our leg's SID before it is answered, because the
+    # answer is looked up by it. Of a call's end its digits hear first, because their sender waits.
+    # Whether the session is over is looked at last, when the legs are settled: a leg that is still
+    # to be hung up is pending.
     m.VoiceWebhook: (dials.named, webhooks.answer),
     m.WebhooksRefused: (webhooks.refused,),
     f.LetIn: (webhooks.let_in,),
@@ -175,7 +202,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     ),
     f.LegsHungUp: (dials.leg_over, sessions.call_settled),
     f.CallMissed: (webhooks.missed,),
-    # Streams.
+    # Streams. The dial has its call before the client is told of it. The gateway is answered last,
+    # and one-way streams that wait have their turn behind that answer, which names the stream.
     m.StreamStart: (streams.start, digits.settle),
     f.StreamShown: (streams.accept,),
     f.StreamUp: (dials.stream_up, sessions.call_up, digits.back, streams.accepted),
@@ -184,7 +212,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.StreamReplaced: (streams.replaced,),
     f.StreamLost: (digits.stream_lost,),
     f.Reconnecting: (sessions.reconnecting,),
-    # Digits.
+    # Digits: rules.digits tells the whole way.
     m.SendDigits: (digits.ask,),
     do.Instructed: (reception.instructed,),
     do.StreamAsked: (digits.stream_asked,),
@@ -214,10 +242,12 @@ class Core:
 
     @property
     def identity(self) -> Identity:
+        """Who this controller is."""
         return self.book.identity
 
     @property
     def counts(self) -> Counter[str]:
+        """What happened, for /metrics."""
         return self.book.counts
 
     @property
@@ -243,6 +273,7 @@ class Core:
         self._moment(0.0).fail(asked, error)
 
     def _moment(self, now: float) -> Moment:
+        """What a rule gets beside the thing that it hears."""
         return Moment(self.book, now, self._out)
 
     def _hear(self, event: object, now: float) -> None:
@@ -256,6 +287,8 @@ class Core:
                 todo.extendleft((rule, fact) for rule in reversed(self._row(fact)))
 
     def _row(self, heard: object) -> tuple[Rule, ...]:
+        """The rules that hear it. KeyError: nobody does, which a test forbids for all that may
+        come."""
         return HEARS[type(heard.body) if isinstance(heard, f.Ask) else type(heard)]
 
     # ------------------------------------------------------------------ requests

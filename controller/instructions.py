@@ -2,6 +2,9 @@
 
 Both are plain frozen values. The shell carries instructions out (:mod:`.operations`,
 :mod:`.apply_restore`) and comes back with results as events.
+
+An instruction says what is wanted, not how often it is tried. A result says what came of it in
+the end. So the rules have one place for each outcome, and no clock for retries.
 """
 
 from __future__ import annotations
@@ -167,7 +170,8 @@ Instruction = (
 
 @dataclass(frozen=True)
 class Asked:
-    """A request of a peer, to be answered later."""
+    """Whom to answer: a peer, and the number of its request. It may wait for long, and be gone by
+    then."""
 
     peer: str
     id: int
@@ -175,23 +179,32 @@ class Asked:
 
 @dataclass(frozen=True)
 class NumberFound:
+    """The number was looked up."""
+
     number: str
     sid: str | None  # None: not on this account
 
 
 @dataclass(frozen=True)
 class NumbersListed:
+    """The numbers of the account, in Twilio's order."""
+
     numbers: tuple[tuple[str, str], ...]  # (number, sid)
 
 
 @dataclass(frozen=True)
 class LookUpFailed:
+    """Twilio did not say whether the account has the number."""
+
     number: str
     error: TrunklineError
 
 
 @dataclass(frozen=True)
 class Applied:
+    """Twilio has confirmed the override, and the journal has it. ``row``: with what was there
+    before."""
+
     row: OverrideRow
 
 
@@ -206,6 +219,9 @@ class ApplyFailed:
 
 @dataclass(frozen=True)
 class Restored:
+    """The override is over. ``outcome``: restored, or left alone because somebody else had changed
+    it."""
+
     override: str
     outcome: str
 
@@ -252,11 +268,15 @@ class NotFound:
 
 @dataclass(frozen=True)
 class Ended:
+    """Twilio has taken the hang-up of all the legs that were named."""
+
     call: str
 
 
 @dataclass(frozen=True)
 class EndFailed:
+    """Twilio does not take a hang-up. It is tried on; this is told once, because somebody waits."""
+
     call: str
     error: TrunklineError
 
@@ -272,6 +292,8 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Instructed:
+    """Twilio has taken the document, or refused it."""
+
     asked: Asked
     error: TrunklineError | None
 

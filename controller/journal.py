@@ -209,10 +209,12 @@ _DIAL: Final = ", ".join(DialRow.__struct_fields__)
 
 
 def _open_dials(db: sqlite3.Connection) -> list[DialRow]:
+    """Those of which something may still come."""
     return _dials(db, "state != 'closed'")
 
 
 def _dials(db: sqlite3.Connection, where: str, *values: Any) -> list[DialRow]:
+    """Rows whose columns carry the names of the fields."""
     found = db.execute(f"SELECT {_DIAL} FROM dials WHERE {where}", values)
     names = [column[0] for column in found.description]
     return [msgspec.convert(dict(zip(names, row, strict=True)), DialRow) for row in found]
@@ -222,10 +224,12 @@ _OVERRIDE: Final = "id, number, number_sid, session, state, prior, written, unce
 
 
 def _open_overrides(db: sqlite3.Connection) -> list[OverrideRow]:
+    """Those that may stand on a number."""
     return _overrides(db, "state IN ('planned', 'applied', 'restoring')")
 
 
 def _overrides(db: sqlite3.Connection, where: str, *values: Any) -> list[OverrideRow]:
+    """The oldest first. Holders stand in a table of their own, because they come one by one."""
     select = f"SELECT {_OVERRIDE} FROM overrides WHERE {where} ORDER BY since, id"
     found = []
     for row in db.execute(select, values).fetchall():

@@ -80,6 +80,7 @@ def connect(path: Path, account: str, stack: str) -> sqlite3.Connection:
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
+    """JournalError for what is not ours, of a newer release, or damaged. It is left as it is."""
     application = db.execute("PRAGMA application_id").fetchone()[0]
     version = db.execute("PRAGMA user_version").fetchone()[0]
     tables = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
@@ -102,6 +103,7 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _check_account(db: sqlite3.Connection, path: Path, account: str) -> None:
+    """JournalError: numbers of one account must never be put back with another's token."""
     if db.execute("PRAGMA user_version").fetchone()[0] == 0:
         return  # it was made, and nothing was written to it
     found = dict(db.execute("SELECT name, value FROM meta").fetchall())
@@ -113,6 +115,7 @@ def _check_account(db: sqlite3.Connection, path: Path, account: str) -> None:
 
 
 def _migrate(db: sqlite3.Connection, account: str, stack: str) -> None:
+    """Bring an older file up to date, each step whole or not at all."""
     version = db.execute("PRAGMA user_version").fetchone()[0]
     for number in range(version, len(MIGRATIONS)):
         steps = [s for s in MIGRATIONS[number].split(";") if s.strip()]
@@ -143,6 +146,7 @@ def read(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T:
 
 
 def _unreadable(path: Path, error: sqlite3.Error) -> JournalError:
+    """One text for whatever SQLite says, with what to do."""
     return JournalError(
         f"{path}: this is no readable trunkline journal ({error}). It was left as it is: move "
         "it away to start anew, then run `trunkline restore --account` to put numbers back"

@@ -2,6 +2,8 @@
 
 It behaves as the one in SQLite does, errors included, because the tests that kill a controller at
 every step run on this one: they would prove nothing if it were kinder.
+
+One contract test holds both journals to the same behaviour.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ class NumberSettings(msgspec.Struct, frozen=True):
 
     @property
     def voice_url(self) -> str:
+        """What answers the number's calls, unless they are routed elsewhere."""
         return self.fields["voice_url"]
 
     @property

@@ -77,6 +77,8 @@ class Orphan:
     async def _take(
         self, ops: Operations, present: Present, account: str, holder: str
     ) -> Operations | None:
+        """Wait whether it comes back, then take its lock. A controller that is just being started
+        again by its keeper must find its numbers as it left them."""
         stack = self.path.name
         seals = [Seal.read((row.written or {}).get("voice_url", "")) for row in self.rows]
         bases = {seal.base for seal in seals if seal is not None}

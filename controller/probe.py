@@ -38,10 +38,12 @@ class Prober:
         return found.get("stack") == stack
 
     def close(self) -> None:
+        """A question under way is not waited for."""
         self._pool.close()
 
 
 def _ask(base: str) -> dict[str, Any]:
+    """What ``/healthz`` says there; {} where nobody of ours answers."""
     try:
         with Session() as session:
             answer = session.get(f"{base}/healthz", timeout=_TIMEOUT, allow_redirects=False)

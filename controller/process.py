@@ -3,6 +3,10 @@
 It holds the locks of its directories for life, opens the journal, and runs the shell
 (:mod:`.shell`) beside the console. On SIGTERM numbers come first; what could not be put back in
 time stays in the journal, and the exit status says so.
+
+Locks come before everything else, because two controllers on one state directory would each put
+back what the other has just written. The journal comes before the socket: a client that is welcomed
+must be able to claim what it had.
 """
 
 from __future__ import annotations
@@ -81,6 +85,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
 async def _serve_locked(
     settings: Settings, stop: asyncio.Event, holder: str, locks: list[FileLock]
 ) -> int:
+    """Everything that has to be closed again, in the order in which it depends on one another: the
+    journal last, because notes may still be under way."""
     account = settings.require("account_sid")
     stack = state_dir.own(settings.state_path, account, holder)
     locks.append(stack.lock)

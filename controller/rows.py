@@ -37,6 +37,7 @@ class OverrideRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def open(self) -> bool:
+        """Something may still stand on the number."""
         return self.state in OPEN_STATES
 
 

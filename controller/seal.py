@@ -122,19 +122,23 @@ class SealKeys:
 
 
 def _key(token: str) -> bytes:
+    """The account's token is a secret of its own kind: it is not used as a key as it is."""
     # The salt keeps the seal's first name: another salt could not open what numbers carry by now.
     return HKDF(SHA256(), 32, salt=b"trunkline mark", info=b"prior settings").derive(token.encode())
 
 
 def _bound(override: str, stack: str, number: str) -> bytes:
+    """What the seal is bound to: it opens nowhere else."""
     return f"{override} {stack} {number}".encode()
 
 
 def _text(data: bytes) -> str:
+    """For a URL's query."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _bytes(text: str) -> bytes | None:
+    """None: this is no base64, so nobody sealed it."""
     try:
         return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except (binascii.Error, ValueError):

@@ -5,6 +5,11 @@ instructions out. One write at a time goes to each number, whichever journal it 
 
 An operation that fails in a way that nobody foresaw ends the process: the next start takes up from
 the journal, by the same path.
+
+Two orders are kept. What goes to one peer leaves in the order in which the core said it. Writes
+to one number happen one after the other (:meth:`Shell._number`): a restore that overtook the
+override before it would put back nothing, and leave the number to us. All other operations run side
+by side, and their results come back in any order; the rules are made for that.
 """
 
 from __future__ import annotations
@@ -107,6 +112,9 @@ class Shell:
             self._router.close(linger=100)
 
     async def _shut_down(self) -> None:
+        """Put numbers back and hang up, for as long as there is time. What is left stays in the
+        journal, and the exit status says so. REST is asked in a hurry, since honcho kills after 5
+        s."""
         began = self._clock()
         self._ops.hurry()
         self._feed(do.Shutdown())
@@ -122,6 +130,8 @@ class Shell:
                 continue
 
     async def _exit_status(self) -> int:
+        """What is left, named in the log, and the status that says whether something is. The
+        journal is asked, not the core: it is what the next start will find."""
         if self._fatal is not None:
             if isinstance(self._fatal, TrunklineError):
                 raise self._fatal
@@ -151,6 +161,8 @@ class Shell:
     # ------------------------------------------------------------------ in
 
     def _receive(self, identity: bytes, payload: bytes) -> None:
+        """One message of a peer. What cannot be read is dropped and counted, since whoever wrote it
+        may be of another release. What is read late of an older connection changes nothing."""
         try:
             message = _decoder.decode(payload)
         except msgspec.MsgspecError as error:
@@ -171,6 +183,8 @@ class Shell:
         self._feed(message)
 
     def _feed(self, event: AnyEvent) -> None:
+        """Give the core an event, and carry out what it says. An error in the core ends neither the
+        process nor the reading of the socket; a request that caused it is answered."""
         now = self._clock()
         if isinstance(event, m.Request) and event.trace:
             self._begin_span(event)
@@ -189,6 +203,7 @@ class Shell:
         self._changed.set()
 
     async def _tick(self) -> None:
+        """Time for the core, ten times a second. A late tick is not followed by several at once."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
@@ -203,6 +218,8 @@ class Shell:
     # ------------------------------------------------------------------ out
 
     def _carry_out(self, instruction: Instruction) -> None:
+        """What goes to a peer is sent at once and in order. Everything else takes time, and gets a
+        task of its own: a number whose restore hangs must not hold up another one."""
         if isinstance(instruction, do.Send):
             identity = self._identities.get(instruction.peer)
             if isinstance(instruction.message, m.Reply) and self._spans:
@@ -225,6 +242,7 @@ class Shell:
                 self._spans.pop(next(iter(self._spans))).end(error="never answered")
 
     def _end_span(self, peer: str, reply: m.Reply) -> None:
+        """Its answer leaves: the span says what became of the request."""
         span = self._spans.pop((peer, reply.id), None)
         if span is not None:
             sid = reply.body.sid if isinstance(reply.body, m.Dialled) else None
@@ -232,11 +250,15 @@ class Shell:
             span.end({"trunkline.call_sid": sid}, error=error)
 
     def _spawn(self, work_: Coroutine[Any, Any, None]) -> None:
+        """Keep the task, and look at how it ends."""
         task = asyncio.get_running_loop().create_task(work_)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
+        """An operation ended. None may fail: what can go wrong at Twilio comes back as a result. So
+        an error is one that nobody foresaw, and the journal is the only state that can be trusted.
+        """
         self._tasks.discard(task)
         if task.cancelled():
             return
@@ -249,9 +271,13 @@ class Shell:
             self._changed.set()
 
     def _number(self, number: str) -> asyncio.Lock:
+        """The lock of a number: of two writes to it the later one must be the later one at Twilio
+        too."""
         return self._numbers.setdefault(number, asyncio.Lock())
 
     async def _work(self, instruction: Instruction) -> None:
+        """One instruction, from its start to the result that the core hears. A row of a table would
+        hide that they differ: some wait for a number, some have two results, notes have none."""
         ops = self._ops
         if isinstance(instruction, do.Apply):
             async with self._number(instruction.row.number):
@@ -288,6 +314,7 @@ class Shell:
             self._feed(await operations.play_digits(ops, instruction))
 
     async def _note(self, write: Coroutine[Any, Any, None]) -> None:
+        """A note to the journal. The process does not end before it is written."""
         self._noting += 1
         try:
             await write
@@ -296,6 +323,8 @@ class Shell:
             self._changed.set()
 
     async def _restore(self, override: str) -> None:
+        """Put a number back, with the journal that has its row: ours, or that of a stack that is
+        gone, whose lock has to be taken first. If that stack lives again, its number is its own."""
         ops = self._ops
         orphan = self._orphans.of(override)
         if orphan is not None:
@@ -312,11 +341,13 @@ class Shell:
             self._feed(do.Restored(override, await restore(ops, row)))
 
     async def _hang_up_left(self, orphan: Orphan) -> None:
+        """Calls of a stack that is gone, once its lock is ours."""
         taken = await self._orphans.take(orphan, self._ops)
         if taken is not None:
             await orphan.hang_up_left(taken)
 
     async def _create(self, instruction: do.Create) -> None:
+        """Ask for a call. Before each try it is looked at whether anybody still waits for it."""
         dials = self.core.book.dials
         request = instruction.row.request
 
@@ -334,6 +365,8 @@ class Shell:
         self._feed(result)
 
     async def _settle(self, instruction: do.Settle) -> None:
+        """Look for the call of a dial whose answer never came, until it is found or known
+        otherwise. Calls that are known to belong to others are not taken for it."""
         core = self.core
         request = instruction.row.request
 

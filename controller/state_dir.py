@@ -169,6 +169,7 @@ def take(path: Path, holder: str) -> StackDir:
 
 
 def _roots(state_dir: Path) -> list[Path]:
+    """Where stacks of this user may be: the shared directory, and private ones beside it."""
     base = state_dir.parent.parent if state_dir.parent.name == PRIVATE else state_dir
     return [base, *_inside(base / PRIVATE)]
 
@@ -182,6 +183,7 @@ def _inside(directory: Path) -> list[Path]:
 
 
 def _take(root: Path, account: str, holder: str) -> tuple[list[StackDir], list[LiveStack]]:
+    """The account's stacks there: those whose locks we could take, and those that others hold."""
     free: list[StackDir] = []
     live: list[LiveStack] = []
     for path in _inside(root / "stacks"):
@@ -195,6 +197,7 @@ def _take(root: Path, account: str, holder: str) -> tuple[list[StackDir], list[L
 
 
 def _make(path: Path) -> None:
+    """For this user alone: a journal holds prior URLs, and these may hold passwords."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077:
         path.chmod(0o700)

@@ -1,4 +1,8 @@
-"""The object of ``trunkline status --json``: who runs, who holds what. Passwords are masked."""
+"""The object of ``trunkline status --json``: who runs, who holds what. Passwords are masked.
+
+It is built from the book alone, between two events, so it never shows half of a change. Numbers
+and callers are shown as they are: whoever may ask runs on this machine, or holds the bus's keys.
+"""
 
 from __future__ import annotations
 
@@ -99,6 +103,7 @@ def _stats(book: Book, call: Call) -> m.CallStats:
 
 
 def _override(lease: Lease) -> dict[str, Any]:
+    """The contract has the session that holds it now, or the one that it was made for."""
     row = lease.row
     return {
         "number": row.number,

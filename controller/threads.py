@@ -60,5 +60,6 @@ class DaemonPool:
                 thread.join(within)
 
     def _run(self) -> None:
+        """One thread: a call after the other, until it is told to end."""
         while (work := self._work.get()) is not None:
             work()

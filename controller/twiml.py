@@ -31,6 +31,7 @@ _QUOTES = {'"': "&quot;", "'": "&apos;"}
 
 
 def stream_url(public_url: str) -> str:
+    """Twilio opens a WebSocket there, encrypted where the public URL is."""
     scheme, _, rest = public_url.rstrip("/").partition("://")
     return f"{'wss' if scheme == 'https' else 'ws'}://{rest}{STREAM_PATH}"
 
@@ -41,6 +42,7 @@ def connect(public_url: str, token: str, request: str) -> str:
 
 
 def _connect(public_url: str, token: str, query: dict[str, str]) -> str:
+    """Our stream; and behind it a redirect to us, which Twilio follows when the stream breaks."""
     again = f"{public_url.rstrip('/')}{VOICE_PATH}?{urlencode(query)}{RETRY_FRAGMENT}"
     return (
         f"<Connect>{_stream(public_url, token)}</Connect>"
@@ -49,12 +51,15 @@ def _connect(public_url: str, token: str, query: dict[str, str]) -> str:
 
 
 def _stream(public_url: str, token: str, attributes: str = "") -> str:
+    """One stream, with the token that lets it in. It stands in a parameter: Twilio drops a URL's
+    query."""
     url, nonce = (f'"{escape(text, _QUOTES)}"' for text in (stream_url(public_url), token))
     parameter = f'<Parameter name="nonce" value={nonce}/>'
     return f"<Stream url={url}{attributes}>{parameter}</Stream>"
 
 
 def status_callback(public_url: str, request: str) -> str:
+    """Where Twilio says how the leg stands. The query names the dial before its SID is known."""
     return f"{public_url.rstrip('/')}{STATUS_PATH}?{urlencode({'d': request})}{RETRY_FRAGMENT}"
 
 
@@ -77,6 +82,7 @@ def digits_and_stream(
 
 
 def _play(tones: str) -> str:
+    """The digits. Anything else in them could be markup, and is refused."""
     if not are_digits(tones):
         raise InvalidRequestError(
             f"DTMF tones {tones[:40]!r} must match [0-9*#wW]+ (anything else could be "

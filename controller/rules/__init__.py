@@ -5,4 +5,15 @@ is a fact (:mod:`.facts`); ``HEARS`` in ``core.py`` says who hears which, in whi
 a function of the moment (:mod:`.moment`: the book, the time, where facts and instructions go) and
 of what it hears. Everything that it knows stands in the book (:mod:`.book`), and every state
 changes by a literal table (:mod:`.tables`).
+
+For example, this is a rule, somewhat shortened. It reads the book, lets an entity change itself,
+and tells who may care::
+
+    def restored(at: Moment, result: do.Restored) -> None:
+        lease = at.book.lease_of(result.override)
+        lease.step("restored")
+        at.book.drop_lease(lease)
+        at.tell(f.NumberBack(tuple(lease.leaving)))
+
+The session that waited for its number hears ``NumberBack``. It is not known here that there is one.
 """

@@ -7,6 +7,11 @@ given. What has been without a stream for 15 s is settled by REST.
 For example, a client hangs up: the call is *ending*, REST is asked, and the stream may still bring
 sound. The call is over when its stream is gone and REST has taken the hang-up. If the stream stays
 all the same, it is closed by us :data:`CLOSE_STREAM_AFTER` later.
+
+Two things must be over before a call is: its stream, and what it costs. So a hang-up goes to
+REST for every leg that is known, and again until REST takes it; and a call whose stream ends by
+itself is followed up, because the leg that we dialled need not have ended with the one that we
+heard.
 """
 
 from __future__ import annotations
@@ -87,6 +92,8 @@ def hang_up_stray(at: Moment, stray: f.Stray) -> None:
 
 
 def hang_up_asked(at: Moment, ask: Ask[m.HangUp]) -> None:
+    """A client hangs up. It is answered when REST has taken it: only then is the call certain to
+    end."""
     call = at.book.call_of(ask.asked, ask.body.session, ask.body.call)
     if call is None or not call.live:
         at.reply(ask.asked, m.Done())
@@ -104,12 +111,16 @@ def hang_up(at: Moment, wanted: f.HangUp) -> None:
 
 
 def session_closes(at: Moment, closing: f.SessionClosing) -> None:
+    """What a session leaves is hung up, and counts as pending until REST has taken that."""
     for call in list(at.book.calls_of(closing.session)):
         if call.live:
             _end(at, call, f.HangUp(call.id, "hang_up"))
 
 
 def _end(at: Moment, call: Call, wanted: f.HangUp) -> None:
+    """Hang it up. Where no leg is known there are two cases. If Twilio may have been asked, the SID
+    will become known, and :func:`tick` hangs up then. Else there is nothing at Twilio, and the call
+    is over now."""
     at.book.tokens.void_all(call.id)
     at.tell(f.CallEnding(call))
     call.end(wanted.reason, wanted.asked, then_failed=wanted.then_failed)
@@ -142,7 +153,8 @@ def _end_dialled(at: Moment, call: Call) -> None:
 
 
 def ended(at: Moment, result: do.Ended) -> None:
-    """REST took the hang-up."""
+    """REST took the hang-up. The timeout that was kept back is told now, and the dial is over:
+    Twilio will not make that phone ring any more."""
     call = at.book.calls.get(result.call)
     if call is None:
         return
@@ -167,6 +179,7 @@ def end_failed(at: Moment, result: do.EndFailed) -> None:
 
 
 def _answer_ending(at: Moment, call: Call) -> None:
+    """Those who asked for its end have it."""
     at.reply_all(call.take_ending(), m.Done())
 
 
@@ -188,6 +201,8 @@ def finished(at: Moment, finished: f.Finished) -> None:
 
 
 def _conclude(at: Moment, call: Call, reason: m.EndedReason) -> None:
+    """The one place in which a call ends. Nothing lets a stream of it in any more; the rest is told
+    by ``CallOver``. ``by_far_end``: no reason of ours had been given before."""
     by_far_end = call.reason is None and reason in ("stop", "close", "error")
     was_silent = call.state == "silent"
     call.conclude(reason, at.now)
@@ -196,7 +211,8 @@ def _conclude(at: Moment, call: Call, reason: m.EndedReason) -> None:
 
 
 def settle_legs(at: Moment, over: f.CallOver) -> None:
-    """After its end: the legs that we dialled must be over too."""
+    """After its end: the legs that we dialled must be over too. A b-leg call's other leg is certain
+    to go on until we hang it up. Another's leg ends by itself as a rule, and is looked at again."""
     call = over.call
     dial = at.book.dial_of(call)
     if dial is None or dial.leg_over or call.end_sent:
@@ -229,8 +245,9 @@ def fetched(at: Moment, result: do.Fetched) -> None:
 
 
 def _part(at: Moment, call: Call, dial: Dial, sid: str) -> None:
-    """The b-leg of a dial is over before its stream came. Its webhook may have come late, for
-    an earlier dial; what becomes of this one is our own leg's to tell."""
+    """The b-leg of a dial is over before its stream came. Its webhook may have come late, for an
+    earlier dial; what becomes of this one is our own leg's to tell. So the call is as if that leg
+    had not come."""
     if call.sid != sid:
         return
     log.info("call %s, taken for the other leg of dial %s, is over", sid, dial.request)
@@ -243,6 +260,7 @@ def _part(at: Moment, call: Call, dial: Dial, sid: str) -> None:
 
 
 def tick(at: Moment, tick: do.Tick) -> None:
+    """Calls that end, calls that have ended, and calls that wait for a stream."""
     for call in list(at.book.calls.values()):
         if call.state == "ended":
             _tick_ended(at, call)
@@ -280,6 +298,8 @@ def _watch(at: Moment, call: Call) -> None:
 
 
 def _tick_ended(at: Moment, call: Call) -> None:
+    """A call that is over is kept for a while. Its other leg has to be over too; and a late webhook
+    of it must be answered with a hang-up, not be taken for a new call."""
     dial = at.book.dial_of(call)
     if call.leg_check is not None and at.now >= call.leg_check:
         call.check_leg(None)

@@ -16,6 +16,15 @@ times (:data:`POLL_AFTER`), and once more before it is given up.
 For example, a dial whose answer never came: *asking*, then *unsure*, and the list of calls is
 searched. If a callback names its SID first, it is *taken* and the search ends. If the search finds
 nothing for long enough, nothing can come of it any more, and its client is told that it failed.
+
+Where a dial's call is known by two names, both are kept. A *guess* is a SID that was found in
+the list of calls, where two calls to one number at one time look alike. Whatever names the dial
+itself (a callback, a webhook, a stream) is evidence, and outweighs a guess: the dial that had the
+SID by guess gives it back and is looked for once more.
+
+Every dial ends once, in one of four ways: refused before Twilio had it (:func:`_close`), not found
+afterwards (the same), its leg over (:func:`leg_over`), or its hang-up taken (the same). Its client
+is told once too, in :func:`_failed`, with the first reason.
 """
 
 from __future__ import annotations
@@ -55,7 +64,8 @@ LAST_LOOK_WITHIN: Final = 3.0
 
 
 def dial(at: Moment, ask: Ask[m.Dial]) -> None:
-    """A client wants a call. The same request id is the same call, however often it is asked."""
+    """A client wants a call. The same request id is the same call, however often it is asked: a
+    client that got no answer asks again, and must not make a second phone ring."""
     body = ask.body
     known = at.book.dials.get(body.request)
     if known is not None:
@@ -102,6 +112,8 @@ def _is_shared(at: Moment, number: str) -> bool:
 
 
 def _again(at: Moment, dial: Dial, ask: Ask[m.Dial]) -> None:
+    """Asked once more: it is told what is known. It cannot be turned into a dial to another number,
+    because Twilio may have the first one already."""
     if dial.row.session != ask.body.session or dial.row.callee != ask.body.to:
         raise InvalidRequestError(f"dial {ask.body.request} exists, to another number")
     at.book.session_of(ask.asked.peer, ask.body.session)
@@ -127,6 +139,7 @@ def number_found(at: Moment, found: f.NumberFound) -> None:
 
 
 def number_missing(at: Moment, missing: f.NumberMissing) -> None:
+    """Nothing is dialled: a b-leg without our override would reach somebody else."""
     _no_number(at, _leasing(at, missing.seeker.dial), missing.error)
 
 
@@ -139,6 +152,7 @@ def granted(at: Moment, granted: f.Granted) -> None:
 
 
 def refused(at: Moment, refused: f.Refused) -> None:
+    """Somebody else takes the calls of the callee's number."""
     _no_number(at, _leasing(at, refused.want.dial), refused.error)
 
 
@@ -149,6 +163,7 @@ def _leasing(at: Moment, request: str | None) -> Dial | None:
 
 
 def _no_number(at: Moment, dial: Dial | None, error: TrunklineError) -> None:
+    """It never came to Twilio, so nothing has to be hung up."""
     if dial is not None:
         dial.step("refused")
         _close(at, dial, error)
@@ -158,6 +173,8 @@ def _no_number(at: Moment, dial: Dial | None, error: TrunklineError) -> None:
 
 
 def enqueue(at: Moment, come: f.TurnCome) -> None:
+    """Twilio takes so many calls a second, and queues the rest in an order of its own. So they wait
+    here, where they can still be cancelled, and are told their places."""
     dial = come.dial
     at.book.queue.add(dial.row.session, dial.request)
     _ask_next(at)
@@ -178,10 +195,12 @@ def _ask_next(at: Moment) -> None:
 
 
 def tell_places(at: Moment, due: f.PlacesDue) -> None:
+    """Now and then everybody hears its place, if it has changed."""
     _tell_places(at)
 
 
 def _tell_places(at: Moment, only: str | None = None) -> None:
+    """``only``: this dial, which has just begun to wait."""
     for place, request in enumerate(at.book.queue.order(), 1):
         dial = at.book.dials[request]
         if only in (None, request) and dial.tell_place(place):
@@ -194,6 +213,8 @@ def _tell_places(at: Moment, only: str | None = None) -> None:
 
 
 def asked_twilio(at: Moment, result: do.AskedTwilio) -> None:
+    """The request leaves now. It may have waited behind others for its turn on the connection, and
+    the dial's own timeout must not pay for that."""
     dial = at.book.dials.get(result.request)
     if dial is not None:
         dial.rings_from(at.now)
@@ -219,6 +240,7 @@ def unsure(at: Moment, result: do.Unsure) -> None:
 
 
 def not_created(at: Moment, result: do.CreateFailed) -> None:
+    """Twilio has refused it: nothing rings, and nothing can come of it."""
     dial = at.book.dials.get(result.request)
     if dial is not None and dial.state != "closed":
         dial.step("refused")
@@ -264,8 +286,12 @@ def named(at: Moment, ask: Ask[m.VoiceWebhook]) -> None:
 
 
 def sid_shown(at: Moment, shown: f.SidShown) -> None:
-    """Our leg's SID is known, from whichever side it came. Whatever names the dial is evidence,
-    and corrects what was ``guessed``."""
+    """Our leg's SID is known, from whichever side it came. Whatever names the dial is evidence, and
+    corrects what was ``guessed``.
+
+    A second SID for a dial that has one for certain can only mean that the same request led to two
+    calls. Nobody waits for the other one, so it is hung up.
+    """
     dial, sid, guessed = shown.dial, shown.sid, shown.guessed
     journalled = shown.journalled and not guessed
     if dial.sid != sid:
@@ -290,6 +316,8 @@ def sid_shown(at: Moment, shown: f.SidShown) -> None:
 
 
 def _take_sid(at: Moment, dial: Dial, sid: str, guessed: bool) -> None:
+    """The dial has another SID than before, or its first. A guess that contradicts it, of this dial
+    or of another one, is taken back."""
     if dial.sid is not None:
         log.warning("dial %s: its call is %s, not %s", dial.request, sid, dial.sid)
         at.tell(f.SidWrong(dial, dial.sid))
@@ -332,6 +360,7 @@ def leg_status(at: Moment, told: f.LegStatus) -> None:
 
 
 def no_call(at: Moment, told: f.NoCall) -> None:
+    """Another rule knows that no call will come of it, or that its hang-up is done."""
     _failed(at, told.dial, told.status, told.text)
 
 
@@ -347,7 +376,7 @@ def _failed(at: Moment, dial: Dial, status: str, text: str) -> None:
 
 
 def leg_over(at: Moment, over: f.LegOver | f.LegsHungUp) -> None:
-    """Nothing more can come of our leg."""
+    """Nothing more can come of our leg. A dial that had not ended yet fails with that."""
     dial = over.dial if isinstance(over, f.LegOver) else at.book.dial_of(over.call)
     if dial is None or dial.state not in OPEN:
         return
@@ -361,7 +390,8 @@ def leg_over(at: Moment, over: f.LegOver | f.LegsHungUp) -> None:
 
 
 def _close(at: Moment, dial: Dial, error: TrunklineError) -> None:
-    """It has stepped to its end, and no call came of it."""
+    """It has stepped to its end, and no call came of it. The journal is told only if it has the
+    row: it is written when Twilio is asked."""
     at.fail_all(dial.take_asked(), error)
     dial.nobody_waits("failed")
     at.book.queue.drop(dial.row.session, dial.request)
@@ -376,6 +406,8 @@ def _close(at: Moment, dial: Dial, error: TrunklineError) -> None:
 
 
 def cancel(at: Moment, ask: Ask[m.CancelDial]) -> None:
+    """A client does not want it any more. If Twilio has it, the answer waits until REST has taken
+    the hang-up; else there is nothing to wait for."""
     at.book.session_of(ask.asked.peer, ask.body.session)
     dial = at.book.dials.get(ask.body.request)
     if dial is None or dial.row.session != ask.body.session:
@@ -389,10 +421,12 @@ def cancel(at: Moment, ask: Ask[m.CancelDial]) -> None:
 
 
 def given_up(at: Moment, given: f.GivenUp) -> None:
+    """After a restart: its client is not there, or does not know it."""
     _give_up(at, given.dial, given.why)
 
 
 def session_closes(at: Moment, closing: f.SessionClosing) -> None:
+    """A session that closes waits for none of its dials."""
     for dial in list(at.book.dials.values()):
         if dial.row.session == closing.session and dial.state != "closed":
             _give_up(at, dial, "canceled")
@@ -433,6 +467,8 @@ def watch(at: Moment, tick: do.Tick) -> None:
 
 
 def _timed_out(at: Moment, dial: Dial) -> None:
+    """Its time is over. Before it fails REST is asked once more: the callback that tells of a busy
+    callee may be lost, and "busy" says more than "timeout"."""
     if dial.state == "closed":
         return
     if dial.row.mode == "originate" and dial.state == "taken":
@@ -458,7 +494,8 @@ def looked(at: Moment, looked: f.Looked) -> None:
 
 
 def _poll(at: Moment, dial: Dial) -> None:
-    """Ask REST about a dial of which nothing was heard for a while."""
+    """Ask REST about a dial of which nothing was heard for a while. The pauses grow: most callbacks
+    come, and each question counts against the account's limit."""
     if dial.state != "taken" or dial.sid is None or dial.leg_over or dial.last_look:
         return
     silent = at.now - dial.known.heard
@@ -468,6 +505,8 @@ def _poll(at: Moment, dial: Dial) -> None:
 
 
 def _time_over(at: Moment, dial: Dial) -> None:
+    """It fails now. If Twilio has it, it is hung up first and the timeout is told then; else a
+    client could dial again while the first phone still rings."""
     log.info("dial %s: no stream within %g s", dial.request, dial.row.timeout)
     dial.time_over(at.now)
     if dial.sid is None:
@@ -479,7 +518,8 @@ def _time_over(at: Moment, dial: Dial) -> None:
 
 
 def stream_up(at: Moment, up: f.StreamUp) -> None:
-    """The dial that the call came of is a call now."""
+    """The dial that the call came of is a call now: its timeout is over, and so is its turn on the
+    callee's number."""
     dial = at.book.dial_of(up.call)
     if up.first and dial is not None:
         dial.stream_up()

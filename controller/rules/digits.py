@@ -114,6 +114,7 @@ def _next(at: Moment, call: Call) -> None:
 
 
 def stream_asked(at: Moment, result: do.StreamAsked) -> None:
+    """Where REST does not open the one-way stream, the document itself starts it."""
     row = at.book.digits.of(result.call, result.digits)
     if row is not None and row.state == "opening" and result.error is not None:
         _play(at, row, "deaf")
@@ -225,6 +226,8 @@ def close_later(at: Moment, replaced: f.ListenerReplaced) -> None:
 
 
 def _over(at: Moment, row: Row, error: TrunklineError | None) -> None:
+    """Whoever asked is answered, the one-way stream is not needed any more, and the next row
+    begins."""
     call = row.call
     at.book.digits.drop(call.id)
     if row.listener is not None:
@@ -267,6 +270,8 @@ def tick(at: Moment, tick: do.Tick) -> None:
 
 
 def _late(at: Moment, row: Row) -> None:
+    """The stream is not back. Twilio may still run the document, so for a while a stop of the
+    stream need not be the call's end."""
     row.step("late")
     row.call.may_move(at.now + MAY_MOVE_FOR)
     text = f"the stream was not back {BACK_WITHIN:g} s after the digits"

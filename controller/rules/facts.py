@@ -7,6 +7,11 @@ back, dials are given up and calls are hung up because three rules hear it.
 Facts are heard at once and depth first: everything that a fact leads to is over before the next one
 is heard. A rule that must wait for the consequences of its own fact tells a second one, which comes
 back to it (``StreamShown`` and ``LetIn`` are such).
+
+Some pairs look alike and are not. ``SidShown`` is evidence, which may be late, repeated or
+wrong; ``SidKnown`` is what the dial's rules made of it. ``Finished`` says that Twilio's call is
+over; ``CallOver`` says that ours has ended, and is told once for every call. ``LegOver`` is our leg
+of a dial, which for a b-leg dial is not the leg that carries the stream.
 """
 
 from __future__ import annotations
@@ -33,7 +38,9 @@ Body = TypeVar("Body", bound=m.RequestBody)
 
 @dataclass(frozen=True)
 class Ask(Generic[Body]):
-    """A peer's request, heard by its body's type. ``asked``: whom to answer."""
+    """A peer's request, heard by its body's type. ``asked``: whom to answer. ``ttl``: for how long
+    the peer waits, which bounds what REST is given for it. Every request is answered once, at once
+    or much later, by whichever rule comes to its end."""
 
     asked: Asked
     body: Body
@@ -42,7 +49,8 @@ class Ask(Generic[Body]):
 
 
 class Fact(msgspec.Struct, frozen=True):
-    """Something that happened, or that is needed."""
+    """Something that happened, or that is needed. It carries the entities themselves where these
+    live on in the book, and their ids where they may be gone by the time that it is heard."""
 
 
 # --------------------------------------------------------------------------- peers and the clock
@@ -67,31 +75,38 @@ class WorkerHere(Fact, frozen=True):
 
 
 class AdapterBeat(Fact, frozen=True):
+    """A client beats, and lists the sessions that it believes to have."""
+
     beat: m.Beat
 
 
 class GatewayBeat(Fact, frozen=True):
+    """A gateway beats, and lists its streams."""
+
     beat: m.Beat
 
 
 class WorkerBeat(Fact, frozen=True):
+    """A codec worker beats, and counts what it did for each call."""
+
     beat: m.Beat
 
 
 class AdapterLeft(Fact, frozen=True):
-    """A client has said Goodbye."""
+    """A client has said Goodbye. What it left open is closed, without waiting for its lease."""
 
     peer: str
 
 
 class WorkerLeft(Fact, frozen=True):
-    """A codec worker has said Goodbye."""
+    """A codec worker has said Goodbye. It goes on with its calls until they have moved."""
 
     peer: str
 
 
 class AllClosing(Fact, frozen=True):
-    """The stack ends."""
+    """The stack ends. Every session is lost, whatever it is doing, and its numbers come first: the
+    process may be killed after a few seconds."""
 
 
 # --------------------------------------------------------------------------- a restart
@@ -106,7 +121,8 @@ class Found(Fact, frozen=True):
 
 
 class SessionBack(Fact, frozen=True):
-    """A client has announced a session that is known or was claimed. ``info``: what it has."""
+    """A client has announced a session that is known, or was claimed just now. ``info``: the calls
+    and dials that it has, and whether it waits for digits."""
 
     info: m.SessionInfo
 
@@ -126,14 +142,16 @@ class StreamFound(Fact, frozen=True):
 
 
 class ClaimsOver(Fact, frozen=True):
-    """No session announces itself any more. What nobody has claimed is nobody's."""
+    """No session announces itself any more. What nobody has claimed is nobody's. It is told once in
+    the life of a controller, when the time is over or when the stack ends before that."""
 
 
 # --------------------------------------------------------------------------- numbers
 
 
 class Sought(Fact, frozen=True):
-    """A number's SID is needed (of "any": the account's numbers)."""
+    """A number's SID is needed, to write to the number (of "any": the account's numbers). The SID
+    may be known already. Many who seek the same number are one request to Twilio."""
 
     number: str
     seeker: Seeker
@@ -162,7 +180,9 @@ class PoolWanted(Fact, frozen=True):
 
 
 class Wanted(Fact, frozen=True):
-    """A session wants our override on a number, to wait for calls or for a b-leg dial."""
+    """A session wants our override on a number, to wait for calls or for a b-leg dial. It is
+    granted or refused later: another session may be there, or the number is still being put back.
+    """
 
     want: Want
     number: str
@@ -170,7 +190,8 @@ class Wanted(Fact, frozen=True):
 
 
 class Granted(Fact, frozen=True):
-    """Our override is on the number, and the session holds it."""
+    """Our override is on the number, and the session holds it. Twilio has confirmed it, so a call
+    to the number reaches us from now on."""
 
     want: Want
 
@@ -183,20 +204,23 @@ class Refused(Fact, frozen=True):
 
 
 class NumberBack(Fact, frozen=True):
-    """A number is as it was. ``sessions``: those that close, and have waited for it."""
+    """A number is as it was, or our override never got on it. ``sessions``: those that close, and
+    have waited for it."""
 
     sessions: tuple[str, ...]
 
 
 class SessionLost(Fact, frozen=True):
-    """A session is over although its client has not closed it. ``why``: what the client is told."""
+    """A session is over although its client has not closed it. ``why``: what the client is told, if
+    it is still there to hear it."""
 
     session: str
     why: str
 
 
 class SessionClosing(Fact, frozen=True):
-    """A session closes, or is lost: nothing of it may be left."""
+    """A session closes, or is lost: nothing of it may be left. Its row begins with the numbers,
+    because a number that is left to us answers nobody once we are gone."""
 
     session: str
 
@@ -205,7 +229,8 @@ class SessionClosing(Fact, frozen=True):
 
 
 class TurnWanted(Fact, frozen=True):
-    """A dial waits until no other dial's call can come to its callee's number."""
+    """A dial waits until no other dial's call can come to its callee's number. B-leg dials always
+    do; others do where a b-leg dial to the number is open or waits."""
 
     dial: Dial
 
@@ -234,21 +259,22 @@ class SidShown(Fact, frozen=True):
 
 
 class SidKnown(Fact, frozen=True):
-    """The dial's leg has this SID."""
+    """The dial's leg has this SID. Its call is found by it from now on, and can be hung up."""
 
     dial: Dial
     sid: str
 
 
 class SidWrong(Fact, frozen=True):
-    """The SID that the dial had by guess is not its leg's."""
+    """The SID that the dial had by guess is not its leg's. What was done under it is undone."""
 
     dial: Dial
     sid: str
 
 
 class LegStatus(Fact, frozen=True):
-    """Twilio says how a leg of ours stands: by callback, in its answer, or because we asked."""
+    """Twilio says how a leg of ours stands: by callback, in its answer, or because we asked. It may
+    be old: callbacks overtake one another."""
 
     dial: Dial
     sid: str
@@ -256,7 +282,8 @@ class LegStatus(Fact, frozen=True):
 
 
 class Looked(Fact, frozen=True):
-    """REST has said what it knows of the dial's call, or has not answered."""
+    """REST has said what it knows of the dial's call, or has not answered. A dial that was waiting
+    for just this last look ends now."""
 
     dial: Dial
 
@@ -268,26 +295,29 @@ class Answered(Fact, frozen=True):
 
 
 class LegOver(Fact, frozen=True):
-    """Twilio says that our leg of the dial is over."""
+    """Twilio says that our leg of the dial is over. The call that came of it is over too."""
 
     dial: Dial
 
 
 class DialOver(Fact, frozen=True):
-    """The dial has ended, and no call came of it."""
+    """The dial has ended, and no call came of it: it was refused, cancelled before Twilio was
+    asked, or its request got lost."""
 
     dial: Dial
 
 
 class GivenUp(Fact, frozen=True):
-    """Nobody waits for the dial any more."""
+    """Nobody waits for the dial any more. It cannot always be taken back: where Twilio may have it,
+    its call is hung up as soon as its SID is known."""
 
     dial: Dial
     why: str
 
 
 class NoCall(Fact, frozen=True):
-    """A dial ends without a call. ``text``: what is known of it."""
+    """A dial ends without a call. ``status``: as its client is told it; ``text``: what is known of
+    it."""
 
     dial: Dial
     status: str
@@ -295,7 +325,7 @@ class NoCall(Fact, frozen=True):
 
 
 class Stray(Fact, frozen=True):
-    """A call at Twilio that belongs to nothing that we know."""
+    """A call at Twilio that belongs to nothing that we know. It costs money, so it is hung up."""
 
     sid: str
 
@@ -305,7 +335,8 @@ class Stray(Fact, frozen=True):
 
 class HangUp(Fact, frozen=True):
     """A call is not wanted any more. ``asked``: who is told once Twilio has taken it;
-    ``then_failed``: its dial's timeout is told then."""
+    ``then_failed``: its dial's timeout is told then, so that whoever sees the timeout knows that no
+    phone rings any longer."""
 
     call: str
     reason: m.EndedReason
@@ -314,7 +345,7 @@ class HangUp(Fact, frozen=True):
 
 
 class CallEnding(Fact, frozen=True):
-    """A call is being hung up."""
+    """A call is being hung up. Nothing new may begin in it."""
 
     call: Call
 
@@ -327,7 +358,8 @@ class Finished(Fact, frozen=True):
 
 
 class CallOver(Fact, frozen=True):
-    """A call has ended, told once. ``was_silent``: it was one without sound."""
+    """A call has ended, told once. ``by_far_end``: nobody here wanted that. ``was_silent``: it was
+    one without sound, whose client has heard of it all the same."""
 
     call: Call
     by_far_end: bool
@@ -335,13 +367,13 @@ class CallOver(Fact, frozen=True):
 
 
 class LegsHungUp(Fact, frozen=True):
-    """REST has taken the hang-up of a call."""
+    """REST has taken the hang-up of a call. Its stream may still bring sound for a moment."""
 
     call: Call
 
 
 class CallMissed(Fact, frozen=True):
-    """A call was let in, and is over before its stream came."""
+    """A call was let in, and is over before its stream came. The caller hung up meanwhile."""
 
     call: Call
 
@@ -358,7 +390,8 @@ class LetIn(Fact, frozen=True):
 
 
 class StreamShown(Fact, frozen=True):
-    """A stream came with a good token. Which leg it shows has been taken in."""
+    """A stream came with a good token. Which leg it shows has been taken in by now. ``placement``:
+    the workers that were found for it before that."""
 
     ask: Ask[m.StreamStart]
     token: Token
@@ -377,26 +410,29 @@ class StreamUp(Fact, frozen=True):
 
 
 class StreamReplaced(Fact, frozen=True):
-    """Twilio asks what next for a call, so the stream that it had is gone."""
+    """Twilio asks what next for a call, so the stream that it had is gone, whether or not its
+    gateway lives to tell."""
 
     call: Call
 
 
 class StreamLost(Fact, frozen=True):
-    """A call's stream is gone, and the call may come back by another."""
+    """A call's stream is gone, and the call may come back by another: Twilio follows the redirect
+    behind it, or a one-way stream waits."""
 
     call: Call
     reason: m.StreamEndReason
 
 
 class Reconnecting(Fact, frozen=True):
-    """Nothing brings the call's sound until its next stream is up."""
+    """Nothing brings the call's sound until its next stream is up. Its client is told, because what
+    the far end says meanwhile is lost."""
 
     call: Call
 
 
 class ListenerShown(Fact, frozen=True):
-    """A one-way stream came with a good token."""
+    """A one-way stream came with a good token. It only listens, while digits are played."""
 
     ask: Ask[m.StreamStart]
     token: Token
@@ -410,7 +446,8 @@ class ListenerTaken(Fact, frozen=True):
 
 
 class ListenerReplaced(Fact, frozen=True):
-    """Both a one-way stream and the call's next stream bring its sound for a moment."""
+    """Both a one-way stream and the call's next stream bring its sound for a moment. ``ordinal``:
+    the one-way stream's, by which it is told apart from the next one when it is closed."""
 
     call: Call
     gateway: str

@@ -1,4 +1,9 @@
-"""The moment in which a rule hears something: the book, the time, and where what it says goes."""
+"""The moment in which a rule hears something: the book, the time, and where what it says goes.
+
+A rule gets it as ``at``, and reads like a sentence: ``at.tell`` for what others may care about,
+``at.do`` for what Twilio or the journal is asked, ``at.reply`` for the peer that waits. It lives
+for one event. A rule never keeps it: its time would be another's past.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +40,7 @@ class Moment:
         return told
 
     def do(self, instruction: Instruction) -> None:
+        """Something is to be done outside: REST, the journal."""
         self.out.append(instruction)
 
     def count(self, what: str) -> None:
@@ -42,6 +48,7 @@ class Moment:
         self.book.count(what)
 
     def send(self, peer: str | None, message: m.FromController) -> None:
+        """Tell a peer. None: there is nobody to tell, for instance no gateway has the call."""
         if peer is not None:
             self.out.append(Send(peer, message))
 
@@ -54,22 +61,28 @@ class Moment:
     # ------------------------------------------------------------------ requests
 
     def reply(self, asked: Asked, body: m.ReplyBody) -> None:
+        """The request is done. A peer that is gone gets nothing; it asks again when it is back."""
         self._answer(asked, m.Reply(id=asked.id, body=body))
 
     def reply_all(self, waiting: Iterable[Asked], body: m.ReplyBody) -> None:
+        """The same answer to all who waited for it."""
         for asked in waiting:
             self.reply(asked, body)
 
     def fail(self, asked: Asked, error: TrunklineError) -> None:
+        """The request is refused, with an error that its peer raises under the same name. An
+        illegal transition is a request at the wrong time."""
         if isinstance(error, IllegalTransition):
             error = WrongModeError(str(error))
         self.count(f"failed {type(error).__name__}")
         self._answer(asked, m.Reply(id=asked.id, error=ErrorInfo.of(error)))
 
     def fail_all(self, waiting: Iterable[Asked], error: TrunklineError) -> None:
+        """The same error to all who waited."""
         for asked in waiting:
             self.fail(asked, error)
 
     def _answer(self, asked: Asked, reply: m.Reply) -> None:
+        """An answer is kept, so that a request that is repeated gets the same one."""
         if self.book.peers.answer(asked.peer, reply):
             self.send(asked.peer, reply)

@@ -47,6 +47,7 @@ def seek(at: Moment, sought: f.Sought) -> None:
 
 
 def _seek(at: Moment, number: str, seeker: Seeker, deadline: float) -> None:
+    """Tell at once what is known; else wait for Twilio, with all who wait for the same number."""
     sid = at.book.look_ups.sid(number, at.now)
     if sid is not None:
         at.tell(f.NumberFound(seeker, number, sid))
@@ -72,6 +73,8 @@ def found(at: Moment, result: do.NumberFound) -> None:
 
 
 def not_looked_up(at: Moment, result: do.LookUpFailed) -> None:
+    """Twilio did not tell. Nobody waits for a second try: each has a deadline of its own, and may
+    ask again."""
     for seeker in at.book.look_ups.take_seekers(result.number):
         at.tell(f.NumberMissing(seeker, result.error))
 
@@ -90,10 +93,12 @@ def listed(at: Moment, result: do.NumbersListed) -> None:
 
 
 def pool_wanted(at: Moment, wanted: f.PoolWanted) -> None:
+    """The account was listed not long ago, so nobody has to ask Twilio."""
     _queue(at, Seeker(wanted.session))
 
 
 def _queue(at: Moment, seeker: Seeker) -> None:
+    """First come, first served; an account without a number serves nobody."""
     if at.book.pool.size:
         at.book.pool.add(seeker.session)
     else:
@@ -102,7 +107,8 @@ def _queue(at: Moment, seeker: Seeker) -> None:
 
 
 def serve_pool(at: Moment, heard: object) -> None:
-    """Free numbers to those who wait for one, first come first."""
+    """Free numbers to those who wait for one, first come first. A number that is still being put
+    back is not free: what stands there now would be taken for what was there before."""
     book = at.book
     if not book.pool:
         return
@@ -140,6 +146,13 @@ def want(at: Moment, wanted: f.Wanted) -> None:
 
 
 def _lease(at: Moment, want: Want, number: str, sid: str) -> None:
+    """Take the number for the want, in one of four ways.
+
+    Nobody has it: a new override is planned. Somebody has it whom the want does not disturb: it
+    joins, and is granted when (or because) the override is on. Somebody has it who could mean the
+    same calls: it is refused, and hears who that is. It is being put back, or held for a session
+    from before a restart: the want waits.
+    """
     session = at.book.sessions[want.session]
     lease = at.book.leases.get(number)
     if lease is None:
@@ -188,6 +201,7 @@ def held_up(at: Moment, tick: do.Tick) -> None:
 
 
 def _still(at: Moment, lease: Lease) -> TrunklineError:
+    """What holds the number up, in words that say what to look for."""
     shown = redact_number(lease.number)
     since = at.book.since(lease)
     if lease.unclaimed:
@@ -206,7 +220,8 @@ def _still(at: Moment, lease: Lease) -> TrunklineError:
 
 
 def applied(at: Moment, result: do.Applied) -> None:
-    """Twilio has confirmed the override. If nobody holds the number any more, it goes back."""
+    """Twilio has confirmed the override. If nobody holds the number any more, it goes back: its
+    session closed while Twilio was being asked, and a write under way cannot be called off."""
     lease = at.book.lease_of(result.row.id)
     assert lease is not None, "an override was applied that nobody holds"
     lease.applied(result.row)
@@ -219,7 +234,8 @@ def applied(at: Moment, result: do.Applied) -> None:
 
 
 def apply_failed(at: Moment, result: do.ApplyFailed) -> None:
-    """The override is not on; it has to be put back all the same if a write may have landed."""
+    """The override is not on; it has to be put back all the same if a write may have landed.
+    Holders and waiting sessions are told the error that Twilio gave, or why it was not asked."""
     lease = at.book.lease_of(result.row.id)
     assert lease is not None, "an override failed that nobody holds"
     waiting = lease.take_waiting()

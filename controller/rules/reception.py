@@ -1,4 +1,9 @@
-"""Peers that come, beat and leave, and the clock: each is told to the rules that it is for."""
+"""Peers that come, beat and leave, and the clock: each is told to the rules that it is for.
+
+What a peer says in its Hello is believed over what is in the book, because the peer has it: a
+gateway its streams, a client its sessions, a worker its calls. So a controller that was restarted
+soon knows again what it had known, and the order in which its peers come back does not matter.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +54,8 @@ def hello(at: Moment, hello: m.Hello) -> None:
 
 
 def _refusal(book: Book, hello: m.Hello) -> TrunklineError | None:
+    """Why this peer cannot be served: better a clear error at its start than a message, much later,
+    that it cannot read."""
     ours, account = m.PROTOCOL, book.identity.account
     if hello.version[0] != ours[0]:
         return ProtocolMismatchError(
@@ -98,10 +105,13 @@ def beat(at: Moment, beat: m.Beat) -> None:
 
 
 def pulse(book: Book, *, known: bool) -> m.Pulse:
+    """A sign of life. ``known`` False makes the peer say Hello again: we were restarted."""
     return m.Pulse(epoch=book.identity.epoch, controller=book.identity.stack, known=known)
 
 
 def goodbye(at: Moment, goodbye: m.Goodbye) -> None:
+    """A peer ends in good order. A gateway needs nothing done: its streams end one by one, and it
+    tells of each."""
     peer = at.book.peers.get(goodbye.peer)
     if peer is None:
         return
@@ -114,7 +124,8 @@ def goodbye(at: Moment, goodbye: m.Goodbye) -> None:
 
 
 def done(at: Moment, ask: f.Ask[m.StatusCallback]) -> None:
-    """Everything that came of the request is over."""
+    """Everything that came of the request is over. Twilio does not read the answer, but the gateway
+    waits for it."""
     at.reply(ask.asked, m.Done())
 
 
@@ -130,6 +141,9 @@ def instructed(at: Moment, result: do.Instructed) -> None:
 
 
 def tick(at: Moment, tick: do.Tick) -> None:
+    """Time passes. If the controller itself stood still (it was stopped, or the machine slept),
+    every peer's last sign of life is older than it should be, although none of them is at fault.
+    All these times are moved by the gap."""
     gap = at.book.tick(at.now)
     if gap > STALLED_AFTER:
         # Beats that came meanwhile are still unread: nobody is late because of it.
@@ -140,6 +154,7 @@ def tick(at: Moment, tick: do.Tick) -> None:
 
 
 def claims(at: Moment, tick: do.Tick) -> None:
+    """The time for claims is over, or the stack ends: then nobody is waited for."""
     if (at.now >= at.book.claim_until or at.book.stopping) and at.book.end_claims():
         at.tell(f.ClaimsOver())
 

@@ -8,6 +8,14 @@ numbers are put back and its calls are hung up.
 In which state a found thing enters is the table RESTART in :mod:`.tables`. For example, a number
 whose override the journal has as *applied* enters as *unclaimed*. If its client announces itself,
 it is *applied* again, without a word to Twilio. If nobody does, it is *restoring*.
+
+What the journal does not have, peers tell. It has overrides and dials, since these must survive
+everything. It does not have calls, because whoever carries them has them: the gateway its streams,
+the client its calls. They may come in either order, and each alone is enough: a stream without a
+client is hung up when the claims are over, a call without a stream waits for one as usual.
+
+Secrets decide who may claim. The journal has hashes of the sessions' secrets, so that a client
+which knows a session's id alone cannot take its number and its calls.
 """
 
 from __future__ import annotations
@@ -54,6 +62,8 @@ def recover(at: Moment, found: f.Found) -> None:
 
 
 def _found_override(at: Moment, row: OverrideRow, found: str) -> None:
+    """One row of a journal. ``found``: how it stood, by the words of RESTART. Nobody can claim
+    another stack's override here, and one without a prior was never written."""
     lease = Lease(row, RESTART["override"][found])
     if row.number in at.book.leases:
         # Two overrides of one number: only one of them can stand there, and it is held already.
@@ -103,6 +113,8 @@ def adapter_here(at: Moment, here: f.AdapterHere) -> None:
 
 
 def _announced(at: Moment, info: m.SessionInfo, peer: str) -> None:
+    """Take one session in, or say why not. TrunklineError: its client must not believe that it has
+    it."""
     session = at.book.sessions.get(info.session)
     if session is not None:
         session.must_have_secret(info)
@@ -165,7 +177,9 @@ def _found_session(info: m.SessionInfo, own: Lease | None) -> str:
 
 
 def _claim(at: Moment, lease: Lease, session: Session) -> None:
-    """A session that held the number is back. Whoever wanted it meanwhile asks once more."""
+    """A session that held the number is back. Where the write was in doubt it is made once more,
+    under the same id, so that a late effect of the first one changes nothing. Whoever wanted the
+    number meanwhile asks once more: now it has a holder."""
     if not lease.unclaimed:
         return
     lease.claim()
@@ -208,6 +222,7 @@ def session_calls(at: Moment, back: f.SessionBack) -> None:
 
 
 def _had_stream(at: Moment, call: Call, info: m.CallInfo) -> None:
+    """Nothing lets its first stream in any more; the next one gets a token by a webhook."""
     at.book.tokens.void(call.id)
     call.had_stream(info, at.now)
     _started(at, call)
@@ -255,6 +270,7 @@ def tell_again(at: Moment, announced: f.Announced) -> None:
 
 
 def _tell_end(at: Moment, session: Session, call: Call) -> None:
+    """It ended while its client was away."""
     assert call.reason is not None, "a call that has ended has a reason"
     at.send(session.peer, m.CallEnded(call=call.id, reason=call.reason))
 
@@ -292,12 +308,15 @@ def stream_found(at: Moment, found: f.StreamFound) -> None:
 
 
 def unclaimed_numbers(at: Moment, over: f.ClaimsOver) -> None:
+    """Numbers that no session has claimed, or whose sessions have left again since: they would go
+    on calling us, and every caller would be told that we are busy."""
     for lease in at.book.leases.values():
         if lease.unclaimed or (lease.state == "applied" and not lease.holders):
             at.do(lease.put_back())
 
 
 def unclaimed_dials(at: Moment, over: f.ClaimsOver) -> None:
+    """Dials whose sessions have not come back."""
     for dial in list(at.book.dials.values()):
         if dial.state != "closed" and dial.row.session not in at.book.sessions:
             if dial.gone is None:
@@ -306,16 +325,19 @@ def unclaimed_dials(at: Moment, over: f.ClaimsOver) -> None:
 
 
 def unclaimed_calls(at: Moment, over: f.ClaimsOver) -> None:
+    """Calls whose sessions have not come back, and which nobody hears."""
     for call in list(at.book.calls.values()):
         if call.live and call.session not in at.book.sessions:
             _nobody_claims(at, call)
 
 
 def _nobody_wants(at: Moment, dial: Dial) -> None:
+    """What comes of the dial is hung up, now or once its SID is known."""
     at.tell(f.GivenUp(dial, "canceled"))
     at.tell(f.HangUp(dial.row.call, "hang_up"))
 
 
 def _nobody_claims(at: Moment, call: Call) -> None:
+    """A call costs money for as long as it lasts."""
     log.warning("call %s: nobody claims it; it is hung up", call.sid)
     at.tell(f.HangUp(call.id, "hang_up"))

@@ -78,6 +78,8 @@ def number_found(at: Moment, found: f.NumberFound) -> None:
 
 
 def number_missing(at: Moment, missing: f.NumberMissing) -> None:
+    """The number is not the account's, none is free, or Twilio did not tell: the session does not
+    open, or is not armed."""
     session = _seeker(at, missing.seeker)
     if session is None:
         return
@@ -96,6 +98,7 @@ def _seeker(at: Moment, seeker: Seeker) -> Session | None:
 
 
 def _opened(at: Moment, session: Session, asked: Asked) -> None:
+    """The same answer for whoever asks again."""
     at.reply(
         asked,
         m.SessionOpened(
@@ -112,7 +115,12 @@ def _opened(at: Moment, session: Session, asked: Asked) -> None:
 
 
 def arm(at: Moment, ask: Ask[m.Arm]) -> None:
-    """The session waits for a call: its number gets our override, if it has not got it already."""
+    """The session waits for a call: its number gets our override, if it has not got it already.
+
+    Three ways lead on. The session may hold the number with the override on it, from the last time:
+    then it is armed at once. It may know its number's SID: then it wants the number. Else it looks
+    the number up.
+    """
     session = at.book.session_of(ask.asked.peer, ask.body.session)
     session.must_be("answer")
     was = session.state
@@ -134,6 +142,7 @@ def arm(at: Moment, ask: Ask[m.Arm]) -> None:
 
 
 def _want(at: Moment, session: Session) -> None:
+    """Ask for our override on the session's own number, for the calls that it lets in."""
     want = Want(session.id, session.allowed_callers, None, session.deadline)
     at.tell(f.Wanted(want, session.number, session.number_sid))
 
@@ -146,6 +155,7 @@ def granted(at: Moment, granted: f.Granted) -> None:
 
 
 def refused(at: Moment, refused: f.Refused) -> None:
+    """The number is another session's, or Twilio does not take the override."""
     session = _wanting(at, refused.want)
     if session is not None and session.state in ("arming", "disarming"):
         _arm_refused(at, session, refused.error)
@@ -157,11 +167,13 @@ def _wanting(at: Moment, want: Want) -> Session | None:
 
 
 def _armed(at: Moment, session: Session) -> None:
+    """Everybody who asked for it hears that a call may come."""
     session.step("armed")
     at.reply_all(session.take_arming(), m.Armed(session=session.id))
 
 
 def _arm_refused(at: Moment, session: Session, error: TrunklineError) -> None:
+    """Whoever asked is refused. The session itself stays: its client may arm it again."""
     if session.state == "arming" and not session.arming:
         # Armed before a restart, so nobody asks: its client must hear that it is no more.
         at.tell(f.SessionLost(session.id, f"its number could not be armed again: {error}"))
@@ -171,7 +183,8 @@ def _arm_refused(at: Moment, session: Session, error: TrunklineError) -> None:
 
 
 def disarm(at: Moment, ask: Ask[m.Disarm]) -> None:
-    """Nobody waits for a call any more. The override stays until the session closes."""
+    """Nobody waits for a call any more. The override stays until the session closes: putting it on
+    again would cost a read and a write at Twilio, each time that a test waits for its next call."""
     session = at.book.session_of(ask.asked.peer, ask.body.session)
     session.must_be("answer")
     session.step("disarm")
@@ -197,6 +210,7 @@ def call_up(at: Moment, up: f.StreamUp) -> None:
 
 
 def reconnecting(at: Moment, gone: f.Reconnecting) -> None:
+    """The client stops expecting sound until the next stream is up."""
     event = m.CallReconnecting(call=gone.call.id, ordinal=gone.call.ordinal)
     at.send_session(gone.call.session, event)
 
@@ -221,6 +235,8 @@ def call_over(at: Moment, over: f.CallOver) -> None:
 
 
 def close_asked(at: Moment, ask: Ask[m.CloseSession]) -> None:
+    """A client closes its session. The answer waits until everything of it is over, so that a test
+    which has closed its line finds the number as it was before."""
     session = at.book.sessions.get(ask.body.session)
     if session is None or session.peer != ask.asked.peer:
         # Closed already, or lost: there is nothing left to do for it.
@@ -242,15 +258,18 @@ def _close(at: Moment, session: Session) -> None:
 
 
 def closes(at: Moment, closing: f.SessionClosing) -> None:
+    """The last in its row: if there was nothing to put back or to hang up, it is over now."""
     _perhaps_closed(at, closing.session)
 
 
 def number_back(at: Moment, back: f.NumberBack) -> None:
+    """A closing session may have waited for just that number."""
     for session in back.sessions:
         _perhaps_closed(at, session)
 
 
 def call_settled(at: Moment, settled: f.CallOver | f.LegsHungUp) -> None:
+    """A closing session may have waited for just that call."""
     _perhaps_closed(at, settled.call.session)
 
 
@@ -281,6 +300,8 @@ def lose(at: Moment, lost: f.SessionLost) -> None:
 
 
 def close_all(at: Moment, closing: f.AllClosing) -> None:
+    """The stack ends. Each client is told before its numbers are put back, since what is told costs
+    no time."""
     for session in at.book.sessions.values():
         at.tell(f.SessionLost(session.id, "the stack is being shut down"))
 
@@ -296,6 +317,8 @@ def peer_left(at: Moment, left: f.AdapterLeft) -> None:
 
 
 def renew(at: Moment, heard: f.AdapterBeat) -> None:
+    """A client's beat keeps its sessions. One that lists a session which is over has missed the
+    message: it is told again, else it would go on for ever with nothing behind it."""
     beat = heard.beat
     for session_id in beat.sessions:
         session = at.book.sessions.get(session_id)
@@ -307,7 +330,9 @@ def renew(at: Moment, heard: f.AdapterBeat) -> None:
 
 
 def tick(at: Moment, tick: do.Tick) -> None:
-    """Sessions whose clients are not heard of are lost; a closing one waits so long and no more."""
+    """Sessions whose clients are not heard of are lost, because a client that was killed cannot
+    close them. A closing one waits for so long and no more; what is pending then is named in its
+    answer, and goes on without it."""
     for session in list(at.book.sessions.values()):
         if session.state == "closing":
             if at.now >= session.close_by:

@@ -7,6 +7,14 @@ placement when one of its workers is gone.
 For example, a gateway is killed. Its beats stop, so its calls are *reconnecting* after
 :data:`~.book.peers.GATEWAY_LOST_AFTER`, or at once where Twilio asks another gateway first. The
 webhook is answered with a token, the next stream shows that token, and the call is *live* again.
+
+Three sources say that a stream is gone, because each may be missing: its gateway notifies, the
+gateway's next beat does not list it, or the gateway itself is not heard of. Twilio's next webhook
+is the fourth. Whichever comes first moves the call on; the others find it moved, and change
+nothing.
+
+Ordinals keep them apart. A notification about stream 2 says nothing of a call whose stream is the
+third by now.
 """
 
 from __future__ import annotations
@@ -38,7 +46,8 @@ _STANDBY_LOAD: Final = 0.2
 
 
 def start(at: Moment, ask: Ask[m.StreamStart]) -> None:
-    """A stream came. Nothing is believed of it but what its token says."""
+    """A stream came. Nothing is believed of it but what its token says: whoever knows the public
+    URL can open a stream and claim any CallSid."""
     start, book = ask.body, at.book
     token = book.tokens.look(start.token)
     if token is None:
@@ -93,6 +102,7 @@ def accepted(at: Moment, up: f.StreamUp) -> None:
 
 
 def _refuse(at: Moment, ask: Ask[m.StreamStart], why: str) -> None:
+    """The gateway closes the stream; why is counted and logged there."""
     at.count("streams refused")
     at.reply(ask.asked, m.StreamRefused(why=why))
 
@@ -143,7 +153,8 @@ def _may_come_back(at: Moment, call: Call) -> bool:
 
 
 def _over(at: Moment, call: Call) -> None:
-    """The stream of a call that is being hung up is gone: the call is over."""
+    """The stream of a call that is being hung up is gone: the call is over, whether REST has
+    answered or not."""
     call.stream_over()
     at.tell(f.Finished(call, call.reason or "hang_up"))
 
@@ -159,7 +170,9 @@ def _lose(at: Moment, call: Call, reason: m.StreamEndReason) -> None:
 
 
 def switched(at: Moment, switched: m.Switched) -> None:
-    """A gateway lets another worker be heard: the call gets a standby beside that one."""
+    """A gateway lets another worker be heard, because the active one is slow or gone. That decision
+    is the gateway's alone, since it takes milliseconds and must not wait for us. The call gets a
+    standby beside the new one."""
     call = at.book.calls.get(switched.call)
     if call is None or call.placement is None or call.gateway != switched.gateway:
         return
@@ -172,7 +185,9 @@ def switched(at: Moment, switched: m.Switched) -> None:
 
 
 def beat(at: Moment, heard: f.GatewayBeat) -> None:
-    """What the gateway still has; repairs what a lost notification left wrong."""
+    """What the gateway still has; repairs what a lost notification left wrong. A stream that is
+    younger than :data:`BEAT_SETTLES_AFTER` may be missing because the beat was written before it
+    came."""
     beat = heard.beat
     there = {stream.call: stream for stream in beat.streams}
     for call in at.book.calls.values():
@@ -203,16 +218,19 @@ def watch(at: Moment, tick: do.Tick) -> None:
 
 
 def worker_here(at: Moment, here: f.WorkerHere) -> None:
+    """A worker that was restarted has a new endpoint, and none of its calls."""
     at.book.workers.hello(here.hello, at.now)
     _worked_on(at.book, here.hello.calls)
 
 
 def worker_beat(at: Moment, heard: f.WorkerBeat) -> None:
+    """It lives, and counts its calls."""
     at.book.workers.beat(heard.beat, at.now)
     _worked_on(at.book, heard.beat.calls)
 
 
 def worker_left(at: Moment, left: f.WorkerLeft) -> None:
+    """It has said Goodbye: nothing new goes to it, and its calls move."""
     at.book.workers.goodbye(left.peer)
 
 
@@ -246,6 +264,7 @@ def _loads(book: Book) -> dict[str, float]:
 
 
 def _best(at: Moment, call: Call) -> m.Placement | None:
+    """The two workers that would carry it now; those that do so already come first."""
     return at.book.workers.place(at.now, _loads(at.book), call.placement, call.active)
 
 
@@ -258,6 +277,7 @@ def _place(at: Moment, call: Call) -> m.Placement | None:
 
 
 def _replace(at: Moment, call: Call) -> None:
+    """Give the call a new placement, if there is a better one than it has."""
     placement = _best(at, call)
     if placement is not None and placement is not call.placement:
         call.placed(placement)
@@ -265,6 +285,8 @@ def _replace(at: Moment, call: Call) -> None:
 
 
 def _tell_placement(at: Moment, call: Call, *, gateway: bool) -> None:
+    """The client attaches to the workers itself, so it must know them. The gateway is told too
+    where it has not just asked."""
     assert call.placement is not None, "a placement is told once there is one"
     event = m.CallPlaced(call=call.id, placement=call.placement)
     if gateway:
@@ -273,7 +295,8 @@ def _tell_placement(at: Moment, call: Call, *, gateway: bool) -> None:
 
 
 def place_all(at: Moment, heard: object) -> None:
-    """Workers came or went: live calls get what they lack."""
+    """Workers came or went: live calls get what they lack. Not in the first seconds after a start,
+    when workers have not all said Hello: a call would be moved away from one that does its work."""
     if at.now - at.book.identity.started < SETTLING_SECONDS:
         return
     workers = at.book.workers

@@ -66,6 +66,8 @@ from trunkline.bus.errors import WrongModeError
 
 Table = dict[str, dict[str, str]]
 
+#: *armed* and *refused* may come in *disarming* and *closing*: Twilio's answer to an override comes
+#: when it comes. *missed* leads back to *armed*: nobody was answered, so the Arm still stands.
 SESSION: Final[Table] = {
     "opening": {"opened": "idle", "refused": "gone", "close": "closing"},
     "idle": {"arm": "arming", "dial": "calling", "disarm": "idle", "close": "closing"},
@@ -111,6 +113,9 @@ SESSION: Final[Table] = {
     "gone": {},
 }
 
+#: From *unclaimed* and *planned* there are two ways, a session's claim and the end of the claims.
+#: Nothing leads back from *restoring*. A session that wants the number meanwhile gets a new lease
+#: afterwards, with settings that were read afresh.
 LEASE: Final[Table] = {
     "planned": {"claimed": "applying", "put_back": "restoring"},
     "unclaimed": {"claimed": "applied", "put_back": "restoring"},
@@ -120,6 +125,11 @@ LEASE: Final[Table] = {
     "gone": {},
 }
 
+#: *cancel* closes only what was never asked. From *asking* on Twilio may have it, so a dial that
+#: nobody waits for goes on until its call is known and hung up, or until there can be none.
+#:
+#: *closed* takes late news of every kind. A callback may overtake the answer to the request, and
+#: the search for a call may end after the call itself.
 DIAL: Final[Table] = {
     "leasing": {"leased": "waiting", "refused": "closed", "cancel": "closed"},
     "waiting": {"turn": "queued", "refused": "closed", "cancel": "closed"},
@@ -156,6 +166,11 @@ DIAL: Final[Table] = {
     },
 }
 
+#: *token* says that Twilio asks what next for the call, and gets a stream. If the call is *live*
+#: then, its stream must be gone, whatever its gateway says. A stream that *starts* while another is
+#: *live* is the next one; the former one's end is then told about an ordinal of the past.
+#:
+#: *ending* has no way back: a call that is being hung up is not let in again.
 CALL: Final[Table] = {
     "expected": {
         "token": "expected",
@@ -184,6 +199,8 @@ CALL: Final[Table] = {
     "ended": {"over": "ended", "end": "ended"},
 }
 
+#: *back* may come before *taken*: the stream that the document asks for shows that Twilio has the
+#: document, even where the answer to our request is still on its way or lost.
 DIGITS: Final[Table] = {
     "opening": {"hears": "asking", "deaf": "asking", "late": "over", "ended": "over"},
     "asking": {
@@ -202,9 +219,17 @@ DIGITS: Final[Table] = {
     "over": {},
 }
 
-#: What a restarted controller finds, and the state in which it enters its table. Everything else
-#: enters in the first state of its table. A session is found as its client announces it, an
-#: override and a dial as the journal has them. A call enters as *expected*: peers tell the rest.
+#: What a restarted controller finds, and the state in which it enters its table. What is new enters
+#: where its table begins: a lease as *applying*, a dial as *leasing*, *waiting* or *queued*.
+#:
+#: A session is found as its client announces it, an override and a dial as the journal has them. A
+#: call enters as *expected*: its gateway and its client tell the rest. Three choices need a reason:
+#:
+#: - An override of which nothing was written enters as *restoring* all the same. To close its row
+#:   is a restore without a write, and there is one path for the end of an override.
+#: - A planned one may have been written, so its session cannot just have it. It is put on again
+#:   once it is claimed, under the same id, and a late effect of the first write changes nothing.
+#: - A dial that was asked for is *unsure*, whatever the last controller knew: the answer is lost.
 RESTART: Final[Table] = {
     "session": {
         "idle": "idle",

@@ -27,6 +27,7 @@ def wait(at: Moment, wanted: f.TurnWanted) -> None:
 
 
 def give(at: Moment, tick: do.Tick) -> None:
+    """A call may have come up, or ended, since the last tick."""
     _give(at)
 
 
@@ -43,6 +44,7 @@ def _give(at: Moment) -> None:
 
 
 def tell_places(at: Moment, due: f.PlacesDue) -> None:
+    """In the same rhythm as the places in the queue of dials."""
     _tell(at)
 
 

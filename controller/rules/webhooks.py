@@ -110,8 +110,9 @@ def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.Voic
 
 
 def _stranger(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer:
-    """A redirect of a call that nobody has told us of: one that was let in just before a
-    restart, or that we will not have."""
+    """A redirect of a call that nobody has told us of: one that was let in just before a restart,
+    or that we will not have. While clients may still announce themselves it is let wait; a pause
+    costs the caller a second, a hang-up the call."""
     lease = at.book.leases.get(number)
     if lease is not None and not at.book.stopping:
         ready = [s for s in _allowed(at.book, lease, caller) if _is_ready(at.book, s)]
@@ -190,7 +191,7 @@ def _allowed(book: Book, lease: Lease, caller: str) -> list[Session]:
 
 
 def _is_ready(book: Book, session: Session) -> bool:
-    """It waits for a call, and has none."""
+    """It waits for a call, and has none: an Arm lets in one call, and no more."""
     return session.state == "armed" and not any(call.live for call in book.calls_of(session.id))
 
 
@@ -269,7 +270,8 @@ def _new_call(at: Moment, session: Session, sid: str, caller: str, number: str) 
 
 
 def _let_in(at: Moment, call: Call) -> m.VoiceAnswer:
-    """A stream with a new token; or a pause, while no worker could take the sound."""
+    """A stream with a new token; or a pause, while no worker could take the sound. The pause brings
+    the same call back, with the name that we gave it."""
     workers = at.book.workers
     if not any(workers.well(worker, at.now) for worker in workers.by_id):
         return m.VoiceAnswer(kind="pause", redirect_query=call.query)
@@ -294,7 +296,9 @@ def refused(at: Moment, told: m.WebhooksRefused) -> None:
 
 
 def _refuse(at: Moment, sessions: list[Session], caller: str, number: str, why: str) -> None:
-    """A call was refused: the sessions that answer there, and the number's dials, are told."""
+    """A call was refused: the sessions that answer there, and the number's dials, are told. A dial
+    that fails later names these calls, because a rewritten caller is the first thing to look for.
+    """
     for session in sessions:
         _count(at, session.id, rejected=1, caller=redact_number(caller), why=why)
     for dial in at.book.open_b_legs(number):
@@ -317,6 +321,8 @@ def _count(
     caller: str = "",
     why: str = "",
 ) -> None:
+    """Tell a session's client of a webhook, so that a test which waits in vain can say what came
+    instead."""
     at.send_session(
         session,
         m.WebhooksCounted(

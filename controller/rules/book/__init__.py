@@ -5,6 +5,10 @@ A rule reads what it likes. It writes by the methods of the entities (:mod:`.ses
 one place where it changes: ``make lint`` refuses an assignment from elsewhere. For example, a call
 forgets its gateway in ``Call.stream_lost`` and nowhere else, together with everything that a call
 without a stream must forget.
+
+Indices are part of the book. A call is found by its id, and by the CallSid of each of its legs,
+which become known one after the other, or turn out to be another call's. ``know`` and ``unknow``
+keep them, so that no webhook is ever answered for a call that its leg does not belong to.
 """
 
 from __future__ import annotations
@@ -109,9 +113,11 @@ class Book:
     # ------------------------------------------------------------------ time
 
     def wall(self, now: float) -> float:
+        """Unix time: for the journal, which another process reads after a restart."""
         return self.identity.started_wall + now - self.identity.started
 
     def mono(self, wall: float) -> float:
+        """The monotonic clock's reading at that Unix time, which may lie before our start."""
         return self.identity.started + wall - self.identity.started_wall
 
     def tick(self, now: float) -> float:
@@ -140,6 +146,7 @@ class Book:
         return was
 
     def stop(self) -> None:
+        """The stack ends: nobody new is let in."""
         self.stopping = True
 
     @property
@@ -151,6 +158,7 @@ class Book:
     # ------------------------------------------------------------------ peers
 
     def gateways(self) -> list[Peer]:
+        """Those that have said Hello and are not forgotten."""
         return [peer for peer in self.peers.by_id.values() if peer.role == "gateway"]
 
     def present(self, peer: Peer, now: float) -> bool:
@@ -160,6 +168,7 @@ class Book:
     # ------------------------------------------------------------------ sessions
 
     def add_session(self, session: Session) -> None:
+        """From now on its client can ask for it."""
         self.sessions[session.id] = session
 
     def session_of(self, peer: str, session_id: str) -> Session:
@@ -189,6 +198,7 @@ class Book:
     # ------------------------------------------------------------------ numbers
 
     def add_lease(self, lease: Lease) -> None:
+        """From now on whoever wants the number finds it."""
         self.leases[lease.number] = lease
 
     def set_aside(self, lease: Lease) -> None:
@@ -203,6 +213,7 @@ class Book:
         return None
 
     def drop_lease(self, lease: Lease) -> None:
+        """The number is as it was, or somebody else has changed it."""
         if self.leases.get(lease.number) is lease:
             del self.leases[lease.number]
         self.aside.pop(lease.row.id, None)
@@ -288,6 +299,7 @@ class Book:
             del self.by_sid[sid]
 
     def forget_call(self, call: Call) -> None:
+        """Late webhooks of it are strangers from now on."""
         del self.calls[call.id]
         self.unknow(call, call.sid)
         self.unknow(call, call.dialled_sid)
@@ -299,6 +311,7 @@ class Book:
         return call if call is not None and call.session == session else None
 
     def calls_of(self, session: str) -> Iterator[Call]:
+        """The session's calls, those that are over included."""
         return (call for call in self.calls.values() if call.session == session)
 
     def has_live_calls(self, session: str) -> bool:

@@ -114,6 +114,7 @@ class Call(Subject):
 
     @property
     def live(self) -> bool:
+        """It has not ended. It may be on its way to its end."""
         return self.state != "ended"
 
     @property
@@ -134,6 +135,8 @@ class Call(Subject):
         return {"c": self.id}
 
     def info(self, now: float) -> m.CallInfo:
+        """What others have to know of it: its client, its gateways, its workers, and through them a
+        controller that is started again."""
         return m.CallInfo(
             call=self.id,
             session=self.session,
@@ -197,7 +200,9 @@ class Call(Subject):
     def stream_up(
         self, gateway: str, placement: m.Placement | None, now: float, *, one_way: bool = False
     ) -> None:
-        """The stream at ``gateway`` is the call's from now on, with the next ordinal."""
+        """The stream at ``gateway`` is the call's from now on, with the next ordinal. Whatever is
+        said of an earlier one is not about this one, so what was missing or counted for it is
+        forgotten."""
         self.step("start")
         self.ordinal += 1
         self.placement, self.gateway, self.one_way = placement, gateway, one_way
@@ -210,7 +215,8 @@ class Call(Subject):
         self.started = now
 
     def stream_lost(self, reason: m.StreamEndReason, now: float) -> None:
-        """Its stream is gone, and another may come."""
+        """Its stream is gone, and another may come. From now on it is missed: REST is asked about
+        the call, and after a while it is hung up."""
         self.step("stream_over")
         self.gateway, self.missing, self.checked, self.one_way = None, now, 0, False
         self.stream_reason = reason
@@ -238,6 +244,7 @@ class Call(Subject):
         self.step("token")
 
     def placed(self, placement: m.Placement) -> None:
+        """These workers carry it from now on."""
         self.placement = placement
 
     def switched(self, worker: str) -> None:
@@ -258,6 +265,7 @@ class Call(Subject):
         self.may_move_until = until
 
     def doubt_no_more(self) -> None:
+        """The client was told, or the call is over."""
         self.digits_in_doubt = False
 
     # ------------------------------------------------------------------ after a restart
@@ -317,6 +325,7 @@ class Call(Subject):
         self.end_under_way = False
 
     def hang_up(self, now: float) -> None:
+        """REST took it. If its stream is still there somewhat later, we close it."""
         self.hung_up = now
 
     def take_ending(self) -> list[Asked]:
@@ -325,9 +334,11 @@ class Call(Subject):
         return asked
 
     def timeout_told(self) -> None:
+        """It is told once."""
         self.then_failed = False
 
     def conclude(self, reason: m.EndedReason, now: float) -> None:
+        """It is over. The first reason that was given stays."""
         self.reason = self.reason or reason
         self.step("over")
         self.ended_at = now
@@ -345,6 +356,7 @@ class Call(Subject):
 
 
 def _newer(one: m.Placement | None, other: m.Placement) -> m.Placement:
+    """Two peers may know of different placements: the controller counts them up."""
     if one is None or (other.epoch, other.n) > (one.epoch, one.n):
         return other
     return one

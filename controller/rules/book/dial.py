@@ -61,10 +61,12 @@ class Dial(Subject):
 
     @property
     def request(self) -> str:
+        """The client's own id of it, by which it is known everywhere."""
         return self.row.request
 
     @property
     def sid(self) -> str | None:
+        """Our leg at Twilio, once it is known; perhaps by a guess."""
         return self.row.sid
 
     def __str__(self) -> str:
@@ -79,6 +81,7 @@ class Dial(Subject):
     # ------------------------------------------------------------------ those who wait for it
 
     def asked_again(self, asked: Asked) -> None:
+        """Whoever asks again waits for the same SID."""
         self.asked.append(asked)
 
     def take_asked(self) -> list[Asked]:
@@ -120,6 +123,7 @@ class Dial(Subject):
     # ------------------------------------------------------------------ its SID
 
     def take_sid(self, sid: str, *, guessed: bool) -> None:
+        """Our leg has this SID. The row has it too, so that a restart knows it."""
         self.row = replace(self.row, sid=sid)
         self.guessed = guessed
 
@@ -153,6 +157,8 @@ class Dial(Subject):
         self.last_look, self.deadline = True, deadline
 
     def time_over(self, now: float) -> None:
+        """Its time is over before it was answered. What Twilio had last said is kept, because our
+        own hang-up will change it."""
         self.timed_out, self.last_word = True, self.known.leg(now)
 
     def hang_up_first(self) -> None:

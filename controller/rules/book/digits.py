@@ -89,6 +89,7 @@ class DigitRows:
         return row if row is not None and serial in (None, row.serial) else None
 
     def begin(self, call: Call, wish: Wish, deadline: float, listens_by: float) -> Row:
+        """A row's serial tells its answers from those of the row before."""
         serial = next(self._serials)
         row = Row(serial, call, wish.asked, wish.digits, deadline, listens_by)
         self.rows[call.id] = row
@@ -99,6 +100,7 @@ class DigitRows:
         return self.rows.pop(call, None)
 
     def wish(self, call: str, wish: Wish) -> None:
+        """It waits until the row before it is over, and the call has a stream."""
         self.wishes[call].append(wish)
 
     def next_wish(self, call: str) -> Wish | None:
@@ -107,6 +109,7 @@ class DigitRows:
         return wishes.popleft() if wishes else None
 
     def drop_wishes(self, call: str) -> list[Wish]:
+        """The call is over; whoever takes them refuses them."""
         return list(self.wishes.pop(call, ()))
 
     def overdue(self, before: float) -> list[Wish]:
@@ -120,6 +123,7 @@ class DigitRows:
         return found
 
     def close_later(self, at: float, gateway: str, close: m.CloseStream) -> None:
+        """Not at once: the stream that replaces it is joined to it first."""
         self._closing.append((at, gateway, close))
 
     def take_due(self, now: float) -> list[tuple[str, m.CloseStream]]:

@@ -3,6 +3,10 @@
 A timer only says that something did not happen. What did happen is told with it: Twilio's last word
 on our leg, what the callee's voice webhook was answered with, and which calls were refused on the
 callee's number meanwhile.
+
+For example: "call to ***7777: no stream within 30 s; Twilio's last word is 'in-progress', 24.1 s
+ago; no voice webhook of ***7777 has come". Whoever reads that looks at the number's voice_url
+first, and not at the network.
 """
 
 from __future__ import annotations

@@ -54,13 +54,18 @@ class Want:
 
     @property
     def hold(self) -> Hold:
+        """After a restart: the session has the number from before, without asking for it again."""
         return Hold(self.callers, self.dial is not None)
 
 
 @dataclass
 class Lease(Subject):
     """``row``: its override, as it was planned, found or written. How the override stands is told
-    by ``state`` alone. ``holders``: session id -> what it holds the number for."""
+    by ``state`` alone. ``holders``: session id -> what it holds the number for.
+
+    A session that closes goes from ``holders`` to ``leaving`` if it was the last one: it waits for
+    the number to be as before, and so does whoever closed it.
+    """
 
     TABLE = LEASE
 
@@ -73,6 +78,7 @@ class Lease(Subject):
 
     @property
     def number(self) -> str:
+        """The number that it is on."""
         return self.row.number
 
     @property
@@ -103,6 +109,7 @@ class Lease(Subject):
         return True
 
     def _busy(self, holder: str, since: str) -> NumberBusyError:
+        """Names the holder: the one who is refused can look for it, or wait."""
         return NumberBusyError(
             f"number {redact_number(self.number)} is in use by session {holder} since {since}; "
             "close that one, or let both name disjoint allowed_callers",
@@ -145,6 +152,8 @@ class Lease(Subject):
         self.step("claimed")
 
     def applied(self, row: OverrideRow) -> None:
+        """Twilio has confirmed it. ``row``: with the settings from before, which only the write
+        could read."""
         self.step("applied")
         self.row = row
 

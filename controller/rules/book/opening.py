@@ -59,5 +59,6 @@ def _check(info: m.SessionInfo) -> None:
 
 
 def _set(numbers: list[str] | None, key: Callable[[str], str] = str) -> frozenset[str] | None:
+    """None stays None: the session did not say, which is not the same as "nobody"."""
     # An empty list of callers lets nobody in; of callees, nobody may be called.
     return None if numbers is None else frozenset(key(number) for number in numbers)

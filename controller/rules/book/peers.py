@@ -42,10 +42,11 @@ class Peer:
         self.heard, self.leaving = now, False
 
     def excuse(self, seconds: float) -> None:
-        """The controller itself did not run for so long, so the peer is not late."""
+        """The controller itself did not run for so long."""
         self.heard += seconds
 
     def beats(self, now: float) -> None:
+        """It is there."""
         self.heard = now
 
     def has(self, streams: int, refused: dict[str, int] | None = None) -> None:
@@ -62,6 +63,7 @@ class Peer:
         self.working.add(request)
 
     def answered(self, reply: m.Reply) -> None:
+        """Kept for a while: a peer that lost its connection asks again."""
         self.working.discard(reply.id)
         self.answers[reply.id] = reply
         while len(self.answers) > ANSWERS_KEPT:
@@ -75,6 +77,7 @@ class Peers:
         self.by_id: dict[str, Peer] = {}
 
     def hello(self, hello: m.Hello, now: float) -> Peer:
+        """It is here, for the first time or again."""
         peer = self.by_id.get(hello.peer)
         if peer is None:
             peer = self.by_id[hello.peer] = Peer(hello.peer, hello.role, hello.pid, now)
@@ -82,6 +85,7 @@ class Peers:
         return peer
 
     def get(self, peer: str) -> Peer | None:
+        """None: it has not said Hello to this controller, or was not heard of for long."""
         return self.by_id.get(peer)
 
     def answer(self, peer: str, reply: m.Reply) -> bool:

@@ -30,6 +30,7 @@ class Pool:
 
     @property
     def size(self) -> int:
+        """How many numbers there are, free or not."""
         return len(self._numbers)
 
     def known(self, now: float) -> bool:
@@ -41,6 +42,7 @@ class Pool:
         self._numbers, self._listed_until = tuple(numbers), until
 
     def add(self, session: str) -> None:
+        """It waits behind all others; asked twice, it keeps its place."""
         self._waiting.setdefault(session, 0)
 
     def drop(self, session: str) -> None:

@@ -110,5 +110,6 @@ class TurnQueues:
             yield from enumerate(queue.order(), 1)
 
     def _forget_empty(self, number: str, queue: FairQueue) -> None:
+        """A number that nobody waits for is not looked at in each tick."""
         if not queue:
             del self._by_number[number]

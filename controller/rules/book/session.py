@@ -20,7 +20,11 @@ ANY: Final = "any"
 
 @dataclass
 class Session(Subject):
-    """An adapter's session. ``since``: Unix time; ``renewed``: monotonic, of the last beat."""
+    """An adapter's session. ``since``: Unix time; ``renewed``: monotonic, of the last beat.
+
+    It knows its own number and the requests that wait for it. Which overrides are put back because
+    of it stands in the leases alone (:meth:`.Book.pending`).
+    """
 
     TABLE = SESSION
 
@@ -47,6 +51,7 @@ class Session(Subject):
 
     @property
     def mode(self) -> str:
+        """What its client may still ask for, by the state."""
         return MODES.get(self.state, "idle")
 
     def __str__(self) -> str:
@@ -80,6 +85,7 @@ class Session(Subject):
     # ------------------------------------------------------------------ its number
 
     def waits_until(self, deadline: float) -> None:
+        """What it waits for now is given up then."""
         self.deadline = deadline
 
     def gets(self, number: str, deadline: float) -> None:
@@ -93,12 +99,15 @@ class Session(Subject):
     # ------------------------------------------------------------------ requests that wait
 
     def asks_to_open(self, asked: Asked) -> None:
+        """Answered when its number was found, or is missing."""
         self.opening.append(asked)
 
     def asks_to_arm(self, asked: Asked) -> None:
+        """Answered when the override is on, or refused."""
         self.arming.append(asked)
 
     def asks_to_close(self, asked: Asked) -> None:
+        """Answered when nothing of it is left, or when it has waited for long enough."""
         self.closing.append(asked)
 
     def take_opening(self) -> list[Asked]:
@@ -114,6 +123,8 @@ class Session(Subject):
     # ------------------------------------------------------------------ answering
 
     def arm(self, trace: dict[str, str], deadline: float) -> None:
+        """A client waits for a call. ``trace``: what the call that comes belongs to, in the
+        client's own trace."""
         self.trace = trace
         self.step("arm")
         self.deadline = deadline
@@ -128,5 +139,6 @@ class Session(Subject):
         self.arm_call = call
 
     def close(self, close_by: float) -> None:
+        """From now on it only ends. ``close_by``: when it waits no longer for what is pending."""
         self.step("close")
         self.close_by = close_by

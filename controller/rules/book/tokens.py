@@ -20,6 +20,7 @@ def digest(text: str) -> str:
 
 
 def same(one: str, other: str) -> bool:
+    """Compared in the same time wherever they differ, so that nothing can be learnt by trying."""
     return hmac.compare_digest(one.encode(), other.encode())
 
 
@@ -48,6 +49,8 @@ class Tokens:
         return token
 
     def put(self, token_digest: str, call: str, sid: str | None, *, one_way: bool = False) -> None:
+        """This token is good; an older one of the call and kind is not any more. The a-leg's is
+        known by its digest alone, because the journal has no more of it."""
         self.void(call, one_way=one_way)
         token = Token(token_digest, call, sid, one_way)
         self._by_digest[token_digest] = self._by_call[call, one_way] = token
@@ -59,6 +62,7 @@ class Tokens:
         return found if found is not None and same(found.digest, shown) else None
 
     def void(self, call: str, *, one_way: bool = False) -> None:
+        """It is used up, or another one takes its place."""
         old = self._by_call.pop((call, one_way), None)
         if old is not None:
             del self._by_digest[old.digest]

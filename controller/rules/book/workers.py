@@ -33,6 +33,7 @@ class Worker:
 
     @property
     def ref(self) -> m.WorkerRef:
+        """How others reach it."""
         return m.WorkerRef(id=self.id, endpoint=self.endpoint)
 
     def is_here(self, now: float) -> None:
@@ -40,6 +41,7 @@ class Worker:
         self.heard, self.leaving = now, False
 
     def beats(self, now: float) -> None:
+        """It is there, and its loop turns."""
         self.heard = now
 
     def excuse(self, seconds: float) -> None:
@@ -67,6 +69,7 @@ class Workers:
         self.by_id: dict[str, Worker] = {}
 
     def hello(self, hello: m.Hello, now: float) -> None:
+        """It is here. One at another endpoint is another process, which has counted nothing yet."""
         assert hello.endpoint is not None
         worker = self.by_id.get(hello.peer)
         if worker is None or worker.endpoint != hello.endpoint:
@@ -75,21 +78,25 @@ class Workers:
         worker.note(hello.calls)
 
     def beat(self, beat: m.Beat, now: float) -> None:
+        """It lives, and says what it did for each of its calls."""
         worker = self.by_id.get(beat.peer)
         if worker is not None:
             worker.beats(now)
             worker.note(beat.calls)
 
     def forget_call(self, call: str) -> None:
+        """The call is over, and its counts are not asked for any more."""
         for worker in self.by_id.values():
             worker.forget(call)
 
     def goodbye(self, peer: str) -> None:
+        """It gets nothing new."""
         worker = self.by_id.get(peer)
         if worker is not None:
             worker.leave()
 
     def forget_lost(self, now: float) -> None:
+        """A worker that is silent for long does not come back under its name."""
         for worker in list(self.by_id.values()):
             if now - worker.heard > FORGOTTEN_AFTER:
                 del self.by_id[worker.id]
@@ -100,6 +107,7 @@ class Workers:
             worker.excuse(seconds)
 
     def well(self, worker_id: str | None, now: float) -> bool:
+        """Something new may go to it."""
         worker = self.by_id.get(worker_id or "")
         return worker is not None and not worker.leaving and now - worker.heard < QUIET_AFTER
 
