@@ -10,13 +10,13 @@ from trunkline.bus.digits import seconds_of
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
 
-from .call_audio import Lost
-from .call_media import PLAYED_WITHIN, CallMedia
-from .client import BusClient
+from .client.call_audio import Lost
+from .client.call_media import PLAYED_WITHIN, CallMedia
+from .client.client import BusClient
+from .client.session import ClientSession
 from .dtmf import check_digits
 from .dtmf import tones as as_sound
 from .pcm16 import pcm16
-from .session import ClientSession
 
 EndedReason = Literal["stop", "close", "error", "max_duration", "hang_up"]
 

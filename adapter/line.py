@@ -20,12 +20,12 @@ from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
 
 from .call import Call
-from .call_media import CallMedia
-from .client import BusClient, acquire
+from .client.call_media import CallMedia
+from .client.client import BusClient, acquire
+from .client.session import ClientSession
+from .client.telemetry import trace_carrier
 from .dial_rules import DialPlan, callee_set, caller_set, check_e164, plan_dial
-from .greeting import GREETING_TIMEOUT, check_greeting, greet
-from .session import ClientSession
-from .telemetry import trace_carrier
+from .turns.greeting import GREETING_TIMEOUT, check_greeting, greet
 
 log = logging.getLogger("trunkline.adapter")
 

@@ -21,8 +21,8 @@ from scenario.voice.testing import (
 from trunkline.bus.launch import free_ports
 from trunkline.bus.redact import redact_number
 
-from .gate_options import SpeechGateSetting
-from .scenario_adapter import DEFAULT_HTTP_PORT, TwilioAgentAdapter
+from .scenario.adapter import DEFAULT_HTTP_PORT, TwilioAgentAdapter
+from .turns.gate_options import SpeechGateSetting
 
 __all__ = [
     "CloudflareTunnel",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmarks import chaos_code
-from trunkline.adapter.call_audio import IN_DOUBT
+from trunkline.adapter.client.call_audio import IN_DOUBT
 
 #: Frames that a loss may be off by, for each stream of the call that broke. What the client did not
 #: hear between two streams is measured by the clock, at the far end's arrival here.

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.adapter.gate_options import HANGOVER, PRE_ROLL
-from trunkline.adapter.speech_gate import RATE, SpeechGate
+from trunkline.adapter.turns.gate_options import HANGOVER, PRE_ROLL
+from trunkline.adapter.turns.speech_gate import RATE, SpeechGate
 
 #: Samples of one push: 20 ms at 24 kHz.
 STEP = 480
@@ -48,7 +48,7 @@ class Detector(ABC):
 
 
 class Ours(Detector):
-    """The energy gate of ``adapter/speech_gate.py``, its answers ended as the adapter ends them."""
+    """The energy gate of ``adapter/turns``, its answers ended as the adapter ends them."""
 
     name = "energy gate (ours)"
 

@@ -16,8 +16,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from trunkline.carrier_sim import tones, wav
-from trunkline.carrier_sim.mulaw import FRAME_SECONDS, SILENCE, frames, is_quiet
+from . import tones, wav
+from .mulaw import FRAME_SECONDS, SILENCE, frames, is_quiet
 
 #: What the bots keep of one call at most: an hour.
 MAX_KEPT: Final = 3600 * 8000

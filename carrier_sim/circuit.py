@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from trunkline.carrier_sim import tones
-from trunkline.carrier_sim.bots import MAX_KEPT, Bot
-from trunkline.carrier_sim.leg import Leg
-from trunkline.carrier_sim.mulaw import FRAME_SECONDS, SILENCE
+from . import tones
+from .bots import MAX_KEPT, Bot
+from .leg import Leg
+from .mulaw import FRAME_SECONDS, SILENCE
 
 PHASES: Final = 4
 TICK_SECONDS: Final = FRAME_SECONDS / PHASES

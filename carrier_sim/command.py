@@ -18,9 +18,9 @@ from pathlib import Path
 import click
 import uvloop
 
-from trunkline.carrier_sim.bots import parse_bot
-from trunkline.carrier_sim.exchange import Options
-from trunkline.carrier_sim.sim import ACCOUNT_SID, AUTH_TOKEN, CarrierSim
+from .bots import parse_bot
+from .exchange import Options
+from .sim import ACCOUNT_SID, AUTH_TOKEN, CarrierSim
 
 _EPILOG = """\b
 Examples:

@@ -37,16 +37,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from trunkline.carrier_sim.beliefs import BELIEFS
-from trunkline.carrier_sim.bots import bot_from, parse_bot
-from trunkline.carrier_sim.faults import Fault
-from trunkline.carrier_sim.http_message import Request, Response
-from trunkline.carrier_sim.pacing import percentile
-from trunkline.carrier_sim.stream import Stream
-from trunkline.carrier_sim.wav import write_pcm
+from .beliefs import BELIEFS
+from .bots import bot_from, parse_bot
+from .faults import Fault
+from .http_message import Request, Response
+from .pacing import percentile
+from .stream import Stream
+from .wav import write_pcm
 
 if TYPE_CHECKING:
-    from trunkline.carrier_sim.sim import CallHandle, CarrierSim
+    from .sim import CallHandle, CarrierSim
 
 _CALL: Final = re.compile(r"/sim/calls/(?P<sid>\w+)(?:/(?P<what>[\w.]+))?")
 _STREAM: Final = re.compile(r"/sim/streams/(?P<sid>\w+)(?:/(?P<what>\w+))?")

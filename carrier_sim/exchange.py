@@ -20,23 +20,14 @@ from typing import Protocol
 
 import msgspec
 
-from trunkline.carrier_sim import caller_id, twiml
-from trunkline.carrier_sim.account import Call, CallOptions, Number, NumberWrite, Sids
-from trunkline.carrier_sim.beliefs import Beliefs
-from trunkline.carrier_sim.bots import (
-    Answering,
-    Bot,
-    BotSpec,
-    Busy,
-    Failed,
-    NoAnswer,
-    Silence,
-    start_bot,
-)
-from trunkline.carrier_sim.circuit import Circuit, Switchboard
-from trunkline.carrier_sim.habits import Habits
-from trunkline.carrier_sim.judge import Judge
-from trunkline.carrier_sim.leg import (
+from . import caller_id, twiml
+from .account import Call, CallOptions, Number, NumberWrite, Sids
+from .beliefs import Beliefs
+from .bots import Answering, Bot, BotSpec, Busy, Failed, NoAnswer, Silence, start_bot
+from .circuit import Circuit, Switchboard
+from .habits import Habits
+from .judge import Judge
+from .leg import (
     Answer,
     CloseStream,
     DropDial,
@@ -48,7 +39,7 @@ from trunkline.carrier_sim.leg import (
     PlaceDial,
     Report,
 )
-from trunkline.carrier_sim.stream import Stream, check_url
+from .stream import Stream, check_url
 
 #: Content types that Twilio reads as TwiML (TD voice/twiml).
 TWIML_TYPES = frozenset(["text/xml", "application/xml", "text/html"])

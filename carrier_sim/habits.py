@@ -16,7 +16,7 @@ import random
 from collections.abc import Mapping
 from typing import Final
 
-from trunkline.carrier_sim import caller_id
+from . import caller_id
 
 #: name -> the forms that are drawn from, all equally likely.
 HABITS: Final[dict[str, tuple[str, ...]]] = {

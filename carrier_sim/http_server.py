@@ -14,7 +14,7 @@ from typing import Final, cast
 
 import httptools
 
-from trunkline.carrier_sim.http_message import Request, Response
+from .http_message import Request, Response
 
 MAX_BODY: Final = 32 * 1024 * 1024
 

@@ -26,10 +26,10 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
-from trunkline.carrier_sim import tones, twiml, wav
-from trunkline.carrier_sim.beliefs import Beliefs
-from trunkline.carrier_sim.mulaw import FRAME_SECONDS, SILENCE, frames
-from trunkline.carrier_sim.stream import Stream
+from . import tones, twiml, wav
+from .beliefs import Beliefs
+from .mulaw import FRAME_SECONDS, SILENCE, frames
+from .stream import Stream
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -15,8 +15,8 @@ from typing import Final
 
 import msgspec
 
-from trunkline.carrier_sim.mulaw import RATE
-from trunkline.carrier_sim.playback import PlaybackBuffer, Span
+from .mulaw import RATE
+from .playback import PlaybackBuffer, Span
 
 UTTERANCE_GAP: Final = 0.4
 

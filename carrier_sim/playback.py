@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.carrier_sim.mulaw import FRAME_BYTES, RATE, SILENCE
+from .mulaw import FRAME_BYTES, RATE, SILENCE
 
 MAX_BUFFERED: Final = 600 * RATE
 

@@ -18,18 +18,11 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from trunkline.carrier_sim.account import (
-    API_VERSION,
-    NUMBER_FIELDS,
-    Call,
-    CallOptions,
-    Number,
-    NumberWrite,
-)
-from trunkline.carrier_sim.exchange import Exchange, Line
-from trunkline.carrier_sim.http_message import Request, Response
-from trunkline.carrier_sim.signature import Credentials
-from trunkline.carrier_sim.twiml import MAX_INLINE, Stream
+from .account import API_VERSION, NUMBER_FIELDS, Call, CallOptions, Number, NumberWrite
+from .exchange import Exchange, Line
+from .http_message import Request, Response
+from .signature import Credentials
+from .twiml import MAX_INLINE, Stream
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
 #: A host as urlsplit gives it: an IPv6 address without its brackets.

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from trunkline.carrier_sim.beliefs import Beliefs
-from trunkline.carrier_sim.habits import Habits
+from .beliefs import Beliefs
+from .habits import Habits
 
 _DEFAULT_PORTS: Final = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 #: What the account's webhooks are signed with where they are not signed with its auth token.

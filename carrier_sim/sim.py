@@ -21,22 +21,22 @@ from typing import Final, Self
 
 import msgspec
 
-from trunkline.carrier_sim.account import ENDED, Call, Number, NumberWrite, number_sid
-from trunkline.carrier_sim.bots import Answering, Bot, BotSpec, bot_from, parse_bot, start_bot
-from trunkline.carrier_sim.circuit import TICK_SECONDS
-from trunkline.carrier_sim.control import ControlApi
-from trunkline.carrier_sim.exchange import Exchange, Line, Options
-from trunkline.carrier_sim.faults import Fault, Faults, Rule
-from trunkline.carrier_sim.http_message import Request, Response
-from trunkline.carrier_sim.http_server import Fate, HttpServer
-from trunkline.carrier_sim.judge import ErrorRecord, Judge
-from trunkline.carrier_sim.leg import Fetch
-from trunkline.carrier_sim.rest import Refused, RestApi, RestLogEntry, refusal
-from trunkline.carrier_sim.signature import Credentials, Signer, basic_credentials
-from trunkline.carrier_sim.stream import Stream
-from trunkline.carrier_sim.stream_socket import StreamSocket
-from trunkline.carrier_sim.wav import write_pcm
-from trunkline.carrier_sim.webhooks import WebhookEntry, Webhooks, call_fields
+from .account import ENDED, Call, Number, NumberWrite, number_sid
+from .bots import Answering, Bot, BotSpec, bot_from, parse_bot, start_bot
+from .circuit import TICK_SECONDS
+from .control import ControlApi
+from .exchange import Exchange, Line, Options
+from .faults import Fault, Faults, Rule
+from .http_message import Request, Response
+from .http_server import Fate, HttpServer
+from .judge import ErrorRecord, Judge
+from .leg import Fetch
+from .rest import Refused, RestApi, RestLogEntry, refusal
+from .signature import Credentials, Signer, basic_credentials
+from .stream import Stream
+from .stream_socket import StreamSocket
+from .wav import write_pcm
+from .webhooks import WebhookEntry, Webhooks, call_fields
 
 #: Credentials that go with no real account.
 ACCOUNT_SID: Final = "AC" + "5" * 32

@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from trunkline.carrier_sim import stream_messages
-from trunkline.carrier_sim.beliefs import Beliefs
-from trunkline.carrier_sim.judge import Judge
-from trunkline.carrier_sim.mulaw import RATE, is_quiet
-from trunkline.carrier_sim.pacing import StreamMetrics, measure
-from trunkline.carrier_sim.playback import PlaybackBuffer
-from trunkline.carrier_sim.twiml import Stream as StreamVerb
+from . import stream_messages
+from .beliefs import Beliefs
+from .judge import Judge
+from .mulaw import RATE, is_quiet
+from .pacing import StreamMetrics, measure
+from .playback import PlaybackBuffer
+from .twiml import Stream as StreamVerb
 
 #: Messages that the wire log keeps of a stream.
 WIRE_LOG: Final = 20000

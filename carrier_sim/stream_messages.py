@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from trunkline.carrier_sim.mulaw import SILENCE
+from .mulaw import SILENCE
 
 
 class MediaBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):

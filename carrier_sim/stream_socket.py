@@ -19,12 +19,12 @@ from collections.abc import Callable
 from typing import Final, cast
 from urllib.parse import urlsplit
 
-from trunkline.carrier_sim import ws_frames
-from trunkline.carrier_sim.beliefs import Beliefs
-from trunkline.carrier_sim.faults import Fault, Faults
-from trunkline.carrier_sim.judge import Judge
-from trunkline.carrier_sim.signature import Signer, basic_credentials
-from trunkline.carrier_sim.stream import Stream
+from . import ws_frames
+from .beliefs import Beliefs
+from .faults import Fault, Faults
+from .judge import Judge
+from .signature import Signer, basic_credentials
+from .stream import Stream
 
 #: How long the server may take to answer our close frame.
 CLOSE_SECONDS: Final = 1.0

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.carrier_sim.mulaw import DECODE, FRAME_BYTES, RATE, SILENCE, encode
+from .mulaw import DECODE, FRAME_BYTES, RATE, SILENCE, encode
 
 LOW: Final = (697, 770, 852, 941)
 HIGH: Final = (1209, 1336, 1477, 1633)

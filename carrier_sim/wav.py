@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.carrier_sim.mulaw import RATE, decode, encode
+from .mulaw import RATE, decode, encode
 
 SPEECH_DIR: Final = Path(__file__).parent / "speech"
 #: Taps on each side of the resampler's windowed sinc, in samples of the lower rate.

@@ -17,12 +17,12 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
-from trunkline.carrier_sim import http_client
-from trunkline.carrier_sim.account import API_VERSION, Call
-from trunkline.carrier_sim.beliefs import Beliefs
-from trunkline.carrier_sim.exchange import Fetched
-from trunkline.carrier_sim.faults import Faults
-from trunkline.carrier_sim.signature import Signer
+from . import http_client
+from .account import API_VERSION, Call
+from .beliefs import Beliefs
+from .exchange import Fetched
+from .faults import Faults
+from .signature import Signer
 
 _PLACE: Final = ("City", "State", "Zip", "Country")
 _RETRY_KINDS: Final = frozenset(["ct", "rt", "4xx", "5xx", "all"])

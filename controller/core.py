@@ -46,7 +46,7 @@ from trunkline.bus.errors import (
 from . import instructions as do
 from . import status
 from .instructions import Asked, Instruction, Result
-from .rows import DialRow, OverrideRow
+from .journal.rows import DialRow, OverrideRow
 from .rules import (
     calls,
     dials,

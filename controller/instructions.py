@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from trunkline.bus import messages as m
 from trunkline.bus.errors import TrunklineError
 
-from .rows import DialRow, OverrideRow
-from .twilio_calls import CallOrder
+from .journal.rows import DialRow, OverrideRow
+from .twilio.calls import CallOrder
 
 # --------------------------------------------------------------------------- instructions
 

@@ -27,20 +27,21 @@ from trunkline.bus.locks import FileLock
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, setup_logging
 from trunkline.bus.settings import Settings
 
-from . import state_dir, status
-from .api_host import region_and_edge
-from .carrier import TwilioCarrier
+from . import status
 from .console import HOST, Console
 from .core import Core
-from .journal import SqliteJournal
-from .journal_file import JournalError
-from .operations import Operations
-from .orphans import Orphans, clear_away
-from .probe import Prober
+from .journal import state_dir
+from .journal.file import JournalError
+from .journal.orphans import Orphans, clear_away
+from .journal.state_dir import StackRunsError
+from .journal.store import SqliteJournal
 from .rules.book import Identity, Rules
-from .seal import SealKeys
 from .shell import Shell
-from .state_dir import StackRunsError
+from .twilio.api_host import region_and_edge
+from .twilio.carrier import TwilioCarrier
+from .twilio.operations import Operations
+from .twilio.probe import Prober
+from .twilio.seal import SealKeys
 
 log = logging.getLogger("trunkline.controller")
 

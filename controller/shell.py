@@ -32,13 +32,13 @@ from trunkline.bus.redact import redact_number
 from trunkline.bus.sockets import BusSocket, bind_router
 
 from . import instructions as do
-from . import operations
-from .apply_restore import put_on, restore
-from .carrier import RestFailure
 from .core import TICK_SECONDS, AnyEvent, Core
 from .instructions import Instruction
-from .operations import Operations
-from .orphans import Orphan, Orphans
+from .journal.orphans import Orphan, Orphans
+from .twilio import operations
+from .twilio.apply_restore import put_on, restore
+from .twilio.carrier import RestFailure
+from .twilio.operations import Operations
 
 log = logging.getLogger("trunkline.controller")
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from hypothesis import settings
 
-from trunkline import demo_surroundings
+from trunkline.demo import surroundings
 
-_home = demo_surroundings.home()
+_home = surroundings.home()
 _home.__enter__()
 
 

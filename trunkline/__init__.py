@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from trunkline.adapter.call import Call
     from trunkline.adapter.line import Line
-    from trunkline.adapter.scenario_adapter import TwilioAgentAdapter
+    from trunkline.adapter.scenario.adapter import TwilioAgentAdapter
 
     __version__: str
 
@@ -21,7 +21,7 @@ __all__ = ["Call", "Line", "TwilioAgentAdapter", "__version__"]
 _HOMES = {
     "Line": "trunkline.adapter.line",
     "Call": "trunkline.adapter.call",
-    "TwilioAgentAdapter": "trunkline.adapter.scenario_adapter",
+    "TwilioAgentAdapter": "trunkline.adapter.scenario.adapter",
 }
 
 #: What ``pip install 'trunkline[scenario]'`` brings.

@@ -29,7 +29,7 @@ import pytest
 if TYPE_CHECKING:
     from trunkline import Line, TwilioAgentAdapter
     from trunkline.carrier_sim.client import SimClient
-    from trunkline.shared_stack import RunDirectory, Wanted
+    from trunkline.stack.shared_stack import RunDirectory, Wanted
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ class _Run:
         if self._given is not None:
             return self._given
         if self._own is None:
-            from trunkline.shared_stack import RunDirectory
+            from trunkline.stack.shared_stack import RunDirectory
 
             self._own = RunDirectory()
         return self._own.path
@@ -210,8 +210,8 @@ def _simulated(request: pytest.FixtureRequest) -> bool:
 
 
 def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
-    from trunkline import shared_stack
     from trunkline.bus import settings as bus_settings
+    from trunkline.stack import shared_stack
 
     settings = bus_settings.load(bus=_option(config, "phone_bus") or None)
     sim = _sim_of(settings.twilio_api_url)
@@ -263,9 +263,9 @@ def _sim_of(api_url: str | None) -> str | None:
 async def _join(settings: Any, *, required: bool) -> tuple[str, str] | None:
     """Account and public URL of the stack that runs at the bus address; None where none is
     there (StackUnavailableError where the user named the address) or it is another account's."""
-    from trunkline.ask import controller
     from trunkline.bus.control import UNAVAILABLE_AFTER
     from trunkline.bus.errors import StackUnavailableError
+    from trunkline.stack.ask import controller
 
     directory = settings.address.directory
     if not required and not (directory / "control").exists():

@@ -23,7 +23,7 @@ from typing import Final
 from trunkline.bus import messages as m
 
 from .. import instructions as do
-from ..twilio_calls import ENDED_STATUSES
+from ..twilio.calls import ENDED_STATUSES
 from . import facts as f
 from .book.call import Call
 from .book.dial import Dial

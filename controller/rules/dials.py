@@ -38,8 +38,8 @@ from trunkline.bus.errors import CallFailedError, InvalidRequestError, Trunkline
 from trunkline.bus.redact import redact_number
 
 from .. import instructions as do
-from ..rows import DialRow
-from ..twilio_calls import ENDED_STATUSES, NOT_ANSWERED
+from ..journal.rows import DialRow
+from ..twilio.calls import ENDED_STATUSES, NOT_ANSWERED
 from . import facts as f
 from .book.call import Call
 from .book.dial import OPEN, Dial, check, new_dial, order

@@ -48,7 +48,7 @@ from trunkline.bus.errors import (
 )
 
 from .. import instructions as do
-from .. import twiml
+from ..twilio import documents
 from . import facts as f
 from .book.call import Call
 from .book.digits import Row, Wish
@@ -76,7 +76,7 @@ def ask(at: Moment, ask: Ask[m.SendDigits]) -> None:
     """A client sends digits. On a leg without our stream they are a document and no more."""
     body, book = ask.body, at.book
     call = book.call_of(ask.asked, body.session, body.call)
-    document = twiml.digits(body.digits)
+    document = documents.digits(body.digits)
     if call is None or call.over:
         raise WrongModeError("no active call; send_dtmf requires an in-progress call")
     if call.digits_in_doubt:
@@ -105,7 +105,7 @@ def _next(at: Moment, call: Call) -> None:
     deadline = at.now + BACK_WITHIN + seconds_of(wish.digits)
     row = book.digits.begin(call, wish, deadline, at.now + LISTENS_WITHIN)
     assert call.sid is not None, "a live call has a leg"
-    url = twiml.stream_url(book.identity.public_url)
+    url = documents.stream_url(book.identity.public_url)
     token = book.tokens.make(call.id, call.sid, one_way=True)
     at.do(do.StartStream(call.id, row.serial, call.sid, url, token))
 
@@ -164,7 +164,7 @@ def _play(at: Moment, row: Row, event: str) -> None:
     listener = None
     if row.listener is None:
         listener = tokens.make(call.id, call.sid, one_way=True)
-    document = twiml.digits_and_stream(
+    document = documents.digits_and_stream(
         at.book.identity.public_url, row.digits, token, call.query, listener
     )
     assert call.sid is not None, "a call whose digits began has a leg"

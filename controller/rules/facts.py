@@ -26,7 +26,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.errors import TrunklineError
 
 from ..instructions import Asked
-from ..rows import DialRow, OverrideRow
+from ..journal.rows import DialRow, OverrideRow
 from .book.call import Call
 from .book.dial import Dial
 from .book.lease import Want

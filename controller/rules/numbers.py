@@ -25,7 +25,7 @@ from trunkline.bus.errors import (
 from trunkline.bus.redact import redact_number
 
 from .. import instructions as do
-from ..rows import OverrideRow
+from ..journal.rows import OverrideRow
 from . import facts as f
 from .book.lease import Lease, Want
 from .book.lookups import LOOKUP_KEPT, Seeker

@@ -28,7 +28,7 @@ from trunkline.bus.errors import InvalidRequestError, TrunklineError, WrongModeE
 from trunkline.bus.redact import redact_number
 
 from .. import instructions as do
-from ..rows import DialRow, OverrideRow
+from ..journal.rows import DialRow, OverrideRow
 from . import facts as f
 from .book.call import Call
 from .book.dial import Dial, new_dial

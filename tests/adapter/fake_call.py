@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trunkline.adapter.crossing import SoundBox
+from trunkline.adapter.client.thread_bridge import SoundBox
 
 
 class FakeCall:

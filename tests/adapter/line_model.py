@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from trunkline.adapter.call_audio import CallAudio, Effect, HeardDigit, HeardSound, Send, Spoken
+from trunkline.adapter.client.call_audio import (
+    CallAudio,
+    Effect,
+    HeardDigit,
+    HeardSound,
+    Send,
+    Spoken,
+)
 from trunkline.bus import messages as m
 
 CALL = "c" * 32

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from line_model import CALL, FRAME, LineModel
 
-from trunkline.adapter.call_audio import (
+from trunkline.adapter.client.call_audio import (
     DRAIN_SECONDS,
     IN_DOUBT,
     INTERRUPTED_WITHIN,
@@ -18,7 +18,7 @@ from trunkline.adapter.call_audio import (
     MarkDone,
     Send,
 )
-from trunkline.adapter.outbound import MESSAGE, WINDOW
+from trunkline.adapter.client.outbound import MESSAGE, WINDOW
 from trunkline.bus import messages as m
 
 
@@ -59,7 +59,7 @@ MOVES = st.one_of(
 )
 
 
-@patch("trunkline.adapter.outbound.CARRY_SECONDS", float("inf"))
+@patch("trunkline.adapter.client.outbound.CARRY_SECONDS", float("inf"))
 @settings(max_examples=300, deadline=None)
 @given(st.lists(MOVES, max_size=60))
 def test_nothing_is_doubled_or_missing_whenever_the_call_moves(

@@ -12,7 +12,7 @@ import pytest
 from fake_stack import OURS, FakeStack
 
 from trunkline import Line
-from trunkline.adapter import client as bus_client
+from trunkline.adapter.client import client as bus_client
 from trunkline.bus import messages as m
 
 

@@ -9,7 +9,7 @@ from fake_stack import ACCOUNT, OURS
 from quiet_scenario import scenario  # noqa: F401  # before trunkline imports it, with its warnings
 
 from trunkline import TwilioAgentAdapter
-from trunkline.adapter.gate_options import OPTIONS, GateOptions, read_gate_options
+from trunkline.adapter.turns.gate_options import OPTIONS, GateOptions, read_gate_options
 
 
 def silent(text: str, value: float) -> None:

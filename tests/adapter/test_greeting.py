@@ -10,8 +10,8 @@ import pytest
 from fake_call import FakeCall
 from line_sound import NAMES, RATE, Samples, noise, pcm, power, silence, with_noise, words
 
-from trunkline.adapter.greeting import check_greeting, hear_greeting
-from trunkline.adapter.heard import Heard
+from trunkline.adapter.turns.greeting import check_greeting, hear_greeting
+from trunkline.adapter.turns.turns import Heard
 
 log = logging.getLogger("trunkline.adapter")
 HELLO, ANSWER = words(NAMES[1]), words(NAMES[4])

@@ -13,7 +13,7 @@ from line_sound import NAMES, noise, pcm, silence, words
 from quiet_scenario import scenario
 
 from trunkline import Call, Line, TwilioAgentAdapter
-from trunkline.adapter.greeting import greet, hear_greeting
+from trunkline.adapter.turns.greeting import greet, hear_greeting
 from trunkline.bus import messages as m
 from trunkline.errors import WrongModeError
 
@@ -257,7 +257,7 @@ async def test_an_adapter_cancelled_during_it_hangs_up_and_has_no_call(
         listening.set()
         return await hear_greeting(*args, **given)
 
-    monkeypatch.setattr("trunkline.adapter.scenario_adapter.hear_greeting", told)
+    monkeypatch.setattr("trunkline.adapter.scenario.adapter.hear_greeting", told)
     async with adapter(stack) as agent:
         asked = asyncio.ensure_future(
             agent.place_call(THEIRS, attach_stream="a-leg", callee_speaks_first=True)

@@ -152,7 +152,7 @@ async def test_a_timeout_tells_what_the_controller_knew(stack: FakeStack) -> Non
 async def test_a_controller_that_tells_nothing_of_a_dial_is_said_to(
     stack: FakeStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trunkline.adapter.session.DIAL_GRACE", 0.1)
+    monkeypatch.setattr("trunkline.adapter.client.session.DIAL_GRACE", 0.1)
     async with Line(OURS, bus=stack.bus) as line:
         with pytest.raises(asyncio.TimeoutError) as caught:
             await line.place_call(THEIRS, timeout=0.1)

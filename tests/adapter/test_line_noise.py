@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from trunkline.adapter.line_noise import STANDS_OUT, STEADY_FRAMES, KnownNoise, NoiseFloor
+from trunkline.adapter.turns.line_noise import STANDS_OUT, STEADY_FRAMES, KnownNoise, NoiseFloor
 
 BANDS = 12
 Bands = npt.NDArray[np.float64]

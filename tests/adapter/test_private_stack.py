@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from fake_stack import ACCOUNT
 
-from trunkline.adapter import private_stack
-from trunkline.adapter.join import join, leave
-from trunkline.adapter.private_stack import PrivateStack, StackRequest
+from trunkline.adapter.scenario import private_stack
+from trunkline.adapter.scenario.join import join, leave
+from trunkline.adapter.scenario.private_stack import PrivateStack, StackRequest
 from trunkline.errors import StackUnavailableError
 
 URL = "https://line.example.com"
@@ -72,7 +72,7 @@ async def test_it_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
     script = textwrap.dedent(
         f"""
         import asyncio, os, sys
-        from trunkline.adapter import private_stack as p
+        from trunkline.adapter.scenario import private_stack as p
         command = [sys.executable, {str(FAKE_UP)!r}, {str(tmp_path / "ended")!r}]
         p.PrivateStack._command = lambda self: command
         async def main():

@@ -20,8 +20,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from quiet_scenario import scenario
 
 from trunkline import TwilioAgentAdapter
-from trunkline.adapter import join as joining
 from trunkline.adapter import testing, twilio
+from trunkline.adapter.scenario import join as joining
 from trunkline.bus import messages as m
 from trunkline.errors import AccountMismatchError, NumberNotFoundError
 

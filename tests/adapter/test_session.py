@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from trunkline.adapter.media_link import MediaPlane
-from trunkline.adapter.session import ClientSession
+from trunkline.adapter.client.media_link import MediaPlane
+from trunkline.adapter.client.session import ClientSession
 from trunkline.bus import messages as m
 
 
@@ -75,7 +75,7 @@ def test_secret_that_a_restarted_controller_made_is_told_to_the_workers(
     """The one before it had let the stream in, told the client, and died before the gateway knew:
     the gateway asked again, and has the later secret."""
     wires = Wires()
-    monkeypatch.setattr("trunkline.adapter.media_link.connect_dealer", wires.connect)
+    monkeypatch.setattr("trunkline.adapter.client.media_link.connect_dealer", wires.connect)
     session = open_session(MediaPlane(None, "a1", None, lambda: 100.0))  # type: ignore[arg-type]  # no sockets here
     info = started(session)
     session.started(info)
@@ -93,7 +93,7 @@ def test_a_client_that_was_stopped_hears_the_old_worker_out(
 ) -> None:
     """It reads the new worker's word first, but the old one had acknowledged more before that."""
     wires, now = Wires(), [100.0]
-    monkeypatch.setattr("trunkline.adapter.media_link.connect_dealer", wires.connect)
+    monkeypatch.setattr("trunkline.adapter.client.media_link.connect_dealer", wires.connect)
     media = MediaPlane(None, "a1", None, lambda: now[0])  # type: ignore[arg-type]  # no sockets here
     session = open_session(media)
     info = started(session, standby=TWO)

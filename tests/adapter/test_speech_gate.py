@@ -21,10 +21,10 @@ from line_sound import (
     words,
 )
 
-from trunkline.adapter.gate_options import GateOptions
-from trunkline.adapter.heard import Heard
-from trunkline.adapter.line_noise import KnownNoise
-from trunkline.adapter.speech_gate import GateCounters, SpeechGate
+from trunkline.adapter.turns.gate_options import GateOptions
+from trunkline.adapter.turns.line_noise import KnownNoise
+from trunkline.adapter.turns.speech_gate import GateCounters, SpeechGate
+from trunkline.adapter.turns.turns import Heard
 
 LEAD = 2.0
 TAIL = 0.6  # scenario's response_tail_silence

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from quiet_scenario import scenario
 
-from trunkline.adapter.tunnel_readiness import wait_for_tunnel
+from trunkline.adapter.scenario.tunnel_readiness import wait_for_tunnel
 
 URL = "https://me:pa55@line.example.com"
 

@@ -21,15 +21,15 @@ from simulation.clock import Process, SimLoop, current
 
 from trunkline.bus import messages as m
 from trunkline.controller import instructions as do
-from trunkline.controller.carrier import REST_TIMEOUT, CallState, RestFailure
 from trunkline.controller.core import TICK_SECONDS, Core
-from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.number_settings import VOICE_FIELDS, NumberSettings
-from trunkline.controller.operations import Operations
+from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.rules.book import Identity, Rules
-from trunkline.controller.seal import Seal, SealKeys
 from trunkline.controller.shell import Shell
-from trunkline.controller.twilio_calls import CallOrder
+from trunkline.controller.twilio.calls import CallOrder
+from trunkline.controller.twilio.carrier import REST_TIMEOUT, CallState, RestFailure
+from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSettings
+from trunkline.controller.twilio.operations import Operations
+from trunkline.controller.twilio.seal import Seal, SealKeys
 
 from .stage import ACCOUNT, URL
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from trunkline.controller.carrier import CallState, RestFailure
-from trunkline.controller.number_settings import VOICE_FIELDS, NumberSettings
-from trunkline.controller.twilio_calls import CallOrder
+from trunkline.controller.twilio.calls import CallOrder
+from trunkline.controller.twilio.carrier import CallState, RestFailure
+from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSettings
 
 OURS = "+14155551234"
 THEIRS = "+14155557777"

@@ -7,13 +7,13 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from trunkline.bus.settings import Settings, load
-from trunkline.controller import state_dir
-from trunkline.controller.apply_restore import apply
-from trunkline.controller.command import RestoreRun
-from trunkline.controller.journal import SqliteJournal
-from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.operations import Operations
-from trunkline.controller.seal import SealKeys
+from trunkline.controller.journal import state_dir
+from trunkline.controller.journal.memory import MemoryJournal
+from trunkline.controller.journal.store import SqliteJournal
+from trunkline.controller.restore_command import RestoreRun
+from trunkline.controller.twilio.apply_restore import apply
+from trunkline.controller.twilio.operations import Operations
+from trunkline.controller.twilio.seal import SealKeys
 
 from .fake_carrier import FakeCarrier, FakeTime
 from .test_crashes import ops_for, row_for

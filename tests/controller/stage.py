@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.controller import instructions as do
 from trunkline.controller.core import TICK_SECONDS, Core
-from trunkline.controller.rows import DialRow, OverrideRow
+from trunkline.controller.journal.rows import DialRow, OverrideRow
 from trunkline.controller.rules.book import Identity, Rules
 
 from .fake_carrier import OURS, SECOND, THEIRS

@@ -6,8 +6,8 @@ import pytest
 
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.settings import load
-from trunkline.controller.api_host import api_url
-from trunkline.controller.carrier import TwilioCarrier
+from trunkline.controller.twilio.api_host import api_url
+from trunkline.controller.twilio.carrier import TwilioCarrier
 
 CASES = [
     (None, None, "https://api.twilio.com"),

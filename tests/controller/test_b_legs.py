@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller.rows import DialRow, OverrideRow
+from trunkline.controller.journal.rows import DialRow, OverrideRow
 from trunkline.controller.rules.book.queues import FairQueue
 
 from .fake_carrier import OURS, SECOND, THEIRS

@@ -7,7 +7,8 @@ import pytest
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller import status, twiml
+from trunkline.controller import status
+from trunkline.controller.twilio import documents
 
 from .fake_carrier import OURS, SECOND, THEIRS
 from .stage import Stage
@@ -472,13 +473,13 @@ def test_redirect_while_nobody_has_said_whose_call_it_is() -> None:
 
 
 def test_documents_of_the_dials() -> None:
-    assert twiml.connect("https://h.example.com/", "0" * 32, "r&") == (
+    assert documents.connect("https://h.example.com/", "0" * 32, "r&") == (
         '<?xml version="1.0" encoding="UTF-8"?><Response><Connect>'
         '<Stream url="wss://h.example.com/twilio/stream"><Parameter name="nonce" '
         'value="00000000000000000000000000000000"/></Stream></Connect><Redirect method="POST">'
         "https://h.example.com/twilio/voice?d=r%26#rc=3&amp;rp=all</Redirect></Response>"
     )
-    assert twiml.HOLD_THE_LINE == (
+    assert documents.HOLD_THE_LINE == (
         '<?xml version="1.0" encoding="UTF-8"?><Response><Say voice="Polly.Joanna">Thank you for '
         "calling. I will hold the line while you complete your scenario.</Say>"
         '<Pause length="120"/></Response>'

@@ -16,9 +16,9 @@ import pytest
 from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.faults import Fault
 from trunkline.carrier_sim.sim import CarrierSim
-from trunkline.controller.carrier import RestFailure, TwilioCarrier, backoff
-from trunkline.controller.probe import Prober
-from trunkline.controller.twilio_calls import CallOrder
+from trunkline.controller.twilio.calls import CallOrder
+from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier, backoff
+from trunkline.controller.twilio.probe import Prober
 
 OURS = "+14155551234"
 THEIRS = "+14155557777"

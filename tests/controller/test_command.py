@@ -7,8 +7,8 @@ from msgspec.structs import replace
 
 from trunkline.bus.errors import CarrierError
 from trunkline.bus.locks import FileLock
-from trunkline.controller.command import RestoreRun
-from trunkline.controller.seal import SealKeys
+from trunkline.controller.restore_command import RestoreRun
+from trunkline.controller.twilio.seal import SealKeys
 
 from .fake_carrier import OURS, PRIOR
 from .machine import ACCOUNT, Machine, stack_id

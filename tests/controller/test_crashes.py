@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from trunkline.bus.errors import TrunklineError
-from trunkline.controller.apply_restore import apply, restore
-from trunkline.controller.carrier import RestFailure
-from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.operations import FAULT_POINTS, Operations
-from trunkline.controller.rows import OverrideRow
-from trunkline.controller.seal import Seal, SealKeys
+from trunkline.controller.journal.memory import MemoryJournal
+from trunkline.controller.journal.rows import OverrideRow
+from trunkline.controller.twilio.apply_restore import apply, restore
+from trunkline.controller.twilio.carrier import RestFailure
+from trunkline.controller.twilio.operations import FAULT_POINTS, Operations
+from trunkline.controller.twilio.seal import Seal, SealKeys
 
 from .fake_carrier import OURS, FakeCarrier, FakeTime
 

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller import operations
-from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.operations import FAULT_POINTS
+from trunkline.controller.journal.memory import MemoryJournal
+from trunkline.controller.twilio import operations
+from trunkline.controller.twilio.operations import FAULT_POINTS
 
 from .fake_carrier import THEIRS, FakeCarrier, FakeTime
 from .stage import Stage

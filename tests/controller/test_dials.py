@@ -9,7 +9,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
 from trunkline.controller import status
-from trunkline.controller.rows import DialRow
+from trunkline.controller.journal.rows import DialRow
 from trunkline.controller.rules.book.queues import DialQueue
 from trunkline.controller.rules.book.tokens import digest
 

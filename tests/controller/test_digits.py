@@ -10,14 +10,14 @@ import pytest
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller import operations
-from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.rules.digits import (
     BACK_WITHIN,
     CLOSED_AFTER,
     LISTENS_WITHIN,
     MAY_MOVE_FOR,
 )
+from trunkline.controller.twilio import operations
 
 from .fake_carrier import THEIRS, FakeCarrier, FakeTime
 from .stage import URL, Stage

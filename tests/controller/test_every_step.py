@@ -16,10 +16,10 @@ from msgspec.structs import replace
 
 from trunkline.bus.errors import TrunklineError
 from trunkline.controller import instructions as do
-from trunkline.controller import operations
-from trunkline.controller.apply_restore import apply, restore
 from trunkline.controller.rules.book.dial import order
-from trunkline.controller.seal import Seal
+from trunkline.controller.twilio import operations
+from trunkline.controller.twilio.apply_restore import apply, restore
+from trunkline.controller.twilio.seal import Seal
 
 from .clockwork import LATE, Clockwork, last_words_unheard
 from .fake_carrier import OURS

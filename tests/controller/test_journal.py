@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.controller import journal_file
-from trunkline.controller.journal import JournalError, SqliteJournal
-from trunkline.controller.rows import DialRow, OverrideRow
+from trunkline.controller.journal import file as journal_file
+from trunkline.controller.journal.rows import DialRow, OverrideRow
+from trunkline.controller.journal.store import JournalError, SqliteJournal
 
 ACCOUNT = "AC" + "1" * 32
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from trunkline.controller.journal import JournalStore, SqliteJournal
-from trunkline.controller.journal_file import JournalError
-from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.rows import DialRow
+from trunkline.controller.journal.file import JournalError
+from trunkline.controller.journal.memory import MemoryJournal
+from trunkline.controller.journal.rows import DialRow
+from trunkline.controller.journal.store import JournalStore, SqliteJournal
 
 from .test_journal import DIAL, ROW, open_at
 

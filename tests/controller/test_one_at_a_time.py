@@ -8,9 +8,9 @@ import pytest
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
-from trunkline.controller.apply_restore import apply
 from trunkline.controller.rules.book.tokens import digest
-from trunkline.controller.seal import Seal
+from trunkline.controller.twilio.apply_restore import apply
+from trunkline.controller.twilio.seal import Seal
 
 from .clockwork import Clockwork, Controller, last_words_unheard
 from .fake_carrier import OURS

@@ -13,16 +13,16 @@ from msgspec.structs import replace
 
 from trunkline.bus.locks import FileLock
 from trunkline.bus.settings import private_state_dir
-from trunkline.controller import orphans as orphan_rules
-from trunkline.controller import state_dir
 from trunkline.controller.core import Core
-from trunkline.controller.journal import SqliteJournal
-from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.orphans import Orphans
-from trunkline.controller.probe import Prober
+from trunkline.controller.journal import orphans as orphan_rules
+from trunkline.controller.journal import state_dir
+from trunkline.controller.journal.memory import MemoryJournal
+from trunkline.controller.journal.orphans import Orphans
+from trunkline.controller.journal.store import SqliteJournal
 from trunkline.controller.rules.book import Identity, Rules
-from trunkline.controller.seal import Seal
 from trunkline.controller.shell import Shell
+from trunkline.controller.twilio.probe import Prober
+from trunkline.controller.twilio.seal import Seal
 
 from .fake_carrier import OURS, PRIOR
 from .machine import ACCOUNT, Machine, stack_id

@@ -7,8 +7,8 @@ import itertools
 import pytest
 from msgspec.structs import replace
 
-from trunkline.controller.number_settings import VOICE_FIELDS, NumberSettings
-from trunkline.controller.override import (
+from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSettings
+from trunkline.controller.twilio.override import (
     DOUBT,
     LANDED,
     UNCERTAIN_SECONDS,
@@ -22,7 +22,7 @@ from trunkline.controller.override import (
     still_ours,
     what_to_write,
 )
-from trunkline.controller.seal import Seal
+from trunkline.controller.twilio.seal import Seal
 
 from .test_crashes import row_for
 

@@ -33,10 +33,10 @@ from trunkline.bus.settings import Settings, load, private_state_dir
 from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.faults import Fault
 from trunkline.carrier_sim.sim import CarrierSim
-from trunkline.controller.command import restore_command
-from trunkline.controller.journal_file import JournalError
+from trunkline.controller.journal.file import JournalError
+from trunkline.controller.journal.state_dir import StackRunsError
 from trunkline.controller.process import main, serve
-from trunkline.controller.state_dir import StackRunsError
+from trunkline.controller.restore_command import restore_command
 
 OURS = "+14155551234"
 THEIRS = "+14155557777"

@@ -15,15 +15,15 @@ from trunkline.bus.errors import (
     NumberRoutedElsewhereError,
 )
 from trunkline.controller import instructions as do
-from trunkline.controller import operations
-from trunkline.controller.apply_restore import apply, restore
-from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.number_settings import NumberSettings
-from trunkline.controller.operations import Operations
-from trunkline.controller.override import STALE_EVERY, STALE_SECONDS
-from trunkline.controller.rows import DialRow, OverrideRow
-from trunkline.controller.seal import Seal
-from trunkline.controller.twilio_calls import CallOrder
+from trunkline.controller.journal.memory import MemoryJournal
+from trunkline.controller.journal.rows import DialRow, OverrideRow
+from trunkline.controller.twilio import operations
+from trunkline.controller.twilio.apply_restore import apply, restore
+from trunkline.controller.twilio.calls import CallOrder
+from trunkline.controller.twilio.number_settings import NumberSettings
+from trunkline.controller.twilio.operations import Operations
+from trunkline.controller.twilio.override import STALE_EVERY, STALE_SECONDS
+from trunkline.controller.twilio.seal import Seal
 
 from .fake_carrier import OURS, PRIOR, THEIRS, FakeCarrier, FakeTime
 from .test_crashes import ops_for, row_for

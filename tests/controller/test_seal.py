@@ -8,7 +8,7 @@ import string
 import pytest
 
 from trunkline.bus.errors import InvalidRequestError
-from trunkline.controller.seal import LONGEST_URL, Seal, SealKeys
+from trunkline.controller.twilio.seal import LONGEST_URL, Seal, SealKeys
 
 BASE = "https://line.example.com/path"
 NUMBER = "+14155551234"

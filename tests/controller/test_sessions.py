@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError, StackUnavailableError
 from trunkline.controller import instructions as do
-from trunkline.controller.rows import OverrideRow
+from trunkline.controller.journal.rows import OverrideRow
 from trunkline.controller.rules.book.tokens import digest
 from trunkline.controller.rules.sessions import LEASE_SECONDS
 

@@ -11,7 +11,7 @@ import pytest
 
 from trunkline.bus import messages as m
 from trunkline.controller import instructions as do
-from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.shell import STOP_WITHIN, Shell
 
 from .fake_carrier import FakeCarrier, FakeTime

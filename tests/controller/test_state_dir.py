@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.controller import state_dir
-from trunkline.controller.state_dir import StackRunsError
+from trunkline.controller.journal import state_dir
+from trunkline.controller.journal.state_dir import StackRunsError
 
 
 def test_who_only_looks_makes_nothing(tmp_path: Path) -> None:

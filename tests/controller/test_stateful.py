@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from trunkline.bus import messages as m
-from trunkline.controller.seal import Seal
+from trunkline.controller.twilio.seal import Seal
 
 from .clockwork import FATES, Clockwork, Controller, last_words_unheard
 from .fake_carrier import OURS, SECOND, THEIRS

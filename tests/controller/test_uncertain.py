@@ -9,12 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from trunkline.bus.errors import CarrierError, NumberNotFoundError
-from trunkline.controller.apply_restore import apply, restore
-from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.number_settings import VOICE_FIELDS
-from trunkline.controller.override import UNCERTAIN_SECONDS
-from trunkline.controller.rows import OverrideRow
-from trunkline.controller.seal import Seal
+from trunkline.controller.journal.memory import MemoryJournal
+from trunkline.controller.journal.rows import OverrideRow
+from trunkline.controller.twilio.apply_restore import apply, restore
+from trunkline.controller.twilio.number_settings import VOICE_FIELDS
+from trunkline.controller.twilio.override import UNCERTAIN_SECONDS
+from trunkline.controller.twilio.seal import Seal
 
 from .fake_carrier import LATE_SECONDS, OURS, FakeCarrier, FakeTime
 from .test_crashes import Crash, ops_for, row_for

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from trunkline.adapter.scenario_adapter import TwilioAgentAdapter
+from trunkline.adapter.scenario.adapter import TwilioAgentAdapter
 from trunkline.carrier_sim.client import SimClient
 
 from .conftest import own_stack

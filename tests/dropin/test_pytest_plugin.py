@@ -11,9 +11,9 @@ import pytest
 # pytester throws out of sys.modules what was imported while it was in use; so all that the fixtures
 # of this very run import later is imported here.
 import trunkline.adapter.line
-import trunkline.ask
 import trunkline.carrier_sim.client
-import trunkline.shared_stack  # noqa: F401  # as said
+import trunkline.stack.ask
+import trunkline.stack.shared_stack  # noqa: F401  # as said
 from trunkline import pytest_plugin
 from trunkline.bus.settings import load
 from trunkline.errors import StackUnavailableError

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.processes import ENDED_WITHIN
 from trunkline.bus.launch import clean_environment
-from trunkline.wav import write
+from trunkline.cli.wav import write
 
 from .sound import compare, from_pcm, from_wire, recording, speech, to_pcm16
 from .stack import ALICE, BOB, CALLEE, CALLER, Stack, until

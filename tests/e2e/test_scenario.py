@@ -14,7 +14,7 @@ import pytest
 
 from trunkline.bus.launch import free_ports
 from trunkline.carrier_sim import mulaw
-from trunkline.wav import write
+from trunkline.cli.wav import write
 
 from .offline_scenario import TwilioAgentAdapter, scenario, stt
 from .sound import RATE, WIRE, compare, from_pcm, from_wire, resample, speech, to_pcm16

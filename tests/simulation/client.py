@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from trunkline.adapter.call import Call
-from trunkline.adapter.call_audio import Lost
-from trunkline.adapter.client import BusClient
+from trunkline.adapter.client.call_audio import Lost
+from trunkline.adapter.client.client import BusClient
+from trunkline.adapter.client.media_link import MediaPlane
+from trunkline.adapter.client.session import ClientSession
 from trunkline.adapter.line import Line
-from trunkline.adapter.media_link import MediaPlane
-from trunkline.adapter.session import ClientSession
 from trunkline.bus import messages as m
 from trunkline.bus.control import ControlClient
 from trunkline.bus.errors import TrunklineError

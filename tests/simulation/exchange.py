@@ -17,8 +17,8 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from trunkline.bus import messages as m
-from trunkline.controller.carrier import CallState, RestFailure
-from trunkline.controller.twilio_calls import ENDED_STATUSES, CallOrder
+from trunkline.controller.twilio.calls import ENDED_STATUSES, CallOrder
+from trunkline.controller.twilio.carrier import CallState, RestFailure
 
 from .clock import SimLoop
 from .media import RATE, LetIn, Media

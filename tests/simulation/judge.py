@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trunkline.controller.twilio_calls import NOT_ANSWERED
+from trunkline.controller.twilio.calls import NOT_ANSWERED
 
 from .client import Talk
 from .exchange import SOUND, Leg

@@ -12,19 +12,19 @@ from unittest import mock
 
 from msgspec.structs import replace
 
-from trunkline.adapter.call_audio import CallAudio, HeardDigit, Lost
+from trunkline.adapter.client.call_audio import CallAudio, HeardDigit, Lost
 from trunkline.bus import messages as m
 from trunkline.codec_worker.playout import Interruption, Playout, Range
-from trunkline.controller import apply_restore, operations
 from trunkline.controller import instructions as do
-from trunkline.controller.carrier import RestFailure
 from trunkline.controller.core import HEARS, Core, Rule
-from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.rules import dials, restart, sessions, webhooks
 from trunkline.controller.rules import facts as f
 from trunkline.controller.rules.book import Book
 from trunkline.controller.rules.book.dial import Dial
 from trunkline.controller.rules.moment import Moment
+from trunkline.controller.twilio import apply_restore, operations
+from trunkline.controller.twilio.carrier import RestFailure
 
 Patch = AbstractContextManager[Any]
 

@@ -20,13 +20,13 @@ from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import TrunklineError
 from trunkline.codec_worker.calls import Calls
 from trunkline.controller.core import Core
-from trunkline.controller.memory_journal import MemoryJournal
-from trunkline.controller.operations import Operations
-from trunkline.controller.rows import DialRow, OverrideRow
+from trunkline.controller.journal.memory import MemoryJournal
+from trunkline.controller.journal.rows import DialRow, OverrideRow
 from trunkline.controller.rules.book import Identity, Rules
 from trunkline.controller.rules.book.peers import Peers
-from trunkline.controller.seal import SealKeys
 from trunkline.controller.shell import Shell
+from trunkline.controller.twilio.operations import Operations
+from trunkline.controller.twilio.seal import SealKeys
 from trunkline.gateway import media_streams as ms
 from trunkline.gateway.app import ANSWER_WITHIN
 from trunkline.gateway.hub import Hub, StreamSocket

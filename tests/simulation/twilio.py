@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from trunkline.controller.carrier import REST_TIMEOUT, CallState, RestFailure
-from trunkline.controller.number_settings import VOICE_FIELDS, NumberSettings
-from trunkline.controller.twilio_calls import CallOrder
+from trunkline.controller.twilio.calls import CallOrder
+from trunkline.controller.twilio.carrier import REST_TIMEOUT, CallState, RestFailure
+from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSettings
 
 from .clock import Process, SimLoop
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from unittest import mock
 
-from trunkline.controller.memory_journal import MemoryJournal
+from trunkline.controller.journal.memory import MemoryJournal
 
 from .bus import SimBus
 from .client import SimClient
@@ -185,10 +185,10 @@ class World:
 
         patches: list[tuple[str, Any]] = [
             ("trunkline.bus.control.connect_dealer", self.bus.connect_dealer),
-            ("trunkline.adapter.media_link.connect_dealer", self.bus.connect_dealer),
+            ("trunkline.adapter.client.media_link.connect_dealer", self.bus.connect_dealer),
             ("trunkline.gateway.hub.connect_dealer", self.bus.connect_dealer),
             ("trunkline.controller.shell.bind_router", self.bus.bind_router),
-            ("trunkline.adapter.client.monotonic", self.loop.time),
+            ("trunkline.adapter.client.client.monotonic", self.loop.time),
             ("trunkline.adapter.line.trace_carrier", dict),
             ("trunkline.codec_worker.batches.Downsampler", PlainDownsampler),
             ("trunkline.codec_worker.batches.Upsampler", PlainUpsampler),

@@ -17,13 +17,7 @@ from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.launch import ParentPipe
 from trunkline.bus.process import PARENT_FD_VARIABLE
 from trunkline.bus.settings import Settings
-from trunkline.children import (
-    GOOD_RUN,
-    LONGEST_DELAY,
-    Child,
-    Restarts,
-    settings_environment,
-)
+from trunkline.stack.children import GOOD_RUN, LONGEST_DELAY, Child, Restarts, settings_environment
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trunkline import cli
+from trunkline.cli import main
 
 COMMANDS = (
     "up",
@@ -35,7 +35,7 @@ def empty_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*argv: str) -> int:
     with pytest.raises(SystemExit) as ended:
-        cli.main(argv)
+        main.main(argv)
     assert isinstance(ended.value.code, int)
     return ended.value.code
 
@@ -99,7 +99,7 @@ def test_a_wrong_setting_is_status_1_and_one_line_that_names_it(
 def test_no_stack_is_status_1_and_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("trunkline.status.ANSWER_WITHIN", 0.05)
+    monkeypatch.setattr("trunkline.cli.status.ANSWER_WITHIN", 0.05)
     assert run("status", "--json") == 1
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trunkline import wav
-from trunkline.demo_measure import WIRE_RATE, CallRecord, Handed, align, place_turn
-from trunkline.demo_words import recording, transcript, word_errors
+from trunkline.cli import wav
+from trunkline.demo.measure import WIRE_RATE, CallRecord, Handed, align, place_turn
+from trunkline.demo.words import recording, transcript, word_errors
 
 RNG = np.random.default_rng(7)
 

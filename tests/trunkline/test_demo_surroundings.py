@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trunkline import demo_surroundings as around
+from trunkline.demo import surroundings as around
 
 
 def no_home() -> Path:

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from trunkline import doctor
-from trunkline import doctor_checks as checks
 from trunkline.bus import messages as m
 from trunkline.bus.settings import Settings, load
 from trunkline.carrier_sim.sim import ACCOUNT_SID, CarrierSim
-from trunkline.doctor_checks import Answer, Finding, Known
+from trunkline.cli import doctor
+from trunkline.cli import doctor_checks as checks
+from trunkline.cli.doctor_checks import Answer, Finding, Known
 
 TOKEN = "5ca1ab1e" * 4
 

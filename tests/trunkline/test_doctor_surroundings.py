@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from trunkline import doctor
-from trunkline import doctor_checks as checks
-from trunkline import doctor_surroundings as around
 from trunkline.bus import runtime_dir
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.settings import Settings, load
-from trunkline.doctor_checks import Finding, Known
+from trunkline.cli import doctor
+from trunkline.cli import doctor_checks as checks
+from trunkline.cli import doctor_surroundings as around
+from trunkline.cli.doctor_checks import Finding, Known
 
 PROXY = "http://me:secret@proxy.example:3128"
 

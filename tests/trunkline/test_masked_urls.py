@@ -8,9 +8,9 @@ import pytest
 
 from trunkline.bus import messages as m
 from trunkline.bus.launch import StackInfo
-from trunkline.controller.operations import Operations
 from trunkline.controller.rules.book import Identity
-from trunkline.controller.seal import Seal
+from trunkline.controller.twilio.operations import Operations
+from trunkline.controller.twilio.seal import Seal
 from trunkline.pytest_plugin import PhoneStack
 
 URL = "https://me:pa55@line.example.com"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.bus.errors import SettingsError
-from trunkline.public_port import PortTakenError, PublicPort
+from trunkline.stack.public_port import PortTakenError, PublicPort
 
 BUS = "ipc:///run/a"
 OTHER_BUS = "ipc:///run/b"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from trunkline import shared_stack
 from trunkline.bus.settings import load
-from trunkline.shared_stack import RunDirectory
+from trunkline.stack import shared_stack
+from trunkline.stack.shared_stack import RunDirectory
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from trunkline import stand_in
 from trunkline.bus.launch import StackInfo
 from trunkline.bus.settings import load
 from trunkline.errors import SettingsError
+from trunkline.stack import stand_in
 
 CARRIER = StackInfo(account_sid="AC5", auth_token="t", pid=1, sim="http://127.0.0.1:9")
 

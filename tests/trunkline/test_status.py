@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from trunkline.status import print_tables
+from trunkline.cli.status import print_tables
 
 
 def test_what_a_gateway_has_refused_stands_in_its_row() -> None:

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from trunkline import Line, supervisor
+from trunkline import Line
 from trunkline.bus import hosts
 from trunkline.bus.launch import free_ports, trunkline_argv
 from trunkline.bus.settings import load
 from trunkline.carrier_sim.client import SimClient
+from trunkline.stack import supervisor
 
 from .conftest import ENDS_WITHIN, Running, Trunkline, all_end
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trunkline.bus.errors import SettingsError
-from trunkline.tunnel import TUNNELS, Tunnel, TunnelError
+from trunkline.stack.tunnel import TUNNELS, Tunnel, TunnelError
 
 
 def install(directory: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -20,16 +20,15 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import NumberNotFoundError
 from trunkline.bus.redact import redact_number
 from trunkline.bus.settings import Settings
-from trunkline.controller import state_dir
-from trunkline.controller.apply_restore import apply, restore
-from trunkline.controller.carrier import RestFailure, TwilioCarrier
-from trunkline.controller.journal import SqliteJournal
-from trunkline.controller.operations import Operations, retried
-from trunkline.controller.probe import Prober
-from trunkline.controller.rows import OverrideRow
-from trunkline.controller.seal import LONGEST_URL, SealKeys
-
-from .verdicts import Verdicts
+from trunkline.controller.journal import state_dir
+from trunkline.controller.journal.rows import OverrideRow
+from trunkline.controller.journal.store import SqliteJournal
+from trunkline.controller.twilio.apply_restore import apply, restore
+from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier
+from trunkline.controller.twilio.operations import Operations, retried
+from trunkline.controller.twilio.probe import Prober
+from trunkline.controller.twilio.seal import LONGEST_URL, SealKeys
+from trunkline.live.verdicts import Verdicts
 
 _WITHIN: Final = 30.0
 

@@ -11,12 +11,11 @@ from collections import Counter
 from typing import Final
 
 from trunkline.bus.clock import monotonic
-from trunkline.controller.carrier import RestFailure
-from trunkline.controller.twilio_calls import ENDED_STATUSES
-
-from .listener import Hook, LiveStream, Signed
-from .trial import Trial
-from .verdicts import Verdicts
+from trunkline.controller.twilio.calls import ENDED_STATUSES
+from trunkline.controller.twilio.carrier import RestFailure
+from trunkline.live.listener import Hook, LiveStream, Signed
+from trunkline.live.trial import Trial
+from trunkline.live.verdicts import Verdicts
 
 #: What our leg plays to the other: silence, with a digit now and then.
 CONVERSATION: Final = '<Pause length="2"/><Play digits="5"/>' * 12

@@ -13,16 +13,15 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
-from trunkline.controller.carrier import TwilioCarrier
-from trunkline.controller.operations import Operations
-from trunkline.http_get import get
-from trunkline.tunnel import Tunnel, TunnelError
-
-from . import probes
-from .listener import Hook, Listener
-from .number import Override, operations, override, put_back, try_writes
-from .trial import LONGEST, LiveRun, Trial, UnreachedError
-from .verdicts import Verdicts
+from trunkline.cli.http_get import get
+from trunkline.controller.twilio.carrier import TwilioCarrier
+from trunkline.controller.twilio.operations import Operations
+from trunkline.live import probes
+from trunkline.live.listener import Hook, Listener
+from trunkline.live.number import Override, operations, override, put_back, try_writes
+from trunkline.live.trial import LONGEST, LiveRun, Trial, UnreachedError
+from trunkline.live.verdicts import Verdicts
+from trunkline.stack.tunnel import Tunnel, TunnelError
 
 #: Where a first call does not reach us, another is tried, so many seconds after the last write.
 TRY_AGAIN_AFTER: Final = (8.0, 20.0)

@@ -12,12 +12,11 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import CarrierError, TrunklineError
 from trunkline.bus.redact import mask_url
 from trunkline.bus.twilio_urls import RETRY_FRAGMENT
-from trunkline.controller.carrier import RestFailure, TwilioCarrier
-from trunkline.controller.twilio_calls import ENDED_STATUSES, CallOrder
+from trunkline.controller.twilio.calls import ENDED_STATUSES, CallOrder
+from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier
 from trunkline.gateway.signature import stream_base
-
-from .listener import Asked, Hook, Listener, LiveStream
-from .verdicts import Verdicts
+from trunkline.live.listener import Asked, Hook, Listener, LiveStream
+from trunkline.live.verdicts import Verdicts
 
 #: Longest call of a run, in seconds: what one can cost is bounded even if all else fails.
 LONGEST: Final = 60

@@ -9,7 +9,7 @@ from typing import Final
 from trunkline.bus import messages as m
 
 from ...instructions import Asked, End
-from ...rows import DialRow
+from ...journal.rows import DialRow
 from ..tables import CALL, Subject
 
 #: The far end's TimeLimit and our watchdog may differ by this much.

@@ -12,10 +12,10 @@ from trunkline.bus import messages as m
 from trunkline.bus.errors import CallFailedError, InvalidRequestError, TimedOutError, TrunklineError
 from trunkline.bus.redact import is_e164, redact_number
 
-from ... import twiml
 from ...instructions import Asked
-from ...rows import DialRow
-from ...twilio_calls import CallOrder
+from ...journal.rows import DialRow
+from ...twilio import documents
+from ...twilio.calls import CallOrder
 from ..tables import DIAL, Subject
 from .last_known import LastKnown
 
@@ -237,14 +237,14 @@ def check(body: m.Dial, allowed_callees: frozenset[str] | None) -> None:
 
 def order(row: DialRow, token: str, public_url: str) -> CallOrder:
     """What Calls create is asked for. ``token``: the stream's, which only the a-leg's TwiML has."""
-    document = twiml.HOLD_THE_LINE
+    document = documents.HOLD_THE_LINE
     if row.mode == "a-leg":
-        document = twiml.connect(public_url, token, row.request)
+        document = documents.connect(public_url, token, row.request)
     return CallOrder(
         to=row.callee,
         from_=row.caller,
         twiml=document,
         time_limit=math.ceil(row.max_duration),
         ring_timeout=max(5, min(RING_SECONDS, math.ceil(row.timeout))),
-        status_callback=twiml.status_callback(public_url, row.request),
+        status_callback=documents.status_callback(public_url, row.request),
     )

@@ -19,7 +19,7 @@ from trunkline.bus.errors import NumberBusyError
 from trunkline.bus.redact import redact_number
 
 from ...instructions import Restore
-from ...rows import OverrideRow
+from ...journal.rows import OverrideRow
 from ..tables import LEASE, Subject
 
 

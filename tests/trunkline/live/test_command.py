@@ -17,10 +17,10 @@ from trunkline.bus.errors import CarrierError, NumberNotFoundError, SettingsErro
 from trunkline.bus.locks import FileLock
 from trunkline.bus.settings import Settings, load
 from trunkline.carrier_sim.sim import CarrierSim
-from trunkline.cli import cli
-from trunkline.controller.command import restore_command
-from trunkline.controller.seal import Seal
-from trunkline.controller.state_dir import StackRunsError
+from trunkline.cli.main import cli
+from trunkline.controller.journal.state_dir import StackRunsError
+from trunkline.controller.restore_command import restore_command
+from trunkline.controller.twilio.seal import Seal
 from trunkline.live import command as live_command
 from trunkline.live.run import Outcome, Plan, run
 from trunkline.live.verdicts import LIVE, Verdicts

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trunkline.controller.carrier import CallOrder, CallState
+from trunkline.controller.twilio.carrier import CallOrder, CallState
 from trunkline.live.listener import Listener
 from trunkline.live.trial import LiveRun, Trial, UnreachedError
 from trunkline.live.verdicts import Verdicts

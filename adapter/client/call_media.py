@@ -1,0 +1,249 @@
+"""A call in the client's thread: its audio state, and how its effects reach sockets and users.
+
+Everything here runs on the client's own loop, but for the boxes, which users read from theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from trunkline.bus import messages as m
+from trunkline.bus.clock import Clock
+from trunkline.bus.errors import WrongModeError
+from trunkline.bus.redact import redact_number
+
+from .call_audio import (
+    CallAudio,
+    Ended,
+    HeardDigit,
+    HeardSound,
+    InterruptDone,
+    MarkDone,
+    Send,
+    Spoken,
+)
+from .outbound import Utterance
+from .thread_bridge import Bell, Box, SoundBox
+
+log = logging.getLogger("trunkline.adapter")
+
+#: Heard sound that waits for its user: 300 s of PCM16 at 24 kHz.
+MOST_HEARD_BYTES = 300 * 48_000
+#: How long a hang-up waits for what was said to be heard.
+PLAYED_WITHIN = 1.0
+#: How long the carrier may take to begin a document that it has taken.
+BEGUN_WITHIN = 0.5
+
+Sender = Callable[[str, m.ToWorker], bool]
+
+
+class CallMedia:
+    """One call. ``send(worker, message)`` is the media plane's; False means that it could not."""
+
+    def __init__(self, info: m.CallInfo, send: Sender, clock: Clock) -> None:
+        self.info = info
+        self.audio = CallAudio(info.call, clock())
+        self.sound = SoundBox(MOST_HEARD_BYTES)
+        self.digits: Box[str] = Box()
+        #: rung when the call has ended (``ended_reason`` is set)
+        self.changed = Bell()
+        #: as the controller said it; it may come before the last sound
+        self.controller_ended: m.CallEnded | None = None
+        #: set once all that was heard is in the box
+        self.ended_reason: m.EndedReason | None = None
+        #: something was said since the last interrupt
+        self.spoke = False
+        self._send = send
+        self._clock = clock
+        self._began = clock() - (info.age or 0.0)
+        self._spoken: dict[Utterance, asyncio.Future[int]] = {}
+        self._interrupts: list[tuple[int, asyncio.Future[None]]] = []
+        self._marks: dict[str, asyncio.Future[bool]] = {}
+        self._mark_count = 0
+        #: one row of digits at a time
+        self._digits_turn = asyncio.Lock()
+        #: a controller has been asked to send digits, and has not answered
+        self.digits_asked = False
+
+    @property
+    def call(self) -> str:
+        return self.info.call
+
+    def describe(self) -> m.CallInfo:
+        """``info`` as it is now: its age, and the newest stream that a worker told of. After a
+        restart the controller counts on from there."""
+        return msgspec.structs.replace(
+            self.info,
+            ordinal=max(self.info.ordinal, self.audio.generation >> 16),
+            age=self.age,
+            digits=self.digits_asked,
+        )
+
+    @property
+    def age(self) -> float:
+        """Seconds since the call's first stream came up."""
+        return self._clock() - self._began
+
+    @property
+    def carries_stream(self) -> bool:
+        """The leg that we dialled (or that called us) is the one with our stream."""
+        return self.info.mode in (None, "a-leg")
+
+    @property
+    def saying(self) -> bool:
+        """Something of what was to be said has not been sent yet."""
+        return bool(self._spoken)
+
+    # ------------------------------------------------------------------ what the user asks
+
+    async def say(self, pcm: bytes) -> int:
+        """Say ``pcm`` after what is being said; samples sent. Cancelled: stops saying it."""
+        if self.ended_reason is not None or self.controller_ended is not None:
+            return 0
+        self.spoke = True
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        utterance = self.audio.say(pcm, self._clock())
+        self._spoken[utterance] = future
+        self.act()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.audio.give_up(utterance, self._clock())
+            self.act()
+            raise
+        finally:
+            self._spoken.pop(utterance, None)
+
+    async def interrupt(self) -> None:
+        """Drop what is being said; returns when the worker has done it (or 0.25 s later)."""
+        if self.controller_ended is not None:
+            return
+        self.spoke = False
+        serial = self.audio.interrupt(self._clock())
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._interrupts.append((serial, future))
+        self.act()
+        await future
+
+    async def played_out(self, timeout: float) -> bool:
+        """Wait until all that was said has been heard by the far end; False: it was not."""
+        if not self.spoke or self.controller_ended is not None or self.audio.active is None:
+            return False
+        self._mark_count += 1
+        name = f"m{self._mark_count}"
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._marks[name] = future
+        self.audio.set_mark(name)
+        self.act()
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            return False
+        finally:
+            self._marks.pop(name, None)
+
+    async def between_words(self, send: Callable[[], Awaitable[None]]) -> None:
+        """Do ``send`` (digits) once all that was said so far has been heard; what is said from now
+        on waits for its end. One such at a time."""
+        said = list(self._spoken.values())
+        barrier = self.audio.put_barrier()
+        try:
+            async with self._digits_turn:
+                if said:
+                    await asyncio.wait(said)
+                await self.played_out(PLAYED_WITHIN)
+                await send()
+        finally:
+            self.audio.take_barrier(barrier)
+            self.act()
+
+    async def until_played(self, send: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Do ``send`` (digits on another leg than our stream's), and let them be played, for
+        ``seconds``: the next document, or a hang-up, would cut them off. One such at a time.
+        WrongModeError where the call ends first."""
+        async with self._digits_turn:
+            await send()
+            until = self._clock() + seconds
+            over: Callable[[], bool] = lambda: self.ended_reason is not None  # noqa: E731  # typed
+            if (
+                await self.changed.wait_until(over, seconds + BEGUN_WITHIN)
+                and self._clock() < until
+            ):
+                raise WrongModeError("the call was hung up or ended while digits were being sent")
+
+    # ------------------------------------------------------------------ what the bus says
+
+    def ended(self, event: m.CallEnded) -> None:
+        """The controller says that the call is over: drain, then tell."""
+        if self.controller_ended is None:
+            self.controller_ended = event
+            self.audio.call_ended(event.reason, self._clock())
+            self.act()
+
+    def act(self) -> None:
+        """Carry out what the audio state wants done."""
+        blocked = False
+        for effect in self.audio.effects():
+            if isinstance(effect, Send):
+                speak = isinstance(effect.message, m.Speak)
+                if (blocked and speak) or not self._send(effect.worker, effect.message):
+                    # Sound stays in order: after one that could not go, none of this batch goes.
+                    blocked = blocked or speak
+                    self.audio.unsent(effect.message)
+            elif isinstance(effect, HeardSound):
+                dropped = self.sound.put(effect.pcm)
+                if dropped:
+                    self.audio.lost.add("inbound", dropped // 6, "nobody took it for 300 s")
+            elif isinstance(effect, HeardDigit):
+                self.digits.put(effect.digit)
+            elif isinstance(effect, Spoken):
+                self._settle_spoken(effect.utterance)
+            elif isinstance(effect, InterruptDone):
+                self._settle_interrupts(effect.serial)
+            elif isinstance(effect, MarkDone):
+                mark = self._marks.get(effect.name)
+                if mark is not None and not mark.done():
+                    mark.set_result(effect.played)
+            else:
+                self._finish(effect)
+
+    def _settle_spoken(self, utterance: Utterance) -> None:
+        future = self._spoken.get(utterance)
+        if future is not None and not future.done():
+            assert utterance.sent is not None
+            future.set_result(utterance.sent)
+
+    def _settle_interrupts(self, serial: int) -> None:
+        waiting = self._interrupts
+        self._interrupts = [(n, f) for n, f in waiting if n > serial]
+        for number, future in waiting:
+            if number <= serial and not future.done():
+                future.set_result(None)
+
+    def _finish(self, ended: Ended) -> None:
+        self.ended_reason = ended.reason
+        self.sound.close()
+        self.digits.close()
+        self.changed.ring()
+        self._settle_interrupts(self.audio.out.serial)
+        log.info(
+            "call %s with %s ended: %s",
+            self.info.sid,
+            redact_number(
+                self.info.caller if self.info.direction == "inbound" else self.info.callee
+            ),
+            ended.reason,
+        )
+
+
+def with_placement(info: m.CallInfo, placement: m.Placement) -> m.CallInfo:
+    """``info`` with a newer placement; an older one changes nothing."""
+    known = info.placement
+    if known is not None and (known.epoch, known.n) >= (placement.epoch, placement.n):
+        return info
+    return msgspec.structs.replace(info, placement=placement)

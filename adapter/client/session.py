@@ -1,0 +1,418 @@
+"""A session in the client's thread: a number, its calls and dials, as the controller knows them.
+
+Runs on the client's own loop. The session tells the controller what it holds whenever that asks
+(``describe``), so that a restarted controller knows it again; events for its calls come in by
+``event``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from msgspec.structs import replace
+
+from trunkline.bus import messages as m
+from trunkline.bus.clock import Clock
+from trunkline.bus.control import ControlClient
+from trunkline.bus.errors import CallFailedError, TimedOutError, TrunklineError, WrongModeError
+from trunkline.bus.redact import redact_number
+
+from ..dial_rules import DialPlan
+from .call_media import PLAYED_WITHIN, CallMedia, with_placement
+from .media_link import MediaPlane
+from .missed_calls import MissedCalls
+from .thread_bridge import Box
+
+log = logging.getLogger("trunkline.adapter")
+
+#: What a dial may take beyond its own timeout, once Twilio has it, before the client ends it. The
+#: controller looks once more (3 s) and hangs up (15 s) first, and then tells what was last known.
+DIAL_GRACE = 20.0
+#: How long a session's closing may take (restores are tried on by the controller after that).
+CLOSE_WITHIN = 15.0
+
+
+@dataclass
+class _Dialling:
+    request: m.Dial
+    started: asyncio.Future[CallMedia] = field(repr=False)
+    call: str | None = None
+
+
+class ClientSession:
+    """One session. ``forget`` is called once it is over."""
+
+    def __init__(
+        self,
+        control: ControlClient,
+        media: MediaPlane,
+        clock: Clock,
+        forget: Callable[[ClientSession], None],
+        *,
+        number: str,
+        account: str | None,
+        allowed_callers: list[str] | None,
+        allowed_callees: list[str] | None,
+    ) -> None:
+        self.id = secrets.token_hex(16)
+        self.number = number
+        self.mode: Literal["idle", "answer", "call"] = "idle"
+        self.armed = False
+        self.opened: m.SessionOpened | None = None
+        #: why the session is gone without having been closed; None while it lives
+        self.lost: TrunklineError | None = None
+        self.calls: dict[str, CallMedia] = {}
+        #: inbound calls that nobody has taken yet
+        self.incoming: Box[CallMedia] = Box()
+        #: voice webhooks that came for it, and how many of them were refused
+        self.webhooks = 0
+        self.webhooks_rejected = 0
+        #: calls that came and did not become the session's
+        self.missed = MissedCalls()
+        #: numbers whose restore had not succeeded when the session was closed
+        self.pending_restores: list[str] = []
+        self._secret = secrets.token_hex(16)
+        self._trace: dict[str, str] = {}
+        self._account = account
+        self._allowed_callers = allowed_callers
+        self._allowed_callees = allowed_callees
+        self._dials: dict[str, _Dialling] = {}
+        #: one Arm or Disarm at a time: what a Disarm sweeps up is never a later Arm's call
+        self._arming = asyncio.Lock()
+        self._control = control
+        self._media = media
+        self._clock = clock
+        self._forget = forget
+
+    def describe(self) -> m.SessionInfo:
+        """The session and all that it holds, for OpenSession and Hello."""
+        return m.SessionInfo(
+            session=self.id,
+            secret=self._secret,
+            number=self.number,
+            account=self._account,
+            allowed_callers=self._allowed_callers,
+            allowed_callees=self._allowed_callees,
+            armed=self.armed,
+            mode=self.mode,
+            calls=[c.describe() for c in self.calls.values() if c.controller_ended is None],
+            dials=[dialling.request for dialling in self._dials.values()],
+            trace=self._trace,
+        )
+
+    # ------------------------------------------------------------------ what the user asks
+
+    async def open(self) -> m.SessionOpened:
+        """Begin; no lease is taken yet. Errors as OpenSession's."""
+        self.opened = await self._control.request(
+            m.OpenSession(info=self.describe()), m.SessionOpened
+        )
+        self.number = self.opened.number
+        return self.opened
+
+    async def arm(self, timeout: float, trace: dict[str, str]) -> None:
+        """Take the number's lease, write the override, let one call in. Errors as Arm's."""
+        async with self._arming:
+            self._check()
+            self.mode = "answer"
+            self.armed = True
+            self._trace = trace
+            try:
+                await self._control.request(
+                    m.Arm(session=self.id), m.Armed, timeout=timeout, trace=trace
+                )
+            except BaseException:
+                self.armed = False
+                raise
+
+    async def disarm(self) -> None:
+        """Nobody waits any more; a call that came in meanwhile is hung up."""
+        async with self._arming:
+            self.armed = False
+            if self.lost is None:
+                with contextlib.suppress(WrongModeError):  # nothing was armed (any more)
+                    await self._control.request(
+                        m.Disarm(session=self.id), m.Done, timeout=CLOSE_WITHIN
+                    )
+            for call in self.incoming.take_all():
+                await self.hang_up(call)
+
+    async def dial(
+        self, plan: DialPlan, request: str, timeout: float, trace: dict[str, str]
+    ) -> CallMedia:
+        """Place a call; returns once its stream is up (originate: once Twilio has taken it).
+
+        Errors: CallFailedError, TimedOutError, and Dial's. Cancelled: the dial is cancelled too.
+        """
+        self._check()
+        self.mode = "call"
+        dial = m.Dial(
+            session=self.id,
+            request=request,
+            to=plan.to,
+            mode=plan.bus_mode,
+            timeout=timeout,
+            max_duration=float(plan.max_duration),
+            trace=trace,
+        )
+        dialling = _Dialling(dial, asyncio.get_running_loop().create_future())
+        self._dials[request] = dialling
+        asked = asyncio.ensure_future(self._control.request(dial, m.Dialled, trace=trace))
+        try:
+            both: set[asyncio.Future[Any]] = {asked, dialling.started}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if dialling.started.done():
+                return dialling.started.result()
+            dialled = asked.result()
+            dialling.call = dialled.call
+            log.info(
+                "placed call %s from %s to %s",
+                dialled.sid,
+                redact_number(self.number),
+                redact_number(plan.to),
+            )
+            if plan.mode == "originator-only":
+                return self._originated(plan, dialled, request)
+            async with asyncio.timeout(timeout + DIAL_GRACE):
+                return await dialling.started
+        except TimeoutError as error:
+            if not isinstance(error, TimedOutError):
+                await self.cancel_dial(request)
+                raise TimedOutError(
+                    f"call to {redact_number(plan.to)}: no stream within {timeout:g} s, and the "
+                    f"controller has not told within {DIAL_GRACE:g} s more what became of it"
+                ) from None
+            raise
+        except asyncio.CancelledError:
+            await self.cancel_dial(request)
+            raise
+        finally:
+            asked.cancel()
+            self._dials.pop(request, None)
+            if not dialling.started.done():
+                dialling.started.cancel()
+            elif not dialling.started.cancelled():
+                dialling.started.exception()
+
+    def _originated(self, plan: DialPlan, dialled: m.Dialled, request: str) -> CallMedia:
+        info = m.CallInfo(
+            call=dialled.call,
+            session=self.id,
+            sid=dialled.sid,
+            direction="outbound",
+            caller=self.number,
+            callee=plan.to,
+            secret="",
+            dialled_sid=dialled.sid,
+            dial_request=request,
+            mode="originate",
+            max_duration=float(plan.max_duration),
+        )
+        return self._take(info)
+
+    async def cancel_dial(self, request: str) -> None:
+        """Hang up whatever came of the dial; errors are logged (the controller does it anyway
+        when it finds that nobody claims the call)."""
+        self._dials.pop(request, None)
+        for call in list(self.calls.values()):
+            if call.info.dial_request == request:
+                call.ended(m.CallEnded(call=call.call, reason="hang_up"))
+                self._drop(call)
+        if self.lost is not None:
+            return
+        try:
+            await self._control.request(
+                m.CancelDial(session=self.id, request=request), m.Done, timeout=CLOSE_WITHIN
+            )
+        except TrunklineError as error:
+            log.warning("a given-up dial could not be cancelled: %s", error)
+
+    async def hang_up(self, call: CallMedia) -> None:
+        """End ``call`` by REST; nothing happens when it is over already."""
+        if call.controller_ended is None and self.lost is None:
+            await self._control.request(m.HangUp(session=self.id, call=call.call), m.Done)
+
+    async def abandon(self, call: CallMedia) -> None:
+        """Hang up a call whose user has gone away; an error is logged."""
+        try:
+            await self.hang_up(call)
+        except TrunklineError as error:
+            log.warning("a given-up call could not be hung up: %s", error)
+
+    async def send_digits(self, call: CallMedia, digits: str) -> None:
+        """Send DTMF digits by REST. Where the leg carries our stream, this returns once that stream
+        is back."""
+        self._check()
+        call.digits_asked = self._control.epoch is not None
+        try:
+            await self._control.request(
+                m.SendDigits(session=self.id, call=call.call, digits=digits), m.Done
+            )
+        finally:
+            call.digits_asked = False
+
+    async def close(self) -> None:
+        """Hang up what it has, restore its numbers. What could not be told is logged."""
+        try:
+            if self.lost is None and self.opened is not None:
+                # The last words are heard; what is still being said is cut off.
+                said = [call for call in self.calls.values() if not call.saying]
+                await asyncio.gather(*(call.played_out(PLAYED_WITHIN) for call in said))
+                closed = await self._control.request(
+                    m.CloseSession(session=self.id), m.SessionClosed, timeout=CLOSE_WITHIN
+                )
+                self.pending_restores = closed.pending
+                if closed.pending:
+                    log.warning(
+                        "%s: not restored yet, and being tried on by the controller",
+                        ", ".join(redact_number(number) for number in closed.pending),
+                    )
+        except TrunklineError as error:
+            self.pending_restores = [self.number] if self.mode == "answer" else []
+            log.warning(
+                "session on %s could not be closed (%s); its lease runs out and the stack then "
+                "restores its numbers",
+                redact_number(self.number),
+                error,
+            )
+        finally:
+            self._end_all("hang_up")
+            self._forget(self)
+
+    def _check(self) -> None:
+        if self.lost is not None:
+            raise self.lost
+
+    # ------------------------------------------------------------------ what the controller says
+
+    def counted(self, event: m.WebhooksCounted) -> None:
+        """Voice webhooks came for this session: keep count, and keep what an error may tell."""
+        self.webhooks += event.received
+        self.webhooks_rejected += event.rejected
+        self.missed.add(event)
+
+    def started(self, info: m.CallInfo) -> None:
+        """A call's stream is up. Known calls get their newer placement, and the secret that their
+        workers have: a restarted controller may have made another one."""
+        known = self.calls.get(info.call)
+        if known is not None:
+            if info.secret != known.info.secret:
+                known.info = replace(known.info, secret=info.secret)
+                self._media.attach_again(known)
+            if info.placement is not None:
+                self.placed(info.call, info.placement)
+            return
+        if info.caller_rewritten:
+            log.warning(
+                "call %s from %s to %s: the carrier reports its caller as %s",
+                info.sid,
+                redact_number(self.number),
+                redact_number(info.callee),
+                redact_number(info.caller),
+            )
+        call = self._take(info)
+        dialling = self._dials.get(info.dial_request or "")
+        if dialling is not None:
+            if not dialling.started.done():
+                dialling.started.set_result(call)
+        elif info.direction == "inbound":
+            self.armed = False
+            self.incoming.put(call)
+        else:
+            log.warning("call %s came of a dial that nobody waits for", info.sid)
+            call.ended(m.CallEnded(call=info.call, reason="hang_up"))
+            self._drop(call)
+
+    def _take(self, info: m.CallInfo) -> CallMedia:
+        call = self.calls[info.call] = CallMedia(info, self._media.send, self._clock)
+        self._media.attach(call)
+        return call
+
+    def placed(self, call_id: str, placement: m.Placement) -> None:
+        call = self.calls.get(call_id)
+        if call is not None:
+            call.info = with_placement(call.info, placement)
+            self._media.attach(call)
+
+    def ended(self, event: m.CallEnded) -> None:
+        call = self.calls.get(event.call)
+        if call is not None:
+            call.ended(event)
+            if call.info.placement is None:
+                self._drop(call)
+
+    def dial_failed(self, event: m.DialFailed) -> None:
+        dialling = self._dials.get(event.request)
+        if dialling is not None and not dialling.started.done():
+            to = redact_number(dialling.request.to)
+            why = f": {event.text}" if event.text else ""
+            error: TrunklineError
+            if event.status == "timeout":
+                error = TimedOutError(
+                    f"call to {to}: no stream within {dialling.request.timeout:g} s{why}"
+                )
+            else:
+                error = CallFailedError(
+                    f"call to {to} was not answered ({event.status}){why}",
+                    status=event.status,
+                    sid=event.sid,
+                )
+            dialling.started.set_exception(error)
+        known = self.calls.get(event.call)
+        if known is not None:
+            known.ended(m.CallEnded(call=event.call, reason="error"))
+            self._drop(known)
+
+    def has_dial(self, request: str) -> bool:
+        return request in self._dials
+
+    def dial_queued(self, event: m.DialQueued) -> None:
+        if event.for_number:
+            log.info(
+                "dial waits for its turn on the callee's number: place %d (one b-leg call at a "
+                "time is set up there)",
+                event.place,
+            )
+            return
+        log.info(
+            "dial waits for its turn: place %d, about %.1f s (TRUNKLINE_CALLS_PER_SECOND)",
+            event.place,
+            event.seconds,
+        )
+
+    def lose(self, error: TrunklineError) -> None:
+        """The session is gone: its calls are over, what waits on it fails."""
+        if self.lost is None:
+            self.lost = error
+            log.error("session on %s is lost: %s", redact_number(self.number), error)
+            for dialling in self._dials.values():
+                if not dialling.started.done():
+                    dialling.started.set_exception(error)
+            self._end_all("error")
+
+    def poll(self, now: float) -> None:
+        """Every 50 ms: the calls' own deadlines; calls that are drained are left."""
+        for call in list(self.calls.values()):
+            call.audio.poll(now)
+            call.act()
+            if call.ended_reason is not None:
+                self._drop(call)
+
+    def _end_all(self, reason: m.EndedReason) -> None:
+        for call in list(self.calls.values()):
+            call.ended(m.CallEnded(call=call.call, reason=reason))
+            self._drop(call)
+        self.incoming.close()
+
+    def _drop(self, call: CallMedia) -> None:
+        """Leave the call's workers; what is drained by now is all there is."""
+        call.audio.poll(float("inf"))
+        call.act()
+        self._media.detach(call.call)
+        self.calls.pop(call.call, None)

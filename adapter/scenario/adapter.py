@@ -1,0 +1,592 @@
+"""TwilioAgentAdapter: a phone number as langwatch-scenario's VoiceAgentAdapter.
+
+A drop-in for scenario's own: same constructor, methods and errors. It holds a
+:class:`~trunkline.Line` on the stack that it joins (or starts), so webhooks, sockets, pacing and
+the number's restore are that stack's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import inspect
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import Span
+from scenario.types import AgentRole
+from scenario.voice import AdapterCapabilities, AudioChunk, VoiceAgentAdapter
+
+from trunkline.bus.errors import NumberNotFoundError, WrongModeError
+from trunkline.bus.redact import mask_url, redact_number
+from trunkline.bus.settings import pasted, same_url
+
+from ..call import Call
+from ..dial_rules import DialPlan, callee_set, caller_set, check_e164, plan_dial
+from ..dtmf import check_digits
+from ..line import ANY, Line
+from ..pcm16 import pcm16
+from ..turns.gate_options import GateOptions, SpeechGateSetting, read_gate_options
+from ..turns.greeting import GREETING_TIMEOUT, check_greeting, greet, hear_greeting
+from ..turns.speech_gate import GateCounters
+from ..turns.turns import Heard
+from .greeting_turn import GreetingTurn, running_scenario
+from .join import Joined, join, leave
+from .spans import set_attributes, voice_span
+from .tunnel_readiness import TunnelReadiness, wait_for_tunnel
+
+log = logging.getLogger("scenario.voice.twilio")
+
+TwilioAdapterMode = Literal["idle", "answer", "call"]
+TwilioStreamEndedReason = Literal["stop", "close", "error", "none", "max_duration", "hang_up"]
+
+DEFAULT_HTTP_PORT = 8765
+
+
+class TwilioAgentAdapter(VoiceAgentAdapter):
+    """An agent on the other end of a phone call.
+
+    ``account_sid``, ``auth_token``, ``phone_number`` (E.164) are the caller's own;
+    ``public_base_url`` is needed only where no running stack is joined. ``allowed_callers``: who
+    may call, as a carrier reports it (numbers, ``sip:…``, ``client:…``, ``anonymous``, …; None:
+    everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
+    ``tunnel_readiness`` is asked before an a-leg call. ``on_dtmf`` (a function, or a coroutine
+    function) gets each digit. ``bus``: address of the stack to join. ``speech_gate=False`` hands
+    out the line's silence too, so that turns last until ``response_max_duration``; a mapping sets
+    ``hangover_ms`` (400) and ``preroll_ms`` (300), for the calls that come after.
+
+    ValueError for numbers that are not E.164 (shown redacted), and for options of the gate that
+    are unknown or out of range.
+    """
+
+    capabilities: ClassVar[AdapterCapabilities] = AdapterCapabilities(
+        streaming_transcripts=False,
+        native_vad=False,
+        dtmf=True,
+        interruption=True,
+        input_formats=["mulaw/8000"],
+        output_formats=["mulaw/8000"],
+    )
+
+    def __init__(
+        self,
+        *,
+        account_sid: str,
+        auth_token: str,
+        phone_number: str,
+        public_base_url: str | None = None,
+        allowed_callers: list[str] | None = None,
+        allowed_callees: list[str] | None = None,
+        tunnel_readiness: TunnelReadiness | None = None,
+        on_dtmf: Callable[[str], Any] | None = None,
+        http_port: int = DEFAULT_HTTP_PORT,
+        role: AgentRole = AgentRole.AGENT,
+        validate_signature: bool = True,
+        bus: str | None = None,
+        speech_gate: SpeechGateSetting = True,
+    ) -> None:
+        super().__init__()
+        if phone_number != ANY:
+            check_e164(phone_number)
+        self.account_sid = pasted(account_sid)
+        self.auth_token = pasted(auth_token)
+        self.phone_number = phone_number
+        self.public_base_url = public_base_url
+        self.allowed_callers = caller_set(allowed_callers)
+        self.allowed_callees = callee_set(allowed_callees) or None
+        self.tunnel_readiness = tunnel_readiness
+        self.on_dtmf = on_dtmf
+        self.http_port = http_port
+        self.role = role  # type: ignore[misc]  # scenario reads it from the instance
+        self.validate_signature = validate_signature
+        self.bus = bus
+        self.speech_gate = speech_gate
+        if not validate_signature:
+            log.warning(
+                "TwilioAgentAdapter: validate_signature=False — inbound webhooks accept any "
+                "payload without signature checks. Use only in tests; do not deploy to production."
+            )
+        self._mode: TwilioAdapterMode = "idle"
+        #: what the far end said first (PCM16 24 kHz), where the last call asked for
+        #: ``callee_speaks_first`` and somebody spoke; it outlives the call and disconnect()
+        self.greeting: bytes | None = None
+        self._connecting = asyncio.Lock()
+        self._joined: Joined | None = None
+        self._line: Line | None = None
+        self._call: Call | None = None
+        self._heard: Heard | None = None
+        self._digits: asyncio.Task[None] | None = None
+        self._answered: Context | None = None
+        self._marked: Context | None = None
+        self._frames_before = 0
+        self._dtmf_received = 0
+        self._gate_before = GateCounters()
+
+    def __repr__(self) -> str:
+        return (
+            f"TwilioAgentAdapter(phone_number={self.phone_number!r}, account_sid='***', "
+            f"auth_token='***', public_base_url={mask_url(self.public_base_url)!r})"
+        )
+
+    # ------------------------------------------------------------------ connecting
+
+    async def connect(self) -> None:
+        """Join a stack (or start one) and open the number; nothing at the carrier is changed.
+
+        Connected already: nothing. RuntimeError where a stack must be started and there is no
+        ``public_base_url``, or the account has no such number; AccountMismatchError,
+        StackUnavailableError, CarrierError.
+        """
+        async with self._connecting:
+            if self._line is not None:
+                return
+            joined = await join(
+                bus=self.bus,
+                account_sid=self.account_sid,
+                auth_token=self.auth_token,
+                public_base_url=self.public_base_url,
+                http_port=self.http_port,
+                validate_signature=self.validate_signature,
+            )
+            try:
+                line = await self._open_line(joined)
+            except BaseException:
+                await asyncio.shield(leave(joined))
+                raise
+            self._joined, self._line, self._mode = joined, line, "idle"
+            self._forget_call()
+            self._frames_before = self._dtmf_received = 0
+            self._gate_before = GateCounters()
+            self.greeting = None
+        set_attributes(
+            trace.get_current_span(),
+            {
+                "voice.twilio.phone_number_sid": line.number_sid,
+                "voice.twilio.validate_signature": self.validate_signature,
+                "voice.twilio.webhook_port": self.http_port,
+            },
+        )
+
+    async def _open_line(self, joined: Joined) -> Line:
+        line = Line(
+            self.phone_number,
+            allowed_callers=self.allowed_callers,
+            allowed_callees=self.allowed_callees,
+            bus=joined.bus,
+            account=self.account_sid,
+            auth_token=self.auth_token,
+        )
+        try:
+            await line.open()
+        except NumberNotFoundError as error:
+            raise NumberNotFoundError(
+                "No incoming phone number found on this Twilio account matching "
+                f"{redact_number(self.phone_number)!r}. Check that the number is purchased and "
+                "in E.164.",
+                number=error.number,
+            ) from error
+        if joined.private is None:
+            self._warn_of_ignored(line)
+        return line
+
+    def _warn_of_ignored(self, line: Line) -> None:
+        ignored = []
+        if self.http_port != DEFAULT_HTTP_PORT:
+            ignored.append("http_port")
+        if not self.validate_signature:
+            ignored.append("validate_signature=False")
+        given = self.public_base_url
+        if given and line.public_url and not same_url(given, line.public_url):
+            ignored.append("public_base_url")
+        if ignored:
+            log.warning(
+                "TwilioAgentAdapter: joined a running stack, so %s: ignored (the stack's own "
+                "settings hold)",
+                ", ".join(ignored),
+            )
+
+    async def disconnect(self) -> None:
+        """Hang up, put the number back, leave the stack; not connected: nothing.
+
+        A restore that fails is logged and tried on by the stack, and does not stop this.
+        """
+        line, joined = self._line, self._joined
+        if line is None or joined is None:
+            return
+        self._line = self._joined = None
+        self._mode = "idle"
+        call = self._call
+        reason = self.stream_ended_reason
+        try:
+            await line.close()
+        finally:
+            await asyncio.shield(leave(joined))
+        if self._heard is not None:
+            await self._heard.look_at_rest()
+        if call is not None and reason == "none":
+            reason = "close"  # it lived until just now
+        set_attributes(
+            trace.get_current_span(),
+            {
+                "voice.twilio.frames_received": self.frames_received,
+                "voice.twilio.dtmf_received": self._dtmf_received,
+                "voice.twilio.stream_ended_reason": reason,
+                "voice.twilio.webhook_invocations": line.webhooks,
+                "voice.twilio.webhook_rejected": line.webhooks_rejected,
+                "voice.twilio.rest_restore_failed": bool(line.pending_restores),
+                **self._gate_attributes(),
+            },
+        )
+        self._forget_call()
+        self._frames_before = self._dtmf_received = 0
+
+    def is_connected(self) -> bool:
+        """Connected, and not at the end of a call of which all was handed out."""
+        if self._line is None:
+            return False
+        if self._heard is None or self._heard.has_more:
+            return True
+        self.agent_hung_up = self._heard.call.ended_by_far_end
+        return False
+
+    @property
+    def stream_ended_reason(self) -> TwilioStreamEndedReason:
+        """How the present call's stream ended; "none" while it lives, or without a call."""
+        return (self._call.ended_reason if self._call is not None else None) or "none"
+
+    @property
+    def speech_gate(self) -> SpeechGateSetting:
+        """As it was given; what is set here holds from the next call on."""
+        return self._speech_gate
+
+    @speech_gate.setter
+    def speech_gate(self, given: SpeechGateSetting) -> None:
+        self._gate_options: GateOptions | None = read_gate_options(given, log.warning)
+        self._speech_gate = given
+
+    @property
+    def gate_counters(self) -> GateCounters:
+        """What the speech gate did in all calls since connect(): what it held back, and how often
+        speech began. Sound that no turn has asked for yet counts at the call's end at the latest;
+        what is said here outlives disconnect()."""
+        return self._gate_before + (GateCounters() if self._heard is None else self._heard.counters)
+
+    def _gate_attributes(self) -> dict[str, int]:
+        if self._gate_options is None:
+            return {}
+        counters = dataclasses.asdict(self.gate_counters)
+        return {f"voice.twilio.speech_gate.{name}": n for name, n in counters.items()}
+
+    @property
+    def frames_received(self) -> int:
+        """20 ms frames heard since connect()."""
+        heard = 0 if self._call is None else self._call.heard_samples // 160
+        return self._frames_before + heard
+
+    # ------------------------------------------------------------------ calls
+
+    async def place_call(
+        self,
+        to: str,
+        *,
+        timeout: float = 120.0,
+        attach_stream_to_self: bool | None = None,
+        attach_stream: Literal["a-leg", "b-leg"] | None = None,
+        max_call_duration_seconds: int | None = None,
+        callee_speaks_first: bool = False,
+        greeting_timeout: float = GREETING_TIMEOUT,
+    ) -> None:
+        """Call ``to`` and wait for the call's stream; see ``Line.place_call``.
+
+        ``callee_speaks_first`` waits for the far end's greeting, too: ``greeting`` is what it said.
+        Within a running scenario it is recorded as a turn of the far end, and no later turn takes
+        it for its answer. It ends where a turn does, ``response_max_duration`` at the latest.
+
+        Also raises TunnelNotReadyError where ``tunnel_readiness`` fails (a-leg; nothing is
+        dialled then).
+        """
+        line = self._assert_connected()
+        self._check_mode("call")
+        plan = plan_dial(
+            to,
+            attach_stream=attach_stream,
+            attach_stream_to_self=attach_stream_to_self,
+            max_call_duration_seconds=max_call_duration_seconds,
+            allowed_callees=self.allowed_callees,
+            owner="TwilioAgentAdapter",
+        )
+        check_greeting(greeting_timeout, wanted=callee_speaks_first, mode=plan.mode)
+        if plan.mode == "a-leg":
+            await wait_for_tunnel(self.tunnel_readiness, self.public_base_url)
+        self._mode = "call"
+        with self._dialling("outbound", plan.to) as span:
+            await self._drop_call()
+            began = time.monotonic()
+            call = await line.dial(plan, timeout)
+            self._take(call, span, None if plan.mode == "originator-only" else began)
+            self._log_placed(plan, call, line)
+        if callee_speaks_first:
+            await self._hear_greeting(greeting_timeout)
+
+    def _log_placed(self, plan: DialPlan, call: Call, line: Line) -> None:
+        to = redact_number(plan.to)
+        if plan.mode == "b-leg":
+            log.info(
+                "TwilioAgentAdapter: rewrote callee %s voice_url to %s/twilio/voice",
+                to,
+                mask_url(line.public_url),
+            )
+        log.info(
+            "TwilioAgentAdapter: placed call %s from %s to %s",
+            call.dialled_sid or call.sid,
+            redact_number(self.phone_number),
+            to,
+        )
+
+    async def wait_for_call(
+        self,
+        timeout: float = 120.0,
+        *,
+        callee_speaks_first: bool = False,
+        greeting_timeout: float = GREETING_TIMEOUT,
+    ) -> None:
+        """Wait until someone calls the number and the call's stream is up; see
+        ``Line.wait_for_call``. ``callee_speaks_first``: as for :meth:`place_call`, of the far end,
+        which is the caller here."""
+        line = self._assert_connected()
+        self._check_mode("answer")
+        check_greeting(greeting_timeout)
+        self._mode = "answer"
+        with self._dialling("inbound", self.phone_number) as span:
+            await self._drop_call()
+            base = mask_url(line.public_url)
+            log.info("TwilioAgentAdapter: webhook set to %s/twilio/voice", base)
+            began = time.monotonic()
+            self._take(await line.wait_for_call(timeout), span, began)
+        if callee_speaks_first:
+            await self._hear_greeting(greeting_timeout)
+
+    async def _hear_greeting(self, timeout: float) -> None:
+        """Hear the greeting of the call that was just taken, and record it. Cancelled: the call is
+        hung up and forgotten."""
+        call, heard = self._call, self._heard
+        assert call is not None and heard is not None
+        turn = GreetingTurn(self)
+        try:
+            if heard.gate is None:
+                await greet(call, timeout, log, began=turn.began)
+            else:
+                call.greeting = await hear_greeting(
+                    heard,
+                    timeout=timeout,
+                    age=call.age,
+                    log=log,
+                    tail_silence=self.response_tail_silence,
+                    longest=self.response_max_duration,
+                    began=turn.began,
+                )
+            self.greeting = call.greeting
+            if call.greeting is not None:
+                await turn.ended(call.greeting)
+        except BaseException:
+            call.abandon()
+            if call is self._call:
+                self._forget_call()
+            raise
+
+    @contextlib.contextmanager
+    def _dialling(self, direction: str, to: str) -> Iterator[Span]:
+        attributes = {
+            "voice.adapter.class": type(self).__name__,
+            "voice.twilio.direction": direction,
+            "voice.twilio.to": redact_number(to),
+        }
+        if direction == "outbound":
+            attributes["voice.twilio.from"] = redact_number(self.phone_number)
+        with voice_span("voice.adapter.dial", attributes) as span:
+            try:
+                yield span
+            except TimeoutError:
+                span.set_attribute("voice.twilio.dial_outcome", "stream_connect_timeout")
+                raise
+
+    async def _drop_call(self) -> None:
+        """A new dial: what was heard of the call before it is gone, and so is the call."""
+        call, heard = self._call, self._heard
+        if call is not None and call.ended_reason is None:
+            await call.hang_up()
+        if heard is not None:
+            await heard.look_at_rest()
+        self._forget_call()
+        self.greeting = None
+
+    def _take(self, call: Call, span: Span, began: float | None) -> None:
+        self._call = call
+        self._heard = Heard(call, self._gate_options)
+        self.agent_hung_up = False
+        self._digits = asyncio.get_running_loop().create_task(self._hand_on_digits(call))
+        latency = None if began is None else round((time.monotonic() - began) * 1000)
+        set_attributes(
+            span,
+            {
+                "voice.twilio.call_sid": call.dialled_sid or call.sid,
+                "voice.twilio.stream_connect_latency_ms": latency,
+            },
+        )
+
+    def _forget_call(self) -> None:
+        # scenario.run has a loop of its own: a task of another one ends with the call's digits.
+        digits = self._digits
+        if digits is not None and digits.get_loop() is asyncio.get_running_loop():
+            digits.cancel()
+        self._frames_before = self.frames_received
+        self._gate_before = self.gate_counters
+        self._call = self._heard = self._digits = None
+        self._answered = self._marked = None
+        self.agent_hung_up = False
+
+    async def _hand_on_digits(self, call: Call) -> None:
+        async for digit in call.dtmf:
+            self._dtmf_received += 1
+            if self.on_dtmf is None:
+                continue
+            try:
+                answer = self.on_dtmf(digit)
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception:  # a user's callback may raise anything
+                log.warning(
+                    "TwilioAgentAdapter: on_dtmf callback raised; continuing", exc_info=True
+                )
+        if call is self._call:
+            self.agent_hung_up = call.ended_by_far_end
+            if call.ended_reason == "max_duration":
+                log.warning(
+                    "TwilioAgentAdapter: max call duration reached; call %s ended", call.sid
+                )
+
+    # ------------------------------------------------------------------ sound
+
+    async def send_audio(self, chunk: AudioChunk) -> None:
+        """Say ``chunk``; returns when it was sent, or cut off by :meth:`interrupt`.
+
+        RuntimeError "no live media stream" without a call, or after its end. Inside :meth:`call`,
+        and in any other step of a running script, a call that the far end has hung up swallows it:
+        the farewell is still heard, and what the script has left leads on to the judge. ValueError
+        for what is no PCM16 (a WAV file's bytes).
+        """
+        pcm = pcm16(chunk.data)
+        call = self._live_call()
+        if call is None:
+            return
+        if self._heard is not None:
+            self._heard.end_answer()
+        try:
+            await call.send_audio(pcm)
+        except WrongModeError:
+            # The call may have ended since it was looked at: events come in on another thread.
+            if self._live_call() is not None:
+                raise
+
+    def _live_call(self) -> Call | None:
+        """The live call; None where the far end has hung up within a scenario. RuntimeError."""
+        self._assert_connected()
+        call = self._call
+        if call is not None and not call.ending and call.carries_sound:
+            return call
+        if call is not None and call.ended_by_far_end and self._within_scenario:
+            log.info("TwilioAgentAdapter: the far end has hung up; what was to be said is not")
+            return None
+        raise RuntimeError(
+            "TwilioAgentAdapter: no live media stream. Call place_call() or wait_for_call() first."
+        )
+
+    @property
+    def _within_scenario(self) -> bool:
+        """A turn, or any other step of a script that scenario.run carries out."""
+        return self._voice_turn_context is not None or running_scenario() is not None
+
+    async def recv_audio(self, timeout: float) -> AudioChunk:
+        """The next speech of the far end (without the speech gate: the next sound).
+
+        An empty chunk once the call has ended and all was handed out. asyncio.TimeoutError when
+        nothing comes for ``timeout`` seconds. RuntimeError without a call.
+        """
+        self._assert_connected()
+        heard = self._heard
+        if heard is None or (self._call is not None and not self._call.carries_sound):
+            raise RuntimeError(
+                "TwilioAgentAdapter: no live media stream. Call place_call() or wait_for_call() "
+                "first."
+            )
+        turn = self._voice_turn_context
+        pcm = await heard.next_chunk(
+            timeout,
+            most_silence=self.response_max_duration,
+            first=turn is not None and turn is not self._answered,
+            arrived=self._mark_arrival,
+        )
+        if pcm:
+            self._answered = turn
+        elif self._call is not None and self._call.ended_by_far_end:
+            self.agent_hung_up = True
+        return AudioChunk(data=pcm)
+
+    def _mark_arrival(self, size: int) -> None:
+        """One span in each turn for the first sound that came in while it lasted."""
+        turn = self._voice_turn_context
+        if turn is None or turn is self._marked:
+            return
+        self._marked = turn
+        attributes: dict[str, str | int] = {
+            "voice.adapter.class": type(self).__name__,
+            "voice.twilio.recv.source": "background_loop",
+            "voice.audio.bytes": size,
+        }
+        with voice_span("voice.audio.receive", attributes, parent=turn):
+            pass
+
+    async def interrupt(self) -> None:
+        """Drop what is being said, here and at the carrier. RuntimeError without a live call."""
+        call = self._live_call()
+        if call is not None:
+            await call.interrupt()
+
+    async def send_dtmf(self, tones: str) -> None:
+        """Send digits ``0-9*#``, ``w`` (0.5 s) and ``W`` (1 s), in every mode.
+
+        ValueError for other characters; RuntimeError without a call in progress (as for
+        :meth:`send_audio`, not within a running scenario whose call the far end has hung up).
+        """
+        call = self._call
+        if call is not None and call.ended_by_far_end and self._within_scenario:
+            check_digits(tones)
+            log.info("TwilioAgentAdapter: the far end has hung up; no digits are sent")
+            return
+        if self._line is None or call is None or call.ending:
+            raise RuntimeError(
+                "TwilioAgentAdapter: no active call; send_dtmf requires an in-progress call"
+            )
+        check_digits(tones)
+        await call.send_dtmf(tones)
+
+    # ------------------------------------------------------------------ inside
+
+    def _assert_connected(self) -> Line:
+        if self._line is None:
+            raise RuntimeError(
+                "TwilioAgentAdapter: not connected; call connect() or use `async with`."
+            )
+        return self._line
+
+    def _check_mode(self, mode: TwilioAdapterMode) -> None:
+        if self._mode not in ("idle", mode):
+            raise RuntimeError(
+                f"TwilioAgentAdapter: already in {self._mode!r} mode; cannot switch to {mode!r}. "
+                "Disconnect and reconnect to reuse this adapter in the other direction."
+            )

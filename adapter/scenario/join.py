@@ -1,0 +1,100 @@
+"""Which stack an adapter with credentials of its own joins.
+
+In this order: the one at ``bus=``; the one at ``TRUNKLINE_BUS``; one that answers at the default
+address and belongs to the same account; else a private one, for these credentials, which needs a
+public URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from dataclasses import dataclass
+
+from trunkline.bus import settings
+from trunkline.bus.endpoints import BusAddress
+from trunkline.bus.errors import StackUnavailableError
+
+from ..client import client as bus_client
+from . import private_stack
+from .private_stack import PrivateStack, StackRequest
+
+log = logging.getLogger("scenario.voice.twilio")
+
+#: How long a stack at the default address may take to answer, once its socket takes connections.
+ANSWER_WITHIN = 3.0
+
+NO_PUBLIC_URL = (
+    "TwilioAgentAdapter: public_base_url is required. No running stack was found to join, so "
+    "trunkline has to start one: supply a stable public HTTPS URL that routes to this machine, "
+    "wrap the adapter in trunkline.adapter.testing.TwilioHarness, or start a stack with "
+    "`trunkline up`."
+)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The stack at ``bus``; ``private`` where it was started for us (give it back with
+    :func:`leave`)."""
+
+    bus: str
+    private: PrivateStack | None = None
+
+
+async def join(
+    *,
+    bus: str | None,
+    account_sid: str,
+    auth_token: str,
+    public_base_url: str | None,
+    http_port: int,
+    validate_signature: bool,
+) -> Joined:
+    """Find or start the stack. RuntimeError where one has to be started and there is no URL;
+    StackUnavailableError where it does not get ready; SettingsError."""
+    found = settings.load(bus=bus, auth_token=auth_token)
+    if bus is not None or "bus" in found.model_fields_set:
+        return Joined(found.bus)
+    if await _answers(found.address, account_sid):
+        return Joined(found.bus)
+    if public_base_url is None:
+        raise RuntimeError(NO_PUBLIC_URL)
+    request = StackRequest(account_sid, auth_token, public_base_url, http_port, validate_signature)
+    stack = await private_stack.acquire(request)
+    return Joined(stack.bus, stack)
+
+
+async def leave(joined: Joined) -> None:
+    """Give a private stack back; a joined one is none of ours."""
+    if joined.private is not None:
+        await private_stack.release(joined.private)
+
+
+async def _answers(address: BusAddress, account_sid: str) -> bool:
+    """A controller for this account answers at the default address."""
+    if not _takes_connections(address):
+        return False
+    client = await asyncio.to_thread(bus_client.acquire, address, lambda: None)
+    try:
+        welcome = await client.welcome(ANSWER_WITHIN)
+    except StackUnavailableError:
+        return False
+    finally:
+        await client.release()
+    if welcome.account != account_sid:
+        log.info("the stack at %s belongs to another account; not joined", address.text)
+        return False
+    return True
+
+
+def _takes_connections(address: BusAddress) -> bool:
+    """False at once where no process listens: no socket file, or one that was left behind."""
+    if address.directory is None:
+        return True
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(address.directory / "control"))
+        except OSError:
+            return False
+    return True

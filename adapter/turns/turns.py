@@ -1,0 +1,176 @@
+"""What a turn hears: a call's sound through the speech gate, with the timeouts that end turns.
+
+langwatch-scenario's turn is: the first chunk within ``response_timeout``, then chunks until none
+comes for ``response_tail_silence``, or ``response_max_duration`` of them have come. On a line that
+is never quiet this is what :class:`Heard` makes of it:
+
+- Inside an answer, ``timeout`` is counted in seconds of *sound* without speech: the network may
+  stall or a caller may be late, the turn ends at the same place of the sound.
+- Before an answer, ``timeout`` is counted by the clock. When the line has been silent for
+  ``most_silence`` seconds of sound by then, that silence is the answer; where that is None, silence
+  never is, and all of it is kept.
+- After the call's end everything that was speech is handed out, then b"" for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from trunkline.bus.clock import Clock, monotonic
+
+from ..call import Call
+from ..pcm16 import BYTES_A_SECOND
+from .gate_options import GateOptions
+from .speech_gate import GateCounters, SpeechGate
+
+#: The gate looks at sound in pieces of 100 ms, so that what waited long still falls into turns.
+_PIECE = 4_800
+#: A line that brought nothing for so long is dead: then the clock counts.
+_DEAD_AFTER = 0.5
+_STEP = 0.05
+#: The gate as it is where nobody says otherwise.
+STANDARD: Final = GateOptions()
+
+
+class Heard:
+    """The hearing side of one call. ``options``: how its gate is set; None hands everything out as
+    it comes."""
+
+    def __init__(
+        self, call: Call, options: GateOptions | None = STANDARD, *, clock: Clock = monotonic
+    ) -> None:
+        self.call = call
+        self.gate = SpeechGate(options) if options is not None else None
+        self._clock = clock
+        #: sound that came in and has not passed the gate yet
+        self._waiting = bytearray()
+        #: what was speech after the call's end
+        self._last = b""
+        self._heard_at = clock()
+
+    async def next_chunk(
+        self,
+        timeout: float,
+        *,
+        most_silence: float | None,
+        first: bool,
+        arrived: Callable[[int], None] | None = None,
+    ) -> bytes:
+        """The next PCM16 24 kHz to hand out; b"" once the call has ended and all was handed out.
+
+        ``first``: a turn waits for the beginning of its answer; on a live line that lasts until
+        there is speech, or ``most_silence`` seconds of silence (which are handed out then), even
+        where ``timeout`` is less. ``arrived`` is told how many bytes came in.
+        Raises asyncio.TimeoutError.
+        """
+        if self.gate is None:
+            pcm = await self.call.recv_audio(timeout)
+            if pcm and arrived is not None:
+                arrived(len(pcm))
+            return pcm
+        gate, sound = self.gate, self.call.sound
+        # A piece or two may be looked at between the timeout and the look at the clock.
+        gate.keep = max(gate.keep, timeout + 1.0 if most_silence is None else most_silence)
+        began = self._clock()
+        self._take_in(arrived)
+        silent_from = gate.heard_seconds + len(self._waiting) / BYTES_A_SECOND
+        with sound.bell.listen() as rung:
+            while True:
+                rung.clear()
+                self._take_in(arrived)
+                self._push_piece()
+                chunk, self._last = self._last or gate.take(), b""
+                if chunk:
+                    return chunk
+                if gate.answering and self._answer_is_over(timeout, began):
+                    gate.end_answer()
+                    raise TimeoutError(f"no speech for {timeout:g} s: the answer is over")
+                if self._waiting:
+                    continue
+                if sound.drained:
+                    return gate.flush()
+                if not gate.answering:
+                    silence = gate.heard_seconds - silent_from
+                    if most_silence is not None and silence >= most_silence:
+                        return gate.take_silence(most_silence)
+                    late = self._clock() - began >= timeout
+                    if late and not (first and self._alive()):
+                        raise TimeoutError(f"no speech for {timeout:g} s")
+                await _rung_or_later(rung)
+
+    def _answer_is_over(self, timeout: float, began: float) -> bool:
+        assert self.gate is not None
+        if self.gate.silence >= timeout:
+            return not self.gate.undecided
+        return self._clock() - began >= timeout and not self._alive() and not self._waiting
+
+    def _alive(self) -> bool:
+        """Sound is coming in, speech or not."""
+        return self._clock() - self._heard_at < _DEAD_AFTER
+
+    def _take_in(self, arrived: Callable[[int], None] | None) -> None:
+        fresh = self.call.sound.take_all()
+        if fresh:
+            self._waiting += fresh
+            self._heard_at = self._clock()
+            if arrived is not None:
+                arrived(len(fresh))
+
+    def _push_piece(self) -> None:
+        if self._waiting and self.gate is not None:
+            piece = bytes(self._waiting[:_PIECE])
+            del self._waiting[:_PIECE]
+            self.gate.push(piece)
+
+    def end_answer(self) -> None:
+        """The user speaks: what was an answer is over."""
+        if self.gate is not None:
+            self.gate.end_answer()
+
+    @property
+    def undecided(self) -> bool:
+        """What was heard last may be the beginning of speech."""
+        return self.gate is not None and self.gate.undecided
+
+    @property
+    def counters(self) -> GateCounters:
+        """What the gate did; zeros without one."""
+        return GateCounters() if self.gate is None else self.gate.counters
+
+    async def look_at_rest(self) -> None:
+        """Let the gate look at all that came in, so that its counters are of the whole call."""
+        self._take_in(None)
+        while self.gate is not None and self._waiting:
+            self._push_piece()
+            await asyncio.sleep(0)
+
+    def rest(self) -> bytes:
+        """All that came in and was not handed out, for whoever hears the call from here on."""
+        held = b"" if self.gate is None else self.gate.take_rest()
+        rest = self._last + held + bytes(self._waiting)
+        self._last = b""
+        self._waiting.clear()
+        return rest
+
+    @property
+    def has_more(self) -> bool:
+        """Something may still be handed out: the call lives, or speech of it is left."""
+        if self.call.ended_reason is None:
+            return True
+        if self.gate is None:
+            return not self.call.sound.drained
+        self._take_in(None)
+        while self._waiting:
+            self._push_piece()
+        self._last += self.gate.flush()
+        return bool(self._last)
+
+
+async def _rung_or_later(rung: asyncio.Event) -> None:
+    """Until more came in, or the clock is to be looked at again."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_STEP):
+            await rung.wait()

@@ -1,0 +1,176 @@
+"""What other stacks around our state directory left in their journals when they ended.
+
+A test that runs without a stack starts a private one. If everything of it is killed at once, nobody
+is left to put its number back. The next controller of the same user and account does it.
+
+A stack is gone when its lock is free and none of its gateways answers at its public URL. The lock
+alone does not tell: while a controller is being started again by its keeper the lock is free, and
+taking its journal then would hang up calls that go on. A stack that is gone is taken: its journal
+is ours from then on, its numbers are put back, and calls that came of its dials are hung up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from trunkline.bus.locks import LockHeldError
+
+from ..twilio.operations import Operations, hang_up_left
+from ..twilio.seal import Seal
+from . import state_dir
+from .file import JournalError
+from .rows import OverrideRow
+from .state_dir import StackDir
+from .store import SqliteJournal, peek
+
+log = logging.getLogger("trunkline.controller")
+
+#: A stack whose gateways answer has this long to come back.
+COMES_BACK_WITHIN: Final = 15.0
+ASK_EVERY: Final = 2.0
+#: One whose public URL we do not know is given this.
+COMES_BACK_SOON: Final = 5.0
+#: What a private stack that left nothing is kept for.
+KEPT: Final = 60.0
+
+#: ``present(base, stack)``: a gateway at ``base`` says that it is one of ``stack``.
+Present = Callable[[str, str], Awaitable[bool]]
+
+
+def clear_away(stack: StackDir) -> None:
+    """Remove the state directory of a private stack, which leaves nothing open. Its lock is ours;
+    no later stack has the same directory."""
+    if stack.private_root is not None:
+        shutil.rmtree(stack.private_root, ignore_errors=True)
+
+
+class Orphan:
+    """A stack whose lock was free when we looked. ``rows``: its open overrides."""
+
+    def __init__(self, path: Path, rows: list[OverrideRow]) -> None:
+        self.path = path
+        self.rows = rows
+        self.journal: SqliteJournal | None = None
+        self._stack: StackDir | None = None
+        self._taking: asyncio.Task[Operations | None] | None = None
+
+    async def take(
+        self, ops: Operations, present: Present, account: str, holder: str
+    ) -> Operations | None:
+        """The operations with its journal, or None where it lives; JournalError.
+
+        Each of its numbers asks for this, and its dials do too. All get the one answer.
+        """
+        if self._taking is None:
+            self._taking = asyncio.get_running_loop().create_task(
+                self._take(ops, present, account, holder)
+            )
+        return await asyncio.shield(self._taking)
+
+    async def _take(
+        self, ops: Operations, present: Present, account: str, holder: str
+    ) -> Operations | None:
+        """Wait whether it comes back, then take its lock. A controller that is just being started
+        again by its keeper must find its numbers as it left them."""
+        stack = self.path.name
+        seals = [Seal.read((row.written or {}).get("voice_url", "")) for row in self.rows]
+        bases = {seal.base for seal in seals if seal is not None}
+        if not bases:
+            # Nobody can be asked. Give a keeper time to start the controller again.
+            await ops.pause(COMES_BACK_SOON)
+        until = ops.clock() + COMES_BACK_WITHIN
+        while ops.clock() < until and not ops.hurried.is_set():
+            if not any(await asyncio.gather(*(present(base, stack) for base in sorted(bases)))):
+                break
+            await ops.pause(ASK_EVERY)
+        try:
+            self._stack = state_dir.take(self.path, holder)
+        except LockHeldError as error:
+            log.info("stack %s lives again (%s)", stack, error.holder)
+            return None
+        self.journal = await SqliteJournal.open(self._stack.journal, account=account, stack=stack)
+        return dataclasses.replace(ops, stack=stack, journal=self.journal, pending={})
+
+    async def hang_up_left(self, ops: Operations) -> None:
+        """Calls of its dials, which nobody can claim."""
+        dials = await ops.journal.open_dials()
+        await asyncio.gather(*(hang_up_left(ops, dial) for dial in dials))
+
+    async def close(self) -> None:
+        if self._taking is not None and not self._taking.done():
+            self._taking.cancel()
+            await asyncio.wait({self._taking})
+        if self.journal is not None:
+            await self.journal.close()
+        if self._stack is not None:
+            self._stack.release()
+
+
+class Orphans:
+    """All of them, for a controller that names itself ``holder`` in locks."""
+
+    def __init__(
+        self, found: list[Orphan], account: str, holder: str, present: Present | None
+    ) -> None:
+        self.found = found
+        self._account = account
+        self._holder = holder
+        self._present = present
+        self._of = {row.id: orphan for orphan in found for row in orphan.rows}
+
+    @classmethod
+    def none(cls) -> Orphans:
+        return cls([], "", "", None)
+
+    @classmethod
+    def find(cls, directory: Path, account: str, holder: str, present: Present) -> Orphans:
+        """Look around ``directory``; nothing is taken yet. What cannot be read is logged."""
+        found = []
+        gone, _ = state_dir.others(directory, account, holder)
+        for stack in gone:
+            try:
+                rows, dials = peek(stack.journal)
+                if rows or dials:
+                    found.append(Orphan(stack.path, rows))
+                elif time.time() - stack.journal.stat().st_mtime > KEPT:
+                    clear_away(stack)
+            except JournalError as error:
+                log.error("%s", error)
+            finally:
+                stack.release()
+        return cls(found, account, holder, present)
+
+    async def take(self, orphan: Orphan, ops: Operations) -> Operations | None:
+        """``ops`` with the orphan's journal; None: it lives, or its journal cannot be used."""
+        assert self._present is not None
+        try:
+            return await orphan.take(ops, self._present, self._account, self._holder)
+        except JournalError as error:
+            log.error("%s", error)
+            return None
+
+    @property
+    def rows(self) -> list[OverrideRow]:
+        return [row for orphan in self.found for row in orphan.rows]
+
+    def of(self, override: str) -> Orphan | None:
+        return self._of.get(override)
+
+    async def open_overrides(self) -> list[OverrideRow]:
+        """What the stacks that were taken still have open."""
+        pending = []
+        for orphan in self.found:
+            if orphan.journal is not None:
+                pending += await orphan.journal.open_overrides()
+        return pending
+
+    async def close(self) -> None:
+        for orphan in self.found:
+            await orphan.close()

@@ -1,0 +1,214 @@
+"""``trunkline restore``: without a stack, numbers are put back and calls that were left hung up.
+
+Two sources say what is to be put back. The journals of stacks that are gone say all of it, and only
+on the machine where they ran. With ``--account`` the seals that the account's numbers carry say it
+too, for instance on a laptop after the CI runner that made the override was thrown away.
+
+What a live stack holds is left alone: its lock is held, or it answers at its public URL. Taking it
+would end the calls of somebody's tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
+from trunkline.bus.redact import mask_url, redact_number
+from trunkline.bus.settings import Settings
+
+from .journal import state_dir
+from .journal.file import JournalError
+from .journal.memory import MemoryJournal
+from .journal.rows import DialRow, OverrideRow
+from .journal.state_dir import StackDir
+from .journal.store import SqliteJournal, peek
+from .twilio.apply_restore import restore
+from .twilio.carrier import RestFailure, TwilioCarrier
+from .twilio.operations import Operations, hang_up_left
+from .twilio.override import row_of
+from .twilio.probe import Prober
+from .twilio.seal import Seal, SealKeys
+
+#: How long one number, or one call, is tried before it is said to be pending.
+COMMAND_WITHIN: Final = 90.0
+
+
+async def restore_command(
+    settings: Settings, *, dry_run: bool, account: bool, force: bool
+) -> tuple[int, list[str]]:
+    """Returns the exit status (0 done, 3 something is still to be restored) and the lines to show.
+
+    ``account``: from the seals too; with ``force`` also those of a stack that lives. Errors:
+    SettingsError, CarrierError (the account could not be listed).
+    """
+    account_sid = settings.require("account_sid")
+    token = settings.require("auth_token")
+    carrier = TwilioCarrier.of(settings)
+    prober = Prober(settings.state_path, _holder())
+    ops = Operations(
+        stack="",
+        public_url=settings.public_url or "",
+        carrier=carrier,
+        journal=MemoryJournal(),
+        keys=SealKeys(token, settings.auth_token_secondary.get_secret_value()),
+        wall=time.time,
+        probe=prober,
+    )
+    run = RestoreRun(ops, dry_run)
+    try:
+        await run.journals(settings, account_sid)
+        if account:
+            await run.seals(force)
+    finally:
+        carrier.close()
+        prober.close()
+    return (EXIT_PENDING if run.pending else EXIT_DONE), run.lines
+
+
+def _holder() -> str:
+    """How this command names itself in the locks that it holds."""
+    return f"trunkline restore (pid {os.getpid()})"
+
+
+@dataclass
+class RestoreRun:
+    """One run of the command. ``lines``: what it has to say; ``pending``: something is still to be
+    restored; ``live``: ids of stacks on this machine whose lock is held."""
+
+    ops: Operations
+    dry_run: bool
+    lines: list[str] = field(default_factory=list)
+    pending: bool = False
+    live: set[str] = field(default_factory=set)
+
+    def _still(self, line: str) -> None:
+        """Say it, and end with the status of something left to do."""
+        self.lines.append(line)
+        self.pending = True
+
+    # ------------------------------------------------------------------ from the journals
+
+    async def journals(self, settings: Settings, account: str) -> None:
+        """What stacks that are gone have left in their journals."""
+        gone, live = state_dir.others(settings.state_path, account, _holder())
+        for stack in live:
+            self.live.add(stack.path.name)
+            try:
+                rows, _ = peek(stack.journal)
+            except JournalError as error:
+                self._still(str(error))
+                continue
+            if rows:
+                numbers = ", ".join(redact_number(row.number) for row in rows)
+                self._still(
+                    f"{stack.holder or 'a live stack'} uses {numbers}: left alone; end it to put "
+                    "them back"
+                )
+        for found in gone:
+            try:
+                await self._journal(found, account)
+            except JournalError as error:
+                self._still(str(error))
+            finally:
+                found.release()
+
+    async def _journal(self, stack: StackDir, account: str) -> None:
+        """One stack that is gone: its lock is ours while we are at it."""
+        journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
+        try:
+            ops = dataclasses.replace(self.ops, stack=stack.id, journal=journal, pending={})
+            overrides, dials = await journal.open_overrides(), await journal.open_dials()
+            await asyncio.gather(
+                *(self._put_back(ops, row) for row in overrides),
+                *(self._hang_up(ops, row) for row in dials),
+            )
+        finally:
+            await journal.close()
+
+    async def _put_back(self, ops: Operations, row: OverrideRow) -> None:
+        """One number, within a time after which a person may as well try again."""
+        shown = redact_number(row.number)
+        before = mask_url((row.prior or {}).get("voice_url")) or "(none)"
+        if self.dry_run:
+            self._still(f"{shown}: would be put back to {before}")
+            return
+        try:
+            async with asyncio.timeout(COMMAND_WITHIN):
+                outcome = await restore(ops, row)
+        except TimeoutError:
+            why = ops.pending.get(row.id, "no answer in time")
+            self._still(f"{shown}: not restored yet ({why}); run this again")
+            return
+        if outcome == "restored":
+            self.lines.append(f"{shown}: put back to {before}")
+        else:
+            self.lines.append(f"{shown}: changed by someone else meanwhile; left as it is")
+
+    async def _hang_up(self, ops: Operations, row: DialRow) -> None:
+        """One call that a dial of that stack may have become."""
+        what = f"a call from {redact_number(row.caller)} to {redact_number(row.callee)}"
+        if self.dry_run:
+            self._still(f"{what} would be hung up")
+            return
+        try:
+            async with asyncio.timeout(COMMAND_WITHIN):
+                await hang_up_left(ops, row)
+        except TimeoutError:
+            self._still(f"{what}: not hung up yet; run this again")
+
+    # ------------------------------------------------------------------ from the seals
+
+    async def seals(self, force: bool) -> None:
+        """What the account's numbers themselves say that they were before.
+
+        Each seal becomes a row of a journal in memory, so that a number is put back by the same
+        path, with the same comparison, as from a file.
+        """
+        try:
+            numbers = await self.ops.carrier.list_numbers()
+        except RestFailure as failure:
+            raise failure.error("list the account's numbers") from failure
+        found = []
+        for number in numbers:
+            seal = Seal.read(number.voice_url)
+            if seal is None:
+                continue
+            prior = self.ops.keys.prior(seal, number.number)
+            if prior is None:
+                self._still(
+                    f"{redact_number(number.number)}: its override was made with another auth "
+                    "token; set TWILIO_AUTH_TOKEN_SECONDARY to that one"
+                )
+            else:
+                found.append((number, seal, prior))
+        alive = set() if force else await self._alive({seal for _, seal, _ in found})
+        rows = []
+        for number, seal, prior in found:
+            if seal.stack in alive:
+                self._still(
+                    f"{redact_number(number.number)}: in use by stack {seal.stack}, which lives: "
+                    "left alone (--force takes it)"
+                )
+                continue
+            row = row_of(number, seal, prior)
+            await self.ops.journal.plan(row, self.ops.wall())
+            await self.ops.journal.intend(
+                row.id, row.prior or {}, row.written or {}, self.ops.wall()
+            )
+            rows.append(row)
+        await asyncio.gather(*(self._put_back(self.ops, row) for row in rows))
+
+    async def _alive(self, found: set[Seal]) -> set[str]:
+        """The stacks of these seals that live: their lock is held here, or they answer.
+
+        A stack with a free lock may still live, on another machine.
+        """
+        asked = sorted({(seal.base, seal.stack) for seal in found if seal.stack not in self.live})
+        answers = await asyncio.gather(*(self.ops.lives(base, stack) for base, stack in asked))
+        answering = {stack for (_, stack), yes in zip(asked, answers, strict=True) if yes}
+        return self.live | answering

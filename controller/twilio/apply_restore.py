@@ -1,0 +1,295 @@
+"""Putting an override on a number and the number back: the one loop that carries out both.
+
+What to do next is decided in :mod:`.override`, which also explains the doubt about a write without
+an answer. Here stand the steps that take time. Each is written down before Twilio is touched::
+
+    journal                         Twilio                      fault point after it
+    planned                         read: what is there?        apply.planned
+    planned, with prior and ours                                apply.intent
+                                    write ours                  apply.answered
+    applied                                                     apply.committed
+
+    restoring                       read: is it still ours?     restore.intent
+    restoring, with until when      write the prior fields      restore.answered
+    restored, or left alone                                     restore.committed
+
+The process may die between any two of these lines, and tests let it die at each fault point. The
+next one finds in the journal what may stand on the number, and goes on from there by the same path:
+there is no other for a closed session, a lost lease, a start, SIGTERM or ``trunkline restore``.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+from msgspec.structs import replace
+
+from trunkline.bus.errors import NumberBusyError, NumberNotFoundError, TrunklineError
+from trunkline.bus.redact import redact_number
+
+from .. import instructions as do
+from ..journal.rows import OverrideRow, OverrideState
+from .carrier import RestFailure, backoff
+from .number_settings import NumberSettings
+from .operations import Operations
+from .override import Done, Event, Put, Read, Write, still_ours, what_to_write
+from .seal import Seal
+
+log = logging.getLogger("trunkline.controller")
+
+Outcome = Literal["restored", "left_alone"]
+
+
+async def put_on(ops: Operations, instruction: do.Apply) -> do.Applied | do.ApplyFailed:
+    """Apply an override; says whether its row is still open after a failure."""
+    try:
+        return do.Applied(await apply(ops, instruction.row, instruction.deadline))
+    except TrunklineError as error:
+        row = await ops.journal.override(instruction.row.id)
+        return do.ApplyFailed(instruction.row, error, open=row is not None and row.open)
+
+
+async def apply(ops: Operations, row: OverrideRow, deadline: float) -> OverrideRow:
+    """Journal ``row`` (planned), write our settings to its number, and return the applied row.
+
+    A row that already has a prior was planned by an earlier controller, whose write may have
+    landed, or may still land. It goes on under the same id, so that a late effect changes nothing.
+    Errors: NumberBusyError, NumberRoutedElsewhereError, NumberNotFoundError, InvalidRequestError,
+    CarrierError. After an error the row is closed, or, where a write may have taken effect, left
+    open for a restore.
+    """
+    if row.prior is None:
+        ops.faults("apply.before-intent")
+        await ops.journal.plan(row, ops.wall())
+        ops.faults("apply.planned")
+    write = Write.of("apply", row, ops.wall(), ops.clock())
+    errand = _Errand(ops, row, write, deadline)
+    try:
+        done = await errand.run()
+    except TrunklineError:
+        # Without a doubt no write of ours is on the number, and there is nothing to put back.
+        await errand.note("restored" if write.doubt == "none" else "restoring", write.until)
+        raise
+    uncertain_until = await errand.note("applied", 0.0 if done.certain else write.until)
+    ops.faults("apply.committed")
+    log.info("number %s now calls us (override %s)", redact_number(row.number), row.id)
+    return replace(errand.row, state="applied", uncertain_until=uncertain_until)
+
+
+async def restore(ops: Operations, row: OverrideRow) -> Outcome:
+    """Put the number of ``row`` back and close the row; returns when that has succeeded.
+
+    Whatever fails is tried again, for as long as it takes: a number that is left to us answers
+    nobody once we are gone. Meanwhile ``ops.pending`` says what it waits for.
+    """
+    ops.faults("restore.before-intent")
+    errand = _Errand(ops, row, Write.of("restore", row, ops.wall(), ops.clock()))
+    outcome: Outcome = "restored"
+    # A row without a prior was planned, and nothing was written.
+    if row.prior is not None:
+        await errand.note("restoring", errand.write.until)
+        ops.faults("restore.intent")
+        try:
+            if (await errand.run()).left:
+                outcome = "left_alone"
+                errand.report_left()
+        except NumberNotFoundError as gone:
+            outcome = "left_alone"
+            log.warning("%s", gone)
+    await errand.note(outcome)
+    ops.faults("restore.committed")
+    if row.prior is not None and outcome == "restored":
+        log.info("number %s is as it was before", redact_number(row.number))
+    return outcome
+
+
+@dataclass
+class _Errand:
+    """One job on its way: carries out what its :class:`Write` says, and tells it what came.
+
+    ``deadline``: when an apply gives up; a restore never does. ``found``: what was read last.
+    ``over``: the voice_url that an apply planned to write over. It is not always the prior one: a
+    dead stack's override may have stood there.
+    """
+
+    ops: Operations
+    row: OverrideRow
+    write: Write
+    deadline: float = float("inf")
+    found: NumberSettings | None = None
+    over: str | None = None
+
+    async def run(self) -> Done:
+        """NumberNotFoundError where the number is gone; errors of an apply as :func:`apply`."""
+        todo: Read | Put | Done = Read()
+        failures = 0
+        self.ops.pending[self.row.id] = "being written"
+        try:
+            while not isinstance(todo, Done):
+                event: Event = "unread" if isinstance(todo, Read) else "refused"
+                try:
+                    if isinstance(todo, Read):
+                        event = await self._read(todo)
+                    else:
+                        event = await self._put(todo)
+                    todo = self.write.step(event, self.ops.clock())
+                except RestFailure as failure:
+                    failures += 1
+                    if event == "refused" and failure.uncertain:
+                        event = "lost"
+                    # The doubt has to be known before an apply gives up.
+                    todo = self.write.step(event, self.ops.clock())
+                    await self._failed(event, failure, backoff(failures, failure))
+            return todo
+        finally:
+            self.ops.pending.pop(self.row.id, None)
+
+    async def _read(self, read: Read) -> Event:
+        """Read the number, and say whose voice_url it has.
+
+        An apply does not count an earlier override of this stack as *ours*: :func:`_prior` looks up
+        what that one replaced. A restore does, and undoes it together with its own.
+        """
+        ops, row = self.ops, self.row
+        if read.after:
+            ops.pending[row.id] = "what it shows may change yet; reading again"
+            await ops.pause(read.after)
+        self.found = found = await ops.carrier.read_number(row.number_sid)
+        if await override_stands(ops, row, found, earlier=self.write.job == "restore"):
+            return "ours"
+        as_before = row.prior is not None and found.voice_url in (row.prior["voice_url"], self.over)
+        return "prior" if as_before else "other"
+
+    async def _put(self, put: Put) -> Event:
+        """Write the fields of this job, journalled before."""
+        if put.anew:
+            await self._plan()
+        row, found = self.row, self.found
+        assert row.prior is not None and row.written is not None and found is not None
+        fields = row.written
+        if self.write.job == "restore":
+            # An apply needs no such note: "planned" says that its write may be under way.
+            await self.note("restoring", put.until)
+            fields = {"voice_url": row.prior["voice_url"]} | still_ours(row, found)
+        await self.ops.carrier.write_number(row.number_sid, fields)
+        self.ops.faults(f"{self.write.job}.answered")
+        return "written"
+
+    async def _plan(self) -> None:
+        """Journal what was there and what we are going to write.
+
+        All voice fields that were there are kept, not only those that change: what somebody changes
+        beside our voice_url can then be told from what they left as it was.
+        """
+        ops, row, found = self.ops, self.row, self.found
+        assert found is not None
+        prior = await _prior(ops, found)
+        if row.prior is not None:
+            # Somebody changed voice_url while our other fields stood there; these are not theirs.
+            prior |= still_ours(row, found)
+        written = what_to_write(
+            prior,
+            fallback_to_prior=ops.fallback_to_prior,
+            take_over_routed=ops.take_over_routed,
+            number=row.number,
+        )
+        changed = {name: prior[name] for name in written}
+        written["voice_url"] = ops.keys.voice_url(
+            ops.public_url, row.id, ops.stack, row.number, changed
+        )
+        await ops.journal.intend(row.id, prior, written, ops.wall())
+        ops.faults("apply.intent")
+        self.row = replace(row, prior=prior, written=written)
+        self.over = found.voice_url
+
+    async def _failed(self, event: Event, failure: RestFailure, wait: float) -> None:
+        """Pause, or raise the error of a number that is gone, or of an apply that gives up."""
+        ops, number = self.ops, self.row.number
+        applying = self.write.job == "apply"
+        # A 404 to a write may also mean the TwiML app or SIP trunk that a restore puts back.
+        if failure.gone and (applying or event == "unread"):
+            raise NumberNotFoundError(
+                f"number {redact_number(number)} is not on this Twilio account any more",
+                number=number,
+            ) from failure
+        doing = f"{'read' if event == 'unread' else 'write'} number {redact_number(number)}"
+        error = failure.error(doing)
+        if applying and (not failure.repeatable or ops.too_late(wait, self.deadline)):
+            raise error from failure
+        if not applying and event != "unread":
+            await self.note("restoring", self.write.until)
+        ops.pending[self.row.id] = str(error)
+        level = logging.WARNING if applying else logging.ERROR
+        log.log(level, "Twilio could not %s (%s); again in %.2g s", doing, failure.text, wait)
+        await ops.pause(wait)
+
+    async def note(self, state: OverrideState, until: float = 0.0) -> float:
+        """Journal the row's state. ``until``: a write may land until then, on the monotonic clock;
+        returns it as Unix time, which outlives this process."""
+        wall = self.ops.wall()
+        ahead = until - self.ops.clock()
+        uncertain_until = wall + ahead if ahead > 0 else 0.0
+        await self.ops.journal.set_state(self.row.id, state, wall, uncertain_until)
+        return uncertain_until
+
+    def report_left(self) -> None:
+        """Say that somebody else's fields were left alone, and which of ours stand beside them:
+        what those mean to their URL is for its owner to say."""
+        assert self.found is not None
+        ours = ", ".join(still_ours(self.row, self.found))
+        log.warning(
+            "number %s was changed by someone else meanwhile; it is left as it is%s",
+            redact_number(self.row.number),
+            f"; still as we set them: {ours}" if ours else "",
+        )
+
+
+async def override_stands(
+    ops: Operations, row: OverrideRow, found: NumberSettings, earlier: bool
+) -> bool:
+    """True where the override of ``row`` is on the number, or an ``earlier`` one of this stack.
+
+    An earlier one can be there because a write of it took effect late. It is in our own journal,
+    and its holder is gone, so it is ours to undo too.
+    """
+    seal = Seal.read(found.voice_url)
+    if seal is None or seal.override == row.id:
+        return seal is not None
+    if not earlier or seal.stack != ops.stack:
+        return False
+    other = await ops.journal.override(seal.override)
+    return other is not None and not other.open and other.number == row.number
+
+
+async def _prior(ops: Operations, found: NumberSettings) -> dict[str, str]:
+    """What the number's fields are without any override of trunkline's.
+
+    A stack that died may have left its override there. Its seal holds the true prior fields, and
+    taking them over keeps them: otherwise our restore would put that dead stack's URL back.
+    """
+    seal = Seal.read(found.voice_url)
+    if seal is None:
+        return dict(found.fields)
+    shown = redact_number(found.number)
+    before = ops.keys.prior(seal, found.number)
+    if seal.stack == ops.stack:
+        row = await ops.journal.override(seal.override)
+        if row is not None and row.prior is not None:
+            before = row.prior
+    elif before is not None and await ops.lives(seal.base, seal.stack):
+        raise NumberBusyError(
+            f"number {shown} is used by another trunkline stack ({seal.stack}), which lives",
+            number=found.number,
+            holder=f"stack {seal.stack}",
+        )
+    if before is None:
+        # It looks like a seal, and was made with a token that is not ours: someone else's.
+        return dict(found.fields)
+    log.warning(
+        "number %s still had an override of stack %s, which is gone; its prior settings are kept",
+        shown,
+        seal.stack,
+    )
+    return found.fields | before

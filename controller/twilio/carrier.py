@@ -1,0 +1,477 @@
+"""Twilio's REST, through the real ``twilio`` package, in threads off the loop.
+
+Every failure becomes a :class:`RestFailure` that says what may have come of the request: nothing
+(429 is never processed, a refused connection was never read, a 4xx was refused) or perhaps
+everything (5xx, a timeout, a reset). Nothing is repeated here; who asks decides, because it depends
+on what is asked. The one exception is a 401, which did nothing at all: while the account's auth
+token is rotated, the request is made once more with the other token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidSchema, InvalidURL, ProxyError
+from twilio.base.exceptions import TwilioException, TwilioRestException, TwilioServiceException
+from twilio.http.http_client import TwilioHttpClient
+from twilio.http.response import Response
+from twilio.rest import Client
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from trunkline.bus.errors import CarrierError
+from trunkline.bus.http import Session, causes, reason, through
+from trunkline.bus.redact import mask_urls
+from trunkline.bus.settings import Settings
+
+from .api_host import region_and_edge
+from .calls import ENDED_STATUSES, CallOrder
+from .number_settings import VOICE_FIELDS, NumberSettings
+from .threads import DaemonPool
+
+log = logging.getLogger("trunkline.controller")
+
+#: Seconds until a request is given up; what came of it is uncertain then.
+REST_TIMEOUT: Final = 8.0
+REST_THREADS: Final = 12
+#: HTTP status of a resource that does not exist (any more).
+GONE: Final = 404
+#: HTTP status of a request whose token is not good; nothing came of it.
+UNAUTHORIZED: Final = 401
+#: A Retry-After above this is not waited for in full.
+LONGEST_RETRY_AFTER: Final = 120.0
+
+STATUS_EVENTS: Final = ("initiated", "ringing", "answered", "completed")
+_RINGING: Final = frozenset(("queued", "initiated", "ringing"))
+#: 21220: the call is not in progress; 20404: gone. Ending such a call is done already.
+_CODES_OF_AN_ENDED_CALL: Final = frozenset((21220, 20404))
+
+
+class RestFailure(Exception):
+    """A request that did not succeed.
+
+    ``uncertain``: it may have taken effect. ``repeatable``: asking again may help.
+    ``retry_after``: seconds that Twilio asked us to wait, or None.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        status: int = 0,
+        code: int = 0,
+        uncertain: bool = False,
+        repeatable: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        # Twilio quotes the URLs that it refuses, and ours may hold a password.
+        self.text = mask_urls(text)
+        super().__init__(self.text)
+        self.status = status
+        self.code = code
+        self.uncertain = uncertain
+        self.repeatable = repeatable
+        self.retry_after = retry_after
+
+    @property
+    def refused_credentials(self) -> bool:
+        """The account may not do this (now): a wrong token, a suspended account."""
+        return self.status in (401, 403) or self.code == 20003
+
+    @property
+    def gone(self) -> bool:
+        """The resource does not exist (any more)."""
+        return self.status == GONE
+
+    def error(self, doing: str) -> CarrierError:
+        """The error for whoever asked for ``doing`` ("read +1…", …)."""
+        hint = ""
+        if self.status == 403:
+            hint = " (the account may be suspended, or not allowed to do this)"
+        elif self.refused_credentials:
+            hint = " (check TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN)"
+        what = f"HTTP {self.status}" if self.status else "no answer"
+        code = f", error {self.code}" if self.code else ""
+        return CarrierError(
+            f"Twilio could not {doing}: {what}{code}: {self.text}{hint}",
+            status=self.status,
+            code=self.code,
+            message=self.text,
+        )
+
+
+def backoff(attempt: int, failure: RestFailure | None = None, longest: float = 30.0) -> float:
+    """Seconds to wait after the ``attempt``-th failure (from 1) in a row."""
+    wait = min(longest, 0.25 * 2.0 ** min(attempt - 1, 10))
+    if failure is not None and failure.retry_after is not None:
+        wait = max(wait, min(failure.retry_after, LONGEST_RETRY_AFTER))
+    return wait
+
+
+@dataclass(frozen=True)
+class CallState:
+    """A Call resource, as far as it matters here. ``created``: Unix time or None."""
+
+    sid: str
+    status: str
+    to: str
+    from_: str
+    direction: str = ""
+    created: float | None = None
+    duration: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Twilio has a last word on it."""
+        return self.status in ENDED_STATUSES
+
+
+class Carrier(Protocol):
+    """What the controller needs of Twilio. Every method may raise RestFailure."""
+
+    async def find_number(self, number: str) -> NumberSettings | None: ...
+    async def list_numbers(self) -> list[NumberSettings]: ...
+    async def read_number(self, sid: str) -> NumberSettings: ...
+    async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings: ...
+    async def create_call(self, order: CallOrder) -> CallState: ...
+    async def fetch_call(self, sid: str) -> CallState: ...
+    async def end_call(self, sid: str) -> None: ...
+    async def instruct_call(self, sid: str, twiml: str) -> None: ...
+    async def start_stream(self, sid: str, url: str, token: str) -> None: ...
+    async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]: ...
+
+
+#: Which setting each of an account's tokens is.
+_TOKEN_NAMES: Final = ("TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_SECONDARY")
+
+
+class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
+    """The package's HTTP client with another base, our rule for proxies, and the account's two
+    tokens: after a 401 the other is tried, and the one that is taken is kept. What it learned of
+    the last answer is kept too."""
+
+    def __init__(self, tokens: Sequence[str], base: str | None, timeout: float) -> None:
+        super().__init__(timeout=timeout)
+        self._tokens = tokens
+        #: index of the token that Twilio took last
+        self._good = 0
+        assert self.session is not None
+        self.session.close()
+        session = Session()
+        self.session: Session | None = session
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(max_retries=0, pool_maxsize=REST_THREADS))
+        self._base = None if base is None else urlsplit(base)
+        self._seen = threading.local()
+
+    @property
+    def retry_after(self) -> float | None:
+        """Of the last answer that this thread got."""
+        return getattr(self._seen, "retry_after", None)
+
+    @property
+    def through(self) -> str:
+        """The proxy that this thread's last request went through, for the end of an error."""
+        return getattr(self._seen, "through", "")
+
+    def forget(self) -> None:
+        """What the last request of this thread left is not the next one's."""
+        self._seen.retry_after = None
+        self._seen.through = ""
+
+    def request(
+        self, method: str, url: str, *args: Any, auth: tuple[str, str], **kwargs: Any
+    ) -> Any:
+        """One request of the package, sent where ``base`` leads. Refused with 401, it is sent again
+        with the other token: then it was not carried out, so that it is never done twice."""
+        if self._base is not None:
+            parts = urlsplit(url)
+            path = self._base.path.rstrip("/") + parts.path
+            url = urlunsplit((self._base.scheme, self._base.netloc, path, parts.query, ""))
+        self._seen.through = through(url)
+        first, account = self._good, auth[0]
+        for index in (first, *(i for i in range(len(self._tokens)) if i != first)):
+            credentials = (account, self._tokens[index])
+            response = super().request(method, url, *args, auth=credentials, **kwargs)
+            if response.status_code != UNAUTHORIZED:
+                self._keep(index)
+                break
+        self._seen.retry_after = _seconds((response.headers or {}).get("Retry-After"))
+        return response
+
+    def _keep(self, index: int) -> None:
+        """Twilio takes this token."""
+        if index != self._good:
+            refused, self._good = self._good, index
+            log.warning("Twilio refuses %s: %s is used now", *_names(refused, index))
+
+
+def _names(*indices: int) -> list[str]:
+    """How the tokens are called in the settings, for whoever has to change one."""
+    return [_TOKEN_NAMES[index] for index in indices]
+
+
+def _seconds(text: object) -> float | None:
+    """A Retry-After in seconds; the form with a date is not used by Twilio."""
+    try:
+        return max(0.0, float(str(text)))
+    except ValueError:
+        return None
+
+
+def classify(error: Exception, retry_after: float | None = None, through: str = "") -> RestFailure:
+    """What a failed request of the package means. ``through``: the proxy that it went through; it
+    is named where the answer, or none, may be the proxy's rather than Twilio's."""
+    failure = _classified(error, retry_after)
+    if not through or failure.code:
+        return failure
+    return RestFailure(
+        failure.text + through,
+        status=failure.status,
+        uncertain=failure.uncertain,
+        repeatable=failure.repeatable,
+        retry_after=failure.retry_after,
+    )
+
+
+def _classified(error: Exception, retry_after: float | None) -> RestFailure:
+    """What the failure says about the request. 429 was not carried out; above 500 nobody knows; a
+    connection that never was cannot have carried anything."""
+    if isinstance(error, TwilioRestException | TwilioServiceException):
+        rest = isinstance(error, TwilioRestException)
+        text = str(error.msg if rest else error.title)
+        status, code = int(error.status or 0), int(error.code or 0)
+        return RestFailure(
+            text.removeprefix("Unable to create record: ")
+            .removeprefix("Unable to update record: ")
+            .removeprefix("Unable to fetch record: ")
+            .removeprefix("Unable to fetch page: "),
+            status=status,
+            code=0 if code == status else code,
+            uncertain=status >= 500,
+            repeatable=status == 429 or status >= 500,
+            retry_after=retry_after if status == 429 or status >= 500 else None,
+        )
+    if isinstance(error, requests.RequestException):
+        return RestFailure(reason(error), uncertain=not _never_sent(error), repeatable=True)
+    if isinstance(error, TwilioException):
+        # What the package raises for a page of a list that it did not get.
+        for found in error.args:
+            if isinstance(found, Response):
+                return _of_response(found, retry_after)
+    # The package could not make sense of what came: the effect is unknown.
+    return RestFailure(
+        f"unreadable answer ({type(error).__name__})", uncertain=True, repeatable=True
+    )
+
+
+def _of_response(response: Response, retry_after: float | None) -> RestFailure:
+    """An answer that the package has not understood: perhaps a proxy's page."""
+    status = int(response.status_code)
+    text, code = f"HTTP {status}", 0
+    with contextlib.suppress(ValueError):  # an answer of a proxy need not be JSON
+        found = json.loads(response.text)
+        if isinstance(found, dict):
+            text, code = str(found.get("message", text)), int(found.get("code") or 0)
+    again = status == 429 or status >= 500
+    return RestFailure(
+        text,
+        status=status,
+        code=0 if code == status else code,
+        uncertain=status >= 500,
+        repeatable=again,
+        retry_after=retry_after if again else None,
+    )
+
+
+def _never_sent(error: BaseException) -> bool:
+    """True where no connection was ever made, to Twilio or through the proxy."""
+    kinds = (
+        *(requests.ConnectTimeout, ProxyError, NewConnectionError, ConnectTimeoutError),
+        *(InvalidSchema, InvalidURL),  # of the proxy: SOCKS without its package
+    )
+    return any(isinstance(cause, kinds) for cause in causes(error))
+
+
+class TwilioCarrier:
+    """Twilio's REST of one account, at ``base`` or else where ``region`` and ``edge`` lead.
+
+    ``secondary``: the account's other token, while the two are rotated.
+    """
+
+    def __init__(
+        self,
+        account_sid: str,
+        auth_token: str,
+        base: str | None = None,
+        timeout: float = REST_TIMEOUT,
+        *,
+        secondary: str = "",
+        region: str | None = None,
+        edge: str | None = None,
+    ) -> None:
+        tokens = [auth_token, secondary] if secondary else [auth_token]
+        self._http = _Http(tokens, base, timeout)
+        region, edge = region_and_edge(region, edge)
+        self._client: Any = Client(
+            account_sid,
+            auth_token,
+            http_client=self._http,
+            region=region,
+            edge=edge,
+            # Else the package reads the process's environment, past our settings.
+            environment={"TWILIO_ACCOUNT_SID": account_sid},
+        )
+        self._pool = DaemonPool("trunkline-rest", REST_THREADS)
+
+    @classmethod
+    def of(cls, settings: Settings) -> TwilioCarrier:
+        """The REST of the account that the settings name. SettingsError where one is missing."""
+        return cls(
+            settings.require("account_sid"),
+            settings.require("auth_token"),
+            settings.twilio_api_url,
+            secondary=settings.auth_token_secondary.get_secret_value(),
+            region=settings.region,
+            edge=settings.edge,
+        )
+
+    def close(self) -> None:
+        """Let requests under way end by themselves: their threads hold up nobody."""
+        self._pool.close()
+        if self._http.session is not None:
+            self._http.session.close()
+
+    async def _do(self, call: Callable[[], Any]) -> Any:
+        """Run a request of the package in a thread. What it raises comes back as a RestFailure."""
+
+        def work() -> Any:
+            self._http.forget()
+            try:
+                return call()
+            except (
+                TwilioException,
+                requests.RequestException,
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+            ) as error:
+                http = self._http
+                raise classify(error, http.retry_after, http.through) from error
+
+        return await self._pool.run(work)
+
+    async def find_number(self, number: str) -> NumberSettings | None:
+        numbers = self._client.incoming_phone_numbers
+        found = await self._do(lambda: numbers.list(phone_number=number, limit=1))
+        # Twilio's filter matches patterns; only the exact number is meant.
+        exact = [n for n in found if n.phone_number == number]
+        return _settings(exact[0]) if exact else None
+
+    async def list_numbers(self) -> list[NumberSettings]:
+        numbers = self._client.incoming_phone_numbers
+        return [_settings(n) for n in await self._do(lambda: numbers.list(page_size=200))]
+
+    async def read_number(self, sid: str) -> NumberSettings:
+        return _settings(await self._do(self._client.incoming_phone_numbers(sid).fetch))
+
+    async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings:
+        number = self._client.incoming_phone_numbers(sid)
+        return _settings(await self._do(lambda: number.update(**fields)))
+
+    async def create_call(self, order: CallOrder) -> CallState:
+        def create() -> Any:
+            return self._client.calls.create(
+                to=order.to,
+                from_=order.from_,
+                twiml=order.twiml,
+                time_limit=order.time_limit,
+                timeout=order.ring_timeout,
+                status_callback=order.status_callback,
+                status_callback_event=list(STATUS_EVENTS),
+                status_callback_method="POST",
+            )
+
+        return _state(await self._do(create))
+
+    async def fetch_call(self, sid: str) -> CallState:
+        return _state(await self._do(self._client.calls(sid).fetch))
+
+    async def end_call(self, sid: str) -> None:
+        """Hang up; a call that is over already is no error."""
+        call = self._client.calls(sid)
+        try:
+            if (await self.complete_call(sid)).status in _RINGING:
+                # That `completed` ends a call that still rings is inferred; `canceled` is
+                # documented for just these calls, and leaves others alone.
+                await self._do(lambda: call.update(status="canceled"))
+        except RestFailure as failure:
+            if failure.gone or failure.code in _CODES_OF_AN_ENDED_CALL:
+                return
+            raise
+
+    async def complete_call(self, sid: str) -> CallState:
+        """Ask once for Status=completed; the call as Twilio shows it then."""
+        call = self._client.calls(sid)
+        return _state(await self._do(lambda: call.update(status="completed")))
+
+    async def instruct_call(self, sid: str, twiml: str) -> None:
+        call = self._client.calls(sid)
+        await self._do(lambda: call.update(twiml=twiml))
+
+    async def start_stream(self, sid: str, url: str, token: str) -> None:
+        """Start a one-way stream of what the far end says (voice/api/stream-resource)."""
+        streams = self._client.calls(sid).streams
+        await self._do(
+            lambda: streams.create(
+                url=url, track="inbound_track", parameter1_name="nonce", parameter1_value=token
+            )
+        )
+
+    async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
+        """Calls with this To and From that were started at ``since`` (Unix time) or later."""
+        calls = self._client.calls
+        # Twilio filters by day only.
+        after = datetime.fromtimestamp(since - 86_400, UTC)
+        found = await self._do(
+            lambda: calls.list(to=to, from_=from_, start_time_after=after, limit=100)
+        )
+        states = [_state(call) for call in found]
+        return [s for s in states if s.created is None or s.created >= since - 2.0]
+
+
+def _settings(instance: Any) -> NumberSettings:
+    """The package has None where Twilio shows null; here it is "", which can be written back."""
+    return NumberSettings(
+        str(instance.sid),
+        str(instance.phone_number),
+        {name: str(getattr(instance, name) or "") for name in VOICE_FIELDS},
+    )
+
+
+def _state(instance: Any) -> CallState:
+    """A call, as far as the package's versions agree on it."""
+    # `start_time` of a call that is still queued is null at Twilio.
+    date = instance.date_created or instance.start_time
+    created = date.timestamp() if isinstance(date, datetime) else None
+    # The package declares `_from` and `from_` in different versions.
+    sender = getattr(instance, "from_", None) or getattr(instance, "_from", None)
+    return CallState(
+        sid=str(instance.sid),
+        status=str(instance.status or ""),
+        to=str(instance.to or ""),
+        from_=str(sender or ""),
+        direction=str(instance.direction or ""),
+        created=created,
+        duration=int(instance.duration) if instance.duration else None,
+    )

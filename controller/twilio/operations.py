@@ -1,0 +1,380 @@
+"""Carries out the state machine's instructions that take time: REST and the journal.
+
+Each operation is a coroutine that comes back with a result, which the core gets as an event. What
+may be repeated is repeated here, with back-off. Three kinds of request differ in that:
+
+- A read changes nothing, so it is repeated until a deadline.
+- Hanging up is repeated until Twilio takes it: a call that nobody ends costs money.
+- Asking for a call is repeated only where Twilio cannot have taken it (429, a refused connection).
+  Repeated after a timeout, it might ring twice. :func:`settle` looks for what became of it instead.
+
+Writes to numbers have a file of their own (:mod:`.apply_restore`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from trunkline.bus.clock import Clock, monotonic
+from trunkline.bus.errors import CallFailedError, TrunklineError
+from trunkline.bus.redact import redact_number
+
+from .. import instructions as do
+from ..journal.rows import DialRow
+from ..journal.store import JournalStore
+from .calls import CallOrder
+from .carrier import Carrier, RestFailure, backoff
+from .override import UNCERTAIN_SECONDS
+from .seal import SealKeys
+
+log = logging.getLogger("trunkline.controller")
+
+T = TypeVar("T")
+
+#: Whoever asked for a hang-up is told after this long that Twilio does not take it.
+TELL_AFTER: Final = 15.0
+#: A call that may have come of a dial tells so itself within this time, as a rule.
+EVIDENCE_WITHIN: Final = 3.0
+#: How often it is looked for after that.
+LOOK_EVERY: Final = 2.0
+#: A call that Twilio makes now may come of a dial that was asked for so long before (seconds).
+OTHERS_ASKED_BEFORE: Final = 600.0
+#: Another stack's seal: asked this often, this far apart, whether that stack lives. One that its
+#: keeper is just starting again does not answer at once.
+PROBES: Final = 3
+PROBE_EVERY: Final = 5.0
+#: Between two tries while the stack ends (seconds). It ends within 4 s, so longer pauses would
+#: leave no second try.
+HURRIED_PAUSE: Final = 0.4
+
+#: Where tests let the process die: between a step and what the journal says of it.
+FAULT_POINTS: Final = (
+    "apply.before-intent",
+    "apply.planned",
+    "apply.intent",
+    "apply.answered",
+    "apply.committed",
+    "restore.before-intent",
+    "restore.intent",
+    "restore.answered",
+    "restore.committed",
+    "dial.before-intent",
+    "dial.intent",
+    "dial.answered",
+    "dial.committed",
+)
+
+
+@dataclass
+class Operations:
+    """What every operation on numbers and calls needs.
+
+    ``probe(base, stack)``: does that stack live? ``wall``: Unix time, for what the journal keeps
+    and a later process reads. ``clock``: for everything else. ``sleep``: asyncio.sleep, or a fake.
+    """
+
+    stack: str
+    public_url: str = field(repr=False)
+    carrier: Carrier
+    journal: JournalStore
+    keys: SealKeys
+    wall: Callable[[], float]
+    probe: Callable[[str, str], Awaitable[bool]]
+    fallback_to_prior: bool = True
+    take_over_routed: bool = False
+    clock: Clock = monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    #: called with each fault point that is passed
+    faults: Callable[[str], None] = lambda point: None
+    #: overrides that are being written or restored, and what each waits for
+    pending: dict[str, str] = field(default_factory=dict)
+    #: the stack ends: nothing new is tried on, and pauses are short
+    hurried: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def hurry(self) -> None:
+        """The stack ends: wake everyone who pauses, so that each tries once more in time."""
+        self.hurried.set()
+
+    def too_late(self, wait: float, deadline: float) -> bool:
+        """There is no time for another try after ``wait`` seconds."""
+        return self.hurried.is_set() or self.clock() + wait > deadline
+
+    async def pause(self, seconds: float) -> None:
+        """Wait between two tries; at the stack's end not longer than :data:`HURRIED_PAUSE`."""
+        if self.hurried.is_set():
+            await self.sleep(min(seconds, HURRIED_PAUSE))
+            return
+        hurry = asyncio.ensure_future(self.hurried.wait())
+        sleep = asyncio.ensure_future(self.sleep(seconds))
+        try:
+            await asyncio.wait((hurry, sleep), return_when=asyncio.FIRST_COMPLETED)
+            if sleep.done():
+                sleep.result()
+        finally:
+            hurry.cancel()
+            sleep.cancel()
+
+    async def lives(self, base: str, stack: str) -> bool:
+        """Another stack answers at its public URL, or does so within 10 s."""
+        for attempt in range(PROBES):
+            if attempt:
+                await self.pause(PROBE_EVERY)
+            if await self.probe(base, stack):
+                return True
+        return False
+
+
+async def retried(
+    ops: Operations, doing: str, ask: Callable[[], Awaitable[T]], deadline: float
+) -> T:
+    """``ask()`` until it succeeds, for what is safe to repeat: with back-off and Retry-After.
+
+    Raises the CarrierError of the last failure at ``deadline``, or at once when repeating is of no
+    use. It gives up before a pause that would end after the deadline, so that whoever asked hears
+    the reason in time and not only that the time is over.
+    """
+    attempt = 0
+    while True:
+        try:
+            return await ask()
+        except RestFailure as failure:
+            attempt += 1
+            wait = backoff(attempt, failure)
+            if not failure.repeatable or ops.too_late(wait, deadline):
+                raise failure.error(doing) from failure
+            log.warning("Twilio could not %s (%s); again in %.2g s", doing, failure.text, wait)
+            await ops.pause(wait)
+
+
+async def look_up(
+    ops: Operations, number: str, deadline: float
+) -> do.NumberFound | do.LookUpFailed:
+    """Whether the account has the number, and under which SID: REST names numbers by SID."""
+    try:
+        found = await retried(
+            ops,
+            f"look up number {redact_number(number)}",
+            lambda: ops.carrier.find_number(number),
+            deadline,
+        )
+    except TrunklineError as error:
+        return do.LookUpFailed(number, error)
+    return do.NumberFound(number, None if found is None else found.sid)
+
+
+async def list_numbers(ops: Operations, deadline: float) -> do.NumbersListed | do.LookUpFailed:
+    """All numbers of the account, for sessions that take whichever is free."""
+    try:
+        found = await retried(ops, "list numbers", ops.carrier.list_numbers, deadline)
+    except TrunklineError as error:
+        return do.LookUpFailed("any", error)
+    return do.NumbersListed(tuple((n.number, n.sid) for n in found))
+
+
+async def create(
+    ops: Operations,
+    row: DialRow,
+    order: CallOrder,
+    deadline: float,
+    wanted: Callable[[], bool],
+    tell: Callable[[do.AskedTwilio], None],
+) -> do.Taken | do.CreateFailed | do.Unsure:
+    """Ask Twilio for a call: again only where it cannot have taken it, while it is ``wanted``.
+
+    The dial is in the journal before Twilio is asked, and its SID after. If we die in between, the
+    next controller knows that a call may be ringing which nobody will answer. ``tell``: called when
+    Twilio is asked, because the dial's timeout begins then and not while it waits with us.
+    """
+    shown = redact_number(row.callee)
+    ops.faults("dial.before-intent")
+    if not await ops.journal.dial_asked(row):
+        # Asked by an earlier controller, whose answer the client has not got.
+        gone = CallFailedError(f"the dial to {shown} is over", status="canceled")
+        return do.CreateFailed(row.request, gone)
+    ops.faults("dial.intent")
+    tell(do.AskedTwilio(row.request))
+    attempt = 0
+    while True:
+        try:
+            call = await ops.carrier.create_call(order)
+            break
+        except RestFailure as failure:
+            error = failure.error(f"call {shown}")
+            if failure.uncertain:
+                return do.Unsure(row.request, error)
+            attempt += 1
+            wait = backoff(attempt, failure)
+            again = failure.repeatable and wanted() and not ops.too_late(wait, deadline)
+            if again:
+                log.warning(
+                    "call to %s not placed (%s); again in %.2g s", shown, failure.text, wait
+                )
+                await ops.pause(wait)
+            # Whoever asked may have given up during the pause.
+            if not again or not wanted():
+                await ops.journal.dial_closed(row.request)
+                return do.CreateFailed(row.request, error)
+    ops.faults("dial.answered")
+    await ops.journal.dial_taken(row.request, call.sid)
+    ops.faults("dial.committed")
+    return do.Taken(row.request, call.sid, call.status)
+
+
+async def settle(
+    ops: Operations,
+    row: DialRow,
+    unsettled: Callable[[], bool],
+    belongs: Callable[[str], bool],
+) -> do.Taken | do.NotFound | None:
+    """Look for the call that may have come of ``row``, until none can come any more.
+
+    ``unsettled()``: nobody else has found it. ``belongs(sid)``: that call is another's. What the
+    list shows is a guess, because two calls from one number to another look alike there. Callback
+    and stream name the dial, so they are given :data:`EVIDENCE_WITHIN` first, and the guess is not
+    journalled: a restarted controller would take it for knowledge.
+    """
+    last = row.asked + row.timeout + UNCERTAIN_SECONDS  # no call of this dial is younger
+    until = min(ops.wall() + UNCERTAIN_SECONDS, last)
+    attempt = 0
+    await ops.pause(EVIDENCE_WITHIN)
+    while unsettled():
+        try:
+            found = await ops.carrier.list_calls(row.callee, row.caller, row.asked)
+        except RestFailure as failure:
+            attempt += 1
+            log.warning("calls could not be listed (%s)", failure.text)
+            await ops.pause(backoff(attempt, failure))
+            continue
+        # A callback may have named the call while the list was on its way.
+        if not unsettled():
+            return None
+        ours = [
+            call
+            for call in found
+            if not belongs(call.sid)
+            and call.direction in ("", "outbound-api")
+            and (call.created is None or call.created <= last)
+        ]
+        if ours:
+            # The oldest: a younger one is rather a later dial's whose SID we do not know yet.
+            call = min(ours, key=lambda c: c.created or 0.0)
+            return do.Taken(row.request, call.sid, call.status, guessed=True)
+        if ops.wall() >= until:
+            await ops.journal.dial_closed(row.request)
+            return do.NotFound(row.request)
+        await ops.pause(LOOK_EVERY)
+    return None
+
+
+async def end(
+    ops: Operations, call: str, sids: tuple[str, ...], tell: Callable[[do.EndFailed], None]
+) -> do.Ended:
+    """Hang all legs up; goes on until Twilio takes it.
+
+    Refused credentials are no reason to stop: a token that is being rotated, or an account that is
+    suspended for a minute, may work again while the call still runs. ``tell``: called once, if it
+    takes long, because whoever asked waits for an answer.
+    """
+    began = ops.clock()
+    told = False
+    for sid in sids:
+        attempt = 0
+        while True:
+            try:
+                await ops.carrier.end_call(sid)
+                break
+            except RestFailure as failure:
+                attempt += 1
+                error = failure.error(f"hang up {sid}")
+                lasting = not failure.repeatable and not failure.refused_credentials
+                if not told and (lasting or ops.clock() - began >= TELL_AFTER):
+                    told = True
+                    tell(do.EndFailed(call, error))
+                if lasting:
+                    log.error("%s", error)
+                    break
+                wait = backoff(attempt, failure)
+                log.warning("call %s not hung up (%s); again in %.2g s", sid, failure.text, wait)
+                await ops.pause(wait)
+    return do.Ended(call)
+
+
+async def hang_up_left(ops: Operations, row: DialRow) -> None:
+    """The controller and the client of this dial are gone: hang up what came of it, and close its
+    row.
+
+    Otherwise the far end would talk to nobody, until the call's time limit ends it.
+    """
+    sid = row.sid
+    if sid is None:
+        # Calls of other dials, those that are over among them, look like its own.
+        others = await ops.journal.open_dials()
+        others += await ops.journal.closed_dials(row.asked - OTHERS_ASKED_BEFORE)
+        known = {other.sid for other in others}
+        found = await settle(ops, row, lambda: True, lambda sid: sid in known)
+        if not isinstance(found, do.Taken):
+            return  # there is none, and the row is closed
+        sid = found.sid
+    log.warning("call %s: nobody claims it; it is hung up", sid)
+    await end(ops, row.call, (sid,), lambda failed: log.error("%s", failed.error))
+    await ops.journal.dial_closed(row.request)
+
+
+async def fetch(ops: Operations, call: str, sid: str) -> do.Fetched:
+    """A call's status, asked once: who needs it asks again. A call that is gone is over."""
+    try:
+        return do.Fetched(call, sid, (await ops.carrier.fetch_call(sid)).status)
+    except RestFailure as failure:
+        if failure.gone:
+            return do.Fetched(call, sid, "completed")
+        log.warning("the status of call %s could not be fetched (%s)", sid, failure.text)
+        return do.Fetched(call, sid, None)
+
+
+async def instruct(ops: Operations, instruction: do.Instruct) -> do.Instructed:
+    """Have a leg run other TwiML, which plays digits."""
+    try:
+        # Digits are not idempotent, so they are sent once: "1" twice is "11" to a phone menu.
+        await ops.carrier.instruct_call(instruction.sid, instruction.twiml)
+    except RestFailure as failure:
+        return do.Instructed(instruction.asked, failure.error("send the digits"))
+    return do.Instructed(instruction.asked, None)
+
+
+async def start_stream(ops: Operations, instruction: do.StartStream) -> do.StreamAsked:
+    """Once: without it the digits are sent all the same."""
+    error = None
+    try:
+        await ops.carrier.start_stream(instruction.sid, instruction.url, instruction.token)
+    except RestFailure as failure:
+        error = failure.error("open a one-way stream")
+        log.warning("call %s: %s", instruction.sid, error)
+    return do.StreamAsked(instruction.call, instruction.digits, error)
+
+
+async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsTold:
+    """Digits are not idempotent: asked again only where Twilio cannot have taken them."""
+    attempt = 0
+    while True:
+        try:
+            await ops.carrier.instruct_call(instruction.sid, instruction.twiml)
+        except RestFailure as failure:
+            attempt += 1
+            wait = backoff(attempt, failure)
+            error = failure.error("send the digits")
+            sent = failure.uncertain
+            if sent or not failure.repeatable or ops.too_late(wait, instruction.deadline):
+                return do.DigitsTold(instruction.call, instruction.digits, error, unsure=sent)
+            log.warning(
+                "digits for call %s not taken (%s); again in %.2g s",
+                instruction.sid,
+                failure.text,
+                wait,
+            )
+            await ops.pause(wait)
+        else:
+            return do.DigitsTold(instruction.call, instruction.digits, None)

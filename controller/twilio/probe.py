@@ -1,0 +1,53 @@
+"""Does another stack live? Its public URL answers ``/healthz`` with its id while it does; one on
+this machine holds its lock, whatever has become of its URL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+
+from trunkline.bus.http import Session
+
+from ..journal.state_dir import lives_here
+from .threads import DaemonPool
+
+_TIMEOUT: Final = 3.0
+
+
+class Prober:
+    """Asks in threads of its own. ``holder``: how we name ourselves in the locks that we hold."""
+
+    def __init__(self, state_dir: Path, holder: str) -> None:
+        self._pool = DaemonPool("trunkline-probe", 2)
+        self._state_dir = state_dir
+        self._holder = holder
+
+    async def __call__(self, base: str, stack: str) -> bool:
+        """True where a gateway at ``base`` says that ``stack``'s controller is well, or the stack
+        lives on this machine."""
+        if await self._pool.run(lives_here, self._state_dir, stack, self._holder):
+            return True
+        found = await self._pool.run(_ask, base)
+        return found.get("stack") == stack and found.get("ok") is True
+
+    async def present(self, base: str, stack: str) -> bool:
+        """True where a gateway of ``stack`` is at ``base``, with or without its controller."""
+        found = await self._pool.run(_ask, base)
+        return found.get("stack") == stack
+
+    def close(self) -> None:
+        """A question under way is not waited for."""
+        self._pool.close()
+
+
+def _ask(base: str) -> dict[str, Any]:
+    """What ``/healthz`` says there; {} where nobody of ours answers."""
+    try:
+        with Session() as session:
+            answer = session.get(f"{base}/healthz", timeout=_TIMEOUT, allow_redirects=False)
+            found = answer.json()
+    except (requests.RequestException, ValueError):
+        return {}  # nobody, or somebody else, answers there
+    return found if isinstance(found, dict) else {}

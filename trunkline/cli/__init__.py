@@ -1,0 +1,1 @@
+"""The ``trunkline`` command: what is typed, what is shown, what each command needs of its own."""

@@ -1,0 +1,439 @@
+"""The ``trunkline`` command: what each subcommand takes, and how each ends.
+
+Exit status: 0 done, 1 failed with one clear line on stderr, 2 wrong usage, 3 something is still to
+be restored. ``--debug`` or TRUNKLINE_DEBUG=1 shows the traceback of a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trunkline.bus.errors import TrunklineError
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED
+from trunkline.bus.settings import Settings
+from trunkline.cli.options import (
+    CODEC_WORKER,
+    CONTROLLER,
+    GATEWAY,
+    STACK,
+    existing_wav,
+    settings_options,
+)
+
+#: Subcommands that live in another room: name -> (module, attribute, one line of help).
+_ELSEWHERE = {
+    "carrier-sim": (
+        "trunkline.carrier_sim.command",
+        "command",
+        "The stand-in carrier: Twilio's side of the wire, on this machine.",
+    ),
+}
+
+
+class _Commands(click.Group):
+    """A group that imports what lives in another room only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*super().list_commands(ctx), *_ELSEWHERE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _ELSEWHERE:
+            module, attribute, _ = _ELSEWHERE[cmd_name]
+            found: click.Command = getattr(import_module(module), attribute)
+            return found
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for name in self.list_commands(ctx):
+            if name in _ELSEWHERE:
+                rows.append((name, _ELSEWHERE[name][2]))
+                continue
+            found = self.commands[name]
+            if not found.hidden:
+                rows.append((name, found.get_short_help_str(70)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="trunkline", prog_name="trunkline")
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure. [TRUNKLINE_DEBUG]")
+def cli(debug: bool) -> None:
+    """One shared phone line for tests of voice agents.
+
+    Settings come from the environment and .env; options win over both.
+
+    \b
+    Examples:
+      trunkline demo                  see it work, without an account
+      trunkline up --sim              a stack to play with, without an account
+      trunkline up --tunnel cloudflared
+      trunkline status
+    """
+    if debug:
+        os.environ["TRUNKLINE_DEBUG"] = "1"
+
+
+@cli.command()
+@click.option("--gateways", default=2, show_default=True, type=click.IntRange(1, 64))
+@click.option("--codec-workers", default=2, show_default=True, type=click.IntRange(1, 64))
+@click.option(
+    "--tunnel",
+    type=click.Choice(["cloudflared", "ngrok"]),
+    help="Open a tunnel to the public listener, and take its URL as the public one.",
+)
+@click.option(
+    "--sim",
+    is_flag=True,
+    help="Beside a stand-in carrier, without an account. Settings that are missing are made up: "
+    "credentials, free ports, the public URL, numbers and who answers. A public URL of another "
+    "machine is ignored. The journal goes with it.",
+)
+@click.option(
+    "--ready-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Once all has joined, write JSON there: bus, account_sid, auth_token, public_url, "
+    "console, sim, pid. Only its owner may read it. Removed at the end.",
+)
+@settings_options(*STACK)
+def up(settings: Settings, **wishes: Any) -> None:
+    """Run the whole stack in the foreground, supervised.
+
+    What dies is started again. SIGTERM or Ctrl-C puts all numbers back, then ends everything.
+
+    \b
+    Examples:
+      trunkline up --tunnel cloudflared
+      trunkline up --public-url https://line.example.com --gateways 2 --codec-workers 4
+      trunkline up --sim                         try it out, without an account
+      trunkline up --sim --ready-file up.json    for a script: wait until up.json is there
+    """
+    from trunkline.stack import supervisor
+
+    sys.exit(supervisor.up(settings, supervisor.Wishes(**wishes)))
+
+
+_keep_alive = click.option(
+    "--keep-alive", is_flag=True, help="Start the process again when it dies (for a Procfile)."
+)
+
+
+@cli.command()
+@_keep_alive
+@click.option("--listen-fd", type=int, hidden=True)
+@settings_options(*GATEWAY)
+def gateway(settings: Settings, keep_alive: bool, listen_fd: int | None) -> None:
+    """Run one gateway: Twilio's webhooks and Media Streams.
+
+    Gateways of one bus on one machine share one listening socket.
+
+    \b
+    Examples:
+      trunkline gateway --keep-alive
+      trunkline gateway --http-port 9000
+    """
+    if keep_alive:
+        from trunkline.stack import keep_alive as keeper
+
+        sys.exit(keeper.keep_alive(settings, "gateway"))
+    from trunkline.gateway import process
+
+    if listen_fd is not None:
+        sys.exit(process.main(settings, listen_fd=listen_fd))
+    from trunkline.stack.public_port import PublicPort
+
+    port = PublicPort.claim(settings.http_host, settings.http_port, settings.bus)
+    try:
+        sys.exit(process.main(settings, listen_fd=port.detach()))
+    finally:
+        port.close()
+
+
+@cli.command("codec-worker")
+@_keep_alive
+@settings_options(*CODEC_WORKER)
+def codec_worker(settings: Settings, keep_alive: bool) -> None:
+    """Run one codec worker: resampling, mu-law, paced playout.
+
+    \b
+    Example:
+      trunkline codec-worker --keep-alive
+    """
+    if keep_alive:
+        from trunkline.stack import keep_alive as keeper
+
+        sys.exit(keeper.keep_alive(settings, "codec-worker"))
+    from trunkline.codec_worker import process
+
+    sys.exit(process.main(settings))
+
+
+@cli.command()
+@_keep_alive
+@settings_options(*CONTROLLER)
+def controller(settings: Settings, keep_alive: bool) -> None:
+    """Run the controller: numbers, calls, Twilio's REST, the journal.
+
+    \b
+    Example:
+      trunkline controller --keep-alive
+    """
+    if keep_alive:
+        from trunkline.stack import keep_alive as keeper
+
+        sys.exit(keeper.keep_alive(settings, "controller"))
+    from trunkline.controller import process
+
+    sys.exit(process.main(settings))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@settings_options("bus")
+def status(settings: Settings, as_json: bool) -> None:
+    """Show who runs, who holds which number, and all calls.
+
+    \b
+    Examples:
+      trunkline status
+      trunkline status --json
+    """
+    from trunkline.cli import status as report
+
+    sys.exit(asyncio.run(report.show(settings, as_json=as_json)))
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--account", is_flag=True, help="Also from the seals on the account's numbers.")
+@click.option("--force", is_flag=True, help="With --account: also those of a stack that lives.")
+@settings_options("state_dir", "twilio_api_url")
+def restore(settings: Settings, dry_run: bool, account: bool, force: bool) -> None:
+    """Put numbers back as they were, with no stack running.
+
+    Exit status 3: something is still to be restored (with --account, what a live stack holds).
+
+    \b
+    Examples:
+      trunkline restore --dry-run
+      trunkline restore --account     from another machine
+    """
+    if force and not account:
+        raise click.UsageError("--force goes with --account")
+    from trunkline.controller.restore_command import restore_command
+
+    outcome, lines = asyncio.run(
+        restore_command(settings, dry_run=dry_run, account=account, force=force)
+    )
+    for line in lines:
+        click.echo(line)
+    sys.exit(outcome)
+
+
+_say = click.option(
+    "--say",
+    type=click.Path(path_type=Path),
+    callback=existing_wav,
+    metavar="FILE.wav",
+    help="Say this recording (any sample rate).",
+)
+_record = click.option(
+    "--record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.wav",
+    help="Write what is heard to this file (PCM16 mono 24 kHz).",
+)
+_listen = click.option(
+    "--listen",
+    type=click.FloatRange(0.0),
+    metavar="SECONDS",
+    help="Hang up so long after the last word of --say [2], or after the answer.",
+)
+_timeout = click.option(
+    "--timeout", default=120.0, show_default=True, type=click.FloatRange(0.0, min_open=True)
+)
+
+
+@cli.command()
+@click.argument("to")
+@click.option("--from", "number", required=True, metavar="NUMBER", help="A number of the account.")
+@click.option(
+    "--attach",
+    type=click.Choice(["a-leg", "b-leg"]),
+    default="a-leg",
+    show_default=True,
+    help="b-leg: TO is a number of the account too, and its leg carries the sound.",
+)
+@click.option("--dtmf", metavar="DIGITS", help="Send these digits after the answer.")
+@click.option(
+    "--callee-speaks-first",
+    is_flag=True,
+    help="Hear the far end's greeting out before --dtmf and --say.",
+)
+@_say
+@_record
+@_listen
+@_timeout
+@settings_options("bus")
+def call(settings: Settings, to: str, number: str, **wishes: Any) -> None:
+    """Call TO by hand, through the running stack.
+
+    Without --say and --listen it listens until the far end hangs up, or Ctrl-C.
+
+    \b
+    Examples:
+      trunkline call +14155557777 --from +14155551234 --say hello.wav --record heard.wav
+      trunkline call +14155557777 --from +14155551234 --dtmf 1# --listen 10
+    """
+    from trunkline.cli import by_hand
+
+    sys.exit(by_hand.call(settings, to, number, by_hand.Wishes(**wishes)))
+
+
+@cli.command()
+@click.argument("number")
+@click.option("--echo", is_flag=True, help="Say back what is heard.")
+@_say
+@_record
+@_listen
+@_timeout
+@settings_options("bus")
+def answer(settings: Settings, number: str, **wishes: Any) -> None:
+    """Answer the next call to NUMBER by hand, through the running stack.
+
+    Without --say and --listen it listens until the far end hangs up, or Ctrl-C.
+
+    \b
+    Examples:
+      trunkline answer +14155551234 --echo
+      trunkline answer +14155551234 --say hello.wav --record heard.wav
+    """
+    from trunkline.cli import by_hand
+
+    if wishes["echo"] and wishes["say"]:
+        raise click.UsageError("--echo and --say exclude each other")
+    sys.exit(by_hand.answer(settings, number, by_hand.Wishes(**wishes)))
+
+
+@cli.command()
+@click.option("--live", is_flag=True, help="Try what is believed of Twilio, by real calls.")
+@click.option("--number", metavar="NUMBER", help="--live: the account's number to call.")
+@click.option(
+    "--from", "caller", metavar="NUMBER", help="--live: who calls it; the number itself by default."
+)
+@click.option("--yes", is_flag=True, help="--live: do not ask before money is spent.")
+@click.option("--json", "as_json", is_flag=True, help="--live: print the findings as JSON.")
+@click.option(
+    "--tunnel",
+    type=click.Choice(["cloudflared", "ngrok"]),
+    help="--live: open a tunnel for the run, and use its URL.",
+)
+@settings_options(
+    "public_url", "http_host", "http_port", "bus", "state_dir", "twilio_api_url", later=True
+)
+def doctor(
+    settings: Callable[[], Settings],
+    live: bool,
+    number: str | None,
+    caller: str | None,
+    yes: bool,
+    as_json: bool,
+    tunnel: str | None,
+) -> None:
+    """Say what stands in the way of a call.
+
+    Looks at settings, proxies, ports, credentials, numbers, the public URL, the clock and overrides
+    that nobody holds, and changes nothing.
+
+    With --live, and no stack running, a few calls to a number of the account try what trunkline
+    believes of Twilio (docs/beliefs.md). It says what it will spend, and asks before. The number is
+    put back afterwards.
+
+    \b
+    Examples:
+      trunkline doctor
+      trunkline doctor --live --number +14155551234
+      trunkline doctor --live --number +14155551234 --tunnel cloudflared --yes --json
+    """
+    if live:
+        from trunkline.live.command import command
+
+        run = command(settings(), number, caller, yes=yes, as_json=as_json, tunnel=tunnel)
+        sys.exit(asyncio.run(run))
+    if number or caller or yes or as_json or tunnel:
+        raise click.UsageError("--number, --from, --yes, --json and --tunnel go with --live")
+    from trunkline.cli import doctor as checks
+
+    sys.exit(asyncio.run(checks.run(settings)))
+
+
+@cli.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the recordings and pictures go. [out/demo, or a new directory where that cannot be "
+    "written]",
+)
+@click.option("--verbose", is_flag=True, help="Show the logs of all processes.")
+def demo(out: Path | None, verbose: bool) -> None:
+    """Carry two real calls with real speech against the stand-in carrier.
+
+    Needs no account and no network: pip install 'trunkline[demo]'.
+
+    \b
+    Example:
+      trunkline demo
+    """
+    from trunkline.demo import run as show
+
+    sys.exit(show.main(out, verbose=verbose))
+
+
+@cli.command("with-parent", hidden=True)
+@click.option("--grace", type=float, default=2.0)
+@click.argument("argv", nargs=-1, required=True)
+def with_parent(argv: Sequence[str], grace: float) -> None:
+    """Run a program, and end it when the parent ends."""
+    from trunkline.stack.with_parent import run_with_parent
+
+    sys.exit(run_with_parent(argv, grace))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; always ends in SystemExit."""
+    try:
+        # click returns the status of ctx.exit() (--help, --version), or None.
+        outcome = cli.main(args=argv, prog_name="trunkline", standalone_mode=False)
+        sys.exit(outcome if isinstance(outcome, int) else EXIT_DONE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(_failed("interrupted"))
+    except TimeoutError as error:
+        sys.exit(_failed(str(error) or "it took too long"))
+    except (TrunklineError, ValueError, OSError) as error:
+        sys.exit(_failed(str(error)))
+    except Exception as error:  # noqa: BLE001  # the last stop: users get a line, not a traceback
+        sys.exit(_failed(f"unexpected {type(error).__name__}: {error} (--debug shows where)"))
+
+
+def _failed(text: str) -> int:
+    if os.environ.get("TRUNKLINE_DEBUG", "") not in ("", "0"):
+        traceback.print_exc()
+    click.echo(f"trunkline: {' '.join(text.split())}", err=True)
+    return EXIT_FAILED

@@ -1,0 +1,83 @@
+"""``trunkline status``: the controller's report, as JSON or as tables."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trunkline.bus.process import EXIT_DONE
+from trunkline.bus.redact import printable
+from trunkline.bus.settings import Settings
+from trunkline.stack.ask import controller, get_status
+
+#: A controller that is starting again is back within this time.
+ANSWER_WITHIN = 5.0
+
+#: Section of the report -> its columns.
+_TABLES: dict[str, tuple[str, ...]] = {
+    "gateways": ("id", "pid", "streams", "refused"),
+    "codec_workers": ("id", "pid", "calls"),
+    "sessions": ("id", "number", "mode", "since"),
+    "calls": (
+        "sid",
+        "direction",
+        "caller",
+        "callee",
+        "state",
+        "gateway",
+        "codec_worker",
+        "seconds",
+        "frames_in",
+        "frames_out",
+        "frames_lost",
+        "underruns",
+    ),
+    "overrides": ("number", "number_sid", "state", "prior_voice_url", "since", "session"),
+}
+
+
+async def show(settings: Settings, *, as_json: bool) -> int:
+    """Ask the controller and print; StackUnavailableError when none answers."""
+    async with controller(settings, timeout=ANSWER_WITHIN) as client:
+        status = await get_status(client)
+    if as_json:
+        click.echo(json.dumps(status))
+    else:
+        print_tables(status, Console())
+    return EXIT_DONE
+
+
+def print_tables(status: dict[str, Any], console: Console) -> None:
+    """The report for a reader."""
+    head = status["controller"]
+    console.print(f"controller  pid {head['pid']}, epoch {head['epoch']}")
+    for section, columns in _TABLES.items():
+        rows = status.get(section, [])
+        title = section.replace("_", " ")
+        if not rows:
+            console.print(f"{title}  none")
+            continue
+        table = Table(title=title, title_justify="left", title_style="bold", box=None)
+        for column in columns:
+            table.add_column(column.replace("_", " "), overflow="fold")
+        for row in rows:
+            table.add_row(*(_cell(row.get(column)) for column in columns))
+        console.print(table)
+
+
+def _cell(value: object) -> str | Text:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    if isinstance(value, list):
+        return str(len(value))
+    if isinstance(value, dict):
+        value = ", ".join(f"{name} {count}" for name, count in value.items()) or "-"
+    # What a caller calls itself is neither markup nor a terminal's command.
+    return Text(printable(str(value)))

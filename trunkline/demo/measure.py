@@ -1,0 +1,198 @@
+"""What the demo measures of a call, from the carrier's record and the adapter's timestamps.
+
+The carrier keeps what the far end heard and said, on one clock; the adapter's side keeps when it
+handed sound over. Sound is found again in sound by cross-correlation, so every delay is measured on
+the sound itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from trunkline.carrier_sim.mulaw import decode, encode
+from trunkline.cli import wav
+
+Floats = npt.NDArray[np.float64]
+Speaker = Literal["test", "agent"]
+
+#: Sample rate of the phone line, and samples of one of its frames.
+WIRE_RATE: Final = 8_000
+FRAME_SAMPLES: Final = 160
+FRAME_SECONDS: Final = FRAME_SAMPLES / WIRE_RATE
+#: Frames closer together than this (seconds) are the lead that an utterance begins with; messages
+#: further apart belong to two utterances.
+WITHIN_LEAD: Final = 0.005
+UTTERANCE_GAP: Final = 0.4
+#: How far around its time a turn's sound is looked for: the same words may come again later.
+_EARLIER: Final = 1.5
+_LATER: Final = 3.0
+
+
+@dataclass
+class Handed:
+    """PCM at 24 kHz that was handed over in one turn: (monotonic time, bytes) in order."""
+
+    speaker: Speaker
+    recording: str
+    pieces: list[tuple[float, bytes]] = field(default_factory=list)
+
+    @property
+    def pcm(self) -> bytes:
+        return b"".join(pcm for _, pcm in self.pieces)
+
+
+@dataclass
+class Turn:
+    """One turn of a call, placed on the carrier's clock."""
+
+    speaker: Speaker
+    recording: str
+    pcm: wav.Samples
+    rate: int
+    #: seconds since the call's sound began at the carrier
+    start: float
+    end: float
+    #: seconds through the line, on the sound itself
+    latency: float
+    #: correlation of what was sent and what arrived
+    likeness: float
+    #: what an ideal G.711 line would have delivered, PCM16 at 8 kHz
+    ideal: wav.Samples
+    words: str = ""
+    errors: int = 0
+    #: the same recogniser on what an ideal line makes of the very sound that was sent
+    errors_through_ideal: int = 0
+    total_words: int = 0
+
+
+@dataclass
+class CallRecord:
+    """All that is known of one call of the demo."""
+
+    sid: str
+    #: what the far end heard and said, PCM16 at 8 kHz from ``started`` (monotonic) on
+    played: wav.Samples
+    said: wav.Samples
+    started: float
+    setup_seconds: float
+    metrics: dict[str, Any]
+    #: (time, samples, samples buffered before) of each media message at the carrier
+    arrivals: list[list[float]]
+    frames_lost: int
+    turns: list[Turn] = field(default_factory=list)
+    #: (seconds since ``started``, what happened)
+    events: list[tuple[float, str]] = field(default_factory=list)
+    success: bool = True
+
+    @property
+    def seconds(self) -> float:
+        return max(len(self.played), len(self.said)) / WIRE_RATE
+
+    @property
+    def drift_ms(self) -> float:
+        """How much later than it should be the last frame of an utterance came, the worst of all:
+        its length times how far its slope is from real time."""
+        return max(
+            (
+                (u["slope"] - 1.0) * u["audio_ms"]
+                for u in self.metrics["utterances"]
+                if u["slope"] is not None
+            ),
+            key=abs,
+            default=0.0,
+        )
+
+    @property
+    def gaps_ms(self) -> list[tuple[float, float]]:
+        """(seconds since ``started``, ms since the frame before) within utterances.
+
+        Two kinds are no jitter and are left out: the lead, which goes out at once, and an
+        utterance's last message. Playout holds that back on purpose until the carrier's buffer is
+        about to run dry, in case more speech joins it (an underrun would show as one).
+        """
+        gaps = []
+        for before, now, after in zip(
+            self.arrivals, self.arrivals[1:], [*self.arrivals[2:], None], strict=False
+        ):
+            gap, depth = now[0] - before[0], now[2]
+            last = after is None or after[0] - now[0] > UTTERANCE_GAP
+            if depth and not last and WITHIN_LEAD < gap < UTTERANCE_GAP:
+                gaps.append((now[0] - self.started, gap * 1000))
+        return gaps
+
+    def gap_ms(self, share: float) -> float:
+        """The gap between frames that ``share`` (0 to 1) of all do not exceed."""
+        ordered = sorted(gap for _, gap in self.gaps_ms)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+    def latency_ms(self, speaker: Speaker) -> float | None:
+        """Median through the line for what ``speaker`` says, None where nobody spoke."""
+        found = [turn.latency for turn in self.turns if turn.speaker == speaker]
+        return median(found) * 1000 if found else None
+
+
+def align(needle: Floats, haystack: Floats) -> tuple[int, float]:
+    """Where ``needle`` is in ``haystack`` (may be negative), and their correlation there."""
+    size = 1 << (len(needle) + len(haystack)).bit_length()
+    spectrum = np.fft.rfft(haystack, size) * np.conj(np.fft.rfft(needle, size))
+    correlation = np.fft.irfft(spectrum, size)
+    best = int(np.argmax(correlation))
+    # What begins before the haystack comes out at the end of the circle.
+    offset = best - size if best >= len(haystack) else best
+    low, high = max(0, offset), min(len(haystack), offset + len(needle))
+    if high <= low:
+        return offset, 0.0
+    a, b = needle[low - offset : high - offset], haystack[low:high]
+    norm = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
+    return offset, float(np.sum(a * b)) / norm if norm else 0.0
+
+
+def _wire(pcm: bytes) -> Floats:
+    return wav.resample(wav.from_bytes(pcm), wav.LINE_RATE, WIRE_RATE).astype(np.float64)
+
+
+def place_turn(handed: Handed, record: CallRecord) -> Turn:
+    """Find a turn's sound in the carrier's record, and how long it took through the line.
+
+    Test to far end: from handing the first sample over to the moment at which it was heard. Far end
+    to test: from when the carrier sent a frame until its sound arrived, median of all pieces. (The
+    carrier sends a frame at the beginning of its 20 ms, so that is when its last sample left.)
+    """
+    needle = _wire(handed.pcm)
+    far = record.played if handed.speaker == "test" else record.said
+    first, last = handed.pieces[0][0] - record.started, handed.pieces[-1][0] - record.started
+    low = max(0, round((first - _EARLIER) * WIRE_RATE))
+    high = round((last + _LATER) * WIRE_RATE) + len(needle)
+    found, likeness = align(needle, far[low:high].astype(np.float64))
+    offset = low + found
+    start = offset / WIRE_RATE
+    if handed.speaker == "test":
+        latency = record.started + start - handed.pieces[0][0]
+        pcm, rate = far[max(0, offset) : offset + len(needle)], WIRE_RATE
+        ideal = decode(encode(needle.astype(np.int16)))
+    else:
+        delays, position = [], 0
+        for at, piece in handed.pieces:
+            position += len(piece) // 2
+            end = offset + position * WIRE_RATE // wav.LINE_RATE
+            sent = record.started + (end - 1) // FRAME_SAMPLES * FRAME_SECONDS
+            delays.append(at - sent)
+        latency = median(delays)
+        pcm, rate = wav.from_bytes(handed.pcm), wav.LINE_RATE
+        ideal = far[max(0, offset) : offset + len(needle)]  # it is mu-law at 8 kHz already
+    return Turn(
+        handed.speaker,
+        handed.recording,
+        pcm,
+        rate,
+        start,
+        start + len(needle) / WIRE_RATE,
+        latency,
+        likeness,
+        ideal,
+    )

@@ -1,0 +1,151 @@
+"""What the demo prints and leaves behind, and what it takes for a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from trunkline.cli import wav
+from trunkline.demo.measure import WIRE_RATE, CallRecord
+
+#: A turn with more wrong words than this share was not understood.
+TOO_MANY_WRONG: Final = 0.6
+#: Least correlation of what was sent and what arrived.
+LEAST_LIKENESS: Final = 0.9
+_LONGEST_URL: Final = 60
+
+
+def show_words(console: Console, record: CallRecord) -> None:
+    """Each turn's words, as the other side heard them."""
+    for turn in record.turns:
+        other = {"test": "the agent heard the test say", "agent": "the test heard the agent say"}
+        console.print(
+            f"  {turn.start:5.1f} s  {other[turn.speaker]}:\n           [italic]{turn.words}[/]",
+            soft_wrap=True,
+        )
+
+
+def faults(record: CallRecord) -> list[str]:
+    """What of a call is not as it must be."""
+    found = [] if record.success else ["scenario.run did not succeed"]
+    if record.frames_lost:
+        found.append(f"{record.frames_lost} frames were lost")
+    for turn in record.turns:
+        if turn.errors > TOO_MANY_WRONG * turn.total_words:
+            found.append(f"{turn.errors} of {turn.total_words} words of {turn.recording} are wrong")
+        if turn.likeness < LEAST_LIKENESS:
+            found.append(
+                f"{turn.recording} did not arrive as it was sent (correlation {turn.likeness:.2f})"
+            )
+    return found
+
+
+def show_voice_urls(
+    console: Console, before: dict[str, str], during: dict[str, str], after: dict[str, str]
+) -> None:
+    """Each number's voice_url before, during and after."""
+    console.print("\n[bold]voice_url of the numbers[/]")
+    for number, url in before.items():
+        held = during.get(number)
+        shown = "untouched: it only called" if held is None else _shortened(held)
+        same = "[green]as before[/]" if after[number] == url else "[bold red]CHANGED[/]"
+        for label, text in (("before", url), ("during", shown), ("after", after[number])):
+            console.print(
+                f"  {number if label == 'before' else '':<13} {label:<7} {text}"
+                + (f"   {same}" if label == "after" else ""),
+                soft_wrap=True,
+            )
+
+
+def _shortened(url: str) -> str:
+    return url if len(url) <= _LONGEST_URL else f"{url[:_LONGEST_URL]}…"
+
+
+def show_measures(console: Console, records: dict[str, CallRecord]) -> None:
+    """The numbers of each call, and under each what it means."""
+    calls = list(records.values())
+    head = "".join(f"{name:>24}" for name in records)
+    console.print(f"\n[bold]{'measured':<16}{head}[/]")
+    for name, value, meaning in _MEASURES:
+        console.print(f"{name:<16}" + "".join(f"{value(call):>24}" for call in calls))
+        console.print(f"[dim]    {meaning}[/]", soft_wrap=True)
+
+
+def _gaps(call: CallRecord) -> str:
+    return " / ".join(f"{call.gap_ms(share):.1f}" for share in (0.5, 0.99, 1.0)) + " ms"
+
+
+def _wrong(call: CallRecord) -> str:
+    through = sum(turn.errors for turn in call.turns)
+    ideal = sum(turn.errors_through_ideal for turn in call.turns)
+    return f"{through} / {ideal} of {sum(turn.total_words for turn in call.turns)}"
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f} ms"
+
+
+#: name, value of a call, what it means
+_MEASURES: Final[tuple[tuple[str, Callable[[CallRecord], str], str], ...]] = (
+    (
+        "set-up",
+        lambda call: f"{call.setup_seconds * 1000:.0f} ms",
+        "from dialling until sound flows both ways (the callee rings for 200 ms)",
+    ),
+    (
+        "pacing drift",
+        lambda call: f"{call.drift_ms:+.1f} ms",
+        "how much too late an utterance's last frame is; the worst utterance",
+    ),
+    (
+        "jitter",
+        _gaps,
+        "between two frames at the carrier: median / 99 % / longest; 20 is even",
+    ),
+    ("frames lost", lambda call: str(call.frames_lost), "as trunkline counts them, of 20 ms"),
+    (
+        "underruns",
+        lambda call: str(call.metrics["underruns"]),
+        "holes that the far end heard inside an utterance, as the carrier counts them",
+    ),
+    (
+        "test to far end",
+        lambda call: _ms(call.latency_ms("test")),
+        "from send_audio until the far end hears it, on the sound itself; median",
+    ),
+    (
+        "far end to test",
+        lambda call: _ms(call.latency_ms("agent")),
+        "from the carrier sending a frame until recv_audio has its sound; median",
+    ),
+    (
+        "likeness",
+        lambda call: f"{min((turn.likeness for turn in call.turns), default=0.0):.3f}",
+        "correlation of what was sent and what arrived; the worst turn",
+    ),
+    (
+        "words wrong",
+        _wrong,
+        "through trunkline / through an ideal G.711 line, by a small offline recogniser",
+    ),
+)
+
+
+def leave_files(console: Console, record: CallRecord, name: str, title: str, out: Path) -> None:
+    """A stereo WAV (left: the test, right: the agent) and the picture of the timeline."""
+    from trunkline.demo.picture import draw
+
+    sound, picture = out / f"{name}.wav", out / f"{name}.png"
+    wav.write(sound, record.played, record.said, rate=WIRE_RATE)
+    draw(record, title, picture)
+    shown = [_relative(path) for path in (sound, picture)]
+    console.print(f"\n{name}: {shown[0]} (left the test, right the agent)")
+    console.print(f"{'':<{len(name)}}  {shown[1]}")
+
+
+def _relative(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

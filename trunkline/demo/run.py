@@ -1,0 +1,207 @@
+"""``trunkline demo``: the main job, without an account: two phone calls with real speech.
+
+``trunkline up --sim`` runs a whole stack beside the stand-in carrier, apart from any stack and any
+settings of the user's; ``scenario.run`` of langwatch-scenario holds a call each way, both at once,
+through our TwilioAgentAdapter, with recordings instead of models; then what happened is printed,
+drawn and written. Everything it started is ended again. Exit status 1 when anything failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import importlib.util
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+
+from trunkline.bus.clock import monotonic
+from trunkline.bus.errors import TrunklineError
+from trunkline.bus.launch import Launched, apart, trunkline_argv
+from trunkline.bus.process import EXIT_DONE, run
+from trunkline.bus.runtime_dir import temporary_directory
+from trunkline.carrier_sim.client import SimClient
+from trunkline.demo import report as report
+from trunkline.demo import surroundings
+from trunkline.demo.measure import CallRecord
+from trunkline.demo.words import Recogniser
+
+if TYPE_CHECKING:
+    from trunkline.demo.calls import Stack
+
+NUMBER: Final = "+14155551234"
+OTHER_NUMBER: Final = "+14155551235"
+CALLER: Final = "+14155550000"
+CALLEE: Final = "+14155557777"
+#: The voice_url of each number before the demo, to be there again after it.
+VOICE_URLS: Final = {
+    NUMBER: "https://agent.example/voice",
+    OTHER_NUMBER: "https://agent.example/other",
+}
+GREETING, REPLY = "austen-0870", "austen-0880"
+QUESTIONS: Final = ("austen-0890", "austen-0930")
+ANSWER: Final = "austen-0920"
+DIGITS: Final = "1#"
+READY_WITHIN: Final = 30.0
+ENDS_WITHIN: Final = 85.0
+
+
+def main(out: Path | None, *, verbose: bool) -> int:
+    """Run the demo, leave its files in ``out``; the exit status."""
+    missing = [
+        name
+        for name in ("scenario", "matplotlib", "pocketsphinx")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise TrunklineError(f"{', '.join(missing)} not installed: pip install 'trunkline[demo]'")
+    with surroundings.home():
+        where = surroundings.output(out)
+        return run(lambda stop: _until_done(where, verbose, stop))
+
+
+async def _until_done(out: Path, verbose: bool, stop: asyncio.Event) -> int:
+    """The demo, unless SIGTERM, SIGINT or its time limit ends it."""
+    showing = asyncio.create_task(Demo(out, Console(highlight=False), verbose).run())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait(
+            {showing, stopping}, timeout=ENDS_WITHIN, return_when=asyncio.FIRST_COMPLETED
+        )
+        if showing.done():
+            return showing.result()
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+        raise TrunklineError(
+            "interrupted" if stop.is_set() else f"not done within {ENDS_WITHIN:g} s"
+        )
+    finally:
+        stopping.cancel()
+
+
+@contextlib.contextmanager
+def _own_directory() -> Iterator[Path]:
+    """Where the stack's bus and journal stand; removed afterwards."""
+    directory = temporary_directory("trunkline-demo-")
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+class Demo:
+    """One run of the demo."""
+
+    def __init__(self, out: Path, console: Console, verbose: bool) -> None:
+        self._out = out
+        self._console = console
+        self._verbose = verbose
+        self._began = monotonic()
+        self._records: dict[str, CallRecord] = {}
+        #: what went wrong
+        self._failures: list[str] = []
+
+    async def run(self) -> int:
+        """All of it; the exit status. TrunklineError with the first thing that went wrong."""
+        with (
+            contextlib.closing(Recogniser()) as recogniser,
+            _own_directory() as directory,
+        ):
+            # scenario takes seconds to import; the stack starts meanwhile.
+            importing = asyncio.create_task(
+                asyncio.to_thread(importlib.import_module, "trunkline.demo.calls")
+            )
+            launched = self._launch(directory)
+            try:
+                info = await launched.until_ready(READY_WITHIN)
+                with SimClient(info.sim or "") as sim:
+                    calls = await importing
+                    await self._calls(calls.Stack(info, sim), recogniser, calls)
+            finally:
+                status = await asyncio.to_thread(launched.stop)
+                if self._verbose:
+                    said = launched.log.read_text(errors="replace")
+                    self._console.print(said, markup=False)
+        if status != EXIT_DONE:
+            raise TrunklineError(f"the stack ended with status {status}; see {launched.log}")
+        return self._conclude()
+
+    def _launch(self, directory: Path) -> Launched:
+        """Start the stack; its log is left with the demo's other files."""
+        (self._out / "stack.log").unlink(missing_ok=True)
+        bot = f"speech:{ANSWER},when_silent=0.6,repeat,ring=0.2"
+        environment = apart(
+            directory,
+            TRUNKLINE_SIM_NUMBERS=" ".join(f"{n}={url}" for n, url in VOICE_URLS.items()),
+            TRUNKLINE_SIM_CALLEES=f"{CALLEE}={bot}",
+        )
+        argv = trunkline_argv("up", "--sim")
+        what = "the demo's stack"
+        return Launched(argv, self._out, "stack", environment, what=what, cwd=directory)
+
+    async def _calls(self, stack: Stack, recogniser: Recogniser, calls: Any) -> None:
+        say = self._console.print
+        say("[bold]trunkline demo[/]: two phone calls with real speech, no account, no network")
+        calls.scenario.set_stt_provider(recogniser)
+        # It says that it reports to nobody, which is what the demo wants.
+        logging.getLogger("scenario").setLevel(logging.ERROR)
+        status = await stack.status()
+        say(
+            "  trunkline up --sim runs carrier_sim, a controller, "
+            f"{len(status['gateways'])} gateways and {len(status['codec_workers'])} codec workers "
+            f"(after {monotonic() - self._began:.1f} s)",
+            soft_wrap=True,
+        )
+        say(f"  two calls at once: {CALLER} calls {NUMBER}, where a test waits for it;")
+        say(f"  and another test calls {CALLEE} from {OTHER_NUMBER}")
+        turns = [(question, ANSWER) for question in QUESTIONS]
+        answering = asyncio.create_task(calls.answering(stack, NUMBER, CALLER, GREETING, REPLY))
+        calling = asyncio.create_task(calls.calling(stack, OTHER_NUMBER, CALLEE, turns, DIGITS))
+        try:
+            record, watch = await answering
+            await self._heard(stack, "answering", record, recogniser)
+            record, _ = await calling
+            await self._heard(stack, "calling", record, recogniser)
+        finally:
+            answering.cancel()
+            calling.cancel()
+            await asyncio.gather(answering, calling, return_exceptions=True)
+        digits = stack.sim.call(record.sid)["digits_heard"]
+        say(f"  the far end heard the keys {digits}")
+        if digits != DIGITS:
+            self._failures.append(f"the far end heard the keys {digits!r}, not {DIGITS!r}")
+        after = {number: row["voice_url"] for number, row in stack.sim.numbers().items()}
+        report.show_voice_urls(self._console, VOICE_URLS, {NUMBER: watch.during}, after)
+        if after != VOICE_URLS:
+            self._failures.append("a voice_url is not what it was before")
+        for error in stack.sim.errors():
+            self._failures.append(f"Twilio would list error {error['code']}: {error['text']}")
+
+    async def _heard(
+        self, stack: Stack, title: str, record: CallRecord, recogniser: Recogniser
+    ) -> None:
+        """Print a call's words once it is over."""
+        self._console.print(f"\n[bold]{title}[/]")
+        self._records[title] = record
+        calls = importlib.import_module("trunkline.demo.calls")
+        await calls.count_errors(recogniser, record)
+        report.show_words(self._console, record)
+        self._failures += [f"{title}: {what}" for what in report.faults(record)]
+
+    def _conclude(self) -> int:
+        report.show_measures(self._console, self._records)
+        titles = {
+            "answering": f"answering: {CALLER} calls {NUMBER}",
+            "calling": f"calling: {OTHER_NUMBER} calls {CALLEE}",
+        }
+        for name, record in self._records.items():
+            report.leave_files(self._console, record, name, titles[name], self._out)
+        self._console.print(f"\n[dim]it took {monotonic() - self._began:.0f} s[/]")
+        if self._failures:
+            raise TrunklineError("the demo failed: " + "; ".join(self._failures))
+        return EXIT_DONE

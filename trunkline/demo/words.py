@@ -1,0 +1,85 @@
+"""Words of the demo: an offline recogniser for scenario, and how many words it got wrong.
+
+pocketsphinx decodes in a process of its own with low priority: its decoder holds the interpreter's
+lock for seconds, which the phone line's threads must not wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+from trunkline.cli import wav
+
+#: The recordings that are shipped with the stand-in carrier.
+SPEECH: Final = Path(__file__).parent.parent / "carrier_sim" / "speech"
+#: What the recogniser's model was trained on.
+MODEL_RATE: Final = 16_000
+
+_decoder: Any = None
+
+
+def recording(name: str) -> Path:
+    """The WAV file of a shipped recording, for instance "austen-0880"."""
+    return SPEECH / f"{name}.wav"
+
+
+def transcript(name: str) -> str:
+    """The words of a shipped recording."""
+    words: dict[str, str] = json.loads((SPEECH / "transcripts.json").read_text())
+    return words[f"{name}.wav"]
+
+
+def word_errors(said: str, heard: str) -> int:
+    """Words to insert, delete or replace to make ``heard`` of ``said``."""
+    a, b = said.lower().split(), heard.lower().split()
+    row = list(range(len(b) + 1))
+    for i, word in enumerate(a, 1):
+        previous, row[0] = row[0], i
+        for j, other in enumerate(b, 1):
+            cost = min(row[j] + 1, row[j - 1] + 1, previous + (word != other))
+            previous, row[j] = row[j], cost
+    return row[-1]
+
+
+def _start_decoder() -> None:
+    global _decoder
+    from pocketsphinx import Decoder
+
+    os.nice(3)
+    _decoder = Decoder(samprate=MODEL_RATE, loglevel="FATAL")
+
+
+def _recognise(pcm: bytes, rate: int) -> str:
+    samples = wav.resample(wav.from_bytes(pcm), rate, MODEL_RATE)
+    _decoder.start_utt()
+    _decoder.process_raw(samples.astype("<i2").tobytes(), full_utt=True)
+    _decoder.end_utt()
+    found = _decoder.hyp()
+    return "" if found is None else str(found.hypstr)
+
+
+class Recogniser:
+    """Speech to text in two other processes; also what ``scenario.set_stt_provider`` takes."""
+
+    def __init__(self) -> None:
+        self._pool = ProcessPoolExecutor(
+            2, mp_context=multiprocessing.get_context("spawn"), initializer=_start_decoder
+        )
+
+    async def words(self, pcm: bytes, rate: int = wav.LINE_RATE) -> str:
+        """The words of PCM16 at ``rate``, "" where there are none."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, _recognise, pcm, rate)
+
+    async def transcribe(self, audio: Any) -> str:
+        """scenario's STTProvider: the words of an AudioChunk."""
+        return await self.words(bytes(audio.data))
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,204 @@
+"""One child process that is kept running: started, watched, started again, ended.
+
+The rules when to start again are in :class:`Restarts`, which does no I/O. A child gets all settings
+of its parent in the environment, so that an edited ``.env`` cannot split a running stack, and one
+end of a pipe that closes when the parent dies, so that no child outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from trunkline.bus.clock import Clock, monotonic
+from trunkline.bus.launch import ParentPipe
+from trunkline.bus.process import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    PARENT_FD_VARIABLE,
+    READY_FD_VARIABLE,
+)
+from trunkline.bus.settings import Settings, env_name
+
+log = logging.getLogger("trunkline.stack.supervisor")
+
+#: A child that lived this long is started again at once.
+GOOD_RUN: Final = 5.0
+#: Seconds before the second quick restart, doubled for each further one, up to the second value.
+FIRST_DELAY: Final = 0.1
+LONGEST_DELAY: Final = 5.0
+#: From the request to end until what is still there is killed (honcho kills after 5 s).
+END_WITHIN: Final = 3.8
+
+
+class Restarts:
+    """When a child that ended is started again.
+
+    At once after a good run; with growing delays while it dies soon after each start; never when it
+    failed with a message of its own (status 1 or 2) and has never been ready: then its settings or
+    its surroundings are wrong, and starting it again would only say the same again. How long it
+    took to find that out proves nothing: an answer of Twilio's may take its time.
+    """
+
+    def __init__(self) -> None:
+        self._proven = False
+        self._quick = 0
+
+    def delay(self, status: int, lived: float, *, ready: bool) -> float | None:
+        """Seconds to wait after a run of ``lived`` seconds that ended with ``status``; ``ready``:
+        it said that it was. None: the end is final."""
+        self._proven = self._proven or ready
+        if not self._proven and status in (EXIT_FAILED, EXIT_USAGE):
+            return None
+        if lived >= GOOD_RUN:
+            self._quick = 0
+            return 0.0
+        self._quick += 1
+        if self._quick == 1:
+            return 0.0
+        return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (self._quick - 2))
+
+
+class Child:
+    """A command that runs until ``stop()``; ``keep()`` starts it again by :class:`Restarts`.
+
+    ``again=False``: any end of it is final.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        parent: ParentPipe,
+        *,
+        pass_fds: Sequence[int] = (),
+        again: bool = True,
+        clock: Clock = monotonic,
+    ) -> None:
+        self.name = name
+        self._again = again
+        self._argv = list(argv)
+        self._environment = {**environment, PARENT_FD_VARIABLE: str(parent.read_fd)}
+        self._pass_fds = (parent.read_fd, *pass_fds)
+        self._clock = clock
+        self._stopping = asyncio.Event()
+        self._process: asyncio.subprocess.Process | None = None
+        #: how often the command has been started
+        self.starts = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The running process, None between two runs."""
+        return None if self._process is None else self._process.pid
+
+    async def keep(self) -> int:
+        """Run until ``stop()``, or until an end that is final; the status of the last run.
+
+        A run that a signal ended has the negative number of the signal.
+        """
+        restarts = Restarts()
+        status = 0
+        while not self._stopping.is_set():
+            began = self._clock()
+            status, ready = await self._run_once()
+            if self._stopping.is_set() or not self._again:
+                break
+            delay = restarts.delay(status, self._clock() - began, ready=ready)
+            if delay is None:
+                break
+            log.warning("%s ended (%s); starting it again", self.name, describe(status))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._stopping.wait()
+        return status
+
+    async def _run_once(self) -> tuple[int, bool]:
+        """The exit status of one run, and whether it said that it was ready."""
+        self.starts += 1
+        read_ready, write_ready = os.pipe()
+        try:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._argv,
+                    env={**self._environment, READY_FD_VARIABLE: str(write_ready)},
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(*self._pass_fds, write_ready),
+                )
+            finally:
+                os.close(write_ready)
+            self._process = process
+            if self._stopping.is_set():  # stop() came while it was being started
+                _signal(process.terminate)
+            try:
+                status = await process.wait()
+            finally:
+                self._process = None
+            os.set_blocking(read_ready, False)
+            try:
+                return status, os.read(read_ready, 1) != b""
+            except BlockingIOError:  # a process that it has left behind has the other end
+                return status, False
+        finally:
+            os.close(read_ready)
+
+    def stop(self) -> None:
+        """Ask the child to end (SIGTERM); it is not started again.
+
+        May be called twice, and asks once: a second signal could hit an interpreter that is on its
+        way out and no longer handles it.
+        """
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        if self._process is not None:
+            _signal(self._process.terminate)
+
+    def kill(self) -> None:
+        """End the child now (SIGKILL)."""
+        self._stopping.set()
+        if self._process is not None:
+            _signal(self._process.kill)
+
+
+def _signal(send: Callable[[], None]) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        send()
+
+
+def describe(status: int) -> str:
+    """An exit status in words."""
+    return f"killed by signal {-status}" if status < 0 else f"status {status}"
+
+
+def settings_environment(settings: Settings) -> dict[str, str]:
+    """This process's environment with every setting in it, for a child to read."""
+    environment = dict(os.environ)
+    for field in Settings.model_fields:
+        text = _as_text(getattr(settings, field))
+        if text is None:
+            environment.pop(env_name(field), None)
+        else:
+            environment[env_name(field)] = text
+    return environment
+
+
+def _as_text(value: object) -> str | None:
+    if value is None or value == () or value == "":
+        return None
+    if isinstance(value, SecretStr):
+        return value.get_secret_value() or None
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, tuple):
+        return ",".join(value)
+    if isinstance(value, Path):
+        return str(value.absolute())
+    return str(value)

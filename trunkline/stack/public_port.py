@@ -1,0 +1,253 @@
+"""The public port of a stack: one lock, one listening socket, shared by all of its gateways.
+
+Whoever starts first (``trunkline up``, or the first ``trunkline gateway``) takes the port's lock
+and binds the socket; SO_REUSEPORT is not used, because two stacks on one port would split its
+traffic. A further gateway *of the same bus* asks the holder for a copy of the very same socket over
+a Unix socket beside the lock, so ``honcho start -c gateway=3`` works; a process of another bus is
+refused by name. The socket lives as long as any of them: when the holder dies, another one takes
+the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from trunkline.bus.errors import SettingsError
+from trunkline.bus.hosts import PortTakenError, listen
+from trunkline.bus.locks import FileLock, LockHeldError
+from trunkline.bus.runtime_dir import runtime_path
+
+log = logging.getLogger("trunkline.stack.supervisor")
+
+#: A holder that has the lock answers within this time, or is taken for hung.
+HOLDER_ANSWERS_WITHIN: Final = 3.0
+#: The port of a dead holder is free, or has a successor that answers, within this time.
+SUCCEEDED_WITHIN: Final = 0.5
+#: Between two looks at a holder that is just starting or ending.
+LOOK_AGAIN_AFTER: Final = 0.02
+_LONGEST_BUS: Final = 4096
+_YES: Final = b"y"
+_NO: Final = b"n"
+
+
+def locks_directory() -> Path:
+    """Where port locks are: the user's runtime directory, open to the user alone."""
+    found = runtime_path()
+    found.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner = found.stat()
+    if owner.st_uid != os.geteuid() or owner.st_mode & 0o022:
+        raise SettingsError(f"{found} must belong to you alone (chmod 700 {found})")
+    return found
+
+
+class PublicPort:
+    """The listening socket, and the right to it; ``claim()`` makes one, ``close()`` ends it."""
+
+    def __init__(self, listening: socket.socket, port: int, bus: str, directory: Path) -> None:
+        self.listening = listening
+        self._bus = bus
+        self._lock_path = directory / f"port-{port}.lock"
+        self._door_path = directory / f"port-{port}.sock"
+        self._lock: FileLock | None = None
+        self._door: socket.socket | None = None
+        self._holder: socket.socket | None = None
+        self._sharers: list[socket.socket] = []
+        self._wake, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._watch, name="public-port", daemon=True)
+
+    @classmethod
+    def claim(cls, host: str, port: int, bus: str, directory: Path | None = None) -> PublicPort:
+        """Bind the port, or share the socket of this bus's stack.
+
+        Raises PortTakenError where another stack or program has the port. Port 0 takes a free one
+        and needs no lock.
+        """
+        directory = locks_directory() if directory is None else directory
+        if port == 0:
+            listening = listen(host, 0)
+            port = int(listening.getsockname()[1])
+            public = cls(listening, port, bus, directory)
+            public._take_lock()
+            public._thread.start()
+            return public
+        public = cls._first_or_shared(host, port, bus, directory)
+        public._thread.start()
+        return public
+
+    @classmethod
+    def _first_or_shared(cls, host: str, port: int, bus: str, directory: Path) -> PublicPort:
+        began = time.monotonic()
+        while True:
+            try:
+                lock = FileLock(directory / f"port-{port}.lock", _describe_holder(bus))
+            except LockHeldError as held:
+                try:
+                    shared = _ask_holder(directory / f"port-{port}.sock", bus)
+                except _OtherStackError:
+                    raise _taken(port, held.holder) from None
+                if shared is not None:
+                    listening, holder = shared
+                    public = cls(listening, port, bus, directory)
+                    public._holder = holder
+                    return public
+                if time.monotonic() - began > HOLDER_ANSWERS_WITHIN:
+                    raise _taken(port, held.holder) from None
+                time.sleep(LOOK_AGAIN_AFTER)  # the holder is between its lock and its door
+                continue
+            try:
+                public = cls(listen(host, port), port, bus, directory)
+            except PortTakenError:
+                lock.release()
+                if time.monotonic() - began > SUCCEEDED_WITHIN:
+                    raise
+                time.sleep(LOOK_AGAIN_AFTER)  # a sharer of a dead holder may be taking over
+                continue
+            except BaseException:
+                lock.release()
+                raise
+            public._hold(lock)
+            return public
+
+    @property
+    def fd(self) -> int:
+        return self.listening.fileno()
+
+    def detach(self) -> int:
+        """A second descriptor of the socket, for a part of this process that closes it itself."""
+        return os.dup(self.fd)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host (an address, without brackets) and port that the socket listens on."""
+        host, port = self.listening.getsockname()[:2]
+        return str(host), int(port)
+
+    @property
+    def first(self) -> bool:
+        """True when this process holds the lock, False when it shares another's socket."""
+        return self._lock is not None
+
+    def close(self) -> None:
+        """Let go of lock and socket; may be called twice."""
+        if self._wake.fileno() < 0:
+            return
+        self._wake.close()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._woken.close()
+        if self._lock is not None:
+            self._door_path.unlink(missing_ok=True)
+        for each in (self._door, self._holder, *self._sharers, self.listening):
+            if each is not None:
+                each.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    # ------------------------------------------------------------------ the thread
+
+    def _watch(self) -> None:
+        while True:
+            wanted = self._door if self._door is not None else self._holder
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._woken, selectors.EVENT_READ)
+                if wanted is not None:
+                    selector.register(wanted, selectors.EVENT_READ)
+                ready = {key.fileobj for key, _ in selector.select()}
+            if self._woken in ready:
+                return
+            if self._door is not None:
+                self._hand_out(self._door)
+            else:
+                self._succeed()
+
+    def _hand_out(self, door: socket.socket) -> None:
+        """Answer one process that asks for the socket; the connection tells it when we die."""
+        with contextlib.suppress(OSError):  # it went away: nothing to hand out
+            asking, _ = door.accept()
+            asking.settimeout(1.0)
+            if asking.recv(_LONGEST_BUS).decode(errors="replace") != self._bus:
+                asking.sendall(_NO)
+                asking.close()
+                return
+            socket.send_fds(asking, [_YES], [self.listening.fileno()])
+            self._sharers.append(asking)
+
+    def _succeed(self) -> None:
+        """The holder is gone: take its place, or follow whoever did."""
+        if self._holder is not None:
+            self._holder.close()
+            self._holder = None
+        while True:
+            shared = None
+            if self._take_lock():
+                log.info("took over the lock of the public port")
+                return
+            with contextlib.suppress(_OtherStackError):  # it will fail: the socket is ours
+                shared = _ask_holder(self._door_path, self._bus)
+            if shared is not None:
+                shared[0].close()  # the same socket as ours
+                self._holder = shared[1]
+                return
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._woken, selectors.EVENT_READ)
+                if selector.select(LOOK_AGAIN_AFTER):
+                    return
+
+    def _take_lock(self) -> bool:
+        try:
+            self._hold(FileLock(self._lock_path, _describe_holder(self._bus)))
+        except LockHeldError:
+            return False
+        return True
+
+    def _hold(self, lock: FileLock) -> None:
+        self._lock = lock
+        self._door_path.unlink(missing_ok=True)
+        self._door = socket.socket(socket.AF_UNIX)
+        self._door.bind(str(self._door_path))
+        self._door.listen(16)
+
+
+class _OtherStackError(Exception):
+    """The holder of the port belongs to another bus."""
+
+
+def _taken(port: int, holder: str) -> PortTakenError:
+    return PortTakenError(
+        f"TRUNKLINE_HTTP_PORT={port}: the port is held by {holder or 'another stack'}; "
+        "end it or choose another port"
+    )
+
+
+def _describe_holder(bus: str) -> str:
+    return f"the trunkline stack at {bus} (pid {os.getpid()})"
+
+
+def _ask_holder(door: Path, bus: str) -> tuple[socket.socket, socket.socket] | None:
+    """The stack's listening socket and the connection to its holder; None: nobody answers.
+
+    Raises _OtherStackError where the holder belongs to another bus.
+    """
+    asking = socket.socket(socket.AF_UNIX)
+    asking.settimeout(1.0)
+    try:
+        asking.connect(str(door))
+        asking.sendall(bus.encode())
+        answer, descriptors, _, _ = socket.recv_fds(asking, 1, 1)
+    except OSError:
+        asking.close()
+        return None
+    if answer != _YES or not descriptors:
+        asking.close()
+        if answer == _NO:
+            raise _OtherStackError
+        return None
+    return socket.socket(fileno=descriptors[0]), asking

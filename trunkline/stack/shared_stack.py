@@ -1,0 +1,175 @@
+"""One stack for a whole run of tests, shared by all of its processes.
+
+The run's first process (pytest itself, or the controller of pytest-xdist) makes a
+:class:`RunDirectory` and keeps it open; whichever process needs the stack first starts it with
+:func:`acquire`, the others find it there. The stack outlives the process that started it, and ends
+when the run does, however that comes about: it reads a FIFO of which the run's first process holds
+the only writing end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from trunkline.bus.errors import StackUnavailableError
+from trunkline.bus.launch import (
+    Launched,
+    StackInfo,
+    apart,
+    clean_environment,
+    lives,
+    read_ready_file,
+    trunkline_argv,
+)
+from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
+from trunkline.bus.runtime_dir import temporary_directory
+from trunkline.bus.settings import Settings, private_state_dir
+from trunkline.carrier_sim.client import SimClient
+from trunkline.stack.children import settings_environment
+
+#: What the stack may take to end: seconds.
+ENDED_WITHIN: Final = 12.0
+_STEP: Final = 0.05
+#: The supervisor's last line in the log.
+_ENDED: Final = re.compile(r"ended with status (\d+)")
+
+#: What this process started, to be reaped once it has ended.
+_started: list[Launched] = []
+
+
+class RunDirectory:
+    """The run's own directory; what was started in it ends with :meth:`close`, or with us."""
+
+    def __init__(self) -> None:
+        # The path of a socket has to be short, and pytest's own directories are not.
+        self.path = temporary_directory("trunkline-run-")
+        fifo = self.path / "running"
+        os.mkfifo(fifo, 0o600)
+        # A FIFO can be opened for writing once it has a reader.
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._writer = os.open(fifo, os.O_WRONLY | os.O_CLOEXEC)
+        os.close(reader)
+
+    def close(self) -> list[str]:
+        """End what was started; returns what went wrong (the directory is kept then)."""
+        os.close(self._writer)
+        problems = []
+        for log in sorted(self.path.glob("*.log")):
+            problems += self._wait_ended(log)
+        if not problems:
+            while _started:
+                _started.pop().process.wait()
+            shutil.rmtree(self.path, ignore_errors=True)
+        return problems
+
+    def _wait_ended(self, log: Path) -> list[str]:
+        kind = log.stem
+        deadline = time.monotonic() + ENDED_WITHIN
+        while lives(log):
+            if time.monotonic() > deadline:
+                return [f"the {kind} stack did not end in time (see {self.path})"]
+            time.sleep(_STEP)
+        said = _ENDED.findall(log.read_text(errors="replace"))
+        status = int(said[-1]) if said else None
+        if status == EXIT_DONE:
+            return []
+        if status == EXIT_PENDING:
+            return [f"numbers are still to be put back: run `trunkline restore` (see {self.path})"]
+        how = "killed" if status is None else f"status {status}"
+        return [f"the {kind} stack ended badly ({how}, see {self.path})"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What stack to start. ``argv``: options of ``trunkline up``. ``environment``: all of it, but
+    for the bus. ``callees``: number -> bot, outside of a stand-in's account."""
+
+    argv: list[str]
+    environment: dict[str, str]
+    callees: dict[str, str] = field(default_factory=dict)
+
+
+def simulated(
+    directory: Path, numbers: Mapping[str, str], callees: Mapping[str, str], **environment: str
+) -> Wanted:
+    """A stack beside the stand-in carrier, with an account of its own, on free ports.
+
+    ``numbers``: with the voice_url that each had before.
+    """
+    settings = {
+        "TRUNKLINE_NUMBERS": ",".join(numbers),
+        "TRUNKLINE_SIM_NUMBERS": " ".join(f"{n}={url}" for n, url in numbers.items()),
+    }
+    return Wanted(["--sim"], apart(directory, **settings | environment), dict(callees))
+
+
+def twilio(directory: Path, settings: Settings, tunnel: str | None) -> Wanted:
+    """A stack with the user's own settings, at the real carrier, beside any other of theirs."""
+    environment = clean_environment() | {
+        name: value
+        for name, value in settings_environment(settings).items()
+        if name.startswith(("TRUNKLINE_", "TWILIO_"))
+    }
+    own = private_state_dir(settings.state_path.absolute(), directory.name)
+    environment |= {"TRUNKLINE_STATE_DIR": str(own), "TRUNKLINE_CONSOLE_PORT": "0"}
+    return Wanted([] if tunnel is None else ["--tunnel", tunnel], environment)
+
+
+def acquire(directory: Path, kind: str, wanted: Wanted) -> StackInfo:
+    """The run's stack of this kind: started if there is none (then as ``wanted`` says).
+
+    Blocks until it is up. StackUnavailableError, with what it said, when it does not come up.
+    """
+    log = directory / f"{kind}.log"
+    with _locked(directory / f"{kind}.lock"):
+        info = read_ready_file(directory / f"{kind}.json")
+        if info is None or not lives(log):
+            info = _start(directory, kind, wanted)
+        return info
+
+
+def _start(directory: Path, kind: str, wanted: Wanted) -> StackInfo:
+    running = os.open(directory / "running", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        launched = Launched(
+            trunkline_argv("up", "--gateways", "1", "--codec-workers", "1", *wanted.argv),
+            directory,
+            kind,
+            wanted.environment | {"TRUNKLINE_BUS": f"ipc://{directory}/{kind}"},
+            what=f"the {kind} stack for these tests",
+            cwd=directory,  # no .env there
+            parent_fd=running,
+            own_session=True,  # Ctrl-C reaches the tests first
+        )
+    finally:
+        os.close(running)
+    try:
+        info = launched.wait_ready()
+        if wanted.callees:
+            with SimClient(info.sim or "") as sim:
+                for number, bot in wanted.callees.items():
+                    sim.add_callee(number, bot)
+    except BaseException as error:
+        launched.stop()
+        if isinstance(error, StackUnavailableError):
+            launched.log.unlink()  # whoever asked for it is told what it said
+        raise
+    _started.append(launched)
+    return info
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time; waits for the others."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

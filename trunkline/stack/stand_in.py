@@ -1,0 +1,132 @@
+"""What ``trunkline up --sim`` adds to a stack: the stand-in carrier, and the settings that fit it.
+
+The stand-in forgets everything when it ends, so the stack's journal stands in a directory that goes
+with it. No journal of a real account is ever read beside a stand-in, which knows none of its
+numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from trunkline.bus import hosts
+from trunkline.bus.errors import SettingsError
+from trunkline.bus.launch import ParentPipe, StackInfo, read_ready_file, trunkline_argv
+from trunkline.bus.redact import mask_url
+from trunkline.bus.settings import Settings
+from trunkline.stack.children import Child, settings_environment
+
+log = logging.getLogger("trunkline.stack.supervisor")
+
+#: Numbers of the stand-in's account and who answers outside of it, where nothing names any.
+NUMBERS: Final = "+14155551234=https://agent.example/voice +14155551235=https://agent.example/other"
+CALLEES: Final = (
+    "+14155557777=echo +14155557778=speech:austen-0880,greets,when_silent=0.7,repeat "
+    "+14155557779=busy +14155557780=no-answer"
+)
+#: Callers arrive as they called, unless ``TRUNKLINE_SIM_HABITS`` says otherwise: a test that names
+#: a caller in ``allowed_callers`` should not fail by chance, though carriers do rewrite callers.
+HABITS: Final = "caller-id=kept"
+#: From SIGTERM to SIGKILL: seconds. It has nothing to put back.
+_ENDS_WITHIN: Final = 1.0
+_STEP: Final = 0.02
+
+
+class StandIn:
+    """The carrier as a child of the supervisor: the first one up, the last one down.
+
+    It reads the end of a pipe of its own. The supervisor and all its other children hold the
+    writing end, so when the supervisor is killed the carrier still answers until the controller
+    has put the numbers back and ended.
+    """
+
+    def __init__(self, settings: Settings, directory: Path) -> None:
+        self.pipe = ParentPipe()
+        self._ready_file = directory / "carrier.json"
+        argv, environment = _command(settings, self._ready_file)
+        self._child = Child("carrier_sim", argv, environment, self.pipe, again=False)
+        #: done when it has ended, with its exit status
+        self.ended = asyncio.create_task(self._child.keep())
+
+    async def ready(self, stop: asyncio.Event) -> StackInfo | None:
+        """What it says of itself; None: it has ended, or ``stop`` is set."""
+        while not self.ended.done() and not stop.is_set():
+            if (info := read_ready_file(self._ready_file)) is not None:
+                return info
+            await asyncio.sleep(_STEP)
+        return None
+
+    async def close(self) -> None:
+        """End it."""
+        self._child.stop()
+        _, late = await asyncio.wait({self.ended}, timeout=_ENDS_WITHIN)
+        if late:
+            self._child.kill()
+            await asyncio.wait(late)
+        self.pipe.close()
+
+
+def _command(settings: Settings, ready_file: Path) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment of the stand-in.
+
+    It listens where TRUNKLINE_TWILIO_API_URL says, else at 127.0.0.1 on TRUNKLINE_SIM_PORT, else on
+    a free port there. SettingsError where the URL is that of another machine.
+    """
+    environment = settings_environment(settings)
+    for name in ("ACCOUNT_SID", "AUTH_TOKEN", "AUTH_TOKEN_SECONDARY"):
+        environment.pop(f"TRUNKLINE_SIM_{name}", None)  # the stack's credentials are its own
+    if not {"TRUNKLINE_SIM_NUMBERS", "TRUNKLINE_SIM_CALLEES"} & environment.keys():
+        environment |= {"TRUNKLINE_SIM_NUMBERS": NUMBERS, "TRUNKLINE_SIM_CALLEES": CALLEES}
+    environment.setdefault("TRUNKLINE_SIM_HABITS", HABITS)
+    host, port = "127.0.0.1", os.environ.get("TRUNKLINE_SIM_PORT") or "0"
+    if settings.twilio_api_url is not None:
+        named = urlsplit(settings.twilio_api_url)
+        if named.scheme != "http" or not _is_here(settings.twilio_api_url) or named.path:
+            raise SettingsError(
+                f"TRUNKLINE_TWILIO_API_URL={mask_url(settings.twilio_api_url)}: with --sim the "
+                "carrier listens on this machine; leave it out, or name http://127.0.0.1:PORT"
+            )
+        host, port = hosts.reachable(named.hostname or ""), str(named.port or 80)
+    argv = trunkline_argv("carrier-sim", "--host", host, "--port", port)
+    return [*argv, "--ready-file", str(ready_file)], environment
+
+
+def fit(settings: Settings, carrier: StackInfo, http_port: int, state_dir: Path) -> Settings:
+    """The stack's settings beside the stand-in: those that are missing are filled in.
+
+    The console listens on a free port, and the public URL is the local listener's, unless they are
+    set. The REST base is always the stand-in's. A public URL that is not this machine's is ignored,
+    with a warning: whoever listens there must not get the webhooks of a stand-in.
+    """
+    assert carrier.sim is not None
+    given: dict[str, object] = {
+        "account_sid": carrier.account_sid,
+        "auth_token": SecretStr(carrier.auth_token),
+        "twilio_api_url": carrier.sim,
+        "http_port": http_port,
+        "state_dir": state_dir,
+    }
+    if "console_port" not in settings.model_fields_set:
+        given["console_port"] = 0
+    if settings.public_url is None or not _is_here(settings.public_url):
+        url = f"http://{hosts.join(hosts.reachable(settings.http_host), http_port)}"
+        if settings.public_url is not None:
+            log.warning(
+                "TRUNKLINE_PUBLIC_URL=%s is ignored with --sim, because it is not this machine's; "
+                "the stand-in carrier calls %s",
+                mask_url(settings.public_url),
+                url,
+            )
+        given["public_url"] = url
+    return settings.model_copy(update=given)
+
+
+def _is_here(url: str) -> bool:
+    return hosts.is_loopback(urlsplit(url).hostname or "")
