@@ -17,14 +17,13 @@ For example, a dial whose answer never came: *asking*, then *unsure*, and the li
 searched. If a callback names its SID first, it is *taken* and the search ends. If the search finds
 nothing for long enough, nothing can come of it any more, and its client is told that it failed.
 
-Where a dial's call is known by two names, both are kept. A *guess* is a SID that was found in
-the list of calls, where two calls to one number at one time look alike. Whatever names the dial
-itself (a callback, a webhook, a stream) is evidence, and outweighs a guess: the dial that had the
-SID by guess gives it back and is looked for once more.
+A SID that was found in the list of calls is a *guess*, because two calls to one number at one time
+look alike there. Whatever names the dial itself (a callback, a webhook, a stream) is evidence, and
+outweighs a guess. The dial that had the SID by guess gives it back, and is looked for once more.
 
-Every dial ends once, in one of four ways: refused before Twilio had it (:func:`_close`), not found
-afterwards (the same), its leg over (:func:`leg_over`), or its hang-up taken (the same). Its client
-is told once too, in :func:`_failed`, with the first reason.
+Every dial ends once. Where no call came of it (refused, cancelled in time, not found afterwards)
+that is :func:`_close`; where its leg is over, or its hang-up taken, it is :func:`leg_over`. Its
+client is told once too, with the first reason.
 """
 
 from __future__ import annotations
