@@ -17,9 +17,11 @@ from trunkline.bus.errors import WrongModeError
 from trunkline.controller import instructions as do
 from trunkline.controller.core import HEARS
 from trunkline.controller.rules import (
+    asking,
     calls,
     dials,
     digits,
+    legs,
     numbers,
     reception,
     restart,
@@ -37,9 +39,11 @@ from .stage import Stage
 from .test_sessions import a_row, restarted
 
 MODULES = (
+    asking,
     calls,
     dials,
     digits,
+    legs,
     numbers,
     reception,
     restart,
