@@ -14,7 +14,7 @@ socket or a file.
 
 A whole walk, as an example. A webhook comes for a call that lost its stream when a gateway died::
 
-    m.VoiceWebhook      dials.named             no dial in its URL: nothing
+    m.VoiceWebhook      legs.named              no dial in its URL: nothing
                         webhooks.answer         knows the CallSid: StreamReplaced, then LetIn
       StreamReplaced    streams.replaced        the call is reconnecting: StreamLost
         StreamLost      digits.stream_lost      no digits are on their way: Reconnecting
@@ -48,9 +48,11 @@ from . import status
 from .instructions import Asked, Instruction, Result
 from .journal.rows import DialRow, OverrideRow
 from .rules import (
+    asking,
     calls,
     dials,
     digits,
+    legs,
     numbers,
     reception,
     restart,
@@ -91,7 +93,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         sessions.tick,
         numbers.held_up,
         turns.give,
-        dials.serve,
+        asking.serve,
         dials.watch,
         calls.tick,
         streams.watch,
@@ -160,15 +162,15 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     m.Dial: (dials.dial,),
     m.CancelDial: (dials.cancel,),
     f.TurnWanted: (turns.wait,),
-    f.TurnCome: (dials.enqueue,),
-    f.PlacesDue: (dials.tell_places, turns.tell_places),
-    do.AskedTwilio: (dials.asked_twilio,),
-    do.Taken: (dials.taken,),
+    f.TurnCome: (asking.enqueue,),
+    f.PlacesDue: (asking.tell_places, turns.tell_places),
+    do.AskedTwilio: (asking.asked_twilio,),
+    do.Taken: (legs.taken,),
     do.Unsure: (dials.unsure,),
     do.CreateFailed: (dials.not_created,),
     do.NotFound: (dials.not_found,),
-    m.StatusCallback: (dials.status_callback, reception.done),
-    f.SidShown: (dials.sid_shown,),
+    m.StatusCallback: (legs.status_callback, reception.done),
+    f.SidShown: (legs.sid_shown,),
     f.SidKnown: (calls.dialled,),
     f.SidWrong: (calls.not_dialled,),
     f.LegStatus: (dials.leg_status,),
@@ -183,7 +185,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # answer is looked up by it. Of a call's end its digits hear first, because their sender waits.
     # Whether the session is over is looked at last, when the legs are settled: a leg that is still
     # to be hung up is pending.
-    m.VoiceWebhook: (dials.named, webhooks.answer),
+    m.VoiceWebhook: (legs.named, webhooks.answer),
     m.WebhooksRefused: (webhooks.refused,),
     f.LetIn: (webhooks.let_in,),
     m.HangUp: (calls.hang_up_asked,),

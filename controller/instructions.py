@@ -9,7 +9,7 @@ the end. So the rules have one place for each outcome, and no clock for retries.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import TrunklineError
@@ -20,39 +20,38 @@ from .twilio.calls import CallOrder
 # --------------------------------------------------------------------------- instructions
 
 
-@dataclass(frozen=True)
-class Send:
+class Instruction(msgspec.Struct, frozen=True):
+    """Something that takes time outside, or a message to a peer."""
+
+
+class Send(Instruction, frozen=True):
     """Send a message to a peer (by peer id)."""
 
     peer: str
     message: m.FromController
 
 
-@dataclass(frozen=True)
-class LookUp:
+class LookUp(Instruction, frozen=True):
     """Find a number on the account -> NumberFound or LookUpFailed."""
 
     number: str
     deadline: float
 
 
-@dataclass(frozen=True)
-class ListNumbers:
+class ListNumbers(Instruction, frozen=True):
     """List the account's numbers -> NumbersListed or LookUpFailed(number="any")."""
 
     deadline: float
 
 
-@dataclass(frozen=True)
-class Apply:
+class Apply(Instruction, frozen=True):
     """Put the override of ``row`` on its number -> Applied or ApplyFailed."""
 
     row: OverrideRow
     deadline: float
 
 
-@dataclass(frozen=True)
-class KeepHolder:
+class KeepHolder(Instruction, frozen=True):
     """Journal that this session holds the override too."""
 
     override: str
@@ -61,15 +60,13 @@ class KeepHolder:
     secret_hash: str
 
 
-@dataclass(frozen=True)
-class Restore:
+class Restore(Instruction, frozen=True):
     """Put the number back; goes on until it succeeds -> Restored."""
 
     override: str
 
 
-@dataclass(frozen=True)
-class Create:
+class Create(Instruction, frozen=True):
     """Journal the dial and ask Twilio for the call -> Taken, CreateFailed or Unsure."""
 
     row: DialRow
@@ -77,46 +74,40 @@ class Create:
     deadline: float
 
 
-@dataclass(frozen=True)
-class Settle:
+class Settle(Instruction, frozen=True):
     """Look for the call of a dial whose creation is uncertain -> Taken or NotFound."""
 
     row: DialRow
 
 
-@dataclass(frozen=True)
-class NoteTaken:
+class NoteTaken(Instruction, frozen=True):
     """Journal the SID of a dial that was learnt from a callback or a stream."""
 
     request: str
     sid: str
 
 
-@dataclass(frozen=True)
-class CloseDial:
+class CloseDial(Instruction, frozen=True):
     """Journal that nothing more can come of this dial."""
 
     request: str
 
 
-@dataclass(frozen=True)
-class End:
+class End(Instruction, frozen=True):
     """Hang these legs up; goes on until it succeeds -> Ended (EndFailed once, if it takes long)."""
 
     call: str
     sids: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Fetch:
+class Fetch(Instruction, frozen=True):
     """Ask for a call's status -> Fetched."""
 
     call: str
     sid: str
 
 
-@dataclass(frozen=True)
-class Instruct:
+class Instruct(Instruction, frozen=True):
     """Replace a leg's TwiML -> Instructed."""
 
     asked: Asked
@@ -124,8 +115,7 @@ class Instruct:
     twiml: str
 
 
-@dataclass(frozen=True)
-class StartStream:
+class StartStream(Instruction, frozen=True):
     """Ask for a one-way stream of a call's inbound sound -> StreamAsked. ``token`` lets it in."""
 
     call: str
@@ -135,8 +125,7 @@ class StartStream:
     token: str
 
 
-@dataclass(frozen=True)
-class PlayDigits:
+class PlayDigits(Instruction, frozen=True):
     """Replace the TwiML of a leg that carries our stream -> DigitsTold. It is tried again only
     where Twilio cannot have taken it."""
 
@@ -147,29 +136,14 @@ class PlayDigits:
     deadline: float
 
 
-Instruction = (
-    Send
-    | LookUp
-    | ListNumbers
-    | Apply
-    | KeepHolder
-    | Restore
-    | Create
-    | Settle
-    | NoteTaken
-    | CloseDial
-    | End
-    | Fetch
-    | Instruct
-    | StartStream
-    | PlayDigits
-)
-
 # --------------------------------------------------------------------------- results
 
 
-@dataclass(frozen=True)
-class Asked:
+class Result(msgspec.Struct, frozen=True):
+    """What came of an instruction."""
+
+
+class Asked(msgspec.Struct, frozen=True):
     """Whom to answer: a peer, and the number of its request. It may wait for long, and be gone by
     then."""
 
@@ -177,39 +151,34 @@ class Asked:
     id: int
 
 
-@dataclass(frozen=True)
-class NumberFound:
+class NumberFound(Result, frozen=True):
     """The number was looked up."""
 
     number: str
     sid: str | None  # None: not on this account
 
 
-@dataclass(frozen=True)
-class NumbersListed:
+class NumbersListed(Result, frozen=True):
     """The numbers of the account, in Twilio's order."""
 
     numbers: tuple[tuple[str, str], ...]  # (number, sid)
 
 
-@dataclass(frozen=True)
-class LookUpFailed:
+class LookUpFailed(Result, frozen=True):
     """Twilio did not say whether the account has the number."""
 
     number: str
     error: TrunklineError
 
 
-@dataclass(frozen=True)
-class Applied:
+class Applied(Result, frozen=True):
     """Twilio has confirmed the override, and the journal has it. ``row``: with what was there
     before."""
 
     row: OverrideRow
 
 
-@dataclass(frozen=True)
-class ApplyFailed:
+class ApplyFailed(Result, frozen=True):
     """``open``: the row is still open, because a write may have taken effect."""
 
     row: OverrideRow
@@ -217,8 +186,7 @@ class ApplyFailed:
     open: bool
 
 
-@dataclass(frozen=True)
-class Restored:
+class Restored(Result, frozen=True):
     """The override is over. ``outcome``: restored, or left alone because somebody else had changed
     it."""
 
@@ -226,15 +194,13 @@ class Restored:
     outcome: str
 
 
-@dataclass(frozen=True)
-class AskedTwilio:
+class AskedTwilio(Result, frozen=True):
     """Twilio is being asked for the call now: the dial's timeout begins."""
 
     request: str
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(Result, frozen=True):
     """``guessed``: found in the list of calls, where those of two dials look alike."""
 
     request: str
@@ -243,46 +209,40 @@ class Taken:
     guessed: bool = False
 
 
-@dataclass(frozen=True)
-class CreateFailed:
+class CreateFailed(Result, frozen=True):
     """Twilio has not made the call."""
 
     request: str
     error: TrunklineError
 
 
-@dataclass(frozen=True)
-class Unsure:
+class Unsure(Result, frozen=True):
     """Whether there is a call is not known."""
 
     request: str
     error: TrunklineError
 
 
-@dataclass(frozen=True)
-class NotFound:
+class NotFound(Result, frozen=True):
     """No call has come of the dial, and none can any more."""
 
     request: str
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(Result, frozen=True):
     """Twilio has taken the hang-up of all the legs that were named."""
 
     call: str
 
 
-@dataclass(frozen=True)
-class EndFailed:
+class EndFailed(Result, frozen=True):
     """Twilio does not take a hang-up. It is tried on; this is told once, because somebody waits."""
 
     call: str
     error: TrunklineError
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(Result, frozen=True):
     """``status`` None: Twilio did not answer."""
 
     call: str
@@ -290,16 +250,14 @@ class Fetched:
     status: str | None
 
 
-@dataclass(frozen=True)
-class Instructed:
+class Instructed(Result, frozen=True):
     """Twilio has taken the document, or refused it."""
 
     asked: Asked
     error: TrunklineError | None
 
 
-@dataclass(frozen=True)
-class StreamAsked:
+class StreamAsked(Result, frozen=True):
     """``error`` None: Twilio opens the one-way stream."""
 
     call: str
@@ -307,8 +265,7 @@ class StreamAsked:
     error: TrunklineError | None
 
 
-@dataclass(frozen=True)
-class DigitsTold:
+class DigitsTold(Result, frozen=True):
     """``unsure``: Twilio may have taken the document all the same."""
 
     call: str
@@ -317,32 +274,9 @@ class DigitsTold:
     unsure: bool = False
 
 
-@dataclass(frozen=True)
-class Tick:
+class Tick(msgspec.Struct, frozen=True):
     """Time passes; each 100 ms."""
 
 
-@dataclass(frozen=True)
-class Shutdown:
+class Shutdown(msgspec.Struct, frozen=True):
     """The stack ends: close all sessions, numbers first."""
-
-
-Result = (
-    NumberFound
-    | NumbersListed
-    | LookUpFailed
-    | Applied
-    | ApplyFailed
-    | Restored
-    | AskedTwilio
-    | Taken
-    | CreateFailed
-    | Unsure
-    | NotFound
-    | Ended
-    | EndFailed
-    | Fetched
-    | Instructed
-    | StreamAsked
-    | DigitsTold
-)

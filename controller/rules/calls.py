@@ -5,13 +5,12 @@ A call is known by its CallSid. Every call has one end, told once, with the firs
 given. What has been without a stream for 15 s is settled by REST.
 
 For example, a client hangs up: the call is *ending*, REST is asked, and the stream may still bring
-sound. The call is over when its stream is gone and REST has taken the hang-up. If the stream stays
-all the same, it is closed by us :data:`CLOSE_STREAM_AFTER` later.
+sound. The call is over when its stream is gone, or, if it had none, when REST has taken the
+hang-up. A stream that stays all the same is closed by us :data:`CLOSE_STREAM_AFTER` later.
 
-Two things must be over before a call is: its stream, and what it costs. So a hang-up goes to
-REST for every leg that is known, and again until REST takes it; and a call whose stream ends by
-itself is followed up, because the leg that we dialled need not have ended with the one that we
-heard.
+A call that is over for us may still cost money. So a hang-up is sent for every leg that is known,
+and is repeated until REST takes it. A leg that we dialled is followed up even where its stream has
+ended by itself, because it need not have ended with it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Dials: asking Twilio for a call, once, whatever happens on the way.
 
 The rules in prose and the literal transition table are in :mod:`.tables`. A dial is journalled
-before Twilio is asked. Its request id travels in the callback URLs and the voice URL, its stream
-token in the TwiML. After an answer that never came the call is looked for, and whatever is found
-that nobody waits for is hung up.
+before Twilio is asked (:mod:`.asking`). Its request id travels in the callback URLs and the voice
+URL, its stream token in the TwiML. After an answer that never came the call is looked for
+(:mod:`.legs`), and whatever is found that nobody waits for is hung up.
 
 The other leg of a b-leg dial is known by nothing but the number that it comes to, since carriers
 rewrite callers (:mod:`.webhooks`). So while a b-leg dial to a number is open no other dial of ours
@@ -17,14 +17,9 @@ For example, a dial whose answer never came: *asking*, then *unsure*, and the li
 searched. If a callback names its SID first, it is *taken* and the search ends. If the search finds
 nothing for long enough, nothing can come of it any more, and its client is told that it failed.
 
-Where a dial's call is known by two names, both are kept. A *guess* is a SID that was found in
-the list of calls, where two calls to one number at one time look alike. Whatever names the dial
-itself (a callback, a webhook, a stream) is evidence, and outweighs a guess: the dial that had the
-SID by guess gives it back and is looked for once more.
-
-Every dial ends once, in one of four ways: refused before Twilio had it (:func:`_close`), not found
-afterwards (the same), its leg over (:func:`leg_over`), or its hang-up taken (the same). Its client
-is told once too, in :func:`_failed`, with the first reason.
+Every dial ends once. Where no call came of it (refused, cancelled in time, not found afterwards)
+that is :func:`_close`; where its leg is over, or its hang-up taken, it is :func:`leg_over`. Its
+client is told once too, with the first reason.
 """
 
 from __future__ import annotations
@@ -35,14 +30,13 @@ from typing import Final
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CallFailedError, InvalidRequestError, TrunklineError
-from trunkline.bus.redact import redact_number
 
 from .. import instructions as do
 from ..journal.rows import DialRow
 from ..twilio.calls import ENDED_STATUSES, NOT_ANSWERED
 from . import facts as f
 from .book.call import Call
-from .book.dial import OPEN, Dial, check, new_dial, order
+from .book.dial import OPEN, Dial, check, new_dial
 from .book.lease import Want
 from .book.lookups import Seeker
 from .book.session import REST_WITHIN
@@ -93,7 +87,7 @@ def dial(at: Moment, ask: Ask[m.Dial]) -> None:
     )
     shared = body.mode != "b-leg" and _is_shared(at, body.to)
     state = "leasing" if body.mode == "b-leg" else "waiting" if shared else "queued"
-    new = new_dial(row, state, at.now, [ask.asked], token, body.trace)
+    new = new_dial(row, at.now, state, [ask.asked], token, body.trace)
     at.book.add_dial(new, Call.of_dial(row, at.now, body.trace))
     if body.mode == "b-leg":
         deadline = at.now + min(ask.ttl, REST_WITHIN)
@@ -169,63 +163,7 @@ def _no_number(at: Moment, dial: Dial | None, error: TrunklineError) -> None:
         _close(at, dial, error)
 
 
-# --------------------------------------------------------------------------- the queue
-
-
-def enqueue(at: Moment, come: f.TurnCome) -> None:
-    """Twilio takes so many calls a second, and queues the rest in an order of its own. So they wait
-    here, where they can still be cancelled, and are told their places."""
-    dial = come.dial
-    at.book.queue.add(dial.row.session, dial.request)
-    _ask_next(at)
-    if dial.state == "queued":
-        _tell_places(at, only=dial.request)
-
-
-def _ask_next(at: Moment) -> None:
-    """Ask for as many calls as the rate allows now."""
-    while (request := at.book.queue.take(at.now)) is not None:
-        dial = at.book.dials[request]
-        dial.ask(at.book.wall(at.now), at.now)
-        if dial.row.mode == "a-leg":
-            # Its inline TwiML carries this token.
-            at.book.tokens.put(digest(dial.token), dial.row.call, None)
-        asked_for = order(dial.row, dial.token, at.book.identity.public_url)
-        at.do(do.Create(dial.row, asked_for, dial.deadline))
-
-
-def tell_places(at: Moment, due: f.PlacesDue) -> None:
-    """Now and then everybody hears its place, if it has changed."""
-    _tell_places(at)
-
-
-def _tell_places(at: Moment, only: str | None = None) -> None:
-    """``only``: this dial, which has just begun to wait."""
-    for place, request in enumerate(at.book.queue.order(), 1):
-        dial = at.book.dials[request]
-        if only in (None, request) and dial.tell_place(place):
-            seconds = at.book.queue.seconds(place, at.now)
-            told = m.DialQueued(request=request, place=place, seconds=seconds)
-            at.send_session(dial.row.session, told)
-
-
 # --------------------------------------------------------------------------- what Twilio says
-
-
-def asked_twilio(at: Moment, result: do.AskedTwilio) -> None:
-    """The request leaves now. It may have waited behind others for its turn on the connection, and
-    the dial's own timeout must not pay for that."""
-    dial = at.book.dials.get(result.request)
-    if dial is not None:
-        dial.rings_from(at.now)
-
-
-def taken(at: Moment, result: do.Taken) -> None:
-    """Twilio has made the call, or it was found in the list of calls."""
-    dial = at.book.dials.get(result.request)
-    if dial is not None:
-        at.tell(f.SidShown(dial, result.sid, result.guessed, journalled=True))
-        at.tell(f.LegStatus(dial, result.sid, result.status))
 
 
 def unsure(at: Moment, result: do.Unsure) -> None:
@@ -256,84 +194,6 @@ def not_found(at: Moment, result: do.NotFound) -> None:
     if dial.state == "closed":
         _failed(at, dial, "failed", "the request to Twilio got lost")
         _close(at, dial, dial.error())
-
-
-def status_callback(at: Moment, ask: Ask[m.StatusCallback]) -> None:
-    """A callback names the dial and its leg, and says how that stands."""
-    form = ask.body.form
-    sid, status = form.get("CallSid", ""), form.get("CallStatus", "")
-    request = ask.body.query.get("d", "")
-    book = at.book
-    dial = book.dials.get(request) if request else book.dial_with_sid(sid)
-    if dial is not None and sid:
-        if dial.state in OPEN or status not in ENDED_STATUSES:
-            at.tell(f.SidShown(dial, sid))
-        at.tell(f.LegStatus(dial, sid, status))
-    elif sid and request and status not in ENDED_STATUSES and not book.claiming:
-        log.warning("call %s: nobody claims it; it is hung up", sid)
-        at.tell(f.Stray(sid))
-
-
-def named(at: Moment, ask: Ask[m.VoiceWebhook]) -> None:
-    """A webhook whose URL names the dial shows its leg, before it is answered."""
-    sid = ask.body.form.get("CallSid", "")
-    dial = at.book.dials.get(ask.body.query.get("d", ""))
-    if sid and dial is not None:
-        at.tell(f.SidShown(dial, sid))
-
-
-# --------------------------------------------------------------------------- its SID
-
-
-def sid_shown(at: Moment, shown: f.SidShown) -> None:
-    """Our leg's SID is known, from whichever side it came. Whatever names the dial is evidence, and
-    corrects what was ``guessed``.
-
-    A second SID for a dial that has one for certain can only mean that the same request led to two
-    calls. Nobody waits for the other one, so it is hung up.
-    """
-    dial, sid, guessed = shown.dial, shown.sid, shown.guessed
-    journalled = shown.journalled and not guessed
-    if dial.sid != sid:
-        if dial.state == "closed" or not (dial.sid is None or dial.guessed):
-            if not guessed:
-                # A call that nobody claims: it came of the same request all the same.
-                log.error("dial %s led to another call, %s; it is hung up", dial.request, sid)
-                at.tell(f.Stray(sid))
-            return
-        _take_sid(at, dial, sid, guessed)
-    elif dial.guessed and not guessed:
-        dial.confirm()
-        journalled = False
-    else:
-        journalled = True  # it was known
-    if not journalled and not guessed:
-        at.do(do.NoteTaken(dial.request, sid))
-    dial.step("taken")
-    at.reply_all(dial.take_asked(), m.Dialled(call=dial.row.call, sid=sid))
-    if dial.gone is not None:
-        at.tell(f.HangUp(dial.row.call, "hang_up"))
-
-
-def _take_sid(at: Moment, dial: Dial, sid: str, guessed: bool) -> None:
-    """The dial has another SID than before, or its first. A guess that contradicts it, of this dial
-    or of another one, is taken back."""
-    if dial.sid is not None:
-        log.warning("dial %s: its call is %s, not %s", dial.request, sid, dial.sid)
-        at.tell(f.SidWrong(dial, dial.sid))
-    for other in at.book.dials.values():
-        if other.sid == sid and other.guessed and other.state == "taken":
-            at.tell(f.SidWrong(other, sid))
-            other.mistaken()
-            at.do(do.Settle(other.row))
-    dial.take_sid(sid, guessed=guessed)
-    at.tell(f.SidKnown(dial, sid))
-    log.info(
-        "call %s from %s to %s was taken by Twilio",
-        sid,
-        redact_number(dial.row.caller),
-        redact_number(dial.row.callee),
-    )
 
 
 # --------------------------------------------------------------------------- how it ends
@@ -445,13 +305,6 @@ def _give_up(at: Moment, dial: Dial, why: str) -> None:
 
 
 # --------------------------------------------------------------------------- in time
-
-
-def serve(at: Moment, tick: do.Tick) -> None:
-    """Ask Twilio for whoever is next; now and then tell the others their places."""
-    _ask_next(at)
-    if at.book.places_due(at.now):
-        at.tell(f.PlacesDue())
 
 
 def watch(at: Moment, tick: do.Tick) -> None:

@@ -165,7 +165,7 @@ def _lease(at: Moment, want: Want, number: str, sid: str) -> None:
             since=at.book.wall(at.now),
             holders={want.session: session.secret_hash},
         )
-        lease = Lease(row, "applying", {want.session: want.hold}, [want])
+        lease = Lease(row, holders={want.session: want.hold}, waiting=[want])
         at.book.add_lease(lease)
         at.do(do.Apply(row, want.deadline))
         return

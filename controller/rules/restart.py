@@ -38,7 +38,6 @@ from .book.opening import new_session
 from .book.session import REST_WITHIN, Session
 from .book.tokens import digest, same
 from .moment import Moment
-from .tables import RESTART
 
 log = logging.getLogger("trunkline.controller")
 
@@ -64,7 +63,8 @@ def recover(at: Moment, found: f.Found) -> None:
 def _found_override(at: Moment, row: OverrideRow, found: str) -> None:
     """One row of a journal. ``found``: how it stood, by the words of RESTART. Nobody can claim
     another stack's override here, and one without a prior was never written."""
-    lease = Lease(row, RESTART["override"][found])
+    lease = Lease(row)
+    lease.enter(found)
     if row.number in at.book.leases:
         # Two overrides of one number: only one of them can stand there, and it is held already.
         if lease.state != "restoring":
@@ -79,7 +79,8 @@ def _found_override(at: Moment, row: OverrideRow, found: str) -> None:
 def _found_dial(at: Moment, row: DialRow) -> None:
     """An open dial, or a closed one that a client may still ask about."""
     found = "closed" if row.state == "closed" else "asked" if row.sid is None else "taken"
-    dial = new_dial(row, RESTART["dial"][found], at.now)
+    dial = new_dial(row, at.now)
+    dial.enter(found)
     if found == "closed":
         dial.nobody_waits("failed")
         at.book.add_closed_dial(dial, at.now)
@@ -168,12 +169,13 @@ def _reclaim(at: Moment, info: m.SessionInfo, peer: str) -> None:
 
 
 def _found_session(info: m.SessionInfo, own: Lease | None) -> str:
-    """The state in which the session enters. ``own``: the lease on the number it answers on."""
+    """How the session was found, by the words of RESTART. ``own``: the lease on the number on which
+    it answers."""
     found: str = info.mode
     if info.armed and found == "answer":
         is_on = own is not None and own.state in ("unclaimed", "applied")
         found += ", its override on" if is_on else ", its override not on"
-    return RESTART["session"][found]
+    return found
 
 
 def _claim(at: Moment, lease: Lease, session: Session) -> None:

@@ -277,6 +277,8 @@ class Subject:
     its state, and it follows the table."""
 
     TABLE: ClassVar[Table]
+    #: what RESTART calls it
+    KIND: ClassVar[str] = ""
     state: str
 
     @cached_property
@@ -284,10 +286,10 @@ class Subject:
         """The last events, each with the state that it met."""
         return deque(maxlen=EVENTS_KEPT)
 
-    def enter(self, state: str) -> None:
-        """Begin in another state than the table's first: what RESTART says of a thing found."""
+    def enter(self, found: str) -> None:
+        """Begin in the state that RESTART has for a thing found so, instead of the first one."""
         assert not self.story, f"{self} has begun already"
-        self.state = state
+        self.state = RESTART[self.KIND][found]
 
     def step(self, event: str) -> None:
         """Go to the next state. IllegalTransition, with nothing changed, where there is none."""

@@ -46,7 +46,7 @@ SIGNATURE: Final = "its signature was wrong"
 
 def answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> None:
     """Say what Twilio is to do with the call. A dial that the webhook names knows its leg by now
-    (:func:`.dials.named`)."""
+    (:func:`.legs.named`)."""
     answer = _answer(at, ask)
     if answer is not None:
         _say(at, ask, answer)

@@ -17,9 +17,11 @@ from trunkline.bus.errors import WrongModeError
 from trunkline.controller import instructions as do
 from trunkline.controller.core import HEARS
 from trunkline.controller.rules import (
+    asking,
     calls,
     dials,
     digits,
+    legs,
     numbers,
     reception,
     restart,
@@ -37,9 +39,11 @@ from .stage import Stage
 from .test_sessions import a_row, restarted
 
 MODULES = (
+    asking,
     calls,
     dials,
     digits,
+    legs,
     numbers,
     reception,
     restart,
@@ -52,7 +56,7 @@ MODULES = (
 
 def test_whatever_may_come_or_be_told_is_heard() -> None:
     from_peers = set(typing.get_args(m.ToController)) - {m.Request}
-    wanted = from_peers | set(typing.get_args(m.RequestBody)) | set(typing.get_args(do.Result))
+    wanted = from_peers | set(typing.get_args(m.RequestBody)) | set(do.Result.__subclasses__())
     wanted |= {*f.Fact.__subclasses__(), do.Tick, do.Shutdown}
     assert set(HEARS) == wanted
     assert [what.__name__ for what, row in HEARS.items() if not row] == []

@@ -32,7 +32,7 @@ class Dial(Subject):
     """``deadline``: from when Twilio was asked (while it waits for its number: until when it does).
     ``gone``: why nobody waits for it any more; ``gone_text``: what was told with that."""
 
-    TABLE = DIAL
+    TABLE, KIND = DIAL, "dial"
 
     row: DialRow
     state: str
@@ -203,13 +203,13 @@ class Dial(Subject):
 
 def new_dial(
     row: DialRow,
-    state: str,
     now: float,
+    state: str = "queued",
     asked: list[Asked] | None = None,
     token: str = "",
     trace: dict[str, str] | None = None,
 ) -> Dial:
-    """A dial in ``state``, of which nothing is known yet."""
+    """A dial of which nothing is known yet. ``state``: what it has to wait for first."""
     known = LastKnown(redact_number(row.callee), row.mode == "b-leg", heard=now)
     return Dial(row, state, known, asked or [], token, trace or {})
 

@@ -67,10 +67,10 @@ class Lease(Subject):
     the number to be as before, and so does whoever closed it.
     """
 
-    TABLE = LEASE
+    TABLE, KIND = LEASE, "override"
 
     row: OverrideRow
-    state: str
+    state: str = "applying"
     holders: dict[str, Hold] = field(default_factory=dict)
     waiting: list[Want] = field(default_factory=list)
     #: sessions that close, and are over when the number is back

@@ -26,7 +26,7 @@ class Session(Subject):
     of it stands in the leases alone (:meth:`.Book.pending`).
     """
 
-    TABLE = SESSION
+    TABLE, KIND = SESSION, "session"
 
     id: str
     secret_hash: str

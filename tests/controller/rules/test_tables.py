@@ -197,10 +197,11 @@ def test_an_override_that_may_be_on_never_enters_as_one_that_is_not() -> None:
 
 def test_a_subject_that_has_begun_enters_no_other_state() -> None:
     session = Session("s1", "hash", "+14155551234", "a1", 0.0, 0.0)
-    session.enter("standing")
+    session.enter("answer")
+    assert session.state == "standing"
     session.step("arm")
     with pytest.raises(AssertionError):
-        session.enter("armed")
+        session.enter("answer, its override on")
 
 
 def test_whatever_a_session_does_it_can_be_closed() -> None:

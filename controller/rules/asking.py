@@ -1,0 +1,72 @@
+"""Asking Twilio for calls: so many a second, fair between sessions.
+
+Twilio starts as many calls a second as the account may, and queues the rest in an order of its own,
+out of our reach. So dials wait here, where they can still be cancelled. Sessions take turns: one
+that dials a hundred numbers at once does not hold up another that dials one. Whoever waits is told
+its place, and how long that will take.
+
+What is asked for is journalled first (:class:`.instructions.Create`), because from then on a phone
+may ring.
+"""
+
+from __future__ import annotations
+
+from trunkline.bus import messages as m
+
+from .. import instructions as do
+from . import facts as f
+from .book.dial import order
+from .book.tokens import digest
+from .moment import Moment
+
+
+def enqueue(at: Moment, come: f.TurnCome) -> None:
+    """Twilio takes so many calls a second, and queues the rest in an order of its own. So they wait
+    here, where they can still be cancelled, and are told their places."""
+    dial = come.dial
+    at.book.queue.add(dial.row.session, dial.request)
+    _ask_next(at)
+    if dial.state == "queued":
+        _tell_places(at, only=dial.request)
+
+
+def serve(at: Moment, tick: do.Tick) -> None:
+    """Ask Twilio for whoever is next; now and then tell the others their places."""
+    _ask_next(at)
+    if at.book.places_due(at.now):
+        at.tell(f.PlacesDue())
+
+
+def _ask_next(at: Moment) -> None:
+    """Ask for as many calls as the rate allows now."""
+    while (request := at.book.queue.take(at.now)) is not None:
+        dial = at.book.dials[request]
+        dial.ask(at.book.wall(at.now), at.now)
+        if dial.row.mode == "a-leg":
+            # Its inline TwiML carries this token.
+            at.book.tokens.put(digest(dial.token), dial.row.call, None)
+        asked_for = order(dial.row, dial.token, at.book.identity.public_url)
+        at.do(do.Create(dial.row, asked_for, dial.deadline))
+
+
+def asked_twilio(at: Moment, result: do.AskedTwilio) -> None:
+    """The request leaves now. It may have waited behind others for its turn on the connection, and
+    the dial's own timeout must not pay for that."""
+    dial = at.book.dials.get(result.request)
+    if dial is not None:
+        dial.rings_from(at.now)
+
+
+def tell_places(at: Moment, due: f.PlacesDue) -> None:
+    """Now and then everybody hears its place, if it has changed."""
+    _tell_places(at)
+
+
+def _tell_places(at: Moment, only: str | None = None) -> None:
+    """``only``: this dial, which has just begun to wait."""
+    for place, request in enumerate(at.book.queue.order(), 1):
+        dial = at.book.dials[request]
+        if only in (None, request) and dial.tell_place(place):
+            seconds = at.book.queue.seconds(place, at.now)
+            told = m.DialQueued(request=request, place=place, seconds=seconds)
+            at.send_session(dial.row.session, told)

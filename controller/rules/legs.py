@@ -1,0 +1,111 @@
+"""Which call at Twilio came of a dial: evidence for the SID of our leg, and guesses at it.
+
+The SID may become known from five sides, in any order: Twilio's answer to the request, the list of
+calls, a status callback, a webhook, a stream. A SID that was found in the list of calls is a
+*guess*, because two calls to one number at one time look alike there. Whatever names the dial
+itself is evidence, and outweighs a guess. The dial that had the SID by guess gives it back, and is
+looked for once more.
+
+For example, two dials to one number are both *unsure*, and the list shows one call so far. The
+first search takes it, by guess. Then a callback names the second dial with that very SID. The first
+dial is *mistaken*, its search begins anew, and finds the other call.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from trunkline.bus import messages as m
+from trunkline.bus.redact import redact_number
+
+from .. import instructions as do
+from ..twilio_calls import ENDED_STATUSES
+from . import facts as f
+from .book.dial import OPEN, Dial
+from .facts import Ask
+from .moment import Moment
+
+log = logging.getLogger("trunkline.controller")
+
+
+def taken(at: Moment, result: do.Taken) -> None:
+    """Twilio has made the call, or it was found in the list of calls."""
+    dial = at.book.dials.get(result.request)
+    if dial is not None:
+        at.tell(f.SidShown(dial, result.sid, result.guessed, journalled=True))
+        at.tell(f.LegStatus(dial, result.sid, result.status))
+
+
+def status_callback(at: Moment, ask: Ask[m.StatusCallback]) -> None:
+    """A callback names the dial and its leg, and says how that stands."""
+    form = ask.body.form
+    sid, status = form.get("CallSid", ""), form.get("CallStatus", "")
+    request = ask.body.query.get("d", "")
+    book = at.book
+    dial = book.dials.get(request) if request else book.dial_with_sid(sid)
+    if dial is not None and sid:
+        if dial.state in OPEN or status not in ENDED_STATUSES:
+            at.tell(f.SidShown(dial, sid))
+        at.tell(f.LegStatus(dial, sid, status))
+    elif sid and request and status not in ENDED_STATUSES and not book.claiming:
+        log.warning("call %s: nobody claims it; it is hung up", sid)
+        at.tell(f.Stray(sid))
+
+
+def named(at: Moment, ask: Ask[m.VoiceWebhook]) -> None:
+    """A webhook whose URL names the dial shows its leg, before it is answered."""
+    sid = ask.body.form.get("CallSid", "")
+    dial = at.book.dials.get(ask.body.query.get("d", ""))
+    if sid and dial is not None:
+        at.tell(f.SidShown(dial, sid))
+
+
+def sid_shown(at: Moment, shown: f.SidShown) -> None:
+    """Our leg's SID is known, from whichever side it came. Whatever names the dial is evidence, and
+    corrects what was ``guessed``.
+
+    A second SID for a dial that has one for certain can only mean that the same request led to two
+    calls. Nobody waits for the other one, so it is hung up.
+    """
+    dial, sid, guessed = shown.dial, shown.sid, shown.guessed
+    journalled = shown.journalled and not guessed
+    if dial.sid != sid:
+        if dial.state == "closed" or not (dial.sid is None or dial.guessed):
+            if not guessed:
+                # A call that nobody claims: it came of the same request all the same.
+                log.error("dial %s led to another call, %s; it is hung up", dial.request, sid)
+                at.tell(f.Stray(sid))
+            return
+        _take_sid(at, dial, sid, guessed)
+    elif dial.guessed and not guessed:
+        dial.confirm()
+        journalled = False
+    else:
+        journalled = True  # it was known
+    if not journalled and not guessed:
+        at.do(do.NoteTaken(dial.request, sid))
+    dial.step("taken")
+    at.reply_all(dial.take_asked(), m.Dialled(call=dial.row.call, sid=sid))
+    if dial.gone is not None:
+        at.tell(f.HangUp(dial.row.call, "hang_up"))
+
+
+def _take_sid(at: Moment, dial: Dial, sid: str, guessed: bool) -> None:
+    """The dial has another SID than before, or its first. A guess that contradicts it, of this dial
+    or of another one, is taken back."""
+    if dial.sid is not None:
+        log.warning("dial %s: its call is %s, not %s", dial.request, sid, dial.sid)
+        at.tell(f.SidWrong(dial, dial.sid))
+    for other in at.book.dials.values():
+        if other.sid == sid and other.guessed and other.state == "taken":
+            at.tell(f.SidWrong(other, sid))
+            other.mistaken()
+            at.do(do.Settle(other.row))
+    dial.take_sid(sid, guessed=guessed)
+    at.tell(f.SidKnown(dial, sid))
+    log.info(
+        "call %s from %s to %s was taken by Twilio",
+        sid,
+        redact_number(dial.row.caller),
+        redact_number(dial.row.callee),
+    )
