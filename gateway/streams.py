@@ -37,15 +37,13 @@ from .instructions import (
     CloseLink,
     CloseSocket,
     Instruction,
-    Link,
     Notify,
     OpenLink,
     SendToWorker,
-    Stream,
-    Wire,
     WriteText,
 )
 from .recording import Stereo
+from .stream import Link, Stream, Wire
 
 #: A worker whose Tick is older than this has stalled (seconds).
 TICK_LIMIT: Final = 0.5

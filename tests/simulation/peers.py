@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -25,9 +24,9 @@ from trunkline.controller.memory_journal import MemoryJournal
 from trunkline.controller.operations import Operations
 from trunkline.controller.seal import SealKeys
 from trunkline.controller.shell import Shell
-from trunkline.gateway import media_streams as ms
+from trunkline.gateway import instructions as do
 from trunkline.gateway.app import ANSWER_WITHIN
-from trunkline.gateway.hub import Hub, StreamSocket
+from trunkline.gateway.hub import Hub
 
 from .bus import SimBus
 from .clock import Process, SimLoop
@@ -149,15 +148,9 @@ class SimHub(Hub):
 
     media: dict[str, Media]
 
-    def accepted(
-        self,
-        socket: StreamSocket,
-        accepted: m.StreamAccepted,
-        stream_sid: str,
-        early: Sequence[ms.Media] = (),
-    ) -> None:
-        self.media[stream_sid].let_in(accepted.info.call)
-        super().accepted(socket, accepted, stream_sid, early)
+    def open_stream(self, opened: do.OpenStream) -> None:
+        self.media[opened.stream_sid].let_in(opened.accepted.info.call)
+        super().open_stream(opened)
 
 
 class GatewayPeer:
