@@ -142,7 +142,7 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
         ) from error
     console = Console(lambda: status.build(core, monotonic()), lambda: dict(core.counts))
     try:
-        await console.start(settings.console_port)
+        console.start(settings.console_port)
         log.info(
             "stack %s, epoch %d, at %s; console at http://%s:%d",
             core.identity.stack,
@@ -153,5 +153,5 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
         )
         return await shell.serve()
     finally:
-        console.close()
         shell.close()
+        await console.close()
