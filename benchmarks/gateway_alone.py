@@ -3,8 +3,8 @@
 A gateway process carries full-duplex calls between real WebSockets and a dumb worker, all of which
 (carrier, controller, worker) live in this process. What is told is the gateway's own CPU time for
 one second of one call, and how long a frame takes from the carrier's socket to the worker's. The
-same calls then go through a plain version (Starlette, ``json``, one bus message a frame), for a
-ratio that says something on any machine.
+same calls then go through the same gateway with the websockets package in the place of
+:mod:`trunkline.gateway.websocket`: the ratio says what our own framing is worth, on any machine.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import json
 import os
 import socket
 import statistics
@@ -25,17 +24,25 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import msgspec
-import uvicorn
 import uvloop
 import zmq
-from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 from trunkline.bus import messages as m
 from trunkline.bus.settings import load
-from trunkline.bus.sockets import BusSocket, bind_router, connect_dealer
-from trunkline.gateway.process import main as gateway_main
+from trunkline.bus.sockets import bind_router
+from trunkline.gateway import process
+from trunkline.gateway.websocket import (
+    MAX_MESSAGE_BYTES,
+    Accept,
+    Handler,
+    Refusal,
+    Upgrade,
+    WebSocket,
+)
 
 FRAME = 160
 TICK = 0.020
@@ -44,94 +51,74 @@ GROUPS = 20
 
 _encode = msgspec.msgpack.Encoder().encode
 _from_gateway = msgspec.msgpack.Decoder(m.ToWorker)
-_to_gateway = msgspec.msgpack.Decoder(m.WorkerToGateway)
 _to_controller = msgspec.msgpack.Decoder(m.ToController)
 
 
-# ------------------------------------------------------------------------ the plain version
+# ------------------------------------------------------------------- the package's framing
 
 
-class Plain:
-    """What one would write first: a task per socket, json, a message a frame."""
+class PackageSocket(asyncio.Protocol):
+    """A WebSocket as :mod:`trunkline.gateway.websocket` is one, framed by the websockets package:
+    its sans-I/O protocol, without extensions, straight under uvicorn. No task, no queue and no ASGI
+    stands between the socket and the hub, so what differs is the framing alone."""
 
-    def __init__(self, worker: str) -> None:
-        self._worker = worker
-        self._link: BusSocket | None = None
-        self._sockets: dict[str, tuple[WebSocket, str]] = {}
-        self._next: dict[str, int] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+    accept: Accept
 
-    def start(self) -> None:
-        def connected() -> None:
-            self._say(m.MediaHello("gateway", "plain"))
+    def __init__(self, config: object, server_state: object, app_state: object) -> None:
+        self._protocol = ServerProtocol(max_size=MAX_MESSAGE_BYTES)
+        self._transport: asyncio.Transport | None = None
+        self._handler: Handler | None = None
 
-        self._link = connect_dealer(
-            zmq.Context.instance(),
-            self._worker,
-            self._received,
-            on_connected=connected,
-            on_disconnected=lambda: None,
-        )
+    @property
+    def is_open(self) -> bool:
+        return self._protocol.state is State.OPEN
 
-    def _say(self, message: m.ToWorker) -> None:
-        assert self._link is not None
-        self._link.send(_encode(message))
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
 
-    def _received(self, payload: bytes) -> None:
-        message = _to_gateway.decode(payload)
-        if isinstance(message, m.Outbound):
-            task = asyncio.get_running_loop().create_task(self._write(message))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._handler is not None:
+            self._handler.closed(True)
 
-    async def _write(self, message: m.Outbound) -> None:
-        for frame in message.frames:
-            found = self._sockets.get(frame.call)
-            if found is not None:
-                payload = base64.b64encode(frame.payload).decode()
-                text = {"event": "media", "streamSid": found[1], "media": {"payload": payload}}
-                await found[0].send_text(json.dumps(text))
-                end = frame.position + len(frame.payload)
-                self._say(m.Written([m.WrittenTo(frame.call, frame.generation, end)]))
+    def data_received(self, data: bytes) -> None:
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Request):
+                self._open(event)
+            elif isinstance(event, Frame) and event.opcode is Opcode.TEXT:
+                assert self._handler is not None
+                self._handler.text(cast(bytes, event.data))
+        self._flush()
 
-    async def endpoint(self, websocket: WebSocket) -> None:
-        await websocket.accept()
-        call = ""
-        try:
-            while True:
-                message = json.loads(await websocket.receive_text())
-                if message["event"] == "start":
-                    call = message["start"]["customParameters"]["nonce"]
-                    self._sockets[call] = (websocket, message["streamSid"])
-                    generation = m.first_generation(1)
-                    self._say(m.OpenCall(call, generation, 1, "", 0, 0, [], [], 60, {}))
-                elif message["event"] == "media":
-                    payload = base64.b64decode(message["media"]["payload"])
-                    position = int(message["media"]["timestamp"]) * 8
-                    frame = m.InFrame(call, m.first_generation(1), 1, position, payload)
-                    self._say(m.Inbound([frame]))
-        except WebSocketDisconnect:
-            self._sockets.pop(call, None)
+    def _open(self, request: Request) -> None:
+        path, _, query = request.path.partition("?")
+        headers = {name.lower(): value for name, value in request.headers.raw_items()}
+        handler = self.accept(Upgrade(path, query, headers))
+        assert not isinstance(handler, Refusal), handler
+        self._protocol.send_response(self._protocol.accept(request))
+        self._handler = handler
+        handler.opened(cast(WebSocket, self))
+
+    def believe(self) -> None:
+        """Strangers are not bounded here: the bench knows its carrier."""
+
+    def send_text(self, text: bytes) -> None:
+        self._protocol.send_text(text)
+        self._flush()
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        self._protocol.send_close(code, reason)
+        self._flush()
+
+    def _flush(self) -> None:
+        assert self._transport is not None
+        for data in self._protocol.data_to_send():
+            self._transport.write(data)
 
 
-def plain_main(port: int, worker: str) -> None:
-    async def run() -> None:
-        plain = Plain(worker)
-        plain.start()
-        app = Starlette(routes=[WebSocketRoute("/twilio/stream", plain.endpoint)])
-        config = uvicorn.Config(
-            app,
-            host="127.0.0.1",
-            port=port,
-            ws="websockets-sansio",
-            ws_per_message_deflate=False,
-            log_level="error",
-            lifespan="off",
-        )
-        await uvicorn.Server(config).serve()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
+def package_class(accept: Accept) -> type[PackageSocket]:
+    """In the place of :func:`trunkline.gateway.websocket.protocol_class`."""
+    return type("Accepting", (PackageSocket,), {"accept": staticmethod(accept)})
 
 
 # ------------------------------------------------------------------------ the other side
@@ -292,17 +279,17 @@ class Bench:
             carrier.start()
         await _until(lambda: len(self.positions) == len(self.carriers))
         began = loop.time()
-        process = psutil.Process(pid)
+        gateway = psutil.Process(pid)
         jobs = [
             asyncio.create_task(self._carrier(began, seconds + 2.0)),
             asyncio.create_task(self._work(began, seconds + 2.0)),
         ]
         await asyncio.sleep(1.0)  # the first second warms up
         self.measuring = True
-        out, cpu, at = sum(c.received for c in self.carriers), _cpu(process), loop.time()
+        out, cpu, at = sum(c.received for c in self.carriers), _cpu(gateway), loop.time()
         await asyncio.sleep(seconds)
         self.measuring = False
-        used, passed = _cpu(process) - cpu, loop.time() - at
+        used, passed = _cpu(gateway) - cpu, loop.time() - at
         out = sum(c.received for c in self.carriers) - out
         await asyncio.gather(*jobs)
         for carrier in self.carriers:
@@ -374,7 +361,7 @@ def _free_port() -> int:
 
 
 def measure(kind: str, calls: int, seconds: float) -> Result:
-    """Run one gateway of this kind (``trunkline`` or ``plain``) in a process of its own."""
+    """Run one gateway of this kind (``trunkline`` or ``package``) in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="tl-", dir="/tmp") as directory:
         port = _free_port()
 
@@ -387,7 +374,6 @@ def measure(kind: str, calls: int, seconds: float) -> Result:
                     f"--child={kind}",
                     f"--port={port}",
                     f"--bus=ipc://{directory}",
-                    f"--worker={bench.endpoint}",
                 ]
             )
             try:
@@ -407,27 +393,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python benchmarks/gateway_alone.py")
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--only", choices=["trunkline", "plain"])
-    for internal in ("--child", "--port", "--bus", "--worker"):
+    parser.add_argument("--only", choices=["trunkline", "package"])
+    for internal in ("--child", "--port", "--bus"):
         parser.add_argument(internal, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.child == "plain":
-        plain_main(int(given.port), given.worker)
-        return 0
     if given.child:
+        if given.child == "package":
+            vars(process)["protocol_class"] = package_class
         settings = load(
             env_file=None, bus=given.bus, http_port=int(given.port), validate_signature=False
         )
-        return gateway_main(settings)
+        return process.main(settings)
     results = {
         kind: measure(kind, given.calls, given.seconds)
-        for kind in ("trunkline", "plain")
+        for kind in ("trunkline", "package")
         if given.only in (None, kind)
     }
     for kind, result in results.items():
         print(result.line(kind))
     if len(results) == 2:
-        print(f"ratio    {results['plain'].cpu / results['trunkline'].cpu:.2f}")
+        print(f"ratio    {results['package'].cpu / results['trunkline'].cpu:.2f}")
     return 0
 
 

@@ -85,3 +85,18 @@ def listen(host: str, port: int, setting: str | None = None) -> socket.socket:
                 f"{name}: the port is taken by another process; end it or choose another port"
             ) from None
         raise SettingsError(f"{name}: cannot listen there: {error.strerror or error}") from None
+
+
+def inherited(descriptor: int) -> socket.socket:
+    """The listening socket that a supervisor holds and handed down as ``descriptor``. Raises
+    SettingsError where it is none."""
+    try:
+        found = socket.socket(fileno=descriptor)
+        listening = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise SettingsError(f"descriptor {descriptor} is no listening socket: {error}") from None
+    if not listening:
+        found.close()
+        raise SettingsError(f"descriptor {descriptor} is a socket that does not listen")
+    found.setblocking(False)
+    return found

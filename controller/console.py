@@ -1,15 +1,16 @@
 """The local listener: the console, ``/metrics`` and ``/api/status``, on 127.0.0.1 only.
 
-Plain HTTP/1.1, one request for each connection, GET only, nothing that changes anything. A page of
-another site must not read it by a name that it makes point here, so the Host has to be local.
+A Starlette application, GET only, one request for each connection; nothing here changes anything. A
+browser on this machine may show a page of another site, and that site may make a name of its own
+point at 127.0.0.1. So that such a page cannot read the calls, the Host has to be a local name.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -18,17 +19,35 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from trunkline.bus.errors import SettingsError
+from trunkline.bus import hosts
+from trunkline.bus.listener import Bounds, Server
 
 log = logging.getLogger("trunkline.controller")
 
 HOST: Final = "127.0.0.1"
-_REQUEST_WITHIN: Final = 5.0
-_LONGEST_REQUEST: Final = 16 * 1024
+#: A controller that ends has put its numbers back by then, and has little time left.
+BOUNDS: Final = Bounds(
+    connections=200, request_bytes=16 * 1024, request_within=5.0, leave_within=0.2
+)
 _LOCAL_HOSTS: Final = frozenset(("127.0.0.1", "localhost", "[::1]"))
-_REASONS: Final = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found"}
-_REASONS_METHOD: Final = 405
+#: With every answer. The page needs its own style and script, and to ask for the status.
+_HEADERS: Final = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+        b"connect-src 'self'",
+    ),
+    (b"connection", b"close"),
+]
 
 
 class Console:
@@ -37,77 +56,67 @@ class Console:
     def __init__(
         self, status: Callable[[], dict[str, Any]], counts: Callable[[], dict[str, int]]
     ) -> None:
-        self._status = status
-        self._registry = CollectorRegistry()
-        self._registry.register(_Figures(status, counts))
-        self._page = Path(__file__).with_name("console.html").read_bytes()
-        self._server: asyncio.Server | None = None
+        registry = CollectorRegistry()
+        registry.register(_Figures(status, counts))
+        page = Path(__file__).with_name("console.html").read_bytes()
+
+        # Coroutines, because Starlette runs functions in threads, which share no state with us.
+        async def show_page(request: Request) -> Response:
+            return HTMLResponse(page)
+
+        async def show_status(request: Request) -> Response:
+            return Response(json.dumps(status()), media_type="application/json")
+
+        async def show_metrics(request: Request) -> Response:
+            return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+        app = Starlette(
+            routes=[
+                Route("/", show_page),
+                Route("/api/status", show_status),
+                Route("/metrics", show_metrics),
+            ]
+        )
+        app.router.redirect_slashes = False
+        self._server = Server(_LocalOnly(app), BOUNDS)
+        self._serving: asyncio.Task[None] | None = None
         #: the port that was bound (0 was asked: a free one)
         self.port = 0
 
-    async def start(self, port: int) -> None:
+    def start(self, port: int) -> None:
         """Listen. SettingsError where the port is taken."""
-        try:
-            self._server = await asyncio.start_server(
-                self._serve, HOST, port, limit=_LONGEST_REQUEST
-            )
-        except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            why = "the port is taken by another process" if taken else str(error)
-            raise SettingsError(
-                f"TRUNKLINE_CONSOLE_PORT={port}: {why}; choose another (0 takes a free one)"
-            ) from error
-        self.port = self._server.sockets[0].getsockname()[1]
+        listening = hosts.listen(HOST, port, f"TRUNKLINE_CONSOLE_PORT={port}")
+        self.port = listening.getsockname()[1]
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listening]))
 
-    def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(_REQUEST_WITHIN):
-                head = await reader.readuntil(b"\r\n\r\n")
-                status, kind, body = self._answer(head.decode("latin-1"))
-                writer.write(_response(status, kind, body))
-                await writer.drain()
-        except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError) as e:
-            log.debug("a request to the console was not answered: %s", type(e).__name__)
-        finally:
-            writer.close()
-
-    def _answer(self, head: str) -> tuple[int, str, bytes]:
-        lines = head.split("\r\n")
-        words = lines[0].split(" ")
-        headers = {
-            name.strip().lower(): value.strip()
-            for name, _, value in (line.partition(":") for line in lines[1:])
-        }
-        host = headers.get("host", "").rsplit(":", 1)[0]
-        if len(words) != 3:
-            return 400, "text/plain", b"bad request"
-        if host not in _LOCAL_HOSTS:
-            return 403, "text/plain", b"this listener is for local use"
-        if words[0] != "GET":
-            return _REASONS_METHOD, "text/plain", b"GET only"
-        path = words[1].partition("?")[0]
-        if path == "/":
-            return 200, "text/html; charset=utf-8", self._page
-        if path == "/api/status":
-            return 200, "application/json", json.dumps(self._status()).encode()
-        if path == "/metrics":
-            return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry)
-        return 404, "text/plain", b"not found"
+    async def close(self) -> None:
+        """Listen no more."""
+        if self._serving is not None:
+            self._server.leave()
+            await asyncio.wait({self._serving})
+            if (error := self._serving.exception()) is not None:
+                log.error("the console's listener failed: %s", error)
 
 
-def _response(status: int, kind: str, body: bytes) -> bytes:
-    reason = _REASONS.get(status, "Method Not Allowed")
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
-        "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
-        "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; "
-        "script-src 'unsafe-inline'; connect-src 'self'\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode() + body
+class _LocalOnly:
+    """Lets a GET request to a local name through; :data:`_HEADERS` go with every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        answer = self._app
+        names = [host.rsplit(":", 1)[0] for host in Headers(scope=scope).getlist("host")]
+        if not names or not _LOCAL_HOSTS.issuperset(names):
+            answer = PlainTextResponse("this listener is for local use", 403)
+        elif scope["method"] != "GET":
+            answer = PlainTextResponse("GET only", 405, {"allow": "GET"})
+        await answer(scope, receive, with_headers)
 
 
 class _Figures(Collector):
@@ -153,8 +162,5 @@ class _Figures(Collector):
         yield events
 
 
-def _tally(rows: list[dict[str, Any]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for row in rows:
-        found[row["state"]] = found.get(row["state"], 0) + 1
-    return found
+def _tally(rows: list[dict[str, Any]]) -> Counter[str]:
+    return Counter(row["state"] for row in rows)

@@ -153,7 +153,7 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
         ) from error
     console = Console(lambda: status.build(core.book, monotonic()), lambda: dict(core.counts))
     try:
-        await console.start(settings.console_port)
+        console.start(settings.console_port)
         core.book.console_at(f"http://{HOST}:{console.port}")
         log.info(
             "stack %s, epoch %d, at %s; console at %s",
@@ -164,5 +164,5 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
         )
         return await shell.serve()
     finally:
-        console.close()
         shell.close()
+        await console.close()

@@ -1,4 +1,4 @@
-"""The HTTP side: Twilio's webhooks and the health check, as an ASGI application.
+"""The HTTP side: Twilio's webhooks and the health check, as a Starlette application.
 
 ``POST /twilio/voice`` and ``POST /twilio/status`` are checked by signature before anything else is
 made of them; then the controller is asked, and its answer rendered. When it does not answer in
@@ -6,6 +6,10 @@ time the caller hears a second of silence and Twilio asks again. ``GET /healthz`
 All else is 404; the paths are served under the public URL's own path too, because a proxy may pass
 that on. Bodies, waiting requests and times are bounded. Numbers are logged by their last digits,
 URLs without password and values, tokens never.
+
+Media Streams never come this way: :mod:`.websocket` takes their connections from uvicorn before
+Starlette sees them. Only their upgrade is judged here (:meth:`Front.refusal`), because it is
+checked like a webhook.
 """
 
 from __future__ import annotations
@@ -13,12 +17,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
+from urllib.parse import unquote
 
 import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock, monotonic
@@ -26,12 +38,14 @@ from trunkline.bus.errors import TrunklineError
 from trunkline.bus.redact import is_e164, redact_number
 
 from . import signature, twiml
+from .websocket import Refusal, Upgrade
 
 log = logging.getLogger("trunkline.gateway")
 
 STATUS_PATH: Final = "/twilio/status"
 HEALTH_PATH: Final = "/healthz"
 _SERVED: Final = frozenset((twiml.VOICE_PATH, STATUS_PATH, HEALTH_PATH))
+_UPGRADED: Final = frozenset((twiml.STREAM_PATH,))
 
 MAX_BODY_BYTES: Final = 64 * 1024
 #: Seconds for the body to arrive.
@@ -44,10 +58,6 @@ MAX_ASKING: Final = 500
 #: Refused voice webhooks are told together, after so many seconds, and of so many numbers at most.
 REFUSED_TOLD_AFTER: Final = 0.05
 MAX_REFUSED_NUMBERS: Final = 100
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _T = TypeVar("_T")
 
@@ -114,6 +124,28 @@ class Front:
             text += ")"
         self._warnings.say(text)
 
+    def refusal(self, upgrade: Upgrade) -> Refusal | None:
+        """Why a WebSocket upgrade is refused; None for one that Twilio has signed for our stream's
+        URL."""
+        public_url = self.public_url()
+        if twiml.local_path(unquote(upgrade.path), public_url, _UPGRADED) != twiml.STREAM_PATH:
+            return Refusal(404, "not found")
+        if self.check is None:
+            return None
+        why: signature.Reason | None = "no public URL"
+        checked = None
+        if public_url is not None:
+            base = signature.stream_base(public_url)
+            checked = signature.shown(base, twiml.STREAM_PATH, upgrade.query)
+            matches = partial(self.check.upgrade, public_url, twiml.STREAM_PATH, upgrade.query)
+            why = signature.objection(
+                upgrade.header(signature.HEADER), upgrade.header(signature.SETTINGS_HEADER), matches
+            )
+        if why is None:
+            return None
+        self.forbidden("a WebSocket", why, checked)
+        return Refusal(403, "forbidden")
+
 
 class SparseWarnings:
     """Warnings that a stranger can cause: at most ten a second, the rest counted."""
@@ -138,16 +170,6 @@ class SparseWarnings:
 
 
 @dataclass
-class _Reply(Exception):
-    """Ends a request with this answer."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = "text/plain; charset=utf-8"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-@dataclass
 class _Webhook:
     """A webhook whose signature is right."""
 
@@ -158,7 +180,7 @@ class _Webhook:
 
 
 class GatewayApp:
-    """The ASGI application (HTTP only: WebSockets do not come this way)."""
+    """The ASGI application. An :class:`HTTPException` anywhere in it is the request's answer."""
 
     def __init__(self, front: Front) -> None:
         self._front = front
@@ -166,6 +188,15 @@ class GatewayApp:
         #: how long each request that waits for the controller may go on waiting
         self._asking: set[asyncio.Timeout] = set()
         self._leaving = False
+        self._routes = Starlette(
+            routes=[
+                Route(twiml.VOICE_PATH, self._voice, methods=["POST"]),
+                Route(STATUS_PATH, self._status, methods=["POST"]),
+                Route(HEALTH_PATH, self._health),
+            ]
+        )
+        # All else is 404: "/twilio/voice/" is not redirected to "/twilio/voice".
+        self._routes.router.redirect_slashes = False
 
     def leave(self) -> None:
         """The gateway ends: requests wait for the controller no longer, and are answered as when
@@ -175,65 +206,23 @@ class GatewayApp:
             patience.reschedule(0.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise ValueError(f"no ASGI protocol {scope['type']!r} here")
-        try:
-            reply = await self._answer(scope, receive)
-        except _Reply as refused:
-            reply = refused
-        headers = [
-            (b"content-type", reply.content_type.encode()),
-            (b"content-length", str(len(reply.body)).encode()),
-            *reply.headers,
-        ]
-        if reply.status == 204:
-            headers = []
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        body = b"" if scope["method"] == "HEAD" else reply.body
-        await send({"type": "http.response.body", "body": body})
+        scope["path"] = twiml.local_path(scope["path"], self._front.public_url(), _SERVED)
+        await self._routes(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> _Reply:
-        path = twiml.local_path(scope["path"], self._front.public_url(), _SERVED)
-        method = scope["method"]
-        if path == twiml.VOICE_PATH:
-            self._only(method, "POST")
-            return await self._voice(await self._webhook(path, scope, receive))
-        if path == STATUS_PATH:
-            self._only(method, "POST")
-            return await self._status(await self._webhook(path, scope, receive))
-        if path == HEALTH_PATH:
-            self._only(method, "GET", "HEAD")
-            return self._health()
-        raise _Reply(404, b"not found")
-
-    def _only(self, method: str, *allowed: str) -> None:
-        if method not in allowed:
-            allow = (b"allow", ", ".join(allowed).encode())
-            raise _Reply(405, b"method not allowed", headers=(allow,))
-
-    def _health(self) -> _Reply:
+    async def _health(self, request: Request) -> Response:
         front = self._front
         body = msgspec.json.encode({"ok": front.ready(), "stack": front.stack()})
-        return _Reply(200, body, "application/json")
+        return Response(body, media_type="application/json")
 
     # ------------------------------------------------------------------ reading a webhook
 
-    async def _webhook(self, path: str, scope: Scope, receive: Receive) -> _Webhook:
-        """Read the body and check the signature; any doubt is 403. ``path``: ours, to which Twilio
-        was sent under the public URL, whatever a proxy has made of it."""
-        if self._reading >= MAX_READING:
-            self._front.counts["busy"] += 1
-            raise _Reply(503, b"busy", headers=((b"retry-after", b"1"),))
-        self._reading += 1
-        try:
-            async with asyncio.timeout(BODY_WITHIN):
-                body = await _read(scope, receive)
-        except TimeoutError:
-            raise _Reply(408, b"too slow", headers=((b"connection", b"close"),)) from None
-        finally:
-            self._reading -= 1
-        headers = {name: value for name, value in scope["headers"]}
+    async def _webhook(self, request: Request) -> _Webhook:
+        """Read the body and check the signature; any doubt is 403."""
+        body = await self._body(request)
+        scope = request.scope
+        path = scope["path"]
         raw_query = scope["query_string"].decode("latin-1")
+        headers = dict(scope["headers"])
         is_json = headers.get(b"content-type", b"").split(b";")[0].strip() == b"application/json"
         public_url = self._front.public_url()
         checked = public_url and signature.shown(public_url, path, raw_query)
@@ -261,15 +250,37 @@ class GatewayApp:
             fields = _flat_json(body)
         return _Webhook(fields, query, raw_query, public_url)
 
+    async def _body(self, request: Request) -> bytes:
+        """The request's body, within the bounds of its size, its time, and of how many are read."""
+        if self._reading >= MAX_READING:
+            self._front.counts["busy"] += 1
+            raise HTTPException(503, "busy", {"retry-after": "1"})
+        self._reading += 1
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_WITHIN), aclosing(request.stream()) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > MAX_BODY_BYTES:
+                        raise HTTPException(413, "too large", {"connection": "close"})
+        except TimeoutError:
+            raise HTTPException(408, "too slow", {"connection": "close"}) from None
+        except ClientDisconnect:
+            raise HTTPException(400, "") from None  # nobody is there to read it
+        finally:
+            self._reading -= 1
+        return bytes(body)
+
     def _forbidden(
         self, path: str, why: signature.Reason, checked: str | None, number: str | None = None
-    ) -> _Reply:
+    ) -> HTTPException:
         self._front.forbidden(f"POST {path}", why, checked, number)
-        return _Reply(403, b"forbidden")
+        return HTTPException(403, "forbidden")
 
     # ------------------------------------------------------------------ asking the controller
 
-    async def _voice(self, hook: _Webhook) -> _Reply:
+    async def _voice(self, request: Request) -> Response:
+        hook = await self._webhook(request)
         self._front.counts["voice"] += 1
         number = redact_number(hook.form.get("From"))
         answer = await self._ask(m.VoiceWebhook(form=hook.form, query=hook.query), m.VoiceAnswer)
@@ -279,14 +290,15 @@ class GatewayApp:
             if answer.kind in ("reject", "busy"):
                 log.info("a call from %s was answered with %s", number, answer.kind)
             document = twiml.render(answer, hook.public_url, hook.raw_query)
-        return _Reply(200, document.encode(), "application/xml")
+        return Response(document, media_type="application/xml")
 
-    async def _status(self, hook: _Webhook) -> _Reply:
+    async def _status(self, request: Request) -> Response:
+        hook = await self._webhook(request)
         self._front.counts["status"] += 1
         done = await self._ask(m.StatusCallback(form=hook.form, query=hook.query), m.Done)
         if done is None:  # Twilio asks again: the URL's connection overrides say so
-            raise _Reply(503, b"try again", headers=((b"retry-after", b"1"),))
-        return _Reply(204)
+            raise HTTPException(503, "try again", {"retry-after": "1"})
+        return Response(status_code=204)
 
     async def _ask(self, body: m.RequestBody, expect: type[_T]) -> _T | None:
         """The controller's answer; None when there is none in time."""
@@ -307,26 +319,12 @@ class GatewayApp:
             self._asking.discard(patience)
 
 
-async def _read(scope: Scope, receive: Receive) -> bytes:
-    """The request's body. Raises _Reply 413 when it is too large."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Reply(400, b"")
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise _Reply(413, b"too large", headers=((b"connection", b"close"),))
-        if not message.get("more_body", False):
-            return bytes(body)
-
-
 def _flat_json(body: bytes) -> dict[str, str]:
     """The top-level fields of a signed JSON body that are text."""
     try:
         found = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise _Reply(400, b"not JSON") from None
+        raise HTTPException(400, "not JSON") from None
     if not isinstance(found, dict):
-        raise _Reply(400, b"not a JSON object")
+        raise HTTPException(400, "not a JSON object")
     return {name: value for name, value in found.items() if isinstance(value, str)}

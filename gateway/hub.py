@@ -1,6 +1,7 @@
-"""The gateway's shell around its streams: sockets of the carrier on one side, DEALERs to the
-workers on the other. It holds no rule: it feeds events to :class:`~.streams.Streams` and carries
-out what that says.
+"""The gateway's shell around its rules: the carrier's sockets on one side, DEALERs to the workers
+on the other. It holds no rule. It feeds events to :class:`~.admission.Admission`, which decides who
+is let in, and to :class:`~.streams.Streams`, which decides where a call runs; and it carries out
+what they say.
 
 Inbound frames and acknowledgements are flushed to the workers once per :data:`FLUSH_SECONDS`: one
 message for all calls costs as much as one for a single frame, and what a message costs is waking
@@ -11,13 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
-from collections import Counter, deque
-from collections.abc import Coroutine, Iterable, Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Coroutine, Iterable
 from typing import Any, Final, Protocol
-from urllib.parse import unquote
 
 import msgspec
 import zmq
@@ -31,10 +29,9 @@ from trunkline.bus.sockets import BusSocket, connect_dealer
 
 from . import instructions as do
 from . import media_streams as ms
-from . import twiml
+from .admission import Admission, Applicant
 from .app import Front
 from .recording import Recorder, Stereo
-from .signature import HEADER, SETTINGS_HEADER, Reason, objection, shown, stream_base
 from .streams import CHECK_SECONDS, Streams
 from .websocket import Refusal, Upgrade, WebSocket
 
@@ -45,23 +42,6 @@ log = logging.getLogger("trunkline.gateway")
 FLUSH_SECONDS: Final = 0.01
 #: A recording is written in blocks of half a second.
 RECORDING_BLOCK: Final = 8_000
-#: Sockets that have not been let in yet, at most.
-MAX_STRANGERS: Final = 200
-#: Frames that are held while the controller is asked: 10 s.
-MAX_HELD: Final = 500
-#: Frames of a one-way stream that are kept while it waits for its turn: 2 s. The worker finds the
-#: end of the stream before it among them.
-MAX_WAITING: Final = 100
-#: A one-way stream waits no longer than this (seconds).
-TURN_WITHIN: Final = 20.0
-#: A stream that overlaps the one before it is opened once it has brought so many frames (160 ms),
-#: or after :data:`OVERLAP_WITHIN` seconds: so much both have brought then.
-OVERLAP_FRAMES: Final = 8
-OVERLAP_WITHIN: Final = 0.5
-#: The controller is given at least this long for a ``start``, however late it came.
-LEAST_ANSWER: Final = 0.5
-
-_SERVED: Final = frozenset((twiml.STREAM_PATH,))
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(m.WorkerToGateway)
@@ -77,200 +57,64 @@ class Controller(Protocol):
 
 
 class StreamSocket:
-    """One Media Streams socket: a stranger, then held while the controller is asked, then live.
+    """One Media Streams socket: reads what the carrier sends, and tells the rules.
 
-    Between the last two, a one-way stream waits for its turn, and a stream that overlaps the one
-    before it waits until it has brought enough of what both bring.
+    Frames of an open stream go straight to :class:`~.streams.Streams`; everything else goes
+    through :class:`~.admission.Admission`.
     """
 
-    def __init__(self, hub: Hub, number: int) -> None:
-        self.number = number
-        self.protocol = ms.MediaStream(hub.clock())
+    def __init__(self, hub: Hub, applicant: Applicant) -> None:
+        self.number = applicant.number
+        self.protocol = ms.MediaStream()
         self.socket: WebSocket | None = None
+        #: the open stream's, where its call is traced
+        self.span: tracing.RoomSpan | None = None
         self._hub = hub
-        self._live = False
-        #: events between ``start`` and the controller's answer; None before and after
-        self._held: deque[ms.Event] | None = None
-        #: the controller's answer, for a one-way stream that waits for its turn
-        self._waits: tuple[m.StreamAccepted, str] | None = None
-        #: set once a stream that overlaps has brought enough, or is closed
-        self._overlaps: asyncio.Event | None = None
-        self._closed: m.StreamEndReason | None = None
-        self._span: tracing.RoomSpan | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._applicant = applicant
 
-    # ------------------------------------------------------------------ the WebSocket's handler
+    @property
+    def is_open(self) -> bool:
+        return self.socket is not None and self.socket.is_open
 
     def opened(self, socket: WebSocket) -> None:
         self.socket = socket
-        self._timer = asyncio.get_running_loop().call_later(ms.START_WITHIN, self._overdue)
 
     def text(self, data: bytes) -> None:
         event = self.protocol.receive(data)
         if event is None:
             return
-        if self._live:
-            if type(event) is ms.Media:
-                if self._hub.streams.media(self.number, event.position, event.payload):
-                    self._hub.flush_soon()
-            else:
-                self._take(event)
+        if self._applicant.state == "live":
+            self.take(event)
         else:
-            self._before(event)
+            self._heard(event)
 
     def binary(self) -> None:
-        self._violated(self.protocol.binary())
+        self._heard(self.protocol.binary())
 
     def too_long(self) -> None:
-        self._violated(self.protocol.too_long())
+        self._heard(self.protocol.too_long())
 
     def closed(self, clean: bool) -> None:
-        self.end("close" if clean else "error")
+        self._hub.ended(self.number, "close" if clean else "error")
         self._hub.gone(self.number)
 
-    # ------------------------------------------------------------------ its life
-
-    def _before(self, event: ms.Event) -> None:
-        if isinstance(event, ms.Violation):
-            self._violated(event)
-        elif isinstance(event, ms.Start):
-            token = event.parameters.get("nonce")
-            if not token:
-                self._hub.refuse(self, "its start has no token")
-                return
-            self._held = deque()
-            self._hub.spawn(self._ask(event, token))
-        elif isinstance(event, ms.Stop):
-            self._stopped()
-        elif self._held is not None:
-            if self._waits is not None and len(self._held) >= MAX_WAITING:
-                self._held.popleft()
-            if len(self._held) < MAX_HELD:
-                self._held.append(event)
-            else:
-                self._hub.counts["held-too-long"] += 1
-            if self._overlaps is not None and len(self._held) >= OVERLAP_FRAMES:
-                self._overlaps.set()
-
-    def _violated(self, event: ms.Event | None) -> None:
-        if isinstance(event, ms.Violation):
-            self._hub.refuse(self, event.why)
-
-    def _overdue(self) -> None:
-        self._timer = None
-        if self._held is None and not self._live:
-            self._hub.refuse(self, "no start came in time")
-
-    async def _ask(self, start: ms.Start, token: str) -> None:
-        hub = self._hub
-        body = m.StreamStart(
-            token=token, call_sid=start.call_sid, stream_sid=start.stream_sid, gateway=hub.peer
-        )
-        left = max(self.protocol.deadline - hub.clock(), LEAST_ANSWER)
-        try:
-            answer = await hub.controller.request(body, m.Message, timeout=left)
-        except TrunklineError as error:
-            hub.refuse(self, f"the controller could not be asked: {error}", code=1013)
-            return
-        if not isinstance(answer, m.StreamAccepted):
-            why = answer.why if isinstance(answer, m.StreamRefused) else type(answer).__name__
-            hub.refuse(self, f"the controller refused it: {why}")
-            return
-        if self._is_open:
-            self._disarm()
-            assert self.socket is not None
-            self.socket.believe()
-            if answer.one_way:
-                self._waits = answer, start.stream_sid
-                hub.waits(self, answer.info.call)
-                return
-            if answer.overlaps:
-                await self._overlap()
-        self._go_live(answer, start.stream_sid)
-
-    @property
-    def _is_open(self) -> bool:
-        return self._closed is None and self.socket is not None and self.socket.is_open
-
-    async def _overlap(self) -> None:
-        """Wait until enough has come for the worker to join it to the stream before."""
-        if len(self._held or ()) >= OVERLAP_FRAMES:
-            return
-        self._overlaps = asyncio.Event()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(OVERLAP_WITHIN):
-                await self._overlaps.wait()
-        self._overlaps = None
-
-    def turn(self, info: m.CallInfo) -> None:
-        """The one-way stream is the call's stream from now on."""
-        assert self._waits is not None
-        accepted, stream_sid = self._waits
-        self._waits = None
-        self._go_live(msgspec.structs.replace(accepted, info=info), stream_sid)
-
-    def _go_live(self, answer: m.StreamAccepted, stream_sid: str) -> None:
-        hub, info = self._hub, answer.info
-        if not self._is_open:
-            hub.not_there(info, self._closed or "close")
-            return
-        self._live = True
-        held, self._held = self._held or (), None
-        log.info("call %s: stream %d is up", info.sid, info.ordinal)
-        self._span = tracing.begin(
-            "trunkline.gateway.stream",
-            info.trace,
-            {
-                "trunkline.peer": hub.peer,
-                "trunkline.call_sid": info.sid,
-                "trunkline.ordinal": info.ordinal,
-            },
-        )
-        early: list[ms.Media] = []
-        if answer.one_way or answer.overlaps:
-            early = [event for event in held if isinstance(event, ms.Media)]
-        hub.accepted(self, answer, stream_sid, early)
-        for event in held:
-            if not early or not isinstance(event, ms.Media):
-                self._take(event)
-
-    def _take(self, event: ms.Event) -> None:
+    def take(self, event: ms.Event) -> None:
+        """An event of the open stream."""
         hub, number = self._hub, self.number
-        if isinstance(event, ms.Media):
+        if type(event) is ms.Media:
             if hub.streams.media(number, event.position, event.payload):
                 hub.flush_soon()
         elif isinstance(event, ms.Dtmf):
             hub.apply(hub.streams.digit(number, event.index, event.digit))
         elif isinstance(event, ms.MarkReturned):
             hub.apply(hub.streams.mark_returned(number, event.name))
-        elif isinstance(event, ms.Stop):
-            self._stopped()
+        else:
+            self._heard(event)
 
-    def _stopped(self) -> None:
-        self.end("stop")
-        if self.socket is not None:
-            self.socket.close(1000)
-
-    def end(self, reason: m.StreamEndReason) -> None:
-        """The stream is over, for the first reason that is given."""
-        if self._closed is None:
-            self._closed = reason
-            self._disarm()
-            if self._overlaps is not None:
-                self._overlaps.set()
-            if self._live:
-                if self.protocol.bad:
-                    log.info(
-                        "stream %d sent what it should not: %s", self.number, self.protocol.bad
-                    )
-                self._hub.apply(self._hub.streams.closed(self.number, reason, self._hub.clock()))
-                if self._span is not None:
-                    self._span.end({"trunkline.stream_end": reason})
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _heard(self, event: ms.Event | None) -> None:
+        if event is not None:
+            hub = self._hub
+            hub.apply(hub.admission.heard(self.number, event, hub.clock()))
 
 
 class Hub:
@@ -292,12 +136,10 @@ class Hub:
         self.controller = controller
         self.clock = clock
         self.streams = Streams(peer, clock(), lead_ms)
+        self.admission = Admission(peer)
         self.sockets: dict[int, StreamSocket] = {}
-        #: by call: one-way streams that wait for their turn
-        self._waiting: dict[str, StreamSocket] = {}
-        #: refused, held-too-long, unreadable: things that went wrong around the streams
+        #: refused, unreadable: things that went wrong around the streams
         self.counts: Counter[str] = Counter()
-        self.draining = False
         self._emptied: asyncio.Event | None = None
         self._front = front
         self._context = context
@@ -309,7 +151,6 @@ class Hub:
         self._recorder = recorder
         #: by socket: the recording's file name and its sound
         self._recordings: dict[int, tuple[str, Stereo]] = {}
-        self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
@@ -318,90 +159,91 @@ class Hub:
 
     def accept(self, upgrade: Upgrade) -> StreamSocket | Refusal:
         """Decide on a WebSocket upgrade."""
-        public_url, check = self._front.public_url(), self._front.check
-        if twiml.local_path(unquote(upgrade.path), public_url, _SERVED) != twiml.STREAM_PATH:
-            return Refusal(404, "not found")
-        if check is not None:
-            why: Reason | None = "no public URL"
-            checked = None
-            if public_url is not None:
-                base = stream_base(public_url)
-                checked = shown(base, twiml.STREAM_PATH, upgrade.query)
-                signed, settings = (upgrade.header(name) for name in (HEADER, SETTINGS_HEADER))
-                matches = partial(check.upgrade, public_url, twiml.STREAM_PATH, upgrade.query)
-                why = objection(signed, settings, matches)
-            if why is not None:
-                self._front.forbidden("a WebSocket", why, checked)
-                return Refusal(403, "forbidden")
-        strangers = len(self.sockets) - self.streams.live - len(self._waiting)
-        if self.draining or strangers >= MAX_STRANGERS:
-            return Refusal(503, "busy")
-        socket = StreamSocket(self, next(self._numbers))
-        self.sockets[socket.number] = socket
+        return self._front.refusal(upgrade) or self.connect() or Refusal(503, "busy")
+
+    def connect(self) -> StreamSocket | None:
+        """A new socket; None while there are too many that have not been let in."""
+        applicant = self.admission.knock(self.clock())
+        if applicant is None:
+            return None
+        socket = self.sockets[applicant.number] = StreamSocket(self, applicant)
         return socket
 
-    def accepted(
-        self,
-        socket: StreamSocket,
-        accepted: m.StreamAccepted,
-        stream_sid: str,
-        early: Sequence[ms.Media] = (),
-    ) -> None:
-        """The controller let this socket's stream in. ``early``: what it has brought already, for
-        a stream that is to be joined to the one before it."""
-        recording = None
-        if self._recorder is not None:
-            recording = Stereo()
-            name = self._recorder.name(accepted.info.sid, accepted.info.ordinal)
-            self._recordings[socket.number] = (name, recording)
-        self.apply(
-            self.streams.accept(
-                socket.number,
-                socket.protocol,
-                accepted,
-                stream_sid,
-                self.clock(),
-                recording,
-                [(media.position, media.payload) for media in early],
-            )
-        )
+    def ended(self, number: int, reason: m.StreamEndReason) -> None:
+        """A socket's stream or connection has ended."""
+        self.apply(self.admission.ended(number, reason))
 
     def gone(self, number: int) -> None:
         """A socket's connection is gone."""
-        self.sockets.pop(number, None)
+        self.admission.gone(number)
+        del self.sockets[number]
         self._record(number, over=True)
         if self._emptied is not None and not self.sockets:
             self._emptied.set()
 
-    def waits(self, socket: StreamSocket, call: str) -> None:
-        """A one-way stream waits for its turn, and is kept when it ends meanwhile: how it ended is
-        told then. An older one of the call is not needed any more."""
-        self.close_waiting(call)
-        self._waiting[call] = socket
-        self._loop.call_later(TURN_WITHIN, self.close_waiting, call, socket)
-
-    def close_waiting(self, call: str, only: StreamSocket | None = None) -> None:
-        """Close the call's one-way stream if it still waits (and is this one)."""
-        waiting = self._waiting.get(call)
-        if waiting is not None and only in (None, waiting):
-            del self._waiting[call]
-            if waiting.socket is not None:
-                waiting.socket.close(1000)
-
-    def not_there(self, info: m.CallInfo, reason: m.StreamEndReason) -> None:
-        """A stream that the controller counts on is gone already."""
-        self.controller.notify(
-            m.StreamClosed(call=info.call, ordinal=info.ordinal, reason=reason, gateway=self.peer)
+    async def _ask(self, ask: do.AskController) -> None:
+        body = m.StreamStart(
+            token=ask.token,
+            call_sid=ask.start.call_sid,
+            stream_sid=ask.start.stream_sid,
+            gateway=self.peer,
         )
+        try:
+            answer = await self.controller.request(body, m.Message, timeout=ask.within)
+        except TrunklineError as error:
+            self.apply(self.admission.unanswered(ask.socket, str(error)))
+            return
+        socket = self.sockets.get(ask.socket)
+        if socket is not None and not socket.is_open:  # closed from here, and not answered yet
+            self.ended(ask.socket, "close")
+        self.apply(self.admission.answered(ask.socket, answer, self.clock()))
 
-    def refuse(self, socket: StreamSocket, why: str, code: int = 1008) -> None:
-        """Close a socket that is not let in."""
-        self.counts["refused"] += 1
-        log.warning("stream socket %d closed: %s", socket.number, why)
-        if socket.socket is not None:
-            socket.socket.close(code)
+    def open_stream(self, opened: do.OpenStream) -> None:
+        """Begin to carry a call: its recording, its span, its place in the streams' state."""
+        socket, info = self.sockets[opened.socket], opened.accepted.info
+        log.info("call %s: stream %d is up", info.sid, info.ordinal)
+        socket.span = tracing.begin(
+            "trunkline.gateway.stream",
+            info.trace,
+            {
+                "trunkline.peer": self.peer,
+                "trunkline.call_sid": info.sid,
+                "trunkline.ordinal": info.ordinal,
+            },
+        )
+        recording = None
+        if self._recorder is not None:
+            recording = Stereo()
+            name = self._recorder.name(info.sid, info.ordinal)
+            self._recordings[opened.socket] = (name, recording)
+        self.apply(
+            self.streams.accept(
+                opened.socket,
+                socket.protocol,
+                opened.accepted,
+                opened.stream_sid,
+                self.clock(),
+                recording,
+                [(media.position, media.payload) for media in opened.early],
+            )
+        )
+        for event in opened.held:
+            socket.take(event)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _end_stream(self, ended: do.EndStream) -> None:
+        socket = self.sockets[ended.socket]
+        if socket.protocol.bad:
+            log.info("stream %d sent what it should not: %s", ended.socket, socket.protocol.bad)
+        self.apply(self.streams.closed(ended.socket, ended.reason, self.clock()))
+        if socket.span is not None:
+            socket.span.end({"trunkline.stream_end": ended.reason})
+
+    def _close_socket(self, number: int, code: int) -> None:
+        found = self.sockets.get(number)
+        if found is not None and found.socket is not None:
+            found.socket.close(code)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task that is held, and whose failure is logged."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
@@ -433,10 +275,23 @@ class Hub:
                 if link is not None:
                     link.close()
             elif isinstance(instruction, do.CloseSocket):
-                log.info("stream socket %d closed: %s", instruction.socket, instruction.why)
-                closing = self.sockets.get(instruction.socket)
-                if closing is not None and closing.socket is not None:
-                    closing.socket.close(1000)
+                if instruction.why:
+                    log.info("stream socket %d closed: %s", instruction.socket, instruction.why)
+                self._close_socket(instruction.socket, 1000)
+            elif isinstance(instruction, do.RefuseSocket):
+                self.counts["refused"] += 1
+                log.warning("stream socket %d closed: %s", instruction.socket, instruction.why)
+                self._close_socket(instruction.socket, instruction.code)
+            elif isinstance(instruction, do.AskController):
+                self._spawn(self._ask(instruction))
+            elif isinstance(instruction, do.Believe):
+                believed = self.sockets.get(instruction.socket)
+                if believed is not None and believed.socket is not None:
+                    believed.socket.believe()
+            elif isinstance(instruction, do.OpenStream):
+                self.open_stream(instruction)
+            elif isinstance(instruction, do.EndStream):
+                self._end_stream(instruction)
             elif isinstance(instruction, do.Notify):
                 if isinstance(instruction.notification, m.Switched):
                     log.warning(
@@ -494,6 +349,7 @@ class Hub:
         self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
         for number in list(self._recordings):
             self._record(number)
+        self.apply(self.admission.check(self.clock()))
         self.apply(self.streams.check(self.clock()))
 
     # ------------------------------------------------------------------ the workers' side
@@ -542,29 +398,24 @@ class Hub:
             self.apply(self.streams.call_placed(event, self.clock()))
         elif isinstance(event, m.CloseStream):
             if event.ordinal is None:
-                self.close_waiting(event.call)
+                self.apply(self.admission.not_needed(event.call))
             if not event.one_way:
                 self.apply(self.streams.close_stream(event.call, self.clock()))
             elif event.ordinal is not None:
                 now = self.clock()
                 self.apply(self.streams.close_one_way(event.call, event.ordinal, now))
         elif isinstance(event, m.StreamTurn):
-            waiting = self._waiting.pop(event.info.call, None)
-            if waiting is None:
-                self.not_there(event.info, "close")
-            else:
-                waiting.turn(event.info)
+            self.apply(self.admission.turn(event.info))
         else:
             log.warning("a gateway has no use for %s", type(event).__name__)
 
     def close(self) -> None:
         """Close all sockets and connections; the ends of streams are told before."""
-        self.draining = True
+        self.admission.draining = True
         self._timer.cancel()
-        for socket in list(self.sockets.values()):
-            socket.end("close")
-            if socket.socket is not None:
-                socket.socket.close(1001)
+        for number in list(self.sockets):
+            self.ended(number, "close")
+            self._close_socket(number, 1001)
         for number in list(self._recordings):
             self._record(number, over=True)
         for link in self._links.values():

@@ -12,7 +12,7 @@ Rules (Twilio's documents voice/media-streams/websocket-messages, voice/twiml/st
 What the peer does wrong is classified and counted in :attr:`MediaStream.bad`, and never ends a
 live stream: :meth:`MediaStream.receive` raises for no input. Before ``start`` the peer is a
 stranger: a few messages and little text are read, and what goes beyond is a :class:`Violation`,
-on which the socket is to be closed. Times are given by the caller.
+on which the socket is to be closed. How long it may be one is :mod:`.admission`'s rule.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from typing import Final
 
 import msgspec
 
-#: A stranger has this long (seconds) from the socket's opening to a ``start`` with a valid token.
-START_WITHIN: Final = 5.0
 #: Messages and bytes of text that are read before ``start``.
 MAX_MESSAGES_BEFORE_START: Final = 16
 MAX_BYTES_BEFORE_START: Final = 16 * 1024
@@ -180,10 +178,9 @@ def classify(text: bytes) -> str:
 
 
 class MediaStream:
-    """One socket. ``opened_at``: the clock's reading when it was opened."""
+    """One socket."""
 
-    def __init__(self, opened_at: float) -> None:
-        self.deadline = opened_at + START_WITHIN
+    def __init__(self) -> None:
         #: counts of what the peer did wrong, by kind
         self.bad: Counter[str] = Counter()
         #: None until ``start``
@@ -201,10 +198,6 @@ class MediaStream:
     @property
     def started(self) -> bool:
         return self.stream_sid is not None
-
-    def overdue(self, now: float) -> bool:
-        """True when the time for a ``start`` has passed without one."""
-        return not self.started and now >= self.deadline
 
     # ------------------------------------------------------------------ from the carrier
 

@@ -23,10 +23,10 @@ from trunkline.bus import messages as m
 from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
+from trunkline.bus.listener import Bounds, Server
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, say_ready, setup_logging
 from trunkline.bus.settings import Settings
 
-from . import listener
 from .app import Front, GatewayApp
 from .hub import Hub
 from .recording import Recorder
@@ -35,6 +35,10 @@ from .websocket import protocol_class
 
 log = logging.getLogger("trunkline.gateway")
 
+#: The public listener. A call has a connection of its own, and now and then one for a webhook.
+BOUNDS: Final = Bounds(
+    connections=2_000, request_bytes=96 * 1024, request_within=10.0, leave_within=1.0
+)
 #: Seconds that a stopping gateway stays at most, and at least while the controller lives.
 DRAIN_SECONDS: Final = 2.5
 IDLE_DRAIN_SECONDS: Final = 1.0
@@ -60,7 +64,7 @@ def main(settings: Settings, *, listen_fd: int | None = None) -> int:
         if listen_fd is None:
             listening = hosts.listen(settings.http_host, settings.http_port)
         else:
-            listening = listener.inherited(listen_fd)
+            listening = hosts.inherited(listen_fd)
         return run(lambda stop: serve(settings, listening, check, stop))
     except SettingsError as error:
         print(f"trunkline gateway: {error}", file=sys.stderr)
@@ -154,7 +158,7 @@ class Gateway:
             recorder=recorder,
         )
         self.app = GatewayApp(self.front)
-        self._server = listener.server(self.app, protocol_class(self.hub.accept))
+        self._server = Server(self.app, BOUNDS, protocol_class(self.hub.accept))
 
     async def run(self, listening: socket.socket) -> int:
         """Serve until stopped; returns the exit status."""
@@ -172,7 +176,7 @@ class Gateway:
             self.app.leave()
             self.hub.close()
             await self.hub.wait_closed(CLOSE_SECONDS)
-            self._server.should_exit = True
+            self._server.leave()
             await asyncio.wait({serving})
             await self.client.close()
         if (error := serving.exception()) is not None:
@@ -185,7 +189,7 @@ class Gateway:
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
-        self.hub.draining = True
+        self.hub.admission.draining = True
         began = loop.time()
         while self.client.welcome is not None:
             passed = loop.time() - began

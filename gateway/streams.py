@@ -34,19 +34,16 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 
 from .instructions import (
-    RATE,
     CloseLink,
     CloseSocket,
     Instruction,
-    Link,
     Notify,
     OpenLink,
     SendToWorker,
-    Stream,
-    Wire,
     WriteText,
 )
-from .recording import Stereo
+from .recording import RATE, Stereo
+from .stream import Link, Stream, Wire
 
 #: A worker whose Tick is older than this has stalled (seconds).
 TICK_LIMIT: Final = 0.5

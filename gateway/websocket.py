@@ -5,6 +5,12 @@ is the ``websockets`` package's. Framing is done here: one call of ``data_receiv
 messages, each goes straight to the handler, and a message that is sent is one write. There are no
 extensions (compression costs more than 20 ms of sound are worth).
 
+Why not the package's framing too: it serves every use of WebSockets, and a frame passes through
+generators and objects that a Media Stream has no need of. ``benchmarks/gateway_alone.py`` runs the
+same gateway with either. At 100 calls on two cores it took 1.38 ms of CPU for one second of one
+call with this module, and 1.78 ms with the package's sans-I/O protocol in its place, 1.29 times as
+much; nothing else had changed.
+
 A peer is a stranger until the handler says :meth:`WebSocket.believe`: until then the bytes that it
 may send in all are bounded. A message over the limit is skipped, not stored. What breaks the
 protocol ends the connection with 1002.

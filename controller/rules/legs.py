@@ -19,7 +19,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.redact import redact_number
 
 from .. import instructions as do
-from ..twilio_calls import ENDED_STATUSES
+from ..twilio.calls import ENDED_STATUSES
 from . import facts as f
 from .book.dial import OPEN, Dial
 from .facts import Ask

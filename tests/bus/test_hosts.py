@@ -102,3 +102,14 @@ def test_an_address_that_cannot_be_had_is_named_by_its_setting() -> None:
         hosts.listen("192.0.2.1", 8765)
     with pytest.raises(SettingsError, match=r"^TRUNKLINE_X: cannot listen there: "):
         hosts.listen("192.0.2.1", 8765, "TRUNKLINE_X")
+
+
+def test_an_inherited_socket() -> None:
+    with pytest.raises(SettingsError, match="descriptor 999"):
+        hosts.inherited(999)
+    with socket.socket() as idle, pytest.raises(SettingsError, match="does not listen"):
+        hosts.inherited(socket.dup(idle.fileno()))
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        found = hosts.inherited(socket.dup(held.fileno()))
+        assert found.getsockname() == held.getsockname()
+        found.close()

@@ -16,10 +16,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from trunkline.bus import messages as m
-from trunkline.bus.errors import SettingsError
 from trunkline.bus.settings import load
-from trunkline.gateway import listener
-from trunkline.gateway.process import main
+from trunkline.gateway.process import BOUNDS, main
 
 from .stack import BASE, Stack, event, media, sign, until
 
@@ -275,7 +273,7 @@ async def test_a_call_that_was_over_before_the_answer_is_told_to_be_over(stack: 
 
 
 async def test_a_start_must_come_in_time(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trunkline.gateway.media_streams.START_WITHIN", 0.1)
+    monkeypatch.setattr("trunkline.gateway.admission.START_WITHIN", 0.1)
     client = await stack.stream(started=False)
     with pytest.raises(ConnectionClosed) as closed:
         await client.recv()
@@ -286,21 +284,27 @@ async def test_a_start_must_come_in_time(stack: Stack, monkeypatch: pytest.Monke
 async def test_health_and_nothing_else(stack: Stack) -> None:
     found = await http(stack, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert json.loads(found.partition(b"\r\n\r\n")[2]) == {"ok": True, "stack": "stack-1"}
-    found = await http(stack, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    assert found.startswith(b"HTTP/1.1 404 ")
+    found = await http(stack, b"HEAD /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    head, _, body = found.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\ndate: ") and body == b""
+    for path in (b"/", b"/twilio/voice/", b"/metrics"):
+        found = await http(
+            stack, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        assert found.startswith(b"HTTP/1.1 404 ")
 
 
 async def test_large_and_slow_requests_are_cut_off(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * listener.MAX_REQUEST_BYTES
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * BOUNDS.request_bytes
     assert (await http(stack, head)).startswith(b"HTTP/1.1 413 ")
     assert (await http(stack, b"nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
-    monkeypatch.setattr(listener, "REQUEST_WITHIN", 0.1)
+    monkeypatch.setattr(BOUNDS, "request_within", 0.1)
     with pytest.raises(ConnectionResetError):
         if await http(stack, b"POST /twilio/voice HTTP/1.1\r\nHost: x\r\n") == b"":
             raise ConnectionResetError
-    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 0)
+    monkeypatch.setattr(BOUNDS, "connections", 0)
     with pytest.raises(ConnectionResetError):
         if await http(stack, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == b"":
             raise ConnectionResetError
@@ -311,7 +315,7 @@ async def test_a_stopping_gateway_waits_for_its_controller(stack: Stack) -> None
     client = await stack.stream()
     await until(lambda: stack.a.all(m.OpenCall))
     stack.stop.set()
-    await until(lambda: stack.gateway.hub.draining)
+    await until(lambda: stack.gateway.hub.admission.draining)
     with pytest.raises(InvalidStatus) as refused:
         await stack.stream("t2")
     assert refused.value.response.status_code == 503
@@ -399,14 +403,3 @@ def test_a_process_on_an_inherited_socket_ends_by_sigterm(directory: Path) -> No
 def test_a_missing_token_is_one_line(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(load(env_file=None, bus=f"ipc://{directory}", http_port=0)) == 1
     assert "TWILIO_AUTH_TOKEN" in capsys.readouterr().err
-
-
-def test_an_inherited_socket() -> None:
-    with pytest.raises(SettingsError, match="descriptor 999"):
-        listener.inherited(999)
-    with socket.socket() as idle, pytest.raises(SettingsError, match="does not listen"):
-        listener.inherited(socket.dup(idle.fileno()))
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        found = listener.inherited(socket.dup(held.fileno()))
-        assert found.getsockname() == held.getsockname()
-        found.close()

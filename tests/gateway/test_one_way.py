@@ -8,7 +8,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from trunkline.bus import messages as m
-from trunkline.gateway import hub
+from trunkline.gateway import admission
 
 from .stack import Stack, event, media, until
 
@@ -25,7 +25,7 @@ async def waiting(stack: Stack) -> ClientConnection:
     """A one-way stream that has been let in, and waits."""
     stack.controller.tokens["t2"] = replace(stack.accepted(), first=False, one_way=True)
     client = await stack.stream("t2")
-    await until(lambda: "c1" in stack.gateway.hub._waiting)
+    await until(lambda: "c1" in stack.gateway.hub.admission._waiting)
     return client
 
 
@@ -70,7 +70,7 @@ async def test_it_waits_beside_the_stream_and_carries_the_call_once_that_is_gone
 async def test_it_keeps_its_newest_two_seconds_while_it_waits(stack: Stack) -> None:
     one_way = await waiting(stack)
     await play(one_way, range(150))
-    held = stack.gateway.hub._waiting["c1"]._held
+    held = stack.gateway.hub.admission._waiting["c1"].held
     await until(lambda: held and held[-1].position == 149 * 160)  # type: ignore[union-attr]  # Media
     turn(stack)
     await until(lambda: stack.a.all(m.OpenCall))
@@ -83,7 +83,7 @@ async def test_the_stream_that_is_back_is_opened_once_it_overlaps(stack: Stack) 
     await until(lambda: stack.a.all(m.OpenCall))
     stack.controller.tokens["t3"] = replace(stack.accepted(ordinal=3), overlaps=True)
     back = await stack.stream("t3")
-    await play(back, range(hub.OVERLAP_FRAMES - 1))
+    await play(back, range(admission.OVERLAP_FRAMES - 1))
     await play(one_way, range(2))
     await until(lambda: len(stack.a.frames()) == 2)
     assert [f.ordinal for f in stack.a.frames()] == [2, 2]  # it still carries the call
@@ -111,7 +111,7 @@ async def test_a_stream_that_ends_before_it_overlaps_is_told(stack: Stack) -> No
 async def test_one_that_brings_too_little_is_opened_all_the_same(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "OVERLAP_WITHIN", 0.05)
+    monkeypatch.setattr(admission, "OVERLAP_WITHIN", 0.05)
     stack.controller.tokens["t3"] = replace(stack.accepted(ordinal=3), overlaps=True)
     back = await stack.stream("t3")
     await until(lambda: stack.a.all(m.OpenCall))
@@ -124,12 +124,12 @@ async def test_a_turn_of_one_that_is_gone_is_answered(stack: Stack, ends: str) -
     reasons = {"stop": "stop", "broken": "error", "never there": "close"}
     if ends != "never there":
         one_way = await waiting(stack)
-        socket = stack.gateway.hub._waiting["c1"]
+        socket = stack.gateway.hub.admission._waiting["c1"]
         if ends == "stop":
             await one_way.send(event("stop"))
         else:
             one_way.transport.abort()
-        await until(lambda: socket._closed)
+        await until(lambda: socket.ended)
     turn(stack)
     await until(lambda: stack.controller.all(m.StreamClosed))
     (told,) = stack.controller.all(m.StreamClosed)
@@ -151,10 +151,10 @@ async def test_a_newer_one_takes_its_place_and_none_waits_for_ever(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older = await waiting(stack)
-    monkeypatch.setattr(hub, "TURN_WITHIN", 0.05)
+    monkeypatch.setattr(admission, "TURN_WITHIN", 0.05)
     stack.controller.tokens["t4"] = replace(stack.accepted(), first=False, one_way=True)
     newer = await stack.stream("t4")
     for client in (older, newer):
         with pytest.raises(ConnectionClosed):
             await client.recv()
-    assert stack.gateway.hub._waiting == {}
+    assert stack.gateway.hub.admission._waiting == {}

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
-from trunkline.gateway import instructions as do
+from trunkline.gateway.stream import RING_FRAMES, RING_SAMPLES
 from trunkline.gateway.streams import Streams
 
 from .model import A, B, Bench, C, PlainWire, accepted, payload_at, placement, worker
@@ -200,8 +200,8 @@ def test_the_ring_is_bounded_whatever_the_positions(bench: Bench, step: int) -> 
         bench.streams.media(1, n * step, b"x" * 100)
     bench.up(A)
     ring = opened(bench, A).ring
-    assert 0 < len(ring) <= do.RING_FRAMES
-    assert sum(len(f.payload) for f in ring) <= do.RING_SAMPLES
+    assert 0 < len(ring) <= RING_FRAMES
+    assert sum(len(f.payload) for f in ring) <= RING_SAMPLES
 
 
 # ----------------------------------------------------------------------------- moving a call

@@ -17,8 +17,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from trunkline.bus import hosts
-from trunkline.gateway import listener
+from trunkline.bus.listener import Server
 from trunkline.gateway import websocket as ws
+from trunkline.gateway.process import BOUNDS
 
 
 class Recorder:
@@ -61,12 +62,12 @@ async def serving(accept: Accept) -> AsyncIterator[int]:
 
     socket = hosts.listen("127.0.0.1", 0)
     port: int = socket.getsockname()[1]
-    server = listener.server(app, ws.protocol_class(accept))
+    server = Server(app, BOUNDS, ws.protocol_class(accept))
     task = asyncio.create_task(server.serve([socket]))
     try:
         yield port
     finally:
-        server.should_exit = True
+        server.leave()
         await task
 
 

@@ -101,8 +101,8 @@ class Media:
 
     def _open(self) -> None:
         hub = self.gateway.hub
-        self._end = StreamSocket(hub, next(hub._numbers))
-        hub.sockets[self._end.number] = self._end
+        self._end = hub.connect()
+        assert self._end is not None
         self._end.opened(self._web)  # type: ignore[arg-type]  # what it uses of a WebSocket
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -204,8 +204,9 @@ class Media:
 
     def _lost(self, clean: bool) -> None:
         self._web.is_open = False
-        if self._end is not None:
-            self._end.closed(clean)
+        end, self._end = self._end, None
+        if end is not None:
+            end.closed(clean)
 
     def _finish(self, how: str) -> None:
         if self.over.done():

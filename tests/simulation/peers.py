@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -27,9 +26,9 @@ from trunkline.controller.rules.book.peers import Peers
 from trunkline.controller.shell import Shell
 from trunkline.controller.twilio.operations import Operations
 from trunkline.controller.twilio.seal import SealKeys
-from trunkline.gateway import media_streams as ms
+from trunkline.gateway import instructions as do
 from trunkline.gateway.app import ANSWER_WITHIN
-from trunkline.gateway.hub import Hub, StreamSocket
+from trunkline.gateway.hub import Hub
 
 from .bus import SimBus
 from .clock import Process, SimLoop
@@ -154,15 +153,9 @@ class SimHub(Hub):
 
     media: dict[str, Media]
 
-    def accepted(
-        self,
-        socket: StreamSocket,
-        accepted: m.StreamAccepted,
-        stream_sid: str,
-        early: Sequence[ms.Media] = (),
-    ) -> None:
-        self.media[stream_sid].let_in(accepted.info.call)
-        super().accepted(socket, accepted, stream_sid, early)
+    def open_stream(self, opened: do.OpenStream) -> None:
+        self.media[opened.stream_sid].let_in(opened.accepted.info.call)
+        super().open_stream(opened)
 
 
 class GatewayPeer:

@@ -1,0 +1,303 @@
+"""Who is let in: the life of a Media Streams socket until its stream is open. No I/O.
+
+Anybody who reaches the public port may try to open a socket. It becomes a stream when the
+controller knows the one-time token in its ``start``. Rules:
+
+1. A socket begins as a *stranger*. It has START_WITHIN for a ``start`` with a token. Of sockets
+   that have not been let in there are never more than MAX_STRANGERS: one more is turned away.
+2. With its ``start`` the socket is *held* while the controller is asked. What it sends meanwhile is
+   kept, so that the first words of a call are not lost; what exceeds MAX_HELD is counted. The
+   controller has what is left of START_WITHIN, and never less than LEAST_ANSWER.
+3. Once let in the socket is *live*: its stream is opened, and gets what was held, in order.
+4. A stream that *overlaps* the one before it is opened after OVERLAP_FRAMES, or OVERLAP_WITHIN at
+   the latest. By then both streams have brought the same sound, at which the worker joins them.
+5. A one-way stream *waits* for its turn, at most TURN_WITHIN, and only its newest MAX_WAITING
+   events are kept: the worker finds the end of the stream before it among them. A call has one
+   such stream; a newer one replaces it.
+6. A socket that ends while the controller still counts on it has *left*. When its answer or its
+   turn comes, the controller is told how it ended; otherwise it would wait for a stream that is
+   gone. This is why a held socket is not just forgotten.
+
+The hub tells what happened, one method an event, and carries out the instructions that come back.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final, Literal
+
+from msgspec.structs import replace
+
+from trunkline.bus import messages as m
+
+from . import instructions as do
+from . import media_streams as ms
+
+#: A stranger has this long (seconds) from the socket's opening to a ``start`` with a token.
+START_WITHIN: Final = 5.0
+#: Sockets that have not been let in yet, at most.
+MAX_STRANGERS: Final = 200
+#: Events that are held while the controller is asked: 10 s of frames.
+MAX_HELD: Final = 500
+#: Events of a one-way stream that are kept while it waits for its turn: 2 s of frames.
+MAX_WAITING: Final = 100
+#: A one-way stream waits no longer than this (seconds).
+TURN_WITHIN: Final = 20.0
+#: An overlapping stream has brought enough with so many events (160 ms of frames), or after so
+#: many seconds, whatever it has brought by then.
+OVERLAP_FRAMES: Final = 8
+OVERLAP_WITHIN: Final = 0.5
+#: The controller is given at least this long for a ``start``, however late it came.
+LEAST_ANSWER: Final = 0.5
+
+State = Literal["stranger", "held", "overlaps", "waits", "live", "left", "over"]
+Happening = Literal[
+    "start",
+    "refused",
+    "let in",
+    "let in to overlap",
+    "let in to wait",
+    "enough",
+    "turn",
+    "not needed",
+    "ended",
+]
+
+#: state -> what happened -> the state after it
+TABLE: Final[dict[State, dict[Happening, State]]] = {
+    "stranger": {"start": "held", "refused": "over", "ended": "over"},
+    "held": {
+        "refused": "over",
+        "let in": "live",
+        "let in to overlap": "overlaps",
+        "let in to wait": "waits",
+        "ended": "left",  # the controller's answer is still to come
+    },
+    "overlaps": {"enough": "live", "ended": "over"},
+    "waits": {"turn": "live", "not needed": "over", "ended": "left"},
+    "live": {"ended": "over"},
+    "left": {
+        "refused": "over",
+        "let in": "over",
+        "let in to overlap": "over",
+        "let in to wait": "over",
+        "turn": "over",
+        "not needed": "over",
+        "ended": "left",
+    },
+    "over": {"ended": "over"},
+}
+
+#: States whose sockets have been let in: they do not count as strangers.
+_KNOWN: Final = frozenset(("overlaps", "waits", "live"))
+
+
+@dataclass
+class Applicant:
+    """One socket. ``until``: when its state ends by itself."""
+
+    number: int
+    until: float
+    state: State = "stranger"
+    #: its connection is there
+    connected: bool = True
+    stream_sid: str = ""
+    #: how the controller let it in
+    accepted: m.StreamAccepted | None = None
+    #: what came between ``start`` and the opening of the stream
+    held: deque[ms.Event] = field(default_factory=deque)
+    #: the first reason for which it ended
+    ended: m.StreamEndReason | None = None
+
+    def step(self, happening: Happening, until: float = inf) -> None:
+        """Go on to the state that follows. An event without a place in the table is our mistake."""
+        after = TABLE[self.state].get(happening)
+        assert after is not None, f"socket {self.number} is {self.state}, and has no {happening!r}"
+        self.state, self.until = after, until
+
+
+class Admission:
+    """All sockets of the gateway ``gateway`` (its peer id). ``now`` is the monotonic clock."""
+
+    def __init__(self, gateway: str) -> None:
+        self.gateway = gateway
+        #: the gateway ends: nobody new is let in
+        self.draining = False
+        #: events that were not held any more, because there were too many
+        self.counts: Counter[str] = Counter()
+        self._numbers = itertools.count(1)
+        self._applicants: dict[int, Applicant] = {}
+        #: by call: its one-way stream that waits, or has left while it waited
+        self._waiting: dict[str, Applicant] = {}
+
+    # ------------------------------------------------------------------ the socket's events
+
+    def knock(self, now: float) -> Applicant | None:
+        """Somebody wants to open a socket. None: there are too many strangers already."""
+        strangers = sum(x.connected and x.state not in _KNOWN for x in self._applicants.values())
+        if self.draining or strangers >= MAX_STRANGERS:
+            return None
+        applicant = Applicant(next(self._numbers), now + START_WITHIN)
+        self._applicants[applicant.number] = applicant
+        return applicant
+
+    def heard(self, number: int, event: ms.Event, now: float) -> list[do.Instruction]:
+        """The socket sent this before its stream was open; a ``stop`` also comes after that."""
+        applicant = self._applicants[number]
+        if isinstance(event, ms.Violation):
+            return self._refuse(applicant, event.why)
+        if isinstance(event, ms.Stop):
+            return [*self.ended(number, "stop"), do.CloseSocket(number)]
+        if isinstance(event, ms.Start):
+            return self._start(applicant, event, now)
+        if applicant.state in ("held", "waits", "overlaps"):
+            return self._hold(applicant, event)
+        return []
+
+    def ended(self, number: int, reason: m.StreamEndReason) -> list[do.Instruction]:
+        """Its stream or its connection ended; the first reason counts."""
+        applicant = self._applicants[number]
+        applicant.ended = applicant.ended or reason
+        before = applicant.state
+        applicant.step("ended", applicant.until)
+        if before == "live":
+            return [do.EndStream(number, reason)]
+        return self._not_there(applicant) if before == "overlaps" else []
+
+    def gone(self, number: int) -> None:
+        """Its connection is gone; it has ended before."""
+        applicant = self._applicants[number]
+        applicant.connected = False
+        self._forget(applicant)
+
+    def check(self, now: float) -> list[do.Instruction]:
+        """End what has lasted too long; to be called every 100 ms or so."""
+        out: list[do.Instruction] = []
+        for applicant in [x for x in self._applicants.values() if x.until <= now]:
+            if applicant.state == "stranger":
+                out += self._refuse(applicant, "no start came in time")
+            elif applicant.state == "overlaps":
+                out += self._enough(applicant)
+            elif applicant.state in ("waits", "left"):
+                assert applicant.accepted is not None
+                out += self.not_needed(applicant.accepted.info.call)
+        return out
+
+    # ------------------------------------------------------------------ the controller's answers
+
+    def unanswered(self, number: int, why: str) -> list[do.Instruction]:
+        """The controller could not be asked: Twilio may come again."""
+        why = f"the controller could not be asked: {why}"
+        return self._refuse(self._applicants[number], why, 1013)
+
+    def answered(self, number: int, answer: m.Message, now: float) -> list[do.Instruction]:
+        """The controller's answer to the ``start``."""
+        applicant = self._applicants[number]
+        if not isinstance(answer, m.StreamAccepted):
+            why = answer.why if isinstance(answer, m.StreamRefused) else type(answer).__name__
+            return self._refuse(applicant, f"the controller refused it: {why}")
+        left = applicant.state == "left"
+        applicant.accepted = answer
+        out: list[do.Instruction] = [do.Believe(number)]
+        if answer.one_way:
+            applicant.step("let in to wait", now + TURN_WITHIN)
+            if not left:
+                out += self._wait(applicant, answer.info.call)
+        elif answer.overlaps:
+            applicant.step("let in to overlap", now + OVERLAP_WITHIN)
+            if not left and len(applicant.held) >= OVERLAP_FRAMES:
+                out += self._enough(applicant)
+        else:
+            applicant.step("let in")
+            if not left:
+                out.append(self._open(applicant))
+        return self._not_there(applicant) if left else out
+
+    def turn(self, info: m.CallInfo) -> list[do.Instruction]:
+        """The one-way stream of the call carries it from now on."""
+        applicant = self._waiting.pop(info.call, None)
+        if applicant is None:
+            return [self._closed(info, "close")]
+        assert applicant.accepted is not None
+        applicant.accepted = replace(applicant.accepted, info=info)
+        applicant.step("turn")
+        if applicant.ended is not None:
+            return self._not_there(applicant)
+        return [self._open(applicant)]
+
+    def not_needed(self, call: str) -> list[do.Instruction]:
+        """The call has no use for a one-way stream that waits, if it has one."""
+        applicant = self._waiting.pop(call, None)
+        if applicant is None:
+            return []
+        applicant.step("not needed")
+        self._forget(applicant)
+        return [do.CloseSocket(applicant.number)]
+
+    # ------------------------------------------------------------------ on the way in
+
+    def _start(self, applicant: Applicant, start: ms.Start, now: float) -> list[do.Instruction]:
+        token = start.parameters.get("nonce")
+        if not token:
+            return self._refuse(applicant, "its start has no token")
+        within = max(applicant.until - now, LEAST_ANSWER)
+        applicant.stream_sid = start.stream_sid
+        applicant.step("start")
+        return [do.AskController(applicant.number, start, token, within)]
+
+    def _hold(self, applicant: Applicant, event: ms.Event) -> list[do.Instruction]:
+        held = applicant.held
+        while applicant.state == "waits" and len(held) >= MAX_WAITING:
+            held.popleft()
+        if len(held) < MAX_HELD:
+            held.append(event)
+        else:
+            self.counts["held-too-long"] += 1
+        if applicant.state == "overlaps" and len(held) >= OVERLAP_FRAMES:
+            return self._enough(applicant)
+        return []
+
+    def _wait(self, applicant: Applicant, call: str) -> list[do.Instruction]:
+        older = self.not_needed(call)
+        self._waiting[call] = applicant
+        return older
+
+    def _enough(self, applicant: Applicant) -> list[do.Instruction]:
+        applicant.step("enough")
+        return [self._open(applicant)]
+
+    def _open(self, applicant: Applicant) -> do.Instruction:
+        accepted = applicant.accepted
+        assert accepted is not None
+        held, applicant.held = applicant.held, deque()
+        early: list[ms.Media] = []
+        if accepted.one_way or accepted.overlaps:
+            early = [event for event in held if isinstance(event, ms.Media)]
+            held = deque(event for event in held if not isinstance(event, ms.Media))
+        return do.OpenStream(applicant.number, accepted, applicant.stream_sid, early, held)
+
+    # ------------------------------------------------------------------ on the way out
+
+    def _refuse(self, applicant: Applicant, why: str, code: int = 1008) -> list[do.Instruction]:
+        applicant.step("refused")
+        self._forget(applicant)
+        return [do.RefuseSocket(applicant.number, why, code)]
+
+    def _not_there(self, applicant: Applicant) -> list[do.Instruction]:
+        """Tell the controller that a stream on which it counts has ended already."""
+        assert applicant.accepted is not None and applicant.ended is not None
+        self._forget(applicant)
+        return [self._closed(applicant.accepted.info, applicant.ended)]
+
+    def _closed(self, info: m.CallInfo, reason: m.StreamEndReason) -> do.Instruction:
+        call, ordinal = info.call, info.ordinal
+        closed = m.StreamClosed(call=call, ordinal=ordinal, reason=reason, gateway=self.gateway)
+        return do.Notify(closed)
+
+    def _forget(self, applicant: Applicant) -> None:
+        """Forget a socket of which nothing more can be said."""
+        if applicant.state == "over" and not applicant.connected:
+            self._applicants.pop(applicant.number, None)

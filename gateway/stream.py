@@ -1,0 +1,136 @@
+"""What a gateway keeps of one Media Stream, and of its connection to one worker.
+
+These are the records that :mod:`.streams` works on: it alone writes them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from trunkline.bus import messages as m
+
+from .recording import RATE, Stereo
+
+#: Inbound sound that is kept for a worker that takes over: 10 s, in samples.
+RING_SAMPLES: Final = 80_000
+#: Frames that the ring holds at most, whatever their lengths (a carrier sends 50 a second).
+RING_FRAMES: Final = 2_000
+#: Digits that are kept of one stream.
+DIGITS_KEPT: Final = 256
+#: Marks that the carrier has not returned, at most; older ones are forgotten.
+MARKS_KEPT: Final = 1_000
+
+
+class Wire(Protocol):
+    """The texts of one stream's outgoing messages (a MediaStream)."""
+
+    clear: bytes
+
+    def media(self, payload: bytes) -> bytes: ...
+    def mark(self, name: str) -> bytes: ...
+
+
+@dataclass
+class Ring:
+    """The recent inbound sound of one stream: (position, payload), oldest first."""
+
+    frames: deque[tuple[int, bytes]] = field(default_factory=deque)
+    samples: int = 0
+
+    def add(self, position: int, payload: bytes) -> None:
+        """Keep one frame, and let go of what is older than 10 s before its end."""
+        frames = self.frames
+        frames.append((position, payload))
+        self.samples += len(payload)
+        oldest = position + len(payload) - RING_SAMPLES
+        while frames and (
+            frames[0][0] + len(frames[0][1]) <= oldest
+            or self.samples > RING_SAMPLES
+            or len(frames) > RING_FRAMES
+        ):
+            self.samples -= len(frames.popleft()[1])
+
+
+@dataclass
+class Link:
+    """The connection to one worker, as far as the state knows."""
+
+    worker: m.WorkerRef
+    #: connecting: no handshake yet; up; lost: this endpoint is not used again unless asked for
+    phase: str
+    #: when the last Tick came (or the link was opened), less the time that we ourselves stood still
+    heard: float
+    #: no Tick for too long
+    stalled: bool = False
+    #: frames that the next flush sends; all belong to streams that are open here
+    batch: list[m.InFrame] = field(default_factory=list)
+    #: since when no stream needs it; None while one does
+    unused_since: float | None = None
+
+
+@dataclass
+class Stream:
+    """One accepted Media Stream."""
+
+    socket: int
+    wire: Wire
+    info: m.CallInfo
+    stream_sid: str
+    accepted_at: float
+    generation: int
+    #: the next outbound position; None: the next frame's, whatever it is (see OpenCall.out_next)
+    out_next: int | None
+    #: endpoint of the worker that has, or is to have, the call in this generation; None: nobody
+    active: str | None = None
+    #: OpenCall of this generation has been sent to ``active``
+    opened: bool = False
+    #: endpoints of workers that were sent an OpenCall and no CloseCall since
+    holders: set[str] = field(default_factory=set)
+    #: endpoint -> until when it is not asked again (it refused the call)
+    refused: dict[str, float] = field(default_factory=dict)
+    #: clears written
+    playback: int = 0
+    #: when the carrier will have played all that was written
+    plays_until: float = 0.0
+    ring: Ring = field(default_factory=Ring)
+    digits: deque[m.DigitIn] = field(default_factory=lambda: deque(maxlen=DIGITS_KEPT))
+    #: marks at the carrier: (name, playback generation at which it was sent)
+    marks: deque[tuple[str, int]] = field(default_factory=lambda: deque(maxlen=MARKS_KEPT))
+    #: when nobody has the call: when to try its workers again
+    retry_at: float = 0.0
+    #: how the stream ended, and when; None while it is live
+    ended: m.StreamEndReason | None = None
+    ended_at: float = 0.0
+    #: the controller said that the call is over: nobody needs its state any more
+    over: bool = False
+    #: it brings sound and takes none
+    one_way: bool = False
+    #: the stream before it brought its first frames too
+    joins: bool = False
+    frames_in: int = 0
+    frames_out: int = 0
+    #: where its sound is put together for a recording
+    recording: Stereo | None = None
+
+    @property
+    def call(self) -> str:
+        return self.info.call
+
+    @property
+    def ordinal(self) -> int:
+        return self.info.ordinal
+
+    def unplayed(self, at: float) -> int:
+        """Samples that lay unplayed at the carrier at this time."""
+        return max(0, round((self.plays_until - at) * RATE))
+
+    @property
+    def workers(self) -> list[m.WorkerRef]:
+        """The workers of the placement, the primary first."""
+        placement = self.info.placement
+        if placement is None:
+            return []
+        both = [placement.primary, placement.standby]
+        return [worker for worker in both if worker is not None]
