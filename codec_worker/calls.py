@@ -250,7 +250,7 @@ class Calls:
             self.dropped["unknown-call" if call is None else "generation"] += 1
             return
         call.frames_in += 1
-        call.gateway_heard = self._read_at
+        call.gateway_heard = max(call.gateway_heard, self._read_at)
         call.inbound.add(InboundFrame(now, frame.ordinal, frame.position, frame.payload))
         if call.resumed:
             self._batches.heard[call.id] = call
@@ -259,7 +259,7 @@ class Calls:
         call = self._current(written.call, written.generation)
         if call is None or call.playout is None:
             return
-        call.gateway_heard = self._read_at
+        call.gateway_heard = max(call.gateway_heard, self._read_at)
         playout = call.playout
         if playout.frozen and written.position > playout.position:
             self.dropped["written-ahead"] += 1

@@ -444,7 +444,10 @@ class Playout:
         # No more lies there than may be sent ahead, however late this is noticed.
         played = max(self.played(now), self.acknowledged - self._window)
         if unplayed is not None:
-            played = min(max(self.acknowledged - unplayed, self._reached), self.acknowledged)
+            # What an interrupt took back before the gateway knew of it is not lost.
+            taken_back = 0 if self._last is None else self._last.next_position
+            played = max(self.acknowledged - unplayed, self._reached, taken_back)
+            played = min(played, self.acknowledged)
         lost = Range(played, self.acknowledged)
         self.lost += lost.samples
         self.frozen = True

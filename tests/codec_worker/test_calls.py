@@ -685,6 +685,15 @@ def test_an_adapter_that_comes_back_hears_what_it_missed() -> None:
     assert (len(bench.adapter.heard), bench.adapter.lost_in) == ((1600 - 16) * 6, 0)
 
 
+def test_a_call_is_not_forgotten_where_its_gateway_goes_before_anything_was_worked_on() -> None:
+    bench = Bench()
+    bench.from_gateway(bench.gateway.open_call(bench.now))
+    bench.hear(0, CODES[:160])
+    bench.worker.gone(GATEWAY, bench.now)
+    bench.worker.beat(bench.now)
+    assert CALL in bench.worker.calls
+
+
 def test_a_call_without_a_stream_is_forgotten_in_the_end() -> None:
     bench = opened()
     bench.new_stream()

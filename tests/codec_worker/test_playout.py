@@ -260,6 +260,29 @@ def test_an_interrupt_without_a_stream_loses_nothing() -> None:
     assert (playout.position, playout.lost) == (50 * FRAME, 480)
 
 
+def test_what_lay_unplayed_by_the_gateways_word_is_lost() -> None:
+    playout, _, _ = started()
+    playout.acknowledge(640, T0)
+    assert playout.freeze(T0 + 400 * MS, 500) == Range(140, 640)
+    assert playout.lost == 500
+
+
+def test_what_an_interrupt_took_back_is_not_lost_by_the_gateways_word() -> None:
+    """The stream broke before its gateway had seen the clear."""
+    playout, _, _ = started()
+    playout.acknowledge(640, T0)
+    playout.interrupt(1, 50 * FRAME, T0 + 30 * MS)
+    assert playout.freeze(T0 + 40 * MS, 400).samples == 0
+
+
+def test_no_more_lies_at_the_carrier_than_may_be_sent_ahead() -> None:
+    playout, pump, _ = started()
+    for n in range(1, 20):
+        pump.tick(T0 + n * 20 * MS)
+        playout.acknowledge(playout.position, T0 + n * 20 * MS)
+    assert playout.freeze(T0 - 1_000 * MS).samples == 8 * 160  # 60 ms and 100 ms
+
+
 def test_what_was_written_after_the_stream_broke_is_lost_too() -> None:
     playout, pump, _ = started()
     playout.acknowledge(320, T0)

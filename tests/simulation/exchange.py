@@ -116,6 +116,8 @@ class Exchange:
         #: how likely a caller is rewritten, and a status callback is never sent
         self.rewrites = habits.choice((0.0, 0.5, 1.0))
         self.drops = habits.choice((0.0, 0.0, 0.3, 1.0))
+        #: how late a gateway's death is seen at most (seconds): behind a tunnel it takes long
+        self.sees_dead_within = 0.03
         self._habits = habits
         self._sids = itertools.count(1)
 

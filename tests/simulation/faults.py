@@ -218,7 +218,7 @@ class Chaos:
     def _lose_streams_and_workers(self, rng: random.Random) -> None:
         """A stream and its worker go one soon after the other: nobody is left who knows all that
         was played. These pairs have a generator of their own, so that seeds mean what they did."""
-        for _ in range(rng.choice((0, 0, 1, 2))):
+        for _ in range(rng.choice((0, 1, 1, 2))):
             at = rng.uniform(0.8, self.seconds)
             apart = rng.uniform(0.0, rng.choice((0.06, 0.6)))
             of_stream = rng.choice((self._kill_gateway, self._kill_gateway, self._break_stream))
@@ -229,9 +229,11 @@ class Chaos:
             self._at(at + apart, second)
 
     def _pause_worker(self) -> None:
-        process = self._some("codec_worker")
-        if process is not None and not process.paused:
-            self._pause_for(process, self.rng.choice((0.1, 0.4, 0.8, 2.0)))
+        """One that has calls, if there is one."""
+        living = [w for w in self.world.workers if w.process.alive and not w.process.paused]
+        if living:
+            worker = self.rng.choice([w for w in living if w.calls.calls] or living)
+            self._pause_for(worker.process, self.rng.choice((0.1, 0.4, 0.8, 2.0)))
 
     def _resume(self, process: Process) -> None:
         self.world.say(f"--- {process} goes on")

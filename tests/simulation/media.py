@@ -193,7 +193,7 @@ class Media:
         self._at_gateway(self._lost, True)
 
     def _gateway_died(self) -> None:
-        seen = self.exchange.rng.uniform(0.001, 0.03)
+        seen = self.exchange.rng.uniform(0.001, self.exchange.sees_dead_within)
         loop = self.exchange.loop
         loop.call_later(seen, self._finish, "error", context=loop.world.context.copy())
 

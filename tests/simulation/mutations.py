@@ -194,17 +194,6 @@ def newcomers_overtake() -> list[Patch]:
     return [mock.patch.object(CallAudio, "may_overtake", lambda *_: False)]
 
 
-def who_lives_has_told_all() -> list[Patch]:
-    """Only of a worker that is known to be dead is it thought that it may have had more written."""
-    pass_over = CallAudio._pass_over_what_is_in_doubt
-
-    def of_the_dead(audio: CallAudio, now: float) -> None:
-        if audio._worker_gone_at is not None:
-            pass_over(audio, now)
-
-    return [mock.patch.object(CallAudio, "_pass_over_what_is_in_doubt", of_the_dead)]
-
-
 def ends_are_read_in_time() -> list[Patch]:
     """A worker reckons by its own clock what lay at the carrier when a stream ended."""
     freeze = Playout.freeze
@@ -267,7 +256,6 @@ MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
         answered_again,
         loss_not_counted,
         newcomers_overtake,
-        who_lives_has_told_all,
         ends_are_read_in_time,
         resume_without_interrupt,
         cleared_sound_again,

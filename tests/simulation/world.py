@@ -59,6 +59,8 @@ class World:
             self.twilio,
             self.say,
         )
+        late = random.Random(f"{seed} carrier")
+        self.exchange.sees_dead_within = late.choice((0.03, 0.03, 0.4))
         self.store = MemoryJournal()
         self.answered_twice: list[str] = []
         self.errors: list[str] = []
