@@ -400,8 +400,8 @@ class CallAudio:
         gone = [at for at in (self._worker_gone_at, self._stream_gone_at) if at is not None]
         until = min(gone, default=now) + ACKNOWLEDGED_WITHIN
         most = MOST_IN_DOUBT
-        if self._stall is not None:
-            # It may have gone on for as long as nothing was read here.
+        if self._stall is not None and self._worker_gone_at is not None:
+            # It may have gone on for as long as nothing was read here, and what it said is gone.
             most = max(most, until - self._stall[0])
         seconds = min(until - self._acknowledged_at, most)
         first = max(self.out.acknowledged, self.out.floor)

@@ -430,6 +430,17 @@ def test_the_controller_may_tell_late_that_the_stream_is_gone() -> None:
     assert line.audio.lost.reasons[UNPLAYED] in range(480, 640 + 1)
 
 
+def test_a_client_that_was_stopped_has_read_all_of_a_worker_that_lives() -> None:
+    """No more is in doubt than where the client had run: nothing was cut off."""
+    line = LineModel()
+    speaking_for(line, 2.0)
+    since = line.now
+    line.now += 1.0
+    line.audio.stalled(since, line.now + 0.06)
+    line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
+    assert line.audio.lost.reasons[IN_DOUBT] <= 1280
+
+
 def test_what_is_said_once_the_stream_is_gone_is_not_in_doubt() -> None:
     line = LineModel()
     line.settle()
