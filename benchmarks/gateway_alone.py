@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import base64
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from trunkline.bus import hosts
 from trunkline.bus import messages as m
 from trunkline.bus.settings import load
 from trunkline.bus.sockets import bind_router
@@ -343,27 +343,10 @@ async def _until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _until_listening(port: int) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                return
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
 def measure(kind: str, calls: int, seconds: float) -> Result:
     """Run one gateway of this kind (``trunkline`` or ``package``) in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="tl-", dir="/tmp") as directory:
-        port = _free_port()
+        held = hosts.listen("127.0.0.1", 0)
 
         async def run() -> Result:
             bench = Bench(directory, calls)
@@ -372,19 +355,19 @@ def measure(kind: str, calls: int, seconds: float) -> Result:
                     sys.executable,
                     __file__,
                     f"--child={kind}",
-                    f"--port={port}",
+                    f"--listen-fd={held.fileno()}",
                     f"--bus=ipc://{directory}",
-                ]
+                ],
+                pass_fds=[held.fileno()],
             )
             try:
-                await _until_listening(port)
-                return await bench.run(child.pid, port, seconds)
+                return await bench.run(child.pid, held.getsockname()[1], seconds)
             finally:
                 child.terminate()
                 await asyncio.to_thread(child.wait)
                 bench.close()
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with held, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(run())
 
 
@@ -394,16 +377,14 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--only", choices=["trunkline", "package"])
-    for internal in ("--child", "--port", "--bus"):
+    for internal in ("--child", "--listen-fd", "--bus"):
         parser.add_argument(internal, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         if given.child == "package":
             vars(process)["protocol_class"] = package_class
-        settings = load(
-            env_file=None, bus=given.bus, http_port=int(given.port), validate_signature=False
-        )
-        return process.main(settings)
+        settings = load(env_file=None, bus=given.bus, validate_signature=False)
+        return process.main(settings, listen_fd=int(given.listen_fd))
     results = {
         kind: measure(kind, given.calls, given.seconds)
         for kind in ("trunkline", "package")

@@ -139,16 +139,14 @@ class _Figures(Collector):
             ("sessions", "Open sessions"),
         ):
             yield GaugeMetricFamily(f"trunkline_{name}", what, value=len(status[name]))
-        calls = GaugeMetricFamily("trunkline_calls", "Calls that are not over", labels=["state"])
-        for state, number in _tally(status["calls"]).items():
-            calls.add_metric([state], number)
-        yield calls
-        overrides = GaugeMetricFamily(
-            "trunkline_overrides", "Numbers that are not as they were", labels=["state"]
-        )
-        for state, number in _tally(status["overrides"]).items():
-            overrides.add_metric([state], number)
-        yield overrides
+        for name, what in (
+            ("calls", "Calls that are not over"),
+            ("overrides", "Numbers that are not as they were"),
+        ):
+            by_state = GaugeMetricFamily(f"trunkline_{name}", what, labels=["state"])
+            for state, number in Counter(row["state"] for row in status[name]).items():
+                by_state.add_metric([state], number)
+            yield by_state
         for name in ("frames_in", "frames_out", "frames_lost", "underruns"):
             total = sum(call[name] for call in status["calls"])
             yield GaugeMetricFamily(f"trunkline_live_{name}", "Of the live calls", value=total)
@@ -160,7 +158,3 @@ class _Figures(Collector):
         for event, number in sorted(self._counts().items()):
             events.add_metric([event], number)
         yield events
-
-
-def _tally(rows: list[dict[str, Any]]) -> Counter[str]:
-    return Counter(row["state"] for row in rows)

@@ -60,7 +60,7 @@ def main(settings: Settings, *, listen_fd: int | None = None) -> int:
         if settings.validate_signature:
             settings.require("auth_token")
             check = SignatureCheck(*settings.auth_tokens)
-        make_bus_directory(settings)
+        settings.address.make_directory()
         if listen_fd is None:
             listening = hosts.listen(settings.http_host, settings.http_port)
         else:
@@ -71,14 +71,6 @@ def main(settings: Settings, *, listen_fd: int | None = None) -> int:
         return EXIT_FAILED
     finally:
         end_logging()
-
-
-def make_bus_directory(settings: Settings) -> None:
-    """Make (or check) the bus's directory. Raises SettingsError where that cannot be."""
-    try:
-        settings.address.make_directory()
-    except OSError as error:
-        raise SettingsError(f"TRUNKLINE_BUS={settings.bus}: {error}") from None
 
 
 async def serve(
