@@ -2,7 +2,7 @@
 
 An override of ours goes on a number when the first session wants it, and is put back when the last
 one leaves. What Twilio is told, and what is done about answers that never come, stands in
-``twilio/override.py``; here it is only said that it has to be done. Who may share a number is told in
+``twilio/override.py``; here it is only said that it has to be done. Who may share one is told in
 :mod:`.book.lease`.
 
 For example: a session wants to wait for calls on a number that another one is leaving. The lease is
