@@ -240,10 +240,15 @@ def leg_over(at: Moment, over: f.LegOver | f.LegsHungUp) -> None:
     dial = over.dial if isinstance(over, f.LegOver) else at.book.dial_of(over.call)
     if dial is None or dial.state not in OPEN:
         return
+    if dial.sid is None:
+        # What was hung up is the other leg, or a call that was taken for it: ours is not known yet.
+        # It may still come, so the dial stays open, and whatever comes of it is hung up. Nothing
+        # else would answer those who wait for its SID.
+        dial.nobody_waits("canceled")
+        at.fail_all(dial.take_asked(), dial.error())
+        return
     dial.step("over")
     _failed(at, dial, "failed", "its leg is over")
-    # The b-leg may have come up before we learned our own leg's SID. Then nothing else will
-    # answer this request.
     at.fail_all(dial.take_asked(), dial.error())
     at.do(do.CloseDial(dial.request))
     at.book.close_dial(dial, at.now)
