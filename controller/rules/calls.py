@@ -48,11 +48,11 @@ ENDED_KEPT: Final = 600.0
 def dialled(at: Moment, known: f.SidKnown) -> None:
     """Twilio took the dial under this SID."""
     call = at.book.calls[known.dial.row.call]
-    was_over = not call.live
+    hung_up = not call.live or call.end_sent
     call.dialled(known.sid)
     at.book.know(call, known.sid)
-    if was_over:
-        # Its b-leg has come and gone before Twilio said that it has our own.
+    if hung_up:
+        # Its b-leg has gone, or was hung up, before Twilio said that it has our own.
         _end_dialled(at, call)
 
 

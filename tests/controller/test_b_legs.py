@@ -502,3 +502,23 @@ def test_a_rewritten_caller_is_known_after_the_next_restart_too() -> None:
     known = stage.core.book.calls[row.call]
     assert (known.caller, known.caller_rewritten) == ("anonymous", True)
     assert known.info(stage.now).caller_rewritten
+
+
+def test_our_own_leg_that_comes_after_its_other_leg_was_hung_up_is_hung_up_too() -> None:
+    """Twilio's answer is late, and somebody's call is taken for the other leg meanwhile."""
+    stage, info = caller()
+    request, _ = b_leg(stage, info)
+    stage.pass_time(0.1)
+    row = stage.take(do.Create).row
+    stage.feed(do.AskedTwilio(request))
+    stage.feed(do.Unsure(request, CarrierError("no answer")))
+    assert stage.take(do.Settle).row.request == request
+    call = up(stage, "CAb", THEIRS)
+    stage.ask("a1", m.HangUp(session=info.session, call=call.call))
+    assert stage.take(do.End).sids == ("CAb",)
+    stage.feed(do.Ended(row.call))
+    assert not stage.all_work(do.CloseDial), "our own leg may still come"
+    stage.feed(do.Taken(request, "CAa", "ringing"))
+    assert stage.take(do.End).sids == ("CAa",)
+    stage.feed(do.Ended(row.call))
+    assert stage.take(do.CloseDial).request == request
