@@ -105,7 +105,9 @@ async def test_a_scenario_calls_presses_keys_and_talks_in_turns(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TRUNKLINE_BUS", stack.bus)
-    stack.sim.add_callee(CALLEE, playing(THEIRS, when_silent=0.6, repeat=True))
+    # The far end hears the keys too. It answers what is said behind them, and not the keys: our
+    # stream is back 1.2 s after them at the latest.
+    stack.sim.add_callee(CALLEE, playing(THEIRS, when_silent=2.0, repeat=True))
     agent = adapter(stack, BOB, allowed_callees=[CALLEE])
 
     async def dial(state: Any) -> None:

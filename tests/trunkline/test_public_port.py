@@ -112,7 +112,7 @@ def test_a_sharer_keeps_the_socket_and_takes_over_when_the_first_ends(directory:
 HOLDS = """
 import sys
 from pathlib import Path
-from trunkline.public_port import PublicPort
+from trunkline.stack.public_port import PublicPort
 port = PublicPort.claim("127.0.0.1", 0, sys.argv[1], Path(sys.argv[2]))
 print(port.address[1], flush=True)
 sys.stdin.read()

@@ -26,8 +26,7 @@ from trunkline.bus.launch import Launched, apart, trunkline_argv
 from trunkline.bus.process import EXIT_DONE, run
 from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.carrier_sim.client import SimClient
-from trunkline.demo import report as report
-from trunkline.demo import surroundings
+from trunkline.demo import report, surroundings
 from trunkline.demo.measure import CallRecord
 from trunkline.demo.words import Recogniser
 
