@@ -36,16 +36,16 @@ from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.redact import is_e164, redact_number
+from trunkline.bus.twilio_urls import STATUS_PATH, STREAM_PATH, VOICE_PATH
 
 from . import signature, twiml
 from .websocket import Refusal, Upgrade
 
 log = logging.getLogger("trunkline.gateway")
 
-STATUS_PATH: Final = "/twilio/status"
 HEALTH_PATH: Final = "/healthz"
-_SERVED: Final = frozenset((twiml.VOICE_PATH, STATUS_PATH, HEALTH_PATH))
-_UPGRADED: Final = frozenset((twiml.STREAM_PATH,))
+_SERVED: Final = frozenset((VOICE_PATH, STATUS_PATH, HEALTH_PATH))
+_UPGRADED: Final = frozenset((STREAM_PATH,))
 
 MAX_BODY_BYTES: Final = 64 * 1024
 #: Seconds for the body to arrive.
@@ -128,7 +128,7 @@ class Front:
         """Why a WebSocket upgrade is refused; None for one that Twilio has signed for our stream's
         URL."""
         public_url = self.public_url()
-        if twiml.local_path(unquote(upgrade.path), public_url, _UPGRADED) != twiml.STREAM_PATH:
+        if twiml.local_path(unquote(upgrade.path), public_url, _UPGRADED) != STREAM_PATH:
             return Refusal(404, "not found")
         if self.check is None:
             return None
@@ -136,8 +136,8 @@ class Front:
         checked = None
         if public_url is not None:
             base = signature.stream_base(public_url)
-            checked = signature.shown(base, twiml.STREAM_PATH, upgrade.query)
-            matches = partial(self.check.upgrade, public_url, twiml.STREAM_PATH, upgrade.query)
+            checked = signature.shown(base, STREAM_PATH, upgrade.query)
+            matches = partial(self.check.upgrade, public_url, STREAM_PATH, upgrade.query)
             why = signature.objection(
                 upgrade.header(signature.HEADER), upgrade.header(signature.SETTINGS_HEADER), matches
             )
@@ -190,7 +190,7 @@ class GatewayApp:
         self._leaving = False
         self._routes = Starlette(
             routes=[
-                Route(twiml.VOICE_PATH, self._voice, methods=["POST"]),
+                Route(VOICE_PATH, self._voice, methods=["POST"]),
                 Route(STATUS_PATH, self._status, methods=["POST"]),
                 Route(HEALTH_PATH, self._health),
             ]
@@ -244,7 +244,7 @@ class GatewayApp:
                 headers.get(signature.HEADER), headers.get(signature.SETTINGS_HEADER), matches
             )
             if why is not None:
-                self._front.refused_voice(fields.get("To") if path == twiml.VOICE_PATH else None)
+                self._front.refused_voice(fields.get("To") if path == VOICE_PATH else None)
                 raise self._forbidden(path, why, checked, number)
         if is_json:
             fields = _flat_json(body)

@@ -12,13 +12,11 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from xml.sax.saxutils import escape
 
 from trunkline.bus.messages import VoiceAnswer
-from trunkline.bus.twilio_urls import RETRY_FRAGMENT
+from trunkline.bus.twilio_urls import RETRY_FRAGMENT, STREAM_PATH, VOICE_PATH
 
 from .signature import stream_base, without_user_info
 
 PROLOG = '<?xml version="1.0" encoding="UTF-8"?>'
-VOICE_PATH = "/twilio/voice"
-STREAM_PATH = "/twilio/stream"
 
 #: Query field that counts how often a gateway answered "not known yet" to one call in a row.
 WAITED = "waited"

@@ -11,15 +11,9 @@ from xml.sax.saxutils import escape
 
 from trunkline.bus.digits import are_digits
 from trunkline.bus.errors import InvalidRequestError
-from trunkline.bus.twilio_urls import RETRY_FRAGMENT
-
-from .seal import VOICE_PATH
+from trunkline.bus.twilio_urls import RETRY_FRAGMENT, STATUS_PATH, STREAM_PATH, VOICE_PATH
 
 PROLOG: Final = '<?xml version="1.0" encoding="UTF-8"?>'
-STATUS_PATH: Final = "/twilio/status"
-STREAM_PATH: Final = "/twilio/stream"
-#: Inline TwiML may be this long (error 32018 above it).
-LONGEST_TWIML: Final = 4000
 
 #: What a leg that carries no stream of ours says and does (b-leg, originate).
 HOLD_THE_LINE: Final = (

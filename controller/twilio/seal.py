@@ -33,9 +33,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from trunkline.bus.errors import InvalidRequestError
 from trunkline.bus.redact import redact_number
-from trunkline.bus.twilio_urls import RETRY_FRAGMENT
+from trunkline.bus.twilio_urls import RETRY_FRAGMENT, VOICE_PATH
 
-VOICE_PATH: Final = "/twilio/voice"
 #: Longer URLs are refused by Twilio; its documents name no number, 2,000 has been seen to work.
 LONGEST_URL: Final = 2000
 _NONCE_BYTES: Final = 12

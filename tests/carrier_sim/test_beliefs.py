@@ -152,7 +152,7 @@ async def posted(
     sim: CarrierSim, customer: Customer, query: str = "", page: object = None, **fields: str
 ) -> CallHandle:
     """A call whose voice_url has this query and fragment, to its end."""
-    customer.pages["/voice"] = page or "<Response><Reject/></Response>"  # type: ignore[assignment]
+    customer.pages["/voice"] = page or "<Response><Reject/></Response>"  # type: ignore[assignment]  # a page may be text
     sim.add_number(OURS, voice_url=customer.base + "/voice" + query, **fields)
     call = await sim.place_inbound_call(CALLER, OURS, "silence")
     await call.wait_for()
