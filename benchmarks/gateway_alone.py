@@ -231,14 +231,14 @@ class Bench:
         if isinstance(message, m.Hello):
             reply = m.Welcome(
                 epoch=1,
-                controller="bench",
+                stack="bench",
                 pid=os.getpid(),
                 account="AC1",
                 public_url="http://127.0.0.1",
                 lead_ms=60,
             )
         elif isinstance(message, m.Beat):
-            reply = m.Pulse(epoch=1, controller="bench")
+            reply = m.Pulse(epoch=1, stack="bench")
         elif isinstance(message, m.Request) and isinstance(message.body, m.StreamStart):
             primary = m.WorkerRef(id="w", endpoint=self.endpoint)
             info = m.CallInfo(

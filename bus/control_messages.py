@@ -439,12 +439,13 @@ class Reply(Message, frozen=True):
 
 
 class Welcome(Message, frozen=True):
-    """The controller knows the peer now. ``epoch`` counts up at each start of a controller on this
-    state directory. ``unknown_sessions``: announced sessions that it would not take back (lease
+    """The controller knows the peer now. ``stack`` is the id of the stack: it stays the same for as
+    long as its state directory lives. ``epoch`` counts up at each start of a controller on that
+    directory. ``unknown_sessions``: announced sessions that it would not take back (lease
     long gone, wrong secret): their calls are over."""
 
     epoch: int
-    controller: str
+    stack: str
     pid: int
     account: str
     public_url: str | None
@@ -463,7 +464,7 @@ class Pulse(Message, frozen=True):
     """Answer to a Beat. A new epoch here means: say Hello again."""
 
     epoch: int
-    controller: str
+    stack: str
     #: False: this controller does not know the peer; say Hello
     known: bool = True
 

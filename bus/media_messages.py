@@ -146,9 +146,9 @@ class Resume(PackedMessage, frozen=True):
     ``ordinal``, ``position``: the stream position from which it wants inbound sound (what it has
     heard up to; 0, 0 on a fresh call); ``call_position``: the call time of that point;
     ``idle``: seconds since it last heard something, so that a worker without state can count what
-    no stream delivered. ``played``: outbound position acknowledged so far. ``floor``: outbound
-    sound before this position was interrupted and must not be sent (a Clear follows if some of it
-    may lie at the carrier: when ``interrupt`` is newer than what the worker knows).
+    no stream delivered. ``acknowledged``: outbound position acknowledged so far. ``floor``:
+    outbound sound before this position was interrupted and must not be sent (a Clear follows if
+    some of it may lie at the carrier: when ``interrupt`` is newer than what the worker knows).
     """
 
     call: str
@@ -157,7 +157,7 @@ class Resume(PackedMessage, frozen=True):
     position: int
     call_position: int
     idle: float
-    played: int
+    acknowledged: int
     floor: int
     interrupt: int
 
@@ -284,7 +284,7 @@ class AttachRefused(PackedMessage, frozen=True):
 
 class Opened(PackedMessage, frozen=True):
     """worker -> adapter: this worker is now the active one; answer with Resume. ``out_next`` is the
-    outbound position from which it needs sound, or None: the adapter's ``played`` decides.
+    outbound position from which it needs sound, or None: the adapter's ``acknowledged`` decides.
     ``unplayed``: samples that the streams before lost, as far as this worker knows. They count if
     it had the last of those streams to its end, and this is the first Opened of a later one.
     The adapter ignores an Opened older than the newest generation it has seen."""
@@ -316,7 +316,7 @@ class Heard(PackedMessage, frozen=True):
     sounds: list[Sound]
 
 
-class PlayedTo(Packed, frozen=True):
+class AcknowledgedTo(Packed, frozen=True):
     """Sound up to outbound ``position`` (exclusive) was acknowledged by the gateway. ``idle``: less
     than one frame is left to send, and it goes out in time by itself."""
 
@@ -326,10 +326,10 @@ class PlayedTo(Packed, frozen=True):
     idle: bool
 
 
-class Played(PackedMessage, frozen=True):
+class Acknowledged(PackedMessage, frozen=True):
     """worker -> adapter: acknowledgements of one tick."""
 
-    calls: list[PlayedTo]
+    calls: list[AcknowledgedTo]
 
 
 class Interrupted(PackedMessage, frozen=True):
@@ -384,7 +384,7 @@ WorkerToGateway = Outbound | Clear | Mark | Tick | OpenRefused | MediaRefused
 WorkerToAdapter = (
     Opened
     | Heard
-    | Played
+    | Acknowledged
     | Interrupted
     | MarkPlayed
     | DigitHeard

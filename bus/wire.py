@@ -10,7 +10,7 @@ from .redact import mask_urls
 
 #: (major, minor). A peer with another major is refused by name; minors only add fields and
 #: messages.
-PROTOCOL = (1, 3)
+PROTOCOL = (2, 0)
 
 Role = Literal["gateway", "codec_worker", "adapter"]
 Direction = Literal["inbound", "outbound"]

@@ -37,7 +37,7 @@ class Batches:
         self.heard: dict[str, Call] = {}
         #: calls with speech to encode
         self.speaking: dict[str, Call] = {}
-        #: calls of which Played is to be told
+        #: calls of which Acknowledged is to be told
         self.acknowledged: dict[str, Call] = {}
         self._down = Downsampler()
         self._up = Upsampler()
@@ -156,12 +156,12 @@ class Batches:
 
     def tell_played(self) -> None:
         """Tell the adapters what was acknowledged since the last time."""
-        batches: dict[bytes, list[m.PlayedTo]] = {}
+        batches: dict[bytes, list[m.AcknowledgedTo]] = {}
         for call in self.acknowledged.values():
             if call.adapter is not None and call.resumed:
                 assert call.playout is not None
                 position = call.playout.acknowledged
-                played = m.PlayedTo(call.id, call.generation, position, call.idle)
+                played = m.AcknowledgedTo(call.id, call.generation, position, call.idle)
                 batches.setdefault(call.adapter, []).append(played)
         self.acknowledged.clear()
-        self.out.extend((peer, m.Played(calls)) for peer, calls in batches.items())
+        self.out.extend((peer, m.Acknowledged(calls)) for peer, calls in batches.items())

@@ -330,20 +330,20 @@ class Calls:
             self.dropped["not-attached"] += call is not None
             return
         if call.playout is None:
-            call.playout = self._playout(call, max(resume.played, resume.floor))
+            call.playout = self._playout(call, max(resume.acknowledged, resume.floor))
             if call.mute:
                 call.playout.freeze(now)
         if resume.interrupt > call.playout.serial and resume.floor > call.playout.position:
             # Whoever had the call may have died with its Clear: the gateway stands before it.
             self._carry_out_interrupt(call, resume.interrupt, resume.floor, now)
-        elif resume.played > call.playout.acknowledged:
+        elif resume.acknowledged > call.playout.acknowledged:
             # What is known here is old: others had the call meanwhile.
-            call.go_on(resume.played)
+            call.go_on(resume.acknowledged)
             if call.mute:
                 call.playout.freeze(now)
         call.playout.serial = max(call.playout.serial, resume.interrupt)
         call.resumed = True
-        call.resumed_at = resume.played
+        call.resumed_at = resume.acknowledged
         call.unplayed_before = 0
         self._tell_unplayed(call)
         idle_ns = int(resume.idle * 1e9) if 0 <= resume.idle < _LONGEST_IDLE else 0

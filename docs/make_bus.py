@@ -41,7 +41,7 @@ RECORDS = (
     m.WrittenTo,
     m.OutFrame,
     m.Sound,
-    m.PlayedTo,
+    m.AcknowledgedTo,
 )
 
 

@@ -201,7 +201,7 @@ class Gateway:
         )
 
     def _welcomed(self, welcome: m.Welcome) -> None:
-        self._stack = welcome.controller
+        self._stack = welcome.stack
         self.hub.streams.lead_ms = welcome.lead_ms
         # The controller's is the one that Twilio was given.
         if welcome.public_url is not None:

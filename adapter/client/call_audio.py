@@ -235,7 +235,7 @@ class CallAudio:
                 position=self._heard_stream_end,
                 call_position=self.heard_to,
                 idle=self._idle(message.ordinal, now),
-                played=self.out.acknowledged,
+                acknowledged=self.out.acknowledged,
                 floor=self.out.floor,
                 interrupt=self.out.serial,
             )
@@ -297,11 +297,11 @@ class CallAudio:
         """What is read now may have waited since then; None: it came in time."""
         return self._stall[0] if self._stall is not None and now < self._stall[1] else None
 
-    def played(self, worker: str, message: m.PlayedTo, now: float) -> None:
+    def acknowledge(self, worker: str, message: m.AcknowledgedTo, now: float) -> None:
         if not self._current(worker, message.generation):
             return
         self._acknowledged(message.position, now)
-        self._spoken(self.out.played(message.position, message.idle, now))
+        self._spoken(self.out.acknowledge(message.position, message.idle, now))
         self._cut_given_up(now)
         self._pump()
 
@@ -409,7 +409,7 @@ class CallAudio:
         stop = min(sent, first + -(-round(seconds * _RATE) // FRAME) * FRAME)
         if stop > first:
             self.lost.add("outbound", stop - first, IN_DOUBT)
-            self._spoken(self.out.played(stop, False, now))
+            self._spoken(self.out.acknowledge(stop, False, now))
 
     def unsent(self, message: m.ToWorker) -> None:
         """``message`` could not be sent; sound is kept and goes out with the next chance."""

@@ -118,11 +118,11 @@ class WorkerLink:
                 if call is not None:
                     call.audio.heard(worker, sound, now)
                     call.act()
-        elif isinstance(message, m.Played):
+        elif isinstance(message, m.Acknowledged):
             for played in message.calls:
                 call = self.calls.get(played.call)
                 if call is not None:
-                    call.audio.played(worker, played, now)
+                    call.audio.acknowledge(worker, played, now)
                     call.act()
         elif isinstance(message, m.MediaRefused):
             log.error("worker %s refuses this client: %s", worker, message.text)

@@ -165,7 +165,7 @@ class Outbound:
 
     def resume(self, out_next: int | None, now: float) -> list[Utterance]:
         """A worker asks for sound from ``out_next`` on (None: from what was acknowledged)."""
-        done = self.played(self.acknowledged if out_next is None else out_next, False, now)
+        done = self.acknowledge(self.acknowledged if out_next is None else out_next, False, now)
         self.end = max(self.end, self.acknowledged)
         start = max(self.acknowledged, self.floor)
         head = next((u for u in self.utterances if u.start is not None), None)
@@ -175,7 +175,7 @@ class Outbound:
         self.next = min(start, self.end) if head is not None else self.end
         return done
 
-    def played(self, position: int, idle: bool, now: float) -> list[Utterance]:
+    def acknowledge(self, position: int, idle: bool, now: float) -> list[Utterance]:
         """Everything below ``position`` was sent to the carrier. ``idle``: the worker has less
         than one frame left."""
         self.acknowledged = max(self.acknowledged, position)

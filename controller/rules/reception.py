@@ -78,7 +78,7 @@ def welcome(at: Moment, here: f.Announced | f.GatewayHere | f.WorkerHere) -> Non
         here.hello.peer,
         m.Welcome(
             epoch=identity.epoch,
-            controller=identity.stack,
+            stack=identity.stack,
             pid=identity.pid,
             account=identity.account,
             public_url=identity.public_url,
@@ -106,7 +106,7 @@ def beat(at: Moment, beat: m.Beat) -> None:
 
 def pulse(book: Book, *, known: bool) -> m.Pulse:
     """A sign of life. ``known`` False makes the peer say Hello again: we were restarted."""
-    return m.Pulse(epoch=book.identity.epoch, controller=book.identity.stack, known=known)
+    return m.Pulse(epoch=book.identity.epoch, stack=book.identity.stack, known=known)
 
 
 def goodbye(at: Moment, goodbye: m.Goodbye) -> None:

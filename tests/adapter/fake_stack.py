@@ -95,7 +95,7 @@ class FakeController:
             self.tell(
                 m.Welcome(
                     epoch=self.epoch,
-                    controller="fake",
+                    stack="fake",
                     pid=os.getpid(),
                     account=self.account,
                     public_url="http://me:pa55@127.0.0.1:1",
@@ -105,7 +105,7 @@ class FakeController:
             )
         elif isinstance(message, m.Beat):
             self.beats += 1
-            pulse = m.Pulse(epoch=self.epoch, controller="fake")
+            pulse = m.Pulse(epoch=self.epoch, stack="fake")
             self._socket.send(_encode(pulse), identity)
         elif isinstance(message, m.Request):
             self.requests.append(message.body)
@@ -235,7 +235,7 @@ class FakeWorker:
         if isinstance(message, m.Resume):
             state.resume = message
             state.heard = message.call_position
-            state.played = max(state.played, message.played, message.floor)
+            state.played = max(state.played, message.acknowledged, message.floor)
         elif isinstance(message, m.Speak):
             for i in range(len(message.pcm) // 6):
                 assert message.position + i not in state.spoken or state.generation & 0xFFFF
@@ -261,8 +261,8 @@ class FakeWorker:
         if state.played > begin:
             self._arrived.set()
             idle = (state.played) not in state.spoken
-            played = m.PlayedTo(call, state.generation, state.played, idle)
-            self.send(call, m.Played([played]))
+            played = m.AcknowledgedTo(call, state.generation, state.played, idle)
+            self.send(call, m.Acknowledged([played]))
             self._reach_marks(call, state)
 
     def _reach_marks(self, call: str, state: FakeCall) -> None:

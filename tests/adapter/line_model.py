@@ -110,7 +110,7 @@ class LineModel:
         if isinstance(message, m.Resume):
             worker.resumed = True
             worker.heard_to = message.position
-            start = message.played if worker.out_next is None else worker.out_next
+            start = message.acknowledged if worker.out_next is None else worker.out_next
             worker.next = max(start, message.floor)
             self._skip_to_floor(worker, message.floor)
             worker.serial = message.interrupt
@@ -144,8 +144,8 @@ class LineModel:
             self.audio.opened(name, message, self.now)
         elif isinstance(message, m.Sound):
             self.audio.heard(name, message, self.now)
-        elif isinstance(message, m.PlayedTo):
-            self.audio.played(name, message, self.now)
+        elif isinstance(message, m.AcknowledgedTo):
+            self.audio.acknowledge(name, message, self.now)
         elif isinstance(message, m.Interrupted):
             self.audio.interrupted(name, message, self.now)
         elif isinstance(message, m.DigitHeard):
@@ -171,7 +171,7 @@ class LineModel:
             count += 1
         if count:
             idle = len(worker.sound) < FRAME
-            worker.to_adapter.append(m.PlayedTo(CALL, worker.generation, worker.next, idle))
+            worker.to_adapter.append(m.AcknowledgedTo(CALL, worker.generation, worker.next, idle))
         stop = min(len(self.inbound) // 6, worker.heard_to + 3 * FRAME)
         if stop > worker.heard_to:
             worker.to_adapter.append(

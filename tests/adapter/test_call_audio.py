@@ -167,7 +167,7 @@ def test_no_more_than_the_window_is_sent_ahead_in_messages_of_half_a_second() ->
     sent = [s for s in sends(line) if isinstance(s, m.Speak)]
     assert all(len(s.pcm) <= 6 * MESSAGE for s in sent)
     assert sum(len(s.pcm) for s in sent) == 6 * WINDOW
-    line.audio.played("a", m.PlayedTo(CALL, line.generation, 160, False), line.now)
+    line.audio.acknowledge("a", m.AcknowledgedTo(CALL, line.generation, 160, False), line.now)
     assert sum(len(s.pcm) // 6 for s in sends(line) if isinstance(s, m.Speak)) == 160
 
 
@@ -341,7 +341,7 @@ def test_a_new_stream_resumes_at_what_was_acknowledged(out_next: int | None) -> 
     line.audio.opened("b", opened, line.now)
     resume, *speaks = [s for s in sends(line)]
     assert isinstance(resume, m.Resume)
-    assert resume.played == 160
+    assert resume.acknowledged == 160
     assert [s.position for s in speaks if isinstance(s, m.Speak)] == [160]
 
 
@@ -355,7 +355,9 @@ def speaking_for(line: LineModel, seconds: float) -> None:
     line.act()
     position = 480
     for _ in range(round(seconds * 50)):
-        line.audio.played("a", m.PlayedTo(CALL, line.generation, position, False), line.now)
+        line.audio.acknowledge(
+            "a", m.AcknowledgedTo(CALL, line.generation, position, False), line.now
+        )
         position += FRAME
         line.now += 0.02
     line.act()
@@ -396,9 +398,9 @@ def test_what_may_have_been_played_unacknowledged_is_not_said_again() -> None:
     line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
     resume, first, *_ = sends(line)
     assert isinstance(resume, m.Resume) and isinstance(first, m.Speak)
-    passed = resume.played - acknowledged
+    passed = resume.acknowledged - acknowledged
     assert passed == 3 * FRAME  # a frame since the last acknowledgement, two on their way
-    assert first.position == resume.played
+    assert first.position == resume.acknowledged
     assert line.audio.lost.reasons[IN_DOUBT] == passed
     assert line.audio.lost.outbound >= before + passed
 
@@ -416,7 +418,7 @@ def test_a_worker_that_is_stopped_or_leaves_has_not_told_all(out_next: int | Non
     line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, out_next, 9_999), line.now)
     resume, first, *_ = sends(line)
     assert isinstance(resume, m.Resume) and isinstance(first, m.Speak)
-    assert resume.played == first.position == 16_320 + 3 * FRAME
+    assert resume.acknowledged == first.position == 16_320 + 3 * FRAME
     assert line.audio.lost.reasons[IN_DOUBT] == 3 * FRAME
     assert line.audio.lost.outbound <= 3 * FRAME + 640
 
@@ -461,7 +463,7 @@ def test_a_worker_that_has_told_the_streams_end_has_told_all() -> None:
     line.audio.worker_lost("a", line.now + 0.1)
     sends(line)
     line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now + 1.0)
-    assert [s.played for s in sends(line) if isinstance(s, m.Resume)] == [acknowledged]
+    assert [s.acknowledged for s in sends(line) if isinstance(s, m.Resume)] == [acknowledged]
     assert line.audio.lost.reasons == {UNPLAYED: 500}
 
 
@@ -476,7 +478,9 @@ def test_what_an_interrupt_skipped_did_not_lie_at_the_carrier() -> None:
     line.audio.interrupted("a", m.Interrupted(CALL, line.generation, 1, 0), line.now)
     line.audio.say(bytes(48_000), line.now)
     for position in (floor, floor + 480, floor + 640):
-        line.audio.played("a", m.PlayedTo(CALL, line.generation, position, False), line.now)
+        line.audio.acknowledge(
+            "a", m.AcknowledgedTo(CALL, line.generation, position, False), line.now
+        )
     line.audio.worker_lost("a", line.now)
     line.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), line.now)
     assert line.audio.lost.reasons[UNPLAYED] == 640
@@ -486,7 +490,7 @@ def test_an_acknowledgement_that_died_with_its_worker_is_sound_at_the_carrier_to
     line = LineModel()
     line.settle()
     line.audio.say(bytes(48_000), line.now)
-    line.audio.played("a", m.PlayedTo(CALL, line.generation, 160, False), line.now)
+    line.audio.acknowledge("a", m.AcknowledgedTo(CALL, line.generation, 160, False), line.now)
     line.audio.worker_lost("a", line.now)
     line.audio.opened("b", m.Opened(CALL, line.generation + 1, 1, 640), line.now)
     line.audio.worker_lost("b", line.now)
@@ -572,10 +576,10 @@ def test_what_waited_here_for_long_does_not_all_lie_at_the_carrier() -> None:
     talker = Talker(line)
     talker.say(96_000)
     since, now = line.now, line.now + 1.5
-    line.audio.played("a", m.PlayedTo(CALL, line.generation, 160, False), since)
+    line.audio.acknowledge("a", m.AcknowledgedTo(CALL, line.generation, 160, False), since)
     line.audio.stalled(since, now + 0.06)
     for position in range(160, 8000, 160):
-        line.audio.played("a", m.PlayedTo(CALL, line.generation, position, False), now)
+        line.audio.acknowledge("a", m.AcknowledgedTo(CALL, line.generation, position, False), now)
     line.audio.worker_lost("a", now)
     line.audio.opened("b", m.Opened(CALL, (2 << 16), 2, None), now + 0.06)
     lost = line.audio.lost.reasons

@@ -114,13 +114,13 @@ def test_a_client_that_was_stopped_hears_the_old_worker_out(
     say(TWO, m.Opened(info.call, second, 2, None))
     say(TWO, m.Loss(info.call, second, "outbound", 480, "unplayed"))
     assert audio.active == ("w1" if stopped else "w2")
-    say(ONE, m.Played([m.PlayedTo(info.call, first, 4000, False)]))
+    say(ONE, m.Acknowledged([m.AcknowledgedTo(info.call, first, 4000, False)]))
     say(ONE, m.StreamOver(info.call, first, 1, "error"))
     media.poll(now[0])
     now[0] += 0.1
     media.poll(now[0])
     assert audio.active == "w2"
     assert audio.lost.reasons["unplayed"] == 480
-    resumed = [x.played for x in wires.sent if isinstance(x, m.Resume)]
+    resumed = [x.acknowledged for x in wires.sent if isinstance(x, m.Resume)]
     # Without its last word, 160 ms may have been played.
     assert resumed == [0, 4000 if stopped else 1280]

@@ -57,7 +57,7 @@ class FakeController:
             self.tell(
                 m.Welcome(
                     epoch=self.epoch,
-                    controller="c",
+                    stack="c",
                     pid=1,
                     account="AC1",
                     public_url=None,
@@ -65,7 +65,7 @@ class FakeController:
                 )
             )
         elif isinstance(message, m.Beat):
-            self.tell(m.Pulse(epoch=self.epoch, controller="c"))
+            self.tell(m.Pulse(epoch=self.epoch, stack="c"))
         elif isinstance(message, m.Request):
             reply = self.answer(message)
             if reply is not None:
@@ -269,7 +269,7 @@ class Wires:
         """The client is done with this one."""
 
     def welcome(self) -> None:
-        told = m.Welcome(epoch=1, controller="c", pid=1, account="AC1", public_url=None, lead_ms=60)
+        told = m.Welcome(epoch=1, stack="c", pid=1, account="AC1", public_url=None, lead_ms=60)
         self.hear(msgspec.msgpack.encode(told))
 
 

@@ -125,7 +125,7 @@ class FakeAdapter:
                     self.heard_at = (sound.ordinal, sound.stream_end)
                     self.last_heard = now
                     self.lost_in += sound.lost
-        elif isinstance(message, m.Played):
+        elif isinstance(message, m.Acknowledged):
             for played in message.calls:
                 if played.generation == self.generation:
                     self.acknowledged = max(self.acknowledged, played.position)

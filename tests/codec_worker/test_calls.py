@@ -185,7 +185,7 @@ def test_many_calls_share_the_messages_of_a_turn() -> None:
     assert [(peer, type(message)) for peer, message in out] == [
         (ADAPTER, m.Heard),
         (GATEWAY, m.Outbound),
-        (ADAPTER, m.Played),
+        (ADAPTER, m.Acknowledged),
     ]
     assert isinstance(out[0][1], m.Heard)
     assert {s.pcm for s in out[0][1].sounds} == {out[0][1].sounds[0].pcm}
@@ -358,7 +358,7 @@ def test_who_hears_of_a_streams_end_has_heard_what_was_written() -> None:
         bench.from_gateway(told)
     bench.worker.work(bench.now, bench.now)
     kinds = [type(told) for peer, told in bench.worker.take() if peer == ADAPTER]
-    assert kinds == [m.Played, m.Loss, m.StreamOver]
+    assert kinds == [m.Acknowledged, m.Loss, m.StreamOver]
 
 
 def test_a_streams_end_that_is_read_late_tells_what_lay_at_the_carrier() -> None:

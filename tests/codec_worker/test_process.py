@@ -65,12 +65,10 @@ class FakeController:
             answer = (
                 m.Refused(error=self.refuse)
                 if self.refuse
-                else m.Welcome(
-                    epoch=1, controller="c", pid=1, account="AC", public_url=None, lead_ms=60
-                )
+                else m.Welcome(epoch=1, stack="c", pid=1, account="AC", public_url=None, lead_ms=60)
             )
         elif isinstance(message, m.Beat):
-            answer = m.Pulse(epoch=1, controller="c")
+            answer = m.Pulse(epoch=1, stack="c")
         else:
             return
         self.socket.send(msgspec.msgpack.encode(answer), identity)
@@ -163,7 +161,7 @@ async def test_it_announces_itself_and_carries_a_call(
     frames = [frame for batch in carrier.all(m.Outbound) for frame in batch.frames]
     assert [frame.position for frame in frames] == [160 * n for n in range(20)]
     assert b"".join(frame.payload for frame in frames) == b"\xff" * 3200
-    await until(lambda: any(p.calls[0].position == 3200 for p in client.all(m.Played)))
+    await until(lambda: any(p.calls[0].position == 3200 for p in client.all(m.Acknowledged)))
 
     frame = m.InFrame(CALL, GENERATION, 1, 0, b"\xff" * 160)
     carrier.send(m.Inbound([frame]))

@@ -410,7 +410,7 @@ def test_repeated_request_gets_the_same_answer_once() -> None:
 def test_stranger_is_asked_to_say_hello() -> None:
     stage = Stage()
     stage.ask("nobody", m.GetStatus())
-    assert stage.sent["nobody"] == [m.Pulse(epoch=1, controller="stack", known=False)]
+    assert stage.sent["nobody"] == [m.Pulse(epoch=1, stack="stack", known=False)]
     stage.feed(m.Beat(peer="nobody"))
     assert not stage.events("nobody", m.Pulse)[-1].known
 

@@ -73,7 +73,7 @@ class Controller:
             self.tell(
                 m.Welcome(
                     epoch=self.epoch,
-                    controller="stack-1",
+                    stack="stack-1",
                     pid=1,
                     account="AC1",
                     public_url=BASE,
@@ -82,7 +82,7 @@ class Controller:
             )
         elif isinstance(message, m.Beat):
             self.heard.append(message)
-            self.router.send(_encode(m.Pulse(epoch=self.epoch, controller="stack-1")), identity)
+            self.router.send(_encode(m.Pulse(epoch=self.epoch, stack="stack-1")), identity)
         elif isinstance(message, m.Request):
             self.heard.append(message.body)
             reply = m.Reply(id=message.id, body=self._answer(message.body))

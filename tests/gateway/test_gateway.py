@@ -236,7 +236,7 @@ async def test_sound_that_comes_before_the_controllers_answer_is_kept(stack: Sta
     stack.controller.tokens["t1"] = stack.accepted()
     stack.controller.mute = False
     stack.controller.epoch = 2  # the gateway says Hello again, and asks again
-    stack.controller.tell(m.Pulse(epoch=2, controller="stack-1"))
+    stack.controller.tell(m.Pulse(epoch=2, stack="stack-1"))
     await until(lambda: stack.a.all(m.OpenCall))
     await until(lambda: len(stack.a.all(m.OpenCall)[0].ring) + len(stack.a.frames()) == 3)
     await client.close()
@@ -250,7 +250,7 @@ async def test_a_socket_that_left_before_the_answer(stack: Stack) -> None:
     await until(lambda: not stack.gateway.hub.sockets)
     stack.controller.tokens["t1"] = stack.accepted()
     stack.controller.mute = False
-    stack.controller.tell(m.Pulse(epoch=2, controller="stack-1"))
+    stack.controller.tell(m.Pulse(epoch=2, stack="stack-1"))
     await until(lambda: stack.controller.all(m.StreamClosed))
     assert stack.controller.all(m.StreamClosed)[0].ordinal == 1
     assert stack.a.all(m.OpenCall) == []
@@ -266,7 +266,7 @@ async def test_a_call_that_was_over_before_the_answer_is_told_to_be_over(stack: 
         await client.recv()
     stack.controller.tokens["t1"] = stack.accepted()
     stack.controller.mute = False
-    stack.controller.tell(m.Pulse(epoch=2, controller="stack-1"))
+    stack.controller.tell(m.Pulse(epoch=2, stack="stack-1"))
     await until(lambda: stack.controller.all(m.StreamClosed))
     assert stack.controller.all(m.StreamClosed)[0].reason == "stop"
     assert stack.a.all(m.OpenCall) == []

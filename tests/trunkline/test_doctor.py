@@ -195,7 +195,7 @@ async def test_a_running_stack_is_told_with_its_parts(
 
 def welcome(public_url: str | None = None) -> m.Welcome:
     return m.Welcome(
-        epoch=1, controller="st1", pid=1, account=ACCOUNT_SID, public_url=public_url, lead_ms=60
+        epoch=1, stack="st1", pid=1, account=ACCOUNT_SID, public_url=public_url, lead_ms=60
     )
 
 

@@ -26,7 +26,7 @@ NOTHING: Any = None
             StackInfo(bus="ipc:///b", account_sid="AC1", auth_token="token", pid=1, public_url=URL),
             True,
         ),
-        (m.Welcome(epoch=1, controller="c", pid=1, account="A", public_url=URL, lead_ms=60), True),
+        (m.Welcome(epoch=1, stack="c", pid=1, account="A", public_url=URL, lead_ms=60), True),
         (Seal(URL, "o", "s", "sealed"), False),
         (Identity("stack", 1, 1, "AC1", URL, 0.0, 0.0), False),
         (Operations("stack", URL, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING), False),
