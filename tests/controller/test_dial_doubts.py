@@ -165,6 +165,18 @@ def test_a_second_call_that_shows_by_its_callback_is_hung_up() -> None:
     assert not stage.events("a1", m.CallEnded)
 
 
+def test_a_hang_up_is_answered_when_the_leg_turns_out_to_be_over_already() -> None:
+    """Its SID is not known to this controller, so REST is never asked: the leg was busy."""
+    info = Stage().info()
+    stage = Stage(epoch=2, peers=False, dials=[a_dial(info, mode="originate")])
+    stage.hello("adapter", "a1", sessions=[replace(waiting(info), dials=[])])
+    hang_up = stage.ask("a1", m.HangUp(session=info.session, call="c" * 32))
+    assert not stage.answered("a1", hang_up)
+    stage.feed(do.Taken("a" * 32, "CA1", "busy", guessed=True))
+    stage.body("a1", hang_up, m.Done)
+    assert not stage.all_work(do.End)
+
+
 def test_dials_are_claimed_with_the_secret_only() -> None:
     info = Stage().info()
     stage = Stage(epoch=2, peers=False, dials=[a_dial(info, sid="CA1", state="taken")])
