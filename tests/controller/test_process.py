@@ -498,7 +498,7 @@ async def test_two_stacks_on_one_number(tmp_path: Path, sim: CarrierSim) -> None
     async with running(one) as first, running(two) as second:
         a = await first.join("adapter")
         assert a.client.welcome is not None
-        first_id = a.client.welcome.controller
+        first_id = a.client.welcome.stack
         held = await first.open(a)
         await a.ask(m.Arm(session=held.session), m.Armed)
         b = await second.join("adapter")

@@ -20,9 +20,8 @@ from trunkline.controller.rules import facts as f
 from trunkline.controller.rules.moment import Moment
 from trunkline.controller.shell import STOP_WITHIN, Shell
 
-from .fake_carrier import FakeCarrier, FakeTime
+from .fake_carrier import FakeCarrier, FakeTime, ops_for
 from .stage import Stage
-from .test_crashes import ops_for
 
 
 class FakeRouter:
