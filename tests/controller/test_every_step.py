@@ -44,7 +44,7 @@ TROUBLE: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _unheard() -> Iterator[None]:
     with last_words_unheard():
         yield
