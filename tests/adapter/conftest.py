@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,16 +17,14 @@ from fake_stack import FakeStack, fake_stack  # it stands beside this file
 
 
 @pytest.fixture
-async def stack() -> AsyncIterator[FakeStack]:
+async def stack(short_directory: Path) -> AsyncIterator[FakeStack]:
     """A controller and two workers that play everything at once."""
-    with tempfile.TemporaryDirectory(prefix="tl", dir="/tmp") as directory:
-        async with fake_stack(Path(directory)) as made:
-            yield made
+    async with fake_stack(short_directory) as made:
+        yield made
 
 
 @pytest.fixture
-async def paced_stack() -> AsyncIterator[FakeStack]:
+async def paced_stack(short_directory: Path) -> AsyncIterator[FakeStack]:
     """A controller and two workers that play 20 ms each 20 ms."""
-    with tempfile.TemporaryDirectory(prefix="tl", dir="/tmp") as directory:
-        async with fake_stack(Path(directory), instant=False) as made:
-            yield made
+    async with fake_stack(short_directory, instant=False) as made:
+        yield made

@@ -15,6 +15,7 @@ from quiet_scenario import scenario
 from trunkline import TwilioAgentAdapter
 from trunkline.adapter import testing
 from trunkline.bus import messages as m
+from trunkline.bus.testing import until
 from trunkline.errors import CarrierError, NumberNotFoundError
 
 AudioChunk = scenario.voice.AudioChunk
@@ -322,7 +323,7 @@ async def test_an_interrupt_is_one_clear_and_ends_what_is_being_said(
         info = await answered(paced_stack, agent)
         worker = paced_stack.workers[0]
         sending = asyncio.ensure_future(agent.send_audio(AudioChunk(bytes(48_000 * 20))))
-        await worker.until(lambda: worker.calls[info.call].played >= 480)
+        await until(lambda: worker.calls[info.call].played >= 480)
         await agent.interrupt()
         await asyncio.wait_for(sending, 2)
         assert len(worker.calls[info.call].interrupts) == 1

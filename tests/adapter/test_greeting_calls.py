@@ -15,6 +15,7 @@ from quiet_scenario import scenario
 from trunkline import Call, Line, TwilioAgentAdapter
 from trunkline.adapter.turns.greeting import greet, hear_greeting
 from trunkline.bus import messages as m
+from trunkline.bus.testing import until
 from trunkline.errors import WrongModeError
 
 HELLO, ANSWER = pcm(words(NAMES[1])), pcm(words(NAMES[4]))
@@ -329,7 +330,7 @@ async def run_scenario(
     async def far_end() -> None:
         # scenario.run has a loop and a thread of its own; the doubles stay on this one.
         info = await dialled(stack, sound)
-        await stack.workers[0].until(lambda: bool(stack.workers[0].calls[info.call].spoken))
+        await until(lambda: bool(stack.workers[0].calls[info.call].spoken))
         stack.workers[0].hear(info.call, ANSWER + PAUSE)
         await stack.controller.wait_for(m.CloseSession)
 

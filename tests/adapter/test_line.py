@@ -11,6 +11,7 @@ from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
 
 from trunkline import Call, Line
 from trunkline.bus import messages as m
+from trunkline.bus.testing import until
 from trunkline.errors import (
     CallFailedError,
     NumberBusyError,
@@ -300,7 +301,7 @@ async def test_digits_wait_for_what_is_being_said_and_later_words_wait_for_them(
         call, info = await answered(stack, line)
         state = await stack.workers[0].resumed(info.call)
         first = asyncio.ensure_future(call.send_audio(pcm(24_000)))
-        await stack.workers[0].until(lambda: state.played > 0)
+        await until(lambda: state.played > 0)
         pressing = asyncio.ensure_future(call.send_dtmf("1"))
         await asyncio.sleep(0)
         second = asyncio.ensure_future(call.send_audio(pcm(2_400)))
@@ -359,7 +360,7 @@ async def test_a_restarted_controller_is_told_that_digits_were_asked_for(
         stack.controller.epoch = 2
         stack.controller.start()
         await stack.controller.wait_for(m.SendDigits, 2)
-        (announced,) = stack.controller.hellos[-1].sessions[0].calls
+        (announced,) = stack.controller.all(m.Hello)[-1].sessions[0].calls
         assert (announced.call, announced.digits) == (info.call, True)
         stack.controller.answer_last(m.Done())
         await pressing
@@ -412,7 +413,7 @@ async def test_an_interrupt_ends_the_send_that_is_under_way(paced_stack: FakeSta
         call, info = await answered(stack, line)
         state = await stack.workers[0].resumed(info.call)
         sending = asyncio.ensure_future(call.send_audio(pcm(24_000 * 5)))
-        await stack.workers[0].until(lambda: state.played >= 480)
+        await until(lambda: state.played >= 480)
         await call.interrupt()
         sent = await asyncio.wait_for(sending, 1)
         assert 0 < sent < 24_000
@@ -437,11 +438,11 @@ async def test_a_cancelled_send_says_no_more(paced_stack: FakeStack) -> None:
         call, info = await answered(paced_stack, line)
         state = await paced_stack.workers[0].resumed(info.call)
         sending = asyncio.ensure_future(call.send_audio(pcm(24_000 * 5)))
-        await paced_stack.workers[0].until(lambda: state.played >= 480)
+        await until(lambda: state.played >= 480)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
-        await paced_stack.workers[0].until(lambda: bool(state.interrupts))
+        await until(lambda: bool(state.interrupts))
         assert await call.send_audio(pcm(480)) == 480
 
 
@@ -483,7 +484,7 @@ async def test_hang_up_lets_what_was_said_be_heard(paced_stack: FakeStack) -> No
         call, info = await answered(stack, line)
         state = await stack.workers[0].resumed(info.call)
         sending = asyncio.ensure_future(call.send_audio(pcm(4800)))
-        await stack.workers[0].until(lambda: bool(state.spoken))
+        await until(lambda: bool(state.spoken))
 
         def hang_up(body: m.HangUp) -> m.Done:
             assert state.played == 1600
@@ -521,7 +522,7 @@ async def test_closing_the_line_does_not_wait_for_what_is_still_being_said(
         call, info = await answered(stack, line)
         state = await stack.workers[0].resumed(info.call)
         sending = asyncio.ensure_future(call.send_audio(pcm(240_000)))
-        await stack.workers[0].until(lambda: bool(state.spoken))
+        await until(lambda: bool(state.spoken))
     assert state.marks_set == []
     assert await sending < 240_000
 
@@ -534,7 +535,7 @@ async def test_the_call_goes_on_at_the_other_worker(paced_stack: FakeStack) -> N
         first.hear(info.call, pcm(480))
         assert await call.recv_audio(5) == pcm(480)
         sending = asyncio.ensure_future(call.send_audio(pcm(12_000)))
-        await first.until(lambda: state.played >= 640)
+        await until(lambda: state.played >= 640)
         state.resume = None  # it plays no more
         moved = second.open(info.call, m.first_generation(1) + 1, out_next=state.played)
         await second.resumed(info.call)
@@ -569,10 +570,9 @@ async def test_a_restarted_controller_is_told_everything(stack: FakeStack) -> No
         await stack.workers[0].resumed(info.call)
         assert await call.send_audio(pcm(480)) == 480
         stack.controller.epoch += 1
-        stack.controller.hellos.clear()
+        stack.controller.got.clear()
         stack.controller.start()
-        await stack.controller.wait_until(lambda: bool(stack.controller.hellos))
-        (session,) = stack.controller.hellos[-1].sessions
+        (session,) = (await stack.controller.wait_for(m.Hello)).sessions
         assert (session.number, session.mode) == (OURS, "answer")
         assert [c.call for c in session.calls] == [info.call]
         assert session.secret != ""
@@ -598,7 +598,7 @@ async def test_beats_go_on_while_the_users_loop_is_blocked(stack: FakeStack) -> 
         asyncio.run(main())
 
     await asyncio.to_thread(blocked)
-    assert stack.controller.beats >= 2
+    assert len(stack.controller.all(m.Beat)) >= 2
 
 
 async def test_no_stack_at_all(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
