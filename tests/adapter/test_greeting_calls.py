@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import phone
 import pytest
-from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
+from fake_stack import OURS, THEIRS, FakeStack
 from line_sound import NAMES, noise, pcm, silence, words
 from quiet_scenario import scenario
 
@@ -26,37 +27,26 @@ LINE = QUIET + HELLO + PAUSE + ANSWER + PAUSE
 
 
 def adapter(stack: FakeStack, **given: Any) -> TwilioAgentAdapter:
-    settings: dict[str, Any] = {
-        "account_sid": ACCOUNT,
-        "auth_token": "no-token",
-        "phone_number": OURS,
-        "allowed_callees": [THEIRS],
-        "bus": stack.bus,
-    }
-    return TwilioAgentAdapter(**(settings | given))
+    return phone.adapter(stack, allowed_callees=[THEIRS], **given)
 
 
-async def far_end_says(stack: FakeStack, info: m.CallInfo, sound: bytes) -> None:
-    await stack.workers[0].resumed(info.call)
+def hear(stack: FakeStack, info: m.CallInfo, sound: bytes) -> None:
+    """The far end says ``sound``."""
     for begin in range(0, len(sound), 4_800):
         stack.workers[0].hear(info.call, sound[begin : begin + 4_800])
 
 
 async def dialled(stack: FakeStack, sound: bytes, age: float | None = None) -> m.CallInfo:
     """The next dial is answered, and its far end says ``sound``."""
-    count = sum(isinstance(r, m.Dial) for r in stack.controller.requests)
-    dial = await stack.controller.wait_for(m.Dial, count + 1)
-    info = stack.start_call(dial.session, dial=dial, age=age)
-    await far_end_says(stack, info, sound)
+    info = await phone.dialled(stack, age)
+    hear(stack, info, sound)
     return info
 
 
 async def called(stack: FakeStack, sound: bytes) -> m.CallInfo:
     """Somebody calls as soon as a call is waited for, and says ``sound``."""
-    count = sum(isinstance(r, m.Arm) for r in stack.controller.requests)
-    arm = await stack.controller.wait_for(m.Arm, count + 1)
-    info = stack.start_call(arm.session)
-    await far_end_says(stack, info, sound)
+    info = await phone.called(stack)
+    hear(stack, info, sound)
     return info
 
 
@@ -185,8 +175,7 @@ async def test_digits_that_come_during_it_are_kept(stack: FakeStack) -> None:
     async with Line(OURS, allowed_callees=[THEIRS], bus=stack.bus) as line:
         waiting = asyncio.ensure_future(line.wait_for_call(5, callee_speaks_first=True))
         info = await called(stack, QUIET + HELLO)
-        told = m.DigitHeard(info.call, m.first_generation(1), m.DigitIn(1, 1, "7"))
-        stack.workers[0].send(info.call, told)
+        phone.press(stack, info, "7")
         stack.workers[0].hear(info.call, PAUSE)
         call = await waiting
         assert is_greeting(call.greeting)
@@ -279,8 +268,7 @@ async def test_digits_during_it_reach_the_callback_at_once(stack: FakeStack) -> 
     async with adapter(stack, on_dtmf=pressed.put_nowait) as agent:
         waiting = asyncio.ensure_future(agent.wait_for_call(5, callee_speaks_first=True))
         info = await called(stack, QUIET + HELLO)
-        told = m.DigitHeard(info.call, m.first_generation(1), m.DigitIn(1, 1, "7"))
-        stack.workers[0].send(info.call, told)
+        phone.press(stack, info, "7")
         assert await asyncio.wait_for(pressed.get(), 5) == "7"
         assert not waiting.done()
         stack.workers[0].hear(info.call, PAUSE)
