@@ -15,9 +15,18 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 from fake_stack import FakeStack, fake_stack  # it stands beside this file
 
+from trunkline.bus.digits import seconds_of
+
 
 @pytest.fixture
-async def stack(short_directory: Path) -> AsyncIterator[FakeStack]:
+def short_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digits on another leg than our stream's take a tenth of their time."""
+    monkeypatch.setattr("trunkline.adapter.client.call_media.BEGUN_WITHIN", 0.05)
+    monkeypatch.setattr("trunkline.adapter.call.seconds_of", lambda row: seconds_of(row) / 10)
+
+
+@pytest.fixture
+async def stack(short_directory: Path, short_digits: None) -> AsyncIterator[FakeStack]:
     """A controller and two workers that play everything at once."""
     async with fake_stack(short_directory) as made:
         yield made

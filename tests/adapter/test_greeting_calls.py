@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import phone
 import pytest
 from fake_stack import OURS, THEIRS, FakeStack
@@ -351,7 +350,7 @@ async def run_scenario(
 
 async def test_in_a_run_it_is_the_far_ends_first_turn_and_no_answer(stack: FakeStack) -> None:
     agent = adapter(stack)
-    question = pcm(np.concatenate([words(NAMES[0])[:12_000]]))
+    question = pcm(words(NAMES[0])[:12_000])
     result, seen, chunks, events = await run_scenario(
         stack, agent, QUIET + HELLO + PAUSE, question, callee_speaks_first=True
     )
@@ -376,7 +375,7 @@ async def test_in_a_run_that_does_not_ask_for_it_it_is_the_answer_as_ever(
     stack: FakeStack,
 ) -> None:
     agent = adapter(stack)
-    question = pcm(np.concatenate([words(NAMES[0])[:12_000]]))
+    question = pcm(words(NAMES[0])[:12_000])
     result, seen, _, _ = await run_scenario(stack, agent, QUIET + HELLO + PAUSE, question)
     segments = result.audio.segments
     assert [s.speaker for s in segments] == ["user", "agent"]

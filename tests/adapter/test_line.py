@@ -278,12 +278,16 @@ async def test_a_session_that_is_lost_ends_its_calls(stack: FakeStack) -> None:
             await line.wait_for_call(timeout=1)
 
 
-async def test_beats_go_on_while_the_users_loop_is_blocked(stack: FakeStack) -> None:
+async def test_beats_go_on_while_the_users_loop_is_blocked(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline.bus.control.BEAT_SECONDS", 0.1)
+
     # The controller's double runs on another loop than the blocked one.
     def blocked() -> None:
         async def main() -> None:
             async with Line(OURS, bus=stack.bus):
-                time.sleep(1.2)  # noqa: ASYNC251  # the very thing that is tried
+                time.sleep(0.5)  # noqa: ASYNC251  # the very thing that is tried
 
         asyncio.run(main())
 

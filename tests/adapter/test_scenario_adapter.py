@@ -9,7 +9,6 @@ import wave
 from collections.abc import AsyncIterator
 from typing import Any
 
-import numpy as np
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
 from line_sound import NAMES, noise, pcm, silence, words
@@ -22,6 +21,8 @@ from trunkline.bus import messages as m
 from trunkline.errors import AccountMismatchError, NumberNotFoundError
 
 AudioChunk = scenario.voice.AudioChunk
+#: a second of words
+SAID = pcm(words(NAMES[1])[:24_000])
 
 
 @contextlib.asynccontextmanager
@@ -191,19 +192,18 @@ async def test_digits_reach_the_callback(
 
 
 async def test_a_turn_ends_soon_after_its_last_word(stack: FakeStack) -> None:
-    said = pcm(words(NAMES[1]))
     async with adapter(stack) as agent:
         _, info = await answered(stack, agent)
-        async with line_sound(stack, info, pcm(silence(0.5)) + said):
+        async with line_sound(stack, info, pcm(silence(0.5)) + SAID):
             loop = asyncio.get_running_loop()
             began = loop.time()
             chunk = await agent._drain_agent_response()
             lasted = loop.time() - began
-        last_word = 0.5 + len(said) / 48_000
+        last_word = 0.5 + len(SAID) / 48_000
         assert last_word < lasted < last_word + 1.2
-        assert said[4800:-9600] in chunk.data
+        assert SAID[4800:-9600] in chunk.data
         # The far end says good-bye and hangs up: the farewell is heard, then the call is over.
-        stack.workers[0].hear(info.call, said)
+        stack.workers[0].hear(info.call, SAID)
         stack.end_call(info, by_far_end=True)
         assert agent.is_connected()
         message = await agent.call(testing.make_agent_input(AudioChunk(bytes(960))))
@@ -254,18 +254,15 @@ async def test_scenario_run_hears_two_turns_and_disconnects(
 ) -> None:
     caplog.set_level(logging.WARNING)
     agent = adapter(stack)
-    said = pcm(words(NAMES[1]))
     question = tmp_path / "question.wav"
     with wave.open(str(question), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(24_000)
-        file.writeframes(pcm(np.concatenate([words(NAMES[4])[:12_000]])))
+        file.setparams((1, 2, 24_000, 0, "NONE", ""))
+        file.writeframes(pcm(words(NAMES[4])[:12_000]))
 
     async def carrier() -> None:
         # scenario.run has a loop and a thread of its own; the doubles stay on this one.
         info = await called(stack)
-        sound = pcm(silence(0.3)) + said + pcm(silence(1.6)) + said
+        sound = pcm(silence(0.3)) + SAID + pcm(silence(1.6)) + SAID
         async with line_sound(stack, info, sound):
             await stack.controller.wait_for(m.CloseSession)
 
@@ -290,7 +287,7 @@ async def test_scenario_run_hears_two_turns_and_disconnects(
     spoken = [s for s in result.audio.segments if s.speaker == "agent"]
     assert len(spoken) == 2
     for segment in spoken:
-        assert abs(len(segment.audio) / 2 / 24_000 - len(said) / 48_000) < 0.9
+        assert abs(len(segment.audio) / 2 / 24_000 - len(SAID) / 48_000) < 0.9
     assert not agent.is_connected()
     assert stack.controller.all(m.CloseSession)
 
@@ -299,11 +296,10 @@ async def test_a_turn_that_speaks_to_a_far_end_that_hung_up_says_nothing(
     stack: FakeStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it hangs up between the look at the call and the first word."""
-    said = pcm(words(NAMES[1]))
     question = testing.make_agent_input(AudioChunk(bytes(960)))
     async with adapter(stack) as agent:
         _, info = await answered(stack, agent)
-        stack.workers[0].hear(info.call, said)
+        stack.workers[0].hear(info.call, SAID)
         call = agent._call
         assert call is not None
         speak = call.send_audio
@@ -316,7 +312,7 @@ async def test_a_turn_that_speaks_to_a_far_end_that_hung_up_says_nothing(
         monkeypatch.setattr(call, "send_audio", late)
         message = await agent.call(question)
         chunk = scenario.voice.extract_audio(message)
-        assert chunk is not None and said[4800:-9600] in chunk.data, "its farewell is heard"
+        assert chunk is not None and SAID[4800:-9600] in chunk.data, "its farewell is heard"
         assert stack.workers[0].calls[info.call].spoken == {}
         with pytest.raises(RuntimeError, match="no live media stream"):
             await agent.send_audio(AudioChunk(bytes(960)))

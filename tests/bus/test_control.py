@@ -40,8 +40,13 @@ def events() -> list[m.Event]:
 
 @pytest.fixture
 async def client(
-    context: Context, address: BusAddress, clock: FakeClock, events: list[m.Event]
+    context: Context,
+    address: BusAddress,
+    clock: FakeClock,
+    events: list[m.Event],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[ControlClient]:
+    monkeypatch.setattr("trunkline.bus.control.BEAT_SECONDS", 0.02)
     client = ControlClient(
         context,
         address,
@@ -120,13 +125,13 @@ async def test_without_a_controller_requests_fail_after_ten_seconds(
     asked = asyncio.ensure_future(client.request(m.Arm(session="s"), m.Armed))
     await asyncio.sleep(0)  # the request is asked at this reading of the clock
     clock.now += 9.0
-    done, _ = await asyncio.wait([asked], timeout=1.0)
+    done, _ = await asyncio.wait([asked], timeout=0.1)
     assert not done
     clock.now += 1.5
     with pytest.raises(StackUnavailableError, match="trunkline up"):
         await asked
     late = asyncio.ensure_future(client.request(m.Arm(session="s"), m.Armed))
-    done, _ = await asyncio.wait([late], timeout=1.0)
+    done, _ = await asyncio.wait([late], timeout=0.1)
     assert not done, "a later request has ten seconds of its own"
     clock.now += 10.5
     with pytest.raises(StackUnavailableError):
