@@ -37,6 +37,7 @@ lint: $(DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_owners.py
+	$(BIN)/python tools/check_map.py
 	$(BIN)/deptry . --no-ansi
 	$(BIN)/python docs/make_bus.py --check
 	$(BIN)/python docs/make_states.py --check

@@ -40,7 +40,8 @@ SECTIONS: tuple[Section, ...] = (
         "A client's hold on one of the account's numbers (`SESSION` in "
         "`controller/rules/tables.py`). Its client moves it by `Arm`, `Disarm`, `Dial` and "
         "`CloseSession`; callers and Twilio's answers do the rest, through "
-        "`controller/rules/sessions.py`. The first `Arm` or `Dial` decides whether it answers or calls.",
+        "`controller/rules/sessions.py`. The first `Arm` or `Dial` decides whether it answers or "
+        "calls.",
     ),
     (
         "An override, and the lease on its number",

@@ -203,9 +203,9 @@ async def test_inbound_answer_and_a_leg_dial(tmp_path: Path, sim: CarrierSim) ->
             max_duration=60.0,
         )
         dialled = await adapter.ask(dial, m.Dialled)
-        call = next(iter(sim.exchange.calls.values()))
-        assert call.sid == dialled.sid and call.options.time_limit == 60
-        token = call.options.twiml.split('value="')[1][:32]
+        call = next(iter(sim.calls.values()))
+        assert call.sid == dialled.sid and call.record.options.time_limit == 60
+        token = call.record.options.twiml.split('value="')[1][:32]
         start = m.StreamStart(
             token=token, call_sid=call.sid, stream_sid="MZ2", gateway=gateway.name
         )
@@ -215,7 +215,7 @@ async def test_inbound_answer_and_a_leg_dial(tmp_path: Path, sim: CarrierSim) ->
         await adapter.ask(m.HangUp(session=caller.session, call=placed.call), m.Done)
         assert (await adapter.event(m.CallEnded)).reason == "hang_up"
         assert not call.live
-    assert len(sim.exchange.number_writes) == 2
+    assert len(sim.number_writes) == 2
 
 
 async def test_end_of_the_stack_puts_numbers_back(tmp_path: Path, sim: CarrierSim) -> None:
@@ -323,9 +323,9 @@ async def test_a_call_that_cannot_be_hung_up_is_pending_too(
     with sim.faults.during(Fault(where="rest", kind="status", status=503)):
         assert await stack.stop() == EXIT_PENDING
     await stack.close()
-    assert sim.exchange.calls[dialled.sid].live
+    assert sim.calls[dialled.sid].live
     status, lines = await restore_command(settings, dry_run=False, account=False, force=False)
-    assert (status, lines) == (EXIT_DONE, []) and not sim.exchange.calls[dialled.sid].live
+    assert (status, lines) == (EXIT_DONE, []) and not sim.calls[dialled.sid].live
 
 
 @pytest.mark.usefixtures("impatient")
@@ -403,7 +403,7 @@ async def test_controller_killed_and_started_again(tmp_path: Path, sim: CarrierS
     child = start_child(settings)
     await adapter.ask(m.Arm(session=info.session), m.Armed, timeout=10.0)
     assert adapter.client.epoch == 2
-    assert len(sim.exchange.number_writes) == 1
+    assert len(sim.number_writes) == 1
     closed = await adapter.ask(m.CloseSession(session=info.session), m.SessionClosed)
     assert closed.pending == [] and sim.numbers[OURS].voice_url == PRIOR
     child.send_signal(signal.SIGTERM)
@@ -433,7 +433,7 @@ async def test_everything_killed_then_started(
         # It waits until the number was put back, and then gets it with its true prior.
         await new.ask(m.Arm(session=other.session), m.Armed, timeout=15.0)
         assert asyncio.get_running_loop().time() - began < 4.5
-        urls = [str(w.after["voice_url"]) for w in sim.exchange.number_writes]
+        urls = [str(w.after["voice_url"]) for w in sim.number_writes]
         assert urls[1] == PRIOR and len(urls) == 3
     assert sim.numbers[OURS].voice_url == PRIOR
 
@@ -490,7 +490,7 @@ async def test_what_the_settings_say_of_an_override(tmp_path: Path, sim: Carrier
         with pytest.raises(NumberRoutedElsewhereError, match="TwiML app") as caught:
             await adapter.ask(m.Arm(session=info.session), m.Armed)
         assert (caught.value.number, caught.value.routed_to) == (OURS, "AP" + "1" * 32)
-    assert sim.exchange.number_writes == []
+    assert sim.number_writes == []
     for fallback in (True, False):
         settings = settings_for(tmp_path, sim, take_over_routed=True, fallback_to_prior=fallback)
         async with running(settings) as stack:
@@ -529,7 +529,7 @@ async def test_two_stacks_on_one_number(tmp_path: Path, sim: CarrierSim) -> None
         assert caught.value.holder == f"stack {first_id}"
         status, lines = await restore_command(two, dry_run=False, account=True, force=False)
         assert status == EXIT_PENDING and first_id in lines[0]
-        assert len(sim.exchange.number_writes) == 1
+        assert len(sim.number_writes) == 1
     server.close()
     await server.wait_closed()
     assert sim.numbers[OURS].voice_url == PRIOR
