@@ -35,7 +35,7 @@ from . import instructions as do
 from .core import TICK_SECONDS, AnyEvent, Core
 from .instructions import Instruction
 from .journal.file import JournalError
-from .journal.orphans import Orphan, Orphans
+from .journal.orphans import Orphans
 from .twilio import operations
 from .twilio.apply_restore import put_on, restore
 from .twilio.carrier import RestFailure
@@ -69,7 +69,7 @@ class Shell:
         self.core = core
         self._ops = ops
         self._stop = stop
-        self._orphans = orphans or Orphans.none()
+        self._orphans = orphans or Orphans()
         self._clock = clock
         self._router: BusSocket | None = None
         self._identities: dict[str, bytes] = {}
@@ -97,7 +97,7 @@ class Shell:
         ticking = asyncio.get_running_loop().create_task(self._tick())
         self._spawn(self._check_credentials())
         for orphan in self._orphans.found:
-            self._spawn(self._hang_up_left(orphan))
+            self._spawn(orphan.hang_up_left(self._ops))
         try:
             await self._stop.wait()
             if self._fatal is None:
@@ -334,7 +334,7 @@ class Shell:
         ops = self._ops
         orphan = self._orphans.of(override)
         if orphan is not None:
-            taken = await self._orphans.take(orphan, ops)
+            taken = await orphan.take(ops)
             if taken is None:
                 self._feed(do.Restored(override, "left_alone"))
                 return
@@ -345,12 +345,6 @@ class Shell:
             return
         async with self._number(row.number):
             self._feed(do.Restored(override, await restore(ops, row)))
-
-    async def _hang_up_left(self, orphan: Orphan) -> None:
-        """Calls of a stack that is gone, once its lock is ours."""
-        taken = await self._orphans.take(orphan, self._ops)
-        if taken is not None:
-            await orphan.hang_up_left(taken)
 
     async def _create(self, instruction: do.Create) -> None:
         """Ask for a call. Before each try it is looked at whether anybody still waits for it."""
