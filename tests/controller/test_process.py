@@ -159,6 +159,12 @@ async def sim() -> AsyncIterator[CarrierSim]:
         yield sim
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A controller that is to end does so sooner: what is not put back by then never will be."""
+    monkeypatch.setattr("trunkline.controller.shell.STOP_WITHIN", 0.6)
+
+
 async def test_inbound_answer_and_a_leg_dial(tmp_path: Path, sim: CarrierSim) -> None:
     before = sim.numbers[OURS].voice_url
     async with running(settings_for(tmp_path, sim)) as stack:
@@ -224,6 +230,7 @@ async def test_end_of_the_stack_puts_numbers_back(tmp_path: Path, sim: CarrierSi
     await stack.close()
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_what_cannot_be_put_back_stays_pending(tmp_path: Path, sim: CarrierSim) -> None:
     settings = settings_for(tmp_path, sim)
     stack = Stack(settings)
@@ -231,10 +238,8 @@ async def test_what_cannot_be_put_back_stays_pending(tmp_path: Path, sim: Carrie
     adapter = await stack.join("adapter")
     info = await stack.open(adapter)
     await adapter.ask(m.Arm(session=info.session), m.Armed)
-    began = asyncio.get_running_loop().time()
     with sim.faults.during(Fault(where="rest", kind="status", status=503)):
         assert await stack.stop() == EXIT_PENDING
-    assert asyncio.get_running_loop().time() - began < 4.0
     assert sim.numbers[OURS].voice_url != PRIOR
     await stack.close()
     # Without a stack:
@@ -248,6 +253,7 @@ async def test_what_cannot_be_put_back_stays_pending(tmp_path: Path, sim: Carrie
 
 
 @pytest.mark.parametrize("pending", [False, True])
+@pytest.mark.usefixtures("impatient")
 async def test_a_private_stacks_state_directory_goes_with_it_unless_something_is_open(
     tmp_path: Path, sim: CarrierSim, pending: bool
 ) -> None:
@@ -268,23 +274,33 @@ async def test_a_private_stacks_state_directory_goes_with_it_unless_something_is
     await stack.close()
 
 
-@pytest.mark.parametrize("kind", ["timeout_before", "timeout_after"])
-async def test_end_within_four_seconds_when_rest_hangs(
-    tmp_path: Path, sim: CarrierSim, kind: str
-) -> None:
+async def test_end_within_four_seconds_whatever_rest_does(tmp_path: Path) -> None:
     """What a hanging restore did is not known at the end: it stays pending, and exit status 3."""
-    stack = Stack(settings_for(tmp_path, sim))
-    stack.start()
-    adapter = await stack.join("adapter")
-    info = await stack.open(adapter)
-    await adapter.ask(m.Arm(session=info.session), m.Armed)
-    began = asyncio.get_running_loop().time()
-    with sim.faults.during(Fault(where="rest", kind=kind, seconds=20.0)):
-        assert await stack.stop() == EXIT_PENDING
-        assert asyncio.get_running_loop().time() - began < 4.0
-    await stack.close()
+    faults = [
+        Fault(where="rest", kind="timeout_before", seconds=20.0),
+        Fault(where="rest", kind="timeout_after", seconds=20.0),
+        Fault(where="rest", kind="status", status=503),
+    ]
+
+    async def ends(fault: Fault) -> float:
+        async with CarrierSim() as sim:
+            sim.add_number(OURS, voice_url=PRIOR)
+            stack = Stack(settings_for(tmp_path / fault.kind, sim))
+            stack.start()
+            adapter = await stack.join("adapter")
+            info = await stack.open(adapter)
+            await adapter.ask(m.Arm(session=info.session), m.Armed)
+            began = asyncio.get_running_loop().time()
+            with sim.faults.during(fault):
+                assert await stack.stop() == EXIT_PENDING
+                seconds = asyncio.get_running_loop().time() - began
+            await stack.close()
+            return seconds
+
+    assert max(await asyncio.gather(*map(ends, faults))) < 4.0
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_call_that_cannot_be_hung_up_is_pending_too(
     tmp_path: Path, sim: CarrierSim
 ) -> None:
@@ -312,6 +328,7 @@ async def test_a_call_that_cannot_be_hung_up_is_pending_too(
     assert (status, lines) == (EXIT_DONE, []) and not sim.calls[dialled.sid].live
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_account_restore_on_another_machine(tmp_path: Path, sim: CarrierSim) -> None:
     settings = settings_for(tmp_path / "one", sim)
     other = settings_for(tmp_path / "two", sim)
@@ -329,6 +346,7 @@ async def test_account_restore_on_another_machine(tmp_path: Path, sim: CarrierSi
         assert sim.numbers[OURS].voice_fallback_url == ""
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_rotation_of_the_token_while_a_number_is_held(tmp_path: Path) -> None:
     """The stack goes on with the other token, and puts the number back with it; what it leaves is
     put back by a machine that has the two the other way round."""
@@ -394,7 +412,9 @@ async def test_controller_killed_and_started_again(tmp_path: Path, sim: CarrierS
     await stack.close()
 
 
-async def test_everything_killed_then_started(tmp_path: Path, sim: CarrierSim) -> None:
+async def test_everything_killed_then_started(
+    tmp_path: Path, sim: CarrierSim, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = settings_for(tmp_path, sim)
     stack = Stack(settings)
     child = start_child(settings)
@@ -405,13 +425,14 @@ async def test_everything_killed_then_started(tmp_path: Path, sim: CarrierSim) -
     child.wait()
     await stack.close()
     assert sim.numbers[OURS].voice_url != PRIOR
+    monkeypatch.setattr("trunkline.controller.rules.book.CLAIM_SECONDS", 1.5)
     began = asyncio.get_running_loop().time()
     async with running(settings) as again:
         new = await again.join("adapter")
         other = await again.open(new)
         # It waits until the number was put back, and then gets it with its true prior.
         await new.ask(m.Arm(session=other.session), m.Armed, timeout=15.0)
-        assert asyncio.get_running_loop().time() - began < 12.0
+        assert asyncio.get_running_loop().time() - began < 4.5
         urls = [str(w.after["voice_url"]) for w in sim.number_writes]
         assert urls[1] == PRIOR and len(urls) == 3
     assert sim.numbers[OURS].voice_url == PRIOR
@@ -498,7 +519,7 @@ async def test_two_stacks_on_one_number(tmp_path: Path, sim: CarrierSim) -> None
     async with running(one) as first, running(two) as second:
         a = await first.join("adapter")
         assert a.client.welcome is not None
-        first_id = a.client.welcome.controller
+        first_id = a.client.welcome.stack
         held = await first.open(a)
         await a.ask(m.Arm(session=held.session), m.Armed)
         b = await second.join("adapter")
