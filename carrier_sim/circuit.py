@@ -94,7 +94,7 @@ class Switchboard:
         self._phases[circuit.phase][circuit] = None
 
     def remove(self, circuit: Circuit) -> None:
-        """Take a circuit off; unknown ones are none of our business twice."""
+        """Take a circuit off. One that is not on it changes nothing."""
         self._phases[circuit.phase].pop(circuit, None)
 
     def tick(self, now: float) -> list[Circuit]:
@@ -111,6 +111,3 @@ class Switchboard:
             for index, digit in tones.detect([(t, f) for t, f, _ in heard]):
                 Circuit._hear(heard[index][2], digit, now, in_sound=True)
         return served
-
-    def __len__(self) -> int:
-        return sum(len(p) for p in self._phases)

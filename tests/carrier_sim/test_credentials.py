@@ -15,16 +15,43 @@ from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
 from trunkline.carrier_sim.beliefs import Beliefs
+from trunkline.carrier_sim.call import Call
 from trunkline.carrier_sim.client import SimClient, SimError
 from trunkline.carrier_sim.habits import HABITS, Habits
 from trunkline.carrier_sim.signature import SHARED_KEY, Credentials, Signer, sign, signed_url
 from trunkline.carrier_sim.sim import CarrierSim
 
-from .server import CALLER, OURS, Customer, RewritingHttpClient
+from .server import CALLER, OURS, REJECT, Customer, RewritingHttpClient, call_in
 
-REJECT = "<Response><Reject/></Response>"
 URL = "https://u:p@x.example:8443/base/voice?a=1&b=2"
 BASIC = "Basic " + base64.b64encode(b"me:pa55").decode()
+
+
+# ---------------------------------------------------------------------- the signature
+
+DOCUMENTED = [
+    ("Digits", "1234"),
+    ("CallSid", "CA1234567890ABCDE"),
+    ("To", "+18005551212"),
+    ("Caller", "+14158675309"),
+    ("From", "+14158675309"),
+]
+
+
+def test_the_documented_value() -> None:
+    url = "https://mycompany.com/myapp.php?foo=1&bar=2"
+    assert sign("12345", url, DOCUMENTED) == "RSOYDt4T1cUTdK1PDd93/VVr8B8="
+    assert sign("12345", url + "#rc=3&rp=all", DOCUMENTED) == "RSOYDt4T1cUTdK1PDd93/VVr8B8="
+
+
+def test_blank_and_repeated_fields_as_the_package_has_them() -> None:
+    form = {"FromCity": "", "B": "2", "A": "ü"}
+    validator = RequestValidator("token")
+    assert sign("token", "https://x.example/a", form.items()) == validator.compute_signature(
+        "https://x.example/a", form
+    )
+    repeated = [("A", "2"), ("A", "1"), ("A", "2")]
+    assert sign("t", "u", repeated) == sign("t", "u", [("A", "1"), ("A", "2")])
 
 
 # ---------------------------------------------------------------------- the signed text
@@ -156,8 +183,8 @@ async def test_contradicted_rest_takes_the_primary_alone(
 # ---------------------------------------------------------------------- a password in a URL
 
 
-def locked(customer: Customer) -> None:
-    """The customer's voice page answers who sends the password, and asks the rest for it."""
+async def locked_call(sim: CarrierSim, customer: Customer, fragment: str = "") -> Call:
+    """A call whose voice_url has the password that its page asks for."""
 
     def page(form: dict[str, str]) -> Response:
         if customer.posts[-1][2].get("authorization") == BASIC:
@@ -165,18 +192,15 @@ def locked(customer: Customer) -> None:
         return Response(status_code=401, headers={"WWW-Authenticate": 'Basic realm="line"'})
 
     customer.pages["/voice"] = page
-
-
-def with_user(url: str) -> str:
-    return url.replace("://", "://me:pa55@", 1)
+    url = customer.base.replace("://", "://me:pa55@", 1) + "/voice" + fragment
+    sim.add_number(OURS, voice_url=url)
+    return await sim.place_inbound_call(CALLER, OURS, "silence")
 
 
 async def test_a_webhooks_password_is_sent_once_the_server_asks(
     sim: CarrierSim, customer: Customer
 ) -> None:
-    locked(customer)
-    sim.add_number(OURS, voice_url=with_user(customer.base) + "/voice")
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
+    call = await locked_call(sim, customer)
     assert await sim.wait_for(call) == "no-answer"
     first, second = (headers for _, _, headers in customer.posts)
     assert "authorization" not in first and second["authorization"] == BASIC
@@ -187,10 +211,8 @@ async def test_a_webhooks_password_is_sent_once_the_server_asks(
 async def test_contradicted_a_webhooks_password_is_never_sent(
     sim: CarrierSim, customer: Customer
 ) -> None:
-    locked(customer)
     sim.exchange.beliefs.contradict(["webhook-user-info"])
-    sim.add_number(OURS, voice_url=with_user(customer.base) + "/voice#rc=0")
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
+    call = await locked_call(sim, customer, "#rc=0")
     assert await sim.wait_for(call) == "failed"
     assert all("authorization" not in headers for _, _, headers in customer.posts)
     assert sim.judge.codes() == [11200]
@@ -199,9 +221,7 @@ async def test_contradicted_a_webhooks_password_is_never_sent(
 async def test_a_streams_password_comes_with_the_upgrade(
     sim: CarrierSim, customer: Customer
 ) -> None:
-    customer.pages["/voice"] = customer.connect().replace("ws://", "ws://me:pa55@")
-    sim.add_number(OURS, voice_url=customer.base + "/voice")
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
+    call = await call_in(sim, customer, customer.connect().replace("ws://", "ws://me:pa55@"))
     await sim.wait_for_stream(call)
     assert customer.upgrades[0]["authorization"] == BASIC
     assert "me:" not in customer.upgrades[0]["host"]
@@ -215,9 +235,7 @@ async def test_contradicted_such_a_stream_does_not_start(
     sim: CarrierSim, customer: Customer, belief: str, code: int, user: str
 ) -> None:
     sim.exchange.beliefs.contradict([belief])
-    customer.pages["/voice"] = customer.connect().replace("ws://", f"ws://{user}")
-    sim.add_number(OURS, voice_url=customer.base + "/voice")
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
+    call = await call_in(sim, customer, customer.connect().replace("ws://", f"ws://{user}"))
     assert await sim.wait_for(call) == "completed"
     assert sim.judge.codes() == [code]
     assert "pa55" not in sim.errors[0].text

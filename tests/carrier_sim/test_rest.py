@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
-from twilio.base.exceptions import TwilioException, TwilioRestException
+from twilio.base.exceptions import TwilioException
 from twilio.rest import Client
 
 from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.sim import CarrierSim
 
-from .server import CALLEE, OURS, RewritingHttpClient
+from .server import CALLEE, OURS, RewritingHttpClient, refused
 
 T = TypeVar("T")
 
@@ -23,12 +23,6 @@ TWIML = "<Response><Pause length='30'/></Response>"
 
 async def do(call: Callable[[], T]) -> T:
     return await asyncio.to_thread(call)
-
-
-async def refused(call: Callable[[], Any]) -> tuple[int, int]:
-    with pytest.raises(TwilioRestException) as caught:
-        await do(call)
-    return caught.value.status, int(caught.value.code)
 
 
 @pytest.fixture(autouse=True)
