@@ -83,10 +83,9 @@ class Circuit:
 class Switchboard:
     """All circuits."""
 
-    def __init__(self, *, detect_keys: bool = True) -> None:
+    def __init__(self) -> None:
         self._phases: list[dict[Circuit, None]] = [{} for _ in range(PHASES)]
         self._tick = 0
-        self._detect = detect_keys
 
     def add(self, circuit: Circuit) -> None:
         """Put a circuit on the phase with the fewest."""
@@ -107,7 +106,6 @@ class Switchboard:
         heard: list[tuple[tones.DigitTracker, bytes, Bot | Leg]] = []
         for circuit in served:
             circuit.tick(now, heard)
-        if heard and self._detect:
-            for index, digit in tones.detect([(t, f) for t, f, _ in heard]):
-                Circuit._hear(heard[index][2], digit, now, in_sound=True)
+        for index, digit in tones.detect([(t, f) for t, f, _ in heard]):
+            Circuit._hear(heard[index][2], digit, now, in_sound=True)
         return served

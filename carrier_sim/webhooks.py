@@ -98,7 +98,7 @@ class Overrides(msgspec.Struct, frozen=True):
     total_timeout: float = 15.0
 
 
-def read_overrides(url: str, most: float = 15.0, connect: float = 10.0) -> Overrides:
+def read_overrides(url: str, most: float = 15.0) -> Overrides:
     """The overrides in a URL's fragment; unknown names and bad values are left out."""
     given = {k: v[-1] for k, v in parse_qs(urlsplit(url).fragment).items()}
 
@@ -111,7 +111,7 @@ def read_overrides(url: str, most: float = 15.0, connect: float = 10.0) -> Overr
     return Overrides(
         retries=min(5, int(retries)) if retries.isdigit() else 1,
         on=on or frozenset(["ct"]),
-        connect_timeout=milliseconds("ct", min(connect, 5.0), 10.0),
+        connect_timeout=milliseconds("ct", 5.0, 10.0),
         read_timeout=milliseconds("rt", most, most),
         total_timeout=milliseconds("tt", most, most),
     )
@@ -163,10 +163,10 @@ class _Sending:
     form: Form
 
     def __post_init__(self) -> None:
-        options, self._hold = self.sim.options, self.sim.exchange.beliefs.hold
+        self._hold = self.sim.exchange.beliefs.hold
         followed = self.url if self._hold("fragment-is-followed") else ""
-        most = options.webhook_timeout if self._hold("webhooks-may-take-15-s") else 2.0
-        self._overrides = read_overrides(followed, most, options.connect_timeout)
+        most = self.sim.options.webhook_timeout if self._hold("webhooks-may-take-15-s") else 2.0
+        self._overrides = read_overrides(followed, most)
         self._token = self.sim.exchange.sids.new("IT")
 
     async def send(self, *, twice: bool) -> Fetched:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -52,6 +52,14 @@ class RewritingHttpClient(TwilioHttpClient):
     def close(self) -> None:
         assert self.session is not None
         self.session.close()
+
+
+@contextlib.contextmanager
+def twilio_client(sim: CarrierSim, token: str) -> Iterator[Client]:
+    """The package's client, under this token."""
+    http = RewritingHttpClient(sim.base_url)
+    yield Client(sim.account_sid, token, http_client=http)
+    http.close()
 
 
 @dataclass

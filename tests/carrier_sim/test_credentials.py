@@ -6,13 +6,11 @@ import asyncio
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from starlette.responses import Response
 from twilio.base.exceptions import TwilioRestException
 from twilio.request_validator import RequestValidator
-from twilio.rest import Client
 
 from trunkline.carrier_sim.beliefs import Beliefs
 from trunkline.carrier_sim.call import Call
@@ -21,7 +19,7 @@ from trunkline.carrier_sim.habits import HABITS, Habits
 from trunkline.carrier_sim.signature import SHARED_KEY, Credentials, Signer, sign, signed_url
 from trunkline.carrier_sim.sim import CarrierSim
 
-from .server import CALLER, OURS, REJECT, Customer, RewritingHttpClient, call_in
+from .server import CALLER, OURS, REJECT, Customer, call_in, twilio_client
 
 URL = "https://u:p@x.example:8443/base/voice?a=1&b=2"
 BASIC = "Basic " + base64.b64encode(b"me:pa55").decode()
@@ -131,32 +129,23 @@ async def rotating() -> CarrierSim:
     return CarrierSim(auth_token="one", auth_token_secondary="two")
 
 
-@pytest.fixture
-def https() -> Iterator[list[RewritingHttpClient]]:
-    made: list[RewritingHttpClient] = []
-    yield made
-    for each in made:
-        each.close()
-
-
-async def taken(sim: CarrierSim, made: list[RewritingHttpClient]) -> dict[str, int]:
-    """HTTP status (and error) of a request with each token."""
+async def taken(sim: CarrierSim) -> dict[str, int]:
+    """HTTP status of a request with each token."""
     found = {}
     for token in ("one", "two"):
-        made.append(RewritingHttpClient(sim.base_url))
-        client = Client(sim.account_sid, token, http_client=made[-1])
-        try:
-            await asyncio.to_thread(client.api.accounts(sim.account_sid).fetch)
-            found[token] = 200
-        except TwilioRestException as refused:
-            assert refused.code == 20003
-            found[token] = refused.status
+        with twilio_client(sim, token) as client:
+            try:
+                await asyncio.to_thread(client.api.accounts(sim.account_sid).fetch)
+                found[token] = 200
+            except TwilioRestException as refused:
+                assert refused.code == 20003
+                found[token] = refused.status
     return found
 
 
-async def test_a_rotation(rotating: CarrierSim, https: list[RewritingHttpClient]) -> None:
+async def test_a_rotation(rotating: CarrierSim) -> None:
     async with rotating as sim:
-        assert await taken(sim, https) == {"one": 200, "two": 200}
+        assert await taken(sim) == {"one": 200, "two": 200}
 
         def promote() -> None:
             with SimClient(sim.base_url) as client:
@@ -165,7 +154,7 @@ async def test_a_rotation(rotating: CarrierSim, https: list[RewritingHttpClient]
                     client.promote_token()
 
         await asyncio.to_thread(promote)
-        assert await taken(sim, https) == {"one": 401, "two": 200}
+        assert await taken(sim) == {"one": 401, "two": 200}
         assert sim.auth_token == "two"
         assert sim.signer.headers("https://x.example")[0][1] in {
             sign("two", url) for url in ("https://x.example", "https://x.example:443")
@@ -173,11 +162,11 @@ async def test_a_rotation(rotating: CarrierSim, https: list[RewritingHttpClient]
 
 
 async def test_contradicted_rest_takes_the_primary_alone(
-    rotating: CarrierSim, https: list[RewritingHttpClient]
+    rotating: CarrierSim,
 ) -> None:
     async with rotating as sim:
         sim.exchange.beliefs.contradict(["rest-takes-both-tokens"])
-        assert await taken(sim, https) == {"one": 200, "two": 401}
+        assert await taken(sim) == {"one": 200, "two": 401}
 
 
 # ---------------------------------------------------------------------- a password in a URL

@@ -14,7 +14,7 @@ from twilio.rest import Client
 from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.sim import CarrierSim
 
-from .server import CALLEE, OURS, RewritingHttpClient, refused
+from .server import CALLEE, OURS, refused, twilio_client
 
 T = TypeVar("T")
 
@@ -33,13 +33,11 @@ def account(sim: CarrierSim) -> None:
 
 
 async def test_wrong_credentials(sim: CarrierSim) -> None:
-    http = RewritingHttpClient(sim.base_url)
-    client = Client(sim.account_sid, "wrong", http_client=http)
-    assert await refused(lambda: client.calls("CA1").fetch()) == (401, 20003)
-    # The package's lists raise the base class, without status and code.
-    with pytest.raises(TwilioException, match="20003"):
-        await do(client.incoming_phone_numbers.list)
-    http.close()
+    with twilio_client(sim, "wrong") as client:
+        assert await refused(lambda: client.calls("CA1").fetch()) == (401, 20003)
+        # The package's lists raise the base class, without status and code.
+        with pytest.raises(TwilioException, match="20003"):
+            await do(client.incoming_phone_numbers.list)
 
 
 async def test_the_account(sim: CarrierSim, twilio: Client) -> None:

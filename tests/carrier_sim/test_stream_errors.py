@@ -99,19 +99,6 @@ async def test_31920_no_upgrade(sim: CarrierSim, customer: Customer, answer: byt
 
 
 @pytest.mark.parametrize(
-    ("url", "code"),
-    [
-        ("{}?token=1", 31920),
-        ("https://127.0.0.1/stream", 31922),
-        ("wss://", 31923),
-        ('{}" track="both_tracks', 31941),
-    ],
-)
-async def test_urls_and_tracks(sim: CarrierSim, customer: Customer, url: str, code: int) -> None:
-    assert await codes(sim, customer, url.format(customer.stream_url)) == [code]
-
-
-@pytest.mark.parametrize(
     ("answer", "found"),
     [
         (b"\x88\x02\x03\xf3", [31921]),  # closed with an error
