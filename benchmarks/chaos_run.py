@@ -122,8 +122,7 @@ class Chaos:
             "longest": longest,
             "seed": self.seed,
         }
-        self.clients[name] = Client(self.run, name.replace(" ", "-"), arguments, self._said)
-        self.clients[name].name = name
+        self.clients[name] = Client(self.run, name, arguments, self._said)
         self._up[name] = {}
 
     def step(self) -> None:

@@ -1,4 +1,4 @@
-"""What the chaos suite works on: the stack's processes by kind, its numbers, its clients."""
+"""The stack's processes by kind, its numbers and its clients, as the chaos suite sees them."""
 
 from __future__ import annotations
 
@@ -44,8 +44,6 @@ class Stack:
                     found.append(process)
         return sorted(found, key=lambda p: p.pid)
 
-    # ------------------------------------------------------------------ the account's numbers
-
     def overridden(self) -> list[str]:
         """Numbers whose calls come to us at the moment."""
         rows = self.run.sim.numbers()
@@ -64,22 +62,16 @@ class Stack:
 
     def restored_at(self, number: str, since: float) -> float | None:
         """When the number was put back, first after ``since`` (monotonic); None: it was not."""
-        for write in self.run.sim.number_writes():
-            if (
-                write["number"] == number
-                and write["time"] >= since
-                and write["after"]["voice_url"] == PRIOR[number]
-            ):
-                return float(write["time"])
-        return None
+        times = [at for put_back, at in self.put_back() if put_back == number and at >= since]
+        return times[0] if times else None
 
-    def restores(self) -> int:
-        """How often a number was put back so far."""
-        return sum(
-            write["after"]["voice_url"] == PRIOR[write["number"]]
+    def put_back(self) -> list[tuple[str, float]]:
+        """Each write that put a number back so far: the number, and when (monotonic)."""
+        return [
+            (write["number"], write["time"])
             for write in self.run.sim.number_writes()
-            if write["number"] in PRIOR
-        )
+            if write["after"]["voice_url"] == PRIOR.get(write["number"])
+        ]
 
 
 class Client:
@@ -93,7 +85,8 @@ class Client:
         said: queue.SimpleQueue[tuple[str, dict[str, Any]]],
     ) -> None:
         self.name = name
-        self._log = (run.directory / f"client-{name}-{time.monotonic_ns()}.log").open("wb")
+        log = f"client-{name.replace(' ', '-')}-{time.monotonic_ns()}.log"
+        self._log = (run.directory / log).open("wb")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.chaos_client", json.dumps(arguments)],
             env=run.environment | {"PYTHONPATH": str(ROOT)},
