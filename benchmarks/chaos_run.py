@@ -266,7 +266,7 @@ class Chaos:
         ]
         left = [sid for sid in sids if self.sim.call(sid)["status"] not in ENDED]
         changed = [n for n in self.stack.changed() if n in numbers]
-        # A controller that was away in between counts its sessions' leases anew.
+        # A controller that was away in between counts its sessions' leases from the start.
         away = [f.until + BACK_WITHIN for f in self.score.faults if f.kind == "controller"]
         if left or changed:
             if now - max([at, *away]) < CLIENT_GONE_WITHIN + busy():
@@ -285,7 +285,7 @@ class Chaos:
         self._start_client(name)
 
     def _drain(self, name: str) -> None:
-        """What a dead client had said is old."""
+        """Messages of a dead client are old, except for calls that were over."""
         kept = []
         while not self._said.empty():
             kept.append(self._said.get())

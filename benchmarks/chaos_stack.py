@@ -75,7 +75,7 @@ class Stack:
 
 
 class Client:
-    """One client process; what it says goes to a queue as (client's name, message)."""
+    """One client process. Its messages go to a queue, as (client's name, message)."""
 
     def __init__(
         self,

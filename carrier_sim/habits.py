@@ -1,4 +1,4 @@
-"""What Twilio does now in one way, now in another: drawn by seed, anew each time.
+"""Things that Twilio does now in one way, now in another: the form is drawn by seed, each time.
 
 No I/O. A habit has a name and the forms that have been seen of it, with their source. Product and
 stand-in must not agree on one of them by accident, so the carrier draws a form each time the
@@ -19,7 +19,7 @@ from typing import Final
 #: A gateway's own number, in place of the caller's.
 GATEWAY: Final = "+811045000"
 
-#: What becomes of a caller on its way through other carriers, by form of the habit ``caller-id``.
+#: The caller as other carriers hand it on, by form of the habit ``caller-id``.
 #: Twilio's support says so: "caller ID preservation cannot be guaranteed to all destinations. Some
 #: countries require caller ID mutation to ensure delivery, and some countries append or prepend
 #: additional digits" (International Voice Quirks). Withheld numbers come as words, or as the digits

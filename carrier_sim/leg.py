@@ -117,7 +117,7 @@ class Leg:
         self.peer: Leg | None = None
         self._program: deque[twiml.Verb] = deque()
         self._url = ""
-        #: What runs: idle, sound, pause, stream, fetch, dial, bridge.
+        #: The verb under way: idle, sound, pause, stream, fetch, dial, bridge.
         self.doing = "idle"
         self._sound: deque[bytes] = deque()
         self._keys: dict[int, list[str]] = {}
@@ -132,7 +132,7 @@ class Leg:
         self.pending: list[Instruction] = []
 
     def take_instructions(self) -> list[Instruction]:
-        """What is to be done, in order; each is handed out once."""
+        """The instructions that were not handed out yet, in order."""
         if not self.pending:
             return []
         out, self.pending = self.pending, []

@@ -94,7 +94,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """What is to be run, and what the judge has to list. verbs is None: nothing can be run."""
+    """The verbs to run, and the problems to list. ``verbs`` is None where nothing can be run."""
 
     verbs: tuple[Verb, ...] | None
     problems: tuple[Problem, ...] = ()
@@ -120,7 +120,7 @@ _ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     }.items()
 }
 _DIGITS: Final = re.compile(r"[0-9A-D*#wW]+", re.ASCII)
-#: What the character data of these elements may not hold: they take child elements only.
+#: Elements that take child elements only, and no text.
 _NO_TEXT: Final = frozenset(
     {"Response", "Connect", "Start", "Stop", "Stream", "Hangup", "Pause", "Reject"}
 )

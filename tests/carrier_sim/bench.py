@@ -25,7 +25,7 @@ CONNECT = '<Response><Connect><Stream url="wss://h/s"/></Connect>{}</Response>'
 
 
 class Bench:
-    """The exchange, its clock and what it asked of the network. Takes the fields of Options."""
+    """The exchange, its clock, and its requests to the network. Takes the fields of Options."""
 
     def __init__(self, **options: Any) -> None:
         self.now = 100.0

@@ -1,4 +1,4 @@
-"""The TwiML parser: what runs, and what is listed."""
+"""The TwiML parser: the verbs that run, and the problems that it lists."""
 
 from __future__ import annotations
 
