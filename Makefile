@@ -40,6 +40,7 @@ lint: $(DEV)
 	$(BIN)/python tools/check_map.py
 	$(BIN)/deptry . --no-ansi
 	$(BIN)/python docs/make_bus.py --check
+	$(BIN)/python docs/make_states.py --check
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/run.py
