@@ -285,7 +285,7 @@ async def test_end_within_four_seconds_whatever_rest_does(tmp_path: Path) -> Non
     async def ends(fault: Fault) -> float:
         async with CarrierSim() as sim:
             sim.add_number(OURS, voice_url=PRIOR)
-            stack = Stack(settings_for(tmp_path / fault.kind, sim))
+            stack = Stack(settings_for(tmp_path / str(faults.index(fault)), sim))
             stack.start()
             adapter = await stack.join("adapter")
             info = await stack.open(adapter)
