@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 
@@ -74,13 +73,6 @@ def new_stack() -> Iterator[Callable[..., Stack]]:
     yield make
     for stack in made:
         stack.close()
-
-
-@pytest.fixture
-def short_directory() -> Iterator[str]:
-    """A directory whose path leaves room for those of sockets in it."""
-    with tempfile.TemporaryDirectory(prefix="tl-own-", dir="/tmp") as name:
-        yield name
 
 
 @pytest.fixture(autouse=True)

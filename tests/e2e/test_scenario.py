@@ -141,10 +141,10 @@ async def test_a_scenario_calls_presses_keys_and_talks_in_turns(
 
 
 async def test_an_adapter_without_a_stack_starts_one_and_takes_it_down(
-    stack: Stack, scenario: Any, monkeypatch: pytest.MonkeyPatch, short_directory: str
+    stack: Stack, scenario: Any, monkeypatch: pytest.MonkeyPatch, short_directory: Path
 ) -> None:
     # Nobody answers at the default address.
-    monkeypatch.setenv("XDG_RUNTIME_DIR", short_directory)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_directory))
     monkeypatch.setenv("TRUNKLINE_STATE_DIR", f"{short_directory}/state")
     monkeypatch.setenv("TRUNKLINE_TWILIO_API_URL", stack.sim.base_url)
     (port,) = free_ports(1)
