@@ -1,4 +1,4 @@
-"""For all tests: a home, what hypothesis draws, who runs beside whom, and fixtures of several rooms.
+"""For all tests: a home, examples of hypothesis, who runs beside whom, fixtures of several rooms.
 
 langwatch-scenario does not start without a home directory, so a user who has none gets one. When it
 is imported it would also fetch a price list from the network, and is told not to.
