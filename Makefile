@@ -4,8 +4,8 @@
 #   make test    the whole suite        make lint    style, types, who may import whom
 #   make bench   the benchmark          make docs    what is drawn from the code, in docs/
 #   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60"
-#   make simulate  the control plane on a fake clock, faults by seed: SIMULATE="--seeds 20000", or
-#                "--seed N" to replay one
+#   make simulate  the control plane on a fake clock, faults by seed, and whether it finds faults that
+#                are put into the product: SIMULATE="--seeds 20000", or "--seed N" to replay one
 #   make clean
 
 PYTHON ?= python3

@@ -1,6 +1,6 @@
 """The media plane: two ends bridged in 20 ms frames, all circuits on one grid of ticks.
 
-No I/O and no clock: `Switchboard.tick(now)` is called every 5 ms of nominal time, serves every
+No I/O and no clock: ``Switchboard.tick(now)`` is called every 5 ms of nominal time, serves every
 fourth circuit and is told what time it stands for. An end is a Leg or a Bot; a circuit whose call
 has not been answered lets its legs count their pauses and carries no sound.
 """
@@ -35,7 +35,7 @@ class Circuit:
         self._far_tracker = tones.DigitTracker()
 
     def connect(self, now: float) -> None:
-        """Answered: sound flows from the next tick on, which stands for `now` or later."""
+        """Answered: sound flows from the next tick on, which stands for ``now`` or later."""
         if self.connected_at is None:
             self.connected_at = now
 

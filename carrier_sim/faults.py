@@ -1,24 +1,26 @@
 """Faults as small rules: an ordered list, the first that matches and fires wins, each removable.
 
-No I/O. A rule says where it applies (REST request, webhook, status callback, stream), on which
-method and path or URL (a regular expression, searched), how often (`skip` the first matches, then
-at most `count` times) and how likely (`probability`, from the rule's own seeded generator). What a
-kind does is done by the shell that asked.
+No I/O. A rule says where it applies (REST request, webhook, status callback, stream) and on which
+method and path or URL (a regular expression, searched). It says how often it fires (``skip`` the
+first matches, then at most ``count`` times) and how likely (``probability``, from the rule's own
+seeded generator). The shell that asked carries the kind out.
 
-- rest `status`: answers `status` (429 with Retry-After `retry_after`, 5xx), nothing done
-- rest `latency`: waits `seconds`, then does and answers
-- rest `timeout_before`: nothing done, no answer; the connection drops after `seconds` (60)
-- rest `timeout_after`: done, but no answer; the same
-- rest `late_effect`: no answer; done `seconds` later
-- rest `reset`, `reset_after`: resets the connection, with nothing done or after all was done
-- webhook or status `drop`: not sent, counts as not reached
-- webhook or status `delay`: sent `seconds` later
-- webhook or status `duplicate`: sent twice, the second answer counts
-- stream `refuse`: the connection attempt fails as refused (31902)
-- stream `drop_socket`: `seconds` after the start the socket breaks, with no close frame (31903)
-- stream `stall`: `seconds` after the start nothing is sent for `duration` seconds, then all at once
-- stream `jitter`: each frame to the server is late by up to `duration` seconds, order kept
-- stream `drop_frames`: each frame to the server is lost with `probability`, its chunk number too
+- rest ``status``: answers ``status`` (429 with Retry-After ``retry_after``, 5xx), nothing done
+- rest ``latency``: waits ``seconds``, then does and answers
+- rest ``timeout_before``: nothing done, no answer; the connection drops after ``seconds`` (60)
+- rest ``timeout_after``: done, but no answer; the same
+- rest ``late_effect``: no answer; done ``seconds`` later
+- rest ``reset``, ``reset_after``: resets the connection, with nothing done or after all was done
+- webhook or status ``drop``: not sent, counts as not reached
+- webhook or status ``delay``: sent ``seconds`` later
+- webhook or status ``duplicate``: sent twice, the second answer counts
+- stream ``refuse``: the connection attempt fails as refused (31902)
+- stream ``drop_socket``: ``seconds`` after the start the socket breaks, with no close frame (31903)
+- stream ``stall``: ``seconds`` after the start nothing is sent for ``duration`` seconds, then
+  everything at once
+- stream ``jitter``: each frame to the server is late by up to ``duration`` seconds, order kept
+- stream ``drop_frames``: each frame to the server is lost with ``probability``, and its chunk
+  number with it
 """
 
 from __future__ import annotations
@@ -109,7 +111,7 @@ class Rule:
 
 
 class Faults:
-    """The list. `version` grows with each change, so that live streams notice new rules."""
+    """The list. ``version`` grows with each change, so that live streams notice new rules."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed

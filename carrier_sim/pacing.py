@@ -1,9 +1,9 @@
 """Metrics of one stream: how evenly its audio arrived, and whether the far end heard holes.
 
 Made from a PlaybackBuffer's record, offline. An utterance is a run of played spans with holes
-shorter than `utterance_gap` between them; a hole inside an utterance, where the buffer ran dry
-although more was to come, is an underrun. A `clear` ends an utterance. Longer silence starts a new
-one.
+shorter than ``utterance_gap`` between them; a hole inside an utterance, where the buffer ran dry
+although more was to come, is an underrun. A ``clear`` ends an utterance. Longer silence starts a
+new one.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 def measure(
     buffer: PlaybackBuffer, frames_in: int, now: float, utterance_gap: float = UTTERANCE_GAP
 ) -> StreamMetrics:
-    """The metrics of a stream at `now`; frames_in counts what was sent to the server."""
+    """The metrics of a stream at ``now``; frames_in counts what was sent to the server."""
     arrivals = buffer.arrivals
     before = list(accumulate(arrivals.sizes, initial=0))
     groups = _group(buffer.all_spans(now), utterance_gap)

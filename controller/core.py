@@ -25,18 +25,23 @@ Depth first is what makes the last line right. If digits were on their way, Stre
 led to a one-way stream that carries the call, and the same token would be made for another state.
 
 A rule that raises ends the handling of its event: what it told is not heard, what others did before
-stays done. A request that raised is refused with that error, by name. Everything else that raises
-is a fault of ours, which the shell logs.
+stays done. Where one peer's request is to blame, it is refused by name, and so is a peer whose
+Hello cannot be taken in: one of them must not end everybody's controller, and the next one too,
+since both are sent again. Whatever else raises is a fault of ours. It leaves :meth:`Core.handle`,
+and the shell ends the controller, because half of a change cannot be trusted.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import (
+    ErrorInfo,
+    InternalError,
     InvalidRequestError,
     StackUnavailableError,
     TimedOutError,
@@ -64,6 +69,8 @@ from .rules import (
 from .rules import facts as f
 from .rules.book import Book, Identity, Rules
 from .rules.moment import Moment
+
+log = logging.getLogger("trunkline.controller")
 
 TICK_SECONDS: Final = 0.1
 
@@ -258,21 +265,16 @@ class Core:
         return self.book.busy
 
     def handle(self, event: AnyEvent, now: float) -> list[Instruction]:
-        """Take one event; returns what is to be done, in this order."""
+        """Take one event; returns what is to be done, in this order. After an exception the core
+        must not be used any more."""
         if isinstance(event, m.Request):
             self._request(event, now)
+        elif isinstance(event, m.Hello):
+            self._hello(event, now)
         else:
             self._hear(event, now)
-        return self.take()
-
-    def take(self) -> list[Instruction]:
-        """The instructions that have not been handed out."""
         out, self._out = self._out, []
         return out
-
-    def fail(self, asked: Asked, error: TrunklineError) -> None:
-        """Answer a request that could not be handled."""
-        self._moment(0.0).fail(asked, error)
 
     def _moment(self, now: float) -> Moment:
         """What a rule gets beside the thing that it hears."""
@@ -318,6 +320,24 @@ class Core:
             self._hear(f.Ask(asked, request.body, request.ttl, request.trace), now)
         except TrunklineError as error:
             at.fail(asked, error)
+        except Exception as error:
+            log.exception("a %s could not be handled", type(request.body).__name__)
+            at.fail(asked, self._blamed(error))
+
+    def _hello(self, hello: m.Hello, now: float) -> None:
+        """A peer whose Hello cannot be taken in is refused: it would send it to the next controller
+        too."""
+        try:
+            self._hear(hello, now)
+        except Exception as error:
+            log.exception("the Hello of %s could not be handled", hello.peer)
+            refused = m.Refused(error=ErrorInfo.of(self._blamed(error)))
+            self._moment(now).send(hello.peer, refused)
+
+    def _blamed(self, error: Exception) -> TrunklineError:
+        """What a peer is told of an error that nobody foresaw; the log has the whole of it."""
+        self.book.count("internal errors")
+        return InternalError(f"unexpected {type(error).__name__}")
 
     def _admit(self, request: m.Request, role: m.Role) -> None:
         """A TrunklineError for what comes too late, or from the wrong peer, or while we stop."""

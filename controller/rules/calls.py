@@ -126,7 +126,6 @@ def _end(at: Moment, call: Call, wanted: f.HangUp) -> None:
     _send_end(at, call)
     if not call.end_sent and not _may_still_come(at, call):
         _conclude(at, call, wanted.reason)
-        _answer_ending(at, call)
     elif call.hung_up is not None:
         _answer_ending(at, call)  # REST took it before this one asked
 
@@ -201,11 +200,16 @@ def finished(at: Moment, finished: f.Finished) -> None:
 
 def _conclude(at: Moment, call: Call, reason: m.EndedReason) -> None:
     """The one place in which a call ends. Nothing lets a stream of it in any more; the rest is told
-    by ``CallOver``. ``by_far_end``: no reason of ours had been given before."""
+    by ``CallOver``. ``by_far_end``: no reason of ours had been given before.
+
+    Those who asked for its end are answered here, unless REST is being asked and will answer them.
+    For example, a leg that was busy all along ends by itself as soon as its SID is known."""
     by_far_end = call.reason is None and reason in ("stop", "close", "error")
     was_silent = call.state == "silent"
     call.conclude(reason, at.now)
     at.book.tokens.void_all(call.id)
+    if not call.end_under_way:
+        _answer_ending(at, call)
     at.tell(f.CallOver(call, by_far_end, was_silent))
 
 

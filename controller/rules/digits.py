@@ -46,6 +46,7 @@ from trunkline.bus.errors import (
     TrunklineError,
     WrongModeError,
 )
+from trunkline.bus.twilio_urls import stream_url
 
 from .. import instructions as do
 from ..twilio import documents
@@ -105,7 +106,7 @@ def _next(at: Moment, call: Call) -> None:
     deadline = at.now + BACK_WITHIN + seconds_of(wish.digits)
     row = book.digits.begin(call, wish, deadline, at.now + LISTENS_WITHIN)
     assert call.sid is not None, "a live call has a leg"
-    url = documents.stream_url(book.identity.public_url)
+    url = stream_url(book.identity.public_url)
     token = book.tokens.make(call.id, call.sid, one_way=True)
     at.do(do.StartStream(call.id, row.serial, call.sid, url, token))
 

@@ -28,6 +28,7 @@ from typing import Final
 from trunkline.bus import messages as m
 from trunkline.bus.callers import caller_key
 from trunkline.bus.redact import redact_number
+from trunkline.bus.twilio_urls import CALL_FIELD, DIAL_FIELD
 
 from .. import instructions as do
 from . import facts as f
@@ -82,8 +83,8 @@ def _answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> m.VoiceAnswer | None:
     if known is not None:
         return _again(at, ask, known, sid)
     caller, number = form.get("From", ""), form.get("To", "")
-    if "d" in query or "c" in query:
-        lost = at.book.calls.get(query.get("c", ""))
+    if DIAL_FIELD in query or CALL_FIELD in query:
+        lost = at.book.calls.get(query.get(CALL_FIELD, ""))
         if lost is not None and lost.lacks_b_leg:
             # We named the call when we let this leg in, before a restart.
             return _join(at, lost, sid, caller)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -22,6 +23,7 @@ from typing import Final, TypeVar
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.errors import CallFailedError, TrunklineError
 from trunkline.bus.redact import redact_number
+from trunkline.bus.settings import Settings
 
 from .. import instructions as do
 from ..journal.rows import DialRow
@@ -51,23 +53,6 @@ PROBE_EVERY: Final = 5.0
 #: leave no second try.
 HURRIED_PAUSE: Final = 0.4
 
-#: Where tests let the process die: between a step and what the journal says of it.
-FAULT_POINTS: Final = (
-    "apply.before-intent",
-    "apply.planned",
-    "apply.intent",
-    "apply.answered",
-    "apply.committed",
-    "restore.before-intent",
-    "restore.intent",
-    "restore.answered",
-    "restore.committed",
-    "dial.before-intent",
-    "dial.intent",
-    "dial.answered",
-    "dial.committed",
-)
-
 
 @dataclass
 class Operations:
@@ -88,12 +73,34 @@ class Operations:
     take_over_routed: bool = False
     clock: Clock = monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    #: called with each fault point that is passed
-    faults: Callable[[str], None] = lambda point: None
     #: overrides that are being written or restored, and what each waits for
     pending: dict[str, str] = field(default_factory=dict)
     #: the stack ends: nothing new is tried on, and pauses are short
     hurried: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        stack: str,
+        carrier: Carrier,
+        journal: JournalStore,
+        probe: Callable[[str, str], Awaitable[bool]],
+    ) -> Operations:
+        """As the settings have it, for ``stack``. SettingsError: they have no auth token."""
+        return cls(
+            stack=stack,
+            public_url=settings.public_url or "",
+            carrier=carrier,
+            journal=journal,
+            keys=SealKeys(
+                settings.require("auth_token"), settings.auth_token_secondary.get_secret_value()
+            ),
+            wall=time.time,
+            probe=probe,
+            fallback_to_prior=settings.fallback_to_prior,
+            take_over_routed=settings.take_over_routed,
+        )
 
     def hurry(self) -> None:
         """The stack ends: wake everyone who pauses, so that each tries once more in time."""
@@ -190,12 +197,10 @@ async def create(
     Twilio is asked, because the dial's timeout begins then and not while it waits with us.
     """
     shown = redact_number(row.callee)
-    ops.faults("dial.before-intent")
     if not await ops.journal.dial_asked(row):
         # Asked by an earlier controller, whose answer the client has not got.
         gone = CallFailedError(f"the dial to {shown} is over", status="canceled")
         return do.CreateFailed(row.request, gone)
-    ops.faults("dial.intent")
     tell(do.AskedTwilio(row.request))
     attempt = 0
     while True:
@@ -218,9 +223,7 @@ async def create(
             if not again or not wanted():
                 await ops.journal.dial_closed(row.request)
                 return do.CreateFailed(row.request, error)
-    ops.faults("dial.answered")
     await ops.journal.dial_taken(row.request, call.sid)
-    ops.faults("dial.committed")
     return do.Taken(row.request, call.sid, call.status)
 
 

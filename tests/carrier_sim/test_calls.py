@@ -9,16 +9,15 @@ from starlette.websockets import WebSocket
 from twilio.request_validator import RequestValidator
 
 from trunkline.carrier_sim.bots import Busy, Play, Silence
-from trunkline.carrier_sim.sim import CallHandle, CarrierSim
+from trunkline.carrier_sim.call import Call
+from trunkline.carrier_sim.sim import CarrierSim
 
 from .server import CALLEE, CALLER, OURS, XML, Customer, listen, media
 
 SOUND = bytes(range(1, 161)) * 10
 
 
-async def call_us(
-    sim: CarrierSim, customer: Customer, after: str = "", **bot: object
-) -> CallHandle:
+async def call_us(sim: CarrierSim, customer: Customer, after: str = "", **bot: object) -> Call:
     sim.add_number(OURS, voice_url=customer.base + "/voice")
     customer.pages.setdefault("/voice", customer.connect(after))
     return await sim.place_inbound_call(CALLER, OURS, {"kind": "silence", **bot})
@@ -29,8 +28,8 @@ async def test_an_echo_over_the_wire(sim: CarrierSim, customer: Customer) -> Non
     customer.pages["/voice"] = customer.connect()
     bot = Play(audio=SOUND, after=0.1, hang_up_after=0.6)
     call = await sim.place_inbound_call(CALLER, OURS, bot)
-    assert await call.wait_for() == "completed"
-    assert call.call.end_reason == "far-end"
+    assert await sim.wait_for(call) == "completed"
+    assert call.record.end_reason == "far-end"
     assert SOUND in bytes(call.said) and SOUND in bytes(call.played)
     assert sim.errors == []
     (stream,) = call.streams
@@ -49,7 +48,7 @@ async def test_the_webhook_is_signed_with_blank_fields(sim: CarrierSim, customer
     sim.add_number(OURS, voice_url=url + "#rc=2&rp=all")
     customer.pages["/voice"] = "<Response><Reject/></Response>"
     call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    await call.wait_for("no-answer")
+    await sim.wait_for(call, "no-answer")
     _, form, headers = customer.posts[0]
     assert form["FromCity"] == "" and form["CallStatus"] == "ringing"
     assert (form["From"], form["To"], form["Direction"]) == (CALLER, OURS, "inbound")
@@ -69,13 +68,13 @@ async def test_a_get_webhook_is_signed_over_its_query(sim: CarrierSim, customer:
     customer.pages["/voice"] = page
     sim.add_number(OURS, voice_url=customer.base + "/voice", voice_method="GET")
     call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    await call.wait_for("no-answer")
+    await sim.wait_for(call, "no-answer")
     assert seen == [call.sid]
 
 
 async def test_the_upgrade_is_signed(sim: CarrierSim, customer: Customer) -> None:
     call = await call_us(sim, customer)
-    await call.wait_for_stream()
+    await sim.wait_for_stream(call)
     signature = customer.upgrades[0]["x-twilio-signature"]
     assert RequestValidator(sim.auth_token).validate(customer.stream_url, {}, signature)
 
@@ -98,7 +97,7 @@ async def test_parameters_keys_and_marks(sim: CarrierSim, customer: Customer) ->
         parameters='<Parameter name="nonce" value="&lt;1&gt;"/>'
     )
     call = await call_us(sim, customer, dtmf=[[0.1, "5"]], hang_up_after=0.5)
-    await call.wait_for("completed")
+    await sim.wait_for(call, "completed")
     await sim.wait_until(lambda: bool(customer.events("stop")))
     assert customer.events("start")[0]["start"]["customParameters"] == {"nonce": "<1>"}
     assert [m["mark"]["name"] for m in customer.events("mark")] == ["one", "two"]
@@ -114,7 +113,7 @@ async def test_closing_the_stream_goes_on_to_redirect(sim: CarrierSim, customer:
     customer.on_stream = hang_up
     customer.pages["/after"] = f"{XML}<Response><Hangup/></Response>"
     call = await call_us(sim, customer, "<Redirect>/after</Redirect>")
-    await call.wait_for("completed")
+    await sim.wait_for(call, "completed")
     assert [path for path, _, _ in customer.posts] == ["/voice", "/after"]
     assert customer.posts[1][1]["CallStatus"] == "in-progress"
     assert call.streams[0].ended_by == "close"
@@ -142,7 +141,7 @@ async def test_status_callbacks_of_an_outbound_call(
             status_callback_event=["initiated", "ringing", "answered", "completed"],
         )
         before = len(customer.posts)
-        await sim.calls[call.sid].wait_for()
+        await sim.wait_for(sim.calls[call.sid])
         wanted = 4 if to == CALLEE else 3
         await sim.wait_until(lambda at=before, n=wanted: len(customer.posts) >= at + n)  # type: ignore[misc]  # bound defaults
         forms = [form for _, form, _ in customer.posts if form["CallSid"] == call.sid]
@@ -166,7 +165,7 @@ async def test_a_number_without_a_server_falls_back(sim: CarrierSim, customer: C
         OURS, voice_url=customer.base + "/gone", voice_fallback_url=customer.base + "/old"
     )
     call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    assert await call.wait_for() == "busy"
+    assert await sim.wait_for(call) == "busy"
     assert sim.judge.codes() == [11200]
     assert customer.posts[1][1]["ErrorCode"] == "11200"
 
@@ -183,11 +182,5 @@ async def test_retries_of_the_fragment(sim: CarrierSim, customer: Customer) -> N
     customer.pages["/voice"] = page
     sim.add_number(OURS, voice_url=customer.base + "/voice#rc=3&rp=5xx")
     call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    assert await call.wait_for() == "no-answer"
+    assert await sim.wait_for(call) == "no-answer"
     assert len(tries) == 3 and len(set(tries)) == 1 and sim.errors == []
-
-
-async def test_a_wav_of_the_call(sim: CarrierSim, customer: Customer) -> None:
-    call = await call_us(sim, customer, hang_up_after=0.2)
-    await call.wait_for()
-    assert sim.recording(call.sid)[:4] == b"RIFF"

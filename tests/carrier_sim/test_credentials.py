@@ -177,7 +177,7 @@ async def test_a_webhooks_password_is_sent_once_the_server_asks(
     locked(customer)
     sim.add_number(OURS, voice_url=with_user(customer.base) + "/voice")
     call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    assert await call.wait_for() == "no-answer"
+    assert await sim.wait_for(call) == "no-answer"
     first, second = (headers for _, _, headers in customer.posts)
     assert "authorization" not in first and second["authorization"] == BASIC
     assert "me:" not in second["host"]
@@ -191,7 +191,7 @@ async def test_contradicted_a_webhooks_password_is_never_sent(
     sim.exchange.beliefs.contradict(["webhook-user-info"])
     sim.add_number(OURS, voice_url=with_user(customer.base) + "/voice#rc=0")
     call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    assert await call.wait_for() == "failed"
+    assert await sim.wait_for(call) == "failed"
     assert all("authorization" not in headers for _, _, headers in customer.posts)
     assert sim.judge.codes() == [11200]
 
@@ -202,7 +202,7 @@ async def test_a_streams_password_comes_with_the_upgrade(
     customer.pages["/voice"] = customer.connect().replace("ws://", "ws://me:pa55@")
     sim.add_number(OURS, voice_url=customer.base + "/voice")
     call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    await call.wait_for_stream()
+    await sim.wait_for_stream(call)
     assert customer.upgrades[0]["authorization"] == BASIC
     assert "me:" not in customer.upgrades[0]["host"]
 
@@ -218,7 +218,7 @@ async def test_contradicted_such_a_stream_does_not_start(
     customer.pages["/voice"] = customer.connect().replace("ws://", f"ws://{user}")
     sim.add_number(OURS, voice_url=customer.base + "/voice")
     call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    assert await call.wait_for() == "completed"
+    assert await sim.wait_for(call) == "completed"
     assert sim.judge.codes() == [code]
     assert "pa55" not in sim.errors[0].text
     assert customer.upgrades == []

@@ -34,8 +34,8 @@ async def codes(sim: CarrierSim, customer: Customer, url: str) -> list[int]:
     customer.pages["/on"] = "<Response><Hangup/></Response>"
     sim.add_number(OURS, voice_url=customer.base + "/voice")
     call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    assert await call.wait_for() == "completed"
-    assert call.call.end_reason == "hangup-verb"
+    assert await sim.wait_for(call) == "completed"
+    assert call.record.end_reason == "hangup-verb"
     return sim.judge.codes(call.sid)
 
 
@@ -149,7 +149,7 @@ async def test_a_call_that_ends_while_its_stream_connects(customer: Customer) ->
         )
         call = await sim.place_inbound_call(CALLER, OURS, "silence")
         await arrived.wait()
-        call.hang_up()
+        sim.hang_up(call)
         assert call.status == "completed" and call.streams[0].ended_by == "stop"
         assert sim.errors == []
     server.close()

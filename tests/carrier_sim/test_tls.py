@@ -59,9 +59,9 @@ async def test_webhook_and_stream_over_tls(certificate: tuple[Path, Path]) -> No
         ) as sim:
             sim.add_number(OURS, voice_url=customer.base + "/voice")
             call = await sim.place_inbound_call(CALLER, OURS, "silence")
-            await call.wait_for_stream()
+            await sim.wait_for_stream(call)
             await sim.wait_until(lambda: len(customer.events("media")) >= 3)
-            call.hang_up()
+            sim.hang_up(call)
             await sim.wait_until(lambda: bool(customer.events("stop")))
             signature = customer.upgrades[0]["x-twilio-signature"]
             validator = RequestValidator(sim.auth_token)
@@ -73,5 +73,5 @@ async def test_a_stranger_s_certificate_is_refused(certificate: tuple[Path, Path
     async with serving(certificate) as customer, CarrierSim() as sim:
         sim.add_number(OURS, voice_url=customer.base + "/voice")
         call = await sim.place_inbound_call(CALLER, OURS, "silence")
-        assert await call.wait_for() == "failed"
+        assert await sim.wait_for(call) == "failed"
         assert sim.judge.codes() == [11205]

@@ -31,6 +31,7 @@ from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSett
 from trunkline.controller.twilio.operations import Operations
 from trunkline.controller.twilio.seal import Seal, SealKeys
 
+from .fake_carrier import nobody
 from .stage import ACCOUNT, URL
 
 #: A request arrives, and its answer is there, after so long (seconds).
@@ -216,10 +217,6 @@ class Steps:
             return result
 
         return stepped
-
-
-async def nobody(base: str, stack: str) -> bool:
-    return False
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
-"""Twilio's REST in memory, with faults that are said beforehand, and a clock that jumps.
+"""Twilio's REST in memory, with faults that are said beforehand, and a clock that jumps; and the
+operations that use both.
 
 ``plan("write", "timeout_after", "429")``: the next write times out after it took effect, the one
 after that is answered 429. ``late``: no answer, and the effect comes 20 s later.
@@ -14,9 +15,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from trunkline.controller.journal.rows import OverrideRow
 from trunkline.controller.twilio.calls import CallOrder
 from trunkline.controller.twilio.carrier import CallState, RestFailure
 from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSettings
+from trunkline.controller.twilio.operations import Operations
+from trunkline.controller.twilio.seal import SealKeys
 
 OURS = "+14155551234"
 THEIRS = "+14155557777"
@@ -177,3 +181,34 @@ class FakeCarrier:
             (to, from_),
             lambda: [c for c in self.calls.values() if (c.to, c.from_) == (to, from_)],
         )
+
+
+async def nobody(base: str, stack: str) -> bool:
+    """No other stack lives."""
+    return False
+
+
+def ops_for(time: FakeTime, carrier: Any, journal: Any) -> Operations:
+    return Operations(
+        stack="stack",
+        public_url="https://line.example.com",
+        carrier=carrier,
+        journal=journal,
+        keys=SealKeys("token"),
+        wall=time.wall,
+        probe=nobody,
+        clock=time.clock,
+        sleep=time.pause,
+    )
+
+
+def row_for(sid: str, override: str = "o1") -> OverrideRow:
+    """An override as the rules plan it, for session s1 on OURS."""
+    return OverrideRow(
+        id=override,
+        number=OURS,
+        number_sid=sid,
+        session="s1",
+        state="planned",
+        holders={"s1": "hash"},
+    )

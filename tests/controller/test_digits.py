@@ -19,9 +19,8 @@ from trunkline.controller.rules.digits import (
 )
 from trunkline.controller.twilio import operations
 
-from .fake_carrier import THEIRS, FakeCarrier, FakeTime
+from .fake_carrier import THEIRS, FakeCarrier, FakeTime, ops_for
 from .stage import URL, Stage
-from .test_crashes import ops_for
 
 REFUSED = CarrierError("Twilio could not send the digits", status=400, code=21220, message="no")
 NO_ANSWER = CarrierError("Twilio could not send the digits: no answer", status=0)

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from trunkline.adapter.scenario.adapter import TwilioAgentAdapter
@@ -41,15 +38,6 @@ if "-m" in sys.orig_argv and "trunkline" in sys.orig_argv:
     provider.add_span_processor(SimpleSpanProcessor(ToFile()))
     trace.set_tracer_provider(provider)
 """
-
-
-@pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "get_tracer", lambda name, *a, **k: provider.get_tracer(name))
-    return exporter
 
 
 async def test_all_processes_join_the_trace_of_the_dial(

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -110,17 +111,15 @@ def test_every_page_has_an_example_that_runs(page: Path) -> None:
         assert blocks(page, "python") or blocks(page, "console")
 
 
-def test_every_ini_example_has_only_settings_that_there_are(
-    reader: Path, pytester: pytest.Pytester
-) -> None:
-    pages = [page for page in PAGES if blocks(page, "ini")]
-    assert len(pages) == 2
-    for page in pages:
-        pytester.makeini("\n".join(blocks(page, "ini")))
-        result = pytester.runpytest_subprocess(
-            "--strict-config", "--collect-only", "-p", "no:xdist"
-        )
-        assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED, result.stdout.str()
+def test_every_ini_example_has_only_settings_that_there_are(request: pytest.FixtureRequest) -> None:
+    examples = [text for page in PAGES for text in blocks(page, "ini")]
+    assert len(examples) >= 2
+    for text in examples:
+        parser = ConfigParser()
+        parser.read_string(text)
+        assert parser.sections() == ["pytest"]
+        for name in parser["pytest"]:
+            request.config.getini(name)  # ValueError where no plugin knows it
 
 
 def errors_of_the_page() -> str:

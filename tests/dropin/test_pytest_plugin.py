@@ -130,17 +130,22 @@ def test_tests_that_know_nothing_of_the_plugin_join_the_simulated_stack(run_suit
     result.assert_outcomes(passed=1)
 
 
-def test_without_an_account_the_setting_is_named(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
-    result, _ = run_suite("def test_it(phone_line): pass")
-    result.assert_outcomes(errors=1)
+def test_without_an_account_or_a_stack_the_error_says_what_is_missing(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
+    suite = """
+    import pytest
+
+    @pytest.fixture
+    def account(monkeypatch):
+        monkeypatch.setenv("TWILIO_ACCOUNT_SID", "AC" + "1" * 32)
+        monkeypatch.setenv("TWILIO_AUTH_TOKEN", "t" * 32)
+
+    def test_without_an_account(phone_line): pass
+
+    def test_without_a_public_url(account, phone_line): pass
+    """
+    result, _ = run_suite(suite)
+    result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(["*TWILIO_ACCOUNT_SID is not set*"])
-
-
-def test_a_stack_that_does_not_come_up_says_why(run_suite, monkeypatch) -> None:  # type: ignore[no-untyped-def]  # as above
-    monkeypatch.setenv("TWILIO_ACCOUNT_SID", "AC" + "1" * 32)
-    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "t" * 32)
-    result, _ = run_suite("def test_it(phone_line): pass")
-    result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*twilio stack for these tests did not come up*"])
     result.stdout.fnmatch_lines(["*TRUNKLINE_PUBLIC_URL is not set*"])
 
@@ -156,6 +161,6 @@ def test_a_run_without_phones_costs_nothing(run_suite) -> None:  # type: ignore[
     result.assert_outcomes(passed=1)
 
 
-def test_markers_are_registered(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
-    result, _ = run_suite("", "--markers", "--strict-markers")
-    result.stdout.fnmatch_lines(["*@pytest.mark.phone_line(number=None*", "*carrier_sim: *"])
+def test_markers_are_registered(request: pytest.FixtureRequest) -> None:
+    markers = "\n".join(request.config.getini("markers"))
+    assert "phone_line(number=None" in markers and "carrier_sim: " in markers

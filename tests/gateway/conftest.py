@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,6 @@ from .stack import Stack, running
 
 
 @pytest.fixture
-def directory() -> Iterator[Path]:
-    # pytest's own directories are too long for the path of a socket.
-    with tempfile.TemporaryDirectory(prefix="tl-", dir="/tmp") as name:
-        yield Path(name)
-
-
-@pytest.fixture
-async def stack(directory: Path) -> AsyncIterator[Stack]:
-    async with running(directory) as made:
+async def stack(short_directory: Path) -> AsyncIterator[Stack]:
+    async with running(short_directory) as made:
         yield made

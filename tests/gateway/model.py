@@ -52,6 +52,11 @@ def position_of(payload: bytes) -> int:
     return ((payload[0] << 16) + (payload[1] << 8) + payload[2]) * FRAME
 
 
+def played(texts: list[bytes]) -> list[int]:
+    """Positions of the sound in these texts of a PlainWire."""
+    return [position_of(text[6:]) for text in texts if text.startswith(b"media ")]
+
+
 class PlainWire:
     """Texts that are easy to read back."""
 
@@ -149,8 +154,4 @@ class Bench:
 
     def played(self, socket: int) -> list[int]:
         """Positions of the sound written to the socket."""
-        return [
-            position_of(text[6:])
-            for text in self.written.get(socket, [])
-            if text.startswith(b"media ")
-        ]
+        return played(self.written.get(socket, []))

@@ -8,9 +8,10 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from trunkline.bus import messages as m
+from trunkline.bus.testing import until
 from trunkline.gateway import admission
 
-from .stack import Stack, event, media, until
+from .stack import Stack, event, media
 
 
 async def up(stack: Stack) -> ClientConnection:

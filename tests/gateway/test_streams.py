@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
+from trunkline.gateway import streams
 from trunkline.gateway.stream import RING_FRAMES, RING_SAMPLES
 from trunkline.gateway.streams import Streams
 
@@ -355,9 +356,11 @@ def test_one_worker_lost_moves_all_its_calls(bench: Bench) -> None:
     assert moved == ["c1", "c2", "c3", "c4", "c5"]
 
 
-def test_too_many_moves_end_the_stream(bench: Bench) -> None:
+def test_too_many_moves_end_the_stream(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert streams._LAST_SWITCH == 0xFFFF, "the lower half of a generation counts its moves"
+    monkeypatch.setattr(streams, "_LAST_SWITCH", 0xF)
     up(bench, placement(1, A))
-    for _ in range(0xFFFF):
+    for _ in range(0xF):
         bench.say(A, m.OpenRefused("c1", opened_generation(bench), "no"))
         bench.now += 1.1
         bench.tick(A)

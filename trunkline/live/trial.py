@@ -11,10 +11,9 @@ from typing import Final
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import CarrierError, TrunklineError
 from trunkline.bus.redact import mask_url
-from trunkline.bus.twilio_urls import RETRY_FRAGMENT
+from trunkline.bus.twilio_urls import RETRY_FRAGMENT, stream_base
 from trunkline.controller.twilio.calls import ENDED_STATUSES, CallOrder
 from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier
-from trunkline.gateway.signature import stream_base
 from trunkline.live.listener import Asked, Hook, Listener, LiveStream
 from trunkline.live.verdicts import Verdicts
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from trunkline.bus import messages as m
+from trunkline.bus.twilio_urls import CALL_FIELD, DIAL_FIELD
 
 from ...instructions import Asked, End
 from ...journal.rows import DialRow
@@ -131,8 +132,8 @@ class Call(Subject):
     def query(self) -> dict[str, str]:
         """What the redirect back to us carries: which call it is."""
         if self.mode == "a-leg" and self.dial_request is not None:
-            return {"d": self.dial_request}
-        return {"c": self.id}
+            return {DIAL_FIELD: self.dial_request}
+        return {CALL_FIELD: self.id}
 
     def info(self, now: float) -> m.CallInfo:
         """What others have to know of it: its client, its gateways, its workers, and through them a
