@@ -47,6 +47,26 @@ SIDES = (
     ("scenario", "langwatch-scenario's adapter", "#d9772b"),
 )
 
+#: How a reader takes the same numbers of a call of their own.
+EXAMPLE = """\
+The stand-in carrier keeps these numbers of every call, so a test can look at its own:
+
+```python
+import pytest
+
+
+@pytest.mark.phone_line(allowed_callees=["+14155557777"])
+async def test_the_pace_at_the_carrier(phone_line, carrier_sim):
+    call = await phone_line.place_call("+14155557777", attach_stream="a-leg")
+    await call.send_audio(bytes(48_000))  # 1 s
+    await call.hang_up()
+    (stream,) = [s for s in carrier_sim.streams() if s["call_sid"] == call.sid]
+    pace = stream["metrics"]
+    assert pace["audio_out_ms"] == 1_000
+    print(pace["gap_p99_ms"], "ms between two frames,", pace["underruns"], "holes")
+```
+"""
+
 Results = list[dict[str, Any]]
 
 
@@ -89,18 +109,21 @@ def page(results: Results, parallel: dict[str, Any] | None) -> str:
     lines = [
         "# Measured",
         "",
-        "`make bench`: N calls full duplex, trunkline beside langwatch-scenario's own",
-        "`TwilioAgentAdapter`, one after the other in the same run, with the load generator",
-        f"(`carrier_sim`) on the same {os.cpu_count()} cores. {platform.system()}, Python",
-        f"{platform.python_version()}. Pace is taken at the carrier; CPU is all processes of a",
-        "side, the carrier's apart. A dash: not to be had from outside.",
+        "`make bench` lets N calls talk full duplex, first through trunkline and then through",
+        "langwatch-scenario's own `TwilioAgentAdapter`, in the same run. The load generator",
+        f"(`carrier_sim`) runs on the same {os.cpu_count()} cores. This was {platform.system()},",
+        f"Python {platform.python_version()}. Pace is taken at the carrier. CPU is that of all",
+        "processes of a side; the carrier's is counted apart. A dash stands for a number that",
+        "cannot be had from outside.",
         "",
         "![Lateness, holes, set-up and CPU, by number of calls](benchmarks.svg)",
         "",
         *_table(head, [[row[n] for n in wanted] for row in rows]),
         "",
-        "CPU is the price: a frame of a single call wakes three processes instead of one. With",
-        "more calls a wake-up serves them all.",
+        "CPU is the price, because a frame of a single call wakes three processes instead of one.",
+        "With more calls one wake-up serves them all.",
+        "",
+        *EXAMPLE.splitlines(),
         "",
         "CPU of trunkline by process, ms per call-second:",
         "",
@@ -144,9 +167,9 @@ def parallel_part(found: dict[str, Any]) -> list[str]:
     return [
         f"## {runs} scenario runs at once",
         "",
-        "`python benchmarks/parallel.py`: a run asks one question (1 s) and hears one answer",
-        "(1.2 s). Scenario's own adapter has one port and one public URL, so its runs go one after",
-        "the other; some are measured and the rest is reckoned from those.",
+        "`python benchmarks/parallel.py` measures whole runs. A run asks one question (1 s) and",
+        "hears one answer (1.2 s). Scenario's own adapter has one port and one public URL, so its",
+        "runs go one after the other; some are measured, and the rest is reckoned from those.",
         "",
         *_table(head, rows),
     ]
