@@ -111,13 +111,13 @@ def test_every_example_runs_as_it_stands(reader: Path, pytester: pytest.Pytester
                 text = SCRIPT.format(path=str(script))
             file.write_text(text)
             count += text.count("def test_")
-    (reader / "tests" / "test_stranger.py").write_text(STRANGER)
-    count += 1
         for n, text in enumerate(blocks(page, "console")):
             cwd = ROOT if page.name in IN_A_CHECKOUT else reader
             file = reader / "tests" / f"test_{page.stem.lower()}_console_{n}.py"
             file.write_text(CONSOLE.format(commands=commands(text), cwd=str(cwd)))
             count += 1
+    (reader / "tests" / "test_stranger.py").write_text(STRANGER)
+    count += 1
     result = pytester.runpytest_subprocess("--phone-sim", "-q", timeout=90)
     result.assert_outcomes(passed=count)
     assert count >= 6
