@@ -101,13 +101,13 @@ def accept(at: Moment, shown: f.StreamShown) -> None:
 def accepted(at: Moment, up: f.StreamUp) -> None:
     """The gateway gets its answer behind everything that came of the stream."""
     info = up.call.info(at.now)
-    at.reply(up.ask.asked, m.StreamAccepted(info=info, first=up.first, overlaps=up.overlaps))
+    at.reply(up.ask.reply_to, m.StreamAccepted(info=info, first=up.first, overlaps=up.overlaps))
 
 
 def _refuse(at: Moment, ask: Ask[m.StreamStart], why: str) -> None:
     """The gateway closes the stream; why is counted and logged there."""
     at.count("streams refused")
-    at.reply(ask.asked, m.StreamRefused(why=why))
+    at.reply(ask.reply_to, m.StreamRefused(why=why))
 
 
 def turn(at: Moment, taken: f.ListenerTaken) -> None:
@@ -152,7 +152,7 @@ def _may_come_back(at: Moment, call: Call) -> bool:
     itself to a restarted controller, nobody knows whether digits are on their way."""
     if call.one_way:
         return False
-    return at.book.unclaimed(call.session) or at.book.may_move(call, at.now)
+    return at.book.unclaimed(call.session) or at.book.may_return(call, at.now)
 
 
 def _over(at: Moment, call: Call) -> None:
@@ -192,9 +192,9 @@ def beat(at: Moment, heard: f.GatewayBeat) -> None:
     younger than :data:`BEAT_SETTLES_AFTER` may be missing because the beat was written before it
     came."""
     beat = heard.beat
-    there = {stream.call: stream for stream in beat.streams}
+    present = {stream.call: stream for stream in beat.streams}
     for call in at.book.calls.values():
-        found = there.get(call.id)
+        found = present.get(call.id)
         if found is not None and found.ordinal == call.ordinal:
             if call.state == "reconnecting" and call.gateway is None:
                 call.seen_again(beat.peer)
@@ -211,9 +211,9 @@ def beat(at: Moment, heard: f.GatewayBeat) -> None:
 
 def watch(at: Moment, tick: do.Tick) -> None:
     """Streams of gateways that are gone."""
-    there = {g.id for g in at.book.gateways() if at.now - g.heard < GATEWAY_LOST_AFTER}
+    present = {g.id for g in at.book.gateways() if at.now - g.heard < GATEWAY_LOST_AFTER}
     for call in at.book.calls.values():
-        if call.state == "live" and call.gateway not in there:
+        if call.state == "live" and call.gateway not in present:
             _lose(at, call, "error")
 
 
@@ -274,7 +274,7 @@ def _best(at: Moment, call: Call) -> m.Placement | None:
 def _place(at: Moment, call: Call) -> m.Placement | None:
     """Where the call's next stream is worked on; None: nowhere."""
     placement = _best(at, call)
-    if placement is None or not at.book.workers.well(placement.primary.id, at.now):
+    if placement is None or not at.book.workers.healthy(placement.primary.id, at.now):
         return None
     return placement
 
@@ -307,16 +307,16 @@ def place_all(at: Moment, heard: object) -> None:
             _give_standbys(at)
         return
     workers = at.book.workers
-    well = {worker for worker in workers.by_id if workers.well(worker, at.now)}
+    healthy = {worker for worker in workers.by_id if workers.healthy(worker, at.now)}
     for call in at.book.calls.values():
         placement = call.placement
         if call.state != "live" or placement is None:
             continue
-        lacks = placement.primary.id not in well
+        lacks = placement.primary.id not in healthy
         if placement.standby is None:
-            lacks = lacks or len(well) > 1
+            lacks = lacks or len(healthy) > 1
         else:
-            lacks = lacks or placement.standby.id not in well
+            lacks = lacks or placement.standby.id not in healthy
         if lacks:
             _replace(at, call)
 
@@ -329,7 +329,7 @@ def _give_standbys(at: Moment) -> None:
         if call.state != "live" or call.placement is None:
             continue
         loads = _loads(at.book)
-        placement = at.book.workers.beside(at.now, loads, call.placement, call.active)
+        placement = at.book.workers.with_standby(at.now, loads, call.placement, call.active)
         if placement is not None:
             call.placed(placement)
             _tell_placement(at, call, gateway=True)
