@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
-import subprocess
 import sys
 import threading
-import time
 import wave
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +14,7 @@ from typing import Any, Final
 import psutil
 
 from benchmarks import chaos_code
-from benchmarks.processes import ROOT, Run, role
+from benchmarks.processes import Run, Talker, role
 
 #: Numbers of the account and their voice_url from before; OWN_NUMBER calls and is never changed.
 PRIOR: Final = {f"+1415555{n:04d}": f"https://agent.example/before/{n}" for n in range(2000, 2010)}
@@ -74,7 +72,7 @@ class Stack:
         ]
 
 
-class Client:
+class Client(Talker):
     """One client process. Its messages go to a queue, as (client's name, message)."""
 
     def __init__(
@@ -84,45 +82,27 @@ class Client:
         arguments: dict[str, Any],
         said: queue.SimpleQueue[tuple[str, dict[str, Any]]],
     ) -> None:
-        self.name = name
-        log = f"client-{name.replace(' ', '-')}-{time.monotonic_ns()}.log"
-        self._log = (run.directory / log).open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.chaos_client", json.dumps(arguments)],
-            env=run.environment | {"PYTHONPATH": str(ROOT)},
-            cwd=run.directory,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
-        self._said = said
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        python, told = Path(sys.executable), (json.dumps(arguments),)
+        super().__init__(python, "chaos_client", told, run.environment, run.directory)
+        self._reader = threading.Thread(target=self._hear, args=(name, said), daemon=True)
         self._reader.start()
 
-    def _read(self) -> None:
+    def _hear(self, name: str, said: queue.SimpleQueue[tuple[str, dict[str, Any]]]) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             with contextlib.suppress(ValueError):  # a line that its death cut off
-                self._said.put((self.name, json.loads(line)))
+                said.put((name, json.loads(line)))
 
     def tell(self, word: str) -> None:
         """``renew`` or ``stop``."""
-        assert self.process.stdin is not None
         with contextlib.suppress(OSError):  # it is gone
-            self.process.stdin.write(word + "\n")
-            self.process.stdin.flush()
+            super().tell(word)
 
     def close(self) -> None:
         """End it if it is still there."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        self.process.kill()
         self._reader.join(5.0)
-        for pipe in (self.process.stdin, self.process.stdout, self._log):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        super().close()
 
 
 def numbered_recording(path: Path) -> None:
