@@ -38,6 +38,9 @@ log = logging.getLogger("trunkline.controller")
 BEAT_SETTLES_AFTER: Final = 2.0
 #: After the start calls are not moved before their workers had time to say Hello.
 SETTLING_SECONDS: Final = 3.0
+#: Nor is a standby changed, which costs less, before this time. By then every worker that runs has
+#: said Hello, as a rule.
+STANDBY_AFTER: Final = 1.0
 #: A standby is this much of a load.
 _STANDBY_LOAD: Final = 0.2
 
@@ -279,9 +282,13 @@ def _tell_placement(at: Moment, call: Call, *, gateway: bool) -> None:
 
 
 def place_all(at: Moment, heard: object) -> None:
-    """Workers came or went: live calls get what they lack. Not in the first seconds after a start,
-    when workers have not all said Hello: a call would be moved away from one that does its work."""
-    if at.now - at.book.identity.started < SETTLING_SECONDS:
+    """Workers came or went: live calls get what they lack. In the first seconds after a start, when
+    workers have not all said Hello, that is a standby alone: a call would be moved away from a
+    worker that does its work."""
+    age = at.now - at.book.identity.started
+    if age < SETTLING_SECONDS:
+        if age >= STANDBY_AFTER:
+            _give_standbys(at)
         return
     healthy = at.book.workers.healthy(at.now)
     for call in at.book.calls.values():
@@ -295,3 +302,17 @@ def place_all(at: Moment, heard: object) -> None:
             lacks = lacks or placement.standby.id not in healthy
         if lacks:
             _replace(at, call)
+
+
+def _give_standbys(at: Moment) -> None:
+    """A standby for each live call without one, while its active worker stays where it is. A worker
+    that died while the controller was away took calls' standbys with it. Without another, a call
+    has nowhere to go when its worker dies or stalls as well."""
+    for call in at.book.calls.values():
+        if call.state != "live" or call.placement is None:
+            continue
+        loads = _loads(at.book)
+        placement = at.book.workers.with_standby(at.now, loads, call.placement, call.active)
+        if placement is not None:
+            call.placed(placement)
+            _tell_placement(at, call, gateway=True)

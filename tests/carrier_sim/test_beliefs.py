@@ -1,13 +1,12 @@
-"""What the carrier does where it contradicts a belief: one test for each, by its name.
+"""The carrier where it contradicts a belief: one test for each, by its name.
 
-Each asserts the contradicted form; that the believed one is the rule is tested where it belongs.
-Most run on a clock that the test turns; what is about the wire has real sockets.
+Each asserts the contradicted form; the believed one is tested where it belongs. Most run on a clock
+that the test turns. Those about the wire have real sockets.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -16,17 +15,13 @@ from twilio.base.exceptions import TwilioRestException
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
-from trunkline.carrier_sim.beliefs import Beliefs
-from trunkline.carrier_sim.bots import Busy, NoAnswer, Play, Silence, start_bot
+from trunkline.carrier_sim.bots import BotSpec, Busy, NoAnswer, Play, Silence, start_bot
 from trunkline.carrier_sim.call import Call
-from trunkline.carrier_sim.judge import Judge
 from trunkline.carrier_sim.mulaw import SILENCE
 from trunkline.carrier_sim.sim import CarrierSim
-from trunkline.carrier_sim.stream import Stream
-from trunkline.carrier_sim.twiml import Stream as StreamVerb
 
-from .bench import CONNECT, Bench
-from .server import CALLEE, CALLER, OURS, Customer
+from .bench import CONNECT, Bench, Socket
+from .server import CALLEE, CALLER, OURS, REJECT, Customer, Page, call_in, callbacks
 
 SOUND = bytes(range(160))
 REDIRECT = CONNECT.format("<Redirect>/again</Redirect>")
@@ -34,37 +29,6 @@ REDIRECT = CONNECT.format("<Redirect>/again</Redirect>")
 
 def contradicting(name: str) -> Bench:
     return Bench(contradict=(name,))
-
-
-class Socket:
-    """A stream that is open, 3 s after its call began, and what it sends."""
-
-    def __init__(self, *contradicted: str) -> None:
-        self.sent: list[dict[str, Any]] = []
-        self.judge = Judge(lambda: 0.0)
-        verb = StreamVerb("wss://h/s", parameters={"nonce": "n1"})
-        self.stream = Stream(
-            "MZ1", "CA1", "AC1", verb, self.judge, beliefs=Beliefs(contradicted), call_began=7.0
-        )
-        self.stream.send = lambda message: self.sent.append(json.loads(message))
-        self.stream.opened(10.0)
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        return [message[name] for message in self.sent if message["event"] == name]
-
-    def say(self, event: str, now: float = 10.0, **body: object) -> None:
-        message = {"event": event, "streamSid": "MZ1", **body}
-        self.stream.message(json.dumps(message).encode(), now)
-
-    def media(self, frames: int, now: float = 10.0) -> None:
-        assert self.stream.playback.add(now, SOUND * frames)
-
-    def mark(self, name: str) -> None:
-        self.say("mark", mark={"name": name})
-
-    @property
-    def marks(self) -> list[str]:
-        return [mark["name"] for mark in self.events("mark")]
 
 
 def test_a_name_that_there_is_not_is_refused() -> None:
@@ -125,7 +89,7 @@ async def test_voice_url_counts_at_once(
 ) -> None:
     sim.exchange.beliefs.contradict(["voice-url-counts-at-once"])
     sim.add_number(OURS, voice_url=customer.base + "/old")
-    customer.pages["/old"] = customer.pages["/new"] = "<Response><Reject/></Response>"
+    customer.pages["/old"] = customer.pages["/new"] = REJECT
     await written(sim, twilio, voice_url=customer.base + "/new")
     await sim.wait_for(await sim.place_inbound_call(CALLER, OURS, "silence"))
     assert [path for path, _, _ in customer.posts] == ["/old"]
@@ -143,13 +107,9 @@ def test_routed_numbers_ignore_voice_url() -> None:
 # Webhooks
 
 
-async def posted(
-    sim: CarrierSim, customer: Customer, query: str = "", page: object = None, **fields: str
-) -> Call:
+async def posted(sim: CarrierSim, customer: Customer, query: str = "", page: Page = REJECT) -> Call:
     """A call whose voice_url has this query and fragment, to its end."""
-    customer.pages["/voice"] = page or "<Response><Reject/></Response>"  # type: ignore[assignment]  # a page may be text
-    sim.add_number(OURS, voice_url=customer.base + "/voice" + query, **fields)
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
+    call = await call_in(sim, customer, page, query=query)
     await sim.wait_for(call)
     return call
 
@@ -231,23 +191,9 @@ def test_reject_does_not_answer() -> None:
 # Calls that are placed
 
 
-async def told(sim: CarrierSim, customer: Customer, twilio: Client, bot: Any) -> list[str]:
+async def told(sim: CarrierSim, customer: Customer, twilio: Client, bot: BotSpec) -> list[str]:
     """The statuses of the callbacks of a call to such a callee."""
-    sim.add_number(OURS)
-    sim.add_callee(CALLEE, bot)
-    customer.pages["/status"] = ""
-    call = await asyncio.to_thread(
-        lambda: twilio.calls.create(
-            to=CALLEE,
-            from_=OURS,
-            twiml="<Response><Pause/></Response>",
-            status_callback=customer.base + "/status",
-            status_callback_event=["initiated", "ringing", "answered", "completed"],
-        )
-    )
-    await sim.wait_for(sim.calls[call.sid])
-    await sim.wait_until(lambda: not sim._tasks)
-    return [form["CallStatus"] for _, form, _ in customer.posts]
+    return [form["CallStatus"] for form, _ in await callbacks(sim, customer, twilio, bot)]
 
 
 async def test_callbacks_for_each_event(
@@ -309,15 +255,9 @@ async def test_429_is_not_processed(sim: CarrierSim, twilio: Client) -> None:
 
 async def test_upgrades_are_signed(sim: CarrierSim, customer: Customer) -> None:
     sim.exchange.beliefs.contradict(["upgrades-are-signed"])
-    await posted_stream(sim, customer)
-    assert "x-twilio-signature" not in customer.upgrades[0]
-
-
-async def posted_stream(sim: CarrierSim, customer: Customer) -> None:
-    customer.pages["/voice"] = customer.connect()
-    sim.add_number(OURS, voice_url=customer.base + "/voice")
     bot = Play(audio=SOUND, hang_up_after=0.1)
-    await sim.wait_for(await sim.place_inbound_call(CALLER, OURS, bot))
+    await sim.wait_for(await call_in(sim, customer, bot=bot))
+    assert "x-twilio-signature" not in customer.upgrades[0]
 
 
 def test_parameters_arrive() -> None:
@@ -354,14 +294,14 @@ def test_digits_arrive() -> None:
 
 def test_marks_wait_for_playback() -> None:
     socket = Socket("marks-wait-for-playback")
-    socket.media(50)
+    socket.hear(SOUND * 50)
     socket.mark("end")
     assert socket.marks == ["end"]
 
 
 def test_clear_empties_buffer() -> None:
     socket = Socket("clear-empties-buffer")
-    socket.media(2)
+    socket.hear(SOUND * 2)
     socket.mark("end")
     socket.say("clear")
     assert socket.marks == ["end"]
@@ -371,7 +311,7 @@ def test_clear_empties_buffer() -> None:
 
 def test_clear_returns_marks() -> None:
     socket = Socket("clear-returns-marks")
-    socket.media(2)
+    socket.hear(SOUND * 2)
     socket.mark("end")
     socket.say("clear")
     assert [socket.stream.take(10.0 + n / 50) for n in range(3)] == [SILENCE] * 3
@@ -380,16 +320,16 @@ def test_clear_returns_marks() -> None:
 
 def test_playback_starts_at_once() -> None:
     socket = Socket("playback-starts-at-once")
-    socket.media(1)
+    socket.hear(SOUND * 1)
     heard = [socket.stream.take(10.0 + n / 50) for n in range(22)]
     assert heard.index(SOUND) == 20 and heard[21] == SILENCE
-    socket.media(1, 11.0)
+    socket.hear(SOUND * 1, 11.0)
     assert [socket.stream.take(11.0), socket.stream.take(11.4)] == [SILENCE, SOUND]
 
 
 def test_ten_minutes_are_buffered() -> None:
     socket = Socket("ten-minutes-are-buffered")
-    socket.media(3000)
+    socket.hear(SOUND * 3000)
     socket.say("media", media={"payload": "AAAA"})
     assert [error.code for error in socket.judge.errors] == [31931]
 
