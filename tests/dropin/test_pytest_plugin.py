@@ -12,7 +12,7 @@ import pytest
 # of this very run import later is imported here.
 import trunkline.adapter.line
 import trunkline.carrier_sim.client
-import trunkline.stack.ask
+import trunkline.stack.controller_client
 import trunkline.stack.shared_stack  # noqa: F401  # as said
 from trunkline import pytest_plugin
 from trunkline.bus.settings import load
