@@ -88,25 +88,6 @@ async def test_a_callee_that_greets_is_asked_and_answers(
 
 
 @beside
-async def test_without_asking_for_it_the_greeting_is_the_answer_as_ever(
-    scene: Scene,
-    question: str,
-    greets: str,
-) -> None:
-    callee = scene.callee(greets.replace("when_silent=0.7", "when_silent=2.5"))
-    agent = scene.adapter(callee)
-
-    dial = dialling(agent, callee)
-    result = await run(agent, dial, scenario.audio(question), scenario.agent())
-    (answer,) = result.audio.segments
-    assert SHORTEST < seconds(answer.audio) < LONGEST
-    assert agent.greeting is None
-    sid = scene.call(callee)["sid"]
-    (asked, *_), (greeted, *_) = spoken(scene.sim.played(sid)), spoken(scene.sim.said(sid))
-    assert greeted[0] < asked[0] + 0.5, "what was taken for the answer was said at the same time"
-
-
-@beside
 async def test_a_caller_that_greets_is_answered(
     scene: Scene,
     question: str,
@@ -132,26 +113,6 @@ async def test_a_caller_that_greets_is_answered(
     assert SHORTEST < seconds(answer.audio) < LONGEST
     heard, said = spoken(scene.sim.played(sids[0])), spoken(scene.sim.said(sids[0]))
     assert said[0][1] < heard[0][0] and heard[0][1] < said[1][0]
-
-
-@beside
-async def test_a_callee_that_says_nothing_is_asked_all_the_same(
-    scene: Scene,
-    question: str,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    answer = clip(tmp_path / "answer.wav", 1.2)
-    callee = scene.callee(f"wav:{answer},when_silent=0.4")
-    agent = scene.adapter(callee)
-
-    dial = dialling(agent, callee, callee_speaks_first=True, greeting_timeout=1.0)
-    result = await run(agent, dial, scenario.audio(question), scenario.agent())
-    (heard,) = result.audio.segments
-    assert SHORTEST < seconds(heard.audio) < LONGEST
-    assert agent.greeting is None
-    (warned,) = [r for r in caplog.records if "nobody spoke within 1 s" in r.message]
-    assert (warned.name, warned.levelname) == ("scenario.voice.twilio", "WARNING")
 
 
 @beside

@@ -216,22 +216,6 @@ async def test_the_far_end_hangs_up_first_and_its_farewell_is_kept(
 
 
 @beside
-async def test_a_whole_turn_of_silence_is_handed_out_as_such(scene: Scene) -> None:
-    agent = scene.adapter()
-    agent.response_max_duration = 1.0
-
-    async def be_called(state: Any) -> None:
-        await called(agent, scene.sim, "noise:-55")
-
-    began = time.monotonic()
-    result = await run(agent, be_called, scenario.agent(), scenario.succeed("it was silent"))
-    assert result.success
-    (seconds,) = agent_seconds(result)
-    assert 1.0 <= seconds < 1.5
-    assert time.monotonic() - began < 6.0
-
-
-@beside
 async def test_a_call_that_reaches_its_longest_duration_ends_the_turn_and_not_the_run(
     scene: Scene, answer: Path
 ) -> None:
