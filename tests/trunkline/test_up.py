@@ -171,16 +171,14 @@ def test_it_ends_in_time_and_leaves_nobody(stack: Running, number: int) -> None:
 
 SAYS_WHEN_IT_IS_ASKED_TO_END = """
 import pathlib, signal, sys, time
-def end(*_):
-    ended = [path.name for path in pathlib.Path(".").glob("*.ended")]
-    pathlib.Path(sys.argv[1]).write_text(" ".join(ended))
-    time.sleep(float(sys.argv[2]))
-    pathlib.Path(sys.argv[1] + ".ended").touch()
-    sys.exit(3)
-signal.signal(signal.SIGTERM, end)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 pathlib.Path(sys.argv[1] + ".up").touch()
-while True:
-    signal.pause()
+signal.sigwait([signal.SIGTERM])
+ended = [path.name for path in pathlib.Path(".").glob("*.ended")]
+pathlib.Path(sys.argv[1]).write_text(" ".join(ended))
+time.sleep(float(sys.argv[2]))
+pathlib.Path(sys.argv[1] + ".ended").touch()
+sys.exit(3)
 """
 
 
