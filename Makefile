@@ -3,7 +3,8 @@
 #   make demo    two phone calls with real speech, without an account (also the quickest look)
 #   make test    the whole suite        make lint    style, types, who may import whom
 #   make bench   the benchmark          make docs    what is drawn from the code, in docs/
-#   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60"
+#   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60";
+#                CHAOS="--alone" has each kind of fault once, and no other near it
 #   make simulate  the control plane on a fake clock, faults by seed, and whether it finds faults that
 #                are put into the product: SIMULATE="--seeds 20000", or "--seed N" to replay one
 #   make clean
@@ -44,6 +45,7 @@ lint: $(DEV)
 	$(BIN)/python tools/check_map.py
 	$(BIN)/deptry . --no-ansi
 	$(BIN)/python docs/make_bus.py --check
+	$(BIN)/python docs/make_states.py --check
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/run.py

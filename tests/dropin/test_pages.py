@@ -27,6 +27,24 @@ def test_it():
 """
 
 
+#: A test that knows nothing of trunkline's pytest plugin, and joins the simulated stack.
+STRANGER = """
+import os
+from trunkline import TwilioAgentAdapter
+
+agent = TwilioAgentAdapter(
+    account_sid=os.environ["TWILIO_ACCOUNT_SID"],
+    auth_token=os.environ["TWILIO_AUTH_TOKEN"],
+    phone_number="+14155551234",
+    allowed_callees=["+14155557777"],
+)
+
+async def test_it():
+    async with agent:
+        await agent.place_call("+14155557777", attach_stream="a-leg")
+"""
+
+
 def blocks(page: Path, language: str) -> list[str]:
     """The code blocks of a page."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
@@ -64,6 +82,8 @@ def test_every_python_example_runs_as_it_stands(reader: Path, pytester: pytest.P
                 text = SCRIPT.format(path=str(script))
             file.write_text(text)
             count += text.count("def test_")
+    (reader / "tests" / "test_stranger.py").write_text(STRANGER)
+    count += 1
     result = pytester.runpytest_subprocess("--phone-sim", "-q", timeout=90)
     result.assert_outcomes(passed=count)
     assert count >= 6
@@ -100,7 +120,7 @@ def test_words_that_an_error_is_known_by_are_those_that_the_code_says() -> None:
     quoted = re.findall(r'"([^"|]+)"', "".join(names))
     assert len(quoted) > 5
     code = "".join(path.read_text() for path in sorted((ROOT / "adapter").rglob("*.py")))
-    code = re.sub(r'"\n\s+f?"', "", code).replace("{self._mode!r}", "'answer'")
+    code = re.sub(r'"\n\s+f?"', "", code).replace("{self.mode!r}", "'answer'")
     for words in quoted:
         assert words in code, f"no error says {words!r}"
 

@@ -108,28 +108,6 @@ async def test_an_address_without_a_stack_is_an_error(
     assert await pytest_plugin._join(settings, required=False) is None
 
 
-@pytest.mark.e2e
-def test_tests_that_know_nothing_of_the_plugin_join_the_simulated_stack(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
-    suite = """
-    import os
-    from trunkline import TwilioAgentAdapter
-
-    agent = TwilioAgentAdapter(
-        account_sid=os.environ["TWILIO_ACCOUNT_SID"],
-        auth_token=os.environ["TWILIO_AUTH_TOKEN"],
-        phone_number="+14155551234",
-        allowed_callees=["+14155557777"],
-    )
-
-    async def test_it():
-        async with agent:
-            await agent.place_call("+14155557777", attach_stream="a-leg")
-    """
-    numbers = ("-o", "phone_sim_numbers=+14155551234")
-    result, _ = run_suite(suite, "--phone-sim", *numbers, "-p", "no:warnings")
-    result.assert_outcomes(passed=1)
-
-
 def test_without_an_account_or_a_stack_the_error_says_what_is_missing(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
     suite = """
     import pytest
