@@ -207,7 +207,6 @@ async def slow_stack(_shared_slow_stack: Stack) -> AsyncIterator[Stack]:
         yield each
 
 
-@pytest.mark.xdist_group("slow stack")
 @pytest.mark.parametrize(
     ("belief", "lost"),
     [

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import pytest
 from e2e.stack import ALICE, BOB, CALLEE, CALLER, CAROL, DAVE, PRIOR, Stack, until
 
 from trunkline import Line
@@ -76,7 +75,6 @@ async def test_shut_down_numbers_first_and_sigterm_twice_is_harmless(
     stack.check_nothing_left()
 
 
-@pytest.mark.computes(2)
 async def test_ctrl_c_in_a_test_with_a_private_stack(new_stack: Callable[[], Stack]) -> None:
     """The test gets it, and its stack does not: what the test does then still works."""
     stack = new_stack()

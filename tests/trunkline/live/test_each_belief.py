@@ -16,7 +16,7 @@ from trunkline.live.verdicts import LIVE
 
 from .bench import NUMBER, carrier, live
 
-pytestmark = [pytest.mark.e2e, pytest.mark.computes(1)]
+pytestmark = pytest.mark.e2e
 
 #: A belief -> what cannot be told where it does not hold, because it rests on it.
 RESTS_ON: dict[str, set[str]] = {
