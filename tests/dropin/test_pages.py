@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -43,11 +44,37 @@ async def test_it():
     async with agent:
         await agent.place_call("+14155557777", attach_stream="a-leg")
 """
+#: Runs the commands of a page's console block, and compares what they say.
+CONSOLE = """
+import subprocess
+
+def test_it():
+    for command, said in {commands!r}:
+        done = subprocess.run(["bash", "-c", command], cwd={cwd!r}, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert __import__("re").fullmatch(said, done.stdout.strip()), done.stdout
+"""
+#: Pages for those who work on trunkline: their commands run in a checkout.
+IN_A_CHECKOUT = {"CONTRIBUTING.md", "benchmarks.md"}
+#: Pages that a script writes from what it measured or drew. Each begins with its command.
+WITHOUT_EXAMPLE = {"chaos.md", "performance.md", "states.md"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
     """The code blocks of a page."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands(block: str) -> list[tuple[str, str]]:
+    """The commands of a console block (``$ trunkline status``), each with a pattern of the lines
+    that stand below it. There ``…`` stands for whatever it says."""
+    found: list[tuple[str, list[str]]] = []
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(re.escape(line).replace("…", ".*"))
+    return [(command, "(?s:" + "\n".join(lines) + ")") for command, lines in found]
 
 
 @pytest.fixture
@@ -56,6 +83,8 @@ def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in list(os.environ):
         if name.startswith("PYTEST_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("COLUMNS", "100")
     (pytester.path / "tests").mkdir()
     for name in ("question", "hello"):
         clip(pytester.path / "tests" / f"{name}.wav", 0.8, "austen-0930")
@@ -66,7 +95,7 @@ def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.e2e
-def test_every_python_example_runs_as_it_stands(reader: Path, pytester: pytest.Pytester) -> None:
+def test_every_example_runs_as_it_stands(reader: Path, pytester: pytest.Pytester) -> None:
     (ini,) = blocks(ROOT / "docs" / "migration.md", "ini")
     pytester.makeini(
         ini + "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
@@ -82,11 +111,22 @@ def test_every_python_example_runs_as_it_stands(reader: Path, pytester: pytest.P
                 text = SCRIPT.format(path=str(script))
             file.write_text(text)
             count += text.count("def test_")
+        for n, text in enumerate(blocks(page, "console")):
+            cwd = ROOT if page.name in IN_A_CHECKOUT else reader
+            file = reader / "tests" / f"test_{page.stem.lower()}_console_{n}.py"
+            file.write_text(CONSOLE.format(commands=commands(text), cwd=str(cwd)))
+            count += 1
     (reader / "tests" / "test_stranger.py").write_text(STRANGER)
     count += 1
     result = pytester.runpytest_subprocess("--phone-sim", "-q", timeout=90)
     result.assert_outcomes(passed=count)
     assert count >= 6
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_page_has_an_example_that_runs(page: Path) -> None:
+    if page.name not in WITHOUT_EXAMPLE:
+        assert blocks(page, "python") or blocks(page, "console")
 
 
 def test_every_ini_example_has_only_settings_that_there_are(request: pytest.FixtureRequest) -> None:
