@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -89,13 +89,19 @@ def up(settings: Settings, **wishes: Any) -> None:
     sys.exit(stack_up.up(settings, stack_up.Wishes(**wishes)))
 
 
-_keep_alive = click.option(
+_keep_alive_option = click.option(
     "--keep-alive", is_flag=True, help="Start the process again when it dies (for a Procfile)."
 )
 
 
+def _keep_alive(settings: Settings, role: str) -> NoReturn:
+    from trunkline.stack.keep_alive import keep_alive
+
+    sys.exit(keep_alive(settings, role))
+
+
 @cli.command()
-@_keep_alive
+@_keep_alive_option
 @click.option("--listen-fd", type=int, hidden=True)
 @settings_options(*GATEWAY)
 def gateway(settings: Settings, keep_alive: bool, listen_fd: int | None) -> None:
@@ -109,9 +115,7 @@ def gateway(settings: Settings, keep_alive: bool, listen_fd: int | None) -> None
       trunkline gateway --http-port 9000
     """
     if keep_alive:
-        from trunkline.stack import keep_alive as keeper
-
-        sys.exit(keeper.keep_alive(settings, "gateway"))
+        _keep_alive(settings, "gateway")
     from trunkline.gateway import process
 
     if listen_fd is not None:
@@ -126,7 +130,7 @@ def gateway(settings: Settings, keep_alive: bool, listen_fd: int | None) -> None
 
 
 @cli.command("codec-worker", short_help="Run one codec worker: resampling and paced playout.")
-@_keep_alive
+@_keep_alive_option
 @settings_options(*CODEC_WORKER)
 def codec_worker(settings: Settings, keep_alive: bool) -> None:
     """Run one codec worker: resampling, mu-law, paced playout.
@@ -136,16 +140,14 @@ def codec_worker(settings: Settings, keep_alive: bool) -> None:
       trunkline codec-worker --keep-alive
     """
     if keep_alive:
-        from trunkline.stack import keep_alive as keeper
-
-        sys.exit(keeper.keep_alive(settings, "codec-worker"))
+        _keep_alive(settings, "codec-worker")
     from trunkline.codec_worker import process
 
     sys.exit(process.main(settings))
 
 
 @cli.command(short_help="Run the controller: numbers, calls, the journal.")
-@_keep_alive
+@_keep_alive_option
 @settings_options(*CONTROLLER)
 def controller(settings: Settings, keep_alive: bool) -> None:
     """Run the controller: numbers, calls, Twilio's REST, the journal.
@@ -155,9 +157,7 @@ def controller(settings: Settings, keep_alive: bool) -> None:
       trunkline controller --keep-alive
     """
     if keep_alive:
-        from trunkline.stack import keep_alive as keeper
-
-        sys.exit(keeper.keep_alive(settings, "controller"))
+        _keep_alive(settings, "controller")
     from trunkline.controller import process
 
     sys.exit(process.main(settings))
