@@ -183,14 +183,14 @@ def test_many_calls_share_the_messages_of_a_turn() -> None:
     calls.work(0, TICK)
     out = calls.take()
     assert [(peer, type(message)) for peer, message in out] == [
-        (ADAPTER, m.Heard),
         (GATEWAY, m.Outbound),
-        (ADAPTER, m.Acknowledged),
+        (ADAPTER, m.Heard),
     ]
-    assert isinstance(out[0][1], m.Heard)
-    assert {s.pcm for s in out[0][1].sounds} == {out[0][1].sounds[0].pcm}
-    assert isinstance(out[1][1], m.Outbound)
-    assert len(out[1][1].frames) == 30 * 4
+    assert isinstance(out[0][1], m.Outbound)
+    assert len(out[0][1].frames) == 30 * 4
+    assert isinstance(out[1][1], m.Heard)
+    assert {s.pcm for s in out[1][1].sounds} == {out[1][1].sounds[0].pcm}
+    assert [told.call for told in out[1][1].acknowledged] == names
 
 
 def test_a_long_speech_is_encoded_in_turns() -> None:
@@ -352,13 +352,13 @@ def test_who_hears_of_a_streams_end_has_heard_what_was_written() -> None:
     generation, position = bench.gateway.generation, bench.gateway.out_next
     assert position is not None
     for told in (
-        m.Written([m.WrittenTo(CALL, generation, position + 160)]),
+        m.Inbound([], [m.WrittenTo(CALL, generation, position + 160)]),
         m.StreamEnded(CALL, generation, 1, "error"),
     ):
         bench.from_gateway(told)
     bench.worker.work(bench.now, bench.now)
     kinds = [type(told) for peer, told in bench.worker.take() if peer == ADAPTER]
-    assert kinds == [m.Acknowledged, m.Loss, m.StreamOver]
+    assert kinds == [m.Heard, m.Loss, m.StreamOver]
 
 
 def test_a_streams_end_that_is_read_late_tells_what_lay_at_the_carrier() -> None:
@@ -595,8 +595,7 @@ def test_old_generations_are_dropped() -> None:
     bench.open()
     frame = m.InFrame(CALL, old, 1, 0, CODES[:160])
     for message in (
-        m.Inbound([frame]),
-        m.Written([m.WrittenTo(CALL, old, 160)]),
+        m.Inbound([frame], [m.WrittenTo(CALL, old, 160)]),
         m.StreamEnded(CALL, old, 1, "stop"),
         m.CloseCall(CALL, old),
         m.MarkReached(CALL, old, "x"),

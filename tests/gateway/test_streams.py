@@ -94,19 +94,21 @@ def test_outbound_sound_is_written_and_acknowledged(bench: Bench) -> None:
         ),
     )
     assert bench.written[1] == [b"media " + payload_at(0), b"media " + payload_at(160)[:80]]
-    assert bench.take(A) == [
-        m.Written([m.WrittenTo("c1", G1, 240), m.WrittenTo("c2", G1, 160)]),
-    ]
+    bench.flush()
+    written = [m.WrittenTo("c1", G1, 240), m.WrittenTo("c2", G1, 160)]
+    assert bench.take(A) == [m.Inbound([], written)]
 
 
 def test_sound_out_of_position_is_dropped_and_the_position_told(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.sound(A, G1, 0)
+    bench.flush()
     bench.take(A)
     bench.sound(A, G1, 0, 320)
     assert bench.played(1) == [0]
     assert bench.streams.dropped == {"position": 2}
-    assert bench.take(A) == [m.Written([m.WrittenTo("c1", G1, 160)])]
+    bench.flush()
+    assert bench.take(A) == [m.Inbound([], [m.WrittenTo("c1", G1, 160)])]
 
 
 def test_sound_of_strangers_is_dropped(bench: Bench) -> None:
@@ -241,12 +243,14 @@ def test_a_worker_without_a_tick_is_left_after_500_ms(bench: Bench) -> None:
     bench.sound(B, G1 + 1, 0)
     assert bench.played(1) == [0]
     bench.wait(2.0, ticking=(A, B))
-    assert [type(x) for x in bench.take(B)] == [m.Written]
+    bench.flush()
+    assert [type(x) for x in bench.take(B)] == [m.Inbound]
 
 
 def test_a_stopped_worker_alone_takes_the_call_again_when_it_wakes(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.sound(A, G1, 0)
+    bench.flush()
     bench.take(A)
     bench.wait(1.0)
     bench.heard(1, 0)
@@ -391,6 +395,7 @@ def test_a_placement_that_keeps_the_active_worker_moves_nothing(bench: Bench) ->
 def test_a_placement_without_the_active_worker_moves_the_call(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.sound(A, G1, 0)
+    bench.flush()
     bench.take(A)
     placed(bench, placement(2, C, B))
     bench.sound(A, G1, 160)
@@ -516,6 +521,7 @@ def test_the_controller_closes_a_stream(bench: Bench) -> None:
 def test_a_later_stream_supersedes_the_earlier(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.sound(A, G1, 0)
+    bench.flush()
     bench.take(A)
     bench.accept(2, accepted(placement(1, A), ordinal=2, first=False))
     assert bench.closed == [1]
