@@ -76,9 +76,10 @@ class Workers:
         healthy standby. None: the present one has such a standby, or nobody can be one."""
         both = [ref for ref in (present.primary, present.standby) if ref is not None]
         kept = next((ref for ref in both if ref.id == active), present.primary)
-        if any(self.healthy(ref.id, now) for ref in both if ref.id != kept.id):
+        healthy = self.healthy(now)
+        if any(ref.id in healthy for ref in both if ref.id != kept.id):
             return None
-        others = [w for w in self.by_id.values() if w.id != kept.id and self.healthy(w.id, now)]
+        others = [worker for worker in healthy.values() if worker.id != kept.id]
         if not others:
             return None
         standby = min(others, key=lambda w: (loads.get(w.id, 0.0), w.id)).ref
