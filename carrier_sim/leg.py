@@ -1,7 +1,8 @@
 """One leg of a call: the TwiML interpreter, in 20 ms steps.
 
-No I/O. Events come in as method calls with `now`; what is to be done comes out as instructions,
-taken with `take_instructions`; sound goes through `emit` (20 ms towards the far end) and `receive`.
+No I/O. Events come in as method calls with ``now``. Instructions come out, and the exchange takes
+them with ``take_instructions``. Sound passes through ``emit`` (20 ms towards the far end) and
+``receive`` (20 ms from it).
 
 The rules:
 
@@ -12,7 +13,7 @@ The rules:
   ends.
 - A one-way stream (<Start><Stream>, or by REST) runs beside all that and through every document,
   until <Stop>, REST, the server or the call's end ends it.
-- <Connect><Stream> lasts until the stream has ended, however it ended. Then its `action` is
+- <Connect><Stream> lasts until the stream has ended, however it ended. Then its ``action`` is
   fetched, or the next verb runs; with no verb left, the call ends.
 - When no TwiML can be had, the caller hears an error tone and the call ends ("application error").
 """
@@ -37,7 +38,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Fetch(msgspec.Struct, frozen=True):
-    """Ask the customer's server for TwiML; `params` go with the usual ones."""
+    """Ask the customer's server for TwiML; ``params`` go with the usual ones."""
 
     url: str
     method: str
@@ -45,27 +46,27 @@ class Fetch(msgspec.Struct, frozen=True):
 
 
 class OpenStream(msgspec.Struct, frozen=True):
-    """Connect the stream, after `delay` seconds; then `stream_started` or `stream_over`."""
+    """Connect the stream, after ``delay`` seconds; then ``stream_started`` or ``stream_over``."""
 
     verb: twiml.Stream
     delay: float = 0.0
 
 
 class OpenSide(msgspec.Struct, frozen=True):
-    """Connect a one-way stream; then `side_started`, later `side_over`."""
+    """Connect a one-way stream; then ``side_started``, later ``side_over``."""
 
     verb: twiml.Stream
 
 
 class CloseStream(msgspec.Struct, frozen=True):
-    """Send stop and close the socket. `moved`: a new document ends it."""
+    """Send stop and close the socket. ``moved``: a new document ends it."""
 
     stream: Stream
     moved: bool = False
 
 
 class PlaceDial(msgspec.Struct, frozen=True):
-    """Dial the second leg; then `bridge` and `dial_over`."""
+    """Dial the second leg; then ``bridge`` and ``dial_over``."""
 
     verb: twiml.Dial
 
@@ -116,7 +117,7 @@ class Leg:
         self.peer: Leg | None = None
         self._program: deque[twiml.Verb] = deque()
         self._url = ""
-        #: What runs: idle, sound, pause, stream, fetch, dial, bridge.
+        #: The verb under way: idle, sound, pause, stream, fetch, dial, bridge.
         self.doing = "idle"
         self._sound: deque[bytes] = deque()
         self._keys: dict[int, list[str]] = {}
@@ -131,13 +132,11 @@ class Leg:
         self.pending: list[Instruction] = []
 
     def take_instructions(self) -> list[Instruction]:
-        """What is to be done, in order; each is handed out once."""
+        """The instructions that were not handed out yet, in order."""
         if not self.pending:
             return []
         out, self.pending = self.pending, []
         return out
-
-    # Events
 
     def run(self, verbs: Sequence[twiml.Verb], url: str, now: float) -> None:
         """A document: run it from its start. url is where it came from, "" for inline TwiML."""
@@ -226,8 +225,6 @@ class Leg:
         elif self.doing == "bridge" and self.peer is not None:
             self.peer._pressed.append(digit)
 
-    # Sound
-
     def emit(self, now: float) -> bytes:
         """The next 20 ms towards the far end."""
         doing = self.doing
@@ -272,8 +269,6 @@ class Leg:
         peer = self.peer
         return peer._inbox.popleft() if peer is not None and peer._inbox else SILENCE
 
-    # The program
-
     def _next(self, now: float) -> None:
         while self.doing == "idle" and not self.ended:
             if not self._program:
@@ -286,18 +281,16 @@ class Leg:
             self.answered = True
             self.pending.append(Answer())
         match verb:
-            case twiml.Say(text=text, loop=loop):
-                self._play(wav.say(text) * max(1, min(loop, 100)))
+            case twiml.Say(text=text):
+                self._play(wav.say(text))
             case twiml.Pause(seconds=seconds):
                 self._hops = 0
                 self._pause = round(seconds / FRAME_SECONDS)
                 self.doing = "pause" if self._pause else "idle"
-            case twiml.Play(digits=digits) if digits:
+            case twiml.Play(digits=digits):
                 self._play(tones.dtmf(digits))
                 for sample, digit in tones.dtmf_ends(digits):
                     self._keys.setdefault((sample - 1) // 160, []).append(digit)
-            case twiml.Play(url=url, loop=loop):
-                self._play_url(url, loop)
             case twiml.Connect():
                 self._hops = 0
                 self.doing = "stream"
@@ -339,17 +332,6 @@ class Leg:
         self._sound_at = 0
         self._hops = 0
         self.doing = "sound" if self._sound else "idle"
-
-    def _play_url(self, url: str, loop: int) -> None:
-        path = urlsplit(url)
-        if path.scheme == "file":
-            try:
-                self._play(wav.read_cached(path.path) * max(1, min(loop, 100)))
-                return
-            except (OSError, ValueError) as e:
-                self._report(11200, f"<Play> {url!r}: {e}")
-                return
-        self._report(12200, f"<Play> {url!r}: carrier_sim plays file: URLs and digits only")
 
     def _done(self, now: float, params: tuple[tuple[str, str], ...] = ()) -> None:
         self.doing = "idle"

@@ -22,7 +22,7 @@ KEYS: Final = ("123A", "456B", "789C", "*0#D")
 
 #: A digit is reported when this many half-frame hops in a row agree: 160 + 2 * 80 samples = 40 ms.
 _HOPS_TO_ACCEPT: Final = 3
-#: Hops without the digit after which it has ended, and the same key counts anew.
+#: Hops without the digit after which it has ended, and the same key counts again.
 _HOPS_TO_END: Final = 2
 #: Least mean-square amplitude of a tone: about -36 dBFS.
 _LEAST_POWER: Final = (0.016 * 32768) ** 2
@@ -105,7 +105,7 @@ def _verdict(power: npt.NDArray[np.float32], energy: float) -> str:
 
 
 def dtmf(digits: str, tone_ms: int = 100, gap_ms: int = 100) -> bytes:
-    """μ-law audio of digits; `w` waits half a second, `W` a second."""
+    """μ-law audio of digits; ``w`` waits half a second, ``W`` a second."""
     out = bytearray()
     for digit in digits:
         if digit in "wW":
@@ -116,7 +116,7 @@ def dtmf(digits: str, tone_ms: int = 100, gap_ms: int = 100) -> bytes:
 
 
 def dtmf_ends(digits: str, tone_ms: int = 100, gap_ms: int = 100) -> list[tuple[int, str]]:
-    """(sample at which the tone has ended, digit) for each digit of `dtmf(digits)`."""
+    """(sample at which the tone has ended, digit) for each digit of ``dtmf(digits)``."""
     at, ends = 0, []
     for digit in digits:
         if digit in "wW":

@@ -13,6 +13,8 @@ from typing import Final
 
 import msgspec
 
+#: Content types that Twilio reads as TwiML (TD voice/twiml).
+TYPES: Final = frozenset(["text/xml", "application/xml", "text/html"])
 #: Longest TwiML that Twilio fetches (64 KB) and takes inline (4000 characters).
 MAX_FETCHED: Final = 64 * 1024
 MAX_INLINE: Final = 4000
@@ -22,7 +24,6 @@ MAX_PARAMETER: Final = 500
 
 class Say(msgspec.Struct, frozen=True, tag=True):
     text: str
-    loop: int = 1
 
 
 class Pause(msgspec.Struct, frozen=True, tag=True):
@@ -30,9 +31,9 @@ class Pause(msgspec.Struct, frozen=True, tag=True):
 
 
 class Play(msgspec.Struct, frozen=True, tag=True):
-    url: str = ""
-    digits: str = ""
-    loop: int = 1
+    """Keys. The sound of a URL is not played here."""
+
+    digits: str
 
 
 class Stream(msgspec.Struct, frozen=True, tag=True):
@@ -93,7 +94,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """What is to be run, and what the judge has to list. verbs is None: nothing can be run."""
+    """The verbs to run, and the problems to list. ``verbs`` is None where nothing can be run."""
 
     verbs: tuple[Verb, ...] | None
     problems: tuple[Problem, ...] = ()
@@ -103,9 +104,9 @@ _ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     name: frozenset(attributes.split())
     for name, attributes in {
         "Response": "",
-        "Say": "voice language loop",
+        "Say": "voice language",
         "Pause": "length",
-        "Play": "loop digits",
+        "Play": "digits",
         "Connect": "action method",
         "Start": "",
         "Stop": "",
@@ -119,7 +120,7 @@ _ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     }.items()
 }
 _DIGITS: Final = re.compile(r"[0-9A-D*#wW]+", re.ASCII)
-#: What the character data of these elements may not hold: they take child elements only.
+#: Elements that take child elements only, and no text.
 _NO_TEXT: Final = frozenset(
     {"Response", "Connect", "Start", "Stop", "Stream", "Hangup", "Pause", "Reject"}
 )
@@ -142,6 +143,19 @@ def parse(text: str | bytes) -> Document:
     reader.check(root)
     verbs = [verb for element in root if (verb := reader.verb(element)) is not None]
     return Document(tuple(verbs), tuple(reader.problems))
+
+
+def parse_fetched(body: bytes, content_type: str, url: str) -> Document:
+    """A document as the customer's server answered with it. Its problems name the ``url``."""
+    if content_type.partition(";")[0].strip().lower() not in TYPES:
+        return Document(None, (Problem(12300, f"Content-Type {content_type!r} from {url}"),))
+    if len(body) > MAX_FETCHED:
+        return Document(None, (Problem(11750, f"{len(body)} bytes from {url}"),))
+    document = parse(body)
+    if document.verbs is not None:
+        return document
+    (problem,) = document.problems
+    return Document(None, (Problem(problem.code, f"{problem.text} ({url})"),))
 
 
 class _Reader:
@@ -198,11 +212,11 @@ class _Reader:
                 if not body:
                     self.warn("<Say> without text")
                     return None
-                return Say(body, self.integer(element, "loop", 1))
+                return Say(body)
             case "Pause":
                 return Pause(float(self.integer(element, "length", 1)))
             case "Play":
-                return self.play(element, body)
+                return self.play(element)
             case "Connect":
                 return self.connect(element, attributes, method)
             case "Start":
@@ -219,15 +233,12 @@ class _Reader:
             case _:
                 return self.dial(element, attributes, body, method)
 
-    def play(self, element: ET.Element, body: str) -> Play | None:
+    def play(self, element: ET.Element) -> Play | None:
         digits = element.attrib.get("digits", "")
-        if digits and not _DIGITS.fullmatch(digits):
+        if not _DIGITS.fullmatch(digits):
             self.warn(f"digits={digits!r} on <Play>: allowed are 0-9, A-D, *, #, w and W")
             return None
-        if not digits and not body:
-            self.warn("<Play> with neither a URL nor digits")
-            return None
-        return Play(body, digits, self.integer(element, "loop", 1))
+        return Play(digits)
 
     def connect(
         self, element: ET.Element, attributes: dict[str, str], method: str

@@ -44,7 +44,7 @@ def test_rules_go_with_their_block_and_change_the_version() -> None:
         assert faults.rules == [rule] and faults.version == 1
     assert faults.rules == [] and faults.version == 2
     with pytest.raises(KeyError):
-        faults.remove(rule)
+        faults.remove(rule.id)
 
 
 def test_nonsense_is_refused() -> None:

@@ -24,7 +24,7 @@ PULSE_EVERY: Final = 4.0
 
 @dataclass
 class Peer:
-    """A gateway, worker or adapter that said Hello."""
+    """A gateway, worker or client that said Hello. The bus's word for a client is ``adapter``."""
 
     id: str
     role: m.Role

@@ -1,0 +1,183 @@
+"""``trunkline call`` and ``trunkline answer``: one call by hand, through the running stack.
+
+The call lasts until the far end hangs up, the time of ``--listen`` is over, or Ctrl-C comes. Then
+the recording is written. Each event of the call prints one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+
+from trunkline.adapter.call import Call
+from trunkline.adapter.line import Line
+from trunkline.bus.clock import monotonic
+from trunkline.bus.errors import TrunklineError, WrongModeError
+from trunkline.bus.process import EXIT_DONE, run
+from trunkline.bus.redact import printable
+from trunkline.bus.settings import Settings
+from trunkline.cli import wav
+
+_T = TypeVar("_T")
+
+#: Seconds to listen on after ``--say`` where ``--listen`` does not say.
+LISTEN_AFTER_SAY = 2.0
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The options of the two commands."""
+
+    say: Path | None = None
+    record: Path | None = None
+    listen: float | None = None
+    timeout: float = 120.0
+    attach: Literal["a-leg", "b-leg"] = "a-leg"
+    dtmf: str | None = None
+    callee_speaks_first: bool = False
+    echo: bool = False
+
+
+@dataclass
+class _Heard:
+    pcm: bytearray = field(default_factory=bytearray)
+
+    @property
+    def seconds(self) -> float:
+        return len(self.pcm) / 2 / wav.LINE_RATE
+
+
+class _StoppedError(Exception):
+    """Ctrl-C or SIGTERM came."""
+
+
+def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
+    """Call ``to`` from ``number``; the exit status. Raises as Line does."""
+    saying = None if wishes.say is None else wav.read(wishes.say).tobytes()
+
+    async def main(stop: asyncio.Event) -> int:
+        callees = [to] if wishes.attach == "a-leg" else None
+        async with Line(number, allowed_callees=callees, bus=settings.bus) as line:
+            click.echo(f"calling {to} from {line.number}")
+            began = monotonic()
+            dialling = line.place_call(
+                to,
+                timeout=wishes.timeout,
+                attach_stream=wishes.attach,
+                callee_speaks_first=wishes.callee_speaks_first,
+            )
+            with contextlib.suppress(_StoppedError):
+                made = await _unless(stop, dialling)
+                click.echo(f"answered after {monotonic() - began - made.age:.1f} s: {made.sid}")
+                await _talk(made, wishes, saying, stop)
+        return _closed(line)
+
+    return run(main)
+
+
+def answer(settings: Settings, number: str, wishes: Wishes) -> int:
+    """Answer the next call to ``number``; the exit status. Raises as Line does."""
+    saying = None if wishes.say is None else wav.read(wishes.say).tobytes()
+
+    async def main(stop: asyncio.Event) -> int:
+        async with Line(number, bus=settings.bus) as line:
+            click.echo(f"waiting for a call to {line.number}")
+            with contextlib.suppress(_StoppedError):
+                made = await _unless(stop, line.wait_for_call(timeout=wishes.timeout))
+                click.echo(f"{printable(made.caller) or 'somebody'} calls: {made.sid}")
+                await _talk(made, wishes, saying, stop)
+        return _closed(line)
+
+    return run(main)
+
+
+def _closed(line: Line) -> int:
+    if line.pending_restores:
+        raise TrunklineError(
+            f"{', '.join(line.pending_restores)} could not be put back yet; the controller goes on "
+            "trying (`trunkline status` shows it)"
+        )
+    return EXIT_DONE
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of ``work``; cancels it and raises _StoppedError when ``stop`` comes first."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            raise _StoppedError
+        return working.result()
+    finally:
+        stopping.cancel()
+
+
+async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.Event) -> None:
+    began = monotonic()
+    heard = _Heard(bytearray(call.greeting or b""))
+    if call.greeting is not None:
+        click.echo(f"greeted for {heard.seconds:.1f} s")
+    hearing = asyncio.create_task(_hear(call, heard, echo=wishes.echo))
+    digits = asyncio.create_task(_tell_digits(call))
+    try:
+        with contextlib.suppress(_StoppedError):
+            await _unless(stop, _speak(call, wishes, saying, hearing))
+        await call.hang_up()
+        await hearing
+        await digits
+    finally:
+        hearing.cancel()
+        digits.cancel()
+        await asyncio.gather(hearing, digits, return_exceptions=True)
+        if wishes.record is not None:
+            wav.write(wishes.record, wav.from_bytes(bytes(heard.pcm)))
+    kept = f" -> {wishes.record}" if wishes.record is not None else ""
+    click.echo(
+        f"ended ({call.ended_reason}) after {monotonic() - began:.1f} s; "
+        f"heard {heard.seconds:.1f} s{kept}"
+    )
+
+
+async def _speak(
+    call: Call, wishes: Wishes, saying: bytes | None, hearing: asyncio.Task[None]
+) -> None:
+    """Press the digits of ``--dtmf``, say the recording of ``--say``, then listen."""
+    listen = wishes.listen
+    try:
+        if wishes.dtmf is not None:
+            await call.send_dtmf(wishes.dtmf)
+            click.echo(f"pressed {wishes.dtmf}")
+        if saying is not None:
+            listen = LISTEN_AFTER_SAY if listen is None else listen
+            sent = await call.send_audio(saying)
+            click.echo(f"said {sent / wav.LINE_RATE:.1f} s")
+    except WrongModeError as error:  # the far end hung up just before
+        if call.ended_reason is None and not hearing.done():
+            raise
+        click.echo(str(error))
+    await asyncio.wait({hearing}, timeout=listen)
+
+
+async def _hear(call: Call, heard: _Heard, *, echo: bool) -> None:
+    """Take all that is heard until the call ends; with ``echo`` say it back."""
+    while pcm := await call.recv_audio():
+        heard.pcm += pcm
+        if echo:
+            try:
+                await call.send_audio(pcm)
+            except WrongModeError:
+                echo = False  # the call is ending, and the rest of its sound is still to be taken
+
+
+async def _tell_digits(call: Call) -> None:
+    async for digit in call.dtmf:
+        click.echo(f"digit {digit}")

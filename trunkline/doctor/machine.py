@@ -1,0 +1,134 @@
+"""The doctor's checks of the machine and the shell that it runs in: versions, the file of settings,
+proxies, the account's region, and the state directory.
+
+Each of these changes where a request goes, or where a file lies, without anybody having set it for
+trunkline. So each is told, also where it is as it should be.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import zmq
+
+from trunkline.bus.errors import SettingsError
+from trunkline.bus.hosts import is_loopback
+from trunkline.bus.http import proxy_for
+from trunkline.bus.redact import mask_url
+from trunkline.bus.settings import Settings
+from trunkline.controller.twilio.api_host import api_url
+from trunkline.doctor.account import rest_base
+from trunkline.doctor.finding import Finding, Known
+
+_PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+
+
+async def machine(known: Known) -> list[Finding]:
+    """The findings of the functions below, in their order."""
+    settings = known.settings
+    return [
+        versions(),
+        env_file(Path(".env")),
+        *proxies(settings),
+        region(settings),
+        state(settings),
+    ]
+
+
+def versions() -> Finding:
+    """trunkline, Python, ZeroMQ, the twilio package, and scenario where it is installed."""
+    parts = [
+        f"trunkline {version('trunkline')}",
+        f"Python {platform.python_version()}",
+        f"libzmq {zmq.zmq_version()}",
+        f"twilio {version('twilio')}",
+    ]
+    try:
+        parts.append(f"langwatch-scenario {version('langwatch-scenario')}")
+    except PackageNotFoundError:
+        parts.append("no langwatch-scenario (pip install 'trunkline[scenario]')")
+    tunnels = [name for name in ("cloudflared", "ngrok") if shutil.which(name)]
+    parts.append("tunnels: " + (", ".join(tunnels) or "none installed"))
+    return Finding("versions", "ok", ", ".join(parts))
+
+
+def env_file(path: Path) -> Finding:
+    """The file of settings. One that cannot be read has ended the command before."""
+    where = path.absolute()
+    if path.is_dir():
+        return Finding(".env", "ok", f"{where} is a virtual environment, and not read")
+    if path.exists():
+        return Finding(".env", "ok", f"{where} is read; the environment wins over it")
+    return Finding(".env", "ok", f"none in {where.parent}: settings come from the environment")
+
+
+def proxies(settings: Settings) -> list[Finding]:
+    """Whether requests to Twilio, and through the public URL, go through a proxy, and which."""
+    set_here = [
+        name for name in (*_PROXIES, *map(str.lower, _PROXIES)) if os.environ.get(name, "").strip()
+    ]
+    urls = {"Twilio": rest_base(settings), "the public URL": settings.public_url}
+    used = {what: proxy_for(url) for what, url in urls.items() if url}
+    if not set_here and not any(used.values()):
+        return [Finding("proxy", "ok", "none is set")]
+    shown = "; ".join(
+        f"{what} ({urlsplit(urls[what] or '').hostname}) is asked "
+        + (f"through {proxy}" if proxy else "directly")
+        for what, proxy in used.items()
+    )
+    here = [what for what, url in urls.items() if url and is_loopback(urlsplit(url).hostname or "")]
+    hint = "requests to this machine itself never go through a proxy"
+    if here:
+        hint += f", and {' and '.join(here)} is here"
+    findings = [Finding("proxy", "ok", f"{', '.join(set_here) or 'the system'}: {shown}", hint)]
+    for proxy in sorted({proxy for proxy in used.values() if proxy}):
+        if proxy.startswith("socks") and importlib.util.find_spec("socks") is None:
+            text = f"{proxy} needs a package that is not installed"
+            findings.append(Finding("proxy", "fail", text, "pip install pysocks"))
+    return findings
+
+
+def region(settings: Settings) -> Finding:
+    """Where the account's calls are handled."""
+    named = [
+        f"{name}={value}"
+        for name, value in (("TWILIO_REGION", settings.region), ("TWILIO_EDGE", settings.edge))
+        if value
+    ]
+    try:
+        base = api_url(settings.region, settings.edge)
+    except SettingsError as error:
+        return Finding("region", "fail", str(error))
+    if settings.twilio_api_url:
+        shown = mask_url(settings.twilio_api_url)
+        why = f" ({', '.join(named)} does not matter there)" if named else ""
+        return Finding("region", "ok", f"TRUNKLINE_TWILIO_API_URL leads to {shown}{why}")
+    if not named:
+        return Finding("region", "ok", f"none is set: {base}, in the United States")
+    text = f"{', '.join(named)}: {base}"
+    if settings.region is None:
+        return Finding(
+            "region", "ok", text, "an edge alone chooses no region: calls are handled in us1"
+        )
+    hint = "credentials, numbers and calls are this region's own: console.twilio.com shows them"
+    return Finding("region", "ok", text, hint)
+
+
+def state(settings: Settings) -> Finding:
+    """The state directory: there is one, and this user may write to it."""
+    try:
+        path = settings.state_path.absolute()
+    except SettingsError as error:
+        return Finding("state", "fail", str(error))
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        text = f"{path} cannot be written by this user (uid {os.geteuid()})"
+        return Finding("state", "fail", text, "set TRUNKLINE_STATE_DIR to a directory of yours")
+    return Finding("state", "ok", str(path))

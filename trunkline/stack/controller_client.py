@@ -1,0 +1,51 @@
+"""A connection to the controller of a running stack, for as long as a few questions take."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import zmq
+
+from trunkline.bus import messages as m
+from trunkline.bus.control import UNAVAILABLE_AFTER, ControlClient
+from trunkline.bus.curve import stop_authenticator
+from trunkline.bus.settings import Settings
+
+
+@contextlib.asynccontextmanager
+async def controller_client(
+    settings: Settings, *, timeout: float = UNAVAILABLE_AFTER
+) -> AsyncIterator[ControlClient]:
+    """A welcomed client of the controller at ``settings.bus``.
+
+    Raises StackUnavailableError when none answers within ``timeout`` seconds.
+    """
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    peer = f"ask-{os.getpid()}-{secrets.token_hex(4)}"
+    client = ControlClient(
+        context,
+        settings.address,
+        peer=peer,
+        hello=lambda: m.Hello(role="adapter", peer=peer, pid=os.getpid()),
+        beat=lambda: m.Beat(peer=peer),
+        on_event=lambda event: None,
+        curve=settings.curve,
+    )
+    client.start()
+    try:
+        await client.wait_welcome(timeout)
+        yield client
+    finally:
+        await client.close()
+        stop_authenticator(context)
+        context.term()
+
+
+async def get_status(client: ControlClient) -> dict[str, Any]:
+    """The object of ``trunkline status --json``."""
+    report = await client.request(m.GetStatus(), m.StatusReport, timeout=5.0)
+    return report.status
