@@ -162,14 +162,14 @@ def test_many_calls_share_the_messages_of_a_turn() -> None:
     calls.work(0, TICK)
     out = calls.take()
     assert [(peer, type(message)) for peer, message in out] == [
-        (ADAPTER, m.Heard),
         (GATEWAY, m.Outbound),
-        (ADAPTER, m.Acknowledged),
+        (ADAPTER, m.Heard),
     ]
-    assert isinstance(out[0][1], m.Heard)
-    assert {s.pcm for s in out[0][1].sounds} == {out[0][1].sounds[0].pcm}
-    assert isinstance(out[1][1], m.Outbound)
-    assert len(out[1][1].frames) == 30 * 4
+    assert isinstance(out[0][1], m.Outbound)
+    assert len(out[0][1].frames) == 30 * 4
+    assert isinstance(out[1][1], m.Heard)
+    assert {s.pcm for s in out[1][1].sounds} == {out[1][1].sounds[0].pcm}
+    assert [told.call for told in out[1][1].acknowledged] == names
 
 
 def test_a_long_speech_is_encoded_in_turns() -> None:
