@@ -38,10 +38,10 @@ def test_it():
         assert (done.returncode, done.stderr) == (0, ""), command
         assert __import__("re").fullmatch(said, done.stdout.strip()), done.stdout
 """
-#: Pages for those who work on trunkline: their commands run in a checkout.
-IN_A_CHECKOUT = {"CONTRIBUTING.md", "benchmarks.md"}
+#: The page for those who work on trunkline: its commands run in a checkout.
+IN_A_CHECKOUT = {"CONTRIBUTING.md"}
 #: Pages that a script writes from what it measured or drew. Each begins with its command.
-WITHOUT_EXAMPLE = {"chaos.md", "performance.md", "states.md"}
+WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "performance.md", "states.md"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
