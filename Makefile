@@ -3,7 +3,8 @@
 #   make demo    two phone calls with real speech, without an account (also the quickest look)
 #   make test    the whole suite        make lint    style, types, who may import whom
 #   make bench   the benchmark          make docs    what is drawn from the code, in docs/
-#   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60"
+#   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60";
+#                CHAOS="--alone" has each kind of fault once, and no other near it
 #   make simulate  the control plane on a fake clock, faults by seed, and whether it finds faults that
 #                are put into the product: SIMULATE="--seeds 20000", or "--seed N" to replay one
 #   make clean
@@ -16,20 +17,24 @@ DEMO := $(VENV)/.demo-installed
 DEV := $(VENV)/.dev-installed
 SOURCES_OF_INSTALL := pyproject.toml setup.py
 
-.PHONY: demo test test-units test-calls lint bench chaos simulate docs clean
+.PHONY: demo test test-units test-calls test-alone lint bench chaos simulate docs clean
 
 demo: $(DEMO)
 	$(BIN)/trunkline demo
 
-# One after the other: what talks in real time shares the cores with nothing else.
+# Three parts, one after the other. Units compute, so there are as many at once as a small machine has
+# cores. Calls mostly wait, so there are more. What measures holes and delays runs by itself.
 test: $(DEV)
-	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls
+	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-alone
 
 test-units: $(DEV)
 	$(BIN)/pytest -q -m "not e2e" -n 2
 
 test-calls: $(DEV)
-	$(BIN)/pytest -q -m e2e -n 2 --dist loadfile
+	$(BIN)/pytest -q -m "e2e and not alone" -n 4 --dist loadgroup --no-loadscope-reorder
+
+test-alone: $(DEV)
+	$(BIN)/pytest -q -m alone tests/e2e tests/survival
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -40,6 +45,7 @@ lint: $(DEV)
 	$(BIN)/python tools/check_map.py
 	$(BIN)/deptry . --no-ansi
 	$(BIN)/python docs/make_bus.py --check
+	$(BIN)/python docs/make_states.py --check
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/run.py

@@ -83,10 +83,9 @@ class Circuit:
 class Switchboard:
     """All circuits."""
 
-    def __init__(self, *, detect_keys: bool = True) -> None:
+    def __init__(self) -> None:
         self._phases: list[dict[Circuit, None]] = [{} for _ in range(PHASES)]
         self._tick = 0
-        self._detect = detect_keys
 
     def add(self, circuit: Circuit) -> None:
         """Put a circuit on the phase with the fewest."""
@@ -94,7 +93,7 @@ class Switchboard:
         self._phases[circuit.phase][circuit] = None
 
     def remove(self, circuit: Circuit) -> None:
-        """Take a circuit off; unknown ones are none of our business twice."""
+        """Take a circuit off. One that is not on it changes nothing."""
         self._phases[circuit.phase].pop(circuit, None)
 
     def tick(self, now: float) -> list[Circuit]:
@@ -107,10 +106,6 @@ class Switchboard:
         heard: list[tuple[tones.DigitTracker, bytes, Bot | Leg]] = []
         for circuit in served:
             circuit.tick(now, heard)
-        if heard and self._detect:
-            for index, digit in tones.detect([(t, f) for t, f, _ in heard]):
-                Circuit._hear(heard[index][2], digit, now, in_sound=True)
+        for index, digit in tones.detect([(t, f) for t, f, _ in heard]):
+            Circuit._hear(heard[index][2], digit, now, in_sound=True)
         return served
-
-    def __len__(self) -> int:
-        return sum(len(p) for p in self._phases)

@@ -60,14 +60,15 @@ def _refusing(option: str) -> Iterator[None]:
 
 # Each option is also taken from the environment, as TRUNKLINE_SIM_ and its parameter's name.
 @click.command(
-    name="carrier-sim", epilog=_EPILOG, context_settings={"auto_envvar_prefix": "TRUNKLINE_SIM"}
+    name="carrier-sim",
+    epilog=_EPILOG,
+    context_settings={"auto_envvar_prefix": "TRUNKLINE_SIM", "show_default": True},
 )
-@click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=9080, show_default=True, help="0: any free port.")
+@click.option("--host", default="127.0.0.1")
+@click.option("--port", default=9080, help="0: any free port.")
 @click.option(
     "--account-sid",
     default=ACCOUNT_SID,
-    show_default=True,
     envvar=["TRUNKLINE_SIM_ACCOUNT_SID", "TWILIO_ACCOUNT_SID"],
     show_envvar=True,
 )
@@ -111,11 +112,10 @@ def _refusing(option: str) -> Iterator[None]:
     type=click.FloatRange(min=0, min_open=True),
     help="Queue outbound calls as Twilio does (it starts 1 a second). Default: no queue.",
 )
-@click.option("--max-url-length", default=2048, show_default=True)
+@click.option("--max-url-length", default=2048)
 @click.option(
     "--seed",
     default=0,
-    show_default=True,
     help="For SIDs, habits and faults; 0: other ones each time.",
 )
 @click.option(
@@ -133,13 +133,13 @@ def _refusing(option: str) -> Iterator[None]:
     help="Do the opposite of what is believed of Twilio (docs/beliefs.md). Repeatable.",
 )
 @click.option("--ca-file", type=click.Path(exists=True), help="Trusted for https and wss.")
-@click.option("--keep-audio/--no-keep-audio", default=True, show_default=True)
+@click.option("--keep-audio/--no-keep-audio", default=True)
 @click.option(
     "--ready-file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Once it listens, write JSON there: account_sid, auth_token, pid, sim (its URL).",
 )
-@click.option("--wire-log/--no-wire-log", default=False, show_default=True)
+@click.option("--wire-log/--no-wire-log", default=False)
 def command(
     numbers: tuple[str, ...],
     callees: tuple[str, ...],

@@ -99,7 +99,7 @@ class Exchange:
         #: All calls by SID, oldest first.
         self.calls: dict[str, Call] = {}
         self.streams = CallStreams(self)
-        self.switchboard = Switchboard(detect_keys=options.detect_keys)
+        self.switchboard = Switchboard()
         self._timers: list[tuple[float, int, Callable[[float], None]]] = []
         self._count = itertools.count()
         self._next_dial = 0.0

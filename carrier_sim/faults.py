@@ -27,27 +27,18 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import msgspec
 
 KINDS: Final[dict[str, frozenset[str]]] = {
-    "rest": frozenset(
-        [
-            "status",
-            "latency",
-            "timeout_before",
-            "timeout_after",
-            "late_effect",
-            "reset",
-            "reset_after",
-        ]
-    ),
-    "webhook": frozenset(["drop", "delay", "duplicate"]),
-    "status": frozenset(["drop", "delay", "duplicate"]),
-    "stream": frozenset(["refuse", "drop_socket", "stall", "jitter", "drop_frames"]),
+    where: frozenset(kinds.split())
+    for where, kinds in {
+        "rest": "status latency timeout_before timeout_after late_effect reset reset_after",
+        "webhook": "drop delay duplicate",
+        "status": "drop delay duplicate",
+        "stream": "refuse drop_socket stall jitter drop_frames",
+    }.items()
 }
 
 
@@ -129,9 +120,8 @@ class Faults:
         self.version += 1
         return rule
 
-    def remove(self, rule: Rule | int) -> None:
+    def remove(self, rule_id: int) -> None:
         """Uninstall. Raises KeyError when it is not installed."""
-        rule_id = rule if isinstance(rule, int) else rule.id
         kept = [r for r in self.rules if r.id != rule_id]
         if len(kept) == len(self.rules):
             raise KeyError(f"no fault rule {rule_id}")
@@ -142,16 +132,6 @@ class Faults:
         """Uninstall all."""
         self.rules.clear()
         self.version += 1
-
-    @contextmanager
-    def during(self, fault: Fault) -> Iterator[Rule]:
-        """Installed within a with block."""
-        rule = self.add(fault)
-        try:
-            yield rule
-        finally:
-            if rule in self.rules:
-                self.remove(rule)
 
     def match(self, where: str, method: str, path: str, kind: str = "") -> Fault | None:
         """The first rule that fires on this request; of one kind only, where a kind is given."""

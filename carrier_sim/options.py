@@ -16,16 +16,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_url_length: int = 2048
     #: A stream may have a ws:// URL, which Twilio refuses.
     allow_ws: bool = True
-    #: A call's From has to be a number of the account or a verified one.
-    validate_source: bool = True
     #: Keep what each far end hears and says.
     keep_audio: bool = True
     #: Keep the messages of each stream.
     wire_log: bool = False
-    #: Look for the tones of keys in the sound.
-    detect_keys: bool = True
     webhook_timeout: float = 15.0
-    connect_timeout: float = 10.0
     stream_connect_timeout: float = 10.0
     #: SIDs, habits and faults repeat with the seed. 0: they never do.
     seed: int = 0

@@ -248,8 +248,7 @@ class RestApi:
             raise Refused(400, 21211, text)
         if not _E164.fullmatch(from_):
             raise Refused(400, 21212, f"The From phone number provided ({from_}) is not valid.")
-        known = from_ in exchange.numbers or from_ in exchange.caller_ids
-        if exchange.options.validate_source and not known:
+        if from_ not in exchange.numbers and from_ not in exchange.caller_ids:
             raise Refused(
                 400,
                 21210,

@@ -60,8 +60,6 @@ class CarrierSim:
         auth_token: str = AUTH_TOKEN,
         auth_token_secondary: str = "",
         ca_file: str | Path | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
         **options: object,
     ) -> None:
         """``options`` are the fields of Options (``calls_per_second=1.0, seed=7``, …). ``ca_file``
@@ -69,10 +67,10 @@ class CarrierSim:
         self.options = msgspec.structs.replace(Options(), **options)
         self.account_sid = account_sid
         self.credentials = Credentials(auth_token, auth_token_secondary)
-        self.now = clock
-        self.judge = Judge(clock)
+        self.now = time.monotonic
+        self.judge = Judge(self.now)
         self.faults = Faults(self.options.seed)
-        self.exchange = Exchange(account_sid, self.options, self.judge, self, wall)
+        self.exchange = Exchange(account_sid, self.options, self.judge, self, time.time)
         beliefs = self.exchange.beliefs
         self.rest = RestApi(self.exchange, account_sid, self.credentials)
         self.signer = Signer(self.credentials, self.exchange.habits, beliefs)
@@ -81,7 +79,7 @@ class CarrierSim:
         if ca_file:
             self.tls.load_verify_locations(str(ca_file))
         self.webhooks = Webhooks(self)
-        self._door = RestDoor(self.rest, self.faults, beliefs, clock)
+        self._door = RestDoor(self.rest, self.faults, beliefs, self.now)
         self._server = HttpServer(self._handle, host, port)
         self._sockets: dict[Stream, StreamSocket] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
@@ -97,7 +98,7 @@ class Overrides(msgspec.Struct, frozen=True):
     total_timeout: float = 15.0
 
 
-def read_overrides(url: str, most: float = 15.0, connect: float = 10.0) -> Overrides:
+def read_overrides(url: str, most: float = 15.0) -> Overrides:
     """The overrides in a URL's fragment; unknown names and bad values are left out."""
     given = {k: v[-1] for k, v in parse_qs(urlsplit(url).fragment).items()}
 
@@ -110,7 +111,7 @@ def read_overrides(url: str, most: float = 15.0, connect: float = 10.0) -> Overr
     return Overrides(
         retries=min(5, int(retries)) if retries.isdigit() else 1,
         on=on or frozenset(["ct"]),
-        connect_timeout=milliseconds("ct", min(connect, 5.0), 10.0),
+        connect_timeout=milliseconds("ct", 5.0, 10.0),
         read_timeout=milliseconds("rt", most, most),
         total_timeout=milliseconds("tt", most, most),
     )
@@ -149,31 +150,29 @@ class Webhooks:
         return await sending.send(twice=fault is not None and fault.kind == "duplicate")
 
 
+@dataclass
 class _Sending:
     """One webhook under way: all its tries."""
 
-    def __init__(
-        self,
-        sim: CarrierSim,
-        log: list[WebhookEntry],
-        kind: str,
-        call_sid: str,
-        method: str,
-        url: str,
-        form: Form,
-    ) -> None:
-        self._log, self._kind, self._call_sid = log, kind, call_sid
-        self._method, self._url, self._form = method, url, form
-        self._sim, self._hold = sim, sim.exchange.beliefs.hold
-        followed = url if self._hold("fragment-is-followed") else ""
-        most = sim.options.webhook_timeout if self._hold("webhooks-may-take-15-s") else 2.0
-        self._overrides = read_overrides(followed, most, sim.options.connect_timeout)
-        self._token = sim.exchange.sids.new("IT")
+    sim: CarrierSim
+    log: list[WebhookEntry]
+    kind: str
+    call_sid: str
+    method: str
+    url: str
+    form: Form
+
+    def __post_init__(self) -> None:
+        self._hold = self.sim.exchange.beliefs.hold
+        followed = self.url if self._hold("fragment-is-followed") else ""
+        most = self.sim.options.webhook_timeout if self._hold("webhooks-may-take-15-s") else 2.0
+        self._overrides = read_overrides(followed, most)
+        self._token = self.sim.exchange.sids.new("IT")
 
     async def send(self, *, twice: bool) -> Fetched:
         """Try until an answer counts. ``twice``: one more request goes before it, for nothing."""
         overrides = self._overrides
-        result = Fetched(code=11200, text=f"{self._url}: not sent")
+        result = Fetched(code=11200, text=f"{self.url}: not sent")
         try:
             async with asyncio.timeout(overrides.total_timeout):
                 if twice:
@@ -183,7 +182,7 @@ class _Sending:
                     if not wrong or not {wrong, "all"} & overrides.on:
                         break
         except TimeoutError:
-            text = f"{self._url}: no answer in {overrides.total_timeout:g} s in all"
+            text = f"{self.url}: no answer in {overrides.total_timeout:g} s in all"
             self.note(0, 0, text)
             return Fetched(code=11205, text=text)
         return result
@@ -193,12 +192,12 @@ class _Sending:
         url, headers, body = self._request()
         request = partial(
             http_client.request,
-            self._method,
+            self.method,
             url,
             body=body,
             connect_timeout=self._overrides.connect_timeout,
             read_timeout=self._overrides.read_timeout,
-            tls=self._sim.tls,
+            tls=self.sim.tls,
         )
         try:
             answer = await request(headers)
@@ -214,12 +213,12 @@ class _Sending:
         self.note(answer.status, attempt)
         if 200 <= answer.status < 300:
             return Fetched(answer.body, answer.headers.get("content-type", "")), ""
-        text = f"{self._url} answered {answer.status}"
+        text = f"{self.url} answered {answer.status}"
         return Fetched(code=11200, text=text), f"{answer.status // 100}xx"
 
     def _request(self) -> tuple[str, Form, bytes]:
         """The URL, headers and body that are sent."""
-        parts = urlsplit(self._url)
+        parts = urlsplit(self.url)
         fragment = f"#{parts.fragment}" if parts.fragment else ""
         parts = parts._replace(fragment="")
         if not self._hold("query-is-kept"):
@@ -230,28 +229,28 @@ class _Sending:
             ("I-Twilio-Idempotency-Token", self._token),
         ]
         body, signed_form = b"", Form()
-        if self._method == "GET":
-            query = "&".join(q for q in (parts.query, urlencode(self._form)) if q)
+        if self.method == "GET":
+            query = "&".join(q for q in (parts.query, urlencode(self.form)) if q)
             parts = parts._replace(query=query)
         else:
-            body, signed_form = urlencode(self._form).encode(), self._form
+            body, signed_form = urlencode(self.form).encode(), self.form
             headers.append(("Content-Type", "application/x-www-form-urlencoded; charset=UTF-8"))
         url = urlunsplit(parts)
         if self._hold("webhooks-are-signed"):
             signed_too = "" if self._hold("fragment-is-not-signed") else fragment
-            headers += self._sim.signer.headers(url, signed_form, fragment=signed_too)
+            headers += self.sim.signer.headers(url, signed_form, fragment=signed_too)
         return url, headers, body
 
     def note(self, status: int, attempt: int, text: str = "") -> None:
         """Add an entry to the log."""
-        self._log.append(
+        self.log.append(
             WebhookEntry(
-                time=self._sim.now(),
-                kind=self._kind,
-                call_sid=self._call_sid,
-                method=self._method,
-                url=self._url,
-                form=dict(self._form),
+                time=self.sim.now(),
+                kind=self.kind,
+                call_sid=self.call_sid,
+                method=self.method,
+                url=self.url,
+                form=dict(self.form),
                 status=status,
                 attempt=attempt,
                 text=text,

@@ -50,7 +50,7 @@ from trunkline.bus.errors import (
 
 from . import instructions as do
 from . import status
-from .instructions import Asked, Instruction, Result
+from .instructions import Instruction, ReplyTo, Result
 from .journal.rows import DialRow, OverrideRow
 from .rules import (
     asking,
@@ -85,7 +85,7 @@ AnyEvent = Event | Result | do.Tick | do.Shutdown
 
 def _status(at: Moment, ask: f.Ask[m.GetStatus]) -> None:
     """Anybody may ask who holds what, whichever role it has, also while the stack ends."""
-    at.reply(ask.asked, m.StatusReport(status=status.build(at.book, at.now)))
+    at.reply(ask.reply_to, m.StatusReport(status=status.build(at.book, at.now)))
 
 
 #: Who hears what, first to last. Where the order matters, the reason stands beside it.
@@ -114,13 +114,13 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     m.Goodbye: (reception.goodbye,),
     # A gateway and a worker are welcomed before what they have is looked at, because they wait for
     # it. A client is welcomed behind that: its Welcome says which of its sessions it has not.
-    f.AdapterHere: (restart.adapter_here,),
+    f.ClientHere: (restart.client_here,),
     f.GatewayHere: (reception.welcome, restart.gateway_here),
     f.WorkerHere: (reception.welcome, streams.worker_here, streams.place_all),
-    f.AdapterBeat: (sessions.renew,),
+    f.ClientBeat: (sessions.renew,),
     f.GatewayBeat: (streams.beat,),
     f.WorkerBeat: (streams.worker_beat,),
-    f.AdapterLeft: (sessions.peer_left,),
+    f.ClientLeft: (sessions.peer_left,),
     f.WorkerLeft: (streams.worker_left, streams.place_all),
     f.AllClosing: (sessions.close_all,),
     # A restart. A session's calls come before its dials, because a dial whose call was heard is not
@@ -157,7 +157,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.NumberMissing: (sessions.number_missing, dials.number_missing),
     do.NumbersListed: (numbers.listed, numbers.serve_pool),
     f.PoolWanted: (numbers.pool_wanted, numbers.serve_pool),
-    f.Wanted: (numbers.want,),
+    f.Wanted: (numbers.wanted,),
     f.Granted: (sessions.granted, dials.granted),
     f.Refused: (sessions.refused, dials.refused),
     do.Applied: (numbers.applied,),
@@ -215,7 +215,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # and one-way streams that wait have their turn behind that answer, which names the stream.
     m.StreamStart: (streams.start, digits.settle),
     f.StreamShown: (streams.accept,),
-    f.StreamUp: (dials.stream_up, sessions.call_up, digits.back, streams.accepted),
+    f.StreamUp: (dials.stream_up, sessions.call_up, digits.stream_up, streams.accepted),
     m.StreamClosed: (streams.closed,),
     m.Switched: (streams.switched,),
     f.StreamReplaced: (streams.replaced,),
@@ -225,7 +225,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     m.SendDigits: (digits.ask,),
     do.Instructed: (reception.instructed,),
     do.StreamAsked: (digits.stream_asked,),
-    do.DigitsTold: (digits.told,),
+    do.DigitsSent: (digits.sent,),
     f.ListenerShown: (digits.hears,),
     f.ListenerTaken: (streams.turn,),
     f.ListenerReplaced: (digits.close_later,),
@@ -245,7 +245,7 @@ class Core:
         orphans: Sequence[OverrideRow] = (),
     ) -> None:
         self.book = Book(identity, rules)
-        self._out: list[Instruction] = []
+        self._instructions: list[Instruction] = []
         self._hear(f.Found(overrides, dials, orphans), identity.started)
         # What recovery says to do leaves with the first event.
 
@@ -273,12 +273,12 @@ class Core:
             self._hello(event, now)
         else:
             self._hear(event, now)
-        out, self._out = self._out, []
-        return out
+        instructions, self._instructions = self._instructions, []
+        return instructions
 
     def _moment(self, now: float) -> Moment:
         """What a rule gets beside the thing that it hears."""
-        return Moment(self.book, now, self._out)
+        return Moment(self.book, now, self._instructions)
 
     def _hear(self, event: object, now: float) -> None:
         """Let everybody hear it, and whatever is told because of it."""
@@ -313,16 +313,16 @@ class Core:
         if request.id in peer.working:
             return
         peer.works_on(request.id)
-        asked = Asked(request.peer, request.id)
+        reply_to = ReplyTo(request.peer, request.id)
         at.count(f"request {type(request.body).__name__}")
         try:
             self._admit(request, peer.role)
-            self._hear(f.Ask(asked, request.body, request.ttl, request.trace), now)
+            self._hear(f.Ask(reply_to, request.body, request.ttl, request.trace), now)
         except TrunklineError as error:
-            at.fail(asked, error)
+            at.fail(reply_to, error)
         except Exception as error:
             log.exception("a %s could not be handled", type(request.body).__name__)
-            at.fail(asked, self._blamed(error))
+            at.fail(reply_to, self._blamed(error))
 
     def _hello(self, hello: m.Hello, now: float) -> None:
         """A peer whose Hello cannot be taken in is refused: it would send it to the next controller

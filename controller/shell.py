@@ -358,7 +358,7 @@ class Shell:
         request = instruction.row.request
 
         def wanted() -> bool:
-            return dials[request].gone is None
+            return dials[request].outcome is None
 
         result = await operations.create(
             self._ops,

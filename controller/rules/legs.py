@@ -86,8 +86,8 @@ def sid_shown(at: Moment, shown: f.SidShown) -> None:
     if not journalled and not guessed:
         at.do(do.NoteTaken(dial.request, sid))
     dial.step("taken")
-    at.reply_all(dial.take_asked(), m.Dialled(call=dial.row.call, sid=sid))
-    if dial.gone is not None:
+    at.reply_all(dial.take_waiting(), m.Dialled(call=dial.row.call, sid=sid))
+    if dial.outcome is not None:
         at.tell(f.HangUp(dial.row.call, "hang_up"))
 
 

@@ -150,7 +150,7 @@ class _Errand:
             ops.pending[row.id] = "what it shows may change yet; reading again"
             await ops.pause(read.after)
         self.found = found = await ops.carrier.read_number(row.number_sid)
-        if await override_stands(ops, row, found, earlier=self.write.job == "restore"):
+        if await override_is_on(ops, row, found, earlier=self.write.job == "restore"):
             return "ours"
         as_before = row.prior is not None and found.voice_url in (row.prior["voice_url"], self.over)
         return "prior" if as_before else "other"
@@ -237,7 +237,7 @@ class _Errand:
         )
 
 
-async def override_stands(
+async def override_is_on(
     ops: Operations, row: OverrideRow, found: NumberSettings, earlier: bool
 ) -> bool:
     """True where the override of ``row`` is on the number, or an ``earlier`` one of this stack.

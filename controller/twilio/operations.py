@@ -344,8 +344,8 @@ async def instruct(ops: Operations, instruction: do.Instruct) -> do.Instructed:
         # Digits are not idempotent, so they are sent once: "1" twice is "11" to a phone menu.
         await ops.carrier.instruct_call(instruction.sid, instruction.twiml)
     except RestFailure as failure:
-        return do.Instructed(instruction.asked, failure.error("send the digits"))
-    return do.Instructed(instruction.asked, None)
+        return do.Instructed(instruction.reply_to, failure.error("send the digits"))
+    return do.Instructed(instruction.reply_to, None)
 
 
 async def start_stream(ops: Operations, instruction: do.StartStream) -> do.StreamAsked:
@@ -359,7 +359,7 @@ async def start_stream(ops: Operations, instruction: do.StartStream) -> do.Strea
     return do.StreamAsked(instruction.call, instruction.digits, error)
 
 
-async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsTold:
+async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsSent:
     """Digits are not idempotent: asked again only where Twilio cannot have taken them."""
     attempt = 0
     while True:
@@ -371,7 +371,7 @@ async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsT
             error = failure.error("send the digits")
             sent = failure.uncertain
             if sent or not failure.repeatable or ops.too_late(wait, instruction.deadline):
-                return do.DigitsTold(instruction.call, instruction.digits, error, unsure=sent)
+                return do.DigitsSent(instruction.call, instruction.digits, error, unsure=sent)
             log.warning(
                 "digits for call %s not taken (%s); again in %.2g s",
                 instruction.sid,
@@ -380,4 +380,4 @@ async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsT
             )
             await ops.pause(wait)
         else:
-            return do.DigitsTold(instruction.call, instruction.digits, None)
+            return do.DigitsSent(instruction.call, instruction.digits, None)

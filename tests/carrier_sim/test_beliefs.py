@@ -17,7 +17,7 @@ from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
 from trunkline.carrier_sim.beliefs import Beliefs
-from trunkline.carrier_sim.bots import Busy, NoAnswer, Play, Silence, start_bot
+from trunkline.carrier_sim.bots import BotSpec, Busy, NoAnswer, Play, Silence, start_bot
 from trunkline.carrier_sim.call import Call
 from trunkline.carrier_sim.judge import Judge
 from trunkline.carrier_sim.mulaw import SILENCE
@@ -26,7 +26,7 @@ from trunkline.carrier_sim.stream import Stream
 from trunkline.carrier_sim.twiml import Stream as StreamVerb
 
 from .bench import CONNECT, Bench
-from .server import CALLEE, CALLER, OURS, Customer
+from .server import CALLEE, CALLER, OURS, REJECT, Customer, Page, call_in, callbacks
 
 SOUND = bytes(range(160))
 REDIRECT = CONNECT.format("<Redirect>/again</Redirect>")
@@ -125,7 +125,7 @@ async def test_voice_url_counts_at_once(
 ) -> None:
     sim.exchange.beliefs.contradict(["voice-url-counts-at-once"])
     sim.add_number(OURS, voice_url=customer.base + "/old")
-    customer.pages["/old"] = customer.pages["/new"] = "<Response><Reject/></Response>"
+    customer.pages["/old"] = customer.pages["/new"] = REJECT
     await written(sim, twilio, voice_url=customer.base + "/new")
     await sim.wait_for(await sim.place_inbound_call(CALLER, OURS, "silence"))
     assert [path for path, _, _ in customer.posts] == ["/old"]
@@ -143,13 +143,9 @@ def test_routed_numbers_ignore_voice_url() -> None:
 # Webhooks
 
 
-async def posted(
-    sim: CarrierSim, customer: Customer, query: str = "", page: object = None, **fields: str
-) -> Call:
+async def posted(sim: CarrierSim, customer: Customer, query: str = "", page: Page = REJECT) -> Call:
     """A call whose voice_url has this query and fragment, to its end."""
-    customer.pages["/voice"] = page or "<Response><Reject/></Response>"  # type: ignore[assignment]  # a page may be text
-    sim.add_number(OURS, voice_url=customer.base + "/voice" + query, **fields)
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
+    call = await call_in(sim, customer, page, query=query)
     await sim.wait_for(call)
     return call
 
@@ -231,23 +227,9 @@ def test_reject_does_not_answer() -> None:
 # Calls that are placed
 
 
-async def told(sim: CarrierSim, customer: Customer, twilio: Client, bot: Any) -> list[str]:
+async def told(sim: CarrierSim, customer: Customer, twilio: Client, bot: BotSpec) -> list[str]:
     """The statuses of the callbacks of a call to such a callee."""
-    sim.add_number(OURS)
-    sim.add_callee(CALLEE, bot)
-    customer.pages["/status"] = ""
-    call = await asyncio.to_thread(
-        lambda: twilio.calls.create(
-            to=CALLEE,
-            from_=OURS,
-            twiml="<Response><Pause/></Response>",
-            status_callback=customer.base + "/status",
-            status_callback_event=["initiated", "ringing", "answered", "completed"],
-        )
-    )
-    await sim.wait_for(sim.calls[call.sid])
-    await sim.wait_until(lambda: not sim._tasks)
-    return [form["CallStatus"] for _, form, _ in customer.posts]
+    return [form["CallStatus"] for form, _ in await callbacks(sim, customer, twilio, bot)]
 
 
 async def test_callbacks_for_each_event(
@@ -309,15 +291,9 @@ async def test_429_is_not_processed(sim: CarrierSim, twilio: Client) -> None:
 
 async def test_upgrades_are_signed(sim: CarrierSim, customer: Customer) -> None:
     sim.exchange.beliefs.contradict(["upgrades-are-signed"])
-    await posted_stream(sim, customer)
-    assert "x-twilio-signature" not in customer.upgrades[0]
-
-
-async def posted_stream(sim: CarrierSim, customer: Customer) -> None:
-    customer.pages["/voice"] = customer.connect()
-    sim.add_number(OURS, voice_url=customer.base + "/voice")
     bot = Play(audio=SOUND, hang_up_after=0.1)
-    await sim.wait_for(await sim.place_inbound_call(CALLER, OURS, bot))
+    await sim.wait_for(await call_in(sim, customer, bot=bot))
+    assert "x-twilio-signature" not in customer.upgrades[0]
 
 
 def test_parameters_arrive() -> None:

@@ -378,12 +378,3 @@ def test_a_number_that_is_not_asked_when_it_is_called_from_the_account() -> None
     a = bench.outbound(OTHER, "<Response><Pause/></Response>")
     bench.run(0.1)
     assert (a.record.status, a.other, bench.fetches) == ("in-progress", None, [])
-
-
-def test_silence_is_left_out_where_the_belief_is_contradicted() -> None:
-    bench = Bench(contradict=("silence-is-sent",))
-    call = bench.inbound(start_bot(Silence()))
-    bench.answer(CONNECT.format(""))
-    bench.run(0.3)
-    stream = call.streams[0]
-    assert stream.live and stream.frames_in == 0

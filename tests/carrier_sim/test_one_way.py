@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
-from twilio.base.exceptions import TwilioRestException
 from twilio.rest import Client
 
 from trunkline.carrier_sim import tones, twiml
@@ -19,7 +17,7 @@ from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.carrier_sim.stream import Stream
 
 from .bench import CONNECT, Bench
-from .server import CALLEE, OURS, Customer
+from .server import CALLEE, OURS, Customer, refused
 
 DIGITS = (
     '<Response>{}<Play digits="1#"/><Connect><Stream url="wss://h/again"/></Connect></Response>'
@@ -218,12 +216,6 @@ def test_a_document_can_end_a_stream_without_a_stop() -> None:
 
 
 # ----------------------------------------------------------------------------- by REST
-
-
-async def refused(call: Callable[[], Any]) -> tuple[int, int]:
-    with pytest.raises(TwilioRestException) as caught:
-        await asyncio.to_thread(call)
-    return caught.value.status, int(caught.value.code)
 
 
 async def test_rest_starts_and_stops_them(

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
-from twilio.base.exceptions import TwilioException, TwilioRestException
+from twilio.base.exceptions import TwilioException
 from twilio.rest import Client
 
 from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.sim import CarrierSim
 
-from .server import CALLEE, OURS, RewritingHttpClient
+from .server import CALLEE, OURS, refused, twilio_client
 
 T = TypeVar("T")
 
@@ -25,12 +25,6 @@ async def do(call: Callable[[], T]) -> T:
     return await asyncio.to_thread(call)
 
 
-async def refused(call: Callable[[], Any]) -> tuple[int, int]:
-    with pytest.raises(TwilioRestException) as caught:
-        await do(call)
-    return caught.value.status, int(caught.value.code)
-
-
 @pytest.fixture(autouse=True)
 def account(sim: CarrierSim) -> None:
     sim.add_number(OURS, voice_url="https://old.example/voice?pw=s", voice_method="GET")
@@ -39,13 +33,11 @@ def account(sim: CarrierSim) -> None:
 
 
 async def test_wrong_credentials(sim: CarrierSim) -> None:
-    http = RewritingHttpClient(sim.base_url)
-    client = Client(sim.account_sid, "wrong", http_client=http)
-    assert await refused(lambda: client.calls("CA1").fetch()) == (401, 20003)
-    # The package's lists raise the base class, without status and code.
-    with pytest.raises(TwilioException, match="20003"):
-        await do(client.incoming_phone_numbers.list)
-    http.close()
+    with twilio_client(sim, "wrong") as client:
+        assert await refused(lambda: client.calls("CA1").fetch()) == (401, 20003)
+        # The package's lists raise the base class, without status and code.
+        with pytest.raises(TwilioException, match="20003"):
+            await do(client.incoming_phone_numbers.list)
 
 
 async def test_the_account(sim: CarrierSim, twilio: Client) -> None:

@@ -220,7 +220,7 @@ async def test_apply_that_does_not_get_through_in_time_is_restored_later() -> No
         await bench.apply(seconds=8.0)
     (row,) = await bench.journal.open_overrides()
     assert row.state == "restoring" and row.uncertain_until > bench.time.wall() + 50
-    bench.carrier._plans.clear()
+    bench.carrier.plans.clear()
     assert await bench.restored(row) == "restored"
     bench.time.advance(100.0)
     assert bench.as_before
@@ -289,7 +289,7 @@ async def test_restores_have_sixty_seconds_for_a_late_write() -> None:
     bench.carrier.plan("read", "ok", *["500"] * 50)
     with pytest.raises(CarrierError):
         await bench.apply(seconds=1.0)
-    bench.carrier._plans.clear()
+    bench.carrier.plans.clear()
     (row,) = await bench.journal.open_overrides()
     assert bench.as_before
     assert await bench.restored(row) == "restored"

@@ -134,7 +134,7 @@ def test_a_request_that_cannot_be_handled_is_refused_by_name_and_the_others_are_
 
 
 def test_a_peer_whose_hello_cannot_be_handled_is_refused_by_name(served: Served) -> None:
-    with wrong_rule(f.AdapterHere):
+    with wrong_rule(f.ClientHere):
         served.router.hear(b"one", hello(1))
     ((_, refused),) = served.router.sent
     assert isinstance(refused, m.Refused) and refused.error.kind == "InternalError"

@@ -164,7 +164,7 @@ async def test_a_clock_that_is_set_meanwhile_changes_no_doubt(hours: float) -> N
     bench.carrier.plan("read", "ok", *["500"] * 50)
     with pytest.raises(CarrierError):
         await bench.apply(seconds=1.0)
-    bench.carrier._plans.clear()
+    bench.carrier.plans.clear()
     (row,) = await bench.journal.open_overrides()
     shift, began = 0.0, bench.time.now
     bench.ops.wall = lambda: bench.time.wall() + shift

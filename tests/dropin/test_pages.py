@@ -28,6 +28,22 @@ def test_it():
 """
 
 
+#: A test that knows nothing of trunkline's pytest plugin, and joins the simulated stack.
+STRANGER = """
+import os
+from trunkline import TwilioAgentAdapter
+
+agent = TwilioAgentAdapter(
+    account_sid=os.environ["TWILIO_ACCOUNT_SID"],
+    auth_token=os.environ["TWILIO_AUTH_TOKEN"],
+    phone_number="+14155551234",
+    allowed_callees=["+14155557777"],
+)
+
+async def test_it():
+    async with agent:
+        await agent.place_call("+14155557777", attach_stream="a-leg")
+"""
 #: Runs the commands of a page's console block, and compares what they say.
 CONSOLE = """
 import subprocess
@@ -100,6 +116,8 @@ def test_every_example_runs_as_it_stands(reader: Path, pytester: pytest.Pytester
             file = reader / "tests" / f"test_{page.stem.lower()}_console_{n}.py"
             file.write_text(CONSOLE.format(commands=commands(text), cwd=str(cwd)))
             count += 1
+    (reader / "tests" / "test_stranger.py").write_text(STRANGER)
+    count += 1
     result = pytester.runpytest_subprocess("--phone-sim", "-q", timeout=90)
     result.assert_outcomes(passed=count)
     assert count >= 6
@@ -142,9 +160,15 @@ def test_words_that_an_error_is_known_by_are_those_that_the_code_says() -> None:
     quoted = re.findall(r'"([^"|]+)"', "".join(names))
     assert len(quoted) > 5
     code = "".join(path.read_text() for path in sorted((ROOT / "adapter").rglob("*.py")))
-    code = re.sub(r'"\n\s+f?"', "", code).replace("{self._mode!r}", "'answer'")
+    code = re.sub(r'"\n\s+f?"', "", code).replace("{self.mode!r}", "'answer'")
     for words in quoted:
         assert words in code, f"no error says {words!r}"
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+\.md)\)", (ROOT / "README.md").read_text()))
+    pages = [*PAGES[1:], *ROOT.glob("*/README.md")]
+    assert {str(page.relative_to(ROOT)) for page in pages} <= linked
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:

@@ -12,7 +12,7 @@ import pytest
 # of this very run import later is imported here.
 import trunkline.adapter.line
 import trunkline.carrier_sim.client
-import trunkline.stack.ask
+import trunkline.stack.controller_client
 import trunkline.stack.shared_stack  # noqa: F401  # as said
 from trunkline import pytest_plugin
 from trunkline.bus.settings import load
@@ -106,28 +106,6 @@ async def test_an_address_without_a_stack_is_an_error(
     with pytest.raises(StackUnavailableError, match="no controller answers at ipc://"):
         await pytest_plugin._join(settings, required=True)
     assert await pytest_plugin._join(settings, required=False) is None
-
-
-@pytest.mark.e2e
-def test_tests_that_know_nothing_of_the_plugin_join_the_simulated_stack(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
-    suite = """
-    import os
-    from trunkline import TwilioAgentAdapter
-
-    agent = TwilioAgentAdapter(
-        account_sid=os.environ["TWILIO_ACCOUNT_SID"],
-        auth_token=os.environ["TWILIO_AUTH_TOKEN"],
-        phone_number="+14155551234",
-        allowed_callees=["+14155557777"],
-    )
-
-    async def test_it():
-        async with agent:
-            await agent.place_call("+14155557777", attach_stream="a-leg")
-    """
-    numbers = ("-o", "phone_sim_numbers=+14155551234")
-    result, _ = run_suite(suite, "--phone-sim", *numbers, "-p", "no:warnings")
-    result.assert_outcomes(passed=1)
 
 
 def test_without_an_account_or_a_stack_the_error_says_what_is_missing(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above

@@ -1,4 +1,4 @@
-"""A whole gateway between doubles of its peers, for tests that ask for ``stack``."""
+"""The streams alone on a fake clock (``bench``), and a gateway between doubles (``stack``)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from .model import Bench
 from .stack import Stack, running
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from trunkline.gateway import instructions as do
 from trunkline.gateway.streams import Streams
 
 FRAME = 160
+G1 = m.first_generation(1)
+G2 = m.first_generation(2)
 
 
 def worker(name: str, life: int = 1) -> m.WorkerRef:
@@ -155,3 +157,18 @@ class Bench:
     def played(self, socket: int) -> list[int]:
         """Positions of the sound written to the socket."""
         return played(self.written.get(socket, []))
+
+
+def up(bench: Bench, where: m.Placement) -> None:
+    """A first stream on socket 1, its workers connected, OpenCall taken."""
+    bench.accept(1, accepted(where))
+    for who in (where.primary, where.standby):
+        if who is not None:
+            bench.up(who)
+    bench.take(where.primary)
+
+
+def opened(bench: Bench, who: m.WorkerRef) -> m.OpenCall:
+    found = [message for message in bench.take(who) if isinstance(message, m.OpenCall)]
+    assert len(found) == 1
+    return found[0]

@@ -35,7 +35,8 @@ _WITHIN: Final = 30.0
 
 @contextlib.asynccontextmanager
 async def operations(settings: Settings, carrier: TwilioCarrier) -> AsyncIterator[Operations]:
-    """What overrides need, with the state directory locked. StackRunsError: a stack has it."""
+    """The operations that overrides need, with the state directory locked. StackRunsError where a
+    stack has locked it."""
     account = settings.require("account_sid")
     holder = f"trunkline doctor --live (pid {os.getpid()})"
     lock = state_dir.lock_state_dir(settings.state_path, holder)
@@ -105,7 +106,7 @@ async def put_back(made: Override) -> None:
 
 
 async def try_writes(made: Override, verdicts: Verdicts) -> None:
-    """Write a long voice_url and a fallback of ours, read them, and judge what came back."""
+    """Write a long voice_url and a fallback of ours, read both again, and judge the difference."""
     row, base = made.row, made.ops.public_url
     assert row.written is not None
     short = row.written["voice_url"]
