@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its imports' own
     import scenario
 
-from benchmarks.client_scenario import redirect_rest
+from benchmarks.client_adapter import listening, redirect_rest
 from benchmarks.protocol import say, wait_for
 from trunkline.bus.launch import free_ports
 
@@ -47,19 +47,6 @@ def theirs(number: str, callee: str, sid: str, token: str) -> Any:
         http_port=port,
         allowed_callees=[callee],
     )
-
-
-async def listening(port: int) -> None:
-    """Until somebody listens there: scenario's adapter gives its server 0.2 s, which on a busy
-    machine is not enough, and a call that comes before it is lost."""
-    while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(0.05)
-        else:
-            writer.close()
-            return
 
 
 async def one_run(agent: Any, callee: str, question: str) -> dict[str, float]:

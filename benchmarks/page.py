@@ -1,50 +1,59 @@
-"""docs/benchmarks.md and its picture, from what the benchmarks left in ``out/bench``.
+"""docs/benchmarks.md, its picture and README's paragraph, from what the benchmarks left in
+``out/bench``.
 
     python benchmarks/page.py        after run.py, and parallel.py if its table is wanted too
 
-``run.py --page`` calls it. The page says what machine it was, so nobody takes it for theirs.
+A full ``run.py`` calls it. The page says what machine it was, so that nobody takes it for theirs.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
+import statistics
 import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-ROOT = Path(__file__).parent.parent
-OUT = ROOT / "out" / "bench"
-PAGE = ROOT / "docs" / "benchmarks.md"
-PICTURE = ROOT / "docs" / "benchmarks.svg"
+from rich.console import Console
+from rich.table import Table
 
-#: title, key of the result, format
-ROWS = (
-    ("speech of {seconds:g} s took (s)", "took_s", "{:.2f}"),
-    ("drift over it, worst call (ms)", "drift_ms", "{:+.1f}"),
-    ("gap between frames, p50 (ms)", "gap_p50_ms", "{:.1f}"),
-    ("gap, p99, median call (ms)", "gap_p99_typical_ms", "{:.1f}"),
-    ("gap, p99, worst call (ms)", "gap_p99_ms", "{:.1f}"),
-    ("gap, longest (ms)", "gap_max_ms", "{:.0f}"),
-    ("underruns at the carrier", "underruns", "{:.0f}"),
-    ("… together (ms)", "underrun_ms", "{:.0f}"),
-    ("frames lost, outbound", "lost_out_frames", "{:.0f}"),
-    ("frames lost, inbound", "lost_in_frames", "{:.0f}"),
-    ("CPU per call-second (ms)", "cpu_ms_per_call_second", "{:.2f}"),
-    ("all calls up after (s)", "setup_s", "{:.2f}"),
+ROOT: Final = Path(__file__).parent.parent
+OUT: Final = ROOT / "out" / "bench"
+PAGE: Final = ROOT / "docs" / "benchmarks.md"
+PICTURE: Final = ROOT / "docs" / "benchmarks.svg"
+README: Final = ROOT / "README.md"
+#: README's paragraph stands between these.
+BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
+
+OURS, PEER = "trunkline", "langwatch-scenario"
+#: side, its colour
+COLOURS: Final = {
+    OURS: "#1f77b4",
+    "trunkline, as up starts it": "#8fbbdc",
+    "trunkline's adapter": "#2ca02c",
+    PEER: "#d9772b",
+    "pipecat": "#9467bd",
+}
+#: title, key of a result, digits behind the point
+COLUMNS: Final = (
+    ("CPU, ms per call-second", "cpu", 1),
+    ("jitter p50, ms", "jitter_p50_ms", 1),
+    ("jitter p99, ms", "jitter_p99_ms", 1),
+    ("drift, ms", "drift_ms", 1),
+    ("underruns", "underruns", 0),
+    ("frames lost out", "lost_out", 0),
+    ("in", "lost_in", 0),
+    ("calls up after, s", "setup_s", 1),
 )
-#: title of a panel, key, whether it is a sum over all calls
-PANELS = (
-    ("late at the end of the speech (ms)", "drift_ms", False),
-    ("holes heard in a call's speech (ms)", "underrun_ms", True),
-    ("until all calls were up (s)", "setup_s", False),
-    ("CPU per call-second (ms)", "cpu_ms_per_call_second", False),
-)
-#: side, what a legend calls it, colour
-SIDES = (
-    ("trunkline", "trunkline", "#1f77b4"),
-    ("scenario", "langwatch-scenario's adapter", "#d9772b"),
+#: title of a panel, key, logarithmic
+PANELS: Final = (
+    ("CPU, ms per call-second", "cpu", True),
+    ("jitter p99, ms", "jitter_p99_ms", True),
+    ("underruns of a call", "underruns_of_a_call", False),
+    ("calls up after, s", "setup_s", False),
 )
 
 #: How a reader takes the same numbers of a call of their own.
@@ -67,74 +76,189 @@ async def test_the_pace_at_the_carrier(phone_line, carrier_sim):
 ```
 """
 
-Results = list[dict[str, Any]]
+Result = dict[str, Any]
 
 
-def cell(result: dict[str, Any] | None, key: str, form: str) -> str:
-    """One number as text; a dash where there is none."""
-    value = None if result is None else result[key]
-    return "–" if value is None else form.format(value)
+@dataclass(frozen=True)
+class Spread:
+    """The same measurement of several rounds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    def text(self, digits: int) -> str:
+        """Median, and (least to greatest) where they differ as they are shown."""
+        least, middle, most = (
+            f"{value:.{digits}f}" for value in (min(self.values), self.median, max(self.values))
+        )
+        return middle if least == most else f"{middle} ({least} to {most})"
 
 
-def table_rows(results: Results) -> list[list[str]]:
-    """A title and, for each number of calls, trunkline's and scenario's cell."""
-    seconds = results[0]["trunkline"]["seconds"]
-    rows = []
-    for title, key, form in ROWS:
-        row = [title.format(seconds=seconds)]
-        for result in results:
-            row += [cell(result[side], key, form) for side, _, _ in SIDES]
-        rows.append(row)
-    return rows
+class Found:
+    """The results of a run, by number of calls and side, in the order in which they came."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        self.machine: dict[str, Any] = found["machine"]
+        self.seconds: float = found["seconds"]
+        self.results: list[Result] = found["results"]
+        for result in self.results:
+            result["underruns_of_a_call"] = result["underruns"] / result["calls"]
+        keys = dict.fromkeys((r["calls"], r["side"]) for r in self.results)
+        order = list(COLOURS)
+        self.rows = sorted(keys, key=lambda key: (key[0], order.index(key[1])))
+        self.rounds = 1 + max(r["round"] for r in self.results)
+
+    def spread(self, calls: int, side: str, key: str, process: str = "") -> Spread | None:
+        """None where it was not measured, or cannot be told. ``process``: of this one alone."""
+        there = [r[key] for r in self.results if (r["calls"], r["side"]) == (calls, side)]
+        values = [value.get(process, 0.0) if process else value for value in there]
+        told = tuple(value for value in values if value is not None)
+        return Spread(told) if told else None
+
+    def median(self, calls: int, side: str, key: str, process: str = "") -> float:
+        """Of what was measured."""
+        spread = self.spread(calls, side, key, process)
+        assert spread is not None
+        return spread.median
+
+    def counts(self, side: str) -> list[int]:
+        """The numbers of calls at which a side was measured."""
+        return [calls for calls, name in self.rows if name == side]
+
+    def cells(self, calls: int, side: str) -> list[str]:
+        """A row of the table."""
+        cells = [str(calls), side]
+        for _, key, digits in COLUMNS:
+            spread = self.spread(calls, side, key)
+            cells.append("–" if spread is None else spread.text(digits))
+        return cells
+
+    def warnings(self) -> list[str]:
+        """What is to be known before these numbers are believed."""
+        said = []
+        if self.machine["busy_cores"] > 0.2:
+            said.append(
+                f"The machine was not at rest: {self.machine['busy_cores']:.1f} cores were busy "
+                "before the run began."
+            )
+        others = max(r["others_cores"] for r in self.results)
+        if others > 0.2:
+            said.append(f"Other processes took up to {others:.1f} cores during a measurement.")
+        late = [
+            r for r in self.results if r["carrier_late_p99_ms"] > 5 and r["carrier_cores"] > 0.8
+        ]
+        said += [
+            f"At {r['calls']} calls of {r['side']} the load generator was the bottleneck."
+            for r in late
+        ]
+        return said
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+HEAD: Final = ["calls", "", *(title for title, _, _ in COLUMNS)]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """A table; the first ``left`` columns are words."""
     return [
         "| " + " | ".join(head) + " |",
-        "|" + "|".join(["---", *["--:"] * (len(head) - 1)]) + "|",
+        "|" + "|".join(["---"] * left + ["--:"] * (len(head) - left)) + "|",
         *("| " + " | ".join(row) + " |" for row in rows),
     ]
 
 
-def page(results: Results, parallel: dict[str, Any] | None) -> str:
+def by_process(found: Found) -> list[str]:
+    """CPU of trunkline by process."""
+    every = [r["cpu_by_process"] for r in found.results if r["side"] == OURS]
+    names = sorted({name for used in every for name in used})
+    rows = [
+        [
+            str(calls),
+            *(f"{found.median(calls, OURS, 'cpu_by_process', name):.2f}" for name in names),
+            f"{found.median(calls, OURS, 'carrier_cpu'):.2f}",
+        ]
+        for calls in found.counts(OURS)
+    ]
+    return markdown(["calls", *(n.replace("_", " ") for n in names), "load generator"], rows)
+
+
+def ratios(found: Found, other: str) -> dict[int, float]:
+    """Our CPU divided by the other's, by number of calls."""
+    shared = [n for n in found.counts(other) if n in found.counts(OURS)]
+    return {n: found.median(n, OURS, "cpu") / found.median(n, other, "cpu") for n in shared}
+
+
+def paragraph(found: Found) -> str:
+    """What README says, good and bad."""
+    cpu = ratios(found, PEER)
+    most = max(cpu)
+    jitter = [found.median(most, side, "jitter_p99_ms") for side in (OURS, PEER)]
+    dry = [found.median(most, side, "underruns") for side in (OURS, PEER)]
+    said = (
+        "`make bench` measures trunkline's `Line` beside langwatch-scenario's own adapter on one "
+        f"carrier, on {found.machine['cores']} cores. trunkline's CPU divided by scenario's, by "
+        f"calls at once: {_told(cpu)}. At {most} calls the frames reach the far end within "
+        f"{jitter[0]:.1f} ms of their time here (p99) and within {jitter[1]:.0f} ms there, and the "
+        f"sound of all calls runs dry {dry[0]:.0f} times here and {dry[1]:,.0f} times there."
+    )
+    if echo := ratios(found, "pipecat"):
+        said += (
+            " Divided by that of a pipecat pipeline which only echoes, at 8 kHz, trunkline's CPU "
+            f"is {_told(echo)}."
+        )
+    if adapter := {n: 1 / value for n, value in ratios(found, "trunkline's adapter").items()}:
+        said += (
+            " The drop-in adapter with its speech gate takes more than `Line` does: "
+            f"{_told(adapter)} calls, times as much."
+        )
+    return said
+
+
+def _told(by_calls: dict[int, float]) -> str:
+    parts = [f"{value:.2f} at {n}" for n, value in by_calls.items()]
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+
+
+def page(found: Found, parallel: dict[str, Any] | None) -> str:
     """The text of docs/benchmarks.md."""
-    head = ["calls"]
-    rows = table_rows(results)
-    wanted = [0]
-    for n, result in enumerate(results):
-        for m, (side, name, _) in enumerate(SIDES):
-            if result[side] is not None:
-                head.append(f"{result[side]['calls']}: {name.split(chr(39))[0]}")
-                wanted.append(1 + n * len(SIDES) + m)
+    where = found.machine
     lines = [
         "# Measured",
         "",
-        "`make bench` lets N calls talk full duplex, first through trunkline and then through",
-        "langwatch-scenario's own `TwilioAgentAdapter`, in the same run. The load generator",
-        f"(`carrier_sim`) runs on the same {os.cpu_count()} cores. This was {platform.system()},",
-        f"Python {platform.python_version()}. Pace is taken at the carrier. CPU is that of all",
-        "processes of a side; the carrier's is counted apart. A dash stands for a number that",
-        "cannot be had from outside.",
+        "`make bench`: N calls, all of which begin to speak at one moment while the far ends speak",
+        f"all the time; {found.seconds:g} s of speech, {found.rounds} rounds, sides taking turns.",
+        "Cells are the median of the rounds, and in brackets the least and the greatest.",
+        f"{where['day']}, {where['system']}, Python {where['python']}, {where['cores']} cores,",
+        "which the load generator shares.",
         "",
-        "![Lateness, holes, set-up and CPU, by number of calls](benchmarks.svg)",
+        *(f"**{warning}**\n" for warning in found.warnings()),
+        "![CPU, jitter, underruns and set-up, by number of calls](benchmarks.svg)",
         "",
-        *_table(head, [[row[n] for n in wanted] for row in rows]),
+        *markdown(HEAD, [found.cells(*row) for row in found.rows], left=2),
         "",
-        "CPU is the price, because a frame of a single call wakes three processes instead of one.",
-        "With more calls one wake-up serves them all.",
+        "- **trunkline** is `Line` on one gateway and one codec worker, above 100 calls on two of",
+        "  each. **As up starts it**: on what `trunkline up` starts by itself. **trunkline's",
+        "  adapter** is the drop-in `TwilioAgentAdapter` with its speech gate.",
+        "- **langwatch-scenario** is the `TwilioAgentAdapter` of langwatch-scenario 1.6.0.",
+        "  **pipecat** is a pipecat 1.14 pipeline that echoes, at 8 kHz throughout, with its",
+        "  Twilio serializer on its FastAPI transport; it has no client process of its own.",
+        "- **CPU** is user and system time of all processes of a side, supervisor and client",
+        "  included, divided by the seconds of speech that arrived. One core is 1000.",
+        "- **Jitter** is |arrival − due| at the carrier, each call centred on its median, all",
+        "  calls pooled, the first 10 frames left out. **Drift** is how much later the end came",
+        "  than the beginning, worst call. An **underrun** is a frame that came when all before it",
+        "  had been played.",
+        "- A dash: not to be had from outside.",
         "",
         *EXAMPLE.splitlines(),
         "",
-        "CPU of trunkline by process, ms per call-second:",
+        "CPU of trunkline by process, ms per call-second; and of the load generator, which is in",
+        "no side's figure:",
         "",
+        *by_process(found),
     ]
-    names = sorted({n for r in results for n in r["trunkline"]["cpu_by_process"]})
-    by_process = []
-    for result in results:
-        spent = result["trunkline"]["cpu_by_process"]
-        cells = [f"{spent.get(name, 0.0):.2f}" for name in names]
-        by_process.append([str(result["trunkline"]["calls"]), *cells])
-    lines += _table(["calls", *names], by_process)
     if parallel is not None:
         lines += ["", *parallel_part(parallel)]
     return "\n".join([*lines, ""])
@@ -171,12 +295,54 @@ def parallel_part(found: dict[str, Any]) -> list[str]:
         "hears one answer (1.2 s). Scenario's own adapter has one port and one public URL, so its",
         "runs go one after the other; some are measured, and the rest is reckoned from those.",
         "",
-        *_table(head, rows),
+        *markdown(head, rows),
     ]
 
 
-def draw(results: Results) -> None:
+def draw(found: Found) -> None:
     """The picture: a panel for each number that people ask for first."""
+    plt = pyplot()
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 3.2))
+    for axis, (title, key, is_log) in zip(axes, PANELS, strict=True):
+        for side, colour in COLOURS.items():
+            counts = found.counts(side)
+            spreads = [found.spread(n, side, key) for n in counts]
+            there = [(n, s) for n, s in zip(counts, spreads, strict=True) if s is not None]
+            if there:
+                axis.errorbar(
+                    [n for n, _ in there],
+                    [s.median for _, s in there],
+                    [
+                        [s.median - min(s.values) for _, s in there],
+                        [max(s.values) - s.median for _, s in there],
+                    ],
+                    color=colour,
+                    label=side,
+                    marker="o",
+                    markersize=3,
+                    capsize=2,
+                    linewidth=1.2,
+                )
+        axis.set_xscale("log")
+        axis.set_yscale("log" if is_log else "linear")
+        axis.set_title(title, fontsize=9, loc="left")
+        axis.set_xlabel("calls at once", fontsize=8)
+        axis.set_xticks(
+            sorted({n for n, _ in found.rows}), [str(n) for n in sorted({n for n, _ in found.rows})]
+        )
+        axis.minorticks_off()
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="upper left", ncols=5
+    )
+    figure.tight_layout(rect=(0, 0, 1, 0.92))
+    figure.savefig(PICTURE, metadata={"Date": None})
+    plt.close(figure)
+
+
+def pyplot() -> Any:
+    """matplotlib, so that the same numbers give the same file."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -184,37 +350,33 @@ def draw(results: Results) -> None:
 
     mpl.rcParams["svg.hashsalt"] = "trunkline"
     mpl.rcParams["svg.fonttype"] = "none"
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 2.9))
-    for axis, (title, key, is_sum) in zip(axes, PANELS, strict=True):
-        for m, (side, name, colour) in enumerate(SIDES):
-            there = [(n, r[side]) for n, r in enumerate(results) if r[side] is not None]
-            heights = [max(0.0, r[key]) / (r["calls"] if is_sum else 1) for _, r in there]
-            places = [n + (m - 0.5) * 0.38 for n, _ in there]
-            bars = axis.bar(places, heights, 0.36, color=colour, label=name)
-            digits = "%.0f" if max(heights, default=0) >= 100 else "%.1f"
-            axis.bar_label(bars, fmt=digits, fontsize=7, padding=2)
-        axis.set_title(title, fontsize=9, loc="left")
-        axis.set_xticks(range(len(results)), [str(r["trunkline"]["calls"]) for r in results])
-        axis.set_xlabel("calls at once", fontsize=8)
-        axis.set_yticks([])
-        axis.margins(y=0.15)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.tick_params(labelsize=8)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, loc="upper left", ncols=2
-    )
-    figure.tight_layout(rect=(0, 0, 1, 0.93))
-    figure.savefig(PICTURE, metadata={"Date": None})
-    plt.close(figure)
+    return plt
+
+
+def show(raw: dict[str, Any], console: Console) -> None:
+    """The table on the terminal."""
+    found = Found(raw)
+    table = Table(title="at the carrier")
+    for n, title in enumerate(HEAD):
+        table.add_column(title, justify="left" if n == 1 else "right")
+    for row in found.rows:
+        table.add_row(*found.cells(*row))
+    console.print(table)
+    for warning in found.warnings():
+        console.print(warning)
 
 
 def write() -> None:
-    """Write the page and its picture."""
-    results = json.loads((OUT / "results.json").read_text())
+    """Write the page, its picture and README's paragraph."""
+    found = Found(json.loads((OUT / "results.json").read_text()))
     side_by_side = OUT / "parallel.json"
     parallel = json.loads(side_by_side.read_text()) if side_by_side.exists() else None
-    PAGE.write_text(page(results, parallel))
-    draw(results)
+    PAGE.write_text(page(found, parallel))
+    draw(found)
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    said = textwrap.fill(paragraph(found), 100, break_long_words=False, break_on_hyphens=False)
+    README.write_text(f"{before}{BEGIN}\n{said}\n{END}{after}")
 
 
 def main() -> int:
@@ -223,9 +385,10 @@ def main() -> int:
         print("there are no results yet: run benchmarks/run.py first", file=sys.stderr)
         return 1
     write()
-    print(f"written to {PAGE}")
+    print(f"written to {PAGE} and {README}")
     return 0
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
     sys.exit(main())

@@ -25,15 +25,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import page
-from benchmarks.processes import OWN_NUMBER, Client, Run, callee, carrier
-from benchmarks.speech import FOLDER
+from benchmarks.processes import OWN_NUMBER, Run, callee, carrier
+from trunkline.carrier_sim.wav import SPEECH_DIR
 
 QUESTION_SECONDS, ANSWER_SECONDS, ANSWER_AFTER = 1.0, 1.2, 0.4
 
 
 def clip(path: Path, name: str, seconds: float) -> Path:
     """The first words of a shipped recording."""
-    with wave.open(str(FOLDER / f"{name}.wav")) as file:
+    with wave.open(str(SPEECH_DIR / f"{name}.wav")) as file:
         rate = file.getframerate()
         file.setpos(round(0.35 * rate))
         frames = file.readframes(round(seconds * rate))
@@ -52,24 +52,20 @@ def measure(run: Run, adapter: str, runs: int, *, parallel: bool, first: int = 0
     callees = [callee(first + n) for n in range(runs)]
     for number in callees:
         run.sim.add_callee(number, f"wav:{answer},when_silent={ANSWER_AFTER}")
-    client = Client(
-        run,
-        "client_parallel",
-        {
-            "adapter": adapter,
-            "number": OWN_NUMBER,
-            "callees": callees,
-            "question": str(question),
-            "parallel": parallel,
-            "sid": run.environment["TWILIO_ACCOUNT_SID"],
-            "token": run.environment["TWILIO_AUTH_TOKEN"],
-            "api": run.sim.base_url,
-        },
-    )
+    order = {
+        "adapter": adapter,
+        "number": OWN_NUMBER,
+        "callees": callees,
+        "question": str(question),
+        "parallel": parallel,
+        "sid": run.environment["TWILIO_ACCOUNT_SID"],
+        "token": run.environment["TWILIO_AUTH_TOKEN"],
+        "api": run.sim.base_url,
+    }
+    client = run.talk_to(Path(sys.executable), "client_parallel", json.dumps(order))
     client.read("ready")
     client.tell("go")
     done = client.read("done")
-    client.close()
     each = done["runs"]
     return {
         "runs": runs,

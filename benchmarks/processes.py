@@ -1,4 +1,4 @@
-"""A carrier, a stack and clients as real processes; and their CPU clocks.
+"""A carrier, a stack and clients as real processes.
 
 The benchmarks, the chaos suite and the end-to-end tests run on a :class:`Run`.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from trunkline.carrier_sim.client import SimClient
 ROOT = Path(__file__).parent.parent
 OWN_NUMBER = "+14155551234"
 ENDED_WITHIN = 8.0
+#: Seconds that a client may take for its next line; a hundred calls have to come up meanwhile.
+ANSWERS_WITHIN = 180.0
 
 
 def callee(n: int) -> str:
@@ -57,6 +60,8 @@ class Run:
         self.logs: list[Path] = []
         #: the supervisor
         self.stack_process: subprocess.Popen[bytes] | None = None
+        #: benchmark clients and the load generator
+        self.talkers: list[Talker] = []
         self._parent = ParentPipe()
         self._shown: dict[Path, int] = {}
 
@@ -69,14 +74,33 @@ class Run:
         self.environment["TRUNKLINE_TWILIO_API_URL"] = info.sim
         self.sim = SimClient(info.sim, timeout=60.0)
 
-    def start_stack(self, gateways: int = 2, codec_workers: int = 2) -> Launched:
-        """``trunkline up``; returns at once."""
-        counts = ("--gateways", str(gateways), "--codec-workers", str(codec_workers))
+    def start_load_generator(self, sound: str) -> Talker:
+        """The lean carrier of the benchmarks (load_generator.py); returns once it answers."""
+        (port,) = free_ports(1)
+        self.environment["TRUNKLINE_TWILIO_API_URL"] = f"http://127.0.0.1:{port}"
+        options = ("--port", str(port), "--sound", sound, "--number", OWN_NUMBER)
+        carrier = self.talk_to(Path(sys.executable), "load_generator", *options)
+        carrier.read("ready")
+        return carrier
+
+    def talk_to(self, python: Path, module: str, *arguments: str) -> Talker:
+        """Start a module of benchmarks/ that is spoken to in lines of JSON."""
+        talker = Talker(python, module, arguments, self.environment, self.directory)
+        self.talkers.append(talker)
+        return talker
+
+    def start_stack(self, gateways: int | None = 2, codec_workers: int | None = 2) -> Launched:
+        """``trunkline up``; returns at once. None: as many as it starts by itself."""
+        counts = []
+        for option, count in (("--gateways", gateways), ("--codec-workers", codec_workers)):
+            counts += [] if count is None else [option, str(count)]
         launched = self._launch("up", "up", *counts)
         self.stack_process = launched.process
         return launched
 
-    def up(self, gateways: int = 2, codec_workers: int = 2) -> subprocess.Popen[bytes]:
+    def up(
+        self, gateways: int | None = 2, codec_workers: int | None = 2
+    ) -> subprocess.Popen[bytes]:
         """``trunkline up``; returns once all of it has joined."""
         launched = self.start_stack(gateways, codec_workers)
         launched.wait_ready()
@@ -174,10 +198,14 @@ class Run:
 
     def close(self) -> None:
         """End everything, the carrier last."""
+        for talker in self.talkers[1:]:
+            talker.close()
         if hasattr(self, "sim"):
             self.sim.close()
         for process in reversed(self.processes):
             end(process)
+        for talker in self.talkers:
+            talker.close()
         self._parent.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -219,30 +247,27 @@ def role(process: psutil.Process) -> str:
     for name in ("carrier-sim", "gateway", "codec-worker", "controller", "up"):
         if name in words[1:6]:
             return name.replace("-", "_")
-    return "client" if any("benchmarks.client" in word for word in words) else "other"
+    return "client" if any("benchmarks." in word for word in words) else "other"
 
 
-def cpu(run: Run, client: subprocess.Popen[str]) -> dict[str, float]:
-    """CPU seconds so far, by role."""
-    total: dict[str, float] = {}
-    for pid in [*(p.pid for p in run.processes), client.pid]:
-        top = psutil.Process(pid)
-        for process in [top, *top.children(recursive=True)]:
-            times = process.cpu_times()
-            name = role(process)
-            total[name] = total.get(name, 0.0) + times.user + times.system
-    return total
+class Talker:
+    """A process of benchmarks/ that is told words, or orders in JSON, and answers lines of JSON
+    (protocol.py, load_generator.py)."""
 
-
-class Client:
-    """A benchmark client (see protocol.py)."""
-
-    def __init__(self, run: Run, module: str, arguments: dict[str, Any]) -> None:
-        self._log = (run.directory / f"client-{module}.log").open("wb")
+    def __init__(
+        self,
+        python: Path,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        directory: Path,
+    ) -> None:
+        self.module = module
+        self._log = (directory / f"client-{module}.log").open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.{module}", json.dumps(arguments)],
-            env=run.environment | {"PYTHONPATH": str(ROOT)},
-            cwd=run.directory,
+            [str(python), "-m", f"benchmarks.{module}", *arguments],
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            cwd=directory,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -250,12 +275,18 @@ class Client:
         )
 
     def read(self, key: str) -> dict[str, Any]:
-        """The client's next line, which must have ``key``."""
+        """Its next line, which must have ``key``."""
+        answer = self._read()
+        if key not in answer:
+            raise RuntimeError(f"{self.module} said {answer} instead of {key!r}")
+        return answer
+
+    def _read(self) -> dict[str, Any]:
         assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], ANSWERS_WITHIN)[0]:
+            raise RuntimeError(f"{self.module} said nothing for {ANSWERS_WITHIN:g} s")
         line = self.process.stdout.readline()
         answer: dict[str, Any] = json.loads(line) if line else {}
-        if key not in answer:
-            raise RuntimeError(f"the client said {line!r} instead of {key!r}")
         return answer
 
     def tell(self, word: str) -> None:
@@ -263,14 +294,20 @@ class Client:
         self.process.stdin.write(word + "\n")
         self.process.stdin.flush()
 
+    def ask(self, **order: Any) -> dict[str, Any]:
+        """Give the load generator an order; its answer."""
+        self.tell(json.dumps(order))
+        return self._read()
+
     def close(self) -> None:
-        end_one = self.process
-        if end_one.poll() is None:
-            try:
-                end_one.wait(10)
-            except subprocess.TimeoutExpired:
-                end_one.kill()
-                end_one.wait()
-        for pipe in (end_one.stdin, end_one.stdout, self._log):
-            if pipe is not None:
-                pipe.close()
+        """It ends when its stdin does; 10 s later it is killed."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self._log.close()

@@ -1,8 +1,11 @@
 """How the benchmark and its client processes talk: lines of JSON on stdout, words on stdin.
 
-A client sets its calls up, prints ``{"ready": …}``, waits for ``go``, talks and listens, prints
-``{"done": …}``, waits for ``end``, hangs up and exits. So the benchmark can read the CPU clocks of
-all processes around exactly the part in which there is sound.
+A client gets its order as JSON in its only argument. It sets its calls up, prints
+``{"ready": …}``, waits for ``go``, talks and listens, prints ``{"done": …}``, waits for ``end``,
+hangs up, prints ``{"heard": …}`` and exits. So the benchmark can read the CPU clocks of all
+processes around exactly the part in which there is sound.
+
+Clients of other packages import this too: it must stand on the standard library alone.
 """
 
 from __future__ import annotations
@@ -10,7 +13,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
+
+
+def read_order() -> tuple[dict[str, Any], bytes]:
+    """What the benchmark wants, and the speech (PCM16 mono 24 kHz) that every call is to say."""
+    order: dict[str, Any] = json.loads(sys.argv[1])
+    return order, Path(order["speech"]).read_bytes()
 
 
 def say(**what: Any) -> None:

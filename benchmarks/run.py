@@ -1,160 +1,182 @@
-"""The benchmark: N calls full duplex, trunkline beside langwatch-scenario's own adapter.
+"""The benchmark: trunkline beside its peers, on one carrier, in one run.
 
-    python benchmarks/run.py                  1, 10, 40 and 100 calls, 10 s of speech each
-    python benchmarks/run.py --calls 10 --no-peer
-    python benchmarks/run.py --calls 100 --calls 200 --page     and docs/benchmarks.md of it
+    python benchmarks/run.py                     three rounds, 15 minutes; writes docs/benchmarks.md
+    python benchmarks/run.py --quick             one round of what matters most, 3 minutes
+    python benchmarks/run.py --only trunkline --only langwatch-scenario --calls 40 --rounds 1
 
-Both sides run one after the other in the same run. The load generator (carrier_sim: REST, Media
-Streams, callees that talk) runs on the same cores. Every number about pace is taken at the carrier:
-when each message arrived there, and whether the playback buffer ran dry. CPU is what all processes
-of a side used while there was sound, the carrier's apart.
+A round is every side at each of its numbers of calls, one measurement after the other, sides taking
+turns, so that a machine that slows down does so for all. Every measurement has processes of its
+own. What is told is the median of the rounds, and their least and greatest. Peers run in a virtual
+environment of their own (``.venv-peers``), which is made at first use.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
+import os
+import platform
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import page
-from benchmarks.processes import OWN_NUMBER, Client, Run, callee, carrier, cpu
+from benchmarks.measure import (
+    ADAPTER,
+    PEERS,
+    PIPECAT,
+    SCENARIO,
+    Side,
+    complaint,
+    line,
+    measure,
+    others_share,
+)
+from benchmarks.processes import ROOT
+
+#: The peers, as they are installed.
+PACKAGES: Final = ("langwatch-scenario==1.6.0", "pipecat-ai[websocket]==1.14.0", "uvloop")
+#: What a measurement takes beside its speech: processes that start and end, calls that come up.
+OVERHEAD: Final = 7.0
+#: What langwatch-scenario takes besides to bring one call up.
+OVERHEAD_OF_A_CALL: Final = 0.25
+#: A machine with more than this many busy cores before the run begins is no place for it.
+BUSY: Final = 0.2
+
+Plan = list[tuple[Side, int]]
 
 
-def measure(
-    run: Run, client: Client, calls: int, seconds: float, *, has_stack: bool
-) -> dict[str, Any]:
-    """Let the client talk; what the carrier heard, and what it cost."""
-    ready = client.read("ready")
-    before, began = cpu(run, client.process), time.monotonic()
-    client.tell("go")
-    done = client.read("done")
-    took = time.monotonic() - began
-    after = cpu(run, client.process)
-    streams = [s for s in run.sim.streams() if s["frames_out"]]
-    errors = [e for e in run.sim.errors()]
-    client.tell("end")
-    end = client.read("heard_seconds")
-    client.close()
-    # Counted once the calls are over: the last frame may have been on its way before.
-    wanted = seconds * 1000
-    missing = [
-        max(0.0, wanted - s["metrics"]["audio_out_ms"]) / 20
-        for s in run.sim.streams()
-        if s["frames_out"]
+def one_line(calls: int) -> Side:
+    """Line on one gateway and one worker up to 100 calls, on two of each above."""
+    return line(1 if calls <= 100 else 2)
+
+
+SIDES: Final = (
+    one_line,
+    lambda _: SCENARIO,
+    lambda _: line(None),
+    lambda _: PIPECAT,
+    lambda _: ADAPTER,
+)
+
+
+def plan(*, quick: bool) -> Plan:
+    """A round, sides taking turns."""
+    if quick:
+        three = [(side, n) for n in (1, 40, 100) for side in (one_line(n), SCENARIO)]
+        return [*three, (ADAPTER, 40), (PIPECAT, 40)]
+    default = line(None)
+    return [
+        *((side, 1) for side in (one_line(1), SCENARIO, default, PIPECAT, ADAPTER)),
+        *((side, 10) for side in (one_line(10), SCENARIO, default)),
+        *((side, 40) for side in (one_line(40), SCENARIO, default, PIPECAT, ADAPTER)),
+        *((side, 100) for side in (one_line(100), SCENARIO, default)),
+        (one_line(200), 200),
     ]
-    talks = [max(s["metrics"]["utterances"], key=lambda u: u["audio_ms"]) for s in streams]
-    spent = {
-        name: (used - before.get(name, 0.0)) * 1000 / (calls * took) for name, used in after.items()
-    }
-    ours = sum(used for name, used in spent.items() if name != "carrier_sim")
+
+
+def estimate(side: Side, calls: int, seconds: float) -> float:
+    """Seconds that a measurement takes."""
+    return seconds + OVERHEAD + (OVERHEAD_OF_A_CALL * calls if side is SCENARIO else 0.0)
+
+
+def install_peers(console: Console) -> None:
+    """Make their virtual environment, where it is not there or not as it should be."""
+    wanted = "\n".join(PACKAGES)
+    stamp = PEERS.parent.parent / "installed"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    console.print(f"installing the peers into {PEERS.parent.parent.name} (a minute or two)")
+    subprocess.run([sys.executable, "-m", "venv", str(PEERS.parent.parent)], check=True)
+    pip = [str(PEERS), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, *PACKAGES], check=True)
+    stamp.write_text(wanted)
+
+
+def machine() -> dict[str, Any]:
+    """Where this was measured."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+    )
     return {
-        "calls": calls,
-        "seconds": seconds,
-        "took_s": max(done["took"]),
-        "setup_s": ready["setup_seconds"],
-        "streams": len(streams),
-        "drift_ms": max((t["slope"] - 1) * wanted for t in talks),
-        "gap_p50_ms": statistics.median(t["gap_p50_ms"] for t in talks),
-        "gap_p99_typical_ms": statistics.median(t["gap_p99_ms"] for t in talks),
-        "gap_p99_ms": max(t["gap_p99_ms"] for t in talks),
-        "gap_max_ms": max(t["gap_max_ms"] for t in talks),
-        "underruns": sum(s["metrics"]["underruns"] for s in streams),
-        "underrun_ms": sum(s["metrics"]["underrun_ms"] for s in streams),
-        "lost_out_frames": sum(missing),
-        "lost_in_frames": end.get("lost_in_samples", 0) / 160 if has_stack else None,
-        "cpu_ms_per_call_second": ours,
-        "cpu_by_process": {k: v for k, v in sorted(spent.items()) if k != "other"},
-        "carrier_errors": sorted({e["code"] for e in errors}),
-        "carrier_late_ms": run.sim.load()["late_p99_ms"],
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip(),
+        "day": time.strftime("%Y-%m-%d"),
+        "busy_cores": others_share(),
     }
 
 
-def trunkline(calls: int, seconds: float) -> dict[str, Any]:
-    with carrier(calls) as run:
-        each = 1 if calls == 1 else 2
-        run.up(gateways=each, codec_workers=each)
-        client = Client(
-            run,
-            "client_trunkline",
-            {
-                "number": OWN_NUMBER,
-                "callees": [callee(n) for n in range(calls)],
-                "seconds": seconds,
-            },
+def carry_out(every: Plan, rounds: int, seconds: float, console: Console) -> list[dict[str, Any]]:
+    """All measurements; says what is measured, and how long the rest takes."""
+    results: list[dict[str, Any]] = []
+    work = [(n, side, calls) for n in range(rounds) for side, calls in every]
+    costs = [estimate(side, calls, seconds) for _, side, calls in work]
+    spent = expected = 0.0
+    for index, (n, side, calls) in enumerate(work):
+        left = sum(costs[index:]) * (spent / expected if expected else 1.0)
+        console.print(
+            f"[{index + 1}/{len(work)}, {left // 60:.0f}:{left % 60:02.0f} left] "
+            f"round {n + 1}: {calls} calls, {side.name}",
+            end=" … ",
+            markup=False,
         )
-        return measure(run, client, calls, seconds, has_stack=True)
-
-
-def scenario(calls: int, seconds: float) -> dict[str, Any]:
-    with carrier(calls) as run:
-        client = Client(
-            run,
-            "client_scenario",
-            {
-                "number": OWN_NUMBER,
-                "callees": [callee(n) for n in range(calls)],
-                "seconds": seconds,
-                "sid": run.environment["TWILIO_ACCOUNT_SID"],
-                "token": run.environment["TWILIO_AUTH_TOKEN"],
-                "api": run.sim.base_url,
-            },
+        began = time.monotonic()
+        result = {**measure(side, calls, seconds), "round": n}
+        spent, expected = spent + time.monotonic() - began, expected + costs[index]
+        results.append(result)
+        console.print(
+            f"{result['cpu']:.1f} ms per call-second, jitter p99 {result['jitter_p99_ms']:.1f} ms, "
+            f"{result['underruns']} underruns, {result['lost_out']} lost"
         )
-        return measure(run, client, calls, seconds, has_stack=False)
+        if why := complaint(result):
+            console.print(f"  not to be trusted: {why}")
+    return results
 
 
 @click.command()
-@click.option("--calls", "counts", multiple=True, type=int, help="Repeatable; default 1 10 40 100.")
-@click.option("--seconds", default=10.0, show_default=True, help="Speech per call.")
-@click.option("--peer/--no-peer", default=True, help="Run langwatch-scenario's adapter too.")
-@click.option(
-    "--peer-up-to", default=100, show_default=True, help="Calls at once that it is asked to carry."
-)
-@click.option("--page/--no-page", "write_page", default=False, help="Write docs/benchmarks.md.")
+@click.option("--quick", is_flag=True, help="One round of the most telling part, 3 minutes.")
+@click.option("--rounds", type=int, help="Default 3; with --quick 1.")
+@click.option("--seconds", default=8.0, show_default=True, help="Speech of each call.")
+@click.option("--only", multiple=True, help="A side, by name; repeatable.")
+@click.option("--calls", "counts", multiple=True, type=int, help="A number of calls; repeatable.")
+@click.option("--write/--no-write", "writes", default=None, help="Write docs/ (default: if whole).")
 def main(
-    counts: tuple[int, ...], seconds: float, peer: bool, peer_up_to: int, write_page: bool
+    quick: bool,
+    rounds: int | None,
+    seconds: float,
+    only: Sequence[str],
+    counts: Sequence[int],
+    writes: bool | None,
 ) -> None:
-    """Pace, loss and CPU of N calls, trunkline beside langwatch-scenario."""
+    """Pace, loss and CPU of N calls, trunkline beside its peers."""
     console = Console(width=max(100, Console().width))
-    results: list[dict[str, Any]] = []
-    for calls in counts or (1, 10, 40, 100):
-        console.print(f"{calls} calls: trunkline …")
-        ours = trunkline(calls, seconds)
-        theirs = None
-        if peer and calls <= peer_up_to:
-            console.print(f"{calls} calls: langwatch-scenario …")
-            theirs = scenario(calls, seconds)
-        results.append({"trunkline": ours, "scenario": theirs})
-    table = Table(title="at the carrier")
-    table.add_column("calls")
-    for result in results:
-        n = result["trunkline"]["calls"]
-        table.add_column(f"{n}\ntrunkline", justify="right")
-        table.add_column(f"{n}\nscenario", justify="right")
-    for row in page.table_rows(results):
-        table.add_row(*row)
-    console.print(table)
-    for result in results:
-        ours = result["trunkline"]
-        by = ", ".join(f"{k} {v:.2f}" for k, v in ours["cpu_by_process"].items())
-        console.print(f"{ours['calls']} calls, CPU ms per call-second: {by}")
-        if ours["carrier_errors"]:
-            console.print(f"the carrier lists errors: {ours['carrier_errors']}")
+    every = plan(quick=quick)
+    if counts:
+        every = [(side(n), n) for n in counts for side in SIDES]
+    every = [(side, n) for side, n in every if not only or side.name in only]
+    if any(side.python == PEERS for side, _ in every):
+        install_peers(console)
+    where = machine()
+    if where["busy_cores"] > BUSY:
+        console.print(f"This machine is busy: {where['busy_cores']:.1f} cores before we begin.")
+    results = carry_out(every, rounds or (1 if quick else 3), seconds, console)
+    found = {"machine": where, "seconds": seconds, "results": results}
     page.OUT.mkdir(parents=True, exist_ok=True)
-    (page.OUT / "results.json").write_text(json.dumps(results, indent=1))
-    console.print(f"written to {page.OUT / 'results.json'}")
-    if write_page:
+    (page.OUT / "results.json").write_text(json.dumps(found, indent=1))
+    page.show(found, console)
+    if writes if writes is not None else not (quick or only or counts):
         page.write()
-        console.print(f"written to {page.PAGE}")
-    if any(r["trunkline"]["streams"] != r["trunkline"]["calls"] for r in results):
+        console.print(f"written to {page.PAGE.relative_to(ROOT)} and README.md")
+    if any(r["streams"] != r["calls"] for r in results):
         raise SystemExit("not every call carried sound")
 
 

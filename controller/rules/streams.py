@@ -329,7 +329,7 @@ def _give_standbys(at: Moment) -> None:
         if call.state != "live" or call.placement is None:
             continue
         loads = _loads(at.book)
-        placement = at.book.workers.beside(at.now, loads, call.placement, call.active)
+        placement = at.book.workers.with_standby(at.now, loads, call.placement, call.active)
         if placement is not None:
             call.placed(placement)
             _tell_placement(at, call, gateway=True)

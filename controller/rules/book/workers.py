@@ -139,16 +139,16 @@ class Workers:
         n = 1 if present is None else present.n + 1
         return m.Placement(epoch=self._epoch, n=n, primary=order[0].ref, standby=standby)
 
-    def beside(
+    def with_standby(
         self, now: float, loads: dict[str, float], present: m.Placement, active: str | None
     ) -> m.Placement | None:
         """A placement that leaves the active worker where it is, heard of or not, and gives it a
-        standby that is well. None: the present one has such a standby, or nobody can be one."""
+        healthy standby. None: the present one has such a standby, or nobody can be one."""
         both = [ref for ref in (present.primary, present.standby) if ref is not None]
         kept = next((ref for ref in both if ref.id == active), present.primary)
-        if any(self.well(ref.id, now) for ref in both if ref.id != kept.id):
+        if any(self.healthy(ref.id, now) for ref in both if ref.id != kept.id):
             return None
-        others = [w for w in self.by_id.values() if w.id != kept.id and self.well(w.id, now)]
+        others = [w for w in self.by_id.values() if w.id != kept.id and self.healthy(w.id, now)]
         if not others:
             return None
         standby = min(others, key=lambda w: (loads.get(w.id, 0.0), w.id)).ref

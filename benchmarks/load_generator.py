@@ -1,0 +1,567 @@
+"""Twilio's part of many calls, as lean as Python has it: the carrier of the benchmarks.
+
+    python benchmarks/load_generator.py --port 9080 --sound speech
+
+One process, one thread while there is sound. It answers as much REST as a call needs, opens the
+Media Stream that the call's TwiML names, sends a frame every 20 ms on it, and notes when each
+message of the other side arrived. carrier_sim plays Twilio faithfully; this plays it cheaply, so
+that the two cores belong to what is measured.
+
+Rules:
+
+- Frames are due at absolute times. The calls are spread over :data:`PHASES` moments of the 20 ms,
+  because Twilio's calls do not beat together either.
+- An arrival is the moment at which the *kernel* took it in (SO_TIMESTAMPNS). So it does not matter
+  when this process gets round to reading: were it late, no arrival would look late, nor early.
+- Messages are kept as they came and read after the measurement (arrivals.py).
+- It knows its own CPU time, and how late its ticks were: a load generator that is the bottleneck
+  has to say so.
+
+REST runs in threads of its own, which sleep while the calls talk. Orders come as lines of JSON on
+stdin, each answered by one line on stdout (see :class:`LoadGenerator`). Linux only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import itertools
+import json
+import os
+import queue
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
+from xml.etree import ElementTree
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import click
+import msgspec
+
+from benchmarks import chaos_code
+from trunkline.carrier_sim import mulaw, wav
+from trunkline.carrier_sim.signature import sign
+
+FRAME_SECONDS: Final = 0.020
+#: Moments within 20 ms at which calls send; a call stays at its own.
+PHASES: Final = 10
+STEP: Final = FRAME_SECONDS / PHASES
+#: With few calls it still looks up every 10 ms.
+IDLE_STEPS: Final = 5
+#: Up to so many streams every arrival is read at once. With more of them reading waits for the next
+#: tick, because a wake-up for each message would cost more than the message.
+FEW: Final = 10
+#: What may lie unread at the other side: 30 s of sound. One that does not read for so long is gone.
+SEND_BUFFER: Final = 1 << 20
+
+#: A character of base64 is three quarters of a sample.
+NS_PER_CHARACTER: Final = 93_750
+
+_SO_TIMESTAMPNS: Final = 35
+_TIMESPEC: Final = struct.Struct("qq")
+_ANCILLARY: Final = 64
+
+
+# ------------------------------------------------------------------------------ a stream
+
+
+def client_frame(text: bytes, opcode: int = 1) -> bytes:
+    """A WebSocket frame of the client. Its masking key is 0: unmasking costs the other side what it
+    costs with any key, and masking costs us nothing."""
+    size = len(text)
+    if size < 126:
+        return bytes((0x80 | opcode, 0x80 | size)) + bytes(4) + text
+    return bytes((0x80 | opcode, 0xFE)) + size.to_bytes(2, "big") + bytes(4) + text
+
+
+class Stream:
+    """One Media Stream. ``sound``: base64 of its frames, played in a loop from ``place`` on."""
+
+    def __init__(self, sock: socket.socket, sound: list[bytes], place: int, call_sid: str) -> None:
+        self.sid = "MZ" + os.urandom(16).hex()
+        self.call_sid = call_sid
+        #: frames sent since the stream began
+        self.sent = 0
+        #: arrivals since the last ``begin``: the kernel's time in ns, and the text
+        self.times = array("q")
+        self.texts: list[bytes] = []
+        #: keep the texts (else only their number and times are)
+        self.keeps = True
+        self.sock = sock
+        self.open = True
+        #: its call was hung up
+        self.stopping = False
+        self._sound = itertools.cycle(sound[place % len(sound) :] + sound[: place % len(sound)])
+        self._sequence = 1
+        self._rest = b""
+        #: the kernel's time at which all that arrived will have been played, and the marks in it
+        self._played = 0
+        self._marks: deque[tuple[int, str]] = deque()
+        #: characters of a media message that are not its payload
+        self._around = 0
+        self._head = b'","streamSid":"%b","media":{"track":"inbound","chunk":"' % self.sid.encode()
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+
+    def start(self, account: str, parameters: dict[str, str]) -> None:
+        """``connected`` and ``start``."""
+        body = {
+            "accountSid": account,
+            "streamSid": self.sid,
+            "callSid": self.call_sid,
+            "tracks": ["inbound"],
+            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+            "customParameters": parameters,
+        }
+        self._tell({"event": "connected", "protocol": "Call", "version": "1.0.0"})
+        self._event("start", body)
+
+    def send_frame(self) -> None:
+        """The next 20 ms."""
+        n, self.sent, self._sequence = self.sent, self.sent + 1, self._sequence + 1
+        text = b'{"event":"media","sequenceNumber":"%d%b%d","timestamp":"%d","payload":"%b"}}' % (
+            self._sequence,
+            self._head,
+            n + 1,
+            n * 20,
+            next(self._sound),
+        )
+        # A media message has between 126 and 65535 bytes: the longer header, always.
+        self._write(b"\x81\xfe%b\0\0\0\0%b" % (len(text).to_bytes(2, "big"), text))
+        if self._marks:
+            self._return_marks(time.time_ns())
+
+    def stop(self) -> None:
+        """The call is over: ``stop``, and the WebSocket's close."""
+        if self.open:
+            self._event("stop", {"callSid": self.call_sid})
+            self._write(client_frame(b"\x03\xe8", 8))
+            self.close()
+
+    def close(self) -> None:
+        """No more of it."""
+        self.open = False
+        self.sock.close()
+
+    def _event(self, event: str, body: dict[str, Any]) -> None:
+        number = str(self._sequence)
+        self._tell({"event": event, "sequenceNumber": number, "streamSid": self.sid, event: body})
+        self._sequence += 1
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        self._write(client_frame(msgspec.json.encode(message)))
+
+    def _write(self, data: bytes) -> None:
+        if not self.open:
+            return
+        try:
+            if self.sock.send(data) == len(data):
+                return
+        except BlockingIOError:
+            pass
+        except OSError:  # it has gone away: reading will tell
+            return
+        print(f"{self.call_sid}: the other side does not read", file=sys.stderr)
+        self.close()
+
+    def read(self) -> bool:
+        """Note what arrived. False: the other side has closed."""
+        try:
+            data, ancillary, _, _ = self.sock.recvmsg(65536, _ANCILLARY)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not data:
+            return False
+        seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
+        at = seconds * 1_000_000_000 + nanoseconds
+        # Nearly always: one text message of 126 bytes or more, and nothing else.
+        if not self._rest and data[:2] == b"\x81\x7e" and len(data) == 4 + (data[2] << 8 | data[3]):
+            self._message(at, data[4:])
+            return True
+        self._rest += data
+        while (frame := _split(self._rest)) is not None:
+            opcode, text, self._rest = frame
+            if opcode == 1:
+                self._message(at, text)
+            elif opcode == 8:
+                self._write(client_frame(text, 8))
+                return False
+            elif opcode == 9:
+                self._write(client_frame(text, 10))
+        return True
+
+    def _message(self, at: int, text: bytes) -> None:
+        if b'"payload"' in text:
+            self.times.append(at)
+            if self.keeps:
+                self.texts.append(text)
+            if not self._around:
+                self._around = len(text) - len(msgspec.json.decode(text)["media"]["payload"])
+            self._played = max(at, self._played) + (len(text) - self._around) * NS_PER_CHARACTER
+            return
+        message = msgspec.json.decode(text)
+        if message["event"] == "mark":
+            self._marks.append((self._played, message["mark"]["name"]))
+        elif message["event"] == "clear":
+            self._played = at
+            self._return_marks(self._marks[-1][0] if self._marks else 0)
+
+    def _return_marks(self, until: int) -> None:
+        while self._marks and self._marks[0][0] <= until:
+            self._event("mark", {"name": self._marks.popleft()[1]})
+
+
+def _split(data: bytes) -> tuple[int, bytes, bytes] | None:
+    """The first WebSocket frame of ``data`` (opcode, payload) and the rest; None: not all here."""
+    if len(data) < 2:
+        return None
+    size, at = data[1] & 0x7F, 2
+    if size >= 126:
+        wide = 2 if size == 126 else 8
+        size, at = int.from_bytes(data[2 : 2 + wide], "big"), 2 + wide
+    if len(data) < at + size:
+        return None
+    return data[0] & 0x0F, data[at : at + size], data[at + size :]
+
+
+# --------------------------------------------------------------------- the other side's REST
+
+#: Opens a Media Stream: its URL, the call's SID, the TwiML's parameters.
+Connect = Callable[[str, str, dict[str, str]], Stream]
+
+
+@dataclass
+class PhoneCall:
+    """A call that somebody asked for, and its stream once that is up."""
+
+    sid: str
+    form: dict[str, str]
+    events: list[str]
+    status: str = "queued"
+    stream: Stream | None = None
+    began: float = field(default_factory=time.time)
+
+    def resource(self) -> dict[str, Any]:
+        """As REST shows it."""
+        created = time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime(self.began))
+        return {
+            "sid": self.sid,
+            "status": self.status,
+            "to": self.form.get("To"),
+            "from": self.form.get("From"),
+            "direction": "outbound-api",
+            "date_created": created,
+            "duration": None,
+        }
+
+
+class Account:
+    """REST of one account: its number, and calls that connect as soon as they are asked for."""
+
+    def __init__(self, sid: str, token: str, number: str, connect: Connect) -> None:
+        self._sid, self._token, self._number = sid, token, number
+        self._connect = connect
+        self._calls: dict[str, PhoneCall] = {}
+
+    def answer(self, method: str, path: str, query: str, form: list[tuple[str, str]]) -> Any:
+        """The JSON of one request; None: there is no such resource."""
+        resource = path.rsplit(f"/Accounts/{self._sid}", 1)[-1].removesuffix(".json").strip("/")
+        kind, _, sid = resource.partition("/")
+        if method == "POST" and resource == "Calls":
+            return self._create(form)
+        if kind == "Calls" and sid in self._calls:
+            return self._update(self._calls[sid], dict(form))
+        number = {"sid": "PN" + self._sid[2:], "phone_number": self._number}
+        if kind == "IncomingPhoneNumbers":
+            return number if sid else _page("incoming_phone_numbers", [number])
+        if resource == "Calls":
+            wanted = dict(parse_qsl(query))
+            found = [c.resource() for c in self._calls.values()]
+            return _page("calls", [c for c in found if c["to"] == wanted.get("To", c["to"])])
+        return {"sid": self._sid, "status": "active"} if not resource else None
+
+    def _create(self, form: list[tuple[str, str]]) -> dict[str, Any]:
+        events = [value for name, value in form if name == "StatusCallbackEvent"]
+        call = PhoneCall("CA" + os.urandom(16).hex(), dict(form), events)
+        self._calls[call.sid] = call
+        created = call.resource()
+        threading.Thread(target=self._begin, args=(call,), daemon=True).start()
+        return created
+
+    def _begin(self, call: PhoneCall) -> None:
+        call.status = "in-progress"
+        self._call_back(call, "answered")
+        verb = ElementTree.fromstring(call.form["Twiml"]).find("Connect/Stream")
+        assert verb is not None, call.form
+        parameters = {p.attrib["name"]: p.attrib["value"] for p in verb.findall("Parameter")}
+        call.stream = self._connect(verb.attrib["url"], call.sid, parameters)
+
+    def _update(self, call: PhoneCall, form: dict[str, str]) -> dict[str, Any]:
+        if form.get("Status") in ("completed", "canceled") and call.status != "completed":
+            call.status = "completed"
+            if call.stream is not None:
+                call.stream.stopping = True
+            threading.Thread(target=self._call_back, args=(call, "completed"), daemon=True).start()
+        return call.resource()
+
+    def _call_back(self, call: PhoneCall, event: str) -> None:
+        """A status callback, signed, where one was asked for."""
+        url = call.form.get("StatusCallback")
+        if not url or event not in call.events:
+            return
+        form = {
+            "AccountSid": self._sid,
+            "CallSid": call.sid,
+            "CallStatus": call.status,
+            "Direction": "outbound-api",
+            "From": call.form["From"],
+            "To": call.form["To"],
+        }
+        parts = urlsplit(url)
+        headers = {
+            "Content-Type": "application/x-www-form-urlencoded",
+            "X-Twilio-Signature": sign(self._token, url, form.items()),
+        }
+        connection = HTTPConnection(parts.netloc, timeout=10)
+        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        connection.request("POST", target, urlencode(form), headers)
+        connection.getresponse().read()
+        connection.close()
+
+
+def _page(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: rows, "next_page_uri": None, "page": 0, "page_size": 50, "end": len(rows)}
+
+
+def serve(account: Account, port: int) -> ThreadingHTTPServer:
+    """Answer REST in threads; returns at once."""
+
+    class Rest(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def _do(self) -> None:
+            size = int(self.headers.get("Content-Length") or 0)
+            form = parse_qsl(self.rfile.read(size).decode(), keep_blank_values=True)
+            path, _, query = self.path.partition("?")
+            found = account.answer(self.command, path, query, form)
+            body = json.dumps(found or {"code": 20404, "message": "not found", "status": 404})
+            self.send_response(
+                404 if found is None else 201 if path.endswith("Calls.json") else 200
+            )
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_GET = do_POST = _do
+
+        def log_message(self, *_: Any) -> None:
+            """Requests are not logged."""
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 1024
+
+    server = Server(("127.0.0.1", port), Rest)
+    # It polls whether it is to end, which it never is.
+    threading.Thread(target=server.serve_forever, args=(3600.0,), daemon=True).start()
+    return server
+
+
+# ------------------------------------------------------------------------------ the whole
+
+
+class LoadGenerator:
+    """The streams and the clock. Orders, one JSON object a line:
+
+    | order | answer |
+    |---|---|
+    | ``{"do": "begin"}`` | forget what arrived; what is counted counts from here: ``streams`` |
+    | ``{"do": "end"}`` | send no more; ``sent`` (frames of every call), own CPU, lateness |
+    | ``{"do": "report", "path": P}`` | write what arrived to P, as msgpack: arrivals.py reads it |
+    | ``{"do": "dial", "url": U, "count": N}`` | open N streams to U, without a call |
+
+    ``keeps`` in ``begin``: False keeps no texts, for runs of many minutes.
+    """
+
+    def __init__(self, sound: list[bytes], account_sid: str, token: str) -> None:
+        self._sound, self._account_sid, self._token = sound, account_sid, token
+        self._arrived: queue.SimpleQueue[Stream] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._streams: list[Stream] = []
+        self._phases: list[list[Stream]] = [[] for _ in range(PHASES)]
+        self._poll = select.epoll()
+        self._by_fd: dict[int, Stream] = {}
+        self._talks = True
+        self._places = itertools.count(0, 37)
+        self._late = array("d")
+        self._since = (time.monotonic(), time.process_time())
+
+    # ------------------------------------------------------------------ from other threads
+
+    def connect(self, url: str, call_sid: str, parameters: dict[str, str]) -> Stream:
+        """Open a Media Stream (blocks); it talks from the next tick on."""
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        sock = socket.create_connection((parts.hostname, parts.port or 80), timeout=30)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        request = (
+            f"GET {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n"
+            f"X-Twilio-Signature: {sign(self._token, url)}\r\n\r\n"
+        )
+        sock.sendall(request.encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            more = sock.recv(1)  # nothing behind the head is taken
+            if not more:
+                raise OSError(f"{url} was not opened: {answer[:80]!r}")
+            answer += more
+        if not answer.startswith(b"HTTP/1.1 101"):
+            raise OSError(f"{url} was not opened: {answer[:80]!r}")
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        stream = Stream(sock, self._sound, next(self._places), call_sid)
+        stream.start(self._account_sid, parameters)
+        self._arrived.put(stream)
+        return stream
+
+    def read_orders(self) -> None:
+        """Lines of stdin, until it ends; then the process does."""
+        for line in sys.stdin:
+            self._orders.put(line)
+        os._exit(0)
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self) -> None:
+        """Tick for ever."""
+        began, n = time.monotonic(), 0
+        while True:
+            due = began + n * STEP
+            self._wait(due)
+            self._late.append(time.monotonic() - due)
+            if not self._orders.empty():
+                self._obey(msgspec.json.decode(self._orders.get()))
+            while not self._arrived.empty():
+                self._adopt(self._arrived.get())
+            self._read(0.0)
+            for stream in list(self._phases[n % PHASES]):
+                if stream.stopping:
+                    self._forget(stream)
+                    stream.stop()
+                elif self._talks:
+                    stream.send_frame()
+            n += 1
+            while n % IDLE_STEPS and not self._phases[n % PHASES]:
+                n += 1
+
+    def _wait(self, due: float) -> None:
+        """Until then; with few streams what arrives meanwhile is read at once."""
+        while (left := due - time.monotonic()) > 0:
+            if len(self._streams) > FEW:
+                time.sleep(left)
+            else:
+                # An epoll object's own timeout counts whole milliseconds.
+                if select.select([self._poll], [], [], left)[0]:
+                    self._read(0.0)
+
+    def _read(self, timeout: float) -> None:
+        for fd, _ in self._poll.poll(timeout):
+            stream = self._by_fd[fd]
+            if not stream.read():
+                self._forget(stream)
+                stream.close()
+
+    def _adopt(self, stream: Stream) -> None:
+        self._phases[min(range(PHASES), key=lambda n: len(self._phases[n]))].append(stream)
+        self._streams.append(stream)
+        self._by_fd[stream.sock.fileno()] = stream
+        self._poll.register(stream.sock, select.EPOLLIN)
+
+    def _forget(self, stream: Stream) -> None:
+        self._poll.unregister(stream.sock)
+        del self._by_fd[stream.sock.fileno()]
+        self._streams.remove(stream)
+        for phase in self._phases:
+            if stream in phase:
+                phase.remove(stream)
+
+    # ------------------------------------------------------------------ orders
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        answer = getattr(self, f"_{order.pop('do')}")(**order)
+        print(json.dumps(answer), flush=True)
+
+    def _begin(self, keeps: bool = True) -> dict[str, Any]:
+        for stream in self._streams:
+            stream.times, stream.texts, stream.keeps = array("q"), [], keeps
+        self._late = array("d")
+        self._since = (time.monotonic(), time.process_time())
+        return {"streams": len(self._streams)}
+
+    def _end(self) -> dict[str, Any]:
+        self._talks = False
+        passed, used = time.monotonic() - self._since[0], time.process_time() - self._since[1]
+        late = sorted(self._late)
+        return {
+            "seconds": passed,
+            "cpu_seconds": used,
+            "late_p99_ms": late[len(late) * 99 // 100] * 1000,
+            "late_max_ms": late[-1] * 1000,
+            "sent": {stream.call_sid: stream.sent for stream in self._streams},
+        }
+
+    def _report(self, path: str) -> dict[str, Any]:
+        found = [(s.call_sid, s.times.tobytes(), s.texts) for s in self._streams]
+        Path(path).write_bytes(msgspec.msgpack.encode(found))
+        return {"messages": sum(len(s.times) for s in self._streams)}
+
+    def _dial(self, url: str, count: int) -> dict[str, Any]:
+        # Here, because nothing else is to be done yet.
+        for n in range(count):
+            self.connect(url, f"CA{n:032x}", {})
+        return {"streams": count}
+
+
+def sound_of(kind: str) -> list[bytes]:
+    """base64 of the frames that the far ends say: ``speech``, or frames that are ``numbered``."""
+    if kind == "numbered":
+        ulaw = mulaw.encode(chaos_code.samples(0, chaos_code.CODES))
+    else:
+        ulaw = b"".join(wav.speech(name) for name in sorted(wav.transcripts()))
+    return [binascii.b2a_base64(frame, newline=False) for frame in mulaw.frames(ulaw)]
+
+
+@click.command()
+@click.option("--port", type=int, required=True, help="Of its REST.")
+@click.option("--sound", type=click.Choice(["speech", "numbered"]), default="speech")
+@click.option("--number", default="+14155551234", help="The account's number.")
+def main(port: int, sound: str, number: str) -> None:
+    """Play Twilio for many calls. The account is TWILIO_ACCOUNT_SID's."""
+    sid, token = os.environ["TWILIO_ACCOUNT_SID"], os.environ["TWILIO_AUTH_TOKEN"]
+    generator = LoadGenerator(sound_of(sound), sid, token)
+    serve(Account(sid, token, number, generator.connect), port)
+    threading.Thread(target=generator.read_orders, daemon=True).start()
+    print(json.dumps({"ready": True}), flush=True)
+    generator.run()
+
+
+if __name__ == "__main__":
+    main()

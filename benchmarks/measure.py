@@ -1,0 +1,252 @@
+"""One measurement: N calls of one side, all of which begin to talk at one moment.
+
+A *side* is what is measured: trunkline's Line, an adapter, a peer. Each runs on the same carrier
+(load_generator.py), which talks on every call all the time, and the side's client takes what it
+hears. CPU is user and system time of all processes of the side, supervisor, keepers and client
+too, divided by the seconds of speech that the carrier got.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import psutil
+
+from benchmarks import arrivals, chaos_code
+from benchmarks.processes import OWN_NUMBER, ROOT, Run, callee, role
+from trunkline.bus.launch import free_ports
+
+#: The interpreter of the peers' own virtual environment (``make bench`` makes it).
+PEERS: Final = ROOT / ".venv-peers" / "bin" / "python"
+#: Between the last call's coming up and the first word; and after the last, for what is under way.
+SETTLE, REST = 1.0, 0.5
+#: A load generator whose ticks are later than this (p99) was kept from its work.
+LATE_MS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is measured. ``stack``: gateways and codec workers, 0 without one, None as ``up``
+    starts it by itself. ``client``: the module of its client, and that one's arguments."""
+
+    name: str
+    client: str
+    stack: int | None = 0
+    python: Path = Path(sys.executable)
+    adapter: str = ""
+
+
+def line(count: int | None) -> Side:
+    """trunkline's Line on so many gateways and codec workers."""
+    return Side(
+        "trunkline, as up starts it" if count is None else "trunkline", "client_line", count
+    )
+
+
+ADAPTER: Final = Side("trunkline's adapter", "client_adapter", 1, adapter="trunkline")
+SCENARIO: Final = Side(
+    "langwatch-scenario", "client_adapter", python=PEERS, adapter="langwatch-scenario"
+)
+PIPECAT: Final = Side("pipecat", "peer_pipecat", python=PEERS)
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far, to the nanosecond (its CPU clock: Linux)."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def pss(pid: int) -> int:
+    """Bytes of memory that a process answers for: its own, and its share of what it shares."""
+    for row in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if row.startswith("Pss:"):
+            return int(row.split()[1]) * 1024
+    raise ValueError(f"smaps_rollup of {pid} has no Pss")
+
+
+def machine_seconds() -> float:
+    """CPU seconds that the whole machine has spent so far."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq)
+
+
+def others_share(seconds: float = 1.0) -> float:
+    """How many cores the machine spends now, while nothing of ours runs."""
+    before = machine_seconds()
+    time.sleep(seconds)
+    return (machine_seconds() - before) / seconds
+
+
+class Trial:
+    """The processes of one measurement, from the carrier's start to the last hang-up."""
+
+    def __init__(self, side: Side, calls: int, seconds: float) -> None:
+        self.side, self.calls = side, calls
+        self.seconds = round(seconds * 50) / 50
+        self.run = Run()
+        self.setup_seconds = 0.0
+
+    def __enter__(self) -> Trial:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def _start(self) -> None:
+        run, side = self.run, self.side
+        sound = "numbered" if side is PIPECAT else "speech"
+        self.carrier = run.start_load_generator(sound)
+        if side.stack != 0:
+            run.up(side.stack, side.stack)
+        speech = run.directory / "speech.pcm"
+        speech.write_bytes(chaos_code.pcm(0, round(self.seconds * 50)))
+        order = {
+            "speech": str(speech),
+            "number": OWN_NUMBER,
+            "callees": [callee(n) for n in range(self.calls)],
+            "ports": free_ports(1 if side is PIPECAT else self.calls),
+            "api": run.environment["TRUNKLINE_TWILIO_API_URL"],
+            "sid": run.environment["TWILIO_ACCOUNT_SID"],
+            "token": run.environment["TWILIO_AUTH_TOKEN"],
+            "adapter": side.adapter,
+        }
+        self.client = run.talk_to(side.python, side.client, json.dumps(order))
+        began = time.monotonic()
+        self.client.read("ready")
+        if side is PIPECAT:
+            url = f"ws://127.0.0.1:{order['ports'][0]}/ws"
+            self.carrier.ask(do="dial", url=url, count=self.calls)
+        self.setup_seconds = time.monotonic() - began
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            print(self.run.tails(), file=sys.stderr)
+        self.run.close()
+
+    # ------------------------------------------------------------------ clocks
+
+    def processes(self) -> dict[int, str]:
+        """Every process of the side, by pid, and what it is."""
+        tops = [psutil.Process(self.client.process.pid)]
+        if self.side.stack != 0:
+            assert self.run.stack_process is not None
+            tops.append(psutil.Process(self.run.stack_process.pid))
+        found = [process for top in tops for process in (top, *top.children(recursive=True))]
+        return {process.pid: role(process) for process in found}
+
+    def cpu(self, pids: dict[int, str]) -> dict[str, float]:
+        """CPU seconds so far, by role."""
+        return _sums(pids, cpu_seconds)
+
+    def memory(self) -> dict[str, float]:
+        """MB, by role."""
+        return _sums(self.processes(), lambda pid: pss(pid) / 1e6)
+
+    # ------------------------------------------------------------------ the measurement
+
+    def talk(self) -> dict[str, Any]:
+        """Let all calls say their speech; what came of it, and what it cost."""
+        time.sleep(SETTLE)
+        pids = self.processes()
+        streams = self.carrier.ask(do="begin")["streams"]
+        before, machine, began = self.cpu(pids), machine_seconds(), time.monotonic()
+        self.client.tell("go")
+        if self.side is PIPECAT:
+            time.sleep(self.seconds)
+        else:
+            self.client.read("done")
+        spent = {name: used - before[name] for name, used in self.cpu(pids).items()}
+        machine, took = machine_seconds() - machine, time.monotonic() - began
+        memory = self.memory()
+        time.sleep(REST)
+        carrier = self.carrier.ask(do="end")
+        report = self.run.directory / "report"
+        self.carrier.ask(do="report", path=str(report))
+        heard = arrivals.read(report)
+        time.sleep(REST)
+        self.client.tell("end")
+        ended = self.client.read("heard")
+        own = carrier["cpu_seconds"] * took / carrier["seconds"]
+        delivered = sum(call.samples for call in heard) / arrivals.RATE
+        return {
+            "side": self.side.name,
+            "stack": self.side.stack,
+            "calls": self.calls,
+            "seconds": self.seconds,
+            "streams": streams,
+            "took_s": took,
+            "setup_s": self.setup_seconds,
+            **self._pace(heard),
+            "lost_in": _lost_inbound(carrier["sent"], ended["heard"]),
+            "cpu": sum(spent.values()) * 1000 / delivered if delivered else float("nan"),
+            "cpu_by_process": {
+                name: used * 1000 / delivered for name, used in spent.items() if delivered
+            },
+            "memory_mb": memory,
+            "carrier_cpu": own * 1000 / (self.calls * took),
+            "carrier_cores": own / took,
+            "carrier_late_p99_ms": carrier["late_p99_ms"],
+            "others_cores": max(0.0, machine - own - sum(spent.values())) / took,
+            "load": os.getloadavg()[0],
+        }
+
+    def _pace(self, heard: Sequence[arrivals.Arrivals]) -> dict[str, Any]:
+        jitter = arrivals.jitter(heard)
+        dry = [arrivals.underruns(call) for call in heard]
+        wanted = round(self.seconds * 50)
+        echoes = self.side is PIPECAT
+        wrong = [arrivals.wrong_frames(call, None if echoes else wanted) for call in heard]
+        silent = (self.calls - len(heard)) * wanted
+        return {
+            "jitter_p50_ms": float(np.percentile(jitter, 50)) if len(jitter) else float("nan"),
+            "jitter_p99_ms": float(np.percentile(jitter, 99)) if len(jitter) else float("nan"),
+            "drift_ms": max((arrivals.drift(call) for call in heard), key=abs, default=0.0),
+            "underruns": sum(count for count, _ in dry),
+            "underrun_ms": sum(ms for _, ms in dry),
+            "lost_out": sum(lost for lost, _ in wrong) + silent,
+            "astray": sum(astray for _, astray in wrong),
+        }
+
+
+def _sums(pids: dict[int, str], value: Any) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for pid, name in pids.items():
+        total[name] = total.get(name, 0.0) + value(pid)
+    return total
+
+
+def _lost_inbound(sent: dict[str, int], heard: dict[str, float] | None) -> int | None:
+    """Whole frames that the client did not hear. None: from outside nobody can tell."""
+    if heard is None:
+        return None
+    return sum(max(0, int(frames - heard.get(sid, 0.0) / 0.02)) for sid, frames in sent.items())
+
+
+def measure(side: Side, calls: int, seconds: float) -> dict[str, Any]:
+    """One measurement, with processes of its own."""
+    with Trial(side, calls, seconds) as trial:
+        return trial.talk()
+
+
+def complaint(result: dict[str, Any]) -> str | None:
+    """Why a measurement is not to be trusted, if it is not."""
+    if result["carrier_late_p99_ms"] > LATE_MS and result["carrier_cores"] > 0.8:
+        return "the load generator was the bottleneck"
+    if result["others_cores"] > 0.3:
+        return f"other processes took {result['others_cores']:.1f} cores meanwhile"
+    return None
+
+
+def is_whole(result: dict[str, Any]) -> bool:
+    """Every call was up, nothing ran dry, no frame was lost."""
+    wrong = ("underruns", "lost_out", "astray", "lost_in")
+    return result["streams"] == result["calls"] and not any(result[key] for key in wrong)
