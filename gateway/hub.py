@@ -329,7 +329,7 @@ class Hub:
         self._flushing = False
         self.apply(self.streams.flush())
         for endpoint in list(self._written):
-            # One that cannot be sent moves calls, and so takes what waited for another worker.
+            # A failed send moves calls, which may remove another endpoint's entry while we iterate.
             waiting = self._written.pop(endpoint, None)
             if waiting:
                 self._send(endpoint, m.Written(list(waiting.values())))
