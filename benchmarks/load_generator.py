@@ -115,6 +115,8 @@ class Stream:
         self._head = b'","streamSid":"%b","media":{"track":"inbound","chunk":"' % self.sid.encode()
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def start(self, account: str, parameters: dict[str, str]) -> None:
         """``connected`` and ``start``."""
@@ -131,9 +133,10 @@ class Stream:
 
     def send_frame(self) -> None:
         """The next 20 ms."""
-        n, self.sent, self._sequence = self.sent, self.sent + 1, self._sequence + 1
+        n, number = self.sent, self._sequence
+        self.sent, self._sequence = n + 1, number + 1
         text = b'{"event":"media","sequenceNumber":"%d%b%d","timestamp":"%d","payload":"%b"}}' % (
-            self._sequence,
+            number,
             self._head,
             n + 1,
             n * 20,
@@ -187,8 +190,11 @@ class Stream:
             return False
         if not data:
             return False
-        seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
-        at = seconds * 1_000_000_000 + nanoseconds
+        if ancillary:
+            seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
+            at = seconds * 1_000_000_000 + nanoseconds
+        else:  # the kernel begins to stamp a moment after it was asked to
+            at = time.time_ns()
         # Nearly always: one text message of 126 bytes or more, and nothing else.
         if not self._rest and data[:2] == b"\x81\x7e" and len(data) == 4 + (data[2] << 8 | data[3]):
             self._message(at, data[4:])
@@ -420,7 +426,6 @@ class LoadGenerator:
         parts = urlsplit(url)
         assert parts.hostname is not None
         sock = socket.create_connection((parts.hostname, parts.port or 80), timeout=30)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request = (
             f"GET {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -436,7 +441,6 @@ class LoadGenerator:
             answer += more
         if not answer.startswith(b"HTTP/1.1 101"):
             raise OSError(f"{url} was not opened: {answer[:80]!r}")
-        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         stream = Stream(sock, self._sound, next(self._places), call_sid)
         stream.start(self._account_sid, parameters)
         self._arrived.put(stream)

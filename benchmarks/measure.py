@@ -85,10 +85,12 @@ def others_share(seconds: float = 1.0) -> float:
 
 
 class Trial:
-    """The processes of one measurement, from the carrier's start to the last hang-up."""
+    """The processes of one measurement, from the carrier's start to the last hang-up.
 
-    def __init__(self, side: Side, calls: int, seconds: float) -> None:
-        self.side, self.calls = side, calls
+    Every call says ``seconds`` of speech, ``times`` times (Line alone takes more than one)."""
+
+    def __init__(self, side: Side, calls: int, seconds: float, times: int = 1) -> None:
+        self.side, self.calls, self.times = side, calls, times
         self.seconds = round(seconds * 50) / 50
         self.run = Run()
         self.setup_seconds = 0.0
@@ -104,13 +106,15 @@ class Trial:
     def _start(self) -> None:
         run, side = self.run, self.side
         sound = "numbered" if side is PIPECAT else "speech"
+        run.environment["TRUNKLINE_CALLS_PER_SECOND"] = "200"
         self.carrier = run.start_load_generator(sound)
         if side.stack != 0:
             run.up(side.stack, side.stack)
         speech = run.directory / "speech.pcm"
         speech.write_bytes(chaos_code.pcm(0, round(self.seconds * 50)))
-        order = {
+        order: dict[str, Any] = {
             "speech": str(speech),
+            "times": self.times,
             "number": OWN_NUMBER,
             "callees": [callee(n) for n in range(self.calls)],
             "ports": free_ports(1 if side is PIPECAT else self.calls),
@@ -198,6 +202,21 @@ class Trial:
             "others_cores": max(0.0, machine - own - sum(spent.values())) / took,
             "load": os.getloadavg()[0],
         }
+
+    def hold(self, every: float) -> list[tuple[float, dict[str, float]]]:
+        """Let all calls say their speech as often as they are to; (seconds, memory in MB by role)
+        every so many seconds meanwhile."""
+        time.sleep(SETTLE)
+        self.carrier.ask(do="begin", keeps=False)
+        began = time.monotonic()
+        self.client.tell("go")
+        found = [(0.0, self.memory())]
+        while not self.client.has_said(within=began + len(found) * every - time.monotonic()):
+            found.append((time.monotonic() - began, self.memory()))
+        self.client.read("done")
+        self.client.tell("end")
+        self.client.read("heard")
+        return found
 
     def _pace(self, heard: Sequence[arrivals.Arrivals]) -> dict[str, Any]:
         jitter = arrivals.jitter(heard)

@@ -50,6 +50,10 @@ OVERHEAD_OF_A_CALL: Final = 0.25
 #: A machine with more than this many busy cores before the run begins is no place for it.
 BUSY: Final = 0.2
 
+#: Benchmarks of one thing each that a whole run calls too. Each leaves ``NAME.json`` in
+#: ``out/bench``; its ``page``, lines of markdown, becomes a section of the page.
+FURTHER: Final = ("idle", "set_up", "gate")
+
 Plan = list[tuple[Side, int]]
 
 
@@ -169,6 +173,13 @@ def main(
     if where["busy_cores"] > BUSY:
         console.print(f"This machine is busy: {where['busy_cores']:.1f} cores before we begin.")
     results = carry_out(every, rounds or (1 if quick else 3), seconds, console)
+    if not (quick or only or counts):
+        for name in FURTHER:
+            if (ROOT / "benchmarks" / f"{name}.py").exists():
+                console.print(f"{name}.py …")
+                subprocess.run(
+                    [sys.executable, str(ROOT / "benchmarks" / f"{name}.py")], check=True
+                )
     found = {"machine": where, "seconds": seconds, "results": results}
     page.OUT.mkdir(parents=True, exist_ok=True)
     (page.OUT / "results.json").write_text(json.dumps(found, indent=1))
