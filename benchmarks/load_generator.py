@@ -510,8 +510,11 @@ class LoadGenerator:
     # ------------------------------------------------------------------ orders
 
     def _obey(self, order: dict[str, Any]) -> None:
-        answer = getattr(self, f"_{order.pop('do')}")(**order)
-        print(json.dumps(answer), flush=True)
+        do = getattr(self, f"_{order.pop('do')}")
+        if do == self._dial:  # it blocks, and the frames of those that are up are due
+            threading.Thread(target=lambda: _say(do(**order)), daemon=True).start()
+        else:
+            _say(do(**order))
 
     def _begin(self, keeps: bool = True) -> dict[str, Any]:
         for stream in self._streams:
@@ -538,10 +541,13 @@ class LoadGenerator:
         return {"messages": sum(len(s.times) for s in self._streams)}
 
     def _dial(self, url: str, count: int) -> dict[str, Any]:
-        # Here, because nothing else is to be done yet.
         for n in range(count):
             self.connect(url, f"CA{n:032x}", {})
         return {"streams": count}
+
+
+def _say(answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)
 
 
 def sound_of(kind: str) -> list[bytes]:
@@ -563,7 +569,7 @@ def main(port: int, sound: str, number: str) -> None:
     generator = LoadGenerator(sound_of(sound), sid, token)
     serve(Account(sid, token, number, generator.connect), port)
     threading.Thread(target=generator.read_orders, daemon=True).start()
-    print(json.dumps({"ready": True}), flush=True)
+    _say({"ready": True})
     generator.run()
 
 
