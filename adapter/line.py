@@ -252,7 +252,7 @@ class Line:
         StackUnavailableError, WrongModeError. Cancelled: the call is hung up.
         """
         self._opened()
-        self._check_mode("call")
+        self.check_mode("call")
         plan = plan_dial(
             to,
             attach_stream=attach_stream,
@@ -266,6 +266,15 @@ class Line:
         if callee_speaks_first:
             await _greet(call, greeting_timeout)
         return call
+
+    def check_mode(self, mode: Mode, owner: str = "Line", what: str = "line") -> None:
+        """WrongModeError where the line has been used in the other direction. ``owner`` is the
+        class that the user knows, and ``what`` the user's word for one of it."""
+        if self.mode not in ("idle", mode):
+            raise WrongModeError(
+                f"{owner}: already in {self.mode!r} mode; cannot switch to {mode!r}. "
+                f"Disconnect and reconnect to reuse this {what} in the other direction."
+            )
 
     async def dial(self, plan: DialPlan, timeout: float) -> Call:
         """Place a call whose checks have been made (``place_call`` makes them)."""
@@ -291,15 +300,8 @@ class Line:
             raise self._session.lost
         return self._client, self._session
 
-    def _check_mode(self, mode: Mode) -> None:
-        if self.mode not in ("idle", mode):
-            raise WrongModeError(
-                f"already in {self.mode!r} mode; cannot switch to {mode!r}. Disconnect and "
-                "reconnect to reuse this line in the other direction."
-            )
-
     def _enter(self, mode: Mode) -> None:
-        self._check_mode(mode)
+        self.check_mode(mode)
         self.mode = mode
 
 

@@ -95,7 +95,7 @@ class TwilioHarness:
             await self._adapter.connect()
             await tunnel.wait_until_edge_reachable()
         except BaseException:
-            await self._take_down(None, None, None)
+            await self.__aexit__(None, None, None)
             raise
         log.info(
             "TwilioHarness ready: tunnel %s to localhost:%d, number %s",
@@ -106,14 +106,6 @@ class TwilioHarness:
         return self._adapter
 
     async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._take_down(exc_type, exc, traceback)
-
-    async def _take_down(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,

@@ -3,8 +3,8 @@
 Started with one JSON object: ``slots`` (each: kind a-leg, b-leg or inbound; number; callee; first
 frame number), ``shortest`` and ``longest`` call in seconds, ``seed``. It prints a line of JSON for
 whatever happens: ``waiting`` (an inbound slot may be called), ``up`` (a call is), ``over`` (with
-all that was said, heard, and reported as lost), ``failed`` (a request did not succeed). On stdin
-``renew`` makes it hang up and call anew, ``stop`` makes it hang up, leave, and print ``bye``.
+what was said, heard, and reported as lost), ``failed`` (a request did not succeed). On stdin
+``renew`` makes it hang up and call again, ``stop`` makes it hang up, leave, and print ``bye``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CALLED_WITHIN: Final = 60.0
 
 
 class Orders:
-    """What was said on stdin so far."""
+    """The orders that came on stdin so far."""
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()
@@ -50,8 +50,8 @@ class Orders:
 
 
 class Talk:
-    """One call: says numbered frames from ``first`` on, so many in one send_audio, and keeps what
-    it hears (8 kHz)."""
+    """One call: it says numbered frames from ``first`` on, ``piece`` of them in one send_audio, and
+    keeps all that it hears (8 kHz)."""
 
     def __init__(self, call: Call, first: int, piece: int = PIECE) -> None:
         self.call = call
@@ -59,8 +59,6 @@ class Talk:
         self.piece = piece
         #: samples (24 kHz) that were sent, by the word of send_audio
         self.sent = 0
-        #: seconds that the longest send_audio took beyond its sound
-        self.slowest = 0.0
         self.began = time.monotonic()
         self._heard: list[np.ndarray[Any, np.dtype[np.int16]]] = []
         self._listening = asyncio.ensure_future(self._listen())
@@ -68,7 +66,7 @@ class Talk:
     async def _listen(self) -> None:
         rest = b""
         while pcm := await self.call.recv_audio(None):
-            # Every third sample: what is above 4 kHz was never there.
+            # Every third sample will do, because a phone line has nothing above 4 kHz.
             pcm = rest + pcm
             whole = len(pcm) // 6 * 6
             rest = pcm[whole:]
@@ -86,15 +84,13 @@ class Talk:
                     sound = chaos_code.pcm(frame, self.piece)
                     queued.append(asyncio.create_task(self.call.send_audio(sound)))
                     frame += self.piece
-                began = time.monotonic()
                 self.sent += await queued.popleft()
-                self.slowest = max(self.slowest, time.monotonic() - began - self.piece / 50)
         finally:
             for result in await asyncio.gather(*queued, return_exceptions=True):
                 self.sent += result if isinstance(result, int) else 0
 
     async def end(self) -> dict[str, Any]:
-        """Hang up; what is to be said of the call."""
+        """Hang up, and report the call."""
         by_us = not self.call.ending
         problem = ""
         try:
@@ -115,19 +111,15 @@ class Talk:
         )
         return {
             "sid": self.call.sid,
-            "direction": self.call.direction,
             "first": self.first,
             "began": self.began,
             "ended": time.monotonic(),
             "reason": self.call.ended_reason,
             "sent_frames": self.sent / chaos_code.FRAME_24K,
-            "slowest": self.slowest,
             "heard_first": heard.numbers[0] if heard.numbers else None,
-            "heard_frames": len(heard.numbers),
             "heard_span": heard.numbers[-1] - heard.numbers[0] + 1 if heard.numbers else 0,
             "heard_missing": heard.missing,
             "heard_doubled": heard.doubled,
-            "heard_scraps": heard.scraps,
             "lost_in": self.call.lost.inbound / chaos_code.FRAME,
             "lost_out": self.call.lost.outbound / chaos_code.FRAME,
             "lost_why": self.call.lost.reasons,

@@ -99,15 +99,11 @@ def _look(windows: Floats) -> tuple[npt.NDArray[np.int64], Floats]:
 
 @dataclass
 class Heard:
-    """What a sound holds: frame ``numbers[i]`` (counted on over CODES) begins at ``places[i]``."""
+    """The frames of a sound: ``numbers[i]`` (counted on over CODES) begins at ``places[i]``."""
 
     numbers: list[int] = field(default_factory=list)
     #: samples at 8 kHz from the beginning of the sound
     places: list[int] = field(default_factory=list)
-    #: frames with an edge that is not theirs (at seams)
-    scratched: int = 0
-    #: samples that are loud and no frame of ours (pieces of frames at seams)
-    scraps: int = 0
 
     @property
     def doubled(self) -> int:
@@ -116,7 +112,7 @@ class Heard:
 
     @property
     def missing(self) -> list[tuple[int, int]]:
-        """(first, count) of what is not there between the first and the last frame."""
+        """(first, count) of the frames that are not there between the first and the last one."""
         there = sorted(set(self.numbers))
         return [(a + 1, b - a - 1) for a, b in pairwise(there) if b > a + 1]
 
@@ -130,7 +126,7 @@ class Heard:
         return self.numbers == sorted(self.numbers)
 
     def holes(self) -> list[tuple[int, int]]:
-        """(place, samples) of what lies between two frames that follow one another here."""
+        """(place, samples) of the silence between two frames that follow one another here."""
         return [(a + FRAME, b - a - FRAME) for a, b in pairwise(self.places) if b > a + FRAME]
 
 
@@ -158,10 +154,9 @@ def read(sound: Samples) -> Heard:
             and numbers[good] == (heard.numbers[-1] + 1) % CODES
         ):
             _take(heard, int(numbers[good]), at)
-            heard.scratched += 1
             at += FRAME
         else:
-            at = _align(data, at, heard)
+            at = _align(data, at)
     return heard
 
 
@@ -177,7 +172,7 @@ def _take(heard: Heard, code: int, place: int) -> None:
     heard.places.append(place)
 
 
-def _align(data: Floats, at: int, heard: Heard) -> int:
+def _align(data: Floats, at: int) -> int:
     """Where the next frame begins, from ``at`` on; the end of the sound when there is none."""
     end = len(data)
     while at + FRAME <= end:
@@ -192,9 +187,7 @@ def _align(data: Floats, at: int, heard: Heard) -> int:
         if len(clear):
             # The best of the first that are clear; a frame later it is clear again.
             best = int(clear[0]) + int(share[clear[0] : clear[0] + FRAME // 4 // _FINE].argmax())
-            heard.scraps += int(np.count_nonzero(np.abs(data[at : starts[best]]) > _QUIET))
             return int(starts[best])
-        heard.scraps += int(np.count_nonzero(np.abs(window) > _QUIET))
         at += FRAME
     return end
 

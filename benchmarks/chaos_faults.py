@@ -1,6 +1,7 @@
-"""Which process is hit when, and how: a seeded plan within bounds. No I/O.
+"""Which process is hit when, and how: seeded plans within bounds. No I/O.
 
-Faults may overlap, but one kind of process is hit again only after :data:`RECOVERS` seconds, so
+:func:`alone` has each kind of fault once, to be carried out one by one. In :func:`plan` faults may
+overlap, but one kind of process is hit again only after :data:`RECOVERS` seconds, so
 that of two gateways or workers one is always left, or coming back; a killed client stays away until
 its calls are hung up and its numbers are as before.
 """
@@ -15,9 +16,9 @@ from typing import Final, Literal
 Kind = Literal["codec worker", "gateway", "controller", "client"]
 How = Literal["SIGKILL", "SIGSTOP", "SIGTERM"]
 
-#: What is hit, how, and how often beside the others. SIGTERM is a wish to the controller to end the
-#: stack's work, so it is no fault that calls survive (it has a scenario of its own); to a client it
-#: is as good as SIGKILL.
+#: Process and signal -> how often, beside the others. The controller is sent no SIGTERM here: that
+#: asks it to end the stack's work, so calls do not survive it, and it has a scenario of its own. A
+#: client is sent none because SIGKILL shows the same.
 WEIGHTS: Final[dict[tuple[Kind, How], float]] = {
     ("codec worker", "SIGKILL"): 4.0,
     ("codec worker", "SIGSTOP"): 3.0,
@@ -37,16 +38,17 @@ RECOVERS: Final[dict[Kind, float]] = {
     "controller": 4.0,
     "client": 15.0,
 }
-#: Seconds of a SIGSTOP.
+#: Seconds of a SIGSTOP, from and to; and of one that is alone.
 STOPPED: Final = (0.3, 4.0)
-#: Seconds between two faults.
+STOPPED_ALONE: Final = 2.0
+#: Seconds between two faults, from and to.
 BETWEEN: Final = (0.3, 2.2)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """At ``at`` seconds from the beginning; ``which`` picks one of the kind, ``seconds`` is how
-    long it is stopped (0 for other signals)."""
+    """A signal at ``at`` seconds from the beginning. ``which`` picks one process of the kind. It is
+    stopped for ``seconds`` (0 for other signals)."""
 
     at: float
     kind: Kind
@@ -55,8 +57,16 @@ class Fault:
     seconds: float = 0.0
 
 
+def alone(seed: int) -> Iterator[Fault]:
+    """Each kind of fault once. Their times are 0: each comes when the last one has been mended."""
+    rng = random.Random(f"{seed} alone")
+    for kind, how in WEIGHTS:
+        length = STOPPED_ALONE if how == "SIGSTOP" else 0.0
+        yield Fault(0.0, kind, how, rng.randrange(1_000), length)
+
+
 def plan(seed: int, seconds: float) -> Iterator[Fault]:
-    """The faults of a run, in order of time."""
+    """Faults that may overlap, in order of time."""
     rng = random.Random(seed)
     ready: dict[Kind, float] = dict.fromkeys(RECOVERS, 0.0)
     at = rng.uniform(*BETWEEN)

@@ -1,8 +1,22 @@
-"""What became of one call: the carrier's own records beside what the client says. No I/O.
+"""Judges one call: the carrier's own records beside the client's report. No I/O.
 
-The carrier keeps what its far end said and heard, sample by sample, from the answer on; every frame
-carries its number (chaos_code.py). So it is known which frames came, which came twice and which did
-not come, and that is compared with what the client reports as lost.
+The carrier keeps all that its far end said and heard, sample by sample, from the answer on. Every
+frame carries its number (chaos_code.py). So the records show which frames came, which came twice
+and which did not come, and the judge compares that with the losses that the client reports.
+
+The two may differ where a stream broke, and only there. The reasons, per break:
+
+- A frame is cut in part. The carrier plays 20 ms at a time, so the frame under way is played whole
+  or not at all, while the client counts samples. Speech of the far end between two streams is whole
+  frames to the carrier as well, and a stretch of time to the client. So less than one frame may go
+  unreported in each direction, and as much more as the carrier itself is late.
+- The lead lies at the carrier. Up to 60 ms of our sound is there and not played yet. The carrier
+  may play some of it before it sees that the stream is gone, and nobody can report that. So up to
+  three frames of our sound too many may be reported.
+- Sound whose fate nobody can know is reported as lost, with a reason of its own
+  (:data:`~trunkline.adapter.client.call_audio.IN_DOUBT`), and is an upper bound.
+
+At the call's end, a few frames may be on their way.
 """
 
 from __future__ import annotations
@@ -13,15 +27,13 @@ from typing import Any, Final
 from benchmarks import chaos_code
 from trunkline.adapter.client.call_audio import IN_DOUBT
 
-#: Frames that a loss may be off by, for each stream of the call that broke. What the client did not
-#: hear between two streams is measured by the clock, at the far end's arrival here.
-OFF_BY_EACH_STREAM: Final = 3.0
-#: Of what the far end did not hear no more than this may go unreported: the carrier plays
-#: 20 ms at a time. The frame that it was playing is heard whole or not at all, and counts in part.
-PLAYED_IN_PART: Final = 1.0
-#: Frames that may be on their way when a call ends; what was said last is waited for, at most 1 s.
+#: Frames of 20 ms, for each stream that broke: the one that is cut in part, and the lead.
+CUT_IN_PART: Final = 1.0
+LEAD: Final = 3.0
+#: Frames that may be on their way when a call ends. The end waits for the last words, at most 1 s.
 AT_THE_END: Final = 5
-#: A hole that the far end heard counts from here on (seconds); below it is a frame that came late.
+
+#: Shorter silence (seconds) is no hole: a frame came late.
 HOLE: Final = 0.02
 
 
@@ -33,7 +45,7 @@ class Verdict:
     kind: str
     seconds: float
     streams: int
-    #: frames that the far end, the client heard twice
+    #: frames that the far end, or the client, heard twice
     doubled_out: int = 0
     doubled_in: int = 0
     #: frames that were not heard, and those that were reported
@@ -43,9 +55,9 @@ class Verdict:
     reported_in: float = 0.0
     #: (monotonic time, seconds) of holes that the far end heard in our speech
     holes: list[tuple[float, float]] = field(default_factory=list)
-    #: (monotonic time, frames) of what the far end did not hear, by when it should have
+    #: (monotonic time, frames) that the far end did not hear, by when it should have
     gaps: list[tuple[float, int]] = field(default_factory=list)
-    #: what the client says of its losses, by reason (samples)
+    #: samples that the client reports as lost, by reason
     why: dict[str, int] = field(default_factory=dict)
     #: the call ended although we wanted it on
     dropped: bool = False
@@ -64,11 +76,11 @@ def judge(
     cut: bool = False,
     late: float = 0.0,
 ) -> Verdict:
-    """``report``: the client's; ``carrier_call``: the carrier's description of the call that has
-    the stream; ``played``: mu-law that its far end heard. ``cut``: the stack, or its number's
-    holder, was taken away meanwhile, so the call may end and nobody is left to report. ``late``:
-    by how many frames the carrier itself is late at times: what lay there is not known better."""
-    # A stream that was closed before we had the call had not been let in.
+    """``report`` is the client's; ``carrier_call`` is the carrier's description of the call that
+    has the stream; ``played`` is the mu-law that its far end heard. ``cut``: the stack, or its
+    number's holder, was taken away meanwhile, so the call may end and nobody is left to report.
+    ``late``: the carrier itself is late by so many frames at times."""
+    # One that was closed before we had the call had not been let in.
     streams = [
         s
         for s in carrier_call["streams"]
@@ -93,18 +105,18 @@ def judge(
         _inbound(verdict, report, carrier_call, streams, cut=cut)
     else:
         verdict.reported_in = 0.0
-    in_doubt = {"in": 0.0, "out": verdict.why.get(IN_DOUBT, 0) / chaos_code.FRAME}
     broke = max(0, len(streams) - 1)
-    off = (OFF_BY_EACH_STREAM + late) * broke + 1.0
-    for way, lost, said, untold in (
-        ("out", verdict.lost_out, verdict.reported_out, (PLAYED_IN_PART + late) * broke),
-        ("in", verdict.lost_in, verdict.reported_in, off),
+    untold = (CUT_IN_PART + late) * broke
+    in_doubt = verdict.why.get(IN_DOUBT, 0) / chaos_code.FRAME
+    for way, lost, said, unknown in (
+        ("out", verdict.lost_out, verdict.reported_out, in_doubt + LEAD * broke),
+        ("in", verdict.lost_in, verdict.reported_in, 0.0),
     ):
         if cut:
             continue
         if lost - said > untold:
             verdict.problems.append(f"{lost} frames lost {way}, {said:.1f} reported")
-        elif said - in_doubt[way] - lost > off + AT_THE_END:
+        elif said - lost > untold + unknown + AT_THE_END:
             verdict.problems.append(f"{said:.1f} frames reported lost {way}, {lost} were")
     for way, doubled in (("out", verdict.doubled_out), ("in", verdict.doubled_in)):
         if doubled:
@@ -150,9 +162,9 @@ def _inbound(
         if streams and verdict.seconds > 1.0 and not cut:
             verdict.problems.append("the client heard nothing")
         return
-    # What the far end said from the first stream to the call's end, but for what came and what is
-    # missing in between. A stream that ended with the call has brought all that the carrier, which
-    # may be late, has sent.
+    # The frames that the far end said from the first stream to the call's end, without those that
+    # came and those that are missing in between. A stream that ended with the call has brought all
+    # that the carrier sent, and the carrier may be late.
     final = streams[-1]
     ends = [at for at, status in carrier_call["history"] if status == "completed"]
     if final["ended_by"] == "stop" or not ends:

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.adapter.turns.gate_options import HANGOVER, PRE_ROLL
-from trunkline.adapter.turns.speech_gate import RATE, SpeechGate
+from trunkline.adapter.turns.spectrum import RATE
+from trunkline.adapter.turns.speech_gate import SpeechGate
 
 #: Samples of one push: 20 ms at 24 kHz.
 STEP = 480

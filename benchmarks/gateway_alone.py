@@ -12,13 +12,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -34,6 +32,7 @@ from trunkline.bus import hosts
 from trunkline.bus import messages as m
 from trunkline.bus.settings import load
 from trunkline.bus.sockets import bind_router
+from trunkline.bus.testing import FakeController, until
 from trunkline.gateway import process
 from trunkline.gateway.websocket import (
     MAX_MESSAGE_BYTES,
@@ -51,7 +50,6 @@ GROUPS = 20
 
 _encode = msgspec.msgpack.Encoder().encode
 _from_gateway = msgspec.msgpack.Decoder(m.ToWorker)
-_to_controller = msgspec.msgpack.Decoder(m.ToController)
 
 
 # ------------------------------------------------------------------- the package's framing
@@ -214,7 +212,10 @@ class Bench:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self.settings = load(env_file=None, bus=f"ipc://{directory}", validate_signature=False)
         self.settings.address.make_directory()
-        self.controller, _ = bind_router(context, self.settings.address.control, self._control)
+        self.controller = FakeController(
+            context, self.settings.address.control, public_url="http://127.0.0.1"
+        )
+        self.controller.answers[m.StreamStart] = self._accept
         self.worker, self.endpoint = bind_router(
             context, self.settings.address.worker(), self._media
         )
@@ -225,36 +226,20 @@ class Bench:
         self.frames_in = 0
         self.measuring = False
 
-    def _control(self, identity: bytes, payload: bytes) -> None:
-        message = _to_controller.decode(payload)
-        reply: msgspec.Struct | None = None
-        if isinstance(message, m.Hello):
-            reply = m.Welcome(
-                epoch=1,
-                stack="bench",
-                pid=os.getpid(),
-                account="AC1",
-                public_url="http://127.0.0.1",
-                lead_ms=60,
-            )
-        elif isinstance(message, m.Beat):
-            reply = m.Pulse(epoch=1, stack="bench")
-        elif isinstance(message, m.Request) and isinstance(message.body, m.StreamStart):
-            primary = m.WorkerRef(id="w", endpoint=self.endpoint)
-            info = m.CallInfo(
-                call=message.body.token,
-                session="s",
-                sid=message.body.call_sid,
-                direction="inbound",
-                caller="+14155550001",
-                callee="+14155550002",
-                secret="x",
-                ordinal=1,
-                placement=m.Placement(epoch=1, n=1, primary=primary),
-            )
-            reply = m.Reply(id=message.id, body=m.StreamAccepted(info=info, first=True))
-        if reply is not None:
-            self.controller.send(_encode(reply), identity)
+    def _accept(self, body: m.StreamStart) -> m.StreamAccepted:
+        """Let the stream in: its token is its call."""
+        info = m.CallInfo(
+            call=body.token,
+            session="s",
+            sid=body.call_sid,
+            direction="inbound",
+            caller="+14155550001",
+            callee="+14155550002",
+            secret="x",
+            ordinal=1,
+            placement=m.Placement(epoch=1, n=1, primary=m.WorkerRef("w", self.endpoint)),
+        )
+        return m.StreamAccepted(info=info, first=True)
 
     def _media(self, identity: bytes, payload: bytes) -> None:
         message = _from_gateway.decode(payload)
@@ -277,7 +262,7 @@ class Bench:
             async with asyncio.timeout(10):
                 await carrier.ready.wait()
             carrier.start()
-        await _until(lambda: len(self.positions) == len(self.carriers))
+        await until(lambda: len(self.positions) == len(self.carriers), 20)
         began = loop.time()
         gateway = psutil.Process(pid)
         jobs = [
@@ -328,19 +313,13 @@ class Bench:
                 self.worker.send(_encode(m.Tick("w", n)), self.peer)
 
     def close(self) -> None:
-        self.controller.close()
+        self.controller.stop()
         self.worker.close()
 
 
 def _cpu(process: Any) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110  # the bench polls, it has nothing else to do
-            await asyncio.sleep(0.01)
 
 
 def measure(kind: str, calls: int, seconds: float) -> Result:

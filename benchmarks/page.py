@@ -56,6 +56,7 @@ PANELS: Final = (
     ("calls up after, s", "setup_s", False),
 )
 
+#: How a reader takes the same numbers of a call of their own.
 Result = dict[str, Any]
 
 
@@ -240,17 +241,7 @@ def parallel_table(found: dict[str, Any]) -> tuple[int, list[str], list[list[str
 def parallel_part(found: dict[str, Any]) -> str:
     """The section on many scenario runs at once."""
     runs, head, rows = parallel_table(found)
-    return "\n".join(
-        [
-            f"## {runs} scenario runs at once",
-            "",
-            "`python benchmarks/parallel.py`: a run asks one question (1 s) and hears one answer",
-            "(1.2 s). Scenario's own adapter has one port and one public URL, so its runs go one",
-            "after the other; some are measured and the rest is reckoned from those.",
-            "",
-            markdown(head, rows),
-        ]
-    )
+    return template("parallel").format(runs=runs, table=markdown(head, rows))
 
 
 def draw(found: Found) -> None:
@@ -324,10 +315,10 @@ def write() -> None:
     """Write the page, its picture and README's paragraph."""
     found = Found(json.loads((OUT / "results.json").read_text()))
     left = {path.stem: json.loads(path.read_text()) for path in sorted(OUT.glob("*.json"))}
-    sections = ["\n".join(other["page"]) for other in left.values() if "page" in other]
+    sections = ["\n".join([*other["page"], ""]) for other in left.values() if "page" in other]
     if "parallel" in left:
         sections.append(parallel_part(left["parallel"]))
-    PAGE.write_text("\n".join([page(found), *(f"{section}\n" for section in sections)]))
+    PAGE.write_text("\n".join([page(found), *sections]))
     draw(found)
     before, _, rest = README.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)

@@ -455,7 +455,8 @@ class Welcome(Message, frozen=True):
 
 
 class Refused(Message, frozen=True):
-    """The peer may not join (another protocol major, another account); it says why and ends."""
+    """The peer may not join: another protocol major, another account, or a Hello that could not be
+    handled. It says why and ends."""
 
     error: ErrorInfo
 

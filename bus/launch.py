@@ -45,7 +45,7 @@ _SHOWN_LINES: Final = 15
 
 
 class StackInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a ready file says (one JSON object): how to reach a stack that is up.
+    """How to reach a stack that is up: the JSON object of its ready file.
 
     ``console``: URL of the local console. ``sim``: base URL of the stand-in carrier, None where the
     carrier is Twilio. A stand-in that was started alone names only its account, itself and its pid.
@@ -75,7 +75,7 @@ def write_ready_file(path: Path, info: StackInfo) -> None:
 
 
 def read_ready_file(path: Path) -> StackInfo | None:
-    """What the ready file says; None while there is none."""
+    """The content of the ready file; None while there is none."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=StackInfo)
     except FileNotFoundError:
@@ -131,8 +131,8 @@ def free_ports(count: int) -> list[int]:
 
 
 class ParentPipe:
-    """A pipe whose reading end children get, and whose writing end their parent holds: they read
-    its end when the parent closes it, or dies."""
+    """A pipe from a parent to its children. They have the reading end, and notice when the parent
+    closes the writing end, or dies."""
 
     def __init__(self) -> None:
         self.read_fd, self.write_fd = os.pipe()
@@ -172,7 +172,7 @@ def spawn(
 
 
 def lives(log: Path) -> bool:
-    """Something of what was started with this log is still there, whoever started it."""
+    """Whether a process that was started with this log still runs, whoever started it."""
     with log.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -260,7 +260,7 @@ class Launched:
         )
 
     def stop(self, within: float = ENDS_WITHIN) -> int:
-        """SIGTERM, and SIGKILL for what is left after ``within`` seconds; its exit status.
+        """SIGTERM, then SIGKILL if it is still there after ``within`` seconds; its exit status.
 
         Blocks. May be called again.
         """

@@ -1,5 +1,9 @@
-"""What gateway and controller both put into URLs that Twilio calls: the gateway serves these paths,
-and the controller writes them into numbers, calls and documents."""
+"""The URLs that Twilio calls. The gateway serves them, and gateway and controller write them into
+answers, numbers, calls and documents.
+
+A query field's name is one letter, because a URL that seals a number's prior settings must stay
+within the length that Twilio takes. The letters are those that numbers carry by now, so they stay.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,43 @@ VOICE_PATH: Final = "/twilio/voice"
 STATUS_PATH: Final = "/twilio/status"
 STREAM_PATH: Final = "/twilio/stream"
 
+#: On a number: the id of the override that wrote the URL, the id of its stack, and the settings
+#: from before, sealed (``controller/twilio/seal.py``).
+OVERRIDE_FIELD: Final = "o"
+STACK_FIELD: Final = "s"
+PRIOR_FIELD: Final = "p"
+#: In the URLs of a dial: its request id. Callbacks come before the call's SID is known.
+DIAL_FIELD: Final = "d"
+#: In a redirect back to us: the id of the call that is to get its next stream.
+CALL_FIELD: Final = "c"
+
 #: Asks Twilio to try a webhook up to three more times, whatever went wrong: ``rc`` is the number of
 #: retries, ``rp`` the policy (usage/webhooks/webhooks-connection-overrides in Twilio's documents).
 #: A gateway that is just being started again then costs a caller a second instead of the call.
 #: Twilio reads the fragment itself: it neither sends nor signs it.
 RETRY_FRAGMENT: Final = "#rc=3&rp=all"
+
+
+def voice_url(public_url: str, query: str) -> str:
+    """Where Twilio asks what to do with a call. ``query`` is encoded already."""
+    return _webhook(public_url, VOICE_PATH, query)
+
+
+def status_url(public_url: str, query: str) -> str:
+    """Where Twilio says how a call that we asked for stands."""
+    return _webhook(public_url, STATUS_PATH, query)
+
+
+def _webhook(public_url: str, path: str, query: str) -> str:
+    return f"{public_url.rstrip('/')}{path}{'?' + query if query else ''}{RETRY_FRAGMENT}"
+
+
+def stream_base(public_url: str) -> str:
+    """``public_url`` with its scheme as a WebSocket's: https to wss, http to ws."""
+    scheme, _, rest = public_url.partition("://")
+    return f"{'wss' if scheme == 'https' else 'ws'}://{rest}"
+
+
+def stream_url(public_url: str) -> str:
+    """Where Twilio opens a stream's WebSocket: no query, which it would drop."""
+    return stream_base(public_url).rstrip("/") + STREAM_PATH

@@ -1,7 +1,7 @@
-"""The account: its numbers, calls and their history, as Twilio's resources show them.
+"""The account's calls and their history, as Twilio's resources show them, and how SIDs are made.
 
-No I/O. A call's status changes only along TRANSITIONS. Times: `now` monotonic for durations, `wall`
-(seconds since the epoch) for what Twilio shows as dates.
+No I/O. A call's status changes only along ``TRANSITIONS``. Times: ``now`` is monotonic, for
+durations; ``wall`` is in seconds since the epoch, for the dates that Twilio shows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def rfc2822(wall: float | None) -> str | None:
 
 
 class Sids:
-    """Twilio-like identifiers: two letters, 32 hex digits; repeatable for a seed not 0."""
+    """Makes identifiers like Twilio's: two letters, then 32 hex digits. A seed other than 0 makes
+    the same ones again."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed or secrets.token_hex(8)
@@ -47,117 +48,8 @@ class Sids:
         return prefix + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def number_sid(phone_number: str) -> str:
-    """A number keeps its SID when the carrier is started anew, as at Twilio."""
-    return "PN" + hashlib.sha256(phone_number.encode()).hexdigest()[:32]
-
-
-#: Fields of a number that REST may write: attribute -> form field.
-NUMBER_FIELDS: Final[dict[str, str]] = {
-    name: "".join(part.capitalize() for part in name.split("_"))
-    for name in [
-        "friendly_name",
-        "voice_url",
-        "voice_method",
-        "voice_fallback_url",
-        "voice_fallback_method",
-        "voice_application_sid",
-        "trunk_sid",
-        "voice_receive_mode",
-        "voice_caller_id_lookup",
-        "status_callback",
-        "status_callback_method",
-        "sms_url",
-        "sms_method",
-        "sms_fallback_url",
-        "sms_fallback_method",
-        "sms_application_sid",
-        "address_sid",
-        "identity_sid",
-        "bundle_sid",
-        "emergency_status",
-        "emergency_address_sid",
-    ]
-}
-
-
-_NULL_WHEN_EMPTY: Final = (
-    "voice_application_sid",
-    "trunk_sid",
-    "address_sid",
-    "identity_sid",
-    "bundle_sid",
-    "emergency_address_sid",
-)
-
-
-class Number(msgspec.Struct, kw_only=True):
-    """An IncomingPhoneNumber."""
-
-    sid: str
-    phone_number: str
-    friendly_name: str = ""
-    voice_url: str = ""
-    voice_method: str = "POST"
-    voice_fallback_url: str = ""
-    voice_fallback_method: str = "POST"
-    voice_application_sid: str = ""
-    trunk_sid: str = ""
-    voice_receive_mode: str = "voice"
-    voice_caller_id_lookup: bool = False
-    status_callback: str = ""
-    status_callback_method: str = "POST"
-    sms_url: str = ""
-    sms_method: str = "POST"
-    sms_fallback_url: str = ""
-    sms_fallback_method: str = "POST"
-    sms_application_sid: str = ""
-    address_sid: str = ""
-    identity_sid: str = ""
-    bundle_sid: str = ""
-    emergency_status: str = "Active"
-    emergency_address_sid: str = ""
-    created: float = 0.0
-    updated: float = 0.0
-
-    def resource(self, account_sid: str) -> dict[str, object]:
-        """The JSON that REST shows."""
-        shown: dict[str, object] = {name: getattr(self, name) for name in NUMBER_FIELDS}
-        # Twilio shows these as null when they are not set; the URLs as "".
-        for name in _NULL_WHEN_EMPTY:
-            shown[name] = shown[name] or None
-        return shown | {
-            "sid": self.sid,
-            "account_sid": account_sid,
-            "phone_number": self.phone_number,
-            "address_requirements": "none",
-            "api_version": API_VERSION,
-            "beta": False,
-            "capabilities": {"voice": True, "sms": True, "mms": False, "fax": False},
-            "date_created": rfc2822(self.created),
-            "date_updated": rfc2822(self.updated),
-            "emergency_address_status": "unregistered",
-            "origin": "twilio",
-            "status": "in-use",
-            "type": None,
-            "subresource_uris": {},
-            "uri": f"/{API_VERSION}/Accounts/{account_sid}/IncomingPhoneNumbers/{self.sid}.json",
-        }
-
-
-class NumberWrite(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of a number through REST: what was sent, what the fields were before and after."""
-
-    time: float
-    number: str
-    sid: str
-    sent: dict[str, str]
-    before: dict[str, object]
-    after: dict[str, object]
-
-
 class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What Calls create asked for."""
+    """The options of a request that creates a call."""
 
     url: str = ""
     method: str = "POST"
@@ -166,13 +58,12 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     twiml: str = ""
     timeout: float = 60.0
     time_limit: float = 14400.0
-    send_digits: str = ""
     status_callback: str = ""
     status_callback_method: str = "POST"
     status_callback_event: frozenset[str] = frozenset(["completed"])
 
 
-class Call(msgspec.Struct, kw_only=True):
+class CallRecord(msgspec.Struct, kw_only=True):
     """A Call resource: one leg, seen from the account."""
 
     sid: str
@@ -197,7 +88,7 @@ class Call(msgspec.Struct, kw_only=True):
     history: list[tuple[float, str]] = []
 
     def move(self, status: str, now: float, wall: float) -> None:
-        """Change the status. AssertionError when TRANSITIONS has no such step: a fault of ours."""
+        """Change the status. An AssertionError means that we took a step that is not allowed."""
         allowed = TRANSITIONS[self.status]
         assert status in allowed, f"{self.sid}: {self.status} -> {status} is not in TRANSITIONS"
         self.status = status
@@ -215,7 +106,7 @@ class Call(msgspec.Struct, kw_only=True):
 
     @property
     def duration(self) -> int | None:
-        """Whole seconds from answer to end; None before the end, 0 when never answered."""
+        """Whole seconds from answer to end. None before the end, 0 for a call never answered."""
         if self.ended_at is None:
             return None
         return 0 if self.answered_at is None else round(self.ended_at - self.answered_at)

@@ -1,8 +1,9 @@
-"""What we believe of Twilio, and how the carrier contradicts each belief by name.
+"""The beliefs of Twilio by name, and how the carrier contradicts each of them.
 
-No I/O. Product and stand-in share these beliefs, so no test can notice where one of them is wrong.
-Only a real account can; `docs/beliefs.md` lists them with their sources and with what the product
-does when one does not hold. Each can be turned round here, so that this "what if" is tested:
+No I/O. Product and stand-in share these beliefs, so no test can notice that one of them is wrong;
+only a real account can. ``docs/beliefs.md`` says what is believed, names the source, and tells what
+the product does if the belief is wrong. The carrier can contradict each belief by name, so that
+this can be tested:
 
     CarrierSim(contradict=["clear-returns-marks"])
     trunkline carrier-sim --contradict clear-returns-marks
@@ -15,273 +16,61 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-import msgspec
-
-
-class Belief(msgspec.Struct, frozen=True):
-    """What is believed, what the carrier does when it is contradicted, and who says so (TD:
-    Twilio's documents, by path)."""
-
-    believed: str
-    contradicted: str
-    source: str
-
-
-#: By name, in the order of docs/beliefs.md.
-BELIEFS: Final[dict[str, Belief]] = {
+#: By name, in the order of docs/beliefs.md: what the carrier does when it contradicts the belief.
+BELIEFS: Final[dict[str, str]] = {
     # Numbers
-    "numbers-read-as-written": Belief(
-        "A number that was just written reads back as written.",
-        "For 3 s after a write, reads show what stood there before.",
-        "inferred: TD phone-numbers/api/incomingphonenumber-resource does not say",
-    ),
-    "urls-are-kept-verbatim": Belief(
-        "REST shows a number's URLs as they were written, query and fragment included.",
-        "REST shows them without their fragment, though Twilio keeps it.",
-        "inferred: TD usage/webhooks/webhooks-connection-overrides puts settings into the fragment",
-    ),
-    "urls-may-be-long": Belief(
-        "A voice_url may have 2,000 characters.",
-        "More than 1,000 are refused (21402).",
-        "inferred: no document that we found names a limit",
-    ),
-    "voice-url-counts-at-once": Belief(
-        "A call that comes in after a write asks the new voice_url.",
-        "For 4 s after a write, calls still find the number as it was.",
-        "inferred: TD phone-numbers/api/incomingphonenumber-resource does not say",
-    ),
-    "routed-numbers-ignore-voice-url": Belief(
-        "A number with a TwiML app or a SIP trunk does not use its voice_url.",
-        "Its calls ask voice_url all the same.",
-        'package twilio 9.13, incoming_phone_number: "we ignore all of the voice urls"',
-    ),
-    "one-route-deletes-the-other": Belief(
-        "To set one of voice_application_sid and trunk_sid deletes the other.",
-        "Both stay.",
-        'package twilio 9.13, incoming_phone_number: "will automatically delete"',
-    ),
-    "rest-takes-both-tokens": Belief(
-        "During a rotation REST takes the primary and the secondary auth token alike.",
-        "It takes the primary alone: the secondary gives 401, error 20003.",
-        'TD iam/api/authtoken ("works the same way as your primary token")',
-    ),
+    "numbers-read-as-written": "For 3 s after a write, reads show what stood there before.",
+    "urls-are-kept-verbatim": "REST shows them without their fragment, though Twilio keeps it.",
+    "urls-may-be-long": "More than 1,000 are refused (21402).",
+    "voice-url-counts-at-once": "For 4 s after a write, calls still find the number as it was.",
+    "routed-numbers-ignore-voice-url": "Its calls ask voice_url all the same.",
+    "one-route-deletes-the-other": "Both stay.",
+    "rest-takes-both-tokens": "It takes the primary alone: the secondary gives 401, error 20003.",
     # Webhooks
-    "webhooks-are-signed": Belief(
-        "Webhooks and callbacks carry X-Twilio-Signature.",
-        "They carry none.",
-        "TD usage/webhooks/webhooks-security",
-    ),
-    "query-is-kept": Belief(
-        "The query of voice_url, <Redirect> and status callbacks is sent, and signed.",
-        "It is neither sent nor signed.",
-        "TD usage/webhooks/webhooks-security",
-    ),
-    "fragment-is-not-signed": Belief(
-        "A URL is signed without its fragment.",
-        "The signature covers the fragment.",
-        "inferred: a fragment is not sent (RFC 9110, 4.2.5)",
-    ),
-    "fragment-is-followed": Belief(
-        "#rc=3&rp=all on a URL makes Twilio try again, after an HTTP error too.",
-        "The fragment changes nothing: an HTTP error is not tried again.",
-        "TD usage/webhooks/webhooks-connection-overrides",
-    ),
-    "fallback-is-asked": Belief(
-        "When voice_url cannot be had, voice_fallback_url is asked.",
-        "The call ends with an application error.",
-        "TD usage/security/availability-reliability",
-    ),
-    "webhooks-may-take-15-s": Belief(
-        "A webhook is given 15 s.",
-        "It is given 2 s.",
-        "TD api/errors/11205",
-    ),
-    "signed-url-is-the-given-one": Belief(
-        "What is signed is the URL that Twilio was given, with its whole query; only port "
-        "and user-info may be left out.",
-        "The query is left out too.",
-        "TD usage/webhooks/webhooks-security; twilio-python request_validator.py",
-    ),
-    "the-auth-token-signs": Belief(
-        "Webhooks and upgrades are signed with HMAC-SHA1 under the account's auth token, "
-        "unless the account has a Webhook Rule for their URL.",
-        "A shared key signs them with HMAC-SHA256, and a header says so.",
-        "TD usage/webhooks/webhook-shared-keys; twilio-node examples/WebhookSignatureValidation.md",
-    ),
-    "webhook-user-info": Belief(
-        "User name and password in a webhook's URL are sent, as Basic credentials, once "
-        "the server has answered 401 with WWW-Authenticate.",
-        "They are never sent.",
-        "TD usage/security, HTTP authentication",
-    ),
+    "webhooks-are-signed": "They carry none.",
+    "query-is-kept": "It is neither sent nor signed.",
+    "fragment-is-not-signed": "The signature covers the fragment.",
+    "fragment-is-followed": "The fragment changes nothing: an HTTP error is not tried again.",
+    "fallback-is-asked": "The call ends with an application error.",
+    "webhooks-may-take-15-s": "It is given 2 s.",
+    "signed-url-is-the-given-one": "The query is left out too.",
+    "the-auth-token-signs": "A shared key signs them with HMAC-SHA256, and a header says so.",
+    "webhook-user-info": "They are never sent.",
     # An inbound call before it is answered
-    "pause-keeps-ringing": Belief(
-        "A document of <Pause> and <Redirect> does not answer the call.",
-        "<Pause> answers it.",
-        "TD voice/twiml/pause; TD voice/twiml/reject says that only <Reject> leaves a call "
-        "unanswered",
-    ),
-    "reject-is-busy": Belief(
-        '<Reject reason="busy"> ends the call as busy.',
-        "It ends as no-answer.",
-        "TD voice/twiml/reject",
-    ),
-    "reject-does-not-answer": Belief(
-        "<Reject> as the first verb does not answer the call.",
-        "The call is answered, then ended as completed.",
-        "TD voice/twiml/reject",
-    ),
+    "pause-keeps-ringing": "<Pause> answers it.",
+    "reject-is-busy": "It ends as no-answer.",
+    "reject-does-not-answer": "The call is answered, then ended as completed.",
     # Calls that we place
-    "callbacks-for-each-event": Belief(
-        "Each event that was asked for is posted to the status callback.",
-        "Only completed is.",
-        "package twilio 9.13, call: status_callback_event",
-    ),
-    "callbacks-name-the-cause": Belief(
-        "The last status callback of a call that was not answered says busy, no-answer, "
-        "failed or canceled.",
-        "It always says completed.",
-        "inferred from TD voice/api/call-resource (CallStatus)",
-    ),
-    "completed-ends-ringing": Belief(
-        "Status=completed ends a call that still rings.",
-        "It is answered with 200, and the call rings on.",
-        'inferred: TD voice/api/call-resource says "even if it\'s already in progress"',
-    ),
-    "time-limit-ends-calls": Belief(
-        "TimeLimit ends a call, as completed.",
-        "The limit is not kept.",
-        "TD voice/api/call-resource (TimeLimit)",
-    ),
-    "new-calls-are-listed": Belief(
-        "The list of calls shows a call within seconds of its creation.",
-        "It shows calls after 30 s.",
-        "inferred: TD voice/api/call-resource does not say",
-    ),
-    "429-is-not-processed": Belief(
-        "A request that is answered with 429 was not processed.",
-        "It was.",
-        'TD api/errors/20429: "aren\'t processed and are safe to retry"',
-    ),
-    "rest-shows-ends": Belief(
-        "A call's status in REST is its last one as soon as the call has ended.",
-        "REST goes on showing the status that the call had before it ended.",
-        "TD voice/api/call-resource (Call status values)",
-    ),
-    "own-number-asks": Belief(
-        "A call from one number of the account to another makes an inbound call, which asks "
-        "that number's voice_url.",
-        "The call is answered, and the number's voice_url is not asked.",
-        "TD usage/webhooks/voice-webhooks (incoming voice call)",
-    ),
+    "callbacks-for-each-event": "Only completed is.",
+    "callbacks-name-the-cause": "It always says completed.",
+    "completed-ends-ringing": "It is answered with 200, and the call rings on.",
+    "time-limit-ends-calls": "The limit is not kept.",
+    "new-calls-are-listed": "It shows calls after 30 s.",
+    "429-is-not-processed": "It was.",
+    "rest-shows-ends": "REST goes on showing the status that the call had before it ended.",
+    "own-number-asks": "The call is answered, and the number's voice_url is not asked.",
     # Media Streams
-    "upgrades-are-signed": Belief(
-        "The WebSocket upgrade carries X-Twilio-Signature, over the wss URL of the TwiML.",
-        "It carries none.",
-        "TD global-infrastructure/firewall-configurations/media-streams-configuration",
-    ),
-    "parameters-arrive": Belief(
-        "<Parameter> arrives in start.customParameters.",
-        "customParameters is empty.",
-        "TD voice/twiml/stream; voice/media-streams/websocket-messages",
-    ),
-    "frames-of-20-ms": Belief(
-        "Inbound audio comes in frames of 20 ms, 160 bytes.",
-        "It comes in frames of 40 ms.",
-        "inferred: users report it, TD voice/media-streams/websocket-messages names no size",
-    ),
-    "silence-is-sent": Belief(
-        "Frames come through silence too.",
-        "Frames of pure silence are left out; timestamps go on.",
-        "inferred; github.com/Phonic-Co/phonic-node/pull/32 saw calls without",
-    ),
-    "timestamps-from-stream-start": Belief(
-        "media.timestamp counts ms from the stream's start.",
-        "It counts from the call's creation.",
-        "TD voice/media-streams/websocket-messages",
-    ),
-    "digits-arrive": Belief(
-        "A bidirectional stream gets a dtmf message for a key that the far end presses.",
-        "It gets none.",
-        "TD voice/media-streams/websocket-messages",
-    ),
-    "marks-wait-for-playback": Belief(
-        "A mark comes back when the audio before it has been played.",
-        "It comes back at once.",
-        "TD voice/media-streams/websocket-messages",
-    ),
-    "clear-empties-buffer": Belief(
-        "A clear empties the buffer.",
-        "What is buffered is played.",
-        "TD voice/media-streams/websocket-messages",
-    ),
-    "clear-returns-marks": Belief(
-        "A clear returns the marks of what it throws away.",
-        "They never come back.",
-        "TD voice/media-streams/websocket-messages",
-    ),
-    "playback-starts-at-once": Belief(
-        "Audio is played as soon as it comes.",
-        "It is held back for 0.4 s at the start of each stretch.",
-        "inferred",
-    ),
-    "ten-minutes-are-buffered": Belief(
-        "Ten minutes of audio may lie in the buffer.",
-        "One minute may.",
-        "TD api/errors/31931",
-    ),
-    "next-verb-after-close": Belief(
-        "When our side closes the socket, the verb after <Connect> runs.",
-        "The call ends.",
-        "TD api/errors/31921; TD voice/twiml/stream",
-    ),
-    "next-verb-after-break": Belief(
-        "When the socket breaks without a close frame, the verb after <Connect> runs.",
-        "The call ends.",
-        "inferred: TD api/errors/31903 does not say",
-    ),
-    "next-verb-after-refusal": Belief(
-        "When the upgrade is refused, the verb after <Connect> runs.",
-        "The call ends.",
-        "inferred: TD api/errors/31920 does not say",
-    ),
-    "stop-before-close": Belief(
-        "When the call ends, stop comes before the socket is closed.",
-        "The socket is closed without it.",
-        "TD voice/media-streams/websocket-messages",
-    ),
-    "stream-user-info": Belief(
-        "The url of <Stream> may have a user name and password, which the upgrade carries "
-        "as Basic credentials.",
-        "Such a url is malformed (error 31923), and the stream does not start.",
-        "inferred from webhooks; RFC 6455 section 3 has no user-info in a ws URI",
-    ),
-    "stream-port": Belief(
-        "A stream is opened at the port that its url names.",
-        "Port 443 alone is reached; another gives error 31901.",
-        "inferred; TD api/errors/31901 and 31910 ask for TCP port 443",
-    ),
-    "one-way-beside-connect": Belief(
-        "REST starts a one-way stream on a call that is in <Connect><Stream>.",
-        "REST refuses it there.",
-        "TD voice/api/stream-resource (starts and stops streams on a live call); beside <Connect>: "
-        "measured with <Start> in qisoft/i-hate-making-calls, issue 18",
-    ),
-    "streams-alike": Belief(
-        "Two streams of one call's inbound track bring the same sound, byte for byte.",
-        "They differ in the lowest bit.",
-        "inferred: both fork the same raw audio (TD voice/twiml/stream)",
-    ),
-    "one-way-close-ends": Belief(
-        "A one-way stream whose socket the server closes is over.",
-        "The carrier connects it once more, with the same parameters.",
-        "TD voice/media-streams, api/errors/31921; that it stays closed is inferred",
-    ),
-    "update-sends-stop": Belief(
-        "A stream that a new document ends is sent stop.",
-        "Its socket is closed without one.",
-        "TD voice/media-streams/websocket-messages (stop: the stream has stopped, or the call)",
-    ),
+    "upgrades-are-signed": "It carries none.",
+    "parameters-arrive": "customParameters is empty.",
+    "frames-of-20-ms": "It comes in frames of 40 ms.",
+    "silence-is-sent": "Frames of pure silence are left out; timestamps go on.",
+    "timestamps-from-stream-start": "It counts from the call's creation.",
+    "digits-arrive": "It gets none.",
+    "marks-wait-for-playback": "It comes back at once.",
+    "clear-empties-buffer": "What is buffered is played.",
+    "clear-returns-marks": "They never come back.",
+    "playback-starts-at-once": "It is held back for 0.4 s at the start of each stretch.",
+    "ten-minutes-are-buffered": "One minute may.",
+    "next-verb-after-close": "The call ends.",
+    "next-verb-after-break": "The call ends.",
+    "next-verb-after-refusal": "The call ends.",
+    "stop-before-close": "The socket is closed without it.",
+    "stream-user-info": "Such a url is malformed (error 31923), and the stream does not start.",
+    "stream-port": "Port 443 alone is reached; another gives error 31901.",
+    "one-way-beside-connect": "REST refuses it there.",
+    "streams-alike": "They differ in the lowest bit.",
+    "one-way-close-ends": "The carrier connects it once more, with the same parameters.",
+    "update-sends-stop": "Its socket is closed without one.",
 }
 
 

@@ -1,12 +1,13 @@
 """The far end of a call: bots that answer (or do not), speak, echo, press keys, hang up and listen.
 
-A spec (frozen, JSON-able, with a short text form) says what the bot does; `start_bot` makes the bot
-of one call. No I/O and no clock: a bot lives in 20 ms frames from the moment the call is answered,
-so frame n is at n * 20 ms and `heard` and `said` (μ-law) are continuous and aligned to each other.
+A spec describes a bot; ``start_bot`` makes the bot of one call from it. No I/O and no clock: a bot
+lives in frames of 20 ms from the moment when the call is answered. Frame n is at n * 20 ms, so
+``heard`` and ``said`` (μ-law) have no holes and are aligned to each other.
 
-Text form, `kind[:argument][,option=value…]`: `echo`, `echo:0.2`, `wav:PATH`, `speech:austen-0880`,
-`silence`, `record`, `noise:-50`, `dtmf:12#@2.5`, `busy`, `no-answer`, `failed`, for instance
-`wav:hello.wav,when_silent=0.7,repeat=true,ring=2`. A text that begins with `{` is the JSON form.
+A spec has a short text form, ``kind[:argument][,option=value…]``. The kinds are ``echo``,
+``echo:0.2``, ``wav:PATH``, ``speech:austen-0880``, ``silence``, ``record``, ``noise:-50``,
+``dtmf:12#@2.5``, ``busy``, ``no-answer`` and ``failed``; with options, for instance
+``wav:hello.wav,when_silent=0.7,repeat=true,ring=2``. A text that begins with ``{`` is read as JSON.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import msgspec
 from . import tones, wav
 from .mulaw import FRAME_SECONDS, SILENCE, frames, is_quiet
 
-#: What the bots keep of one call at most: an hour.
+#: Bytes of sound that a bot keeps of one call at most: an hour.
 MAX_KEPT: Final = 3600 * 8000
 
 
 class Answering(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
-    """What every bot that answers can do besides."""
+    """The options of every bot that answers."""
 
     #: Seconds of ringing before it answers.
     ring: float = 0.0
@@ -32,26 +33,26 @@ class Answering(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     hang_up_after: float | None = None
     #: (seconds after answering, digits to press), e.g. ((2.0, "1#"),).
     dtmf: tuple[tuple[float, str], ...] = ()
-    #: Keep what was heard and said.
+    #: Keep the sound that was heard and said.
     keep: bool = True
-    #: Which keys it knows: the carrier's own ("digits", <Play digits>), those that are tones in the
-    #: sound of a stream ("tones"), or both.
+    #: Which keys it notices: those that the carrier presses with <Play digits> ("digits"), those
+    #: that are tones in the sound of a stream ("tones"), or both.
     hears: Literal["both", "digits", "tones"] = "both"
 
 
 class Echo(Answering, frozen=True, tag="echo"):
-    """Sends back what it hears, `delay` seconds later (one frame at least)."""
+    """Repeats everything that it hears, ``delay`` seconds later (one frame at least)."""
 
     delay: float = 0.0
 
 
 class Play(Answering, frozen=True, tag="wav"):
-    """Plays a recording: a WAV `path`, a shipped `speech` or raw μ-law `audio`.
+    """Plays a recording: a WAV ``path``, a shipped ``speech`` or raw μ-law ``audio``.
 
-    It starts `after` seconds after answering; with `when_silent`, as soon as the other side has
-    spoken and then been silent for that long, and with `repeat` again each time that happens. One
-    that `greets` waits for nobody the first time.
-    `hang_up_at` seconds into the recording it hangs up mid-sentence.
+    It starts ``after`` seconds after answering. With ``when_silent`` it starts as soon as the
+    other side has spoken and then been silent for that long, and with ``repeat`` it starts again
+    each time that happens. One that ``greets`` does not wait the first time. ``hang_up_at`` seconds
+    into the recording it hangs up mid-sentence.
     """
 
     path: str = ""
@@ -92,7 +93,7 @@ class Noise(Answering, frozen=True, tag="noise"):
 
 
 class Busy(msgspec.Struct, frozen=True, tag_field="kind", tag="busy"):
-    """The line is busy, after `ring` seconds."""
+    """The line is busy, after ``ring`` seconds."""
 
     ring: float = 0.0
 
@@ -114,7 +115,7 @@ _NOISE_SECONDS: Final = 4.0
 
 
 class Bot:
-    """One call's far end: `emit` gives its next frame, `receive` takes what it hears."""
+    """One call's far end: ``emit`` gives its next frame, ``receive`` takes what it hears."""
 
     def __init__(self, spec: AnsweringSpec) -> None:
         self.spec = spec
@@ -152,14 +153,14 @@ class Bot:
         self._listen(frame)
 
     def take_pressed(self) -> list[str]:
-        """Keys whose tone ended in the frame emitted last."""
+        """The keys whose tone ended in the last frame."""
         if not self._pressed:
             return []
         pressed, self._pressed = self._pressed, []
         return pressed
 
     def hear_digit(self, digit: str, *, in_sound: bool) -> None:
-        """A key: one that the carrier pressed, or one found in the sound that this end hears."""
+        """A key was pressed by the carrier, or was found in the sound that this end hears."""
         if self.spec.hears != ("digits" if in_sound else "tones"):
             self.digits_heard.append((self._n, digit))
 

@@ -1,6 +1,6 @@
 """The media plane: two ends bridged in 20 ms frames, all circuits on one grid of ticks.
 
-No I/O and no clock: `Switchboard.tick(now)` is called every 5 ms of nominal time, serves every
+No I/O and no clock: ``Switchboard.tick(now)`` is called every 5 ms of nominal time, serves every
 fourth circuit and is told what time it stands for. An end is a Leg or a Bot; a circuit whose call
 has not been answered lets its legs count their pauses and carries no sound.
 """
@@ -35,7 +35,7 @@ class Circuit:
         self._far_tracker = tones.DigitTracker()
 
     def connect(self, now: float) -> None:
-        """Answered: sound flows from the next tick on, which stands for `now` or later."""
+        """Answered: sound flows from the next tick on, which stands for ``now`` or later."""
         if self.connected_at is None:
             self.connected_at = now
 
@@ -83,10 +83,9 @@ class Circuit:
 class Switchboard:
     """All circuits."""
 
-    def __init__(self, *, detect_keys: bool = True) -> None:
+    def __init__(self) -> None:
         self._phases: list[dict[Circuit, None]] = [{} for _ in range(PHASES)]
         self._tick = 0
-        self._detect = detect_keys
 
     def add(self, circuit: Circuit) -> None:
         """Put a circuit on the phase with the fewest."""
@@ -94,7 +93,7 @@ class Switchboard:
         self._phases[circuit.phase][circuit] = None
 
     def remove(self, circuit: Circuit) -> None:
-        """Take a circuit off; unknown ones are none of our business twice."""
+        """Take a circuit off. One that is not on it changes nothing."""
         self._phases[circuit.phase].pop(circuit, None)
 
     def tick(self, now: float) -> list[Circuit]:
@@ -107,10 +106,6 @@ class Switchboard:
         heard: list[tuple[tones.DigitTracker, bytes, Bot | Leg]] = []
         for circuit in served:
             circuit.tick(now, heard)
-        if heard and self._detect:
-            for index, digit in tones.detect([(t, f) for t, f, _ in heard]):
-                Circuit._hear(heard[index][2], digit, now, in_sound=True)
+        for index, digit in tones.detect([(t, f) for t, f, _ in heard]):
+            Circuit._hear(heard[index][2], digit, now, in_sound=True)
         return served
-
-    def __len__(self) -> int:
-        return sum(len(p) for p in self._phases)

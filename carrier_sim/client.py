@@ -4,7 +4,7 @@
         call = sim.place_call("+14155550000", "+14155551234", "echo")
         sim.wait_for(call["sid"], "in-progress")
 
-Synchronous, on the standard library; in asyncio use `asyncio.to_thread`. One connection, not for
+Synchronous, on the standard library; in asyncio use ``asyncio.to_thread``. One connection, not for
 use from several threads at once.
 """
 
@@ -23,7 +23,7 @@ ENDED: Final = frozenset(["completed", "busy", "failed", "no-answer", "canceled"
 
 
 class SimError(RuntimeError):
-    """The carrier refused a control request: `.status` and its reason."""
+    """The carrier refused a control request: ``.status`` and its reason."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -87,40 +87,41 @@ class SimClient:
         """One request, its JSON answer."""
         return msgspec.json.decode(self.request(method, path, body))
 
-    # State
+    def _object(self, path: str, body: object = None) -> dict[str, Any]:
+        """The JSON object that a GET shows, or that a POST of ``body`` answers with."""
+        found: dict[str, Any] = self.json("GET" if body is None else "POST", path, body)
+        return found
+
+    def _rows(self, path: str) -> list[Any]:
+        """The JSON list that a GET shows."""
+        found: list[Any] = self.json("GET", path)
+        return found
 
     def health(self) -> dict[str, Any]:
-        result: dict[str, Any] = self.json("GET", "/sim/health")
-        return result
+        return self._object("/sim/health")
 
     def load(self) -> dict[str, Any]:
-        result: dict[str, Any] = self.json("GET", "/sim/load")
-        return result
+        return self._object("/sim/load")
 
     def errors(self) -> list[dict[str, Any]]:
-        result: list[dict[str, Any]] = self.json("GET", "/sim/errors")
-        return result
+        return self._rows("/sim/errors")
 
     def notices(self) -> list[dict[str, Any]]:
-        result: list[dict[str, Any]] = self.json("GET", "/sim/notices")
-        return result
+        return self._rows("/sim/notices")
 
     def rest_log(self) -> list[dict[str, Any]]:
-        result: list[dict[str, Any]] = self.json("GET", "/sim/rest")
-        return result
+        return self._rows("/sim/rest")
 
     def webhook_log(self) -> list[dict[str, Any]]:
-        result: list[dict[str, Any]] = self.json("GET", "/sim/webhooks")
-        return result
+        return self._rows("/sim/webhooks")
 
     def promote_token(self) -> None:
         """The account's secondary auth token becomes the primary. SimError where there is none."""
         self.request("POST", "/sim/tokens/promote", {})
 
     def beliefs(self) -> dict[str, dict[str, Any]]:
-        """All beliefs by name; `holds` is False where one is contradicted."""
-        result: dict[str, dict[str, Any]] = self.json("GET", "/sim/beliefs")
-        return result
+        """All beliefs by name; ``holds`` is False where one is contradicted."""
+        return self._object("/sim/beliefs")
 
     def contradict(self, *names: str) -> None:
         """Contradict exactly these beliefs from now on. SimError for one that there is not."""
@@ -129,48 +130,38 @@ class SimClient:
     def reset(self) -> None:
         self.request("POST", "/sim/reset", {})
 
-    # Numbers and callees
-
     def numbers(self) -> dict[str, dict[str, Any]]:
         """By phone number."""
-        rows: list[dict[str, Any]] = self.json("GET", "/sim/numbers")
-        return {row["phone_number"]: row for row in rows}
+        return {row["phone_number"]: row for row in self._rows("/sim/numbers")}
 
     def add_number(self, phone_number: str, **fields: object) -> dict[str, Any]:
         body = {"phone_number": phone_number, **fields}
-        result: dict[str, Any] = self.json("POST", "/sim/numbers", body)
-        return result
+        return self._object("/sim/numbers", body)
 
     def number_writes(self) -> list[dict[str, Any]]:
-        result: list[dict[str, Any]] = self.json("GET", "/sim/numbers/writes")
-        return result
+        return self._rows("/sim/numbers/writes")
 
     def add_callee(self, phone_number: str, bot: str | dict[str, object]) -> None:
-        """Who answers at a number outside of the account (bots.py); a relative path is this
-        process's."""
+        """Who answers at a number outside of the account (bots.py). A relative path counts from
+        this process's directory."""
         body = {"phone_number": phone_number, "bot": located(bot, Path.cwd())}
         self.request("POST", "/sim/callees", body)
 
     def add_caller_id(self, phone_number: str) -> None:
         self.request("POST", "/sim/caller-ids", {"phone_number": phone_number})
 
-    # Calls and streams
-
     def place_call(
         self, from_: str, to: str, bot: str | dict[str, object] = "silence"
     ) -> dict[str, Any]:
         """An inbound call to a number of the account, by such a bot."""
         body = {"from": from_, "to": to, "bot": located(bot, Path.cwd())}
-        result: dict[str, Any] = self.json("POST", "/sim/calls", body)
-        return result
+        return self._object("/sim/calls", body)
 
     def calls(self) -> list[dict[str, Any]]:
-        result: list[dict[str, Any]] = self.json("GET", "/sim/calls")
-        return result
+        return self._rows("/sim/calls")
 
     def call(self, sid: str) -> dict[str, Any]:
-        result: dict[str, Any] = self.json("GET", f"/sim/calls/{sid}")
-        return result
+        return self._object(f"/sim/calls/{sid}")
 
     def hang_up(self, sid: str) -> None:
         self.request("POST", f"/sim/calls/{sid}/hangup", {})
@@ -188,20 +179,16 @@ class SimClient:
         return self.request("GET", f"/sim/calls/{sid}/{side}.wav")
 
     def streams(self) -> list[dict[str, Any]]:
-        result: list[dict[str, Any]] = self.json("GET", "/sim/streams")
-        return result
+        return self._rows("/sim/streams")
 
     def stream(self, sid: str) -> dict[str, Any]:
-        result: dict[str, Any] = self.json("GET", f"/sim/streams/{sid}")
-        return result
+        return self._object(f"/sim/streams/{sid}")
 
     def arrivals(self, sid: str) -> list[list[float]]:
-        result: list[list[float]] = self.json("GET", f"/sim/streams/{sid}/arrivals")
-        return result
+        return self._rows(f"/sim/streams/{sid}/arrivals")
 
     def spans(self, sid: str) -> dict[str, Any]:
-        result: dict[str, Any] = self.json("GET", f"/sim/streams/{sid}/spans")
-        return result
+        return self._object(f"/sim/streams/{sid}/spans")
 
     def drop_stream(self, sid: str) -> None:
         self.request("POST", f"/sim/streams/{sid}/drop", {})
@@ -221,16 +208,13 @@ class SimClient:
                 raise TimeoutError(f"{sid} is {call['status']}, not {sorted(wanted)}")
             time.sleep(0.02)
 
-    # Faults
-
     def add_fault(self, where: str, kind: str, **fields: object) -> int:
         """Install a rule; its id."""
-        rule = self.json("POST", "/sim/faults", {"where": where, "kind": kind, **fields})
+        rule = self._object("/sim/faults", {"where": where, "kind": kind, **fields})
         return int(rule["id"])
 
     def faults(self) -> list[dict[str, Any]]:
-        result: list[dict[str, Any]] = self.json("GET", "/sim/faults")
-        return result
+        return self._rows("/sim/faults")
 
     def remove_fault(self, rule: int) -> None:
         self.request("DELETE", f"/sim/faults/{rule}")

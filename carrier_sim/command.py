@@ -1,4 +1,4 @@
-"""`trunkline carrier-sim`: the carrier as a process of its own.
+"""``trunkline carrier-sim``: the carrier as a process of its own.
 
 One that a program starts writes a ready file, as ``trunkline up`` does, and ends when the pipe is
 closed whose descriptor is in TRUNKLINE_PARENT_FD. Ctrl-C is then its parent's business.
@@ -14,12 +14,11 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import uvloop
 
-from .bots import parse_bot
-from .exchange import Options
 from .sim import ACCOUNT_SID, AUTH_TOKEN, CarrierSim
 
 _EPILOG = """\b
@@ -43,22 +42,33 @@ Bots: echo[:DELAY] wav:PATH speech:austen-0880 silence record noise:-50 dtmf:12#
 def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
     pairs = []
     for value in values:
-        number, sign, rest = value.partition("=")
+        number, _, rest = value.partition("=")
         if not number.startswith("+"):
             raise click.BadParameter(f"{value!r} has to begin with +NUMBER", param_hint=option)
-        pairs.append((number, rest if sign else ""))
+        pairs.append((number, rest))
     return pairs
 
 
-@click.command(name="carrier-sim", epilog=_EPILOG)
-@click.option("--host", default="127.0.0.1", show_default=True, envvar="TRUNKLINE_SIM_HOST")
-@click.option(
-    "--port", default=9080, show_default=True, envvar="TRUNKLINE_SIM_PORT", help="0: any free port."
+@contextlib.contextmanager
+def _refusing(option: str) -> Iterator[None]:
+    """A ValueError within the block is wrong usage of the option."""
+    try:
+        yield
+    except ValueError as e:
+        raise click.BadParameter(str(e), param_hint=option) from e
+
+
+# Each option is also taken from the environment, as TRUNKLINE_SIM_ and its parameter's name.
+@click.command(
+    name="carrier-sim",
+    epilog=_EPILOG,
+    context_settings={"auto_envvar_prefix": "TRUNKLINE_SIM", "show_default": True},
 )
+@click.option("--host", default="127.0.0.1")
+@click.option("--port", default=9080, help="0: any free port.")
 @click.option(
     "--account-sid",
     default=ACCOUNT_SID,
-    show_default=True,
     envvar=["TRUNKLINE_SIM_ACCOUNT_SID", "TWILIO_ACCOUNT_SID"],
     show_envvar=True,
 )
@@ -81,7 +91,6 @@ def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
     "numbers",
     multiple=True,
     metavar="NUMBER[=VOICE_URL]",
-    envvar="TRUNKLINE_SIM_NUMBERS",
     help="A number of the account. Repeatable.",
 )
 @click.option(
@@ -89,7 +98,6 @@ def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
     "callees",
     multiple=True,
     metavar="NUMBER=BOT",
-    envvar="TRUNKLINE_SIM_CALLEES",
     help="Who answers at a number outside. Repeatable.",
 )
 @click.option(
@@ -97,23 +105,17 @@ def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
     "caller_ids",
     multiple=True,
     metavar="NUMBER",
-    envvar="TRUNKLINE_SIM_CALLER_IDS",
     help="A verified number that may be From. Repeatable.",
 )
 @click.option(
     "--calls-per-second",
     type=click.FloatRange(min=0, min_open=True),
-    envvar="TRUNKLINE_SIM_CALLS_PER_SECOND",
     help="Queue outbound calls as Twilio does (it starts 1 a second). Default: no queue.",
 )
-@click.option(
-    "--max-url-length", default=2048, show_default=True, envvar="TRUNKLINE_SIM_MAX_URL_LENGTH"
-)
+@click.option("--max-url-length", default=2048)
 @click.option(
     "--seed",
     default=0,
-    show_default=True,
-    envvar="TRUNKLINE_SIM_SEED",
     help="For SIDs, habits and faults; 0: other ones each time.",
 )
 @click.option(
@@ -121,7 +123,6 @@ def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
     "habits",
     multiple=True,
     metavar="HABIT=FORM",
-    envvar="TRUNKLINE_SIM_HABITS",
     help="Keep to one form of a habit of Twilio's (docs/beliefs.md), instead of drawing by seed. "
     "Repeatable.",
 )
@@ -129,86 +130,43 @@ def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
     "--contradict",
     multiple=True,
     metavar="BELIEF",
-    envvar="TRUNKLINE_SIM_CONTRADICT",
     help="Do the opposite of what is believed of Twilio (docs/beliefs.md). Repeatable.",
 )
-@click.option(
-    "--ca-file",
-    type=click.Path(exists=True),
-    envvar="TRUNKLINE_SIM_CA_FILE",
-    help="Trusted for https and wss.",
-)
-@click.option(
-    "--keep-audio/--no-keep-audio",
-    default=True,
-    show_default=True,
-    envvar="TRUNKLINE_SIM_KEEP_AUDIO",
-)
+@click.option("--ca-file", type=click.Path(exists=True), help="Trusted for https and wss.")
+@click.option("--keep-audio/--no-keep-audio", default=True)
 @click.option(
     "--ready-file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Once it listens, write JSON there: account_sid, auth_token, pid, sim (its URL).",
 )
-@click.option(
-    "--wire-log/--no-wire-log", default=False, show_default=True, envvar="TRUNKLINE_SIM_WIRE_LOG"
-)
+@click.option("--wire-log/--no-wire-log", default=False)
 def command(
-    host: str,
-    port: int,
-    account_sid: str,
-    auth_token: str,
-    auth_token_secondary: str,
     numbers: tuple[str, ...],
     callees: tuple[str, ...],
     caller_ids: tuple[str, ...],
-    calls_per_second: float | None,
-    max_url_length: int,
-    seed: int,
     habits: tuple[str, ...],
-    contradict: tuple[str, ...],
-    ca_file: str | None,
-    keep_audio: bool,
     ready_file: Path | None,
-    wire_log: bool,
+    **settings: Any,
 ) -> None:
     """A stand-in for Twilio on this machine: REST, webhooks, Media Streams, callees, faults.
 
     The control API is under /sim/ on the same port.
     """
-    options = Options(
-        calls_per_second=calls_per_second,
-        max_url_length=max_url_length,
-        keep_audio=keep_audio,
-        wire_log=wire_log,
-        seed=seed,
-        habits={name: form for name, _, form in (habit.partition("=") for habit in habits)},
-        contradict=contradict,
-    )
-    try:
-        sim = CarrierSim(
-            host=host,
-            port=port,
-            account_sid=account_sid,
-            auth_token=auth_token,
-            auth_token_secondary=auth_token_secondary,
-            options=options,
-            ca_file=ca_file,
-        )
-    except ValueError as e:
-        raise click.BadParameter(str(e), param_hint="--habit, --contradict") from e
+    with _refusing("--habit, --contradict"):
+        pinned = {name: form for name, _, form in (habit.partition("=") for habit in habits)}
+        sim = CarrierSim(habits=pinned, **settings)
     for number, url in _pairs("--number", numbers):
         sim.add_number(number, voice_url=url)
     for number, bot in _pairs("--callee", callees):
-        try:
-            sim.add_callee(number, parse_bot(bot))
-        except ValueError as e:
-            raise click.BadParameter(str(e), param_hint="--callee") from e
+        with _refusing("--callee"):
+            sim.add_callee(number, bot)
     for number in caller_ids:
         sim.add_caller_id(number)
     try:
         uvloop.run(_serve(sim, ready_file))
     except OSError as e:
-        raise click.ClickException(f"cannot listen on {host}:{port}: {e}") from e
+        at = f"{settings['host']}:{settings['port']}"
+        raise click.ClickException(f"cannot listen on {at}: {e}") from e
 
 
 async def _serve(sim: CarrierSim, ready_file: Path | None) -> None:

@@ -25,7 +25,7 @@ line.
 | POST /sim/tokens/promote | the secondary auth token becomes the primary, the former is void |
 | POST /sim/reset | hang up and forget everything but numbers and callees |
 
-`bot` is a text or an object, as in bots.py. All times are monotonic seconds of this machine.
+``bot`` is a text or an object, as in bots.py. All times are monotonic seconds of this machine.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ import msgspec
 
 from .beliefs import BELIEFS
 from .bots import bot_from, parse_bot
+from .call import Call
 from .faults import Fault
 from .http_message import Request, Response
 from .pacing import percentile
@@ -46,7 +47,7 @@ from .stream import Stream
 from .wav import write_pcm
 
 if TYPE_CHECKING:
-    from .sim import CallHandle, CarrierSim
+    from .sim import CarrierSim
 
 _CALL: Final = re.compile(r"/sim/calls/(?P<sid>\w+)(?:/(?P<what>[\w.]+))?")
 _STREAM: Final = re.compile(r"/sim/streams/(?P<sid>\w+)(?:/(?P<what>\w+))?")
@@ -98,7 +99,7 @@ class ControlApi:
                     "failures": [repr(f) for f in sim.failures],
                     "account_sid": sim.account_sid,
                     "base_url": sim.base_url,
-                    "calls": sum(h.call.live for h in sim.calls.values()),
+                    "calls": sum(call.live for call in sim.calls.values()),
                     "streams": sum(s.live for s in sim.streams.values()),
                     "now": sim.now(),
                     "seed": sim.exchange.seed,
@@ -128,19 +129,16 @@ class ControlApi:
             case "/sim/callees":
                 return {n: msgspec.to_builtins(b) for n, b in sim.exchange.callees.items()}
             case "/sim/calls":
-                return [self.describe_call(h, metrics=False) for h in sim.calls.values()]
+                return [self.describe_call(call, metrics=False) for call in sim.calls.values()]
             case "/sim/faults":
                 return [rule.describe() for rule in sim.faults.rules]
             case "/sim/beliefs":
-                return self._beliefs()
+                holds = sim.exchange.beliefs.hold
+                return {
+                    name: {"contradicted": contradicted, "holds": holds(name)}
+                    for name, contradicted in BELIEFS.items()
+                }
         raise _NotFound(f"no GET {path}")
-
-    def _beliefs(self) -> dict[str, object]:
-        holds = self._sim.exchange.beliefs.hold
-        return {
-            name: msgspec.to_builtins(belief) | {"holds": holds(name)}
-            for name, belief in BELIEFS.items()
-        }
 
     async def _all_streams(self) -> list[dict[str, object]]:
         """Metrics of long calls take a while each: the media clock must get in between."""
@@ -170,44 +168,40 @@ class ControlApi:
                 bot = body["bot"]
                 spec = parse_bot(bot) if isinstance(bot, str) else bot_from(bot)
                 sim.add_callee(body["phone_number"], spec)
-                return Response.json({"ok": True}, 201)
             case "/sim/caller-ids":
                 sim.add_caller_id(body["phone_number"])
-                return Response.json({"ok": True}, 201)
             case "/sim/calls":
-                handle = await sim.place_inbound_call(
-                    body["from"], body["to"], body.get("bot", "silence")
-                )
-                return Response.json(self.describe_call(handle), 201)
+                bot = body.get("bot", "silence")
+                call = await sim.place_inbound_call(body["from"], body["to"], bot)
+                return Response.json(self.describe_call(call), 201)
             case "/sim/faults":
                 rule = sim.faults.add(msgspec.convert(body, Fault))
                 return Response.json(rule.describe(), 201)
             case "/sim/beliefs":
                 sim.exchange.beliefs.contradict(body["contradict"])
-                return Response.json(self._beliefs())
             case "/sim/tokens/promote":
                 sim.credentials.promote()
-                return Response.json({"ok": True})
             case "/sim/reset":
                 sim.reset()
-                return Response.json({"ok": True})
-        raise _NotFound(f"no POST {path}")
+            case _:
+                raise _NotFound(f"no POST {path}")
+        return Response.json({"ok": True})
 
     def _one_call(self, method: str, sid: str, what: str) -> Response:
-        handle = self._sim.calls.get(sid)
-        if handle is None:
+        call = self._sim.calls.get(sid)
+        if call is None:
             raise _NotFound(f"no call {sid}")
         if method == "POST" and what == "hangup":
-            handle.hang_up()
-            return Response.json(self.describe_call(handle))
+            self._sim.hang_up(call)
+            return Response.json(self.describe_call(call))
         if method != "GET":
             raise _NotFound(f"no {method} /sim/calls/{{sid}}/{what}")
         if not what:
-            return Response.json(self.describe_call(handle))
+            return Response.json(self.describe_call(call))
         name, _, form = what.partition(".")
-        if name not in ("played", "said", "heard") or form not in ("", "wav", "ulaw"):
+        if name not in ("played", "said") or form not in ("", "wav", "ulaw"):
             raise _NotFound(f"no {what} of a call: played or said, as .wav or .ulaw")
-        audio = bytes(handle.said if name == "said" else handle.played)
+        audio = bytes(call.said if name == "said" else call.played)
         if form == "ulaw":
             return Response(200, audio, "audio/basic")
         return Response(200, write_pcm(audio), "audio/wav")
@@ -239,17 +233,17 @@ class ControlApi:
                 return Response.json(stream.wire)
         raise _NotFound(f"no {method} /sim/streams/{{sid}}/{what}")
 
-    def describe_call(self, handle: CallHandle, *, metrics: bool = True) -> dict[str, object]:
+    def describe_call(self, call: Call, *, metrics: bool = True) -> dict[str, object]:
         """One call as JSON."""
-        call, bot = handle.call, handle.bot
-        return call.resource(self._sim.account_sid) | {
-            "end_reason": call.end_reason,
-            "history": call.history,
-            "media_started": handle.started,
-            "played_ms": len(handle.played) / 8,
+        record, bot = call.record, call.bot
+        return record.resource(self._sim.account_sid) | {
+            "end_reason": record.end_reason,
+            "history": record.history,
+            "media_started": call.started,
+            "played_ms": len(call.played) / 8,
             "digits_heard": bot.digits if bot else "",
-            "doing": handle.line.leg.doing,
-            "streams": [self.describe_stream(s, metrics=metrics) for s in handle.streams],
+            "doing": call.leg.doing,
+            "streams": [self.describe_stream(s, metrics=metrics) for s in call.streams],
         }
 
     def describe_stream(self, stream: Stream, *, metrics: bool = True) -> dict[str, object]:

@@ -1,12 +1,8 @@
-"""Call control: who calls whom, what a leg's instruction leads to, when a call ends.
+"""Call control: who calls whom, how a leg's instructions are carried out, when a call ends.
 
-No I/O. The exchange holds the account's numbers, calls and callees, and is driven by `tick`, by
-REST (through rest.py) and by answers of the shell; the shell (sim.py) does what needs a network and
-calls back. Every time is an argument.
-
-A call placed to one of the account's own numbers is two calls at Twilio: the outgoing leg A and the
-inbound leg B, whose number's voice_url is asked. They are the two ends of one circuit; A is
-answered when B is.
+No I/O. The exchange holds the account's numbers, calls and callees. ``tick``, REST (rest.py) and
+the shell's answers drive it. The shell (sim.py) does all that needs a network, and calls back.
+Every time is an argument.
 """
 
 from __future__ import annotations
@@ -15,15 +11,17 @@ import heapq
 import itertools
 import secrets
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
 
 import msgspec
 
 from . import caller_id, twiml
-from .account import Call, CallOptions, Number, NumberWrite, Sids
+from .account import CallOptions, CallRecord, Sids
 from .beliefs import Beliefs
 from .bots import Answering, Bot, BotSpec, Busy, Failed, NoAnswer, Silence, start_bot
+from .call import Call
+from .call_streams import CallStreams
 from .circuit import Circuit, Switchboard
 from .habits import Habits
 from .judge import Judge
@@ -39,55 +37,12 @@ from .leg import (
     PlaceDial,
     Report,
 )
-from .stream import Stream, check_url
+from .numbers import Number, Numbers
+from .options import Options
+from .stream import Stream
 
-#: Content types that Twilio reads as TwiML (TD voice/twiml).
-TWIML_TYPES = frozenset(["text/xml", "application/xml", "text/html"])
 #: Where a write of a number does not count at once, calls find it after so many seconds.
-CALLS_SETTLE = 4.0
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How the carrier behaves. calls_per_second None: no queue. seed 0: nothing ever repeats.
-
-    habits: those that are pinned to one form (habits.py); contradict: beliefs (beliefs.py).
-    """
-
-    calls_per_second: float | None = None
-    max_url_length: int = 2048
-    allow_ws: bool = True
-    validate_source: bool = True
-    keep_audio: bool = True
-    wire_log: bool = False
-    detect_keys: bool = True
-    webhook_timeout: float = 15.0
-    connect_timeout: float = 10.0
-    stream_connect_timeout: float = 10.0
-    seed: int = 0
-    habits: Mapping[str, str] = {}
-    contradict: tuple[str, ...] = ()
-
-
-class Line:
-    """A call while it lives: its resource, its leg, its circuit, its streams."""
-
-    def __init__(self, call: Call, leg: Leg, number: Number | None) -> None:
-        self.call = call
-        self.leg = leg
-        self.number = number
-        self.circuit: Circuit | None = None
-        self.bot: Bot | None = None
-        #: The line at the other end of the circuit, where that is a call of the carrier too.
-        self.other: Line | None = None
-        #: A dialled leg's parent, and a parent's dialled leg.
-        self.parent: Line | None = None
-        self.child: Line | None = None
-        self.streams: list[Stream] = []
-        #: Counts fetches, so that the answer to an outdated one is thrown away.
-        self.fetch_id = 0
-        self.used_fallback = False
-        self.on_answer: Callable[[float], None] | None = None
-        self.callbacks = 0
+CALLS_SETTLE: Final = 4.0
 
 
 class Fetched(msgspec.Struct, frozen=True):
@@ -100,18 +55,18 @@ class Fetched(msgspec.Struct, frozen=True):
 
 
 class Shell(Protocol):
-    """What the exchange needs done on the network."""
+    """The network, as the exchange uses it."""
 
-    def fetch(self, line: Line, fetch: Fetch, fetch_id: int) -> None:
-        """Post the webhook; then `Exchange.fetched`."""
+    def fetch(self, call: Call, fetch: Fetch, fetch_id: int) -> None:
+        """Post the webhook; then ``Exchange.fetched``."""
 
-    def open_stream(self, line: Line, stream: Stream) -> None:
-        """Connect; then `stream.opened`, later `Exchange.stream_over`."""
+    def open_stream(self, call: Call, stream: Stream) -> None:
+        """Connect; then ``stream.opened``, later ``CallStreams.over``."""
 
     def close_stream(self, stream: Stream) -> None:
         """Close the socket behind the last message."""
 
-    def status_callback(self, line: Line, event: str, status: str) -> None:
+    def status_callback(self, call: Call, event: str, status: str) -> None:
         """Post the status callback of the call, if there is one for this event."""
 
 
@@ -131,48 +86,32 @@ class Exchange:
         self.judge = judge
         self.shell = shell
         self.wall = wall
-        #: What habits are drawn from; shown by GET /sim/health, so that a run can be repeated.
+        #: Habits are drawn from it. GET /sim/health shows it, so that a run can be repeated.
         self.seed = options.seed or secrets.randbits(32)
         self.sids = Sids(options.seed)
         self.habits = Habits(self.seed, options.habits)
         self.beliefs = Beliefs(options.contradict)
-        self.numbers: dict[str, Number] = {}
-        self.number_writes: list[NumberWrite] = []
+        self.numbers = Numbers()
+        #: Verified numbers that may be From.
         self.caller_ids: set[str] = set()
+        #: Who answers at a number outside of the account.
         self.callees: dict[str, BotSpec] = {}
-        self.lines: dict[str, Line] = {}
-        self.streams: dict[str, Stream] = {}
-        self.switchboard = Switchboard(detect_keys=options.detect_keys)
+        #: All calls by SID, oldest first.
+        self.calls: dict[str, Call] = {}
+        self.streams = CallStreams(self)
+        self.switchboard = Switchboard()
         self._timers: list[tuple[float, int, Callable[[float], None]]] = []
         self._count = itertools.count()
         self._next_dial = 0.0
-        self._settling: deque[Line] = deque()
-
-    @property
-    def calls(self) -> dict[str, Call]:
-        """All calls, by SID, oldest first."""
-        return {sid: line.call for sid, line in self.lines.items()}
-
-    def number_by_sid(self, sid: str) -> Number | None:
-        """A number by its PN…"""
-        return next((n for n in self.numbers.values() if n.sid == sid), None)
+        self._settling: deque[Call] = deque()
 
     def number_for_calls(self, number: Number, now: float) -> Number:
         """The number as a call that comes in now finds it."""
         holds = self.beliefs.hold("voice-url-counts-at-once")
-        return number if holds else self.number_before(number, now - CALLS_SETTLE)
-
-    def number_before(self, number: Number, since: float) -> Number:
-        """The number as it was before all writes from `since` on."""
-        for write in self.number_writes:
-            if write.sid == number.sid and write.time >= since:
-                return msgspec.structs.replace(number, **write.before)
-        return number
-
-    # Time
+        return number if holds else self.numbers.before(number, now - CALLS_SETTLE)
 
     def at(self, when: float, do: Callable[[float], None]) -> None:
-        """Run do(now) at the first tick at or after when."""
+        """Run ``do(now)`` at the first tick at or after ``when``."""
         heapq.heappush(self._timers, (when, next(self._count), do))
 
     def tick(self, now: float) -> None:
@@ -183,22 +122,23 @@ class Exchange:
             far = circuit.far
             if isinstance(far, Bot):
                 if far.hung_up:
-                    self.far_end_hangs_up(self.lines[circuit.near.call_sid], now)
+                    self.far_end_hangs_up(self.calls[circuit.near.call_sid], now)
             elif far.pending:
-                self._settle(self.lines[far.call_sid], now)
+                self.settle(self.calls[far.call_sid], now)
             if circuit.near.pending:
-                self._settle(self.lines[circuit.near.call_sid], now)
+                self.settle(self.calls[circuit.near.call_sid], now)
 
-    # Calls come in
+    def bot(self, spec: Answering) -> Bot:
+        """The far end of one call."""
+        kept = spec if self.options.keep_audio else msgspec.structs.replace(spec, keep=False)
+        return start_bot(kept)  # type: ignore[arg-type]  # the union's base class
 
-    def inbound(self, from_: str, to: str, bot: Bot, now: float) -> Line:
+    def inbound(self, from_: str, to: str, bot: Bot, now: float) -> Call:
         """Somebody outside calls a number of the account."""
-        number = self.number_for_calls(self.numbers[to], now)
-        line = self._line(from_, to, "inbound", "ringing", number, CallOptions(), now)
-        line.bot = bot
-        self._connect(line, bot)
-        self._ask_number(line, now)
-        return line
+        call = self._inbound(from_, self.numbers[to], now)
+        self._connect(call, bot)
+        self._ask_number(call, now)
+        return call
 
     def outbound(
         self,
@@ -207,228 +147,213 @@ class Exchange:
         options: CallOptions,
         now: float,
         *,
-        parent: Line | None = None,
+        parent: Call | None = None,
         on_answer: Callable[[float], None] | None = None,
-    ) -> Line:
-        """A call by REST (or by <Dial>, with its parent); queued by calls_per_second."""
+    ) -> Call:
+        """Place a call by REST, or by <Dial> with its parent. ``calls_per_second`` queues it."""
         direction = "outbound-dial" if parent else "outbound-api"
-        line = self._line(from_, to, direction, "queued", None, options, now)
-        line.on_answer = on_answer or (lambda at: self._start_program(line, at))
+        call = self._new(from_, to, direction, "queued", None, options, now)
+        call.on_answer = on_answer or (lambda at: self._start_program(call, at))
         if parent:
-            line.parent, parent.child = parent, line
-            line.call.parent_call_sid = parent.call.sid
+            call.parent, parent.child = parent, call
+            call.record.parent_call_sid = parent.sid
         when = now
         if self.options.calls_per_second and not parent:
             when = max(now, self._next_dial)
             self._next_dial = when + 1 / self.options.calls_per_second
-            line.call.queue_time_ms = round((when - now) * 1000)
-        self.at(when, lambda at: self._launch(line, at))
-        return line
+            call.record.queue_time_ms = round((when - now) * 1000)
+        self.at(when, lambda at: self._launch(call, at))
+        return call
 
-    def _launch(self, line: Line, now: float) -> None:
-        call = line.call
+    def _launch(self, call: Call, now: float) -> None:
         if not call.live:
             return
-        self.shell.status_callback(line, "initiated", "initiated")
-        if call.to in self.numbers:
-            self.at(now + call.options.timeout, lambda at: self._give_up(line, at))
-            self._ring(line, now)
-            number = self.number_for_calls(self.numbers[call.to], now)
-            if not self.beliefs.hold("own-number-asks"):
-                self._connect(line, start_bot(Silence()))
-                self._answered(line, now)
-                return
-            shown = caller_id.FORMS[self.habits.draw("caller-id")](call.from_)
-            child = self._line(shown, call.to, "inbound", "ringing", number, CallOptions(), now)
-            child.other, line.other = line, child
-            line.leg.answered = True
-            circuit = self._connect(line, child.leg)
-            child.circuit = circuit
-            self._ask_number(child, now)
+        self.shell.status_callback(call, "initiated", "initiated")
+        to = call.record.to
+        if to in self.numbers:
+            self._ring(call, now)
+            self._launch_to_own_number(call, self.numbers[to], now)
             return
-        spec = self.callees.get(call.to)
+        spec = self.callees.get(to)
         if spec is None or isinstance(spec, Failed):
             if spec is None:
-                self.judge.error(13224, f"nobody has the number {call.to}", call_sid=call.sid)
+                self.judge.error(13224, f"nobody has the number {to}", call_sid=call.sid)
             ring = spec.ring if spec else 0.0
-            self.at(now + ring, lambda at: self._end_if_live(line, "failed", "unroutable", at))
+            self.at(now + ring, lambda at: self._end_if_live(call, "failed", "unroutable", at))
             return
-        self._ring(line, now)
-        self.at(now + call.options.timeout, lambda at: self._give_up(line, at))
+        self._ring(call, now)
         if isinstance(spec, Busy):
-            self.at(now + spec.ring, lambda at: self._end_if_live(line, "busy", "far-end", at))
+            self.at(now + spec.ring, lambda at: self._end_if_live(call, "busy", "far-end", at))
         elif not isinstance(spec, NoAnswer):
-            self.at(now + spec.ring, lambda at: self._bot_answers(line, spec, at))
+            self.at(now + spec.ring, lambda at: self._bot_answers(call, spec, at))
 
-    def _ring(self, line: Line, now: float) -> None:
-        line.call.move("ringing", now, self.wall())
-        self.shell.status_callback(line, "ringing", "ringing")
-
-    def _bot_answers(self, line: Line, spec: Answering, now: float) -> None:
-        if line.call.status != "ringing":
+    def _launch_to_own_number(self, call: Call, number: Number, now: float) -> None:
+        """The other leg comes in at the number, and the two are the ends of one circuit."""
+        if not self.beliefs.hold("own-number-asks"):
+            self._connect(call, self.bot(Silence()))
+            self._answered(call, now)
             return
-        line.bot = start_bot(self._kept(spec))  # type: ignore[arg-type]  # the union's base class
-        self._connect(line, line.bot)
-        self._answered(line, now)
+        shown = caller_id.FORMS[self.habits.draw("caller-id")](call.record.from_)
+        other = self._inbound(shown, number, now)
+        other.other, call.other = call, other
+        call.leg.answered = True
+        other.circuit = self._connect(call, other.leg)
+        self._ask_number(other, now)
 
-    def _kept(self, spec: Answering) -> Answering:
-        return spec if self.options.keep_audio else msgspec.structs.replace(spec, keep=False)
+    def _inbound(self, from_: str, number: Number, now: float) -> Call:
+        number = self.number_for_calls(number, now)
+        to = number.phone_number
+        return self._new(from_, to, "inbound", "ringing", number, CallOptions(), now)
 
-    def _ask_number(self, line: Line, now: float) -> None:
-        number = line.number
+    def _ring(self, call: Call, now: float) -> None:
+        call.record.move("ringing", now, self.wall())
+        self.shell.status_callback(call, "ringing", "ringing")
+        self.at(now + call.record.options.timeout, lambda at: self._give_up(call, at))
+
+    def _bot_answers(self, call: Call, spec: Answering, now: float) -> None:
+        if call.record.status == "ringing":
+            self._connect(call, self.bot(spec))
+            self._answered(call, now)
+
+    def _ask_number(self, call: Call, now: float) -> None:
+        number = call.number
         assert number is not None
         routed = bool(number.voice_application_sid or number.trunk_sid)
         if routed and self.beliefs.hold("routed-numbers-ignore-voice-url"):
-            self._end_if_live(line, "failed", "routed-elsewhere", now)
+            self._end_if_live(call, "failed", "routed-elsewhere", now)
         elif not number.voice_url:
-            self._end_if_live(line, "failed", "no-voice-url", now)
+            self._end_if_live(call, "failed", "no-voice-url", now)
         else:
-            line.leg.fetching()
-            self._fetch(line, Fetch(number.voice_url, number.voice_method))
+            self.redirect(call, number.voice_url, number.voice_method, now)
 
-    def _answered(self, line: Line, now: float) -> None:
-        line.call.move("in-progress", now, self.wall())
-        line.leg.answered = True
-        if line.circuit:
-            line.circuit.connect(now)
-        self.shell.status_callback(line, "answered", "in-progress")
-        limit = line.call.options.time_limit
+    def _answered(self, call: Call, now: float) -> None:
+        call.record.move("in-progress", now, self.wall())
+        call.leg.answered = True
+        if call.circuit:
+            call.circuit.connect(now)
+        self.shell.status_callback(call, "answered", "in-progress")
+        limit = call.record.options.time_limit
         if self.beliefs.hold("time-limit-ends-calls"):
-            self.at(now + limit, lambda at: self._end_if_live(line, "completed", "time-limit", at))
-        if line.on_answer:
-            line.on_answer(now)
+            self.at(now + limit, lambda at: self._end_if_live(call, "completed", "time-limit", at))
+        if call.on_answer:
+            call.on_answer(now)
 
-    def _start_program(self, line: Line, now: float) -> None:
-        options = line.call.options
+    def _start_program(self, call: Call, now: float) -> None:
+        options = call.record.options
         if options.twiml:
-            self.run_twiml(line, options.twiml, now)
+            self.run_twiml(call, options.twiml, now)
         else:
-            line.leg.fetching()
-            self._fetch(line, Fetch(options.url, options.method))
+            self.redirect(call, options.url, options.method, now)
 
-    def _give_up(self, line: Line, now: float) -> None:
-        if line.call.status == "ringing":
-            self._end_if_live(line, "no-answer", "timeout", now)
+    def _give_up(self, call: Call, now: float) -> None:
+        if call.record.status == "ringing":
+            self._end_if_live(call, "no-answer", "timeout", now)
 
-    # What REST and the far end do to a call
+    def run_twiml(self, call: Call, text: str, now: float) -> None:
+        """Inline TwiML: at the start of a call, or in place of the document that runs.
 
-    def run_twiml(self, line: Line, text: str, now: float) -> None:
-        """Inline TwiML: at the start of a call, or in place of what runs.
-
-        A stream that it ends goes on for a moment, and its successor takes a while (habit `seam`).
+        A stream that it ends goes on for a moment, and its successor takes a while (habit
+        ``seam``).
         """
-        seam = float(self.habits.draw("seam")) if line.leg.doing == "stream" else 0.0
+        seam = float(self.habits.draw("seam")) if call.leg.doing == "stream" else 0.0
         if not seam:
-            self._run_now(line, text, now)
+            self._run_now(call, text, now)
             return
 
         def take_effect(at: float) -> None:
-            line.leg.seam = seam
-            self._run_now(line, text, at)
+            call.leg.seam = seam
+            self._run_now(call, text, at)
 
         self.at(now + seam / 3, take_effect)
 
-    def _run_now(self, line: Line, text: str, now: float) -> None:
-        line.fetch_id += 1
-        self._run(line, text, "", now)
+    def _run_now(self, call: Call, text: str, now: float) -> None:
+        call.fetch_id += 1
+        document = twiml.parse(text)
+        self._list(call, document)
+        if document.verbs is None:
+            call.leg.application_error(now)
+        else:
+            call.leg.run(document.verbs, "", now)
+        self.settle(call, now)
 
-    def start_side(self, line: Line, verb: twiml.Stream, now: float) -> Stream:
+    def start_side(self, call: Call, verb: twiml.Stream, now: float) -> Stream:
         """REST starts a one-way stream."""
-        line.leg.start_side(verb)
-        self._settle(line, now)
-        return line.streams[-1]
+        call.leg.start_side(verb)
+        self.settle(call, now)
+        return call.streams[-1]
 
-    def stop_side(self, line: Line, stream: Stream, now: float) -> None:
+    def stop_side(self, call: Call, stream: Stream, now: float) -> None:
         """REST stops a one-way stream."""
-        line.leg.stop_side(stream)
-        self._settle(line, now)
+        call.leg.stop_side(stream)
+        self.settle(call, now)
 
-    def redirect(self, line: Line, url: str, method: str, now: float) -> None:
-        """Fetch TwiML from url, in place of what runs."""
-        line.leg.fetching()
-        self._settle(line, now)
-        self._fetch(line, Fetch(url, method))
+    def redirect(self, call: Call, url: str, method: str, now: float) -> None:
+        """Fetch TwiML from ``url``, in place of the document that runs, if there is one."""
+        call.leg.fetching()
+        self.settle(call, now)
+        self._fetch(call, Fetch(url, method))
 
-    def end_by_api(self, line: Line, status: str, now: float) -> None:
+    def end_by_api(self, call: Call, status: str, now: float) -> None:
         """Status=completed or canceled."""
-        ringing = line.call.status in ("queued", "ringing")
+        ringing = call.record.status in ("queued", "ringing")
         if ringing and status == "completed" and not self.beliefs.hold("completed-ends-ringing"):
             return
         if status == "canceled" or ringing:
-            self._end_if_live(line, "canceled", "canceled-by-api", now)
+            self._end_if_live(call, "canceled", "canceled-by-api", now)
         else:
-            self._end_if_live(line, "completed", "completed-by-api", now)
+            self._end_if_live(call, "completed", "completed-by-api", now)
 
-    def far_end_hangs_up(self, line: Line, now: float) -> None:
+    def far_end_hangs_up(self, call: Call, now: float) -> None:
         """The person (bot) at the other end puts the receiver down."""
-        status = "completed" if line.call.status == "in-progress" else "no-answer"
-        self._end_if_live(line, status, "far-end", now)
+        status = "completed" if call.record.status == "in-progress" else "no-answer"
+        self._end_if_live(call, status, "far-end", now)
 
-    def _end_if_live(self, line: Line, status: str, reason: str, now: float) -> None:
-        if line.call.live and not line.leg.ended:
-            line.leg.hang_up(status, reason)
-            self._settle(line, now)
+    def _end_if_live(self, call: Call, status: str, reason: str, now: float) -> None:
+        if call.live and not call.leg.ended:
+            call.leg.hang_up(status, reason)
+            self.settle(call, now)
 
-    # What the shell answers
-
-    def fetched(self, line: Line, fetch: Fetch, fetch_id: int, result: Fetched, now: float) -> None:
+    def fetched(self, call: Call, fetch: Fetch, fetch_id: int, result: Fetched, now: float) -> None:
         """A webhook was answered or failed."""
-        if fetch_id != line.fetch_id or line.leg.ended:
+        if fetch_id != call.fetch_id or call.leg.ended:
             return
-        call = line.call
-        code, text = result.code, result.text
-        if not code:
-            kind = result.content_type.partition(";")[0].strip().lower()
-            if kind not in TWIML_TYPES:
-                code, text = 12300, f"Content-Type {result.content_type!r} from {fetch.url}"
-            elif len(result.body) > twiml.MAX_FETCHED:
-                code, text = 11750, f"{len(result.body)} bytes from {fetch.url}"
-        if not code:
-            document = twiml.parse(result.body)
-            if document.verbs is not None:
-                self._list(call.sid, document)
-                line.leg.run(document.verbs, fetch.url, now)
-                self._settle(line, now)
-                return
-            code, text = document.problems[0].code, f"{document.problems[0].text} ({fetch.url})"
-        self.judge.error(code, text, call_sid=call.sid)
-        self._fall_back(line, fetch, code, now)
-
-    def _fall_back(self, line: Line, fetch: Fetch, code: int, now: float) -> None:
-        if line.number is not None:
-            url, method = line.number.voice_fallback_url, line.number.voice_fallback_method
+        if result.code:
+            problem = twiml.Problem(result.code, result.text)
+            document = twiml.Document(None, (problem,))
         else:
-            url, method = line.call.options.fallback_url, line.call.options.fallback_method
-        if url and not line.used_fallback and self.beliefs.hold("fallback-is-asked"):
-            line.used_fallback = True
-            self._fetch(
-                line, Fetch(url, method, (("ErrorCode", str(code)), ("ErrorUrl", fetch.url)))
-            )
+            document = twiml.parse_fetched(result.body, result.content_type, fetch.url)
+        self._list(call, document)
+        if document.verbs is None:
+            self._fall_back(call, fetch, document.problems[0].code, now)
+        else:
+            call.leg.run(document.verbs, fetch.url, now)
+            self.settle(call, now)
+
+    def _fall_back(self, call: Call, fetch: Fetch, code: int, now: float) -> None:
+        if call.number is not None:
+            url, method = call.number.voice_fallback_url, call.number.voice_fallback_method
+        else:
+            options = call.record.options
+            url, method = options.fallback_url, options.fallback_method
+        if url and not call.used_fallback and self.beliefs.hold("fallback-is-asked"):
+            call.used_fallback = True
+            params = (("ErrorCode", str(code)), ("ErrorUrl", fetch.url))
+            self._fetch(call, Fetch(url, method, params))
             return
-        line.leg.application_error(now)
-        self._settle(line, now)
+        call.leg.application_error(now)
+        self.settle(call, now)
 
-    def stream_over(self, line: Line, stream: Stream, now: float) -> None:
-        """The socket is gone: closed by the server, broken, or never there."""
-        leg = line.leg
-        if leg.stream is stream:
-            how = {"close": "close", "broken": "break"}.get(stream.ended_by, "refusal")
-            if self.beliefs.hold(f"next-verb-after-{how}"):
-                leg.stream_over(now)
-            else:
-                leg.hang_up("completed", f"stream-{how}")
-            self._settle(line, now)
-        elif stream in leg.sides:
-            leg.sides.remove(stream)
-            ends = stream.again or self.beliefs.hold("one-way-close-ends")
-            if not ends and stream.ended_by == "close":
-                self._open_side(line, stream.verb, now, again=True)
+    def _fetch(self, call: Call, fetch: Fetch) -> None:
+        call.fetch_id += 1
+        self.shell.fetch(call, fetch, call.fetch_id)
 
-    # Instructions of legs
+    def _list(self, call: Call, document: twiml.Document) -> None:
+        for problem in document.problems:
+            self.judge.error(problem.code, problem.text, call_sid=call.sid)
 
-    def _settle(self, line: Line, now: float) -> None:
-        """Do what legs want until none wants more."""
-        self._settling.append(line)
+    def settle(self, call: Call, now: float) -> None:
+        """Carry the leg's instructions out, and those that come of them, until none is left."""
+        self._settling.append(call)
         if len(self._settling) > 1:
             return
         try:
@@ -441,136 +366,72 @@ class Exchange:
         finally:
             self._settling.clear()
 
-    def _do(self, line: Line, instruction: object, now: float) -> None:
+    def _do(self, call: Call, instruction: object, now: float) -> None:
         match instruction:
             case Answer():
-                self._answered(line, now)
-                if line.other is not None and line.other.call.status == "ringing":
-                    self._answered(line.other, now)
+                self._answered(call, now)
+                if call.other is not None and call.other.record.status == "ringing":
+                    self._answered(call.other, now)
             case Fetch():
-                self._fetch(line, instruction)
-            case OpenStream(verb=verb, delay=delay):
-                if delay:
-                    self._open_later(line, verb, now + delay)
-                else:
-                    self._open_stream(line, verb, now)
+                self._fetch(call, instruction)
+            case OpenStream(verb=verb, delay=delay) if delay:
+                self.streams.open_later(call, verb, now + delay)
+            case OpenStream(verb=verb):
+                self.streams.open(call, verb, now)
             case OpenSide(verb=verb):
-                self._open_side(line, verb, now)
+                self.streams.open_side(call, verb, now)
             case CloseStream(stream=stream, moved=moved):
-                if moved and not self.beliefs.hold("update-sends-stop"):
-                    stream.end(now, "stop")
-                else:
-                    stream.stop(now)
-                self.shell.close_stream(stream)
+                self.streams.close(stream, now, moved=moved)
             case PlaceDial(verb=verb):
-                self._dial(line, verb, now)
+                self._dial(call, verb, now)
             case DropDial():
-                child, line.child = line.child, None
+                child, call.child = call.child, None
                 if child is not None:
                     child.parent = None
-                    status = "completed" if child.call.status == "in-progress" else "canceled"
+                    status = "completed" if child.record.status == "in-progress" else "canceled"
                     self._end_if_live(child, status, "parent", now)
             case Report(code=code, text=text):
-                self.judge.error(code, text, call_sid=line.call.sid)
+                self.judge.error(code, text, call_sid=call.sid)
             case End(status=status, reason=reason):
-                self._ended(line, status, reason, now)
+                self._ended(call, status, reason, now)
 
-    def _open_later(self, line: Line, verb: twiml.Stream, when: float) -> None:
-        """Open the stream then, if <Connect> still waits for it."""
-
-        def open_it(now: float) -> None:
-            if line.leg.connecting is verb:
-                self._open_stream(line, verb, now)
-                self._settle(line, now)
-
-        self.at(when, open_it)
-
-    def _open_stream(self, line: Line, verb: twiml.Stream, now: float) -> None:
-        stream = self._new_stream(line, verb)
-        line.leg.stream_started(stream)
-        if self._refuse(line, stream, now):
-            line.leg.stream_over(now)
-        else:
-            self.shell.open_stream(line, stream)
-
-    def _open_side(
-        self, line: Line, verb: twiml.Stream, now: float, *, again: bool = False
-    ) -> None:
-        stream = self._new_stream(line, verb, one_way=True)
-        stream.again = again
-        stream.altered = not self.beliefs.hold("streams-alike")
-        if not self._refuse(line, stream, now):
-            line.leg.side_started(stream)
-            delay = float(self.habits.draw("one-way-start"))
-            self.at(now + delay, lambda at: self._connect_side(line, stream))
-
-    def _connect_side(self, line: Line, stream: Stream) -> None:
-        if stream in line.leg.sides:
-            self.shell.open_stream(line, stream)
-
-    def _new_stream(self, line: Line, verb: twiml.Stream, *, one_way: bool = False) -> Stream:
-        stream = Stream(
-            self.sids.new("MZ"),
-            line.call.sid,
-            self.account_sid,
-            verb,
-            self.judge,
-            wire_log=self.options.wire_log,
-            one_way=one_way,
-            beliefs=self.beliefs,
-            call_began=line.call.created_at,
-        )
-        line.streams.append(stream)
-        self.streams[stream.sid] = stream
-        return stream
-
-    def _refuse(self, line: Line, stream: Stream, now: float) -> bool:
-        """End a stream whose URL Twilio would not take, with its error; whether it was one."""
-        refused = check_url(stream.verb, self.options.allow_ws)
-        if refused is None:
-            return False
-        code, text = refused
-        self.judge.error(code, text, call_sid=line.call.sid, stream_sid=stream.sid)
-        stream.end(now, f"error {code}")
-        return True
-
-    def _dial(self, line: Line, verb: twiml.Dial, now: float) -> None:
-        caller = verb.caller_id or line.call.from_
+    def _dial(self, call: Call, verb: twiml.Dial, now: float) -> None:
+        caller = verb.caller_id or call.record.from_
         options = CallOptions(timeout=verb.timeout, time_limit=verb.time_limit)
 
         def answered(at: float) -> None:
-            if line.child is child and not line.leg.ended:
-                line.leg.bridge(child.leg)
-                child.leg.bridge(line.leg)
+            if call.child is child and not call.leg.ended:
+                call.leg.bridge(child.leg)
+                child.leg.bridge(call.leg)
 
-        child = self.outbound(caller, verb.number, options, now, parent=line, on_answer=answered)
+        child = self.outbound(caller, verb.number, options, now, parent=call, on_answer=answered)
 
-    def _ended(self, line: Line, status: str, reason: str, now: float) -> None:
-        call = line.call
-        call.end_reason = reason
-        call.move(status, now, self.wall())
-        if line.circuit is not None:
-            self.switchboard.remove(line.circuit)
-        self.shell.status_callback(line, "completed", status)
-        other = line.other
-        if other is not None and other.call.live:
-            if other.call.status == "in-progress":
-                self._end_if_live(other, "completed", "far-end", now)
-            elif other.call.direction == "inbound":
-                gone = "canceled" if status == "canceled" else "no-answer"
-                self._end_if_live(other, gone, "far-end", now)
-            else:
-                failed = status if status != "completed" else "no-answer"
-                self._end_if_live(other, failed, "far-end", now)
-        parent = line.parent
-        if parent is not None and parent.child is line:
+    def _ended(self, call: Call, status: str, reason: str, now: float) -> None:
+        record = call.record
+        record.end_reason = reason
+        record.move(status, now, self.wall())
+        if call.circuit is not None:
+            self.switchboard.remove(call.circuit)
+        self.shell.status_callback(call, "completed", status)
+        if call.other is not None:
+            self._other_end(call.other, status, now)
+        parent = call.parent
+        if parent is not None and parent.child is call:
             parent.child = None
-            parent.leg.dial_over(status, call.duration or 0, call.sid, now)
-            self._settle(parent, now)
+            parent.leg.dial_over(status, record.duration or 0, call.sid, now)
+            self.settle(parent, now)
 
-    # Small parts
+    def _other_end(self, other: Call, status: str, now: float) -> None:
+        """The call at the other end of the circuit has ended with this status."""
+        if other.record.status == "in-progress":
+            status = "completed"
+        elif other.record.direction == "inbound":
+            status = "canceled" if status == "canceled" else "no-answer"
+        elif status == "completed":
+            status = "no-answer"
+        self._end_if_live(other, status, "far-end", now)
 
-    def _line(
+    def _new(
         self,
         from_: str,
         to: str,
@@ -579,9 +440,9 @@ class Exchange:
         number: Number | None,
         options: CallOptions,
         now: float,
-    ) -> Line:
+    ) -> Call:
         sid = self.sids.new("CA")
-        call = Call(
+        record = CallRecord(
             sid=sid,
             from_=from_,
             to=to,
@@ -593,29 +454,12 @@ class Exchange:
             phone_number_sid=number.sid if number else "",
             history=[(now, status)],
         )
-        line = Line(call, Leg(sid, beliefs=self.beliefs), number)
-        self.lines[sid] = line
-        return line
+        call = Call(record, Leg(sid, beliefs=self.beliefs), number)
+        self.calls[sid] = call
+        return call
 
-    def _connect(self, line: Line, far: Bot | Leg) -> Circuit:
-        circuit = Circuit(line.leg, far, keep=self.options.keep_audio)
-        line.circuit = circuit
+    def _connect(self, call: Call, far: Bot | Leg) -> Circuit:
+        circuit = Circuit(call.leg, far, keep=self.options.keep_audio)
+        call.circuit, call.bot = circuit, far if isinstance(far, Bot) else None
         self.switchboard.add(circuit)
         return circuit
-
-    def _fetch(self, line: Line, fetch: Fetch) -> None:
-        line.fetch_id += 1
-        self.shell.fetch(line, fetch, line.fetch_id)
-
-    def _run(self, line: Line, text: str, url: str, now: float) -> None:
-        document = twiml.parse(text)
-        self._list(line.call.sid, document)
-        if document.verbs is None:
-            line.leg.application_error(now)
-        else:
-            line.leg.run(document.verbs, url, now)
-        self._settle(line, now)
-
-    def _list(self, call_sid: str, document: twiml.Document) -> None:
-        for problem in document.problems:
-            self.judge.error(problem.code, problem.text, call_sid=call_sid)

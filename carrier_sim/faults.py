@@ -1,51 +1,44 @@
 """Faults as small rules: an ordered list, the first that matches and fires wins, each removable.
 
-No I/O. A rule says where it applies (REST request, webhook, status callback, stream), on which
-method and path or URL (a regular expression, searched), how often (`skip` the first matches, then
-at most `count` times) and how likely (`probability`, from the rule's own seeded generator). What a
-kind does is done by the shell that asked.
+No I/O. A rule says where it applies (REST request, webhook, status callback, stream) and on which
+method and path or URL (a regular expression, searched). It says how often it fires (``skip`` the
+first matches, then at most ``count`` times) and how likely (``probability``, from the rule's own
+seeded generator). The shell that asked carries the kind out.
 
-- rest `status`: answers `status` (429 with Retry-After `retry_after`, 5xx), nothing done
-- rest `latency`: waits `seconds`, then does and answers
-- rest `timeout_before`: nothing done, no answer; the connection drops after `seconds` (60)
-- rest `timeout_after`: done, but no answer; the same
-- rest `late_effect`: no answer; done `seconds` later
-- rest `reset`, `reset_after`: resets the connection, with nothing done or after all was done
-- webhook or status `drop`: not sent, counts as not reached
-- webhook or status `delay`: sent `seconds` later
-- webhook or status `duplicate`: sent twice, the second answer counts
-- stream `refuse`: the connection attempt fails as refused (31902)
-- stream `drop_socket`: `seconds` after the start the socket breaks, with no close frame (31903)
-- stream `stall`: `seconds` after the start nothing is sent for `duration` seconds, then all at once
-- stream `jitter`: each frame to the server is late by up to `duration` seconds, order kept
-- stream `drop_frames`: each frame to the server is lost with `probability`, its chunk number too
+- rest ``status``: answers ``status`` (429 with Retry-After ``retry_after``, 5xx), nothing done
+- rest ``latency``: waits ``seconds``, then does and answers
+- rest ``timeout_before``: nothing done, no answer; the connection drops after ``seconds`` (60)
+- rest ``timeout_after``: done, but no answer; the same
+- rest ``late_effect``: no answer; done ``seconds`` later
+- rest ``reset``, ``reset_after``: resets the connection, with nothing done or after all was done
+- webhook or status ``drop``: not sent, counts as not reached
+- webhook or status ``delay``: sent ``seconds`` later
+- webhook or status ``duplicate``: sent twice, the second answer counts
+- stream ``refuse``: the connection attempt fails as refused (31902)
+- stream ``drop_socket``: ``seconds`` after the start the socket breaks, with no close frame (31903)
+- stream ``stall``: ``seconds`` after the start nothing is sent for ``duration`` seconds, then
+  everything at once
+- stream ``jitter``: each frame to the server is late by up to ``duration`` seconds, order kept
+- stream ``drop_frames``: each frame to the server is lost with ``probability``, and its chunk
+  number with it
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import msgspec
 
 KINDS: Final[dict[str, frozenset[str]]] = {
-    "rest": frozenset(
-        [
-            "status",
-            "latency",
-            "timeout_before",
-            "timeout_after",
-            "late_effect",
-            "reset",
-            "reset_after",
-        ]
-    ),
-    "webhook": frozenset(["drop", "delay", "duplicate"]),
-    "status": frozenset(["drop", "delay", "duplicate"]),
-    "stream": frozenset(["refuse", "drop_socket", "stall", "jitter", "drop_frames"]),
+    where: frozenset(kinds.split())
+    for where, kinds in {
+        "rest": "status latency timeout_before timeout_after late_effect reset reset_after",
+        "webhook": "drop delay duplicate",
+        "status": "drop delay duplicate",
+        "stream": "refuse drop_socket stall jitter drop_frames",
+    }.items()
 }
 
 
@@ -109,7 +102,7 @@ class Rule:
 
 
 class Faults:
-    """The list. `version` grows with each change, so that live streams notice new rules."""
+    """The list. ``version`` grows with each change, so that live streams notice new rules."""
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
@@ -127,9 +120,8 @@ class Faults:
         self.version += 1
         return rule
 
-    def remove(self, rule: Rule | int) -> None:
+    def remove(self, rule_id: int) -> None:
         """Uninstall. Raises KeyError when it is not installed."""
-        rule_id = rule if isinstance(rule, int) else rule.id
         kept = [r for r in self.rules if r.id != rule_id]
         if len(kept) == len(self.rules):
             raise KeyError(f"no fault rule {rule_id}")
@@ -140,16 +132,6 @@ class Faults:
         """Uninstall all."""
         self.rules.clear()
         self.version += 1
-
-    @contextmanager
-    def during(self, fault: Fault) -> Iterator[Rule]:
-        """Installed within a with block."""
-        rule = self.add(fault)
-        try:
-            yield rule
-        finally:
-            if rule in self.rules:
-                self.remove(rule)
 
     def match(self, where: str, method: str, path: str, kind: str = "") -> Fault | None:
         """The first rule that fires on this request; of one kind only, where a kind is given."""

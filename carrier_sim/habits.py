@@ -45,7 +45,7 @@ class Habits:
     """Draws forms; each habit has a generator of its own, so that one does not shift another."""
 
     def __init__(self, seed: int, pinned: Mapping[str, str] | None = None) -> None:
-        """`pinned`: habit -> the one form it takes. ValueError for one that is not in HABITS."""
+        """``pinned``: habit -> the one form it takes. ValueError for one that is not in HABITS."""
         self._seed = seed
         self._pinned = dict(pinned or {})
         self._random: dict[str, random.Random] = {}

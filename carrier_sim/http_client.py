@@ -16,7 +16,7 @@ MAX_BODY: Final = 4 * 1024 * 1024
 
 
 class NotReached(Exception):
-    """No answer: `stage` is connect (ct in connection overrides), read (rt) or host."""
+    """No answer: ``stage`` is connect (ct in connection overrides), read (rt) or host."""
 
     def __init__(self, stage: str, text: str) -> None:
         super().__init__(text)

@@ -10,7 +10,7 @@ import msgspec
 
 
 class Request:
-    """A request with its body read. `query` and `form` keep the last value of a repeated name."""
+    """A request with its body. ``query`` and ``form`` keep the last value of a repeated name."""
 
     def __init__(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""

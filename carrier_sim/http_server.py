@@ -65,8 +65,6 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # httptools' callbacks
-
     def on_message_begin(self) -> None:
         self._target, self._headers, self._body = b"", {}, bytearray()
 

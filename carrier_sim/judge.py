@@ -1,7 +1,8 @@
-"""The judge's list: what the real Twilio would have refused or warned of, by its error number.
+"""The judge's list: everything that the real Twilio would have refused or warned of, by number.
 
-`errors` holds what is a fault of the program under test (or of a fault rule); `notices` what Twilio
-logs although nothing is wrong, such as 31921 when the server closes a stream in order to end it.
+``errors`` are faults of the program under test, or effects of a fault rule. ``notices`` are things
+that Twilio logs although nothing is wrong: 31921, for instance, when the server closes a stream in
+order to end it.
 """
 
 from __future__ import annotations

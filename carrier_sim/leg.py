@@ -1,7 +1,8 @@
 """One leg of a call: the TwiML interpreter, in 20 ms steps.
 
-No I/O. Events come in as method calls with `now`; what is to be done comes out as instructions,
-taken with `take_instructions`; sound goes through `emit` (20 ms towards the far end) and `receive`.
+No I/O. Events come in as method calls with ``now``. Instructions come out, and the exchange takes
+them with ``take_instructions``. Sound passes through ``emit`` (20 ms towards the far end) and
+``receive`` (20 ms from it).
 
 The rules:
 
@@ -12,7 +13,7 @@ The rules:
   ends.
 - A one-way stream (<Start><Stream>, or by REST) runs beside all that and through every document,
   until <Stop>, REST, the server or the call's end ends it.
-- <Connect><Stream> lasts until the stream has ended, however it ended. Then its `action` is
+- <Connect><Stream> lasts until the stream has ended, however it ended. Then its ``action`` is
   fetched, or the next verb runs; with no verb left, the call ends.
 - When no TwiML can be had, the caller hears an error tone and the call ends ("application error").
 """
@@ -37,7 +38,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Fetch(msgspec.Struct, frozen=True):
-    """Ask the customer's server for TwiML; `params` go with the usual ones."""
+    """Ask the customer's server for TwiML; ``params`` go with the usual ones."""
 
     url: str
     method: str
@@ -45,27 +46,27 @@ class Fetch(msgspec.Struct, frozen=True):
 
 
 class OpenStream(msgspec.Struct, frozen=True):
-    """Connect the stream, after `delay` seconds; then `stream_started` or `stream_over`."""
+    """Connect the stream, after ``delay`` seconds; then ``stream_started`` or ``stream_over``."""
 
     verb: twiml.Stream
     delay: float = 0.0
 
 
 class OpenSide(msgspec.Struct, frozen=True):
-    """Connect a one-way stream; then `side_started`, later `side_over`."""
+    """Connect a one-way stream; then ``side_started``, later ``side_over``."""
 
     verb: twiml.Stream
 
 
 class CloseStream(msgspec.Struct, frozen=True):
-    """Send stop and close the socket. `moved`: a new document ends it."""
+    """Send stop and close the socket. ``moved``: a new document ends it."""
 
     stream: Stream
     moved: bool = False
 
 
 class PlaceDial(msgspec.Struct, frozen=True):
-    """Dial the second leg; then `bridge` and `dial_over`."""
+    """Dial the second leg; then ``bridge`` and ``dial_over``."""
 
     verb: twiml.Dial
 
@@ -136,8 +137,6 @@ class Leg:
             return []
         out, self.pending = self.pending, []
         return out
-
-    # Events
 
     def run(self, verbs: Sequence[twiml.Verb], url: str, now: float) -> None:
         """A document: run it from its start. url is where it came from, "" for inline TwiML."""
@@ -226,8 +225,6 @@ class Leg:
         elif self.doing == "bridge" and self.peer is not None:
             self.peer._pressed.append(digit)
 
-    # Sound
-
     def emit(self, now: float) -> bytes:
         """The next 20 ms towards the far end."""
         doing = self.doing
@@ -271,8 +268,6 @@ class Leg:
     def _peer_sound(self) -> bytes:
         peer = self.peer
         return peer._inbox.popleft() if peer is not None and peer._inbox else SILENCE
-
-    # The program
 
     def _next(self, now: float) -> None:
         while self.doing == "idle" and not self.ended:

@@ -1,9 +1,9 @@
 """Metrics of one stream: how evenly its audio arrived, and whether the far end heard holes.
 
 Made from a PlaybackBuffer's record, offline. An utterance is a run of played spans with holes
-shorter than `utterance_gap` between them; a hole inside an utterance, where the buffer ran dry
-although more was to come, is an underrun. A `clear` ends an utterance. Longer silence starts a new
-one.
+shorter than ``UTTERANCE_GAP`` between them; a hole inside an utterance, where the buffer ran dry
+although more was to come, is an underrun. A ``clear`` ends an utterance. Longer silence starts a
+new one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 from .mulaw import RATE
 from .playback import PlaybackBuffer, Span
 
+#: Seconds.
 UTTERANCE_GAP: Final = 0.4
 
 
@@ -71,13 +72,11 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def measure(
-    buffer: PlaybackBuffer, frames_in: int, now: float, utterance_gap: float = UTTERANCE_GAP
-) -> StreamMetrics:
-    """The metrics of a stream at `now`; frames_in counts what was sent to the server."""
+def measure(buffer: PlaybackBuffer, frames_in: int, now: float) -> StreamMetrics:
+    """The metrics of a stream at ``now``; frames_in counts what was sent to the server."""
     arrivals = buffer.arrivals
     before = list(accumulate(arrivals.sizes, initial=0))
-    groups = _group(buffer.all_spans(now), utterance_gap)
+    groups = _group(buffer.all_spans(now))
     starts = [group[0].from_position for group in groups]
     utterances, gaps = [], []
     for index, group in enumerate(groups):
@@ -110,11 +109,11 @@ def measure(
     )
 
 
-def _group(spans: Sequence[Span], utterance_gap: float) -> list[list[Span]]:
+def _group(spans: Sequence[Span]) -> list[list[Span]]:
     groups: list[list[Span]] = []
     for span in spans:
         last = groups[-1][-1] if groups else None
-        if last and last.ended_by == "dry" and span.started - last.ended < utterance_gap:
+        if last and last.ended_by == "dry" and span.started - last.ended < UTTERANCE_GAP:
             groups[-1].append(span)
         else:
             groups.append([span])

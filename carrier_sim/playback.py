@@ -1,11 +1,10 @@
-"""The carrier's buffer of one stream: audio that came in and has not been played yet, and its
-marks.
+"""The carrier's buffer of one stream: audio that came in and has not been played yet, and marks.
 
-No I/O; `now` is monotonic seconds. Positions count samples (= bytes of μ-law) accepted since the
-stream began and never fall: what `clear` throws away is passed over. Source: TD
-voice/media-streams/ websocket-messages: a mark comes back when playback reaches it, `clear` empties
-the buffer and returns all pending marks at once, more than ten minutes buffered is thrown away
-(31931).
+No I/O; ``now`` is monotonic seconds. Positions count the samples (= bytes of μ-law) accepted since
+the stream began. They never fall: after a ``clear`` they go on behind everything thrown away.
+Source: TD voice/media-streams/websocket-messages. A mark comes back when playback reaches it. A
+``clear`` empties the buffer and returns all pending marks at once. Audio beyond ten minutes in the
+buffer is thrown away (31931).
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class Arrivals:
 
 
 class PlaybackBuffer:
-    """What is buffered, what has been played, and the record that the metrics are made from."""
+    """The audio that waits, the position of playback, and the record for the metrics."""
 
     __slots__ = (
         "_buffer",
@@ -121,7 +120,7 @@ class PlaybackBuffer:
         return names
 
     def close(self) -> None:
-        """The stream has ended: what lies in the buffer is not played."""
+        """The stream has ended: the rest of the buffer is not played."""
         self._drop("close")
         self._marks.clear()
 

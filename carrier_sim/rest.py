@@ -1,8 +1,7 @@
-"""Twilio's REST API for voice: the account, its numbers, its calls; what Twilio refuses, this
-refuses.
+"""Twilio's REST API for voice: the account, its numbers, its calls, and all that Twilio refuses.
 
-No I/O: a Request in, a Response out, the effects happen in the Exchange. Paths, fields, answers and
-error numbers are those that the `twilio` package uses (TD voice/api, usage/twilios-response).
+No I/O: a Request in, a Response out; the effects happen in the Exchange. Paths, fields, answers and
+error numbers are those that the ``twilio`` package uses (TD voice/api, usage/twilios-response).
 """
 
 from __future__ import annotations
@@ -12,31 +11,38 @@ import hmac
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from email.utils import format_datetime
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from .account import API_VERSION, NUMBER_FIELDS, Call, CallOptions, Number, NumberWrite
-from .exchange import Exchange, Line
+from .account import API_VERSION, CallOptions, CallRecord, rfc2822
+from .call import Call
+from .exchange import Exchange
 from .http_message import Request, Response
+from .numbers import NUMBER_FIELDS, Number
 from .signature import Credentials
+from .stream import Stream as MediaStream
 from .twiml import MAX_INLINE, Stream
 
 _E164: Final = re.compile(r"\+[1-9][0-9]{6,14}", re.ASCII)
 #: A host as urlsplit gives it: an IPv6 address without its brackets.
 _HOST: Final = re.compile(r"[A-Za-z0-9.\-]+|[0-9A-Fa-f:.]+")
-_METHODS: Final = ("GET", "POST")
+#: How the SIDs begin that send a number's calls elsewhere.
+_SID_PREFIXES: Final = {"voice_application_sid": "AP", "trunk_sid": "TK"}
 _EVENTS: Final = frozenset(["initiated", "ringing", "answered", "completed"])
 #: Longest ring and longest call that Twilio takes (TD voice/api/call-resource).
 _MAX_TIMEOUT: Final = 600
 _MAX_TIME_LIMIT: Final = 86400
-#: What contradicted beliefs are about: seconds for which a written number reads as before, seconds
-#: until a call is listed, and the longest URL.
+#: Where a belief is contradicted: for so many seconds a written number reads as before, for so many
+#: a new call is not listed, and no URL may be longer than this.
 _READS_SETTLE: Final = 3.0
 _LISTED_AFTER: Final = 30.0
 _SHORT_URL: Final = 1000
+
+
+#: Answers a request that names this SID (or none) at this time.
+Handler = Callable[[Request, str, float], Response]
 
 
 class Refused(Exception):
@@ -48,7 +54,7 @@ class Refused(Exception):
 
 
 class RestLogEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One REST request: monotonic time, what was sent, what was answered (0: nothing)."""
+    """One REST request, at its monotonic time, and its answer. Status 0: there was none."""
 
     time: float
     method: str
@@ -61,7 +67,7 @@ class RestLogEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def refusal(refused: Refused) -> Response:
-    """The JSON error that the `twilio` package turns into TwilioRestException."""
+    """The JSON error that the ``twilio`` package turns into TwilioRestException."""
     body = {
         "code": refused.code,
         "message": refused.message,
@@ -78,32 +84,24 @@ class RestApi:
         self.exchange = exchange
         self.account_sid = account_sid
         self._credentials = credentials
+        numbers, calls = "/IncomingPhoneNumbers", "/Calls"
+        one = r"/(?P<sid>\w+)"
+        routes: dict[tuple[str, str], Handler] = {
+            ("GET", ""): self._fetch_account,
+            ("GET", numbers): self._list_numbers,
+            ("GET", numbers + one): self._fetch_number,
+            ("POST", numbers + one): self._write_number,
+            ("GET", calls): self._list_calls,
+            ("POST", calls): self._create_call,
+            ("GET", calls + one): self._fetch_call,
+            ("POST", calls + one): self._update_call,
+            ("POST", calls + one + "/Streams"): self._start_stream,
+            ("POST", calls + r"/(?P<sid>\w+/Streams/[^/]+)"): self._stop_stream,
+        }
         base = rf"/{API_VERSION}/Accounts/(?P<account>[^/]+)"
-        self._routes: list[
-            tuple[str, re.Pattern[str], Callable[[Request, str, float], Response]]
-        ] = [
-            ("GET", re.compile(base + r"\.json"), self._fetch_account),
-            ("GET", re.compile(base + r"/IncomingPhoneNumbers\.json"), self._list_numbers),
-            (
-                "GET",
-                re.compile(base + r"/IncomingPhoneNumbers/(?P<sid>\w+)\.json"),
-                self._fetch_number,
-            ),
-            (
-                "POST",
-                re.compile(base + r"/IncomingPhoneNumbers/(?P<sid>\w+)\.json"),
-                self._write_number,
-            ),
-            ("GET", re.compile(base + r"/Calls\.json"), self._list_calls),
-            ("POST", re.compile(base + r"/Calls\.json"), self._create_call),
-            ("GET", re.compile(base + r"/Calls/(?P<sid>\w+)\.json"), self._fetch_call),
-            ("POST", re.compile(base + r"/Calls/(?P<sid>\w+)\.json"), self._update_call),
-            ("POST", re.compile(base + r"/Calls/(?P<sid>\w+)/Streams\.json"), self._start_stream),
-            (
-                "POST",
-                re.compile(base + r"/Calls/(?P<sid>\w+/Streams/[^/]+)\.json"),
-                self._stop_stream,
-            ),
+        self._routes = [
+            (method, re.compile(base + path + r"\.json"), handler)
+            for (method, path), handler in routes.items()
         ]
 
     def handle(self, request: Request, now: float) -> Response:
@@ -143,8 +141,6 @@ class RestApi:
     def _not_found(request: Request) -> Refused:
         return Refused(404, 20404, f"The requested resource {request.path} was not found")
 
-    # Account
-
     def _fetch_account(self, request: Request, sid: str, now: float) -> Response:
         return Response.json(
             {
@@ -161,23 +157,20 @@ class RestApi:
             }
         )
 
-    # Numbers
-
     def _list_numbers(self, request: Request, sid: str, now: float) -> Response:
         wanted = request.query.get("PhoneNumber", "").lstrip("+")
-        name = request.query.get("FriendlyName")
         rows = [
             self._shown(number, now)
             for number in self.exchange.numbers.values()
-            if wanted in number.phone_number and name in (None, number.friendly_name)
+            if wanted in number.phone_number
         ]
         return self._page(request, "incoming_phone_numbers", rows)
 
     def _number(self, request: Request, sid: str) -> Number:
-        number = self.exchange.number_by_sid(sid)
-        if number is None:
-            raise self._not_found(request)
-        return number
+        for number in self.exchange.numbers.values():
+            if number.sid == sid:
+                return number
+        raise self._not_found(request)
 
     def _fetch_number(self, request: Request, sid: str, now: float) -> Response:
         return Response.json(self._shown(self._number(request, sid), now))
@@ -185,7 +178,7 @@ class RestApi:
     def _shown(self, number: Number, now: float) -> dict[str, object]:
         beliefs = self.exchange.beliefs
         if not beliefs.hold("numbers-read-as-written"):
-            number = self.exchange.number_before(number, now - _READS_SETTLE)
+            number = self.exchange.numbers.before(number, now - _READS_SETTLE)
         shown = number.resource(self.account_sid)
         if not beliefs.hold("urls-are-kept-verbatim"):
             shown |= {k: str(v).partition("#")[0] for k, v in shown.items() if k.endswith("_url")}
@@ -193,26 +186,11 @@ class RestApi:
 
     def _write_number(self, request: Request, sid: str, now: float) -> Response:
         number, form = self._number(request, sid), request.form
-        changes: dict[str, object] = {}
-        for attribute, field in NUMBER_FIELDS.items():
-            if field not in form:
-                continue
-            value = form[field]
-            if attribute.endswith("_url") or attribute == "status_callback":
-                self._check_url(21402, field, value)
-            elif attribute.endswith("_method"):
-                value = value.upper()
-                if value not in _METHODS:
-                    raise Refused(400, 21403, f"{field} {value} is not GET or POST")
-            elif attribute == "voice_receive_mode" and value not in ("voice", "fax"):
-                raise Refused(400, 21404, f"VoiceReceiveMode {value} is not voice or fax")
-            elif attribute == "voice_application_sid" and value and not value.startswith("AP"):
-                raise Refused(400, 21401, f"VoiceApplicationSid {value} is not valid")
-            elif attribute == "trunk_sid" and value and not value.startswith("TK"):
-                raise Refused(400, 21401, f"TrunkSid {value} is not valid")
-            changes[attribute] = (
-                value.lower() == "true" if attribute == "voice_caller_id_lookup" else value
-            )
+        changes: dict[str, object] = {
+            attribute: self._number_field(attribute, field, form[field])
+            for attribute, field in NUMBER_FIELDS.items()
+            if field in form
+        }
         # TD phone-numbers/api: setting one of the two deletes the other.
         if not self.exchange.beliefs.hold("one-route-deletes-the-other"):
             pass
@@ -220,68 +198,57 @@ class RestApi:
             changes["voice_application_sid"] = ""
         elif changes.get("voice_application_sid"):
             changes["trunk_sid"] = ""
-        before = {name: getattr(number, name) for name in NUMBER_FIELDS}
-        for attribute, changed in changes.items():
-            setattr(number, attribute, changed)
-        number.updated = self.exchange.wall()
-        self.exchange.number_writes.append(
-            NumberWrite(
-                time=now,
-                number=number.phone_number,
-                sid=number.sid,
-                sent=dict(form),
-                before=before,
-                after={name: getattr(number, name) for name in NUMBER_FIELDS},
-            )
-        )
+        self.exchange.numbers.write(number, changes, form, now, self.exchange.wall())
         return Response.json(number.resource(self.account_sid))
 
-    # Calls
+    def _number_field(self, attribute: str, field: str, value: str) -> object:
+        """The value that a number's field is set to. Raises Refused."""
+        if attribute.endswith("_url") or attribute == "status_callback":
+            self._check_url(21402, field, value)
+        elif attribute.endswith("_method"):
+            return _method(field, value, 21403)
+        elif attribute == "voice_receive_mode" and value not in ("voice", "fax"):
+            raise Refused(400, 21404, f"VoiceReceiveMode {value} is not voice or fax")
+        elif value and not value.startswith(_SID_PREFIXES.get(attribute, "")):
+            raise Refused(400, 21401, f"{field} {value} is not valid")
+        return value.lower() == "true" if attribute == "voice_caller_id_lookup" else value
 
-    def _call(self, request: Request, sid: str) -> Line:
-        line = self.exchange.lines.get(sid)
-        if line is None:
+    def _call(self, request: Request, sid: str) -> Call:
+        call = self.exchange.calls.get(sid)
+        if call is None:
             raise self._not_found(request)
-        return line
+        return call
 
     def _fetch_call(self, request: Request, sid: str, now: float) -> Response:
-        call = self._call(request, sid).call
-        shown = call.resource(self.account_sid)
-        if not call.live and not self.exchange.beliefs.hold("rest-shows-ends"):
-            shown["status"] = call.history[-2][1]
+        record = self._call(request, sid).record
+        shown = record.resource(self.account_sid)
+        if not record.live and not self.exchange.beliefs.hold("rest-shows-ends"):
+            shown["status"] = record.history[-2][1]
         return Response.json(shown)
 
     def _list_calls(self, request: Request, sid: str, now: float) -> Response:
+        at_once = self.exchange.beliefs.hold("new-calls-are-listed")
         rows = [
-            call.resource(self.account_sid)
-            for call in reversed(self.exchange.calls.values())
-            if _selected(call, request.query) and self._listed(call, now)
+            record.resource(self.account_sid)
+            for record in (call.record for call in reversed(self.exchange.calls.values()))
+            if _selected(record, request.query)
+            and (at_once or now - record.created_at >= _LISTED_AFTER)
         ]
         return self._page(request, "calls", rows)
 
-    def _listed(self, call: Call, now: float) -> bool:
-        holds = self.exchange.beliefs.hold("new-calls-are-listed")
-        return holds or now - call.created_at >= _LISTED_AFTER
-
     def _create_call(self, request: Request, sid: str, now: float) -> Response:
-        form = request.form
+        exchange, form = self.exchange, request.form
         to, from_ = form.get("To", ""), form.get("From", "")
         if not to:
             raise Refused(400, 21201, "No 'To' number is specified")
         if not from_:
             raise Refused(400, 21213, "No 'From' number is specified")
         if not _E164.fullmatch(to):
-            raise Refused(
-                400, 21211, f"The phone number you are attempting to call, {to}, is not valid."
-            )
+            text = f"The phone number you are attempting to call, {to}, is not valid."
+            raise Refused(400, 21211, text)
         if not _E164.fullmatch(from_):
             raise Refused(400, 21212, f"The From phone number provided ({from_}) is not valid.")
-        exchange = self.exchange
-        if (
-            exchange.options.validate_source
-            and from_ not in exchange.numbers
-            and from_ not in exchange.caller_ids
-        ):
+        if from_ not in exchange.numbers and from_ not in exchange.caller_ids:
             raise Refused(
                 400,
                 21210,
@@ -289,25 +256,18 @@ class RestApi:
                 "You may only make calls from phone numbers that you've verified or purchased from "
                 "Twilio.",
             )
-        line = exchange.outbound(from_, to, self._options(request), now)
-        return Response.json(line.call.resource(self.account_sid), 201)
+        call = exchange.outbound(from_, to, self._options(request), now)
+        return Response.json(call.record.resource(self.account_sid), 201)
 
     def _options(self, request: Request) -> CallOptions:
         form = request.form
-        url, twiml = form.get("Url", ""), form.get("Twiml", "")
         if form.get("ApplicationSid"):
             raise Refused(400, 21218, "Invalid ApplicationSid: carrier_sim has no applications")
+        url, twiml = self._program(form)
         if not url and not twiml:
             raise Refused(400, 21205, "Url parameter is required")
-        if len(twiml) > MAX_INLINE:
-            raise Refused(400, 32018, f"Twiml is longer than {MAX_INLINE} characters")
-        if url and twiml:
-            raise Refused(400, 21205, "Url and Twiml are mutually exclusive")
-        for field in ("Url", "FallbackUrl", "StatusCallback"):
+        for field in ("FallbackUrl", "StatusCallback"):
             self._check_url(21205, field, form.get(field, ""))
-        for field in ("Method", "FallbackMethod", "StatusCallbackMethod"):
-            if form.get(field, "POST").upper() not in _METHODS:
-                raise Refused(400, 21209, f"{field} {form[field]} is not GET or POST")
         digits = form.get("SendDigits", "")
         if digits and not re.fullmatch(r"[0-9*#wW]{1,32}", digits, re.ASCII):
             raise Refused(400, 21206, f"SendDigits {digits} is not valid")
@@ -315,60 +275,64 @@ class RestApi:
         chosen = frozenset(e for text in events for e in re.split(r"[ ,]+", text) if e)
         if chosen - _EVENTS:
             raise Refused(400, 21626, f"Invalid StatusCallbackEvents: {', '.join(sorted(chosen))}")
+
+        def method(field: str) -> str:
+            return _method(field, form.get(field, "POST"), 21209)
+
         return CallOptions(
             url=url,
-            method=form.get("Method", "POST").upper(),
+            method=method("Method"),
             fallback_url=form.get("FallbackUrl", ""),
-            fallback_method=form.get("FallbackMethod", "POST").upper(),
+            fallback_method=method("FallbackMethod"),
             twiml=twiml,
             timeout=_integer(form, "Timeout", 60, _MAX_TIMEOUT, 21208),
             time_limit=_integer(form, "TimeLimit", 14400, _MAX_TIME_LIMIT, 21214),
-            send_digits=digits,
             status_callback=form.get("StatusCallback", ""),
-            status_callback_method=form.get("StatusCallbackMethod", "POST").upper(),
+            status_callback_method=method("StatusCallbackMethod"),
             status_callback_event=chosen or frozenset(["completed"]),
         )
 
-    def _update_call(self, request: Request, sid: str, now: float) -> Response:
-        line, form = self._call(request, sid), request.form
-        call = line.call
-        status, url, twiml = form.get("Status", ""), form.get("Url", ""), form.get("Twiml", "")
-        if status and status not in ("canceled", "completed"):
-            raise Refused(400, 21218, f"Status {status} is not canceled or completed")
+    def _program(self, form: Mapping[str, str]) -> tuple[str, str]:
+        """Url and Twiml of a request, at most one of them. Raises Refused."""
+        url, twiml = form.get("Url", ""), form.get("Twiml", "")
         if url and twiml:
             raise Refused(400, 21205, "Url and Twiml are mutually exclusive")
         if len(twiml) > MAX_INLINE:
             raise Refused(400, 32018, f"Twiml is longer than {MAX_INLINE} characters")
         self._check_url(21205, "Url", url)
-        method = form.get("Method", "POST").upper()
-        if method not in _METHODS:
-            raise Refused(400, 21209, f"Method {method} is not GET or POST")
-        if not call.live:
-            if status == "completed" and not url and not twiml and call.status == "completed":
-                return Response.json(call.resource(self.account_sid))
+        return url, twiml
+
+    def _update_call(self, request: Request, sid: str, now: float) -> Response:
+        call, form = self._call(request, sid), request.form
+        record, status = call.record, form.get("Status", "")
+        if status and status not in ("canceled", "completed"):
+            raise Refused(400, 21218, f"Status {status} is not canceled or completed")
+        url, twiml = self._program(form)
+        method = _method("Method", form.get("Method", "POST"), 21209)
+        again = status == record.status == "completed" and not (url or twiml)
+        if not record.live and not again:
             raise Refused(400, 21220, "Call is not in-progress. Cannot redirect.")
-        if status == "canceled" and call.status == "in-progress":
+        if status == "canceled" and record.status == "in-progress":
             raise Refused(400, 21220, "Call is in-progress. Cannot cancel.")
+        if (url or twiml) and not status and record.status != "in-progress":
+            raise Refused(400, 21220, "Call is not in-progress. Cannot redirect.")
         if status:
-            self.exchange.end_by_api(line, status, now)
-        elif url or twiml:
-            if call.status != "in-progress":
-                raise Refused(400, 21220, "Call is not in-progress. Cannot redirect.")
-            if twiml:
-                self.exchange.run_twiml(line, twiml, now)
-            else:
-                self.exchange.redirect(line, url, method, now)
-        return Response.json(call.resource(self.account_sid))
+            self.exchange.end_by_api(call, status, now)
+        elif twiml:
+            self.exchange.run_twiml(call, twiml, now)
+        elif url:
+            self.exchange.redirect(call, url, method, now)
+        return Response.json(record.resource(self.account_sid))
 
     # Streams of a call (TD voice/api/stream-resource): one-way ones
 
     def _start_stream(self, request: Request, sid: str, now: float) -> Response:
-        line, form = self._call(request, sid), request.form
+        call, form = self._call(request, sid), request.form
         if not form.get("Url"):
             raise Refused(400, 20001, "Url is required")
-        if line.call.status != "in-progress":
+        if call.record.status != "in-progress":
             raise Refused(400, 21220, "Call is not in-progress. Cannot start a stream.")
-        if line.leg.doing == "stream" and not self.exchange.beliefs.hold("one-way-beside-connect"):
+        if call.leg.doing == "stream" and not self.exchange.beliefs.hold("one-way-beside-connect"):
             raise Refused(400, 20001, "A stream cannot be started within <Connect><Stream>")
         names = [key for key in form if re.fullmatch(r"Parameter[0-9]{1,2}\.Name", key)]
         verb = Stream(
@@ -379,34 +343,32 @@ class RestApi:
             status_callback_method=form.get("StatusCallbackMethod", "POST").upper(),
             parameters={form[key]: form.get(key[:-4] + "Value", "") for key in names},
         )
-        stream = self.exchange.start_side(line, verb, now)
-        return self._stream(stream.sid, line, verb.name, "in-progress", 201)
+        stream = self.exchange.start_side(call, verb, now)
+        return self._stream(stream, "in-progress", 201)
 
     def _stop_stream(self, request: Request, sid: str, now: float) -> Response:
         call_sid, _, name = sid.split("/")
-        line = self._call(request, call_sid)
+        call = self._call(request, call_sid)
         if request.form.get("Status") != "stopped":
             raise Refused(400, 20001, "Status is not stopped")
-        found = [s for s in line.leg.sides if name in (s.sid, s.verb.name)]
+        found = [s for s in call.leg.sides if name in (s.sid, s.verb.name)]
         if not found:
             raise self._not_found(request)
-        self.exchange.stop_side(line, found[0], now)
-        return self._stream(found[0].sid, line, found[0].verb.name, "stopped", 200)
+        self.exchange.stop_side(call, found[0], now)
+        return self._stream(found[0], "stopped", 200)
 
-    def _stream(self, sid: str, line: Line, name: str, status: str, code: int) -> Response:
-        uri = f"/{API_VERSION}/Accounts/{self.account_sid}/Calls/{line.call.sid}/Streams/{sid}.json"
+    def _stream(self, stream: MediaStream, status: str, code: int) -> Response:
+        calls = f"/{API_VERSION}/Accounts/{self.account_sid}/Calls"
         resource = {
-            "sid": sid,
+            "sid": stream.sid,
             "account_sid": self.account_sid,
-            "call_sid": line.call.sid,
-            "name": name or None,
+            "call_sid": stream.call_sid,
+            "name": stream.verb.name or None,
             "status": status,
-            "date_updated": format_datetime(datetime.fromtimestamp(self.exchange.wall(), UTC)),
-            "uri": uri,
+            "date_updated": rfc2822(self.exchange.wall()),
+            "uri": f"{calls}/{stream.call_sid}/Streams/{stream.sid}.json",
         }
         return Response.json(resource, code)
-
-    # Small parts
 
     def _check_url(self, code: int, field: str, value: str) -> None:
         if not value:
@@ -464,37 +426,38 @@ def _integer(values: Mapping[str, str], name: str, default: int, most: int, code
     return int(text)
 
 
-def _selected(call: Call, query: Mapping[str, str]) -> bool:
-    """Whether a call passes the list's filters; StartTime and EndTime take <, > and a day alone."""
+def _method(field: str, value: str, code: int) -> str:
+    value = value.upper()
+    if value not in ("GET", "POST"):
+        raise Refused(400, code, f"{field} {value} is not GET or POST")
+    return value
+
+
+def _selected(record: CallRecord, query: Mapping[str, str]) -> bool:
+    """Whether a call passes the list's filters. StartTime is a day, or a limit with < or >."""
     exact = {
-        "To": call.to,
-        "From": call.from_,
-        "Status": call.status,
-        "ParentCallSid": call.parent_call_sid,
+        "To": record.to,
+        "From": record.from_,
+        "Status": record.status,
+        "ParentCallSid": record.parent_call_sid,
     }
     if any(query.get(name, value) not in (value, "") for name, value in exact.items()):
         return False
-    started = call.started or call.created
-    for name, at in (("StartTime", started), ("EndTime", call.ended)):
-        for sign in ("", "<", ">"):
-            wanted = query.get(name + sign)
-            if wanted and not _time_matches(at, sign, wanted, name + sign):
-                return False
-    return True
+    # Twilio's dates have whole seconds.
+    started = datetime.fromtimestamp(int(record.started or record.created), UTC)
+    return all(
+        _time_matches(started, sign, wanted)
+        for sign in ("", "<", ">")
+        if (wanted := query.get(f"StartTime{sign}"))
+    )
 
 
-def _time_matches(at: float | None, sign: str, wanted: str, name: str) -> bool:
+def _time_matches(when: datetime, sign: str, wanted: str) -> bool:
     try:
         limit = datetime.fromisoformat(wanted)
     except ValueError:
-        raise Refused(400, 20001, f"{name} {wanted} is not a date") from None
+        raise Refused(400, 20001, f"StartTime{sign} {wanted} is not a date") from None
     limit = limit if limit.tzinfo else limit.replace(tzinfo=UTC)
-    if at is None:
-        return False
-    # Twilio's dates have whole seconds.
-    when = datetime.fromtimestamp(int(at), UTC)
     if sign == "<":
         return when <= limit
-    if sign == ">":
-        return when >= limit
-    return when.date() == limit.date()
+    return when >= limit if sign else when.date() == limit.date()

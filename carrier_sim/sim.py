@@ -4,7 +4,7 @@ async with CarrierSim(port=0) as sim:
     sim.add_number("+14155551234", voice_url="https://example.com/voice")
     sim.add_callee("+14155557777", Echo())
     call = await sim.place_inbound_call("+14155550000", "+14155551234", Record())
-    await call.wait_for("completed")
+    await sim.wait_for(call, "completed")
     assert not sim.errors
 """
 
@@ -14,111 +14,38 @@ import asyncio
 import ssl
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import msgspec
 
-from .account import ENDED, Call, Number, NumberWrite, number_sid
-from .bots import Answering, Bot, BotSpec, bot_from, parse_bot, start_bot
+from .account import ENDED
+from .bots import Answering, BotSpec, bot_from, parse_bot
+from .call import Call
 from .circuit import TICK_SECONDS
 from .control import ControlApi
-from .exchange import Exchange, Line, Options
+from .exchange import Exchange
 from .faults import Fault, Faults, Rule
 from .http_message import Request, Response
 from .http_server import Fate, HttpServer
 from .judge import ErrorRecord, Judge
 from .leg import Fetch
-from .rest import Refused, RestApi, RestLogEntry, refusal
-from .signature import Credentials, Signer, basic_credentials
+from .numbers import Number, NumberWrite, number_sid
+from .options import Options
+from .rest import RestApi, RestLogEntry
+from .rest_door import RestDoor
+from .signature import Credentials, Signer
 from .stream import Stream
 from .stream_socket import StreamSocket
-from .wav import write_pcm
-from .webhooks import WebhookEntry, Webhooks, call_fields
+from .webhooks import Form, WebhookEntry, Webhooks, call_form, status_form, stream_form
 
 #: Credentials that go with no real account.
 ACCOUNT_SID: Final = "AC" + "5" * 32
 AUTH_TOKEN: Final = "carrier-sim-token"
-#: How long a request that is never answered is kept open.
-_HANG_SECONDS: Final = 60.0
-#: A tick later than this lets waiting sockets be read before it is served.
+#: Before a tick that is later than this, the sockets that wait are read.
 _LATE: Final = 0.003
-
-
-class CallHandle:
-    """A call as a test sees it; `line` has all the rest."""
-
-    def __init__(self, sim: CarrierSim, line: Line) -> None:
-        self._sim = sim
-        self.line = line
-
-    @property
-    def call(self) -> Call:
-        """The Call resource."""
-        return self.line.call
-
-    @property
-    def sid(self) -> str:
-        return self.line.call.sid
-
-    @property
-    def status(self) -> str:
-        return self.line.call.status
-
-    @property
-    def bot(self) -> Bot | None:
-        """The bot at the far end, once there is one."""
-        return self.line.bot
-
-    @property
-    def streams(self) -> list[Stream]:
-        """Its Media Streams, oldest first."""
-        return self.line.streams
-
-    @property
-    def played(self) -> bytearray:
-        """μ-law that the far end has heard since the call was answered (`started` below)."""
-        return self._circuit_audio("played")
-
-    @property
-    def said(self) -> bytearray:
-        """μ-law that the far end has said, on the same time base."""
-        return self._circuit_audio("said")
-
-    @property
-    def started(self) -> float | None:
-        """Monotonic time of the first sample of `played` and `said`."""
-        return self.line.circuit.connected_at if self.line.circuit else None
-
-    def hang_up(self) -> None:
-        """The far end hangs up."""
-        self._sim.exchange.far_end_hangs_up(self.line, self._sim.now())
-
-    async def wait_for(self, *statuses: str, timeout: float = 10.0) -> str:
-        """Wait until the status is one of these (any end, if none is given).
-        asyncio.TimeoutError."""
-        wanted = frozenset(statuses) or ENDED
-        await self._sim.wait_until(lambda: self.status in wanted, timeout)
-        return self.status
-
-    async def wait_for_stream(self, count: int = 1, timeout: float = 10.0) -> Stream:
-        """Wait until its count-th stream is live. asyncio.TimeoutError."""
-        await self._sim.wait_until(
-            lambda: len(self.streams) >= count and self.streams[count - 1].live, timeout
-        )
-        return self.streams[count - 1]
-
-    def _circuit_audio(self, name: str) -> bytearray:
-        line = self.line
-        if line.circuit is None:
-            return bytearray()
-        # Of a circuit between two legs, the second sees it the other way round.
-        if line.circuit.near is not line.leg:
-            name = {"played": "said", "said": "played"}[name]
-        audio: bytearray = getattr(line.circuit, name)
-        return audio
 
 
 class CarrierSim:
@@ -132,39 +59,27 @@ class CarrierSim:
         account_sid: str = ACCOUNT_SID,
         auth_token: str = AUTH_TOKEN,
         auth_token_secondary: str = "",
-        options: Options | None = None,
         ca_file: str | Path | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
-        **more: object,
+        **options: object,
     ) -> None:
-        """`more` are fields of Options (calls_per_second=1.0, wire_log=True, seed=7, …); ca_file is
-        trusted for https and wss besides the system's authorities."""
-        self.options = msgspec.structs.replace(options or Options(), **more)
+        """``options`` are the fields of Options (``calls_per_second=1.0, seed=7``, …). ``ca_file``
+        is trusted for https and wss besides the system's authorities."""
+        self.options = msgspec.structs.replace(Options(), **options)
         self.account_sid = account_sid
         self.credentials = Credentials(auth_token, auth_token_secondary)
-        self.now = clock
-        self.judge = Judge(clock)
+        self.now = time.monotonic
+        self.judge = Judge(self.now)
         self.faults = Faults(self.options.seed)
-        self.exchange = Exchange(account_sid, self.options, self.judge, self, wall)
+        self.exchange = Exchange(account_sid, self.options, self.judge, self, time.time)
+        beliefs = self.exchange.beliefs
         self.rest = RestApi(self.exchange, account_sid, self.credentials)
-        self.signer = Signer(self.credentials, self.exchange.habits, self.exchange.beliefs)
-        self.rest_log: list[RestLogEntry] = []
+        self.signer = Signer(self.credentials, self.exchange.habits, beliefs)
         self.control = ControlApi(self)
-        self._tls = ssl.create_default_context()
+        self.tls = ssl.create_default_context()
         if ca_file:
-            self._tls.load_verify_locations(str(ca_file))
-        self.webhooks = Webhooks(
-            self.signer,
-            self._authorization,
-            self.faults,
-            clock,
-            self.exchange.sids.new,
-            timeout=self.options.webhook_timeout,
-            connect_timeout=self.options.connect_timeout,
-            tls=self._tls,
-            beliefs=self.exchange.beliefs,
-        )
+            self.tls.load_verify_locations(str(ca_file))
+        self.webhooks = Webhooks(self)
+        self._door = RestDoor(self.rest, self.faults, beliefs, self.now)
         self._server = HttpServer(self._handle, host, port)
         self._sockets: dict[Stream, StreamSocket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -176,11 +91,10 @@ class CarrierSim:
         #: Whether some stream's socket has to be looked at on each tick.
         self._disturbed = False
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
-        #: Seconds that each tick was late, and whether anything had gone wrong in a task.
+        #: Seconds that each tick was late.
         self.lateness: array[float] = array("d")
+        #: Errors of our own, of tasks in the background.
         self.failures: list[BaseException] = []
-
-    # Life
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -227,30 +141,18 @@ class CarrierSim:
         await self._server.start()
 
     @property
-    def port(self) -> int:
-        return self._server.port
-
-    @property
     def base_url(self) -> str:
-        """What `https://api.twilio.com` is replaced by."""
+        """The carrier's URL, in place of ``https://api.twilio.com``."""
         host = f"[{self._server.host}]" if ":" in self._server.host else self._server.host
-        return f"http://{host}:{self.port}"
-
-    # The account
+        return f"http://{host}:{self._server.port}"
 
     @property
     def auth_token(self) -> str:
-        """The primary auth token; `credentials` has both, and promotes the secondary."""
+        """The primary auth token; ``credentials`` has both, and promotes the secondary."""
         return self.credentials.primary
 
-    def _authorization(self, url: str) -> str | None:
-        """What a webhook to url says to a server that asks for a password."""
-        if not self.exchange.beliefs.hold("webhook-user-info"):
-            return None
-        return basic_credentials(url)
-
     def add_number(self, phone_number: str, **fields: object) -> Number:
-        """A number of the account, with any fields of Number (voice_url=…)."""
+        """A number of the account, with any fields of Number (``voice_url=…``)."""
         now = self.exchange.wall()
         number = msgspec.convert(
             {
@@ -267,7 +169,7 @@ class CarrierSim:
         return number
 
     def add_callee(self, phone_number: str, bot: BotSpec | str) -> None:
-        """Who answers at a number outside of the account; a text is parsed by parse_bot."""
+        """Who answers at a number outside of the account; parse_bot reads a text."""
         self.exchange.callees[phone_number] = parse_bot(bot) if isinstance(bot, str) else bot
 
     def add_caller_id(self, phone_number: str) -> None:
@@ -282,22 +184,27 @@ class CarrierSim:
     @property
     def number_writes(self) -> list[NumberWrite]:
         """Every change of a number through REST, in order."""
-        return self.exchange.number_writes
+        return self.exchange.numbers.writes
 
     @property
-    def calls(self) -> dict[str, CallHandle]:
+    def calls(self) -> dict[str, Call]:
         """By SID, oldest first."""
-        return {sid: CallHandle(self, line) for sid, line in self.exchange.lines.items()}
+        return self.exchange.calls
 
     @property
     def streams(self) -> dict[str, Stream]:
         """By SID, oldest first."""
-        return self.exchange.streams
+        return self.exchange.streams.by_sid
 
     @property
     def errors(self) -> list[ErrorRecord]:
-        """What Twilio's debugger would show."""
+        """Everything that Twilio's debugger would show."""
         return self.judge.errors
+
+    @property
+    def rest_log(self) -> list[RestLogEntry]:
+        """Every REST request."""
+        return self._door.log
 
     @property
     def webhook_log(self) -> list[WebhookEntry]:
@@ -306,7 +213,7 @@ class CarrierSim:
 
     async def place_inbound_call(
         self, from_: str, to: str, bot: BotSpec | str | dict[str, object]
-    ) -> CallHandle:
+    ) -> Call:
         """Somebody calls a number of the account; the bot is the caller. KeyError, ValueError."""
         if isinstance(bot, str):
             spec = parse_bot(bot)
@@ -316,9 +223,11 @@ class CarrierSim:
             raise ValueError(f"a caller cannot be {type(spec).__name__}")
         if to not in self.numbers:
             raise KeyError(f"{to} is no number of this account")
-        kept = spec if self.options.keep_audio else msgspec.structs.replace(spec, keep=False)
-        line = self.exchange.inbound(from_, to, start_bot(kept), self.now())
-        return CallHandle(self, line)
+        return self.exchange.inbound(from_, to, self.exchange.bot(spec), self.now())
+
+    def hang_up(self, call: Call) -> None:
+        """The far end hangs up."""
+        self.exchange.far_end_hangs_up(call, self.now())
 
     def add_fault(self, where: str, kind: str, **fields: object) -> Rule:
         """Install a fault rule (see faults.Fault)."""
@@ -335,18 +244,30 @@ class CarrierSim:
 
     def reset(self) -> None:
         """Hang everybody up; forget calls, logs, errors and faults; keep numbers and callees."""
-        now = self.now()
-        for line in self.exchange.lines.values():
-            if line.call.live:
-                self.exchange.far_end_hangs_up(line, now)
-        self.exchange.lines.clear()
-        self.exchange.streams.clear()
-        self.exchange.number_writes.clear()
+        for call in self.calls.values():
+            if call.live:
+                self.hang_up(call)
+        self.calls.clear()
+        self.streams.clear()
+        self.number_writes.clear()
         self.faults.clear()
         self.judge.clear()
         self.rest_log.clear()
-        self.webhooks.log.clear()
+        self.webhook_log.clear()
         self.lateness = array("d")
+
+    async def wait_for(self, call: Call, *statuses: str, timeout: float = 10.0) -> str:
+        """Wait until the call has one of the statuses (any end, if none is given), and return it.
+        asyncio.TimeoutError."""
+        wanted = frozenset(statuses) or ENDED
+        await self.wait_until(lambda: call.status in wanted, timeout)
+        return call.status
+
+    async def wait_for_stream(self, call: Call, count: int = 1, timeout: float = 10.0) -> Stream:
+        """Wait until the call's count-th stream is live. asyncio.TimeoutError."""
+        streams = call.streams
+        await self.wait_until(lambda: len(streams) >= count and streams[count - 1].live, timeout)
+        return streams[count - 1]
 
     async def wait_until(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
         """Wait for a condition, looked at after each tick. asyncio.TimeoutError."""
@@ -362,45 +283,32 @@ class CarrierSim:
             if entry in self._waiters:
                 self._waiters.remove(entry)
 
-    # What the exchange wants (exchange.Shell)
-
-    def fetch(self, line: Line, fetch: Fetch, fetch_id: int) -> None:
-        form = [*call_fields(line.call, self.account_sid), *fetch.params]
+    def fetch(self, call: Call, fetch: Fetch, fetch_id: int) -> None:
+        form = [*call_form(call.record, self.account_sid), *fetch.params]
 
         async def run() -> None:
-            result = await self.webhooks.post(
-                "webhook", line.call.sid, fetch.method, fetch.url, form
-            )
-            self.exchange.fetched(line, fetch, fetch_id, result, self.now())
+            result = await self.webhooks.post("webhook", call.sid, fetch.method, fetch.url, form)
+            self.exchange.fetched(call, fetch, fetch_id, result, self.now())
 
         self._start(run())
 
-    def open_stream(self, line: Line, stream: Stream) -> None:
+    def open_stream(self, call: Call, stream: Stream) -> None:
         def over(ended: Stream) -> None:
             if ended.ended_by not in ("close", "stop"):
-                self._stream_callback(line, ended, "stream-error")
-            self._stream_callback(line, ended, "stream-stopped")
-            self.exchange.stream_over(line, ended, self.now())
+                self._stream_callback(call, ended, "stream-error")
+            self._stream_callback(call, ended, "stream-stopped")
+            self.exchange.streams.over(call, ended, self.now())
 
         def closed(connection: StreamSocket) -> None:
             self._sockets.pop(connection.stream, None)
 
-        connection = StreamSocket(
-            stream,
-            self.judge,
-            self.faults,
-            self.now,
-            self.signer,
-            self.exchange.beliefs,
-            over,
-            closed,
-        )
+        connection = StreamSocket(stream, self, over, closed)
         self._sockets[stream] = connection
 
         async def run() -> None:
-            await connection.connect(self._tls, self.options.stream_connect_timeout)
+            await connection.connect()
             if stream.live:
-                self._stream_callback(line, stream, "stream-started")
+                self._stream_callback(call, stream, "stream-started")
 
         self._start(run())
 
@@ -408,54 +316,35 @@ class CarrierSim:
         connection = self._sockets.get(stream)
         if connection is not None:
             connection.finish()
-        line = self.exchange.lines.get(stream.call_sid)
-        if line is not None and stream.opened_at is not None:
-            self._stream_callback(line, stream, "stream-stopped")
+        call = self.calls.get(stream.call_sid)
+        if call is not None and stream.opened_at is not None:
+            self._stream_callback(call, stream, "stream-stopped")
 
-    def status_callback(self, line: Line, event: str, status: str) -> None:
-        options, call = line.call.options, line.call
-        url, method = options.status_callback, options.status_callback_method
-        wanted = event in options.status_callback_event
-        if line.number is not None:
-            url, method = line.number.status_callback, line.number.status_callback_method
-            wanted = event == "completed"
-        if not self.exchange.beliefs.hold("callbacks-for-each-event"):
-            wanted = wanted and event == "completed"
-        if event == "completed" and not self.exchange.beliefs.hold("callbacks-name-the-cause"):
-            status = "completed"
+    def status_callback(self, call: Call, event: str, status: str) -> None:
+        options, number, beliefs = call.record.options, call.number, self.exchange.beliefs
+        last = event == "completed"
+        if number is not None:
+            url, method, wanted = number.status_callback, number.status_callback_method, last
+        else:
+            url, method = options.status_callback, options.status_callback_method
+            wanted = event in options.status_callback_event
         if not url or not wanted:
             return
-        form = [f for f in call_fields(call, self.account_sid) if f[0] != "CallStatus"]
-        form += [
-            ("CallStatus", status),
-            ("CallbackSource", "call-progress-events"),
-            ("SequenceNumber", str(line.callbacks)),
-            ("Timestamp", time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime())),
-        ]
-        if event == "completed":
-            seconds = call.duration or 0
-            form += [("CallDuration", str(seconds)), ("Duration", str(-(-seconds // 60)))]
-            code = {"busy": "486", "no-answer": "487", "failed": "404", "canceled": "487"}
-            form.append(("SipResponseCode", code.get(status, "200")))
-        line.callbacks += 1
+        if not last and not beliefs.hold("callbacks-for-each-event"):
+            return
+        if last and not beliefs.hold("callbacks-name-the-cause"):
+            status = "completed"
+        form = status_form(call, self.account_sid, event, status)
+        call.callbacks += 1
         self._callback(call.sid, method, url, form)
 
-    def _stream_callback(self, line: Line, stream: Stream, event: str) -> None:
-        if not stream.verb.status_callback:
-            return
-        form = [
-            ("AccountSid", self.account_sid),
-            ("CallSid", line.call.sid),
-            ("StreamSid", stream.sid),
-            ("StreamName", stream.verb.name or stream.sid),
-            ("StreamEvent", event),
-            ("StreamError", stream.ended_by if event == "stream-error" else ""),
-            ("Timestamp", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
-        ]
+    def _stream_callback(self, call: Call, stream: Stream, event: str) -> None:
         verb = stream.verb
-        self._callback(line.call.sid, verb.status_callback_method, verb.status_callback, form)
+        if verb.status_callback:
+            form = stream_form(stream, self.account_sid, event)
+            self._callback(call.sid, verb.status_callback_method, verb.status_callback, form)
 
-    def _callback(self, sid: str, method: str, url: str, form: list[tuple[str, str]]) -> None:
+    def _callback(self, sid: str, method: str, url: str, form: Form) -> None:
         """Callbacks of one call go out one after the other."""
         before = self._callback_order.get(sid)
 
@@ -468,8 +357,8 @@ class CarrierSim:
 
         self._callback_order[sid] = self._start(run())
 
-    def _start(self, work: object) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+    def _start(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -479,16 +368,20 @@ class CarrierSim:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.failures.append(error)
 
-    # The media clock
+    async def _handle(self, request: Request) -> Response | Fate:
+        if request.path.startswith("/sim"):
+            return await self.control.handle(request)
+        return await self._door.handle(request)
+
+    def _due(self) -> float:
+        return self._t0 + (self._ticks + 1) * TICK_SECONDS
 
     def _schedule(self) -> None:
-        due = self._t0 + (self._ticks + 1) * TICK_SECONDS
-        delay = max(0.0, due - self.now())
+        delay = max(0.0, self._due() - self.now())
         self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:
-        due = self._t0 + (self._ticks + 1) * TICK_SECONDS
-        if self.now() - due > _LATE:
+        if self.now() - self._due() > _LATE:
             # We are late: what reached our sockets meanwhile came before this tick and counts so.
             # One round of the loop may run timers before sockets; the second has read them.
             loop = asyncio.get_running_loop()
@@ -498,7 +391,7 @@ class CarrierSim:
 
     def _run(self) -> None:
         now = self.now()
-        while (due := self._t0 + (self._ticks + 1) * TICK_SECONDS) <= now + 0.0005:
+        while (due := self._due()) <= now + 0.0005:
             self._ticks += 1
             self.lateness.append(now - due)
             self.exchange.tick(due)
@@ -512,71 +405,3 @@ class CarrierSim:
             if not future.done() and condition():
                 future.set_result(None)
         self._schedule()
-
-    # HTTP
-
-    async def _handle(self, request: Request) -> Response | Fate:
-        if request.path.startswith("/sim"):
-            return await self.control.handle(request)
-        fault = self.faults.match("rest", request.method, request.target)
-        kind = fault.kind if fault else ""
-        if fault is None:
-            return self._answer(request, kind)
-        if kind == "latency":
-            await asyncio.sleep(fault.seconds)
-            return self._answer(request, kind)
-        if kind == "status":
-            if fault.status == 429 and not self.exchange.beliefs.hold("429-is-not-processed"):
-                self.rest.handle(request, self.now())
-            headers: tuple[tuple[str, str], ...] = ()
-            if fault.retry_after is not None:
-                headers = (("Retry-After", f"{fault.retry_after:g}"),)
-            code = 20429 if fault.status == 429 else 20500
-            text = (
-                "Too Many Requests"
-                if fault.status == 429
-                else "An internal server error has occurred"
-            )
-            answer = refusal(Refused(fault.status, code, text))
-            self._log(request, fault.status, code, kind)
-            return msgspec.structs.replace(answer, headers=headers)
-        if kind in ("timeout_after", "reset_after"):
-            self._answer(request, kind)
-        else:
-            self._log(request, 0, 0, kind)
-        if kind in ("reset", "reset_after"):
-            return Fate.RESET
-        if kind == "late_effect":
-            # The effect comes even if the client is gone by then.
-            loop = asyncio.get_running_loop()
-            loop.call_later(fault.seconds, lambda: self._answer(request, kind))
-        wait = fault.seconds if kind.startswith("timeout") and fault.seconds else _HANG_SECONDS
-        await asyncio.sleep(wait)
-        return Fate.RESET
-
-    def _answer(self, request: Request, fault: str) -> Response:
-        response = self.rest.handle(request, self.now())
-        code = 0
-        if response.status >= 400:
-            code = int(msgspec.json.decode(response.body)["code"])
-        self._log(request, response.status, code, fault)
-        return response
-
-    def _log(self, request: Request, status: int, code: int, fault: str) -> None:
-        self.rest_log.append(
-            RestLogEntry(
-                time=self.now(),
-                method=request.method,
-                path=request.path,
-                query=request.query,
-                form=request.form,
-                status=status,
-                code=code,
-                fault=fault,
-            )
-        )
-
-    def recording(self, sid: str, side: str = "played") -> bytes:
-        """A WAV (PCM16, 8 kHz) of what a call's far end heard ("played") or said ("said")."""
-        handle = self.calls[sid]
-        return write_pcm(handle.played if side == "played" else handle.said)

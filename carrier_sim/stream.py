@@ -1,7 +1,7 @@
 """One Media Stream, without its socket: what is sent when, what a message does, what is wrong with
 it.
 
-No I/O: `send` takes the text of each message in order. States: connecting -> live -> ended. Times
+No I/O: ``send`` takes the text of each message in order. States: connecting -> live -> ended. Times
 are monotonic seconds. Source: TD voice/media-streams/websocket-messages.
 """
 
@@ -201,7 +201,7 @@ class Stream:
         self._error(31950, f"a binary message of {size} bytes: text is wanted")
 
     def stop(self, now: float) -> None:
-        """The carrier ends the stream: `stop` is sent; the shell closes the socket behind it."""
+        """The carrier ends the stream: ``stop`` is sent; the shell closes the socket behind it."""
         if self.state == "live" and self.beliefs.hold("stop-before-close"):
             self._out(self._writer.stop(), now)
         self.end(now, "stop")

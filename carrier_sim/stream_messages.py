@@ -2,7 +2,7 @@
 
 Source: TD voice/media-streams/websocket-messages. The server may send media, mark and clear, each
 with exactly its documented fields and the stream's own streamSid; anything else is 31951 and is
-dropped. `sequenceNumber`, `chunk` and `timestamp` are JSON strings.
+dropped. ``sequenceNumber``, ``chunk`` and ``timestamp`` are JSON strings.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _decoder: Final = msgspec.json.Decoder(Media | Mark | Clear)
 
 
 def read(data: bytes | bytearray | memoryview, stream_sid: str) -> bytes | Mark | Clear:
-    """One text message. The audio of `media` comes back as bytes. Raises InvalidMessage."""
+    """One text message. The audio of ``media`` comes back as bytes. Raises InvalidMessage."""
     try:
         message: Media | Mark | Clear = _decoder.decode(data)
     except msgspec.DecodeError as e:
@@ -70,7 +70,7 @@ _SILENCE_B64: Final = binascii.b2a_base64(SILENCE, newline=False)
 
 
 class Writer:
-    """The carrier's messages of one stream, numbered. The first number is taken by `start`."""
+    """The carrier's messages of one stream, numbered. The first number is taken by ``start``."""
 
     __slots__ = ("_account", "_call", "_head", "_sid", "chunk", "sequence")
 

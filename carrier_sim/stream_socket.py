@@ -16,45 +16,38 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
 from . import ws_frames
-from .beliefs import Beliefs
-from .faults import Fault, Faults
-from .judge import Judge
-from .signature import Signer, basic_credentials
+from .faults import Fault
+from .signature import basic_credentials
 from .stream import Stream
+
+if TYPE_CHECKING:
+    from .sim import CarrierSim
 
 #: How long the server may take to answer our close frame.
 CLOSE_SECONDS: Final = 1.0
-#: Between the last message (`stop`) and our close frame: a server that is sending when the close
-#: frame comes fails before it has read `stop`.
+#: Between the last message (``stop``) and our close frame: a server that is sending when the close
+#: frame comes fails before it has read ``stop``.
 LINGER_SECONDS: Final = 0.1
 _MAX_HEAD: Final = 65536
 
 
 class StreamSocket(asyncio.Protocol):
-    """Connects a Stream. `on_over(stream)` is called once, when the stream has ended by the server,
-    the network or a fault; not when the carrier ended it itself."""
+    """Connects a Stream. When the server, the network or a fault has ended the stream, it calls
+    ``on_over(stream)`` once. It does not when the carrier itself ended it."""
 
     def __init__(
         self,
         stream: Stream,
-        judge: Judge,
-        faults: Faults,
-        clock: Callable[[], float],
-        signer: Signer,
-        beliefs: Beliefs,
+        sim: CarrierSim,
         on_over: Callable[[Stream], None],
         on_closed: Callable[[StreamSocket], None],
     ) -> None:
         self.stream = stream
-        self._judge = judge
-        self._faults = faults
-        self._clock = clock
-        self._signer = signer
-        self._beliefs = beliefs
+        self._sim = sim
         self._on_over = on_over
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
@@ -75,23 +68,22 @@ class StreamSocket(asyncio.Protocol):
         self._holding = False
         self._held: deque[tuple[float, bytes]] = deque()
 
-    # The shell's side
-
-    async def connect(self, tls: ssl.SSLContext, seconds: float) -> None:
-        """Connect and upgrade within seconds; a failure is listed and ends the stream."""
+    async def connect(self) -> None:
+        """Connect and upgrade in time; a failure is listed and ends the stream."""
         url = urlsplit(self.stream.verb.url)
-        secure = url.scheme == "wss"
-        if self._faults.match("stream", "GET", self.stream.verb.url, kind="refuse") is not None:
+        secure, hold = url.scheme == "wss", self.stream.beliefs.hold
+        seconds = self._sim.options.stream_connect_timeout
+        if self._sim.faults.match("stream", "GET", self.stream.verb.url, kind="refuse") is not None:
             self._fail(31902, "refused by a fault rule")
             return
-        if url.username is not None and not self._beliefs.hold("stream-user-info"):
+        if url.username is not None and not hold("stream-user-info"):
             self._fail(31923, f"a stream's url has no user name: {url.hostname}")
             return
         default = 443 if secure else 80
-        if url.port not in (None, default) and not self._beliefs.hold("stream-port"):
+        if url.port not in (None, default) and not hold("stream-port"):
             self._fail(31901, f"no answer from {url.hostname}: port {url.port} is not reached")
             return
-        context = tls if secure else None
+        context = self._sim.tls if secure else None
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds):
@@ -125,7 +117,7 @@ class StreamSocket(asyncio.Protocol):
 
     @property
     def disturbed(self) -> bool:
-        """Whether `tick` has something to do."""
+        """Whether ``tick`` has something to do."""
         return self._holding or self._drop_at is not None or self._stall is not None
 
     def abort(self) -> None:
@@ -140,12 +132,12 @@ class StreamSocket(asyncio.Protocol):
 
     def stall(self, seconds: float) -> None:
         """Hold everything to the server back for that long; then it goes out in one burst."""
-        self._stalled_until = self._clock() + seconds
+        self._stalled_until = self._sim.now() + seconds
         self._hold_back()
 
     def tick(self, now: float) -> None:
-        """Apply fault rules and send what was held back. Called every few ms."""
-        if self._version != self._faults.version and not self._finished:
+        """Apply fault rules and send messages that were held back. Called every few ms."""
+        if self._version != self._sim.faults.version and not self._finished:
             self._read_faults(now)
         if self._finished:
             self._drop_at = None
@@ -164,8 +156,6 @@ class StreamSocket(asyncio.Protocol):
                 self._holding = False
                 self.stream.send = self._send
 
-    # asyncio.Protocol
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no asyncio.Transport by class, only by what they do.
         self._transport = cast(asyncio.Transport, transport)
@@ -176,7 +166,7 @@ class StreamSocket(asyncio.Protocol):
         parts = urlsplit(url)
         headers = []
         if self.stream.beliefs.hold("upgrades-are-signed"):
-            headers += self._signer.headers(url)
+            headers += self._sim.signer.headers(url)
         if credentials := basic_credentials(url):
             headers.append(("Authorization", credentials))
         self._transport.write(
@@ -216,7 +206,7 @@ class StreamSocket(asyncio.Protocol):
             self._close(1002)
             self._end("error 31924")
             return
-        now = self._clock()
+        now = self._sim.now()
         for opcode, payload in messages:
             if opcode == ws_frames.TEXT:
                 self.stream.message(payload, now)
@@ -234,8 +224,6 @@ class StreamSocket(asyncio.Protocol):
             self._end("broken")
         self._on_closed(self)
 
-    # Parts
-
     def _upgraded(self, head: bytes) -> bool:
         status, *lines = head.decode("latin-1").split("\r\n")
         fields = {
@@ -249,7 +237,7 @@ class StreamSocket(asyncio.Protocol):
             self._fail(31920, "Sec-WebSocket-Accept is wrong")
             return False
         self.stream.send = self._hold if self._holding else self._send
-        self.stream.opened(self._clock())
+        self.stream.opened(self._sim.now())
         if not self._open.done():
             self._open.set_result(None)
         return True
@@ -268,16 +256,16 @@ class StreamSocket(asyncio.Protocol):
             self._write(ws_frames.frame(payload[:2], ws_frames.CLOSE))
         if not (self._closing or self._finished):
             text = f"the server closed with code {code} {payload[2:].decode('utf-8', 'replace')}"
-            add = self._judge.notice if code in (1000, 1001, 1005) else self._judge.error
+            add = self._sim.judge.notice if code in (1000, 1001, 1005) else self._sim.judge.error
             add(31921, text.strip(), call_sid=self.stream.call_sid, stream_sid=self.stream.sid)
             self._end("close", abort=False)
         if self._transport is not None:
             self._transport.close()
 
     def _read_faults(self, now: float) -> None:
-        self._version = self._faults.version
+        self._version = self._sim.faults.version
         self._jitter, self._drop_at, self.stream.lose = 0.0, None, None
-        for rule in list(self._faults.rules):
+        for rule in list(self._sim.faults.rules):
             fault = rule.fault
             if fault.where != "stream" or fault.kind == "refuse":
                 continue
@@ -303,7 +291,7 @@ class StreamSocket(asyncio.Protocol):
         return self._random.random() < share
 
     def _hold(self, message: bytes) -> None:
-        due = self._clock() + self._random.uniform(0, self._jitter)
+        due = self._sim.now() + self._random.uniform(0, self._jitter)
         if self._held:
             due = max(due, self._held[-1][0])
         self._held.append((due, message))
@@ -343,10 +331,10 @@ class StreamSocket(asyncio.Protocol):
         if self._over:
             return
         self._over = True
-        self.stream.end(self._clock(), why)
+        self.stream.end(self._sim.now(), why)
         if abort:
             self._abort()
         self._on_over(self.stream)
 
     def _error(self, code: int, text: str) -> None:
-        self._judge.error(code, text, call_sid=self.stream.call_sid, stream_sid=self.stream.sid)
+        self._sim.judge.error(code, text, call_sid=self.stream.call_sid, stream_sid=self.stream.sid)

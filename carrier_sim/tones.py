@@ -105,7 +105,7 @@ def _verdict(power: npt.NDArray[np.float32], energy: float) -> str:
 
 
 def dtmf(digits: str, tone_ms: int = 100, gap_ms: int = 100) -> bytes:
-    """μ-law audio of digits; `w` waits half a second, `W` a second."""
+    """μ-law audio of digits; ``w`` waits half a second, ``W`` a second."""
     out = bytearray()
     for digit in digits:
         if digit in "wW":
@@ -116,7 +116,7 @@ def dtmf(digits: str, tone_ms: int = 100, gap_ms: int = 100) -> bytes:
 
 
 def dtmf_ends(digits: str, tone_ms: int = 100, gap_ms: int = 100) -> list[tuple[int, str]]:
-    """(sample at which the tone has ended, digit) for each digit of `dtmf(digits)`."""
+    """(sample at which the tone has ended, digit) for each digit of ``dtmf(digits)``."""
     at, ends = 0, []
     for digit in digits:
         if digit in "wW":

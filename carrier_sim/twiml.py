@@ -13,6 +13,8 @@ from typing import Final
 
 import msgspec
 
+#: Content types that Twilio reads as TwiML (TD voice/twiml).
+TYPES: Final = frozenset(["text/xml", "application/xml", "text/html"])
 #: Longest TwiML that Twilio fetches (64 KB) and takes inline (4000 characters).
 MAX_FETCHED: Final = 64 * 1024
 MAX_INLINE: Final = 4000
@@ -142,6 +144,19 @@ def parse(text: str | bytes) -> Document:
     reader.check(root)
     verbs = [verb for element in root if (verb := reader.verb(element)) is not None]
     return Document(tuple(verbs), tuple(reader.problems))
+
+
+def parse_fetched(body: bytes, content_type: str, url: str) -> Document:
+    """A document as the customer's server answered with it. Its problems name the ``url``."""
+    if content_type.partition(";")[0].strip().lower() not in TYPES:
+        return Document(None, (Problem(12300, f"Content-Type {content_type!r} from {url}"),))
+    if len(body) > MAX_FETCHED:
+        return Document(None, (Problem(11750, f"{len(body)} bytes from {url}"),))
+    document = parse(body)
+    if document.verbs is not None:
+        return document
+    (problem,) = document.problems
+    return Document(None, (Problem(problem.code, f"{problem.text} ({url})"),))
 
 
 class _Reader:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import struct
 import wave
 import zlib
 from pathlib import Path
@@ -42,7 +41,7 @@ def read(source: Path | bytes) -> bytes:
 
 @functools.lru_cache(maxsize=32)
 def read_cached(path: str) -> bytes:
-    """`read` of a path, kept: a load of calls plays one recording."""
+    """``read`` of a path, kept: a load of calls plays one recording."""
     return read(Path(path))
 
 
@@ -85,16 +84,6 @@ def write_pcm(ulaw: bytes | bytearray) -> bytes:
         w.setframerate(RATE)
         w.writeframes(decode(ulaw).astype("<i2").tobytes())
     return out.getvalue()
-
-
-def write_ulaw(ulaw: bytes | bytearray) -> bytes:
-    """μ-law as the bytes of a μ-law WAV (format 7), bit for bit."""
-    body = bytes(ulaw) + b"\x00" * (len(ulaw) % 2)
-    fmt = struct.pack("<HHIIHHH", 7, 1, RATE, RATE, 1, 8, 0)
-    fact = struct.pack("<I", len(ulaw))
-    chunks = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"fact" + struct.pack("<I", 4) + fact
-    chunks += b"data" + struct.pack("<I", len(ulaw)) + body
-    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
 
 
 @functools.cache

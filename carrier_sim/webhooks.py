@@ -1,33 +1,91 @@
 """Webhooks and status callbacks: Twilio's fields, signature, connection overrides, retries.
 
 Source: TD voice/twiml (request parameters), usage/webhooks/webhooks-connection-overrides: in the
-URL's fragment `rc` counts retries (default 1), `rp` says on what (ct connect, rt read, 4xx, 5xx,
-all; default ct), `ct`, `rt` and `tt` are timeouts in ms. A retried request carries the same
-I-Twilio-Idempotency-Token.
+URL's fragment ``rc`` counts retries (default 1), ``rp`` says on what (ct connect, rt read, 4xx,
+5xx, all; default ct), ``ct``, ``rt`` and ``tt`` are timeouts in ms. A retried request carries the
+same I-Twilio-Idempotency-Token.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Callable
+import time
+from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
 from . import http_client
-from .account import API_VERSION, Call
-from .beliefs import Beliefs
+from .account import API_VERSION, CallRecord
+from .call import Call
 from .exchange import Fetched
-from .faults import Faults
-from .signature import Signer
+from .signature import basic_credentials
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from .sim import CarrierSim
 
 _PLACE: Final = ("City", "State", "Zip", "Country")
 _RETRY_KINDS: Final = frozenset(["ct", "rt", "4xx", "5xx", "all"])
+#: The SIP answer behind a call's last status; 200 where it was answered.
+_SIP: Final = {"busy": "486", "no-answer": "487", "failed": "404", "canceled": "487"}
 
 Form = list[tuple[str, str]]
+
+
+def call_form(call: CallRecord, account_sid: str) -> Form:
+    """The fields of every webhook of a call, blank ones included."""
+    form: Form = [
+        ("AccountSid", account_sid),
+        ("ApiVersion", API_VERSION),
+        ("CallSid", call.sid),
+        ("CallStatus", "ringing" if call.status == "queued" else call.status),
+        ("Called", call.to),
+        ("Caller", call.from_),
+        ("Direction", call.direction),
+        ("From", call.from_),
+        ("To", call.to),
+    ]
+    for names, number in ((("Called", "To"), call.to), (("Caller", "From"), call.from_)):
+        country = "US" if number.startswith("+1") else ""
+        for name in names:
+            form += [(name + part, country if part == "Country" else "") for part in _PLACE]
+    if call.direction == "inbound":
+        form += [("CallToken", ""), ("StirVerstat", "TN-Validation-Passed-A")]
+    if call.parent_call_sid:
+        form.append(("ParentCallSid", call.parent_call_sid))
+    return form
+
+
+def status_form(call: Call, account_sid: str, event: str, status: str) -> Form:
+    """The fields of a status callback."""
+    form = [field for field in call_form(call.record, account_sid) if field[0] != "CallStatus"]
+    form += [
+        ("CallStatus", status),
+        ("CallbackSource", "call-progress-events"),
+        ("SequenceNumber", str(call.callbacks)),
+        ("Timestamp", time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime())),
+    ]
+    if event == "completed":
+        seconds = call.record.duration or 0
+        form += [("CallDuration", str(seconds)), ("Duration", str(-(-seconds // 60)))]
+        form.append(("SipResponseCode", _SIP.get(status, "200")))
+    return form
+
+
+def stream_form(stream: Stream, account_sid: str, event: str) -> Form:
+    """The fields of a stream's status callback."""
+    return [
+        ("AccountSid", account_sid),
+        ("CallSid", stream.call_sid),
+        ("StreamSid", stream.sid),
+        ("StreamName", stream.verb.name or stream.sid),
+        ("StreamEvent", event),
+        ("StreamError", stream.ended_by if event == "stream-error" else ""),
+        ("Timestamp", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())),
+    ]
 
 
 class Overrides(msgspec.Struct, frozen=True):
@@ -40,22 +98,7 @@ class Overrides(msgspec.Struct, frozen=True):
     total_timeout: float = 15.0
 
 
-class WebhookEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One request that was sent (or lost by a fault): what and how it ended; status 0: no
-    answer."""
-
-    time: float
-    kind: str
-    call_sid: str
-    method: str
-    url: str
-    form: dict[str, str]
-    status: int
-    attempt: int
-    text: str = ""
-
-
-def read_overrides(url: str, most: float = 15.0, connect: float = 10.0) -> Overrides:
+def read_overrides(url: str, most: float = 15.0) -> Overrides:
     """The overrides in a URL's fragment; unknown names and bad values are left out."""
     given = {k: v[-1] for k, v in parse_qs(urlsplit(url).fragment).items()}
 
@@ -68,175 +111,146 @@ def read_overrides(url: str, most: float = 15.0, connect: float = 10.0) -> Overr
     return Overrides(
         retries=min(5, int(retries)) if retries.isdigit() else 1,
         on=on or frozenset(["ct"]),
-        connect_timeout=milliseconds("ct", min(connect, 5.0), 10.0),
+        connect_timeout=milliseconds("ct", 5.0, 10.0),
         read_timeout=milliseconds("rt", most, most),
         total_timeout=milliseconds("tt", most, most),
     )
 
 
-def call_fields(call: Call, account_sid: str) -> Form:
-    """The fields of every webhook of a call, blank ones included."""
-    status = "ringing" if call.status == "queued" else call.status
-    direction = call.direction
-    fields: Form = [
-        ("AccountSid", account_sid),
-        ("ApiVersion", API_VERSION),
-        ("CallSid", call.sid),
-        ("CallStatus", status),
-        ("Called", call.to),
-        ("Caller", call.from_),
-        ("Direction", direction),
-        ("From", call.from_),
-        ("To", call.to),
-    ]
-    for who, number in (
-        ("Called", call.to),
-        ("To", call.to),
-        ("Caller", call.from_),
-        ("From", call.from_),
-    ):
-        country = "US" if number.startswith("+1") else ""
-        fields += [(who + part, country if part == "Country" else "") for part in _PLACE]
-    if direction == "inbound":
-        fields += [("CallToken", ""), ("StirVerstat", "TN-Validation-Passed-A")]
-    if call.parent_call_sid:
-        fields.append(("ParentCallSid", call.parent_call_sid))
-    return fields
+class WebhookEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One request, sent or lost by a fault, and how it ended. Status 0: there was no answer."""
+
+    time: float
+    kind: str
+    call_sid: str
+    method: str
+    url: str
+    form: dict[str, str]
+    status: int
+    attempt: int
+    text: str = ""
 
 
 class Webhooks:
     """Sends them, with the faults that are installed, and keeps the log."""
 
-    def __init__(
-        self,
-        signer: Signer,
-        authorization: Callable[[str], str | None],
-        faults: Faults,
-        clock: Callable[[], float],
-        new_sid: Callable[[str], str],
-        *,
-        timeout: float,
-        connect_timeout: float,
-        tls: ssl.SSLContext,
-        beliefs: Beliefs,
-    ) -> None:
-        self._beliefs = beliefs
-        self._signer = signer
-        self._authorization = authorization
-        self._faults = faults
-        self._clock = clock
-        self._new_sid = new_sid
-        self._timeout = timeout
-        self._connect_timeout = connect_timeout
-        self._tls = tls
+    def __init__(self, sim: CarrierSim) -> None:
+        self._sim = sim
         self.log: list[WebhookEntry] = []
 
     async def post(self, kind: str, call_sid: str, method: str, url: str, form: Form) -> Fetched:
-        """Send one, with retries. kind is webhook or status (for the faults' `where`)."""
-        timeout = self._timeout if self._beliefs.hold("webhooks-may-take-15-s") else 2.0
-        followed = url if self._beliefs.hold("fragment-is-followed") else ""
-        overrides = read_overrides(followed, timeout, self._connect_timeout)
-        fault = self._faults.match(kind, method, url)
+        """Send one, with retries. ``kind`` is webhook or status (for the faults' ``where``)."""
+        fault = self._sim.faults.match(kind, method, url)
+        sending = _Sending(self._sim, self.log, kind, call_sid, method, url, form)
         if fault is not None and fault.kind == "drop":
-            self._note(kind, call_sid, method, url, form, 0, 1, "dropped by a fault rule")
+            sending.note(0, 1, "dropped by a fault rule")
             return Fetched(code=11205, text=f"{url}: dropped by a fault rule")
         if fault is not None and fault.kind == "delay":
             await asyncio.sleep(fault.seconds)
-        token = self._new_sid("IT")
-        result = Fetched(code=11200, text=f"{url}: not sent")
+        return await sending.send(twice=fault is not None and fault.kind == "duplicate")
+
+
+@dataclass
+class _Sending:
+    """One webhook under way: all its tries."""
+
+    sim: CarrierSim
+    log: list[WebhookEntry]
+    kind: str
+    call_sid: str
+    method: str
+    url: str
+    form: Form
+
+    def __post_init__(self) -> None:
+        self._hold = self.sim.exchange.beliefs.hold
+        followed = self.url if self._hold("fragment-is-followed") else ""
+        most = self.sim.options.webhook_timeout if self._hold("webhooks-may-take-15-s") else 2.0
+        self._overrides = read_overrides(followed, most)
+        self._token = self.sim.exchange.sids.new("IT")
+
+    async def send(self, *, twice: bool) -> Fetched:
+        """Try until an answer counts. ``twice``: one more request goes before it, for nothing."""
+        overrides = self._overrides
+        result = Fetched(code=11200, text=f"{self.url}: not sent")
         try:
             async with asyncio.timeout(overrides.total_timeout):
-                if fault is not None and fault.kind == "duplicate":
-                    await self._attempt(kind, call_sid, method, url, form, token, overrides, 0)
+                if twice:
+                    await self._try(0)
                 for attempt in range(1, overrides.retries + 2):
-                    result, stage = await self._attempt(
-                        kind, call_sid, method, url, form, token, overrides, attempt
-                    )
-                    if not stage or not {stage, "all"} & overrides.on:
+                    result, wrong = await self._try(attempt)
+                    if not wrong or not {wrong, "all"} & overrides.on:
                         break
         except TimeoutError:
-            text = f"{url}: no answer in {overrides.total_timeout:g} s in all"
-            self._note(kind, call_sid, method, url, form, 0, 0, text)
+            text = f"{self.url}: no answer in {overrides.total_timeout:g} s in all"
+            self.note(0, 0, text)
             return Fetched(code=11205, text=text)
         return result
 
-    async def _attempt(
-        self,
-        kind: str,
-        call_sid: str,
-        method: str,
-        url: str,
-        form: Form,
-        token: str,
-        overrides: Overrides,
-        attempt: int,
-    ) -> tuple[Fetched, str]:
+    async def _try(self, attempt: int) -> tuple[Fetched, str]:
         """One try: the result, and for the retry policy what was wrong (ct, rt, 4xx, 5xx or "")."""
-        parts = urlsplit(url)
+        url, headers, body = self._request()
+        request = partial(
+            http_client.request,
+            self.method,
+            url,
+            body=body,
+            connect_timeout=self._overrides.connect_timeout,
+            read_timeout=self._overrides.read_timeout,
+            tls=self.sim.tls,
+        )
+        try:
+            answer = await request(headers)
+            asks = answer.status == 401 and "www-authenticate" in answer.headers
+            credentials = basic_credentials(url) if self._hold("webhook-user-info") else None
+            if asks and credentials:
+                # TD usage/security: the same request again, now with its Authorization header.
+                answer = await request([*headers, ("Authorization", credentials)])
+        except http_client.NotReached as e:
+            self.note(0, attempt, str(e))
+            code = {"connect": 11205, "read": 11205, "host": 11210}[e.stage]
+            return Fetched(code=code, text=str(e)), "rt" if e.stage == "read" else "ct"
+        self.note(answer.status, attempt)
+        if 200 <= answer.status < 300:
+            return Fetched(answer.body, answer.headers.get("content-type", "")), ""
+        text = f"{self.url} answered {answer.status}"
+        return Fetched(code=11200, text=text), f"{answer.status // 100}xx"
+
+    def _request(self) -> tuple[str, Form, bytes]:
+        """The URL, headers and body that are sent."""
+        parts = urlsplit(self.url)
         fragment = f"#{parts.fragment}" if parts.fragment else ""
-        signed_too = "" if self._beliefs.hold("fragment-is-not-signed") else fragment
         parts = parts._replace(fragment="")
-        if not self._beliefs.hold("query-is-kept"):
+        if not self._hold("query-is-kept"):
             parts = parts._replace(query="")
         headers = [
             ("User-Agent", "TwilioProxy/1.1"),
             ("Accept", "*/*"),
-            ("I-Twilio-Idempotency-Token", token),
+            ("I-Twilio-Idempotency-Token", self._token),
         ]
-        if method == "GET":
-            query = "&".join(q for q in (parts.query, urlencode(form)) if q)
-            sent = urlunsplit(parts._replace(query=query))
-            body, signed_form = b"", Form()
+        body, signed_form = b"", Form()
+        if self.method == "GET":
+            query = "&".join(q for q in (parts.query, urlencode(self.form)) if q)
+            parts = parts._replace(query=query)
         else:
-            sent = urlunsplit(parts)
-            body, signed_form = urlencode(form).encode(), form
+            body, signed_form = urlencode(self.form).encode(), self.form
             headers.append(("Content-Type", "application/x-www-form-urlencoded; charset=UTF-8"))
-        if self._beliefs.hold("webhooks-are-signed"):
-            headers += self._signer.headers(sent, signed_form, fragment=signed_too)
-        request = partial(
-            http_client.request,
-            method,
-            sent,
-            body=body,
-            connect_timeout=overrides.connect_timeout,
-            read_timeout=overrides.read_timeout,
-            tls=self._tls,
-        )
-        try:
-            answer = await request(headers)
-            credentials = self._authorization(sent)
-            if answer.status == 401 and "www-authenticate" in answer.headers and credentials:
-                # TD usage/security: the same request again, now with its Authorization header.
-                answer = await request([*headers, ("Authorization", credentials)])
-        except http_client.NotReached as e:
-            self._note(kind, call_sid, method, url, form, 0, attempt, str(e))
-            code = {"connect": 11205, "read": 11205, "host": 11210}[e.stage]
-            return Fetched(code=code, text=str(e)), "rt" if e.stage == "read" else "ct"
-        self._note(kind, call_sid, method, url, form, answer.status, attempt, "")
-        if 200 <= answer.status < 300:
-            return Fetched(answer.body, answer.headers.get("content-type", "")), ""
-        text = f"{url} answered {answer.status}"
-        return Fetched(code=11200, text=text), f"{answer.status // 100}xx"
+        url = urlunsplit(parts)
+        if self._hold("webhooks-are-signed"):
+            signed_too = "" if self._hold("fragment-is-not-signed") else fragment
+            headers += self.sim.signer.headers(url, signed_form, fragment=signed_too)
+        return url, headers, body
 
-    def _note(
-        self,
-        kind: str,
-        call_sid: str,
-        method: str,
-        url: str,
-        form: Form,
-        status: int,
-        attempt: int,
-        text: str,
-    ) -> None:
+    def note(self, status: int, attempt: int, text: str = "") -> None:
+        """Add an entry to the log."""
         self.log.append(
             WebhookEntry(
-                time=self._clock(),
-                kind=kind,
-                call_sid=call_sid,
-                method=method,
-                url=url,
-                form=dict(form),
+                time=self.sim.now(),
+                kind=self.kind,
+                call_sid=self.call_sid,
+                method=self.method,
+                url=self.url,
+                form=dict(self.form),
                 status=status,
                 attempt=attempt,
                 text=text,

@@ -25,18 +25,23 @@ Depth first is what makes the last line right. If digits were on their way, Stre
 led to a one-way stream that carries the call, and the same token would be made for another state.
 
 A rule that raises ends the handling of its event: what it told is not heard, what others did before
-stays done. A request that raised is refused with that error, by name. Everything else that raises
-is a fault of ours, which the shell logs.
+stays done. Where one peer's request is to blame, it is refused by name, and so is a peer whose
+Hello cannot be taken in: one of them must not end everybody's controller, and the next one too,
+since both are sent again. Whatever else raises is a fault of ours. It leaves :meth:`Core.handle`,
+and the shell ends the controller, because half of a change cannot be trusted.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import (
+    ErrorInfo,
+    InternalError,
     InvalidRequestError,
     StackUnavailableError,
     TimedOutError,
@@ -45,7 +50,7 @@ from trunkline.bus.errors import (
 
 from . import instructions as do
 from . import status
-from .instructions import Asked, Instruction, Result
+from .instructions import Instruction, ReplyTo, Result
 from .journal.rows import DialRow, OverrideRow
 from .rules import (
     asking,
@@ -65,6 +70,8 @@ from .rules import facts as f
 from .rules.book import Book, Identity, Rules
 from .rules.moment import Moment
 
+log = logging.getLogger("trunkline.controller")
+
 TICK_SECONDS: Final = 0.1
 
 _ONLY_GATEWAYS: Final = (m.VoiceWebhook, m.StatusCallback, m.StreamStart)
@@ -78,7 +85,7 @@ AnyEvent = Event | Result | do.Tick | do.Shutdown
 
 def _status(at: Moment, ask: f.Ask[m.GetStatus]) -> None:
     """Anybody may ask who holds what, whichever role it has, also while the stack ends."""
-    at.reply(ask.asked, m.StatusReport(status=status.build(at.book, at.now)))
+    at.reply(ask.reply_to, m.StatusReport(status=status.build(at.book, at.now)))
 
 
 #: Who hears what, first to last. Where the order matters, the reason stands beside it.
@@ -107,13 +114,13 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     m.Goodbye: (reception.goodbye,),
     # A gateway and a worker are welcomed before what they have is looked at, because they wait for
     # it. A client is welcomed behind that: its Welcome says which of its sessions it has not.
-    f.AdapterHere: (restart.adapter_here,),
+    f.ClientHere: (restart.client_here,),
     f.GatewayHere: (reception.welcome, restart.gateway_here),
     f.WorkerHere: (reception.welcome, streams.worker_here, streams.place_all),
-    f.AdapterBeat: (sessions.renew,),
+    f.ClientBeat: (sessions.renew,),
     f.GatewayBeat: (streams.beat,),
     f.WorkerBeat: (streams.worker_beat,),
-    f.AdapterLeft: (sessions.peer_left,),
+    f.ClientLeft: (sessions.peer_left,),
     f.WorkerLeft: (streams.worker_left, streams.place_all),
     f.AllClosing: (sessions.close_all,),
     # A restart. A session's calls come before its dials, because a dial whose call was heard is not
@@ -150,7 +157,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.NumberMissing: (sessions.number_missing, dials.number_missing),
     do.NumbersListed: (numbers.listed, numbers.serve_pool),
     f.PoolWanted: (numbers.pool_wanted, numbers.serve_pool),
-    f.Wanted: (numbers.want,),
+    f.Wanted: (numbers.wanted,),
     f.Granted: (sessions.granted, dials.granted),
     f.Refused: (sessions.refused, dials.refused),
     do.Applied: (numbers.applied,),
@@ -208,7 +215,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # and one-way streams that wait have their turn behind that answer, which names the stream.
     m.StreamStart: (streams.start, digits.settle),
     f.StreamShown: (streams.accept,),
-    f.StreamUp: (dials.stream_up, sessions.call_up, digits.back, streams.accepted),
+    f.StreamUp: (dials.stream_up, sessions.call_up, digits.stream_up, streams.accepted),
     m.StreamClosed: (streams.closed,),
     m.Switched: (streams.switched,),
     f.StreamReplaced: (streams.replaced,),
@@ -218,7 +225,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     m.SendDigits: (digits.ask,),
     do.Instructed: (reception.instructed,),
     do.StreamAsked: (digits.stream_asked,),
-    do.DigitsTold: (digits.told,),
+    do.DigitsSent: (digits.sent,),
     f.ListenerShown: (digits.hears,),
     f.ListenerTaken: (streams.turn,),
     f.ListenerReplaced: (digits.close_later,),
@@ -238,7 +245,7 @@ class Core:
         orphans: Sequence[OverrideRow] = (),
     ) -> None:
         self.book = Book(identity, rules)
-        self._out: list[Instruction] = []
+        self._instructions: list[Instruction] = []
         self._hear(f.Found(overrides, dials, orphans), identity.started)
         # What recovery says to do leaves with the first event.
 
@@ -258,25 +265,20 @@ class Core:
         return self.book.busy
 
     def handle(self, event: AnyEvent, now: float) -> list[Instruction]:
-        """Take one event; returns what is to be done, in this order."""
+        """Take one event; returns what is to be done, in this order. After an exception the core
+        must not be used any more."""
         if isinstance(event, m.Request):
             self._request(event, now)
+        elif isinstance(event, m.Hello):
+            self._hello(event, now)
         else:
             self._hear(event, now)
-        return self.take()
-
-    def take(self) -> list[Instruction]:
-        """The instructions that have not been handed out."""
-        out, self._out = self._out, []
-        return out
-
-    def fail(self, asked: Asked, error: TrunklineError) -> None:
-        """Answer a request that could not be handled."""
-        self._moment(0.0).fail(asked, error)
+        instructions, self._instructions = self._instructions, []
+        return instructions
 
     def _moment(self, now: float) -> Moment:
         """What a rule gets beside the thing that it hears."""
-        return Moment(self.book, now, self._out)
+        return Moment(self.book, now, self._instructions)
 
     def _hear(self, event: object, now: float) -> None:
         """Let everybody hear it, and whatever is told because of it."""
@@ -311,13 +313,31 @@ class Core:
         if request.id in peer.working:
             return
         peer.works_on(request.id)
-        asked = Asked(request.peer, request.id)
+        reply_to = ReplyTo(request.peer, request.id)
         at.count(f"request {type(request.body).__name__}")
         try:
             self._admit(request, peer.role)
-            self._hear(f.Ask(asked, request.body, request.ttl, request.trace), now)
+            self._hear(f.Ask(reply_to, request.body, request.ttl, request.trace), now)
         except TrunklineError as error:
-            at.fail(asked, error)
+            at.fail(reply_to, error)
+        except Exception as error:
+            log.exception("a %s could not be handled", type(request.body).__name__)
+            at.fail(reply_to, self._blamed(error))
+
+    def _hello(self, hello: m.Hello, now: float) -> None:
+        """A peer whose Hello cannot be taken in is refused: it would send it to the next controller
+        too."""
+        try:
+            self._hear(hello, now)
+        except Exception as error:
+            log.exception("the Hello of %s could not be handled", hello.peer)
+            refused = m.Refused(error=ErrorInfo.of(self._blamed(error)))
+            self._moment(now).send(hello.peer, refused)
+
+    def _blamed(self, error: Exception) -> TrunklineError:
+        """What a peer is told of an error that nobody foresaw; the log has the whole of it."""
+        self.book.count("internal errors")
+        return InternalError(f"unexpected {type(error).__name__}")
 
     def _admit(self, request: m.Request, role: m.Role) -> None:
         """A TrunklineError for what comes too late, or from the wrong peer, or while we stop."""

@@ -110,7 +110,7 @@ class Fetch(Instruction, frozen=True):
 class Instruct(Instruction, frozen=True):
     """Replace a leg's TwiML -> Instructed."""
 
-    asked: Asked
+    reply_to: ReplyTo
     sid: str
     twiml: str
 
@@ -126,7 +126,7 @@ class StartStream(Instruction, frozen=True):
 
 
 class PlayDigits(Instruction, frozen=True):
-    """Replace the TwiML of a leg that carries our stream -> DigitsTold. It is tried again only
+    """Replace the TwiML of a leg that carries our stream -> DigitsSent. It is tried again only
     where Twilio cannot have taken it."""
 
     call: str
@@ -143,7 +143,7 @@ class Result(msgspec.Struct, frozen=True):
     """What came of an instruction."""
 
 
-class Asked(msgspec.Struct, frozen=True):
+class ReplyTo(msgspec.Struct, frozen=True):
     """Whom to answer: a peer, and the number of its request. It may wait for long, and be gone by
     then."""
 
@@ -253,7 +253,7 @@ class Fetched(Result, frozen=True):
 class Instructed(Result, frozen=True):
     """Twilio has taken the document, or refused it."""
 
-    asked: Asked
+    reply_to: ReplyTo
     error: TrunklineError | None
 
 
@@ -265,7 +265,7 @@ class StreamAsked(Result, frozen=True):
     error: TrunklineError | None
 
 
-class DigitsTold(Result, frozen=True):
+class DigitsSent(Result, frozen=True):
     """``unsure``: Twilio may have taken the document all the same."""
 
     call: str

@@ -41,7 +41,6 @@ from .twilio.api_host import region_and_edge
 from .twilio.carrier import TwilioCarrier
 from .twilio.operations import Operations
 from .twilio.probe import Prober
-from .twilio.seal import SealKeys
 
 log = logging.getLogger("trunkline.controller")
 
@@ -92,20 +91,9 @@ async def _serve_locked(
     stack = state_dir.own(settings.state_path, account, holder)
     locks.append(stack.lock)
     journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
-    token = settings.require("auth_token")
     carrier = TwilioCarrier.of(settings)
     prober = Prober(settings.state_path, holder)
-    ops = Operations(
-        stack=stack.id,
-        public_url=settings.require("public_url"),
-        carrier=carrier,
-        journal=journal,
-        keys=SealKeys(token, settings.auth_token_secondary.get_secret_value()),
-        wall=time.time,
-        probe=prober,
-        fallback_to_prior=settings.fallback_to_prior,
-        take_over_routed=settings.take_over_routed,
-    )
+    ops = Operations.of(settings, stack.id, carrier, journal, prober)
     orphans = Orphans.find(settings.state_path, account, holder, prober.present)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,7 +31,7 @@ from .twilio.carrier import RestFailure, TwilioCarrier
 from .twilio.operations import Operations, hang_up_left
 from .twilio.override import row_of
 from .twilio.probe import Prober
-from .twilio.seal import Seal, SealKeys
+from .twilio.seal import Seal
 
 #: How long one number, or one call, is tried before it is said to be pending.
 COMMAND_WITHIN: Final = 90.0
@@ -47,19 +46,9 @@ async def restore_command(
     SettingsError, CarrierError (the account could not be listed).
     """
     account_sid = settings.require("account_sid")
-    token = settings.require("auth_token")
     carrier = TwilioCarrier.of(settings)
     prober = Prober(settings.state_path, _holder())
-    ops = Operations(
-        stack="",
-        public_url=settings.public_url or "",
-        carrier=carrier,
-        journal=MemoryJournal(),
-        keys=SealKeys(token, settings.auth_token_secondary.get_secret_value()),
-        wall=time.time,
-        probe=prober,
-    )
-    run = RestoreRun(ops, dry_run)
+    run = RestoreRun(Operations.of(settings, "", carrier, MemoryJournal(), prober), dry_run)
     try:
         await run.journals(settings, account_sid)
         if account:

@@ -3,8 +3,8 @@
 A thin shell around :class:`~.core.Core`: it feeds messages and results in as events, and carries
 instructions out. One write at a time goes to each number, whichever journal it comes from.
 
-An operation that fails in a way that nobody foresaw ends the process: the next start takes up from
-the journal, by the same path.
+What fails in a way that nobody foresaw, an operation or the core, ends the process: the next start
+takes up from the journal, by the same path, and clients claim what is theirs.
 
 Two orders are kept. What goes to one peer leaves in the order in which the core said it. Writes
 to one number happen one after the other (:meth:`Shell._number`): a restore that overtook the
@@ -26,7 +26,7 @@ from trunkline.bus import messages as m
 from trunkline.bus import tracing
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import CurveKeys
-from trunkline.bus.errors import InternalError, TrunklineError
+from trunkline.bus.errors import CarrierError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, say_ready
 from trunkline.bus.redact import redact_number
 from trunkline.bus.sockets import BusSocket, bind_router
@@ -34,6 +34,7 @@ from trunkline.bus.sockets import BusSocket, bind_router
 from . import instructions as do
 from .core import TICK_SECONDS, AnyEvent, Core
 from .instructions import Instruction
+from .journal.file import JournalError
 from .journal.orphans import Orphan, Orphans
 from .twilio import operations
 from .twilio.apply_restore import put_on, restore
@@ -46,6 +47,9 @@ log = logging.getLogger("trunkline.controller")
 STOP_WITHIN: Final = 3.4
 #: Traced requests that are not answered yet, as far as they are looked after.
 MOST_SPANS: Final = 1000
+
+#: What ends a controller and needs no traceback: one line tells the user what to do.
+_FORESEEN: Final = (CarrierError, JournalError)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(m.ToController)
@@ -133,7 +137,7 @@ class Shell:
         """What is left, named in the log, and the status that says whether something is. The
         journal is asked, not the core: it is what the next start will find."""
         if self._fatal is not None:
-            if isinstance(self._fatal, TrunklineError):
+            if isinstance(self._fatal, _FORESEEN):
                 raise self._fatal
             return EXIT_FAILED
         overrides = await self._ops.journal.open_overrides()
@@ -183,21 +187,18 @@ class Shell:
         self._feed(message)
 
     def _feed(self, event: AnyEvent) -> None:
-        """Give the core an event, and carry out what it says. An error in the core ends neither the
-        process nor the reading of the socket; a request that caused it is answered."""
-        now = self._clock()
+        """Give the core an event, and carry out what it says. Nothing is asked of a core that has
+        failed: its book may be half changed."""
+        if self._fatal is not None:
+            return
         if isinstance(event, m.Request) and event.trace:
             self._begin_span(event)
         try:
-            instructions = self.core.handle(event, now)
-        except Exception as error:  # a bug must not end the reading of the socket
+            instructions = self.core.handle(event, self._clock())
+        except Exception as error:  # noqa: BLE001  # the process ends with it, and logs it
             self.core.book.count("internal errors")
-            log.exception("%s could not be handled", type(event).__name__)
-            instructions = self.core.take()
-            if isinstance(event, m.Request):
-                asked = do.Asked(event.peer, event.id)
-                self.core.fail(asked, InternalError(f"unexpected {type(error).__name__}"))
-                instructions += self.core.take()
+            self._fail(error, f"{type(event).__name__} could not be handled")
+            return
         for instruction in instructions:
             self._carry_out(instruction)
         self._changed.set()
@@ -263,9 +264,14 @@ class Shell:
         if task.cancelled():
             return
         error = task.exception()
-        if error is not None and self._fatal is None:
-            if not isinstance(error, TrunklineError):
-                log.critical("an operation failed; the controller ends", exc_info=error)
+        if error is not None:
+            self._fail(error, "an operation failed")
+
+    def _fail(self, error: BaseException, what: str) -> None:
+        """The controller ends without another word to Twilio."""
+        if self._fatal is None:
+            if not isinstance(error, _FORESEEN):
+                log.critical("%s; the controller ends", what, exc_info=error)
             self._fatal = error
             self._stop.set()
             self._changed.set()
@@ -352,7 +358,7 @@ class Shell:
         request = instruction.row.request
 
         def wanted() -> bool:
-            return dials[request].gone is None
+            return dials[request].outcome is None
 
         result = await operations.create(
             self._ops,

@@ -47,7 +47,7 @@ def build(book: Book, now: float) -> dict[str, Any]:
                 "calls": sum(call["codec_worker"] == worker.id for call in found),
             }
             for worker in book.workers.by_id.values()
-            if book.workers.well(worker.id, now)
+            if book.workers.healthy(worker.id, now)
         ],
         "sessions": [
             {

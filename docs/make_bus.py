@@ -91,16 +91,15 @@ def page() -> str:
     return head + reference() + tail
 
 
-def main() -> int:
-    fresh = page()
-    if "--check" in sys.argv[1:]:
-        if fresh != PAGE.read_text():
-            print("docs/bus.md is out of date: run `make docs`", file=sys.stderr)
-            return 1
-        return 0
-    PAGE.write_text(fresh)
+def keep(path: Path, fresh: str) -> int:
+    """Write the page, or (``--check``) say whether it is out of date; returns the exit status."""
+    if "--check" not in sys.argv[1:]:
+        path.write_text(fresh)
+    elif not path.exists() or fresh != path.read_text():
+        print(f"docs/{path.name} is out of date: run `make docs`", file=sys.stderr)
+        return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(keep(PAGE, page()))

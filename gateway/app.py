@@ -36,7 +36,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.redact import is_e164, redact_number
-from trunkline.bus.twilio_urls import STATUS_PATH, STREAM_PATH, VOICE_PATH
+from trunkline.bus.twilio_urls import STATUS_PATH, STREAM_PATH, VOICE_PATH, stream_base
 
 from . import signature, twiml
 from .websocket import Refusal, Upgrade
@@ -135,7 +135,7 @@ class Front:
         why: signature.Reason | None = "no public URL"
         checked = None
         if public_url is not None:
-            base = signature.stream_base(public_url)
+            base = stream_base(public_url)
             checked = signature.shown(base, STREAM_PATH, upgrade.query)
             matches = partial(self.check.upgrade, public_url, STREAM_PATH, upgrade.query)
             why = signature.objection(

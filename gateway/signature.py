@@ -25,6 +25,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 from twilio.request_validator import RequestValidator
 
 from trunkline.bus.redact import mask_url
+from trunkline.bus.twilio_urls import stream_base
 
 HEADER = b"x-twilio-signature"
 #: Comes with a request that a shared key of the account has signed instead of its auth token, as
@@ -84,13 +85,6 @@ class Form:
     def first(self) -> dict[str, str]:
         """The first value of each field."""
         return {name: values[0] for name, values in self._values.items()}
-
-
-def stream_base(public_url: str) -> str:
-    """``public_url`` with its scheme as a WebSocket's: https to wss, http to ws."""
-    if public_url.startswith("https://"):
-        return "wss://" + public_url.removeprefix("https://")
-    return "ws://" + public_url.removeprefix("http://")
 
 
 def url_forms(url: str) -> list[str]:

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Container
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
-from xml.sax.saxutils import escape
 
 from trunkline.bus.messages import VoiceAnswer
-from trunkline.bus.twilio_urls import RETRY_FRAGMENT, STREAM_PATH, VOICE_PATH
+from trunkline.bus.twiml import connect, redirect, response, stream
 
-from .signature import stream_base, without_user_info
-
-PROLOG = '<?xml version="1.0" encoding="UTF-8"?>'
+from .signature import without_user_info
 
 #: Query field that counts how often a gateway answered "not known yet" to one call in a row.
 WAITED = "waited"
@@ -26,8 +23,6 @@ MAX_WAITS = 60
 #: Query field that counts the streams that one call was offered; only where the public URL has a
 #: user name.
 OFFERED = "offered"
-
-_QUOTES = {'"': "&quot;", "'": "&apos;"}
 
 
 def local_path(path: str, public_url: str | None, served: Container[str]) -> str:
@@ -43,34 +38,12 @@ def local_path(path: str, public_url: str | None, served: Container[str]) -> str
     return rest if rest in served else path
 
 
-def _attribute(text: str) -> str:
-    return f'"{escape(text, _QUOTES)}"'
-
-
-def stream_url(public_url: str) -> str:
-    """The URL of the stream: no query, which Twilio would drop."""
-    return stream_base(public_url) + STREAM_PATH
-
-
-def voice_url(public_url: str, query: str) -> str:
-    """The absolute voice URL with ``query`` (already encoded) and the connection overrides."""
-    return f"{public_url}{VOICE_PATH}{'?' + query if query else ''}{RETRY_FRAGMENT}"
-
-
 def _count(pairs: list[tuple[str, str]], name: str) -> int:
     """The number that the query field ``name`` holds; 0 where there is none."""
     counts = [value for field, value in pairs if field == name]
     if counts and counts[-1].isascii() and counts[-1].isdigit():
         return int(counts[-1][:4])
     return 0
-
-
-def _redirect(public_url: str, query: str) -> str:
-    return f'<Redirect method="POST">{escape(voice_url(public_url, query))}</Redirect>'
-
-
-def _document(inside: str) -> str:
-    return f"{PROLOG}<Response>{inside}</Response>"
 
 
 def pause(public_url: str, query: str) -> str:
@@ -82,10 +55,10 @@ def pause(public_url: str, query: str) -> str:
     pairs = parse_qsl(query, keep_blank_values=True)
     waited = _count(pairs, WAITED)
     if waited >= MAX_WAITS:
-        return _document("<Hangup/>")
+        return response("<Hangup/>")
     kept = [(name, value) for name, value in pairs if name != WAITED]
     again = urlencode([*kept, (WAITED, str(waited + 1))])
-    return _document(f'<Pause length="1"/>{_redirect(public_url, again)}')
+    return response(f'<Pause length="1"/>{redirect(public_url, again)}')
 
 
 def render(answer: VoiceAnswer, public_url: str, query: str = "") -> str:
@@ -96,9 +69,9 @@ def render(answer: VoiceAnswer, public_url: str, query: str = "") -> str:
     if answer.kind == "reject":
         return "<Response><Reject/></Response>"
     if answer.kind == "busy":
-        return _document('<Reject reason="busy"/>')
+        return response('<Reject reason="busy"/>')
     if answer.kind == "hangup":
-        return _document("<Hangup/>")
+        return response("<Hangup/>")
     asked = parse_qsl(query, keep_blank_values=True)
     redirect_query = urlencode(answer.redirect_query)
     if answer.kind == "pause":
@@ -108,17 +81,13 @@ def render(answer: VoiceAnswer, public_url: str, query: str = "") -> str:
         return pause(public_url, urlencode([*answer.redirect_query.items(), *counts]))
     if not answer.token:
         raise ValueError("a stream answer has no token")
-    stream = public_url
+    base = public_url
     if without_user_info(public_url) != public_url:
         # Twilio documents user-info for the URLs of webhooks and says nothing of streams. It may
         # refuse such a stream, or a proxy may demand the password. So the offers alternate: one of
         # two in a row gets through.
         offered = _count(asked, OFFERED)
         if offered % 2:
-            stream = without_user_info(public_url)
+            base = without_user_info(public_url)
         redirect_query = urlencode([*answer.redirect_query.items(), (OFFERED, str(offered + 1))])
-    return _document(
-        f"<Connect><Stream url={_attribute(stream_url(stream))}>"
-        f'<Parameter name="nonce" value={_attribute(answer.token)}/></Stream></Connect>'
-        f"{_redirect(public_url, redirect_query)}"
-    )
+    return response(connect(stream(base, answer.token), public_url, redirect_query))

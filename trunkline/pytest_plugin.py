@@ -265,13 +265,15 @@ async def _join(settings: Any, *, required: bool) -> tuple[str, str] | None:
     there (StackUnavailableError where the user named the address) or it is another account's."""
     from trunkline.bus.control import UNAVAILABLE_AFTER
     from trunkline.bus.errors import StackUnavailableError
-    from trunkline.stack.ask import controller
+    from trunkline.stack.controller_client import controller_client
 
     directory = settings.address.directory
     if not required and not (directory / "control").exists():
         return None
     try:
-        async with controller(settings, timeout=UNAVAILABLE_AFTER if required else 2.0) as client:
+        async with controller_client(
+            settings, timeout=UNAVAILABLE_AFTER if required else 2.0
+        ) as client:
             assert client.welcome is not None
             account, public_url = client.welcome.account, client.welcome.public_url
     except StackUnavailableError:

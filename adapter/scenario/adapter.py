@@ -47,6 +47,8 @@ TwilioStreamEndedReason = Literal["stop", "close", "error", "none", "max_duratio
 
 DEFAULT_HTTP_PORT = 8765
 
+NO_STREAM = "TwilioAgentAdapter: no live media stream. Call place_call() or wait_for_call() first."
+
 
 class TwilioAgentAdapter(VoiceAgentAdapter):
     """An agent on the other end of a phone call.
@@ -111,7 +113,6 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 "TwilioAgentAdapter: validate_signature=False — inbound webhooks accept any "
                 "payload without signature checks. Use only in tests; do not deploy to production."
             )
-        self._mode: TwilioAdapterMode = "idle"
         #: what the far end said first (PCM16 24 kHz), where the last call asked for
         #: ``callee_speaks_first`` and somebody spoke; it outlives the call and disconnect()
         self.greeting: bytes | None = None
@@ -158,7 +159,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             except BaseException:
                 await asyncio.shield(leave(joined))
                 raise
-            self._joined, self._line, self._mode = joined, line, "idle"
+            self._joined, self._line = joined, line
             self._forget_call()
             self._frames_before = self._dtmf_received = 0
             self._gate_before = GateCounters()
@@ -219,7 +220,6 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         if line is None or joined is None:
             return
         self._line = self._joined = None
-        self._mode = "idle"
         call = self._call
         reason = self.stream_ended_reason
         try:
@@ -311,7 +311,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         dialled then).
         """
         line = self._assert_connected()
-        self._check_mode("call")
+        line.check_mode("call", "TwilioAgentAdapter", "adapter")
         plan = plan_dial(
             to,
             attach_stream=attach_stream,
@@ -323,7 +323,6 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         check_greeting(greeting_timeout, wanted=callee_speaks_first, mode=plan.mode)
         if plan.mode == "a-leg":
             await wait_for_tunnel(self.tunnel_readiness, self.public_base_url)
-        self._mode = "call"
         with self._dialling("outbound", plan.to) as span:
             await self._drop_call()
             began = time.monotonic()
@@ -359,9 +358,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         ``Line.wait_for_call``. ``callee_speaks_first``: as for :meth:`place_call`, of the far end,
         which is the caller here."""
         line = self._assert_connected()
-        self._check_mode("answer")
+        line.check_mode("answer", "TwilioAgentAdapter", "adapter")
         check_greeting(greeting_timeout)
-        self._mode = "answer"
         with self._dialling("inbound", self.phone_number) as span:
             await self._drop_call()
             base = mask_url(line.public_url)
@@ -502,9 +500,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         if call is not None and call.ended_by_far_end and self._within_scenario:
             log.info("TwilioAgentAdapter: the far end has hung up; what was to be said is not")
             return None
-        raise RuntimeError(
-            "TwilioAgentAdapter: no live media stream. Call place_call() or wait_for_call() first."
-        )
+        raise RuntimeError(NO_STREAM)
 
     @property
     def _within_scenario(self) -> bool:
@@ -520,10 +516,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self._assert_connected()
         heard = self._heard
         if heard is None or (self._call is not None and not self._call.carries_sound):
-            raise RuntimeError(
-                "TwilioAgentAdapter: no live media stream. Call place_call() or wait_for_call() "
-                "first."
-            )
+            raise RuntimeError(NO_STREAM)
         turn = self._voice_turn_context
         pcm = await heard.next_chunk(
             timeout,
@@ -583,10 +576,3 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 "TwilioAgentAdapter: not connected; call connect() or use `async with`."
             )
         return self._line
-
-    def _check_mode(self, mode: TwilioAdapterMode) -> None:
-        if self._mode not in ("idle", mode):
-            raise RuntimeError(
-                f"TwilioAgentAdapter: already in {self._mode!r} mode; cannot switch to {mode!r}. "
-                "Disconnect and reconnect to reuse this adapter in the other direction."
-            )

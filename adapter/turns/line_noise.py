@@ -4,16 +4,18 @@
 what stands out clearly. :class:`KnownNoise` knows its mean power, once it has been steady, so well
 that what is weaker than the noise in every single frame still shows over 90 ms: words that fade
 away, or begin softly.
+
+Both hear many frames at a time, and it makes no difference how many: a call into numpy takes about
+as long for ten frames as for one.
 """
 
 from __future__ import annotations
 
-import math
+from collections import deque
 
 import numpy as np
-import numpy.typing as npt
 
-Bands = npt.NDArray[np.float64]
+from .spectrum import Bands
 
 #: A floor is the smallest level of the last so many blocks of so many frames.
 _FLOOR_BLOCKS = 9
@@ -22,9 +24,25 @@ _FLOOR_BLOCK_FRAMES = 100
 _FLOOR_BIAS_DB = 2.5
 _FIRST_BIAS_DB = 5.0
 _FIRST_FRAMES = 25
+#: From so many frames on, the part for few frames is too small to be added.
+_BIAS_IS_CONSTANT = 50 * _FIRST_FRAMES
+#: The first windows are half empty, and so no measure of the floor.
+_EMPTY_FRAMES = 5
 #: Steady: no band's level varies more than this (standard deviation, dB) over so many frames.
 _STEADY_DB = 2.0
 STEADY_FRAMES = 40
+_STEADY_SPREAD = STEADY_FRAMES * _STEADY_DB**2
+#: Frames that a floor hears at once, at most.
+MOST_FRAMES = 20
+#: Row k sums the STEADY_FRAMES that end with pair k of what is heard: of the STEADY_FRAMES before
+#: what is heard, and of that.
+_STRETCHES = np.array(
+    [
+        [0 < row - 2 * pair - 1 <= STEADY_FRAMES for row in range(STEADY_FRAMES + MOST_FRAMES)]
+        for pair in range(MOST_FRAMES // 2)
+    ],
+    dtype=np.float64,
+)
 
 #: The mean power of so many frames is compared with the noise ...
 _BLOCK = 9
@@ -35,111 +53,233 @@ STANDS_OUT = 1.5
 #: Noise is known from so many blocks, none of which stands out of their mean by more than this.
 _BLOCKS = 4
 _ALIKE = 1.0
+#: The first of them ends so many frames before the last.
+_BEFORE = _BLOCK * (_BLOCKS - 1)
+_BLOCK_ENDS = _BLOCK * np.arange(_BLOCKS)
+#: So many frames wait before they are looked at, where nobody asks earlier.
+_TOGETHER = 40
 #: Below this two means are of the same noise; what it is said to be then changes by this share.
 _SAME = 0.5
 _LEARN = 0.05
 
 
 class NoiseFloor:
-    """Each band's lowest late level, in dB; sound that is steady becomes the floor at once."""
+    """Each band's lowest late level, in dB; sound that is steady becomes the floor at once. Whether
+    it is steady is looked at after each second frame, so that frames are heard two by two."""
 
     def __init__(self, bands: int) -> None:
-        self._minima = np.full((_FLOOR_BLOCKS, bands), np.inf)
-        self._lowest: Bands | None = None
-        self._past = np.zeros((STEADY_FRAMES, bands))
         self._frames = 0
+        self._lowest: Bands = np.full(bands, np.inf)
+        #: the lowest levels of each earlier block, and of each two frames of the present one
+        self._blocks: deque[Bands] = deque(maxlen=_FLOOR_BLOCKS - 1)
+        self._present: list[Bands] = []
+        #: the last STEADY_FRAMES
+        self._late = np.zeros((STEADY_FRAMES, bands))
 
-    def above(self, level: Bands) -> Bands:
-        """How far above its floor each band is. Before anything was heard all of it is noise."""
-        if self._lowest is None:
-            return np.full(len(level), -_FLOOR_BIAS_DB)
-        bias = _FLOOR_BIAS_DB + _FIRST_BIAS_DB * math.exp(-self._frames / _FIRST_FRAMES)
-        return level - (self._lowest + bias)
+    def hear(self, levels: Bands) -> tuple[Bands, list[bool]]:
+        """An even number of frames more, MOST_FRAMES at most: their levels, of the shape (frames,
+        bands).
 
-    def frame(self, level: Bands, *, follow: bool = True) -> None:
-        """The next frame; ``follow=False``: it is no measure of the floor."""
-        self._past[self._frames % STEADY_FRAMES] = level
-        self._frames += 1
-        if not follow:
-            return
-        block = self._frames // _FLOOR_BLOCK_FRAMES % _FLOOR_BLOCKS
-        if self._frames % _FLOOR_BLOCK_FRAMES == 0:
-            self._minima[block] = np.inf
-        np.minimum(self._minima[block], level, out=self._minima[block])
-        self._lowest = self._minima.min(axis=0)
+        Returns how far each band stood above its floor, as the frames before had left the floor
+        (before anything was heard all of it is noise), and for each two frames whether the last
+        STEADY_FRAMES were steady when they had been heard. Those are the floor then, however loud.
+        """
+        before, count = self._frames, len(levels)
+        self._frames += count
+        late = np.concatenate([self._late, levels])
+        self._late = late[count:]
+        steady = _steady(late, before, count)
+        if before < _EMPTY_FRAMES:
+            levels = levels.copy()
+            levels[: _EMPTY_FRAMES - before] = np.inf
+        firsts = levels[::2]
+        pairs = np.minimum(firsts, levels[1::2])
+        lows = _lows(np.minimum(late[2::2], late[3::2])) if True in steady else pairs
+        floors = np.empty_like(levels)
+        lowest = self._lowest
+        for i, pair in enumerate(pairs):
+            floors[2 * i] = lowest
+            now = before + 2 * (i + 1)
+            if now % _FLOOR_BLOCK_FRAMES == 0:  # the second frame is the first of a block
+                self._blocks.append(np.minimum.reduce([*self._present, firsts[i]]))
+                self._present.clear()
+                lowest, pair = np.minimum.reduce(self._blocks), levels[2 * i + 1]
+            if steady[i]:
+                lowest = lows[i]
+                self._blocks.clear()
+                self._present = [lowest]
+            else:
+                lowest = np.minimum(lowest, pair)
+                self._present.append(pair)
+        self._lowest = lowest
+        np.minimum(floors[::2], firsts, out=floors[1::2])
+        return late[STEADY_FRAMES:] - floors - _bias(before, count), steady
 
-    def settle(self) -> bool:
-        """Whether the last STEADY_FRAMES were steady: they are the floor then, however loud."""
-        if self._frames < STEADY_FRAMES:
-            return False
-        off = self._past - self._past.sum(axis=0) / STEADY_FRAMES
-        if (off * off).sum(axis=0).max() > STEADY_FRAMES * _STEADY_DB**2:
-            return False
-        self._lowest = self._past.min(axis=0)
-        self._minima[:] = np.inf
-        self._minima[self._frames // _FLOOR_BLOCK_FRAMES % _FLOOR_BLOCKS] = self._lowest
-        return True
+    def unsteady_for(self, frames: int) -> bool:
+        """Whether no steady stretch can end within so many frames: the frames before them that it
+        would have to hold differ too much already."""
+        late = self._late[frames:]
+        spreads = _spread(late.sum(axis=0), np.square(late).sum(axis=0), len(late))
+        return bool(spreads.max() > _STEADY_SPREAD)
+
+
+def _steady(late: Bands, before: int, count: int) -> list[bool]:
+    """Whether each two of the last ``count`` levels end a steady stretch, where there had been
+    ``before`` frames before them."""
+    stretches = _STRETCHES[: count // 2, : len(late)]
+    spreads = _spread(stretches @ late, stretches @ np.square(late), STEADY_FRAMES)
+    return [
+        frames >= STEADY_FRAMES and spread <= _STEADY_SPREAD
+        for frames, spread in zip(
+            range(before + 2, before + count + 1, 2), spreads.max(axis=1).tolist(), strict=True
+        )
+    ]
+
+
+def _spread(sums: Bands, squares: Bands, frames: int) -> Bands:
+    """The sum of the squares of what so many levels differ from their mean by."""
+    spread: Bands = squares - np.square(sums) / frames
+    return spread
+
+
+def _lows(pairs: Bands) -> Bands:
+    """The lowest of each STEADY_FRAMES // 2 rows that follow one another."""
+    rows, lows = 1, pairs
+    while 2 * rows <= STEADY_FRAMES // 2:
+        lows = np.minimum(lows[:-rows], lows[rows:])
+        rows *= 2
+    left = STEADY_FRAMES // 2 - rows
+    lowest: Bands = np.minimum(lows[: len(lows) - left], lows[left:])
+    return lowest
+
+
+def _bias(before: int, count: int) -> Bands | float:
+    """How far below the noise's mean its lowest level lies, with so many frames before."""
+    if before > _BIAS_IS_CONSTANT:
+        return _FLOOR_BIAS_DB
+    frames = np.arange(before, before + count)[:, np.newaxis]
+    bias: Bands = _FLOOR_BIAS_DB + _FIRST_BIAS_DB * np.exp(-frames / _FIRST_FRAMES)
+    return bias
 
 
 class KnownNoise:
     """The mean power of steady noise, a number for each of ``bands`` bands; ``quietest``: what no
-    noise is said to be below."""
+    noise is said to be below. A frame is named by its place, from 0, in what was heard last.
+
+    Nothing is worked out until somebody asks, or until :data:`_TOGETHER` frames wait.
+    """
 
     def __init__(self, bands: int, quietest: float) -> None:
         self._quietest = quietest
-        self._past = np.zeros((_BLOCK * _BLOCKS, bands))
-        self._frames = 0
         self._mean: Bands | None = None
+        #: powers that wait, how many frames they are, and where what was heard last begins in them
+        self._powers: list[Bands] = []
+        self._waiting = self._begin = 0
+        #: the powers with which the next frame's block begins
+        self._late = np.zeros((_BLOCK - 1, bands))
+        #: the mean of the block that each frame ends: of _BEFORE earlier frames, then of what was
+        #: looked at last
+        self._means = np.zeros((_BEFORE, bands))
+        #: the frames to learn from, by their places in what was looked at last
+        self._lessons: list[int] = []
+        #: what :meth:`excess` says of all frames, as long as nothing is learnt
+        self._excess: list[float] | None = None
 
     @property
     def known(self) -> bool:
+        self._catch_up()
         return self._mean is not None
 
     def forget(self) -> None:
         """The noise is not what it was."""
-        self._mean = None
+        self._catch_up()
+        self._mean = self._excess = None
 
-    def frame(self, power: Bands) -> None:
-        """The power of the next frame."""
-        self._past[self._frames % len(self._past)] = power
-        self._frames += 1
+    def hear(self, powers: Bands) -> None:
+        """More frames: their powers, of the shape (frames, bands)."""
+        if not self._powers or self._waiting >= _TOGETHER:
+            self._catch_up()
+            self._waiting = 0
+        self._begin = self._waiting
+        self._waiting += len(powers)
+        self._powers.append(powers)
 
-    def excess(self) -> float:
-        """How clearly the last block stands out: the sum of the squares of what its bands have
-        over the noise, in units of it. 0 where the noise is not known."""
+    def learn(self, frame: int) -> None:
+        """Learn the blocks up to this frame, if they are alike."""
+        self._lessons.append(self._begin + frame)
+
+    def excess(self, frame: int) -> float:
+        """How clearly the block that this frame ends stands out: the sum of the squares of what its
+        bands have over the noise, in units of it. 0 where the noise is not known."""
+        self._catch_up()
         if self._mean is None:
             return 0.0
-        return float(_excess(_means(self._last(_BLOCK)[np.newaxis]), self._mean)[0])
+        if self._excess is None:
+            self._excess = _excess(self._means[_BEFORE:], self._mean).tolist()
+        return self._excess[self._begin + frame]
 
-    def learn(self) -> bool:
-        """Learn what was heard last, if it is alike. Whether it differs from what was known: all
-        of it stands out."""
-        blocks = _means(self._last(len(self._past)).reshape(_BLOCKS, _BLOCK, -1))
-        mean = np.maximum(blocks.mean(axis=0), self._quietest)
-        alike = _excess(blocks, mean).max() < _ALIKE
-        known = self._mean
-        if known is None:
-            self._mean = mean if alike else None
+    def differs(self, frame: int) -> bool:
+        """Whether the blocks up to this frame differ from what is known: all of them stand out."""
+        self._catch_up()
+        if self._mean is None:
             return True
-        if alike:
-            apart = max(_excess(mean[np.newaxis], known)[0], _excess(known[np.newaxis], mean)[0])
-            self._mean = known + (_LEARN if apart < _SAME else 1.0) * (mean - known)
-        return bool(_excess(blocks, known).min() > _ALIKE)
+        return bool(_excess(self._blocks([self._begin + frame]), self._mean).min() > _ALIKE)
 
-    def _last(self, frames: int) -> Bands:
-        """(frames, bands), the oldest first."""
-        end = self._frames % len(self._past)
-        return np.concatenate([self._past[end:], self._past[:end]])[-frames:]
+    def _catch_up(self) -> None:
+        if self._powers:
+            late = np.concatenate([self._late, *self._powers])
+            self._late = late[1 - _BLOCK :]
+            self._powers.clear()
+            row, item = late.strides
+            shape = (self._waiting, late.shape[1], _BLOCK)
+            blocks = np.ndarray(shape, late.dtype, late, 0, (row, item, row))
+            quiet = np.partition(blocks, _BLOCK - _LOUDEST)[:, :, : _BLOCK - _LOUDEST]
+            means = quiet.sum(axis=2) / (_BLOCK - _LOUDEST)
+            self._means = np.concatenate([self._means[-_BEFORE:], means])
+            self._excess = None
+        if self._lessons:
+            blocks = self._blocks(self._lessons)
+            self._lessons.clear()
+            means = np.maximum(blocks.sum(axis=1) / _BLOCKS, self._quietest)
+            alike = _excess(blocks, means[:, np.newaxis]).max(axis=1) < _ALIKE
+            self._take_in(means[alike])
 
+    def _take_in(self, means: Bands) -> None:
+        """The mean power was each of these, one after the other."""
+        if not len(means):
+            return
+        self._excess = None
+        if self._mean is None:
+            self._mean = means[0]
+        # Mostly all of it is the same noise: then what was known before each of them is a sum.
+        knew = _SHARES[: len(means) + 1, : len(means) + 1] @ np.vstack([self._mean, means])
+        if max(_excess(means, knew[:-1]).max(), _excess(knew[:-1], means).max()) < _SAME:
+            self._mean = knew[-1]
+            return
+        for mean in means:
+            apart = max(_excess(mean, self._mean), _excess(self._mean, mean))
+            self._mean = self._mean + (_LEARN if apart < _SAME else 1.0) * (mean - self._mean)
 
-def _means(blocks: Bands) -> Bands:
-    """(blocks, bands): the mean of (blocks, frames, bands), without the loudest."""
-    quiet = np.partition(blocks, _BLOCK - _LOUDEST, axis=1)[:, : _BLOCK - _LOUDEST]
-    means: Bands = quiet.sum(axis=1) / (_BLOCK - _LOUDEST)
-    return means
+    def _blocks(self, frames: list[int]) -> Bands:
+        """(frames, blocks, bands): the means of the blocks up to each frame, the oldest first."""
+        return self._means[np.add.outer(frames, _BLOCK_ENDS)]
 
 
 def _excess(blocks: Bands, noise: Bands) -> Bands:
     over = np.maximum(blocks / noise - 1.0, 0.0)
-    excess: Bands = (over * over).sum(axis=1)
+    excess: Bands = np.square(over).sum(axis=-1)
     return excess
+
+
+def _shares(count: int) -> Bands:
+    """What is known before each of ``count`` means, as shares of what was known at first (column
+    0) and of those before it."""
+    shares = np.zeros((count + 1, count + 1))
+    shares[0, 0] = 1.0
+    for after in range(count):
+        shares[after + 1] = (1 - _LEARN) * shares[after]
+        shares[after + 1, after + 1] = _LEARN
+    return shares
+
+
+_SHARES = _shares(_TOGETHER)

@@ -18,6 +18,8 @@ Rules:
 - Inside an answer nothing is left out: when the gate opens again, the pause that was held back is
   handed out first. :meth:`SpeechGate.end_answer` says that the answer is over: what is held back
   then is only looked at for the pre-roll of the next one.
+- Sound is looked at in pieces as large as may be: it waits as long as speech can neither begin nor
+  end in it, whatever it is. So everything that the gate says is the same as if it looked at once.
 - ``silence`` tells how much held-back sound there is, in seconds of sound, not of clock. Sound that
   is ``undecided`` (few loud frames, or what may be faint) may open the gate in a moment.
 - Neither a faint sound nor doubt lasts longer than :data:`MOST_FAINT` frames without a loud one, so
@@ -27,15 +29,16 @@ Rules:
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 
 from .gate_options import GateOptions
-from .line_noise import STANDS_OUT, STEADY_FRAMES, KnownNoise, NoiseFloor
+from .line_noise import MOST_FRAMES, STANDS_OUT, STEADY_FRAMES, KnownNoise, NoiseFloor
+from .spectrum import BANDS, HOP, QUIETEST_DB, RATE, Spectrum
 
-RATE = 24_000
 #: Sound that is held back is counted in chunks of so many milliseconds, as scenario's gate does.
 CHUNK_MS = 100
 #: Loud frames, of the last so many, that open the gate.
@@ -44,12 +47,8 @@ OPEN_WITHIN = 8
 #: Frames of faint sound that no loud frame came with: more is noise that has changed.
 MOST_FAINT = 30
 
-_HOP = 240  # 10 ms
-_WINDOW = 480  # 20 ms
-_BANDS = 12
-_LOW_HZ = 200.0
-_HIGH_HZ = 3800.0
 _STRONGEST = 4
+_MEAN = np.full(_STRONGEST, 1 / _STRONGEST)
 #: How far above its floor the mean of the strongest bands must stand, in dB.
 _OPEN_DB = 6.5
 #: What an open gate still takes for speech.
@@ -57,10 +56,6 @@ _STAY_DB = 5.0
 #: ... or, while the noise is not known, on the mean of OPEN_WITHIN frames (noise reaches 3.3 dB
 #: there): words that fade.
 _FADING_DB = 3.5
-#: Nothing below this level (dB of full scale, in one band) is speech: the quantiser's own noise.
-_QUIETEST_DB = -66.0
-_STEADY_EVERY = 2
-_MEDIAN_FRAMES = 5
 #: A faint sound has no gaps longer than this many frames, begins within so many of the last loud
 #: one, and stands out by so much in the sum of its frames (noise alone now and then does by 5).
 _FAINT_GAP = 5
@@ -79,22 +74,10 @@ _CONTRAST_FALL_DB = 0.02
 #: How long after a sound's end the frames are still called loud: median, and count of frames.
 _LAG_SECONDS = 0.04
 _LONG_AGO = -(10**9)
-
-_WINDOW_SHAPE = np.hanning(_WINDOW)
-_SCALE = 2.0 / (_WINDOW_SHAPE.sum() * 32768.0)
-
-
-def _band_matrix() -> npt.NDArray[np.float64]:
-    """(bins, bands): sums the power of each band's bins."""
-    frequencies = np.fft.rfftfreq(_WINDOW, 1 / RATE)
-    edges = np.linspace(_LOW_HZ, _HIGH_HZ, _BANDS + 1)
-    matrix = np.zeros((len(frequencies), _BANDS))
-    for band in range(_BANDS):
-        matrix[(frequencies >= edges[band]) & (frequencies < edges[band + 1]), band] = 1.0
-    return matrix
-
-
-_BAND_MATRIX = _band_matrix()
+#: Bytes of two frames.
+_TWO_FRAMES = 2 * 2 * HOP
+#: Frames that wait at most in the middle of words.
+_MOST_PATIENCE = MOST_FRAMES - 2
 
 
 class FaintSound:
@@ -152,57 +135,65 @@ class SpeechGate:
         self._handed_out = 0
         #: samples up to here may be handed out
         self._ready_to = 0
-        self._tail = np.zeros(_WINDOW - _HOP, dtype=np.float64)
-        self._odd = np.zeros(0, dtype=np.float64)
+        #: sound that nobody has looked at
+        self._unseen = bytearray()
+        #: so many bytes of it may wait
+        self._may_wait = 0
         self._frames = 0
         #: the last frame of words, and the last of them that was loud
         self._last_word = self._last_loud = _LONG_AGO
         self._contrast = 0.0
-        self._recent: list[bool] = [False] * OPEN_WITHIN
-        self._scores: list[float] = [0.0] * OPEN_WITHIN
-        self._levels: npt.NDArray[np.float64] | None = None
-        self._floor = NoiseFloor(_BANDS)
-        self._noise = KnownNoise(_BANDS, 10 ** (_QUIETEST_DB / 10))
+        self._recent = deque([False] * OPEN_WITHIN, OPEN_WITHIN)
+        self._scores = deque([0.0] * OPEN_WITHIN, OPEN_WITHIN)
+        self._spectrum = Spectrum()
+        self._floor = NoiseFloor(BANDS)
+        self._noise = KnownNoise(BANDS, 10 ** (QUIETEST_DB / 10))
         self._faint = FaintSound()
         self._doubts_since: int | None = None
 
     # ------------------------------------------------------------------ sound in
 
     def push(self, pcm: bytes) -> None:
-        """Look at more sound: PCM16 mono 24 kHz, whole samples."""
+        """More sound: PCM16 mono 24 kHz, whole samples."""
         self._held += pcm
-        samples = np.frombuffer(pcm, dtype="<i2").astype(np.float64)
-        self._received += len(samples)
-        fresh = np.concatenate([self._odd, samples])
-        count = len(fresh) // _HOP
-        self._odd = fresh[count * _HOP :]
-        if count:
-            powers = self._powers(fresh[: count * _HOP])
-            for power, level in zip(powers, 10 * np.log10(powers), strict=True):
-                self._frame(power, level)
+        self._unseen += pcm
+        self._received += len(pcm) // 2
+        if len(self._unseen) > self._may_wait:
+            self._look()
+        elif self.open:
+            self._ready_to = self._received
         self._trim()
 
-    def _powers(self, fresh: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """(frames, bands) as shares of full scale, one row for each hop of ``fresh``."""
-        hops = np.concatenate([self._tail, fresh]).reshape(-1, _HOP)
-        self._tail = hops[-1]
-        windows = np.concatenate([hops[:-1], hops[1:]], axis=1)
-        spectrum = np.abs(np.fft.rfft(windows * _WINDOW_SHAPE, axis=1) * _SCALE) ** 2
-        powers: npt.NDArray[np.float64] = spectrum @ _BAND_MATRIX + 1e-12
-        return powers
+    def _look(self) -> None:
+        """Look at the frames that nobody has looked at, two by two."""
+        while size := min(len(self._unseen) // _TWO_FRAMES, MOST_FRAMES // 2) * _TWO_FRAMES:
+            powers, levels = self._spectrum.hear(bytes(self._unseen[:size]))
+            del self._unseen[:size]
+            self._noise.hear(powers)
+            above, steady = self._floor.hear(levels)
+            above.sort(axis=1)
+            scores = np.maximum(above[:, BANDS - _STRONGEST :], 0.0) @ _MEAN
+            for i, score in enumerate(scores.tolist()):
+                self._frame(i, score, i % 2 == 1 and steady[i // 2])
+            self._may_wait = self._patience() * 2 * HOP
 
-    def _frame(self, power: npt.NDArray[np.float64], level: npt.NDArray[np.float64]) -> None:
-        smooth = self._smooth(level)
-        strongest = np.sort(self._floor.above(smooth))[_BANDS - _STRONGEST :]
-        score = float(np.maximum(strongest, 0.0).sum()) / _STRONGEST
-        loud = score > (_STAY_DB if self.open else _OPEN_DB)
-        self._scores = [*self._scores[1:], min(score, _OPEN_DB)]
-        # The first window is half empty.
-        self._floor.frame(smooth, follow=self._frames >= _MEDIAN_FRAMES)
-        self._noise.frame(power)
+    def _patience(self) -> int:
+        """How many frames may wait, because speech neither begins nor ends in them, whatever they
+        are: too few to open the gate; or, in the middle of words, fewer than the hangover, and too
+        few to be called steady or faint."""
+        if not self.open:
+            return OPEN_FRAMES - 1 - sum(self._recent)
+        hangover = int((self.options.hangover - _LAG_SECONDS) * RATE) // HOP
+        until = min(self._last_word + hangover - 1, self._last_loud + MOST_FAINT)
+        frames = min(_MOST_PATIENCE, until - self._frames)
+        return frames if frames > 2 and self._floor.unsteady_for(_MOST_PATIENCE) else 0
+
+    def _frame(self, i: int, score: float, steady: bool) -> None:
+        """Frame ``i`` of those that are looked at."""
+        self._scores.append(min(score, _OPEN_DB))
         self._frames += 1
         self._contrast = max(score, self._contrast - _CONTRAST_FALL_DB)
-        self._recent = [*self._recent[1:], loud]
+        self._recent.append(score > (_STAY_DB if self.open else _OPEN_DB))
         if sum(self._recent) >= OPEN_FRAMES:
             if not self.open:
                 self._opens()
@@ -210,28 +201,19 @@ class SpeechGate:
         elif self.open and not self._noise.known and self._fading():
             self._last_word = self._frames
         if self.open or self.answering:
-            self._look_for_faint_words()
-        if self._frames % _STEADY_EVERY == 0 and self._floor.settle():
-            self._noise_is_steady()
+            self._look_for_faint_words(i)
+        if steady:
+            self._noise_is_steady(i)
         if self.open:
             self._stays_open()
-
-    def _smooth(self, level: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """A median over time: a click, loud in a frame or two, does not pass it."""
-        if self._levels is None:
-            self._levels = np.tile(level, (_MEDIAN_FRAMES, 1))
-        self._levels[self._frames % _MEDIAN_FRAMES] = level
-        median = np.sort(self._levels, axis=0)[_MEDIAN_FRAMES // 2]
-        smooth: npt.NDArray[np.float64] = np.maximum(median, _QUIETEST_DB)
-        return smooth
 
     def _fading(self) -> bool:
         return sum(self._scores) > _FADING_DB * OPEN_WITHIN
 
-    def _look_for_faint_words(self) -> None:
+    def _look_for_faint_words(self, i: int) -> None:
         """What stands out of the known noise right after words belongs to them. Where it goes on
         and on without a loud frame, it is the noise that has changed."""
-        excess = self._noise.excess() if self._contrast < _CLEAR_DB else 0.0
+        excess = self._noise.excess(i) if self._contrast < _CLEAR_DB else 0.0
         faint, now = self._faint, self._frames
         if excess < _IN_DOUBT:
             self._doubts_since = None
@@ -248,44 +230,50 @@ class SpeechGate:
         elif faint.first - self._last_word < _FAINT_NEAR and now - self._last_loud < MOST_FAINT:
             self._last_word = max(self._last_word, now - _FAINT_LAG)
 
-    def _noise_is_steady(self) -> None:
+    def _noise_is_steady(self, i: int) -> None:
         """Sound that has not changed in any band for a while is the line's, however loud: what was
         taken for speech since it began was none, but for what stood out of noise known before."""
         begin = self._frames - STEADY_FRAMES
-        if not self._noise.learn():
+        if (self.open or self.answering) and not self._noise.differs(i):
             begin = max(begin, self._faint.last)
+        self._noise.learn(i)
         self._last_word = min(self._last_word, begin)
         self._last_loud = min(self._last_loud, begin)
-        self._recent = [False] * OPEN_WITHIN
+        self._recent.extend([False] * OPEN_WITHIN)
 
     def _opens(self) -> None:
         self.open = True
         self.onsets += 1
         first = self._frames - OPEN_WITHIN + self._recent.index(True)
         if not self.answering and self._ready_to <= self._held_from:
-            self._drop_before(first * _HOP - int(self.options.pre_roll * RATE))
+            self._drop_before(first * HOP - int(self.options.pre_roll * RATE))
 
     def _stays_open(self) -> None:
         hidden = (_CLEAR_DB - self._contrast) / (_CLEAR_DB - _MUFFLED_DB)
         hangover = self.options.hangover - _LAG_SECONDS
         seconds = hangover + _HIDDEN_SECONDS * min(1.0, max(0.0, hidden))
-        limit = self._last_word * _HOP + int(seconds * RATE)
-        self._ready_to = max(self._ready_to, min(self._received, limit))
+        limit = self._last_word * HOP + int(seconds * RATE)
+        seen = (self._frames + self._frames % 2) * HOP
+        self._ready_to = max(self._ready_to, min(seen, limit))
         # A hangover shorter than the lag reaches back into words that are still going on.
-        if self._frames > self._last_word and self._frames * _HOP >= limit:
+        if self._frames > self._last_word and self._frames * HOP >= limit:
             self.open = False
 
     # ------------------------------------------------------------------ sound out
 
     def take(self) -> bytes:
         """Speech that may be handed out, with pauses whole; b"" while there is none."""
-        count = 2 * max(0, min(self._ready_to, self._received) - self._held_from)
-        if not count:
-            return b""
-        pcm = bytes(self._held[:count])
-        self._hand_out(self._held_from + count // 2)
-        self.answering = True
+        if self._ready and not self.answering:
+            self._look()
+            self.answering = True
+        pcm = bytes(self._held[: 2 * self._ready])
+        self._hand_out(self._held_from + self._ready)
         return pcm
+
+    @property
+    def _ready(self) -> int:
+        """Samples that may be handed out."""
+        return max(0, self._ready_to - self._held_from)
 
     @property
     def silence(self) -> float:
@@ -296,11 +284,12 @@ class SpeechGate:
     def undecided(self) -> bool:
         """The last frames are loud, too few yet to open the gate, or they may be faint: the next
         ones decide."""
+        self._look()
         if self.open:
             return False
         since = self._doubts_since
         faint = since is not None and self._frames - since < MOST_FAINT
-        return faint or any(self._recent[-OPEN_FRAMES:])
+        return faint or any(islice(self._recent, OPEN_WITHIN - OPEN_FRAMES, None))
 
     @property
     def heard_seconds(self) -> float:
@@ -309,6 +298,7 @@ class SpeechGate:
 
     def end_answer(self) -> None:
         """The answer is over (or never began): what is held back is silence between turns."""
+        self._look()
         self.answering = False
 
     def take_silence(self, seconds: float) -> bytes:
@@ -327,6 +317,7 @@ class SpeechGate:
 
     def flush(self) -> bytes:
         """The call is over: what is speech, or may have been about to be; b"" for silence."""
+        self._look()
         pcm = self.take()
         if self.open:
             pcm += self.take_silence(float("inf"))
@@ -339,8 +330,7 @@ class SpeechGate:
     @property
     def counters(self) -> GateCounters:
         """Of all sound looked at so far; speech that waits to be taken is not held back."""
-        ready = max(0, min(self._ready_to, self._received) - self._held_from)
-        dropped_ms = (self._received - self._handed_out - ready) * 1000 // RATE
+        dropped_ms = (self._received - self._handed_out - self._ready) * 1000 // RATE
         return GateCounters(dropped_ms // CHUNK_MS, dropped_ms, self.onsets)
 
     def _hand_out(self, stop: int) -> None:

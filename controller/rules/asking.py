@@ -68,5 +68,5 @@ def _tell_places(at: Moment, only: str | None = None) -> None:
         dial = at.book.dials[request]
         if only in (None, request) and dial.tell_place(place):
             seconds = at.book.queue.seconds(place, at.now)
-            told = m.DialQueued(request=request, place=place, seconds=seconds)
-            at.send_session(dial.row.session, told)
+            event = m.DialQueued(request=request, place=place, seconds=seconds)
+            at.send_session(dial.row.session, event)

@@ -93,20 +93,20 @@ def hang_up_stray(at: Moment, stray: f.Stray) -> None:
 def hang_up_asked(at: Moment, ask: Ask[m.HangUp]) -> None:
     """A client hangs up. It is answered when REST has taken it: only then is the call certain to
     end."""
-    call = at.book.call_of(ask.asked, ask.body.session, ask.body.call)
+    call = at.book.call_of(ask.reply_to, ask.body.session, ask.body.call)
     if call is None or not call.live:
-        at.reply(ask.asked, m.Done())
+        at.reply(ask.reply_to, m.Done())
     else:
-        _end(at, call, f.HangUp(call.id, "hang_up", ask.asked))
+        _end(at, call, f.HangUp(call.id, "hang_up", ask.reply_to))
 
 
-def hang_up(at: Moment, wanted: f.HangUp) -> None:
+def hang_up(at: Moment, due: f.HangUp) -> None:
     """Hang it up, if it is not over yet."""
-    call = at.book.calls.get(wanted.call)
+    call = at.book.calls.get(due.call)
     if call is not None and call.live:
-        _end(at, call, wanted)
-    elif wanted.asked is not None:
-        at.reply(wanted.asked, m.Done())
+        _end(at, call, due)
+    elif due.reply_to is not None:
+        at.reply(due.reply_to, m.Done())
 
 
 def session_closes(at: Moment, closing: f.SessionClosing) -> None:
@@ -116,17 +116,16 @@ def session_closes(at: Moment, closing: f.SessionClosing) -> None:
             _end(at, call, f.HangUp(call.id, "hang_up"))
 
 
-def _end(at: Moment, call: Call, wanted: f.HangUp) -> None:
+def _end(at: Moment, call: Call, due: f.HangUp) -> None:
     """Hang it up. Where no leg is known there are two cases. If Twilio may have been asked, the SID
     will become known, and :func:`tick` hangs up then. Else there is nothing at Twilio, and the call
     is over now."""
     at.book.tokens.void_all(call.id)
     at.tell(f.CallEnding(call))
-    call.end(wanted.reason, wanted.asked, then_failed=wanted.then_failed)
+    call.end(due.reason, due.reply_to, tell_timeout=due.tell_timeout)
     _send_end(at, call)
     if not call.end_sent and not _may_still_come(at, call):
-        _conclude(at, call, wanted.reason)
-        _answer_ending(at, call)
+        _conclude(at, call, due.reason)
     elif call.hung_up is not None:
         _answer_ending(at, call)  # REST took it before this one asked
 
@@ -185,7 +184,7 @@ def _answer_ending(at: Moment, call: Call) -> None:
 def _tell_timeout(at: Moment, call: Call, text: str) -> None:
     """Its dial's timeout was kept back until REST had taken, or refused, the hang-up."""
     dial = at.book.dial_of(call)
-    if call.then_failed and dial is not None:
+    if call.tell_timeout and dial is not None:
         at.tell(f.NoCall(dial, "timeout", text))
         call.timeout_told()
 
@@ -201,11 +200,16 @@ def finished(at: Moment, finished: f.Finished) -> None:
 
 def _conclude(at: Moment, call: Call, reason: m.EndedReason) -> None:
     """The one place in which a call ends. Nothing lets a stream of it in any more; the rest is told
-    by ``CallOver``. ``by_far_end``: no reason of ours had been given before."""
+    by ``CallOver``. ``by_far_end``: no reason of ours had been given before.
+
+    Those who asked for its end are answered here, unless REST is being asked and will answer them.
+    For example, a leg that was busy all along ends by itself as soon as its SID is known."""
     by_far_end = call.reason is None and reason in ("stop", "close", "error")
     was_silent = call.state == "silent"
     call.conclude(reason, at.now)
     at.book.tokens.void_all(call.id)
+    if not call.end_under_way:
+        _answer_ending(at, call)
     at.tell(f.CallOver(call, by_far_end, was_silent))
 
 
@@ -282,14 +286,14 @@ def _watch(at: Moment, call: Call) -> None:
         return
     if call.missing is None:
         return
-    gone = at.now - call.missing
-    if gone >= NO_STREAM_LIMIT:
+    seconds = at.now - call.missing
+    if seconds >= NO_STREAM_LIMIT:
         log.warning("call %s: no stream for %g s; it is hung up", call.sid, NO_STREAM_LIMIT)
         dial = at.book.dial_of(call)
         if dial is not None and not dial.started:
             at.tell(f.NoCall(dial, "failed", "answered, and no stream came"))
         _end(at, call, f.HangUp(call.id, call.stream_reason or "error"))
-    elif call.checked < len(NO_STREAM_CHECKS) and gone >= NO_STREAM_CHECKS[call.checked]:
+    elif call.checked < len(NO_STREAM_CHECKS) and seconds >= NO_STREAM_CHECKS[call.checked]:
         call.check()
         leg = call.sid or call.dialled_sid
         if leg is not None:

@@ -37,7 +37,7 @@ from ..twilio.calls import ENDED_STATUSES, NOT_ANSWERED
 from . import facts as f
 from .book.call import Call
 from .book.dial import OPEN, Dial, check, new_dial
-from .book.lease import Want
+from .book.lease import LeaseRequest
 from .book.lookups import Seeker
 from .book.session import REST_WITHIN
 from .book.tokens import digest
@@ -65,7 +65,7 @@ def dial(at: Moment, ask: Ask[m.Dial]) -> None:
     if known is not None:
         _again(at, known, ask)
         return
-    session = at.book.session_of(ask.asked.peer, body.session)
+    session = at.book.session_of(ask.reply_to.peer, body.session)
     check(body, session.allowed_callees)
     session.must_be("call")
     session.step("dial")
@@ -87,7 +87,7 @@ def dial(at: Moment, ask: Ask[m.Dial]) -> None:
     )
     shared = body.mode != "b-leg" and _is_shared(at, body.to)
     state = "leasing" if body.mode == "b-leg" else "waiting" if shared else "queued"
-    new = new_dial(row, at.now, state, [ask.asked], token, body.trace)
+    new = new_dial(row, at.now, state, [ask.reply_to], token, body.trace)
     at.book.add_dial(new, Call.of_dial(row, at.now, body.trace))
     if body.mode == "b-leg":
         deadline = at.now + min(ask.ttl, REST_WITHIN)
@@ -110,13 +110,13 @@ def _again(at: Moment, dial: Dial, ask: Ask[m.Dial]) -> None:
     because Twilio may have the first one already."""
     if dial.row.session != ask.body.session or dial.row.callee != ask.body.to:
         raise InvalidRequestError(f"dial {ask.body.request} exists, to another number")
-    at.book.session_of(ask.asked.peer, ask.body.session)
-    if dial.state == "closed" or dial.gone is not None:
+    at.book.session_of(ask.reply_to.peer, ask.body.session)
+    if dial.state == "closed" or dial.outcome is not None:
         raise dial.error()
     if dial.sid is not None:
-        at.reply(ask.asked, m.Dialled(call=dial.row.call, sid=dial.sid))
+        at.reply(ask.reply_to, m.Dialled(call=dial.row.call, sid=dial.sid))
     else:
-        dial.asked_again(ask.asked)
+        dial.wait(ask.reply_to)
 
 
 # --------------------------------------------------------------------------- the callee's number
@@ -128,8 +128,8 @@ def number_found(at: Moment, found: f.NumberFound) -> None:
     session = at.book.sessions.get(found.seeker.session)
     if dial is not None and session is not None:
         callers = frozenset((session.number,))
-        want = Want(session.id, callers, dial.request, at.now + REST_WITHIN)
-        at.tell(f.Wanted(want, dial.row.callee, found.sid))
+        request = LeaseRequest(session.id, callers, dial.request, at.now + REST_WITHIN)
+        at.tell(f.Wanted(request, dial.row.callee, found.sid))
 
 
 def number_missing(at: Moment, missing: f.NumberMissing) -> None:
@@ -139,7 +139,7 @@ def number_missing(at: Moment, missing: f.NumberMissing) -> None:
 
 def granted(at: Moment, granted: f.Granted) -> None:
     """Twilio has confirmed the override on the callee's number."""
-    dial = _leasing(at, granted.want.dial)
+    dial = _leasing(at, granted.request.dial)
     if dial is not None:
         dial.step("leased")
         at.tell(f.TurnWanted(dial))
@@ -147,7 +147,7 @@ def granted(at: Moment, granted: f.Granted) -> None:
 
 def refused(at: Moment, refused: f.Refused) -> None:
     """Somebody else takes the calls of the callee's number."""
-    _no_number(at, _leasing(at, refused.want.dial), refused.error)
+    _no_number(at, _leasing(at, refused.request.dial), refused.error)
 
 
 def _leasing(at: Moment, request: str | None) -> Dial | None:
@@ -199,40 +199,40 @@ def not_found(at: Moment, result: do.NotFound) -> None:
 # --------------------------------------------------------------------------- how it ends
 
 
-def leg_status(at: Moment, told: f.LegStatus) -> None:
+def leg_status(at: Moment, fact: f.LegStatus) -> None:
     """A status of our leg, from a callback, the answer to create, or a fetch."""
-    dial = told.dial
-    if told.sid != dial.sid or dial.leg_over:
+    dial = fact.dial
+    if fact.sid != dial.sid or dial.leg_over:
         return
-    dial.known.tell_status(told.status, at.now)
-    if told.status not in ENDED_STATUSES:
-        if told.status == "in-progress":
+    dial.known.tell_status(fact.status, at.now)
+    if fact.status not in ENDED_STATUSES:
+        if fact.status == "in-progress":
             at.tell(f.Answered(dial))
         return
     dial.end_leg()
-    if told.status in NOT_ANSWERED:
-        _failed(at, dial, told.status, "")
+    if fact.status in NOT_ANSWERED:
+        _failed(at, dial, fact.status, "")
     else:
         # After a timeout this is our own hang-up.
-        text = "" if dial.timed_out else f"the call ended ({told.status}) without a stream"
+        text = "" if dial.timed_out else f"the call ended ({fact.status}) without a stream"
         _failed(at, dial, "failed", text)
     at.tell(f.LegOver(dial))
 
 
-def no_call(at: Moment, told: f.NoCall) -> None:
+def no_call(at: Moment, fact: f.NoCall) -> None:
     """Another rule knows that no call will come of it, or that its hang-up is done."""
-    _failed(at, told.dial, told.status, told.text)
+    _failed(at, fact.dial, fact.status, fact.text)
 
 
 def _failed(at: Moment, dial: Dial, status: str, text: str) -> None:
     """The dial ends without a call; tell once, with ``text`` and what was known of it."""
-    if dial.gone is not None or dial.started:
+    if dial.outcome is not None or dial.started:
         return
     status = "timeout" if dial.timed_out else status
     dial.fail(status, text, at.now)
     at.count(f"dials {status}")
     at.send_session(dial.row.session, dial.failed())
-    at.fail_all(dial.take_asked(), dial.error())
+    at.fail_all(dial.take_waiting(), dial.error())
 
 
 def leg_over(at: Moment, over: f.LegOver | f.LegsHungUp) -> None:
@@ -245,11 +245,11 @@ def leg_over(at: Moment, over: f.LegOver | f.LegsHungUp) -> None:
         # It may still come, so the dial stays open, and whatever comes of it is hung up. Nothing
         # else would answer those who wait for its SID.
         dial.nobody_waits("canceled")
-        at.fail_all(dial.take_asked(), dial.error())
+        at.fail_all(dial.take_waiting(), dial.error())
         return
     dial.step("over")
     _failed(at, dial, "failed", "its leg is over")
-    at.fail_all(dial.take_asked(), dial.error())
+    at.fail_all(dial.take_waiting(), dial.error())
     at.do(do.CloseDial(dial.request))
     at.book.close_dial(dial, at.now)
 
@@ -257,7 +257,7 @@ def leg_over(at: Moment, over: f.LegOver | f.LegsHungUp) -> None:
 def _close(at: Moment, dial: Dial, error: TrunklineError) -> None:
     """It has stepped to its end, and no call came of it. The journal is told only if it has the
     row: it is written when Twilio is asked."""
-    at.fail_all(dial.take_asked(), error)
+    at.fail_all(dial.take_waiting(), error)
     dial.nobody_waits("failed")
     at.book.queue.drop(dial.row.session, dial.request)
     at.book.turns.drop(dial.row.callee, dial.row.session, dial.request)
@@ -273,16 +273,16 @@ def _close(at: Moment, dial: Dial, error: TrunklineError) -> None:
 def cancel(at: Moment, ask: Ask[m.CancelDial]) -> None:
     """A client does not want it any more. If Twilio has it, the answer waits until REST has taken
     the hang-up; else there is nothing to wait for."""
-    at.book.session_of(ask.asked.peer, ask.body.session)
+    at.book.session_of(ask.reply_to.peer, ask.body.session)
     dial = at.book.dials.get(ask.body.request)
     if dial is None or dial.row.session != ask.body.session:
-        at.reply(ask.asked, m.Done())
+        at.reply(ask.reply_to, m.Done())
         return
     _give_up(at, dial, "canceled")
     if dial.sid is not None and not dial.leg_over:
-        at.tell(f.HangUp(dial.row.call, "hang_up", ask.asked))
+        at.tell(f.HangUp(dial.row.call, "hang_up", ask.reply_to))
     else:
-        at.reply(ask.asked, m.Done())
+        at.reply(ask.reply_to, m.Done())
 
 
 def given_up(at: Moment, given: f.GivenUp) -> None:
@@ -306,7 +306,7 @@ def _give_up(at: Moment, dial: Dial, why: str) -> None:
     if never_asked:
         _close(at, dial, error)
     else:
-        at.fail_all(dial.take_asked(), error)
+        at.fail_all(dial.take_waiting(), error)
 
 
 # --------------------------------------------------------------------------- in time
@@ -315,7 +315,7 @@ def _give_up(at: Moment, dial: Dial, why: str) -> None:
 def watch(at: Moment, tick: do.Tick) -> None:
     """Dials whose time is over, and those of which nothing is heard."""
     for dial in list(at.book.dials.values()):
-        if dial.started or dial.gone is not None:
+        if dial.started or dial.outcome is not None:
             continue
         if at.now >= dial.deadline:
             _timed_out(at, dial)
@@ -346,7 +346,7 @@ def _timed_out(at: Moment, dial: Dial) -> None:
 def looked(at: Moment, looked: f.Looked) -> None:
     """REST has said what it knows of the dial's call, or has not answered."""
     dial = looked.dial
-    waits = dial.gone is None and not dial.started and not dial.timed_out
+    waits = dial.outcome is None and not dial.started and not dial.timed_out
     if dial.last_look and waits and dial.state != "closed":
         _time_over(at, dial)
 
@@ -372,7 +372,7 @@ def _time_over(at: Moment, dial: Dial) -> None:
     else:
         # Hung up first, told then.
         dial.hang_up_first()
-        at.tell(f.HangUp(dial.row.call, "hang_up", then_failed=True))
+        at.tell(f.HangUp(dial.row.call, "hang_up", tell_timeout=True))
 
 
 def stream_up(at: Moment, up: f.StreamUp) -> None:

@@ -46,11 +46,12 @@ from trunkline.bus.errors import (
     TrunklineError,
     WrongModeError,
 )
+from trunkline.bus.twilio_urls import stream_url
 
 from .. import instructions as do
 from ..twilio import documents
 from . import facts as f
-from .book.call import Call
+from .book.call import MAY_RETURN_FOR, Call
 from .book.digits import Row, Wish
 from .book.tokens import digest
 from .facts import Ask
@@ -62,8 +63,6 @@ log = logging.getLogger("trunkline.controller")
 BACK_WITHIN: Final = 10.0
 #: The one-way stream has to be up by then; after that the digits go without it.
 LISTENS_WITHIN: Final = 4.0
-#: How long a document may still reach the call when nobody knows whether Twilio took it.
-MAY_MOVE_FOR: Final = 60.0
 #: The one-way stream goes on for so long beside the one that replaces it, which is joined to it
 #: within half a second.
 CLOSED_AFTER: Final = 1.0
@@ -75,7 +74,7 @@ CLOSED_AFTER: Final = 1.0
 def ask(at: Moment, ask: Ask[m.SendDigits]) -> None:
     """A client sends digits. On a leg without our stream they are a document and no more."""
     body, book = ask.body, at.book
-    call = book.call_of(ask.asked, body.session, body.call)
+    call = book.call_of(ask.reply_to, body.session, body.call)
     document = documents.digits(body.digits)
     if call is None or call.over:
         raise WrongModeError("no active call; send_dtmf requires an in-progress call")
@@ -88,9 +87,9 @@ def ask(at: Moment, ask: Ask[m.SendDigits]) -> None:
     if call.mode in ("b-leg", "originate"):
         if call.dialled_sid is None:
             raise WrongModeError("the leg that we dial is not known yet")
-        at.do(do.Instruct(ask.asked, call.dialled_sid, document))
+        at.do(do.Instruct(ask.reply_to, call.dialled_sid, document))
         return
-    book.digits.wish(call.id, Wish(ask.asked, body.digits, at.now))
+    book.digits.wish(call.id, Wish(ask.reply_to, body.digits, at.now))
     _next(at, call)
 
 
@@ -105,7 +104,7 @@ def _next(at: Moment, call: Call) -> None:
     deadline = at.now + BACK_WITHIN + seconds_of(wish.digits)
     row = book.digits.begin(call, wish, deadline, at.now + LISTENS_WITHIN)
     assert call.sid is not None, "a live call has a leg"
-    url = documents.stream_url(book.identity.public_url)
+    url = stream_url(book.identity.public_url)
     token = book.tokens.make(call.id, call.sid, one_way=True)
     at.do(do.StartStream(call.id, row.serial, call.sid, url, token))
 
@@ -120,7 +119,7 @@ def stream_asked(at: Moment, result: do.StreamAsked) -> None:
         _play(at, row, "deaf")
 
 
-def told(at: Moment, result: do.DigitsTold) -> None:
+def sent(at: Moment, result: do.DigitsSent) -> None:
     """Twilio has the document, has it not, or has it perhaps."""
     row = at.book.digits.of(result.call, result.digits)
     if row is None or row.state != "asking":
@@ -145,14 +144,14 @@ def hears(at: Moment, shown: f.ListenerShown) -> None:
     row = at.book.digits.of(shown.token.call)
     if row is None:
         why = "the digits that it was for are over"
-        at.reply(shown.ask.asked, m.StreamRefused(why=why))
+        at.reply(shown.ask.reply_to, m.StreamRefused(why=why))
         return
     at.book.tokens.void(shown.token.call, one_way=True)
     row.hears(shown.ask.body.gateway)
     if row.state == "opening":
         _play(at, row, "hears")
     info = row.call.info(at.now)
-    at.reply(shown.ask.asked, m.StreamAccepted(info=info, first=False, one_way=True))
+    at.reply(shown.ask.reply_to, m.StreamAccepted(info=info, first=False, one_way=True))
 
 
 def _play(at: Moment, row: Row, event: str) -> None:
@@ -176,7 +175,7 @@ def stream_lost(at: Moment, lost: f.StreamLost) -> None:
     row = at.book.digits.of(lost.call.id)
     if row is not None and _take_listener(at, row):
         return
-    if lost.reason == "stop" and row is not None and row.moves:
+    if lost.reason == "stop" and row is not None and row.replaces_stream:
         return  # its stream goes because of digits, and comes again
     at.tell(f.Reconnecting(lost.call))
 
@@ -200,7 +199,7 @@ def _take_listener(at: Moment, row: Row) -> bool:
     return True
 
 
-def back(at: Moment, up: f.StreamUp) -> None:
+def stream_up(at: Moment, up: f.StreamUp) -> None:
     """A stream of ours is up. The document's own token shows that the digits were played. One
     of the redirect behind it does so once Twilio has taken the document for certain; the
     stream of the earlier document's redirect may still be cut off by it."""
@@ -208,11 +207,11 @@ def back(at: Moment, up: f.StreamUp) -> None:
     if row is None or row.state == "opening":
         _next(at, call)
     elif up.token.digest == row.token:
-        row.step("back")
+        row.step("stream_up")
         _over(at, row, None)
     elif row.state == "playing" and row.doubt is None:
-        row.step("back")
-        call.may_move(at.now + BACK_WITHIN)
+        row.step("stream_up")
+        call.may_return(at.now + BACK_WITHIN)
         _over(at, row, None)
 
 
@@ -233,10 +232,10 @@ def _over(at: Moment, row: Row, error: TrunklineError | None) -> None:
     if row.listener is not None:
         at.send(row.listener, m.CloseStream(call=call.id, one_way=True))
     if error is None:
-        at.reply(row.asked, m.Done())
+        at.reply(row.reply_to, m.Done())
     else:
         log.warning("digits for call %s: %s", call.sid, error)
-        at.fail(row.asked, error)
+        at.fail(row.reply_to, error)
         if call.one_way and call.live:
             call.stream_missing(at.now)
     _next(at, call)
@@ -250,8 +249,8 @@ def call_ends(at: Moment, ends: f.CallEnding | f.CallOver) -> None:
     row = at.book.digits.drop(call.id)
     if row is not None:
         row.step("ended")
-        at.fail(row.asked, why)
-    at.fail_all([wish.asked for wish in at.book.digits.drop_wishes(call.id)], why)
+        at.fail(row.reply_to, why)
+    at.fail_all([wish.reply_to for wish in at.book.digits.drop_wishes(call.id)], why)
 
 
 def tick(at: Moment, tick: do.Tick) -> None:
@@ -262,7 +261,7 @@ def tick(at: Moment, tick: do.Tick) -> None:
         elif row.state == "opening" and at.now >= row.listens_by:
             log.warning("call %s: no one-way stream came; the digits go without", row.call.sid)
             _play(at, row, "deaf")
-    late = [wish.asked for wish in at.book.digits.overdue(at.now - BACK_WITHIN)]
+    late = [wish.reply_to for wish in at.book.digits.overdue(at.now - BACK_WITHIN)]
     no_stream = TimedOutError(f"the call had no stream for {BACK_WITHIN:g} s; no digits sent")
     at.fail_all(late, no_stream)
     for gateway, close in at.book.digits.take_due(at.now):
@@ -273,7 +272,7 @@ def _late(at: Moment, row: Row) -> None:
     """The stream is not back. Twilio may still run the document, so for a while a stop of the
     stream need not be the call's end."""
     row.step("late")
-    row.call.may_move(at.now + MAY_MOVE_FOR)
+    row.call.may_return(at.now + MAY_RETURN_FOR)
     text = f"the stream was not back {BACK_WITHIN:g} s after the digits"
     if row.doubt is not None:
         text += f", and whether they were sent is not known ({row.doubt})"

@@ -25,11 +25,11 @@ import msgspec
 from trunkline.bus import messages as m
 from trunkline.bus.errors import TrunklineError
 
-from ..instructions import Asked
+from ..instructions import ReplyTo
 from ..journal.rows import DialRow, OverrideRow
 from .book.call import Call
 from .book.dial import Dial
-from .book.lease import Want
+from .book.lease import LeaseRequest
 from .book.lookups import Seeker
 from .book.tokens import Token
 
@@ -38,11 +38,11 @@ Body = TypeVar("Body", bound=m.RequestBody)
 
 @dataclass(frozen=True)
 class Ask(Generic[Body]):
-    """A peer's request, heard by its body's type. ``asked``: whom to answer. ``ttl``: for how long
-    the peer waits, which bounds what REST is given for it. Every request is answered once, at once
-    or much later, by whichever rule comes to its end."""
+    """A peer's request, heard by its body's type. ``reply_to``: whom to answer. ``ttl``: for how
+    long the peer waits, which bounds what REST is given for it. Every request is answered once, at
+    once or much later, by whichever rule comes to its end."""
 
-    asked: Asked
+    reply_to: ReplyTo
     body: Body
     ttl: float
     trace: dict[str, str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Fact(msgspec.Struct, frozen=True):
 # --------------------------------------------------------------------------- peers and the clock
 
 
-class AdapterHere(Fact, frozen=True):
+class ClientHere(Fact, frozen=True):
     """A client has said Hello."""
 
     hello: m.Hello
@@ -74,7 +74,7 @@ class WorkerHere(Fact, frozen=True):
     hello: m.Hello
 
 
-class AdapterBeat(Fact, frozen=True):
+class ClientBeat(Fact, frozen=True):
     """A client beats, and lists the sessions that it believes to have."""
 
     beat: m.Beat
@@ -92,7 +92,7 @@ class WorkerBeat(Fact, frozen=True):
     beat: m.Beat
 
 
-class AdapterLeft(Fact, frozen=True):
+class ClientLeft(Fact, frozen=True):
     """A client has said Goodbye. What it left open is closed, without waiting for its lease."""
 
     peer: str
@@ -184,7 +184,7 @@ class Wanted(Fact, frozen=True):
     granted or refused later: another session may be there, or the number is still being put back.
     """
 
-    want: Want
+    request: LeaseRequest
     number: str
     sid: str
 
@@ -193,13 +193,13 @@ class Granted(Fact, frozen=True):
     """Our override is on the number, and the session holds it. Twilio has confirmed it, so a call
     to the number reaches us from now on."""
 
-    want: Want
+    request: LeaseRequest
 
 
 class Refused(Fact, frozen=True):
     """The session does not get the number."""
 
-    want: Want
+    request: LeaseRequest
     error: TrunklineError
 
 
@@ -334,14 +334,14 @@ class Stray(Fact, frozen=True):
 
 
 class HangUp(Fact, frozen=True):
-    """A call is not wanted any more. ``asked``: who is told once Twilio has taken it;
-    ``then_failed``: its dial's timeout is told then, so that whoever sees the timeout knows that no
-    phone rings any longer."""
+    """A call is not wanted any more. ``reply_to``: who is answered once Twilio has taken it.
+    ``tell_timeout``: its dial's timeout is told then, so that whoever sees the timeout knows that
+    no phone rings any longer."""
 
     call: str
     reason: m.EndedReason
-    asked: Asked | None = None
-    then_failed: bool = False
+    reply_to: ReplyTo | None = None
+    tell_timeout: bool = False
 
 
 class CallEnding(Fact, frozen=True):

@@ -17,6 +17,7 @@ import logging
 
 from trunkline.bus import messages as m
 from trunkline.bus.redact import redact_number
+from trunkline.bus.twilio_urls import DIAL_FIELD
 
 from .. import instructions as do
 from ..twilio.calls import ENDED_STATUSES
@@ -40,7 +41,7 @@ def status_callback(at: Moment, ask: Ask[m.StatusCallback]) -> None:
     """A callback names the dial and its leg, and says how that stands."""
     form = ask.body.form
     sid, status = form.get("CallSid", ""), form.get("CallStatus", "")
-    request = ask.body.query.get("d", "")
+    request = ask.body.query.get(DIAL_FIELD, "")
     book = at.book
     dial = book.dials.get(request) if request else book.dial_with_sid(sid)
     if dial is not None and sid:
@@ -55,7 +56,7 @@ def status_callback(at: Moment, ask: Ask[m.StatusCallback]) -> None:
 def named(at: Moment, ask: Ask[m.VoiceWebhook]) -> None:
     """A webhook whose URL names the dial shows its leg, before it is answered."""
     sid = ask.body.form.get("CallSid", "")
-    dial = at.book.dials.get(ask.body.query.get("d", ""))
+    dial = at.book.dials.get(ask.body.query.get(DIAL_FIELD, ""))
     if sid and dial is not None:
         at.tell(f.SidShown(dial, sid))
 
@@ -85,8 +86,8 @@ def sid_shown(at: Moment, shown: f.SidShown) -> None:
     if not journalled and not guessed:
         at.do(do.NoteTaken(dial.request, sid))
     dial.step("taken")
-    at.reply_all(dial.take_asked(), m.Dialled(call=dial.row.call, sid=sid))
-    if dial.gone is not None:
+    at.reply_all(dial.take_waiting(), m.Dialled(call=dial.row.call, sid=sid))
+    if dial.outcome is not None:
         at.tell(f.HangUp(dial.row.call, "hang_up"))
 
 

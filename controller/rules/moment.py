@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from trunkline.bus import messages as m
 from trunkline.bus.errors import ErrorInfo, TrunklineError, WrongModeError
 
-from ..instructions import Asked, Instruction, Send
+from ..instructions import Instruction, ReplyTo, Send
 from .book import Book
 from .facts import Fact
 from .tables import IllegalTransition
@@ -22,11 +22,11 @@ from .tables import IllegalTransition
 @dataclass(frozen=True)
 class Moment:
     """One event being handled. ``now``: the monotonic clock's reading, given with the event; no
-    rule is given another time. ``out``: what is to be done, in this order."""
+    rule is given another time. ``instructions``: what is to be done, in this order."""
 
     book: Book
     now: float
-    out: list[Instruction]
+    instructions: list[Instruction]
     _told: list[Fact] = field(default_factory=list)
 
     def tell(self, fact: Fact) -> None:
@@ -41,7 +41,7 @@ class Moment:
 
     def do(self, instruction: Instruction) -> None:
         """Something is to be done outside: REST, the journal."""
-        self.out.append(instruction)
+        self.instructions.append(instruction)
 
     def count(self, what: str) -> None:
         """One more of these, for /metrics."""
@@ -50,7 +50,7 @@ class Moment:
     def send(self, peer: str | None, message: m.FromController) -> None:
         """Tell a peer. None: there is nobody to tell, for instance no gateway has the call."""
         if peer is not None:
-            self.out.append(Send(peer, message))
+            self.instructions.append(Send(peer, message))
 
     def send_session(self, session: str, message: m.FromController) -> None:
         """Tell a session's client, if the session is (still) there."""
@@ -60,29 +60,29 @@ class Moment:
 
     # ------------------------------------------------------------------ requests
 
-    def reply(self, asked: Asked, body: m.ReplyBody) -> None:
+    def reply(self, reply_to: ReplyTo, body: m.ReplyBody) -> None:
         """The request is done. A peer that is gone gets nothing; it asks again when it is back."""
-        self._answer(asked, m.Reply(id=asked.id, body=body))
+        self._answer(reply_to, m.Reply(id=reply_to.id, body=body))
 
-    def reply_all(self, waiting: Iterable[Asked], body: m.ReplyBody) -> None:
+    def reply_all(self, waiting: Iterable[ReplyTo], body: m.ReplyBody) -> None:
         """The same answer to all who waited for it."""
-        for asked in waiting:
-            self.reply(asked, body)
+        for reply_to in waiting:
+            self.reply(reply_to, body)
 
-    def fail(self, asked: Asked, error: TrunklineError) -> None:
+    def fail(self, reply_to: ReplyTo, error: TrunklineError) -> None:
         """The request is refused, with an error that its peer raises under the same name. An
         illegal transition is a request at the wrong time."""
         if isinstance(error, IllegalTransition):
             error = WrongModeError(str(error))
         self.count(f"failed {type(error).__name__}")
-        self._answer(asked, m.Reply(id=asked.id, error=ErrorInfo.of(error)))
+        self._answer(reply_to, m.Reply(id=reply_to.id, error=ErrorInfo.of(error)))
 
-    def fail_all(self, waiting: Iterable[Asked], error: TrunklineError) -> None:
+    def fail_all(self, waiting: Iterable[ReplyTo], error: TrunklineError) -> None:
         """The same error to all who waited."""
-        for asked in waiting:
-            self.fail(asked, error)
+        for reply_to in waiting:
+            self.fail(reply_to, error)
 
-    def _answer(self, asked: Asked, reply: m.Reply) -> None:
+    def _answer(self, reply_to: ReplyTo, reply: m.Reply) -> None:
         """An answer is kept, so that a request that is repeated gets the same one."""
-        if self.book.peers.answer(asked.peer, reply):
-            self.send(asked.peer, reply)
+        if self.book.peers.answer(reply_to.peer, reply):
+            self.send(reply_to.peer, reply)

@@ -6,8 +6,8 @@ one leaves. What Twilio is told, and what is done about answers that never come,
 :mod:`.book.lease`.
 
 For example: a session wants to wait for calls on a number that another one is leaving. The lease is
-*restoring*, so the want waits. Once Twilio has the number as it was, the want takes it anew. It
-never inherits the override, because the settings to put back must be read afresh.
+*restoring*, so the request waits. Once Twilio has the number as it was, a new override is planned
+for it. It never inherits the old one, because the settings to put back must be read afresh.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from trunkline.bus.redact import redact_number
 from .. import instructions as do
 from ..journal.rows import OverrideRow
 from . import facts as f
-from .book.lease import Lease, Want
+from .book.lease import Lease, LeaseRequest
 from .book.lookups import LOOKUP_KEPT, Seeker
 from .book.pool import SETTLES_WITHIN
 from .book.session import ANY, REST_WITHIN
 from .moment import Moment
 
-#: A want that has not got its number by its deadline is refused in these states. In the others an
-#: answer of Twilio's is on its way, which grants or refuses it.
+#: A request that has not got its number by its deadline is refused in these states. In the others
+#: an answer of Twilio's is on its way, which grants or refuses it.
 _HELD_UP: Final = ("planned", "unclaimed", "restoring")
 
 
@@ -140,48 +140,48 @@ def pool_overdue(at: Moment, tick: do.Tick) -> None:
 # --------------------------------------------------------------------------- leases
 
 
-def want(at: Moment, wanted: f.Wanted) -> None:
-    """Take the number; the want is granted or refused, now or later."""
-    _lease(at, wanted.want, wanted.number, wanted.sid)
+def wanted(at: Moment, wanted: f.Wanted) -> None:
+    """Take the number; the request is granted or refused, now or later."""
+    _lease(at, wanted.request, wanted.number, wanted.sid)
 
 
-def _lease(at: Moment, want: Want, number: str, sid: str) -> None:
-    """Take the number for the want, in one of four ways.
+def _lease(at: Moment, request: LeaseRequest, number: str, sid: str) -> None:
+    """Take the number for the request, in one of four ways.
 
-    Nobody has it: a new override is planned. Somebody has it whom the want does not disturb: it
-    joins, and is granted when (or because) the override is on. Somebody has it who could mean the
-    same calls: it is refused, and hears who that is. It is being put back, or held for a session
-    from before a restart: the want waits.
+    Nobody has it: a new override is planned. Its holders may share it with this one: the request
+    is granted when (or because) the override is on. A holder could mean the same calls: it is
+    refused, and hears who that is. The number is being put back, or held for a session from before
+    a restart: the request waits.
     """
-    session = at.book.sessions[want.session]
+    session = at.book.sessions[request.session]
     lease = at.book.leases.get(number)
     if lease is None:
         row = OverrideRow(
             id=secrets.token_hex(8),
             number=number,
             number_sid=sid,
-            session=want.session,
+            session=request.session,
             state="planned",
             since=at.book.wall(at.now),
-            holders={want.session: session.secret_hash},
+            holders={request.session: session.secret_hash},
         )
-        lease = Lease(row, holders={want.session: want.hold}, waiting=[want])
+        lease = Lease(row, holders={request.session: request.hold}, waiting=[request])
         at.book.add_lease(lease)
-        at.do(do.Apply(row, want.deadline))
+        at.do(do.Apply(row, request.deadline))
         return
-    new = want.session not in lease.holders
+    new = request.session not in lease.holders
     try:
-        if not lease.take(want, at.book.since(lease)):
+        if not lease.take(request, at.book.since(lease)):
             return
     except NumberBusyError as error:
-        at.tell(f.Refused(want, error))
+        at.tell(f.Refused(request, error))
         return
     if new:
         at.do(do.KeepHolder(lease.row.id, number, session.id, session.secret_hash))
     if lease.state == "applied":
-        at.tell(f.Granted(want))
+        at.tell(f.Granted(request))
     else:
-        lease.wait(want)
+        lease.wait(request)
 
 
 def let_go(at: Moment, closing: f.SessionClosing) -> None:
@@ -194,10 +194,10 @@ def let_go(at: Moment, closing: f.SessionClosing) -> None:
 def held_up(at: Moment, tick: do.Tick) -> None:
     """Whoever has waited too long for a number to become free is told what holds it up."""
     for lease in list(at.book.leases.values()):
-        for want in [want for want in lease.waiting if at.now > want.deadline]:
+        for request in [request for request in lease.waiting if at.now > request.deadline]:
             if lease.state in _HELD_UP:
-                lease.give_up(want)
-                at.tell(f.Refused(want, _still(at, lease)))
+                lease.give_up(request)
+                at.tell(f.Refused(request, _still(at, lease)))
 
 
 def _still(at: Moment, lease: Lease) -> TrunklineError:
@@ -228,9 +228,9 @@ def applied(at: Moment, result: do.Applied) -> None:
     if not lease.holders:
         at.do(lease.put_back())
         return
-    for want in lease.take_waiting():
-        if want.session in lease.holders:
-            at.tell(f.Granted(want))
+    for request in lease.take_waiting():
+        if request.session in lease.holders:
+            at.tell(f.Granted(request))
 
 
 def apply_failed(at: Moment, result: do.ApplyFailed) -> None:
@@ -246,8 +246,8 @@ def apply_failed(at: Moment, result: do.ApplyFailed) -> None:
         lease.step("failed")
         at.book.drop_lease(lease)
         at.tell(f.NumberBack(tuple(lease.leaving)))
-    for want in waiting:
-        at.tell(f.Refused(want, result.error))
+    for request in waiting:
+        at.tell(f.Refused(request, result.error))
 
 
 def restored(at: Moment, result: do.Restored) -> None:
@@ -258,7 +258,7 @@ def restored(at: Moment, result: do.Restored) -> None:
         return
     lease.step("restored")
     at.book.drop_lease(lease)
-    for want in lease.take_waiting():
-        if want.session in at.book.sessions:
-            _lease(at, want, lease.number, lease.row.number_sid)
+    for request in lease.take_waiting():
+        if request.session in at.book.sessions:
+            _lease(at, request, lease.number, lease.row.number_sid)
     at.tell(f.NumberBack(tuple(lease.leaving)))

@@ -45,7 +45,7 @@ def hello(at: Moment, hello: m.Hello) -> None:
     if new:
         log.info("%s %s is here (pid %d)", hello.role, hello.peer, hello.pid)
     if hello.role == "adapter":
-        at.tell(f.AdapterHere(hello))
+        at.tell(f.ClientHere(hello))
     elif hello.role == "gateway":
         peer.has(len(hello.streams))
         at.tell(f.GatewayHere(hello))
@@ -96,7 +96,7 @@ def beat(at: Moment, beat: m.Beat) -> None:
         return
     peer.beats(at.now)
     if peer.role == "adapter":
-        at.tell(f.AdapterBeat(beat))
+        at.tell(f.ClientBeat(beat))
     elif peer.role == "codec_worker":
         at.tell(f.WorkerBeat(beat))
     else:
@@ -120,21 +120,21 @@ def goodbye(at: Moment, goodbye: m.Goodbye) -> None:
     if peer.role == "codec_worker":
         at.tell(f.WorkerLeft(peer.id))
     elif peer.role == "adapter":
-        at.tell(f.AdapterLeft(peer.id))
+        at.tell(f.ClientLeft(peer.id))
 
 
 def done(at: Moment, ask: f.Ask[m.StatusCallback]) -> None:
     """Everything that came of the request is over. Twilio does not read the answer, but the gateway
     waits for it."""
-    at.reply(ask.asked, m.Done())
+    at.reply(ask.reply_to, m.Done())
 
 
 def instructed(at: Moment, result: do.Instructed) -> None:
     """Twilio has taken a document, or not."""
     if result.error is None:
-        at.reply(result.asked, m.Done())
+        at.reply(result.reply_to, m.Done())
     else:
-        at.fail(result.asked, result.error)
+        at.fail(result.reply_to, result.error)
 
 
 # --------------------------------------------------------------------------- the clock

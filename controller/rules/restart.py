@@ -30,9 +30,9 @@ from trunkline.bus.redact import redact_number
 from .. import instructions as do
 from ..journal.rows import DialRow, OverrideRow
 from . import facts as f
-from .book.call import Call
+from .book.call import MAY_RETURN_FOR, Call
 from .book.dial import Dial, new_dial
-from .book.lease import Hold, Lease, Want
+from .book.lease import Hold, Lease, LeaseRequest
 from .book.lookups import Seeker
 from .book.opening import new_session
 from .book.session import REST_WITHIN, Session
@@ -41,10 +41,8 @@ from .moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
-#: An adapter that was away this long is told of calls that ended meanwhile.
+#: A client that was away this long is told of calls that ended meanwhile.
 TOLD_AGAIN_WITHIN: Final = 30.0
-#: How long a document may still reach the call when nobody knows whether Twilio took it.
-MAY_MOVE_FOR: Final = 60.0
 
 
 # --------------------------------------------------------------------------- what the journal has
@@ -85,7 +83,7 @@ def _found_dial(at: Moment, row: DialRow) -> None:
         dial.nobody_waits("failed")
         at.book.add_closed_dial(dial, at.now)
         return
-    # Whether it has its stream by now is the gateways' and adapters' to say.
+    # Whether it has its stream by now is the gateways' and clients' to say.
     dial.waits_until(max(at.book.claim_until, at.book.mono(row.asked) + row.timeout))
     at.book.add_dial(dial, Call.of_dial(row, at.now, {}))
     if row.mode == "a-leg":
@@ -99,7 +97,7 @@ def _found_dial(at: Moment, row: DialRow) -> None:
 # --------------------------------------------------------------------------- clients
 
 
-def adapter_here(at: Moment, here: f.AdapterHere) -> None:
+def client_here(at: Moment, here: f.ClientHere) -> None:
     """A client says which sessions it has. Those that it cannot have are named in its Welcome."""
     hello, unknown = here.hello, []
     for info in hello.sessions:
@@ -157,8 +155,8 @@ def _reclaim(at: Moment, info: m.SessionInfo, peer: str) -> None:
             session.has_number(lease.row.number_sid)
             lease.hold(session.id, Hold(session.allowed_callers))
             if session.state == "arming":
-                want = Want(session.id, session.allowed_callers, None, session.deadline)
-                lease.wait(want, first=True)
+                request = LeaseRequest(session.id, session.allowed_callers, None, session.deadline)
+                lease.wait(request, first=True)
         else:
             lease.hold(session.id, Hold(frozenset((session.number,)), dials=True))
         _claim(at, lease, session)
@@ -187,15 +185,15 @@ def _claim(at: Moment, lease: Lease, session: Session) -> None:
     lease.claim()
     if lease.state == "applying":
         at.do(do.Apply(lease.row, session.deadline))
-    for want in lease.take_waiting():
-        if want.session in lease.holders:
-            lease.wait(want)
+    for request in lease.take_waiting():
+        if request.session in lease.holders:
+            lease.wait(request)
         else:
-            at.tell(f.Wanted(want, lease.number, lease.row.number_sid))
+            at.tell(f.Wanted(request, lease.number, lease.row.number_sid))
 
 
 def session_calls(at: Moment, back: f.SessionBack) -> None:
-    """An adapter's calls, as it has them."""
+    """A client's calls, as it has them."""
     session = at.book.sessions.get(back.info.session)
     for info in back.info.calls:
         call = at.book.calls.get(info.call)
@@ -220,7 +218,7 @@ def session_calls(at: Moment, back: f.SessionBack) -> None:
         in_doubt = at.book.claiming and at.book.digits.of(call.id) is None
         if info.digits and in_doubt and not call.over:
             # Its client waits for digits that an earlier controller was asked for.
-            call.doubt_digits(at.now + MAY_MOVE_FOR)
+            call.doubt_digits(at.now + MAY_RETURN_FOR)
 
 
 def _had_stream(at: Moment, call: Call, info: m.CallInfo) -> None:
@@ -243,7 +241,7 @@ def session_dials(at: Moment, back: f.SessionBack) -> None:
     for dial in list(at.book.dials.values()):
         if dial.row.session != back.info.session:
             continue
-        if dial.request in wanted and dial.gone is not None:
+        if dial.request in wanted and dial.outcome is not None:
             at.send_session(dial.row.session, dial.failed())  # it may have missed that
         if dial.state == "closed":
             continue
@@ -258,7 +256,7 @@ def session_dials(at: Moment, back: f.SessionBack) -> None:
 
 
 def tell_again(at: Moment, announced: f.Announced) -> None:
-    """An adapter that reconnected: its calls with their newest placement."""
+    """A client that reconnected: its calls with their newest placement."""
     for session in at.book.sessions.values():
         if session.peer != announced.hello.peer:
             continue
@@ -321,7 +319,7 @@ def unclaimed_dials(at: Moment, over: f.ClaimsOver) -> None:
     """Dials whose sessions have not come back."""
     for dial in list(at.book.dials.values()):
         if dial.state != "closed" and dial.row.session not in at.book.sessions:
-            if dial.gone is None:
+            if dial.outcome is None:
                 log.warning("dial %s: nobody claims it; its call is hung up", dial.request)
             _nobody_wants(at, dial)
 

@@ -16,9 +16,9 @@ from trunkline.bus.errors import TrunklineError, WrongModeError
 from trunkline.bus.redact import redact_number
 
 from .. import instructions as do
-from ..instructions import Asked
+from ..instructions import ReplyTo
 from . import facts as f
-from .book.lease import Want
+from .book.lease import LeaseRequest
 from .book.lookups import Seeker
 from .book.opening import new_session
 from .book.session import ANY, REST_WITHIN, Session
@@ -27,7 +27,7 @@ from .moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
-#: A session whose adapter was not heard of for so long is lost. With the time that a restore
+#: A session whose client was not heard of for so long is lost. With the time that a restore
 #: takes this keeps within the 10 s after which a killed client's numbers are as before.
 LEASE_SECONDS: Final = 9.0
 #: How long CloseSession waits for restores and hang-ups before it says what is pending.
@@ -45,15 +45,15 @@ def open_(at: Moment, ask: Ask[m.OpenSession]) -> None:
         known.must_have_secret(info)
         if known.state == "closing":
             raise WrongModeError(f"session {known.id} is being closed")
-        known.heard(ask.asked.peer, at.now)
+        known.heard(ask.reply_to.peer, at.now)
         if known.state == "opening":
-            known.asks_to_open(ask.asked)
+            known.asks_to_open(ask.reply_to)
         else:
-            _opened(at, known, ask.asked)
+            _opened(at, known, ask.reply_to)
         return
-    session = new_session(at.book, info, ask.asked.peer, at.now)
+    session = new_session(at.book, info, ask.reply_to.peer, at.now)
     session.waits_until(at.now + min(ask.ttl, REST_WITHIN))
-    session.asks_to_open(ask.asked)
+    session.asks_to_open(ask.reply_to)
     at.book.add_session(session)
     if info.number == ANY and at.book.pool.known(at.now):
         session.waits_until(at.now + ask.ttl)  # for a free number, not for REST
@@ -71,10 +71,10 @@ def number_found(at: Moment, found: f.NumberFound) -> None:
     if session.state == "opening":
         session.step("opened")
         log.info("session %s opened on %s", session.id, redact_number(found.number))
-        for asked in session.take_opening():
-            _opened(at, session, asked)
+        for reply_to in session.take_opening():
+            _opened(at, session, reply_to)
     elif session.state in ("arming", "disarming"):
-        _want(at, session)
+        _request_lease(at, session)
 
 
 def number_missing(at: Moment, missing: f.NumberMissing) -> None:
@@ -97,10 +97,10 @@ def _seeker(at: Moment, seeker: Seeker) -> Session | None:
     return at.book.sessions.get(seeker.session) if seeker.dial is None else None
 
 
-def _opened(at: Moment, session: Session, asked: Asked) -> None:
+def _opened(at: Moment, session: Session, reply_to: ReplyTo) -> None:
     """The same answer for whoever asks again."""
     at.reply(
-        asked,
+        reply_to,
         m.SessionOpened(
             session=session.id,
             number=session.number,
@@ -121,14 +121,14 @@ def arm(at: Moment, ask: Ask[m.Arm]) -> None:
     then it is armed at once. It may know its number's SID: then it wants the number. Else it looks
     the number up.
     """
-    session = at.book.session_of(ask.asked.peer, ask.body.session)
+    session = at.book.session_of(ask.reply_to.peer, ask.body.session)
     session.must_be("answer")
     was = session.state
     session.arm(ask.trace, at.now + min(ask.ttl, REST_WITHIN))
     if session.state in ("armed", "taken"):
-        at.reply(ask.asked, m.Armed(session=session.id))
+        at.reply(ask.reply_to, m.Armed(session=session.id))
         return
-    session.asks_to_arm(ask.asked)
+    session.asks_to_arm(ask.reply_to)
     if was in ("arming", "disarming"):
         return
     session.forget_call()
@@ -136,34 +136,34 @@ def arm(at: Moment, ask: Ask[m.Arm]) -> None:
     if lease is not None and session.id in lease.holders and lease.state == "applied":
         _armed(at, session)
     elif session.number_sid:
-        _want(at, session)
+        _request_lease(at, session)
     else:
         at.tell(f.Sought(session.number, Seeker(session.id), session.deadline))
 
 
-def _want(at: Moment, session: Session) -> None:
+def _request_lease(at: Moment, session: Session) -> None:
     """Ask for our override on the session's own number, for the calls that it lets in."""
-    want = Want(session.id, session.allowed_callers, None, session.deadline)
-    at.tell(f.Wanted(want, session.number, session.number_sid))
+    request = LeaseRequest(session.id, session.allowed_callers, None, session.deadline)
+    at.tell(f.Wanted(request, session.number, session.number_sid))
 
 
 def granted(at: Moment, granted: f.Granted) -> None:
     """Twilio has confirmed the override on the number that the session holds."""
-    session = _wanting(at, granted.want)
+    session = _requester(at, granted.request)
     if session is not None:
         _armed(at, session)
 
 
 def refused(at: Moment, refused: f.Refused) -> None:
     """The number is another session's, or Twilio does not take the override."""
-    session = _wanting(at, refused.want)
+    session = _requester(at, refused.request)
     if session is not None and session.state in ("arming", "disarming"):
         _arm_refused(at, session, refused.error)
 
 
-def _wanting(at: Moment, want: Want) -> Session | None:
+def _requester(at: Moment, request: LeaseRequest) -> Session | None:
     """The session that wanted a number to wait for calls there."""
-    return at.book.sessions.get(want.session) if want.dial is None else None
+    return at.book.sessions.get(request.session) if request.dial is None else None
 
 
 def _armed(at: Moment, session: Session) -> None:
@@ -185,10 +185,10 @@ def _arm_refused(at: Moment, session: Session, error: TrunklineError) -> None:
 def disarm(at: Moment, ask: Ask[m.Disarm]) -> None:
     """Nobody waits for a call any more. The override stays until the session closes: putting it on
     again would cost a read and a write at Twilio, each time that a test waits for its next call."""
-    session = at.book.session_of(ask.asked.peer, ask.body.session)
+    session = at.book.session_of(ask.reply_to.peer, ask.body.session)
     session.must_be("answer")
     session.step("disarm")
-    at.reply(ask.asked, m.Done())
+    at.reply(ask.reply_to, m.Done())
     at.fail_all(session.take_arming(), WrongModeError("disarmed meanwhile"))
     if session.arm_call is not None:
         # It came in for somebody who waits no more.
@@ -209,10 +209,10 @@ def call_up(at: Moment, up: f.StreamUp) -> None:
     at.send(session.peer, m.CallStarted(info=up.call.info(at.now)))
 
 
-def reconnecting(at: Moment, gone: f.Reconnecting) -> None:
+def reconnecting(at: Moment, lost: f.Reconnecting) -> None:
     """The client stops expecting sound until the next stream is up."""
-    event = m.CallReconnecting(call=gone.call.id, ordinal=gone.call.ordinal)
-    at.send_session(gone.call.session, event)
+    event = m.CallReconnecting(call=lost.call.id, ordinal=lost.call.ordinal)
+    at.send_session(lost.call.session, event)
 
 
 def call_over(at: Moment, over: f.CallOver) -> None:
@@ -238,11 +238,11 @@ def close_asked(at: Moment, ask: Ask[m.CloseSession]) -> None:
     """A client closes its session. The answer waits until everything of it is over, so that a test
     which has closed its line finds the number as it was before."""
     session = at.book.sessions.get(ask.body.session)
-    if session is None or session.peer != ask.asked.peer:
+    if session is None or session.peer != ask.reply_to.peer:
         # Closed already, or lost: there is nothing left to do for it.
-        at.reply(ask.asked, m.SessionClosed(session=ask.body.session))
+        at.reply(ask.reply_to, m.SessionClosed(session=ask.body.session))
         return
-    session.asks_to_close(ask.asked)
+    session.asks_to_close(ask.reply_to)
     _close(at, session)
 
 
@@ -288,7 +288,7 @@ def _perhaps_closed(at: Moment, session_id: str, *, give_up: bool = False) -> No
 
 
 def lose(at: Moment, lost: f.SessionLost) -> None:
-    """The same path as closing, and the adapter is told (if it is there)."""
+    """The same path as closing, and the client is told (if it is there)."""
     session = at.book.sessions.get(lost.session)
     if session is None or session.state == "closing":
         return
@@ -306,8 +306,8 @@ def close_all(at: Moment, closing: f.AllClosing) -> None:
         at.tell(f.SessionLost(session.id, "the stack is being shut down"))
 
 
-def peer_left(at: Moment, left: f.AdapterLeft) -> None:
-    """An adapter said Goodbye: what it left open is closed."""
+def peer_left(at: Moment, left: f.ClientLeft) -> None:
+    """A client said Goodbye: what it left open is closed."""
     for session in list(at.book.sessions.values()):
         if session.peer == left.peer:
             _close(at, session)
@@ -316,7 +316,7 @@ def peer_left(at: Moment, left: f.AdapterLeft) -> None:
 # --------------------------------------------------------------------------- in time
 
 
-def renew(at: Moment, heard: f.AdapterBeat) -> None:
+def renew(at: Moment, heard: f.ClientBeat) -> None:
     """A client's beat keeps its sessions. One that lists a session which is over has missed the
     message: it is told again, else it would go on for ever with nothing behind it."""
     beat = heard.beat

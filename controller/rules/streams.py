@@ -38,6 +38,9 @@ log = logging.getLogger("trunkline.controller")
 BEAT_SETTLES_AFTER: Final = 2.0
 #: After the start calls are not moved before their workers had time to say Hello.
 SETTLING_SECONDS: Final = 3.0
+#: Nor is a standby changed, which costs less, before this time. By then every worker that runs has
+#: said Hello, as a rule.
+STANDBY_AFTER: Final = 1.0
 #: A standby is this much of a load.
 _STANDBY_LOAD: Final = 0.2
 
@@ -98,13 +101,13 @@ def accept(at: Moment, shown: f.StreamShown) -> None:
 def accepted(at: Moment, up: f.StreamUp) -> None:
     """The gateway gets its answer behind everything that came of the stream."""
     info = up.call.info(at.now)
-    at.reply(up.ask.asked, m.StreamAccepted(info=info, first=up.first, overlaps=up.overlaps))
+    at.reply(up.ask.reply_to, m.StreamAccepted(info=info, first=up.first, overlaps=up.overlaps))
 
 
 def _refuse(at: Moment, ask: Ask[m.StreamStart], why: str) -> None:
     """The gateway closes the stream; why is counted and logged there."""
     at.count("streams refused")
-    at.reply(ask.asked, m.StreamRefused(why=why))
+    at.reply(ask.reply_to, m.StreamRefused(why=why))
 
 
 def turn(at: Moment, taken: f.ListenerTaken) -> None:
@@ -149,7 +152,7 @@ def _may_come_back(at: Moment, call: Call) -> bool:
     itself to a restarted controller, nobody knows whether digits are on their way."""
     if call.one_way:
         return False
-    return at.book.unclaimed(call.session) or at.book.may_move(call, at.now)
+    return at.book.unclaimed(call.session) or at.book.may_return(call, at.now)
 
 
 def _over(at: Moment, call: Call) -> None:
@@ -189,9 +192,9 @@ def beat(at: Moment, heard: f.GatewayBeat) -> None:
     younger than :data:`BEAT_SETTLES_AFTER` may be missing because the beat was written before it
     came."""
     beat = heard.beat
-    there = {stream.call: stream for stream in beat.streams}
+    present = {stream.call: stream for stream in beat.streams}
     for call in at.book.calls.values():
-        found = there.get(call.id)
+        found = present.get(call.id)
         if found is not None and found.ordinal == call.ordinal:
             if call.state == "reconnecting" and call.gateway is None:
                 call.seen_again(beat.peer)
@@ -208,9 +211,9 @@ def beat(at: Moment, heard: f.GatewayBeat) -> None:
 
 def watch(at: Moment, tick: do.Tick) -> None:
     """Streams of gateways that are gone."""
-    there = {g.id for g in at.book.gateways() if at.now - g.heard < GATEWAY_LOST_AFTER}
+    present = {g.id for g in at.book.gateways() if at.now - g.heard < GATEWAY_LOST_AFTER}
     for call in at.book.calls.values():
-        if call.state == "live" and call.gateway not in there:
+        if call.state == "live" and call.gateway not in present:
             _lose(at, call, "error")
 
 
@@ -271,7 +274,7 @@ def _best(at: Moment, call: Call) -> m.Placement | None:
 def _place(at: Moment, call: Call) -> m.Placement | None:
     """Where the call's next stream is worked on; None: nowhere."""
     placement = _best(at, call)
-    if placement is None or not at.book.workers.well(placement.primary.id, at.now):
+    if placement is None or not at.book.workers.healthy(placement.primary.id, at.now):
         return None
     return placement
 
@@ -295,20 +298,38 @@ def _tell_placement(at: Moment, call: Call, *, gateway: bool) -> None:
 
 
 def place_all(at: Moment, heard: object) -> None:
-    """Workers came or went: live calls get what they lack. Not in the first seconds after a start,
-    when workers have not all said Hello: a call would be moved away from one that does its work."""
-    if at.now - at.book.identity.started < SETTLING_SECONDS:
+    """Workers came or went: live calls get what they lack. In the first seconds after a start, when
+    workers have not all said Hello, that is a standby alone: a call would be moved away from a
+    worker that does its work."""
+    age = at.now - at.book.identity.started
+    if age < SETTLING_SECONDS:
+        if age >= STANDBY_AFTER:
+            _give_standbys(at)
         return
     workers = at.book.workers
-    well = {worker for worker in workers.by_id if workers.well(worker, at.now)}
+    healthy = {worker for worker in workers.by_id if workers.healthy(worker, at.now)}
     for call in at.book.calls.values():
         placement = call.placement
         if call.state != "live" or placement is None:
             continue
-        lacks = placement.primary.id not in well
+        lacks = placement.primary.id not in healthy
         if placement.standby is None:
-            lacks = lacks or len(well) > 1
+            lacks = lacks or len(healthy) > 1
         else:
-            lacks = lacks or placement.standby.id not in well
+            lacks = lacks or placement.standby.id not in healthy
         if lacks:
             _replace(at, call)
+
+
+def _give_standbys(at: Moment) -> None:
+    """A standby for each live call without one, while its active worker stays where it is. A worker
+    that died while the controller was away took calls' standbys with it. Without another, a call
+    has nowhere to go when its worker dies or stalls as well."""
+    for call in at.book.calls.values():
+        if call.state != "live" or call.placement is None:
+            continue
+        loads = _loads(at.book)
+        placement = at.book.workers.with_standby(at.now, loads, call.placement, call.active)
+        if placement is not None:
+            call.placed(placement)
+            _tell_placement(at, call, gateway=True)

@@ -4,7 +4,7 @@ Each table reads: in this state, this event leads to that state. An event that a
 is illegal there, and :meth:`Subject.step` refuses it with the events that led there. An event that
 is listed and leads to its own state changes nothing: it may come at any time, for instance late.
 
-Rules of a **session** (an adapter's hold on a number):
+Rules of a **session** (a client's hold on a number):
 
 - It is opened once its number was found on the account. It holds nothing yet.
 - It answers or it calls, never both: the first Arm or Dial decides, until it is closed. Otherwise a
@@ -199,20 +199,20 @@ CALL: Final[Table] = {
     "ended": {"over": "ended", "end": "ended"},
 }
 
-#: *back* may come before *taken*: the stream that the document asks for shows that Twilio has the
-#: document, even where the answer to our request is still on its way or lost.
+#: *stream_up* may come before *taken*: the stream that the document asks for shows that Twilio has
+#: the document, even where the answer to our request is still on its way or lost.
 DIGITS: Final[Table] = {
     "opening": {"hears": "asking", "deaf": "asking", "late": "over", "ended": "over"},
     "asking": {
         "taken": "playing",
         "unsure": "playing",
         "refused": "over",
-        "back": "over",
+        "stream_up": "over",
         "late": "over",
         "ended": "over",
     },
     "playing": {
-        "back": "over",
+        "stream_up": "over",
         "late": "over",
         "ended": "over",
     },

@@ -53,5 +53,5 @@ def _tell(at: Moment, only: Dial | None = None) -> None:
     for place, request in at.book.turns.places():
         dial = at.book.dials[request]
         if only in (None, dial) and dial.tell_place(place):
-            told = m.DialQueued(request=request, place=place, seconds=0.0, for_number=True)
-            at.send_session(dial.row.session, told)
+            event = m.DialQueued(request=request, place=place, seconds=0.0, for_number=True)
+            at.send_session(dial.row.session, event)

@@ -28,6 +28,7 @@ from typing import Final
 from trunkline.bus import messages as m
 from trunkline.bus.callers import caller_key
 from trunkline.bus.redact import redact_number
+from trunkline.bus.twilio_urls import CALL_FIELD, DIAL_FIELD
 
 from .. import instructions as do
 from . import facts as f
@@ -69,7 +70,7 @@ def _say(at: Moment, ask: Ask[m.VoiceWebhook], answer: m.VoiceAnswer) -> None:
         dials = book.open_b_legs(form.get("To", "")) if answer.kind == "pause" else []
     for dial in dials:
         dial.known.tell_webhook(answer.kind, at.now)
-    at.reply(ask.asked, answer)
+    at.reply(ask.reply_to, answer)
 
 
 def _answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> m.VoiceAnswer | None:
@@ -82,8 +83,8 @@ def _answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> m.VoiceAnswer | None:
     if known is not None:
         return _again(at, ask, known, sid)
     caller, number = form.get("From", ""), form.get("To", "")
-    if "d" in query or "c" in query:
-        lost = at.book.calls.get(query.get("c", ""))
+    if DIAL_FIELD in query or CALL_FIELD in query:
+        lost = at.book.calls.get(query.get(CALL_FIELD, ""))
         if lost is not None and lost.lacks_b_leg:
             # We named the call when we let this leg in, before a restart.
             return _join(at, lost, sid, caller)
@@ -197,7 +198,7 @@ def _is_ready(book: Book, session: Session) -> bool:
 
 def _b_leg(book: Book, caller: str, number: str, lease: Lease) -> Call | None:
     """The call of a b-leg dial whose other leg this is (rules 1 to 3), or None."""
-    dials = [dial for dial in book.open_b_legs(number) if dial.gone is None]
+    dials = [dial for dial in book.open_b_legs(number) if dial.outcome is None]
     key = caller_key(caller)
     for dial in dials:
         call = book.calls[dial.row.call]
@@ -215,7 +216,7 @@ def _joined(book: Book, number: str) -> Call | None:
     """The call of a dial to the number whose other leg has been let in, and has no stream."""
     for dial in book.open_b_legs(number):
         call = book.calls[dial.row.call]
-        if dial.gone is None and call.sid is not None and call.state == "expected":
+        if dial.outcome is None and call.sid is not None and call.state == "expected":
             return call
     return None
 
@@ -273,7 +274,7 @@ def _let_in(at: Moment, call: Call) -> m.VoiceAnswer:
     """A stream with a new token; or a pause, while no worker could take the sound. The pause brings
     the same call back, with the name that we gave it."""
     workers = at.book.workers
-    if not any(workers.well(worker, at.now) for worker in workers.by_id):
+    if not any(workers.healthy(worker, at.now) for worker in workers.by_id):
         return m.VoiceAnswer(kind="pause", redirect_query=call.query)
     assert call.sid is not None, "a call that asks has a leg"
     if not call.one_way:
@@ -285,9 +286,9 @@ def _let_in(at: Moment, call: Call) -> m.VoiceAnswer:
 # --------------------------------------------------------------------------- counted for sessions
 
 
-def refused(at: Moment, told: m.WebhooksRefused) -> None:
+def refused(at: Moment, counted: m.WebhooksRefused) -> None:
     """Webhooks without a good signature: told to those whose number they named."""
-    for number, count in told.numbers.items():
+    for number, count in counted.numbers.items():
         lease = at.book.leases.get(number)
         for session in lease.holders if lease is not None else ():
             _count(at, session, received=count, rejected=count, why=SIGNATURE)

@@ -3,17 +3,16 @@
 What to do next is decided in :mod:`.override`, which also explains the doubt about a write without
 an answer. Here stand the steps that take time. Each is written down before Twilio is touched::
 
-    journal                         Twilio                      fault point after it
-    planned                         read: what is there?        apply.planned
-    planned, with prior and ours                                apply.intent
-                                    write ours                  apply.answered
-    applied                                                     apply.committed
+    journal                         Twilio
+    planned                         read: what is there?
+    planned, with prior and ours    write ours
+    applied
 
-    restoring                       read: is it still ours?     restore.intent
-    restoring, with until when      write the prior fields      restore.answered
-    restored, or left alone                                     restore.committed
+    restoring                       read: is it still ours?
+    restoring, with until when      write the prior fields
+    restored, or left alone
 
-The process may die between any two of these lines, and tests let it die at each fault point. The
+The process may die between any two of these, and tests/controller/test_every_step.py lets it. The
 next one finds in the journal what may stand on the number, and goes on from there by the same path:
 there is no other for a closed session, a lost lease, a start, SIGTERM or ``trunkline restore``.
 """
@@ -61,9 +60,7 @@ async def apply(ops: Operations, row: OverrideRow, deadline: float) -> OverrideR
     open for a restore.
     """
     if row.prior is None:
-        ops.faults("apply.before-intent")
         await ops.journal.plan(row, ops.wall())
-        ops.faults("apply.planned")
     write = Write.of("apply", row, ops.wall(), ops.clock())
     errand = _Errand(ops, row, write, deadline)
     try:
@@ -73,7 +70,6 @@ async def apply(ops: Operations, row: OverrideRow, deadline: float) -> OverrideR
         await errand.note("restored" if write.doubt == "none" else "restoring", write.until)
         raise
     uncertain_until = await errand.note("applied", 0.0 if done.certain else write.until)
-    ops.faults("apply.committed")
     log.info("number %s now calls us (override %s)", redact_number(row.number), row.id)
     return replace(errand.row, state="applied", uncertain_until=uncertain_until)
 
@@ -84,13 +80,11 @@ async def restore(ops: Operations, row: OverrideRow) -> Outcome:
     Whatever fails is tried again, for as long as it takes: a number that is left to us answers
     nobody once we are gone. Meanwhile ``ops.pending`` says what it waits for.
     """
-    ops.faults("restore.before-intent")
     errand = _Errand(ops, row, Write.of("restore", row, ops.wall(), ops.clock()))
     outcome: Outcome = "restored"
     # A row without a prior was planned, and nothing was written.
     if row.prior is not None:
         await errand.note("restoring", errand.write.until)
-        ops.faults("restore.intent")
         try:
             if (await errand.run()).left:
                 outcome = "left_alone"
@@ -99,7 +93,6 @@ async def restore(ops: Operations, row: OverrideRow) -> Outcome:
             outcome = "left_alone"
             log.warning("%s", gone)
     await errand.note(outcome)
-    ops.faults("restore.committed")
     if row.prior is not None and outcome == "restored":
         log.info("number %s is as it was before", redact_number(row.number))
     return outcome
@@ -157,7 +150,7 @@ class _Errand:
             ops.pending[row.id] = "what it shows may change yet; reading again"
             await ops.pause(read.after)
         self.found = found = await ops.carrier.read_number(row.number_sid)
-        if await override_stands(ops, row, found, earlier=self.write.job == "restore"):
+        if await override_is_on(ops, row, found, earlier=self.write.job == "restore"):
             return "ours"
         as_before = row.prior is not None and found.voice_url in (row.prior["voice_url"], self.over)
         return "prior" if as_before else "other"
@@ -174,7 +167,6 @@ class _Errand:
             await self.note("restoring", put.until)
             fields = {"voice_url": row.prior["voice_url"]} | still_ours(row, found)
         await self.ops.carrier.write_number(row.number_sid, fields)
-        self.ops.faults(f"{self.write.job}.answered")
         return "written"
 
     async def _plan(self) -> None:
@@ -200,7 +192,6 @@ class _Errand:
             ops.public_url, row.id, ops.stack, row.number, changed
         )
         await ops.journal.intend(row.id, prior, written, ops.wall())
-        ops.faults("apply.intent")
         self.row = replace(row, prior=prior, written=written)
         self.over = found.voice_url
 
@@ -246,7 +237,7 @@ class _Errand:
         )
 
 
-async def override_stands(
+async def override_is_on(
     ops: Operations, row: OverrideRow, found: NumberSettings, earlier: bool
 ) -> bool:
     """True where the override of ``row`` is on the number, or an ``earlier`` one of this stack.

@@ -7,54 +7,32 @@ from __future__ import annotations
 
 from typing import Final
 from urllib.parse import urlencode
-from xml.sax.saxutils import escape
 
+from trunkline.bus import twiml
 from trunkline.bus.digits import are_digits
 from trunkline.bus.errors import InvalidRequestError
-from trunkline.bus.twilio_urls import RETRY_FRAGMENT, STATUS_PATH, STREAM_PATH, VOICE_PATH
-
-PROLOG: Final = '<?xml version="1.0" encoding="UTF-8"?>'
+from trunkline.bus.twilio_urls import DIAL_FIELD, status_url
 
 #: What a leg that carries no stream of ours says and does (b-leg, originate).
-HOLD_THE_LINE: Final = (
-    f'{PROLOG}<Response><Say voice="Polly.Joanna">Thank you for calling. I will hold the line '
-    'while you complete your scenario.</Say><Pause length="120"/></Response>'
+HOLD_THE_LINE: Final = twiml.response(
+    '<Say voice="Polly.Joanna">Thank you for calling. I will hold the line while you complete your '
+    'scenario.</Say><Pause length="120"/>'
 )
-
-_QUOTES = {'"': "&quot;", "'": "&apos;"}
-
-
-def stream_url(public_url: str) -> str:
-    """Twilio opens a WebSocket there, encrypted where the public URL is."""
-    scheme, _, rest = public_url.rstrip("/").partition("://")
-    return f"{'wss' if scheme == 'https' else 'ws'}://{rest}{STREAM_PATH}"
 
 
 def connect(public_url: str, token: str, request: str) -> str:
     """An a-leg's document: our stream, then back to us for another."""
-    return f"{PROLOG}<Response>{_connect(public_url, token, {'d': request})}</Response>"
+    return twiml.response(_connect(public_url, token, {DIAL_FIELD: request}))
 
 
 def _connect(public_url: str, token: str, query: dict[str, str]) -> str:
     """Our stream; and behind it a redirect to us, which Twilio follows when the stream breaks."""
-    again = f"{public_url.rstrip('/')}{VOICE_PATH}?{urlencode(query)}{RETRY_FRAGMENT}"
-    return (
-        f"<Connect>{_stream(public_url, token)}</Connect>"
-        f'<Redirect method="POST">{escape(again)}</Redirect>'
-    )
-
-
-def _stream(public_url: str, token: str, attributes: str = "") -> str:
-    """One stream, with the token that lets it in. It stands in a parameter: Twilio drops a URL's
-    query."""
-    url, nonce = (f'"{escape(text, _QUOTES)}"' for text in (stream_url(public_url), token))
-    parameter = f'<Parameter name="nonce" value={nonce}/>'
-    return f"<Stream url={url}{attributes}>{parameter}</Stream>"
+    return twiml.connect(twiml.stream(public_url, token), public_url, urlencode(query))
 
 
 def status_callback(public_url: str, request: str) -> str:
     """Where Twilio says how the leg stands. The query names the dial before its SID is known."""
-    return f"{public_url.rstrip('/')}{STATUS_PATH}?{urlencode({'d': request})}{RETRY_FRAGMENT}"
+    return status_url(public_url, urlencode({DIAL_FIELD: request}))
 
 
 def digits(tones: str) -> str:
@@ -69,10 +47,9 @@ def digits_and_stream(
     the document is to start itself. InvalidRequestError: bad tones."""
     start = ""
     if listener is not None:
-        one_way = _stream(public_url, listener, ' track="inbound_track"')
+        one_way = twiml.stream(public_url, listener, ' track="inbound_track"')
         start = f"<Start>{one_way}</Start>"
-    back = _connect(public_url, token, query)
-    return f"{PROLOG}<Response>{start}{_play(tones)}{back}</Response>"
+    return twiml.response(start + _play(tones) + _connect(public_url, token, query))
 
 
 def _play(tones: str) -> str:

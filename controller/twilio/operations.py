@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -22,6 +23,7 @@ from typing import Final, TypeVar
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.errors import CallFailedError, TrunklineError
 from trunkline.bus.redact import redact_number
+from trunkline.bus.settings import Settings
 
 from .. import instructions as do
 from ..journal.rows import DialRow
@@ -51,23 +53,6 @@ PROBE_EVERY: Final = 5.0
 #: leave no second try.
 HURRIED_PAUSE: Final = 0.4
 
-#: Where tests let the process die: between a step and what the journal says of it.
-FAULT_POINTS: Final = (
-    "apply.before-intent",
-    "apply.planned",
-    "apply.intent",
-    "apply.answered",
-    "apply.committed",
-    "restore.before-intent",
-    "restore.intent",
-    "restore.answered",
-    "restore.committed",
-    "dial.before-intent",
-    "dial.intent",
-    "dial.answered",
-    "dial.committed",
-)
-
 
 @dataclass
 class Operations:
@@ -88,12 +73,34 @@ class Operations:
     take_over_routed: bool = False
     clock: Clock = monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    #: called with each fault point that is passed
-    faults: Callable[[str], None] = lambda point: None
     #: overrides that are being written or restored, and what each waits for
     pending: dict[str, str] = field(default_factory=dict)
     #: the stack ends: nothing new is tried on, and pauses are short
     hurried: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        stack: str,
+        carrier: Carrier,
+        journal: JournalStore,
+        probe: Callable[[str, str], Awaitable[bool]],
+    ) -> Operations:
+        """As the settings have it, for ``stack``. SettingsError: they have no auth token."""
+        return cls(
+            stack=stack,
+            public_url=settings.public_url or "",
+            carrier=carrier,
+            journal=journal,
+            keys=SealKeys(
+                settings.require("auth_token"), settings.auth_token_secondary.get_secret_value()
+            ),
+            wall=time.time,
+            probe=probe,
+            fallback_to_prior=settings.fallback_to_prior,
+            take_over_routed=settings.take_over_routed,
+        )
 
     def hurry(self) -> None:
         """The stack ends: wake everyone who pauses, so that each tries once more in time."""
@@ -190,12 +197,10 @@ async def create(
     Twilio is asked, because the dial's timeout begins then and not while it waits with us.
     """
     shown = redact_number(row.callee)
-    ops.faults("dial.before-intent")
     if not await ops.journal.dial_asked(row):
         # Asked by an earlier controller, whose answer the client has not got.
         gone = CallFailedError(f"the dial to {shown} is over", status="canceled")
         return do.CreateFailed(row.request, gone)
-    ops.faults("dial.intent")
     tell(do.AskedTwilio(row.request))
     attempt = 0
     while True:
@@ -218,9 +223,7 @@ async def create(
             if not again or not wanted():
                 await ops.journal.dial_closed(row.request)
                 return do.CreateFailed(row.request, error)
-    ops.faults("dial.answered")
     await ops.journal.dial_taken(row.request, call.sid)
-    ops.faults("dial.committed")
     return do.Taken(row.request, call.sid, call.status)
 
 
@@ -341,8 +344,8 @@ async def instruct(ops: Operations, instruction: do.Instruct) -> do.Instructed:
         # Digits are not idempotent, so they are sent once: "1" twice is "11" to a phone menu.
         await ops.carrier.instruct_call(instruction.sid, instruction.twiml)
     except RestFailure as failure:
-        return do.Instructed(instruction.asked, failure.error("send the digits"))
-    return do.Instructed(instruction.asked, None)
+        return do.Instructed(instruction.reply_to, failure.error("send the digits"))
+    return do.Instructed(instruction.reply_to, None)
 
 
 async def start_stream(ops: Operations, instruction: do.StartStream) -> do.StreamAsked:
@@ -356,7 +359,7 @@ async def start_stream(ops: Operations, instruction: do.StartStream) -> do.Strea
     return do.StreamAsked(instruction.call, instruction.digits, error)
 
 
-async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsTold:
+async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsSent:
     """Digits are not idempotent: asked again only where Twilio cannot have taken them."""
     attempt = 0
     while True:
@@ -368,7 +371,7 @@ async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsT
             error = failure.error("send the digits")
             sent = failure.uncertain
             if sent or not failure.repeatable or ops.too_late(wait, instruction.deadline):
-                return do.DigitsTold(instruction.call, instruction.digits, error, unsure=sent)
+                return do.DigitsSent(instruction.call, instruction.digits, error, unsure=sent)
             log.warning(
                 "digits for call %s not taken (%s); again in %.2g s",
                 instruction.sid,
@@ -377,4 +380,4 @@ async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsT
             )
             await ops.pause(wait)
         else:
-            return do.DigitsTold(instruction.call, instruction.digits, None)
+            return do.DigitsSent(instruction.call, instruction.digits, None)

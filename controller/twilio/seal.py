@@ -33,10 +33,17 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from trunkline.bus.errors import InvalidRequestError
 from trunkline.bus.redact import redact_number
-from trunkline.bus.twilio_urls import RETRY_FRAGMENT, VOICE_PATH
+from trunkline.bus.twilio_urls import (
+    OVERRIDE_FIELD,
+    PRIOR_FIELD,
+    STACK_FIELD,
+    VOICE_PATH,
+    voice_url,
+)
 
 #: Longer URLs are refused by Twilio; its documents name no number, 2,000 has been seen to work.
 LONGEST_URL: Final = 2000
+_FIELDS: Final = (OVERRIDE_FIELD, STACK_FIELD, PRIOR_FIELD)
 _NONCE_BYTES: Final = 12
 #: Decompressed priors are bounded: nine fields in a URL of 2,000 characters. Who knows the token
 #: could still seal a small box that unpacks to gigabytes.
@@ -65,7 +72,7 @@ class Seal:
             return None
         if not parts.path.endswith(VOICE_PATH):
             return None
-        found = [query.get(name, [""])[0] for name in ("o", "s", "p")]
+        found = [query.get(name, [""])[0] for name in _FIELDS]
         if not all(found):
             return None
         base = f"{parts.scheme}://{parts.netloc}{parts.path.removesuffix(VOICE_PATH)}"
@@ -94,8 +101,8 @@ class SealKeys:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         bound = _bound(override, stack, number)
         sealed = nonce + self._ciphers[0].encrypt(nonce, packed, bound)
-        query = urlencode({"o": override, "s": stack, "p": _text(sealed)})
-        url = f"{base}{VOICE_PATH}?{query}{RETRY_FRAGMENT}"
+        query = zip(_FIELDS, (override, stack, _text(sealed)), strict=True)
+        url = voice_url(base, urlencode(list(query)))
         if len(url) > LONGEST_URL:
             raise InvalidRequestError(
                 f"number {redact_number(number)}: its present URLs are too long to be carried in "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,18 +15,25 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 from fake_stack import FakeStack, fake_stack  # it stands beside this file
 
+from trunkline.bus.digits import seconds_of
+
 
 @pytest.fixture
-async def stack() -> AsyncIterator[FakeStack]:
+def short_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Digits on another leg than our stream's take a tenth of their time."""
+    monkeypatch.setattr("trunkline.adapter.client.call_media.BEGUN_WITHIN", 0.05)
+    monkeypatch.setattr("trunkline.adapter.call.seconds_of", lambda row: seconds_of(row) / 10)
+
+
+@pytest.fixture
+async def stack(short_directory: Path, short_digits: None) -> AsyncIterator[FakeStack]:
     """A controller and two workers that play everything at once."""
-    with tempfile.TemporaryDirectory(prefix="tl", dir="/tmp") as directory:
-        async with fake_stack(Path(directory)) as made:
-            yield made
+    async with fake_stack(short_directory) as made:
+        yield made
 
 
 @pytest.fixture
-async def paced_stack() -> AsyncIterator[FakeStack]:
+async def paced_stack(short_directory: Path) -> AsyncIterator[FakeStack]:
     """A controller and two workers that play 20 ms each 20 ms."""
-    with tempfile.TemporaryDirectory(prefix="tl", dir="/tmp") as directory:
-        async with fake_stack(Path(directory), instant=False) as made:
-            yield made
+    async with fake_stack(short_directory, instant=False) as made:
+        yield made

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,118 +19,32 @@ import msgspec
 import zmq
 
 from trunkline.bus import messages as m
-from trunkline.bus.errors import ErrorInfo, TrunklineError
-from trunkline.bus.sockets import BusSocket, bind_router
+from trunkline.bus.sockets import bind_router
+from trunkline.bus.testing import Context, FakeController, until
 
-_to_controller = msgspec.msgpack.Decoder(m.ToController)
 _to_worker = msgspec.msgpack.Decoder(m.ToWorker)
 _encode = msgspec.msgpack.Encoder().encode
 
 ACCOUNT = "AC" + "1" * 32
 OURS = "+14155550100"
 THEIRS = "+14155550101"
+PUBLIC_URL = "http://me:pa55@127.0.0.1:1"
 
 
-class FakeController:
-    """Answers what adapters ask. ``answers[RequestBody]`` replaces an answer: a reply body, an
-    error to raise, or a function of the request body; None keeps it waiting."""
+class Controller(FakeController):
+    """Gives every adapter its session, its number and its calls."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
-        self.epoch = 1
-        self.account = ACCOUNT
-        self.requests: list[Any] = []
-        self.hellos: list[m.Hello] = []
-        self.beats = 0
-        self.answers: dict[type, Any] = {}
-        self.unknown_sessions: list[str] = []
-        self.adapter: bytes | None = None
-        self._context = context
-        self._endpoint = endpoint
-        self._socket: BusSocket | None = None
-        self._arrived = asyncio.Event()
-        self._unanswered: list[int] = []
-        self.start()
+    def __init__(self, context: Context, endpoint: str) -> None:
+        super().__init__(context, endpoint, account=ACCOUNT, public_url=PUBLIC_URL)
 
-    def start(self) -> None:
-        self._socket, _ = bind_router(self._context, self._endpoint, self._receive)
-
-    def stop(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def tell(self, event: m.Event | m.Welcome) -> None:
-        assert self._socket is not None and self.adapter is not None
-        assert self._socket.send(_encode(event), self.adapter)
-
-    def answer_last(self, body: m.ReplyBody) -> None:
-        """Answer the newest request that was kept waiting."""
-        assert self._socket is not None and self.adapter is not None
-        reply = m.Reply(id=self._unanswered.pop(), body=body)
-        assert self._socket.send(_encode(reply), self.adapter)
-
-    async def wait_for(self, body: type, count: int = 1) -> Any:
-        """The ``count``-th request of this kind."""
-        async with asyncio.timeout(10):
-            while True:
-                found = [r for r in self.requests if isinstance(r, body)]
-                if len(found) >= count:
-                    return found[count - 1]
-                self._arrived.clear()
-                await self._arrived.wait()
-
-    async def wait_until(self, ready: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not ready():
-                self._arrived.clear()
-                await self._arrived.wait()
-
-    def _receive(self, identity: bytes, payload: bytes) -> None:
-        assert self._socket is not None
-        message = _to_controller.decode(payload)
-        if isinstance(message, m.Hello):
-            self.adapter = identity
-            self.hellos.append(message)
-            self.tell(
-                m.Welcome(
-                    epoch=self.epoch,
-                    stack="fake",
-                    pid=os.getpid(),
-                    account=self.account,
-                    public_url="http://me:pa55@127.0.0.1:1",
-                    lead_ms=60,
-                    unknown_sessions=self.unknown_sessions,
-                )
-            )
-        elif isinstance(message, m.Beat):
-            self.beats += 1
-            pulse = m.Pulse(epoch=self.epoch, stack="fake")
-            self._socket.send(_encode(pulse), identity)
-        elif isinstance(message, m.Request):
-            self.requests.append(message.body)
-            answer = self.answers.get(type(message.body), self._usual)
-            if callable(answer) and not isinstance(answer, type):
-                answer = answer(message.body)
-            if isinstance(answer, TrunklineError):
-                reply = m.Reply(id=message.id, error=ErrorInfo.of(answer))
-            elif answer is None:
-                self._unanswered.append(message.id)
-                reply = None
-            else:
-                reply = m.Reply(id=message.id, body=answer)
-            if reply is not None:
-                self._socket.send(_encode(reply), identity)
-        self._arrived.set()
-
-    def _usual(self, body: m.RequestBody) -> m.ReplyBody:
+    def usual(self, body: m.RequestBody) -> m.ReplyBody:
         if isinstance(body, m.OpenSession):
-            number = OURS if body.info.number == "any" else body.info.number
             return m.SessionOpened(
                 session=body.info.session,
-                number=number,
+                number=OURS if body.info.number == "any" else body.info.number,
                 number_sid="PN" + "2" * 32,
-                account=self.account,
-                public_url="http://me:pa55@127.0.0.1:1",
+                account=self.welcome["account"],
+                public_url=PUBLIC_URL,
             )
         if isinstance(body, m.Arm):
             return m.Armed(session=body.session)
@@ -139,7 +52,7 @@ class FakeController:
             return m.Dialled(call=body.request[::-1], sid="CA" + body.request)
         if isinstance(body, m.CloseSession):
             return m.SessionClosed(session=body.session)
-        return m.Done()
+        return super().usual(body)
 
 
 @dataclass
@@ -160,13 +73,10 @@ class FakeCall:
 class FakeWorker:
     """One codec worker. ``open`` makes it the active one of a call."""
 
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], name: str, endpoint: str, instant: bool
-    ) -> None:
+    def __init__(self, context: Context, name: str, endpoint: str, instant: bool) -> None:
         self.calls: dict[str, FakeCall] = {}
         self.attached: dict[str, bytes] = {}
         self.instant = instant
-        self._arrived = asyncio.Event()
         self._socket, real = bind_router(context, endpoint, self._receive)
         self.ref = m.WorkerRef(id=name, endpoint=real)
         self._ticker = asyncio.get_running_loop().create_task(self._tick())
@@ -201,14 +111,8 @@ class FakeWorker:
     def send(self, call: str, message: Any) -> None:
         self._socket.send(_encode(message), self.calls[call].identity)
 
-    async def until(self, ready: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not ready():
-                self._arrived.clear()
-                await self._arrived.wait()
-
     async def resumed(self, call: str) -> FakeCall:
-        await self.until(lambda: call in self.calls and self.calls[call].resume is not None)
+        await until(lambda: call in self.calls and self.calls[call].resume is not None)
         return self.calls[call]
 
     def _opened(self, call: str) -> None:
@@ -229,7 +133,6 @@ class FakeWorker:
             state = self.calls[message.call]
             if message.generation == state.generation:
                 self._of_call(state, message)
-        self._arrived.set()
 
     def _of_call(self, state: FakeCall, message: Any) -> None:
         if isinstance(message, m.Resume):
@@ -259,7 +162,6 @@ class FakeWorker:
         while state.played in state.spoken and state.played - begin < most:
             state.played += 1
         if state.played > begin:
-            self._arrived.set()
             idle = (state.played) not in state.spoken
             played = m.AcknowledgedTo(call, state.generation, state.played, idle)
             self.send(call, m.Acknowledged([played]))
@@ -281,8 +183,8 @@ class FakeWorker:
 class FakeStack:
     def __init__(self, directory: Path, instant: bool = True) -> None:
         self.bus = f"ipc://{directory}"
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.controller = FakeController(self.context, f"ipc://{directory}/control")
+        self.context: Context = zmq.Context()
+        self.controller = Controller(self.context, f"ipc://{directory}/control")
         self.workers = [
             FakeWorker(self.context, name, f"ipc://{directory}/{name}", instant)
             for name in ("w1", "w2")

@@ -26,7 +26,7 @@ async def main(stop: asyncio.Event) -> int:
     assert settings.address.directory is not None
     settings.address.make_directory()
     stack = FakeStack(settings.address.directory)
-    stack.controller.account = settings.account_sid
+    stack.controller.welcome["account"] = settings.account_sid
     info = StackInfo(
         account_sid=settings.account_sid,
         auth_token=settings.require("auth_token"),

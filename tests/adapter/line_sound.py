@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import butter, lfilter, resample_poly, sosfilt
+from scipy.signal import butter, resample_poly, sosfilt
 
 RATE = 24_000
 SPEECH = Path(__file__).resolve().parents[2] / "carrier_sim" / "speech"
@@ -50,10 +50,13 @@ def noise(kind: str, count: int, seed: int) -> Samples:
         made = np.asarray(sosfilt(band, made))
     elif kind == "pink":
         made = np.cumsum(made)
-        made = made - np.asarray(lfilter(np.ones(2400) / 2400, [1.0], made))
+        sums = np.cumsum(made)
+        sums[2_400:] -= sums[:-2_400].copy()
+        made = made - sums / 2_400  # less its mean of the last 0.1 s
     elif kind == "hum":
-        time = np.arange(count) / RATE
-        made = np.sum([np.sin(2 * np.pi * 50 * k * time + k) / k for k in range(1, 20)], axis=0)
+        time = np.arange(RATE // 50) / RATE
+        period = np.sum([np.sin(2 * np.pi * 50 * k * time + k) / k for k in range(1, 20)], axis=0)
+        made = np.resize(period, count)
     else:
         assert kind == "white"
     return made / np.sqrt((made**2).mean())

@@ -10,6 +10,7 @@ import threading
 
 import pytest
 from fake_stack import OURS, FakeStack
+from phone import answered
 
 from trunkline import Line
 from trunkline.adapter.client import client as bus_client
@@ -30,9 +31,7 @@ async def test_lines_of_one_address_share_a_thread_and_end_it(stack: FakeStack) 
 
 async def test_several_loops_use_one_line(stack: FakeStack) -> None:
     async with Line(OURS, bus=stack.bus) as line:
-        waiting = asyncio.ensure_future(line.wait_for_call(5))
-        info = stack.start_call((await stack.controller.wait_for(m.Arm)).session)
-        call = await waiting
+        call, info = await answered(stack, line)
 
         def other_loop() -> tuple[int, bytes]:
             async def main() -> tuple[int, bytes]:
@@ -41,7 +40,6 @@ async def test_several_loops_use_one_line(stack: FakeStack) -> None:
             return asyncio.run(main())
 
         speaking = asyncio.ensure_future(asyncio.to_thread(other_loop))
-        await stack.workers[0].resumed(info.call)
         stack.workers[0].hear(info.call, bytes(480))
         assert await speaking == (480, bytes(480))
 

@@ -10,51 +10,17 @@ from typing import Any
 
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
+from phone import CREDENTIALS, adapter, answered, dials, placed, press
 from quiet_scenario import scenario
 
 from trunkline import TwilioAgentAdapter
 from trunkline.adapter import testing
 from trunkline.bus import messages as m
+from trunkline.bus.testing import until
 from trunkline.errors import CarrierError, NumberNotFoundError
 
 AudioChunk = scenario.voice.AudioChunk
 ELSEWHERE = "+14155550999"
-
-
-def adapter(stack: FakeStack, **given: Any) -> TwilioAgentAdapter:
-    settings = {
-        "account_sid": ACCOUNT,
-        "auth_token": "no-token",
-        "phone_number": OURS,
-        "bus": stack.bus,
-    }
-    return TwilioAgentAdapter(**(settings | given))
-
-
-def dials(stack: FakeStack) -> list[m.Dial]:
-    return [r for r in stack.controller.requests if isinstance(r, m.Dial)]
-
-
-async def placed(
-    stack: FakeStack, agent: TwilioAgentAdapter, to: str = THEIRS, **how: Any
-) -> m.CallInfo:
-    """``place_call``, and the callee's stream comes up."""
-    placing = asyncio.ensure_future(agent.place_call(to, timeout=5, **how))
-    dial = await stack.controller.wait_for(m.Dial, len(dials(stack)) + 1)
-    info = stack.start_call(dial.session, dial=dial)
-    await placing
-    await stack.workers[0].resumed(info.call)
-    return info
-
-
-async def answered(stack: FakeStack, agent: TwilioAgentAdapter) -> m.CallInfo:
-    count = sum(isinstance(r, m.Arm) for r in stack.controller.requests)
-    waiting = asyncio.ensure_future(agent.wait_for_call(timeout=5))
-    arm = await stack.controller.wait_for(m.Arm, count + 1)
-    info = stack.start_call(arm.session)
-    await waiting
-    await stack.workers[0].resumed(info.call)
-    return info
 
 
 # --------------------------------------------------------------------------- checks and modes
@@ -157,7 +123,7 @@ async def test_without_a_live_stream(stack: FakeStack) -> None:
         for doing in (agent.send_audio(AudioChunk(b"")), agent.interrupt(), agent.recv_audio(1)):
             with pytest.raises(RuntimeError, match=r"no live media stream\. Call place_call\(\)"):
                 await doing
-        info = await answered(stack, agent)
+        _, info = await answered(stack, agent)
         stack.end_call(info)
         assert (await agent.recv_audio(5)).data == b""
         for doing in (agent.send_audio(AudioChunk(bytes(960))), agent.interrupt()):
@@ -202,11 +168,11 @@ async def test_an_originated_call_is_not_waited_for_and_takes_digits(stack: Fake
 
 async def test_the_next_call_hears_nothing_of_the_one_before(stack: FakeStack) -> None:
     async with adapter(stack, speech_gate=False) as agent:
-        first = await placed(stack, agent)
+        _, first = await placed(stack, agent)
         stack.workers[0].hear(first.call, bytes(960))
         assert len((await agent.recv_audio(5)).data) == 960
         stack.workers[0].hear(first.call, bytes(960))
-        second = await placed(stack, agent)
+        _, second = await placed(stack, agent)
         assert (await stack.controller.wait_for(m.HangUp)).call == first.call
         assert agent.stream_ended_reason == "none"
         with pytest.raises(asyncio.TimeoutError):
@@ -217,11 +183,11 @@ async def test_the_next_call_hears_nothing_of_the_one_before(stack: FakeStack) -
 
 async def test_a_second_inbound_call_takes_the_place_of_the_first(stack: FakeStack) -> None:
     async with adapter(stack) as agent:
-        first = await answered(stack, agent)
+        _, first = await answered(stack, agent)
         stack.end_call(first, by_far_end=True)
         assert (await agent.recv_audio(5)).data == b""
         assert not agent.is_connected()
-        second = await answered(stack, agent)
+        _, second = await answered(stack, agent)
         assert agent.is_connected() and not agent.agent_hung_up
         await agent.send_dtmf("5")
         assert (await stack.controller.wait_for(m.SendDigits)).call == second.call
@@ -242,7 +208,7 @@ async def test_a_stream_from_before_the_wait_does_not_satisfy_it(stack: FakeStac
 
 async def test_what_was_heard_comes_first_then_empty_chunks_for_ever(stack: FakeStack) -> None:
     async with adapter(stack, speech_gate=False) as agent:
-        info = await answered(stack, agent)
+        _, info = await answered(stack, agent)
         stack.workers[0].hear(info.call, b"\1\0" * 480)
         stack.workers[0].hear(info.call, b"\2\0" * 480)
         stack.end_call(info)
@@ -257,7 +223,7 @@ async def test_what_was_heard_comes_first_then_empty_chunks_for_ever(stack: Fake
 async def test_who_waits_for_sound_wakes_when_the_call_ends(stack: FakeStack) -> None:
     for gated in (True, False):
         async with adapter(stack, speech_gate=gated) as agent:
-            info = await answered(stack, agent)
+            _, info = await answered(stack, agent)
             receiving = asyncio.ensure_future(agent.recv_audio(30))
             await asyncio.sleep(0)
             stack.end_call(info)
@@ -268,7 +234,7 @@ async def test_the_longest_duration_is_said_and_ends_the_call(
     stack: FakeStack, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with adapter(stack, allowed_callees=[THEIRS]) as agent:
-        info = await placed(stack, agent, attach_stream="a-leg", max_call_duration_seconds=1)
+        _, info = await placed(stack, agent, attach_stream="a-leg", max_call_duration_seconds=1)
         stack.end_call(info, "max_duration")
         assert (await agent.recv_audio(5)).data == b""
         assert agent.stream_ended_reason == "max_duration"
@@ -307,7 +273,7 @@ async def test_a_restore_that_fails_is_said_and_does_not_stop_the_end(
 
 async def test_an_empty_chunk_sends_nothing(stack: FakeStack) -> None:
     async with adapter(stack) as agent:
-        info = await answered(stack, agent)
+        _, info = await answered(stack, agent)
         await agent.send_audio(AudioChunk(b""))
         assert stack.workers[0].calls[info.call].spoken == {}
         assert stack.workers[0].calls[info.call].marks == []
@@ -319,10 +285,10 @@ async def test_an_interrupt_is_one_clear_and_ends_what_is_being_said(
     paced_stack: FakeStack,
 ) -> None:
     async with adapter(paced_stack) as agent:
-        info = await answered(paced_stack, agent)
+        _, info = await answered(paced_stack, agent)
         worker = paced_stack.workers[0]
         sending = asyncio.ensure_future(agent.send_audio(AudioChunk(bytes(48_000 * 20))))
-        await worker.until(lambda: worker.calls[info.call].played >= 480)
+        await until(lambda: worker.calls[info.call].played >= 480)
         await agent.interrupt()
         await asyncio.wait_for(sending, 2)
         assert len(worker.calls[info.call].interrupts) == 1
@@ -332,10 +298,10 @@ async def test_digits_go_in_every_mode(stack: FakeStack) -> None:
     async with adapter(stack, allowed_callees=[THEIRS]) as agent:
         with pytest.raises(RuntimeError, match="no active call"):
             await agent.send_dtmf("bad!")
-        by_rest = await placed(stack, agent)
+        _, by_rest = await placed(stack, agent)
         await agent.send_dtmf("1w2")
         assert not stack.workers[0].calls[by_rest.call].spoken
-        by_rest_too = await placed(stack, agent, attach_stream="a-leg")
+        _, by_rest_too = await placed(stack, agent, attach_stream="a-leg")
         for wrong in ("bad!", "1\n", "", "A"):
             with pytest.raises(ValueError, match=r"must match \[0-9\*#wW\]\+.*XML injection"):
                 await agent.send_dtmf(wrong)
@@ -355,10 +321,8 @@ async def test_digits_are_told_to_a_plain_function_in_order(stack: FakeStack) ->
             done.set()
 
     async with adapter(stack, on_dtmf=on_dtmf) as agent:
-        info = await answered(stack, agent)
-        for index, digit in enumerate("19*#", 1):
-            told = m.DigitHeard(info.call, m.first_generation(1), m.DigitIn(1, index, digit))
-            stack.workers[0].send(info.call, told)
+        _, info = await answered(stack, agent)
+        press(stack, info, "19*#")
         await asyncio.wait_for(done.wait(), 5)
     assert got == list("19*#")
 
@@ -372,7 +336,7 @@ async def test_logs_show_numbers_by_their_last_digits_and_no_secret(
     caplog.set_level(logging.DEBUG, "scenario.voice.twilio")
     caplog.set_level(logging.DEBUG, "trunkline")
     async with adapter(stack) as agent:
-        info = await placed(stack, agent)
+        _, info = await placed(stack, agent)
     async with adapter(stack) as agent:
         await answered(stack, agent)
     told = [r.message for r in caplog.records if r.name == "scenario.voice.twilio"]
@@ -422,7 +386,7 @@ def tunnel(monkeypatch: pytest.MonkeyPatch) -> type[FakeTunnel]:
 
 @contextlib.asynccontextmanager
 async def harness(stack: FakeStack, **given: Any) -> AsyncIterator[TwilioAgentAdapter]:
-    settings = {"account_sid": ACCOUNT, "auth_token": "t", "phone_number": OURS, "bus": stack.bus}
+    settings: dict[str, Any] = CREDENTIALS | {"bus": stack.bus}
     async with testing.TwilioHarness(**(settings | given)) as agent:
         yield agent
 

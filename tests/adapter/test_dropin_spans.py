@@ -7,15 +7,15 @@ import logging
 from typing import Any
 
 import pytest
-from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
+from fake_stack import OURS, THEIRS, FakeStack
 from line_sound import NAMES, pcm, silence, words
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from phone import adapter, answered, dials, placed, press
 from quiet_scenario import scenario
 
-from trunkline import TwilioAgentAdapter
 from trunkline.adapter import testing
 from trunkline.bus import messages as m
 from trunkline.errors import CarrierError
@@ -23,54 +23,24 @@ from trunkline.errors import CarrierError
 PREFIX = "voice.twilio."
 
 
-class Spans:
-    def __init__(self, exporter: InMemorySpanExporter, provider: TracerProvider) -> None:
-        self._exporter = exporter
-        self.provider = provider
-        self.tracer = provider.get_tracer("test")
-
-    def named(self, name: str) -> list[ReadableSpan]:
-        return [span for span in self._exporter.get_finished_spans() if span.name == name]
-
-    def one(self, name: str) -> dict[str, Any]:
-        (span,) = self.named(name)
-        return dict(span.attributes or {})
+def named(spans: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
+    return [span for span in spans.get_finished_spans() if span.name == name]
 
 
-@pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(trace, "get_tracer", lambda name, *a, **k: provider.get_tracer(name))
-    return Spans(exporter, provider)
+def attributes_of(spans: InMemorySpanExporter, name: str) -> dict[str, Any]:
+    """The attributes of the one span that has this name."""
+    (span,) = named(spans, name)
+    return dict(span.attributes or {})
 
 
-def adapter(stack: FakeStack, **given: Any) -> TwilioAgentAdapter:
-    settings = {
-        "account_sid": ACCOUNT,
-        "auth_token": "no-token",
-        "phone_number": OURS,
-        "bus": stack.bus,
-    }
-    return TwilioAgentAdapter(**(settings | given))
-
-
-async def answered(stack: FakeStack, agent: TwilioAgentAdapter) -> m.CallInfo:
-    waiting = asyncio.ensure_future(agent.wait_for_call(timeout=5))
-    arm = await stack.controller.wait_for(m.Arm)
-    info = stack.start_call(arm.session)
-    await waiting
-    await stack.workers[0].resumed(info.call)
-    return info
-
-
-async def test_connect_stamps_the_executors_span(stack: FakeStack, spans: Spans) -> None:
+async def test_connect_stamps_the_executors_span(
+    stack: FakeStack, spans: InMemorySpanExporter
+) -> None:
     agent = adapter(stack, http_port=8765)
-    with spans.tracer.start_as_current_span("voice.adapter.connect"):
+    with trace.get_tracer("test").start_as_current_span("voice.adapter.connect"):
         await agent.connect()
     await agent.disconnect()
-    found = spans.one("voice.adapter.connect")
+    found = attributes_of(spans, "voice.adapter.connect")
     assert found == {
         f"{PREFIX}phone_number_sid": "PN" + "2" * 32,
         f"{PREFIX}validate_signature": True,
@@ -78,13 +48,10 @@ async def test_connect_stamps_the_executors_span(stack: FakeStack, spans: Spans)
     }
 
 
-async def test_an_outbound_dial(stack: FakeStack, spans: Spans) -> None:
+async def test_an_outbound_dial(stack: FakeStack, spans: InMemorySpanExporter) -> None:
     async with adapter(stack) as agent:
-        placing = asyncio.ensure_future(agent.place_call(THEIRS, timeout=5))
-        dial = await stack.controller.wait_for(m.Dial)
-        info = stack.start_call(dial.session, dial=dial)
-        await placing
-    found = spans.one("voice.adapter.dial")
+        _, info = await placed(stack, agent)
+    found = attributes_of(spans, "voice.adapter.dial")
     assert isinstance(found.pop(f"{PREFIX}stream_connect_latency_ms"), int)
     assert found == {
         "langwatch.span.type": "span",
@@ -95,46 +62,49 @@ async def test_an_outbound_dial(stack: FakeStack, spans: Spans) -> None:
         f"{PREFIX}call_sid": info.sid,
     }
     # The rest of the stack joins this trace.
-    (span,) = spans.named("voice.adapter.dial")
+    trace_of_the_dial = dials(stack)[0].trace["traceparent"]
+    (span,) = named(spans, "voice.adapter.dial")
     assert span.context is not None
-    assert f"{span.context.trace_id:032x}-{span.context.span_id:016x}" in dial.trace["traceparent"]
+    assert f"{span.context.trace_id:032x}-{span.context.span_id:016x}" in trace_of_the_dial
 
 
-async def test_an_originated_dial_has_no_latency(stack: FakeStack, spans: Spans) -> None:
+async def test_an_originated_dial_has_no_latency(
+    stack: FakeStack, spans: InMemorySpanExporter
+) -> None:
     async with adapter(stack) as agent:
         await agent.place_call(THEIRS, attach_stream_to_self=False)
-    found = spans.one("voice.adapter.dial")
+    found = attributes_of(spans, "voice.adapter.dial")
     assert f"{PREFIX}stream_connect_latency_ms" not in found
     assert found[f"{PREFIX}call_sid"].startswith("CA")
 
 
-async def test_an_inbound_dial_has_no_from(stack: FakeStack, spans: Spans) -> None:
+async def test_an_inbound_dial_has_no_from(stack: FakeStack, spans: InMemorySpanExporter) -> None:
     async with adapter(stack) as agent:
-        info = await answered(stack, agent)
-    found = spans.one("voice.adapter.dial")
+        _, info = await answered(stack, agent)
+    found = attributes_of(spans, "voice.adapter.dial")
     assert (found[f"{PREFIX}direction"], found[f"{PREFIX}to"]) == ("inbound", "***0100")
     assert f"{PREFIX}from" not in found
     assert found[f"{PREFIX}call_sid"] == info.sid
 
 
-async def test_a_timeout_marks_the_dial(stack: FakeStack, spans: Spans) -> None:
+async def test_a_timeout_marks_the_dial(stack: FakeStack, spans: InMemorySpanExporter) -> None:
     async with adapter(stack) as agent:
         with pytest.raises(asyncio.TimeoutError):
             await agent.wait_for_call(timeout=0.05)
-    (span,) = spans.named("voice.adapter.dial")
+    (span,) = named(spans, "voice.adapter.dial")
     assert (span.attributes or {})[f"{PREFIX}dial_outcome"] == "stream_connect_timeout"
     assert f"{PREFIX}stream_connect_latency_ms" not in (span.attributes or {})
     assert span.status.status_code is trace.StatusCode.ERROR
 
 
 async def test_a_refusal_of_rest_marks_the_dial_and_is_raised(
-    stack: FakeStack, spans: Spans
+    stack: FakeStack, spans: InMemorySpanExporter
 ) -> None:
     stack.controller.answers[m.Dial] = CarrierError("Twilio could not", status=500)
     async with adapter(stack) as agent:
         with pytest.raises(CarrierError):
             await agent.place_call(THEIRS)
-    (span,) = spans.named("voice.adapter.dial")
+    (span,) = named(spans, "voice.adapter.dial")
     assert (span.status.status_code, span.status.description) == (
         trace.StatusCode.ERROR,
         "CarrierError",
@@ -143,7 +113,7 @@ async def test_a_refusal_of_rest_marks_the_dial_and_is_raised(
 
 
 async def test_what_is_refused_before_the_dial_makes_no_span(
-    stack: FakeStack, spans: Spans
+    stack: FakeStack, spans: InMemorySpanExporter
 ) -> None:
     async with adapter(stack) as agent:
         for to, how in [
@@ -153,26 +123,26 @@ async def test_what_is_refused_before_the_dial_makes_no_span(
         ]:
             with pytest.raises(ValueError, match=r"\w"):
                 await agent.place_call(to, **how)  # type: ignore[arg-type]  # as users write it
-    assert spans.named("voice.adapter.dial") == []
+    assert named(spans, "voice.adapter.dial") == []
 
 
-async def test_disconnect_says_what_came_and_how_it_ended(stack: FakeStack, spans: Spans) -> None:
+async def test_disconnect_says_what_came_and_how_it_ended(
+    stack: FakeStack, spans: InMemorySpanExporter
+) -> None:
     agent = adapter(stack)
     await agent.connect()
-    info = await answered(stack, agent)
+    _, info = await answered(stack, agent)
     session = info.session
     stack.controller.tell(m.WebhooksCounted(session=session, received=1))
     stack.controller.tell(m.WebhooksCounted(session=session, received=2, rejected=2))
     stack.workers[0].hear(info.call, bytes(960 * 7))
-    for index, digit in enumerate("12", 1):
-        told = m.DigitHeard(info.call, m.first_generation(1), m.DigitIn(1, index, digit))
-        stack.workers[0].send(info.call, told)
+    press(stack, info, "12")
     stack.end_call(info, by_far_end=True)
     assert agent._digits is not None
     await agent._digits
-    with spans.tracer.start_as_current_span("voice.adapter.disconnect"):
+    with trace.get_tracer("test").start_as_current_span("voice.adapter.disconnect"):
         await agent.disconnect()
-    assert spans.one("voice.adapter.disconnect") == {
+    assert attributes_of(spans, "voice.adapter.disconnect") == {
         f"{PREFIX}frames_received": 7,
         f"{PREFIX}dtmf_received": 2,
         f"{PREFIX}stream_ended_reason": "stop",
@@ -186,33 +156,33 @@ async def test_disconnect_says_what_came_and_how_it_ended(stack: FakeStack, span
 
 
 async def test_disconnect_without_a_call_and_with_a_restore_that_failed(
-    stack: FakeStack, spans: Spans
+    stack: FakeStack, spans: InMemorySpanExporter
 ) -> None:
     agent = adapter(stack)
     await agent.connect()
     stack.controller.answers[m.CloseSession] = lambda body: m.SessionClosed(
         session=body.session, pending=[OURS]
     )
-    with spans.tracer.start_as_current_span("voice.adapter.disconnect"):
+    with trace.get_tracer("test").start_as_current_span("voice.adapter.disconnect"):
         await agent.disconnect()
-    found = spans.one("voice.adapter.disconnect")
+    found = attributes_of(spans, "voice.adapter.disconnect")
     assert found[f"{PREFIX}stream_ended_reason"] == "none"
     assert found[f"{PREFIX}rest_restore_failed"] is True
 
 
 async def test_a_turn_has_one_marker_for_its_sound_and_none_between_turns(
-    stack: FakeStack, spans: Spans
+    stack: FakeStack, spans: InMemorySpanExporter
 ) -> None:
     async with adapter(stack) as agent:
         agent.response_max_duration = 2.0
-        info = await answered(stack, agent)
+        _, info = await answered(stack, agent)
         said = pcm(silence(0.3)) + pcm(words(NAMES[1])[:24_000]) + pcm(silence(1.5))
         for begin in range(0, len(said), 960):
             stack.workers[0].hear(info.call, said[begin : begin + 960])
         await agent.call(testing.make_agent_input(scenario.AudioChunk(bytes(960))))
-    (turn,) = spans.named("voice.turn")
-    (sent,) = spans.named("voice.audio.send")
-    received = spans.named("voice.audio.receive")
+    (turn,) = named(spans, "voice.turn")
+    (sent,) = named(spans, "voice.audio.send")
+    received = named(spans, "voice.audio.receive")
     assert sent.parent is not None and turn.context is not None
     assert sent.parent.span_id == turn.context.span_id
     markers = [s for s in received if f"{PREFIX}recv.source" in (s.attributes or {})]
@@ -226,7 +196,7 @@ async def test_a_turn_has_one_marker_for_its_sound_and_none_between_turns(
 
 
 async def test_an_exporter_that_raises_never_breaks_a_dial(
-    stack: FakeStack, spans: Spans, caplog: pytest.LogCaptureFixture
+    stack: FakeStack, tracer_provider: TracerProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(SimpleSpanProcessor):
         def __init__(self) -> None:
@@ -235,7 +205,7 @@ async def test_an_exporter_that_raises_never_breaks_a_dial(
         def on_end(self, span: ReadableSpan) -> None:
             raise OSError("no collector")
 
-    spans.provider.add_span_processor(Broken())
+    tracer_provider.add_span_processor(Broken())
     async with adapter(stack) as agent:
         await agent.place_call(THEIRS, attach_stream_to_self=False)
     (warned,) = [r for r in caplog.records if "failed to export" in r.message]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS
+from phone import CREDENTIALS
 from quiet_scenario import scenario
 
 from trunkline import TwilioAgentAdapter
@@ -19,8 +20,7 @@ BOTH = [Theirs, TwilioAgentAdapter]
 
 
 def made(kind: Any, **given: Any) -> Any:
-    settings = {"account_sid": ACCOUNT, "auth_token": "no-token", "phone_number": OURS}
-    return kind(**(settings | given))
+    return kind(**(CREDENTIALS | given))
 
 
 def parameters(function: Any) -> dict[str, tuple[Any, Any]]:
@@ -176,6 +176,7 @@ def test_errors_are_scenarios_own() -> None:
     assert twilio.TunnelNotReadyError is scenario.TunnelNotReadyError
     assert twilio.TunnelReadiness is scenario.voice.TunnelReadiness
     assert issubclass(scenario.TunnelNotReadyError, RuntimeError)
+    assert isinstance(testing.CloudflareTunnel(1), twilio.TunnelReadiness)
 
 
 def test_an_audio_chunk_is_scenarios() -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_stack import ACCOUNT, OURS
-from quiet_scenario import scenario  # noqa: F401  # before trunkline imports it, with its warnings
+from phone import adapter
 
-from trunkline import TwilioAgentAdapter
 from trunkline.adapter.turns.gate_options import OPTIONS, GateOptions, read_gate_options
 
 
@@ -55,15 +53,10 @@ def test_what_is_neither_a_bool_nor_a_mapping_is_refused(given: Any) -> None:
 def test_the_adapter_checks_when_it_is_made_and_whenever_it_is_set(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def adapter(given: Any) -> TwilioAgentAdapter:
-        return TwilioAgentAdapter(
-            account_sid=ACCOUNT, auth_token="no-token", phone_number=OURS, speech_gate=given
-        )
-
     with pytest.raises(ValueError, match="unknown option 'hangoverMs'"):
-        adapter({"hangoverMs": 400})
+        adapter(speech_gate={"hangoverMs": 400})
     options = {"hangover_ms": 700}
-    agent = adapter(options)
+    agent = adapter(speech_gate=options)
     assert agent.speech_gate is options
     assert not caplog.records
     with pytest.raises(ValueError, match="hangover_ms must be a number"):
@@ -74,12 +67,7 @@ def test_the_adapter_checks_when_it_is_made_and_whenever_it_is_set(
 def test_a_threshold_has_no_meaning_for_this_gate_and_the_warning_says_why(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    TwilioAgentAdapter(
-        account_sid=ACCOUNT,
-        auth_token="no-token",
-        phone_number=OURS,
-        speech_gate={"rms_threshold": 800, "hangover_ms": 700},
-    )
+    adapter(speech_gate={"rms_threshold": 800, "hangover_ms": 700})
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("scenario.voice.twilio", "WARNING")
     assert "rms_threshold=800 has no effect" in record.message

@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
+import phone
 import pytest
-from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
+from fake_stack import OURS, THEIRS, FakeStack
 from line_sound import NAMES, noise, pcm, silence, words
 from quiet_scenario import scenario
 
 from trunkline import Call, Line, TwilioAgentAdapter
 from trunkline.adapter.turns.greeting import greet, hear_greeting
 from trunkline.bus import messages as m
+from trunkline.bus.testing import until
 from trunkline.errors import WrongModeError
 
 HELLO, ANSWER = pcm(words(NAMES[1])), pcm(words(NAMES[4]))
@@ -25,37 +26,26 @@ LINE = QUIET + HELLO + PAUSE + ANSWER + PAUSE
 
 
 def adapter(stack: FakeStack, **given: Any) -> TwilioAgentAdapter:
-    settings: dict[str, Any] = {
-        "account_sid": ACCOUNT,
-        "auth_token": "no-token",
-        "phone_number": OURS,
-        "allowed_callees": [THEIRS],
-        "bus": stack.bus,
-    }
-    return TwilioAgentAdapter(**(settings | given))
+    return phone.adapter(stack, allowed_callees=[THEIRS], **given)
 
 
-async def far_end_says(stack: FakeStack, info: m.CallInfo, sound: bytes) -> None:
-    await stack.workers[0].resumed(info.call)
+def hear(stack: FakeStack, info: m.CallInfo, sound: bytes) -> None:
+    """The far end says ``sound``."""
     for begin in range(0, len(sound), 4_800):
         stack.workers[0].hear(info.call, sound[begin : begin + 4_800])
 
 
 async def dialled(stack: FakeStack, sound: bytes, age: float | None = None) -> m.CallInfo:
     """The next dial is answered, and its far end says ``sound``."""
-    count = sum(isinstance(r, m.Dial) for r in stack.controller.requests)
-    dial = await stack.controller.wait_for(m.Dial, count + 1)
-    info = stack.start_call(dial.session, dial=dial, age=age)
-    await far_end_says(stack, info, sound)
+    info = await phone.dialled(stack, age)
+    hear(stack, info, sound)
     return info
 
 
 async def called(stack: FakeStack, sound: bytes) -> m.CallInfo:
     """Somebody calls as soon as a call is waited for, and says ``sound``."""
-    count = sum(isinstance(r, m.Arm) for r in stack.controller.requests)
-    arm = await stack.controller.wait_for(m.Arm, count + 1)
-    info = stack.start_call(arm.session)
-    await far_end_says(stack, info, sound)
+    info = await phone.called(stack)
+    hear(stack, info, sound)
     return info
 
 
@@ -184,8 +174,7 @@ async def test_digits_that_come_during_it_are_kept(stack: FakeStack) -> None:
     async with Line(OURS, allowed_callees=[THEIRS], bus=stack.bus) as line:
         waiting = asyncio.ensure_future(line.wait_for_call(5, callee_speaks_first=True))
         info = await called(stack, QUIET + HELLO)
-        told = m.DigitHeard(info.call, m.first_generation(1), m.DigitIn(1, 1, "7"))
-        stack.workers[0].send(info.call, told)
+        phone.press(stack, info, "7")
         stack.workers[0].hear(info.call, PAUSE)
         call = await waiting
         assert is_greeting(call.greeting)
@@ -278,8 +267,7 @@ async def test_digits_during_it_reach_the_callback_at_once(stack: FakeStack) -> 
     async with adapter(stack, on_dtmf=pressed.put_nowait) as agent:
         waiting = asyncio.ensure_future(agent.wait_for_call(5, callee_speaks_first=True))
         info = await called(stack, QUIET + HELLO)
-        told = m.DigitHeard(info.call, m.first_generation(1), m.DigitIn(1, 1, "7"))
-        stack.workers[0].send(info.call, told)
+        phone.press(stack, info, "7")
         assert await asyncio.wait_for(pressed.get(), 5) == "7"
         assert not waiting.done()
         stack.workers[0].hear(info.call, PAUSE)
@@ -329,7 +317,7 @@ async def run_scenario(
     async def far_end() -> None:
         # scenario.run has a loop and a thread of its own; the doubles stay on this one.
         info = await dialled(stack, sound)
-        await stack.workers[0].until(lambda: bool(stack.workers[0].calls[info.call].spoken))
+        await until(lambda: bool(stack.workers[0].calls[info.call].spoken))
         stack.workers[0].hear(info.call, ANSWER + PAUSE)
         await stack.controller.wait_for(m.CloseSession)
 
@@ -362,7 +350,7 @@ async def run_scenario(
 
 async def test_in_a_run_it_is_the_far_ends_first_turn_and_no_answer(stack: FakeStack) -> None:
     agent = adapter(stack)
-    question = pcm(np.concatenate([words(NAMES[0])[:12_000]]))
+    question = pcm(words(NAMES[0])[:12_000])
     result, seen, chunks, events = await run_scenario(
         stack, agent, QUIET + HELLO + PAUSE, question, callee_speaks_first=True
     )
@@ -387,7 +375,7 @@ async def test_in_a_run_that_does_not_ask_for_it_it_is_the_answer_as_ever(
     stack: FakeStack,
 ) -> None:
     agent = adapter(stack)
-    question = pcm(np.concatenate([words(NAMES[0])[:12_000]]))
+    question = pcm(words(NAMES[0])[:12_000])
     result, seen, _, _ = await run_scenario(stack, agent, QUIET + HELLO + PAUSE, question)
     segments = result.audio.segments
     assert [s.speaker for s in segments] == ["user", "agent"]

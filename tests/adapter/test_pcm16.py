@@ -9,10 +9,8 @@ import wave
 import numpy as np
 import pytest
 from fake_stack import FakeStack
+from phone import adapter, answered
 from quiet_scenario import scenario
-from test_line import answered
-from test_scenario_adapter import adapter
-from test_scenario_adapter import answered as answered_by
 
 from trunkline import Line
 from trunkline.adapter.pcm16 import pcm16
@@ -98,7 +96,7 @@ async def test_a_line_sends_nothing_of_a_wav_file(stack: FakeStack) -> None:
 
 async def test_the_scenario_adapter_sends_nothing_of_a_wav_file(stack: FakeStack) -> None:
     async with adapter(stack) as agent:
-        info = await answered_by(stack, agent)
+        _, info = await answered(stack, agent)
         with pytest.raises(ValueError, match="WAV file"):
             await agent.send_audio(scenario.voice.AudioChunk(wav()))
         assert not stack.workers[0].calls[info.call].spoken

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -14,75 +14,13 @@ from trunkline.bus import messages as m
 from trunkline.bus.control import ControlClient
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import (
-    ErrorInfo,
     InternalError,
     NumberBusyError,
     ProtocolMismatchError,
     StackUnavailableError,
     TimedOutError,
 )
-from trunkline.bus.sockets import BusSocket, bind_router
-
-Context = zmq.Context[zmq.Socket[bytes]]
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # ZeroMQ's own threads set no event of ours
-            await asyncio.sleep(0.001)
-
-
-class FakeController:
-    """A ROUTER that welcomes, and answers requests as ``answer`` says (None: not at all)."""
-
-    def __init__(self, context: Context, address: BusAddress, epoch: int = 1) -> None:
-        self.epoch = epoch
-        self.got: list[m.ToController] = []
-        self.peers: list[bytes] = []
-        self.refuse: ErrorInfo | None = None
-        self.answer: Callable[[m.Request], m.Reply | None] = lambda r: m.Reply(
-            id=r.id, body=m.Done()
-        )
-        self.socket: BusSocket
-        self.socket, _ = bind_router(context, address.control, self._receive)
-
-    def _receive(self, identity: bytes, payload: bytes) -> None:
-        message = msgspec.msgpack.decode(payload, type=m.ToController)
-        self.got.append(message)
-        if isinstance(message, m.Hello):
-            self.peers.append(identity)
-            if self.refuse is not None:
-                self.tell(m.Refused(error=self.refuse))
-                return
-            self.tell(
-                m.Welcome(
-                    epoch=self.epoch,
-                    stack="c",
-                    pid=1,
-                    account="AC1",
-                    public_url=None,
-                    lead_ms=60,
-                )
-            )
-        elif isinstance(message, m.Beat):
-            self.tell(m.Pulse(epoch=self.epoch, stack="c"))
-        elif isinstance(message, m.Request):
-            reply = self.answer(message)
-            if reply is not None:
-                self.tell(reply)
-
-    def tell(self, message: msgspec.Struct) -> None:
-        assert self.socket.send(msgspec.msgpack.encode(message), self.peers[-1])
-
-    def seen(self, kind: type[m.ToController]) -> list[m.ToController]:
-        return [message for message in self.got if isinstance(message, kind)]
-
-
-@pytest.fixture
-def context() -> Iterator[Context]:
-    context: Context = zmq.Context()
-    yield context
-    context.destroy(linger=0)
+from trunkline.bus.testing import Context, FakeClock, FakeController, until
 
 
 @pytest.fixture
@@ -90,18 +28,9 @@ def address(tmp_path: Path) -> BusAddress:
     return BusAddress.parse(f"ipc://{tmp_path}")
 
 
-class Clock:
-    """A clock that the test moves."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
@@ -111,8 +40,13 @@ def events() -> list[m.Event]:
 
 @pytest.fixture
 async def client(
-    context: Context, address: BusAddress, clock: Clock, events: list[m.Event]
+    context: Context,
+    address: BusAddress,
+    clock: FakeClock,
+    events: list[m.Event],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[ControlClient]:
+    monkeypatch.setattr("trunkline.bus.control.BEAT_SECONDS", 0.02)
     client = ControlClient(
         context,
         address,
@@ -130,76 +64,74 @@ async def client(
 async def test_hello_welcome_request_reply_event(
     context: Context, address: BusAddress, client: ControlClient, events: list[m.Event]
 ) -> None:
-    controller = FakeController(context, address)
+    controller = FakeController(context, address.control)
     welcome = await client.wait_welcome()
     assert (welcome.epoch, client.epoch) == (1, 1)
     assert await client.request(m.Disarm(session="s"), m.Done) == m.Done()
     controller.tell(m.SessionLost(session="s", why="lease"))
     await until(lambda: bool(events))
     assert events == [m.SessionLost(session="s", why="lease")]
-    controller.socket.close()
+    controller.stop()
 
 
 async def test_a_refusal_is_raised_as_its_own_class(
     context: Context, address: BusAddress, client: ControlClient
 ) -> None:
-    controller = FakeController(context, address)
-    controller.answer = lambda r: m.Reply(
-        id=r.id, error=ErrorInfo.of(NumberBusyError("taken", holder="session x"))
-    )
+    controller = FakeController(context, address.control)
+    controller.answers[m.Arm] = NumberBusyError("taken", holder="session x")
     with pytest.raises(NumberBusyError, match="taken") as caught:
         await client.request(m.Arm(session="s"), m.Armed)
     assert caught.value.holder == "session x"
-    controller.answer = lambda r: m.Reply(id=r.id, body=m.Done())
+    del controller.answers[m.Arm]
     with pytest.raises(InternalError, match="answered Arm with Done"):
         await client.request(m.Arm(session="s"), m.Armed)
-    controller.socket.close()
+    controller.stop()
 
 
 async def test_a_request_outlives_the_controller_and_is_asked_again(
     context: Context, address: BusAddress, client: ControlClient
 ) -> None:
-    first = FakeController(context, address)
-    first.answer = lambda _: None
+    first = FakeController(context, address.control)
+    first.answers[m.Arm] = None
     asked = asyncio.ensure_future(client.request(m.Arm(session="s"), m.Armed, timeout=30))
-    await until(lambda: bool(first.seen(m.Request)))
-    first.socket.close()
+    await until(lambda: bool(first.all(m.Request)))
+    first.stop()
     await until(lambda: client.welcome is None)
-    second = FakeController(context, address, epoch=2)
-    second.answer = lambda r: m.Reply(id=r.id, body=m.Armed(session="s"))
+    second = FakeController(context, address.control)
+    second.epoch = 2
+    second.answers[m.Arm] = m.Armed(session="s")
     assert await asked == m.Armed(session="s")
-    (before,), (after,) = first.seen(m.Request), second.seen(m.Request)
-    assert isinstance(before, m.Request) and isinstance(after, m.Request)
+    (before,), (after,) = first.all(m.Request), second.all(m.Request)
     assert (before.id, before.peer) == (after.id, after.peer)
     assert client.epoch == 2
     assert second.peers[0] != first.peers[0]
-    second.socket.close()
+    second.stop()
 
 
 async def test_a_new_epoch_in_a_pulse_makes_the_peer_announce_itself_again(
     context: Context, address: BusAddress, client: ControlClient
 ) -> None:
-    controller = FakeController(context, address)
+    controller = FakeController(context, address.control)
     await client.wait_welcome()
     controller.epoch = 2
     await until(lambda: client.epoch == 2)
-    assert len(controller.seen(m.Hello)) >= 2
-    controller.socket.close()
+    assert len(controller.all(m.Hello)) >= 2
+    controller.stop()
 
 
 async def test_without_a_controller_requests_fail_after_ten_seconds(
-    client: ControlClient, clock: Clock
+    client: ControlClient, clock: FakeClock
 ) -> None:
     asked = asyncio.ensure_future(client.request(m.Arm(session="s"), m.Armed))
     await asyncio.sleep(0)  # the request is asked at this reading of the clock
     clock.now += 9.0
-    done, _ = await asyncio.wait([asked], timeout=1.0)
+    done, _ = await asyncio.wait([asked], timeout=0.1)
     assert not done
     clock.now += 1.5
     with pytest.raises(StackUnavailableError, match="trunkline up"):
         await asked
     late = asyncio.ensure_future(client.request(m.Arm(session="s"), m.Armed))
-    done, _ = await asyncio.wait([late], timeout=1.0)
+    done, _ = await asyncio.wait([late], timeout=0.1)
     assert not done, "a later request has ten seconds of its own"
     clock.now += 10.5
     with pytest.raises(StackUnavailableError):
@@ -209,24 +141,24 @@ async def test_without_a_controller_requests_fail_after_ten_seconds(
 async def test_a_request_has_its_own_deadline(
     context: Context, address: BusAddress, client: ControlClient
 ) -> None:
-    controller = FakeController(context, address)
-    controller.answer = lambda _: None
+    controller = FakeController(context, address.control)
+    controller.answers[m.Arm] = None
     await client.wait_welcome()
     with pytest.raises(TimedOutError, match="Arm"):
         await client.request(m.Arm(session="s"), m.Armed, timeout=0.05)
-    controller.socket.close()
+    controller.stop()
 
 
 async def test_another_major_version_is_refused_by_name(
     context: Context, address: BusAddress, client: ControlClient
 ) -> None:
-    controller = FakeController(context, address)
-    controller.refuse = ErrorInfo.of(ProtocolMismatchError("this controller speaks 2.0, not 1.0"))
+    controller = FakeController(context, address.control)
+    controller.refuse = ProtocolMismatchError("this controller speaks 2.0, not 1.0")
     with pytest.raises(ProtocolMismatchError, match="this controller speaks"):
         await client.wait_welcome()
     with pytest.raises(ProtocolMismatchError):
         await client.request(m.Arm(session="s"), m.Armed)
-    controller.socket.close()
+    controller.stop()
 
 
 async def test_notifications_to_an_absent_controller_are_counted(client: ControlClient) -> None:

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import zmq
 
-from trunkline.bus.curve import CurveKeys, stop_authenticator
+from trunkline.bus.curve import CurveKeys
 from trunkline.bus.sockets import BURST, DealerSocket, bind_router, connect_dealer
-
-Context = zmq.Context[zmq.Socket[bytes]]
-
-
-@pytest.fixture
-def context() -> Iterator[Context]:
-    context: Context = zmq.Context()
-    yield context
-    stop_authenticator(context)
-    context.destroy(linger=0)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for an event that a callback of the loop brings."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # ZeroMQ's own threads set no event of ours
-            await asyncio.sleep(0.001)
+from trunkline.bus.testing import Context, until
 
 
 def nothing(*_: object) -> None:

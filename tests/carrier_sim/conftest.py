@@ -15,7 +15,7 @@ from twilio.rest import Client
 
 from trunkline.carrier_sim.sim import CarrierSim
 
-from .server import Customer, RewritingHttpClient
+from .server import Customer, twilio_client
 
 
 @asynccontextmanager
@@ -66,6 +66,5 @@ async def sim() -> AsyncIterator[CarrierSim]:
 
 @pytest.fixture
 def twilio(sim: CarrierSim) -> Iterator[Client]:
-    http = RewritingHttpClient(sim.base_url)
-    yield Client(sim.account_sid, sim.auth_token, http_client=http)
-    http.close()
+    with twilio_client(sim, sim.auth_token) as client:
+        yield client

@@ -5,22 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
+import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from twilio.base.exceptions import TwilioRestException
 from twilio.http.http_client import TwilioHttpClient
 from twilio.http.response import Response as TwilioResponse
+from twilio.rest import Client
+
+from trunkline.carrier_sim.bots import BotSpec
+from trunkline.carrier_sim.call import Call
+from trunkline.carrier_sim.sim import CarrierSim
 
 OURS = "+14155551234"
 CALLER = "+14155550000"
 CALLEE = "+14155557777"
 
 XML = '<?xml version="1.0" encoding="UTF-8"?>'
+REJECT = "<Response><Reject/></Response>"
+HANGUP = "<Response><Hangup/></Response>"
+
+#: TwiML, or a function of the form that gives an answer.
+Page = str | Callable[[dict[str, str]], Response]
 
 
 class RewritingHttpClient(TwilioHttpClient):
@@ -42,13 +54,21 @@ class RewritingHttpClient(TwilioHttpClient):
         self.session.close()
 
 
+@contextlib.contextmanager
+def twilio_client(sim: CarrierSim, token: str) -> Iterator[Client]:
+    """The package's client, under this token."""
+    http = RewritingHttpClient(sim.base_url)
+    yield Client(sim.account_sid, token, http_client=http)
+    http.close()
+
+
 @dataclass
 class Customer:
     """What the server answers, and what it saw."""
 
     base: str = ""
-    #: Path -> TwiML, or a function of the form that gives a Response.
-    pages: dict[str, str | Callable[[dict[str, str]], Response]] = field(default_factory=dict)
+    #: By path.
+    pages: dict[str, Page] = field(default_factory=dict)
     posts: list[tuple[str, dict[str, str], dict[str, str]]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     upgrades: list[dict[str, str]] = field(default_factory=list)
@@ -124,3 +144,47 @@ async def listen(customer: Customer, socket: WebSocket) -> None:
 
 def media(stream_sid: str, payload: str) -> str:
     return json.dumps({"event": "media", "streamSid": stream_sid, "media": {"payload": payload}})
+
+
+async def call_in(
+    sim: CarrierSim,
+    customer: Customer,
+    page: Page = "",
+    *,
+    bot: Any = "silence",
+    query: str = "",
+    **fields: str,
+) -> Call:
+    """Somebody calls our number. Its voice_url (with this query and fragment) is answered with the
+    page, or with one that connects our stream."""
+    customer.pages["/voice"] = page or customer.connect()
+    sim.add_number(OURS, voice_url=customer.base + "/voice" + query, **fields)
+    return await sim.place_inbound_call(CALLER, OURS, bot)
+
+
+async def refused(ask: Callable[[], Any]) -> tuple[int, int]:
+    """The HTTP status and the error of a request that REST refuses."""
+    with pytest.raises(TwilioRestException) as caught:
+        await asyncio.to_thread(ask)
+    return caught.value.status, int(caught.value.code)
+
+
+async def callbacks(
+    sim: CarrierSim, customer: Customer, twilio: Client, bot: BotSpec
+) -> list[tuple[dict[str, str], str]]:
+    """Form and signature of each status callback of a call to such a callee."""
+    sim.add_number(OURS)
+    sim.add_callee(CALLEE, bot)
+    customer.pages["/status"] = ""
+    call = await asyncio.to_thread(
+        lambda: twilio.calls.create(
+            to=CALLEE,
+            from_=OURS,
+            twiml="<Response><Pause/></Response>",
+            status_callback=customer.base + "/status",
+            status_callback_event=["initiated", "ringing", "answered", "completed"],
+        )
+    )
+    await sim.wait_for(sim.calls[str(call.sid)])
+    await sim.wait_until(lambda: not sim._tasks)
+    return [(form, headers["x-twilio-signature"]) for _, form, headers in customer.posts]

@@ -16,24 +16,24 @@ from twilio.base.exceptions import TwilioRestException
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
-from trunkline.carrier_sim.beliefs import BELIEFS, Beliefs
-from trunkline.carrier_sim.bots import Busy, NoAnswer, Play, Silence, start_bot
-from trunkline.carrier_sim.exchange import Line, Options
+from trunkline.carrier_sim.beliefs import Beliefs
+from trunkline.carrier_sim.bots import BotSpec, Busy, NoAnswer, Play, Silence, start_bot
+from trunkline.carrier_sim.call import Call
 from trunkline.carrier_sim.judge import Judge
 from trunkline.carrier_sim.mulaw import SILENCE
-from trunkline.carrier_sim.sim import CallHandle, CarrierSim
+from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.carrier_sim.stream import Stream
 from trunkline.carrier_sim.twiml import Stream as StreamVerb
 
-from .server import CALLEE, CALLER, OURS, Customer
-from .test_exchange import CONNECT, Bench
+from .bench import CONNECT, Bench
+from .server import CALLEE, CALLER, OURS, REJECT, Customer, Page, call_in, callbacks
 
 SOUND = bytes(range(160))
 REDIRECT = CONNECT.format("<Redirect>/again</Redirect>")
 
 
 def contradicting(name: str) -> Bench:
-    return Bench(Options(contradict=(name,)))
+    return Bench(contradict=(name,))
 
 
 class Socket:
@@ -70,11 +70,6 @@ class Socket:
 def test_a_name_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="no belief pigs-fly"):
         CarrierSim(contradict=("pigs-fly",))
-
-
-def test_each_belief_says_what_it_is_and_who_says_so() -> None:
-    for belief in BELIEFS.values():
-        assert belief.believed and belief.contradicted and belief.source
 
 
 # Numbers
@@ -130,9 +125,9 @@ async def test_voice_url_counts_at_once(
 ) -> None:
     sim.exchange.beliefs.contradict(["voice-url-counts-at-once"])
     sim.add_number(OURS, voice_url=customer.base + "/old")
-    customer.pages["/old"] = customer.pages["/new"] = "<Response><Reject/></Response>"
+    customer.pages["/old"] = customer.pages["/new"] = REJECT
     await written(sim, twilio, voice_url=customer.base + "/new")
-    await (await sim.place_inbound_call(CALLER, OURS, "silence")).wait_for()
+    await sim.wait_for(await sim.place_inbound_call(CALLER, OURS, "silence"))
     assert [path for path, _, _ in customer.posts] == ["/old"]
     later = sim.exchange.number_for_calls(sim.numbers[OURS], sim.now() + 5.0)
     assert later.voice_url == customer.base + "/new"
@@ -148,14 +143,10 @@ def test_routed_numbers_ignore_voice_url() -> None:
 # Webhooks
 
 
-async def posted(
-    sim: CarrierSim, customer: Customer, query: str = "", page: object = None, **fields: str
-) -> CallHandle:
+async def posted(sim: CarrierSim, customer: Customer, query: str = "", page: Page = REJECT) -> Call:
     """A call whose voice_url has this query and fragment, to its end."""
-    customer.pages["/voice"] = page or "<Response><Reject/></Response>"  # type: ignore[assignment]  # a page may be text
-    sim.add_number(OURS, voice_url=customer.base + "/voice" + query, **fields)
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    await call.wait_for()
+    call = await call_in(sim, customer, page, query=query)
+    await sim.wait_for(call)
     return call
 
 
@@ -203,56 +194,42 @@ async def test_webhooks_may_take_15_s(sim: CarrierSim, customer: Customer) -> No
 def test_fallback_is_asked() -> None:
     bench = contradicting("fallback-is-asked")
     bench.x.numbers[OURS].voice_fallback_url = "https://h/fallback"
-    line = bench.inbound()
+    call = bench.inbound()
     bench.fail()
-    assert not bench.fetches and line.call.end_reason == "application-error"
+    assert not bench.fetches and call.record.end_reason == "application-error"
 
 
 # Before the answer
 
 
-def answered_with(name: str, document: str) -> Line:
+def answered_with(name: str, document: str) -> Call:
     bench = contradicting(name)
-    line = bench.inbound()
+    call = bench.inbound()
     bench.answer(f"<Response>{document}</Response>")
-    return line
+    return call
 
 
 def test_pause_keeps_ringing() -> None:
-    line = answered_with("pause-keeps-ringing", "<Pause/><Redirect>/again</Redirect>")
-    assert line.call.status == "in-progress"
+    call = answered_with("pause-keeps-ringing", "<Pause/><Redirect>/again</Redirect>")
+    assert call.record.status == "in-progress"
 
 
 def test_reject_is_busy() -> None:
-    line = answered_with("reject-is-busy", '<Reject reason="busy"/>')
-    assert [status for _, status in line.call.history] == ["ringing", "no-answer"]
+    call = answered_with("reject-is-busy", '<Reject reason="busy"/>')
+    assert [status for _, status in call.record.history] == ["ringing", "no-answer"]
 
 
 def test_reject_does_not_answer() -> None:
-    line = answered_with("reject-does-not-answer", '<Reject reason="busy"/>')
-    assert [s for _, s in line.call.history] == ["ringing", "in-progress", "completed"]
+    call = answered_with("reject-does-not-answer", '<Reject reason="busy"/>')
+    assert [s for _, s in call.record.history] == ["ringing", "in-progress", "completed"]
 
 
 # Calls that are placed
 
 
-async def told(sim: CarrierSim, customer: Customer, twilio: Client, bot: Any) -> list[str]:
+async def told(sim: CarrierSim, customer: Customer, twilio: Client, bot: BotSpec) -> list[str]:
     """The statuses of the callbacks of a call to such a callee."""
-    sim.add_number(OURS)
-    sim.add_callee(CALLEE, bot)
-    customer.pages["/status"] = ""
-    call = await asyncio.to_thread(
-        lambda: twilio.calls.create(
-            to=CALLEE,
-            from_=OURS,
-            twiml="<Response><Pause/></Response>",
-            status_callback=customer.base + "/status",
-            status_callback_event=["initiated", "ringing", "answered", "completed"],
-        )
-    )
-    await sim.calls[call.sid].wait_for()
-    await sim.wait_until(lambda: not sim._tasks)
-    return [form["CallStatus"] for _, form, _ in customer.posts]
+    return [form["CallStatus"] for form, _ in await callbacks(sim, customer, twilio, bot)]
 
 
 async def test_callbacks_for_each_event(
@@ -272,20 +249,20 @@ async def test_callbacks_name_the_cause(
 def test_completed_ends_ringing() -> None:
     bench = contradicting("completed-ends-ringing")
     bench.x.callees[CALLEE] = NoAnswer()
-    line = bench.outbound(CALLEE)
+    call = bench.outbound(CALLEE)
     bench.run(0.1)
-    bench.x.end_by_api(line, "completed", bench.now)
-    assert line.call.status == "ringing"
-    bench.x.end_by_api(line, "canceled", bench.now)
-    assert line.call.status == "canceled"
+    bench.x.end_by_api(call, "completed", bench.now)
+    assert call.record.status == "ringing"
+    bench.x.end_by_api(call, "canceled", bench.now)
+    assert call.record.status == "canceled"
 
 
 def test_time_limit_ends_calls() -> None:
     bench = contradicting("time-limit-ends-calls")
     bench.x.callees[CALLEE] = Silence()
-    line = bench.outbound(CALLEE, time_limit=1.0)
+    call = bench.outbound(CALLEE, time_limit=1.0)
     bench.run(3.0)
-    assert line.call.status == "in-progress"
+    assert call.record.status == "in-progress"
 
 
 async def test_new_calls_are_listed(sim: CarrierSim, twilio: Client) -> None:
@@ -293,7 +270,7 @@ async def test_new_calls_are_listed(sim: CarrierSim, twilio: Client) -> None:
     sim.exchange.beliefs.contradict(["new-calls-are-listed"])
     call = await sim.place_inbound_call(CALLER, OURS, "silence")
     assert await asyncio.to_thread(twilio.calls.list) == []
-    call.call.created_at -= 31.0
+    call.record.created_at -= 31.0
     assert [c.sid for c in await asyncio.to_thread(twilio.calls.list)] == [call.sid]
 
 
@@ -306,7 +283,7 @@ async def test_429_is_not_processed(sim: CarrierSim, twilio: Client) -> None:
     with pytest.raises(TwilioRestException) as caught:
         await asyncio.to_thread(lambda: twilio.calls.create(**create))
     assert caught.value.status == 429
-    assert [call.call.to for call in sim.calls.values()] == [CALLEE]
+    assert [call.record.to for call in sim.calls.values()] == [CALLEE]
 
 
 # Media Streams
@@ -314,15 +291,9 @@ async def test_429_is_not_processed(sim: CarrierSim, twilio: Client) -> None:
 
 async def test_upgrades_are_signed(sim: CarrierSim, customer: Customer) -> None:
     sim.exchange.beliefs.contradict(["upgrades-are-signed"])
-    await posted_stream(sim, customer)
-    assert "x-twilio-signature" not in customer.upgrades[0]
-
-
-async def posted_stream(sim: CarrierSim, customer: Customer) -> None:
-    customer.pages["/voice"] = customer.connect()
-    sim.add_number(OURS, voice_url=customer.base + "/voice")
     bot = Play(audio=SOUND, hang_up_after=0.1)
-    await (await sim.place_inbound_call(CALLER, OURS, bot)).wait_for()
+    await sim.wait_for(await call_in(sim, customer, bot=bot))
+    assert "x-twilio-signature" not in customer.upgrades[0]
 
 
 def test_parameters_arrive() -> None:
@@ -411,25 +382,20 @@ def test_next_verb(name: str, ended_by: str) -> None:
     bench = contradicting(name)
     others = {"close", "broken", "error 31920"} - {ended_by}
     for how in sorted(others):
-        line = streaming(bench)
-        end_stream(bench, line, how)
+        call = streaming(bench)
+        bench.over(call, how)
         assert bench.fetches.pop()[1].url == "https://h/again"
-    line = streaming(bench)
-    end_stream(bench, line, ended_by)
-    assert not bench.fetches and line.call.status == "completed"
-    assert line.call.end_reason == f"stream-{name.removeprefix('next-verb-after-')}"
+    call = streaming(bench)
+    bench.over(call, ended_by)
+    assert not bench.fetches and call.record.status == "completed"
+    assert call.record.end_reason == f"stream-{name.removeprefix('next-verb-after-')}"
 
 
-def streaming(bench: Bench) -> Line:
-    line = bench.inbound(start_bot(Silence()))
+def streaming(bench: Bench) -> Call:
+    call = bench.inbound(start_bot(Silence()))
     bench.answer(REDIRECT)
     bench.run(0.1)
-    return line
-
-
-def end_stream(bench: Bench, line: Line, how: str) -> None:
-    line.streams[-1].end(bench.now, how)
-    bench.x.stream_over(line, line.streams[-1], bench.now)
+    return call
 
 
 def test_stop_before_close() -> None:

@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 from twilio.request_validator import RequestValidator
+from twilio.rest import Client
 
-from trunkline.carrier_sim.bots import Busy, Play, Silence
-from trunkline.carrier_sim.sim import CallHandle, CarrierSim
+from trunkline.carrier_sim.bots import BotSpec, Busy, Play, Silence
+from trunkline.carrier_sim.sim import CarrierSim
 
-from .server import CALLEE, CALLER, OURS, XML, Customer, listen, media
+from .server import (
+    CALLER,
+    HANGUP,
+    OURS,
+    REJECT,
+    Customer,
+    call_in,
+    callbacks,
+    listen,
+    media,
+)
 
 SOUND = bytes(range(1, 161)) * 10
 
 
-async def call_us(
-    sim: CarrierSim, customer: Customer, after: str = "", **bot: object
-) -> CallHandle:
-    sim.add_number(OURS, voice_url=customer.base + "/voice")
-    customer.pages.setdefault("/voice", customer.connect(after))
-    return await sim.place_inbound_call(CALLER, OURS, {"kind": "silence", **bot})
-
-
 async def test_an_echo_over_the_wire(sim: CarrierSim, customer: Customer) -> None:
-    sim.add_number(OURS, voice_url=customer.base + "/voice")
-    customer.pages["/voice"] = customer.connect()
     bot = Play(audio=SOUND, after=0.1, hang_up_after=0.6)
-    call = await sim.place_inbound_call(CALLER, OURS, bot)
-    assert await call.wait_for() == "completed"
-    assert call.call.end_reason == "far-end"
+    call = await call_in(sim, customer, bot=bot)
+    assert await sim.wait_for(call) == "completed"
+    assert call.record.end_reason == "far-end"
     assert SOUND in bytes(call.said) and SOUND in bytes(call.played)
     assert sim.errors == []
     (stream,) = call.streams
@@ -45,11 +47,9 @@ async def test_an_echo_over_the_wire(sim: CarrierSim, customer: Customer) -> Non
 
 
 async def test_the_webhook_is_signed_with_blank_fields(sim: CarrierSim, customer: Customer) -> None:
+    call = await call_in(sim, customer, REJECT, query="?mark=a%20b&x=1#rc=2&rp=all")
+    await sim.wait_for(call, "no-answer")
     url = customer.base + "/voice?mark=a%20b&x=1"
-    sim.add_number(OURS, voice_url=url + "#rc=2&rp=all")
-    customer.pages["/voice"] = "<Response><Reject/></Response>"
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    await call.wait_for("no-answer")
     _, form, headers = customer.posts[0]
     assert form["FromCity"] == "" and form["CallStatus"] == "ringing"
     assert (form["From"], form["To"], form["Direction"]) == (CALLER, OURS, "inbound")
@@ -64,18 +64,16 @@ async def test_a_get_webhook_is_signed_over_its_query(sim: CarrierSim, customer:
 
     def page(form: dict[str, str]) -> Response:
         seen.append(form["CallSid"])
-        return Response("<Response><Reject/></Response>", media_type="text/xml")
+        return Response(REJECT, media_type="text/xml")
 
-    customer.pages["/voice"] = page
-    sim.add_number(OURS, voice_url=customer.base + "/voice", voice_method="GET")
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    await call.wait_for("no-answer")
+    call = await call_in(sim, customer, page, voice_method="GET")
+    await sim.wait_for(call, "no-answer")
     assert seen == [call.sid]
 
 
 async def test_the_upgrade_is_signed(sim: CarrierSim, customer: Customer) -> None:
-    call = await call_us(sim, customer)
-    await call.wait_for_stream()
+    call = await call_in(sim, customer)
+    await sim.wait_for_stream(call)
     signature = customer.upgrades[0]["x-twilio-signature"]
     assert RequestValidator(sim.auth_token).validate(customer.stream_url, {}, signature)
 
@@ -94,11 +92,10 @@ async def test_parameters_keys_and_marks(sim: CarrierSim, customer: Customer) ->
         await listen(customer, socket)
 
     customer.on_stream = serve
-    customer.pages["/voice"] = customer.connect(
-        parameters='<Parameter name="nonce" value="&lt;1&gt;"/>'
-    )
-    call = await call_us(sim, customer, dtmf=[[0.1, "5"]], hang_up_after=0.5)
-    await call.wait_for("completed")
+    page = customer.connect(parameters='<Parameter name="nonce" value="&lt;1&gt;"/>')
+    bot = Silence(dtmf=((0.1, "5"),), hang_up_after=0.5)
+    call = await call_in(sim, customer, page, bot=bot)
+    await sim.wait_for(call, "completed")
     await sim.wait_until(lambda: bool(customer.events("stop")))
     assert customer.events("start")[0]["start"]["customParameters"] == {"nonce": "<1>"}
     assert [m["mark"]["name"] for m in customer.events("mark")] == ["one", "two"]
@@ -112,9 +109,9 @@ async def test_closing_the_stream_goes_on_to_redirect(sim: CarrierSim, customer:
         await socket.close(1000)
 
     customer.on_stream = hang_up
-    customer.pages["/after"] = f"{XML}<Response><Hangup/></Response>"
-    call = await call_us(sim, customer, "<Redirect>/after</Redirect>")
-    await call.wait_for("completed")
+    customer.pages["/after"] = HANGUP
+    call = await call_in(sim, customer, customer.connect("<Redirect>/after</Redirect>"))
+    await sim.wait_for(call, "completed")
     assert [path for path, _, _ in customer.posts] == ["/voice", "/after"]
     assert customer.posts[1][1]["CallStatus"] == "in-progress"
     assert call.streams[0].ended_by == "close"
@@ -122,51 +119,36 @@ async def test_closing_the_stream_goes_on_to_redirect(sim: CarrierSim, customer:
     assert sim.errors == [] and [n.code for n in sim.judge.notices] == [31921]
 
 
+@pytest.mark.parametrize(
+    ("bot", "statuses", "sip"),
+    [
+        (Silence(hang_up_after=0.1), ["initiated", "ringing", "in-progress", "completed"], "200"),
+        (Busy(), ["initiated", "ringing", "busy"], "486"),
+    ],
+)
 async def test_status_callbacks_of_an_outbound_call(
-    sim: CarrierSim, customer: Customer, twilio: object
+    sim: CarrierSim,
+    customer: Customer,
+    twilio: Client,
+    bot: BotSpec,
+    statuses: list[str],
+    sip: str,
 ) -> None:
-    import asyncio
-
-    sim.add_number(OURS)
-    sim.add_callee(CALLEE, Silence(hang_up_after=0.1))
-    sim.add_callee("+14155558888", Busy())
-    customer.pages["/status"] = ""
-    seen: dict[str, list[tuple[str, str]]] = {}
-    for to in (CALLEE, "+14155558888"):
-        call = await asyncio.to_thread(
-            twilio.calls.create,  # type: ignore[attr-defined]  # a twilio Client
-            to=to,
-            from_=OURS,
-            twiml="<Response><Pause length='9'/></Response>",
-            status_callback=customer.base + "/status",
-            status_callback_event=["initiated", "ringing", "answered", "completed"],
-        )
-        before = len(customer.posts)
-        await sim.calls[call.sid].wait_for()
-        wanted = 4 if to == CALLEE else 3
-        await sim.wait_until(lambda at=before, n=wanted: len(customer.posts) >= at + n)  # type: ignore[misc]  # bound defaults
-        forms = [form for _, form, _ in customer.posts if form["CallSid"] == call.sid]
-        seen[to] = [(form["SequenceNumber"], form["CallStatus"]) for form in forms]
-    assert seen[CALLEE] == [
-        ("0", "initiated"),
-        ("1", "ringing"),
-        ("2", "in-progress"),
-        ("3", "completed"),
-    ]
-    assert seen["+14155558888"][-1] == ("2", "busy")
-    last = customer.posts[-1]
-    assert last[1]["SipResponseCode"] == "486" and last[1]["CallDuration"] == "0"
-    signature = last[2]["x-twilio-signature"]
-    assert RequestValidator(sim.auth_token).validate(customer.base + "/status", last[1], signature)
+    found = await callbacks(sim, customer, twilio, bot)
+    forms = [form for form, _ in found]
+    assert [form["CallStatus"] for form in forms] == statuses
+    assert [form["SequenceNumber"] for form in forms] == [str(n) for n in range(len(forms))]
+    last, signature = found[-1]
+    assert (last["SipResponseCode"], last["CallDuration"]) == (sip, "0")
+    validator = RequestValidator(sim.auth_token)
+    assert validator.validate(customer.base + "/status", last, signature)
 
 
 async def test_a_number_without_a_server_falls_back(sim: CarrierSim, customer: Customer) -> None:
     customer.pages["/old"] = "<Response><Reject reason='busy'/></Response>"
-    sim.add_number(
-        OURS, voice_url=customer.base + "/gone", voice_fallback_url=customer.base + "/old"
-    )
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    assert await call.wait_for() == "busy"
+    old = customer.base + "/old"
+    call = await call_in(sim, customer, query="/gone", voice_fallback_url=old)
+    assert await sim.wait_for(call) == "busy"
     assert sim.judge.codes() == [11200]
     assert customer.posts[1][1]["ErrorCode"] == "11200"
 
@@ -178,16 +160,8 @@ async def test_retries_of_the_fragment(sim: CarrierSim, customer: Customer) -> N
         tries.append(customer.posts[-1][2]["i-twilio-idempotency-token"])
         if len(tries) < 3:
             return Response("later", status_code=503)
-        return Response("<Response><Reject/></Response>", media_type="text/xml")
+        return Response(REJECT, media_type="text/xml")
 
-    customer.pages["/voice"] = page
-    sim.add_number(OURS, voice_url=customer.base + "/voice#rc=3&rp=5xx")
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    assert await call.wait_for() == "no-answer"
+    call = await call_in(sim, customer, page, query="#rc=3&rp=5xx")
+    assert await sim.wait_for(call) == "no-answer"
     assert len(tries) == 3 and len(set(tries)) == 1 and sim.errors == []
-
-
-async def test_a_wav_of_the_call(sim: CarrierSim, customer: Customer) -> None:
-    call = await call_us(sim, customer, hang_up_after=0.2)
-    await call.wait_for()
-    assert sim.recording(call.sid)[:4] == b"RIFF"

@@ -106,7 +106,8 @@ async def test_beliefs_are_contradicted_through_the_control_api(
         client.contradict("silence-is-sent", "reject-is-busy")
         wrong = [name for name, belief in client.beliefs().items() if not belief["holds"]]
         assert wrong == ["reject-is-busy", "silence-is-sent"]
-        assert client.beliefs()["silence-is-sent"]["believed"] == "Frames come through silence too."
+        instead = client.beliefs()["silence-is-sent"]["contradicted"]
+        assert instead == "Frames of pure silence are left out; timestamps go on."
         with pytest.raises(SimError, match="no belief nonsense"):
             client.contradict("nonsense")
         client.contradict()

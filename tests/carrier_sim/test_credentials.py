@@ -6,25 +6,50 @@ import asyncio
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from starlette.responses import Response
 from twilio.base.exceptions import TwilioRestException
 from twilio.request_validator import RequestValidator
-from twilio.rest import Client
 
 from trunkline.carrier_sim.beliefs import Beliefs
+from trunkline.carrier_sim.call import Call
 from trunkline.carrier_sim.client import SimClient, SimError
 from trunkline.carrier_sim.habits import HABITS, Habits
 from trunkline.carrier_sim.signature import SHARED_KEY, Credentials, Signer, sign, signed_url
 from trunkline.carrier_sim.sim import CarrierSim
 
-from .server import CALLER, OURS, Customer, RewritingHttpClient
+from .server import CALLER, OURS, REJECT, Customer, call_in, twilio_client
 
-REJECT = "<Response><Reject/></Response>"
 URL = "https://u:p@x.example:8443/base/voice?a=1&b=2"
 BASIC = "Basic " + base64.b64encode(b"me:pa55").decode()
+
+
+# ---------------------------------------------------------------------- the signature
+
+DOCUMENTED = [
+    ("Digits", "1234"),
+    ("CallSid", "CA1234567890ABCDE"),
+    ("To", "+18005551212"),
+    ("Caller", "+14158675309"),
+    ("From", "+14158675309"),
+]
+
+
+def test_the_documented_value() -> None:
+    url = "https://mycompany.com/myapp.php?foo=1&bar=2"
+    assert sign("12345", url, DOCUMENTED) == "RSOYDt4T1cUTdK1PDd93/VVr8B8="
+    assert sign("12345", url + "#rc=3&rp=all", DOCUMENTED) == "RSOYDt4T1cUTdK1PDd93/VVr8B8="
+
+
+def test_blank_and_repeated_fields_as_the_package_has_them() -> None:
+    form = {"FromCity": "", "B": "2", "A": "ü"}
+    validator = RequestValidator("token")
+    assert sign("token", "https://x.example/a", form.items()) == validator.compute_signature(
+        "https://x.example/a", form
+    )
+    repeated = [("A", "2"), ("A", "1"), ("A", "2")]
+    assert sign("t", "u", repeated) == sign("t", "u", [("A", "1"), ("A", "2")])
 
 
 # ---------------------------------------------------------------------- the signed text
@@ -104,32 +129,23 @@ async def rotating() -> CarrierSim:
     return CarrierSim(auth_token="one", auth_token_secondary="two")
 
 
-@pytest.fixture
-def https() -> Iterator[list[RewritingHttpClient]]:
-    made: list[RewritingHttpClient] = []
-    yield made
-    for each in made:
-        each.close()
-
-
-async def taken(sim: CarrierSim, made: list[RewritingHttpClient]) -> dict[str, int]:
-    """HTTP status (and error) of a request with each token."""
+async def taken(sim: CarrierSim) -> dict[str, int]:
+    """HTTP status of a request with each token."""
     found = {}
     for token in ("one", "two"):
-        made.append(RewritingHttpClient(sim.base_url))
-        client = Client(sim.account_sid, token, http_client=made[-1])
-        try:
-            await asyncio.to_thread(client.api.accounts(sim.account_sid).fetch)
-            found[token] = 200
-        except TwilioRestException as refused:
-            assert refused.code == 20003
-            found[token] = refused.status
+        with twilio_client(sim, token) as client:
+            try:
+                await asyncio.to_thread(client.api.accounts(sim.account_sid).fetch)
+                found[token] = 200
+            except TwilioRestException as refused:
+                assert refused.code == 20003
+                found[token] = refused.status
     return found
 
 
-async def test_a_rotation(rotating: CarrierSim, https: list[RewritingHttpClient]) -> None:
+async def test_a_rotation(rotating: CarrierSim) -> None:
     async with rotating as sim:
-        assert await taken(sim, https) == {"one": 200, "two": 200}
+        assert await taken(sim) == {"one": 200, "two": 200}
 
         def promote() -> None:
             with SimClient(sim.base_url) as client:
@@ -138,7 +154,7 @@ async def test_a_rotation(rotating: CarrierSim, https: list[RewritingHttpClient]
                     client.promote_token()
 
         await asyncio.to_thread(promote)
-        assert await taken(sim, https) == {"one": 401, "two": 200}
+        assert await taken(sim) == {"one": 401, "two": 200}
         assert sim.auth_token == "two"
         assert sim.signer.headers("https://x.example")[0][1] in {
             sign("two", url) for url in ("https://x.example", "https://x.example:443")
@@ -146,18 +162,18 @@ async def test_a_rotation(rotating: CarrierSim, https: list[RewritingHttpClient]
 
 
 async def test_contradicted_rest_takes_the_primary_alone(
-    rotating: CarrierSim, https: list[RewritingHttpClient]
+    rotating: CarrierSim,
 ) -> None:
     async with rotating as sim:
         sim.exchange.beliefs.contradict(["rest-takes-both-tokens"])
-        assert await taken(sim, https) == {"one": 200, "two": 401}
+        assert await taken(sim) == {"one": 200, "two": 401}
 
 
 # ---------------------------------------------------------------------- a password in a URL
 
 
-def locked(customer: Customer) -> None:
-    """The customer's voice page answers who sends the password, and asks the rest for it."""
+async def locked_call(sim: CarrierSim, customer: Customer, fragment: str = "") -> Call:
+    """A call whose voice_url has the password that its page asks for."""
 
     def page(form: dict[str, str]) -> Response:
         if customer.posts[-1][2].get("authorization") == BASIC:
@@ -165,19 +181,16 @@ def locked(customer: Customer) -> None:
         return Response(status_code=401, headers={"WWW-Authenticate": 'Basic realm="line"'})
 
     customer.pages["/voice"] = page
-
-
-def with_user(url: str) -> str:
-    return url.replace("://", "://me:pa55@", 1)
+    url = customer.base.replace("://", "://me:pa55@", 1) + "/voice" + fragment
+    sim.add_number(OURS, voice_url=url)
+    return await sim.place_inbound_call(CALLER, OURS, "silence")
 
 
 async def test_a_webhooks_password_is_sent_once_the_server_asks(
     sim: CarrierSim, customer: Customer
 ) -> None:
-    locked(customer)
-    sim.add_number(OURS, voice_url=with_user(customer.base) + "/voice")
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    assert await call.wait_for() == "no-answer"
+    call = await locked_call(sim, customer)
+    assert await sim.wait_for(call) == "no-answer"
     first, second = (headers for _, _, headers in customer.posts)
     assert "authorization" not in first and second["authorization"] == BASIC
     assert "me:" not in second["host"]
@@ -187,11 +200,9 @@ async def test_a_webhooks_password_is_sent_once_the_server_asks(
 async def test_contradicted_a_webhooks_password_is_never_sent(
     sim: CarrierSim, customer: Customer
 ) -> None:
-    locked(customer)
     sim.exchange.beliefs.contradict(["webhook-user-info"])
-    sim.add_number(OURS, voice_url=with_user(customer.base) + "/voice#rc=0")
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    assert await call.wait_for() == "failed"
+    call = await locked_call(sim, customer, "#rc=0")
+    assert await sim.wait_for(call) == "failed"
     assert all("authorization" not in headers for _, _, headers in customer.posts)
     assert sim.judge.codes() == [11200]
 
@@ -199,10 +210,8 @@ async def test_contradicted_a_webhooks_password_is_never_sent(
 async def test_a_streams_password_comes_with_the_upgrade(
     sim: CarrierSim, customer: Customer
 ) -> None:
-    customer.pages["/voice"] = customer.connect().replace("ws://", "ws://me:pa55@")
-    sim.add_number(OURS, voice_url=customer.base + "/voice")
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    await call.wait_for_stream()
+    call = await call_in(sim, customer, customer.connect().replace("ws://", "ws://me:pa55@"))
+    await sim.wait_for_stream(call)
     assert customer.upgrades[0]["authorization"] == BASIC
     assert "me:" not in customer.upgrades[0]["host"]
 
@@ -215,10 +224,8 @@ async def test_contradicted_such_a_stream_does_not_start(
     sim: CarrierSim, customer: Customer, belief: str, code: int, user: str
 ) -> None:
     sim.exchange.beliefs.contradict([belief])
-    customer.pages["/voice"] = customer.connect().replace("ws://", f"ws://{user}")
-    sim.add_number(OURS, voice_url=customer.base + "/voice")
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    assert await call.wait_for() == "completed"
+    call = await call_in(sim, customer, customer.connect().replace("ws://", f"ws://{user}"))
+    assert await sim.wait_for(call) == "completed"
     assert sim.judge.codes() == [code]
     assert "pa55" not in sim.errors[0].text
     assert customer.upgrades == []

@@ -1,15 +1,11 @@
-"""Call control on a clock that the test turns: no network, a shell that takes notes."""
+"""Call control: who calls whom, what a document does, when a call ends."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 import pytest
 
 from trunkline.carrier_sim import tones, wav
-from trunkline.carrier_sim.account import Call, CallOptions, Number, number_sid
 from trunkline.carrier_sim.bots import (
-    Bot,
     Busy,
     Echo,
     Failed,
@@ -19,83 +15,12 @@ from trunkline.carrier_sim.bots import (
     Silence,
     start_bot,
 )
-from trunkline.carrier_sim.circuit import TICK_SECONDS
-from trunkline.carrier_sim.exchange import Exchange, Fetched, Line, Options
-from trunkline.carrier_sim.judge import Judge
+from trunkline.carrier_sim.call import Call
+from trunkline.carrier_sim.exchange import Fetched
 from trunkline.carrier_sim.leg import Fetch
 from trunkline.carrier_sim.mulaw import SILENCE
-from trunkline.carrier_sim.stream import Stream
 
-OURS, OTHER = "+14155551234", "+14155554321"
-CALLER, CALLEE = "+14155550000", "+14155557777"
-CONNECT = '<Response><Connect><Stream url="wss://h/s"/></Connect>{}</Response>'
-
-
-@dataclass
-class Bench:
-    """The exchange, its clock and what it asked of the network."""
-
-    options: Options = field(default_factory=Options)
-    now: float = 100.0
-    fetches: list[tuple[Line, Fetch, int]] = field(default_factory=list)
-    opened: list[tuple[Line, Stream]] = field(default_factory=list)
-    closed: list[Stream] = field(default_factory=list)
-    callbacks: list[tuple[str, str, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.judge = Judge(lambda: self.now)
-        self.x = Exchange("AC1", self.options, self.judge, self, lambda: 1e9 + self.now)
-        for phone in (OURS, OTHER):
-            self.x.numbers[phone] = Number(
-                sid=number_sid(phone), phone_number=phone, voice_url=f"https://h/{phone[-4:]}"
-            )
-
-    # The exchange's shell
-
-    def fetch(self, line: Line, fetch: Fetch, fetch_id: int) -> None:
-        self.fetches.append((line, fetch, fetch_id))
-
-    def open_stream(self, line: Line, stream: Stream) -> None:
-        self.opened.append((line, stream))
-        stream.opened(self.now)
-
-    def close_stream(self, stream: Stream) -> None:
-        self.closed.append(stream)
-
-    def status_callback(self, line: Line, event: str, status: str) -> None:
-        self.callbacks.append((line.call.sid, event, status))
-
-    # The test's side
-
-    def answer(self, text: str, content_type: str = "text/xml") -> None:
-        """The oldest webhook is answered."""
-        line, fetch, fetch_id = self.fetches.pop(0)
-        result = Fetched(text.encode(), content_type)
-        self.x.fetched(line, fetch, fetch_id, result, self.now)
-
-    def fail(self, code: int = 11200) -> None:
-        line, fetch, fetch_id = self.fetches.pop(0)
-        self.x.fetched(line, fetch, fetch_id, Fetched(code=code, text="no"), self.now)
-
-    def run(self, seconds: float) -> None:
-        for _ in range(round(seconds / TICK_SECONDS)):
-            self.now += TICK_SECONDS
-            self.x.tick(self.now)
-
-    def inbound(self, bot: Bot | None = None) -> Line:
-        return self.x.inbound(CALLER, OURS, bot or start_bot(Silence()), self.now)
-
-    def outbound(self, to: str, twiml: str = CONNECT.format(""), **options: float) -> Line:
-        chosen = CallOptions(twiml=twiml, **options)  # type: ignore[arg-type]  # numbers only
-        return self.x.outbound(OURS, to, chosen, self.now)
-
-    def events(self, call: Call) -> list[str]:
-        return [status for sid, _, status in self.callbacks if sid == call.sid]
-
-    def over(self, line: Line) -> None:
-        """The server closes the call's newest stream."""
-        line.streams[-1].end(self.now, "close")
-        self.x.stream_over(line, line.streams[-1], self.now)
+from .bench import CALLEE, CONNECT, OTHER, OURS, Bench
 
 
 @pytest.fixture
@@ -105,45 +30,45 @@ def bench() -> Bench:
 
 def test_an_answered_inbound_call_streams_both_ways(bench: Bench) -> None:
     bot = start_bot(Echo())
-    line = bench.inbound(bot)
+    call = bench.inbound(bot)
     assert bench.fetches[0][1] == Fetch("https://h/1234", "POST")
     bench.run(0.5)
-    assert line.call.status == "ringing" and not bot.heard
+    assert call.record.status == "ringing" and not bot.heard
     bench.answer(CONNECT.format(""))
-    assert line.call.status == "in-progress"
-    stream = line.streams[0]
+    assert call.record.status == "in-progress"
+    stream = call.streams[0]
     bench.run(0.1)
     stream.playback.add(bench.now, b"\x11" * 320)
     bench.run(0.2)
     assert bytes(bot.heard).count(b"\x11") == 320
     assert bytes(bot.said).count(b"\x11") == 320
     assert stream.frames_in == len(bot.said) // 160 == 15
-    bench.over(line)
-    assert line.call.status == "completed" and line.call.end_reason == "twiml"
+    bench.over(call)
+    assert call.record.status == "completed" and call.record.end_reason == "twiml"
 
 
 def test_redirect_after_the_stream_then_the_same_document_again(bench: Bench) -> None:
-    line = bench.inbound()
+    call = bench.inbound()
     bench.answer(CONNECT.format("<Redirect>/again</Redirect>"))
     bench.run(0.1)
-    bench.over(line)
+    bench.over(call)
     assert bench.fetches[0][1] == Fetch("https://h/again", "POST")
     bench.answer(CONNECT.format("<Redirect/>"))
-    assert len(line.streams) == 2 and line.streams[0].sid != line.streams[1].sid
-    bench.over(line)
+    assert len(call.streams) == 2 and call.streams[0].sid != call.streams[1].sid
+    bench.over(call)
     # An empty Redirect asks for the document that it stands in.
     assert bench.fetches[0][1].url == "https://h/again"
     bench.answer("<Response><Hangup/></Response>")
-    assert line.call.end_reason == "hangup-verb" and not bench.judge.errors
+    assert call.record.end_reason == "hangup-verb" and not bench.judge.errors
 
 
 def test_action_of_connect_is_fetched(bench: Bench) -> None:
-    line = bench.inbound()
+    call = bench.inbound()
     bench.answer(
         '<Response><Connect action="done" method="GET"><Stream url="wss://h/s"/></Connect>'
         "<Hangup/></Response>"
     )
-    bench.over(line)
+    bench.over(call)
     assert bench.fetches[0][1] == Fetch("https://h/done", "GET")
 
 
@@ -151,45 +76,45 @@ def test_action_of_connect_is_fetched(bench: Bench) -> None:
     ("reject", "status"), [("<Reject/>", "no-answer"), ('<Reject reason="busy"/>', "busy")]
 )
 def test_reject_does_not_answer(bench: Bench, reject: str, status: str) -> None:
-    line = bench.inbound()
+    call = bench.inbound()
     bench.answer(f"<Response>{reject}</Response>")
-    assert line.call.status == status and line.call.duration == 0
+    assert call.record.status == status and call.record.duration == 0
 
 
 def test_pause_and_redirect_do_not_answer_yet(bench: Bench) -> None:
-    line = bench.inbound()
+    call = bench.inbound()
     bench.answer('<Response><Pause length="1"/><Redirect/></Response>')
     bench.run(0.9)
-    assert line.call.status == "ringing" and not bench.fetches
+    assert call.record.status == "ringing" and not bench.fetches
     bench.run(0.2)
-    assert line.call.status == "ringing" and len(bench.fetches) == 1
+    assert call.record.status == "ringing" and len(bench.fetches) == 1
     bench.answer('<Response><Reject reason="busy"/></Response>')
-    assert line.call.status == "busy"
+    assert call.record.status == "busy"
 
 
 def test_fallback_then_application_error(bench: Bench) -> None:
     bench.x.numbers[OURS].voice_fallback_url = "https://old/voice"
-    line = bench.inbound()
+    call = bench.inbound()
     bench.fail(11205)
     fetch = bench.fetches[0][1]
     assert fetch.url == "https://old/voice"
     assert dict(fetch.params) == {"ErrorCode": "11205", "ErrorUrl": "https://h/1234"}
     bench.fail(11200)
-    assert line.call.status == "failed" and line.call.end_reason == "application-error"
+    assert call.record.status == "failed" and call.record.end_reason == "application-error"
     assert bench.judge.codes() == [11205, 11200]
 
 
 def test_an_error_in_the_middle_is_heard(bench: Bench) -> None:
     bot = start_bot(Record())
-    line = bench.inbound(bot)
+    call = bench.inbound(bot)
     bench.answer("<Response><Say>hello</Say><Redirect>/next</Redirect></Response>")
     said = wav.say("hello")
     bench.run(len(said) / 8000 + 0.1)
     assert bytes(bot.heard).startswith(said)
     bench.fail()
-    assert line.call.live
+    assert call.record.live
     bench.run(1.2)
-    assert line.call.status == "completed" and line.call.end_reason == "application-error"
+    assert call.record.status == "completed" and call.record.end_reason == "application-error"
 
 
 @pytest.mark.parametrize(
@@ -201,18 +126,18 @@ def test_an_error_in_the_middle_is_heard(bench: Bench) -> None:
     ],
 )
 def test_documents_that_cannot_be_run(bench: Bench, body: str, kind: str, code: int) -> None:
-    line = bench.inbound()
+    call = bench.inbound()
     bench.answer(body, kind)
-    assert bench.judge.codes(line.call.sid) == [code]
-    assert line.call.status == "failed"
+    assert bench.judge.codes(call.record.sid) == [code]
+    assert call.record.status == "failed"
 
 
 def test_a_number_routed_elsewhere_or_nowhere(bench: Bench) -> None:
     bench.x.numbers[OURS].trunk_sid = "TK1"
-    assert bench.inbound().call.end_reason == "routed-elsewhere"
+    assert bench.inbound().record.end_reason == "routed-elsewhere"
     bench.x.numbers[OURS].trunk_sid = ""
     bench.x.numbers[OURS].voice_url = ""
-    assert bench.inbound().call.end_reason == "no-voice-url"
+    assert bench.inbound().record.end_reason == "no-voice-url"
 
 
 @pytest.mark.parametrize(
@@ -227,58 +152,58 @@ def test_a_number_routed_elsewhere_or_nowhere(bench: Bench) -> None:
 )
 def test_outbound_to_a_callee(bench: Bench, spec: Silence, statuses: list[str]) -> None:
     bench.x.callees[CALLEE] = spec
-    line = bench.outbound(CALLEE, timeout=5.0)
+    call = bench.outbound(CALLEE, timeout=5.0)
     bench.run(6.0)
-    assert bench.events(line.call) == statuses
+    assert bench.events(call) == statuses
     assert not bench.judge.errors
 
 
 def test_outbound_to_nobody_is_13224(bench: Bench) -> None:
-    line = bench.outbound("+14155559999")
+    call = bench.outbound("+14155559999")
     bench.run(0.1)
-    assert line.call.status == "failed"
+    assert call.record.status == "failed"
     assert bench.judge.codes() == [13224]
 
 
 def test_the_time_limit_ends_a_call(bench: Bench) -> None:
     bench.x.callees[CALLEE] = Silence()
-    line = bench.outbound(CALLEE, time_limit=3.0)
+    call = bench.outbound(CALLEE, time_limit=3.0)
     bench.run(2.9)
-    assert line.call.status == "in-progress"
+    assert call.record.status == "in-progress"
     bench.run(0.2)
-    assert line.call.status == "completed" and line.call.end_reason == "time-limit"
-    assert line.call.duration == 3 and line.streams[0].ended_by == "stop"
-    assert bench.closed == [line.streams[0]]
+    assert call.record.status == "completed" and call.record.end_reason == "time-limit"
+    assert call.record.duration == 3 and call.streams[0].ended_by == "stop"
+    assert bench.closed == [call.streams[0]]
 
 
 def test_one_call_a_second() -> None:
-    bench = Bench(Options(calls_per_second=1.0))
+    bench = Bench(calls_per_second=1.0)
     bench.x.callees[CALLEE] = Silence()
-    lines = [bench.outbound(CALLEE) for _ in range(3)]
-    assert [line.call.queue_time_ms for line in lines] == [0, 1000, 2000]
+    calls = [bench.outbound(CALLEE) for _ in range(3)]
+    assert [call.record.queue_time_ms for call in calls] == [0, 1000, 2000]
     bench.run(1.5)
-    assert [line.call.status for line in lines] == ["in-progress", "in-progress", "queued"]
-    bench.x.end_by_api(lines[2], "canceled", bench.now)
+    assert [call.record.status for call in calls] == ["in-progress", "in-progress", "queued"]
+    bench.x.end_by_api(calls[2], "canceled", bench.now)
     bench.run(1.0)
-    assert lines[2].call.status == "canceled"
-    assert bench.events(lines[2].call) == ["canceled"]
+    assert calls[2].record.status == "canceled"
+    assert bench.events(calls[2]) == ["canceled"]
 
 
-def place_b_leg(bench: Bench, twiml: str, document: str) -> tuple[Line, Line]:
-    a = bench.x.outbound(OURS, OTHER, CallOptions(twiml=twiml), bench.now)
+def place_b_leg(bench: Bench, twiml: str, document: str) -> tuple[Call, Call]:
+    a = bench.outbound(OTHER, twiml)
     bench.run(0.01)
     b = a.other
-    assert b is not None and b.call.direction == "inbound"
-    assert (a.call.status, b.call.status) == ("ringing", "ringing")
+    assert b is not None and b.record.direction == "inbound"
+    assert (a.record.status, b.record.status) == ("ringing", "ringing")
     bench.answer(document)
     return a, b
 
 
 def test_b_leg_hears_what_the_a_leg_says(bench: Bench) -> None:
-    twiml = "<Response><Say>I will hold the line</Say><Pause length='5'/></Response>"
+    twiml = "<Response><Say>I will hold the call</Say><Pause length='5'/></Response>"
     a, b = place_b_leg(bench, twiml, CONNECT.format(""))
-    assert (a.call.status, b.call.status) == ("in-progress", "in-progress")
-    said = wav.say("I will hold the line")
+    assert (a.record.status, b.record.status) == ("in-progress", "in-progress")
+    said = wav.say("I will hold the call")
     frames: list[bytes] = []
     stream = b.streams[0]
     stream.send = frames.append
@@ -289,14 +214,14 @@ def test_b_leg_hears_what_the_a_leg_says(bench: Bench) -> None:
     assert bytes(a.circuit.said).startswith(b"\x22" * 1600)
     assert len(frames) == 50
     bench.x.end_by_api(a, "completed", bench.now)
-    assert (a.call.status, b.call.status) == ("completed", "completed")
-    assert (a.call.end_reason, b.call.end_reason) == ("completed-by-api", "far-end")
+    assert (a.record.status, b.record.status) == ("completed", "completed")
+    assert (a.record.end_reason, b.record.end_reason) == ("completed-by-api", "far-end")
 
 
 def test_b_leg_that_is_busy_makes_the_a_leg_busy(bench: Bench) -> None:
     twiml = "<Response><Pause/></Response>"
     a, b = place_b_leg(bench, twiml, '<Response><Reject reason="busy"/></Response>')
-    assert (a.call.status, b.call.status) == ("busy", "busy")
+    assert (a.record.status, b.record.status) == ("busy", "busy")
 
 
 def test_keys_that_the_a_leg_plays_arrive_at_the_b_legs_stream(bench: Bench) -> None:
@@ -307,68 +232,68 @@ def test_keys_that_the_a_leg_plays_arrive_at_the_b_legs_stream(bench: Bench) -> 
     bench.x.run_twiml(a, '<Response><Play digits="1w#"/><Pause length="9"/></Response>', bench.now)
     bench.run(2.0)
     assert b.streams[0].digits_sent == "1#"
-    assert a.call.live and b.call.live and b.streams[0].live
+    assert a.record.live and b.record.live and b.streams[0].live
 
 
 def test_tones_in_our_audio_are_heard_as_keys(bench: Bench) -> None:
     bot = start_bot(Record())
-    line = bench.inbound(bot)
+    call = bench.inbound(bot)
     bench.answer(CONNECT.format(""))
-    line.streams[0].playback.add(bench.now, b"\xff" * 57 + tones.dtmf("90*"))
+    call.streams[0].playback.add(bench.now, b"\xff" * 57 + tones.dtmf("90*"))
     bench.run(1.0)
     assert bot.digits == "90*"
 
 
 def test_keys_of_the_far_end_are_events(bench: Bench) -> None:
-    line = bench.inbound(start_bot(Silence(dtmf=((0.2, "7#"),))))
+    call = bench.inbound(start_bot(Silence(dtmf=((0.2, "7#"),))))
     bench.answer(CONNECT.format(""))
     bench.run(1.0)
-    assert line.streams[0].digits_sent == "7#"
+    assert call.streams[0].digits_sent == "7#"
 
 
 def test_new_twiml_replaces_the_stream(bench: Bench) -> None:
-    line = bench.inbound()
+    call = bench.inbound()
     bench.answer(CONNECT.format("<Hangup/>"))
     bench.run(0.1)
-    bench.x.run_twiml(line, "<Response><Pause length='3'/></Response>", bench.now)
-    assert line.streams[0].live  # for a moment yet
+    bench.x.run_twiml(call, "<Response><Pause length='3'/></Response>", bench.now)
+    assert call.streams[0].live  # for a moment yet
     bench.run(0.42)
-    assert line.streams[0].ended_by == "stop" and bench.closed == [line.streams[0]]
+    assert call.streams[0].ended_by == "stop" and bench.closed == [call.streams[0]]
     # The socket's end, which follows, must not advance the new program.
-    bench.x.stream_over(line, line.streams[0], bench.now)
-    assert line.call.live
+    bench.x.streams.over(call, call.streams[0], bench.now)
+    assert call.record.live
     bench.run(3.1)
-    assert line.call.status == "completed"
+    assert call.record.status == "completed"
 
 
 def test_a_late_answer_to_an_outdated_webhook_is_nothing(bench: Bench) -> None:
-    line = bench.inbound()
+    call = bench.inbound()
     bench.answer("<Response><Pause length='9'/><Hangup/></Response>")
-    bench.x.redirect(line, "https://h/one", "POST", bench.now)
-    bench.x.redirect(line, "https://h/two", "POST", bench.now)
+    bench.x.redirect(call, "https://h/one", "POST", bench.now)
+    bench.x.redirect(call, "https://h/two", "POST", bench.now)
     first, second = bench.fetches
     bench.x.fetched(*first, Fetched(b"<Response><Hangup/></Response>", "text/xml"), bench.now)
-    assert line.call.live
+    assert call.record.live
     bench.x.fetched(*second, Fetched(b"<Response><Hangup/></Response>", "text/xml"), bench.now)
-    assert line.call.status == "completed"
+    assert call.record.status == "completed"
 
 
 def test_dial_bridges_and_goes_on(bench: Bench) -> None:
     bench.x.callees[CALLEE] = Echo(hang_up_after=1.0)
     bot = start_bot(Record(keep=True))
-    line = bench.inbound(bot)
+    call = bench.inbound(bot)
     bench.answer(f'<Response><Dial action="/after">{CALLEE}</Dial><Hangup/></Response>')
     bench.run(0.2)
-    child = line.child
-    assert child is not None and child.call.direction == "outbound-dial"
-    assert child.call.status == "in-progress"
-    assert child.call.parent_call_sid == line.call.sid
+    child = call.child
+    assert child is not None and child.record.direction == "outbound-dial"
+    assert child.record.status == "in-progress"
+    assert child.record.parent_call_sid == call.record.sid
     bench.run(1.5)
-    assert child.call.status == "completed"
+    assert child.record.status == "completed"
     fetch = bench.fetches[0][1]
     assert dict(fetch.params)["DialCallStatus"] == "completed"
     bench.answer("<Response><Hangup/></Response>")
-    assert line.call.status == "completed"
+    assert call.record.status == "completed"
 
 
 def test_dial_carries_sound_both_ways(bench: Bench) -> None:
@@ -382,28 +307,28 @@ def test_dial_carries_sound_both_ways(bench: Bench) -> None:
 
 
 def test_the_caller_who_gives_up(bench: Bench) -> None:
-    line = bench.inbound()
-    bench.x.far_end_hangs_up(line, bench.now)
-    assert line.call.status == "no-answer"
+    call = bench.inbound()
+    bench.x.far_end_hangs_up(call, bench.now)
+    assert call.record.status == "no-answer"
     bench.answer(CONNECT.format(""))
-    assert not line.streams and line.call.status == "no-answer"
+    assert not call.streams and call.record.status == "no-answer"
 
 
 def test_documents_in_a_circle_end(bench: Bench) -> None:
-    line = bench.inbound()
+    call = bench.inbound()
     for _ in range(60):
         if bench.fetches:
             bench.answer("<Response><Redirect>/me</Redirect></Response>")
-    assert not line.call.live and 11200 in bench.judge.codes()
+    assert not call.record.live and 11200 in bench.judge.codes()
 
 
 def test_a_refused_stream_goes_on_with_the_next_verb(bench: Bench) -> None:
     bot = start_bot(Record())
-    line = bench.inbound(bot)
+    call = bench.inbound(bot)
     bench.answer(
         '<Response><Connect><Stream url="https://h/s"/></Connect><Pause length="1"/></Response>'
     )
-    assert bench.judge.codes() == [31922] and line.call.live
+    assert bench.judge.codes() == [31922] and call.record.live
     bench.run(0.5)
     assert set(bytes(bot.heard)) == set(SILENCE)
 
@@ -424,24 +349,24 @@ def test_a_refused_stream_goes_on_with_the_next_verb(bench: Bench) -> None:
     ],
 )
 def test_carriers_rewrite_the_caller_that_the_callees_side_sees(form: str, shown: str) -> None:
-    bench = Bench(Options(habits={"caller-id": form}))
-    a = bench.x.outbound(OURS, OTHER, CallOptions(twiml="<Response/>"), bench.now)
+    bench = Bench(habits={"caller-id": form})
+    a = bench.outbound(OTHER, "<Response/>")
     bench.run(0.01)
     assert a.other is not None
-    assert (a.call.from_, a.other.call.from_, a.other.call.to) == (OURS, shown, OTHER)
+    assert (a.record.from_, a.other.record.from_, a.other.record.to) == (OURS, shown, OTHER)
     # REST does not tell that the two belong together.
-    assert a.other.call.parent_call_sid == ""
+    assert a.other.record.parent_call_sid == ""
 
 
 def test_the_caller_is_drawn_anew_for_each_call_and_the_same_way_for_a_seed() -> None:
     def callers(seed: int) -> list[str]:
-        bench = Bench(Options(seed=seed))
+        bench = Bench(seed=seed)
         found = []
         for _ in range(40):
-            line = bench.x.outbound(OURS, OTHER, CallOptions(twiml="<Response/>"), bench.now)
+            call = bench.outbound(OTHER, "<Response/>")
             bench.run(0.01)
-            assert line.other is not None
-            found.append(line.other.call.from_)
+            assert call.other is not None
+            found.append(call.other.record.from_)
         return found
 
     assert callers(7) == callers(7) != callers(8)
@@ -449,16 +374,7 @@ def test_the_caller_is_drawn_anew_for_each_call_and_the_same_way_for_a_seed() ->
 
 
 def test_a_number_that_is_not_asked_when_it_is_called_from_the_account() -> None:
-    bench = Bench(Options(contradict=("own-number-asks",)))
-    a = bench.x.outbound(OURS, OTHER, CallOptions(twiml="<Response><Pause/></Response>"), bench.now)
+    bench = Bench(contradict=("own-number-asks",))
+    a = bench.outbound(OTHER, "<Response><Pause/></Response>")
     bench.run(0.1)
-    assert (a.call.status, a.other, bench.fetches) == ("in-progress", None, [])
-
-
-def test_silence_is_left_out_where_the_belief_is_contradicted() -> None:
-    bench = Bench(Options(contradict=("silence-is-sent",)))
-    line = bench.inbound(start_bot(Silence()))
-    bench.answer(CONNECT.format(""))
-    bench.run(0.3)
-    stream = line.streams[0]
-    assert stream.live and stream.frames_in == 0
+    assert (a.record.status, a.other, bench.fetches) == ("in-progress", None, [])

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
-from twilio.base.exceptions import TwilioRestException
 from twilio.rest import Client
 
 from trunkline.carrier_sim import tones, twiml
 from trunkline.carrier_sim.bots import Play, Record, Silence, parse_bot, start_bot
-from trunkline.carrier_sim.exchange import Line, Options
+from trunkline.carrier_sim.call import Call
 from trunkline.carrier_sim.habits import HABITS
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.carrier_sim.stream import Stream
 
-from .server import CALLEE, OURS, Customer
-from .test_exchange import CONNECT, Bench
+from .bench import CONNECT, Bench
+from .server import CALLEE, OURS, Customer, refused
 
 DIGITS = (
     '<Response>{}<Play digits="1#"/><Connect><Stream url="wss://h/again"/></Connect></Response>'
@@ -32,7 +30,7 @@ COUNTED = b"".join(bytes([n]) * 160 for n in range(1, 151))
 
 def wired(**options: Any) -> Bench:
     options["habits"] = {"one-way-start": "0.1"} | options.get("habits", {})
-    return Bench(Options(wire_log=True, **options))
+    return Bench(wire_log=True, **options)
 
 
 def frames(stream: Stream) -> list[bytes]:
@@ -49,12 +47,12 @@ def events(stream: Stream) -> list[str]:
     return [m["event"] for m in messages if m["event"] != "media"]
 
 
-def called(bench: Bench) -> Line:
+def called(bench: Bench) -> Call:
     """A call in <Connect><Stream> with somebody who talks."""
-    line = bench.inbound(start_bot(Play(audio=COUNTED)))
+    call = bench.inbound(start_bot(Play(audio=COUNTED)))
     bench.answer(CONNECT.format(""))
     bench.run(0.1)
-    return line
+    return call
 
 
 # ----------------------------------------------------------------------------- the seam
@@ -63,10 +61,10 @@ def called(bench: Bench) -> Line:
 @pytest.mark.parametrize("seam", HABITS["seam"])
 def test_a_new_document_costs_its_seam_of_the_far_end(seam: str) -> None:
     bench = wired(habits={"seam": seam})
-    line = called(bench)
-    bench.x.run_twiml(line, DIGITS.format(""), bench.now)
+    call = called(bench)
+    bench.x.run_twiml(call, DIGITS.format(""), bench.now)
     bench.run(2.4)
-    first, again = line.streams
+    first, again = call.streams
     assert first.ended_by == "stop" and again.live
     # The old stream went on for a third of the seam; then the digits, then the seam itself.
     took = frames(first)[-1][0], frames(again)[0][0]
@@ -78,10 +76,10 @@ def test_the_seam_is_drawn_by_seed() -> None:
         found = []
         bench = wired(seed=seed)
         for _ in range(12):
-            line = called(bench)
-            bench.x.run_twiml(line, DIGITS.format(""), bench.now)
+            call = called(bench)
+            bench.x.run_twiml(call, DIGITS.format(""), bench.now)
             bench.run(2.4)
-            found.append(round(line.streams[1].opened_at - line.streams[0].ended_at, 1))  # type: ignore[operator]  # both are
+            found.append(round(call.streams[1].opened_at - call.streams[0].ended_at, 1))  # type: ignore[operator]  # both are
         return found
 
     assert seams(3) == seams(3) != seams(4)
@@ -90,13 +88,13 @@ def test_the_seam_is_drawn_by_seed() -> None:
 
 def test_a_call_that_ends_in_the_seam_opens_nothing() -> None:
     bench = wired(habits={"seam": "1.2"})
-    line = called(bench)
-    bench.x.run_twiml(line, DIGITS.format(""), bench.now)
+    call = called(bench)
+    bench.x.run_twiml(call, DIGITS.format(""), bench.now)
     bench.run(1.2)
-    assert line.leg.connecting is not None
-    bench.x.far_end_hangs_up(line, bench.now)
+    assert call.leg.connecting is not None
+    bench.x.far_end_hangs_up(call, bench.now)
     bench.run(2.0)
-    assert len(line.streams) == 1 and line.call.status == "completed"
+    assert len(call.streams) == 1 and call.record.status == "completed"
 
 
 # ----------------------------------------------------------------------------- one-way streams
@@ -104,17 +102,17 @@ def test_a_call_that_ends_in_the_seam_opens_nothing() -> None:
 
 def test_a_one_way_stream_brings_every_frame_through_the_documents() -> None:
     bench = wired()
-    line = called(bench)
-    side = bench.x.start_side(line, SIDE, bench.now)
+    call = called(bench)
+    side = bench.x.start_side(call, SIDE, bench.now)
     bench.run(0.12)
-    bench.x.run_twiml(line, DIGITS.format(""), bench.now)
+    bench.x.run_twiml(call, DIGITS.format(""), bench.now)
     bench.run(2.2)
-    first, _, again = line.streams
+    first, _, again = call.streams
     assert (first.ended_by, side.live, again.live) == ("stop", True, True)
     brought = [frame[0] for frame in frames(side)]
     assert brought == list(range(brought[0], brought[0] + len(brought)))
     assert brought[0] < frames(first)[-1][0] < frames(again)[0][0] <= brought[-1]
-    bench.x.stop_side(line, side, bench.now)
+    bench.x.stop_side(call, side, bench.now)
     assert side.ended_by == "stop" and events(side)[-1] == "stop"
     assert again.live and bench.judge.errors == []
 
@@ -122,54 +120,54 @@ def test_a_one_way_stream_brings_every_frame_through_the_documents() -> None:
 @pytest.mark.parametrize("start", HABITS["one-way-start"])
 def test_a_one_way_stream_takes_a_while_to_begin(start: str) -> None:
     bench = wired(habits={"one-way-start": start})
-    line = called(bench)
+    call = called(bench)
     asked = bench.now
-    side = bench.x.start_side(line, SIDE, bench.now)
+    side = bench.x.start_side(call, SIDE, bench.now)
     bench.run(0.8)
     assert side.opened_at == pytest.approx(asked + float(start), abs=0.006)
 
 
 def test_one_that_is_stopped_before_it_began_never_begins() -> None:
     bench = wired()
-    line = called(bench)
-    side = bench.x.start_side(line, SIDE, bench.now)
-    bench.x.stop_side(line, side, bench.now)
+    call = called(bench)
+    side = bench.x.start_side(call, SIDE, bench.now)
+    bench.x.stop_side(call, side, bench.now)
     bench.run(0.5)
     assert (side.opened_at, side.ended_by) == (None, "stop")
 
 
 def test_start_and_stop_in_documents() -> None:
     bench = wired()
-    line = bench.inbound()
+    call = bench.inbound()
     stop = '<Stop><Stream name="side"/></Stop>'
     bench.answer(f"<Response>{START}<Pause length='1'/>{stop}<Pause length='1'/></Response>")
     bench.run(0.5)
-    (side,) = line.streams
-    assert side.one_way and side.live and line.call.status == "in-progress"
+    (side,) = call.streams
+    assert side.one_way and side.live and call.record.status == "in-progress"
     bench.run(1.0)
-    assert side.ended_by == "stop" and line.call.live
+    assert side.ended_by == "stop" and call.record.live
 
 
 def test_it_takes_no_messages_and_tells_no_keys() -> None:
     bench = wired()
-    line = bench.inbound(start_bot(Silence(dtmf=((0.3, "5"),))))
+    call = bench.inbound(start_bot(Silence(dtmf=((0.3, "5"),))))
     bench.answer(CONNECT.format(""))
-    side = bench.x.start_side(line, SIDE, bench.now)
+    side = bench.x.start_side(call, SIDE, bench.now)
     bench.run(0.12)
     for text in (b"{}", b'{"event":"clear","streamSid":"%b"}' % side.sid.encode()):
         side.message(text, bench.now)
     bench.run(1.0)
     assert side.invalid == 2 and [e.code for e in bench.judge.errors] == [31951, 31951]
     assert events(side) == ["connected", "start"]  # and no clear's mark
-    assert "dtmf" in events(line.streams[0])
+    assert "dtmf" in events(call.streams[0])
 
 
 def test_it_stops_with_the_call() -> None:
     bench = wired()
-    line = called(bench)
-    side = bench.x.start_side(line, SIDE, bench.now)
+    call = called(bench)
+    side = bench.x.start_side(call, SIDE, bench.now)
     bench.run(0.12)
-    bench.x.far_end_hangs_up(line, bench.now)
+    bench.x.far_end_hangs_up(call, bench.now)
     assert side.ended_by == "stop" and events(side)[-1] == "stop"
     assert side in bench.closed
 
@@ -190,40 +188,34 @@ def test_what_is_wrong_with_the_elements_is_listed() -> None:
 
 def test_two_streams_can_differ_in_the_lowest_bit() -> None:
     bench = wired(contradict=("streams-alike",))
-    line = called(bench)
-    side = bench.x.start_side(line, SIDE, bench.now)
+    call = called(bench)
+    side = bench.x.start_side(call, SIDE, bench.now)
     bench.run(0.3)
-    ours, theirs = frames(line.streams[0]), frames(side)
+    ours, theirs = frames(call.streams[0]), frames(side)
     assert [frame[0] ^ 1 for frame in theirs] == [frame[0] for frame in ours[-len(theirs) :]]
 
 
 def test_a_closed_one_way_stream_can_come_once_more() -> None:
     bench = wired(contradict=("one-way-close-ends",))
-    line = called(bench)
-    side = bench.x.start_side(line, SIDE, bench.now)
+    call = called(bench)
+    side = bench.x.start_side(call, SIDE, bench.now)
     for _ in range(2):
         bench.run(0.12)
-        bench.over(line)
-    again = line.streams[-1]
-    assert again is not side and again.verb == side.verb and len(line.streams) == 3
+        bench.over(call)
+    again = call.streams[-1]
+    assert again is not side and again.verb == side.verb and len(call.streams) == 3
 
 
 def test_a_document_can_end_a_stream_without_a_stop() -> None:
     bench = wired(contradict=("update-sends-stop",))
-    line = called(bench)
-    bench.x.run_twiml(line, DIGITS.format(""), bench.now)
+    call = called(bench)
+    bench.x.run_twiml(call, DIGITS.format(""), bench.now)
     bench.run(0.5)
-    assert line.streams[0].ended_by == "stop" and "stop" not in events(line.streams[0])
-    assert line.streams[0] in bench.closed
+    assert call.streams[0].ended_by == "stop" and "stop" not in events(call.streams[0])
+    assert call.streams[0] in bench.closed
 
 
 # ----------------------------------------------------------------------------- by REST
-
-
-async def refused(call: Callable[[], Any]) -> tuple[int, int]:
-    with pytest.raises(TwilioRestException) as caught:
-        await asyncio.to_thread(call)
-    return caught.value.status, int(caught.value.code)
 
 
 async def test_rest_starts_and_stops_them(
@@ -236,14 +228,14 @@ async def test_rest_starts_and_stops_them(
         lambda: twilio.calls.create(to=CALLEE, from_=OURS, twiml=document)
     )
     streams = twilio.calls(call.sid).streams
-    await sim.calls[call.sid].wait_for("in-progress")
+    await sim.wait_for(sim.calls[call.sid], "in-progress")
     url = customer.stream_url
     made = await asyncio.to_thread(
         lambda: streams.create(
             url=url, name="side", track="inbound_track", parameter1_name="a", parameter1_value="b"
         )
     )
-    stream = await sim.calls[call.sid].wait_for_stream()
+    stream = await sim.wait_for_stream(sim.calls[call.sid])
     assert (made.sid, made.name, made.status) == (stream.sid, "side", "in-progress")
     assert stream.verb.parameters == {"a": "b"}
     by_name = await asyncio.to_thread(
@@ -263,11 +255,11 @@ async def test_rest_starts_and_stops_them(
 def test_a_far_end_hears_the_kinds_of_key_that_it_knows(hears: str, heard: str) -> None:
     bot = start_bot(parse_bot(f"record,hears={hears}"))  # type: ignore[arg-type]  # one that answers
     bench = Bench()
-    line = bench.inbound(bot)
+    call = bench.inbound(bot)
     bench.answer(CONNECT.format('<Play digits="9"/><Pause length="3"/>'))
-    line.streams[0].playback.add(bench.now, tones.dtmf("1"))
+    call.streams[0].playback.add(bench.now, tones.dtmf("1"))
     bench.run(0.6)
-    bench.over(line)
+    bench.over(call)
     bench.run(0.6)
     assert bot.digits == heard
 

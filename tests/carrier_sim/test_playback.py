@@ -11,7 +11,7 @@ from trunkline.carrier_sim.playback import MAX_BUFFERED, PlaybackBuffer, Span
 FRAME = bytes(range(160))
 
 
-class Line:
+class Playing:
     """Ticks of 20 ms; `send` lists when frames arrive (ms)."""
 
     def __init__(self) -> None:
@@ -29,48 +29,48 @@ class Line:
 
 
 def test_sound_comes_out_in_order_and_silence_otherwise() -> None:
-    line = Line()
-    line.buffer.add(0.0, b"\x01" * 100)
-    line.buffer.add(0.0, b"\x02" * 100)
-    line.run(60, [])
-    assert line.heard == b"\x01" * 100 + b"\x02" * 100 + b"\xff" * 280
-    assert line.buffer.spans == [Span(0.0, 0.025, 0, 200, "dry")]
+    playing = Playing()
+    playing.buffer.add(0.0, b"\x01" * 100)
+    playing.buffer.add(0.0, b"\x02" * 100)
+    playing.run(60, [])
+    assert playing.heard == b"\x01" * 100 + b"\x02" * 100 + b"\xff" * 280
+    assert playing.buffer.spans == [Span(0.0, 0.025, 0, 200, "dry")]
 
 
 def test_marks_come_back_when_reached() -> None:
-    line = Line()
-    assert line.buffer.mark("at once") == ["at once"]
-    line.buffer.add(0.0, FRAME * 2)
-    assert line.buffer.mark("two") == []
-    assert line.buffer.mark("two again") == []
-    line.buffer.add(0.0, FRAME)
-    assert line.buffer.mark("three") == []
-    line.run(20, [])
-    assert line.marks == []
-    line.run(40, [], 20)
-    assert line.marks == ["two", "two again"]
-    line.run(60, [], 40)
-    assert line.marks == ["two", "two again", "three"]
-    assert line.buffer.pending_marks == 0
+    playing = Playing()
+    assert playing.buffer.mark("at once") == ["at once"]
+    playing.buffer.add(0.0, FRAME * 2)
+    assert playing.buffer.mark("two") == []
+    assert playing.buffer.mark("two again") == []
+    playing.buffer.add(0.0, FRAME)
+    assert playing.buffer.mark("three") == []
+    playing.run(20, [])
+    assert playing.marks == []
+    playing.run(40, [], 20)
+    assert playing.marks == ["two", "two again"]
+    playing.run(60, [], 40)
+    assert playing.marks == ["two", "two again", "three"]
+    assert playing.buffer.pending_marks == 0
 
 
 def test_clear_empties_and_returns_all_marks() -> None:
-    line = Line()
-    line.buffer.add(0.0, FRAME * 50)
-    line.buffer.mark("end")
-    line.run(40, [])
-    assert line.buffer.clear(0.045) == ["end"]
-    assert line.buffer.take(0.06) is SILENCE
-    assert line.buffer.discarded == 48 * 160
-    span = line.buffer.spans[0]
+    playing = Playing()
+    playing.buffer.add(0.0, FRAME * 50)
+    playing.buffer.mark("end")
+    playing.run(40, [])
+    assert playing.buffer.clear(0.045) == ["end"]
+    assert playing.buffer.take(0.06) is SILENCE
+    assert playing.buffer.discarded == 48 * 160
+    span = playing.buffer.spans[0]
     # The frame that is being played is heard to its end.
     assert span.ended_by == "clear" and span.ended == pytest.approx(0.04)
     # What comes after a clear plays, and its marks count from there.
-    line.buffer.add(0.07, FRAME)
-    assert line.buffer.mark("next") == []
-    line.run(100, [], 80)
-    assert line.marks == ["next"]
-    assert line.buffer.played == line.buffer.accepted == 51 * 160
+    playing.buffer.add(0.07, FRAME)
+    assert playing.buffer.mark("next") == []
+    playing.run(100, [], 80)
+    assert playing.marks == ["next"]
+    assert playing.buffer.played == playing.buffer.accepted == 51 * 160
 
 
 def test_ten_minutes_are_the_limit() -> None:
@@ -81,9 +81,9 @@ def test_ten_minutes_are_the_limit() -> None:
 
 
 def test_exact_pacing_with_a_lead() -> None:
-    line = Line()
-    line.run(3000, [0, 0, 0, *(20 * n for n in range(1, 100))])
-    metrics = measure(line.buffer, 7, 3.0)
+    playing = Playing()
+    playing.run(3000, [0, 0, 0, *(20 * n for n in range(1, 100))])
+    metrics = measure(playing.buffer, 7, 3.0)
     (utterance,) = metrics.utterances
     assert metrics.frames_in == 7 and metrics.frames_out == 102
     assert utterance.underruns == 0
@@ -95,9 +95,9 @@ def test_exact_pacing_with_a_lead() -> None:
 
 
 def test_a_slow_pacer_drifts_and_runs_dry() -> None:
-    line = Line()
-    line.run(4000, [21.0 * n for n in range(150)])
-    (utterance,) = measure(line.buffer, 0, 4.0).utterances
+    playing = Playing()
+    playing.run(4000, [21.0 * n for n in range(150)])
+    (utterance,) = measure(playing.buffer, 0, 4.0).utterances
     assert utterance.drift_ms == pytest.approx(149.0)
     assert utterance.slope == pytest.approx(1.05)
     assert utterance.underruns >= 7
@@ -105,12 +105,12 @@ def test_a_slow_pacer_drifts_and_runs_dry() -> None:
 
 
 def test_a_hole_is_an_underrun_and_a_pause_is_not() -> None:
-    line = Line()
+    playing = Playing()
     first = [20.0 * n for n in range(10)]
     late = [300.0 + 20 * n for n in range(10)]
     later = [2000.0 + 20 * n for n in range(10)]
-    line.run(3000, first + late + later)
-    metrics = measure(line.buffer, 0, 3.0)
+    playing.run(3000, first + late + later)
+    metrics = measure(playing.buffer, 0, 3.0)
     assert [u.underruns for u in metrics.utterances] == [1, 0]
     assert metrics.underrun_ms == pytest.approx(100.0)
     assert [u.messages for u in metrics.utterances] == [20, 10]
@@ -118,11 +118,11 @@ def test_a_hole_is_an_underrun_and_a_pause_is_not() -> None:
 
 
 def test_a_clear_ends_an_utterance() -> None:
-    line = Line()
-    line.run(100, [0.0] * 20)
-    line.buffer.clear(0.1)
-    line.run(300, [120.0, 140.0], 100)
-    metrics = measure(line.buffer, 0, 0.3)
+    playing = Playing()
+    playing.run(100, [0.0] * 20)
+    playing.buffer.clear(0.1)
+    playing.run(300, [120.0, 140.0], 100)
+    metrics = measure(playing.buffer, 0, 0.3)
     assert [u.ended_by for u in metrics.utterances] == ["clear", "dry"]
     assert metrics.underruns == 0
     assert metrics.discarded_ms == 300.0

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
-from twilio.base.exceptions import TwilioException, TwilioRestException
+from twilio.base.exceptions import TwilioException
 from twilio.rest import Client
 
 from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.sim import CarrierSim
 
-from .server import CALLEE, OURS, RewritingHttpClient
+from .server import CALLEE, OURS, refused, twilio_client
 
 T = TypeVar("T")
 
@@ -25,12 +25,6 @@ async def do(call: Callable[[], T]) -> T:
     return await asyncio.to_thread(call)
 
 
-async def refused(call: Callable[[], Any]) -> tuple[int, int]:
-    with pytest.raises(TwilioRestException) as caught:
-        await do(call)
-    return caught.value.status, int(caught.value.code)
-
-
 @pytest.fixture(autouse=True)
 def account(sim: CarrierSim) -> None:
     sim.add_number(OURS, voice_url="https://old.example/voice?pw=s", voice_method="GET")
@@ -39,13 +33,11 @@ def account(sim: CarrierSim) -> None:
 
 
 async def test_wrong_credentials(sim: CarrierSim) -> None:
-    http = RewritingHttpClient(sim.base_url)
-    client = Client(sim.account_sid, "wrong", http_client=http)
-    assert await refused(lambda: client.calls("CA1").fetch()) == (401, 20003)
-    # The package's lists raise the base class, without status and code.
-    with pytest.raises(TwilioException, match="20003"):
-        await do(client.incoming_phone_numbers.list)
-    http.close()
+    with twilio_client(sim, "wrong") as client:
+        assert await refused(lambda: client.calls("CA1").fetch()) == (401, 20003)
+        # The package's lists raise the base class, without status and code.
+        with pytest.raises(TwilioException, match="20003"):
+            await do(client.incoming_phone_numbers.list)
 
 
 async def test_the_account(sim: CarrierSim, twilio: Client) -> None:
@@ -150,7 +142,7 @@ async def test_what_does_not_exist(sim: CarrierSim, twilio: Client) -> None:
 async def test_a_call_from_beginning_to_end(sim: CarrierSim, twilio: Client) -> None:
     call = await do(lambda: twilio.calls.create(to=CALLEE, from_=OURS, twiml=TWIML, time_limit=60))
     assert (call.status, call.direction, call.queue_time) == ("queued", "outbound-api", "0")
-    await sim.calls[call.sid].wait_for("in-progress")
+    await sim.wait_for(sim.calls[call.sid], "in-progress")
     again = await do(lambda: twilio.calls(call.sid).fetch())
     assert again.status == "in-progress" and again.start_time is not None
     assert (again.to, again._from, again.duration) == (CALLEE, OURS, None)
@@ -164,7 +156,7 @@ async def test_a_call_from_beginning_to_end(sim: CarrierSim, twilio: Client) -> 
 async def test_twiml_of_a_live_call_is_replaced(sim: CarrierSim, twilio: Client) -> None:
     call = await do(lambda: twilio.calls.create(to=CALLEE, from_=OURS, twiml=TWIML))
     handle = sim.calls[call.sid]
-    await handle.wait_for("in-progress")
+    await sim.wait_for(handle, "in-progress")
     twiml = '<Response><Play digits="12"/><Pause length="9"/></Response>'
     await do(lambda: twilio.calls(call.sid).update(twiml=twiml))
     await sim.wait_until(lambda: handle.bot is not None and handle.bot.digits == "12")
@@ -208,8 +200,8 @@ async def test_a_verified_caller_id_may_call(sim: CarrierSim, twilio: Client) ->
 async def test_calls_are_listed_by_filters(sim: CarrierSim, twilio: Client) -> None:
     one = await do(lambda: twilio.calls.create(to=CALLEE, from_=OURS, twiml=TWIML))
     two = await do(lambda: twilio.calls.create(to="+14155558888", from_=OURS, twiml=TWIML))
-    await sim.calls[one.sid].wait_for("in-progress")
-    await sim.calls[two.sid].wait_for("failed")
+    await sim.wait_for(sim.calls[one.sid], "in-progress")
+    await sim.wait_for(sim.calls[two.sid], "failed")
     now = datetime.now(UTC)
 
     async def sids(**filters: Any) -> list[str | None]:

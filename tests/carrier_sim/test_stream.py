@@ -199,11 +199,8 @@ def test_urls_and_tracks_that_are_taken() -> None:
     assert both is not None and both[0] == 31941
 
 
-def test_silence_is_sent_like_all_else_unless_that_is_contradicted() -> None:
-    for contradicted, sent in (([], ["0", "20", "40"]), (["silence-is-sent"], ["20"])):
-        bench = Bench()
-        bench.stream.beliefs.contradict(contradicted)
-        for frame in (SILENCE, b"\x00" * 160, b"\xff" * 160):
-            bench.stream.inbound(frame, 10.0)
-        told = [m["media"]["timestamp"] for m in bench.sent if m["event"] == "media"]
-        assert told == sent
+def test_silence_is_sent_like_all_else() -> None:
+    bench = Bench()
+    for frame in (SILENCE, b"\x00" * 160, b"\xff" * 160):
+        bench.stream.inbound(frame, 10.0)
+    assert [m["media"]["timestamp"] for m in bench.sent[2:]] == ["0", "20", "40"]

@@ -12,7 +12,8 @@ import pytest
 
 from trunkline.carrier_sim.sim import CarrierSim
 
-from .server import CALLER, OURS, Customer
+from .bench import CONNECT
+from .server import HANGUP, Customer, call_in
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -28,14 +29,11 @@ def accepted(head: bytes) -> bytes:
 
 async def codes(sim: CarrierSim, customer: Customer, url: str) -> list[int]:
     """Errors of a call whose stream has this url; the call itself goes on and hangs up."""
-    customer.pages["/voice"] = (
-        f'<Response><Connect><Stream url="{url}"/></Connect><Redirect>/on</Redirect></Response>'
-    )
-    customer.pages["/on"] = "<Response><Hangup/></Response>"
-    sim.add_number(OURS, voice_url=customer.base + "/voice")
-    call = await sim.place_inbound_call(CALLER, OURS, "silence")
-    assert await call.wait_for() == "completed"
-    assert call.call.end_reason == "hangup-verb"
+    customer.pages["/on"] = HANGUP
+    page = CONNECT.format("<Redirect>/on</Redirect>").replace("wss://h/s", url)
+    call = await call_in(sim, customer, page)
+    assert await sim.wait_for(call) == "completed"
+    assert call.record.end_reason == "hangup-verb"
     return sim.judge.codes(call.sid)
 
 
@@ -100,35 +98,16 @@ async def test_31920_no_upgrade(sim: CarrierSim, customer: Customer, answer: byt
     assert await against(sim, customer, replying(answer, upgrade=False)) == [31920]
 
 
-async def test_31920_for_a_query(sim: CarrierSim, customer: Customer) -> None:
-    assert await codes(sim, customer, customer.stream_url + "?token=1") == [31920]
-
-
-async def test_31921_closed_with_an_error(sim: CarrierSim, customer: Customer) -> None:
-    assert await against(sim, customer, replying(b"\x88\x02\x03\xf3")) == [31921]
-
-
-async def test_31922_and_31923_by_url(sim: CarrierSim, customer: Customer) -> None:
-    assert await codes(sim, customer, "https://127.0.0.1/stream") == [31922]
-
-
-async def test_31923_malformed(sim: CarrierSim, customer: Customer) -> None:
-    assert await codes(sim, customer, "wss://") == [31923]
-
-
-async def test_31924_protocol_error(sim: CarrierSim, customer: Customer) -> None:
-    masked = b"\x81\x81\0\0\0\0x"
-    assert await against(sim, customer, replying(masked)) == [31924]
-
-
-async def test_31941_track(sim: CarrierSim, customer: Customer) -> None:
-    url = customer.stream_url + '" track="both_tracks'
-    assert await codes(sim, customer, url) == [31941]
-
-
-async def test_31950_and_31951_do_not_end_it(sim: CarrierSim, customer: Customer) -> None:
-    messages = b"\x82\x01x" + b"\x81\x02{}" + b"\x88\x02\x03\xe8"
-    assert await against(sim, customer, replying(messages)) == [31950, 31951]
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (b"\x88\x02\x03\xf3", [31921]),  # closed with an error
+        (b"\x81\x81\0\0\0\0x", [31924]),  # a masked frame
+        (b"\x82\x01x" + b"\x81\x02{}" + b"\x88\x02\x03\xe8", [31950, 31951]),
+    ],
+)
+async def test_frames(sim: CarrierSim, customer: Customer, answer: bytes, found: list[int]) -> None:
+    assert await against(sim, customer, replying(answer)) == found
 
 
 async def test_a_call_that_ends_while_its_stream_connects(customer: Customer) -> None:
@@ -143,13 +122,10 @@ async def test_a_call_that_ends_while_its_stream_connects(customer: Customer) ->
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with CarrierSim() as sim:
-        sim.add_number(OURS, voice_url=customer.base + "/voice")
-        customer.pages["/voice"] = (
-            f'<Response><Connect><Stream url="ws://127.0.0.1:{port}/s"/></Connect></Response>'
-        )
-        call = await sim.place_inbound_call(CALLER, OURS, "silence")
+        page = CONNECT.format("").replace("wss://h", f"ws://127.0.0.1:{port}")
+        call = await call_in(sim, customer, page)
         await arrived.wait()
-        call.hang_up()
+        sim.hang_up(call)
         assert call.status == "completed" and call.streams[0].ended_by == "stop"
         assert sim.errors == []
     server.close()

@@ -15,7 +15,7 @@ from twilio.request_validator import RequestValidator
 from trunkline.carrier_sim.sim import CarrierSim
 
 from .conftest import serving
-from .server import CALLER, OURS, listen
+from .server import call_in, listen
 
 
 @pytest.fixture
@@ -52,16 +52,14 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 async def test_webhook_and_stream_over_tls(certificate: tuple[Path, Path]) -> None:
     async with serving(certificate) as customer:
         customer.on_stream = listen
-        customer.pages["/voice"] = customer.connect()
         assert customer.stream_url.startswith("wss://127.0.0.1:")
         async with CarrierSim(
             ca_file=certificate[0], allow_ws=False, habits={"signed-url": "given"}
         ) as sim:
-            sim.add_number(OURS, voice_url=customer.base + "/voice")
-            call = await sim.place_inbound_call(CALLER, OURS, "silence")
-            await call.wait_for_stream()
+            call = await call_in(sim, customer)
+            await sim.wait_for_stream(call)
             await sim.wait_until(lambda: len(customer.events("media")) >= 3)
-            call.hang_up()
+            sim.hang_up(call)
             await sim.wait_until(lambda: bool(customer.events("stop")))
             signature = customer.upgrades[0]["x-twilio-signature"]
             validator = RequestValidator(sim.auth_token)
@@ -71,7 +69,6 @@ async def test_webhook_and_stream_over_tls(certificate: tuple[Path, Path]) -> No
 
 async def test_a_stranger_s_certificate_is_refused(certificate: tuple[Path, Path]) -> None:
     async with serving(certificate) as customer, CarrierSim() as sim:
-        sim.add_number(OURS, voice_url=customer.base + "/voice")
-        call = await sim.place_inbound_call(CALLER, OURS, "silence")
-        assert await call.wait_for() == "failed"
+        call = await call_in(sim, customer)
+        assert await sim.wait_for(call) == "failed"
         assert sim.judge.codes() == [11205]

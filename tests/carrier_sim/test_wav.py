@@ -53,8 +53,6 @@ def test_what_is_no_pcm16_wav_is_refused(data: bytes) -> None:
 def test_written_files_read_back() -> None:
     ulaw = wav.speech("austen-0880")
     assert wav.read(wav.write_pcm(ulaw)) == ulaw.replace(b"\x7f", b"\xff")
-    raw = wav.write_ulaw(ulaw)
-    assert raw[:4] == b"RIFF" and ulaw in raw
 
 
 def test_say_finds_the_recording_of_its_words() -> None:

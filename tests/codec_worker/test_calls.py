@@ -1,51 +1,30 @@
-"""All calls of a worker: opening, attaching, speech and sound, interrupts, streams, moves."""
+"""All calls of a worker: opening, attaching, speech and sound, interrupts, bounds."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trunkline.bus import messages as m
-from trunkline.codec_worker import mulaw
-from trunkline.codec_worker.calls import FORGET_NS, Calls
-from trunkline.codec_worker.playout import SAMPLE_NS
-from trunkline.codec_worker.resample import Downsampler, Upsampler
+from trunkline.codec_worker.calls import Calls
 
-from .bench import ADAPTER, CALL, GATEWAY, MS, SECRET, TICK, Bench
-
-RNG = np.random.default_rng(7)
-PCM = np.rint(8000 * np.sin(np.arange(24_000 * 12) * 0.11) * np.sin(np.arange(24_000 * 12) * 1e-4))
-SPEECH = PCM.astype("<i2").tobytes()
-CODES = mulaw.encode(np.rint(PCM[::3]).astype(np.int16)).tobytes()
-
-
-def coded(pcm: bytes) -> npt.NDArray[np.int_]:
-    down = Downsampler()
-    history = down.history()
-    return heard_codes(down.run([history], [pcm])[0] + down.flush([history])[0])
-
-
-def heard_codes(codes: bytes | bytearray) -> npt.NDArray[np.int_]:
-    return mulaw.decode(np.frombuffer(bytes(codes), np.uint8)).astype(int)
-
-
-def decoded(codes: bytes) -> npt.NDArray[np.int_]:
-    up = Upsampler()
-    history = up.history()
-    return np.frombuffer(up.run([history], [codes])[0] + up.flush([history])[0], "<i2").astype(int)
-
-
-def opened(workers: int = 1) -> Bench:
-    bench = Bench(workers)
-    bench.open()
-    return bench
-
-
-def seconds(n: float) -> int:
-    return round(n * 48_000)
+from .peers import (
+    ADAPTER,
+    CALL,
+    CODES,
+    GATEWAY,
+    SECRET,
+    SPEECH,
+    TICK,
+    Bench,
+    coded,
+    decoded,
+    heard_codes,
+    opened,
+    seconds,
+)
 
 
 def test_a_call_speaks_a_frame_each_tick_and_is_told_what_was_written() -> None:
@@ -256,325 +235,6 @@ def test_digits_are_told_and_told_again_to_a_resume() -> None:
     assert bench.adapter.others == [told, told]
 
 
-def test_a_new_stream_goes_on_from_the_last_acknowledged_position() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
-    lost_before = len(bench.gateway.written)
-    bench.new_stream()
-    assert bench.adapter.lost_out in range(480, 640 + 1)  # the lead that lay at the carrier
-    bench.tick(50)
-    assert len(bench.gateway.written) == lost_before
-    bench.open()
-    bench.tick(60)
-    assert bench.gateway.dropped == 0
-    apart = heard_codes(bench.gateway.written) - coded(SPEECH[: seconds(1)])
-    assert np.count_nonzero(apart) <= 3
-    (stats,) = bench.worker.stats(bench.now)
-    assert stats.frames_lost == -(-bench.adapter.lost_out // 160)
-
-
-def test_what_a_lost_gateway_may_have_written_is_passed_over_and_told() -> None:
-    """It lives on for a while without us, and the carrier plays what it has."""
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
-    position = bench.gateway.out_next
-    assert position is not None
-    bench.gateway_stopped = []  # what is sent now is not acknowledged
-    bench.tick(3)
-    bench.worker.gone(GATEWAY, bench.now)
-    bench.gateway_stopped = None
-    before = len(bench.gateway.written)
-    bench.new_stream(reason=None)
-    bench.open()
-    bench.tick(60)
-    begins = next(p for _, p in bench.gateway.frames if p >= before)
-    assert begins - position == 3 * 160
-    assert len(bench.gateway.written) == 8000
-    # what is in doubt, and the lead when the gateway was last heard of
-    assert bench.adapter.lost_out in range(3 * 160 + 480, 3 * 160 + 640 + 1)
-
-
-def test_an_adapter_that_attaches_late_is_told_what_the_stream_before_lost() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
-    bench.worker.gone(ADAPTER, bench.now)
-    bench.new_stream()
-    bench.tick(5)
-    assert bench.adapter.lost_out == 0
-    bench.send(0, ADAPTER, m.Attach(CALL, SECRET))
-    bench.run()
-    assert bench.adapter.lost_out in range(480, 640 + 1)
-
-
-def test_what_a_stream_lost_is_told_with_the_next_one_and_again_until_it_is_resumed() -> None:
-    """Whoever reads that sound goes on behind what is in doubt reads that it is lost as well."""
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
-    bench.worker.gone(GATEWAY, bench.now)
-    bench.new_stream(reason=None)
-    for again in range(2):
-        bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
-        ((_, told),) = bench.worker.take()
-        assert isinstance(told, m.Opened) and told.unplayed in range(480, 640 + 1), again
-        bench.gateway.generation += 1
-    resume = m.Resume(CALL, told.generation, 0, 0, 0, 0.0, bench.adapter.acknowledged, 0, 0)
-    bench.worker.receive(ADAPTER, resume, bench.now)
-    bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
-    assert [told for _, told in bench.worker.take() if isinstance(told, m.Loss)] == []
-    bench.gateway.generation += 1
-    bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
-    assert [told.unplayed for _, told in bench.worker.take() if isinstance(told, m.Opened)] == [0]
-
-
-def test_a_streams_end_between_opened_and_resume_is_told_then() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
-    bench.gateway.generation += 1
-    bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
-    ended = m.StreamEnded(CALL, bench.gateway.generation, 1, "error", 512)
-    bench.worker.receive(GATEWAY, ended, bench.now)
-    assert bench.adapter.lost_out == 0
-    bench.run()
-    assert bench.adapter.lost_out == 512
-
-
-def test_who_hears_of_a_streams_end_has_heard_what_was_written() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
-    bench.gateway_stopped = []
-    bench.tick()  # a frame is written, and the word of it comes with the stream's end
-    generation, position = bench.gateway.generation, bench.gateway.out_next
-    assert position is not None
-    for told in (
-        m.Written([m.WrittenTo(CALL, generation, position + 160)]),
-        m.StreamEnded(CALL, generation, 1, "error"),
-    ):
-        bench.from_gateway(told)
-    bench.worker.work(bench.now, bench.now)
-    kinds = [type(told) for peer, told in bench.worker.take() if peer == ADAPTER]
-    assert kinds == [m.Acknowledged, m.Loss, m.StreamOver]
-
-
-def test_a_streams_end_that_is_read_late_tells_what_lay_at_the_carrier() -> None:
-    """The worker was stopped meanwhile: by its own clock all of it had been played."""
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
-    bench.now += 400 * MS
-    bench.from_gateway(m.StreamEnded(CALL, bench.gateway.generation, 1, "error", 512))
-    bench.run()
-    assert bench.adapter.lost_out == 512
-
-
-def test_a_gateway_that_died_while_the_worker_stood_still_is_counted_from_before() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
-    bench.now += 400 * MS
-    bench.worker.gone(GATEWAY, bench.now)
-    bench.new_stream(reason=None)
-    bench.open()
-    assert bench.adapter.lost_out in range(480, 640 + 1)
-
-
-def test_a_gateway_that_died_is_counted_from_when_it_was_missed() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
-    bench.worker.gone(GATEWAY, bench.now)
-    bench.new_stream(reason=None)
-    bench.tick(50)
-    assert bench.adapter.lost_out == 0
-    bench.open()
-    assert bench.adapter.lost_out in range(480, 640 + 1)
-    bench.tick(60)
-    assert len(bench.gateway.written) == 8000
-
-
-def test_a_call_moves_to_a_standby_and_nothing_is_lost_or_doubled() -> None:
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(4)])
-    for n in range(50):
-        bench.hear(n * 160, CODES[n * 160 : (n + 1) * 160])
-        bench.tick()
-    bench.replace(0)  # killed
-    for n in range(50, 55):  # before the gateway noticed
-        bench.gateway.ring.append(
-            m.InFrame(CALL, bench.gateway.generation, 1, n * 160, CODES[n * 160 : (n + 1) * 160])
-        )
-    bench.move(1)
-    for n in range(55, 100):
-        bench.hear(n * 160, CODES[n * 160 : (n + 1) * 160])
-        bench.tick()
-    bench.from_gateway(m.StreamEnded(CALL, bench.gateway.generation, 1, "stop"))
-    bench.run()
-    assert bench.gateway.dropped == 0
-    assert (bench.adapter.lost_in, len(bench.adapter.heard)) == (0, 96_000)
-    heard = np.frombuffer(bytes(bench.adapter.heard), "<i2").astype(int)
-    assert np.abs(heard - decoded(CODES[:16_000])).max() <= 1
-    written = heard_codes(bench.gateway.written)
-    joint = 54 * 160  # the new filter starts on silence there
-    apart = np.abs(written - coded(SPEECH[: seconds(4)])[: len(written)])
-    assert np.count_nonzero(apart[:joint]) <= 20
-    assert np.count_nonzero(apart[joint + 40 :]) <= 20
-
-
-def test_a_stopped_worker_that_wakes_up_harms_nothing() -> None:
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(3)])
-    bench.tick(10)
-    bench.stopped[0] = []
-    bench.now += 25 * TICK
-    bench.move(1)
-    bench.tick(20)
-    written = len(bench.gateway.written)
-    bench.wake(0)
-    assert len(bench.gateway.written) == written
-    assert CALL not in bench.workers[0].calls
-    bench.tick(150)
-    assert len(bench.gateway.written) == 24_000
-    assert [p for _, p in bench.gateway.frames] == [160 * n for n in range(150)]
-
-
-def test_a_gateway_that_stood_still_leaves_no_deep_buffer_behind() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(6)])
-    bench.tick(20)
-    bench.gateway_stopped = []
-    bench.tick(100)  # 2 s
-    bench.gateway.deepest = 0
-    bench.wake_gateway()
-    bench.tick(50)
-    assert bench.gateway.deepest <= (60 + 100 + 20) * MS  # not two seconds of it
-    assert bench.gateway.plays_until - bench.now <= (60 + 60) * MS  # and soon as ever
-    (stats,) = bench.worker.stats(bench.now)
-    assert stats.underruns == 1
-    bench.tick(250)
-    assert np.array_equal(heard_codes(bench.gateway.written), coded(SPEECH[: seconds(6)]))
-
-
-def test_what_lies_at_the_carrier_after_a_gateway_stood_still_is_known_when_it_dies() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(6)])
-    bench.tick(20)
-    bench.gateway_stopped = []
-    bench.tick(100)
-    bench.wake_gateway()
-    bench.tick(2)
-    lay_there = bench.gateway.plays_until - bench.now
-    bench.new_stream("error")
-    assert abs(bench.adapter.lost_out * SAMPLE_NS - lay_there) <= 40 * MS
-
-
-def test_a_call_that_moves_again_and_again_keeps_its_lead() -> None:
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(6)])
-    for n in range(10):
-        bench.tick(10)
-        bench.move(1 - n % 2)
-    assert bench.gateway.deepest <= (60 + 40) * MS
-    lay_there = bench.gateway.plays_until - bench.now
-    bench.new_stream("error")
-    assert bench.adapter.lost_out * SAMPLE_NS == lay_there  # the last worker had sent but little
-
-
-def test_a_worker_whose_state_is_old_says_nothing_twice() -> None:
-    """It was stopped, others had the call, and it is given the call back for a later stream."""
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(6)])
-    bench.tick(10)
-    bench.stopped[0] = []
-    bench.move(1)
-    bench.tick(100)
-    bench.stopped[0] = [x for x in bench.stopped[0] if not isinstance(x[1], m.CloseCall)]
-    bench.new_stream(reason=None)  # with its gateway all that had been on its way to it was lost
-    bench.wake(0)
-    bench.open(0)
-    bench.tick(250)
-    assert [p for _, p in bench.gateway.frames] == [160 * n for n in range(300)]
-
-
-def test_a_worker_whose_state_is_old_says_the_rest_to_its_last_sample() -> None:
-    """It has encoded all of it before others had the call: what its filter holds back is kept."""
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(2)])
-    bench.tick(10)
-    bench.stopped[0] = []
-    bench.move(1)
-    bench.tick(50)
-    bench.stopped[0] = [x for x in bench.stopped[0] if not isinstance(x[1], m.CloseCall)]
-    bench.new_stream(reason=None)
-    bench.wake(0)
-    bench.open(0)
-    bench.tick(60)
-    last = slice(-160, None)
-    assert np.array_equal(
-        heard_codes(bench.gateway.written)[last], coded(SPEECH[: seconds(2)])[last]
-    )
-
-
-def test_a_worker_that_stood_still_does_not_count_what_cannot_have_lain_there() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(6)])
-    bench.tick(10)
-    bench.gateway_stopped = []  # it writes on; the worker stands still, and reads nothing
-    bench.now += 2_000 * MS
-    bench.tick()
-    bench.worker.gone(GATEWAY, bench.now)
-    bench.gateway_stopped = None
-    bench.new_stream(reason=None)
-    bench.open()
-    in_doubt = 1280
-    assert bench.adapter.lost_out <= in_doubt + 1280
-
-
-def test_an_interrupt_that_no_worker_acknowledged_is_carried_out_by_the_next() -> None:
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(3)])
-    bench.tick(10)
-    bench.stopped[0] = []
-    bench.from_adapter(bench.adapter.interrupt())
-    bench.move(1)
-    assert bench.gateway.texts[-1] == "clear"
-    assert bench.gateway.out_next == 24_000
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(70)
-    assert len(bench.gateway.written) == 32_000
-
-
-def test_an_interrupt_that_was_done_before_the_move_is_not_done_again() -> None:
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(3)])
-    bench.from_adapter(bench.adapter.interrupt())
-    bench.run()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(5)
-    bench.move(1)
-    bench.from_adapter(m.Interrupt(CALL, bench.gateway.generation, 1, 24_000))
-    bench.tick(70)
-    assert bench.gateway.texts.count("clear") == 1
-    assert len(bench.gateway.written) == 32_000
-    assert isinstance(bench.adapter.others[-1], m.Interrupted)
-
-
-def test_a_later_stream_without_state_begins_where_the_adapter_says() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
-    bench.replace(0)
-    bench.new_stream(reason=None)
-    bench.open()
-    bench.tick(60)
-    assert len(bench.gateway.written) == 8000
-    assert bench.gateway.dropped == 0
-
-
 def test_speech_that_leaves_a_gap_is_asked_for_again() -> None:
     bench = opened()
     bench.adapter.said += SPEECH[:6000]  # never sent
@@ -586,43 +246,6 @@ def test_speech_that_leaves_a_gap_is_asked_for_again() -> None:
         bench.from_adapter(m.Speak(CALL, bench.gateway.generation, 9999, bytes(6)))
         bench.run()
     assert bench.worker.dropped["speech-gap"] == 1 + 5
-
-
-def test_old_generations_are_dropped() -> None:
-    bench = opened()
-    old = bench.gateway.generation
-    bench.gateway.generation += 1
-    bench.open()
-    frame = m.InFrame(CALL, old, 1, 0, CODES[:160])
-    for message in (
-        m.Inbound([frame]),
-        m.Written([m.WrittenTo(CALL, old, 160)]),
-        m.StreamEnded(CALL, old, 1, "stop"),
-        m.CloseCall(CALL, old),
-        m.MarkReached(CALL, old, "x"),
-        m.Digit(CALL, old, m.DigitIn(1, 1, "1")),
-    ):
-        bench.from_gateway(message)
-    bench.from_adapter(m.Speak(CALL, old, 0, SPEECH[:960]))
-    bench.run()
-    assert bench.worker.dropped["generation"] == 7
-    assert bench.adapter.heard == b""
-    assert bench.adapter.others == []
-
-
-def test_a_call_that_moved_away_comes_back_only_under_a_newer_generation() -> None:
-    bench = opened(workers=2)
-    first = bench.gateway.open_call()
-    bench.move(1)
-    bench.run()
-    assert CALL not in bench.workers[0].calls
-    bench.send(0, GATEWAY, first)
-    assert CALL not in bench.workers[0].calls
-    bench.move(0)
-    assert CALL in bench.workers[0].calls
-    bench.speak(SPEECH[:9600])
-    bench.tick(20)
-    assert len(bench.gateway.written) == 1600
 
 
 def test_a_worker_that_drains_or_is_full_refuses_new_calls_only() -> None:
@@ -685,24 +308,6 @@ def test_an_adapter_that_comes_back_hears_what_it_missed() -> None:
     assert (len(bench.adapter.heard), bench.adapter.lost_in) == ((1600 - 16) * 6, 0)
 
 
-def test_a_call_is_not_forgotten_where_its_gateway_goes_before_anything_was_worked_on() -> None:
-    bench = Bench()
-    bench.from_gateway(bench.gateway.open_call(bench.now))
-    bench.hear(0, CODES[:160])
-    bench.worker.gone(GATEWAY, bench.now)
-    bench.worker.beat(bench.now)
-    assert CALL in bench.worker.calls
-
-
-def test_a_call_without_a_stream_is_forgotten_in_the_end() -> None:
-    bench = opened()
-    bench.new_stream()
-    bench.worker.beat(bench.now + FORGET_NS)
-    assert CALL in bench.worker.calls
-    bench.worker.beat(bench.now + FORGET_NS + 1)
-    assert bench.worker.calls == {}
-
-
 def test_more_speech_than_the_bound_is_told_as_lost() -> None:
     bench = opened()
     playout = bench.worker.calls[CALL].playout
@@ -722,39 +327,6 @@ def test_an_impossible_idle_time_is_none(idle: float) -> None:
     bench.hear(0, CODES[:160])
     bench.run()
     assert bench.adapter.lost_in == 0
-
-
-def test_an_interrupt_that_went_down_with_its_worker_is_done_where_nothing_is_known() -> None:
-    """It was acknowledged, and its Clear never reached the gateway, which stands before it."""
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
-    stands_at = bench.gateway.out_next
-    bench.adapter.interrupt()
-    bench.adapter.acknowledged = bench.adapter.floor  # by the word of the worker that died
-    bench.move(1)
-    assert bench.gateway.texts[-1] == "clear"
-    assert (stands_at, bench.gateway.out_next) == (2240, 8000)
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(70)
-    assert len(bench.gateway.written) == 16_000
-
-
-def test_an_interrupt_that_was_done_while_the_gateway_was_away_is_done_again() -> None:
-    """The connection between gateway and worker broke; both live, and the call comes back."""
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
-    bench.worker.gone(GATEWAY, bench.now)
-    bench.from_adapter(bench.adapter.interrupt())
-    bench.run()
-    assert isinstance(bench.adapter.others[-1], m.Interrupted)
-    assert "clear" not in bench.gateway.texts
-    bench.speak(SPEECH[: seconds(1)])
-    bench.move(0)
-    assert bench.gateway.texts[-1] == "media" and bench.gateway.texts.count("clear") == 1
-    bench.tick(70)
-    assert len(bench.gateway.written) == 16_000 and bench.gateway.dropped == 0
 
 
 def test_an_adapter_whose_new_connection_was_read_before_the_old_one_keeps_the_call() -> None:

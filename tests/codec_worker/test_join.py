@@ -14,7 +14,7 @@ from trunkline.codec_worker.inbound import Inbound, InboundFrame, SoundPiece, ha
 from trunkline.codec_worker.join import TOLERANCE, overlap
 from trunkline.codec_worker.resample import Upsampler
 
-from .bench import Bench
+from .peers import Bench
 
 MS = 1_000_000
 T0 = 1_000_000 * MS

@@ -7,74 +7,30 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import pytest
-import zmq
 
 from trunkline.bus import messages as m
-from trunkline.bus.errors import ErrorInfo, ProtocolMismatchError
+from trunkline.bus.errors import ProtocolMismatchError
 from trunkline.bus.settings import Settings, load
-from trunkline.bus.sockets import BusSocket, bind_router, connect_dealer
+from trunkline.bus.sockets import connect_dealer
+from trunkline.bus.testing import Context, FakeController, until
 from trunkline.codec_worker.process import WorkerProcess, main
 
-Context = zmq.Context[zmq.Socket[bytes]]
 T = TypeVar("T")
 CALL, SECRET, GENERATION = "c" * 32, "s" * 32, m.first_generation(1)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # ZeroMQ's own threads set no event of ours
-            await asyncio.sleep(0.001)
-
-
 @pytest.fixture
-def settings() -> Iterator[Settings]:
-    with tempfile.TemporaryDirectory(prefix="tl-") as directory:  # short: a socket's path is
-        bus = Path(directory) / "bus"
-        yield load(env_file=None, bus=f"ipc://{bus}", state_dir=directory)
-
-
-@pytest.fixture
-def context() -> Iterator[Context]:
-    made: Context = zmq.Context()
-    yield made
-    made.destroy(linger=0)
-
-
-class FakeController:
-    """Welcomes (or refuses) whoever says Hello, and notes what it was told."""
-
-    def __init__(self, context: Context, settings: Settings) -> None:
-        self.got: list[m.ToController] = []
-        self.refuse: ErrorInfo | None = None
-        settings.address.make_directory()
-        self.socket: BusSocket
-        self.socket, _ = bind_router(context, settings.address.control, self._receive)
-
-    def _receive(self, identity: bytes, payload: bytes) -> None:
-        message = msgspec.msgpack.decode(payload, type=m.ToController)
-        self.got.append(message)
-        answer: m.Welcome | m.Refused | m.Pulse
-        if isinstance(message, m.Hello):
-            answer = (
-                m.Refused(error=self.refuse)
-                if self.refuse
-                else m.Welcome(epoch=1, stack="c", pid=1, account="AC", public_url=None, lead_ms=60)
-            )
-        elif isinstance(message, m.Beat):
-            answer = m.Pulse(epoch=1, stack="c")
-        else:
-            return
-        self.socket.send(msgspec.msgpack.encode(answer), identity)
-
-    def all(self, kind: type[T]) -> list[T]:
-        return [message for message in self.got if isinstance(message, kind)]
+def settings(short_directory: Path) -> Settings:
+    bus = f"ipc://{short_directory}/bus"
+    made = load(env_file=None, bus=bus, state_dir=str(short_directory))
+    made.address.make_directory()
+    return made
 
 
 class Peer:
@@ -142,9 +98,8 @@ async def worker(context: Context, settings: Settings) -> AsyncIterator[WorkerPr
 async def test_it_announces_itself_and_carries_a_call(
     context: Context, settings: Settings, worker: WorkerProcess
 ) -> None:
-    controller = FakeController(context, settings)
-    await until(lambda: bool(controller.all(m.Hello)))
-    (hello,) = controller.all(m.Hello)
+    controller = FakeController(context, settings.address.control)
+    hello = await controller.wait_for(m.Hello)
     assert (hello.role, hello.endpoint, hello.pid) == ("codec_worker", worker.endpoint, os.getpid())
 
     client = adapter(context, worker.endpoint)
@@ -171,8 +126,9 @@ async def test_it_announces_itself_and_carries_a_call(
     assert b"".join(sound.pcm for sound in sounds) == bytes(960)
 
     await until(lambda: any(b.calls and b.calls[0].frames_in for b in controller.all(m.Beat)))
-    for socket in (controller.socket, client.socket, carrier.socket):
-        socket.close()
+    controller.stop()
+    for peer in (client, carrier):
+        peer.socket.close()
 
 
 async def test_what_it_cannot_read_is_dropped_and_a_lost_peer_is_forgotten(
@@ -246,9 +202,8 @@ def spawned(settings: Settings) -> Iterator[subprocess.Popen[str]]:
 async def test_sigterm_says_goodbye_and_ends_with_status_0(
     context: Context, settings: Settings, spawned: subprocess.Popen[str]
 ) -> None:
-    controller = FakeController(context, settings)
-    await until(lambda: bool(controller.all(m.Hello)))
-    (hello,) = controller.all(m.Hello)
+    controller = FakeController(context, settings.address.control)
+    hello = await controller.wait_for(m.Hello)
     assert hello.pid == spawned.pid
     assert hello.endpoint is not None
     carrier = gateway(context, hello.endpoint)
@@ -257,24 +212,24 @@ async def test_sigterm_says_goodbye_and_ends_with_status_0(
     await until(lambda: any(beat.calls for beat in controller.all(m.Beat)))
     spawned.send_signal(signal.SIGTERM)
     spawned.send_signal(signal.SIGTERM)  # twice is harmless
-    await until(lambda: bool(controller.all(m.Goodbye)))
+    await controller.wait_for(m.Goodbye)
     carrier.send(m.CloseCall(CALL, GENERATION + 1))  # moved elsewhere
     assert await asyncio.to_thread(spawned.wait, 20) == 0
     await until(lambda: carrier.lost)
-    for socket in (controller.socket, carrier.socket):
-        socket.close()
+    controller.stop()
+    carrier.socket.close()
 
 
 @pytest.mark.e2e
 async def test_a_refused_worker_says_why_and_ends_with_status_1(
     context: Context, settings: Settings, spawned: subprocess.Popen[str]
 ) -> None:
-    controller = FakeController(context, settings)
-    controller.refuse = ErrorInfo.of(ProtocolMismatchError("protocol 1 is not spoken here"))
+    controller = FakeController(context, settings.address.control)
+    controller.refuse = ProtocolMismatchError("protocol 1 is not spoken here")
     _, errors = await asyncio.to_thread(spawned.communicate, timeout=20)
     assert spawned.returncode == 1
     assert "trunkline codec-worker: protocol 1 is not spoken here" in errors
-    controller.socket.close()
+    controller.stop()
 
 
 def test_a_wrong_setting_ends_it_with_one_line(

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from trunkline.bus import messages as m
 from trunkline.codec_worker import mulaw
 
-from .bench import CALL, Bench
+from .peers import CALL, Bench
 
 LENGTH = 8000 * 600  # positions
 SMOOTH = 8000 * np.sin(np.arange(LENGTH) * 0.02) * np.sin(np.arange(LENGTH) * 0.00037)

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from msgspec.structs import replace
 from simulation.clock import Process, SimLoop, current
+from simulation.writes import wrong_write
 
 from trunkline.bus import messages as m
 from trunkline.controller import instructions as do
@@ -27,159 +27,79 @@ from trunkline.controller.rules.book import Identity, Rules
 from trunkline.controller.shell import Shell
 from trunkline.controller.twilio.calls import CallOrder
 from trunkline.controller.twilio.carrier import REST_TIMEOUT, CallState, RestFailure
-from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSettings
+from trunkline.controller.twilio.number_settings import NumberSettings
 from trunkline.controller.twilio.operations import Operations
-from trunkline.controller.twilio.seal import Seal, SealKeys
+from trunkline.controller.twilio.seal import SealKeys
 
+from .fake_carrier import FakeAccount, failure, nobody
 from .stage import ACCOUNT, URL
 
 #: A request arrives, and its answer is there, after so long (seconds).
 ARRIVES, ANSWERED = 0.05, 0.1
 #: How much later than it was given up a late request takes effect.
 LATE = 40.0
-FATES = ("429", "refused", "500", "500_after", "timeout_before", "timeout_after", "late")
 _TAKES_EFFECT = ("ok", "500_after", "timeout_after", "late")
 
 
-class Account:
-    """Twilio. ``plan``: what becomes of the next requests of an operation. ``problems``: what must
-    never happen, and did."""
+class Account(FakeAccount):
+    """Twilio. ``problems``: what must never happen, and did."""
 
     def __init__(self, loop: SimLoop, journal: MemoryJournal) -> None:
+        super().__init__(lambda: 1_700_000_000.0 + loop.time())
         self.loop = loop
         self.journal = journal
-        self.numbers: dict[str, NumberSettings] = {}
-        #: what each number has to be in the end: as it was, or as someone else wrote it
+        #: what each number has to be in the end: as it was
         self.expected: dict[str, NumberSettings] = {}
-        self.calls: dict[str, CallState] = {}
         #: the calls that came of each dial
         self.made: dict[str, list[str]] = defaultdict(list)
         self.writes: list[dict[str, str]] = []
         self.in_flight: Counter[str] = Counter()
-        self.plans: dict[str, deque[str]] = defaultdict(deque)
         self.problems: list[str] = []
 
-    def wall(self) -> float:
-        return 1_700_000_000.0 + self.loop.time()
-
     def add_number(self, number: str, **fields: str) -> str:
-        sid = f"PN{len(self.numbers) + 1}"
-        known = {"voice_url": "https://agent.example.com/voice", "voice_method": "GET"}
-        values = {name: "" for name in VOICE_FIELDS} | known | fields
-        self.numbers[sid] = self.expected[sid] = NumberSettings(sid, number, values)
+        sid = super().add_number(number, **fields)
+        self.expected[sid] = self.numbers[sid]
         return sid
 
-    def change(self, sid: str, voice_url: str) -> None:
-        """Someone else sets the number's voice_url; what else stands there stays."""
-        number = self.numbers[sid]
-        self.numbers[sid] = replace(number, fields=number.fields | {"voice_url": voice_url})
-        self.expected[sid] = self.numbers[sid]
-
-    async def _do(self, operation: str, effect: Callable[[], Any], number: str = "") -> Any:
-        plan = self.plans[operation]
-        fate = plan.popleft() if plan else "ok"
+    async def _do(self, operation: str, what: Any, effect: Callable[[], Any]) -> Any:
+        fate = self.fate(operation)
         answer: asyncio.Future[Any] = self.loop.create_future()
+        number = what[0] if operation == "write" else ""
         self.in_flight[number] += 1
 
         def happen() -> None:
             self.in_flight[number] -= 1
-            result: Any = None
-            if fate in _TAKES_EFFECT:
-                try:
-                    result = effect()
-                except RestFailure as failure:
-                    result = failure
+            result = effect() if fate in _TAKES_EFFECT else None
             if fate == "ok":
                 self._later(ANSWERED - ARRIVES, _settle, answer, result)
 
         self._later(REST_TIMEOUT + LATE if fate == "late" else ARRIVES, happen)
         if fate != "ok":
             slow = fate in ("timeout_before", "timeout_after", "late")
-            self._later(REST_TIMEOUT if slow else ANSWERED, _settle, answer, _failure(fate))
+            self._later(REST_TIMEOUT if slow else ANSWERED, _settle, answer, failure(fate))
         return await answer
 
     def _later(self, seconds: float, what: Callable[..., None], *args: Any) -> None:
         self.loop.call_later(seconds, what, *args, context=self.loop.world.context.copy())
 
-    def _number(self, sid: str) -> NumberSettings:
-        return self.numbers[sid]
-
-    # ------------------------------------------------------------------ Carrier
-
-    async def find_number(self, number: str) -> NumberSettings | None:
-        found = [n for n in self.numbers.values() if n.number == number]
-        return await self._do("find", lambda: found[0] if found else None)
-
-    async def list_numbers(self) -> list[NumberSettings]:
-        return await self._do("list", lambda: list(self.numbers.values()))
-
-    async def read_number(self, sid: str) -> NumberSettings:
-        return await self._do("read", lambda: self.numbers[sid])
-
     async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings:
-        self._check_write(sid, fields)
+        rows = [row for row in self.journal.overrides.values() if row.number_sid == sid]
+        stands = self.numbers[sid].voice_url
+        self.problems += wrong_write(fields, rows, stands, in_flight=self.in_flight[sid] > 0)
         self.writes.append(fields)
+        return await super().write_number(sid, fields)
 
-        def write() -> NumberSettings:
-            number = self.numbers[sid]
-            self.numbers[sid] = replace(number, fields=number.fields | fields)
-            return self.numbers[sid]
-
-        return await self._do("write", write, sid)
-
-    def _check_write(self, sid: str, fields: dict[str, str]) -> None:
-        """What is written stands in the journal before, and only what is ours is undone."""
-        seal = Seal.read(fields["voice_url"])
-        rows = [
-            row for row in self.journal.overrides.values() if row.number_sid == sid and row.open
-        ]
-        if seal is not None:
-            if not any(row.id == seal.override and row.written == fields for row in rows):
-                self.problems.append(f"{fields} was written, and not journalled before: {rows}")
-        else:
-            if not any(row.state == "restoring" for row in rows):
-                self.problems.append(f"{fields} was put back, and not journalled before: {rows}")
-            stands = self.numbers[sid].voice_url
-            if Seal.read(stands) is None and not self.in_flight[sid]:
-                self.problems.append(f"{fields} was written over {stands}, which is not ours")
-
-    async def create_call(self, order: CallOrder) -> CallState:
+    def make_call(self, order: CallOrder) -> CallState:
         request = parse_qs(urlsplit(order.status_callback).query)["d"][0]
-
-        def create() -> CallState:
-            sid = f"CA{len(self.calls) + 1:032d}"
-            self.made[request].append(sid)
-            if len(self.made[request]) > 1:
-                self.problems.append(f"dial {request} led to {self.made[request]}")
-            self.calls[sid] = CallState(
-                sid, "queued", order.to, order.from_, "outbound-api", self.wall()
-            )
-            return self.calls[sid]
-
-        return await self._do("create", create)
-
-    async def fetch_call(self, sid: str) -> CallState:
-        return await self._do("fetch", lambda: self.calls[sid])
-
-    async def end_call(self, sid: str) -> None:
-        await self._do("end", lambda: self.over(sid))
-
-    def over(self, sid: str, status: str = "completed") -> None:
-        if not self.calls[sid].ended:
-            call = self.calls[sid]
-            self.calls[sid] = CallState(
-                sid, status, call.to, call.from_, "outbound-api", call.created
-            )
-
-    async def instruct_call(self, sid: str, twiml: str) -> None:
-        await self._do("instruct", lambda: None)
+        call = super().make_call(order)
+        self.made[request].append(call.sid)
+        if len(self.made[request]) > 1:
+            self.problems.append(f"dial {request} led to {self.made[request]}")
+        return call
 
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
-        def found() -> list[CallState]:
-            calls = [c for c in self.calls.values() if (c.to, c.from_) == (to, from_)]
-            return [c for c in calls if (c.created or 0.0) >= since - 2.0]
-
-        return await self._do("list_calls", found)
+        found = await super().list_calls(to, from_, since)
+        return [call for call in found if (call.created or 0.0) >= since - 2.0]
 
 
 def _settle(answer: asyncio.Future[Any], result: Any) -> None:
@@ -189,15 +109,6 @@ def _settle(answer: asyncio.Future[Any], result: Any) -> None:
         answer.set_exception(result)
     else:
         answer.set_result(result)
-
-
-def _failure(fate: str) -> RestFailure:
-    if fate == "429":
-        return RestFailure("busy", status=429, code=20429, repeatable=True, retry_after=2.0)
-    if fate == "refused":
-        return RestFailure("connection refused", repeatable=True)
-    status = 500 if fate.startswith("500") else 0
-    return RestFailure("no answer", status=status, uncertain=True, repeatable=True)
 
 
 class Steps:
@@ -216,10 +127,6 @@ class Steps:
             return result
 
         return stepped
-
-
-async def nobody(base: str, stack: str) -> bool:
-    return False
 
 
 @contextlib.contextmanager
@@ -334,23 +241,8 @@ class Controller:
 
     def feed(self, message: Any) -> None:
         assert self.shell is not None
-        self._now(self.shell._feed, message)
-
-    def _now(self, what: Callable[..., Any], *args: Any) -> None:
-        loop = self.world.loop
-        running = contextlib.nullcontext() if loop.runs else loop.running()
-        with running:
-            loop.in_process(self.process, what, *args)
-
-    def shut_down(self) -> None:
-        """SIGTERM."""
-        assert self.shell is not None
-        self._now(self.world.loop.create_task, self._shut_down())
-
-    async def _shut_down(self) -> None:
-        assert self.shell is not None
-        await self.shell._shut_down()
-        self.world.loop.kill(self.process)
+        with self.world.loop.running():
+            self.world.loop.in_process(self.process, self.shell._feed, message)
 
 
 class _Shell(Shell):

@@ -1,4 +1,5 @@
-"""Twilio's REST in memory, with faults that are said beforehand, and a clock that jumps.
+"""Twilio's REST in memory, with faults that are said beforehand, and a clock that jumps; and the
+operations that use both.
 
 ``plan("write", "timeout_after", "429")``: the next write times out after it took effect, the one
 after that is answered 429. ``late``: no answer, and the effect comes 20 s later.
@@ -7,6 +8,7 @@ after that is answered 429. ``late``: no answer, and the effect comes 20 s later
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -14,9 +16,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from trunkline.controller.journal.rows import OverrideRow
 from trunkline.controller.twilio.calls import CallOrder
 from trunkline.controller.twilio.carrier import CallState, RestFailure
 from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSettings
+from trunkline.controller.twilio.operations import Operations
+from trunkline.controller.twilio.seal import SealKeys
 
 OURS = "+14155551234"
 THEIRS = "+14155557777"
@@ -56,16 +61,15 @@ class FakeTime:
         self.advance(seconds)
 
 
-class FakeCarrier:
-    """An account with numbers and calls. ``log``: (operation, what), in order."""
+class FakeAccount:
+    """Numbers and calls in memory. ``plan``: what becomes of the next requests of an operation;
+    :meth:`_do` of each kind of account says how long they take."""
 
-    def __init__(self, time: FakeTime) -> None:
-        self.time = time
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self.wall = wall
         self.numbers: dict[str, NumberSettings] = {}
         self.calls: dict[str, CallState] = {}
-        self.log: list[tuple[str, Any]] = []
-        self._plans: dict[str, deque[str]] = defaultdict(deque)
-        self._sids = itertools.count(1)
+        self.plans: dict[str, deque[str]] = defaultdict(deque)
 
     def add_number(self, number: str, **fields: str) -> str:
         sid = f"PN{len(self.numbers) + 1:032d}"
@@ -81,58 +85,30 @@ class FakeCarrier:
         return sid
 
     def plan(self, operation: str, *kinds: str) -> None:
-        self._plans[operation].extend(kinds)
+        self.plans[operation].extend(kinds)
 
-    def count(self, operation: str) -> int:
-        return sum(name == operation for name, _ in self.log)
-
-    @property
-    def writes(self) -> list[dict[str, str]]:
-        return [what for name, what in self.log if name == "write"]
+    def fate(self, operation: str) -> str:
+        """What becomes of this request."""
+        plan = self.plans[operation]
+        return plan.popleft() if plan else "ok"
 
     async def _do(self, operation: str, what: Any, effect: Callable[[], Any]) -> Any:
-        self.log.append((operation, what))
-        await asyncio.sleep(0)
-        plan = self._plans[operation]
-        kind = plan.popleft() if plan else "ok"
-        if kind == "ok":
-            return effect()
-        if kind == "429":
-            raise RestFailure(
-                "Too Many Requests", status=429, code=20429, repeatable=True, retry_after=3.0
-            )
-        if kind == "refused":
-            raise RestFailure("connection refused", repeatable=True)
-        if kind == "401":
-            raise RestFailure("Authenticate", status=401, code=20003)
-        if kind == "403":
-            raise RestFailure("Account not active", status=403, code=20005)
-        if kind == "404":
-            raise RestFailure("not found", status=404, code=20404)
-        if kind == "400":
-            raise RestFailure("bad number", status=400, code=21211)
-        if kind == "late":
-            self.time.at(self.time.now + LATE_SECONDS, effect)
-        elif kind in ("timeout_after", "500_after"):
-            effect()
-        status = 500 if kind.startswith("500") else 0
-        raise RestFailure("no answer", status=status, uncertain=True, repeatable=True)
+        raise NotImplementedError
 
     # ------------------------------------------------------------------ Carrier
 
     async def find_number(self, number: str) -> NumberSettings | None:
-        return await self._do(
-            "find",
-            number,
-            lambda: next((n for n in self.numbers.values() if n.number == number), None),
-        )
+        def found() -> NumberSettings | None:
+            return next((n for n in self.numbers.values() if n.number == number), None)
+
+        return await self._do("find", number, found)
 
     async def list_numbers(self) -> list[NumberSettings]:
         return await self._do("list", None, lambda: list(self.numbers.values()))
 
     async def read_number(self, sid: str) -> NumberSettings:
         if sid not in self.numbers:
-            raise RestFailure("not found", status=404, code=20404)
+            raise failure("404")
         return await self._do("read", sid, lambda: self.numbers[sid])
 
     async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings:
@@ -141,29 +117,30 @@ class FakeCarrier:
             self.numbers[sid] = replace(number, fields=number.fields | fields)
             return self.numbers[sid]
 
-        return await self._do("write", fields, write)
+        return await self._do("write", (sid, fields), write)
 
     async def create_call(self, order: CallOrder) -> CallState:
-        def create() -> CallState:
-            sid = f"CA{next(self._sids):032d}"
-            self.calls[sid] = CallState(
-                sid, "queued", order.to, order.from_, "outbound-api", self.time.wall()
-            )
-            return self.calls[sid]
+        return await self._do("create", order, lambda: self.make_call(order))
 
-        return await self._do("create", order, create)
+    def make_call(self, order: CallOrder) -> CallState:
+        """A phone rings."""
+        sid = f"CA{len(self.calls) + 1:032d}"
+        self.calls[sid] = CallState(
+            sid, "queued", order.to, order.from_, "outbound-api", self.wall()
+        )
+        return self.calls[sid]
 
     async def fetch_call(self, sid: str) -> CallState:
         return await self._do("fetch", sid, lambda: self.calls[sid])
 
     async def end_call(self, sid: str) -> None:
-        def end() -> None:
-            if sid in self.calls:
-                self.calls[sid] = CallState(
-                    sid, "completed", self.calls[sid].to, self.calls[sid].from_, "outbound-api"
-                )
+        await self._do("end", sid, lambda: self.over(sid))
 
-        await self._do("end", sid, end)
+    def over(self, sid: str) -> None:
+        """The call ends, if there is one."""
+        call = self.calls.get(sid)
+        if call is not None:
+            self.calls[sid] = dataclasses.replace(call, status="completed")
 
     async def instruct_call(self, sid: str, twiml: str) -> None:
         await self._do("instruct", (sid, twiml), lambda: None)
@@ -172,8 +149,81 @@ class FakeCarrier:
         await self._do("stream", (sid, url, token), lambda: None)
 
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
-        return await self._do(
-            "list_calls",
-            (to, from_),
-            lambda: [c for c in self.calls.values() if (c.to, c.from_) == (to, from_)],
+        def found() -> list[CallState]:
+            return [call for call in self.calls.values() if (call.to, call.from_) == (to, from_)]
+
+        return await self._do("list_calls", (to, from_), found)
+
+
+def failure(kind: str) -> RestFailure:
+    """What whoever asked gets instead of an answer."""
+    if kind == "429":
+        return RestFailure(
+            "Too Many Requests", status=429, code=20429, repeatable=True, retry_after=3.0
         )
+    if kind == "refused":
+        return RestFailure("connection refused", repeatable=True)
+    refusals = {"401": 20003, "403": 20005, "404": 20404, "400": 21211}
+    if kind in refusals:
+        return RestFailure(f"refused ({kind})", status=int(kind), code=refusals[kind])
+    status = 500 if kind.startswith("500") else 0
+    return RestFailure("no answer", status=status, uncertain=True, repeatable=True)
+
+
+class FakeCarrier(FakeAccount):
+    """An account that answers at once. ``log``: (operation, what), in order."""
+
+    def __init__(self, time: FakeTime) -> None:
+        super().__init__(time.wall)
+        self.time = time
+        self.log: list[tuple[str, Any]] = []
+
+    def count(self, operation: str) -> int:
+        return sum(name == operation for name, _ in self.log)
+
+    @property
+    def writes(self) -> list[dict[str, str]]:
+        return [what[1] for name, what in self.log if name == "write"]
+
+    async def _do(self, operation: str, what: Any, effect: Callable[[], Any]) -> Any:
+        self.log.append((operation, what))
+        await asyncio.sleep(0)
+        kind = self.fate(operation)
+        if kind == "ok":
+            return effect()
+        if kind == "late":
+            self.time.at(self.time.now + LATE_SECONDS, effect)
+        elif kind in ("timeout_after", "500_after"):
+            effect()
+        raise failure(kind)
+
+
+async def nobody(base: str, stack: str) -> bool:
+    """No other stack lives."""
+    return False
+
+
+def ops_for(time: FakeTime, carrier: Any, journal: Any) -> Operations:
+    return Operations(
+        stack="stack",
+        public_url="https://line.example.com",
+        carrier=carrier,
+        journal=journal,
+        keys=SealKeys("token"),
+        wall=time.wall,
+        probe=nobody,
+        clock=time.clock,
+        sleep=time.pause,
+    )
+
+
+def row_for(sid: str, override: str = "o1") -> OverrideRow:
+    """An override as the rules plan it, for session s1 on OURS."""
+    return OverrideRow(
+        id=override,
+        number=OURS,
+        number_sid=sid,
+        session="s1",
+        state="planned",
+        holders={"s1": "hash"},
+    )

@@ -15,8 +15,7 @@ from trunkline.controller.twilio.apply_restore import apply
 from trunkline.controller.twilio.operations import Operations
 from trunkline.controller.twilio.seal import SealKeys
 
-from .fake_carrier import FakeCarrier, FakeTime
-from .test_crashes import ops_for, row_for
+from .fake_carrier import FakeCarrier, FakeTime, ops_for, row_for
 
 ACCOUNT = "AC" + "1" * 32
 

@@ -412,7 +412,7 @@ def test_digits_where_the_leg_carries_no_stream() -> None:
         "CA1",
         '<Response><Play digits="1w#*W9"/><Pause length="120"/></Response>',
     )
-    stage.feed(do.Instructed(instruct.asked, None))
+    stage.feed(do.Instructed(instruct.reply_to, None))
     stage.body("a1", asked, m.Done)
     for bad in ("", "1\n", '1"/>', "١", "a"):
         asked = stage.ask("a1", m.SendDigits(session=info.session, call=call, digits=bad))

@@ -68,9 +68,9 @@ async def test_a_one_way_stream_is_asked_for_with_its_token(
     sim.add_callee(THEIRS, Silence())
     order = CallOrder(THEIRS, OURS, "<Response><Pause length='9'/></Response>", 60, 20, "")
     call = await carrier.create_call(order)
-    await sim.calls[call.sid].wait_for("in-progress")
+    await sim.wait_for(sim.calls[call.sid], "in-progress")
     await carrier.start_stream(call.sid, "wss://127.0.0.1:9/twilio/stream", "secret-token")
-    (stream,) = sim.exchange.lines[call.sid].streams
+    (stream,) = sim.calls[call.sid].streams
     assert (stream.one_way, stream.verb.track) == (True, "inbound_track")
     assert stream.verb.url == "wss://127.0.0.1:9/twilio/stream"
     assert stream.verb.parameters == {"nonce": "secret-token"}
@@ -87,7 +87,7 @@ async def test_a_call_that_rings_on_after_completed_is_canceled(
     sim.add_callee(THEIRS, "no-answer")
     order = CallOrder(THEIRS, OURS, "<Response><Pause/></Response>", 60, 20, "http://127.0.0.1:9/s")
     sid = (await carrier.create_call(order)).sid
-    await sim.calls[sid].wait_for("ringing")
+    await sim.wait_for(sim.calls[sid], "ringing")
     await carrier.end_call(sid)
     assert (await carrier.fetch_call(sid)).status == "canceled"
 

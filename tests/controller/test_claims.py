@@ -158,6 +158,30 @@ def test_a_worker_tells_of_streams_that_nobody_else_has_seen() -> None:
     assert isinstance(accepted, m.StreamAccepted) and accepted.info.ordinal == 2
 
 
+def test_a_standby_that_died_with_the_controller_is_replaced_while_others_settle() -> None:
+    """Else a call whose active worker stalls next has nowhere to go for three seconds."""
+    w1, w2 = (m.WorkerRef(id=w, endpoint=f"ipc:///{w}") for w in ("w1", "w2"))
+    info = Stage().info()
+    call = replace(live_call(info, 1), placement=m.Placement(epoch=1, n=1, primary=w1, standby=w2))
+    stream = m.StreamInfo(
+        info=call, stream_sid="MZ1", generation=m.first_generation(1) + 1, active="w2"
+    )
+    stage = Stage(epoch=2, peers=False, dials=[a_dial(info, sid="CA1", state="taken")])
+    stage.hello("gateway", "g1", streams=[stream])
+    stage.hello("codec_worker", "w3", endpoint="ipc:///w3")
+    stage.pass_time(0.9)
+    assert not stage.events("g1", m.CallPlaced)
+    stage.pass_time(0.2)
+    (placed,) = stage.events("g1", m.CallPlaced)
+    assert (placed.placement.primary, placed.placement.standby) == (
+        w2,
+        m.WorkerRef(id="w3", endpoint="ipc:///w3"),
+    )
+    stage.hello("codec_worker", "w2", endpoint="ipc:///w2")
+    stage.pass_time(5.0)
+    assert stage.events("g1", m.CallPlaced) == [placed]
+
+
 @pytest.mark.parametrize("who", ["gateway", "adapter"])
 def test_the_token_of_a_stream_that_was_up_is_void(who: str) -> None:
     info = Stage().info()

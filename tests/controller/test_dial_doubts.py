@@ -1,9 +1,6 @@
-"""Dials in doubt: crashes at each step, guesses that evidence corrects, and dials that are over."""
+"""Dials in doubt: what is left of them, guesses that evidence corrects, and dials that are over."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -13,15 +10,13 @@ from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
 from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.twilio import operations
-from trunkline.controller.twilio.operations import FAULT_POINTS
 
-from .fake_carrier import THEIRS, FakeCarrier, FakeTime
+from .fake_carrier import THEIRS, FakeCarrier, FakeTime, ops_for
 from .stage import Stage
-from .test_crashes import Counted, Crash, Steps, ops_for
 from .test_dials import a_dial, caller, token_of, waiting
 from .test_restore import DIAL, ORDER, Bench
 
-# --------------------------------------------------------------------------- crashes
+# --------------------------------------------------------------------------- left behind
 
 
 async def recovered(time: FakeTime, carrier: FakeCarrier, journal: MemoryJournal) -> None:
@@ -29,56 +24,6 @@ async def recovered(time: FakeTime, carrier: FakeCarrier, journal: MemoryJournal
     ops = ops_for(time, carrier, journal)
     for dial in await journal.open_dials():
         await operations.hang_up_left(ops, dial)
-
-
-async def place(time: FakeTime, carrier: Any, journal: Any, faults: Callable[[str], None]) -> None:
-    ops = ops_for(time, carrier, journal, faults)
-    row = replace(DIAL, asked=time.wall())
-    result = await operations.create(
-        ops, row, ORDER, time.now + 30, lambda: True, lambda told: None
-    )
-    assert not isinstance(result, do.Unsure)
-
-
-@pytest.mark.parametrize("point", [p for p in FAULT_POINTS if p.startswith("dial")])
-async def test_crash_at_each_fault_point(point: str) -> None:
-    time = FakeTime()
-    carrier, journal = FakeCarrier(time), MemoryJournal()
-
-    def crash(reached: str) -> None:
-        if reached == point:
-            raise Crash
-
-    with pytest.raises(Crash):
-        await place(time, carrier, journal, crash)
-    await recovered(time, carrier, journal)
-    assert all(call.ended for call in carrier.calls.values())
-    assert await journal.open_dials() == [] and carrier.count("create") <= 1
-
-
-@pytest.mark.parametrize("fault", ["", "429", "late", "timeout_after"])
-async def test_crash_at_each_await(fault: str) -> None:
-    crash_at = 0
-    while True:
-        crash_at += 1
-        time = FakeTime()
-        carrier, journal = FakeCarrier(time), MemoryJournal()
-        if fault:
-            carrier.plan("create", fault)
-        steps = Steps(crash_at)
-        try:
-            await place(time, Counted(carrier, steps), Counted(journal, steps), lambda _: None)
-        except (Crash, AssertionError):
-            await recovered(time, carrier, journal)
-        else:
-            assert steps.taken < crash_at
-            break
-        if steps.taken < crash_at:
-            break  # it ended in doubt, without a crash
-        time.advance(100.0)
-        assert all(call.ended for call in carrier.calls.values()), f"crash at {crash_at}"
-        assert await journal.open_dials() == [] and len(carrier.calls) <= 1
-    assert crash_at > 2
 
 
 async def test_what_is_left_of_an_old_dial_is_not_looked_for_among_todays_calls() -> None:
@@ -163,6 +108,18 @@ def test_a_second_call_that_shows_by_its_callback_is_hung_up() -> None:
     assert stage.take(do.End).sids == ("CA2",)
     stage.callback(request, "CA2", "completed")
     assert not stage.events("a1", m.CallEnded)
+
+
+def test_a_hang_up_is_answered_when_the_leg_turns_out_to_be_over_already() -> None:
+    """Its SID is not known to this controller, so REST is never asked: the leg was busy."""
+    info = Stage().info()
+    stage = Stage(epoch=2, peers=False, dials=[a_dial(info, mode="originate")])
+    stage.hello("adapter", "a1", sessions=[replace(waiting(info), dials=[])])
+    hang_up = stage.ask("a1", m.HangUp(session=info.session, call="c" * 32))
+    assert not stage.answered("a1", hang_up)
+    stage.feed(do.Taken("a" * 32, "CA1", "busy", guessed=True))
+    stage.body("a1", hang_up, m.Done)
+    assert not stage.all_work(do.End)
 
 
 def test_dials_are_claimed_with_the_secret_only() -> None:

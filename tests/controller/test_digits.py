@@ -11,17 +11,16 @@ from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
 from trunkline.controller.journal.memory import MemoryJournal
+from trunkline.controller.rules.book.call import MAY_RETURN_FOR
 from trunkline.controller.rules.digits import (
     BACK_WITHIN,
     CLOSED_AFTER,
     LISTENS_WITHIN,
-    MAY_MOVE_FOR,
 )
 from trunkline.controller.twilio import operations
 
-from .fake_carrier import THEIRS, FakeCarrier, FakeTime
+from .fake_carrier import THEIRS, FakeCarrier, FakeTime, ops_for
 from .stage import URL, Stage
-from .test_crashes import ops_for
 
 REFUSED = CarrierError("Twilio could not send the digits", status=400, code=21220, message="no")
 NO_ANSWER = CarrierError("Twilio could not send the digits: no answer", status=0)
@@ -56,7 +55,7 @@ class Scene:
     def told(self, error: CarrierError | None = None, *, unsure: bool = False) -> do.PlayDigits:
         """REST answers the document."""
         order = self.stage.take(do.PlayDigits)
-        self.stage.feed(do.DigitsTold(order.call, order.digits, error, unsure))
+        self.stage.feed(do.DigitsSent(order.call, order.digits, error, unsure))
         return order
 
     def stopped(self, ordinal: int = 1, reason: m.StreamEndReason = "stop") -> None:
@@ -263,7 +262,7 @@ def test_an_answer_that_never_comes_fails_in_time_and_a_late_effect_is_survived(
     assert scene.back(nonce).info.ordinal == 2
     assert stage.events("a1", m.CallEnded) == []
     # A minute later no document can come any more: a stop is the end.
-    stage.pass_time(MAY_MOVE_FOR + 0.2)
+    stage.pass_time(MAY_RETURN_FOR + 0.2)
     scene.stopped(2)
     assert len(stage.events("a1", m.CallEnded)) == 1
 

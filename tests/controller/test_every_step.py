@@ -22,8 +22,7 @@ from trunkline.controller.twilio.apply_restore import apply, restore
 from trunkline.controller.twilio.seal import Seal
 
 from .clockwork import LATE, Clockwork, last_words_unheard
-from .fake_carrier import OURS
-from .test_crashes import row_for
+from .fake_carrier import OURS, row_for
 from .test_restore import DIAL
 
 Job = Callable[[Clockwork], Coroutine[Any, Any, None]]
@@ -45,7 +44,7 @@ TROUBLE: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _unheard() -> Iterator[None]:
     with last_words_unheard():
         yield
@@ -176,6 +175,16 @@ def test_killed_at_every_step_and_again_at_every_step_of_what_comes_after(
             check_at_rest(world, recovery)
         if not killed(life, fresh(operation, fates), step):
             return
+
+
+def test_a_recovery_may_be_killed_any_number_of_times() -> None:
+    """Each start gets a step further than the one before it."""
+    world = fresh("write", ())
+    world.account.plans["write"].extend(("ok", "429"))
+    killed(life, world, 25)  # while it is used
+    starts = [killed(recovery, world, step) for step in range(20)]
+    assert starts.count(True) > 2 and world.left == []
+    assert len(world.account.writes) <= 3
 
 
 # --------------------------------------------------------------------------- dials

@@ -13,8 +13,7 @@ from trunkline.controller.twilio.apply_restore import apply
 from trunkline.controller.twilio.seal import Seal
 
 from .clockwork import Clockwork, Controller, last_words_unheard
-from .fake_carrier import OURS
-from .test_crashes import row_for
+from .fake_carrier import OURS, row_for
 
 
 @pytest.fixture(autouse=True)

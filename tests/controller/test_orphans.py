@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from trunkline.bus.locks import FileLock
 from trunkline.bus.settings import private_state_dir
+from trunkline.controller import instructions as do
 from trunkline.controller.core import Core
 from trunkline.controller.journal import orphans as orphan_rules
 from trunkline.controller.journal import state_dir
@@ -48,8 +49,7 @@ class Start:
 
     async def run(self) -> None:
         """Carry out what the start says, until all of it is done."""
-        for instruction in self.core.take():
-            self.shell._carry_out(instruction)
+        self.shell._feed(do.Tick())
         for orphan in self.orphans.found:
             self.shell._spawn(self.shell._hang_up_left(orphan))
         while self.shell._tasks:

@@ -24,7 +24,7 @@ from trunkline.controller.twilio.override import (
 )
 from trunkline.controller.twilio.seal import Seal
 
-from .test_crashes import row_for
+from .fake_carrier import row_for
 
 NOW = 1000.0
 WALL = 1_700_000_000.0

@@ -25,8 +25,7 @@ from trunkline.controller.twilio.operations import Operations
 from trunkline.controller.twilio.override import STALE_EVERY, STALE_SECONDS
 from trunkline.controller.twilio.seal import Seal
 
-from .fake_carrier import OURS, PRIOR, THEIRS, FakeCarrier, FakeTime
-from .test_crashes import ops_for, row_for
+from .fake_carrier import OURS, PRIOR, THEIRS, FakeCarrier, FakeTime, ops_for, row_for
 
 
 class Bench:
@@ -184,6 +183,25 @@ async def test_refused_credentials() -> None:
     assert bench.carrier.count("read") == 1
 
 
+async def test_an_apply_that_twilio_refuses_leaves_nothing_open() -> None:
+    bench = Bench()
+    bench.carrier.plan("write", "400")
+    with pytest.raises(CarrierError, match="21211"):
+        await bench.apply()
+    assert await bench.journal.open_overrides() == []
+
+
+async def test_two_overrides_in_a_row_keep_the_first_prior() -> None:
+    """The first was never put back: its process died, and nobody has recovered it yet."""
+    bench = Bench()
+    await bench.apply("o1")
+    second = await bench.apply("o2")
+    assert second.prior is not None and second.prior["voice_url"] == bench.before.voice_url
+    for row in await bench.journal.open_overrides():
+        await bench.restored(row)
+    assert bench.as_before
+
+
 async def test_released_number() -> None:
     bench = Bench()
     bench.carrier.plan("write", "404")
@@ -202,7 +220,7 @@ async def test_apply_that_does_not_get_through_in_time_is_restored_later() -> No
         await bench.apply(seconds=8.0)
     (row,) = await bench.journal.open_overrides()
     assert row.state == "restoring" and row.uncertain_until > bench.time.wall() + 50
-    bench.carrier._plans.clear()
+    bench.carrier.plans.clear()
     assert await bench.restored(row) == "restored"
     bench.time.advance(100.0)
     assert bench.as_before
@@ -271,7 +289,7 @@ async def test_restores_have_sixty_seconds_for_a_late_write() -> None:
     bench.carrier.plan("read", "ok", *["500"] * 50)
     with pytest.raises(CarrierError):
         await bench.apply(seconds=1.0)
-    bench.carrier._plans.clear()
+    bench.carrier.plans.clear()
     (row,) = await bench.journal.open_overrides()
     assert bench.as_before
     assert await bench.restored(row) == "restored"

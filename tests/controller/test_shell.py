@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
 
 from trunkline.bus import messages as m
+from trunkline.bus.process import EXIT_FAILED
 from trunkline.controller import instructions as do
+from trunkline.controller.core import HEARS
 from trunkline.controller.journal.memory import MemoryJournal
+from trunkline.controller.rules import facts as f
+from trunkline.controller.rules.moment import Moment
 from trunkline.controller.shell import STOP_WITHIN, Shell
 
-from .fake_carrier import FakeCarrier, FakeTime
+from .fake_carrier import FakeCarrier, FakeTime, ops_for
 from .stage import Stage
-from .test_crashes import ops_for
 
 
 class FakeRouter:
@@ -33,13 +38,17 @@ class FakeRouter:
         self.sent.append((to, msgspec.msgpack.decode(payload, type=m.FromController)))
         return True
 
+    def close(self, linger: int = 0) -> None:
+        """Nothing is open."""
+
 
 class Served:
     """A shell around a core that has nobody yet."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.time = FakeTime()
-        ops = ops_for(self.time, FakeCarrier(self.time), MemoryJournal())
+        self.carrier = FakeCarrier(self.time)
+        ops = ops_for(self.time, self.carrier, MemoryJournal())
         self.core = Stage(peers=False).core
         self.clock: Callable[[], float] = lambda: 100.0
         self.shell = Shell(self.core, ops, asyncio.Event(), clock=lambda: self.clock())
@@ -96,3 +105,59 @@ async def test_the_end_does_not_wait_for_what_is_left_of_its_time_in_ever_smalle
     served.shell._noting = 1  # a note to the journal that does not come to its end
     async with asyncio.timeout(2.0):
         await served.shell._shut_down()
+
+
+# --------------------------------------------------------------------------- faults of ours
+
+
+def broken(at: Moment, heard: object) -> None:
+    raise KeyError("a rule that is wrong")
+
+
+@contextlib.contextmanager
+def wrong_rule(*heard: type) -> Iterator[None]:
+    with mock.patch.dict(HEARS, {what: (broken,) for what in heard}):
+        yield
+
+
+def test_a_request_that_cannot_be_handled_is_refused_by_name_and_the_others_are_served(
+    served: Served,
+) -> None:
+    router = served.router
+    router.hear(b"one", hello(1))
+    with wrong_rule(m.Disarm):
+        router.hear(b"one", m.Request(peer="a1", id=1, ttl=9.0, body=m.Disarm(session="s")))
+    router.hear(b"one", m.Request(peer="a1", id=2, ttl=9.0, body=m.GetStatus()))
+    refused, status = [x for _, x in router.sent if isinstance(x, m.Reply)]
+    assert refused.error is not None and refused.error.kind == "InternalError"
+    assert isinstance(status.body, m.StatusReport)
+
+
+def test_a_peer_whose_hello_cannot_be_handled_is_refused_by_name(served: Served) -> None:
+    with wrong_rule(f.ClientHere):
+        served.router.hear(b"one", hello(1))
+    ((_, refused),) = served.router.sent
+    assert isinstance(refused, m.Refused) and refused.error.kind == "InternalError"
+    served.router.hear(b"two", m.Hello(role="gateway", peer="g1", pid=1))
+    assert isinstance(served.router.sent[-1][1], m.Welcome)
+
+
+@pytest.mark.parametrize("event", [do.Tick, m.Beat, do.Fetched])
+async def test_any_other_fault_in_the_core_ends_the_controller(
+    served: Served, event: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither numbers nor calls are touched any more: what was half changed is not to be trusted.
+    The journal has what the next start needs."""
+    served.router.hear(b"one", hello(1))
+    served.router.sent.clear()
+    with wrong_rule(event):
+        serving = asyncio.create_task(served.shell.serve())
+        if event is m.Beat:
+            served.router.hear(b"one", m.Beat(peer="a1"))
+        elif event is do.Fetched:
+            served.carrier.plan("fetch", "500")
+            served.shell._carry_out(do.Fetch("c1", "CA1"))
+        assert await asyncio.wait_for(serving, 2.0) == EXIT_FAILED
+    assert f"{event.__name__} could not be handled; the controller ends" in caplog.text
+    served.router.hear(b"one", m.Request(peer="a1", id=1, ttl=9.0, body=m.GetStatus()))
+    assert served.router.sent == []

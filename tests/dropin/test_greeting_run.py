@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import scenario
+from beside import beside
 from talk import STRANGER, called, clip, spoken
 
 from trunkline import TwilioAgentAdapter
@@ -28,14 +29,15 @@ pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
 SHORTEST, LONGEST = 1.1, 2.6
 
 
-@pytest.fixture
-def question(tmp_path: Path) -> str:
-    return str(clip(tmp_path / "question.wav", 1.0, "austen-0930"))
+@pytest.fixture(scope="module")
+def question(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(clip(tmp_path_factory.mktemp("question") / "question.wav", 1.0, "austen-0930"))
 
 
-@pytest.fixture
-def greets(tmp_path: Path) -> str:
-    return f"wav:{clip(tmp_path / 'clip.wav', 1.2)},after=0.1,greets,when_silent=0.7,repeat"
+@pytest.fixture(scope="module")
+def greets(tmp_path_factory: pytest.TempPathFactory) -> str:
+    greeting = clip(tmp_path_factory.mktemp("greets") / "clip.wav", 1.2)
+    return f"wav:{greeting},after=0.1,greets,when_silent=0.7,repeat"
 
 
 async def run(agent: TwilioAgentAdapter, *script: Any) -> Any:
@@ -61,6 +63,7 @@ def the_call(sim: SimClient, to: str) -> str:
 
 
 @pytest.mark.parametrize("gate", [True, {"hangover_ms": 600, "preroll_ms": 200}])
+@beside
 async def test_a_callee_that_greets_is_asked_and_answers(
     phone_stack: PhoneStack,
     carrier_sim: SimClient,
@@ -96,6 +99,7 @@ async def test_a_callee_that_greets_is_asked_and_answers(
     assert agent.gate_counters.dropped_ms > 500
 
 
+@beside
 async def test_without_asking_for_it_the_greeting_is_the_answer_as_ever(
     phone_stack: PhoneStack,
     carrier_sim: SimClient,
@@ -119,6 +123,7 @@ async def test_without_asking_for_it_the_greeting_is_the_answer_as_ever(
     assert greeted[0] < asked[0] + 0.5, "what was taken for the answer was said at the same time"
 
 
+@beside
 async def test_a_caller_that_greets_is_answered(
     phone_stack: PhoneStack,
     carrier_sim: SimClient,
@@ -148,6 +153,7 @@ async def test_a_caller_that_greets_is_answered(
     assert said[0][1] < heard[0][0] and heard[0][1] < said[1][0]
 
 
+@beside
 async def test_a_callee_that_says_nothing_is_asked_all_the_same(
     phone_stack: PhoneStack,
     carrier_sim: SimClient,
@@ -174,6 +180,7 @@ async def test_a_callee_that_says_nothing_is_asked_all_the_same(
     assert (warned.name, warned.levelname) == ("scenario.voice.twilio", "WARNING")
 
 
+@beside
 async def test_a_greeting_by_hand_is_on_the_recording_too(
     phone_stack: PhoneStack,
     carrier_sim: SimClient,

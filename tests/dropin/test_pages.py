@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -26,9 +28,53 @@ def test_it():
 """
 
 
+#: A test that knows nothing of trunkline's pytest plugin, and joins the simulated stack.
+STRANGER = """
+import os
+from trunkline import TwilioAgentAdapter
+
+agent = TwilioAgentAdapter(
+    account_sid=os.environ["TWILIO_ACCOUNT_SID"],
+    auth_token=os.environ["TWILIO_AUTH_TOKEN"],
+    phone_number="+14155551234",
+    allowed_callees=["+14155557777"],
+)
+
+async def test_it():
+    async with agent:
+        await agent.place_call("+14155557777", attach_stream="a-leg")
+"""
+#: Runs the commands of a page's console block, and compares what they say.
+CONSOLE = """
+import subprocess
+
+def test_it():
+    for command, said in {commands!r}:
+        done = subprocess.run(["bash", "-c", command], cwd={cwd!r}, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert __import__("re").fullmatch(said, done.stdout.strip()), done.stdout
+"""
+#: Pages for those who work on trunkline: their commands run in a checkout.
+IN_A_CHECKOUT = {"CONTRIBUTING.md", "benchmarks.md"}
+#: Pages that a script writes from what it measured or drew. Each begins with its command.
+WITHOUT_EXAMPLE = {"chaos.md", "performance.md", "states.md"}
+
+
 def blocks(page: Path, language: str) -> list[str]:
     """The code blocks of a page."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands(block: str) -> list[tuple[str, str]]:
+    """The commands of a console block (``$ trunkline status``), each with a pattern of the lines
+    that stand below it. There ``…`` stands for whatever it says."""
+    found: list[tuple[str, list[str]]] = []
+    for line in block.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        else:
+            found[-1][1].append(re.escape(line).replace("…", ".*"))
+    return [(command, "(?s:" + "\n".join(lines) + ")") for command, lines in found]
 
 
 @pytest.fixture
@@ -37,6 +83,8 @@ def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in list(os.environ):
         if name.startswith("PYTEST_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("COLUMNS", "100")
     (pytester.path / "tests").mkdir()
     for name in ("question", "hello"):
         clip(pytester.path / "tests" / f"{name}.wav", 0.8, "austen-0930")
@@ -47,7 +95,7 @@ def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.e2e
-def test_every_python_example_runs_as_it_stands(reader: Path, pytester: pytest.Pytester) -> None:
+def test_every_example_runs_as_it_stands(reader: Path, pytester: pytest.Pytester) -> None:
     (ini,) = blocks(ROOT / "docs" / "migration.md", "ini")
     pytester.makeini(
         ini + "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
@@ -63,22 +111,33 @@ def test_every_python_example_runs_as_it_stands(reader: Path, pytester: pytest.P
                 text = SCRIPT.format(path=str(script))
             file.write_text(text)
             count += text.count("def test_")
+        for n, text in enumerate(blocks(page, "console")):
+            cwd = ROOT if page.name in IN_A_CHECKOUT else reader
+            file = reader / "tests" / f"test_{page.stem.lower()}_console_{n}.py"
+            file.write_text(CONSOLE.format(commands=commands(text), cwd=str(cwd)))
+            count += 1
+    (reader / "tests" / "test_stranger.py").write_text(STRANGER)
+    count += 1
     result = pytester.runpytest_subprocess("--phone-sim", "-q", timeout=90)
     result.assert_outcomes(passed=count)
     assert count >= 6
 
 
-def test_every_ini_example_has_only_settings_that_there_are(
-    reader: Path, pytester: pytest.Pytester
-) -> None:
-    pages = [page for page in PAGES if blocks(page, "ini")]
-    assert len(pages) == 2
-    for page in pages:
-        pytester.makeini("\n".join(blocks(page, "ini")))
-        result = pytester.runpytest_subprocess(
-            "--strict-config", "--collect-only", "-p", "no:xdist"
-        )
-        assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED, result.stdout.str()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_page_has_an_example_that_runs(page: Path) -> None:
+    if page.name not in WITHOUT_EXAMPLE:
+        assert blocks(page, "python") or blocks(page, "console")
+
+
+def test_every_ini_example_has_only_settings_that_there_are(request: pytest.FixtureRequest) -> None:
+    examples = [text for page in PAGES for text in blocks(page, "ini")]
+    assert len(examples) >= 2
+    for text in examples:
+        parser = ConfigParser()
+        parser.read_string(text)
+        assert parser.sections() == ["pytest"]
+        for name in parser["pytest"]:
+            request.config.getini(name)  # ValueError where no plugin knows it
 
 
 def errors_of_the_page() -> str:
@@ -101,7 +160,7 @@ def test_words_that_an_error_is_known_by_are_those_that_the_code_says() -> None:
     quoted = re.findall(r'"([^"|]+)"', "".join(names))
     assert len(quoted) > 5
     code = "".join(path.read_text() for path in sorted((ROOT / "adapter").rglob("*.py")))
-    code = re.sub(r'"\n\s+f?"', "", code).replace("{self._mode!r}", "'answer'")
+    code = re.sub(r'"\n\s+f?"', "", code).replace("{self.mode!r}", "'answer'")
     for words in quoted:
         assert words in code, f"no error says {words!r}"
 

@@ -12,7 +12,7 @@ import pytest
 # of this very run import later is imported here.
 import trunkline.adapter.line
 import trunkline.carrier_sim.client
-import trunkline.stack.ask
+import trunkline.stack.controller_client
 import trunkline.stack.shared_stack  # noqa: F401  # as said
 from trunkline import pytest_plugin
 from trunkline.bus.settings import load
@@ -108,39 +108,22 @@ async def test_an_address_without_a_stack_is_an_error(
     assert await pytest_plugin._join(settings, required=False) is None
 
 
-@pytest.mark.e2e
-def test_tests_that_know_nothing_of_the_plugin_join_the_simulated_stack(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
+def test_without_an_account_or_a_stack_the_error_says_what_is_missing(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
     suite = """
-    import os
-    from trunkline import TwilioAgentAdapter
+    import pytest
 
-    agent = TwilioAgentAdapter(
-        account_sid=os.environ["TWILIO_ACCOUNT_SID"],
-        auth_token=os.environ["TWILIO_AUTH_TOKEN"],
-        phone_number="+14155551234",
-        allowed_callees=["+14155557777"],
-    )
+    @pytest.fixture
+    def account(monkeypatch):
+        monkeypatch.setenv("TWILIO_ACCOUNT_SID", "AC" + "1" * 32)
+        monkeypatch.setenv("TWILIO_AUTH_TOKEN", "t" * 32)
 
-    async def test_it():
-        async with agent:
-            await agent.place_call("+14155557777", attach_stream="a-leg")
+    def test_without_an_account(phone_line): pass
+
+    def test_without_a_public_url(account, phone_line): pass
     """
-    numbers = ("-o", "phone_sim_numbers=+14155551234")
-    result, _ = run_suite(suite, "--phone-sim", *numbers, "-p", "no:warnings")
-    result.assert_outcomes(passed=1)
-
-
-def test_without_an_account_the_setting_is_named(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
-    result, _ = run_suite("def test_it(phone_line): pass")
-    result.assert_outcomes(errors=1)
+    result, _ = run_suite(suite)
+    result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(["*TWILIO_ACCOUNT_SID is not set*"])
-
-
-def test_a_stack_that_does_not_come_up_says_why(run_suite, monkeypatch) -> None:  # type: ignore[no-untyped-def]  # as above
-    monkeypatch.setenv("TWILIO_ACCOUNT_SID", "AC" + "1" * 32)
-    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "t" * 32)
-    result, _ = run_suite("def test_it(phone_line): pass")
-    result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*twilio stack for these tests did not come up*"])
     result.stdout.fnmatch_lines(["*TRUNKLINE_PUBLIC_URL is not set*"])
 
@@ -156,6 +139,6 @@ def test_a_run_without_phones_costs_nothing(run_suite) -> None:  # type: ignore[
     result.assert_outcomes(passed=1)
 
 
-def test_markers_are_registered(run_suite) -> None:  # type: ignore[no-untyped-def]  # as above
-    result, _ = run_suite("", "--markers", "--strict-markers")
-    result.stdout.fnmatch_lines(["*@pytest.mark.phone_line(number=None*", "*carrier_sim: *"])
+def test_markers_are_registered(request: pytest.FixtureRequest) -> None:
+    markers = "\n".join(request.config.getini("markers"))
+    assert "phone_line(number=None" in markers and "carrier_sim: " in markers

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from beside import beside
 from talk import armed, called
 
 from trunkline import TwilioAgentAdapter
@@ -43,6 +44,7 @@ def form_of_the_call(sim: SimClient, to: str) -> dict[str, Any]:
     return dict(entry["form"])
 
 
+@beside
 async def test_connect_looks_the_number_up_and_no_more(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
 ) -> None:
@@ -54,6 +56,7 @@ async def test_connect_looks_the_number_up_and_no_more(
         await phone_stack.adapter("+14155559999").connect()
 
 
+@beside
 async def test_answering_writes_the_voice_url_once_and_puts_it_back(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
 ) -> None:
@@ -77,6 +80,7 @@ async def test_answering_writes_the_voice_url_once_and_puts_it_back(
     ]
 
 
+@beside
 async def test_nobody_calls_and_the_number_is_put_back(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
 ) -> None:
@@ -90,6 +94,7 @@ async def test_nobody_calls_and_the_number_is_put_back(
     assert carrier_sim.numbers()[number]["voice_url"] == before
 
 
+@beside
 async def test_b_leg(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
 ) -> None:
@@ -115,6 +120,7 @@ async def test_b_leg(
     assert [w for w in carrier_sim.number_writes() if w["number"] == ours] == []
 
 
+@beside
 async def test_b_leg_to_a_number_that_is_not_ours_dials_nothing(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
 ) -> None:
@@ -139,6 +145,7 @@ async def test_b_leg_whose_callee_never_connects_times_out_and_is_hung_up(
         await agent.place_call(callee, timeout=10)
 
 
+@beside
 async def test_a_leg(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
 ) -> None:
@@ -167,6 +174,7 @@ async def test_a_leg(
     assert carrier_sim.wait_for(call["sid"])["status"] == "completed"
 
 
+@beside
 async def test_a_leg_that_nobody_answers_is_hung_up_before_the_timeout_is_told(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
 ) -> None:
@@ -179,6 +187,7 @@ async def test_a_leg_that_nobody_answers_is_hung_up_before_the_timeout_is_told(
         assert call["status"] == "canceled"
 
 
+@beside
 async def test_originator_only_rings_and_returns_at_once(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
 ) -> None:
@@ -196,6 +205,7 @@ async def test_originator_only_rings_and_returns_at_once(
     assert carrier_sim.wait_for(call["sid"])["status"] == "completed"
 
 
+@beside
 async def test_a_caller_who_is_not_allowed_hears_the_reject_and_is_counted(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
 ) -> None:

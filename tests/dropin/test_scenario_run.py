@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scenario
+from beside import beside
 from scenario.voice.tts import register_tts_provider
 from talk import STRANGER, armed, called, clip, spoken
 
@@ -27,20 +28,23 @@ from trunkline.pytest_plugin import PhoneStack
 pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
 
 
-def slack() -> float:
-    """What scenario's own clock and the carrier's may differ by: 0.3 s, and more only where the
-    machine has more to do than it can."""
-    return 0.3 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+def assert_about(found: float, wanted: float) -> None:
+    """Two clocks tell the same time, to 0.3 s. Where the machine has more to do than it can, they
+    may differ by more, but never by more than a second."""
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    apart, most = abs(found - wanted), min(1.0, 0.3 * max(1.0, load))
+    busy = f"; machine too busy: {load:.1f} processes want each core" if load > 1.0 else ""
+    assert apart < most, f"{found:.2f} s, and not {wanted:.2f} s{busy}"
 
 
-@pytest.fixture
-def question(tmp_path: Path) -> str:
-    return str(clip(tmp_path / "question.wav", 1.0, "austen-0930"))
+@pytest.fixture(scope="module")
+def question(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(clip(tmp_path_factory.mktemp("question") / "question.wav", 1.0, "austen-0930"))
 
 
-@pytest.fixture
-def answer(tmp_path: Path) -> Path:
-    return clip(tmp_path / "answer.wav", 1.2, "austen-0880")
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clip(tmp_path_factory.mktemp("answer") / "answer.wav", 1.2, "austen-0880")
 
 
 def pcm_of(path: str) -> bytes:
@@ -77,6 +81,7 @@ def agent_seconds(result: Any) -> list[float]:
     return [len(s.audio) / 48_000 for s in result.audio.segments if s.speaker == "agent"]
 
 
+@beside
 async def test_as_caller_several_turns_and_their_timings(
     phone_stack: PhoneStack,
     carrier_sim: SimClient,
@@ -105,16 +110,17 @@ async def test_as_caller_several_turns_and_their_timings(
     assert len(user) == len(theirs) == 2
     for n in range(2):
         # The whole clip each way, and the agent's turn ends soon after its last word.
-        assert abs((heard[n][1] - heard[n][0]) - 1.0) < slack()
+        assert_about(heard[n][1] - heard[n][0], 1.0)
         assert said[n][1] - said[n][0] - 0.1 < len(theirs[n].audio) / 48_000 < 1.2 + 1.2
         # The pause before the answer, at the carrier's clock and at scenario's.
         at_carrier = said[n][0] - heard[n][1]
         at_scenario = theirs[n].start_time - user[n].end_time
-        assert abs(at_scenario - at_carrier) < slack(), (at_scenario, at_carrier)
+        assert_about(at_scenario, at_carrier)
     between = user[1].start_time - user[0].start_time
-    assert abs(between - (heard[1][0] - heard[0][0])) < slack()
+    assert_about(between, heard[1][0] - heard[0][0])
 
 
+@beside
 async def test_as_the_agent_under_test_that_is_called(
     phone_stack: PhoneStack,
     carrier_sim: SimClient,
@@ -144,6 +150,7 @@ async def test_as_the_agent_under_test_that_is_called(
     assert digits == ["7"]
 
 
+@beside
 async def test_a_turn_of_three_seconds_ends_soon_although_the_line_hisses_on(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str], tmp_path: Path
 ) -> None:
@@ -166,11 +173,12 @@ async def test_a_turn_of_three_seconds_ends_soon_although_the_line_hisses_on(
     words = spoken(carrier_sim.said(sids[0]))
     begin, end = words[0][0], words[-1][1]
     assert end - begin > 2.8
-    assert ended[0] - (call["media_started"] + end) < 1.2 + slack()
+    assert_about(max(1.2, ended[0] - (call["media_started"] + end)), 1.2)
     (segment,) = [s for s in result.audio.segments if s.speaker == "agent"]
     assert end - begin < len(segment.audio) / 48_000 < end - begin + 1.2
 
 
+@beside
 async def test_a_dtmf_step_and_a_call_that_joins_by_the_environment(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
 ) -> None:
@@ -198,6 +206,7 @@ async def test_a_dtmf_step_and_a_call_that_joins_by_the_environment(
     assert agent.public_base_url is None
 
 
+@beside
 async def test_the_far_end_hangs_up_first_and_its_farewell_is_kept(
     phone_stack: PhoneStack,
     carrier_sim: SimClient,
@@ -223,6 +232,7 @@ async def test_the_far_end_hangs_up_first_and_its_farewell_is_kept(
     assert 1.1 < agent_seconds(result)[0] < 2.6
 
 
+@beside
 async def test_a_whole_turn_of_silence_is_handed_out_as_such(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
 ) -> None:
@@ -240,6 +250,7 @@ async def test_a_whole_turn_of_silence_is_handed_out_as_such(
     assert time.monotonic() - began < 6.0
 
 
+@beside
 async def test_a_call_that_reaches_its_longest_duration_ends_the_turn_and_not_the_run(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str], answer: Path
 ) -> None:
@@ -260,6 +271,7 @@ async def test_a_call_that_reaches_its_longest_duration_ends_the_turn_and_not_th
     assert 1.5 < agent_seconds(result)[0] < 2.6
 
 
+@beside
 async def test_an_interrupt_by_time(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str], question: str
 ) -> None:
@@ -284,9 +296,10 @@ async def test_an_interrupt_by_time(
     (heard,) = spoken(carrier_sim.played(sids[0]))
     (said,) = spoken(carrier_sim.said(sids[0]))
     assert said[0] < heard[0] < said[1], "it was said while the agent spoke"
-    assert abs((heard[1] - heard[0]) - 1.0) < slack()
+    assert_about(heard[1] - heard[0], 1.0)
 
 
+@beside
 async def test_an_interrupt_step_waits_for_the_agents_first_words_and_clears_the_line(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str], question: str
 ) -> None:
@@ -312,11 +325,12 @@ async def test_an_interrupt_step_waits_for_the_agents_first_words_and_clears_the
     (heard,) = spoken(carrier_sim.played(sids[0]))
     (said,) = spoken(carrier_sim.said(sids[0]))
     assert said[0] < heard[0] < said[1], "it was said while the agent spoke"
-    assert abs((heard[1] - heard[0]) - 1.0) < slack()
+    assert_about(heard[1] - heard[0], 1.0)
     (event,) = [e for e in result.timeline if e.type == "user_interrupt"]
     assert (event.metadata["native"], event.metadata["outcome"]) == (True, "fired_after_speech")
 
 
+@beside
 async def test_two_adapters_talk_to_each_other_in_one_process(
     phone_stack: PhoneStack,
     carrier_sim: SimClient,
@@ -349,6 +363,7 @@ async def test_two_adapters_talk_to_each_other_in_one_process(
     assert 0.9 < agent_seconds(other)[0] < 2.4, "the question, as the callee heard it"
 
 
+@beside
 async def test_runs_at_once_share_a_number_and_a_stack(
     phone_stack: PhoneStack,
     carrier_sim: SimClient,
@@ -380,6 +395,7 @@ async def test_runs_at_once_share_a_number_and_a_stack(
     assert max(begun) < min(over), "one waited for another"
 
 
+@beside
 async def test_words_of_a_transcript_cannot_be_waited_for(
     phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
 ) -> None:

@@ -1,9 +1,9 @@
 """Stacks of real processes for the tests of this folder.
 
-``stack`` is shared by all tests that leave it as they found it; ``frail_stack`` by those that kill
-parts of it (the supervisor brings them back); ``new_stack`` makes one for a test alone. After each
-test every number has to be as before, every call over, and the carrier must have listed no error
-that the test did not name in ``stack.provoked``.
+``stack`` has two gateways and two codec workers. All tests share it that leave it as they found it,
+also those that kill parts of it, because the supervisor brings these back. ``new_stack`` makes one
+for a test alone. After each test every number has to be as before, every call over, and the carrier
+must have listed no error that the test did not name in ``stack.provoked``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import pytest
 # name.
 sys.path.append(str(Path(__file__).parents[2]))
 
-from .stack import STANDING, Stack, until  # found by the path above
+from .stack import STANDING, Stack, checked, standing  # found by the path above
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,49 +48,15 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-def _standing() -> Iterator[Stack]:
-    stack = Stack()
-    try:
-        stack.start_carrier()
-        stack.up()
-        yield stack
-    finally:
-        stack.close()
-
-
 @pytest.fixture(scope="session")
 def _shared_stack() -> Iterator[Stack]:
-    yield from _standing()
-
-
-@pytest.fixture(scope="session")
-def _shared_frail_stack() -> Iterator[Stack]:
-    yield from _standing()
-
-
-async def _checked(stack: Stack) -> AsyncIterator[Stack]:
-    stack.provoked.clear()
-    stack.forget_logs()
-    yield stack
-    try:
-        # A call that our side has hung up is over at the carrier a moment later.
-        await until(lambda: not stack.live_calls(), "all calls are over")
-        stack.check_nothing_left()
-    finally:
-        stack.sim.reset()
+    yield from standing(2)
 
 
 @pytest.fixture
 async def stack(_shared_stack: Stack) -> AsyncIterator[Stack]:
-    async for each in _checked(_shared_stack):
+    async for each in checked(_shared_stack, 2):
         yield each
-
-
-@pytest.fixture
-async def frail_stack(_shared_frail_stack: Stack) -> AsyncIterator[Stack]:
-    async for each in _checked(_shared_frail_stack):
-        yield each
-        await until(each.complete, "what was killed is back", 20.0)
 
 
 @pytest.fixture
@@ -108,13 +73,6 @@ def new_stack() -> Iterator[Callable[..., Stack]]:
     yield make
     for stack in made:
         stack.close()
-
-
-@pytest.fixture
-def short_directory() -> Iterator[str]:
-    """A directory whose path leaves room for those of sockets in it."""
-    with tempfile.TemporaryDirectory(prefix="tl-own-", dir="/tmp") as name:
-        yield name
 
 
 @pytest.fixture(autouse=True)

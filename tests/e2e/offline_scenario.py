@@ -1,5 +1,4 @@
-"""langwatch-scenario, which looks nothing up on the network, imported with the deprecation warnings
-of its own imports left out."""
+"""langwatch-scenario, imported without the deprecation warnings of its own imports, and offline."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ that follows, so the frames behind it do not match any more in their places.
 
 from __future__ import annotations
 
-import json
 import wave
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -45,12 +44,6 @@ def recording(name: str, rate: int = RATE) -> npt.NDArray[np.int16]:
     with wave.open(str(SPEECH_DIR / f"{name}.wav")) as file:
         found = np.frombuffer(file.readframes(file.getnframes()), "<i2")
         return to_pcm16(resample(found, file.getframerate(), rate))
-
-
-def transcript(name: str) -> str:
-    """The words of a shipped recording."""
-    words: dict[str, str] = json.loads((SPEECH_DIR / "transcripts.json").read_text())
-    return words[f"{name}.wav"]
 
 
 def speech(seconds: float, first: int = 0) -> bytes:

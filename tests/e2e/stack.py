@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -137,6 +137,15 @@ class Stack(Run):
             super().close()
             STANDING.remove(self)
 
+    @contextlib.contextmanager
+    def contradicting(self, *beliefs: str) -> Iterator[None]:
+        """The carrier contradicts these beliefs for as long as the block lasts."""
+        self.sim.contradict(*beliefs)
+        try:
+            yield
+        finally:
+            self.sim.contradict()
+
     # ------------------------------------------------------------------ what it says
 
     def call_status(self, sid: str) -> dict[str, Any]:
@@ -226,18 +235,39 @@ class Stack(Run):
         assert health["ok"], health
 
 
-def stopped(pid: int) -> contextlib.AbstractContextManager[None]:
+def standing(processes: int, *options: str) -> Iterator[Stack]:
+    """A stack with so many gateways and codec workers, beside a carrier with these options."""
+    stack = Stack()
+    try:
+        stack.start_carrier(*options)
+        stack.up(gateways=processes, codec_workers=processes)
+        yield stack
+    finally:
+        stack.close()
+
+
+async def checked(stack: Stack, processes: int) -> AsyncIterator[Stack]:
+    """The stack for one test, which has to leave it complete and all else as it was."""
+    stack.provoked.clear()
+    stack.forget_logs()
+    yield stack
+    await until(lambda: stack.complete(processes, processes), "what was killed is back", 20.0)
+    try:
+        # A call that our side has hung up is over at the carrier a moment later.
+        await until(lambda: not stack.live_calls(), "all calls are over")
+        stack.check_nothing_left()
+    finally:
+        stack.sim.reset()
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
     """SIGSTOP for as long as the block lasts."""
-
-    @contextlib.contextmanager
-    def stop() -> Iterator[None]:
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
-
-    return stop()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 async def be_called(
@@ -251,6 +281,21 @@ async def be_called(
         return await waiting
     finally:
         waiting.cancel()
+
+
+@contextlib.asynccontextmanager
+async def called(stack: Stack, bot: str | dict[str, object]) -> AsyncIterator[Call]:
+    """The call of somebody to ALICE, on a line of its own."""
+    async with Line(ALICE, bus=stack.bus) as line:
+        yield await be_called(stack, line, bot)
+
+
+@contextlib.asynccontextmanager
+async def calling(stack: Stack, bot: str | dict[str, object]) -> AsyncIterator[Call]:
+    """A call from ALICE to somebody outside, by our own leg, on a line of its own."""
+    stack.sim.add_callee(CALLEE, bot)
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        yield await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
 
 
 class Ear:

@@ -24,15 +24,13 @@ from trunkline.errors import (
 )
 
 from .sound import compare, from_pcm, from_wire, speech
-from .stack import ALICE, CALLEE, CALLER, Ear, Stack, be_called, until
+from .stack import ALICE, CALLEE, CALLER, Ear, Stack, called, calling, until
 
 # ---------------------------------------------------------------- what a program hands over
 
 
 async def test_wrong_sound_and_wrong_keys_are_refused_and_the_call_goes_on(stack: Stack) -> None:
-    stack.sim.add_callee(CALLEE, "record")
-    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
-        call = await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
+    async with calling(stack, "record") as call:
         with pytest.raises(ValueError, match="3 bytes are not valid PCM16"):
             await call.send_audio(b"\0\0\0")
         with pytest.raises(ValueError, match="not str"):
@@ -80,63 +78,6 @@ async def test_a_number_is_held_by_one_line_at_a_time(stack: Stack) -> None:
         await asyncio.wait([waiting])
 
 
-# ---------------------------------------------------------------- settings and ports
-
-
-def one_line(text: str) -> str:
-    """A command's error: one line, no traceback."""
-    lines = text.strip().splitlines()
-    assert len(lines) == 1, text
-    return lines[0]
-
-
-@pytest.mark.parametrize(
-    ("settings", "names"),
-    [
-        ({"TRUNKLINE_PUBLIC_URL": "line.example.com"}, ["TRUNKLINE_PUBLIC_URL"]),
-        ({"TRUNKLINE_HTTP_PORT": "http"}, ["TRUNKLINE_HTTP_PORT"]),
-        ({"TWILIO_AUTH_TOKEN": ""}, ["TWILIO_AUTH_TOKEN"]),
-        ({"TRUNKLINE_BUS": "carrier-pigeon"}, ["TRUNKLINE_BUS"]),
-        ({"TRUNKLINE_NUMBERS": "+14155551234,alice"}, ["TRUNKLINE_NUMBERS", "alice"]),
-    ],
-)
-def test_a_wrong_setting_ends_the_stack_at_its_start_and_is_named(
-    _shared_stack: Stack, settings: dict[str, str], names: list[str]
-) -> None:
-    done = _shared_stack.command("up", **settings)
-    assert done.returncode == 1
-    error = one_line(done.stderr)
-    assert all(name in error for name in names), error
-    assert _shared_stack.token not in error
-
-
-async def test_a_second_stack_is_refused_by_name_and_the_first_one_goes_on(
-    stack: Stack, short_directory: str
-) -> None:
-    other = {
-        "TRUNKLINE_BUS": f"ipc://{short_directory}/bus",
-        "TRUNKLINE_STATE_DIR": f"{short_directory}/state",
-        "TRUNKLINE_HTTP_PORT": "0",
-        "TRUNKLINE_CONSOLE_PORT": "0",
-    }
-    async with Line(ALICE, bus=stack.bus) as line:
-        call = await be_called(stack, line, "silence")
-        ways = {
-            "TRUNKLINE_HTTP_PORT": str(stack.public),
-            "TRUNKLINE_BUS": stack.bus,
-            "TRUNKLINE_STATE_DIR": str(stack.directory / "state"),
-        }
-        for name, value in ways.items():
-            done = await asyncio.to_thread(stack.command, "up", **(other | {name: value}))
-            assert done.returncode == 1, (name, done)
-            shown = value.removeprefix("ipc://")
-            assert shown in one_line(done.stderr)
-        # None of its processes has joined the first one's bus meanwhile.
-        assert not re.search(r"INFO (gateway|codec_worker) \S+ is here", stack.tails(200))
-        assert call.ended_reason is None
-        await call.hang_up()
-
-
 # ---------------------------------------------------------------- strangers at the public port
 
 
@@ -166,8 +107,7 @@ def post(stack: Stack, path: str, signature: str | None, form: dict[str, str]) -
 async def a_call_that_is_not_harmed(stack: Stack) -> AsyncIterator[Call]:
     """Sound both ways is whole, whatever happens meanwhile."""
     sent = speech(2.0, first=1)
-    async with Line(ALICE, bus=stack.bus) as line:
-        call = await be_called(stack, line, {"kind": "wav", "speech": "austen-0870", "loop": True})
+    async with called(stack, {"kind": "wav", "speech": "austen-0870", "loop": True}) as call:
         ear = Ear(call)
         speaking = asyncio.ensure_future(call.send_audio(sent))
         yield call

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -14,7 +13,19 @@ from trunkline import Call, Line
 from trunkline.errors import StackUnavailableError
 
 from .sound import compare, from_pcm, from_wire, speech
-from .stack import ALICE, CALLEE, CAROL, Ear, Stack, be_called, until
+from .stack import (
+    ALICE,
+    BOB,
+    CALLEE,
+    CAROL,
+    Ear,
+    Stack,
+    be_called,
+    called,
+    checked,
+    standing,
+    until,
+)
 
 #: Someone who talks all the time.
 TALKS = {"kind": "wav", "speech": "austen-0870", "loop": True}
@@ -40,21 +51,19 @@ async def under_way(stack: Stack, call: Call) -> None:
     await until(lambda: call.heard_samples > 4000, "the far end is heard")
 
 
-@pytest.mark.parametrize("draw", [1, 2])
-async def test_the_far_end_is_heard_throughout(draw: int, new_stack: Callable[..., Stack]) -> None:
-    """Called, and calling by our own leg, under two gateways; twice in a call."""
-    seed = random.randrange(1, 1_000_000)
-    print(f"draw {draw}: carrier_sim --seed {seed}")
-    stack = new_stack("--seed", str(seed))
-    stack.up()
+async def test_the_far_end_is_heard_throughout(stack: Stack) -> None:
+    """Called, and calling by our own leg, under two gateways; two calls of each, and digits twice
+    in each of them, because how long the carrier takes is drawn by its seed."""
+    print(f"carrier_sim --seed {stack.sim.health()['seed']}")
     stack.sim.add_callee(CALLEE, TALKS | {"hears": "digits"})
     async with (
-        Line(ALICE, bus=stack.bus) as answering,
+        Line(ALICE, bus=stack.bus) as alice,
+        Line(BOB, bus=stack.bus) as bob,
         Line(CAROL, allowed_callees=[CALLEE], bus=stack.bus) as calling,
     ):
         calls = await asyncio.gather(
-            be_called(stack, answering, TALKS | {"hears": "digits"}),
-            calling.place_call(CALLEE, timeout=20.0, attach_stream="a-leg"),
+            *(be_called(stack, line, TALKS | {"hears": "digits"}) for line in (alice, bob)),
+            *(calling.place_call(CALLEE, timeout=20.0, attach_stream="a-leg") for _ in range(2)),
         )
         ears = [Ear(call) for call in calls]
         await asyncio.gather(*(under_way(stack, call) for call in calls))
@@ -63,12 +72,12 @@ async def test_the_far_end_is_heard_throughout(draw: int, new_stack: Callable[..
             # It returns when the call has its stream again.
             for call in calls:
                 assert [s["state"] for s in streams(stack, call) if s["state"] == "live"], keys
-        assert [digits(stack, call) for call in calls] == ["1#42*"] * 2
+        assert [digits(stack, call) for call in calls] == ["1#42*"] * 4
         sent = speech(1.0, first=2)
         counts = await asyncio.gather(*(call.send_audio(sent) for call in calls))
-        assert counts == [len(sent) // 2] * 2
+        assert counts == [len(sent) // 2] * 4
         rows = [stack.call_status(call.sid) for call in calls]
-        assert [row["frames_lost"] for row in rows] == [0, 0], rows
+        assert [row["frames_lost"] for row in rows] == [0] * 4, rows
         await asyncio.gather(*(call.hang_up() for call in calls))
         heard = [await ear.all() for ear in ears]
     for call, sound in zip(calls, heard, strict=True):
@@ -81,8 +90,7 @@ async def test_what_is_being_said_comes_first_and_what_is_said_meanwhile_waits(
     stack: Stack,
 ) -> None:
     before, meanwhile = speech(1.5, first=1), speech(1.0, first=3)
-    async with Line(ALICE, bus=stack.bus) as line:
-        call = await be_called(stack, line, {"kind": "record", "hears": "digits"})
+    async with called(stack, {"kind": "record", "hears": "digits"}) as call:
         first = asyncio.ensure_future(call.send_audio(before))
         await until(lambda: stack.played_seconds(call.sid) > 0.3, "the first is being said")
         pressing = asyncio.ensure_future(call.send_dtmf("7"))
@@ -117,8 +125,7 @@ async def test_tones_are_for_far_ends_that_listen_to_sound(stack: Stack) -> None
 async def test_two_rows_of_digits_go_one_after_the_other_and_a_hang_up_ends_both(
     stack: Stack,
 ) -> None:
-    async with Line(ALICE, bus=stack.bus) as line:
-        call = await be_called(stack, line, "record")
+    async with called(stack, "record") as call:
         await asyncio.gather(call.send_dtmf("12"), call.send_dtmf("34"))
         assert digits(stack, call) == "1234"
         both = [asyncio.ensure_future(call.send_dtmf(keys)) for keys in ("5", "6")]
@@ -129,10 +136,8 @@ async def test_two_rows_of_digits_go_one_after_the_other_and_a_hang_up_ends_both
         assert call.ended_reason == "hang_up"
 
 
-async def test_a_worker_that_dies_in_the_seam_costs_nothing(frail_stack: Stack) -> None:
-    stack = frail_stack
-    async with Line(ALICE, bus=stack.bus) as line:
-        call = await be_called(stack, line, TALKS | {"hears": "digits"})
+async def test_a_worker_that_dies_in_the_seam_costs_nothing(stack: Stack) -> None:
+    async with called(stack, TALKS | {"hears": "digits"}) as call:
         ear = Ear(call)
         await under_way(stack, call)
         pressing = asyncio.ensure_future(call.send_dtmf("12w34"))
@@ -147,13 +152,11 @@ async def test_a_worker_that_dies_in_the_seam_costs_nothing(frail_stack: Stack) 
 
 
 async def test_a_controller_that_dies_in_the_seam_does_not_repeat_them(
-    frail_stack: Stack,
+    stack: Stack,
 ) -> None:
     """Nobody knows whether they were sent, so it is said by name; the call lives on."""
-    stack = frail_stack
     stack.provoked |= {31921}  # the new controller does not know the token in the document
-    async with Line(ALICE, bus=stack.bus) as line:
-        call = await be_called(stack, line, TALKS | {"hears": "digits"})
+    async with called(stack, TALKS | {"hears": "digits"}) as call:
         ear = Ear(call)
         await under_way(stack, call)
         pressing = asyncio.ensure_future(call.send_dtmf("12w34"))
@@ -175,11 +178,9 @@ async def test_a_controller_that_dies_in_the_seam_does_not_repeat_them(
     assert len(heard) + lost <= 6 * len(stack.sim.said(call.sid))
 
 
-async def test_a_gateway_that_dies_in_the_seam_costs_what_it_heard(frail_stack: Stack) -> None:
-    stack = frail_stack
+async def test_a_gateway_that_dies_in_the_seam_costs_what_it_heard(stack: Stack) -> None:
     stack.provoked |= {31903, 31921, 11200, 31902}
-    async with Line(ALICE, bus=stack.bus) as line:
-        call = await be_called(stack, line, TALKS | {"hears": "digits"})
+    async with called(stack, TALKS | {"hears": "digits"}) as call:
         await under_way(stack, call)
         pressing = asyncio.ensure_future(call.send_dtmf("12w34"))
         await until(lambda: digits(stack, call) == "12", "the digits are being played")
@@ -194,6 +195,19 @@ async def test_a_gateway_that_dies_in_the_seam_costs_what_it_heard(frail_stack: 
         await call.hang_up()
 
 
+@pytest.fixture(scope="module")
+def _shared_slow_stack() -> Iterator[Stack]:
+    yield from standing(2, "--habit", "one-way-start=0.6")
+
+
+@pytest.fixture
+async def slow_stack(_shared_slow_stack: Stack) -> AsyncIterator[Stack]:
+    """A stack beside a carrier that takes its time to start a one-way stream."""
+    async for each in checked(_shared_slow_stack, 2):
+        yield each
+
+
+@pytest.mark.xdist_group("slow stack")
 @pytest.mark.parametrize(
     ("belief", "lost"),
     [
@@ -203,15 +217,24 @@ async def test_a_gateway_that_dies_in_the_seam_costs_what_it_heard(frail_stack: 
         ("update-sends-stop", False),
     ],
 )
-async def test_a_belief_that_is_wrong(
-    belief: str, lost: bool, new_stack: Callable[..., Stack]
-) -> None:
+async def test_a_belief_that_is_wrong(belief: str, lost: bool, slow_stack: Stack) -> None:
     """The digits are heard, the call and its stream live on, and what is lost is counted."""
-    stack = new_stack("--contradict", belief, "--habit", "one-way-start=0.6")
-    stack.up()
+    stack = slow_stack
     stack.provoked |= {31921}
-    async with Line(ALICE, bus=stack.bus) as line:
-        call = await be_called(stack, line, TALKS | {"hears": "digits"})
+    with stack.contradicting(belief):
+        call, heard = await a_call_with_digits(stack)
+    assert (call.lost.inbound > 0) == lost, call.lost
+    assert call.lost.outbound == 0
+    # In time: no second of it is missing that was not counted, and none came twice. By the clock
+    # alone a joint may be off by 100 ms.
+    seconds = len(heard) / 48_000 + call.lost.inbound / 8_000
+    said = len(stack.sim.said(call.sid)) / 8_000
+    assert said - 0.8 < seconds < said + 0.4
+
+
+async def a_call_with_digits(stack: Stack) -> tuple[Call, bytes]:
+    """Be called, press keys twice, and hang up: the call, and all that was heard."""
+    async with called(stack, TALKS | {"hears": "digits"}) as call:
         ear = Ear(call)
         await under_way(stack, call)
         for keys in ("1#", "2"):
@@ -220,11 +243,4 @@ async def test_a_belief_that_is_wrong(
         sent = speech(0.5)
         assert await call.send_audio(sent) == len(sent) // 2
         await call.hang_up()
-        heard = await ear.all()
-        assert (call.lost.inbound > 0) == lost, call.lost
-        assert call.lost.outbound == 0
-    # In time: no second of it is missing that was not counted, and none came twice. By the clock
-    # alone a joint may be off by 100 ms.
-    seconds = len(heard) / 48_000 + call.lost.inbound / 8_000
-    said = len(stack.sim.said(call.sid)) / 8_000
-    assert said - 0.8 < seconds < said + 0.4
+        return call, await ear.all()

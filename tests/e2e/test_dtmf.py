@@ -7,7 +7,7 @@ import asyncio
 from trunkline import Call, Line
 
 from .sound import compare, from_pcm, from_wire, speech
-from .stack import ALICE, CALLEE, CAROL, Stack, be_called, until
+from .stack import ALICE, CALLEE, CAROL, Stack, be_called, called, until
 
 
 async def digits_of(call: Call) -> str:
@@ -16,8 +16,7 @@ async def digits_of(call: Call) -> str:
 
 async def test_keys_of_the_far_end_come_in_order_and_end_with_the_call(stack: Stack) -> None:
     bot = {"kind": "silence", "dtmf": [[0.4, "12#"], [1.2, "*0"]], "hang_up_after": 2.2}
-    async with Line(ALICE, bus=stack.bus) as line:
-        call = await be_called(stack, line, bot)
+    async with called(stack, bot) as call:
         async with asyncio.timeout(15.0):
             assert await digits_of(call) == "12#*0"
         assert call.ended_reason == "stop"

@@ -19,10 +19,9 @@ RATE = 24_000
 async def test_a_greeting_is_kept_and_the_rest_of_the_call_is_heard_behind_it(
     stack: Stack, contradict: list[str]
 ) -> None:
-    stack.sim.json("POST", "/sim/beliefs", {"contradict": contradict})
     stack.sim.add_callee(CALLEE, "speech:austen-0880,after=0.3,greets,when_silent=0.5,repeat")
     question = speech(1.5, first=3)
-    try:
+    with stack.contradicting(*contradict):
         async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
             call = await line.place_call(
                 CALLEE, timeout=20.0, attach_stream="a-leg", callee_speaks_first=True
@@ -41,8 +40,6 @@ async def test_a_greeting_is_kept_and_the_rest_of_the_call_is_heard_behind_it(
             await call.hang_up()
             while more := await call.recv_audio(5):
                 answer += more
-    finally:
-        stack.sim.json("POST", "/sim/beliefs", {"contradict": []})
     compare(from_pcm(question), from_wire(stack.far_end_heard(call.sid))).check()
     loud = np.abs(np.frombuffer(greeting + answer, "<i2").astype(np.float64)) > 300
     assert loud[: len(greeting) // 2].sum() > 0.3 * loud.sum(), "the greeting's words"

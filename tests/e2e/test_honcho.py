@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -90,13 +91,14 @@ async def test_a_call_through_honchos_stack_to_another_process_and_an_orderly_en
     stack.check_nothing_left()
 
 
+@pytest.mark.computes(2)
 async def test_a_users_scenario_test_joins_what_honcho_runs_in_another_terminal(
-    new_stack: Callable[[], Stack], short_directory: str
+    new_stack: Callable[[], Stack], short_directory: Path
 ) -> None:
     """Neither names a bus: both take the default address of the user."""
     stack = new_stack()
     del stack.environment["TRUNKLINE_BUS"]
-    terminal = {"XDG_RUNTIME_DIR": short_directory}
+    terminal = {"XDG_RUNTIME_DIR": str(short_directory)}
     stack.honcho("gateway=1,codec_worker=1", **terminal)
     greeting = speech(0.8, first=1)
     write(stack.directory / "greeting.wav", to_pcm16(from_pcm(greeting)))

@@ -9,7 +9,7 @@ import pytest
 from trunkline import Line
 
 from .sound import compare, from_pcm, from_wire, speech
-from .stack import ALICE, BOB, CALLER, Ear, Stack, be_called, until
+from .stack import ALICE, BOB, CALLER, Ear, Stack, be_called, called, until
 
 STRANGER = "+14155550066"
 
@@ -62,8 +62,7 @@ def check_heard_all(stack: Stack, sid: str, heard: bytes) -> None:
 
 async def test_hanging_up_lets_the_last_word_be_heard(stack: Stack) -> None:
     sent = speech(1.0, first=3)
-    async with Line(ALICE, bus=stack.bus) as line:
-        call = await be_called(stack, line, "record")
+    async with called(stack, "record") as call:
         await call.send_audio(sent)
         await call.hang_up()
         assert call.ended_reason == "hang_up"
@@ -88,8 +87,7 @@ async def test_a_caller_who_is_not_allowed_is_rejected_and_the_next_one_is_let_i
 
 
 async def test_callers_hear_busy_while_a_call_is_on_and_while_nobody_waits(stack: Stack) -> None:
-    async with Line(ALICE, bus=stack.bus) as line:
-        call = await be_called(stack, line, "silence")
+    async with called(stack, "silence") as call:
         for state in ("a call is on", "it is over"):
             sid = stack.sim.place_call(STRANGER, ALICE)["sid"]
             refused = await asyncio.to_thread(stack.sim.wait_for, sid)

@@ -6,15 +6,18 @@ import asyncio
 import statistics
 import time
 
+import pytest
+
 from trunkline import Line
 
 from .sound import compare, from_pcm, from_wire, speech
-from .stack import ALICE, CALLEE, Stack, until
+from .stack import ALICE, CALLEE, Stack, calling, until
 
 #: What the far end may still hear after an interrupt, in seconds.
 STOPS_WITHIN = 0.1
 
 
+@pytest.mark.alone
 async def test_sound_stops_at_the_far_end_and_what_was_sent_is_told(stack: Stack) -> None:
     stack.sim.add_callee(CALLEE, "record")
     sim = stack.sim
@@ -51,9 +54,7 @@ async def test_sound_stops_at_the_far_end_and_what_was_sent_is_told(stack: Stack
 
 
 async def test_interrupting_silence_harms_nothing(stack: Stack) -> None:
-    stack.sim.add_callee(CALLEE, "record")
-    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
-        call = await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
+    async with calling(stack, "record") as call:
         await call.interrupt()
         await call.interrupt()
         sent = speech(0.6, first=1)
@@ -63,9 +64,7 @@ async def test_interrupting_silence_harms_nothing(stack: Stack) -> None:
 
 
 async def test_a_cancelled_send_audio_goes_on_with_what_comes_behind_it(stack: Stack) -> None:
-    stack.sim.add_callee(CALLEE, "record")
-    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
-        call = await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
+    async with calling(stack, "record") as call:
         stream = stack.sim.call(call.sid)["streams"][0]["sid"]
         speaking = asyncio.ensure_future(call.send_audio(speech(30.0)))
         await until(lambda: stack.sim.arrivals(stream), "it is being played")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -89,15 +87,6 @@ async def test_who_waits_in_vain_is_told_who_called(stack: Stack) -> None:
 # --------------------------------------------------------------------------- known causes
 
 
-@contextlib.contextmanager
-def contradicted(stack: Stack, belief: str) -> Iterator[None]:
-    stack.sim.json("POST", "/sim/beliefs", {"contradict": [belief]})
-    try:
-        yield
-    finally:
-        stack.sim.json("POST", "/sim/beliefs", {"contradict": []})
-
-
 def drop_callbacks(stack: Stack) -> None:
     stack.sim.add_fault("status", "drop")
     stack.provoked.add(11205)
@@ -127,14 +116,14 @@ async def test_a_timeout_tells_that_it_rings(stack: Stack) -> None:
 async def test_where_rest_does_not_show_ends_the_timeout_tells_what_it_showed(stack: Stack) -> None:
     stack.sim.add_callee(CALLEE, "busy,ring=0.1")
     drop_callbacks(stack)
-    with contradicted(stack, "rest-shows-ends"):
+    with stack.contradicting("rest-shows-ends"):
         async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
             with pytest.raises(asyncio.TimeoutError, match="Twilio's last word is 'ringing'"):
                 await line.place_call(CALLEE, timeout=2.0, attach_stream="a-leg")
 
 
 async def test_where_the_callees_number_does_not_ask_us_the_timeout_tells_so(stack: Stack) -> None:
-    with contradicted(stack, "own-number-asks"):
+    with stack.contradicting("own-number-asks"):
         async with Line(ALICE, bus=stack.bus) as line:
             with pytest.raises(asyncio.TimeoutError) as late:
                 await line.place_call(CAROL, timeout=2.0)

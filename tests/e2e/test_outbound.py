@@ -11,14 +11,12 @@ from trunkline import Line
 from trunkline.errors import CallFailedError, TrunklineError
 
 from .sound import compare, from_pcm, from_wire, speech
-from .stack import ALICE, BOB, CALLEE, CAROL, Ear, Stack, until
+from .stack import ALICE, BOB, CALLEE, CAROL, Ear, Stack, calling, until
 
 
 async def test_an_a_leg_call_carries_sound_both_ways_and_touches_no_number(stack: Stack) -> None:
-    stack.sim.add_callee(CALLEE, "speech:austen-0890,ring=0.2")
     sent = speech(2.5, first=3)
-    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
-        call = await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
+    async with calling(stack, "speech:austen-0890,ring=0.2") as call:
         assert (call.direction, call.caller, call.callee) == ("outbound", ALICE, CALLEE)
         (at_carrier,) = stack.calls_to(CALLEE)
         assert at_carrier["sid"] == call.sid == call.dialled_sid

@@ -16,9 +16,10 @@ from trunkline.bus.launch import free_ports
 from trunkline.carrier_sim import mulaw
 from trunkline.cli.wav import write
 
-from .offline_scenario import TwilioAgentAdapter, scenario, stt
 from .sound import RATE, WIRE, compare, from_pcm, from_wire, resample, speech, to_pcm16
 from .stack import ALICE, BOB, CALLEE, CALLER, Stack, until
+
+pytestmark = pytest.mark.computes(2)
 
 #: What the test says, and what the agent at the far end says.
 OURS, THEIRS = speech(1.2, first=4), speech(1.6, first=1)
@@ -31,14 +32,20 @@ class NoWords:
         return f"{len(audio.data) // 2} samples"
 
 
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def scenario(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """langwatch-scenario, which takes seconds to import: only where one of these tests runs."""
     monkeypatch.setenv("SCENARIO_BROWSER", "never")
     monkeypatch.delenv("LANGWATCH_API_KEY", raising=False)
-    monkeypatch.setattr(stt, "_provider", NoWords())
+    from . import offline_scenario
+
+    monkeypatch.setattr(offline_scenario.stt, "_provider", NoWords())
+    return offline_scenario.scenario
 
 
-def adapter(stack: Stack, number: str, **more: Any) -> TwilioAgentAdapter:
+def adapter(stack: Stack, number: str, **more: Any) -> Any:
+    from trunkline import TwilioAgentAdapter
+
     return TwilioAgentAdapter(
         account_sid=stack.account, auth_token=stack.token, phone_number=number, **more
     )
@@ -71,7 +78,7 @@ def agents_sound(result: Any) -> np.ndarray:
 
 
 async def test_a_scenario_answers_a_call(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    stack: Stack, scenario: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TRUNKLINE_BUS", stack.bus)
     agent = adapter(stack, ALICE)
@@ -102,7 +109,7 @@ async def test_a_scenario_answers_a_call(
 
 
 async def test_a_scenario_calls_presses_keys_and_talks_in_turns(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    stack: Stack, scenario: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TRUNKLINE_BUS", stack.bus)
     # The far end hears the keys too. It answers what is said behind them, and not the keys: our
@@ -134,10 +141,10 @@ async def test_a_scenario_calls_presses_keys_and_talks_in_turns(
 
 
 async def test_an_adapter_without_a_stack_starts_one_and_takes_it_down(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, short_directory: str
+    stack: Stack, scenario: Any, monkeypatch: pytest.MonkeyPatch, short_directory: Path
 ) -> None:
     # Nobody answers at the default address.
-    monkeypatch.setenv("XDG_RUNTIME_DIR", short_directory)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_directory))
     monkeypatch.setenv("TRUNKLINE_STATE_DIR", f"{short_directory}/state")
     monkeypatch.setenv("TRUNKLINE_TWILIO_API_URL", stack.sim.base_url)
     (port,) = free_ports(1)

@@ -8,7 +8,7 @@ import pytest
 
 from trunkline import Line
 
-from .stack import ALICE, CALLEE, CALLER, Stack, be_called, until
+from .stack import ALICE, CALLEE, CALLER, Stack, called, until
 
 #: A webhook that was answered 403, and the prior voice_url's host, which is asked then and does not
 #: exist; a stream whose url has a user name, where that is refused.
@@ -35,8 +35,7 @@ def stack() -> Iterator[Stack]:
 
 async def talk(stack: Stack) -> None:
     """A call each way: voice and status webhooks, redirects and upgrades are all signed."""
-    async with Line(ALICE, bus=stack.bus) as line:
-        call = await be_called(stack, line, "silence")
+    async with called(stack, "silence") as call:
         assert await call.send_audio(bytes(4_800)) == 2_400
         await call.hang_up()
     async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
@@ -44,10 +43,6 @@ async def talk(stack: Stack) -> None:
         assert await call.send_audio(bytes(4_800)) == 2_400
         await call.hang_up()
     await until(lambda: not stack.live_calls(), "both calls are over")
-
-
-def contradict(stack: Stack, *beliefs: str) -> None:
-    stack.sim.json("POST", "/sim/beliefs", {"contradict": beliefs})
 
 
 async def test_every_form_both_tokens_and_a_rotation(stack: Stack) -> None:
@@ -58,7 +53,7 @@ async def test_every_form_both_tokens_and_a_rotation(stack: Stack) -> None:
     await talk(stack)
     # The upgrade's url may have no user name: the next document offers it without.
     stack.provoked.add(MALFORMED)
-    contradict(stack, "stream-user-info")
+    stack.sim.contradict("stream-user-info")
     await talk(stack)
     assert [e["code"] for e in stack.sim.errors()].count(MALFORMED) >= 2
     assert all(entry["status"] in (200, 204) for entry in stack.sim.webhook_log())
@@ -66,7 +61,7 @@ async def test_every_form_both_tokens_and_a_rotation(stack: Stack) -> None:
 
     # A shared key: refused, and said by log, status and doctor.
     stack.provoked |= {REFUSED, NO_HOST}
-    contradict(stack, "the-auth-token-signs")
+    stack.sim.contradict("the-auth-token-signs")
     async with Line(ALICE, bus=stack.bus) as line:
         with pytest.raises(TimeoutError):
             await line.wait_for_call(0.01)
@@ -83,5 +78,5 @@ async def test_every_form_both_tokens_and_a_rotation(stack: Stack) -> None:
     said = stack.lines("up")
     assert any("refused POST /twilio/voice" in line and "a shared key" in line for line in said)
     assert not any("pa55" in line for line in [*said, doctor])
-    contradict(stack)
+    stack.sim.contradict()
     stack.check_nothing_left()

@@ -10,11 +10,10 @@ import pytest
 
 from .surroundings import hostile
 
-pytestmark = pytest.mark.e2e
-
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.computes(1)
 def test_the_demo_runs_without_home_environment_and_proxy() -> None:
     with hostile() as around:
         ended = around.run("trunkline", "demo", within=110)
@@ -25,6 +24,7 @@ def test_the_demo_runs_without_home_environment_and_proxy() -> None:
         assert all((around.where / wav).stat().st_size > 100_000 for wav in wavs)
 
 
+@pytest.mark.computes(2)
 def test_the_offline_example_runs_without_home_environment_and_proxy() -> None:
     """With a TMPDIR besides whose path leaves no room for a socket's name."""
     (example, *_) = re.findall(

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from trunkline import Line
 from trunkline.carrier_sim import mulaw
+from trunkline.demo.words import transcript, word_errors
 
 from .sound import (
     RATE,
@@ -27,7 +29,6 @@ from .sound import (
     recording,
     resample,
     to_pcm16,
-    transcript,
 )
 from .stack import ALICE, Ear, Stack, until
 
@@ -37,6 +38,7 @@ WORDS_RATE = 16_000
 MORE_ERRORS = 2
 
 
+@pytest.mark.computes(2)
 async def test_words_are_understood_as_through_an_ideal_line(stack: Stack, tmp_path: Path) -> None:
     ideal = {name: g711_line(recording(name, WORDS_RATE), WORDS_RATE) for name in RECORDINGS}
     pieces = [to_pcm16(ideal[name]) for name in RECORDINGS]
@@ -116,16 +118,3 @@ async def recognised(sounds: list[npt.NDArray[np.int16]], directory: Path) -> li
     said, _ = await process.communicate()
     words: list[str] = json.loads(said)
     return words
-
-
-def word_errors(said: str, heard: str) -> int:
-    """Words to insert, delete or replace to make ``heard`` of ``said``."""
-    a, b = said.lower().split(), heard.lower().split()
-    row = list(range(len(b) + 1))
-    for i, word in enumerate(a, 1):
-        corner, row[0] = row[0], i
-        for j, other in enumerate(b, 1):
-            above = row[j]
-            row[j] = min(above + 1, row[j - 1] + 1, corner + (word != other))
-            corner = above
-    return row[-1]

@@ -1,24 +1,22 @@
-"""A whole gateway between doubles of its peers, for tests that ask for ``stack``."""
+"""The streams alone on a fake clock (``bench``), and a gateway between doubles (``stack``)."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from .model import Bench
 from .stack import Stack, running
 
 
 @pytest.fixture
-def directory() -> Iterator[Path]:
-    # pytest's own directories are too long for the path of a socket.
-    with tempfile.TemporaryDirectory(prefix="tl-", dir="/tmp") as name:
-        yield Path(name)
+def bench() -> Bench:
+    return Bench()
 
 
 @pytest.fixture
-async def stack(directory: Path) -> AsyncIterator[Stack]:
-    async with running(directory) as made:
+async def stack(short_directory: Path) -> AsyncIterator[Stack]:
+    async with running(short_directory) as made:
         yield made

@@ -10,6 +10,8 @@ from trunkline.gateway import instructions as do
 from trunkline.gateway.streams import Streams
 
 FRAME = 160
+G1 = m.first_generation(1)
+G2 = m.first_generation(2)
 
 
 def worker(name: str, life: int = 1) -> m.WorkerRef:
@@ -50,6 +52,11 @@ def payload_at(position: int) -> bytes:
 
 def position_of(payload: bytes) -> int:
     return ((payload[0] << 16) + (payload[1] << 8) + payload[2]) * FRAME
+
+
+def played(texts: list[bytes]) -> list[int]:
+    """Positions of the sound in these texts of a PlainWire."""
+    return [position_of(text[6:]) for text in texts if text.startswith(b"media ")]
 
 
 class PlainWire:
@@ -149,8 +156,19 @@ class Bench:
 
     def played(self, socket: int) -> list[int]:
         """Positions of the sound written to the socket."""
-        return [
-            position_of(text[6:])
-            for text in self.written.get(socket, [])
-            if text.startswith(b"media ")
-        ]
+        return played(self.written.get(socket, []))
+
+
+def up(bench: Bench, where: m.Placement) -> None:
+    """A first stream on socket 1, its workers connected, OpenCall taken."""
+    bench.accept(1, accepted(where))
+    for who in (where.primary, where.standby):
+        if who is not None:
+            bench.up(who)
+    bench.take(where.primary)
+
+
+def opened(bench: Bench, who: m.WorkerRef) -> m.OpenCall:
+    found = [message for message in bench.take(who) if isinstance(message, m.OpenCall)]
+    assert len(found) == 1
+    return found[0]

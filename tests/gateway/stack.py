@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.settings import Settings, load
 from trunkline.bus.sockets import bind_router
+from trunkline.bus.testing import Context, FakeController, until
 from trunkline.gateway.process import Gateway
 from trunkline.gateway.signature import SignatureCheck
 
@@ -29,17 +30,9 @@ TOKEN = "a-secret-token"
 BASE = "https://line.example.com"
 
 _encode = msgspec.msgpack.Encoder().encode
-_from_peer = msgspec.msgpack.Decoder(m.ToController)
 _from_gateway = msgspec.msgpack.Decoder(m.ToWorker)
 
 _M = TypeVar("_M", bound=msgspec.Struct)
-
-
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait for something that another task brings about; fails loudly when it does not come."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # conditions of other tasks' plain state
-            await asyncio.sleep(0.005)
 
 
 def sign(url: str, form: dict[str, str] | None = None, token: str = TOKEN) -> str:
@@ -48,71 +41,33 @@ def sign(url: str, form: dict[str, str] | None = None, token: str = TOKEN) -> st
     return base64.b64encode(digest).decode()
 
 
-class Controller:
-    """Lets in every stream whose token it knows; keeps what it heard."""
+class Controller(FakeController):
+    """Lets in every stream whose token it knows."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], settings: Settings) -> None:
-        self.router, _ = bind_router(context, settings.address.control, self._receive)
-        self.heard: list[msgspec.Struct] = []
-        self.peer: bytes | None = None
+    def __init__(self, context: Context, endpoint: str) -> None:
+        super().__init__(context, endpoint, public_url=BASE, lead_ms=80)
         #: token -> answer
         self.tokens: dict[str, m.StreamAccepted | m.StreamRefused] = {}
-        self.voice = m.VoiceAnswer(kind="busy")
-        self.epoch = 1
-        self.mute = False
         #: sent right behind the answer to a StreamStart
         self.after_start: m.Event | None = None
 
-    def _receive(self, identity: bytes, payload: bytes) -> None:
-        message = _from_peer.decode(payload)
-        if self.mute:
-            return
-        if isinstance(message, m.Hello):
-            self.heard.append(message)
-            self.peer = identity
-            self.tell(
-                m.Welcome(
-                    epoch=self.epoch,
-                    stack="stack-1",
-                    pid=1,
-                    account="AC1",
-                    public_url=BASE,
-                    lead_ms=80,
-                )
-            )
-        elif isinstance(message, m.Beat):
-            self.heard.append(message)
-            self.router.send(_encode(m.Pulse(epoch=self.epoch, stack="stack-1")), identity)
-        elif isinstance(message, m.Request):
-            self.heard.append(message.body)
-            reply = m.Reply(id=message.id, body=self._answer(message.body))
-            self.router.send(_encode(reply), identity)
-            if isinstance(message.body, m.StreamStart) and self.after_start is not None:
-                self.tell(self.after_start)
-        else:
-            self.heard.append(message)
-
-    def _answer(self, body: m.RequestBody) -> m.ReplyBody:
+    def usual(self, body: m.RequestBody) -> m.ReplyBody:
         if isinstance(body, m.VoiceWebhook):
-            return self.voice
+            return m.VoiceAnswer(kind="busy")
         if isinstance(body, m.StreamStart):
             return self.tokens.pop(body.token, None) or m.StreamRefused(why="unknown token")
-        return m.Done()
+        return super().usual(body)
 
-    def tell(self, message: msgspec.Struct) -> None:
-        assert self.peer is not None
-        assert self.router.send(_encode(message), self.peer)
-
-    def all(self, kind: type[_M]) -> list[_M]:
-        return [message for message in self.heard if isinstance(message, kind)]
+    def reply(self, request: m.Request, identity: bytes) -> None:
+        super().reply(request, identity)
+        if isinstance(request.body, m.StreamStart) and self.after_start is not None:
+            self.tell(self.after_start)
 
 
 class Worker:
     """Ticks while it is told to, keeps what it gets, says what the test says."""
 
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], settings: Settings, name: str
-    ) -> None:
+    def __init__(self, context: Context, settings: Settings, name: str) -> None:
         self.router, endpoint = bind_router(context, settings.address.worker(), self._receive)
         self.ref = m.WorkerRef(id=name, endpoint=endpoint)
         self.heard: deque[m.ToWorker] = deque()
@@ -156,10 +111,10 @@ class Worker:
 class Stack:
     """A gateway that serves on a free port, with its controller and two workers."""
 
-    def __init__(self, settings: Settings, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def __init__(self, settings: Settings, context: Context) -> None:
         self.settings = settings
         self.context = context
-        self.controller = Controller(context, settings)
+        self.controller = Controller(context, settings.address.control)
         self.a = Worker(context, settings, "a")
         self.b = Worker(context, settings, "b")
         self.stop = asyncio.Event()
@@ -222,7 +177,7 @@ async def running(directory: Path) -> AsyncIterator[Stack]:
         env_file=None, bus=f"ipc://{directory}", auth_token=TOKEN, account_sid="AC1", http_port=0
     )
     settings.address.make_directory()
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context: Context = zmq.Context()
     stack = Stack(settings, context)
     listening = hosts.listen("127.0.0.1", 0)
     stack.port = listening.getsockname()[1]
@@ -231,7 +186,7 @@ async def running(directory: Path) -> AsyncIterator[Stack]:
         await until(lambda: stack.gateway.client.welcome)
         yield stack
     finally:
-        stack.controller.router.close()
+        stack.controller.stop()
         stack.stop.set()
         try:
             assert await task == 0

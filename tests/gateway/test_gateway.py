@@ -17,9 +17,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from trunkline.bus import messages as m
 from trunkline.bus.settings import load
+from trunkline.bus.testing import until
 from trunkline.gateway.process import BOUNDS, main
 
-from .stack import BASE, Stack, event, media, sign, until
+from .stack import BASE, Stack, event, media, sign
 
 G1 = m.first_generation(1)
 
@@ -44,7 +45,7 @@ async def post(stack: Stack, path: str, form: dict[str, str]) -> bytes:
 
 async def test_a_call_from_webhook_to_stop(stack: Stack) -> None:
     controller, worker = stack.controller, stack.a
-    controller.voice = m.VoiceAnswer(kind="stream", token="t1")
+    controller.answers[m.VoiceWebhook] = m.VoiceAnswer(kind="stream", token="t1")
     answer = await post(stack, "/twilio/voice?m=1", {"CallSid": "CA1", "FromCity": ""})
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b'<Stream url="wss://line.example.com/twilio/stream">' in answer
@@ -325,7 +326,7 @@ async def test_a_stopping_gateway_waits_for_its_controller(stack: Stack) -> None
     heard = len(stack.a.frames())
     await client.send(media(20, bytes(160)))
     await until(lambda: len(stack.a.frames()) > heard)
-    stack.controller.router.close()  # its numbers are restored
+    stack.controller.stop()  # its numbers are restored
     with pytest.raises(ConnectionClosed) as closed:
         await client.recv()
     assert closed.value.rcvd is not None
@@ -350,13 +351,13 @@ async def test_a_stopping_gateway_answers_who_still_waits(
 
 
 def test_a_port_that_is_taken_is_one_line(
-    directory: Path, capsys: pytest.CaptureFixture[str]
+    short_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         settings = load(
             env_file=None,
-            bus=f"ipc://{directory}",
+            bus=f"ipc://{short_directory}",
             auth_token="t",
             http_port=port,
             http_host="127.0.0.1",
@@ -378,11 +379,11 @@ sys.exit(main(settings, listen_fd=int(sys.argv[2])))
 
 
 @pytest.mark.e2e
-def test_a_process_on_an_inherited_socket_ends_by_sigterm(directory: Path) -> None:
+def test_a_process_on_an_inherited_socket_ends_by_sigterm(short_directory: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         fd = held.fileno()
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, f"ipc://{directory}/bus", str(fd)], pass_fds=[fd]
+            [sys.executable, "-c", CHILD, f"ipc://{short_directory}/bus", str(fd)], pass_fds=[fd]
         )
         try:
             # The socket listens already: the connection waits for the process.
@@ -400,6 +401,8 @@ def test_a_process_on_an_inherited_socket_ends_by_sigterm(directory: Path) -> No
             child.wait()
 
 
-def test_a_missing_token_is_one_line(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(load(env_file=None, bus=f"ipc://{directory}", http_port=0)) == 1
+def test_a_missing_token_is_one_line(
+    short_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(load(env_file=None, bus=f"ipc://{short_directory}", http_port=0)) == 1
     assert "TWILIO_AUTH_TOKEN" in capsys.readouterr().err

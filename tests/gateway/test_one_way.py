@@ -1,4 +1,7 @@
-"""A one-way stream at the whole gateway: it waits, it has its turn, it is replaced."""
+"""A one-way stream at the whole gateway: it waits, has its turn, and is replaced or not needed.
+
+The rules are tested without sockets in test_admission.py; here they meet the wire.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from trunkline.bus import messages as m
+from trunkline.bus.testing import until
 from trunkline.gateway import admission
 
-from .stack import Stack, event, media, until
+from .stack import Stack, event, media
 
 
 async def up(stack: Stack) -> ClientConnection:
@@ -67,16 +71,6 @@ async def test_it_waits_beside_the_stream_and_carries_the_call_once_that_is_gone
     )
 
 
-async def test_it_keeps_its_newest_two_seconds_while_it_waits(stack: Stack) -> None:
-    one_way = await waiting(stack)
-    await play(one_way, range(150))
-    held = stack.gateway.hub.admission._waiting["c1"].held
-    await until(lambda: held and held[-1].position == 149 * 160)  # type: ignore[union-attr]  # Media
-    turn(stack)
-    await until(lambda: stack.a.all(m.OpenCall))
-    assert [f.position // 160 for f in last(stack).ring] == list(range(50, 150))
-
-
 async def test_the_stream_that_is_back_is_opened_once_it_overlaps(stack: Stack) -> None:
     one_way = await waiting(stack)
     turn(stack)
@@ -96,46 +90,6 @@ async def test_the_stream_that_is_back_is_opened_once_it_overlaps(stack: Stack) 
     await back.close()
 
 
-async def test_a_stream_that_ends_before_it_overlaps_is_told(stack: Stack) -> None:
-    await waiting(stack)
-    stack.controller.tokens["t3"] = replace(stack.accepted(ordinal=3), overlaps=True)
-    back = await stack.stream("t3")
-    await play(back, range(2))
-    await back.send(event("stop"))
-    await until(lambda: stack.controller.all(m.StreamClosed))
-    (told,) = stack.controller.all(m.StreamClosed)
-    assert (told.ordinal, told.reason) == (3, "stop")
-    assert not stack.a.all(m.OpenCall)
-
-
-async def test_one_that_brings_too_little_is_opened_all_the_same(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(admission, "OVERLAP_WITHIN", 0.05)
-    stack.controller.tokens["t3"] = replace(stack.accepted(ordinal=3), overlaps=True)
-    back = await stack.stream("t3")
-    await until(lambda: stack.a.all(m.OpenCall))
-    assert (last(stack).ordinal, last(stack).ring) == (3, [])
-    await back.close()
-
-
-@pytest.mark.parametrize("ends", ["stop", "broken", "never there"])
-async def test_a_turn_of_one_that_is_gone_is_answered(stack: Stack, ends: str) -> None:
-    reasons = {"stop": "stop", "broken": "error", "never there": "close"}
-    if ends != "never there":
-        one_way = await waiting(stack)
-        socket = stack.gateway.hub.admission._waiting["c1"]
-        if ends == "stop":
-            await one_way.send(event("stop"))
-        else:
-            one_way.transport.abort()
-        await until(lambda: socket.ended)
-    turn(stack)
-    await until(lambda: stack.controller.all(m.StreamClosed))
-    (told,) = stack.controller.all(m.StreamClosed)
-    assert (told.ordinal, told.reason) == (2, reasons[ends])
-
-
 async def test_one_that_is_not_needed_is_closed_and_nothing_else(stack: Stack) -> None:
     first = await up(stack)
     one_way = await waiting(stack)
@@ -145,16 +99,3 @@ async def test_one_that_is_not_needed_is_closed_and_nothing_else(stack: Stack) -
         await one_way.recv()
     assert stack.gateway.hub.streams.live == 1
     await first.close()
-
-
-async def test_a_newer_one_takes_its_place_and_none_waits_for_ever(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    older = await waiting(stack)
-    monkeypatch.setattr(admission, "TURN_WITHIN", 0.05)
-    stack.controller.tokens["t4"] = replace(stack.accepted(), first=False, one_way=True)
-    newer = await stack.stream("t4")
-    for client in (older, newer):
-        with pytest.raises(ConnectionClosed):
-            await client.recv()
-    assert stack.gateway.hub.admission._waiting == {}

@@ -15,7 +15,6 @@ from trunkline.gateway.signature import (
     is_shared_key,
     objection,
     shown,
-    stream_base,
     url_forms,
     without_user_info,
 )
@@ -278,8 +277,3 @@ def test_forms_that_cannot_be_read() -> None:
 
 def test_the_token_is_not_shown() -> None:
     assert TOKEN not in repr(CHECK)
-
-
-def test_stream_base() -> None:
-    assert stream_base("https://a.example/x") == "wss://a.example/x"
-    assert stream_base("http://127.0.0.1:8765") == "ws://127.0.0.1:8765"

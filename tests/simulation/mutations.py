@@ -69,13 +69,13 @@ def journal_after_rest() -> list[Patch]:
 def restore_without_compare() -> list[Patch]:
     """A number is put back whatever stands there by now."""
 
-    stands = apply_restore.override_stands
+    is_on = apply_restore.override_is_on
 
     async def always(*args: Any, earlier: bool) -> bool:
         # Only a restore asks for earlier overrides too; an apply is as it was.
-        return earlier or await stands(*args, earlier=earlier)
+        return earlier or await is_on(*args, earlier=earlier)
 
-    return [mock.patch.object(apply_restore, "override_stands", always)]
+    return [mock.patch.object(apply_restore, "override_is_on", always)]
 
 
 def dialled_again_in_doubt() -> list[Patch]:
@@ -155,10 +155,10 @@ def claims_never_over() -> list[Patch]:
 
 def sessions_not_known_again() -> list[Patch]:
     """A restarted controller does not listen to what clients say of their sessions."""
-    return [_heard({f.AdapterHere: (_nothing_announced,)})]
+    return [_heard({f.ClientHere: (_nothing_announced,)})]
 
 
-def _nothing_announced(at: Moment, here: f.AdapterHere) -> None:
+def _nothing_announced(at: Moment, here: f.ClientHere) -> None:
     at.tell(f.Announced(here.hello, []))
 
 

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.twilio.calls import CallOrder
 from trunkline.controller.twilio.carrier import REST_TIMEOUT, CallState, RestFailure
 from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSettings
 
 from .clock import Process, SimLoop
+from .writes import wrong_write
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -59,7 +61,10 @@ class Twilio:
         #: sid -> writes that may still take effect
         self.in_flight: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        #: writes that must never be made, and were
+        self.wrong: list[str] = []
         self.exchange: Exchange
+        self.journal: MemoryJournal
 
     def add_number(self, number: str, **fields: str) -> None:
         sid = f"PN{len(self.numbers) + 1}"
@@ -74,6 +79,11 @@ class Twilio:
         """Someone else changes the number in Twilio's console."""
         for settings in (self.numbers, self.expected):
             settings[sid] = replace(settings[sid], fields=settings[sid].fields | fields)
+
+    def check_write(self, sid: str, fields: dict[str, str]) -> None:
+        rows = [row for row in self.journal.overrides.values() if row.number_sid == sid]
+        stands = self.numbers[sid].voice_url
+        self.wrong += wrong_write(fields, rows, stands, in_flight=self.in_flight[sid] > 0)
 
     def wall(self) -> float:
         return 1_700_000_000.0 + self.loop.time()
@@ -171,6 +181,7 @@ class Rest:
         return await self._do("read", sid, lambda: self._twilio._number(sid))
 
     async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings:
+        self._twilio.check_write(sid, fields)
         return await self._do("write", sid, lambda: self._twilio.write(sid, fields))
 
     async def create_call(self, order: CallOrder) -> CallState:

@@ -61,7 +61,7 @@ class World:
         )
         late = random.Random(f"{seed} carrier")
         self.exchange.sees_dead_within = late.choice((0.03, 0.03, 0.4))
-        self.store = MemoryJournal()
+        self.store = self.twilio.journal = MemoryJournal()
         self.answered_twice: list[str] = []
         self.errors: list[str] = []
         self.controllers: list[ControllerPeer] = []

@@ -1,4 +1,5 @@
-"""The chaos suite's own parts: sound that tells its place, and a plan that keeps its bounds."""
+"""The chaos suite's own parts: sound that tells its place, plans that keep their bounds, the judge
+and the score."""
 
 from __future__ import annotations
 
@@ -7,8 +8,11 @@ import pytest
 
 from benchmarks import chaos_code
 from benchmarks.chaos_code import CODES, FRAME
-from benchmarks.chaos_faults import RECOVERS, Fault, plan, whole
-from benchmarks.chaos_judge import judge
+from benchmarks.chaos_faults import RECOVERS, WEIGHTS, Fault, alone, plan, whole
+from benchmarks.chaos_judge import Verdict, judge
+from benchmarks.chaos_page import in_words, page
+from benchmarks.chaos_run import MachineTooBusyError, busy
+from benchmarks.chaos_score import QUIET, Injected, Score
 from trunkline.codec_worker import mulaw
 from trunkline.codec_worker.resample import Downsampler, Upsampler
 
@@ -70,6 +74,59 @@ def test_a_plan_is_its_seeds_and_hits_no_kind_before_it_has_recovered(seed: int)
         assert fault.at + fault.seconds < 300.0
         last[fault.kind] = fault
     assert sorted(whole(seed, 4)) == sorted(set(whole(seed, 4)))
+
+
+def test_each_kind_of_fault_comes_once_alone() -> None:
+    faults = list(alone(7))
+    assert faults == list(alone(7)) != list(alone(8))
+    assert [(f.kind, f.how) for f in faults] == list(WEIGHTS)
+    assert all((f.seconds > 0) == (f.how == "SIGSTOP") for f in faults)
+
+
+def scored(*gaps: float, hole: float) -> Score:
+    """Worker kills with these seconds between them, and a hole 0.1 s after the first of them."""
+    score, at = Score(), 100.0
+    for gap in (*gaps, 0.0):
+        score.faults.append(Injected("codec worker", "SIGKILL", 1, at, at))
+        at += gap
+    score.verdicts.append(Verdict("CA1", "a-leg", 10.0, 1, holes=[(100.1, hole)]))
+    return score
+
+
+def test_a_hole_counts_for_a_fault_alone_where_no_other_is_near() -> None:
+    assert scored(hole=0.2).fault_rows() == [["codec worker", "SIGKILL", "1", "200", "200 (1)"]]
+    assert scored(QUIET, hole=0.2).fault_rows()[0][2:] == ["2", "200", "200 (2)"]
+    assert scored(4.9, hole=0.2).fault_rows()[0][2:] == ["2", "200", "–"]
+    assert scored(4.9, QUIET, hole=0.2).fault_rows()[0][2:] == ["3", "200", "0 (1)"]
+
+
+def test_the_page_says_in_words_what_one_fault_costs() -> None:
+    score = scored(hole=0.16)
+    score.faults.append(Injected("supervisor", "SIGKILL", 2, 200.0, 200.0))
+    score.faults.append(Injected("controller", "SIGKILL", 3, 300.0, 300.0))
+    assert in_words(score) == [
+        "- A codec worker is killed: its calls go on at its standby; a hole of 160 ms at most.",
+        "- The controller is killed: sound does not pass through it; no hole at all.",
+    ]
+    text = page(score, 7, 600.0)
+    assert "| supervisor | SIGKILL | 1 | its calls end | its calls end |" in text
+    assert "| calls | 1, 0 at once |" in text
+
+
+def test_bounds_grow_with_the_machines_load_up_to_a_ceiling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def loaded(each_core: float) -> None:
+        monkeypatch.setattr("os.cpu_count", lambda: 2)
+        monkeypatch.setattr("os.getloadavg", lambda: (2 * each_core, 0.0, 0.0))
+
+    loaded(0.3)
+    assert busy() == 1.0
+    loaded(2.5)
+    assert busy() == 2.5
+    loaded(4.1)
+    with pytest.raises(MachineTooBusyError, match=r"machine too busy: 4\.1 processes"):
+        busy()
 
 
 def call(streams: list[tuple[float, float]]) -> dict[str, object]:

@@ -9,17 +9,19 @@ from e2e.stack import Stack, stopped, until
 
 from .conversations import kill, talking, worker_of
 
+pytestmark = pytest.mark.alone
+
 #: What the far end may hear of it where there is a standby (seconds).
 LONGEST_HOLE = 0.2
 
 
 @pytest.mark.parametrize("calls", [1, 50])
-async def test_a_codec_worker_with_a_standby(pair: Stack, calls: int) -> None:
-    async with talking(pair, calls) as conversations:
-        victim = worker_of(pair, conversations.calls[0])
+async def test_a_codec_worker_with_a_standby(stack: Stack, calls: int) -> None:
+    async with talking(stack, calls) as conversations:
+        victim = worker_of(stack, conversations.calls[0])
         kill(victim)
         await conversations.both_ways(1.5)
-        assert victim != worker_of(pair, conversations.calls[0])
+        assert victim != worker_of(stack, conversations.calls[0])
     conversations.check_whole()
     conversations.check_holes(LONGEST_HOLE)
 
@@ -37,15 +39,15 @@ async def test_a_codec_worker_alone(single: Stack) -> None:
     conversations.check_holes(5.0)
 
 
-async def test_a_codec_worker_is_stopped_then_wakes(pair: Stack) -> None:
-    async with talking(pair, 3) as conversations:
+async def test_a_codec_worker_is_stopped_then_wakes(stack: Stack) -> None:
+    async with talking(stack, 3) as conversations:
         call = conversations.calls[0]
-        victim = worker_of(pair, call)
+        victim = worker_of(stack, call)
         with stopped(victim):
             await conversations.both_ways(3.0)
-            assert worker_of(pair, call) != victim
+            assert worker_of(stack, call) != victim
         await until(
-            lambda: any(row["pid"] == victim for row in pair.status()["codec_workers"]),
+            lambda: any(row["pid"] == victim for row in stack.status()["codec_workers"]),
             "it is well again",
         )
         await conversations.both_ways(1.0)
@@ -54,9 +56,9 @@ async def test_a_codec_worker_is_stopped_then_wakes(pair: Stack) -> None:
     conversations.check_holes(0.5 + LONGEST_HOLE)
 
 
-async def test_a_codec_worker_ends_in_an_orderly_way(pair: Stack) -> None:
-    async with talking(pair, 3) as conversations:
-        kill(worker_of(pair, conversations.calls[0]), signal.SIGTERM)
+async def test_a_codec_worker_ends_in_an_orderly_way(stack: Stack) -> None:
+    async with talking(stack, 3) as conversations:
+        kill(worker_of(stack, conversations.calls[0]), signal.SIGTERM)
         await conversations.both_ways(1.5)
     conversations.check_whole()
     conversations.check_holes(LONGEST_HOLE)

@@ -6,9 +6,11 @@ import asyncio
 import time
 from typing import Any
 
+import pytest
 from e2e.stack import BOB, CALLER, CAROL, Stack, stopped, until
 
 from trunkline import Line
+from trunkline.errors import StackUnavailableError
 
 from .conversations import kill, talking
 
@@ -24,29 +26,32 @@ def answers(stack: Stack) -> dict[str, Any]:
         return {}
 
 
-async def test_the_controller(pair: Stack) -> None:
-    before = pair.status()["controller"]
-    async with talking(pair, 3) as conversations, Line(BOB, bus=pair.bus) as armed:
+@pytest.mark.alone
+async def test_the_controller(stack: Stack) -> None:
+    before = stack.status()["controller"]
+    async with talking(stack, 3) as conversations, Line(BOB, bus=stack.bus) as armed:
         waiting = asyncio.ensure_future(armed.wait_for_call(30.0))
-        await until(lambda: pair.held(BOB), "the number is armed")
-        writes = len(pair.sim.number_writes())
+        await until(lambda: stack.held(BOB), "the number is armed")
+        writes = len(stack.sim.number_writes())
         kill(before["pid"])
+        # A caller in the meantime is let wait, by a gateway that finds no controller.
+        sid = stack.sim.place_call(CALLER, BOB)["sid"]
 
         # A new request waits, and succeeds.
         async def one_more() -> None:
-            async with Line(CAROL, allowed_callees=["+14158880000"], bus=pair.bus) as line:
+            async with Line(CAROL, allowed_callees=["+14158880000"], bus=stack.bus) as line:
                 call = await line.place_call("+14158880000", timeout=20.0, attach_stream="a-leg")
                 await call.hang_up()
 
         more = asyncio.ensure_future(one_more())
 
         # It is known again who has what.
-        await until(lambda: answers(pair), "the controller is back")
+        await until(lambda: answers(stack), "the controller is back")
         back = time.monotonic()
         sids = {call.sid for call in conversations.calls}
 
         def known() -> bool:
-            status = pair.status()
+            status = stack.status()
             rows = [row for row in status["calls"] if row["sid"] in sids]
             return (
                 status["controller"]["epoch"] == before["epoch"] + 1
@@ -54,7 +59,7 @@ async def test_the_controller(pair: Stack) -> None:
                 and all(row["gateway"] and row["codec_worker"] for row in rows)
                 and {row["number"] for row in status["sessions"]} >= {armed.number}
                 and [row["state"] for row in status["overrides"]] == ["applied"]
-                and pair.complete()
+                and stack.complete()
             )
 
         await until(known, "sessions, calls and overrides are known", KNOWN_WITHIN)
@@ -62,8 +67,7 @@ async def test_the_controller(pair: Stack) -> None:
         await more
 
         # What was armed stayed so; nothing was written for it.
-        assert len(pair.sim.number_writes()) == writes
-        sid = pair.sim.place_call(CALLER, BOB)["sid"]
+        assert len(stack.sim.number_writes()) == writes
         async with asyncio.timeout(10.0):
             call = await waiting
         assert call.sid == sid
@@ -74,15 +78,27 @@ async def test_the_controller(pair: Stack) -> None:
     conversations.check_holes(0.1)
 
 
-async def test_the_controller_is_stopped_while_somebody_calls(pair: Stack) -> None:
+async def test_a_bus_that_nobody_answers_is_said_after_10_s(stack: Stack) -> None:
+    nowhere = f"ipc://{stack.directory}/nowhere"
+    asked = asyncio.to_thread(stack.command, "status", TRUNKLINE_BUS=nowhere)
+    opening = Line(BOB, bus=nowhere).open()
+    status, error = await asyncio.gather(asked, opening, return_exceptions=True)
+    assert isinstance(error, StackUnavailableError) and nowhere in str(error)
+    assert status.returncode == 1
+    (line,) = status.stderr.splitlines()
+    assert nowhere in line
+
+
+@pytest.mark.alone
+async def test_the_controller_is_stopped_while_somebody_calls(stack: Stack) -> None:
     """A gateway that gets no answer lets the caller wait and ask again."""
-    async with talking(pair, 1) as conversations, Line(BOB, bus=pair.bus) as line:
+    async with talking(stack, 1) as conversations, Line(BOB, bus=stack.bus) as line:
         waiting = asyncio.ensure_future(line.wait_for_call(30.0))
-        await until(lambda: pair.held(BOB), "the number is armed")
-        with stopped(pair.status()["controller"]["pid"]):
-            sid = pair.sim.place_call(CALLER, BOB)["sid"]
+        await until(lambda: stack.held(BOB), "the number is armed")
+        with stopped(stack.status()["controller"]["pid"]):
+            sid = stack.sim.place_call(CALLER, BOB)["sid"]
             await until(
-                lambda: pair.sim.call(sid)["doing"] == "pause",
+                lambda: stack.sim.call(sid)["doing"] == "pause",
                 "the caller is asked to wait",
             )
         call = await waiting

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from e2e.stack import Stack, stopped, until
 
 from .conversations import BROKEN, Conversations, gateway_of, kill, talking
+
+pytestmark = pytest.mark.alone
 
 #: From a gateway's death to the new stream, while another gateway answers (seconds).
 BACK_WITHIN = 1.0
@@ -23,15 +26,25 @@ def check_came_back(stack: Stack, conversations: Conversations, within: float) -
         assert verdict.lost_in == 0 or verdict.reported_in > 0, verdict
 
 
-async def test_a_gateway_while_another_answers(pair: Stack) -> None:
-    pair.provoked |= BROKEN
-    async with talking(pair, 1) as conversations:
+async def test_a_gateway_while_another_answers(stack: Stack) -> None:
+    stack.provoked |= BROKEN
+    async with talking(stack, 1) as conversations:
         call = conversations.calls[0]
-        victim = gateway_of(pair, call)
+        victim = gateway_of(stack, call)
         kill(victim)
         await conversations.both_ways(1.5)  # what was being said goes on
-        assert gateway_of(pair, call) != victim
-    check_came_back(pair, conversations, BACK_WITHIN)
+        assert gateway_of(stack, call) != victim
+    check_came_back(stack, conversations, BACK_WITHIN)
+
+
+async def test_a_stream_that_breaks_comes_back(stack: Stack) -> None:
+    """The network fails instead of a process."""
+    stack.provoked |= BROKEN
+    async with talking(stack, 1) as conversations:
+        (call,) = conversations.calls
+        stack.sim.drop_stream(stack.sim.call(call.sid)["streams"][0]["sid"])
+        await conversations.both_ways(1.5)
+    check_came_back(stack, conversations, BACK_WITHIN)
 
 
 async def test_a_gateway_alone_whose_socket_is_held(single: Stack) -> None:
@@ -60,9 +73,9 @@ async def test_what_waits_on_a_call_ends_when_its_gateway_dies(single: Stack) ->
     await until(lambda: not single.live_calls(), "the call is over")
 
 
-async def test_a_gateway_is_stopped_then_wakes(pair: Stack) -> None:
-    async with talking(pair, 1) as conversations:
-        with stopped(gateway_of(pair, conversations.calls[0])):
+async def test_a_gateway_is_stopped_then_wakes(stack: Stack) -> None:
+    async with talking(stack, 1) as conversations:
+        with stopped(gateway_of(stack, conversations.calls[0])):
             await asyncio.sleep(2.5)
         await conversations.both_ways(1.5)
     # Nothing is lost: sound waited in its sockets, and what we said was not sent ahead.

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from e2e.offline_scenario import TwilioAgentAdapter
 from e2e.stack import ALICE, BOB, CALLER, PRIOR, Stack, until
 
 from trunkline import Line
@@ -19,6 +18,8 @@ from trunkline.bus.launch import free_ports
 
 from .conversations import UNREACHED, kill
 from .test_whole_stack import RESTORED_WITHIN
+
+pytestmark = pytest.mark.computes(2)
 
 
 @pytest.fixture
@@ -46,6 +47,8 @@ def private_state(home: Path) -> list[Path]:
 async def test_it_starts_beside_any_other_stack_and_both_make_calls(
     stack_of_mine: Stack, home: Path
 ) -> None:
+    from e2e.offline_scenario import TwilioAgentAdapter  # takes seconds
+
     stack = stack_of_mine
     stack.up(gateways=1, codec_workers=1)
     assert (home / "trunkline" / "lock").exists()  # the first one has the default directory

@@ -32,48 +32,51 @@ def another(stack: Stack, **same: str) -> dict[str, str]:
     [
         (("controller",), "TRUNKLINE_BUS"),
         (("controller",), "TRUNKLINE_STATE_DIR"),
+        (("up",), "TRUNKLINE_BUS"),
+        (("up",), "TRUNKLINE_STATE_DIR"),
         (("up",), "TRUNKLINE_HTTP_PORT"),
     ],
 )
 async def test_a_second_one_is_refused_by_name(
-    pair: Stack, argv: tuple[str, ...], shared: str
+    stack: Stack, argv: tuple[str, ...], shared: str
 ) -> None:
-    before = pair.status()["controller"]
-    async with Line(ALICE, bus=pair.bus) as line:
+    before = stack.status()["controller"]
+    async with Line(ALICE, bus=stack.bus) as line:
         waiting = asyncio.ensure_future(line.wait_for_call(30.0))
-        await until(lambda: pair.held(ALICE), "the number is armed")
-        settings = another(pair, **{shared: pair.environment[shared]})
-        refused = await asyncio.to_thread(pair.command, *argv, **settings)
+        await until(lambda: stack.held(ALICE), "the number is armed")
+        settings = another(stack, **{shared: stack.environment[shared]})
+        refused = await asyncio.to_thread(stack.command, *argv, **settings)
         assert refused.returncode == 1, refused
-        named = f"{shared}={pair.environment[shared]}"
+        named = f"{shared}={stack.environment[shared]}"
         (said,) = [line for line in refused.stderr.splitlines() if named in line]
-        assert pair.bus in said or f"pid {before['pid']}" in said, refused
-        # The first one is as it was.
-        assert pair.status()["controller"] == before
-        assert pair.held(ALICE)
-        sid = pair.sim.place_call(CALLER, ALICE)["sid"]
+        assert stack.bus in said or f"pid {before['pid']}" in said, refused
+        # The first one is as it was: none of the second one's processes has joined its bus.
+        assert stack.status()["controller"] == before
+        assert stack.complete()
+        assert stack.held(ALICE)
+        sid = stack.sim.place_call(CALLER, ALICE)["sid"]
         call = await waiting
         assert call.sid == sid
         await call.hang_up()
 
 
-async def test_a_second_stack_on_one_account_and_number(pair: Stack) -> None:
-    settings = another(pair)
+async def test_a_second_stack_on_one_account_and_number(stack: Stack) -> None:
+    settings = another(stack)
     bus = settings["TRUNKLINE_BUS"]
     one_each = ("--gateways", "1", "--codec-workers", "1")
-    second = pair.run(trunkline_argv("up", *one_each), "second", **settings)
+    second = stack.run(trunkline_argv("up", *one_each), "second", **settings)
     try:
         ready = "trunkline is ready"
-        await until(lambda: any(ready in x for x in pair.lines("second")), "it is up", 30.0)
-        async with Line(ALICE, bus=pair.bus) as mine, Line(ALICE, bus=bus) as theirs:
+        await until(lambda: any(ready in x for x in stack.lines("second")), "it is up", 30.0)
+        async with Line(ALICE, bus=stack.bus) as mine, Line(ALICE, bus=bus) as theirs:
             waiting = asyncio.ensure_future(mine.wait_for_call(30.0))
-            await until(lambda: pair.held(ALICE), "the number is armed")
-            written = pair.voice(ALICE)
+            await until(lambda: stack.held(ALICE), "the number is armed")
+            written = stack.voice(ALICE)
             with pytest.raises(NumberBusyError, match="another trunkline stack") as busy:
                 await theirs.wait_for_call(10.0)
             assert busy.value.number == ALICE
-            assert pair.voice(ALICE) == written
-            sid = pair.sim.place_call(CALLER, ALICE)["sid"]
+            assert stack.voice(ALICE) == written
+            sid = stack.sim.place_call(CALLER, ALICE)["sid"]
             call = await waiting
             assert call.sid == sid
             await call.hang_up()
@@ -81,7 +84,9 @@ async def test_a_second_stack_on_one_account_and_number(pair: Stack) -> None:
             # It is free now.
             taken = asyncio.ensure_future(theirs.wait_for_call(20.0))
             await until(
-                lambda: pair.voice(ALICE)["voice_url"].startswith(settings["TRUNKLINE_PUBLIC_URL"]),
+                lambda: stack.voice(ALICE)["voice_url"].startswith(
+                    settings["TRUNKLINE_PUBLIC_URL"]
+                ),
                 "the second stack has the number",
             )
             taken.cancel()

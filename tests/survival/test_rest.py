@@ -84,16 +84,16 @@ async def test_twilios_rest_while_numbers_are_armed_and_restored(
     ],
     ids=["429", "timeout after", "late effect", "reset after"],
 )
-async def test_twilios_rest_while_dialling_calls_once(pair: Stack, fault: dict[str, Any]) -> None:
+async def test_twilios_rest_while_dialling_calls_once(stack: Stack, fault: dict[str, Any]) -> None:
     callee = "+14158889001"
-    pair.sim.add_callee(callee, "echo")
-    pair.sim.add_fault("rest", method="POST", path=r"/Calls\.json", **fault)
-    async with Line(ALICE, allowed_callees=[callee], bus=pair.bus) as line:
+    stack.sim.add_callee(callee, "echo")
+    stack.sim.add_fault("rest", method="POST", path=r"/Calls\.json", **fault)
+    async with Line(ALICE, allowed_callees=[callee], bus=stack.bus) as line:
         call = await line.place_call(callee, timeout=15.0, attach_stream="a-leg")
         assert await call.send_audio(bytes(4_800)) == 2_400
-        assert [c["sid"] for c in pair.calls_to(callee)] == [call.sid]
+        assert [c["sid"] for c in stack.calls_to(callee)] == [call.sid]
         await call.hang_up()
-    assert pair.live_calls() == []
+    assert stack.live_calls() == []
 
 
 @pytest.mark.parametrize(
@@ -105,34 +105,34 @@ async def test_twilios_rest_while_dialling_calls_once(pair: Stack, fault: dict[s
     ids=["effect after the timeout", "refused"],
 )
 async def test_twilios_rest_while_dialling_leaves_no_call_ringing(
-    pair: Stack, fault: dict[str, Any], error: type[Exception]
+    stack: Stack, fault: dict[str, Any], error: type[Exception]
 ) -> None:
     callee = "+14158889002"
-    pair.sim.add_callee(callee, "no-answer")
-    rule = pair.sim.add_fault("rest", method="POST", path=r"/Calls\.json", **fault)
-    async with Line(ALICE, allowed_callees=[callee], bus=pair.bus) as line:
+    stack.sim.add_callee(callee, "no-answer")
+    rule = stack.sim.add_fault("rest", method="POST", path=r"/Calls\.json", **fault)
+    async with Line(ALICE, allowed_callees=[callee], bus=stack.bus) as line:
         with pytest.raises(error):
             await line.place_call(callee, timeout=2.0, attach_stream="a-leg")
         late = fault["kind"] == "late_effect"
         if late:
-            await until(lambda: pair.calls_to(callee), "the call came all the same")
-        await until(lambda: not pair.live_calls(), "it is hung up")
-        assert len(pair.calls_to(callee)) == int(late)
-    assert {r["id"]: r["fired"] for r in pair.sim.faults()}[rule] == 1
+            await until(lambda: stack.calls_to(callee), "the call came all the same")
+        await until(lambda: not stack.live_calls(), "it is hung up")
+        assert len(stack.calls_to(callee)) == int(late)
+    assert {r["id"]: r["fired"] for r in stack.sim.faults()}[rule] == 1
 
 
-async def test_someone_else_changes_voice_url_meanwhile(pair: Stack) -> None:
+async def test_someone_else_changes_voice_url_meanwhile(stack: Stack) -> None:
     theirs = "https://someone.else.example/voice"
-    async with Line(ALICE, bus=pair.bus) as line:
+    async with Line(ALICE, bus=stack.bus) as line:
         waiting = asyncio.ensure_future(line.wait_for_call(30.0))
-        await until(lambda: pair.held(ALICE), "the number is armed")
-        sid = pair.sim.place_call(CALLER, ALICE)["sid"]
+        await until(lambda: stack.held(ALICE), "the number is armed")
+        sid = stack.sim.place_call(CALLER, ALICE)["sid"]
         call = await waiting
         assert call.sid == sid
-        pair.sim.add_number(ALICE, voice_url=theirs)
+        stack.sim.add_number(ALICE, voice_url=theirs)
         await call.hang_up()
-    assert pair.voice(ALICE)["voice_url"] == theirs
-    assert [w for w in pair.sim.number_writes() if w["number"] == ALICE][1:] == []
-    assert any("changed by someone else" in line for line in pair.lines("up"))
-    assert pair.status()["overrides"] == []
-    pair.sim.add_number(ALICE, **PRIOR[ALICE])
+    assert stack.voice(ALICE)["voice_url"] == theirs
+    assert [w for w in stack.sim.number_writes() if w["number"] == ALICE][1:] == []
+    assert any("changed by someone else" in line for line in stack.lines("up"))
+    assert stack.status()["overrides"] == []
+    stack.sim.add_number(ALICE, **PRIOR[ALICE])

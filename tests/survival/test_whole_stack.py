@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 from e2e.stack import ALICE, BOB, CALLEE, CALLER, CAROL, DAVE, PRIOR, Stack, until
 
 from trunkline import Line
@@ -75,6 +76,7 @@ async def test_shut_down_numbers_first_and_sigterm_twice_is_harmless(
     stack.check_nothing_left()
 
 
+@pytest.mark.computes(2)
 async def test_ctrl_c_in_a_test_with_a_private_stack(new_stack: Callable[[], Stack]) -> None:
     """The test gets it, and its stack does not: what the test does then still works."""
     stack = new_stack()
@@ -181,15 +183,19 @@ async def test_restore_from_the_journal_with_no_stack(new_stack: Callable[[], St
     up = stack.up(gateways=1, codec_workers=1)
     client = stack.client("wait", DAVE)
     await until(lambda: stack.held(DAVE), "the number is armed")
-    # What lives is left alone.
+    # What lives is left alone, also by another machine, which knows nothing but the account.
     held = stack.command("restore")
     assert held.returncode == 3
-    assert stack.held(DAVE)
     assert str(up.pid) in held.stdout or "controller" in held.stdout, held
+    left = stack.command("restore", "--account", TRUNKLINE_STATE_DIR="elsewhere")
+    assert left.returncode == 3, left
+    assert stack.held(DAVE)
     kill(client.pid)
     client.wait()
     stack.kill_stack()
+    planned = stack.command("restore", "--dry-run")
+    assert stack.held(DAVE), planned
     done = stack.command("restore")
     assert done.returncode == 0, done
-    assert "secret" not in done.stdout + done.stderr
+    assert "secret" not in planned.stdout + planned.stderr + done.stdout + done.stderr
     stack.check_nothing_left()

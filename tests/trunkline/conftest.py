@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import time
@@ -109,11 +110,20 @@ class Trunkline:
                     child.kill()
 
 
+@contextlib.contextmanager
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trunkline]:
+    """Commands apart from all others; whatever of them still runs at the end is killed."""
+    found = Trunkline(tmp_path_factory.mktemp("tl"))
+    try:
+        yield found
+    finally:
+        found.end_all()
+
+
 @pytest.fixture
 def trunkline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trunkline]:
-    found = Trunkline(tmp_path_factory.mktemp("tl"))
-    yield found
-    found.end_all()
+    with apart(tmp_path_factory) as found:
+        yield found
 
 
 def all_end(pids: list[int], seconds: float = ENDS_WITHIN) -> bool:

@@ -83,7 +83,7 @@ def test_wrong_usage_is_status_2(argv: tuple[str, ...], tmp_path: Path) -> None:
         (("up", "--http-port", "99999"), "TRUNKLINE_HTTP_PORT='99999'"),
         (("gateway", "--bus", "carrier-pigeon"), "TRUNKLINE_BUS='carrier-pigeon'"),
         (("up", "--public-url", "line.example.com"), "TRUNKLINE_PUBLIC_URL='line.example.com'"),
-        (("controller", "--numbers", "12"), "'12' is no E.164 number"),
+        (("controller", "--numbers", "+14155551234,12"), "'12' is no E.164 number"),
     ],
 )
 def test_a_wrong_setting_is_status_1_and_one_line_that_names_it(

@@ -16,9 +16,9 @@ import pytest
 from trunkline.bus import messages as m
 from trunkline.bus.settings import Settings, load
 from trunkline.carrier_sim.sim import ACCOUNT_SID, CarrierSim
-from trunkline.cli import doctor
-from trunkline.cli import doctor_checks as checks
-from trunkline.cli.doctor_checks import Answer, Finding, Known
+from trunkline.doctor import account, stack
+from trunkline.doctor.finding import Finding, Known
+from trunkline.stack.http_get import Answer
 
 TOKEN = "5ca1ab1e" * 4
 
@@ -50,22 +50,22 @@ def states(findings: list[Finding]) -> dict[str, str]:
 
 
 async def test_good_credentials(known: Known) -> None:
-    assert states(await checks.credentials(known))["credentials"] == "ok"
+    assert states(await account.credentials(known))["credentials"] == "ok"
     assert known.account
 
 
 def test_a_clock_that_is_right() -> None:
     now = format_datetime(datetime.now(UTC), usegmt=True)
-    assert checks._clock(Answer(200, b"{}", now, 0.0), "https://x").state == "ok"
+    assert account._clock(Answer(200, b"{}", now, 0.0), "https://x").state == "ok"
 
 
 async def test_a_wrong_token_is_told(tmp_path: Path, sim: CarrierSim) -> None:
     known = Known(settings(tmp_path, sim, auth_token="0" * 32))
-    found = await checks.credentials(known)
+    found = await account.credentials(known)
     assert states(found)["credentials"] == "fail"
     assert "refuses" in found[0].text
     assert not known.account
-    assert states(await doctor.numbers(known)) == {"numbers": "skip"}
+    assert states(await account.numbers(known)) == {"numbers": "skip"}
 
 
 @pytest.mark.parametrize(
@@ -85,29 +85,29 @@ async def test_which_token_of_a_rotation_is_taken(
         sim.add_number("+14155551234")
         both = {"auth_token": tokens["one"], "auth_token_secondary": tokens["two"]}
         known = Known(settings(tmp_path, sim, **both))
-        found = {finding.name: finding for finding in await checks.credentials(known)}
+        found = {finding.name: finding for finding in await account.credentials(known)}
         assert (found["credentials"].state, known.account) == ("ok", True)
         assert found["tokens"].state == state and said in found["tokens"].text
         # What else asks Twilio does so with the token that is good.
-        assert states(await doctor.numbers(known)) == {"numbers": "ok"}
+        assert states(await account.numbers(known)) == {"numbers": "ok"}
 
 
 async def test_neither_token_is_taken(tmp_path: Path, sim: CarrierSim) -> None:
     both = {"auth_token": "1" * 32, "auth_token_secondary": "2" * 32}
     known = Known(settings(tmp_path, sim, **both))
-    found = states(await checks.credentials(known))
+    found = states(await account.credentials(known))
     assert found["credentials"] == "fail" and "tokens" not in found and not known.account
 
 
 async def test_missing_credentials_are_named(tmp_path: Path, sim: CarrierSim) -> None:
-    (found,) = await checks.credentials(Known(settings(tmp_path, sim, auth_token="")))
+    (found,) = await account.credentials(Known(settings(tmp_path, sim, auth_token="")))
     assert found.state == "fail"
     assert "TWILIO_AUTH_TOKEN is not set" in found.text
 
 
 async def test_a_carrier_that_does_not_answer(tmp_path: Path, sim: CarrierSim) -> None:
     await sim.refuse_connections()
-    found = await checks.credentials(Known(settings(tmp_path, sim)))
+    found = await account.credentials(Known(settings(tmp_path, sim)))
     assert states(found) == {"credentials": "fail", "clock": "skip"}
 
 
@@ -115,7 +115,7 @@ async def test_a_carrier_that_does_not_answer(tmp_path: Path, sim: CarrierSim) -
     ("date", "state"), [("Thu, 01 Jan 1970 00:00:00 GMT", "fail"), (None, "skip")]
 )
 def test_a_clock_that_is_wrong(date: str | None, state: str) -> None:
-    assert checks._clock(Answer(200, b"{}", date, 0.0), "https://x").state == state
+    assert account._clock(Answer(200, b"{}", date, 0.0), "https://x").state == state
 
 
 async def test_numbers_of_the_pool_must_be_the_accounts(tmp_path: Path, sim: CarrierSim) -> None:
@@ -123,7 +123,7 @@ async def test_numbers_of_the_pool_must_be_the_accounts(tmp_path: Path, sim: Car
     sim.add_number("+14155551235", voice_application_sid="AP" + "1" * 32)
     known = Known(settings(tmp_path, sim, numbers="+14155551234,+14155559999"))
     known.account = True
-    found = await doctor.numbers(known)
+    found = await account.numbers(known)
     assert [f.state for f in found] == ["ok", "fail", "warn"]
     assert "+14155559999" in found[1].text
     assert "routed to TwiML app" in found[2].text
@@ -131,7 +131,7 @@ async def test_numbers_of_the_pool_must_be_the_accounts(tmp_path: Path, sim: Car
 
 async def test_an_account_without_numbers(known: Known) -> None:
     known.account = True
-    assert states(await doctor.numbers(known)) == {"numbers": "fail"}
+    assert states(await account.numbers(known)) == {"numbers": "fail"}
 
 
 async def test_a_port_that_may_not_be_had_is_named_by_its_own_setting(
@@ -141,7 +141,7 @@ async def test_a_port_that_may_not_be_had_is_named_by_its_own_setting(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(socket, "create_server", refuse)
-    public, console = await checks.ports(
+    public, console = await stack.ports(
         Known(settings(tmp_path, sim, http_port=80, console_port=81))
     )
     assert (public.state, console.state) == ("fail", "fail")
@@ -158,18 +158,18 @@ async def test_a_taken_port_is_a_failure_unless_a_stack_runs(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         known = Known(settings(tmp_path, sim, http_port=port, console_port=0))
-        assert states(await checks.ports(known)) == {"public port": "fail", "console port": "ok"}
+        assert states(await stack.ports(known)) == {"public port": "fail", "console port": "ok"}
         known.welcome = welcome()
-        assert states(await checks.ports(known))["public port"] == "ok"
-    assert states(await checks.ports(known))["public port"] == "warn"
+        assert states(await stack.ports(known))["public port"] == "ok"
+    assert states(await stack.ports(known))["public port"] == "warn"
     known.welcome = None
-    assert states(await checks.ports(known))["public port"] == "ok"
+    assert states(await stack.ports(known))["public port"] == "ok"
 
 
 async def test_no_stack_is_a_warning(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "BUS_WITHIN", 0.05)
-    assert states(await checks.stack(known)) == {"stack": "warn"}
-    assert states(await checks.public_url(known)) == {"public URL": "fail"}
+    monkeypatch.setattr(stack, "BUS_WITHIN", 0.05)
+    assert states(await stack.stack(known)) == {"stack": "warn"}
+    assert states(await stack.public_url(known)) == {"public URL": "fail"}
 
 
 async def test_a_running_stack_is_told_with_its_parts(
@@ -184,9 +184,9 @@ async def test_a_running_stack_is_told_with_its_parts(
     async def get_status(client: SimpleNamespace) -> dict[str, Any]:
         return running
 
-    monkeypatch.setattr(checks, "controller", controller)
-    monkeypatch.setattr(checks, "get_status", get_status)
-    (found,) = await checks.stack(known)
+    monkeypatch.setattr(stack, "controller_client", controller)
+    monkeypatch.setattr(stack, "get_status", get_status)
+    (found,) = await stack.stack(known)
     assert found == Finding(
         "stack", "ok", "controller (pid 7), 1 gateway, 2 codec workers, 0 calls"
     )
@@ -221,9 +221,9 @@ async def test_the_public_url(
         assert url == "https://line.example.com/healthz"
         return Answer(status, body, None, 0.1)
 
-    monkeypatch.setattr(checks, "get", get)
+    monkeypatch.setattr(stack, "get", get)
     known.welcome = welcome("https://line.example.com")
-    (found,) = await checks.public_url(known)
+    (found,) = await stack.public_url(known)
     assert found.state == state
     assert said in found.text
 
@@ -238,9 +238,9 @@ async def test_a_password_and_a_port_in_the_public_url(
         asked.append(url)
         return Answer(200, b'{"ok":true,"stack":"st1"}', None, 0.1)
 
-    monkeypatch.setattr(checks, "get", get)
+    monkeypatch.setattr(stack, "get", get)
     known.welcome = welcome("https://me:pa55@line.example.com:8443/base")
-    answered, port, user = await checks.public_url(known)
+    answered, port, user = await stack.public_url(known)
     assert asked == ["https://me:pa55@line.example.com:8443/base/healthz"]
     assert answered.text.startswith("https://me:***@line.example.com:8443/base answers in")
     assert (answered.state, port.state, user.state) == ("ok", "warn", "warn")
@@ -253,8 +253,8 @@ async def test_a_password_and_a_port_in_the_public_url(
         ) -> Answer:
             return Answer(status, body, None, 0.1)
 
-        monkeypatch.setattr(checks, "get", refused)
-        found = await checks.public_url(known)
+        monkeypatch.setattr(stack, "get", refused)
+        found = await stack.public_url(known)
         assert found[0].state == "fail"
         assert "pa55" not in repr(found)
 
@@ -262,8 +262,8 @@ async def test_a_password_and_a_port_in_the_public_url(
 async def test_an_ordinary_public_url_gets_no_word_more(tmp_path: Path, sim: CarrierSim) -> None:
     for url in ("https://line.example.com", "https://line.example.com:443/base"):
         known = Known(settings(tmp_path, sim, public_url=url))
-        assert states(await checks.public_url(known)) == {"public URL": "skip"}
-        assert len(await checks.public_url(known)) == 1
+        assert states(await stack.public_url(known)) == {"public URL": "skip"}
+        assert len(await stack.public_url(known)) == 1
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ async def test_refused_signatures_are_explained(
     known: Known, refused: list[dict[str, int]], said: list[str]
 ) -> None:
     known.status = {"gateways": [{"id": "g", "refused": each} for each in refused]}
-    found = await checks.refusals(known)
+    found = await stack.refusals(known)
     assert [finding.state for finding in found] == ["warn"] * len(said)
     for finding, text in zip(found, said, strict=True):
         assert text in finding.text
@@ -290,6 +290,6 @@ async def test_refused_signatures_are_explained(
 
 
 async def test_strangers_without_a_signature_are_no_mistake(known: Known) -> None:
-    assert states(await checks.refusals(known)) == {"signatures": "skip"}
+    assert states(await stack.refusals(known)) == {"signatures": "skip"}
     known.status = {"gateways": [{"id": "g1"}, {"id": "g2", "refused": {"unsigned": 3}}]}
-    assert states(await checks.refusals(known)) == {"signatures": "ok"}
+    assert states(await stack.refusals(known)) == {"signatures": "ok"}

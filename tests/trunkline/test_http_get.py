@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from trunkline.cli import http_get
+from trunkline.stack import http_get
 
 
 @pytest.fixture(autouse=True)

@@ -1,1 +1,1 @@
-"""The ``trunkline`` command: what is typed, what is shown, what each command needs of its own."""
+"""The ``trunkline`` command: its subcommands and their options."""

@@ -1,4 +1,4 @@
-"""The ``trunkline`` command: what each subcommand takes, and how each ends.
+"""The ``trunkline`` command: the options of each subcommand, and its exit status.
 
 Exit status: 0 done, 1 failed with one clear line on stderr, 2 wrong usage, 3 something is still to
 be restored. ``--debug`` or TRUNKLINE_DEBUG=1 shows the traceback of a failure.
@@ -40,7 +40,7 @@ _ELSEWHERE = {
 
 
 class _Commands(click.Group):
-    """A group that imports what lives in another room only when it is called."""
+    """A group in which a subcommand of another room is imported only when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*super().list_commands(ctx), *_ELSEWHERE]
@@ -122,9 +122,9 @@ def up(settings: Settings, **wishes: Any) -> None:
       trunkline up --sim                         try it out, without an account
       trunkline up --sim --ready-file up.json    for a script: wait until up.json is there
     """
-    from trunkline.stack import supervisor
+    from trunkline.stack import up as stack_up
 
-    sys.exit(supervisor.up(settings, supervisor.Wishes(**wishes)))
+    sys.exit(stack_up.up(settings, stack_up.Wishes(**wishes)))
 
 
 _keep_alive = click.option(
@@ -299,9 +299,9 @@ def call(settings: Settings, to: str, number: str, **wishes: Any) -> None:
       trunkline call +14155557777 --from +14155551234 --say hello.wav --record heard.wav
       trunkline call +14155557777 --from +14155551234 --dtmf 1# --listen 10
     """
-    from trunkline.cli import by_hand
+    from trunkline.cli import call_and_answer
 
-    sys.exit(by_hand.call(settings, to, number, by_hand.Wishes(**wishes)))
+    sys.exit(call_and_answer.call(settings, to, number, call_and_answer.Wishes(**wishes)))
 
 
 @cli.command()
@@ -322,11 +322,11 @@ def answer(settings: Settings, number: str, **wishes: Any) -> None:
       trunkline answer +14155551234 --echo
       trunkline answer +14155551234 --say hello.wav --record heard.wav
     """
-    from trunkline.cli import by_hand
+    from trunkline.cli import call_and_answer
 
     if wishes["echo"] and wishes["say"]:
         raise click.UsageError("--echo and --say exclude each other")
-    sys.exit(by_hand.answer(settings, number, by_hand.Wishes(**wishes)))
+    sys.exit(call_and_answer.answer(settings, number, call_and_answer.Wishes(**wishes)))
 
 
 @cli.command()
@@ -376,7 +376,7 @@ def doctor(
         sys.exit(asyncio.run(run))
     if number or caller or yes or as_json or tunnel:
         raise click.UsageError("--number, --from, --yes, --json and --tunnel go with --live")
-    from trunkline.cli import doctor as checks
+    from trunkline.doctor import run as checks
 
     sys.exit(asyncio.run(checks.run(settings)))
 

@@ -13,7 +13,7 @@ from rich.text import Text
 from trunkline.bus.process import EXIT_DONE
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
-from trunkline.stack.ask import controller, get_status
+from trunkline.stack.controller_client import controller_client, get_status
 
 #: A controller that is starting again is back within this time.
 ANSWER_WITHIN = 5.0
@@ -43,7 +43,7 @@ _TABLES: dict[str, tuple[str, ...]] = {
 
 async def show(settings: Settings, *, as_json: bool) -> int:
     """Ask the controller and print; StackUnavailableError when none answers."""
-    async with controller(settings, timeout=ANSWER_WITHIN) as client:
+    async with controller_client(settings, timeout=ANSWER_WITHIN) as client:
         status = await get_status(client)
     if as_json:
         click.echo(json.dumps(status))
@@ -79,5 +79,5 @@ def _cell(value: object) -> str | Text:
         return str(len(value))
     if isinstance(value, dict):
         value = ", ".join(f"{name} {count}" for name, count in value.items()) or "-"
-    # What a caller calls itself is neither markup nor a terminal's command.
+    # A caller chooses its own name, which must become neither markup nor a terminal's command.
     return Text(printable(str(value)))

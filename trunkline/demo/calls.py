@@ -30,9 +30,9 @@ from trunkline.carrier_sim.client import SimClient
 from trunkline.carrier_sim.mulaw import decode
 from trunkline.demo.measure import WIRE_RATE, CallRecord, Handed, Speaker, place_turn
 from trunkline.demo.words import Recogniser, recording, transcript, word_errors
-from trunkline.stack.ask import controller, get_status
+from trunkline.stack.controller_client import controller_client, get_status
 
-#: What scenario hands to each step of a script.
+#: scenario hands its state to each step of a script.
 State = Any
 Step = Callable[[State], Awaitable[None]]
 Script = list[ScriptStep]
@@ -53,8 +53,8 @@ class Stack:
     sim: SimClient
 
     async def status(self) -> dict[str, Any]:
-        """What ``trunkline status --json`` prints."""
-        async with controller(load(env_file=None, bus=self.info.bus)) as client:
+        """The object that ``trunkline status --json`` prints."""
+        async with controller_client(load(env_file=None, bus=self.info.bus)) as client:
             return await get_status(client)
 
 
@@ -73,7 +73,7 @@ class TimedAdapter(TwilioAgentAdapter):
         self.set_up = 0.0
 
     def turn(self, speaker: Speaker, name: str) -> Step:
-        """A step: what follows is said by ``speaker``, from this recording."""
+        """A step: from here on ``speaker`` says this recording."""
 
         async def begin(state: State) -> None:
             self.handed.append(Handed(speaker, name))
@@ -102,7 +102,7 @@ def agent_says(adapter: TimedAdapter, name: str) -> Script:
 
 
 class Watch:
-    """What a script's own steps note about the call while it lives."""
+    """The notes of a script's own steps about the call, made while it lives."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -112,7 +112,7 @@ class Watch:
         self.during = ""
 
     async def note_loss(self, state: State) -> None:
-        """A step: what trunkline itself counted, before the call ends."""
+        """A step before the call ends: take down the losses that trunkline itself has counted."""
         for call in (await self._stack.status())["calls"]:
             if call["sid"] == self.sid:
                 self.frames_lost = int(call["frames_lost"])
@@ -224,7 +224,7 @@ async def _record(
     )
     record.events = _events(call, stream, record.started)
     record.turns = [place_turn(handed, record) for handed in adapter.handed if handed.pieces]
-    # What scenario itself made of each of the agent's turns, by its speech-to-text provider.
+    # The words that scenario's speech-to-text provider found in each of the agent's turns.
     segments = result.audio.segments if result.audio is not None else []
     transcripts = [s.transcript or "" for s in segments if s.speaker == "agent"]
     agent_turns = [turn for turn in record.turns if turn.speaker == "agent"]

@@ -1,8 +1,8 @@
-"""What the demo measures of a call, from the carrier's record and the adapter's timestamps.
+"""The demo's measurements of a call, from the carrier's record and the adapter's timestamps.
 
-The carrier keeps what the far end heard and said, on one clock; the adapter's side keeps when it
-handed sound over. Sound is found again in sound by cross-correlation, so every delay is measured on
-the sound itself.
+The carrier records both directions at the far end, on one clock. The adapter's side notes when it
+handed sound over. Cross-correlation finds the one in the other, so every delay is measured on the
+sound itself.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def align(needle: Floats, haystack: Floats) -> tuple[int, float]:
     spectrum = np.fft.rfft(haystack, size) * np.conj(np.fft.rfft(needle, size))
     correlation = np.fft.irfft(spectrum, size)
     best = int(np.argmax(correlation))
-    # What begins before the haystack comes out at the end of the circle.
+    # A needle that begins before the haystack comes out at the end of the circle.
     offset = best - size if best >= len(haystack) else best
     low, high = max(0, offset), min(len(haystack), offset + len(needle))
     if high <= low:

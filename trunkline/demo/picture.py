@@ -131,7 +131,7 @@ def _gaps(axes: Any, record: CallRecord) -> None:
 
 
 def _shown(record: CallRecord) -> list[tuple[float, str]]:
-    """Events of the call itself: what came long before or after it is left out."""
+    """Events of the call itself, without those long before or after it."""
     return [e for e in record.events if -1.0 <= e[0] <= record.seconds + 1.0] or [(0.0, "")]
 
 

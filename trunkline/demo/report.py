@@ -1,4 +1,4 @@
-"""What the demo prints and leaves behind, and what it takes for a fault."""
+"""The demo's output and files, and the bounds beyond which it reports a fault."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def show_words(console: Console, record: CallRecord) -> None:
 
 
 def faults(record: CallRecord) -> list[str]:
-    """What of a call is not as it must be."""
+    """Everything about a call that is out of bounds."""
     found = [] if record.success else ["scenario.run did not succeed"]
     if record.frames_lost:
         found.append(f"{record.frames_lost} frames were lost")
@@ -65,7 +65,7 @@ def _shortened(url: str) -> str:
 
 
 def show_measures(console: Console, records: dict[str, CallRecord]) -> None:
-    """The numbers of each call, and under each what it means."""
+    """The numbers of each call, and under each its meaning."""
     calls = list(records.values())
     head = "".join(f"{name:>24}" for name in records)
     console.print(f"\n[bold]{'measured':<16}{head}[/]")

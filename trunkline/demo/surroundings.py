@@ -1,4 +1,4 @@
-"""What the demo needs of the user that runs it: a home, and a place for its files.
+"""The demo needs two things of its user: a home, and a place for its files.
 
 In a container, or in CI, the user may have neither: the checkout belongs to another, and there is
 no home directory. The demo is the first thing that people run, so it makes do with what there is.

@@ -18,7 +18,7 @@ from trunkline.cli import wav
 
 #: The recordings that are shipped with the stand-in carrier.
 SPEECH: Final = Path(__file__).parent.parent / "carrier_sim" / "speech"
-#: What the recogniser's model was trained on.
+#: The sample rate that the recogniser's model was trained on.
 MODEL_RATE: Final = 16_000
 
 _decoder: Any = None
@@ -65,7 +65,7 @@ def _recognise(pcm: bytes, rate: int) -> str:
 
 
 class Recogniser:
-    """Speech to text in two other processes; also what ``scenario.set_stt_provider`` takes."""
+    """Speech to text in two other processes. ``scenario.set_stt_provider`` takes one, too."""
 
     def __init__(self) -> None:
         self._pool = ProcessPoolExecutor(

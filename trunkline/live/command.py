@@ -1,4 +1,4 @@
-"""``trunkline doctor --live``: says what it will spend, asks, runs, and prints what was found.
+"""``trunkline doctor --live``: tells the cost, asks, runs, and prints the findings.
 
 Exit status: 0 when all that was tried holds, 1 when something does not or could not be told (one
 line on stderr names it), 3 when the number is still to be put back. A signal ends a run early: the
@@ -103,7 +103,7 @@ def _which(settings: Settings, number: str | None) -> str:
 
 
 def agreed(plan: Plan, *, yes: bool) -> bool:
-    """Say what will be spent, and ask. SettingsError where there is nobody to ask."""
+    """Tell the cost, and ask. SettingsError where there is nobody to ask."""
     click.echo(
         f"This places {COST}.\nThe voice_url and voice_fallback_url of {plan.number} are changed "
         "meanwhile, and put back. Other callers hear busy for about half a minute.",
@@ -117,7 +117,7 @@ def agreed(plan: Plan, *, yes: bool) -> bool:
 
 
 def show(outcome: Outcome) -> None:
-    """One line for each belief, and under those that do not hold what that means."""
+    """One line for each belief, and a second one with the consequence where it does not hold."""
     console = Console(highlight=False)
     for name, verdict in outcome.verdicts.all.items():
         sign, style = _SIGNS[verdict.judgement]

@@ -1,8 +1,8 @@
-"""The public side of a live run: writes down all that Twilio asks, and answers as the run says.
+"""The public side of a live run: writes down all requests of Twilio, and answers as the run says.
 
 It stands where a gateway stands, at the public URL, but refuses nothing for its signature: a
-webhook without one is written down as such, because that is what a live run wants to know. It
-serves for the seconds of the run only.
+webhook without one is written down as such, because the run has to find that out. It serves for the
+seconds of the run only.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class LiveStream:
 
     async def _send(self, message: dict[str, Any]) -> None:
         assert self._socket is not None
-        # The far end may be gone: the run sees that by what does not come.
+        # The far end may be gone. The run notices that when its answer does not come.
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             await self._socket.send_text(
                 json.dumps({**message, "streamSid": self.start.get("streamSid", "")})
@@ -210,7 +210,7 @@ class _Server(uvicorn.Server):
 
 @dataclass
 class Listener:
-    """What came, by call. ``stack`` is what ``/healthz`` tells to whoever asks whether we live."""
+    """All requests, by call. ``/healthz`` answers with ``stack``, by which others know us."""
 
     tokens: tuple[str, ...] = field(repr=False)
     stack: str
@@ -260,7 +260,7 @@ class Listener:
             await serving
             listening.close()
 
-    # ------------------------------------------------------------------ what the run asks for
+    # ------------------------------------------------------------------ for the run
 
     def newcomer(self) -> asyncio.Future[Hook]:
         """The first webhook of the next call that is not known yet."""
@@ -361,7 +361,7 @@ class Listener:
 
 
 def _by_headers(headers: Headers) -> tuple[Signed | None, bytes]:
-    """What the headers alone say, None where the signature has to be looked at; and that."""
+    """The verdict of the headers alone, or None and the signature that has to be checked."""
     given = headers.get(HEADER.decode())
     settings = headers.get(SETTINGS_HEADER.decode())
     if is_shared_key(None if settings is None else settings.encode()):

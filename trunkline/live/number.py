@@ -27,7 +27,7 @@ from trunkline.controller.twilio.apply_restore import apply, restore
 from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier
 from trunkline.controller.twilio.operations import Operations, retried
 from trunkline.controller.twilio.probe import Prober
-from trunkline.controller.twilio.seal import LONGEST_URL, SealKeys
+from trunkline.controller.twilio.seal import LONGEST_URL
 from trunkline.live.verdicts import Verdicts
 
 _WITHIN: Final = 30.0
@@ -35,8 +35,9 @@ _WITHIN: Final = 30.0
 
 @contextlib.asynccontextmanager
 async def operations(settings: Settings, carrier: TwilioCarrier) -> AsyncIterator[Operations]:
-    """What overrides need, with the state directory locked. StackRunsError: a stack has it."""
-    account, token = settings.require("account_sid"), settings.require("auth_token")
+    """The operations that overrides need, with the state directory locked. StackRunsError where a
+    stack has locked it."""
+    account = settings.require("account_sid")
     holder = f"trunkline doctor --live (pid {os.getpid()})"
     lock = state_dir.lock_state_dir(settings.state_path, holder)
     try:
@@ -45,16 +46,7 @@ async def operations(settings: Settings, carrier: TwilioCarrier) -> AsyncIterato
             journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
             prober = Prober(settings.state_path, holder)
             try:
-                yield Operations(
-                    stack=stack.id,
-                    public_url="",
-                    carrier=carrier,
-                    journal=journal,
-                    keys=SealKeys(token, settings.auth_token_secondary.get_secret_value()),
-                    wall=time.time,
-                    probe=prober,
-                    take_over_routed=settings.take_over_routed,
-                )
+                yield Operations.of(settings, stack.id, carrier, journal, prober)
             finally:
                 prober.close()
                 await journal.close()
@@ -114,7 +106,7 @@ async def put_back(made: Override) -> None:
 
 
 async def try_writes(made: Override, verdicts: Verdicts) -> None:
-    """Write a long voice_url and a fallback of ours, read them, and judge what came back."""
+    """Write a long voice_url and a fallback of ours, read both again, and judge the difference."""
     row, base = made.row, made.ops.public_url
     assert row.written is not None
     short = row.written["voice_url"]

@@ -1,7 +1,7 @@
-"""The calls of a live run, and what each shows.
+"""The probes of a live run, each with a call of its own.
 
-Each probe looks at one belief, and says "unknown" rather than guess where something before it did
-not go as expected: what is contradicted is named, and nothing else.
+A probe looks at one belief. Where something before it did not go as expected, it says "unknown"
+rather than guess, so that only a belief that is contradicted is named.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trunkline.live.listener import Hook, LiveStream, Signed
 from trunkline.live.trial import Trial
 from trunkline.live.verdicts import Verdicts
 
-#: What our leg plays to the other: silence, with a digit now and then.
+#: Our leg plays silence to the other, with a digit now and then.
 CONVERSATION: Final = '<Pause length="2"/><Play digits="5"/>' * 12
 QUIET: Final = '<Pause length="40"/>'
 #: Seconds of `TimeLimit` for the call that tries it.
@@ -197,7 +197,7 @@ async def fallback(trial: Trial, hook: Hook) -> None:
 
 
 async def rejected(trial: Trial, hook: Hook) -> None:
-    """<Reject>, and what the last callback says of it."""
+    """<Reject>, and whether the last callback agrees with REST."""
     verdicts = trial.live.verdicts
     hook.answer('<Reject reason="busy"/>')
     status = await _ended(trial, 10.0)
@@ -268,7 +268,7 @@ async def _end(trial: Trial) -> None:
 
 
 def judge_requests(trial: Trial) -> None:
-    """What all webhooks, callbacks and upgrades of the run have in common."""
+    """Judge the signatures and queries of all webhooks, callbacks and upgrades of the run."""
     listener, verdicts = trial.live.listener, trial.live.verdicts
     asked = [*listener.hooks, *listener.callbacks]
     upgrades = Counter(stream.signed for stream in listener.streams.values() if stream.signed)

@@ -13,7 +13,6 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
-from trunkline.cli.http_get import get
 from trunkline.controller.twilio.carrier import TwilioCarrier
 from trunkline.controller.twilio.operations import Operations
 from trunkline.live import probes
@@ -21,6 +20,7 @@ from trunkline.live.listener import Hook, Listener
 from trunkline.live.number import Override, operations, override, put_back, try_writes
 from trunkline.live.trial import LONGEST, LiveRun, Trial, UnreachedError
 from trunkline.live.verdicts import Verdicts
+from trunkline.stack.http_get import get
 from trunkline.stack.tunnel import Tunnel, TunnelError
 
 #: Where a first call does not reach us, another is tried, so many seconds after the last write.
@@ -45,7 +45,7 @@ class LeftBehindError(TrunklineError, RuntimeError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What the user asked for."""
+    """The options of the run."""
 
     number: str
     caller: str
@@ -54,7 +54,7 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """What a run found; ``error``: why it ended early; ``back``: the number is as it was."""
+    """The findings of a run. ``error``: why it ended early. ``back``: the number is as it was."""
 
     verdicts: Verdicts
     error: TrunklineError | None = None
@@ -62,7 +62,7 @@ class Outcome:
 
 
 async def run(settings: Settings, plan: Plan, say: Callable[[str], None]) -> Outcome:
-    """The whole run. Raises TrunklineError for what stands in its way before anything is spent.
+    """The whole run. Raises TrunklineError before anything is spent, where something is in its way.
 
     Cancelled: the calls are hung up and the number is put back first, within
     :data:`PUT_BACK_SOON`; LeftBehindError where that does not succeed.
@@ -190,7 +190,7 @@ async def _first_call(
 
 
 async def _leave(live: LiveRun, made: Override) -> bool:
-    """Put the number back, and hang up beside that; whether it is back."""
+    """Put the number back and hang up, both at once. True: the number is back."""
 
     async def back() -> bool:
         try:

@@ -11,14 +11,13 @@ from typing import Final
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import CarrierError, TrunklineError
 from trunkline.bus.redact import mask_url
-from trunkline.bus.twilio_urls import RETRY_FRAGMENT
+from trunkline.bus.twilio_urls import RETRY_FRAGMENT, stream_base
 from trunkline.controller.twilio.calls import ENDED_STATUSES, CallOrder
 from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier
-from trunkline.gateway.signature import stream_base
 from trunkline.live.listener import Asked, Hook, Listener, LiveStream
 from trunkline.live.verdicts import Verdicts
 
-#: Longest call of a run, in seconds: what one can cost is bounded even if all else fails.
+#: Longest call of a run, in seconds. It bounds the cost of a call even if all else fails.
 LONGEST: Final = 60
 #: Twilio takes one new call a second.
 _APART: Final = 1.1
@@ -31,7 +30,7 @@ class UnreachedError(TrunklineError, RuntimeError):
 
 @dataclass
 class LiveRun:
-    """What all calls of a run share."""
+    """The state that all calls of a run share."""
 
     carrier: TwilioCarrier
     listener: Listener
@@ -69,7 +68,7 @@ class LiveRun:
         return call.sid
 
     async def hang_up_all(self) -> None:
-        """End what is left of the run's calls. What fails here ends by its TimeLimit."""
+        """End all calls of the run. A call that cannot be ended here ends by its TimeLimit."""
         await asyncio.gather(*map(self.carrier.end_call, self.placed), return_exceptions=True)
 
 

@@ -51,14 +51,14 @@ Judgement = Literal["holds", "contradicted", "unknown"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a run found on one belief; ``seen`` says what that rests on."""
+    """The judgement of one belief. ``seen`` is the observation that it rests on."""
 
     judgement: Judgement
     seen: str
 
 
 class Verdicts:
-    """What a run has found so far. A contradiction stays, whatever is seen later."""
+    """The judgements of a run so far. A contradiction stays, whatever is seen later."""
 
     def __init__(self) -> None:
         self._found: dict[str, Verdict] = {}

@@ -1,8 +1,8 @@
 """One child process that is kept running: started, watched, started again, ended.
 
-The rules when to start again are in :class:`Restarts`, which does no I/O. A child gets all settings
-of its parent in the environment, so that an edited ``.env`` cannot split a running stack, and one
-end of a pipe that closes when the parent dies, so that no child outlives it.
+:class:`Restarts` has the rules when it is started again, and does no I/O. A child gets all settings
+of its parent in the environment, so that an edited ``.env`` cannot split a running stack. It also
+gets one end of a pipe that closes when the parent dies, so that no child outlives its parent.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ GOOD_RUN: Final = 5.0
 #: Seconds before the second quick restart, doubled for each further one, up to the second value.
 FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
-#: From the request to end until what is still there is killed (honcho kills after 5 s).
-END_WITHIN: Final = 3.8
 
 
 class Restarts:
@@ -69,25 +67,33 @@ class Restarts:
 class Child:
     """A command that runs until ``stop()``; ``keep()`` starts it again by :class:`Restarts`.
 
-    ``again=False``: any end of it is final.
+    ``again=False``: any end of it is final. ``parent=None``: the program is not ours, so it gets
+    none of the pipes, and nothing in its environment speaks of them.
     """
+
+    #: Done once ``keep()`` is, with its result. ``start()`` sets it.
+    ended: asyncio.Task[int]
 
     def __init__(
         self,
         name: str,
         argv: Sequence[str],
         environment: Mapping[str, str],
-        parent: ParentPipe,
+        parent: ParentPipe | None,
         *,
         pass_fds: Sequence[int] = (),
         again: bool = True,
         clock: Clock = monotonic,
     ) -> None:
         self.name = name
+        self._ours = parent is not None
         self._again = again
         self._argv = list(argv)
-        self._environment = {**environment, PARENT_FD_VARIABLE: str(parent.read_fd)}
-        self._pass_fds = (parent.read_fd, *pass_fds)
+        self._environment = dict(environment)
+        self._pass_fds = tuple(pass_fds)
+        if parent is not None:
+            self._environment[PARENT_FD_VARIABLE] = str(parent.read_fd)
+            self._pass_fds += (parent.read_fd,)
         self._clock = clock
         self._stopping = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
@@ -98,6 +104,10 @@ class Child:
     def pid(self) -> int | None:
         """The running process, None between two runs."""
         return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Begin to keep it running."""
+        self.ended = asyncio.create_task(self.keep())
 
     async def keep(self) -> int:
         """Run until ``stop()``, or until an end that is final; the status of the last run.
@@ -124,13 +134,17 @@ class Child:
         """The exit status of one run, and whether it said that it was ready."""
         self.starts += 1
         read_ready, write_ready = os.pipe()
+        environment, pass_fds = self._environment, self._pass_fds
+        if self._ours:
+            environment = {**environment, READY_FD_VARIABLE: str(write_ready)}
+            pass_fds = (*pass_fds, write_ready)
         try:
             try:
                 process = await asyncio.create_subprocess_exec(
                     *self._argv,
-                    env={**self._environment, READY_FD_VARIABLE: str(write_ready)},
+                    env=environment,
                     stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=(*self._pass_fds, write_ready),
+                    pass_fds=pass_fds,
                 )
             finally:
                 os.close(write_ready)

@@ -190,7 +190,8 @@ class PublicPort:
             if self._take_lock():
                 log.info("took over the lock of the public port")
                 return
-            with contextlib.suppress(_OtherStackError):  # it will fail: the socket is ours
+            # Another bus took the lock, but it cannot bind while we hold the socket: keep waiting.
+            with contextlib.suppress(_OtherStackError):
                 shared = _ask_holder(self._door_path, self._bus)
             if shared is not None:
                 shared[0].close()  # the same socket as ours

@@ -36,18 +36,18 @@ from trunkline.bus.settings import Settings, private_state_dir
 from trunkline.carrier_sim.client import SimClient
 from trunkline.stack.children import settings_environment
 
-#: What the stack may take to end: seconds.
+#: Seconds that the stack may take to end.
 ENDED_WITHIN: Final = 12.0
 _STEP: Final = 0.05
 #: The supervisor's last line in the log.
 _ENDED: Final = re.compile(r"ended with status (\d+)")
 
-#: What this process started, to be reaped once it has ended.
+#: The stacks that this process has started, and reaps once they have ended.
 _started: list[Launched] = []
 
 
 class RunDirectory:
-    """The run's own directory; what was started in it ends with :meth:`close`, or with us."""
+    """The run's own directory. Stacks that are started in it end with :meth:`close`, or with us."""
 
     def __init__(self) -> None:
         # The path of a socket has to be short, and pytest's own directories are not.
@@ -60,7 +60,7 @@ class RunDirectory:
         os.close(reader)
 
     def close(self) -> list[str]:
-        """End what was started; returns what went wrong (the directory is kept then)."""
+        """End the stacks. Returns the problems; where there are any, the directory is kept."""
         os.close(self._writer)
         problems = []
         for log in sorted(self.path.glob("*.log")):
@@ -90,7 +90,7 @@ class RunDirectory:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What stack to start. ``argv``: options of ``trunkline up``. ``environment``: all of it, but
+    """The stack to start. ``argv``: options of ``trunkline up``. ``environment``: all of it, but
     for the bus. ``callees``: number -> bot, outside of a stand-in's account."""
 
     argv: list[str]
@@ -127,7 +127,7 @@ def twilio(directory: Path, settings: Settings, tunnel: str | None) -> Wanted:
 def acquire(directory: Path, kind: str, wanted: Wanted) -> StackInfo:
     """The run's stack of this kind: started if there is none (then as ``wanted`` says).
 
-    Blocks until it is up. StackUnavailableError, with what it said, when it does not come up.
+    Blocks until it is up. StackUnavailableError, with its last words, when it does not come up.
     """
     log = directory / f"{kind}.log"
     with _locked(directory / f"{kind}.lock"):
@@ -161,7 +161,7 @@ def _start(directory: Path, kind: str, wanted: Wanted) -> StackInfo:
     except BaseException as error:
         launched.stop()
         if isinstance(error, StackUnavailableError):
-            launched.log.unlink()  # whoever asked for it is told what it said
+            launched.log.unlink()  # the error has its last lines
         raise
     _started.append(launched)
     return info

@@ -1,4 +1,4 @@
-"""What ``trunkline up --sim`` adds to a stack: the stand-in carrier, and the settings that fit it.
+"""``trunkline up --sim``: a stand-in carrier beside the stack, and the settings that fit it.
 
 The stand-in forgets everything when it ends, so the stack's journal stands in a directory that goes
 with it. No journal of a real account is ever read beside a stand-in, which knows none of its
@@ -18,10 +18,11 @@ from pydantic import SecretStr
 
 from trunkline.bus import hosts
 from trunkline.bus.errors import SettingsError
-from trunkline.bus.launch import ParentPipe, StackInfo, read_ready_file, trunkline_argv
+from trunkline.bus.launch import StackInfo, read_ready_file, trunkline_argv
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
-from trunkline.stack.children import Child, settings_environment
+from trunkline.stack.children import describe, settings_environment
+from trunkline.stack.supervisor import Supervisor
 
 log = logging.getLogger("trunkline.stack.supervisor")
 
@@ -48,29 +49,28 @@ class StandIn:
     """
 
     def __init__(self, settings: Settings, directory: Path) -> None:
-        self.pipe = ParentPipe()
         self._ready_file = directory / "carrier.json"
+        self._supervisor = Supervisor(within=_ENDS_WITHIN)
+        self.pipe = self._supervisor.pipe
         argv, environment = _command(settings, self._ready_file)
-        self._child = Child("carrier_sim", argv, environment, self.pipe, again=False)
-        #: done when it has ended, with its exit status
-        self.ended = asyncio.create_task(self._child.keep())
+        #: Done when the carrier has ended, with its exit status.
+        self.ended = self._supervisor.keep("carrier_sim", argv, environment, again=False).ended
 
     async def ready(self, stop: asyncio.Event) -> StackInfo | None:
-        """What it says of itself; None: it has ended, or ``stop`` is set."""
+        """Its ready file's content, once that is there. None: it has ended, or ``stop`` is set."""
         while not self.ended.done() and not stop.is_set():
             if (info := read_ready_file(self._ready_file)) is not None:
                 return info
             await asyncio.sleep(_STEP)
         return None
 
+    def describe_end(self) -> str:
+        """How it ended, once it has."""
+        return f"the stand-in carrier ended ({describe(self.ended.result())})"
+
     async def close(self) -> None:
         """End it."""
-        self._child.stop()
-        _, late = await asyncio.wait({self.ended}, timeout=_ENDS_WITHIN)
-        if late:
-            self._child.kill()
-            await asyncio.wait(late)
-        self.pipe.close()
+        await self._supervisor.end()
 
 
 def _command(settings: Settings, ready_file: Path) -> tuple[list[str], dict[str, str]]:
@@ -99,7 +99,7 @@ def _command(settings: Settings, ready_file: Path) -> tuple[list[str], dict[str,
 
 
 def fit(settings: Settings, carrier: StackInfo, http_port: int, state_dir: Path) -> Settings:
-    """The stack's settings beside the stand-in: those that are missing are filled in.
+    """The stack's settings beside the stand-in, with those filled in that are missing.
 
     The console listens on a free port, and the public URL is the local listener's, unless they are
     set. The REST base is always the stand-in's. A public URL that is not this machine's is ignored,

@@ -17,7 +17,7 @@ from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.launch import ParentPipe
-from trunkline.cli.http_get import get
+from trunkline.stack.http_get import get
 from trunkline.stack.with_parent import start_with_parent
 
 log = logging.getLogger("trunkline.stack.supervisor")
@@ -133,6 +133,10 @@ class Tunnel:
         """Returns when the tunnel's program has ended."""
         await asyncio.shield(self._reading)
 
+    def describe_end(self) -> str:
+        """How it ended, once it has."""
+        return f"the tunnel at {self.url} ended"
+
     async def close(self) -> None:
         """End the program; may be called twice."""
         with contextlib.suppress(ProcessLookupError):  # it has ended by itself
@@ -142,7 +146,7 @@ class Tunnel:
         self._parent.close()
 
     async def _read(self) -> None:
-        """Read what the program says to its end: a full pipe would stop it."""
+        """Read all of the program's output, because a full pipe would stop it."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             text = line.decode(errors="replace").rstrip()

@@ -7,15 +7,13 @@ They know nothing of our parent pipe, so each runs under a small process of ours
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from trunkline.bus.launch import ParentPipe, trunkline_argv
 from trunkline.bus.process import EXIT_DONE, PARENT_FD_VARIABLE, run
+from trunkline.stack.supervisor import Supervisor
 
 
 async def start_with_parent(
@@ -47,25 +45,9 @@ def run_with_parent(argv: Sequence[str], grace: float) -> int:
     async def main(stop: asyncio.Event) -> int:
         environment = dict(os.environ)
         environment.pop(PARENT_FD_VARIABLE, None)  # the descriptor is not passed on
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=sys.stdout,
-            stderr=sys.stderr,
-        )
-        ended = asyncio.create_task(process.wait())
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if ended.done():
-            return max(ended.result(), 0)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                process.send_signal(number)
-            await asyncio.wait({ended}, timeout=grace)
-            if ended.done():
-                break
-        return EXIT_DONE
+        async with Supervisor(within=grace) as supervisor:
+            program = supervisor.keep(argv[0], argv, environment, again=False, ours=False)
+            asked = await supervisor.until(stop)
+        return EXIT_DONE if asked else max(program.ended.result(), EXIT_DONE)
 
     return run(main)

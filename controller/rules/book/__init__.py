@@ -21,7 +21,7 @@ from typing import Final
 
 from trunkline.bus.errors import WrongModeError
 
-from ...instructions import Asked
+from ...instructions import ReplyTo
 from .call import Call
 from .dial import OPEN, Dial
 from .digits import DigitRows
@@ -304,9 +304,9 @@ class Book:
         self.unknow(call, call.sid)
         self.unknow(call, call.dialled_sid)
 
-    def call_of(self, asked: Asked, session: str, call_id: str) -> Call | None:
+    def call_of(self, reply_to: ReplyTo, session: str, call_id: str) -> Call | None:
         """The session's call, which the peer asks for; None: there is none of that id."""
-        self.session_of(asked.peer, session)
+        self.session_of(reply_to.peer, session)
         call = self.calls.get(call_id)
         return call if call is not None and call.session == session else None
 
@@ -318,10 +318,10 @@ class Book:
         """Calls of the session that are not over, or whose hang-up REST has not taken."""
         return any(call.live or call.end_under_way for call in self.calls_of(session))
 
-    def may_move(self, call: Call, now: float) -> bool:
+    def may_return(self, call: Call, now: float) -> bool:
         """A document may take the call's stream away now."""
         row = self.digits.of(call.id)
-        return (row is not None and row.moves) or now < call.may_move_until
+        return (row is not None and row.replaces_stream) or now < call.may_return_until
 
 
 def iso(wall: float) -> str:

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from trunkline.bus import messages as m
+from trunkline.bus.twilio_urls import CALL_FIELD, DIAL_FIELD
 
-from ...instructions import Asked, End
+from ...instructions import End, ReplyTo
 from ...journal.rows import DialRow
 from ..tables import CALL, Subject
 
 #: The far end's TimeLimit and our watchdog may differ by this much.
 TIME_LIMIT_SLACK: Final = 1.5
+#: How long a document may still reach the call when nobody knows whether Twilio took it.
+MAY_RETURN_FOR: Final = 60.0
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Call(Subject):
     one_way: bool = False
     #: until then a ``stop`` of its stream need not be the call's end: a document that moves the
     #: call to another stream may still reach it
-    may_move_until: float = 0.0
+    may_return_until: float = 0.0
     #: an earlier controller was asked for digits of it, and never answered
     digits_in_doubt: bool = False
     accepted: float = 0.0
@@ -60,14 +63,14 @@ class Call(Subject):
     reason: m.EndedReason | None = None
     stream_reason: m.StreamEndReason | None = None
     #: HangUp and CancelDial requests that wait for REST
-    ending: list[Asked] = field(default_factory=list)
+    ending: list[ReplyTo] = field(default_factory=list)
     #: REST was told to hang it up
     end_sent: bool = False
     #: REST has not taken that hang-up yet
     end_under_way: bool = False
     hung_up: float | None = None
     #: its dial's timeout is told once it is hung up
-    then_failed: bool = False
+    tell_timeout: bool = False
     ended_at: float = 0.0
     #: when to look whether the leg that we dialled is over too
     leg_check: float | None = None
@@ -131,8 +134,8 @@ class Call(Subject):
     def query(self) -> dict[str, str]:
         """What the redirect back to us carries: which call it is."""
         if self.mode == "a-leg" and self.dial_request is not None:
-            return {"d": self.dial_request}
-        return {"c": self.id}
+            return {DIAL_FIELD: self.dial_request}
+        return {CALL_FIELD: self.id}
 
     def info(self, now: float) -> m.CallInfo:
         """What others have to know of it: its client, its gateways, its workers, and through them a
@@ -255,14 +258,14 @@ class Call(Subject):
         """A peer has seen a stream with this ordinal, so later ones get a greater one."""
         self.ordinal = max(self.ordinal, ordinal)
 
-    def may_move(self, until: float) -> None:
+    def may_return(self, until: float) -> None:
         """A document may still take its stream away."""
-        self.may_move_until = until
+        self.may_return_until = until
 
     def doubt_digits(self, until: float) -> None:
         """Whether an earlier controller's digits reach it is not known."""
         self.digits_in_doubt = True
-        self.may_move_until = until
+        self.may_return_until = until
 
     def doubt_no_more(self) -> None:
         """The client was told, or the call is over."""
@@ -303,13 +306,13 @@ class Call(Subject):
     # ------------------------------------------------------------------ its end
 
     def end(
-        self, reason: m.EndedReason, asked: Asked | None = None, *, then_failed: bool = False
+        self, reason: m.EndedReason, reply_to: ReplyTo | None = None, *, tell_timeout: bool = False
     ) -> None:
         """It is to be hung up. The first reason that was given is the one that is told."""
         self.reason = self.reason or reason
-        self.then_failed = self.then_failed or then_failed
-        if asked is not None:
-            self.ending.append(asked)
+        self.tell_timeout = self.tell_timeout or tell_timeout
+        if reply_to is not None:
+            self.ending.append(reply_to)
         self.step("end")
 
     def send_end(self, *sids: str | None) -> End | None:
@@ -328,14 +331,14 @@ class Call(Subject):
         """REST took it. If its stream is still there somewhat later, we close it."""
         self.hung_up = now
 
-    def take_ending(self) -> list[Asked]:
+    def take_ending(self) -> list[ReplyTo]:
         """Those who wait for its end; whoever takes them answers them."""
-        asked, self.ending = self.ending, []
-        return asked
+        waiting, self.ending = self.ending, []
+        return waiting
 
     def timeout_told(self) -> None:
         """It is told once."""
-        self.then_failed = False
+        self.tell_timeout = False
 
     def conclude(self, reason: m.EndedReason, now: float) -> None:
         """It is over. The first reason that was given stays."""

@@ -12,7 +12,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.errors import CallFailedError, InvalidRequestError, TimedOutError, TrunklineError
 from trunkline.bus.redact import is_e164, redact_number
 
-from ...instructions import Asked
+from ...instructions import ReplyTo
 from ...journal.rows import DialRow
 from ...twilio import documents
 from ...twilio.calls import CallOrder
@@ -30,19 +30,19 @@ OPEN: Final = ("asking", "unsure", "taken")
 @dataclass
 class Dial(Subject):
     """``deadline``: from when Twilio was asked (while it waits for its number: until when it does).
-    ``gone``: why nobody waits for it any more; ``gone_text``: what was told with that."""
+    ``outcome``: why nobody waits for it any more; ``outcome_text``: what was told with that."""
 
     TABLE, KIND = DIAL, "dial"
 
     row: DialRow
     state: str
     known: LastKnown
-    asked: list[Asked] = field(default_factory=list)
+    waiting: list[ReplyTo] = field(default_factory=list)
     token: str = ""
     trace: dict[str, str] = field(default_factory=dict)
     deadline: float = float("inf")
-    gone: str | None = None
-    gone_text: str = ""
+    outcome: str | None = None
+    outcome_text: str = ""
     #: its SID was found in the list of calls, and nothing has confirmed it
     guessed: bool = False
     #: its time was over before it was answered: that is why it failed, whatever our hang-up brings
@@ -57,7 +57,7 @@ class Dial(Subject):
     polled: int = 0
     #: its time is over, and REST is asked for the last time
     last_look: bool = False
-    told_place: int = 0
+    last_place: int = 0
 
     @property
     def request(self) -> str:
@@ -80,19 +80,19 @@ class Dial(Subject):
 
     # ------------------------------------------------------------------ those who wait for it
 
-    def asked_again(self, asked: Asked) -> None:
+    def wait(self, reply_to: ReplyTo) -> None:
         """Whoever asks again waits for the same SID."""
-        self.asked.append(asked)
+        self.waiting.append(reply_to)
 
-    def take_asked(self) -> list[Asked]:
+    def take_waiting(self) -> list[ReplyTo]:
         """Those who wait for its SID; whoever takes them answers them."""
-        asked, self.asked = self.asked, []
-        return asked
+        waiting, self.waiting = self.waiting, []
+        return waiting
 
     def tell_place(self, place: int) -> bool:
         """True where its client was last told another place in the queue."""
-        changed = place != self.told_place
-        self.told_place = place
+        changed = place != self.last_place
+        self.last_place = place
         return changed
 
     # ------------------------------------------------------------------ its way to Twilio
@@ -108,7 +108,7 @@ class Dial(Subject):
     def turn(self) -> None:
         """Its turn on the callee's number has come."""
         self.step("turn")
-        self.deadline, self.told_place = float("inf"), 0
+        self.deadline, self.last_place = float("inf"), 0
 
     def ask(self, wall: float, now: float) -> None:
         """Twilio is asked for the call: from now on it may ring."""
@@ -172,20 +172,20 @@ class Dial(Subject):
             leg = "" if self.leg_over else self.known.leg(now)
             parts += [self.last_word or leg, self.known.webhook(now)]
         parts.append(self.known.refused())
-        self.gone = status
-        self.gone_text = "; ".join(part for part in parts if part)
+        self.outcome = status
+        self.outcome_text = "; ".join(part for part in parts if part)
 
     def nobody_waits(self, why: str) -> None:
         """The first reason that was given is the one that is told."""
-        self.gone = self.gone or why
+        self.outcome = self.outcome or why
 
     def error(self) -> TrunklineError:
-        """What the one who asked for it is told once it is ``gone``."""
+        """What the one who asked for it is told once it is ``outcome``."""
         shown = redact_number(self.row.callee)
-        why = f": {self.gone_text}" if self.gone_text else ""
-        if self.gone == "timeout":
+        why = f": {self.outcome_text}" if self.outcome_text else ""
+        if self.outcome == "timeout":
             return TimedOutError(f"call to {shown}: no stream within {self.row.timeout:g} s{why}")
-        status = self.gone or "failed"
+        status = self.outcome or "failed"
         return CallFailedError(
             f"call to {shown} was not answered ({status}){why}", status=status, sid=self.sid
         )
@@ -195,9 +195,9 @@ class Dial(Subject):
         return m.DialFailed(
             request=self.request,
             call=self.row.call,
-            status=self.gone or "failed",
+            status=self.outcome or "failed",
             sid=self.sid,
-            text=self.gone_text,
+            text=self.outcome_text,
         )
 
 
@@ -205,13 +205,13 @@ def new_dial(
     row: DialRow,
     now: float,
     state: str = "queued",
-    asked: list[Asked] | None = None,
+    waiting: list[ReplyTo] | None = None,
     token: str = "",
     trace: dict[str, str] | None = None,
 ) -> Dial:
     """A dial of which nothing is known yet. ``state``: what it has to wait for first."""
     known = LastKnown(redact_number(row.callee), row.mode == "b-leg", heard=now)
-    return Dial(row, state, known, asked or [], token, trace or {})
+    return Dial(row, state, known, waiting or [], token, trace or {})
 
 
 def check(body: m.Dial, allowed_callees: frozenset[str] | None) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from trunkline.bus import messages as m
 from trunkline.bus.errors import TrunklineError
 
-from ...instructions import Asked
+from ...instructions import ReplyTo
 from ..tables import DIGITS, Subject
 from .call import Call
 
@@ -25,7 +25,7 @@ class Row(Subject):
 
     serial: int
     call: Call
-    asked: Asked
+    reply_to: ReplyTo
     digits: str
     deadline: float
     listens_by: float
@@ -41,7 +41,7 @@ class Row(Subject):
         return f"digits for call {self.call.id}"
 
     @property
-    def moves(self) -> bool:
+    def replaces_stream(self) -> bool:
         """Its document may take the call's stream away."""
         return self.state != "opening"
 
@@ -68,7 +68,7 @@ class Row(Subject):
 class Wish:
     """Digits that wait for their turn."""
 
-    asked: Asked
+    reply_to: ReplyTo
     digits: str
     since: float
 
@@ -91,7 +91,7 @@ class DigitRows:
     def begin(self, call: Call, wish: Wish, deadline: float, listens_by: float) -> Row:
         """A row's serial tells its answers from those of the row before."""
         serial = next(self._serials)
-        row = Row(serial, call, wish.asked, wish.digits, deadline, listens_by)
+        row = Row(serial, call, wish.reply_to, wish.digits, deadline, listens_by)
         self.rows[call.id] = row
         return row
 

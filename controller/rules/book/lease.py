@@ -31,7 +31,7 @@ class Hold:
     callers: frozenset[str] | None
     dials: bool = False
 
-    def beside(self, other: Hold) -> bool:
+    def may_share(self, other: Hold) -> bool:
         """Both may hold the number."""
         if self.dials and other.dials:
             return True
@@ -41,7 +41,7 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class Want:
+class LeaseRequest:
     """A session that wants a number: to wait for calls (``dial`` None), or for a b-leg dial.
 
     ``callers``: whose calls it wants, None for everybody's.
@@ -72,7 +72,7 @@ class Lease(Subject):
     row: OverrideRow
     state: str = "applying"
     holders: dict[str, Hold] = field(default_factory=dict)
-    waiting: list[Want] = field(default_factory=list)
+    waiting: list[LeaseRequest] = field(default_factory=list)
     #: sessions that close, and are over when the number is back
     leaving: list[str] = field(default_factory=list)
 
@@ -91,21 +91,21 @@ class Lease(Subject):
 
     # ------------------------------------------------------------------ who holds it
 
-    def take(self, want: Want, since: str) -> bool:
-        """Add the holder. False: the lease has to become free first, and the want waits.
+    def take(self, request: LeaseRequest, since: str) -> bool:
+        """Add the holder. False: the lease has to become free first, and the request waits.
 
         NumberBusyError where another holder could mean the same calls. ``since``: when the lease
         began, as that error shows it.
         """
         if self.unclaimed or self.state == "restoring":
-            if want not in self.waiting:
-                self.waiting.append(want)
+            if request not in self.waiting:
+                self.waiting.append(request)
             return False
         for session, hold in self.holders.items():
-            if session != want.session and not want.hold.beside(hold):
+            if session != request.session and not request.hold.may_share(hold):
                 raise self._busy(session, since)
         # A session answers or calls, never both, so what it holds already is the same.
-        self.holders[want.session] = want.hold
+        self.holders[request.session] = request.hold
         return True
 
     def _busy(self, holder: str, since: str) -> NumberBusyError:
@@ -122,22 +122,22 @@ class Lease(Subject):
         """After a restart: the session has the number from before."""
         self.holders[session] = hold
 
-    def wait(self, want: Want, *, first: bool = False) -> None:
+    def wait(self, request: LeaseRequest, *, first: bool = False) -> None:
         """The want is granted once the override is on."""
-        self.waiting.insert(0 if first else len(self.waiting), want)
+        self.waiting.insert(0 if first else len(self.waiting), request)
 
-    def give_up(self, want: Want) -> None:
+    def give_up(self, request: LeaseRequest) -> None:
         """It has waited for long enough."""
-        self.waiting.remove(want)
+        self.waiting.remove(request)
 
-    def take_waiting(self) -> list[Want]:
+    def take_waiting(self) -> list[LeaseRequest]:
         """Those who wait; whoever takes them grants, refuses or queues them again."""
         waiting, self.waiting = self.waiting, []
         return waiting
 
     def leave(self, session: str) -> bool:
         """The session closes. True: nobody holds the number any more."""
-        self.waiting = [want for want in self.waiting if want.session != session]
+        self.waiting = [request for request in self.waiting if request.session != session]
         if session not in self.holders:
             return False
         if list(self.holders) == [session]:

@@ -22,7 +22,7 @@ GATEWAY_LOST_AFTER: Final = 2.0
 
 @dataclass
 class Peer:
-    """A gateway, worker or adapter that said Hello."""
+    """A gateway, worker or client that said Hello. The bus's word for a client is ``adapter``."""
 
     id: str
     role: m.Role

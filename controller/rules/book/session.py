@@ -1,4 +1,4 @@
-"""A session: an adapter's hold on a number, as the controller keeps it."""
+"""A session: a client's hold on a number, as the controller keeps it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from trunkline.bus import messages as m
 from trunkline.bus.errors import InvalidRequestError, WrongModeError
 
-from ...instructions import Asked
+from ...instructions import ReplyTo
 from ..tables import MODES, SESSION, Subject
 from .tokens import digest, same
 
@@ -20,7 +20,7 @@ ANY: Final = "any"
 
 @dataclass
 class Session(Subject):
-    """An adapter's session. ``since``: Unix time; ``renewed``: monotonic, of the last beat.
+    """A client's session. ``since``: Unix time; ``renewed``: monotonic, of the last beat.
 
     It knows its own number and the requests that wait for it. Which overrides are put back because
     of it stands in the leases alone (:meth:`.Book.pending`).
@@ -41,9 +41,9 @@ class Session(Subject):
     trace: dict[str, str] = field(default_factory=dict)
     state: str = "opening"
     #: requests that wait for the session's next state
-    opening: list[Asked] = field(default_factory=list)
-    arming: list[Asked] = field(default_factory=list)
-    closing: list[Asked] = field(default_factory=list)
+    opening: list[ReplyTo] = field(default_factory=list)
+    arming: list[ReplyTo] = field(default_factory=list)
+    closing: list[ReplyTo] = field(default_factory=list)
     #: the call that came in under the last Arm
     arm_call: str | None = None
     close_by: float = float("inf")
@@ -98,27 +98,27 @@ class Session(Subject):
 
     # ------------------------------------------------------------------ requests that wait
 
-    def asks_to_open(self, asked: Asked) -> None:
+    def asks_to_open(self, reply_to: ReplyTo) -> None:
         """Answered when its number was found, or is missing."""
-        self.opening.append(asked)
+        self.opening.append(reply_to)
 
-    def asks_to_arm(self, asked: Asked) -> None:
+    def asks_to_arm(self, reply_to: ReplyTo) -> None:
         """Answered when the override is on, or refused."""
-        self.arming.append(asked)
+        self.arming.append(reply_to)
 
-    def asks_to_close(self, asked: Asked) -> None:
+    def asks_to_close(self, reply_to: ReplyTo) -> None:
         """Answered when nothing of it is left, or when it has waited for long enough."""
-        self.closing.append(asked)
+        self.closing.append(reply_to)
 
-    def take_opening(self) -> list[Asked]:
+    def take_opening(self) -> list[ReplyTo]:
         """Those who wait for it to open; whoever takes them answers them."""
-        asked, self.opening = self.opening, []
-        return asked
+        waiting, self.opening = self.opening, []
+        return waiting
 
-    def take_arming(self) -> list[Asked]:
+    def take_arming(self) -> list[ReplyTo]:
         """Those who wait for it to be armed; whoever takes them answers them."""
-        asked, self.arming = self.arming, []
-        return asked
+        waiting, self.arming = self.arming, []
+        return waiting
 
     # ------------------------------------------------------------------ answering
 

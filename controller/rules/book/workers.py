@@ -106,7 +106,7 @@ class Workers:
         for worker in self.by_id.values():
             worker.excuse(seconds)
 
-    def well(self, worker_id: str | None, now: float) -> bool:
+    def healthy(self, worker_id: str | None, now: float) -> bool:
         """Something new may go to it."""
         worker = self.by_id.get(worker_id or "")
         return worker is not None and not worker.leaving and now - worker.heard < QUIET_AFTER
@@ -120,17 +120,17 @@ class Workers:
     ) -> m.Placement | None:
         """A placement for a call, or the present one where that is still the best there is.
 
-        ``loads``: worker id -> how much it carries. None: no worker is well and there was no
+        ``loads``: worker id -> how much it carries. None: no worker is healthy and there was no
         placement.
         """
-        well = [w for w in self.by_id.values() if self.well(w.id, now)]
-        well.sort(key=lambda w: (loads.get(w.id, 0.0), w.id))
-        wanted = [active] if active is not None else []
+        healthy = [w for w in self.by_id.values() if self.healthy(w.id, now)]
+        healthy.sort(key=lambda w: (loads.get(w.id, 0.0), w.id))
+        preferred = [active] if active is not None else []
         if present is not None:
-            wanted += [present.primary.id]
-            wanted += [present.standby.id] if present.standby is not None else []
-        order = [self.by_id[i] for i in dict.fromkeys(wanted) if self.well(i, now)]
-        order += [w for w in well if w not in order]
+            preferred += [present.primary.id]
+            preferred += [present.standby.id] if present.standby is not None else []
+        order = [self.by_id[i] for i in dict.fromkeys(preferred) if self.healthy(i, now)]
+        order += [w for w in healthy if w not in order]
         if not order:
             return present
         standby = order[1].ref if len(order) > 1 else None
@@ -138,6 +138,21 @@ class Workers:
             return present
         n = 1 if present is None else present.n + 1
         return m.Placement(epoch=self._epoch, n=n, primary=order[0].ref, standby=standby)
+
+    def with_standby(
+        self, now: float, loads: dict[str, float], present: m.Placement, active: str | None
+    ) -> m.Placement | None:
+        """A placement that leaves the active worker where it is, heard of or not, and gives it a
+        healthy standby. None: the present one has such a standby, or nobody can be one."""
+        both = [ref for ref in (present.primary, present.standby) if ref is not None]
+        kept = next((ref for ref in both if ref.id == active), present.primary)
+        if any(self.healthy(ref.id, now) for ref in both if ref.id != kept.id):
+            return None
+        others = [w for w in self.by_id.values() if w.id != kept.id and self.healthy(w.id, now)]
+        if not others:
+            return None
+        standby = min(others, key=lambda w: (loads.get(w.id, 0.0), w.id)).ref
+        return m.Placement(epoch=self._epoch, n=present.n + 1, primary=kept, standby=standby)
 
 
 def _same(present: m.Placement, primary: m.WorkerRef, standby: m.WorkerRef | None) -> bool:

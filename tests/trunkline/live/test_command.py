@@ -14,12 +14,14 @@ import pytest
 from click.testing import CliRunner
 
 from trunkline.bus.errors import CarrierError, NumberNotFoundError, SettingsError, TrunklineError
+from trunkline.bus.launch import trunkline_argv
 from trunkline.bus.locks import FileLock
 from trunkline.bus.settings import Settings, load
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.cli.main import cli
 from trunkline.controller.journal.state_dir import StackRunsError
 from trunkline.controller.restore_command import restore_command
+from trunkline.controller.twilio import override
 from trunkline.controller.twilio.seal import Seal
 from trunkline.live import command as live_command
 from trunkline.live.run import Outcome, Plan, run
@@ -272,7 +274,9 @@ async def test_a_signal_ends_it_with_the_number_as_it_was(
 
 
 @pytest.mark.e2e
-async def test_a_signal_while_nothing_can_be_written(tmp_path: Path) -> None:
+async def test_a_signal_while_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with carrier() as sim:
         chosen = settings_for(tmp_path, sim)
         process = await _started(sim, chosen)
@@ -286,19 +290,27 @@ async def test_a_signal_while_nothing_can_be_written(tmp_path: Path) -> None:
             "restore`"
         )
         sim.faults.clear()
+        # Whether a write without an answer lands late is watched for a minute, on a fake clock, in
+        # tests/controller/test_uncertain.py.
+        monkeypatch.setattr(override, "UNCERTAIN_SECONDS", 2.0)
         status, _ = await restore_command(chosen, dry_run=False, account=False, force=False)
         assert (status, sim.numbers[NUMBER].voice_url) == (0, PRIOR)
 
 
-async def _started(sim: CarrierSim, chosen: Settings) -> asyncio.subprocess.Process:
-    """A run whose first stream is up."""
-    process = await asyncio.create_subprocess_exec(
-        *_argv("doctor", "--live", "--number", NUMBER, "--yes"),
+async def _doctor(chosen: Settings, *options: str) -> asyncio.subprocess.Process:
+    """``trunkline doctor --live`` with these settings and no others."""
+    return await asyncio.create_subprocess_exec(
+        *trunkline_argv("doctor", "--live", "--number", NUMBER, "--yes", *options),
         env=_environment(chosen),
         cwd=chosen.state_path.parent,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def _started(sim: CarrierSim, chosen: Settings) -> asyncio.subprocess.Process:
+    """A run whose first stream is up."""
+    process = await _doctor(chosen)
     await sim.wait_until(lambda: any(s.live for s in sim.streams.values()), 30.0)
     return process
 
@@ -307,14 +319,10 @@ async def _started(sim: CarrierSim, chosen: Settings) -> asyncio.subprocess.Proc
 async def test_a_run_that_is_killed_is_undone_by_restore(tmp_path: Path) -> None:
     async with carrier() as sim:
         chosen = settings_for(tmp_path, sim)
-        process = await asyncio.create_subprocess_exec(
-            *_argv("doctor", "--live", "--number", NUMBER, "--yes"),
-            env=_environment(chosen),
-            cwd=tmp_path,
-        )
+        process = await _doctor(chosen)
         await sim.wait_until(lambda: len(sim.number_writes) == 2, 30.0)
         process.kill()
-        await process.wait()
+        await process.communicate()
         assert Seal.read(sim.numbers[NUMBER].voice_url) is not None
         status, lines = await restore_command(chosen, dry_run=False, account=False, force=False)
         assert status == 0 and "put back to" in lines[0]
@@ -326,25 +334,13 @@ async def test_a_run_that_is_killed_is_undone_by_restore(tmp_path: Path) -> None
 async def test_the_command_names_the_belief_that_the_carrier_contradicts(tmp_path: Path) -> None:
     async with carrier("reject-is-busy") as sim:
         chosen = settings_for(tmp_path, sim)
-        process = await asyncio.create_subprocess_exec(
-            *_argv("doctor", "--live", "--number", NUMBER, "--yes", "--json"),
-            env=_environment(chosen),
-            cwd=tmp_path,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        process = await _doctor(chosen, "--json")
         out, err = await process.communicate()
         assert sim.numbers[NUMBER].voice_url == PRIOR
     assert process.returncode == 1, err
     beliefs = json.loads(out)["beliefs"]
     assert [n for n, b in beliefs.items() if b["verdict"] != "holds"] == ["reject-is-busy"]
     assert err.decode().splitlines()[-1].endswith("does not hold: reject-is-busy")
-
-
-def _argv(*arguments: str) -> list[str]:
-    from trunkline.bus.launch import trunkline_argv
-
-    return list(trunkline_argv(*arguments))
 
 
 def _environment(settings: Settings) -> dict[str, str]:

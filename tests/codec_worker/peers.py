@@ -5,9 +5,14 @@ from __future__ import annotations
 
 from collections import deque
 
+import numpy as np
+import numpy.typing as npt
+
 from trunkline.bus import messages as m
+from trunkline.codec_worker import mulaw
 from trunkline.codec_worker.calls import Calls
 from trunkline.codec_worker.playout import SAMPLE_NS
+from trunkline.codec_worker.resample import Downsampler, Upsampler
 
 MS = 1_000_000
 TICK = 20 * MS
@@ -293,3 +298,37 @@ class Bench:
             self.send(i, peer, message)
         self.workers[i].tick(self.now, self.now + TICK)
         self.run()
+
+
+# ------------------------------------------------------------------ sound
+
+RNG = np.random.default_rng(7)
+PCM = np.rint(8000 * np.sin(np.arange(24_000 * 12) * 0.11) * np.sin(np.arange(24_000 * 12) * 1e-4))
+SPEECH = PCM.astype("<i2").tobytes()
+CODES = mulaw.encode(np.rint(PCM[::3]).astype(np.int16)).tobytes()
+
+
+def coded(pcm: bytes) -> npt.NDArray[np.int_]:
+    down = Downsampler()
+    history = down.history()
+    return heard_codes(down.run([history], [pcm])[0] + down.flush([history])[0])
+
+
+def heard_codes(codes: bytes | bytearray) -> npt.NDArray[np.int_]:
+    return mulaw.decode(np.frombuffer(bytes(codes), np.uint8)).astype(int)
+
+
+def decoded(codes: bytes) -> npt.NDArray[np.int_]:
+    up = Upsampler()
+    history = up.history()
+    return np.frombuffer(up.run([history], [codes])[0] + up.flush([history])[0], "<i2").astype(int)
+
+
+def opened(workers: int = 1) -> Bench:
+    bench = Bench(workers)
+    bench.open()
+    return bench
+
+
+def seconds(n: float) -> int:
+    return round(n * 48_000)

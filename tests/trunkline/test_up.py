@@ -22,9 +22,9 @@ from trunkline.bus import hosts
 from trunkline.bus.launch import free_ports, trunkline_argv
 from trunkline.bus.settings import load
 from trunkline.carrier_sim.client import SimClient
-from trunkline.stack import supervisor
+from trunkline.stack import up
 
-from .conftest import ENDS_WITHIN, Running, Trunkline, all_end
+from .conftest import ENDS_WITHIN, Running, Trunkline, all_end, apart
 
 pytestmark = pytest.mark.e2e
 
@@ -32,20 +32,36 @@ NUMBER = "+14155551234"
 BEFORE = "https://agent.example/voice"
 
 
-@pytest.fixture
-def sim(trunkline: Trunkline) -> Iterator[SimClient]:
+@contextlib.contextmanager
+def carrier(trunkline: Trunkline) -> Iterator[SimClient]:
     """carrier_sim as a process, and the stack's settings pointing at it."""
     (port,) = free_ports(1)
     trunkline.environment["TRUNKLINE_TWILIO_API_URL"] = f"http://127.0.0.1:{port}"
-    carrier = trunkline.start("carrier-sim", "--port", str(port), "--number", f"{NUMBER}={BEFORE}")
-    carrier.until(lambda: "listening" in carrier.out)
+    running = trunkline.start("carrier-sim", "--port", str(port), "--number", f"{NUMBER}={BEFORE}")
+    running.until(lambda: "listening" in running.out)
     with SimClient(f"http://127.0.0.1:{port}") as client:
+        yield client
+
+
+@pytest.fixture
+def sim(trunkline: Trunkline) -> Iterator[SimClient]:
+    with carrier(trunkline) as client:
         yield client
 
 
 @pytest.fixture
 def stack(trunkline: Trunkline, sim: SimClient) -> Running:
     return ready(trunkline.start("up"))
+
+
+#: Of the tests that share a stack, because they leave it complete.
+shares_a_stack = pytest.mark.xdist_group("up")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Trunkline, Running]]:
+    with apart(tmp_path_factory) as trunkline, carrier(trunkline):
+        yield trunkline, ready(trunkline.start("up"))
 
 
 def ready(running: Running) -> Running:
@@ -67,7 +83,9 @@ def status(trunkline: Trunkline) -> dict[str, Any]:
     return found
 
 
-def test_the_ready_line_and_the_status_tell_what_runs(trunkline: Trunkline, stack: Running) -> None:
+@shares_a_stack
+def test_the_ready_line_and_the_status_tell_what_runs(shared: tuple[Trunkline, Running]) -> None:
+    trunkline, stack = shared
     (line,) = stack.out.splitlines()
     assert f"trunkline is ready: http://me:***@127.0.0.1:{trunkline.port}/line -> " in line
     assert "pa55" not in stack.out + stack.err
@@ -132,7 +150,11 @@ async def test_all_of_it_over_ipv6(trunkline: Trunkline) -> None:
     assert doctor.process.returncode == 0, doctor.out
 
 
-def test_all_children_are_in_the_supervisors_process_group(stack: Running) -> None:
+@shares_a_stack
+def test_all_children_are_in_the_supervisors_process_group(
+    shared: tuple[Trunkline, Running],
+) -> None:
+    _, stack = shared
     group = os.getpgid(stack.process.pid)
     assert {os.getpgid(pid) for pid in stack.children("trunkline")} == {group}
 
@@ -172,12 +194,12 @@ async def test_the_others_are_asked_to_end_once_the_controller_has(
         takes = "0.5" if name == "controller" else "0"
         return [sys.executable, "-c", SAYS_WHEN_IT_IS_ASKED_TO_END, name, takes]
 
-    monkeypatch.setattr(supervisor, "trunkline_argv", stand_in)
+    monkeypatch.setattr(up, "trunkline_argv", stand_in)
     settings = load(env_file=None, bus=f"ipc://{tmp_path}/bus", state_dir=tmp_path / "state")
     stop = asyncio.Event()
     with (tmp_path / "port").open("w") as port:
         running = asyncio.ensure_future(
-            supervisor.Supervisor(settings, port.fileno(), supervisor.Wishes(1, 1)).run(stop)
+            up.run_stack(settings, port.fileno(), up.Wishes(1, 1), stop)
         )
         roles = ("controller", "gateway", "codec-worker")
         async with asyncio.timeout(10):
@@ -191,8 +213,10 @@ async def test_the_others_are_asked_to_end_once_the_controller_has(
     assert "controller.ended" in asked["codec-worker"]
 
 
+@shares_a_stack
 @pytest.mark.parametrize("role", ["controller", "gateway", "codec-worker"])
-def test_what_dies_is_started_again(trunkline: Trunkline, stack: Running, role: str) -> None:
+def test_what_dies_is_started_again(shared: tuple[Trunkline, Running], role: str) -> None:
+    trunkline, stack = shared
     before = stack.children(role)
     os.kill(before[0], signal.SIGKILL)
 
@@ -201,12 +225,16 @@ def test_what_dies_is_started_again(trunkline: Trunkline, stack: Running, role: 
         return len(now) == len(before) and before[0] not in now
 
     stack.until(is_back)
-    section = {"gateway": "gateways", "codec-worker": "codec_workers"}.get(role)
-    if section is not None:
-        stack.until(
-            lambda: {p["pid"] for p in status(trunkline)[section]} == set(stack.children(role))
+
+    def has_joined() -> bool:
+        found = status(trunkline)
+        return (
+            [found["controller"]["pid"]] == stack.children("controller")
+            and {g["pid"] for g in found["gateways"]} == set(stack.children("gateway"))
+            and {w["pid"] for w in found["codec_workers"]} == set(stack.children("codec-worker"))
         )
-    assert stack.end()[0] == 0
+
+    stack.until(has_joined)
 
 
 def test_a_killed_supervisor_takes_everything_along(stack: Running) -> None:
@@ -268,25 +296,6 @@ def test_each_process_says_that_it_is_ready_once_it_does_its_work(
     assert os.read(refused, 10) == b""
     for pipe in pipes:
         os.close(pipe)
-
-
-def test_a_second_stack_on_the_port_is_refused_by_name(
-    trunkline: Trunkline, stack: Running
-) -> None:
-    bus = trunkline.environment["TRUNKLINE_BUS"]
-    second = trunkline.start("up", TRUNKLINE_BUS=f"{bus}-2", TRUNKLINE_STATE_DIR=f"{bus[6:]}-s2")
-    assert second.process.wait(15) == 1
-    assert second.err.count("\n") == 1
-    assert f"the port is held by the trunkline stack at {bus}" in second.err
-    assert stack.process.poll() is None
-
-
-def test_a_second_stack_on_the_bus_is_refused_by_name(trunkline: Trunkline, stack: Running) -> None:
-    second = trunkline.start("up", TRUNKLINE_HTTP_PORT=str(free_ports(1)[0]))
-    assert second.process.wait(15) == 1
-    assert trunkline.environment["TRUNKLINE_BUS"] in second.err
-    assert stack.process.poll() is None
-    assert len(status(trunkline)["gateways"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""One HTTP GET off the event loop, for checks: what the network does is an answer, not an error."""
+"""One HTTP GET off the event loop, for checks. A failure of the network is an answer, too."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ def _get(url: str, headers: dict[str, str]) -> Answer:
 
 
 async def get(url: str, headers: dict[str, str] | None = None) -> Answer:
-    """GET in a thread; never raises for what the network does."""
+    """GET in a thread. A failure of the network does not raise: its answer has the status 0."""
     return await asyncio.to_thread(_get, url, headers or {})

@@ -1,7 +1,7 @@
 """``trunkline call`` and ``trunkline answer``: one call by hand, through the running stack.
 
-The call lasts until the far end hangs up, the time of ``--listen`` is over, or Ctrl-C; then what
-was heard is written. Everything that happens is said in a line.
+The call lasts until the far end hangs up, the time of ``--listen`` is over, or Ctrl-C comes. Then
+the recording is written. Each event of the call prints one line.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LISTEN_AFTER_SAY = 2.0
 
 @dataclass(frozen=True)
 class Wishes:
-    """What to do in the call: the options of the two commands."""
+    """The options of the two commands."""
 
     say: Path | None = None
     record: Path | None = None
@@ -150,7 +150,7 @@ async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.
 async def _speak(
     call: Call, wishes: Wishes, saying: bytes | None, hearing: asyncio.Task[None]
 ) -> None:
-    """Say and press what was asked for, then listen as long as was asked for."""
+    """Press the digits of ``--dtmf``, say the recording of ``--say``, then listen."""
     listen = wishes.listen
     try:
         if wishes.dtmf is not None:
@@ -175,7 +175,7 @@ async def _hear(call: Call, heard: _Heard, *, echo: bool) -> None:
             try:
                 await call.send_audio(pcm)
             except WrongModeError:
-                echo = False  # the call is ending: what was heard is still to be taken
+                echo = False  # the call is ending, and the rest of its sound is still to be taken
 
 
 async def _tell_digits(call: Call) -> None:

@@ -14,10 +14,9 @@ import pytest
 from trunkline.bus import runtime_dir
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.settings import Settings, load
-from trunkline.cli import doctor
-from trunkline.cli import doctor_checks as checks
-from trunkline.cli import doctor_surroundings as around
-from trunkline.cli.doctor_checks import Finding, Known
+from trunkline.doctor import account, machine, run, stack
+from trunkline.doctor.finding import Finding, Known
+from trunkline.stack.http_get import Answer
 
 PROXY = "http://me:secret@proxy.example:3128"
 
@@ -38,20 +37,20 @@ def settings(**given: Any) -> Settings:
 
 def test_the_file_of_settings(tmp_path: Path) -> None:
     path = tmp_path / ".env"
-    found = around.env_file(path)
+    found = machine.env_file(path)
     assert found == Finding(".env", "ok", f"none in {tmp_path}: settings come from the environment")
     path.write_text("")
-    assert around.env_file(path).text == f"{path} is read; the environment wins over it"
+    assert machine.env_file(path).text == f"{path} is read; the environment wins over it"
     path.unlink()
     path.mkdir()
-    assert around.env_file(path).text == f"{path} is a virtual environment, and not read"
+    assert machine.env_file(path).text == f"{path} is a virtual environment, and not read"
 
 
 async def test_a_file_that_cannot_be_read_is_a_finding(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / ".env").write_bytes(b"\xff\xfeA\0")
-    assert await doctor.run(load) == 1
+    assert await run.run(load) == 1
     told = capsys.readouterr()
     says = f"{tmp_path}/.env is UTF-16 (as PowerShell's > and some editors write it): save it as"
     assert told.out.startswith(f"FAIL settings         {says} UTF-8\n")
@@ -62,12 +61,12 @@ async def test_a_wrong_setting_is_a_finding(capsys: pytest.CaptureFixture[str]) 
     def wrong() -> Settings:
         raise SettingsError("TRUNKLINE_BUS='foo': no")
 
-    assert await doctor.run(wrong) == 1
+    assert await run.run(wrong) == 1
     assert capsys.readouterr().err == "trunkline doctor: settings: TRUNKLINE_BUS='foo': no\n"
 
 
 def test_no_proxy() -> None:
-    assert around.proxies(settings()) == [Finding("proxy", "ok", "none is set")]
+    assert machine.proxies(settings()) == [Finding("proxy", "ok", "none is set")]
 
 
 @pytest.mark.parametrize(
@@ -114,14 +113,14 @@ def test_a_proxy_is_told_and_whether_it_applies(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     always = "requests to this machine itself never go through a proxy"
-    assert around.proxies(settings(**given)) == [Finding("proxy", "ok", text, always + hint)]
+    assert machine.proxies(settings(**given)) == [Finding("proxy", "ok", text, always + hint)]
 
 
 def test_a_socks_proxy_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5h://proxy.example:1080")
     monkeypatch.setitem(sys.modules, "socks", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    _, found = around.proxies(settings())
+    _, found = machine.proxies(settings())
     assert (found.state, found.hint) == ("fail", "pip install pysocks")
     assert found.text.startswith("socks5h://proxy.example:1080 (ALL_PROXY) needs a package")
 
@@ -151,7 +150,7 @@ def test_a_socks_proxy_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_the_region(given: dict[str, str], state: str, says: str) -> None:
-    found = around.region(settings(**given))
+    found = machine.region(settings(**given))
     assert (found.state, found.text) == (state, says)
 
 
@@ -160,16 +159,16 @@ async def test_credentials_are_asked_for_where_the_region_is(
 ) -> None:
     asked = []
 
-    async def get(url: str, headers: dict[str, str]) -> checks.Answer:
+    async def get(url: str, headers: dict[str, str]) -> Answer:
         asked.append(url)
-        return checks.Answer(401, b"", None, 0.1)
+        return Answer(401, b"", None, 0.1)
 
-    monkeypatch.setattr(checks, "get", get)
-    found = await checks.credentials(Known(settings(region="ie1")))
+    monkeypatch.setattr(account, "get", get)
+    found = await account.credentials(Known(settings(region="ie1")))
     assert asked == ["https://api.dublin.ie1.twilio.com/2010-04-01/Accounts/AC1.json"]
     (refused,) = (f for f in found if f.state == "fail")
     assert refused.hint.endswith("the token has to be region ie1's own, each region has another")
-    found = await checks.credentials(Known(settings(region="xy9")))
+    found = await account.credentials(Known(settings(region="xy9")))
     assert [(f.name, f.state) for f in found] == [("credentials", "skip")]
 
 
@@ -178,7 +177,7 @@ async def test_a_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         held.bind(("127.0.0.1", 0))
         proxy = f"http://127.0.0.1:{held.getsockname()[1]}"
         monkeypatch.setenv("HTTPS_PROXY", proxy)
-        found = await checks.credentials(Known(settings()))
+        found = await account.credentials(Known(settings()))
     (failed,) = (f for f in found if f.state == "fail")
     assert failed.text == (
         "https://api.twilio.com does not answer: Connection refused through the proxy "
@@ -187,10 +186,10 @@ async def test_a_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = around.state(settings(state_dir=tmp_path / "a/b"))
+    found = machine.state(settings(state_dir=tmp_path / "a/b"))
     assert (found.state, found.text) == ("ok", f"{tmp_path}/a/b")
     (tmp_path / "file").write_text("")
-    found = around.state(settings(state_dir=tmp_path / "file/b"))
+    found = machine.state(settings(state_dir=tmp_path / "file/b"))
     assert (found.state, found.hint) == (
         "fail",
         "set TRUNKLINE_STATE_DIR to a directory of yours",
@@ -201,7 +200,7 @@ def test_the_state_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise SettingsError("TRUNKLINE_STATE_DIR is not set, and …")
 
     monkeypatch.setattr("trunkline.bus.settings.default_state_dir", homeless)
-    found = around.state(settings())
+    found = machine.state(settings())
     assert (found.state, found.text) == ("fail", "TRUNKLINE_STATE_DIR is not set, and …")
 
 
@@ -224,13 +223,13 @@ async def test_a_default_bus_that_was_shortened(
 ) -> None:
     made = runtime_dir.temporary_directory("tl-")
     found = system(made)
-    for module in (runtime_dir, checks):
+    for module in (runtime_dir, stack):
         monkeypatch.setattr(module, "system_runtime_path", lambda: found)
     monkeypatch.setattr(runtime_dir, "_SHORT", str(made))
-    (bus,) = await checks.bus_directory(Known(settings()))
+    (bus,) = await stack.bus_directory(Known(settings()))
     assert (bus.state, bus.hint) == ("ok", hint.format(system=found))
     assert bus.text == f"ipc://{runtime_dir.runtime_path()}/bus"
-    (bus,) = await checks.bus_directory(Known(settings(bus=f"ipc://{made}/mine")))
+    (bus,) = await stack.bus_directory(Known(settings(bus=f"ipc://{made}/mine")))
     assert (bus.text, bus.hint) == (f"ipc://{made}/mine", "")
 
 
@@ -238,8 +237,8 @@ async def test_ports_of_ipv6() -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
         port = taken.getsockname()[1]
         known = Known(settings(http_host="::1", http_port=port, console_port=0))
-        public, _ = await checks.ports(known)
+        public, _ = await stack.ports(known)
         assert (public.state, public.text) == ("fail", f"[::1]:{port} is taken by another process")
-    public, _ = await checks.ports(known)
+    public, _ = await stack.ports(known)
     assert (public.state, public.text) == ("ok", f"[::1]:{port} is free")
     assert public.hint == f"IPv6 only: what leads there has to say [::1]:{port}"

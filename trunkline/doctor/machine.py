@@ -1,7 +1,7 @@
-"""What ``trunkline doctor`` says of the machine and the shell that it runs in: the file of
-settings, proxies, the account's region, and the directories that have no setting.
+"""The doctor's checks of the machine and the shell that it runs in: versions, the file of settings,
+proxies, the account's region, and the state directory.
 
-Each of these changes where a request goes or a file lies without anybody having set it for
+Each of these changes where a request goes, or where a file lies, without anybody having set it for
 trunkline. So each is told, also where it is as it should be.
 """
 
@@ -9,25 +9,54 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+
+import zmq
 
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.hosts import is_loopback
 from trunkline.bus.http import proxy_for
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
-from trunkline.cli.doctor_checks import Finding, Known, rest_base
 from trunkline.controller.twilio.api_host import api_url
+from trunkline.doctor.account import rest_base
+from trunkline.doctor.finding import Finding, Known
 
 _PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
-async def surroundings(known: Known) -> list[Finding]:
-    """What each of the functions below finds, in their order."""
+async def machine(known: Known) -> list[Finding]:
+    """The findings of the functions below, in their order."""
     settings = known.settings
-    return [env_file(Path(".env")), *proxies(settings), region(settings), state(settings)]
+    return [
+        versions(),
+        env_file(Path(".env")),
+        *proxies(settings),
+        region(settings),
+        state(settings),
+    ]
+
+
+def versions() -> Finding:
+    """trunkline, Python, ZeroMQ, the twilio package, and scenario where it is installed."""
+    parts = [
+        f"trunkline {version('trunkline')}",
+        f"Python {platform.python_version()}",
+        f"libzmq {zmq.zmq_version()}",
+        f"twilio {version('twilio')}",
+    ]
+    try:
+        parts.append(f"langwatch-scenario {version('langwatch-scenario')}")
+    except PackageNotFoundError:
+        parts.append("no langwatch-scenario (pip install 'trunkline[scenario]')")
+    tunnels = [name for name in ("cloudflared", "ngrok") if shutil.which(name)]
+    parts.append("tunnels: " + (", ".join(tunnels) or "none installed"))
+    return Finding("versions", "ok", ", ".join(parts))
 
 
 def env_file(path: Path) -> Finding:

@@ -1,4 +1,4 @@
-"""Questions to a running stack: one connection to its controller, for as long as they take."""
+"""A connection to the controller of a running stack, for as long as a few questions take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trunkline.bus.settings import Settings
 
 
 @contextlib.asynccontextmanager
-async def controller(
+async def controller_client(
     settings: Settings, *, timeout: float = UNAVAILABLE_AFTER
 ) -> AsyncIterator[ControlClient]:
     """A welcomed client of the controller at ``settings.bus``.

@@ -1,0 +1,101 @@
+"""How a run of the chaos suite is shown: on the terminal, and as docs/chaos.md."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.chaos_run import CALLS
+from benchmarks.chaos_score import FAULT_HEAD, Score
+
+#: What one fault costs that no other is near, in words: kind, signal -> what happens.
+IN_WORDS: Final[dict[tuple[str, str], str]] = {
+    ("codec worker", "SIGKILL"): "A codec worker is killed: its calls go on at its standby",
+    ("codec worker", "SIGTERM"): "A codec worker is ended: its calls go on at its standby",
+    ("codec worker", "SIGSTOP"): "A codec worker stops for 2 s: its calls move after 500 ms",
+    ("gateway", "SIGKILL"): "A gateway is killed: its calls come back on a new stream",
+    ("gateway", "SIGTERM"): "A gateway is ended: its calls come back on a new stream",
+    ("gateway", "SIGSTOP"): "A gateway stops for 2 s: its calls wait for it",
+    ("controller", "SIGKILL"): "The controller is killed: sound does not pass through it",
+    ("controller", "SIGSTOP"): "The controller stops for 2 s: sound does not pass through it",
+    ("client", "SIGKILL"): "A client is killed: other clients' calls go on",
+    ("client", "SIGSTOP"): "A client stops for 2 s: it says nothing, and then goes on",
+}
+
+_LONG_HOLES: Final = """\
+## Where a long hole comes from
+
+One fault alone costs what the list says. A hole of several seconds has a second fault in it that
+comes while the first is still being mended. These make one:
+
+- A gateway that is stopped keeps its sockets, so Twilio sees nothing wrong and asks nobody else.
+  The far end hears nothing for as long as the stop lasts (4 s at most in this suite).
+- A gateway dies while the controller is being started again. Twilio's request for the next stream
+  waits for the controller: about a second. If the controller does not know the call yet, because
+  its client has not announced it, the call is let wait one second more.
+- The second worker dies, or stops, before the first one's successor is up: about a second, since
+  nobody is left who could take the call. If the controller was started again at the same time, the
+  call gets its next standby a second after that start."""
+
+
+def show(score: Score, seed: int, console: Console) -> None:
+    """Print both tables."""
+    table = Table(title=f"faults (seed {seed})")
+    for n, head in enumerate(FAULT_HEAD):
+        table.add_column(head, justify="left" if n < 2 else "right")
+    for row in score.fault_rows():
+        table.add_row(*row)
+    console.print(table)
+    table = Table(title="what became of it")
+    table.add_column("")
+    table.add_column("", justify="right")
+    for row in score.total_rows():
+        table.add_row(*row)
+    console.print(table)
+
+
+def in_words(score: Score) -> list[str]:
+    """A line for each kind of fault that was alone at least once."""
+    lines = []
+    for (kind, how), words in IN_WORDS.items():
+        alone = score.holes(kind, how, alone=True)
+        if alone:
+            worst = max(alone) * 1000
+            hole = f"a hole of {worst:.0f} ms at most" if worst else "no hole at all"
+            lines.append(f"- {words}; {hole}.")
+    return lines
+
+
+def page(score: Score, seed: int, seconds: float) -> str:
+    """docs/chaos.md."""
+    lines = [
+        "# Chaos",
+        "",
+        f"`make chaos`, {seconds:.0f} s with seed {seed}: {CALLS} calls talk full duplex while",
+        "every kind of process of the stack, and the clients, are killed, stopped and ended. At",
+        "first each is hit once alone, then they are hit at random, then the stack as a whole is.",
+        "Every 20 ms frame carries its number, so that the carrier's own records show which frames",
+        f"came. {platform.system()}, {os.cpu_count()} cores for all of it, the carrier included.",
+        "",
+        "| " + " | ".join(FAULT_HEAD) + " |",
+        "|---|---|---:|---:|---:|",
+        *("| " + " | ".join(row) + " |" for row in score.fault_rows()),
+        "",
+        "A hole is silence that a far end heard inside our speech, after the fault. Others may",
+        "have overlapped; *alone* are those that no other fault was near. Worst holes of those:",
+        "",
+        *in_words(score),
+        "",
+        _LONG_HOLES,
+        "",
+        "## All of it",
+        "",
+        "| | |",
+        "|---|---:|",
+        *("| " + " | ".join(row) + " |" for row in score.total_rows()),
+    ]
+    return "\n".join([*lines, ""])

@@ -1,0 +1,30 @@
+"""How one carrier behaves: what ``CarrierSim`` and ``trunkline carrier-sim`` can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of a carrier. Times are in seconds."""
+
+    #: Outbound calls that are placed in one second; the rest queue. None: no queue.
+    calls_per_second: float | None = None
+    #: Longer URLs are refused.
+    max_url_length: int = 2048
+    #: A stream may have a ws:// URL, which Twilio refuses.
+    allow_ws: bool = True
+    #: Keep what each far end hears and says.
+    keep_audio: bool = True
+    #: Keep the messages of each stream.
+    wire_log: bool = False
+    webhook_timeout: float = 15.0
+    stream_connect_timeout: float = 10.0
+    #: SIDs, habits and faults repeat with the seed. 0: they never do.
+    seed: int = 0
+    #: Habits that always take one form (habits.py).
+    habits: Mapping[str, str] = {}
+    #: Beliefs that the carrier contradicts (beliefs.py).
+    contradict: tuple[str, ...] = ()

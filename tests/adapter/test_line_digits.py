@@ -1,0 +1,143 @@
+"""A Line's digits: what is being said waits for them, and they wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from fake_stack import OURS, THEIRS, FakeStack
+from phone import answered, numbered, placed, press
+
+from trunkline import Line
+from trunkline.bus import messages as m
+from trunkline.bus.digits import seconds_of
+from trunkline.bus.testing import until
+from trunkline.errors import (
+    TimedOutError,
+    WrongModeError,
+)
+
+
+async def test_digits_can_be_tones_where_the_leg_carries_the_stream(stack: FakeStack) -> None:
+    async with Line(OURS, allowed_callees=[THEIRS], bus=stack.bus) as line:
+        call, _ = await placed(stack, line, attach_stream="a-leg")
+        await call.send_dtmf("5", tones=True)
+        state = next(iter(stack.workers[0].calls.values()))
+        assert len(state.spoken) == 1600
+        assert not [r for r in stack.controller.requests if isinstance(r, m.SendDigits)]
+        with pytest.raises(ValueError, match=r"must match \[0-9\*#wW\]\+"):
+            await call.send_dtmf("1\n")
+
+
+async def test_digits_wait_for_what_is_being_said_and_later_words_wait_for_them(
+    paced_stack: FakeStack,
+) -> None:
+    stack = paced_stack
+    stack.controller.answers[m.SendDigits] = None  # the stream is away until the test says so
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        state = await stack.workers[0].resumed(info.call)
+        first = asyncio.ensure_future(call.send_audio(numbered(24_000)))
+        await until(lambda: state.played > 0)
+        pressing = asyncio.ensure_future(call.send_dtmf("1"))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(call.send_audio(numbered(2_400)))
+        later = asyncio.ensure_future(call.send_dtmf("2"))
+        await asyncio.sleep(0)
+        third = asyncio.ensure_future(call.send_audio(numbered(4_800)))
+        assert (await stack.controller.wait_for(m.SendDigits)).digits == "1"
+        assert first.done() and await first == 24_000
+        # All of it was heard, and nothing of what is said meanwhile has been sent.
+        assert state.played == len(state.spoken) == 8_000 and state.marks_set == [8_000]
+        stack.controller.answer_last(m.Done())
+        await pressing
+        assert (await stack.controller.wait_for(m.SendDigits, 2)).digits == "2"
+        assert second.done() and len(state.spoken) == 8_800
+        stack.controller.answer_last(m.Done())
+        await later
+        assert await third == 4_800
+        assert len(state.spoken) == 10_400
+
+
+async def test_an_interrupt_drops_what_waits_for_digits(stack: FakeStack) -> None:
+    stack.controller.answers[m.SendDigits] = None
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        state = await stack.workers[0].resumed(info.call)
+        pressing = asyncio.ensure_future(call.send_dtmf("1"))
+        await stack.controller.wait_for(m.SendDigits)
+        waiting = asyncio.ensure_future(call.send_audio(numbered(24_000)))
+        await asyncio.sleep(0)
+        await call.interrupt()
+        assert await waiting == 0
+        stack.controller.answer_last(m.Done())
+        await pressing
+        assert await call.send_audio(numbered(2_400)) == 2_400
+        assert len(state.spoken) == 800
+
+
+async def test_digits_fail_by_name_and_what_waits_for_them_is_said(stack: FakeStack) -> None:
+    stack.controller.answers[m.SendDigits] = TimedOutError("the stream was not back")
+    async with Line(OURS, bus=stack.bus) as line:
+        call, _ = await answered(stack, line)
+        with pytest.raises(TimedOutError, match="was not back"):
+            await call.send_dtmf("1")
+        assert await call.send_audio(numbered(2_400)) == 2_400
+
+
+async def test_a_restarted_controller_is_told_that_digits_were_asked_for(
+    stack: FakeStack,
+) -> None:
+    stack.controller.answers[m.SendDigits] = None
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        pressing = asyncio.ensure_future(call.send_dtmf("1"))
+        await stack.controller.wait_for(m.SendDigits)
+        stack.controller.stop()
+        stack.controller.epoch = 2
+        stack.controller.start()
+        await stack.controller.wait_for(m.SendDigits, 2)
+        (announced,) = stack.controller.all(m.Hello)[-1].sessions[0].calls
+        assert (announced.call, announced.digits) == (info.call, True)
+        stack.controller.answer_last(m.Done())
+        await pressing
+
+
+async def test_digits_go_by_rest_in_b_leg_mode(stack: FakeStack) -> None:
+    async with Line(OURS, bus=stack.bus) as line:
+        call, _ = await placed(stack, line)
+        await call.send_dtmf("12")
+        assert (await stack.controller.wait_for(m.SendDigits)).digits == "12"
+
+
+async def test_a_row_of_digits_is_played_before_the_next_one_and_before_a_hang_up(
+    stack: FakeStack,
+) -> None:
+    """b-leg: Twilio stops playing one document when it is given the next."""
+    async with Line(OURS, bus=stack.bus) as line:
+        call, _ = await placed(stack, line)
+        began = time.monotonic()
+        await asyncio.gather(call.send_dtmf("1w"), call.send_dtmf("2"))
+        assert time.monotonic() - began >= seconds_of("1w2") / 10
+        rows = [r.digits for r in stack.controller.requests if isinstance(r, m.SendDigits)]
+        assert rows == ["1w", "2"]
+        pressing = asyncio.ensure_future(call.send_dtmf("W" * 30))
+        await stack.controller.wait_for(m.SendDigits, 3)
+        waiting = asyncio.ensure_future(call.send_dtmf("3"))
+        await call.hang_up()
+        with pytest.raises(WrongModeError, match="hung up or ended while digits were being sent"):
+            await pressing
+        with pytest.raises(WrongModeError, match="the call has ended"):
+            await waiting
+
+
+async def test_digits_of_the_far_end(stack: FakeStack) -> None:
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        await stack.workers[0].resumed(info.call)
+        press(stack, info, "4#")
+        assert await anext(call.dtmf) == "4"
+        assert await anext(call.dtmf) == "#"
+        stack.end_call(info)
+        assert [digit async for digit in call.dtmf] == []

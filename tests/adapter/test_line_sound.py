@@ -1,0 +1,170 @@
+"""A Line's sound: said, heard, interrupted, and carried on by another worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from fake_stack import OURS, FakeStack
+from phone import answered, numbered
+
+from trunkline import Line
+from trunkline.bus import messages as m
+from trunkline.bus.testing import until
+
+
+async def test_an_interrupt_ends_the_send_that_is_under_way(paced_stack: FakeStack) -> None:
+    stack = paced_stack
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        state = await stack.workers[0].resumed(info.call)
+        sending = asyncio.ensure_future(call.send_audio(numbered(24_000 * 5)))
+        await until(lambda: state.played >= 480)
+        await call.interrupt()
+        sent = await asyncio.wait_for(sending, 1)
+        assert 0 < sent < 24_000
+        assert sent == 3 * len(state.spoken)
+        assert await call.send_audio(numbered(480)) == 480
+        assert len(state.interrupts) == 1
+
+
+async def test_sends_are_spoken_in_order(paced_stack: FakeStack) -> None:
+    async with Line(OURS, bus=paced_stack.bus) as line:
+        call, info = await answered(paced_stack, line)
+        began = time.monotonic()
+        parts = [numbered(2400, 2400 * i) for i in range(4)]
+        assert await asyncio.gather(*(call.send_audio(p) for p in parts)) == [2400] * 4
+        assert time.monotonic() - began > 0.35
+        state = paced_stack.workers[0].calls[info.call]
+        assert b"".join(state.spoken[p] for p in sorted(state.spoken)) == b"".join(parts)
+
+
+async def test_a_cancelled_send_says_no_more(paced_stack: FakeStack) -> None:
+    async with Line(OURS, bus=paced_stack.bus) as line:
+        call, info = await answered(paced_stack, line)
+        state = await paced_stack.workers[0].resumed(info.call)
+        sending = asyncio.ensure_future(call.send_audio(numbered(24_000 * 5)))
+        await until(lambda: state.played >= 480)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await until(lambda: bool(state.interrupts))
+        assert await call.send_audio(numbered(480)) == 480
+
+
+async def test_what_send_audio_refuses(stack: FakeStack) -> None:
+    async with Line(OURS, bus=stack.bus) as line:
+        call, _ = await answered(stack, line)
+        assert await call.send_audio(b"") == 0
+        with pytest.raises(ValueError, match="PCM16"):
+            await call.send_audio(b"123")
+        with pytest.raises(ValueError, match="PCM16"):
+            await call.send_audio("no bytes")  # type: ignore[arg-type]  # what a user may do
+
+
+async def test_a_cancelled_recv_loses_nothing(stack: FakeStack) -> None:
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        worker = stack.workers[0]
+        await worker.resumed(info.call)
+        heard = b""
+        for i in range(50):
+            receiving = asyncio.ensure_future(call.recv_audio(5))
+            worker.hear(info.call, numbered(48, 48 * i))
+            await asyncio.sleep(0.0005 * (i % 5))
+            receiving.cancel()
+            try:
+                heard += await receiving
+            except asyncio.CancelledError:
+                continue
+        while len(heard) < 2 * 48 * 50:
+            heard += await call.recv_audio(5)
+        assert heard == numbered(48 * 50)
+        with pytest.raises(asyncio.TimeoutError):
+            await call.recv_audio(0.05)
+
+
+async def test_hang_up_lets_what_was_said_be_heard(paced_stack: FakeStack) -> None:
+    stack = paced_stack
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        state = await stack.workers[0].resumed(info.call)
+        sending = asyncio.ensure_future(call.send_audio(numbered(4800)))
+        await until(lambda: bool(state.spoken))
+
+        def hang_up(body: m.HangUp) -> m.Done:
+            assert state.played == 1600
+            asyncio.get_running_loop().call_soon(lambda: stack.end_call(info, "hang_up"))
+            return m.Done()
+
+        stack.controller.answers[m.HangUp] = hang_up
+        await call.hang_up()
+        assert call.ended_reason == "hang_up"
+        assert await sending == 4800
+        await call.hang_up()
+
+
+async def test_closing_the_line_lets_the_last_words_be_heard(paced_stack: FakeStack) -> None:
+    stack = paced_stack
+    asked: list[int] = []
+
+    def close(body: m.CloseSession) -> m.SessionClosed:
+        asked.extend(state.marks_set)
+        return m.SessionClosed(session=body.session)
+
+    stack.controller.answers[m.CloseSession] = close
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        state = await stack.workers[0].resumed(info.call)
+        assert await call.send_audio(numbered(960)) == 960
+    assert asked == [320]
+
+
+async def test_closing_the_line_does_not_wait_for_what_is_still_being_said(
+    paced_stack: FakeStack,
+) -> None:
+    stack = paced_stack
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        state = await stack.workers[0].resumed(info.call)
+        sending = asyncio.ensure_future(call.send_audio(numbered(240_000)))
+        await until(lambda: bool(state.spoken))
+    assert state.marks_set == []
+    assert await sending < 240_000
+
+
+async def test_the_call_goes_on_at_the_other_worker(paced_stack: FakeStack) -> None:
+    first, second = paced_stack.workers
+    async with Line(OURS, bus=paced_stack.bus) as line:
+        call, info = await answered(paced_stack, line)
+        state = await first.resumed(info.call)
+        first.hear(info.call, numbered(480))
+        assert await call.recv_audio(5) == numbered(480)
+        sending = asyncio.ensure_future(call.send_audio(numbered(12_000)))
+        await until(lambda: state.played >= 640)
+        state.resume = None  # it plays no more
+        moved = second.open(info.call, m.first_generation(1) + 1, out_next=state.played)
+        await second.resumed(info.call)
+        assert moved.resume is not None and moved.resume.position == 160
+        second.hear(info.call, numbered(480, 480))
+        assert await call.recv_audio(5) == numbered(480, 480)
+        assert await sending == 12_000
+        assert min(moved.spoken) == state.played
+        assert max(moved.spoken) == 3999
+
+
+async def test_a_worker_that_dies_is_attached_again_when_another_is_named(
+    stack: FakeStack,
+) -> None:
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        await stack.workers[0].resumed(info.call)
+        await stack.workers[0].stop()
+        sending = asyncio.ensure_future(call.send_audio(numbered(4800)))
+        moved = stack.workers[1].open(info.call, m.first_generation(1) + 1)
+        assert await sending == 4800
+        assert len(moved.spoken) == 1600
+        placement = m.Placement(epoch=1, n=2, primary=stack.workers[1].ref)
+        stack.controller.tell(m.CallPlaced(call=info.call, placement=placement))
+        assert await call.send_audio(numbered(480)) == 480

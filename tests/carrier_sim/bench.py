@@ -1,0 +1,84 @@
+"""The exchange on a clock that the test turns: no network, a shell that takes notes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trunkline.carrier_sim.account import CallOptions
+from trunkline.carrier_sim.bots import Bot, Silence, start_bot
+from trunkline.carrier_sim.call import Call
+from trunkline.carrier_sim.circuit import TICK_SECONDS
+from trunkline.carrier_sim.exchange import Exchange, Fetched
+from trunkline.carrier_sim.judge import Judge
+from trunkline.carrier_sim.leg import Fetch
+from trunkline.carrier_sim.numbers import Number, number_sid
+from trunkline.carrier_sim.options import Options
+from trunkline.carrier_sim.stream import Stream
+
+OURS, OTHER = "+14155551234", "+14155554321"
+CALLER, CALLEE = "+14155550000", "+14155557777"
+CONNECT = '<Response><Connect><Stream url="wss://h/s"/></Connect>{}</Response>'
+
+
+class Bench:
+    """The exchange, its clock and what it asked of the network. Takes the fields of Options."""
+
+    def __init__(self, **options: Any) -> None:
+        self.now = 100.0
+        self.fetches: list[tuple[Call, Fetch, int]] = []
+        self.opened: list[tuple[Call, Stream]] = []
+        self.closed: list[Stream] = []
+        self.callbacks: list[tuple[str, str, str]] = []
+        self.judge = Judge(lambda: self.now)
+        self.x = Exchange("AC1", Options(**options), self.judge, self, lambda: 1e9 + self.now)
+        for phone in (OURS, OTHER):
+            self.x.numbers[phone] = Number(
+                sid=number_sid(phone), phone_number=phone, voice_url=f"https://h/{phone[-4:]}"
+            )
+
+    # The exchange's shell
+
+    def fetch(self, call: Call, fetch: Fetch, fetch_id: int) -> None:
+        self.fetches.append((call, fetch, fetch_id))
+
+    def open_stream(self, call: Call, stream: Stream) -> None:
+        self.opened.append((call, stream))
+        stream.opened(self.now)
+
+    def close_stream(self, stream: Stream) -> None:
+        self.closed.append(stream)
+
+    def status_callback(self, call: Call, event: str, status: str) -> None:
+        self.callbacks.append((call.sid, event, status))
+
+    # The test's side
+
+    def answer(self, text: str, content_type: str = "text/xml") -> None:
+        """The oldest webhook is answered."""
+        self._fetched(Fetched(text.encode(), content_type))
+
+    def fail(self, code: int = 11200) -> None:
+        self._fetched(Fetched(code=code, text="no"))
+
+    def _fetched(self, result: Fetched) -> None:
+        call, fetch, fetch_id = self.fetches.pop(0)
+        self.x.fetched(call, fetch, fetch_id, result, self.now)
+
+    def run(self, seconds: float) -> None:
+        for _ in range(round(seconds / TICK_SECONDS)):
+            self.now += TICK_SECONDS
+            self.x.tick(self.now)
+
+    def inbound(self, bot: Bot | None = None) -> Call:
+        return self.x.inbound(CALLER, OURS, bot or start_bot(Silence()), self.now)
+
+    def outbound(self, to: str, twiml: str = CONNECT.format(""), **options: Any) -> Call:
+        return self.x.outbound(OURS, to, CallOptions(twiml=twiml, **options), self.now)
+
+    def events(self, call: Call) -> list[str]:
+        return [status for sid, _, status in self.callbacks if sid == call.sid]
+
+    def over(self, call: Call, how: str = "close") -> None:
+        """The call's newest stream ends: by the server's close, as a rule."""
+        call.streams[-1].end(self.now, how)
+        self.x.streams.over(call, call.streams[-1], self.now)

@@ -1,0 +1,80 @@
+"""Runs the doctor's checks, prints what they find, and says what to do about it.
+
+Exit status: 0 when calls can be made, 1 when something stands in their way (one line on stderr
+names it), 3 when all is well but numbers are still to be put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from trunkline.bus.errors import SettingsError
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING
+from trunkline.bus.settings import Settings
+from trunkline.doctor import account, machine, stack
+from trunkline.doctor.finding import Finding, Known, State
+
+_SIGNS: Final[dict[State, tuple[str, str]]] = {
+    "ok": ("ok  ", "green"),
+    "warn": ("warn", "yellow"),
+    "fail": ("FAIL", "bold red"),
+    "skip": ("-   ", "dim"),
+}
+
+
+#: In this order: later checks use what earlier ones learned.
+CHECKS: Final[tuple[Callable[[Known], Awaitable[list[Finding]]], ...]] = (
+    machine.machine,
+    stack.bus_directory,
+    stack.stack,
+    stack.ports,
+    account.credentials,
+    account.numbers,
+    stack.public_url,
+    stack.refusals,
+    account.leftovers,
+)
+
+
+async def run(load: Callable[[], Settings]) -> int:
+    """Load the settings, run all checks, print each finding; the exit status."""
+    console = Console(highlight=False)
+    found: list[Finding] = []
+
+    def note(finding: Finding) -> None:
+        found.append(finding)
+        print_finding(console, finding)
+
+    try:
+        known = Known(load())
+    except SettingsError as error:
+        note(Finding("settings", "fail", str(error), "all else is looked at once this is right"))
+    else:
+        for check in CHECKS:
+            for finding in await check(known):
+                note(finding)
+    failed = [finding for finding in found if finding.state == "fail"]
+    if failed:
+        click.echo(
+            f"trunkline doctor: {failed[0].name}: {failed[0].text}"
+            + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""),
+            err=True,
+        )
+        return EXIT_FAILED
+    left = any(f.state == "warn" and f.name in ("journal", "account's seals") for f in found)
+    return EXIT_PENDING if left else EXIT_DONE
+
+
+def print_finding(console: Console, finding: Finding) -> None:
+    """One line, and its hint under it."""
+    sign, style = _SIGNS[finding.state]
+    console.print(
+        Text(sign, style=style), Text(f"{finding.name:<16}"), Text(finding.text), soft_wrap=True
+    )
+    if finding.hint:
+        console.print(Text(f"{'':21} {finding.hint}", style="dim"), soft_wrap=True)

@@ -1,0 +1,275 @@
+"""``trunkline up``: the whole stack in the foreground.
+
+It holds the public port, and starts one controller, the gateways and the codec workers under a
+supervisor (supervisor.py), which starts again what dies. They end in the order that puts the
+numbers first: the controller, then the rest, all within 4 s. Children write to stderr themselves;
+nothing is relayed.
+
+With ``--sim`` a stand-in carrier is one more child. It comes up first and goes down last, so that
+it still answers while numbers are put back. With ``--ready-file`` a file says how to reach the
+stack. It is there from the moment when every process has joined until the stack begins to end
+(bus/launch.py reads it).
+
+A child that fails at its first start has wrong settings, and says so itself; then the whole stack
+ends with status 1. When the supervisor is killed, its children see its pipe close and end as on
+SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+
+from trunkline.bus import hosts
+from trunkline.bus.clock import monotonic
+from trunkline.bus.errors import SettingsError, StackUnavailableError, TrunklineError
+from trunkline.bus.launch import StackInfo, trunkline_argv, write_ready_file
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, run, setup_logging
+from trunkline.bus.redact import mask_url
+from trunkline.bus.settings import Settings
+from trunkline.controller.journal.state_dir import StackRunsError, check_free
+from trunkline.stack import stand_in
+from trunkline.stack.children import Child, settings_environment
+from trunkline.stack.controller_client import controller_client, get_status
+from trunkline.stack.public_port import PublicPort
+from trunkline.stack.stand_in import StandIn
+from trunkline.stack.supervisor import Supervisor, exit_status
+from trunkline.stack.tunnel import Tunnel
+
+log = logging.getLogger("trunkline.stack.supervisor")
+
+#: Seconds that the controller has to put the numbers back before the others are asked to end.
+CONTROLLER_FIRST: Final = 2.8
+#: Between two looks whether all children have joined.
+_LOOK_EVERY: Final = 0.1
+#: After this long without a complete stack, say what is missing.
+_SAY_MISSING_AFTER: Final = 15.0
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The options of ``trunkline up`` that are no settings."""
+
+    gateways: int = 2
+    codec_workers: int = 2
+    tunnel: str | None = None
+    sim: bool = False
+    ready_file: Path | None = None
+
+
+def up(settings: Settings, wishes: Wishes) -> int:
+    """Run a stack until SIGTERM, SIGINT or the end of the parent; returns the exit status.
+
+    Raises SettingsError (PortTakenError among them), StackRunsError and TunnelError before anything
+    is started.
+    """
+    if not wishes.sim:
+        settings.require("account_sid")
+        settings.require("auth_token")
+        if wishes.tunnel is None:
+            settings.require("public_url")
+    if wishes.ready_file is not None and not wishes.ready_file.parent.is_dir():
+        raise SettingsError(f"--ready-file {wishes.ready_file}: there is no such directory")
+    settings.address.make_directory()
+    _refuse_beside_another(settings, wishes)
+    any_port = wishes.sim and "http_port" not in settings.model_fields_set
+    end_logging = setup_logging("supervisor", settings.log_format)
+    try:
+        port = PublicPort.claim(
+            settings.http_host, 0 if any_port else settings.http_port, settings.bus
+        )
+        try:
+            if wishes.ready_file is not None:
+                wishes.ready_file.unlink(missing_ok=True)  # of a stack that was killed
+            status = run(lambda stop: _up(settings, port, wishes, stop))
+            log.info("ended with status %d", status)
+            return status
+        finally:
+            port.close()
+    finally:
+        end_logging()
+
+
+def _refuse_beside_another(settings: Settings, wishes: Wishes) -> None:
+    """StackRunsError where a controller lives at the bus or the state directory.
+
+    Ours would be refused there too, but until then our gateways and codec workers would join the
+    other stack.
+    """
+    address = settings.address
+    # Beside the stand-in carrier it gets a state directory of its own.
+    check_free(None if wishes.sim else settings.state_path, address.directory)
+    if address.directory is not None:
+        return
+    host = "0.0.0.0" if address.host == "*" else address.host
+    # If anything else is wrong with the address, the controller says so itself.
+    with contextlib.suppress(SettingsError):
+        try:
+            hosts.listen(host, address.port).close()
+        except hosts.PortTakenError as error:
+            raise StackRunsError(
+                f"another controller, or another program, listens at TRUNKLINE_BUS={settings.bus}; "
+                "end it, or use another address"
+            ) from error
+
+
+async def _up(settings: Settings, port: PublicPort, wishes: Wishes, stop: asyncio.Event) -> int:
+    host, number = port.address
+    async with contextlib.AsyncExitStack() as held:
+        carrier = None
+        if wishes.sim:
+            own = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="trunkline-sim-")))
+            carrier = StandIn(settings, own)
+            held.push_async_callback(carrier.close)
+            info = await carrier.ready(stop)
+            if info is None:
+                if stop.is_set():
+                    return EXIT_DONE
+                log.error("%s, so the stack ends", carrier.describe_end())
+                return EXIT_FAILED
+            settings = stand_in.fit(settings, info, number, own / "state")
+        tunnel = await held.enter_async_context(_opened(wishes.tunnel, host, number))
+        given: dict[str, Any] = {"http_port": number}
+        if tunnel is not None:
+            given["public_url"] = tunnel.url
+        settings = settings.model_copy(update=given)
+        return await run_stack(settings, port.fd, wishes, stop, carrier=carrier, tunnel=tunnel)
+
+
+@contextlib.asynccontextmanager
+async def _opened(tunnel: str | None, host: str, port: int) -> AsyncIterator[Tunnel | None]:
+    if tunnel is None:
+        yield None
+        return
+    opened = await Tunnel.open(tunnel, host, port)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+async def run_stack(
+    settings: Settings,
+    listen_fd: int,
+    wishes: Wishes,
+    stop: asyncio.Event,
+    *,
+    carrier: StandIn | None = None,
+    tunnel: Tunnel | None = None,
+) -> int:
+    """Keep the stack's processes running until ``stop`` or an end that is final; the exit status.
+
+    The processes end with the numbers first: until these are as before, somebody has to answer at
+    the public URL.
+    """
+    environment = settings_environment(settings)
+    ends: dict[asyncio.Task[Any], Callable[[], str]] = {}
+    held: tuple[int, ...] = ()
+    if carrier is not None:
+        ends[carrier.ended] = carrier.describe_end
+        held = (carrier.pipe.write_fd,)
+    if tunnel is not None:
+        ends[asyncio.create_task(tunnel.ended())] = tunnel.describe_end
+    async with Supervisor(head_start=CONTROLLER_FIRST) as supervisor:
+
+        def keep(name: str, *argv: str, pass_fds: Sequence[int] = ()) -> Child:
+            fds = (*pass_fds, *held)
+            return supervisor.keep(name, trunkline_argv(*argv), environment, pass_fds=fds)
+
+        controller = keep("controller", "controller")
+        listen = ("--listen-fd", str(listen_fd))
+        for n in range(1, wishes.gateways + 1):
+            keep(f"gateway {n}", "gateway", *listen, pass_fds=(listen_fd,))
+        for n in range(1, wishes.codec_workers + 1):
+            keep(f"codec worker {n}", "codec-worker")
+        telling = asyncio.create_task(_tell_when_ready(settings, wishes, controller, tunnel))
+        try:
+            asked = await supervisor.until(stop, *ends)
+            # A child whose end is final has said why itself.
+            for end, describe_end in ends.items():
+                if end.done():
+                    log.error("%s, so the stack ends", describe_end())
+        finally:
+            if wishes.ready_file is not None:
+                wishes.ready_file.unlink(missing_ok=True)
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+    if not asked:
+        return EXIT_FAILED
+    status = exit_status(controller.ended.result(), "controller")
+    return EXIT_PENDING if status == EXIT_PENDING else EXIT_DONE
+
+
+async def _tell_when_ready(
+    settings: Settings, wishes: Wishes, controller: Child, tunnel: Tunnel | None
+) -> None:
+    """Once our controller answers and every process has joined: write the ready file, then print
+    one line."""
+    wanted = {"gateways": wishes.gateways, "codec_workers": wishes.codec_workers}
+
+    def complete(status: dict[str, Any]) -> bool:
+        ours = status["controller"]["pid"] == controller.pid
+        return ours and all(len(status[k]) >= n for k, n in wanted.items())
+
+    status = await _until(complete, settings)
+    console = status["controller"].get("console")
+    sim = settings.twilio_api_url if wishes.sim else None
+    if wishes.ready_file is not None:
+        info = StackInfo(
+            account_sid=settings.account_sid,
+            auth_token=settings.require("auth_token"),
+            pid=os.getpid(),
+            bus=settings.bus,
+            public_url=settings.require("public_url"),
+            console=console,
+            sim=sim,
+        )
+        write_ready_file(wishes.ready_file, info)
+    if tunnel is not None and not await tunnel.wait_reachable():
+        log.warning("%s cannot be reached through the tunnel yet", tunnel.url)
+    click.echo(
+        f"trunkline is ready: {mask_url(settings.public_url)}"
+        f"{f' through {tunnel.kind.name}' if tunnel else ''} -> "
+        f"{hosts.join(settings.http_host, settings.http_port)}"
+        f" ({wanted['gateways']} gateways, {wanted['codec_workers']} codec workers)"
+        f"{f', console at {console}' if console else ''}, bus {settings.bus}"
+        f"{f', carrier_sim at {sim} (account {settings.account_sid})' if sim else ''}"
+    )
+
+
+async def _until(complete: Callable[[dict[str, Any]], bool], settings: Settings) -> dict[str, Any]:
+    """The stack's status once it is ``complete``. Where that is late, one line says what is
+    missing."""
+    began = monotonic()
+    said = False
+    status: dict[str, Any] = {}
+    while True:
+        with contextlib.suppress(StackUnavailableError):
+            async with controller_client(settings) as client:
+                while True:
+                    try:
+                        status = await get_status(client)
+                    except (TrunklineError, msgspec.ValidationError) as error:
+                        log.warning("the controller's status cannot be had: %s", error)
+                    if status and complete(status):
+                        return status
+                    if not said and monotonic() - began > _SAY_MISSING_AFTER:
+                        said = True
+                        log.warning("the stack is not complete yet: %s", _counts(status))
+                    await asyncio.sleep(_LOOK_EVERY)
+
+
+def _counts(status: dict[str, Any]) -> str:
+    if not status:
+        return "no answer from the controller"
+    return f"{len(status['gateways'])} gateways, {len(status['codec_workers'])} codec workers"
