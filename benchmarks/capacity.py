@@ -134,7 +134,7 @@ def section(found: dict[str, Any]) -> str:
 @click.option("--tries", default=3, show_default=True, help="That all have to be whole.")
 def main(counts: Sequence[int], seconds: float, tries: int) -> None:
     """The most calls that arrive whole."""
-    console = Console(width=max(100, Console().width))
+    console = Console(width=max(140, Console().width))
     entries = []
     for count in counts or (1, 2, 4):
         console.print(f"{count} gateways, {count} codec workers:")

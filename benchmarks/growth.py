@@ -263,7 +263,7 @@ def draw(results: Sequence[dict[str, Any]]) -> None:
 @click.option("--page", "only_page", is_flag=True, help="Only write the page again.")
 def main(counts: Sequence[int], seconds: float, minutes: float, only_page: bool) -> None:
     """How CPU and memory grow with the number of calls."""
-    console = Console(width=max(100, Console().width))
+    console = Console(width=max(140, Console().width))
     path = page.OUT / "growth.json"
     if not only_page:
         results = curve(counts or COUNTS, seconds, console)

@@ -124,12 +124,12 @@ class Trial:
             "adapter": side.adapter,
         }
         self.client = run.talk_to(side.python, side.client, json.dumps(order))
+        ready = self.client.read("ready")
         began = time.monotonic()
-        self.client.read("ready")
         if side is PIPECAT:
             url = f"ws://127.0.0.1:{order['ports'][0]}/ws"
             self.carrier.ask(do="dial", url=url, count=self.calls)
-        self.setup_seconds = time.monotonic() - began
+        self.setup_seconds = ready.get("setup_seconds", time.monotonic() - began)
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:

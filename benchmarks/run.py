@@ -44,9 +44,9 @@ from benchmarks.processes import ROOT
 #: The peers, as they are installed.
 PACKAGES: Final = ("langwatch-scenario==1.6.0", "pipecat-ai[websocket]==1.14.0", "uvloop")
 #: What a measurement takes beside its speech: processes that start and end, calls that come up.
-OVERHEAD: Final = 7.0
-#: What langwatch-scenario takes besides to bring one call up.
-OVERHEAD_OF_A_CALL: Final = 0.25
+OVERHEAD: Final = 6.0
+#: Of those who import langwatch-scenario, and what its own adapter takes to bring a call up.
+IMPORTS, OF_A_CALL = 5.0, 0.1
 #: A machine with more than this many busy cores before the run begins is no place for it.
 BUSY: Final = 0.2
 
@@ -88,7 +88,8 @@ def plan(*, quick: bool) -> Plan:
 
 def estimate(side: Side, calls: int, seconds: float) -> float:
     """Seconds that a measurement takes."""
-    return seconds + OVERHEAD + (OVERHEAD_OF_A_CALL * calls if side is SCENARIO else 0.0)
+    adapters = side.client == ADAPTER.client
+    return seconds + OVERHEAD + adapters * IMPORTS + (side is SCENARIO) * OF_A_CALL * calls
 
 
 def install_peers(console: Console) -> None:
@@ -162,7 +163,7 @@ def main(
     writes: bool | None,
 ) -> None:
     """Pace, loss and CPU of N calls, trunkline beside its peers."""
-    console = Console(width=max(100, Console().width))
+    console = Console(width=max(140, Console().width))
     every = plan(quick=quick)
     if counts:
         every = [(side(n), n) for n in counts for side in SIDES]
