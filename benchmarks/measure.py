@@ -42,6 +42,8 @@ class Side:
     stack: int | None = 0
     python: Path = Path(sys.executable)
     adapter: str = ""
+    #: frames of a call that it may still be gathering when the call ends, which are not lost
+    gathers: int = 0
 
 
 def line(count: int | None) -> Side:
@@ -53,7 +55,7 @@ def line(count: int | None) -> Side:
 
 ADAPTER: Final = Side("trunkline's adapter", "client_adapter", 1, adapter="trunkline")
 SCENARIO: Final = Side(
-    "langwatch-scenario", "client_adapter", python=PEERS, adapter="langwatch-scenario"
+    "langwatch-scenario", "client_adapter", python=PEERS, adapter="langwatch-scenario", gathers=4
 )
 PIPECAT: Final = Side("pipecat", "peer_pipecat", python=PEERS)
 
@@ -190,7 +192,7 @@ class Trial:
             "took_s": took,
             "setup_s": self.setup_seconds,
             **self._pace(heard),
-            "lost_in": _lost_inbound(carrier["sent"], ended["heard"]),
+            "lost_in": self._lost_inbound(carrier["sent"], ended["heard"]),
             "cpu": sum(spent.values()) * 1000 / delivered if delivered else float("nan"),
             "cpu_by_process": {
                 name: used * 1000 / delivered for name, used in spent.items() if delivered
@@ -218,6 +220,13 @@ class Trial:
         self.client.read("heard")
         return found
 
+    def _lost_inbound(self, sent: dict[str, int], heard: dict[str, float] | None) -> int | None:
+        """Whole frames that the client did not hear. None: from outside nobody can tell."""
+        if heard is None:
+            return None
+        short = (frames - heard.get(sid, 0.0) / 0.02 for sid, frames in sent.items())
+        return sum(int(frames) for frames in short if frames >= self.side.gathers + 1)
+
     def _pace(self, heard: Sequence[arrivals.Arrivals]) -> dict[str, Any]:
         jitter = arrivals.jitter(heard)
         dry = [arrivals.underruns(call) for call in heard]
@@ -241,13 +250,6 @@ def _sums(pids: dict[int, str], value: Any) -> dict[str, float]:
     for pid, name in pids.items():
         total[name] = total.get(name, 0.0) + value(pid)
     return total
-
-
-def _lost_inbound(sent: dict[str, int], heard: dict[str, float] | None) -> int | None:
-    """Whole frames that the client did not hear. None: from outside nobody can tell."""
-    if heard is None:
-        return None
-    return sum(max(0, int(frames - heard.get(sid, 0.0) / 0.02)) for sid, frames in sent.items())
 
 
 def measure(side: Side, calls: int, seconds: float) -> dict[str, Any]:
