@@ -242,6 +242,7 @@ def draw(results: Sequence[dict[str, Any]]) -> None:
         )
     left.set_xscale("log")
     left.set_yscale("log")
+    left.yaxis.set_major_formatter("{x:g}")
     left.set_xticks(calls, [str(n) for n in calls])
     left.minorticks_off()
     left.set_title("CPU, ms per call-second", fontsize=9, loc="left")

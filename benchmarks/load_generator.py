@@ -11,8 +11,10 @@ Rules:
 
 - Frames are due at absolute times. The calls are spread over :data:`PHASES` moments of the 20 ms,
   because Twilio's calls do not beat together either.
-- An arrival is the moment at which the *kernel* took it in (SO_TIMESTAMPNS). So it does not matter
-  when this process gets round to reading: were it late, no arrival would look late, nor early.
+- An arrival is the moment at which the *kernel* took it in (SO_TIMESTAMPNS), and not the moment at
+  which this process got round to reading it. Where two messages of one stream are read at once,
+  both count as having come with the later one. So a load generator that is late can make the
+  other side look worse than it is, and never better.
 - Messages are kept as they came and read after the measurement (arrivals.py).
 - It knows its own CPU time, and how late its ticks were: a load generator that is the bottleneck
   has to say so.

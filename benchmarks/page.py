@@ -270,6 +270,7 @@ def draw(found: Found) -> None:
                 )
         axis.set_xscale("log")
         axis.set_yscale("log" if is_log else "linear")
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.set_title(title, fontsize=9, loc="left")
         axis.set_xlabel("calls at once", fontsize=8)
         axis.set_xticks(
