@@ -43,6 +43,8 @@ from benchmarks.processes import ROOT
 
 #: The peers, as they are installed.
 PACKAGES: Final = ("langwatch-scenario==1.6.0", "pipecat-ai[websocket]==1.14.0", "uvloop")
+#: Of speech that every call says.
+SECONDS: Final = 8.0
 #: What a measurement takes beside its speech: processes that start and end, calls that come up.
 OVERHEAD: Final = 6.0
 #: Of those who import langwatch-scenario, and what its own adapter takes to bring a call up.
@@ -150,7 +152,7 @@ def carry_out(every: Plan, rounds: int, seconds: float, console: Console) -> lis
 @click.command()
 @click.option("--quick", is_flag=True, help="One round of the most telling part, 3 minutes.")
 @click.option("--rounds", type=int, help="Default 3; with --quick 1.")
-@click.option("--seconds", default=8.0, show_default=True, help="Speech of each call.")
+@click.option("--seconds", default=SECONDS, show_default=True, help="Speech of each call.")
 @click.option("--only", multiple=True, help="A side, by name; repeatable.")
 @click.option("--calls", "counts", multiple=True, type=int, help="A number of calls; repeatable.")
 @click.option("--write/--no-write", "writes", default=None, help="Write docs/ (default: if whole).")
