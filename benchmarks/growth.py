@@ -50,7 +50,7 @@ MEDIA_IN, MEDIA_OUT = 345, 285
 
 
 def curve(counts: Sequence[int], seconds: float, console: Console) -> list[dict[str, Any]]:
-    """Each number of calls once, until one is not whole."""
+    """Each number of calls once, until one is not whole for no reason outside."""
     found = []
     for calls in counts:
         result = measure(line(1), calls, seconds)
@@ -60,7 +60,7 @@ def curve(counts: Sequence[int], seconds: float, console: Console) -> list[dict[
             f"jitter p99 {result['jitter_p99_ms']:.1f} ms{f' ({why})' if why else ''}"
         )
         found.append(result)
-        if not is_whole(result):
+        if not is_whole(result) and why is None:
             console.print(f"  {capacity.why_not(result)}: this is where the curve ends")
             break
     return found
@@ -278,6 +278,9 @@ def main(counts: Sequence[int], seconds: float, minutes: float, only_page: bool)
         }
         page.OUT.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(found, indent=1))
+    if not path.exists():
+        console.print(f"{PAGE.name} wants the curve too: run benchmarks/growth.py")
+        return
     found = json.loads(path.read_text())
     PAGE.write_text(text(found))
     draw(found["results"])

@@ -31,6 +31,7 @@ import itertools
 import json
 import os
 import queue
+import resource
 import select
 import socket
 import struct
@@ -567,6 +568,8 @@ def sound_of(kind: str) -> list[bytes]:
 @click.option("--number", default="+14155551234", help="The account's number.")
 def main(port: int, sound: str, number: str) -> None:
     """Play Twilio for many calls. The account is TWILIO_ACCOUNT_SID's."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket for each call
     sid, token = os.environ["TWILIO_ACCOUNT_SID"], os.environ["TWILIO_AUTH_TOKEN"]
     generator = LoadGenerator(sound_of(sound), sid, token)
     serve(Account(sid, token, number, generator.connect), port)
