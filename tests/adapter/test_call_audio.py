@@ -18,7 +18,7 @@ from trunkline.adapter.client.call_audio import (
     MarkDone,
     Send,
 )
-from trunkline.adapter.client.outbound import MESSAGE, WINDOW
+from trunkline.adapter.client.outbound import FIRST, GROWTH, MESSAGE, WINDOW
 from trunkline.bus import messages as m
 
 
@@ -179,15 +179,30 @@ def test_an_interrupt_without_a_worker_answers_from_what_was_acknowledged(
     assert model.spoken == [(talker.said[0][0], 480)]
 
 
-def test_no_more_than_the_window_is_sent_ahead_in_messages_of_half_a_second(
+def test_more_is_sent_ahead_the_longer_a_talk_lasts_up_to_the_window_and_in_whole_pieces(
     model: CallModel,
 ) -> None:
-    model.audio.say(bytes(6 * (WINDOW + 5 * MESSAGE)), model.now)
-    sent = [s for s in sends(model) if isinstance(s, m.Speak)]
-    assert all(len(s.pcm) <= 6 * MESSAGE for s in sent)
-    assert sum(len(s.pcm) for s in sent) == 6 * WINDOW
-    model.audio.acknowledge("a", m.AcknowledgedTo(CALL, model.generation, 160, False), model.now)
-    assert sum(len(s.pcm) // 6 for s in sends(model) if isinstance(s, m.Speak)) == 160
+    model.audio.say(bytes(6 * 4 * WINDOW), model.now)
+
+    def sent() -> list[int]:
+        return [len(s.pcm) // 6 for s in sends(model) if isinstance(s, m.Speak)]
+
+    def acknowledged(position: int) -> None:
+        told = m.AcknowledgedTo(CALL, model.generation, position, False)
+        model.audio.acknowledge("a", told, model.now)
+
+    assert sent() == [MESSAGE] * (FIRST // MESSAGE)
+    acknowledged(160)
+    assert sent() == []  # not a whole piece more
+    acknowledged(MESSAGE)
+    assert sent() == [MESSAGE] * (1 + GROWTH)
+    ahead = FIRST + GROWTH * MESSAGE
+    for position in range(2 * MESSAGE, 2 * WINDOW, MESSAGE):
+        acknowledged(position)
+        ahead = min(WINDOW, ahead + GROWTH * MESSAGE)
+        sent()
+        assert model.audio.out.next == position + ahead
+    assert ahead == WINDOW
 
 
 def test_a_sender_that_gives_up_is_cut_and_the_next_one_is_spoken_whole(

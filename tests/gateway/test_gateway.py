@@ -70,7 +70,7 @@ async def test_a_call_from_webhook_to_stop(stack: Stack) -> None:
         "streamSid": "MZ1",
         "media": {"payload": base64.b64encode(b"\x01" * 160).decode()},
     }
-    await until(lambda: worker.all(m.Written) == [m.Written([m.WrittenTo("c1", G1, 160)])])
+    await until(lambda: worker.written() == [m.WrittenTo("c1", G1, 160)])
     worker.say(m.Mark("c1", G1, "m1"))
     assert json.loads(await client.recv()) == {
         "event": "mark",

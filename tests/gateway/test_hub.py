@@ -27,10 +27,13 @@ class Link:
 
 
 class Streams:
-    """A call moves from worker a to worker b once a is lost."""
+    """Something waits for workers a, b and c; a call moves from a to b once a is lost."""
 
     def flush(self) -> list[do.Instruction]:
-        return []
+        return [
+            do.SendToWorker(name, m.Inbound([], [m.WrittenTo(f"call of {name}", 1, 160)]))
+            for name in ("a", "b", "c")
+        ]
 
     def link_lost(self, endpoint: str, now: float) -> list[do.Instruction]:
         assert endpoint == "a"
@@ -43,9 +46,7 @@ async def test_a_worker_that_is_lost_by_a_flush_takes_nothing_from_the_others() 
     lost, other = Link(alive=False), Link()
     hub.streams = Streams()  # type: ignore[assignment]  # what the hub uses of it here
     hub._links = {"a": lost, "b": other, "c": other}  # type: ignore[dict-item]  # as a BusSocket
-    for endpoint in ("a", "b", "c"):
-        hub._to_worker(endpoint, m.Written([m.WrittenTo(f"call of {endpoint}", 1, 160)]))
     hub._flush()
-    told = [x.calls[0].call for x in other.sent if isinstance(x, m.Written)]
+    told = [x.written[0].call for x in other.sent if isinstance(x, m.Inbound)]
     assert told == ["call of b", "call of c"]
-    assert [type(x) for x in other.sent] == [m.Written, m.CloseCall, m.Written]
+    assert [type(x) for x in other.sent] == [m.CloseCall, m.Inbound, m.Inbound]
