@@ -41,6 +41,10 @@ from .moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
+#: In the first seconds after a restart, a webhook that would be answered with a pause waits so long
+#: for its client. (Its gateway waits 2.5 s for the answer.)
+HELD_FOR: Final = 1.0
+HELD_AFTER_START: Final = 2.0
 #: Why a webhook was refused that Twilio did not sign, or not for this stack.
 SIGNATURE: Final = "its signature was wrong"
 
@@ -48,8 +52,26 @@ SIGNATURE: Final = "its signature was wrong"
 def answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> None:
     """Say what Twilio is to do with the call. A dial that the webhook names knows its leg by now
     (:func:`.legs.named`)."""
+    _answer_or_hold(at, ask, at.now + HELD_FOR)
+
+
+def ask_again(at: Moment, heard: object) -> None:
+    """A client has announced itself, or time has passed: the answer may be another one now."""
+    for reply_to, webhook, until in at.book.take_held():
+        _answer_or_hold(at, Ask(reply_to, webhook, until - at.now), until)
+
+
+def _answer_or_hold(at: Moment, ask: Ask[m.VoiceWebhook], until: float) -> None:
+    """Just after a restart, clients announce themselves within milliseconds. A pause would cost the
+    caller a second, so the answer waits for them that long at most."""
     answer = _answer(at, ask)
-    if answer is not None:
+    if answer is None:
+        return
+    restarted = at.book.identity.epoch > 1 and at.book.claiming and not at.book.stopping
+    young = at.now - at.book.identity.started < HELD_AFTER_START
+    if answer.kind == "pause" and restarted and young and at.now < until:
+        at.book.hold(ask.reply_to, ask.body, until)
+    else:
         _say(at, ask, answer)
 
 
