@@ -172,8 +172,11 @@ class Stage:
         gateway: str = "g1",
         **query: str,
     ) -> m.VoiceAnswer:
+        """The answer; after a restart it may have waited a second for a client."""
         form = {"CallSid": sid, "From": caller, "To": to}
         asked = self.ask(gateway, m.VoiceWebhook(form=form, query=query))
+        if not self.answered(gateway, asked):
+            self.pass_time(1.1)
         return self.body(gateway, asked, m.VoiceAnswer)
 
     def start(
