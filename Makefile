@@ -23,7 +23,8 @@ demo: $(DEMO)
 	$(BIN)/trunkline demo
 
 # Three parts, one after the other. Units compute, so there are as many at once as a small machine has
-# cores. Calls mostly wait, so there are more. What measures holes and delays runs by itself.
+# cores. Calls mostly wait, so there are more (tests/conftest.py says which beside which). A test that
+# measures holes or delays runs by itself.
 test: $(DEV)
 	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-alone
 
@@ -31,7 +32,7 @@ test-units: $(DEV)
 	$(BIN)/pytest -q -m "not e2e" -n 2
 
 test-calls: $(DEV)
-	$(BIN)/pytest -q -m "e2e and not alone" -n 4 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -q -m "e2e and not alone" -n 4 --dist loadscope
 
 test-alone: $(DEV)
 	$(BIN)/pytest -q -m alone tests/e2e tests/survival

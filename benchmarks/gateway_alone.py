@@ -114,8 +114,9 @@ class PackageSocket(asyncio.Protocol):
             self._transport.write(data)
 
 
-def package_class(accept: Accept) -> type[PackageSocket]:
-    """In the place of :func:`trunkline.gateway.websocket.protocol_class`."""
+def package_class(accept: Accept, read_by: object = None) -> type[PackageSocket]:
+    """In the place of :func:`trunkline.gateway.websocket.protocol_class`; the loop reads each
+    socket by itself."""
     return type("Accepting", (PackageSocket,), {"accept": staticmethod(accept)})
 
 

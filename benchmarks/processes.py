@@ -263,7 +263,7 @@ class Talker:
         directory: Path,
     ) -> None:
         self.module = module
-        self._log = (directory / f"client-{module}.log").open("wb")
+        self._log = (directory / f"client-{module}.log").open("ab")
         self.process = subprocess.Popen(
             [str(python), "-m", f"benchmarks.{module}", *arguments],
             env={**environment, "PYTHONPATH": str(ROOT)},

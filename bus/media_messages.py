@@ -6,6 +6,8 @@ docs/bus.md for the story.
 
 from __future__ import annotations
 
+import msgspec
+
 from .wire import PROTOCOL, Direction, Packed, PackedMessage, Role, StreamEndReason
 
 # --------------------------------------------------------------------------- media: to a worker
@@ -30,10 +32,22 @@ class InFrame(Packed, frozen=True):
     payload: bytes
 
 
+class WrittenTo(Packed, frozen=True):
+    """The gateway handed sound up to outbound ``position`` (exclusive) to the carrier's socket."""
+
+    call: str
+    generation: int
+    position: int
+
+
 class Inbound(PackedMessage, frozen=True):
-    """gateway -> worker: the frames of all calls that a gateway gathered, over 10 ms at most."""
+    """gateway -> worker: everything that the gateway gathered for this worker since the last one,
+    over 10 ms at most. ``frames`` are the sound of all calls, in the order in which it came.
+    ``written`` says how far each call's sound was written, for one Outbound or several. It comes
+    with the frames because a message of its own would wake the worker once more."""
 
     frames: list[InFrame]
+    written: list[WrittenTo] = msgspec.field(default_factory=list)
 
 
 class DigitIn(Packed, frozen=True):
@@ -79,20 +93,6 @@ class OpenCall(PackedMessage, frozen=True):
     joins: bool = False
 
 
-class WrittenTo(Packed, frozen=True):
-    """The gateway handed sound up to outbound ``position`` (exclusive) to the carrier's socket."""
-
-    call: str
-    generation: int
-    position: int
-
-
-class Written(PackedMessage, frozen=True):
-    """gateway -> worker: how far each call's sound was written, for one Outbound or several."""
-
-    calls: list[WrittenTo]
-
-
 class MarkReached(PackedMessage, frozen=True):
     """gateway -> worker: the carrier returned this mark, in this playback generation."""
 
@@ -111,7 +111,7 @@ class Digit(PackedMessage, frozen=True):
 
 class StreamEnded(PackedMessage, frozen=True):
     """gateway -> worker: no more sound comes on stream ``ordinal``. It comes after the stream's
-    last Inbound, and after the Written of all that was written to it. The call may come back on a
+    last Inbound, which also says how far sound was written to it. The call may come back on a
     later stream, so playout freezes. ``unplayed``: samples that lay at the carrier then, and were
     never heard; the worker may read this late, or have got the call only now. None: the gateway
     speaks an older minor, and the worker has to reckon by its own clock."""
@@ -202,7 +202,6 @@ ToWorker = (
     MediaHello
     | Inbound
     | OpenCall
-    | Written
     | MarkReached
     | Digit
     | StreamEnded
@@ -231,7 +230,7 @@ class OutFrame(Packed, frozen=True):
 class Outbound(PackedMessage, frozen=True):
     """worker -> gateway: all of this gateway's frames that are due in one tick.
     The gateway writes those whose generation is current and whose position is the one that follows
-    the last (others are dropped and counted), then acknowledges with Written."""
+    the last (others are dropped and counted), then acknowledges with its next Inbound."""
 
     frames: list[OutFrame]
 
@@ -310,12 +309,6 @@ class Sound(Packed, frozen=True):
     pcm: bytes
 
 
-class Heard(PackedMessage, frozen=True):
-    """worker -> adapter: what was heard in one tick, for all of its calls."""
-
-    sounds: list[Sound]
-
-
 class AcknowledgedTo(Packed, frozen=True):
     """Sound up to outbound ``position`` (exclusive) was acknowledged by the gateway. ``idle``: less
     than one frame is left to send, and it goes out in time by itself."""
@@ -326,10 +319,13 @@ class AcknowledgedTo(Packed, frozen=True):
     idle: bool
 
 
-class Acknowledged(PackedMessage, frozen=True):
-    """worker -> adapter: acknowledgements of one tick."""
+class Heard(PackedMessage, frozen=True):
+    """worker -> adapter: what was heard in one tick, for all of its calls, and which of their sound
+    was acknowledged in it. Either may be empty. They are one message because each message wakes the
+    client."""
 
-    calls: list[AcknowledgedTo]
+    sounds: list[Sound]
+    acknowledged: list[AcknowledgedTo] = msgspec.field(default_factory=list)
 
 
 class Interrupted(PackedMessage, frozen=True):
@@ -384,7 +380,6 @@ WorkerToGateway = Outbound | Clear | Mark | Tick | OpenRefused | MediaRefused
 WorkerToAdapter = (
     Opened
     | Heard
-    | Acknowledged
     | Interrupted
     | MarkPlayed
     | DigitHeard

@@ -51,14 +51,19 @@ def _descriptor(socket: zmq.Socket[bytes]) -> int:
 
 
 class BusSocket:
-    """A ZeroMQ socket on a running asyncio loop. ``on_message`` gets the frames of one message."""
+    """A ZeroMQ socket on a running asyncio loop. ``on_message`` gets the frames of one message, and
+    ``after`` is called once all messages that had come by themselves were handed out."""
 
     def __init__(
-        self, socket: zmq.Socket[bytes], on_message: Callable[[list[bytes]], None]
+        self,
+        socket: zmq.Socket[bytes],
+        on_message: Callable[[list[bytes]], None],
+        after: Callable[[], None] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = socket
         self._on_message = on_message
+        self._after = after
         self._drain_scheduled = False
         self._on_demand = False
         self.closed = False
@@ -112,20 +117,25 @@ class BusSocket:
             self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
+        self._drain_scheduled = True  # whoever sends meanwhile need not ask for another look
+        more = self._read_burst()
+        if self._after is not None:
+            self._after()
         self._drain_scheduled = False
-        if self._read_burst():
+        if more or self._readable:
             self._look_again()
+
+    @property
+    def _readable(self) -> bool:
+        """Asking is cheaper than the exception of a read that finds nothing."""
+        return not self.closed and bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def _read_burst(self) -> bool:
         """True: the burst was full, so there may be more."""
         for _ in range(BURST):
-            if self.closed:
+            if not self._readable:
                 return False
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return False
-            self._on_message(frames)
+            self._on_message(self._socket.recv_multipart(zmq.NOBLOCK))
         return True
 
     def close(self, linger: int = 0) -> None:
@@ -256,12 +266,13 @@ def bind_router(
     endpoint: str,
     on_message: Callable[[bytes, bytes], None],
     *,
+    after: Callable[[], None] | None = None,
     curve: CurveKeys | None = None,
 ) -> tuple[BusSocket, str]:
     """A ROUTER bound to ``endpoint`` (``tcp://host:*`` takes a free port), and its real endpoint.
 
-    ``on_message(identity, payload)``. Messages that are not two frames are dropped: every peer of
-    ours sends one frame.
+    ``on_message(identity, payload)``; ``after`` as for BusSocket. Messages that are not two frames
+    are dropped: every peer of ours sends one frame.
     """
     socket = context.socket(zmq.ROUTER)
     _prepare(socket, endpoint)
@@ -278,4 +289,4 @@ def bind_router(
         if len(frames) == 2:
             on_message(frames[0], frames[1])
 
-    return BusSocket(socket, receive), socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    return BusSocket(socket, receive, after), socket.getsockopt_string(zmq.LAST_ENDPOINT)

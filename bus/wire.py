@@ -36,8 +36,9 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag
         return mask_urls(super().__repr__())
 
 
-class Packed(msgspec.Struct, frozen=True, array_like=True):
-    """An element of the paced media batches: an array, because there are thousands a second."""
+class Packed(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An element of the paced media batches: an array, because there are thousands a second. It
+    holds no reference that could lead back to it, so the garbage collector need not count it."""
 
 
 class PackedMessage(msgspec.Struct, frozen=True, array_like=True, tag=True):

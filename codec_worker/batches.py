@@ -18,9 +18,11 @@ from .inbound import hand_out
 from .playout import FRAME, FlushTail, Frame
 from .resample import Downsampler, Upsampler
 
-#: Speech that is encoded in one go, all calls together: 32 s, about 3 ms of work. What is more
-#: waits until the loop has looked at its timers.
-ENCODED_AT_ONCE: Final = 1_600 * FRAME * POSITION_BYTES
+#: Speech that is encoded in one go, all calls together: 8 s, about 0.6 ms of work.
+ENCODED_AT_ONCE: Final = 400 * FRAME * POSITION_BYTES
+#: The least that a call gets of it: 0.2 s, with which it can begin to play. So calls that all begin
+#: to speak at one moment begin to be heard at nearly one moment too, long before all is encoded.
+LEAST_SHARE: Final = 10 * FRAME * POSITION_BYTES
 
 _OVER_THE_BOUND: Final = "more than 300 s were queued"
 
@@ -37,7 +39,7 @@ class Batches:
         self.heard: dict[str, Call] = {}
         #: calls with speech to encode
         self.speaking: dict[str, Call] = {}
-        #: calls of which Acknowledged is to be told
+        #: calls of which an AcknowledgedTo is to be told
         self.acknowledged: dict[str, Call] = {}
         self._down = Downsampler()
         self._up = Upsampler()
@@ -53,28 +55,32 @@ class Batches:
             loss = m.Loss(call.id, call.generation, "outbound", samples, why)
             self.out.append((call.adapter, loss))
 
-    # ------------------------------------------------------------------ inbound
+    # ------------------------------------------------------------------ inbound, and reports
 
-    def hand_out_heard(self) -> None:
-        """Hand out what came for all calls in ``heard``."""
-        if self.heard:
-            calls = list(self.heard.values())
-            self.heard.clear()
-            self.hand_out(calls)
+    def report(self) -> None:
+        """Hand out what came for all calls in ``heard``, and tell what was acknowledged."""
+        calls = list(self.heard.values())
+        self.heard.clear()
+        self.hand_out(calls)
 
     def hand_out(self, calls: list[Call]) -> None:
-        """Decode what waits for ``calls``; then tell the ends of their streams."""
-        batches: dict[bytes, list[m.Sound]] = {}
-        decoded = hand_out(self._up, [call.inbound for call in calls])
-        for call, pieces in zip(calls, decoded, strict=True):
-            if call.adapter is None:
-                continue
-            batch = batches.setdefault(call.adapter, [])
-            for position, ordinal, stream_end, lost, pcm in pieces:
-                batch.append(
-                    m.Sound(call.id, call.generation, position, ordinal, stream_end, lost, pcm)
-                )
-        self.out.extend((peer, m.Heard(batch)) for peer, batch in batches.items() if batch)
+        """Decode what waits for ``calls``, tell it with all that was acknowledged, and then the
+        ends of their streams."""
+        sounds: dict[bytes, list[m.Sound]] = {}
+        for i, position, ordinal, stream_end, lost, pcm in hand_out(
+            self._up, [call.inbound for call in calls]
+        ):
+            call = calls[i]
+            if call.adapter is not None:
+                sound = m.Sound(call.id, call.generation, position, ordinal, stream_end, lost, pcm)
+                if call.adapter in sounds:
+                    sounds[call.adapter].append(sound)
+                else:
+                    sounds[call.adapter] = [sound]
+        acknowledged = self._acknowledged()
+        for peer in sounds.keys() | acknowledged.keys():
+            heard = m.Heard(sounds.get(peer, []), acknowledged.get(peer, []))
+            self.out.append((peer, heard))
         for call in calls:
             if call.tell_end and call.resumed and call.adapter is not None:
                 assert call.ended is not None
@@ -82,10 +88,33 @@ class Batches:
                 over = m.StreamOver(call.id, call.generation, call.ended.ordinal, call.ended.reason)
                 self.out.append((call.adapter, over))
 
+    def tell_acknowledged(self) -> None:
+        """Tell what was acknowledged, ahead of the sound that waits."""
+        for peer, told in self._acknowledged().items():
+            self.out.append((peer, m.Heard([], told)))
+
+    def _acknowledged(self) -> dict[bytes, list[m.AcknowledgedTo]]:
+        """What was acknowledged since this was last asked, by adapter."""
+        told: dict[bytes, list[m.AcknowledgedTo]] = {}
+        for call in self.acknowledged.values():
+            playout, adapter = call.playout, call.adapter
+            if adapter is not None and call.resumed:
+                assert playout is not None
+                position = playout.acknowledged
+                to = m.AcknowledgedTo(call.id, call.generation, position, call.idle)
+                if adapter in told:
+                    told[adapter].append(to)
+                else:
+                    told[adapter] = [to]
+        self.acknowledged.clear()
+        return told
+
     # ------------------------------------------------------------------ outbound
 
     def encode(self, now: int, until: int) -> None:
-        """Encode what waits in ``speaking``, as far as the budget goes, and start playing it."""
+        """Encode some of what waits in ``speaking``, and start playing it."""
+        share = max(LEAST_SHARE, ENCODED_AT_ONCE // len(self.speaking))
+        share -= share % POSITION_BYTES
         calls: list[Call] = []
         histories = []
         chunks: list[bytes] = []
@@ -95,7 +124,7 @@ class Batches:
             assert playout is not None
             if not playout.unsent + playout.tail and not playout.joins(now):
                 call.silence_before()
-            history, chunk = call.next_chunk()
+            history, chunk = call.next_chunk(share)
             calls.append(call)
             histories.append(history)
             chunks.append(chunk)
@@ -115,8 +144,17 @@ class Batches:
         frames: dict[bytes, list[m.OutFrame]] = {}
         starved: list[Call] = []
         for call in calls:
-            playout = call.playout
-            if playout is None or not call.resumed or call.gateway is None:
+            playout, gateway = call.playout, call.gateway
+            if playout is None or not call.resumed or gateway is None:
+                continue
+            payload = playout.one_due(now, until)
+            if payload is not None:
+                position = playout.position - len(payload)
+                frame = m.OutFrame(call.id, call.generation, position, payload)
+                if gateway in frames:
+                    frames[gateway].append(frame)
+                else:
+                    frames[gateway] = [frame]
                 continue
             next_due = playout.next_due()
             # Of a call that starves while it has speech to encode, the rest is not the end.
@@ -153,15 +191,3 @@ class Batches:
                 mark = m.Mark(call.id, call.generation, instruction.name)
                 self.out.append((call.gateway, mark))
         return False
-
-    def tell_played(self) -> None:
-        """Tell the adapters what was acknowledged since the last time."""
-        batches: dict[bytes, list[m.AcknowledgedTo]] = {}
-        for call in self.acknowledged.values():
-            if call.adapter is not None and call.resumed:
-                assert call.playout is not None
-                position = call.playout.acknowledged
-                played = m.AcknowledgedTo(call.id, call.generation, position, call.idle)
-                batches.setdefault(call.adapter, []).append(played)
-        self.acknowledged.clear()
-        self.out.extend((peer, m.Acknowledged(calls)) for peer, calls in batches.items())

@@ -80,11 +80,10 @@ class Calls:
     def receive(self, peer: bytes, message: m.ToWorker, now: int) -> None:
         """Take one message of ``peer``."""
         if isinstance(message, m.Inbound):
-            for frame in message.frames:
-                self._in_frame(frame, now)
-        elif isinstance(message, m.Written):
-            for written in message.calls:
+            # What was written first: a stream's end follows all of it.
+            for written in message.written:
                 self._written(written)
+            self._in_frames(message.frames, now)
         elif isinstance(message, m.Speak):
             self._speak(peer, message)
         elif isinstance(message, m.Interrupt):
@@ -219,7 +218,7 @@ class Calls:
         call.inbound.end_stream()
         self._batches.heard[call.id] = call
         if call.resumed:
-            self._batches.tell_played()  # who hears of a stream's end has heard all of it
+            self._batches.tell_acknowledged()  # who hears of a stream's end has heard all of it
             self._tell_unplayed(call)
 
     def _tell_unplayed(self, call: Call) -> None:
@@ -244,22 +243,26 @@ class Calls:
 
     # ------------------------------------------------------------------ from a gateway: sound
 
-    def _in_frame(self, frame: m.InFrame, now: int) -> None:
-        call = self.calls.get(frame.call)
-        if call is None or call.generation != frame.generation:
-            self.dropped["unknown-call" if call is None else "generation"] += 1
-            return
-        call.frames_in += 1
-        call.gateway_heard = max(call.gateway_heard, self._read_at)
-        call.inbound.add(InboundFrame(now, frame.ordinal, frame.position, frame.payload))
-        if call.resumed:
-            self._batches.heard[call.id] = call
+    def _in_frames(self, frames: list[m.InFrame], now: int) -> None:
+        calls, heard, read_at = self.calls, self._batches.heard, self._read_at
+        for frame in frames:
+            call = calls.get(frame.call)
+            if call is None or call.generation != frame.generation:
+                self.dropped["unknown-call" if call is None else "generation"] += 1
+                continue
+            call.frames_in += 1
+            if read_at > call.gateway_heard:
+                call.gateway_heard = read_at
+            call.inbound.add(InboundFrame(now, frame.ordinal, frame.position, frame.payload))
+            if call.resumed:
+                heard[frame.call] = call
 
     def _written(self, written: m.WrittenTo) -> None:
         call = self._current(written.call, written.generation)
         if call is None or call.playout is None:
             return
-        call.gateway_heard = max(call.gateway_heard, self._read_at)
+        if self._read_at > call.gateway_heard:
+            call.gateway_heard = self._read_at
         playout = call.playout
         if playout.frozen and written.position > playout.position:
             self.dropped["written-ahead"] += 1
@@ -432,10 +435,10 @@ class Calls:
     def work(self, now: int, until: int) -> bool:
         """Do what the messages at hand brought: decode, encode, start playing, report. True: there
         is more to encode; call it again soon."""
-        self._batches.hand_out_heard()
         if self._batches.speaking:
             self._batches.encode(now, until)
-        self._batches.tell_played()
+        if self._batches.heard or self._batches.acknowledged:
+            self._batches.report()
         self._read_at = now
         return bool(self._batches.speaking)
 

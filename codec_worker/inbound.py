@@ -24,6 +24,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import msgspec
+
 from .join import overlap
 from .mulaw import SILENCE
 from .playout import CAPACITY, RATE, SAMPLE_NS
@@ -41,7 +43,7 @@ _JOIN_NEW: Final = 3 * RATE
 _TAIL: Final = bytes([SILENCE]) * LOOKAHEAD
 
 
-class InboundFrame(NamedTuple):
+class InboundFrame(msgspec.Struct, frozen=True, gc=False):
     """mu-law that begins at ``position`` of stream ``ordinal`` and came at ``arrival`` (ns)."""
 
     arrival: int
@@ -51,9 +53,11 @@ class InboundFrame(NamedTuple):
 
 
 class SoundPiece(NamedTuple):
-    """PCM16 24 kHz that begins at call time ``position``; ``stream_end`` is the stream position
-    that follows it, ``lost`` the samples at 8 kHz just before it that never arrived."""
+    """PCM16 24 kHz of the ``call``-th call, which begins at call time ``position``; ``stream_end``
+    is the stream position that follows it, ``lost`` the samples at 8 kHz just before it that never
+    arrived."""
 
+    call: int
     position: int
     ordinal: int
     stream_end: int
@@ -95,6 +99,9 @@ class Inbound:
         self._base = 0  # call time = base + stream position
         self._last_arrival: int | None = None
         self._past = b""  # mu-law just before _next, for a filter that starts there
+        #: frames that follow the last batch without a seam, while nothing else waits: what a call
+        #: brings nearly always, so it costs no run
+        self._more: list[bytes] = []
         self._runs: list[_Run] = []
         self._open: _Run | None = None  # the last run, while it may go on
         # What the last batch left behind.
@@ -107,12 +114,27 @@ class Inbound:
 
     def add(self, frame: InboundFrame) -> None:
         """A frame arrived."""
+        payload = frame.payload
         self._ring.append(frame)
-        self._ring_samples += len(frame.payload)
+        samples = self._ring_samples + len(payload)
         bound = RING if self.resumed else CAPACITY
-        while self._ring_samples > bound:
-            self._ring_samples -= len(self._ring.popleft().payload)
-        if self.resumed:
+        while samples > bound:
+            samples -= len(self._ring.popleft().payload)
+        self._ring_samples = samples
+        if not self.resumed:
+            return
+        if (
+            frame.position == self._next
+            and frame.ordinal == self._ordinal
+            and self._history is not None
+            and not self._runs
+            and payload
+        ):
+            assert self._last_arrival is not None
+            self._next += len(payload)
+            self._last_arrival = min(frame.arrival, self._last_arrival + len(payload) * SAMPLE_NS)
+            self._more.append(payload)
+        else:
             self._feed(frame)
 
     def replace_ring(self, frames: Sequence[InboundFrame]) -> None:
@@ -133,6 +155,7 @@ class Inbound:
         """Hand out nothing until the next ``resume``; what was fed and not taken is dropped (it is
         in the ring)."""
         self.resumed = False
+        self._more.clear()
         self._runs.clear()
         self._open = None
         self._history = None
@@ -161,6 +184,7 @@ class Inbound:
         self._close_run()
 
     def _close_run(self) -> None:
+        self._settle()
         if self._open is not None:
             self._open.ends = True
             self._open = None
@@ -170,8 +194,18 @@ class Inbound:
             tail.ends = True
             self._runs.append(tail)
 
+    def _settle(self) -> None:
+        """Make a run of the frames that follow the last batch: something else comes after them."""
+        if self._more:
+            run = _Run(self._ordinal, self._out, 0, None)
+            run.data, self._more = self._more, []
+            self._open = run
+            self._runs.append(run)
+
     def _feed(self, frame: InboundFrame) -> None:
-        _, ordinal, position, payload = frame
+        """A frame arrived, of which nothing is known: see the rules."""
+        self._settle()
+        ordinal, position, payload = frame.ordinal, frame.position, frame.payload
         if ordinal < self._ordinal:
             return
         lost, stream = 0, self._ordinal
@@ -276,14 +310,45 @@ class Inbound:
     @property
     def waiting(self) -> bool:
         """Whether a batch would do something for this call."""
-        return bool(self._runs)
+        return bool(self._runs or self._more)
 
 
-def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[list[SoundPiece]]:
+def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]:
     """Decode all that waits, for all calls in as few products as there are runs in one call
-    (one, unless frames were lost). Returns each call's sound, in order."""
-    result: list[list[SoundPiece]] = [[] for _ in calls]
-    work = [(i, call) for i, call in enumerate(calls) if call._runs]
+    (one, unless frames were lost). Returns the sound of all calls; each call's is in order."""
+    result: list[SoundPiece] = []
+    steady: list[int] = []
+    histories: list[History] = []
+    chunks: list[bytes] = []
+    seams = []
+    for i, call in enumerate(calls):
+        if call._more:
+            assert call._history is not None
+            more = call._more
+            steady.append(i)
+            histories.append(call._history)
+            chunks.append(more[0] if len(more) == 1 else b"".join(more))
+            more.clear()
+        elif call._runs:
+            seams.append((i, call))
+    for i, pcm in zip(steady, upsampler.run(histories, chunks), strict=True):
+        call = calls[i]
+        samples = len(pcm) // (2 * RATIO)
+        if samples:
+            position, stream_position = call._out
+            stream_end = stream_position + samples
+            call._out = (position + samples, stream_end)
+            result.append(SoundPiece(i, position, call._ordinal, stream_end, call._owed, pcm))
+            call._owed = 0
+    if seams:
+        _hand_out_runs(upsampler, seams, result)
+    return result
+
+
+def _hand_out_runs(
+    upsampler: Upsampler, work: list[tuple[int, Inbound]], result: list[SoundPiece]
+) -> None:
+    """Decode the runs of the calls in ``work``, which are named by their place among all."""
     while work:
         runs: list[_Run] = []
         histories: list[History] = []
@@ -308,8 +373,8 @@ def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[list[SoundP
             samples = len(pcm) // (2 * RATIO)
             if samples:
                 call._out = (position + samples, stream_position + samples)
-                result[i].append(
-                    SoundPiece(position, run.ordinal, stream_position + samples, lost, pcm)
+                result.append(
+                    SoundPiece(i, position, run.ordinal, stream_position + samples, lost, pcm)
                 )
                 lost = 0
             call._owed = lost
@@ -318,4 +383,3 @@ def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[list[SoundP
             elif run is call._open:
                 call._open = None
         work = [(i, call) for i, call in work if call._runs]
-    return result

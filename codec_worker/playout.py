@@ -264,6 +264,34 @@ class Playout:
         self._over = not (self.unsent or self.tail)
         return out
 
+    def one_due(self, now: int, until: int) -> bytes | None:
+        """The usual tick of a call that speaks: one whole frame is due before ``until``, another
+        one follows later, and nothing else is to be done. The frame counts as sent. None: ask
+        :meth:`due`, which knows all cases and would have sent the same."""
+        line, position = self._line, self.position
+        following = position + FRAME
+        if (
+            line is None
+            or self._over
+            or self.frozen
+            or self._marks
+            or following + FRAME > self.end
+            or position - self.acknowledged >= self._window
+            or not self._segments
+        ):
+            return None
+        plays = line + position * SAMPLE_NS
+        due_at = plays - self.lead_ns
+        if now > plays or not due_at < until <= due_at + FRAME_NS:
+            return None
+        segment = self._segments[0]
+        start = position - segment.position
+        if not 0 <= start <= len(segment.data) - FRAME:
+            return None
+        self.position = following
+        self.frames_out += 1
+        return bytes(segment.data[start : start + FRAME])
+
     def next_due(self) -> int | None:
         """When ``due`` has something to do next, in ns; 0: at once; None: not before more comes."""
         if self.frozen:

@@ -1,11 +1,18 @@
 """The codec worker's process: the media ROUTER, the 20 ms timer, and the controller's connection.
 
-A thin shell around :class:`~trunkline.codec_worker.calls.Calls`. While there are calls, the timer
-wakes it each 10 ms, and messages are read then: waking a process costs more than working on a
-message, and frames of many calls share one product. Every second wake-up is a tick. Ticks stand on
-absolute deadlines: a late one changes no later one, and missed ones are not made up for (the
-playouts send all that is due). Without calls messages are read as they come, and the timer only
-gives signs of life.
+A thin shell around :class:`~trunkline.codec_worker.calls.Calls`. Waking a process costs more than
+working on a message, so how it is woken follows from how much there is to do:
+
+- Without calls messages are read as they come, and the timer only gives signs of life.
+- With a call or two a gateway's message, which brings the carrier's frame, is the clock. It is read
+  as it comes; what is due by then is sent, and what came is handed out, in one go. The timer only
+  ticks when no message came in time.
+- From :data:`CLOCKED_FROM` calls on the timer wakes the worker each 10 ms, and messages are read
+  then: frames of many calls share one product. Every second wake-up is a tick. They stand a little
+  after the whole multiples of 10 ms at which the gateways of this machine send what they gathered.
+
+Ticks stand on absolute deadlines: a late one changes no later one, and missed ones are not made up
+for (the playouts send all that is due).
 
 Nothing here touches the disk, and logging only puts records into a bounded queue.
 """
@@ -41,8 +48,16 @@ from .playout import FRAME_NS
 
 log = logging.getLogger("trunkline.codec_worker")
 
-#: Messages are read this often while there are calls; twice in a tick.
+#: Messages are read this often while the timer is the clock; twice in a tick.
 READ_NS: Final = FRAME_NS // 2
+#: So long after the whole multiples of it: the gateways have sent what they gathered by then.
+PHASE_NS: Final = 3_000_000
+#: From so many calls on the timer is the clock, and not the messages of gateways.
+CLOCKED_FROM: Final = 3
+#: A tick that no message has brought comes by the timer, so much after its deadline.
+GRACE_NS: Final = 8_000_000
+#: So long a wake-up goes on to encode speech, so that it holds up neither a tick nor a message.
+ENCODE_NS: Final = 4_000_000
 #: Between two signs of life.
 BEAT_NS: Final = 100_000_000
 #: Signs of life between two looks at what is to be logged (1 s).
@@ -82,10 +97,14 @@ class WorkerProcess:
         self._clock = clock
         self._decoder = msgspec.msgpack.Decoder(m.ToWorker)
         self._encoder = msgspec.msgpack.Encoder()
-        self._work_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
-        #: there are calls: the timer reads the socket and ticks
-        self._paced = False
+        self._timer_at = 0
+        #: there are so many calls that the timer is the clock, and reads the socket
+        self._clocked = False
+        #: something was received and not worked on
+        self._received = False
+        #: no message came in time for the last tick
+        self._timer_ticked = False
         #: when the socket is read next, the next tick, the next sign of life
         self._read_at = 0
         self._deadline = 0
@@ -97,7 +116,11 @@ class WorkerProcess:
         settings.address.make_directory()
         self._socket: BusSocket
         self._socket, self.endpoint = bind_router(
-            context, settings.address.worker(), self._receive, curve=settings.curve
+            context,
+            settings.address.worker(),
+            self._receive,
+            after=self._came,
+            curve=settings.curve,
         )
         self.control = ControlClient(
             context,
@@ -168,9 +191,7 @@ class WorkerProcess:
                 self._trace(message)
         except Exception:  # one call's bad message must not end all calls
             log.exception("a %s failed", type(message).__name__)
-        if not self._paced and not self._work_scheduled:
-            self._work_scheduled = True
-            self._loop.call_soon(self._work)
+        self._received = True
 
     def _trace(self, message: m.ToWorker) -> None:
         """One span for a call's stay here: from OpenCall to the end of its stream, or its move."""
@@ -195,16 +216,33 @@ class WorkerProcess:
             del self._spans[call]
             span.end()
 
-    def _work(self) -> None:
-        """What messages brought that came by themselves; with the first call the pace begins."""
-        self._work_scheduled = False
-        if self._paced:
+    def _came(self) -> None:
+        """Messages came by themselves, and all of them were read."""
+        if not self._received or self._clocked:
             return
+        self._received = False
         now = self._clock()
-        if self.calls.calls:
-            self._pace(now)
-        self.calls.work(now, self._deadline)
+        if self.calls.calls and (self._timer_ticked or now >= self._deadline - READ_NS):
+            if self._timer_ticked or now > self._deadline + READ_NS:
+                self._deadline = now  # from here on ticks stand where messages come
+            self._timer_ticked = False
+            self._tick(now)
+        else:
+            self._work(now, now)
+        self._beat(now)
+        self._choose_clock(now)
         self._send()
+
+    def _work(self, now: int, until: int) -> None:
+        """Do what the messages at hand brought. What falls due before the next tick is the tick's,
+        for frames to keep their spacing; ``until`` is when it comes."""
+        more = self.calls.work(now, until)
+        while more:
+            self._send()  # nobody waits for the speech that is still to be encoded
+            later = self._clock()
+            if later - now >= ENCODE_NS:
+                return
+            more = self.calls.work(later, max(later, until) if until > now else later)
 
     def _send(self) -> None:
         gone: set[bytes] = set()
@@ -216,38 +254,57 @@ class WorkerProcess:
 
     # ------------------------------------------------------------------ the timer
 
-    def _pace(self, now: int) -> None:
-        self._paced = True
-        self._socket.read_on_demand(True)
-        self._read_at = now + READ_NS
-        self._deadline = now + FRAME_NS
+    def _choose_clock(self, now: int) -> None:
+        """Messages or the timer: the number of calls decides."""
+        clocked = len(self.calls.calls) >= CLOCKED_FROM
+        if clocked != self._clocked:
+            self._clocked = clocked
+            self._read_at = _following(PHASE_NS, READ_NS, now)
+            self._deadline = _following(PHASE_NS, FRAME_NS, now)
+            self._socket.read_on_demand(clocked)
         self._set_timer()
 
-    def _rest(self) -> None:
-        self._paced = False
-        self._socket.read_on_demand(False)
-
     def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        # loop.time() and the clock both read CLOCK_MONOTONIC.
-        at = self._read_at if self._paced else self._beat_at
-        self._timer = self._loop.call_at(at / 1e9, self._wake)
+        at = self._beat_at
+        if self._clocked:
+            at = self._read_at
+        elif self.calls.calls:
+            at = self._deadline + GRACE_NS
+        if at != self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = at
+            # loop.time() and the clock both read CLOCK_MONOTONIC.
+            self._timer = self._loop.call_at(at / 1e9, self._wake)
 
     def _wake(self) -> None:
+        self._timer_at = 0
         now = self._clock()
-        if self._paced:
+        if self._clocked:
             self._socket.read()
-            # The loop counts whole milliseconds, and so may be a little early.
-            is_tick = now >= self._deadline - READ_NS // 2
+            self._received = False
             self._read_at = _following(self._read_at, READ_NS, now)
-            if is_tick:
+            # The loop counts whole milliseconds, and so may be a little early.
+            if now >= self._deadline - READ_NS // 2:
                 self._tick(now)
             else:
-                # What falls due before the next tick is the tick's: frames keep their spacing.
-                self.calls.work(now, now)
-            if not self.calls.calls:
-                self._rest()
+                self._work(now, now)
+        elif self.calls.calls and now >= self._deadline:
+            self._tick(now)
+            self._timer_ticked = True
+        self._beat(now)
+        self._choose_clock(now)
+        self._send()
+
+    def _tick(self, now: int) -> None:
+        """Send what is due before the next tick, and do what the messages at hand brought."""
+        following = _following(self._deadline, FRAME_NS, now)
+        self.missed_ticks += (following - self._deadline) // FRAME_NS - 1
+        self._deadline = following
+        self.calls.tick(now, following)
+        self._work(now, following)
+
+    def _beat(self, now: int) -> None:
         if now >= self._beat_at:
             self._beat_at = _following(self._beat_at, BEAT_NS, now)
             self._beats += 1
@@ -256,15 +313,6 @@ class WorkerProcess:
                 self._report()
         if self.calls.draining and self.calls.over:
             self._empty.set()
-        self._set_timer()
-        self._send()
-
-    def _tick(self, now: int) -> None:
-        following = _following(self._deadline, FRAME_NS, now)
-        self.missed_ticks += (following - self._deadline) // FRAME_NS - 1
-        self._deadline = following
-        self.calls.work(now, following)
-        self.calls.tick(now, following)
 
     def _report(self) -> None:
         complaints = self.calls.complaints

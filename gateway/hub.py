@@ -3,9 +3,9 @@ on the other. It holds no rule. It feeds events to :class:`~.admission.Admission
 is let in, and to :class:`~.streams.Streams`, which decides where a call runs; and it carries out
 what they say.
 
-Inbound frames and acknowledgements are flushed to the workers once per :data:`FLUSH_SECONDS`: one
-message for all calls costs as much as one for a single frame, and what a message costs is waking
-the other process.
+Inbound frames and acknowledgements leave together, in one message to each worker: what a message
+costs is waking the other process. With a call or two they leave as soon as a frame has come, and
+with more every 10 ms (:mod:`.sockets`).
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ from . import media_streams as ms
 from .admission import Admission, Applicant
 from .app import Front
 from .recording import Recorder, Stereo
+from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
 from .websocket import Refusal, Upgrade, WebSocket
 
 log = logging.getLogger("trunkline.gateway")
 
-#: How long inbound frames and acknowledgements are gathered. Each message wakes three threads, so
-#: at few calls this sets the CPU of gateway, worker and client alike; a frame lasts 20 ms.
+#: How long frames of sockets that are not read together are gathered.
 FLUSH_SECONDS: Final = 0.01
+#: How long an acknowledgement waits for a frame that it can go with; a frame lasts 20 ms.
+ACKNOWLEDGE_SECONDS: Final = 0.025
 #: A recording is written in blocks of half a second.
 RECORDING_BLOCK: Final = 8_000
 
@@ -103,7 +105,7 @@ class StreamSocket:
         hub, number = self._hub, self.number
         if type(event) is ms.Media:
             if hub.streams.media(number, event.position, event.payload):
-                hub.flush_soon()
+                hub.flush_within(FLUSH_SECONDS)
         elif isinstance(event, ms.Dtmf):
             hub.apply(hub.streams.digit(number, event.index, event.digit))
         elif isinstance(event, ms.MarkReturned):
@@ -145,14 +147,14 @@ class Hub:
         self._context = context
         self._curve = curve
         self._links: dict[str, BusSocket] = {}
-        #: by endpoint and call: what was written and not acknowledged yet
-        self._written: dict[str, dict[str, m.WrittenTo]] = {}
-        self._flushing = False
+        self._flushing: asyncio.TimerHandle | None = None
         self._recorder = recorder
         #: by socket: the recording's file name and its sound
         self._recordings: dict[int, tuple[str, Stereo]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        #: the sockets of the streams that were let in
+        self.carriers = Sockets(self._flush)
         self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
 
     # ------------------------------------------------------------------ the carrier's side
@@ -266,11 +268,10 @@ class Hub:
                 if target is not None and target.socket is not None:
                     target.socket.send_text(instruction.text)
             elif isinstance(instruction, do.SendToWorker):
-                self._to_worker(instruction.endpoint, instruction.message)
+                self._send(instruction.endpoint, instruction.message)
             elif isinstance(instruction, do.OpenLink):
                 self._open(instruction.worker)
             elif isinstance(instruction, do.CloseLink):
-                self._written.pop(instruction.endpoint, None)
                 link = self._links.pop(instruction.endpoint, None)
                 if link is not None:
                     link.close()
@@ -301,38 +302,28 @@ class Hub:
                     )
                 self.controller.notify(instruction.notification)
 
-    def _to_worker(self, endpoint: str, message: m.ToWorker) -> None:
-        """Send in order, but for acknowledgements: the newest of each call waits for the flush."""
-        if isinstance(message, m.Written):
-            waiting = self._written.setdefault(endpoint, {})
-            waiting.update((written.call, written) for written in message.calls)
-            self.flush_soon()
-            return
-        waiting = self._written.pop(endpoint, {})
-        if waiting and not self._send(endpoint, m.Written(list(waiting.values()))):
-            return
-        self._send(endpoint, message)
-
-    def _send(self, endpoint: str, message: m.ToWorker) -> bool:
+    def _send(self, endpoint: str, message: m.ToWorker) -> None:
         link = self._links.get(endpoint)
-        if link is not None and link.send(_encode(message)):
-            return True
-        self.apply(self.streams.link_lost(endpoint, self.clock()))
-        return False
+        if link is None or not link.send(_encode(message)):
+            self.apply(self.streams.link_lost(endpoint, self.clock()))
 
-    def flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self._loop.call_later(FLUSH_SECONDS, self._flush)
+    def flush_within(self, seconds: float) -> None:
+        """Something waits for a flush, which comes by itself where the sockets are read by the
+        clock."""
+        if self.carriers.clocked:
+            return
+        at = self._loop.time() + seconds
+        if self._flushing is not None:
+            if self._flushing.when() <= at:
+                return
+            self._flushing.cancel()
+        self._flushing = self._loop.call_at(at, self._flush)
 
     def _flush(self) -> None:
-        self._flushing = False
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
         self.apply(self.streams.flush())
-        for endpoint in list(self._written):
-            # A failed send moves calls, which may remove another endpoint's entry while we iterate.
-            waiting = self._written.pop(endpoint, None)
-            if waiting:
-                self._send(endpoint, m.Written(list(waiting.values())))
 
     def _record(self, number: int, *, over: bool = False) -> None:
         """Give the recorder what the recording has, once it is a block, or all of it at its end."""
@@ -367,6 +358,8 @@ class Hub:
             if isinstance(message, m.MediaRefused):
                 log.error("worker %s refuses this gateway: %s", worker.id, message.text)
             self.apply(self.streams.from_worker(endpoint, message, self.clock()))
+            if isinstance(message, m.Outbound):
+                self.flush_within(ACKNOWLEDGE_SECONDS)
 
         def connected() -> None:
             link.send(_encode(m.MediaHello("gateway", self.peer)))
@@ -413,6 +406,8 @@ class Hub:
         """Close all sockets and connections; the ends of streams are told before."""
         self.admission.draining = True
         self._timer.cancel()
+        if self._flushing is not None:
+            self._flushing.cancel()
         for number in list(self.sockets):
             self.ended(number, "close")
             self._close_socket(number, 1001)

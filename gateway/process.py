@@ -150,7 +150,7 @@ class Gateway:
             recorder=recorder,
         )
         self.app = GatewayApp(self.front)
-        self._server = Server(self.app, BOUNDS, protocol_class(self.hub.accept))
+        self._server = Server(self.app, BOUNDS, protocol_class(self.hub.accept, self.hub.carriers))
 
     async def run(self, listening: socket.socket) -> int:
         """Serve until stopped; returns the exit status."""

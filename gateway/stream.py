@@ -43,14 +43,19 @@ class Ring:
         """Keep one frame, and let go of what is older than 10 s before its end."""
         frames = self.frames
         frames.append((position, payload))
-        self.samples += len(payload)
+        samples = self.samples + len(payload)
         oldest = position + len(payload) - RING_SAMPLES
-        while frames and (
-            frames[0][0] + len(frames[0][1]) <= oldest
-            or self.samples > RING_SAMPLES
-            or len(frames) > RING_FRAMES
-        ):
-            self.samples -= len(frames.popleft()[1])
+        while True:
+            first, sound = frames[0]
+            if (
+                samples <= RING_SAMPLES
+                and first + len(sound) > oldest
+                and len(frames) <= RING_FRAMES
+            ):
+                break
+            samples -= len(sound)
+            frames.popleft()
+        self.samples = samples
 
 
 @dataclass
@@ -66,6 +71,8 @@ class Link:
     stalled: bool = False
     #: frames that the next flush sends; all belong to streams that are open here
     batch: list[m.InFrame] = field(default_factory=list)
+    #: by call, how far its sound was written; the next flush says so
+    written: dict[str, m.WrittenTo] = field(default_factory=dict)
     #: since when no stream needs it; None while one does
     unused_since: float | None = None
 

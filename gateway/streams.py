@@ -13,7 +13,8 @@ Rules:
    and each second it tries the workers of its placement anew.
 3. A worker that had the call and lost it to another is told CloseCall, once the other was opened.
 4. Inbound frames go to the ring always, and to the active worker once it was opened; what arrives
-   in between is in the ring of its OpenCall.
+   in between is in the ring of its OpenCall. What was written is acknowledged with the frames, and
+   before anything else that its worker is told.
 5. An ended stream's state stays for 2 s, so that StreamEnded also reaches a worker that takes over
    then. A later stream of the same call supersedes an earlier one.
 6. Time in which the gateway itself did not run does not count against a worker's Tick.
@@ -163,7 +164,8 @@ class Streams:
         return out
 
     def media(self, socket: int, position: int, payload: bytes) -> bool:
-        """Inbound sound. True: call ``flush`` within a few milliseconds."""
+        """Inbound sound. True: it is the first that waits, so call ``flush`` within a few
+        milliseconds."""
         stream = self._sockets.get(socket)
         if stream is None:
             self.dropped["ended"] += 1
@@ -187,12 +189,11 @@ class Streams:
             stream.recording.heard(position, payload)
 
     def flush(self) -> list[Instruction]:
-        """Send what ``media`` batched: one Inbound to each worker."""
+        """Send what was gathered, and how far sound was written: one Inbound to each worker."""
         self._batched = False
         out: list[Instruction] = []
         for link in self._links.values():
-            if link.batch:
-                self._flush_link(link, out)
+            self._flush_link(link, out)
         return out
 
     def digit(self, socket: int, index: int, digit: str) -> list[Instruction]:
@@ -377,7 +378,7 @@ class Streams:
     def _outbound(
         self, endpoint: str, batch: m.Outbound, now: float, out: list[Instruction]
     ) -> None:
-        written: dict[str, m.WrittenTo] = {}
+        written = self._links[endpoint].written
         calls = self._calls
         for frame in batch.frames:
             call = frame.call
@@ -404,8 +405,6 @@ class Streams:
                 self.dropped["position"] += 1
             # Also for a frame out of position: it tells the worker where the stream stands.
             written[call] = m.WrittenTo(call, frame.generation, following)
-        if written:
-            out.append(SendToWorker(endpoint, m.Written(list(written.values()))))
 
     def _drop(self, stream: Stream | None) -> None:
         if stream is None:
@@ -535,6 +534,7 @@ class Streams:
         endpoint = link.worker.endpoint
         link.phase = "lost"
         link.batch.clear()  # what was batched is in the rings too
+        link.written.clear()
         out.append(CloseLink(endpoint))
         for stream in self._calls.values():
             stream.holders.discard(endpoint)
@@ -557,9 +557,11 @@ class Streams:
                 del self._links[endpoint]
 
     def _flush_link(self, link: Link, out: list[Instruction]) -> None:
-        if link.batch:
-            out.append(SendToWorker(link.worker.endpoint, m.Inbound(link.batch)))
+        if link.batch or link.written:
+            inbound = m.Inbound(link.batch, list(link.written.values()))
+            out.append(SendToWorker(link.worker.endpoint, inbound))
             link.batch = []
+            link.written.clear()
 
     def _say(self, stream: Stream, message: m.ToWorker, out: list[Instruction]) -> None:
         """To the active worker, after all sound that came before."""

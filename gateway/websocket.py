@@ -12,13 +12,17 @@ call with this module, and 1.78 ms with the package's sans-I/O protocol in its p
 much; nothing else had changed.
 
 A peer is a stranger until the handler says :meth:`WebSocket.believe`: until then the bytes that it
-may send in all are bounded. A message over the limit is skipped, not stored. What breaks the
+may send in all are bounded. From then on the socket is read together with those of the other calls
+(:mod:`.sockets`), and written to directly: what asyncio's transport would do for each frame costs
+more than the frame. The transport still owns the socket, and sends what the kernel does not take at
+once. A message over the limit is skipped, not stored. What breaks the
 protocol ends the connection with 1002.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
@@ -27,6 +31,8 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
+
+from .sockets import Sockets
 
 try:
     from websockets.speedups import apply_mask
@@ -43,6 +49,9 @@ MAX_UNSENT_BYTES: Final = 256 * 1024
 PING_AFTER: Final = 10.0
 #: Seconds until a peer that does not answer our close is disconnected.
 CLOSE_WITHIN: Final = 2.0
+
+#: Bytes that are read of one socket in one go.
+_READ: Final = 16 * 1024
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN_TEXT = 0x80 | _TEXT
@@ -96,6 +105,8 @@ class WebSocket(asyncio.Protocol):
     """One connection, from its request on. uvicorn makes it; see :func:`protocol_class`."""
 
     accept: Accept
+    #: who reads the sockets of those who are let in; None: the loop, each by itself
+    sockets: Sockets | None = None
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any]
@@ -103,6 +114,10 @@ class WebSocket(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._connections = cast(set[Any], server_state.connections)
         self._transport: asyncio.Transport | None = None
+        #: read and written to directly; -1: by the transport
+        self._descriptor = -1
+        #: the transport still has something to send, behind which all else has to wait
+        self._queued = False
         self._handler: Handler | None = None
         self._handshaking = True
         self._buffer = b""
@@ -127,6 +142,15 @@ class WebSocket(asyncio.Protocol):
     def believe(self) -> None:
         """The peer is no stranger any more."""
         self._stranger = None
+        transport, found = self._transport, None
+        if self.sockets is not None and transport is not None and self._descriptor < 0:
+            found = transport.get_extra_info("socket")
+        if found is not None and self.sockets is not None and transport is not None:
+            descriptor: int = found.fileno()
+            if self.sockets.add(descriptor, self._readable):
+                transport.pause_reading()
+                self._descriptor = descriptor
+                self._queued = True
 
     def send_text(self, text: bytes) -> None:
         """Write one text message; nothing when the socket is closing."""
@@ -139,7 +163,27 @@ class WebSocket(asyncio.Protocol):
             head = b"\x81\x7e" + size.to_bytes(2, "big")
         else:
             head = b"\x81\x7f" + size.to_bytes(8, "big")
-        self._transport.write(head + text)
+        self._write(head + text)
+
+    def _write(self, data: bytes) -> None:
+        """Write in order; what the kernel does not take at once the transport sends later."""
+        transport = self._transport
+        assert transport is not None
+        if self._queued and not transport.get_write_buffer_size():
+            self._queued = False
+        if self._descriptor >= 0 and not self._queued:
+            try:
+                sent = os.write(self._descriptor, data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:  # the peer is gone
+                transport.abort()
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+            self._queued = True
+        transport.write(data)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Send a close frame and wait a little for the answer. May be called twice."""
@@ -161,6 +205,7 @@ class WebSocket(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
+        self._read_no_more()
         self._transport = None
         self._close_sent = True
         if self._timer is not None:
@@ -179,6 +224,26 @@ class WebSocket(asyncio.Protocol):
         if self._close_sent and self._transport is not None:
             self._transport.close()
         self.close(1001, "going away")
+
+    def _readable(self) -> None:
+        """There is something to read, which the transport does not read any more."""
+        assert self._transport is not None
+        try:
+            data = os.read(self._descriptor, _READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self.data_received(data)
+        else:
+            self._read_no_more()
+            self._transport.close()
+
+    def _read_no_more(self) -> None:
+        if self._descriptor >= 0 and self.sockets is not None:
+            self.sockets.remove(self._descriptor)
+            self._descriptor = -1
 
     def data_received(self, data: bytes) -> None:
         if self._handshaking:
@@ -351,7 +416,7 @@ class WebSocket(asyncio.Protocol):
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if self._transport is not None and not self._close_sent:
-            self._transport.write(bytes((0x80 | opcode, len(payload))) + payload)
+            self._write(bytes((0x80 | opcode, len(payload))) + payload)
 
     def _answer_close(self, payload: bytes) -> None:
         self._clean = True
@@ -368,11 +433,12 @@ class WebSocket(asyncio.Protocol):
             self._transport.close()
 
 
-def protocol_class(accept: Accept) -> type[WebSocket]:
-    """The class to give to uvicorn; ``accept`` decides on each upgrade."""
+def protocol_class(accept: Accept, read_by: Sockets | None = None) -> type[WebSocket]:
+    """The class to give to uvicorn; ``accept`` decides on each upgrade, and ``read_by`` reads the
+    sockets of those who are let in."""
 
     class Accepting(WebSocket):
-        pass
+        sockets = read_by
 
     Accepting.accept = staticmethod(accept)
     return Accepting

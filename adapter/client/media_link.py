@@ -118,11 +118,10 @@ class WorkerLink:
                 if call is not None:
                     call.audio.heard(worker, sound, now)
                     call.act()
-        elif isinstance(message, m.Acknowledged):
-            for played in message.calls:
-                call = self.calls.get(played.call)
+            for acknowledged in message.acknowledged:
+                call = self.calls.get(acknowledged.call)
                 if call is not None:
-                    call.audio.acknowledge(worker, played, now)
+                    call.audio.acknowledge(worker, acknowledged, now)
                     call.act()
         elif isinstance(message, m.MediaRefused):
             log.error("worker %s refuses this client: %s", worker, message.text)

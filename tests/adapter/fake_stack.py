@@ -164,7 +164,7 @@ class FakeWorker:
         if state.played > begin:
             idle = (state.played) not in state.spoken
             played = m.AcknowledgedTo(call, state.generation, state.played, idle)
-            self.send(call, m.Acknowledged([played]))
+            self.send(call, m.Heard([], [played]))
             self._reach_marks(call, state)
 
     def _reach_marks(self, call: str, state: FakeCall) -> None:

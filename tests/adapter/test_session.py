@@ -114,7 +114,7 @@ def test_a_client_that_was_stopped_hears_the_old_worker_out(
     say(TWO, m.Opened(info.call, second, 2, None))
     say(TWO, m.Loss(info.call, second, "outbound", 480, "unplayed"))
     assert audio.active == ("w1" if stopped else "w2")
-    say(ONE, m.Acknowledged([m.AcknowledgedTo(info.call, first, 4000, False)]))
+    say(ONE, m.Heard([], [m.AcknowledgedTo(info.call, first, 4000, False)]))
     say(ONE, m.StreamOver(info.call, first, 1, "error"))
     media.poll(now[0])
     now[0] += 0.1

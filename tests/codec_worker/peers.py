@@ -79,7 +79,7 @@ class FakeGateway:
                 self.frames.append((now, frame.position))
                 self.texts.append("media")
             if self.out_next is not None:
-                return m.Written([m.WrittenTo(CALL, self.generation, self.out_next)])
+                return m.Inbound([], [m.WrittenTo(CALL, self.generation, self.out_next)])
         elif isinstance(message, m.Clear) and message.generation == self.generation:
             self.out_next = message.next_position
             self.playback = message.playback
@@ -130,8 +130,7 @@ class FakeAdapter:
                     self.heard_at = (sound.ordinal, sound.stream_end)
                     self.last_heard = now
                     self.lost_in += sound.lost
-        elif isinstance(message, m.Acknowledged):
-            for played in message.calls:
+            for played in message.acknowledged:
                 if played.generation == self.generation:
                     self.acknowledged = max(self.acknowledged, played.position)
                     self.idle = played.idle

@@ -162,14 +162,14 @@ def test_many_calls_share_the_messages_of_a_turn() -> None:
     calls.work(0, TICK)
     out = calls.take()
     assert [(peer, type(message)) for peer, message in out] == [
-        (ADAPTER, m.Heard),
         (GATEWAY, m.Outbound),
-        (ADAPTER, m.Acknowledged),
+        (ADAPTER, m.Heard),
     ]
-    assert isinstance(out[0][1], m.Heard)
-    assert {s.pcm for s in out[0][1].sounds} == {out[0][1].sounds[0].pcm}
-    assert isinstance(out[1][1], m.Outbound)
-    assert len(out[1][1].frames) == 30 * 4
+    assert isinstance(out[0][1], m.Outbound)
+    assert len(out[0][1].frames) == 30 * 4
+    assert isinstance(out[1][1], m.Heard)
+    assert {s.pcm for s in out[1][1].sounds} == {out[1][1].sounds[0].pcm}
+    assert [told.call for told in out[1][1].acknowledged] == names
 
 
 def test_a_long_speech_is_encoded_in_turns() -> None:
@@ -179,10 +179,24 @@ def test_a_long_speech_is_encoded_in_turns() -> None:
     turns = 1
     while calls.work(bench.now, bench.now + TICK):
         turns += 1
-    assert turns == 6
+    assert turns == 2  # the first of 8 s
     bench.run()
     bench.tick(600)
     assert np.array_equal(heard_codes(bench.gateway.written), coded(SPEECH[: seconds(11.5)]))
+
+
+def test_calls_that_begin_to_speak_at_one_moment_begin_to_play_before_all_is_encoded() -> None:
+    calls = Calls("w")
+    names = [f"{n:032x}" for n in range(40)]
+    for name in names:
+        calls.receive(ADAPTER, m.Attach(name, SECRET), 0)
+        calls.receive(GATEWAY, m.OpenCall(name, 65536, 1, SECRET, 0, 0, [], [], 60, {}), 0)
+        calls.receive(ADAPTER, m.Resume(name, 65536, 0, 0, 0, 0.0, 0, 0, 0), 0)
+        calls.receive(ADAPTER, m.Speak(name, 65536, 0, SPEECH[: seconds(10)]), 0)
+    assert calls.work(0, TICK)  # 0.2 s of each; there is more to encode
+    batches = [message for _, message in calls.take() if isinstance(message, m.Outbound)]
+    sent = [frame.call for batch in batches for frame in batch.frames]
+    assert sorted(sent) == sorted(4 * names)  # the lead
 
 
 def test_an_interrupt_clears_and_speech_goes_on_at_the_promised_position() -> None:

@@ -35,7 +35,7 @@ def fresh() -> Inbound:
 
 
 def take(inbound: Inbound) -> list[SoundPiece]:
-    return hand_out(UP, [inbound])[0]
+    return hand_out(UP, [inbound])
 
 
 def decoded(codes: bytes) -> npt.NDArray[np.int_]:

@@ -35,7 +35,7 @@ def heard(pieces: list[SoundPiece]) -> npt.NDArray[np.int_]:
 
 
 def take(inbound: Inbound) -> list[SoundPiece]:
-    return hand_out(UP, [inbound])[0]
+    return hand_out(UP, [inbound])
 
 
 def frames(

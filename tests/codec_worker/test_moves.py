@@ -165,8 +165,7 @@ def test_old_generations_are_dropped() -> None:
     bench.open()
     frame = m.InFrame(CALL, old, 1, 0, CODES[:160])
     for message in (
-        m.Inbound([frame]),
-        m.Written([m.WrittenTo(CALL, old, 160)]),
+        m.Inbound([frame], [m.WrittenTo(CALL, old, 160)]),
         m.StreamEnded(CALL, old, 1, "stop"),
         m.CloseCall(CALL, old),
         m.MarkReached(CALL, old, "x"),

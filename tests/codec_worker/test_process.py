@@ -75,7 +75,7 @@ class Gateway(Peer):
         if isinstance(message, m.Outbound):
             last = message.frames[-1]
             written = m.WrittenTo(last.call, last.generation, last.position + len(last.payload))
-            self.send(m.Written([written]))
+            self.send(m.Inbound([], [written]))
 
 
 def gateway(context: Context, endpoint: str) -> Peer:
@@ -116,7 +116,9 @@ async def test_it_announces_itself_and_carries_a_call(
     frames = [frame for batch in carrier.all(m.Outbound) for frame in batch.frames]
     assert [frame.position for frame in frames] == [160 * n for n in range(20)]
     assert b"".join(frame.payload for frame in frames) == b"\xff" * 3200
-    await until(lambda: any(p.calls[0].position == 3200 for p in client.all(m.Acknowledged)))
+    await until(
+        lambda: any(to.position == 3200 for h in client.all(m.Heard) for to in h.acknowledged)
+    )
 
     frame = m.InFrame(CALL, GENERATION, 1, 0, b"\xff" * 160)
     carrier.send(m.Inbound([frame]))
@@ -167,7 +169,7 @@ async def test_a_clock_that_jumped_is_caught_up_with_in_one_tick(
     now = 1_000_000_000_000
     made = WorkerProcess(context, settings, clock=lambda: now)
     made.start()
-    made._pace(now)
+    made._clocked, made._deadline = True, now + 20_000_000
     ticked: list[tuple[int, int]] = []
     made.calls.tick = lambda now, until: ticked.append((now, until))  # type: ignore[method-assign]
     now += 20_000_000

@@ -120,13 +120,13 @@ def test_who_hears_of_a_streams_end_has_heard_what_was_written() -> None:
     generation, position = bench.gateway.generation, bench.gateway.out_next
     assert position is not None
     for told in (
-        m.Written([m.WrittenTo(CALL, generation, position + 160)]),
+        m.Inbound([], [m.WrittenTo(CALL, generation, position + 160)]),
         m.StreamEnded(CALL, generation, 1, "error"),
     ):
         bench.from_gateway(told)
     bench.worker.work(bench.now, bench.now)
     kinds = [type(told) for peer, told in bench.worker.take() if peer == ADAPTER]
-    assert kinds == [m.Acknowledged, m.Loss, m.StreamOver]
+    assert kinds == [m.Heard, m.Loss, m.StreamOver]
 
 
 def test_a_streams_end_that_is_read_late_tells_what_lay_at_the_carrier() -> None:

@@ -118,7 +118,7 @@ def test_every_example_runs_as_it_stands(reader: Path, pytester: pytest.Pytester
             count += 1
     (reader / "tests" / "test_stranger.py").write_text(STRANGER)
     count += 1
-    result = pytester.runpytest_subprocess("--phone-sim", "-q", timeout=90)
+    result = pytester.runpytest_subprocess("--phone-sim", "-q", "-n", "2", timeout=90)
     result.assert_outcomes(passed=count)
     assert count >= 6
 

@@ -103,6 +103,9 @@ class Worker:
     def frames(self) -> list[m.InFrame]:
         return [frame for batch in self.all(m.Inbound) for frame in batch.frames]
 
+    def written(self) -> list[m.WrittenTo]:
+        return [to for batch in self.all(m.Inbound) for to in batch.written]
+
     def die(self) -> None:
         self._task.cancel()
         self.router.close()

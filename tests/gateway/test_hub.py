@@ -16,21 +16,24 @@ NOTHING: Any = None
 class Link:
     """A connection to a worker that takes messages, or none any more."""
 
-    def __init__(self, there: bool = True) -> None:
-        self.there = there
+    def __init__(self, alive: bool = True) -> None:
+        self.alive = alive
         self.sent: list[m.ToWorker] = []
 
     def send(self, payload: bytes) -> bool:
-        if self.there:
+        if self.alive:
             self.sent.append(msgspec.msgpack.decode(payload, type=m.ToWorker))
-        return self.there
+        return self.alive
 
 
 class Streams:
-    """A call moves from worker a to worker b once a is lost."""
+    """Something waits for workers a, b and c; a call moves from a to b once a is lost."""
 
     def flush(self) -> list[do.Instruction]:
-        return []
+        return [
+            do.SendToWorker(name, m.Inbound([], [m.WrittenTo(f"call of {name}", 1, 160)]))
+            for name in ("a", "b", "c")
+        ]
 
     def link_lost(self, endpoint: str, now: float) -> list[do.Instruction]:
         assert endpoint == "a"
@@ -40,12 +43,10 @@ class Streams:
 async def test_a_worker_that_is_lost_by_a_flush_takes_nothing_from_the_others() -> None:
     hub = Hub("g1", NOTHING, NOTHING, NOTHING, clock=lambda: 100.0)
     hub._timer.cancel()
-    lost, well = Link(there=False), Link()
+    lost, other = Link(alive=False), Link()
     hub.streams = Streams()  # type: ignore[assignment]  # what the hub uses of it here
-    hub._links = {"a": lost, "b": well, "c": well}  # type: ignore[dict-item]  # as a BusSocket
-    for endpoint in ("a", "b", "c"):
-        hub._to_worker(endpoint, m.Written([m.WrittenTo(f"call of {endpoint}", 1, 160)]))
+    hub._links = {"a": lost, "b": other, "c": other}  # type: ignore[dict-item]  # as a BusSocket
     hub._flush()
-    told = [x.calls[0].call for x in well.sent if isinstance(x, m.Written)]
+    told = [x.written[0].call for x in other.sent if isinstance(x, m.Inbound)]
     assert told == ["call of b", "call of c"]
-    assert [type(x) for x in well.sent] == [m.Written, m.CloseCall, m.Written]
+    assert [type(x) for x in other.sent] == [m.CloseCall, m.Inbound, m.Inbound]

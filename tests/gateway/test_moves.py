@@ -55,12 +55,14 @@ def test_a_worker_without_a_tick_is_left_after_500_ms(bench: Bench) -> None:
     bench.sound(B, G1 + 1, 0)
     assert bench.played(1) == [0]
     bench.wait(2.0, ticking=(A, B))
-    assert [type(x) for x in bench.take(B)] == [m.Written]
+    bench.flush()
+    assert [type(x) for x in bench.take(B)] == [m.Inbound]
 
 
 def test_a_stopped_worker_alone_takes_the_call_again_when_it_wakes(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.sound(A, G1, 0)
+    bench.flush()
     bench.take(A)
     bench.wait(1.0)
     bench.heard(1, 0)
@@ -204,6 +206,7 @@ def test_a_placement_that_keeps_the_active_worker_moves_nothing(bench: Bench) ->
 def test_a_placement_without_the_active_worker_moves_the_call(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.sound(A, G1, 0)
+    bench.flush()
     bench.take(A)
     placed(bench, placement(2, C, B))
     bench.sound(A, G1, 160)

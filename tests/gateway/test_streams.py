@@ -82,19 +82,21 @@ def test_outbound_sound_is_written_and_acknowledged(bench: Bench) -> None:
         ),
     )
     assert bench.written[1] == [b"media " + payload_at(0), b"media " + payload_at(160)[:80]]
-    assert bench.take(A) == [
-        m.Written([m.WrittenTo("c1", G1, 240), m.WrittenTo("c2", G1, 160)]),
-    ]
+    bench.flush()
+    written = [m.WrittenTo("c1", G1, 240), m.WrittenTo("c2", G1, 160)]
+    assert bench.take(A) == [m.Inbound([], written)]
 
 
 def test_sound_out_of_position_is_dropped_and_the_position_told(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.sound(A, G1, 0)
+    bench.flush()
     bench.take(A)
     bench.sound(A, G1, 0, 320)
     assert bench.played(1) == [0]
     assert bench.streams.dropped == {"position": 2}
-    assert bench.take(A) == [m.Written([m.WrittenTo("c1", G1, 160)])]
+    bench.flush()
+    assert bench.take(A) == [m.Inbound([], [m.WrittenTo("c1", G1, 160)])]
 
 
 def test_sound_of_strangers_is_dropped(bench: Bench) -> None:
@@ -278,6 +280,7 @@ def test_the_controller_closes_a_stream(bench: Bench) -> None:
 def test_a_later_stream_supersedes_the_earlier(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.sound(A, G1, 0)
+    bench.flush()
     bench.take(A)
     bench.accept(2, accepted(placement(1, A), ordinal=2, first=False))
     assert bench.closed == [1]

@@ -134,8 +134,7 @@ class Calls(RuleBasedStateMachine):
                 if frame.generation == peer.generation and peer.has_call:
                     assert frame.payload == payload_at(frame.position)
                     peer.heard.append(frame.position)
-        elif isinstance(message, m.Written):
-            for written in message.calls:
+            for written in message.written:
                 if written.generation == peer.generation:
                     peer.acknowledged = written.position
                     self.acknowledged = max(self.acknowledged, written.position)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
@@ -70,12 +69,3 @@ def settings_options(*fields: str, later: bool = False) -> Callable[[_F], _F]:
         return result
 
     return decorate
-
-
-def existing_wav(
-    context: click.Context, parameter: click.Parameter, value: Path | None
-) -> Path | None:
-    """An option's value that has to be a readable file."""
-    if value is not None and not value.is_file():
-        raise click.BadParameter(f"{value} is no file", context, parameter)
-    return value

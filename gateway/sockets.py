@@ -1,0 +1,103 @@
+"""Reads the Media Streams sockets of all calls together.
+
+A loop that watches each socket by itself wakes up for every frame: 50 times a second for each call,
+and a wake-up costs more than the frame. So the descriptors of all calls stand in one epoll set of
+their own. With a call or two the loop watches that set, and a frame is handed on as it comes. From
+:data:`CLOCKED_FROM` calls on nothing watches it: every :data:`PERIOD` all sockets that have
+something are read in one go, and what they brought leaves in one message to each worker.
+
+The clock stands at whole multiples of the period of the monotonic clock. The workers of the same
+machine read a little after it (see ``codec_worker/process.py``), so that a frame waits once, and
+not at every process.
+
+Without epoll (macOS) :meth:`Sockets.add` refuses, and the loop reads each socket itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import sys
+from collections.abc import Callable
+from typing import Final
+
+#: Seconds between two looks at all sockets.
+PERIOD: Final = 0.01
+#: So many sockets are read by the clock.
+CLOCKED_FROM: Final = 3
+
+
+class Sockets:
+    """The sockets that are read together on the running loop. ``after`` is called when all that had
+    come was handed out."""
+
+    def __init__(self, after: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._after = after
+        self._readable: dict[int, Callable[[], None]] = {}
+        self._watched = False
+        self._timer: asyncio.TimerHandle | None = None
+        if sys.platform == "linux":
+            self._epoll: select.epoll | None = None
+
+    @property
+    def clocked(self) -> bool:
+        """What has come is read, and ``after`` is called, within a period."""
+        return self._timer is not None
+
+    def add(self, descriptor: int, readable: Callable[[], None]) -> bool:
+        """Call ``readable`` whenever there is something to read. False: read it yourself."""
+        if sys.platform != "linux":
+            return False
+        if self._epoll is None:
+            self._epoll = select.epoll()
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._readable[descriptor] = readable
+        self._choose()
+        return True
+
+    def remove(self, descriptor: int) -> None:
+        """The socket is read no more; to be called before it is closed."""
+        if sys.platform == "linux" and self._readable.pop(descriptor, None) is not None:
+            assert self._epoll is not None
+            self._epoll.unregister(descriptor)
+            self._choose()
+
+    def _choose(self) -> None:
+        """By the clock, or as it comes: the number of sockets decides."""
+        if sys.platform != "linux":
+            return
+        assert self._epoll is not None
+        count = len(self._readable)
+        if (count >= CLOCKED_FROM) != self.clocked:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            else:
+                self._set_timer()
+        watch = 0 < count < CLOCKED_FROM
+        if watch != self._watched:
+            self._watched = watch
+            if watch:
+                self._loop.add_reader(self._epoll.fileno(), self._read)
+            else:
+                self._loop.remove_reader(self._epoll.fileno())
+
+    def _set_timer(self) -> None:
+        # The loop counts whole milliseconds, and so may be a little early.
+        following = (self._loop.time() + PERIOD / 4) // PERIOD + 1
+        self._timer = self._loop.call_at(following * PERIOD, self._tick)
+
+    def _tick(self) -> None:
+        self._set_timer()
+        self._read()
+
+    def _read(self) -> None:
+        if sys.platform != "linux":
+            return
+        assert self._epoll is not None
+        for descriptor, _ in self._epoll.poll(0):
+            readable = self._readable.get(descriptor)
+            if readable is not None:  # one that was read before it may have closed this one
+                readable()
+        self._after()
