@@ -72,7 +72,9 @@ from .rules.moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
+#: How often time is looked at, and how often while there is nothing that it changes.
 TICK_SECONDS: Final = 0.1
+REST_SECONDS: Final = 0.5
 
 _ONLY_GATEWAYS: Final = (m.VoiceWebhook, m.StatusCallback, m.StreamStart)
 #: Requests that are served while the stack ends: they help it to come to its end.
@@ -263,6 +265,11 @@ class Core:
     def busy(self) -> bool:
         """Something is still to be put back or hung up."""
         return self.book.busy
+
+    @property
+    def at_rest(self) -> bool:
+        """Ticks may come REST_SECONDS apart, until somebody asks for something."""
+        return self.book.at_rest
 
     def handle(self, event: AnyEvent, now: float) -> list[Instruction]:
         """Take one event; returns what is to be done, in this order. After an exception the core

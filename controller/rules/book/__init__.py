@@ -154,6 +154,13 @@ class Book:
         under_way = any(call.end_under_way for call in self.calls.values())
         return bool(self.leases or self.aside) or under_way
 
+    @property
+    def at_rest(self) -> bool:
+        """Nobody has a session, a number or a call, and nothing is left of them: all that the
+        clock changes is who has been silent for too long."""
+        waiting = self.claiming or self.stopping or self.sessions or self.calls
+        return not (waiting or self.leases or self.aside or self.open_dials())
+
     # ------------------------------------------------------------------ peers
 
     def gateways(self) -> list[Peer]:
@@ -257,6 +264,10 @@ class Book:
     def came_of_a_dial(self, sid: str, *, but: str) -> bool:
         """The call came of a dial of ours, of another one than ``but``; it may be over."""
         return any(d.sid == sid and d.request != but for d in self.dials.values())
+
+    def open_dials(self) -> bool:
+        """Something may still come of a dial."""
+        return any(dial.state in OPEN for dial in self.dials.values())
 
     def open_b_legs(self, number: str) -> list[Dial]:
         """The b-leg dials to the number of which something may still come, those that Twilio has
