@@ -59,7 +59,7 @@ def test_it():
 #: The page for those who work on trunkline: its commands run in a checkout.
 IN_A_CHECKOUT = {"CONTRIBUTING.md"}
 #: Pages that a script writes from what it measured or drew. Each begins with its command.
-WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "performance.md", "states.md"}
+WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "performance.md", "scaling.md", "states.md"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -120,7 +120,7 @@ def test_every_example_runs_as_it_stands(reader: Path, pytester: pytest.Pytester
             count += 1
     (reader / "tests" / "test_stranger.py").write_text(STRANGER)
     count += 1
-    result = pytester.runpytest_subprocess("--phone-sim", "-q", timeout=90)
+    result = pytester.runpytest_subprocess("--phone-sim", "-q", "-n", "2", timeout=90)
     result.assert_outcomes(passed=count)
     assert count >= 6
     assert_ended((reader / "bus").read_text())
