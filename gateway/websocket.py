@@ -142,15 +142,13 @@ class WebSocket(asyncio.Protocol):
     def believe(self) -> None:
         """The peer is no stranger any more."""
         self._stranger = None
-        transport, found = self._transport, None
+        transport = self._transport
         if self.sockets is not None and transport is not None and self._descriptor < 0:
             found = transport.get_extra_info("socket")
-        if found is not None and self.sockets is not None and transport is not None:
-            descriptor: int = found.fileno()
-            if self.sockets.add(descriptor, self._readable):
-                transport.pause_reading()
-                self._descriptor = descriptor
-                self._queued = True
+            transport.pause_reading()
+            self._descriptor = found.fileno()
+            self._queued = True
+            self.sockets.add(self._descriptor, self._readable)
 
     def send_text(self, text: bytes) -> None:
         """Write one text message; nothing when the socket is closing."""
