@@ -55,6 +55,8 @@ _READ: Final = 16 * 1024
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN_TEXT = 0x80 | _TEXT
+#: A masked payload whose length follows in two bytes.
+_MASKED_126 = 0x80 | 126
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -232,7 +234,20 @@ class WebSocket(asyncio.Protocol):
             return
         except OSError:
             data = b""
-        if data:
+        size = len(data)
+        if (
+            size > 8
+            and data[0] == _FIN_TEXT
+            and data[1] == _MASKED_126
+            and int.from_bytes(data[2:4], "big") + 8 == size
+            and not (self._buffer or self._skip or self._close_sent)
+            and self._fragments is None
+            and self._handler is not None
+        ):  # one whole message of the usual length: a frame of sound
+            self._heard = self._loop.time()
+            self._pinged = False
+            self._handler.text(apply_mask(data[8:], data[4:8]))
+        elif data:
             self.data_received(data)
         else:
             self._read_no_more()
