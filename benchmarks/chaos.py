@@ -50,6 +50,8 @@ LONG: Final = 300.0
 @click.option("--page/--no-page", "write_page", default=False, help="Write docs/chaos.md.")
 def main(seconds: float, seed: int | None, only_alone: bool, write_page: bool) -> None:
     """Kill, stop and end every kind of process while 20 calls talk."""
+    if only_alone and write_page:
+        raise click.UsageError("docs/chaos.md is of a whole run: --page goes without --alone")
     console = Console(width=max(100, Console().width))
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     console.print(f"seed {seed}")

@@ -81,7 +81,7 @@ def plan(seed: int, seconds: float) -> Iterator[Fault]:
         at += rng.uniform(*BETWEEN)
 
 
-#: What happens to the stack as a whole, in turn, from a place that the seed picks.
+#: Faults of the stack as a whole. They come in this order, and the seed picks the first.
 WHOLE: Final = (
     "supervisor SIGKILL",
     "all SIGKILL, started again",

@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmarks.chaos_run import CALLS
 from benchmarks.chaos_score import FAULT_HEAD, Score
 
-#: What one fault costs that no other is near, in words: kind, signal -> what happens.
+#: Kind and signal of a fault -> its effect in words, when no other fault is near.
 IN_WORDS: Final[dict[tuple[str, str], str]] = {
     ("codec worker", "SIGKILL"): "A codec worker is killed: its calls go on at its standby",
     ("codec worker", "SIGTERM"): "A codec worker is ended: its calls go on at its standby",

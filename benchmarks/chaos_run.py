@@ -122,8 +122,7 @@ class Chaos:
             "longest": longest,
             "seed": self.seed,
         }
-        self.clients[name] = Client(self.run, name.replace(" ", "-"), arguments, self._said)
-        self.clients[name].name = name
+        self.clients[name] = Client(self.run, name, arguments, self._said)
         self._up[name] = {}
 
     def step(self) -> None:
@@ -267,7 +266,7 @@ class Chaos:
         ]
         left = [sid for sid in sids if self.sim.call(sid)["status"] not in ENDED]
         changed = [n for n in self.stack.changed() if n in numbers]
-        # A controller that was away in between counts its sessions' leases anew.
+        # A controller that was away in between counts its sessions' leases from the start.
         away = [f.until + BACK_WITHIN for f in self.score.faults if f.kind == "controller"]
         if left or changed:
             if now - max([at, *away]) < CLIENT_GONE_WITHIN + busy():
@@ -286,7 +285,7 @@ class Chaos:
         self._start_client(name)
 
     def _drain(self, name: str) -> None:
-        """What a dead client had said is old."""
+        """Messages of a dead client are old, except for calls that were over."""
         kept = []
         while not self._said.empty():
             kept.append(self._said.get())

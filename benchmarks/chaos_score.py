@@ -8,7 +8,7 @@ from typing import Final
 from benchmarks.chaos_faults import WHOLE
 from benchmarks.chaos_judge import Verdict
 
-#: A hole in what the far end hears belongs to a fault that ended so long before it at most.
+#: A hole at a far end belongs to a fault that ended so many seconds before it at most.
 BELONGS: Final = 2.5
 #: Seconds without another fault around one that is alone: no hole can belong to both.
 QUIET: Final = 2 * BELONGS + 0.5
@@ -39,7 +39,7 @@ class Injected:
 
 @dataclass
 class Score:
-    """What is counted."""
+    """The counts of one run."""
 
     verdicts: list[Verdict] = field(default_factory=list)
     faults: list[Injected] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Score:
     with_stack: int = 0
     most_at_once: int = 0
     restores: int = 0
-    #: seconds, by what was waited for
+    #: the longest wait in seconds, by its subject
     took: dict[str, float] = field(default_factory=dict)
 
     def waited(self, what: str, seconds: float) -> None:
@@ -80,7 +80,7 @@ class Score:
         return rows
 
     def total_rows(self) -> list[list[str]]:
-        """What became of all calls."""
+        """The fate of all calls."""
         verdicts = self.verdicts
         kept = [v for v in verdicts if not v.dropped]
         lost = len(verdicts) - len(kept) - self.with_stack

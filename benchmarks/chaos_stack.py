@@ -1,14 +1,12 @@
-"""What the chaos suite works on: the stack's processes by kind, its numbers, its clients."""
+"""The stack's processes by kind, its numbers and its clients, as the chaos suite sees them."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import queue
-import subprocess
 import sys
 import threading
-import time
 import wave
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +14,7 @@ from typing import Any, Final
 import psutil
 
 from benchmarks import chaos_code
-from benchmarks.processes import ROOT, Run, role
+from benchmarks.processes import Run, Talker, role
 
 #: Numbers of the account and their voice_url from before; OWN_NUMBER calls and is never changed.
 PRIOR: Final = {f"+1415555{n:04d}": f"https://agent.example/before/{n}" for n in range(2000, 2010)}
@@ -44,8 +42,6 @@ class Stack:
                     found.append(process)
         return sorted(found, key=lambda p: p.pid)
 
-    # ------------------------------------------------------------------ the account's numbers
-
     def overridden(self) -> list[str]:
         """Numbers whose calls come to us at the moment."""
         rows = self.run.sim.numbers()
@@ -64,26 +60,20 @@ class Stack:
 
     def restored_at(self, number: str, since: float) -> float | None:
         """When the number was put back, first after ``since`` (monotonic); None: it was not."""
-        for write in self.run.sim.number_writes():
-            if (
-                write["number"] == number
-                and write["time"] >= since
-                and write["after"]["voice_url"] == PRIOR[number]
-            ):
-                return float(write["time"])
-        return None
+        times = [at for put_back, at in self.put_back() if put_back == number and at >= since]
+        return times[0] if times else None
 
-    def restores(self) -> int:
-        """How often a number was put back so far."""
-        return sum(
-            write["after"]["voice_url"] == PRIOR[write["number"]]
+    def put_back(self) -> list[tuple[str, float]]:
+        """Each write that put a number back so far: the number, and when (monotonic)."""
+        return [
+            (write["number"], write["time"])
             for write in self.run.sim.number_writes()
-            if write["number"] in PRIOR
-        )
+            if write["after"]["voice_url"] == PRIOR.get(write["number"])
+        ]
 
 
-class Client:
-    """One client process; what it says goes to a queue as (client's name, message)."""
+class Client(Talker):
+    """One client process. Its messages go to a queue, as (client's name, message)."""
 
     def __init__(
         self,
@@ -92,44 +82,27 @@ class Client:
         arguments: dict[str, Any],
         said: queue.SimpleQueue[tuple[str, dict[str, Any]]],
     ) -> None:
-        self.name = name
-        self._log = (run.directory / f"client-{name}-{time.monotonic_ns()}.log").open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.chaos_client", json.dumps(arguments)],
-            env=run.environment | {"PYTHONPATH": str(ROOT)},
-            cwd=run.directory,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
-        self._said = said
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        python, told = Path(sys.executable), (json.dumps(arguments),)
+        super().__init__(python, "chaos_client", told, run.environment, run.directory)
+        self._reader = threading.Thread(target=self._hear, args=(name, said), daemon=True)
         self._reader.start()
 
-    def _read(self) -> None:
+    def _hear(self, name: str, said: queue.SimpleQueue[tuple[str, dict[str, Any]]]) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             with contextlib.suppress(ValueError):  # a line that its death cut off
-                self._said.put((self.name, json.loads(line)))
+                said.put((name, json.loads(line)))
 
     def tell(self, word: str) -> None:
         """``renew`` or ``stop``."""
-        assert self.process.stdin is not None
         with contextlib.suppress(OSError):  # it is gone
-            self.process.stdin.write(word + "\n")
-            self.process.stdin.flush()
+            super().tell(word)
 
     def close(self) -> None:
         """End it if it is still there."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        self.process.kill()
         self._reader.join(5.0)
-        for pipe in (self.process.stdin, self.process.stdout, self._log):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        super().close()
 
 
 def numbered_recording(path: Path) -> None:

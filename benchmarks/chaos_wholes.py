@@ -103,4 +103,4 @@ def end(chaos: Chaos) -> None:
     health = chaos.sim.health()
     if not health["ok"]:
         chaos.problem(f"the carrier itself failed: {health['failures']}")
-    chaos.score.restores = stack.restores()
+    chaos.score.restores = len(stack.put_back())

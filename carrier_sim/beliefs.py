@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-#: By name, in the order of docs/beliefs.md: what the carrier does when it contradicts the belief.
+#: By name, in the order of docs/beliefs.md: the carrier's way when it contradicts the belief.
 BELIEFS: Final[dict[str, str]] = {
     # Numbers
     "numbers-read-as-written": "For 3 s after a write, reads show what stood there before.",
@@ -92,6 +92,6 @@ class Beliefs:
         self.contradicted = wanted
 
     def hold(self, name: str) -> bool:
-        """Whether the carrier does as is believed."""
+        """True where the carrier acts as is believed, False where it contradicts."""
         assert name in BELIEFS, name
         return name not in self.contradicted

@@ -115,7 +115,7 @@ _NOISE_SECONDS: Final = 4.0
 
 
 class Bot:
-    """One call's far end: ``emit`` gives its next frame, ``receive`` takes what it hears."""
+    """One call's far end: ``emit`` gives its next frame, ``receive`` takes one that it hears."""
 
     def __init__(self, spec: AnsweringSpec) -> None:
         self.spec = spec
@@ -173,7 +173,7 @@ class Bot:
         return SILENCE
 
     def _listen(self, frame: bytes) -> None:
-        """For bots that react to what they hear."""
+        """For bots that react to the sound of the other end."""
 
 
 class _EchoBot(Bot):
@@ -272,7 +272,7 @@ def _key_frames(
 
 
 def parse_bot(text: str) -> BotSpec:
-    """The text or JSON form of a spec. Raises ValueError that says what is wrong with it."""
+    """The text or JSON form of a spec. Raises ValueError with the reason when it is wrong."""
     if text.startswith("{"):
         return bot_from(msgspec.json.decode(text))
     head, *options = text.split(",")
@@ -299,7 +299,7 @@ def parse_bot(text: str) -> BotSpec:
 
 
 def bot_from(fields: object) -> BotSpec:
-    """The dict form of a spec. Raises ValueError that says what is wrong with it."""
+    """The dict form of a spec. Raises ValueError with the reason when it is wrong."""
     try:
         spec: BotSpec = msgspec.convert(fields, BotSpec, strict=False)
     except msgspec.ValidationError as e:

@@ -1,8 +1,8 @@
 """The media plane: two ends bridged in 20 ms frames, all circuits on one grid of ticks.
 
-No I/O and no clock: ``Switchboard.tick(now)`` is called every 5 ms of nominal time, serves every
-fourth circuit and is told what time it stands for. An end is a Leg or a Bot; a circuit whose call
-has not been answered lets its legs count their pauses and carries no sound.
+No I/O and no clock. ``Switchboard.tick(now)`` is called every 5 ms of nominal time, with the time
+that it stands for, and serves every fourth circuit. An end is a Leg or a Bot. A circuit whose call
+has not been answered carries no sound, and lets its legs count their pauses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Circuit:
         self.connected_at: float | None = None
         self.frames = 0
         self.phase = 0
-        #: What the far end heard from the near one, and said to it, since connected_at.
+        #: The sound that the far end heard from the near one, and said to it, since connected_at.
         self.played = far.heard if isinstance(far, Bot) else bytearray()
         self.said = far.said if isinstance(far, Bot) else bytearray()
         self._keep = keep and isinstance(far, Leg)

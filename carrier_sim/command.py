@@ -181,7 +181,7 @@ async def _serve(sim: CarrierSim, ready_file: Path | None) -> None:
     else:
         loop.add_signal_handler(signal.SIGINT, ended.set)
     async with sim:
-        # The media clock must not wait for a collection of what lives as long as the process.
+        # The media clock must not wait for a collection of objects that live as long as we do.
         gc.collect()
         gc.freeze()
         with _announced(sim, ready_file):

@@ -6,7 +6,7 @@ line.
 | GET /sim/health | {"ok", "account_sid", "base_url", "calls", "streams", "now", "seed"} |
 | GET /sim/load | lateness of the media clock in ms, CPU seconds of this process |
 | GET /sim/errors, /sim/notices; DELETE /sim/errors | the judge's lists |
-| GET /sim/rest, /sim/webhooks | what was asked of REST; what was sent to webhooks |
+| GET /sim/rest, /sim/webhooks | every REST request; every webhook and callback that was sent |
 | GET, POST /sim/numbers | numbers with all fields; add {"phone_number", "voice_url", …} |
 | GET /sim/numbers/writes | every change through REST |
 | GET, POST /sim/callees | who answers; set {"phone_number", "bot"} |
@@ -65,7 +65,7 @@ class ControlApi:
         self._sim = sim
 
     async def handle(self, request: Request) -> Response:
-        """Answer one request: 404 for what there is not, 400 with the reason for bad input."""
+        """Answer one request. Unknown things give 404, bad input gives 400 with the reason."""
         try:
             return await self._route(request)
         except _NotFound as e:

@@ -16,14 +16,14 @@ from typing import Final, Protocol
 
 import msgspec
 
-from . import caller_id, twiml
+from . import twiml
 from .account import CallOptions, CallRecord, Sids
 from .beliefs import Beliefs
 from .bots import Answering, Bot, BotSpec, Busy, Failed, NoAnswer, Silence, start_bot
 from .call import Call
 from .call_streams import CallStreams
 from .circuit import Circuit, Switchboard
-from .habits import Habits
+from .habits import CALLER_FORMS, Habits
 from .judge import Judge
 from .leg import (
     Answer,
@@ -193,7 +193,7 @@ class Exchange:
             self._connect(call, self.bot(Silence()))
             self._answered(call, now)
             return
-        shown = caller_id.FORMS[self.habits.draw("caller-id")](call.record.from_)
+        shown = CALLER_FORMS[self.habits.draw("caller-id")](call.record.from_)
         other = self._inbound(shown, number, now)
         other.other, call.other = call, other
         call.leg.answered = True

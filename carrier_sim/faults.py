@@ -27,6 +27,8 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -132,6 +134,16 @@ class Faults:
         """Uninstall all."""
         self.rules.clear()
         self.version += 1
+
+    @contextmanager
+    def during(self, fault: Fault) -> Iterator[Rule]:
+        """Installed within a with block."""
+        rule = self.add(fault)
+        try:
+            yield rule
+        finally:
+            if rule in self.rules:
+                self.remove(rule.id)
 
     def match(self, where: str, method: str, path: str, kind: str = "") -> Fault | None:
         """The first rule that fires on this request; of one kind only, where a kind is given."""

@@ -1,4 +1,4 @@
-"""What Twilio does now in one way, now in another: drawn by seed, anew each time.
+"""Things that Twilio does now in one way, now in another: the form is drawn by seed, each time.
 
 No I/O. A habit has a name and the forms that have been seen of it, with their source. Product and
 stand-in must not agree on one of them by accident, so the carrier draws a form each time the
@@ -13,10 +13,29 @@ Something that Twilio does in one way only, as far as anybody knows, is a belief
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from . import caller_id
+#: A gateway's own number, in place of the caller's.
+GATEWAY: Final = "+811045000"
+
+#: The caller as other carriers hand it on, by form of the habit ``caller-id``.
+#: Twilio's support says so: "caller ID preservation cannot be guaranteed to all destinations. Some
+#: countries require caller ID mutation to ensure delivery, and some countries append or prepend
+#: additional digits" (International Voice Quirks). Withheld numbers come as words, or as the digits
+#: that spell them on a keypad (Why am I getting calls from these strange numbers).
+CALLER_FORMS: Final[dict[str, Callable[[str], str]]] = {
+    "kept": lambda caller: caller,
+    "country-code-cut": lambda caller: "+" + caller[2:],
+    "national": lambda caller: caller[2:],
+    "digits-added": lambda caller: f"+010{caller[1:]}",
+    "gateway-number": lambda caller: GATEWAY,
+    "anonymous": lambda caller: "anonymous",
+    "capital-anonymous": lambda caller: "Anonymous",
+    "spelled-anonymous": lambda caller: "+266696687",
+    "restricted": lambda caller: "RESTRICTED",
+    "empty": lambda caller: "",
+}
 
 #: name -> the forms that are drawn from, all equally likely.
 HABITS: Final[dict[str, tuple[str, ...]]] = {
@@ -29,8 +48,8 @@ HABITS: Final[dict[str, tuple[str, ...]]] = {
     # if it were the primary until the secondary is promoted; a promotion takes a minute to spread
     # (TD iam/api/authtoken).
     "signing-token": ("primary", "secondary"),
-    # From on the callee's side of a call to a number of the account (caller_id.py).
-    "caller-id": tuple(caller_id.FORMS),
+    # From on the callee's side of a call to a number of the account.
+    "caller-id": tuple(CALLER_FORMS),
     # Seconds from the end of one bidirectional stream to the beginning of the next, when a document
     # replaces another that is in <Connect> (qisoft/i-hate-making-calls, issue 18: 0.856 s; a cold
     # <Connect> took 0.565 s).

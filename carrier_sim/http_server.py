@@ -20,7 +20,7 @@ MAX_BODY: Final = 32 * 1024 * 1024
 
 
 class Fate(enum.Enum):
-    """What becomes of a connection instead of an answer."""
+    """The fate of a connection that gets no answer."""
 
     RESET = "reset"
     HANG = "hang"
@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no asyncio.Transport by class, only by what they do.
+        # uvloop's transports act as asyncio.Transport without being of that class.
         self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
 
@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
             self._write(Response(400, str(e).encode(), "text/plain"), keep_alive=False)
 
     def close(self) -> None:
-        """Drop the connection and what is being answered on it."""
+        """Drop the connection, and the answer that is under way."""
         if self._task is not None:
             self._task.cancel()
         if self._transport is not None:

@@ -40,7 +40,7 @@ NAMES: Final[dict[int, str]] = {
 
 
 class ErrorRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry: when (monotonic seconds), whose, Twilio's number and what exactly was wrong."""
+    """One entry: when (monotonic seconds), whose, Twilio's number and the exact fault."""
 
     time: float
     code: int

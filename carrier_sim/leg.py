@@ -53,7 +53,7 @@ class OpenStream(msgspec.Struct, frozen=True):
 
 
 class OpenSide(msgspec.Struct, frozen=True):
-    """Connect a one-way stream; then ``side_started``, later ``side_over``."""
+    """Connect a one-way stream; then ``side_started``."""
 
     verb: twiml.Stream
 
@@ -117,7 +117,7 @@ class Leg:
         self.peer: Leg | None = None
         self._program: deque[twiml.Verb] = deque()
         self._url = ""
-        #: What runs: idle, sound, pause, stream, fetch, dial, bridge.
+        #: The verb under way: idle, sound, pause, stream, fetch, dial, bridge.
         self.doing = "idle"
         self._sound: deque[bytes] = deque()
         self._keys: dict[int, list[str]] = {}
@@ -132,7 +132,7 @@ class Leg:
         self.pending: list[Instruction] = []
 
     def take_instructions(self) -> list[Instruction]:
-        """What is to be done, in order; each is handed out once."""
+        """The instructions that were not handed out yet, in order."""
         if not self.pending:
             return []
         out, self.pending = self.pending, []
@@ -281,18 +281,16 @@ class Leg:
             self.answered = True
             self.pending.append(Answer())
         match verb:
-            case twiml.Say(text=text, loop=loop):
-                self._play(wav.say(text) * max(1, min(loop, 100)))
+            case twiml.Say(text=text):
+                self._play(wav.say(text))
             case twiml.Pause(seconds=seconds):
                 self._hops = 0
                 self._pause = round(seconds / FRAME_SECONDS)
                 self.doing = "pause" if self._pause else "idle"
-            case twiml.Play(digits=digits) if digits:
+            case twiml.Play(digits=digits):
                 self._play(tones.dtmf(digits))
                 for sample, digit in tones.dtmf_ends(digits):
                     self._keys.setdefault((sample - 1) // 160, []).append(digit)
-            case twiml.Play(url=url, loop=loop):
-                self._play_url(url, loop)
             case twiml.Connect():
                 self._hops = 0
                 self.doing = "stream"
@@ -334,17 +332,6 @@ class Leg:
         self._sound_at = 0
         self._hops = 0
         self.doing = "sound" if self._sound else "idle"
-
-    def _play_url(self, url: str, loop: int) -> None:
-        path = urlsplit(url)
-        if path.scheme == "file":
-            try:
-                self._play(wav.read_cached(path.path) * max(1, min(loop, 100)))
-                return
-            except (OSError, ValueError) as e:
-                self._report(11200, f"<Play> {url!r}: {e}")
-                return
-        self._report(12200, f"<Play> {url!r}: carrier_sim plays file: URLs and digits only")
 
     def _done(self, now: float, params: tuple[tuple[str, str], ...] = ()) -> None:
         self.doing = "idle"

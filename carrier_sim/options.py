@@ -1,4 +1,4 @@
-"""How one carrier behaves: what ``CarrierSim`` and ``trunkline carrier-sim`` can be told."""
+"""The settings of one carrier: keywords of ``CarrierSim``, options of ``trunkline carrier-sim``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     max_url_length: int = 2048
     #: A stream may have a ws:// URL, which Twilio refuses.
     allow_ws: bool = True
-    #: Keep what each far end hears and says.
+    #: Keep the sound that each far end hears and says.
     keep_audio: bool = True
     #: Keep the messages of each stream.
     wire_log: bool = False

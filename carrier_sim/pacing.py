@@ -73,7 +73,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def measure(buffer: PlaybackBuffer, frames_in: int, now: float) -> StreamMetrics:
-    """The metrics of a stream at ``now``; frames_in counts what was sent to the server."""
+    """The metrics of a stream at ``now``. ``frames_in``: the frames sent to the server so far."""
     arrivals = buffer.arrivals
     before = list(accumulate(arrivals.sizes, initial=0))
     groups = _group(buffer.all_spans(now))

@@ -19,7 +19,7 @@ HANG_SECONDS: Final = 60.0
 
 
 class RestDoor:
-    """Takes requests in, does what the faults say, and keeps the log."""
+    """Takes requests in, applies the faults, and keeps the log."""
 
     def __init__(
         self, rest: RestApi, faults: Faults, beliefs: Beliefs, clock: Callable[[], float]
@@ -31,7 +31,7 @@ class RestDoor:
         self.log: list[RestLogEntry] = []
 
     async def handle(self, request: Request) -> Response | Fate:
-        """Answer one request, or say what becomes of its connection."""
+        """Answer one request, or give its connection another fate."""
         fault = self._faults.match("rest", request.method, request.target)
         if fault is None:
             return self._answer(request)

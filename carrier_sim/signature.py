@@ -19,7 +19,7 @@ from .beliefs import Beliefs
 from .habits import Habits
 
 _DEFAULT_PORTS: Final = {"https": 443, "wss": 443, "http": 80, "ws": 80}
-#: What the account's webhooks are signed with where they are not signed with its auth token.
+#: The key that signs the account's webhooks where its auth token does not.
 SHARED_KEY_ID: Final = "webhooks_sharedkey_01carriersim"
 SHARED_KEY: Final = "carrier-sim-shared-key"
 
@@ -34,7 +34,7 @@ def sign(
 ) -> str:
     """The value of the header for a POST form to url, or for a GET or an upgrade with no form.
 
-    ``fragment``: signed behind the URL, which nobody believes that Twilio does.
+    ``fragment`` is signed behind the URL, where a belief is contradicted.
     """
     fields = "".join(name + value for name, value in sorted(set(form)))
     text = url.partition("#")[0] + fragment + fields

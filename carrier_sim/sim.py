@@ -382,8 +382,9 @@ class CarrierSim:
 
     def _on_timer(self) -> None:
         if self.now() - self._due() > _LATE:
-            # We are late: what reached our sockets meanwhile came before this tick and counts so.
-            # One round of the loop may run timers before sockets; the second has read them.
+            # We are late. Bytes that reached our sockets meanwhile came before this tick, so they
+            # are read first. One round of the loop may run timers before sockets; the second has
+            # read them.
             loop = asyncio.get_running_loop()
             self._timer = loop.call_soon(lambda: setattr(self, "_timer", loop.call_soon(self._run)))
             return

@@ -1,5 +1,4 @@
-"""One Media Stream, without its socket: what is sent when, what a message does, what is wrong with
-it.
+"""One Media Stream, without its socket: the messages that it sends, and those that it takes.
 
 No I/O: ``send`` takes the text of each message in order. States: connecting -> live -> ended. Times
 are monotonic seconds. Source: TD voice/media-streams/websocket-messages.
@@ -34,7 +33,7 @@ class WireMessage(msgspec.Struct, frozen=True):
 
 
 def check_url(verb: StreamVerb, allow_ws: bool) -> tuple[int, str] | None:
-    """What Twilio has against a stream's url or track, as (error number, text), or None."""
+    """The error number and text with which Twilio refuses a stream's url or track, or None."""
     if verb.track != "inbound_track":
         return 31941, f"track={verb.track!r}: a bidirectional stream takes inbound_track only"
     try:
@@ -69,7 +68,7 @@ class Stream:
         beliefs: Beliefs | None = None,
         call_began: float | None = None,
     ) -> None:
-        """``call_began``: where timestamps count from the call's start, which nobody believes."""
+        """``call_began``: timestamps count from there where that belief is contradicted."""
         self.sid = sid
         self.call_sid = call_sid
         self.verb = verb
@@ -122,7 +121,7 @@ class Stream:
         self._out(self._writer.start(self.verb.parameters if arrive else {}), now)
 
     def inbound(self, frame: bytes, now: float) -> None:
-        """20 ms of what the far end said."""
+        """20 ms of sound from the far end."""
         writer = self._writer
         if self.lose is not None and self.lose():
             writer.lost()

@@ -39,7 +39,7 @@ class Clear(msgspec.Struct, tag_field="event", tag="clear", forbid_unknown_field
 
 
 class InvalidMessage(ValueError):
-    """What the server sent is not a message that a bidirectional stream takes (31951)."""
+    """The server sent something that a bidirectional stream does not take (31951)."""
 
 
 _decoder: Final = msgspec.json.Decoder(Media | Mark | Clear)

@@ -1,8 +1,8 @@
-"""The socket of one Media Stream: the upgrade, the messages, every way it can end.
+"""The socket of one Media Stream: the upgrade, the messages, every way in which it can end.
 
-A thin shell: an asyncio.Protocol that hands text to a Stream and says by Twilio's error number how
-the connection failed. Faults that belong to the wire (stall, jitter, lost frames, a broken socket)
-are applied here.
+A thin shell: an asyncio.Protocol that hands text to a Stream. A connection that fails is listed
+under Twilio's error number. Faults that belong to the wire (stall, jitter, lost frames, a broken
+socket) are applied here.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class StreamSocket(asyncio.Protocol):
                 self.stream.send = self._send
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no asyncio.Transport by class, only by what they do.
+        # uvloop's transports act as asyncio.Transport without being of that class.
         self._transport = cast(asyncio.Transport, transport)
         if self._over:
             self._transport.abort()

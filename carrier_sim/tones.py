@@ -22,7 +22,7 @@ KEYS: Final = ("123A", "456B", "789C", "*0#D")
 
 #: A digit is reported when this many half-frame hops in a row agree: 160 + 2 * 80 samples = 40 ms.
 _HOPS_TO_ACCEPT: Final = 3
-#: Hops without the digit after which it has ended, and the same key counts anew.
+#: Hops without the digit after which it has ended, and the same key counts again.
 _HOPS_TO_END: Final = 2
 #: Least mean-square amplitude of a tone: about -36 dBFS.
 _LEAST_POWER: Final = (0.016 * 32768) ** 2

@@ -24,7 +24,6 @@ MAX_PARAMETER: Final = 500
 
 class Say(msgspec.Struct, frozen=True, tag=True):
     text: str
-    loop: int = 1
 
 
 class Pause(msgspec.Struct, frozen=True, tag=True):
@@ -32,9 +31,9 @@ class Pause(msgspec.Struct, frozen=True, tag=True):
 
 
 class Play(msgspec.Struct, frozen=True, tag=True):
-    url: str = ""
-    digits: str = ""
-    loop: int = 1
+    """Keys. The sound of a URL is not played here."""
+
+    digits: str
 
 
 class Stream(msgspec.Struct, frozen=True, tag=True):
@@ -95,7 +94,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True):
-    """What is to be run, and what the judge has to list. verbs is None: nothing can be run."""
+    """The verbs to run, and the problems to list. ``verbs`` is None where nothing can be run."""
 
     verbs: tuple[Verb, ...] | None
     problems: tuple[Problem, ...] = ()
@@ -105,9 +104,9 @@ _ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     name: frozenset(attributes.split())
     for name, attributes in {
         "Response": "",
-        "Say": "voice language loop",
+        "Say": "voice language",
         "Pause": "length",
-        "Play": "loop digits",
+        "Play": "digits",
         "Connect": "action method",
         "Start": "",
         "Stop": "",
@@ -121,7 +120,7 @@ _ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     }.items()
 }
 _DIGITS: Final = re.compile(r"[0-9A-D*#wW]+", re.ASCII)
-#: What the character data of these elements may not hold: they take child elements only.
+#: Elements that take child elements only, and no text.
 _NO_TEXT: Final = frozenset(
     {"Response", "Connect", "Start", "Stop", "Stream", "Hangup", "Pause", "Reject"}
 )
@@ -213,11 +212,11 @@ class _Reader:
                 if not body:
                     self.warn("<Say> without text")
                     return None
-                return Say(body, self.integer(element, "loop", 1))
+                return Say(body)
             case "Pause":
                 return Pause(float(self.integer(element, "length", 1)))
             case "Play":
-                return self.play(element, body)
+                return self.play(element)
             case "Connect":
                 return self.connect(element, attributes, method)
             case "Start":
@@ -234,15 +233,12 @@ class _Reader:
             case _:
                 return self.dial(element, attributes, body, method)
 
-    def play(self, element: ET.Element, body: str) -> Play | None:
+    def play(self, element: ET.Element) -> Play | None:
         digits = element.attrib.get("digits", "")
-        if digits and not _DIGITS.fullmatch(digits):
+        if not _DIGITS.fullmatch(digits):
             self.warn(f"digits={digits!r} on <Play>: allowed are 0-9, A-D, *, #, w and W")
             return None
-        if not digits and not body:
-            self.warn("<Play> with neither a URL nor digits")
-            return None
-        return Play(body, digits, self.integer(element, "loop", 1))
+        return Play(digits)
 
     def connect(
         self, element: ET.Element, attributes: dict[str, str], method: str

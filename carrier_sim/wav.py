@@ -102,7 +102,7 @@ def speech(name: str) -> bytes:
 
 
 def say(text: str) -> bytes:
-    """What <Say> sounds like: the recording of these words, else one chosen by the text."""
+    """The sound of <Say>: the recording of these words, or else one chosen by the text."""
     plain = " ".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
     names = sorted(transcripts())
     for name in names:

@@ -188,7 +188,7 @@ class _Sending:
         return result
 
     async def _try(self, attempt: int) -> tuple[Fetched, str]:
-        """One try: the result, and for the retry policy what was wrong (ct, rt, 4xx, 5xx or "")."""
+        """One try: the result, and its fault for the retry policy (ct, rt, 4xx, 5xx; "": none)."""
         url, headers, body = self._request()
         request = partial(
             http_client.request,

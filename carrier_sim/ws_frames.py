@@ -27,7 +27,7 @@ class ProtocolViolation(Exception):
 
 
 def accept_value(key: str) -> str:
-    """What Sec-WebSocket-Accept has to be."""
+    """The value that Sec-WebSocket-Accept has to have."""
     return base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
 
 

@@ -461,6 +461,11 @@ class Calls:
             if since is not None and now - since > FORGET_NS:
                 self._forget(call, call.generation)
 
+    @property
+    def at_rest(self) -> bool:
+        """Nobody is connected, and nothing is left to be done or said."""
+        return not (self.peers or self.calls or self.complaints or self.draining)
+
     def stats(self, now: int) -> list[m.CallStats]:
         """The counters of all calls."""
         return [call.stats(now) for call in self.calls.values()]

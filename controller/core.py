@@ -72,7 +72,9 @@ from .rules.moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
+#: How often time is looked at, and how often while there is nothing that it changes.
 TICK_SECONDS: Final = 0.1
+REST_SECONDS: Final = 0.5
 
 _ONLY_GATEWAYS: Final = (m.VoiceWebhook, m.StatusCallback, m.StreamStart)
 #: Requests that are served while the stack ends: they help it to come to its end.
@@ -116,12 +118,12 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # it. A client is welcomed behind that: its Welcome says which of its sessions it has not.
     f.ClientHere: (restart.client_here,),
     f.GatewayHere: (reception.welcome, restart.gateway_here),
-    f.WorkerHere: (reception.welcome, streams.worker_here, streams.place_all),
+    f.WorkerHere: (reception.welcome, streams.worked_on, streams.place_all),
     f.ClientBeat: (sessions.renew,),
     f.GatewayBeat: (streams.beat,),
-    f.WorkerBeat: (streams.worker_beat,),
+    f.WorkerBeat: (streams.worked_on,),
     f.ClientLeft: (sessions.peer_left,),
-    f.WorkerLeft: (streams.worker_left, streams.place_all),
+    f.WorkerLeft: (streams.place_all,),
     f.AllClosing: (sessions.close_all,),
     # A restart. A session's calls come before its dials, because a dial whose call was heard is not
     # given up. What nobody claims is put back before it is hung up: numbers first.
@@ -263,6 +265,11 @@ class Core:
     def busy(self) -> bool:
         """Something is still to be put back or hung up."""
         return self.book.busy
+
+    @property
+    def at_rest(self) -> bool:
+        """Ticks may come REST_SECONDS apart, until somebody asks for something."""
+        return self.book.at_rest
 
     def handle(self, event: AnyEvent, now: float) -> list[Instruction]:
         """Take one event; returns what is to be done, in this order. After an exception the core

@@ -347,8 +347,17 @@ class Streams:
             self._place_waiting(endpoint, now, out)
         return out
 
+    @property
+    def at_rest(self) -> bool:
+        """There is no call, and no connection to a worker: the clock changes nothing."""
+        return not self._calls and not self._links
+
+    def rested(self, now: float) -> None:
+        """The clock is looked at again, after a time at rest."""
+        self._checked = now
+
     def check(self, now: float) -> list[Instruction]:
-        """Look at the clock; to be called each CHECK_SECONDS."""
+        """Look at the clock; to be called each CHECK_SECONDS, unless at rest."""
         out: list[Instruction] = []
         stood_still = max(0.0, now - self._checked - 2 * CHECK_SECONDS)
         self._checked = now

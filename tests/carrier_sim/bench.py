@@ -1,10 +1,12 @@
-"""The exchange on a clock that the test turns: no network, a shell that takes notes."""
+"""Call control and one stream, on a clock that the test turns, with a shell that takes notes."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from trunkline.carrier_sim.account import CallOptions
+from trunkline.carrier_sim.beliefs import Beliefs
 from trunkline.carrier_sim.bots import Bot, Silence, start_bot
 from trunkline.carrier_sim.call import Call
 from trunkline.carrier_sim.circuit import TICK_SECONDS
@@ -14,14 +16,16 @@ from trunkline.carrier_sim.leg import Fetch
 from trunkline.carrier_sim.numbers import Number, number_sid
 from trunkline.carrier_sim.options import Options
 from trunkline.carrier_sim.stream import Stream
+from trunkline.carrier_sim.twiml import Stream as StreamVerb
 
 OURS, OTHER = "+14155551234", "+14155554321"
 CALLER, CALLEE = "+14155550000", "+14155557777"
+SID, CALL, ACCOUNT = "MZ" + "a" * 32, "CA" + "b" * 32, "AC" + "c" * 32
 CONNECT = '<Response><Connect><Stream url="wss://h/s"/></Connect>{}</Response>'
 
 
 class Bench:
-    """The exchange, its clock and what it asked of the network. Takes the fields of Options."""
+    """The exchange, its clock, and its requests to the network. Takes the fields of Options."""
 
     def __init__(self, **options: Any) -> None:
         self.now = 100.0
@@ -82,3 +86,44 @@ class Bench:
         """The call's newest stream ends: by the server's close, as a rule."""
         call.streams[-1].end(self.now, how)
         self.x.streams.over(call, call.streams[-1], self.now)
+
+
+class Socket:
+    """A stream that is open, 3 s after its call began, and the messages that it sends."""
+
+    def __init__(self, *contradicted: str) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.judge = Judge(lambda: 0.0)
+        self.stream = Stream(
+            SID,
+            CALL,
+            ACCOUNT,
+            StreamVerb("wss://h/s", parameters={"nonce": "n1", "x": "<&>"}),
+            self.judge,
+            wire_log=True,
+            beliefs=Beliefs(contradicted),
+            call_began=7.0,
+        )
+        self.stream.send = lambda message: self.sent.append(json.loads(message))
+        self.stream.opened(10.0)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [message[name] for message in self.sent if message["event"] == name]
+
+    def tell(self, message: object) -> None:
+        """The server sends this text, or this as JSON."""
+        text = message if isinstance(message, str) else json.dumps(message)
+        self.stream.message(text.encode(), 10.0)
+
+    def say(self, event: str, **body: object) -> None:
+        self.tell({"event": event, "streamSid": SID, **body})
+
+    def hear(self, sound: bytes, now: float = 10.0) -> None:
+        assert self.stream.playback.add(now, sound)
+
+    def mark(self, name: str) -> None:
+        self.say("mark", mark={"name": name})
+
+    @property
+    def marks(self) -> list[str]:
+        return [mark["name"] for mark in self.events("mark")]

@@ -64,7 +64,7 @@ def twilio_client(sim: CarrierSim, token: str) -> Iterator[Client]:
 
 @dataclass
 class Customer:
-    """What the server answers, and what it saw."""
+    """The server's answers, and the requests that it saw."""
 
     base: str = ""
     #: By path.
@@ -72,10 +72,10 @@ class Customer:
     posts: list[tuple[str, dict[str, str], dict[str, str]]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     upgrades: list[dict[str, str]] = field(default_factory=list)
-    #: What to do on the stream; the default echoes media until stop.
+    #: Serves the stream. The default echoes media until stop.
     on_stream: Callable[[Customer, WebSocket], Any] | None = None
     socket: WebSocket | None = None
-    #: Told of the URL of each webhook as it came.
+    #: Called with the URL of each webhook as it came.
     saw_url: Callable[[str], object] = lambda url: None
     #: Seconds before a webhook is answered.
     delay: float = 0.0

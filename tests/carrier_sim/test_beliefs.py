@@ -1,13 +1,12 @@
-"""What the carrier does where it contradicts a belief: one test for each, by its name.
+"""The carrier where it contradicts a belief: one test for each, by its name.
 
-Each asserts the contradicted form; that the believed one is the rule is tested where it belongs.
-Most run on a clock that the test turns; what is about the wire has real sockets.
+Each asserts the contradicted form; the believed one is tested where it belongs. Most run on a clock
+that the test turns. Those about the wire have real sockets.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -16,16 +15,12 @@ from twilio.base.exceptions import TwilioRestException
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
-from trunkline.carrier_sim.beliefs import Beliefs
 from trunkline.carrier_sim.bots import BotSpec, Busy, NoAnswer, Play, Silence, start_bot
 from trunkline.carrier_sim.call import Call
-from trunkline.carrier_sim.judge import Judge
 from trunkline.carrier_sim.mulaw import SILENCE
 from trunkline.carrier_sim.sim import CarrierSim
-from trunkline.carrier_sim.stream import Stream
-from trunkline.carrier_sim.twiml import Stream as StreamVerb
 
-from .bench import CONNECT, Bench
+from .bench import CONNECT, Bench, Socket
 from .server import CALLEE, CALLER, OURS, REJECT, Customer, Page, call_in, callbacks
 
 SOUND = bytes(range(160))
@@ -34,37 +29,6 @@ REDIRECT = CONNECT.format("<Redirect>/again</Redirect>")
 
 def contradicting(name: str) -> Bench:
     return Bench(contradict=(name,))
-
-
-class Socket:
-    """A stream that is open, 3 s after its call began, and what it sends."""
-
-    def __init__(self, *contradicted: str) -> None:
-        self.sent: list[dict[str, Any]] = []
-        self.judge = Judge(lambda: 0.0)
-        verb = StreamVerb("wss://h/s", parameters={"nonce": "n1"})
-        self.stream = Stream(
-            "MZ1", "CA1", "AC1", verb, self.judge, beliefs=Beliefs(contradicted), call_began=7.0
-        )
-        self.stream.send = lambda message: self.sent.append(json.loads(message))
-        self.stream.opened(10.0)
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        return [message[name] for message in self.sent if message["event"] == name]
-
-    def say(self, event: str, now: float = 10.0, **body: object) -> None:
-        message = {"event": event, "streamSid": "MZ1", **body}
-        self.stream.message(json.dumps(message).encode(), now)
-
-    def media(self, frames: int, now: float = 10.0) -> None:
-        assert self.stream.playback.add(now, SOUND * frames)
-
-    def mark(self, name: str) -> None:
-        self.say("mark", mark={"name": name})
-
-    @property
-    def marks(self) -> list[str]:
-        return [mark["name"] for mark in self.events("mark")]
 
 
 def test_a_name_that_there_is_not_is_refused() -> None:
@@ -330,14 +294,14 @@ def test_digits_arrive() -> None:
 
 def test_marks_wait_for_playback() -> None:
     socket = Socket("marks-wait-for-playback")
-    socket.media(50)
+    socket.hear(SOUND * 50)
     socket.mark("end")
     assert socket.marks == ["end"]
 
 
 def test_clear_empties_buffer() -> None:
     socket = Socket("clear-empties-buffer")
-    socket.media(2)
+    socket.hear(SOUND * 2)
     socket.mark("end")
     socket.say("clear")
     assert socket.marks == ["end"]
@@ -347,7 +311,7 @@ def test_clear_empties_buffer() -> None:
 
 def test_clear_returns_marks() -> None:
     socket = Socket("clear-returns-marks")
-    socket.media(2)
+    socket.hear(SOUND * 2)
     socket.mark("end")
     socket.say("clear")
     assert [socket.stream.take(10.0 + n / 50) for n in range(3)] == [SILENCE] * 3
@@ -356,16 +320,16 @@ def test_clear_returns_marks() -> None:
 
 def test_playback_starts_at_once() -> None:
     socket = Socket("playback-starts-at-once")
-    socket.media(1)
+    socket.hear(SOUND * 1)
     heard = [socket.stream.take(10.0 + n / 50) for n in range(22)]
     assert heard.index(SOUND) == 20 and heard[21] == SILENCE
-    socket.media(1, 11.0)
+    socket.hear(SOUND * 1, 11.0)
     assert [socket.stream.take(11.0), socket.stream.take(11.4)] == [SILENCE, SOUND]
 
 
 def test_ten_minutes_are_buffered() -> None:
     socket = Socket("ten-minutes-are-buffered")
-    socket.media(3000)
+    socket.hear(SOUND * 3000)
     socket.say("media", media={"payload": "AAAA"})
     assert [error.code for error in socket.judge.errors] == [31931]
 

@@ -134,6 +134,6 @@ def test_text_forms_that_are_wrong(text: str) -> None:
 
 def test_wav_file(tmp_path: object) -> None:
     path = f"{tmp_path}/hello.wav"
-    with open(path, "wb") as f:  # noqa: PTH123  # a str path is what users write
+    with open(path, "wb") as f:  # noqa: PTH123  # users write a str path
         f.write(wav.write_pcm(LOUD * 2))
     assert run(start_bot(parse_bot(f"wav:{path}")), [SILENCE] * 2) == [LOUD] * 2  # type: ignore[arg-type]  # it answers

@@ -1,4 +1,4 @@
-"""What the carrier signs, with which token, what REST takes, and where a URL's password goes."""
+"""Signatures and their tokens, the tokens that REST takes, and the way of a URL's password."""
 
 from __future__ import annotations
 

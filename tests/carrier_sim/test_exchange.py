@@ -1,4 +1,4 @@
-"""Call control: who calls whom, what a document does, when a call ends."""
+"""Call control: who calls whom, how a document runs, when a call ends."""
 
 from __future__ import annotations
 

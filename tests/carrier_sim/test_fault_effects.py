@@ -1,4 +1,4 @@
-"""What each fault rule does on the wire."""
+"""The effect of each fault rule on the wire."""
 
 from __future__ import annotations
 

@@ -38,11 +38,10 @@ def test_probability_repeats_with_its_seed() -> None:
     assert 50 < sum(run(7)) < 110
 
 
-def test_each_change_of_the_rules_changes_the_version() -> None:
+def test_rules_go_with_their_block_and_change_the_version() -> None:
     faults = Faults()
-    rule = faults.add(Fault(where="stream", kind="stall"))
-    assert faults.rules == [rule] and faults.version == 1
-    faults.remove(rule.id)
+    with faults.during(Fault(where="stream", kind="stall")) as rule:
+        assert faults.rules == [rule] and faults.version == 1
     assert faults.rules == [] and faults.version == 2
     with pytest.raises(KeyError):
         faults.remove(rule.id)

@@ -34,7 +34,7 @@ def wired(**options: Any) -> Bench:
 
 
 def frames(stream: Stream) -> list[bytes]:
-    """What a stream has sent to the server, by its wire log."""
+    """The frames that a stream has sent to the server, by its wire log."""
     sent = [message for message in stream.wire or () if message.direction == "in"]
     messages = [msgspec.json.decode(message.text) for message in sent]
     payloads = [m["media"]["payload"] for m in messages if m["event"] == "media"]

@@ -65,7 +65,7 @@ def test_clear_empties_and_returns_all_marks() -> None:
     span = playing.buffer.spans[0]
     # The frame that is being played is heard to its end.
     assert span.ended_by == "clear" and span.ended == pytest.approx(0.04)
-    # What comes after a clear plays, and its marks count from there.
+    # Audio after a clear plays, and its marks count from there.
     playing.buffer.add(0.07, FRAME)
     assert playing.buffer.mark("next") == []
     playing.run(100, [], 80)

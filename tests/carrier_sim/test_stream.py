@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from trunkline.carrier_sim.judge import Judge
 from trunkline.carrier_sim.mulaw import SILENCE
-from trunkline.carrier_sim.stream import Stream, check_url
+from trunkline.carrier_sim.stream import check_url
 from trunkline.carrier_sim.twiml import Stream as StreamVerb
 
-SID = "MZ" + "a" * 32
-CALL = "CA" + "b" * 32
-ACCOUNT = "AC" + "c" * 32
-
-
-class Bench:
-    def __init__(self) -> None:
-        self.judge = Judge(lambda: 0.0)
-        verb = StreamVerb("wss://h/s", parameters={"nonce": "n1", "x": "<&>"})
-        self.stream = Stream(SID, CALL, ACCOUNT, verb, self.judge, wire_log=True)
-        self.sent: list[dict[str, Any]] = []
-        self.stream.send = lambda message: self.sent.append(json.loads(message))
-        self.stream.opened(10.0)
-
-    def say(self, message: object) -> None:
-        text = message if isinstance(message, str) else json.dumps(message)
-        self.stream.message(text.encode(), 10.0)
+from .bench import ACCOUNT, CALL, SID, Socket
 
 
 def media(payload: str = "/////w==", sid: str = SID) -> dict[str, Any]:
@@ -36,8 +18,8 @@ def media(payload: str = "/////w==", sid: str = SID) -> dict[str, Any]:
 
 
 def test_the_opening_messages() -> None:
-    bench = Bench()
-    assert bench.sent == [
+    socket = Socket()
+    assert socket.sent == [
         {"event": "connected", "protocol": "Call", "version": "1.0.0"},
         {
             "event": "start",
@@ -56,12 +38,12 @@ def test_the_opening_messages() -> None:
 
 
 def test_numbers_are_strings_and_count() -> None:
-    bench = Bench()
-    bench.stream.inbound(SILENCE, 10.0)
-    bench.stream.key("5", 10.01)
-    bench.stream.inbound(b"\x00" * 160, 10.02)
-    bench.stream.stop(10.04)
-    first, key, second, stop = bench.sent[2:]
+    socket = Socket()
+    socket.stream.inbound(SILENCE, 10.0)
+    socket.stream.key("5", 10.01)
+    socket.stream.inbound(b"\x00" * 160, 10.02)
+    socket.stream.stop(10.04)
+    first, key, second, stop = socket.sent[2:]
     assert first == {
         "event": "media",
         "sequenceNumber": "2",
@@ -86,19 +68,26 @@ def test_numbers_are_strings_and_count() -> None:
         "streamSid": SID,
         "stop": {"accountSid": ACCOUNT, "callSid": CALL},
     }
-    assert bench.stream.ended_by == "stop" and not bench.judge.errors
+    assert socket.stream.ended_by == "stop" and not socket.judge.errors
 
 
 def test_media_mark_clear_are_taken() -> None:
-    bench = Bench()
-    bench.say(media())
-    bench.say({"event": "mark", "streamSid": SID, "mark": {"name": "m"}})
-    assert bench.stream.playback.buffered == 4
-    bench.say({"event": "clear", "streamSid": SID})
-    assert bench.stream.playback.buffered == 0
-    assert bench.sent[-1]["mark"] == {"name": "m"}
-    assert not bench.judge.errors
-    assert [w.direction for w in bench.stream.wire or []] == ["in", "in", "out", "out", "out", "in"]
+    socket = Socket()
+    socket.tell(media())
+    socket.mark("m")
+    assert socket.stream.playback.buffered == 4
+    socket.say("clear")
+    assert socket.stream.playback.buffered == 0
+    assert socket.sent[-1]["mark"] == {"name": "m"}
+    assert not socket.judge.errors
+    assert [w.direction for w in socket.stream.wire or []] == [
+        "in",
+        "in",
+        "out",
+        "out",
+        "out",
+        "in",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -132,46 +121,46 @@ def test_media_mark_clear_are_taken() -> None:
     ],
 )
 def test_anything_else_is_31951_and_dropped(message: object) -> None:
-    bench = Bench()
-    bench.say(message)
-    assert bench.judge.codes(CALL) == [31951]
-    assert bench.judge.errors[0].stream_sid == SID
-    assert bench.stream.playback.accepted == 0 and len(bench.sent) == 2
-    assert bench.stream.live
+    socket = Socket()
+    socket.tell(message)
+    assert socket.judge.codes(CALL) == [31951]
+    assert socket.judge.errors[0].stream_sid == SID
+    assert socket.stream.playback.accepted == 0 and len(socket.sent) == 2
+    assert socket.stream.live
 
 
 def test_binary_is_31950() -> None:
-    bench = Bench()
-    bench.stream.binary(160)
-    assert bench.judge.codes() == [31950]
+    socket = Socket()
+    socket.stream.binary(160)
+    assert socket.judge.codes() == [31950]
 
 
 def test_over_ten_minutes_is_31931() -> None:
-    bench = Bench()
+    socket = Socket()
     half = media(payload="/" * (4 * 800_000))
-    bench.say(half)
-    bench.say(half)
-    bench.say(media())
-    assert bench.judge.codes() == [31931]
-    assert bench.stream.playback.buffered == 4_800_000
+    socket.tell(half)
+    socket.tell(half)
+    socket.tell(media())
+    assert socket.judge.codes() == [31931]
+    assert socket.stream.playback.buffered == 4_800_000
 
 
 def test_what_comes_after_the_end_is_nobodys_business() -> None:
-    bench = Bench()
-    bench.stream.end(11.0, "close")
-    bench.say("no json")
-    assert not bench.judge.errors
+    socket = Socket()
+    socket.stream.end(11.0, "close")
+    socket.tell("no json")
+    assert not socket.judge.errors
 
 
 def test_a_lost_frame_leaves_a_hole_in_the_chunks() -> None:
-    bench = Bench()
+    socket = Socket()
     lost = iter([False, True, False])
-    bench.stream.lose = lambda: next(lost)
+    socket.stream.lose = lambda: next(lost)
     for _ in range(3):
-        bench.stream.inbound(SILENCE, 10.0)
-    assert [m["media"]["chunk"] for m in bench.sent[2:]] == ["1", "3"]
-    assert [m["media"]["timestamp"] for m in bench.sent[2:]] == ["0", "40"]
-    assert bench.stream.frames_in == 2
+        socket.stream.inbound(SILENCE, 10.0)
+    assert [m["media"]["chunk"] for m in socket.sent[2:]] == ["1", "3"]
+    assert [m["media"]["timestamp"] for m in socket.sent[2:]] == ["0", "40"]
+    assert socket.stream.frames_in == 2
 
 
 @pytest.mark.parametrize(
@@ -200,7 +189,7 @@ def test_urls_and_tracks_that_are_taken() -> None:
 
 
 def test_silence_is_sent_like_all_else() -> None:
-    bench = Bench()
+    socket = Socket()
     for frame in (SILENCE, b"\x00" * 160, b"\xff" * 160):
-        bench.stream.inbound(frame, 10.0)
-    assert [m["media"]["timestamp"] for m in bench.sent[2:]] == ["0", "20", "40"]
+        socket.stream.inbound(frame, 10.0)
+    assert [m["media"]["timestamp"] for m in socket.sent[2:]] == ["0", "20", "40"]

@@ -1,4 +1,4 @@
-"""The key detector, on tones and on what is not a tone."""
+"""The key detector, on tones, speech and noise."""
 
 from __future__ import annotations
 

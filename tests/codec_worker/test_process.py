@@ -146,6 +146,16 @@ async def test_what_it_cannot_read_is_dropped_and_a_lost_peer_is_forgotten(
     await until(lambda: not worker.calls.peers)
 
 
+async def test_it_has_no_timer_while_nobody_is_connected(
+    context: Context, worker: WorkerProcess
+) -> None:
+    assert worker._timer is None
+    peer = gateway(context, worker.endpoint)
+    await until(lambda: len(peer.all(m.Tick)) > 1)
+    peer.socket.close()
+    await until(lambda: worker._timer is None)
+
+
 async def test_a_message_that_fails_costs_no_other_call(
     context: Context, worker: WorkerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -202,7 +202,7 @@ def test_a_call_is_judged_by_the_carriers_records() -> None:
     ]
     assert judge(cut_short | {"lost_in": 100.0}, call([(100.0, 108.0)]), played).problems == []
 
-    # What may have been heard is not said again; whether it was, only the carrier knows.
+    # Sound that may have been heard is not said again. Only the carrier knows whether it was.
     doubt = {"may have been played before its stream broke": 20 * 160}
     unsure = report(lost_out=20.0, lost_why=doubt)
     assert judge(unsure, call([(100.0, 110.0)]), played).problems == []

@@ -72,7 +72,7 @@ class Book:
         self.identity = identity
         self.rules = rules
         self.peers = Peers()
-        self.workers = Workers(identity.epoch)
+        self.workers = Workers(identity.epoch, self.peers)
         self.sessions: dict[str, Session] = {}
         #: sessions that ended in this epoch: they do not come back
         self.ended: dict[str, None] = {}
@@ -128,7 +128,6 @@ class Book:
     def excuse(self, seconds: float) -> None:
         """The controller itself did not run for so long: nobody is late because of it."""
         self.peers.excuse(seconds)
-        self.workers.excuse(seconds)
         for session in self.sessions.values():
             session.excuse(seconds)
         self.claim_until += seconds if self.claiming else 0.0
@@ -154,6 +153,13 @@ class Book:
         """Something is still to be put back or hung up."""
         under_way = any(call.end_under_way for call in self.calls.values())
         return bool(self.leases or self.aside) or under_way
+
+    @property
+    def at_rest(self) -> bool:
+        """Nobody has a session, a number or a call, and nothing is left of them: all that the
+        clock changes is who has been silent for too long."""
+        waiting = self.claiming or self.stopping or self.sessions or self.calls
+        return not (waiting or self.leases or self.aside or self.open_dials())
 
     # ------------------------------------------------------------------ peers
 
@@ -258,6 +264,10 @@ class Book:
     def came_of_a_dial(self, sid: str, *, but: str) -> bool:
         """The call came of a dial of ours, of another one than ``but``; it may be over."""
         return any(d.sid == sid and d.request != but for d in self.dials.values())
+
+    def open_dials(self) -> bool:
+        """Something may still come of a dial."""
+        return any(dial.state in OPEN for dial in self.dials.values())
 
     def open_b_legs(self, number: str) -> list[Dial]:
         """The b-leg dials to the number of which something may still come, those that Twilio has
