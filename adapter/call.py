@@ -55,7 +55,7 @@ class Call:
         self._media = media
         #: digits of the far end: ``async for digit in call.dtmf``
         self.dtmf = Digits(media)
-        #: what was heard and not taken yet
+        #: the sound that was heard and not taken yet
         self.sound = media.sound
         #: what the far end said first (PCM16 24 kHz), where ``callee_speaks_first`` asked for it;
         #: ``recv_audio`` begins right behind it. None: nobody spoke, or nobody asked
@@ -84,8 +84,8 @@ class Call:
 
     @property
     def caller(self) -> str:
-        """From as the carrier reported it: a number, ``sip:…``, ``client:…``, a word, or "". An
-        a-leg or originated call's is the number that it was dialled from."""
+        """From as the carrier reported it: a number, ``sip:…``, ``client:…``, a word, or "". For
+        an a-leg or originated call it is the number that the call was dialled from."""
         return self._media.info.caller
 
     @property
@@ -166,14 +166,15 @@ class Call:
     async def send_dtmf(self, digits: str, tones: bool = False) -> None:
         """Send DTMF digits: ``0-9``, ``*``, ``#``; ``w`` waits 0.5 s, ``W`` 1 s.
 
-        The carrier plays them, as a telephone's keys: what menus listen to. What is being said is
-        said first, and what is said meanwhile waits. Where the leg carries our stream, that stream
-        is gone for as long as the digits take and about a second more. What the far end says
-        meanwhile is heard all the same, and this returns once the stream is back. Where another leg
-        carries the stream, this returns once the digits have been played.
+        The carrier plays them like the keys of a telephone, because those are known to menus.
+        Speech that is under way is finished first, and speech that is sent meanwhile waits. Where
+        the leg carries our stream, that stream is away for as long as the digits take and about a
+        second more. The far end is heard meanwhile all the same, and this returns once the stream
+        is back. Where another leg carries the stream, this returns once the digits have been
+        played.
 
-        ``tones``: they are tones (ITU-T Q.23) in the sound that we say, for a far end that listens
-        to sound. This returns when they have been sent.
+        ``tones``: send them as tones (ITU-T Q.23) in our own sound, for a far end that listens to
+        sound. This returns when they have been sent.
 
         Raises ValueError for other characters; WrongModeError when the call has ended, or ends
         meanwhile; TimedOutError when the stream is not back within 10 s and the digits' own time;

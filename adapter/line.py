@@ -31,20 +31,21 @@ log = logging.getLogger("trunkline.adapter")
 
 Mode = Literal["idle", "answer", "call"]
 
-#: A pool's number: whichever is free.
+#: Asks for whichever number of the pool is free.
 ANY = "any"
-#: What arming a number may take at least, whatever the user's timeout: its REST may be retried. The
-#: controller gives up after 30 s and tells why, which must come first.
+#: How long arming a number may take, even where the user's timeout is shorter, because its REST
+#: requests may be repeated. The controller gives up after 30 s and says why; this waits for that.
 ARM_WITHIN = 35.0
 
 
 class Line:
     """A number of the account, open from ``async with`` (or ``open()``) to its end.
 
-    ``number`` is E.164, or "any" for a free one of the configured numbers: opening waits for one,
-    in the order of asking (``asyncio.timeout`` ends the wait). ``allowed_callers``: who
-    may call, as a carrier reports it (numbers, ``sip:…``, ``client:…``, ``anonymous``, …; None:
-    everyone). ``allowed_callees``: whom an a-leg call may dial (None: nobody).
+    ``number`` is E.164, or "any" for one of the configured numbers: opening then waits until one is
+    free, and who asked first gets it first (``asyncio.timeout`` ends the wait).
+    ``allowed_callers``: who may call, as a carrier reports it (numbers, ``sip:…``, ``client:…``,
+    ``anonymous``, …; None: everyone). ``allowed_callees``: whom an a-leg call may dial (None:
+    nobody).
     ``bus``: address of the stack, else ``TRUNKLINE_BUS``, else the default. ``account``: SID of the
     account that the stack must belong to (None: whichever it is). ``auth_token``: for a tcp bus,
     else ``TWILIO_AUTH_TOKEN``. ValueError for a number that is not E.164.
@@ -137,8 +138,8 @@ class Line:
     async def close(self) -> None:
         """Hang up, put the number back, leave the stack. A closed line may be opened again.
 
-        What could not be put back yet is in ``pending_restores`` and logged; the controller goes
-        on trying.
+        A number that could not be put back yet is in ``pending_restores`` and is logged. The
+        controller keeps trying.
         """
         client, session = self._client, self._session
         self._client = self._session = None
@@ -178,8 +179,8 @@ class Line:
     ) -> Call:
         """Wait until someone calls the number and the call's stream is up.
 
-        ``callee_speaks_first``, ``greeting_timeout``: as for ``place_call``, of the far end, which
-        is the caller here. May be repeated for the next call. Raises asyncio.TimeoutError when
+        ``callee_speaks_first``, ``greeting_timeout``: as for ``place_call``; the far end is the
+        caller here. May be repeated for the next call. Raises asyncio.TimeoutError when
         nobody calls within ``timeout`` seconds, ValueError (greeting_timeout), NumberBusyError,
         NumberRoutedElsewhereError, CarrierError, StackUnavailableError, WrongModeError (not open,
         or already calling). Cancelled during the greeting: the call is hung up.

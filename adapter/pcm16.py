@@ -1,7 +1,7 @@
-"""What may be said: PCM16 little-endian mono at 24 kHz, as bytes. What is not is refused by name.
+"""The sound that may be sent: bytes of PCM16, little-endian, mono, 24 kHz.
 
-A WAV file's bytes and an array of floats are what people pass by mistake most often. Both can be
-sent, and both are heard as a crack or as noise, so they are told apart here.
+Anything else is refused with an error that names it. A WAV file's bytes and an array of floats are
+passed by mistake most often: both could be sent, and would be heard as a crack or as noise.
 """
 
 from __future__ import annotations

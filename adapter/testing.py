@@ -48,8 +48,8 @@ class TwilioHarness:
     is a cloudflared quick tunnel of its own.
 
     First the tunnel, then ``connect()`` (which starts a private stack on ``http_port`` behind it,
-    or joins the stack at ``bus``), then a wait until the tunnel can be reached. What fails on the
-    way in is undone and raised; what fails on the way out is logged.
+    or joins the stack at ``bus``), then a wait until the tunnel can be reached. A failure on the
+    way in is undone and raised; a failure on the way out is logged.
     """
 
     def __init__(

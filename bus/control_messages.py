@@ -128,8 +128,8 @@ class Hello(Message, frozen=True):
 
     ``peer`` stays the same for the life of the process (the ZeroMQ identity does not). It
     announces what the peer holds, so that a restarted controller knows the world again.
-    `connection` counts the peer's sockets from 1: what was said on an earlier one may be read after
-    what was said on a later one, and then says nothing of what the peer holds, or of where it is.
+    ``connection`` counts the peer's sockets from 1. Messages of an older connection can arrive
+    late; ignore what they claim about the peer's state, and about where it is.
     Answered by :class:`Welcome` or :class:`Refused`.
     """
 

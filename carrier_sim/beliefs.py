@@ -92,6 +92,6 @@ class Beliefs:
         self.contradicted = wanted
 
     def hold(self, name: str) -> bool:
-        """Whether the carrier does as is believed."""
+        """True where the carrier acts as is believed, False where it contradicts."""
         assert name in BELIEFS, name
         return name not in self.contradicted

@@ -53,7 +53,7 @@ class OpenStream(msgspec.Struct, frozen=True):
 
 
 class OpenSide(msgspec.Struct, frozen=True):
-    """Connect a one-way stream; then ``side_started``, later ``side_over``."""
+    """Connect a one-way stream; then ``side_started``."""
 
     verb: twiml.Stream
 

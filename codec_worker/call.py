@@ -16,8 +16,6 @@ from .resample import RATIO, Downsampler, History
 POSITION_BYTES: Final = 2 * RATIO
 #: Digits kept to be told again.
 DIGITS_KEPT: Final = 256
-#: Most PCM of one call that is encoded in one go (2 s), so that a long speech holds up no tick.
-SHARE_BYTES: Final = 100 * FRAME * POSITION_BYTES
 
 
 class Call:
@@ -88,14 +86,14 @@ class Call:
             self._pcm_bytes += len(pcm) - skip
         return True
 
-    def next_chunk(self) -> tuple[History, bytes]:
-        """The filter's history and the PCM to encode next, at most 2 s."""
+    def next_chunk(self, most: int) -> tuple[History, bytes]:
+        """The filter's history and the PCM to encode next, at most so many bytes."""
         parts: list[bytes | memoryview] = []
         size = 0
-        while self._pcm and size < SHARE_BYTES:
+        while self._pcm and size < most:
             part = self._pcm.popleft()
-            if size + len(part) > SHARE_BYTES:
-                view, room = memoryview(part), SHARE_BYTES - size
+            if size + len(part) > most:
+                view, room = memoryview(part), most - size
                 self._pcm.appendleft(view[room:])
                 part = view[:room]
             parts.append(part)

@@ -57,6 +57,8 @@ PHASE_NS: Final = 3_000_000
 CLOCKED_FROM: Final = 3
 #: A tick that no message has brought comes by the timer, so much after its deadline.
 GRACE_NS: Final = 8_000_000
+#: So long a wake-up goes on to encode speech, so that it holds up neither a tick nor a message.
+ENCODE_NS: Final = 4_000_000
 #: Between two signs of life.
 BEAT_NS: Final = 100_000_000
 #: Signs of life between two looks at what is to be logged (1 s).
@@ -228,11 +230,21 @@ class WorkerProcess:
             self._timer_ticked = False
             self._tick(now)
         else:
-            # What falls due before the next tick is the tick's: frames keep their spacing.
-            self.calls.work(now, now)
+            self._work(now, now)
         self._beat(now)
         self._choose_clock(now)
         self._send()
+
+    def _work(self, now: int, until: int) -> None:
+        """Do what the messages at hand brought. What falls due before the next tick is the tick's,
+        for frames to keep their spacing; ``until`` is when it comes."""
+        more = self.calls.work(now, until)
+        while more:
+            self._send()  # nobody waits for the speech that is still to be encoded
+            later = self._clock()
+            if later - now >= ENCODE_NS:
+                return
+            more = self.calls.work(later, max(later, until) if until > now else later)
 
     def _send(self) -> None:
         gone: set[bytes] = set()
@@ -282,8 +294,7 @@ class WorkerProcess:
             if now >= self._deadline - READ_NS // 2:
                 self._tick(now)
             else:
-                # What falls due before the next tick is the tick's: frames keep their spacing.
-                self.calls.work(now, now)
+                self._work(now, now)
         elif self.calls.calls and now >= self._deadline:
             self._tick(now)
             self._timer_ticked = True
@@ -297,7 +308,7 @@ class WorkerProcess:
         self.missed_ticks += (following - self._deadline) // FRAME_NS - 1
         self._deadline = following
         self.calls.tick(now, following)
-        self.calls.work(now, following)
+        self._work(now, following)
 
     def _beat(self, now: int) -> None:
         if now >= self._beat_at:

@@ -118,12 +118,12 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # it. A client is welcomed behind that: its Welcome says which of its sessions it has not.
     f.ClientHere: (restart.client_here,),
     f.GatewayHere: (reception.welcome, restart.gateway_here),
-    f.WorkerHere: (reception.welcome, streams.worker_here, streams.place_all),
+    f.WorkerHere: (reception.welcome, streams.worked_on, streams.place_all),
     f.ClientBeat: (sessions.renew,),
     f.GatewayBeat: (streams.beat,),
-    f.WorkerBeat: (streams.worker_beat,),
+    f.WorkerBeat: (streams.worked_on,),
     f.ClientLeft: (sessions.peer_left,),
-    f.WorkerLeft: (streams.worker_left, streams.place_all),
+    f.WorkerLeft: (streams.place_all,),
     f.AllClosing: (sessions.close_all,),
     # A restart. A session's calls come before its dials, because a dial whose call was heard is not
     # given up. What nobody claims is put back before it is hung up: numbers first.

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
@@ -34,9 +34,9 @@ from trunkline.bus.sockets import BusSocket, bind_router
 
 from . import instructions as do
 from .core import REST_SECONDS, TICK_SECONDS, AnyEvent, Core
-from .instructions import Instruction
+from .instructions import Instruction, Result
 from .journal.file import JournalError
-from .journal.orphans import Orphan, Orphans
+from .journal.orphans import Orphans
 from .twilio import operations
 from .twilio.apply_restore import put_on, restore
 from .twilio.carrier import RestFailure
@@ -51,6 +51,16 @@ MOST_SPANS: Final = 1000
 
 #: What ends a controller and needs no traceback: one line tells the user what to do.
 _FORESEEN: Final = (CarrierError, JournalError)
+
+#: Instructions that are one question to Twilio, with one result.
+_PLAIN: Final[dict[type, Callable[[Operations, Any], Awaitable[Result]]]] = {
+    do.LookUp: operations.look_up,
+    do.ListNumbers: operations.list_numbers,
+    do.Fetch: operations.fetch,
+    do.Instruct: operations.instruct,
+    do.StartStream: operations.start_stream,
+    do.PlayDigits: operations.play_digits,
+}
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(m.ToController)
@@ -70,12 +80,11 @@ class Shell:
         self.core = core
         self._ops = ops
         self._stop = stop
-        self._orphans = orphans or Orphans.none()
+        self._orphans = orphans or Orphans()
         self._clock = clock
         self._router: BusSocket | None = None
-        self._identities: dict[str, bytes] = {}
-        #: the newest of each peer's connections that said Hello
-        self._connections: dict[str, int] = {}
+        #: by peer: the newest of its connections that said Hello, and where answers reach it
+        self._connections: dict[str, tuple[int, bytes]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         #: notes to the journal that are under way
         self._noting = 0
@@ -100,7 +109,7 @@ class Shell:
         ticking = asyncio.get_running_loop().create_task(self._tick())
         self._spawn(self._check_credentials())
         for orphan in self._orphans.found:
-            self._spawn(self._hang_up_left(orphan))
+            self._spawn(orphan.hang_up_left(self._ops))
         try:
             await self._stop.wait()
             if self._fatal is None:
@@ -179,14 +188,14 @@ class Shell:
         told = isinstance(message, m.StreamClosed | m.Switched | m.WebhooksRefused)
         peer = message.gateway if told else message.peer
         if isinstance(message, m.Hello):
-            if message.connection < self._connections.get(peer, 0):
+            newest, _ = self._connections.get(peer, (0, b""))
+            if message.connection < newest:
                 self.core.book.count("late hellos")
                 return
-            self._connections[peer] = message.connection
-            self._identities[peer] = identity
+            self._connections[peer] = (message.connection, identity)
         else:
             # What is read late of an earlier connection does not turn answers back to it.
-            self._identities.setdefault(peer, identity)
+            self._connections.setdefault(peer, (0, identity))
         self._feed(message)
 
     def _feed(self, event: AnyEvent) -> None:
@@ -224,10 +233,9 @@ class Shell:
                         await self._asked.wait()
             else:
                 await asyncio.sleep(due - loop.time())
-            if len(self._identities) > 2 * len(self.core.book.peers.by_id) + 100:
-                known = self.core.book.peers.by_id
-                self._identities = {p: i for p, i in self._identities.items() if p in known}
-                self._connections = {p: n for p, n in self._connections.items() if p in known}
+            known = self.core.book.peers.by_id
+            if len(self._connections) > 2 * len(known) + 100:
+                self._connections = {p: c for p, c in self._connections.items() if p in known}
 
     # ------------------------------------------------------------------ out
 
@@ -235,7 +243,7 @@ class Shell:
         """What goes to a peer is sent at once and in order. Everything else takes time, and gets a
         task of its own: a number whose restore hangs must not hold up another one."""
         if isinstance(instruction, do.Send):
-            identity = self._identities.get(instruction.peer)
+            _, identity = self._connections.get(instruction.peer, (0, None))
             if isinstance(instruction.message, m.Reply) and self._spans:
                 self._end_span(instruction.peer, instruction.message)
             if identity is not None and self._router is not None:
@@ -295,18 +303,18 @@ class Shell:
         return self._numbers.setdefault(number, asyncio.Lock())
 
     async def _work(self, instruction: Instruction) -> None:
-        """One instruction, from its start to the result that the core hears. A row of a table would
-        hide that they differ: some wait for a number, some have two results, notes have none."""
+        """One instruction, from its start to the result that the core hears. Most ask Twilio and
+        come back with one result (:data:`_PLAIN`). The others differ: some wait for a number, some
+        have two results, notes have none."""
         ops = self._ops
-        if isinstance(instruction, do.Apply):
+        plain = _PLAIN.get(type(instruction))
+        if plain is not None:
+            self._feed(await plain(ops, instruction))
+        elif isinstance(instruction, do.Apply):
             async with self._number(instruction.row.number):
                 self._feed(await put_on(ops, instruction))
         elif isinstance(instruction, do.Restore):
             await self._restore(instruction.override)
-        elif isinstance(instruction, do.LookUp):
-            self._feed(await operations.look_up(ops, instruction.number, instruction.deadline))
-        elif isinstance(instruction, do.ListNumbers):
-            self._feed(await operations.list_numbers(ops, instruction.deadline))
         elif isinstance(instruction, do.KeepHolder):
             # Behind the Apply that plans the row.
             async with self._number(instruction.number):
@@ -323,14 +331,6 @@ class Shell:
             await self._note(ops.journal.dial_closed(instruction.request))
         elif isinstance(instruction, do.End):
             self._feed(await operations.end(ops, instruction.call, instruction.sids, self._feed))
-        elif isinstance(instruction, do.Fetch):
-            self._feed(await operations.fetch(ops, instruction.call, instruction.sid))
-        elif isinstance(instruction, do.Instruct):
-            self._feed(await operations.instruct(ops, instruction))
-        elif isinstance(instruction, do.StartStream):
-            self._feed(await operations.start_stream(ops, instruction))
-        elif isinstance(instruction, do.PlayDigits):
-            self._feed(await operations.play_digits(ops, instruction))
 
     async def _note(self, write: Coroutine[Any, Any, None]) -> None:
         """A note to the journal. The process does not end before it is written."""
@@ -347,7 +347,7 @@ class Shell:
         ops = self._ops
         orphan = self._orphans.of(override)
         if orphan is not None:
-            taken = await self._orphans.take(orphan, ops)
+            taken = await orphan.take(ops)
             if taken is None:
                 self._feed(do.Restored(override, "left_alone"))
                 return
@@ -358,12 +358,6 @@ class Shell:
             return
         async with self._number(row.number):
             self._feed(do.Restored(override, await restore(ops, row)))
-
-    async def _hang_up_left(self, orphan: Orphan) -> None:
-        """Calls of a stack that is gone, once its lock is ours."""
-        taken = await self._orphans.take(orphan, self._ops)
-        if taken is not None:
-            await orphan.hang_up_left(taken)
 
     async def _create(self, instruction: do.Create) -> None:
         """Ask for a call. Before each try it is looked at whether anybody still waits for it."""

@@ -46,8 +46,7 @@ def build(book: Book, now: float) -> dict[str, Any]:
                 "pid": worker.pid,
                 "calls": sum(call["codec_worker"] == worker.id for call in found),
             }
-            for worker in book.workers.by_id.values()
-            if book.workers.healthy(worker.id, now)
+            for worker in book.workers.healthy(now).values()
         ],
         "sessions": [
             {
@@ -91,7 +90,7 @@ def calls(book: Book, now: float) -> list[dict[str, Any]]:
 
 def _stats(book: Book, call: Call) -> m.CallStats:
     """What all workers that had the call counted."""
-    of = [w.stats[call.id] for w in book.workers.by_id.values() if call.id in w.stats]
+    of = [w.stats[call.id] for w in book.workers.all() if call.id in w.stats]
     return m.CallStats(
         call=call.id,
         generation=0,

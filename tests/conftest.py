@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from hypothesis import settings
@@ -27,9 +27,24 @@ if TYPE_CHECKING:
 
     from trunkline.bus.testing import Context
 
-#: Folders in which each test stands by itself, so that any worker of pytest-xdist may take it. In
-#: the others a worker takes a whole file.
-EACH_BY_ITSELF: Final = ("e2e", "survival", "trunkline")
+#: Tests that compute more than they wait, in two lines. A worker of pytest-xdist takes a line, so
+#: no more than two of them run at once, and tests that wait go on beside them.
+COMPUTE: Final = (
+    ("::test_the_demo_runs", "test_each_belief.py"),
+    (
+        "test_words.py",
+        "::test_the_offline_example",
+        "::test_a_users_scenario",
+        "e2e/test_scenario.py",
+        "test_private_stack.py",
+        "::test_ctrl_c_in_a_test",
+    ),
+)
+#: Files in these folders are taken apart: any worker may take any of their tests.
+EACH_BY_ITSELF: Final = ("tests/e2e/", "tests/survival/", "tests/trunkline/")
+#: But not these, whose tests share a stack that the file starts.
+TOGETHER: Final = ("test_digits.py", "test_up.py")
+
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 _home = surroundings.home()
@@ -40,17 +55,34 @@ def pytest_unconfigure() -> None:
     _home.__exit__(None, None, None)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups
+def piece_of(nodeid: str) -> str:
+    """The piece of work that a test belongs to. A worker takes a piece as a whole."""
+    for n, line in enumerate(COMPUTE):
+        if any(name in nodeid for name in line):
+            return f"computes {n}"
+    file = nodeid.partition("::")[0]
+    apart = file.startswith(EACH_BY_ITSELF) and not file.endswith(TOGETHER)
+    return nodeid if apart else file
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests one worker takes together, and that what computes begins first: these lines are
-    the longest, and what waits goes on beside them."""
-    for item in items:
-        path = item.path.relative_to(Path(__file__).parent)
-        if (mark := item.get_closest_marker("computes")) is not None:
-            item.add_marker(pytest.mark.xdist_group(f"computes {mark.args[0]}"))
-        elif path.parts[0] not in EACH_BY_ITSELF:
-            item.add_marker(pytest.mark.xdist_group(path.as_posix()))
-    items.sort(key=lambda item: item.get_closest_marker("computes") is None)
+    """The lines that compute come first, because they take longest."""
+    items.sort(key=lambda item: not piece_of(item.nodeid).startswith("computes"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """With ``--dist loadscope``, scopes are the pieces of work."""
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Pieces(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return piece_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Pieces(config, log)
 
 
 settings.register_profile("ci", derandomize=True, deadline=None)

@@ -7,7 +7,11 @@ Rules:
   utterance when that one comes within :data:`CARRY_SECONDS`.
 - An utterance gets its positions when its first sound is sent, so that one which is given up
   before leaves no gap. Sent sound is kept until it is acknowledged, and may be sent again.
-- At most :data:`WINDOW` positions are sent ahead of what was acknowledged.
+- At most :data:`WINDOW` positions are sent ahead of what was acknowledged, and fewer at first: many
+  calls that begin to speak at one moment would otherwise fill the bus for seconds, and those that
+  speak already would have to wait behind them. A talk, and a resume, begins with :data:`FIRST`
+  positions, and each position that is acknowledged lets :data:`GROWTH` more be sent ahead.
+- Only whole pieces are sent: :data:`MESSAGE` positions, or all that is left of an utterance.
 - An utterance is *done* when all of it was acknowledged, or the worker is idle with no more than
   one frame of it left; or when an interrupt (or the end of the call) took the rest away.
 - After an interrupt the next sound begins at the *floor*: the position that followed all that had
@@ -25,6 +29,10 @@ from dataclasses import dataclass, field
 POSITION_BYTES = 6
 #: Positions that may be sent ahead of the acknowledged one: 10 s.
 WINDOW = 80_000
+#: The same at the beginning: 1 s.
+FIRST = 8_000
+#: How many more for each that was acknowledged.
+GROWTH = 2
 #: Positions in one Speak at most: 0.5 s.
 MESSAGE = 4_000
 #: Positions of one frame: 20 ms.
@@ -91,6 +99,8 @@ class Outbound:
         #: barriers that stand, oldest first
         self._barriers: list[int] = []
         self._last_barrier = 0
+        #: positions that may be sent ahead now
+        self._window = FIRST
         self._cut: dict[int, list[Utterance]] = {}
         self._carry = b""
         self._carry_until = 0.0
@@ -113,6 +123,8 @@ class Outbound:
             len(carried) // 2,
             barrier=self._barriers[-1] if self._barriers else 0,
         )
+        if not self.utterances:
+            self._window = FIRST
         if utterance.length == 0:
             utterance.sent = utterance.samples
             self._keep_carry(now)
@@ -140,23 +152,23 @@ class Outbound:
 
     def pieces(self) -> Iterable[tuple[int, bytes]]:
         """(position, pcm) to send now, as far as the window allows; each counts as sent."""
-        limit = max(self.acknowledged, self.floor) + WINDOW
+        limit = max(self.acknowledged, self.floor) + self._window
         for utterance in self.utterances:
             if utterance.given_up or self.waits(utterance):
                 return
-            if utterance.start is None:
-                if self.next >= limit:
-                    return
-                utterance.start = self.end
-            while utterance.start <= self.next < min(utterance.stop, limit):
-                stop = min(utterance.stop, limit, self.next + MESSAGE)
+            start = self.end if utterance.start is None else utterance.start
+            while start <= self.next < start + utterance.length:
                 position = self.next
-                begin = (position - utterance.start) * POSITION_BYTES
-                pcm = utterance.pcm[begin : (stop - utterance.start) * POSITION_BYTES]
+                stop = min(start + utterance.length, position + MESSAGE)
+                if stop > limit:
+                    return
+                utterance.start = start
+                begin = (position - start) * POSITION_BYTES
+                pcm = utterance.pcm[begin : (stop - start) * POSITION_BYTES]
                 self.next = stop
                 self.end = max(self.end, stop)
                 yield position, pcm
-            if self.next < utterance.stop:
+            if self.next < start + utterance.length:
                 return
 
     def unsent(self, position: int) -> None:
@@ -166,6 +178,7 @@ class Outbound:
     def resume(self, out_next: int | None, now: float) -> list[Utterance]:
         """A worker asks for sound from ``out_next`` on (None: from what was acknowledged)."""
         done = self.acknowledge(self.acknowledged if out_next is None else out_next, False, now)
+        self._window = FIRST
         self.end = max(self.end, self.acknowledged)
         start = max(self.acknowledged, self.floor)
         head = next((u for u in self.utterances if u.start is not None), None)
@@ -178,7 +191,10 @@ class Outbound:
     def acknowledge(self, position: int, idle: bool, now: float) -> list[Utterance]:
         """Everything below ``position`` was sent to the carrier. ``idle``: the worker has less
         than one frame left."""
-        self.acknowledged = max(self.acknowledged, position)
+        if position > self.acknowledged:
+            grown = self._window + GROWTH * (position - self.acknowledged)
+            self._window = min(WINDOW, grown)
+            self.acknowledged = position
         done = []
         for utterance in self.utterances:
             if utterance.start is None:

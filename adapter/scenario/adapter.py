@@ -246,7 +246,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self._frames_before = self._dtmf_received = 0
 
     def is_connected(self) -> bool:
-        """Connected, and not at the end of a call of which all was handed out."""
+        """False once disconnected, and once the call is over and all of it was handed out."""
         if self._line is None:
             return False
         if self._heard is None or self._heard.has_more:
@@ -271,9 +271,9 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
 
     @property
     def gate_counters(self) -> GateCounters:
-        """What the speech gate did in all calls since connect(): what it held back, and how often
-        speech began. Sound that no turn has asked for yet counts at the call's end at the latest;
-        what is said here outlives disconnect()."""
+        """How much the speech gate held back in all calls since connect(), and how often speech
+        began. Sound that no turn has asked for yet is counted at the call's end at the latest. The
+        counters are kept after disconnect()."""
         return self._gate_before + (GateCounters() if self._heard is None else self._heard.counters)
 
     def _gate_attributes(self) -> dict[str, int]:
@@ -355,8 +355,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         greeting_timeout: float = GREETING_TIMEOUT,
     ) -> None:
         """Wait until someone calls the number and the call's stream is up; see
-        ``Line.wait_for_call``. ``callee_speaks_first``: as for :meth:`place_call`, of the far end,
-        which is the caller here."""
+        ``Line.wait_for_call``. ``callee_speaks_first``: as for :meth:`place_call`; the far end is
+        the caller here."""
         line = self._assert_connected()
         line.check_mode("answer", "TwilioAgentAdapter", "adapter")
         check_greeting(greeting_timeout)
@@ -414,7 +414,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 raise
 
     async def _drop_call(self) -> None:
-        """A new dial: what was heard of the call before it is gone, and so is the call."""
+        """Before a new dial: hang the last call up, and forget it with all that was heard of it."""
         call, heard = self._call, self._heard
         if call is not None and call.ended_reason is None:
             await call.hang_up()
@@ -474,9 +474,9 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         """Say ``chunk``; returns when it was sent, or cut off by :meth:`interrupt`.
 
         RuntimeError "no live media stream" without a call, or after its end. Inside :meth:`call`,
-        and in any other step of a running script, a call that the far end has hung up swallows it:
-        the farewell is still heard, and what the script has left leads on to the judge. ValueError
-        for what is no PCM16 (a WAV file's bytes).
+        and in any other step of a running script, nothing is said once the far end has hung up: its
+        farewell is still heard, and the rest of the script leads on to the judge. ValueError for
+        anything but PCM16 (a WAV file's bytes, for instance).
         """
         pcm = pcm16(chunk.data)
         call = self._live_call()

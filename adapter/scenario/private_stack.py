@@ -3,8 +3,8 @@
 One private stack serves all adapters of a process that have the same account and public URL. It is
 ``trunkline up`` in a session of its own (so that Ctrl-C reaches the test first), on a bus and a
 state directory of its own, so that it starts beside any other stack of the user's. It ends at the
-last ``release``, and by itself when this process ends, however that comes about. What it could not
-put back then, the next stack of the account on this machine does.
+last ``release``, and by itself when this process ends, however that comes about. A number that it
+could not put back by then is put back by the next stack of the account on this machine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class StackRequest:
-    """What a private stack is made of."""
+    """The settings of a private stack."""
 
     account_sid: str
     auth_token: str

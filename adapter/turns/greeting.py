@@ -1,9 +1,9 @@
 """The far end speaks first: its greeting is heard to its end before anything else is done.
 
 A greeting begins with the first speech that the speech gate finds, pre-roll included, and ends
-where a turn would: after :data:`TAIL_SILENCE` seconds without speech behind the hangover. What is
-heard next begins right behind its last sample, so nothing is lost and nothing comes twice. Where
-nobody speaks in time, everything that was heard meanwhile is still there.
+where a turn would: after :data:`TAIL_SILENCE` seconds without speech behind the hangover. The next
+sound that is handed out begins right behind its last sample, so nothing is lost and nothing comes
+twice. Where nobody speaks in time, the sound of that wait is handed out next.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ async def hear_greeting(
 
     Speech has to begin ``timeout`` seconds after the stream's start, which was ``age`` seconds
     ago. ``began`` is called when it does. A warning says so where nobody spoke, where the call
-    ended first, and where the greeting was cut at ``longest`` seconds; what was cut off is heard
-    next.
+    ended first, and where the greeting was cut at ``longest`` seconds (the rest of it is heard
+    next).
     """
     pcm = bytearray(await _first_words(heard, timeout, age, log))
     if not pcm:

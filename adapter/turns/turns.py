@@ -1,15 +1,15 @@
 """What a turn hears: a call's sound through the speech gate, with the timeouts that end turns.
 
 langwatch-scenario's turn is: the first chunk within ``response_timeout``, then chunks until none
-comes for ``response_tail_silence``, or ``response_max_duration`` of them have come. On a line that
-is never quiet this is what :class:`Heard` makes of it:
+comes for ``response_tail_silence``, or ``response_max_duration`` of them have come. A phone line is
+never quiet, so :class:`Heard` decides by these rules when no chunk comes:
 
-- Inside an answer, ``timeout`` is counted in seconds of *sound* without speech: the network may
-  stall or a caller may be late, the turn ends at the same place of the sound.
-- Before an answer, ``timeout`` is counted by the clock. When the line has been silent for
-  ``most_silence`` seconds of sound by then, that silence is the answer; where that is None, silence
-  never is, and all of it is kept.
-- After the call's end everything that was speech is handed out, then b"" for ever.
+- Inside an answer, ``timeout`` is counted in seconds of *sound* without speech. So the turn ends at
+  the same place of the sound, even where the network stalls or whoever asks is late.
+- Before an answer, ``timeout`` is counted by the clock. Where the line has been silent for
+  ``most_silence`` seconds of sound by then, that silence is the answer. Where ``most_silence`` is
+  None, silence never is an answer, and all of it is kept.
+- After the call's end all speech that is left is handed out, then b"" for ever.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from .speech_gate import GateCounters, SpeechGate
 
 #: The gate looks at sound in pieces of 100 ms, so that what waited long still falls into turns.
 _PIECE = 4_800
-#: A line that brought nothing for so long is dead: then the clock counts.
+#: A line that brought nothing for so long (seconds) is dead, and its time is counted by the clock.
 _DEAD_AFTER = 0.5
 _STEP = 0.05
-#: The gate as it is where nobody says otherwise.
+#: How the gate is set where nobody says otherwise.
 STANDARD: Final = GateOptions()
 
 

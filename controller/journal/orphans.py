@@ -16,7 +16,7 @@ import dataclasses
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -52,31 +52,35 @@ def clear_away(stack: StackDir) -> None:
 
 
 class Orphan:
-    """A stack whose lock was free when we looked. ``rows``: its open overrides."""
+    """A stack of the account whose lock was free when we looked. ``rows``: its open overrides;
+    ``holder``: how we name ourselves in its lock."""
 
-    def __init__(self, path: Path, rows: list[OverrideRow]) -> None:
+    def __init__(
+        self, path: Path, rows: list[OverrideRow], account: str, holder: str, present: Present
+    ) -> None:
         self.path = path
         self.rows = rows
+        self._account = account
+        self._holder = holder
+        self._present = present
         self.journal: SqliteJournal | None = None
         self._stack: StackDir | None = None
         self._taking: asyncio.Task[Operations | None] | None = None
 
-    async def take(
-        self, ops: Operations, present: Present, account: str, holder: str
-    ) -> Operations | None:
-        """The operations with its journal, or None where it lives; JournalError.
+    async def take(self, ops: Operations) -> Operations | None:
+        """``ops`` with its journal; None: it lives, or its journal cannot be used.
 
         Each of its numbers asks for this, and its dials do too. All get the one answer.
         """
         if self._taking is None:
-            self._taking = asyncio.get_running_loop().create_task(
-                self._take(ops, present, account, holder)
-            )
-        return await asyncio.shield(self._taking)
+            self._taking = asyncio.get_running_loop().create_task(self._take(ops))
+        try:
+            return await asyncio.shield(self._taking)
+        except JournalError as error:
+            log.error("%s", error)
+            return None
 
-    async def _take(
-        self, ops: Operations, present: Present, account: str, holder: str
-    ) -> Operations | None:
+    async def _take(self, ops: Operations) -> Operations | None:
         """Wait whether it comes back, then take its lock. A controller that is just being started
         again by its keeper must find its numbers as it left them."""
         stack = self.path.name
@@ -87,21 +91,27 @@ class Orphan:
             await ops.pause(COMES_BACK_SOON)
         until = ops.clock() + COMES_BACK_WITHIN
         while ops.clock() < until and not ops.hurried.is_set():
-            if not any(await asyncio.gather(*(present(base, stack) for base in sorted(bases)))):
+            if not any(
+                await asyncio.gather(*(self._present(base, stack) for base in sorted(bases)))
+            ):
                 break
             await ops.pause(ASK_EVERY)
         try:
-            self._stack = state_dir.take(self.path, holder)
+            self._stack = state_dir.take(self.path, self._holder)
         except LockHeldError as error:
             log.info("stack %s lives again (%s)", stack, error.holder)
             return None
-        self.journal = await SqliteJournal.open(self._stack.journal, account=account, stack=stack)
+        self.journal = await SqliteJournal.open(
+            self._stack.journal, account=self._account, stack=stack
+        )
         return dataclasses.replace(ops, stack=stack, journal=self.journal, pending={})
 
     async def hang_up_left(self, ops: Operations) -> None:
-        """Calls of its dials, which nobody can claim."""
-        dials = await ops.journal.open_dials()
-        await asyncio.gather(*(hang_up_left(ops, dial) for dial in dials))
+        """Calls of its dials, which nobody can claim. Nothing is done where it lives."""
+        taken = await self.take(ops)
+        if taken is not None:
+            dials = await taken.journal.open_dials()
+            await asyncio.gather(*(hang_up_left(taken, dial) for dial in dials))
 
     async def close(self) -> None:
         if self._taking is not None and not self._taking.done():
@@ -114,20 +124,11 @@ class Orphan:
 
 
 class Orphans:
-    """All of them, for a controller that names itself ``holder`` in locks."""
+    """All of them."""
 
-    def __init__(
-        self, found: list[Orphan], account: str, holder: str, present: Present | None
-    ) -> None:
+    def __init__(self, found: Sequence[Orphan] = ()) -> None:
         self.found = found
-        self._account = account
-        self._holder = holder
-        self._present = present
         self._of = {row.id: orphan for orphan in found for row in orphan.rows}
-
-    @classmethod
-    def none(cls) -> Orphans:
-        return cls([], "", "", None)
 
     @classmethod
     def find(cls, directory: Path, account: str, holder: str, present: Present) -> Orphans:
@@ -138,23 +139,14 @@ class Orphans:
             try:
                 rows, dials = peek(stack.journal)
                 if rows or dials:
-                    found.append(Orphan(stack.path, rows))
+                    found.append(Orphan(stack.path, rows, account, holder, present))
                 elif time.time() - stack.journal.stat().st_mtime > KEPT:
                     clear_away(stack)
             except JournalError as error:
                 log.error("%s", error)
             finally:
                 stack.release()
-        return cls(found, account, holder, present)
-
-    async def take(self, orphan: Orphan, ops: Operations) -> Operations | None:
-        """``ops`` with the orphan's journal; None: it lives, or its journal cannot be used."""
-        assert self._present is not None
-        try:
-            return await orphan.take(ops, self._present, self._account, self._holder)
-        except JournalError as error:
-            log.error("%s", error)
-            return None
+        return cls(found)
 
     @property
     def rows(self) -> list[OverrideRow]:

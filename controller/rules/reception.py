@@ -100,6 +100,7 @@ def beat(at: Moment, beat: m.Beat) -> None:
     if peer.role == "adapter":
         at.tell(f.ClientBeat(beat))
     elif peer.role == "codec_worker":
+        peer.counted(beat.calls)
         at.tell(f.WorkerBeat(beat))
     else:
         peer.has(len(beat.streams), beat.refused)
@@ -152,7 +153,6 @@ def tick(at: Moment, tick: do.Tick) -> None:
         log.warning("the controller did not run for %.1f s", gap)
         at.book.excuse(gap)
     at.book.peers.forget_lost(at.now)
-    at.book.workers.forget_lost(at.now)
 
 
 def claims(at: Moment, tick: do.Tick) -> None:

@@ -257,16 +257,27 @@ def session_dials(at: Moment, back: f.SessionBack) -> None:
 
 def tell_again(at: Moment, announced: f.Announced) -> None:
     """A client that reconnected: its calls with their newest placement."""
+    known = {call.call for info in announced.hello.sessions for call in info.calls}
     for session in at.book.sessions.values():
         if session.peer != announced.hello.peer:
             continue
         for call in at.book.calls_of(session.id):
             if call.started is None and call.mode != "originate":
                 continue
-            if call.state in ("live", "reconnecting") and call.placement is not None:
-                at.send(session.peer, m.CallStarted(info=call.info(at.now)))
+            if call.state in ("live", "reconnecting"):
+                _tell_started(at, session, call, new=call.id not in known)
             elif call.state == "ended" and at.now - call.ended_at < TOLD_AGAIN_WITHIN:
                 _tell_end(at, session, call)
+
+
+def _tell_started(at: Moment, session: Session, call: Call, *, new: bool) -> None:
+    """``new``: its client has not heard of it. If it waits for a call, this is that call."""
+    if call.placement is None:
+        return
+    if new and call.direction == "inbound" and session.state == "armed":
+        session.ring(call.id)
+        session.step("started")
+    at.send(session.peer, m.CallStarted(info=call.info(at.now)))
 
 
 def _tell_end(at: Moment, session: Session, call: Call) -> None:
@@ -285,9 +296,14 @@ def gateway_here(at: Moment, here: f.GatewayHere) -> None:
 
 
 def stream_found(at: Moment, found: f.StreamFound) -> None:
-    """The call of a stream that is up, whether or not its client has announced it by now."""
+    """The call of a stream that is up, whether or not its client has announced it by now.
+
+    The client may have said Hello before, and not have heard of the call: the last controller died
+    when it had answered the gateway. So it is told, and knows what it has heard of already.
+    """
     info, book = found.stream.info, at.book
     call = book.calls.get(info.call)
+    new = call is None
     if call is None:
         call = Call.of_info(info, at.now)
         book.add_call(call, info.sid, info.dialled_sid)
@@ -300,7 +316,10 @@ def stream_found(at: Moment, found: f.StreamFound) -> None:
     call.leg_known(info.sid)
     call.found(found.gateway, found.stream, at.now)
     _started(at, call)
-    if not book.claiming and call.session not in book.sessions:
+    session = book.sessions.get(call.session)
+    if session is not None:
+        _tell_started(at, session, call, new=new)
+    elif not book.claiming:
         _nobody_claims(at, call)
 
 

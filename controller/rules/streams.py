@@ -220,34 +220,18 @@ def watch(at: Moment, tick: do.Tick) -> None:
 # --------------------------------------------------------------------------- workers
 
 
-def worker_here(at: Moment, here: f.WorkerHere) -> None:
-    """A worker that was restarted has a new endpoint, and none of its calls."""
-    at.book.workers.hello(here.hello, at.now)
-    _worked_on(at.book, here.hello.calls)
-
-
-def worker_beat(at: Moment, heard: f.WorkerBeat) -> None:
-    """It lives, and counts its calls."""
-    at.book.workers.beat(heard.beat, at.now)
-    _worked_on(at.book, heard.beat.calls)
-
-
-def worker_left(at: Moment, left: f.WorkerLeft) -> None:
-    """It has said Goodbye: nothing new goes to it, and its calls move."""
-    at.book.workers.goodbye(left.peer)
+def worked_on(at: Moment, heard: f.WorkerHere | f.WorkerBeat) -> None:
+    """A worker lists its calls: no later stream may have an ordinal that it has seen."""
+    said = heard.hello if isinstance(heard, f.WorkerHere) else heard.beat
+    for one in said.calls:
+        call = at.book.calls.get(one.call)
+        if call is not None:
+            call.numbered(one.generation >> 16)
 
 
 def forget(at: Moment, over: f.CallOver) -> None:
     """What workers counted of a call that is over is counted no longer."""
     at.book.workers.forget_call(over.call.id)
-
-
-def _worked_on(book: Book, stats: list[m.CallStats]) -> None:
-    """A worker's calls: no later stream may have an ordinal that it has seen."""
-    for one in stats:
-        call = book.calls.get(one.call)
-        if call is not None:
-            call.numbered(one.generation >> 16)
 
 
 # --------------------------------------------------------------------------- placement
@@ -274,7 +258,7 @@ def _best(at: Moment, call: Call) -> m.Placement | None:
 def _place(at: Moment, call: Call) -> m.Placement | None:
     """Where the call's next stream is worked on; None: nowhere."""
     placement = _best(at, call)
-    if placement is None or not at.book.workers.healthy(placement.primary.id, at.now):
+    if placement is None or placement.primary.id not in at.book.workers.healthy(at.now):
         return None
     return placement
 
@@ -306,8 +290,7 @@ def place_all(at: Moment, heard: object) -> None:
         if age >= STANDBY_AFTER:
             _give_standbys(at)
         return
-    workers = at.book.workers
-    healthy = {worker for worker in workers.by_id if workers.healthy(worker, at.now)}
+    healthy = at.book.workers.healthy(at.now)
     for call in at.book.calls.values():
         placement = call.placement
         if call.state != "live" or placement is None:

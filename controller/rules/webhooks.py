@@ -273,8 +273,7 @@ def _new_call(at: Moment, session: Session, sid: str, caller: str, number: str) 
 def _let_in(at: Moment, call: Call) -> m.VoiceAnswer:
     """A stream with a new token; or a pause, while no worker could take the sound. The pause brings
     the same call back, with the name that we gave it."""
-    workers = at.book.workers
-    if not any(workers.healthy(worker, at.now) for worker in workers.by_id):
+    if not at.book.workers.healthy(at.now):
         return m.VoiceAnswer(kind="pause", redirect_query=call.query)
     assert call.sid is not None, "a call that asks has a leg"
     if not call.one_way:

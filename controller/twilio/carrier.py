@@ -231,50 +231,49 @@ def _seconds(text: object) -> float | None:
 def classify(error: Exception, retry_after: float | None = None, through: str = "") -> RestFailure:
     """What a failed request of the package means. ``through``: the proxy that it went through; it
     is named where the answer, or none, may be the proxy's rather than Twilio's."""
-    failure = _classified(error, retry_after)
-    if not through or failure.code:
-        return failure
-    return RestFailure(
-        failure.text + through,
-        status=failure.status,
-        uncertain=failure.uncertain,
-        repeatable=failure.repeatable,
-        retry_after=failure.retry_after,
-    )
-
-
-def _classified(error: Exception, retry_after: float | None) -> RestFailure:
-    """What the failure says about the request. 429 was not carried out; above 500 nobody knows; a
-    connection that never was cannot have carried anything."""
     if isinstance(error, TwilioRestException | TwilioServiceException):
-        rest = isinstance(error, TwilioRestException)
-        text = str(error.msg if rest else error.title)
-        status, code = int(error.status or 0), int(error.code or 0)
-        return RestFailure(
-            text.removeprefix("Unable to create record: ")
-            .removeprefix("Unable to update record: ")
-            .removeprefix("Unable to fetch record: ")
-            .removeprefix("Unable to fetch page: "),
-            status=status,
-            code=0 if code == status else code,
-            uncertain=status >= 500,
-            repeatable=status == 429 or status >= 500,
-            retry_after=retry_after if status == 429 or status >= 500 else None,
-        )
+        text = str(error.msg if isinstance(error, TwilioRestException) else error.title)
+        for what in _PREFIXES:
+            text = text.removeprefix(what)
+        return _answered(int(error.status or 0), text, int(error.code or 0), retry_after, through)
     if isinstance(error, requests.RequestException):
-        return RestFailure(reason(error), uncertain=not _never_sent(error), repeatable=True)
+        text, uncertain = reason(error), not _never_sent(error)
+        return RestFailure(text + through, uncertain=uncertain, repeatable=True)
     if isinstance(error, TwilioException):
         # What the package raises for a page of a list that it did not get.
         for found in error.args:
             if isinstance(found, Response):
-                return _of_response(found, retry_after)
+                return _of_response(found, retry_after, through)
     # The package could not make sense of what came: the effect is unknown.
+    text = f"unreadable answer ({type(error).__name__})"
+    return RestFailure(text + through, uncertain=True, repeatable=True)
+
+
+#: How the package begins the texts of its errors, before Twilio's own.
+_PREFIXES: Final = tuple(
+    f"Unable to {what}: "
+    for what in ("create record", "update record", "fetch record", "fetch page")
+)
+
+
+def _answered(
+    status: int, text: str, code: int, retry_after: float | None, through: str
+) -> RestFailure:
+    """An answer with an error. 429 was not carried out; from 500 on nobody knows. Only Twilio has
+    a ``code``: where there is one, the answer is not the proxy's."""
+    code = 0 if code == status else code
+    again = status == 429 or status >= 500
     return RestFailure(
-        f"unreadable answer ({type(error).__name__})", uncertain=True, repeatable=True
+        text if code else text + through,
+        status=status,
+        code=code,
+        uncertain=status >= 500,
+        repeatable=again,
+        retry_after=retry_after if again else None,
     )
 
 
-def _of_response(response: Response, retry_after: float | None) -> RestFailure:
+def _of_response(response: Response, retry_after: float | None, through: str) -> RestFailure:
     """An answer that the package has not understood: perhaps a proxy's page."""
     status = int(response.status_code)
     text, code = f"HTTP {status}", 0
@@ -282,15 +281,7 @@ def _of_response(response: Response, retry_after: float | None) -> RestFailure:
         found = json.loads(response.text)
         if isinstance(found, dict):
             text, code = str(found.get("message", text)), int(found.get("code") or 0)
-    again = status == 429 or status >= 500
-    return RestFailure(
-        text,
-        status=status,
-        code=0 if code == status else code,
-        uncertain=status >= 500,
-        repeatable=again,
-        retry_after=retry_after if again else None,
-    )
+    return _answered(status, text, code, retry_after, through)
 
 
 def _never_sent(error: BaseException) -> bool:

@@ -157,26 +157,23 @@ async def retried(
             await ops.pause(wait)
 
 
-async def look_up(
-    ops: Operations, number: str, deadline: float
-) -> do.NumberFound | do.LookUpFailed:
+async def look_up(ops: Operations, asked: do.LookUp) -> do.NumberFound | do.LookUpFailed:
     """Whether the account has the number, and under which SID: REST names numbers by SID."""
+    number, deadline = asked.number, asked.deadline
+    doing = f"look up number {redact_number(number)}"
     try:
-        found = await retried(
-            ops,
-            f"look up number {redact_number(number)}",
-            lambda: ops.carrier.find_number(number),
-            deadline,
-        )
+        found = await retried(ops, doing, lambda: ops.carrier.find_number(number), deadline)
     except TrunklineError as error:
         return do.LookUpFailed(number, error)
     return do.NumberFound(number, None if found is None else found.sid)
 
 
-async def list_numbers(ops: Operations, deadline: float) -> do.NumbersListed | do.LookUpFailed:
+async def list_numbers(
+    ops: Operations, asked: do.ListNumbers
+) -> do.NumbersListed | do.LookUpFailed:
     """All numbers of the account, for sessions that take whichever is free."""
     try:
-        found = await retried(ops, "list numbers", ops.carrier.list_numbers, deadline)
+        found = await retried(ops, "list numbers", ops.carrier.list_numbers, asked.deadline)
     except TrunklineError as error:
         return do.LookUpFailed("any", error)
     return do.NumbersListed(tuple((n.number, n.sid) for n in found))
@@ -327,8 +324,9 @@ async def hang_up_left(ops: Operations, row: DialRow) -> None:
     await ops.journal.dial_closed(row.request)
 
 
-async def fetch(ops: Operations, call: str, sid: str) -> do.Fetched:
+async def fetch(ops: Operations, asked: do.Fetch) -> do.Fetched:
     """A call's status, asked once: who needs it asks again. A call that is gone is over."""
+    call, sid = asked.call, asked.sid
     try:
         return do.Fetched(call, sid, (await ops.carrier.fetch_call(sid)).status)
     except RestFailure as failure:

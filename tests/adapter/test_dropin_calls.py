@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
-from phone import CREDENTIALS, adapter, answered, dials, placed, press
+from phone import CREDENTIALS, adapter, answered, dials, placed
 from quiet_scenario import scenario
 
 from trunkline import TwilioAgentAdapter
@@ -309,22 +309,6 @@ async def test_digits_go_in_every_mode(stack: FakeStack) -> None:
     assert [
         (r.call, r.digits) for r in stack.controller.requests if isinstance(r, m.SendDigits)
     ] == [(by_rest.call, "1w2"), (by_rest_too.call, "7")]
-
-
-async def test_digits_are_told_to_a_plain_function_in_order(stack: FakeStack) -> None:
-    got: list[str] = []
-    done = asyncio.Event()
-
-    def on_dtmf(digit: str) -> None:
-        got.append(digit)
-        if digit == "#":
-            done.set()
-
-    async with adapter(stack, on_dtmf=on_dtmf) as agent:
-        _, info = await answered(stack, agent)
-        press(stack, info, "19*#")
-        await asyncio.wait_for(done.wait(), 5)
-    assert got == list("19*#")
 
 
 # --------------------------------------------------------------------------- logs

@@ -219,15 +219,6 @@ async def test_a_dial_that_fails_says_how(stack: FakeStack, status: str) -> None
         assert (caught.value.status, caught.value.sid) == (status, "CAx")
 
 
-async def test_a_dial_that_nobody_answers_in_time(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus) as line:
-        placing = asyncio.ensure_future(line.place_call(THEIRS, timeout=5))
-        dial = await stack.controller.wait_for(m.Dial)
-        stack.controller.tell(m.DialFailed(request=dial.request, call="x", status="timeout"))
-        with pytest.raises(asyncio.TimeoutError):
-            await placing
-
-
 async def test_a_cancelled_dial_is_cancelled_at_the_controller(stack: FakeStack) -> None:
     async with Line(OURS, bus=stack.bus) as line:
         placing = asyncio.ensure_future(line.place_call(THEIRS, timeout=5))

@@ -104,13 +104,6 @@ async def test_a_restarted_controller_is_told_that_digits_were_asked_for(
         await pressing
 
 
-async def test_digits_go_by_rest_in_b_leg_mode(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus) as line:
-        call, _ = await placed(stack, line)
-        await call.send_dtmf("12")
-        assert (await stack.controller.wait_for(m.SendDigits)).digits == "12"
-
-
 async def test_a_row_of_digits_is_played_before_the_next_one_and_before_a_hang_up(
     stack: FakeStack,
 ) -> None:

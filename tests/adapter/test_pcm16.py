@@ -89,6 +89,7 @@ async def test_a_line_sends_nothing_of_a_wav_file(stack: FakeStack) -> None:
             await call.send_audio(wav())
         with pytest.raises(ValueError, match="format 'f'"):
             await call.send_audio(memoryview(np.zeros(480, "<f4")))  # type: ignore[arg-type]  # what a user may do
+        assert await call.send_audio(b"") == 0
         assert not state.spoken
         assert await call.send_audio(PCM * 80) == 480
         assert b"".join(state.spoken[p] for p in sorted(state.spoken)) == PCM * 80

@@ -179,10 +179,24 @@ def test_a_long_speech_is_encoded_in_turns() -> None:
     turns = 1
     while calls.work(bench.now, bench.now + TICK):
         turns += 1
-    assert turns == 6
+    assert turns == 2  # the first of 8 s
     bench.run()
     bench.tick(600)
     assert np.array_equal(heard_codes(bench.gateway.written), coded(SPEECH[: seconds(11.5)]))
+
+
+def test_calls_that_begin_to_speak_at_one_moment_begin_to_play_before_all_is_encoded() -> None:
+    calls = Calls("w")
+    names = [f"{n:032x}" for n in range(40)]
+    for name in names:
+        calls.receive(ADAPTER, m.Attach(name, SECRET), 0)
+        calls.receive(GATEWAY, m.OpenCall(name, 65536, 1, SECRET, 0, 0, [], [], 60, {}), 0)
+        calls.receive(ADAPTER, m.Resume(name, 65536, 0, 0, 0, 0.0, 0, 0, 0), 0)
+        calls.receive(ADAPTER, m.Speak(name, 65536, 0, SPEECH[: seconds(10)]), 0)
+    assert calls.work(0, TICK)  # 0.2 s of each; there is more to encode
+    batches = [message for _, message in calls.take() if isinstance(message, m.Outbound)]
+    sent = [frame.call for batch in batches for frame in batch.frames]
+    assert sorted(sent) == sorted(4 * names)  # the lead
 
 
 def test_an_interrupt_clears_and_speech_goes_on_at_the_promised_position() -> None:
@@ -292,6 +306,14 @@ def test_ticks_go_to_all_peers_and_another_protocol_is_refused() -> None:
         (ADAPTER, m.Tick("w7", 1)),
         (GATEWAY, m.Tick("w7", 2)),
     ]
+    calls.receive(GATEWAY, m.OpenCall(CALL, 65536, 1, SECRET, 0, 0, [], [], 60, {}), 0)
+    calls.receive(ADAPTER, m.MediaHello("adapter", "a"), 0)
+    calls.receive(ADAPTER, m.Attach(CALL, SECRET), 0)
+    assert [(peer, type(told)) for peer, told in calls.take()] == [(ADAPTER, m.Opened)]
+    calls.beat(0)
+    assert calls.take() == [(GATEWAY, m.Tick("w7", 3))]  # the other knows by the Opened
+    calls.beat(0)
+    assert calls.take() == [(GATEWAY, m.Tick("w7", 4)), (ADAPTER, m.Tick("w7", 4))]
 
 
 def test_an_adapter_that_comes_back_hears_what_it_missed() -> None:

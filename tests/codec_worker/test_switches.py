@@ -24,7 +24,7 @@ def pcm(position: int, length: int) -> bytes:
     return bytes(np.rint(np.interp(time, at, SMOOTH[at])).astype("<i2").tobytes())
 
 
-class Line(RuleBasedStateMachine):
+class MovingCall(RuleBasedStateMachine):
     """Two workers, one call; every step may break something."""
 
     def __init__(self) -> None:
@@ -133,5 +133,5 @@ class Line(RuleBasedStateMachine):
         assert len(heard) % 3 == 0
 
 
-Line.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-TestLine = Line.TestCase
+MovingCall.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestMovingCall = MovingCall.TestCase

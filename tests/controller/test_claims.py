@@ -146,6 +146,39 @@ def test_redirect_of_a_dialled_call_waits_for_who_knows_its_streams() -> None:
     assert accepted.info.ordinal == 3
 
 
+W1 = m.WorkerRef(id="w1", endpoint="ipc:///w1")
+
+
+@pytest.mark.parametrize("first", ["client", "gateway"])
+@pytest.mark.parametrize("direction", ["outbound", "inbound"])
+def test_a_client_hears_of_a_call_that_is_new_to_it(direction: m.Direction, first: str) -> None:
+    """The controller died when it had answered the gateway, and had not told the client yet."""
+    info = an_armed_session()
+    call = replace(live_call(info, 1), placement=m.Placement(epoch=1, n=1, primary=W1))
+    stage = restarted(info, a_row(info))
+    if direction == "outbound":
+        stage = Stage(epoch=2, peers=False, dials=[a_dial(info, sid="CA1", state="taken")])
+        info = waiting(replace(info, armed=False))
+    else:
+        call = replace(call, direction=direction, dialled_sid=None, dial_request=None, mode=None)
+    stream = m.StreamInfo(info=call, stream_sid="MZ1", generation=m.first_generation(1))
+    if first == "client":
+        stage.hello("adapter", "a1", sessions=[info])
+        assert stage.events("a1", m.CallStarted) == []
+    stage.hello("gateway", "g9", streams=[stream])
+    if first == "gateway":
+        stage.hello("adapter", "a1", sessions=[info])
+    (started,) = stage.events("a1", m.CallStarted)
+    assert (started.info.call, started.info.ordinal) == (call.call, 1)
+    if direction == "outbound":
+        return
+    # It had waited for one call, and this was that call.
+    stage.feed(m.StreamClosed(call=call.call, ordinal=1, reason="error", gateway="g9"))
+    stage.ask("a1", m.HangUp(session=info.session, call=call.call))
+    stage.feed(do.Ended(call.call))
+    assert stage.webhook("CA2").kind == "busy"
+
+
 def test_a_worker_tells_of_streams_that_nobody_else_has_seen() -> None:
     info = Stage().info()
     stage = Stage(epoch=2, peers=False, dials=[a_dial(info, sid="CA1", state="taken")])

@@ -51,7 +51,7 @@ class Start:
         """Carry out what the start says, until all of it is done."""
         self.shell._feed(do.Tick())
         for orphan in self.orphans.found:
-            self.shell._spawn(self.shell._hang_up_left(orphan))
+            self.shell._spawn(orphan.hang_up_left(self.ops))
         while self.shell._tasks:
             await asyncio.wait(self.shell._tasks)
         assert self.shell._fatal is None

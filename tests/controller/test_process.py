@@ -134,6 +134,13 @@ class Stack:
         await adapter.ask(m.OpenSession(info=info), m.SessionOpened)
         return info
 
+    async def armed(self) -> tuple[Peer, m.SessionInfo]:
+        """A client whose session waits for a call: our override is on the number."""
+        adapter = await self.join("adapter")
+        info = await self.open(adapter)
+        await adapter.ask(m.Arm(session=info.session), m.Armed)
+        return adapter, info
+
     async def close(self) -> None:
         for peer in self.peers:
             await peer.client.close()
@@ -170,9 +177,7 @@ async def test_inbound_answer_and_a_leg_dial(tmp_path: Path, sim: CarrierSim) ->
     async with running(settings_for(tmp_path, sim)) as stack:
         gateway = await stack.join("gateway")
         await stack.join("codec_worker", endpoint="ipc:///nowhere")
-        adapter = await stack.join("adapter")
-        info = await stack.open(adapter)
-        await adapter.ask(m.Arm(session=info.session), m.Armed)
+        adapter, info = await stack.armed()
         ours = sim.numbers[OURS].voice_url
         assert ours.startswith(f"{URL}/twilio/voice?o=")
         form = {"CallSid": "CA1", "From": THEIRS, "To": OURS}
@@ -221,9 +226,7 @@ async def test_inbound_answer_and_a_leg_dial(tmp_path: Path, sim: CarrierSim) ->
 async def test_end_of_the_stack_puts_numbers_back(tmp_path: Path, sim: CarrierSim) -> None:
     stack = Stack(settings_for(tmp_path, sim))
     stack.start()
-    adapter = await stack.join("adapter")
-    info = await stack.open(adapter)
-    await adapter.ask(m.Arm(session=info.session), m.Armed)
+    await stack.armed()
     assert sim.numbers[OURS].voice_url != PRIOR
     assert await stack.stop() == EXIT_DONE
     assert sim.numbers[OURS].voice_url == PRIOR
@@ -235,9 +238,7 @@ async def test_what_cannot_be_put_back_stays_pending(tmp_path: Path, sim: Carrie
     settings = settings_for(tmp_path, sim)
     stack = Stack(settings)
     stack.start()
-    adapter = await stack.join("adapter")
-    info = await stack.open(adapter)
-    await adapter.ask(m.Arm(session=info.session), m.Armed)
+    await stack.armed()
     with sim.faults.during(Fault(where="rest", kind="status", status=503)):
         assert await stack.stop() == EXIT_PENDING
     assert sim.numbers[OURS].voice_url != PRIOR
@@ -260,9 +261,7 @@ async def test_a_private_stacks_state_directory_goes_with_it_unless_something_is
     own = private_state_dir(tmp_path / "state", "p1")
     stack = Stack(settings_for(tmp_path, sim, state_dir=own))
     stack.start()
-    adapter = await stack.join("adapter")
-    info = await stack.open(adapter)
-    await adapter.ask(m.Arm(session=info.session), m.Armed)
+    await stack.armed()
     assert own.is_dir()
     with contextlib.ExitStack() as faults:
         if pending:
@@ -287,9 +286,7 @@ async def test_end_within_4_s_whatever_rest_does(tmp_path: Path) -> None:
             sim.add_number(OURS, voice_url=PRIOR)
             stack = Stack(settings_for(tmp_path / name, sim))
             stack.start()
-            adapter = await stack.join("adapter")
-            info = await stack.open(adapter)
-            await adapter.ask(m.Arm(session=info.session), m.Armed)
+            await stack.armed()
             began = asyncio.get_running_loop().time()
             with sim.faults.during(fault):
                 assert await stack.stop() == EXIT_PENDING
@@ -333,9 +330,7 @@ async def test_account_restore_on_another_machine(tmp_path: Path, sim: CarrierSi
     settings = settings_for(tmp_path / "one", sim)
     other = settings_for(tmp_path / "two", sim)
     async with running(settings) as stack:
-        adapter = await stack.join("adapter")
-        info = await stack.open(adapter)
-        await adapter.ask(m.Arm(session=info.session), m.Armed)
+        await stack.armed()
         # The journal of a live stack is locked, and left alone.
         status, lines = await restore_command(settings, dry_run=False, account=False, force=False)
         assert status == EXIT_PENDING and "left alone" in lines[0]
@@ -358,9 +353,7 @@ async def test_a_rotation_of_the_token_while_a_number_is_held(tmp_path: Path) ->
         other = settings_for(tmp_path / "two", sim, **swapped)
         new_alone = settings_for(tmp_path / "three", sim, auth_token="new")
         async with running(settings) as stack:
-            adapter = await stack.join("adapter")
-            info = await stack.open(adapter)
-            await adapter.ask(m.Arm(session=info.session), m.Armed)
+            adapter, info = await stack.armed()
             sim.credentials.promote()
             closed = await adapter.ask(m.CloseSession(session=info.session), m.SessionClosed)
             assert closed.pending == [] and sim.numbers[OURS].voice_url == PRIOR
@@ -380,9 +373,7 @@ async def test_a_start_after_the_rotation(tmp_path: Path) -> None:
         sim.add_number(OURS, voice_url=PRIOR)
         tokens = {"auth_token": "old", "auth_token_secondary": "new"}
         async with running(settings_for(tmp_path, sim, **tokens)) as stack:
-            adapter = await stack.join("adapter")
-            info = await stack.open(adapter)
-            await adapter.ask(m.Arm(session=info.session), m.Armed)
+            await stack.armed()
             assert sim.numbers[OURS].voice_url != PRIOR
         assert sim.numbers[OURS].voice_url == PRIOR
 
@@ -392,9 +383,7 @@ async def test_controller_killed_and_started_again(tmp_path: Path, sim: CarrierS
     settings = settings_for(tmp_path, sim)
     stack = Stack(settings)
     child = start_child(settings)
-    adapter = await stack.join("adapter")
-    info = await stack.open(adapter)
-    await adapter.ask(m.Arm(session=info.session), m.Armed)
+    adapter, info = await stack.armed()
     adapter.sessions[0] = m.SessionInfo(
         session=info.session, secret=info.secret, number=OURS, armed=True, mode="answer"
     )
@@ -418,9 +407,7 @@ async def test_everything_killed_then_started(
     settings = settings_for(tmp_path, sim)
     stack = Stack(settings)
     child = start_child(settings)
-    adapter = await stack.join("adapter")
-    info = await stack.open(adapter)
-    await adapter.ask(m.Arm(session=info.session), m.Armed)
+    await stack.armed()
     child.kill()
     child.wait()
     await stack.close()
@@ -494,9 +481,7 @@ async def test_what_the_settings_say_of_an_override(tmp_path: Path, sim: Carrier
     for fallback in (True, False):
         settings = settings_for(tmp_path, sim, take_over_routed=True, fallback_to_prior=fallback)
         async with running(settings) as stack:
-            adapter = await stack.join("adapter")
-            info = await stack.open(adapter)
-            await adapter.ask(m.Arm(session=info.session), m.Armed)
+            adapter, info = await stack.armed()
             ours = sim.numbers[OURS]
             assert not ours.voice_application_sid and ours.voice_url.startswith(URL)
             assert ours.voice_fallback_url == (PRIOR if fallback else "")

@@ -7,8 +7,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,10 +23,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its imports' own
     import scenario.voice.testing  # noqa: F401  # once, for all tests
 
+from scene import Scene
+
 from trunkline.bus.launch import Launched, StackInfo, apart, trunkline_argv
 from trunkline.carrier_sim.client import SimClient
-
-_numbers = count(1)
+from trunkline.pytest_plugin import PhoneStack
 
 
 @pytest.fixture(autouse=True)
@@ -39,17 +39,8 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def own_number(carrier_sim: SimClient) -> Callable[[], str]:
-    """Makes a number of the account that no other test uses, with a voice_url of its own; all
-    workers of pytest-xdist share the stack."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-
-    def make() -> str:
-        number = f"+14155{57 + worker:02d}{next(_numbers):04d}"
-        carrier_sim.add_number(number, voice_url=f"https://agent.example/{number[1:]}")
-        return number
-
-    return make
+def scene(phone_stack: PhoneStack, carrier_sim: SimClient) -> Scene:
+    return Scene(phone_stack, carrier_sim)
 
 
 @contextlib.contextmanager

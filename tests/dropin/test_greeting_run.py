@@ -10,18 +10,16 @@ import asyncio
 import subprocess
 import sys
 import wave
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import scenario
 from beside import beside
+from scene import Scene, dialling
 from talk import STRANGER, called, clip, spoken
 
 from trunkline import TwilioAgentAdapter
-from trunkline.carrier_sim.client import SimClient
-from trunkline.pytest_plugin import PhoneStack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
 
@@ -57,28 +55,18 @@ def seconds(pcm: bytes | None) -> float:
     return len(pcm) / 48_000
 
 
-def the_call(sim: SimClient, to: str) -> str:
-    (sid,) = [call["sid"] for call in sim.calls() if call["to"] == to]
-    return str(sid)
-
-
 @pytest.mark.parametrize("gate", [True, {"hangover_ms": 600, "preroll_ms": 200}])
 @beside
 async def test_a_callee_that_greets_is_asked_and_answers(
-    phone_stack: PhoneStack,
-    carrier_sim: SimClient,
-    own_number: Callable[[], str],
+    scene: Scene,
     question: str,
     greets: str,
     gate: Any,
 ) -> None:
-    callee = f"+1415555620{1 if gate is True else 2}"
-    carrier_sim.add_callee(callee, greets)
-    agent = phone_stack.adapter(own_number(), allowed_callees=[callee], speech_gate=gate)
+    callee = scene.callee(greets)
+    agent = scene.adapter(callee, speech_gate=gate)
 
-    async def dial(state: Any) -> None:
-        await agent.place_call(callee, attach_stream="a-leg", callee_speaks_first=True)
-
+    dial = dialling(agent, callee, callee_speaks_first=True)
     result = await run(agent, dial, scenario.audio(question), scenario.agent())
     segments = result.audio.segments
     assert [s.speaker for s in segments] == ["agent", "agent"], "scenario.audio() records none"
@@ -91,8 +79,8 @@ async def test_a_callee_that_greets_is_asked_and_answers(
     told = [e.type for e in result.timeline if e.type in kinds]
     assert told == kinds * 2
     # The carrier's record: greeted, asked once that was over, answered when it had been asked.
-    sid = the_call(carrier_sim, callee)
-    heard, said = spoken(carrier_sim.played(sid)), spoken(carrier_sim.said(sid))
+    sid = scene.call(callee)["sid"]
+    heard, said = spoken(scene.sim.played(sid)), spoken(scene.sim.said(sid))
     assert len(heard) == 1 and len(said) == 2
     assert said[0][1] < heard[0][0] and heard[0][1] < said[1][0]
     assert agent.gate_counters.onsets == 2
@@ -100,38 +88,12 @@ async def test_a_callee_that_greets_is_asked_and_answers(
 
 
 @beside
-async def test_without_asking_for_it_the_greeting_is_the_answer_as_ever(
-    phone_stack: PhoneStack,
-    carrier_sim: SimClient,
-    own_number: Callable[[], str],
-    question: str,
-    greets: str,
-) -> None:
-    callee = "+14155556203"
-    carrier_sim.add_callee(callee, greets.replace("when_silent=0.7", "when_silent=2.5"))
-    agent = phone_stack.adapter(own_number(), allowed_callees=[callee])
-
-    async def dial(state: Any) -> None:
-        await agent.place_call(callee, attach_stream="a-leg")
-
-    result = await run(agent, dial, scenario.audio(question), scenario.agent())
-    (answer,) = result.audio.segments
-    assert SHORTEST < seconds(answer.audio) < LONGEST
-    assert agent.greeting is None
-    sid = the_call(carrier_sim, callee)
-    (asked, *_), (greeted, *_) = spoken(carrier_sim.played(sid)), spoken(carrier_sim.said(sid))
-    assert greeted[0] < asked[0] + 0.5, "what was taken for the answer was said at the same time"
-
-
-@beside
 async def test_a_caller_that_greets_is_answered(
-    phone_stack: PhoneStack,
-    carrier_sim: SimClient,
-    own_number: Callable[[], str],
+    scene: Scene,
     question: str,
     greets: str,
 ) -> None:
-    agent = phone_stack.adapter(own_number())
+    agent = scene.adapter()
     sids: list[str] = []
     waiting = agent.wait_for_call
 
@@ -141,7 +103,7 @@ async def test_a_caller_that_greets_is_answered(
     agent.wait_for_call = wait_for_call  # type: ignore[method-assign,assignment]  # as `called` asks
 
     async def be_called(state: Any) -> None:
-        call = await called(agent, carrier_sim, greets)
+        call = await called(agent, scene.sim, greets)
         assert call["from"] == STRANGER
         sids.append(call["sid"])
 
@@ -149,51 +111,21 @@ async def test_a_caller_that_greets_is_answered(
     greeting, answer = result.audio.segments
     assert greeting.audio == agent.greeting
     assert SHORTEST < seconds(answer.audio) < LONGEST
-    heard, said = spoken(carrier_sim.played(sids[0])), spoken(carrier_sim.said(sids[0]))
+    heard, said = spoken(scene.sim.played(sids[0])), spoken(scene.sim.said(sids[0]))
     assert said[0][1] < heard[0][0] and heard[0][1] < said[1][0]
 
 
 @beside
-async def test_a_callee_that_says_nothing_is_asked_all_the_same(
-    phone_stack: PhoneStack,
-    carrier_sim: SimClient,
-    own_number: Callable[[], str],
-    question: str,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    callee = "+14155556204"
-    answer = clip(tmp_path / "answer.wav", 1.2)
-    carrier_sim.add_callee(callee, f"wav:{answer},when_silent=0.4")
-    agent = phone_stack.adapter(own_number(), allowed_callees=[callee])
-
-    async def dial(state: Any) -> None:
-        await agent.place_call(
-            callee, attach_stream="a-leg", callee_speaks_first=True, greeting_timeout=1.0
-        )
-
-    result = await run(agent, dial, scenario.audio(question), scenario.agent())
-    (heard,) = result.audio.segments
-    assert SHORTEST < seconds(heard.audio) < LONGEST
-    assert agent.greeting is None
-    (warned,) = [r for r in caplog.records if "nobody spoke within 1 s" in r.message]
-    assert (warned.name, warned.levelname) == ("scenario.voice.twilio", "WARNING")
-
-
-@beside
 async def test_a_greeting_by_hand_is_on_the_recording_too(
-    phone_stack: PhoneStack,
-    carrier_sim: SimClient,
-    own_number: Callable[[], str],
+    scene: Scene,
     greets: str,
     tmp_path: Path,
 ) -> None:
-    callee = "+14155556205"
-    carrier_sim.add_callee(callee, greets)
+    callee = scene.callee(greets)
     record = tmp_path / "heard.wav"
-    command = [sys.executable, "-m", "trunkline", "call", callee, "--from", own_number()]
+    command = [sys.executable, "-m", "trunkline", "call", callee, "--from", scene.number()]
     options = ["--callee-speaks-first", "--listen", "0.1", "--record", str(record)]
-    where = ["--bus", phone_stack.bus]
+    where = ["--bus", scene.stack.bus]
     done = await asyncio.to_thread(
         subprocess.run, [*command, *options, *where], capture_output=True, text=True, timeout=60
     )

@@ -8,16 +8,15 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scenario.voice.testing import CloudflareTunnel
+from scene import Scene
 
 from trunkline.adapter.testing import TwilioHarness, free_port
 from trunkline.bus.http import Session
-from trunkline.pytest_plugin import PhoneStack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
 
@@ -68,21 +67,20 @@ def cloudflared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 async def test_a_harness_brings_up_tunnel_stack_and_adapter_and_takes_all_of_it_down(
-    phone_stack: PhoneStack,
-    own_number: Callable[[], str],
+    scene: Scene,
     cloudflared: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     port = free_port()
     monkeypatch.delenv("TRUNKLINE_BUS")
-    monkeypatch.setenv("TRUNKLINE_TWILIO_API_URL", phone_stack.sim or "")
+    monkeypatch.setenv("TRUNKLINE_TWILIO_API_URL", scene.stack.sim or "")
     with tempfile.TemporaryDirectory(prefix="tl-h-", dir="/tmp") as own:
         monkeypatch.setenv("XDG_RUNTIME_DIR", own)
         monkeypatch.setenv("TRUNKLINE_STATE_DIR", f"{own}/state")
         async with TwilioHarness(
-            account_sid=phone_stack.account_sid,
-            auth_token=phone_stack.auth_token,
-            phone_number=own_number(),
+            account_sid=scene.stack.account_sid,
+            auth_token=scene.stack.auth_token,
+            phone_number=scene.number(),
             http_port=port,
         ) as agent:
             pid, *started = noted(cloudflared)

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 import wave
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ import pytest
 import scenario
 from beside import beside
 from scenario.voice.tts import register_tts_provider
+from scene import Scene, dialling
 from talk import STRANGER, armed, called, clip, spoken
 
 from trunkline import TwilioAgentAdapter
-from trunkline.carrier_sim.client import SimClient
-from trunkline.pytest_plugin import PhoneStack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
 
@@ -83,27 +81,21 @@ def agent_seconds(result: Any) -> list[float]:
 
 @beside
 async def test_as_caller_several_turns_and_their_timings(
-    phone_stack: PhoneStack,
-    carrier_sim: SimClient,
-    own_number: Callable[[], str],
+    scene: Scene,
     question: str,
     answer: Path,
 ) -> None:
-    callee = "+14155556101"
-    carrier_sim.add_callee(callee, f"wav:{answer},when_silent=0.4,repeat")
-    agent = phone_stack.adapter(own_number(), allowed_callees=[callee])
-    sids: list[str] = []
+    callee = scene.callee(f"wav:{answer},when_silent=0.4,repeat")
+    agent = scene.adapter(callee)
 
-    async def dial(state: Any) -> None:
-        await agent.place_call(callee, attach_stream="a-leg")
-        sids.extend(c["sid"] for c in carrier_sim.calls() if c["to"] == callee)
-
+    dial = dialling(agent, callee)
     turn = [scenario.user(), scenario.agent()]
     result = await run(
         agent, dial, *turn, *turn, scenario.succeed("both heard"), user=Asks(question)
     )
+    sid = scene.call(callee)["sid"]
     assert result.success and not agent.is_connected()
-    heard, said = spoken(carrier_sim.played(sids[0])), spoken(carrier_sim.said(sids[0]))
+    heard, said = spoken(scene.sim.played(sid)), spoken(scene.sim.said(sid))
     assert len(heard) == len(said) == 2
     user = [s for s in result.audio.segments if s.speaker == "user"]
     theirs = [s for s in result.audio.segments if s.speaker == "agent"]
@@ -122,25 +114,23 @@ async def test_as_caller_several_turns_and_their_timings(
 
 @beside
 async def test_as_the_agent_under_test_that_is_called(
-    phone_stack: PhoneStack,
-    carrier_sim: SimClient,
-    own_number: Callable[[], str],
+    scene: Scene,
     question: str,
     answer: Path,
 ) -> None:
     digits: list[str] = []
     sids: list[str] = []
-    agent = phone_stack.adapter(own_number(), on_dtmf=digits.append)
+    agent = scene.adapter(on_dtmf=digits.append)
 
     async def be_called(state: Any) -> None:
-        waiting = await armed(agent, carrier_sim)
+        waiting = await armed(agent, scene.sim)
         bot = {"kind": "wav", "path": str(answer), "after": 0.2, "dtmf": [[1.6, "7"]]}
-        call = carrier_sim.place_call(STRANGER, agent.phone_number, bot)
+        call = scene.sim.place_call(STRANGER, agent.phone_number, bot)
         sids.append(call["sid"])
         await waiting
 
     async def note(state: Any) -> None:
-        assert carrier_sim.call(sids[0])["status"] == "in-progress"
+        assert scene.sim.call(sids[0])["status"] == "in-progress"
 
     result = await run(
         agent, be_called, scenario.agent(), note, scenario.audio(question), scenario.succeed("")
@@ -152,16 +142,16 @@ async def test_as_the_agent_under_test_that_is_called(
 
 @beside
 async def test_a_turn_of_three_seconds_ends_soon_although_the_line_hisses_on(
-    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str], tmp_path: Path
+    scene: Scene, tmp_path: Path
 ) -> None:
     """Scenario's own adapter, to which every frame of noise is sound, waits for its 30 s cap."""
-    agent = phone_stack.adapter(own_number())
+    agent = scene.adapter()
     answer = clip(tmp_path / "answer.wav", 3.2, "austen-0890", hiss=8.0)
     sids: list[str] = []
     ended: list[float] = []
 
     async def be_called(state: Any) -> None:
-        call = await called(agent, carrier_sim, f"wav:{answer},after=0.3")
+        call = await called(agent, scene.sim, f"wav:{answer},after=0.3")
         sids.append(call["sid"])
 
     async def note(state: Any) -> None:
@@ -169,8 +159,8 @@ async def test_a_turn_of_three_seconds_ends_soon_although_the_line_hisses_on(
 
     result = await run(agent, be_called, scenario.agent(), note, scenario.succeed("it ended"))
     assert result.success
-    call = carrier_sim.call(sids[0])
-    words = spoken(carrier_sim.said(sids[0]))
+    call = scene.sim.call(sids[0])
+    words = spoken(scene.sim.said(sids[0]))
     begin, end = words[0][0], words[-1][1]
     assert end - begin > 2.8
     assert_about(max(1.2, ended[0] - (call["media_started"] + end)), 1.2)
@@ -179,26 +169,21 @@ async def test_a_turn_of_three_seconds_ends_soon_although_the_line_hisses_on(
 
 
 @beside
-async def test_a_dtmf_step_and_a_call_that_joins_by_the_environment(
-    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
-) -> None:
+async def test_a_dtmf_step_and_a_call_that_joins_by_the_environment(scene: Scene) -> None:
     """The adapter is made as a user's test makes it, and finds the running stack by itself."""
-    callee = "+14155556102"
-    carrier_sim.add_callee(callee, "record")
+    callee = scene.callee("record")
     agent = TwilioAgentAdapter(
         account_sid=os.environ["TWILIO_ACCOUNT_SID"],
         auth_token=os.environ["TWILIO_AUTH_TOKEN"],
-        phone_number=own_number(),
+        phone_number=scene.number(),
         allowed_callees=[callee],
     )
     heard: list[str] = []
 
-    async def dial(state: Any) -> None:
-        await agent.place_call(callee, attach_stream="a-leg")
+    dial = dialling(agent, callee)
 
     async def note(state: Any) -> None:
-        (call,) = [c for c in carrier_sim.calls() if c["to"] == callee]
-        heard.append(call["digits_heard"])
+        heard.append(scene.call(callee)["digits_heard"])
 
     result = await run(agent, dial, scenario.dtmf("1w#"), note, scenario.succeed("pressed"))
     assert result.success
@@ -208,16 +193,14 @@ async def test_a_dtmf_step_and_a_call_that_joins_by_the_environment(
 
 @beside
 async def test_the_far_end_hangs_up_first_and_its_farewell_is_kept(
-    phone_stack: PhoneStack,
-    carrier_sim: SimClient,
-    own_number: Callable[[], str],
+    scene: Scene,
     question: str,
     answer: Path,
 ) -> None:
-    agent = phone_stack.adapter(own_number())
+    agent = scene.adapter()
 
     async def be_called(state: Any) -> None:
-        await called(agent, carrier_sim, f"wav:{answer},after=0.3,hang_up_when_done")
+        await called(agent, scene.sim, f"wav:{answer},after=0.3,hang_up_when_done")
 
     result = await run(
         agent,
@@ -233,34 +216,14 @@ async def test_the_far_end_hangs_up_first_and_its_farewell_is_kept(
 
 
 @beside
-async def test_a_whole_turn_of_silence_is_handed_out_as_such(
-    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
-) -> None:
-    agent = phone_stack.adapter(own_number())
-    agent.response_max_duration = 1.0
-
-    async def be_called(state: Any) -> None:
-        await called(agent, carrier_sim, "noise:-55")
-
-    began = time.monotonic()
-    result = await run(agent, be_called, scenario.agent(), scenario.succeed("it was silent"))
-    assert result.success
-    (seconds,) = agent_seconds(result)
-    assert 1.0 <= seconds < 1.5
-    assert time.monotonic() - began < 6.0
-
-
-@beside
 async def test_a_call_that_reaches_its_longest_duration_ends_the_turn_and_not_the_run(
-    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str], answer: Path
+    scene: Scene, answer: Path
 ) -> None:
-    callee = "+14155556103"
-    carrier_sim.add_callee(callee, f"wav:{answer},loop")
-    agent = phone_stack.adapter(own_number(), allowed_callees=[callee])
+    callee = scene.callee(f"wav:{answer},loop")
+    agent = scene.adapter(callee)
     ended: list[str] = []
 
-    async def dial(state: Any) -> None:
-        await agent.place_call(callee, attach_stream="a-leg", max_call_duration_seconds=2)
+    dial = dialling(agent, callee, max_call_duration_seconds=2)
 
     async def note(state: Any) -> None:
         ended.append(agent.stream_ended_reason)
@@ -272,18 +235,11 @@ async def test_a_call_that_reaches_its_longest_duration_ends_the_turn_and_not_th
 
 
 @beside
-async def test_an_interrupt_by_time(
-    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str], question: str
-) -> None:
-    callee = "+14155556104"
-    carrier_sim.add_callee(callee, "speech:austen-0880,after=0.2")
-    agent = phone_stack.adapter(own_number(), allowed_callees=[callee])
-    sids: list[str] = []
+async def test_an_interrupt_by_time(scene: Scene, question: str) -> None:
+    callee = scene.callee("speech:austen-0880,after=0.2")
+    agent = scene.adapter(callee)
 
-    async def dial(state: Any) -> None:
-        await agent.place_call(callee, attach_stream="a-leg")
-        sids.extend(c["sid"] for c in carrier_sim.calls() if c["to"] == callee)
-
+    dial = dialling(agent, callee)
     result = await run(
         agent,
         dial,
@@ -293,24 +249,21 @@ async def test_an_interrupt_by_time(
         scenario.succeed("it was interrupted"),
     )
     assert result.success
-    (heard,) = spoken(carrier_sim.played(sids[0]))
-    (said,) = spoken(carrier_sim.said(sids[0]))
+    sid = scene.call(callee)["sid"]
+    (heard,) = spoken(scene.sim.played(sid))
+    (said,) = spoken(scene.sim.said(sid))
     assert said[0] < heard[0] < said[1], "it was said while the agent spoke"
     assert_about(heard[1] - heard[0], 1.0)
 
 
 @beside
 async def test_an_interrupt_step_waits_for_the_agents_first_words_and_clears_the_line(
-    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str], question: str
+    scene: Scene, question: str
 ) -> None:
-    callee = "+14155556105"
-    carrier_sim.add_callee(callee, "speech:austen-0890,after=0.8")
-    agent = phone_stack.adapter(own_number(), allowed_callees=[callee])
-    sids: list[str] = []
+    callee = scene.callee("speech:austen-0890,after=0.8")
+    agent = scene.adapter(callee)
 
-    async def dial(state: Any) -> None:
-        await agent.place_call(callee, attach_stream="a-leg")
-        sids.extend(c["sid"] for c in carrier_sim.calls() if c["to"] == callee)
+    dial = dialling(agent, callee)
 
     async def speech(text: str, voice: str) -> bytes:
         return pcm_of(question)
@@ -320,10 +273,10 @@ async def test_an_interrupt_step_waits_for_the_agents_first_words_and_clears_the
     steps = [dial, scenario.interrupt("stop, please"), scenario.succeed("it was")]
     result = await run(agent, *steps, user=user)
     assert result.success
-    call = carrier_sim.call(sids[0])
-    assert len(carrier_sim.spans(call["streams"][0]["sid"])["clears"]) == 1
-    (heard,) = spoken(carrier_sim.played(sids[0]))
-    (said,) = spoken(carrier_sim.said(sids[0]))
+    call = scene.call(callee)
+    assert len(scene.sim.spans(call["streams"][0]["sid"])["clears"]) == 1
+    (heard,) = spoken(scene.sim.played(call["sid"]))
+    (said,) = spoken(scene.sim.said(call["sid"]))
     assert said[0] < heard[0] < said[1], "it was said while the agent spoke"
     assert_about(heard[1] - heard[0], 1.0)
     (event,) = [e for e in result.timeline if e.type == "user_interrupt"]
@@ -332,19 +285,17 @@ async def test_an_interrupt_step_waits_for_the_agents_first_words_and_clears_the
 
 @beside
 async def test_two_adapters_talk_to_each_other_in_one_process(
-    phone_stack: PhoneStack,
-    carrier_sim: SimClient,
-    own_number: Callable[[], str],
+    scene: Scene,
     question: str,
     answer: Path,
 ) -> None:
-    ours, theirs = own_number(), own_number()
-    caller = phone_stack.adapter(ours, allowed_callees=[theirs])
-    callee = phone_stack.adapter(theirs, allowed_callers=[ours])
+    ours, theirs = scene.number(), scene.number()
+    caller = scene.stack.adapter(ours, allowed_callees=[theirs])
+    callee = scene.stack.adapter(theirs, allowed_callers=[ours])
     ready = threading.Event()
 
     async def wait(state: Any) -> None:
-        waiting = await armed(callee, carrier_sim)
+        waiting = await armed(callee, scene.sim)
         ready.set()
         await waiting
 
@@ -365,30 +316,22 @@ async def test_two_adapters_talk_to_each_other_in_one_process(
 
 @beside
 async def test_runs_at_once_share_a_number_and_a_stack(
-    phone_stack: PhoneStack,
-    carrier_sim: SimClient,
-    own_number: Callable[[], str],
+    scene: Scene,
     question: str,
     answer: Path,
 ) -> None:
-    number = own_number()
-    callees = [f"+141555565{n:02d}" for n in range(8)]
-    for callee in callees:
-        carrier_sim.add_callee(callee, f"wav:{answer},when_silent=0.4")
+    number = scene.number()
+    callees = [scene.callee(f"wav:{answer},when_silent=0.4") for _ in range(8)]
 
     async def one(callee: str) -> Any:
-        agent = phone_stack.adapter(number, allowed_callees=[callee])
-
-        async def dial(state: Any) -> None:
-            await agent.place_call(callee, attach_stream="a-leg")
-
+        agent = scene.stack.adapter(number, allowed_callees=[callee])
         steps = [scenario.audio(question), scenario.agent(), scenario.succeed("answered")]
-        return await run(agent, dial, *steps)
+        return await run(agent, dialling(agent, callee), *steps)
 
     results = await asyncio.gather(*(one(callee) for callee in callees))
     assert all(result.success for result in results)
     assert all(1.1 < agent_seconds(result)[0] < 2.6 for result in results)
-    calls = [call for call in carrier_sim.calls() if call["to"] in callees]
+    calls = [call for call in scene.sim.calls() if call["to"] in callees]
     assert sorted(call["to"] for call in calls) == callees
     begun = [call["media_started"] for call in calls]
     over = [call["media_started"] + call["played_ms"] / 1000 for call in calls]
@@ -396,10 +339,8 @@ async def test_runs_at_once_share_a_number_and_a_stack(
 
 
 @beside
-async def test_words_of_a_transcript_cannot_be_waited_for(
-    phone_stack: PhoneStack, carrier_sim: SimClient, own_number: Callable[[], str]
-) -> None:
-    agent = phone_stack.adapter(own_number())
+async def test_words_of_a_transcript_cannot_be_waited_for(scene: Scene) -> None:
+    agent = scene.adapter()
     steps: list[str] = []
 
     async def first(state: Any) -> None:

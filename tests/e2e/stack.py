@@ -36,6 +36,17 @@ PRIOR: Final[dict[str, dict[str, str]]] = {
         "status_callback": "https://agent.example/status",
     },
 }
+#: The fields of a number that has no settings.
+DEFAULTS: Final[dict[str, str | None]] = {
+    "voice_url": "",
+    "voice_method": "POST",
+    "voice_fallback_url": "",
+    "voice_fallback_method": "POST",
+    "voice_application_sid": None,
+    "trunk_sid": None,
+    "status_callback": "",
+    "status_callback_method": "POST",
+}
 #: Somebody outside who calls, and somebody outside who is called.
 CALLER, CALLEE = "+14155550000", "+14155557777"
 
@@ -185,32 +196,12 @@ class Stack(Run):
     def voice(self, number: str) -> dict[str, Any]:
         """The voice fields of a number at the carrier, those that ``PRIOR`` names among them."""
         row = self.sim.numbers()[number]
-        names = [
-            "voice_url",
-            "voice_method",
-            "voice_fallback_url",
-            "voice_fallback_method",
-            "voice_application_sid",
-            "trunk_sid",
-            "status_callback",
-            "status_callback_method",
-        ]
-        return {name: row[name] for name in names}
+        return {name: row[name] for name in DEFAULTS}
 
     def changed_numbers(self) -> dict[str, dict[str, Any]]:
         """Numbers that are not as they were before the tests."""
-        defaults = {
-            "voice_url": "",
-            "voice_method": "POST",
-            "voice_fallback_url": "",
-            "voice_fallback_method": "POST",
-            "voice_application_sid": None,
-            "trunk_sid": None,
-            "status_callback": "",
-            "status_callback_method": "POST",
-        }
         found = {number: self.voice(number) for number in PRIOR}
-        return {n: row for n, row in found.items() if row != defaults | PRIOR[n]}
+        return {n: row for n, row in found.items() if row != DEFAULTS | PRIOR[n]}
 
     def held(self, number: str) -> bool:
         """Whether the number's calls come to this stack (or would, were it there)."""

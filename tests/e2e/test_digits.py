@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -136,12 +137,19 @@ async def test_two_rows_of_digits_go_one_after_the_other_and_a_hang_up_ends_both
         assert call.ended_reason == "hang_up"
 
 
-async def test_a_worker_that_dies_in_the_seam_costs_nothing(stack: Stack) -> None:
+@contextlib.asynccontextmanager
+async def in_the_seam(stack: Stack) -> AsyncIterator[tuple[Call, Ear, asyncio.Task[None]]]:
+    """A call whose digits are half played, its ear, and the send_dtmf that goes on."""
     async with called(stack, TALKS | {"hears": "digits"}) as call:
         ear = Ear(call)
         await under_way(stack, call)
         pressing = asyncio.ensure_future(call.send_dtmf("12w34"))
         await until(lambda: digits(stack, call) == "12", "the digits are being played")
+        yield call, ear, pressing
+
+
+async def test_a_worker_that_dies_in_the_seam_costs_nothing(stack: Stack) -> None:
+    async with in_the_seam(stack) as (call, ear, pressing):
         worker = stack.call_status(call.sid)["codec_worker"]
         os.kill(stack.pid_of("codec_workers", worker), signal.SIGKILL)
         await pressing
@@ -151,16 +159,10 @@ async def test_a_worker_that_dies_in_the_seam_costs_nothing(stack: Stack) -> Non
         check_heard_once(stack, call, await ear.all())
 
 
-async def test_a_controller_that_dies_in_the_seam_does_not_repeat_them(
-    stack: Stack,
-) -> None:
+async def test_a_controller_that_dies_in_the_seam_does_not_repeat_them(stack: Stack) -> None:
     """Nobody knows whether they were sent, so it is said by name; the call lives on."""
     stack.provoked |= {31921}  # the new controller does not know the token in the document
-    async with called(stack, TALKS | {"hears": "digits"}) as call:
-        ear = Ear(call)
-        await under_way(stack, call)
-        pressing = asyncio.ensure_future(call.send_dtmf("12w34"))
-        await until(lambda: digits(stack, call) == "12", "the digits are being played")
+    async with in_the_seam(stack) as (call, ear, pressing):
         os.kill(stack.status()["controller"]["pid"], signal.SIGKILL)
         with pytest.raises(StackUnavailableError, match="not known"):
             await pressing
@@ -180,10 +182,7 @@ async def test_a_controller_that_dies_in_the_seam_does_not_repeat_them(
 
 async def test_a_gateway_that_dies_in_the_seam_costs_what_it_heard(stack: Stack) -> None:
     stack.provoked |= {31903, 31921, 11200, 31902}
-    async with called(stack, TALKS | {"hears": "digits"}) as call:
-        await under_way(stack, call)
-        pressing = asyncio.ensure_future(call.send_dtmf("12w34"))
-        await until(lambda: digits(stack, call) == "12", "the digits are being played")
+    async with in_the_seam(stack) as (call, ear, pressing):
         gateway = stack.call_status(call.sid)["gateway"]
         os.kill(stack.pid_of("gateways", gateway), signal.SIGKILL)
         await pressing
@@ -193,6 +192,7 @@ async def test_a_gateway_that_dies_in_the_seam_costs_what_it_heard(stack: Stack)
         before = call.heard_samples
         await until(lambda: call.heard_samples > before + 4000, "the far end is heard again")
         await call.hang_up()
+        await ear.all()
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,6 @@ async def slow_stack(_shared_slow_stack: Stack) -> AsyncIterator[Stack]:
         yield each
 
 
-@pytest.mark.xdist_group("slow stack")
 @pytest.mark.parametrize(
     ("belief", "lost"),
     [

@@ -91,7 +91,6 @@ async def test_a_call_through_honchos_stack_to_another_process_and_an_orderly_en
     stack.check_nothing_left()
 
 
-@pytest.mark.computes(2)
 async def test_a_users_scenario_test_joins_what_honcho_runs_in_another_terminal(
     new_stack: Callable[[], Stack], short_directory: Path
 ) -> None:

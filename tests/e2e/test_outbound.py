@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
-from trunkline import Line
+from trunkline import Call, Line
 from trunkline.errors import CallFailedError, TrunklineError
 
 from .sound import compare, from_pcm, from_wire, speech
@@ -129,13 +131,19 @@ async def test_a_b_leg_call_that_is_not_taken_fails_at_once_and_puts_the_number_
     assert stack.changed_numbers() == {}
 
 
-async def test_nobody_answers_and_the_call_fails_when_the_carrier_gives_up(stack: Stack) -> None:
+@contextlib.asynccontextmanager
+async def dialling_for_ever(stack: Stack) -> AsyncIterator[asyncio.Task[Call]]:
+    """A place_call that the carrier was asked for, and nobody answers."""
     stack.sim.add_callee(CALLEE, "no-answer")
     async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
-        dialling = asyncio.ensure_future(
-            line.place_call(CALLEE, timeout=60.0, attach_stream="a-leg")
-        )
+        placing = line.place_call(CALLEE, timeout=60.0, attach_stream="a-leg")
+        dialling = asyncio.ensure_future(placing)
         await until(lambda: stack.calls_to(CALLEE), "the carrier was asked to call")
+        yield dialling
+
+
+async def test_nobody_answers_and_the_call_fails_when_the_carrier_gives_up(stack: Stack) -> None:
+    async with dialling_for_ever(stack) as dialling:
         sid = stack.calls_to(CALLEE)[0]["sid"]
         await asyncio.to_thread(stack.sim.wait_for, sid, "ringing")
         stack.sim.hang_up(sid)
@@ -167,12 +175,7 @@ async def test_place_call_gives_up_in_time_and_the_call_is_not_left_ringing(stac
 
 
 async def test_a_cancelled_place_call_hangs_up(stack: Stack) -> None:
-    stack.sim.add_callee(CALLEE, "no-answer")
-    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
-        dialling = asyncio.ensure_future(
-            line.place_call(CALLEE, timeout=60.0, attach_stream="a-leg")
-        )
-        await until(lambda: stack.calls_to(CALLEE), "the carrier was asked to call")
+    async with dialling_for_ever(stack) as dialling:
         dialling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dialling

@@ -19,8 +19,6 @@ from trunkline.cli.wav import write
 from .sound import RATE, WIRE, compare, from_pcm, from_wire, resample, speech, to_pcm16
 from .stack import ALICE, BOB, CALLEE, CALLER, Stack, until
 
-pytestmark = pytest.mark.computes(2)
-
 #: What the test says, and what the agent at the far end says.
 OURS, THEIRS = speech(1.2, first=4), speech(1.6, first=1)
 

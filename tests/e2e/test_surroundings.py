@@ -6,14 +6,11 @@ import re
 import stat
 from pathlib import Path
 
-import pytest
-
 from .surroundings import hostile
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.computes(1)
 def test_the_demo_runs_without_home_environment_and_proxy() -> None:
     with hostile() as around:
         ended = around.run("trunkline", "demo", within=110)
@@ -24,7 +21,6 @@ def test_the_demo_runs_without_home_environment_and_proxy() -> None:
         assert all((around.where / wav).stat().st_size > 100_000 for wav in wavs)
 
 
-@pytest.mark.computes(2)
 def test_the_offline_example_runs_without_home_environment_and_proxy() -> None:
     """With a TMPDIR besides whose path leaves no room for a socket's name."""
     (example, *_) = re.findall(

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 
 from trunkline import Line
 from trunkline.carrier_sim import mulaw
@@ -38,7 +37,6 @@ WORDS_RATE = 16_000
 MORE_ERRORS = 2
 
 
-@pytest.mark.computes(2)
 async def test_words_are_understood_as_through_an_ideal_line(stack: Stack, tmp_path: Path) -> None:
     ideal = {name: g711_line(recording(name, WORDS_RATE), WORDS_RATE) for name in RECORDINGS}
     pieces = [to_pcm16(ideal[name]) for name in RECORDINGS]

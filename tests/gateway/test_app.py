@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
 import json
 import logging
 from collections.abc import MutableMapping
@@ -19,8 +17,8 @@ from trunkline.gateway import app as gateway_app
 from trunkline.gateway.app import Front, GatewayApp
 from trunkline.gateway.signature import SignatureCheck
 
-TOKEN = "a-secret-token"
-BASE = "https://line.example.com"
+from .stack import BASE, TOKEN, sign
+
 FORM = {"CallSid": "CA1", "From": "+14155551234", "To": "+14155557777", "FromCity": ""}
 
 _T = TypeVar("_T")
@@ -108,12 +106,10 @@ class Client:
         base: str = BASE,
         pieces: int = 1,
     ) -> tuple[int, dict[str, str], bytes]:
-        text = base + path + ("?" + query if query else "")
-        text += "".join(name + form[name] for name in sorted(form))
-        digest = hmac.new(token.encode(), text.encode(), hashlib.sha1).digest()
+        url = base + path + ("?" + query if query else "")
         headers = {
             "content-type": "application/x-www-form-urlencoded",
-            "x-twilio-signature": base64.b64encode(digest).decode(),
+            "x-twilio-signature": sign(url, form, token),
         }
         body = urlencode(form).encode()
         return await self.request(
@@ -174,9 +170,7 @@ async def test_a_wrong_signature_is_forbidden(
         form = FORM if wrong == "query" else {**FORM, "Extra": "1"}
         query = "x=1" if wrong == "query" else ""
         body = urlencode(FORM).encode()
-        text = BASE + path + "".join(name + form[name] for name in sorted(form))
-        digest = hmac.new(TOKEN.encode(), text.encode(), hashlib.sha1).digest()
-        headers = {"x-twilio-signature": base64.b64encode(digest).decode()}
+        headers = {"x-twilio-signature": sign(BASE + path, form)}
         status, _, answer = await client.request(
             "POST", path, query=query, body=body, headers=headers
         )
@@ -245,10 +239,9 @@ async def test_a_json_callback(controller: Controller, client: Client) -> None:
     controller.answer = m.Done()
     body = json.dumps({"CallSid": "CA1", "n": 5}).encode()
     query = "bodySHA256=" + hashlib.sha256(body).hexdigest()
-    digest = hmac.new(TOKEN.encode(), f"{BASE}/twilio/status?{query}".encode(), hashlib.sha1)
     headers = {
         "content-type": "application/json; charset=utf-8",
-        "x-twilio-signature": base64.b64encode(digest.digest()).decode(),
+        "x-twilio-signature": sign(f"{BASE}/twilio/status?{query}"),
     }
     found = await client.request("POST", "/twilio/status", query=query, body=body, headers=headers)
     assert found[0] == 204

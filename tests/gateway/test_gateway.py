@@ -257,22 +257,6 @@ async def test_a_socket_that_left_before_the_answer(stack: Stack) -> None:
     assert stack.a.all(m.OpenCall) == []
 
 
-async def test_a_call_that_was_over_before_the_answer_is_told_to_be_over(stack: Stack) -> None:
-    """Not that its stream is gone: the controller would wait for another one."""
-    stack.controller.mute = True
-    client = await stack.stream()
-    await until(lambda: len(stack.gateway.hub._tasks) == 1)
-    await client.send(event("stop"))
-    with pytest.raises(ConnectionClosed):
-        await client.recv()
-    stack.controller.tokens["t1"] = stack.accepted()
-    stack.controller.mute = False
-    stack.controller.tell(m.Pulse(epoch=2, stack="stack-1"))
-    await until(lambda: stack.controller.all(m.StreamClosed))
-    assert stack.controller.all(m.StreamClosed)[0].reason == "stop"
-    assert stack.a.all(m.OpenCall) == []
-
-
 async def test_a_start_must_come_in_time(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trunkline.gateway.admission.START_WITHIN", 0.1)
     client = await stack.stream(started=False)

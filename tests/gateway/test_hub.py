@@ -16,14 +16,14 @@ NOTHING: Any = None
 class Link:
     """A connection to a worker that takes messages, or none any more."""
 
-    def __init__(self, there: bool = True) -> None:
-        self.there = there
+    def __init__(self, alive: bool = True) -> None:
+        self.alive = alive
         self.sent: list[m.ToWorker] = []
 
     def send(self, payload: bytes) -> bool:
-        if self.there:
+        if self.alive:
             self.sent.append(msgspec.msgpack.decode(payload, type=m.ToWorker))
-        return self.there
+        return self.alive
 
 
 class Streams:
@@ -42,13 +42,13 @@ class Streams:
 
 async def test_a_worker_that_is_lost_by_a_flush_takes_nothing_from_the_others() -> None:
     hub = Hub("g1", NOTHING, NOTHING, NOTHING, clock=lambda: 100.0)
-    lost, well = Link(there=False), Link()
+    lost, other = Link(alive=False), Link()
     hub.streams = Streams()  # type: ignore[assignment]  # what the hub uses of it here
-    hub._links = {"a": lost, "b": well, "c": well}  # type: ignore[dict-item]  # as a BusSocket
+    hub._links = {"a": lost, "b": other, "c": other}  # type: ignore[dict-item]  # as a BusSocket
     hub._flush()
-    told = [x.written[0].call for x in well.sent if isinstance(x, m.Inbound)]
+    told = [x.written[0].call for x in other.sent if isinstance(x, m.Inbound)]
     assert told == ["call of b", "call of c"]
-    assert [type(x) for x in well.sent] == [m.CloseCall, m.Inbound, m.Inbound]
+    assert [type(x) for x in other.sent] == [m.CloseCall, m.Inbound, m.Inbound]
 
 
 async def test_a_hub_looks_at_the_clock_while_somebody_is_there_and_not_before() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
 from urllib.parse import urlencode
 
 import pytest
@@ -19,13 +17,15 @@ from trunkline.gateway.signature import (
     without_user_info,
 )
 
+from . import stack
+
 TOKEN = "12345"
 BASE = "https://line.example.com"
 CHECK = SignatureCheck(TOKEN)
 
 
 def sign(text: str, token: str = TOKEN) -> bytes:
-    return base64.b64encode(hmac.new(token.encode(), text.encode(), hashlib.sha1).digest())
+    return stack.sign(text, token=token).encode()
 
 
 def test_the_check_value_of_the_documents() -> None:

@@ -13,8 +13,8 @@ from trunkline.bus import messages as m
 from trunkline.gateway.hub import Hub, StreamSocket
 from trunkline.gateway.websocket import Refusal, Upgrade
 
-from .stack import sign
-from .test_app import FORM, TOKEN, Client, Controller
+from .stack import TOKEN, sign
+from .test_app import FORM, Client, Controller
 
 NOTHING: Any = None
 SECONDARY = "the-other-secret"

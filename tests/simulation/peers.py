@@ -142,7 +142,8 @@ class ControllerPeer:
         dials += await journal.closed_dials(identity.started_wall - CLOSED_DIALS_KEPT)
         rules = Rules(60, 20.0)
         self.core = Core(identity, rules, overrides, dials)
-        self.core.book.peers = CheckedPeers(self._answered_twice)
+        peers = CheckedPeers(self._answered_twice)
+        self.core.book.peers = self.core.book.workers.peers = peers
         self.shell = Shell(self.core, self._ops, self.stop, clock=self.loop.time)
         self.shell.listen(None, ADDRESS.control, None)  # type: ignore[arg-type]  # the bus is ours
         await self.shell.serve()

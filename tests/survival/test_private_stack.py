@@ -19,8 +19,6 @@ from trunkline.bus.launch import free_ports
 from .conversations import UNREACHED, kill
 from .test_whole_stack import RESTORED_WITHIN
 
-pytestmark = pytest.mark.computes(2)
-
 
 @pytest.fixture
 def home(stack_of_mine: Stack, monkeypatch: pytest.MonkeyPatch) -> Path:

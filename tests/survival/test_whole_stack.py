@@ -38,45 +38,29 @@ def all_ended(family: list[psutil.Process]) -> bool:
     return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family)
 
 
-async def test_the_supervisor(new_stack: Callable[[], Stack]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_the_supervisor_dies_or_is_asked_to_end(
+    new_stack: Callable[[], Stack], number: signal.Signals
+) -> None:
+    """Numbers are put back first; SIGTERM twice is harmless."""
     stack = new_stack()
     up = stack.up()
     stack.provoked |= UNREACHED
     line = await in_use(stack)
     family = stack.family()
-    kill(up.pid)
-    died = time.monotonic()
-    await until(lambda: all_ended(family), "its children have ended", ENDS_WITHIN)
-    up.wait()
+    kill(up.pid, number)
+    began = time.monotonic()
+    await until(lambda: stack.changed_numbers() == {}, "numbers are as before", ENDS_WITHIN)
+    kill(up.pid, number)
+    await until(lambda: all_ended(family), "all have ended", ENDS_WITHIN)
+    assert time.monotonic() - began <= ENDS_WITHIN
+    assert up.wait() == (0 if number == signal.SIGTERM else -number)
     stack.stack_process = None
-    assert stack.changed_numbers() == {}
-    assert time.monotonic() - died <= ENDS_WITHIN
     await until(lambda: not stack.live_calls(), "the call is hung up")
     await line.close()
     stack.check_nothing_left()
 
 
-async def test_shut_down_numbers_first_and_sigterm_twice_is_harmless(
-    new_stack: Callable[[], Stack],
-) -> None:
-    stack = new_stack()
-    up = stack.up()
-    stack.provoked |= UNREACHED
-    line = await in_use(stack)
-    family = stack.family()
-    asked = time.monotonic()
-    kill(up.pid, signal.SIGTERM)
-    await until(lambda: stack.changed_numbers() == {}, "numbers are as before", ENDS_WITHIN)
-    kill(up.pid, signal.SIGTERM)
-    await until(lambda: all_ended(family), "all have ended", ENDS_WITHIN)
-    assert time.monotonic() - asked <= ENDS_WITHIN
-    assert up.wait() == 0
-    stack.stack_process = None
-    await line.close()
-    stack.check_nothing_left()
-
-
-@pytest.mark.computes(2)
 async def test_ctrl_c_in_a_test_with_a_private_stack(new_stack: Callable[[], Stack]) -> None:
     """The test gets it, and its stack does not: what the test does then still works."""
     stack = new_stack()

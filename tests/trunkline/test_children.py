@@ -108,7 +108,6 @@ def python(code: str, parent: ParentPipe, clock: Clock = monotonic, *, again: bo
 
 
 WAITS = "import signal; signal.pause()"
-ENDS_WELL = "import signal, sys; signal.signal(15, lambda *_: sys.exit(3)); signal.pause()"
 
 
 @pytest.mark.e2e
@@ -128,7 +127,13 @@ async def test_a_killed_child_is_started_again(parent: ParentPipe) -> None:
 @pytest.mark.e2e
 async def test_stop_may_come_twice_and_gives_the_status(parent: ParentPipe, tmp_path: Path) -> None:
     up = tmp_path / "up"
-    code = ENDS_WELL.replace("signal.pause()", f"open({str(up)!r}, 'w'); signal.pause()")
+    code = f"""
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+open({str(up)!r}, "w").close()
+signal.sigwait([signal.SIGTERM])
+sys.exit(3)
+"""
     child = python(code, parent)
     keeping = asyncio.create_task(child.keep())
     await until(up.exists)

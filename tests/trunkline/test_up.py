@@ -54,10 +54,6 @@ def stack(trunkline: Trunkline, sim: SimClient) -> Running:
     return ready(trunkline.start("up"))
 
 
-#: Of the tests that share a stack, because they leave it complete.
-shares_a_stack = pytest.mark.xdist_group("up")
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Trunkline, Running]]:
     with apart(tmp_path_factory) as trunkline, carrier(trunkline):
@@ -83,7 +79,6 @@ def status(trunkline: Trunkline) -> dict[str, Any]:
     return found
 
 
-@shares_a_stack
 def test_the_ready_line_and_the_status_tell_what_runs(shared: tuple[Trunkline, Running]) -> None:
     trunkline, stack = shared
     (line,) = stack.out.splitlines()
@@ -150,7 +145,6 @@ async def test_all_of_it_over_ipv6(trunkline: Trunkline) -> None:
     assert doctor.process.returncode == 0, doctor.out
 
 
-@shares_a_stack
 def test_all_children_are_in_the_supervisors_process_group(
     shared: tuple[Trunkline, Running],
 ) -> None:
@@ -171,16 +165,14 @@ def test_it_ends_in_time_and_leaves_nobody(stack: Running, number: int) -> None:
 
 SAYS_WHEN_IT_IS_ASKED_TO_END = """
 import pathlib, signal, sys, time
-def end(*_):
-    ended = [path.name for path in pathlib.Path(".").glob("*.ended")]
-    pathlib.Path(sys.argv[1]).write_text(" ".join(ended))
-    time.sleep(float(sys.argv[2]))
-    pathlib.Path(sys.argv[1] + ".ended").touch()
-    sys.exit(3)
-signal.signal(signal.SIGTERM, end)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 pathlib.Path(sys.argv[1] + ".up").touch()
-while True:
-    signal.pause()
+signal.sigwait([signal.SIGTERM])
+ended = [path.name for path in pathlib.Path(".").glob("*.ended")]
+pathlib.Path(sys.argv[1]).write_text(" ".join(ended))
+time.sleep(float(sys.argv[2]))
+pathlib.Path(sys.argv[1] + ".ended").touch()
+sys.exit(3)
 """
 
 
@@ -213,7 +205,6 @@ async def test_the_others_are_asked_to_end_once_the_controller_has(
     assert "controller.ended" in asked["codec-worker"]
 
 
-@shares_a_stack
 @pytest.mark.parametrize("role", ["controller", "gateway", "codec-worker"])
 def test_what_dies_is_started_again(shared: tuple[Trunkline, Running], role: str) -> None:
     trunkline, stack = shared

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -59,39 +59,45 @@ class _StoppedError(Exception):
 
 def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
     """Call ``to`` from ``number``; the exit status. Raises as Line does."""
-    saying = None if wishes.say is None else wav.read(wishes.say).tobytes()
+    callees = [to] if wishes.attach == "a-leg" else None
+    line = Line(number, allowed_callees=callees, bus=settings.bus)
 
-    async def main(stop: asyncio.Event) -> int:
-        callees = [to] if wishes.attach == "a-leg" else None
-        async with Line(number, allowed_callees=callees, bus=settings.bus) as line:
-            click.echo(f"calling {to} from {line.number}")
-            began = monotonic()
-            dialling = line.place_call(
-                to,
-                timeout=wishes.timeout,
-                attach_stream=wishes.attach,
-                callee_speaks_first=wishes.callee_speaks_first,
-            )
-            with contextlib.suppress(_StoppedError):
-                made = await _unless(stop, dialling)
-                click.echo(f"answered after {monotonic() - began - made.age:.1f} s: {made.sid}")
-                await _talk(made, wishes, saying, stop)
-        return _closed(line)
+    async def dial() -> Call:
+        click.echo(f"calling {to} from {line.number}")
+        began = monotonic()
+        made = await line.place_call(
+            to,
+            timeout=wishes.timeout,
+            attach_stream=wishes.attach,
+            callee_speaks_first=wishes.callee_speaks_first,
+        )
+        click.echo(f"answered after {monotonic() - began - made.age:.1f} s: {made.sid}")
+        return made
 
-    return run(main)
+    return _one_call(line, dial, wishes)
 
 
 def answer(settings: Settings, number: str, wishes: Wishes) -> int:
     """Answer the next call to ``number``; the exit status. Raises as Line does."""
+    line = Line(number, bus=settings.bus)
+
+    async def wait() -> Call:
+        click.echo(f"waiting for a call to {line.number}")
+        made = await line.wait_for_call(timeout=wishes.timeout)
+        click.echo(f"{printable(made.caller) or 'somebody'} calls: {made.sid}")
+        return made
+
+    return _one_call(line, wait, wishes)
+
+
+def _one_call(line: Line, connect: Callable[[], Coroutine[Any, Any, Call]], wishes: Wishes) -> int:
+    """Have a call by ``connect``, talk, and close the line; the exit status."""
     saying = None if wishes.say is None else wav.read(wishes.say).tobytes()
 
     async def main(stop: asyncio.Event) -> int:
-        async with Line(number, bus=settings.bus) as line:
-            click.echo(f"waiting for a call to {line.number}")
+        async with line:
             with contextlib.suppress(_StoppedError):
-                made = await _unless(stop, line.wait_for_call(timeout=wishes.timeout))
-                click.echo(f"{printable(made.caller) or 'somebody'} calls: {made.sid}")
-                await _talk(made, wishes, saying, stop)
+                await _talk(await _unless(stop, connect()), wishes, saying, stop)
         return _closed(line)
 
     return run(main)

@@ -11,9 +11,8 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -25,48 +24,11 @@ from trunkline.cli.options import (
     CONTROLLER,
     GATEWAY,
     STACK,
-    existing_wav,
     settings_options,
 )
 
-#: Subcommands that live in another room: name -> (module, attribute, one line of help).
-_ELSEWHERE = {
-    "carrier-sim": (
-        "trunkline.carrier_sim.command",
-        "command",
-        "The stand-in carrier: Twilio's side of the wire, on this machine.",
-    ),
-}
-
-
-class _Commands(click.Group):
-    """A group in which a subcommand of another room is imported only when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *_ELSEWHERE]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _ELSEWHERE:
-            module, attribute, _ = _ELSEWHERE[cmd_name]
-            found: click.Command = getattr(import_module(module), attribute)
-            return found
-        return super().get_command(ctx, cmd_name)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = []
-        for name in self.list_commands(ctx):
-            if name in _ELSEWHERE:
-                rows.append((name, _ELSEWHERE[name][2]))
-                continue
-            found = self.commands[name]
-            if not found.hidden:
-                rows.append((name, found.get_short_help_str(70)))
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
-
 
 @click.group(
-    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="trunkline", prog_name="trunkline")
@@ -127,13 +89,19 @@ def up(settings: Settings, **wishes: Any) -> None:
     sys.exit(stack_up.up(settings, stack_up.Wishes(**wishes)))
 
 
-_keep_alive = click.option(
+_keep_alive_option = click.option(
     "--keep-alive", is_flag=True, help="Start the process again when it dies (for a Procfile)."
 )
 
 
+def _keep_alive(settings: Settings, role: str) -> NoReturn:
+    from trunkline.stack.keep_alive import keep_alive
+
+    sys.exit(keep_alive(settings, role))
+
+
 @cli.command()
-@_keep_alive
+@_keep_alive_option
 @click.option("--listen-fd", type=int, hidden=True)
 @settings_options(*GATEWAY)
 def gateway(settings: Settings, keep_alive: bool, listen_fd: int | None) -> None:
@@ -147,9 +115,7 @@ def gateway(settings: Settings, keep_alive: bool, listen_fd: int | None) -> None
       trunkline gateway --http-port 9000
     """
     if keep_alive:
-        from trunkline.stack import keep_alive as keeper
-
-        sys.exit(keeper.keep_alive(settings, "gateway"))
+        _keep_alive(settings, "gateway")
     from trunkline.gateway import process
 
     if listen_fd is not None:
@@ -163,8 +129,8 @@ def gateway(settings: Settings, keep_alive: bool, listen_fd: int | None) -> None
         port.close()
 
 
-@cli.command("codec-worker")
-@_keep_alive
+@cli.command("codec-worker", short_help="Run one codec worker: resampling and paced playout.")
+@_keep_alive_option
 @settings_options(*CODEC_WORKER)
 def codec_worker(settings: Settings, keep_alive: bool) -> None:
     """Run one codec worker: resampling, mu-law, paced playout.
@@ -174,16 +140,14 @@ def codec_worker(settings: Settings, keep_alive: bool) -> None:
       trunkline codec-worker --keep-alive
     """
     if keep_alive:
-        from trunkline.stack import keep_alive as keeper
-
-        sys.exit(keeper.keep_alive(settings, "codec-worker"))
+        _keep_alive(settings, "codec-worker")
     from trunkline.codec_worker import process
 
     sys.exit(process.main(settings))
 
 
-@cli.command()
-@_keep_alive
+@cli.command(short_help="Run the controller: numbers, calls, the journal.")
+@_keep_alive_option
 @settings_options(*CONTROLLER)
 def controller(settings: Settings, keep_alive: bool) -> None:
     """Run the controller: numbers, calls, Twilio's REST, the journal.
@@ -193,12 +157,26 @@ def controller(settings: Settings, keep_alive: bool) -> None:
       trunkline controller --keep-alive
     """
     if keep_alive:
-        from trunkline.stack import keep_alive as keeper
-
-        sys.exit(keeper.keep_alive(settings, "controller"))
+        _keep_alive(settings, "controller")
     from trunkline.controller import process
 
     sys.exit(process.main(settings))
+
+
+@cli.command(
+    "carrier-sim",
+    short_help="The stand-in carrier: Twilio's side of the wire.",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("argv", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def carrier_sim(context: click.Context, argv: Sequence[str]) -> None:
+    """The stand-in carrier: Twilio's side of the wire, on this machine."""
+    from trunkline.carrier_sim.command import command
+
+    name = context.command_path
+    sys.exit(command.main(args=list(argv), prog_name=name, standalone_mode=False))
 
 
 @cli.command()
@@ -246,8 +224,7 @@ def restore(settings: Settings, dry_run: bool, account: bool, force: bool) -> No
 
 _say = click.option(
     "--say",
-    type=click.Path(path_type=Path),
-    callback=existing_wav,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
     metavar="FILE.wav",
     help="Say this recording (any sample rate).",
 )
@@ -268,7 +245,7 @@ _timeout = click.option(
 )
 
 
-@cli.command()
+@cli.command(short_help="Call somebody by hand, through the running stack.")
 @click.argument("to")
 @click.option("--from", "number", required=True, metavar="NUMBER", help="A number of the account.")
 @click.option(
@@ -304,7 +281,7 @@ def call(settings: Settings, to: str, number: str, **wishes: Any) -> None:
     sys.exit(call_and_answer.call(settings, to, number, call_and_answer.Wishes(**wishes)))
 
 
-@cli.command()
+@cli.command(short_help="Answer a call by hand, through the running stack.")
 @click.argument("number")
 @click.option("--echo", is_flag=True, help="Say back what is heard.")
 @_say
@@ -381,7 +358,7 @@ def doctor(
     sys.exit(asyncio.run(checks.run(settings)))
 
 
-@cli.command()
+@cli.command(short_help="Carry two calls with real speech, without an account.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),

@@ -10,23 +10,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError
+from trunkline.bus.listener import Bounds, Server
 from trunkline.bus.twilio_urls import RETRY_FRAGMENT
 from trunkline.gateway.signature import (
     HEADER,
@@ -40,6 +40,10 @@ Signed = Literal["right", "with-fragment", "shared-key", "wrong", "missing"]
 
 #: Twilio waits 15 s for an answer.
 _ANSWER_WITHIN: Final = 14.0
+#: A run has a handful of calls. It ends within seconds of a signal, so the listener does at once.
+_BOUNDS: Final = Bounds(
+    connections=64, request_bytes=64 * 1024, request_within=10.0, leave_within=0.2
+)
 _BUSY: Final = '<Response><Reject reason="busy"/></Response>'
 
 
@@ -192,22 +196,6 @@ class LiveStream:
         return (client.host, client.port) if client is not None else None
 
 
-class _Server(uvicorn.Server):
-    """Signals stay the command's own: it has a number to put back. ``up``: it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield
-
-
 @dataclass
 class Listener:
     """All requests, by call. ``/healthz`` answers with ``stack``, by which others know us."""
@@ -223,7 +211,7 @@ class Listener:
         self._check = SignatureCheck(*self.tokens)
         self._calls: dict[str, asyncio.Queue[Hook]] = {}
         self._newcomer: asyncio.Future[Hook] | None = None
-        self._server: _Server | None = None
+        self._server: Server | None = None
         self.news = News()
 
     @contextlib.asynccontextmanager
@@ -235,13 +223,6 @@ class Listener:
                 Route("/{rest:path}", self._http, methods=["GET", "POST"]),
             ]
         )
-        config = uvicorn.Config(
-            app,
-            log_level="critical",
-            lifespan="off",
-            ws="websockets-sansio",
-            timeout_graceful_shutdown=1,
-        )
         try:
             listening = hosts.listen(host, port)
         except hosts.PortTakenError as error:
@@ -249,16 +230,13 @@ class Listener:
                 f"{hosts.join(host, port)} cannot be had: end the stack, or whatever else listens "
                 "there, while --live runs, or set TRUNKLINE_HTTP_PORT"
             ) from error
-        server = self._server = _Server(config)
+        server = self._server = Server(app, _BOUNDS, WebSocketsSansIOProtocol)
         serving = asyncio.create_task(server.serve([listening]))
-        await server.up.wait()
         try:
             yield int(listening.getsockname()[1])
         finally:
-            server.should_exit = True
-            server.force_exit = True
+            server.leave()
             await serving
-            listening.close()
 
     # ------------------------------------------------------------------ for the run
 

@@ -72,7 +72,7 @@ class Book:
         self.identity = identity
         self.rules = rules
         self.peers = Peers()
-        self.workers = Workers(identity.epoch)
+        self.workers = Workers(identity.epoch, self.peers)
         self.sessions: dict[str, Session] = {}
         #: sessions that ended in this epoch: they do not come back
         self.ended: dict[str, None] = {}
@@ -128,7 +128,6 @@ class Book:
     def excuse(self, seconds: float) -> None:
         """The controller itself did not run for so long: nobody is late because of it."""
         self.peers.excuse(seconds)
-        self.workers.excuse(seconds)
         for session in self.sessions.values():
             session.excuse(seconds)
         self.claim_until += seconds if self.claiming else 0.0

@@ -39,11 +39,33 @@ class Peer:
     streams: int = 0
     #: gateway: requests that it has refused, by the reason
     refused: dict[str, int] = field(default_factory=dict)
+    #: worker: where gateways and clients reach it
+    endpoint: str | None = None
+    #: worker: what it last said of each of its calls
+    stats: dict[str, m.CallStats] = field(default_factory=dict)
     leaving: bool = False
 
-    def is_here(self, now: float) -> None:
-        """It has said Hello."""
-        self.heard, self.leaving = now, False
+    @property
+    def ref(self) -> m.WorkerRef:
+        """How others reach this worker."""
+        assert self.endpoint is not None, "a worker without an endpoint is refused"
+        return m.WorkerRef(id=self.id, endpoint=self.endpoint)
+
+    def is_here(self, hello: m.Hello, now: float) -> None:
+        """It has said Hello. A worker at another endpoint is another process, which has counted
+        nothing yet."""
+        self.pid, self.heard, self.leaving = hello.pid, now, False
+        if self.endpoint != hello.endpoint:
+            self.endpoint, self.stats = hello.endpoint, {}
+        self.counted(hello.calls)
+
+    def counted(self, stats: list[m.CallStats]) -> None:
+        """What a worker says of its calls."""
+        self.stats.update((one.call, one) for one in stats)
+
+    def forget(self, call: str) -> None:
+        """The call is over."""
+        self.stats.pop(call, None)
 
     def excuse(self, seconds: float) -> None:
         """The controller itself did not run for so long."""
@@ -89,7 +111,7 @@ class Peers:
         peer = self.by_id.get(hello.peer)
         if peer is None:
             peer = self.by_id[hello.peer] = Peer(hello.peer, hello.role, hello.pid, now)
-        peer.is_here(now)
+        peer.is_here(hello, now)
         return peer
 
     def get(self, peer: str) -> Peer | None:

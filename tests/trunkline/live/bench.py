@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from trunkline.bus.launch import free_ports
 from trunkline.bus.settings import Settings, load
 from trunkline.carrier_sim.sim import ACCOUNT_SID, CarrierSim
 from trunkline.live.run import Outcome, Plan, run
@@ -18,13 +18,8 @@ NUMBER = "+14155551234"
 PRIOR = "http://127.0.0.1:9/before"
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 def settings_for(directory: Path, sim: CarrierSim, **given: Any) -> Settings:
-    port = free_port()
+    (port,) = free_ports(1)
     fields = {
         "account_sid": ACCOUNT_SID,
         "auth_token": TOKEN,

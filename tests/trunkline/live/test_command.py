@@ -250,7 +250,7 @@ async def test_ctrl_c_hangs_up_and_puts_the_number_back(tmp_path: Path) -> None:
             await task
         assert sim.numbers[NUMBER].voice_url == PRIOR
         assert sim.numbers[NUMBER].voice_fallback_url == ""
-        assert all(not call.call.live for call in sim.calls.values())
+        assert all(not call.live for call in sim.calls.values())
 
 
 @pytest.mark.e2e
@@ -270,7 +270,7 @@ async def test_a_signal_ends_it_with_the_number_as_it_was(
             f"trunkline doctor: interrupted; {NUMBER} is as it was before"
         )
         assert sim.numbers[NUMBER].voice_url == PRIOR
-        assert all(not call.call.live for call in sim.calls.values())
+        assert all(not call.live for call in sim.calls.values())
 
 
 @pytest.mark.e2e

@@ -16,7 +16,7 @@ from trunkline.live.verdicts import LIVE
 
 from .bench import NUMBER, carrier, live
 
-pytestmark = [pytest.mark.e2e, pytest.mark.computes(1)]
+pytestmark = pytest.mark.e2e
 
 #: A belief -> what cannot be told where it does not hold, because it rests on it.
 RESTS_ON: dict[str, set[str]] = {
@@ -47,7 +47,7 @@ async def _one(directory: Path, names: tuple[str, ...], turns: asyncio.Semaphore
         number = sim.numbers[NUMBER]
         before = number.resource("AC") | {"date_updated": None}
         outcome = await live(directory, sim)
-        assert all(not handle.call.live for handle in sim.calls.values())
+        assert all(not call.live for call in sim.calls.values())
         return Run(outcome, before, number.resource("AC") | {"date_updated": None})
 
 

@@ -41,7 +41,7 @@ class Worker:
     from_adapter: deque[m.ToWorker] = field(default_factory=deque)
 
 
-class LineModel:
+class CallModel:
     def __init__(self) -> None:
         self.now = 100.0
         self.audio = CallAudio(CALL, self.now)
