@@ -1,8 +1,10 @@
-# Eight verbs. Everything that they need goes into .venv, made from the machine's python3 alone
+# Nine verbs. Everything that they need goes into .venv, made from the machine's python3 alone
 # (3.11 to 3.13, as langwatch-scenario's packages have it).
 #   make demo    two phone calls with real speech, without an account (also the quickest look)
 #   make test    the whole suite        make lint    style, types, who may import whom
-#   make bench   the benchmark          make docs    what is drawn from the code, in docs/
+#   make bench   the benchmark: 15 minutes, or BENCH=--quick; writes docs/benchmarks.md
+#   make bench-capacity  the most calls that arrive whole, on 1, 2 and 4 gateways and workers
+#   make docs    what is drawn from the code, in docs/
 #   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60";
 #                CHAOS="--alone" has each kind of fault once, and no other near it
 #   make simulate  the control plane on a fake clock, faults by seed, and whether it finds faults that
@@ -17,7 +19,7 @@ DEMO := $(VENV)/.demo-installed
 DEV := $(VENV)/.dev-installed
 SOURCES_OF_INSTALL := pyproject.toml setup.py
 
-.PHONY: demo test test-units test-calls test-alone lint bench chaos simulate docs clean
+.PHONY: demo test test-units test-calls test-alone lint bench bench-capacity chaos simulate docs clean
 
 demo: $(DEMO)
 	$(BIN)/trunkline demo
@@ -49,7 +51,11 @@ lint: $(DEV)
 	$(BIN)/python docs/make_states.py --check
 
 bench: $(DEV)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py $(BENCH)
+
+bench-capacity: $(DEV)
+	$(BIN)/python benchmarks/capacity.py $(CAPACITY)
+	$(BIN)/python benchmarks/growth.py --page
 
 chaos: $(DEV)
 	$(BIN)/python benchmarks/chaos.py $(CHAOS)
@@ -61,7 +67,7 @@ docs: $(DEV)
 	@for script in docs/make_*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist out ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers build dist out ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

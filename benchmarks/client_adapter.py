@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import Any
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
@@ -111,8 +112,8 @@ class Listener:
 
 async def main(order: dict[str, Any], pcm: bytes) -> None:
     every = adapters(order)
-    for adapter in every:
-        await adapter.connect()
+    began = time.monotonic()
+    await asyncio.gather(*(adapter.connect() for adapter in every))
     if order["adapter"] != "trunkline":
         await asyncio.gather(*(listening(port) for port in order["ports"]))
     dials = zip(every, order["callees"], strict=True)
@@ -120,7 +121,7 @@ async def main(order: dict[str, Any], pcm: bytes) -> None:
         *(adapter.place_call(to, timeout=60.0, attach_stream="a-leg") for adapter, to in dials)
     )
     listeners = [Listener(adapter) for adapter in every]
-    say(ready=len(every))
+    say(ready=len(every), setup_seconds=time.monotonic() - began)
     await wait_for("go")
     await asyncio.gather(*(adapter.send_audio(AudioChunk(data=pcm)) for adapter in every))
     say(done=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from benchmarks.protocol import read_order, say, wait_for
@@ -17,16 +18,23 @@ async def listen(call: Call) -> float:
     return total / 48_000
 
 
+async def talk(call: Call, pcm: bytes, times: int) -> None:
+    """Say ``pcm`` so often."""
+    for _ in range(times):
+        await call.send_audio(pcm)
+
+
 async def main(order: dict[str, Any], pcm: bytes) -> None:
     callees = order["callees"]
+    began = time.monotonic()
     async with Line(order["number"], allowed_callees=callees) as line:
         calls = await asyncio.gather(
             *(line.place_call(to, timeout=60.0, attach_stream="a-leg") for to in callees)
         )
         listeners = [asyncio.create_task(listen(call)) for call in calls]
-        say(ready=len(calls))
+        say(ready=len(calls), setup_seconds=time.monotonic() - began)
         await wait_for("go")
-        await asyncio.gather(*(call.send_audio(pcm) for call in calls))
+        await asyncio.gather(*(talk(call, pcm, order["times"]) for call in calls))
         say(done=True)
         await wait_for("end")
         await asyncio.gather(*(call.hang_up() for call in calls))

@@ -11,8 +11,10 @@ Rules:
 
 - Frames are due at absolute times. The calls are spread over :data:`PHASES` moments of the 20 ms,
   because Twilio's calls do not beat together either.
-- An arrival is the moment at which the *kernel* took it in (SO_TIMESTAMPNS). So it does not matter
-  when this process gets round to reading: were it late, no arrival would look late, nor early.
+- An arrival is the moment at which the *kernel* took it in (SO_TIMESTAMPNS), and not the moment at
+  which this process got round to reading it. Where two messages of one stream are read at once,
+  both count as having come with the later one. So a load generator that is late can make the
+  other side look worse than it is, and never better.
 - Messages are kept as they came and read after the measurement (arrivals.py).
 - It knows its own CPU time, and how late its ticks were: a load generator that is the bottleneck
   has to say so.
@@ -29,6 +31,7 @@ import itertools
 import json
 import os
 import queue
+import resource
 import select
 import socket
 import struct
@@ -115,6 +118,8 @@ class Stream:
         self._head = b'","streamSid":"%b","media":{"track":"inbound","chunk":"' % self.sid.encode()
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def start(self, account: str, parameters: dict[str, str]) -> None:
         """``connected`` and ``start``."""
@@ -131,9 +136,10 @@ class Stream:
 
     def send_frame(self) -> None:
         """The next 20 ms."""
-        n, self.sent, self._sequence = self.sent, self.sent + 1, self._sequence + 1
+        n, number = self.sent, self._sequence
+        self.sent, self._sequence = n + 1, number + 1
         text = b'{"event":"media","sequenceNumber":"%d%b%d","timestamp":"%d","payload":"%b"}}' % (
-            self._sequence,
+            number,
             self._head,
             n + 1,
             n * 20,
@@ -187,8 +193,11 @@ class Stream:
             return False
         if not data:
             return False
-        seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
-        at = seconds * 1_000_000_000 + nanoseconds
+        if ancillary:
+            seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
+            at = seconds * 1_000_000_000 + nanoseconds
+        else:  # the kernel begins to stamp a moment after it was asked to
+            at = time.time_ns()
         # Nearly always: one text message of 126 bytes or more, and nothing else.
         if not self._rest and data[:2] == b"\x81\x7e" and len(data) == 4 + (data[2] << 8 | data[3]):
             self._message(at, data[4:])
@@ -420,7 +429,6 @@ class LoadGenerator:
         parts = urlsplit(url)
         assert parts.hostname is not None
         sock = socket.create_connection((parts.hostname, parts.port or 80), timeout=30)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request = (
             f"GET {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -436,7 +444,6 @@ class LoadGenerator:
             answer += more
         if not answer.startswith(b"HTTP/1.1 101"):
             raise OSError(f"{url} was not opened: {answer[:80]!r}")
-        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         stream = Stream(sock, self._sound, next(self._places), call_sid)
         stream.start(self._account_sid, parameters)
         self._arrived.put(stream)
@@ -506,8 +513,11 @@ class LoadGenerator:
     # ------------------------------------------------------------------ orders
 
     def _obey(self, order: dict[str, Any]) -> None:
-        answer = getattr(self, f"_{order.pop('do')}")(**order)
-        print(json.dumps(answer), flush=True)
+        do = getattr(self, f"_{order.pop('do')}")
+        if do == self._dial:  # it blocks, and the frames of those that are up are due
+            threading.Thread(target=lambda: _say(do(**order)), daemon=True).start()
+        else:
+            _say(do(**order))
 
     def _begin(self, keeps: bool = True) -> dict[str, Any]:
         for stream in self._streams:
@@ -534,10 +544,13 @@ class LoadGenerator:
         return {"messages": sum(len(s.times) for s in self._streams)}
 
     def _dial(self, url: str, count: int) -> dict[str, Any]:
-        # Here, because nothing else is to be done yet.
         for n in range(count):
             self.connect(url, f"CA{n:032x}", {})
         return {"streams": count}
+
+
+def _say(answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)
 
 
 def sound_of(kind: str) -> list[bytes]:
@@ -555,11 +568,13 @@ def sound_of(kind: str) -> list[bytes]:
 @click.option("--number", default="+14155551234", help="The account's number.")
 def main(port: int, sound: str, number: str) -> None:
     """Play Twilio for many calls. The account is TWILIO_ACCOUNT_SID's."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket for each call
     sid, token = os.environ["TWILIO_ACCOUNT_SID"], os.environ["TWILIO_AUTH_TOKEN"]
     generator = LoadGenerator(sound_of(sound), sid, token)
     serve(Account(sid, token, number, generator.connect), port)
     threading.Thread(target=generator.read_orders, daemon=True).start()
-    print(json.dumps({"ready": True}), flush=True)
+    _say({"ready": True})
     generator.run()
 
 

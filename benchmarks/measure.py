@@ -42,6 +42,8 @@ class Side:
     stack: int | None = 0
     python: Path = Path(sys.executable)
     adapter: str = ""
+    #: frames of a call that it may still be gathering when the call ends, which are not lost
+    gathers: int = 0
 
 
 def line(count: int | None) -> Side:
@@ -53,7 +55,7 @@ def line(count: int | None) -> Side:
 
 ADAPTER: Final = Side("trunkline's adapter", "client_adapter", 1, adapter="trunkline")
 SCENARIO: Final = Side(
-    "langwatch-scenario", "client_adapter", python=PEERS, adapter="langwatch-scenario"
+    "langwatch-scenario", "client_adapter", python=PEERS, adapter="langwatch-scenario", gathers=4
 )
 PIPECAT: Final = Side("pipecat", "peer_pipecat", python=PEERS)
 
@@ -85,10 +87,12 @@ def others_share(seconds: float = 1.0) -> float:
 
 
 class Trial:
-    """The processes of one measurement, from the carrier's start to the last hang-up."""
+    """The processes of one measurement, from the carrier's start to the last hang-up.
 
-    def __init__(self, side: Side, calls: int, seconds: float) -> None:
-        self.side, self.calls = side, calls
+    Every call says ``seconds`` of speech, ``times`` times (Line alone takes more than one)."""
+
+    def __init__(self, side: Side, calls: int, seconds: float, times: int = 1) -> None:
+        self.side, self.calls, self.times = side, calls, times
         self.seconds = round(seconds * 50) / 50
         self.run = Run()
         self.setup_seconds = 0.0
@@ -104,13 +108,15 @@ class Trial:
     def _start(self) -> None:
         run, side = self.run, self.side
         sound = "numbered" if side is PIPECAT else "speech"
+        run.environment["TRUNKLINE_CALLS_PER_SECOND"] = "100"
         self.carrier = run.start_load_generator(sound)
         if side.stack != 0:
             run.up(side.stack, side.stack)
         speech = run.directory / "speech.pcm"
         speech.write_bytes(chaos_code.pcm(0, round(self.seconds * 50)))
-        order = {
+        order: dict[str, Any] = {
             "speech": str(speech),
+            "times": self.times,
             "number": OWN_NUMBER,
             "callees": [callee(n) for n in range(self.calls)],
             "ports": free_ports(1 if side is PIPECAT else self.calls),
@@ -120,12 +126,12 @@ class Trial:
             "adapter": side.adapter,
         }
         self.client = run.talk_to(side.python, side.client, json.dumps(order))
+        ready = self.client.read("ready")
         began = time.monotonic()
-        self.client.read("ready")
         if side is PIPECAT:
             url = f"ws://127.0.0.1:{order['ports'][0]}/ws"
             self.carrier.ask(do="dial", url=url, count=self.calls)
-        self.setup_seconds = time.monotonic() - began
+        self.setup_seconds = ready.get("setup_seconds", time.monotonic() - began)
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:
@@ -186,7 +192,7 @@ class Trial:
             "took_s": took,
             "setup_s": self.setup_seconds,
             **self._pace(heard),
-            "lost_in": _lost_inbound(carrier["sent"], ended["heard"]),
+            "lost_in": self._lost_inbound(carrier["sent"], ended["heard"]),
             "cpu": sum(spent.values()) * 1000 / delivered if delivered else float("nan"),
             "cpu_by_process": {
                 name: used * 1000 / delivered for name, used in spent.items() if delivered
@@ -198,6 +204,28 @@ class Trial:
             "others_cores": max(0.0, machine - own - sum(spent.values())) / took,
             "load": os.getloadavg()[0],
         }
+
+    def hold(self, every: float) -> list[tuple[float, dict[str, float]]]:
+        """Let all calls say their speech as often as they are to; (seconds, memory in MB by role)
+        every so many seconds meanwhile."""
+        time.sleep(SETTLE)
+        self.carrier.ask(do="begin", keeps=False)
+        began = time.monotonic()
+        self.client.tell("go")
+        found = [(0.0, self.memory())]
+        while not self.client.has_said(within=began + len(found) * every - time.monotonic()):
+            found.append((time.monotonic() - began, self.memory()))
+        self.client.read("done")
+        self.client.tell("end")
+        self.client.read("heard")
+        return found
+
+    def _lost_inbound(self, sent: dict[str, int], heard: dict[str, float] | None) -> int | None:
+        """Whole frames that the client did not hear. None: from outside nobody can tell."""
+        if heard is None:
+            return None
+        short = (frames - heard.get(sid, 0.0) / 0.02 for sid, frames in sent.items())
+        return sum(int(frames) for frames in short if frames >= self.side.gathers + 1)
 
     def _pace(self, heard: Sequence[arrivals.Arrivals]) -> dict[str, Any]:
         jitter = arrivals.jitter(heard)
@@ -222,13 +250,6 @@ def _sums(pids: dict[int, str], value: Any) -> dict[str, float]:
     for pid, name in pids.items():
         total[name] = total.get(name, 0.0) + value(pid)
     return total
-
-
-def _lost_inbound(sent: dict[str, int], heard: dict[str, float] | None) -> int | None:
-    """Whole frames that the client did not hear. None: from outside nobody can tell."""
-    if heard is None:
-        return None
-    return sum(max(0, int(frames - heard.get(sid, 0.0) / 0.02)) for sid, frames in sent.items())
 
 
 def measure(side: Side, calls: int, seconds: float) -> dict[str, Any]:

@@ -57,25 +57,6 @@ PANELS: Final = (
 )
 
 #: How a reader takes the same numbers of a call of their own.
-EXAMPLE = """\
-The stand-in carrier keeps these numbers of every call, so a test can look at its own:
-
-```python
-import pytest
-
-
-@pytest.mark.phone_line(allowed_callees=["+14155557777"])
-async def test_the_pace_at_the_carrier(phone_line, carrier_sim):
-    call = await phone_line.place_call("+14155557777", attach_stream="a-leg")
-    await call.send_audio(bytes(48_000))  # 1 s
-    await call.hang_up()
-    (stream,) = [s for s in carrier_sim.streams() if s["call_sid"] == call.sid]
-    pace = stream["metrics"]
-    assert pace["audio_out_ms"] == 1_000
-    print(pace["gap_p99_ms"], "ms between two frames,", pace["underruns"], "holes")
-```
-"""
-
 Result = dict[str, Any]
 
 
@@ -160,16 +141,13 @@ class Found:
 HEAD: Final = ["calls", "", *(title for title, _, _ in COLUMNS)]
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """A table; the first ``left`` columns are words."""
-    return [
-        "| " + " | ".join(head) + " |",
-        "|" + "|".join(["---"] * left + ["--:"] * (len(head) - left)) + "|",
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
+    rule = ["---"] * left + ["--:"] * (len(head) - left)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
 
-def by_process(found: Found) -> list[str]:
+def by_process(found: Found) -> str:
     """CPU of trunkline by process."""
     every = [r["cpu_by_process"] for r in found.results if r["side"] == OURS]
     names = sorted({name for used in every for name in used})
@@ -221,47 +199,22 @@ def _told(by_calls: dict[int, float]) -> str:
     return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
 
 
-def page(found: Found, parallel: dict[str, Any] | None) -> str:
-    """The text of docs/benchmarks.md."""
-    where = found.machine
-    lines = [
-        "# Measured",
-        "",
-        "`make bench`: N calls, all of which begin to speak at one moment while the far ends speak",
-        f"all the time; {found.seconds:g} s of speech, {found.rounds} rounds, sides taking turns.",
-        "Cells are the median of the rounds, and in brackets the least and the greatest.",
-        f"{where['day']}, {where['system']}, Python {where['python']}, {where['cores']} cores,",
-        "which the load generator shares.",
-        "",
-        *(f"**{warning}**\n" for warning in found.warnings()),
-        "![CPU, jitter, underruns and set-up, by number of calls](benchmarks.svg)",
-        "",
-        *markdown(HEAD, [found.cells(*row) for row in found.rows], left=2),
-        "",
-        "- **trunkline** is `Line` on one gateway and one codec worker, above 100 calls on two of",
-        "  each. **As up starts it**: on what `trunkline up` starts by itself. **trunkline's",
-        "  adapter** is the drop-in `TwilioAgentAdapter` with its speech gate.",
-        "- **langwatch-scenario** is the `TwilioAgentAdapter` of langwatch-scenario 1.6.0.",
-        "  **pipecat** is a pipecat 1.14 pipeline that echoes, at 8 kHz throughout, with its",
-        "  Twilio serializer on its FastAPI transport; it has no client process of its own.",
-        "- **CPU** is user and system time of all processes of a side, supervisor and client",
-        "  included, divided by the seconds of speech that arrived. One core is 1000.",
-        "- **Jitter** is |arrival − due| at the carrier, each call centred on its median, all",
-        "  calls pooled, the first 10 frames left out. **Drift** is how much later the end came",
-        "  than the beginning, worst call. An **underrun** is a frame that came when all before it",
-        "  had been played.",
-        "- A dash: not to be had from outside.",
-        "",
-        *EXAMPLE.splitlines(),
-        "",
-        "CPU of trunkline by process, ms per call-second; and of the load generator, which is in",
-        "no side's figure:",
-        "",
-        *by_process(found),
-    ]
-    if parallel is not None:
-        lines += ["", *parallel_part(parallel)]
-    return "\n".join([*lines, ""])
+def page(found: Found) -> str:
+    """The text of docs/benchmarks.md, without the sections of other benchmarks."""
+    warnings = [f"\n**{warning}**\n" for warning in found.warnings()]
+    return template("benchmarks").format(
+        **found.machine,
+        seconds=found.seconds,
+        rounds=found.rounds,
+        warnings="".join(warnings),
+        table=markdown(HEAD, [found.cells(*row) for row in found.rows], left=2),
+        by_process=by_process(found),
+    )
+
+
+def template(name: str) -> str:
+    """The prose of a page, with fields for what was measured."""
+    return (ROOT / "benchmarks" / "pages" / f"{name}.md").read_text()
 
 
 def parallel_table(found: dict[str, Any]) -> tuple[int, list[str], list[list[str]]]:
@@ -285,18 +238,10 @@ def parallel_table(found: dict[str, Any]) -> tuple[int, list[str], list[list[str
     return runs, head, rows
 
 
-def parallel_part(found: dict[str, Any]) -> list[str]:
+def parallel_part(found: dict[str, Any]) -> str:
     """The section on many scenario runs at once."""
     runs, head, rows = parallel_table(found)
-    return [
-        f"## {runs} scenario runs at once",
-        "",
-        "`python benchmarks/parallel.py` measures whole runs. A run asks one question (1 s) and",
-        "hears one answer (1.2 s). Scenario's own adapter has one port and one public URL, so its",
-        "runs go one after the other; some are measured, and the rest is reckoned from those.",
-        "",
-        *markdown(head, rows),
-    ]
+    return template("parallel").format(runs=runs, table=markdown(head, rows))
 
 
 def draw(found: Found) -> None:
@@ -325,6 +270,7 @@ def draw(found: Found) -> None:
                 )
         axis.set_xscale("log")
         axis.set_yscale("log" if is_log else "linear")
+        axis.yaxis.set_major_formatter("{x:g}")
         axis.set_title(title, fontsize=9, loc="left")
         axis.set_xlabel("calls at once", fontsize=8)
         axis.set_xticks(
@@ -369,9 +315,11 @@ def show(raw: dict[str, Any], console: Console) -> None:
 def write() -> None:
     """Write the page, its picture and README's paragraph."""
     found = Found(json.loads((OUT / "results.json").read_text()))
-    side_by_side = OUT / "parallel.json"
-    parallel = json.loads(side_by_side.read_text()) if side_by_side.exists() else None
-    PAGE.write_text(page(found, parallel))
+    left = {path.stem: json.loads(path.read_text()) for path in sorted(OUT.glob("*.json"))}
+    sections = ["\n".join([*other["page"], ""]) for other in left.values() if "page" in other]
+    if "parallel" in left:
+        sections.append(parallel_part(left["parallel"]))
+    PAGE.write_text("\n".join([page(found), *sections]))
     draw(found)
     before, _, rest = README.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)

@@ -43,12 +43,18 @@ from benchmarks.processes import ROOT
 
 #: The peers, as they are installed.
 PACKAGES: Final = ("langwatch-scenario==1.6.0", "pipecat-ai[websocket]==1.14.0", "uvloop")
+#: Of speech that every call says.
+SECONDS: Final = 8.0
 #: What a measurement takes beside its speech: processes that start and end, calls that come up.
-OVERHEAD: Final = 7.0
-#: What langwatch-scenario takes besides to bring one call up.
-OVERHEAD_OF_A_CALL: Final = 0.25
+OVERHEAD: Final = 6.0
+#: Of those who import langwatch-scenario, and what its own adapter takes to bring a call up.
+IMPORTS, OF_A_CALL = 5.0, 0.1
 #: A machine with more than this many busy cores before the run begins is no place for it.
 BUSY: Final = 0.2
+
+#: Benchmarks of one thing each that a whole run calls too. Each leaves ``NAME.json`` in
+#: ``out/bench``; its ``page``, lines of markdown, becomes a section of the page.
+FURTHER: Final = ("idle", "set_up", "gate")
 
 Plan = list[tuple[Side, int]]
 
@@ -84,7 +90,8 @@ def plan(*, quick: bool) -> Plan:
 
 def estimate(side: Side, calls: int, seconds: float) -> float:
     """Seconds that a measurement takes."""
-    return seconds + OVERHEAD + (OVERHEAD_OF_A_CALL * calls if side is SCENARIO else 0.0)
+    adapters = side.client == ADAPTER.client
+    return seconds + OVERHEAD + adapters * IMPORTS + (side is SCENARIO) * OF_A_CALL * calls
 
 
 def install_peers(console: Console) -> None:
@@ -145,7 +152,7 @@ def carry_out(every: Plan, rounds: int, seconds: float, console: Console) -> lis
 @click.command()
 @click.option("--quick", is_flag=True, help="One round of the most telling part, 3 minutes.")
 @click.option("--rounds", type=int, help="Default 3; with --quick 1.")
-@click.option("--seconds", default=8.0, show_default=True, help="Speech of each call.")
+@click.option("--seconds", default=SECONDS, show_default=True, help="Speech of each call.")
 @click.option("--only", multiple=True, help="A side, by name; repeatable.")
 @click.option("--calls", "counts", multiple=True, type=int, help="A number of calls; repeatable.")
 @click.option("--write/--no-write", "writes", default=None, help="Write docs/ (default: if whole).")
@@ -158,7 +165,7 @@ def main(
     writes: bool | None,
 ) -> None:
     """Pace, loss and CPU of N calls, trunkline beside its peers."""
-    console = Console(width=max(100, Console().width))
+    console = Console(width=max(140, Console().width))
     every = plan(quick=quick)
     if counts:
         every = [(side(n), n) for n in counts for side in SIDES]
@@ -169,6 +176,13 @@ def main(
     if where["busy_cores"] > BUSY:
         console.print(f"This machine is busy: {where['busy_cores']:.1f} cores before we begin.")
     results = carry_out(every, rounds or (1 if quick else 3), seconds, console)
+    if not (quick or only or counts):
+        for name in FURTHER:
+            if (ROOT / "benchmarks" / f"{name}.py").exists():
+                console.print(f"{name}.py …")
+                subprocess.run(
+                    [sys.executable, str(ROOT / "benchmarks" / f"{name}.py")], check=True
+                )
     found = {"machine": where, "seconds": seconds, "results": results}
     page.OUT.mkdir(parents=True, exist_ok=True)
     (page.OUT / "results.json").write_text(json.dumps(found, indent=1))

@@ -128,8 +128,8 @@ class Hello(Message, frozen=True):
 
     ``peer`` stays the same for the life of the process (the ZeroMQ identity does not). It
     announces what the peer holds, so that a restarted controller knows the world again.
-    `connection` counts the peer's sockets from 1: what was said on an earlier one may be read after
-    what was said on a later one, and then says nothing of what the peer holds, or of where it is.
+    ``connection`` counts the peer's sockets from 1. Messages of an older connection can arrive
+    late; ignore what they claim about the peer's state, and about where it is.
     Answered by :class:`Welcome` or :class:`Refused`.
     """
 
@@ -150,7 +150,8 @@ class Hello(Message, frozen=True):
 
 class Beat(Message, frozen=True):
     """Sent by every peer each 0.5 s (an adapter's renews the leases of its sessions; it comes from
-    a thread of its own, so that a blocked event loop does not lose the call). Answered by Pulse.
+    a thread of its own, so that a blocked event loop does not lose the call). One in
+    4 s is answered by Pulse.
 
     ``refused``, of a gateway: how many webhooks and upgrades it has refused since it started, by
     the reason ("shared key", "wrong signature", ...). A stranger can cause them: it is only shown.
@@ -462,7 +463,7 @@ class Refused(Message, frozen=True):
 
 
 class Pulse(Message, frozen=True):
-    """Answer to a Beat. A new epoch here means: say Hello again."""
+    """Answer to a Beat, once in 4 s. A new epoch here means: say Hello again."""
 
     epoch: int
     stack: str

@@ -3,7 +3,8 @@
 A thin shell around :class:`~trunkline.codec_worker.calls.Calls`. Waking a process costs more than
 working on a message, so how it is woken follows from how much there is to do:
 
-- Without calls messages are read as they come, and the timer only gives signs of life.
+- Without calls messages are read as they come, and the timer only gives signs of life; where nobody
+  is connected, there is no timer.
 - With a call or two a gateway's message, which brings the carrier's frame, is the clock. It is read
   as it comes; what is due by then is sent, and what came is handed out, in one go. The timer only
   ticks when no message came in time.
@@ -144,6 +145,7 @@ class WorkerProcess:
         """Say Goodbye, and go on until all calls have ended or moved away, ``timeout`` seconds at
         most."""
         self.calls.draining = True
+        self._set_timer()
         await self.control.close()
         with contextlib.suppress(TimeoutError):  # the gateways move the rest when we are gone
             async with asyncio.timeout(timeout):
@@ -266,6 +268,8 @@ class WorkerProcess:
 
     def _set_timer(self) -> None:
         at = self._beat_at
+        if self.calls.at_rest:
+            at = 0
         if self._clocked:
             at = self._read_at
         elif self.calls.calls:
@@ -273,12 +277,14 @@ class WorkerProcess:
         if at != self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
+                self._timer = None
             self._timer_at = at
-            # loop.time() and the clock both read CLOCK_MONOTONIC.
-            self._timer = self._loop.call_at(at / 1e9, self._wake)
+            if at:
+                # loop.time() and the clock both read CLOCK_MONOTONIC.
+                self._timer = self._loop.call_at(at / 1e9, self._wake)
 
     def _wake(self) -> None:
-        self._timer_at = 0
+        self._timer, self._timer_at = None, 0
         now = self._clock()
         if self._clocked:
             self._socket.read()

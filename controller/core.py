@@ -72,7 +72,9 @@ from .rules.moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
+#: How often time is looked at, and how often while there is nothing that it changes.
 TICK_SECONDS: Final = 0.1
+REST_SECONDS: Final = 0.5
 
 _ONLY_GATEWAYS: Final = (m.VoiceWebhook, m.StatusCallback, m.StreamStart)
 #: Requests that are served while the stack ends: they help it to come to its end.
@@ -106,6 +108,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         streams.watch,
         streams.place_all,
         digits.tick,
+        webhooks.ask_again,
         reception.claims,
     ),
     do.Shutdown: (reception.shut_down,),
@@ -126,7 +129,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # A restart. A session's calls come before its dials, because a dial whose call was heard is not
     # given up. What nobody claims is put back before it is hung up: numbers first.
     f.Found: (restart.recover,),
-    f.SessionBack: (restart.session_calls, restart.session_dials),
+    f.SessionBack: (restart.session_calls, restart.session_dials, webhooks.ask_again),
     f.Announced: (reception.welcome, restart.tell_again),
     f.StreamFound: (restart.stream_found,),
     f.ClaimsOver: (
@@ -263,6 +266,11 @@ class Core:
     def busy(self) -> bool:
         """Something is still to be put back or hung up."""
         return self.book.busy
+
+    @property
+    def at_rest(self) -> bool:
+        """Ticks may come REST_SECONDS apart, until somebody asks for something."""
+        return self.book.at_rest
 
     def handle(self, event: AnyEvent, now: float) -> list[Instruction]:
         """Take one event; returns what is to be done, in this order. After an exception the core

@@ -15,6 +15,7 @@ by side, and their results come back in any order; the rules are made for that.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
@@ -32,7 +33,7 @@ from trunkline.bus.redact import redact_number
 from trunkline.bus.sockets import BusSocket, bind_router
 
 from . import instructions as do
-from .core import TICK_SECONDS, AnyEvent, Core
+from .core import REST_SECONDS, TICK_SECONDS, AnyEvent, Core
 from .instructions import Instruction, Result
 from .journal.file import JournalError
 from .journal.orphans import Orphans
@@ -91,6 +92,8 @@ class Shell:
         self._spans: dict[tuple[str, int], tracing.RoomSpan] = {}
         self._fatal: BaseException | None = None
         self._changed = asyncio.Event()
+        #: something came that is neither time nor a sign of life
+        self._asked = asyncio.Event()
 
     def listen(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: CurveKeys | None
@@ -182,8 +185,8 @@ class Shell:
             self.core.book.count("unreadable messages")
             log.warning("a message on the control socket could not be read: %s", error)
             return
-        told = isinstance(message, m.StreamClosed | m.Switched | m.WebhooksRefused)
-        peer = message.gateway if told else message.peer
+        by_gateway = isinstance(message, m.StreamClosed | m.Switched | m.WebhooksRefused)
+        peer = message.gateway if by_gateway else message.peer
         if isinstance(message, m.Hello):
             newest, _ = self._connections.get(peer, (0, b""))
             if message.connection < newest:
@@ -211,15 +214,25 @@ class Shell:
         for instruction in instructions:
             self._carry_out(instruction)
         self._changed.set()
+        if not isinstance(event, do.Tick | m.Beat):
+            self._asked.set()
 
     async def _tick(self) -> None:
-        """Time for the core, ten times a second. A late tick is not followed by several at once."""
+        """Time for the core, ten times a second. A late tick is not followed by several at once.
+        While the core is at rest each of them would wake the process for nothing, so that they are
+        fewer until something comes."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
+            self._asked.clear()
             self._feed(do.Tick())
             due = max(due + TICK_SECONDS, loop.time())
-            await asyncio.sleep(due - loop.time())
+            if self.core.at_rest:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REST_SECONDS):
+                        await self._asked.wait()
+            else:
+                await asyncio.sleep(due - loop.time())
             known = self.core.book.peers.by_id
             if len(self._connections) > 2 * len(known) + 100:
                 self._connections = {p: c for p, c in self._connections.items() if p in known}

@@ -173,6 +173,11 @@ class Admission:
         applicant.connected = False
         self._forget(applicant)
 
+    @property
+    def at_rest(self) -> bool:
+        """Nobody is here: the clock changes nothing."""
+        return not self._applicants
+
     def check(self, now: float) -> list[do.Instruction]:
         """End what has lasted too long; to be called every 100 ms or so."""
         out: list[do.Instruction] = []

@@ -155,7 +155,10 @@ class Hub:
         self._loop = asyncio.get_running_loop()
         #: the sockets of the streams that were let in
         self.carriers = Sockets(self._flush)
-        self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
+        #: None: nothing is there that the clock changes
+        self._timer: asyncio.TimerHandle | None = None
+        #: when to look at the clock again; a frame that comes by then saves the timer's wake-up
+        self._check_at = 0.0
 
     # ------------------------------------------------------------------ the carrier's side
 
@@ -169,6 +172,9 @@ class Hub:
         if applicant is None:
             return None
         socket = self.sockets[applicant.number] = StreamSocket(self, applicant)
+        if self._timer is None:
+            self.streams.rested(self.clock())
+            self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
         return socket
 
     def ended(self, number: int, reason: m.StreamEndReason) -> None:
@@ -324,6 +330,9 @@ class Hub:
             self._flushing.cancel()
             self._flushing = None
         self.apply(self.streams.flush())
+        if self._timer is not None and self.clock() >= self._check_at:
+            self._timer.cancel()
+            self._check()
 
     def _record(self, number: int, *, over: bool = False) -> None:
         """Give the recorder what the recording has, once it is a block, or all of it at its end."""
@@ -337,11 +346,16 @@ class Hub:
             self._recorder.end(name)
 
     def _check(self) -> None:
-        self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
+        """Look at the clock. An idle process would be woken for nothing: the next socket begins
+        with it again."""
+        self._timer = None
         for number in list(self._recordings):
             self._record(number)
         self.apply(self.admission.check(self.clock()))
         self.apply(self.streams.check(self.clock()))
+        if self.sockets or not (self.admission.at_rest and self.streams.at_rest):
+            self._check_at = self.clock() + CHECK_SECONDS
+            self._timer = self._loop.call_later(1.5 * CHECK_SECONDS, self._check)
 
     # ------------------------------------------------------------------ the workers' side
 
@@ -405,7 +419,8 @@ class Hub:
     def close(self) -> None:
         """Close all sockets and connections; the ends of streams are told before."""
         self.admission.draining = True
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._flushing is not None:
             self._flushing.cancel()
         for number in list(self.sockets):

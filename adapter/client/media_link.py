@@ -24,6 +24,7 @@ from trunkline.bus.curve import CurveKeys
 from trunkline.bus.sockets import BusSocket, connect_dealer
 
 from .call_media import CallMedia
+from .thread_bridge import rung_together
 
 log = logging.getLogger("trunkline.adapter")
 
@@ -113,16 +114,7 @@ class WorkerLink:
         worker, now = self.worker.id, self._plane.clock()
         self._plane.runs(now)
         if isinstance(message, m.Heard):
-            for sound in message.sounds:
-                call = self.calls.get(sound.call)
-                if call is not None:
-                    call.audio.heard(worker, sound, now)
-                    call.act()
-            for acknowledged in message.acknowledged:
-                call = self.calls.get(acknowledged.call)
-                if call is not None:
-                    call.audio.acknowledge(worker, acknowledged, now)
-                    call.act()
+            self._heard(message, now)
         elif isinstance(message, m.MediaRefused):
             log.error("worker %s refuses this client: %s", worker, message.text)
         elif not isinstance(message, m.Tick):
@@ -135,6 +127,24 @@ class WorkerLink:
                 self._plane.hold(self, message)
             else:
                 self.take(message, now)
+
+    def _heard(self, message: m.Heard, now: float) -> None:
+        """What one turn of the worker brought for all calls; their users are woken at its end."""
+        worker, calls = self.worker.id, self.calls
+        brought: dict[str, CallMedia] = {}
+        for sound in message.sounds:
+            call = calls.get(sound.call)
+            if call is not None:
+                call.audio.heard(worker, sound, now)
+                brought[sound.call] = call
+        for acknowledged in message.acknowledged:
+            call = calls.get(acknowledged.call)
+            if call is not None:
+                call.audio.acknowledge(worker, acknowledged, now)
+                brought[acknowledged.call] = call
+        with rung_together():
+            for call in brought.values():
+                call.act()
 
     def take(self, message: OfOneCall, now: float) -> None:
         """Take a message that is for one call."""

@@ -89,12 +89,14 @@ def welcome(at: Moment, here: f.Announced | f.GatewayHere | f.WorkerHere) -> Non
 
 
 def beat(at: Moment, beat: m.Beat) -> None:
-    """A peer lives. One that is not known is told so, and says Hello."""
+    """A peer lives. One that is not known is told so, and says Hello. An answer to every beat would
+    wake both processes twice as often, and tell nothing new."""
     peer = at.book.peers.get(beat.peer)
-    at.send(beat.peer, pulse(at.book, known=peer is not None))
     if peer is None:
+        at.send(beat.peer, pulse(at.book, known=False))
         return
-    peer.beats(at.now)
+    if peer.beats(at.now):
+        at.send(beat.peer, pulse(at.book, known=True))
     if peer.role == "adapter":
         at.tell(f.ClientBeat(beat))
     elif peer.role == "codec_worker":

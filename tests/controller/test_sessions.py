@@ -415,6 +415,30 @@ def test_stranger_is_asked_to_say_hello() -> None:
     assert not stage.events("nobody", m.Pulse)[-1].known
 
 
+def test_one_beat_in_4_s_is_answered() -> None:
+    stage = Stage()
+    stage.hello("gateway", "g9")
+    pulses = 0
+    for _ in range(24):  # 12 s
+        stage.now += 0.5
+        stage.feed(m.Beat(peer="g9"))
+        pulses += len(stage.events("g9", m.Pulse))
+        stage.sent.clear()
+    assert pulses == 3
+
+
+def test_the_core_is_at_rest_until_somebody_has_a_session_and_once_all_of_it_is_over() -> None:
+    stage = Stage()
+    assert not stage.core.at_rest, "sessions of an earlier epoch may announce themselves"
+    stage.pass_time(10.0)
+    assert stage.core.at_rest
+    info = stage.open()
+    assert not stage.core.at_rest
+    stage.ask("a1", m.CloseSession(session=info.session))
+    stage.pass_time(1.0)
+    assert stage.core.at_rest
+
+
 def test_other_protocol_and_other_account_are_refused() -> None:
     stage = Stage()
     major = m.PROTOCOL[0]

@@ -56,10 +56,10 @@ def test_it():
         assert (done.returncode, done.stderr) == (0, ""), command
         assert __import__("re").fullmatch(said, done.stdout.strip()), done.stdout
 """
-#: Pages for those who work on trunkline: their commands run in a checkout.
-IN_A_CHECKOUT = {"CONTRIBUTING.md", "benchmarks.md"}
+#: The page for those who work on trunkline: its commands run in a checkout.
+IN_A_CHECKOUT = {"CONTRIBUTING.md"}
 #: Pages that a script writes from what it measured or drew. Each begins with its command.
-WITHOUT_EXAMPLE = {"chaos.md", "performance.md", "states.md"}
+WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "performance.md", "scaling.md", "states.md"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -120,7 +120,7 @@ def test_every_example_runs_as_it_stands(reader: Path, pytester: pytest.Pytester
             count += 1
     (reader / "tests" / "test_stranger.py").write_text(STRANGER)
     count += 1
-    result = pytester.runpytest_subprocess("--phone-sim", "-q", timeout=90)
+    result = pytester.runpytest_subprocess("--phone-sim", "-q", "-n", "2", timeout=90)
     result.assert_outcomes(passed=count)
     assert count >= 6
     assert_ended((reader / "bus").read_text())
@@ -166,6 +166,12 @@ def test_words_that_an_error_is_known_by_are_those_that_the_code_says() -> None:
     code = re.sub(r'"\n\s+f?"', "", code).replace("{self.mode!r}", "'answer'")
     for words in quoted:
         assert words in code, f"no error says {words!r}"
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+\.md)\)", (ROOT / "README.md").read_text()))
+    pages = [*PAGES[1:], *ROOT.glob("[a-z]*/README.md")]
+    assert {str(page.relative_to(ROOT)) for page in pages} <= linked
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:

@@ -42,7 +42,6 @@ class Streams:
 
 async def test_a_worker_that_is_lost_by_a_flush_takes_nothing_from_the_others() -> None:
     hub = Hub("g1", NOTHING, NOTHING, NOTHING, clock=lambda: 100.0)
-    hub._timer.cancel()
     lost, other = Link(alive=False), Link()
     hub.streams = Streams()  # type: ignore[assignment]  # what the hub uses of it here
     hub._links = {"a": lost, "b": other, "c": other}  # type: ignore[dict-item]  # as a BusSocket
@@ -50,3 +49,21 @@ async def test_a_worker_that_is_lost_by_a_flush_takes_nothing_from_the_others() 
     told = [x.written[0].call for x in other.sent if isinstance(x, m.Inbound)]
     assert told == ["call of b", "call of c"]
     assert [type(x) for x in other.sent] == [m.CloseCall, m.Inbound, m.Inbound]
+
+
+async def test_a_hub_looks_at_the_clock_while_somebody_is_there_and_not_before() -> None:
+    now = 100.0
+    hub = Hub("g1", NOTHING, NOTHING, NOTHING, clock=lambda: now)
+    assert hub._timer is None
+    now = 900.0  # a long rest, which is nobody's stall
+    socket = hub.connect()
+    assert socket is not None
+    assert hub._timer is not None
+    hub._timer.cancel()
+    hub._check()
+    assert hub._timer is not None, "a socket is there"
+    hub._timer.cancel()
+    hub.ended(socket.number, "close")
+    hub.gone(socket.number)
+    hub._check()
+    assert hub._timer is None

@@ -95,7 +95,6 @@ async def upgrade(
     client: Client, path: str, headers: dict[str, str], query: str = ""
 ) -> StreamSocket | Refusal:
     hub = Hub("g1", client.front, NOTHING, NOTHING, clock=lambda: 100.0)
-    hub._timer.cancel()
     return hub.accept(Upgrade(path, query, headers))
 
 

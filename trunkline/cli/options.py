@@ -16,20 +16,20 @@ from trunkline.bus import settings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-#: Field of Settings -> (flags, help, metavar).
-_OPTIONS: Final[dict[str, tuple[str, str, str]]] = {
-    "public_url": ("--public-url", "Base URL that Twilio reaches.", "URL"),
-    "http_host": ("--http-host", "Address of the public listener.", "HOST"),
-    "http_port": ("--http-port", "Port of the public listener.", "PORT"),
-    "console_port": ("--console-port", "Port of the local console and metrics.", "PORT"),
-    "bus": ("--bus", "ipc:///dir or tcp://host:port of the controller.", "ADDRESS"),
-    "state_dir": ("--state-dir", "Directory of the journal.", "DIR"),
-    "numbers": ("--numbers", "Numbers that a pool may hand out, with commas between.", "NUMBERS"),
-    "lead_ms": ("--lead-ms", "Audio kept ahead in Twilio's buffer.", "MS"),
-    "calls_per_second": ("--calls-per-second", "Outbound calls a second.", "N"),
-    "recordings_dir": ("--recordings-dir", "Write a stereo WAV of every call there.", "DIR"),
-    "twilio_api_url": ("--twilio-api-url", "REST base of a stand-in carrier.", "URL"),
-    "log_format": ("--log-format", "text or json.", "FORMAT"),
+#: Field of Settings -> (help, metavar). The option has the field's name.
+_OPTIONS: Final[dict[str, tuple[str, str]]] = {
+    "public_url": ("Base URL that Twilio reaches.", "URL"),
+    "http_host": ("Address of the public listener.", "HOST"),
+    "http_port": ("Port of the public listener.", "PORT"),
+    "console_port": ("Port of the local console and metrics.", "PORT"),
+    "bus": ("ipc:///dir or tcp://host:port of the controller.", "ADDRESS"),
+    "state_dir": ("Directory of the journal.", "DIR"),
+    "numbers": ("Numbers that a pool may hand out, with commas between.", "NUMBERS"),
+    "lead_ms": ("Audio kept ahead in Twilio's buffer.", "MS"),
+    "calls_per_second": ("Outbound calls a second.", "N"),
+    "recordings_dir": ("Write a stereo WAV of every call there.", "DIR"),
+    "twilio_api_url": ("REST base of a stand-in carrier.", "URL"),
+    "log_format": ("text or json.", "FORMAT"),
 }
 
 #: Options of the whole stack.
@@ -62,9 +62,11 @@ def settings_options(*fields: str, later: bool = False) -> Callable[[_F], _F]:
 
         wrapped: Any = with_settings
         for field in reversed(fields):
-            flag, text, metavar = _OPTIONS[field]
+            text, metavar = _OPTIONS[field]
             shown = f"{text} [{settings.env_name(field)}]"
-            wrapped = click.option(flag, field, help=shown, metavar=metavar)(wrapped)
+            wrapped = click.option(f"--{field.replace('_', '-')}", help=shown, metavar=metavar)(
+                wrapped
+            )
         result: _F = wrapped
         return result
 

@@ -93,8 +93,8 @@ class Supervisor:
             if not child.ended.done():
                 log.error("%s did not end in time and is killed", child.name)
                 child.kill()
-        await asyncio.gather(*(child.ended for child in self._children))
         self.pipe.close()
+        await asyncio.gather(*(child.ended for child in self._children))
 
 
 def exit_status(status: int, role: str) -> int:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from trunkline.bus import messages as m
 from trunkline.bus.errors import WrongModeError
 
 from ...instructions import ReplyTo
@@ -90,6 +91,7 @@ class Book:
         #: by the CallSid of each of their legs
         self.by_sid: dict[str, Call] = {}
         self.tokens = Tokens()
+        self._held_webhooks: list[tuple[ReplyTo, m.VoiceWebhook, float]] = []
         self.digits = DigitRows()
         #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
         self.counts: Counter[str] = Counter()
@@ -109,6 +111,16 @@ class Book:
     def count(self, what: str) -> None:
         """One more of these."""
         self.counts[what] += 1
+
+    def hold(self, reply_to: ReplyTo, webhook: m.VoiceWebhook, until: float) -> None:
+        """A voice webhook waits for a client to announce itself, until then at most."""
+        self._held_webhooks.append((reply_to, webhook, until))
+
+    def take_held(self) -> list[tuple[ReplyTo, m.VoiceWebhook, float]]:
+        """The webhooks that wait; they wait no longer."""
+        held = self._held_webhooks.copy()
+        self._held_webhooks.clear()
+        return held
 
     # ------------------------------------------------------------------ time
 
@@ -153,6 +165,13 @@ class Book:
         """Something is still to be put back or hung up."""
         under_way = any(call.end_under_way for call in self.calls.values())
         return bool(self.leases or self.aside) or under_way
+
+    @property
+    def at_rest(self) -> bool:
+        """Nobody has a session, a number or a call, and nothing is left of them: all that the
+        clock changes is who has been silent for too long."""
+        waiting = self.claiming or self.stopping or self.sessions or self.calls
+        return not (waiting or self.leases or self.aside or self.open_dials())
 
     # ------------------------------------------------------------------ peers
 
@@ -257,6 +276,10 @@ class Book:
     def came_of_a_dial(self, sid: str, *, but: str) -> bool:
         """The call came of a dial of ours, of another one than ``but``; it may be over."""
         return any(d.sid == sid and d.request != but for d in self.dials.values())
+
+    def open_dials(self) -> bool:
+        """Something may still come of a dial."""
+        return any(dial.state in OPEN for dial in self.dials.values())
 
     def open_b_legs(self, number: str) -> list[Dial]:
         """The b-leg dials to the number of which something may still come, those that Twilio has

@@ -18,6 +18,8 @@ ANSWERS_KEPT: Final = 1000
 FORGOTTEN_AFTER: Final = 60.0
 #: A gateway whose last beat is older has stalled or died (seconds).
 GATEWAY_LOST_AFTER: Final = 2.0
+#: A peer's beats are answered once in this time (seconds): it gives us up after 10 s of silence.
+PULSE_EVERY: Final = 4.0
 
 
 @dataclass
@@ -28,6 +30,8 @@ class Peer:
     role: m.Role
     pid: int
     heard: float
+    #: when it last got a sign of life of ours
+    pulsed: float = float("-inf")
     #: ids of requests that are being worked on
     working: set[int] = field(default_factory=set)
     answers: OrderedDict[int, m.Reply] = field(default_factory=OrderedDict)
@@ -67,9 +71,13 @@ class Peer:
         """The controller itself did not run for so long."""
         self.heard += seconds
 
-    def beats(self, now: float) -> None:
-        """It is there."""
+    def beats(self, now: float) -> bool:
+        """It is there. Whether it is to get a sign of life of ours for it."""
         self.heard = now
+        due = now - self.pulsed >= PULSE_EVERY
+        if due:
+            self.pulsed = now
+        return due
 
     def has(self, streams: int, refused: dict[str, int] | None = None) -> None:
         """A gateway says how many streams it has, and which requests it has refused."""

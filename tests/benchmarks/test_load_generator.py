@@ -1,0 +1,128 @@
+"""A stream of the load generator, at a socket of the loopback."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+if sys.platform != "linux":
+    pytest.skip("the load generator needs Linux", allow_module_level=True)
+
+from benchmarks.load_generator import Stream, sound_of
+
+SOUND = [b"AAAA", b"BBBB"]
+
+
+class Wire:
+    """The server's end of a stream."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = socket.create_connection(listener.getsockname())
+            self.sock, _ = listener.accept()
+        self.stream = Stream(client, SOUND, 0, "CA1")
+        stamped = False
+        while not stamped:  # the kernel begins to stamp a moment after it was asked to
+            self.sock.sendall(b"x")
+            select.select([client], [], [], 5.0)
+            stamped = bool(client.recvmsg(1, 64)[1])
+
+    def send(self, *messages: bytes, opcode: int = 1) -> bool:
+        """The server sends these; whether the stream is still open once it has read them."""
+        for text in messages:
+            size = len(text)
+            head = bytes((size,)) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
+            self.sock.sendall(bytes((0x80 | opcode,)) + head + text)
+        select.select([self.stream.sock], [], [], 5.0)
+        return self.stream.read()
+
+    def media(self, samples: int = 160) -> bytes:
+        payload = "A" * (samples * 4 // 3)
+        return json.dumps({"event": "media", "media": {"payload": payload}}).encode()
+
+    def received(self) -> list[dict[str, object]]:
+        """What the carrier has sent since the last look."""
+        data, found = self.sock.recv(1 << 20), []
+        while data:
+            size, at = data[1] & 0x7F, 2
+            if size == 126:
+                size, at = int.from_bytes(data[2:4], "big"), 4
+            assert data[at : at + 4] == bytes(4)
+            found.append(json.loads(data[at + 4 : at + 4 + size]))
+            data = data[at + 4 + size :]
+        return found
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    yield wire
+    wire.sock.close()
+    wire.stream.close()
+
+
+def test_frames_are_numbered_from_one_and_the_sound_is_a_loop(wire: Wire) -> None:
+    wire.stream.start("AC1", {"nonce": "x"})
+    for _ in range(3):
+        wire.stream.send_frame()
+    connected, start, *media = wire.received()
+    assert connected["event"] == "connected"
+    assert start["start"]["customParameters"] == {"nonce": "x"}  # type: ignore[index]
+    bodies = [message["media"] for message in media]
+    assert [(b["chunk"], b["timestamp"], b["payload"]) for b in bodies] == [  # type: ignore[index]
+        ("1", "0", "AAAA"),
+        ("2", "20", "BBBB"),
+        ("3", "40", "AAAA"),
+    ]
+    numbers = [int(str(m["sequenceNumber"])) for m in (start, *media)]
+    assert numbers == [1, 2, 3, 4]
+
+
+def test_an_arrival_is_when_the_kernel_had_it_and_not_when_it_was_read(wire: Wire) -> None:
+    sent = time.time_ns()
+    wire.sock.sendall(b"\x81\x7e" + len(wire.media()).to_bytes(2, "big") + wire.media())
+    arrived = time.time_ns()
+    time.sleep(0.05)
+    wire.stream.read()
+    assert sent - 1_000_000 <= wire.stream.times[0] <= arrived + 1_000_000
+    assert wire.stream.texts == [wire.media()]
+
+
+def test_messages_that_come_together_or_in_pieces_are_all_noted(wire: Wire) -> None:
+    wire.send(wire.media(), wire.media(80), wire.media())
+    whole = b"\x81\x7e" + len(wire.media()).to_bytes(2, "big") + wire.media()
+    for piece in (whole[:1], whole[1:40], whole[40:]):
+        wire.sock.sendall(piece)
+        select.select([wire.stream.sock], [], [], 5.0)
+        wire.stream.read()
+    assert wire.stream.texts == [wire.media(), wire.media(80), wire.media(), wire.media()]
+
+
+def test_a_mark_returns_when_what_came_before_it_has_been_played(wire: Wire) -> None:
+    mark = b'{"event":"mark","streamSid":"MZ1","mark":{"name":"m"}}'
+    wire.send(wire.media(12_000), mark)
+    wire.stream.send_frame()
+    assert [m["event"] for m in wire.received()] == ["media"]
+    wire.send(b'{"event":"clear","streamSid":"MZ1"}')
+    assert [m["event"] for m in wire.received()] == ["mark"]
+    wire.send(mark)
+    wire.stream.send_frame()
+    assert [m["event"] for m in wire.received()] == ["media", "mark"]
+
+
+def test_a_ping_is_answered_and_a_close_ends_the_stream(wire: Wire) -> None:
+    assert wire.send(b'"hello"', opcode=9)
+    assert wire.received() == ["hello"]
+    assert not wire.send(b"\x03\xe8", opcode=8)
+
+
+@pytest.mark.parametrize("kind", ["speech", "numbered"])
+def test_the_sounds_are_frames_of_20_ms(kind: str) -> None:
+    sound = sound_of(kind)
+    assert {len(frame) for frame in sound} == {216}
