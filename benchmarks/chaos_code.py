@@ -121,10 +121,6 @@ class Heard:
         """Frames that are missing, all together."""
         return sum(count for _, count in self.missing)
 
-    @property
-    def in_order(self) -> bool:
-        return self.numbers == sorted(self.numbers)
-
     def holes(self) -> list[tuple[int, int]]:
         """(place, samples) of the silence between two frames that follow one another here."""
         return [(a + FRAME, b - a - FRAME) for a, b in pairwise(self.places) if b > a + FRAME]
@@ -195,9 +191,3 @@ def _align(data: Floats, at: int) -> int:
 def read_ulaw(ulaw: bytes) -> Heard:
     """All frames of ours in a sound from the wire."""
     return read(mulaw.decode(ulaw))
-
-
-def read_pcm(pcm24: bytes) -> Heard:
-    """All frames of ours in PCM16 at 24 kHz."""
-    found = np.frombuffer(pcm24, "<i2")
-    return read(found[: len(found) // 3 * 3 : 3])

@@ -10,9 +10,10 @@ The two may differ where a stream broke, and only there. The reasons, per break:
   or not at all, while the client counts samples. Speech of the far end between two streams is whole
   frames to the carrier as well, and a stretch of time to the client. So less than one frame may go
   unreported in each direction, and as much more as the carrier itself is late.
-- The lead lies at the carrier. Up to 60 ms of our sound is there and not played yet. The carrier
-  may play some of it before it sees that the stream is gone, and nobody can report that. So up to
-  three frames of our sound too many may be reported.
+- The lead of 60 ms. As much of our sound lies at the carrier, which may play some of it before it
+  sees that the stream is gone, and nobody can report that. As late may a process of ours be before
+  it is heard, and speech between two streams is measured when it arrives there. So up to three
+  frames too many may be reported, and as much more as the carrier is late.
 - Sound whose fate nobody can know is reported as lost, with a reason of its own
   (:data:`~trunkline.adapter.client.call_audio.IN_DOUBT`), and is an upper bound.
 
@@ -107,16 +108,17 @@ def judge(
         verdict.reported_in = 0.0
     broke = max(0, len(streams) - 1)
     untold = (CUT_IN_PART + late) * broke
+    overtold = (LEAD + late) * broke + CUT_IN_PART + AT_THE_END
     in_doubt = verdict.why.get(IN_DOUBT, 0) / chaos_code.FRAME
     for way, lost, said, unknown in (
-        ("out", verdict.lost_out, verdict.reported_out, in_doubt + LEAD * broke),
+        ("out", verdict.lost_out, verdict.reported_out, in_doubt),
         ("in", verdict.lost_in, verdict.reported_in, 0.0),
     ):
         if cut:
             continue
         if lost - said > untold:
             verdict.problems.append(f"{lost} frames lost {way}, {said:.1f} reported")
-        elif said - lost > untold + unknown + AT_THE_END:
+        elif said - lost > overtold + unknown:
             verdict.problems.append(f"{said:.1f} frames reported lost {way}, {lost} were")
     for way, doubled in (("out", verdict.doubled_out), ("in", verdict.doubled_in)):
         if doubled:

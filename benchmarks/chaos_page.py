@@ -34,9 +34,9 @@ comes while the first is still being mended. These make one:
 
 - A gateway that is stopped keeps its sockets, so Twilio sees nothing wrong and asks nobody else.
   The far end hears nothing for as long as the stop lasts (4 s at most in this suite).
-- A gateway dies while the controller is being started again. Twilio's request for the next stream
-  waits for the controller: about a second. If the controller does not know the call yet, because
-  its client has not announced it, the call is let wait one second more.
+- A gateway dies, or is ended, while the controller is being started again or stands still. Twilio's
+  request for the next stream waits for the controller: about a second, or for as long as the stop
+  lasts. The controller answers as soon as the call's client, or another gateway, has announced it.
 - The second worker dies, or stops, before the first one's successor is up: about a second, since
   nobody is left who could take the call. If the controller was started again at the same time, the
   call gets its next standby a second after that start."""

@@ -108,6 +108,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         streams.watch,
         streams.place_all,
         digits.tick,
+        webhooks.ask_again,
         reception.claims,
     ),
     do.Shutdown: (reception.shut_down,),
@@ -128,7 +129,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # A restart. A session's calls come before its dials, because a dial whose call was heard is not
     # given up. What nobody claims is put back before it is hung up: numbers first.
     f.Found: (restart.recover,),
-    f.SessionBack: (restart.session_calls, restart.session_dials),
+    f.SessionBack: (restart.session_calls, restart.session_dials, webhooks.ask_again),
     f.Announced: (reception.welcome, restart.tell_again),
     f.StreamFound: (restart.stream_found,),
     f.ClaimsOver: (

@@ -145,10 +145,14 @@ class WebSocket(asyncio.Protocol):
         """The peer is no stranger any more."""
         self._stranger = None
         transport = self._transport
-        if self.sockets is not None and transport is not None and self._descriptor < 0:
-            found = transport.get_extra_info("socket")
+        if (
+            self.sockets is not None
+            and self._descriptor < 0
+            and transport is not None
+            and not transport.is_closing()
+        ):
             transport.pause_reading()
-            self._descriptor = found.fileno()
+            self._descriptor = transport.get_extra_info("socket").fileno()
             self._queued = True
             self.sockets.add(self._descriptor, self._readable)
 

@@ -41,6 +41,12 @@ from .moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
+#: In the first seconds after a restart, a webhook waits so long for its client before it gets a
+#: pause. (Its gateway waits 2.5 s for the answer.)
+HELD_FOR: Final = 1.0
+HELD_AFTER_START: Final = 2.0
+#: The answer while the call's client may still announce itself.
+UNCLAIMED: Final = m.VoiceAnswer(kind="pause")
 #: Why a webhook was refused that Twilio did not sign, or not for this stack.
 SIGNATURE: Final = "its signature was wrong"
 
@@ -48,8 +54,25 @@ SIGNATURE: Final = "its signature was wrong"
 def answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> None:
     """Say what Twilio is to do with the call. A dial that the webhook names knows its leg by now
     (:func:`.legs.named`)."""
+    _answer_or_hold(at, ask, at.now + HELD_FOR)
+
+
+def ask_again(at: Moment, heard: object) -> None:
+    """A client has announced itself, or time has passed: the answer may be another one now."""
+    for reply_to, webhook, until in at.book.take_held():
+        _answer_or_hold(at, Ask(reply_to, webhook, until - at.now), until)
+
+
+def _answer_or_hold(at: Moment, ask: Ask[m.VoiceWebhook], until: float) -> None:
+    """Just after a restart, clients announce themselves within milliseconds. A pause would cost the
+    caller a second, so the answer waits for them that long at most."""
     answer = _answer(at, ask)
-    if answer is not None:
+    if answer is None:
+        return
+    young = at.now - at.book.identity.started < HELD_AFTER_START
+    if answer is UNCLAIMED and young and at.now < until and not at.book.stopping:
+        at.book.hold(ask.reply_to, ask.body, until)
+    else:
         _say(at, ask, answer)
 
 
@@ -103,7 +126,7 @@ def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.Voic
         return m.VoiceAnswer(kind="hangup")
     if call.state == "expected" and at.book.unclaimed(call.session):
         # Found in the journal: whether it had a stream before is still to be told.
-        return m.VoiceAnswer(kind="pause")
+        return UNCLAIMED
     if call.state == "live" and not call.one_way:
         at.tell(f.StreamReplaced(call))
     at.tell(f.LetIn(ask, call))
@@ -119,7 +142,7 @@ def _stranger(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer:
         ready = [s for s in _allowed(at.book, lease, caller) if _is_ready(at.book, s)]
         if ready:
             return _new_call(at, ready[0], sid, caller, number)
-    return m.VoiceAnswer(kind="pause" if at.book.claiming else "hangup")
+    return UNCLAIMED if at.book.claiming else m.VoiceAnswer(kind="hangup")
 
 
 def _incoming(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer:
@@ -133,10 +156,10 @@ def _incoming(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer:
     if b_leg is not None:
         if _is_rewritten(book, b_leg, caller) and _has_unclaimed(book, lease):
             # It may be a caller of a session that has not announced itself again.
-            return m.VoiceAnswer(kind="pause")
+            return UNCLAIMED
         return _join(at, b_leg, sid, caller)
     if book.claiming and lease.unclaimed:
-        return m.VoiceAnswer(kind="pause")
+        return UNCLAIMED
     allowed = _allowed(book, lease, caller)
     joined = _joined(book, number)
     if joined is not None and not any(s.allowed_callers is not None for s in allowed):
@@ -230,7 +253,7 @@ def _join(at: Moment, call: Call, sid: str, caller: str) -> m.VoiceAnswer:
     if book.unclaimed(call.session):
         # This dial may already have its b-leg, in which case the webhook belongs to another
         # dial. Wait until its session has announced itself again.
-        return m.VoiceAnswer(kind="pause")
+        return UNCLAIMED
     dial = book.dials[call.dial_request or ""]
     if call.sid is not None:
         log.warning("call %s was not the other leg of dial %s", call.sid, dial.request)

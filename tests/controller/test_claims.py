@@ -131,6 +131,22 @@ def live_call(info: m.SessionInfo, ordinal: int) -> m.CallInfo:
     )
 
 
+def test_a_webhook_is_answered_as_soon_as_its_client_is_back() -> None:
+    """A pause would cost the caller a second, and the client needs some milliseconds."""
+    info = an_armed_session()
+    stage = restarted(info, a_row(info))
+    form = {"CallSid": "CA1", "From": THEIRS, "To": OURS}
+    asked = stage.ask("g1", m.VoiceWebhook(form=form, query={"c": "f" * 32}))
+    late = stage.ask("g1", m.VoiceWebhook(form=form | {"CallSid": "CA2"}, query={"c": "e" * 32}))
+    stage.pass_time(0.9)
+    assert not stage.answered("g1", asked) and not stage.answered("g1", late)
+    stage.hello("adapter", "a1", sessions=[info])
+    assert stage.body("g1", asked, m.VoiceAnswer).kind == "stream"
+    assert not stage.answered("g1", late)  # the session waits for one call
+    stage.pass_time(0.2)
+    assert stage.body("g1", late, m.VoiceAnswer).kind == "pause"
+
+
 def test_redirect_of_a_dialled_call_waits_for_who_knows_its_streams() -> None:
     """Controller and gateway died together: only the client knows how many streams there were."""
     info = Stage().info()

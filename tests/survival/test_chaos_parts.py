@@ -31,7 +31,8 @@ def test_every_frame_is_read_whether_it_came_out_or_in() -> None:
     history = up.history()
     ulaw = mulaw.encode(chaos_code.samples(100, 300)).tobytes()
     pcm = up.run([history], [ulaw])[0] + up.flush([history])[0]
-    assert chaos_code.read_pcm(pcm).numbers == list(range(100, 400))
+    heard = chaos_code.read(np.frombuffer(pcm, "<i2")[::3])
+    assert heard.numbers == list(range(100, 400))
 
 
 def test_frames_that_are_missing_or_come_twice_are_told_wherever_they_lie() -> None:
@@ -44,7 +45,7 @@ def test_frames_that_are_missing_or_come_twice_are_told_wherever_they_lie() -> N
     )
     heard = chaos_code.read_ulaw(cut)
     assert heard.missing == [(100, 4)]
-    assert (heard.lost, heard.doubled, heard.in_order) == (4, 2, False)
+    assert (heard.lost, heard.doubled) == (4, 2) and heard.numbers != sorted(heard.numbers)
     assert [samples for _, samples in heard.holes()] == pytest.approx([FRAME - 37, 1001], abs=4)
 
 

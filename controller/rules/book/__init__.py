@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from trunkline.bus import messages as m
 from trunkline.bus.errors import WrongModeError
 
 from ...instructions import ReplyTo
@@ -90,6 +91,7 @@ class Book:
         #: by the CallSid of each of their legs
         self.by_sid: dict[str, Call] = {}
         self.tokens = Tokens()
+        self._held_webhooks: list[tuple[ReplyTo, m.VoiceWebhook, float]] = []
         self.digits = DigitRows()
         #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
         self.counts: Counter[str] = Counter()
@@ -109,6 +111,16 @@ class Book:
     def count(self, what: str) -> None:
         """One more of these."""
         self.counts[what] += 1
+
+    def hold(self, reply_to: ReplyTo, webhook: m.VoiceWebhook, until: float) -> None:
+        """A voice webhook waits for a client to announce itself, until then at most."""
+        self._held_webhooks.append((reply_to, webhook, until))
+
+    def take_held(self) -> list[tuple[ReplyTo, m.VoiceWebhook, float]]:
+        """The webhooks that wait; they wait no longer."""
+        held = self._held_webhooks.copy()
+        self._held_webhooks.clear()
+        return held
 
     # ------------------------------------------------------------------ time
 
