@@ -158,10 +158,9 @@ class Call:
         b"" once the call has ended and all was handed out (every time then). Raises
         asyncio.TimeoutError when nothing comes for ``timeout`` seconds (None: waits for ever).
         """
-        box = self.sound
-        if not await box.bell.wait_until(box.ready, timeout):
+        if not await self.sound.wait(timeout):
             raise TimeoutError(f"nothing was heard for {timeout:g} s ({self._state()})")
-        return box.take_all()
+        return self.sound.take_all()
 
     async def send_dtmf(self, digits: str, tones: bool = False) -> None:
         """Send DTMF digits: ``0-9``, ``*``, ``#``; ``w`` waits 0.5 s, ``W`` 1 s.

@@ -210,7 +210,8 @@ def plain(name: str) -> str:
 
 def held_part(held: Sequence[tuple[float, dict[str, float]]]) -> str:
     """What memory did in the long run."""
-    judged = [(at, sum(mb.values())) for at, mb in held if at >= SKIPPED]
+    settled = [(at, mb) for at, mb in held if at >= SKIPPED]
+    judged = [(at, sum(mb.values())) for at, mb in (settled if len(settled) > 1 else held)]
     _, slope = straight([at for at, _ in judged], [mb for _, mb in judged])
     grown = slope * (judged[-1][0] - judged[0][0])
     each = "; ".join(
@@ -218,9 +219,10 @@ def held_part(held: Sequence[tuple[float, dict[str, float]]]) -> str:
         for name in sorted(held[0][1])
     )
     return (
-        f"{HELD} calls that talk for {held[-1][0] / 60:.0f} minutes take {judged[0][1]:.0f} MB a "
-        f"minute after they began, and {grown:+.1f} MB at their end, {grown / HELD * 1000:+.0f} kB "
-        f"for each call. By process, at the beginning and at the end, MB: {each}."
+        f"{HELD} calls that talk for {held[-1][0] / 60:.0f} minutes take {judged[0][1]:.0f} MB "
+        f"{judged[0][0]:.0f} s after they began, and {grown:+.1f} MB at their end, "
+        f"{grown / HELD * 1000:+.0f} kB for each call. By process, at the beginning and at the "
+        f"end, MB: {each}."
     )
 
 

@@ -254,8 +254,8 @@ class Mark(PackedMessage, frozen=True):
 
 
 class Tick(PackedMessage, frozen=True):
-    """worker -> gateways and adapters, each 100 ms, whatever else it sends: the loop is alive.
-    A gateway that has not seen one for 500 ms moves the calls of that worker."""
+    """worker -> gateways and adapters to which it has said nothing else for 100 ms: the loop is
+    alive. A gateway that has heard nothing of a worker for 500 ms moves its calls."""
 
     worker: str
     n: int

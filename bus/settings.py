@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     )
     validate_signature: bool = Field(True, validation_alias=_env("TRUNKLINE_VALIDATE_SIGNATURE"))
     calls_per_second: float = Field(
-        1.0, gt=0, le=100, validation_alias=_env("TRUNKLINE_CALLS_PER_SECOND")
+        1.0, gt=0, le=1000, validation_alias=_env("TRUNKLINE_CALLS_PER_SECOND")
     )
     recordings_dir: Path | None = Field(None, validation_alias=_env("TRUNKLINE_RECORDINGS_DIR"))
     log_format: Literal["text", "json"] = Field(

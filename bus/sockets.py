@@ -118,12 +118,14 @@ class BusSocket:
 
     def _drain(self) -> None:
         self._drain_scheduled = True  # whoever sends meanwhile need not ask for another look
-        more = self._read_burst()
-        if self._after is not None:
-            self._after()
-        self._drain_scheduled = False
-        if more or self._readable:
-            self._look_again()
+        try:
+            self._read_burst()
+            if self._after is not None:
+                self._after()
+        finally:
+            self._drain_scheduled = False
+            if self._readable:
+                self._look_again()
 
     @property
     def _readable(self) -> bool:

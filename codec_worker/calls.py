@@ -66,6 +66,8 @@ class Calls:
         self._read_at = 0
         self._batches = Batches()
         self._ticks = 0
+        #: peers to which something else than a Tick was said since the last beat
+        self._told: set[bytes] = set()
 
     @property
     def over(self) -> bool:
@@ -113,6 +115,7 @@ class Calls:
         """Messages to send, in order, as (identity, message); say ``gone`` of one that could not
         take its message."""
         out, self._batches.out = self._batches.out, []
+        self._told.update(peer for peer, message in out if type(message) is not m.Tick)
         return out
 
     def gone(self, peer: bytes, now: int) -> None:
@@ -447,10 +450,12 @@ class Calls:
         self._batches.pace(self.calls.values(), now, until)
 
     def beat(self, now: int) -> None:
-        """To be called each 100 ms: tell all peers that the loop is alive."""
+        """To be called each 100 ms: tell the peers that cannot know it otherwise that the loop is
+        alive."""
         self._ticks += 1
         tick = m.Tick(self.worker, self._ticks)
-        self._batches.out.extend((peer, tick) for peer in self.peers)
+        told, self._told = self._told, set()
+        self._batches.out.extend((peer, tick) for peer in self.peers if peer not in told)
         for call in list(self.calls.values()):
             since = call.streamless_since
             if since is not None and now - since > FORGET_NS:

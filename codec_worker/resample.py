@@ -189,11 +189,6 @@ class Upsampler:
     def __init__(self) -> None:
         self._matrix = _up_matrix()
         self._decode = mulaw.DECODE_TABLE.astype(np.float32)
-        self._index = np.empty((_ROWS + 1) * _BLOCK, np.int64)
-        self._samples = np.empty((_ROWS + 1) * _BLOCK, np.float32)
-        self._view = np.ndarray(
-            (_ROWS, 2 * _BLOCK), np.float32, self._samples.data, 0, (_BLOCK * 4, 4)
-        )
         self._windows = np.empty((_ROWS, 2 * _BLOCK), np.float32)
         self._product = np.empty((_ROWS, _BLOCK_24K), np.float32)
 
@@ -250,13 +245,11 @@ class Upsampler:
         out = np.empty((rows, _BLOCK_24K), "<i2")
         for first in range(0, rows, _ROWS):
             n = min(_ROWS, rows - first)
-            size = (n + 1) * _BLOCK
-            index, windows, product = self._index[:size], self._windows[:n], self._product[:n]
-            np.copyto(index, codes[first * _BLOCK : first * _BLOCK + size])
-            np.take(self._decode, index, mode="clip", out=self._samples[:size])
-            np.copyto(windows, self._view[:n])
+            windows, product = self._windows[:n], self._product[:n]
+            samples = self._decode.take(codes[first * _BLOCK : (first + n + 1) * _BLOCK])
+            windows[:] = np.ndarray((n, 2 * _BLOCK), np.float32, samples.data, 0, (_BLOCK * 4, 4))
             np.matmul(windows, self._matrix, out=product)
             np.rint(product, out=product)
             np.clip(product, -32768.0, 32767.0, out=product)
-            np.copyto(out[first : first + n], product, casting="unsafe")
+            out[first : first + n] = product
         return out.tobytes()

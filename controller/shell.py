@@ -185,8 +185,8 @@ class Shell:
             self.core.book.count("unreadable messages")
             log.warning("a message on the control socket could not be read: %s", error)
             return
-        told = isinstance(message, m.StreamClosed | m.Switched | m.WebhooksRefused)
-        peer = message.gateway if told else message.peer
+        by_gateway = isinstance(message, m.StreamClosed | m.Switched | m.WebhooksRefused)
+        peer = message.gateway if by_gateway else message.peer
         if isinstance(message, m.Hello):
             newest, _ = self._connections.get(peer, (0, b""))
             if message.connection < newest:

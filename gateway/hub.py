@@ -157,6 +157,8 @@ class Hub:
         self.carriers = Sockets(self._flush)
         #: None: nothing is there that the clock changes
         self._timer: asyncio.TimerHandle | None = None
+        #: when to look at the clock again; a frame that comes by then saves the timer's wake-up
+        self._check_at = 0.0
 
     # ------------------------------------------------------------------ the carrier's side
 
@@ -328,6 +330,9 @@ class Hub:
             self._flushing.cancel()
             self._flushing = None
         self.apply(self.streams.flush())
+        if self._timer is not None and self.clock() >= self._check_at:
+            self._timer.cancel()
+            self._check()
 
     def _record(self, number: int, *, over: bool = False) -> None:
         """Give the recorder what the recording has, once it is a block, or all of it at its end."""
@@ -349,7 +354,8 @@ class Hub:
         self.apply(self.admission.check(self.clock()))
         self.apply(self.streams.check(self.clock()))
         if self.sockets or not (self.admission.at_rest and self.streams.at_rest):
-            self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
+            self._check_at = self.clock() + CHECK_SECONDS
+            self._timer = self._loop.call_later(1.5 * CHECK_SECONDS, self._check)
 
     # ------------------------------------------------------------------ the workers' side
 

@@ -9,6 +9,7 @@ the closing of sockets that is within the four seconds that a supervisor gives.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -155,6 +156,9 @@ class Gateway:
     async def run(self, listening: socket.socket) -> int:
         """Serve until stopped; returns the exit status."""
         self.client.start()
+        # What exists now lives as long as the process: the collector need not look at it.
+        gc.collect()
+        gc.freeze()
         serving = asyncio.get_running_loop().create_task(self._server.serve([listening]))
         host, port = listening.getsockname()[:2]
         log.info("listening on http://%s", hosts.join(host, port))

@@ -1,23 +1,20 @@
 """Reads the Media Streams sockets of all calls together.
 
 A loop that watches each socket by itself wakes up for every frame: 50 times a second for each call,
-and a wake-up costs more than the frame. So the descriptors of all calls stand in one epoll set of
-their own. With a call or two the loop watches that set, and a frame is handed on as it comes. From
-:data:`CLOCKED_FROM` calls on nothing watches it: every :data:`PERIOD` all sockets that have
+and a wake-up costs more than the frame. So the descriptors of all calls stand in one selector of
+their own. With a call or two the loop watches that selector, and a frame is handed on as it comes.
+From :data:`CLOCKED_FROM` calls on nothing watches it: every :data:`PERIOD` all sockets that have
 something are read in one go, and what they brought leaves in one message to each worker.
 
 The clock stands at whole multiples of the period of the monotonic clock. The workers of the same
 machine read a little after it (see ``codec_worker/process.py``), so that a frame waits once, and
 not at every process.
-
-Without epoll (macOS) :meth:`Sockets.add` refuses, and the loop reads each socket itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import select
-import sys
+import selectors
 from collections.abc import Callable
 from typing import Final
 
@@ -34,41 +31,37 @@ class Sockets:
     def __init__(self, after: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._after = after
-        self._readable: dict[int, Callable[[], None]] = {}
+        #: made with the first socket: a descriptor of epoll's, or of kqueue's
+        self._selector: selectors.DefaultSelector | None = None
+        self._descriptors: set[int] = set()
         self._watched = False
         self._timer: asyncio.TimerHandle | None = None
-        if sys.platform == "linux":
-            self._epoll: select.epoll | None = None
 
     @property
     def clocked(self) -> bool:
         """What has come is read, and ``after`` is called, within a period."""
         return self._timer is not None
 
-    def add(self, descriptor: int, readable: Callable[[], None]) -> bool:
-        """Call ``readable`` whenever there is something to read. False: read it yourself."""
-        if sys.platform != "linux":
-            return False
-        if self._epoll is None:
-            self._epoll = select.epoll()
-        self._epoll.register(descriptor, select.EPOLLIN)
-        self._readable[descriptor] = readable
+    def add(self, descriptor: int, readable: Callable[[], None]) -> None:
+        """Call ``readable`` whenever there is something to read."""
+        if self._selector is None:
+            self._selector = selectors.DefaultSelector()
+        self._selector.register(descriptor, selectors.EVENT_READ, readable)
+        self._descriptors.add(descriptor)
         self._choose()
-        return True
 
     def remove(self, descriptor: int) -> None:
         """The socket is read no more; to be called before it is closed."""
-        if sys.platform == "linux" and self._readable.pop(descriptor, None) is not None:
-            assert self._epoll is not None
-            self._epoll.unregister(descriptor)
+        if descriptor in self._descriptors:
+            assert self._selector is not None
+            self._selector.unregister(descriptor)
+            self._descriptors.remove(descriptor)
             self._choose()
 
     def _choose(self) -> None:
         """By the clock, or as it comes: the number of sockets decides."""
-        if sys.platform != "linux":
-            return
-        assert self._epoll is not None
-        count = len(self._readable)
+        assert self._selector is not None
+        count = len(self._descriptors)
         if (count >= CLOCKED_FROM) != self.clocked:
             if self._timer is not None:
                 self._timer.cancel()
@@ -79,9 +72,9 @@ class Sockets:
         if watch != self._watched:
             self._watched = watch
             if watch:
-                self._loop.add_reader(self._epoll.fileno(), self._read)
+                self._loop.add_reader(self._selector.fileno(), self._read)
             else:
-                self._loop.remove_reader(self._epoll.fileno())
+                self._loop.remove_reader(self._selector.fileno())
 
     def _set_timer(self) -> None:
         # The loop counts whole milliseconds, and so may be a little early.
@@ -93,11 +86,8 @@ class Sockets:
         self._read()
 
     def _read(self) -> None:
-        if sys.platform != "linux":
-            return
-        assert self._epoll is not None
-        for descriptor, _ in self._epoll.poll(0):
-            readable = self._readable.get(descriptor)
-            if readable is not None:  # one that was read before it may have closed this one
-                readable()
+        assert self._selector is not None
+        for key, _ in self._selector.select(0):
+            if key.fd in self._descriptors:  # one that was read before it may have closed this one
+                key.data()
         self._after()

@@ -65,9 +65,9 @@ class Link:
     worker: m.WorkerRef
     #: connecting: no handshake yet; up; lost: this endpoint is not used again unless asked for
     phase: str
-    #: when the last Tick came (or the link was opened), less the time that we ourselves stood still
+    #: when something came last (or the link was opened), less the time that we stood still
     heard: float
-    #: no Tick for too long
+    #: nothing has come for too long
     stalled: bool = False
     #: frames that the next flush sends; all belong to streams that are open here
     batch: list[m.InFrame] = field(default_factory=list)

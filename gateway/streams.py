@@ -6,8 +6,8 @@ Rules:
    written only with the call's present generation and at the position that follows what was
    written before; all else is dropped and counted. So whatever a worker does that was stopped,
    slow or dead, no sound is written twice and none is left out.
-2. When the active worker's connection is lost, or no Tick has come for 500 ms, or it refuses the
-   call, the generation is counted up *at once*, and the call goes to the first worker of its
+2. When the active worker's connection is lost, or it has said nothing for 500 ms, or it refuses
+   the call, the generation is counted up *at once*, and the call goes to the first worker of its
    placement that is well (OpenCall, with the next outbound position and the ring of recent
    inbound sound). If none is, the call waits: for a new placement, for a worker that ticks again,
    and each second it tries the workers of its placement anew.
@@ -17,7 +17,7 @@ Rules:
    before anything else that its worker is told.
 5. An ended stream's state stays for 2 s, so that StreamEnded also reaches a worker that takes over
    then. A later stream of the same call supersedes an earlier one.
-6. Time in which the gateway itself did not run does not count against a worker's Tick.
+6. Time in which the gateway itself did not run does not count against a worker.
 7. A one-way stream is worked on like any other, but nothing is written to it.
 
 One connection goes to each worker of a live placement, the standby's too: so it is known to be well
@@ -46,7 +46,7 @@ from .instructions import (
 from .recording import RATE, Stereo
 from .stream import Link, Stream, Wire
 
-#: A worker whose Tick is older than this has stalled (seconds).
+#: A worker that has said nothing for so long has stalled (seconds). It says Tick at least.
 TICK_LIMIT: Final = 0.5
 #: How often ``check`` is to be called.
 CHECK_SECONDS: Final = 0.1
@@ -174,13 +174,12 @@ class Streams:
         if not stream.opened:
             return False
         assert stream.active is not None
+        info = stream.info
         self._links[stream.active].batch.append(
-            m.InFrame(stream.info.call, stream.generation, stream.info.ordinal, position, payload)
+            m.InFrame(info.call, stream.generation, info.ordinal, position, payload)
         )
-        if self._batched:
-            return False
-        self._batched = True
-        return True
+        first, self._batched = not self._batched, True
+        return first
 
     def _heard(self, stream: Stream, position: int, payload: bytes) -> None:
         stream.frames_in += 1
@@ -315,11 +314,6 @@ class Streams:
             return out
         if isinstance(message, m.Outbound):
             self._outbound(endpoint, message, now, out)
-        elif isinstance(message, m.Tick):
-            link.heard = now
-            if link.stalled:
-                link.stalled = False
-                self._place_waiting(endpoint, now, out)
         elif isinstance(message, m.Clear):
             stream = self._current(endpoint, message.call, message.generation)
             if stream is not None:
@@ -344,8 +338,13 @@ class Streams:
                 stream.refused[endpoint] = now + RETRY_SECONDS
                 stream.holders.discard(endpoint)
                 self._move(stream, now, out)
-        else:
+        elif isinstance(message, m.MediaRefused):
             self._lose(link, now, out)
+            return out
+        link.heard = now
+        if link.stalled:
+            link.stalled = False
+            self._place_waiting(endpoint, now, out)
         return out
 
     @property

@@ -55,6 +55,8 @@ _READ: Final = 16 * 1024
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN_TEXT = 0x80 | _TEXT
+#: A masked payload whose length follows in two bytes.
+_MASKED_126 = 0x80 | 126
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -142,15 +144,17 @@ class WebSocket(asyncio.Protocol):
     def believe(self) -> None:
         """The peer is no stranger any more."""
         self._stranger = None
-        transport, found = self._transport, None
-        if self.sockets is not None and transport is not None and self._descriptor < 0:
-            found = transport.get_extra_info("socket")
-        if found is not None and self.sockets is not None and transport is not None:
-            descriptor: int = found.fileno()
-            if self.sockets.add(descriptor, self._readable):
-                transport.pause_reading()
-                self._descriptor = descriptor
-                self._queued = True
+        transport = self._transport
+        if (
+            self.sockets is not None
+            and self._descriptor < 0
+            and transport is not None
+            and not transport.is_closing()
+        ):
+            transport.pause_reading()
+            self._descriptor = transport.get_extra_info("socket").fileno()
+            self._queued = True
+            self.sockets.add(self._descriptor, self._readable)
 
     def send_text(self, text: bytes) -> None:
         """Write one text message; nothing when the socket is closing."""
@@ -234,7 +238,20 @@ class WebSocket(asyncio.Protocol):
             return
         except OSError:
             data = b""
-        if data:
+        size = len(data)
+        if (
+            size > 8
+            and data[0] == _FIN_TEXT
+            and data[1] == _MASKED_126
+            and int.from_bytes(data[2:4], "big") + 8 == size
+            and not (self._buffer or self._skip or self._close_sent)
+            and self._fragments is None
+            and self._handler is not None
+        ):  # one whole message of the usual length: a frame of sound
+            self._heard = self._loop.time()
+            self._pinged = False
+            self._handler.text(apply_mask(data[8:], data[4:8]))
+        elif data:
             self.data_received(data)
         else:
             self._read_no_more()

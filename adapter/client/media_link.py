@@ -14,6 +14,7 @@ said again. So the :class:`MediaPlane` holds back what the other says until the 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 import zmq
@@ -24,6 +25,7 @@ from trunkline.bus.curve import CurveKeys
 from trunkline.bus.sockets import BusSocket, connect_dealer
 
 from .call_media import CallMedia
+from .thread_bridge import rung_together
 
 log = logging.getLogger("trunkline.adapter")
 
@@ -113,28 +115,34 @@ class WorkerLink:
         worker, now = self.worker.id, self._plane.clock()
         self._plane.runs(now)
         if isinstance(message, m.Heard):
-            for sound in message.sounds:
-                call = self.calls.get(sound.call)
-                if call is not None:
-                    call.audio.heard(worker, sound, now)
-                    call.act()
-            for acknowledged in message.acknowledged:
-                call = self.calls.get(acknowledged.call)
-                if call is not None:
-                    call.audio.acknowledge(worker, acknowledged, now)
-                    call.act()
+            self._heard(message, now)
         elif isinstance(message, m.MediaRefused):
             log.error("worker %s refuses this client: %s", worker, message.text)
-        elif not isinstance(message, m.Tick):
-            call = self.calls.get(message.call)
-            if call is None:
-                return
-            if self._plane.holds(self, message.call) or call.audio.may_overtake(
-                worker, message, now
-            ):
+        elif not isinstance(message, m.Tick) and message.call in self.calls:
+            audio = self.calls[message.call].audio
+            if self._plane.holds(self, message.call) or audio.may_overtake(worker, message, now):
                 self._plane.hold(self, message)
             else:
                 self.take(message, now)
+        self._plane.polls(now)
+
+    def _heard(self, message: m.Heard, now: float) -> None:
+        """What one turn of the worker brought for all calls; their users are woken at its end."""
+        worker, calls = self.worker.id, self.calls
+        brought: dict[str, CallMedia] = {}
+        for sound in message.sounds:
+            call = calls.get(sound.call)
+            if call is not None:
+                call.audio.heard(worker, sound, now)
+                brought[sound.call] = call
+        for acknowledged in message.acknowledged:
+            call = calls.get(acknowledged.call)
+            if call is not None:
+                call.audio.acknowledge(worker, acknowledged, now)
+                brought[acknowledged.call] = call
+        with rung_together():
+            for call in brought.values():
+                call.act()
 
     def take(self, message: OfOneCall, now: float) -> None:
         """Take a message that is for one call."""
@@ -170,11 +178,14 @@ class MediaPlane:
         peer: str,
         curve: CurveKeys | None,
         clock: Clock,
+        poll: Callable[[float], None] = lambda now: None,
     ) -> None:
         self.context = context
         self.peer = peer
         self.curve = curve
         self.clock = clock
+        #: to be called at each message, once it was taken
+        self.polls = poll
         self._links: dict[str, WorkerLink] = {}
         #: when the client was last seen to run, and until when it catches up
         self._ran_at = clock()
@@ -190,6 +201,10 @@ class MediaPlane:
                     call.audio.stalled(self._ran_at, self._caught_up_at)
         self._ran_at = now
 
+    def rested(self, now: float) -> None:
+        """There was no call until now, and so nothing for which the client had to run."""
+        self._ran_at = now
+
     def holds(self, link: WorkerLink, call: str) -> bool:
         """Something of ``link`` for ``call`` is held back, so what follows has to wait as well."""
         return any(held is link and message.call == call for held, message in self._held)
@@ -199,7 +214,8 @@ class MediaPlane:
         self._held.append((link, message))
 
     def poll(self, now: float) -> None:
-        """To be called about every 50 ms: what was held back is taken, once that may be."""
+        """To be called about every 50 ms while there are calls: what was held back is taken, once
+        that may be."""
         self.runs(now)
         if self._held and now >= self._caught_up_at:
             held, self._held = self._held, []

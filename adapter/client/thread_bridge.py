@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -17,15 +18,89 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+class _Waker:
+    """Wakes the listeners of one loop: all that were rung since it last ran, at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._lock = threading.Lock()
+        self._rung: list[_Listener] = []
+
+    def ring(self, listener: _Listener) -> None:
+        with self._lock:
+            self._rung.append(listener)
+            first = len(self._rung) == 1
+        if first:
+            held = getattr(_held, "wakers", None)
+            if held is None:
+                self.call()
+            else:
+                held.append(self)
+
+    def call(self) -> None:
+        loop = self._loop()
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+                loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        with self._lock:
+            rung, self._rung = self._rung, []
+        for listener in rung:
+            listener.wake()
+
+
+_held = threading.local()
+_wakers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waker] = weakref.WeakKeyDictionary()
+
+
+@contextlib.contextmanager
+def rung_together() -> Iterator[None]:
+    """Bells that this thread rings meanwhile are heard at the end: each loop is woken once, however
+    many of its coroutines listen, and when this thread does not hold it up any more."""
+    _held.wakers = []
+    try:
+        yield
+    finally:
+        wakers, _held.wakers = _held.wakers, None
+        for waker in wakers:
+            waker.call()
+
+
 class _Listener:
+    """One coroutine that waits, on the running loop."""
+
     def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.event = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        waker = _wakers.get(loop)
+        if waker is None:  # nobody else makes it: this is the loop's own thread
+            waker = _wakers[loop] = _Waker(loop)
+        self.waker = waker
         self.rung = False
+        self._loop = loop
+        self._future: asyncio.Future[bool] | None = None
+
+    async def wait(self, until: float | None) -> bool:
+        """Wait for the next ring; False: it is ``until``, by the loop's clock, before that."""
+        self._future = future = self._loop.create_future()
+        timer = None if until is None else self._loop.call_at(until, _settle, future, False)
+        try:
+            rung: bool = await future
+            return rung
+        finally:
+            self._future = None
+            if timer is not None:
+                timer.cancel()
 
     def wake(self) -> None:
         self.rung = False
-        self.event.set()
+        if self._future is not None:
+            _settle(self._future, True)
+
+
+def _settle(future: asyncio.Future[bool], result: bool) -> None:
+    if not future.done():
+        future.set_result(result)
 
 
 class Bell:
@@ -36,36 +111,30 @@ class Bell:
         self._listeners: list[_Listener] = []
 
     def ring(self) -> None:
+        if not self._listeners:  # who begins to listen now looks before it waits
+            return
         with self._lock:
             for listener in self._listeners:
                 if not listener.rung:
                     listener.rung = True
-                    with contextlib.suppress(RuntimeError):  # that loop was closed meanwhile
-                        listener.loop.call_soon_threadsafe(listener.wake)
-
-    @contextlib.contextmanager
-    def listen(self) -> Iterator[asyncio.Event]:
-        """An event that is set whenever the bell rings, for the running loop."""
-        listener = _Listener()
-        with self._lock:
-            self._listeners.append(listener)
-        try:
-            yield listener.event
-        finally:
-            with self._lock:
-                self._listeners.remove(listener)
+                    listener.waker.ring(listener)
 
     async def wait_until(self, ready: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until ``ready()`` (asked now and at each ring); False when ``timeout`` seconds pass
         first. None waits for ever."""
-        with self.listen() as rung:
-            try:
-                async with asyncio.timeout(timeout):
-                    while not ready():
-                        await rung.wait()
-                        rung.clear()
-            except TimeoutError:
-                return ready()
+        if ready():
+            return True
+        listener = _Listener()
+        until = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        with self._lock:
+            self._listeners.append(listener)
+        try:
+            while not ready():
+                if not await listener.wait(until):
+                    return ready()
+        finally:
+            with self._lock:
+                self._listeners.remove(listener)
         return True
 
 
@@ -114,6 +183,8 @@ class SoundBox:
         self._most = most_bytes
         self.bell = Bell()
         self.closed = False
+        #: so many bytes are worth waking whoever waits
+        self.enough = 1
 
     def put(self, pcm: bytes) -> int:
         """Add; returns the bytes of old sound that had to be dropped."""
@@ -125,7 +196,8 @@ class SoundBox:
                 old = len(self._parts.popleft())
                 self._bytes -= old
                 dropped += old
-        self.bell.ring()
+        if self._bytes >= self.enough:
+            self.bell.ring()
         return dropped
 
     def put_back(self, pcm: bytes) -> None:
@@ -148,8 +220,17 @@ class SoundBox:
         return pcm
 
     def ready(self) -> bool:
-        """Something can be taken, or nothing ever will be."""
-        return self._bytes > 0 or self.closed
+        """Enough can be taken, or nothing ever will be."""
+        return self._bytes >= self.enough or self.closed
+
+    async def wait(self, timeout: float | None, enough: int = 1) -> bool:
+        """Wait until ``enough`` bytes can be taken, or nothing more comes; False: ``timeout``
+        seconds have passed."""
+        self.enough = enough
+        try:
+            return await self.bell.wait_until(self.ready, timeout)
+        finally:
+            self.enough = 1
 
     @property
     def drained(self) -> bool:

@@ -292,6 +292,12 @@ class SpeechGate:
         return faint or any(islice(self._recent, OPEN_WITHIN - OPEN_FRAMES, None))
 
     @property
+    def patience(self) -> int:
+        """Bytes of sound that may come before it is of use to push them: they will neither be
+        speech nor decide anything."""
+        return 0 if self.open else max(0, self._may_wait - len(self._unseen))
+
+    @property
     def heard_seconds(self) -> float:
         """Seconds of sound looked at so far."""
         return self._received / RATE

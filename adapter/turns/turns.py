@@ -15,7 +15,6 @@ never quiet, so :class:`Heard` decides by these rules when no chunk comes:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -30,7 +29,8 @@ from .speech_gate import GateCounters, SpeechGate
 _PIECE = 4_800
 #: A line that brought nothing for so long (seconds) is dead, and its time is counted by the clock.
 _DEAD_AFTER = 0.5
-_STEP = 0.05
+#: The clock is not looked at again before so many seconds have passed.
+_LEAST = 0.001
 #: How the gate is set where nobody says otherwise.
 STANDARD: Final = GateOptions()
 
@@ -77,29 +77,33 @@ class Heard:
         began = self._clock()
         self._take_in(arrived)
         silent_from = gate.heard_seconds + len(self._waiting) / BYTES_A_SECOND
-        with sound.bell.listen() as rung:
-            while True:
-                rung.clear()
-                self._take_in(arrived)
-                self._push_piece()
-                chunk, self._last = self._last or gate.take(), b""
-                if chunk:
-                    return chunk
-                if gate.answering and self._answer_is_over(timeout, began):
-                    gate.end_answer()
-                    raise TimeoutError(f"no speech for {timeout:g} s: the answer is over")
-                if self._waiting:
-                    continue
-                if sound.drained:
-                    return gate.flush()
-                if not gate.answering:
-                    silence = gate.heard_seconds - silent_from
-                    if most_silence is not None and silence >= most_silence:
-                        return gate.take_silence(most_silence)
-                    late = self._clock() - began >= timeout
-                    if late and not (first and self._alive()):
-                        raise TimeoutError(f"no speech for {timeout:g} s")
-                await _rung_or_later(rung)
+        while True:
+            self._take_in(arrived)
+            self._push_piece()
+            chunk, self._last = self._last or gate.take(), b""
+            if chunk:
+                return chunk
+            if gate.answering and self._answer_is_over(timeout, began):
+                gate.end_answer()
+                raise TimeoutError(f"no speech for {timeout:g} s: the answer is over")
+            if self._waiting:
+                continue
+            if sound.drained:
+                return gate.flush()
+            if not gate.answering:
+                silence = gate.heard_seconds - silent_from
+                if most_silence is not None and silence >= most_silence:
+                    return gate.take_silence(most_silence)
+                late = self._clock() - began >= timeout
+                if late and not (first and self._alive()):
+                    raise TimeoutError(f"no speech for {timeout:g} s")
+                left = None if most_silence is None else most_silence - silence
+            else:
+                left = timeout - gate.silence
+            due = began + timeout
+            if first or gate.answering:
+                due = max(due, self._heard_at + _DEAD_AFTER)
+            await sound.wait(max(_LEAST, due - self._clock()), _enough(gate, left))
 
     def _answer_is_over(self, timeout: float, began: float) -> bool:
         assert self.gate is not None
@@ -169,8 +173,8 @@ class Heard:
         return bool(self._last)
 
 
-async def _rung_or_later(rung: asyncio.Event) -> None:
-    """Until more came in, or the clock is to be looked at again."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_STEP):
-            await rung.wait()
+def _enough(gate: SpeechGate, left: float | None) -> int:
+    """Bytes of sound that may change something: what the gate is to look at, or what makes its
+    silence ``left`` seconds longer."""
+    enough = gate.patience + 1
+    return enough if left is None else max(1, min(enough, int(left * BYTES_A_SECOND)))

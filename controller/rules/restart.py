@@ -192,10 +192,10 @@ def _claim(at: Moment, lease: Lease, session: Session) -> None:
             at.tell(f.Wanted(request, lease.number, lease.row.number_sid))
 
 
-def session_calls(at: Moment, back: f.SessionBack) -> None:
+def session_calls(at: Moment, returned: f.SessionBack) -> None:
     """A client's calls, as it has them."""
-    session = at.book.sessions.get(back.info.session)
-    for info in back.info.calls:
+    session = at.book.sessions.get(returned.info.session)
+    for info in returned.info.calls:
         call = at.book.calls.get(info.call)
         if call is None:
             call = Call.of_info(info, at.now)
@@ -235,11 +235,11 @@ def _started(at: Moment, call: Call) -> None:
         dial.stream_up()
 
 
-def session_dials(at: Moment, back: f.SessionBack) -> None:
+def session_dials(at: Moment, returned: f.SessionBack) -> None:
     """A session that is back says which dials it waits for; others are not wanted any more."""
-    wanted = {dial.request for dial in back.info.dials}
+    wanted = {dial.request for dial in returned.info.dials}
     for dial in list(at.book.dials.values()):
-        if dial.row.session != back.info.session:
+        if dial.row.session != returned.info.session:
             continue
         if dial.request in wanted and dial.outcome is not None:
             at.send_session(dial.row.session, dial.failed())  # it may have missed that

@@ -262,9 +262,9 @@ def closes(at: Moment, closing: f.SessionClosing) -> None:
     _perhaps_closed(at, closing.session)
 
 
-def number_back(at: Moment, back: f.NumberBack) -> None:
+def number_back(at: Moment, restored: f.NumberBack) -> None:
     """A closing session may have waited for just that number."""
-    for session in back.sessions:
+    for session in restored.sessions:
         _perhaps_closed(at, session)
 
 

@@ -147,8 +147,8 @@ class Write:
         """What to do after ``event``."""
         if event == "prior" and now < self.stale:
             return Read(STALE_EVERY)
-        told = "landed" if event == LANDED[self.job] else event
-        self.doubt = DOUBT[self.doubt].get(told, self.doubt)
+        shown = "landed" if event == LANDED[self.job] else event
+        self.doubt = DOUBT[self.doubt].get(shown, self.doubt)
         if event == "lost":
             self.until = now + UNCERTAIN_SECONDS
         elif event == "written":

@@ -306,6 +306,14 @@ def test_ticks_go_to_all_peers_and_another_protocol_is_refused() -> None:
         (ADAPTER, m.Tick("w7", 1)),
         (GATEWAY, m.Tick("w7", 2)),
     ]
+    calls.receive(GATEWAY, m.OpenCall(CALL, 65536, 1, SECRET, 0, 0, [], [], 60, {}), 0)
+    calls.receive(ADAPTER, m.MediaHello("adapter", "a"), 0)
+    calls.receive(ADAPTER, m.Attach(CALL, SECRET), 0)
+    assert [(peer, type(told)) for peer, told in calls.take()] == [(ADAPTER, m.Opened)]
+    calls.beat(0)
+    assert calls.take() == [(GATEWAY, m.Tick("w7", 3))]  # the other knows by the Opened
+    calls.beat(0)
+    assert calls.take() == [(GATEWAY, m.Tick("w7", 4)), (ADAPTER, m.Tick("w7", 4))]
 
 
 def test_an_adapter_that_comes_back_hears_what_it_missed() -> None:

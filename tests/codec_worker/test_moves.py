@@ -14,6 +14,7 @@ from .peers import (
     MS,
     SPEECH,
     TICK,
+    Bench,
     coded,
     decoded,
     heard_codes,
@@ -79,18 +80,23 @@ def test_a_call_that_moves_again_and_again_keeps_its_lead() -> None:
     assert bench.adapter.lost_out * SAMPLE_NS == lay_there  # the last worker had sent but little
 
 
+def given_back_to_the_first_worker(bench: Bench, ticks: int) -> None:
+    """It is stopped, another has the call for a while, and it wakes up for a later stream. All that
+    was on its way to it was lost with its gateway."""
+    bench.stopped[0] = []
+    bench.move(1)
+    bench.tick(ticks)
+    bench.stopped[0] = [x for x in bench.stopped[0] if not isinstance(x[1], m.CloseCall)]
+    bench.new_stream(reason=None)
+    bench.wake(0)
+    bench.open(0)
+
+
 def test_a_worker_whose_state_is_old_says_nothing_twice() -> None:
-    """It was stopped, others had the call, and it is given the call back for a later stream."""
     bench = opened(workers=2)
     bench.speak(SPEECH[: seconds(6)])
     bench.tick(10)
-    bench.stopped[0] = []
-    bench.move(1)
-    bench.tick(100)
-    bench.stopped[0] = [x for x in bench.stopped[0] if not isinstance(x[1], m.CloseCall)]
-    bench.new_stream(reason=None)  # with its gateway all that had been on its way to it was lost
-    bench.wake(0)
-    bench.open(0)
+    given_back_to_the_first_worker(bench, 100)
     bench.tick(250)
     assert [p for _, p in bench.gateway.frames] == [160 * n for n in range(300)]
 
@@ -100,13 +106,7 @@ def test_a_worker_whose_state_is_old_says_the_rest_to_its_last_sample() -> None:
     bench = opened(workers=2)
     bench.speak(SPEECH[: seconds(2)])
     bench.tick(10)
-    bench.stopped[0] = []
-    bench.move(1)
-    bench.tick(50)
-    bench.stopped[0] = [x for x in bench.stopped[0] if not isinstance(x[1], m.CloseCall)]
-    bench.new_stream(reason=None)
-    bench.wake(0)
-    bench.open(0)
+    given_back_to_the_first_worker(bench, 50)
     bench.tick(60)
     last = slice(-160, None)
     assert np.array_equal(

@@ -19,7 +19,7 @@ from trunkline.bus.errors import ProtocolMismatchError
 from trunkline.bus.settings import Settings, load
 from trunkline.bus.sockets import connect_dealer
 from trunkline.bus.testing import Context, FakeController, until
-from trunkline.codec_worker.process import WorkerProcess, main
+from trunkline.codec_worker.process import CLOCKED_FROM, WorkerProcess, main
 
 T = TypeVar("T")
 CALL, SECRET, GENERATION = "c" * 32, "s" * 32, m.first_generation(1)
@@ -173,23 +173,92 @@ async def test_a_message_that_fails_costs_no_other_call(
     peer.socket.close()
 
 
-async def test_a_clock_that_jumped_is_caught_up_with_in_one_tick(
-    context: Context, settings: Settings
+class Driven:
+    """A worker whose clock is set by hand, in ms; ``ticks`` are (when, until)."""
+
+    def __init__(self, context: Context, settings: Settings) -> None:
+        self.now = 1_000_000
+        self.worker = WorkerProcess(context, settings, clock=lambda: self.now * 1_000_000)
+        self.ticks: list[tuple[int, int]] = []
+        self.worker.calls.tick = self._ticked  # type: ignore[method-assign]
+
+    def _ticked(self, now: int, until: int) -> None:
+        self.ticks.append((now // 1_000_000, until // 1_000_000))
+
+    def receive(self, at: int, message: m.ToWorker) -> None:
+        """A gateway's message comes by itself, at this time."""
+        self.now = 1_000_000 + at
+        self.worker._receive(b"g", msgspec.msgpack.encode(message))
+        self.worker._came()
+
+    def open(self, at: int, name: str) -> None:
+        self.receive(at, m.OpenCall(name, GENERATION, 1, SECRET, 0, 0, [], [], 60, {}))
+
+    def wake(self, at: int) -> None:
+        """The timer rings."""
+        self.now = 1_000_000 + at
+        self.worker._wake()
+
+    def taken(self) -> list[tuple[int, int]]:
+        """The ticks since this was asked last, in ms from the beginning."""
+        found = [(now - 1_000_000, until - 1_000_000) for now, until in self.ticks]
+        self.ticks.clear()
+        return found
+
+
+@pytest.fixture
+async def driven(context: Context, settings: Settings) -> AsyncIterator[Driven]:
+    made = Driven(context, settings)
+    yield made
+    made.worker.close()
+
+
+async def test_with_one_call_the_messages_of_its_gateway_are_the_clock(driven: Driven) -> None:
+    driven.open(0, CALL)
+    sound = m.Inbound([m.InFrame(CALL, GENERATION, 1, 0, b"x")])
+    for at in (21, 39, 44, 60):
+        driven.receive(at, sound)
+    # The times until which is sent stay on one line; a message that is too early is no tick.
+    assert driven.taken() == [(0, 20), (21, 40), (39, 60), (60, 80)]
+
+
+async def test_the_timer_ticks_where_no_message_came_and_the_next_message_is_the_clock_again(
+    driven: Driven,
 ) -> None:
-    now = 1_000_000_000_000
-    made = WorkerProcess(context, settings, clock=lambda: now)
-    made.start()
-    made._clocked, made._deadline = True, now + 20_000_000
-    ticked: list[tuple[int, int]] = []
-    made.calls.tick = lambda now, until: ticked.append((now, until))  # type: ignore[method-assign]
-    now += 20_000_000
-    made._tick(now)
-    now += 250_000_000
-    made._tick(now)
-    assert [until - 1_000_000_000_000 for _, until in ticked] == [40_000_000, 280_000_000]
-    assert made.missed_ticks == 11
-    await made.control.close()
-    made.close()
+    driven.open(0, CALL)
+    driven.wake(28)
+    driven.wake(48)
+    assert driven.taken() == [(0, 20), (28, 40), (48, 60)]
+    sound = m.Inbound([m.InFrame(CALL, GENERATION, 1, 0, b"x")])
+    driven.receive(49, sound)
+    driven.receive(69, sound)
+    assert driven.taken() == [(49, 69), (69, 89)]
+
+
+async def test_with_many_calls_the_timer_is_the_clock(driven: Driven) -> None:
+    for n in range(CLOCKED_FROM):
+        driven.open(n, f"{n:032x}")
+    driven.taken()
+    driven.wake(3)
+    driven.receive(5, m.Inbound([]))  # it waits for the timer
+    for at in (13, 23, 33, 43):
+        driven.wake(at)
+    assert driven.taken() == [(3, 23), (23, 43), (43, 63)]  # 3 ms after the gateways
+    for n in range(CLOCKED_FROM):
+        driven.worker.calls._forget(driven.worker.calls.calls[f"{n:032x}"], GENERATION)
+    driven.wake(53)
+    driven.taken()
+    driven.open(61, CALL)
+    assert driven.taken() == [(61, 83)]  # as it comes again
+
+
+async def test_a_clock_that_jumped_is_caught_up_with_in_one_tick(driven: Driven) -> None:
+    driven.worker._clocked, driven.worker._deadline = True, 1_000_020 * 1_000_000
+    for at in (20, 270):
+        driven.now = 1_000_000 + at
+        driven.worker._tick(driven.now * 1_000_000)
+    assert [until for _, until in driven.taken()] == [40, 280]
+    assert driven.worker.missed_ticks == 11
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
-"""An account and a stack's controller on the simulation's clock, where every resumption of a task
-is an event that is counted: a controller can be killed after any of them, as with SIGKILL.
+"""An account, and a controller's operations on it, on the simulation's clock, where every
+resumption of a task is an event that is counted: a process can be killed after any of them, as with
+SIGKILL.
 
 The journal outlives it. A request to Twilio travels by itself: it takes effect, or not, whether or
 not whoever asked is still there.
@@ -11,7 +12,7 @@ import asyncio
 import contextlib
 import gc
 import sys
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,12 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 from simulation.clock import Process, SimLoop, current
 from simulation.writes import wrong_write
 
-from trunkline.bus import messages as m
-from trunkline.controller import instructions as do
-from trunkline.controller.core import TICK_SECONDS, Core
 from trunkline.controller.journal.memory import MemoryJournal
-from trunkline.controller.rules.book import Identity, Rules
-from trunkline.controller.shell import Shell
 from trunkline.controller.twilio.calls import CallOrder
 from trunkline.controller.twilio.carrier import REST_TIMEOUT, CallState, RestFailure
 from trunkline.controller.twilio.number_settings import NumberSettings
@@ -32,7 +28,7 @@ from trunkline.controller.twilio.operations import Operations
 from trunkline.controller.twilio.seal import SealKeys
 
 from .fake_carrier import FakeAccount, failure, nobody
-from .stage import ACCOUNT, URL
+from .stage import URL
 
 #: A request arrives, and its answer is there, after so long (seconds).
 ARRIVES, ANSWERED = 0.05, 0.1
@@ -151,10 +147,6 @@ class CountingLoop(SimLoop):
         self.had: Counter[Process] = Counter()
         self.dies_at: dict[Process, int] = {}
 
-    @property
-    def runs(self) -> bool:
-        return asyncio._get_running_loop() is self
-
     def _run(self, handle: asyncio.Handle) -> None:
         process = handle._context.get(current, self.world)
         if self.had[process] == self.dies_at.get(process, -1):
@@ -205,53 +197,3 @@ class Clockwork:
             if number != self.account.expected[sid]:
                 found.append(number)
         return found
-
-
-class Controller:
-    """One start of the controller: the real shell and core, without a socket."""
-
-    def __init__(self, world: Clockwork) -> None:
-        self.world = world
-        self.process = world.process()
-        self.core: Core | None = None
-        self.shell: _Shell | None = None
-        #: (peer, message), in order
-        self.sent: deque[tuple[str, m.FromController]] = deque()
-        world.loop.in_process(self.process, world.loop.create_task, self._serve())
-
-    async def _serve(self) -> None:
-        ops, loop = self.world.ops(), self.world.loop
-        now = self.world.account.wall()
-        epoch = await ops.journal.begin_epoch(1, now)
-        identity = Identity("stack", epoch, 1, ACCOUNT, URL, now, loop.time())
-        overrides = await ops.journal.open_overrides()
-        dials = await ops.journal.open_dials()
-        dials += await ops.journal.closed_dials(now - 3600.0)
-        self.core = Core(identity, Rules(60, 20.0), overrides, dials)
-        self.shell = _Shell(self.core, ops, asyncio.Event(), clock=loop.time)
-        self.shell.sent = self.sent
-        while self.shell._fatal is None:
-            self.shell._feed(do.Tick())
-            await asyncio.sleep(TICK_SECONDS)
-        self.world.account.problems.append(f"the controller ended: {self.shell._fatal!r}")
-
-    @property
-    def ready(self) -> bool:
-        return self.process.alive and self.shell is not None
-
-    def feed(self, message: Any) -> None:
-        assert self.shell is not None
-        with self.world.loop.running():
-            self.world.loop.in_process(self.process, self.shell._feed, message)
-
-
-class _Shell(Shell):
-    """The shell; what it sends is kept."""
-
-    sent: deque[tuple[str, m.FromController]]
-
-    def _carry_out(self, instruction: do.Instruction) -> None:
-        if isinstance(instruction, do.Send):
-            self.sent.append((instruction.peer, instruction.message))
-        else:
-            super()._carry_out(instruction)

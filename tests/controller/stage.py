@@ -206,6 +206,13 @@ class Stage:
         body = m.Dial(session=info.session, request=request, to=to, **(values | fields))
         return request, self.ask("a1", body)
 
+    def dialled(self, info: m.SessionInfo, **fields: Any) -> str:
+        """A dial that Twilio has taken as CA1; returns its request id."""
+        request, _ = self.dial(info, **fields)
+        self.take(do.Create)
+        self.feed(do.Taken(request, "CA1", "queued"))
+        return request
+
     def looked(self, status: str | None) -> int:
         """REST answers what is asked of calls; returns how many were asked about."""
         found = self.all_work(do.Fetch)

@@ -101,9 +101,7 @@ def test_a_call_that_comes_of_a_dial_that_is_over_is_hung_up() -> None:
 
 def test_a_second_call_that_shows_by_its_callback_is_hung_up() -> None:
     stage, info = caller()
-    request, _ = stage.dial(info, mode="originate")
-    stage.take(do.Create)
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    request = stage.dialled(info, mode="originate")
     stage.callback(request, "CA2", "ringing")
     assert stage.take(do.End).sids == ("CA2",)
     stage.callback(request, "CA2", "completed")

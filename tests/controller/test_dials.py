@@ -51,9 +51,7 @@ def test_a_leg_touches_no_number() -> None:
 
 def test_a_callback_without_its_query_is_known_by_the_calls_sid() -> None:
     stage, info = caller()
-    request, _ = stage.dial(info)
-    stage.take(do.Create)
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    request = stage.dialled(info)
     for sid in ("", "CA2", "CA1"):
         form = {"CallSid": sid, "CallStatus": "busy"}
         stage.body("g1", stage.ask("g1", m.StatusCallback(form=form)), m.Done)
@@ -234,9 +232,7 @@ def test_timeout_without_a_sid_hangs_up_what_comes_later() -> None:
 def test_cancel_hangs_up_whatever_comes() -> None:
     stage, info = caller()
     # Twilio has it.
-    request, _ = stage.dial(info)
-    stage.take(do.Create)
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    request = stage.dialled(info)
     cancel = stage.ask("a1", m.CancelDial(session=info.session, request=request))
     stage.feed(do.Ended(stage.take(do.End).call))
     stage.body("a1", cancel, m.Done)
@@ -313,9 +309,7 @@ def test_refused_by_twilio() -> None:
 
 def test_second_call_of_one_request_is_hung_up() -> None:
     stage, info = caller()
-    request, _ = stage.dial(info)
-    stage.take(do.Create)
-    stage.feed(do.Taken(request, "CA1", "queued"))
+    request = stage.dialled(info)
     assert stage.webhook("CA2", d=request).kind == "hangup"
     assert stage.take(do.End).sids == ("CA2",)
 

@@ -19,8 +19,10 @@ from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.rules import facts as f
 from trunkline.controller.rules.moment import Moment
 from trunkline.controller.shell import STOP_WITHIN, Shell
+from trunkline.controller.twilio.apply_restore import apply
+from trunkline.controller.twilio.seal import Seal
 
-from .fake_carrier import FakeCarrier, FakeTime, ops_for
+from .fake_carrier import OURS, FakeCarrier, FakeTime, ops_for, row_for
 from .stage import Stage
 
 
@@ -48,10 +50,10 @@ class Served:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.time = FakeTime()
         self.carrier = FakeCarrier(self.time)
-        ops = ops_for(self.time, self.carrier, MemoryJournal())
+        self.ops = ops_for(self.time, self.carrier, MemoryJournal())
         self.core = Stage(peers=False).core
         self.clock: Callable[[], float] = lambda: 100.0
-        self.shell = Shell(self.core, ops, asyncio.Event(), clock=lambda: self.clock())
+        self.shell = Shell(self.core, self.ops, asyncio.Event(), clock=lambda: self.clock())
         self.router: FakeRouter
 
         def bind(
@@ -105,6 +107,28 @@ async def test_the_end_does_not_wait_for_what_is_left_of_its_time_in_ever_smalle
     served.shell._noting = 1  # a note to the journal that does not come to its end
     async with asyncio.timeout(2.0):
         await served.shell._shut_down()
+
+
+# --------------------------------------------------------------------------- one write at a time
+
+
+async def test_a_number_gets_its_next_override_behind_what_is_being_put_back_there(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The write that puts it back lands late, and would undo the override that had overtaken it."""
+    sid = served.carrier.add_number(OURS)
+    await apply(served.ops, row_for(sid, "former"), served.time.now + 30)
+    results: list[do.Result] = []
+    monkeypatch.setattr(served.shell, "_feed", results.append)
+    served.carrier.plan("write", "late")
+    await asyncio.gather(
+        served.shell._work(do.Restore("former")),
+        served.shell._work(do.Apply(row_for(sid, "next"), served.time.now + 300)),
+    )
+    assert [type(result) for result in results] == [do.Restored, do.Applied]
+    served.time.advance(300.0)
+    seal = Seal.read(served.carrier.numbers[sid].voice_url)
+    assert seal is not None and seal.override == "next"
 
 
 # --------------------------------------------------------------------------- faults of ours

@@ -72,3 +72,10 @@ def spoken(ulaw: bytes, quiet: float = 300.0) -> list[tuple[float, float]]:
         else:
             found.append((begin, end))
     return found
+
+
+def assert_ended(bus: str) -> None:
+    """The stack at this address was a pytest run's own, and nothing of it is left."""
+    directory = Path(bus.removeprefix("ipc://")).parent
+    assert directory.name.startswith("trunkline-run-")
+    assert not directory.exists(), "the stack was left behind"

@@ -10,7 +10,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
-from talk import clip
+from talk import assert_ended, clip
 
 from trunkline import errors
 
@@ -43,6 +43,8 @@ agent = TwilioAgentAdapter(
 async def test_it():
     async with agent:
         await agent.place_call("+14155557777", attach_stream="a-leg")
+    with open("bus", "w") as file:
+        file.write(os.environ["TRUNKLINE_BUS"])
 """
 #: Runs the commands of a page's console block, and compares what they say.
 CONSOLE = """
@@ -57,7 +59,7 @@ def test_it():
 #: The page for those who work on trunkline: its commands run in a checkout.
 IN_A_CHECKOUT = {"CONTRIBUTING.md"}
 #: Pages that a script writes from what it measured or drew. Each begins with its command.
-WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "performance.md", "states.md"}
+WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "performance.md", "scaling.md", "states.md"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -118,9 +120,10 @@ def test_every_example_runs_as_it_stands(reader: Path, pytester: pytest.Pytester
             count += 1
     (reader / "tests" / "test_stranger.py").write_text(STRANGER)
     count += 1
-    result = pytester.runpytest_subprocess("--phone-sim", "-q", timeout=90)
+    result = pytester.runpytest_subprocess("--phone-sim", "-q", "-n", "2", timeout=90)
     result.assert_outcomes(passed=count)
     assert count >= 6
+    assert_ended((reader / "bus").read_text())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -77,7 +77,7 @@ def new_stack() -> Iterator[Callable[..., Stack]]:
 
 @pytest.fixture(autouse=True)
 async def _no_task_left() -> AsyncIterator[None]:
-    """What a test started in its loop has ended with it."""
+    """No task that a test started in its loop outlives the test."""
     yield
     others = asyncio.all_tasks() - {asyncio.current_task()}
     assert not others, others

@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 RATE: Final = 24_000
 WIRE: Final = 8_000
 FRAME: Final = RATE // 50
-#: What a telephone line is for, in Hz.
+#: The band of a telephone line, in Hz.
 BAND: Final = (300.0, 3_300.0)
 #: Frames quieter than this (RMS) are not looked at one by one: rounding is as loud.
 QUIET: Final = 60.0
@@ -78,7 +78,7 @@ def from_wire(ulaw: bytes) -> Floats:
 
 
 def band_limited(samples: Floats) -> Floats:
-    """Only what a telephone line is for, with no delay."""
+    """The band of a telephone line alone, without a delay."""
     filter_ = signal.butter(6, BAND, "bandpass", fs=RATE, output="sos")
     return np.asarray(signal.sosfiltfilt(filter_, samples))
 
@@ -104,11 +104,11 @@ def moved(samples: Floats, by: float) -> Floats:
 
 @dataclass
 class Likeness:
-    """How far what was heard is what was sent."""
+    """How much the sound that was heard is like the sound that was sent."""
 
-    #: samples (24 kHz) of what was heard before what was sent begins
+    #: samples (24 kHz) that were heard before the sent sound begins
     delay: float
-    #: samples of what was sent that were not heard, at its end and its beginning
+    #: samples of the sent sound that were not heard, at its end and its beginning
     cut: int
     correlation: float
     #: heard / sent
@@ -174,6 +174,6 @@ def compare(sent: Floats, heard: Floats, *, alone: bool = True) -> Likeness:
 
 
 def g711_line(samples: npt.NDArray[np.int16], rate: int) -> Floats:
-    """What an ideal telephone line makes of it: 8 kHz, mu-law, and back."""
+    """The sound behind an ideal telephone line: at 8 kHz, as mu-law, and back."""
     wire = to_pcm16(resample(samples, rate, WIRE))
     return resample(mulaw.decode(mulaw.encode(wire)), WIRE, rate)[: len(samples)]

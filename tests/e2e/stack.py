@@ -25,7 +25,7 @@ from benchmarks.processes import ENDED_WITHIN, ROOT, Run
 from trunkline import Call, Line
 from trunkline.bus.launch import trunkline_argv
 
-#: The account's numbers, with what each had before any test.
+#: The account's numbers, and the settings that each had before any test.
 ALICE, BOB, CAROL, DAVE = "+14155551234", "+14155551235", "+14155551236", "+14155551237"
 PRIOR: Final[dict[str, dict[str, str]]] = {
     ALICE: {"voice_url": "https://agent.example/voice?tenant=7", "voice_method": "GET"},
@@ -59,7 +59,7 @@ STANDING: list[Stack] = []
 
 
 async def until(condition: Callable[[], T], what: str, seconds: float = 15.0) -> T:
-    """Ask again and again until it is true; what it gave. Fails when it is not in time."""
+    """Ask again and again until the condition is true; its value. Fails when that is late."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() > deadline:
@@ -227,7 +227,7 @@ class Stack(Run):
 
 
 def standing(processes: int, *options: str) -> Iterator[Stack]:
-    """A stack with so many gateways and codec workers, beside a carrier with these options."""
+    """A stack with ``processes`` gateways and codec workers, and a carrier with these options."""
     stack = Stack()
     try:
         stack.start_carrier(*options)

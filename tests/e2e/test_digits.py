@@ -175,7 +175,7 @@ async def test_a_controller_that_dies_in_the_seam_does_not_repeat_them(stack: St
         assert digits(stack, call) == "12345"
         await call.hang_up()
         heard = await ear.all()
-    # What no stream brought is counted, and nothing was heard twice.
+    # Sound that no stream brought is counted, and nothing was heard twice.
     lost = 6 * call.lost.inbound
     assert len(heard) + lost <= 6 * len(stack.sim.said(call.sid))
 
@@ -217,7 +217,7 @@ async def slow_stack(_shared_slow_stack: Stack) -> AsyncIterator[Stack]:
     ],
 )
 async def test_a_belief_that_is_wrong(belief: str, lost: bool, slow_stack: Stack) -> None:
-    """The digits are heard, the call and its stream live on, and what is lost is counted."""
+    """The digits are heard, the call and its stream live on, and every loss is counted."""
     stack = slow_stack
     stack.provoked |= {31921}
     with stack.contradicting(belief):

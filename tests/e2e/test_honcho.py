@@ -18,7 +18,7 @@ from trunkline.cli.wav import write
 from .sound import compare, from_pcm, from_wire, recording, speech, to_pcm16
 from .stack import ALICE, BOB, CALLEE, CALLER, Stack, until
 
-#: What a user of langwatch-scenario has; nothing of it says where a stack is.
+#: The test of a user of langwatch-scenario. Nothing in it says where a stack is.
 USERS_TEST = """
 import os
 
@@ -79,7 +79,7 @@ async def test_a_call_through_honchos_stack_to_another_process_and_an_orderly_en
     assert echo.returncode == 0
     assert stack.said(echo) == [{"sids": [sid]}, {"ended": "stop"}]
     compare(sent, from_wire(stack.far_end_heard(sid))).check()
-    # Numbers first, within what honcho gives its children; each of them ends by itself.
+    # The numbers come first. honcho gives its children 5 s, and each of them ends by itself.
     process.send_signal(signal.SIGTERM)
     await until(lambda: process.poll() is not None, "honcho has ended", ENDED_WITHIN)
     assert process.returncode == 0

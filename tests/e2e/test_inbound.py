@@ -52,11 +52,11 @@ async def test_what_was_said_before_the_far_end_hangs_up_mid_sentence_is_heard_t
 
 
 def check_heard_all(stack: Stack, sid: str, heard: bytes) -> None:
-    """What was heard is every frame that the carrier sent in a call with one stream."""
+    """Every frame was heard that the carrier sent, in a call with one stream."""
     (stream,) = stack.sim.call(sid)["streams"]
     said = stack.sim.said(sid)[-160 * stream["frames_in"] :]
     assert len(heard) == 6 * len(said)
-    # The line's own delay, the filter's 2 ms at most, is what may be cut off.
+    # The line's own delay may be cut off: the filter's 2 ms at most.
     compare(from_wire(said), from_pcm(heard)).check(cut=48)
 
 

@@ -1,4 +1,4 @@
-"""Speech is cut off: at the far end at once, and with an exact account of what was sent."""
+"""Speech is cut off: at once at the far end, and with an exact count of the samples sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trunkline import Line
 from .sound import compare, from_pcm, from_wire, speech
 from .stack import ALICE, CALLEE, Stack, calling, until
 
-#: What the far end may still hear after an interrupt, in seconds.
+#: Seconds of speech that the far end may still hear after an interrupt.
 STOPS_WITHIN = 0.1
 
 

@@ -1,4 +1,4 @@
-"""Which call is whose, whatever carriers make of the caller; what is told where nothing comes."""
+"""Which call is whose, even if carriers rewrite the caller; and the errors where no call comes."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from trunkline.cli.wav import write
 from .sound import RATE, WIRE, compare, from_pcm, from_wire, resample, speech, to_pcm16
 from .stack import ALICE, BOB, CALLEE, CALLER, Stack, until
 
-#: What the test says, and what the agent at the far end says.
+#: The words of the test, and those of the agent at the far end.
 OURS, THEIRS = speech(1.2, first=4), speech(1.6, first=1)
 
 
@@ -70,7 +70,7 @@ def check_turn(result: Any, said: bytes) -> None:
 
 
 def agents_sound(result: Any) -> np.ndarray:
-    """What scenario recorded of the agent at the far end."""
+    """scenario's recording of the agent at the far end."""
     parts = [s.audio for s in result.audio.segments if s.speaker == "agent"]
     return from_pcm(b"".join(parts))
 
@@ -110,7 +110,7 @@ async def test_a_scenario_calls_presses_keys_and_talks_in_turns(
     stack: Stack, scenario: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TRUNKLINE_BUS", stack.bus)
-    # The far end hears the keys too. It answers what is said behind them, and not the keys: our
+    # The far end hears the keys too. It answers the words behind them, and not the keys: our
     # stream is back 1.2 s after them at the latest.
     stack.sim.add_callee(CALLEE, playing(THEIRS, when_silent=2.0, repeat=True))
     agent = adapter(stack, BOB, allowed_callees=[CALLEE])

@@ -1,4 +1,4 @@
-"""A recogniser understands through our line what it understands through an ideal one."""
+"""A recogniser understands the same words through our line as through an ideal one."""
 
 from __future__ import annotations
 

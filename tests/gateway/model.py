@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from trunkline.bus import messages as m
 from trunkline.gateway import instructions as do
 from trunkline.gateway.streams import Streams
 
 FRAME = 160
+INFO = m.CallInfo(
+    call="c1",
+    session="s1",
+    sid="CA1",
+    direction="inbound",
+    caller="+14155550001",
+    callee="+14155550002",
+    secret="secret",
+    ordinal=1,
+)
 G1 = m.first_generation(1)
 G2 = m.first_generation(2)
 
@@ -30,17 +42,7 @@ def placement(
 def accepted(
     where: m.Placement | None, *, call: str = "c1", ordinal: int = 1, first: bool = True
 ) -> m.StreamAccepted:
-    info = m.CallInfo(
-        call=call,
-        session="s1",
-        sid=f"CA-{call}",
-        direction="inbound",
-        caller="+14155550001",
-        callee="+14155550002",
-        secret="secret",
-        ordinal=ordinal,
-        placement=where,
-    )
+    info = replace(INFO, call=call, sid=f"CA-{call}", ordinal=ordinal, placement=where)
     return m.StreamAccepted(info=info, first=first)
 
 

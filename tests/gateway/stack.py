@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import zmq
+from msgspec.structs import replace
 from websockets.asyncio.client import ClientConnection, connect
 
 from trunkline.bus import hosts
@@ -25,6 +26,8 @@ from trunkline.bus.sockets import bind_router
 from trunkline.bus.testing import Context, FakeController, until
 from trunkline.gateway.process import Gateway
 from trunkline.gateway.signature import SignatureCheck
+
+from .model import INFO
 
 TOKEN = "a-secret-token"
 BASE = "https://line.example.com"
@@ -127,17 +130,8 @@ class Stack:
         self.serving: asyncio.Task[int]
 
     def accepted(self, *, call: str = "c1", ordinal: int = 1) -> m.StreamAccepted:
-        info = m.CallInfo(
-            call=call,
-            session="s1",
-            sid="CA1",
-            direction="inbound",
-            caller="+14155550001",
-            callee="+14155550002",
-            secret="secret",
-            ordinal=ordinal,
-            placement=m.Placement(epoch=1, n=1, primary=self.a.ref, standby=self.b.ref),
-        )
+        placement = m.Placement(epoch=1, n=1, primary=self.a.ref, standby=self.b.ref)
+        info = replace(INFO, call=call, ordinal=ordinal, placement=placement)
         return m.StreamAccepted(info=info, first=ordinal == 1)
 
     async def stream(self, token: str = "t1", *, started: bool = True) -> ClientConnection:

@@ -11,17 +11,9 @@ from trunkline.gateway import instructions as do
 from trunkline.gateway import media_streams as ms
 from trunkline.gateway.admission import Admission, Applicant
 
+from .model import INFO
+
 START = ms.Start("CA1", "MZ1", {"nonce": "t1"})
-INFO = m.CallInfo(
-    call="c1",
-    session="s1",
-    sid="CA1",
-    direction="inbound",
-    caller="+14155550001",
-    callee="+14155550002",
-    secret="secret",
-    ordinal=1,
-)
 ACCEPTED = m.StreamAccepted(info=INFO, first=True)
 ONE_WAY = m.StreamAccepted(info=replace(INFO, ordinal=2), first=False, one_way=True)
 OVERLAPS = m.StreamAccepted(info=replace(INFO, ordinal=3), first=False, overlaps=True)

@@ -59,6 +59,15 @@ def test_a_worker_without_a_tick_is_left_after_500_ms(bench: Bench) -> None:
     assert [type(x) for x in bench.take(B)] == [m.Inbound]
 
 
+def test_a_worker_that_sends_sound_needs_no_tick(bench: Bench) -> None:
+    up(bench, placement(1, A, B))
+    for n in range(20):
+        bench.wait(0.1, ticking=(B,))
+        bench.sound(A, G1, 160 * n)
+    assert bench.played(1) == [160 * n for n in range(20)]
+    assert bench.take(B) == []
+
+
 def test_a_stopped_worker_alone_takes_the_call_again_when_it_wakes(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.sound(A, G1, 0)

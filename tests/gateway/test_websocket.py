@@ -20,6 +20,7 @@ from trunkline.bus import hosts
 from trunkline.bus.listener import Server
 from trunkline.gateway import websocket as ws
 from trunkline.gateway.process import BOUNDS
+from trunkline.gateway.sockets import Sockets
 
 
 class Recorder:
@@ -32,9 +33,12 @@ class Recorder:
         self.closes: list[bool] = []
         self.gone = asyncio.Event()
         self.echo = True
+        self.believes = False
 
     def opened(self, socket: ws.WebSocket) -> None:
         self.socket = socket
+        if self.believes:
+            socket.believe()
 
     def text(self, data: bytes) -> None:
         self.texts.append(data)
@@ -56,13 +60,13 @@ Accept = Callable[[ws.Upgrade], Recorder | ws.Refusal]
 
 
 @asynccontextmanager
-async def serving(accept: Accept) -> AsyncIterator[int]:
+async def serving(accept: Accept, sockets: Sockets | None = None) -> AsyncIterator[int]:
     async def app(scope: object, receive: object, send: object) -> None:
         raise AssertionError("no HTTP request is made here")
 
     socket = hosts.listen("127.0.0.1", 0)
     port: int = socket.getsockname()[1]
-    server = Server(app, BOUNDS, ws.protocol_class(accept))
+    server = Server(app, BOUNDS, ws.protocol_class(accept, sockets))
     task = asyncio.create_task(server.serve([socket]))
     try:
         yield port
@@ -72,17 +76,24 @@ async def serving(accept: Accept) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def joined() -> AsyncIterator[tuple[Recorder, ClientConnection]]:
+async def joined(together: bool = False) -> AsyncIterator[tuple[Recorder, ClientConnection]]:
+    """``together``: the socket is let in at once, and read together with others."""
     recorder = Recorder()
+    recorder.believes = together
+    sockets = Sockets(lambda: None) if together else None
     async with (
-        serving(lambda upgrade: recorder) as port,
+        serving(lambda upgrade: recorder, sockets) as port,
         connect(f"ws://127.0.0.1:{port}/x", compression=None, max_size=None, proxy=None) as client,
     ):
         yield recorder, client
 
 
-async def test_text_comes_and_goes() -> None:
-    async with joined() as (recorder, client):
+either_way = pytest.mark.parametrize("together", [False, True], ids=["alone", "together"])
+
+
+@either_way
+async def test_text_comes_and_goes(together: bool) -> None:
+    async with joined(together) as (recorder, client):
         for text in ("", "a", "é" * 100, "x" * 125, "x" * 126, "x" * 60_000):
             await client.send(text)
             assert await client.recv() == text
@@ -95,11 +106,27 @@ async def test_text_comes_and_goes() -> None:
     assert recorder.wrong == []
 
 
-async def test_what_is_sent_may_be_long() -> None:
-    async with joined() as (recorder, client):
+@either_way
+async def test_what_is_sent_may_be_long(together: bool) -> None:
+    async with joined(together) as (recorder, client):
         assert recorder.socket is not None
         recorder.socket.send_text(b"y" * 70_000)
         assert await client.recv() == "y" * 70_000
+
+
+@either_way
+async def test_what_the_kernel_does_not_take_at_once_stays_in_order(together: bool) -> None:
+    async with joined(together) as (recorder, client):
+        assert recorder.socket is not None
+        texts = [chr(ord("a") + n) * 4_000_000 for n in range(2)] + ["short", "last"]
+        transport = recorder.socket._transport
+        assert transport is not None
+        transport.set_write_buffer_limits(high=16_000_000)
+        for text in texts:
+            recorder.socket.send_text(text.encode())
+        assert [await client.recv() for _ in texts] == texts
+        await client.send("on")
+        assert await client.recv() == "on"
 
 
 async def test_wrong_messages_are_skipped_and_told() -> None:
@@ -129,15 +156,17 @@ async def test_a_stranger_may_not_send_for_ever() -> None:
         assert closed.value.rcvd.code == 1008
 
 
-async def test_a_connection_that_breaks_is_not_clean() -> None:
-    async with joined() as (recorder, client):
+@either_way
+async def test_a_connection_that_breaks_is_not_clean(together: bool) -> None:
+    async with joined(together) as (recorder, client):
         client.transport.abort()
         await recorder.gone.wait()
         assert recorder.closes == [False]
 
 
-async def test_our_close_is_answered() -> None:
-    async with joined() as (recorder, client):
+@either_way
+async def test_our_close_is_answered(together: bool) -> None:
+    async with joined(together) as (recorder, client):
         assert recorder.socket is not None
         recorder.socket.close(1000, "done")
         recorder.socket.close(1001)

@@ -1,4 +1,4 @@
-"""Calls that talk and listen full duplex in numbered frames, and what became of them."""
+"""Calls that talk and listen at once in numbered frames, and the verdict on each of them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from benchmarks.chaos_judge import Verdict, judge
 from benchmarks.chaos_stack import numbered_recording
 from trunkline import Call, Line
 
-#: What the carrier notes when a stream's socket breaks, or a webhook meets nobody.
+#: Errors that the carrier lists when a stream's socket breaks, or when nobody takes a webhook.
 BROKEN = {31903, 31921}
 UNREACHED = {11200, 11205, 11210, 31901, 31902, 31920}
 #: The longest hole (seconds) that a machine may make by itself where holes are measured.
 QUIET_MACHINE = 0.2
 #: Longer than any test.
 _ENDLESS = 300.0
-#: Frames in one send_audio: what is queued is waited for at the end.
+#: Frames in one send_audio. It is short, because the end of a talk waits for those in the queue.
 _PIECE = 15
 
 

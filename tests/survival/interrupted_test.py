@@ -1,7 +1,8 @@
-"""What a test with a private stack does, in a process group of its own, as a terminal starts it:
-waits for a call at NUMBER until Ctrl-C, cleans up for as long as PAUSE is there, and disconnects.
+"""A test with a private stack, in a process group of its own, as a terminal starts it::
 
     interrupted_test.py NUMBER PUBLIC_URL PAUSE
+
+It waits for a call at NUMBER until Ctrl-C, cleans up while PAUSE is there, and disconnects.
 """
 
 from __future__ import annotations

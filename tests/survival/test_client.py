@@ -47,7 +47,7 @@ async def test_the_adapters_process(stack: Stack) -> None:
 
 
 def stand_still() -> None:
-    """No task of the loop runs: nobody listens, and what is said is what was queued."""
+    """No task of the loop runs, so nobody listens, and only sound from the queue is said."""
     time.sleep(STALL)
 
 

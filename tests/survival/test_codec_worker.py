@@ -11,7 +11,7 @@ from .conversations import kill, talking, worker_of
 
 pytestmark = pytest.mark.alone
 
-#: What the far end may hear of it where there is a standby (seconds).
+#: The longest hole (seconds) that the far end may hear where there is a standby.
 LONGEST_HOLE = 0.2
 
 

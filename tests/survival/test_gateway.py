@@ -16,7 +16,7 @@ BACK_WITHIN = 1.0
 
 
 def check_came_back(stack: Stack, conversations: Conversations, within: float) -> None:
-    """Every call has a second stream, in time; what was lost between the two was told."""
+    """Every call has a second stream in time, and the loss between the two was reported."""
     conversations.check(streams=2)
     for verdict in conversations.verdicts:
         streams = [s for s in stack.sim.call(verdict.sid)["streams"] if s["opened_at"] is not None]
@@ -78,7 +78,7 @@ async def test_a_gateway_is_stopped_then_wakes(stack: Stack) -> None:
         with stopped(gateway_of(stack, conversations.calls[0])):
             await asyncio.sleep(2.5)
         await conversations.both_ways(1.5)
-    # Nothing is lost: sound waited in its sockets, and what we said was not sent ahead.
+    # Nothing is lost: sound waited in the gateway's sockets, and ours was not sent ahead.
     conversations.check_whole()
     assert conversations.holes(before=False) > 2.0
     conversations.check_holes(4.0)

@@ -1,4 +1,4 @@
-"""A private stack beside another one of the same user, and what it leaves when it is killed."""
+"""A private stack beside another one of the same user, and its number after it was killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two of what there may be one of: the second is refused by name, and harms nothing."""
+"""A second controller, stack or lease where there may be one: refused by name, and harmless."""
 
 from __future__ import annotations
 

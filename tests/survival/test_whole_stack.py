@@ -62,7 +62,7 @@ async def test_the_supervisor_dies_or_is_asked_to_end(
 
 
 async def test_ctrl_c_in_a_test_with_a_private_stack(new_stack: Callable[[], Stack]) -> None:
-    """The test gets it, and its stack does not: what the test does then still works."""
+    """The test gets it and its stack does not, so the test can still clean up."""
     stack = new_stack()
     stack.provoked |= UNREACHED
     pause = stack.directory / "pause"
@@ -167,7 +167,7 @@ async def test_restore_from_the_journal_with_no_stack(new_stack: Callable[[], St
     up = stack.up(gateways=1, codec_workers=1)
     client = stack.client("wait", DAVE)
     await until(lambda: stack.held(DAVE), "the number is armed")
-    # What lives is left alone, also by another machine, which knows nothing but the account.
+    # A stack that lives is left alone, also by another machine that knows the account alone.
     held = stack.command("restore")
     assert held.returncode == 3
     assert str(up.pid) in held.stdout or "controller" in held.stdout, held

@@ -14,12 +14,12 @@ import pytest
 
 from trunkline.bus.launch import clean_environment, free_ports, trunkline_argv
 
-#: What the contract gives a process between SIGTERM and its end, and some for a busy machine.
+#: The contract's 4 s between SIGTERM and the end of a process, and 1 s for a busy machine.
 ENDS_WITHIN = 4.0 + 1.0
 
 
 class Running:
-    """One ``trunkline`` command; what it says is in ``out`` and ``err``."""
+    """One ``trunkline`` command, with its output in ``out`` and ``err``."""
 
     def __init__(
         self, argv: list[str], environment: dict[str, str], where: Path, parent_fd: int | None

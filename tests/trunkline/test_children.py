@@ -1,4 +1,4 @@
-"""When a child is started again, what it inherits, and that it ends with its parent."""
+"""A child is started again, has its parent's settings, and ends with its parent."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_files_go_elsewhere_where_their_place_cannot_be_written(
     (tmp_path / "out/demo").mkdir(parents=True)
     theirs = tmp_path / "out/demo/stack.log"
     theirs.write_text("another user's")
-    # Root may write to anything, so what the system would say is said here.
+    # Root may write to anything, so this stands in for the system's answer.
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).absolute() != theirs)
     made.append(around.output(None))
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "demo")

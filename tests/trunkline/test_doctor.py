@@ -231,7 +231,7 @@ async def test_the_public_url(
 async def test_a_password_and_a_port_in_the_public_url(
     known: Known, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The password is used, and not shown; what streams may not get is said."""
+    """The password is used and not shown. Parts that streams may not get are named."""
     asked = []
 
     async def get(url: str, headers: dict[str, str] | None = None) -> Answer:

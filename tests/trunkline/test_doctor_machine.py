@@ -1,4 +1,4 @@
-"""What doctor says of the shell and the machine: each surrounding is found and explained."""
+"""The doctor's findings about shell and machine: each surrounding is found and explained."""
 
 from __future__ import annotations
 

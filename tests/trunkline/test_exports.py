@@ -1,4 +1,4 @@
-"""What ``import trunkline`` gives, with and without langwatch-scenario."""
+"""The names of ``import trunkline``, with and without langwatch-scenario."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One GET for checks: what the network does is an answer, and names the proxy that it came of."""
+"""One GET for checks: a failure of the network is an answer, too, and names the proxy."""
 
 from __future__ import annotations
 

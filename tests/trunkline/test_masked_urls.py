@@ -1,4 +1,4 @@
-"""The password of a public URL: what holds the URL shows it without."""
+"""Whatever holds a public URL shows it without its password."""
 
 from __future__ import annotations
 

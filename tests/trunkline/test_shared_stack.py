@@ -50,7 +50,7 @@ def test_a_stack_that_does_not_end_is_not_waited_for_for_ever(
 def test_the_users_own_settings_with_a_state_directory_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that it starts beside any stack of the user, whose next start finds what it left."""
+    """It starts beside any stack of the user, and that one's next start finds its journal."""
     monkeypatch.setenv("PYTEST_ADDOPTS", "-x")
     settings = load(
         env_file=None,

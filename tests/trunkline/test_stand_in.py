@@ -1,4 +1,4 @@
-"""What ``up --sim`` fills in, and where the stand-in carrier listens."""
+"""The settings that ``up --sim`` fills in, and the address of the stand-in carrier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tunnels: the URL is found in what the program says; what goes wrong is a clear error."""
+"""Tunnels: the URL is found in the program's output, and every failure is a clear error."""
 
 from __future__ import annotations
 

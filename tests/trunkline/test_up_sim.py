@@ -35,7 +35,7 @@ UNSET = dict.fromkeys(
 
 
 def start(trunkline: Trunkline, **environment: str) -> tuple[Running, Path, StackInfo]:
-    """Start it; the process, its ready file and what that says."""
+    """Start it; the process, its ready file and that file's content."""
     ready_file = trunkline.directory / "up.json"
     one_each = ("--gateways", "1", "--codec-workers", "1")
     argv = ("up", "--sim", "--ready-file", str(ready_file), *one_each)

@@ -1,4 +1,4 @@
-"""``trunkline doctor --live`` as the user meets it: what it asks, says and returns."""
+"""``trunkline doctor --live`` as the user meets it: its questions, lines and exit statuses."""
 
 from __future__ import annotations
 

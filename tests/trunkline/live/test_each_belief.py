@@ -18,7 +18,7 @@ from .bench import NUMBER, carrier, live
 
 pytestmark = pytest.mark.e2e
 
-#: A belief -> what cannot be told where it does not hold, because it rests on it.
+#: A belief -> the beliefs that rest on it, and cannot be told where it does not hold.
 RESTS_ON: dict[str, set[str]] = {
     "webhooks-are-signed": {"fragment-is-not-signed", "signed-url-is-the-given-one"},
     "the-auth-token-signs": {"fragment-is-not-signed", "signed-url-is-the-given-one"},

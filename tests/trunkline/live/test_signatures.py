@@ -1,4 +1,4 @@
-"""What a live run makes of the signatures that came: each kind speaks against one belief alone."""
+"""A live run's judgement of signatures: each kind speaks against one belief alone."""
 
 from __future__ import annotations
 

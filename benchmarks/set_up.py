@@ -1,0 +1,111 @@
+"""How long it takes until many calls are up: from the first ``place_call`` to the last return.
+
+    python benchmarks/set_up.py
+    python benchmarks/set_up.py --calls 20 --rounds 5 --lean
+
+All are a-leg calls of one Line, placed at one moment, with ``TRUNKLINE_CALLS_PER_SECOND=1000``
+(its largest value). A call is up when its stream is: then a REST request, a webhook or two, and the
+upgrade to a WebSocket are behind it. All processes share the machine, so the table also says how
+much CPU each of them used meanwhile. The carrier's is not trunkline's: with all cores busy calls
+cannot be up sooner than that and ours together allow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import click
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import page
+from benchmarks.measure import cpu_seconds
+from benchmarks.processes import OWN_NUMBER, Run, callee, carrier, role
+from trunkline import Line
+
+#: Seconds between two rounds, in which the last one's calls end.
+REST = 1.0
+
+
+@contextlib.contextmanager
+def lean_carrier() -> Iterator[Run]:
+    """A run with the load generator for a carrier."""
+    run = Run()
+    try:
+        run.start_load_generator("speech")
+        yield run
+    finally:
+        run.close()
+
+
+def cpu(run: Run) -> dict[str, float]:
+    """CPU seconds so far, by role; ``client`` is this process."""
+    tops = [process.pid for process in run.processes]
+    tops += [talker.process.pid for talker in run.talkers]
+    found = {"client": cpu_seconds(os.getpid())}
+    for top in map(psutil.Process, tops):
+        for process in (top, *top.children(recursive=True)):
+            name = role(process)
+            name = "carrier" if name in ("carrier_sim", "client") else name
+            found[name] = found.get(name, 0.0) + cpu_seconds(process.pid)
+    return found
+
+
+async def rounds(run: Run, calls: int, count: int) -> list[dict[str, Any]]:
+    """Place that many calls at once, so often; seconds and CPU of each round."""
+    callees = [callee(n) for n in range(calls)]
+    found = []
+    async with Line(
+        OWN_NUMBER, allowed_callees=callees, bus=run.environment["TRUNKLINE_BUS"]
+    ) as line:
+        for _ in range(count):
+            before, began = cpu(run), time.monotonic()
+            placed = await asyncio.gather(
+                *(line.place_call(to, timeout=60.0, attach_stream="a-leg") for to in callees)
+            )
+            took = time.monotonic() - began
+            spent = {name: used - before.get(name, 0.0) for name, used in cpu(run).items()}
+            found.append({"seconds": took, "cpu_seconds": spent})
+            await asyncio.gather(*(call.hang_up() for call in placed))
+            await asyncio.sleep(REST)
+    return found
+
+
+@click.command()
+@click.option("--calls", default=100, show_default=True, help="Placed at one moment.")
+@click.option("--rounds", "count", default=3, show_default=True, help="So often.")
+@click.option("--lean", is_flag=True, help="The load generator in place of carrier_sim.")
+def main(calls: int, count: int, lean: bool) -> None:
+    """Set many calls up at once."""
+    console = Console(width=max(100, Console().width))
+    with lean_carrier() if lean else carrier(calls) as run:
+        run.environment["TRUNKLINE_CALLS_PER_SECOND"] = "1000"
+        run.up(gateways=1, codec_workers=1)
+        found = asyncio.run(rounds(run, calls, count))
+    names = sorted({name for one in found for name in one["cpu_seconds"]})
+    table = Table(title=f"{calls} a-leg calls, placed at one moment: seconds")
+    table.add_column("until the last is up", justify="right")
+    for name in names:
+        table.add_column(f"CPU {name}", justify="right")
+    for one in found:
+        spent = [f"{one['cpu_seconds'].get(name, 0.0):.2f}" for name in names]
+        table.add_row(f"{one['seconds']:.2f}", *spent)
+    console.print(table)
+    page.OUT.mkdir(parents=True, exist_ok=True)
+    (page.OUT / "set_up.json").write_text(json.dumps(found, indent=1))
+    console.print(f"written to {page.OUT / 'set_up.json'}")
+
+
+if __name__ == "__main__":
+    main()

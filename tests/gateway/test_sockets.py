@@ -1,0 +1,96 @@
+"""Sockets that are read together: as something comes, or by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from trunkline.gateway.sockets import CLOCKED_FROM, Sockets
+
+
+class Read:
+    """What was read of each socket, and how often all had been read."""
+
+    def __init__(self) -> None:
+        self.sockets = Sockets(self._after)
+        self.got: list[tuple[int, bytes]] = []
+        self.done = asyncio.Event()
+
+    def add(self, end: socket.socket) -> None:
+        number = end.fileno()
+        self.sockets.add(number, lambda: self.got.append((number, end.recv(100))))
+
+    def _after(self) -> None:
+        if self.got:
+            self.done.set()
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    made = [socket.socketpair() for _ in range(CLOCKED_FROM)]
+    yield made
+    for both in made:
+        for end in both:
+            end.close()
+
+
+async def test_a_few_are_read_as_something_comes(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    read = Read()
+    for near, _ in pairs[: CLOCKED_FROM - 1]:
+        read.add(near)
+    assert not read.sockets.clocked
+    pairs[0][1].send(b"x")
+    await asyncio.wait_for(read.done.wait(), 5)
+    assert read.got == [(pairs[0][0].fileno(), b"x")]
+    for near, _ in pairs[: CLOCKED_FROM - 1]:
+        read.sockets.remove(near.fileno())
+
+
+async def test_many_are_read_in_one_go_by_the_clock(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    read = Read()
+    for near, _ in pairs:
+        read.add(near)
+    assert read.sockets.clocked
+    for near, far in pairs:
+        far.send(bytes([near.fileno()]))
+    await asyncio.sleep(0)
+    assert read.got == []  # nothing wakes the loop for it
+    await asyncio.wait_for(read.done.wait(), 5)
+    assert sorted(read.got) == sorted((n.fileno(), bytes([n.fileno()])) for n, _ in pairs)
+    read.sockets.remove(pairs[0][0].fileno())
+    assert not read.sockets.clocked
+    read.done.clear()
+    read.got.clear()
+    pairs[0][1].send(b"not read any more")
+    pairs[1][1].send(b"y")
+    await asyncio.wait_for(read.done.wait(), 5)
+    assert read.got == [(pairs[1][0].fileno(), b"y")]
+    for near, _ in pairs[1:]:
+        read.sockets.remove(near.fileno())
+
+
+async def test_one_that_closes_another_while_all_are_read(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    read = Read()
+    (first, one), (second, two) = pairs[:2]
+    for this, other in ((first, second), (second, first)):
+        number = this.fileno()
+
+        def closes(this: socket.socket = this, other: socket.socket = other) -> None:
+            read.got.append((this.fileno(), this.recv(100)))
+            read.sockets.remove(other.fileno())
+
+        read.sockets.add(number, closes)
+    one.send(b"1")
+    two.send(b"2")
+    await asyncio.wait_for(read.done.wait(), 5)
+    assert len(read.got) == 1
+    read.sockets.remove(read.got[0][0])
