@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from .errors import ErrorInfo
+from .errors import CallFailedError, ErrorInfo, TimedOutError, TrunklineError
+from .redact import redact_number
 from .wire import PROTOCOL, DialMode, Direction, EndedReason, Message, Record, Role, StreamEndReason
 
 # --------------------------------------------------------------------------- shared records
@@ -510,6 +511,16 @@ class DialFailed(Message, frozen=True):
     status: str
     sid: str | None = None
     text: str = ""
+
+    def error(self, to: str, timeout: float) -> TrunklineError:
+        """How ``place_call(to, timeout=timeout)`` fails."""
+        why = f": {self.text}" if self.text else ""
+        call = f"call to {redact_number(to)}"
+        if self.status == "timeout":
+            return TimedOutError(f"{call}: no stream within {timeout:g} s{why}")
+        return CallFailedError(
+            f"{call} was not answered ({self.status}){why}", status=self.status, sid=self.sid
+        )
 
 
 class DialQueued(Message, frozen=True):

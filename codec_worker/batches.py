@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import FRAME, TOO_MUCH_QUEUED
 
 from .call import POSITION_BYTES, Call
 from .inbound import hand_out
-from .playout import FRAME, FlushTail, Frame
+from .playout import FlushTail, Frame
 from .resample import Downsampler, Upsampler
 
 #: Speech that is encoded in one go, all calls together: 8 s, about 0.6 ms of work.
@@ -23,8 +24,6 @@ ENCODED_AT_ONCE: Final = 400 * FRAME * POSITION_BYTES
 #: The least that a call gets of it: 0.2 s, with which it can begin to play. So calls that all begin
 #: to speak at one moment begin to be heard at nearly one moment too, long before all is encoded.
 LEAST_SHARE: Final = 10 * FRAME * POSITION_BYTES
-
-_OVER_THE_BOUND: Final = "more than 300 s were queued"
 
 ToPeer = m.WorkerToGateway | m.WorkerToAdapter
 
@@ -132,7 +131,7 @@ class Batches:
             if size >= ENCODED_AT_ONCE:
                 break
         for call, payload in zip(calls, self._down.run(histories, chunks), strict=True):
-            self.tell_loss(call, call.encoded(payload), _OVER_THE_BOUND)
+            self.tell_loss(call, call.encoded(payload), TOO_MUCH_QUEUED)
             del self.speaking[call.id]
             if call.waiting:
                 self.speaking[call.id] = call  # behind the others
@@ -169,7 +168,7 @@ class Batches:
             tails = self._down.flush([call.history for call in starved], joined=True)
             for call, tail in zip(starved, tails, strict=True):
                 assert call.playout is not None
-                self.tell_loss(call, call.playout.flushed(tail), _OVER_THE_BOUND)
+                self.tell_loss(call, call.playout.flushed(tail), TOO_MUCH_QUEUED)
                 self._due(call, now, until, frames)
         self.out.extend((peer, m.Outbound(batch)) for peer, batch in frames.items())
 

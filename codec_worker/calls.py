@@ -28,6 +28,7 @@ from collections import Counter, deque
 from typing import Final
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import UNPLAYED
 
 from .batches import Batches, ToPeer
 from .call import POSITION_BYTES, Call
@@ -42,7 +43,6 @@ _TOMBSTONES: Final = 4_096
 _SECRETS_PER_CALL: Final = 4
 _MOST_GAPS: Final = 3
 _LONGEST_IDLE: Final = 86_400.0  # seconds; no call is longer
-_UNPLAYED: Final = "unplayed at the carrier when its stream broke"
 
 
 class Calls:
@@ -225,7 +225,7 @@ class Calls:
             self._tell_unplayed(call)
 
     def _tell_unplayed(self, call: Call) -> None:
-        self._batches.tell_loss(call, call.unplayed, _UNPLAYED)
+        self._batches.tell_loss(call, call.unplayed, UNPLAYED)
         call.unplayed = 0
 
     def _close(self, close: m.CloseCall) -> None:

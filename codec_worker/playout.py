@@ -41,11 +41,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
+from trunkline.bus.sound import FRAME, MOST_KEPT, WIRE_RATE
+
 from .mulaw import SILENCE
 
-RATE: Final = 8000
-#: Samples, and bytes of mu-law, of one frame.
-FRAME: Final = 160
 SAMPLE_NS: Final = 125_000
 FRAME_NS: Final = FRAME * SAMPLE_NS
 DEFAULT_LEAD_NS: Final = 60_000_000
@@ -54,7 +53,7 @@ ACK_NS: Final = 20_000_000
 #: Sound beyond the lead that may be on its way to a gateway.
 AHEAD_NS: Final = 100_000_000
 #: Most sound held for one call.
-CAPACITY: Final = 300 * RATE
+CAPACITY: Final = MOST_KEPT * WIRE_RATE
 
 
 class PlayoutError(ValueError):

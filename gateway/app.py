@@ -36,14 +36,13 @@ from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.redact import is_e164, redact_number
-from trunkline.bus.twilio_urls import STATUS_PATH, STREAM_PATH, VOICE_PATH, stream_base
+from trunkline.bus.twilio_urls import HEALTH_PATH, STATUS_PATH, STREAM_PATH, VOICE_PATH, stream_base
 
 from . import signature, twiml
 from .websocket import Refusal, Upgrade
 
 log = logging.getLogger("trunkline.gateway")
 
-HEALTH_PATH: Final = "/healthz"
 _SERVED: Final = frozenset((VOICE_PATH, STATUS_PATH, HEALTH_PATH))
 _UPGRADED: Final = frozenset((STREAM_PATH,))
 

@@ -33,6 +33,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import WIRE_RATE
 
 from .instructions import (
     CloseLink,
@@ -43,7 +44,7 @@ from .instructions import (
     SendToWorker,
     WriteText,
 )
-from .recording import RATE, Stereo
+from .recording import Stereo
 from .stream import Link, Stream, Wire
 
 #: A worker that has said nothing for so long has stalled (seconds). It says Tick at least.
@@ -405,7 +406,7 @@ class Streams:
                 following = frame.position + len(frame.payload)
                 stream.out_next = following
                 stream.frames_out += 1
-                stream.plays_until = max(stream.plays_until, now) + len(frame.payload) / RATE
+                stream.plays_until = max(stream.plays_until, now) + len(frame.payload) / WIRE_RATE
                 out.append(WriteText(stream.socket, stream.wire.media(frame.payload)))
                 if stream.recording is not None:
                     stream.recording.said(frame.payload)

@@ -31,8 +31,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import FRAME, IN_DOUBT, NEVER_ARRIVED, UNPLAYED, WIRE_RATE
 
-from .outbound import FRAME, Outbound, Utterance
+from .outbound import Outbound, Utterance
 
 #: How long sound that is still on its way is waited for after the call's end.
 DRAIN_SECONDS = 1.0
@@ -49,11 +50,7 @@ ACKNOWLEDGED_WITHIN = 0.04
 MOST_IN_DOUBT = 0.16
 #: What lies unplayed at the carrier at least while sound flows (the stack's default lead).
 LEAD = 0.06
-#: Why sound that may have been heard, and is not said again, counts as lost.
-IN_DOUBT = "may have been played before its stream broke"
 _HEARD_BYTES = 6
-_RATE = 8_000
-_UNPLAYED = "unplayed at the carrier when its stream broke"
 
 
 @dataclass(frozen=True)
@@ -261,7 +258,7 @@ class CallAudio:
             pcm = pcm[known * _HEARD_BYTES :]
         missing = max(-known, sound.lost if known <= 0 else 0)
         if missing > 0:
-            self.lost.add("inbound", missing, "never arrived")
+            self.lost.add("inbound", missing, NEVER_ARRIVED)
         self._heard_at = self._said_at(sound, max(0, stop - self.heard_to), now)
         if stop > self.heard_to or (
             (sound.ordinal, sound.stream_end) > (self._heard_ordinal, self._heard_stream_end)
@@ -278,9 +275,9 @@ class CallAudio:
         may have waited for a worker that did not run, or come late of a stream that is over; but it
         was said at its own rate, from the stream's beginning on."""
         if sound.ordinal < self.generation >> 16:
-            return min(now, self._heard_at + fresh / _RATE)
-        self._stream_began = min(self._stream_began, now - sound.stream_end / _RATE)
-        return self._stream_began + sound.stream_end / _RATE
+            return min(now, self._heard_at + fresh / WIRE_RATE)
+        self._stream_began = min(self._stream_began, now - sound.stream_end / WIRE_RATE)
+        return self._stream_began + sound.stream_end / WIRE_RATE
 
     def stalled(self, since: float, until: float) -> None:
         """The client has not run since ``since``: what it reads before ``until`` waited for it."""
@@ -308,7 +305,7 @@ class CallAudio:
     def _acknowledged(self, position: int, now: float) -> None:
         """Sound up to ``position`` was written: note until when the carrier plays it. What lies
         below the floor was interrupted, and is none."""
-        fresh = (position - max(self.out.acknowledged, self.out.floor)) / _RATE
+        fresh = (position - max(self.out.acknowledged, self.out.floor)) / WIRE_RATE
         if fresh <= 0:
             return
         since = self._late_since(now)
@@ -387,13 +384,13 @@ class CallAudio:
             broke = self._acknowledged_at
             if self._stream_gone_at is not None and self._stall is None:  # else it came late
                 broke = max(broke, self._stream_gone_at - STREAM_MISSED_WITHIN)
-            self._lose_unplayed(round((self._plays_until - broke) * _RATE))
+            self._lose_unplayed(round((self._plays_until - broke) * WIRE_RATE))
             self._pass_over_what_is_in_doubt(now)
         self._plays_until = 0.0
 
     def _lose_unplayed(self, samples: int) -> None:
         if samples > 0:
-            self.lost.add("outbound", samples, _UNPLAYED)
+            self.lost.add("outbound", samples, UNPLAYED)
 
     def _pass_over_what_is_in_doubt(self, now: float) -> None:
         # A worker that is stopped, or leaves, may have had the stream to its end.
@@ -406,7 +403,7 @@ class CallAudio:
         seconds = min(until - self._acknowledged_at, most)
         first = max(self.out.acknowledged, self.out.floor)
         sent = self.out.next if self._stream_gone_at is None else self._sent_by_then
-        stop = min(sent, first + -(-round(seconds * _RATE) // FRAME) * FRAME)
+        stop = min(sent, first + -(-round(seconds * WIRE_RATE) // FRAME) * FRAME)
         if stop > first:
             self.lost.add("outbound", stop - first, IN_DOUBT)
             self._spoken(self.out.acknowledge(stop, False, now))
@@ -506,7 +503,7 @@ class CallAudio:
         """The last stream broke before the call's end, or its gateway or worker stands still."""
         seconds = self._ended_at - self._heard_at
         if seconds > ON_ITS_WAY:
-            self.lost.add("inbound", round(seconds * _RATE), "never arrived")
+            self.lost.add("inbound", round(seconds * WIRE_RATE), NEVER_ARRIVED)
 
     def _finish(self) -> None:
         if not self.finished:

@@ -13,8 +13,10 @@ import msgspec
 
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
+from trunkline.bus.digits import CALL_ENDED_FIRST
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
+from trunkline.bus.sound import LINE_RATE, MOST_KEPT, NOT_TAKEN
 
 from .call_audio import (
     CallAudio,
@@ -31,8 +33,8 @@ from .thread_bridge import Bell, Box, SoundBox
 
 log = logging.getLogger("trunkline.adapter")
 
-#: Heard sound that waits for its user: 300 s of PCM16 at 24 kHz.
-MOST_HEARD_BYTES = 300 * 48_000
+#: Heard sound that waits for its user, as PCM16.
+MOST_HEARD_BYTES = MOST_KEPT * LINE_RATE * 2
 #: How long a hang-up waits for what was said to be heard.
 PLAYED_WITHIN = 1.0
 #: How long the carrier may take to begin a document that it has taken.
@@ -174,7 +176,7 @@ class CallMedia:
                 await self.changed.wait_until(over, seconds + BEGUN_WITHIN)
                 and self._clock() < until
             ):
-                raise WrongModeError("the call was hung up or ended while digits were being sent")
+                raise WrongModeError(CALL_ENDED_FIRST)
 
     # ------------------------------------------------------------------ what the bus says
 
@@ -198,7 +200,7 @@ class CallMedia:
             elif isinstance(effect, HeardSound):
                 dropped = self.sound.put(effect.pcm)
                 if dropped:
-                    self.audio.lost.add("inbound", dropped // 6, "nobody took it for 300 s")
+                    self.audio.lost.add("inbound", dropped // 6, NOT_TAKEN)
             elif isinstance(effect, HeardDigit):
                 self.digits.put(effect.digit)
             elif isinstance(effect, Spoken):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from trunkline.adapter.client.call_audio import (
     DRAIN_SECONDS,
-    IN_DOUBT,
     INTERRUPTED_WITHIN,
     Ended,
     InterruptDone,
@@ -20,6 +19,7 @@ from trunkline.adapter.client.call_audio import (
 )
 from trunkline.adapter.client.outbound import FIRST, GROWTH, MESSAGE, WINDOW
 from trunkline.bus import messages as m
+from trunkline.bus.sound import IN_DOUBT, UNPLAYED
 
 
 class Talker:
@@ -355,9 +355,6 @@ def test_a_new_stream_resumes_at_what_was_acknowledged(
     assert isinstance(resume, m.Resume)
     assert resume.acknowledged == 160
     assert [s.position for s in speaks if isinstance(s, m.Speak)] == [160]
-
-
-UNPLAYED = "unplayed at the carrier when its stream broke"
 
 
 def speaking_for(model: CallModel, seconds: float) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from trunkline.bus.sound import FRAME
 from trunkline.codec_worker.playout import (
-    FRAME,
     FlushTail,
     Frame,
     Playout,

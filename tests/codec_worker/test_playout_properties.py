@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trunkline.codec_worker.playout import FRAME, SAMPLE_NS, FlushTail, Frame, Playout, SendMark
+from trunkline.bus.sound import FRAME
+from trunkline.codec_worker.playout import SAMPLE_NS, FlushTail, Frame, Playout, SendMark
 
 from .carrier import MS, Carrier, Pump, sound
 

@@ -8,8 +8,9 @@ from typing import Any, Final
 import matplotlib
 import numpy as np
 
+from trunkline.bus.sound import WIRE_RATE
 from trunkline.cli.wav import Samples
-from trunkline.demo.measure import WIRE_RATE, CallRecord, Speaker, Turn
+from trunkline.demo.measure import CallRecord, Speaker, Turn
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -8,8 +8,9 @@ from typing import Final
 
 from rich.console import Console
 
+from trunkline.bus.sound import WIRE_RATE
 from trunkline.cli import wav
-from trunkline.demo.measure import WIRE_RATE, CallRecord
+from trunkline.demo.measure import CallRecord
 
 #: A turn with more wrong words than this share was not understood.
 TOO_MANY_WRONG: Final = 0.6

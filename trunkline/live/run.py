@@ -13,6 +13,7 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
+from trunkline.bus.twilio_urls import HEALTH_PATH
 from trunkline.controller.twilio.carrier import TwilioCarrier
 from trunkline.controller.twilio.operations import Operations
 from trunkline.live import probes
@@ -131,7 +132,7 @@ async def _reached(
                 raise TunnelError(f"{tunnel.url} is not reached from outside")
         else:
             listener.public_url = settings.require("public_url")
-            answer = await get(f"{listener.public_url}/healthz")
+            answer = await get(listener.public_url + HEALTH_PATH)
             if answer.status != 200 or listener.stack.encode() not in answer.body:
                 # Where there is no status, the body says why, and through which proxy it went.
                 got = f"HTTP {answer.status}" if answer.status else answer.body.decode()
