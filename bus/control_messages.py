@@ -370,7 +370,7 @@ class StreamClosed(Message, frozen=True):
     gateway: str
 
 
-class Switched(Message, frozen=True):
+class CallMoved(Message, frozen=True):
     """gateway: the call now runs on ``worker`` with ``generation``. Notification."""
 
     call: str
@@ -593,10 +593,10 @@ Event = (
     | CloseStream
     | StreamTurn
 )
-Notification = StreamClosed | Switched | WebhooksRefused
+Notification = StreamClosed | CallMoved | WebhooksRefused
 
 #: what the controller's ROUTER receives
-ToController = Hello | Beat | Goodbye | Request | StreamClosed | Switched | WebhooksRefused
+ToController = Hello | Beat | Goodbye | Request | StreamClosed | CallMoved | WebhooksRefused
 #: what a control DEALER receives
 FromController = (
     Welcome

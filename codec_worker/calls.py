@@ -112,13 +112,13 @@ class Calls:
             self._hello(peer, message)
 
     def take(self) -> list[tuple[bytes, ToPeer]]:
-        """Messages to send, in order, as (identity, message); say ``gone`` of one that could not
-        take its message."""
+        """Messages to send, in order, as (identity, message). Whoever cannot take its message is
+        :meth:`disconnected`."""
         out, self._batches.out = self._batches.out, []
         self._told.update(peer for peer, message in out if type(message) is not m.Tick)
         return out
 
-    def gone(self, peer: bytes, now: int) -> None:
+    def disconnected(self, peer: bytes, now: int) -> None:
         """The peer is gone, or could not take a message."""
         self.peers.pop(peer, None)
         for call_id, attached in list(self._attached.items()):

@@ -252,7 +252,7 @@ class WorkerProcess:
             for peer, message in out:
                 if peer not in gone and not self._socket.send(self._encoder.encode(message), peer):
                     gone.add(peer)
-                    self.calls.gone(peer, self._clock())
+                    self.calls.disconnected(peer, self._clock())
 
     # ------------------------------------------------------------------ the timer
 

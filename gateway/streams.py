@@ -59,7 +59,7 @@ RETRY_SECONDS: Final = 1.0
 #: An unused connection is kept this long for the next call.
 UNUSED_SECONDS: Final = 5.0
 
-_LAST_SWITCH: Final = 0xFFFF
+_LAST_MOVE: Final = 0xFFFF
 
 
 class Streams:
@@ -512,10 +512,10 @@ class Streams:
             generation != m.first_generation(stream.ordinal)
             or endpoint != stream.workers[0].endpoint
         ):
-            switched = m.Switched(
+            moved = m.CallMoved(
                 call=call, generation=generation, worker=link.worker.id, gateway=self.gateway
             )
-            out.append(Notify(switched))
+            out.append(Notify(moved))
         if stream.ended is not None:
             self._say_ended(stream, out)
 
@@ -524,7 +524,7 @@ class Streams:
         stream.active = None
         if stream.opened:  # else nobody has been told the present generation
             stream.opened = False
-            if stream.generation & _LAST_SWITCH == _LAST_SWITCH:
+            if stream.generation & _LAST_MOVE == _LAST_MOVE:
                 if stream.ended is None:  # a new stream begins a new range of generations
                     self._end(stream, "error", now, out)
                     out.append(CloseSocket(stream.socket, "moved too often"))

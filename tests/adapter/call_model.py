@@ -71,7 +71,7 @@ class CallModel:
         worker.serial = 0
         worker.to_adapter.append(m.Opened(CALL, self.generation, worker.ordinal, out_next))
 
-    def switch(self) -> None:
+    def move(self) -> None:
         """The gateway moves the call to the other worker; what the old one said is still there."""
         self.active = "b" if self.active == "a" else "a"
         self.generation += 1

@@ -75,7 +75,7 @@ MOVES = st.one_of(
     st.tuples(st.just("inbound"), st.integers(1, 900)),
     st.tuples(st.sampled_from(["up a", "up b", "down a", "down b", "tick", "tick"]), st.just(1)),
     st.tuples(st.just("settle"), st.just(1)),
-    st.tuples(st.just("switch"), st.just(1)),
+    st.tuples(st.just("move"), st.just(1)),
 )
 
 
@@ -129,8 +129,8 @@ def run(model: CallModel, talker: Talker, moves: list[tuple[str, int]]) -> None:
             model.say_inbound(amount)
         elif move == "tick":
             model.tick()
-        elif move == "switch":
-            model.switch()
+        elif move == "move":
+            model.move()
         elif move == "settle":
             model.settle()
         elif move == "interrupt":
@@ -331,7 +331,7 @@ def test_marks_are_set_again_at_the_next_worker(model: CallModel, talker: Talker
     talker.say(4800)
     model.audio.set_mark("m1")
     model.act()
-    model.switch()
+    model.move()
     model.down("b")
     marks = [s for s in model.workers["b"].from_adapter if isinstance(s, m.SetMark)]
     assert marks == [m.SetMark(CALL, model.generation, "m1", 1600)]

@@ -299,7 +299,7 @@ def test_ticks_go_to_all_peers_and_another_protocol_is_refused() -> None:
     assert peer == b"old"
     assert isinstance(refused, m.MediaRefused)
     calls.beat(0)
-    calls.gone(ADAPTER, 0)
+    calls.disconnected(ADAPTER, 0)
     calls.beat(0)
     assert calls.take() == [
         (GATEWAY, m.Tick("w7", 1)),
@@ -320,7 +320,7 @@ def test_an_adapter_that_comes_back_hears_what_it_missed() -> None:
     bench = opened()
     bench.hear(0, CODES[:160])
     bench.run()
-    bench.worker.gone(ADAPTER, bench.now)
+    bench.worker.disconnected(ADAPTER, bench.now)
     for n in range(1, 10):
         bench.hear(n * 160, CODES[n * 160 : (n + 1) * 160])
         bench.tick()
@@ -355,7 +355,7 @@ def test_an_adapter_whose_new_connection_was_read_before_the_old_one_keeps_the_c
     bench = opened()
     late = b"an earlier connection"
     bench.send(0, late, m.Attach(CALL, SECRET))
-    bench.worker.gone(late, bench.now)  # what is sent there finds nobody
+    bench.worker.disconnected(late, bench.now)  # what is sent there finds nobody
     bench.run()
     bench.speak(SPEECH[: seconds(1)])
     bench.tick(70)
