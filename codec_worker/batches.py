@@ -2,8 +2,8 @@
 sockets, one encodes what was spoken, one tick sends what is due. No I/O.
 
 Which calls have something to do is noted in ``heard``, ``speaking`` and ``acknowledged``, so that
-silent calls cost nothing but a look at their playout in each tick. Messages are only collected, in
-``out``, as (identity, message).
+silent calls cost nothing but a look at their playout in each tick. Messages are
+only collected, in ``instructions``, as (identity, message).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Batches:
 
     def __init__(self) -> None:
         #: messages to send, in order
-        self.out: list[tuple[bytes, ToPeer]] = []
+        self.instructions: list[tuple[bytes, ToPeer]] = []
         #: by call id: calls with inbound sound, or the end of their stream, to hand out
         self.heard: dict[str, Call] = {}
         #: calls with speech to encode
@@ -52,7 +52,7 @@ class Batches:
         """Tell the adapter of outbound sound that was lost."""
         if samples and call.adapter is not None:
             loss = m.Loss(call.id, call.generation, "outbound", samples, why)
-            self.out.append((call.adapter, loss))
+            self.instructions.append((call.adapter, loss))
 
     # ------------------------------------------------------------------ inbound, and reports
 
@@ -79,18 +79,18 @@ class Batches:
         acknowledged = self._acknowledged()
         for peer in {**sounds, **acknowledged}:  # in an order that follows from the events alone
             heard = m.Heard(sounds.get(peer, []), acknowledged.get(peer, []))
-            self.out.append((peer, heard))
+            self.instructions.append((peer, heard))
         for call in calls:
             if call.tell_end and call.resumed and call.adapter is not None:
                 assert call.ended is not None
                 call.tell_end = False
                 over = m.StreamOver(call.id, call.generation, call.ended.ordinal, call.ended.reason)
-                self.out.append((call.adapter, over))
+                self.instructions.append((call.adapter, over))
 
     def tell_acknowledged(self) -> None:
         """Tell what was acknowledged, ahead of the sound that waits."""
         for peer, told in self._acknowledged().items():
-            self.out.append((peer, m.Heard([], told)))
+            self.instructions.append((peer, m.Heard([], told)))
 
     def _acknowledged(self) -> dict[bytes, list[m.AcknowledgedTo]]:
         """What was acknowledged since this was last asked, by adapter."""
@@ -170,7 +170,7 @@ class Batches:
                 assert call.playout is not None
                 self.tell_loss(call, call.playout.flushed(tail), TOO_MUCH_QUEUED)
                 self._due(call, now, until, frames)
-        self.out.extend((peer, m.Outbound(batch)) for peer, batch in frames.items())
+        self.instructions.extend((peer, m.Outbound(batch)) for peer, batch in frames.items())
 
     def _due(self, call: Call, now: int, until: int, frames: dict[bytes, list[m.OutFrame]]) -> bool:
         """Collect the call's due frames; True: it needs what its filter holds back."""
@@ -186,7 +186,7 @@ class Batches:
                 # A mark follows what was sent so far, so that goes first.
                 sent = frames.pop(call.gateway, None)
                 if sent:
-                    self.out.append((call.gateway, m.Outbound(sent)))
+                    self.instructions.append((call.gateway, m.Outbound(sent)))
                 mark = m.Mark(call.id, call.generation, instruction.name)
-                self.out.append((call.gateway, mark))
+                self.instructions.append((call.gateway, mark))
         return False

@@ -22,8 +22,8 @@ Rules:
   (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most. Unless that word is that the
   stream ended with the call, what was said between the last that came and the end counts as lost.
 
-Every method takes ``now`` and returns nothing; what is to be done is collected and taken with
-:meth:`CallAudio.effects`.
+Every method takes ``now`` and collects its instructions; :meth:`CallAudio.take_instructions` hands
+them out.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Ended:
     reason: m.EndedReason
 
 
-Effect = Send | HeardSound | HeardDigit | Spoken | InterruptDone | MarkDone | Ended
+Instruction = Send | HeardSound | HeardDigit | Spoken | InterruptDone | MarkDone | Ended
 
 
 @dataclass
@@ -162,12 +162,12 @@ class CallAudio:
         self._drain_until: float | None = None
         #: True once ``Ended`` was given out
         self.finished = False
-        self._effects: list[Effect] = []
+        self._instructions: list[Instruction] = []
 
-    def effects(self) -> list[Effect]:
-        """What is to be done since the last time this was asked."""
-        found, self._effects = self._effects, []
-        return found
+    def take_instructions(self) -> list[Instruction]:
+        """The instructions since the last time, in order."""
+        instructions, self._instructions = self._instructions, []
+        return instructions
 
     # ------------------------------------------------------------------ what the user does
 
@@ -175,7 +175,7 @@ class CallAudio:
         """Queue ``pcm`` (PCM16 24 kHz, an even number of bytes) behind what is being said."""
         utterance = self.out.say(pcm, now)
         if utterance.sent is not None:
-            self._effects.append(Spoken(utterance))
+            self._instructions.append(Spoken(utterance))
         elif self.finished or self._ended is not None:
             self._spoken(self.out.end_all())
         else:
@@ -268,7 +268,7 @@ class CallAudio:
         self.heard_to = max(self.heard_to, stop)
         if pcm:
             self.heard_samples += len(pcm) // _HEARD_BYTES
-            self._effects.append(HeardSound(pcm))
+            self._instructions.append(HeardSound(pcm))
 
     def _said_at(self, sound: m.Sound, fresh: int, now: float) -> float:
         """When the end of ``sound`` was said at the latest; ``fresh`` positions of it are new. It
@@ -331,7 +331,7 @@ class CallAudio:
     def mark_played(self, worker: str, message: m.MarkPlayed) -> None:
         if self._current(worker, message.generation) and message.name in self._marks:
             del self._marks[message.name]
-            self._effects.append(MarkDone(message.name, message.played))
+            self._instructions.append(MarkDone(message.name, message.played))
 
     def digit_heard(self, worker: str, message: m.DigitHeard) -> None:
         if not self._current(worker, message.generation):
@@ -339,7 +339,7 @@ class CallAudio:
         key = (message.digit.ordinal, message.digit.index)
         if key not in self._digits:
             self._digits.add(key)
-            self._effects.append(HeardDigit(message.digit.digit))
+            self._instructions.append(HeardDigit(message.digit.digit))
 
     def loss(self, worker: str, message: m.Loss) -> None:
         # Inbound loss also stands in each Sound, by position; only what is not placed is added.
@@ -426,7 +426,7 @@ class CallAudio:
         self._interrupt_done(self.out.serial, None)
         for name in list(self._marks):
             del self._marks[name]
-            self._effects.append(MarkDone(name, False))
+            self._instructions.append(MarkDone(name, False))
         if self.generation < 0:
             self._finish()
         else:
@@ -438,7 +438,7 @@ class CallAudio:
             # The interrupt itself stays: a Resume tells of it. Only its senders wait no longer.
             self._interrupt_asked = None
             self._spoken(self.out.interrupted(self.out.serial))
-            self._effects.append(InterruptDone(self.out.serial))
+            self._instructions.append(InterruptDone(self.out.serial))
         if self._drain_until is not None and now >= self._drain_until:
             self._finish()
         elif self._ended is None:
@@ -451,7 +451,7 @@ class CallAudio:
 
     def _send(self, message: m.ToWorker) -> None:
         assert self.active is not None
-        self._effects.append(Send(self.active, message))
+        self._instructions.append(Send(self.active, message))
 
     def _pump(self) -> None:
         if self.active is None or self._ended is not None:
@@ -460,7 +460,7 @@ class CallAudio:
             self._send(m.Speak(self.call, self.generation, position, pcm))
 
     def _spoken(self, utterances: list[Utterance]) -> None:
-        self._effects.extend(Spoken(utterance) for utterance in utterances)
+        self._instructions.extend(Spoken(utterance) for utterance in utterances)
 
     def _send_mark(self, name: str) -> None:
         if self.active is not None:
@@ -470,7 +470,7 @@ class CallAudio:
         self._interrupt_asked = now
         for name in list(self._marks):
             del self._marks[name]
-            self._effects.append(MarkDone(name, False))
+            self._instructions.append(MarkDone(name, False))
         if self.active is not None:
             self._send_interrupt()
         self._pump()
@@ -488,7 +488,7 @@ class CallAudio:
         self._spoken(self.out.interrupted(serial, sent_to))
         if serial >= self.out.serial and self._interrupt_asked is not None:
             self._interrupt_asked = None
-            self._effects.append(InterruptDone(self.out.serial))
+            self._instructions.append(InterruptDone(self.out.serial))
 
     def _finish_if_drained(self, now: float) -> None:
         if self._ended is not None and self._last_word() is not None:
@@ -513,4 +513,4 @@ class CallAudio:
                 self._count_what_never_came()
             self.finished = True
             self._drain_until = None
-            self._effects.append(Ended(self._ended))
+            self._instructions.append(Ended(self._ended))

@@ -67,7 +67,7 @@ def carried(model: CallModel) -> bytes:
 
 
 def sends(model: CallModel) -> list[m.ToWorker]:
-    return [e.message for e in model.audio.effects() if isinstance(e, Send)]
+    return [e.message for e in model.audio.take_instructions() if isinstance(e, Send)]
 
 
 MOVES = st.one_of(
@@ -540,7 +540,7 @@ def test_what_comes_late_of_a_stream_that_is_over_is_as_old_as_that(model: CallM
     model.audio.opened("a", m.Opened(CALL, m.first_generation(2), 2, None), model.now)
     tail = m.Sound(CALL, m.first_generation(2), 784, 1, 800, 0, bytes(16 * 6))
     model.audio.heard("a", tail, model.now)
-    model.audio.effects()
+    model.audio.take_instructions()
     model.now += 0.1
     model.audio.opened("a", m.Opened(CALL, m.first_generation(3), 3, None), model.now)
     (resume,) = [s for s in sends(model) if isinstance(s, m.Resume)]
@@ -558,7 +558,7 @@ def test_what_waited_for_a_worker_that_did_not_run_is_as_old_as_it_is(opened: st
     model.down("a")
     heard = m.Sound(CALL, model.generation, 0, 1, 800, 0, bytes(800 * 6))
     model.audio.heard("a", heard, model.now)
-    model.audio.effects()
+    model.audio.take_instructions()
     model.now += 0.5
     model.audio.opened("a", m.Opened(CALL, m.first_generation(2), 2, None), model.now)
     (resume,) = [s for s in sends(model) if isinstance(s, m.Resume)]

@@ -86,16 +86,18 @@ def test_what_a_stream_lost_is_told_with_the_next_one_and_again_until_it_is_resu
     bench.new_stream(reason=None)
     for again in range(2):
         bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
-        ((_, told),) = bench.worker.take()
+        ((_, told),) = bench.worker.take_instructions()
         assert isinstance(told, m.Opened) and told.unplayed in range(480, 640 + 1), again
         bench.gateway.generation += 1
     resume = m.Resume(CALL, told.generation, 0, 0, 0, 0.0, bench.adapter.acknowledged, 0, 0)
     bench.worker.receive(ADAPTER, resume, bench.now)
     bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
-    assert [told for _, told in bench.worker.take() if isinstance(told, m.Loss)] == []
+    assert [told for _, told in bench.worker.take_instructions() if isinstance(told, m.Loss)] == []
     bench.gateway.generation += 1
     bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
-    assert [told.unplayed for _, told in bench.worker.take() if isinstance(told, m.Opened)] == [0]
+    assert [
+        told.unplayed for _, told in bench.worker.take_instructions() if isinstance(told, m.Opened)
+    ] == [0]
 
 
 def test_a_streams_end_between_opened_and_resume_is_told_then() -> None:
@@ -125,7 +127,7 @@ def test_who_hears_of_a_streams_end_has_heard_what_was_written() -> None:
     ):
         bench.from_gateway(told)
     bench.worker.work(bench.now, bench.now)
-    kinds = [type(told) for peer, told in bench.worker.take() if peer == ADAPTER]
+    kinds = [type(told) for peer, told in bench.worker.take_instructions() if peer == ADAPTER]
     assert kinds == [m.Heard, m.Loss, m.StreamOver]
 
 
