@@ -23,7 +23,8 @@ from trunkline.bus.process import EXIT_DONE, run
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 from trunkline.bus.sound import LINE_RATE
-from trunkline.cli import wav
+
+from . import wav
 
 _T = TypeVar("_T")
 

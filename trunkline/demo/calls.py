@@ -29,9 +29,10 @@ from trunkline.bus.settings import load
 from trunkline.bus.sound import WIRE_RATE
 from trunkline.carrier_sim.client import SimClient
 from trunkline.carrier_sim.mulaw import decode
-from trunkline.demo.measure import CallRecord, Handed, Speaker, place_turn
-from trunkline.demo.words import Recogniser, recording, transcript, word_errors
-from trunkline.stack.controller_client import controller_client, get_status
+
+from ..stack.controller_client import controller_client, get_status
+from .measure import CallRecord, Handed, Speaker, place_turn
+from .words import Recogniser, recording, transcript, word_errors
 
 #: scenario hands its state to each step of a script.
 State = Any

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from trunkline.bus.sound import FRAME, LINE_RATE, WIRE_RATE
 from trunkline.carrier_sim.mulaw import decode, encode
-from trunkline.cli import wav
+
+from ..cli import wav
 
 Floats = npt.NDArray[np.float64]
 Speaker = Literal["test", "agent"]

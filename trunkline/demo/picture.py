@@ -9,8 +9,9 @@ import matplotlib
 import numpy as np
 
 from trunkline.bus.sound import WIRE_RATE
-from trunkline.cli.wav import Samples
-from trunkline.demo.measure import CallRecord, Speaker, Turn
+
+from ..cli.wav import Samples
+from .measure import CallRecord, Speaker, Turn
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

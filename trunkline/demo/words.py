@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from trunkline.bus.sound import LINE_RATE
-from trunkline.cli import wav
+
+from ..cli import wav
 
 #: The recordings that are shipped with the stand-in carrier.
 SPEECH: Final = Path(__file__).parent.parent / "carrier_sim" / "speech"

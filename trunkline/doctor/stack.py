@@ -13,9 +13,10 @@ from trunkline.bus.redact import mask_url
 from trunkline.bus.runtime_dir import runtime_path, system_runtime_path
 from trunkline.bus.settings import Settings
 from trunkline.bus.twilio_urls import HEALTH_PATH
-from trunkline.doctor.finding import Finding, Known, json_object
-from trunkline.stack.controller_client import controller_client, get_status
-from trunkline.stack.http_get import get
+
+from ..stack.controller_client import controller_client, get_status
+from ..stack.http_get import get
+from .finding import Finding, Known, json_object
 
 #: Seconds for a running stack to answer on the bus.
 BUS_WITHIN: Final = 1.5

@@ -14,8 +14,9 @@ from trunkline.bus.redact import mask_url
 from trunkline.bus.twilio_urls import RETRY_FRAGMENT, STATUS_PATH, VOICE_PATH, stream_base
 from trunkline.controller.twilio.calls import ENDED_STATUSES, CallOrder
 from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier
-from trunkline.live.listener import Asked, Hook, Listener, LiveStream
-from trunkline.live.verdicts import Verdicts
+
+from .listener import Asked, Hook, Listener, LiveStream
+from .verdicts import Verdicts
 
 #: Longest call of a run, in seconds. It bounds the cost of a call even if all else fails.
 LONGEST: Final = 60

@@ -18,8 +18,9 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.launch import ParentPipe
 from trunkline.bus.twilio_urls import HEALTH_PATH
-from trunkline.stack.http_get import get
-from trunkline.stack.with_parent import start_with_parent
+
+from .http_get import get
+from .with_parent import start_with_parent
 
 log = logging.getLogger("trunkline.stack.supervisor")
 
