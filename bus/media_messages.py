@@ -42,7 +42,7 @@ class WrittenTo(Packed, frozen=True):
 
 class Inbound(PackedMessage, frozen=True):
     """gateway -> worker: everything that the gateway gathered for this worker since the last one,
-    over 10 ms at most. ``frames`` are the sound of all calls, in the order in which it came.
+    over 20 ms at most. ``frames`` are the sound of all calls, in the order in which it came.
     ``written`` says how far each call's sound was written, for one Outbound or several. It comes
     with the frames because a message of its own would wake the worker once more."""
 

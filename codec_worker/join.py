@@ -6,7 +6,7 @@ stream's sound in the later one's. That is exact to the sample.
 
 It says nothing where the sound both brought is silence, or where the bytes differ. There the clock
 decides: when the frames arrived. Two connections' frames arrive up to :data:`TOLERANCE` apart
-though they were said at the same time (a flush of 10 ms at each of gateway and worker, a tick of
+though they were said at the same time (20 ms at a gateway, 20 at a worker, a tick of
 20 ms at the carrier, and what the network and a busy machine add). So a smaller difference than
 that is taken for none. In silence nothing is lost or heard twice by it.
 """

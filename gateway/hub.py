@@ -5,7 +5,7 @@ what they say.
 
 Inbound frames and acknowledgements leave together, in one message to each worker: what a message
 costs is waking the other process. With a call or two they leave as soon as a frame has come, and
-with more every 10 ms (:mod:`.sockets`).
+with more every 20 ms, or 10 (:mod:`.sockets`).
 """
 
 from __future__ import annotations
