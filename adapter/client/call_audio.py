@@ -30,6 +30,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from trunkline.bus import messages as m
 from trunkline.bus.sound import FRAME, IN_DOUBT, NEVER_ARRIVED, UNPLAYED, WIRE_RATE
 
@@ -53,46 +55,39 @@ LEAD = 0.06
 _HEARD_BYTES = 6
 
 
-@dataclass(frozen=True)
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Send ``message`` to ``worker``; where that fails, call :meth:`CallAudio.unsent`."""
 
     worker: str
     message: m.ToWorker
 
 
-@dataclass(frozen=True)
-class HeardSound:
+class HeardSound(msgspec.Struct, frozen=True, gc=False):
     """PCM16 24 kHz from the far end, in order."""
 
     pcm: bytes
 
 
-@dataclass(frozen=True)
-class HeardDigit:
+class HeardDigit(msgspec.Struct, frozen=True, gc=False):
     digit: str
 
 
-@dataclass(frozen=True)
-class Spoken:
+class Spoken(msgspec.Struct, frozen=True, gc=False):
     """``utterance.sent`` is known now."""
 
     utterance: Utterance
 
 
-@dataclass(frozen=True)
-class InterruptDone:
+class InterruptDone(msgspec.Struct, frozen=True, gc=False):
     serial: int
 
 
-@dataclass(frozen=True)
-class MarkDone:
+class MarkDone(msgspec.Struct, frozen=True, gc=False):
     name: str
     played: bool
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, gc=False):
     """Everything was handed out; nothing more comes."""
 
     reason: m.EndedReason
