@@ -108,7 +108,7 @@ class Trial:
     def _start(self) -> None:
         run, side = self.run, self.side
         sound = "numbered" if side is PIPECAT else "speech"
-        run.environment["TRUNKLINE_CALLS_PER_SECOND"] = "100"
+        run.environment["TRUNKLINE_CALLS_PER_SECOND"] = "1000"
         self.carrier = run.start_load_generator(sound)
         if side.stack != 0:
             run.up(side.stack, side.stack)

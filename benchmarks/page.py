@@ -217,6 +217,18 @@ def template(name: str) -> str:
     return (ROOT / "benchmarks" / "pages" / f"{name}.md").read_text()
 
 
+def also(idle: dict[str, Any], set_up: list[dict[str, Any]], gate: dict[str, Any]) -> str:
+    """The section on what idle.py, set_up.py and gate.py found."""
+    (ours,) = (found for name, found in gate.items() if "ours" in name)
+    return template("also").format(
+        wakes=idle["wake_ups_per_second"],
+        idle_ms=idle["cpu_ms_per_second"],
+        up=statistics.median(one["seconds"] for one in set_up),
+        rounds=len(set_up),
+        gate_ms=ours["us"] * 50 / 1000,
+    )
+
+
 def parallel_table(found: dict[str, Any]) -> tuple[int, list[str], list[list[str]]]:
     """Many scenario runs at once: how many, and the table's head and rows."""
     runs = max(result["runs"] for result in found.values())
@@ -315,8 +327,10 @@ def show(raw: dict[str, Any], console: Console) -> None:
 def write() -> None:
     """Write the page, its picture and README's paragraph."""
     found = Found(json.loads((OUT / "results.json").read_text()))
-    left = {path.stem: json.loads(path.read_text()) for path in sorted(OUT.glob("*.json"))}
-    sections = ["\n".join([*other["page"], ""]) for other in left.values() if "page" in other]
+    left = {path.stem: json.loads(path.read_text()) for path in OUT.glob("*.json")}
+    sections = []
+    if {"idle", "set_up", "gate"} <= left.keys():
+        sections.append(also(left["idle"], left["set_up"], left["gate"]))
     if "parallel" in left:
         sections.append(parallel_part(left["parallel"]))
     PAGE.write_text("\n".join([page(found), *sections]))

@@ -80,6 +80,16 @@ def test_a_page_warns_of_a_machine_that_was_not_at_rest() -> None:
     assert "**" not in page.page(found(result(10))).partition("- **trunkline**")[0]
 
 
+def test_what_an_idle_stack_a_set_up_and_the_gate_take_is_a_section() -> None:
+    idle = {"wake_ups_per_second": 29.6, "cpu_ms_per_second": 4.04}
+    gate = {"energy gate (ours)": {"us": 30.0}}
+    said = page.also(idle, [{"seconds": seconds} for seconds in (1.2, 0.8, 0.9)], gate)
+    assert "wakes 30 times a second" in said
+    assert "takes 4.0 ms of CPU" in said
+    assert "after 0.90 s, the median of 3 rounds" in said
+    assert "takes 1.50 ms per call-second" in said
+
+
 @pytest.mark.parametrize("key", ["underruns", "lost_out", "lost_in", "astray"])
 def test_a_measurement_is_whole_when_nothing_ran_dry_or_was_lost(key: str) -> None:
     assert is_whole(result(10))
