@@ -38,7 +38,10 @@ log = logging.getLogger("trunkline.adapter")
 
 T = TypeVar("T")
 
+#: Calls' own deadlines are looked at so often: at a message that comes by then, or else by a timer
+#: that goes off after the second time.
 POLL_SECONDS = 0.05
+POLL_AT_LATEST = 0.1
 #: How long the end of the process may take to close what is open.
 EXIT_WITHIN = 8.0
 
@@ -71,6 +74,9 @@ class BusClient:
         self._loop = _new_loop()
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._stop: asyncio.Event
+        #: the controller said something: there may be a call now
+        self._began: asyncio.Event
+        self._polled_at = 0.0
         self._thread = threading.Thread(
             target=self._main, name=f"trunkline-{self.peer}", daemon=True
         )
@@ -162,7 +168,7 @@ class BusClient:
         if self.pid != os.getpid() or not self._thread.is_alive():
             return
         with contextlib.suppress(RuntimeError):  # it ended by itself just now
-            self._loop.call_soon_threadsafe(self._stop.set)
+            self._loop.call_soon_threadsafe(self._end)
         self._thread.join(within)
 
     # ------------------------------------------------------------------ the thread
@@ -179,14 +185,15 @@ class BusClient:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             self._stop = asyncio.Event()
-            self.media = MediaPlane(context, self.peer, self._curve, monotonic)
+            self._began = asyncio.Event()
+            self.media = MediaPlane(context, self.peer, self._curve, monotonic, self.poll)
             self.control = ControlClient(
                 context,
                 self.address,
                 peer=self.peer,
                 hello=self._hello,
                 beat=lambda: m.Beat(peer=self.peer, sessions=list(self.sessions)),
-                on_event=self._event,
+                on_event=self._told,
                 on_welcome=self._welcomed,
                 on_refused=self._refused,
                 curve=self._curve,
@@ -198,7 +205,7 @@ class BusClient:
             raise
         self._started.set_result(None)
         try:
-            await self._poll_until_stopped()
+            await self._look_until_stopped()
             await asyncio.gather(*(session.close() for session in list(self.sessions.values())))
         finally:
             self.media.close()
@@ -206,15 +213,33 @@ class BusClient:
             await _cancel_the_rest()
             context.term()
 
-    async def _poll_until_stopped(self) -> None:
+    async def _look_until_stopped(self) -> None:
+        """See that deadlines are looked at while there are calls, though no message comes."""
         while not self._stop.is_set():
-            now = monotonic()
-            self.media.poll(now)
-            for session in list(self.sessions.values()):
-                session.poll(now)
+            if not any(session.calls for session in self.sessions.values()):
+                self._began.clear()
+                await self._began.wait()
+                self.media.rested(monotonic())
+            left = self._polled_at + POLL_AT_LATEST - monotonic()
+            if left <= 0:
+                self.poll(monotonic())
+                continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
+                async with asyncio.timeout(left):
                     await self._stop.wait()
+
+    def poll(self, now: float) -> None:
+        """Look at the deadlines of all calls, if that was not done just now."""
+        if now - self._polled_at < POLL_SECONDS:
+            return
+        self._polled_at = now
+        self.media.poll(now)
+        for session in list(self.sessions.values()):
+            session.poll(now)
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._began.set()
 
     def _forget(self, session: ClientSession) -> None:
         self.sessions.pop(session.id, None)
@@ -240,6 +265,10 @@ class BusClient:
     def _refused(self, error: TrunklineError) -> None:
         for session in list(self.sessions.values()):
             session.lose(error)
+
+    def _told(self, event: m.Event) -> None:
+        self._began.set()
+        self._event(event)
 
     def _event(self, event: m.Event) -> None:
         if isinstance(event, m.CallStarted):

@@ -14,6 +14,7 @@ said again. So the :class:`MediaPlane` holds back what the other says until the 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 import zmq
@@ -117,16 +118,13 @@ class WorkerLink:
             self._heard(message, now)
         elif isinstance(message, m.MediaRefused):
             log.error("worker %s refuses this client: %s", worker, message.text)
-        elif not isinstance(message, m.Tick):
-            call = self.calls.get(message.call)
-            if call is None:
-                return
-            if self._plane.holds(self, message.call) or call.audio.may_overtake(
-                worker, message, now
-            ):
+        elif not isinstance(message, m.Tick) and message.call in self.calls:
+            audio = self.calls[message.call].audio
+            if self._plane.holds(self, message.call) or audio.may_overtake(worker, message, now):
                 self._plane.hold(self, message)
             else:
                 self.take(message, now)
+        self._plane.polls(now)
 
     def _heard(self, message: m.Heard, now: float) -> None:
         """What one turn of the worker brought for all calls; their users are woken at its end."""
@@ -180,11 +178,14 @@ class MediaPlane:
         peer: str,
         curve: CurveKeys | None,
         clock: Clock,
+        poll: Callable[[float], None] = lambda now: None,
     ) -> None:
         self.context = context
         self.peer = peer
         self.curve = curve
         self.clock = clock
+        #: to be called at each message, once it was taken
+        self.polls = poll
         self._links: dict[str, WorkerLink] = {}
         #: when the client was last seen to run, and until when it catches up
         self._ran_at = clock()
@@ -200,6 +201,10 @@ class MediaPlane:
                     call.audio.stalled(self._ran_at, self._caught_up_at)
         self._ran_at = now
 
+    def rested(self, now: float) -> None:
+        """There was no call until now, and so nothing for which the client had to run."""
+        self._ran_at = now
+
     def holds(self, link: WorkerLink, call: str) -> bool:
         """Something of ``link`` for ``call`` is held back, so what follows has to wait as well."""
         return any(held is link and message.call == call for held, message in self._held)
@@ -209,7 +214,8 @@ class MediaPlane:
         self._held.append((link, message))
 
     def poll(self, now: float) -> None:
-        """To be called about every 50 ms: what was held back is taken, once that may be."""
+        """To be called about every 50 ms while there are calls: what was held back is taken, once
+        that may be."""
         self.runs(now)
         if self._held and now >= self._caught_up_at:
             held, self._held = self._held, []

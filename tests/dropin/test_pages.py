@@ -89,9 +89,9 @@ def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "100")
     (pytester.path / "tests").mkdir()
     for name in ("question", "hello"):
-        clip(pytester.path / "tests" / f"{name}.wav", 0.5, "austen-0930")
+        clip(pytester.path / "tests" / f"{name}.wav", 0.8, "austen-0930")
     for name in ("greeting", "answer"):
-        clip(pytester.path / "tests" / f"{name}.wav", 0.6)
+        clip(pytester.path / "tests" / f"{name}.wav", 1.0)
     shutil.copy(pytester.path / "tests" / "question.wav", pytester.path)
     return pytester.path
 
