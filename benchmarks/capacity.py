@@ -122,9 +122,9 @@ def section(found: dict[str, Any]) -> str:
     if beyond:
         lines += [
             "",
-            f"A stack of {beyond[0]} and {beyond[0]}, or more, has more processes than this machine "
-            "has cores. Such a row shows the overhead of more processes, and not how the stack "
-            "scales.",
+            f"A stack of {beyond[0]} and {beyond[0]}, or more, has more processes than this "
+            "machine has cores. Such a row shows the overhead of more processes, and not how the "
+            "stack scales.",
         ]
     return "\n".join(lines)
 

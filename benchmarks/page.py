@@ -17,8 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.measure import OTHERS, complaint
 
 ROOT: Final = Path(__file__).parent.parent
 OUT: Final = ROOT / "out" / "bench"
@@ -120,21 +124,15 @@ class Found:
     def warnings(self) -> list[str]:
         """What is to be known before these numbers are believed."""
         said = []
-        if self.machine["busy_cores"] > 0.2:
+        if self.machine["busy_cores"] > OTHERS:
             said.append(
                 f"The machine was not at rest: {self.machine['busy_cores']:.1f} cores were busy "
                 "before the run began."
             )
-        others = max(r["others_cores"] for r in self.results)
-        if others > 0.2:
-            said.append(f"Other processes took up to {others:.1f} cores during a measurement.")
-        late = [
-            r for r in self.results if r["carrier_late_p99_ms"] > 5 and r["carrier_cores"] > 0.8
-        ]
-        said += [
-            f"At {r['calls']} calls of {r['side']} the load generator was the bottleneck."
-            for r in late
-        ]
+        for calls, side in self.rows:
+            of_it = [r for r in self.results if (r["calls"], r["side"]) == (calls, side)]
+            if why := next(filter(None, map(complaint, of_it)), None):
+                said.append(f"{calls} calls of {side}: {why}.")
         return said
 
 
@@ -352,5 +350,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     sys.exit(main())

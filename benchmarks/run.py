@@ -30,6 +30,7 @@ from rich.console import Console
 from benchmarks import page
 from benchmarks.measure import (
     ADAPTER,
+    OTHERS,
     PEERS,
     PIPECAT,
     SCENARIO,
@@ -49,8 +50,6 @@ SECONDS: Final = 8.0
 OVERHEAD: Final = 6.0
 #: Of those who import langwatch-scenario, and what its own adapter takes to bring a call up.
 IMPORTS, OF_A_CALL = 5.0, 0.1
-#: A machine with more than this many busy cores before the run begins is no place for it.
-BUSY: Final = 0.2
 
 #: Benchmarks of one thing each that a whole run calls too; what they leave in ``out/bench`` goes
 #: into the page.
@@ -173,7 +172,7 @@ def main(
     if any(side.python == PEERS for side, _ in every):
         install_peers(console)
     where = machine()
-    if where["busy_cores"] > BUSY:
+    if where["busy_cores"] > OTHERS:
         console.print(f"This machine is busy: {where['busy_cores']:.1f} cores before we begin.")
     results = carry_out(every, rounds or (1 if quick else 3), seconds, console)
     if not (quick or only or counts):
