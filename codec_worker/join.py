@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from .playout import RATE
+from trunkline.bus.sound import WIRE_RATE
 
 #: Samples: a smaller gap or overlap cannot be told from none by the clock (100 ms).
-TOLERANCE: Final = RATE // 10
+TOLERANCE: Final = WIRE_RATE // 10
 #: How much of the end of either sound is looked up: as little as says something (50 ms, …).
-_ANCHORS: Final = (RATE // 20, RATE * 3 // 20, RATE // 2)
+_ANCHORS: Final = (WIRE_RATE // 20, WIRE_RATE * 3 // 20, WIRE_RATE // 2)
 #: Sound with no more different bytes than this is silence, or a tone that is alike everywhere.
 _TELLING: Final = 4
 

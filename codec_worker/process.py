@@ -254,11 +254,11 @@ class WorkerProcess:
 
     def _send(self) -> None:
         gone: set[bytes] = set()
-        while out := self.calls.take():
+        while out := self.calls.take_instructions():
             for peer, message in out:
                 if peer not in gone and not self._socket.send(self._encoder.encode(message), peer):
                     gone.add(peer)
-                    self.calls.gone(peer, self._clock())
+                    self.calls.disconnected(peer, self._clock())
 
     # ------------------------------------------------------------------ the timer
 

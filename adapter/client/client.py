@@ -38,8 +38,8 @@ log = logging.getLogger("trunkline.adapter")
 
 T = TypeVar("T")
 
-#: Calls' own deadlines are looked at so often: at a message that comes by then, or else by a timer
-#: that goes off after the second time.
+#: Calls' own deadlines are looked at with the messages that come, so often at most. A timer of the
+#: second period does it where none come.
 POLL_SECONDS = 0.05
 POLL_AT_LATEST = 0.1
 #: How long the end of the process may take to close what is open.
@@ -220,12 +220,9 @@ class BusClient:
                 self._began.clear()
                 await self._began.wait()
                 self.media.rested(monotonic())
-            left = self._polled_at + POLL_AT_LATEST - monotonic()
-            if left <= 0:
-                self.poll(monotonic())
-                continue
+            self.poll(monotonic())
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(POLL_AT_LATEST):
                     await self._stop.wait()
 
     def poll(self, now: float) -> None:

@@ -190,9 +190,10 @@ class SpeechGate:
 
     def _frame(self, i: int, score: float, steady: bool) -> None:
         """Frame ``i`` of those that are looked at."""
-        self._scores.append(min(score, _OPEN_DB))
+        self._scores.append(score if score < _OPEN_DB else _OPEN_DB)
         self._frames += 1
-        self._contrast = max(score, self._contrast - _CONTRAST_FALL_DB)
+        contrast = self._contrast - _CONTRAST_FALL_DB
+        self._contrast = score if score > contrast else contrast
         self._recent.append(score > (_STAY_DB if self.open else _OPEN_DB))
         if sum(self._recent) >= OPEN_FRAMES:
             if not self.open:
@@ -249,14 +250,17 @@ class SpeechGate:
             self._drop_before(first * HOP - int(self.options.pre_roll * RATE))
 
     def _stays_open(self) -> None:
-        hidden = (_CLEAR_DB - self._contrast) / (_CLEAR_DB - _MUFFLED_DB)
-        hangover = self.options.hangover - _LAG_SECONDS
-        seconds = hangover + _HIDDEN_SECONDS * min(1.0, max(0.0, hidden))
+        seconds = self.options.hangover - _LAG_SECONDS
+        if self._contrast < _CLEAR_DB:
+            hidden = (_CLEAR_DB - self._contrast) / (_CLEAR_DB - _MUFFLED_DB)
+            seconds += _HIDDEN_SECONDS * min(1.0, hidden)
         limit = self._last_word * HOP + int(seconds * RATE)
         seen = (self._frames + self._frames % 2) * HOP
-        self._ready_to = max(self._ready_to, min(seen, limit))
+        ready = seen if seen < limit else limit
+        if ready > self._ready_to:
+            self._ready_to = ready
         # A hangover shorter than the lag reaches back into words that are still going on.
-        if self._frames > self._last_word and self._frames * HOP >= limit:
+        if self._frames * HOP >= limit and self._frames > self._last_word:
             self.open = False
 
     # ------------------------------------------------------------------ sound out
@@ -293,9 +297,9 @@ class SpeechGate:
 
     @property
     def patience(self) -> int:
-        """Bytes of sound that may come before it is of use to push them: they will neither be
-        speech nor decide anything."""
-        return 0 if self.open else max(0, self._may_wait - len(self._unseen))
+        """Bytes of sound that may come before it is of use to push them: speech will neither begin
+        nor end in them."""
+        return max(0, self._may_wait - len(self._unseen))
 
     @property
     def heard_seconds(self) -> float:
