@@ -47,6 +47,8 @@ REST_THREADS: Final = 12
 GONE: Final = 404
 #: HTTP status of a request whose token is not good; nothing came of it.
 UNAUTHORIZED: Final = 401
+#: The longest pause before another try, unless Twilio asks for more (seconds).
+LONGEST_PAUSE: Final = 30.0
 #: A Retry-After above this is not waited for in full.
 LONGEST_RETRY_AFTER: Final = 120.0
 
@@ -109,9 +111,9 @@ class RestFailure(Exception):
         )
 
 
-def backoff(attempt: int, failure: RestFailure | None = None, longest: float = 30.0) -> float:
+def backoff(attempt: int, failure: RestFailure | None = None) -> float:
     """Seconds to wait after the ``attempt``-th failure (from 1) in a row."""
-    wait = min(longest, 0.25 * 2.0 ** min(attempt - 1, 10))
+    wait = min(LONGEST_PAUSE, 0.25 * 2.0 ** min(attempt - 1, 10))
     if failure is not None and failure.retry_after is not None:
         wait = max(wait, min(failure.retry_after, LONGEST_RETRY_AFTER))
     return wait
