@@ -130,10 +130,6 @@ class Calls:
                 call.gateway_lost()
             if call.adapter == peer:
                 self._lose_adapter(call)
-                # Its client may be back already, on a connection whose Attach was read first.
-                self._choose_adapter(call)
-                if call.adapter is not None:
-                    self._say_opened(call)
 
     def _hello(self, peer: bytes, hello: m.MediaHello) -> None:
         if hello.major != m.PROTOCOL[0]:
@@ -327,10 +323,14 @@ class Calls:
             self._lose_adapter(call)
 
     def _lose_adapter(self, call: Call) -> None:
-        call.adapter = None
+        """The connection is gone, or has left the call. Its client may be back already, on another
+        one whose Attach was read first."""
         call.resumed = False
         call.inbound.pause()
         self._batches.forget(call)
+        self._choose_adapter(call)
+        if call.adapter is not None:
+            self._say_opened(call)
 
     def _resume(self, peer: bytes, resume: m.Resume, now: int) -> None:
         call = self._current(resume.call, resume.generation)
