@@ -45,6 +45,7 @@ lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_imports.py
 	$(BIN)/python tools/check_owners.py
 	$(BIN)/python tools/check_map.py
 	$(BIN)/deptry . --no-ansi

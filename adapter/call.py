@@ -6,19 +6,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Literal
 
 from trunkline.bus.clock import monotonic
-from trunkline.bus.digits import seconds_of
+from trunkline.bus.digits import check_digits, seconds_of
 from trunkline.bus.errors import WrongModeError
+from trunkline.bus.messages import EndedReason
 from trunkline.bus.redact import redact_number
 
 from .client.call_audio import Lost
 from .client.call_media import PLAYED_WITHIN, CallMedia
 from .client.client import BusClient
 from .client.session import ClientSession
-from .dtmf import check_digits
 from .dtmf import tones as as_sound
 from .pcm16 import pcm16
-
-EndedReason = Literal["stop", "close", "error", "max_duration", "hang_up"]
 
 #: How long ``hang_up`` waits for the call to be over once the carrier took the hang-up.
 ENDED_WITHIN = 3.0

@@ -28,6 +28,7 @@ from collections import Counter, deque
 from typing import Final
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import UNPLAYED
 
 from .batches import Batches, ToPeer
 from .call import POSITION_BYTES, Call
@@ -42,7 +43,6 @@ _TOMBSTONES: Final = 4_096
 _SECRETS_PER_CALL: Final = 4
 _MOST_GAPS: Final = 3
 _LONGEST_IDLE: Final = 86_400.0  # seconds; no call is longer
-_UNPLAYED: Final = "unplayed at the carrier when its stream broke"
 
 
 class Calls:
@@ -111,14 +111,14 @@ class Calls:
         else:
             self._hello(peer, message)
 
-    def take(self) -> list[tuple[bytes, ToPeer]]:
-        """Messages to send, in order, as (identity, message); say ``gone`` of one that could not
-        take its message."""
-        out, self._batches.out = self._batches.out, []
-        self._told.update(peer for peer, message in out if type(message) is not m.Tick)
-        return out
+    def take_instructions(self) -> list[tuple[bytes, ToPeer]]:
+        """Messages to send, in order, as (identity, message). Say :meth:`disconnected` of each peer
+        that could not take its message."""
+        instructions, self._batches.instructions = self._batches.instructions, []
+        self._told.update(peer for peer, message in instructions if type(message) is not m.Tick)
+        return instructions
 
-    def gone(self, peer: bytes, now: int) -> None:
+    def disconnected(self, peer: bytes, now: int) -> None:
         """The peer is gone, or could not take a message."""
         self.peers.pop(peer, None)
         for call_id, attached in list(self._attached.items()):
@@ -138,7 +138,7 @@ class Calls:
     def _hello(self, peer: bytes, hello: m.MediaHello) -> None:
         if hello.major != m.PROTOCOL[0]:
             text = f"this worker speaks protocol {m.PROTOCOL[0]}, you speak {hello.major}"
-            self._batches.out.append((peer, m.MediaRefused(text)))
+            self._batches.instructions.append((peer, m.MediaRefused(text)))
             return
         self.peers[peer] = hello.role
 
@@ -169,7 +169,9 @@ class Calls:
         if call is None:
             if self.draining or len(self.calls) >= self.most_calls:
                 why = "draining" if self.draining else f"{self.most_calls} calls are the most"
-                self._batches.out.append((peer, m.OpenRefused(opened.call, opened.generation, why)))
+                self._batches.instructions.append(
+                    (peer, m.OpenRefused(opened.call, opened.generation, why))
+                )
                 return
             call = self.calls[opened.call] = Call(opened, peer, now)
             self._closed.pop(opened.call, None)
@@ -201,7 +203,7 @@ class Calls:
                 call.adapter = peer
             else:
                 del attached[peer]
-                self._batches.out.append((peer, m.AttachRefused(call.id)))
+                self._batches.instructions.append((peer, m.AttachRefused(call.id)))
 
     def _say_opened(self, call: Call) -> None:
         call.resumed = False
@@ -211,7 +213,7 @@ class Calls:
             position = None if call.playout is None else call.playout.acknowledged
             lost = call.unplayed_before
             opened = m.Opened(call.id, call.generation, call.ordinal, position, lost)
-            self._batches.out.append((call.adapter, opened))
+            self._batches.instructions.append((call.adapter, opened))
 
     def _stream_ended(self, ended: m.StreamEnded, now: int) -> None:
         call = self._current(ended.call, ended.generation)
@@ -225,7 +227,7 @@ class Calls:
             self._tell_unplayed(call)
 
     def _tell_unplayed(self, call: Call) -> None:
-        self._batches.tell_loss(call, call.unplayed, _UNPLAYED)
+        self._batches.tell_loss(call, call.unplayed, UNPLAYED)
         call.unplayed = 0
 
     def _close(self, close: m.CloseCall) -> None:
@@ -288,7 +290,7 @@ class Calls:
             self.dropped["unknown-mark"] += 1
         elif call.adapter is not None:
             told = m.MarkPlayed(call.id, call.generation, reached.name, played)
-            self._batches.out.append((call.adapter, told))
+            self._batches.instructions.append((call.adapter, told))
 
     def _digit(self, digit: m.Digit) -> None:
         call = self._current(digit.call, digit.generation)
@@ -297,7 +299,7 @@ class Calls:
         call.digits.append(digit.digit)
         if call.resumed and call.adapter is not None:
             told = m.DigitHeard(call.id, call.generation, digit.digit)
-            self._batches.out.append((call.adapter, told))
+            self._batches.instructions.append((call.adapter, told))
 
     # ------------------------------------------------------------------ from an adapter
 
@@ -355,7 +357,7 @@ class Calls:
         idle_ns = int(resume.idle * 1e9) if 0 <= resume.idle < _LONGEST_IDLE else 0
         call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, now)
         for digit in call.digits:
-            self._batches.out.append((peer, m.DigitHeard(call.id, call.generation, digit)))
+            self._batches.instructions.append((peer, m.DigitHeard(call.id, call.generation, digit)))
         if call.ended is not None:
             call.tell_end = True
             call.inbound.end_stream()
@@ -405,7 +407,7 @@ class Calls:
         else:  # done by another worker, which told the gateway where sound goes on
             sent_to = min(call.resumed_at, interrupt.resume_at)
         done = m.Interrupted(call.id, call.generation, interrupt.serial, sent_to)
-        self._batches.out.append((peer, done))
+        self._batches.instructions.append((peer, done))
 
     def _carry_out_interrupt(self, call: Call, serial: int, resume_at: int, now: int) -> bool:
         assert call.playout is not None
@@ -421,10 +423,10 @@ class Calls:
         self._batches.speaking.pop(call.id, None)
         if call.gateway is not None and not call.playout.frozen:
             clear = m.Clear(call.id, call.generation, done.next_position, done.playback)
-            self._batches.out.append((call.gateway, clear))
+            self._batches.instructions.append((call.gateway, clear))
         for name in done.unplayed_marks:
             told = m.MarkPlayed(call.id, call.generation, name, False)
-            self._batches.out.append((call.adapter, told))
+            self._batches.instructions.append((call.adapter, told))
         return True
 
     def _set_mark(self, peer: bytes, mark: m.SetMark) -> None:
@@ -455,7 +457,7 @@ class Calls:
         self._ticks += 1
         tick = m.Tick(self.worker, self._ticks)
         told, self._told = self._told, set()
-        self._batches.out.extend((peer, tick) for peer in self.peers if peer not in told)
+        self._batches.instructions.extend((peer, tick) for peer in self.peers if peer not in told)
         for call in list(self.calls.values()):
             since = call.streamless_since
             if since is not None and now - since > FORGET_NS:

@@ -10,8 +10,8 @@ working on a message, so how it is woken follows from how much there is to do:
   ticks when no message came in time.
 - From :data:`CLOCKED_FROM` calls on the timer wakes the worker for each tick, and messages are read
   then: frames of many calls share one product. With :data:`DENSE_FROM` calls it wakes twice as
-  often, so that messages wait half as long. Its wake-ups stand a little after the whole multiples of
-  10 ms at which the gateways of this machine send what they gathered.
+  often, so that messages wait half as long. Its wake-ups stand a little after the whole multiples
+  of 10 ms at which the gateways of this machine send what they gathered.
 
 Ticks stand on absolute deadlines: a late one changes no later one, and missed ones are not made up
 for (the playouts send all that is due).
@@ -251,11 +251,11 @@ class WorkerProcess:
 
     def _send(self) -> None:
         gone: set[bytes] = set()
-        while out := self.calls.take():
+        while out := self.calls.take_instructions():
             for peer, message in out:
                 if peer not in gone and not self._socket.send(self._encoder.encode(message), peer):
                     gone.add(peer)
-                    self.calls.gone(peer, self._clock())
+                    self.calls.disconnected(peer, self._clock())
 
     # ------------------------------------------------------------------ the timer
 

@@ -220,7 +220,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.StreamShown: (streams.accept,),
     f.StreamUp: (dials.stream_up, sessions.call_up, digits.stream_up, streams.accepted),
     m.StreamClosed: (streams.closed,),
-    m.Switched: (streams.switched,),
+    m.CallMoved: (streams.moved,),
     f.StreamReplaced: (streams.replaced,),
     f.StreamLost: (digits.stream_lost,),
     f.Reconnecting: (sessions.reconnecting,),

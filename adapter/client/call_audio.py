@@ -22,8 +22,8 @@ Rules:
   (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most. Unless that word is that the
   stream ended with the call, what was said between the last that came and the end counts as lost.
 
-Every method takes ``now`` and returns nothing; what is to be done is collected and taken with
-:meth:`CallAudio.effects`.
+Every method takes ``now`` and collects its instructions; :meth:`CallAudio.take_instructions` hands
+them out.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import FRAME, IN_DOUBT, NEVER_ARRIVED, UNPLAYED, WIRE_RATE
 
-from .outbound import FRAME, Outbound, Utterance
+from .outbound import Outbound, Utterance
 
 #: How long sound that is still on its way is waited for after the call's end.
 DRAIN_SECONDS = 1.0
@@ -51,11 +52,7 @@ ACKNOWLEDGED_WITHIN = 0.04
 MOST_IN_DOUBT = 0.16
 #: What lies unplayed at the carrier at least while sound flows (the stack's default lead).
 LEAD = 0.06
-#: Why sound that may have been heard, and is not said again, counts as lost.
-IN_DOUBT = "may have been played before its stream broke"
 _HEARD_BYTES = 6
-_RATE = 8_000
-_UNPLAYED = "unplayed at the carrier when its stream broke"
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
@@ -96,7 +93,7 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     reason: m.EndedReason
 
 
-Effect = Send | HeardSound | HeardDigit | Spoken | InterruptDone | MarkDone | Ended
+Instruction = Send | HeardSound | HeardDigit | Spoken | InterruptDone | MarkDone | Ended
 
 
 @dataclass
@@ -160,12 +157,12 @@ class CallAudio:
         self._drain_until: float | None = None
         #: True once ``Ended`` was given out
         self.finished = False
-        self._effects: list[Effect] = []
+        self._instructions: list[Instruction] = []
 
-    def effects(self) -> list[Effect]:
-        """What is to be done since the last time this was asked."""
-        found, self._effects = self._effects, []
-        return found
+    def take_instructions(self) -> list[Instruction]:
+        """The instructions since the last time, in order."""
+        instructions, self._instructions = self._instructions, []
+        return instructions
 
     # ------------------------------------------------------------------ what the user does
 
@@ -173,7 +170,7 @@ class CallAudio:
         """Queue ``pcm`` (PCM16 24 kHz, an even number of bytes) behind what is being said."""
         utterance = self.out.say(pcm, now)
         if utterance.sent is not None:
-            self._effects.append(Spoken(utterance))
+            self._instructions.append(Spoken(utterance))
         elif self.finished or self._ended is not None:
             self._spoken(self.out.end_all())
         else:
@@ -256,7 +253,7 @@ class CallAudio:
             pcm = pcm[known * _HEARD_BYTES :]
         missing = max(-known, sound.lost if known <= 0 else 0)
         if missing > 0:
-            self.lost.add("inbound", missing, "never arrived")
+            self.lost.add("inbound", missing, NEVER_ARRIVED)
         self._heard_at = self._said_at(sound, max(0, stop - self.heard_to), now)
         if stop > self.heard_to or (
             (sound.ordinal, sound.stream_end) > (self._heard_ordinal, self._heard_stream_end)
@@ -266,16 +263,16 @@ class CallAudio:
         self.heard_to = max(self.heard_to, stop)
         if pcm:
             self.heard_samples += len(pcm) // _HEARD_BYTES
-            self._effects.append(HeardSound(pcm))
+            self._instructions.append(HeardSound(pcm))
 
     def _said_at(self, sound: m.Sound, fresh: int, now: float) -> float:
         """When the end of ``sound`` was said at the latest; ``fresh`` positions of it are new. It
         may have waited for a worker that did not run, or come late of a stream that is over; but it
         was said at its own rate, from the stream's beginning on."""
         if sound.ordinal < self.generation >> 16:
-            return min(now, self._heard_at + fresh / _RATE)
-        self._stream_began = min(self._stream_began, now - sound.stream_end / _RATE)
-        return self._stream_began + sound.stream_end / _RATE
+            return min(now, self._heard_at + fresh / WIRE_RATE)
+        self._stream_began = min(self._stream_began, now - sound.stream_end / WIRE_RATE)
+        return self._stream_began + sound.stream_end / WIRE_RATE
 
     def stalled(self, since: float, until: float) -> None:
         """The client has not run since ``since``: what it reads before ``until`` waited for it."""
@@ -303,7 +300,7 @@ class CallAudio:
     def _acknowledged(self, position: int, now: float) -> None:
         """Sound up to ``position`` was written: note until when the carrier plays it. What lies
         below the floor was interrupted, and is none."""
-        fresh = (position - max(self.out.acknowledged, self.out.floor)) / _RATE
+        fresh = (position - max(self.out.acknowledged, self.out.floor)) / WIRE_RATE
         if fresh <= 0:
             return
         since = self._late_since(now)
@@ -329,7 +326,7 @@ class CallAudio:
     def mark_played(self, worker: str, message: m.MarkPlayed) -> None:
         if self._current(worker, message.generation) and message.name in self._marks:
             del self._marks[message.name]
-            self._effects.append(MarkDone(message.name, message.played))
+            self._instructions.append(MarkDone(message.name, message.played))
 
     def digit_heard(self, worker: str, message: m.DigitHeard) -> None:
         if not self._current(worker, message.generation):
@@ -337,7 +334,7 @@ class CallAudio:
         key = (message.digit.ordinal, message.digit.index)
         if key not in self._digits:
             self._digits.add(key)
-            self._effects.append(HeardDigit(message.digit.digit))
+            self._instructions.append(HeardDigit(message.digit.digit))
 
     def loss(self, worker: str, message: m.Loss) -> None:
         # Inbound loss also stands in each Sound, by position; only what is not placed is added.
@@ -382,13 +379,13 @@ class CallAudio:
             broke = self._acknowledged_at
             if self._stream_gone_at is not None and self._stall is None:  # else it came late
                 broke = max(broke, self._stream_gone_at - STREAM_MISSED_WITHIN)
-            self._lose_unplayed(round((self._plays_until - broke) * _RATE))
+            self._lose_unplayed(round((self._plays_until - broke) * WIRE_RATE))
             self._pass_over_what_is_in_doubt(now)
         self._plays_until = 0.0
 
     def _lose_unplayed(self, samples: int) -> None:
         if samples > 0:
-            self.lost.add("outbound", samples, _UNPLAYED)
+            self.lost.add("outbound", samples, UNPLAYED)
 
     def _pass_over_what_is_in_doubt(self, now: float) -> None:
         # A worker that is stopped, or leaves, may have had the stream to its end.
@@ -401,7 +398,7 @@ class CallAudio:
         seconds = min(until - self._acknowledged_at, most)
         first = max(self.out.acknowledged, self.out.floor)
         sent = self.out.next if self._stream_gone_at is None else self._sent_by_then
-        stop = min(sent, first + -(-round(seconds * _RATE) // FRAME) * FRAME)
+        stop = min(sent, first + -(-round(seconds * WIRE_RATE) // FRAME) * FRAME)
         if stop > first:
             self.lost.add("outbound", stop - first, IN_DOUBT)
             self._spoken(self.out.acknowledge(stop, False, now))
@@ -424,7 +421,7 @@ class CallAudio:
         self._interrupt_done(self.out.serial, None)
         for name in list(self._marks):
             del self._marks[name]
-            self._effects.append(MarkDone(name, False))
+            self._instructions.append(MarkDone(name, False))
         if self.generation < 0:
             self._finish()
         else:
@@ -436,7 +433,7 @@ class CallAudio:
             # The interrupt itself stays: a Resume tells of it. Only its senders wait no longer.
             self._interrupt_asked = None
             self._spoken(self.out.interrupted(self.out.serial))
-            self._effects.append(InterruptDone(self.out.serial))
+            self._instructions.append(InterruptDone(self.out.serial))
         if self._drain_until is not None and now >= self._drain_until:
             self._finish()
         elif self._ended is None:
@@ -449,7 +446,7 @@ class CallAudio:
 
     def _send(self, message: m.ToWorker) -> None:
         assert self.active is not None
-        self._effects.append(Send(self.active, message))
+        self._instructions.append(Send(self.active, message))
 
     def _pump(self) -> None:
         if self.active is None or self._ended is not None:
@@ -458,7 +455,7 @@ class CallAudio:
             self._send(m.Speak(self.call, self.generation, position, pcm))
 
     def _spoken(self, utterances: list[Utterance]) -> None:
-        self._effects.extend(Spoken(utterance) for utterance in utterances)
+        self._instructions.extend(Spoken(utterance) for utterance in utterances)
 
     def _send_mark(self, name: str) -> None:
         if self.active is not None:
@@ -468,7 +465,7 @@ class CallAudio:
         self._interrupt_asked = now
         for name in list(self._marks):
             del self._marks[name]
-            self._effects.append(MarkDone(name, False))
+            self._instructions.append(MarkDone(name, False))
         if self.active is not None:
             self._send_interrupt()
         self._pump()
@@ -486,7 +483,7 @@ class CallAudio:
         self._spoken(self.out.interrupted(serial, sent_to))
         if serial >= self.out.serial and self._interrupt_asked is not None:
             self._interrupt_asked = None
-            self._effects.append(InterruptDone(self.out.serial))
+            self._instructions.append(InterruptDone(self.out.serial))
 
     def _finish_if_drained(self, now: float) -> None:
         if self._ended is not None and self._last_word() is not None:
@@ -501,7 +498,7 @@ class CallAudio:
         """The last stream broke before the call's end, or its gateway or worker stands still."""
         seconds = self._ended_at - self._heard_at
         if seconds > ON_ITS_WAY:
-            self.lost.add("inbound", round(seconds * _RATE), "never arrived")
+            self.lost.add("inbound", round(seconds * WIRE_RATE), NEVER_ARRIVED)
 
     def _finish(self) -> None:
         if not self.finished:
@@ -511,4 +508,4 @@ class CallAudio:
                 self._count_what_never_came()
             self.finished = True
             self._drain_until = None
-            self._effects.append(Ended(self._ended))
+            self._instructions.append(Ended(self._ended))

@@ -25,18 +25,18 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from trunkline.bus.sound import FRAME, WIRE_RATE
+
 #: Bytes of PCM16 at 24 kHz that make one position (three samples).
 POSITION_BYTES = 6
 #: Positions that may be sent ahead of the acknowledged one: 10 s.
-WINDOW = 80_000
+WINDOW = 10 * WIRE_RATE
 #: The same at the beginning: 1 s.
-FIRST = 8_000
+FIRST = WIRE_RATE
 #: How many more for each that was acknowledged.
 GROWTH = 2
 #: Positions in one Speak at most: 0.5 s.
-MESSAGE = 4_000
-#: Positions of one frame: 20 ms.
-FRAME = 160
+MESSAGE = WIRE_RATE // 2
 #: How long one or two left-over samples wait for the sound that continues them.
 CARRY_SECONDS = 0.25
 

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
 from trunkline.bus.control import ControlClient
-from trunkline.bus.errors import CallFailedError, TimedOutError, TrunklineError, WrongModeError
+from trunkline.bus.errors import TimedOutError, TrunklineError, WrongModeError
 from trunkline.bus.redact import redact_number
 
 from ..dial_rules import DialPlan
@@ -350,20 +350,8 @@ class ClientSession:
     def dial_failed(self, event: m.DialFailed) -> None:
         dialling = self._dials.get(event.request)
         if dialling is not None and not dialling.started.done():
-            to = redact_number(dialling.request.to)
-            why = f": {event.text}" if event.text else ""
-            error: TrunklineError
-            if event.status == "timeout":
-                error = TimedOutError(
-                    f"call to {to}: no stream within {dialling.request.timeout:g} s{why}"
-                )
-            else:
-                error = CallFailedError(
-                    f"call to {to} was not answered ({event.status}){why}",
-                    status=event.status,
-                    sid=event.sid,
-                )
-            dialling.started.set_exception(error)
+            request = dialling.request
+            dialling.started.set_exception(event.error(request.to, request.timeout))
         known = self.calls.get(event.call)
         if known is not None:
             known.ended(m.CallEnded(call=event.call, reason="error"))

@@ -22,14 +22,15 @@ from opentelemetry.trace import Span
 from scenario.types import AgentRole
 from scenario.voice import AdapterCapabilities, AudioChunk, VoiceAgentAdapter
 
+from trunkline.bus.digits import check_digits
 from trunkline.bus.errors import NumberNotFoundError, WrongModeError
+from trunkline.bus.messages import ANY_NUMBER
 from trunkline.bus.redact import mask_url, redact_number
 from trunkline.bus.settings import pasted, same_url
 
 from ..call import Call
 from ..dial_rules import DialPlan, callee_set, caller_set, check_e164, plan_dial
-from ..dtmf import check_digits
-from ..line import ANY, Line
+from ..line import Line
 from ..pcm16 import pcm16
 from ..turns.gate_options import GateOptions, SpeechGateSetting, read_gate_options
 from ..turns.greeting import GREETING_TIMEOUT, check_greeting, greet, hear_greeting
@@ -93,7 +94,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         speech_gate: SpeechGateSetting = True,
     ) -> None:
         super().__init__()
-        if phone_number != ANY:
+        if phone_number != ANY_NUMBER:
             check_e164(phone_number)
         self.account_sid = pasted(account_sid)
         self.auth_token = pasted(auth_token)

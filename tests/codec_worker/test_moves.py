@@ -121,7 +121,7 @@ def test_a_worker_that_stood_still_does_not_count_what_cannot_have_lain_there() 
     bench.gateway_stopped = []  # it writes on; the worker stands still, and reads nothing
     bench.now += 2_000 * MS
     bench.tick()
-    bench.worker.gone(GATEWAY, bench.now)
+    bench.worker.disconnected(GATEWAY, bench.now)
     bench.gateway_stopped = None
     bench.new_stream(reason=None)
     bench.open()

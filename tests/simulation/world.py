@@ -188,7 +188,7 @@ class World:
         patches: list[tuple[str, Any]] = [
             ("trunkline.bus.control.connect_dealer", self.bus.connect_dealer),
             ("trunkline.adapter.client.media_link.connect_dealer", self.bus.connect_dealer),
-            ("trunkline.gateway.hub.connect_dealer", self.bus.connect_dealer),
+            ("trunkline.gateway.shell.connect_dealer", self.bus.connect_dealer),
             ("trunkline.controller.shell.bind_router", self.bus.bind_router),
             ("trunkline.adapter.client.client.monotonic", self.loop.time),
             ("trunkline.adapter.line.trace_carrier", dict),

@@ -13,8 +13,9 @@ from trunkline.bus.process import EXIT_DONE
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.controller.twilio.api_host import api_url
-from trunkline.doctor.finding import Finding, Known, json_object
-from trunkline.stack.http_get import Answer, get
+
+from ..stack.http_get import Answer, get
+from .finding import Finding, Known, json_object
 
 #: A clock that is off by more than the first is worth a word, and by more than the second is wrong.
 SKEW_WARNS: Final = 5.0
