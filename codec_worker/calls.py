@@ -130,10 +130,6 @@ class Calls:
                 call.gateway_lost()
             if call.adapter == peer:
                 self._lose_adapter(call)
-                # Its client may be back already, on a connection whose Attach was read first.
-                self._choose_adapter(call)
-                if call.adapter is not None:
-                    self._say_opened(call)
 
     def _hello(self, peer: bytes, hello: m.MediaHello) -> None:
         if hello.major != m.PROTOCOL[0]:
@@ -327,10 +323,14 @@ class Calls:
             self._lose_adapter(call)
 
     def _lose_adapter(self, call: Call) -> None:
-        call.adapter = None
+        """The connection is gone, or has left the call. Its client may be back already, on another
+        one whose Attach was read first."""
         call.resumed = False
         call.inbound.pause()
         self._batches.forget(call)
+        self._choose_adapter(call)
+        if call.adapter is not None:
+            self._say_opened(call)
 
     def _resume(self, peer: bytes, resume: m.Resume, now: int) -> None:
         call = self._current(resume.call, resume.generation)
@@ -446,6 +446,12 @@ class Calls:
             self._batches.report()
         self._read_at = now
         return bool(self._batches.speaking)
+
+    @property
+    def ended_at(self) -> int:
+        """When a call had last sent all that it has. Its speaker may be one who says the next 20 ms
+        once these are acknowledged, and has to be answered soon."""
+        return self._batches.ended_at
 
     def tick(self, now: int, until: int) -> None:
         """Send the frames of all calls that are due before ``until``."""

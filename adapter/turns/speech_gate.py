@@ -76,6 +76,11 @@ _LAG_SECONDS = 0.04
 _LONG_AGO = -(10**9)
 #: Bytes of two frames.
 _TWO_FRAMES = 2 * 2 * HOP
+#: Behind so much digital silence more of it is not loud, whatever else is known: neither its window
+#: nor its median has anything else in it.
+_SURELY_SILENT = 6 * 2 * HOP
+#: No more waits than is looked at together.
+_MOST_UNSEEN = MOST_FRAMES * 2 * HOP
 #: Frames that wait at most in the middle of words.
 _MOST_PATIENCE = MOST_FRAMES - 2
 
@@ -137,8 +142,10 @@ class SpeechGate:
         self._ready_to = 0
         #: sound that nobody has looked at
         self._unseen = bytearray()
-        #: so many bytes of it may wait
-        self._may_wait = 0
+        #: the bytes of it that may be loud, and how many of them may wait
+        self._doubtful = self._may_wait = 0
+        #: bytes of digital silence since there was something else
+        self._silent = 0
         self._frames = 0
         #: the last frame of words, and the last of them that was loud
         self._last_word = self._last_loud = _LONG_AGO
@@ -158,7 +165,12 @@ class SpeechGate:
         self._held += pcm
         self._unseen += pcm
         self._received += len(pcm) // 2
-        if len(self._unseen) > self._may_wait:
+        if pcm.count(0) < len(pcm):
+            self._silent = 0
+        if self.open or self._silent < _SURELY_SILENT:
+            self._doubtful += len(pcm)
+        self._silent += len(pcm)
+        if self._doubtful > self._may_wait or len(self._unseen) >= _MOST_UNSEEN:
             self._look()
         elif self.open:
             self._ready_to = self._received
@@ -176,6 +188,7 @@ class SpeechGate:
             for i, score in enumerate(scores.tolist()):
                 self._frame(i, score, i % 2 == 1 and steady[i // 2])
             self._may_wait = self._patience() * 2 * HOP
+        self._doubtful = len(self._unseen)
 
     def _patience(self) -> int:
         """How many frames may wait, because speech neither begins nor ends in them, whatever they
@@ -299,7 +312,7 @@ class SpeechGate:
     def patience(self) -> int:
         """Bytes of sound that may come before it is of use to push them: speech will neither begin
         nor end in them."""
-        return max(0, self._may_wait - len(self._unseen))
+        return max(0, self._may_wait - self._doubtful)
 
     @property
     def heard_seconds(self) -> float:
