@@ -152,7 +152,7 @@ class Carrier(Protocol):
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]: ...
 
 
-#: Which setting each of an account's tokens is.
+#: Which setting each of an account's tokens is, for whoever has to change one.
 _TOKEN_NAMES: Final = ("TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_SECONDARY")
 
 
@@ -214,12 +214,8 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
         """Twilio takes this token."""
         if index != self._good:
             refused, self._good = self._good, index
-            log.warning("Twilio refuses %s: %s is used now", *_names(refused, index))
-
-
-def _names(*indices: int) -> list[str]:
-    """How the tokens are called in the settings, for whoever has to change one."""
-    return [_TOKEN_NAMES[index] for index in indices]
+            names = _TOKEN_NAMES[refused], _TOKEN_NAMES[index]
+            log.warning("Twilio refuses %s: %s is used now", *names)
 
 
 def _seconds(text: object) -> float | None:
