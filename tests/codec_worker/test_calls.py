@@ -374,11 +374,17 @@ def test_an_impossible_idle_time_is_none(idle: float) -> None:
     assert bench.adapter.lost_in == 0
 
 
-def test_an_adapter_whose_new_connection_was_read_before_the_old_one_keeps_the_call() -> None:
+@pytest.mark.parametrize("leaves", [False, True])
+def test_an_adapter_whose_new_connection_was_read_before_the_old_one_keeps_the_call(
+    leaves: bool,
+) -> None:
     bench = opened()
     late = b"an earlier connection"
     bench.send(0, late, m.Attach(CALL, SECRET))
-    bench.worker.disconnected(late, bench.now)  # what is sent there finds nobody
+    if leaves:
+        bench.send(0, late, m.Detach(CALL))
+    else:
+        bench.worker.disconnected(late, bench.now)  # what is sent there finds nobody
     bench.run()
     bench.speak(SPEECH[: seconds(1)])
     bench.tick(70)
