@@ -10,7 +10,7 @@ The rules:
 3. Outbound positions: a fresh worker begins where the gateway says, or (``out_next`` None) where
    the adapter's Resume says; one that knows the call goes on from what was acknowledged to it. An
    interrupt that the worker has not seen and that took sound which may lie at the carrier
-   (``floor`` above the next position) is carried out by Resume.
+   (``floor`` above the next position, and nothing behind it acknowledged) is carried out by Resume.
 4. Speech that leaves a gap is not taken: the adapter is asked for a Resume again, three times at
    most before some fits.
 5. A peer to which a message could not be sent is gone: its calls freeze (a gateway's) or wait for
@@ -341,9 +341,12 @@ class Calls:
             call.playout = self._playout(call, max(resume.acknowledged, resume.floor))
             if call.mute:
                 call.playout.freeze(now)
-        if resume.interrupt > call.playout.serial and resume.floor > call.playout.position:
-            # Whoever had the call may have died with its Clear: the gateway stands before it.
-            self._carry_out_interrupt(call, resume.interrupt, resume.floor, now)
+        floor = resume.floor
+        unseen = resume.interrupt > call.playout.serial and floor > call.playout.position
+        if unseen and resume.acknowledged <= floor:
+            # Whoever had the call may have died with its Clear: the gateway stands before it. Once
+            # sound behind the floor is acknowledged, a gateway has seen the Clear.
+            self._carry_out_interrupt(call, resume.interrupt, floor, now)
         elif resume.acknowledged > call.playout.acknowledged:
             # What is known here is old: others had the call meanwhile.
             call.go_on(resume.acknowledged)
