@@ -15,7 +15,7 @@ from trunkline.bus import messages as m
 
 from .. import instructions as do
 from . import facts as f
-from .book.dial import order
+from .book.dial import Dial, order
 from .book.tokens import digest
 from .moment import Moment
 
@@ -27,7 +27,7 @@ def enqueue(at: Moment, come: f.TurnCome) -> None:
     at.book.queue.add(dial.row.session, dial.request)
     _ask_next(at)
     if dial.state == "queued":
-        _tell_places(at, only=dial.request)
+        tell_places(at, come, only=dial)
 
 
 def serve(at: Moment, tick: do.Tick) -> None:
@@ -57,16 +57,12 @@ def asked_twilio(at: Moment, result: do.AskedTwilio) -> None:
         dial.rings_from(at.now)
 
 
-def tell_places(at: Moment, due: f.PlacesDue) -> None:
-    """Now and then everybody hears its place, if it has changed."""
-    _tell_places(at)
-
-
-def _tell_places(at: Moment, only: str | None = None) -> None:
-    """``only``: this dial, which has just begun to wait."""
+def tell_places(at: Moment, heard: object, only: Dial | None = None) -> None:
+    """Now and then everybody hears its place, if it has changed; ``only``: this dial alone, which
+    begins to wait."""
     for place, request in enumerate(at.book.queue.order(), 1):
         dial = at.book.dials[request]
-        if only in (None, request) and dial.tell_place(place):
+        if only in (None, dial) and dial.tell_place(place):
             seconds = at.book.queue.seconds(place, at.now)
             event = m.DialQueued(request=request, place=place, seconds=seconds)
             at.send_session(dial.row.session, event)

@@ -27,7 +27,7 @@ from trunkline.bus.redact import redact_number
 from .. import instructions as do
 from ..journal.rows import OverrideRow
 from . import facts as f
-from .book.lease import Lease, LeaseRequest
+from .book.lease import Lease
 from .book.lookups import LOOKUP_KEPT, Seeker
 from .book.pool import SETTLES_WITHIN
 from .book.session import REST_WITHIN
@@ -42,12 +42,8 @@ _HELD_UP: Final = ("planned", "unclaimed", "restoring")
 
 
 def seek(at: Moment, sought: f.Sought) -> None:
-    """Find a number's SID; many who ask at once are one request."""
-    _seek(at, sought.number, sought.seeker, sought.deadline)
-
-
-def _seek(at: Moment, number: str, seeker: Seeker, deadline: float) -> None:
-    """Tell at once what is known; else wait for Twilio, with all who wait for the same number."""
+    """Find a number's SID, which may be known. Many who ask at once are one request to Twilio."""
+    number, seeker, deadline = sought.number, sought.seeker, sought.deadline
     sid = at.book.look_ups.sid(number, at.now)
     if sid is not None:
         at.tell(f.NumberFound(seeker, number, sid))
@@ -121,7 +117,7 @@ def serve_pool(at: Moment, heard: object) -> None:
             break
         session = book.sessions[found[0]]
         session.gets(found[1], at.now + REST_WITHIN)
-        _seek(at, session.number, Seeker(session.id), session.deadline)
+        at.tell(f.Sought(session.number, Seeker(session.id), session.deadline))
     for session_id, place in book.pool.new_places():
         at.send_session(session_id, m.PoolQueued(session=session_id, place=place))
 
@@ -147,11 +143,6 @@ def pool_overdue(at: Moment, tick: do.Tick) -> None:
 
 
 def wanted(at: Moment, wanted: f.Wanted) -> None:
-    """Take the number; the request is granted or refused, now or later."""
-    _lease(at, wanted.request, wanted.number, wanted.sid)
-
-
-def _lease(at: Moment, request: LeaseRequest, number: str, sid: str) -> None:
     """Take the number for the request, in one of four ways.
 
     Nobody has it: a new override is planned. Its holders may share it with this one: the request
@@ -159,13 +150,16 @@ def _lease(at: Moment, request: LeaseRequest, number: str, sid: str) -> None:
     refused, and hears who that is. The number is being put back, or held for a session from before
     a restart: the request waits.
     """
-    session = at.book.sessions[request.session]
-    lease = at.book.leases.get(number)
+    request = wanted.request
+    session = at.book.sessions.get(request.session)
+    if session is None:
+        return  # it closed while its request waited for the number
+    lease = at.book.leases.get(wanted.number)
     if lease is None:
         row = OverrideRow(
             id=secrets.token_hex(8),
-            number=number,
-            number_sid=sid,
+            number=wanted.number,
+            number_sid=wanted.sid,
             session=request.session,
             state="planned",
             since=at.book.wall(at.now),
@@ -183,7 +177,7 @@ def _lease(at: Moment, request: LeaseRequest, number: str, sid: str) -> None:
         at.tell(f.Refused(request, error))
         return
     if new:
-        at.do(do.KeepHolder(lease.row.id, number, session.id, session.secret_hash))
+        at.do(do.KeepHolder(lease.row.id, lease.number, session.id, session.secret_hash))
     if lease.state == "applied":
         at.tell(f.Granted(request))
     else:
@@ -265,6 +259,5 @@ def restored(at: Moment, result: do.Restored) -> None:
     lease.step("restored")
     at.book.drop_lease(lease)
     for request in lease.take_waiting():
-        if request.session in at.book.sessions:
-            _lease(at, request, lease.number, lease.row.number_sid)
+        at.tell(f.Wanted(request, lease.number, lease.row.number_sid))
     at.tell(f.NumberBack(tuple(lease.leaving)))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from trunkline.bus import messages as m
 
-from .. import instructions as do
 from . import facts as f
 from .book.dial import Dial
 from .moment import Moment
@@ -21,18 +20,14 @@ def wait(at: Moment, wanted: f.TurnWanted) -> None:
     dial = wanted.dial
     dial.wait_turn(at.now)
     at.book.turns.add(dial.row.callee, dial.row.session, dial.request)
-    _give(at)
+    give(at, wanted)
     if dial.state == "waiting":
-        _tell(at, only=dial)
+        tell_places(at, wanted, only=dial)
 
 
-def give(at: Moment, tick: do.Tick) -> None:
-    """A call may have come up, or ended, since the last tick."""
-    _give(at)
-
-
-def _give(at: Moment) -> None:
-    """One dial at a time to each number that others wait for."""
+def give(at: Moment, heard: object) -> None:
+    """One dial at a time to each number that others wait for. A call may have come up, or ended,
+    since the last tick."""
     if not at.book.turns:
         return
     taken = {dial.row.callee for dial in at.book.dials.values() if dial.may_ring}
@@ -43,13 +38,9 @@ def _give(at: Moment) -> None:
             at.tell(f.TurnCome(dial))
 
 
-def tell_places(at: Moment, due: f.PlacesDue) -> None:
-    """In the same rhythm as the places in the queue of dials."""
-    _tell(at)
-
-
-def _tell(at: Moment, only: Dial | None = None) -> None:
-    """Places that have changed, to those who wait."""
+def tell_places(at: Moment, heard: object, only: Dial | None = None) -> None:
+    """Places that have changed, to those who wait; ``only``: to this one, which begins to wait. It
+    is done in the same rhythm as in the queue of dials."""
     for place, request in at.book.turns.places():
         dial = at.book.dials[request]
         if only in (None, dial) and dial.tell_place(place):
