@@ -20,6 +20,9 @@ DEMO := $(VENV)/.demo-installed
 DEV := $(VENV)/.dev-installed
 SOURCES_OF_INSTALL := pyproject.toml setup.py
 
+# The tests start hundreds of processes, and each would compile the code once more.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-units test-calls test-alone lint bench bench-capacity chaos simulate docs clean
 
 demo: $(DEMO)

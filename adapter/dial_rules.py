@@ -1,4 +1,4 @@
-"""What a ``place_call`` may ask for: numbers, stream modes, allow-lists, durations.
+"""The rules for ``place_call``: numbers, stream modes, allow-lists, durations.
 
 Pure checks with the errors that langwatch-scenario's users know; nothing is dialled before all of
 them have passed.
@@ -65,8 +65,8 @@ def caller_set(callers: Iterable[str] | None) -> set[str] | None:
     """``allowed_callers`` as a set, each entry stripped; None stays None.
 
     An entry is whatever a carrier may report as From: a number, a short code, ``sip:…``,
-    ``client:…``, ``anonymous``, or "" for a call without a From. ValueError for what is no text, or
-    has control characters.
+    ``client:…``, ``anonymous``, or "" for a call without a From. ValueError for an entry that is no
+    text, or has control characters.
     """
     if callers is None:
         return None

@@ -30,7 +30,7 @@ _RAMP_SECONDS = 0.003
 
 
 def tones(digits: str) -> bytes:
-    """``digits`` as PCM16 mono 24 kHz; InvalidRequestError for what is no digit."""
+    """``digits`` as PCM16 mono 24 kHz; InvalidRequestError for anything else."""
     check_digits(digits)
     parts: list[np.ndarray] = []
     for digit in digits:

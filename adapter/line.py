@@ -245,7 +245,7 @@ class Line:
         ``attach_stream_to_self=False`` dials only: a call without sound.
         ``max_call_duration_seconds``: 1 to 300, a-leg only.
         ``callee_speaks_first``: return once the far end has greeted and is silent again, 30 s of
-        greeting at most; ``call.greeting`` is what it said, and ``recv_audio`` begins behind it.
+        greeting at most; ``call.greeting`` has its sound, and ``recv_audio`` begins behind it.
         Where nobody speaks within ``greeting_timeout`` seconds of the stream's start the greeting
         is None, and a warning says so.
 

@@ -18,7 +18,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,9 +121,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def carry_out(every: Plan, rounds: int, seconds: float, console: Console) -> list[dict[str, Any]]:
+def carry_out(
+    every: Plan, rounds: int, seconds: float, console: Console
+) -> Iterator[dict[str, Any]]:
     """All measurements; says what is measured, and how long the rest takes."""
-    results: list[dict[str, Any]] = []
     work = [(n, side, calls) for n in range(rounds) for side, calls in every]
     costs = [estimate(side, calls, seconds) for _, side, calls in work]
     spent = expected = 0.0
@@ -138,14 +139,13 @@ def carry_out(every: Plan, rounds: int, seconds: float, console: Console) -> lis
         began = time.monotonic()
         result = {**measure(side, calls, seconds), "round": n}
         spent, expected = spent + time.monotonic() - began, expected + costs[index]
-        results.append(result)
         console.print(
             f"{result['cpu']:.1f} ms per call-second, jitter p99 {result['jitter_p99_ms']:.1f} ms, "
             f"{result['underruns']} underruns, {result['lost_out']} lost"
         )
         if why := complaint(result):
             console.print(f"  not to be trusted: {why}")
-    return results
+        yield result
 
 
 @click.command()
@@ -174,15 +174,18 @@ def main(
     where = machine()
     if where["busy_cores"] > OTHERS:
         console.print(f"This machine is busy: {where['busy_cores']:.1f} cores before we begin.")
-    results = carry_out(every, rounds or (1 if quick else 3), seconds, console)
+    results: list[dict[str, Any]] = []
+    found = {"machine": where, "seconds": seconds, "results": results}
+    page.OUT.mkdir(parents=True, exist_ok=True)
+    for result in carry_out(every, rounds or (1 if quick else 3), seconds, console):
+        results.append(result)
+        # After each: a run that is broken off has not been in vain.
+        (page.OUT / "results.json").write_text(json.dumps(found, indent=1))
     if not (quick or only or counts):
         for name, *options in FURTHER:
             console.print(f"{name}.py …")
             script = ROOT / "benchmarks" / f"{name}.py"
             subprocess.run([sys.executable, str(script), *options], check=True)
-    found = {"machine": where, "seconds": seconds, "results": results}
-    page.OUT.mkdir(parents=True, exist_ok=True)
-    (page.OUT / "results.json").write_text(json.dumps(found, indent=1))
     page.show(found, console)
     if writes if writes is not None else not (quick or only or counts):
         page.write()

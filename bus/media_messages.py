@@ -230,9 +230,12 @@ class OutFrame(Packed, frozen=True):
 class Outbound(PackedMessage, frozen=True):
     """worker -> gateway: all of this gateway's frames that are due in one tick.
     The gateway writes those whose generation is current and whose position is the one that follows
-    the last (others are dropped and counted), then acknowledges with its next Inbound."""
+    the last (others are dropped and counted), then acknowledges with its next Inbound.
+    ``ends``: a call has now sent all that it has, and its speaker may wait for the word of it, to
+    say the next 20 ms. So the gateway sends that Inbound at once, and does not wait for a frame."""
 
     frames: list[OutFrame]
+    ends: bool = False
 
 
 class Clear(PackedMessage, frozen=True):

@@ -36,6 +36,8 @@ class Batches:
         self.instructions: list[tuple[bytes, ToPeer]] = []
         #: by call id: calls with inbound sound, or the end of their stream, to hand out
         self.heard: dict[str, Call] = {}
+        #: when a call had last sent all that it has
+        self.ended_at = 0
         #: calls with speech to encode
         self.speaking: dict[str, Call] = {}
         #: calls of which an AcknowledgedTo is to be told
@@ -141,6 +143,7 @@ class Batches:
     def pace(self, calls: Iterable[Call], now: int, until: int) -> None:
         """Send the frames of ``calls`` that fall due before ``until``."""
         frames: dict[bytes, list[m.OutFrame]] = {}
+        ends: set[bytes] = set()
         starved: list[Call] = []
         for call in calls:
             playout, gateway = call.playout, call.gateway
@@ -156,21 +159,23 @@ class Batches:
                     frames[gateway] = [frame]
                 continue
             next_due = playout.next_due()
+            if next_due is None or next_due >= until:
+                continue
+            starves = self._due(call, now, until, frames)
             # Of a call that starves while it has speech to encode, the rest is not the end.
-            if (
-                next_due is not None
-                and next_due < until
-                and self._due(call, now, until, frames)
-                and not call.waiting
-            ):
+            if starves and not call.waiting:
                 starved.append(call)
+            if playout.unsent < FRAME and not call.waiting:
+                ends.add(gateway)
+                self.ended_at = now
         if starved:
             tails = self._down.flush([call.history for call in starved], joined=True)
             for call, tail in zip(starved, tails, strict=True):
                 assert call.playout is not None
                 self.tell_loss(call, call.playout.flushed(tail), TOO_MUCH_QUEUED)
                 self._due(call, now, until, frames)
-        self.instructions.extend((peer, m.Outbound(batch)) for peer, batch in frames.items())
+        for peer, batch in frames.items():
+            self.instructions.append((peer, m.Outbound(batch, peer in ends)))
 
     def _due(self, call: Call, now: int, until: int, frames: dict[bytes, list[m.OutFrame]]) -> bool:
         """Collect the call's due frames; True: it needs what its filter holds back."""

@@ -450,6 +450,12 @@ class Calls:
         self._read_at = now
         return bool(self._batches.speaking)
 
+    @property
+    def ended_at(self) -> int:
+        """When a call had last sent all that it has. Its speaker may be one who says the next 20 ms
+        once these are acknowledged, and has to be answered soon."""
+        return self._batches.ended_at
+
     def tick(self, now: int, until: int) -> None:
         """Send the frames of all calls that are due before ``until``."""
         self._batches.pace(self.calls.values(), now, until)

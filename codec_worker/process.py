@@ -9,9 +9,10 @@ working on a message, so how it is woken follows from how much there is to do:
   as it comes; what is due by then is sent, and what came is handed out, in one go. The timer only
   ticks when no message came in time.
 - From :data:`CLOCKED_FROM` calls on the timer wakes the worker for each tick, and messages are read
-  then: frames of many calls share one product. With :data:`DENSE_FROM` calls it wakes twice as
-  often, so that messages wait half as long. Its wake-ups stand a little after the whole multiples
-  of 10 ms at which the gateways of this machine send what they gathered.
+  then: frames of many calls share one product. With :data:`DENSE_FROM` calls, or while somebody
+  speaks in small pieces, it wakes twice as often, so that messages wait half as long. Its wake-ups
+  stand a little after the whole multiples of 10 ms at which the gateways of this machine send what
+  they gathered.
 
 Ticks stand on absolute deadlines: a late one changes no later one, and missed ones are not made up
 for (the playouts send all that is due).
@@ -58,6 +59,8 @@ PHASE_NS: Final = 3_000_000
 CLOCKED_FROM: Final = 3
 #: So many calls are many.
 DENSE_FROM: Final = 48
+#: And so long after a call had sent all that it has: see Calls.ended_at.
+ANSWER_NS: Final = 200_000_000
 #: A tick that no message has brought comes by the timer, so much after its deadline.
 GRACE_NS: Final = 8_000_000
 #: So long a wake-up goes on to encode speech, so that it holds up neither a tick nor a message.
@@ -292,7 +295,8 @@ class WorkerProcess:
         if self._clocked:
             self._socket.read()
             self._received = False
-            period = FRAME_NS if len(self.calls.calls) < DENSE_FROM else READ_NS
+            dense = len(self.calls.calls) >= DENSE_FROM or now - self.calls.ended_at < ANSWER_NS
+            period = READ_NS if dense else FRAME_NS
             self._read_at = _following(PHASE_NS, period, now + READ_NS // 4)
             # The loop counts whole milliseconds, and so may be a little early.
             if now >= self._deadline - READ_NS // 2:

@@ -368,7 +368,10 @@ class Shell:
                 log.error("worker %s refuses this gateway: %s", worker.id, message.text)
             self.apply(self.streams.from_worker(endpoint, message, self.clock()))
             if isinstance(message, m.Outbound):
-                self.flush_within(ACKNOWLEDGE_SECONDS)
+                if message.ends:
+                    self._flush()
+                else:
+                    self.flush_within(ACKNOWLEDGE_SECONDS)
 
         def connected() -> None:
             link.send(_encode(m.MediaHello("gateway", self.peer)))

@@ -38,7 +38,7 @@ class Sockets:
         self._after = after
         #: made with the first socket: a descriptor of epoll's, or of kqueue's
         self._selector: selectors.DefaultSelector | None = None
-        self._descriptors: set[int] = set()
+        self._readable: dict[int, Callable[[], None]] = {}
         self._watched = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -51,22 +51,22 @@ class Sockets:
         """Call ``readable`` whenever there is something to read."""
         if self._selector is None:
             self._selector = selectors.DefaultSelector()
-        self._selector.register(descriptor, selectors.EVENT_READ, readable)
-        self._descriptors.add(descriptor)
+        self._selector.register(descriptor, selectors.EVENT_READ)
+        self._readable[descriptor] = readable
         self._choose()
 
     def remove(self, descriptor: int) -> None:
         """The socket is read no more; to be called before it is closed."""
-        if descriptor in self._descriptors:
+        if descriptor in self._readable:
             assert self._selector is not None
             self._selector.unregister(descriptor)
-            self._descriptors.remove(descriptor)
+            del self._readable[descriptor]
             self._choose()
 
     def _choose(self) -> None:
         """By the clock, or as it comes: the number of sockets decides."""
         assert self._selector is not None
-        count = len(self._descriptors)
+        count = len(self._readable)
         if (count >= CLOCKED_FROM) != self.clocked:
             if self._timer is not None:
                 self._timer.cancel()
@@ -83,7 +83,7 @@ class Sockets:
 
     def _set_timer(self) -> None:
         # The loop counts whole milliseconds, and so may be a little early.
-        period = PERIOD if len(self._descriptors) < DENSE_FROM else DENSE_PERIOD
+        period = PERIOD if len(self._readable) < DENSE_FROM else DENSE_PERIOD
         following = (self._loop.time() + period / 4) // period + 1
         self._timer = self._loop.call_at(following * period, self._tick)
 
@@ -92,8 +92,14 @@ class Sockets:
         self._read()
 
     def _read(self) -> None:
+        """The selector, or the clock, says that it is time."""
         assert self._selector is not None
-        for key, _ in self._selector.select(0):
-            if key.fd in self._descriptors:  # one that was read before it may have closed this one
-                key.data()
+        if self._watched and len(self._readable) == 1:
+            (readable,) = self._readable.values()  # it can have been no other
+            readable()
+        else:
+            for key, _ in self._selector.select(0):
+                found = self._readable.get(key.fd)
+                if found is not None:  # one that was read before it may have closed this one
+                    found()
         self._after()

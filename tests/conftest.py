@@ -11,6 +11,7 @@ looks for new ones there too.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,8 @@ COMPUTE: Final = (
 EACH_BY_ITSELF: Final = ("tests/e2e/", "tests/survival/", "tests/trunkline/")
 #: But not these, whose tests share a stack that the file starts.
 TOGETHER: Final = ("test_digits.py", "test_up.py")
+#: A file whose tests are all end-to-end tests has this line, or stands in tests/e2e.
+ALL_E2E: Final = re.compile(r"^pytestmark = .*\bmark\.e2e\b", re.MULTILINE)
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
@@ -53,6 +56,23 @@ _home.__enter__()
 
 def pytest_unconfigure() -> None:
     _home.__exit__(None, None, None)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files that have no test for this run, because reading a file costs time.
+
+    A test is an end-to-end test because its file says ``e2e``, or the ``conftest.py`` beside it.
+    """
+    if not collection_path.match("test_*.py"):
+        return None
+    text = collection_path.read_text()
+    if config.option.markexpr.startswith("not e2e"):
+        ignored = collection_path.parent.name == "e2e" or ALL_E2E.search(text) is not None
+    else:
+        beside = collection_path.with_name("conftest.py")
+        said = text + (beside.read_text() if beside.exists() else "")
+        ignored = config.option.markexpr.startswith("e2e") and "e2e" not in said
+    return ignored or None
 
 
 def piece_of(nodeid: str) -> str:

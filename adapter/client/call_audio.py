@@ -3,24 +3,27 @@
 Rules:
 
 - The client is attached to every worker of the call's placement. The worker that says ``Opened``
-  with the highest generation is the active one; what others say is dropped. ``Opened`` is answered
-  by ``Resume`` (what was heard, what was acknowledged, the floor, the last interrupt), then come
-  the marks that are not done, then the sound that is not acknowledged, earliest first.
-- What was heard is passed on once: sound below the call time heard so far is cut off. What never
+  with the highest generation is the active one, and messages of the others are dropped. ``Opened``
+  is answered by ``Resume`` (how far we have heard, how far we were acknowledged, the floor, the
+  last interrupt). Then come the marks that are not done, and the sound that is not acknowledged,
+  earliest first.
+- Sound is passed on once: everything below the call time heard so far is cut off. Sound that never
   arrived is counted.
-- What lies at the carrier when a stream breaks is lost, and the worker that had the stream to its
-  end says how much. Where that worker is dead, stopped or leaves, another takes the next stream,
-  which does not know. Then it is counted here, from the acknowledgements that came. What the old
-  worker may have had written since the last of them is not said again, and counts as lost: how long
-  the carrier played on is not known. But a worker that has told the stream's end has told all.
-- A client that did not run for a while (:meth:`CallAudio.stalled`) reads much at once, of all its
-  workers in any order, and what did not fit into the connection of one that died is gone. Then
-  acknowledgements are taken to have come as the sound was played, and the old worker is heard out
-  before another takes the call over.
+- The sound in the carrier's buffer is lost when a stream breaks. The worker that had the stream to
+  its end says how much that was. Where that worker is dead, stopped or leaves, another one takes
+  the next stream, and does not know. Then it is counted here, from the acknowledgements that came.
+  The old worker may have sent more after the last of them. That sound is not said again and counts
+  as lost, because nobody knows for how long the carrier played on. But a worker that has told the
+  stream's end has told all.
+- A client that did not run for a while (:meth:`CallAudio.stalled`) reads the messages of all its
+  workers at once, in any order. Where a worker died meanwhile, the messages that did not fit into
+  its connection are gone. So each acknowledgement is taken to have come when its sound was played,
+  and the old worker is heard out before another takes the call over.
 - Digits are passed on once by (ordinal, index).
-- When the call has ended, what is still on its way is waited for until the stream's last word
-  (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most. Unless that word is that the
-  stream ended with the call, what was said between the last that came and the end counts as lost.
+- When the call has ended, sound may still be on its way. It is waited for until the stream's last
+  word (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most. Where that word does
+  not say that the stream ended with the call, the time from the last sound to the call's end counts
+  as lost.
 
 Every method takes ``now`` and collects its instructions; :meth:`CallAudio.take_instructions` hands
 them out.
@@ -50,7 +53,7 @@ STREAM_MISSED_WITHIN = 2.0
 #: sound takes that a worker has sent without being acknowledged: on a machine that keeps up.
 ACKNOWLEDGED_WITHIN = 0.04
 MOST_IN_DOUBT = 0.16
-#: What lies unplayed at the carrier at least while sound flows (the stack's default lead).
+#: The least that lies unplayed at the carrier while sound flows (the stack's default lead).
 LEAD = 0.06
 _HEARD_BYTES = 6
 
@@ -127,7 +130,7 @@ class CallAudio:
         self.active: str | None = None
         #: the worker that had it last
         self._last_active: str | None = None
-        #: call time that follows what was heard
+        #: call time up to which sound was heard
         self.heard_to = 0
         #: samples at 8 kHz that were heard
         self.heard_samples = 0
@@ -147,7 +150,7 @@ class CallAudio:
         #: since when the worker and the stream are known to be gone; None: they are there
         self._worker_gone_at: float | None = None
         self._stream_gone_at: float | None = None
-        #: what had been sent to a worker by then
+        #: position up to which sound had been sent to a worker by then
         self._sent_by_then = 0
         self._digits: set[tuple[int, int]] = set()
         self._marks: dict[str, int] = {}
@@ -169,7 +172,7 @@ class CallAudio:
     # ------------------------------------------------------------------ what the user does
 
     def say(self, pcm: bytes, now: float) -> Utterance:
-        """Queue ``pcm`` (PCM16 24 kHz, an even number of bytes) behind what is being said."""
+        """Queue ``pcm`` (PCM16 24 kHz, an even number of bytes) behind the sound that is queued."""
         utterance = self.out.say(pcm, now)
         if utterance.sent is not None:
             self._instructions.append(Spoken(utterance))
@@ -180,13 +183,13 @@ class CallAudio:
         return utterance
 
     def give_up(self, utterance: Utterance, now: float) -> None:
-        """The sender of ``utterance`` is gone: what was not sent of it is not sent any more."""
+        """The sender of ``utterance`` is gone: the rest of it is not sent any more."""
         if self.out.give_up(utterance):
             self._cut_given_up(now)
         self._pump()
 
     def put_barrier(self) -> int:
-        """What is said from now on waits, until ``take_barrier``."""
+        """Sound that is queued from now on waits until ``take_barrier``."""
         return self.out.put_barrier()
 
     def take_barrier(self, barrier: int) -> None:
@@ -194,7 +197,7 @@ class CallAudio:
         self._pump()
 
     def interrupt(self, now: float) -> int:
-        """Drop what is queued, and what lies at the carrier; returns the interrupt's serial."""
+        """Drop the queue and the carrier's buffer; returns the interrupt's serial."""
         self._spoken(self.out.interrupt())
         self._ask_interrupt(now)
         return self.out.serial
@@ -279,18 +282,18 @@ class CallAudio:
         return self._stream_began + sound.stream_end / WIRE_RATE
 
     def stalled(self, since: float, until: float) -> None:
-        """The client has not run since ``since``: what it reads before ``until`` waited for it."""
+        """The client has not run since ``since``: messages read before ``until`` waited for it."""
         self._stall = (since, until)
 
     def may_overtake(self, worker: str, message: object, now: float) -> bool:
-        """Another worker has the call, and may have said more before this one took over: this
-        message and what follows it is to be held back until the client has caught up."""
+        """Another worker had the call, and its last messages may not have been read yet: hold this
+        message back, and those behind it, until the client has caught up."""
         if self._late_since(now) is None or self.active in (None, worker) or self.finished:
             return False
         return not isinstance(message, m.Opened) or message.generation > self.generation
 
     def _late_since(self, now: float) -> float | None:
-        """What is read now may have waited since then; None: it came in time."""
+        """Since when a message that is read now may have waited; None: it came in time."""
         return self._stall[0] if self._stall is not None and now < self._stall[1] else None
 
     def acknowledge(self, worker: str, message: m.AcknowledgedTo, now: float) -> None:
@@ -302,8 +305,8 @@ class CallAudio:
         self._pump()
 
     def _acknowledged(self, position: int, now: float) -> None:
-        """Sound up to ``position`` was written: note until when the carrier plays it. What lies
-        below the floor was interrupted, and is none."""
+        """Sound up to ``position`` was written: note until when the carrier plays it. Sound below
+        the floor was interrupted, and is not played."""
         fresh = (position - max(self.out.acknowledged, self.out.floor)) / WIRE_RATE
         if fresh <= 0:
             return
@@ -341,9 +344,9 @@ class CallAudio:
             self._instructions.append(HeardDigit(message.digit.digit))
 
     def loss(self, worker: str, message: m.Loss) -> None:
-        # Inbound loss also stands in each Sound, by position; only what is not placed is added.
+        # Inbound loss also stands in each Sound, by position, and is counted there.
         if self._current(worker, message.generation) and message.direction == "outbound":
-            self._plays_until = 0.0  # what lay there is counted
+            self._plays_until = 0.0  # the sound that lay there is counted now
             self.lost.add("outbound", message.samples, message.why)
 
     def stream_over(self, worker: str, message: m.StreamOver, now: float) -> None:
@@ -371,9 +374,11 @@ class CallAudio:
             self._sent_by_then = self.out.next
 
     def _new_stream(self, worker: str, opened: m.Opened, now: float) -> None:
-        """The worker that had the stream before to its end says what was lost. Where another takes
-        the new one, and nobody has told the end of the old: count what lay at the carrier, and pass
-        over what may have been played though nobody acknowledged it."""
+        """Count the loss of the former stream, unless its worker does.
+
+        The worker that had that stream to its end says what was lost. Where another worker takes
+        the new stream, and nobody has told the end of the old one, count the sound that lay at the
+        carrier. Pass over sound that may have been played without being acknowledged."""
         knows = worker == self._last_active and (
             opened.out_next is not None and opened.out_next >= self.out.acknowledged
         )
@@ -397,7 +402,7 @@ class CallAudio:
         until = min(gone, default=now) + ACKNOWLEDGED_WITHIN
         most = MOST_IN_DOUBT
         if self._stall is not None and self._worker_gone_at is not None:
-            # It may have gone on for as long as nothing was read here, and what it said is gone.
+            # It may have gone on while nothing was read here, and its messages are gone.
             most = max(most, until - self._stall[0])
         seconds = min(until - self._acknowledged_at, most)
         first = max(self.out.acknowledged, self.out.floor)

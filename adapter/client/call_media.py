@@ -35,7 +35,7 @@ log = logging.getLogger("trunkline.adapter")
 
 #: Heard sound that waits for its user, as PCM16.
 MOST_HEARD_BYTES = MOST_KEPT * LINE_RATE * 2
-#: How long a hang-up waits for what was said to be heard.
+#: How long a hang-up waits until everything that was said is heard.
 PLAYED_WITHIN = 1.0
 #: How long the carrier may take to begin a document that it has taken.
 BEGUN_WITHIN = 0.5
@@ -97,13 +97,14 @@ class CallMedia:
 
     @property
     def saying(self) -> bool:
-        """Something of what was to be said has not been sent yet."""
+        """Some of the sound to be said has not been sent yet."""
         return bool(self._spoken)
 
     # ------------------------------------------------------------------ what the user asks
 
     async def say(self, pcm: bytes) -> int:
-        """Say ``pcm`` after what is being said; samples sent. Cancelled: stops saying it."""
+        """Say ``pcm`` behind the sound that is queued; returns the number of samples that were
+        sent. Cancelled: stops saying it."""
         if self.ended_reason is not None or self.controller_ended is not None:
             return 0
         self.spoke = True
@@ -121,7 +122,7 @@ class CallMedia:
             self._spoken.pop(utterance, None)
 
     async def interrupt(self) -> None:
-        """Drop what is being said; returns when the worker has done it (or 0.25 s later)."""
+        """Drop all queued sound; returns when the worker has done it (or 0.25 s later)."""
         if self.controller_ended is not None:
             return
         self.spoke = False
@@ -150,8 +151,8 @@ class CallMedia:
             self._marks.pop(name, None)
 
     async def between_words(self, send: Callable[[], Awaitable[None]]) -> None:
-        """Do ``send`` (digits) once all that was said so far has been heard; what is said from now
-        on waits for its end. One such at a time."""
+        """Do ``send`` (digits) once all that was said so far has been heard. Sound that is said
+        from now on waits until ``send`` is over. One such at a time."""
         said = list(self._spoken.values())
         barrier = self.audio.put_barrier()
         try:
@@ -188,7 +189,7 @@ class CallMedia:
             self.act()
 
     def act(self) -> None:
-        """Carry out what the audio state wants done."""
+        """Carry out the instructions of the audio state."""
         blocked = False
         for instruction in self.audio.take_instructions():
             if isinstance(instruction, Send):

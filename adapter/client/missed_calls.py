@@ -9,7 +9,7 @@ from trunkline.bus.callers import listed
 
 
 class MissedCalls:
-    """What :class:`~trunkline.bus.messages.WebhooksCounted` says of them since :meth:`forget`."""
+    """These calls since :meth:`forget`, by :class:`~trunkline.bus.messages.WebhooksCounted`."""
 
     def __init__(self) -> None:
         self._calls: list[str] = []

@@ -16,7 +16,7 @@ client is hung up when the claims are over, a call without a stream waits for on
 
 A call's next stream leaves some ordinals out, because the last controller may have given them to
 streams of which nobody tells. For example, a stream's gateway died with that controller, and the
-worker that has its OpenCall is stopped. When that worker wakes, it opens the call under the stream's
+worker that has its OpenCall is stopped. When that worker wakes, it opens the call under that
 ordinal. If the present stream had the same one, the client would follow the wrong worker.
 
 Secrets decide who may claim. The journal has hashes of the sessions' secrets, so that a client

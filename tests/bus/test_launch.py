@@ -42,7 +42,7 @@ Path("parent-gone").touch()
 """
 #: The same, but does not end when it is told to; its child does not either.
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + READY.replace(
-    "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))", "os.fork()"
+    "signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))", "os.fork() or signal.pause()"
 )
 
 

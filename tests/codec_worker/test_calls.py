@@ -57,6 +57,25 @@ def test_speech_in_any_pieces_sounds_as_if_said_at_once(sizes: list[int], slow: 
         assert np.count_nonzero(apart) <= 2 + len(apart) // 500
 
 
+def test_the_gateway_is_told_when_a_call_has_sent_all_that_it_has() -> None:
+    bench = opened()
+    calls = bench.worker
+    calls.receive(ADAPTER, bench.adapter.speak(SPEECH[:5760]), bench.now)  # six frames
+    ends: list[tuple[int, bool]] = []
+    for _ in range(4):
+        calls.work(bench.now, bench.now + TICK)
+        for _, message in calls.take_instructions():
+            if isinstance(message, m.Outbound):
+                ends.append((len(message.frames), message.ends))
+        bench.now += TICK
+        calls.tick(bench.now, bench.now + TICK)
+    assert ends == [(4, False), (1, True)]  # the rest of the sixth waits for more ...
+    (rest,) = (
+        message for _, message in calls.take_instructions() if isinstance(message, m.Outbound)
+    )
+    assert rest.ends and calls.ended_at == bench.now  # ... and goes out when none came
+
+
 def test_idle_is_told_when_at_most_a_frame_is_left_though_nothing_new_was_written() -> None:
     bench = opened()
     bench.speak(SPEECH[:960])  # one frame, of which the filter holds back 2 ms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .world import World
 
 T = TypeVar("T")
+Script = Callable[..., Coroutine[Any, Any, None]]
 
 POLL_SECONDS = 0.1
 
@@ -108,13 +109,13 @@ class SimClient(BusClient):
 
     # ------------------------------------------------------------------ scripts
 
-    def start(self, script: Coroutine[Any, Any, None]) -> None:
+    def start(self, script: Script, *args: Any) -> None:
         self.scripts += 1
-        self.sim.in_process(self.process, self.sim.create_task, self._follow(script))
+        self.sim.in_process(self.process, self.sim.create_task, self._follow(script, *args))
 
-    async def _follow(self, script: Coroutine[Any, Any, None]) -> None:
+    async def _follow(self, script: Script, *args: Any) -> None:
         try:
-            await script
+            await script(*args)  # made only here, because the process may die before it gets here
         except (TrunklineError, TimeoutError) as error:
             self.world.say(f"{self.process}: {type(error).__name__}: {error}")
             self.world.counts[f"script: {type(error).__name__}"] += 1

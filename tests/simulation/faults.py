@@ -70,7 +70,7 @@ class Chaos:
         callee, *callers = rng.sample(OURS, 3)
         for number in callers:
             client = self.world.client()
-            client.start(client.dial(number, [callee], ["b-leg"], rng.randint(1, 3)))
+            client.start(client.dial, number, [callee], ["b-leg"], rng.randint(1, 3))
 
     def _user(self, number: str) -> None:
         world, rng = self.world, self.rng
@@ -78,14 +78,14 @@ class Chaos:
         client = rng.choice(living) if living and rng.random() < 0.3 else world.client()
         if rng.random() < 0.5:
             callers = None if rng.random() < 0.7 else rng.sample(PEOPLE, 3)
-            client.start(client.answer(number, callers))
+            client.start(client.answer, number, callers)
         else:
             to = [*rng.sample(PEOPLE, 2), rng.choice([n for n in OURS if n != number])]
             modes = ["a-leg", "a-leg", "a-leg", "originate"]
-            client.start(client.dial(number, to, modes, rng.randint(1, 3)))
+            client.start(client.dial, number, to, modes, rng.randint(1, 3))
             if rng.random() < 0.4:
                 callee = rng.choice([n for n in OURS if n != number])
-                client.start(client.dial(number, [callee], ["b-leg"], rng.randint(1, 2)))
+                client.start(client.dial, number, [callee], ["b-leg"], rng.randint(1, 2))
 
     def _people(self) -> None:
         for _ in range(self.rng.randint(1, 4)):

@@ -19,7 +19,6 @@ from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import TrunklineError
 from trunkline.codec_worker.calls import Calls
 from trunkline.controller.core import Core
-from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.journal.rows import DialRow, OverrideRow
 from trunkline.controller.rules.book import Identity, Rules
 from trunkline.controller.rules.book.peers import Peers
@@ -32,6 +31,7 @@ from trunkline.gateway.shell import Shell as GatewayShell
 
 from .bus import SimBus
 from .clock import Process, SimLoop
+from .memory_journal import MemoryJournal
 from .twilio import Rest, Twilio
 
 if TYPE_CHECKING:

@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from unittest import mock
 
-from trunkline.controller.journal.memory import MemoryJournal
-
 from .bus import SimBus
 from .client import SimClient
 from .clock import Process, SimLoop, current
 from .exchange import PUBLIC_URL, Exchange
+from .memory_journal import MemoryJournal
 from .peers import ControllerPeer, GatewayPeer, WorkerPeer
 from .plain_codec import PlainDownsampler, PlainUpsampler
 from .twilio import Twilio

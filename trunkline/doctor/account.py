@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from trunkline.bus.errors import CarrierError, SettingsError, TrunklineError
+from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.process import EXIT_DONE
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
@@ -195,7 +195,7 @@ async def _dry_run(known: Known, *, account: bool, name: str) -> Finding:
         status, lines = await restore_command(
             known.settings, dry_run=True, account=account, force=False
         )
-    except (TrunklineError, CarrierError) as error:
+    except TrunklineError as error:
         return Finding(name, "fail", str(error))
     shown = "; ".join(line.strip() for line in lines)
     if status == EXIT_DONE and not lines:
