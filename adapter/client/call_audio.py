@@ -116,10 +116,12 @@ class Lost:
 
 
 class CallAudio:
-    """The state of one call's sound. Workers are named by their id."""
+    """The state of one call's sound. Workers are named by their id. ``first``: the ordinal of the
+    stream with which the client heard of the call."""
 
-    def __init__(self, call: str, now: float) -> None:
+    def __init__(self, call: str, now: float, first: int = 1) -> None:
         self.call = call
+        self._first = max(1, first)
         self.out = Outbound()
         self.lost = Lost()
         #: newest generation seen; -1: none yet
@@ -212,7 +214,7 @@ class CallAudio:
     def opened(self, worker: str, message: m.Opened, now: float) -> None:
         if message.generation < self.generation or self.finished:
             return
-        if message.ordinal > max(1, self.generation >> 16):
+        if message.ordinal > max(self._first, self.generation >> 16):
             self._new_stream(worker, message, now)
             self._stream_began = now  # the first one had begun when we heard of the call
         elif message.out_next is not None:
@@ -244,7 +246,9 @@ class CallAudio:
     def _idle(self, ordinal: int, now: float) -> float:
         """Since when nothing was heard: on a later stream also where nothing ever was, because the
         earlier ones were lost before any worker had them."""
-        return max(0.0, now - self._heard_at) if self._heard_ordinal or ordinal > 1 else 0.0
+        return (
+            max(0.0, now - self._heard_at) if self._heard_ordinal or ordinal > self._first else 0.0
+        )
 
     def heard(self, worker: str, sound: m.Sound, now: float) -> None:
         if not self._current(worker, sound.generation):

@@ -48,7 +48,7 @@ class CallMedia:
 
     def __init__(self, info: m.CallInfo, send: Sender, clock: Clock) -> None:
         self.info = info
-        self.audio = CallAudio(info.call, clock())
+        self.audio = CallAudio(info.call, clock(), info.ordinal)
         self.sound = SoundBox(MOST_HEARD_BYTES)
         self.digits: Box[str] = Box()
         #: rung when the call has ended (``ended_reason`` is set)

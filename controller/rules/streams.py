@@ -1,6 +1,7 @@
 """The streams of calls: let in, gone, come again; and which workers carry them.
 
-A call's stream may come and go (a gateway dies, Twilio asks again): each gets the next ordinal.
+A call's stream may come and go (a gateway dies, Twilio asks again): each gets a later ordinal, as a
+rule the next one.
 Which worker is active is the gateway's decision; what it says is noted, and a call gets a new
 placement when one of its workers is gone.
 

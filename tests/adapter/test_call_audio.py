@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trunkline.adapter.client.call_audio import (
     DRAIN_SECONDS,
     INTERRUPTED_WITHIN,
+    CallAudio,
     Ended,
     InterruptDone,
     MarkDone,
@@ -528,6 +529,16 @@ def test_the_first_stream_begins_with_what_it_brings() -> None:
     model.now += 4.0
     model.down("a")
     (resume,) = [s for s in model.workers["a"].from_adapter if isinstance(s, m.Resume)]
+    assert (resume.ordinal, resume.idle) == (0, 0.0)
+
+
+def test_a_first_stream_need_not_have_the_ordinal_1() -> None:
+    """A controller that was restarted leaves ordinals out."""
+    model = CallModel()
+    model.audio = CallAudio(CALL, model.now, first=17)
+    model.now += 4.0
+    model.audio.opened("b", m.Opened(CALL, m.first_generation(17), 17, None), model.now)
+    (resume,) = [s for s in sends(model) if isinstance(s, m.Resume)]
     assert (resume.ordinal, resume.idle) == (0, 0.0)
 
 

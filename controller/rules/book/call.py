@@ -17,6 +17,9 @@ from ..tables import CALL, Subject
 TIME_LIMIT_SLACK: Final = 1.5
 #: How long a document may still reach the call when nobody knows whether Twilio took it.
 MAY_RETURN_FOR: Final = 60.0
+#: An earlier controller may have let in so many streams of a call without anybody telling us: their
+#: gateways are gone, and whoever else heard of them is stopped.
+UNTOLD_STREAMS: Final = 16
 
 
 @dataclass
@@ -43,6 +46,8 @@ class Call(Subject):
     caller_rewritten: bool = False
     state: str = "expected"
     ordinal: int = 0
+    #: ordinals that its next stream leaves out, because an earlier stream may have had them
+    untold: int = 0
     placement: m.Placement | None = None
     active: str | None = None
     gateway: str | None = None
@@ -76,7 +81,7 @@ class Call(Subject):
     leg_check: float | None = None
 
     @classmethod
-    def of_dial(cls, row: DialRow, now: float, trace: dict[str, str]) -> Call:
+    def of_dial(cls, row: DialRow, now: float, trace: dict[str, str], *, untold: int = 0) -> Call:
         """The call that a dial is to become."""
         return cls(
             id=row.call,
@@ -90,6 +95,7 @@ class Call(Subject):
             mode=row.mode,  # type: ignore[arg-type]  # the journal keeps DialMode as text
             max_duration=row.max_duration,
             trace=trace,
+            untold=untold,
         )
 
     @classmethod
@@ -110,6 +116,7 @@ class Call(Subject):
             max_duration=info.max_duration,
             trace=info.trace,
             caller_rewritten=info.caller_rewritten,
+            untold=UNTOLD_STREAMS,
         )
 
     def __str__(self) -> str:
@@ -203,11 +210,12 @@ class Call(Subject):
     def stream_up(
         self, gateway: str, placement: m.Placement | None, now: float, *, one_way: bool = False
     ) -> None:
-        """The stream at ``gateway`` is the call's from now on, with the next ordinal. Whatever is
+        """The stream at ``gateway`` is the call's from now on, with a later ordinal. Whatever is
         said of an earlier one is not about this one, so what was missing or counted for it is
         forgotten."""
         self.step("start")
-        self.ordinal += 1
+        self.ordinal += 1 + self.untold
+        self.untold = 0
         self.placement, self.gateway, self.one_way = placement, gateway, one_way
         self.active = None if placement is None else placement.primary.id
         self.accepted, self.missing, self.checked = now, None, 0
