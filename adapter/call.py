@@ -6,19 +6,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Literal
 
 from trunkline.bus.clock import monotonic
-from trunkline.bus.digits import seconds_of
+from trunkline.bus.digits import check_digits, seconds_of
 from trunkline.bus.errors import WrongModeError
+from trunkline.bus.messages import EndedReason
 from trunkline.bus.redact import redact_number
 
 from .client.call_audio import Lost
 from .client.call_media import PLAYED_WITHIN, CallMedia
 from .client.client import BusClient
 from .client.session import ClientSession
-from .dtmf import check_digits
 from .dtmf import tones as as_sound
 from .pcm16 import pcm16
-
-EndedReason = Literal["stop", "close", "error", "max_duration", "hang_up"]
 
 #: How long ``hang_up`` waits for the call to be over once the carrier took the hang-up.
 ENDED_WITHIN = 3.0
@@ -57,7 +55,7 @@ class Call:
         self.dtmf = Digits(media)
         #: the sound that was heard and not taken yet
         self.sound = media.sound
-        #: what the far end said first (PCM16 24 kHz), where ``callee_speaks_first`` asked for it;
+        #: the far end's first words (PCM16 24 kHz), where ``callee_speaks_first`` asked for it;
         #: ``recv_audio`` begins right behind it. None: nobody spoke, or nobody asked
         self.greeting: bytes | None = None
 
@@ -111,7 +109,7 @@ class Call:
 
     @property
     def ending(self) -> bool:
-        """The call is over at the carrier; what was heard last may still be coming in."""
+        """The call is over at the carrier; its last sound may still be coming in."""
         return self._media.controller_ended is not None or self._media.ended_reason is not None
 
     @property
@@ -136,13 +134,13 @@ class Call:
         return self._media.audio.heard_samples
 
     async def send_audio(self, pcm: bytes) -> int:
-        """Say ``pcm`` after what is being said already; returns how many of its samples were sent.
+        """Say ``pcm`` behind the sound that is queued; returns how many of its samples were sent.
 
         Returns when its last frame has been sent to the carrier, or at once when
-        :meth:`interrupt` or the end of the call cuts it off. Cancelled: what was not sent is
+        :meth:`interrupt` or the end of the call cuts it off. Cancelled: the rest is
         dropped.
 
-        Raises ValueError for what is not bytes of whole 16-bit samples (a WAV file's bytes, an
+        Raises ValueError for anything but bytes of whole 16-bit samples (a WAV file's bytes, an
         array of floats), WrongModeError when the call has ended or carries no sound
         (originator-only).
         """
@@ -198,7 +196,7 @@ class Call:
             await self._media.until_played(send, seconds_of(digits))
 
     async def interrupt(self) -> None:
-        """Stop speaking at once: drop what is queued here and what lies at the carrier.
+        """Stop speaking at once: drop the sound that is queued here and at the carrier.
 
         A ``send_audio`` under way returns with the samples sent. WrongModeError when the call has
         ended.
@@ -207,7 +205,8 @@ class Call:
         await self._client.run(self._media.interrupt())
 
     async def hang_up(self) -> None:
-        """End the call; what was sent is heard first (for 1 s at most). Nothing when it is over."""
+        """End the call, once all sound that was sent is heard (1 s at most). Nothing when it is
+        over."""
         if self.ended_reason is not None:
             return
         await self._client.run(self._hang_up())
@@ -237,7 +236,7 @@ class Call:
         return reason
 
     def _state(self) -> str:
-        """What is known of the call, for an error that says what did not happen."""
+        """The call's state in words, for an error of something that did not happen."""
         if not self.carries_sound:
             return "it carries no sound"
         if self.ending:

@@ -1,4 +1,4 @@
-"""What a ``place_call`` may ask for: numbers, stream modes, allow-lists, durations.
+"""The rules for ``place_call``: numbers, stream modes, allow-lists, durations.
 
 Pure checks with the errors that langwatch-scenario's users know; nothing is dialled before all of
 them have passed.
@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trunkline.bus.callers import caller_error
-from trunkline.bus.messages import DialMode
+from trunkline.bus.messages import LONGEST_CALL, DialMode
 from trunkline.bus.redact import is_e164, redact_number
 
 StreamAttachMode = Literal["a-leg", "b-leg", "originator-only"]
 
-#: The longest that a call we dial may last, and how long it lasts when nothing is said: seconds.
-MAX_CALL_DURATION_CAP_SECONDS = 300
-DEFAULT_MAX_CALL_DURATION_SECONDS = MAX_CALL_DURATION_CAP_SECONDS
 
 _BUS_MODES: dict[StreamAttachMode, DialMode] = {
     "a-leg": "a-leg",
@@ -68,8 +65,8 @@ def caller_set(callers: Iterable[str] | None) -> set[str] | None:
     """``allowed_callers`` as a set, each entry stripped; None stays None.
 
     An entry is whatever a carrier may report as From: a number, a short code, ``sip:…``,
-    ``client:…``, ``anonymous``, or "" for a call without a From. ValueError for what is no text, or
-    has control characters.
+    ``client:…``, ``anonymous``, or "" for a call without a From. ValueError for an entry that is no
+    text, or has control characters.
     """
     if callers is None:
         return None
@@ -110,14 +107,14 @@ def resolve_stream_mode(
 def resolve_max_duration(seconds: float | None) -> int:
     """An a-leg call's longest duration in whole seconds, 1 to 300; ValueError otherwise."""
     if seconds is None:
-        return DEFAULT_MAX_CALL_DURATION_SECONDS
+        return LONGEST_CALL
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
         raise ValueError(
             f"max_call_duration_seconds must be a positive number of seconds, got {seconds!r}."
         )
-    if seconds > MAX_CALL_DURATION_CAP_SECONDS:
+    if seconds > LONGEST_CALL:
         raise ValueError(
-            f"max_call_duration_seconds={seconds!r} exceeds the {MAX_CALL_DURATION_CAP_SECONDS}s "
+            f"max_call_duration_seconds={seconds!r} exceeds the {LONGEST_CALL}s "
             "cap on a-leg calls. An a-leg call may dial numbers that this account does not own; "
             "the cap bounds what it can cost."
         )
@@ -167,4 +164,4 @@ def plan_dial(
             'max_call_duration_seconds is only supported with attach_stream="a-leg"; b-leg and '
             "originator-only calls hold the line with <Pause> and are bounded by it."
         )
-    return DialPlan(to, mode, DEFAULT_MAX_CALL_DURATION_SECONDS)
+    return DialPlan(to, mode, LONGEST_CALL)

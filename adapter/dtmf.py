@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from trunkline.bus.digits import WAIT_SECONDS, are_digits
+from trunkline.bus.digits import WAIT_SECONDS, check_digits
+from trunkline.bus.sound import LINE_RATE
 
-RATE = 24_000
 TONE_SECONDS = 0.1
 PAUSE_SECONDS = 0.1
 
@@ -29,35 +29,26 @@ _HIGH_LEVEL = 0.34
 _RAMP_SECONDS = 0.003
 
 
-def check_digits(digits: str) -> None:
-    """ValueError unless ``digits`` is one or more of 0-9, ``*``, ``#``, ``w``, ``W`` (ASCII)."""
-    if not are_digits(digits):
-        raise ValueError(
-            f"DTMF tones {digits!r} must match [0-9*#wW]+: anything else could be XML injection "
-            "where they travel in TwiML, and no telephone has a tone for it."
-        )
-
-
 def tones(digits: str) -> bytes:
-    """``digits`` as PCM16 mono 24 kHz; ValueError for what is no digit."""
+    """``digits`` as PCM16 mono 24 kHz; InvalidRequestError for anything else."""
     check_digits(digits)
     parts: list[np.ndarray] = []
     for digit in digits:
         if digit in WAIT_SECONDS:
-            parts.append(np.zeros(int(WAIT_SECONDS[digit] * RATE)))
+            parts.append(np.zeros(int(WAIT_SECONDS[digit] * LINE_RATE)))
         else:
             parts.append(_tone(*PAIRS[digit]))
-            parts.append(np.zeros(int(PAUSE_SECONDS * RATE)))
+            parts.append(np.zeros(int(PAUSE_SECONDS * LINE_RATE)))
     pcm: bytes = np.rint(np.concatenate(parts) * 32767).astype("<i2").tobytes()
     return pcm
 
 
 def _tone(low: float, high: float) -> np.ndarray:
-    count = int(TONE_SECONDS * RATE)
-    time = np.arange(count) / RATE
+    count = int(TONE_SECONDS * LINE_RATE)
+    time = np.arange(count) / LINE_RATE
     wave: np.ndarray = _LOW_LEVEL * np.sin(2 * np.pi * low * time)
     wave += _HIGH_LEVEL * np.sin(2 * np.pi * high * time)
-    ramp = int(_RAMP_SECONDS * RATE)
+    ramp = int(_RAMP_SECONDS * LINE_RATE)
     edge = 0.5 - 0.5 * np.cos(np.pi * np.arange(ramp) / ramp)
     wave[:ramp] *= edge
     wave[-ramp:] *= edge[::-1]

@@ -17,6 +17,7 @@ from trunkline.bus import settings
 from trunkline.bus.clock import monotonic
 from trunkline.bus.control import UNAVAILABLE_AFTER
 from trunkline.bus.errors import WrongModeError
+from trunkline.bus.messages import ANY_NUMBER
 from trunkline.bus.redact import redact_number
 
 from .call import Call
@@ -31,8 +32,6 @@ log = logging.getLogger("trunkline.adapter")
 
 Mode = Literal["idle", "answer", "call"]
 
-#: Asks for whichever number of the pool is free.
-ANY = "any"
 #: How long arming a number may take, even where the user's timeout is shorter, because its REST
 #: requests may be repeated. The controller gives up after 30 s and says why; this waits for that.
 ARM_WITHIN = 35.0
@@ -63,7 +62,7 @@ class Line:
         account: str | None = None,
         auth_token: str | None = None,
     ) -> None:
-        if number != ANY:
+        if number != ANY_NUMBER:
             check_e164(number)
         self.number = number
         self.allowed_callers = caller_set(allowed_callers)
@@ -98,7 +97,9 @@ class Line:
         bus: str | None = None,
     ) -> Line:
         """A line on whichever number of the pool (``TRUNKLINE_NUMBERS``) is free."""
-        return cls(ANY, allowed_callers=allowed_callers, allowed_callees=allowed_callees, bus=bus)
+        return cls(
+            ANY_NUMBER, allowed_callers=allowed_callers, allowed_callees=allowed_callees, bus=bus
+        )
 
     def __repr__(self) -> str:
         return f"Line({self.number!r}, mode={self.mode!r}, open={self._session is not None})"
@@ -244,7 +245,7 @@ class Line:
         ``attach_stream_to_self=False`` dials only: a call without sound.
         ``max_call_duration_seconds``: 1 to 300, a-leg only.
         ``callee_speaks_first``: return once the far end has greeted and is silent again, 30 s of
-        greeting at most; ``call.greeting`` is what it said, and ``recv_audio`` begins behind it.
+        greeting at most; ``call.greeting`` has its sound, and ``recv_audio`` begins behind it.
         Where nobody speaks within ``greeting_timeout`` seconds of the stream's start the greeting
         is None, and a warning says so.
 

@@ -1,6 +1,6 @@
 """For tests with real numbers: a public URL and a connected adapter in one ``async with``.
 
-The counterpart of ``scenario.voice.testing``; what is good there is used as it is
+The counterpart of ``scenario.voice.testing``; its good parts are used as they are
 (``CloudflareTunnel``, ``drive_call``, ``make_agent_input``).
 """
 

@@ -112,20 +112,21 @@ def section(found: dict[str, Any]) -> str:
         )
     head = ["gateways and workers", "most calls", "CPU, ms per call-second", "what ended it"]
     beyond = [e["stack"] for e in found["entries"] if 2 * e["stack"] > cores]
-    said = (
-        f"A stack of {beyond[0]} and {beyond[0]}, or more, has more processes than this machine "
-        "has cores. Such a row shows the overhead of more processes, and not how the stack scales."
-    )
-    return "\n".join(
-        [
-            f"`make bench-capacity` on {cores} cores: how many calls may begin to say "
-            f"{found['seconds']:g} s at one moment so that no far end's sound runs dry and no "
-            f"frame is lost, {found['tries']} times of {found['tries']}.",
+    lines = [
+        f"`make bench-capacity` on {cores} cores: how many calls may begin to say "
+        f"{found['seconds']:g} s at one moment so that no far end's sound runs dry and no "
+        f"frame is lost, {found['tries']} times of {found['tries']}.",
+        "",
+        page.markdown(head, rows),
+    ]
+    if beyond:
+        lines += [
             "",
-            page.markdown(head, rows),
-            *(["", said] if beyond else []),
+            f"A stack of {beyond[0]} and {beyond[0]}, or more, has more processes than this "
+            "machine has cores. Such a row shows the overhead of more processes, and not how the "
+            "stack scales.",
         ]
-    )
+    return "\n".join(lines)
 
 
 @click.command()
@@ -137,7 +138,7 @@ def main(counts: Sequence[int], seconds: float, tries: int) -> None:
     console = Console(width=max(140, Console().width))
     entries = []
     for count in counts or (1, 2, 4):
-        console.print(f"{count} gateways, {count} codec workers:")
+        console.print(f"gateways and codec workers, {count} of each:")
         entries.append(most_calls(count, seconds, tries, console))
         console.print(f"  the most: {entries[-1]['most']} calls")
     found = {"entries": entries, "seconds": seconds, "tries": tries, "cores": os.cpu_count()}

@@ -15,7 +15,7 @@ The two may differ where a stream broke, and only there. The reasons, per break:
   it is heard, and speech between two streams is measured when it arrives there. So up to three
   frames too many may be reported, and as much more as the carrier is late.
 - Sound whose fate nobody can know is reported as lost, with a reason of its own
-  (:data:`~trunkline.adapter.client.call_audio.IN_DOUBT`), and is an upper bound.
+  (:data:`~trunkline.bus.sound.IN_DOUBT`), and is an upper bound.
 
 At the call's end, a few frames may be on their way.
 """
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmarks import chaos_code
-from trunkline.adapter.client.call_audio import IN_DOUBT
+from trunkline.bus.sound import IN_DOUBT
 
 #: Frames of 20 ms, for each stream that broke: the one that is cut in part, and the lead.
 CUT_IN_PART: Final = 1.0

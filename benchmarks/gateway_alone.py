@@ -58,7 +58,7 @@ _from_gateway = msgspec.msgpack.Decoder(m.ToWorker)
 class PackageSocket(asyncio.Protocol):
     """A WebSocket as :mod:`trunkline.gateway.websocket` is one, framed by the websockets package:
     its sans-I/O protocol, without extensions, straight under uvicorn. No task, no queue and no ASGI
-    stands between the socket and the hub, so what differs is the framing alone."""
+    stands between the socket and the shell, so what differs is the framing alone."""
 
     accept: Accept
 

@@ -402,7 +402,7 @@ class LoadGenerator:
     | order | answer |
     |---|---|
     | ``{"do": "begin"}`` | forget what arrived; what is counted counts from here: ``streams`` |
-    | ``{"do": "end"}`` | send no more; ``sent`` (frames of every call), own CPU, lateness |
+    | ``{"do": "end"}`` | send no more; ``sent`` (frames of every call), CPU, waits, lateness |
     | ``{"do": "report", "path": P}`` | write what arrived to P, as msgpack: arrivals.py reads it |
     | ``{"do": "dial", "url": U, "count": N}`` | open N streams to U, without a call |
 
@@ -420,7 +420,7 @@ class LoadGenerator:
         self._talks = True
         self._places = itertools.count(0, 37)
         self._late = array("d")
-        self._since = (time.monotonic(), time.process_time())
+        self._since = _clocks()
 
     # ------------------------------------------------------------------ from other threads
 
@@ -523,16 +523,17 @@ class LoadGenerator:
         for stream in self._streams:
             stream.times, stream.texts, stream.keeps = array("q"), [], keeps
         self._late = array("d")
-        self._since = (time.monotonic(), time.process_time())
+        self._since = _clocks()
         return {"streams": len(self._streams)}
 
     def _end(self) -> dict[str, Any]:
         self._talks = False
-        passed, used = time.monotonic() - self._since[0], time.process_time() - self._since[1]
+        passed, used, waited = (b - a for a, b in zip(self._since, _clocks(), strict=True))
         late = sorted(self._late)
         return {
             "seconds": passed,
             "cpu_seconds": used,
+            "waited_seconds": waited,
             "late_p99_ms": late[len(late) * 99 // 100] * 1000,
             "late_max_ms": late[-1] * 1000,
             "sent": {stream.call_sid: stream.sent for stream in self._streams},
@@ -547,6 +548,12 @@ class LoadGenerator:
         for n in range(count):
             self.connect(url, f"CA{n:032x}", {})
         return {"streams": count}
+
+
+def _clocks() -> tuple[float, float, float]:
+    """Seconds: the time, our own CPU, and how long we were ready and waited for a core."""
+    waited_ns = int(Path("/proc/thread-self/schedstat").read_text().split()[1])
+    return time.monotonic(), time.process_time(), waited_ns / 1e9
 
 
 def _say(answer: dict[str, Any]) -> None:

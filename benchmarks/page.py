@@ -17,8 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.measure import OTHERS, complaint
 
 ROOT: Final = Path(__file__).parent.parent
 OUT: Final = ROOT / "out" / "bench"
@@ -120,21 +124,15 @@ class Found:
     def warnings(self) -> list[str]:
         """What is to be known before these numbers are believed."""
         said = []
-        if self.machine["busy_cores"] > 0.2:
+        if self.machine["busy_cores"] > OTHERS:
             said.append(
                 f"The machine was not at rest: {self.machine['busy_cores']:.1f} cores were busy "
                 "before the run began."
             )
-        others = max(r["others_cores"] for r in self.results)
-        if others > 0.2:
-            said.append(f"Other processes took up to {others:.1f} cores during a measurement.")
-        late = [
-            r for r in self.results if r["carrier_late_p99_ms"] > 5 and r["carrier_cores"] > 0.8
-        ]
-        said += [
-            f"At {r['calls']} calls of {r['side']} the load generator was the bottleneck."
-            for r in late
-        ]
+        for calls, side in self.rows:
+            of_it = [r for r in self.results if (r["calls"], r["side"]) == (calls, side)]
+            if why := next(filter(None, map(complaint, of_it)), None):
+                said.append(f"{calls} calls of {side}: {why}.")
         return said
 
 
@@ -215,6 +213,18 @@ def page(found: Found) -> str:
 def template(name: str) -> str:
     """The prose of a page, with fields for what was measured."""
     return (ROOT / "benchmarks" / "pages" / f"{name}.md").read_text()
+
+
+def also(idle: dict[str, Any], set_up: list[dict[str, Any]], gate: dict[str, Any]) -> str:
+    """The section on what idle.py, set_up.py and gate.py found."""
+    (ours,) = (found for name, found in gate.items() if "ours" in name)
+    return template("also").format(
+        wakes=idle["wake_ups_per_second"],
+        idle_ms=idle["cpu_ms_per_second"],
+        up=statistics.median(one["seconds"] for one in set_up),
+        rounds=len(set_up),
+        gate_ms=ours["us"] * 50 / 1000,
+    )
 
 
 def parallel_table(found: dict[str, Any]) -> tuple[int, list[str], list[list[str]]]:
@@ -315,8 +325,10 @@ def show(raw: dict[str, Any], console: Console) -> None:
 def write() -> None:
     """Write the page, its picture and README's paragraph."""
     found = Found(json.loads((OUT / "results.json").read_text()))
-    left = {path.stem: json.loads(path.read_text()) for path in sorted(OUT.glob("*.json"))}
-    sections = ["\n".join([*other["page"], ""]) for other in left.values() if "page" in other]
+    left = {path.stem: json.loads(path.read_text()) for path in OUT.glob("*.json")}
+    sections = []
+    if {"idle", "set_up", "gate"} <= left.keys():
+        sections.append(also(left["idle"], left["set_up"], left["gate"]))
     if "parallel" in left:
         sections.append(parallel_part(left["parallel"]))
     PAGE.write_text("\n".join([page(found), *sections]))
@@ -338,5 +350,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     sys.exit(main())

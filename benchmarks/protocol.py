@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,5 +32,7 @@ def say(**what: Any) -> None:
 async def wait_for(word: str) -> None:
     """Wait until the benchmark says ``word``."""
     line = await asyncio.to_thread(sys.stdin.readline)
+    if not line:  # the benchmark was killed, and a peer's tasks may not let themselves be cancelled
+        os._exit(1)
     if line.strip() != word:
         raise SystemExit(f"expected {word!r} from the benchmark, got {line.strip()!r}")

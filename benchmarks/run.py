@@ -18,7 +18,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from rich.console import Console
 from benchmarks import page
 from benchmarks.measure import (
     ADAPTER,
+    OTHERS,
     PEERS,
     PIPECAT,
     SCENARIO,
@@ -49,12 +50,10 @@ SECONDS: Final = 8.0
 OVERHEAD: Final = 6.0
 #: Of those who import langwatch-scenario, and what its own adapter takes to bring a call up.
 IMPORTS, OF_A_CALL = 5.0, 0.1
-#: A machine with more than this many busy cores before the run begins is no place for it.
-BUSY: Final = 0.2
 
-#: Benchmarks of one thing each that a whole run calls too. Each leaves ``NAME.json`` in
-#: ``out/bench``; its ``page``, lines of markdown, becomes a section of the page.
-FURTHER: Final = ("idle", "set_up", "gate")
+#: Benchmarks of one thing each that a whole run calls too; what they leave in ``out/bench`` goes
+#: into the page.
+FURTHER: Final = (("idle",), ("set_up",), ("gate", "--only", "ours", "--seeds", "1"))
 
 Plan = list[tuple[Side, int]]
 
@@ -122,9 +121,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def carry_out(every: Plan, rounds: int, seconds: float, console: Console) -> list[dict[str, Any]]:
+def carry_out(
+    every: Plan, rounds: int, seconds: float, console: Console
+) -> Iterator[dict[str, Any]]:
     """All measurements; says what is measured, and how long the rest takes."""
-    results: list[dict[str, Any]] = []
     work = [(n, side, calls) for n in range(rounds) for side, calls in every]
     costs = [estimate(side, calls, seconds) for _, side, calls in work]
     spent = expected = 0.0
@@ -139,14 +139,13 @@ def carry_out(every: Plan, rounds: int, seconds: float, console: Console) -> lis
         began = time.monotonic()
         result = {**measure(side, calls, seconds), "round": n}
         spent, expected = spent + time.monotonic() - began, expected + costs[index]
-        results.append(result)
         console.print(
             f"{result['cpu']:.1f} ms per call-second, jitter p99 {result['jitter_p99_ms']:.1f} ms, "
             f"{result['underruns']} underruns, {result['lost_out']} lost"
         )
         if why := complaint(result):
             console.print(f"  not to be trusted: {why}")
-    return results
+        yield result
 
 
 @click.command()
@@ -173,19 +172,20 @@ def main(
     if any(side.python == PEERS for side, _ in every):
         install_peers(console)
     where = machine()
-    if where["busy_cores"] > BUSY:
+    if where["busy_cores"] > OTHERS:
         console.print(f"This machine is busy: {where['busy_cores']:.1f} cores before we begin.")
-    results = carry_out(every, rounds or (1 if quick else 3), seconds, console)
-    if not (quick or only or counts):
-        for name in FURTHER:
-            if (ROOT / "benchmarks" / f"{name}.py").exists():
-                console.print(f"{name}.py …")
-                subprocess.run(
-                    [sys.executable, str(ROOT / "benchmarks" / f"{name}.py")], check=True
-                )
+    results: list[dict[str, Any]] = []
     found = {"machine": where, "seconds": seconds, "results": results}
     page.OUT.mkdir(parents=True, exist_ok=True)
-    (page.OUT / "results.json").write_text(json.dumps(found, indent=1))
+    for result in carry_out(every, rounds or (1 if quick else 3), seconds, console):
+        results.append(result)
+        # After each: a run that is broken off has not been in vain.
+        (page.OUT / "results.json").write_text(json.dumps(found, indent=1))
+    if not (quick or only or counts):
+        for name, *options in FURTHER:
+            console.print(f"{name}.py …")
+            script = ROOT / "benchmarks" / f"{name}.py"
+            subprocess.run([sys.executable, str(script), *options], check=True)
     page.show(found, console)
     if writes if writes is not None else not (quick or only or counts):
         page.write()

@@ -6,10 +6,12 @@ From is a phone number in E.164, a short code, ``sip:…``, ``client:…``, a wo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 #: Longer than any caller that a carrier reports: client identities have 256 characters at most.
 LONGEST_CALLER: Final = 512
+_NAMED: Final = 3
 
 
 def caller_key(caller: str) -> str:
@@ -27,6 +29,12 @@ def caller_key(caller: str) -> str:
         user, at, host = rest.rpartition("@")
         rest = user + at + host.lower()
     return f"{scheme}:{rest}"
+
+
+def listed(calls: Sequence[str]) -> str:
+    """The first three of ``calls`` by name, the rest by their number: "a, b, c and 2 more"."""
+    more = f" and {len(calls) - _NAMED} more" if len(calls) > _NAMED else ""
+    return ", ".join(calls[:_NAMED]) + more
 
 
 def caller_error(caller: object) -> str | None:

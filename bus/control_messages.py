@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from .errors import ErrorInfo
+from .errors import CallFailedError, ErrorInfo, TimedOutError, TrunklineError
+from .redact import redact_number
 from .wire import PROTOCOL, DialMode, Direction, EndedReason, Message, Record, Role, StreamEndReason
 
 # --------------------------------------------------------------------------- shared records
@@ -369,7 +370,7 @@ class StreamClosed(Message, frozen=True):
     gateway: str
 
 
-class Switched(Message, frozen=True):
+class CallMoved(Message, frozen=True):
     """gateway: the call now runs on ``worker`` with ``generation``. Notification."""
 
     call: str
@@ -511,6 +512,16 @@ class DialFailed(Message, frozen=True):
     sid: str | None = None
     text: str = ""
 
+    def error(self, to: str, timeout: float) -> TrunklineError:
+        """How ``place_call(to, timeout=timeout)`` fails."""
+        why = f": {self.text}" if self.text else ""
+        call = f"call to {redact_number(to)}"
+        if self.status == "timeout":
+            return TimedOutError(f"{call}: no stream within {timeout:g} s{why}")
+        return CallFailedError(
+            f"{call} was not answered ({self.status}){why}", status=self.status, sid=self.sid
+        )
+
 
 class DialQueued(Message, frozen=True):
     """to the adapter: the dial waits for its turn; first is 1. Either so many a second are asked
@@ -582,10 +593,10 @@ Event = (
     | CloseStream
     | StreamTurn
 )
-Notification = StreamClosed | Switched | WebhooksRefused
+Notification = StreamClosed | CallMoved | WebhooksRefused
 
 #: what the controller's ROUTER receives
-ToController = Hello | Beat | Goodbye | Request | StreamClosed | Switched | WebhooksRefused
+ToController = Hello | Beat | Goodbye | Request | StreamClosed | CallMoved | WebhooksRefused
 #: what a control DEALER receives
 FromController = (
     Welcome

@@ -10,15 +10,25 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from .errors import InvalidRequestError
+
 DIGIT_SECONDS: Final = 0.2
 WAIT_SECONDS: Final = {"w": 0.5, "W": 1.0}
+
+#: Why digits fail whose call ended first.
+CALL_ENDED_FIRST: Final = "the call was hung up or ended while digits were being sent"
 
 _DIGITS: Final = re.compile(r"[0-9*#wW]+", re.ASCII)
 
 
-def are_digits(text: object) -> bool:
-    """One or more of ``0-9``, ``*``, ``#``, ``w``, ``W``, and nothing else."""
-    return isinstance(text, str) and _DIGITS.fullmatch(text) is not None
+def check_digits(text: object) -> None:
+    """InvalidRequestError unless ``text`` is one or more of 0-9, ``*``, ``#``, ``w``, ``W``."""
+    if not isinstance(text, str) or _DIGITS.fullmatch(text) is None:
+        shown = repr(text[:40] if isinstance(text, str) else text)
+        raise InvalidRequestError(
+            f"DTMF tones {shown} must match [0-9*#wW]+: anything else could be XML injection "
+            "where they travel in TwiML, and no telephone has a tone for it."
+        )
 
 
 def seconds_of(digits: str) -> float:

@@ -42,7 +42,7 @@ class WrittenTo(Packed, frozen=True):
 
 class Inbound(PackedMessage, frozen=True):
     """gateway -> worker: everything that the gateway gathered for this worker since the last one,
-    over 10 ms at most. ``frames`` are the sound of all calls, in the order in which it came.
+    over 20 ms at most. ``frames`` are the sound of all calls, in the order in which it came.
     ``written`` says how far each call's sound was written, for one Outbound or several. It comes
     with the frames because a message of its own would wake the worker once more."""
 
@@ -230,9 +230,12 @@ class OutFrame(Packed, frozen=True):
 class Outbound(PackedMessage, frozen=True):
     """worker -> gateway: all of this gateway's frames that are due in one tick.
     The gateway writes those whose generation is current and whose position is the one that follows
-    the last (others are dropped and counted), then acknowledges with its next Inbound."""
+    the last (others are dropped and counted), then acknowledges with its next Inbound.
+    ``ends``: a call has now sent all that it has, and its speaker may wait for the word of it, to
+    say the next 20 ms. So the gateway sends that Inbound at once, and does not wait for a frame."""
 
     frames: list[OutFrame]
+    ends: bool = False
 
 
 class Clear(PackedMessage, frozen=True):

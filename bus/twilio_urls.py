@@ -1,5 +1,7 @@
-"""The URLs that Twilio calls. The gateway serves them, and gateway and controller write them into
-answers, numbers, calls and documents.
+"""The URLs that Twilio calls, and the one by which stacks know one another.
+
+The gateway serves them, and gateway and controller write them into answers, numbers, calls and
+documents.
 
 A query field's name is one letter, because a URL that seals a number's prior settings must stay
 within the length that Twilio takes. The letters are those that numbers carry by now, so they stay.
@@ -12,6 +14,8 @@ from typing import Final
 VOICE_PATH: Final = "/twilio/voice"
 STATUS_PATH: Final = "/twilio/status"
 STREAM_PATH: Final = "/twilio/stream"
+#: Where a gateway names its stack to whoever asks: that is how stacks find out who lives.
+HEALTH_PATH: Final = "/healthz"
 
 #: On a number: the id of the override that wrote the URL, the id of its stack, and the settings
 #: from before, sealed (``controller/twilio/seal.py``).

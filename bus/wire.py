@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -17,6 +17,11 @@ Direction = Literal["inbound", "outbound"]
 EndedReason = Literal["stop", "close", "error", "max_duration", "hang_up"]
 StreamEndReason = Literal["stop", "close", "error"]
 DialMode = Literal["a-leg", "b-leg", "originate"]
+
+#: A session's number where the controller picks one of its pool.
+ANY_NUMBER: Final = "any"
+#: The longest that a call we dial may last, in seconds.
+LONGEST_CALL: Final = 300
 
 
 def first_generation(ordinal: int) -> int:

@@ -1,8 +1,8 @@
 """The beliefs of Twilio by name, and how the carrier contradicts each of them.
 
 No I/O. Product and stand-in share these beliefs, so no test can notice that one of them is wrong;
-only a real account can. ``docs/beliefs.md`` says what is believed, names the source, and tells what
-the product does if the belief is wrong. The carrier can contradict each belief by name, so that
+only a real account can. ``docs/beliefs.md`` names each belief, its source, and the
+consequence for the product if it is wrong. The carrier can contradict each belief by name, so that
 this can be tested:
 
     CarrierSim(contradict=["clear-returns-marks"])

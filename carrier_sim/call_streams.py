@@ -1,4 +1,4 @@
-"""The streams of all calls: how one is opened or refused, and what follows its end.
+"""The streams of all calls: how one is opened or refused, and how its call goes on after its end.
 
 No I/O. ``CallStreams`` makes a stream and asks the exchange's shell to connect it. A stream whose
 URL Twilio would not take is refused at once, with Twilio's error.

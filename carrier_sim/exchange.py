@@ -123,9 +123,9 @@ class Exchange:
             if isinstance(far, Bot):
                 if far.hung_up:
                     self.far_end_hangs_up(self.calls[circuit.near.call_sid], now)
-            elif far.pending:
+            elif far.instructions:
                 self.settle(self.calls[far.call_sid], now)
-            if circuit.near.pending:
+            if circuit.near.instructions:
                 self.settle(self.calls[circuit.near.call_sid], now)
 
     def bot(self, spec: Answering) -> Bot:
@@ -361,7 +361,7 @@ class Exchange:
                 current = self._settling[0]
                 for instruction in current.leg.take_instructions():
                     self._do(current, instruction, now)
-                if not current.leg.pending:
+                if not current.leg.instructions:
                     self._settling.popleft()
         finally:
             self._settling.clear()

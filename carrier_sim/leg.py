@@ -128,15 +128,13 @@ class Leg:
         self._hops = 0
         self._inbox: deque[bytes] = deque(maxlen=10)
         self._pressed: list[str] = []
-        #: Instructions not yet taken.
-        self.pending: list[Instruction] = []
+        #: Not taken yet.
+        self.instructions: list[Instruction] = []
 
     def take_instructions(self) -> list[Instruction]:
-        """The instructions that were not handed out yet, in order."""
-        if not self.pending:
-            return []
-        out, self.pending = self.pending, []
-        return out
+        """The instructions since the last time, in order."""
+        instructions, self.instructions = self.instructions, []
+        return instructions
 
     def run(self, verbs: Sequence[twiml.Verb], url: str, now: float) -> None:
         """A document: run it from its start. url is where it came from, "" for inline TwiML."""
@@ -175,7 +173,7 @@ class Leg:
 
     def start_side(self, verb: twiml.Stream) -> None:
         """A one-way stream, asked for by <Start> or by REST."""
-        self.pending.append(OpenSide(verb))
+        self.instructions.append(OpenSide(verb))
 
     def side_started(self, stream: Stream) -> None:
         """The one-way stream asked for exists."""
@@ -185,7 +183,7 @@ class Leg:
         """End a one-way stream."""
         if stream in self.sides:
             self.sides.remove(stream)
-            self.pending.append(CloseStream(stream))
+            self.instructions.append(CloseStream(stream))
 
     def stream_over(self, now: float) -> None:
         """The stream has ended or could not be opened."""
@@ -279,7 +277,7 @@ class Leg:
     def _begin(self, verb: twiml.Verb, now: float) -> None:
         if not self.answered and not self._leaves_ringing(verb):
             self.answered = True
-            self.pending.append(Answer())
+            self.instructions.append(Answer())
         match verb:
             case twiml.Say(text=text):
                 self._play(wav.say(text))
@@ -296,7 +294,7 @@ class Leg:
                 self.doing = "stream"
                 self._after = (verb.action, verb.method) if verb.action else None
                 self.connecting = verb.stream
-                self.pending.append(OpenStream(verb.stream, self.seam))
+                self.instructions.append(OpenStream(verb.stream, self.seam))
                 self.seam = 0.0
             case twiml.Start():
                 self.start_side(verb.stream)
@@ -316,7 +314,7 @@ class Leg:
             case twiml.Dial():
                 self.doing = "dial"
                 self._after = (verb.action, verb.method) if verb.action else None
-                self.pending.append(PlaceDial(verb))
+                self.instructions.append(PlaceDial(verb))
 
     def _leaves_ringing(self, verb: twiml.Verb) -> bool:
         match verb:
@@ -353,15 +351,15 @@ class Leg:
             self.application_error(now)
             return
         self.doing = "fetch"
-        self.pending.append(Fetch(target, method, params))
+        self.instructions.append(Fetch(target, method, params))
 
     def _drop_current(self, *, moved: bool = False) -> None:
         if self.stream is not None:
-            self.pending.append(CloseStream(self.stream, moved))
+            self.instructions.append(CloseStream(self.stream, moved))
             self.stream = None
         self.connecting = None
         if self.doing in ("dial", "bridge"):
-            self.pending.append(DropDial())
+            self.instructions.append(DropDial())
         self.peer = None
         self._after = None
         self._sound.clear()
@@ -373,7 +371,7 @@ class Leg:
         self._program.clear()
         for side in list(self.sides):
             self.stop_side(side)
-        self.pending.append(End(status, reason))
+        self.instructions.append(End(status, reason))
 
     def _report(self, code: int, text: str) -> None:
-        self.pending.append(Report(code, text))
+        self.instructions.append(Report(code, text))

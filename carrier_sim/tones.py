@@ -1,6 +1,6 @@
 """Tones on the line: DTMF pairs, their detector, ringback, noise.
 
-Source: ITU-T Q.23 (frequencies), Q.24 (what a receiver accepts: 40 ms and more, twist). The
+Source: ITU-T Q.23 (frequencies), Q.24 (a receiver accepts 40 ms and more, and twist). The
 detector takes the frames of all calls of one tick at once: a Goertzel filter at eight frequencies
 is one row of a matrix, so all calls cost one product.
 """

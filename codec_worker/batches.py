@@ -2,8 +2,8 @@
 sockets, one encodes what was spoken, one tick sends what is due. No I/O.
 
 Which calls have something to do is noted in ``heard``, ``speaking`` and ``acknowledged``, so that
-silent calls cost nothing but a look at their playout in each tick. Messages are only collected, in
-``out``, as (identity, message).
+silent calls cost nothing but a look at their playout in each tick. Messages are
+only collected, in ``instructions``, as (identity, message).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import FRAME, TOO_MUCH_QUEUED
 
 from .call import POSITION_BYTES, Call
 from .inbound import hand_out
-from .playout import FRAME, FlushTail, Frame
+from .playout import FlushTail, Frame
 from .resample import Downsampler, Upsampler
 
 #: Speech that is encoded in one go, all calls together: 8 s, about 0.6 ms of work.
@@ -23,8 +24,6 @@ ENCODED_AT_ONCE: Final = 400 * FRAME * POSITION_BYTES
 #: The least that a call gets of it: 0.2 s, with which it can begin to play. So calls that all begin
 #: to speak at one moment begin to be heard at nearly one moment too, long before all is encoded.
 LEAST_SHARE: Final = 10 * FRAME * POSITION_BYTES
-
-_OVER_THE_BOUND: Final = "more than 300 s were queued"
 
 ToPeer = m.WorkerToGateway | m.WorkerToAdapter
 
@@ -34,9 +33,11 @@ class Batches:
 
     def __init__(self) -> None:
         #: messages to send, in order
-        self.out: list[tuple[bytes, ToPeer]] = []
+        self.instructions: list[tuple[bytes, ToPeer]] = []
         #: by call id: calls with inbound sound, or the end of their stream, to hand out
         self.heard: dict[str, Call] = {}
+        #: when a call had last sent all that it has
+        self.ended_at = 0
         #: calls with speech to encode
         self.speaking: dict[str, Call] = {}
         #: calls of which an AcknowledgedTo is to be told
@@ -53,7 +54,7 @@ class Batches:
         """Tell the adapter of outbound sound that was lost."""
         if samples and call.adapter is not None:
             loss = m.Loss(call.id, call.generation, "outbound", samples, why)
-            self.out.append((call.adapter, loss))
+            self.instructions.append((call.adapter, loss))
 
     # ------------------------------------------------------------------ inbound, and reports
 
@@ -80,18 +81,18 @@ class Batches:
         acknowledged = self._acknowledged()
         for peer in {**sounds, **acknowledged}:  # in an order that follows from the events alone
             heard = m.Heard(sounds.get(peer, []), acknowledged.get(peer, []))
-            self.out.append((peer, heard))
+            self.instructions.append((peer, heard))
         for call in calls:
             if call.tell_end and call.resumed and call.adapter is not None:
                 assert call.ended is not None
                 call.tell_end = False
                 over = m.StreamOver(call.id, call.generation, call.ended.ordinal, call.ended.reason)
-                self.out.append((call.adapter, over))
+                self.instructions.append((call.adapter, over))
 
     def tell_acknowledged(self) -> None:
         """Tell what was acknowledged, ahead of the sound that waits."""
         for peer, told in self._acknowledged().items():
-            self.out.append((peer, m.Heard([], told)))
+            self.instructions.append((peer, m.Heard([], told)))
 
     def _acknowledged(self) -> dict[bytes, list[m.AcknowledgedTo]]:
         """What was acknowledged since this was last asked, by adapter."""
@@ -132,7 +133,7 @@ class Batches:
             if size >= ENCODED_AT_ONCE:
                 break
         for call, payload in zip(calls, self._down.run(histories, chunks), strict=True):
-            self.tell_loss(call, call.encoded(payload), _OVER_THE_BOUND)
+            self.tell_loss(call, call.encoded(payload), TOO_MUCH_QUEUED)
             del self.speaking[call.id]
             if call.waiting:
                 self.speaking[call.id] = call  # behind the others
@@ -142,6 +143,7 @@ class Batches:
     def pace(self, calls: Iterable[Call], now: int, until: int) -> None:
         """Send the frames of ``calls`` that fall due before ``until``."""
         frames: dict[bytes, list[m.OutFrame]] = {}
+        ends: set[bytes] = set()
         starved: list[Call] = []
         for call in calls:
             playout, gateway = call.playout, call.gateway
@@ -157,21 +159,23 @@ class Batches:
                     frames[gateway] = [frame]
                 continue
             next_due = playout.next_due()
+            if next_due is None or next_due >= until:
+                continue
+            starves = self._due(call, now, until, frames)
             # Of a call that starves while it has speech to encode, the rest is not the end.
-            if (
-                next_due is not None
-                and next_due < until
-                and self._due(call, now, until, frames)
-                and not call.waiting
-            ):
+            if starves and not call.waiting:
                 starved.append(call)
+            if playout.unsent < FRAME and not call.waiting:
+                ends.add(gateway)
+                self.ended_at = now
         if starved:
             tails = self._down.flush([call.history for call in starved], joined=True)
             for call, tail in zip(starved, tails, strict=True):
                 assert call.playout is not None
-                self.tell_loss(call, call.playout.flushed(tail), _OVER_THE_BOUND)
+                self.tell_loss(call, call.playout.flushed(tail), TOO_MUCH_QUEUED)
                 self._due(call, now, until, frames)
-        self.out.extend((peer, m.Outbound(batch)) for peer, batch in frames.items())
+        for peer, batch in frames.items():
+            self.instructions.append((peer, m.Outbound(batch, peer in ends)))
 
     def _due(self, call: Call, now: int, until: int, frames: dict[bytes, list[m.OutFrame]]) -> bool:
         """Collect the call's due frames; True: it needs what its filter holds back."""
@@ -187,7 +191,7 @@ class Batches:
                 # A mark follows what was sent so far, so that goes first.
                 sent = frames.pop(call.gateway, None)
                 if sent:
-                    self.out.append((call.gateway, m.Outbound(sent)))
+                    self.instructions.append((call.gateway, m.Outbound(sent)))
                 mark = m.Mark(call.id, call.generation, instruction.name)
-                self.out.append((call.gateway, mark))
+                self.instructions.append((call.gateway, mark))
         return False

@@ -7,9 +7,10 @@ from collections import deque
 from typing import Final
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import FRAME
 
 from .inbound import Inbound
-from .playout import FRAME, FRAME_NS, SAMPLE_NS, Playout
+from .playout import FRAME_NS, SAMPLE_NS, Playout
 from .resample import RATIO, Downsampler, History
 
 #: Bytes of PCM16 at 24 kHz that make one position.

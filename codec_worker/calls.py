@@ -10,7 +10,7 @@ The rules:
 3. Outbound positions: a fresh worker begins where the gateway says, or (``out_next`` None) where
    the adapter's Resume says; one that knows the call goes on from what was acknowledged to it. An
    interrupt that the worker has not seen and that took sound which may lie at the carrier
-   (``floor`` above the next position) is carried out by Resume.
+   (``floor`` above the next position, and nothing behind it acknowledged) is carried out by Resume.
 4. Speech that leaves a gap is not taken: the adapter is asked for a Resume again, three times at
    most before some fits.
 5. A peer to which a message could not be sent is gone: its calls freeze (a gateway's) or wait for
@@ -28,6 +28,7 @@ from collections import Counter, deque
 from typing import Final
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import UNPLAYED
 
 from .batches import Batches, ToPeer
 from .call import POSITION_BYTES, Call
@@ -42,7 +43,6 @@ _TOMBSTONES: Final = 4_096
 _SECRETS_PER_CALL: Final = 4
 _MOST_GAPS: Final = 3
 _LONGEST_IDLE: Final = 86_400.0  # seconds; no call is longer
-_UNPLAYED: Final = "unplayed at the carrier when its stream broke"
 
 
 class Calls:
@@ -111,14 +111,14 @@ class Calls:
         else:
             self._hello(peer, message)
 
-    def take(self) -> list[tuple[bytes, ToPeer]]:
-        """Messages to send, in order, as (identity, message); say ``gone`` of one that could not
-        take its message."""
-        out, self._batches.out = self._batches.out, []
-        self._told.update(peer for peer, message in out if type(message) is not m.Tick)
-        return out
+    def take_instructions(self) -> list[tuple[bytes, ToPeer]]:
+        """Messages to send, in order, as (identity, message). Say :meth:`disconnected` of each peer
+        that could not take its message."""
+        instructions, self._batches.instructions = self._batches.instructions, []
+        self._told.update(peer for peer, message in instructions if type(message) is not m.Tick)
+        return instructions
 
-    def gone(self, peer: bytes, now: int) -> None:
+    def disconnected(self, peer: bytes, now: int) -> None:
         """The peer is gone, or could not take a message."""
         self.peers.pop(peer, None)
         for call_id, attached in list(self._attached.items()):
@@ -130,15 +130,11 @@ class Calls:
                 call.gateway_lost()
             if call.adapter == peer:
                 self._lose_adapter(call)
-                # Its client may be back already, on a connection whose Attach was read first.
-                self._choose_adapter(call)
-                if call.adapter is not None:
-                    self._say_opened(call)
 
     def _hello(self, peer: bytes, hello: m.MediaHello) -> None:
         if hello.major != m.PROTOCOL[0]:
             text = f"this worker speaks protocol {m.PROTOCOL[0]}, you speak {hello.major}"
-            self._batches.out.append((peer, m.MediaRefused(text)))
+            self._batches.instructions.append((peer, m.MediaRefused(text)))
             return
         self.peers[peer] = hello.role
 
@@ -169,7 +165,9 @@ class Calls:
         if call is None:
             if self.draining or len(self.calls) >= self.most_calls:
                 why = "draining" if self.draining else f"{self.most_calls} calls are the most"
-                self._batches.out.append((peer, m.OpenRefused(opened.call, opened.generation, why)))
+                self._batches.instructions.append(
+                    (peer, m.OpenRefused(opened.call, opened.generation, why))
+                )
                 return
             call = self.calls[opened.call] = Call(opened, peer, now)
             self._closed.pop(opened.call, None)
@@ -201,7 +199,7 @@ class Calls:
                 call.adapter = peer
             else:
                 del attached[peer]
-                self._batches.out.append((peer, m.AttachRefused(call.id)))
+                self._batches.instructions.append((peer, m.AttachRefused(call.id)))
 
     def _say_opened(self, call: Call) -> None:
         call.resumed = False
@@ -211,7 +209,7 @@ class Calls:
             position = None if call.playout is None else call.playout.acknowledged
             lost = call.unplayed_before
             opened = m.Opened(call.id, call.generation, call.ordinal, position, lost)
-            self._batches.out.append((call.adapter, opened))
+            self._batches.instructions.append((call.adapter, opened))
 
     def _stream_ended(self, ended: m.StreamEnded, now: int) -> None:
         call = self._current(ended.call, ended.generation)
@@ -225,7 +223,7 @@ class Calls:
             self._tell_unplayed(call)
 
     def _tell_unplayed(self, call: Call) -> None:
-        self._batches.tell_loss(call, call.unplayed, _UNPLAYED)
+        self._batches.tell_loss(call, call.unplayed, UNPLAYED)
         call.unplayed = 0
 
     def _close(self, close: m.CloseCall) -> None:
@@ -288,7 +286,7 @@ class Calls:
             self.dropped["unknown-mark"] += 1
         elif call.adapter is not None:
             told = m.MarkPlayed(call.id, call.generation, reached.name, played)
-            self._batches.out.append((call.adapter, told))
+            self._batches.instructions.append((call.adapter, told))
 
     def _digit(self, digit: m.Digit) -> None:
         call = self._current(digit.call, digit.generation)
@@ -297,7 +295,7 @@ class Calls:
         call.digits.append(digit.digit)
         if call.resumed and call.adapter is not None:
             told = m.DigitHeard(call.id, call.generation, digit.digit)
-            self._batches.out.append((call.adapter, told))
+            self._batches.instructions.append((call.adapter, told))
 
     # ------------------------------------------------------------------ from an adapter
 
@@ -325,10 +323,14 @@ class Calls:
             self._lose_adapter(call)
 
     def _lose_adapter(self, call: Call) -> None:
-        call.adapter = None
+        """The connection is gone, or has left the call. Its client may be back already, on another
+        one whose Attach was read first."""
         call.resumed = False
         call.inbound.pause()
         self._batches.forget(call)
+        self._choose_adapter(call)
+        if call.adapter is not None:
+            self._say_opened(call)
 
     def _resume(self, peer: bytes, resume: m.Resume, now: int) -> None:
         call = self._current(resume.call, resume.generation)
@@ -339,9 +341,12 @@ class Calls:
             call.playout = self._playout(call, max(resume.acknowledged, resume.floor))
             if call.mute:
                 call.playout.freeze(now)
-        if resume.interrupt > call.playout.serial and resume.floor > call.playout.position:
-            # Whoever had the call may have died with its Clear: the gateway stands before it.
-            self._carry_out_interrupt(call, resume.interrupt, resume.floor, now)
+        floor = resume.floor
+        unseen = resume.interrupt > call.playout.serial and floor > call.playout.position
+        if unseen and resume.acknowledged <= floor:
+            # Whoever had the call may have died with its Clear: the gateway stands before it. Once
+            # sound behind the floor is acknowledged, a gateway has seen the Clear.
+            self._carry_out_interrupt(call, resume.interrupt, floor, now)
         elif resume.acknowledged > call.playout.acknowledged:
             # What is known here is old: others had the call meanwhile.
             call.go_on(resume.acknowledged)
@@ -355,7 +360,7 @@ class Calls:
         idle_ns = int(resume.idle * 1e9) if 0 <= resume.idle < _LONGEST_IDLE else 0
         call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, now)
         for digit in call.digits:
-            self._batches.out.append((peer, m.DigitHeard(call.id, call.generation, digit)))
+            self._batches.instructions.append((peer, m.DigitHeard(call.id, call.generation, digit)))
         if call.ended is not None:
             call.tell_end = True
             call.inbound.end_stream()
@@ -405,7 +410,7 @@ class Calls:
         else:  # done by another worker, which told the gateway where sound goes on
             sent_to = min(call.resumed_at, interrupt.resume_at)
         done = m.Interrupted(call.id, call.generation, interrupt.serial, sent_to)
-        self._batches.out.append((peer, done))
+        self._batches.instructions.append((peer, done))
 
     def _carry_out_interrupt(self, call: Call, serial: int, resume_at: int, now: int) -> bool:
         assert call.playout is not None
@@ -421,10 +426,10 @@ class Calls:
         self._batches.speaking.pop(call.id, None)
         if call.gateway is not None and not call.playout.frozen:
             clear = m.Clear(call.id, call.generation, done.next_position, done.playback)
-            self._batches.out.append((call.gateway, clear))
+            self._batches.instructions.append((call.gateway, clear))
         for name in done.unplayed_marks:
             told = m.MarkPlayed(call.id, call.generation, name, False)
-            self._batches.out.append((call.adapter, told))
+            self._batches.instructions.append((call.adapter, told))
         return True
 
     def _set_mark(self, peer: bytes, mark: m.SetMark) -> None:
@@ -445,6 +450,12 @@ class Calls:
         self._read_at = now
         return bool(self._batches.speaking)
 
+    @property
+    def ended_at(self) -> int:
+        """When a call had last sent all that it has. Its speaker may be one who says the next 20 ms
+        once these are acknowledged, and has to be answered soon."""
+        return self._batches.ended_at
+
     def tick(self, now: int, until: int) -> None:
         """Send the frames of all calls that are due before ``until``."""
         self._batches.pace(self.calls.values(), now, until)
@@ -455,7 +466,7 @@ class Calls:
         self._ticks += 1
         tick = m.Tick(self.worker, self._ticks)
         told, self._told = self._told, set()
-        self._batches.out.extend((peer, tick) for peer in self.peers if peer not in told)
+        self._batches.instructions.extend((peer, tick) for peer in self.peers if peer not in told)
         for call in list(self.calls.values()):
             since = call.streamless_since
             if since is not None and now - since > FORGET_NS:

@@ -26,19 +26,21 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from trunkline.bus.sound import WIRE_RATE
+
 from .join import overlap
 from .mulaw import SILENCE
-from .playout import CAPACITY, RATE, SAMPLE_NS
+from .playout import CAPACITY, SAMPLE_NS
 from .resample import LOOKAHEAD, RATIO, History, Upsampler
 
 #: Samples that stay in the ring once they were handed out: 10 s.
-RING: Final = 10 * RATE
+RING: Final = 10 * WIRE_RATE
 #: A stream whose positions begin later than this lost its beginning; earlier ones count from there.
-_LATEST_START: Final = RATE
+_LATEST_START: Final = WIRE_RATE
 
 #: Of both streams so much is compared at a join: 1 s, and what a one-way stream keeps.
-_JOIN_OLD: Final = RATE
-_JOIN_NEW: Final = 3 * RATE
+_JOIN_OLD: Final = WIRE_RATE
+_JOIN_NEW: Final = 3 * WIRE_RATE
 
 _TAIL: Final = bytes([SILENCE]) * LOOKAHEAD
 

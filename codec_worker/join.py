@@ -6,21 +6,21 @@ stream's sound in the later one's. That is exact to the sample.
 
 It says nothing where the sound both brought is silence, or where the bytes differ. There the clock
 decides: when the frames arrived. Two connections' frames arrive up to :data:`TOLERANCE` apart
-though they were said at the same time (a flush of 10 ms at each of gateway and worker, a tick of
-20 ms at the carrier, and what the network and a busy machine add). So a smaller difference than
-that is taken for none. In silence nothing is lost or heard twice by it.
+though they were said at the same time (20 ms at a gateway, 20 at a worker, a tick of 20 ms at the
+carrier, and what the network and a busy machine add). So a smaller difference than that is taken
+for none. In silence nothing is lost or heard twice by it.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from .playout import RATE
+from trunkline.bus.sound import WIRE_RATE
 
 #: Samples: a smaller gap or overlap cannot be told from none by the clock (100 ms).
-TOLERANCE: Final = RATE // 10
+TOLERANCE: Final = WIRE_RATE // 10
 #: How much of the end of either sound is looked up: as little as says something (50 ms, …).
-_ANCHORS: Final = (RATE // 20, RATE * 3 // 20, RATE // 2)
+_ANCHORS: Final = (WIRE_RATE // 20, WIRE_RATE * 3 // 20, WIRE_RATE // 2)
 #: Sound with no more different bytes than this is silence, or a tone that is alike everywhere.
 _TELLING: Final = 4
 

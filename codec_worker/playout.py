@@ -6,23 +6,23 @@ monotonic clock and come in as ``now``. Every method returns what there is to do
 The rules:
 
 1. **Deadlines are absolute.** An utterance that begins at position p with ``t0`` has sample q
-   played at ``t0 + (q - p) · 125 µs``. Nothing but rule 3 moves that line. A frame (20 ms) is
+   played at ``t0 + (q - p) · 125 µs``. Nothing but rule 3 moves that timeline. A frame (20 ms) is
    sent ``lead`` before its playback time, so at the start of an utterance the lead goes out at
    once, and afterwards the carrier's buffer holds between the lead and one frame more.
 2. **A start waits a little for a live source.** When less than the lead is in hand, and nothing
    plays at the carrier, the start waits up to ``prebuffer`` for more; a source that speaks in real
    time would else run dry at every frame.
 3. **Model of the carrier's buffer.** All that was sent has been played at the playback time of the
-   next position. A tick late by less than the lead sends what is due and keeps the line. Later than
-   that, the buffer has run dry: the line moves by just that underrun, which is counted. The same
-   holds for a gateway that is late: what it acknowledges more than :data:`ACK_NS` after its
-   playback time was written to a dry buffer. And no more than the lead and :data:`AHEAD_NS` is
+   next position. A tick late by less than the lead sends what is due and keeps the timeline. Later
+   than that, the buffer has run dry: the timeline moves by just that underrun, which is counted.
+   The same holds for a gateway that is late: what it acknowledges more than :data:`ACK_NS` after
+   its playback time was written to a dry buffer. And no more than the lead and :data:`AHEAD_NS` is
    sent without being acknowledged: a gateway that stood still would write all of it at once, and
    leave the buffer, and every loss and interrupt, that much deeper.
 4. **Starvation.** When less than a full frame is in hand at its send time, playout waits until
    20 ms before the buffer runs dry, so that the next chunk joins without a seam. Then it asks for
    the resampler's tail (:class:`FlushTail`) and sends the short rest. Speech that comes before the
-   buffer is dry still joins; later speech begins a new line, and that is no underrun.
+   buffer is dry still joins; later speech begins a new timeline, and that is no underrun.
 5. **Interrupt.** What is unsent is dropped, what lies at the carrier is cleared, and the playback
    generation counts up: marks of an older one were not played. What is spoken next begins at
    ``resume_at``; only then may positions jump.
@@ -41,11 +41,10 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
+from trunkline.bus.sound import FRAME, MOST_KEPT, WIRE_RATE
+
 from .mulaw import SILENCE
 
-RATE: Final = 8000
-#: Samples, and bytes of mu-law, of one frame.
-FRAME: Final = 160
 SAMPLE_NS: Final = 125_000
 FRAME_NS: Final = FRAME * SAMPLE_NS
 DEFAULT_LEAD_NS: Final = 60_000_000
@@ -54,7 +53,7 @@ ACK_NS: Final = 20_000_000
 #: Sound beyond the lead that may be on its way to a gateway.
 AHEAD_NS: Final = 100_000_000
 #: Most sound held for one call.
-CAPACITY: Final = 300 * RATE
+CAPACITY: Final = MOST_KEPT * WIRE_RATE
 
 
 class PlayoutError(ValueError):
@@ -166,8 +165,8 @@ class Playout:
         self._segments: deque[_Segment] = deque()
         self._held = 0  # samples in _segments
         self._may_jump = False  # an interrupt came and nothing was spoken since
-        #: when position 0 would be played; None: no utterance has begun
-        self._line: int | None = None
+        #: the timeline: when position 0 would be played; None: no utterance has begun
+        self._origin: int | None = None
         self._over = True  # all that was spoken has been sent, so running dry is no underrun
         self._gather_until: int | None = None
         self._frozen_at: int | None = None  # acknowledged when the stream was lost
@@ -227,7 +226,7 @@ class Playout:
 
     def joins(self, now: int) -> bool:
         """Whether speech that comes now follows what the carrier plays without a pause."""
-        return self._line is not None and now <= self._line + self.position * SAMPLE_NS
+        return self._origin is not None and now <= self._origin + self.position * SAMPLE_NS
 
     # ------------------------------------------------------------------ sound out
 
@@ -245,9 +244,9 @@ class Playout:
             self._send_marks(out)
         if not self.unsent + self.tail or not self._begin(now, horizon):
             return out
-        assert self._line is not None
+        assert self._origin is not None
         while ((unsent := self.end - self.position) or self.tail) and self._may_send:
-            plays = self._line + self.position * SAMPLE_NS
+            plays = self._origin + self.position * SAMPLE_NS
             if unsent >= FRAME:
                 if plays - self.lead_ns > horizon:
                     break
@@ -268,10 +267,10 @@ class Playout:
         """The usual tick of a call that speaks: one whole frame is due before ``until``, another
         one follows later, and nothing else is to be done. The frame counts as sent. None: ask
         :meth:`due`, which knows all cases and would have sent the same."""
-        line, position = self._line, self.position
+        origin, position = self._origin, self.position
         following = position + FRAME
         if (
-            line is None
+            origin is None
             or self._over
             or self.frozen
             or self._marks
@@ -280,7 +279,7 @@ class Playout:
             or not self._segments
         ):
             return None
-        plays = line + position * SAMPLE_NS
+        plays = origin + position * SAMPLE_NS
         due_at = plays - self.lead_ns
         if now > plays or not due_at < until <= due_at + FRAME_NS:
             return None
@@ -302,9 +301,9 @@ class Playout:
             return None
         if self._gather_until is not None:
             return self._gather_until
-        if self._line is None or self._over:
+        if self._origin is None or self._over:
             return 0
-        plays = self._line + self.position * SAMPLE_NS
+        plays = self._origin + self.position * SAMPLE_NS
         return plays - (self.lead_ns if self.unsent >= FRAME else FRAME_NS)
 
     @property
@@ -313,9 +312,9 @@ class Playout:
         return self.position - self.acknowledged < self._window
 
     def _begin(self, now: int, horizon: int) -> bool:
-        """Whether there is a line to play on; makes one at the start of an utterance."""
-        if self._line is not None and (
-            not self._over or now <= self._line + self.position * SAMPLE_NS
+        """Whether there is a timeline to play on; makes one at the start of an utterance."""
+        if self._origin is not None and (
+            not self._over or now <= self._origin + self.position * SAMPLE_NS
         ):
             return True
         if (self.unsent + self.tail) * SAMPLE_NS < self.lead_ns:
@@ -324,7 +323,7 @@ class Playout:
             if horizon < self._gather_until:
                 return False
         self._gather_until = None
-        self._line = now - self.position * SAMPLE_NS
+        self._origin = now - self.position * SAMPLE_NS
         self._over = False
         return True
 
@@ -358,8 +357,8 @@ class Playout:
             raise PlayoutError(f"{position} acknowledged, but sent only up to {self.position}")
         if position <= self.acknowledged:
             return False
-        if self._line is not None and not self.frozen:
-            late = now - (self._line + self.acknowledged * SAMPLE_NS)
+        if self._origin is not None and not self.frozen:
+            late = now - (self._origin + self.acknowledged * SAMPLE_NS)
             if late > ACK_NS:
                 self._dry(late)
         self._forget(position)
@@ -367,10 +366,10 @@ class Playout:
 
     def _dry(self, late: int) -> None:
         """The carrier's buffer had run dry for so long when the next sound reached it."""
-        assert self._line is not None
+        assert self._origin is not None
         self.underruns += 1
         self.underrun_ns += late
-        self._line += late
+        self._origin += late
 
     def _forget(self, position: int) -> None:
         self.acknowledged = position
@@ -415,13 +414,13 @@ class Playout:
         return self._last
 
     def _restart(self, position: int) -> None:
-        """Hold nothing and go on at ``position``, on a new line."""
+        """Hold nothing and go on at ``position``, on a new timeline."""
         self._segments.clear()
         self._held = self.tail = 0
         self.position = self.acknowledged = self.end = position
         if self._frozen_at is not None:
             self._frozen_at = position  # what an interrupt dropped is not lost
-        self._line = None
+        self._origin = None
         self._over = True
         self._gather_until = None
 
@@ -457,9 +456,9 @@ class Playout:
     def played(self, now: int) -> int:
         """The position that the carrier is playing by the model, or by a mark that came back;
         never past what was written."""
-        if self._line is None:
+        if self._origin is None:
             return self.acknowledged
-        return min(max((now - self._line) // SAMPLE_NS, self._reached), self.acknowledged)
+        return min(max((now - self._origin) // SAMPLE_NS, self._reached), self.acknowledged)
 
     def freeze(self, now: int, unplayed: int | None = None, *, told: bool = True) -> Range:
         """The stream is gone; returns the lead that lay unplayed at the carrier, which is lost.
@@ -486,7 +485,7 @@ class Playout:
         return lost
 
     def open(self, next_position: int | None = None, playback: int | None = None) -> int:
-        """A stream is there (again): go on, on a new line.
+        """A stream is there (again): go on, on a new timeline.
 
         ``next_position`` follows the last one written, by the gateway's word; None: the last one
         acknowledged here, or in doubt. Where it lies outside of what is held, nothing is held any
@@ -515,11 +514,11 @@ class Playout:
             return late
         self._forget(resume)
         self.position = resume
-        self._line = None
+        self._origin = None
         self._over = True
         self._gather_until = None
         return late
 
     def plays_on(self, until: int) -> None:
         """Until then the carrier plays what another worker sent; what comes next joins that."""
-        self._line = until - self.position * SAMPLE_NS
+        self._origin = until - self.position * SAMPLE_NS

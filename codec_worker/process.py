@@ -8,9 +8,11 @@ working on a message, so how it is woken follows from how much there is to do:
 - With a call or two a gateway's message, which brings the carrier's frame, is the clock. It is read
   as it comes; what is due by then is sent, and what came is handed out, in one go. The timer only
   ticks when no message came in time.
-- From :data:`CLOCKED_FROM` calls on the timer wakes the worker each 10 ms, and messages are read
-  then: frames of many calls share one product. Every second wake-up is a tick. They stand a little
-  after the whole multiples of 10 ms at which the gateways of this machine send what they gathered.
+- From :data:`CLOCKED_FROM` calls on the timer wakes the worker for each tick, and messages are read
+  then: frames of many calls share one product. With :data:`DENSE_FROM` calls, or while somebody
+  speaks in small pieces, it wakes twice as often, so that messages wait half as long. Its wake-ups
+  stand a little after the whole multiples of 10 ms at which the gateways of this machine send what
+  they gathered.
 
 Ticks stand on absolute deadlines: a late one changes no later one, and missed ones are not made up
 for (the playouts send all that is due).
@@ -49,12 +51,16 @@ from .playout import FRAME_NS
 
 log = logging.getLogger("trunkline.codec_worker")
 
-#: Messages are read this often while the timer is the clock; twice in a tick.
+#: With many calls messages are read twice in a tick.
 READ_NS: Final = FRAME_NS // 2
 #: So long after the whole multiples of it: the gateways have sent what they gathered by then.
 PHASE_NS: Final = 3_000_000
 #: From so many calls on the timer is the clock, and not the messages of gateways.
 CLOCKED_FROM: Final = 3
+#: So many calls are many.
+DENSE_FROM: Final = 48
+#: And so long after a call had sent all that it has: see Calls.ended_at.
+ANSWER_NS: Final = 200_000_000
 #: A tick that no message has brought comes by the timer, so much after its deadline.
 GRACE_NS: Final = 8_000_000
 #: So long a wake-up goes on to encode speech, so that it holds up neither a tick nor a message.
@@ -248,11 +254,11 @@ class WorkerProcess:
 
     def _send(self) -> None:
         gone: set[bytes] = set()
-        while out := self.calls.take():
+        while out := self.calls.take_instructions():
             for peer, message in out:
                 if peer not in gone and not self._socket.send(self._encoder.encode(message), peer):
                     gone.add(peer)
-                    self.calls.gone(peer, self._clock())
+                    self.calls.disconnected(peer, self._clock())
 
     # ------------------------------------------------------------------ the timer
 
@@ -261,7 +267,7 @@ class WorkerProcess:
         clocked = len(self.calls.calls) >= CLOCKED_FROM
         if clocked != self._clocked:
             self._clocked = clocked
-            self._read_at = _following(PHASE_NS, READ_NS, now)
+            self._read_at = _following(PHASE_NS, FRAME_NS, now)
             self._deadline = _following(PHASE_NS, FRAME_NS, now)
             self._socket.read_on_demand(clocked)
         self._set_timer()
@@ -289,7 +295,9 @@ class WorkerProcess:
         if self._clocked:
             self._socket.read()
             self._received = False
-            self._read_at = _following(self._read_at, READ_NS, now)
+            dense = len(self.calls.calls) >= DENSE_FROM or now - self.calls.ended_at < ANSWER_NS
+            period = READ_NS if dense else FRAME_NS
+            self._read_at = _following(PHASE_NS, period, now + READ_NS // 4)
             # The loop counts whole milliseconds, and so may be a little early.
             if now >= self._deadline - READ_NS // 2:
                 self._tick(now)

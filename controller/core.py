@@ -127,10 +127,12 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.WorkerLeft: (streams.place_all,),
     f.AllClosing: (sessions.close_all,),
     # A restart. A session's calls come before its dials, because a dial whose call was heard is not
-    # given up. What nobody claims is put back before it is hung up: numbers first.
+    # given up. Webhooks that wait are answered behind all sessions of the client, because the calls
+    # of the last one may say whose the webhook is. What nobody claims is put back before it is hung
+    # up: numbers first.
     f.Found: (restart.recover,),
-    f.SessionBack: (restart.session_calls, restart.session_dials, webhooks.ask_again),
-    f.Announced: (reception.welcome, restart.tell_again),
+    f.SessionBack: (restart.session_calls, restart.session_dials),
+    f.Announced: (reception.welcome, restart.tell_again, webhooks.ask_again),
     f.StreamFound: (restart.stream_found,),
     f.ClaimsOver: (
         restart.unclaimed_numbers,
@@ -220,7 +222,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.StreamShown: (streams.accept,),
     f.StreamUp: (dials.stream_up, sessions.call_up, digits.stream_up, streams.accepted),
     m.StreamClosed: (streams.closed,),
-    m.Switched: (streams.switched,),
+    m.CallMoved: (streams.moved,),
     f.StreamReplaced: (streams.replaced,),
     f.StreamLost: (digits.stream_lost,),
     f.Reconnecting: (sessions.reconnecting,),

@@ -21,8 +21,7 @@ from trunkline.bus.redact import mask_url, redact_number
 from trunkline.bus.settings import Settings
 
 from .journal import state_dir
-from .journal.file import JournalError
-from .journal.memory import MemoryJournal
+from .journal.file import IN_MEMORY, JournalError
 from .journal.rows import DialRow, OverrideRow
 from .journal.state_dir import StackDir
 from .journal.store import SqliteJournal, peek
@@ -48,7 +47,8 @@ async def restore_command(
     account_sid = settings.require("account_sid")
     carrier = TwilioCarrier.of(settings)
     prober = Prober(settings.state_path, _holder())
-    run = RestoreRun(Operations.of(settings, "", carrier, MemoryJournal(), prober), dry_run)
+    seals = await SqliteJournal.open(IN_MEMORY, account=account_sid, stack="")
+    run = RestoreRun(Operations.of(settings, "", carrier, seals, prober), dry_run)
     try:
         await run.journals(settings, account_sid)
         if account:
@@ -56,6 +56,7 @@ async def restore_command(
     finally:
         carrier.close()
         prober.close()
+        await seals.close()
     return (EXIT_PENDING if run.pending else EXIT_DONE), run.lines
 
 

@@ -185,7 +185,7 @@ class Shell:
             self.core.book.count("unreadable messages")
             log.warning("a message on the control socket could not be read: %s", error)
             return
-        by_gateway = isinstance(message, m.StreamClosed | m.Switched | m.WebhooksRefused)
+        by_gateway = isinstance(message, m.StreamClosed | m.CallMoved | m.WebhooksRefused)
         peer = message.gateway if by_gateway else message.peer
         if isinstance(message, m.Hello):
             newest, _ = self._connections.get(peer, (0, b""))

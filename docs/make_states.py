@@ -81,7 +81,7 @@ SECTIONS: tuple[Section, ...] = (
         admission.TABLE,
         ("stranger",),
         "A connection to the public port, until its stream is open (`TABLE` in "
-        "`gateway/admission.py`). The gateway's hub tells it what came; the controller's answer to "
+        "`gateway/admission.py`). The gateway's shell feeds it events; the controller's answer to "
         "its token decides.",
     ),
     (

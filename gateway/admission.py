@@ -18,7 +18,7 @@ controller knows the one-time token in its ``start``. Rules:
    turn comes, the controller is told how it ended; otherwise it would wait for a stream that is
    gone. This is why a held socket is not just forgotten.
 
-The hub tells what happened, one method an event, and carries out the instructions that come back.
+The shell tells what happened, one method an event, and carries out the instructions that come back.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Admission:
             return [do.EndStream(number, reason)]
         return self._not_there(applicant) if before == "overlaps" else []
 
-    def gone(self, number: int) -> None:
+    def disconnected(self, number: int) -> None:
         """Its connection is gone; it has ended before."""
         applicant = self._applicants[number]
         applicant.connected = False

@@ -8,21 +8,18 @@ that on. Bodies, waiting requests and times are bounded. Numbers are logged by t
 URLs without password and values, tokens never.
 
 Media Streams never come this way: :mod:`.websocket` takes their connections from uvicorn before
-Starlette sees them. Only their upgrade is judged here (:meth:`Front.refusal`), because it is
-checked like a webhook.
+Starlette sees them. :class:`~.authenticator.Authenticator` judges their upgrades too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeVar
-from urllib.parse import unquote
 
 import msgspec
 from starlette.applications import Starlette
@@ -33,19 +30,16 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from trunkline.bus import messages as m
-from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.errors import TrunklineError
-from trunkline.bus.redact import is_e164, redact_number
-from trunkline.bus.twilio_urls import STATUS_PATH, STREAM_PATH, VOICE_PATH, stream_base
+from trunkline.bus.redact import redact_number
+from trunkline.bus.twilio_urls import HEALTH_PATH, STATUS_PATH, VOICE_PATH
 
 from . import signature, twiml
-from .websocket import Refusal, Upgrade
+from .authenticator import Authenticator
 
 log = logging.getLogger("trunkline.gateway")
 
-HEALTH_PATH: Final = "/healthz"
 _SERVED: Final = frozenset((VOICE_PATH, STATUS_PATH, HEALTH_PATH))
-_UPGRADED: Final = frozenset((STREAM_PATH,))
 
 MAX_BODY_BYTES: Final = 64 * 1024
 #: Seconds for the body to arrive.
@@ -55,9 +49,6 @@ ANSWER_WITHIN: Final = 2.5
 #: Requests whose body is being read, and signed requests that wait for the controller.
 MAX_READING: Final = 200
 MAX_ASKING: Final = 500
-#: Refused voice webhooks are told together, after so many seconds, and of so many numbers at most.
-REFUSED_TOLD_AFTER: Final = 0.05
-MAX_REFUSED_NUMBERS: Final = 100
 
 _T = TypeVar("_T")
 
@@ -71,105 +62,6 @@ class Ask(Protocol):
 
 
 @dataclass
-class Front:
-    """What the public side knows of the rest.
-
-    ``check`` None: signatures are not checked (tests only). ``public_url``: the base that Twilio
-    was given, None while unknown (then everything that needs it is refused). ``stack``: the
-    stack's id, None until a controller has been heard. ``ready``: a controller answers now.
-    """
-
-    check: signature.SignatureCheck | None
-    public_url: Callable[[], str | None]
-    ask: Ask
-    stack: Callable[[], str | None]
-    ready: Callable[[], bool]
-    clock: Clock = monotonic
-    #: told of voice webhooks that were refused for their signature, by the number that they named
-    refused: Callable[[dict[str, int]], object] = lambda numbers: None
-    #: requests answered, by kind: voice, status, forbidden, busy, unanswered, …
-    counts: Counter[str] = field(default_factory=Counter)
-    #: requests and upgrades that were refused, by the reason
-    objections: Counter[str] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        self._warnings = SparseWarnings(self.clock)
-        self._refused: Counter[str] = Counter()
-
-    def refused_voice(self, number: str | None) -> None:
-        """Count a refused voice webhook to ``number`` (what a stranger says); it is told soon."""
-        if number is None or not is_e164(number):
-            return
-        if not self._refused:
-            asyncio.get_running_loop().call_later(REFUSED_TOLD_AFTER, self._tell_refused)
-        if number in self._refused or len(self._refused) < MAX_REFUSED_NUMBERS:
-            self._refused[number] += 1
-
-    def _tell_refused(self) -> None:
-        numbers, self._refused = self._refused, Counter()
-        self.refused(dict(numbers))
-
-    def forbidden(
-        self, what: str, why: signature.Reason, checked: str | None, number: str | None = None
-    ) -> None:
-        """Count and log a request that is refused; ``checked``: the URL, as a log may show it."""
-        self.counts["forbidden"] += 1
-        self.objections[why] += 1
-        caller = f" from {redact_number(number)}" if number else ""
-        text = f"refused {what}{caller}: {signature.REASONS[why]}"
-        if checked is not None:
-            text += f" (checked: {checked}"
-            if why == "wrong signature" and self.check is not None:
-                text += f", {self.check.tried}"
-            text += ")"
-        self._warnings.say(text)
-
-    def refusal(self, upgrade: Upgrade) -> Refusal | None:
-        """Why a WebSocket upgrade is refused; None for one that Twilio has signed for our stream's
-        URL."""
-        public_url = self.public_url()
-        if twiml.local_path(unquote(upgrade.path), public_url, _UPGRADED) != STREAM_PATH:
-            return Refusal(404, "not found")
-        if self.check is None:
-            return None
-        why: signature.Reason | None = "no public URL"
-        checked = None
-        if public_url is not None:
-            base = stream_base(public_url)
-            checked = signature.shown(base, STREAM_PATH, upgrade.query)
-            matches = partial(self.check.upgrade, public_url, STREAM_PATH, upgrade.query)
-            why = signature.objection(
-                upgrade.header(signature.HEADER), upgrade.header(signature.SETTINGS_HEADER), matches
-            )
-        if why is None:
-            return None
-        self.forbidden("a WebSocket", why, checked)
-        return Refusal(403, "forbidden")
-
-
-class SparseWarnings:
-    """Warnings that a stranger can cause: at most ten a second, the rest counted."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._second = clock()
-        self._said = 0
-        self._unsaid = 0
-
-    def say(self, text: str) -> None:
-        now = self._clock()
-        if now - self._second >= 1.0:
-            if self._unsaid:
-                log.warning("%d more warnings like these were left out", self._unsaid)
-            self._second, self._said, self._unsaid = now, 0, 0
-        if self._said >= 10:
-            self._unsaid += 1
-            return
-        self._said += 1
-        log.warning("%s", text)
-
-
-@dataclass
 class _Webhook:
     """A webhook whose signature is right."""
 
@@ -180,10 +72,24 @@ class _Webhook:
 
 
 class GatewayApp:
-    """The ASGI application. An :class:`HTTPException` anywhere in it is the request's answer."""
+    """The ASGI application. An :class:`HTTPException` anywhere in it is the request's answer.
 
-    def __init__(self, front: Front) -> None:
-        self._front = front
+    ``stack``: the stack's id, None until a controller has been heard. ``ready``: a controller
+    answers now.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        ask: Ask,
+        *,
+        stack: Callable[[], str | None],
+        ready: Callable[[], bool],
+    ) -> None:
+        self._authenticator = authenticator
+        self._ask_controller = ask
+        self._stack = stack
+        self._ready = ready
         self._reading = 0
         #: how long each request that waits for the controller may go on waiting
         self._asking: set[asyncio.Timeout] = set()
@@ -206,12 +112,11 @@ class GatewayApp:
             patience.reschedule(0.0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["path"] = twiml.local_path(scope["path"], self._front.public_url(), _SERVED)
+        scope["path"] = twiml.local_path(scope["path"], self._authenticator.public_url(), _SERVED)
         await self._routes(scope, receive, send)
 
     async def _health(self, request: Request) -> Response:
-        front = self._front
-        body = msgspec.json.encode({"ok": front.ready(), "stack": front.stack()})
+        body = msgspec.json.encode({"ok": self._ready(), "stack": self._stack()})
         return Response(body, media_type="application/json")
 
     # ------------------------------------------------------------------ reading a webhook
@@ -224,7 +129,7 @@ class GatewayApp:
         raw_query = scope["query_string"].decode("latin-1")
         headers = dict(scope["headers"])
         is_json = headers.get(b"content-type", b"").split(b";")[0].strip() == b"application/json"
-        public_url = self._front.public_url()
+        public_url = self._authenticator.public_url()
         checked = public_url and signature.shown(public_url, path, raw_query)
         try:
             form = signature.Form([]) if is_json else signature.Form.parse(body)
@@ -235,7 +140,7 @@ class GatewayApp:
         number = fields.get("From")
         if public_url is None:
             raise self._forbidden(path, "no public URL", None, number)
-        check = self._front.check
+        check = self._authenticator.check
         if check is not None:
             matches = partial(check.form, public_url, path, raw_query, form)
             if is_json:
@@ -244,7 +149,7 @@ class GatewayApp:
                 headers.get(signature.HEADER), headers.get(signature.SETTINGS_HEADER), matches
             )
             if why is not None:
-                self._front.refused_voice(fields.get("To") if path == VOICE_PATH else None)
+                self._authenticator.refused_voice(fields.get("To") if path == VOICE_PATH else None)
                 raise self._forbidden(path, why, checked, number)
         if is_json:
             fields = _flat_json(body)
@@ -253,7 +158,6 @@ class GatewayApp:
     async def _body(self, request: Request) -> bytes:
         """The request's body, within the bounds of its size, its time, and of how many are read."""
         if self._reading >= MAX_READING:
-            self._front.counts["busy"] += 1
             raise HTTPException(503, "busy", {"retry-after": "1"})
         self._reading += 1
         body = bytearray()
@@ -274,14 +178,13 @@ class GatewayApp:
     def _forbidden(
         self, path: str, why: signature.Reason, checked: str | None, number: str | None = None
     ) -> HTTPException:
-        self._front.forbidden(f"POST {path}", why, checked, number)
+        self._authenticator.forbidden(f"POST {path}", why, checked, number)
         return HTTPException(403, "forbidden")
 
     # ------------------------------------------------------------------ asking the controller
 
     async def _voice(self, request: Request) -> Response:
         hook = await self._webhook(request)
-        self._front.counts["voice"] += 1
         number = redact_number(hook.form.get("From"))
         answer = await self._ask(m.VoiceWebhook(form=hook.form, query=hook.query), m.VoiceAnswer)
         if answer is None:
@@ -294,7 +197,6 @@ class GatewayApp:
 
     async def _status(self, request: Request) -> Response:
         hook = await self._webhook(request)
-        self._front.counts["status"] += 1
         done = await self._ask(m.StatusCallback(form=hook.form, query=hook.query), m.Done)
         if done is None:  # Twilio asks again: the URL's connection overrides say so
             raise HTTPException(503, "try again", {"retry-after": "1"})
@@ -303,15 +205,13 @@ class GatewayApp:
     async def _ask(self, body: m.RequestBody, expect: type[_T]) -> _T | None:
         """The controller's answer; None when there is none in time."""
         if len(self._asking) >= MAX_ASKING:
-            self._front.counts["busy"] += 1
             return None
         patience = asyncio.timeout(0.0 if self._leaving else None)
         self._asking.add(patience)
         try:
             async with patience:
-                return await self._front.ask(body, expect, timeout=ANSWER_WITHIN)
+                return await self._ask_controller(body, expect, timeout=ANSWER_WITHIN)
         except (TrunklineError, TimeoutError) as error:
-            self._front.counts["unanswered"] += 1
             why = error if isinstance(error, TrunklineError) else "this gateway ends"
             log.warning("the controller did not answer %s: %s", type(body).__name__, why)
             return None

@@ -1,4 +1,4 @@
-"""What the gateway's rules (:mod:`.admission` and :mod:`.streams`) ask the hub to do.
+"""What the gateway's rules (:mod:`.admission` and :mod:`.streams`) ask the shell to do.
 
 ``socket`` is the number that admission gave to a Media Streams socket. ``endpoint`` names a
 worker's media ROUTER, and with it the one DEALER that this gateway has to it.

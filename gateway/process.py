@@ -28,9 +28,10 @@ from trunkline.bus.listener import Bounds, Server
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, say_ready, setup_logging
 from trunkline.bus.settings import Settings
 
-from .app import Front, GatewayApp
-from .hub import Hub
+from .app import GatewayApp
+from .authenticator import Authenticator
 from .recording import Recorder
+from .shell import Shell
 from .signature import SignatureCheck
 from .websocket import protocol_class
 
@@ -123,35 +124,39 @@ class Gateway:
             hello=self._hello,
             beat=lambda: m.Beat(
                 peer=self.peer,
-                streams=self.hub.streams.stats(),
-                refused=dict(self.front.objections),
+                streams=self.shell.streams.stats(),
+                refused=dict(self.authenticator.objections),
             ),
-            on_event=lambda event: self.hub.event(event),
+            on_event=lambda event: self.shell.event(event),
             on_welcome=self._welcomed,
             on_refused=self._on_refused,
             curve=settings.curve,
         )
-        self.front = Front(
+        self.authenticator = Authenticator(
             check=check,
             public_url=lambda: self._public_url,
-            ask=self.client.request,
-            stack=lambda: self._stack,
-            ready=lambda: self.client.welcome is not None,
             refused=lambda numbers: self.client.notify(
                 m.WebhooksRefused(gateway=self.peer, numbers=numbers)
             ),
         )
-        self.hub = Hub(
+        self.shell = Shell(
             self.peer,
-            self.front,
+            self.authenticator,
             self.client,
             context,
             lead_ms=settings.lead_ms,
             curve=settings.curve,
             recorder=recorder,
         )
-        self.app = GatewayApp(self.front)
-        self._server = Server(self.app, BOUNDS, protocol_class(self.hub.accept, self.hub.carriers))
+        self.app = GatewayApp(
+            self.authenticator,
+            self.client.request,
+            stack=lambda: self._stack,
+            ready=lambda: self.client.welcome is not None,
+        )
+        self._server = Server(
+            self.app, BOUNDS, protocol_class(self.shell.accept, self.shell.carriers)
+        )
 
     async def run(self, listening: socket.socket) -> int:
         """Serve until stopped; returns the exit status."""
@@ -170,8 +175,8 @@ class Gateway:
         finally:
             stopping.cancel()
             self.app.leave()
-            self.hub.close()
-            await self.hub.wait_closed(CLOSE_SECONDS)
+            self.shell.close()
+            await self.shell.wait_closed(CLOSE_SECONDS)
             self._server.leave()
             await asyncio.wait({serving})
             await self.client.close()
@@ -185,13 +190,13 @@ class Gateway:
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
-        self.hub.admission.draining = True
+        self.shell.admission.draining = True
         began = loop.time()
         while self.client.welcome is not None:
             passed = loop.time() - began
             if passed >= DRAIN_SECONDS:
                 return
-            if passed >= IDLE_DRAIN_SECONDS and not self.hub.streams.live:
+            if passed >= IDLE_DRAIN_SECONDS and not self.shell.streams.live:
                 return
             await asyncio.sleep(_DRAIN_STEP)
 
@@ -200,13 +205,13 @@ class Gateway:
             role="gateway",
             peer=self.peer,
             pid=os.getpid(),
-            streams=self.hub.streams.announce(self.hub.clock()),
+            streams=self.shell.streams.announce(self.shell.clock()),
             account=self._settings.account_sid or None,
         )
 
     def _welcomed(self, welcome: m.Welcome) -> None:
         self._stack = welcome.stack
-        self.hub.streams.lead_ms = welcome.lead_ms
+        self.shell.streams.lead_ms = welcome.lead_ms
         # The controller's is the one that Twilio was given.
         if welcome.public_url is not None:
             self._public_url = welcome.public_url.rstrip("/")

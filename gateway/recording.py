@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from trunkline.bus.errors import SettingsError
+from trunkline.bus.sound import WIRE_RATE
 
 log = logging.getLogger("trunkline.gateway")
 
-RATE: Final = 8000
 #: mu-law of silence.
 _SILENCE: Final = b"\xff"
 #: Longest hole that is filled in one go: 10 min. A carrier whose positions jump further is not
 #: believed.
-_LONGEST_HOLE: Final = 600 * RATE
+_LONGEST_HOLE: Final = 600 * WIRE_RATE
 #: Blocks that may wait for the disk: with one per call and half second, 100 calls for 50 s.
 _WAITING: Final = 10_000
 
@@ -103,7 +103,7 @@ def pcm16(mulaw: bytes) -> bytes:
 def _header(data_bytes: int) -> bytes:
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", 36 + data_bytes, b"WAVE", b"fmt ", 16, 1, 2, RATE, RATE * 4, 4, 16),
+        *(b"RIFF", 36 + data_bytes, b"WAVE", b"fmt ", 16, 1, 2, WIRE_RATE, WIRE_RATE * 4, 4, 16),
         *(b"data", data_bytes),
     )
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import WIRE_RATE
 
-from .recording import RATE, Stereo
+from .recording import Stereo
 
 #: Inbound sound that is kept for a worker that takes over: 10 s, in samples.
-RING_SAMPLES: Final = 80_000
+RING_SAMPLES: Final = 10 * WIRE_RATE
 #: Frames that the ring holds at most, whatever their lengths (a carrier sends 50 a second).
 RING_FRAMES: Final = 2_000
 #: Digits that are kept of one stream.
@@ -131,7 +132,7 @@ class Stream:
 
     def unplayed(self, at: float) -> int:
         """Samples that lay unplayed at the carrier at this time."""
-        return max(0, round((self.plays_until - at) * RATE))
+        return max(0, round((self.plays_until - at) * WIRE_RATE))
 
     @property
     def workers(self) -> list[m.WorkerRef]:

@@ -33,6 +33,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import WIRE_RATE
 
 from .instructions import (
     CloseLink,
@@ -43,7 +44,7 @@ from .instructions import (
     SendToWorker,
     WriteText,
 )
-from .recording import RATE, Stereo
+from .recording import Stereo
 from .stream import Link, Stream, Wire
 
 #: A worker that has said nothing for so long has stalled (seconds). It says Tick at least.
@@ -58,7 +59,7 @@ RETRY_SECONDS: Final = 1.0
 #: An unused connection is kept this long for the next call.
 UNUSED_SECONDS: Final = 5.0
 
-_LAST_SWITCH: Final = 0xFFFF
+_LAST_MOVE: Final = 0xFFFF
 
 
 class Streams:
@@ -405,7 +406,7 @@ class Streams:
                 following = frame.position + len(frame.payload)
                 stream.out_next = following
                 stream.frames_out += 1
-                stream.plays_until = max(stream.plays_until, now) + len(frame.payload) / RATE
+                stream.plays_until = max(stream.plays_until, now) + len(frame.payload) / WIRE_RATE
                 out.append(WriteText(stream.socket, stream.wire.media(frame.payload)))
                 if stream.recording is not None:
                     stream.recording.said(frame.payload)
@@ -511,10 +512,10 @@ class Streams:
             generation != m.first_generation(stream.ordinal)
             or endpoint != stream.workers[0].endpoint
         ):
-            switched = m.Switched(
+            moved = m.CallMoved(
                 call=call, generation=generation, worker=link.worker.id, gateway=self.gateway
             )
-            out.append(Notify(switched))
+            out.append(Notify(moved))
         if stream.ended is not None:
             self._say_ended(stream, out)
 
@@ -523,7 +524,7 @@ class Streams:
         stream.active = None
         if stream.opened:  # else nobody has been told the present generation
             stream.opened = False
-            if stream.generation & _LAST_SWITCH == _LAST_SWITCH:
+            if stream.generation & _LAST_MOVE == _LAST_MOVE:
                 if stream.ended is None:  # a new stream begins a new range of generations
                     self._end(stream, "error", now, out)
                     out.append(CloseSocket(stream.socket, "moved too often"))

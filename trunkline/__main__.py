@@ -1,6 +1,6 @@
 """``python -m trunkline``: the same as the ``trunkline`` command."""
 
-from trunkline.cli.main import main
+from .cli.main import main
 
 if __name__ == "__main__":
     main()

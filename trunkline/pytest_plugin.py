@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 if TYPE_CHECKING:
-    from trunkline import Line, TwilioAgentAdapter
     from trunkline.carrier_sim.client import SimClient
-    from trunkline.stack.shared_stack import RunDirectory, Wanted
+
+    from . import Line, TwilioAgentAdapter
+    from .stack.shared_stack import RunDirectory, Wanted
 
 T = TypeVar("T")
 
@@ -136,7 +137,7 @@ class _Run:
         if self._given is not None:
             return self._given
         if self._own is None:
-            from trunkline.stack.shared_stack import RunDirectory
+            from .stack.shared_stack import RunDirectory
 
             self._own = RunDirectory()
         return self._own.path
@@ -184,7 +185,7 @@ class PhoneStack:
 
     def adapter(self, phone_number: str = "any", **settings: Any) -> TwilioAgentAdapter:
         """A TwilioAgentAdapter on this stack (needs ``trunkline[scenario]``)."""
-        from trunkline import TwilioAgentAdapter
+        from . import TwilioAgentAdapter
 
         return TwilioAgentAdapter(
             account_sid=self.account_sid,
@@ -211,7 +212,8 @@ def _simulated(request: pytest.FixtureRequest) -> bool:
 
 def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
     from trunkline.bus import settings as bus_settings
-    from trunkline.stack import shared_stack
+
+    from .stack import shared_stack
 
     settings = bus_settings.load(bus=_option(config, "phone_bus") or None)
     sim = _sim_of(settings.twilio_api_url)
@@ -265,7 +267,8 @@ async def _join(settings: Any, *, required: bool) -> tuple[str, str] | None:
     there (StackUnavailableError where the user named the address) or it is another account's."""
     from trunkline.bus.control import UNAVAILABLE_AFTER
     from trunkline.bus.errors import StackUnavailableError
-    from trunkline.stack.controller_client import controller_client
+
+    from .stack.controller_client import controller_client
 
     directory = settings.address.directory
     if not required and not (directory / "control").exists():
@@ -317,7 +320,7 @@ def open_phone_line(
 ) -> Iterator[Callable[..., Line]]:
     """``open_phone_line(number=None, allowed_callers=None, allowed_callees=None)``: a further open
     line; closed, and its number put back, after the test."""
-    from trunkline import Line
+    from . import Line
 
     config = request.config
     lines: list[Line] = []

@@ -3,36 +3,42 @@
 Rules:
 
 - The client is attached to every worker of the call's placement. The worker that says ``Opened``
-  with the highest generation is the active one; what others say is dropped. ``Opened`` is answered
-  by ``Resume`` (what was heard, what was acknowledged, the floor, the last interrupt), then come
-  the marks that are not done, then the sound that is not acknowledged, earliest first.
-- What was heard is passed on once: sound below the call time heard so far is cut off. What never
+  with the highest generation is the active one, and messages of the others are dropped. ``Opened``
+  is answered by ``Resume`` (how far we have heard, how far we were acknowledged, the floor, the
+  last interrupt). Then come the marks that are not done, and the sound that is not acknowledged,
+  earliest first.
+- Sound is passed on once: everything below the call time heard so far is cut off. Sound that never
   arrived is counted.
-- What lies at the carrier when a stream breaks is lost, and the worker that had the stream to its
-  end says how much. Where that worker is dead, stopped or leaves, another takes the next stream,
-  which does not know. Then it is counted here, from the acknowledgements that came. What the old
-  worker may have had written since the last of them is not said again, and counts as lost: how long
-  the carrier played on is not known. But a worker that has told the stream's end has told all.
-- A client that did not run for a while (:meth:`CallAudio.stalled`) reads much at once, of all its
-  workers in any order, and what did not fit into the connection of one that died is gone. Then
-  acknowledgements are taken to have come as the sound was played, and the old worker is heard out
-  before another takes the call over.
+- The sound in the carrier's buffer is lost when a stream breaks. The worker that had the stream to
+  its end says how much that was. Where that worker is dead, stopped or leaves, another one takes
+  the next stream, and does not know. Then it is counted here, from the acknowledgements that came.
+  The old worker may have sent more after the last of them. That sound is not said again and counts
+  as lost, because nobody knows for how long the carrier played on. But a worker that has told the
+  stream's end has told all.
+- A client that did not run for a while (:meth:`CallAudio.stalled`) reads the messages of all its
+  workers at once, in any order. Where a worker died meanwhile, the messages that did not fit into
+  its connection are gone. So each acknowledgement is taken to have come when its sound was played,
+  and the old worker is heard out before another takes the call over.
 - Digits are passed on once by (ordinal, index).
-- When the call has ended, what is still on its way is waited for until the stream's last word
-  (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most. Unless that word is that the
-  stream ended with the call, what was said between the last that came and the end counts as lost.
+- When the call has ended, sound may still be on its way. It is waited for until the stream's last
+  word (``StreamOver`` of the newest stream), :data:`DRAIN_SECONDS` at most. Where that word does
+  not say that the stream ended with the call, the time from the last sound to the call's end counts
+  as lost.
 
-Every method takes ``now`` and returns nothing; what is to be done is collected and taken with
-:meth:`CallAudio.effects`.
+Every method takes ``now`` and collects its instructions; :meth:`CallAudio.take_instructions` hands
+them out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from trunkline.bus import messages as m
+import msgspec
 
-from .outbound import FRAME, Outbound, Utterance
+from trunkline.bus import messages as m
+from trunkline.bus.sound import FRAME, IN_DOUBT, NEVER_ARRIVED, UNPLAYED, WIRE_RATE
+
+from .outbound import Outbound, Utterance
 
 #: How long sound that is still on its way is waited for after the call's end.
 DRAIN_SECONDS = 1.0
@@ -47,61 +53,50 @@ STREAM_MISSED_WITHIN = 2.0
 #: sound takes that a worker has sent without being acknowledged: on a machine that keeps up.
 ACKNOWLEDGED_WITHIN = 0.04
 MOST_IN_DOUBT = 0.16
-#: What lies unplayed at the carrier at least while sound flows (the stack's default lead).
+#: The least that lies unplayed at the carrier while sound flows (the stack's default lead).
 LEAD = 0.06
-#: Why sound that may have been heard, and is not said again, counts as lost.
-IN_DOUBT = "may have been played before its stream broke"
 _HEARD_BYTES = 6
-_RATE = 8_000
-_UNPLAYED = "unplayed at the carrier when its stream broke"
 
 
-@dataclass(frozen=True)
-class Send:
+class Send(msgspec.Struct, frozen=True, gc=False):
     """Send ``message`` to ``worker``; where that fails, call :meth:`CallAudio.unsent`."""
 
     worker: str
     message: m.ToWorker
 
 
-@dataclass(frozen=True)
-class HeardSound:
+class HeardSound(msgspec.Struct, frozen=True, gc=False):
     """PCM16 24 kHz from the far end, in order."""
 
     pcm: bytes
 
 
-@dataclass(frozen=True)
-class HeardDigit:
+class HeardDigit(msgspec.Struct, frozen=True, gc=False):
     digit: str
 
 
-@dataclass(frozen=True)
-class Spoken:
+class Spoken(msgspec.Struct, frozen=True, gc=False):
     """``utterance.sent`` is known now."""
 
     utterance: Utterance
 
 
-@dataclass(frozen=True)
-class InterruptDone:
+class InterruptDone(msgspec.Struct, frozen=True, gc=False):
     serial: int
 
 
-@dataclass(frozen=True)
-class MarkDone:
+class MarkDone(msgspec.Struct, frozen=True, gc=False):
     name: str
     played: bool
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, gc=False):
     """Everything was handed out; nothing more comes."""
 
     reason: m.EndedReason
 
 
-Effect = Send | HeardSound | HeardDigit | Spoken | InterruptDone | MarkDone | Ended
+Instruction = Send | HeardSound | HeardDigit | Spoken | InterruptDone | MarkDone | Ended
 
 
 @dataclass
@@ -133,7 +128,7 @@ class CallAudio:
         self.active: str | None = None
         #: the worker that had it last
         self._last_active: str | None = None
-        #: call time that follows what was heard
+        #: call time up to which sound was heard
         self.heard_to = 0
         #: samples at 8 kHz that were heard
         self.heard_samples = 0
@@ -153,7 +148,7 @@ class CallAudio:
         #: since when the worker and the stream are known to be gone; None: they are there
         self._worker_gone_at: float | None = None
         self._stream_gone_at: float | None = None
-        #: what had been sent to a worker by then
+        #: position up to which sound had been sent to a worker by then
         self._sent_by_then = 0
         self._digits: set[tuple[int, int]] = set()
         self._marks: dict[str, int] = {}
@@ -165,20 +160,20 @@ class CallAudio:
         self._drain_until: float | None = None
         #: True once ``Ended`` was given out
         self.finished = False
-        self._effects: list[Effect] = []
+        self._instructions: list[Instruction] = []
 
-    def effects(self) -> list[Effect]:
-        """What is to be done since the last time this was asked."""
-        found, self._effects = self._effects, []
-        return found
+    def take_instructions(self) -> list[Instruction]:
+        """The instructions since the last time, in order."""
+        instructions, self._instructions = self._instructions, []
+        return instructions
 
     # ------------------------------------------------------------------ what the user does
 
     def say(self, pcm: bytes, now: float) -> Utterance:
-        """Queue ``pcm`` (PCM16 24 kHz, an even number of bytes) behind what is being said."""
+        """Queue ``pcm`` (PCM16 24 kHz, an even number of bytes) behind the sound that is queued."""
         utterance = self.out.say(pcm, now)
         if utterance.sent is not None:
-            self._effects.append(Spoken(utterance))
+            self._instructions.append(Spoken(utterance))
         elif self.finished or self._ended is not None:
             self._spoken(self.out.end_all())
         else:
@@ -186,13 +181,13 @@ class CallAudio:
         return utterance
 
     def give_up(self, utterance: Utterance, now: float) -> None:
-        """The sender of ``utterance`` is gone: what was not sent of it is not sent any more."""
+        """The sender of ``utterance`` is gone: the rest of it is not sent any more."""
         if self.out.give_up(utterance):
             self._cut_given_up(now)
         self._pump()
 
     def put_barrier(self) -> int:
-        """What is said from now on waits, until ``take_barrier``."""
+        """Sound that is queued from now on waits until ``take_barrier``."""
         return self.out.put_barrier()
 
     def take_barrier(self, barrier: int) -> None:
@@ -200,7 +195,7 @@ class CallAudio:
         self._pump()
 
     def interrupt(self, now: float) -> int:
-        """Drop what is queued, and what lies at the carrier; returns the interrupt's serial."""
+        """Drop the queue and the carrier's buffer; returns the interrupt's serial."""
         self._spoken(self.out.interrupt())
         self._ask_interrupt(now)
         return self.out.serial
@@ -261,7 +256,7 @@ class CallAudio:
             pcm = pcm[known * _HEARD_BYTES :]
         missing = max(-known, sound.lost if known <= 0 else 0)
         if missing > 0:
-            self.lost.add("inbound", missing, "never arrived")
+            self.lost.add("inbound", missing, NEVER_ARRIVED)
         self._heard_at = self._said_at(sound, max(0, stop - self.heard_to), now)
         if stop > self.heard_to or (
             (sound.ordinal, sound.stream_end) > (self._heard_ordinal, self._heard_stream_end)
@@ -271,30 +266,30 @@ class CallAudio:
         self.heard_to = max(self.heard_to, stop)
         if pcm:
             self.heard_samples += len(pcm) // _HEARD_BYTES
-            self._effects.append(HeardSound(pcm))
+            self._instructions.append(HeardSound(pcm))
 
     def _said_at(self, sound: m.Sound, fresh: int, now: float) -> float:
         """When the end of ``sound`` was said at the latest; ``fresh`` positions of it are new. It
         may have waited for a worker that did not run, or come late of a stream that is over; but it
         was said at its own rate, from the stream's beginning on."""
         if sound.ordinal < self.generation >> 16:
-            return min(now, self._heard_at + fresh / _RATE)
-        self._stream_began = min(self._stream_began, now - sound.stream_end / _RATE)
-        return self._stream_began + sound.stream_end / _RATE
+            return min(now, self._heard_at + fresh / WIRE_RATE)
+        self._stream_began = min(self._stream_began, now - sound.stream_end / WIRE_RATE)
+        return self._stream_began + sound.stream_end / WIRE_RATE
 
     def stalled(self, since: float, until: float) -> None:
-        """The client has not run since ``since``: what it reads before ``until`` waited for it."""
+        """The client has not run since ``since``: messages read before ``until`` waited for it."""
         self._stall = (since, until)
 
     def may_overtake(self, worker: str, message: object, now: float) -> bool:
-        """Another worker has the call, and may have said more before this one took over: this
-        message and what follows it is to be held back until the client has caught up."""
+        """Another worker had the call, and its last messages may not have been read yet: hold this
+        message back, and those behind it, until the client has caught up."""
         if self._late_since(now) is None or self.active in (None, worker) or self.finished:
             return False
         return not isinstance(message, m.Opened) or message.generation > self.generation
 
     def _late_since(self, now: float) -> float | None:
-        """What is read now may have waited since then; None: it came in time."""
+        """Since when a message that is read now may have waited; None: it came in time."""
         return self._stall[0] if self._stall is not None and now < self._stall[1] else None
 
     def acknowledge(self, worker: str, message: m.AcknowledgedTo, now: float) -> None:
@@ -306,9 +301,9 @@ class CallAudio:
         self._pump()
 
     def _acknowledged(self, position: int, now: float) -> None:
-        """Sound up to ``position`` was written: note until when the carrier plays it. What lies
-        below the floor was interrupted, and is none."""
-        fresh = (position - max(self.out.acknowledged, self.out.floor)) / _RATE
+        """Sound up to ``position`` was written: note until when the carrier plays it. Sound below
+        the floor was interrupted, and is not played."""
+        fresh = (position - max(self.out.acknowledged, self.out.floor)) / WIRE_RATE
         if fresh <= 0:
             return
         since = self._late_since(now)
@@ -334,7 +329,7 @@ class CallAudio:
     def mark_played(self, worker: str, message: m.MarkPlayed) -> None:
         if self._current(worker, message.generation) and message.name in self._marks:
             del self._marks[message.name]
-            self._effects.append(MarkDone(message.name, message.played))
+            self._instructions.append(MarkDone(message.name, message.played))
 
     def digit_heard(self, worker: str, message: m.DigitHeard) -> None:
         if not self._current(worker, message.generation):
@@ -342,12 +337,12 @@ class CallAudio:
         key = (message.digit.ordinal, message.digit.index)
         if key not in self._digits:
             self._digits.add(key)
-            self._effects.append(HeardDigit(message.digit.digit))
+            self._instructions.append(HeardDigit(message.digit.digit))
 
     def loss(self, worker: str, message: m.Loss) -> None:
-        # Inbound loss also stands in each Sound, by position; only what is not placed is added.
+        # Inbound loss also stands in each Sound, by position, and is counted there.
         if self._current(worker, message.generation) and message.direction == "outbound":
-            self._plays_until = 0.0  # what lay there is counted
+            self._plays_until = 0.0  # the sound that lay there is counted now
             self.lost.add("outbound", message.samples, message.why)
 
     def stream_over(self, worker: str, message: m.StreamOver, now: float) -> None:
@@ -375,9 +370,11 @@ class CallAudio:
             self._sent_by_then = self.out.next
 
     def _new_stream(self, worker: str, opened: m.Opened, now: float) -> None:
-        """The worker that had the stream before to its end says what was lost. Where another takes
-        the new one, and nobody has told the end of the old: count what lay at the carrier, and pass
-        over what may have been played though nobody acknowledged it."""
+        """Count the loss of the former stream, unless its worker does.
+
+        The worker that had that stream to its end says what was lost. Where another worker takes
+        the new stream, and nobody has told the end of the old one, count the sound that lay at the
+        carrier. Pass over sound that may have been played without being acknowledged."""
         knows = worker == self._last_active and (
             opened.out_next is not None and opened.out_next >= self.out.acknowledged
         )
@@ -387,13 +384,13 @@ class CallAudio:
             broke = self._acknowledged_at
             if self._stream_gone_at is not None and self._stall is None:  # else it came late
                 broke = max(broke, self._stream_gone_at - STREAM_MISSED_WITHIN)
-            self._lose_unplayed(round((self._plays_until - broke) * _RATE))
+            self._lose_unplayed(round((self._plays_until - broke) * WIRE_RATE))
             self._pass_over_what_is_in_doubt(now)
         self._plays_until = 0.0
 
     def _lose_unplayed(self, samples: int) -> None:
         if samples > 0:
-            self.lost.add("outbound", samples, _UNPLAYED)
+            self.lost.add("outbound", samples, UNPLAYED)
 
     def _pass_over_what_is_in_doubt(self, now: float) -> None:
         # A worker that is stopped, or leaves, may have had the stream to its end.
@@ -401,12 +398,12 @@ class CallAudio:
         until = min(gone, default=now) + ACKNOWLEDGED_WITHIN
         most = MOST_IN_DOUBT
         if self._stall is not None and self._worker_gone_at is not None:
-            # It may have gone on for as long as nothing was read here, and what it said is gone.
+            # It may have gone on while nothing was read here, and its messages are gone.
             most = max(most, until - self._stall[0])
         seconds = min(until - self._acknowledged_at, most)
         first = max(self.out.acknowledged, self.out.floor)
         sent = self.out.next if self._stream_gone_at is None else self._sent_by_then
-        stop = min(sent, first + -(-round(seconds * _RATE) // FRAME) * FRAME)
+        stop = min(sent, first + -(-round(seconds * WIRE_RATE) // FRAME) * FRAME)
         if stop > first:
             self.lost.add("outbound", stop - first, IN_DOUBT)
             self._spoken(self.out.acknowledge(stop, False, now))
@@ -429,7 +426,7 @@ class CallAudio:
         self._interrupt_done(self.out.serial, None)
         for name in list(self._marks):
             del self._marks[name]
-            self._effects.append(MarkDone(name, False))
+            self._instructions.append(MarkDone(name, False))
         if self.generation < 0:
             self._finish()
         else:
@@ -441,7 +438,7 @@ class CallAudio:
             # The interrupt itself stays: a Resume tells of it. Only its senders wait no longer.
             self._interrupt_asked = None
             self._spoken(self.out.interrupted(self.out.serial))
-            self._effects.append(InterruptDone(self.out.serial))
+            self._instructions.append(InterruptDone(self.out.serial))
         if self._drain_until is not None and now >= self._drain_until:
             self._finish()
         elif self._ended is None:
@@ -454,7 +451,7 @@ class CallAudio:
 
     def _send(self, message: m.ToWorker) -> None:
         assert self.active is not None
-        self._effects.append(Send(self.active, message))
+        self._instructions.append(Send(self.active, message))
 
     def _pump(self) -> None:
         if self.active is None or self._ended is not None:
@@ -463,7 +460,7 @@ class CallAudio:
             self._send(m.Speak(self.call, self.generation, position, pcm))
 
     def _spoken(self, utterances: list[Utterance]) -> None:
-        self._effects.extend(Spoken(utterance) for utterance in utterances)
+        self._instructions.extend(Spoken(utterance) for utterance in utterances)
 
     def _send_mark(self, name: str) -> None:
         if self.active is not None:
@@ -473,7 +470,7 @@ class CallAudio:
         self._interrupt_asked = now
         for name in list(self._marks):
             del self._marks[name]
-            self._effects.append(MarkDone(name, False))
+            self._instructions.append(MarkDone(name, False))
         if self.active is not None:
             self._send_interrupt()
         self._pump()
@@ -491,7 +488,7 @@ class CallAudio:
         self._spoken(self.out.interrupted(serial, sent_to))
         if serial >= self.out.serial and self._interrupt_asked is not None:
             self._interrupt_asked = None
-            self._effects.append(InterruptDone(self.out.serial))
+            self._instructions.append(InterruptDone(self.out.serial))
 
     def _finish_if_drained(self, now: float) -> None:
         if self._ended is not None and self._last_word() is not None:
@@ -506,7 +503,7 @@ class CallAudio:
         """The last stream broke before the call's end, or its gateway or worker stands still."""
         seconds = self._ended_at - self._heard_at
         if seconds > ON_ITS_WAY:
-            self.lost.add("inbound", round(seconds * _RATE), "never arrived")
+            self.lost.add("inbound", round(seconds * WIRE_RATE), NEVER_ARRIVED)
 
     def _finish(self) -> None:
         if not self.finished:
@@ -516,4 +513,4 @@ class CallAudio:
                 self._count_what_never_came()
             self.finished = True
             self._drain_until = None
-            self._effects.append(Ended(self._ended))
+            self._instructions.append(Ended(self._ended))

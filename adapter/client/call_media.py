@@ -1,4 +1,4 @@
-"""A call in the client's thread: its audio state, and how its effects reach sockets and users.
+"""A call in the client's thread: its audio state, and how its instructions reach sockets and users.
 
 Everything here runs on the client's own loop, but for the boxes, which users read from theirs.
 """
@@ -13,8 +13,10 @@ import msgspec
 
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
+from trunkline.bus.digits import CALL_ENDED_FIRST
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
+from trunkline.bus.sound import LINE_RATE, MOST_KEPT, NOT_TAKEN
 
 from .call_audio import (
     CallAudio,
@@ -31,9 +33,9 @@ from .thread_bridge import Bell, Box, SoundBox
 
 log = logging.getLogger("trunkline.adapter")
 
-#: Heard sound that waits for its user: 300 s of PCM16 at 24 kHz.
-MOST_HEARD_BYTES = 300 * 48_000
-#: How long a hang-up waits for what was said to be heard.
+#: Heard sound that waits for its user, as PCM16.
+MOST_HEARD_BYTES = MOST_KEPT * LINE_RATE * 2
+#: How long a hang-up waits until everything that was said is heard.
 PLAYED_WITHIN = 1.0
 #: How long the carrier may take to begin a document that it has taken.
 BEGUN_WITHIN = 0.5
@@ -95,13 +97,14 @@ class CallMedia:
 
     @property
     def saying(self) -> bool:
-        """Something of what was to be said has not been sent yet."""
+        """Some of the sound to be said has not been sent yet."""
         return bool(self._spoken)
 
     # ------------------------------------------------------------------ what the user asks
 
     async def say(self, pcm: bytes) -> int:
-        """Say ``pcm`` after what is being said; samples sent. Cancelled: stops saying it."""
+        """Say ``pcm`` behind the sound that is queued; returns the number of samples that were
+        sent. Cancelled: stops saying it."""
         if self.ended_reason is not None or self.controller_ended is not None:
             return 0
         self.spoke = True
@@ -119,7 +122,7 @@ class CallMedia:
             self._spoken.pop(utterance, None)
 
     async def interrupt(self) -> None:
-        """Drop what is being said; returns when the worker has done it (or 0.25 s later)."""
+        """Drop all queued sound; returns when the worker has done it (or 0.25 s later)."""
         if self.controller_ended is not None:
             return
         self.spoke = False
@@ -148,8 +151,8 @@ class CallMedia:
             self._marks.pop(name, None)
 
     async def between_words(self, send: Callable[[], Awaitable[None]]) -> None:
-        """Do ``send`` (digits) once all that was said so far has been heard; what is said from now
-        on waits for its end. One such at a time."""
+        """Do ``send`` (digits) once all that was said so far has been heard. Sound that is said
+        from now on waits until ``send`` is over. One such at a time."""
         said = list(self._spoken.values())
         barrier = self.audio.put_barrier()
         try:
@@ -174,7 +177,7 @@ class CallMedia:
                 await self.changed.wait_until(over, seconds + BEGUN_WITHIN)
                 and self._clock() < until
             ):
-                raise WrongModeError("the call was hung up or ended while digits were being sent")
+                raise WrongModeError(CALL_ENDED_FIRST)
 
     # ------------------------------------------------------------------ what the bus says
 
@@ -186,31 +189,31 @@ class CallMedia:
             self.act()
 
     def act(self) -> None:
-        """Carry out what the audio state wants done."""
+        """Carry out the instructions of the audio state."""
         blocked = False
-        for effect in self.audio.effects():
-            if isinstance(effect, Send):
-                speak = isinstance(effect.message, m.Speak)
-                if (blocked and speak) or not self._send(effect.worker, effect.message):
+        for instruction in self.audio.take_instructions():
+            if isinstance(instruction, Send):
+                speak = isinstance(instruction.message, m.Speak)
+                if (blocked and speak) or not self._send(instruction.worker, instruction.message):
                     # Sound stays in order: after one that could not go, none of this batch goes.
                     blocked = blocked or speak
-                    self.audio.unsent(effect.message)
-            elif isinstance(effect, HeardSound):
-                dropped = self.sound.put(effect.pcm)
+                    self.audio.unsent(instruction.message)
+            elif isinstance(instruction, HeardSound):
+                dropped = self.sound.put(instruction.pcm)
                 if dropped:
-                    self.audio.lost.add("inbound", dropped // 6, "nobody took it for 300 s")
-            elif isinstance(effect, HeardDigit):
-                self.digits.put(effect.digit)
-            elif isinstance(effect, Spoken):
-                self._settle_spoken(effect.utterance)
-            elif isinstance(effect, InterruptDone):
-                self._settle_interrupts(effect.serial)
-            elif isinstance(effect, MarkDone):
-                mark = self._marks.get(effect.name)
+                    self.audio.lost.add("inbound", dropped // 6, NOT_TAKEN)
+            elif isinstance(instruction, HeardDigit):
+                self.digits.put(instruction.digit)
+            elif isinstance(instruction, Spoken):
+                self._settle_spoken(instruction.utterance)
+            elif isinstance(instruction, InterruptDone):
+                self._settle_interrupts(instruction.serial)
+            elif isinstance(instruction, MarkDone):
+                mark = self._marks.get(instruction.name)
                 if mark is not None and not mark.done():
-                    mark.set_result(effect.played)
+                    mark.set_result(instruction.played)
             else:
-                self._finish(effect)
+                self._finish(instruction)
 
     def _settle_spoken(self, utterance: Utterance) -> None:
         future = self._spoken.get(utterance)

@@ -3,7 +3,7 @@
 The thread runs a loop of its own (uvloop where it is installed) that owns every ZeroMQ socket: the
 connection to the controller, and one to each worker that carries a call. Its beats renew the leases
 of all sessions, so a user's loop that is blocked, or a debugger, does not lose a call. Users'
-coroutines cross over with :meth:`BusClient.run`; cancelling one cancels what it does in the thread.
+coroutines cross over with :meth:`BusClient.run`; cancelling one cancels its work in the thread.
 
 A forked child starts with no client (its copies of the sockets are never touched). At the end of
 the process all sessions are closed, so that their numbers are restored.
@@ -38,11 +38,11 @@ log = logging.getLogger("trunkline.adapter")
 
 T = TypeVar("T")
 
-#: Calls' own deadlines are looked at so often: at a message that comes by then, or else by a timer
-#: that goes off after the second time.
+#: Calls' own deadlines are looked at with the messages that come, so often at most. A timer of the
+#: second period does it where none come.
 POLL_SECONDS = 0.05
 POLL_AT_LATEST = 0.1
-#: How long the end of the process may take to close what is open.
+#: How long closing all sessions may take at the end of the process.
 EXIT_WITHIN = 8.0
 
 _lock = threading.Lock()
@@ -86,7 +86,7 @@ class BusClient:
     # ------------------------------------------------------------------ for users' threads
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` in the client's thread and return what it returns."""
+        """Run ``work`` in the client's thread; returns its result."""
         return await asyncio.wrap_future(self.post(work))
 
     def post(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
@@ -220,12 +220,9 @@ class BusClient:
                 self._began.clear()
                 await self._began.wait()
                 self.media.rested(monotonic())
-            left = self._polled_at + POLL_AT_LATEST - monotonic()
-            if left <= 0:
-                self.poll(monotonic())
-                continue
+            self.poll(monotonic())
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(POLL_AT_LATEST):
                     await self._stop.wait()
 
     def poll(self, now: float) -> None:

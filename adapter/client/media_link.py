@@ -6,9 +6,9 @@ died never comes back there: the controller then names another). On each new con
 says MediaHello and attaches all of its calls.
 
 A client that did not run for a while (a stopped process, a busy machine) finds messages of all its
-workers at once, and nothing tells which came first. What the worker that a call had so far said
-before its end must be heard before another takes over: else sound that it had acknowledged would be
-said again. So the :class:`MediaPlane` holds back what the other says until the rest was read.
+workers at once, and nothing tells which came first. Everything that the old worker of a call sent
+has to be read before another takes the call over. Otherwise sound that the old one had acknowledged
+would be said twice. So the :class:`MediaPlane` holds back the new worker's messages until then.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class WorkerLink:
         self._plane.polls(now)
 
     def _heard(self, message: m.Heard, now: float) -> None:
-        """What one turn of the worker brought for all calls; their users are woken at its end."""
+        """One message of the worker, with news of all calls; their users are woken at its end."""
         worker, calls = self.worker.id, self.calls
         brought: dict[str, CallMedia] = {}
         for sound in message.sounds:
@@ -206,7 +206,8 @@ class MediaPlane:
         self._ran_at = now
 
     def holds(self, link: WorkerLink, call: str) -> bool:
-        """Something of ``link`` for ``call`` is held back, so what follows has to wait as well."""
+        """A message of ``link`` for ``call`` is held back, so the next ones have to wait as
+        well."""
         return any(held is link and message.call == call for held, message in self._held)
 
     def hold(self, link: WorkerLink, message: OfOneCall) -> None:
@@ -214,8 +215,8 @@ class MediaPlane:
         self._held.append((link, message))
 
     def poll(self, now: float) -> None:
-        """To be called about every 50 ms while there are calls: what was held back is taken, once
-        that may be."""
+        """To be called about every 50 ms while there are calls: messages that were held back are
+        taken once the client has caught up."""
         self.runs(now)
         if self._held and now >= self._caught_up_at:
             held, self._held = self._held, []
@@ -239,7 +240,7 @@ class MediaPlane:
         for ref in wanted.values():
             link = self._links.get(ref.id)
             if link is not None and link.worker.endpoint != ref.endpoint:
-                # The worker's process is another one now: what the old one had is gone.
+                # The worker's process is another one now, and has nothing of the old one's.
                 link.close()
                 for other in link.calls.values():
                     other.audio.worker_lost(ref.id, self.clock())

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
 
 from trunkline.bus import messages as m
-
-#: Calls that are named one by one; the rest are counted.
-NAMED: Final = 3
+from trunkline.bus.callers import listed
 
 
 class MissedCalls:
-    """What :class:`~trunkline.bus.messages.WebhooksCounted` says of them since :meth:`forget`."""
+    """These calls since :meth:`forget`, by :class:`~trunkline.bus.messages.WebhooksCounted`."""
 
     def __init__(self) -> None:
         self._calls: list[str] = []
@@ -34,9 +31,8 @@ class MissedCalls:
         parts = []
         count = len(self._calls)
         if count:
-            more = f" and {count - NAMED} more" if count > NAMED else ""
             calls = "1 call came" if count == 1 else f"{count} calls came"
-            parts.append(f"{calls} meanwhile: {', '.join(self._calls[:NAMED])}{more}")
+            parts.append(f"{calls} meanwhile: {listed(self._calls)}")
         for why, number in self._unsigned.items():
             hooks = "1 webhook" if number == 1 else f"{number} webhooks"
             parts.append(f"{hooks} to this number refused ({why})")

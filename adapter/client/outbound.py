@@ -1,13 +1,13 @@
-"""What one call has been told to say: positions, the window ahead, interrupts. No I/O.
+"""The sound that one call is to say: positions, the window ahead, interrupts. No I/O.
 
 Rules:
 
 - An utterance is the sound of one ``send_audio``. Utterances are spoken in order. A position is
-  three samples at 24 kHz (one at 8 kHz); what does not fill a position is carried to the next
-  utterance when that one comes within :data:`CARRY_SECONDS`.
+  three samples at 24 kHz (one at 8 kHz). One or two samples that fill no position are carried to
+  the next utterance when that one comes within :data:`CARRY_SECONDS`.
 - An utterance gets its positions when its first sound is sent, so that one which is given up
   before leaves no gap. Sent sound is kept until it is acknowledged, and may be sent again.
-- At most :data:`WINDOW` positions are sent ahead of what was acknowledged, and fewer at first: many
+- At most :data:`WINDOW` positions are sent ahead of the acknowledged one, and fewer at first. Many
   calls that begin to speak at one moment would otherwise fill the bus for seconds, and those that
   speak already would have to wait behind them. A talk, and a resume, begins with :data:`FIRST`
   positions, and each position that is acknowledged lets :data:`GROWTH` more be sent ahead.
@@ -16,7 +16,7 @@ Rules:
   one frame of it left; or when an interrupt (or the end of the call) took the rest away.
 - After an interrupt the next sound begins at the *floor*: the position that followed all that had
   been sent. Nothing below the floor is sent again.
-- What is said behind a *barrier* (digits are being sent) waits until the barrier is gone.
+- Sound behind a *barrier* (digits are being sent) waits until the barrier is gone.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from trunkline.bus.sound import FRAME, WIRE_RATE
+
 #: Bytes of PCM16 at 24 kHz that make one position (three samples).
 POSITION_BYTES = 6
 #: Positions that may be sent ahead of the acknowledged one: 10 s.
-WINDOW = 80_000
+WINDOW = 10 * WIRE_RATE
 #: The same at the beginning: 1 s.
-FIRST = 8_000
+FIRST = WIRE_RATE
 #: How many more for each that was acknowledged.
 GROWTH = 2
 #: Positions in one Speak at most: 0.5 s.
-MESSAGE = 4_000
-#: Positions of one frame: 20 ms.
-FRAME = 160
+MESSAGE = WIRE_RATE // 2
 #: How long one or two left-over samples wait for the sound that continues them.
 CARRY_SECONDS = 0.25
 
@@ -45,7 +45,7 @@ CARRY_SECONDS = 0.25
 class Utterance:
     """The sound of one ``send_audio``, until it is done and acknowledged."""
 
-    #: PCM16 24 kHz, what was carried over first; a whole number of positions
+    #: PCM16 24 kHz, a whole number of positions; carried samples come first
     pcm: bytes = field(repr=False)
     #: samples that the caller gave
     samples: int
@@ -133,7 +133,8 @@ class Outbound:
         return utterance
 
     def put_barrier(self) -> int:
-        """What is said from now on waits until ``take_barrier`` is given the number returned."""
+        """Sound that is queued from now on waits until ``take_barrier`` gets the returned
+        number."""
         self._last_barrier += 1
         self._barriers.append(self._last_barrier)
         return self._last_barrier
@@ -146,7 +147,7 @@ class Outbound:
         return utterance.barrier in self._barriers
 
     def _keep_carry(self, now: float) -> None:
-        """All is said: what is carried waits only this long from now."""
+        """All is said: the carried samples wait for :data:`CARRY_SECONDS` from now on."""
         if self._carry and not any(u.sent is None for u in self.utterances):
             self._carry_until = now + CARRY_SECONDS
 
@@ -176,7 +177,7 @@ class Outbound:
         self.next = min(self.next, position)
 
     def resume(self, out_next: int | None, now: float) -> list[Utterance]:
-        """A worker asks for sound from ``out_next`` on (None: from what was acknowledged)."""
+        """A worker asks for sound from ``out_next`` on (None: the acknowledged one)."""
         done = self.acknowledge(self.acknowledged if out_next is None else out_next, False, now)
         self._window = FIRST
         self.end = max(self.end, self.acknowledged)
@@ -216,7 +217,7 @@ class Outbound:
 
     def interrupt(self) -> list[Utterance]:
         """Drop all that is queued; a worker is to be told (``serial``, ``resume_at``).
-        What no worker has yet is done at once, the rest by :meth:`interrupted`."""
+        Sound that no worker has yet is done at once, the rest by :meth:`interrupted`."""
         return self._cut_off([u for u in self.utterances])
 
     def _cut_off(self, dropped: list[Utterance]) -> list[Utterance]:
@@ -266,12 +267,12 @@ class Outbound:
         return True
 
     def cut_given_up(self) -> list[Utterance] | None:
-        """Interrupt when a given-up utterance is the one being spoken (None: it is not). What was
-        queued behind it is spoken after it, from new positions."""
+        """Interrupt where a given-up utterance is the one being spoken (None: it is not). The
+        utterances behind it follow from new positions."""
         head = next((u for u in self.utterances if u.sent is None), None)
         if head is None or not head.given_up or head.start is None:
             return None
-        # What is done but not yet acknowledged (less than a frame) is dropped with it.
+        # One that is done, with less than a frame of it not yet acknowledged, goes with it.
         return self._cut_off([u for u in self.utterances if u is head or u.sent is not None])
 
     def end_all(self) -> list[Utterance]:

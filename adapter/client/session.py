@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
 from trunkline.bus.control import ControlClient
-from trunkline.bus.errors import CallFailedError, TimedOutError, TrunklineError, WrongModeError
+from trunkline.bus.errors import TimedOutError, TrunklineError, WrongModeError
 from trunkline.bus.redact import redact_number
 
 from ..dial_rules import DialPlan
@@ -31,8 +31,8 @@ from .thread_bridge import Box
 
 log = logging.getLogger("trunkline.adapter")
 
-#: What a dial may take beyond its own timeout, once Twilio has it, before the client ends it. The
-#: controller looks once more (3 s) and hangs up (15 s) first, and then tells what was last known.
+#: How long a dial may go on beyond its own timeout, once Twilio has it, before the client ends it.
+#: The controller looks once more (3 s) and hangs up (15 s) first, and then says what it last knew.
 DIAL_GRACE = 20.0
 #: How long a session's closing may take (restores are tried on by the controller after that).
 CLOSE_WITHIN = 15.0
@@ -83,7 +83,8 @@ class ClientSession:
         self._allowed_callers = allowed_callers
         self._allowed_callees = allowed_callees
         self._dials: dict[str, _Dialling] = {}
-        #: one Arm or Disarm at a time: what a Disarm sweeps up is never a later Arm's call
+        #: one Arm or Disarm at a time: a Disarm hangs up a call that has come, and must not take a
+        #: later Arm's
         self._arming = asyncio.Lock()
         self._control = control
         self._media = media
@@ -258,10 +259,10 @@ class ClientSession:
             call.digits_asked = False
 
     async def close(self) -> None:
-        """Hang up what it has, restore its numbers. What could not be told is logged."""
+        """Hang up its calls, restore its numbers. A controller that cannot be asked is logged."""
         try:
             if self.lost is None and self.opened is not None:
-                # The last words are heard; what is still being said is cut off.
+                # Sound that was all sent is heard to its end; an utterance under way is cut off.
                 said = [call for call in self.calls.values() if not call.saying]
                 await asyncio.gather(*(call.played_out(PLAYED_WITHIN) for call in said))
                 closed = await self._control.request(
@@ -292,7 +293,8 @@ class ClientSession:
     # ------------------------------------------------------------------ what the controller says
 
     def counted(self, event: m.WebhooksCounted) -> None:
-        """Voice webhooks came for this session: keep count, and keep what an error may tell."""
+        """Voice webhooks came for this session: count them, and note those that an error may
+        name."""
         self.webhooks += event.received
         self.webhooks_rejected += event.rejected
         self.missed.add(event)
@@ -350,20 +352,8 @@ class ClientSession:
     def dial_failed(self, event: m.DialFailed) -> None:
         dialling = self._dials.get(event.request)
         if dialling is not None and not dialling.started.done():
-            to = redact_number(dialling.request.to)
-            why = f": {event.text}" if event.text else ""
-            error: TrunklineError
-            if event.status == "timeout":
-                error = TimedOutError(
-                    f"call to {to}: no stream within {dialling.request.timeout:g} s{why}"
-                )
-            else:
-                error = CallFailedError(
-                    f"call to {to} was not answered ({event.status}){why}",
-                    status=event.status,
-                    sid=event.sid,
-                )
-            dialling.started.set_exception(error)
+            request = dialling.request
+            dialling.started.set_exception(event.error(request.to, request.timeout))
         known = self.calls.get(event.call)
         if known is not None:
             known.ended(m.CallEnded(call=event.call, reason="error"))
@@ -387,7 +377,7 @@ class ClientSession:
         )
 
     def lose(self, error: TrunklineError) -> None:
-        """The session is gone: its calls are over, what waits on it fails."""
+        """The session is gone: its calls are over, and whoever waits on it gets the error."""
         if self.lost is None:
             self.lost = error
             log.error("session on %s is lost: %s", redact_number(self.number), error)
@@ -411,7 +401,7 @@ class ClientSession:
         self.incoming.close()
 
     def _drop(self, call: CallMedia) -> None:
-        """Leave the call's workers; what is drained by now is all there is."""
+        """Leave the call's workers. No more sound comes than has come by now."""
         call.audio.poll(float("inf"))
         call.act()
         self._media.detach(call.call)

@@ -1,8 +1,8 @@
 """Between the client's thread and the loops of its users: bells, and boxes that lose nothing.
 
 A user may run several event loops (pytest-asyncio makes one for each test) and cancel whatever it
-awaits. So what arrives is kept in a box with a lock; a user waits for the box's bell and then takes
-from it without awaiting: a cancelled wait has taken nothing.
+awaits. So everything that arrives is kept in a box with a lock. A user waits for the box's bell,
+and then takes from the box without awaiting, so that a cancelled wait has taken nothing.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class Bell:
 
 
 class Box(Generic[T]):
-    """What has arrived and was not taken yet; the bell is rung for each arrival and at the end."""
+    """Arrivals that nobody has taken yet; the bell is rung for each arrival and at the end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -201,7 +201,7 @@ class SoundBox:
         return dropped
 
     def put_back(self, pcm: bytes) -> None:
-        """Put what was taken in front again."""
+        """Put sound that was taken back, in front of the rest."""
         if pcm:
             with self._lock:
                 self._parts.appendleft(pcm)

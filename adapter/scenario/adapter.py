@@ -22,14 +22,15 @@ from opentelemetry.trace import Span
 from scenario.types import AgentRole
 from scenario.voice import AdapterCapabilities, AudioChunk, VoiceAgentAdapter
 
+from trunkline.bus.digits import check_digits
 from trunkline.bus.errors import NumberNotFoundError, WrongModeError
+from trunkline.bus.messages import ANY_NUMBER
 from trunkline.bus.redact import mask_url, redact_number
 from trunkline.bus.settings import pasted, same_url
 
 from ..call import Call
 from ..dial_rules import DialPlan, callee_set, caller_set, check_e164, plan_dial
-from ..dtmf import check_digits
-from ..line import ANY, Line
+from ..line import Line
 from ..pcm16 import pcm16
 from ..turns.gate_options import GateOptions, SpeechGateSetting, read_gate_options
 from ..turns.greeting import GREETING_TIMEOUT, check_greeting, greet, hear_greeting
@@ -93,7 +94,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         speech_gate: SpeechGateSetting = True,
     ) -> None:
         super().__init__()
-        if phone_number != ANY:
+        if phone_number != ANY_NUMBER:
             check_e164(phone_number)
         self.account_sid = pasted(account_sid)
         self.auth_token = pasted(auth_token)
@@ -113,7 +114,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 "TwilioAgentAdapter: validate_signature=False — inbound webhooks accept any "
                 "payload without signature checks. Use only in tests; do not deploy to production."
             )
-        #: what the far end said first (PCM16 24 kHz), where the last call asked for
+        #: the far end's first words (PCM16 24 kHz), where the last call asked for
         #: ``callee_speaks_first`` and somebody spoke; it outlives the call and disconnect()
         self.greeting: bytes | None = None
         self._connecting = asyncio.Lock()
@@ -261,7 +262,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
 
     @property
     def speech_gate(self) -> SpeechGateSetting:
-        """As it was given; what is set here holds from the next call on."""
+        """As it was given. A new value holds from the next call on."""
         return self._speech_gate
 
     @speech_gate.setter
@@ -303,7 +304,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
     ) -> None:
         """Call ``to`` and wait for the call's stream; see ``Line.place_call``.
 
-        ``callee_speaks_first`` waits for the far end's greeting, too: ``greeting`` is what it said.
+        ``callee_speaks_first`` waits for the far end's greeting, too: ``greeting`` has its sound.
         Within a running scenario it is recorded as a turn of the far end, and no later turn takes
         it for its answer. It ends where a turn does, ``response_max_duration`` at the latest.
 
@@ -545,7 +546,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             pass
 
     async def interrupt(self) -> None:
-        """Drop what is being said, here and at the carrier. RuntimeError without a live call."""
+        """Drop all queued sound, here and at the carrier. RuntimeError without a live call."""
         call = self._live_call()
         if call is not None:
             await call.interrupt()

@@ -1,7 +1,7 @@
 """A greeting as a turn of the far end in the scenario that is running.
 
 langwatch-scenario records a turn in ``VoiceAgentAdapter.call()``: its recorder writes the segment
-and the events, and tells the callbacks; the executor adds what ``call()`` returns as the agent's
+and the events, and tells the callbacks; the executor adds the result of ``call()`` as the agent's
 message. A greeting is heard while ``place_call`` waits, outside any turn, so this module takes the
 same steps with the same recorder. Who judges or simulates the user then finds the greeting where an
 ``agent()`` step would have put it.

@@ -1,8 +1,8 @@
 """OpenTelemetry spans under the names that langwatch-scenario's users query.
 
-Tracer ``scenario.voice``; every span has ``langwatch.span.type="span"``. What goes wrong inside a
-span marks it ERROR and is raised on; what goes wrong in exporting it never reaches the call: it is
-one WARNING on the logger ``scenario.voice``.
+Tracer ``scenario.voice``; every span has ``langwatch.span.type="span"``. An error inside a span
+marks it ERROR and is raised on. An error of the exporter never reaches the call: it is one WARNING
+on the logger ``scenario.voice``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def voice_span(
 
 
 def set_attributes(span: Span, attributes: Attributes) -> None:
-    """Set what is not None, where the span records."""
+    """Set the attributes that are not None, where the span records."""
     if span.is_recording():
         for key, value in attributes.items():
             if value is not None:

@@ -16,7 +16,7 @@ __all__ = ["TunnelNotReadyError", "TunnelReadiness", "wait_for_tunnel"]
 async def wait_for_tunnel(tunnel: TunnelReadiness | None, public_url: str | None) -> None:
     """Return once ``tunnel`` says that it is reachable (None: at once).
 
-    Raises TunnelNotReadyError, caused by what the tunnel raised.
+    Raises TunnelNotReadyError, with the tunnel's own error as its cause.
     """
     if tunnel is None:
         return

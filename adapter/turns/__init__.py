@@ -1,1 +1,2 @@
-"""When the far end speaks and when its turn is over: the speech gate, and what hears through it."""
+"""When the far end speaks and when its turn is over: the speech gate, and the turns that are heard
+through it."""

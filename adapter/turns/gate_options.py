@@ -1,4 +1,4 @@
-"""What ``speech_gate=`` takes: True, False, or a mapping of options. No I/O.
+"""The values of ``speech_gate=``: True, False, or a mapping of options. No I/O.
 
 The names are those of langwatch-scenario's own gate, in Python's spelling (its JavaScript says
 ``rmsThreshold``, ``hangoverMs``, ``prerollMs``). That gate compares loudness with a fixed number;
@@ -44,7 +44,7 @@ def read_gate_options(
 ) -> GateOptions | None:
     """The options that ``speech_gate=given`` asks for; None for False.
 
-    ``warn`` is told (format, value) of an option that has no meaning for this gate. Raises
+    ``warn`` gets (format, value) of an option that has no meaning for this gate. Raises
     ValueError for an unknown option (which lists the known ones), and for a value that is no
     number from 0 to the option's largest.
     """

@@ -19,8 +19,8 @@ from .turns import Heard
 
 #: Seconds from the stream's start in which a greeting has to begin, where nothing is said.
 GREETING_TIMEOUT: Final = 10.0
-#: Seconds of sound without speech that end a greeting, and the longest that one may be: what
-#: langwatch-scenario's ``response_tail_silence`` and ``response_max_duration`` are by default.
+#: Seconds of sound without speech that end a greeting, and the longest that one may be: the
+#: defaults of langwatch-scenario's ``response_tail_silence`` and ``response_max_duration``.
 TAIL_SILENCE: Final = 0.6
 LONGEST: Final = 30.0
 
@@ -99,8 +99,8 @@ async def _first_words(heard: Heard, timeout: float, age: float, log: logging.Lo
 async def greet(
     call: Call, timeout: float, log: logging.Logger, began: Callable[[], None] | None = None
 ) -> None:
-    """Set ``call.greeting``, for a call whose sound is not heard through a gate: what was heard
-    and is not the greeting's is put back for ``recv_audio``."""
+    """Set ``call.greeting``, for a call whose sound is not heard through a gate. Sound behind
+    the greeting is put back for ``recv_audio``."""
     heard = Heard(call)
     call.greeting = await hear_greeting(heard, timeout=timeout, age=call.age, log=log, began=began)
     call.sound.put_back(heard.rest())

@@ -1,9 +1,9 @@
 """The noise of a telephone line, band by band, known in two ways. No I/O.
 
-:class:`NoiseFloor` follows it at once, and roughly: the smallest of late levels. It is right about
-what stands out clearly. :class:`KnownNoise` knows its mean power, once it has been steady, so well
-that what is weaker than the noise in every single frame still shows over 90 ms: words that fade
-away, or begin softly.
+:class:`NoiseFloor` follows it at once, and roughly: the smallest of late levels. That is enough for
+sound that stands out clearly. :class:`KnownNoise` knows the noise's mean power exactly, once it has
+been steady. So words that fade away, or begin softly, show over 90 ms, although they are weaker
+than the noise in every single frame.
 
 Both hear many frames at a time, and it makes no difference how many: a call into numpy takes about
 as long for ten frames as for one.
@@ -34,8 +34,8 @@ STEADY_FRAMES = 40
 _STEADY_SPREAD = STEADY_FRAMES * _STEADY_DB**2
 #: Frames that a floor hears at once, at most.
 MOST_FRAMES = 20
-#: Row k sums the STEADY_FRAMES that end with pair k of what is heard: of the STEADY_FRAMES before
-#: what is heard, and of that.
+#: The rows of a floor's input are STEADY_FRAMES earlier frames, and behind them the new ones. Row k
+#: sums the STEADY_FRAMES that end with pair k of the new ones.
 _STRETCHES = np.array(
     [
         [0 < row - 2 * pair - 1 <= STEADY_FRAMES for row in range(STEADY_FRAMES + MOST_FRAMES)]
@@ -58,7 +58,7 @@ _BEFORE = _BLOCK * (_BLOCKS - 1)
 _BLOCK_ENDS = _BLOCK * np.arange(_BLOCKS)
 #: So many frames wait before they are looked at, where nobody asks earlier.
 _TOGETHER = 40
-#: Below this two means are of the same noise; what it is said to be then changes by this share.
+#: Below this two means are of the same noise; the known mean then changes by this share.
 _SAME = 0.5
 _LEARN = 0.05
 
@@ -137,7 +137,7 @@ def _steady(late: Bands, before: int, count: int) -> list[bool]:
 
 
 def _spread(sums: Bands, squares: Bands, frames: int) -> Bands:
-    """The sum of the squares of what so many levels differ from their mean by."""
+    """The sum of the squared differences of so many levels from their mean."""
     spread: Bands = squares - np.square(sums) / frames
     return spread
 
@@ -163,8 +163,8 @@ def _bias(before: int, count: int) -> Bands | float:
 
 
 class KnownNoise:
-    """The mean power of steady noise, a number for each of ``bands`` bands; ``quietest``: what no
-    noise is said to be below. A frame is named by its place, from 0, in what was heard last.
+    """The mean power of steady noise, a number for each of ``bands`` bands; ``quietest``: no
+    noise is taken to be below. A frame is named by its place, from 0, in the last :meth:`hear`.
 
     Nothing is worked out until somebody asks, or until :data:`_TOGETHER` frames wait.
     """
@@ -172,17 +172,17 @@ class KnownNoise:
     def __init__(self, bands: int, quietest: float) -> None:
         self._quietest = quietest
         self._mean: Bands | None = None
-        #: powers that wait, how many frames they are, and where what was heard last begins in them
+        #: powers that wait, how many frames they are, and where the last ``hear`` begins in them
         self._powers: list[Bands] = []
         self._waiting = self._begin = 0
         #: the powers with which the next frame's block begins
         self._late = np.zeros((_BLOCK - 1, bands))
-        #: the mean of the block that each frame ends: of _BEFORE earlier frames, then of what was
-        #: looked at last
+        #: the mean of the block that each frame ends: of _BEFORE earlier frames, then of the frames
+        #: that were looked at last
         self._means = np.zeros((_BEFORE, bands))
-        #: the frames to learn from, by their places in what was looked at last
+        #: the frames to learn from, by their places among those that were looked at last
         self._lessons: list[int] = []
-        #: what :meth:`excess` says of all frames, as long as nothing is learnt
+        #: the results of :meth:`excess` for all frames, as long as nothing is learnt
         self._excess: list[float] | None = None
 
     @property
@@ -191,7 +191,7 @@ class KnownNoise:
         return self._mean is not None
 
     def forget(self) -> None:
-        """The noise is not what it was."""
+        """The noise has changed."""
         self._catch_up()
         self._mean = self._excess = None
 
@@ -209,8 +209,8 @@ class KnownNoise:
         self._lessons.append(self._begin + frame)
 
     def excess(self, frame: int) -> float:
-        """How clearly the block that this frame ends stands out: the sum of the squares of what its
-        bands have over the noise, in units of it. 0 where the noise is not known."""
+        """How clearly the block that this frame ends stands out of the noise: the sum over its
+        bands of the squared surplus, in units of the noise. 0 where the noise is not known."""
         self._catch_up()
         if self._mean is None:
             return 0.0
@@ -219,7 +219,8 @@ class KnownNoise:
         return self._excess[self._begin + frame]
 
     def differs(self, frame: int) -> bool:
-        """Whether the blocks up to this frame differ from what is known: all of them stand out."""
+        """Whether the blocks up to this frame differ from the known noise: all of them stand
+        out."""
         self._catch_up()
         if self._mean is None:
             return True
@@ -251,7 +252,7 @@ class KnownNoise:
         self._excess = None
         if self._mean is None:
             self._mean = means[0]
-        # Mostly all of it is the same noise: then what was known before each of them is a sum.
+        # Mostly all of it is the same noise: then the mean known before each of them is a sum.
         knew = _SHARES[: len(means) + 1, : len(means) + 1] @ np.vstack([self._mean, means])
         if max(_excess(means, knew[:-1]).max(), _excess(knew[:-1], means).max()) < _SAME:
             self._mean = knew[-1]
@@ -272,8 +273,8 @@ def _excess(blocks: Bands, noise: Bands) -> Bands:
 
 
 def _shares(count: int) -> Bands:
-    """What is known before each of ``count`` means, as shares of what was known at first (column
-    0) and of those before it."""
+    """The known mean before each of ``count`` new means, as shares of the one known at first
+    (column 0) and of the new means before it."""
     shares = np.zeros((count + 1, count + 1))
     shares[0, 0] = 1.0
     for after in range(count):

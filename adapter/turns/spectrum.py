@@ -42,7 +42,7 @@ _LEAST_POWER = 1e-12
 
 
 class Spectrum:
-    """The bands of one line. What it returns does not depend on how the sound was cut."""
+    """The bands of one line. The results do not depend on how the sound was cut."""
 
     def __init__(self) -> None:
         self._last_hop = bytes(2 * HOP)

@@ -1,12 +1,12 @@
-"""Speech out of a line that is never quiet: what to hand out, and when a turn is over. No I/O.
+"""Speech out of a line that is never quiet: the gate, and when a turn is over. No I/O.
 
 A phone line carries sound for as long as the call lives, so "no sound for a while" never tells the
 end of a turn. The gate looks at each 10 ms of PCM16 at 24 kHz, in twelve bands from 200 to
 3800 Hz. Each band has a noise floor of its own: its smallest recent level; or, where all bands have
-been steady for 0.4 s (noise that comes up after the words), what it has been. So hum, hiss and
-comfort noise raise the floor of their bands and nothing else. A frame is *loud* when its strongest
-bands stand clearly above their floors. Sound is *faint* when 90 ms of it stand out of noise that
-is known to be steady, although no frame of it is loud.
+been steady for 0.4 s (noise that comes up after the words), the level of that time. So hum, hiss
+and comfort noise raise the floor of their bands and nothing else. A frame is *loud* when its
+strongest bands stand clearly above their floors. Sound is *faint* when 90 ms of it stand out of
+noise that is known to be steady, although no frame of it is loud.
 
 Rules:
 
@@ -14,14 +14,14 @@ Rules:
   (a click is shorter). Speech then begins ``pre_roll`` seconds before the first of them.
 - Open, it stays so until that was not so for ``hangover`` seconds; that much is handed out after
   the last loud sound. Faint sound right after words belongs to them.
-- What may be handed out already is never dropped, whoever takes it and when.
+- Sound that may be handed out is never dropped, however late it is taken.
 - Inside an answer nothing is left out: when the gate opens again, the pause that was held back is
-  handed out first. :meth:`SpeechGate.end_answer` says that the answer is over: what is held back
-  then is only looked at for the pre-roll of the next one.
+  handed out first. :meth:`SpeechGate.end_answer` says that the answer is over: from then on
+  the sound that is held back serves only as the pre-roll of the next one.
 - Sound is looked at in pieces as large as may be: it waits as long as speech can neither begin nor
   end in it, whatever it is. So everything that the gate says is the same as if it looked at once.
 - ``silence`` tells how much held-back sound there is, in seconds of sound, not of clock. Sound that
-  is ``undecided`` (few loud frames, or what may be faint) may open the gate in a moment.
+  is ``undecided`` (few loud frames, or sound that may be faint) may open the gate in a moment.
 - Neither a faint sound nor doubt lasts longer than :data:`MOST_FAINT` frames without a loud one, so
   that noise that changes cannot keep a turn open.
 """
@@ -51,7 +51,7 @@ _STRONGEST = 4
 _MEAN = np.full(_STRONGEST, 1 / _STRONGEST)
 #: How far above its floor the mean of the strongest bands must stand, in dB.
 _OPEN_DB = 6.5
-#: What an open gate still takes for speech.
+#: The same, for an open gate to stay open.
 _STAY_DB = 5.0
 #: ... or, while the noise is not known, on the mean of OPEN_WITHIN frames (noise reaches 3.3 dB
 #: there): words that fade.
@@ -61,14 +61,14 @@ _FADING_DB = 3.5
 _FAINT_GAP = 5
 _FAINT_NEAR = 25
 _FAINT_EXCESS = 10.0
-#: What stands out by this much may be its beginning (of plain noise 2 frames in 100 do).
+#: A frame that stands out by this may be its beginning (of plain noise 2 frames in 100 do).
 _IN_DOUBT = 1.0
 #: It is noticed about so many frames longer than it lasts.
 _FAINT_LAG = 1
 #: Words that stand out by no more than this end in the noise, where they are not seen ...
 _CLEAR_DB = 33.0
 _MUFFLED_DB = 20.0
-#: ... so that the hangover lasts up to so much longer. What stood out is forgotten at this pace.
+#: ... so that the hangover lasts up to so much longer. The contrast is forgotten at this pace.
 _HIDDEN_SECONDS = 0.1
 _CONTRAST_FALL_DB = 0.02
 #: How long after a sound's end the frames are still called loud: median, and count of frames.
@@ -76,12 +76,17 @@ _LAG_SECONDS = 0.04
 _LONG_AGO = -(10**9)
 #: Bytes of two frames.
 _TWO_FRAMES = 2 * 2 * HOP
+#: Behind so much digital silence more of it is not loud, whatever else is known: neither its window
+#: nor its median has anything else in it.
+_SURELY_SILENT = 6 * 2 * HOP
+#: No more waits than is looked at together.
+_MOST_UNSEEN = MOST_FRAMES * 2 * HOP
 #: Frames that wait at most in the middle of words.
 _MOST_PATIENCE = MOST_FRAMES - 2
 
 
 class FaintSound:
-    """What stands out of the known noise: the run of frames that is going on, or was last."""
+    """The run of frames that stand out of the known noise: the one that goes on, or the last."""
 
     def __init__(self) -> None:
         self.first = self.last = _LONG_AGO
@@ -101,11 +106,11 @@ class FaintSound:
 
 @dataclass(frozen=True)
 class GateCounters:
-    """What gates did, under the names that langwatch-scenario's gate has for it."""
+    """Counters of all gates, under the names of langwatch-scenario's gate."""
 
     #: chunks of 100 ms that were held back, rounded down
     dropped_chunks: int = 0
-    #: milliseconds of sound that were held back: silence, and what nobody has taken yet
+    #: milliseconds of sound that were held back: silence, and sound that nobody has taken yet
     dropped_ms: int = 0
     #: times that speech began
     onsets: int = 0
@@ -137,8 +142,10 @@ class SpeechGate:
         self._ready_to = 0
         #: sound that nobody has looked at
         self._unseen = bytearray()
-        #: so many bytes of it may wait
-        self._may_wait = 0
+        #: the bytes of it that may be loud, and how many of them may wait
+        self._doubtful = self._may_wait = 0
+        #: bytes of digital silence since there was something else
+        self._silent = 0
         self._frames = 0
         #: the last frame of words, and the last of them that was loud
         self._last_word = self._last_loud = _LONG_AGO
@@ -158,7 +165,12 @@ class SpeechGate:
         self._held += pcm
         self._unseen += pcm
         self._received += len(pcm) // 2
-        if len(self._unseen) > self._may_wait:
+        if pcm.count(0) < len(pcm):
+            self._silent = 0
+        if self.open or self._silent < _SURELY_SILENT:
+            self._doubtful += len(pcm)
+        self._silent += len(pcm)
+        if self._doubtful > self._may_wait or len(self._unseen) >= _MOST_UNSEEN:
             self._look()
         elif self.open:
             self._ready_to = self._received
@@ -176,6 +188,7 @@ class SpeechGate:
             for i, score in enumerate(scores.tolist()):
                 self._frame(i, score, i % 2 == 1 and steady[i // 2])
             self._may_wait = self._patience() * 2 * HOP
+        self._doubtful = len(self._unseen)
 
     def _patience(self) -> int:
         """How many frames may wait, because speech neither begins nor ends in them, whatever they
@@ -190,9 +203,10 @@ class SpeechGate:
 
     def _frame(self, i: int, score: float, steady: bool) -> None:
         """Frame ``i`` of those that are looked at."""
-        self._scores.append(min(score, _OPEN_DB))
+        self._scores.append(score if score < _OPEN_DB else _OPEN_DB)
         self._frames += 1
-        self._contrast = max(score, self._contrast - _CONTRAST_FALL_DB)
+        contrast = self._contrast - _CONTRAST_FALL_DB
+        self._contrast = score if score > contrast else contrast
         self._recent.append(score > (_STAY_DB if self.open else _OPEN_DB))
         if sum(self._recent) >= OPEN_FRAMES:
             if not self.open:
@@ -211,8 +225,8 @@ class SpeechGate:
         return sum(self._scores) > _FADING_DB * OPEN_WITHIN
 
     def _look_for_faint_words(self, i: int) -> None:
-        """What stands out of the known noise right after words belongs to them. Where it goes on
-        and on without a loud frame, it is the noise that has changed."""
+        """Faint sound right after words belongs to them. Where it goes on and on without a loud
+        frame, the noise has changed."""
         excess = self._noise.excess(i) if self._contrast < _CLEAR_DB else 0.0
         faint, now = self._faint, self._frames
         if excess < _IN_DOUBT:
@@ -231,8 +245,8 @@ class SpeechGate:
             self._last_word = max(self._last_word, now - _FAINT_LAG)
 
     def _noise_is_steady(self, i: int) -> None:
-        """Sound that has not changed in any band for a while is the line's, however loud: what was
-        taken for speech since it began was none, but for what stood out of noise known before."""
+        """Sound that has not changed in any band for a while is the line's own, however loud. So it
+        was no speech from its beginning on, except where it stood out of the noise known before."""
         begin = self._frames - STEADY_FRAMES
         if (self.open or self.answering) and not self._noise.differs(i):
             begin = max(begin, self._faint.last)
@@ -249,14 +263,17 @@ class SpeechGate:
             self._drop_before(first * HOP - int(self.options.pre_roll * RATE))
 
     def _stays_open(self) -> None:
-        hidden = (_CLEAR_DB - self._contrast) / (_CLEAR_DB - _MUFFLED_DB)
-        hangover = self.options.hangover - _LAG_SECONDS
-        seconds = hangover + _HIDDEN_SECONDS * min(1.0, max(0.0, hidden))
+        seconds = self.options.hangover - _LAG_SECONDS
+        if self._contrast < _CLEAR_DB:
+            hidden = (_CLEAR_DB - self._contrast) / (_CLEAR_DB - _MUFFLED_DB)
+            seconds += _HIDDEN_SECONDS * min(1.0, hidden)
         limit = self._last_word * HOP + int(seconds * RATE)
         seen = (self._frames + self._frames % 2) * HOP
-        self._ready_to = max(self._ready_to, min(seen, limit))
+        ready = seen if seen < limit else limit
+        if ready > self._ready_to:
+            self._ready_to = ready
         # A hangover shorter than the lag reaches back into words that are still going on.
-        if self._frames > self._last_word and self._frames * HOP >= limit:
+        if self._frames * HOP >= limit and self._frames > self._last_word:
             self.open = False
 
     # ------------------------------------------------------------------ sound out
@@ -293,9 +310,9 @@ class SpeechGate:
 
     @property
     def patience(self) -> int:
-        """Bytes of sound that may come before it is of use to push them: they will neither be
-        speech nor decide anything."""
-        return 0 if self.open else max(0, self._may_wait - len(self._unseen))
+        """Bytes of sound that may come before it is of use to push them: speech will neither begin
+        nor end in them."""
+        return max(0, self._may_wait - self._doubtful)
 
     @property
     def heard_seconds(self) -> float:
@@ -303,7 +320,7 @@ class SpeechGate:
         return self._received / RATE
 
     def end_answer(self) -> None:
-        """The answer is over (or never began): what is held back is silence between turns."""
+        """The answer is over (or never began): the held sound is silence between turns."""
         self._look()
         self.answering = False
 
@@ -315,14 +332,14 @@ class SpeechGate:
         return self.take_rest()
 
     def take_rest(self) -> bytes:
-        """All sound that is held, ready or not: right behind what was handed out."""
+        """All sound that is held, ready or not; it follows the sound that was handed out."""
         rest = bytes(self._held)
         self._hand_out(self._received)
         self._ready_to = self._received
         return rest
 
     def flush(self) -> bytes:
-        """The call is over: what is speech, or may have been about to be; b"" for silence."""
+        """The call is over: the rest of its speech, a beginning included; b"" for silence."""
         self._look()
         pcm = self.take()
         if self.open:
@@ -350,7 +367,7 @@ class SpeechGate:
             self._held_from = sample
 
     def _trim(self) -> None:
-        """Bound what is held back; inside an answer its pause is kept whole up to ``keep``."""
+        """Bound the held sound; inside an answer its pause is kept whole up to ``keep``."""
         most = int((self.keep + self.options.pre_roll + 0.1) * RATE)
         if self.silence * RATE > most:
             self._drop_before(self._received - most)

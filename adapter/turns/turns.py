@@ -1,4 +1,4 @@
-"""What a turn hears: a call's sound through the speech gate, with the timeouts that end turns.
+"""Turns: a call's sound through the speech gate, with the timeouts that end turns.
 
 langwatch-scenario's turn is: the first chunk within ``response_timeout``, then chunks until none
 comes for ``response_tail_silence``, or ``response_max_duration`` of them have come. A phone line is
@@ -25,7 +25,8 @@ from ..pcm16 import BYTES_A_SECOND
 from .gate_options import GateOptions
 from .speech_gate import GateCounters, SpeechGate
 
-#: The gate looks at sound in pieces of 100 ms, so that what waited long still falls into turns.
+#: The gate looks at sound in pieces of 100 ms, so that sound which waited long still falls into
+#: turns. In the middle of words so much is handed out at a time, as scenario's own adapter does.
 _PIECE = 4_800
 #: A line that brought nothing for so long (seconds) is dead, and its time is counted by the clock.
 _DEAD_AFTER = 0.5
@@ -47,7 +48,7 @@ class Heard:
         self._clock = clock
         #: sound that came in and has not passed the gate yet
         self._waiting = bytearray()
-        #: what was speech after the call's end
+        #: the last speech, after the call's end
         self._last = b""
         self._heard_at = clock()
 
@@ -63,7 +64,7 @@ class Heard:
 
         ``first``: a turn waits for the beginning of its answer; on a live line that lasts until
         there is speech, or ``most_silence`` seconds of silence (which are handed out then), even
-        where ``timeout`` is less. ``arrived`` is told how many bytes came in.
+        where ``timeout`` is less. ``arrived`` gets the number of bytes that came in.
         Raises asyncio.TimeoutError.
         """
         if self.gate is None:
@@ -130,18 +131,18 @@ class Heard:
             self.gate.push(piece)
 
     def end_answer(self) -> None:
-        """The user speaks: what was an answer is over."""
+        """The user speaks, so an answer that was under way is over."""
         if self.gate is not None:
             self.gate.end_answer()
 
     @property
     def undecided(self) -> bool:
-        """What was heard last may be the beginning of speech."""
+        """The last sound may be the beginning of speech."""
         return self.gate is not None and self.gate.undecided
 
     @property
     def counters(self) -> GateCounters:
-        """What the gate did; zeros without one."""
+        """The gate's counters; zeros without one."""
         return GateCounters() if self.gate is None else self.gate.counters
 
     async def look_at_rest(self) -> None:
@@ -174,7 +175,7 @@ class Heard:
 
 
 def _enough(gate: SpeechGate, left: float | None) -> int:
-    """Bytes of sound that may change something: what the gate is to look at, or what makes its
-    silence ``left`` seconds longer."""
-    enough = gate.patience + 1
+    """Bytes of sound that are worth a wake-up: enough for the gate to look at, a piece of words
+    that go on, or ``left`` seconds of silence."""
+    enough = min(gate.patience + 1, _PIECE)
     return enough if left is None else max(1, min(enough, int(left * BYTES_A_SECOND)))

@@ -49,11 +49,15 @@ class JournalError(TrunklineError, RuntimeError):
     """The journal cannot be used; the message names the file and says what to do."""
 
 
+#: A journal without a file, for what no later process has to know.
+IN_MEMORY: Final = Path(":memory:")
+
+
 def connect(path: Path, account: str, stack: str) -> sqlite3.Connection:
     """Open or make the journal of ``account`` at ``path``, as its newest version. JournalError
     where that cannot be."""
-    fresh = not path.exists() or path.stat().st_size == 0
-    if fresh:
+    fresh = path == IN_MEMORY or not path.exists() or path.stat().st_size == 0
+    if fresh and path != IN_MEMORY:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     db: sqlite3.Connection | None = None

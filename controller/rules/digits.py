@@ -39,7 +39,7 @@ import logging
 from typing import Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.digits import seconds_of
+from trunkline.bus.digits import CALL_ENDED_FIRST, seconds_of
 from trunkline.bus.errors import (
     StackUnavailableError,
     TimedOutError,
@@ -245,7 +245,7 @@ def call_ends(at: Moment, ends: f.CallEnding | f.CallOver) -> None:
     """The call ends: nobody waits for digits any more."""
     call = ends.call
     call.doubt_no_more()
-    why = WrongModeError("the call was hung up or ended while digits were being sent")
+    why = WrongModeError(CALL_ENDED_FIRST)
     row = at.book.digits.drop(call.id)
     if row is not None:
         row.step("ended")

@@ -30,7 +30,7 @@ from . import facts as f
 from .book.lease import Lease, LeaseRequest
 from .book.lookups import LOOKUP_KEPT, Seeker
 from .book.pool import SETTLES_WITHIN
-from .book.session import ANY, REST_WITHIN
+from .book.session import REST_WITHIN
 from .moment import Moment
 
 #: A request that has not got its number by its deadline is refused in these states. In the others
@@ -52,7 +52,7 @@ def _seek(at: Moment, number: str, seeker: Seeker, deadline: float) -> None:
     if sid is not None:
         at.tell(f.NumberFound(seeker, number, sid))
     elif at.book.look_ups.ask(number, seeker):
-        at.do(do.ListNumbers(deadline) if number == ANY else do.LookUp(number, deadline))
+        at.do(do.ListNumbers(deadline) if number == m.ANY_NUMBER else do.LookUp(number, deadline))
 
 
 def found(at: Moment, result: do.NumberFound) -> None:
@@ -86,7 +86,7 @@ def listed(at: Moment, result: do.NumbersListed) -> None:
     """The account's numbers: those who asked for any of them wait in the pool from now on."""
     at.book.look_ups.note(result.numbers, at.now)
     at.book.pool.listed([number for number, _ in result.numbers], at.now + LOOKUP_KEPT)
-    for seeker in at.book.look_ups.take_seekers(ANY):
+    for seeker in at.book.look_ups.take_seekers(m.ANY_NUMBER):
         session = at.book.sessions.get(seeker.session)
         if session is not None and session.state == "opening":
             _queue(at, seeker)
@@ -102,7 +102,7 @@ def _queue(at: Moment, seeker: Seeker) -> None:
     if at.book.pool.size:
         at.book.pool.add(seeker.session)
     else:
-        missing = NumberNotFoundError("the account has no phone number", number=ANY)
+        missing = NumberNotFoundError("the account has no phone number", number=m.ANY_NUMBER)
         at.tell(f.NumberMissing(seeker, missing))
 
 
@@ -130,9 +130,15 @@ def pool_overdue(at: Moment, tick: do.Tick) -> None:
     """Who has waited for a free number for as long as it would."""
     pool = at.book.pool
     for session in at.book.sessions.values() if pool else ():
-        if session.number == ANY and session.state == "opening" and at.now > session.deadline:
+        if (
+            session.number == m.ANY_NUMBER
+            and session.state == "opening"
+            and at.now > session.deadline
+        ):
             busy = NumberBusyError(
-                f"all {pool.size} numbers of the pool are in use", number=ANY, holder="the pool"
+                f"all {pool.size} numbers of the pool are in use",
+                number=m.ANY_NUMBER,
+                holder="the pool",
             )
             at.tell(f.NumberMissing(Seeker(session.id), busy))
 

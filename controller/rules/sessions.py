@@ -21,7 +21,7 @@ from . import facts as f
 from .book.lease import LeaseRequest
 from .book.lookups import Seeker
 from .book.opening import new_session
-from .book.session import ANY, REST_WITHIN, Session
+from .book.session import REST_WITHIN, Session
 from .facts import Ask
 from .moment import Moment
 
@@ -55,7 +55,7 @@ def open_(at: Moment, ask: Ask[m.OpenSession]) -> None:
     session.waits_until(at.now + min(ask.ttl, REST_WITHIN))
     session.asks_to_open(ask.reply_to)
     at.book.add_session(session)
-    if info.number == ANY and at.book.pool.known(at.now):
+    if info.number == m.ANY_NUMBER and at.book.pool.known(at.now):
         session.waits_until(at.now + ask.ttl)  # for a free number, not for REST
         at.tell(f.PoolWanted(session.id))
     else:

@@ -172,18 +172,18 @@ def _lose(at: Moment, call: Call, reason: m.StreamEndReason) -> None:
 # --------------------------------------------------------------------------- what gateways say
 
 
-def switched(at: Moment, switched: m.Switched) -> None:
+def moved(at: Moment, moved: m.CallMoved) -> None:
     """A gateway lets another worker be heard, because the active one is slow or gone. That decision
     is the gateway's alone, since it takes milliseconds and must not wait for us. The call gets a
     standby beside the new one."""
-    call = at.book.calls.get(switched.call)
-    if call is None or call.placement is None or call.gateway != switched.gateway:
+    call = at.book.calls.get(moved.call)
+    if call is None or call.placement is None or call.gateway != moved.gateway:
         return
-    if switched.generation >> 16 != call.ordinal:
+    if moved.generation >> 16 != call.ordinal:
         return
-    log.info("call %s is now worked on by %s", call.sid, switched.worker)
+    log.info("call %s is now worked on by %s", call.sid, moved.worker)
     at.count("calls moved")
-    call.switched(switched.worker)
+    call.moved(moved.worker)
     _replace(at, call)
 
 

@@ -47,6 +47,8 @@ REST_THREADS: Final = 12
 GONE: Final = 404
 #: HTTP status of a request whose token is not good; nothing came of it.
 UNAUTHORIZED: Final = 401
+#: The longest pause before another try, unless Twilio asks for more (seconds).
+LONGEST_PAUSE: Final = 30.0
 #: A Retry-After above this is not waited for in full.
 LONGEST_RETRY_AFTER: Final = 120.0
 
@@ -109,9 +111,9 @@ class RestFailure(Exception):
         )
 
 
-def backoff(attempt: int, failure: RestFailure | None = None, longest: float = 30.0) -> float:
+def backoff(attempt: int, failure: RestFailure | None = None) -> float:
     """Seconds to wait after the ``attempt``-th failure (from 1) in a row."""
-    wait = min(longest, 0.25 * 2.0 ** min(attempt - 1, 10))
+    wait = min(LONGEST_PAUSE, 0.25 * 2.0 ** min(attempt - 1, 10))
     if failure is not None and failure.retry_after is not None:
         wait = max(wait, min(failure.retry_after, LONGEST_RETRY_AFTER))
     return wait
@@ -150,7 +152,7 @@ class Carrier(Protocol):
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]: ...
 
 
-#: Which setting each of an account's tokens is.
+#: Which setting each of an account's tokens is, for whoever has to change one.
 _TOKEN_NAMES: Final = ("TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_SECONDARY")
 
 
@@ -212,12 +214,8 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
         """Twilio takes this token."""
         if index != self._good:
             refused, self._good = self._good, index
-            log.warning("Twilio refuses %s: %s is used now", *_names(refused, index))
-
-
-def _names(*indices: int) -> list[str]:
-    """How the tokens are called in the settings, for whoever has to change one."""
-    return [_TOKEN_NAMES[index] for index in indices]
+            names = _TOKEN_NAMES[refused], _TOKEN_NAMES[index]
+            log.warning("Twilio refuses %s: %s is used now", *names)
 
 
 def _seconds(text: object) -> float | None:

@@ -9,8 +9,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from trunkline.bus import twiml
-from trunkline.bus.digits import are_digits
-from trunkline.bus.errors import InvalidRequestError
+from trunkline.bus.digits import check_digits
 from trunkline.bus.twilio_urls import DIAL_FIELD, status_url
 
 #: What a leg that carries no stream of ours says and does (b-leg, originate).
@@ -54,9 +53,5 @@ def digits_and_stream(
 
 def _play(tones: str) -> str:
     """The digits. Anything else in them could be markup, and is refused."""
-    if not are_digits(tones):
-        raise InvalidRequestError(
-            f"DTMF tones {tones[:40]!r} must match [0-9*#wW]+ (anything else could be "
-            "XML injection)"
-        )
+    check_digits(tones)
     return f'<Play digits="{tones}"/>'

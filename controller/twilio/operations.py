@@ -14,6 +14,7 @@ Writes to numbers have a file of their own (:mod:`.apply_restore`).
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from trunkline.bus.clock import Clock, monotonic
-from trunkline.bus.errors import CallFailedError, TrunklineError
+from trunkline.bus.errors import CallFailedError, CarrierError, TrunklineError
 from trunkline.bus.redact import redact_number
 from trunkline.bus.settings import Settings
 
@@ -136,9 +137,15 @@ class Operations:
 
 
 async def retried(
-    ops: Operations, doing: str, ask: Callable[[], Awaitable[T]], deadline: float
+    ops: Operations,
+    doing: str,
+    ask: Callable[[], Awaitable[T]],
+    deadline: float,
+    *,
+    idempotent: bool = True,
 ) -> T:
-    """``ask()`` until it succeeds, for what is safe to repeat: with back-off and Retry-After.
+    """``ask()`` until it succeeds, with back-off and Retry-After. What is not ``idempotent`` is
+    repeated only where Twilio cannot have taken it.
 
     Raises the CarrierError of the last failure at ``deadline``, or at once when repeating is of no
     use. It gives up before a pause that would end after the deadline, so that whoever asked hears
@@ -151,7 +158,8 @@ async def retried(
         except RestFailure as failure:
             attempt += 1
             wait = backoff(attempt, failure)
-            if not failure.repeatable or ops.too_late(wait, deadline):
+            again = failure.repeatable and (idempotent or not failure.uncertain)
+            if not again or ops.too_late(wait, deadline):
                 raise failure.error(doing) from failure
             log.warning("Twilio could not %s (%s); again in %.2g s", doing, failure.text, wait)
             await ops.pause(wait)
@@ -359,23 +367,12 @@ async def start_stream(ops: Operations, instruction: do.StartStream) -> do.Strea
 
 async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsSent:
     """Digits are not idempotent: asked again only where Twilio cannot have taken them."""
-    attempt = 0
-    while True:
-        try:
-            await ops.carrier.instruct_call(instruction.sid, instruction.twiml)
-        except RestFailure as failure:
-            attempt += 1
-            wait = backoff(attempt, failure)
-            error = failure.error("send the digits")
-            sent = failure.uncertain
-            if sent or not failure.repeatable or ops.too_late(wait, instruction.deadline):
-                return do.DigitsSent(instruction.call, instruction.digits, error, unsure=sent)
-            log.warning(
-                "digits for call %s not taken (%s); again in %.2g s",
-                instruction.sid,
-                failure.text,
-                wait,
-            )
-            await ops.pause(wait)
-        else:
-            return do.DigitsSent(instruction.call, instruction.digits, None)
+    call, digits = instruction.call, instruction.digits
+    play = functools.partial(ops.carrier.instruct_call, instruction.sid, instruction.twiml)
+    try:
+        await retried(ops, "send the digits", play, instruction.deadline, idempotent=False)
+    except CarrierError as error:
+        failure = error.__cause__
+        unsure = isinstance(failure, RestFailure) and failure.uncertain
+        return do.DigitsSent(call, digits, error, unsure=unsure)
+    return do.DigitsSent(call, digits, None)

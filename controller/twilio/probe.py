@@ -9,6 +9,7 @@ from typing import Any, Final
 import requests
 
 from trunkline.bus.http import Session
+from trunkline.bus.twilio_urls import HEALTH_PATH
 
 from ..journal.state_dir import lives_here
 from .threads import DaemonPool
@@ -46,7 +47,7 @@ def _ask(base: str) -> dict[str, Any]:
     """What ``/healthz`` says there; {} where nobody of ours answers."""
     try:
         with Session() as session:
-            answer = session.get(f"{base}/healthz", timeout=_TIMEOUT, allow_redirects=False)
+            answer = session.get(base + HEALTH_PATH, timeout=_TIMEOUT, allow_redirects=False)
             found = answer.json()
     except (requests.RequestException, ValueError):
         return {}  # nobody, or somebody else, answers there

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from trunkline.adapter.client.call_audio import (
     CallAudio,
-    Effect,
     HeardDigit,
     HeardSound,
+    Instruction,
     Send,
     Spoken,
 )
@@ -56,7 +56,7 @@ class CallModel:
         self.heard = b""
         self.digits = ""
         self.spoken: list[tuple[object, int]] = []
-        self.other: list[Effect] = []
+        self.other: list[Instruction] = []
         self._open()
 
     # ------------------------------------------------------------------ the gateway's doings
@@ -71,7 +71,7 @@ class CallModel:
         worker.serial = 0
         worker.to_adapter.append(m.Opened(CALL, self.generation, worker.ordinal, out_next))
 
-    def switch(self) -> None:
+    def move(self) -> None:
         """The gateway moves the call to the other worker; what the old one said is still there."""
         self.active = "b" if self.active == "a" else "a"
         self.generation += 1
@@ -86,18 +86,18 @@ class CallModel:
     # ------------------------------------------------------------------ delivery
 
     def act(self) -> None:
-        for effect in self.audio.effects():
-            if isinstance(effect, Send):
-                self.workers[effect.worker].from_adapter.append(effect.message)
-            elif isinstance(effect, HeardSound):
-                self.heard += effect.pcm
-            elif isinstance(effect, HeardDigit):
-                self.digits += effect.digit
-            elif isinstance(effect, Spoken):
-                assert effect.utterance.sent is not None
-                self.spoken.append((effect.utterance, effect.utterance.sent))
+        for instruction in self.audio.take_instructions():
+            if isinstance(instruction, Send):
+                self.workers[instruction.worker].from_adapter.append(instruction.message)
+            elif isinstance(instruction, HeardSound):
+                self.heard += instruction.pcm
+            elif isinstance(instruction, HeardDigit):
+                self.digits += instruction.digit
+            elif isinstance(instruction, Spoken):
+                assert instruction.utterance.sent is not None
+                self.spoken.append((instruction.utterance, instruction.utterance.sent))
             else:
-                self.other.append(effect)
+                self.other.append(instruction)
 
     def up(self, name: str) -> bool:
         """The worker reads one message of the adapter's."""

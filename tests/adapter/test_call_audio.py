@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from trunkline.adapter.client.call_audio import (
     DRAIN_SECONDS,
-    IN_DOUBT,
     INTERRUPTED_WITHIN,
     Ended,
     InterruptDone,
@@ -20,6 +19,7 @@ from trunkline.adapter.client.call_audio import (
 )
 from trunkline.adapter.client.outbound import FIRST, GROWTH, MESSAGE, WINDOW
 from trunkline.bus import messages as m
+from trunkline.bus.sound import IN_DOUBT, UNPLAYED
 
 
 class Talker:
@@ -67,7 +67,7 @@ def carried(model: CallModel) -> bytes:
 
 
 def sends(model: CallModel) -> list[m.ToWorker]:
-    return [e.message for e in model.audio.effects() if isinstance(e, Send)]
+    return [e.message for e in model.audio.take_instructions() if isinstance(e, Send)]
 
 
 MOVES = st.one_of(
@@ -75,7 +75,7 @@ MOVES = st.one_of(
     st.tuples(st.just("inbound"), st.integers(1, 900)),
     st.tuples(st.sampled_from(["up a", "up b", "down a", "down b", "tick", "tick"]), st.just(1)),
     st.tuples(st.just("settle"), st.just(1)),
-    st.tuples(st.just("switch"), st.just(1)),
+    st.tuples(st.just("move"), st.just(1)),
 )
 
 
@@ -129,8 +129,8 @@ def run(model: CallModel, talker: Talker, moves: list[tuple[str, int]]) -> None:
             model.say_inbound(amount)
         elif move == "tick":
             model.tick()
-        elif move == "switch":
-            model.switch()
+        elif move == "move":
+            model.move()
         elif move == "settle":
             model.settle()
         elif move == "interrupt":
@@ -331,7 +331,7 @@ def test_marks_are_set_again_at_the_next_worker(model: CallModel, talker: Talker
     talker.say(4800)
     model.audio.set_mark("m1")
     model.act()
-    model.switch()
+    model.move()
     model.down("b")
     marks = [s for s in model.workers["b"].from_adapter if isinstance(s, m.SetMark)]
     assert marks == [m.SetMark(CALL, model.generation, "m1", 1600)]
@@ -355,9 +355,6 @@ def test_a_new_stream_resumes_at_what_was_acknowledged(
     assert isinstance(resume, m.Resume)
     assert resume.acknowledged == 160
     assert [s.position for s in speaks if isinstance(s, m.Speak)] == [160]
-
-
-UNPLAYED = "unplayed at the carrier when its stream broke"
 
 
 def speaking_for(model: CallModel, seconds: float) -> None:
@@ -543,7 +540,7 @@ def test_what_comes_late_of_a_stream_that_is_over_is_as_old_as_that(model: CallM
     model.audio.opened("a", m.Opened(CALL, m.first_generation(2), 2, None), model.now)
     tail = m.Sound(CALL, m.first_generation(2), 784, 1, 800, 0, bytes(16 * 6))
     model.audio.heard("a", tail, model.now)
-    model.audio.effects()
+    model.audio.take_instructions()
     model.now += 0.1
     model.audio.opened("a", m.Opened(CALL, m.first_generation(3), 3, None), model.now)
     (resume,) = [s for s in sends(model) if isinstance(s, m.Resume)]
@@ -561,7 +558,7 @@ def test_what_waited_for_a_worker_that_did_not_run_is_as_old_as_it_is(opened: st
     model.down("a")
     heard = m.Sound(CALL, model.generation, 0, 1, 800, 0, bytes(800 * 6))
     model.audio.heard("a", heard, model.now)
-    model.audio.effects()
+    model.audio.take_instructions()
     model.now += 0.5
     model.audio.opened("a", m.Opened(CALL, m.first_generation(2), 2, None), model.now)
     (resume,) = [s for s in sends(model) if isinstance(s, m.Resume)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
@@ -95,3 +96,23 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
     with pytest.raises(AttributeError, match="no attribute 'Trunk'"):
         trunkline.Trunk  # noqa: B018  # the access is what is tried
+
+
+async def test_a_client_looks_at_the_clock_while_it_has_calls_and_not_before(
+    stack: FakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    poll = bus_client.BusClient.poll
+    monkeypatch.setattr(
+        bus_client.BusClient, "poll", lambda self, now: (looks.append(now), poll(self, now))
+    )
+    async with Line(OURS, bus=stack.bus) as line:
+        looks.clear()
+        await asyncio.sleep(0.3)
+        assert not looks
+        call, _ = await answered(stack, line)
+        looks.clear()
+        await asyncio.sleep(0.5)
+        assert looks
+        assert max(b - a for a, b in itertools.pairwise(looks)) < 0.5
+        assert call.ended_reason is None

@@ -14,7 +14,9 @@ from trunkline.adapter.dial_rules import (
     resolve_max_duration,
     resolve_stream_mode,
 )
-from trunkline.adapter.dtmf import PAIRS, RATE, check_digits, tones
+from trunkline.adapter.dtmf import PAIRS, tones
+from trunkline.bus.digits import check_digits
+from trunkline.bus.sound import LINE_RATE
 
 ALL = "1234567890*#"
 
@@ -54,8 +56,8 @@ def test_a_detector_knows_every_digit() -> None:
 
 
 def test_waits_are_silence() -> None:
-    assert len(tones("w")) == RATE // 2 * 2
-    assert len(tones("W")) == RATE * 2
+    assert len(tones("w")) == LINE_RATE // 2 * 2
+    assert len(tones("W")) == LINE_RATE * 2
     assert not any(tones("wW"))
 
 

@@ -26,6 +26,7 @@ from line_sound import (
 
 from trunkline.adapter.turns.gate_options import GateOptions
 from trunkline.adapter.turns.line_noise import KnownNoise
+from trunkline.adapter.turns.spectrum import Spectrum
 from trunkline.adapter.turns.speech_gate import GateCounters, SpeechGate
 from trunkline.adapter.turns.turns import Heard
 
@@ -375,6 +376,22 @@ async def test_music_runs_to_the_cap_and_loses_nothing() -> None:
         except TimeoutError:
             break
     assert len(got) >= 0.98 * 2 * len(music)
+
+
+def test_digital_silence_waits_until_there_is_much_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    hear = Spectrum.hear
+    monkeypatch.setattr(
+        Spectrum, "hear", lambda self, pcm: (looks.append(len(pcm)), hear(self, pcm))[1]
+    )
+    gate = SpeechGate()
+    for _ in range(250):  # 5 s
+        gate.push(bytes(960))
+        gate.take()
+    assert len(looks) < 35
+    assert gate.silence == 5.0
+    gate.push(pcm(words(NAMES[0])))
+    assert gate.open
 
 
 def test_what_a_frame_costs() -> None:

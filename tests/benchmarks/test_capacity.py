@@ -23,3 +23,19 @@ def test_it_finds_the_most_within_a_twentieth(most: int) -> None:
 
 def test_it_stops_at_its_limit() -> None:
     assert capacity.search(lambda calls: True) == capacity.LIMIT
+
+
+def entry(stack: int, most: int, **failed: object) -> dict[str, object]:
+    good = [{"cpu": cpu} for cpu in (5.0, 4.0, 6.0)]
+    return {"stack": stack, "most": most, "results": good, "failed": [failed] if failed else []}
+
+
+def test_the_section_tells_what_ended_the_search_and_where_it_shows_overhead_alone() -> None:
+    found = {"cores": 2, "seconds": 15.0, "tries": 3}
+    one = entry(1, 140, calls=150, complaint=None, why="3 underruns")
+    said = capacity.section(found | {"entries": [one]})
+    assert "| 1 | 140 | 5.0 | at 150: 3 underruns |" in said
+    assert "overhead" not in said
+    both = capacity.section(found | {"entries": [one, entry(2, 2000)]})
+    assert "| 2 | 2000 | 5.0 | nothing |" in both
+    assert "A stack of 2 and 2, or more, has more processes than this machine has cores." in both

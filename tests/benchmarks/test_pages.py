@@ -34,6 +34,7 @@ def result(calls: int, side: str = page.OURS, **given: Any) -> dict[str, Any]:
         "carrier_cpu": 1.0,
         "carrier_cores": 0.1,
         "carrier_late_p99_ms": 1.0,
+        "carrier_waited": 0.5,
         "others_cores": 0.0,
     } | given
 
@@ -74,10 +75,18 @@ def test_readme_gives_the_ratios_good_and_bad() -> None:
 
 def test_a_page_warns_of_a_machine_that_was_not_at_rest() -> None:
     busy = found(result(10, others_cores=0.7))
-    assert "up to 0.7 cores" in page.page(busy)
-    late = found(result(500, carrier_late_p99_ms=9.0, carrier_cores=0.97))
-    assert "At 500 calls of trunkline the load generator was the bottleneck." in page.page(late)
+    assert "10 calls of trunkline: other processes took 0.7 cores meanwhile." in page.page(busy)
     assert "**" not in page.page(found(result(10))).partition("- **trunkline**")[0]
+
+
+def test_what_an_idle_stack_a_set_up_and_the_gate_take_is_a_section() -> None:
+    idle = {"wake_ups_per_second": 29.6, "cpu_ms_per_second": 4.04}
+    gate = {"energy gate (ours)": {"us": 30.0}}
+    said = page.also(idle, [{"seconds": seconds} for seconds in (1.2, 0.8, 0.9)], gate)
+    assert "wakes 30 times a second" in said
+    assert "takes 4.0 ms of CPU" in said
+    assert "after 0.90 s, the median of 3 rounds" in said
+    assert "takes 1.50 ms per call-second" in said
 
 
 @pytest.mark.parametrize("key", ["underruns", "lost_out", "lost_in", "astray"])
@@ -88,9 +97,13 @@ def test_a_measurement_is_whole_when_nothing_ran_dry_or_was_lost(key: str) -> No
     assert "1 " in capacity.why_not(result(10, **{key: 1}))
 
 
-def test_a_load_generator_that_was_late_but_idle_was_no_bottleneck() -> None:
-    assert complaint(result(10, carrier_late_p99_ms=9.0)) is None
-    assert complaint(result(10, carrier_late_p99_ms=9.0, carrier_cores=0.9)) is not None
+def test_a_load_generator_that_was_late_says_whether_it_was_the_bottleneck() -> None:
+    assert complaint(result(10)) is None
+    late = result(10, carrier_late_p99_ms=9.0)
+    assert complaint(late) == (
+        "the load generator waited for a core 50% of the time: its ticks came up to 9 ms late (p99)"
+    )
+    assert "was the bottleneck" in (complaint(late | {"carrier_cores": 0.9}) or "")
 
 
 def test_cost_beyond_the_bend_is_a_start_and_a_slope_for_each_process() -> None:

@@ -162,7 +162,7 @@ async def test_another_major_version_is_refused_by_name(
 
 
 async def test_notifications_to_an_absent_controller_are_counted(client: ControlClient) -> None:
-    assert client.notify(m.Switched(call="c", generation=1, worker="w", gateway="g")) is False
+    assert client.notify(m.CallMoved(call="c", generation=1, worker="w", gateway="g")) is False
     assert client.unsent == 1
 
 

@@ -33,7 +33,9 @@ async def test_an_echo_over_the_wire(sim: CarrierSim, customer: Customer) -> Non
     call = await call_in(sim, customer, bot=bot)
     assert await sim.wait_for(call) == "completed"
     assert call.record.end_reason == "far-end"
-    assert SOUND in bytes(call.said) and SOUND in bytes(call.played)
+    assert SOUND in bytes(call.said)
+    # The echo is whole and in order. A busy machine may leave holes in it, which are 0xFF.
+    assert SOUND in bytes(call.played).replace(b"\xff", b"")
     assert sim.errors == []
     (stream,) = call.streams
     assert stream.ended_by == "stop"

@@ -260,7 +260,7 @@ class Bench:
                     continue
                 while worker.work(self.now, until):
                     pass
-                for peer, message in worker.take():
+                for peer, message in worker.take_instructions():
                     busy = True
                     self._deliver(i, peer, message)
 

@@ -57,6 +57,23 @@ def test_speech_in_any_pieces_sounds_as_if_said_at_once(sizes: list[int], slow: 
         assert np.count_nonzero(apart) <= 2 + len(apart) // 500
 
 
+def test_the_gateway_is_told_when_a_call_has_sent_all_that_it_has() -> None:
+    bench = opened()
+    calls = bench.worker
+    calls.receive(ADAPTER, bench.adapter.speak(SPEECH[:5760]), bench.now)  # six frames
+    ends: list[tuple[int, bool]] = []
+    for _ in range(4):
+        calls.work(bench.now, bench.now + TICK)
+        for _, message in calls.take():
+            if isinstance(message, m.Outbound):
+                ends.append((len(message.frames), message.ends))
+        bench.now += TICK
+        calls.tick(bench.now, bench.now + TICK)
+    assert ends == [(4, False), (1, True)]  # the rest of the sixth waits for more ...
+    (rest,) = (message for _, message in calls.take() if isinstance(message, m.Outbound))
+    assert rest.ends and calls.ended_at == bench.now  # ... and goes out when none came
+
+
 def test_idle_is_told_when_at_most_a_frame_is_left_though_nothing_new_was_written() -> None:
     bench = opened()
     bench.speak(SPEECH[:960])  # one frame, of which the filter holds back 2 ms
@@ -104,15 +121,15 @@ def test_the_adapter_may_attach_before_or_after_the_call_is_opened() -> None:
     late.receive(GATEWAY, gateway.open_call(), 0)
     late.receive(ADAPTER, m.Attach(CALL, SECRET), 0)
     for calls in (early, late):
-        assert calls.take() == [(ADAPTER, m.Opened(CALL, gateway.generation, 1, 0))]
+        assert calls.take_instructions() == [(ADAPTER, m.Opened(CALL, gateway.generation, 1, 0))]
 
 
 def test_a_wrong_secret_is_refused_and_the_right_one_keeps_the_call() -> None:
     bench = opened()
     bench.worker.receive(b"stranger", m.Attach(CALL, "x" * 32), bench.now)
-    assert bench.worker.take() == [(b"stranger", m.AttachRefused(CALL))]
+    assert bench.worker.take_instructions() == [(b"stranger", m.AttachRefused(CALL))]
     bench.worker.receive(b"stranger", m.Interrupt(CALL, bench.gateway.generation, 1, 0), bench.now)
-    assert bench.worker.take() == []
+    assert bench.worker.take_instructions() == []
     bench.speak(SPEECH[:9600])
     assert bench.gateway.written
 
@@ -123,13 +140,13 @@ def test_nothing_goes_out_before_the_resume() -> None:
     generation = gateway.generation
     calls.receive(ADAPTER, m.Attach(CALL, SECRET), 0)
     calls.receive(GATEWAY, gateway.open_call(), 0)
-    calls.take()
+    calls.take_instructions()
     frame = m.InFrame(CALL, generation, 1, 0, CODES[:160])
     calls.receive(GATEWAY, m.Inbound([frame]), 0)
     calls.receive(ADAPTER, m.Speak(CALL, generation, 0, SPEECH[:9600]), 0)
     calls.work(0, TICK)
     calls.tick(TICK, 2 * TICK)
-    assert calls.take() == []
+    assert calls.take_instructions() == []
     assert calls.dropped["not-resumed"] == 1
 
 
@@ -160,13 +177,13 @@ def a_worker_with(count: int) -> tuple[Calls, list[str]]:
 def test_many_calls_share_the_messages_of_a_turn() -> None:
     calls, names = a_worker_with(30)
     calls.work(0, TICK)
-    calls.take()
+    calls.take_instructions()
     for name in names:
         calls.receive(ADAPTER, m.Speak(name, 65536, 0, SPEECH[:9600]), 0)
     frames = [m.InFrame(name, 65536, 1, 0, CODES[:160]) for name in names]
     calls.receive(GATEWAY, m.Inbound(frames), 0)
     calls.work(0, TICK)
-    out = calls.take()
+    out = calls.take_instructions()
     assert [(peer, type(message)) for peer, message in out] == [
         (GATEWAY, m.Outbound),
         (ADAPTER, m.Heard),
@@ -196,7 +213,9 @@ def test_calls_that_begin_to_speak_at_one_moment_begin_to_play_before_all_is_enc
     for name in names:
         calls.receive(ADAPTER, m.Speak(name, 65536, 0, SPEECH[: seconds(10)]), 0)
     assert calls.work(0, TICK)  # 0.2 s of each; there is more to encode
-    batches = [message for _, message in calls.take() if isinstance(message, m.Outbound)]
+    batches = [
+        message for _, message in calls.take_instructions() if isinstance(message, m.Outbound)
+    ]
     sent = [frame.call for batch in batches for frame in batch.frames]
     assert sorted(sent) == sorted(4 * names)  # the lead
 
@@ -297,13 +316,13 @@ def test_ticks_go_to_all_peers_and_another_protocol_is_refused() -> None:
     calls.receive(GATEWAY, m.MediaHello("gateway", "g"), 0)
     calls.receive(ADAPTER, m.MediaHello("adapter", "a"), 0)
     calls.receive(b"old", m.MediaHello("adapter", "o", 0), 0)
-    ((peer, refused),) = calls.take()
+    ((peer, refused),) = calls.take_instructions()
     assert peer == b"old"
     assert isinstance(refused, m.MediaRefused)
     calls.beat(0)
-    calls.gone(ADAPTER, 0)
+    calls.disconnected(ADAPTER, 0)
     calls.beat(0)
-    assert calls.take() == [
+    assert calls.take_instructions() == [
         (GATEWAY, m.Tick("w7", 1)),
         (ADAPTER, m.Tick("w7", 1)),
         (GATEWAY, m.Tick("w7", 2)),
@@ -311,18 +330,20 @@ def test_ticks_go_to_all_peers_and_another_protocol_is_refused() -> None:
     calls.receive(GATEWAY, m.OpenCall(CALL, 65536, 1, SECRET, 0, 0, [], [], 60, {}), 0)
     calls.receive(ADAPTER, m.MediaHello("adapter", "a"), 0)
     calls.receive(ADAPTER, m.Attach(CALL, SECRET), 0)
-    assert [(peer, type(told)) for peer, told in calls.take()] == [(ADAPTER, m.Opened)]
+    assert [(peer, type(told)) for peer, told in calls.take_instructions()] == [(ADAPTER, m.Opened)]
     calls.beat(0)
-    assert calls.take() == [(GATEWAY, m.Tick("w7", 3))]  # the other knows by the Opened
+    assert calls.take_instructions() == [
+        (GATEWAY, m.Tick("w7", 3))
+    ]  # the other knows by the Opened
     calls.beat(0)
-    assert calls.take() == [(GATEWAY, m.Tick("w7", 4)), (ADAPTER, m.Tick("w7", 4))]
+    assert calls.take_instructions() == [(GATEWAY, m.Tick("w7", 4)), (ADAPTER, m.Tick("w7", 4))]
 
 
 def test_an_adapter_that_comes_back_hears_what_it_missed() -> None:
     bench = opened()
     bench.hear(0, CODES[:160])
     bench.run()
-    bench.worker.gone(ADAPTER, bench.now)
+    bench.worker.disconnected(ADAPTER, bench.now)
     for n in range(1, 10):
         bench.hear(n * 160, CODES[n * 160 : (n + 1) * 160])
         bench.tick()
@@ -353,11 +374,17 @@ def test_an_impossible_idle_time_is_none(idle: float) -> None:
     assert bench.adapter.lost_in == 0
 
 
-def test_an_adapter_whose_new_connection_was_read_before_the_old_one_keeps_the_call() -> None:
+@pytest.mark.parametrize("leaves", [False, True])
+def test_an_adapter_whose_new_connection_was_read_before_the_old_one_keeps_the_call(
+    leaves: bool,
+) -> None:
     bench = opened()
     late = b"an earlier connection"
     bench.send(0, late, m.Attach(CALL, SECRET))
-    bench.worker.gone(late, bench.now)  # what is sent there finds nobody
+    if leaves:
+        bench.send(0, late, m.Detach(CALL))
+    else:
+        bench.worker.disconnected(late, bench.now)  # what is sent there finds nobody
     bench.run()
     bench.speak(SPEECH[: seconds(1)])
     bench.tick(70)

@@ -121,7 +121,7 @@ def test_a_worker_that_stood_still_does_not_count_what_cannot_have_lain_there() 
     bench.gateway_stopped = []  # it writes on; the worker stands still, and reads nothing
     bench.now += 2_000 * MS
     bench.tick()
-    bench.worker.gone(GATEWAY, bench.now)
+    bench.worker.disconnected(GATEWAY, bench.now)
     bench.gateway_stopped = None
     bench.new_stream(reason=None)
     bench.open()
@@ -156,6 +156,25 @@ def test_an_interrupt_that_was_done_before_the_move_is_not_done_again() -> None:
     assert bench.gateway.texts.count("clear") == 1
     assert len(bench.gateway.written) == 32_000
     assert isinstance(bench.adapter.others[-1], m.Interrupted)
+
+
+def test_an_interrupt_that_others_carried_out_is_not_done_again_where_the_state_is_old() -> None:
+    """The gateway would go back to the interrupt's floor, and take nothing that follows."""
+    bench = opened(workers=2)
+    bench.speak(SPEECH[: seconds(3)])
+    bench.tick(10)
+    bench.stopped[0] = []
+    bench.move(1)
+    bench.from_adapter(bench.adapter.interrupt())
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    bench.stopped[0] = [x for x in bench.stopped[0] if not isinstance(x[1], m.CloseCall)]
+    bench.new_stream(reason=None)
+    bench.wake(0)
+    bench.open(0)
+    bench.tick(70)
+    assert bench.gateway.texts.count("clear") == 1
+    assert len(bench.gateway.written) == 32_000
 
 
 def test_old_generations_are_dropped() -> None:

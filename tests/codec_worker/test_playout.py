@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from trunkline.bus.sound import FRAME
 from trunkline.codec_worker.playout import (
-    FRAME,
     FlushTail,
     Frame,
     Playout,
@@ -54,7 +54,7 @@ def test_a_caller_that_comes_each_20_ms_never_finds_less_than_the_lead() -> None
     assert carrier.deepest <= 100 * MS
 
 
-def test_a_late_tick_within_the_lead_keeps_the_line() -> None:
+def test_a_late_tick_within_the_lead_keeps_the_timeline() -> None:
     playout, pump, carrier = started()
     for n in range(1, 6):
         pump.tick(T0 + n * 20 * MS)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from trunkline.codec_worker.playout import FRAME, SAMPLE_NS, FlushTail, Frame, Playout, SendMark
+from trunkline.bus.sound import FRAME
+from trunkline.codec_worker.playout import SAMPLE_NS, FlushTail, Frame, Playout, SendMark
 
 from .carrier import MS, Carrier, Pump, sound
 
@@ -100,7 +101,7 @@ def _after_short(carrier: Carrier) -> set[int]:
     return {f.position + len(f.payload) for f in carrier.frames if len(f.payload) < FRAME}
 
 
-class WorkerSwitches(RuleBasedStateMachine):
+class WorkerMoves(RuleBasedStateMachine):
     """A call whose playout is interrupted, loses its stream and moves to fresh playouts, with an
     adapter that resends and a gateway that writes what follows what it wrote."""
 
@@ -216,4 +217,4 @@ class WorkerSwitches(RuleBasedStateMachine):
         assert self.playout.lost <= 640 * 1000
 
 
-TestWorkerSwitches = WorkerSwitches.TestCase
+TestWorkerMoves = WorkerMoves.TestCase

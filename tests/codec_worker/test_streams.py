@@ -51,7 +51,7 @@ def test_what_a_lost_gateway_may_have_written_is_passed_over_and_told() -> None:
     assert position is not None
     bench.gateway_stopped = []  # what is sent now is not acknowledged
     bench.tick(3)
-    bench.worker.gone(GATEWAY, bench.now)
+    bench.worker.disconnected(GATEWAY, bench.now)
     bench.gateway_stopped = None
     before = len(bench.gateway.written)
     bench.new_stream(reason=None)
@@ -68,7 +68,7 @@ def test_an_adapter_that_attaches_late_is_told_what_the_stream_before_lost() -> 
     bench = opened()
     bench.speak(SPEECH[: seconds(1)])
     bench.tick(10)
-    bench.worker.gone(ADAPTER, bench.now)
+    bench.worker.disconnected(ADAPTER, bench.now)
     bench.new_stream()
     bench.tick(5)
     assert bench.adapter.lost_out == 0
@@ -82,20 +82,22 @@ def test_what_a_stream_lost_is_told_with_the_next_one_and_again_until_it_is_resu
     bench = opened()
     bench.speak(SPEECH[: seconds(1)])
     bench.tick(10)
-    bench.worker.gone(GATEWAY, bench.now)
+    bench.worker.disconnected(GATEWAY, bench.now)
     bench.new_stream(reason=None)
     for again in range(2):
         bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
-        ((_, told),) = bench.worker.take()
+        ((_, told),) = bench.worker.take_instructions()
         assert isinstance(told, m.Opened) and told.unplayed in range(480, 640 + 1), again
         bench.gateway.generation += 1
     resume = m.Resume(CALL, told.generation, 0, 0, 0, 0.0, bench.adapter.acknowledged, 0, 0)
     bench.worker.receive(ADAPTER, resume, bench.now)
     bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
-    assert [told for _, told in bench.worker.take() if isinstance(told, m.Loss)] == []
+    assert [told for _, told in bench.worker.take_instructions() if isinstance(told, m.Loss)] == []
     bench.gateway.generation += 1
     bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
-    assert [told.unplayed for _, told in bench.worker.take() if isinstance(told, m.Opened)] == [0]
+    assert [
+        told.unplayed for _, told in bench.worker.take_instructions() if isinstance(told, m.Opened)
+    ] == [0]
 
 
 def test_a_streams_end_between_opened_and_resume_is_told_then() -> None:
@@ -125,7 +127,7 @@ def test_who_hears_of_a_streams_end_has_heard_what_was_written() -> None:
     ):
         bench.from_gateway(told)
     bench.worker.work(bench.now, bench.now)
-    kinds = [type(told) for peer, told in bench.worker.take() if peer == ADAPTER]
+    kinds = [type(told) for peer, told in bench.worker.take_instructions() if peer == ADAPTER]
     assert kinds == [m.Heard, m.Loss, m.StreamOver]
 
 
@@ -145,7 +147,7 @@ def test_a_gateway_that_died_while_the_worker_stood_still_is_counted_from_before
     bench.speak(SPEECH[: seconds(1)])
     bench.tick(10)
     bench.now += 400 * MS
-    bench.worker.gone(GATEWAY, bench.now)
+    bench.worker.disconnected(GATEWAY, bench.now)
     bench.new_stream(reason=None)
     bench.open()
     assert bench.adapter.lost_out in range(480, 640 + 1)
@@ -155,7 +157,7 @@ def test_a_gateway_that_died_is_counted_from_when_it_was_missed() -> None:
     bench = opened()
     bench.speak(SPEECH[: seconds(1)])
     bench.tick(10)
-    bench.worker.gone(GATEWAY, bench.now)
+    bench.worker.disconnected(GATEWAY, bench.now)
     bench.new_stream(reason=None)
     bench.tick(50)
     assert bench.adapter.lost_out == 0
@@ -211,7 +213,7 @@ def test_a_call_is_not_forgotten_where_its_gateway_goes_before_anything_was_work
     bench = Bench()
     bench.from_gateway(bench.gateway.open_call(bench.now))
     bench.hear(0, CODES[:160])
-    bench.worker.gone(GATEWAY, bench.now)
+    bench.worker.disconnected(GATEWAY, bench.now)
     bench.worker.beat(bench.now)
     assert CALL in bench.worker.calls
 
@@ -230,7 +232,7 @@ def test_an_interrupt_that_was_done_while_the_gateway_was_away_is_done_again() -
     bench = opened()
     bench.speak(SPEECH[: seconds(1)])
     bench.tick(10)
-    bench.worker.gone(GATEWAY, bench.now)
+    bench.worker.disconnected(GATEWAY, bench.now)
     bench.from_adapter(bench.adapter.interrupt())
     bench.run()
     assert isinstance(bench.adapter.others[-1], m.Interrupted)

@@ -18,9 +18,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from simulation.clock import Process, SimLoop, current
+from simulation.memory_journal import MemoryJournal
 from simulation.writes import wrong_write
 
-from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.twilio.calls import CallOrder
 from trunkline.controller.twilio.carrier import REST_TIMEOUT, CallState, RestFailure
 from trunkline.controller.twilio.number_settings import NumberSettings

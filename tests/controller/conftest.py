@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from .machine import Machine
-
-# The simulation's clock is found here. Behind everything else, and the repository before it: no
-# room is to be found under another name.
+# The simulation's clock and journal are found here. Behind everything else, and the repository
+# before it: no room is to be found under another name.
 sys.path += [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+
+from .machine import Machine  # it needs that path
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from msgspec.structs import replace
+from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus.settings import Settings, load
 from trunkline.controller.journal import state_dir
-from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.journal.store import SqliteJournal
 from trunkline.controller.restore_command import RestoreRun
 from trunkline.controller.twilio.apply_restore import apply

@@ -402,6 +402,25 @@ def back(info: m.SessionInfo, row: DialRow, **fields: object) -> m.SessionInfo:
     return replace(info, mode="call", dials=[dial], allowed_callees=[THEIRS], **fields)
 
 
+def call_of(info: m.SessionInfo, row: DialRow, sid: str) -> m.CallInfo:
+    """The call that came of the dial, as a peer has it; its caller had been rewritten."""
+    return m.CallInfo(
+        call=row.call,
+        session=info.session,
+        sid=sid,
+        direction="outbound",
+        caller="anonymous",
+        callee=SECOND,
+        secret="s" * 32,
+        ordinal=1,
+        dialled_sid="CAa",
+        dial_request=row.request,
+        mode="b-leg",
+        age=3.0,
+        caller_rewritten=True,
+    )
+
+
 def test_restart_between_the_dial_and_its_other_leg() -> None:
     info = Stage().info()
     row = b_row(info)
@@ -446,6 +465,22 @@ def test_restart_between_the_webhook_and_its_stream() -> None:
     assert isinstance(accepted, m.StreamAccepted) and accepted.info.call == row.call
 
 
+def test_a_held_webhook_is_answered_behind_all_sessions_of_its_client() -> None:
+    """Its first session has nothing to do with the number. The second one has a call there already,
+    which is not to be taken for one that still waits for its other leg."""
+    info, first = Stage().info(), Stage().info()
+    row = b_row(info)
+    stage = restarted(info, row, holders=(info,))
+    form = {"CallSid": "CAc", "From": OURS, "To": SECOND}
+    held = stage.ask("g1", m.VoiceWebhook(form=form, query={}))
+    second = back(info, row, calls=[call_of(info, row, "CAb")])
+    stage.hello("adapter", "a1", sessions=[replace(first, mode="call"), second])
+    assert stage.body("g1", held, m.VoiceAnswer).kind == "busy"
+    answer = stage.webhook("CAb", OURS, SECOND, c=row.call)
+    accepted = stage.start(answer.token, "CAb")
+    assert isinstance(accepted, m.StreamAccepted) and accepted.info.call == row.call
+
+
 def test_a_callers_session_may_still_announce_itself() -> None:
     info, answering = Stage().info(), Stage().info(SECOND, allowed_callers=[THEIRS])
     row = b_row(info)
@@ -482,21 +517,7 @@ def test_a_rewritten_caller_is_known_after_the_next_restart_too() -> None:
     info = Stage().info()
     row = b_row(info)
     stage = restarted(info, row, holders=(info,))
-    call = m.CallInfo(
-        call=row.call,
-        session=info.session,
-        sid="CAb",
-        direction="outbound",
-        caller="anonymous",
-        callee=SECOND,
-        secret="s" * 32,
-        ordinal=1,
-        dialled_sid="CAa",
-        dial_request=row.request,
-        mode="b-leg",
-        age=3.0,
-        caller_rewritten=True,
-    )
+    call = call_of(info, row, "CAb")
     stream = m.StreamInfo(info=call, stream_sid="MZ1", generation=m.first_generation(1))
     stage.hello("gateway", "g1", streams=[stream])
     known = stage.core.book.calls[row.call]

@@ -242,8 +242,8 @@ def test_switched_call_gets_a_new_standby() -> None:
     stage.pass_time(3.0)
     stage.beating.remove(primary)
     generation = m.first_generation(1) + 1
-    switched = m.Switched(call=call.call, generation=generation, worker=standby, gateway="g1")
-    stage.feed(switched)
+    moved = m.CallMoved(call=call.call, generation=generation, worker=standby, gateway="g1")
+    stage.feed(moved)
     stage.pass_time(2.5)
     for peer in ("g1", "a1"):
         placed = stage.events(peer, m.CallPlaced)[-1].placement

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from msgspec.structs import replace
+from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.twilio import operations
 
 from .fake_carrier import THEIRS, FakeCarrier, FakeTime, ops_for

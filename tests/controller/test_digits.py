@@ -6,11 +6,11 @@ from __future__ import annotations
 import re
 
 import pytest
+from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.rules.book.call import MAY_RETURN_FOR
 from trunkline.controller.rules.digits import (
     BACK_WITHIN,

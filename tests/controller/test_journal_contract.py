@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from simulation.memory_journal import MemoryJournal
 
 from trunkline.controller.journal.file import JournalError
-from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.journal.rows import DialRow
 from trunkline.controller.journal.store import JournalStore, SqliteJournal
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus.locks import FileLock
 from trunkline.bus.settings import private_state_dir
@@ -17,7 +18,6 @@ from trunkline.controller import instructions as do
 from trunkline.controller.core import Core
 from trunkline.controller.journal import orphans as orphan_rules
 from trunkline.controller.journal import state_dir
-from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.journal.orphans import Orphans
 from trunkline.controller.journal.store import SqliteJournal
 from trunkline.controller.rules.book import Identity, Rules

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus.errors import (
     CarrierError,
@@ -15,7 +16,6 @@ from trunkline.bus.errors import (
     NumberRoutedElsewhereError,
 )
 from trunkline.controller import instructions as do
-from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.journal.rows import DialRow, OverrideRow
 from trunkline.controller.twilio import operations
 from trunkline.controller.twilio.apply_restore import apply, restore

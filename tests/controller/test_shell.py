@@ -10,12 +10,12 @@ from unittest import mock
 
 import msgspec
 import pytest
+from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus import messages as m
 from trunkline.bus.process import EXIT_FAILED
 from trunkline.controller import instructions as do
 from trunkline.controller.core import HEARS
-from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.rules import facts as f
 from trunkline.controller.rules.moment import Moment
 from trunkline.controller.shell import STOP_WITHIN, Shell

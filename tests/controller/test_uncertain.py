@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus.errors import CarrierError, NumberNotFoundError
-from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.journal.rows import OverrideRow
 from trunkline.controller.twilio.apply_restore import apply, restore
 from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSettings

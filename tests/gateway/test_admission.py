@@ -63,7 +63,7 @@ class Door:
     def lose(self, number: int, reason: m.StreamEndReason = "error") -> list[do.Instruction]:
         """The connection is gone."""
         out = self.admission.ended(number, reason)
-        self.admission.gone(number)
+        self.admission.disconnected(number)
         return out
 
     @property

@@ -14,7 +14,8 @@ import pytest
 from trunkline.bus import messages as m
 from trunkline.bus.errors import StackUnavailableError, TimedOutError, TrunklineError
 from trunkline.gateway import app as gateway_app
-from trunkline.gateway.app import Front, GatewayApp
+from trunkline.gateway.app import GatewayApp
+from trunkline.gateway.authenticator import Authenticator
 from trunkline.gateway.signature import SignatureCheck
 
 from .stack import BASE, TOKEN, sign
@@ -55,14 +56,16 @@ class Client:
     ) -> None:
         self.public_url: str | None = public_url
         self.stack: str | None = "stack-1"
-        self.front = Front(
+        self.authenticator = Authenticator(
             check=SignatureCheck(TOKEN, secondary) if checked else None,
             public_url=lambda: self.public_url,
-            ask=controller.request,
+        )
+        self.app = GatewayApp(
+            self.authenticator,
+            controller.request,
             stack=lambda: self.stack,
             ready=lambda: self.stack is not None,
         )
-        self.app = GatewayApp(self.front)
 
     async def request(
         self,
@@ -176,7 +179,7 @@ async def test_a_wrong_signature_is_forbidden(
         )
     assert (status, answer) == (403, b"forbidden")
     assert controller.asked == []
-    assert client.front.counts == {"forbidden": 1}
+    assert client.authenticator.objections.total() == 1
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "4155551234" not in caplog.text
@@ -197,8 +200,8 @@ async def test_a_flood_of_strangers_does_not_flood_the_log(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = 0.0
-    client.front.clock = lambda: now
-    client.front.__post_init__()
+    client.authenticator.clock = lambda: now
+    client.authenticator.__post_init__()
     for _ in range(100):
         await client.post("/twilio/voice", FORM, token="x")
     assert len(caplog.records) == 10

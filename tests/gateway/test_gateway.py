@@ -125,7 +125,7 @@ async def test_a_worker_that_dies_is_replaced_without_a_lost_frame(stack: Stack)
     assert (opened.generation, opened.out_next, len(opened.ring)) == (G1 + 1, 160, 1)
     stack.b.speak(G1 + 1, 160, b"\x02" * 160)
     assert b"AgIC" in (await client.recv()).encode()  # type: ignore[union-attr]  # text
-    await until(lambda: stack.controller.all(m.Switched))
+    await until(lambda: stack.controller.all(m.CallMoved))
     await client.close()
 
 
@@ -137,7 +137,7 @@ async def test_a_worker_that_stops_ticking_is_replaced(stack: Stack) -> None:
     await until(lambda: stack.b.all(m.OpenCall))
     await until(lambda: stack.a.all(m.CloseCall))
     stack.a.speak(G1, 0, b"\x01" * 160)
-    await until(lambda: stack.gateway.hub.streams.dropped["generation"] == 1)
+    await until(lambda: stack.gateway.shell.streams.dropped["generation"] == 1)
     await client.close()
 
 
@@ -160,7 +160,7 @@ async def test_a_placement_right_behind_the_acceptance(stack: Stack) -> None:
     stack.controller.after_start = m.CallPlaced(call="c1", placement=only_b)
     client = await stack.stream()
     await until(lambda: stack.b.all(m.OpenCall))
-    assert not stack.gateway.hub.streams.dropped
+    assert not stack.gateway.shell.streams.dropped
     await client.close()
 
 
@@ -173,7 +173,7 @@ async def test_a_later_stream_closes_the_earlier_socket(stack: Stack) -> None:
     with pytest.raises(ConnectionClosed):
         await first.recv()
     await until(lambda: len(stack.a.all(m.OpenCall)) == 2)
-    assert stack.gateway.hub.streams.live == 1
+    assert stack.gateway.shell.streams.live == 1
     await second.close()
 
 
@@ -198,7 +198,7 @@ async def test_only_signed_upgrades_and_known_tokens(
         await client.recv()
     assert stack.a.all(m.OpenCall) == []
     assert "secret-guess" not in caplog.text
-    assert not stack.gateway.hub.sockets
+    assert not stack.gateway.shell.sockets
 
 
 async def test_what_was_refused_is_told_with_the_beats(stack: Stack) -> None:
@@ -226,7 +226,7 @@ async def test_a_handshake_that_is_none_leaves_nothing(stack: Stack) -> None:
         b"Upgrade: websocket\r\nX-Twilio-Signature: " + signature.encode() + b"\r\n\r\n",
     )
     assert found.startswith(b"HTTP/1.1 4")
-    assert not stack.gateway.hub.sockets
+    assert not stack.gateway.shell.sockets
 
 
 async def test_sound_that_comes_before_the_controllers_answer_is_kept(stack: Stack) -> None:
@@ -246,9 +246,9 @@ async def test_sound_that_comes_before_the_controllers_answer_is_kept(stack: Sta
 async def test_a_socket_that_left_before_the_answer(stack: Stack) -> None:
     stack.controller.mute = True
     client = await stack.stream()
-    await until(lambda: len(stack.gateway.hub._tasks) == 1)
+    await until(lambda: len(stack.gateway.shell._tasks) == 1)
     await client.close()
-    await until(lambda: not stack.gateway.hub.sockets)
+    await until(lambda: not stack.gateway.shell.sockets)
     stack.controller.tokens["t1"] = stack.accepted()
     stack.controller.mute = False
     stack.controller.tell(m.Pulse(epoch=2, stack="stack-1"))
@@ -300,7 +300,7 @@ async def test_a_stopping_gateway_waits_for_its_controller(stack: Stack) -> None
     client = await stack.stream()
     await until(lambda: stack.a.all(m.OpenCall))
     stack.stop.set()
-    await until(lambda: stack.gateway.hub.admission.draining)
+    await until(lambda: stack.gateway.shell.admission.draining)
     with pytest.raises(InvalidStatus) as refused:
         await stack.stream("t2")
     assert refused.value.response.status_code == 503

@@ -32,7 +32,7 @@ def test_a_lost_worker_is_followed_by_its_standby_at_once(bench: Bench) -> None:
     assert [f.position for f in call.ring] == [0, 160]
     assert {f.generation for f in call.ring} == {G1 + 1}
     assert call.digits == [m.DigitIn(1, 1, "7")]
-    assert bench.told == [m.Switched(call="c1", generation=G1 + 1, worker="b1", gateway="g1")]
+    assert bench.told == [m.CallMoved(call="c1", generation=G1 + 1, worker="b1", gateway="g1")]
     bench.heard(1, 320)
     bench.flush()
     assert bench.take(B) == [m.Inbound([m.InFrame("c1", G1 + 1, 1, 320, payload_at(320))])]
@@ -107,7 +107,7 @@ def test_a_worker_that_never_connects_is_passed_over(bench: Bench) -> None:
     bench.up(B)
     bench.wait(0.6, ticking=(B,))
     assert opened(bench, B).generation == G1
-    assert bench.told == [m.Switched(call="c1", generation=G1, worker="b1", gateway="g1")]
+    assert bench.told == [m.CallMoved(call="c1", generation=G1, worker="b1", gateway="g1")]
     assert A.endpoint not in bench.links
 
 
@@ -181,8 +181,8 @@ def test_one_worker_lost_moves_all_its_calls(bench: Bench) -> None:
 
 
 def test_too_many_moves_end_the_stream(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert streams._LAST_SWITCH == 0xFFFF, "the lower half of a generation counts its moves"
-    monkeypatch.setattr(streams, "_LAST_SWITCH", 0xF)
+    assert streams._LAST_MOVE == 0xFFFF, "the lower half of a generation counts its moves"
+    monkeypatch.setattr(streams, "_LAST_MOVE", 0xF)
     up(bench, placement(1, A))
     for _ in range(0xF):
         bench.say(A, m.OpenRefused("c1", opened_generation(bench), "no"))

@@ -29,7 +29,7 @@ async def waiting(stack: Stack) -> ClientConnection:
     """A one-way stream that has been let in, and waits."""
     stack.controller.tokens["t2"] = replace(stack.accepted(), first=False, one_way=True)
     client = await stack.stream("t2")
-    await until(lambda: "c1" in stack.gateway.hub.admission._waiting)
+    await until(lambda: "c1" in stack.gateway.shell.admission._waiting)
     return client
 
 
@@ -97,5 +97,5 @@ async def test_one_that_is_not_needed_is_closed_and_nothing_else(stack: Stack) -
     stack.controller.tell(m.CloseStream(call="c1", one_way=True))
     with pytest.raises(ConnectionClosed):
         await one_way.recv()
-    assert stack.gateway.hub.streams.live == 1
+    assert stack.gateway.shell.streams.live == 1
     await first.close()

@@ -6,21 +6,21 @@ import asyncio
 
 import pytest
 
-from trunkline.gateway import app as gateway_app
+from trunkline.gateway import authenticator
 
 from .test_app import FORM, Client, Controller
 
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
-    monkeypatch.setattr(gateway_app, "REFUSED_TOLD_AFTER", 0.0)
+    monkeypatch.setattr(authenticator, "REFUSED_TOLD_AFTER", 0.0)
     return []
 
 
 @pytest.fixture
 def client(told: list[dict[str, int]]) -> Client:
     client = Client(Controller())
-    client.front.refused = told.append
+    client.authenticator.refused = told.append
     return client
 
 
@@ -46,7 +46,7 @@ async def test_what_names_no_number_or_is_no_voice_webhook_is_not_told(
 
 
 async def test_made_up_numbers_are_bounded(client: Client, told: list[dict[str, int]]) -> None:
-    for n in range(gateway_app.MAX_REFUSED_NUMBERS + 50):
-        client.front.refused_voice(f"+1415555{n:04d}")
+    for n in range(authenticator.MAX_REFUSED_NUMBERS + 50):
+        client.authenticator.refused_voice(f"+1415555{n:04d}")
     await asyncio.sleep(0.001)
-    assert len(told[0]) == gateway_app.MAX_REFUSED_NUMBERS
+    assert len(told[0]) == authenticator.MAX_REFUSED_NUMBERS

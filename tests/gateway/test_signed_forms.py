@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 
 from trunkline.bus import messages as m
-from trunkline.gateway.hub import Hub, StreamSocket
+from trunkline.gateway.shell import Shell, StreamSocket
 from trunkline.gateway.websocket import Refusal, Upgrade
 
 from .stack import TOKEN, sign
@@ -68,7 +68,7 @@ async def test_webhooks(
         m.VoiceWebhook(form=FORM, query={"o": "1"}),
         m.StatusCallback(form=FORM, query={"o": "1"}),
     ]
-    assert client.front.objections == {}
+    assert client.authenticator.objections == {}
 
 
 async def test_what_twilio_was_given_is_checked_and_not_what_arrives(client: Client) -> None:
@@ -94,8 +94,8 @@ async def test_all_else_under_the_path_is_404(client: Client) -> None:
 async def upgrade(
     client: Client, path: str, headers: dict[str, str], query: str = ""
 ) -> StreamSocket | Refusal:
-    hub = Hub("g1", client.front, NOTHING, NOTHING, clock=lambda: 100.0)
-    return hub.accept(Upgrade(path, query, headers))
+    shell = Shell("g1", client.authenticator, NOTHING, NOTHING, clock=lambda: 100.0)
+    return shell.accept(Upgrade(path, query, headers))
 
 
 @pytest.mark.parametrize("token", [TOKEN, SECONDARY])
@@ -104,7 +104,7 @@ async def upgrade(
 async def test_upgrades(client: Client, token: str, base: str, path: str) -> None:
     url = base.replace("https", "wss") + "/twilio/stream"
     assert isinstance(await upgrade(client, path, signed(url, token)), StreamSocket)
-    assert client.front.objections == {}
+    assert client.authenticator.objections == {}
 
 
 async def test_upgrades_elsewhere_are_404(client: Client) -> None:
@@ -137,7 +137,7 @@ async def test_a_refused_upgrade_says_why(
     said: str,
 ) -> None:
     assert await upgrade(client, "/twilio/stream", headers, "x=hidden") == Refusal(403, "forbidden")
-    assert client.front.objections == {reason: 1}
+    assert client.authenticator.objections == {reason: 1}
     (line,) = caplog.messages
     assert line.startswith("refused a WebSocket: ") and said in line
     assert "wss://user:***@line.example.com:8443/base/twilio/stream?x=…" in line
@@ -171,7 +171,7 @@ async def test_a_shared_key_is_refused_by_name(
     headers = signed(f"{PUBLIC}{path}?o=1", TOKEN, FORM, **SHARED)
     assert await post(client, path, headers) == 403
     assert controller.asked == []
-    assert client.front.objections == {"shared key": 1}
+    assert client.authenticator.objections == {"shared key": 1}
     assert caplog.messages == [
         f"refused POST {path} from ***1234: a shared key has signed it, and only the auth token's "
         "signatures (HMAC-SHA1) are taken here: take this URL out of the account's Webhook Rules "
@@ -188,7 +188,7 @@ async def test_reasons_are_counted(client: Client, caplog: pytest.LogCaptureFixt
     assert await post(client, "/twilio/voice", signed("https://x.example")) == 403
     assert (await client.request("POST", "/base/twilio/voice"))[0] == 404
     assert await upgrade(client, "/twilio/stream", {}) == Refusal(403, "forbidden")
-    assert client.front.objections == {
+    assert client.authenticator.objections == {
         "unsigned": 1,
         "wrong signature": 2,
         "unreadable": 1,

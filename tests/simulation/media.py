@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from trunkline.gateway.hub import StreamSocket
+from trunkline.gateway.shell import StreamSocket
 
 if TYPE_CHECKING:
     from .exchange import Exchange, Leg
@@ -64,7 +64,7 @@ class Media:
         self.over: asyncio.Future[str] = loop.create_future()
         self.began = loop.time()
         self.sid = f"MZ{leg.sid}-{leg.streams}"
-        gateway.hub.media[self.sid] = self
+        gateway.shell.media[self.sid] = self
         #: index of the person's sound at which the stream begins
         self.base = leg.index(self.began)
         self._frames = 0
@@ -100,8 +100,8 @@ class Media:
         loop.call_at(self._up, work, *args, context=self.gateway.process.context.copy())
 
     def _open(self) -> None:
-        hub = self.gateway.hub
-        self._end = hub.connect()
+        shell = self.gateway.shell
+        self._end = shell.connect()
         assert self._end is not None
         self._end.opened(self._web)  # type: ignore[arg-type]  # what it uses of a WebSocket
 

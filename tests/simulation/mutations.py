@@ -17,7 +17,6 @@ from trunkline.bus import messages as m
 from trunkline.codec_worker.playout import Interruption, Playout, Range
 from trunkline.controller import instructions as do
 from trunkline.controller.core import HEARS, Core, Rule
-from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.rules import dials, restart, sessions, webhooks
 from trunkline.controller.rules import facts as f
 from trunkline.controller.rules.book import Book
@@ -25,6 +24,8 @@ from trunkline.controller.rules.book.dial import Dial
 from trunkline.controller.rules.moment import Moment
 from trunkline.controller.twilio import apply_restore, operations
 from trunkline.controller.twilio.carrier import RestFailure
+
+from .memory_journal import MemoryJournal
 
 Patch = AbstractContextManager[Any]
 

@@ -1,8 +1,8 @@
 """The processes of the stack in the simulation: their own code, in thin shells of this world.
 
 The controller is the real shell and core, with a journal that survives it. A gateway is the real
-hub. A codec worker is the real ``Calls``, ticked more coarsely than in life. All say Hello and beat
-with the real ``ControlClient``.
+shell of the gateway. A codec worker is the real ``Calls``, ticked more coarsely than in life. All
+say Hello and beat with the real ``ControlClient``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import TrunklineError
 from trunkline.codec_worker.calls import Calls
 from trunkline.controller.core import Core
-from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.journal.rows import DialRow, OverrideRow
 from trunkline.controller.rules.book import Identity, Rules
 from trunkline.controller.rules.book.peers import Peers
@@ -28,10 +27,11 @@ from trunkline.controller.twilio.operations import Operations
 from trunkline.controller.twilio.seal import SealKeys
 from trunkline.gateway import instructions as do
 from trunkline.gateway.app import ANSWER_WITHIN
-from trunkline.gateway.hub import Hub
+from trunkline.gateway.shell import Shell as GatewayShell
 
 from .bus import SimBus
 from .clock import Process, SimLoop
+from .memory_journal import MemoryJournal
 from .twilio import Rest, Twilio
 
 if TYPE_CHECKING:
@@ -149,8 +149,8 @@ class ControllerPeer:
         await self.shell.serve()
 
 
-class SimHub(Hub):
-    """The hub; it says which streams were let in. ``media``: the carrier's ends, by stream SID."""
+class SimShell(GatewayShell):
+    """It says which streams were let in. ``media``: the carrier's ends, by stream SID."""
 
     media: dict[str, Media]
 
@@ -160,12 +160,12 @@ class SimHub(Hub):
 
 
 class GatewayPeer:
-    """A gateway: the hub and its connection to the controller."""
+    """A gateway: the shell and its connection to the controller."""
 
     def __init__(self, process: Process, loop: SimLoop) -> None:
         self.process = process
         self.loop = loop
-        self.hub: SimHub
+        self.shell: SimShell
         self.client: ControlClient
         loop.in_process(process, self._start)
 
@@ -179,20 +179,20 @@ class GatewayPeer:
                 role="gateway",
                 peer=name,
                 pid=1,
-                streams=self.hub.streams.announce(self.loop.time()),
+                streams=self.shell.streams.announce(self.loop.time()),
             ),
-            beat=lambda: m.Beat(peer=name, streams=self.hub.streams.stats()),
-            on_event=lambda event: self.hub.event(event),
+            beat=lambda: m.Beat(peer=name, streams=self.shell.streams.stats()),
+            on_event=lambda event: self.shell.event(event),
             clock=self.loop.time,
         )
-        self.hub = SimHub(
+        self.shell = SimShell(
             name,
             None,  # type: ignore[arg-type]  # HTTP is the exchange's
             self.client,  # type: ignore[arg-type]  # its requests are generic
             None,  # type: ignore[arg-type]  # the bus is the simulation's
             clock=self.loop.time,
         )
-        self.hub.media = {}
+        self.shell.media = {}
         self.client.start()
 
     async def voice(self, form: dict[str, str], query: dict[str, str]) -> m.VoiceAnswer:
@@ -287,8 +287,8 @@ class WorkerPeer:
 
     def _send(self) -> None:
         gone: set[bytes] = set()
-        while out := self.calls.take():
+        while out := self.calls.take_instructions():
             for peer, message in out:
                 if peer not in gone and not self._socket.send(_encode(message), peer):
                     gone.add(peer)
-                    self.calls.gone(peer, self.loop.time_ns())
+                    self.calls.disconnected(peer, self.loop.time_ns())

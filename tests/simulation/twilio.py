@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from trunkline.controller.journal.memory import MemoryJournal
 from trunkline.controller.twilio.calls import CallOrder
 from trunkline.controller.twilio.carrier import REST_TIMEOUT, CallState, RestFailure
 from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSettings
 
 from .clock import Process, SimLoop
+from .memory_journal import MemoryJournal
 from .writes import wrong_write
 
 if TYPE_CHECKING:

@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from unittest import mock
 
-from trunkline.controller.journal.memory import MemoryJournal
-
 from .bus import SimBus
 from .client import SimClient
 from .clock import Process, SimLoop, current
 from .exchange import PUBLIC_URL, Exchange
+from .memory_journal import MemoryJournal
 from .peers import ControllerPeer, GatewayPeer, WorkerPeer
 from .plain_codec import PlainDownsampler, PlainUpsampler
 from .twilio import Twilio
@@ -188,7 +187,7 @@ class World:
         patches: list[tuple[str, Any]] = [
             ("trunkline.bus.control.connect_dealer", self.bus.connect_dealer),
             ("trunkline.adapter.client.media_link.connect_dealer", self.bus.connect_dealer),
-            ("trunkline.gateway.hub.connect_dealer", self.bus.connect_dealer),
+            ("trunkline.gateway.shell.connect_dealer", self.bus.connect_dealer),
             ("trunkline.controller.shell.bind_router", self.bus.bind_router),
             ("trunkline.adapter.client.client.monotonic", self.loop.time),
             ("trunkline.adapter.line.trace_carrier", dict),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trunkline.bus.sound import LINE_RATE, WIRE_RATE
 from trunkline.cli import wav
-from trunkline.demo.measure import WIRE_RATE, CallRecord, Handed, align, place_turn
+from trunkline.demo.measure import CallRecord, Handed, align, place_turn
 from trunkline.demo.words import recording, transcript, word_errors
 
 RNG = np.random.default_rng(7)
@@ -59,7 +60,7 @@ def test_what_the_test_says_is_timed_from_its_first_sample() -> None:
     said = speech("austen-0880", WIRE_RATE)
     # Handed over 2 s into the call, heard 60 ms later; the same words come again afterwards.
     played = np.concatenate([silence(2.06), said, silence(6.0), said])
-    pcm = speech("austen-0880", wav.LINE_RATE).tobytes()
+    pcm = speech("austen-0880", LINE_RATE).tobytes()
     turn = place_turn(Handed("test", "austen-0880", [(102.0, pcm)]), record(played=played))
     assert turn.latency == pytest.approx(0.060, abs=0.001)
     assert turn.start == pytest.approx(2.06, abs=0.001)
@@ -69,7 +70,7 @@ def test_what_the_test_says_is_timed_from_its_first_sample() -> None:
 def test_what_the_far_end_says_is_timed_piece_by_piece() -> None:
     words = speech("austen-0880", WIRE_RATE)
     said = np.concatenate([silence(1.0), words, silence(6.0), words])
-    pcm = speech("austen-0880", wav.LINE_RATE).tobytes()
+    pcm = speech("austen-0880", LINE_RATE).tobytes()
     # The carrier sends each frame at the beginning of its 20 ms; it arrives 35 ms later.
     pieces = [
         (101.0 + index * 0.02 + 0.035, pcm[n : n + 960])

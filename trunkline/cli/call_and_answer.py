@@ -22,7 +22,9 @@ from trunkline.bus.errors import TrunklineError, WrongModeError
 from trunkline.bus.process import EXIT_DONE, run
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
-from trunkline.cli import wav
+from trunkline.bus.sound import LINE_RATE
+
+from . import wav
 
 _T = TypeVar("_T")
 
@@ -50,7 +52,7 @@ class _Heard:
 
     @property
     def seconds(self) -> float:
-        return len(self.pcm) / 2 / wav.LINE_RATE
+        return len(self.pcm) / 2 / LINE_RATE
 
 
 class _StoppedError(Exception):
@@ -165,7 +167,7 @@ async def _speak(
         if saying is not None:
             listen = LISTEN_AFTER_SAY if listen is None else listen
             sent = await call.send_audio(saying)
-            click.echo(f"said {sent / wav.LINE_RATE:.1f} s")
+            click.echo(f"said {sent / LINE_RATE:.1f} s")
     except WrongModeError as error:  # the far end hung up just before
         if call.ended_reason is None and not hearing.done():
             raise

@@ -19,7 +19,8 @@ import click
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED
 from trunkline.bus.settings import Settings
-from trunkline.cli.options import (
+
+from .options import (
     CODEC_WORKER,
     CONTROLLER,
     GATEWAY,
@@ -84,7 +85,7 @@ def up(settings: Settings, **wishes: Any) -> None:
       trunkline up --sim                         try it out, without an account
       trunkline up --sim --ready-file up.json    for a script: wait until up.json is there
     """
-    from trunkline.stack import up as stack_up
+    from ..stack import up as stack_up
 
     sys.exit(stack_up.up(settings, stack_up.Wishes(**wishes)))
 
@@ -95,7 +96,7 @@ _keep_alive_option = click.option(
 
 
 def _keep_alive(settings: Settings, role: str) -> NoReturn:
-    from trunkline.stack.keep_alive import keep_alive
+    from ..stack.keep_alive import keep_alive
 
     sys.exit(keep_alive(settings, role))
 
@@ -120,7 +121,7 @@ def gateway(settings: Settings, keep_alive: bool, listen_fd: int | None) -> None
 
     if listen_fd is not None:
         sys.exit(process.main(settings, listen_fd=listen_fd))
-    from trunkline.stack.public_port import PublicPort
+    from ..stack.public_port import PublicPort
 
     port = PublicPort.claim(settings.http_host, settings.http_port, settings.bus)
     try:
@@ -190,7 +191,7 @@ def status(settings: Settings, as_json: bool) -> None:
       trunkline status
       trunkline status --json
     """
-    from trunkline.cli import status as report
+    from . import status as report
 
     sys.exit(asyncio.run(report.show(settings, as_json=as_json)))
 
@@ -276,7 +277,7 @@ def call(settings: Settings, to: str, number: str, **wishes: Any) -> None:
       trunkline call +14155557777 --from +14155551234 --say hello.wav --record heard.wav
       trunkline call +14155557777 --from +14155551234 --dtmf 1# --listen 10
     """
-    from trunkline.cli import call_and_answer
+    from . import call_and_answer
 
     sys.exit(call_and_answer.call(settings, to, number, call_and_answer.Wishes(**wishes)))
 
@@ -299,7 +300,7 @@ def answer(settings: Settings, number: str, **wishes: Any) -> None:
       trunkline answer +14155551234 --echo
       trunkline answer +14155551234 --say hello.wav --record heard.wav
     """
-    from trunkline.cli import call_and_answer
+    from . import call_and_answer
 
     if wishes["echo"] and wishes["say"]:
         raise click.UsageError("--echo and --say exclude each other")
@@ -347,13 +348,13 @@ def doctor(
       trunkline doctor --live --number +14155551234 --tunnel cloudflared --yes --json
     """
     if live:
-        from trunkline.live.command import command
+        from ..live.command import command
 
         run = command(settings(), number, caller, yes=yes, as_json=as_json, tunnel=tunnel)
         sys.exit(asyncio.run(run))
     if number or caller or yes or as_json or tunnel:
         raise click.UsageError("--number, --from, --yes, --json and --tunnel go with --live")
-    from trunkline.doctor import run as checks
+    from ..doctor import run as checks
 
     sys.exit(asyncio.run(checks.run(settings)))
 
@@ -375,7 +376,7 @@ def demo(out: Path | None, verbose: bool) -> None:
     Example:
       trunkline demo
     """
-    from trunkline.demo import run as show
+    from ..demo import run as show
 
     sys.exit(show.main(out, verbose=verbose))
 
@@ -385,7 +386,7 @@ def demo(out: Path | None, verbose: bool) -> None:
 @click.argument("argv", nargs=-1, required=True)
 def with_parent(argv: Sequence[str], grace: float) -> None:
     """Run a program, and end it when the parent ends."""
-    from trunkline.stack.with_parent import run_with_parent
+    from ..stack.with_parent import run_with_parent
 
     sys.exit(run_with_parent(argv, grace))
 

@@ -13,7 +13,8 @@ from rich.text import Text
 from trunkline.bus.process import EXIT_DONE
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
-from trunkline.stack.controller_client import controller_client, get_status
+
+from ..stack.controller_client import controller_client, get_status
 
 #: A controller that is starting again is back within this time.
 ANSWER_WITHIN = 5.0

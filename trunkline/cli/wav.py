@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.bus.errors import InvalidRequestError
+from trunkline.bus.sound import LINE_RATE
 
 Samples = npt.NDArray[np.int16]
 
 #: The rate of PCM on the adapter's side.
-LINE_RATE = 24_000
 #: Zeros put around a file while its rate is changed, so that its ends do not meet (seconds).
 _MARGIN = 0.05
 

@@ -26,11 +26,13 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.launch import StackInfo
 from trunkline.bus.settings import load
+from trunkline.bus.sound import WIRE_RATE
 from trunkline.carrier_sim.client import SimClient
 from trunkline.carrier_sim.mulaw import decode
-from trunkline.demo.measure import WIRE_RATE, CallRecord, Handed, Speaker, place_turn
-from trunkline.demo.words import Recogniser, recording, transcript, word_errors
-from trunkline.stack.controller_client import controller_client, get_status
+
+from ..stack.controller_client import controller_client, get_status
+from .measure import CallRecord, Handed, Speaker, place_turn
+from .words import Recogniser, recording, transcript, word_errors
 
 #: scenario hands its state to each step of a script.
 State = Any

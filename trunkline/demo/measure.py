@@ -14,16 +14,16 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.bus.sound import FRAME, LINE_RATE, WIRE_RATE
 from trunkline.carrier_sim.mulaw import decode, encode
-from trunkline.cli import wav
+
+from ..cli import wav
 
 Floats = npt.NDArray[np.float64]
 Speaker = Literal["test", "agent"]
 
 #: Sample rate of the phone line, and samples of one of its frames.
-WIRE_RATE: Final = 8_000
-FRAME_SAMPLES: Final = 160
-FRAME_SECONDS: Final = FRAME_SAMPLES / WIRE_RATE
+FRAME_SECONDS: Final = FRAME / WIRE_RATE
 #: Frames closer together than this (seconds) are the lead that an utterance begins with; messages
 #: further apart belong to two utterances.
 WITHIN_LEAD: Final = 0.005
@@ -153,7 +153,7 @@ def align(needle: Floats, haystack: Floats) -> tuple[int, float]:
 
 
 def _wire(pcm: bytes) -> Floats:
-    return wav.resample(wav.from_bytes(pcm), wav.LINE_RATE, WIRE_RATE).astype(np.float64)
+    return wav.resample(wav.from_bytes(pcm), LINE_RATE, WIRE_RATE).astype(np.float64)
 
 
 def place_turn(handed: Handed, record: CallRecord) -> Turn:
@@ -179,11 +179,11 @@ def place_turn(handed: Handed, record: CallRecord) -> Turn:
         delays, position = [], 0
         for at, piece in handed.pieces:
             position += len(piece) // 2
-            end = offset + position * WIRE_RATE // wav.LINE_RATE
-            sent = record.started + (end - 1) // FRAME_SAMPLES * FRAME_SECONDS
+            end = offset + position * WIRE_RATE // LINE_RATE
+            sent = record.started + (end - 1) // FRAME * FRAME_SECONDS
             delays.append(at - sent)
         latency = median(delays)
-        pcm, rate = wav.from_bytes(handed.pcm), wav.LINE_RATE
+        pcm, rate = wav.from_bytes(handed.pcm), LINE_RATE
         ideal = far[max(0, offset) : offset + len(needle)]  # it is mu-law at 8 kHz already
     return Turn(
         handed.speaker,

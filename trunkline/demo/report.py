@@ -8,8 +8,10 @@ from typing import Final
 
 from rich.console import Console
 
-from trunkline.cli import wav
-from trunkline.demo.measure import WIRE_RATE, CallRecord
+from trunkline.bus.sound import WIRE_RATE
+
+from ..cli import wav
+from .measure import CallRecord
 
 #: A turn with more wrong words than this share was not understood.
 TOO_MANY_WRONG: Final = 0.6
@@ -136,7 +138,7 @@ _MEASURES: Final[tuple[tuple[str, Callable[[CallRecord], str], str], ...]] = (
 
 def leave_files(console: Console, record: CallRecord, name: str, title: str, out: Path) -> None:
     """A stereo WAV (left: the test, right: the agent) and the picture of the timeline."""
-    from trunkline.demo.picture import draw
+    from .picture import draw
 
     sound, picture = out / f"{name}.wav", out / f"{name}.png"
     wav.write(sound, record.played, record.said, rate=WIRE_RATE)

@@ -26,12 +26,13 @@ from trunkline.bus.launch import Launched, apart, trunkline_argv
 from trunkline.bus.process import EXIT_DONE, run
 from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.carrier_sim.client import SimClient
-from trunkline.demo import report, surroundings
-from trunkline.demo.measure import CallRecord
-from trunkline.demo.words import Recogniser
+
+from . import report, surroundings
+from .measure import CallRecord
+from .words import Recogniser
 
 if TYPE_CHECKING:
-    from trunkline.demo.calls import Stack
+    from .calls import Stack
 
 NUMBER: Final = "+14155551234"
 OTHER_NUMBER: Final = "+14155551235"

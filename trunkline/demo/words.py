@@ -14,7 +14,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from trunkline.cli import wav
+from trunkline.bus.sound import LINE_RATE
+
+from ..cli import wav
 
 #: The recordings that are shipped with the stand-in carrier.
 SPEECH: Final = Path(__file__).parent.parent / "carrier_sim" / "speech"
@@ -72,7 +74,7 @@ class Recogniser:
             2, mp_context=multiprocessing.get_context("spawn"), initializer=_start_decoder
         )
 
-    async def words(self, pcm: bytes, rate: int = wav.LINE_RATE) -> str:
+    async def words(self, pcm: bytes, rate: int = LINE_RATE) -> str:
         """The words of PCM16 at ``rate``, "" where there are none."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, _recognise, pcm, rate)

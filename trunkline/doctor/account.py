@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from trunkline.bus.errors import CarrierError, SettingsError, TrunklineError
+from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.process import EXIT_DONE
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.controller.twilio.api_host import api_url
-from trunkline.doctor.finding import Finding, Known, json_object
-from trunkline.stack.http_get import Answer, get
+
+from ..stack.http_get import Answer, get
+from .finding import Finding, Known, json_object
 
 #: A clock that is off by more than the first is worth a word, and by more than the second is wrong.
 SKEW_WARNS: Final = 5.0
@@ -194,7 +195,7 @@ async def _dry_run(known: Known, *, account: bool, name: str) -> Finding:
         status, lines = await restore_command(
             known.settings, dry_run=True, account=account, force=False
         )
-    except (TrunklineError, CarrierError) as error:
+    except TrunklineError as error:
         return Finding(name, "fail", str(error))
     shown = "; ".join(line.strip() for line in lines)
     if status == EXIT_DONE and not lines:

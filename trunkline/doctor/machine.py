@@ -24,8 +24,9 @@ from trunkline.bus.http import proxy_for
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.controller.twilio.api_host import api_url
-from trunkline.doctor.account import rest_base
-from trunkline.doctor.finding import Finding, Known
+
+from .account import rest_base
+from .finding import Finding, Known
 
 _PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 

@@ -16,8 +16,9 @@ from rich.text import Text
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING
 from trunkline.bus.settings import Settings
-from trunkline.doctor import account, machine, stack
-from trunkline.doctor.finding import Finding, Known, State
+
+from . import account, machine, stack
+from .finding import Finding, Known, State
 
 _SIGNS: Final[dict[State, tuple[str, str]]] = {
     "ok": ("ok  ", "green"),

@@ -12,9 +12,11 @@ from trunkline.bus.errors import SettingsError, StackUnavailableError, Trunkline
 from trunkline.bus.redact import mask_url
 from trunkline.bus.runtime_dir import runtime_path, system_runtime_path
 from trunkline.bus.settings import Settings
-from trunkline.doctor.finding import Finding, Known, json_object
-from trunkline.stack.controller_client import controller_client, get_status
-from trunkline.stack.http_get import get
+from trunkline.bus.twilio_urls import HEALTH_PATH
+
+from ..stack.controller_client import controller_client, get_status
+from ..stack.http_get import get
+from .finding import Finding, Known, json_object
 
 #: Seconds for a running stack to answer on the bus.
 BUS_WITHIN: Final = 1.5
@@ -142,7 +144,7 @@ async def _reached(known: Known, url: str) -> Finding:
     shown = mask_url(url)
     if known.welcome is None:
         return Finding("public URL", "skip", f"{shown}: it is answered by a running stack only")
-    answer = await get(f"{url}/healthz", {"User-Agent": "trunkline-doctor"})
+    answer = await get(url + HEALTH_PATH, {"User-Agent": "trunkline-doctor"})
     if answer.status == 0:
         reason = answer.body.decode(errors="replace")
         hint = "is the tunnel up, and does it lead to the public port?"

@@ -23,8 +23,9 @@ from trunkline.bus.errors import SettingsError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING
 from trunkline.bus.redact import is_e164
 from trunkline.bus.settings import Settings
-from trunkline.live.run import COST, LeftBehindError, Outcome, Plan, run
-from trunkline.live.verdicts import LIVE, Judgement
+
+from .run import COST, LeftBehindError, Outcome, Plan, run
+from .verdicts import LIVE, Judgement
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SIGNS: dict[Judgement, tuple[str, str]] = {

@@ -27,7 +27,7 @@ from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.listener import Bounds, Server
-from trunkline.bus.twilio_urls import RETRY_FRAGMENT
+from trunkline.bus.twilio_urls import HEALTH_PATH, RETRY_FRAGMENT, STATUS_PATH, VOICE_PATH
 from trunkline.gateway.signature import (
     HEADER,
     SETTINGS_HEADER,
@@ -271,7 +271,7 @@ class Listener:
     async def _http(self, request: Request) -> Response:
         path = _own(request.url.path)
         if request.method == "GET":
-            if request.url.path.endswith("/healthz"):
+            if request.url.path.endswith(HEALTH_PATH):
                 return JSONResponse({"ok": True, "stack": self.stack})
             return Response(status_code=404)
         form = Form.parse(await request.body())
@@ -282,11 +282,11 @@ class Listener:
             form.first(),
             self._signed(path, request.url.query, form, request.headers),
         )
-        if path.startswith("/twilio/status"):
+        if path.startswith(STATUS_PATH):
             self.callbacks.append(asked)
             self.news.tell()
             return Response(status_code=204)
-        if not path.startswith(("/twilio/voice", "/twilio/fallback")):
+        if not path.startswith((VOICE_PATH, "/twilio/fallback")):
             return Response(status_code=404)
         return await self._hook(asked)
 

@@ -28,7 +28,8 @@ from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier
 from trunkline.controller.twilio.operations import Operations, retried
 from trunkline.controller.twilio.probe import Prober
 from trunkline.controller.twilio.seal import LONGEST_URL
-from trunkline.live.verdicts import Verdicts
+
+from .verdicts import Verdicts
 
 _WITHIN: Final = 30.0
 

@@ -13,9 +13,10 @@ from typing import Final
 from trunkline.bus.clock import monotonic
 from trunkline.controller.twilio.calls import ENDED_STATUSES
 from trunkline.controller.twilio.carrier import RestFailure
-from trunkline.live.listener import Hook, LiveStream, Signed
-from trunkline.live.trial import Trial
-from trunkline.live.verdicts import Verdicts
+
+from .listener import Hook, LiveStream, Signed
+from .trial import Trial
+from .verdicts import Verdicts
 
 #: Our leg plays silence to the other, with a digit now and then.
 CONVERSATION: Final = '<Pause length="2"/><Play digits="5"/>' * 12

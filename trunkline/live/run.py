@@ -13,15 +13,17 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
+from trunkline.bus.twilio_urls import HEALTH_PATH
 from trunkline.controller.twilio.carrier import TwilioCarrier
 from trunkline.controller.twilio.operations import Operations
-from trunkline.live import probes
-from trunkline.live.listener import Hook, Listener
-from trunkline.live.number import Override, operations, override, put_back, try_writes
-from trunkline.live.trial import LONGEST, LiveRun, Trial, UnreachedError
-from trunkline.live.verdicts import Verdicts
-from trunkline.stack.http_get import get
-from trunkline.stack.tunnel import Tunnel, TunnelError
+
+from ..stack.http_get import get
+from ..stack.tunnel import Tunnel, TunnelError
+from . import probes
+from .listener import Hook, Listener
+from .number import Override, operations, override, put_back, try_writes
+from .trial import LONGEST, LiveRun, Trial, UnreachedError
+from .verdicts import Verdicts
 
 #: Where a first call does not reach us, another is tried, so many seconds after the last write.
 TRY_AGAIN_AFTER: Final = (8.0, 20.0)
@@ -131,7 +133,7 @@ async def _reached(
                 raise TunnelError(f"{tunnel.url} is not reached from outside")
         else:
             listener.public_url = settings.require("public_url")
-            answer = await get(f"{listener.public_url}/healthz")
+            answer = await get(listener.public_url + HEALTH_PATH)
             if answer.status != 200 or listener.stack.encode() not in answer.body:
                 # Where there is no status, the body says why, and through which proxy it went.
                 got = f"HTTP {answer.status}" if answer.status else answer.body.decode()

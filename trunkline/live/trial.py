@@ -11,11 +11,12 @@ from typing import Final
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import CarrierError, TrunklineError
 from trunkline.bus.redact import mask_url
-from trunkline.bus.twilio_urls import RETRY_FRAGMENT, stream_base
+from trunkline.bus.twilio_urls import RETRY_FRAGMENT, STATUS_PATH, VOICE_PATH, stream_base
 from trunkline.controller.twilio.calls import ENDED_STATUSES, CallOrder
 from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier
-from trunkline.live.listener import Asked, Hook, Listener, LiveStream
-from trunkline.live.verdicts import Verdicts
+
+from .listener import Asked, Hook, Listener, LiveStream
+from .verdicts import Verdicts
 
 #: Longest call of a run, in seconds. It bounds the cost of a call even if all else fails.
 LONGEST: Final = 60
@@ -49,7 +50,7 @@ class LiveRun:
         """Place a call; its SID. CarrierError says why Twilio does not take it."""
         await asyncio.sleep(max(0.0, self.placed_at + _APART - monotonic()))
         self.placed_at = monotonic()
-        callback = f"{self.base}/twilio/status?d={name}{RETRY_FRAGMENT}"
+        callback = f"{self.base}{STATUS_PATH}?d={name}{RETRY_FRAGMENT}"
         order = CallOrder(self.number, self.caller, twiml, time_limit, _RINGS, callback)
         try:
             call = await self.carrier.create_call(order)
@@ -142,7 +143,7 @@ class Trial:
 
     def redirect(self) -> str:
         """The verb that asks us again."""
-        url = f"{self.live.base}/twilio/voice/{self.name}?r={self.name}{RETRY_FRAGMENT}"
+        url = f"{self.live.base}{VOICE_PATH}/{self.name}?r={self.name}{RETRY_FRAGMENT}"
         return f'<Redirect method="POST">{url.replace("&", "&amp;")}</Redirect>'
 
     async def stream(self, hook: Hook, *, refuse: bool = False) -> LiveStream | None:

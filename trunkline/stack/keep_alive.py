@@ -14,9 +14,10 @@ import contextlib
 from trunkline.bus.launch import trunkline_argv
 from trunkline.bus.process import run, setup_logging
 from trunkline.bus.settings import Settings
-from trunkline.stack.children import settings_environment
-from trunkline.stack.public_port import PublicPort
-from trunkline.stack.supervisor import Supervisor, exit_status
+
+from .children import settings_environment
+from .public_port import PublicPort
+from .supervisor import Supervisor, exit_status
 
 
 def keep_alive(settings: Settings, role: str) -> int:

@@ -34,7 +34,8 @@ from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
 from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.bus.settings import Settings, private_state_dir
 from trunkline.carrier_sim.client import SimClient
-from trunkline.stack.children import settings_environment
+
+from .children import settings_environment
 
 #: Seconds that the stack may take to end.
 ENDED_WITHIN: Final = 12.0

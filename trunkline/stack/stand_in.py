@@ -21,8 +21,9 @@ from trunkline.bus.errors import SettingsError
 from trunkline.bus.launch import StackInfo, read_ready_file, trunkline_argv
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
-from trunkline.stack.children import describe, settings_environment
-from trunkline.stack.supervisor import Supervisor
+
+from .children import describe, settings_environment
+from .supervisor import Supervisor
 
 log = logging.getLogger("trunkline.stack.supervisor")
 

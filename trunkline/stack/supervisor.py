@@ -19,7 +19,8 @@ from typing import Any, Final, Self
 from trunkline.bus.clock import monotonic
 from trunkline.bus.launch import ParentPipe
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
-from trunkline.stack.children import Child
+
+from .children import Child
 
 log = logging.getLogger("trunkline.stack.supervisor")
 

@@ -17,8 +17,10 @@ from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.launch import ParentPipe
-from trunkline.stack.http_get import get
-from trunkline.stack.with_parent import start_with_parent
+from trunkline.bus.twilio_urls import HEALTH_PATH
+
+from .http_get import get
+from .with_parent import start_with_parent
 
 log = logging.getLogger("trunkline.stack.supervisor")
 
@@ -124,7 +126,7 @@ class Tunnel:
         """Wait until ``/healthz`` answers through the tunnel; False when it does not in time."""
         deadline = monotonic() + REACHABLE_WITHIN
         while monotonic() < deadline:
-            if (await get(f"{self.url}/healthz")).status == 200:
+            if (await get(self.url + HEALTH_PATH)).status == 200:
                 return True
             await asyncio.sleep(_LOOK_EVERY)
         return False

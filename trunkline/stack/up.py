@@ -38,13 +38,14 @@ from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, run, set
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.controller.journal.state_dir import StackRunsError, check_free
-from trunkline.stack import stand_in
-from trunkline.stack.children import Child, settings_environment
-from trunkline.stack.controller_client import controller_client, get_status
-from trunkline.stack.public_port import PublicPort
-from trunkline.stack.stand_in import StandIn
-from trunkline.stack.supervisor import Supervisor, exit_status
-from trunkline.stack.tunnel import Tunnel
+
+from . import stand_in
+from .children import Child, settings_environment
+from .controller_client import controller_client, get_status
+from .public_port import PublicPort
+from .stand_in import StandIn
+from .supervisor import Supervisor, exit_status
+from .tunnel import Tunnel
 
 log = logging.getLogger("trunkline.stack.supervisor")
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from trunkline.bus.launch import ParentPipe, trunkline_argv
 from trunkline.bus.process import EXIT_DONE, PARENT_FD_VARIABLE, run
-from trunkline.stack.supervisor import Supervisor
+
+from .supervisor import Supervisor
 
 
 async def start_with_parent(

@@ -101,7 +101,7 @@ class Book:
         self.claiming = True
         self.stopping = False
         self._last_tick = identity.started
-        self._told_places_at = float("-inf")
+        self._places_sent_at = float("-inf")
         self._closed_dials: list[tuple[float, str]] = []
 
     def console_at(self, url: str) -> None:
@@ -146,9 +146,9 @@ class Book:
 
     def places_due(self, now: float) -> bool:
         """It is time to tell those who wait in a queue their places."""
-        due = now - self._told_places_at >= TELL_PLACES_EVERY
+        due = now - self._places_sent_at >= TELL_PLACES_EVERY
         if due:
-            self._told_places_at = now
+            self._places_sent_at = now
         return due
 
     def end_claims(self) -> bool:

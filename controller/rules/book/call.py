@@ -250,7 +250,7 @@ class Call(Subject):
         """These workers carry it from now on."""
         self.placement = placement
 
-    def switched(self, worker: str) -> None:
+    def moved(self, worker: str) -> None:
         """Its gateway says which worker is heard now."""
         self.active = worker
 

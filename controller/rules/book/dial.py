@@ -9,7 +9,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
-from trunkline.bus.errors import CallFailedError, InvalidRequestError, TimedOutError, TrunklineError
+from trunkline.bus.errors import InvalidRequestError, TrunklineError
 from trunkline.bus.redact import is_e164, redact_number
 
 from ...instructions import ReplyTo
@@ -19,8 +19,6 @@ from ...twilio.calls import CallOrder
 from ..tables import DIAL, Subject
 from .last_known import LastKnown
 
-#: The longest call that may be asked for (seconds).
-LONGEST_CALL: Final = 300.0
 #: Twilio rings this long unless it is told a shorter time.
 RING_SECONDS: Final = 60
 #: Twilio may have it, and more may come of it.
@@ -181,14 +179,7 @@ class Dial(Subject):
 
     def error(self) -> TrunklineError:
         """What the one who asked for it is told once it is ``outcome``."""
-        shown = redact_number(self.row.callee)
-        why = f": {self.outcome_text}" if self.outcome_text else ""
-        if self.outcome == "timeout":
-            return TimedOutError(f"call to {shown}: no stream within {self.row.timeout:g} s{why}")
-        status = self.outcome or "failed"
-        return CallFailedError(
-            f"call to {shown} was not answered ({status}){why}", status=status, sid=self.sid
-        )
+        return self.failed().error(self.row.callee, self.row.timeout)
 
     def failed(self) -> m.DialFailed:
         """The same, for the session that it belongs to."""
@@ -221,9 +212,9 @@ def check(body: m.Dial, allowed_callees: frozenset[str] | None) -> None:
         raise InvalidRequestError("a dial's request id has 32 hex digits")
     if not is_e164(body.to):
         raise InvalidRequestError(f"{shown} is not in E.164 format (expected e.g. '+14155551234')")
-    if not 1 <= body.max_duration <= LONGEST_CALL:
+    if not 1 <= body.max_duration <= m.LONGEST_CALL:
         raise InvalidRequestError(
-            f"max_duration={body.max_duration:g} is not within 1 to {LONGEST_CALL:g} s"
+            f"max_duration={body.max_duration:g} is not within 1 to {m.LONGEST_CALL} s"
         )
     if not body.timeout > 0:
         raise InvalidRequestError(f"timeout={body.timeout:g} must be positive")

@@ -12,12 +12,9 @@ first, and not at the network.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
 
+from trunkline.bus.callers import listed
 from trunkline.bus.redact import redact_number
-
-#: Refused calls that an error names one by one; the rest are counted.
-NAMED: Final = 3
 
 
 @dataclass
@@ -58,10 +55,8 @@ class LastKnown:
         count = len(self._refused)
         if not count:
             return ""
-        named = ", ".join(self._refused[:NAMED])
-        more = f" and {count - NAMED} more" if count > NAMED else ""
         calls = "a call was" if count == 1 else f"{count} calls were"
-        return f"meanwhile {calls} refused on {self.callee}: {named}{more}"
+        return f"meanwhile {calls} refused on {self.callee}: {listed(self._refused)}"
 
     def leg(self, now: float) -> str:
         """Our leg as Twilio last told it."""

@@ -10,7 +10,7 @@ from trunkline.bus.errors import AccountMismatchError, InvalidRequestError, Wron
 from trunkline.bus.redact import is_e164, redact_number
 
 from . import Book
-from .session import ANY, Session
+from .session import Session
 from .tokens import digest
 
 
@@ -44,7 +44,7 @@ def new_session(book: Book, info: m.SessionInfo, peer: str, now: float) -> Sessi
 
 def _check(info: m.SessionInfo) -> None:
     """InvalidRequestError where a number is none, or a caller is nothing that a carrier reports."""
-    numbers = [("number", info.number)] if info.number != ANY else []
+    numbers = [("number", info.number)] if info.number != m.ANY_NUMBER else []
     numbers += [("allowed_callees", number) for number in info.allowed_callees or ()]
     for name, number in numbers:
         if not is_e164(number):

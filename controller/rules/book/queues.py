@@ -6,7 +6,7 @@ still be cancelled, and is told its place.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator
 from typing import Final
 
@@ -78,38 +78,28 @@ class TurnQueues:
     """The dials that wait for their turn on a callee's number, by number."""
 
     def __init__(self) -> None:
-        self._by_number: dict[str, FairQueue] = {}
+        self._by_number: defaultdict[str, FairQueue] = defaultdict(FairQueue)
 
     def __len__(self) -> int:
-        return sum(len(queue) for queue in self._by_number.values())
+        """Numbers that dials wait for."""
+        return len(self.numbers())
 
     def add(self, number: str, session: str, request: str) -> None:
-        queue = self._by_number.setdefault(number, FairQueue())
-        queue.add(session, request)
+        self._by_number[number].add(session, request)
 
     def drop(self, number: str, session: str, request: str) -> None:
-        queue = self._by_number.get(number)
-        if queue is not None:
-            queue.drop(session, request)
-            self._forget_empty(number, queue)
+        if number in self._by_number:  # most dials never waited
+            self._by_number[number].drop(session, request)
 
     def numbers(self) -> list[str]:
         """The numbers that dials wait for."""
-        return list(self._by_number)
+        return [number for number, queue in self._by_number.items() if queue]
 
     def pop(self, number: str) -> str:
         """The request whose turn it is on the number."""
-        queue = self._by_number[number]
-        request = queue.pop()
-        self._forget_empty(number, queue)
-        return request
+        return self._by_number[number].pop()
 
     def places(self) -> Iterator[tuple[int, str]]:
         """(place from 1, request) of all that wait."""
         for queue in self._by_number.values():
             yield from enumerate(queue.order(), 1)
-
-    def _forget_empty(self, number: str, queue: FairQueue) -> None:
-        """A number that nobody waits for is not looked at in each tick."""
-        if not queue:
-            del self._by_number[number]

@@ -14,8 +14,6 @@ from .tokens import digest, same
 
 #: What reading and writing a number may take, retries included, whatever the request's ttl.
 REST_WITHIN: Final = 30.0
-#: The number of a session that takes whichever is free.
-ANY: Final = "any"
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A journal that lives in memory: for what has no stack (``restore --account``), and for tests.
+"""A journal that lives in memory, for tests that would wait for a disk too often.
 
 It behaves as the one in SQLite does, errors included, because the tests that kill a controller at
 every step run on this one: they would prove nothing if it were kinder.
@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from .file import JournalError
-from .rows import DialRow, OverrideRow, OverrideState
+from trunkline.controller.journal.file import JournalError
+from trunkline.controller.journal.rows import DialRow, OverrideRow, OverrideState
 
 
 class MemoryJournal:

@@ -5,7 +5,7 @@ what they say.
 
 Inbound frames and acknowledgements leave together, in one message to each worker: what a message
 costs is waking the other process. With a call or two they leave as soon as a frame has come, and
-with more every 10 ms (:mod:`.sockets`).
+with more every 20 ms, or 10 (:mod:`.sockets`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Coroutine, Iterable
 from typing import Any, Final, Protocol
 
@@ -30,7 +29,7 @@ from trunkline.bus.sockets import BusSocket, connect_dealer
 from . import instructions as do
 from . import media_streams as ms
 from .admission import Admission, Applicant
-from .app import Front
+from .authenticator import Authenticator
 from .recording import Recorder, Stereo
 from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
@@ -50,7 +49,7 @@ _decoder = msgspec.msgpack.Decoder(m.WorkerToGateway)
 
 
 class Controller(Protocol):
-    """What the hub needs of ControlClient."""
+    """What the shell needs of ControlClient."""
 
     async def request(
         self, body: m.RequestBody, expect: type[m.Message], *, timeout: float | None = None
@@ -65,13 +64,13 @@ class StreamSocket:
     through :class:`~.admission.Admission`.
     """
 
-    def __init__(self, hub: Hub, applicant: Applicant) -> None:
+    def __init__(self, shell: Shell, applicant: Applicant) -> None:
         self.number = applicant.number
         self.protocol = ms.MediaStream()
         self.socket: WebSocket | None = None
         #: the open stream's, where its call is traced
         self.span: tracing.RoomSpan | None = None
-        self._hub = hub
+        self._shell = shell
         self._applicant = applicant
 
     @property
@@ -97,35 +96,35 @@ class StreamSocket:
         self._heard(self.protocol.too_long())
 
     def closed(self, clean: bool) -> None:
-        self._hub.ended(self.number, "close" if clean else "error")
-        self._hub.gone(self.number)
+        self._shell.ended(self.number, "close" if clean else "error")
+        self._shell.disconnected(self.number)
 
     def take(self, event: ms.Event) -> None:
         """An event of the open stream."""
-        hub, number = self._hub, self.number
+        shell, number = self._shell, self.number
         if type(event) is ms.Media:
-            if hub.streams.media(number, event.position, event.payload):
-                hub.flush_within(FLUSH_SECONDS)
+            if shell.streams.media(number, event.position, event.payload):
+                shell.flush_within(FLUSH_SECONDS)
         elif isinstance(event, ms.Dtmf):
-            hub.apply(hub.streams.digit(number, event.index, event.digit))
+            shell.apply(shell.streams.digit(number, event.index, event.digit))
         elif isinstance(event, ms.MarkReturned):
-            hub.apply(hub.streams.mark_returned(number, event.name))
+            shell.apply(shell.streams.mark_returned(number, event.name))
         else:
             self._heard(event)
 
     def _heard(self, event: ms.Event | None) -> None:
         if event is not None:
-            hub = self._hub
-            hub.apply(hub.admission.heard(self.number, event, hub.clock()))
+            shell = self._shell
+            shell.apply(shell.admission.heard(self.number, event, shell.clock()))
 
 
-class Hub:
+class Shell:
     """All sockets and connections of the gateway with peer id ``peer``, on the running loop."""
 
     def __init__(
         self,
         peer: str,
-        front: Front,
+        authenticator: Authenticator,
         controller: Controller,
         context: zmq.Context[zmq.Socket[bytes]],
         *,
@@ -140,10 +139,8 @@ class Hub:
         self.streams = Streams(peer, clock(), lead_ms)
         self.admission = Admission(peer)
         self.sockets: dict[int, StreamSocket] = {}
-        #: refused, unreadable: things that went wrong around the streams
-        self.counts: Counter[str] = Counter()
         self._emptied: asyncio.Event | None = None
-        self._front = front
+        self._authenticator = authenticator
         self._context = context
         self._curve = curve
         self._links: dict[str, BusSocket] = {}
@@ -164,7 +161,7 @@ class Hub:
 
     def accept(self, upgrade: Upgrade) -> StreamSocket | Refusal:
         """Decide on a WebSocket upgrade."""
-        return self._front.refusal(upgrade) or self.connect() or Refusal(503, "busy")
+        return self._authenticator.refusal(upgrade) or self.connect() or Refusal(503, "busy")
 
     def connect(self) -> StreamSocket | None:
         """A new socket; None while there are too many that have not been let in."""
@@ -181,9 +178,9 @@ class Hub:
         """A socket's stream or connection has ended."""
         self.apply(self.admission.ended(number, reason))
 
-    def gone(self, number: int) -> None:
+    def disconnected(self, number: int) -> None:
         """A socket's connection is gone."""
-        self.admission.gone(number)
+        self.admission.disconnected(number)
         del self.sockets[number]
         self._record(number, over=True)
         if self._emptied is not None and not self.sockets:
@@ -286,7 +283,6 @@ class Hub:
                     log.info("stream socket %d closed: %s", instruction.socket, instruction.why)
                 self._close_socket(instruction.socket, 1000)
             elif isinstance(instruction, do.RefuseSocket):
-                self.counts["refused"] += 1
                 log.warning("stream socket %d closed: %s", instruction.socket, instruction.why)
                 self._close_socket(instruction.socket, instruction.code)
             elif isinstance(instruction, do.AskController):
@@ -300,7 +296,7 @@ class Hub:
             elif isinstance(instruction, do.EndStream):
                 self._end_stream(instruction)
             elif isinstance(instruction, do.Notify):
-                if isinstance(instruction.notification, m.Switched):
+                if isinstance(instruction.notification, m.CallMoved):
                     log.warning(
                         "call %s moved to worker %s",
                         instruction.notification.call,
@@ -366,14 +362,16 @@ class Hub:
             try:
                 message = _decoder.decode(payload)
             except msgspec.MsgspecError as error:
-                self.counts["unreadable"] += 1
                 log.warning("a message of worker %s could not be read: %s", worker.id, error)
                 return
             if isinstance(message, m.MediaRefused):
                 log.error("worker %s refuses this gateway: %s", worker.id, message.text)
             self.apply(self.streams.from_worker(endpoint, message, self.clock()))
             if isinstance(message, m.Outbound):
-                self.flush_within(ACKNOWLEDGE_SECONDS)
+                if message.ends:
+                    self._flush()
+                else:
+                    self.flush_within(ACKNOWLEDGE_SECONDS)
 
         def connected() -> None:
             link.send(_encode(m.MediaHello("gateway", self.peer)))

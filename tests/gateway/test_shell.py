@@ -1,4 +1,4 @@
-"""The hub without sockets: what it gathers for the workers."""
+"""The shell without sockets: what it gathers for the workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from trunkline.bus import messages as m
 from trunkline.gateway import instructions as do
-from trunkline.gateway.hub import Hub
+from trunkline.gateway.shell import Shell
 
 NOTHING: Any = None
 
@@ -41,11 +41,11 @@ class Streams:
 
 
 async def test_a_worker_that_is_lost_by_a_flush_takes_nothing_from_the_others() -> None:
-    hub = Hub("g1", NOTHING, NOTHING, NOTHING, clock=lambda: 100.0)
+    shell = Shell("g1", NOTHING, NOTHING, NOTHING, clock=lambda: 100.0)
     lost, other = Link(alive=False), Link()
-    hub.streams = Streams()  # type: ignore[assignment]  # what the hub uses of it here
-    hub._links = {"a": lost, "b": other, "c": other}  # type: ignore[dict-item]  # as a BusSocket
-    hub._flush()
+    shell.streams = Streams()  # type: ignore[assignment]  # what the shell uses of it here
+    shell._links = {"a": lost, "b": other, "c": other}  # type: ignore[dict-item]  # as a BusSocket
+    shell._flush()
     told = [x.written[0].call for x in other.sent if isinstance(x, m.Inbound)]
     assert told == ["call of b", "call of c"]
     assert [type(x) for x in other.sent] == [m.CloseCall, m.Inbound, m.Inbound]
@@ -53,17 +53,17 @@ async def test_a_worker_that_is_lost_by_a_flush_takes_nothing_from_the_others() 
 
 async def test_a_hub_looks_at_the_clock_while_somebody_is_there_and_not_before() -> None:
     now = 100.0
-    hub = Hub("g1", NOTHING, NOTHING, NOTHING, clock=lambda: now)
-    assert hub._timer is None
+    shell = Shell("g1", NOTHING, NOTHING, NOTHING, clock=lambda: now)
+    assert shell._timer is None
     now = 900.0  # a long rest, which is nobody's stall
-    socket = hub.connect()
+    socket = shell.connect()
     assert socket is not None
-    assert hub._timer is not None
-    hub._timer.cancel()
-    hub._check()
-    assert hub._timer is not None, "a socket is there"
-    hub._timer.cancel()
-    hub.ended(socket.number, "close")
-    hub.gone(socket.number)
-    hub._check()
-    assert hub._timer is None
+    assert shell._timer is not None
+    shell._timer.cancel()
+    shell._check()
+    assert shell._timer is not None, "a socket is there"
+    shell._timer.cancel()
+    shell.ended(socket.number, "close")
+    shell.disconnected(socket.number)
+    shell._check()
+    assert shell._timer is None

@@ -97,7 +97,7 @@ class MovingCall(RuleBasedStateMachine):
         """The stream ends or breaks; a later one comes on the same worker."""
         self.bench.new_stream("close" if said else None)
         if not said:
-            self.bench.worker.gone(b"gateway", self.bench.now)
+            self.bench.worker.disconnected(b"gateway", self.bench.now)
         self.frame = 0
         self.bench.tick(gap)
         self.bench.open()

@@ -1,0 +1,29 @@
+"""Sound, as every room counts it: rates, the frame, how much is kept, and why sound counts as lost.
+
+A *position* is a sample at :data:`WIRE_RATE`. The reasons are the keys of ``call.lost.reasons``, so
+a user's test may compare with them; they are part of the public contract.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Samples a second of mu-law on the wire.
+WIRE_RATE: Final = 8_000
+#: Samples a second of the PCM16 that a line speaks and hears.
+LINE_RATE: Final = 24_000
+#: Samples, and bytes of mu-law, of one frame: 20 ms.
+FRAME: Final = 160
+#: The most sound of one call that is kept in either direction, in seconds.
+MOST_KEPT: Final = 300
+
+#: Inbound: the far end's sound did not come, neither late nor when it was asked for again.
+NEVER_ARRIVED: Final = "never arrived"
+#: Inbound: it came, but the user did not take it in time.
+NOT_TAKEN: Final = f"nobody took it for {MOST_KEPT} s"
+#: Outbound: more was said than is kept.
+TOO_MUCH_QUEUED: Final = f"more than {MOST_KEPT} s were queued"
+#: Outbound: it was written, and the stream ended before the carrier had played it.
+UNPLAYED: Final = "unplayed at the carrier when its stream broke"
+#: Outbound: the far end may have heard it, so it is not said again.
+IN_DOUBT: Final = "may have been played before its stream broke"
