@@ -64,13 +64,15 @@ def test_the_gateway_is_told_when_a_call_has_sent_all_that_it_has() -> None:
     ends: list[tuple[int, bool]] = []
     for _ in range(4):
         calls.work(bench.now, bench.now + TICK)
-        for _, message in calls.take():
+        for _, message in calls.take_instructions():
             if isinstance(message, m.Outbound):
                 ends.append((len(message.frames), message.ends))
         bench.now += TICK
         calls.tick(bench.now, bench.now + TICK)
     assert ends == [(4, False), (1, True)]  # the rest of the sixth waits for more ...
-    (rest,) = (message for _, message in calls.take() if isinstance(message, m.Outbound))
+    (rest,) = (
+        message for _, message in calls.take_instructions() if isinstance(message, m.Outbound)
+    )
     assert rest.ends and calls.ended_at == bench.now  # ... and goes out when none came
 
 
