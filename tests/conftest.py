@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: Tests that compute more than they wait, in two lines. A worker of pytest-xdist takes a line, so
 #: no more than two of them run at once, and tests that wait go on beside them.
 COMPUTE: Final = (
-    ("::test_the_demo_runs", "test_each_belief.py"),
+    ("::test_the_demo_runs", "::test_every_example_runs", "test_each_belief.py"),
     (
         "test_words.py",
         "::test_the_offline_example",

@@ -165,13 +165,19 @@ def test_sound_reaches_the_adapter_in_the_same_turn() -> None:
     assert bench.adapter.others == [m.StreamOver(CALL, bench.gateway.generation, 1, "stop")]
 
 
-def test_many_calls_share_the_messages_of_a_turn() -> None:
+def a_worker_with(count: int) -> tuple[Calls, list[str]]:
+    """A worker with so many calls, which are open in both directions, and their names."""
     calls = Calls("w")
-    names = [f"{n:032x}" for n in range(30)]
+    names = [f"{n:032x}" for n in range(count)]
     for name in names:
         calls.receive(ADAPTER, m.Attach(name, SECRET), 0)
         calls.receive(GATEWAY, m.OpenCall(name, 65536, 1, SECRET, 0, 0, [], [], 60, {}), 0)
         calls.receive(ADAPTER, m.Resume(name, 65536, 0, 0, 0, 0.0, 0, 0, 0), 0)
+    return calls, names
+
+
+def test_many_calls_share_the_messages_of_a_turn() -> None:
+    calls, names = a_worker_with(30)
     calls.work(0, TICK)
     calls.take_instructions()
     for name in names:
@@ -205,12 +211,8 @@ def test_a_long_speech_is_encoded_in_turns() -> None:
 
 
 def test_calls_that_begin_to_speak_at_one_moment_begin_to_play_before_all_is_encoded() -> None:
-    calls = Calls("w")
-    names = [f"{n:032x}" for n in range(40)]
+    calls, names = a_worker_with(40)
     for name in names:
-        calls.receive(ADAPTER, m.Attach(name, SECRET), 0)
-        calls.receive(GATEWAY, m.OpenCall(name, 65536, 1, SECRET, 0, 0, [], [], 60, {}), 0)
-        calls.receive(ADAPTER, m.Resume(name, 65536, 0, 0, 0, 0.0, 0, 0, 0), 0)
         calls.receive(ADAPTER, m.Speak(name, 65536, 0, SPEECH[: seconds(10)]), 0)
     assert calls.work(0, TICK)  # 0.2 s of each; there is more to encode
     batches = [

@@ -15,21 +15,8 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.errors import WrongModeError
 from trunkline.controller import instructions as do
+from trunkline.controller import rules
 from trunkline.controller.core import HEARS
-from trunkline.controller.rules import (
-    asking,
-    calls,
-    dials,
-    digits,
-    legs,
-    numbers,
-    reception,
-    restart,
-    sessions,
-    streams,
-    turns,
-    webhooks,
-)
 from trunkline.controller.rules import facts as f
 from trunkline.controller.rules.moment import Moment
 from trunkline.controller.rules.sessions import CLOSE_WITHIN
@@ -39,18 +26,18 @@ from .stage import Stage
 from .test_sessions import a_row, restarted
 
 MODULES = (
-    asking,
-    calls,
-    dials,
-    digits,
-    legs,
-    numbers,
-    reception,
-    restart,
-    sessions,
-    streams,
-    turns,
-    webhooks,
+    rules.asking,
+    rules.calls,
+    rules.dials,
+    rules.digits,
+    rules.legs,
+    rules.numbers,
+    rules.reception,
+    rules.restart,
+    rules.sessions,
+    rules.streams,
+    rules.turns,
+    rules.webhooks,
 )
 
 

@@ -96,30 +96,39 @@ def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pytester.path
 
 
+def examples(reader: Path) -> dict[str, dict[str, str]]:
+    """The pages' examples as files of tests, by their kinds."""
+    found: dict[str, dict[str, str]] = {"tests": {}, "scripts and commands": {}}
+    for page in PAGES:
+        for n, text in enumerate(blocks(page, "python")):
+            name = f"{page.stem.lower()}_{n}.py"
+            if "def test_" in text:
+                found["tests"][f"test_{name}"] = text
+            else:
+                (reader / "tests" / name).write_text(text)
+                test = SCRIPT.format(path=str(reader / "tests" / name))
+                found["scripts and commands"][f"test_{name}"] = test
+        for n, text in enumerate(blocks(page, "console")):
+            cwd = ROOT if page.name in IN_A_CHECKOUT else reader
+            test = CONSOLE.format(commands=commands(text), cwd=str(cwd))
+            found["scripts and commands"][f"test_{page.stem.lower()}_console_{n}.py"] = test
+    return found
+
+
 @pytest.mark.e2e
-def test_every_example_runs_as_it_stands(reader: Path, pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize("kind", ["tests", "scripts and commands"])
+def test_every_example_runs_as_it_stands(
+    reader: Path, pytester: pytest.Pytester, kind: str
+) -> None:
     (ini,) = blocks(ROOT / "docs" / "migration.md", "ini")
     pytester.makeini(
         ini + "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
         "filterwarnings = ignore\n"
     )
-    count = 0
-    for page in PAGES:
-        for n, text in enumerate(blocks(page, "python")):
-            file = reader / "tests" / f"test_{page.stem.lower()}_{n}.py"
-            if "def test_" not in text:
-                script = file.with_name(f"{page.stem.lower()}_{n}.py")
-                script.write_text(text)
-                text = SCRIPT.format(path=str(script))
-            file.write_text(text)
-            count += text.count("def test_")
-        for n, text in enumerate(blocks(page, "console")):
-            cwd = ROOT if page.name in IN_A_CHECKOUT else reader
-            file = reader / "tests" / f"test_{page.stem.lower()}_console_{n}.py"
-            file.write_text(CONSOLE.format(commands=commands(text), cwd=str(cwd)))
-            count += 1
-    (reader / "tests" / "test_stranger.py").write_text(STRANGER)
-    count += 1
+    files = examples(reader)[kind] | {"test_stranger.py": STRANGER}
+    for name, text in files.items():
+        (reader / "tests" / name).write_text(text)
+    count = sum(text.count("def test_") for text in files.values())
     result = pytester.runpytest_subprocess("--phone-sim", "-q", "-n", "2", timeout=90)
     result.assert_outcomes(passed=count)
     assert count >= 6

@@ -7,7 +7,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +17,8 @@ from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.launch import ParentPipe
 from trunkline.bus.process import PARENT_FD_VARIABLE
 from trunkline.bus.settings import Settings
+from trunkline.bus.testing import until
 from trunkline.stack.children import GOOD_RUN, LONGEST_DELAY, Child, Restarts, settings_environment
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # another process makes it true
-            await asyncio.sleep(0.005)
-
 
 # ---------------------------------------------------------------- the rules
 
