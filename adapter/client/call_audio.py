@@ -401,10 +401,15 @@ class CallAudio:
         gone = [at for at in (self._worker_gone_at, self._stream_gone_at) if at is not None]
         until = min(gone, default=now) + ACKNOWLEDGED_WITHIN
         most = MOST_IN_DOUBT
-        if self._stall is not None and self._worker_gone_at is not None:
+        filled_up = 0.0
+        if self._stall is None:
+            # Where less than usual lay at the carrier, the worker may have filled it up in one go.
+            lay_there = max(0.0, self._plays_until - self._acknowledged_at)
+            filled_up = max(0.0, self._most_ahead - lay_there)
+        elif self._worker_gone_at is not None:
             # It may have gone on while nothing was read here, and its messages are gone.
             most = max(most, until - self._stall[0])
-        seconds = min(until - self._acknowledged_at, most)
+        seconds = min(until - self._acknowledged_at + filled_up, most)
         first = max(self.out.acknowledged, self.out.floor)
         sent = self.out.next if self._stream_gone_at is None else self._sent_by_then
         stop = min(sent, first + -(-round(seconds * WIRE_RATE) // FRAME) * FRAME)

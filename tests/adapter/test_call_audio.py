@@ -431,6 +431,24 @@ def test_a_worker_that_is_stopped_or_leaves_has_not_told_all(
     assert speaking.audio.lost.outbound <= 3 * FRAME + 640
 
 
+def test_a_worker_that_has_just_begun_may_have_filled_up_the_lead(model: CallModel) -> None:
+    """It acknowledged one frame, and sent the next ones in one go before it died."""
+    model.settle()
+    model.audio.say(bytes(48_000), model.now)
+    model.act()
+    model.audio.acknowledge("a", m.AcknowledgedTo(CALL, model.generation, FRAME, False), model.now)
+    sends(model)
+    model.now += 0.005
+    model.audio.worker_lost("a", model.now)
+    model.audio.stream_gone(model.now + 1.0)
+    model.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), model.now + 1.5)
+    resume, *_ = sends(model)
+    assert isinstance(resume, m.Resume)
+    # 60 ms lie at the carrier, and 40 ms may have been on their way.
+    assert resume.acknowledged >= (3 + 2) * FRAME
+    assert model.audio.lost.reasons[IN_DOUBT] == resume.acknowledged - FRAME
+
+
 def test_the_controller_may_tell_late_that_the_stream_is_gone(speaking: CallModel) -> None:
     """It gives a gateway that says nothing 2 s. The worker was stopped all the while."""
     speaking.audio.stream_gone(speaking.now + 1.9)
