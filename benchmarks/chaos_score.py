@@ -111,6 +111,9 @@ class Score:
             "frames lost to the client, reported": (
                 f"{total('lost_in'):.0f}, {total('reported_in'):.0f}"
             ),
+            "calls with a loss that was not reported": (
+                f"{sum(' frames lost ' in p for p in self.problems)}"
+            ),
             "longest hole at a far end (ms)": f"{longest * 1000:.0f}",
             "overrides put back": f"{self.restores}",
             "overrides not as before": f"{sum('as they were' in p for p in self.problems)}",
