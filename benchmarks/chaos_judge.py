@@ -1,8 +1,8 @@
 """Judges one call: the carrier's own records beside the client's report. No I/O.
 
 The carrier keeps all that its far end said and heard, sample by sample, from the answer on. Every
-frame carries its number (chaos_code.py). So the records show which frames came, which came twice
-and which did not come, and the judge compares that with the losses that the client reports.
+frame carries its number (chaos_code.py). So the records show every frame that is missing or came
+twice. The judge compares them with the losses that the client reports.
 
 The two may differ where a stream broke, and only there. The reasons, per break:
 

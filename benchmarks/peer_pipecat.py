@@ -63,7 +63,7 @@ async def call(websocket: WebSocket) -> None:
         enable_turn_tracking=False,
     )
 
-    @transport.event_handler("on_client_disconnected")  # type: ignore[untyped-decorator]
+    @transport.event_handler("on_client_disconnected")  # type: ignore[untyped-decorator]  # pipecat's
     async def gone(*_: Any) -> None:
         await worker.cancel()
 

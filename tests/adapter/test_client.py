@@ -16,6 +16,7 @@ from phone import answered
 from trunkline import Line
 from trunkline.adapter.client import client as bus_client
 from trunkline.bus import messages as m
+from trunkline.bus.testing import until
 
 
 def client_threads() -> list[str]:
@@ -112,7 +113,6 @@ async def test_a_client_looks_at_the_clock_while_it_has_calls_and_not_before(
         assert not looks
         call, _ = await answered(stack, line)
         looks.clear()
-        await asyncio.sleep(0.5)
-        assert looks
+        await until(lambda: len(looks) >= 5)
         assert max(b - a for a, b in itertools.pairwise(looks)) < 0.5
         assert call.ended_reason is None

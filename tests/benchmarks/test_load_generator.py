@@ -86,9 +86,9 @@ def test_frames_are_numbered_from_one_and_the_sound_is_a_loop(wire: Wire) -> Non
         wire.stream.send_frame()
     connected, start, *media = wire.received(5)
     assert connected["event"] == "connected"
-    assert start["start"]["customParameters"] == {"nonce": "x"}  # type: ignore[index]
+    assert start["start"]["customParameters"] == {"nonce": "x"}  # type: ignore[index]  # JSON
     bodies = [message["media"] for message in media]
-    assert [(b["chunk"], b["timestamp"], b["payload"]) for b in bodies] == [  # type: ignore[index]
+    assert [(b["chunk"], b["timestamp"], b["payload"]) for b in bodies] == [  # type: ignore[index]  # JSON
         ("1", "0", "AAAA"),
         ("2", "20", "BBBB"),
         ("3", "40", "AAAA"),

@@ -165,7 +165,7 @@ async def test_a_message_that_fails_costs_no_other_call(
     def fail(*_: object) -> None:
         raise RuntimeError("a defect")
 
-    worker.calls._open = fail  # type: ignore[method-assign]
+    worker.calls._open = fail  # type: ignore[method-assign]  # the test's own
     peer.send(m.OpenCall(CALL, GENERATION, 1, SECRET, 0, 0, [], [], 60, {}))
     await until(lambda: "OpenCall failed" in caplog.text)
     ticks = len(peer.all(m.Tick))
@@ -180,7 +180,7 @@ class Driven:
         self.now = 1_000_000
         self.worker = WorkerProcess(context, settings, clock=lambda: self.now * 1_000_000)
         self.ticks: list[tuple[int, int]] = []
-        self.worker.calls.tick = self._ticked  # type: ignore[method-assign]
+        self.worker.calls.tick = self._ticked  # type: ignore[method-assign]  # the test's own
 
     def _ticked(self, now: int, until: int) -> None:
         self.ticks.append((now // 1_000_000, until // 1_000_000))

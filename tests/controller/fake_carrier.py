@@ -7,6 +7,7 @@ after that is answered 429. ``late``: no answer, and the effect comes 20 s later
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import dataclasses
 import itertools
@@ -61,7 +62,7 @@ class FakeTime:
         self.advance(seconds)
 
 
-class FakeAccount:
+class FakeAccount(abc.ABC):
     """Numbers and calls in memory. ``plan``: what becomes of the next requests of an operation;
     :meth:`_do` of each kind of account says how long they take."""
 
@@ -92,8 +93,9 @@ class FakeAccount:
         plan = self.plans[operation]
         return plan.popleft() if plan else "ok"
 
+    @abc.abstractmethod
     async def _do(self, operation: str, what: Any, effect: Callable[[], Any]) -> Any:
-        raise NotImplementedError
+        """Carry the request out, or let it fail as its fate says."""
 
     # ------------------------------------------------------------------ Carrier
 
