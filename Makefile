@@ -62,7 +62,6 @@ bench: $(DEV)
 
 bench-capacity: $(DEV)
 	$(BIN)/python benchmarks/capacity.py $(CAPACITY)
-	$(BIN)/python benchmarks/growth.py --page
 
 chaos: $(DEV)
 	$(BIN)/python benchmarks/chaos.py $(CHAOS)

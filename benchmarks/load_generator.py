@@ -101,8 +101,6 @@ class Stream:
         #: arrivals since the last ``begin``: the kernel's time in ns, and the text
         self.times = array("q")
         self.texts: list[bytes] = []
-        #: keep the texts (else only their number and times are)
-        self.keeps = True
         self.sock = sock
         self.open = True
         #: its call was hung up
@@ -217,8 +215,7 @@ class Stream:
     def _message(self, at: int, text: bytes) -> None:
         if b'"payload"' in text:
             self.times.append(at)
-            if self.keeps:
-                self.texts.append(text)
+            self.texts.append(text)
             if not self._around:
                 self._around = len(text) - len(msgspec.json.decode(text)["media"]["payload"])
             self._played = max(at, self._played) + (len(text) - self._around) * NS_PER_CHARACTER
@@ -405,8 +402,6 @@ class LoadGenerator:
     | ``{"do": "end"}`` | send no more; ``sent`` (frames of every call), CPU, waits, lateness |
     | ``{"do": "report", "path": P}`` | write what arrived to P, as msgpack: arrivals.py reads it |
     | ``{"do": "dial", "url": U, "count": N}`` | open N streams to U, without a call |
-
-    ``keeps`` in ``begin``: False keeps no texts, for runs of many minutes.
     """
 
     def __init__(self, sound: list[bytes], account_sid: str, token: str) -> None:
@@ -519,9 +514,9 @@ class LoadGenerator:
         else:
             _say(do(**order))
 
-    def _begin(self, keeps: bool = True) -> dict[str, Any]:
+    def _begin(self) -> dict[str, Any]:
         for stream in self._streams:
-            stream.times, stream.texts, stream.keeps = array("q"), [], keeps
+            stream.times, stream.texts = array("q"), []
         self._late = array("d")
         self._since = _clocks()
         return {"streams": len(self._streams)}
