@@ -10,7 +10,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Literal
 
 from trunkline.bus import settings
@@ -167,12 +166,7 @@ class Line:
     async def __aenter__(self) -> Line:
         return await self.open()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     # ------------------------------------------------------------------ calls

@@ -28,7 +28,7 @@ from trunkline.bus.settings import Settings
 
 from .. import instructions as do
 from ..journal.rows import DialRow
-from ..journal.store import JournalStore
+from ..journal.store import SqliteJournal
 from .calls import CallOrder
 from .carrier import RestFailure, TwilioCarrier, backoff
 from .override import UNCERTAIN_SECONDS
@@ -66,7 +66,7 @@ class Operations:
     stack: str
     public_url: str = field(repr=False)
     carrier: TwilioCarrier
-    journal: JournalStore
+    journal: SqliteJournal
     keys: SealKeys
     wall: Callable[[], float]
     probe: Callable[[str, str], Awaitable[bool]]
@@ -83,7 +83,7 @@ class Operations:
         settings: Settings,
         stack: str,
         carrier: TwilioCarrier,
-        journal: JournalStore,
+        journal: SqliteJournal,
         probe: Callable[[str, str], Awaitable[bool]],
     ) -> Operations:
         """As the settings have it, for ``stack``. SettingsError: they have no auth token."""
