@@ -129,7 +129,6 @@ class CallState:
     from_: str
     direction: str = ""
     created: float | None = None
-    duration: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -448,5 +447,4 @@ def _state(instance: Any) -> CallState:
         from_=str(sender or ""),
         direction=str(instance.direction or ""),
         created=created,
-        duration=int(instance.duration) if instance.duration else None,
     )
