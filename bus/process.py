@@ -19,9 +19,11 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
+
+T = TypeVar("T")
 
 #: The file descriptor of a pipe whose other end the parent holds: it reads as closed when the
 #: parent is gone, however it went.
@@ -106,6 +108,26 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(with_signals())
+
+
+class StoppedError(Exception):
+    """The process was asked to end before a piece of work was done."""
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``. Where ``stop`` is set first, ``work`` is cancelled and StoppedError
+    raised."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise StoppedError
+        return working.result()
+    finally:
+        stopping.cancel()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 def say_ready() -> None:

@@ -88,9 +88,9 @@ def test_two_rows_of_one_number_are_both_put_back() -> None:
     stage.pass_time(10.0)
     assert stage.take(do.Restore).override == "o1"
     stage.feed(do.Restored("o1", "restored"))
-    assert states() == [(OURS, "restoring")] and stage.core.busy  # pending, and waited for
+    assert states() == [(OURS, "restoring")] and stage.core.book.busy  # pending, and waited for
     stage.feed(do.Restored("o2", "restored"))
-    assert states() == [] and not stage.core.busy
+    assert states() == [] and not stage.core.book.busy
 
 
 def test_session_that_is_closing_is_not_opened_again() -> None:

@@ -280,13 +280,13 @@ def test_shutdown_restores_all_and_refuses_the_rest() -> None:
     stage.armed(number=SECOND)
     stage.feed(do.Shutdown())
     stage.feed(do.Shutdown())
-    assert len(stage.all_work(do.Restore)) == 2 and stage.core.busy
+    assert len(stage.all_work(do.Restore)) == 2 and stage.core.book.busy
     asked = stage.ask("a1", m.OpenSession(info=stage.info()))
     assert stage.error("a1", asked) == StackUnavailableError.__name__
     assert stage.webhook("CA1").kind == "busy"
     for _ in range(2):
         stage.feed(do.Restored(stage.take(do.Restore).override, "restored"))
-    assert not stage.core.busy
+    assert not stage.core.book.busy
 
 
 # --------------------------------------------------------------------------- after a restart
@@ -429,14 +429,14 @@ def test_one_beat_in_4_s_is_answered() -> None:
 
 def test_the_core_is_at_rest_until_somebody_has_a_session_and_once_all_of_it_is_over() -> None:
     stage = Stage()
-    assert not stage.core.at_rest, "sessions of an earlier epoch may announce themselves"
+    assert not stage.core.book.at_rest, "sessions of an earlier epoch may announce themselves"
     stage.pass_time(10.0)
-    assert stage.core.at_rest
+    assert stage.core.book.at_rest
     info = stage.open()
-    assert not stage.core.at_rest
+    assert not stage.core.book.at_rest
     stage.ask("a1", m.CloseSession(session=info.session))
     stage.pass_time(1.0)
-    assert stage.core.at_rest
+    assert stage.core.book.at_rest
 
 
 def test_other_protocol_and_other_account_are_refused() -> None:

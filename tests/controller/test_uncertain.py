@@ -233,17 +233,17 @@ async def test_a_suspended_account() -> None:
     bench = Bench()
     row = await bench.apply()
     bench.carrier.plan("read", *["403"] * 6)
-    seen = []
+    seen: list[list[str]] = []
+    waits: list[str] = []
 
     async def pause(seconds: float) -> None:
-        open_rows = [row.id for row in await bench.journal.open_overrides()]
-        seen.append((open_rows, bench.ops.pending["o1"]))
+        seen.append([row.id for row in await bench.journal.open_overrides()])
         await bench.time.pause(seconds)
 
     bench.ops.sleep = pause
-    assert await bench.restored(row) == "restored" and bench.as_before
-    assert len(seen) == 6
-    assert all(rows == ["o1"] and "may be suspended" in why for rows, why in seen)
+    assert await restore(bench.ops, row, waits.append) == "restored" and bench.as_before
+    assert seen == [["o1"]] * 6
+    assert len(waits) == 6 and all("may be suspended" in why for why in waits)
     other = Bench()
     other.carrier.plan("read", "403")
     with pytest.raises(CarrierError, match="may be suspended") as caught:
