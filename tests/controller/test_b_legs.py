@@ -12,7 +12,6 @@ from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
 from trunkline.controller.journal.rows import DialRow, OverrideRow
-from trunkline.controller.rules.book.queues import FairQueue
 
 from .fake_carrier import OURS, SECOND, THEIRS
 from .stage import Stage
@@ -209,15 +208,6 @@ def test_one_b_leg_dial_to_a_number_at_a_time() -> None:
         assert up(stage, f"CAb{n}", "anonymous").dial_request == request
     places = [q.place for q in stage.events("a1", m.DialQueued) if q.request == waiting[2]]
     assert places == [3, 2, 1]
-
-
-def test_turns_are_fair_between_sessions() -> None:
-    queue = FairQueue()
-    for session, request in (("a", "a1"), ("a", "a2"), ("a", "a3"), ("b", "b1"), ("c", "c1")):
-        queue.add(session, request)
-    queue.drop("c", "c1")
-    assert queue.order() == ["a1", "b1", "a2", "a3"]
-    assert [queue.pop() for _ in range(len(queue))] == ["a1", "b1", "a2", "a3"]
 
 
 def test_calls_of_another_kind_to_a_number_do_not_meet_a_b_leg_dial_there() -> None:

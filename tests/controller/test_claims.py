@@ -9,7 +9,6 @@ from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
 from trunkline.controller.rules.book.call import UNTOLD_STREAMS
-from trunkline.controller.rules.book.tokens import digest
 
 from .fake_carrier import OURS, SECOND, THEIRS
 from .stage import Stage
@@ -280,17 +279,6 @@ def test_originated_call_that_ended_while_its_client_was_away_is_told_again() ->
     stage.sent.clear()
     stage.hello("adapter", "a1", sessions=[replace(info, mode="call")])
     assert [e.call for e in stage.events("a1", m.CallEnded)] == [call]
-
-
-def test_only_the_secret_of_the_journal_claims_an_override() -> None:
-    info = an_armed_session()
-    row = a_row(info)
-    assert row.holders == {info.session: digest(info.secret)}
-    stage = restarted(info, row)
-    stage.hello("adapter", "a9", sessions=[replace(info, secret="0" * 32)])
-    assert stage.events("a9", m.Welcome)[0].unknown_sessions == [info.session]
-    stage.hello("adapter", "a1", sessions=[info])
-    assert stage.events("a1", m.Welcome)[0].unknown_sessions == []
 
 
 def test_call_that_ended_before_its_client_was_back_is_told() -> None:

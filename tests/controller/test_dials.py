@@ -8,7 +8,6 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller import status
 from trunkline.controller.journal.rows import DialRow
 from trunkline.controller.rules.book.queues import DialQueue
 from trunkline.controller.rules.book.tokens import digest
@@ -57,18 +56,6 @@ def test_a_callback_without_its_query_is_known_by_the_calls_sid() -> None:
         stage.body("g1", stage.ask("g1", m.StatusCallback(form=form)), m.Done)
     (failed,) = stage.events("a1", m.DialFailed)
     assert (failed.request, failed.status, failed.sid) == (request, "busy", "CA1")
-
-
-def test_many_a_leg_calls_at_once_on_one_number() -> None:
-    stage, info = caller()
-    for n in range(10):
-        request, asked = stage.dial(info)
-        stage.pass_time(0.1)
-        create = stage.take(do.Create)
-        stage.feed(do.Taken(request, f"CA{n}", "queued"))
-        assert isinstance(stage.start(token_of(create), f"CA{n}"), m.StreamAccepted)
-        stage.body("a1", asked, m.Dialled)
-    assert len(status.calls(stage.core.book, stage.now)) == 10
 
 
 def test_stream_that_comes_before_twilios_answer() -> None:

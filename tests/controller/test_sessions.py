@@ -226,6 +226,18 @@ def test_close_while_arming() -> None:
     stage.body("a1", closing, m.SessionClosed)
 
 
+def test_disarm_while_arming_leaves_the_override_on_and_lets_nobody_in() -> None:
+    stage = Stage()
+    info = stage.open()
+    arming = stage.ask("a1", m.Arm(session=info.session))
+    stage.body("a1", stage.ask("a1", m.Disarm(session=info.session)), m.Done)
+    assert stage.error("a1", arming) == "WrongModeError"
+    stage.apply()
+    assert stage.webhook("CA1").kind == "busy"
+    stage.arm(info)
+    assert not stage.work
+
+
 def test_lost_lease_is_the_same_path() -> None:
     stage = Stage()
     info = stage.armed()
