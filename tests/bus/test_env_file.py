@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -170,14 +168,3 @@ def test_a_bare_line_says_so_too(path: Path) -> None:
     path.write_bytes(TEXT.encode("utf-16"))
     with pytest.raises(SettingsError, match=rf"^{path} is UTF-16"):
         asyncio.run(Line("+14155551234").open())
-
-
-def test_every_command_says_so_in_one_line(path: Path) -> None:
-    path.write_bytes(TEXT.encode("utf-16"))
-    argv = [sys.executable, "-P", "-m", "trunkline", "status"]
-    ended = subprocess.run(argv, capture_output=True, text=True, timeout=30, cwd=path.parent)
-    assert (ended.returncode, ended.stderr) == (
-        1,
-        f"trunkline: {path} is UTF-16 (as PowerShell's > and some editors write it): "
-        "save it as UTF-8\n",
-    )

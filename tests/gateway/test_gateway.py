@@ -129,18 +129,6 @@ async def test_a_worker_that_dies_is_replaced_without_a_lost_frame(stack: Stack)
     await client.close()
 
 
-async def test_a_worker_that_stops_ticking_is_replaced(stack: Stack) -> None:
-    stack.controller.tokens["t1"] = stack.accepted()
-    client = await stack.stream()
-    await until(lambda: stack.a.all(m.OpenCall))
-    stack.a.ticking = False
-    await until(lambda: stack.b.all(m.OpenCall))
-    await until(lambda: stack.a.all(m.CloseCall))
-    stack.a.speak(G1, 0, b"\x01" * 160)
-    await until(lambda: stack.gateway.shell.streams.dropped["generation"] == 1)
-    await client.close()
-
-
 async def test_a_new_controller_is_told_of_live_streams(stack: Stack) -> None:
     stack.controller.tokens["t1"] = stack.accepted()
     client = await stack.stream()
@@ -162,19 +150,6 @@ async def test_a_placement_right_behind_the_acceptance(stack: Stack) -> None:
     await until(lambda: stack.b.all(m.OpenCall))
     assert not stack.gateway.shell.streams.dropped
     await client.close()
-
-
-async def test_a_later_stream_closes_the_earlier_socket(stack: Stack) -> None:
-    stack.controller.tokens["t1"] = stack.accepted()
-    first = await stack.stream()
-    await until(lambda: stack.a.all(m.OpenCall))
-    stack.controller.tokens["t2"] = stack.accepted(ordinal=2)
-    second = await stack.stream("t2")
-    with pytest.raises(ConnectionClosed):
-        await first.recv()
-    await until(lambda: len(stack.a.all(m.OpenCall)) == 2)
-    assert stack.gateway.shell.streams.live == 1
-    await second.close()
 
 
 async def test_only_signed_upgrades_and_known_tokens(
