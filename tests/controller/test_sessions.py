@@ -12,7 +12,7 @@ from trunkline.controller.rules.book.tokens import digest
 from trunkline.controller.rules.sessions import LEASE_SECONDS
 
 from .fake_carrier import OURS, SECOND, THEIRS
-from .stage import ACCOUNT, URL, Stage
+from .stage import ACCOUNT, URL, Stage, again
 
 OTHER = "+14155550001"
 
@@ -319,10 +319,7 @@ def a_row(info: m.SessionInfo, **fields: object) -> OverrideRow:
 
 
 def restarted(info: m.SessionInfo, row: OverrideRow) -> Stage:
-    stage = Stage(overrides=[row], epoch=2, peers=False)
-    stage.hello("gateway", "g1")
-    stage.hello("codec_worker", "w1", endpoint="ipc:///w1")
-    return stage
+    return again(overrides=[row])
 
 
 def test_armed_session_stays_armed() -> None:
