@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 
 import pytest
+
+from trunkline.bus.http import Session
 
 from .conftest import ENDS_WITHIN, Running, Trunkline, alive
 
@@ -18,6 +21,11 @@ def worker_of(keeper: Running, role: str) -> int:
     return keeper.children(role)[0]
 
 
+def health(port: int) -> int:
+    with Session() as session:
+        return session.get(f"http://127.0.0.1:{port}/healthz", timeout=15).status_code
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_keeper_ends_with_its_child(trunkline: Trunkline, number: int) -> None:
     keeper = trunkline.start("codec-worker", "--keep-alive")
@@ -27,6 +35,15 @@ def test_a_keeper_ends_with_its_child(trunkline: Trunkline, number: int) -> None
     status, took = keeper.end(number)  # twice is harmless
     assert (status, took < ENDS_WITHIN) == (0, True)
     assert not alive(child)
+
+
+def test_connections_wait_while_the_gateway_is_away(trunkline: Trunkline) -> None:
+    keeper = trunkline.start("gateway", "--keep-alive")
+    child = worker_of(keeper, "gateway")
+    assert health(trunkline.port) == 200
+    os.kill(child, signal.SIGKILL)
+    assert health(trunkline.port) == 200
+    assert worker_of(keeper, "gateway") != child
 
 
 def test_another_stack_on_the_port_is_refused_in_one_line(trunkline: Trunkline) -> None:
