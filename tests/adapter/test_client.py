@@ -11,7 +11,7 @@ import threading
 
 import pytest
 from fake_stack import OURS, FakeStack
-from phone import answered
+from phone import answered, on_the_line
 
 from trunkline import Line
 from trunkline.adapter.client import client as bus_client
@@ -32,8 +32,7 @@ async def test_lines_of_one_address_share_a_thread_and_end_it(stack: FakeStack) 
 
 
 async def test_several_loops_use_one_line(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
+    async with on_the_line(stack) as (call, info, _):
 
         def other_loop() -> tuple[int, bytes]:
             async def main() -> tuple[int, bytes]:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
-from phone import answered, numbered, placed
+from phone import answered, numbered, on_the_line, placed
 
 from trunkline import Line
 from trunkline.bus import messages as m
@@ -22,8 +22,7 @@ from trunkline.errors import (
 
 
 async def test_a_call_is_answered_spoken_heard_and_ended(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
+    async with on_the_line(stack) as (call, info, _):
         assert (call.sid, call.direction) == (info.sid, "inbound")
         assert (call.caller, call.callee, call.ended_reason) == (THEIRS, OURS, None)
         worker = stack.workers[0]
@@ -144,8 +143,7 @@ async def test_a_controller_that_tells_nothing_of_a_dial_is_said_to(
 
 
 async def test_what_was_waited_for_in_vain_tells_the_state_of_the_call(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
+    async with on_the_line(stack) as (call, info, _):
         with pytest.raises(asyncio.TimeoutError, match=r"within 0\.1 s \(its stream is up\)"):
             await call.wait_ended(0.1)
         stack.controller.tell(m.CallReconnecting(call=info.call, ordinal=1))
@@ -227,8 +225,7 @@ async def test_an_originated_call_carries_no_sound(stack: FakeStack) -> None:
 
 
 async def test_a_restarted_controller_is_told_everything(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
+    async with on_the_line(stack) as (call, info, _):
         stack.controller.stop()
         await stack.workers[0].resumed(info.call)
         assert await call.send_audio(numbered(480)) == 480
