@@ -206,36 +206,6 @@ async def test_the_others_are_asked_to_end_once_the_controller_has(
     assert "controller.ended" in asked["codec-worker"]
 
 
-@pytest.mark.parametrize("role", ["controller", "gateway", "codec-worker"])
-def test_what_dies_is_started_again(shared: tuple[Trunkline, Running], role: str) -> None:
-    trunkline, stack = shared
-    before = stack.children(role)
-    os.kill(before[0], signal.SIGKILL)
-
-    def is_back() -> bool:
-        now = set(stack.children(role))
-        return len(now) == len(before) and before[0] not in now
-
-    stack.until(is_back)
-
-    def has_joined() -> bool:
-        found = status(trunkline)
-        return (
-            [found["controller"]["pid"]] == stack.children("controller")
-            and {g["pid"] for g in found["gateways"]} == set(stack.children("gateway"))
-            and {w["pid"] for w in found["codec_workers"]} == set(stack.children("codec-worker"))
-        )
-
-    stack.until(has_joined)
-
-
-def test_a_killed_supervisor_takes_everything_along(stack: Running) -> None:
-    children = stack.children("trunkline")
-    stack.process.kill()
-    stack.process.wait()
-    assert all_end(children)
-
-
 def test_it_ends_with_its_parent(trunkline: Trunkline, sim: SimClient) -> None:
     ours, theirs = os.pipe()
     os.set_inheritable(ours, True)
