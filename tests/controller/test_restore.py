@@ -276,20 +276,6 @@ async def test_a_restore_says_what_it_waits_for() -> None:
     assert "HTTP 500" in waits[0]
 
 
-async def test_restores_have_sixty_seconds_for_a_late_write() -> None:
-    """The write of an override lands after its restore has begun."""
-    bench = Bench()
-    bench.carrier.plan("write", "late")
-    bench.carrier.plan("read", "ok", *["500"] * 50)
-    with pytest.raises(CarrierError):
-        await bench.apply(seconds=1.0)
-    bench.carrier.plans.clear()
-    (row,) = await bench.journal.open_overrides()
-    assert bench.as_before
-    assert await bench.restored(row) == "restored"
-    assert bench.as_before and len(bench.carrier.writes) == 2
-
-
 async def test_shutdown_hurries() -> None:
     bench = Bench()
     bench.carrier.plan("read", *["429"] * 3)

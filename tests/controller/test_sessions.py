@@ -12,7 +12,7 @@ from trunkline.controller.rules.book.tokens import digest
 from trunkline.controller.rules.sessions import LEASE_SECONDS
 
 from .fake_carrier import OURS, SECOND, THEIRS
-from .stage import ACCOUNT, URL, Stage
+from .stage import ACCOUNT, URL, Stage, again
 
 OTHER = "+14155550001"
 
@@ -226,6 +226,18 @@ def test_close_while_arming() -> None:
     stage.body("a1", closing, m.SessionClosed)
 
 
+def test_disarm_while_arming_leaves_the_override_on_and_lets_nobody_in() -> None:
+    stage = Stage()
+    info = stage.open()
+    arming = stage.ask("a1", m.Arm(session=info.session))
+    stage.body("a1", stage.ask("a1", m.Disarm(session=info.session)), m.Done)
+    assert stage.error("a1", arming) == "WrongModeError"
+    stage.apply()
+    assert stage.webhook("CA1").kind == "busy"
+    stage.arm(info)
+    assert not stage.work
+
+
 def test_lost_lease_is_the_same_path() -> None:
     stage = Stage()
     info = stage.armed()
@@ -307,10 +319,7 @@ def a_row(info: m.SessionInfo, **fields: object) -> OverrideRow:
 
 
 def restarted(info: m.SessionInfo, row: OverrideRow) -> Stage:
-    stage = Stage(overrides=[row], epoch=2, peers=False)
-    stage.hello("gateway", "g1")
-    stage.hello("codec_worker", "w1", endpoint="ipc:///w1")
-    return stage
+    return again(overrides=[row])
 
 
 def test_armed_session_stays_armed() -> None:

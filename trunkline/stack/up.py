@@ -40,7 +40,7 @@ from trunkline.bus.settings import Settings
 from trunkline.controller.journal.state_dir import StackRunsError, check_free
 
 from . import stand_in
-from .children import Child, settings_environment
+from .children import SILENT_FOR, Child, settings_environment
 from .controller_client import controller_client, get_status
 from .public_port import PublicPort
 from .stand_in import StandIn
@@ -174,8 +174,13 @@ async def run_stack(
     async with Supervisor(head_start=CONTROLLER_FIRST) as supervisor:
 
         def keep(name: str, *argv: str, pass_fds: Sequence[int] = ()) -> Child:
-            fds = (*pass_fds, *held)
-            return supervisor.keep(name, trunkline_argv(*argv), environment, pass_fds=fds)
+            return supervisor.keep(
+                name,
+                trunkline_argv(*argv),
+                environment,
+                pass_fds=(*pass_fds, *held),
+                silent_for=SILENT_FOR[argv[0]],
+            )
 
         controller = keep("controller", "controller")
         listen = ("--listen-fd", str(listen_fd))
