@@ -37,7 +37,6 @@ COMPUTE: Final = (
     (
         "test_words.py",
         "::test_the_offline_example",
-        "::test_a_users_scenario",
         "::test_ctrl_c_in_a_test",
     ),
     (
@@ -47,7 +46,6 @@ COMPUTE: Final = (
         "dropin/test_own_stack.py",
         "dropin/test_rest.py",
         "dropin/test_sharing.py",
-        "e2e/test_scenario.py",
         "survival/test_private_stack.py",
     ),
 )
