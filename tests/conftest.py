@@ -106,8 +106,14 @@ def piece_of(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The lines that compute come first, because they take longest."""
-    items.sort(key=lambda item: not piece_of(item.nodeid).startswith("computes"))
+    """The pieces that take longest come first: the lines, and then files that are one piece. Else a
+    worker would begin with one of them when the others have nothing left to do."""
+
+    def place(item: pytest.Item) -> tuple[bool, bool]:
+        piece = piece_of(item.nodeid)
+        return not piece.startswith("computes"), not piece.endswith(TOGETHER)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)
