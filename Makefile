@@ -28,17 +28,17 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(DEMO)
 	$(BIN)/trunkline demo
 
-# Three parts, one after the other. Units compute, so there are as many at once as a small machine has
-# cores. Calls mostly wait, so there are more (tests/conftest.py says which beside which). A test that
-# measures holes or delays runs by itself.
+# Three parts, one after the other. Units mostly compute, so there is one more at once than a small
+# machine has cores. Calls mostly wait, so there are more (tests/conftest.py says which beside which). A
+# test that measures holes or delays runs by itself.
 test: $(DEV)
 	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-alone
 
 test-units: $(DEV)
-	$(BIN)/pytest -q -m "not e2e" -n 2
+	$(BIN)/pytest -q -m "not e2e" -n 3
 
 test-calls: $(DEV)
-	$(BIN)/pytest -q -m "e2e and not alone" -n 4 --dist loadscope
+	$(BIN)/pytest -q -m "e2e and not alone" -n 6 --dist loadscope
 
 test-alone: $(DEV)
 	$(BIN)/pytest -q -m alone tests/e2e tests/survival

@@ -10,12 +10,19 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from . import env_file as dotenv
 from .curve import CurveKeys
@@ -75,17 +82,10 @@ def env_name(field: str) -> str:
     return f"{'TWILIO' if field in _OF_TWILIO else 'TRUNKLINE'}_{field.upper()}"
 
 
-class Settings(BaseSettings):
-    """All settings of one process. Each is read from the environment (:func:`env_name`), or given
-    by its own name."""
+class Settings(BaseModel):
+    """All settings of one process, as :func:`load` finds them."""
 
-    model_config = SettingsConfigDict(
-        alias_generator=env_name,
-        extra="ignore",
-        populate_by_name=True,
-        frozen=True,
-        env_ignore_empty=True,
-    )
+    model_config = ConfigDict(frozen=True, validate_default=True)
 
     account_sid: str = ""
     auth_token: SecretStr = SecretStr("")
@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     bus: str = Field(default_factory=default_bus)
     #: as set; :attr:`state_path` has the default
     state_dir: Path | None = None
-    numbers: Annotated[tuple[str, ...], NoDecode] = ()
+    numbers: tuple[str, ...] = ()
     lead_ms: int = Field(60, ge=20, le=1000)
     fallback_to_prior: bool = True
     take_over_routed: bool = False
@@ -263,14 +263,12 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
 
     Raises SettingsError with one line for the first thing that is wrong.
     """
-    values = {k: v for k, v in given.items() if v is not None}
-    if env_file is not None:
-        in_file = dotenv.read(Path(env_file))
-        set_already = {name.upper() for name, value in os.environ.items() if value.strip()}
-        set_already |= {env_name(field) for field in values}
-        for name in map(env_name, Settings.model_fields):
-            if name in in_file and name not in set_already:
-                values[name] = in_file[name]
+    found = {} if env_file is None else dotenv.read(Path(env_file))
+    found |= {name.upper(): value for name, value in os.environ.items() if value.strip()}
+    values: dict[str, Any] = {
+        field: found[name] for field in Settings.model_fields if (name := env_name(field)) in found
+    }
+    values |= {k: v for k, v in given.items() if v is not None}
     try:
         return Settings(**values)
     except ValidationError as error:

@@ -10,10 +10,11 @@ looks for new ones there too.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,15 +29,24 @@ if TYPE_CHECKING:
 
     from trunkline.bus.testing import Context
 
-#: Tests that compute more than they wait, in two lines. A worker of pytest-xdist takes a line, so
-#: no more than two of them run at once, and tests that wait go on beside them.
+#: Tests that compute more than they wait, in two lines, and in a third those that import
+#: langwatch-scenario, which takes 4 s of a core. A worker of pytest-xdist takes a line, so no more
+#: than two tests compute at once, tests that wait go on beside them, and one worker imports it.
 COMPUTE: Final = (
     ("::test_the_demo_runs", "::test_every_example_runs", "test_each_belief.py"),
     (
         "test_words.py",
         "::test_the_offline_example",
-        "test_private_stack.py",
         "::test_ctrl_c_in_a_test",
+    ),
+    (
+        "dropin/test_scenario_run.py",
+        "dropin/test_greeting_run.py",
+        "dropin/test_harness.py",
+        "dropin/test_own_stack.py",
+        "dropin/test_rest.py",
+        "dropin/test_sharing.py",
+        "survival/test_private_stack.py",
     ),
 )
 #: Files in these folders are taken apart: any worker may take any of their tests.
@@ -54,6 +64,18 @@ _home.__enter__()
 
 def pytest_unconfigure() -> None:
     _home.__exit__(None, None, None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported while tests are collected stays to the end, so no collection of garbage
+    looks at it: neither meanwhile, when a fifth of the time would go into that, nor later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -84,8 +106,14 @@ def piece_of(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The lines that compute come first, because they take longest."""
-    items.sort(key=lambda item: not piece_of(item.nodeid).startswith("computes"))
+    """The pieces that take longest come first: the lines, and then files that are one piece. Else a
+    worker would begin with one of them when the others have nothing left to do."""
+
+    def place(item: pytest.Item) -> tuple[bool, bool]:
+        piece = piece_of(item.nodeid)
+        return not piece.startswith("computes"), not piece.endswith(TOGETHER)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,10 +17,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 os.environ["SCENARIO_BROWSER"] = "never"
 os.environ["SCENARIO_DISABLE_SIMULATION_REPORT_INFO"] = "1"
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of its imports' own
-    import scenario.voice.testing  # noqa: F401  # once, for all tests
 
 from scene import Scene
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from trunkline import TwilioAgentAdapter
+from later import imported
+
 from trunkline.carrier_sim.client import SimClient
 from trunkline.pytest_plugin import PhoneStack
+
+if TYPE_CHECKING:
+    from trunkline import TwilioAgentAdapter
 
 #: All workers of pytest-xdist share the stack.
 _WORKER: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -18,6 +22,7 @@ _numbers = count(1)
 
 class Scene:
     def __init__(self, stack: PhoneStack, sim: SimClient) -> None:
+        imported()  # before an adapter is made, which imports it too
         self.stack = stack
         self.sim = sim
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import wave
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from trunkline import TwilioAgentAdapter
 from trunkline.carrier_sim import mulaw
 from trunkline.carrier_sim.client import SimClient
 from trunkline.carrier_sim.wav import SPEECH_DIR
+
+if TYPE_CHECKING:
+    from trunkline import TwilioAgentAdapter
 
 STRANGER: Final = "+14155550000"
 RATE: Final = 16_000

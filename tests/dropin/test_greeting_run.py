@@ -11,15 +11,16 @@ import subprocess
 import sys
 import wave
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import scenario
 from beside import beside
+from later import scenario
 from scene import Scene, dialling
 from talk import clip, spoken
 
-from trunkline import TwilioAgentAdapter
+if TYPE_CHECKING:
+    from trunkline import TwilioAgentAdapter
 
 pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenario.voice.testing import CloudflareTunnel
+from later import scenario
 from scene import Scene
 
-from trunkline.adapter.testing import TwilioHarness, free_port
 from trunkline.bus.http import Session
 
 pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
@@ -71,6 +70,8 @@ async def test_a_harness_brings_up_tunnel_stack_and_adapter_and_takes_all_of_it_
     cloudflared: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from trunkline.adapter.testing import TwilioHarness, free_port
+
     port = free_port()
     monkeypatch.delenv("TRUNKLINE_BUS")
     monkeypatch.setenv("TRUNKLINE_TWILIO_API_URL", scene.stack.sim or "")
@@ -87,7 +88,7 @@ async def test_a_harness_brings_up_tunnel_stack_and_adapter_and_takes_all_of_it_
             assert started == ["tunnel", "--url", f"http://localhost:{port}", "--no-autoupdate"]
             assert agent.is_connected()
             assert agent.public_base_url == f"https://{NAME}"
-            assert isinstance(agent.tunnel_readiness, CloudflareTunnel)
+            assert isinstance(agent.tunnel_readiness, scenario.voice.testing.CloudflareTunnel)
             assert agent._line is not None and agent._line.public_url == f"https://{NAME}"
             assert await asyncio.to_thread(healthy, port)
         assert not agent.is_connected()

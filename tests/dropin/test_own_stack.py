@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from later import imported
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from trunkline import Line
-from trunkline.adapter.scenario.adapter import TwilioAgentAdapter
 from trunkline.bus.launch import StackInfo
 from trunkline.bus.testing import until
 from trunkline.carrier_sim.client import SimClient
@@ -70,6 +70,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory, span_files: Path) -> Iterato
 async def test_all_processes_join_the_trace_of_the_dial(
     stack: StackInfo, spans: InMemorySpanExporter, span_files: Path
 ) -> None:
+    imported()
+    from trunkline import TwilioAgentAdapter
+
     with SimClient(stack.sim or "") as sim:
         sim.add_callee(CALLEE, "echo")
         agent = TwilioAgentAdapter(

@@ -43,6 +43,12 @@ agent = TwilioAgentAdapter(
 async def test_it():
     async with agent:
         await agent.place_call("+14155557777", attach_stream="a-leg")
+"""
+#: Notes where the run's stack is.
+NOTES = """
+import os
+
+def test_it():
     with open("bus", "w") as file:
         file.write(os.environ["TRUNKLINE_BUS"])
 """
@@ -96,40 +102,51 @@ def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pytester.path
 
 
-def examples(reader: Path) -> dict[str, dict[str, str]]:
-    """The pages' examples as files of tests, by their kinds."""
-    found: dict[str, dict[str, str]] = {"tests": {}, "scripts and commands": {}}
+def examples(reader: Path) -> dict[str, str]:
+    """The pages' examples as files of tests."""
+    found = {"test_stranger.py": STRANGER}
     for page in PAGES:
         for n, text in enumerate(blocks(page, "python")):
             name = f"{page.stem.lower()}_{n}.py"
             if "def test_" in text:
-                found["tests"][f"test_{name}"] = text
+                found[f"test_{name}"] = text
             else:
                 (reader / "tests" / name).write_text(text)
-                test = SCRIPT.format(path=str(reader / "tests" / name))
-                found["scripts and commands"][f"test_{name}"] = test
+                found[f"test_{name}"] = SCRIPT.format(path=str(reader / "tests" / name))
         for n, text in enumerate(blocks(page, "console")):
             cwd = ROOT if page.name in IN_A_CHECKOUT else reader
             test = CONSOLE.format(commands=commands(text), cwd=str(cwd))
-            found["scripts and commands"][f"test_{page.stem.lower()}_console_{n}.py"] = test
+            found[f"test_{page.stem.lower()}_console_{n}.py"] = test
     return found
 
 
+def imports_scenario(reader: Path, name: str, test: str) -> bool:
+    """langwatch-scenario takes seconds to import: its examples run in one process, which pays."""
+    script = reader / "tests" / name.removeprefix("test_")
+    text = test + (script.read_text() if script.exists() else "")
+    return "import scenario" in text or "TwilioAgentAdapter" in text
+
+
 @pytest.mark.e2e
-@pytest.mark.parametrize("kind", ["tests", "scripts and commands"])
+@pytest.mark.parametrize("with_scenario", [True, False])
 def test_every_example_runs_as_it_stands(
-    reader: Path, pytester: pytest.Pytester, kind: str
+    reader: Path, pytester: pytest.Pytester, with_scenario: bool
 ) -> None:
     (ini,) = blocks(ROOT / "docs" / "migration.md", "ini")
     pytester.makeini(
         ini + "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
         "filterwarnings = ignore\n"
     )
-    files = examples(reader)[kind] | {"test_stranger.py": STRANGER}
+    files = {"test_bus.py": NOTES} | {
+        name: text
+        for name, text in examples(reader).items()
+        if imports_scenario(reader, name, text) == with_scenario
+    }
     for name, text in files.items():
         (reader / "tests" / name).write_text(text)
     count = sum(text.count("def test_") for text in files.values())
-    result = pytester.runpytest_subprocess("--phone-sim", "-q", "-n", "2", timeout=90)
+    beside = () if with_scenario else ("-n", "2")
+    result = pytester.runpytest_subprocess("--phone-sim", "-q", *beside, timeout=90)
     result.assert_outcomes(passed=count)
     assert count >= 6
     assert_ended((reader / "bus").read_text())

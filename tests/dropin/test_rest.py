@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from beside import beside
 from scene import Scene
 from talk import armed, called
 
-from trunkline import TwilioAgentAdapter
-from trunkline.adapter.twilio import PLACE_CALL_A_LEG_SAY_TEXT
 from trunkline.carrier_sim.client import SimClient
 from trunkline.errors import NumberNotFoundError
 
+if TYPE_CHECKING:
+    from trunkline import TwilioAgentAdapter
+
 pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
 
-HOLD = (
-    '<?xml version="1.0" encoding="UTF-8"?><Response><Say voice="Polly.Joanna">'
-    f'{PLACE_CALL_A_LEG_SAY_TEXT}</Say><Pause length="120"/></Response>'
-)
+
+def hold() -> str:
+    """The TwiML that keeps an a-leg call up, with scenario's own words."""
+    from trunkline.adapter.twilio import PLACE_CALL_A_LEG_SAY_TEXT as WORDS
+
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><Response><Say voice="Polly.Joanna">'
+        f'{WORDS}</Say><Pause length="120"/></Response>'
+    )
 
 
 def asked(sim: SimClient, number: str) -> list[tuple[str, str]]:
@@ -104,7 +110,7 @@ async def test_b_leg(scene: Scene) -> None:
         ("POST", "/Calls.json"),
     ]
     form = form_of_the_call(scene.sim, callee)
-    assert (form["From"], form["To"], form["Twiml"]) == (ours, callee, HOLD)
+    assert (form["From"], form["To"], form["Twiml"]) == (ours, callee, hold())
     assert form["TimeLimit"] == "300"
     digits = [e["form"]["Twiml"] for e in scene.sim.rest_log() if "Play" in str(e["form"])]
     assert sum(text.startswith('<Response><Play digits="42"/>') for text in digits) == 1
@@ -181,7 +187,7 @@ async def test_originator_only_rings_and_returns_at_once(scene: Scene) -> None:
         assert call["status"] in ("queued", "ringing", "initiated")
         await asyncio.to_thread(scene.sim.wait_for, call["sid"], "in-progress")
         await agent.send_dtmf("1")
-    assert form_of_the_call(scene.sim, callee)["Twiml"] == HOLD
+    assert form_of_the_call(scene.sim, callee)["Twiml"] == hold()
     assert asked(scene.sim, callee) == [("POST", "/Calls.json")]
     # Disconnected, nothing that we dialled goes on.
     assert scene.sim.wait_for(call["sid"])["status"] == "completed"

@@ -11,17 +11,17 @@ import threading
 import time
 import wave
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import scenario
 from beside import beside
-from scenario.voice.tts import register_tts_provider
+from later import scenario
 from scene import Scene, dialling
 from talk import STRANGER, armed, called, clip, spoken
 
-from trunkline import TwilioAgentAdapter
+if TYPE_CHECKING:
+    from trunkline import TwilioAgentAdapter
 
 pytestmark = [pytest.mark.e2e, pytest.mark.carrier_sim]
 
@@ -52,17 +52,17 @@ def pcm_of(path: str) -> bytes:
     return np.repeat(samples, 3)[::2].astype("<i2").tobytes()
 
 
-class Asks(scenario.AgentAdapter):  # type: ignore[misc]  # the package is untyped
+def asks(path: str) -> Any:
     """A user that says one recording at each of its turns, so that scenario records it."""
 
-    role = scenario.AgentRole.USER
+    class Asks(scenario.AgentAdapter):  # type: ignore[misc]  # the package is untyped
+        role = scenario.AgentRole.USER
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+        async def call(self, input: Any) -> Any:
+            chunk = scenario.AudioChunk(data=pcm_of(path))
+            return scenario.voice.create_audio_message(chunk, role="user")
 
-    async def call(self, input: Any) -> Any:
-        chunk = scenario.AudioChunk(data=pcm_of(self._path))
-        return scenario.voice.create_audio_message(chunk, role="user")
+    return Asks()
 
 
 async def run(agent: TwilioAgentAdapter, *script: Any, user: Any = None) -> Any:
@@ -91,7 +91,7 @@ async def test_as_caller_several_turns_and_their_timings(
     dial = dialling(agent, callee)
     turn = [scenario.user(), scenario.agent()]
     result = await run(
-        agent, dial, *turn, *turn, scenario.succeed("both heard"), user=Asks(question)
+        agent, dial, *turn, *turn, scenario.succeed("both heard"), user=asks(question)
     )
     sid = scene.call(callee)["sid"]
     assert result.success and not agent.is_connected()
@@ -172,6 +172,8 @@ async def test_a_turn_of_three_seconds_ends_soon_although_the_line_hisses_on(
 async def test_a_dtmf_step_and_a_call_that_joins_by_the_environment(scene: Scene) -> None:
     """The adapter is made as a user's test makes it, and finds the running stack by itself."""
     callee = scene.callee("record")
+    from trunkline import TwilioAgentAdapter
+
     agent = TwilioAgentAdapter(
         account_sid=os.environ["TWILIO_ACCOUNT_SID"],
         auth_token=os.environ["TWILIO_AUTH_TOKEN"],
@@ -268,7 +270,7 @@ async def test_an_interrupt_step_waits_for_the_agents_first_words_and_clears_the
     async def speech(text: str, voice: str) -> bytes:
         return pcm_of(question)
 
-    register_tts_provider("clip", speech)
+    scenario.voice.tts.register_tts_provider("clip", speech)
     user = scenario.UserSimulatorAgent(model="none/none", voice="clip/question")
     steps = [dial, scenario.interrupt("stop, please"), scenario.succeed("it was")]
     result = await run(agent, *steps, user=user)

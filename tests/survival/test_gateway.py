@@ -10,8 +10,6 @@ from e2e.stack import Stack, stopped, until
 
 from .conversations import BROKEN, Conversations, gateway_of, kill, talking
 
-pytestmark = pytest.mark.alone
-
 #: From a gateway's death to the new stream, while another gateway answers (seconds).
 BACK_WITHIN = 1.0
 
@@ -27,6 +25,7 @@ def check_came_back(stack: Stack, conversations: Conversations, within: float) -
         assert verdict.lost_in == 0 or verdict.reported_in > 0, verdict
 
 
+@pytest.mark.alone
 async def test_a_gateway_while_another_answers(stack: Stack) -> None:
     stack.provoked |= BROKEN
     async with talking(stack, 1) as conversations:
@@ -38,6 +37,7 @@ async def test_a_gateway_while_another_answers(stack: Stack) -> None:
     check_came_back(stack, conversations, BACK_WITHIN)
 
 
+@pytest.mark.alone
 async def test_a_stream_that_breaks_comes_back(stack: Stack) -> None:
     """The network fails instead of a process."""
     stack.provoked |= BROKEN
@@ -48,6 +48,7 @@ async def test_a_stream_that_breaks_comes_back(stack: Stack) -> None:
     check_came_back(stack, conversations, BACK_WITHIN)
 
 
+@pytest.mark.alone
 async def test_a_gateway_alone_whose_socket_is_held(single: Stack) -> None:
     single.provoked |= BROKEN
     async with talking(single, 3) as conversations:
@@ -74,6 +75,7 @@ async def test_what_waits_on_a_call_ends_when_its_gateway_dies(single: Stack) ->
     await until(lambda: not single.live_calls(), "the call is over")
 
 
+@pytest.mark.alone
 async def test_a_gateway_is_stopped_then_wakes(stack: Stack) -> None:
     async with talking(stack, 1) as conversations:
         with stopped(gateway_of(stack, conversations.calls[0])):
@@ -85,6 +87,7 @@ async def test_a_gateway_is_stopped_then_wakes(stack: Stack) -> None:
     conversations.check_holes(2.0)
 
 
+@pytest.mark.alone
 async def test_a_gateway_hangs(stack: Stack) -> None:
     """Its keeper kills it after 1.5 to 2 s of silence, and another one answers Twilio."""
     stack.provoked |= BROKEN
