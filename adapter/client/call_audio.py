@@ -367,9 +367,10 @@ class CallAudio:
         """Since when the call has no stream, which may come again; None while it has one."""
         return self._stream_gone_at
 
-    def stream_gone(self, now: float) -> None:
-        """The controller says that the call has no stream; it may come back by a new one."""
-        if self._stream_gone_at is None:
+    def stream_gone(self, ordinal: int, now: float) -> None:
+        """The controller says that the call has lost this stream; it may come back by a new one.
+        A worker may have opened that new one already, where this was read late."""
+        if self._stream_gone_at is None and ordinal >= self.generation >> 16:
             self._stream_gone_at = now
             self._sent_by_then = self.out.next
 

@@ -299,7 +299,7 @@ def _to_session(session: ClientSession, event: m.Event) -> None:
         if session.has_dial(event.request):
             session.dial_queued(event)
     elif isinstance(event, m.CallReconnecting) and event.call in session.calls:
-        session.calls[event.call].audio.stream_gone(monotonic())
+        session.calls[event.call].audio.stream_gone(event.ordinal, monotonic())
         log.info("call %s: its stream is gone, waiting for a new one", event.call)
 
 
