@@ -304,6 +304,7 @@ class ClientSession:
         workers have: a restarted controller may have made another one."""
         known = self.calls.get(info.call)
         if known is not None:
+            known.audio.stream_there(info.ordinal)
             if info.secret != known.info.secret:
                 known.info = replace(known.info, secret=info.secret)
                 self._media.attach_again(known)

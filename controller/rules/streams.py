@@ -199,6 +199,7 @@ def beat(at: Moment, heard: f.GatewayBeat) -> None:
         if found is not None and found.ordinal == call.ordinal:
             if call.state == "reconnecting" and call.gateway is None:
                 call.seen_again(beat.peer)
+                at.send_session(call.session, m.CallStarted(info=call.info(at.now)))
             elif call.state == "ended":
                 at.send(beat.peer, m.CloseStream(call=call.id))
         elif (

@@ -471,6 +471,20 @@ def test_the_end_of_a_stream_may_be_read_once_the_next_one_is_up(speaking: CallM
     assert resume.acknowledged > acknowledged, "the carrier may have played more"
 
 
+def test_a_stream_that_was_out_of_sight_may_have_played_what_came_after(model: CallModel) -> None:
+    """Its gateway had stood still for a while. Later it is gone indeed, with its worker."""
+    model.audio.stream_gone(1, model.now)
+    model.audio.stream_there(1)
+    speaking_for(model, 2.0)
+    acknowledged = model.audio.out.acknowledged
+    model.audio.worker_lost("a", model.now)
+    model.audio.stream_gone(1, model.now)
+    sends(model)
+    model.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), model.now + 1.0)
+    (resume,) = [s for s in sends(model) if isinstance(s, m.Resume)]
+    assert resume.acknowledged > acknowledged
+
+
 def test_a_client_that_was_stopped_has_read_all_of_a_worker_that_lives(speaking: CallModel) -> None:
     """No more is in doubt than where the client had run: nothing was cut off."""
     since = speaking.now
@@ -590,6 +604,22 @@ def test_what_comes_late_of_a_stream_that_is_over_is_as_old_as_that(model: CallM
     (resume,) = [s for s in sends(model) if isinstance(s, m.Resume)]
     assert (resume.ordinal, resume.position) == (1, 800)
     assert resume.idle == pytest.approx(1.6 - 16 / 8000)
+
+
+def test_sound_was_said_before_its_stream_was_gone() -> None:
+    """The stream had waited to be let in with 1.5 s of sound when the client heard of the call, and
+    broke at once. Its worker does not run until a second stream is up."""
+    model = CallModel()
+    model.now += 0.3
+    model.audio.stream_gone(1, model.now)
+    model.now += 2.0
+    model.audio.opened("a", m.Opened(CALL, m.first_generation(1), 1, 0), model.now)
+    sound = m.Sound(CALL, m.first_generation(1), 0, 1, 12_000, 0, bytes(12_000 * 6))
+    model.audio.heard("a", sound, model.now)
+    sends(model)
+    model.audio.opened("a", m.Opened(CALL, m.first_generation(2), 2, 0), model.now)
+    (resume,) = [s for s in sends(model) if isinstance(s, m.Resume)]
+    assert resume.idle == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("opened", ["in time", "late"])
