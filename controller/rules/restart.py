@@ -14,9 +14,9 @@ everything. It does not have calls, because whoever carries them has them: the g
 the client its calls. They may come in either order, and each alone is enough: a stream without a
 client is hung up when the claims are over, a call without a stream waits for one as usual.
 
-Each controller has ordinals of its own for the next streams of a call that it finds: those from 100
-times its epoch on. The controllers before it may have let streams in of which nobody tells. For
-example, a stream's gateway died with its controller, and the worker that has its OpenCall is
+Each controller has ordinals of its own for the next streams of a call that it finds: those from
+1,000 times its epoch on. The controllers before it may have let streams in of which nobody tells.
+For example, a stream's gateway died with its controller, and the worker that has its OpenCall is
 stopped. When that worker wakes, it opens the call under that ordinal. If the present stream had the
 same one, the client would follow the wrong worker.
 

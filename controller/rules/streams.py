@@ -222,15 +222,6 @@ def watch(at: Moment, tick: do.Tick) -> None:
 # --------------------------------------------------------------------------- workers
 
 
-def worked_on(at: Moment, heard: f.WorkerHere | f.WorkerBeat) -> None:
-    """A worker lists its calls: no later stream may have an ordinal that it has seen."""
-    said = heard.hello if isinstance(heard, f.WorkerHere) else heard.beat
-    for one in said.calls:
-        call = at.book.calls.get(one.call)
-        if call is not None:
-            call.numbered(one.generation >> 16)
-
-
 def forget(at: Moment, over: f.CallOver) -> None:
     """What workers counted of a call that is over is counted no longer."""
     at.book.workers.forget_call(over.call.id)

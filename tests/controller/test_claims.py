@@ -196,19 +196,6 @@ def test_a_client_hears_of_a_call_that_is_new_to_it(direction: m.Direction, firs
     assert stage.webhook("CA2").kind == "busy"
 
 
-def test_a_worker_tells_of_streams_that_nobody_else_has_seen() -> None:
-    info = Stage().info()
-    stage = Stage(epoch=2, peers=False, dials=[a_dial(info, sid="CA1", state="taken")])
-    stage.hello("gateway", "g2")
-    stats = m.CallStats(call="c" * 32, generation=m.first_generation(1))
-    stage.hello("codec_worker", "w1", endpoint="ipc:///w1", calls=[stats])
-    stage.hello("adapter", "a1", sessions=[waiting(info)])
-    answer = stage.webhook("CA1", gateway="g2", d=R)
-    accepted = stage.start(answer.token, "CA1", "g2")
-    assert isinstance(accepted, m.StreamAccepted)
-    assert accepted.info.ordinal == 2 * STREAMS_AN_EPOCH
-
-
 def test_no_stream_has_the_ordinal_of_one_of_which_nobody_told_in_time() -> None:
     """Twice a controller lets a stream in, and its gateway dies with it. The worker that was given
     the stream is stopped, as is the client, so that the next controller hears of the first stream

@@ -17,8 +17,9 @@ from ..tables import CALL, Subject
 TIME_LIMIT_SLACK: Final = 1.5
 #: How long a document may still reach the call when nobody knows whether Twilio took it.
 MAY_RETURN_FOR: Final = 60.0
-#: A controller lets no more streams of one call in, as a rule.
-STREAMS_AN_EPOCH: Final = 100
+#: More than the streams of one call that a controller lets in. A call may last for hours, and row
+#: upon row of digits takes two streams each.
+STREAMS_AN_EPOCH: Final = 1_000
 
 
 @dataclass
@@ -263,10 +264,6 @@ class Call(Subject):
     def moved(self, worker: str) -> None:
         """Its gateway says which worker is heard now."""
         self.active = worker
-
-    def numbered(self, ordinal: int) -> None:
-        """A peer has seen a stream with this ordinal, so later ones get a greater one."""
-        self.ordinal = max(self.ordinal, ordinal)
 
     def may_return(self, until: float) -> None:
         """A document may still take its stream away."""
