@@ -194,6 +194,7 @@ def test_what_no_stream_brought_is_counted_where_the_resume_waited_for_the_worke
         bench.tick()
     bench.new_stream(reason=None)
     bench.now += 500 * MS
+    bench.run()  # until now nothing waits to be read
     bench.gateway.ring.append(m.InFrame(CALL, bench.gateway.generation, 2, 0, CODES[:160]))
     bench.stopped[1] = []
     worker = bench.workers[1]
