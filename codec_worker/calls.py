@@ -358,7 +358,10 @@ class Calls:
         call.unplayed_before = 0
         self._tell_unplayed(call)
         idle_ns = int(resume.idle * 1e9) if 0 <= resume.idle < _LONGEST_IDLE else 0
-        call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, now)
+        # The Resume may have waited while we stood still, and ``idle`` is as of its sending. That
+        # was after our last reading: a loss is counted too long rather than too short.
+        sent = self._read_at
+        call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, sent)
         for digit in call.digits:
             self._batches.instructions.append((peer, m.DigitHeard(call.id, call.generation, digit)))
         if call.ended is not None:

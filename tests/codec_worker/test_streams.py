@@ -186,6 +186,29 @@ def test_a_later_stream_without_state_begins_where_the_adapter_says() -> None:
     assert bench.gateway.dropped == 0
 
 
+def test_what_no_stream_brought_is_counted_where_the_resume_waited_for_the_worker() -> None:
+    """The Resume says since when nothing was heard, and then waits 400 ms to be read."""
+    bench = opened(workers=2)
+    for n in range(10):
+        bench.hear(160 * n, CODES[160 * n : 160 * (n + 1)])
+        bench.tick()
+    bench.new_stream(reason=None)
+    bench.now += 500 * MS
+    bench.run()  # until now nothing waits to be read
+    bench.gateway.ring.append(m.InFrame(CALL, bench.gateway.generation, 2, 0, CODES[:160]))
+    bench.stopped[1] = []
+    worker = bench.workers[1]
+    worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
+    worker.work(bench.now, bench.now)
+    ((_, told),) = worker.take_instructions()
+    for answer in bench.adapter.take(told, bench.now):
+        bench.send(1, ADAPTER, answer)
+    bench.now += 400 * MS
+    bench.wake(1)
+    silent = 500 + 20  # ms since the last frame was heard: a tick after it, and the pause
+    assert bench.adapter.lost_in in range(8 * (silent - 20 - 20), 8 * silent + 1)
+
+
 def test_a_call_is_not_forgotten_where_its_gateway_goes_before_anything_was_worked_on() -> None:
     bench = Bench()
     bench.from_gateway(bench.gateway.open_call(bench.now))

@@ -8,6 +8,7 @@ from trunkline.controller.twilio.calls import NOT_ANSWERED
 
 from .client import Talk
 from .exchange import SOUND, Leg
+from .media import LetIn
 from .world import World
 
 #: A later stream's place in call time is by the clock: it may be off by so much (samples).
@@ -137,10 +138,17 @@ def _untouched(world: World) -> list[str]:
 # --------------------------------------------------------------------------- sound
 
 
+def _streams(talk: Talk, leg: Leg) -> list[LetIn]:
+    """The call's streams that were let in. An earlier one is not the user's: the controller that
+    let it in died before it told anybody, and its gateway died too. Nobody of ours is left who
+    knows of it, and the user's call begins with the stream with which ``place_call`` returned."""
+    return [s for s in leg.let_in if s.call == talk.call and s.ordinal >= talk.first]
+
+
 def _said(talk: Talk, leg: Leg, whole: bool) -> list[str]:
     """What the person heard is what was said, in order, once; what is missing is counted."""
     said = bytes(talk.said)
-    later = max(0, len([s for s in leg.let_in if s.call == talk.call]) - 1)
+    later = max(0, len(_streams(talk, leg)) - 1)
     position, missing = 0, 0
     for piece in leg.heard:
         found = said.find(piece, position)
@@ -161,7 +169,7 @@ def _said(talk: Talk, leg: Leg, whole: bool) -> list[str]:
 
 def _heard(talk: Talk, leg: Leg, whole: bool) -> list[str]:
     """What was heard is what the person said, in order, once; what is missing is counted."""
-    streams = [stream for stream in leg.let_in if stream.call == talk.call]
+    streams = _streams(talk, leg)
     if not streams:
         return [] if not talk.heard else ["heard something, and no stream was let in"]
     position, counted = streams[0].base, streams[0].accepted

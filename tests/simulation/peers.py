@@ -155,7 +155,8 @@ class SimShell(GatewayShell):
     media: dict[str, Media]
 
     def open_stream(self, opened: do.OpenStream) -> None:
-        self.media[opened.stream_sid].let_in(opened.accepted.info.call)
+        info = opened.accepted.info
+        self.media[opened.stream_sid].let_in(info.call, info.ordinal)
         super().open_stream(opened)
 
 
