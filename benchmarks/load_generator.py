@@ -96,11 +96,15 @@ class Stream:
     def __init__(self, sock: socket.socket, sound: list[bytes], place: int, call_sid: str) -> None:
         self.sid = "MZ" + os.urandom(16).hex()
         self.call_sid = call_sid
-        #: frames sent since the stream began
-        self.sent = 0
+        #: when each frame since the stream began was sent, in ns
+        self.sent_at = array("q")
         #: arrivals since the last ``begin``: the kernel's time in ns, and the text
         self.times = array("q")
         self.texts: list[bytes] = []
+        #: keep the texts; else only their times are kept
+        self.keeps = True
+        #: when a ``clear`` arrived
+        self.clears = array("q")
         self.sock = sock
         self.open = True
         #: its call was hung up
@@ -134,8 +138,9 @@ class Stream:
 
     def send_frame(self) -> None:
         """The next 20 ms."""
-        n, number = self.sent, self._sequence
-        self.sent, self._sequence = n + 1, number + 1
+        n, number, now = len(self.sent_at), self._sequence, time.time_ns()
+        self.sent_at.append(now)
+        self._sequence = number + 1
         text = b'{"event":"media","sequenceNumber":"%d%b%d","timestamp":"%d","payload":"%b"}}' % (
             number,
             self._head,
@@ -146,7 +151,7 @@ class Stream:
         # A media message has between 126 and 65535 bytes: the longer header, always.
         self._write(b"\x81\xfe%b\0\0\0\0%b" % (len(text).to_bytes(2, "big"), text))
         if self._marks:
-            self._return_marks(time.time_ns())
+            self._return_marks(now)
 
     def stop(self) -> None:
         """The call is over: ``stop``, and the WebSocket's close."""
@@ -215,7 +220,8 @@ class Stream:
     def _message(self, at: int, text: bytes) -> None:
         if b'"payload"' in text:
             self.times.append(at)
-            self.texts.append(text)
+            if self.keeps:
+                self.texts.append(text)
             if not self._around:
                 self._around = len(text) - len(msgspec.json.decode(text)["media"]["payload"])
             self._played = max(at, self._played) + (len(text) - self._around) * NS_PER_CHARACTER
@@ -225,6 +231,7 @@ class Stream:
             self._marks.append((self._played, message["mark"]["name"]))
         elif message["event"] == "clear":
             self._played = at
+            self.clears.append(at)
             self._return_marks(self._marks[-1][0] if self._marks else 0)
 
     def _return_marks(self, until: int) -> None:
@@ -398,7 +405,8 @@ class LoadGenerator:
 
     | order | answer |
     |---|---|
-    | ``{"do": "begin"}`` | forget what arrived; what is counted counts from here: ``streams`` |
+    | ``{"do": "begin"}`` | forget what arrived; what is counted counts from here: ``streams``.
+    ``"keeps": false`` keeps the times alone, for runs of many minutes |
     | ``{"do": "end"}`` | send no more; ``sent`` (frames of every call), CPU, waits, lateness |
     | ``{"do": "report", "path": P}`` | write what arrived to P, as msgpack: arrivals.py reads it |
     | ``{"do": "dial", "url": U, "count": N}`` | open N streams to U, without a call |
@@ -514,9 +522,11 @@ class LoadGenerator:
         else:
             _say(do(**order))
 
-    def _begin(self) -> dict[str, Any]:
+    def _begin(self, keeps: bool = True) -> dict[str, Any]:
+        self._talks = True
         for stream in self._streams:
-            stream.times, stream.texts = array("q"), []
+            stream.times, stream.texts, stream.clears = array("q"), [], array("q")
+            stream.keeps = keeps
         self._late = array("d")
         self._since = _clocks()
         return {"streams": len(self._streams)}
@@ -531,11 +541,14 @@ class LoadGenerator:
             "waited_seconds": waited,
             "late_p99_ms": late[len(late) * 99 // 100] * 1000,
             "late_max_ms": late[-1] * 1000,
-            "sent": {stream.call_sid: stream.sent for stream in self._streams},
+            "sent": {stream.call_sid: len(stream.sent_at) for stream in self._streams},
         }
 
     def _report(self, path: str) -> dict[str, Any]:
-        found = [(s.call_sid, s.times.tobytes(), s.texts) for s in self._streams]
+        found = [
+            (s.call_sid, *(a.tobytes() for a in (s.times, s.sent_at, s.clears)), s.texts)
+            for s in self._streams
+        ]
         Path(path).write_bytes(msgspec.msgpack.encode(found))
         return {"messages": sum(len(s.times) for s in self._streams)}
 
