@@ -133,7 +133,7 @@ class Found:
         for calls, side in self.rows:
             of_it = [r for r in self.results if (r["calls"], r["side"]) == (calls, side)]
             if why := next(filter(None, map(complaint, of_it)), None):
-                said.append(f"{calls} calls of {side}: {why}.")
+                said.append(f"{calls} call{'s' * (calls > 1)} of {side}: {why}.")
         return said
 
 

@@ -146,7 +146,8 @@ def carry_out(
         spent, expected = spent + time.monotonic() - began, expected + costs[index]
         console.print(
             f"{result['cpu']:.1f} ms per call-second, jitter p99 {result['jitter_p99_ms']:.1f} ms, "
-            f"{result['underruns']} underruns, {result['lost_out']} lost"
+            f"{result['underruns']} underruns, {result['lost_out']} lost; "
+            f"load generator {result['carrier_cores']:.2f} cores"
         )
         if why := complaint(result):
             console.print(f"  not to be trusted: {why}")

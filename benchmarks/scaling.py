@@ -8,11 +8,11 @@ arithmetic of the page, so that its prose cannot say anything else than its tabl
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from math import ceil
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks import page
 
@@ -35,9 +35,12 @@ MEDIA_IN, MEDIA_OUT = 345, 285
 LOOKS: Final = 12
 
 
-def straight(calls: npt.ArrayLike, values: npt.ArrayLike) -> tuple[float, float]:
-    """What is there without a call, and what each call adds (least squares)."""
-    slope, start = np.polyfit(np.asarray(calls, float), np.asarray(values, float), 1)
+def fit(
+    processes: Sequence[float], calls: Sequence[float], values: Sequence[float]
+) -> tuple[float, float]:
+    """What a process takes without a call, and what each call adds (least squares)."""
+    each = np.column_stack([processes, calls])
+    (start, slope), *_ = np.linalg.lstsq(each, np.asarray(values, float), rcond=None)
     return float(start), float(slope)
 
 
@@ -46,24 +49,26 @@ class Cost:
 
     def __init__(self, found: page.Found) -> None:
         self.counts = found.counts(page.OURS)
+        stacks = [found.median(n, page.OURS, "stack") for n in self.counts]
         names = {name for r in found.results for name in r["cpu_by_process"]}
         self.names: list[str] = sorted(names - {"up"})
-        self.each = {
-            name: [found.median(n, page.OURS, "cpu_by_process", name) for n in self.counts]
+        #: how many of them there were at each number of calls
+        self.running = {
+            name: stacks if name in ("gateway", "codec_worker") else [1.0] * len(stacks)
             for name in self.names
         }
+        #: CPU at each number of calls, in ms per call-second, and of one process and one call
+        self.each: dict[str, list[float]] = {}
+        self.cpu: dict[str, tuple[float, float]] = {}
+        self.memory: dict[str, tuple[float, float]] = {}
         first = sum(n < STRAIGHT for n in self.counts)
-        self.cpu = {
-            name: straight(self.counts[first:], np.multiply(each, self.counts)[first:])
-            for name, each in self.each.items()
-        }
-        self.memory = {
-            name: straight(
-                self.counts,
-                [found.median(n, page.OURS, "memory_mb", name) for n in self.counts],
-            )
-            for name in self.names
-        }
+        for name, running in self.running.items():
+            each = [found.median(n, page.OURS, "cpu_by_process", name) for n in self.counts]
+            used = [n * ms for n, ms in zip(self.counts, each, strict=True)]
+            taken = [found.median(n, page.OURS, "memory_mb", name) for n in self.counts]
+            self.each[name] = each
+            self.cpu[name] = fit(running[first:], self.counts[first:], used[first:])
+            self.memory[name] = fit(running, self.counts, taken)
 
     @property
     def call(self) -> float:
@@ -107,7 +112,7 @@ class Cost:
             *map(str, counts),
             f"{self.memory_of(calls) / 1000:.1f} GB",
             f"{calls * 100:,}",
-            f"{min(pairs * 100, calls * 200):,}",
+            f"{min(pairs * 200, calls * 200):,}",
             f"{calls * 50 * (MEDIA_IN + MEDIA_OUT) * 8 / 1e6:,.0f} Mbit/s",
         ]
 
@@ -219,8 +224,12 @@ def draw(left: dict[str, Any]) -> None:
             cost.counts, np.multiply(each, cost.counts) / 1000, "o", markersize=3, color=colour
         )
         start, slope = cost.cpu[name]
-        ends = [STRAIGHT, cost.counts[-1]]
-        cores.plot(ends, [(start + slope * n) / 1000 for n in ends], linewidth=1, color=colour)
+        fitted = [
+            (start * processes + slope * n) / 1000
+            for n, processes in zip(cost.counts, cost.running[name], strict=True)
+            if n >= STRAIGHT
+        ]
+        cores.plot(cost.counts[-len(fitted) :], fitted, linewidth=1, color=colour)
     per_call.set_xscale("log")
     per_call.set_yscale("log")
     per_call.yaxis.set_major_formatter("{x:g}")
