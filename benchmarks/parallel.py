@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import wave
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +25,17 @@ from rich.table import Table
 
 from benchmarks import page
 from benchmarks.processes import Run, callee, carrier
+from trunkline.bus.sound import LINE_RATE
 from trunkline.carrier_sim.wav import SPEECH_DIR
+from trunkline.cli import wav
 
 QUESTION_SECONDS, ANSWER_SECONDS, ANSWER_AFTER = 1.0, 1.2, 0.4
 
 
 def clip(path: Path, name: str, seconds: float) -> Path:
     """The first words of a shipped recording."""
-    with wave.open(str(SPEECH_DIR / f"{name}.wav")) as file:
-        rate = file.getframerate()
-        file.setpos(round(0.35 * rate))
-        frames = file.readframes(round(seconds * rate))
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframes(frames)
+    begin, count = round(0.35 * LINE_RATE), round(seconds * LINE_RATE)
+    wav.write(path, wav.read(SPEECH_DIR / f"{name}.wav")[begin : begin + count])
     return path
 
 
