@@ -49,6 +49,8 @@ class Conversations:
 
     stack: Stack
     line: Line
+    #: numbers that may be called yet
+    later: list[str] = field(default_factory=list)
     orders: Orders = field(default_factory=Orders)
     talks: list[Talk] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
@@ -134,17 +136,18 @@ class Conversations:
 
 
 @contextlib.asynccontextmanager
-async def talking(stack: Stack, calls: int = 1) -> AsyncIterator[Conversations]:
-    """So many calls, each with a second of sound both ways behind it; judged afterwards."""
+async def talking(stack: Stack, calls: int = 1, later: int = 0) -> AsyncIterator[Conversations]:
+    """So many calls, each with a second of sound both ways behind it; judged afterwards.
+    ``later``: so many numbers more may be called meanwhile."""
     recording = stack.directory / "numbered.wav"
     if not recording.exists():
         numbered_recording(recording)
-    callees = [f"+1415888{n:04d}" for n in range(calls)]
+    callees = [f"+1415888{n:04d}" for n in range(calls + later)]
     for callee in callees:
         stack.sim.add_callee(callee, f"wav:{recording},loop")
     async with Line(ALICE, allowed_callees=callees, bus=stack.bus) as line:
-        conversations = Conversations(stack, line)
-        await asyncio.gather(*(conversations.add(callee) for callee in callees))
+        conversations = Conversations(stack, line, callees[calls:])
+        await asyncio.gather(*(conversations.add(callee) for callee in callees[:calls]))
         await conversations.both_ways(1.0)
         conversations.struck = time.monotonic()
         yield conversations
