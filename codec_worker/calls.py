@@ -84,7 +84,7 @@ class Calls:
         if isinstance(message, m.Inbound):
             # What was written first: a stream's end follows all of it.
             for written in message.written:
-                self._written(written)
+                self._written(written, now)
             self._in_frames(message.frames, now)
         elif isinstance(message, m.Speak):
             self._speak(peer, message)
@@ -258,7 +258,7 @@ class Calls:
             if call.resumed:
                 heard[frame.call] = call
 
-    def _written(self, written: m.WrittenTo) -> None:
+    def _written(self, written: m.WrittenTo, now: int) -> None:
         call = self._current(written.call, written.generation)
         if call is None or call.playout is None:
             return
@@ -272,7 +272,7 @@ class Calls:
             # The gateway's word holds: what lies below it was written under another generation.
             self.dropped["written-ahead"] += 1
             call.go_on(written.position)
-        elif not playout.acknowledge(written.position, self._read_at):
+        elif not playout.acknowledge(written.position, now, self._read_at):
             return
         if call.resumed:
             self._batches.acknowledged[call.id] = call

@@ -153,6 +153,17 @@ def test_a_gateway_that_died_while_the_worker_stood_still_is_counted_from_before
     assert bench.adapter.lost_out in range(480, 640 + 1)
 
 
+def test_a_gateway_that_died_unseen_is_counted_from_when_it_was_last_heard() -> None:
+    """The next stream comes before anything was sent to it that could not arrive."""
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    bench.now += 150 * MS
+    bench.new_stream(reason=None)
+    bench.open()
+    assert bench.adapter.lost_out in range(480, 640 + 1)
+
+
 def test_a_gateway_that_died_is_counted_from_when_it_was_missed() -> None:
     bench = opened()
     bench.speak(SPEECH[: seconds(1)])
