@@ -239,7 +239,9 @@ class Shell:
         socket = self.sockets[ended.socket]
         if socket.protocol.bad:
             log.info("stream %d sent what it should not: %s", ended.socket, socket.protocol.bad)
-        self.apply(self.streams.closed(ended.socket, ended.reason, self.clock()))
+        # It may have ended that long ago, and then that much more was not played any more.
+        at = self.clock() - self.carriers.read_within
+        self.apply(self.streams.closed(ended.socket, ended.reason, at))
         if socket.span is not None:
             socket.span.end({"trunkline.stream_end": ended.reason})
 

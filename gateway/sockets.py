@@ -47,6 +47,11 @@ class Sockets:
         """What has come is read, and ``after`` is called, within a period."""
         return self._timer is not None
 
+    @property
+    def read_within(self) -> float:
+        """Seconds for which something that has come may have waited to be read."""
+        return PERIOD if self.clocked else 0.0
+
     def add(self, descriptor: int, readable: Callable[[], object]) -> None:
         """Call ``readable`` whenever there is something to read."""
         if self._selector is None:
