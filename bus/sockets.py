@@ -52,7 +52,7 @@ def _descriptor(socket: zmq.Socket[bytes]) -> int:
 
 class BusSocket:
     """A ZeroMQ socket on a running asyncio loop. ``on_message`` gets the frames of one message, and
-    ``after`` is called once all messages that had come by themselves were handed out."""
+    ``after`` is called once messages that had come by themselves were handed out."""
 
     def __init__(
         self,
@@ -124,18 +124,18 @@ class BusSocket:
                 self._after()
         finally:
             self._drain_scheduled = False
-            if self._readable:
+            if self.readable:
                 self._look_again()
 
     @property
-    def _readable(self) -> bool:
-        """Asking is cheaper than the exception of a read that finds nothing."""
+    def readable(self) -> bool:
+        """A message waits. Asking is cheaper than the exception of a read that finds nothing."""
         return not self.closed and bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def _read_burst(self) -> bool:
         """True: the burst was full, so there may be more."""
         for _ in range(BURST):
-            if not self._readable:
+            if not self.readable:
                 return False
             self._on_message(self._socket.recv_multipart(zmq.NOBLOCK))
         return True

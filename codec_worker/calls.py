@@ -62,7 +62,7 @@ class Calls:
         self.complaints: deque[str] = deque(maxlen=50)
         self._attached: dict[str, dict[bytes, str]] = {}
         self._closed: dict[str, int] = {}
-        #: when all messages had been read, last: what is read now came after it
+        #: when no message waited any more, last: those that are read now came after it
         self._read_at = 0
         self._batches = Batches()
         self._ticks = 0
@@ -110,6 +110,11 @@ class Calls:
             self._detach(peer, message.call)
         else:
             self._hello(peer, message)
+
+    def all_read(self, now: int) -> None:
+        """Every message that had come by now was received. Only who has looked may say so: when a
+        process that was stopped goes on, its timer may be first, and the messages wait."""
+        self._read_at = now
 
     def take_instructions(self) -> list[tuple[bytes, ToPeer]]:
         """Messages to send, in order, as (identity, message). Say :meth:`disconnected` of each peer
@@ -447,7 +452,6 @@ class Calls:
             self._batches.encode(now, until)
         if self._batches.heard or self._batches.acknowledged:
             self._batches.report()
-        self._read_at = now
         return bool(self._batches.speaking)
 
     @property
