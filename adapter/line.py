@@ -10,14 +10,13 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Literal
 
 from trunkline.bus import settings
 from trunkline.bus.clock import monotonic
 from trunkline.bus.control import UNAVAILABLE_AFTER
 from trunkline.bus.errors import WrongModeError
-from trunkline.bus.messages import ANY_NUMBER
+from trunkline.bus.messages import ANY_NUMBER, SessionInfo
 from trunkline.bus.redact import redact_number
 
 from .call import Call
@@ -118,12 +117,7 @@ class Line:
         client = await asyncio.to_thread(acquire, found.address, lambda: found.curve)
         try:
             await client.welcome(UNAVAILABLE_AFTER)
-            session = await client.open_session(
-                number=self._asked_number,
-                account=self._account,
-                allowed_callers=_sorted(self.allowed_callers),
-                allowed_callees=_sorted(self.allowed_callees),
-            )
+            session = await client.open_session(self._info())
         except BaseException:
             await asyncio.shield(client.release())
             raise
@@ -135,6 +129,17 @@ class Line:
         self.public_url = session.opened.public_url
         self.mode = "idle"
         return self
+
+    def _info(self) -> SessionInfo:
+        """A new session of this line's."""
+        return SessionInfo(
+            session=secrets.token_hex(16),
+            secret=secrets.token_hex(16),
+            number=self._asked_number,
+            account=self._account,
+            allowed_callers=_sorted(self.allowed_callers),
+            allowed_callees=_sorted(self.allowed_callees),
+        )
 
     async def close(self) -> None:
         """Hang up, put the number back, leave the stack. A closed line may be opened again.
@@ -161,12 +166,7 @@ class Line:
     async def __aenter__(self) -> Line:
         return await self.open()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     # ------------------------------------------------------------------ calls

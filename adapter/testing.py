@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 from scenario.voice.testing import (
@@ -105,12 +104,7 @@ class TwilioHarness:
         )
         return self._adapter
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: Any) -> None:
         """The adapter first, so that the number is put back while the tunnel still stands."""
         adapter, tunnel = self._adapter, self._tunnel
         self._adapter = self._tunnel = None
@@ -121,6 +115,6 @@ class TwilioHarness:
                 log.exception("TwilioHarness: adapter.disconnect() raised")
         if tunnel is not None:
             try:
-                await tunnel.__aexit__(exc_type, exc, traceback)
+                await tunnel.__aexit__(*exc)
             except Exception:
                 log.exception("TwilioHarness: tunnel teardown raised")

@@ -11,9 +11,7 @@ their overhead rather than scaling, and the table says so.
 
 from __future__ import annotations
 
-import json
 import os
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -95,40 +93,6 @@ def most_calls(count: int, seconds: float, tries: int, console: Console) -> dict
     return {"stack": count, "most": most, "results": good, "failed": failed}
 
 
-def section(found: dict[str, Any]) -> str:
-    """Its part of docs/scaling.md."""
-    cores = found["cores"]
-    rows = []
-    for entry in found["entries"]:
-        last = min(entry["failed"], key=lambda r: r["calls"], default=None)
-        cpu = [r["cpu"] for r in entry["results"]]
-        rows.append(
-            [
-                str(entry["stack"]),
-                str(entry["most"]),
-                f"{statistics.median(cpu):.1f}" if cpu else "–",
-                f"at {last['calls']}: {last['complaint'] or last['why']}" if last else "nothing",
-            ]
-        )
-    head = ["gateways and workers", "most calls", "CPU, ms per call-second", "what ended it"]
-    beyond = [e["stack"] for e in found["entries"] if 2 * e["stack"] > cores]
-    lines = [
-        f"`make bench-capacity` on {cores} cores: how many calls may begin to say "
-        f"{found['seconds']:g} s at one moment so that no far end's sound runs dry and no "
-        f"frame is lost, {found['tries']} times of {found['tries']}.",
-        "",
-        page.markdown(head, rows),
-    ]
-    if beyond:
-        lines += [
-            "",
-            f"A stack of {beyond[0]} and {beyond[0]}, or more, has more processes than this "
-            "machine has cores. Such a row shows the overhead of more processes, and not how the "
-            "stack scales.",
-        ]
-    return "\n".join(lines)
-
-
 @click.command()
 @click.option("--stack", "counts", multiple=True, type=int, help="Repeatable; default 1 2 4.")
 @click.option("--seconds", default=15.0, show_default=True, help="Speech of each call.")
@@ -142,9 +106,8 @@ def main(counts: Sequence[int], seconds: float, tries: int) -> None:
         entries.append(most_calls(count, seconds, tries, console))
         console.print(f"  the most: {entries[-1]['most']} calls")
     found = {"entries": entries, "seconds": seconds, "tries": tries, "cores": os.cpu_count()}
-    page.OUT.mkdir(parents=True, exist_ok=True)
-    (page.OUT / "capacity.json").write_text(json.dumps(found, indent=1))
-    console.print(section(found), markup=False)
+    page.keep("capacity", found, console)
+    console.print(page.most_calls_part(found), markup=False)
 
 
 if __name__ == "__main__":

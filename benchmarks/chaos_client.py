@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks import chaos_code
 from benchmarks.protocol import say
 from trunkline import Call, Line
+from trunkline.bus.process import StoppedError, unless
 from trunkline.errors import TrunklineError
 
 #: Frames in one send_audio: a second.
@@ -158,18 +159,15 @@ async def connect(
     """The slot's next call; None when it is to stop."""
     if kind == "inbound":
         say(waiting=number, slot=n)
-        asked = asyncio.ensure_future(line.wait_for_call(CALLED_WITHIN))
+        asked = line.wait_for_call(CALLED_WITHIN)
     else:
         assert callee is not None
         leg: Literal["a-leg", "b-leg"] = "a-leg" if kind == "a-leg" else "b-leg"
-        asked = asyncio.ensure_future(line.place_call(callee, timeout=60.0, attach_stream=leg))
-    stopping = asyncio.ensure_future(stop.wait())
+        asked = line.place_call(callee, timeout=60.0, attach_stream=leg)
     try:
-        await asyncio.wait((asked, stopping), return_when=asyncio.FIRST_COMPLETED)
-        return asked.result() if asked.done() else None
-    finally:
-        stopping.cancel()
-        asked.cancel()
+        return await unless(stop, asked)
+    except StoppedError:
+        return None
 
 
 async def main(slots: list[dict[str, Any]], shortest: float, longest: float, seed: int) -> None:

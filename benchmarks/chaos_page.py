@@ -19,7 +19,7 @@ IN_WORDS: Final[dict[tuple[str, str], str]] = {
     ("codec worker", "SIGSTOP"): "A codec worker stops for 2 s: its calls move after 500 ms",
     ("gateway", "SIGKILL"): "A gateway is killed: its calls come back on a new stream",
     ("gateway", "SIGTERM"): "A gateway is ended: its calls come back on a new stream",
-    ("gateway", "SIGSTOP"): "A gateway stops for 2 s: its calls wait for it",
+    ("gateway", "SIGSTOP"): "A gateway stops: it is killed within 2 s, and its calls come back",
     ("controller", "SIGKILL"): "The controller is killed: sound does not pass through it",
     ("controller", "SIGSTOP"): "The controller stops for 2 s: sound does not pass through it",
     ("client", "SIGKILL"): "A client is killed: other clients' calls go on",
@@ -30,10 +30,10 @@ _LONG_HOLES: Final = """\
 ## Where a long hole comes from
 
 One fault alone costs what the list says. A hole of several seconds has a second fault in it that
-comes while the first is still being mended. These make one:
+comes while the first is still being mended. These make a long one:
 
-- A gateway that is stopped keeps its sockets, so Twilio sees nothing wrong and asks nobody else.
-  The far end hears nothing for as long as the stop lasts (4 s at most in this suite).
+- A gateway that is stopped keeps its connections, so Twilio sees nothing wrong and asks nobody
+  else. The far end hears nothing until it wakes, or until its keeper kills it after 1.5 to 2 s.
 - A gateway dies, or is ended, while the controller is being started again or stands still. Twilio's
   request for the next stream waits for the controller: about a second, or for as long as the stop
   lasts. The controller answers as soon as the call's client, or another gateway, has announced it.

@@ -7,7 +7,6 @@ import json
 import queue
 import sys
 import threading
-import wave
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +14,8 @@ import psutil
 
 from benchmarks import chaos_code
 from benchmarks.processes import Run, Talker, role
+from trunkline.bus.sound import WIRE_RATE
+from trunkline.cli import wav
 
 #: Numbers of the account and their voice_url from before; OWN_NUMBER calls and is never changed.
 PRIOR: Final = {f"+1415555{n:04d}": f"https://agent.example/before/{n}" for n in range(2000, 2010)}
@@ -107,6 +108,4 @@ class Client(Talker):
 
 def numbered_recording(path: Path) -> None:
     """The far end's speech: all numbered frames, to be played in a loop."""
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 8_000, 0, "NONE", ""))
-        file.writeframes(chaos_code.samples(0, chaos_code.CODES).astype("<i2").tobytes())
+    wav.write(path, chaos_code.samples(0, chaos_code.CODES), rate=WIRE_RATE)

@@ -18,12 +18,6 @@ async def listen(call: Call) -> float:
     return total / 48_000
 
 
-async def talk(call: Call, pcm: bytes, times: int) -> None:
-    """Say ``pcm`` so often."""
-    for _ in range(times):
-        await call.send_audio(pcm)
-
-
 async def main(order: dict[str, Any], pcm: bytes) -> None:
     callees = order["callees"]
     began = time.monotonic()
@@ -34,7 +28,7 @@ async def main(order: dict[str, Any], pcm: bytes) -> None:
         listeners = [asyncio.create_task(listen(call)) for call in calls]
         say(ready=len(calls), setup_seconds=time.monotonic() - began)
         await wait_for("go")
-        await asyncio.gather(*(talk(call, pcm, order["times"]) for call in calls))
+        await asyncio.gather(*(call.send_audio(pcm) for call in calls))
         say(done=True)
         await wait_for("end")
         await asyncio.gather(*(call.hang_up() for call in calls))

@@ -8,10 +8,8 @@ langwatch-scenario's own with a port of its own.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
-import sys
 import time
 import warnings
 from typing import Any
@@ -24,29 +22,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its imports' own
     import scenario
 
-from benchmarks.client_adapter import listening, redirect_rest
-from benchmarks.protocol import say, wait_for
-from trunkline.bus.launch import free_ports
-
-
-def ours(number: str, callee: str, sid: str, token: str) -> Any:
-    from trunkline import TwilioAgentAdapter
-
-    return TwilioAgentAdapter(
-        account_sid=sid, auth_token=token, phone_number=number, allowed_callees=[callee]
-    )
-
-
-def theirs(number: str, callee: str, sid: str, token: str) -> Any:
-    (port,) = free_ports(1)
-    return scenario.voice.TwilioAgentAdapter(
-        account_sid=sid,
-        auth_token=token,
-        phone_number=number,
-        public_base_url=f"http://127.0.0.1:{port}",
-        http_port=port,
-        allowed_callees=[callee],
-    )
+from benchmarks.client_adapter import adapters, listening
+from benchmarks.protocol import read_order, say, wait_for
 
 
 async def one_run(agent: Any, callee: str, question: str) -> dict[str, float]:
@@ -75,29 +52,18 @@ async def one_run(agent: Any, callee: str, question: str) -> dict[str, float]:
     }
 
 
-async def main(
-    adapter: str,
-    number: str,
-    callees: list[str],
-    question: str,
-    parallel: bool,
-    sid: str,
-    token: str,
-    api: str,
-) -> None:
+async def main(order: dict[str, Any], _: bytes) -> None:
     # Without a key there is no speech to text; what it says about that is not measured.
     logging.getLogger("scenario.voice").setLevel(logging.ERROR)
-    if adapter == "scenario":
-        redirect_rest(api)
-    make = ours if adapter == "trunkline" else theirs
-    agents = [make(number, callee, sid, token) for callee in callees]
+    agents = adapters(order)
     say(ready=len(agents))
     await wait_for("go")
     began = time.monotonic()
-    runs = [one_run(agent, callee, question) for agent, callee in zip(agents, callees, strict=True)]
-    done = await asyncio.gather(*runs) if parallel else [await run for run in runs]
+    dials = zip(agents, order["callees"], strict=True)
+    runs = [one_run(agent, callee, order["speech"]) for agent, callee in dials]
+    done = await asyncio.gather(*runs) if order["parallel"] else [await run for run in runs]
     say(done=True, took=time.monotonic() - began, runs=done)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(**json.loads(sys.argv[1])))
+    asyncio.run(main(*read_order()))

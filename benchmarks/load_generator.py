@@ -26,7 +26,6 @@ stdin, each answered by one line on stdout (see :class:`LoadGenerator`). Linux o
 from __future__ import annotations
 
 import base64
-import binascii
 import itertools
 import json
 import os
@@ -55,8 +54,9 @@ import click
 import msgspec
 
 from benchmarks import chaos_code
-from trunkline.carrier_sim import mulaw, wav
+from trunkline.carrier_sim import mulaw, wav, ws_frames
 from trunkline.carrier_sim.signature import sign
+from trunkline.carrier_sim.stream_messages import CONNECTED, Writer
 
 FRAME_SECONDS: Final = 0.020
 #: Moments within 20 ms at which calls send; a call stays at its own.
@@ -81,94 +81,58 @@ _ANCILLARY: Final = 64
 # ------------------------------------------------------------------------------ a stream
 
 
-def client_frame(text: bytes, opcode: int = 1) -> bytes:
-    """A WebSocket frame of the client. Its masking key is 0: unmasking costs the other side what it
-    costs with any key, and masking costs us nothing."""
-    size = len(text)
-    if size < 126:
-        return bytes((0x80 | opcode, 0x80 | size)) + bytes(4) + text
-    return bytes((0x80 | opcode, 0xFE)) + size.to_bytes(2, "big") + bytes(4) + text
-
-
 class Stream:
-    """One Media Stream. ``sound``: base64 of its frames, played in a loop from ``place`` on."""
+    """One Media Stream. ``sound``: its frames, played in a loop from ``place`` on."""
 
-    def __init__(self, sock: socket.socket, sound: list[bytes], place: int, call_sid: str) -> None:
-        self.sid = "MZ" + os.urandom(16).hex()
+    def __init__(
+        self, sock: socket.socket, sound: list[bytes], place: int, call_sid: str, account: str
+    ) -> None:
         self.call_sid = call_sid
         #: frames sent since the stream began
         self.sent = 0
         #: arrivals since the last ``begin``: the kernel's time in ns, and the text
         self.times = array("q")
         self.texts: list[bytes] = []
-        #: keep the texts (else only their number and times are)
-        self.keeps = True
         self.sock = sock
         self.open = True
         #: its call was hung up
         self.stopping = False
         self._sound = itertools.cycle(sound[place % len(sound) :] + sound[: place % len(sound)])
-        self._sequence = 1
-        self._rest = b""
+        self._writer = Writer("MZ" + os.urandom(16).hex(), call_sid, account)
+        self._reader = ws_frames.FrameReader()
         #: the kernel's time at which all that arrived will have been played, and the marks in it
         self._played = 0
         self._marks: deque[tuple[int, str]] = deque()
         #: characters of a media message that are not its payload
         self._around = 0
-        self._head = b'","streamSid":"%b","media":{"track":"inbound","chunk":"' % self.sid.encode()
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def start(self, account: str, parameters: dict[str, str]) -> None:
+    def start(self, parameters: dict[str, str]) -> None:
         """``connected`` and ``start``."""
-        body = {
-            "accountSid": account,
-            "streamSid": self.sid,
-            "callSid": self.call_sid,
-            "tracks": ["inbound"],
-            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
-            "customParameters": parameters,
-        }
-        self._tell({"event": "connected", "protocol": "Call", "version": "1.0.0"})
-        self._event("start", body)
+        self._write(ws_frames.frame(CONNECTED))
+        self._write(ws_frames.frame(self._writer.start(parameters)))
 
     def send_frame(self) -> None:
         """The next 20 ms."""
-        n, number = self.sent, self._sequence
-        self.sent, self._sequence = n + 1, number + 1
-        text = b'{"event":"media","sequenceNumber":"%d%b%d","timestamp":"%d","payload":"%b"}}' % (
-            number,
-            self._head,
-            n + 1,
-            n * 20,
-            next(self._sound),
-        )
-        # A media message has between 126 and 65535 bytes: the longer header, always.
-        self._write(b"\x81\xfe%b\0\0\0\0%b" % (len(text).to_bytes(2, "big"), text))
+        self._write(ws_frames.frame(self._writer.media(next(self._sound), self.sent * 20)))
+        self.sent += 1
         if self._marks:
             self._return_marks(time.time_ns())
 
     def stop(self) -> None:
         """The call is over: ``stop``, and the WebSocket's close."""
         if self.open:
-            self._event("stop", {"callSid": self.call_sid})
-            self._write(client_frame(b"\x03\xe8", 8))
+            self._write(ws_frames.frame(self._writer.stop()))
+            self._write(ws_frames.frame(b"\x03\xe8", ws_frames.CLOSE))
             self.close()
 
     def close(self) -> None:
         """No more of it."""
         self.open = False
         self.sock.close()
-
-    def _event(self, event: str, body: dict[str, Any]) -> None:
-        number = str(self._sequence)
-        self._tell({"event": event, "sequenceNumber": number, "streamSid": self.sid, event: body})
-        self._sequence += 1
-
-    def _tell(self, message: dict[str, Any]) -> None:
-        self._write(client_frame(msgspec.json.encode(message)))
 
     def _write(self, data: bytes) -> None:
         if not self.open:
@@ -198,27 +162,20 @@ class Stream:
             at = seconds * 1_000_000_000 + nanoseconds
         else:  # the kernel begins to stamp a moment after it was asked to
             at = time.time_ns()
-        # Nearly always: one text message of 126 bytes or more, and nothing else.
-        if not self._rest and data[:2] == b"\x81\x7e" and len(data) == 4 + (data[2] << 8 | data[3]):
-            self._message(at, data[4:])
-            return True
-        self._rest += data
-        while (frame := _split(self._rest)) is not None:
-            opcode, text, self._rest = frame
-            if opcode == 1:
+        for opcode, text in self._reader.feed(data):
+            if opcode == ws_frames.TEXT:
                 self._message(at, text)
-            elif opcode == 8:
-                self._write(client_frame(text, 8))
+            elif opcode == ws_frames.CLOSE:
+                self._write(ws_frames.frame(text, ws_frames.CLOSE))
                 return False
-            elif opcode == 9:
-                self._write(client_frame(text, 10))
+            elif opcode == ws_frames.PING:
+                self._write(ws_frames.frame(text, ws_frames.PONG))
         return True
 
     def _message(self, at: int, text: bytes) -> None:
         if b'"payload"' in text:
             self.times.append(at)
-            if self.keeps:
-                self.texts.append(text)
+            self.texts.append(text)
             if not self._around:
                 self._around = len(text) - len(msgspec.json.decode(text)["media"]["payload"])
             self._played = max(at, self._played) + (len(text) - self._around) * NS_PER_CHARACTER
@@ -232,20 +189,7 @@ class Stream:
 
     def _return_marks(self, until: int) -> None:
         while self._marks and self._marks[0][0] <= until:
-            self._event("mark", {"name": self._marks.popleft()[1]})
-
-
-def _split(data: bytes) -> tuple[int, bytes, bytes] | None:
-    """The first WebSocket frame of ``data`` (opcode, payload) and the rest; None: not all here."""
-    if len(data) < 2:
-        return None
-    size, at = data[1] & 0x7F, 2
-    if size >= 126:
-        wide = 2 if size == 126 else 8
-        size, at = int.from_bytes(data[2 : 2 + wide], "big"), 2 + wide
-    if len(data) < at + size:
-        return None
-    return data[0] & 0x0F, data[at : at + size], data[at + size :]
+            self._write(ws_frames.frame(self._writer.mark(self._marks.popleft()[1])))
 
 
 # --------------------------------------------------------------------- the other side's REST
@@ -405,8 +349,6 @@ class LoadGenerator:
     | ``{"do": "end"}`` | send no more; ``sent`` (frames of every call), CPU, waits, lateness |
     | ``{"do": "report", "path": P}`` | write what arrived to P, as msgpack: arrivals.py reads it |
     | ``{"do": "dial", "url": U, "count": N}`` | open N streams to U, without a call |
-
-    ``keeps`` in ``begin``: False keeps no texts, for runs of many minutes.
     """
 
     def __init__(self, sound: list[bytes], account_sid: str, token: str) -> None:
@@ -444,8 +386,8 @@ class LoadGenerator:
             answer += more
         if not answer.startswith(b"HTTP/1.1 101"):
             raise OSError(f"{url} was not opened: {answer[:80]!r}")
-        stream = Stream(sock, self._sound, next(self._places), call_sid)
-        stream.start(self._account_sid, parameters)
+        stream = Stream(sock, self._sound, next(self._places), call_sid, self._account_sid)
+        stream.start(parameters)
         self._arrived.put(stream)
         return stream
 
@@ -519,9 +461,9 @@ class LoadGenerator:
         else:
             _say(do(**order))
 
-    def _begin(self, keeps: bool = True) -> dict[str, Any]:
+    def _begin(self) -> dict[str, Any]:
         for stream in self._streams:
-            stream.times, stream.texts, stream.keeps = array("q"), [], keeps
+            stream.times, stream.texts = array("q"), []
         self._late = array("d")
         self._since = _clocks()
         return {"streams": len(self._streams)}
@@ -561,12 +503,12 @@ def _say(answer: dict[str, Any]) -> None:
 
 
 def sound_of(kind: str) -> list[bytes]:
-    """base64 of the frames that the far ends say: ``speech``, or frames that are ``numbered``."""
+    """The frames that the far ends say: ``speech``, or frames that are ``numbered``."""
     if kind == "numbered":
         ulaw = mulaw.encode(chaos_code.samples(0, chaos_code.CODES))
     else:
         ulaw = b"".join(wav.speech(name) for name in sorted(wav.transcripts()))
-    return [binascii.b2a_base64(frame, newline=False) for frame in mulaw.frames(ulaw)]
+    return mulaw.frames(ulaw)
 
 
 @click.command()

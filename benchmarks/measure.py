@@ -21,8 +21,7 @@ import numpy as np
 import psutil
 
 from benchmarks import arrivals, chaos_code
-from benchmarks.processes import OWN_NUMBER, ROOT, Run, callee, role
-from trunkline.bus.launch import free_ports
+from benchmarks.processes import ROOT, Run, callee, role
 
 #: The interpreter of the peers' own virtual environment (``make bench`` makes it).
 PEERS: Final = ROOT / ".venv-peers" / "bin" / "python"
@@ -93,10 +92,10 @@ def others_share(seconds: float = 1.0) -> float:
 class Trial:
     """The processes of one measurement, from the carrier's start to the last hang-up.
 
-    Every call says ``seconds`` of speech, ``times`` times (Line alone takes more than one)."""
+    Every call says ``seconds`` of speech."""
 
-    def __init__(self, side: Side, calls: int, seconds: float, times: int = 1) -> None:
-        self.side, self.calls, self.times = side, calls, times
+    def __init__(self, side: Side, calls: int, seconds: float) -> None:
+        self.side, self.calls = side, calls
         self.seconds = round(seconds * 50) / 50
         self.run = Run()
         self.setup_seconds = 0.0
@@ -118,17 +117,7 @@ class Trial:
             run.up(side.stack, side.stack)
         speech = run.directory / "speech.pcm"
         speech.write_bytes(chaos_code.pcm(0, round(self.seconds * 50)))
-        order: dict[str, Any] = {
-            "speech": str(speech),
-            "times": self.times,
-            "number": OWN_NUMBER,
-            "callees": [callee(n) for n in range(self.calls)],
-            "ports": free_ports(1 if side is PIPECAT else self.calls),
-            "api": run.environment["TRUNKLINE_TWILIO_API_URL"],
-            "sid": run.environment["TWILIO_ACCOUNT_SID"],
-            "token": run.environment["TWILIO_AUTH_TOKEN"],
-            "adapter": side.adapter,
-        }
+        order = run.order(side.adapter, [callee(n) for n in range(self.calls)], speech)
         self.client = run.talk_to(side.python, side.client, json.dumps(order))
         ready = self.client.read("ready")
         began = time.monotonic()
@@ -209,21 +198,6 @@ class Trial:
             "others_cores": max(0.0, machine - own - sum(spent.values())) / took,
             "load": os.getloadavg()[0],
         }
-
-    def hold(self, every: float) -> list[tuple[float, dict[str, float]]]:
-        """Let all calls say their speech as often as they are to; (seconds, memory in MB by role)
-        every so many seconds meanwhile."""
-        time.sleep(SETTLE)
-        self.carrier.ask(do="begin", keeps=False)
-        began = time.monotonic()
-        self.client.tell("go")
-        found = [(0.0, self.memory())]
-        while not self.client.has_said(within=began + len(found) * every - time.monotonic()):
-            found.append((time.monotonic() - began, self.memory()))
-        self.client.read("done")
-        self.client.tell("end")
-        self.client.read("heard")
-        return found
 
     def _lost_inbound(self, sent: dict[str, int], heard: dict[str, float] | None) -> int | None:
         """Whole frames that the client did not hear. None: from outside nobody can tell."""

@@ -1,7 +1,8 @@
 """docs/benchmarks.md, its picture and README's paragraph, from what the benchmarks left in
 ``out/bench``.
 
-    python benchmarks/page.py        after run.py, and parallel.py if its table is wanted too
+    python benchmarks/page.py        after run.py; and after capacity.py and parallel.py, where
+                                     their tables are wanted too
 
 A full ``run.py`` calls it. The page says what machine it was, so that nobody takes it for theirs.
 """
@@ -109,6 +110,11 @@ class Found:
         assert spread is not None
         return spread.median
 
+    def memory(self, calls: int) -> float:
+        """MB of all processes of trunkline, the median."""
+        of_it = (r for r in self.results if (r["calls"], r["side"]) == (calls, OURS))
+        return float(statistics.median(sum(r["memory_mb"].values()) for r in of_it))
+
     def counts(self, side: str) -> list[int]:
         """The numbers of calls at which a side was measured."""
         return [calls for calls, name in self.rows if name == side]
@@ -154,10 +160,12 @@ def by_process(found: Found) -> str:
             str(calls),
             *(f"{found.median(calls, OURS, 'cpu_by_process', name):.2f}" for name in names),
             f"{found.median(calls, OURS, 'carrier_cpu'):.2f}",
+            f"{found.memory(calls):.0f}",
         ]
         for calls in found.counts(OURS)
     ]
-    return markdown(["calls", *(n.replace("_", " ") for n in names), "load generator"], rows)
+    head = ["calls", *(n.replace("_", " ") for n in names), "load generator", "memory, MB"]
+    return markdown(head, rows)
 
 
 def ratios(found: Found, other: str) -> dict[int, float]:
@@ -254,6 +262,42 @@ def parallel_part(found: dict[str, Any]) -> str:
     return template("parallel").format(runs=runs, table=markdown(head, rows))
 
 
+def most_calls_part(found: dict[str, Any]) -> str:
+    """The section on what capacity.py found."""
+    cores = found["cores"]
+    rows = []
+    for entry in found["entries"]:
+        last = min(entry["failed"], key=lambda r: r["calls"], default=None)
+        cpu = [r["cpu"] for r in entry["results"]]
+        rows.append(
+            [
+                str(entry["stack"]),
+                str(entry["most"]),
+                f"{statistics.median(cpu):.1f}" if cpu else "–",
+                f"at {last['calls']}: {last['complaint'] or last['why']}" if last else "nothing",
+            ]
+        )
+    head = ["gateways and workers", "most calls", "CPU, ms per call-second", "what ended it"]
+    beyond = [e["stack"] for e in found["entries"] if 2 * e["stack"] > cores]
+    lines = [
+        "## The most calls",
+        "",
+        f"`make bench-capacity` on {cores} cores: how many calls may begin to say "
+        f"{found['seconds']:g} s at one moment so that no far end's sound runs dry and no "
+        f"frame is lost, {found['tries']} times of {found['tries']}.",
+        "",
+        markdown(head, rows),
+    ]
+    if beyond:
+        lines += [
+            "",
+            f"A stack of {beyond[0]} and {beyond[0]}, or more, has more processes than this "
+            "machine has cores. Such a row shows the overhead of more processes, and not how the "
+            "stack scales.",
+        ]
+    return "\n".join([*lines, ""])
+
+
 def draw(found: Found) -> None:
     """The picture: a panel for each number that people ask for first."""
     plt = pyplot()
@@ -309,6 +353,14 @@ def pyplot() -> Any:
     return plt
 
 
+def keep(name: str, found: object, console: Console) -> None:
+    """Leave what a benchmark found in ``out/bench``, for the page."""
+    path = OUT / f"{name}.json"
+    OUT.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1))
+    console.print(f"written to {path}")
+
+
 def show(raw: dict[str, Any], console: Console) -> None:
     """The table on the terminal."""
     found = Found(raw)
@@ -329,6 +381,8 @@ def write() -> None:
     sections = []
     if {"idle", "set_up", "gate"} <= left.keys():
         sections.append(also(left["idle"], left["set_up"], left["gate"]))
+    if "capacity" in left:
+        sections.append(most_calls_part(left["capacity"]))
     if "parallel" in left:
         sections.append(parallel_part(left["parallel"]))
     PAGE.write_text("\n".join([page(found), *sections]))

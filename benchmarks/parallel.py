@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import wave
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +24,18 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import page
-from benchmarks.processes import OWN_NUMBER, Run, callee, carrier
+from benchmarks.processes import Run, callee, carrier
+from trunkline.bus.sound import LINE_RATE
 from trunkline.carrier_sim.wav import SPEECH_DIR
+from trunkline.cli import wav
 
 QUESTION_SECONDS, ANSWER_SECONDS, ANSWER_AFTER = 1.0, 1.2, 0.4
 
 
 def clip(path: Path, name: str, seconds: float) -> Path:
     """The first words of a shipped recording."""
-    with wave.open(str(SPEECH_DIR / f"{name}.wav")) as file:
-        rate = file.getframerate()
-        file.setpos(round(0.35 * rate))
-        frames = file.readframes(round(seconds * rate))
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(rate)
-        out.writeframes(frames)
+    begin, count = round(0.35 * LINE_RATE), round(seconds * LINE_RATE)
+    wav.write(path, wav.read(SPEECH_DIR / f"{name}.wav")[begin : begin + count])
     return path
 
 
@@ -52,16 +46,7 @@ def measure(run: Run, adapter: str, runs: int, *, parallel: bool, first: int = 0
     callees = [callee(first + n) for n in range(runs)]
     for number in callees:
         run.sim.add_callee(number, f"wav:{answer},when_silent={ANSWER_AFTER}")
-    order = {
-        "adapter": adapter,
-        "number": OWN_NUMBER,
-        "callees": callees,
-        "question": str(question),
-        "parallel": parallel,
-        "sid": run.environment["TWILIO_ACCOUNT_SID"],
-        "token": run.environment["TWILIO_AUTH_TOKEN"],
-        "api": run.sim.base_url,
-    }
+    order = run.order(adapter, callees, question) | {"parallel": parallel}
     client = run.talk_to(Path(sys.executable), "client_parallel", json.dumps(order))
     client.read("ready")
     client.tell("go")
@@ -106,9 +91,7 @@ def main(runs: int, rows: int, peer_runs: int) -> None:
     for row in cells:
         table.add_row(*row)
     console.print(table)
-    page.OUT.mkdir(parents=True, exist_ok=True)
-    (page.OUT / "parallel.json").write_text(json.dumps(results, indent=1))
-    console.print(f"written to {page.OUT / 'parallel.json'}")
+    page.keep("parallel", results, console)
     for name, found in results.items():
         if found["carrier_errors"]:
             console.print(f"{name}: the carrier lists errors {found['carrier_errors']}")

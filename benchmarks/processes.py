@@ -89,6 +89,19 @@ class Run:
         self.talkers.append(talker)
         return talker
 
+    def order(self, adapter: str, callees: list[str], speech: Path) -> dict[str, Any]:
+        """What a client is asked for (protocol.py): ``adapter`` says whose, where it is one."""
+        return {
+            "adapter": adapter,
+            "number": OWN_NUMBER,
+            "callees": callees,
+            "ports": free_ports(len(callees)),
+            "speech": str(speech),
+            "api": self.environment["TRUNKLINE_TWILIO_API_URL"],
+            "sid": self.environment["TWILIO_ACCOUNT_SID"],
+            "token": self.environment["TWILIO_AUTH_TOKEN"],
+        }
+
     def start_stack(self, gateways: int | None = 2, codec_workers: int | None = 2) -> Launched:
         """``trunkline up``; returns at once. None: as many as it starts by itself."""
         counts = []
@@ -282,17 +295,12 @@ class Talker:
         return answer
 
     def _read(self) -> dict[str, Any]:
-        if not self.has_said(ANSWERS_WITHIN):
-            raise RuntimeError(f"{self.module} said nothing for {ANSWERS_WITHIN:g} s")
         assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], ANSWERS_WITHIN)[0]:
+            raise RuntimeError(f"{self.module} said nothing for {ANSWERS_WITHIN:g} s")
         line = self.process.stdout.readline()
         answer: dict[str, Any] = json.loads(line) if line else {}
         return answer
-
-    def has_said(self, within: float) -> bool:
-        """Whether a line is there to be read, within so many seconds."""
-        assert self.process.stdout is not None
-        return bool(select.select([self.process.stdout], [], [], max(0.0, within))[0])
 
     def tell(self, word: str) -> None:
         assert self.process.stdin is not None

@@ -1,7 +1,7 @@
 """How long it takes until many calls are up: from the first ``place_call`` to the last return.
 
     python benchmarks/set_up.py
-    python benchmarks/set_up.py --calls 20 --rounds 5 --lean
+    python benchmarks/set_up.py --calls 20 --rounds 5
 
 All are a-leg calls of one Line, placed at one moment, with ``TRUNKLINE_CALLS_PER_SECOND=1000``
 (its largest value). A call is up when its stream is: then a REST request, a webhook or two, and the
@@ -13,12 +13,9 @@ cannot be up sooner than that and ours together allow.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +35,12 @@ from trunkline import Line
 REST = 1.0
 
 
-@contextlib.contextmanager
-def lean_carrier() -> Iterator[Run]:
-    """A run with the load generator for a carrier."""
-    run = Run()
-    try:
-        run.start_load_generator("speech")
-        yield run
-    finally:
-        run.close()
-
-
 def cpu(run: Run) -> dict[str, float]:
     """CPU seconds so far, by role; ``client`` is this process."""
-    tops = [process.pid for process in run.processes]
-    tops += [talker.process.pid for talker in run.talkers]
     found = {"client": cpu_seconds(os.getpid())}
-    for top in map(psutil.Process, tops):
+    for top in (psutil.Process(process.pid) for process in run.processes):
         for process in (top, *top.children(recursive=True)):
             name = role(process)
-            name = "carrier" if name in ("carrier_sim", "client") else name
             found[name] = found.get(name, 0.0) + cpu_seconds(process.pid)
     return found
 
@@ -85,11 +68,10 @@ async def rounds(run: Run, calls: int, count: int) -> list[dict[str, Any]]:
 @click.command()
 @click.option("--calls", default=100, show_default=True, help="Placed at one moment.")
 @click.option("--rounds", "count", default=3, show_default=True, help="So often.")
-@click.option("--lean", is_flag=True, help="The load generator in place of carrier_sim.")
-def main(calls: int, count: int, lean: bool) -> None:
+def main(calls: int, count: int) -> None:
     """Set many calls up at once."""
     console = Console(width=max(100, Console().width))
-    with lean_carrier() if lean else carrier(calls) as run:
+    with carrier(calls) as run:
         run.environment["TRUNKLINE_CALLS_PER_SECOND"] = "1000"
         run.up(gateways=1, codec_workers=1)
         found = asyncio.run(rounds(run, calls, count))
@@ -102,9 +84,7 @@ def main(calls: int, count: int, lean: bool) -> None:
         spent = [f"{one['cpu_seconds'].get(name, 0.0):.2f}" for name in names]
         table.add_row(f"{one['seconds']:.2f}", *spent)
     console.print(table)
-    page.OUT.mkdir(parents=True, exist_ok=True)
-    (page.OUT / "set_up.json").write_text(json.dumps(found, indent=1))
-    console.print(f"written to {page.OUT / 'set_up.json'}")
+    page.keep("set_up", found, console)
 
 
 if __name__ == "__main__":

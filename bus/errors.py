@@ -12,6 +12,24 @@ from typing import Any
 
 import msgspec
 
+#: The errors of the public contract, which trunkline.errors names to users.
+__all__ = [
+    "AccountMismatchError",
+    "CallFailedError",
+    "CarrierError",
+    "InternalError",
+    "InvalidRequestError",
+    "NumberBusyError",
+    "NumberNotFoundError",
+    "NumberRoutedElsewhereError",
+    "ProtocolMismatchError",
+    "SettingsError",
+    "StackUnavailableError",
+    "TimedOutError",
+    "TrunklineError",
+    "WrongModeError",
+]
+
 
 class TrunklineError(Exception):
     """Base of every error that trunkline raises on purpose."""
@@ -111,25 +129,8 @@ class TimedOutError(TrunklineError, asyncio.TimeoutError):
     """The request's deadline passed before it was done."""
 
 
-_KINDS: dict[str, type[TrunklineError]] = {
-    cls.__name__: cls
-    for cls in (
-        TrunklineError,
-        NumberBusyError,
-        NumberRoutedElsewhereError,
-        NumberNotFoundError,
-        CallFailedError,
-        StackUnavailableError,
-        CarrierError,
-        SettingsError,
-        ProtocolMismatchError,
-        AccountMismatchError,
-        InvalidRequestError,
-        WrongModeError,
-        InternalError,
-        TimedOutError,
-    )
-}
+#: By the name under which they travel.
+_KINDS: dict[str, type[TrunklineError]] = {name: globals()[name] for name in __all__}
 
 
 class ErrorInfo(msgspec.Struct, frozen=True):

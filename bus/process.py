@@ -1,4 +1,5 @@
-"""What every process of the stack has in common: logs, signals, and an end when its parent ends.
+"""What every process of the stack has in common: logs, signals, signs of life for the parent that
+keeps it running, and an end when that parent ends.
 
 Logs go through a bounded queue to a thread of their own: a full pipe (honcho reads stdout through
 one) may block that thread, never the paced loop; what the queue cannot take is counted and said.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import logging.handlers
@@ -17,16 +19,20 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
+
+T = TypeVar("T")
 
 #: The file descriptor of a pipe whose other end the parent holds: it reads as closed when the
 #: parent is gone, however it went.
 PARENT_FD_VARIABLE = "TRUNKLINE_PARENT_FD"
-#: The file descriptor of a pipe into which a process that its parent keeps running says that it is
-#: ready.
-READY_FD_VARIABLE = "TRUNKLINE_READY_FD"
+#: The file descriptor of a pipe into which a process writes for the parent that keeps it running:
+#: :data:`ALIVE` every :data:`SIGN_SECONDS` while its loop turns, and :data:`READY`.
+KEEPER_FD_VARIABLE = "TRUNKLINE_KEEPER_FD"
+ALIVE, READY = b".", b"r"
+SIGN_SECONDS = 0.5
 
 #: Exit statuses of every command (part of the contract).
 EXIT_DONE = 0
@@ -96,21 +102,60 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         watch_parent(stop.set)
+        if _keeper_fd() is not None:
+            _give_signs_of_life(loop)
         return await main(stop)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(with_signals())
 
 
+class StoppedError(Exception):
+    """The process was asked to end before a piece of work was done."""
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``. Where ``stop`` is set first, ``work`` is cancelled and StoppedError
+    raised."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise StoppedError
+        return working.result()
+    finally:
+        stopping.cancel()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
 def say_ready() -> None:
     """Tell the parent, where it asks, that settings and surroundings are right: this process does
-    its work now. What ends it later may be tried again. Told once, whoever calls it again."""
-    text = os.environ.pop(READY_FD_VARIABLE, None)
-    if text:
-        descriptor = int(text)
-        with contextlib.suppress(BrokenPipeError):  # the parent is gone
-            os.write(descriptor, b"r")
-        os.close(descriptor)
+    its work now. What ends it later may be tried again. It may be told more than once."""
+    _tell_keeper(READY)
+
+
+def _give_signs_of_life(loop: asyncio.AbstractEventLoop) -> None:
+    _tell_keeper(ALIVE)
+    loop.call_later(SIGN_SECONDS, _give_signs_of_life, loop)
+
+
+def _tell_keeper(sign: bytes) -> None:
+    if (descriptor := _keeper_fd()) is not None:
+        # The pipe is full because the parent is stopped, or the parent is gone.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(descriptor, sign)
+
+
+@functools.cache
+def _keeper_fd() -> int | None:
+    """Read once, and taken out of the environment: a child of this process has not this pipe."""
+    text = os.environ.pop(KEEPER_FD_VARIABLE, None)
+    if not text:
+        return None
+    os.set_blocking(int(text), False)
+    return int(text)
 
 
 def watch_parent(gone: Callable[[], None]) -> None:

@@ -14,14 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import platformdirs
-from pydantic import (
-    AliasChoices,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from . import env_file as dotenv
@@ -73,52 +66,51 @@ def private_state_dir(state_dir: Path, name: str) -> Path:
     return state_dir / PRIVATE / name
 
 
-def _env(name: str) -> Any:
-    """A field that is read from the environment variable ``name``, or given by its own name."""
-    return AliasChoices(name)
+#: Settings whose variables are the names that Twilio's own tools have for them.
+_OF_TWILIO: Final = ("account_sid", "auth_token", "auth_token_secondary", "region", "edge")
+
+
+def env_name(field: str) -> str:
+    """The environment variable of a field of Settings."""
+    return f"{'TWILIO' if field in _OF_TWILIO else 'TRUNKLINE'}_{field.upper()}"
 
 
 class Settings(BaseSettings):
-    """All settings of one process. Field names are those of the environment without TRUNKLINE_."""
+    """All settings of one process. Each is read from the environment (:func:`env_name`), or given
+    by its own name."""
 
     model_config = SettingsConfigDict(
-        extra="ignore", populate_by_name=True, frozen=True, env_ignore_empty=True
+        alias_generator=env_name,
+        extra="ignore",
+        populate_by_name=True,
+        frozen=True,
+        env_ignore_empty=True,
     )
 
-    account_sid: str = Field("", validation_alias=_env("TWILIO_ACCOUNT_SID"))
-    auth_token: SecretStr = Field(SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN"))
+    account_sid: str = ""
+    auth_token: SecretStr = SecretStr("")
     #: the other token during a rotation: webhooks, streams and REST take either, and seals that
     #: were made with it can be read. New seals and the keys of a tcp bus come from auth_token.
-    auth_token_secondary: SecretStr = Field(
-        SecretStr(""), validation_alias=_env("TWILIO_AUTH_TOKEN_SECONDARY")
-    )
+    auth_token_secondary: SecretStr = SecretStr("")
     #: where the account's calls are handled; the token has to be that region's
-    region: str | None = Field(None, validation_alias=_env("TWILIO_REGION"))
-    edge: str | None = Field(None, validation_alias=_env("TWILIO_EDGE"))
-    public_url: str | None = Field(None, repr=False, validation_alias=_env("TRUNKLINE_PUBLIC_URL"))
-    http_host: str = Field("127.0.0.1", validation_alias=_env("TRUNKLINE_HTTP_HOST"))
-    http_port: int = Field(8765, ge=0, le=65535, validation_alias=_env("TRUNKLINE_HTTP_PORT"))
-    console_port: int = Field(8766, ge=0, le=65535, validation_alias=_env("TRUNKLINE_CONSOLE_PORT"))
-    bus: str = Field(default_factory=default_bus, validation_alias=_env("TRUNKLINE_BUS"))
+    region: str | None = None
+    edge: str | None = None
+    public_url: str | None = Field(None, repr=False)
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(8765, ge=0, le=65535)
+    console_port: int = Field(8766, ge=0, le=65535)
+    bus: str = Field(default_factory=default_bus)
     #: as set; :attr:`state_path` has the default
-    state_dir: Path | None = Field(None, validation_alias=_env("TRUNKLINE_STATE_DIR"))
-    numbers: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), validation_alias=_env("TRUNKLINE_NUMBERS")
-    )
-    lead_ms: int = Field(60, ge=20, le=1000, validation_alias=_env("TRUNKLINE_LEAD_MS"))
-    fallback_to_prior: bool = Field(True, validation_alias=_env("TRUNKLINE_FALLBACK_TO_PRIOR"))
-    take_over_routed: bool = Field(False, validation_alias=_env("TRUNKLINE_TAKE_OVER_ROUTED"))
-    twilio_api_url: str | None = Field(
-        None, repr=False, validation_alias=_env("TRUNKLINE_TWILIO_API_URL")
-    )
-    validate_signature: bool = Field(True, validation_alias=_env("TRUNKLINE_VALIDATE_SIGNATURE"))
-    calls_per_second: float = Field(
-        1.0, gt=0, le=1000, validation_alias=_env("TRUNKLINE_CALLS_PER_SECOND")
-    )
-    recordings_dir: Path | None = Field(None, validation_alias=_env("TRUNKLINE_RECORDINGS_DIR"))
-    log_format: Literal["text", "json"] = Field(
-        "text", validation_alias=_env("TRUNKLINE_LOG_FORMAT")
-    )
+    state_dir: Path | None = None
+    numbers: Annotated[tuple[str, ...], NoDecode] = ()
+    lead_ms: int = Field(60, ge=20, le=1000)
+    fallback_to_prior: bool = True
+    take_over_routed: bool = False
+    twilio_api_url: str | None = Field(None, repr=False)
+    validate_signature: bool = True
+    calls_per_second: float = Field(1.0, gt=0, le=1000)
+    recordings_dir: Path | None = None
+    log_format: Literal["text", "json"] = "text"
 
     @field_validator("numbers", mode="before")
     @classmethod
@@ -263,14 +255,6 @@ def spelled(url: str) -> str:
         return base_url(text)
     except ValueError:
         return text
-
-
-def env_name(field: str) -> str:
-    """The environment variable of a field of Settings."""
-    alias = Settings.model_fields[field].validation_alias
-    if isinstance(alias, AliasChoices):
-        return str(alias.choices[0])
-    return field
 
 
 def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:

@@ -4,7 +4,8 @@ A thin shell over pyzmq that avoids one future per message: the loop watches Zer
 descriptor, and a callback gets each message. Facts about ZeroMQ that shape it (all have a test):
 
 - its descriptor is edge-triggered: after a wake-up everything must be read, and a send may swallow
-  an edge, so the socket is looked at again after each send;
+  an edge, so the socket is looked at again after each send. A look that finds nothing is two system
+  calls, and arms the edge: the next one is not needed before something was sent or received;
 - what is queued for a dead peer reaches whoever binds that endpoint next: LINGER 0, a new identity
   for each socket, nothing is sent before the handshake or after the connection's end, a socket does
   not connect a second time by itself, and it is closed once its peer is gone;
@@ -22,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal, cast
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -46,6 +47,14 @@ LONGEST_RETRY = 0.5
 NEVER_MS = 3_600_000
 
 
+# As plain numbers: pyzmq's enums cost more to combine than a message costs to send.
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_MORE_FOLLOWS: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+_RCVMORE: Final = int(zmq.RCVMORE)
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
+
+
 def _descriptor(socket: zmq.Socket[bytes]) -> int:
     return int(socket.getsockopt(zmq.FD))
 
@@ -64,8 +73,13 @@ class BusSocket:
         self._socket = socket
         self._on_message = on_message
         self._after = after
-        self._drain_scheduled = False
+        #: a look at the socket is under way, or will be taken soon
+        self._looks = False
+        #: something may have swallowed the edge since the last look
+        self._edge_lost = False
         self._on_demand = False
+        #: frames that every message has: a ROUTER's begins with the identity
+        self._least = 2 if socket.type == zmq.ROUTER else 1
         self.closed = False
         #: messages that could not be sent
         self.unsent = 0
@@ -78,16 +92,16 @@ class BusSocket:
             self.unsent += 1
             return False
         try:
-            if to is None:
-                self._socket.send(payload, zmq.NOBLOCK)
-            else:
-                self._socket.send_multipart((to, payload), zmq.NOBLOCK)
+            if to is not None:
+                self._socket.send(to, _MORE_FOLLOWS)
+            self._socket.send(payload, _NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
             self.unsent += 1
             return False
         finally:
+            self._edge_lost = True
             self._look_again()
         return True
 
@@ -103,6 +117,7 @@ class BusSocket:
             self._loop.remove_reader(_descriptor(self._socket))
         else:
             self._loop.add_reader(_descriptor(self._socket), self._drain)
+            self._edge_lost = True
             self._look_again()
 
     def read(self) -> None:
@@ -112,17 +127,20 @@ class BusSocket:
                 return
 
     def _look_again(self) -> None:
-        if not self._drain_scheduled and not self.closed and not self._on_demand:
-            self._drain_scheduled = True
+        """Drain soon, if something is there that no edge would tell of."""
+        if not self._looks and self._edge_lost and not self._on_demand and self._readable:
+            self._looks = True
             self._loop.call_soon(self._drain)
 
     def _drain(self) -> None:
-        self._drain_scheduled = True  # whoever sends meanwhile need not ask for another look
+        self._looks = True  # whoever sends meanwhile need not look
         try:
+            self._edge_lost = True
             self._read_burst()
             if self._after is not None:
                 self._after()
         finally:
+<<<<<<< HEAD
             self._drain_scheduled = False
             if self.readable:
                 self._look_again()
@@ -131,14 +149,34 @@ class BusSocket:
     def readable(self) -> bool:
         """A message waits. Asking is cheaper than the exception of a read that finds nothing."""
         return not self.closed and bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+=======
+            self._looks = False
+            self._look_again()
+
+    @property
+    def _readable(self) -> bool:
+        """Asking is cheaper than the exception of a read that finds nothing."""
+        if self.closed or not cast(int, self._socket.getsockopt(_EVENTS)) & _POLLIN:
+            self._edge_lost = False
+            return False
+        return True
+>>>>>>> main
 
     def _read_burst(self) -> bool:
         """True: the burst was full, so there may be more."""
         for _ in range(BURST):
             if not self.readable:
                 return False
-            self._on_message(self._socket.recv_multipart(zmq.NOBLOCK))
+            self._edge_lost = True
+            self._on_message(self._receive())
         return True
+
+    def _receive(self) -> list[bytes]:
+        receive = self._socket.recv
+        frames = [receive(_NOBLOCK) for _ in range(self._least)]
+        while self._socket.getsockopt(_RCVMORE):
+            frames.append(receive(_NOBLOCK))
+        return frames
 
     def close(self, linger: int = 0) -> None:
         """Close; what is queued is dropped, or given ``linger`` milliseconds to leave.

@@ -1,8 +1,8 @@
 """Doubles for tests of whatever speaks on the bus: a controller, a clock, and a wait.
 
-They stand beside the contract because the tests of every room and a benchmark use them, and because
-whoever changes the contract has to change its double too. They need no more than the bus does (no
-pytest), and `make lint` sees to it that no room imports this module.
+They stand beside the contract because the tests of every room use them, and because whoever changes
+the contract has to change its double too. They need no more than the bus does (no pytest), and
+`make lint` sees to it that no room imports this module.
 """
 
 from __future__ import annotations

@@ -112,29 +112,22 @@ class CallRecord(msgspec.Struct, kw_only=True):
         return 0 if self.answered_at is None else round(self.ended_at - self.answered_at)
 
     def resource(self, account_sid: str) -> dict[str, object]:
-        """The JSON that REST shows."""
+        """The JSON that REST shows, without the fields of it that are always null here."""
         base = f"/{API_VERSION}/Accounts/{account_sid}/Calls/{self.sid}"
         duration = self.duration
         return {
             "sid": self.sid,
             "account_sid": account_sid,
-            "annotation": None,
-            "answered_by": None,
             "api_version": API_VERSION,
-            "caller_name": None,
             "date_created": rfc2822(self.created),
             "date_updated": rfc2822(self.updated or self.created),
             "direction": self.direction,
             "duration": None if duration is None else str(duration),
             "end_time": rfc2822(self.ended),
-            "forwarded_from": None,
             "from": self.from_,
             "from_formatted": self.from_,
-            "group_sid": None,
             "parent_call_sid": self.parent_call_sid or None,
             "phone_number_sid": self.phone_number_sid or None,
-            "price": None,
-            "price_unit": "USD",
             "queue_time": str(self.queue_time_ms),
             "start_time": rfc2822(self.started or self.created),
             "status": self.status,
@@ -144,6 +137,5 @@ class CallRecord(msgspec.Struct, kw_only=True):
             },
             "to": self.to,
             "to_formatted": self.to,
-            "trunk_sid": None,
             "uri": f"{base}.json",
         }

@@ -21,7 +21,7 @@ def number_sid(phone_number: str) -> str:
 
 
 class Number(msgspec.Struct, kw_only=True):
-    """An IncomingPhoneNumber."""
+    """An IncomingPhoneNumber, as far as voice is concerned."""
 
     sid: str
     phone_number: str
@@ -36,16 +36,6 @@ class Number(msgspec.Struct, kw_only=True):
     voice_caller_id_lookup: bool = False
     status_callback: str = ""
     status_callback_method: str = "POST"
-    sms_url: str = ""
-    sms_method: str = "POST"
-    sms_fallback_url: str = ""
-    sms_fallback_method: str = "POST"
-    sms_application_sid: str = ""
-    address_sid: str = ""
-    identity_sid: str = ""
-    bundle_sid: str = ""
-    emergency_status: str = "Active"
-    emergency_address_sid: str = ""
     created: float = 0.0
     updated: float = 0.0
 
@@ -54,7 +44,8 @@ class Number(msgspec.Struct, kw_only=True):
         return {name: getattr(self, name) for name in NUMBER_FIELDS}
 
     def resource(self, account_sid: str) -> dict[str, object]:
-        """The JSON that REST shows."""
+        """The JSON that REST shows. The ``twilio`` package takes a field that is not there for one
+        that is null."""
         shown = self.fields()
         # Twilio shows these as null when they are not set; the URLs as "".
         for name in _NULL_WHEN_EMPTY:
@@ -63,17 +54,11 @@ class Number(msgspec.Struct, kw_only=True):
             "sid": self.sid,
             "account_sid": account_sid,
             "phone_number": self.phone_number,
-            "address_requirements": "none",
             "api_version": API_VERSION,
-            "beta": False,
             "capabilities": {"voice": True, "sms": True, "mms": False, "fax": False},
             "date_created": rfc2822(self.created),
             "date_updated": rfc2822(self.updated),
-            "emergency_address_status": "unregistered",
-            "origin": "twilio",
             "status": "in-use",
-            "type": None,
-            "subresource_uris": {},
             "uri": f"/{API_VERSION}/Accounts/{account_sid}/IncomingPhoneNumbers/{self.sid}.json",
         }
 
@@ -84,9 +69,7 @@ NUMBER_FIELDS: Final[dict[str, str]] = {
     for name in Number.__struct_fields__
     if name not in ("sid", "phone_number", "created", "updated")
 }
-_NULL_WHEN_EMPTY: Final = [
-    name for name in NUMBER_FIELDS if name.endswith("_sid") and name != "sms_application_sid"
-]
+_NULL_WHEN_EMPTY: Final = [name for name in NUMBER_FIELDS if name.endswith("_sid")]
 
 
 class NumberWrite(msgspec.Struct, frozen=True, kw_only=True):

@@ -148,11 +148,6 @@ class RestApi:
                 "friendly_name": "carrier_sim",
                 "status": "active",
                 "type": "Full",
-                "owner_account_sid": self.account_sid,
-                "auth_token": "",
-                "date_created": None,
-                "date_updated": None,
-                "subresource_uris": {},
                 "uri": f"/{API_VERSION}/Accounts/{self.account_sid}.json",
             }
         )

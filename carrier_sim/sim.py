@@ -16,7 +16,6 @@ import time
 from array import array
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -30,16 +29,16 @@ from .exchange import Exchange
 from .faults import Fault, Faults, Rule
 from .http_message import Request, Response
 from .http_server import Fate, HttpServer
-from .judge import ErrorRecord, Judge
+from .judge import Judge
 from .leg import Fetch
-from .numbers import Number, NumberWrite, number_sid
+from .numbers import Number, number_sid
 from .options import Options
-from .rest import RestApi, RestLogEntry
+from .rest import RestApi
 from .rest_door import RestDoor
 from .signature import Credentials, Signer
 from .stream import Stream
 from .stream_socket import StreamSocket
-from .webhooks import Form, WebhookEntry, Webhooks, call_form, status_form, stream_form
+from .webhooks import Form, Webhooks, call_form, status_form, stream_form
 
 #: Credentials that go with no real account.
 ACCOUNT_SID: Final = "AC" + "5" * 32
@@ -80,6 +79,18 @@ class CarrierSim:
             self.tls.load_verify_locations(str(ca_file))
         self.webhooks = Webhooks(self)
         self._door = RestDoor(self.rest, self.faults, beliefs, self.now)
+        #: By phone number.
+        self.numbers = self.exchange.numbers
+        #: Every change of a number through REST, in order.
+        self.number_writes = self.numbers.writes
+        #: By SID, oldest first.
+        self.calls = self.exchange.calls
+        self.streams = self.exchange.streams.by_sid
+        #: Everything that Twilio's debugger would show.
+        self.errors = self.judge.errors
+        #: Every REST request; every webhook and status callback that was sent.
+        self.rest_log = self._door.log
+        self.webhook_log = self.webhooks.log
         self._server = HttpServer(self._handle, host, port)
         self._sockets: dict[Stream, StreamSocket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,12 +111,7 @@ class CarrierSim:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         await self.stop()
         if error is None and self.failures:
             raise self.failures[0]
@@ -175,41 +181,6 @@ class CarrierSim:
     def add_caller_id(self, phone_number: str) -> None:
         """A verified caller id: may be From although it is no number of the account."""
         self.exchange.caller_ids.add(phone_number)
-
-    @property
-    def numbers(self) -> dict[str, Number]:
-        """By phone number."""
-        return self.exchange.numbers
-
-    @property
-    def number_writes(self) -> list[NumberWrite]:
-        """Every change of a number through REST, in order."""
-        return self.exchange.numbers.writes
-
-    @property
-    def calls(self) -> dict[str, Call]:
-        """By SID, oldest first."""
-        return self.exchange.calls
-
-    @property
-    def streams(self) -> dict[str, Stream]:
-        """By SID, oldest first."""
-        return self.exchange.streams.by_sid
-
-    @property
-    def errors(self) -> list[ErrorRecord]:
-        """Everything that Twilio's debugger would show."""
-        return self.judge.errors
-
-    @property
-    def rest_log(self) -> list[RestLogEntry]:
-        """Every REST request."""
-        return self._door.log
-
-    @property
-    def webhook_log(self) -> list[WebhookEntry]:
-        """Every webhook and status callback sent."""
-        return self.webhooks.log
 
     async def place_inbound_call(
         self, from_: str, to: str, bot: BotSpec | str | dict[str, object]

@@ -216,9 +216,14 @@ class _Reader:
             case "Pause":
                 return Pause(float(self.integer(element, "length", 1)))
             case "Play":
-                return self.play(element)
+                digits = element.attrib.get("digits", "")
+                if not _DIGITS.fullmatch(digits):
+                    self.warn(f"digits={digits!r} on <Play>: allowed are 0-9, A-D, *, #, w and W")
+                    return None
+                return Play(digits)
             case "Connect":
-                return self.connect(element, attributes, method)
+                stream, action = self.stream(element), attributes.get("action", "")
+                return None if stream is None else Connect(stream, action, method)
             case "Start":
                 stream = self.stream(element)
                 return None if stream is None else Start(stream)
@@ -232,21 +237,6 @@ class _Reader:
                 return Hangup()
             case _:
                 return self.dial(element, attributes, body, method)
-
-    def play(self, element: ET.Element) -> Play | None:
-        digits = element.attrib.get("digits", "")
-        if not _DIGITS.fullmatch(digits):
-            self.warn(f"digits={digits!r} on <Play>: allowed are 0-9, A-D, *, #, w and W")
-            return None
-        return Play(digits)
-
-    def connect(
-        self, element: ET.Element, attributes: dict[str, str], method: str
-    ) -> Connect | None:
-        stream = self.stream(element)
-        if stream is None:
-            return None
-        return Connect(stream, attributes.get("action", ""), method)
 
     def only_stream(self, element: ET.Element) -> ET.Element | None:
         streams = [child for child in element if child.tag == "Stream"]

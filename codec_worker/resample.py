@@ -23,8 +23,7 @@ the matrix is blocks k and k+1, a strided view of the buffer, and the product wi
 (192 x 32 down, 64 x 96 up) gives all rows at once. The row that straddles two calls is thrown away:
 one in six for 20 ms frames. State of a call is only its history, bytes of at most 192 (32 up).
 
-Rows are worked on 256 at a time, so that the buffers stay in the cache. The cost is
-measured by ``python benchmarks/resampler.py``.
+Rows are worked on 256 at a time, so that the buffers stay in the cache.
 """
 
 from __future__ import annotations

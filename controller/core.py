@@ -34,7 +34,7 @@ and the shell ends the controller, because half of a change cannot be trusted.
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -253,26 +253,6 @@ class Core:
         self._instructions: list[Instruction] = []
         self._hear(f.Found(overrides, dials, orphans), identity.started)
         # What recovery says to do leaves with the first event.
-
-    @property
-    def identity(self) -> Identity:
-        """Who this controller is."""
-        return self.book.identity
-
-    @property
-    def counts(self) -> Counter[str]:
-        """What happened, for /metrics."""
-        return self.book.counts
-
-    @property
-    def busy(self) -> bool:
-        """Something is still to be put back or hung up."""
-        return self.book.busy
-
-    @property
-    def at_rest(self) -> bool:
-        """Ticks may come REST_SECONDS apart, until somebody asks for something."""
-        return self.book.at_rest
 
     def handle(self, event: AnyEvent, now: float) -> list[Instruction]:
         """Take one event; returns what is to be done, in this order. After an exception the core

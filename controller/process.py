@@ -139,14 +139,14 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
             f"TRUNKLINE_BUS={settings.bus}: cannot listen there ({error}); another controller "
             "may run at this address"
         ) from error
-    console = Console(lambda: status.build(core.book, monotonic()), lambda: dict(core.counts))
+    console = Console(lambda: status.build(core.book, monotonic()), lambda: dict(core.book.counts))
     try:
         console.start(settings.console_port)
         core.book.console_at(f"http://{HOST}:{console.port}")
         log.info(
             "stack %s, epoch %d, at %s; console at %s",
-            core.identity.stack,
-            core.identity.epoch,
+            core.book.identity.stack,
+            core.book.identity.epoch,
             endpoint,
             core.book.console,
         )

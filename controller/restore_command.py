@@ -111,7 +111,7 @@ class RestoreRun:
         """One stack that is gone: its lock is ours while we are at it."""
         journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
         try:
-            ops = dataclasses.replace(self.ops, stack=stack.id, journal=journal, pending={})
+            ops = dataclasses.replace(self.ops, stack=stack.id, journal=journal)
             overrides, dials = await journal.open_overrides(), await journal.open_dials()
             await asyncio.gather(
                 *(self._put_back(ops, row) for row in overrides),
@@ -127,12 +127,12 @@ class RestoreRun:
         if self.dry_run:
             self._still(f"{shown}: would be put back to {before}")
             return
+        why = ["no answer in time"]
         try:
             async with asyncio.timeout(COMMAND_WITHIN):
-                outcome = await restore(ops, row)
+                outcome = await restore(ops, row, why.append)
         except TimeoutError:
-            why = ops.pending.get(row.id, "no answer in time")
-            self._still(f"{shown}: not restored yet ({why}); run this again")
+            self._still(f"{shown}: not restored yet ({why[-1]}); run this again")
             return
         if outcome == "restored":
             self.lines.append(f"{shown}: put back to {before}")

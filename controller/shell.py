@@ -134,7 +134,7 @@ class Shell:
         began = self._clock()
         self._ops.hurry()
         self._feed(do.Shutdown())
-        while (self.core.busy or self._noting) and self._fatal is None:
+        while (self.core.book.busy or self._noting) and self._fatal is None:
             left = STOP_WITHIN - (self._clock() - began)
             if left < TICK_SECONDS / 10:
                 return
@@ -227,7 +227,7 @@ class Shell:
             self._asked.clear()
             self._feed(do.Tick())
             due = max(due + TICK_SECONDS, loop.time())
-            if self.core.at_rest:
+            if self.core.book.at_rest:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(REST_SECONDS):
                         await self._asked.wait()
@@ -256,7 +256,10 @@ class Shell:
         key = (request.peer, request.id)
         if key not in self._spans:
             name = f"trunkline.controller.{type(request.body).__name__}"
-            what = {"trunkline.peer": self.core.identity.stack, "trunkline.client": request.peer}
+            what = {
+                "trunkline.peer": self.core.book.identity.stack,
+                "trunkline.client": request.peer,
+            }
             span = tracing.begin(name, request.trace, what)
             if span is not None:
                 self._spans[key] = span

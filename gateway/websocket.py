@@ -6,10 +6,9 @@ messages, each goes straight to the handler, and a message that is sent is one w
 extensions (compression costs more than 20 ms of sound are worth).
 
 Why not the package's framing too: it serves every use of WebSockets, and a frame passes through
-generators and objects that a Media Stream has no need of. ``benchmarks/gateway_alone.py`` runs the
-same gateway with either. At 100 calls on two cores it took 1.38 ms of CPU for one second of one
-call with this module, and 1.78 ms with the package's sans-I/O protocol in its place, 1.29 times as
-much; nothing else had changed.
+generators and objects that a Media Stream has no need of. With the package's sans-I/O protocol in
+the place of this module a gateway took 1.29 times as much CPU at 100 calls; nothing else had
+changed (docs/performance.md).
 
 A peer is a stranger until the handler says :meth:`WebSocket.believe`: until then the bytes that it
 may send in all are bounded. From then on the socket is read together with those of the other calls

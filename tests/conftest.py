@@ -35,8 +35,6 @@ COMPUTE: Final = (
     (
         "test_words.py",
         "::test_the_offline_example",
-        "::test_a_users_scenario",
-        "e2e/test_scenario.py",
         "test_private_stack.py",
         "::test_ctrl_c_in_a_test",
     ),

@@ -1,35 +1,4 @@
 """The errors that trunkline raises on purpose; all derive from :class:`TrunklineError`."""
 
-from trunkline.bus.errors import (
-    AccountMismatchError,
-    CallFailedError,
-    CarrierError,
-    InternalError,
-    InvalidRequestError,
-    NumberBusyError,
-    NumberNotFoundError,
-    NumberRoutedElsewhereError,
-    ProtocolMismatchError,
-    SettingsError,
-    StackUnavailableError,
-    TimedOutError,
-    TrunklineError,
-    WrongModeError,
-)
-
-__all__ = [
-    "AccountMismatchError",
-    "CallFailedError",
-    "CarrierError",
-    "InternalError",
-    "InvalidRequestError",
-    "NumberBusyError",
-    "NumberNotFoundError",
-    "NumberRoutedElsewhereError",
-    "ProtocolMismatchError",
-    "SettingsError",
-    "StackUnavailableError",
-    "TimedOutError",
-    "TrunklineError",
-    "WrongModeError",
-]
+from trunkline.bus.errors import *  # noqa: F403  # each of them is public, under this name
+from trunkline.bus.errors import __all__ as __all__

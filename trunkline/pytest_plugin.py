@@ -48,19 +48,20 @@ _run_key = pytest.StashKey["_Run"]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("trunkline", "phone lines (trunkline)")
-    group.addoption("--phone-number", help="The number of phone_line: E.164, or any (the pool).")
-    group.addoption("--phone-bus", help="Join the stack at this bus address.")
+    for name, meaning in (
+        ("number", "The number of phone_line: E.164, or any (the pool)."),
+        ("bus", "Join the stack at this bus address."),
+        ("tunnel", "For a stack that is started: cloudflared or ngrok."),
+    ):
+        group.addoption(f"--phone-{name}", help=meaning)
+        parser.addini(f"phone_{name}", meaning, "string")
     group.addoption(
         "--phone-sim",
         action="store_true",
         default=None,
         help="Run against the stand-in carrier, without an account.",
     )
-    group.addoption("--phone-tunnel", help="For a stack that is started: cloudflared or ngrok.")
-    parser.addini("phone_number", "The number of phone_line: E.164, or any (the pool).", "string")
-    parser.addini("phone_bus", "Join the stack at this bus address.", "string")
     parser.addini("phone_sim", "Run against the stand-in carrier.", "bool", False)
-    parser.addini("phone_tunnel", "For a stack that is started: cloudflared or ngrok.", "string")
     parser.addini("phone_callees", "Numbers that phone_line may dial.", "args", [])
     parser.addini("phone_wait", "Seconds to wait for a free number.", "string", "300")
     parser.addini("phone_sim_numbers", "The account's numbers.", "args", list(SIM_NUMBERS))

@@ -107,42 +107,22 @@ class BusClient:
 
         return await self.run(wait())
 
-    async def status(self, timeout: float) -> m.StatusReport:
-        """What ``trunkline status --json`` shows."""
-
-        async def ask() -> m.StatusReport:
-            return await self.control.request(m.GetStatus(), m.StatusReport, timeout=timeout)
-
-        return await self.run(ask())
-
-    async def open_session(
-        self,
-        *,
-        number: str,
-        account: str | None,
-        allowed_callers: list[str] | None,
-        allowed_callees: list[str] | None,
-    ) -> ClientSession:
+    async def open_session(self, info: m.SessionInfo) -> ClientSession:
         """A new, open session; errors as OpenSession's."""
 
         async def open_it() -> ClientSession:
-            session = ClientSession(
-                self.control,
-                self.media,
-                monotonic,
-                self._forget,
-                number=number,
-                account=account,
-                allowed_callers=allowed_callers,
-                allowed_callees=allowed_callees,
-            )
+            session = ClientSession(self.control, self.media, monotonic, self._forget, info)
             self.sessions[session.id] = session
             try:
                 await session.open()
             except asyncio.CancelledError:
                 # It may have been opened all the same.
                 session.opened = m.SessionOpened(
-                    session=session.id, number=number, number_sid="", account="", public_url=None
+                    session=info.session,
+                    number=info.number,
+                    number_sid="",
+                    account="",
+                    public_url=None,
                 )
                 await session.close()
                 raise
@@ -268,39 +248,10 @@ class BusClient:
         self._event(event)
 
     def _event(self, event: m.Event) -> None:
-        if isinstance(event, m.CallStarted):
-            session = self.sessions.get(event.info.session)
-            if session is not None:
-                session.started(event.info)
-        elif isinstance(event, m.SessionLost):
-            session = self.sessions.get(event.session)
-            if session is not None:
-                session.lose(StackUnavailableError(f"the session was lost: {event.why}"))
-        elif isinstance(event, m.PoolQueued):
+        if isinstance(event, m.PoolQueued):
             log.info("all numbers of the pool are in use: place %d in the queue", event.place)
-        elif isinstance(event, m.WebhooksCounted):
-            session = self.sessions.get(event.session)
-            if session is not None:
-                session.counted(event)
-        else:
-            for session in self.sessions.values():
-                _to_session(session, event)
-
-
-def _to_session(session: ClientSession, event: m.Event) -> None:
-    """Events that name a call or a dial: the session that has it takes it."""
-    if isinstance(event, m.CallPlaced):
-        session.placed(event.call, event.placement)
-    elif isinstance(event, m.CallEnded):
-        session.ended(event)
-    elif isinstance(event, m.DialFailed):
-        session.dial_failed(event)
-    elif isinstance(event, m.DialQueued):
-        if session.has_dial(event.request):
-            session.dial_queued(event)
-    elif isinstance(event, m.CallReconnecting) and event.call in session.calls:
-        session.calls[event.call].audio.stream_gone(monotonic())
-        log.info("call %s: its stream is gone, waiting for a new one", event.call)
+        for session in list(self.sessions.values()):
+            session.told(event)
 
 
 async def _cancel_the_rest() -> None:

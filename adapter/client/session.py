@@ -2,7 +2,7 @@
 
 Runs on the client's own loop. The session tells the controller what it holds whenever that asks
 (``describe``), so that a restarted controller knows it again; events for its calls come in by
-``event``.
+``told``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,7 +19,12 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
 from trunkline.bus.control import ControlClient
-from trunkline.bus.errors import TimedOutError, TrunklineError, WrongModeError
+from trunkline.bus.errors import (
+    StackUnavailableError,
+    TimedOutError,
+    TrunklineError,
+    WrongModeError,
+)
 from trunkline.bus.redact import redact_number
 
 from ..dial_rules import DialPlan
@@ -54,14 +58,10 @@ class ClientSession:
         media: MediaPlane,
         clock: Clock,
         forget: Callable[[ClientSession], None],
-        *,
-        number: str,
-        account: str | None,
-        allowed_callers: list[str] | None,
-        allowed_callees: list[str] | None,
+        info: m.SessionInfo,
     ) -> None:
-        self.id = secrets.token_hex(16)
-        self.number = number
+        self.id = info.session
+        self.number = info.number
         self.mode: Literal["idle", "answer", "call"] = "idle"
         self.armed = False
         self.opened: m.SessionOpened | None = None
@@ -77,11 +77,8 @@ class ClientSession:
         self.missed = MissedCalls()
         #: numbers whose restore had not succeeded when the session was closed
         self.pending_restores: list[str] = []
-        self._secret = secrets.token_hex(16)
+        self._info = info
         self._trace: dict[str, str] = {}
-        self._account = account
-        self._allowed_callers = allowed_callers
-        self._allowed_callees = allowed_callees
         self._dials: dict[str, _Dialling] = {}
         #: one Arm or Disarm at a time: a Disarm hangs up a call that has come, and must not take a
         #: later Arm's
@@ -93,13 +90,9 @@ class ClientSession:
 
     def describe(self) -> m.SessionInfo:
         """The session and all that it holds, for OpenSession and Hello."""
-        return m.SessionInfo(
-            session=self.id,
-            secret=self._secret,
+        return replace(
+            self._info,
             number=self.number,
-            account=self._account,
-            allowed_callers=self._allowed_callers,
-            allowed_callees=self._allowed_callees,
             armed=self.armed,
             mode=self.mode,
             calls=[c.describe() for c in self.calls.values() if c.controller_ended is None],
@@ -292,12 +285,29 @@ class ClientSession:
 
     # ------------------------------------------------------------------ what the controller says
 
-    def counted(self, event: m.WebhooksCounted) -> None:
-        """Voice webhooks came for this session: count them, and note those that an error may
-        name."""
-        self.webhooks += event.received
-        self.webhooks_rejected += event.rejected
-        self.missed.add(event)
+    def told(self, event: m.Event) -> None:
+        """Each session of a client hears of each event, and takes what names it, or a call or dial
+        of its own."""
+        match event:
+            case m.CallStarted(info=info) if info.session == self.id:
+                self.started(info)
+            case m.SessionLost(session=self.id):
+                self.lose(StackUnavailableError(f"the session was lost: {event.why}"))
+            case m.WebhooksCounted(session=self.id):
+                self.webhooks += event.received
+                self.webhooks_rejected += event.rejected
+                self.missed.add(event)
+            case m.CallPlaced():
+                self.placed(event.call, event.placement)
+            case m.CallReconnecting() if event.call in self.calls:
+                self.calls[event.call].audio.stream_gone(self._clock())
+                log.info("call %s: its stream is gone, waiting for a new one", event.call)
+            case m.CallEnded():
+                self.ended(event)
+            case m.DialFailed():
+                self.dial_failed(event)
+            case m.DialQueued() if event.request in self._dials:
+                self.dial_queued(event)
 
     def started(self, info: m.CallInfo) -> None:
         """A call's stream is up. Known calls get their newer placement, and the secret that their
@@ -358,9 +368,6 @@ class ClientSession:
         if known is not None:
             known.ended(m.CallEnded(call=event.call, reason="error"))
             self._drop(known)
-
-    def has_dial(self, request: str) -> bool:
-        return request in self._dials
 
     def dial_queued(self, event: m.DialQueued) -> None:
         if event.for_number:

@@ -38,6 +38,7 @@ from ..turns.speech_gate import GateCounters
 from ..turns.turns import Heard
 from .greeting_turn import GreetingTurn, running_scenario
 from .join import Joined, join, leave
+from .private_stack import StackRequest
 from .spans import set_attributes, voice_span
 from .tunnel_readiness import TunnelReadiness, wait_for_tunnel
 
@@ -147,14 +148,14 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         async with self._connecting:
             if self._line is not None:
                 return
-            joined = await join(
-                bus=self.bus,
-                account_sid=self.account_sid,
-                auth_token=self.auth_token,
-                public_base_url=self.public_base_url,
-                http_port=self.http_port,
-                validate_signature=self.validate_signature,
+            wanted = StackRequest(
+                self.account_sid,
+                self.auth_token,
+                self.public_base_url or "",
+                self.http_port,
+                self.validate_signature,
             )
+            joined = await join(self.bus, wanted)
             try:
                 line = await self._open_line(joined)
             except BaseException:

@@ -42,26 +42,17 @@ class Joined:
     private: PrivateStack | None = None
 
 
-async def join(
-    *,
-    bus: str | None,
-    account_sid: str,
-    auth_token: str,
-    public_base_url: str | None,
-    http_port: int,
-    validate_signature: bool,
-) -> Joined:
-    """Find or start the stack. RuntimeError where one has to be started and there is no URL;
-    StackUnavailableError where it does not get ready; SettingsError."""
-    found = settings.load(bus=bus, auth_token=auth_token)
+async def join(bus: str | None, wanted: StackRequest) -> Joined:
+    """Find the stack, or start one as ``wanted``. RuntimeError where one has to be started and
+    there is no URL; StackUnavailableError where it does not get ready; SettingsError."""
+    found = settings.load(bus=bus, auth_token=wanted.auth_token)
     if bus is not None or "bus" in found.model_fields_set:
         return Joined(found.bus)
-    if await _answers(found.address, account_sid):
+    if await _answers(found.address, wanted.account_sid):
         return Joined(found.bus)
-    if public_base_url is None:
+    if not wanted.public_url:
         raise RuntimeError(NO_PUBLIC_URL)
-    request = StackRequest(account_sid, auth_token, public_base_url, http_port, validate_signature)
-    stack = await private_stack.acquire(request)
+    stack = await private_stack.acquire(wanted)
     return Joined(stack.bus, stack)
 
 

@@ -35,7 +35,7 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class StackRequest:
-    """The settings of a private stack."""
+    """The settings of a private stack. ``public_url``: "" where the user has given none."""
 
     account_sid: str
     auth_token: str

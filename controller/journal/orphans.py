@@ -104,7 +104,7 @@ class Orphan:
         self.journal = await SqliteJournal.open(
             self._stack.journal, account=self._account, stack=stack
         )
-        return dataclasses.replace(ops, stack=stack, journal=self.journal, pending={})
+        return dataclasses.replace(ops, stack=stack, journal=self.journal)
 
     async def hang_up_left(self, ops: Operations) -> None:
         """Calls of its dials, which nobody can claim. Nothing is done where it lives."""

@@ -7,10 +7,11 @@ may have come of it, and puts it right: a number that would answer nobody, a cal
 SQLite in WAL mode with full durability: what a method has returned from survives a power cut. A
 file that is torn, or is no journal, is refused with a clear error and never written to.
 
-:class:`JournalStore` is the whole interface, so that another database can stand behind it; both
-implementations pass the same tests. :class:`SqliteJournal` runs in one thread of its own, off the
-event loop, because full durability waits for the disk. What is asked for while it waits is written
-together afterwards: a hundred dials at once wait for the disk a few times, and not a hundred times.
+The methods of :class:`SqliteJournal` are the whole interface, so that another database can stand
+behind it: the simulation's journal in memory has the same ones, and passes the same tests.
+:class:`SqliteJournal` runs in one thread of its own, off the event loop, because full durability
+waits for the disk. What is asked for while it waits is written together afterwards: a hundred dials
+at once wait for the disk a few times, and not a hundred times.
 
 States of an override::
 
@@ -31,7 +32,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
@@ -43,57 +44,12 @@ from .rows import DialRow, OverrideRow, OverrideState
 _Work = Callable[[sqlite3.Connection], Any]
 
 
-class JournalStore(Protocol):
-    """Everything that the controller writes down. Each method is durable once it returns.
-
-    What is said of an override that is not there raises JournalError: it would be forgotten.
-    """
-
-    async def begin_epoch(self, pid: int, now: float) -> int:
-        """Count up: the first is 1. Peers take a greater number for a controller that restarted."""
-        ...
-
-    async def open_overrides(self) -> list[OverrideRow]:
-        """The oldest first."""
-        ...
-
-    async def override(self, override: str) -> OverrideRow | None:
-        """Closed ones too."""
-        ...
-
-    async def plan(self, row: OverrideRow, now: float) -> None:
-        """A new row, with nothing known of its number. JournalError where the id is there."""
-        ...
-
-    async def add_holder(self, override: str, session: str, secret_hash: str) -> None: ...
-    async def intend(
-        self, override: str, prior: dict[str, str], written: dict[str, str], now: float
-    ) -> None:
-        """What the number has, and what is to be written over it: before it is written."""
-        ...
-
-    async def set_state(
-        self, override: str, state: OverrideState, now: float, uncertain_until: float = 0.0
-    ) -> None: ...
-    async def open_dials(self) -> list[DialRow]: ...
-    async def closed_dials(self, since: float) -> list[DialRow]:
-        """Closed ones of which Twilio was asked at ``since`` or later."""
-        ...
-
-    async def dial_asked(self, row: DialRow) -> bool:
-        """False: a dial with this request id is there already, and stays as it is."""
-        ...
-
-    async def dial_taken(self, request: str, sid: str) -> None:
-        """Changes no closed dial, and none that is not there: its SID may be learnt late."""
-        ...
-
-    async def dial_closed(self, request: str) -> None: ...
-    async def close(self) -> None: ...
-
-
 class SqliteJournal:
-    """A JournalStore in one SQLite file; use :meth:`open`."""
+    """Everything that the controller writes down, in one SQLite file; use :meth:`open`.
+
+    Each method is durable once it returns. What is said of an override that is not there raises
+    JournalError: it would be forgotten.
+    """
 
     def __init__(self, path: Path, pool: DaemonPool, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -179,6 +135,8 @@ class SqliteJournal:
     # ------------------------------------------------------------------ epochs and overrides
 
     async def begin_epoch(self, pid: int, now: float) -> int:
+        """Count up: the first is 1. Peers take a greater number for a controller that restarted."""
+
         def work(db: sqlite3.Connection) -> int:
             cursor = db.execute(
                 "INSERT INTO epochs SELECT COALESCE(MAX(epoch), 0) + 1, ?, ? FROM epochs",
@@ -189,13 +147,17 @@ class SqliteJournal:
         return int(await self._do(work))
 
     async def open_overrides(self) -> list[OverrideRow]:
+        """The oldest first."""
         return list(await self._do(_open_overrides))
 
     async def override(self, override: str) -> OverrideRow | None:
+        """Closed ones too."""
         found = await self._do(lambda db: _overrides(db, "id = ?", override))
         return found[0] if found else None
 
     async def plan(self, row: OverrideRow, now: float) -> None:
+        """A new row, with nothing known of its number. JournalError where the id is there."""
+
         def work(db: sqlite3.Connection) -> None:
             db.execute(
                 "INSERT INTO overrides (id, number, number_sid, session, state, since, changed)"
@@ -216,6 +178,7 @@ class SqliteJournal:
     async def intend(
         self, override: str, prior: dict[str, str], written: dict[str, str], now: float
     ) -> None:
+        """What the number has, and what is to be written over it: before it is written."""
         await self._set(override, prior=_json(prior), written=_json(written), changed=now)
 
     async def set_state(
@@ -235,15 +198,18 @@ class SqliteJournal:
         return list(await self._do(_open_dials))
 
     async def closed_dials(self, since: float) -> list[DialRow]:
+        """Closed ones of which Twilio was asked at ``since`` or later."""
         where = "state = 'closed' AND asked >= ?"
         return list(await self._do(lambda db: _dials(db, where, since)))
 
     async def dial_asked(self, row: DialRow) -> bool:
+        """False: a dial with this request id is there already, and stays as it is."""
         values = ", ".join("?" * len(row.__struct_fields__))
         insert = f"INSERT INTO dials VALUES ({values}) ON CONFLICT (request) DO NOTHING"
         return await self._change(insert, *msgspec.structs.astuple(row)) > 0
 
     async def dial_taken(self, request: str, sid: str) -> None:
+        """Changes no closed dial, and none that is not there: its SID may be learnt late."""
         update = "UPDATE dials SET sid = ?, state = 'taken' WHERE request = ? AND state != 'closed'"
         await self._change(update, sid, request)
 

@@ -20,6 +20,7 @@ there is no other for a closed session, a lost lease, a start, SIGTERM or ``trun
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,13 +75,16 @@ async def apply(ops: Operations, row: OverrideRow, deadline: float) -> OverrideR
     return replace(errand.row, state="applied", uncertain_until=uncertain_until)
 
 
-async def restore(ops: Operations, row: OverrideRow) -> Outcome:
+async def restore(
+    ops: Operations, row: OverrideRow, waits: Callable[[str], None] = lambda why: None
+) -> Outcome:
     """Put the number of ``row`` back and close the row; returns when that has succeeded.
 
     Whatever fails is tried again, for as long as it takes: a number that is left to us answers
-    nobody once we are gone. Meanwhile ``ops.pending`` says what it waits for.
+    nobody once we are gone. ``waits`` is told before each pause what the pause is for.
     """
-    errand = _Errand(ops, row, Write.of("restore", row, ops.wall(), ops.clock()))
+    write = Write.of("restore", row, ops.wall(), ops.clock())
+    errand = _Errand(ops, row, write, waits=waits)
     outcome: Outcome = "restored"
     # A row without a prior was planned, and nothing was written.
     if row.prior is not None:
@@ -111,6 +115,7 @@ class _Errand:
     row: OverrideRow
     write: Write
     deadline: float = float("inf")
+    waits: Callable[[str], None] = lambda why: None
     found: NumberSettings | None = None
     over: str | None = None
 
@@ -118,26 +123,22 @@ class _Errand:
         """NumberNotFoundError where the number is gone; errors of an apply as :func:`apply`."""
         todo: Read | Put | Done = Read()
         failures = 0
-        self.ops.pending[self.row.id] = "being written"
-        try:
-            while not isinstance(todo, Done):
-                event: Event = "unread" if isinstance(todo, Read) else "refused"
-                try:
-                    if isinstance(todo, Read):
-                        event = await self._read(todo)
-                    else:
-                        event = await self._put(todo)
-                    todo = self.write.step(event, self.ops.clock())
-                except RestFailure as failure:
-                    failures += 1
-                    if event == "refused" and failure.uncertain:
-                        event = "lost"
-                    # The doubt has to be known before an apply gives up.
-                    todo = self.write.step(event, self.ops.clock())
-                    await self._failed(event, failure, backoff(failures, failure))
-            return todo
-        finally:
-            self.ops.pending.pop(self.row.id, None)
+        while not isinstance(todo, Done):
+            event: Event = "unread" if isinstance(todo, Read) else "refused"
+            try:
+                if isinstance(todo, Read):
+                    event = await self._read(todo)
+                else:
+                    event = await self._put(todo)
+                todo = self.write.step(event, self.ops.clock())
+            except RestFailure as failure:
+                failures += 1
+                if event == "refused" and failure.uncertain:
+                    event = "lost"
+                # The doubt has to be known before an apply gives up.
+                todo = self.write.step(event, self.ops.clock())
+                await self._failed(event, failure, backoff(failures, failure))
+        return todo
 
     async def _read(self, read: Read) -> Event:
         """Read the number, and say whose voice_url it has.
@@ -147,7 +148,7 @@ class _Errand:
         """
         ops, row = self.ops, self.row
         if read.after:
-            ops.pending[row.id] = "what it shows may change yet; reading again"
+            self.waits("what it shows may change yet; reading again")
             await ops.pause(read.after)
         self.found = found = await ops.carrier.read_number(row.number_sid)
         if await override_is_on(ops, row, found, earlier=self.write.job == "restore"):
@@ -211,7 +212,7 @@ class _Errand:
             raise error from failure
         if not applying and event != "unread":
             await self.note("restoring", self.write.until)
-        ops.pending[self.row.id] = str(error)
+        self.waits(str(error))
         level = logging.WARNING if applying else logging.ERROR
         log.log(level, "Twilio could not %s (%s); again in %.2g s", doing, failure.text, wait)
         await ops.pause(wait)

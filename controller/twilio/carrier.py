@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import requests
@@ -129,27 +129,11 @@ class CallState:
     from_: str
     direction: str = ""
     created: float | None = None
-    duration: int | None = None
 
     @property
     def ended(self) -> bool:
         """Twilio has a last word on it."""
         return self.status in ENDED_STATUSES
-
-
-class Carrier(Protocol):
-    """What the controller needs of Twilio. Every method may raise RestFailure."""
-
-    async def find_number(self, number: str) -> NumberSettings | None: ...
-    async def list_numbers(self) -> list[NumberSettings]: ...
-    async def read_number(self, sid: str) -> NumberSettings: ...
-    async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings: ...
-    async def create_call(self, order: CallOrder) -> CallState: ...
-    async def fetch_call(self, sid: str) -> CallState: ...
-    async def end_call(self, sid: str) -> None: ...
-    async def instruct_call(self, sid: str, twiml: str) -> None: ...
-    async def start_stream(self, sid: str, url: str, token: str) -> None: ...
-    async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]: ...
 
 
 #: Which setting each of an account's tokens is, for whoever has to change one.
@@ -292,7 +276,8 @@ def _never_sent(error: BaseException) -> bool:
 
 
 class TwilioCarrier:
-    """Twilio's REST of one account, at ``base`` or else where ``region`` and ``edge`` lead.
+    """Twilio's REST of one account, at ``base`` or else where ``region`` and ``edge`` lead. Every
+    request may raise RestFailure.
 
     ``secondary``: the account's other token, while the two are rotated.
     """
@@ -462,5 +447,4 @@ def _state(instance: Any) -> CallState:
         from_=str(sender or ""),
         direction=str(instance.direction or ""),
         created=created,
-        duration=int(instance.duration) if instance.duration else None,
     )

@@ -28,9 +28,9 @@ from trunkline.bus.settings import Settings
 
 from .. import instructions as do
 from ..journal.rows import DialRow
-from ..journal.store import JournalStore
+from ..journal.store import SqliteJournal
 from .calls import CallOrder
-from .carrier import Carrier, RestFailure, backoff
+from .carrier import RestFailure, TwilioCarrier, backoff
 from .override import UNCERTAIN_SECONDS
 from .seal import SealKeys
 
@@ -65,8 +65,8 @@ class Operations:
 
     stack: str
     public_url: str = field(repr=False)
-    carrier: Carrier
-    journal: JournalStore
+    carrier: TwilioCarrier
+    journal: SqliteJournal
     keys: SealKeys
     wall: Callable[[], float]
     probe: Callable[[str, str], Awaitable[bool]]
@@ -74,8 +74,6 @@ class Operations:
     take_over_routed: bool = False
     clock: Clock = monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    #: overrides that are being written or restored, and what each waits for
-    pending: dict[str, str] = field(default_factory=dict)
     #: the stack ends: nothing new is tried on, and pauses are short
     hurried: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -84,8 +82,8 @@ class Operations:
         cls,
         settings: Settings,
         stack: str,
-        carrier: Carrier,
-        journal: JournalStore,
+        carrier: TwilioCarrier,
+        journal: SqliteJournal,
         probe: Callable[[str, str], Awaitable[bool]],
     ) -> Operations:
         """As the settings have it, for ``stack``. SettingsError: they have no auth token."""

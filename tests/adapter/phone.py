@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
-from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
+from fake_stack import ACCOUNT, OURS, THEIRS, FakeCall, FakeStack
 from quiet_scenario import scenario  # noqa: F401  # before trunkline imports it, with its warnings
 
-from trunkline import TwilioAgentAdapter
+from trunkline import Call, Line, TwilioAgentAdapter
 from trunkline.bus import messages as m
 
 CREDENTIALS = {"account_sid": ACCOUNT, "auth_token": "no-token", "phone_number": OURS}
@@ -53,6 +55,14 @@ async def answered(stack: FakeStack, phone: Any) -> tuple[Any, m.CallInfo]:
     waiting = asyncio.ensure_future(phone.wait_for_call(timeout=5))
     info = await called(stack)
     return await waiting, info
+
+
+@contextlib.asynccontextmanager
+async def on_the_line(stack: FakeStack) -> AsyncIterator[tuple[Call, m.CallInfo, FakeCall]]:
+    """A line of our own that somebody has called, and what the first worker knows of the call."""
+    async with Line(OURS, bus=stack.bus) as line:
+        call, info = await answered(stack, line)
+        yield call, info, await stack.workers[0].resumed(info.call)
 
 
 def numbered(samples: int, first: int = 0) -> bytes:

@@ -16,7 +16,6 @@ from quiet_scenario import scenario
 from trunkline import TwilioAgentAdapter
 from trunkline.adapter import testing
 from trunkline.bus import messages as m
-from trunkline.bus.testing import until
 from trunkline.errors import CarrierError, NumberNotFoundError
 
 AudioChunk = scenario.voice.AudioChunk
@@ -279,19 +278,6 @@ async def test_an_empty_chunk_sends_nothing(stack: FakeStack) -> None:
         assert stack.workers[0].calls[info.call].marks == []
         await agent.send_audio(AudioChunk(bytes(960)))
         assert len(stack.workers[0].calls[info.call].spoken) == 160
-
-
-async def test_an_interrupt_is_one_clear_and_ends_what_is_being_said(
-    paced_stack: FakeStack,
-) -> None:
-    async with adapter(paced_stack) as agent:
-        _, info = await answered(paced_stack, agent)
-        worker = paced_stack.workers[0]
-        sending = asyncio.ensure_future(agent.send_audio(AudioChunk(bytes(48_000 * 20))))
-        await until(lambda: worker.calls[info.call].played >= 480)
-        await agent.interrupt()
-        await asyncio.wait_for(sending, 2)
-        assert len(worker.calls[info.call].interrupts) == 1
 
 
 async def test_digits_go_in_every_mode(stack: FakeStack) -> None:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
-from phone import answered, numbered, placed
+from phone import answered, numbered, on_the_line, placed
 
 from trunkline import Line
 from trunkline.bus import messages as m
@@ -22,8 +22,7 @@ from trunkline.errors import (
 
 
 async def test_a_call_is_answered_spoken_heard_and_ended(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
+    async with on_the_line(stack) as (call, info, _):
         assert (call.sid, call.direction) == (info.sid, "inbound")
         assert (call.caller, call.callee, call.ended_reason) == (THEIRS, OURS, None)
         worker = stack.workers[0]
@@ -144,8 +143,7 @@ async def test_a_controller_that_tells_nothing_of_a_dial_is_said_to(
 
 
 async def test_what_was_waited_for_in_vain_tells_the_state_of_the_call(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
+    async with on_the_line(stack) as (call, info, _):
         with pytest.raises(asyncio.TimeoutError, match=r"within 0\.1 s \(its stream is up\)"):
             await call.wait_ended(0.1)
         stack.controller.tell(m.CallReconnecting(call=info.call, ordinal=1))
@@ -181,29 +179,11 @@ async def test_errors_of_arming_come_through(stack: FakeStack) -> None:
 
 
 async def test_a_number_that_is_not_there(stack: FakeStack) -> None:
+    with pytest.raises(ValueError, match=r"E\.164"):
+        Line("4155550100", bus=stack.bus)
     stack.controller.answers[m.OpenSession] = NumberNotFoundError("no such number", number=OURS)
     with pytest.raises(NumberNotFoundError):
         await Line(OURS, bus=stack.bus).open()
-
-
-async def test_many_calls_at_once_from_one_line(stack: FakeStack) -> None:
-    numbers = [f"+1415555{i:04}" for i in range(20)]
-    dials: list[m.Dial] = []
-
-    def dial(body: m.Dial) -> m.Dialled:
-        dials.append(body)
-        asyncio.get_running_loop().call_soon(lambda: stack.start_call(body.session, dial=body))
-        return m.Dialled(call=body.request[::-1], sid="CA" + body.request)
-
-    stack.controller.answers[m.Dial] = dial
-    async with Line(OURS, allowed_callees=numbers, bus=stack.bus) as line:
-        calls = await asyncio.gather(
-            *(line.place_call(n, timeout=5, attach_stream="a-leg") for n in numbers)
-        )
-        assert [call.callee for call in calls] == numbers
-        assert {d.max_duration for d in dials} == {300.0}
-        sent = await asyncio.gather(*(call.send_audio(numbered(2400)) for call in calls))
-        assert sent == [2400] * 20
 
 
 @pytest.mark.parametrize("status", ["busy", "no-answer", "failed", "canceled"])
@@ -245,8 +225,7 @@ async def test_an_originated_call_carries_no_sound(stack: FakeStack) -> None:
 
 
 async def test_a_restarted_controller_is_told_everything(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
+    async with on_the_line(stack) as (call, info, _):
         stack.controller.stop()
         await stack.workers[0].resumed(info.call)
         assert await call.send_audio(numbered(480)) == 480

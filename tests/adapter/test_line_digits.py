@@ -7,7 +7,7 @@ import time
 
 import pytest
 from fake_stack import OURS, THEIRS, FakeStack
-from phone import answered, numbered, placed, press
+from phone import numbered, on_the_line, placed, press
 
 from trunkline import Line
 from trunkline.bus import messages as m
@@ -35,9 +35,7 @@ async def test_digits_wait_for_what_is_being_said_and_later_words_wait_for_them(
 ) -> None:
     stack = paced_stack
     stack.controller.answers[m.SendDigits] = None  # the stream is away until the test says so
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
-        state = await stack.workers[0].resumed(info.call)
+    async with on_the_line(stack) as (call, _, state):
         first = asyncio.ensure_future(call.send_audio(numbered(24_000)))
         await until(lambda: state.played > 0)
         pressing = asyncio.ensure_future(call.send_dtmf("1"))
@@ -62,9 +60,7 @@ async def test_digits_wait_for_what_is_being_said_and_later_words_wait_for_them(
 
 async def test_an_interrupt_drops_what_waits_for_digits(stack: FakeStack) -> None:
     stack.controller.answers[m.SendDigits] = None
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
-        state = await stack.workers[0].resumed(info.call)
+    async with on_the_line(stack) as (call, _, state):
         pressing = asyncio.ensure_future(call.send_dtmf("1"))
         await stack.controller.wait_for(m.SendDigits)
         waiting = asyncio.ensure_future(call.send_audio(numbered(24_000)))
@@ -79,8 +75,7 @@ async def test_an_interrupt_drops_what_waits_for_digits(stack: FakeStack) -> Non
 
 async def test_digits_fail_by_name_and_what_waits_for_them_is_said(stack: FakeStack) -> None:
     stack.controller.answers[m.SendDigits] = TimedOutError("the stream was not back")
-    async with Line(OURS, bus=stack.bus) as line:
-        call, _ = await answered(stack, line)
+    async with on_the_line(stack) as (call, _, _):
         with pytest.raises(TimedOutError, match="was not back"):
             await call.send_dtmf("1")
         assert await call.send_audio(numbered(2_400)) == 2_400
@@ -90,8 +85,7 @@ async def test_a_restarted_controller_is_told_that_digits_were_asked_for(
     stack: FakeStack,
 ) -> None:
     stack.controller.answers[m.SendDigits] = None
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
+    async with on_the_line(stack) as (call, info, _):
         pressing = asyncio.ensure_future(call.send_dtmf("1"))
         await stack.controller.wait_for(m.SendDigits)
         stack.controller.stop()
@@ -126,8 +120,7 @@ async def test_a_row_of_digits_is_played_before_the_next_one_and_before_a_hang_u
 
 
 async def test_digits_of_the_far_end(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
+    async with on_the_line(stack) as (call, info, _):
         await stack.workers[0].resumed(info.call)
         press(stack, info, "4#")
         assert await anext(call.dtmf) == "4"

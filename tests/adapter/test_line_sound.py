@@ -6,19 +6,16 @@ import asyncio
 import time
 
 import pytest
-from fake_stack import OURS, FakeStack
-from phone import answered, numbered
+from fake_stack import FakeStack
+from phone import numbered, on_the_line
 
-from trunkline import Line
 from trunkline.bus import messages as m
 from trunkline.bus.testing import until
 
 
 async def test_an_interrupt_ends_the_send_that_is_under_way(paced_stack: FakeStack) -> None:
     stack = paced_stack
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
-        state = await stack.workers[0].resumed(info.call)
+    async with on_the_line(stack) as (call, _, state):
         sending = asyncio.ensure_future(call.send_audio(numbered(24_000 * 5)))
         await until(lambda: state.played >= 480)
         await call.interrupt()
@@ -30,8 +27,7 @@ async def test_an_interrupt_ends_the_send_that_is_under_way(paced_stack: FakeSta
 
 
 async def test_sends_are_spoken_in_order(paced_stack: FakeStack) -> None:
-    async with Line(OURS, bus=paced_stack.bus) as line:
-        call, info = await answered(paced_stack, line)
+    async with on_the_line(paced_stack) as (call, info, _):
         began = time.monotonic()
         parts = [numbered(2400, 2400 * i) for i in range(4)]
         assert await asyncio.gather(*(call.send_audio(p) for p in parts)) == [2400] * 4
@@ -41,9 +37,7 @@ async def test_sends_are_spoken_in_order(paced_stack: FakeStack) -> None:
 
 
 async def test_a_cancelled_send_says_no_more(paced_stack: FakeStack) -> None:
-    async with Line(OURS, bus=paced_stack.bus) as line:
-        call, info = await answered(paced_stack, line)
-        state = await paced_stack.workers[0].resumed(info.call)
+    async with on_the_line(paced_stack) as (call, _, state):
         sending = asyncio.ensure_future(call.send_audio(numbered(24_000 * 5)))
         await until(lambda: state.played >= 480)
         sending.cancel()
@@ -54,8 +48,7 @@ async def test_a_cancelled_send_says_no_more(paced_stack: FakeStack) -> None:
 
 
 async def test_a_cancelled_recv_loses_nothing(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
+    async with on_the_line(stack) as (call, info, _):
         worker = stack.workers[0]
         await worker.resumed(info.call)
         heard = b""
@@ -77,9 +70,7 @@ async def test_a_cancelled_recv_loses_nothing(stack: FakeStack) -> None:
 
 async def test_hang_up_lets_what_was_said_be_heard(paced_stack: FakeStack) -> None:
     stack = paced_stack
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
-        state = await stack.workers[0].resumed(info.call)
+    async with on_the_line(stack) as (call, info, state):
         sending = asyncio.ensure_future(call.send_audio(numbered(4800)))
         await until(lambda: bool(state.spoken))
 
@@ -104,9 +95,7 @@ async def test_closing_the_line_lets_the_last_words_be_heard(paced_stack: FakeSt
         return m.SessionClosed(session=body.session)
 
     stack.controller.answers[m.CloseSession] = close
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
-        state = await stack.workers[0].resumed(info.call)
+    async with on_the_line(stack) as (call, _, state):
         assert await call.send_audio(numbered(960)) == 960
     assert asked == [320]
 
@@ -115,9 +104,7 @@ async def test_closing_the_line_does_not_wait_for_what_is_still_being_said(
     paced_stack: FakeStack,
 ) -> None:
     stack = paced_stack
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
-        state = await stack.workers[0].resumed(info.call)
+    async with on_the_line(stack) as (call, _, state):
         sending = asyncio.ensure_future(call.send_audio(numbered(240_000)))
         await until(lambda: bool(state.spoken))
     assert state.marks_set == []
@@ -126,8 +113,7 @@ async def test_closing_the_line_does_not_wait_for_what_is_still_being_said(
 
 async def test_the_call_goes_on_at_the_other_worker(paced_stack: FakeStack) -> None:
     first, second = paced_stack.workers
-    async with Line(OURS, bus=paced_stack.bus) as line:
-        call, info = await answered(paced_stack, line)
+    async with on_the_line(paced_stack) as (call, info, _):
         state = await first.resumed(info.call)
         first.hear(info.call, numbered(480))
         assert await call.recv_audio(5) == numbered(480)
@@ -147,8 +133,7 @@ async def test_the_call_goes_on_at_the_other_worker(paced_stack: FakeStack) -> N
 async def test_a_worker_that_dies_is_attached_again_when_another_is_named(
     stack: FakeStack,
 ) -> None:
-    async with Line(OURS, bus=stack.bus) as line:
-        call, info = await answered(stack, line)
+    async with on_the_line(stack) as (call, info, _):
         await stack.workers[0].resumed(info.call)
         await stack.workers[0].stop()
         sending = asyncio.ensure_future(call.send_audio(numbered(4800)))

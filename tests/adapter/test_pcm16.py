@@ -9,10 +9,9 @@ import wave
 import numpy as np
 import pytest
 from fake_stack import FakeStack
-from phone import adapter, answered
+from phone import adapter, answered, on_the_line
 from quiet_scenario import scenario
 
-from trunkline import Line
 from trunkline.adapter.pcm16 import pcm16
 
 SAMPLES = [0, 1, -1, 32767, -32768, 258]
@@ -82,9 +81,7 @@ def test_what_only_looks_like_a_wav_file_is_sound(given: bytes) -> None:
 
 
 async def test_a_line_sends_nothing_of_a_wav_file(stack: FakeStack) -> None:
-    async with Line("+14155551234", bus=stack.bus) as line:
-        call, info = await answered(stack, line)
-        state = await stack.workers[0].resumed(info.call)
+    async with on_the_line(stack) as (call, _, state):
         with pytest.raises(ValueError, match="WAV file"):
             await call.send_audio(wav())
         with pytest.raises(ValueError, match="format 'f'"):

@@ -95,14 +95,7 @@ async def test_it_is_what_is_joined_where_no_stack_answers(
     monkeypatch.delenv("TRUNKLINE_BUS", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    joined = await join(
-        bus=None,
-        account_sid=ACCOUNT,
-        auth_token="the-token",
-        public_base_url=URL,
-        http_port=8799,
-        validate_signature=True,
-    )
+    joined = await join(None, request())
     assert joined.private is not None
     await leave(joined)
     assert (tmp_path / "ended").exists()

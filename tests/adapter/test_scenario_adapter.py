@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import wave
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
 from line_sound import NAMES, noise, pcm, silence, words
-from phone import adapter, answered, called, dials, press
+from phone import adapter, answered, called, press
 from quiet_scenario import scenario
 
 from trunkline.adapter import testing
-from trunkline.adapter.scenario import join as joining
 from trunkline.bus import messages as m
 from trunkline.errors import AccountMismatchError, NumberNotFoundError
 
@@ -84,13 +84,18 @@ async def test_no_stack_and_no_url(monkeypatch: pytest.MonkeyPatch, tmp_path: An
 
 
 async def test_the_default_stack_is_joined_where_the_account_is_the_same(
-    stack: FakeStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    stack: FakeStack, short_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (short_directory / "trunkline").mkdir()
+    (short_directory / "trunkline" / "bus").symlink_to(short_directory)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_directory))
     monkeypatch.delenv("TRUNKLINE_BUS", raising=False)
-    monkeypatch.chdir(tmp_path)
-    joined = await joining._answers(joining.BusAddress.parse(stack.bus), ACCOUNT)
-    other = await joining._answers(joining.BusAddress.parse(stack.bus), "AC" + "9" * 32)
-    assert (joined, other) == (True, False)
+    monkeypatch.chdir(short_directory)
+    async with adapter():
+        assert len(stack.controller.all(m.OpenSession)) == 1
+    with pytest.raises(RuntimeError, match="public_base_url is required"):
+        await adapter(account_sid="AC" + "9" * 32).connect()
+    assert len(stack.controller.all(m.OpenSession)) == 1
 
 
 async def test_what_a_joined_stack_ignores(
@@ -147,26 +152,6 @@ async def test_connect_twice_disconnect_and_the_other_direction(stack: FakeStack
             await agent.place_call(THEIRS, max_call_duration_seconds=5)
         with pytest.raises(asyncio.TimeoutError):  # a wrong place_call has not chosen the mode
             await agent.wait_for_call(timeout=0.05)
-
-
-async def test_a_tunnel_that_is_not_ready_dials_nothing(stack: FakeStack) -> None:
-    class Tunnel:
-        asked = 0
-
-        async def wait_until_edge_reachable(self) -> None:
-            self.asked += 1
-            raise OSError("no edge")
-
-    tunnel = Tunnel()
-    agent = adapter(stack, tunnel_readiness=tunnel, allowed_callees=[THEIRS])
-    async with agent:
-        with pytest.raises(ValueError, match="not in allowed_callees"):
-            await agent.place_call("+14155550999", attach_stream="a-leg")
-        assert tunnel.asked == 0
-        with pytest.raises(scenario.TunnelNotReadyError, match="Not originating") as caught:
-            await agent.place_call(THEIRS, attach_stream="a-leg")
-        assert isinstance(caught.value.__cause__, OSError)
-    assert not dials(stack)
 
 
 @pytest.mark.parametrize("coroutine", [True, False])

@@ -44,10 +44,7 @@ def open_session(media: MediaPlane) -> ClientSession:
         media,
         lambda: 100.0,
         lambda forgotten: None,
-        number="+14155550001",
-        account=None,
-        allowed_callers=None,
-        allowed_callees=None,
+        m.SessionInfo(session="a" * 32, secret="b" * 32, number="+14155550001"),
     )
 
 

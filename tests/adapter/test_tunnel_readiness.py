@@ -22,3 +22,5 @@ async def test_its_url_is_shown_without_its_password() -> None:
     with pytest.raises(scenario.TunnelNotReadyError) as caught:
         await wait_for_tunnel(tunnel, URL)
     assert "public_base_url 'https://me:***@line.example.com' is not reachable" in str(caught.value)
+    assert "Not originating" in str(caught.value)
+    assert isinstance(caught.value.__cause__, OSError)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import capacity
+from benchmarks import capacity, page
 
 
 @pytest.mark.parametrize("most", [0, 9, 10, 35, 99, 100, 140, 333, 700, 1999])
@@ -33,9 +33,9 @@ def entry(stack: int, most: int, **failed: object) -> dict[str, object]:
 def test_the_section_tells_what_ended_the_search_and_where_it_shows_overhead_alone() -> None:
     found = {"cores": 2, "seconds": 15.0, "tries": 3}
     one = entry(1, 140, calls=150, complaint=None, why="3 underruns")
-    said = capacity.section(found | {"entries": [one]})
+    said = page.most_calls_part(found | {"entries": [one]})
     assert "| 1 | 140 | 5.0 | at 150: 3 underruns |" in said
     assert "overhead" not in said
-    both = capacity.section(found | {"entries": [one, entry(2, 2000)]})
+    both = page.most_calls_part(found | {"entries": [one, entry(2, 2000)]})
     assert "| 2 | 2000 | 5.0 | nothing |" in both
     assert "A stack of 2 and 2, or more, has more processes than this machine has cores." in both

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import capacity, growth, page
+from benchmarks import capacity, page
 from benchmarks.measure import complaint, is_whole
 
 
@@ -104,28 +104,3 @@ def test_a_load_generator_that_was_late_says_whether_it_was_the_bottleneck() -> 
         "the load generator waited for a core 50% of the time: its ticks came up to 9 ms late (p99)"
     )
     assert "was the bottleneck" in (complaint(late | {"carrier_cores": 0.9}) or "")
-
-
-def test_cost_beyond_the_bend_is_a_start_and_a_slope_for_each_process() -> None:
-    cost = growth.Cost([result(n) for n in (1, 10, 40, 70, 100)])
-    assert cost.cpu["client"] == (pytest.approx(10.0), pytest.approx(2.0))
-    assert cost.call == pytest.approx(4.01)
-    assert cost.megabytes == pytest.approx(0.4)
-    assert cost.first_full == "client"
-    assert cost.one("client") == pytest.approx(350, abs=1)
-    assert cost.calls_on(16) == int(0.7 * 16_000 / 4.01)
-    # 10,000 calls: 29 test processes, 15 gateways, 15 workers, one controller, and 0.4 MB a call.
-    assert cost.memory_of(10_000) == pytest.approx(40 * (29 + 15 + 15 + 1) + 4_000)
-
-
-def test_the_page_on_growth_says_what_was_measured() -> None:
-    held = [(at, {"client": 50.0 + at / 60, "gateway": 40.0}) for at in range(0, 601, 15)]
-    results = [result(n) for n in (1, 10, 40, 70, 100)]
-    said = growth.text(
-        {"results": results, "held": held, "seconds": 10.0, "cores": 2, "day": "2026-01-01"}
-    )
-    assert "2.00 (client)" in said
-    assert "| whatever it takes | 10,000 | 58 |" in said
-    assert "| 1,000,000 |" in said
-    assert "+9.0 MB at their end" in said
-    assert "the client: it is one Python process" in said

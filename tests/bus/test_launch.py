@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -169,10 +168,3 @@ def test_an_environment_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ports = [v for n, v in found.items() if n.startswith("TRUNKLINE_") and n.endswith("_PORT")]
     assert ports == ["0"] * 3
     assert found["TWILIO_ACCOUNT_SID"] != launch.apart(tmp_path)["TWILIO_ACCOUNT_SID"]
-
-
-def test_free_ports_are_free_and_differ() -> None:
-    ports = launch.free_ports(3)
-    assert len(set(ports)) == 3
-    for port in ports:
-        socket.create_server(("127.0.0.1", port)).close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -171,37 +170,6 @@ def test_the_process_says_where_it_is_and_ends_when_told(number: int) -> None:
         process.send_signal(number)
         assert process.wait(5) == 0
         assert time.monotonic() - asked < 3
-
-
-@pytest.mark.parametrize("end", ["SIGTERM", "its parent's end"])
-def test_one_that_a_program_starts_says_that_it_is_ready_and_ends_with_it(
-    tmp_path: Path, end: str
-) -> None:
-    ready_file = tmp_path / "ready.json"
-    ours, parents = os.pipe()
-    argv = [sys.executable, "-c", RUN, "--port", "0", "--ready-file", str(ready_file)]
-    environment = {**os.environ, "TRUNKLINE_PARENT_FD": str(ours), "TWILIO_AUTH_TOKEN": "secret"}
-    with subprocess.Popen(argv, env=environment, pass_fds=(ours,)) as process:
-        os.close(ours)
-        deadline = time.monotonic() + 10.0
-        while not ready_file.exists():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
-        assert ready_file.stat().st_mode & 0o777 == 0o600
-        said = json.loads(ready_file.read_text())
-        assert said["pid"] == process.pid and said["auth_token"] == "secret"
-        process.send_signal(signal.SIGINT)  # Ctrl-C, which its parent gets too
-        with SimClient(said["sim"]) as client:
-            assert client.health()["account_sid"] == said["account_sid"]
-            assert process.poll() is None
-        if end == "SIGTERM":
-            process.terminate()
-        else:
-            os.close(parents)
-        assert process.wait(5) == 0
-    if end == "SIGTERM":
-        os.close(parents)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_and_wrong_usage() -> None:

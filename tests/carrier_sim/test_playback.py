@@ -6,7 +6,7 @@ import pytest
 
 from trunkline.carrier_sim.mulaw import SILENCE
 from trunkline.carrier_sim.pacing import measure
-from trunkline.carrier_sim.playback import MAX_BUFFERED, PlaybackBuffer, Span
+from trunkline.carrier_sim.playback import PlaybackBuffer, Span
 
 FRAME = bytes(range(160))
 
@@ -71,13 +71,6 @@ def test_clear_empties_and_returns_all_marks() -> None:
     playing.run(100, [], 80)
     assert playing.marks == ["next"]
     assert playing.buffer.played == playing.buffer.accepted == 51 * 160
-
-
-def test_ten_minutes_are_the_limit() -> None:
-    buffer = PlaybackBuffer()
-    assert buffer.add(0.0, bytes(MAX_BUFFERED))
-    assert not buffer.add(0.0, b"\x00")
-    assert buffer.accepted == MAX_BUFFERED
 
 
 def test_exact_pacing_with_a_lead() -> None:

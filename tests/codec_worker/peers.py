@@ -330,5 +330,13 @@ def opened(workers: int = 1) -> Bench:
     return bench
 
 
+def speaking(length: float, workers: int = 1, ticks: int = 10) -> Bench:
+    """A call that was given so many seconds to say, and has said some of them."""
+    bench = opened(workers)
+    bench.speak(SPEECH[: seconds(length)])
+    bench.tick(ticks)
+    return bench
+
+
 def seconds(n: float) -> int:
     return round(n * 48_000)

@@ -20,6 +20,7 @@ from .peers import (
     heard_codes,
     opened,
     seconds,
+    speaking,
 )
 
 
@@ -52,9 +53,7 @@ def test_a_call_moves_to_a_standby_and_nothing_is_lost_or_doubled() -> None:
 
 
 def test_a_stopped_worker_that_wakes_up_harms_nothing() -> None:
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(3)])
-    bench.tick(10)
+    bench = speaking(3, workers=2)
     bench.stopped[0] = []
     bench.now += 25 * TICK
     bench.move(1)
@@ -93,9 +92,7 @@ def given_back_to_the_first_worker(bench: Bench, ticks: int) -> None:
 
 
 def test_a_worker_whose_state_is_old_says_nothing_twice() -> None:
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(6)])
-    bench.tick(10)
+    bench = speaking(6, workers=2)
     given_back_to_the_first_worker(bench, 100)
     bench.tick(250)
     assert [p for _, p in bench.gateway.frames] == [160 * n for n in range(300)]
@@ -103,9 +100,7 @@ def test_a_worker_whose_state_is_old_says_nothing_twice() -> None:
 
 def test_a_worker_whose_state_is_old_says_the_rest_to_its_last_sample() -> None:
     """It has encoded all of it before others had the call: what its filter holds back is kept."""
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(2)])
-    bench.tick(10)
+    bench = speaking(2, workers=2)
     given_back_to_the_first_worker(bench, 50)
     bench.tick(60)
     last = slice(-160, None)
@@ -115,9 +110,7 @@ def test_a_worker_whose_state_is_old_says_the_rest_to_its_last_sample() -> None:
 
 
 def test_a_worker_that_stood_still_does_not_count_what_cannot_have_lain_there() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(6)])
-    bench.tick(10)
+    bench = speaking(6)
     bench.gateway_stopped = []  # it writes on; the worker stands still, and reads nothing
     bench.now += 2_000 * MS
     bench.tick()
@@ -130,9 +123,7 @@ def test_a_worker_that_stood_still_does_not_count_what_cannot_have_lain_there() 
 
 
 def test_an_interrupt_that_no_worker_acknowledged_is_carried_out_by_the_next() -> None:
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(3)])
-    bench.tick(10)
+    bench = speaking(3, workers=2)
     bench.stopped[0] = []
     bench.from_adapter(bench.adapter.interrupt())
     bench.move(1)
@@ -160,9 +151,7 @@ def test_an_interrupt_that_was_done_before_the_move_is_not_done_again() -> None:
 
 def test_an_interrupt_that_others_carried_out_is_not_done_again_where_the_state_is_old() -> None:
     """The gateway would go back to the interrupt's floor, and take nothing that follows."""
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(3)])
-    bench.tick(10)
+    bench = speaking(3, workers=2)
     bench.stopped[0] = []
     bench.move(1)
     bench.from_adapter(bench.adapter.interrupt())
@@ -215,9 +204,7 @@ def test_a_call_that_moved_away_comes_back_only_under_a_newer_generation() -> No
 
 def test_an_interrupt_that_went_down_with_its_worker_is_done_where_nothing_is_known() -> None:
     """It was acknowledged, and its Clear never reached the gateway, which stands before it."""
-    bench = opened(workers=2)
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
+    bench = speaking(1, workers=2)
     stands_at = bench.gateway.out_next
     bench.adapter.interrupt()
     bench.adapter.acknowledged = bench.adapter.floor  # by the word of the worker that died

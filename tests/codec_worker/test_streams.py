@@ -21,13 +21,12 @@ from .peers import (
     heard_codes,
     opened,
     seconds,
+    speaking,
 )
 
 
 def test_a_new_stream_goes_on_from_the_last_acknowledged_position() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
+    bench = speaking(1)
     lost_before = len(bench.gateway.written)
     bench.new_stream()
     assert bench.adapter.lost_out in range(480, 640 + 1)  # the lead that lay at the carrier
@@ -44,9 +43,7 @@ def test_a_new_stream_goes_on_from_the_last_acknowledged_position() -> None:
 
 def test_what_a_lost_gateway_may_have_written_is_passed_over_and_told() -> None:
     """It lives on for a while without us, and the carrier plays what it has."""
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
+    bench = speaking(1)
     position = bench.gateway.out_next
     assert position is not None
     bench.gateway_stopped = []  # what is sent now is not acknowledged
@@ -65,9 +62,7 @@ def test_what_a_lost_gateway_may_have_written_is_passed_over_and_told() -> None:
 
 
 def test_an_adapter_that_attaches_late_is_told_what_the_stream_before_lost() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
+    bench = speaking(1)
     bench.worker.disconnected(ADAPTER, bench.now)
     bench.new_stream()
     bench.tick(5)
@@ -79,9 +74,7 @@ def test_an_adapter_that_attaches_late_is_told_what_the_stream_before_lost() -> 
 
 def test_what_a_stream_lost_is_told_with_the_next_one_and_again_until_it_is_resumed() -> None:
     """Whoever reads that sound goes on behind what is in doubt reads that it is lost as well."""
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
+    bench = speaking(1)
     bench.worker.disconnected(GATEWAY, bench.now)
     bench.new_stream(reason=None)
     for again in range(2):
@@ -101,9 +94,7 @@ def test_what_a_stream_lost_is_told_with_the_next_one_and_again_until_it_is_resu
 
 
 def test_a_streams_end_between_opened_and_resume_is_told_then() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
+    bench = speaking(1)
     bench.gateway.generation += 1
     bench.worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
     ended = m.StreamEnded(CALL, bench.gateway.generation, 1, "error", 512)
@@ -114,9 +105,7 @@ def test_a_streams_end_between_opened_and_resume_is_told_then() -> None:
 
 
 def test_who_hears_of_a_streams_end_has_heard_what_was_written() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
+    bench = speaking(1)
     bench.gateway_stopped = []
     bench.tick()  # a frame is written, and the word of it comes with the stream's end
     generation, position = bench.gateway.generation, bench.gateway.out_next
@@ -133,9 +122,7 @@ def test_who_hears_of_a_streams_end_has_heard_what_was_written() -> None:
 
 def test_a_streams_end_that_is_read_late_tells_what_lay_at_the_carrier() -> None:
     """The worker was stopped meanwhile: by its own clock all of it had been played."""
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
+    bench = speaking(1)
     bench.now += 400 * MS
     bench.from_gateway(m.StreamEnded(CALL, bench.gateway.generation, 1, "error", 512))
     bench.run()
@@ -143,9 +130,7 @@ def test_a_streams_end_that_is_read_late_tells_what_lay_at_the_carrier() -> None
 
 
 def test_a_gateway_that_died_while_the_worker_stood_still_is_counted_from_before() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
+    bench = speaking(1)
     bench.now += 400 * MS
     bench.worker.disconnected(GATEWAY, bench.now)
     bench.new_stream(reason=None)
@@ -183,9 +168,7 @@ def test_a_gateway_that_died_unseen_is_counted_from_when_it_was_last_heard() -> 
 
 
 def test_a_gateway_that_died_is_counted_from_when_it_was_missed() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
+    bench = speaking(1)
     bench.worker.disconnected(GATEWAY, bench.now)
     bench.new_stream(reason=None)
     bench.tick(50)
@@ -197,9 +180,7 @@ def test_a_gateway_that_died_is_counted_from_when_it_was_missed() -> None:
 
 
 def test_a_gateway_that_stood_still_leaves_no_deep_buffer_behind() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(6)])
-    bench.tick(20)
+    bench = speaking(6, ticks=20)
     bench.gateway_stopped = []
     bench.tick(100)  # 2 s
     bench.gateway.deepest = 0
@@ -214,9 +195,7 @@ def test_a_gateway_that_stood_still_leaves_no_deep_buffer_behind() -> None:
 
 
 def test_what_lies_at_the_carrier_after_a_gateway_stood_still_is_known_when_it_dies() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(6)])
-    bench.tick(20)
+    bench = speaking(6, ticks=20)
     bench.gateway_stopped = []
     bench.tick(100)
     bench.wake_gateway()
@@ -227,9 +206,7 @@ def test_what_lies_at_the_carrier_after_a_gateway_stood_still_is_known_when_it_d
 
 
 def test_a_later_stream_without_state_begins_where_the_adapter_says() -> None:
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
+    bench = speaking(1)
     bench.replace(0)
     bench.new_stream(reason=None)
     bench.open()
@@ -258,9 +235,7 @@ def test_a_call_without_a_stream_is_forgotten_in_the_end() -> None:
 
 def test_an_interrupt_that_was_done_while_the_gateway_was_away_is_done_again() -> None:
     """The connection between gateway and worker broke; both live, and the call comes back."""
-    bench = opened()
-    bench.speak(SPEECH[: seconds(1)])
-    bench.tick(10)
+    bench = speaking(1)
     bench.worker.disconnected(GATEWAY, bench.now)
     bench.from_adapter(bench.adapter.interrupt())
     bench.run()

@@ -190,14 +190,20 @@ class Stage:
         assert isinstance(reply, m.StreamAccepted | m.StreamRefused)
         return reply
 
+    def let_in(self, token: str | None, sid: str = "CA1", gateway: str = "g1") -> m.StreamAccepted:
+        """A stream with this token is let in."""
+        accepted = self.start(token, sid, gateway)
+        assert isinstance(accepted, m.StreamAccepted), accepted
+        return accepted
+
     def called(self, info: m.SessionInfo | None = None, sid: str = "CA1") -> m.CallInfo:
         """A call comes in and its stream is up."""
         if info is None:
             self.armed()
         answer = self.webhook(sid)
         assert answer.kind == "stream"
-        accepted = self.start(answer.token, sid)
-        assert isinstance(accepted, m.StreamAccepted) and accepted.first
+        accepted = self.let_in(answer.token, sid)
+        assert accepted.first
         return accepted.info
 
     def dial(self, info: m.SessionInfo, to: str = THEIRS, **fields: Any) -> tuple[str, int]:
@@ -225,3 +231,16 @@ class Stage:
         form = {"CallSid": sid, "CallStatus": status}
         asked = self.ask("g1", m.StatusCallback(form=form, query={"d": request}))
         self.body("g1", asked, m.Done)
+
+
+def again(gateway: str = "g1", **given: Any) -> Stage:
+    """The next controller, to which a gateway and a worker have said Hello so far."""
+    stage = Stage(epoch=2, peers=False, **given)
+    stage.hello("gateway", gateway)
+    stage.hello("codec_worker", "w1", endpoint="ipc:///w1")
+    return stage
+
+
+def token_of(create: do.Create) -> str:
+    """The token in the document of a dial."""
+    return create.order.twiml.split('value="')[1][:32]

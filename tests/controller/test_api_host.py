@@ -20,11 +20,6 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("region", "edge", "url"), CASES)
-def test_the_host(region: str | None, edge: str | None, url: str) -> None:
-    assert api_url(region, edge) == url
-
-
 def test_a_region_without_a_known_edge_is_named() -> None:
     with pytest.raises(SettingsError, match=r"^TWILIO_REGION='xy9': .* set TWILIO_EDGE too$"):
         api_url("xy9", None)
@@ -41,16 +36,4 @@ def test_the_package_asks_there(
     carrier = TwilioCarrier.of(settings)
     assert carrier._client.get_hostname("https://api.twilio.com/2010") == f"{url}/2010"
     assert carrier._client.auth == ("AC1", "t")
-    carrier.close()
-
-
-def test_from_env_file(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]  # pytest's path
-    for name in ("TWILIO_REGION", "TWILIO_EDGE", "TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / ".env").write_text(
-        "TWILIO_ACCOUNT_SID=AC1\nTWILIO_AUTH_TOKEN=t\nTWILIO_REGION=IE1\n"
-    )
-    carrier = TwilioCarrier.of(load(env_file=tmp_path / ".env"))
-    host = carrier._client.get_hostname("https://api.twilio.com/")
-    assert host == "https://api.dublin.ie1.twilio.com/"
     carrier.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
@@ -11,7 +12,7 @@ from trunkline.controller import status
 from trunkline.controller.twilio import documents
 
 from .fake_carrier import OURS, SECOND, THEIRS
-from .stage import Stage
+from .stage import Stage, token_of
 
 
 def closed(stage: Stage, call: m.CallInfo, reason: m.StreamEndReason, ordinal: int = 1) -> None:
@@ -27,8 +28,8 @@ def test_inbound_call() -> None:
     answer = stage.webhook("CA1")
     assert answer.kind == "stream" and answer.token is not None
     assert len(answer.token) == 32 and int(answer.token, 16) >= 0
-    accepted = stage.start(answer.token, "CA1")
-    assert isinstance(accepted, m.StreamAccepted) and accepted.first
+    accepted = stage.let_in(answer.token, "CA1")
+    assert accepted.first
     call = accepted.info
     assert (call.session, call.sid, call.direction) == (info.session, "CA1", "inbound")
     assert (call.caller, call.callee, call.ordinal) == (THEIRS, OURS, 1)
@@ -88,8 +89,8 @@ def test_a_refused_stream_leaves_the_call_to_the_genuine_one() -> None:
     for strange in ("é" * 16, "0" * 32, None):
         assert isinstance(stage.start(strange, "CA1"), m.StreamRefused)
     assert stage.events("a1", m.CallStarted) == stage.events("a1", m.CallEnded) == []
-    accepted = stage.start(token, "CA1")
-    assert isinstance(accepted, m.StreamAccepted) and accepted.info.session == info.session
+    accepted = stage.let_in(token, "CA1")
+    assert accepted.info.session == info.session
 
 
 def test_a_token_is_void_once_its_call_is_over() -> None:
@@ -134,8 +135,8 @@ def test_without_a_worker_the_caller_waits() -> None:
     stage.hello("codec_worker", "w1", endpoint="ipc:///w1")
     again = stage.webhook("CA1", c=answer.redirect_query["c"])
     assert again.kind == "stream"
-    accepted = stage.start(again.token, "CA1")
-    assert isinstance(accepted, m.StreamAccepted) and accepted.info.placement is not None
+    accepted = stage.let_in(again.token, "CA1")
+    assert accepted.info.placement is not None
     assert accepted.info.placement.standby is None
 
 
@@ -226,9 +227,9 @@ def test_calls_spread_over_workers() -> None:
         stage.pass_time(0.1)
         create = stage.take(do.Create)
         stage.feed(do.Taken(request, f"CA{n}", "queued"))
-        token = create.order.twiml.split('value="')[1][:32]
-        accepted = stage.start(token, f"CA{n}")
-        assert isinstance(accepted, m.StreamAccepted) and accepted.info.placement is not None
+        token = token_of(create)
+        accepted = stage.let_in(token, f"CA{n}")
+        assert accepted.info.placement is not None
         primaries.append(accepted.info.placement.primary.id)
     assert primaries.count("w1") == primaries.count("w2") == 3
 
@@ -367,8 +368,7 @@ def test_longest_duration(late: bool) -> None:
     create = stage.take(do.Create)
     assert create.order.time_limit == 10
     stage.feed(do.Taken(request, "CA1", "queued"))
-    accepted = stage.start(create.order.twiml.split('value="')[1][:32], "CA1")
-    assert isinstance(accepted, m.StreamAccepted)
+    accepted = stage.let_in(token_of(create), "CA1")
     if late:
         stage.pass_time(10.2)
         stage.feed(do.Ended(stage.take(do.End).call))
@@ -387,8 +387,7 @@ def test_the_longest_duration_of_a_call_that_is_over_ends_no_other() -> None:
         request, _ = stage.dial(info, max_duration=longest)
         create = stage.take(do.Create)
         stage.feed(do.Taken(request, f"CA{n}", "queued"))
-        accepted = stage.start(create.order.twiml.split('value="')[1][:32], f"CA{n}")
-        assert isinstance(accepted, m.StreamAccepted)
+        accepted = stage.let_in(token_of(create), f"CA{n}")
         calls.append(accepted.info)
         stage.pass_time(0.2)
     closed(stage, calls[0], "stop")
@@ -435,9 +434,7 @@ def test_live_calls_are_known_again(adapter_first: bool) -> None:
     info = old.armed()
     call = old.called(info)
     stage = Stage(epoch=2, peers=False)
-    session = m.SessionInfo(
-        session=info.session, secret=info.secret, number=OURS, mode="answer", calls=[call]
-    )
+    session = replace(info, mode="answer", calls=[call])
     if adapter_first:
         stage.hello("adapter", "a1", sessions=[session])
     stage.hello("gateway", "g1", streams=announced(call))

@@ -118,14 +118,6 @@ def test_a_rule_that_raises_fails_its_request_and_what_it_told_is_not_heard() ->
     assert heard == ["b"]
 
 
-def test_a_closing_session_lets_go_of_its_number_before_its_call_is_hung_up() -> None:
-    stage = Stage()
-    info = stage.armed()
-    stage.called(info)
-    stage.ask("a1", m.CloseSession(session=info.session))
-    assert [type(work) for work in stage.work] == [do.Restore, do.End]
-
-
 def test_whoever_waits_for_a_number_that_is_claimed_is_refused_as_of_now() -> None:
     """Two clients had been armed on one number, and the journal knows of one of them."""
     known = Stage().info(armed=True, mode="answer")

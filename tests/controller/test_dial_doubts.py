@@ -12,8 +12,8 @@ from trunkline.controller import instructions as do
 from trunkline.controller.twilio import operations
 
 from .fake_carrier import THEIRS, FakeCarrier, FakeTime, ops_for
-from .stage import Stage
-from .test_dials import a_dial, caller, token_of, waiting
+from .stage import Stage, token_of
+from .test_dials import a_dial, caller, waiting
 from .test_restore import DIAL, ORDER, Bench
 
 # --------------------------------------------------------------------------- left behind

@@ -8,13 +8,12 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller import status
 from trunkline.controller.journal.rows import DialRow
 from trunkline.controller.rules.book.queues import DialQueue
 from trunkline.controller.rules.book.tokens import digest
 
 from .fake_carrier import OURS, SECOND, THEIRS
-from .stage import URL, Stage
+from .stage import URL, Stage, again, token_of
 
 R = "a" * 32
 
@@ -22,10 +21,6 @@ R = "a" * 32
 def caller() -> tuple[Stage, m.SessionInfo]:
     stage = Stage()
     return stage, stage.open(allowed_callees=[THEIRS])
-
-
-def token_of(create: do.Create) -> str:
-    return create.order.twiml.split('value="')[1][:32]
 
 
 def test_a_leg_touches_no_number() -> None:
@@ -40,8 +35,7 @@ def test_a_leg_touches_no_number() -> None:
     stage.feed(do.Taken(request, "CA1", "queued"))
     dialled = stage.body("a1", asked, m.Dialled)
     assert dialled.sid == "CA1" and dialled.call == create.row.call
-    accepted = stage.start(token_of(create), "CA1")
-    assert isinstance(accepted, m.StreamAccepted)
+    accepted = stage.let_in(token_of(create), "CA1")
     call = accepted.info
     assert (call.direction, call.caller, call.callee) == ("outbound", OURS, THEIRS)
     assert (call.sid, call.dialled_sid, call.dial_request) == ("CA1", "CA1", request)
@@ -57,18 +51,6 @@ def test_a_callback_without_its_query_is_known_by_the_calls_sid() -> None:
         stage.body("g1", stage.ask("g1", m.StatusCallback(form=form)), m.Done)
     (failed,) = stage.events("a1", m.DialFailed)
     assert (failed.request, failed.status, failed.sid) == (request, "busy", "CA1")
-
-
-def test_many_a_leg_calls_at_once_on_one_number() -> None:
-    stage, info = caller()
-    for n in range(10):
-        request, asked = stage.dial(info)
-        stage.pass_time(0.1)
-        create = stage.take(do.Create)
-        stage.feed(do.Taken(request, f"CA{n}", "queued"))
-        assert isinstance(stage.start(token_of(create), f"CA{n}"), m.StreamAccepted)
-        stage.body("a1", asked, m.Dialled)
-    assert len(status.calls(stage.core.book, stage.now)) == 10
 
 
 def test_stream_that_comes_before_twilios_answer() -> None:
@@ -128,8 +110,7 @@ def test_b_leg_far_end_hangs_up_and_the_other_leg_is_hung_up() -> None:
     stage.apply()
     stage.take(do.Create)
     stage.feed(do.Taken(request, "CAa", "queued"))
-    accepted = stage.start(stage.webhook("CAb", OURS, SECOND).token, "CAb")
-    assert isinstance(accepted, m.StreamAccepted)
+    accepted = stage.let_in(stage.webhook("CAb", OURS, SECOND).token, "CAb")
     stage.feed(m.StreamClosed(call=accepted.info.call, ordinal=1, reason="stop", gateway="g1"))
     assert stage.events("a1", m.CallEnded)[0].reason == "stop"
     assert stage.take(do.End).sids == ("CAa",)
@@ -417,6 +398,24 @@ def a_dial(info: m.SessionInfo, **fields: object) -> DialRow:
     return replace(row, **fields)
 
 
+def live_call(info: m.SessionInfo, ordinal: int) -> m.CallInfo:
+    """The call that came of that dial, as a peer has it."""
+    return m.CallInfo(
+        call="c" * 32,
+        session=info.session,
+        sid="CA1",
+        direction="outbound",
+        caller=OURS,
+        callee=THEIRS,
+        secret="s" * 32,
+        ordinal=ordinal,
+        dialled_sid="CA1",
+        dial_request=R,
+        mode="a-leg",
+        age=60.0,
+    )
+
+
 def waiting(info: m.SessionInfo) -> m.SessionInfo:
     dial = m.Dial(
         session=info.session, request=R, to=THEIRS, mode="a-leg", timeout=60.0, max_duration=300.0
@@ -426,16 +425,14 @@ def waiting(info: m.SessionInfo) -> m.SessionInfo:
 
 def test_controller_killed_between_request_and_answer() -> None:
     info = Stage().info()
-    stage = Stage(epoch=2, peers=False, dials=[a_dial(info)])
-    stage.hello("gateway", "g1")
-    stage.hello("codec_worker", "w1", endpoint="ipc:///w1")
+    stage = again(dials=[a_dial(info)])
     assert stage.take(do.Settle).row.request == R
     stage.hello("adapter", "a1", sessions=[waiting(info)])
     asked = stage.ask("a1", waiting(info).dials[0])
     assert not stage.all_work(do.Create)
     # The call carries the token of its inline TwiML, which the journal knows.
-    accepted = stage.start("t" * 32, "CA1")
-    assert isinstance(accepted, m.StreamAccepted) and accepted.info.call == "c" * 32
+    accepted = stage.let_in("t" * 32, "CA1")
+    assert accepted.info.call == "c" * 32
     assert stage.body("a1", asked, m.Dialled).sid == "CA1"
     assert stage.events("a1", m.CallStarted)
 
@@ -470,20 +467,7 @@ def test_call_that_outlived_its_dials_timeout_is_left_alone() -> None:
     row = a_dial(info, sid="CA1", state="taken", timeout=5.0)
     stage = Stage(epoch=2, peers=False, dials=[row], now=1000.0)
     stage.feed(do.Tick())
-    call = m.CallInfo(
-        call="c" * 32,
-        session=info.session,
-        sid="CA1",
-        direction="outbound",
-        caller=OURS,
-        callee=THEIRS,
-        secret="s" * 32,
-        ordinal=1,
-        dialled_sid="CA1",
-        dial_request=R,
-        mode="a-leg",
-        age=60.0,
-    )
+    call = live_call(info, 1)
     stage.pass_time(1.0)
     stage.hello("adapter", "a1", sessions=[replace(info, mode="call", calls=[call])])
     stage.hello(
@@ -507,8 +491,7 @@ def test_b_leg_whose_own_answer_never_came_is_answered_at_its_end() -> None:
     stage.apply()
     stage.take(do.Create)
     stage.feed(do.Unsure(request, CarrierError("no answer")))
-    accepted = stage.start(stage.webhook("CAb", OURS, SECOND).token, "CAb")
-    assert isinstance(accepted, m.StreamAccepted)
+    accepted = stage.let_in(stage.webhook("CAb", OURS, SECOND).token, "CAb")
     stage.ask("a1", m.HangUp(session=info.session, call=accepted.info.call))
     assert not stage.answered("a1", asked)
     stage.feed(do.Ended(stage.take(do.End).call))

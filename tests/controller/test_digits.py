@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from msgspec.structs import replace
 from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus import messages as m
@@ -48,9 +49,7 @@ class Scene:
         """REST takes the one-way stream, which comes up at ``gateway``."""
         order = self.stage.take(do.StartStream)
         self.stage.feed(do.StreamAsked(order.call, order.digits, None))
-        accepted = self.stage.start(order.token, gateway=gateway)
-        assert isinstance(accepted, m.StreamAccepted)
-        return accepted
+        return self.stage.let_in(order.token, gateway=gateway)
 
     def told(self, error: CarrierError | None = None, *, unsure: bool = False) -> do.PlayDigits:
         """REST answers the document."""
@@ -65,9 +64,7 @@ class Scene:
         )
 
     def back(self, token: str | None) -> m.StreamAccepted:
-        accepted = self.stage.start(token)
-        assert isinstance(accepted, m.StreamAccepted), accepted
-        return accepted
+        return self.stage.let_in(token)
 
     def quiet(self) -> None:
         """Neither the loss of the stream nor an end was told."""
@@ -139,8 +136,7 @@ def test_an_a_leg_comes_back_by_its_dials_redirect() -> None:
     request, _ = stage.dial(info, mode="a-leg")
     document = stage.take(do.Create).order.twiml
     stage.feed(do.Taken(request, "CA9", "queued"))
-    accepted = stage.start(tokens(document)[0], "CA9")
-    assert isinstance(accepted, m.StreamAccepted)
+    accepted = stage.let_in(tokens(document)[0], "CA9")
     body = m.SendDigits(session=info.session, call=accepted.info.call, digits="5")
     stage.ask("a1", body)
     stage.start(stage.take(do.StartStream).token, "CA9")
@@ -469,24 +465,13 @@ def restarted(scene: Scene, streams: list[m.StreamInfo], *, digits: bool) -> Sta
     stage.hello("codec_worker", "w1", endpoint="ipc:///w1")
     stage.hello("gateway", "g1", streams=[s for s in streams if not s.one_way])
     stage.hello("gateway", "g2", streams=[s for s in streams if s.one_way])
-    info = m.CallInfo(**{f: getattr(scene.call, f) for f in m.CallInfo.__struct_fields__})
-    call = m.CallInfo(
-        **({f: getattr(info, f) for f in info.__struct_fields__} | {"digits": digits})
-    )
-    session = m.SessionInfo(
-        session=scene.session.session,
-        secret=scene.session.secret,
-        number=scene.session.number,
-        mode="answer",
-        calls=[call],
-    )
+    session = replace(scene.session, mode="answer", calls=[replace(scene.call, digits=digits)])
     stage.hello("adapter", "a1", sessions=[session])
     return stage
 
 
 def stream_of(scene: Scene, ordinal: int, *, one_way: bool = False) -> m.StreamInfo:
-    values = {f: getattr(scene.call, f) for f in scene.call.__struct_fields__}
-    info = m.CallInfo(**(values | {"ordinal": ordinal}))
+    info = replace(scene.call, ordinal=ordinal)
     generation = m.first_generation(ordinal)
     return m.StreamInfo(
         info=info, stream_sid="MZ", generation=generation, active="w1", one_way=one_way
@@ -514,14 +499,7 @@ def test_a_client_that_only_reconnected_is_answered_when_the_row_is_done(scene: 
     asked = scene.press()
     scene.listen()
     nonce = tokens(scene.told().twiml)[0]
-    values = {f: getattr(scene.call, f) for f in scene.call.__struct_fields__}
-    session = m.SessionInfo(
-        session=scene.session.session,
-        secret=scene.session.secret,
-        number=scene.session.number,
-        mode="answer",
-        calls=[m.CallInfo(**(values | {"digits": True}))],
-    )
+    session = replace(scene.session, mode="answer", calls=[replace(scene.call, digits=True)])
     stage.hello("adapter", "a1", sessions=[session])
     scene.stopped(1)
     scene.back(nonce)
@@ -534,8 +512,7 @@ def test_a_one_way_stream_is_known_again(scene: Scene) -> None:
     stage = restarted(scene, [stream_of(scene, 2, one_way=True)], digits=True)
     call = stage.core.book.calls[scene.call.call]
     assert (call.state, call.one_way, call.gateway) == ("live", True, "g2")
-    accepted = stage.start(stage.webhook(c=scene.call.call).token)
-    assert isinstance(accepted, m.StreamAccepted)
+    accepted = stage.let_in(stage.webhook(c=scene.call.call).token)
     assert (accepted.info.ordinal, accepted.overlaps) == (3 + UNTOLD_STREAMS, True)
 
 

@@ -11,17 +11,17 @@ from simulation.memory_journal import MemoryJournal
 
 from trunkline.controller.journal.file import JournalError
 from trunkline.controller.journal.rows import DialRow
-from trunkline.controller.journal.store import JournalStore, SqliteJournal
+from trunkline.controller.journal.store import SqliteJournal
 
 from .test_journal import DIAL, ROW, open_at
 
 PRIOR, WRITTEN = {"voice_url": "a", "trunk_sid": ""}, {"voice_url": "b"}
 
+Journal = SqliteJournal | MemoryJournal
+
 
 @pytest.fixture(params=["sqlite", "memory"])
-async def journal(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[SqliteJournal | MemoryJournal]:
+async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Journal]:
     sqlite = request.param == "sqlite"
     made = await open_at(tmp_path / "journal.sqlite3") if sqlite else MemoryJournal()
     yield made
@@ -31,7 +31,7 @@ async def journal(
 # --------------------------------------------------------------------------- overrides
 
 
-async def test_life_of_an_override(journal: JournalStore) -> None:
+async def test_life_of_an_override(journal: Journal) -> None:
     await journal.plan(ROW, 5.0)
     assert await journal.open_overrides() == [ROW]
     await journal.add_holder("o1", "s2", "hash2")
@@ -50,34 +50,34 @@ async def test_life_of_an_override(journal: JournalStore) -> None:
 
 
 @pytest.mark.parametrize("state", ["restored", "left_alone"])
-async def test_closed_overrides_are_kept(journal: JournalStore, state: str) -> None:
+async def test_closed_overrides_are_kept(journal: Journal, state: str) -> None:
     await journal.plan(ROW, 5.0)
     await journal.set_state("o1", state, 6.0)  # type: ignore[arg-type]  # an OverrideState
     assert await journal.open_overrides() == []
     assert await journal.override("o1") == replace(ROW, state=state)
 
 
-async def test_a_new_row_knows_nothing_of_its_number(journal: JournalStore) -> None:
+async def test_a_new_row_knows_nothing_of_its_number(journal: Journal) -> None:
     known = replace(ROW, state="applied", prior=PRIOR, written=WRITTEN, uncertain_until=9.0)
     await journal.plan(known, 5.0)
     assert await journal.override("o1") == ROW
 
 
-async def test_the_oldest_open_override_comes_first(journal: JournalStore) -> None:
+async def test_the_oldest_open_override_comes_first(journal: Journal) -> None:
     for override, since in (("b", 7.0), ("c", 5.0), ("a", 7.0), ("d", 6.0)):
         await journal.plan(replace(ROW, id=override, since=since), since)
     await journal.set_state("d", "left_alone", 8.0)
     assert [row.id for row in await journal.open_overrides()] == ["c", "a", "b"]
 
 
-async def test_a_plan_is_not_made_twice(journal: JournalStore) -> None:
+async def test_a_plan_is_not_made_twice(journal: Journal) -> None:
     await journal.plan(ROW, 5.0)
     with pytest.raises(JournalError):
         await journal.plan(replace(ROW, number="+14155550000", holders={}), 6.0)
     assert await journal.open_overrides() == [ROW]
 
 
-async def test_an_intent_may_be_replaced(journal: JournalStore) -> None:
+async def test_an_intent_may_be_replaced(journal: Journal) -> None:
     await journal.plan(ROW, 5.0)
     await journal.intend("o1", WRITTEN, PRIOR, 6.0)
     prior = dict(PRIOR)
@@ -86,14 +86,14 @@ async def test_an_intent_may_be_replaced(journal: JournalStore) -> None:
     assert await journal.override("o1") == replace(ROW, prior=PRIOR, written=WRITTEN)
 
 
-async def test_a_holder_is_kept_once_with_its_last_secret(journal: JournalStore) -> None:
+async def test_a_holder_is_kept_once_with_its_last_secret(journal: Journal) -> None:
     await journal.plan(ROW, 5.0)
     await journal.add_holder("o1", "s1", "another")
     assert await journal.override("o1") == replace(ROW, holders={"s1": "another"})
 
 
 async def test_what_is_said_of_an_override_that_is_not_there_is_an_error(
-    journal: JournalStore,
+    journal: Journal,
 ) -> None:
     for saying in (
         journal.intend("o2", PRIOR, WRITTEN, 6.0),
@@ -105,7 +105,7 @@ async def test_what_is_said_of_an_override_that_is_not_there_is_an_error(
     assert await journal.override("o2") is None and await journal.open_overrides() == []
 
 
-async def test_overrides_do_not_touch_one_another(journal: JournalStore) -> None:
+async def test_overrides_do_not_touch_one_another(journal: Journal) -> None:
     other = replace(ROW, id="o2", since=6.0, holders={"s9": "hash9"})
     await journal.plan(ROW, 5.0)
     await journal.plan(other, 6.0)
@@ -117,7 +117,7 @@ async def test_overrides_do_not_touch_one_another(journal: JournalStore) -> None
 # --------------------------------------------------------------------------- dials
 
 
-async def test_life_of_a_dial(journal: JournalStore) -> None:
+async def test_life_of_a_dial(journal: Journal) -> None:
     assert await journal.dial_asked(DIAL)
     assert await journal.open_dials() == [DIAL]
     await journal.dial_taken(DIAL.request, "CA1")
@@ -128,14 +128,14 @@ async def test_life_of_a_dial(journal: JournalStore) -> None:
     assert await journal.closed_dials(DIAL.asked) == [replace(taken, state="closed")]
 
 
-async def test_a_dial_is_not_asked_twice(journal: JournalStore) -> None:
+async def test_a_dial_is_not_asked_twice(journal: Journal) -> None:
     assert await journal.dial_asked(DIAL)
     await journal.dial_taken(DIAL.request, "CA1")
     assert not await journal.dial_asked(replace(DIAL, callee="+14155550000"))
     assert await journal.open_dials() == [replace(DIAL, sid="CA1", state="taken")]
 
 
-async def test_a_closed_dial_stays_closed(journal: JournalStore) -> None:
+async def test_a_closed_dial_stays_closed(journal: Journal) -> None:
     await journal.dial_asked(DIAL)
     await journal.dial_closed(DIAL.request)
     await journal.dial_taken(DIAL.request, "CA2")
@@ -144,13 +144,13 @@ async def test_a_closed_dial_stays_closed(journal: JournalStore) -> None:
     assert not await journal.dial_asked(DIAL)
 
 
-async def test_a_dial_that_is_not_there_is_not_made(journal: JournalStore) -> None:
+async def test_a_dial_that_is_not_there_is_not_made(journal: Journal) -> None:
     await journal.dial_taken("x" * 32, "CA1")
     await journal.dial_closed("x" * 32)
     assert await journal.open_dials() == [] and await journal.closed_dials(0.0) == []
 
 
-async def test_closed_dials_are_those_that_were_asked_for_lately(journal: JournalStore) -> None:
+async def test_closed_dials_are_those_that_were_asked_for_lately(journal: Journal) -> None:
     def dial(name: str, asked: float) -> DialRow:
         return replace(DIAL, request=name * 32, asked=asked)
 
@@ -165,5 +165,5 @@ async def test_closed_dials_are_those_that_were_asked_for_lately(journal: Journa
 # --------------------------------------------------------------------------- epochs
 
 
-async def test_epochs_count_up_from_one(journal: JournalStore) -> None:
+async def test_epochs_count_up_from_one(journal: Journal) -> None:
     assert [await journal.begin_epoch(pid, 0.0) for pid in (7, 7, 9)] == [1, 2, 3]

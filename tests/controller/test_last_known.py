@@ -241,8 +241,7 @@ def test_whoever_is_allowed_may_call(who: str) -> None:
     stage.armed(allowed_callers=[who])
     assert stage.webhook("CA1", "+14155550998").kind == "reject"
     answer = stage.webhook("CA2", who.upper() if who == "anonymous" else who)
-    accepted = stage.start(answer.token, "CA2")
-    assert isinstance(accepted, m.StreamAccepted)
+    accepted = stage.let_in(answer.token, "CA2")
     assert (accepted.info.caller.lower(), accepted.info.caller_rewritten) == (who, False)
 
 

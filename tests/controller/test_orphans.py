@@ -88,7 +88,7 @@ async def test_a_stack_that_its_keeper_starts_again_is_let_be(machine: Machine) 
     await start.run()
     assert machine.voice_url(OURS) != PRIOR and lock
     assert not start.core.book.leases
-    assert start.core.counts["overrides left_alone"] == 1
+    assert start.core.book.counts["overrides left_alone"] == 1
     lock[0].release()
     await start.close()
 

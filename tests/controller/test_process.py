@@ -8,10 +8,7 @@ import copy
 import json
 import os
 import secrets
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -33,8 +30,6 @@ from trunkline.bus.settings import Settings, load, private_state_dir
 from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.faults import Fault
 from trunkline.carrier_sim.sim import CarrierSim
-from trunkline.controller.journal.file import JournalError
-from trunkline.controller.journal.state_dir import StackRunsError
 from trunkline.controller.process import main, serve
 from trunkline.controller.restore_command import restore_command
 
@@ -223,16 +218,6 @@ async def test_inbound_answer_and_a_leg_dial(tmp_path: Path, sim: CarrierSim) ->
     assert len(sim.number_writes) == 2
 
 
-async def test_end_of_the_stack_puts_numbers_back(tmp_path: Path, sim: CarrierSim) -> None:
-    stack = Stack(settings_for(tmp_path, sim))
-    stack.start()
-    await stack.armed()
-    assert sim.numbers[OURS].voice_url != PRIOR
-    assert await stack.stop() == EXIT_DONE
-    assert sim.numbers[OURS].voice_url == PRIOR
-    await stack.close()
-
-
 @pytest.mark.usefixtures("impatient")
 async def test_what_cannot_be_put_back_stays_pending(tmp_path: Path, sim: CarrierSim) -> None:
     settings = settings_for(tmp_path, sim)
@@ -325,48 +310,6 @@ async def test_a_call_that_cannot_be_hung_up_is_pending_too(
     assert (status, lines) == (EXIT_DONE, []) and not sim.calls[dialled.sid].live
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_account_restore_on_another_machine(tmp_path: Path, sim: CarrierSim) -> None:
-    settings = settings_for(tmp_path / "one", sim)
-    other = settings_for(tmp_path / "two", sim)
-    async with running(settings) as stack:
-        await stack.armed()
-        # The journal of a live stack is locked, and left alone.
-        status, lines = await restore_command(settings, dry_run=False, account=False, force=False)
-        assert status == EXIT_PENDING and "left alone" in lines[0]
-        assert sim.numbers[OURS].voice_url != PRIOR
-        status, lines = await restore_command(other, dry_run=False, account=True, force=True)
-        assert status == EXIT_DONE and len(lines) == 1
-        assert sim.numbers[OURS].voice_url == PRIOR
-        assert sim.numbers[OURS].voice_fallback_url == ""
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_a_rotation_of_the_token_while_a_number_is_held(tmp_path: Path) -> None:
-    """The stack goes on with the other token, and puts the number back with it; what it leaves is
-    put back by a machine that has the two the other way round."""
-    async with CarrierSim(auth_token="old", auth_token_secondary="new") as sim:
-        sim.add_number(OURS, voice_url=PRIOR)
-        both = {"auth_token": "old", "auth_token_secondary": "new"}
-        settings = settings_for(tmp_path / "one", sim, **both)
-        swapped = {"auth_token": "new", "auth_token_secondary": "old"}
-        other = settings_for(tmp_path / "two", sim, **swapped)
-        new_alone = settings_for(tmp_path / "three", sim, auth_token="new")
-        async with running(settings) as stack:
-            adapter, info = await stack.armed()
-            sim.credentials.promote()
-            closed = await adapter.ask(m.CloseSession(session=info.session), m.SessionClosed)
-            assert closed.pending == [] and sim.numbers[OURS].voice_url == PRIOR
-            adapter.sessions.clear()
-            info = await stack.open(adapter)
-            await adapter.ask(m.Arm(session=info.session), m.Armed)
-            # The mark is sealed with what TWILIO_AUTH_TOKEN is, whether Twilio takes it or not.
-            status, lines = await restore_command(new_alone, dry_run=True, account=True, force=True)
-            assert status == EXIT_PENDING and "TWILIO_AUTH_TOKEN_SECONDARY" in lines[0]
-            status, lines = await restore_command(other, dry_run=False, account=True, force=True)
-            assert status == EXIT_DONE and sim.numbers[OURS].voice_url == PRIOR
-
-
 async def test_a_start_after_the_rotation(tmp_path: Path) -> None:
     """TWILIO_AUTH_TOKEN is void at the start already, and the other token is good."""
     async with CarrierSim(auth_token="new") as sim:
@@ -378,84 +321,7 @@ async def test_a_start_after_the_rotation(tmp_path: Path) -> None:
         assert sim.numbers[OURS].voice_url == PRIOR
 
 
-async def test_controller_killed_and_started_again(tmp_path: Path, sim: CarrierSim) -> None:
-    """Killed for real; the client's session is there before, and after, with one write each."""
-    settings = settings_for(tmp_path, sim)
-    stack = Stack(settings)
-    child = start_child(settings)
-    adapter, info = await stack.armed()
-    adapter.sessions[0] = m.SessionInfo(
-        session=info.session, secret=info.secret, number=OURS, armed=True, mode="answer"
-    )
-    child.kill()
-    child.wait()
-    child = start_child(settings)
-    await adapter.ask(m.Arm(session=info.session), m.Armed, timeout=10.0)
-    assert adapter.client.epoch == 2
-    assert len(sim.number_writes) == 1
-    closed = await adapter.ask(m.CloseSession(session=info.session), m.SessionClosed)
-    assert closed.pending == [] and sim.numbers[OURS].voice_url == PRIOR
-    child.send_signal(signal.SIGTERM)
-    child.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(child.wait, 5) == EXIT_DONE
-    await stack.close()
-
-
-async def test_everything_killed_then_started(
-    tmp_path: Path, sim: CarrierSim, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = settings_for(tmp_path, sim)
-    stack = Stack(settings)
-    child = start_child(settings)
-    await stack.armed()
-    child.kill()
-    child.wait()
-    await stack.close()
-    assert sim.numbers[OURS].voice_url != PRIOR
-    monkeypatch.setattr("trunkline.controller.rules.book.CLAIM_SECONDS", 1.5)
-    began = asyncio.get_running_loop().time()
-    async with running(settings) as again:
-        new = await again.join("adapter")
-        other = await again.open(new)
-        # It waits until the number was put back, and then gets it with its true prior.
-        await new.ask(m.Arm(session=other.session), m.Armed, timeout=15.0)
-        assert asyncio.get_running_loop().time() - began < 4.5
-        urls = [str(w.after["voice_url"]) for w in sim.number_writes]
-        assert urls[1] == PRIOR and len(urls) == 3
-    assert sim.numbers[OURS].voice_url == PRIOR
-
-
-def start_child(settings: Settings) -> subprocess.Popen[bytes]:
-    environment = os.environ | {
-        "TWILIO_ACCOUNT_SID": settings.account_sid,
-        "TWILIO_AUTH_TOKEN": settings.require("auth_token"),
-        "TRUNKLINE_PUBLIC_URL": URL,
-        "TRUNKLINE_CONSOLE_PORT": "0",
-        "TRUNKLINE_BUS": settings.bus,
-        "TRUNKLINE_STATE_DIR": str(settings.state_dir),
-        "TRUNKLINE_TWILIO_API_URL": settings.twilio_api_url or "",
-    }
-    code = (
-        "import sys; from trunkline.bus.settings import load; "
-        "from trunkline.controller.process import main; sys.exit(main(load(env_file=None)))"
-    )
-    return subprocess.Popen([sys.executable, "-P", "-c", code], env=environment)
-
-
 # --------------------------------------------------------------------------- refusals
-
-
-async def test_second_controller_is_refused_by_name(tmp_path: Path, sim: CarrierSim) -> None:
-    settings = settings_for(tmp_path, sim)
-    async with running(settings) as stack:
-        await stack.join("adapter")
-        with pytest.raises(StackRunsError, match=rf"pid {os.getpid()}.*TRUNKLINE_STATE_DIR"):
-            await serve(settings, asyncio.Event())
-        with pytest.raises(StackRunsError, match="TRUNKLINE_BUS"):
-            other = settings_for(tmp_path, sim, state_dir=tmp_path / "other")
-            await serve(other, asyncio.Event())
-        # The first is unharmed.
-        await stack.peers[0].ask(m.GetStatus(), m.StatusReport)
 
 
 async def test_second_controller_on_a_tcp_address_is_refused(
@@ -526,17 +392,6 @@ async def test_wrong_credentials_end_the_start(tmp_path: Path, sim: CarrierSim) 
         async with asyncio.timeout(10):
             await serve(settings, asyncio.Event())
     assert list((tmp_path / "state" / "stacks").glob("*/journal.sqlite3"))
-
-
-async def test_damaged_journal_is_left_as_it_is(tmp_path: Path, sim: CarrierSim) -> None:
-    settings = settings_for(tmp_path, sim)
-    async with running(settings) as stack:
-        await stack.join("adapter")
-    (path,) = (tmp_path / "state" / "stacks").glob("*/journal.sqlite3")
-    path.write_bytes(b"not a database" * 100)
-    with pytest.raises(JournalError, match="left as it is"):
-        await serve(settings, asyncio.Event())
-    assert path.read_bytes() == b"not a database" * 100
 
 
 async def test_taken_console_port(tmp_path: Path, sim: CarrierSim) -> None:

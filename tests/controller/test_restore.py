@@ -244,7 +244,7 @@ async def test_restore_tries_until_it_succeeds(operation: str, kinds: list[str])
     bench.carrier.plan(operation, *kinds)
     assert await bench.restored(row) == "restored"
     bench.time.advance(100.0)
-    assert bench.as_before and not bench.ops.pending
+    assert bench.as_before
 
 
 @pytest.mark.parametrize("operation", ["read", "write"])
@@ -267,33 +267,13 @@ async def test_a_restore_writes_nothing_while_it_cannot_read() -> None:
     assert bench.voice_url == theirs and len(bench.carrier.writes) == 1
 
 
-async def test_restore_is_pending_meanwhile() -> None:
+async def test_a_restore_says_what_it_waits_for() -> None:
     bench = Bench()
     row = await bench.apply()
     bench.carrier.plan("write", "500")
-    seen: list[dict[str, str]] = []
-
-    async def pause(seconds: float) -> None:
-        seen.append(dict(bench.ops.pending))
-        await bench.time.pause(seconds)
-
-    bench.ops.sleep = pause
-    await bench.restored(row)
-    assert "HTTP 500" in seen[0]["o1"] and not bench.ops.pending
-
-
-async def test_restores_have_sixty_seconds_for_a_late_write() -> None:
-    """The write of an override lands after its restore has begun."""
-    bench = Bench()
-    bench.carrier.plan("write", "late")
-    bench.carrier.plan("read", "ok", *["500"] * 50)
-    with pytest.raises(CarrierError):
-        await bench.apply(seconds=1.0)
-    bench.carrier.plans.clear()
-    (row,) = await bench.journal.open_overrides()
-    assert bench.as_before
-    assert await bench.restored(row) == "restored"
-    assert bench.as_before and len(bench.carrier.writes) == 2
+    waits: list[str] = []
+    assert await restore(bench.ops, row, waits.append) == "restored"
+    assert "HTTP 500" in waits[0]
 
 
 async def test_shutdown_hurries() -> None:

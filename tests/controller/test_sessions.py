@@ -12,7 +12,7 @@ from trunkline.controller.rules.book.tokens import digest
 from trunkline.controller.rules.sessions import LEASE_SECONDS
 
 from .fake_carrier import OURS, SECOND, THEIRS
-from .stage import ACCOUNT, URL, Stage
+from .stage import ACCOUNT, URL, Stage, again
 
 OTHER = "+14155550001"
 
@@ -226,6 +226,18 @@ def test_close_while_arming() -> None:
     stage.body("a1", closing, m.SessionClosed)
 
 
+def test_disarm_while_arming_leaves_the_override_on_and_lets_nobody_in() -> None:
+    stage = Stage()
+    info = stage.open()
+    arming = stage.ask("a1", m.Arm(session=info.session))
+    stage.body("a1", stage.ask("a1", m.Disarm(session=info.session)), m.Done)
+    assert stage.error("a1", arming) == "WrongModeError"
+    stage.apply()
+    assert stage.webhook("CA1").kind == "busy"
+    stage.arm(info)
+    assert not stage.work
+
+
 def test_lost_lease_is_the_same_path() -> None:
     stage = Stage()
     info = stage.armed()
@@ -280,13 +292,13 @@ def test_shutdown_restores_all_and_refuses_the_rest() -> None:
     stage.armed(number=SECOND)
     stage.feed(do.Shutdown())
     stage.feed(do.Shutdown())
-    assert len(stage.all_work(do.Restore)) == 2 and stage.core.busy
+    assert len(stage.all_work(do.Restore)) == 2 and stage.core.book.busy
     asked = stage.ask("a1", m.OpenSession(info=stage.info()))
     assert stage.error("a1", asked) == StackUnavailableError.__name__
     assert stage.webhook("CA1").kind == "busy"
     for _ in range(2):
         stage.feed(do.Restored(stage.take(do.Restore).override, "restored"))
-    assert not stage.core.busy
+    assert not stage.core.book.busy
 
 
 # --------------------------------------------------------------------------- after a restart
@@ -307,10 +319,7 @@ def a_row(info: m.SessionInfo, **fields: object) -> OverrideRow:
 
 
 def restarted(info: m.SessionInfo, row: OverrideRow) -> Stage:
-    stage = Stage(overrides=[row], epoch=2, peers=False)
-    stage.hello("gateway", "g1")
-    stage.hello("codec_worker", "w1", endpoint="ipc:///w1")
-    return stage
+    return again(overrides=[row])
 
 
 def test_armed_session_stays_armed() -> None:
@@ -429,14 +438,14 @@ def test_one_beat_in_4_s_is_answered() -> None:
 
 def test_the_core_is_at_rest_until_somebody_has_a_session_and_once_all_of_it_is_over() -> None:
     stage = Stage()
-    assert not stage.core.at_rest, "sessions of an earlier epoch may announce themselves"
+    assert not stage.core.book.at_rest, "sessions of an earlier epoch may announce themselves"
     stage.pass_time(10.0)
-    assert stage.core.at_rest
+    assert stage.core.book.at_rest
     info = stage.open()
-    assert not stage.core.at_rest
+    assert not stage.core.book.at_rest
     stage.ask("a1", m.CloseSession(session=info.session))
     stage.pass_time(1.0)
-    assert stage.core.at_rest
+    assert stage.core.book.at_rest
 
 
 def test_other_protocol_and_other_account_are_refused() -> None:

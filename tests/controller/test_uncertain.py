@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus.errors import CarrierError, NumberNotFoundError
 from trunkline.controller.journal.rows import OverrideRow
@@ -16,7 +15,7 @@ from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSett
 from trunkline.controller.twilio.override import UNCERTAIN_SECONDS
 from trunkline.controller.twilio.seal import Seal
 
-from .fake_carrier import LATE_SECONDS, OURS, FakeCarrier, FakeTime, ops_for, row_for
+from .fake_carrier import LATE_SECONDS, OURS, FakeCarrier, ops_for, row_for
 from .test_restore import Bench
 
 
@@ -233,17 +232,17 @@ async def test_a_suspended_account() -> None:
     bench = Bench()
     row = await bench.apply()
     bench.carrier.plan("read", *["403"] * 6)
-    seen = []
+    seen: list[list[str]] = []
+    waits: list[str] = []
 
     async def pause(seconds: float) -> None:
-        open_rows = [row.id for row in await bench.journal.open_overrides()]
-        seen.append((open_rows, bench.ops.pending["o1"]))
+        seen.append([row.id for row in await bench.journal.open_overrides()])
         await bench.time.pause(seconds)
 
     bench.ops.sleep = pause
-    assert await bench.restored(row) == "restored" and bench.as_before
-    assert len(seen) == 6
-    assert all(rows == ["o1"] and "may be suspended" in why for rows, why in seen)
+    assert await restore(bench.ops, row, waits.append) == "restored" and bench.as_before
+    assert seen == [["o1"]] * 6
+    assert len(waits) == 6 and all("may be suspended" in why for why in waits)
     other = Bench()
     other.carrier.plan("read", "403")
     with pytest.raises(CarrierError, match="may be suspended") as caught:
@@ -258,15 +257,3 @@ async def test_back_off_never_ends() -> None:
     began = bench.time.now
     assert await bench.restored(row) == "restored"
     assert bench.time.now - began > 3600 and bench.as_before
-
-
-async def test_two_overrides_of_one_session_are_both_restored() -> None:
-    time = FakeTime()
-    carrier, journal = FakeCarrier(time), MemoryJournal()
-    sids = [carrier.add_number(OURS), carrier.add_number("+14155559999")]
-    before = dict(carrier.numbers)
-    ops = ops_for(time, carrier, journal)
-    rows = [await apply(ops, row_for(sid, f"o{sid}"), time.now + 30) for sid in sids]
-    assert {row.session for row in rows} == {"s1"}
-    await asyncio.gather(*(restore(ops, row) for row in rows))
-    assert carrier.numbers == before and await journal.open_overrides() == []

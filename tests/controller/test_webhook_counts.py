@@ -6,7 +6,7 @@ from trunkline.bus import messages as m
 from trunkline.controller import instructions as do
 
 from .fake_carrier import OURS, SECOND, THEIRS
-from .stage import Stage
+from .stage import Stage, token_of
 
 OTHER = "+14155550999"
 
@@ -65,6 +65,6 @@ def test_an_a_leg_call_has_no_webhook() -> None:
     request, _ = stage.dial(info)
     create = stage.take(do.Create)
     stage.feed(do.Taken(request, "CA1", "queued"))
-    stage.start(create.order.twiml.split('value="')[1][:32], "CA1")
+    stage.start(token_of(create), "CA1")
     stage.webhook("CA1", d=request)
     assert counted(stage, info) == (0, 0)

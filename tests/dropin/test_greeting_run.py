@@ -17,7 +17,7 @@ import pytest
 import scenario
 from beside import beside
 from scene import Scene, dialling
-from talk import STRANGER, called, clip, spoken
+from talk import clip, spoken
 
 from trunkline import TwilioAgentAdapter
 
@@ -85,34 +85,6 @@ async def test_a_callee_that_greets_is_asked_and_answers(
     assert said[0][1] < heard[0][0] and heard[0][1] < said[1][0]
     assert agent.gate_counters.onsets == 2
     assert agent.gate_counters.dropped_ms > 500
-
-
-@beside
-async def test_a_caller_that_greets_is_answered(
-    scene: Scene,
-    question: str,
-    greets: str,
-) -> None:
-    agent = scene.adapter()
-    sids: list[str] = []
-    waiting = agent.wait_for_call
-
-    async def wait_for_call(timeout: float) -> None:
-        await waiting(timeout, callee_speaks_first=True)
-
-    agent.wait_for_call = wait_for_call  # type: ignore[method-assign,assignment]  # as `called` asks
-
-    async def be_called(state: Any) -> None:
-        call = await called(agent, scene.sim, greets)
-        assert call["from"] == STRANGER
-        sids.append(call["sid"])
-
-    result = await run(agent, be_called, scenario.audio(question), scenario.agent())
-    greeting, answer = result.audio.segments
-    assert greeting.audio == agent.greeting
-    assert SHORTEST < seconds(answer.audio) < LONGEST
-    heard, said = spoken(scene.sim.played(sids[0])), spoken(scene.sim.said(sids[0]))
-    assert said[0][1] < heard[0][0] and heard[0][1] < said[1][0]
 
 
 @beside

@@ -76,20 +76,6 @@ async def test_sessions_on_one_number_each_get_their_own_callers(scene: Scene) -
         other.communicate()
 
 
-async def test_one_number_places_many_calls_at_once_from_many_sessions(scene: Scene) -> None:
-    number = scene.number()
-    callees = [scene.callee("echo") for _ in range(20)]
-
-    async def one(callee: str) -> str:
-        async with scene.stack.adapter(number, allowed_callees=[callee]) as agent:
-            await agent.place_call(callee, attach_stream="a-leg")
-            assert agent._call is not None
-            return agent._call.callee
-
-    assert await asyncio.gather(*(one(callee) for callee in callees)) == callees
-    assert [w for w in scene.sim.number_writes() if w["number"] == number] == []
-
-
 async def test_the_pool_is_handed_out_in_the_order_of_asking(scene: Scene) -> None:
     lines = [await Line.any(bus=scene.stack.bus).open() for _ in SIM_NUMBERS]
     order: list[str] = []

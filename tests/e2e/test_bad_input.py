@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
 import itertools
 import json
-import re
 from collections.abc import AsyncIterator
-from urllib.parse import urlencode
 
 import pytest
 from twilio.request_validator import RequestValidator
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from trunkline import Call, Line
-from trunkline.errors import (
-    NumberBusyError,
-    NumberNotFoundError,
-    TrunklineError,
-)
+from trunkline import Call
+from trunkline.errors import TrunklineError
 
 from .sound import compare, from_pcm, from_wire, speech
-from .stack import ALICE, CALLEE, CALLER, Ear, Stack, called, calling, until
+from .stack import Ear, Stack, called, calling
 
 # ---------------------------------------------------------------- what a program hands over
 
@@ -54,53 +47,7 @@ async def test_wrong_sound_and_wrong_keys_are_refused_and_the_call_goes_on(stack
     compare(from_pcm(sent), from_wire(stack.far_end_heard(call.sid))).check()
 
 
-async def test_numbers_that_are_none_of_ours_are_refused(stack: Stack) -> None:
-    for number in ("4155551234", "+0155551234", "+1415555123x", "", "+14155551234\n"):
-        with pytest.raises(ValueError, match=r"E\.164"):
-            Line(number, bus=stack.bus)
-    with pytest.raises(NumberNotFoundError, match=r"\*+0999"):
-        await Line("+14155550999", bus=stack.bus).open()
-    with pytest.raises(TrunklineError, match="account"):
-        await Line(ALICE, bus=stack.bus, account="AC" + "9" * 32).open()
-    async with Line(ALICE, bus=stack.bus) as line:
-        with pytest.raises(NumberNotFoundError, match=r"\*+7777"):
-            await line.place_call(CALLEE, timeout=10.0)
-    assert stack.sim.number_writes() == []
-
-
-async def test_a_number_is_held_by_one_line_at_a_time(stack: Stack) -> None:
-    async with Line(ALICE, bus=stack.bus) as first, Line(ALICE, bus=stack.bus) as second:
-        waiting = asyncio.ensure_future(first.wait_for_call(20.0))
-        await until(lambda: stack.held(ALICE), "the number is armed")
-        with pytest.raises(NumberBusyError, match=r"\*+1234"):
-            await second.wait_for_call(5.0)
-        waiting.cancel()
-        await asyncio.wait([waiting])
-
-
 # ---------------------------------------------------------------- strangers at the public port
-
-
-def ask(
-    stack: Stack, method: str, path: str, body: bytes = b"", **headers: str
-) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", stack.public, timeout=10.0)
-    try:
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-FORM = {"CallSid": "CA" + "0" * 32, "From": CALLER, "To": ALICE, "FromCity": ""}
-
-
-def post(stack: Stack, path: str, signature: str | None, form: dict[str, str]) -> tuple[int, bytes]:
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    if signature is not None:
-        headers["X-Twilio-Signature"] = signature
-    return ask(stack, "POST", path, urlencode(form).encode(), **headers)
 
 
 @contextlib.asynccontextmanager
@@ -117,47 +64,6 @@ async def a_call_that_is_not_harmed(stack: Stack) -> AsyncIterator[Call]:
     compare(from_pcm(sent), from_wire(stack.far_end_heard(call.sid))).check()
     compare(from_pcm(heard), from_wire(stack.sim.said(call.sid)), alone=False).check()
     assert len(stack.sim.call(call.sid)["streams"]) == 1
-
-
-async def test_strangers_find_nothing_at_the_public_port(stack: Stack) -> None:
-    async with a_call_that_is_not_harmed(stack):
-        for method, path in [
-            ("GET", "/"),
-            ("GET", "/metrics"),
-            ("GET", "/api/status"),
-            ("POST", "/twilio/voice/"),
-            ("GET", "/twilio/../metrics"),
-            ("GET", "/sim/health"),
-        ]:
-            assert ask(stack, method, path)[0] == 404, path
-        assert ask(stack, "GET", "/twilio/voice")[0] in (404, 405)
-        status, body = ask(stack, "GET", "/healthz")
-        assert (status, json.loads(body)["ok"]) == (200, True)
-        # Nothing that a health check shows helps anybody.
-        assert not re.search(rf"{stack.token}|{stack.account}|\+1415", body.decode())
-
-
-async def test_webhooks_that_twilio_did_not_sign_are_forbidden(stack: Stack) -> None:
-    url = f"{stack.public_url}/twilio/voice"
-    right = RequestValidator(stack.token).compute_signature(url, FORM)
-    async with a_call_that_is_not_harmed(stack) as call:
-        known = FORM | {"CallSid": call.sid, "CallStatus": "completed"}
-        for path in ("/twilio/voice", "/twilio/status"):
-            for signature in (None, "", "x", right[::-1], "é"):
-                assert post(stack, path, signature, known) == (403, b"forbidden")
-        other = RequestValidator("another token").compute_signature(url, FORM)
-        assert post(stack, "/twilio/voice", other, FORM)[0] == 403
-        # A field more, one less, another URL: not what was signed.
-        assert post(stack, "/twilio/voice", right, FORM | {"Digits": "1"})[0] == 403
-        less = {name: value for name, value in FORM.items() if name != "FromCity"}
-        assert post(stack, "/twilio/voice", right, less)[0] == 403
-        assert post(stack, "/twilio/voice?a=1", right, FORM)[0] == 403
-        # The very same as Twilio would have it is let in, and hears busy: nobody waits any more.
-        status, body = post(stack, "/twilio/voice", right, FORM)
-        assert (status, b"busy" in body) == (200, True)
-        for junk in (b"\xff\xfe=%zz", b"a" * 100_000, b"{", b""):
-            status, _ = ask(stack, "POST", "/twilio/voice", junk)
-            assert status in (400, 403, 413)
 
 
 @contextlib.asynccontextmanager

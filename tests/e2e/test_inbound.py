@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from trunkline import Line
 
 from .sound import compare, from_pcm, from_wire, speech
@@ -68,42 +66,6 @@ async def test_hanging_up_lets_the_last_word_be_heard(stack: Stack) -> None:
         assert call.ended_reason == "hang_up"
     assert stack.sim.wait_for(call.sid)["status"] == "completed"
     compare(from_pcm(sent), from_wire(stack.far_end_heard(call.sid))).check()
-
-
-async def test_a_caller_who_is_not_allowed_is_rejected_and_the_next_one_is_let_in(
-    stack: Stack,
-) -> None:
-    async with Line(ALICE, allowed_callers=[CALLER], bus=stack.bus) as line:
-        waiting = asyncio.ensure_future(line.wait_for_call(20.0))
-        await until(lambda: stack.held(ALICE), "the number is armed")
-        sid = stack.sim.place_call(STRANGER, ALICE)["sid"]
-        refused = await asyncio.to_thread(stack.sim.wait_for, sid)
-        assert (refused["end_reason"], refused["streams"]) == ("reject", [])
-        assert not waiting.done()
-        allowed = stack.sim.place_call(CALLER, ALICE)["sid"]
-        call = await waiting
-        assert call.sid == allowed
-        await call.hang_up()
-
-
-async def test_callers_hear_busy_while_a_call_is_on_and_while_nobody_waits(stack: Stack) -> None:
-    async with called(stack, "silence") as call:
-        for state in ("a call is on", "it is over"):
-            sid = stack.sim.place_call(STRANGER, ALICE)["sid"]
-            refused = await asyncio.to_thread(stack.sim.wait_for, sid)
-            assert (refused["status"], refused["streams"]) == ("busy", []), state
-            assert call.ended_reason is None or state == "it is over"
-            await call.hang_up()
-
-
-async def test_nobody_calls_and_the_number_is_put_back(stack: Stack) -> None:
-    async with Line(BOB, bus=stack.bus) as line:
-        with pytest.raises(asyncio.TimeoutError, match=r"nobody called \*+1235"):
-            await line.wait_for_call(0.3)
-    assert stack.changed_numbers() == {}
-    # Nothing but the settings that were ours was ever written: there, and back.
-    writes = [w for w in stack.sim.number_writes() if w["number"] == BOB]
-    assert [w["after"]["voice_url"].startswith(stack.public_url) for w in writes] == [True, False]
 
 
 async def test_two_calls_at_once_on_two_numbers_do_not_hear_each_other(stack: Stack) -> None:

@@ -11,7 +11,7 @@ import pytest
 from trunkline import Line
 
 from .sound import compare, from_pcm, from_wire, speech
-from .stack import ALICE, CALLEE, Stack, calling, until
+from .stack import ALICE, CALLEE, Stack, until
 
 #: Seconds of speech that the far end may still hear after an interrupt.
 STOPS_WITHIN = 0.1
@@ -51,28 +51,3 @@ async def test_sound_stops_at_the_far_end_and_what_was_sent_is_told(stack: Stack
         assert await call.send_audio(last) == len(last) // 2
         await call.hang_up()
     compare(from_pcm(last), from_wire(stack.far_end_heard(call.sid))).check()
-
-
-async def test_interrupting_silence_harms_nothing(stack: Stack) -> None:
-    async with calling(stack, "record") as call:
-        await call.interrupt()
-        await call.interrupt()
-        sent = speech(0.6, first=1)
-        assert await call.send_audio(sent) == len(sent) // 2
-        await call.hang_up()
-    compare(from_pcm(sent), from_wire(stack.far_end_heard(call.sid))).check()
-
-
-async def test_a_cancelled_send_audio_goes_on_with_what_comes_behind_it(stack: Stack) -> None:
-    async with calling(stack, "record") as call:
-        stream = stack.sim.call(call.sid)["streams"][0]["sid"]
-        speaking = asyncio.ensure_future(call.send_audio(speech(30.0)))
-        await until(lambda: stack.sim.arrivals(stream), "it is being played")
-        behind = speech(0.8, first=3)
-        speaking_behind = asyncio.ensure_future(call.send_audio(behind))
-        await asyncio.sleep(0)
-        speaking.cancel()
-        async with asyncio.timeout(10.0):
-            assert await speaking_behind == len(behind) // 2
-        await call.hang_up()
-    compare(from_pcm(behind), from_wire(stack.far_end_heard(call.sid))).check()

@@ -10,7 +10,7 @@ import pytest
 from trunkline import Line
 from trunkline.errors import CallFailedError
 
-from .stack import ALICE, BOB, CALLEE, CALLER, CAROL, Stack, be_called, until
+from .stack import ALICE, BOB, CALLEE, CALLER, CAROL, Stack, until
 
 
 async def test_b_leg_calls_are_met_whatever_caller_the_carrier_reports(stack: Stack) -> None:
@@ -61,29 +61,6 @@ async def test_a_number_that_is_dialled_keeps_its_own_callers(stack: Stack) -> N
         await placed.hang_up()
 
 
-@pytest.mark.parametrize("who", ["sip:alice@example.com", "anonymous", "12345", "+266696687", ""])
-async def test_who_is_no_phone_number_may_call(stack: Stack, who: str) -> None:
-    async with Line(ALICE, allowed_callers=[who], bus=stack.bus) as line:
-        call = await be_called(stack, line, "silence", caller=who)
-        assert call.caller == who
-        await call.hang_up()
-
-
-async def test_who_waits_in_vain_is_told_who_called(stack: Stack) -> None:
-    async with Line(BOB, allowed_callers=[CALLER], bus=stack.bus) as line:
-        waiting = asyncio.ensure_future(line.wait_for_call(3.0))
-        await until(lambda: stack.held(BOB), "the number is armed")
-        for who in ("sip:alice@example.com", "+14155550066"):
-            sid = stack.sim.place_call(who, BOB)["sid"]
-            await asyncio.to_thread(stack.sim.wait_for, sid)
-        with pytest.raises(asyncio.TimeoutError) as nobody:
-            await waiting
-    assert str(nobody.value).endswith(
-        "; 2 calls came meanwhile: from sip:*** (not in allowed_callers), from ***0066 (not in "
-        "allowed_callers)"
-    )
-
-
 # --------------------------------------------------------------------------- known causes
 
 
@@ -104,13 +81,6 @@ async def test_an_end_whose_callback_never_came_is_known_all_the_same(
             await line.place_call(CALLEE, timeout=60.0, attach_stream="a-leg")
         assert failure.value.status == status
         assert time.monotonic() - began < 10.0
-
-
-async def test_a_timeout_tells_that_it_rings(stack: Stack) -> None:
-    stack.sim.add_callee(CALLEE, "no-answer")
-    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
-        with pytest.raises(asyncio.TimeoutError, match="Twilio's last word is 'ringing'"):
-            await line.place_call(CALLEE, timeout=1.0, attach_stream="a-leg")
 
 
 async def test_where_rest_does_not_show_ends_the_timeout_tells_what_it_showed(stack: Stack) -> None:

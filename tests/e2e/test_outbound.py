@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
-from trunkline import Call, Line
-from trunkline.errors import CallFailedError, TrunklineError
+from trunkline import Line
+from trunkline.errors import CallFailedError
 
 from .sound import compare, from_pcm, from_wire, speech
-from .stack import ALICE, BOB, CALLEE, CAROL, Ear, Stack, calling, until
+from .stack import ALICE, CALLEE, CAROL, Ear, Stack, calling, until
 
 
 async def test_an_a_leg_call_carries_sound_both_ways_and_touches_no_number(stack: Stack) -> None:
@@ -55,29 +53,6 @@ async def test_a_b_leg_call_is_carried_by_the_callees_number_and_puts_it_back(
     compare(from_pcm(heard), from_wire(stack.sim.said(call.sid)), alone=False).check()
     for leg in legs.values():
         assert stack.sim.call(leg)["status"] == "completed"
-
-
-async def test_an_originated_call_rings_and_carries_no_sound(stack: Stack) -> None:
-    stack.sim.add_callee(CALLEE, "record")
-    async with Line(ALICE, bus=stack.bus) as line:
-        call = await line.place_call(CALLEE, timeout=20.0, attach_stream_to_self=False)
-        stack.sim.wait_for(call.sid, "in-progress")
-        with pytest.raises(TrunklineError, match="no sound"):
-            await call.send_audio(b"\0\0")
-        assert stack.sim.call(call.sid)["streams"] == []
-        await call.hang_up()
-        assert stack.sim.wait_for(call.sid)["status"] == "completed"
-    assert stack.sim.number_writes() == []
-
-
-async def test_closing_the_line_hangs_up_what_it_dialled(stack: Stack) -> None:
-    stack.sim.add_callee(CALLEE, "silence")
-    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
-        sounding = await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
-        ringing = await line.place_call(CALLEE, timeout=20.0, attach_stream_to_self=False)
-    for call in (sounding, ringing):
-        assert stack.sim.wait_for(call.sid)["end_reason"] in ("completed-by-api", "canceled-by-api")
-    assert sounding.ended_reason == "hang_up"
 
 
 async def test_ten_calls_at_once_from_one_number_hear_each_their_own_callee(stack: Stack) -> None:
@@ -131,80 +106,14 @@ async def test_a_b_leg_call_that_is_not_taken_fails_at_once_and_puts_the_number_
     assert stack.changed_numbers() == {}
 
 
-@contextlib.asynccontextmanager
-async def dialling_for_ever(stack: Stack) -> AsyncIterator[asyncio.Task[Call]]:
-    """A place_call that the carrier was asked for, and nobody answers."""
+async def test_a_cancelled_place_call_hangs_up(stack: Stack) -> None:
     stack.sim.add_callee(CALLEE, "no-answer")
     async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
         placing = line.place_call(CALLEE, timeout=60.0, attach_stream="a-leg")
         dialling = asyncio.ensure_future(placing)
         await until(lambda: stack.calls_to(CALLEE), "the carrier was asked to call")
-        yield dialling
-
-
-async def test_nobody_answers_and_the_call_fails_when_the_carrier_gives_up(stack: Stack) -> None:
-    async with dialling_for_ever(stack) as dialling:
-        sid = stack.calls_to(CALLEE)[0]["sid"]
-        await asyncio.to_thread(stack.sim.wait_for, sid, "ringing")
-        stack.sim.hang_up(sid)
-        with pytest.raises(CallFailedError) as failure:
-            await dialling
-        assert failure.value.status == "no-answer"
-
-
-async def test_a_call_to_a_number_that_nobody_has_fails(stack: Stack) -> None:
-    nobody = "+14155559999"
-    stack.provoked.add(13224)
-    async with Line(ALICE, allowed_callees=[nobody], bus=stack.bus) as line:
-        with pytest.raises(CallFailedError) as failure:
-            await line.place_call(nobody, timeout=60.0, attach_stream="a-leg")
-    assert failure.value.status == "failed"
-
-
-async def test_place_call_gives_up_in_time_and_the_call_is_not_left_ringing(stack: Stack) -> None:
-    stack.sim.add_callee(CALLEE, "no-answer")
-    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
-        with pytest.raises(asyncio.TimeoutError):
-            await line.place_call(CALLEE, timeout=1.0, attach_stream="a-leg")
-        (call,) = stack.calls_to(CALLEE)
-        assert (await asyncio.to_thread(stack.sim.wait_for, call["sid"]))["status"] == "canceled"
-        # The line is not spoilt by it.
-        stack.sim.add_callee(CALLEE, "echo")
-        call_again = await line.place_call(CALLEE, timeout=20.0, attach_stream="a-leg")
-        await call_again.hang_up()
-
-
-async def test_a_cancelled_place_call_hangs_up(stack: Stack) -> None:
-    async with dialling_for_ever(stack) as dialling:
         dialling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await dialling
         sid = stack.calls_to(CALLEE)[0]["sid"]
         assert (await asyncio.to_thread(stack.sim.wait_for, sid))["status"] == "canceled"
-
-
-async def test_what_may_not_be_dialled_is_refused_before_anything_is_asked_of_the_carrier(
-    stack: Stack,
-) -> None:
-    async with Line(ALICE, allowed_callees=[BOB], bus=stack.bus) as line:
-        for to, how in [
-            ("4155557777", {"attach_stream": "a-leg"}),
-            ("+0155557777", {}),
-            (CALLEE, {"attach_stream": "a-leg"}),
-            (BOB, {"attach_stream": "c-leg"}),
-            (BOB, {"attach_stream": "a-leg", "max_call_duration_seconds": 301}),
-            (BOB, {"attach_stream": "a-leg", "max_call_duration_seconds": 0}),
-            (BOB, {"attach_stream": "a-leg", "attach_stream_to_self": False}),
-        ]:
-            with pytest.raises(ValueError, match=r"\w"):
-                await line.place_call(to, timeout=5.0, **how)
-    assert [r for r in stack.sim.rest_log() if "/Calls" in r["path"]] == []
-
-
-async def test_a_call_ends_at_its_longest_duration(stack: Stack) -> None:
-    stack.sim.add_callee(CALLEE, "silence")
-    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
-        call = await line.place_call(
-            CALLEE, timeout=20.0, attach_stream="a-leg", max_call_duration_seconds=1
-        )
-        assert await call.wait_ended(10.0) == "max_duration"

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import pytest
 import zmq
 from msgspec.structs import replace
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from trunkline.bus import hosts
 from trunkline.bus import messages as m
@@ -147,6 +149,21 @@ class Stack:
         if started:
             await client.send(start(token))
         return client
+
+    async def up(self) -> ClientConnection:
+        """The call's first stream, which worker ``a`` has."""
+        self.controller.tokens["t1"] = self.accepted()
+        client = await self.stream()
+        await until(lambda: self.a.all(m.OpenCall))
+        return client
+
+
+async def close_code(client: ClientConnection) -> int:
+    """The code with which the gateway closes this connection, which says nothing before."""
+    with pytest.raises(ConnectionClosed) as closed:
+        await client.recv()
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code
 
 
 def start(token: str) -> str:

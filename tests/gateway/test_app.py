@@ -141,15 +141,6 @@ async def test_a_call_is_answered_as_the_controller_says(
     assert controller.asked == [m.VoiceWebhook(form=FORM, query={"m": "a/b", "e": ""})]
 
 
-async def test_reject_is_exactly_this(controller: Controller, client: Client) -> None:
-    controller.answer = m.VoiceAnswer(kind="reject")
-    assert await client.post("/twilio/voice", FORM) == (
-        200,
-        {"content-type": "application/xml", "content-length": "30"},
-        b"<Response><Reject/></Response>",
-    )
-
-
 @pytest.mark.parametrize("path", ["/twilio/voice", "/twilio/status"])
 @pytest.mark.parametrize("wrong", ["missing", "token", "url", "query", "field", "form"])
 async def test_a_wrong_signature_is_forbidden(

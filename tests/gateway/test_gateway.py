@@ -20,7 +20,7 @@ from trunkline.bus.settings import load
 from trunkline.bus.testing import until
 from trunkline.gateway.process import BOUNDS, main
 
-from .stack import BASE, Stack, event, media, sign
+from .stack import BASE, Stack, close_code, event, media, sign
 
 G1 = m.first_generation(1)
 
@@ -97,9 +97,7 @@ async def test_a_call_from_webhook_to_stop(stack: Stack) -> None:
 
 @pytest.mark.parametrize(("clean", "reason"), [(True, "close"), (False, "error")])
 async def test_how_a_stream_ends_is_told(stack: Stack, clean: bool, reason: str) -> None:
-    stack.controller.tokens["t1"] = stack.accepted()
-    client = await stack.stream()
-    await until(lambda: stack.a.all(m.OpenCall))
+    client = await stack.up()
     if clean:
         await client.close()
     else:
@@ -110,9 +108,7 @@ async def test_how_a_stream_ends_is_told(stack: Stack, clean: bool, reason: str)
 
 
 async def test_a_worker_that_dies_is_replaced_without_a_lost_frame(stack: Stack) -> None:
-    stack.controller.tokens["t1"] = stack.accepted()
-    client = await stack.stream()
-    await until(lambda: stack.a.all(m.OpenCall))
+    client = await stack.up()
     stack.a.speak(G1, 0, b"\x01" * 160)
     await client.recv()
     await client.send(media(0, b"\x00" * 160))
@@ -129,22 +125,8 @@ async def test_a_worker_that_dies_is_replaced_without_a_lost_frame(stack: Stack)
     await client.close()
 
 
-async def test_a_worker_that_stops_ticking_is_replaced(stack: Stack) -> None:
-    stack.controller.tokens["t1"] = stack.accepted()
-    client = await stack.stream()
-    await until(lambda: stack.a.all(m.OpenCall))
-    stack.a.ticking = False
-    await until(lambda: stack.b.all(m.OpenCall))
-    await until(lambda: stack.a.all(m.CloseCall))
-    stack.a.speak(G1, 0, b"\x01" * 160)
-    await until(lambda: stack.gateway.shell.streams.dropped["generation"] == 1)
-    await client.close()
-
-
 async def test_a_new_controller_is_told_of_live_streams(stack: Stack) -> None:
-    stack.controller.tokens["t1"] = stack.accepted()
-    client = await stack.stream()
-    await until(lambda: stack.a.all(m.OpenCall))
+    client = await stack.up()
     stack.controller.epoch = 2
     await until(lambda: len(stack.controller.all(m.Hello)) == 2)
     (told,) = stack.controller.all(m.Hello)[1].streams
@@ -179,19 +161,6 @@ async def test_a_placement_right_behind_the_acceptance(stack: Stack) -> None:
     await client.close()
 
 
-async def test_a_later_stream_closes_the_earlier_socket(stack: Stack) -> None:
-    stack.controller.tokens["t1"] = stack.accepted()
-    first = await stack.stream()
-    await until(lambda: stack.a.all(m.OpenCall))
-    stack.controller.tokens["t2"] = stack.accepted(ordinal=2)
-    second = await stack.stream("t2")
-    with pytest.raises(ConnectionClosed):
-        await first.recv()
-    await until(lambda: len(stack.a.all(m.OpenCall)) == 2)
-    assert stack.gateway.shell.streams.live == 1
-    await second.close()
-
-
 async def test_only_signed_upgrades_and_known_tokens(
     stack: Stack, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -203,10 +172,7 @@ async def test_only_signed_upgrades_and_known_tokens(
         await connect(f"{url}/elsewhere", proxy=None)
     assert refused.value.response.status_code == 404
     client = await stack.stream("secret-guess")
-    with pytest.raises(ConnectionClosed) as closed:
-        await client.recv()
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 1008
+    assert await close_code(client) == 1008
     client = await stack.stream(started=False)
     await client.send(event("start", start={"callSid": "CA1"}))
     with pytest.raises(ConnectionClosed):
@@ -275,10 +241,7 @@ async def test_a_socket_that_left_before_the_answer(stack: Stack) -> None:
 async def test_a_start_must_come_in_time(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trunkline.gateway.admission.START_WITHIN", 0.1)
     client = await stack.stream(started=False)
-    with pytest.raises(ConnectionClosed) as closed:
-        await client.recv()
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 1008
+    assert await close_code(client) == 1008
 
 
 async def test_health_and_nothing_else(stack: Stack) -> None:
@@ -311,9 +274,7 @@ async def test_large_and_slow_requests_are_cut_off(
 
 
 async def test_a_stopping_gateway_waits_for_its_controller(stack: Stack) -> None:
-    stack.controller.tokens["t1"] = stack.accepted()
-    client = await stack.stream()
-    await until(lambda: stack.a.all(m.OpenCall))
+    client = await stack.up()
     stack.stop.set()
     await until(lambda: stack.gateway.shell.admission.draining)
     with pytest.raises(InvalidStatus) as refused:
@@ -326,10 +287,7 @@ async def test_a_stopping_gateway_waits_for_its_controller(stack: Stack) -> None
     await client.send(media(20, bytes(160)))
     await until(lambda: len(stack.a.frames()) > heard)
     stack.controller.stop()  # its numbers are restored
-    with pytest.raises(ConnectionClosed) as closed:
-        await client.recv()
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 1001
+    assert await close_code(client) == 1001
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,6 @@ from trunkline.gateway import admission
 from .stack import Stack, event, media
 
 
-async def up(stack: Stack) -> ClientConnection:
-    """The call's first stream."""
-    stack.controller.tokens["t1"] = stack.accepted()
-    client = await stack.stream("t1")
-    await until(lambda: stack.a.all(m.OpenCall))
-    return client
-
-
 async def waiting(stack: Stack) -> ClientConnection:
     """A one-way stream that has been let in, and waits."""
     stack.controller.tokens["t2"] = replace(stack.accepted(), first=False, one_way=True)
@@ -49,7 +41,7 @@ def last(stack: Stack) -> m.OpenCall:
 async def test_it_waits_beside_the_stream_and_carries_the_call_once_that_is_gone(
     stack: Stack,
 ) -> None:
-    first = await up(stack)
+    first = await stack.up()
     one_way = await waiting(stack)
     await play(one_way, range(3))
     await play(first, range(1))
@@ -91,7 +83,7 @@ async def test_the_stream_that_is_back_is_opened_once_it_overlaps(stack: Stack) 
 
 
 async def test_one_that_is_not_needed_is_closed_and_nothing_else(stack: Stack) -> None:
-    first = await up(stack)
+    first = await stack.up()
     one_way = await waiting(stack)
     stack.controller.tell(m.CloseStream(call="c1", one_way=True, ordinal=2))  # another one
     stack.controller.tell(m.CloseStream(call="c1", one_way=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 from urllib.parse import urlencode
@@ -75,17 +74,6 @@ async def test_what_twilio_was_given_is_checked_and_not_what_arrives(client: Cli
     """A signature over the path without the public URL's own is not Twilio's."""
     headers = signed("https://line.example.com/twilio/voice?o=1", TOKEN, FORM)
     assert await post(client, "/twilio/voice", headers) == 403
-
-
-@pytest.mark.parametrize("path", ["/healthz", "/base/healthz"])
-async def test_health(client: Client, path: str) -> None:
-    status, _, body = await client.request("GET", path)
-    assert (status, json.loads(body)) == (200, {"ok": True, "stack": "stack-1"})
-
-
-async def test_all_else_under_the_path_is_404(client: Client) -> None:
-    for path in ("/base", "/base/", "/base/metrics", "/base/base/healthz", "/healthz/base"):
-        assert (await client.request("GET", path))[0] == 404
 
 
 # ---------------------------------------------------------------------- upgrades

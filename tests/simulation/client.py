@@ -126,12 +126,7 @@ class SimClient(BusClient):
         """An open line; what ``Line.open`` does without a thread."""
         line = Line(number, **fields)
         await self.control.wait_welcome(10.0)
-        session = await self.open_session(
-            number=number,
-            account=None,
-            allowed_callers=None if line.allowed_callers is None else sorted(line.allowed_callers),
-            allowed_callees=None if line.allowed_callees is None else sorted(line.allowed_callees),
-        )
+        session = await self.open_session(line._info())
         line._client, line._session = self, session
         return line
 

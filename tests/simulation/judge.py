@@ -109,8 +109,10 @@ def _requests(world: World) -> list[str]:
     wrong = [f"answered twice: {what}" for what in world.answered_twice]
     for controller in world.controllers:
         core = controller.core
-        if core is not None and core.counts["internal errors"]:
-            wrong.append(f"{controller.process}: {core.counts['internal errors']} internal errors")
+        if core is not None and core.book.counts["internal errors"]:
+            wrong.append(
+                f"{controller.process}: {core.book.counts['internal errors']} internal errors"
+            )
     return wrong
 
 
@@ -129,7 +131,7 @@ def _untouched(world: World) -> list[str]:
     for controller in world.controllers:
         # After a restart the number of one that had not been answered yet may be another's.
         first = controller is world.controllers[0]
-        if first and controller.core is not None and controller.core.counts["sessions lost"]:
+        if first and controller.core is not None and controller.core.book.counts["sessions lost"]:
             wrong.append(f"{controller.process}: sessions were lost for nothing")
     return wrong
 

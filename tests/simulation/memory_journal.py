@@ -17,7 +17,7 @@ from trunkline.controller.journal.rows import DialRow, OverrideRow, OverrideStat
 
 
 class MemoryJournal:
-    """A JournalStore without a file.
+    """The methods of SqliteJournal, without a file.
 
     Rows are frozen and replaced as a whole, so what was handed out never changes afterwards, as
     with a row that was read from a file.

@@ -10,7 +10,6 @@ import pytest
 from e2e.stack import BOB, CALLER, CAROL, Stack, stopped, until
 
 from trunkline import Line
-from trunkline.errors import StackUnavailableError
 
 from .conversations import kill, talking
 
@@ -76,17 +75,6 @@ async def test_the_controller(stack: Stack) -> None:
     # Calls in progress felt nothing.
     conversations.check_whole()
     conversations.check_holes(0.1)
-
-
-async def test_a_bus_that_nobody_answers_is_said_after_10_s(stack: Stack) -> None:
-    nowhere = f"ipc://{stack.directory}/nowhere"
-    asked = asyncio.to_thread(stack.command, "status", TRUNKLINE_BUS=nowhere)
-    opening = Line(BOB, bus=nowhere).open()
-    status, error = await asyncio.gather(asked, opening, return_exceptions=True)
-    assert isinstance(error, StackUnavailableError) and nowhere in str(error)
-    assert status.returncode == 1
-    (line,) = status.stderr.splitlines()
-    assert nowhere in line
 
 
 @pytest.mark.alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import pytest
 from e2e.stack import Stack, stopped, until
@@ -90,9 +91,23 @@ async def test_a_call_ends_while_its_gateway_is_stopped(stack: Stack) -> None:
 async def test_a_gateway_is_stopped_then_wakes(stack: Stack) -> None:
     async with talking(stack, 1) as conversations:
         with stopped(gateway_of(stack, conversations.calls[0])):
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(1.0)
         await conversations.both_ways(1.5)
     # Nothing is lost: sound waited in the gateway's sockets, and ours was not sent ahead.
     conversations.check_whole()
-    assert conversations.holes(before=False) > 2.0
-    conversations.check_holes(4.0)
+    assert conversations.holes(before=False) > 0.5
+    conversations.check_holes(2.0)
+
+
+async def test_a_gateway_hangs(stack: Stack) -> None:
+    """Its keeper kills it after 1.5 to 2 s of silence, and another one answers Twilio."""
+    stack.provoked |= BROKEN
+    async with talking(stack, 1) as conversations:
+        call = conversations.calls[0]
+        victim = gateway_of(stack, call)
+        kill(victim, signal.SIGSTOP)
+        await conversations.both_ways(1.5)
+        assert gateway_of(stack, call) != victim
+    check_came_back(stack, conversations, BACK_WITHIN)
+    assert conversations.holes(before=False) > 1.0
+    conversations.check_holes(3.0)

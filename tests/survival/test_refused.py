@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 
 import pytest
 from e2e.stack import ALICE, CALLER, Stack, until
 
 from trunkline import Line
-from trunkline.bus.launch import free_ports, trunkline_argv
-from trunkline.errors import NumberBusyError
-
-from .conversations import kill
+from trunkline.bus.launch import free_ports
 
 
 def another(stack: Stack, **same: str) -> dict[str, str]:
@@ -58,39 +54,3 @@ async def test_a_second_one_is_refused_by_name(
         call = await waiting
         assert call.sid == sid
         await call.hang_up()
-
-
-async def test_a_second_stack_on_one_account_and_number(stack: Stack) -> None:
-    settings = another(stack)
-    bus = settings["TRUNKLINE_BUS"]
-    one_each = ("--gateways", "1", "--codec-workers", "1")
-    second = stack.run(trunkline_argv("up", *one_each), "second", **settings)
-    try:
-        ready = "trunkline is ready"
-        await until(lambda: any(ready in x for x in stack.lines("second")), "it is up", 30.0)
-        async with Line(ALICE, bus=stack.bus) as mine, Line(ALICE, bus=bus) as theirs:
-            waiting = asyncio.ensure_future(mine.wait_for_call(30.0))
-            await until(lambda: stack.held(ALICE), "the number is armed")
-            written = stack.voice(ALICE)
-            with pytest.raises(NumberBusyError, match="another trunkline stack") as busy:
-                await theirs.wait_for_call(10.0)
-            assert busy.value.number == ALICE
-            assert stack.voice(ALICE) == written
-            sid = stack.sim.place_call(CALLER, ALICE)["sid"]
-            call = await waiting
-            assert call.sid == sid
-            await call.hang_up()
-            await mine.close()
-            # It is free now.
-            taken = asyncio.ensure_future(theirs.wait_for_call(20.0))
-            await until(
-                lambda: stack.voice(ALICE)["voice_url"].startswith(
-                    settings["TRUNKLINE_PUBLIC_URL"]
-                ),
-                "the second stack has the number",
-            )
-            taken.cancel()
-    finally:
-        kill(second.pid, signal.SIGTERM)
-    await until(lambda: second.poll() is not None, "the second stack has ended")
-    assert second.returncode == 0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from e2e.stack import ALICE, BOB, CALLER, CAROL, DAVE, PRIOR, Stack, until
+from e2e.stack import ALICE, BOB, CAROL, DAVE, PRIOR, Stack, until
 
 from trunkline import Line
 from trunkline.errors import CarrierError
@@ -119,20 +119,3 @@ async def test_twilios_rest_while_dialling_leaves_no_call_ringing(
         await until(lambda: not stack.live_calls(), "it is hung up")
         assert len(stack.calls_to(callee)) == int(late)
     assert {r["id"]: r["fired"] for r in stack.sim.faults()}[rule] == 1
-
-
-async def test_someone_else_changes_voice_url_meanwhile(stack: Stack) -> None:
-    theirs = "https://someone.else.example/voice"
-    async with Line(ALICE, bus=stack.bus) as line:
-        waiting = asyncio.ensure_future(line.wait_for_call(30.0))
-        await until(lambda: stack.held(ALICE), "the number is armed")
-        sid = stack.sim.place_call(CALLER, ALICE)["sid"]
-        call = await waiting
-        assert call.sid == sid
-        stack.sim.add_number(ALICE, voice_url=theirs)
-        await call.hang_up()
-    assert stack.voice(ALICE)["voice_url"] == theirs
-    assert [w for w in stack.sim.number_writes() if w["number"] == ALICE][1:] == []
-    assert any("changed by someone else" in line for line in stack.lines("up"))
-    assert stack.status()["overrides"] == []
-    stack.sim.add_number(ALICE, **PRIOR[ALICE])

@@ -160,26 +160,3 @@ async def test_the_machine_for_ever_and_then_the_journal(new_stack: Callable[[],
     assert again.returncode == 0, again
     assert len(stack.sim.number_writes()) == writes
     stack.check_nothing_left()
-
-
-async def test_restore_from_the_journal_with_no_stack(new_stack: Callable[[], Stack]) -> None:
-    stack = new_stack()
-    up = stack.up(gateways=1, codec_workers=1)
-    client = stack.client("wait", DAVE)
-    await until(lambda: stack.held(DAVE), "the number is armed")
-    # A stack that lives is left alone, also by another machine that knows the account alone.
-    held = stack.command("restore")
-    assert held.returncode == 3
-    assert str(up.pid) in held.stdout or "controller" in held.stdout, held
-    left = stack.command("restore", "--account", TRUNKLINE_STATE_DIR="elsewhere")
-    assert left.returncode == 3, left
-    assert stack.held(DAVE)
-    kill(client.pid)
-    client.wait()
-    stack.kill_stack()
-    planned = stack.command("restore", "--dry-run")
-    assert stack.held(DAVE), planned
-    done = stack.command("restore")
-    assert done.returncode == 0, done
-    assert "secret" not in planned.stdout + planned.stderr + done.stdout + done.stderr
-    stack.check_nothing_left()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from trunkline.bus.launch import ParentPipe
 from trunkline.bus.process import PARENT_FD_VARIABLE
 from trunkline.bus.settings import Settings
 from trunkline.bus.testing import until
+from trunkline.stack import children
 from trunkline.stack.children import GOOD_RUN, LONGEST_DELAY, Child, Restarts, settings_environment
 
 # ---------------------------------------------------------------- the rules
@@ -96,9 +96,18 @@ async def parent() -> AsyncIterator[ParentPipe]:
     pipe.close()
 
 
-def python(code: str, parent: ParentPipe, clock: Clock = monotonic, *, again: bool = True) -> Child:
-    argv = [sys.executable, "-c", code]
-    return Child("child", argv, dict(os.environ), parent, clock=clock, again=again)
+def python(
+    code: str,
+    parent: ParentPipe,
+    clock: Clock = monotonic,
+    *,
+    again: bool = True,
+    silent_for: float | None = None,
+) -> Child:
+    argv, environment = [sys.executable, "-c", code], dict(os.environ)
+    return Child(
+        "child", argv, environment, parent, again=again, silent_for=silent_for, clock=clock
+    )
 
 
 WAITS = "import signal; signal.pause()"
@@ -145,22 +154,60 @@ async def test_a_child_that_fails_at_its_start_is_left_alone(parent: ParentPipe)
 
 
 @pytest.mark.e2e
-async def test_a_child_that_fails_late_and_was_never_ready_is_left_alone(
-    parent: ParentPipe,
-) -> None:
-    hours = itertools.count(0.0, 3600.0)
-    child = python("raise SystemExit(1)", parent, clock=lambda: next(hours))
-    assert await child.keep() == 1
-    assert child.starts == 1
-
-
-@pytest.mark.e2e
 async def test_a_child_that_was_ready_is_started_again_when_it_fails(parent: ParentPipe) -> None:
     child = python("from trunkline.bus.process import say_ready as f; f(); f(); exit(1)", parent)
     keeping = asyncio.create_task(child.keep())
     await until(lambda: child.starts > 2)
     child.kill()
     await keeping
+
+
+@pytest.fixture
+def signs(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Looks for signs of life come quickly, and so do the signs of a child with this code."""
+    monkeypatch.setattr(children, "SIGN_SECONDS", 0.05)
+    return """
+from trunkline.bus import process
+process.SIGN_SECONDS = 0.01
+async def main(stop):
+    open(up, "a").write("x")
+    await stop.wait()
+    return 3
+raise SystemExit(process.run(main))
+"""
+
+
+@pytest.mark.e2e
+async def test_a_child_that_hangs_is_killed_and_started_again(
+    parent: ParentPipe, signs: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    up = tmp_path / "up"
+    child = python(f"up = {str(up)!r}{signs}", parent, silent_for=0.5)
+    keeping = asyncio.create_task(child.keep())
+    await until(up.exists)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGSTOP)
+    await until(lambda: up.read_text() == "xx")
+    assert caplog.messages == [
+        "child gave no sign of life for 0.5 s",
+        "child ended (killed by signal 9); starting it again",
+    ]
+    child.stop()
+    assert await keeping == 3
+
+
+@pytest.mark.e2e
+async def test_silence_before_the_first_sign_is_a_slow_start(
+    parent: ParentPipe, signs: str, tmp_path: Path
+) -> None:
+    up = tmp_path / "up"
+    slow = f"import time; time.sleep(0.6); up = {str(up)!r}{signs}"
+    child = python(slow, parent, silent_for=0.2)
+    keeping = asyncio.create_task(child.keep())
+    await until(up.exists)
+    child.stop()
+    assert await keeping == 3
+    assert child.starts == 1
 
 
 @pytest.mark.e2e

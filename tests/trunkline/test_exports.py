@@ -11,14 +11,6 @@ def python(code: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_the_import_brings_nothing_of_scenario() -> None:
-    seen = python(
-        "import sys, trunkline; trunkline.Line; trunkline.Call;"
-        "print(sorted(n for n in sys.modules if n in ('scenario', 'opentelemetry', 'litellm')))"
-    )
-    assert seen == "[]\n"
-
-
 def test_without_scenario_the_adapter_says_what_to_install() -> None:
     seen = python(
         "import sys; sys.modules['scenario'] = None\n"

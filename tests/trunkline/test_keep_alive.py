@@ -10,7 +10,7 @@ import pytest
 
 from trunkline.bus.http import Session
 
-from .conftest import ENDS_WITHIN, Running, Trunkline, alive, all_end
+from .conftest import ENDS_WITHIN, Running, Trunkline, alive
 
 pytestmark = pytest.mark.e2e
 
@@ -26,17 +26,6 @@ def health(port: int) -> int:
         return session.get(f"http://127.0.0.1:{port}/healthz", timeout=15).status_code
 
 
-def test_a_killed_codec_worker_is_back(trunkline: Trunkline) -> None:
-    keeper = trunkline.start("codec-worker", "--keep-alive")
-    keeper.until(lambda: "codec worker" in keeper.err)
-    first = worker_of(keeper, "codec-worker")
-    os.kill(first, signal.SIGKILL)
-    keeper.until(lambda: keeper.children("codec-worker") not in ([], [first]))
-    assert "killed by signal 9" in keeper.err
-    status, took = keeper.end()
-    assert (status, took < ENDS_WITHIN) == (0, True)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_keeper_ends_with_its_child(trunkline: Trunkline, number: int) -> None:
     keeper = trunkline.start("codec-worker", "--keep-alive")
@@ -48,15 +37,6 @@ def test_a_keeper_ends_with_its_child(trunkline: Trunkline, number: int) -> None
     assert not alive(child)
 
 
-def test_a_killed_keeper_takes_its_child_along(trunkline: Trunkline) -> None:
-    keeper = trunkline.start("codec-worker", "--keep-alive")
-    keeper.until(lambda: "codec worker" in keeper.err)
-    child = worker_of(keeper, "codec-worker")
-    keeper.process.kill()
-    keeper.process.wait()
-    assert all_end([child])
-
-
 def test_connections_wait_while_the_gateway_is_away(trunkline: Trunkline) -> None:
     keeper = trunkline.start("gateway", "--keep-alive")
     child = worker_of(keeper, "gateway")
@@ -64,16 +44,6 @@ def test_connections_wait_while_the_gateway_is_away(trunkline: Trunkline) -> Non
     os.kill(child, signal.SIGKILL)
     assert health(trunkline.port) == 200
     assert worker_of(keeper, "gateway") != child
-
-
-def test_two_gateways_of_a_stack_share_the_port(trunkline: Trunkline) -> None:
-    first = trunkline.start("gateway", "--keep-alive")
-    second = trunkline.start("gateway", "--keep-alive")
-    for keeper in (first, second):
-        keeper.until(lambda keeper=keeper: "listening on" in keeper.err)
-    first.end()
-    assert health(trunkline.port) == 200
-    assert second.end()[0] == 0
 
 
 def test_another_stack_on_the_port_is_refused_in_one_line(trunkline: Trunkline) -> None:

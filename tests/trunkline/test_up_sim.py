@@ -87,18 +87,6 @@ def test_without_any_setting_it_can_be_used_at_once(trunkline: Trunkline) -> Non
     assert running.err.splitlines()[-1].endswith("ended with status 0")
 
 
-def test_a_real_lines_public_url_gets_nothing_of_the_stand_in(trunkline: Trunkline) -> None:
-    real = "https://me:pa55@line.example.com"
-    running, _, info = start(trunkline, TRUNKLINE_PUBLIC_URL=real)
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", info.public_url)
-    with SimClient(info.sim or "") as sim:
-        armed(trunkline, sim)
-        assert sim.numbers()[NUMBER]["voice_url"].startswith(f"{info.public_url}/twilio/voice")
-        assert running.end()[0] == 0
-    assert "TRUNKLINE_PUBLIC_URL=https://me:***@line.example.com is ignored with" in running.err
-    assert "pa55" not in running.out + running.err
-
-
 @pytest.mark.parametrize("by", ["SIGTERM", "Ctrl-C in its terminal"])
 def test_numbers_are_put_back_while_the_carrier_still_answers(
     trunkline: Trunkline, by: str

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import click
 
@@ -19,14 +19,12 @@ from trunkline.adapter.call import Call
 from trunkline.adapter.line import Line
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import TrunklineError, WrongModeError
-from trunkline.bus.process import EXIT_DONE, run
+from trunkline.bus.process import EXIT_DONE, StoppedError, run, unless
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 from trunkline.bus.sound import LINE_RATE
 
 from . import wav
-
-_T = TypeVar("_T")
 
 #: Seconds to listen on after ``--say`` where ``--listen`` does not say.
 LISTEN_AFTER_SAY = 2.0
@@ -53,10 +51,6 @@ class _Heard:
     @property
     def seconds(self) -> float:
         return len(self.pcm) / 2 / LINE_RATE
-
-
-class _StoppedError(Exception):
-    """Ctrl-C or SIGTERM came."""
 
 
 def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
@@ -98,8 +92,8 @@ def _one_call(line: Line, connect: Callable[[], Coroutine[Any, Any, Call]], wish
 
     async def main(stop: asyncio.Event) -> int:
         async with line:
-            with contextlib.suppress(_StoppedError):
-                await _talk(await _unless(stop, connect()), wishes, saying, stop)
+            with contextlib.suppress(StoppedError):
+                await _talk(await unless(stop, connect()), wishes, saying, stop)
         return _closed(line)
 
     return run(main)
@@ -114,21 +108,6 @@ def _closed(line: Line) -> int:
     return EXIT_DONE
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T:
-    """The result of ``work``; cancels it and raises _StoppedError when ``stop`` comes first."""
-    working = asyncio.ensure_future(work)
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-            raise _StoppedError
-        return working.result()
-    finally:
-        stopping.cancel()
-
-
 async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.Event) -> None:
     began = monotonic()
     heard = _Heard(bytearray(call.greeting or b""))
@@ -137,8 +116,8 @@ async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.
     hearing = asyncio.create_task(_hear(call, heard, echo=wishes.echo))
     digits = asyncio.create_task(_tell_digits(call))
     try:
-        with contextlib.suppress(_StoppedError):
-            await _unless(stop, _speak(call, wishes, saying, hearing))
+        with contextlib.suppress(StoppedError):
+            await unless(stop, _speak(call, wishes, saying, hearing))
         await call.hang_up()
         await hearing
         await digits

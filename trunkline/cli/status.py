@@ -19,28 +19,6 @@ from ..stack.controller_client import controller_client, get_status
 #: A controller that is starting again is back within this time.
 ANSWER_WITHIN = 5.0
 
-#: Section of the report -> its columns.
-_TABLES: dict[str, tuple[str, ...]] = {
-    "gateways": ("id", "pid", "streams", "refused"),
-    "codec_workers": ("id", "pid", "calls"),
-    "sessions": ("id", "number", "mode", "since"),
-    "calls": (
-        "sid",
-        "direction",
-        "caller",
-        "callee",
-        "state",
-        "gateway",
-        "codec_worker",
-        "seconds",
-        "frames_in",
-        "frames_out",
-        "frames_lost",
-        "underruns",
-    ),
-    "overrides": ("number", "number_sid", "state", "prior_voice_url", "since", "session"),
-}
-
 
 async def show(settings: Settings, *, as_json: bool) -> int:
     """Ask the controller and print; StackUnavailableError when none answers."""
@@ -54,16 +32,18 @@ async def show(settings: Settings, *, as_json: bool) -> int:
 
 
 def print_tables(status: dict[str, Any], console: Console) -> None:
-    """The report for a reader."""
+    """The report for a reader: a table for each part of it, with the fields of its rows."""
     head = status["controller"]
     console.print(f"controller  pid {head['pid']}, epoch {head['epoch']}")
-    for section, columns in _TABLES.items():
-        rows = status.get(section, [])
+    for section, rows in status.items():
+        if section == "controller":
+            continue
         title = section.replace("_", " ")
         if not rows:
             console.print(f"{title}  none")
             continue
         table = Table(title=title, title_justify="left", title_style="bold", box=None)
+        columns = dict.fromkeys(column for row in rows for column in row)
         for column in columns:
             table.add_column(column.replace("_", " "), overflow="fold")
         for row in rows:
@@ -76,8 +56,6 @@ def _cell(value: object) -> str | Text:
         return "-"
     if isinstance(value, float):
         return f"{value:.1f}"
-    if isinstance(value, list):
-        return str(len(value))
     if isinstance(value, dict):
         value = ", ".join(f"{name} {count}" for name, count in value.items()) or "-"
     # A caller chooses its own name, which must become neither markup nor a terminal's command.

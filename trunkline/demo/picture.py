@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Final
 
 import matplotlib
@@ -77,18 +78,10 @@ def _waveform(axes: Any, samples: Samples, speaker: Speaker, record: CallRecord)
 def _words(axes: Any, turn: Turn, seconds: float) -> None:
     axes.axvspan(turn.start, turn.end, color=COLOURS[turn.speaker], alpha=0.08, linewidth=0)
     wide = max(14, int((turn.end - turn.start) / seconds * 150))
-    words, line, lines = turn.words.split() or ["(no words)"], "", []
-    for word in words:
-        if line and len(line) + 1 + len(word) > wide:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    lines.append(line)
     axes.text(
         turn.start + 0.05,
         1.42,
-        "\n".join(lines),
+        fill(turn.words or "(no words)", wide, break_long_words=False),
         va="top",
         fontsize=8,
         color=INK,

@@ -14,7 +14,6 @@ import importlib
 import importlib.util
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +22,7 @@ from rich.console import Console
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.launch import Launched, apart, trunkline_argv
-from trunkline.bus.process import EXIT_DONE, run
+from trunkline.bus.process import EXIT_DONE, StoppedError, run, unless
 from trunkline.bus.runtime_dir import temporary_directory
 from trunkline.carrier_sim.client import SimClient
 
@@ -67,31 +66,16 @@ def main(out: Path | None, *, verbose: bool) -> int:
 
 async def _until_done(out: Path, verbose: bool, stop: asyncio.Event) -> int:
     """The demo, unless SIGTERM, SIGINT or its time limit ends it."""
-    showing = asyncio.create_task(Demo(out, Console(highlight=False), verbose).run())
-    stopping = asyncio.create_task(stop.wait())
+    limit = asyncio.timeout(ENDS_WITHIN)
     try:
-        await asyncio.wait(
-            {showing, stopping}, timeout=ENDS_WITHIN, return_when=asyncio.FIRST_COMPLETED
-        )
-        if showing.done():
-            return showing.result()
-        showing.cancel()
-        await asyncio.gather(showing, return_exceptions=True)
-        raise TrunklineError(
-            "interrupted" if stop.is_set() else f"not done within {ENDS_WITHIN:g} s"
-        )
-    finally:
-        stopping.cancel()
-
-
-@contextlib.contextmanager
-def _own_directory() -> Iterator[Path]:
-    """Where the stack's bus and journal stand; removed afterwards."""
-    directory = temporary_directory("trunkline-demo-")
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        async with limit:
+            return await unless(stop, Demo(out, Console(highlight=False), verbose).run())
+    except StoppedError:
+        raise TrunklineError("interrupted") from None
+    except TimeoutError:
+        if limit.expired():
+            raise TrunklineError(f"not done within {ENDS_WITHIN:g} s") from None
+        raise
 
 
 class Demo:
@@ -108,10 +92,10 @@ class Demo:
 
     async def run(self) -> int:
         """All of it; the exit status. TrunklineError with the first thing that went wrong."""
-        with (
-            contextlib.closing(Recogniser()) as recogniser,
-            _own_directory() as directory,
-        ):
+        with contextlib.closing(Recogniser()) as recogniser, contextlib.ExitStack() as ends:
+            # For the stack's bus and journal.
+            directory = temporary_directory("trunkline-demo-")
+            ends.callback(shutil.rmtree, directory, ignore_errors=True)
             # scenario takes seconds to import; the stack starts meanwhile.
             importing = asyncio.create_task(
                 asyncio.to_thread(importlib.import_module, "trunkline.demo.calls")

@@ -7,7 +7,6 @@ lock for seconds, which the phone line's threads must not wait for.
 from __future__ import annotations
 
 import asyncio
-import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from trunkline.bus.sound import LINE_RATE
+from trunkline.carrier_sim.wav import SPEECH_DIR, transcripts
 
 from ..cli import wav
 
-#: The recordings that are shipped with the stand-in carrier.
-SPEECH: Final = Path(__file__).parent.parent / "carrier_sim" / "speech"
 #: The sample rate that the recogniser's model was trained on.
 MODEL_RATE: Final = 16_000
 
@@ -28,13 +26,12 @@ _decoder: Any = None
 
 def recording(name: str) -> Path:
     """The WAV file of a shipped recording, for instance "austen-0880"."""
-    return SPEECH / f"{name}.wav"
+    return SPEECH_DIR / f"{name}.wav"
 
 
 def transcript(name: str) -> str:
     """The words of a shipped recording."""
-    words: dict[str, str] = json.loads((SPEECH / "transcripts.json").read_text())
-    return words[f"{name}.wav"]
+    return transcripts()[f"{name}.wav"]
 
 
 def word_errors(said: str, heard: str) -> int:

@@ -11,6 +11,7 @@ from typing import Final
 from trunkline.bus import hosts
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import SettingsError, TrunklineError
+from trunkline.bus.process import StoppedError, unless
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.bus.twilio_urls import HEALTH_PATH
@@ -99,18 +100,13 @@ async def _try(
     say(f"taking over the voice_url of {live.number}")
     made = await override(ops, live.base, live.number)
     outcome = Outcome(live.verdicts)
-    calling = asyncio.create_task(_calls(live, made, say))
-    stopping = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait({calling, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        calling.cancel()
-        await calling
-    except asyncio.CancelledError:
-        pass  # it was stopped
+        await unless(stop, _calls(live, made, say))
+    except StoppedError:
+        pass  # what was found by then is told
     except TrunklineError as error:
         outcome.error = error
     finally:
-        stopping.cancel()
         outcome.back = await _leave(live, made)
     return outcome
 

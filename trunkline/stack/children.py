@@ -2,7 +2,9 @@
 
 :class:`Restarts` has the rules when it is started again, and does no I/O. A child gets all settings
 of its parent in the environment, so that an edited ``.env`` cannot split a running stack. It also
-gets one end of a pipe that closes when the parent dies, so that no child outlives its parent.
+gets one end of a pipe that closes when the parent dies, so that no child outlives its parent, and
+one end of a pipe into which it writes signs of life: a child that hangs is killed, and started
+again.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from trunkline.bus.launch import ParentPipe
 from trunkline.bus.process import (
     EXIT_FAILED,
     EXIT_USAGE,
+    KEEPER_FD_VARIABLE,
     PARENT_FD_VARIABLE,
-    READY_FD_VARIABLE,
+    READY,
+    SIGN_SECONDS,
 )
 from trunkline.bus.settings import Settings, env_name
 
@@ -34,6 +38,14 @@ GOOD_RUN: Final = 5.0
 #: Seconds before the second quick restart, doubled for each further one, up to the second value.
 FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
+#: Seconds without a sign of life after which a child is killed. A gateway's calls hear nothing
+#: until then: Twilio waits for a gateway that keeps its connections, and asks another one once they
+#: close. A silent worker's calls move to others meanwhile, and the controller carries no sound.
+SILENT_FOR: Final[Mapping[str, float]] = {
+    "gateway": 1.5,
+    "codec-worker": 10.0,
+    "controller": 10.0,
+}
 
 
 class Restarts:
@@ -67,8 +79,10 @@ class Restarts:
 class Child:
     """A command that runs until ``stop()``; ``keep()`` starts it again by :class:`Restarts`.
 
-    ``again=False``: any end of it is final. ``parent=None``: the program is not ours, so it gets
-    none of the pipes, and nothing in its environment speaks of them.
+    ``again=False``: any end of it is final. ``silent_for``: once it has given a sign of life, it is
+    killed when it has given none for so many seconds, which are counted while this process runs:
+    a machine that stood still has silenced nobody. ``parent=None``: the program is not ours, so it
+    gets none of the pipes, and nothing in its environment speaks of them.
     """
 
     #: Done once ``keep()`` is, with its result. ``start()`` sets it.
@@ -83,9 +97,11 @@ class Child:
         *,
         pass_fds: Sequence[int] = (),
         again: bool = True,
+        silent_for: float | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self.name = name
+        self._silent_for = silent_for
         self._ours = parent is not None
         self._again = again
         self._argv = list(argv)
@@ -133,11 +149,12 @@ class Child:
     async def _run_once(self) -> tuple[int, bool]:
         """The exit status of one run, and whether it said that it was ready."""
         self.starts += 1
-        read_ready, write_ready = os.pipe()
+        signs, write_signs = os.pipe()
+        os.set_blocking(signs, False)
         environment, pass_fds = self._environment, self._pass_fds
         if self._ours:
-            environment = {**environment, READY_FD_VARIABLE: str(write_ready)}
-            pass_fds = (*pass_fds, write_ready)
+            environment = {**environment, KEEPER_FD_VARIABLE: str(write_signs)}
+            pass_fds = (*pass_fds, write_signs)
         try:
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -147,21 +164,38 @@ class Child:
                     pass_fds=pass_fds,
                 )
             finally:
-                os.close(write_ready)
+                os.close(write_signs)
             self._process = process
             if self._stopping.is_set():  # stop() came while it was being started
                 _signal(process.terminate)
             try:
-                status = await process.wait()
+                ready = await self._look_after(process, signs)
             finally:
                 self._process = None
-            os.set_blocking(read_ready, False)
-            try:
-                return status, os.read(read_ready, 1) != b""
-            except BlockingIOError:  # a process that it has left behind has the other end
-                return status, False
+            return await process.wait(), ready
         finally:
-            os.close(read_ready)
+            os.close(signs)
+
+    async def _look_after(self, process: asyncio.subprocess.Process, signs: int) -> bool:
+        """Wait for the end of ``process``; whether it said that it was ready.
+
+        Silence is counted in looks, so that none passes while this process does not run.
+        """
+        look = None if self._silent_for is None else SIGN_SECONDS
+        ready = heard = False
+        silent = 0
+        ended = asyncio.ensure_future(process.wait())
+        while not ended.done():
+            await asyncio.wait({ended}, timeout=look)
+            said = _read(signs)
+            ready = ready or READY in said
+            heard = heard or said != b""
+            silent = 0 if said else silent + 1
+            if self._silent_for is not None and heard and silent * SIGN_SECONDS >= self._silent_for:
+                heard = False
+                log.error("%s gave no sign of life for %g s", self.name, self._silent_for)
+                _signal(process.kill)
+        return ready
 
     def stop(self) -> None:
         """Ask the child to end (SIGTERM); it is not started again.
@@ -185,6 +219,12 @@ class Child:
 def _signal(send: Callable[[], None]) -> None:
     with contextlib.suppress(ProcessLookupError):  # it has just ended
         send()
+
+
+def _read(pipe: int) -> bytes:
+    with contextlib.suppress(BlockingIOError):  # it has said nothing since
+        return os.read(pipe, 4096)
+    return b""
 
 
 def describe(status: int) -> str:

@@ -1,9 +1,9 @@
 """``--keep-alive``: keeps one working process of the stack running.
 
 honcho ends everything when one of its children exits, so each line of the Procfile starts a keeper:
-a supervisor with one child. It starts the working process again when that dies, ends with it on
-SIGTERM and SIGINT, and has its exit status. The keeper of a gateway holds the listening socket, so
-that connections wait while the gateway is away instead of being refused.
+a supervisor with one child. It starts the working process again when that dies or hangs, ends with
+it on SIGTERM and SIGINT, and has its exit status. The keeper of a gateway holds the listening
+socket, so that connections wait while the gateway is away instead of being refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trunkline.bus.launch import trunkline_argv
 from trunkline.bus.process import run, setup_logging
 from trunkline.bus.settings import Settings
 
-from .children import settings_environment
+from .children import SILENT_FOR, settings_environment
 from .public_port import PublicPort
 from .supervisor import Supervisor, exit_status
 
@@ -38,7 +38,10 @@ def keep_alive(settings: Settings, role: str) -> int:
         async def keep(stop: asyncio.Event) -> int:
             async with Supervisor() as supervisor:
                 environment = settings_environment(settings)
-                child = supervisor.keep(role, argv, environment, pass_fds=pass_fds)
+                silent_for = SILENT_FOR[role]
+                child = supervisor.keep(
+                    role, argv, environment, pass_fds=pass_fds, silent_for=silent_for
+                )
                 await supervisor.until(stop)
             return exit_status(child.ended.result(), role)
 

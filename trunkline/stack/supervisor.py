@@ -50,14 +50,18 @@ class Supervisor:
         *,
         pass_fds: Sequence[int] = (),
         again: bool = True,
+        silent_for: float | None = None,
         ours: bool = True,
     ) -> Child:
         """Start a command, and start it again when it dies.
 
-        ``again=False``: any end of it is final. ``ours=False``: it knows nothing of our pipe.
+        ``again=False``: any end of it is final. ``silent_for``: it is killed when it has given no
+        sign of life for so many seconds. ``ours=False``: it knows nothing of our pipes.
         """
         pipe = self.pipe if ours else None
-        child = Child(name, argv, environment, pipe, pass_fds=pass_fds, again=again)
+        child = Child(
+            name, argv, environment, pipe, pass_fds=pass_fds, again=again, silent_for=silent_for
+        )
         child.start()
         self._children.append(child)
         return child

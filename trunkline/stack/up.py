@@ -22,7 +22,7 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -40,7 +40,7 @@ from trunkline.bus.settings import Settings
 from trunkline.controller.journal.state_dir import StackRunsError, check_free
 
 from . import stand_in
-from .children import Child, settings_environment
+from .children import SILENT_FOR, Child, settings_environment
 from .controller_client import controller_client, get_status
 from .public_port import PublicPort
 from .stand_in import StandIn
@@ -139,24 +139,14 @@ async def _up(settings: Settings, port: PublicPort, wishes: Wishes, stop: asynci
                 log.error("%s, so the stack ends", carrier.describe_end())
                 return EXIT_FAILED
             settings = stand_in.fit(settings, info, number, own / "state")
-        tunnel = await held.enter_async_context(_opened(wishes.tunnel, host, number))
+        tunnel = None
         given: dict[str, Any] = {"http_port": number}
-        if tunnel is not None:
+        if wishes.tunnel is not None:
+            tunnel = await Tunnel.open(wishes.tunnel, host, number)
+            held.push_async_callback(tunnel.close)
             given["public_url"] = tunnel.url
         settings = settings.model_copy(update=given)
         return await run_stack(settings, port.fd, wishes, stop, carrier=carrier, tunnel=tunnel)
-
-
-@contextlib.asynccontextmanager
-async def _opened(tunnel: str | None, host: str, port: int) -> AsyncIterator[Tunnel | None]:
-    if tunnel is None:
-        yield None
-        return
-    opened = await Tunnel.open(tunnel, host, port)
-    try:
-        yield opened
-    finally:
-        await opened.close()
 
 
 async def run_stack(
@@ -184,8 +174,13 @@ async def run_stack(
     async with Supervisor(head_start=CONTROLLER_FIRST) as supervisor:
 
         def keep(name: str, *argv: str, pass_fds: Sequence[int] = ()) -> Child:
-            fds = (*pass_fds, *held)
-            return supervisor.keep(name, trunkline_argv(*argv), environment, pass_fds=fds)
+            return supervisor.keep(
+                name,
+                trunkline_argv(*argv),
+                environment,
+                pass_fds=(*pass_fds, *held),
+                silent_for=SILENT_FOR[argv[0]],
+            )
 
         controller = keep("controller", "controller")
         listen = ("--listen-fd", str(listen_fd))

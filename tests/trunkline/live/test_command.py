@@ -198,13 +198,6 @@ async def test_a_public_url_that_leads_elsewhere_is_shown_without_its_password(
     assert f"{sim.base_url.replace('//', '//me:***@')} {leads}" in str(error)
 
 
-async def test_a_public_url_that_nobody_answers(tmp_path: Path) -> None:
-    async with carrier() as sim:
-        chosen = settings_for(tmp_path, sim, public_url="http://127.0.0.1:9")
-        error = await refused(tmp_path, sim, chosen)
-    assert f"does not lead to 127.0.0.1:{chosen.http_port} (Connection refused)" in str(error)
-
-
 async def test_what_stands_in_the_way_is_shown_without_a_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,19 +231,6 @@ async def test_a_number_that_may_not_call_itself(tmp_path: Path) -> None:
         outcome = await live(tmp_path, sim)
         assert sim.numbers[NUMBER].voice_url == PRIOR
     assert "--from" in str(outcome.error) and outcome.back
-
-
-@pytest.mark.e2e
-async def test_ctrl_c_hangs_up_and_puts_the_number_back(tmp_path: Path) -> None:
-    async with carrier() as sim:
-        task = asyncio.create_task(live(tmp_path, sim))
-        await sim.wait_until(lambda: any(s.live for s in sim.streams.values()), 20.0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert sim.numbers[NUMBER].voice_url == PRIOR
-        assert sim.numbers[NUMBER].voice_fallback_url == ""
-        assert all(not call.live for call in sim.calls.values())
 
 
 @pytest.mark.e2e
@@ -328,19 +308,6 @@ async def test_a_run_that_is_killed_is_undone_by_restore(tmp_path: Path) -> None
         assert status == 0 and "put back to" in lines[0]
         number = sim.numbers[NUMBER]
         assert (number.voice_url, number.voice_fallback_url) == (PRIOR, "")
-
-
-@pytest.mark.e2e
-async def test_the_command_names_the_belief_that_the_carrier_contradicts(tmp_path: Path) -> None:
-    async with carrier("reject-is-busy") as sim:
-        chosen = settings_for(tmp_path, sim)
-        process = await _doctor(chosen, "--json")
-        out, err = await process.communicate()
-        assert sim.numbers[NUMBER].voice_url == PRIOR
-    assert process.returncode == 1, err
-    beliefs = json.loads(out)["beliefs"]
-    assert [n for n, b in beliefs.items() if b["verdict"] != "holds"] == ["reject-is-busy"]
-    assert err.decode().splitlines()[-1].endswith("does not hold: reject-is-busy")
 
 
 def _environment(settings: Settings) -> dict[str, str]:
