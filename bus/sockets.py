@@ -128,7 +128,7 @@ class BusSocket:
 
     def _look_again(self) -> None:
         """Drain soon, if something is there that no edge would tell of."""
-        if not self._looks and self._edge_lost and not self._on_demand and self._readable:
+        if not self._looks and self._edge_lost and not self._on_demand and self.readable:
             self._looks = True
             self._loop.call_soon(self._drain)
 
@@ -140,27 +140,16 @@ class BusSocket:
             if self._after is not None:
                 self._after()
         finally:
-<<<<<<< HEAD
-            self._drain_scheduled = False
-            if self.readable:
-                self._look_again()
-
-    @property
-    def readable(self) -> bool:
-        """A message waits. Asking is cheaper than the exception of a read that finds nothing."""
-        return not self.closed and bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
-=======
             self._looks = False
             self._look_again()
 
     @property
-    def _readable(self) -> bool:
-        """Asking is cheaper than the exception of a read that finds nothing."""
+    def readable(self) -> bool:
+        """A message waits. Asking is cheaper than the exception of a read that finds nothing."""
         if self.closed or not cast(int, self._socket.getsockopt(_EVENTS)) & _POLLIN:
             self._edge_lost = False
             return False
         return True
->>>>>>> main
 
     def _read_burst(self) -> bool:
         """True: the burst was full, so there may be more."""
