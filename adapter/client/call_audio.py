@@ -42,8 +42,8 @@ from .outbound import Outbound, Utterance
 
 #: How long sound that is still on its way is waited for after the call's end.
 DRAIN_SECONDS = 1.0
-#: Sound that is on its way when a call ends, and is cut off with it (seconds).
-ON_ITS_WAY = 0.1
+#: A call's end cuts off the frame that the far end is saying (seconds).
+CUT_OFF_AT_THE_END = 0.02
 #: How long a worker may take to say how much was sent before an interrupt.
 INTERRUPTED_WITHIN = 0.25
 #: The controller tells that a stream is gone so long after it broke at most: a gateway that says
@@ -523,7 +523,7 @@ class CallAudio:
     def _count_what_never_came(self) -> None:
         """The last stream broke before the call's end, or its gateway or worker stands still."""
         seconds = self._ended_at - self._heard_at
-        if seconds > ON_ITS_WAY:
+        if seconds > CUT_OFF_AT_THE_END:
             self.lost.add("inbound", round(seconds * WIRE_RATE), NEVER_ARRIVED)
 
     def _finish(self) -> None:

@@ -138,6 +138,35 @@ def test_a_gateway_that_died_while_the_worker_stood_still_is_counted_from_before
     assert bench.adapter.lost_out in range(480, 640 + 1)
 
 
+def test_a_worker_that_wakes_up_may_tick_before_it_reads_what_its_gateway_had_said() -> None:
+    """Those words are as old as the worker's stop, though it has ticked meanwhile."""
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    bench.now += 400 * MS
+    bench.worker.tick(bench.now, bench.now + 20 * MS)
+    bench.worker.work(bench.now, bench.now + 20 * MS)
+    ((_, sent),) = bench.worker.take_instructions()  # to the gateway, which is gone
+    assert isinstance(sent, m.Outbound)
+    in_doubt = sum(len(frame.payload) for frame in sent.frames)
+    bench.hear(0, CODES[:160])
+    bench.worker.disconnected(GATEWAY, bench.now)
+    bench.new_stream(reason=None)
+    bench.open()
+    assert bench.adapter.lost_out - in_doubt in range(480, 640 + 1)
+
+
+def test_a_gateway_that_died_unseen_is_counted_from_when_it_was_last_heard() -> None:
+    """The next stream comes before anything was sent to it that could not arrive."""
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    bench.now += 150 * MS
+    bench.new_stream(reason=None)
+    bench.open()
+    assert bench.adapter.lost_out in range(480, 640 + 1)
+
+
 def test_a_gateway_that_died_is_counted_from_when_it_was_missed() -> None:
     bench = speaking(1)
     bench.worker.disconnected(GATEWAY, bench.now)

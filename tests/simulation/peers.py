@@ -266,6 +266,7 @@ class WorkerPeer:
     def _work(self) -> None:
         self._work_scheduled = False
         now = self.loop.time_ns()
+        self.calls.all_read(now)
         self.calls.work(now, now)
         self._send()
         if self.calls.calls and not self._ticking:
