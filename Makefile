@@ -2,8 +2,8 @@
 # (3.11 to 3.13, as langwatch-scenario's packages have it).
 #   make demo    two phone calls with real speech, without an account (also the quickest look)
 #   make test    the whole suite        make lint    style, types, who may import whom
-#   make bench   the benchmark: 15 minutes, or BENCH=--quick; writes docs/benchmarks.md. A whole run
-#                also has what a stack costs at rest, and how soon 100 calls are up
+#   make bench   the benchmark: 15 minutes, and writes the pages; or BENCH=--quick, 3 minutes. A whole
+#                run also has latency, what a stack costs at rest, and how soon 100 calls are up
 #   make bench-capacity  the most calls that arrive whole, on 1, 2 and 4 gateways and workers
 #   make docs    what is drawn from the code, in docs/
 #   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60";

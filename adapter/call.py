@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Literal
 
 from trunkline.bus.clock import monotonic
@@ -210,8 +210,7 @@ class Call:
         if self.ended_reason is not None:
             return
         await self._client.run(self._hang_up())
-        ended: Callable[[], bool] = lambda: self._media.ended_reason is not None  # noqa: E731  # typed
-        await self._media.changed.wait_until(ended, ENDED_WITHIN)
+        await self._media.wait_ended(ENDED_WITHIN)
 
     def abandon(self) -> None:
         """Hang up without waiting, as a cancelled ``place_call`` does."""
@@ -228,8 +227,7 @@ class Call:
 
     async def wait_ended(self, timeout: float | None = None) -> EndedReason:
         """Wait for the call's end; asyncio.TimeoutError when it does not end in time."""
-        ended: Callable[[], bool] = lambda: self._media.ended_reason is not None  # noqa: E731  # typed
-        if not await self._media.changed.wait_until(ended, timeout):
+        if not await self._media.wait_ended(timeout):
             raise TimeoutError(f"the call has not ended within {timeout:g} s ({self._state()})")
         reason = self.ended_reason
         assert reason is not None

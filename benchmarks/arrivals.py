@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -41,6 +41,9 @@ class Arrivals:
     sizes: Floats
     audio: bytes = b""
     call_sid: str = ""
+    #: in ms too: when each frame was sent to us since the stream began, and when clears arrived
+    sent_at: Floats = field(default_factory=lambda: np.zeros(0))
+    clears: Floats = field(default_factory=lambda: np.zeros(0))
 
     @property
     def samples(self) -> float:
@@ -71,15 +74,16 @@ class _Message(msgspec.Struct):
 
 
 def read(path: Path) -> list[Arrivals]:
-    """All streams of a report on which something arrived."""
+    """All streams of a report on which something arrived. Where no texts were kept, every message
+    counts as a frame."""
     decode = msgspec.json.Decoder(_Message).decode
     found = []
-    for sid, times, texts in msgspec.msgpack.decode(path.read_bytes()):
+    for sid, *stamps, texts in msgspec.msgpack.decode(path.read_bytes()):
+        times, sent_at, clears = (np.frombuffer(each, np.int64) / 1e6 for each in stamps)
         parts = [binascii.a2b_base64(decode(text).media.payload) for text in texts]
-        if parts:
-            stamps = np.frombuffer(times, np.int64) / 1e6
-            sizes = np.array([len(part) for part in parts], np.float64)
-            found.append(Arrivals(stamps, sizes, b"".join(parts), sid))
+        sizes = np.array([len(part) for part in parts] or [FRAME] * len(times), np.float64)
+        if len(times):
+            found.append(Arrivals(times, sizes, b"".join(parts), sid, sent_at, clears))
     return found
 
 

@@ -4,16 +4,26 @@ The carrier keeps all that its far end said and heard, sample by sample, from th
 frame carries its number (chaos_code.py). So the records show every frame that is missing or came
 twice. The judge compares them with the losses that the client reports.
 
-The two may differ where a stream broke, and only there. The reasons, per break:
+The two may differ where a stream broke, and only there. Per break, too little may be reported by
+this much, which follows from how streams are cut:
 
-- A frame is cut in part. The carrier plays 20 ms at a time, so the frame under way is played whole
-  or not at all, while the client counts samples. Speech of the far end between two streams is whole
-  frames to the carrier as well, and a stretch of time to the client. So less than one frame may go
-  unreported in each direction, and as much more as the carrier itself is late.
-- The lead of 60 ms. As much of our sound lies at the carrier, which may play some of it before it
-  sees that the stream is gone, and nobody can report that. As late may a process of ours be before
-  it is heard, and speech between two streams is measured when it arrives there. So up to three
-  frames too many may be reported, and as much more as the carrier is late.
+- To the far end: less than a frame. The carrier plays whole frames at ticks 20 ms apart. It begins
+  a stretch of sound at the tick after the sound arrived, and from then on plays that part of a tick
+  later than any process of ours can know. A carrier that is late besides sees the break before it
+  has played the frames that were due. Its record of the last sound that it played says how many
+  those were, so exactly that is allowed.
+- To the client: less than a frame. The far end's speech between two streams is whole frames. The
+  client counts the time between the last frame of the one stream and the first frame of the other.
+  Every frame waits up to 20 ms at the gateway that reads the sockets, and these two may wait at
+  different ones. A carrier that is late makes the second of them later, and so the count larger.
+
+Too much may be reported for these reasons:
+
+- Nobody hears of a gateway's death in time. It is dated back to that gateway's last words, of which
+  there are some every 20 ms. Its acknowledgements are as old when they are read, and until then the
+  sound may not have been written. The carrier may play on before it sees that the stream is gone.
+  All that together is about the lead of 60 ms, three frames, and as much more as the carrier is
+  late.
 - Sound whose fate nobody can know is reported as lost, with a reason of its own
   (:data:`~trunkline.bus.sound.IN_DOUBT`), and is an upper bound.
 
@@ -27,6 +37,7 @@ from typing import Any, Final
 
 from benchmarks import chaos_code
 from trunkline.bus.sound import IN_DOUBT
+from trunkline.carrier_sim.mulaw import FRAME_SECONDS
 
 #: Frames of 20 ms, for each stream that broke: the one that is cut in part, and the lead.
 CUT_IN_PART: Final = 1.0
@@ -80,7 +91,7 @@ def judge(
     """``report`` is the client's; ``carrier_call`` is the carrier's description of the call that
     has the stream; ``played`` is the mu-law that its far end heard. ``cut``: the stack, or its
     number's holder, was taken away meanwhile, so the call may end and nobody is left to report.
-    ``late``: the carrier itself is late by so many frames at times."""
+    ``late``: the carrier itself is late by so many frames at times, so more may be reported."""
     # One that was closed before we had the call had not been let in.
     streams = [
         s
@@ -107,16 +118,17 @@ def judge(
     else:
         verdict.reported_in = 0.0
     broke = max(0, len(streams) - 1)
-    untold = (CUT_IN_PART + late) * broke
+    untold = CUT_IN_PART * broke
     overtold = (LEAD + late) * broke + CUT_IN_PART + AT_THE_END
     in_doubt = verdict.why.get(IN_DOUBT, 0) / chaos_code.FRAME
-    for way, lost, said, unknown in (
-        ("out", verdict.lost_out, verdict.reported_out, in_doubt),
-        ("in", verdict.lost_in, verdict.reported_in, 0.0),
+    due = sum(_due_when_it_broke(stream) for stream in streams[:-1])
+    for way, lost, said, unplayed, unknown in (
+        ("out", verdict.lost_out, verdict.reported_out, due, in_doubt),
+        ("in", verdict.lost_in, verdict.reported_in, 0.0, 0.0),
     ):
         if cut:
             continue
-        if lost - said > untold:
+        if lost - said > untold + unplayed:
             verdict.problems.append(f"{lost} frames lost {way}, {said:.1f} reported")
         elif said - lost > overtold + unknown:
             verdict.problems.append(f"{said:.1f} frames reported lost {way}, {lost} were")
@@ -124,6 +136,16 @@ def judge(
         if doubled:
             verdict.problems.append(f"{doubled} frames doubled {way}")
     return verdict
+
+
+def _due_when_it_broke(stream: dict[str, Any]) -> float:
+    """Frames that a carrier on time would have played before the stream broke. While sound lies
+    there it plays without a pause, so a frame is under way at the break, unless it is late."""
+    utterances = stream["metrics"]["utterances"]
+    if not utterances or utterances[-1]["ended_by"] != "close":
+        return 0.0
+    late: float = stream["ended_at"] - utterances[-1]["ended"]
+    return max(0.0, late / FRAME_SECONDS)
 
 
 def _outbound(

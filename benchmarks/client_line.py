@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from benchmarks.protocol import read_order, say, wait_for
@@ -18,22 +19,30 @@ async def listen(call: Call) -> float:
     return total / 48_000
 
 
-async def main(order: dict[str, Any], pcm: bytes) -> None:
+async def main(
+    order: dict[str, Any],
+    pcm: bytes,
+    talk: Callable[[Call, bytes], Awaitable[Any]] = Call.send_audio,
+    listen: Callable[[Call], Awaitable[Any]] = listen,
+) -> None:
+    """Each round has calls of its own. What ``talk`` and ``listen`` return is told by call."""
     callees = order["callees"]
-    began = time.monotonic()
     async with Line(order["number"], allowed_callees=callees) as line:
-        calls = await asyncio.gather(
-            *(line.place_call(to, timeout=60.0, attach_stream="a-leg") for to in callees)
-        )
-        listeners = [asyncio.create_task(listen(call)) for call in calls]
-        say(ready=len(calls), setup_seconds=time.monotonic() - began)
-        await wait_for("go")
-        await asyncio.gather(*(call.send_audio(pcm) for call in calls))
-        say(done=True)
-        await wait_for("end")
-        await asyncio.gather(*(call.hang_up() for call in calls))
-        heard = await asyncio.gather(*listeners)
-        say(heard={call.sid: seconds for call, seconds in zip(calls, heard, strict=True)})
+        for _ in range(order["rounds"]):
+            began = time.monotonic()
+            calls = await asyncio.gather(
+                *(line.place_call(to, timeout=60.0, attach_stream="a-leg") for to in callees)
+            )
+            sids = [call.sid for call in calls]
+            listeners = [asyncio.ensure_future(listen(call)) for call in calls]
+            say(ready=len(calls), setup_seconds=time.monotonic() - began)
+            await wait_for("go")
+            said = await asyncio.gather(*(talk(call, pcm) for call in calls))
+            say(done=dict(zip(sids, said, strict=True)))
+            await wait_for("end")
+            await asyncio.gather(*(call.hang_up() for call in calls))
+            heard = await asyncio.gather(*listeners)
+            say(heard=dict(zip(sids, heard, strict=True)))
 
 
 if __name__ == "__main__":

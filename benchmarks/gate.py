@@ -175,7 +175,7 @@ def main(only: str | None, seeds: int) -> None:
             )
         console.print(table)
         results[kind.name] = {"us": cost} | {line: vars(score) for line, score in scores.items()}
-    page.keep("gate", results, console)
+    page.keep("gate", results)
 
 
 if __name__ == "__main__":

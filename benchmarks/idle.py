@@ -78,7 +78,7 @@ def main(seconds: float, gateways: int, codec_workers: int) -> None:
     table.add_row("together", "", f"{total:.1f}", f"{cost:.2f}")
     console.print(table)
     found = {"wake_ups_per_second": total, "cpu_ms_per_second": cost, "threads": rows}
-    page.keep("idle", found, console)
+    page.keep("idle", found)
 
 
 if __name__ == "__main__":

@@ -88,11 +88,15 @@ class Stream:
         self, sock: socket.socket, sound: list[bytes], place: int, call_sid: str, account: str
     ) -> None:
         self.call_sid = call_sid
-        #: frames sent since the stream began
-        self.sent = 0
+        #: when each frame since the stream began was sent, in ns
+        self.sent_at = array("q")
         #: arrivals since the last ``begin``: the kernel's time in ns, and the text
         self.times = array("q")
         self.texts: list[bytes] = []
+        #: keep the texts; else only their times are kept
+        self.keeps = True
+        #: when a ``clear`` arrived
+        self.clears = array("q")
         self.sock = sock
         self.open = True
         #: its call was hung up
@@ -117,10 +121,12 @@ class Stream:
 
     def send_frame(self) -> None:
         """The next 20 ms."""
-        self._write(ws_frames.frame(self._writer.media(next(self._sound), self.sent * 20)))
-        self.sent += 1
+        now = time.time_ns()
+        media = self._writer.media(next(self._sound), len(self.sent_at) * 20)
+        self._write(ws_frames.frame(media))
+        self.sent_at.append(now)
         if self._marks:
-            self._return_marks(time.time_ns())
+            self._return_marks(now)
 
     def stop(self) -> None:
         """The call is over: ``stop``, and the WebSocket's close."""
@@ -175,7 +181,8 @@ class Stream:
     def _message(self, at: int, text: bytes) -> None:
         if b'"payload"' in text:
             self.times.append(at)
-            self.texts.append(text)
+            if self.keeps:
+                self.texts.append(text)
             if not self._around:
                 self._around = len(text) - len(msgspec.json.decode(text)["media"]["payload"])
             self._played = max(at, self._played) + (len(text) - self._around) * NS_PER_CHARACTER
@@ -185,6 +192,7 @@ class Stream:
             self._marks.append((self._played, message["mark"]["name"]))
         elif message["event"] == "clear":
             self._played = at
+            self.clears.append(at)
             self._return_marks(self._marks[-1][0] if self._marks else 0)
 
     def _return_marks(self, until: int) -> None:
@@ -345,7 +353,8 @@ class LoadGenerator:
 
     | order | answer |
     |---|---|
-    | ``{"do": "begin"}`` | forget what arrived; what is counted counts from here: ``streams`` |
+    | ``{"do": "begin"}`` | forget what arrived; what is counted counts from here: ``streams``.
+    ``"keeps": false`` keeps the times alone, for runs of many minutes |
     | ``{"do": "end"}`` | send no more; ``sent`` (frames of every call), CPU, waits, lateness |
     | ``{"do": "report", "path": P}`` | write what arrived to P, as msgpack: arrivals.py reads it |
     | ``{"do": "dial", "url": U, "count": N}`` | open N streams to U, without a call |
@@ -461,9 +470,11 @@ class LoadGenerator:
         else:
             _say(do(**order))
 
-    def _begin(self) -> dict[str, Any]:
+    def _begin(self, keeps: bool = True) -> dict[str, Any]:
+        self._talks = True
         for stream in self._streams:
-            stream.times, stream.texts = array("q"), []
+            stream.times, stream.texts, stream.clears = array("q"), [], array("q")
+            stream.keeps = keeps
         self._late = array("d")
         self._since = _clocks()
         return {"streams": len(self._streams)}
@@ -478,11 +489,14 @@ class LoadGenerator:
             "waited_seconds": waited,
             "late_p99_ms": late[len(late) * 99 // 100] * 1000,
             "late_max_ms": late[-1] * 1000,
-            "sent": {stream.call_sid: stream.sent for stream in self._streams},
+            "sent": {stream.call_sid: len(stream.sent_at) for stream in self._streams},
         }
 
     def _report(self, path: str) -> dict[str, Any]:
-        found = [(s.call_sid, s.times.tobytes(), s.texts) for s in self._streams]
+        found = [
+            (s.call_sid, *(a.tobytes() for a in (s.times, s.sent_at, s.clears)), s.texts)
+            for s in self._streams
+        ]
         Path(path).write_bytes(msgspec.msgpack.encode(found))
         return {"messages": sum(len(s.times) for s in self._streams)}
 

@@ -92,10 +92,11 @@ def others_share(seconds: float = 1.0) -> float:
 class Trial:
     """The processes of one measurement, from the carrier's start to the last hang-up.
 
-    Every call says ``seconds`` of speech."""
+    Every call says ``seconds`` of speech. ``rounds``: how often, with new calls each time (Line
+    alone)."""
 
-    def __init__(self, side: Side, calls: int, seconds: float) -> None:
-        self.side, self.calls = side, calls
+    def __init__(self, side: Side, calls: int, seconds: float, rounds: int = 1) -> None:
+        self.side, self.calls, self.rounds = side, calls, rounds
         self.seconds = round(seconds * 50) / 50
         self.run = Run()
         self.setup_seconds = 0.0
@@ -118,6 +119,7 @@ class Trial:
         speech = run.directory / "speech.pcm"
         speech.write_bytes(chaos_code.pcm(0, round(self.seconds * 50)))
         order = run.order(side.adapter, [callee(n) for n in range(self.calls)], speech)
+        order["rounds"] = self.rounds
         self.client = run.talk_to(side.python, side.client, json.dumps(order))
         ready = self.client.read("ready")
         began = time.monotonic()
@@ -152,11 +154,27 @@ class Trial:
 
     # ------------------------------------------------------------------ the measurement
 
+    def begin(self, *, keeps: bool = True) -> int:
+        """Let the carrier forget what arrived so far; on how many streams it did. ``keeps``: the
+        sound itself as well, for runs that do not last minutes."""
+        time.sleep(SETTLE)
+        streams: int = self.carrier.ask(do="begin", keeps=keeps)["streams"]
+        return streams
+
+    def end(self) -> tuple[dict[str, Any], list[arrivals.Arrivals], Any]:
+        """All has been said: the carrier's word, what arrived there, and what the client heard."""
+        time.sleep(REST)
+        carrier = self.carrier.ask(do="end")
+        report = self.run.directory / "report"
+        self.carrier.ask(do="report", path=str(report))
+        time.sleep(REST)
+        self.client.tell("end")
+        return carrier, arrivals.read(report), self.client.read("heard")["heard"]
+
     def talk(self) -> dict[str, Any]:
         """Let all calls say their speech; what came of it, and what it cost."""
-        time.sleep(SETTLE)
+        streams = self.begin()
         pids = self.processes()
-        streams = self.carrier.ask(do="begin")["streams"]
         before, machine, began = self.cpu(pids), machine_seconds(), time.monotonic()
         self.client.tell("go")
         if self.side is PIPECAT:
@@ -166,14 +184,7 @@ class Trial:
         spent = {name: used - before[name] for name, used in self.cpu(pids).items()}
         machine, took = machine_seconds() - machine, time.monotonic() - began
         memory = self.memory()
-        time.sleep(REST)
-        carrier = self.carrier.ask(do="end")
-        report = self.run.directory / "report"
-        self.carrier.ask(do="report", path=str(report))
-        heard = arrivals.read(report)
-        time.sleep(REST)
-        self.client.tell("end")
-        ended = self.client.read("heard")
+        carrier, heard, heard_there = self.end()
         own = carrier["cpu_seconds"] * took / carrier["seconds"]
         delivered = sum(call.samples for call in heard) / arrivals.RATE
         return {
@@ -185,7 +196,7 @@ class Trial:
             "took_s": took,
             "setup_s": self.setup_seconds,
             **self._pace(heard),
-            "lost_in": self._lost_inbound(carrier["sent"], ended["heard"]),
+            "lost_in": self._lost_inbound(carrier["sent"], heard_there),
             "cpu": sum(spent.values()) * 1000 / delivered if delivered else float("nan"),
             "cpu_by_process": {
                 name: used * 1000 / delivered for name, used in spent.items() if delivered

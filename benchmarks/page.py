@@ -1,10 +1,6 @@
-"""docs/benchmarks.md, its picture and README's paragraph, from what the benchmarks left in
-``out/bench``.
+"""docs/benchmarks.md, its picture and README's paragraph: what they say of what was measured.
 
-    python benchmarks/page.py        after run.py; and after capacity.py and parallel.py, where
-                                     their tables are wanted too
-
-A full ``run.py`` calls it. The page says what machine it was, so that nobody takes it for theirs.
+The page says what machine it was, so that nobody takes it for theirs. write.py writes it.
 """
 
 from __future__ import annotations
@@ -12,7 +8,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +133,7 @@ class Found:
         for calls, side in self.rows:
             of_it = [r for r in self.results if (r["calls"], r["side"]) == (calls, side)]
             if why := next(filter(None, map(complaint, of_it)), None):
-                said.append(f"{calls} calls of {side}: {why}.")
+                said.append(f"{calls} call{'s' * (calls > 1)} of {side}: {why}.")
         return said
 
 
@@ -149,23 +144,6 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) 
     """A table; the first ``left`` columns are words."""
     rule = ["---"] * left + ["--:"] * (len(head) - left)
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
-
-
-def by_process(found: Found) -> str:
-    """CPU of trunkline by process."""
-    every = [r["cpu_by_process"] for r in found.results if r["side"] == OURS]
-    names = sorted({name for used in every for name in used})
-    rows = [
-        [
-            str(calls),
-            *(f"{found.median(calls, OURS, 'cpu_by_process', name):.2f}" for name in names),
-            f"{found.median(calls, OURS, 'carrier_cpu'):.2f}",
-            f"{found.memory(calls):.0f}",
-        ]
-        for calls in found.counts(OURS)
-    ]
-    head = ["calls", *(n.replace("_", " ") for n in names), "load generator", "memory, MB"]
-    return markdown(head, rows)
 
 
 def ratios(found: Found, other: str) -> dict[int, float]:
@@ -214,25 +192,12 @@ def page(found: Found) -> str:
         rounds=found.rounds,
         warnings="".join(warnings),
         table=markdown(HEAD, [found.cells(*row) for row in found.rows], left=2),
-        by_process=by_process(found),
     )
 
 
 def template(name: str) -> str:
     """The prose of a page, with fields for what was measured."""
     return (ROOT / "benchmarks" / "pages" / f"{name}.md").read_text()
-
-
-def also(idle: dict[str, Any], set_up: list[dict[str, Any]], gate: dict[str, Any]) -> str:
-    """The section on what idle.py, set_up.py and gate.py found."""
-    (ours,) = (found for name, found in gate.items() if "ours" in name)
-    return template("also").format(
-        wakes=idle["wake_ups_per_second"],
-        idle_ms=idle["cpu_ms_per_second"],
-        up=statistics.median(one["seconds"] for one in set_up),
-        rounds=len(set_up),
-        gate_ms=ours["us"] * 50 / 1000,
-    )
 
 
 def parallel_table(found: dict[str, Any]) -> tuple[int, list[str], list[list[str]]]:
@@ -264,7 +229,6 @@ def parallel_part(found: dict[str, Any]) -> str:
 
 def most_calls_part(found: dict[str, Any]) -> str:
     """The section on what capacity.py found."""
-    cores = found["cores"]
     rows = []
     for entry in found["entries"]:
         last = min(entry["failed"], key=lambda r: r["calls"], default=None)
@@ -278,24 +242,9 @@ def most_calls_part(found: dict[str, Any]) -> str:
             ]
         )
     head = ["gateways and workers", "most calls", "CPU, ms per call-second", "what ended it"]
-    beyond = [e["stack"] for e in found["entries"] if 2 * e["stack"] > cores]
-    lines = [
-        "## The most calls",
-        "",
-        f"`make bench-capacity` on {cores} cores: how many calls may begin to say "
-        f"{found['seconds']:g} s at one moment so that no far end's sound runs dry and no "
-        f"frame is lost, {found['tries']} times of {found['tries']}.",
-        "",
-        markdown(head, rows),
-    ]
-    if beyond:
-        lines += [
-            "",
-            f"A stack of {beyond[0]} and {beyond[0]}, or more, has more processes than this "
-            "machine has cores. Such a row shows the overhead of more processes, and not how the "
-            "stack scales.",
-        ]
-    return "\n".join([*lines, ""])
+    beyond = [e["stack"] for e in found["entries"] if 2 * e["stack"] > found["cores"]]
+    overhead = template("overhead").format(most=beyond[0]) if beyond else ""
+    return template("most").format(**found, table=markdown(head, rows), overhead=overhead)
 
 
 def draw(found: Found) -> None:
@@ -353,12 +302,10 @@ def pyplot() -> Any:
     return plt
 
 
-def keep(name: str, found: object, console: Console) -> None:
-    """Leave what a benchmark found in ``out/bench``, for the page."""
-    path = OUT / f"{name}.json"
+def keep(name: str, found: object) -> None:
+    """Leave what a benchmark found in ``out/bench``, for the pages."""
     OUT.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1))
-    console.print(f"written to {path}")
+    (OUT / f"{name}.json").write_text(json.dumps(found, indent=1))
 
 
 def show(raw: dict[str, Any], console: Console) -> None:
@@ -372,36 +319,3 @@ def show(raw: dict[str, Any], console: Console) -> None:
     console.print(table)
     for warning in found.warnings():
         console.print(warning)
-
-
-def write() -> None:
-    """Write the page, its picture and README's paragraph."""
-    found = Found(json.loads((OUT / "results.json").read_text()))
-    left = {path.stem: json.loads(path.read_text()) for path in OUT.glob("*.json")}
-    sections = []
-    if {"idle", "set_up", "gate"} <= left.keys():
-        sections.append(also(left["idle"], left["set_up"], left["gate"]))
-    if "capacity" in left:
-        sections.append(most_calls_part(left["capacity"]))
-    if "parallel" in left:
-        sections.append(parallel_part(left["parallel"]))
-    PAGE.write_text("\n".join([page(found), *sections]))
-    draw(found)
-    before, _, rest = README.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    said = textwrap.fill(paragraph(found), 100, break_long_words=False, break_on_hyphens=False)
-    README.write_text(f"{before}{BEGIN}\n{said}\n{END}{after}")
-
-
-def main() -> int:
-    """Write them from the results that are there."""
-    if not (OUT / "results.json").exists():
-        print("there are no results yet: run benchmarks/run.py first", file=sys.stderr)
-        return 1
-    write()
-    print(f"written to {PAGE} and {README}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -91,7 +91,7 @@ def main(runs: int, rows: int, peer_runs: int) -> None:
     for row in cells:
         table.add_row(*row)
     console.print(table)
-    page.keep("parallel", results, console)
+    page.keep("parallel", results)
     for name, found in results.items():
         if found["carrier_errors"]:
             console.print(f"{name}: the carrier lists errors {found['carrier_errors']}")

@@ -296,11 +296,16 @@ class Talker:
 
     def _read(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        if not select.select([self.process.stdout], [], [], ANSWERS_WITHIN)[0]:
+        if not self.has_said(ANSWERS_WITHIN):
             raise RuntimeError(f"{self.module} said nothing for {ANSWERS_WITHIN:g} s")
         line = self.process.stdout.readline()
         answer: dict[str, Any] = json.loads(line) if line else {}
         return answer
+
+    def has_said(self, within: float) -> bool:
+        """Whether a line is there to be read, within so many seconds."""
+        assert self.process.stdout is not None
+        return bool(select.select([self.process.stdout], [], [], max(0.0, within))[0])
 
     def tell(self, word: str) -> None:
         assert self.process.stdin is not None

@@ -1,6 +1,6 @@
 """The benchmark: trunkline beside its peers, on one carrier, in one run.
 
-    python benchmarks/run.py                     three rounds, 15 minutes; writes docs/benchmarks.md
+    python benchmarks/run.py                     three rounds, 15 minutes; writes the pages
     python benchmarks/run.py --quick             one round of what matters most, 3 minutes
     python benchmarks/run.py --only trunkline --only langwatch-scenario --calls 40 --rounds 1
 
@@ -12,7 +12,6 @@ environment of their own (``.venv-peers``), which is made at first use.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
@@ -41,19 +40,25 @@ from benchmarks.measure import (
     others_share,
 )
 from benchmarks.processes import ROOT
+from benchmarks.write import write
 
 #: The peers, as they are installed.
 PACKAGES: Final = ("langwatch-scenario==1.6.0", "pipecat-ai[websocket]==1.14.0", "uvloop")
 #: Of speech that every call says.
-SECONDS: Final = 8.0
+SECONDS: Final = 6.0
 #: What a measurement takes beside its speech: processes that start and end, calls that come up.
 OVERHEAD: Final = 6.0
 #: Of those who import langwatch-scenario, and what its own adapter takes to bring a call up.
 IMPORTS, OF_A_CALL = 5.0, 0.1
 
-#: Benchmarks of one thing each that a whole run calls too; what they leave in ``out/bench`` goes
-#: into the page.
-FURTHER: Final = (("idle",), ("set_up",), ("gate", "--only", "ours", "--seeds", "1"))
+#: Benchmarks of one thing each that a whole run calls too, with what they take (seconds); what they
+#: leave in ``out/bench`` goes into the page.
+FURTHER: Final = {
+    ("idle",): 30.0,
+    ("set_up",): 15.0,
+    ("latency",): 35.0,
+    ("gate", "--only", "ours", "--seeds", "1"): 30.0,
+}
 
 Plan = list[tuple[Side, int]]
 
@@ -83,7 +88,7 @@ def plan(*, quick: bool) -> Plan:
         *((side, 10) for side in (one_line(10), SCENARIO, default)),
         *((side, 40) for side in (one_line(40), SCENARIO, default, PIPECAT, ADAPTER)),
         *((side, 100) for side in (one_line(100), SCENARIO, default)),
-        (one_line(200), 200),
+        *((one_line(n), n) for n in (200, 300)),
     ]
 
 
@@ -141,7 +146,8 @@ def carry_out(
         spent, expected = spent + time.monotonic() - began, expected + costs[index]
         console.print(
             f"{result['cpu']:.1f} ms per call-second, jitter p99 {result['jitter_p99_ms']:.1f} ms, "
-            f"{result['underruns']} underruns, {result['lost_out']} lost"
+            f"{result['underruns']} underruns, {result['lost_out']} lost; "
+            f"load generator {result['carrier_cores']:.2f} cores"
         )
         if why := complaint(result):
             console.print(f"  not to be trusted: {why}")
@@ -174,22 +180,22 @@ def main(
     where = machine()
     if where["busy_cores"] > OTHERS:
         console.print(f"This machine is busy: {where['busy_cores']:.1f} cores before we begin.")
+    whole = not (quick or only or counts)
+    writes = whole if writes is None else writes
     results: list[dict[str, Any]] = []
     found = {"machine": where, "seconds": seconds, "results": results}
-    page.OUT.mkdir(parents=True, exist_ok=True)
     for result in carry_out(every, rounds or (1 if quick else 3), seconds, console):
         results.append(result)
         # After each: a run that is broken off has not been in vain.
-        (page.OUT / "results.json").write_text(json.dumps(found, indent=1))
-    if not (quick or only or counts):
+        page.keep("results" if writes else "partial", found)
+    if whole:
         for name, *options in FURTHER:
             console.print(f"{name}.py …")
             script = ROOT / "benchmarks" / f"{name}.py"
             subprocess.run([sys.executable, str(script), *options], check=True)
     page.show(found, console)
-    if writes if writes is not None else not (quick or only or counts):
-        page.write()
-        console.print(f"written to {page.PAGE.relative_to(ROOT)} and README.md")
+    if writes:
+        write()
     if any(r["streams"] != r["calls"] for r in results):
         raise SystemExit("not every call carried sound")
 

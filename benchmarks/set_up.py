@@ -84,7 +84,7 @@ def main(calls: int, count: int) -> None:
         spent = [f"{one['cpu_seconds'].get(name, 0.0):.2f}" for name in names]
         table.add_row(f"{one['seconds']:.2f}", *spent)
     console.print(table)
-    page.keep("set_up", found, console)
+    page.keep("set_up", found)
 
 
 if __name__ == "__main__":

@@ -473,7 +473,9 @@ class Pulse(Message, frozen=True):
 
 
 class CallStarted(Message, frozen=True):
-    """to the session's adapter: the call's first stream is up; attach to both of its workers."""
+    """to the session's adapter: the call's first stream is up; attach to both of its workers. It is
+    said again where a stream that was thought to be gone is still there: after CallReconnecting, or
+    after the controller's restart."""
 
     info: CallInfo
 

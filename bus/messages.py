@@ -12,7 +12,7 @@ Units, everywhere:
   spoken in this call; inbound: of call time). A PCM sample at 24 kHz has position index // 3.
 - *stream position*: samples at 8 kHz within one Media Stream, from ``media.timestamp``.
 - *ordinal*: which Media Stream of the call, from 1; a call gets a new one when it is redirected,
-  and leaves some out after the controller's restart.
+  and goes on from 1,000 times the epoch after the controller's restart.
 - *generation*: ``ordinal << 16 | moves``: counted up by the gateway each time it moves the call
   to another worker, and started anew, higher, by each new stream. Every media message carries its
   call and generation; a receiver drops what is older than the newest it has seen for that call.

@@ -61,7 +61,7 @@ def _descriptor(socket: zmq.Socket[bytes]) -> int:
 
 class BusSocket:
     """A ZeroMQ socket on a running asyncio loop. ``on_message`` gets the frames of one message, and
-    ``after`` is called once all messages that had come by themselves were handed out."""
+    ``after`` is called once messages that had come by themselves were handed out."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class BusSocket:
 
     def _look_again(self) -> None:
         """Drain soon, if something is there that no edge would tell of."""
-        if not self._looks and self._edge_lost and not self._on_demand and self._readable:
+        if not self._looks and self._edge_lost and not self._on_demand and self.readable:
             self._looks = True
             self._loop.call_soon(self._drain)
 
@@ -144,8 +144,8 @@ class BusSocket:
             self._look_again()
 
     @property
-    def _readable(self) -> bool:
-        """Asking is cheaper than the exception of a read that finds nothing."""
+    def readable(self) -> bool:
+        """A message waits. Asking is cheaper than the exception of a read that finds nothing."""
         if self.closed or not cast(int, self._socket.getsockopt(_EVENTS)) & _POLLIN:
             self._edge_lost = False
             return False
@@ -154,7 +154,7 @@ class BusSocket:
     def _read_burst(self) -> bool:
         """True: the burst was full, so there may be more."""
         for _ in range(BURST):
-            if not self._readable:
+            if not self.readable:
                 return False
             self._edge_lost = True
             self._on_message(self._receive())

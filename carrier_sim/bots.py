@@ -266,8 +266,8 @@ def _key_frames(
     for at, digits in dtmf:
         first = round(at / FRAME_SECONDS)
         keys.update(enumerate(frames(tones.dtmf(digits)), start=first))
-        for sample, digit in tones.dtmf_ends(digits):
-            events.setdefault(first + (sample - 1) // 160, []).append(digit)
+        for frame, pressed in tones.keys(digits).items():
+            events.setdefault(first + frame, []).extend(pressed)
     return keys, events
 
 

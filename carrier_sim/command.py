@@ -112,7 +112,6 @@ def _refusing(option: str) -> Iterator[None]:
     type=click.FloatRange(min=0, min_open=True),
     help="Queue outbound calls as Twilio does (it starts 1 a second). Default: no queue.",
 )
-@click.option("--max-url-length", default=2048)
 @click.option(
     "--seed",
     default=0,

@@ -287,8 +287,7 @@ class Leg:
                 self.doing = "pause" if self._pause else "idle"
             case twiml.Play(digits=digits):
                 self._play(tones.dtmf(digits))
-                for sample, digit in tones.dtmf_ends(digits):
-                    self._keys.setdefault((sample - 1) // 160, []).append(digit)
+                self._keys = tones.keys(digits)
             case twiml.Connect():
                 self._hops = 0
                 self.doing = "stream"

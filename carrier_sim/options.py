@@ -12,8 +12,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     #: Outbound calls that are placed in one second; the rest queue. None: no queue.
     calls_per_second: float | None = None
-    #: Longer URLs are refused.
-    max_url_length: int = 2048
     #: A stream may have a ws:// URL, which Twilio refuses.
     allow_ws: bool = True
     #: Keep the sound that each far end hears and says.

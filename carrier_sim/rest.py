@@ -34,6 +34,8 @@ _EVENTS: Final = frozenset(["initiated", "ringing", "answered", "completed"])
 #: Longest ring and longest call that Twilio takes (TD voice/api/call-resource).
 _MAX_TIMEOUT: Final = 600
 _MAX_TIME_LIMIT: Final = 86400
+#: Longer URLs are refused.
+_LONG_URL: Final = 2048
 #: Where a belief is contradicted: for so many seconds a written number reads as before, for so many
 #: a new call is not listed, and no URL may be longer than this.
 _READS_SETTLE: Final = 3.0
@@ -368,9 +370,7 @@ class RestApi:
     def _check_url(self, code: int, field: str, value: str) -> None:
         if not value:
             return
-        most = self.exchange.options.max_url_length
-        if not self.exchange.beliefs.hold("urls-may-be-long"):
-            most = _SHORT_URL
+        most = _LONG_URL if self.exchange.beliefs.hold("urls-may-be-long") else _SHORT_URL
         if len(value) > most:
             raise Refused(400, code, f"{field} is longer than {most} characters")
         try:

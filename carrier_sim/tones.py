@@ -115,15 +115,16 @@ def dtmf(digits: str, tone_ms: int = 100, gap_ms: int = 100) -> bytes:
     return bytes(out)
 
 
-def dtmf_ends(digits: str, tone_ms: int = 100, gap_ms: int = 100) -> list[tuple[int, str]]:
-    """(sample at which the tone has ended, digit) for each digit of ``dtmf(digits)``."""
-    at, ends = 0, []
+def keys(digits: str) -> dict[int, list[str]]:
+    """The digits whose tone ends in a frame of ``dtmf(digits)``, by the number of that frame."""
+    at = 0
+    ends: dict[int, list[str]] = {}
     for digit in digits:
         if digit in "wW":
             at += RATE // 2 if digit == "w" else RATE
             continue
-        ends.append((at + RATE * tone_ms // 1000, digit.upper()))
-        at += RATE * (tone_ms + gap_ms) // 1000
+        ends.setdefault((at + RATE // 10 - 1) // FRAME_BYTES, []).append(digit.upper())
+        at += RATE // 5
     return ends
 
 

@@ -31,10 +31,10 @@ class Call:
         self.playback = opened.playback
         #: who writes our frames; None: it is gone
         self.gateway: bytes | None = gateway
+        #: when it lived for certain: its last words may have waited for this process
+        self.gateway_heard = now
         #: who speaks and listens; None: nobody attached (any more)
         self.adapter: bytes | None = None
-        #: when it was last heard of for certain: this process may have stood still since
-        self.gateway_heard = now
         #: the adapter answered the Opened of the present generation
         self.resumed = False
         #: None until it is known where outbound sound goes on
@@ -141,8 +141,9 @@ class Call:
         playout = self.playout
         if playout is not None:
             if opened.ordinal > self.ordinal:
-                since = self.streamless_since
-                self.unplayed += playout.freeze(now if since is None else since, told=False).samples
+                # If nobody has told the end of the stream before, it ended after its gateway was
+                # last heard of. Nobody need have missed that gateway: nothing had to be sent to it.
+                self.unplayed += playout.freeze(self.gateway_heard, told=False).samples
             if not opened.one_way:
                 self.unplayed += self.go_on(opened.out_next, opened.playback)
             if opened.ordinal > self.ordinal:

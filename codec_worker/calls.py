@@ -62,7 +62,7 @@ class Calls:
         self.complaints: deque[str] = deque(maxlen=50)
         self._attached: dict[str, dict[bytes, str]] = {}
         self._closed: dict[str, int] = {}
-        #: when all messages had been read, last: what is read now came after it
+        #: when no message waited any more, last: those that are read now came after it
         self._read_at = 0
         self._batches = Batches()
         self._ticks = 0
@@ -84,7 +84,7 @@ class Calls:
         if isinstance(message, m.Inbound):
             # What was written first: a stream's end follows all of it.
             for written in message.written:
-                self._written(written)
+                self._written(written, now)
             self._in_frames(message.frames, now)
         elif isinstance(message, m.Speak):
             self._speak(peer, message)
@@ -110,6 +110,11 @@ class Calls:
             self._detach(peer, message.call)
         else:
             self._hello(peer, message)
+
+    def all_read(self, now: int) -> None:
+        """Every message that had come by now was received. Only who has looked may say so: when a
+        process that was stopped goes on, its timer may be first, and the messages wait."""
+        self._read_at = now
 
     def take_instructions(self) -> list[tuple[bytes, ToPeer]]:
         """Messages to send, in order, as (identity, message). Say :meth:`disconnected` of each peer
@@ -258,7 +263,7 @@ class Calls:
             if call.resumed:
                 heard[frame.call] = call
 
-    def _written(self, written: m.WrittenTo) -> None:
+    def _written(self, written: m.WrittenTo, now: int) -> None:
         call = self._current(written.call, written.generation)
         if call is None or call.playout is None:
             return
@@ -272,7 +277,7 @@ class Calls:
             # The gateway's word holds: what lies below it was written under another generation.
             self.dropped["written-ahead"] += 1
             call.go_on(written.position)
-        elif not playout.acknowledge(written.position, self._read_at):
+        elif not playout.acknowledge(written.position, now, self._read_at):
             return
         if call.resumed:
             self._batches.acknowledged[call.id] = call
@@ -358,7 +363,10 @@ class Calls:
         call.unplayed_before = 0
         self._tell_unplayed(call)
         idle_ns = int(resume.idle * 1e9) if 0 <= resume.idle < _LONGEST_IDLE else 0
-        call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, now)
+        # The Resume may have waited while we stood still, and ``idle`` is as of its sending. That
+        # was after our last reading: a loss is counted too long rather than too short.
+        sent = self._read_at
+        call.inbound.resume(resume.ordinal, resume.position, resume.call_position, idle_ns, sent)
         for digit in call.digits:
             self._batches.instructions.append((peer, m.DigitHeard(call.id, call.generation, digit)))
         if call.ended is not None:
@@ -447,7 +455,6 @@ class Calls:
             self._batches.encode(now, until)
         if self._batches.heard or self._batches.acknowledged:
             self._batches.report()
-        self._read_at = now
         return bool(self._batches.speaking)
 
     @property

@@ -26,8 +26,11 @@ The rules:
 5. **Interrupt.** What is unsent is dropped, what lies at the carrier is cleared, and the playback
    generation counts up: marks of an older one were not played. What is spoken next begins at
    ``resume_at``; only then may positions jump.
-6. **No stream, no playout.** ``freeze`` reports the lead that lay unplayed at the carrier as lost,
-   by the gateway's word or by the model.
+6. **No stream, no playout.** ``freeze`` reports the sound that lay unplayed at the carrier as lost:
+   by the gateway's word, which knows when it wrote, or else by the acknowledgements. A frame is
+   written between the time when it is sent and the time when its acknowledgement is read. The
+   timeline of rule 1 counts from the first, so it is up to :data:`ACK_NS` and a tick of the worker
+   ahead of the carrier, and would count too little. So what is lost is counted from the second.
    ``open`` goes on from the last acknowledged position: a gateway acknowledges all that it wrote
    before it says that a stream is over. A gateway that is lost says neither, and may have written,
    and the carrier played, what was sent and not acknowledged. That is passed over, and counts as
@@ -168,6 +171,7 @@ class Playout:
         #: the timeline: when position 0 would be played; None: no utterance has begun
         self._origin: int | None = None
         self._over = True  # all that was spoken has been sent, so running dry is no underrun
+        self._plays_until = 0  # the carrier has played all that was acknowledged by then
         self._gather_until: int | None = None
         self._frozen_at: int | None = None  # acknowledged when the stream was lost
         self._doubtful = 0  # what lies before it may have been heard, acknowledged or not
@@ -346,10 +350,10 @@ class Playout:
         self.frames_out += 1
         return Frame(position, payload)
 
-    def acknowledge(self, position: int, now: int) -> bool:
+    def acknowledge(self, position: int, now: int, since: int | None = None) -> bool:
         """The gateway wrote everything before ``position``; True when that is news.
 
-        ``now``: the earliest time at which it can have said so.
+        ``since``: the earliest time at which it can have said so. None: it was read at once.
 
         Raises PlayoutError for what was never sent.
         """
@@ -357,10 +361,14 @@ class Playout:
             raise PlayoutError(f"{position} acknowledged, but sent only up to {self.position}")
         if position <= self.acknowledged:
             return False
-        if self._origin is not None and not self.frozen:
-            late = now - (self._origin + self.acknowledged * SAMPLE_NS)
-            if late > ACK_NS:
-                self._dry(late)
+        if not self.frozen:
+            if self._origin is not None:
+                late = (now if since is None else since) - self._origin
+                late -= self.acknowledged * SAMPLE_NS
+                if late > ACK_NS:
+                    self._dry(late)
+            written = (position - self.acknowledged) * SAMPLE_NS
+            self._plays_until = max(self._plays_until, now) + written
         self._forget(position)
         return True
 
@@ -402,6 +410,7 @@ class Playout:
         self._sent_marks.clear()
         self._marks.clear()
         self._restart(resume_at)
+        self._plays_until = 0
         self._may_jump = True
         self._last = Interruption(
             serial, cleared.end, cleared, dropped, resume_at, self.playback, unplayed
@@ -454,11 +463,10 @@ class Playout:
     # ------------------------------------------------------------------ stream lost and found
 
     def played(self, now: int) -> int:
-        """The position that the carrier is playing by the model, or by a mark that came back;
-        never past what was written."""
-        if self._origin is None:
-            return self.acknowledged
-        return min(max((now - self._origin) // SAMPLE_NS, self._reached), self.acknowledged)
+        """The position that the carrier has reached at least, by the acknowledgements or by a mark
+        that came back (rule 6)."""
+        unplayed = max(0, -((now - self._plays_until) // SAMPLE_NS))
+        return min(max(self.acknowledged - unplayed, self._reached), self.acknowledged)
 
     def freeze(self, now: int, unplayed: int | None = None, *, told: bool = True) -> Range:
         """The stream is gone; returns the lead that lay unplayed at the carrier, which is lost.
@@ -479,6 +487,7 @@ class Playout:
         self.lost += lost.samples
         self.frozen = True
         self._frozen_at = self.acknowledged
+        self._plays_until = 0
         self._gather_until = None
         if not told:
             self._doubtful = self.position
@@ -522,3 +531,4 @@ class Playout:
     def plays_on(self, until: int) -> None:
         """Until then the carrier plays what another worker sent; what comes next joins that."""
         self._origin = until - self.position * SAMPLE_NS
+        self._plays_until = until

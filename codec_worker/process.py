@@ -230,6 +230,7 @@ class WorkerProcess:
             return
         self._received = False
         now = self._clock()
+        self._all_read(now)
         if self.calls.calls and (self._timer_ticked or now >= self._deadline - READ_NS):
             if self._timer_ticked or now > self._deadline + READ_NS:
                 self._deadline = now  # from here on ticks stand where messages come
@@ -240,6 +241,11 @@ class WorkerProcess:
         self._beat(now)
         self._choose_clock(now)
         self._send()
+
+    def _all_read(self, now: int) -> None:
+        """Say so of what had come by now, unless there was too much for one look."""
+        if not self._socket.readable:
+            self.calls.all_read(now)
 
     def _work(self, now: int, until: int) -> None:
         """Do what the messages at hand brought. What falls due before the next tick is the tick's,
@@ -294,6 +300,7 @@ class WorkerProcess:
         now = self._clock()
         if self._clocked:
             self._socket.read()
+            self._all_read(now)
             self._received = False
             dense = len(self.calls.calls) >= DENSE_FROM or now - self.calls.ended_at < ANSWER_NS
             period = READ_NS if dense else FRAME_NS

@@ -249,6 +249,7 @@ class Upsampler:
             windows[:] = np.ndarray((n, 2 * _BLOCK), np.float32, samples.data, 0, (_BLOCK * 4, 4))
             np.matmul(windows, self._matrix, out=product)
             np.rint(product, out=product)
-            np.clip(product, -32768.0, 32767.0, out=product)
+            np.minimum(product, 32767.0, out=product)
+            np.maximum(product, -32768.0, out=product)
             out[first : first + n] = product
         return out.tobytes()

@@ -119,10 +119,9 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # it. A client is welcomed behind that: its Welcome says which of its sessions it has not.
     f.ClientHere: (restart.client_here,),
     f.GatewayHere: (reception.welcome, restart.gateway_here),
-    f.WorkerHere: (reception.welcome, streams.worked_on, streams.place_all),
+    f.WorkerHere: (reception.welcome, streams.place_all),
     f.ClientBeat: (sessions.renew,),
     f.GatewayBeat: (streams.beat,),
-    f.WorkerBeat: (streams.worked_on,),
     f.ClientLeft: (sessions.peer_left,),
     f.WorkerLeft: (streams.place_all,),
     f.AllClosing: (sessions.close_all,),

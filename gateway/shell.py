@@ -239,7 +239,9 @@ class Shell:
         socket = self.sockets[ended.socket]
         if socket.protocol.bad:
             log.info("stream %d sent what it should not: %s", ended.socket, socket.protocol.bad)
-        self.apply(self.streams.closed(ended.socket, ended.reason, self.clock()))
+        # It may have ended that long ago, and then that much more was not played any more.
+        at = self.clock() - self.carriers.read_within
+        self.apply(self.streams.closed(ended.socket, ended.reason, at))
         if socket.span is not None:
             socket.span.end({"trunkline.stream_end": ended.reason})
 
@@ -405,6 +407,7 @@ class Shell:
             if event.ordinal is None:
                 self.apply(self.admission.not_needed(event.call))
             if not event.one_way:
+                self._read_out(self.streams.socket_of(event.call))
                 self.apply(self.streams.close_stream(event.call, self.clock()))
             elif event.ordinal is not None:
                 now = self.clock()
@@ -413,6 +416,13 @@ class Shell:
             self.apply(self.admission.turn(event.info))
         else:
             log.warning("a gateway has no use for %s", type(event).__name__)
+
+    def _read_out(self, number: int | None) -> None:
+        """Take what the carrier has sent on this socket. If this process stood still, seconds of
+        sound may wait there, and the controller's word is read first."""
+        found = None if number is None else self.sockets.get(number)
+        if found is not None and found.socket is not None:
+            found.socket.read_out()
 
     def close(self) -> None:
         """Close all sockets and connections; the ends of streams are told before."""

@@ -38,7 +38,7 @@ class Sockets:
         self._after = after
         #: made with the first socket: a descriptor of epoll's, or of kqueue's
         self._selector: selectors.DefaultSelector | None = None
-        self._readable: dict[int, Callable[[], None]] = {}
+        self._readable: dict[int, Callable[[], object]] = {}
         self._watched = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -47,7 +47,12 @@ class Sockets:
         """What has come is read, and ``after`` is called, within a period."""
         return self._timer is not None
 
-    def add(self, descriptor: int, readable: Callable[[], None]) -> None:
+    @property
+    def read_within(self) -> float:
+        """Seconds for which something that has come may have waited to be read."""
+        return PERIOD if self.clocked else 0.0
+
+    def add(self, descriptor: int, readable: Callable[[], object]) -> None:
         """Call ``readable`` whenever there is something to read."""
         if self._selector is None:
             self._selector = selectors.DefaultSelector()

@@ -87,6 +87,11 @@ class Streams:
         """Live streams."""
         return len(self._sockets)
 
+    def socket_of(self, call: str) -> int | None:
+        """The socket of the call's live stream."""
+        stream = self._calls.get(call)
+        return None if stream is None or stream.ended is not None else stream.socket
+
     def announce(self, now: float) -> list[m.StreamInfo]:
         """The live streams, for Hello."""
         found = []
@@ -270,7 +275,8 @@ class Streams:
         return out
 
     def close_stream(self, call: str, now: float) -> list[Instruction]:
-        """The controller wants this call's socket closed: the call is over."""
+        """The controller wants this call's socket closed: the call is over. To be called when all
+        has been read that came on that socket, because the stream's end says that no more comes."""
         stream = self._calls.get(call)
         if stream is None:
             self.dropped["unknown-call"] += 1

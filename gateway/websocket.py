@@ -49,8 +49,10 @@ PING_AFTER: Final = 10.0
 #: Seconds until a peer that does not answer our close is disconnected.
 CLOSE_WITHIN: Final = 2.0
 
-#: Bytes that are read of one socket in one go.
+#: Bytes that are read of one socket in one go: 0.9 s of sound.
 _READ: Final = 16 * 1024
+#: How many times a socket is read out before we close it: 1 MB, or nearly a minute of sound.
+_MOST_READS: Final = 64
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN_TEXT = 0x80 | _TEXT
@@ -155,6 +157,12 @@ class WebSocket(asyncio.Protocol):
             self._queued = True
             self.sockets.add(self._descriptor, self._readable)
 
+    def read_out(self) -> None:
+        """Hand on all that has come by now and waits to be read."""
+        reads = 0
+        while self._descriptor >= 0 and reads < _MOST_READS and self._readable():
+            reads += 1
+
     def send_text(self, text: bytes) -> None:
         """Write one text message; nothing when the socket is closing."""
         if self._close_sent or self._transport is None:
@@ -228,13 +236,14 @@ class WebSocket(asyncio.Protocol):
             self._transport.close()
         self.close(1001, "going away")
 
-    def _readable(self) -> None:
-        """There is something to read, which the transport does not read any more."""
+    def _readable(self) -> bool:
+        """There is something to read, which the transport does not read any more. False: there was
+        nothing."""
         assert self._transport is not None
         try:
             data = os.read(self._descriptor, _READ)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         size = len(data)
@@ -255,6 +264,7 @@ class WebSocket(asyncio.Protocol):
         else:
             self._read_no_more()
             self._transport.close()
+        return True
 
     def _read_no_more(self) -> None:
         if self._descriptor >= 0 and self.sockets is not None:

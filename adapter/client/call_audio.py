@@ -42,8 +42,8 @@ from .outbound import Outbound, Utterance
 
 #: How long sound that is still on its way is waited for after the call's end.
 DRAIN_SECONDS = 1.0
-#: Sound that is on its way when a call ends, and is cut off with it (seconds).
-ON_ITS_WAY = 0.1
+#: A call's end cuts off the frame that the far end is saying (seconds).
+CUT_OFF_AT_THE_END = 0.02
 #: How long a worker may take to say how much was sent before an interrupt.
 INTERRUPTED_WITHIN = 0.25
 #: The controller tells that a stream is gone so long after it broke at most: a gateway that says
@@ -150,6 +150,8 @@ class CallAudio:
         #: since when the worker and the stream are known to be gone; None: they are there
         self._worker_gone_at: float | None = None
         self._stream_gone_at: float | None = None
+        #: the ordinal of the stream that was gone last; 0: none ever was
+        self._stream_gone = 0
         #: position up to which sound had been sent to a worker by then
         self._sent_by_then = 0
         self._digits: set[tuple[int, int]] = set()
@@ -220,7 +222,9 @@ class CallAudio:
         elif message.out_next is not None:
             # The worker before may have died with the acknowledgement.
             self._acknowledged(message.out_next, now)
-        self._worker_gone_at = self._stream_gone_at = None
+        self._worker_gone_at = None
+        if message.ordinal > self._stream_gone:
+            self._stream_gone_at = None
         self.generation = message.generation
         self.active = self._last_active = worker
         self._spoken(self.out.resume(message.out_next, now))
@@ -275,11 +279,12 @@ class CallAudio:
     def _said_at(self, sound: m.Sound, fresh: int, now: float) -> float:
         """When the end of ``sound`` was said at the latest; ``fresh`` positions of it are new. It
         may have waited for a worker that did not run, or come late of a stream that is over; but it
-        was said at its own rate, from the stream's beginning on."""
+        was said at its own rate, from the stream's beginning on, and before the stream was gone."""
         if sound.ordinal < self.generation >> 16:
             return min(now, self._heard_at + fresh / WIRE_RATE)
         self._stream_began = min(self._stream_began, now - sound.stream_end / WIRE_RATE)
-        return self._stream_began + sound.stream_end / WIRE_RATE
+        said = self._stream_began + sound.stream_end / WIRE_RATE
+        return said if self._stream_gone_at is None else min(said, self._stream_gone_at)
 
     def stalled(self, since: float, until: float) -> None:
         """The client has not run since ``since``: messages read before ``until`` waited for it."""
@@ -367,11 +372,18 @@ class CallAudio:
         """Since when the call has no stream, which may come again; None while it has one."""
         return self._stream_gone_at
 
-    def stream_gone(self, now: float) -> None:
-        """The controller says that the call has no stream; it may come back by a new one."""
-        if self._stream_gone_at is None:
-            self._stream_gone_at = now
+    def stream_gone(self, ordinal: int, now: float) -> None:
+        """The controller says that the call has lost this stream; it may come back by a new one.
+        A worker may have opened that new one already, where this was read late."""
+        if self._stream_gone_at is None and ordinal >= self.generation >> 16:
+            self._stream_gone_at, self._stream_gone = now, ordinal
             self._sent_by_then = self.out.next
+
+    def stream_there(self, ordinal: int) -> None:
+        """The controller says that the call has this stream. If it had said that the stream was
+        gone, the stream's gateway had stood still."""
+        if ordinal == self._stream_gone:
+            self._stream_gone_at = None
 
     def _new_stream(self, worker: str, opened: m.Opened, now: float) -> None:
         """Count the loss of the former stream, unless its worker does.
@@ -511,7 +523,7 @@ class CallAudio:
     def _count_what_never_came(self) -> None:
         """The last stream broke before the call's end, or its gateway or worker stands still."""
         seconds = self._ended_at - self._heard_at
-        if seconds > ON_ITS_WAY:
+        if seconds > CUT_OFF_AT_THE_END:
             self.lost.add("inbound", round(seconds * WIRE_RATE), NEVER_ARRIVED)
 
     def _finish(self) -> None:

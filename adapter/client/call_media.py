@@ -150,6 +150,10 @@ class CallMedia:
         finally:
             self._marks.pop(name, None)
 
+    async def wait_ended(self, timeout: float | None) -> bool:
+        """Wait until the call has ended; False: it has not within ``timeout`` seconds."""
+        return await self.changed.wait_until(lambda: self.ended_reason is not None, timeout)
+
     async def between_words(self, send: Callable[[], Awaitable[None]]) -> None:
         """Do ``send`` (digits) once all that was said so far has been heard. Sound that is said
         from now on waits until ``send`` is over. One such at a time."""
@@ -172,11 +176,7 @@ class CallMedia:
         async with self._digits_turn:
             await send()
             until = self._clock() + seconds
-            over: Callable[[], bool] = lambda: self.ended_reason is not None  # noqa: E731  # typed
-            if (
-                await self.changed.wait_until(over, seconds + BEGUN_WITHIN)
-                and self._clock() < until
-            ):
+            if await self.wait_ended(seconds + BEGUN_WITHIN) and self._clock() < until:
                 raise WrongModeError(CALL_ENDED_FIRST)
 
     # ------------------------------------------------------------------ what the bus says

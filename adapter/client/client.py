@@ -74,9 +74,9 @@ class BusClient:
         self._loop = _new_loop()
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._stop: asyncio.Event
-        #: the controller said something: there may be a call now
-        self._began: asyncio.Event
         self._polled_at = 0.0
+        #: looks at the deadlines where no message comes; None: there is no call
+        self._timer: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(
             target=self._main, name=f"trunkline-{self.peer}", daemon=True
         )
@@ -165,7 +165,6 @@ class BusClient:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             self._stop = asyncio.Event()
-            self._began = asyncio.Event()
             self.media = MediaPlane(context, self.peer, self._curve, monotonic, self.poll)
             self.control = ControlClient(
                 context,
@@ -185,25 +184,15 @@ class BusClient:
             raise
         self._started.set_result(None)
         try:
-            await self._look_until_stopped()
+            await self._stop.wait()
             await asyncio.gather(*(session.close() for session in list(self.sessions.values())))
         finally:
+            if self._timer is not None:
+                self._timer.cancel()
             self.media.close()
             await self.control.close()
             await _cancel_the_rest()
             context.term()
-
-    async def _look_until_stopped(self) -> None:
-        """See that deadlines are looked at while there are calls, though no message comes."""
-        while not self._stop.is_set():
-            if not any(session.calls for session in self.sessions.values()):
-                self._began.clear()
-                await self._began.wait()
-                self.media.rested(monotonic())
-            self.poll(monotonic())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_AT_LATEST):
-                    await self._stop.wait()
 
     def poll(self, now: float) -> None:
         """Look at the deadlines of all calls, if that was not done just now."""
@@ -213,10 +202,23 @@ class BusClient:
         self.media.poll(now)
         for session in list(self.sessions.values()):
             session.poll(now)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        """See that deadlines are looked at while there are calls, though no message comes. Each
+        look puts the next one off, so the timer wakes nobody while messages come."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if any(session.calls for session in self.sessions.values()):
+            self._timer = self._loop.call_later(POLL_AT_LATEST, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        self.poll(monotonic())
 
     def _end(self) -> None:
         self._stop.set()
-        self._began.set()
 
     def _forget(self, session: ClientSession) -> None:
         self.sessions.pop(session.id, None)
@@ -244,8 +246,10 @@ class BusClient:
             session.lose(error)
 
     def _told(self, event: m.Event) -> None:
-        self._began.set()
         self._event(event)
+        if self._timer is None:
+            self.media.rested(monotonic())
+            self._look_later()
 
     def _event(self, event: m.Event) -> None:
         if isinstance(event, m.PoolQueued):

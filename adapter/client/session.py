@@ -300,7 +300,7 @@ class ClientSession:
             case m.CallPlaced():
                 self.placed(event.call, event.placement)
             case m.CallReconnecting() if event.call in self.calls:
-                self.calls[event.call].audio.stream_gone(self._clock())
+                self.calls[event.call].audio.stream_gone(event.ordinal, self._clock())
                 log.info("call %s: its stream is gone, waiting for a new one", event.call)
             case m.CallEnded():
                 self.ended(event)
@@ -314,6 +314,7 @@ class ClientSession:
         workers have: a restarted controller may have made another one."""
         known = self.calls.get(info.call)
         if known is not None:
+            known.audio.stream_there(info.ordinal)
             if info.secret != known.info.secret:
                 known.info = replace(known.info, secret=info.secret)
                 self._media.attach_again(known)

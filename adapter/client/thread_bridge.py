@@ -71,26 +71,43 @@ class _Listener:
     """One coroutine that waits, on the running loop."""
 
     def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        waker = _wakers.get(loop)
+        self.loop = asyncio.get_running_loop()
+        waker = _wakers.get(self.loop)
         if waker is None:  # nobody else makes it: this is the loop's own thread
-            waker = _wakers[loop] = _Waker(loop)
+            waker = _wakers[self.loop] = _Waker(self.loop)
         self.waker = waker
         self.rung = False
-        self._loop = loop
         self._future: asyncio.Future[bool] | None = None
+        #: until when the future is waited for
+        self._until: float | None = None
+        #: it comes then or before: a wait that ends in time leaves it to the next one
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
 
     async def wait(self, until: float | None) -> bool:
         """Wait for the next ring; False: it is ``until``, by the loop's clock, before that."""
-        self._future = future = self._loop.create_future()
-        timer = None if until is None else self._loop.call_at(until, _settle, future, False)
+        self._future = future = self.loop.create_future()
+        self._until = until
+        if until is not None and (self._timer is None or until < self._timer_at):
+            self._set_timer(until)
         try:
             rung: bool = await future
             return rung
         finally:
             self._future = None
-            if timer is not None:
-                timer.cancel()
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = self.loop.call_at(at, self._late), at
+
+    def _late(self) -> None:
+        self._timer = None
+        if self._future is not None and self._until is not None:
+            if self._until <= self._timer_at:
+                _settle(self._future, False)
+            else:
+                self._set_timer(self._until)
 
     def wake(self) -> None:
         self.rung = False
@@ -109,6 +126,8 @@ class Bell:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listeners: list[_Listener] = []
+        #: the last one that listened: most bells have one listener, who comes again
+        self._last: _Listener | None = None
 
     def ring(self) -> None:
         if not self._listeners:  # who begins to listen now looks before it waits
@@ -124,9 +143,12 @@ class Bell:
         first. None waits for ever."""
         if ready():
             return True
-        listener = _Listener()
-        until = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        loop = asyncio.get_running_loop()
+        until = None if timeout is None else loop.time() + timeout
         with self._lock:
+            listener, self._last = self._last, None
+            if listener is None or listener.loop is not loop:
+                listener = _Listener()
             self._listeners.append(listener)
         try:
             while not ready():
@@ -135,6 +157,7 @@ class Bell:
         finally:
             with self._lock:
                 self._listeners.remove(listener)
+                self._last = listener
         return True
 
 

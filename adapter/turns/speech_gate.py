@@ -309,6 +309,11 @@ class SpeechGate:
         return faint or any(islice(self._recent, OPEN_WITHIN - OPEN_FRAMES, None))
 
     @property
+    def quiet(self) -> bool:
+        """Nothing that was looked at lately is speech, or may become some."""
+        return not (self.open or any(self._recent))
+
+    @property
     def patience(self) -> int:
         """Bytes of sound that may come before it is of use to push them: speech will neither begin
         nor end in them."""

@@ -175,7 +175,9 @@ class Heard:
 
 
 def _enough(gate: SpeechGate, left: float | None) -> int:
-    """Bytes of sound that are worth a wake-up: enough for the gate to look at, a piece of words
-    that go on, or ``left`` seconds of silence."""
-    enough = min(gate.patience + 1, _PIECE)
+    """Bytes of sound that are worth a wake-up: a piece of words that go on, or of a quiet line
+    (speech that begins in it is handed out from its beginning on, by its pre-roll); where speech
+    may be about to begin or to end, enough for the gate to look at; or ``left`` seconds of silence.
+    """
+    enough = _PIECE if gate.quiet else min(gate.patience + 1, _PIECE)
     return enough if left is None else max(1, min(enough, int(left * BYTES_A_SECOND)))

@@ -86,12 +86,6 @@ class GatewayBeat(Fact, frozen=True):
     beat: m.Beat
 
 
-class WorkerBeat(Fact, frozen=True):
-    """A codec worker beats, and counts what it did for each call."""
-
-    beat: m.Beat
-
-
 class ClientLeft(Fact, frozen=True):
     """A client has said Goodbye. What it left open is closed, without waiting for its lease."""
 

@@ -101,7 +101,6 @@ def beat(at: Moment, beat: m.Beat) -> None:
         at.tell(f.ClientBeat(beat))
     elif peer.role == "codec_worker":
         peer.counted(beat.calls)
-        at.tell(f.WorkerBeat(beat))
     else:
         peer.has(len(beat.streams), beat.refused)
         at.tell(f.GatewayBeat(beat))

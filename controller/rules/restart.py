@@ -14,10 +14,11 @@ everything. It does not have calls, because whoever carries them has them: the g
 the client its calls. They may come in either order, and each alone is enough: a stream without a
 client is hung up when the claims are over, a call without a stream waits for one as usual.
 
-A call's next stream leaves some ordinals out, because the last controller may have given them to
-streams of which nobody tells. For example, a stream's gateway died with that controller, and the
-worker that has its OpenCall is stopped. When that worker wakes, it opens the call under that
-ordinal. If the present stream had the same one, the client would follow the wrong worker.
+Each controller has ordinals of its own for the next streams of a call that it finds: those from
+1,000 times its epoch on. The controllers before it may have let streams in of which nobody tells.
+For example, a stream's gateway died with its controller, and the worker that has its OpenCall is
+stopped. When that worker wakes, it opens the call under that ordinal. If the present stream had the
+same one, the client would follow the wrong worker.
 
 Secrets decide who may claim. The journal has hashes of the sessions' secrets, so that a client
 which knows a session's id alone cannot take its number and its calls.
@@ -35,7 +36,7 @@ from trunkline.bus.redact import redact_number
 from .. import instructions as do
 from ..journal.rows import DialRow, OverrideRow
 from . import facts as f
-from .book.call import MAY_RETURN_FOR, UNTOLD_STREAMS, Call
+from .book.call import MAY_RETURN_FOR, Call
 from .book.dial import Dial, new_dial
 from .book.lease import Hold, Lease, LeaseRequest
 from .book.lookups import Seeker
@@ -90,7 +91,8 @@ def _found_dial(at: Moment, row: DialRow) -> None:
         return
     # Whether it has its stream by now is the gateways' and clients' to say.
     dial.waits_until(max(at.book.claim_until, at.book.mono(row.asked) + row.timeout))
-    at.book.add_dial(dial, Call.of_dial(row, at.now, {}, untold=UNTOLD_STREAMS))
+    call = Call.of_dial(row, at.now, {}).found_in(at.book.identity.epoch)
+    at.book.add_dial(dial, call)
     if row.mode == "a-leg":
         at.book.tokens.put(row.token_hash, row.call, None)
     if row.sid is not None:
@@ -203,7 +205,7 @@ def session_calls(at: Moment, returned: f.SessionBack) -> None:
     for info in returned.info.calls:
         call = at.book.calls.get(info.call)
         if call is None:
-            call = Call.of_info(info, at.now)
+            call = Call.of_info(info, at.now).found_in(at.book.identity.epoch)
             at.book.add_call(call, info.sid, info.dialled_sid)
             if info.mode == "originate":
                 call.step("silent")
@@ -310,7 +312,7 @@ def stream_found(at: Moment, found: f.StreamFound) -> None:
     call = book.calls.get(info.call)
     new = call is None
     if call is None:
-        call = Call.of_info(info, at.now)
+        call = Call.of_info(info, at.now).found_in(at.book.identity.epoch)
         book.add_call(call, info.sid, info.dialled_sid)
     if call.over or info.ordinal < call.ordinal:
         at.send(found.gateway, m.CloseStream(call=call.id))

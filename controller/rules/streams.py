@@ -199,6 +199,7 @@ def beat(at: Moment, heard: f.GatewayBeat) -> None:
         if found is not None and found.ordinal == call.ordinal:
             if call.state == "reconnecting" and call.gateway is None:
                 call.seen_again(beat.peer)
+                at.send_session(call.session, m.CallStarted(info=call.info(at.now)))
             elif call.state == "ended":
                 at.send(beat.peer, m.CloseStream(call=call.id))
         elif (
@@ -219,15 +220,6 @@ def watch(at: Moment, tick: do.Tick) -> None:
 
 
 # --------------------------------------------------------------------------- workers
-
-
-def worked_on(at: Moment, heard: f.WorkerHere | f.WorkerBeat) -> None:
-    """A worker lists its calls: no later stream may have an ordinal that it has seen."""
-    said = heard.hello if isinstance(heard, f.WorkerHere) else heard.beat
-    for one in said.calls:
-        call = at.book.calls.get(one.call)
-        if call is not None:
-            call.numbered(one.generation >> 16)
 
 
 def forget(at: Moment, over: f.CallOver) -> None:

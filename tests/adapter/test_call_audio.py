@@ -283,20 +283,23 @@ def test_the_end_does_not_wait_for_ever(model: CallModel) -> None:
     assert model.other == [Ended("hang_up")]
 
 
+@pytest.mark.parametrize("missing", [0.5, 0.09])
 @pytest.mark.parametrize("last_word", [False, True])
-def test_what_is_missing_at_the_end_is_counted(last_word: bool, model: CallModel) -> None:
+def test_what_is_missing_at_the_end_is_counted(
+    last_word: bool, missing: float, model: CallModel
+) -> None:
     """The gateway stands still when the call ends, or it ended itself and no other came."""
     sound = m.Sound(CALL, model.generation, 0, 1, 160, 0, bytes(6 * 160))
     model.audio.heard("a", sound, model.now)
     heard_at = model.now
     if last_word:
         over = m.StreamOver(CALL, model.generation, 1, "close")
-        model.audio.stream_over("a", over, heard_at + 0.2)
-    model.audio.call_ended("hang_up", heard_at + 0.5)
-    model.audio.poll(heard_at + 0.5 + DRAIN_SECONDS)
+        model.audio.stream_over("a", over, heard_at + 0.05)
+    model.audio.call_ended("hang_up", heard_at + missing)
+    model.audio.poll(heard_at + missing + DRAIN_SECONDS)
     model.act()
     assert model.other == [Ended("hang_up")]
-    assert model.audio.lost.inbound == pytest.approx(4000, abs=FRAME)
+    assert model.audio.lost.inbound == pytest.approx(missing * 8000, abs=FRAME)
 
 
 def test_nothing_is_missing_at_an_end_that_the_stream_has_confirmed(model: CallModel) -> None:
@@ -381,7 +384,7 @@ def test_what_lay_at_the_carrier_is_lost_where_no_worker_is_left_to_say_so(
     if told == "worker":
         speaking.audio.worker_lost("a", speaking.now)
     else:
-        speaking.audio.stream_gone(speaking.now)
+        speaking.audio.stream_gone(1, speaking.now)
     speaking.now += 1.5
     # The new stream's worker knows nothing of the call, or what it knows is old.
     speaking.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, out_next), speaking.now)
@@ -398,7 +401,7 @@ def test_what_may_have_been_played_unacknowledged_is_not_said_again(speaking: Ca
     sends(speaking)
     speaking.audio.worker_lost("a", speaking.now)
     speaking.now += 1.0
-    speaking.audio.stream_gone(speaking.now)
+    speaking.audio.stream_gone(1, speaking.now)
     speaking.now += 0.5
     before = speaking.audio.lost.outbound
     speaking.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), speaking.now)
@@ -417,7 +420,7 @@ def test_a_worker_that_is_stopped_or_leaves_has_not_told_all(
 ) -> None:
     """Nobody has lost it; but another takes the next stream, and may have had the call before."""
     assert speaking.audio.out.acknowledged == 16_320
-    speaking.audio.stream_gone(speaking.now)
+    speaking.audio.stream_gone(1, speaking.now)
     speaking.now += 1.0
     sends(speaking)
     # What it knows of losses is older than what is counted here.
@@ -440,7 +443,7 @@ def test_a_worker_that_has_just_begun_may_have_filled_up_the_lead(model: CallMod
     sends(model)
     model.now += 0.005
     model.audio.worker_lost("a", model.now)
-    model.audio.stream_gone(model.now + 1.0)
+    model.audio.stream_gone(1, model.now + 1.0)
     model.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), model.now + 1.5)
     resume, *_ = sends(model)
     assert isinstance(resume, m.Resume)
@@ -451,9 +454,38 @@ def test_a_worker_that_has_just_begun_may_have_filled_up_the_lead(model: CallMod
 
 def test_the_controller_may_tell_late_that_the_stream_is_gone(speaking: CallModel) -> None:
     """It gives a gateway that says nothing 2 s. The worker was stopped all the while."""
-    speaking.audio.stream_gone(speaking.now + 1.9)
+    speaking.audio.stream_gone(1, speaking.now + 1.9)
     speaking.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), speaking.now + 2.0)
     assert speaking.audio.lost.reasons[UNPLAYED] in range(480, 640 + 1)
+
+
+def test_the_end_of_a_stream_may_be_read_once_the_next_one_is_up(speaking: CallModel) -> None:
+    """It says nothing of the next stream, with which another worker begins and dies."""
+    speaking.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), speaking.now)
+    speaking.audio.stream_gone(1, speaking.now)
+    assert speaking.audio.stream_gone_at is None
+    acknowledged = speaking.audio.out.acknowledged + FRAME
+    told = m.AcknowledgedTo(CALL, m.first_generation(2), acknowledged, False)
+    speaking.audio.acknowledge("b", told, speaking.now)
+    speaking.audio.worker_lost("b", speaking.now)
+    sends(speaking)
+    speaking.audio.opened("c", m.Opened(CALL, m.first_generation(3), 3, None), speaking.now + 1.0)
+    (resume,) = [s for s in sends(speaking) if isinstance(s, m.Resume)]
+    assert resume.acknowledged > acknowledged, "the carrier may have played more"
+
+
+def test_a_stream_that_was_out_of_sight_may_have_played_what_came_after(model: CallModel) -> None:
+    """Its gateway had stood still for a while. Later it is gone indeed, with its worker."""
+    model.audio.stream_gone(1, model.now)
+    model.audio.stream_there(1)
+    speaking_for(model, 2.0)
+    acknowledged = model.audio.out.acknowledged
+    model.audio.worker_lost("a", model.now)
+    model.audio.stream_gone(1, model.now)
+    sends(model)
+    model.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), model.now + 1.0)
+    (resume,) = [s for s in sends(model) if isinstance(s, m.Resume)]
+    assert resume.acknowledged > acknowledged
 
 
 def test_a_client_that_was_stopped_has_read_all_of_a_worker_that_lives(speaking: CallModel) -> None:
@@ -466,7 +498,7 @@ def test_a_client_that_was_stopped_has_read_all_of_a_worker_that_lives(speaking:
 
 
 def test_what_is_said_once_the_stream_is_gone_is_not_in_doubt(model: CallModel) -> None:
-    model.audio.stream_gone(model.now)
+    model.audio.stream_gone(1, model.now)
     model.audio.say(bytes(48_000), model.now)  # to the worker, which is stopped
     model.act()
     model.now += 1.0
@@ -528,7 +560,7 @@ def test_what_lay_at_the_carrier_is_not_counted_where_the_worker_does_or_it_was_
     model = CallModel()
     speaking_for(model, 2.0)
     model.now += 5.0  # nothing was said since
-    model.audio.stream_gone(model.now)
+    model.audio.stream_gone(1, model.now)
     model.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), model.now)
     assert UNPLAYED not in model.audio.lost.reasons
 
@@ -575,6 +607,22 @@ def test_what_comes_late_of_a_stream_that_is_over_is_as_old_as_that(model: CallM
     (resume,) = [s for s in sends(model) if isinstance(s, m.Resume)]
     assert (resume.ordinal, resume.position) == (1, 800)
     assert resume.idle == pytest.approx(1.6 - 16 / 8000)
+
+
+def test_sound_was_said_before_its_stream_was_gone() -> None:
+    """The stream had waited to be let in with 1.5 s of sound when the client heard of the call, and
+    broke at once. Its worker does not run until a second stream is up."""
+    model = CallModel()
+    model.now += 0.3
+    model.audio.stream_gone(1, model.now)
+    model.now += 2.0
+    model.audio.opened("a", m.Opened(CALL, m.first_generation(1), 1, 0), model.now)
+    sound = m.Sound(CALL, m.first_generation(1), 0, 1, 12_000, 0, bytes(12_000 * 6))
+    model.audio.heard("a", sound, model.now)
+    sends(model)
+    model.audio.opened("a", m.Opened(CALL, m.first_generation(2), 2, 0), model.now)
+    (resume,) = [s for s in sends(model) if isinstance(s, m.Resume)]
+    assert resume.idle == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("opened", ["in time", "late"])

@@ -126,3 +126,29 @@ async def test_rings_from_many_threads_lose_nothing() -> None:
         assert await box.bell.wait_until(box.ready, 5.0)
         got += box.take_all()
     assert sorted(got) == [1000 * k + n for k in range(4) for n in range(500)]
+
+
+async def test_a_wait_after_one_that_ended_in_time_has_a_timeout_of_its_own() -> None:
+    """The timer of the first wait is kept for the second one, whatever the second one's end is."""
+    box = SoundBox(1_000)
+    loop = asyncio.get_running_loop()
+    for first, second in ((0.05, 0.15), (5.0, 0.05)):
+        wait = asyncio.ensure_future(box.wait(first))
+        await asyncio.sleep(0)
+        box.put(b"ab")
+        assert await wait
+        box.take_all()
+        began = loop.time()
+        assert not await box.wait(second)
+        assert second - 0.01 <= loop.time() - began < 2.0
+
+
+async def test_two_who_listen_to_one_bell_are_both_woken() -> None:
+    bell = Bell()
+    rung: list[bool] = []
+    waits = [asyncio.ensure_future(bell.wait_until(lambda: bool(rung), 5.0)) for _ in range(2)]
+    await asyncio.sleep(0)
+    rung.append(True)
+    in_thread(bell.ring)
+    assert await asyncio.gather(*waits) == [True, True]
+    assert not await bell.wait_until(lambda: False, 0.01)

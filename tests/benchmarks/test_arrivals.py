@@ -100,9 +100,18 @@ def test_of_an_echo_only_the_gaps_are_losses() -> None:
 def test_a_report_is_read_as_the_load_generator_writes_it(tmp_path: Path) -> None:
     text = b'{"event": "media", "streamSid": "MZ1", "media": {"payload": "//8="}}'
     stamps = array("q", [5_000_000, 25_000_000])
-    report = [("CA1", stamps.tobytes(), [text, text]), ("CA2", b"", [])]
+    times = stamps.tobytes()
+    report = [
+        ("CA1", times, times, b"", [text, text]),
+        ("CA2", b"", times, b"", []),
+        ("CA3", times, times, times, []),
+    ]
     (tmp_path / "report").write_bytes(msgspec.msgpack.encode(report))
-    (found,) = arrivals.read(tmp_path / "report")
+    found, untold = arrivals.read(tmp_path / "report")
     assert found.call_sid == "CA1"
     assert found.times.tolist() == [5.0, 25.0]
     assert (found.samples, found.audio) == (4, b"\xff\xff\xff\xff")
+    assert found.sent_at.tolist() == [5.0, 25.0]
+    # Where the texts were not kept, each message is a frame.
+    assert (untold.call_sid, untold.samples) == ("CA3", 320)
+    assert untold.clears.tolist() == [5.0, 25.0]

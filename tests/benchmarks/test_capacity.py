@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from rich.console import Console
 
 from benchmarks import capacity, page
+from benchmarks.measure import Side
 
 
 @pytest.mark.parametrize("most", [0, 9, 10, 35, 99, 100, 140, 333, 700, 1999])
@@ -39,3 +43,20 @@ def test_the_section_tells_what_ended_the_search_and_where_it_shows_overhead_alo
     both = page.most_calls_part(found | {"entries": [one, entry(2, 2000)]})
     assert "| 2 | 2000 | 5.0 | nothing |" in both
     assert "A stack of 2 and 2, or more, has more processes than this machine has cores." in both
+
+
+def test_what_is_found_has_to_hold_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def measure(side: Side, calls: int, seconds: float) -> dict[str, Any]:
+        tried.append(calls)
+        good = calls <= 150 and (calls <= 140 or tried.count(calls) < 3)
+        return {"calls": calls, "streams": calls, "underruns": 1 - good} | dict.fromkeys(
+            ("lost_out", "lost_in", "astray", "others_cores", "carrier_late_p99_ms"), 0
+        )
+
+    monkeypatch.setattr(capacity, "measure", measure)
+    found = capacity.most_calls(1, 15.0, 3, Console(quiet=True))
+    assert found["most"] == 140
+    assert [r["calls"] for r in found["results"]] == [140] * 3
+    assert [tried.count(n) for n in (100, 200, 150, 140)] == [1, 1, 3, 3]

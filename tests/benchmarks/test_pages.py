@@ -6,23 +6,25 @@ from typing import Any
 
 import pytest
 
-from benchmarks import capacity, page
+from benchmarks import capacity, page, scaling, targets
 from benchmarks.measure import complaint, is_whole
 
 
-def result(calls: int, side: str = page.OURS, **given: Any) -> dict[str, Any]:
+def result(calls: int, side: str = page.OURS, stack: int = 1, **given: Any) -> dict[str, Any]:
     """A measurement in which all went well. A call takes 1 ms in the gateway, 2 in the client; a
-    process takes 10 ms a second by itself."""
+    process takes 10 ms a second by itself, and 40 MB."""
     by = {"gateway": 1.0, "codec_worker": 1.0, "client": 2.0, "controller": 0.01}
-    cpu = {name: slope + 10.0 / calls for name, slope in by.items()}
+    running = {name: stack if name in ("gateway", "codec_worker") else 1 for name in by}
+    cpu = {name: slope + 10.0 * running[name] / calls for name, slope in by.items()}
     return {
         "side": side,
+        "stack": stack,
         "calls": calls,
         "streams": calls,
         "round": 0,
         "cpu": sum(cpu.values()),
         "cpu_by_process": cpu,
-        "memory_mb": {name: 40.0 + 0.1 * calls for name in by},
+        "memory_mb": {name: 40.0 * running[name] + 0.1 * calls for name in by},
         "jitter_p50_ms": 0.5,
         "jitter_p99_ms": 2.0,
         "drift_ms": 0.1,
@@ -79,14 +81,64 @@ def test_a_page_warns_of_a_machine_that_was_not_at_rest() -> None:
     assert "**" not in page.page(found(result(10))).partition("- **trunkline**")[0]
 
 
-def test_what_an_idle_stack_a_set_up_and_the_gate_take_is_a_section() -> None:
-    idle = {"wake_ups_per_second": 29.6, "cpu_ms_per_second": 4.04}
-    gate = {"energy gate (ours)": {"us": 30.0}}
-    said = page.also(idle, [{"seconds": seconds} for seconds in (1.2, 0.8, 0.9)], gate)
-    assert "wakes 30 times a second" in said
-    assert "takes 4.0 ms of CPU" in said
-    assert "after 0.90 s, the median of 3 rounds" in said
-    assert "takes 1.50 ms per call-second" in said
+def everything(*results: dict[str, Any]) -> dict[str, Any]:
+    """What all benchmarks left, by name."""
+    memory = [{"client": 50.0 + n / 60, "gateway": 40.0} for n in range(120)]
+    rounds = [
+        {"memory": memory[:60], "drift_ms": -0.2, "underruns": 0},
+        {"memory": memory[60:], "drift_ms": 0.1, "underruns": 3},
+    ]
+    most = {"stack": 2, "most": 400, "results": [result(400, stack=2)] * 3, "failed": []}
+    return {
+        "results": {"machine": MACHINE, "seconds": 8.0, "results": list(results)},
+        "capacity": {"cores": 2, "seconds": 15.0, "tries": 3, "entries": [most]},
+        "growth": {"calls": 100, "seconds": 285.0, "rounds": rounds},
+        "idle": {"wake_ups_per_second": 96.0},
+        "set_up": [{"seconds": seconds} for seconds in (1.2, 0.8, 0.9)],
+        "gate": {"energy gate (ours)": {"us": 30.0}},
+        "latency": [{"calls": 100, "out_p50_ms": 8.0, "in_p50_ms": 9.0, "interrupt_p50_ms": 7.0}],
+    }
+
+
+LINE = [result(n, stack=1 if n <= 100 else 2) for n in (1, 10, 40, 100, 200, 300)]
+
+
+def test_what_is_owed_stands_beside_what_was_measured() -> None:
+    said = targets.section(everything(*LINE, result(40, page.PEER, cpu=8.1)))
+    for row in (
+        "| CPU ÷ langwatch-scenario's, 1 call | – | 1.6 | 1.2 |",
+        "| … 40 calls | **0.62, missed** | 0.55 | 0.4 |",
+        "| wake-ups a second of an idle stack (`idle.py`) | **96, missed** | 80 | 40 |",
+        "| most calls (`capacity.py`) | 400 | 300 | 500 |",
+        "| speech gate, ms per call-second (`gate.py`) | 1.50 | 1.5 | 0.7 |",
+        "| 100 a-leg calls up, s (`set_up.py`) | 0.90 | 1 | 0.5 |",
+        "| from `interrupt` to the carrier, 100 calls, p50, ms | 7.0 | 100 |  |",
+    ):
+        assert row in said
+
+
+def test_cost_beyond_the_bend_is_a_start_and_a_slope_for_each_process() -> None:
+    cost = scaling.Cost(found(*LINE))
+    assert cost.cpu["client"] == (pytest.approx(10.0), pytest.approx(2.0))
+    assert cost.call == pytest.approx(4.01)
+    assert cost.megabytes == pytest.approx(0.4)
+    assert cost.first_full == "client"
+    assert cost.one("client") == pytest.approx(350, abs=1)
+    assert cost.calls_on(16) == int(0.7 * 16_000 / 4.01)
+    # 10,000 calls: 29 test processes, 15 gateways, 15 workers, one controller, and 0.4 MB a call.
+    assert cost.memory_of(10_000) == pytest.approx(40 * (29 + 15 + 15 + 1) + 4_000)
+
+
+def test_the_page_on_scaling_says_what_was_measured() -> None:
+    said = scaling.text(everything(*LINE))
+    assert "2.00 (client)" in said
+    assert "| 400 | 2.02 |" in said  # the most calls are the curve's end
+    assert "| as large as it takes | 10,000 | 58 |" in said
+    assert "| 1,000,000 |" in said
+    assert "grow by 1.6 MB" in said
+    assert "the client: it is one Python process" in said
+    few = {name: left for name, left in everything(*LINE).items() if name == "results"}
+    assert "{" not in scaling.text(few)
 
 
 @pytest.mark.parametrize("key", ["underruns", "lost_out", "lost_in", "astray"])

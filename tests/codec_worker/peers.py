@@ -258,6 +258,7 @@ class Bench:
             for i, worker in enumerate(self.workers):
                 if i in self.stopped:
                     continue
+                worker.all_read(self.now)
                 while worker.work(self.now, until):
                     pass
                 for peer, message in worker.take_instructions():

@@ -6,6 +6,7 @@ import pytest
 
 from trunkline.bus.sound import FRAME
 from trunkline.codec_worker.playout import (
+    SAMPLE_NS,
     FlushTail,
     Frame,
     Playout,
@@ -249,6 +250,17 @@ def test_what_a_lost_gateway_may_have_written_is_not_said_again() -> None:
     assert playout.open() == 160
     assert playout.lost == 480
     assert pump.tick(T0 + 900 * MS)[0] == Frame(640, sound(160, 640))
+
+
+def test_what_was_written_a_little_late_lies_at_the_carrier_for_longer() -> None:
+    """Too little to be an underrun. But the carrier plays all of the utterance so much later."""
+    playout, _, _ = started()
+    written = T0 + 15 * MS
+    assert playout.acknowledge(640, now=T0 + 20 * MS, since=T0)
+    assert playout.underruns == 0
+    broke = T0 + 60 * MS
+    lay_there = (written + 80 * MS - broke) // SAMPLE_NS
+    assert playout.freeze(broke, told=False).samples in range(lay_there, lay_there + 41)
 
 
 def test_an_interrupt_without_a_stream_loses_nothing() -> None:

@@ -68,6 +68,45 @@ def test_each_underrun_moves_the_line_by_just_its_length(lead: int, stalls: list
         assert start == T0 + position * SAMPLE_NS + shift
 
 
+@given(
+    ways=st.lists(
+        st.tuples(st.integers(0, 50 * MS), st.integers(0, 25 * MS)), min_size=1, max_size=30
+    ),
+    died=st.integers(0, 20 * MS),
+)
+def test_a_dead_gateway_leaves_no_loss_untold(ways: list[tuple[int, int]], died: int) -> None:
+    """Each tick's frames take some time until they are written, and the word of it takes some time
+    until it leaves. A worker that knows neither tells all that is lost. It tells more than that by
+    the time that the gateway's words took, at most."""
+    playout, carrier = Playout(), Carrier()
+    playout.speak(0, sound((len(ways) + 5) * FRAME))
+    last_tick = T0 + (len(ways) - 1) * 20 * MS
+    died += last_tick
+    words: list[tuple[int, int, int]] = []  # when it leaves, position, when that was written
+    written = heard = before = T0
+    longest = 0
+    for n, (to_carrier, to_word) in enumerate(ways):
+        now = T0 + n * 20 * MS
+        while words and words[0][0] <= now:
+            _, position, wrote = words.pop(0)
+            playout.acknowledge(position, now, before)
+            heard = before
+            longest = max(longest, now - wrote)
+        frames = [f for f in playout.due(now, now + 20 * MS) if isinstance(f, Frame)]
+        written = max(written, now + to_carrier)
+        if frames and written <= died:
+            carrier.take([*frames], written)
+            leaves = max(written + to_word, words[-1][0] if words else 0)
+            if leaves <= died:
+                words.append((leaves, frames[-1].position + FRAME, written))
+        before = now
+    there = carrier.frames[-1].position + FRAME if carrier.frames else 0
+    played = there - max(0, carrier.ends - died) // SAMPLE_NS
+    told = playout.freeze(heard, told=False).samples + playout.open()
+    lost = playout.position - played
+    assert lost <= told <= lost + (longest + died - heard) // SAMPLE_NS + 1
+
+
 @given(st.lists(st.tuples(st.integers(1, 4000), st.integers(0, 300 * MS)), min_size=1, max_size=25))
 def test_whatever_the_source_does_all_of_it_is_played_in_order(
     chunks: list[tuple[int, int]],

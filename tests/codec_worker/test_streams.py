@@ -138,6 +138,35 @@ def test_a_gateway_that_died_while_the_worker_stood_still_is_counted_from_before
     assert bench.adapter.lost_out in range(480, 640 + 1)
 
 
+def test_a_worker_that_wakes_up_may_tick_before_it_reads_what_its_gateway_had_said() -> None:
+    """Those words are as old as the worker's stop, though it has ticked meanwhile."""
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    bench.now += 400 * MS
+    bench.worker.tick(bench.now, bench.now + 20 * MS)
+    bench.worker.work(bench.now, bench.now + 20 * MS)
+    ((_, sent),) = bench.worker.take_instructions()  # to the gateway, which is gone
+    assert isinstance(sent, m.Outbound)
+    in_doubt = sum(len(frame.payload) for frame in sent.frames)
+    bench.hear(0, CODES[:160])
+    bench.worker.disconnected(GATEWAY, bench.now)
+    bench.new_stream(reason=None)
+    bench.open()
+    assert bench.adapter.lost_out - in_doubt in range(480, 640 + 1)
+
+
+def test_a_gateway_that_died_unseen_is_counted_from_when_it_was_last_heard() -> None:
+    """The next stream comes before anything was sent to it that could not arrive."""
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(10)
+    bench.now += 150 * MS
+    bench.new_stream(reason=None)
+    bench.open()
+    assert bench.adapter.lost_out in range(480, 640 + 1)
+
+
 def test_a_gateway_that_died_is_counted_from_when_it_was_missed() -> None:
     bench = speaking(1)
     bench.worker.disconnected(GATEWAY, bench.now)
@@ -184,6 +213,29 @@ def test_a_later_stream_without_state_begins_where_the_adapter_says() -> None:
     bench.tick(60)
     assert len(bench.gateway.written) == 8000
     assert bench.gateway.dropped == 0
+
+
+def test_what_no_stream_brought_is_counted_where_the_resume_waited_for_the_worker() -> None:
+    """The Resume says since when nothing was heard, and then waits 400 ms to be read."""
+    bench = opened(workers=2)
+    for n in range(10):
+        bench.hear(160 * n, CODES[160 * n : 160 * (n + 1)])
+        bench.tick()
+    bench.new_stream(reason=None)
+    bench.now += 500 * MS
+    bench.run()  # until now nothing waits to be read
+    bench.gateway.ring.append(m.InFrame(CALL, bench.gateway.generation, 2, 0, CODES[:160]))
+    bench.stopped[1] = []
+    worker = bench.workers[1]
+    worker.receive(GATEWAY, bench.gateway.open_call(bench.now), bench.now)
+    worker.work(bench.now, bench.now)
+    ((_, told),) = worker.take_instructions()
+    for answer in bench.adapter.take(told, bench.now):
+        bench.send(1, ADAPTER, answer)
+    bench.now += 400 * MS
+    bench.wake(1)
+    silent = 500 + 20  # ms since the last frame was heard: a tick after it, and the pause
+    assert bench.adapter.lost_in in range(8 * (silent - 20 - 20), 8 * silent + 1)
 
 
 def test_a_call_is_not_forgotten_where_its_gateway_goes_before_anything_was_worked_on() -> None:

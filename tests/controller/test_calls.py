@@ -202,6 +202,7 @@ def test_lost_notification_is_repaired_by_the_beat() -> None:
     # And the other way round: the gateway still has it.
     stage.feed(m.Beat(peer="g1", streams=[m.StreamStats(call=call.call, ordinal=1)]))
     assert stage.core.book.calls[call.call].state == "live"
+    assert [started.info.ordinal for started in stage.events("a1", m.CallStarted)] == [1, 1]
 
 
 def test_dead_gateway_loses_its_streams() -> None:

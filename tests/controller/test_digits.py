@@ -12,7 +12,7 @@ from simulation.memory_journal import MemoryJournal
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError
 from trunkline.controller import instructions as do
-from trunkline.controller.rules.book.call import MAY_RETURN_FOR, UNTOLD_STREAMS
+from trunkline.controller.rules.book.call import MAY_RETURN_FOR, STREAMS_AN_EPOCH
 from trunkline.controller.rules.digits import (
     BACK_WITHIN,
     CLOSED_AFTER,
@@ -513,7 +513,7 @@ def test_a_one_way_stream_is_known_again(scene: Scene) -> None:
     call = stage.core.book.calls[scene.call.call]
     assert (call.state, call.one_way, call.gateway) == ("live", True, "g2")
     accepted = stage.let_in(stage.webhook(c=scene.call.call).token)
-    assert (accepted.info.ordinal, accepted.overlaps) == (3 + UNTOLD_STREAMS, True)
+    assert (accepted.info.ordinal, accepted.overlaps) == (2 * STREAMS_AN_EPOCH, True)
 
 
 def test_a_stop_before_the_session_is_back_is_not_taken_for_the_end(scene: Scene) -> None:

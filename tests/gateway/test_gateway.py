@@ -136,6 +136,21 @@ async def test_a_new_controller_is_told_of_live_streams(stack: Stack) -> None:
         await client.recv()
 
 
+async def test_what_waits_on_the_socket_of_a_call_that_is_over_is_read_first(stack: Stack) -> None:
+    """The gateway stood still for 3 s. It reads the controller's word before the carrier's."""
+    stack.controller.tokens["t1"] = stack.accepted()
+    client = await stack.stream()
+    await until(lambda: stack.a.all(m.OpenCall))
+    for n in range(150):
+        client.protocol.send_text(media(20 * n, bytes(160)).encode())
+    client.transport.write(b"".join(client.protocol.data_to_send()))
+    stack.gateway.shell.event(m.CloseStream(call="c1"))
+    await until(lambda: stack.a.all(m.StreamEnded))
+    assert [f.position for f in stack.a.frames()] == [160 * n for n in range(150)]
+    with pytest.raises(ConnectionClosed):
+        await client.recv()
+
+
 async def test_a_placement_right_behind_the_acceptance(stack: Stack) -> None:
     stack.controller.tokens["t1"] = stack.accepted()
     only_b = m.Placement(epoch=1, n=2, primary=stack.b.ref)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import msgspec
+import pytest
 
 from trunkline.bus import messages as m
 from trunkline.gateway import instructions as do
 from trunkline.gateway.shell import Shell
+from trunkline.gateway.sockets import PERIOD, Sockets
 
 NOTHING: Any = None
 
@@ -49,6 +52,20 @@ async def test_a_worker_that_is_lost_by_a_flush_takes_nothing_from_the_others() 
     told = [x.written[0].call for x in other.sent if isinstance(x, m.Inbound)]
     assert told == ["call of b", "call of c"]
     assert [type(x) for x in other.sent] == [m.CloseCall, m.Inbound, m.Inbound]
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_stream_has_ended_before_its_end_is_read(together: bool) -> None:
+    """Where sockets are read by the clock, up to a period before: what lay unplayed at the carrier
+    then is lost."""
+    shell = Shell("g1", NOTHING, NOTHING, NOTHING, clock=lambda: 100.0)
+    ended = mock.Mock(return_value=[])
+    shell.streams.closed = ended  # type: ignore[method-assign]  # only its arguments are of interest
+    socket = shell.connect()
+    assert socket is not None
+    with mock.patch.object(Sockets, "clocked", together):
+        shell.apply([do.EndStream(socket.number, "error")])
+    ended.assert_called_once_with(socket.number, "error", 100.0 - (PERIOD if together else 0.0))
 
 
 async def test_a_hub_looks_at_the_clock_while_somebody_is_there_and_not_before() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from trunkline.gateway.sockets import CLOCKED_FROM, Sockets
+from trunkline.gateway.sockets import CLOCKED_FROM, PERIOD, Sockets
 
 
 class Read:
@@ -43,7 +43,7 @@ async def test_a_few_are_read_as_something_comes(
     read = Read()
     for near, _ in pairs[: CLOCKED_FROM - 1]:
         read.add(near)
-    assert not read.sockets.clocked
+    assert (read.sockets.clocked, read.sockets.read_within) == (False, 0.0)
     pairs[0][1].send(b"x")
     await asyncio.wait_for(read.done.wait(), 5)
     assert read.got == [(pairs[0][0].fileno(), b"x")]
@@ -57,7 +57,7 @@ async def test_many_are_read_in_one_go_by_the_clock(
     read = Read()
     for near, _ in pairs:
         read.add(near)
-    assert read.sockets.clocked
+    assert (read.sockets.clocked, read.sockets.read_within) == (True, PERIOD)
     for near, far in pairs:
         far.send(bytes([near.fileno()]))
     await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -307,6 +307,7 @@ async def test_a_close_from_the_peer_is_echoed() -> None:
     assert recorder.texts == []
 
 
+@example(texts=[b"x" * 300], cuts=[1, 2, 3, 4], split=False)
 @given(
     texts=st.lists(st.binary(max_size=300), max_size=8),
     cuts=st.lists(st.integers(0, 3000), max_size=12),
@@ -321,7 +322,7 @@ def test_messages_arrive_however_the_bytes_are_cut(
         for text in texts:
             if split and len(text) > 1:
                 data += frame(Opcode.TEXT, text[:1], fin=False) + frame(Opcode.PING, b"p")
-                data += frame(Opcode.CONT, text[1:])
+                data += frame(Opcode.PONG, b"") + frame(Opcode.CONT, text[1:])
             else:
                 data += frame(Opcode.TEXT, text)
         edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})

@@ -33,10 +33,12 @@ POLL_SECONDS = 0.1
 
 @dataclass(eq=False)
 class Talk:
-    """One call as its user saw it. ``said``, ``heard``: mu-law codes in order."""
+    """One call as its user saw it. ``first``: the ordinal of the stream with which the user got the
+    call. ``said``, ``heard``: mu-law codes in order."""
 
     call: str
     sid: str
+    first: int
     said: bytearray = field(default_factory=bytearray)
     heard: list[bytes] = field(default_factory=list)
     digits: str = ""
@@ -187,7 +189,7 @@ class SimClient(BusClient):
 
     async def talk(self, call: Call) -> None:
         """Say something, listen, hang up or be hung up on."""
-        talk = Talk(call._media.call, call.sid)
+        talk = Talk(call._media.call, call.sid, call._media.info.ordinal)
         self.talks.append(talk)
         self.world.counts["calls talked"] += 1
         self.world.say(f"{self.process}: talks on {call.sid}")

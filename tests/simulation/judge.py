@@ -8,13 +8,15 @@ from trunkline.controller.twilio.calls import NOT_ANSWERED
 
 from .client import Talk
 from .exchange import SOUND, Leg
+from .media import LetIn
 from .world import World
 
 #: A later stream's place in call time is by the clock: it may be off by so much (samples).
 CLOCK_SLACK: Final = 2_400
-#: How much of what was sent had been played when a stream broke is known but for the ways of the
-#: sound and of the news, 30 ms each at most (samples).
-PLAYED_SLACK: Final = 480
+#: How much of what was sent had been played when a stream broke is known but for the sound's way to
+#: the carrier, 30 ms at most; and where the network broke, for the way of that news (samples).
+SOUNDS_WAY: Final = 240
+NEWS_WAY: Final = 240
 #: An end that came so short before a timeout was told may not have been seen (seconds).
 TOLD_LATE: Final = 1.0
 #: A short piece may look like another place by chance.
@@ -41,7 +43,8 @@ def judge(world: World) -> list[str]:
         for talk in client.talks:
             leg = legs[talk.sid]
             whole = talk.over and client.process.alive
-            wrong += [f"call {talk.sid}: {what}" for what in _said(talk, leg, whole)]
+            slack = SOUNDS_WAY + (NEWS_WAY if world.counts["broken stream"] else 0)
+            wrong += [f"call {talk.sid}: {what}" for what in _said(talk, leg, whole, slack)]
             # A client that was stopped does not know how long.
             counts = whole and not world.counts["paused client"]
             wrong += [f"call {talk.sid}: {what}" for what in _heard(talk, leg, counts)]
@@ -137,10 +140,18 @@ def _untouched(world: World) -> list[str]:
 # --------------------------------------------------------------------------- sound
 
 
-def _said(talk: Talk, leg: Leg, whole: bool) -> list[str]:
-    """What the person heard is what was said, in order, once; what is missing is counted."""
+def _streams(talk: Talk, leg: Leg) -> list[LetIn]:
+    """The call's streams that were let in. An earlier one is not the user's: the controller that
+    let it in died before it told anybody, and its gateway died too. Nobody of ours is left who
+    knows of it, and the user's call begins with the stream with which ``place_call`` returned."""
+    return [s for s in leg.let_in if s.call == talk.call and s.ordinal >= talk.first]
+
+
+def _said(talk: Talk, leg: Leg, whole: bool, slack: int) -> list[str]:
+    """What the person heard is what was said, in order, once; what is missing is counted, but for
+    ``slack`` samples with each later stream."""
     said = bytes(talk.said)
-    later = max(0, len([s for s in leg.let_in if s.call == talk.call]) - 1)
+    later = max(0, len(_streams(talk, leg)) - 1)
     position, missing = 0, 0
     for piece in leg.heard:
         found = said.find(piece, position)
@@ -153,15 +164,14 @@ def _said(talk: Talk, leg: Leg, whole: bool) -> list[str]:
             return [f"the person heard {len(piece)} samples that nobody said, after {position}"]
         missing += found - position
         position = found + len(piece)
-    slack = PLAYED_SLACK * later
-    if whole and not talk.interrupted and missing > talk.lost.outbound + slack:
+    if whole and not talk.interrupted and missing > talk.lost.outbound + slack * later:
         return [f"{missing} samples were not played, {talk.lost.outbound} are counted as lost"]
     return []
 
 
 def _heard(talk: Talk, leg: Leg, whole: bool) -> list[str]:
     """What was heard is what the person said, in order, once; what is missing is counted."""
-    streams = [stream for stream in leg.let_in if stream.call == talk.call]
+    streams = _streams(talk, leg)
     if not streams:
         return [] if not talk.heard else ["heard something, and no stream was let in"]
     position, counted = streams[0].base, streams[0].accepted

@@ -26,9 +26,11 @@ _SAMPLES: Final = int(RATE * FRAME)
 
 @dataclass(frozen=True)
 class LetIn:
-    """A stream that was let in: its call; where in the person's sound it begins, and was let in."""
+    """A stream that was let in: its call, and which of the call's streams it is; where in the
+    person's sound it begins, and was let in."""
 
     call: str
+    ordinal: int
     base: int
     accepted: int
 
@@ -42,6 +44,9 @@ class WebSocketEnd:
 
     def believe(self) -> None:
         """Larger messages are let in from now on: nothing to do here."""
+
+    def read_out(self) -> None:
+        """Nothing waits here: what was sent is handed over at its time."""
 
     def send_text(self, text: bytes) -> None:
         if self.is_open:
@@ -87,9 +92,9 @@ class Media:
         self._send({"event": "start", "sequenceNumber": "1", "start": start, "streamSid": self.sid})
         self._timer = loop.call_later(FRAME, self._speak)
 
-    def let_in(self, call: str) -> None:
+    def let_in(self, call: str, ordinal: int) -> None:
         """The controller let the stream in, as one of ``call``."""
-        here = LetIn(call, self.base, self.leg.index(self.exchange.loop.time()))
+        here = LetIn(call, ordinal, self.base, self.leg.index(self.exchange.loop.time()))
         self.leg.let_in.append(here)
 
     # ------------------------------------------------------------------ to the gateway

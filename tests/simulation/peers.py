@@ -155,7 +155,8 @@ class SimShell(GatewayShell):
     media: dict[str, Media]
 
     def open_stream(self, opened: do.OpenStream) -> None:
-        self.media[opened.stream_sid].let_in(opened.accepted.info.call)
+        info = opened.accepted.info
+        self.media[opened.stream_sid].let_in(info.call, info.ordinal)
         super().open_stream(opened)
 
 
@@ -265,6 +266,7 @@ class WorkerPeer:
     def _work(self) -> None:
         self._work_scheduled = False
         now = self.loop.time_ns()
+        self.calls.all_read(now)
         self.calls.work(now, now)
         self._send()
         if self.calls.calls and not self._ticking:

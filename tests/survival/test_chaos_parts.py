@@ -140,6 +140,7 @@ def call(streams: list[tuple[float, float]]) -> dict[str, object]:
                 "ended_at": b,
                 "ended_by": "stop" if b == 110.0 else "broken",
                 "frames_in": round((b - a) * 50),
+                "metrics": {"utterances": [{"ended": b + 0.01, "ended_by": "close"}]},
             }
             for a, b in streams
         ],
@@ -186,6 +187,13 @@ def test_a_call_is_judged_by_the_carriers_records() -> None:
     assert judge(heard | {"lost_out": 19.0}, twice_up, silent).problems == []
     assert judge(heard | {"lost_out": 18.9}, twice_up, silent).problems == [
         "20 frames lost out, 18.9 reported"
+    ]
+    # So do those that the carrier, which was late, had not played before it saw the break.
+    behind = call([(100.0, 102.0), (102.4, 110.0)])
+    behind["streams"][0]["metrics"]["utterances"][0]["ended"] = 101.95  # type: ignore[index]  # see above
+    assert judge(heard | {"lost_out": 16.6}, behind, silent).problems == []
+    assert judge(heard | {"lost_out": 16.4}, behind, silent).problems == [
+        "20 frames lost out, 16.4 reported"
     ]
     assert judge(report(lost_out=19.9), call([(100.0, 110.0)]), silent).problems == [
         "20 frames lost out, 19.9 reported"

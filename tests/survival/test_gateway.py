@@ -76,6 +76,21 @@ async def test_what_waits_on_a_call_ends_when_its_gateway_dies(single: Stack) ->
 
 
 @pytest.mark.alone
+async def test_a_call_ends_while_its_gateway_is_stopped(stack: Stack) -> None:
+    """More of the far end's sound waits in the socket than is read in one go, and behind it the
+    stream's end. The controller's word that the call is over waits as well."""
+    async with talking(stack, 1) as conversations:
+        (call,) = conversations.calls
+        with stopped(gateway_of(stack, call)):
+            await asyncio.sleep(1.1)
+            ending = asyncio.ensure_future(call.hang_up())
+            await until(lambda: stack.sim.call(call.sid)["status"] == "completed", "it is over")
+        await ending
+    (verdict,) = conversations.verdicts
+    assert (verdict.lost_in, verdict.reported_in) == (0, 0.0), verdict
+
+
+@pytest.mark.alone
 async def test_a_gateway_is_stopped_then_wakes(stack: Stack) -> None:
     async with talking(stack, 1) as conversations:
         with stopped(gateway_of(stack, conversations.calls[0])):

@@ -197,16 +197,17 @@ async def test_a_child_that_hangs_is_killed_and_started_again(
 
 
 @pytest.mark.e2e
+@pytest.mark.usefixtures("signs")
 async def test_silence_before_the_first_sign_is_a_slow_start(
-    parent: ParentPipe, signs: str, tmp_path: Path
+    parent: ParentPipe, tmp_path: Path
 ) -> None:
     up = tmp_path / "up"
-    slow = f"import time; time.sleep(0.6); up = {str(up)!r}{signs}"
+    slow = f"import time; time.sleep(0.6); open({str(up)!r}, 'x'); {WAITS}"
     child = python(slow, parent, silent_for=0.2)
     keeping = asyncio.create_task(child.keep())
     await until(up.exists)
     child.stop()
-    assert await keeping == 3
+    assert await keeping == -signal.SIGTERM
     assert child.starts == 1
 
 

@@ -17,9 +17,9 @@ from ..tables import CALL, Subject
 TIME_LIMIT_SLACK: Final = 1.5
 #: How long a document may still reach the call when nobody knows whether Twilio took it.
 MAY_RETURN_FOR: Final = 60.0
-#: An earlier controller may have let in so many streams of a call without anybody telling us: their
-#: gateways are gone, and whoever else heard of them is stopped.
-UNTOLD_STREAMS: Final = 16
+#: More than the streams of one call that a controller lets in. A call may last for hours, and row
+#: upon row of digits takes two streams each.
+STREAMS_AN_EPOCH: Final = 1_000
 
 
 @dataclass
@@ -46,8 +46,9 @@ class Call(Subject):
     caller_rewritten: bool = False
     state: str = "expected"
     ordinal: int = 0
-    #: ordinals that its next stream leaves out, because an earlier stream may have had them
-    untold: int = 0
+    #: its next stream has this ordinal at least: lower ones belong to earlier controllers, and
+    #: perhaps nobody tells of the streams that have them
+    least_ordinal: int = 1
     placement: m.Placement | None = None
     active: str | None = None
     gateway: str | None = None
@@ -81,7 +82,7 @@ class Call(Subject):
     leg_check: float | None = None
 
     @classmethod
-    def of_dial(cls, row: DialRow, now: float, trace: dict[str, str], *, untold: int = 0) -> Call:
+    def of_dial(cls, row: DialRow, now: float, trace: dict[str, str]) -> Call:
         """The call that a dial is to become."""
         return cls(
             id=row.call,
@@ -95,7 +96,6 @@ class Call(Subject):
             mode=row.mode,  # type: ignore[arg-type]  # the journal keeps DialMode as text
             max_duration=row.max_duration,
             trace=trace,
-            untold=untold,
         )
 
     @classmethod
@@ -116,8 +116,12 @@ class Call(Subject):
             max_duration=info.max_duration,
             trace=info.trace,
             caller_rewritten=info.caller_rewritten,
-            untold=UNTOLD_STREAMS,
         )
+
+    def found_in(self, epoch: int) -> Call:
+        """After a restart: the call is older than the controller of this epoch."""
+        self.least_ordinal = epoch * STREAMS_AN_EPOCH
+        return self
 
     def __str__(self) -> str:
         return f"call {self.id}"
@@ -214,8 +218,7 @@ class Call(Subject):
         said of an earlier one is not about this one, so what was missing or counted for it is
         forgotten."""
         self.step("start")
-        self.ordinal += 1 + self.untold
-        self.untold = 0
+        self.ordinal = max(self.ordinal + 1, self.least_ordinal)
         self.placement, self.gateway, self.one_way = placement, gateway, one_way
         self.active = None if placement is None else placement.primary.id
         self.accepted, self.missing, self.checked = now, None, 0
@@ -261,10 +264,6 @@ class Call(Subject):
     def moved(self, worker: str) -> None:
         """Its gateway says which worker is heard now."""
         self.active = worker
-
-    def numbered(self, ordinal: int) -> None:
-        """A peer has seen a stream with this ordinal, so later ones get a greater one."""
-        self.ordinal = max(self.ordinal, ordinal)
 
     def may_return(self, until: float) -> None:
         """A document may still take its stream away."""

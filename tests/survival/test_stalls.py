@@ -1,0 +1,69 @@
+"""A process stands still for a moment while calls speak: what the far end hears."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+import pytest
+from e2e.stack import stopped
+
+if sys.platform != "linux":
+    pytest.skip("the load generator needs Linux", allow_module_level=True)
+
+from benchmarks import arrivals
+from benchmarks.measure import Trial, line
+
+pytestmark = pytest.mark.alone
+
+#: In ms. What is sent ahead is the lead, and up to a frame more, as ticks fall.
+LEAD, FRAME = 60.0, 20.0
+#: How far what lies at the carrier may be off: a frame of the tick, and half a frame for the
+#: acknowledgements' way.
+OFF = 1.5 * FRAME
+#: How long the process stands still (seconds): less than the lead, more than that, and then much
+#: more. The keeper of a gateway takes it for dead after 1.5 s.
+STALLS = (0.03, 0.2)
+LONGEST = {"codec_worker": 2.0, "gateway": 1.0, "client": 2.0}
+#: Speech before, between and after them.
+SPEAKS = 1.5
+
+
+@pytest.mark.parametrize(
+    ("victim", "calls"), [("codec_worker", 1), ("codec_worker", 5), ("gateway", 5), ("client", 5)]
+)
+def test_the_pace_moves_by_what_ran_dry_and_by_nothing_else(victim: str, calls: int) -> None:
+    """Judged by the sound alone. How much lies unplayed at the carrier when a frame arrives is the
+    lead again after every stall. It would be less if the pace had moved by less than what ran dry,
+    and more if it had moved by more."""
+    stalls = (*STALLS, LONGEST[victim])
+    with Trial(line(1), calls, sum(stalls) + SPEAKS * (len(stalls) + 2)) as trial:
+        (pid,) = (pid for pid, name in trial.processes().items() if name == victim)
+        trial.begin()
+        trial.client.tell("go")
+        time.sleep(SPEAKS)
+        edges = []
+        for seconds in stalls:
+            time.sleep(SPEAKS)
+            edges.append(time.time_ns() / 1e6)
+            with stopped(pid):
+                time.sleep(seconds)
+        trial.client.read("done")
+        counted = [call["underruns"] for call in trial.run.status()["calls"]]
+        _, heard, _ = trial.end()
+    assert len(heard) == calls
+    for call in heard:
+        assert arrivals.wrong_frames(call, round(trial.seconds * 50)) == (0, 0)
+        dry = np.maximum.accumulate(call.lateness)
+        between = np.split(np.arange(len(dry)), np.searchsorted(call.times, edges))
+        unplayed = [float(np.median((dry - call.lateness)[part])) for part in between]
+        assert all(abs(ms - LEAD) <= OFF for ms in unplayed), unplayed
+        ends = [float(dry[part[-1]]) for part in between]
+        for seconds, grown in zip(stalls, np.diff(ends), strict=True):
+            if victim == "client":  # more than that has been sent ahead
+                assert grown < seconds * 500 + LEAD
+            else:
+                assert grown >= seconds * 1000 - LEAD - 2 * FRAME
+    if victim != "client":
+        assert min(counted) >= sum(seconds * 1000 > LEAD for seconds in stalls), counted
