@@ -38,7 +38,7 @@ test-units: $(DEV)
 	$(BIN)/pytest -q -m "not e2e" -n 3
 
 test-calls: $(DEV)
-	$(BIN)/pytest -q -m "e2e and not alone" -n 6 --dist loadscope
+	$(BIN)/pytest -q -m "e2e and not alone" -n 5 --dist loadscope
 
 test-alone: $(DEV)
 	$(BIN)/pytest -q -m alone tests/e2e tests/survival
