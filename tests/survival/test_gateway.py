@@ -78,11 +78,11 @@ async def test_what_waits_on_a_call_ends_when_its_gateway_dies(single: Stack) ->
 @pytest.mark.alone
 async def test_a_call_ends_while_its_gateway_is_stopped(stack: Stack) -> None:
     """More of the far end's sound waits in the socket than is read in one go, and behind it the
-    stream's end. The controller's word that the call is over waits as well."""
+    stream's end. The controller's word that the call is over waits as well. A hang-up takes a
+    second while nothing is played, and the keeper would kill the gateway after 1.5 s."""
     async with talking(stack, 1) as conversations:
         (call,) = conversations.calls
         with stopped(gateway_of(stack, call)):
-            await asyncio.sleep(1.1)
             ending = asyncio.ensure_future(call.hang_up())
             await until(lambda: stack.sim.call(call.sid)["status"] == "completed", "it is over")
         await ending
@@ -104,7 +104,8 @@ async def test_a_gateway_is_stopped_then_wakes(stack: Stack) -> None:
 
 @pytest.mark.alone
 async def test_a_gateway_hangs(stack: Stack) -> None:
-    """Its keeper kills it after 1.5 to 2 s of silence, and another one answers Twilio."""
+    """Its keeper kills it after 1.5 to 2 s of silence, and another one answers Twilio. The worker
+    cannot know that the carrier played on meanwhile, so that more counts as lost than was."""
     stack.provoked |= BROKEN
     async with talking(stack, 1) as conversations:
         call = conversations.calls[0]
@@ -112,6 +113,6 @@ async def test_a_gateway_hangs(stack: Stack) -> None:
         kill(victim, signal.SIGSTOP)
         await conversations.both_ways(1.5)
         assert gateway_of(stack, call) != victim
-    check_came_back(stack, conversations, BACK_WITHIN)
+    conversations.check(streams=2)
     assert conversations.holes(before=False) > 1.0
     conversations.check_holes(3.0)
