@@ -183,11 +183,12 @@ def _inbound(
             verdict.problems.append("the client heard nothing")
         return
     # The frames that the far end said from the first stream to the call's end, without those that
-    # came and those that are missing in between. A stream that ended with the call has brought all
-    # that the carrier sent, and the carrier may be late.
+    # came and those that are missing in between. Whole frames are counted, because the end cuts the
+    # last one off. A stream that ended with the call has brought all that the carrier sent, and the
+    # carrier may be late.
     final = streams[-1]
     ends = [at for at, status in carrier_call["history"] if status == "completed"]
     if final["ended_by"] == "stop" or not ends:
         ends = [final["opened_at"] + final["frames_in"] / 50]
-    outside = round((ends[0] - streams[0]["opened_at"]) * 50) - report["heard_span"]
+    outside = int((ends[0] - streams[0]["opened_at"]) * 50) - report["heard_span"]
     verdict.lost_in += outside if outside > AT_THE_END else 0

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
     from trunkline.bus.testing import Context
 
-#: Tests that compute more than they wait, in three lines, and in a fourth those that import
+#: Tests that compute more than they wait, in two lines, and in a third those that import
 #: langwatch-scenario, which takes 4 s of a core. A worker of pytest-xdist takes a line, so no more
-#: than three tests compute at once, tests that wait go on beside them, and one worker imports it.
+#: than two tests compute at once, tests that wait go on beside them, and one worker imports it.
 COMPUTE: Final = (
     ("::test_the_demo_runs", "test_each_belief.py"),
-    ("::test_every_example_runs",),
     (
+        "::test_every_example_runs",
         "test_words.py",
         "::test_the_offline_example",
         "::test_ctrl_c_in_a_test",

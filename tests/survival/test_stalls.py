@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -28,15 +30,22 @@ STALLS = (0.03, 0.2)
 LONGEST = {"codec_worker": 2.0, "gateway": 1.0, "client": 2.0}
 #: Speech before, between and after them.
 SPEAKS = 1.5
+#: The process that stands still, and how many calls speak.
+CASES = [("codec_worker", 1), ("codec_worker", 5), ("gateway", 5), ("client", 5)]
 
 
-@pytest.mark.parametrize(
-    ("victim", "calls"), [("codec_worker", 1), ("codec_worker", 5), ("gateway", 5), ("client", 5)]
-)
-def test_the_pace_moves_by_what_ran_dry_and_by_nothing_else(victim: str, calls: int) -> None:
-    """Judged by the sound alone. How much lies unplayed at the carrier when a frame arrives is the
-    lead again after every stall. It would be less if the pace had moved by less than what ran dry,
-    and more if it had moved by more."""
+@dataclass
+class Stalled:
+    """What the carrier got of each call, and when each stall began (ms of the carrier's clock)."""
+
+    frames: int
+    calls: list[arrivals.Arrivals]
+    edges: list[float]
+    underruns: list[int]
+
+
+def stall(victim: str, calls: int) -> Stalled:
+    """Let so many calls speak, each to its end, and stop a process of theirs meanwhile."""
     stalls = (*STALLS, LONGEST[victim])
     with Trial(line(1), calls, sum(stalls) + SPEAKS * (len(stalls) + 2)) as trial:
         (pid,) = (pid for pid, name in trial.processes().items() if name == victim)
@@ -50,13 +59,32 @@ def test_the_pace_moves_by_what_ran_dry_and_by_nothing_else(victim: str, calls: 
             with stopped(pid):
                 time.sleep(seconds)
         trial.client.read("done")
-        counted = [call["underruns"] for call in trial.run.status()["calls"]]
+        underruns = [call["underruns"] for call in trial.run.status()["calls"]]
         _, heard, _ = trial.end()
-    assert len(heard) == calls
-    for call in heard:
-        assert arrivals.wrong_frames(call, round(trial.seconds * 50)) == (0, 0)
+    return Stalled(round(trial.seconds * 50), heard, edges, underruns)
+
+
+@pytest.fixture(scope="module")
+def all_stalled() -> dict[tuple[str, int], Stalled]:
+    """All cases at the same time, because most of it is waiting. Each has a stack of its own."""
+    with ThreadPoolExecutor(len(CASES)) as pool:
+        return dict(zip(CASES, pool.map(stall, *zip(*CASES, strict=True)), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_pace_moves_by_what_ran_dry_and_by_nothing_else(
+    case: tuple[str, int], all_stalled: dict[tuple[str, int], Stalled]
+) -> None:
+    """Judged by the sound alone. How much lies unplayed at the carrier when a frame arrives is the
+    lead again after every stall. It would be less if the pace had moved by less than what ran dry,
+    and more if it had moved by more."""
+    (victim, calls), stalled = case, all_stalled[case]
+    stalls = (*STALLS, LONGEST[victim])
+    assert len(stalled.calls) == calls
+    for call in stalled.calls:
+        assert arrivals.wrong_frames(call, stalled.frames) == (0, 0)
         dry = np.maximum.accumulate(call.lateness)
-        between = np.split(np.arange(len(dry)), np.searchsorted(call.times, edges))
+        between = np.split(np.arange(len(dry)), np.searchsorted(call.times, stalled.edges))
         unplayed = [float(np.median((dry - call.lateness)[part])) for part in between]
         assert all(abs(ms - LEAD) <= OFF for ms in unplayed), unplayed
         ends = [float(dry[part[-1]]) for part in between]
@@ -66,4 +94,5 @@ def test_the_pace_moves_by_what_ran_dry_and_by_nothing_else(victim: str, calls: 
             else:
                 assert grown >= seconds * 1000 - LEAD - 2 * FRAME
     if victim != "client":
-        assert min(counted) >= sum(seconds * 1000 > LEAD for seconds in stalls), counted
+        least = sum(seconds * 1000 > LEAD for seconds in stalls)
+        assert min(stalled.underruns) >= least, stalled.underruns

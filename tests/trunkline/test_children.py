@@ -184,7 +184,7 @@ async def test_a_child_that_hangs_is_killed_and_started_again(
     up = tmp_path / "up"
     child = python(f"up = {str(up)!r}{signs}", parent, silent_for=0.5)
     keeping = asyncio.create_task(child.keep())
-    await until(up.exists)
+    await until(lambda: up.exists() and up.read_text() == "x")
     assert child.pid is not None
     os.kill(child.pid, signal.SIGSTOP)
     await until(lambda: up.read_text() == "xx")
