@@ -53,9 +53,10 @@ STREAM_MISSED_WITHIN = 2.0
 #: sound takes that a worker has sent without being acknowledged: on a machine that keeps up.
 ACKNOWLEDGED_WITHIN = 0.04
 MOST_IN_DOUBT = 0.16
-#: How much lies unplayed at the carrier at most while sound flows, until more was seen there: the
-#: stack's default lead, and one frame.
-LEAD = 0.08
+#: The least that lies unplayed at the carrier while sound flows (the stack's default lead), and the
+#: most, unless more was seen there: one frame more.
+LEAD = 0.06
+LEAD_AND_FRAME = 0.08
 _HEARD_BYTES = 6
 
 
@@ -320,7 +321,8 @@ class CallAudio:
         since = self._late_since(now)
         if since is not None:
             came = min(now, max(self._acknowledged_at, since) + fresh)
-            ahead = min(max(self._plays_until - came, 0.0) + fresh, self._most_ahead)
+            most = max(self._most_ahead, LEAD_AND_FRAME)
+            ahead = min(max(self._plays_until - came, 0.0) + fresh, most)
         else:
             self._stall = None
             came = now
