@@ -75,10 +75,6 @@ class Verdict:
     dropped: bool = False
     problems: list[str] = field(default_factory=list)
 
-    @property
-    def longest(self) -> float:
-        return max((seconds for _, seconds in self.holes), default=0.0)
-
 
 def judge(
     report: dict[str, Any],

@@ -84,7 +84,13 @@ class Score:
         verdicts = self.verdicts
         kept = [v for v in verdicts if not v.dropped]
         lost = len(verdicts) - len(kept) - self.with_stack
-        longest = max((v.longest for v in kept), default=0.0)
+        longest, at = max(((s, at) for v in kept for at, s in v.holes), default=(0.0, 0.0))
+        before = [fault for fault in self.faults if fault.at <= at]
+        after = (
+            f", {at - before[-1].at:.1f} s after {before[-1].kind} {before[-1].how}"
+            if before
+            else ""
+        )
 
         def total(name: str) -> float:
             return float(sum(getattr(v, name) for v in kept))
@@ -114,7 +120,7 @@ class Score:
             "calls with a loss that was not reported": (
                 f"{sum(' frames lost ' in p for p in self.problems)}"
             ),
-            "longest hole at a far end (ms)": f"{longest * 1000:.0f}",
+            "longest hole at a far end (ms)": f"{longest * 1000:.0f}{after}",
             "overrides put back": f"{self.restores}",
             "overrides not as before": f"{sum('as they were' in p for p in self.problems)}",
         } | {what: f"{seconds:.1f} s" for what, seconds in sorted(self.took.items())}

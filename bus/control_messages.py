@@ -500,11 +500,13 @@ class CallReconnecting(Message, frozen=True):
 
 class CallEnded(Message, frozen=True):
     """to the adapter: the call is over. The worker's StreamOver comes on the media plane after the
-    last sound; the adapter drains up to it (1 s at most) before it reports the end."""
+    last sound; the adapter drains up to it (1 s at most) before it reports the end. ``ago``: Twilio
+    is known to have ended it so many seconds before; no sound is missing from that time on."""
 
     call: str
     reason: EndedReason
     by_far_end: bool = False
+    ago: float = 0.0
 
 
 class DialFailed(Message, frozen=True):

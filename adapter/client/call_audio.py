@@ -440,12 +440,12 @@ class CallAudio:
 
     # ------------------------------------------------------------------ the call's end, and time
 
-    def call_ended(self, reason: m.EndedReason, now: float) -> None:
-        """The controller says that the call is over."""
+    def call_ended(self, reason: m.EndedReason, now: float, ago: float = 0.0) -> None:
+        """The controller says that the call is over, since ``ago`` seconds."""
         if self._ended is not None:
             return
         self._ended = reason
-        self._ended_at = now
+        self._ended_at = now - ago
         self._drain_until = now + DRAIN_SECONDS
         self._spoken(self.out.end_all())
         self._interrupt_done(self.out.serial, None)

@@ -185,7 +185,7 @@ class CallMedia:
         """The controller says that the call is over: drain, then tell."""
         if self.controller_ended is None:
             self.controller_ended = event
-            self.audio.call_ended(event.reason, self._clock())
+            self.audio.call_ended(event.reason, self._clock(), event.ago)
             self.act()
 
     def act(self) -> None:

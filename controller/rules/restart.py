@@ -289,8 +289,7 @@ def _tell_started(at: Moment, session: Session, call: Call, *, new: bool) -> Non
 
 def _tell_end(at: Moment, session: Session, call: Call) -> None:
     """It ended while its client was away."""
-    assert call.reason is not None, "a call that has ended has a reason"
-    at.send(session.peer, m.CallEnded(call=call.id, reason=call.reason))
+    at.send(session.peer, call.ended_message(at.now))
 
 
 # --------------------------------------------------------------------------- gateways

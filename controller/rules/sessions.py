@@ -223,9 +223,7 @@ def call_over(at: Moment, over: f.CallOver) -> None:
         return
     if call.started is not None or over.was_silent or call.mode == "originate":
         log.info("call %s is over (%s)", call.sid, call.reason)
-        assert call.reason is not None, "a call that is over has a reason"
-        ended = m.CallEnded(call=call.id, reason=call.reason, by_far_end=over.by_far_end)
-        at.send(session.peer, ended)
+        at.send(session.peer, call.ended_message(at.now, by_far_end=over.by_far_end))
     elif call.direction == "inbound" and session.state in ("taken", "standing"):
         session.step("missed")
         at.tell(f.CallMissed(call))

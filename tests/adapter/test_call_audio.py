@@ -283,20 +283,23 @@ def test_the_end_does_not_wait_for_ever(model: CallModel) -> None:
     assert model.other == [Ended("hang_up")]
 
 
+@pytest.mark.parametrize("ago", [0.0, 1.5])
 @pytest.mark.parametrize("missing", [0.5, 0.09])
 @pytest.mark.parametrize("last_word", [False, True])
 def test_what_is_missing_at_the_end_is_counted(
-    last_word: bool, missing: float, model: CallModel
+    last_word: bool, missing: float, ago: float, model: CallModel
 ) -> None:
-    """The gateway stands still when the call ends, or it ended itself and no other came."""
+    """The gateway stands still when the call ends, or it ended itself and no other came. The end
+    may be told later, and nothing is missing from then."""
     sound = m.Sound(CALL, model.generation, 0, 1, 160, 0, bytes(6 * 160))
     model.audio.heard("a", sound, model.now)
     heard_at = model.now
     if last_word:
         over = m.StreamOver(CALL, model.generation, 1, "close")
         model.audio.stream_over("a", over, heard_at + 0.05)
-    model.audio.call_ended("hang_up", heard_at + missing)
-    model.audio.poll(heard_at + missing + DRAIN_SECONDS)
+    told = heard_at + missing + ago
+    model.audio.call_ended("hang_up", told, ago)
+    model.audio.poll(told + DRAIN_SECONDS)
     model.act()
     assert model.other == [Ended("hang_up")]
     assert model.audio.lost.inbound == pytest.approx(missing * 8000, abs=FRAME)

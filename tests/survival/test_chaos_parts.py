@@ -172,7 +172,7 @@ def test_a_call_is_judged_by_the_carriers_records() -> None:
     played = on_the_wire(7, 400)
     well = judge(report(), call([(100.0, 110.0)]), played)
     assert well.problems == []
-    assert (well.lost_in, well.lost_out, well.longest) == (0, 0, 0.0)
+    assert (well.lost_in, well.lost_out, well.holes) == (0, 0, [])
 
     twice = judge(report(), call([(100.0, 110.0)]), played[: 160 * 99] + played[160 * 98 :])
     assert twice.problems == ["1 frames doubled out"]

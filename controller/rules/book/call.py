@@ -365,6 +365,13 @@ class Call(Subject):
         self.step("over")
         self.ended_at = now
 
+    def ended_message(self, now: float, *, by_far_end: bool = False) -> m.CallEnded:
+        """Its end, for its client. It is told late where its gateway has not told that its stream
+        is gone, or where the client was away."""
+        assert self.reason is not None, "a call that is over has a reason"
+        ended = self.ended_at if self.hung_up is None else min(self.hung_up, self.ended_at)
+        return m.CallEnded(call=self.id, reason=self.reason, by_far_end=by_far_end, ago=now - ended)
+
     def check_leg(self, at: float | None) -> None:
         """The leg that we dialled should be over too by then; None: that is settled."""
         self.leg_check = at
