@@ -52,7 +52,10 @@ class CallInfo(Record, frozen=True):
     caller: str
     callee: str
     secret: str
+    #: which of the call's streams is its present or last one; 0: none has been up
     ordinal: int = 0
+    #: the ordinal of the earliest stream of it that is known; 0: none is
+    first: int = 0
     dialled_sid: str | None = None
     dial_request: str | None = None
     mode: DialMode | None = None

@@ -102,6 +102,9 @@ class Stream:
     playback: int = 0
     #: when the carrier will have played all that was written
     plays_until: float = 0.0
+    #: how much of that the carrier has played while we stood still, if it still had the stream
+    #: (seconds); 0: we run, and would have read by now that the stream is gone
+    in_doubt: float = 0.0
     ring: Ring = field(default_factory=Ring)
     digits: deque[m.DigitIn] = field(default_factory=lambda: deque(maxlen=DIGITS_KEPT))
     #: marks at the carrier: (name, playback generation at which it was sent)
@@ -133,6 +136,16 @@ class Stream:
     def unplayed(self, at: float) -> int:
         """Samples that lay unplayed at the carrier at this time."""
         return max(0, round((self.plays_until - at) * WIRE_RATE))
+
+    @property
+    def lost(self) -> int:
+        """Samples that the carrier had not played when the stream ended."""
+        return self.unplayed(self.ended_at) + round(self.in_doubt * WIRE_RATE)
+
+    def stood_still(self, since: float, until: float) -> None:
+        """Nothing was read since then. The stream may have gone in that time, and the news of it
+        still waits."""
+        self.in_doubt += max(0.0, min(self.plays_until, until) - since)
 
     @property
     def workers(self) -> list[m.WorkerRef]:

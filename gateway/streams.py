@@ -17,7 +17,9 @@ Rules:
    before anything else that its worker is told.
 5. An ended stream's state stays for 2 s, so that StreamEnded also reaches a worker that takes over
    then. A later stream of the same call supersedes an earlier one.
-6. Time in which the gateway itself did not run does not count against a worker.
+6. Time in which the gateway itself did not run does not count against a worker. A stream whose end
+   is read just after such a time may have ended as that time began. So the sound that lay at the
+   carrier then was not played, and neither was the sound that has been written since.
 7. A one-way stream is worked on like any other, but nothing is written to it.
 
 One connection goes to each worker of a live placement, the standby's too: so it is known to be well
@@ -51,6 +53,10 @@ from .stream import Link, Stream, Wire
 TICK_LIMIT: Final = 0.5
 #: How often ``check`` is to be called.
 CHECK_SECONDS: Final = 0.1
+#: Where nothing was done for so long, the gateway stood still ...
+STOOD_STILL: Final = 2 * CHECK_SECONDS
+#: ... and has read within so long all that came meanwhile.
+CAUGHT_UP_WITHIN: Final = 0.1
 #: How long an ended stream is kept.
 LINGER_SECONDS: Final = 2.0
 #: How often a call that nobody has tries its workers again; a worker that refused is left alone
@@ -72,7 +78,9 @@ class Streams:
         #: what was dropped or ignored, by reason: generation, position, ended, unknown-call,
         #: unknown-mark, stale-mark, placement
         self.dropped: Counter[str] = Counter()
-        self._checked = now
+        #: when the gateway was last seen to run, and until when it catches up
+        self._ran_at = now
+        self._caught_up_at = now
         self._links: dict[str, Link] = {}
         #: by call: the newest stream, live or lingering
         self._calls: dict[str, Stream] = {}
@@ -238,6 +246,7 @@ class Streams:
 
     def closed(self, socket: int, reason: m.StreamEndReason, now: float) -> list[Instruction]:
         """The stream is over: ``stop`` came, or the socket is gone. Later ones do nothing."""
+        self._runs(now)
         stream = self._sockets.get(socket)
         out: list[Instruction] = []
         if stream is not None:
@@ -315,6 +324,7 @@ class Streams:
         self, endpoint: str, message: m.WorkerToGateway, now: float
     ) -> list[Instruction]:
         """A message came from the worker. MediaRefused is as good as a lost connection."""
+        self._runs(now)
         out: list[Instruction] = []
         link = self._links.get(endpoint)
         if link is None or link.phase != "up":
@@ -326,7 +336,7 @@ class Streams:
             if stream is not None:
                 stream.out_next = message.next_position
                 stream.playback = message.playback
-                stream.plays_until = now
+                stream.plays_until, stream.in_doubt = now, 0.0
                 out.append(WriteText(stream.socket, stream.wire.clear))
                 if stream.recording is not None:
                     stream.recording.cleared()
@@ -361,16 +371,27 @@ class Streams:
 
     def rested(self, now: float) -> None:
         """The clock is looked at again, after a time at rest."""
-        self._checked = now
+        self._ran_at = now
+
+    def _runs(self, now: float) -> None:
+        """Something is done now. If nothing was for long, the gateway stood still meanwhile."""
+        since, self._ran_at = self._ran_at, max(self._ran_at, now)
+        if now - since > STOOD_STILL:
+            self._caught_up_at = now + CAUGHT_UP_WITHIN
+            for link in self._links.values():
+                link.heard += now - since - STOOD_STILL
+            for stream in self._sockets.values():
+                stream.stood_still(since, now)
 
     def check(self, now: float) -> list[Instruction]:
         """Look at the clock; to be called each CHECK_SECONDS, unless at rest."""
+        self._runs(now)
         out: list[Instruction] = []
-        stood_still = max(0.0, now - self._checked - 2 * CHECK_SECONDS)
-        self._checked = now
+        if now >= self._caught_up_at:
+            for stream in self._sockets.values():
+                stream.in_doubt = 0.0
         silent = []
         for link in self._links.values():
-            link.heard += stood_still
             if link.phase != "lost" and not link.stalled and now - link.heard > TICK_LIMIT:
                 link.stalled = True
                 silent.append(link)
@@ -609,9 +630,8 @@ class Streams:
 
     def _say_ended(self, stream: Stream, out: list[Instruction]) -> None:
         assert stream.ended is not None
-        unplayed = stream.unplayed(stream.ended_at)
         ended = m.StreamEnded(
-            stream.call, stream.generation, stream.ordinal, stream.ended, unplayed
+            stream.call, stream.generation, stream.ordinal, stream.ended, stream.lost
         )
         self._say(stream, ended, out)
 

@@ -53,8 +53,10 @@ STREAM_MISSED_WITHIN = 2.0
 #: sound takes that a worker has sent without being acknowledged: on a machine that keeps up.
 ACKNOWLEDGED_WITHIN = 0.04
 MOST_IN_DOUBT = 0.16
-#: The least that lies unplayed at the carrier while sound flows (the stack's default lead).
+#: The least that lies unplayed at the carrier while sound flows (the stack's default lead), and the
+#: most, unless more was seen there: one frame more.
 LEAD = 0.06
+LEAD_AND_FRAME = 0.08
 _HEARD_BYTES = 6
 
 
@@ -116,10 +118,11 @@ class Lost:
 
 
 class CallAudio:
-    """The state of one call's sound. Workers are named by their id. ``first``: the ordinal of the
-    stream with which the client heard of the call."""
+    """The state of one call's sound. Workers are named by their id. ``began``: when the call's
+    first stream came up. ``first``: that stream's ordinal. The client may hear of the call when
+    that stream is gone already, and another one is up."""
 
-    def __init__(self, call: str, now: float, first: int = 1) -> None:
+    def __init__(self, call: str, began: float, first: int = 1) -> None:
         self.call = call
         self._first = max(1, first)
         self.out = Outbound()
@@ -136,9 +139,9 @@ class CallAudio:
         self.heard_samples = 0
         self._heard_ordinal = 0
         self._heard_stream_end = 0
-        self._heard_at = now
+        self._heard_at = began
         #: when the newest stream began at the latest
-        self._stream_began = now
+        self._stream_began = began
         #: when the carrier will have played all that was acknowledged, by the acknowledgements
         self._plays_until = 0.0
         self._acknowledged_at = 0.0
@@ -218,7 +221,7 @@ class CallAudio:
             return
         if message.ordinal > max(self._first, self.generation >> 16):
             self._new_stream(worker, message, now)
-            self._stream_began = now  # the first one had begun when we heard of the call
+            self._stream_began = now
         elif message.out_next is not None:
             # The worker before may have died with the acknowledgement.
             self._acknowledged(message.out_next, now)
@@ -318,7 +321,8 @@ class CallAudio:
         since = self._late_since(now)
         if since is not None:
             came = min(now, max(self._acknowledged_at, since) + fresh)
-            ahead = min(max(self._plays_until - came, 0.0) + fresh, self._most_ahead)
+            most = max(self._most_ahead, LEAD_AND_FRAME)
+            ahead = min(max(self._plays_until - came, 0.0) + fresh, most)
         else:
             self._stall = None
             came = now

@@ -48,7 +48,9 @@ class CallMedia:
 
     def __init__(self, info: m.CallInfo, send: Sender, clock: Clock) -> None:
         self.info = info
-        self.audio = CallAudio(info.call, clock(), info.ordinal)
+        self._clock = clock
+        self._began = clock() - (info.age or 0.0)
+        self.audio = CallAudio(info.call, self._began, info.first or info.ordinal)
         self.sound = SoundBox(MOST_HEARD_BYTES)
         self.digits: Box[str] = Box()
         #: rung when the call has ended (``ended_reason`` is set)
@@ -60,8 +62,6 @@ class CallMedia:
         #: something was said since the last interrupt
         self.spoke = False
         self._send = send
-        self._clock = clock
-        self._began = clock() - (info.age or 0.0)
         self._spoken: dict[Utterance, asyncio.Future[int]] = {}
         self._interrupts: list[tuple[int, asyncio.Future[None]]] = []
         self._marks: dict[str, asyncio.Future[bool]] = {}

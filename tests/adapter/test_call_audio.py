@@ -663,3 +663,17 @@ def test_what_waited_here_for_long_does_not_all_lie_at_the_carrier(
     in_doubt = lost[IN_DOUBT]
     assert 0.4 * 8000 <= in_doubt <= 0.6 * 8000
     assert model.audio.out.acknowledged == 7840 + in_doubt
+
+
+def test_what_lay_at_the_carrier_is_the_lead_and_a_frame_where_no_more_was_seen(
+    model: CallModel, talker: Talker
+) -> None:
+    """The client stands still from the first word on, so it has seen no acknowledgement come."""
+    talker.say(96_000)
+    since, now = model.now, model.now + 1.5
+    model.audio.stalled(since, now + 0.06)
+    for position in (640, 960, 1280):
+        model.audio.acknowledge("a", m.AcknowledgedTo(CALL, model.generation, position, False), now)
+    model.audio.worker_lost("a", now)
+    model.audio.opened("b", m.Opened(CALL, (2 << 16), 2, None), now + 0.06)
+    assert model.audio.lost.reasons[UNPLAYED] == 0.08 * 8000

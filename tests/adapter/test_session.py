@@ -121,3 +121,21 @@ def test_a_client_that_was_stopped_hears_the_old_worker_out(
     resumed = [x.acknowledged for x in wires.sent if isinstance(x, m.Resume)]
     # Without its last word, 160 ms may have been played.
     assert resumed == [0, 4000 if stopped else 1280]
+
+
+def test_a_call_began_with_its_first_stream_though_the_client_hears_of_a_later_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The client stood still while the first stream came up and was lost with its worker. All that
+    was said since then is missing."""
+    wires = Wires()
+    monkeypatch.setattr("trunkline.adapter.client.media_link.connect_dealer", wires.connect)
+    session = open_session(MediaPlane(None, "a1", None, lambda: 100.0))  # type: ignore[arg-type]  # no sockets here
+    info = replace(started(session), first=17, ordinal=18, age=1.5)
+    session.started(info)
+    wires.up.pop()()
+    opened = m.Opened(info.call, m.first_generation(18), 18, None)
+    wires.say[ONE.endpoint](msgspec.msgpack.encode(opened))
+    (resume,) = [x for x in wires.sent if isinstance(x, m.Resume)]
+    assert (resume.ordinal, resume.idle) == (0, 1.5)
+    assert session.calls[info.call].describe().first == 17

@@ -160,7 +160,7 @@ def test_a_later_stream_of_the_same_call() -> None:
     answer = stage.webhook("CA1", c=call.call)
     again = stage.start(answer.token, "CA1", "g1")
     assert isinstance(again, m.StreamAccepted) and not again.first
-    assert again.info.ordinal == 2 and again.info.call == call.call
+    assert (again.info.ordinal, again.info.first) == (2, 1) and again.info.call == call.call
     assert again.info.secret == call.secret
     # The late end of the first stream means nothing any more.
     closed(stage, call, "error", ordinal=1)

@@ -135,6 +135,23 @@ def test_redirect_of_a_dialled_call_waits_for_who_knows_its_streams() -> None:
     assert accepted.info.ordinal == 2 * STREAMS_AN_EPOCH
 
 
+@pytest.mark.parametrize("who", ["client", "gateway"])
+def test_a_client_hears_with_which_stream_its_call_began(who: str) -> None:
+    """Whoever survives a restart knows of that stream."""
+    info = Stage().info()
+    stage = again("g2", dials=[a_dial(info, sid="CA1", state="taken")])
+    stage.hello("codec_worker", "w2", endpoint="ipc:///w2")
+    call = replace(live_call(info, 3), first=2)
+    session = replace(info, mode="call", allowed_callees=[THEIRS])
+    if who == "gateway":
+        stream = m.StreamInfo(info=call, stream_sid="MZ1", generation=m.first_generation(3))
+        stage.hello("gateway", "g9", streams=[stream])
+        stage.feed(m.StreamClosed(call=call.call, ordinal=3, reason="error", gateway="g9"))
+    stage.hello("adapter", "a1", sessions=[replace(session, calls=[call] * (who == "client"))])
+    later = stage.let_in(stage.webhook("CA1", gateway="g2", d=R).token, "CA1", "g2").info
+    assert (later.ordinal, later.first) == (2 * STREAMS_AN_EPOCH, 2)
+
+
 W1 = m.WorkerRef(id="w1", endpoint="ipc:///w1")
 
 

@@ -244,6 +244,28 @@ def test_the_end_of_a_stream_tells_what_lay_at_the_carrier_then(bench: Bench) ->
     assert ended == m.StreamEnded("c1", G1 + 1, 1, "error", 240)
 
 
+def test_a_stream_may_have_broken_as_its_gateway_began_to_stand_still(bench: Bench) -> None:
+    """Neither what lay at the carrier then was played, nor what was written before the gateway read
+    that the stream is gone."""
+    up(bench, placement(1, A))
+    bench.sound(A, G1, 0, 160, 320)
+    bench.now += 5.0
+    bench.sound(A, G1, 480)
+    bench.run(bench.streams.closed(1, "error", bench.now))
+    assert bench.take(A)[-1] == m.StreamEnded("c1", G1, 1, "error", 4 * 160)
+
+
+def test_a_stream_that_outlived_a_standstill_has_played_what_lay_there(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.sound(A, G1, 0, 160, 320)
+    bench.now += 5.0
+    bench.sound(A, G1, 480)
+    bench.wait(0.2, ticking=(A,))
+    bench.sound(A, G1, 640)
+    bench.run(bench.streams.closed(1, "error", bench.now))
+    assert bench.take(A)[-1] == m.StreamEnded("c1", G1, 1, "error", 160)
+
+
 def test_an_ended_stream_is_forgotten_after_two_seconds(bench: Bench) -> None:
     up(bench, placement(1, A, B))
     bench.run(bench.streams.closed(1, "stop", 0.0))

@@ -33,8 +33,8 @@ POLL_SECONDS = 0.1
 
 @dataclass(eq=False)
 class Talk:
-    """One call as its user saw it. ``first``: the ordinal of the stream with which the user got the
-    call. ``said``, ``heard``: mu-law codes in order."""
+    """One call as its user saw it. ``first``: the ordinal of its first stream, as the user's client
+    was told. ``said``, ``heard``: mu-law codes in order."""
 
     call: str
     sid: str
@@ -189,7 +189,7 @@ class SimClient(BusClient):
 
     async def talk(self, call: Call) -> None:
         """Say something, listen, hang up or be hung up on."""
-        talk = Talk(call._media.call, call.sid, call._media.info.ordinal)
+        talk = Talk(call._media.call, call.sid, call._media.info.first)
         self.talks.append(talk)
         self.world.counts["calls talked"] += 1
         self.world.say(f"{self.process}: talks on {call.sid}")

@@ -143,7 +143,7 @@ def _untouched(world: World) -> list[str]:
 def _streams(talk: Talk, leg: Leg) -> list[LetIn]:
     """The call's streams that were let in. An earlier one is not the user's: the controller that
     let it in died before it told anybody, and its gateway died too. Nobody of ours is left who
-    knows of it, and the user's call begins with the stream with which ``place_call`` returned."""
+    knows of it, and the user's call begins with the first stream of which the client was told."""
     return [s for s in leg.let_in if s.call == talk.call and s.ordinal >= talk.first]
 
 

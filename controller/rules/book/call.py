@@ -46,6 +46,8 @@ class Call(Subject):
     caller_rewritten: bool = False
     state: str = "expected"
     ordinal: int = 0
+    #: the ordinal of its earliest stream that is known; 0: none is
+    first: int = 0
     #: its next stream has this ordinal at least: lower ones belong to earlier controllers, and
     #: perhaps nobody tells of the streams that have them
     least_ordinal: int = 1
@@ -160,6 +162,7 @@ class Call(Subject):
             callee=self.callee,
             secret=self.secret,
             ordinal=self.ordinal,
+            first=self.first,
             dialled_sid=self.dialled_sid,
             dial_request=self.dial_request,
             mode=self.mode,
@@ -219,6 +222,7 @@ class Call(Subject):
         forgotten."""
         self.step("start")
         self.ordinal = max(self.ordinal + 1, self.least_ordinal)
+        self.first = self.first or self.ordinal
         self.placement, self.gateway, self.one_way = placement, gateway, one_way
         self.active = None if placement is None else placement.primary.id
         self.accepted, self.missing, self.checked = now, None, 0
@@ -285,6 +289,7 @@ class Call(Subject):
         info = stream.info
         self.caller, self.caller_rewritten = info.caller, info.caller_rewritten
         self.secret, self.ordinal = info.secret, info.ordinal
+        self._began_with(info.first)
         self.step("start")
         self.gateway, self.missing, self.accepted = gateway, None, now
         self.active, self.one_way = stream.active, stream.one_way
@@ -298,6 +303,7 @@ class Call(Subject):
     def had_stream(self, info: m.CallInfo, now: float) -> None:
         """Its client has heard it. Its gateway has not said so yet, or is gone."""
         self.ordinal = max(self.ordinal, info.ordinal, 1)
+        self._began_with(info.first)
         self.caller, self.caller_rewritten = info.caller, info.caller_rewritten
         self.secret, self.placement = info.secret, info.placement
         self.step("had_stream")
@@ -307,8 +313,14 @@ class Call(Subject):
     def known_already(self, info: m.CallInfo, now: float) -> None:
         """Its client has it too."""
         self.ordinal = max(self.ordinal, info.ordinal)
+        self._began_with(info.first)
         if self.started is None and info.ordinal > 0:
             self.started = now - (info.age or 0.0)
+
+    def _began_with(self, first: int) -> None:
+        """Somebody knows of this stream of it, and of none before (0: of none)."""
+        if first:
+            self.first = min(first, self.first or first)
 
     # ------------------------------------------------------------------ its end
 
