@@ -46,11 +46,9 @@ DRAIN_SECONDS = 1.0
 CUT_OFF_AT_THE_END = 0.02
 #: How long a worker may take to say how much was sent before an interrupt.
 INTERRUPTED_WITHIN = 0.25
-#: The controller tells that a stream is gone so long after it broke at most: a gateway that says
-#: nothing is given this time.
-STREAM_MISSED_WITHIN = 2.0
-#: How long an acknowledgement takes at most from the carrier's socket to here, and how long the
-#: sound takes that a worker has sent without being acknowledged: on a machine that keeps up.
+#: How long an acknowledgement, or sound of the far end, takes at most from the carrier's socket to
+#: here, and how long the sound takes that a worker has sent without being acknowledged: on a
+#: machine that keeps up.
 ACKNOWLEDGED_WITHIN = 0.04
 MOST_IN_DOUBT = 0.16
 #: The least that lies unplayed at the carrier while sound flows (the stack's default lead), and the
@@ -394,7 +392,10 @@ class CallAudio:
 
         The worker that had that stream to its end says what was lost. Where another worker takes
         the new stream, and nobody has told the end of the old one, count the sound that lay at the
-        carrier. Pass over sound that may have been played without being acknowledged."""
+        carrier when the old stream brought its last sign of life: an acknowledgement, or sound of
+        the far end. The controller's word that the stream is gone says nothing of that moment,
+        because a controller that stood still says it late. Pass over sound that may have been
+        played without being acknowledged."""
         knows = worker == self._last_active and (
             opened.out_next is not None and opened.out_next >= self.out.acknowledged
         )
@@ -402,8 +403,8 @@ class CallAudio:
             self._lose_unplayed(opened.unplayed)
         elif self._last_word() is None:
             broke = self._acknowledged_at
-            if self._stream_gone_at is not None and self._stall is None:  # else it came late
-                broke = max(broke, self._stream_gone_at - STREAM_MISSED_WITHIN)
+            if self._stall is None:  # else it is not known well enough when that was acknowledged
+                broke = max(broke, self._heard_at - ACKNOWLEDGED_WITHIN)
             self._lose_unplayed(round((self._plays_until - broke) * WIRE_RATE))
             self._pass_over_what_is_in_doubt(now)
         self._plays_until = 0.0

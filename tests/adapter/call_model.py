@@ -22,6 +22,8 @@ from trunkline.bus import messages as m
 
 CALL = "c" * 32
 FRAME = 160
+#: When the call began, by the monotonic clock.
+BEGAN = 100.0
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Worker:
 
 class CallModel:
     def __init__(self) -> None:
-        self.now = 100.0
+        self.now = BEGAN
         self.audio = CallAudio(CALL, self.now)
         self.workers = {"a": Worker("a"), "b": Worker("b")}
         self.active = "a"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest.mock import patch
 
 import pytest
-from call_model import CALL, FRAME, CallModel
+from call_model import BEGAN, CALL, FRAME, CallModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ from trunkline.adapter.client.call_audio import (
 )
 from trunkline.adapter.client.outbound import FIRST, GROWTH, MESSAGE, WINDOW
 from trunkline.bus import messages as m
-from trunkline.bus.sound import IN_DOUBT, UNPLAYED
+from trunkline.bus.sound import IN_DOUBT, UNPLAYED, WIRE_RATE
 
 
 class Talker:
@@ -364,10 +364,11 @@ def test_a_new_stream_resumes_at_what_was_acknowledged(
     assert [s.position for s in speaks if isinstance(s, m.Speak)] == [160]
 
 
-def speaking_for(model: CallModel, seconds: float) -> None:
-    """A worker acknowledges 60 ms at once and then a frame each 20 ms, as they do."""
+def speaking_for(model: CallModel, seconds: float, said: float = 10.0) -> None:
+    """A worker acknowledges 60 ms at once and then a frame each 20 ms, as they do. ``said`` is how
+    much sound the client gives it (seconds)."""
     model.settle()
-    model.audio.say(bytes(48_000 * 10), model.now)
+    model.audio.say(bytes(round(48_000 * said)), model.now)
     model.act()
     position = 480
     for _ in range(round(seconds * 50)):
@@ -455,11 +456,26 @@ def test_a_worker_that_has_just_begun_may_have_filled_up_the_lead(model: CallMod
     assert model.audio.lost.reasons[IN_DOUBT] == resume.acknowledged - FRAME
 
 
-def test_the_controller_may_tell_late_that_the_stream_is_gone(speaking: CallModel) -> None:
-    """It gives a gateway that says nothing 2 s. The worker was stopped all the while."""
-    speaking.audio.stream_gone(1, speaking.now + 1.9)
-    speaking.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), speaking.now + 2.0)
-    assert speaking.audio.lost.reasons[UNPLAYED] in range(480, 640 + 1)
+def hear_until_now(model: CallModel) -> None:
+    """The far end's sound came all the while since the call began."""
+    positions = round((model.now - BEGAN) * WIRE_RATE)
+    sound = m.Sound(CALL, model.generation, 0, 1, positions, 0, bytes(positions * 6))
+    model.audio.heard("a", sound, model.now)
+
+
+@pytest.mark.parametrize("late", [1.9, 5.3])
+@pytest.mark.parametrize("said", [10.0, 2.04])
+def test_the_controller_may_tell_late_that_the_stream_is_gone(
+    said: float, late: float, model: CallModel
+) -> None:
+    """It gives a gateway that says nothing 2 s, and it may have stood still itself. The stream
+    broke with the last acknowledgement, whether more was to be said or not."""
+    speaking_for(model, 2.0, said)
+    hear_until_now(model)
+    told = model.now + late
+    model.audio.stream_gone(1, told)
+    model.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), told + 0.1)
+    assert model.audio.lost.reasons[UNPLAYED] in range(480, 640 + 1)
 
 
 def test_the_end_of_a_stream_may_be_read_once_the_next_one_is_up(speaking: CallModel) -> None:
@@ -561,11 +577,13 @@ def test_what_lay_at_the_carrier_is_not_counted_where_the_worker_does_or_it_was_
         assert model.audio.lost.reasons == {UNPLAYED: 480}
 
     model = CallModel()
-    speaking_for(model, 2.0)
+    speaking_for(model, 2.0, said=2.04)
+    assert model.audio.out.acknowledged == model.audio.out.end  # nothing more waits
     model.now += 5.0  # nothing was said since
+    hear_until_now(model)
     model.audio.stream_gone(1, model.now)
     model.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, None), model.now)
-    assert UNPLAYED not in model.audio.lost.reasons
+    assert not model.audio.lost.reasons
 
 
 def test_streams_that_brought_nothing_count_as_time_in_which_nothing_was_heard() -> None:

@@ -8,7 +8,7 @@ from .run import in_a_process
 FOUND = (
     *(225, 448, 529, 561, 768, 1123, 104994, 105588, 411888),
     *(501173, 501419, 501459, 510653, 714582),
-    *(601447, 2000082, 2004128, 2010079, 2012555),
+    *(601447, 2000082, 2004128, 2010079, 2012555, 3100149),
 )
 
 
@@ -23,7 +23,8 @@ def test_what_was_once_found_stays_mended() -> None:
     or was not what had been said. A late leg rang on. A hang-up was never answered. A
     client did not hear of a call that had come up while the controller died. Two streams had one
     ordinal. News of a stream was read when the next one was up, or was not used. A client was told
-    that its call had begun with the second stream. A gateway stood still while a stream broke."""
+    that its call had begun with the second stream. A gateway stood still while a stream broke. A
+    controller stood still, and told late that a stream was gone."""
     status, said = in_a_process("--seed", *map(str, FOUND))
     assert status == 0, said
 
