@@ -111,8 +111,8 @@ async def test_what_is_being_said_comes_first_and_what_is_said_meanwhile_waits(
 
 async def test_tones_are_for_far_ends_that_listen_to_sound(stack: Stack) -> None:
     """A menu that knows only the carrier's own keys, and one that knows only tones."""
-    async with Line(ALICE, bus=stack.bus) as line:
-        for hears, as_tones, as_keys in (("digits", "", "1#"), ("tones", "1#", "1#")):
+    for hears, as_tones, as_keys in (("digits", "", "1#"), ("tones", "1#", "1#")):
+        async with Line(ALICE, bus=stack.bus) as line:
             call = await be_called(stack, line, {"kind": "record", "hears": hears})
             await call.send_dtmf("1#", tones=True)
             if as_tones:
