@@ -114,7 +114,7 @@ def judge(
     else:
         verdict.reported_in = 0.0
     # The last stream broke as well, unless it ended with its call.
-    broke = sum(stream["ended_by"] != "stop" for stream in streams[-1:]) + max(0, len(streams) - 1)
+    broke = len(streams) - sum(stream["ended_by"] == "stop" for stream in streams[-1:])
     untold = CUT_IN_PART * broke
     overtold = (LEAD + late) * broke + CUT_IN_PART + AT_THE_END
     in_doubt = verdict.why.get(IN_DOUBT, 0) / chaos_code.FRAME

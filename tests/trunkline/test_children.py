@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -199,16 +199,21 @@ async def test_a_child_that_hangs_is_killed_and_started_again(
 @pytest.mark.e2e
 @pytest.mark.usefixtures("signs")
 async def test_silence_before_the_first_sign_is_a_slow_start(
-    parent: ParentPipe, tmp_path: Path
+    parent: ParentPipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    up = tmp_path / "up"
-    slow = f"import time; time.sleep(0.6); open({str(up)!r}, 'x'); {WAITS}"
-    child = python(slow, parent, silent_for=0.2)
+    looks: list[bytes] = []
+
+    def look(pipe: int, read: Callable[[int], bytes] = children._read) -> bytes:
+        looks.append(read(pipe))
+        return looks[-1]
+
+    monkeypatch.setattr(children, "_read", look)
+    child = python(WAITS, parent, silent_for=0.2)
     keeping = asyncio.create_task(child.keep())
-    await until(up.exists)
+    await until(lambda: len(looks) * children.SIGN_SECONDS > 0.5)
     child.stop()
     assert await keeping == -signal.SIGTERM
-    assert child.starts == 1
+    assert (child.starts, set(looks)) == (1, {b""})
 
 
 @pytest.mark.e2e

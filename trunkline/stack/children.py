@@ -179,7 +179,8 @@ class Child:
     async def _look_after(self, process: asyncio.subprocess.Process, signs: int) -> bool:
         """Wait for the end of ``process``; whether it said that it was ready.
 
-        Silence is counted in looks, so that none passes while this process does not run.
+        Silence is counted in looks, so that none passes while this process does not run. A child
+        that was asked to end may be silent at last: whoever asked gives it its time.
         """
         look = None if self._silent_for is None else SIGN_SECONDS
         ready = heard = False
@@ -190,7 +191,7 @@ class Child:
             said = _read(signs)
             ready = ready or READY in said
             heard = heard or said != b""
-            silent = 0 if said else silent + 1
+            silent = 0 if said or self._stopping.is_set() else silent + 1
             if self._silent_for is not None and heard and silent * SIGN_SECONDS >= self._silent_for:
                 heard = False
                 log.error("%s gave no sign of life for %g s", self.name, self._silent_for)
