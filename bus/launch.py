@@ -159,7 +159,7 @@ def spawn(
     """
     with log.open("ab") as out:
         fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return subprocess.Popen(
+        return subprocess.Popen(  # noqa: S603  # no shell; the caller decides what is started
             argv,
             env={**environment, PARENT_FD_VARIABLE: str(parent_fd)},
             cwd=cwd,

@@ -17,7 +17,7 @@ import platformdirs
 
 from .endpoints import fits_socket
 
-_SHORT: Final = "/tmp"
+_SHORT: Final = "/tmp"  # noqa: S108  # what is made in it is 0700, and checked
 #: The longest name of a bus directory that is made inside of one of ours.
 _INSIDE: Final = "twilio"
 

@@ -37,7 +37,7 @@ from .runtime_dir import default_bus
 _AROUND: Final = "[\\s\u200b-\u200f\u2060\ufeff]+"
 _PASTED: Final = re.compile(rf"\A{_AROUND}|{_AROUND}\Z")
 #: Said of a URL whose ``@`` stands behind what ends the part with host and password.
-_BAD_PASSWORD: Final = (
+_UNREADABLE: Final = (
     "unreadable as a URL: in a user name or password write %2F for a slash, %3F for a question "
     "mark and %23 for a number sign, and in a path %40 for an at sign"
 )
@@ -228,11 +228,9 @@ def base_url(text: str) -> str:
         port = parts.port
     except ValueError as error:
         # What the error quotes may be a part of a password.
-        raise ValueError(
-            _BAD_PASSWORD if "@" in text else f"unreadable as a URL: {error}"
-        ) from None
+        raise ValueError(_UNREADABLE if "@" in text else f"unreadable as a URL: {error}") from None
     if "@" in parts.path + parts.query + parts.fragment:
-        raise ValueError(_BAD_PASSWORD)
+        raise ValueError(_UNREADABLE)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("expected a base URL such as https://line.example.com")
     if parts.query or parts.fragment:

@@ -42,7 +42,7 @@ from .webhooks import Form, Webhooks, call_form, status_form, stream_form
 
 #: Credentials that go with no real account.
 ACCOUNT_SID: Final = "AC" + "5" * 32
-AUTH_TOKEN: Final = "carrier-sim-token"
+AUTH_TOKEN: Final = "carrier-sim-token"  # noqa: S105  # of an account that does not exist
 #: Before a tick that is later than this, the sockets that wait are read.
 _LATE: Final = 0.003
 

@@ -28,7 +28,9 @@ class ProtocolViolation(Exception):
 
 def accept_value(key: str) -> str:
     """The value that Sec-WebSocket-Accept has to have."""
-    return base64.b64encode(hashlib.sha1(key.encode() + _GUID).digest()).decode()
+    return base64.b64encode(
+        hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()
+    ).decode()
 
 
 def frame(payload: bytes, opcode: int = TEXT) -> bytes:

@@ -112,7 +112,7 @@ def _refuse_beside_another(settings: Settings, wishes: Wishes) -> None:
     check_free(None if wishes.sim else settings.state_path, address.directory)
     if address.directory is not None:
         return
-    host = "0.0.0.0" if address.host == "*" else address.host
+    host = "0.0.0.0" if address.host == "*" else address.host  # noqa: S104  # the bus will bind it
     # If anything else is wrong with the address, the controller says so itself.
     with contextlib.suppress(SettingsError):
         try:
