@@ -1,4 +1,4 @@
-# Nine verbs. Everything that they need goes into .venv, made from the machine's python3 alone
+# Eleven verbs. Everything that they need goes into .venv, made from the machine's python3 alone
 # (3.11 to 3.13, as langwatch-scenario's packages have it).
 #   make demo    two phone calls with real speech, without an account (also the quickest look)
 #   make test    the whole suite        make lint    style, types, who may import whom
@@ -8,6 +8,9 @@
 #   make docs    what is drawn from the code, in docs/
 #   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60";
 #                CHAOS="--alone" has each kind of fault once, and no other near it
+#   make hostile  20 calls talk while strangers, thieves and a rogue attack the stack: 5 minutes, or
+#                HOSTILE="--seconds 60"
+#   make fuzz    looks for inputs that nobody foresaw: 5 minutes, or FUZZ="--seconds 20 --seed 1"
 #   make simulate  the control plane on a fake clock, faults by seed, and whether it finds faults that
 #                are put into the product: SIMULATE="--seeds 20000", or "--seed N" to replay one
 #   make clean
@@ -15,17 +18,16 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# What is installed: the demo's needs, or the developers' (which include them).
-DEMO := $(VENV)/.demo-installed
+# Once all of requirements.txt is installed, and trunkline as it stands here.
 DEV := $(VENV)/.dev-installed
-SOURCES_OF_INSTALL := pyproject.toml setup.py
+SOURCES_OF_INSTALL := requirements.txt pyproject.toml setup.py
 
 # The tests start hundreds of processes, and each would compile the code once more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-units test-calls test-alone lint bench bench-capacity chaos simulate docs clean
+.PHONY: demo test test-units test-calls test-alone lint bench bench-capacity chaos hostile fuzz simulate docs clean
 
-demo: $(DEMO)
+demo: $(DEV)
 	$(BIN)/trunkline demo
 
 # Three parts, one after the other. Units mostly compute, so there is one more at once than a small
@@ -64,6 +66,12 @@ bench-capacity: $(DEV)
 chaos: $(DEV)
 	$(BIN)/python benchmarks/chaos.py $(CHAOS)
 
+hostile: $(DEV)
+	$(BIN)/python benchmarks/hostile.py $(HOSTILE)
+
+fuzz: $(DEV)
+	$(BIN)/python -m tests.fuzz $(FUZZ)
+
 simulate: $(DEV)
 	$(BIN)/python -m tests.simulation $(SIMULATE)
 
@@ -79,12 +87,11 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14) and "langwatch, which the demo and the tests need, stops at Python 3.13: set PYTHON=python3.13 (trunkline itself installs: pip install .)")'
 	$(PYTHON) -m venv $(VENV)
 
-$(DEMO): $(SOURCES_OF_INSTALL) | $(BIN)/python
-	@echo "installing trunkline and what the demo needs into $(VENV) (a minute or two)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
-	@touch $@
-
+# Each file has the hash that requirements.txt names. trunkline itself is built by the setuptools of
+# that list, and not by one that pip would fetch for it.
 $(DEV): $(SOURCES_OF_INSTALL) | $(BIN)/python
 	@echo "installing trunkline and its developers' tools into $(VENV) (a minute or two)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ $(DEMO)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check
+	@touch $@
