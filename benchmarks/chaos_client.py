@@ -139,11 +139,11 @@ async def slot(
         try:
             async with Line(number, allowed_callees=[callee] if callee else None) as line:
                 while not stop.is_set():
-                    count = orders.count
+                    count, asked = orders.count, time.monotonic()
                     call = await connect(line, n, kind, number, callee, stop)
                     if call is None:
                         break
-                    say(up=call.sid, slot=n, kind=kind, at=time.monotonic())
+                    say(up=call.sid, slot=n, kind=kind, asked=asked, at=time.monotonic())
                     talk = Talk(call, first)
                     await talk.say(rng.uniform(*lengths), orders, count)
                     say(over=await talk.end() | {"slot": n, "kind": kind})

@@ -67,14 +67,23 @@ class Caller:
 
     number: str
     sid: str | None = None
+    #: when it called, and when it calls again
+    called: float = 0.0
     again: float = 0.0
 
 
 class Chaos:
     """One run."""
 
-    def __init__(self, run: Run, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        seed: int,
+        say: Callable[[str], None],
+        call_seconds: tuple[float, float] = CALL_SECONDS,
+    ) -> None:
         self.run = run
+        self._call_seconds = call_seconds
         self.sim = run.sim
         self.stack = Stack(run)
         self.seed = seed
@@ -115,7 +124,7 @@ class Chaos:
             self._start_client(name)
 
     def _start_client(self, name: str) -> None:
-        shortest, longest = CALL_SECONDS
+        shortest, longest = self._call_seconds
         arguments = {
             "slots": self.wishes()[name],
             "shortest": shortest,
@@ -174,7 +183,9 @@ class Chaos:
         if "waiting" in message:
             self._callers[name, message["slot"]] = Caller(message["waiting"])
         elif "up" in message:
-            self._callers.pop((name, message["slot"]), None)
+            caller = self._callers.pop((name, message["slot"]), None)
+            asked = message["asked"] if caller is None else caller.called
+            self.score.ups.append((message["at"], message["at"] - asked))
             self._up[name][message["up"]] = message
         elif "over" in message:
             report = message["over"]
@@ -231,6 +242,7 @@ class Chaos:
             return
         person = f"+1415777{self._rng.randrange(10_000):04d}"
         bot = f"wav:{self._speech},loop"
+        caller.called = time.monotonic()
         caller.sid = self.sim.place_call(person, caller.number, bot)["sid"]
 
     def hit(self, fault: Fault) -> None:

@@ -44,6 +44,8 @@ class Score:
     verdicts: list[Verdict] = field(default_factory=list)
     faults: list[Injected] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    #: (monotonic time, seconds) of each call that came up, and how long after it was asked for
+    ups: list[tuple[float, float]] = field(default_factory=list)
     #: calls that ended with a client, or in the scenario of the whole stack
     with_client: int = 0
     with_stack: int = 0

@@ -82,9 +82,10 @@ class Client(Talker):
         name: str,
         arguments: dict[str, Any],
         said: queue.SimpleQueue[tuple[str, dict[str, Any]]],
+        module: str = "chaos_client",
     ) -> None:
         python, told = Path(sys.executable), (json.dumps(arguments),)
-        super().__init__(python, "chaos_client", told, run.environment, run.directory)
+        super().__init__(python, module, told, run.environment, run.directory)
         self._reader = threading.Thread(target=self._hear, args=(name, said), daemon=True)
         self._reader.start()
 

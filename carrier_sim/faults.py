@@ -1,9 +1,10 @@
 """Faults as small rules: an ordered list, the first that matches and fires wins, each removable.
 
 No I/O. A rule says where it applies (REST request, webhook, status callback, stream) and on which
-method and path or URL (a regular expression, searched). It says how often it fires (``skip`` the
-first matches, then at most ``count`` times) and how likely (``probability``, from the rule's own
-seeded generator). The shell that asked carries the kind out.
+method and path or URL (a regular expression, searched). A stream's URL is followed by ``#`` and its
+call's SID, so that a rule can be about one call. It says how often it fires (``skip`` the first
+matches, then at most ``count`` times) and how likely (``probability``, from the rule's own seeded
+generator). The shell that asked carries the kind out.
 
 - rest ``status``: answers ``status`` (429 with Retry-After ``retry_after``, 5xx), nothing done
 - rest ``latency``: waits ``seconds``, then does and answers

@@ -59,6 +59,8 @@ class StreamSocket(asyncio.Protocol):
         self._closing = False
         self._finished = False
         self._close_timer: asyncio.TimerHandle | None = None
+        #: by which a fault rule knows the stream
+        self._place = f"{stream.verb.url}#{stream.call_sid}"
         self._version = -1
         self._stall: Fault | None = None
         self._stalled_until = 0.0
@@ -73,7 +75,7 @@ class StreamSocket(asyncio.Protocol):
         url = urlsplit(self.stream.verb.url)
         secure, hold = url.scheme == "wss", self.stream.beliefs.hold
         seconds = self._sim.options.stream_connect_timeout
-        if self._sim.faults.match("stream", "GET", self.stream.verb.url, kind="refuse") is not None:
+        if self._sim.faults.match("stream", "GET", self._place, kind="refuse") is not None:
             self._fail(31902, "refused by a fault rule")
             return
         if url.username is not None and not hold("stream-user-info"):
@@ -269,7 +271,7 @@ class StreamSocket(asyncio.Protocol):
             fault = rule.fault
             if fault.where != "stream" or fault.kind == "refuse":
                 continue
-            if not rule.match("GET", self.stream.verb.url):
+            if not rule.match("GET", self._place):
                 continue
             self._random = random.Random(f"{fault.seed}{self.stream.sid}")
             match fault.kind:

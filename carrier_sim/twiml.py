@@ -135,7 +135,7 @@ def parse(text: str | bytes) -> Document:
         return Document(None, (Problem(12100, "the document is empty"),))
     try:
         root = ET.fromstring(data.lstrip())  # noqa: S314  # of the stack that is tested
-    except ET.ParseError as e:
+    except (ET.ParseError, LookupError, ValueError) as e:  # LookupError: an unknown encoding
         return Document(None, (Problem(12100, f"not well-formed XML: {e}"),))
     if root.tag != "Response":
         return Document(None, (Problem(12100, f"root element <{root.tag}>, not <Response>"),))

@@ -118,9 +118,11 @@ def read_overrides(url: str, most: float = 15.0) -> Overrides:
 
 
 class WebhookEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One request, sent or lost by a fault, and how it ended. Status 0: there was no answer."""
+    """One request, sent or lost by a fault, and how it ended ``seconds`` after the first try began.
+    Status 0: there was no answer."""
 
     time: float
+    seconds: float
     kind: str
     call_sid: str
     method: str
@@ -168,6 +170,7 @@ class _Sending:
         most = self.sim.options.webhook_timeout if self._hold("webhooks-may-take-15-s") else 2.0
         self._overrides = read_overrides(followed, most)
         self._token = self.sim.exchange.sids.new("IT")
+        self._began = self.sim.now()
 
     async def send(self, *, twice: bool) -> Fetched:
         """Try until an answer counts. ``twice``: one more request goes before it, for nothing."""
@@ -246,6 +249,7 @@ class _Sending:
         self.log.append(
             WebhookEntry(
                 time=self.sim.now(),
+                seconds=self.sim.now() - self._began,
                 kind=self.kind,
                 call_sid=self.call_sid,
                 method=self.method,

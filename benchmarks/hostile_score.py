@@ -1,0 +1,167 @@
+"""What a hostile run found: its bounds, its problems and its table. No I/O."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from benchmarks.chaos_score import Score
+from benchmarks.hostile_attacks import LET_IN
+
+#: Seconds for an honest webhook's answer, and from the request for a call until it is up.
+WEBHOOK_WITHIN: Final = 2.0
+UP_WITHIN: Final = 3.0
+#: MB by which a process of the stack may grow under attack.
+GROWTH: Final = 64.0
+HEAD: Final = [
+    "attack",
+    "attempts",
+    "refused",
+    "counted",
+    "honest frames lost",
+    "holes",
+    "slowest webhook (s)",
+    "slowest call up (s)",
+]
+#: All attacks together, and the time before any.
+TOGETHER: Final = "all of these together"
+BASELINE: Final = "none"
+
+
+@dataclass
+class Window:
+    """The time from an attack's beginning to the next one's. Times are monotonic."""
+
+    attack: str
+    began: float
+    ended: float = math.inf
+    #: how the attempts ended, and how many refusals /metrics has more than before
+    outcomes: Counter[str] = field(default_factory=Counter)
+    counted: int = 0
+
+    @property
+    def attempts(self) -> int:
+        return self.outcomes.total()
+
+    @property
+    def refused(self) -> int:
+        return sum(n for outcome, n in self.outcomes.items() if outcome not in LET_IN)
+
+    def within(self, found: Iterable[tuple[float, float]]) -> list[float]:
+        """Those of (when, value) that are the window's."""
+        return [value for at, value in found if self.began <= at < self.ended]
+
+
+@dataclass
+class HostileScore:
+    """The honest calls' score, and what happened beside it."""
+
+    honest: Score
+    windows: list[Window] = field(default_factory=list)
+    #: (when, seconds) of each honest webhook's answer; those that had none, by call
+    webhooks: list[tuple[float, float]] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
+    #: by role: the most MB that one of its processes had without attackers, and with them
+    before: dict[str, float] = field(default_factory=dict)
+    during: dict[str, float] = field(default_factory=dict)
+
+    def _holes(self, *, attacked: bool) -> int:
+        """Holes that far ends heard in our speech, without attackers and with them."""
+        found = self._all_holes()
+        return sum(len(w.within(found)) for w in self.windows if attacked != (w.attack == BASELINE))
+
+    def _all_holes(self) -> list[tuple[float, float]]:
+        return [hole for verdict in self.honest.verdicts for hole in verdict.holes]
+
+    def _seconds(self, *, attacked: bool) -> float:
+        return sum(w.ended - w.began for w in self.windows if attacked != (w.attack == BASELINE))
+
+    def problems(self) -> list[str]:
+        """Why the run fails."""
+        found = list(self.honest.problems)
+        for way, lost in (
+            ("to the far end", sum(v.lost_out for v in self.honest.verdicts)),
+            ("to the client", sum(v.lost_in for v in self.honest.verdicts)),
+        ):
+            if lost:
+                found.append(f"{lost} honest frames were lost {way}")
+        before, with_them = self._holes(attacked=False), self._holes(attacked=True)
+        fair = before * self._seconds(attacked=True) / max(1e-9, self._seconds(attacked=False))
+        if with_them > math.ceil(fair):
+            found.append(
+                f"{with_them} holes under attack; {before} without, so {fair:.1f} are fair"
+            )
+        for what, bound, times in (
+            ("an honest webhook was answered", WEBHOOK_WITHIN, self.webhooks),
+            ("a new call was up", UP_WITHIN, self.honest.ups),
+        ):
+            late = [seconds for _, seconds in times if seconds > bound]
+            if late:
+                found.append(f"{len(late)} times {what} after {max(late):.1f} s, not {bound:g} s")
+            if not times:
+                found.append(f"never: {what}")
+        found += [f"an honest webhook got no answer: {what}" for what in self.unanswered]
+        for role, most in self.during.items():
+            grown = most - self.before.get(role, most)
+            if grown > GROWTH:
+                found.append(f"a {role} grew by {grown:.0f} MB, and {GROWTH:g} are allowed")
+        for window in self.windows:
+            if window.attack == BASELINE:
+                continue
+            if not window.attempts:
+                found.append(f"{window.attack}: no attempt was made")
+            let_in = {how: n for how, n in window.outcomes.items() if how in LET_IN}
+            if let_in:
+                found.append(f"{window.attack}: not refused: {let_in}")
+            if window.counted < window.refused:
+                found.append(f"{window.attack}: {window.refused} refused, {window.counted} counted")
+        return found
+
+    def rows(self) -> list[list[str]]:
+        """The table, a row an attack."""
+        rows = []
+        gaps = [gap for verdict in self.honest.verdicts for gap in verdict.gaps]
+        for window in self.windows:
+            calm = window.attack == BASELINE
+            lost = sum(window.within([(at, float(n)) for at, n in gaps]))
+            rows.append(
+                [
+                    window.attack,
+                    *("–" if calm else f"{n:,}" for n in _numbers(window)),
+                    f"{lost:.0f}",
+                    f"{len(window.within(self._all_holes()))}",
+                    _slowest(window.within(self.webhooks)),
+                    _slowest(window.within(self.honest.ups)),
+                ]
+            )
+        return rows
+
+    def memory_rows(self) -> list[list[str]]:
+        """By role: MB without attackers, with them, and the growth."""
+        return [
+            [role, f"{self.before[role]:.0f}", f"{most:.0f}", f"{most - self.before[role]:+.0f}"]
+            for role, most in sorted(self.during.items())
+            if role in self.before
+        ]
+
+    def summary(self) -> str:
+        """The whole run in one line."""
+        verdicts = self.honest.verdicts
+        lost = sum(v.lost_out + v.lost_in for v in verdicts)
+        return (
+            f"{len(verdicts)} honest calls, {self.honest.most_at_once} at once: {lost} frames "
+            f"lost; {self._holes(attacked=True)} holes under attack in "
+            f"{self._seconds(attacked=True):.0f} s, {self._holes(attacked=False)} without in "
+            f"{self._seconds(attacked=False):.0f} s"
+        )
+
+
+def _numbers(window: Window) -> tuple[int, int, int]:
+    return window.attempts, window.refused, window.counted
+
+
+def _slowest(seconds: list[float]) -> str:
+    return f"{max(seconds):.2f}" if seconds else "–"

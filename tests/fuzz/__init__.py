@@ -1,0 +1,1 @@
+"""Inputs that nobody foresaw, for everything that reads what others write."""
