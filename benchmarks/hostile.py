@@ -4,11 +4,11 @@
     python benchmarks/hostile.py --seconds 60 --seed 7
     python benchmarks/hostile.py --seconds 60 --only "half bodies"
 
-At first there is no attacker. Then each attack of hostile_attacks.py has a time of its own, and at
-last all of them come together. Honest calls come and go meanwhile, and a codec worker is killed in
-the middle, once without attackers and once among all of them. Attackers are processes of their own
-that get only the time that nobody else wants, so they cannot win by taking the cores. All of it
-stays on the loopback, and every attacker ends by itself.
+At first there is no attacker. Then each attack of hostile_attacks.py has a time of its own, until
+its last attempt has ended, and at last all of them come together. Honest calls come and go
+meanwhile, and a codec worker is killed in the middle, once without attackers and once among all of
+them. Attackers are processes of their own that get only the time that nobody else wants, so they
+cannot win by taking the cores. All of it stays on the loopback, and every attacker ends by itself.
 
 The chaos suite's clients and judge look after the honest calls: each 20 ms frame has its number.
 The run fails unless no frame is lost, far ends hear no more holes than without attackers, every
@@ -40,6 +40,7 @@ from benchmarks import hostile_attacks
 from benchmarks.chaos_faults import Fault
 from benchmarks.chaos_run import KEPT, Chaos, MachineTooBusyError
 from benchmarks.chaos_stack import Client
+from benchmarks.hostile_attacks import ROGUE
 from benchmarks.hostile_score import BASELINE, GROWTH, HEAD, TOGETHER, HostileScore, Window
 from benchmarks.processes import OWN_NUMBER, Run, Talker, carrier, role
 from trunkline.bus.http import Session
@@ -59,11 +60,18 @@ BEGINS_WITHIN: Final = 20.0
 #: Seconds until the last attempts have ended by the stack's bounds.
 ENDS_WITHIN: Final = 40.0
 #: Seconds between two looks at memory and metrics.
-LOOK: Final = 0.5
+LOOK: Final = 1.0
 #: Seconds until the controller has heard from the gateways what they refused.
 TOLD_WITHIN: Final = 2.0
-#: Metrics that count refusals.
-REFUSALS: Final = re.compile(r"^trunkline_refused\w*(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
+#: Metrics that count refusals: at the public port, by the rules, and on the bus.
+REFUSALS: Final = re.compile(
+    r"^(trunkline_gateway_refused_total\{.*\}|trunkline_dropped_messages_total\{.*\}|"
+    r'trunkline_events_total\{event="(?:refused peers|undecodable|fault|foreign names|'
+    r"names in use|second names|too many peers|late hellos|not a gateway|failed \w+|"
+    r'webhooks of calls that are over|calls rejected|calls nobody waits for)"\})'
+    r" ([0-9.e+]+)$",
+    re.MULTILINE,
+)
 
 
 class Hostile:
@@ -81,6 +89,8 @@ class Hostile:
         self._said: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
         #: attacks whose end was heard, and is waiting to be in the metrics
         self._ended: deque[tuple[float, str]] = deque()
+        #: each metric's last value: those of a process that is gone are no longer shown
+        self._counters: dict[str, float] = {}
         self._looked = 0.0
         self._victims = 0
 
@@ -97,7 +107,10 @@ class Hostile:
         while not self._said.empty():
             name, message = self._said.get()
             if "done" in message:
-                self._attackers[name][0].outcomes.update(message["outcomes"])
+                window, _ = self._attackers[name]
+                window.outcomes.update(message["outcomes"])
+                if window.attack == TOGETHER and message["done"] == ROGUE:
+                    window.gone += sum(message["outcomes"].values())
                 self._ended.append((time.monotonic() + TOLD_WITHIN, name))
         now = time.monotonic()
         while self._ended and self._ended[0][0] <= now:
@@ -108,6 +121,7 @@ class Hostile:
         if now - self._looked >= LOOK:
             self._looked = now
             self._weigh()
+            self._refusals()
 
     def _weigh(self) -> None:
         """The memory of each process of the stack."""
@@ -126,7 +140,8 @@ class Hostile:
         """All that the stack says to have refused so far."""
         with Session() as session:
             text = session.get(f"http://127.0.0.1:{self.run.console}/metrics", timeout=10.0).text
-        return int(sum(float(value) for value in REFUSALS.findall(text)))
+        self._counters |= {name: float(value) for name, value in REFUSALS.findall(text)}
+        return int(sum(self._counters.values()))
 
     def window(self, attack: str) -> Window:
         """A new window begins, and the last one ends."""
@@ -169,7 +184,7 @@ class Hostile:
                 for key in ("gateways", "codec_workers", "sessions")
             },
         }
-        key = f"{name} {len(self._talkers)}"
+        key = f"{name} ({len(self._talkers)})"
         self._attackers[key] = (window, self._refusals())
         self._talkers.append(Client(self.run, key, order, self._said, module="hostile_attacks"))
 
@@ -244,6 +259,7 @@ class Hostile:
         for name in attacks:
             self.attack(name, self.window(name), each)
             self.during(each)
+            self._all_end()
         together = self.window(TOGETHER)
         for name in attacks:
             self.attack(name, together, calm)
@@ -251,16 +267,21 @@ class Hostile:
         self.kill_a_worker()
         self.during(calm / 2)
         self.chaos.mended()
-        ends = time.monotonic() + ENDS_WITHIN
-        while self._attackers and time.monotonic() < ends:
-            self._step()
-        for name in self._attackers:
-            self.chaos.problem(f"an attacker did not end: {name}")
+        self._all_end()
         self.score.windows[-1].ended = time.monotonic()
         self.chaos.leave()
         self._read_webhooks()
         if changed := self.chaos.stack.changed():
             self.chaos.problem(f"numbers are not as they were: {changed}")
+
+    def _all_end(self) -> None:
+        """Wait until all attempts have ended, by the stack's own bounds."""
+        ends = time.monotonic() + ENDS_WITHIN
+        while self._attackers and time.monotonic() < ends:
+            self._step()
+        for name in self._attackers:
+            self.chaos.problem(f"an attacker did not end: {name}")
+        self._attackers.clear()
 
     def _read_webhooks(self) -> None:
         victims = {c["sid"] for c in self.run.sim.calls() if c["to"].startswith("+1415888")}

@@ -6,7 +6,8 @@ and no secret. It is a generator of outcomes, one for each message that it has s
 - ``refused``: an answer says that;
 - ``dropped``: nothing was answered. Whether it was dropped shows in the metrics, and in the honest
   calls;
-- ``answered``: it got what it asked for, which no message here may.
+- ``answered``: it got what it asked for, which no message here may;
+- ``held``, ``told to say Hello``: any peer may send that.
 """
 
 from __future__ import annotations
@@ -73,16 +74,22 @@ def to_worker(peers: dict[str, list[str]], rng: random.Random) -> Iterator[bytes
     frame = m.InFrame(call, _HUGE, _HUGE, _HUGE, bytes(160))
     messages: list[Any] = [
         m.MediaHello("gateway", "@" * 100_000),
-        m.MediaHello("gateway", rng.choice(peers["gateways"])),
         m.OpenCall(call, _HUGE, _HUGE, "s", _HUGE, _HUGE, [frame], [], _HUGE, {}),
         m.Inbound([frame], [m.WrittenTo(call, _HUGE, _HUGE)]),
         m.Resume(call, _HUGE, _HUGE, _HUGE, _HUGE, float("nan"), _HUGE, _HUGE, _HUGE),
         m.Speak(call, _HUGE, _HUGE, bytes(100_000)),
         m.Interrupt(call, _HUGE, _HUGE, _HUGE),
         m.SetMark(call, _HUGE, "x" * 100_000, _HUGE),
-        *(m.Attach(rng.randbytes(16).hex(), "secret") for _ in range(_ATTACHES)),
     ]
     yield from (encode(message) for message in messages)
+
+
+def load(peers: dict[str, list[str]], rng: random.Random) -> Iterator[bytes]:
+    """What any peer may say to a worker, and too much of it."""
+    encode = msgspec.msgpack.encode
+    yield encode(m.MediaHello("gateway", rng.choice(peers["gateways"])))
+    for _ in range(_ATTACHES):
+        yield encode(m.Attach(rng.randbytes(16).hex(), "secret"))
 
 
 def rogue(directory: Path, peers: dict[str, list[str]], rng: random.Random) -> Iterator[str]:
@@ -99,6 +106,9 @@ def rogue(directory: Path, peers: dict[str, list[str]], rng: random.Random) -> I
                 for message in to_worker(peers, rng):
                     media.send(message)
                     yield "dropped"
+                for message in load(peers, rng):
+                    media.send(message)
+                    yield "held"
                 media.close(linger=200)
     finally:
         context.destroy(linger=0)
@@ -118,5 +128,5 @@ def _outcome(control: zmq.Socket[bytes]) -> str:
         answer = msgspec.msgpack.decode(control.recv())
         refused = answer["type"] == "Refused" or answer.get("error")
         told = answer["type"] == "Pulse"
-        outcome = "refused" if refused else outcome if told else "answered"
+        outcome = "refused" if refused else "told to say Hello" if told else "answered"
     return outcome

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.chaos_score import Score
-from benchmarks.hostile_attacks import LET_IN
+from benchmarks.hostile_attacks import HARMLESS, LET_IN, NOT_OURS
 
 #: Seconds for an honest webhook's answer, and from the request for a call until it is up.
 WEBHOOK_WITHIN: Final = 2.0
@@ -33,7 +33,8 @@ BASELINE: Final = "none"
 
 @dataclass
 class Window:
-    """The time from an attack's beginning to the next one's. Times are monotonic."""
+    """The time from an attack's beginning until its last attempt has ended. Times are
+    monotonic."""
 
     attack: str
     began: float
@@ -41,6 +42,8 @@ class Window:
     #: how the attempts ended, and how many refusals /metrics has more than before
     outcomes: Counter[str] = field(default_factory=Counter)
     counted: int = 0
+    #: refusals that a killed worker may have taken with it before its counters were read
+    gone: int = 0
 
     @property
     def attempts(self) -> int:
@@ -48,7 +51,7 @@ class Window:
 
     @property
     def refused(self) -> int:
-        return sum(n for outcome, n in self.outcomes.items() if outcome not in LET_IN)
+        return sum(n for how, n in self.outcomes.items() if how not in LET_IN | HARMLESS)
 
     def within(self, found: Iterable[tuple[float, float]]) -> list[float]:
         """Those of (when, value) that are the window's."""
@@ -116,8 +119,9 @@ class HostileScore:
             let_in = {how: n for how, n in window.outcomes.items() if how in LET_IN}
             if let_in:
                 found.append(f"{window.attack}: not refused: {let_in}")
-            if window.counted < window.refused:
-                found.append(f"{window.attack}: {window.refused} refused, {window.counted} counted")
+            ours = window.refused - window.outcomes[NOT_OURS] - window.gone
+            if window.counted < ours:
+                found.append(f"{window.attack}: {ours} refused by us, {window.counted} counted")
         return found
 
     def rows(self) -> list[list[str]]:
