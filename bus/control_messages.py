@@ -485,7 +485,8 @@ class CallStarted(Message, frozen=True):
 
 class CallPlaced(Message, frozen=True):
     """to the call's gateway and adapter: a newer placement. The gateway, when its active worker is
-    not in it or gone, opens the new primary; the adapter attaches to both."""
+    not in it or gone, opens the new primary; the adapter attaches to both. A gateway whose Hello
+    shows an older placement is told again."""
 
     call: str
     placement: Placement

@@ -321,6 +321,9 @@ def stream_found(at: Moment, found: f.StreamFound) -> None:
     book.know(call, info.sid)
     call.leg_known(info.sid)
     call.found(found.gateway, found.stream, at.now)
+    if call.placement is not None and call.placement != info.placement:
+        # It was told while the gateway's connection was broken.
+        at.send(found.gateway, m.CallPlaced(call=call.id, placement=call.placement))
     _started(at, call)
     session = book.sessions.get(call.session)
     if session is not None:
