@@ -126,7 +126,7 @@ def _answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> m.VoiceAnswer | None:
     if not lives:
         at.count("webhooks of calls that are over")
         return m.VoiceAnswer(kind="hangup")
-    if DIAL_FIELD in query or CALL_FIELD in query:
+    if _is_redirect(query):
         lost = at.book.calls.get(query.get(CALL_FIELD, ""))
         if lost is not None and lost.lacks_b_leg:
             # We named the call when we let this leg in, before a restart.
@@ -155,8 +155,8 @@ def doubtful(book: Book, sid: str, number: str, query: dict[str, str], now: floa
     It is not where the number's present override is new enough for all of its CallSids to be kept,
     and this one is not among them: what was captured before that names another override.
     """
-    if DIAL_FIELD in query or CALL_FIELD in query:
-        return True  # a redirect of a call that we have let in, which we should know
+    if _is_redirect(query):
+        return True  # we have let its call in, and should know it
     lease = book.leases.get(number)
     if lease is None or lease.state == "restoring" or book.stopping:
         return False
@@ -166,6 +166,11 @@ def doubtful(book: Book, sid: str, number: str, query: dict[str, str], now: floa
     named = query.get(OVERRIDE_FIELD, lease.row.id)
     is_older = book.mono(lease.row.since) < max(book.seen.reaches, now - SEEN_KEPT)
     return sid in book.seen or named != lease.row.id or is_older
+
+
+def _is_redirect(query: dict[str, str]) -> bool:
+    """It stands in a document of ours, behind a stream or a pause, and names a call or a dial."""
+    return CALL_FIELD in query or DIAL_FIELD in query
 
 
 def vouched(at: Moment, result: do.Vouched) -> None:
@@ -202,6 +207,11 @@ def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.Voic
         # Found in the journal: whether it had a stream before is still to be told.
         return UNCLAIMED
     if call.state == "live" and not call.one_way:
+        if not _is_redirect(ask.body.query):
+            # Twilio asks by the redirect behind the stream. This is a replay of the first webhook;
+            # or the query was lost, and then the gateway says by the next one that the stream is
+            # gone.
+            return m.VoiceAnswer(kind="pause")
         at.tell(f.StreamReplaced(call))
     at.tell(f.LetIn(ask, call))
     return None

@@ -109,6 +109,19 @@ def test_a_call_that_is_over_is_told_so_without_a_question() -> None:
     assert not stage.all_work(do.Vouch)
 
 
+def test_the_first_webhook_of_a_live_call_takes_nothing_from_it() -> None:
+    """Whoever has captured it, and a signed upgrade, could open a stream with the token."""
+    stage = Stage()
+    call = stage.called()
+    assert stage.webhook("CA1", o=override(stage)).kind == "pause"
+    assert stage.core.book.calls[call.call].state == "live"
+    assert not stage.events("a1", m.CallReconnecting)
+    # Twilio asks by the redirect, or after its query was lost, when the gateway has told.
+    stage.feed(m.StreamClosed(call=call.call, ordinal=1, reason="error", gateway="g1"))
+    assert stage.webhook("CA1").kind == "stream"
+    assert stage.webhook("CA1", c=call.call).kind == "stream"
+
+
 def test_when_the_call_is_forgotten_its_sid_is_not() -> None:
     stage = Stage()
     info = stage.armed()

@@ -70,6 +70,10 @@ async def test_a_replayed_webhook_makes_no_second_call(new_stack: Callable[[], S
     async with Line(ALICE, bus=stack.bus) as line:
         call = await be_called(stack, line, "silence")
         captured = Captured(stack, call.sid)
+        status, document = await asyncio.to_thread(captured.send)
+        assert status == 200 and "<Pause" in document and "<Stream" not in document
+        assert await call.send_audio(bytes(4_800)) == 2_400
+        assert len(stack.sim.call(call.sid)["streams"]) == 1
         await call.hang_up()
         await until(lambda: not stack.live_calls(), "the call is over")
 
