@@ -333,7 +333,8 @@ class StatusCallback(Message, frozen=True):
 class StreamStart(Message, frozen=True):
     """gateway: a socket sent ``start`` with this token. -> StreamAccepted or StreamRefused.
 
-    The token is used up by being accepted; it is bound to ``call_sid``.
+    The token is used up by being accepted. It is bound to ``call_sid``, is good for a time, and has
+    to be shown by ``gateway`` itself.
     """
 
     token: str
