@@ -94,7 +94,7 @@ def _like(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
 
 def _by_atheris(name: str, seconds: float, seed: int) -> int:
     """1 if a fault was found: its bytes are in the corpus now."""
-    command = [sys.executable, "-m", "tests.fuzz.led", name, f"{seconds:.0f}", str(seed)]
+    command = [sys.executable, "-m", "tests.fuzz.led", name, f"{max(1.0, seconds):.0f}", str(seed)]
     ended = subprocess.run(command, capture_output=True, text=True)
     if ended.returncode:
         print(ended.stdout + ended.stderr)
