@@ -331,7 +331,7 @@ class Shell:
         elif isinstance(instruction, do.NoteTaken):
             await self._note(ops.journal.dial_taken(instruction.request, instruction.sid))
         elif isinstance(instruction, do.CloseDial):
-            await self._note(ops.journal.dial_closed(instruction.request))
+            await self._note(ops.journal.dial_closed(instruction.request, instruction.seconds))
         elif isinstance(instruction, do.End):
             self._feed(await operations.end(ops, instruction.call, instruction.sids, self._feed))
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from trunkline.bus import messages as m
+from trunkline.bus.wire import Shown
 
 from . import media_streams as ms
 
@@ -57,7 +58,7 @@ class RefuseSocket(msgspec.Struct, frozen=True):
     code: int = 1008
 
 
-class AskController(msgspec.Struct, frozen=True):
+class AskController(Shown, frozen=True):
     """Ask the controller about the stream's token, for so many seconds. Say ``answered`` or
     ``unanswered``."""
 

@@ -23,6 +23,8 @@ from typing import Final
 
 import msgspec
 
+from trunkline.bus.wire import Shown
+
 #: Messages and bytes of text that are read before ``start``.
 MAX_MESSAGES_BEFORE_START: Final = 16
 MAX_BYTES_BEFORE_START: Final = 16 * 1024
@@ -45,7 +47,7 @@ class Connected(msgspec.Struct, frozen=True):
     """The carrier's greeting."""
 
 
-class Start(msgspec.Struct, frozen=True):
+class Start(Shown, frozen=True):
     """The stream begins. ``parameters`` are the TwiML's ``<Parameter>`` elements."""
 
     call_sid: str

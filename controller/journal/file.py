@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 from trunkline.bus.errors import TrunklineError
+from trunkline.bus.private import open_private_file
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ MIGRATIONS: Final = (
     ) WITHOUT ROWID;
     CREATE INDEX dials_open ON dials (state) WHERE state != 'closed';
     """,
+    "ALTER TABLE dials ADD COLUMN seconds REAL;",
 )
 
 
@@ -59,7 +61,7 @@ def connect(path: Path, account: str, stack: str) -> sqlite3.Connection:
     fresh = path == IN_MEMORY or not path.exists() or path.stat().st_size == 0
     if fresh and path != IN_MEMORY:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(open_private_file(path, os.O_RDWR | os.O_CREAT))
     db: sqlite3.Connection | None = None
     try:
         if not fresh:

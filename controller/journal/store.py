@@ -213,11 +213,12 @@ class SqliteJournal:
         update = "UPDATE dials SET sid = ?, state = 'taken' WHERE request = ? AND state != 'closed'"
         await self._change(update, sid, request)
 
-    async def dial_closed(self, request: str) -> None:
-        await self._change("UPDATE dials SET state = 'closed' WHERE request = ?", request)
-
-
-_DIAL: Final = ", ".join(DialRow.__struct_fields__)
+    async def dial_closed(self, request: str, seconds: float | None = None) -> None:
+        """``seconds``: how long its call lasted; None: that was said before, or nobody knows."""
+        update = (
+            "UPDATE dials SET state = 'closed', seconds = COALESCE(?, seconds) WHERE request = ?"
+        )
+        await self._change(update, seconds, request)
 
 
 def _open_dials(db: sqlite3.Connection) -> list[DialRow]:
@@ -226,8 +227,9 @@ def _open_dials(db: sqlite3.Connection) -> list[DialRow]:
 
 
 def _dials(db: sqlite3.Connection, where: str, *values: Any) -> list[DialRow]:
-    """Rows whose columns carry the names of the fields."""
-    found = db.execute(f"SELECT {_DIAL} FROM dials WHERE {where}", values)
+    """Rows whose columns carry the names of the fields. A journal that is only looked at may be an
+    earlier version's, and have fewer of them."""
+    found = db.execute(f"SELECT * FROM dials WHERE {where}", values)
     names = [column[0] for column in found.description]
     return [msgspec.convert(dict(zip(names, row, strict=True)), DialRow) for row in found]
 

@@ -224,7 +224,7 @@ async def create(
                 await ops.pause(wait)
             # Whoever asked may have given up during the pause.
             if not again or not wanted():
-                await ops.journal.dial_closed(row.request)
+                await ops.journal.dial_closed(row.request, 0.0)
                 return do.CreateFailed(row.request, error)
     await ops.journal.dial_taken(row.request, call.sid)
     return do.Taken(row.request, call.sid, call.status)
@@ -270,7 +270,7 @@ async def settle(
             call = min(ours, key=lambda c: c.created or 0.0)
             return do.Taken(row.request, call.sid, call.status, guessed=True)
         if ops.wall() >= until:
-            await ops.journal.dial_closed(row.request)
+            await ops.journal.dial_closed(row.request, 0.0)
             return do.NotFound(row.request)
         await ops.pause(LOOK_EVERY)
     return None

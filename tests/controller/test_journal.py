@@ -205,11 +205,12 @@ async def test_an_older_file_is_brought_up_step_by_step(
     journal = await open_at(path)
     await journal.plan(ROW, 5.0)
     await journal.close()
+    before = version_of(path)
     more = ("ALTER TABLE meta ADD COLUMN one TEXT", "UPDATE meta SET one = 'x'; CREATE INDEX m")
     monkeypatch.setattr(journal_file, "MIGRATIONS", (*journal_file.MIGRATIONS, *more))
     with pytest.raises(JournalError):  # the second of the two is wrong, and not done in part
         await open_at(path)
-    assert version_of(path) == 2
+    assert version_of(path) == before + 1
     done = (more[0], "UPDATE meta SET one = COALESCE(one, '') || 'y'")
     monkeypatch.setattr(journal_file, "MIGRATIONS", (*journal_file.MIGRATIONS[: -len(more)], *done))
     for _ in range(2):
@@ -218,7 +219,7 @@ async def test_an_older_file_is_brought_up_step_by_step(
         found = await journal._do(lambda db: db.execute("SELECT one FROM meta").fetchall())
         assert found == [("y",), ("y",)]
         await journal.close()
-    assert version_of(path) == 3
+    assert version_of(path) == before + 2
 
 
 def version_of(path: Path) -> int:
