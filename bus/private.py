@@ -8,8 +8,8 @@ with the command that mends it:
 - The directory itself belongs to this user, and nobody else may enter it.
 - What leads to it (directories, and links) belongs to this user or to the system: root, or whoever
   has ``/``, which in a user namespace has another number.
-- Nobody else may write to these directories, unless they are sticky, as ``/tmp`` is: there only its
-  owner can put something else into an entry's place.
+- Nobody else may write to these directories, up to the next one that is sticky, as ``/tmp`` is:
+  there only its owner can put something else into an entry's place.
 
 For example, ``/tmp/mine/bus`` is refused where another user has made ``/tmp/mine``, and
 ``/data/bus`` where ``/data`` has the mode 0777.
@@ -60,8 +60,12 @@ def check_private(directory: Path, *, others_may_not: int = ENTER) -> None:
         return
     trusted = {os.geteuid(), _ROOT, os.lstat("/").st_uid}
     *way, (path, info, _) = found
-    for above, of, _ in way:
-        _check_above(above, of, directory, trusted)
+    held = False  # a sticky directory holds what is in it, whoever may write above
+    for above, of, _ in reversed(way):
+        is_link = stat.S_ISLNK(of.st_mode)
+        if is_link or not held:
+            _check_above(above, of, directory, trusted)
+        held = not is_link and (held or bool(of.st_mode & stat.S_ISVTX))
     if info.st_uid != os.geteuid():
         raise NotPrivateError(
             f"{path} belongs to another user (uid {info.st_uid}): name a directory of yours, or "

@@ -89,7 +89,8 @@ def test_another_users_is_refused(tmp_path: Path, give_away: Callable[[Path], in
 def test_a_parent_that_others_write_to_is_refused_unless_it_is_sticky(
     mode: int, tmp_path: Path
 ) -> None:
-    """However far above it is: they could put another directory into our place."""
+    """However far above it is, but for a sticky one between: they could put another directory into
+    our place."""
     above = tmp_path / "above"
     path = above / "between" / "bus"
     make_private(path)
@@ -101,6 +102,9 @@ def test_a_parent_that_others_write_to_is_refused_unless_it_is_sticky(
         f"the place of {path}: `chmod go-w {above}`, or name another directory"
     )
     above.chmod(mode | 0o1000)
+    check_private(path)
+    above.chmod(mode)
+    path.parent.chmod(0o1777)
     check_private(path)
 
 
