@@ -13,6 +13,8 @@ import msgspec
 from trunkline.bus.wire import Shown
 
 OverrideState = Literal["planned", "applied", "restoring", "restored", "left_alone"]
+#: Seconds for which the CallSids of webhooks are kept.
+SEEN_KEPT: Final = 86_400.0
 OPEN_STATES: Final = ("planned", "applied", "restoring")
 
 
