@@ -23,6 +23,8 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from .descriptors import raise_limit
+
 T = TypeVar("T")
 
 #: The file descriptor of a pipe whose other end the parent holds: it reads as closed when the
@@ -106,6 +108,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
             _give_signs_of_life(loop)
         return await main(stop)
 
+    raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(with_signals())
 
