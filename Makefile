@@ -29,13 +29,13 @@ demo: $(DEMO)
 	$(BIN)/trunkline demo
 
 # Three parts, one after the other. Units mostly compute, so there is one more at once than a small
-# machine has cores. Calls mostly wait, so there are more (tests/conftest.py says which beside which). A
-# test that measures holes or delays runs by itself.
+# machine has cores. Calls mostly wait, so there are more. In both, tests/conftest.py says which tests
+# one worker takes. A test that measures holes or delays runs by itself.
 test: $(DEV)
 	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-alone
 
 test-units: $(DEV)
-	$(BIN)/pytest -q -m "not e2e" -n 3
+	$(BIN)/pytest -q -m "not e2e" -n 3 --dist loadscope
 
 test-calls: $(DEV)
 	$(BIN)/pytest -q -m "e2e and not alone" -n 5 --dist loadscope

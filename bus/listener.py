@@ -32,7 +32,7 @@ _TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection
 
 #: Connections whose bytes are read in one turn of the loop. Between two turns live calls are
 #: served, so a crowd of requests cannot hold up their sound.
-AT_ONCE: Final = 8
+AT_ONCE: Final = 4
 
 
 @dataclass

@@ -10,9 +10,9 @@ looks for new ones there too.
 
 from __future__ import annotations
 
-import gc
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from hypothesis import settings
 
+from trunkline.bus import imports
 from trunkline.demo import surroundings
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
     from trunkline.bus.testing import Context
 
-#: Tests that compute more than they wait, in two lines, and in a third those that import
-#: langwatch-scenario, which takes 4 s of a core. A worker of pytest-xdist takes a line, so no more
-#: than two tests compute at once, tests that wait go on beside them, and one worker imports it.
+#: Tests that compute more than they wait, in two lines, and in two more those that import
+#: langwatch-scenario, which takes 4 s of a core: one line for calls, and one for units. A worker of
+#: pytest-xdist takes a line, so no more than two tests compute at once, tests that wait go on
+#: beside them, and one worker imports scenario.
 COMPUTE: Final = (
     ("::test_the_demo_runs", "test_each_belief.py"),
     (
@@ -49,15 +51,34 @@ COMPUTE: Final = (
         "dropin/test_sharing.py",
         "survival/test_private_stack.py",
     ),
+    (
+        "adapter/test_dropin_calls.py",
+        "adapter/test_dropin_spans.py",
+        "adapter/test_dropin_surface.py",
+        "adapter/test_gate_options.py",
+        "adapter/test_greeting_calls.py",
+        "adapter/test_pcm16.py",
+        "adapter/test_scenario_adapter.py",
+        "adapter/test_tunnel_readiness.py",
+    ),
 )
 #: Files in these folders are taken apart: any worker may take any of their tests.
 EACH_BY_ITSELF: Final = ("tests/e2e/", "tests/survival/", "tests/trunkline/")
 #: But not these, whose tests share a stack that the file starts.
 TOGETHER: Final = ("test_digits.py", "test_up.py")
+#: The files of units that compute longest.
+LONGEST: Final = (
+    "adapter/test_speech_gate.py",
+    "controller/test_every_step.py",
+    "simulation/test_simulation.py",
+    "codec_worker/test_moves_properties.py",
+)
 #: A file whose tests are all end-to-end tests has this line, or stands in tests/e2e.
 ALL_E2E: Final = re.compile(r"^pytestmark = .*\bmark\.e2e\b", re.MULTILINE)
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+# For later.py. Behind everything else: no room is to be found under another name.
+sys.path.append(str(Path(__file__).parent))
 
 _home = surroundings.home()
 _home.__enter__()
@@ -69,14 +90,8 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is imported while tests are collected stays to the end, so no collection of garbage
-    looks at it: neither meanwhile, when a fifth of the time would go into that, nor later."""
-    gc.disable()
-    try:
+    with imports.that_stay():
         return (yield)
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -107,12 +122,12 @@ def piece_of(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The pieces that take longest come first: the lines, and then files that are one piece. Else a
-    worker would begin with one of them when the others have nothing left to do."""
+    """The pieces that take longest come first: the lines, and then files that are one long piece.
+    Else a worker would begin with one of them when the others have nothing left to do."""
 
     def place(item: pytest.Item) -> tuple[bool, bool]:
         piece = piece_of(item.nodeid)
-        return not piece.startswith("computes"), not piece.endswith(TOGETHER)
+        return not piece.startswith("computes"), not piece.endswith((*TOGETHER, *LONGEST))
 
     items.sort(key=place)
 
