@@ -30,6 +30,8 @@ from .refusals import Kind
 
 _TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
+#: The most of a request that is kept before its head is whole. Twilio's heads have some 2 KB.
+HEAD_BYTES: Final = 32 * 1024
 #: Connections whose bytes are read in one turn of the loop. Between two turns live calls are
 #: served, so a crowd of requests cannot hold up their sound.
 AT_ONCE: Final = 4
@@ -89,6 +91,7 @@ class BoundedHttp(HttpToolsProtocol):
     crowd: ClassVar[Crowd]
     _deadline: asyncio.TimerHandle | None = None
     _received = 0
+    _in_head = False
     _unread = b""
     _owner: str | None = None
 
@@ -128,10 +131,7 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         if self._received > self.crowd.bounds.request_bytes:
-            if not self.transport.is_closing():
-                self._refuse("too large")
-                self.transport.write(_TOO_LARGE)
-                self.transport.close()
+            self._too_large()
             return
         if not self._unread:
             self.crowd.has_bytes(self)
@@ -147,6 +147,14 @@ class BoundedHttp(HttpToolsProtocol):
         except BaseException:
             self.transport.abort()
             raise
+        if self._in_head and self._received > HEAD_BYTES:
+            self._too_large()
+
+    def _too_large(self) -> None:
+        if not self.transport.is_closing():
+            self._refuse("too large")
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse("not HTTP")
@@ -157,7 +165,12 @@ class BoundedHttp(HttpToolsProtocol):
         date = formatdate(usegmt=True).encode()
         self.server_state.default_headers = [(b"date", date)]
         super().on_message_begin()
+        self._in_head = True
         self._arm()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
