@@ -64,6 +64,8 @@ class Crowd:
         #: half of these are for calls at least
         room = min(bounds.waiting, self.most // 2)
         self.waiting: Places[BoundedHttp] = Places(room, bounds.waiting_of_one)
+        #: given up, and gone after this turn of the loop
+        self.going: set[BoundedHttp] = set()
         self._to_read: deque[BoundedHttp] = deque()
         self._reading = False
 
@@ -99,7 +101,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_made(transport)
         crowd = self.crowd
         self._owner = None if self.client is None else hosts.owner_of(self.client[0])
-        if len(self.connections) > crowd.most:
+        if len(self.connections) - len(crowd.going) > crowd.most:
             goes = crowd.waiting.oldest or self
             goes.give_up("no descriptor")
             if goes is self:
@@ -110,11 +112,13 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         self.crowd.waiting.leave(self)
+        self.crowd.going.discard(self)
         super().connection_lost(exc)
 
     def give_up(self, kind: Kind) -> None:
         """Close the connection at once; ``kind`` says why."""
         self.crowd.waiting.leave(self)
+        self.crowd.going.add(self)
         self._refuse(kind)
         self.transport.abort()
 
