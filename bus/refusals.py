@@ -14,6 +14,7 @@ Kind = Literal[
     "wrong signature",
     "shared key",
     "unreadable",
+    "odd fields",
     "no public URL",
     "not found",
     "not HTTP",
@@ -34,12 +35,14 @@ Kind = Literal[
 
 #: kind -> why it is refused, as the log says it
 KINDS: Final[dict[Kind, str]] = {
-    # A request, or an upgrade of a connection to a stream's socket. The first five are HTTP 403.
+    # A request, or an upgrade of a connection to a stream's socket. The first six are HTTP 403.
     "unsigned": "it has no signature",
     "wrong signature": "its signature is wrong",
     "shared key": "a shared key has signed it, and only the auth token's signatures (HMAC-SHA1) "
     "are taken here: take this URL out of the account's Webhook Rules",
     "unreadable": "its form cannot be read",
+    "odd fields": "its signature is right, and its fields are not those of a webhook of Twilio's: "
+    "it may be an earlier one, cut elsewhere",
     "no public URL": "the public URL is not known yet",
     "not found": "nothing is served there, or not by this method",
     "not HTTP": "it is not HTTP, or not the WebSocket handshake that it says it is",

@@ -1,7 +1,8 @@
 """The HTTP side: Twilio's webhooks and the health check, as a Starlette application.
 
 ``POST /twilio/voice`` and ``POST /twilio/status`` are checked by signature before anything else is
-made of them; then the controller is asked, and its answer rendered. When it does not answer in
+made of them, and then by :mod:`.twilio_forms`, because a signature alone does not say where one
+field ends; then the controller is asked, and its answer rendered. When it does not answer in
 time the caller hears a second of silence and Twilio asks again. ``GET /healthz`` names the stack.
 All else is 404; the paths are served under the public URL's own path too, because a proxy may pass
 that on. Bodies, waiting requests and times are bounded. Numbers are logged by their last digits,
@@ -37,7 +38,7 @@ from trunkline.bus.redact import redact_number
 from trunkline.bus.refusals import Kind
 from trunkline.bus.twilio_urls import HEALTH_PATH, STATUS_PATH, VOICE_PATH
 
-from . import signature, twiml
+from . import signature, twilio_forms, twiml
 from .authenticator import Authenticator
 
 log = logging.getLogger("trunkline.gateway")
@@ -167,10 +168,14 @@ class GatewayApp:
                 raise self._forbidden(path, why, checked, number)
         if is_json:
             try:
-                fields = _flat_json(body)
+                form = _flat_json(body)
             except ValueError as error:
                 self._authenticator.refusals.add("unreadable", f"POST {path}", str(error))
                 raise HTTPException(400, str(error)) from None
+            fields = form.first()
+        fault = twilio_forms.fault(form, self._authenticator.account())
+        if fault is not None:
+            raise self._forbidden(f"{path} ({fault})", "odd fields", checked, number)
         return _Webhook(fields, query, raw_query, public_url)
 
     async def _body(self, request: Request) -> bytes:
@@ -255,7 +260,7 @@ def _end(patience: asyncio.Timeout | None) -> None:
         patience.reschedule(0.0)
 
 
-def _flat_json(body: bytes) -> dict[str, str]:
+def _flat_json(body: bytes) -> signature.Form:
     """The top-level fields of a JSON body that are text. ValueError: it is no JSON object."""
     try:
         found = msgspec.json.decode(body)
@@ -263,4 +268,4 @@ def _flat_json(body: bytes) -> dict[str, str]:
         raise ValueError("not JSON") from None
     if not isinstance(found, dict):
         raise ValueError("not a JSON object")
-    return {name: value for name, value in found.items() if isinstance(value, str)}
+    return signature.Form([(n, value) for n, value in found.items() if isinstance(value, str)])

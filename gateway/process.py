@@ -123,6 +123,7 @@ class Gateway:
         self._refused: TrunklineError | None = None
         self._stack: str | None = None
         self._public_url = settings.public_url
+        self._account = settings.account_sid or None
         self.client = ControlClient(
             context,
             settings.address,
@@ -143,6 +144,7 @@ class Gateway:
             check=check,
             public_url=lambda: self._public_url,
             refusals=self.refusals,
+            account=lambda: self._account,
             refused=lambda numbers: self.client.notify(
                 m.WebhooksRefused(gateway=self.peer, numbers=numbers)
             ),
@@ -221,7 +223,7 @@ class Gateway:
         )
 
     def _welcomed(self, welcome: m.Welcome) -> None:
-        self._stack = welcome.stack
+        self._stack, self._account = welcome.stack, welcome.account
         self.shell.streams.lead_ms = welcome.lead_ms
         # The controller's is the one that Twilio was given.
         if welcome.public_url is not None:

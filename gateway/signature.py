@@ -37,7 +37,9 @@ MAX_FIELDS = 500
 _DEFAULT_PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 
 #: Why a request is refused; bus/refusals.py has the words for it.
-Reason = Literal["shared key", "unsigned", "wrong signature", "unreadable", "no public URL"]
+Reason = Literal[
+    "shared key", "unsigned", "wrong signature", "unreadable", "odd fields", "no public URL"
+]
 
 #: Names of query fields that a log may show; a stranger can send any.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}\Z")
@@ -72,7 +74,8 @@ class Form:
         return len(self._values)
 
     def getlist(self, name: str) -> list[str]:
-        return self._values[name]
+        """All values of the field, [] where it is not there."""
+        return self._values.get(name, [])
 
     def first(self) -> dict[str, str]:
         """The first value of each field."""

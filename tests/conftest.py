@@ -10,6 +10,7 @@ looks for new ones there too.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import sys
@@ -25,6 +26,7 @@ from trunkline.bus import imports
 from trunkline.demo import surroundings
 
 if TYPE_CHECKING:
+    from e2e.stack import Stack
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -61,6 +63,13 @@ COMPUTE: Final = (
         "adapter/test_scenario_adapter.py",
         "adapter/test_tunnel_readiness.py",
     ),
+)
+#: Tests that measure, in three lines. Those on a stack with one gateway are in one line, so that
+#: all stacks but that one start at the beginning, and not while a neighbour measures.
+MEASURE: Final = (
+    ("survival/test_stalls.py",),
+    ("survival/test_gateway.py", "survival/test_scaling.py", "::test_a_codec_worker_alone"),
+    ("e2e/test_interrupt.py", "survival/test_codec_worker.py", "survival/test_controller.py"),
 )
 #: Files in these folders are taken apart: any worker may take any of their tests.
 EACH_BY_ITSELF: Final = ("tests/e2e/", "tests/survival/", "tests/trunkline/")
@@ -113,9 +122,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def piece_of(nodeid: str) -> str:
     """The piece of work that a test belongs to. A worker takes a piece as a whole."""
-    for n, line in enumerate(COMPUTE):
-        if any(name in nodeid for name in line):
-            return f"computes {n}"
+    for kind, lines in (("computes", COMPUTE), ("measures", MEASURE)):
+        for n, line in enumerate(lines):
+            if any(name in nodeid for name in line):
+                return f"{kind} {n}"
     file = nodeid.partition("::")[0]
     apart = file.startswith(EACH_BY_ITSELF) and not file.endswith(TOGETHER)
     return nodeid if apart else file
@@ -123,13 +133,26 @@ def piece_of(nodeid: str) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The pieces that take longest come first: the lines, and then files that are one long piece.
-    Else a worker would begin with one of them when the others have nothing left to do."""
+    Else a worker would begin with one of them when the others have nothing left to do. A test that
+    waits for the others' ends comes last."""
 
-    def place(item: pytest.Item) -> tuple[bool, bool]:
+    def place(item: pytest.Item) -> tuple[bool, bool, bool]:
         piece = piece_of(item.nodeid)
-        return not piece.startswith("computes"), not piece.endswith((*TOGETHER, *LONGEST))
+        last = item.get_closest_marker("alone") is not None
+        return last, not piece.startswith("computes"), not piece.endswith((*TOGETHER, *LONGEST))
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that is ``alone`` begins when no other that measures is under way, and none begins
+    until it has ended: they all lock this file."""
+    with Path(__file__).open() as file:
+        if item.get_closest_marker("measures"):
+            alone = item.get_closest_marker("alone")
+            fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -153,6 +176,22 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 elif not os.access(Path(__file__).parents[1], os.W_OK):
     settings.load_profile("unwritable")  # hypothesis warns where it cannot keep its examples
+
+
+@pytest.fixture(scope="session")
+def _shared_stack() -> Iterator[Stack]:
+    """Two gateways and two codec workers, for all tests of e2e and survival in this process."""
+    from e2e.stack import standing
+
+    yield from standing(2)
+
+
+@pytest.fixture(scope="session")
+def _shared_single() -> Iterator[Stack]:
+    """One of each, for the same tests."""
+    from e2e.stack import standing
+
+    yield from standing(1)
 
 
 @pytest.fixture

@@ -21,9 +21,7 @@ from trunkline.gateway.authenticator import Authenticator
 from trunkline.gateway.refusals import Refusals
 from trunkline.gateway.signature import SignatureCheck
 
-from .stack import BASE, TOKEN, sign
-
-FORM = {"CallSid": "CA1", "From": "+14155551234", "To": "+14155557777", "FromCity": ""}
+from .stack import ACCOUNT, BASE, FORM, TOKEN, sign
 
 _T = TypeVar("_T")
 
@@ -69,6 +67,7 @@ class Client:
             check=SignatureCheck(TOKEN, secondary) if checked else None,
             public_url=lambda: self.public_url,
             refusals=self.refusals,
+            account=lambda: ACCOUNT,
         )
         self.app = GatewayApp(
             self.authenticator,
@@ -258,7 +257,7 @@ async def test_a_caller_waits_while_the_controller_is_away(
 
 async def test_a_status_callback(controller: Controller, client: Client) -> None:
     controller.answer = m.Done()
-    form = {"CallSid": "CA1", "CallStatus": "busy"}
+    form = {**FORM, "CallStatus": "busy"}
     assert await client.post("/twilio/status", form, query="r=7") == (204, {}, b"")
     assert controller.asked == [m.StatusCallback(form=form, query={"r": "7"})]
     controller.answer = TimedOutError("late")
@@ -267,7 +266,7 @@ async def test_a_status_callback(controller: Controller, client: Client) -> None
 
 async def test_a_json_callback(controller: Controller, client: Client) -> None:
     controller.answer = m.Done()
-    body = json.dumps({"CallSid": "CA1", "n": 5}).encode()
+    body = json.dumps({**FORM, "n": 5}).encode()
     query = "bodySHA256=" + hashlib.sha256(body).hexdigest()
     headers = {
         "content-type": "application/json; charset=utf-8",
@@ -277,11 +276,27 @@ async def test_a_json_callback(controller: Controller, client: Client) -> None:
     assert found[0] == 204
     asked = controller.asked[0]
     assert isinstance(asked, m.StatusCallback)
-    assert asked.form == {"CallSid": "CA1"}
+    assert asked.form == FORM
     found = await client.request(
         "POST", "/twilio/status", query=query, body=body + b" ", headers=headers
     )
     assert found[0] == 403
+
+
+async def test_a_signed_webhook_that_is_cut_elsewhere_is_forbidden(
+    controller: Controller, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The signature covers names and values without what stands between them: it still holds."""
+    cut = {name: value for name, value in FORM.items() if name != "CallStatus"}
+    cut["CallSid"] += "CallStatusringing"
+    url = f"{BASE}/twilio/voice"
+    assert sign(url, cut) == sign(url, FORM)
+    status, _, answer = await client.post("/twilio/voice", cut)
+    assert (status, answer) == (403, f"forbidden: odd fields (checked: {url})".encode())
+    assert controller.asked == []
+    assert client.refusals.counts == {"odd fields": 1}
+    assert "POST /twilio/voice (CallSid is not written as Twilio writes it)" in caplog.text
+    assert FORM["CallSid"] not in caplog.text
 
 
 async def test_everything_else_is_404(client: Client) -> None:
@@ -355,7 +370,7 @@ async def test_a_call_that_is_asked_about_again_and_again_harms_no_other(
         for _ in range(2 * gateway_app.MAX_ASKING)
     ]
     await until(lambda: len(controller.asked) == len(replays))
-    other = asyncio.create_task(client.post("/twilio/voice", {**FORM, "CallSid": "CA2"}))
+    other = asyncio.create_task(client.post("/twilio/voice", {**FORM, "CallSid": "CA" + "2" * 32}))
     await until(lambda: len(controller.asked) == len(replays) + 1)
     answered = [one for one in replays if one.done()]
     assert len(answered) == len(replays) - gateway_app.MAX_ASKING_OF_ONE
@@ -373,7 +388,7 @@ async def test_signed_requests_that_wait_are_bounded(
     client = Client(controller)
     controller.stands_still = True
     calls = [
-        asyncio.create_task(client.post("/twilio/voice", {**FORM, "CallSid": f"CA{n}"}))
+        asyncio.create_task(client.post("/twilio/voice", {**FORM, "CallSid": f"CA{n:032}"}))
         for n in range(3)
     ]
     assert b"<Pause" in (await calls[0])[2]

@@ -25,7 +25,7 @@ from trunkline.gateway import admission, shell
 from trunkline.gateway import app as gateway_app
 from trunkline.gateway.process import BOUNDS
 
-from .stack import Stack, close_code, event, media, running, sign
+from .stack import FORM, Stack, close_code, event, media, running, sign
 from .test_gateway import CHILD, post
 
 #: What a stranger sends, of which more ought to follow.
@@ -81,7 +81,7 @@ async def crowd_of(stack: Stack) -> AsyncIterator[Crowd]:
 
 async def answered(stack: Stack) -> bool:
     """An honest webhook is answered, within the time that :func:`http` gives it."""
-    answer = await post(stack, "/twilio/voice", {"CallSid": "CA1", "From": "+14155551234"})
+    answer = await post(stack, "/twilio/voice", FORM)
     return answer.startswith(b"HTTP/1.1 200 ")
 
 
