@@ -443,8 +443,9 @@ class WebSocket(asyncio.Protocol):
         self._more = False
         data, self._buffer = self._buffer, b""
         self._parse(data)
-        if not (self._more or self._dropped or self._descriptor >= 0):
-            self._transport.resume_reading()
+        if self._more or self._dropped or self._descriptor >= 0 or self._transport.is_closing():
+            return  # the transport is not to read on
+        self._transport.resume_reading()
 
     def _too_long(self, first: int, length: int) -> bool:
         """The frame that begins is over the limit. False: the connection was ended."""
