@@ -157,8 +157,7 @@ class Admission:
         if applicant.state == "stranger":
             applicant.step("refused")
         elif applicant.state == "held":
-            applicant.ended = "close"
-            applicant.step("ended", applicant.until)
+            self.ended(number, "close")
         else:  # it is being closed
             return do.DropSocket(number)
         return do.RefuseSocket(number, "socket pushed out", code=1013, at_once=True)
@@ -186,6 +185,8 @@ class Admission:
         applicant.ended = applicant.ended or reason
         before = applicant.state
         applicant.step("ended", applicant.until)
+        if applicant.state == "left":
+            applicant.held.clear()  # nobody hears it any more
         if before == "live":
             return [do.EndStream(number, reason)]
         return self._not_there(applicant) if before == "overlaps" else []
