@@ -167,8 +167,8 @@ class Beat(Message, frozen=True):
     a thread of its own, so that a blocked event loop does not lose the call). One in
     4 s is answered by Pulse.
 
-    ``refused``, of a gateway: how many webhooks and upgrades it has refused since it started, by
-    the reason ("shared key", "wrong signature", ...). A stranger can cause them: it is only shown.
+    ``refused``, of a gateway: how much it has refused since it started, by kind (bus/refusals.py).
+    A stranger can cause that: it is only shown.
     """
 
     peer: str
@@ -509,6 +509,7 @@ class CallReconnecting(Message, frozen=True):
 
     call: str
     ordinal: int
+    reason: StreamEndReason = "error"
 
 
 class CallEnded(Message, frozen=True):

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from .descriptors import raise_limit
 from .redact import printable
 
 T = TypeVar("T")
@@ -135,6 +136,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
             _give_signs_of_life(loop)
         return await main(stop)
 
+    raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(with_signals())
 

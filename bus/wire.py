@@ -15,7 +15,8 @@ PROTOCOL = (2, 0)
 Role = Literal["gateway", "codec_worker", "adapter"]
 Direction = Literal["inbound", "outbound"]
 EndedReason = Literal["stop", "close", "error", "max_duration", "hang_up"]
-StreamEndReason = Literal["stop", "close", "error"]
+#: ``too_fast``: the carrier's side sent more than twice real time, and was cut off.
+StreamEndReason = Literal["stop", "close", "error", "too_fast"]
 DialMode = Literal["a-leg", "b-leg", "originate"]
 
 #: A session's number where the controller picks one of its pool.

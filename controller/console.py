@@ -15,7 +15,7 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -39,9 +39,7 @@ log = logging.getLogger("trunkline.controller")
 
 HOST: Final = "127.0.0.1"
 #: A controller that ends has put its numbers back by then, and has little time left.
-BOUNDS: Final = Bounds(
-    connections=200, request_bytes=16 * 1024, request_within=5.0, leave_within=0.2
-)
+BOUNDS: Final = Bounds(waiting=200, request_bytes=16 * 1024, request_within=5.0, leave_within=0.2)
 _LOCAL_HOSTS: Final = frozenset(("127.0.0.1", "localhost", "[::1]"))
 #: With every answer. The page needs its own style and script, and to ask for the status.
 _HEADERS: Final = [
@@ -57,13 +55,17 @@ _HEADERS: Final = [
 
 
 class Console:
-    """``status``: the object of ``trunkline status --json``; ``counts``: what happened so far."""
+    """``status``: the object of ``trunkline status --json``. ``counts``: what has happened so far;
+    ``refused``: what gateways have refused so far, by kind."""
 
     def __init__(
-        self, status: Callable[[], dict[str, Any]], counts: Callable[[], dict[str, int]]
+        self,
+        status: Callable[[], dict[str, Any]],
+        counts: Mapping[str, int],
+        refused: Mapping[str, int],
     ) -> None:
         registry = CollectorRegistry()
-        registry.register(_Figures(status, counts))
+        registry.register(_Figures(status, counts, refused))
         page = Path(__file__).with_name("console.html").read_bytes()
 
         # Coroutines, because Starlette runs functions in threads, which share no state with us.
@@ -162,10 +164,16 @@ class _Figures(Collector):
     """Prometheus metrics from the status object and the counters, at each scrape."""
 
     def __init__(
-        self, status: Callable[[], dict[str, Any]], counts: Callable[[], dict[str, int]]
+        self,
+        status: Callable[[], dict[str, Any]],
+        counts: Mapping[str, int],
+        refused: Mapping[str, int],
     ) -> None:
         self._status = status
-        self._counts = counts
+        self._counters = (
+            ("events", "What has happened since the start", "event", counts),
+            ("gateway_refused", "What gateways have refused since the start", "kind", refused),
+        )
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -191,9 +199,8 @@ class _Figures(Collector):
             yield GaugeMetricFamily(f"trunkline_live_{name}", "Of the live calls", value=total)
         epoch = status["controller"]["epoch"]
         yield GaugeMetricFamily("trunkline_epoch", "Starts of the controller", value=epoch)
-        events = CounterMetricFamily(
-            "trunkline_events", "What has happened since the start", labels=["event"]
-        )
-        for event, number in sorted(self._counts().items()):
-            events.add_metric([event], number)
-        yield events
+        for name, what, label, counts in self._counters:
+            counter = CounterMetricFamily(f"trunkline_{name}", what, labels=[label])
+            for value, number in sorted(counts.items()):
+                counter.add_metric([value], number)
+            yield counter

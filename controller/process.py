@@ -188,7 +188,8 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
             f"TRUNKLINE_BUS={settings.bus}: cannot listen there ({error}); another controller "
             "may run at this address"
         ) from error
-    console = Console(lambda: status.build(core.book, monotonic()), lambda: dict(core.book.counts))
+    book = core.book
+    console = Console(lambda: status.build(book, monotonic()), book.counts, book.refused)
     try:
         console.start(settings.console_port)
         core.book.console_at(f"http://{HOST}:{console.port}")

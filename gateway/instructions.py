@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from trunkline.bus import messages as m
+from trunkline.bus.refusals import Kind
 from trunkline.bus.wire import Shown
 
 from . import media_streams as ms
@@ -51,11 +52,20 @@ class CloseSocket(msgspec.Struct, frozen=True):
 
 
 class RefuseSocket(msgspec.Struct, frozen=True):
-    """Close a socket that is not let in, with this WebSocket code; count it, and warn of it."""
+    """Close a socket with this WebSocket code, and count and log that by its kind. ``at_once``: its
+    answer is not waited for, and nothing more is read from it."""
 
     socket: int
-    why: str
+    kind: Kind
+    why: str = ""
     code: int = 1008
+    at_once: bool = False
+
+
+class DropSocket(msgspec.Struct, frozen=True):
+    """Disconnect a socket that is being closed already."""
+
+    socket: int
 
 
 class AskController(Shown, frozen=True):
@@ -108,6 +118,7 @@ Instruction = (
     | WriteText
     | CloseSocket
     | RefuseSocket
+    | DropSocket
     | AskController
     | Believe
     | OpenStream

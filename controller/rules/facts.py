@@ -422,6 +422,7 @@ class Reconnecting(Fact, frozen=True):
     the far end says meanwhile is lost."""
 
     call: Call
+    reason: m.StreamEndReason
 
 
 class ListenerShown(Fact, frozen=True):

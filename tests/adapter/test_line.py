@@ -13,6 +13,7 @@ from phone import answered, numbered, on_the_line, placed
 
 from trunkline import Line
 from trunkline.bus import messages as m
+from trunkline.bus.testing import until
 from trunkline.errors import (
     CallFailedError,
     NumberBusyError,
@@ -155,6 +156,15 @@ async def test_what_was_waited_for_in_vain_tells_the_state_of_the_call(stack: Fa
             r"again\)",
             str(caught.value),
         )
+
+
+async def test_a_stream_that_was_cut_off_is_named_in_the_log(
+    stack: FakeStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with on_the_line(stack) as (_, info, _):
+        told = m.CallReconnecting(call=info.call, ordinal=1, reason="too_fast")
+        stack.controller.tell(told)
+        await until(lambda: "cut off, because it sent more than twice real time" in caplog.text)
 
 
 async def test_a_cancelled_wait_hangs_up_who_called_meanwhile(stack: FakeStack) -> None:

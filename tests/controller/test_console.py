@@ -27,7 +27,7 @@ STATUS: dict[str, Any] = {
 
 @pytest.fixture
 async def console() -> AsyncIterator[Console]:
-    made = Console(lambda: STATUS, lambda: {"late hellos": 2})
+    made = Console(lambda: STATUS, {"late hellos": 2}, {"too slow": 0, "wrong signature": 3})
     made.start(0)
     yield made
     await made.close()
@@ -110,6 +110,8 @@ async def test_the_metrics(console: Console) -> None:
         "trunkline_live_frames_lost 3.0",
         "trunkline_epoch 7.0",
         'trunkline_events_total{event="late hellos"} 2.0',
+        'trunkline_gateway_refused_total{kind="too slow"} 0.0',
+        'trunkline_gateway_refused_total{kind="wrong signature"} 3.0',
     }
 
 
@@ -167,10 +169,16 @@ async def test_what_is_not_http_large_or_slow_is_cut_off(
     with pytest.raises(ConnectionResetError):
         assert await send(console, b"GET / HTTP/1.1\r\nHost: 127.0") == b""
         raise ConnectionResetError
-    monkeypatch.setattr(BOUNDS, "connections", 0)
-    with pytest.raises(ConnectionResetError):
-        assert await send(console, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") == b""
-        raise ConnectionResetError
+
+
+async def test_connections_that_do_nothing_keep_nobody_out(console: Console) -> None:
+    idle = [
+        await asyncio.open_connection("127.0.0.1", console.port) for _ in range(BOUNDS.waiting + 1)
+    ]
+    assert await ask(console, "/api/status")
+    assert await idle[0][0].read() == b""
+    for _, writer in idle:
+        writer.close()
 
 
 async def test_one_that_goes_on_asking_does_not_hold_up_the_end(console: Console) -> None:
@@ -187,4 +195,4 @@ async def test_one_that_goes_on_asking_does_not_hold_up_the_end(console: Console
 
 async def test_a_port_that_is_taken_is_named(console: Console) -> None:
     with pytest.raises(SettingsError, match=f"^TRUNKLINE_CONSOLE_PORT={console.port}: .* taken"):
-        Console(dict, dict).start(console.port)
+        Console(dict, {}, {}).start(console.port)

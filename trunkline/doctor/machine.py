@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import zmq
 
+from trunkline.bus import descriptors
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.hosts import is_loopback
 from trunkline.bus.http import proxy_for
@@ -40,6 +41,7 @@ async def machine(known: Known) -> list[Finding]:
         env_file(Path(".env")),
         *proxies(settings),
         region(settings),
+        open_files(),
         state(settings),
     ]
 
@@ -121,6 +123,21 @@ def region(settings: Settings) -> Finding:
         )
     hint = "credentials, numbers and calls are this region's own: console.twilio.com shows them"
     return Finding("region", "ok", text, hint)
+
+
+def open_files() -> Finding:
+    """How many descriptors a process of a stack may have. Each asks for them at its start."""
+    soft, most = descriptors.limits()
+    there = descriptors.for_connections(most)
+    text = f"a process may have {most:,} descriptors ({soft:,} before it asks)"
+    text += f", and a gateway {there:,} connections"
+    if most >= descriptors.ENOUGH:
+        return Finding("descriptors", "ok", text)
+    hint = (
+        f"allow {descriptors.ENOUGH:,} (ulimit -Hn, LimitNOFILE in a systemd unit): half are for "
+        f"calls, so strangers at the public port share {there // 2:,}"
+    )
+    return Finding("descriptors", "warn", text, hint)
 
 
 def state(settings: Settings) -> Finding:

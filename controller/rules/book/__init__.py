@@ -22,6 +22,7 @@ from typing import Final
 from trunkline.bus import messages as m
 from trunkline.bus.callers import caller_key
 from trunkline.bus.errors import WrongModeError
+from trunkline.bus.refusals import KINDS
 
 from ...instructions import ReplyTo
 from ...journal.rows import SEEN_KEPT
@@ -112,6 +113,8 @@ class Book:
         self.digits = DigitRows()
         #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
         self.counts: Counter[str] = Counter()
+        #: how much all gateways have refused, by kind
+        self.refused: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
         #: URL of the local console, once it listens
         self.console: str | None = None
         self.claim_until = identity.started + CLAIM_SECONDS
@@ -128,6 +131,10 @@ class Book:
     def count(self, what: str) -> None:
         """One more of these."""
         self.counts[what] += 1
+
+    def count_refused(self, refused: dict[str, int]) -> None:
+        """So much more was refused, by kind."""
+        self.refused.update(refused)
 
     def hold(self, reply_to: ReplyTo, webhook: m.VoiceWebhook, until: float) -> None:
         """A voice webhook waits for a client to announce itself, until then at most."""
