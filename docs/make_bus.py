@@ -51,6 +51,9 @@ def _type_name(annotation: object) -> str:
     text = re.sub(
         r"(?:trunkline\.bus\.)?(?:\w+_messages|wire)\.|typing\.|trunkline\.bus\.errors\.", "", text
     )
+    bounded = r"Annotated\[(\w+), msgspec\.Meta\(ge=(\d+), le=(\d+)\)\]"
+    text = re.sub(bounded, r"\1 from \2 to \3", text)
+    text = re.sub(r"Optional\[(.+)\]", r"\1 or None", text)
     return text.replace("|", "or")
 
 

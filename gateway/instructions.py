@@ -12,6 +12,7 @@ import msgspec
 
 from trunkline.bus import messages as m
 from trunkline.bus.refusals import Kind
+from trunkline.bus.wire import Shown
 
 from . import media_streams as ms
 
@@ -67,7 +68,7 @@ class DropSocket(msgspec.Struct, frozen=True):
     socket: int
 
 
-class AskController(msgspec.Struct, frozen=True):
+class AskController(Shown, frozen=True):
     """Ask the controller about the stream's token, for so many seconds. Say ``answered`` or
     ``unanswered``."""
 

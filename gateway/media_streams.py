@@ -27,6 +27,8 @@ from typing import Final
 
 import msgspec
 
+from trunkline.bus.wire import Shown
+
 from .twilio_forms import is_sid
 
 #: Messages and bytes of text that are read before ``start``.
@@ -53,7 +55,7 @@ class Connected(msgspec.Struct, frozen=True):
     """The carrier's greeting."""
 
 
-class Start(msgspec.Struct, frozen=True):
+class Start(Shown, frozen=True):
     """The stream begins. ``parameters`` are the TwiML's ``<Parameter>`` elements."""
 
     call_sid: str

@@ -14,7 +14,6 @@ import logging
 import os
 import secrets
 import socket
-import sys
 from typing import Final
 
 import zmq
@@ -25,7 +24,7 @@ from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.listener import Bounds, Server
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, say_ready, setup_logging
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain, run, say_ready, setup_logging
 from trunkline.bus.settings import Settings
 
 from .app import GatewayApp
@@ -75,7 +74,7 @@ def main(settings: Settings, *, listen_fd: int | None = None) -> int:
             listening = hosts.inherited(listen_fd)
         return run(lambda stop: serve(settings, listening, check, stop))
     except SettingsError as error:
-        print(f"trunkline gateway: {error}", file=sys.stderr)
+        complain("gateway", error)
         return EXIT_FAILED
     finally:
         end_logging()

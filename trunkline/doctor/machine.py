@@ -22,6 +22,7 @@ from trunkline.bus import descriptors
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.hosts import is_loopback
 from trunkline.bus.http import proxy_for
+from trunkline.bus.private import WRITE, check_private
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.controller.twilio.api_host import api_url
@@ -143,6 +144,7 @@ def state(settings: Settings) -> Finding:
     """The state directory: there is one, and this user may write to it."""
     try:
         path = settings.state_path.absolute()
+        check_private(path, others_may_not=WRITE)
     except SettingsError as error:
         return Finding("state", "fail", str(error))
     there = next(parent for parent in (path, *path.parents) if parent.exists())

@@ -34,7 +34,7 @@ class Call(Subject):
     direction: m.Direction
     caller: str
     callee: str
-    secret: str
+    secret: str = field(repr=False)
     created: float
     sid: str | None = None
     dialled_sid: str | None = None
