@@ -24,7 +24,6 @@ import random
 import re
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -83,12 +82,10 @@ class Hostile:
         self.say = say
         self.chaos = Chaos(run, seed, say, CALL_SECONDS)
         self.score = HostileScore(self.chaos.score)
-        #: attackers that have not ended: their window, and the refusals counted before
-        self._attackers: dict[str, tuple[Window, int]] = {}
+        #: attackers that have not ended, and their window
+        self._attackers: dict[str, Window] = {}
         self._talkers: list[Talker] = []
         self._said: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
-        #: attacks whose end was heard, and is waiting to be in the metrics
-        self._ended: deque[tuple[float, str]] = deque()
         #: each metric's last value: those of a process that is gone are no longer shown
         self._counters: dict[str, float] = {}
         self._looked = 0.0
@@ -107,17 +104,12 @@ class Hostile:
         while not self._said.empty():
             name, message = self._said.get()
             if "done" in message:
-                window, _ = self._attackers[name]
+                window = self._attackers.pop(name)
                 window.outcomes.update(message["outcomes"])
                 if window.attack == TOGETHER and message["done"] == ROGUE:
                     window.gone += sum(message["outcomes"].values())
-                self._ended.append((time.monotonic() + TOLD_WITHIN, name))
+                self.say(f"  {name}: {message['outcomes']}")
         now = time.monotonic()
-        while self._ended and self._ended[0][0] <= now:
-            _, name = self._ended.popleft()
-            window, before = self._attackers.pop(name)
-            window.counted += self._refusals() - before
-            self.say(f"  {name}: {dict(window.outcomes)}, {window.counted} counted")
         if now - self._looked >= LOOK:
             self._looked = now
             self._weigh()
@@ -148,7 +140,7 @@ class Hostile:
         now = time.monotonic()
         if self.score.windows:
             self.score.windows[-1].ended = now
-        self.score.windows.append(Window(attack, now))
+        self.score.windows.append(Window(attack, now, counted=-self._refusals()))
         self.say(f"{self.run_time:6.1f} s  {attack}")
         return self.score.windows[-1]
 
@@ -185,7 +177,7 @@ class Hostile:
             },
         }
         key = f"{name} ({len(self._talkers)})"
-        self._attackers[key] = (window, self._refusals())
+        self._attackers[key] = window
         self._talkers.append(Client(self.run, key, order, self._said, module="hostile_attacks"))
 
     def _signed(self, url: str, form: dict[str, str] | None = None) -> str:
@@ -275,13 +267,15 @@ class Hostile:
             self.chaos.problem(f"numbers are not as they were: {changed}")
 
     def _all_end(self) -> None:
-        """Wait until all attempts have ended, by the stack's own bounds."""
+        """Wait until all attempts have ended, by the stack's own bounds, and are counted."""
         ends = time.monotonic() + ENDS_WITHIN
         while self._attackers and time.monotonic() < ends:
             self._step()
         for name in self._attackers:
             self.chaos.problem(f"an attacker did not end: {name}")
         self._attackers.clear()
+        self.during(TOLD_WITHIN)
+        self.score.windows[-1].counted += self._refusals()
 
     def _read_webhooks(self) -> None:
         victims = {c["sid"] for c in self.run.sim.calls() if c["to"].startswith("+1415888")}
