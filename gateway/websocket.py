@@ -531,6 +531,8 @@ class WebSocket(asyncio.Protocol):
             self._transport.close()
 
     def _broken(self, code: int = 1002) -> None:
+        kind: Kind = "bad message" if self._stranger is None else "bad start"
+        self.refused(kind, "a stream socket", "it broke the WebSocket protocol")
         self._control(_CLOSE, code.to_bytes(2, "big"))
         self._close_sent = True
         if self._transport is not None:

@@ -297,11 +297,14 @@ def frame(opcode: Opcode, data: bytes, fin: bool = True, mask: bool = True) -> b
         "ping with long length",
     ],
 )
-async def test_what_breaks_the_protocol_ends_the_connection(data: bytes) -> None:
+async def test_what_breaks_the_protocol_ends_the_connection_and_is_counted(data: bytes) -> None:
     socket, recorder, pipe = piped()
+    refused: list[str] = []
+    type(socket).refused = staticmethod(lambda kind, what, details: refused.append(kind))
     socket.data_received(data)
     assert pipe.written == b"\x88\x02\x03\xea"
     assert pipe.ended
+    assert refused == ["bad start"]
     socket.connection_lost(None)
     assert recorder.closes == [False]
 
