@@ -61,7 +61,9 @@ async def test_a_call_through_the_control_api(
         assert client.errors() == [] and client.load()["ticks"] > 0
         assert [c["sid"] for c in client.calls()] == [sid]
         assert len(client.streams()) == 1
-        assert client.webhook_log()[0]["status"] == 200
+        webhook = client.webhook_log()[0]
+        assert webhook["status"] == 200
+        assert 0.0 < webhook["seconds"] < webhook["time"]
         client.reset()
         assert client.calls() == [] and OURS in client.numbers()
 

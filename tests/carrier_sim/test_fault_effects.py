@@ -135,6 +135,15 @@ async def test_stream_dropped_by_rule_and_by_hand(sim: CarrierSim) -> None:
     assert sim.judge.codes(call.sid) == [31903]
 
 
+async def test_a_rule_for_one_call_leaves_the_others_alone(sim: CarrierSim) -> None:
+    first = await sim.place_inbound_call(CALLER, OURS, "silence")
+    other = await sim.place_inbound_call(CALLER, OURS, "silence")
+    await asyncio.gather(sim.wait_for_stream(first), sim.wait_for_stream(other))
+    sim.add_fault("stream", "drop_socket", path=f"#{first.sid}$")
+    await sim.wait_for(first)
+    assert (sim.judge.codes(first.sid), sim.judge.codes(other.sid)) == ([31903], [])
+
+
 async def test_a_rule_reaches_streams_that_are_live(sim: CarrierSim) -> None:
     call = await sim.place_inbound_call(CALLER, OURS, "silence")
     await sim.wait_for_stream(call)
