@@ -11,14 +11,16 @@ from typing import Any
 
 import zmq
 import zmq.auth.thread
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from zmq.utils import z85
 
 _DOMAIN = "trunkline"
 
 
 def _pair(auth_token: str, role: str) -> tuple[bytes, bytes]:
+    # Imported here, because a stack on ipc needs no keys, and every process of it starts sooner.
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
     seed = HKDF(SHA256(), 32, salt=b"trunkline bus", info=role.encode()).derive(auth_token.encode())
     secret = z85.encode(seed)
     return zmq.curve_public(secret), secret
