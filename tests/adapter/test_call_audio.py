@@ -81,7 +81,7 @@ MOVES = st.one_of(
 
 
 @patch("trunkline.adapter.client.outbound.CARRY_SECONDS", float("inf"))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(MOVES, max_size=60))
 def test_nothing_is_doubled_or_missing_whenever_the_call_moves(
     moves: list[tuple[str, int]],
@@ -99,7 +99,7 @@ def test_nothing_is_doubled_or_missing_whenever_the_call_moves(
     assert {u: len(pcm) // 2 for u, pcm in talker.said} == dict(model.spoken)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.one_of(MOVES, st.tuples(st.just("interrupt"), st.just(1))),
