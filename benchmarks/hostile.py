@@ -67,7 +67,7 @@ REFUSALS: Final = re.compile(
     r"^(trunkline_gateway_refused_total\{.*\}|trunkline_dropped_messages_total\{.*\}|"
     r'trunkline_events_total\{event="(?:refused peers|undecodable|fault|foreign names|'
     r"names in use|second names|too many peers|late hellos|not a gateway|failed \w+|"
-    r'webhooks of calls that are over|calls rejected|calls nobody waits for)"\})'
+    r'webhooks of calls that are (?:over|up)|calls rejected|calls nobody waits for)"\})'
     r" ([0-9.e+]+)$",
     re.MULTILINE,
 )

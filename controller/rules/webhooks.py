@@ -199,6 +199,8 @@ def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.Voic
     if call.state == "ending" and sid == call.sid:
         # Its stream is gone (its gateway may have died, and tells nothing): this ends it.
         at.tell(f.StreamReplaced(call))
+    if call.over:
+        at.count("webhooks of calls that are over")
     if call.over or call.state == "silent":
         return m.VoiceAnswer(kind="hangup")
     if call.mode == "b-leg" and sid == call.dialled_sid:
@@ -211,6 +213,7 @@ def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.Voic
             # Twilio asks by the redirect behind the stream. This is a replay of the first webhook;
             # or the query was lost, and then the gateway says by the next one that the stream is
             # gone.
+            at.count("webhooks of calls that are up")
             return m.VoiceAnswer(kind="pause")
         at.tell(f.StreamReplaced(call))
     at.tell(f.LetIn(ask, call))

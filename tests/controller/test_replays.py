@@ -107,6 +107,7 @@ def test_a_call_that_is_over_is_told_so_without_a_question() -> None:
     stage.arm(info)
     assert stage.webhook("CA1").kind == "hangup"
     assert not stage.all_work(do.Vouch)
+    assert stage.core.book.counts["webhooks of calls that are over"] == 1
 
 
 def test_the_first_webhook_of_a_live_call_takes_nothing_from_it() -> None:
@@ -114,6 +115,7 @@ def test_the_first_webhook_of_a_live_call_takes_nothing_from_it() -> None:
     stage = Stage()
     call = stage.called()
     assert stage.webhook("CA1", o=override(stage)).kind == "pause"
+    assert stage.core.book.counts["webhooks of calls that are up"] == 1
     assert stage.core.book.calls[call.call].state == "live"
     assert not stage.events("a1", m.CallReconnecting)
     # Twilio asks by the redirect, or after its query was lost, when the gateway has told.
