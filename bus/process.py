@@ -23,13 +23,16 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from .redact import printable
+
 T = TypeVar("T")
 
 #: The file descriptor of a pipe whose other end the parent holds: it reads as closed when the
 #: parent is gone, however it went.
 PARENT_FD_VARIABLE = "TRUNKLINE_PARENT_FD"
 #: The file descriptor of a pipe into which a process writes for the parent that keeps it running:
-#: :data:`ALIVE` every :data:`SIGN_SECONDS` while its loop turns, and :data:`READY`.
+#: :data:`ALIVE` every :data:`SIGN_SECONDS` while its loop turns and it does its work, and
+#: :data:`READY`.
 KEEPER_FD_VARIABLE = "TRUNKLINE_KEEPER_FD"
 ALIVE, READY = b".", b"r"
 SIGN_SECONDS = 0.5
@@ -55,10 +58,21 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
+class _OneLine(logging.Formatter):
+    """A record's text on one line, whatever others have put into it. A traceback has its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(record.message)
+
+
 class _DroppingQueueHandler(logging.handlers.QueueHandler):
     """Puts records into a bounded queue; says later how many it had to drop."""
 
     dropped = 0
+
+    def __init__(self, records: queue.Queue[Any]) -> None:
+        super().__init__(records)
+        self.setFormatter(_OneLine())
 
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
@@ -136,9 +150,19 @@ def say_ready() -> None:
     _tell_keeper(READY)
 
 
+_well: list[Callable[[], bool]] = []
+
+
+def lives_while(well: Callable[[], bool]) -> None:
+    """Give the parent signs of life only while ``well()``: a process whose loop turns, but which
+    does not do its work, is ended by its keeper, and started again."""
+    _well.append(well)
+
+
 def _give_signs_of_life(loop: asyncio.AbstractEventLoop) -> None:
-    _tell_keeper(ALIVE)
     loop.call_later(SIGN_SECONDS, _give_signs_of_life, loop)
+    if all(well() for well in _well):
+        _tell_keeper(ALIVE)
 
 
 def _tell_keeper(sign: bytes) -> None:

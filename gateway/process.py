@@ -25,7 +25,14 @@ from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.listener import Bounds, Server
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, say_ready, setup_logging
+from trunkline.bus.process import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    lives_while,
+    run,
+    say_ready,
+    setup_logging,
+)
 from trunkline.bus.settings import Settings
 
 from .app import GatewayApp
@@ -91,6 +98,9 @@ async def serve(
     recorder = None if directory is None else Recorder(directory)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     gateway = Gateway(settings, check, context, stop, recorder)
+    # While there is no controller calls go on without it. A gateway that alone does not hear it is
+    # started again, and its calls come back by another one.
+    lives_while(lambda: not gateway.client.deaf)
     try:
         return await gateway.run(listening)
     finally:
@@ -126,6 +136,7 @@ class Gateway:
                 peer=self.peer,
                 streams=self.shell.streams.stats(),
                 refused=dict(self.authenticator.objections),
+                dropped=dict(self.shell.wall.dropped + self.client.wall.dropped),
             ),
             on_event=lambda event: self.shell.event(event),
             on_welcome=self._welcomed,
@@ -152,11 +163,16 @@ class Gateway:
             self.authenticator,
             self.client.request,
             stack=lambda: self._stack,
-            ready=lambda: self.client.welcome is not None,
+            ready=lambda: self.healthy,
         )
         self._server = Server(
             self.app, BOUNDS, protocol_class(self.shell.accept, self.shell.carriers)
         )
+
+    @property
+    def healthy(self) -> bool:
+        """The controller is heard, and has a codec worker that moves sound."""
+        return self.client.welcome is not None and self.client.workers != 0
 
     async def run(self, listening: socket.socket) -> int:
         """Serve until stopped; returns the exit status."""

@@ -24,6 +24,7 @@ import logging
 from typing import Final
 
 from trunkline.bus import messages as m
+from trunkline.bus.errors import InvalidRequestError
 
 from .. import instructions as do
 from . import facts as f
@@ -53,6 +54,8 @@ def start(at: Moment, ask: Ask[m.StreamStart]) -> None:
     """A stream came. Nothing is believed of it but what its token says: whoever knows the public
     URL can open a stream and claim any CallSid."""
     start, book = ask.body, at.book
+    if start.gateway != ask.reply_to.peer:
+        raise InvalidRequestError(f"{ask.reply_to.peer} cannot ask for {start.gateway}")
     token = book.tokens.look(start.token)
     if token is None:
         _refuse(at, ask, "its token is unknown, used up or void")
@@ -130,6 +133,8 @@ def closed(at: Moment, closed: m.StreamClosed) -> None:
     call = at.book.calls.get(closed.call)
     if call is None or closed.ordinal != call.ordinal or not call.live:
         return
+    if call.witness != closed.gateway:
+        return
     if call.state == "ending":
         _over(at, call)
     elif closed.reason == "stop" and not _may_come_back(at, call):
@@ -197,7 +202,7 @@ def beat(at: Moment, heard: f.GatewayBeat) -> None:
     for call in at.book.calls.values():
         found = present.get(call.id)
         if found is not None and found.ordinal == call.ordinal:
-            if call.state == "reconnecting" and call.gateway is None:
+            if call.state == "reconnecting" and call.witness == beat.peer:
                 call.seen_again(beat.peer)
                 at.send_session(call.session, m.CallStarted(info=call.info(at.now)))
             elif call.state == "ended":
