@@ -323,7 +323,7 @@ class GetStatus(Message, frozen=True):
 
 
 class StatusReport(Message, frozen=True):
-    status: dict[str, Any]
+    status: dict[Known, Any]
 
 
 class VoiceWebhook(Message, frozen=True):

@@ -140,7 +140,7 @@ class ErrorInfo(msgspec.Struct, frozen=True):
 
     kind: Known
     text: Text
-    fields: dict[str, Any] = {}
+    fields: dict[Known, Any] = {}
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:

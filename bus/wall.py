@@ -48,35 +48,55 @@ class Wall:
         self._logged: dict[str, tuple[float, int]] = {}
 
     def door(
-        self,
-        messages: Any,
-        handle: Callable[..., None],
-        whence: str,
-        *,
-        refused: Callable[..., None] | None = None,
-    ) -> Callable[..., None]:
-        """What a socket is to call with each message: ``(payload)`` of a DEALER, ``(identity,
-        payload)`` of a ROUTER. ``handle`` gets the same, with the payload decoded as one of
-        ``messages``. ``whence`` says in the log who sent it. ``refused`` gets what was unreadable,
-        as it came, with the decoder's error behind it.
-        """
+        self, messages: Any, handle: Callable[[Any], None], whence: str
+    ) -> Callable[[bytes], None]:
+        """What a DEALER is to call with each payload. ``handle`` gets it decoded as one of
+        ``messages``. ``whence`` says in the log who sent it."""
         decode = msgspec.msgpack.Decoder(messages).decode
 
-        def receive(*frames: bytes) -> None:
+        def receive(payload: bytes) -> None:
             try:
-                message = decode(frames[-1])
+                message = decode(payload)
             except Exception as error:  # noqa: BLE001  # whatever it holds, the loop goes on
-                why = str(error)[:_LONGEST_WHY]
-                self.stop("undecodable", f"a message of {whence} could not be read: {why}")
-                if refused is not None:
-                    self.shield(f"unreadable message of {whence}", refused, *frames, error)
+                self._undecodable(whence, error)
                 return
             try:
-                handle(*frames[:-1], message)
+                handle(message)
             except Exception as error:  # noqa: BLE001  # the same
                 self.fault(type(message).__name__, error)
 
         return receive
+
+    def gate(
+        self,
+        messages: Any,
+        handle: Callable[[bytes, Any], None],
+        whence: str,
+        refused: Callable[[bytes, bytes, Exception], None] | None = None,
+    ) -> Callable[[bytes, bytes], None]:
+        """The same for a ROUTER: what it is to call with ``(identity, payload)``. ``handle`` gets
+        the identity and the message. ``refused`` gets what could not be decoded, with the decoder's
+        error."""
+        decode = msgspec.msgpack.Decoder(messages).decode
+
+        def receive(identity: bytes, payload: bytes) -> None:
+            try:
+                message = decode(payload)
+            except Exception as error:  # noqa: BLE001  # as above
+                self._undecodable(whence, error)
+                if refused is not None:
+                    self.shield("undecodable message", refused, identity, payload, error)
+                return
+            try:
+                handle(identity, message)
+            except Exception as error:  # noqa: BLE001  # the same
+                self.fault(type(message).__name__, error)
+
+        return receive
+
+    def _undecodable(self, whence: str, error: Exception) -> None:
+        why = str(error)[:_LONGEST_WHY]
+        self.stop("undecodable", f"a message of {whence} could not be read: {why}")
 
     def shield(self, what: str, act: Callable[..., object], *arguments: Any) -> bool:
         """Do it; False: it raised, which is counted and logged as a fault of ours."""

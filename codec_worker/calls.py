@@ -70,6 +70,8 @@ class Calls:
         #: how many of them are each client's
         self._attaches: Counter[bytes] = Counter()
         self._closed: dict[str, int] = {}
+        #: one object for each gateway's identity, so that a look at each frame can compare objects
+        self._gateways: dict[bytes, bytes] = {}
         #: when no message waited any more, last: those that are read now came after it
         self._read_at = 0
         self._batches = Batches()
@@ -138,6 +140,7 @@ class Calls:
             for call_id in [call_id for call_id, by in self._attached.items() if peer in by]:
                 self._forget_attach(peer, call_id)
         del self._attaches[peer]
+        self._gateways.pop(peer, None)
         for call in self.calls.values():
             if call.gateway == peer:
                 call.gateway_lost()
@@ -183,6 +186,7 @@ class Calls:
             self.dropped["generation"] += 1
             return
         self.peers.setdefault(peer, "gateway")
+        peer = self._gateways.setdefault(peer, peer)
         why = self._why_not(call, opened)
         if why is not None:
             refused = m.OpenRefused(opened.call, opened.generation, why)
@@ -282,9 +286,10 @@ class Calls:
 
     def _in_frames(self, peer: bytes, frames: list[m.InFrame], now: int) -> None:
         calls, heard, read_at = self.calls, self._batches.heard, self._read_at
+        gateway = self._gateways.get(peer, peer)
         for frame in frames:
             call = calls.get(frame.call)
-            if call is None or call.generation != frame.generation or call.gateway != peer:
+            if call is None or call.generation != frame.generation or call.gateway is not gateway:
                 self._from_gateway(peer, frame.call, frame.generation)  # counts why
                 continue
             call.frames_in += 1

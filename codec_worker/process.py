@@ -120,7 +120,7 @@ class WorkerProcess:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._wall = Wall(log, self.calls.dropped)
-        self._receive = self._wall.door(m.ToWorker, self._take, "a gateway or client")
+        self._receive = self._wall.gate(m.ToWorker, self._take, "a gateway or client")
         self._encoder = msgspec.msgpack.Encoder()
         #: when a turn last came to its end
         self._turned_at = clock()

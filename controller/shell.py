@@ -117,9 +117,9 @@ class Shell:
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: CurveKeys | None
     ) -> str:
         """Bind the control socket; returns its endpoint. zmq.ZMQError where that cannot be."""
-        door = self._wall.door(m.ToController, self._receive, "a peer", refused=self._unreadable)
+        gate = self._wall.gate(m.ToController, self._receive, "a peer", self._unreadable)
         self._router, bound = bind_router(
-            context, endpoint, door, curve=curve, most_bytes=MAX_CONTROL_BYTES
+            context, endpoint, gate, curve=curve, most_bytes=MAX_CONTROL_BYTES
         )
         return bound
 
