@@ -76,7 +76,7 @@ async def status(peer: Peer) -> dict[str, Any]:
     return (await peer.ask(m.GetStatus(), m.StatusReport)).status
 
 
-async def test_poison_ends_nothing_and_is_counted(stack: Stack, rogue: Rogue) -> None:
+async def test_poison_ends_nothing(stack: Stack, rogue: Rogue) -> None:
     adapter, info = await stack.armed()
     found = poison(adapter.name)
     for payload in found.values():
