@@ -362,7 +362,8 @@ class StatusCallback(Message, frozen=True):
 class StreamStart(Message, frozen=True):
     """gateway: a socket sent ``start`` with this token. -> StreamAccepted or StreamRefused.
 
-    The token is used up by being accepted; it is bound to ``call_sid``.
+    The token is used up by being accepted. It is bound to ``call_sid``, is good for a time, and has
+    to be shown by ``gateway`` itself.
     """
 
     token: Name
@@ -519,7 +520,8 @@ class CallStarted(Message, frozen=True):
 
 class CallPlaced(Message, frozen=True):
     """to the call's gateway and adapter: a newer placement. The gateway, when its active worker is
-    not in it or gone, opens the new primary; the adapter attaches to both."""
+    not in it or gone, opens the new primary; the adapter attaches to both. A gateway whose Hello
+    shows an older placement is told again."""
 
     call: Name
     placement: Placement

@@ -107,6 +107,19 @@ class Fetch(Instruction, frozen=True):
     sid: str
 
 
+class NoteSeen(Instruction, frozen=True):
+    """Journal that a call's webhook was heard. ``since``: Unix time."""
+
+    sid: str
+    since: float
+
+
+class Vouch(Instruction, frozen=True):
+    """Ask whether a call that nobody here knows lives -> Vouched."""
+
+    sid: str
+
+
 class Instruct(Instruction, frozen=True):
     """Replace a leg's TwiML -> Instructed."""
 
@@ -248,6 +261,13 @@ class Fetched(Result, frozen=True):
     call: str
     sid: str
     status: str | None
+
+
+class Vouched(Result, frozen=True):
+    """``lives`` None: Twilio did not say, or does not know the call (yet)."""
+
+    sid: str
+    lives: bool | None
 
 
 class Instructed(Result, frozen=True):

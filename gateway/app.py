@@ -1,7 +1,8 @@
 """The HTTP side: Twilio's webhooks and the health check, as a Starlette application.
 
 ``POST /twilio/voice`` and ``POST /twilio/status`` are checked by signature before anything else is
-made of them; then the controller is asked, and its answer rendered. When it does not answer in
+made of them, and then by :mod:`.twilio_forms`, because a signature alone does not say where one
+field ends; then the controller is asked, and its answer rendered. When it does not answer in
 time the caller hears a second of silence and Twilio asks again. ``GET /healthz`` names the stack.
 All else is 404; the paths are served under the public URL's own path too, because a proxy may pass
 that on. Bodies, waiting requests and times are bounded. Numbers are logged by their last digits,
@@ -34,7 +35,7 @@ from trunkline.bus.errors import TrunklineError
 from trunkline.bus.redact import redact_number
 from trunkline.bus.twilio_urls import HEALTH_PATH, STATUS_PATH, VOICE_PATH
 
-from . import signature, twiml
+from . import signature, twilio_forms, twiml
 from .authenticator import Authenticator
 
 log = logging.getLogger("trunkline.gateway")
@@ -152,7 +153,11 @@ class GatewayApp:
                 self._authenticator.refused_voice(fields.get("To") if path == VOICE_PATH else None)
                 raise self._forbidden(path, why, checked, number)
         if is_json:
-            fields = _flat_json(body)
+            form = _flat_json(body)
+            fields = form.first()
+        fault = twilio_forms.fault(form, self._authenticator.account())
+        if fault is not None:
+            raise self._forbidden(f"{path} ({fault})", "odd fields", checked, number)
         return _Webhook(fields, query, raw_query, public_url)
 
     async def _body(self, request: Request) -> bytes:
@@ -219,7 +224,7 @@ class GatewayApp:
             self._asking.discard(patience)
 
 
-def _flat_json(body: bytes) -> dict[str, str]:
+def _flat_json(body: bytes) -> signature.Form:
     """The top-level fields of a signed JSON body that are text."""
     try:
         found = msgspec.json.decode(body)
@@ -227,4 +232,4 @@ def _flat_json(body: bytes) -> dict[str, str]:
         raise HTTPException(400, "not JSON") from None
     if not isinstance(found, dict):
         raise HTTPException(400, "not a JSON object")
-    return {name: value for name, value in found.items() if isinstance(value, str)}
+    return signature.Form([(n, value) for n, value in found.items() if isinstance(value, str)])

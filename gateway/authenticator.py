@@ -36,11 +36,13 @@ class Authenticator:
     """Judges webhooks and upgrades by their signature, and tells of those that it refuses.
 
     ``check`` None: signatures are not checked (tests only). ``public_url``: the base that Twilio
-    was given, None while unknown (then everything that needs it is refused).
+    was given, None while unknown (then everything that needs it is refused). ``account``: the SID
+    that webhooks name, None while unknown (then any is taken).
     """
 
     check: signature.SignatureCheck | None
     public_url: Callable[[], str | None]
+    account: Callable[[], str | None] = lambda: None
     clock: Clock = monotonic
     #: told of voice webhooks that were refused for their signature, by the number that they named
     refused: Callable[[dict[str, int]], object] = lambda numbers: None

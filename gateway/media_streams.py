@@ -23,12 +23,14 @@ from typing import Final
 
 import msgspec
 
+from .twilio_forms import is_sid
+
 #: Messages and bytes of text that are read before ``start``.
 MAX_MESSAGES_BEFORE_START: Final = 16
 MAX_BYTES_BEFORE_START: Final = 16 * 1024
 #: A longer message is not looked at (Twilio's frames of 20 ms are about 300 bytes).
 MAX_MESSAGE_BYTES: Final = 64 * 1024
-#: Longest stream SID, call SID and mark name that are believed.
+#: Longest mark name that is believed.
 MAX_NAME: Final = 256
 #: Parameters of one ``start`` (Twilio allows 500 characters each, name and value together).
 MAX_PARAMETERS: Final = 32
@@ -282,14 +284,9 @@ class MediaStream:
         if self.started:
             return self._count("second-start")
         body = message.start
-        stream_sid = message.streamSid or body.streamSid
-        if (
-            not stream_sid
-            or not body.callSid
-            or len(stream_sid) > MAX_NAME
-            or len(body.callSid) > MAX_NAME
-            or len(body.customParameters) > MAX_PARAMETERS
-        ):
+        stream_sid = message.streamSid or body.streamSid or ""
+        sids_are_right = is_sid("MZ", stream_sid) and is_sid("CA", body.callSid)
+        if not sids_are_right or len(body.customParameters) > MAX_PARAMETERS:
             return self._count("fields")
         sound = body.mediaFormat
         if sound is not None and (

@@ -127,6 +127,7 @@ class Gateway:
         self._refused: TrunklineError | None = None
         self._stack: str | None = None
         self._public_url = settings.public_url
+        self._account = settings.account_sid or None
         self.client = ControlClient(
             context,
             settings.address,
@@ -146,6 +147,7 @@ class Gateway:
         self.authenticator = Authenticator(
             check=check,
             public_url=lambda: self._public_url,
+            account=lambda: self._account,
             refused=lambda numbers: self.client.notify(
                 m.WebhooksRefused(gateway=self.peer, numbers=numbers)
             ),
@@ -226,7 +228,7 @@ class Gateway:
         )
 
     def _welcomed(self, welcome: m.Welcome) -> None:
-        self._stack = welcome.stack
+        self._stack, self._account = welcome.stack, welcome.account
         self.shell.streams.lead_ms = welcome.lead_ms
         # The controller's is the one that Twilio was given.
         if welcome.public_url is not None:

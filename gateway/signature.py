@@ -36,7 +36,9 @@ MAX_FIELDS = 500
 
 _DEFAULT_PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 
-Reason = Literal["shared key", "unsigned", "wrong signature", "unreadable", "no public URL"]
+Reason = Literal[
+    "shared key", "unsigned", "wrong signature", "unreadable", "odd fields", "no public URL"
+]
 #: Why a request is refused -> what the log says of it.
 REASONS: Final[dict[Reason, str]] = {
     "shared key": "a shared key has signed it, and only the auth token's signatures (HMAC-SHA1) "
@@ -44,6 +46,8 @@ REASONS: Final[dict[Reason, str]] = {
     "unsigned": "it has no signature",
     "wrong signature": "its signature is wrong",
     "unreadable": "its form cannot be read",
+    "odd fields": "its signature is right, and its fields are not those of a webhook of Twilio's: "
+    "it may be an earlier one, cut elsewhere",
     "no public URL": "the public URL is not known yet",
 }
 
@@ -80,7 +84,8 @@ class Form:
         return len(self._values)
 
     def getlist(self, name: str) -> list[str]:
-        return self._values[name]
+        """All values of the field, [] where it is not there."""
+        return self._values.get(name, [])
 
     def first(self) -> dict[str, str]:
         """The first value of each field."""

@@ -137,10 +137,12 @@ class Orphans:
         gone, _ = state_dir.others(directory, account, holder)
         for stack in gone:
             try:
-                rows, dials = peek(stack.journal)
+                rows, dials, unreadable = peek(stack.journal)
+                for row in unreadable:
+                    log.error("%s", row.text(stack.journal))
                 if rows or dials:
                     found.append(Orphan(stack.path, rows, account, holder, present))
-                elif time.time() - stack.journal.stat().st_mtime > KEPT:
+                elif not unreadable and time.time() - stack.journal.stat().st_mtime > KEPT:
                     clear_away(stack)
             except JournalError as error:
                 log.error("%s", error)

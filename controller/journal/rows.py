@@ -11,6 +11,8 @@ from typing import Final, Literal
 import msgspec
 
 OverrideState = Literal["planned", "applied", "restoring", "restored", "left_alone"]
+#: Seconds for which the CallSids of webhooks are kept.
+SEEN_KEPT: Final = 86_400.0
 OPEN_STATES: Final = ("planned", "applied", "restoring")
 
 

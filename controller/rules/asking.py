@@ -44,7 +44,7 @@ def _ask_next(at: Moment) -> None:
         dial.ask(at.book.wall(at.now), at.now)
         if dial.row.mode == "a-leg":
             # Its inline TwiML carries this token.
-            at.book.tokens.put(digest(dial.token), dial.row.call, None)
+            at.book.tokens.put(digest(dial.token), dial.row.call)
         asked_for = order(dial.row, dial.token, at.book.identity.public_url)
         at.do(do.Create(dial.row, asked_for, dial.deadline))
 

@@ -90,11 +90,12 @@ def _found_dial(at: Moment, row: DialRow) -> None:
         at.book.add_closed_dial(dial, at.now)
         return
     # Whether it has its stream by now is the gateways' and clients' to say.
-    dial.waits_until(max(at.book.claim_until, at.book.mono(row.asked) + row.timeout))
+    asked = min(at.book.mono(row.asked), at.now)  # the clock may have been set back since
+    dial.waits_until(max(at.book.claim_until, asked + row.timeout))
     call = Call.of_dial(row, at.now, {}).found_in(at.book.identity.epoch, secret=False)
     at.book.add_dial(dial, call)
     if row.mode == "a-leg":
-        at.book.tokens.put(row.token_hash, row.call, None)
+        at.book.tokens.put(row.token_hash, row.call)
     if row.sid is not None:
         at.tell(f.SidKnown(dial, row.sid))
     else:
@@ -338,6 +339,9 @@ def stream_found(at: Moment, found: f.StreamFound) -> None:
     book.know(call, info.sid)
     call.leg_known(info.sid)
     call.found(found.gateway, found.stream, at.now)
+    if call.placement is not None and call.placement != info.placement:
+        # It was told while the gateway's connection was broken.
+        at.send(found.gateway, m.CallPlaced(call=call.id, placement=call.placement))
     _started(at, call)
     session = book.sessions.get(call.session)
     if session is not None:

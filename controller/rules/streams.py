@@ -24,7 +24,6 @@ import logging
 from typing import Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.errors import InvalidRequestError
 
 from .. import instructions as do
 from . import facts as f
@@ -55,10 +54,11 @@ def start(at: Moment, ask: Ask[m.StreamStart]) -> None:
     URL can open a stream and claim any CallSid."""
     start, book = ask.body, at.book
     if start.gateway != ask.reply_to.peer:
-        raise InvalidRequestError(f"{ask.reply_to.peer} cannot ask for {start.gateway}")
-    token = book.tokens.look(start.token)
+        _refuse(at, ask, "another gateway than the one that it names has shown it")
+        return
+    token = book.tokens.look(start.token, at.now)
     if token is None:
-        _refuse(at, ask, "its token is unknown, used up or void")
+        _refuse(at, ask, "its token is unknown, used up, void or too old")
         return
     call = book.calls[token.call]
     if token.sid is not None and token.sid != start.call_sid:

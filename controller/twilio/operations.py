@@ -29,7 +29,7 @@ from trunkline.bus.settings import Settings
 from .. import instructions as do
 from ..journal.rows import DialRow
 from ..journal.store import SqliteJournal
-from .calls import CallOrder
+from .calls import LIVE_STATUSES, CallOrder
 from .carrier import RestFailure, TwilioCarrier, backoff
 from .override import UNCERTAIN_SECONDS
 from .seal import SealKeys
@@ -243,13 +243,16 @@ async def settle(
     and stream name the dial, so they are given :data:`EVIDENCE_WITHIN` first, and the guess is not
     journalled: a restarted controller would take it for knowledge.
     """
-    last = row.asked + row.timeout + UNCERTAIN_SECONDS  # no call of this dial is younger
+    asked = row.asked
+    if asked > ops.wall():  # the clock was set back since
+        asked = ops.wall() - row.timeout
+    last = asked + row.timeout + UNCERTAIN_SECONDS  # no call of this dial is younger
     until = min(ops.wall() + UNCERTAIN_SECONDS, last)
     attempt = 0
     await ops.pause(EVIDENCE_WITHIN)
     while unsettled():
         try:
-            found = await ops.carrier.list_calls(row.callee, row.caller, row.asked)
+            found = await ops.carrier.list_calls(row.callee, row.caller, asked)
         except RestFailure as failure:
             attempt += 1
             log.warning("calls could not be listed (%s)", failure.text)
@@ -340,6 +343,17 @@ async def fetch(ops: Operations, asked: do.Fetch) -> do.Fetched:
             return do.Fetched(call, sid, "completed")
         log.warning("the status of call %s could not be fetched (%s)", sid, failure.text)
         return do.Fetched(call, sid, None)
+
+
+async def vouch(ops: Operations, asked: do.Vouch) -> do.Vouched:
+    """Whether a call lives, asked once. One that Twilio does not know may be too new to be shown,
+    so that is no answer."""
+    try:
+        status = (await ops.carrier.fetch_call(asked.sid)).status
+    except RestFailure as failure:
+        log.warning("whether call %s lives is not known (%s)", asked.sid, failure.text)
+        return do.Vouched(asked.sid, None)
+    return do.Vouched(asked.sid, status in LIVE_STATUSES)
 
 
 async def instruct(ops: Operations, instruction: do.Instruct) -> do.Instructed:

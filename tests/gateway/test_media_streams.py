@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from trunkline.gateway import media_streams as ms
 
 SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
+CALL = "CA" + "1" * 32
 
 
 def text(**message: Any) -> bytes:
@@ -23,7 +24,7 @@ def start(**changes: Any) -> bytes:
     body: dict[str, Any] = {
         "accountSid": "AC1",
         "streamSid": SID,
-        "callSid": "CA1",
+        "callSid": CALL,
         "tracks": ["inbound"],
         "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
         "customParameters": {"nonce": "token"},
@@ -55,7 +56,7 @@ def test_a_call_from_connected_to_stop() -> None:
         ms.Connected()
     )
     assert not stream.started
-    assert stream.receive(start()) == ms.Start("CA1", SID, {"nonce": "token"})
+    assert stream.receive(start()) == ms.Start(CALL, SID, {"nonce": "token"})
     assert stream.receive(media(b"a" * 160, "0")) == ms.Media(0, b"a" * 160)
     assert stream.receive(media(b"b" * 160, "20")) == ms.Media(160, b"b" * 160)
     dtmf = text(event="dtmf", streamSid=SID, dtmf={"track": "inbound_track", "digit": "1"})
@@ -63,7 +64,7 @@ def test_a_call_from_connected_to_stop() -> None:
     assert stream.receive(dtmf) == ms.Dtmf(2, "1")
     mark = text(event="mark", streamSid=SID, sequenceNumber="4", mark={"name": "m"})
     assert stream.receive(mark) == ms.MarkReturned("m")
-    stop = text(event="stop", streamSid=SID, stop={"accountSid": "AC1", "callSid": "CA1"})
+    stop = text(event="stop", streamSid=SID, stop={"accountSid": "AC1", "callSid": CALL})
     assert stream.receive(stop) == ms.Stop()
     assert stream.receive(media()) is None
     assert stream.bad == {"after-stop": 1}
@@ -71,11 +72,11 @@ def test_a_call_from_connected_to_stop() -> None:
 
 def test_a_start_needs_no_more_than_its_ids() -> None:
     stream = ms.MediaStream()
-    found = stream.receive(text(event="start", streamSid=SID, start={"callSid": "CA1"}))
-    assert found == ms.Start("CA1", SID, {})
+    found = stream.receive(text(event="start", streamSid=SID, start={"callSid": CALL}))
+    assert found == ms.Start(CALL, SID, {})
     inner = ms.MediaStream()
-    found = inner.receive(text(event="start", start={"callSid": "CA1", "streamSid": SID}))
-    assert found == ms.Start("CA1", SID, {})
+    found = inner.receive(text(event="start", start={"callSid": CALL, "streamSid": SID}))
+    assert found == ms.Start(CALL, SID, {})
 
 
 def test_a_frame_without_a_timestamp_follows_the_one_before() -> None:
@@ -218,10 +219,25 @@ def test_what_goes_back_has_exactly_the_documented_fields() -> None:
     assert json.loads(stream.clear) == {"event": "clear", "streamSid": SID}
 
 
-def test_a_stream_sid_cannot_break_out_of_its_string() -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"streamSid": 'a","x":"'},
+        {"streamSid": SID[:-1]},
+        {"streamSid": "CA" + SID[2:]},
+        {"streamSid": SID + "\n"},
+        {"callSid": ""},
+        {"callSid": CALL.upper()[:-1] + "F"},
+        {"callSid": CALL + "CallStatusringing"},
+        {"callSid": SID},
+    ],
+    ids=repr,
+)
+def test_a_start_with_sids_that_are_not_twilios_is_none(changes: dict[str, str]) -> None:
     stream = ms.MediaStream()
-    stream.receive(text(event="start", streamSid='a","x":"', start={"callSid": "CA1"}))
-    assert json.loads(stream.clear) == {"event": "clear", "streamSid": 'a","x":"'}
+    body = {"callSid": CALL, "streamSid": SID} | changes
+    assert stream.receive(text(event="start", start=body)) is None
+    assert not stream.started and stream.bad == {"fields": 1}
 
 
 json_values = st.recursive(

@@ -12,8 +12,8 @@ from trunkline.bus import messages as m
 from trunkline.gateway.shell import Shell, StreamSocket
 from trunkline.gateway.websocket import Refusal, Upgrade
 
-from .stack import TOKEN, sign
-from .test_app import FORM, Client, Controller
+from .stack import FORM, TOKEN, sign
+from .test_app import Client, Controller
 
 NOTHING: Any = None
 SECONDARY = "the-other-secret"

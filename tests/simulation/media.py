@@ -68,7 +68,7 @@ class Media:
         loop = exchange.loop
         self.over: asyncio.Future[str] = loop.create_future()
         self.began = loop.time()
-        self.sid = f"MZ{leg.sid}-{leg.streams}"
+        self.sid = f"MZ{leg.sid[6:]}{leg.streams:04x}"
         gateway.shell.media[self.sid] = self
         #: index of the person's sound at which the stream begins
         self.base = leg.index(self.began)

@@ -19,7 +19,7 @@ from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import TrunklineError
 from trunkline.codec_worker.calls import Calls
 from trunkline.controller.core import Core
-from trunkline.controller.journal.rows import DialRow, OverrideRow
+from trunkline.controller.journal.rows import SEEN_KEPT, DialRow, OverrideRow
 from trunkline.controller.rules.book import Identity, Rules
 from trunkline.controller.rules.book.peers import Peers
 from trunkline.controller.shell import Shell
@@ -141,7 +141,8 @@ class ControllerPeer:
         dials: list[DialRow] = await journal.open_dials()
         dials += await journal.closed_dials(identity.started_wall - CLOSED_DIALS_KEPT)
         rules = Rules(60, 20.0)
-        self.core = Core(identity, rules, overrides, dials)
+        seen = await journal.seen(identity.started_wall - SEEN_KEPT)
+        self.core = Core(identity, rules, overrides, dials, seen=seen)
         peers = CheckedPeers(self._answered_twice)
         self.core.book.peers = self.core.book.workers.peers = peers
         self.shell = Shell(self.core, self._ops, self.stop, clock=self.loop.time)

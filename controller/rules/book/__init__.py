@@ -14,7 +14,7 @@ keep them, so that no webhook is ever answered for a call that its leg does not 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -23,6 +23,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.errors import WrongModeError
 
 from ...instructions import ReplyTo
+from ...journal.rows import SEEN_KEPT
 from .call import Call
 from .dial import OPEN, Dial
 from .digits import DigitRows
@@ -31,6 +32,7 @@ from .lookups import LookUps
 from .peers import GATEWAY_LOST_AFTER, Peer, Peers
 from .pool import Pool
 from .queues import DialQueue, TurnQueues
+from .seen import Seen
 from .session import Session
 from .tokens import Tokens
 from .workers import Workers
@@ -67,9 +69,12 @@ class Rules:
 
 
 class Book:
-    """The state of one stack, without I/O."""
+    """The state of one stack, without I/O. ``seen``: CallSids of the journal, each with when it was
+    heard first (Unix time)."""
 
-    def __init__(self, identity: Identity, rules: Rules) -> None:
+    def __init__(
+        self, identity: Identity, rules: Rules, seen: Iterable[tuple[str, float]] = ()
+    ) -> None:
         self.identity = identity
         self.rules = rules
         self.peers = Peers()
@@ -90,6 +95,9 @@ class Book:
         self.calls: dict[str, Call] = {}
         #: by the CallSid of each of their legs
         self.by_sid: dict[str, Call] = {}
+        self.seen = Seen(
+            ((sid, self.mono(wall)) for sid, wall in seen), identity.started - SEEN_KEPT
+        )
         self.tokens = Tokens()
         self._held_webhooks: list[tuple[ReplyTo, m.VoiceWebhook, float]] = []
         self.digits = DigitRows()
