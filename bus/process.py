@@ -23,8 +23,6 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from .redact import printable
-
 T = TypeVar("T")
 
 #: The file descriptor of a pipe whose other end the parent holds: it reads as closed when the
@@ -58,21 +56,10 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
-class _OneLine(logging.Formatter):
-    """A record's text on one line, whatever others have put into it. A traceback has its own."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return printable(record.message)
-
-
 class _DroppingQueueHandler(logging.handlers.QueueHandler):
     """Puts records into a bounded queue; says later how many it had to drop."""
 
     dropped = 0
-
-    def __init__(self, records: queue.Queue[Any]) -> None:
-        super().__init__(records)
-        self.setFormatter(_OneLine())
 
     def enqueue(self, record: logging.LogRecord) -> None:
         try:

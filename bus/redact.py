@@ -39,8 +39,6 @@ def redact_number(number: str | None) -> str:
 
 def printable(text: str) -> str:
     """``text`` for a terminal: what is not printable is written as an escape (``\\x1b``)."""
-    if text.isprintable():
-        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
