@@ -67,6 +67,9 @@ def _refusal(book: Book, hello: m.Hello) -> TrunklineError | None:
         return AccountMismatchError(
             f"this stack belongs to Twilio account {account}, {hello.peer} to {hello.account}"
         )
+    known = book.peers.get(hello.peer)
+    if known is not None and known.role != hello.role:
+        return InvalidRequestError(f"{hello.peer} is a {known.role}, and cannot become another")
     if hello.role == "codec_worker" and hello.endpoint is None:
         return InvalidRequestError(f"codec worker {hello.peer} named no media endpoint")
     return None

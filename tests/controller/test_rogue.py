@@ -248,6 +248,17 @@ def test_only_the_gateway_of_a_stream_says_how_it_stands() -> None:
     assert stage.core.book.calls[call.call].state == "live"
 
 
+def test_a_peer_keeps_its_role() -> None:
+    """A worker that called itself a client had no endpoint any more, and ended the controller."""
+    stage = Stage()
+    stage.called()
+    stage.hello("adapter", "w1")
+    (refused,) = stage.events("w1", m.Refused)
+    assert "is a codec_worker" in refused.error.text
+    stage.pass_time(5.0)
+    assert stage.core.book.peers.by_id["w1"].ref.endpoint == "ipc:///w1"
+
+
 def test_a_gateway_asks_in_its_own_name() -> None:
     stage = Stage()
     stage.armed()
