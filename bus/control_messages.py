@@ -28,6 +28,7 @@ from .wire import (
     Record,
     Role,
     Seconds,
+    Span,
     StreamEndReason,
     Text,
 )
@@ -183,8 +184,8 @@ class Beat(Message, frozen=True):
     a thread of its own, so that a blocked event loop does not lose the call). One in
     4 s is answered by Pulse.
 
-    ``refused``, of a gateway: how many webhooks and upgrades it has refused since it started, by
-    the reason ("shared key", "wrong signature", ...). A stranger can cause them: it is only shown.
+    ``refused``, of a gateway: how much it has refused since it started, by kind (bus/refusals.py).
+    A stranger can cause that: it is only shown.
     ``dropped``: how many messages of the bus it has dropped, by the reason. "undecodable" is what
     its peers did wrong, and "fault" what it did wrong itself.
     """
@@ -250,7 +251,8 @@ class Dial(Message, frozen=True):
     DialFailed(status="timeout") is told. -> Dialled once Twilio has taken it; before that
     DialQueued events tell its place when it has to wait its turn.
 
-    Errors: CarrierError, InvalidRequestError, WrongModeError; b-leg: as Arm's, for the callee.
+    Errors: CarrierError, InvalidRequestError, LimitReachedError, WrongModeError; b-leg: as Arm's,
+    for the callee.
     """
 
     session: Name
@@ -459,7 +461,7 @@ class Request(Message, frozen=True):
 
     peer: PeerName
     id: Number
-    ttl: Seconds
+    ttl: Span
     body: RequestBody
     trace: Fields = {}
 
@@ -532,6 +534,7 @@ class CallReconnecting(Message, frozen=True):
 
     call: Name
     ordinal: Ordinal
+    reason: StreamEndReason = "error"
 
 
 class CallEnded(Message, frozen=True):
@@ -542,7 +545,7 @@ class CallEnded(Message, frozen=True):
     call: Name
     reason: EndedReason
     by_far_end: bool = False
-    ago: Seconds = 0.0
+    ago: Span = 0.0
 
 
 class DialFailed(Message, frozen=True):

@@ -21,7 +21,7 @@ from .wire import (
     PeerName,
     Position,
     Role,
-    Seconds,
+    Span,
     StreamEndReason,
     Text,
 )
@@ -172,7 +172,7 @@ class Resume(PackedMessage, frozen=True):
     ordinal: Ordinal
     position: Position
     call_position: Position
-    idle: Seconds
+    idle: Span
     acknowledged: Position
     floor: Position
     interrupt: Number

@@ -51,6 +51,7 @@ from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.process import (
     EXIT_DONE,
     EXIT_FAILED,
+    complain,
     lives_while,
     run,
     say_ready,
@@ -402,7 +403,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         try:
             worker = WorkerProcess(context, settings)
         except (SettingsError, zmq.ZMQError) as error:
-            print(f"trunkline codec-worker: {error}", file=sys.stderr)
+            complain("codec-worker", error)
             return EXIT_FAILED
         lives_while(lambda: worker.well)
         worker.start()
@@ -417,7 +418,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         await worker.drain()
         worker.close()
         if worker.failed is not None:
-            print(f"trunkline codec-worker: {worker.failed}", file=sys.stderr)
+            complain("codec-worker", worker.failed)
             return EXIT_FAILED
         return EXIT_DONE
     finally:
@@ -431,7 +432,7 @@ def main(settings: Settings | None = None) -> int:
     try:
         settings = settings or load()
     except SettingsError as error:
-        print(f"trunkline codec-worker: {error}", file=sys.stderr)
+        complain("codec-worker", error)
         return EXIT_FAILED
     stop_logging = setup_logging("codec_worker", settings.log_format)
     try:

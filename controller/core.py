@@ -351,6 +351,8 @@ class Core:
         body = request.body
         if request.ttl <= 0:
             raise TimedOutError(f"{type(body).__name__} came after its time was over")
+        if not request.ttl <= m.LONGEST_WAIT:
+            raise InvalidRequestError(f"ttl={request.ttl:g} is not within {m.LONGEST_WAIT} s")
         theirs = isinstance(body, _ONLY_GATEWAYS)
         if not isinstance(body, m.GetStatus) and theirs != (role == "gateway"):
             raise InvalidRequestError(f"a {role} cannot ask for {type(body).__name__}")

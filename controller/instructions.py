@@ -13,6 +13,7 @@ import msgspec
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import TrunklineError
+from trunkline.bus.wire import Shown
 
 from .journal.rows import DialRow, OverrideRow
 from .twilio.calls import CallOrder
@@ -20,7 +21,7 @@ from .twilio.calls import CallOrder
 # --------------------------------------------------------------------------- instructions
 
 
-class Instruction(msgspec.Struct, frozen=True):
+class Instruction(Shown, frozen=True):
     """Something that takes time outside, or a message to a peer."""
 
 
@@ -88,9 +89,11 @@ class NoteTaken(Instruction, frozen=True):
 
 
 class CloseDial(Instruction, frozen=True):
-    """Journal that nothing more can come of this dial."""
+    """Journal that nothing more can come of this dial. ``seconds``: how long it has cost; None:
+    nobody knows."""
 
     request: str
+    seconds: float | None
 
 
 class End(Instruction, frozen=True):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 import time
 from typing import Final
 
@@ -24,7 +23,7 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import CarrierError, SettingsError
 from trunkline.bus.locks import FileLock
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, setup_logging
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain, run, setup_logging
 from trunkline.bus.settings import Settings
 
 from . import status
@@ -37,6 +36,7 @@ from .journal.rows import SEEN_KEPT
 from .journal.state_dir import StackDir, StackRunsError
 from .journal.store import SqliteJournal
 from .rules.book import Identity, Rules
+from .rules.book.usage import DAY, Caps
 from .shell import Shell
 from .twilio.api_host import region_and_edge
 from .twilio.carrier import TwilioCarrier
@@ -52,8 +52,6 @@ _BEGUN: Final = (
     "a new one is begun, and the account's numbers are asked what they were before this stack "
     "overrode them"
 )
-#: Dials that ended so recently are known to a restarted controller: their clients may ask.
-CLOSED_DIALS_KEPT: Final = 3600.0
 
 
 def main(settings: Settings) -> int:
@@ -69,7 +67,7 @@ def main(settings: Settings) -> int:
     try:
         return run(lambda stop: serve(settings, stop))
     except (StackRunsError, JournalError, SettingsError, CarrierError) as error:
-        print(f"trunkline controller: {error}", file=sys.stderr)
+        complain("controller", error)
         return EXIT_FAILED
     finally:
         end_logging()
@@ -167,8 +165,15 @@ async def _core(
         started=monotonic(),
     )
     dials = await journal.open_dials()
-    dials += await journal.closed_dials(identity.started_wall - CLOSED_DIALS_KEPT)
-    rules = Rules(settings.lead_ms, settings.calls_per_second, settings.numbers)
+    dials += await journal.closed_dials(identity.started_wall - DAY)
+    rules = Rules(
+        lead_ms=settings.lead_ms,
+        calls_per_second=settings.calls_per_second,
+        pool=settings.numbers,
+        callers=settings.allowed_callers,
+        callees=settings.allowed_callees,
+        caps=Caps(settings.max_calls, settings.max_calls_per_hour, settings.max_minutes_per_day),
+    )
     seen = await journal.seen(identity.started_wall - SEEN_KEPT)
     return Core(identity, rules, await journal.open_overrides(), dials, orphans.rows, seen)
 
@@ -183,7 +188,8 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
             f"TRUNKLINE_BUS={settings.bus}: cannot listen there ({error}); another controller "
             "may run at this address"
         ) from error
-    console = Console(lambda: status.build(core.book, monotonic()), lambda: dict(core.book.counts))
+    book = core.book
+    console = Console(lambda: status.build(book, monotonic()), book.counts, book.refused)
     try:
         console.start(settings.console_port)
         core.book.console_at(f"http://{HOST}:{console.port}")

@@ -16,6 +16,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Final
 
+from trunkline.bus.errors import SettingsError
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
 from trunkline.bus.redact import mask_url, redact_number
 from trunkline.bus.settings import Settings
@@ -126,6 +127,11 @@ class RestoreRun:
         """One number, within a time after which a person may as well try again."""
         shown = redact_number(row.number)
         before = mask_url((row.prior or {}).get("voice_url")) or "(none)"
+        try:
+            ops.opened(row)
+        except SettingsError as error:
+            self._still(str(error))
+            return
         if self.dry_run:
             self._still(f"{shown}: would be put back to {before}")
             return

@@ -390,7 +390,7 @@ class Shell:
         elif isinstance(instruction, do.NoteSeen):
             await self._note(ops.journal.note_seen(instruction.sid, instruction.since))
         elif isinstance(instruction, do.CloseDial):
-            await self._note(ops.journal.dial_closed(instruction.request))
+            await self._note(ops.journal.dial_closed(instruction.request, instruction.seconds))
         elif isinstance(instruction, do.End):
             self._feed(await operations.end(ops, instruction.call, instruction.sids, self._feed))
 

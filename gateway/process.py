@@ -14,7 +14,6 @@ import logging
 import os
 import secrets
 import socket
-import sys
 from typing import Final
 
 import zmq
@@ -28,6 +27,7 @@ from trunkline.bus.listener import Bounds, Server
 from trunkline.bus.process import (
     EXIT_DONE,
     EXIT_FAILED,
+    complain,
     lives_while,
     run,
     say_ready,
@@ -38,15 +38,21 @@ from trunkline.bus.settings import Settings
 from .app import GatewayApp
 from .authenticator import Authenticator
 from .recording import Recorder
+from .refusals import Refusals
 from .shell import Shell
 from .signature import SignatureCheck
 from .websocket import protocol_class
 
 log = logging.getLogger("trunkline.gateway")
 
-#: The public listener. A call has a connection of its own, and now and then one for a webhook.
+#: The public listener. A live call's connection, and one whose request is being answered, do not
+#: count among those that wait.
 BOUNDS: Final = Bounds(
-    connections=2_000, request_bytes=96 * 1024, request_within=10.0, leave_within=1.0
+    waiting=2_000,
+    waiting_of_one=250,
+    request_bytes=96 * 1024,
+    request_within=10.0,
+    leave_within=1.0,
 )
 #: Seconds that a stopping gateway stays at most, and at least while the controller lives.
 DRAIN_SECONDS: Final = 2.5
@@ -76,7 +82,7 @@ def main(settings: Settings, *, listen_fd: int | None = None) -> int:
             listening = hosts.inherited(listen_fd)
         return run(lambda stop: serve(settings, listening, check, stop))
     except SettingsError as error:
-        print(f"trunkline gateway: {error}", file=sys.stderr)
+        complain("gateway", error)
         return EXIT_FAILED
     finally:
         end_logging()
@@ -136,7 +142,7 @@ class Gateway:
             beat=lambda: m.Beat(
                 peer=self.peer,
                 streams=self.shell.streams.stats(),
-                refused=dict(self.authenticator.objections),
+                refused=dict(self.refusals.counts),
                 dropped=dict(self.shell.wall.dropped + self.client.wall.dropped),
             ),
             on_event=lambda event: self.shell.event(event),
@@ -144,9 +150,11 @@ class Gateway:
             on_refused=self._on_refused,
             curve=settings.curve,
         )
+        self.refusals = Refusals(asyncio.get_running_loop().call_later)
         self.authenticator = Authenticator(
             check=check,
             public_url=lambda: self._public_url,
+            refusals=self.refusals,
             account=lambda: self._account,
             refused=lambda numbers: self.client.notify(
                 m.WebhooksRefused(gateway=self.peer, numbers=numbers)
@@ -168,7 +176,10 @@ class Gateway:
             ready=lambda: self.healthy,
         )
         self._server = Server(
-            self.app, BOUNDS, protocol_class(self.shell.accept, self.shell.carriers)
+            self.app,
+            BOUNDS,
+            protocol_class(self.shell.accept, self.shell.carriers, self.refusals.add),
+            self.refusals.add,
         )
 
     @property

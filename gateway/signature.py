@@ -19,7 +19,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterator
-from typing import Final, Literal
+from typing import Literal
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from twilio.request_validator import RequestValidator
@@ -36,20 +36,10 @@ MAX_FIELDS = 500
 
 _DEFAULT_PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 
+#: Why a request is refused; bus/refusals.py has the words for it.
 Reason = Literal[
     "shared key", "unsigned", "wrong signature", "unreadable", "odd fields", "no public URL"
 ]
-#: Why a request is refused -> what the log says of it.
-REASONS: Final[dict[Reason, str]] = {
-    "shared key": "a shared key has signed it, and only the auth token's signatures (HMAC-SHA1) "
-    "are taken here: take this URL out of the account's Webhook Rules",
-    "unsigned": "it has no signature",
-    "wrong signature": "its signature is wrong",
-    "unreadable": "its form cannot be read",
-    "odd fields": "its signature is right, and its fields are not those of a webhook of Twilio's: "
-    "it may be an earlier one, cut elsewhere",
-    "no public URL": "the public URL is not known yet",
-}
 
 #: Names of query fields that a log may show; a stranger can send any.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}\Z")

@@ -51,6 +51,7 @@ MIGRATIONS: Final = (
     CREATE TABLE seen (sid TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID;
     CREATE INDEX seen_since ON seen (since);
     """,
+    "ALTER TABLE dials ADD COLUMN seconds REAL;",
 )
 
 
@@ -66,6 +67,8 @@ def connect(path: Path, account: str, stack: str) -> sqlite3.Connection:
     """Open or make the journal of ``account`` at ``path``, as its newest version. JournalError
     where that cannot be."""
     if path != IN_MEMORY:
+        if path.is_symlink():
+            raise JournalError(f"{path} is a link, not a journal of ours: `rm {path}`")
         if not path.exists():
             _make(path, account, stack)
         # Read only: closing another connection would move what a crash left in the -wal file into

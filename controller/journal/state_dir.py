@@ -19,11 +19,13 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from trunkline.bus.errors import TrunklineError
+from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.locks import FileLock, LockHeldError, holder_of
+from trunkline.bus.private import WRITE, NotPrivateError, check_private, make_private
 from trunkline.bus.settings import PRIVATE
 
 _JOURNAL: Final = "journal.sqlite3"
@@ -161,6 +163,7 @@ def _newest(found: list[StackDir], file: Callable[[StackDir], Path]) -> StackDir
 def others(state_dir: Path, account: str, holder: str) -> tuple[list[StackDir], list[LiveStack]]:
     """All further stacks of the account around ``state_dir``: those that are gone, locked by us
     now, and those that live. Ours is among neither (its lock is held by this very process)."""
+    _look(partial(check_private, others_may_not=WRITE), state_dir)
     gone: list[StackDir] = []
     live: list[LiveStack] = []
     for root in _roots(state_dir):
@@ -214,7 +217,16 @@ def _take(
 
 
 def _make(path: Path) -> None:
-    """For this user alone: a journal holds prior URLs, and these may hold passwords."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077:
+    """For this user alone: a journal holds prior URLs, and these may hold passwords. One of ours
+    that others may enter is closed to them."""
+    if path.is_dir() and path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077:
         path.chmod(0o700)
+    _look(make_private, path)
+
+
+def _look(how: Callable[[Path], None], path: Path) -> None:
+    """SettingsError where the directory is not this user's alone, or cannot be made."""
+    try:
+        how(path)
+    except NotPrivateError as error:
+        raise SettingsError(f"TRUNKLINE_STATE_DIR={str(path)!r}: {error}") from None

@@ -242,8 +242,12 @@ class SqliteJournal:
         update = "UPDATE dials SET sid = ?, state = 'taken' WHERE request = ? AND state != 'closed'"
         await self._change(update, sid, request)
 
-    async def dial_closed(self, request: str) -> None:
-        await self._change("UPDATE dials SET state = 'closed' WHERE request = ?", request)
+    async def dial_closed(self, request: str, seconds: float | None = None) -> None:
+        """``seconds``: how long its call lasted; None: that was said before, or nobody knows."""
+        update = (
+            "UPDATE dials SET state = 'closed', seconds = COALESCE(?, seconds) WHERE request = ?"
+        )
+        await self._change(update, seconds, request)
 
     # ------------------------------------------------------------------ calls that were heard
 
@@ -262,7 +266,6 @@ class SqliteJournal:
         return list(await self._do(lambda db: db.execute(select, (since,)).fetchall()))
 
 
-_DIAL: Final = ", ".join(DialRow.__struct_fields__)
 _OVERRIDE: Final = "id, number, number_sid, session, state, prior, written, uncertain_until, since"
 #: Seconds, in the year 5138.
 _NO_TIME: Final = 1e11
@@ -309,8 +312,9 @@ def _open_rows(db: sqlite3.Connection) -> OpenRows:
 def _dials(
     db: sqlite3.Connection, where: str, *values: Any
 ) -> tuple[list[DialRow], list[Unreadable]]:
-    """Rows whose columns carry the names of the fields."""
-    found = db.execute(f"SELECT {_DIAL} FROM dials WHERE {where}", values)
+    """Rows whose columns carry the names of the fields. A journal that is only looked at may be an
+    earlier version's, and have fewer of them."""
+    found = db.execute(f"SELECT * FROM dials WHERE {where}", values)
     names = [column[0] for column in found.description]
     rows, unreadable = [], []
     for row in found:
@@ -345,6 +349,7 @@ def _dial(known: dict[str, Any]) -> DialRow:
     """A row of its columns. ValueError, or msgspec's error, says what is wrong with them."""
     row = msgspec.convert(known, DialRow)
     _check_times(asked=row.asked, timeout=row.timeout, max_duration=row.max_duration)
+    _check_times(seconds=row.seconds or 0.0)
     return row
 
 

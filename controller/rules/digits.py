@@ -179,7 +179,7 @@ def stream_lost(at: Moment, lost: f.StreamLost) -> None:
         return
     if lost.reason == "stop" and row is not None and row.replaces_stream:
         return  # its stream goes because of digits, and comes again
-    at.tell(f.Reconnecting(lost.call))
+    at.tell(f.Reconnecting(lost.call, lost.reason))
 
 
 def settle(at: Moment, ask: Ask[m.StreamStart]) -> None:

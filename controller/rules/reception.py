@@ -107,7 +107,8 @@ def beat(at: Moment, beat: m.Beat) -> None:
     elif peer.role == "codec_worker":
         peer.counted(one for one in beat.calls if one.call in at.book.calls)
     else:
-        peer.has(len(beat.streams), beat.refused)
+        peer.has(len(beat.streams))
+        at.book.count_refused(peer.refuses(beat.refused))
         at.tell(f.GatewayBeat(beat))
 
 

@@ -49,6 +49,8 @@ log = logging.getLogger("trunkline.controller")
 
 #: A client that was away this long is told of calls that ended meanwhile.
 TOLD_AGAIN_WITHIN: Final = 30.0
+#: Dials that ended so recently are known to a restarted controller: their clients may ask.
+ASKED_ABOUT_WITHIN: Final = 3600.0
 
 
 # --------------------------------------------------------------------------- what the journal has
@@ -81,7 +83,11 @@ def _found_override(at: Moment, row: OverrideRow, found: str) -> None:
 
 
 def _found_dial(at: Moment, row: DialRow) -> None:
-    """An open dial, or a closed one that a client may still ask about."""
+    """An open dial, or a closed one that a client may still ask about, or that only counts."""
+    if row.state == "closed":
+        at.book.usage.accept(row)
+        if row.asked < at.book.identity.started_wall - ASKED_ABOUT_WITHIN:
+            return
     found = "closed" if row.state == "closed" else "asked" if row.sid is None else "taken"
     dial = new_dial(row, at.now)
     dial.enter(found)
@@ -251,7 +257,7 @@ def _started(at: Moment, call: Call) -> None:
     """The dial that it came of is a call now."""
     dial = at.book.dial_of(call)
     if dial is not None:
-        dial.stream_up()
+        dial.stream_up(at.book.wall(at.now))
 
 
 def session_dials(at: Moment, returned: f.SessionBack) -> None:

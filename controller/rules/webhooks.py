@@ -254,7 +254,9 @@ def _incoming(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer:
     if answering and not allowed:
         log.info("a call from %s is not allowed; rejected", redact_number(caller))
         at.count("calls rejected")
-        _refuse(at, answering, caller, number, "not in allowed_callers")
+        of_stack = book.admits(caller)
+        why = f"not in {'allowed_callers' if of_stack else 'TRUNKLINE_ALLOWED_CALLERS'}"
+        _refuse(at, answering, caller, number, why)
         return m.VoiceAnswer(kind="reject")
     ready = [s for s in allowed if _is_ready(book, s)]
     if ready:
@@ -290,7 +292,9 @@ def _answering(book: Book, lease: Lease) -> list[Session]:
 
 
 def _allowed(book: Book, lease: Lease, caller: str) -> list[Session]:
-    """Those of them that let this caller in."""
+    """Those of them that let this caller in; none, where the stack does not."""
+    if not book.admits(caller):
+        return []
     return [
         s
         for s in _answering(book, lease)

@@ -53,9 +53,8 @@ async def journal_seal(ops: Operations, sealed: Sealed) -> OverrideRow:
     """A row for what the number says, which ``restore`` takes."""
     assert sealed.prior is not None, "the seal could be opened"
     row = row_of(sealed.number, sealed.seal, sealed.prior)
-    assert row.prior is not None and row.written is not None
     await ops.journal.plan(row, ops.wall())
-    await ops.journal.intend(row.id, row.prior, row.written, ops.wall())
+    await ops.intend(row)
     await ops.journal.set_state(row.id, "restoring", ops.wall())
     return row
 

@@ -106,7 +106,8 @@ def fits(kind: object, value: object) -> bool:
         (wire.Number, [0, 2**53], [-1, 2**53 + 1, 1.5, True]),
         (wire.Position, [0, 2**48], [-1, 2**48 + 1]),
         (wire.Ordinal, [0, 2**36], [-1, 2**36 + 1]),
-        (wire.Seconds, [0, -1.5, 1e9], [1e10, float("inf"), float("-inf"), float("nan")]),
+        (wire.Seconds, [0, 1.5, 3e5], [-1.0, 1e7, float("inf"), float("nan")]),
+        (wire.Span, [0, -1.5, 3e5], [1e7, -1e7, float("inf"), float("-inf"), float("nan")]),
     ],
 )
 def test_each_kind_has_its_bounds(kind: object, good: list[object], bad: list[object]) -> None:

@@ -229,7 +229,7 @@ async def test_huge_numbers_do_not_leave_the_worker(
     generation = 2**53
     carrier.send(m.OpenCall(CALL, generation, 2**36, SECRET, top, 2**53, [], [], 2**53, {}, top))
     await until(lambda: client.all(m.Opened)[-1].generation == generation)
-    client.send(m.Resume(CALL, generation, 2**36, top, top, 1e9, top, top, 2**53))
+    client.send(m.Resume(CALL, generation, 2**36, top, top, 1e6, top, top, 2**53))
     client.send(m.Speak(CALL, generation, top, bytes(9_600)))
     client.send(m.Interrupt(CALL, generation, 2**53, top))
     client.send(m.SetMark(CALL, generation, "x" * 65_536, top))

@@ -39,11 +39,12 @@ class Stage:
         seen: Sequence[tuple[str, float]] = (),
         peers: bool = True,
         now: float = 100.0,
+        **rules: Any,
     ) -> None:
         self.now = now
         identity = Identity("stack", epoch, 1, ACCOUNT, URL, 1_700_000_000.0 + now, now)
-        rules = Rules(60, calls_per_second, pool)
-        self.core = Core(identity, rules, overrides or [], dials or [], seen=seen)
+        known = Rules(60, calls_per_second, pool, **rules)
+        self.core = Core(identity, known, overrides or [], dials or [], seen=seen)
         self.sent: dict[str, list[Any]] = defaultdict(list)
         self.work: list[do.Instruction] = []
         #: calls that were heard, as the journal is told of them

@@ -169,6 +169,17 @@ def test_a_later_stream_of_the_same_call() -> None:
     assert [(e.reason, e.by_far_end) for e in ended] == [("stop", True)]
 
 
+def test_a_stream_that_was_cut_off_is_told_by_name_and_may_come_again() -> None:
+    stage = Stage()
+    call = stage.called()
+    closed(stage, call, "too_fast")
+    assert [e.reason for e in stage.events("a1", m.CallReconnecting)] == ["too_fast"]
+    stage.pass_time(2.2)
+    fetch = stage.take(do.Fetch)
+    stage.feed(do.Fetched(fetch.call, fetch.sid, "completed"))
+    assert [e.reason for e in stage.events("a1", m.CallEnded)] == ["error"]
+
+
 def test_redirect_that_comes_before_the_loss_is_known() -> None:
     stage = Stage()
     call = stage.called()

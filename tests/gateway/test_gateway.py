@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from trunkline.bus import hosts
 from trunkline.bus import messages as m
+from trunkline.bus.listener import HEAD_BYTES
 from trunkline.bus.settings import load
 from trunkline.bus.testing import poison, until
 from trunkline.gateway.process import BOUNDS, main, serve
@@ -170,7 +171,8 @@ async def test_only_signed_upgrades_and_known_tokens(
     url = f"ws://127.0.0.1:{stack.port}"
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"{url}/twilio/stream", proxy=None)
-    assert (refused.value.response.status_code, refused.value.response.body) == (403, b"forbidden")
+    assert refused.value.response.status_code == 403
+    assert b"checked: wss://line.example.com/twilio/stream" in refused.value.response.body
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"{url}/elsewhere", proxy=None)
     assert refused.value.response.status_code == 404
@@ -337,14 +339,13 @@ async def test_large_and_slow_requests_are_cut_off(
 ) -> None:
     head = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * BOUNDS.request_bytes
     assert (await http(stack, head)).startswith(b"HTTP/1.1 413 ")
+    # A head that is not whole may be shorter, because many strangers can send one.
+    half = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * HEAD_BYTES
+    assert (await http(stack, half)).startswith(b"HTTP/1.1 413 ")
     assert (await http(stack, b"nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
     monkeypatch.setattr(BOUNDS, "request_within", 0.1)
     with pytest.raises(ConnectionResetError):
         if await http(stack, b"POST /twilio/voice HTTP/1.1\r\nHost: x\r\n") == b"":
-            raise ConnectionResetError
-    monkeypatch.setattr(BOUNDS, "connections", 0)
-    with pytest.raises(ConnectionResetError):
-        if await http(stack, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == b"":
             raise ConnectionResetError
 
 

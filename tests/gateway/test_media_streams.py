@@ -30,7 +30,7 @@ def start(**changes: Any) -> bytes:
         "customParameters": {"nonce": "token"},
     }
     body.update(changes)
-    return text(event="start", sequenceNumber="1", start=body, streamSid=SID)
+    return text(event="start", start=body, streamSid=SID)
 
 
 def media(payload: bytes = b"\xff" * 160, timestamp: Any = "0", **changes: Any) -> bytes:
@@ -41,7 +41,7 @@ def media(payload: bytes = b"\xff" * 160, timestamp: Any = "0", **changes: Any) 
         "payload": base64.b64encode(payload).decode(),
     }
     body.update(changes)
-    return text(event="media", sequenceNumber="3", media=body, streamSid=SID)
+    return text(event="media", media=body, streamSid=SID)
 
 
 def live() -> ms.MediaStream:
@@ -62,7 +62,8 @@ def test_a_call_from_connected_to_stop() -> None:
     dtmf = text(event="dtmf", streamSid=SID, dtmf={"track": "inbound_track", "digit": "1"})
     assert stream.receive(dtmf) == ms.Dtmf(1, "1")
     assert stream.receive(dtmf) == ms.Dtmf(2, "1")
-    mark = text(event="mark", streamSid=SID, sequenceNumber="4", mark={"name": "m"})
+    stream.mark("m")
+    mark = text(event="mark", streamSid=SID, mark={"name": "m"})
     assert stream.receive(mark) == ms.MarkReturned("m")
     stop = text(event="stop", streamSid=SID, stop={"accountSid": "AC1", "callSid": CALL})
     assert stream.receive(stop) == ms.Stop()
@@ -267,3 +268,45 @@ def test_no_input_raises(messages: list[bytes]) -> None:
     for stream in (ms.MediaStream(), live()):
         for message in messages:
             stream.receive(message)
+
+
+def numbered(number: object, event: str = "media", **more: Any) -> bytes:
+    body = more or {"media": {"payload": "AAAA"}}
+    return text(event=event, sequenceNumber=number, streamSid=SID, **body)
+
+
+def test_sequence_numbers_that_jump_or_run_back_are_counted_and_their_messages_taken() -> None:
+    stream = ms.MediaStream()
+    assert stream.receive(text(event="connected")) is not None
+    begins = start().replace(b'"event": "start"', b'"event": "start", "sequenceNumber": "1"')
+    assert isinstance(stream.receive(begins), ms.Start)
+    for number in ("2", 3):
+        assert stream.receive(numbered(number)) is not None
+    assert not stream.bad
+    for number in ("5", "6", "6", "2", "3"):
+        assert stream.receive(numbered(number)) is not None
+    assert stream.bad == {"sequence": 3}
+    assert stream.receive(numbered("4", "dtmf", dtmf={"digit": "1"})) is not None
+    assert stream.receive(text(event="media", media={"payload": "AAAA"})) is not None
+    assert stream.bad == {"sequence": 3}
+    assert stream.receive(numbered("soon")) is None
+    assert stream.receive(numbered("9" * 5_000)) is None
+    assert stream.bad == {"sequence": 3, "fields": 2}
+
+
+def test_digits_are_bounded() -> None:
+    stream = live()
+    digit = text(event="dtmf", streamSid=SID, dtmf={"digit": "1"})
+    found = [stream.receive(digit) for _ in range(ms.MAX_DIGITS + 2)]
+    assert found[-3:] == [ms.Dtmf(ms.MAX_DIGITS, "1"), None, None]
+    assert stream.bad == {"digits": 2}
+
+
+def test_a_mark_comes_back_once() -> None:
+    stream = live()
+    mark = text(event="mark", streamSid=SID, mark={"name": "m"})
+    assert stream.receive(mark) is None
+    stream.mark("m")
+    assert stream.receive(mark) == ms.MarkReturned("m")
+    assert stream.receive(mark) is None
+    assert stream.bad == {"mark": 2}

@@ -57,6 +57,9 @@ class WebSocketEnd:
             self.is_open = False
             self._media.closed_by_gateway()
 
+    def drop(self) -> None:
+        raise AssertionError("a stream that does as carriers do is never cut off")
+
 
 class Media:
     """A stream of ``leg`` at ``gateway``. ``over`` is set when it is gone, to how."""

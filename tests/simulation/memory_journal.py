@@ -91,10 +91,11 @@ class MemoryJournal:
         if row is not None and row.state != "closed":
             self.dials[request] = replace(row, sid=sid, state="taken")
 
-    async def dial_closed(self, request: str) -> None:
+    async def dial_closed(self, request: str, seconds: float | None = None) -> None:
         row = self.dials.get(request)
         if row is not None:
-            self.dials[request] = replace(row, state="closed")
+            seconds = row.seconds if seconds is None else seconds
+            self.dials[request] = replace(row, state="closed", seconds=seconds)
 
     async def note_seen(self, sid: str, since: float) -> None:
         kept = {s: t for s, t in self.calls.items() if t >= since - SEEN_KEPT}

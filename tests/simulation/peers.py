@@ -27,6 +27,8 @@ from trunkline.controller.twilio.operations import Operations
 from trunkline.controller.twilio.seal import SealKeys
 from trunkline.gateway import instructions as do
 from trunkline.gateway.app import ANSWER_WITHIN
+from trunkline.gateway.authenticator import Authenticator
+from trunkline.gateway.refusals import Refusals
 from trunkline.gateway.shell import Shell as GatewayShell
 
 from .bus import SimBus
@@ -187,9 +189,10 @@ class GatewayPeer:
             on_event=lambda event: self.shell.event(event),
             clock=self.loop.time,
         )
+        refusals = Refusals(lambda seconds, call: None)
         self.shell = SimShell(
             name,
-            None,  # type: ignore[arg-type]  # HTTP is the exchange's
+            Authenticator(None, lambda: None, refusals),  # HTTP is the exchange's
             self.client,  # type: ignore[arg-type]  # its requests are generic
             None,  # type: ignore[arg-type]  # the bus is the simulation's
             clock=self.loop.time,
