@@ -19,6 +19,7 @@ from trunkline.bus.sockets import MAX_CONTROL_BYTES, connect_dealer
 from trunkline.bus.testing import poison, until
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.controller import instructions as do
+from trunkline.controller.rules import sessions
 from trunkline.controller.rules.book.peers import GATEWAY_LOST_AFTER, MOST_WAITING
 from trunkline.controller.rules.book.workers import QUIET_AFTER
 
@@ -321,6 +322,18 @@ def test_requests_that_wait_are_bounded() -> None:
     assert stage.error("a1", last) == "StackUnavailableError"
     stage.hello("adapter", "a2")
     stage.body("a2", stage.ask("a2", m.GetStatus()), m.StatusReport)
+
+
+def test_sessions_of_one_client_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MOST_SESSIONS", 3)
+    stage = Stage()
+    for _ in range(3):
+        stage.ask("a1", m.OpenSession(info=stage.info()))
+    one_more = stage.ask("a1", m.OpenSession(info=stage.info()))
+    assert stage.error("a1", one_more) == "InvalidRequestError"
+    stage.hello("adapter", "a2")
+    stage.ask("a2", m.OpenSession(info=stage.info()))
+    assert len(stage.core.book.sessions) == 4
 
 
 def test_the_answer_to_a_status_request_is_not_kept() -> None:
