@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import random
 import re
 import subprocess
@@ -43,6 +44,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="default: a new one")
     parser.add_argument("--target", action="append", help="only this one; may be repeated")
     asked = parser.parse_args()
+    logging.disable()  # what is refused is logged, a thousand times here
     seed = random.SystemRandom().randrange(1_000_000) if asked.seed is None else asked.seed
     names = asked.target or list(targets.TARGETS)
     print(f"seed {seed}", flush=True)
