@@ -13,6 +13,7 @@ and no secret. It is a generator of outcomes, one for each message that it has s
 from __future__ import annotations
 
 import random
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -101,7 +102,7 @@ def rogue(directory: Path, peers: dict[str, list[str]], rng: random.Random) -> I
             for message in to_controller(peers, rng):
                 control.send(message)
                 yield _outcome(control)
-            for path in sorted(directory.glob("w-*")):
+            for path in filter(_lives, sorted(directory.glob("w-*"))):
                 media = _connected(context, path)
                 for message in to_worker(peers, rng):
                     media.send(message)
@@ -114,11 +115,17 @@ def rogue(directory: Path, peers: dict[str, list[str]], rng: random.Random) -> I
         context.destroy(linger=0)
 
 
+def _lives(path: Path) -> bool:
+    """Whether a worker listens there: a killed one leaves its socket behind."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 def _connected(context: zmq.Context[zmq.Socket[bytes]], path: Path) -> zmq.Socket[bytes]:
-    socket = context.socket(zmq.DEALER)
-    socket.sndtimeo = 1_000
-    socket.connect(f"ipc://{path}")
-    return socket
+    dealer = context.socket(zmq.DEALER)
+    dealer.sndtimeo = 1_000
+    dealer.connect(f"ipc://{path}")
+    return dealer
 
 
 def _outcome(control: zmq.Socket[bytes]) -> str:
