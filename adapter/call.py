@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from trunkline.bus.clock import monotonic
 from trunkline.bus.digits import check_digits, seconds_of
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.messages import EndedReason
 from trunkline.bus.redact import redact_number
+from trunkline.bus.sound import FRAME, NOT_TAKEN, TOO_MUCH_QUEUED
 
 from .client.call_audio import Lost
 from .client.call_media import PLAYED_WITHIN, CallMedia
@@ -17,6 +18,9 @@ from .client.client import BusClient
 from .client.session import ClientSession
 from .dtmf import tones as as_sound
 from .pcm16 import pcm16
+
+if TYPE_CHECKING:
+    from trunkline.ear.figures import Report
 
 #: How long ``hang_up`` waits for the call to be over once the carrier took the hang-up.
 ENDED_WITHIN = 3.0
@@ -132,6 +136,27 @@ class Call:
     def heard_samples(self) -> int:
         """Samples (8 kHz) that were heard so far."""
         return self._media.audio.heard_samples
+
+    def report(self) -> Report:
+        """How both sides have talked with each other so far: latency of answers, time to yield,
+        talk-over, silences, from the sound alone (docs/ear.md). A call is kept for an hour of it.
+
+        It computes for about 0.3 ms for each second of the call. WrongModeError for an
+        originator-only call, which carries no sound.
+        """
+        if not self.carries_sound:
+            raise WrongModeError("report: an originator-only call carries no sound")
+        from trunkline.ear.listen import listen
+
+        audio = self._media.audio
+        ours, theirs = audio.tape.sides()
+        # What the user did not take, or queued beyond measure, is no fault of the line.
+        lost = sum(
+            samples
+            for why, samples in audio.lost.reasons.copy().items()
+            if why not in (NOT_TAKEN, TOO_MUCH_QUEUED)
+        )
+        return listen(ours, theirs, frames_lost=-(-lost // FRAME), jitter_ms=audio.tape.jitter_ms)
 
     async def send_audio(self, pcm: bytes) -> int:
         """Say ``pcm`` behind the sound that is queued; returns how many of its samples were sent.
