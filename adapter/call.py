@@ -22,6 +22,8 @@ from .pcm16 import pcm16
 if TYPE_CHECKING:
     from trunkline.ear.figures import Report
 
+    from .client.call_tape import Samples
+
 #: How long ``hang_up`` waits for the call to be over once the carrier took the hang-up.
 ENDED_WITHIN = 3.0
 
@@ -149,7 +151,7 @@ class Call:
         from trunkline.ear.listen import listen
 
         audio = self._media.audio
-        ours, theirs = audio.tape.sides()
+        ours, theirs = self.both_sides()
         # What the user did not take, or queued beyond measure, is no fault of the line.
         lost = sum(
             samples
@@ -157,6 +159,10 @@ class Call:
             if why not in (NOT_TAKEN, TOO_MUCH_QUEUED)
         )
         return listen(ours, theirs, frames_lost=-(-lost // FRAME), jitter_ms=audio.tape.jitter_ms)
+
+    def both_sides(self) -> tuple[Samples, Samples]:
+        """(ours, theirs): what both sides have said so far, on one clock, as PCM16 at 8 kHz."""
+        return self._media.audio.tape.sides()
 
     async def send_audio(self, pcm: bytes) -> int:
         """Say ``pcm`` behind the sound that is queued; returns how many of its samples were sent.

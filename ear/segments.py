@@ -14,8 +14,9 @@ frames begin, and whether noise was added to them:
 - Sound that begins out of no sound at all has its own frames, from its first sample on.
 - On a line that is never still, frames may begin at any of four steps, and the limit is in doubt.
   All of these are tried. If they agree within :data:`NEAR`, the middle is right to half of that. If
-  they do not, a whole sound is in doubt, for example a click before a word. It counts if any grid
-  in ten has it, because noise hides such a sound more often than it makes one up.
+  they do not, a whole sound is in doubt, for example a click before a word. It counts if one grid
+  in ten has it, because noise hides such a sound more often than it makes one up. If fewer have it,
+  the middle is the answer that is never far off.
 
 The noise is taken off each frame before it is compared, so a segment has the same edges on a noisy
 line, as far as its edges can be heard there at all.
@@ -131,19 +132,21 @@ def _cut(grids: Iterable[Grid], doubts: Iterable[float]) -> list[Segment]:
     edges = np.array([spans for spans in found if len(spans) == usual]).reshape(-1, usual, 2)
     return [
         Segment(
-            start=rounded(_edge(edges[:, n, 0], OUTER) * STEP_SECONDS),
-            end=rounded(_edge(edges[:, n, 1], 1 - OUTER) * STEP_SECONDS),
+            start=rounded(_edge(edges[:, n, 0], 0.0) * STEP_SECONDS),
+            end=rounded(_edge(edges[:, n, 1], 1.0) * STEP_SECONDS),
         )
         for n in range(usual)
     ]
 
 
-def _edge(places: npt.NDArray[np.float64], outer: float) -> float:
-    """One edge of what several grids say of it."""
+def _edge(places: npt.NDArray[np.float64], outermost: float) -> float:
+    """One edge, of what several grids say of it; the quantile 0.0 or 1.0 is its outermost."""
+    enough = abs(outermost - OUTER)
     least, most = float(places.min()), float(places.max())
     if (most - least) * STEP_SECONDS <= NEAR:
         return (least + most) / 2
-    return float(np.quantile(places, outer, method="nearest"))
+    common, rare = np.quantile(places, (enough, outermost), method="nearest").tolist()
+    return float(common + rare) / 2 if abs(common - rare) * STEP_SECONDS > NEAR else float(common)
 
 
 def _reached(energy: Floats, count: int) -> float:

@@ -60,7 +60,7 @@ def page(title: str, calls: Iterable[str]) -> str:
     )
 
 
-def section(call: Heard, verdict: str = "") -> str:
+def section(call: Heard, verdict: str = "", title: str | None = None) -> str:
     """One call. ``verdict``: what a test said of it, for example how it failed."""
     report = call.report
     bad = "".join(
@@ -68,7 +68,7 @@ def section(call: Heard, verdict: str = "") -> str:
     )
     said = f'<pre class="bad">{escape(verdict)}</pre>' if verdict else ""
     return (
-        f"<section><h2>{escape(call.title)}</h2>{said}{bad}"
+        f"<section><h2>{escape(title or call.title)}</h2>{said}{bad}"
         f"{_picture(call)}"
         f'<audio controls preload="none" src="{_sound(call.ours, call.theirs)}"></audio>'
         f"{_figures(report)}{_answers(report)}{_overlaps(report)}</section>\n"
