@@ -3,6 +3,8 @@
 The rules:
 
 - An *answer* is their first segment that begins after one of ours ended, with none of ours between.
+  If they were speaking when ours ended, they may pause for less than :data:`PAUSE` and go on. That
+  is the rest of what they were saying, and no answer.
 - Ours of less than :data:`BACKCHANNEL` that begins and ends over theirs is a *backchannel* ("mhm").
   It asks for nothing, so what follows it is no answer.
 - A *yield* is ours, and no backchannel, that begins while theirs runs. Theirs has ended once they
@@ -57,7 +59,9 @@ def answers(ours: list[Segment], theirs: list[Segment]) -> list[Answer]:
         if is_backchannel(said, theirs):
             continue
         until = ours[n + 1].start if n + 1 < len(ours) else float("inf")
-        answer = next((each for each in theirs if each.start >= said.end), None)
+        running = _running(said.end, theirs)
+        first = 0 if running is None else _stretch(running, theirs, until)[0] + 1
+        answer = next((each for each in theirs[first:] if each.start >= said.end), None)
         if answer is not None and answer.start < until:
             latency = rounded(answer.start - said.end)
             found.append(Answer(after=said.end, start=answer.start, latency=latency))

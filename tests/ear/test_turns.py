@@ -29,6 +29,11 @@ def test_a_greeting_and_what_is_said_over_ours_are_no_answers() -> None:
     assert latencies(speech((3, 5)), speech((1, 2), (4, 6))) == []
 
 
+def test_the_rest_of_what_they_were_saying_is_no_answer() -> None:
+    assert latencies(speech((2, 4)), speech((1, 5), (5.6, 8))) == []
+    assert latencies(speech((2, 4)), speech((1, 5), (5.9, 8))) == [(4, 1.9)]
+
+
 def test_what_they_say_after_a_backchannel_is_no_answer() -> None:
     assert latencies(speech((2, 2.4)), speech((1, 4), (5, 6))) == []
     assert latencies(speech((2, 2.4)), speech((5, 6))) == [(2.4, 2.6)], "a short question"
