@@ -23,25 +23,25 @@ SOURCES_OF_INSTALL := pyproject.toml setup.py
 # The tests start hundreds of processes, and each would compile the code once more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-units test-calls test-alone lint bench bench-capacity chaos simulate docs clean
+.PHONY: demo test test-units test-calls test-measures lint bench bench-capacity chaos simulate docs clean
 
 demo: $(DEMO)
 	$(BIN)/trunkline demo
 
 # Three parts, one after the other. Units mostly compute, so there is one more at once than a small
-# machine has cores. Calls mostly wait, so there are more (tests/conftest.py says which beside which). A
-# test that measures holes or delays runs by itself.
+# machine has cores. Calls mostly wait, so there are more. Tests that measure holes or delays leave more
+# than half of a small machine idle, three at once. tests/conftest.py says which tests a worker takes.
 test: $(DEV)
-	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-alone
+	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-measures
 
 test-units: $(DEV)
-	$(BIN)/pytest -q -m "not e2e" -n 3
+	$(BIN)/pytest -q -m "not e2e" -n 3 --dist loadscope
 
 test-calls: $(DEV)
-	$(BIN)/pytest -q -m "e2e and not alone" -n 5 --dist loadscope
+	$(BIN)/pytest -q -m "e2e and not measures" -n 5 --dist loadscope
 
-test-alone: $(DEV)
-	$(BIN)/pytest -q -m alone tests/e2e tests/survival
+test-measures: $(DEV)
+	$(BIN)/pytest -q -m measures -n 3 --dist loadscope tests/e2e tests/survival
 
 lint: $(DEV)
 	$(BIN)/ruff check .

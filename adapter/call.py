@@ -16,6 +16,7 @@ from .client.call_audio import Lost
 from .client.call_media import PLAYED_WITHIN, CallMedia
 from .client.client import BusClient
 from .client.session import ClientSession
+from .dial_rules import check_seconds
 from .dtmf import tones as as_sound
 from .pcm16 import pcm16
 
@@ -187,6 +188,8 @@ class Call:
         b"" once the call has ended and all was handed out (every time then). Raises
         asyncio.TimeoutError when nothing comes for ``timeout`` seconds (None: waits for ever).
         """
+        if timeout is not None:
+            check_seconds(timeout)
         if not await self.sound.wait(timeout):
             raise TimeoutError(f"nothing was heard for {timeout:g} s ({self._state()})")
         return self.sound.take_all()
@@ -258,6 +261,8 @@ class Call:
 
     async def wait_ended(self, timeout: float | None = None) -> EndedReason:
         """Wait for the call's end; asyncio.TimeoutError when it does not end in time."""
+        if timeout is not None:
+            check_seconds(timeout)
         if not await self._media.wait_ended(timeout):
             raise TimeoutError(f"the call has not ended within {timeout:g} s ({self._state()})")
         reason = self.ended_reason

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trunkline.bus.callers import caller_error
-from trunkline.bus.messages import LONGEST_CALL, DialMode
+from trunkline.bus.messages import LONGEST_CALL, LONGEST_WAIT, DialMode
 from trunkline.bus.redact import is_e164, redact_number
 
 StreamAttachMode = Literal["a-leg", "b-leg", "originator-only"]
@@ -35,6 +35,16 @@ class DialPlan:
     @property
     def bus_mode(self) -> DialMode:
         return _BUS_MODES[self.mode]
+
+
+def check_seconds(seconds: object, name: str = "timeout") -> None:
+    """ValueError for what cannot be waited for: no number, NaN, more than thirty days. A time below
+    zero can: it is over at once."""
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not seconds <= LONGEST_WAIT:  # type: ignore[operator]  # it is a number
+        raise ValueError(
+            f"{name} must be a number of seconds, {LONGEST_WAIT} at most, got {seconds!r}."
+        )
 
 
 def check_e164(number: str, name: str = "phone_number") -> None:
@@ -108,7 +118,7 @@ def resolve_max_duration(seconds: float | None) -> int:
     """An a-leg call's longest duration in whole seconds, 1 to 300; ValueError otherwise."""
     if seconds is None:
         return LONGEST_CALL
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         raise ValueError(
             f"max_call_duration_seconds must be a positive number of seconds, got {seconds!r}."
         )

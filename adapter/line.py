@@ -24,7 +24,7 @@ from .client.call_media import CallMedia
 from .client.client import BusClient, acquire
 from .client.session import ClientSession
 from .client.telemetry import trace_carrier
-from .dial_rules import DialPlan, callee_set, caller_set, check_e164, plan_dial
+from .dial_rules import DialPlan, callee_set, caller_set, check_e164, check_seconds, plan_dial
 from .turns.greeting import GREETING_TIMEOUT, check_greeting, greet
 
 log = logging.getLogger("trunkline.adapter")
@@ -185,11 +185,13 @@ class Line:
 
         ``callee_speaks_first``, ``greeting_timeout``: as for ``place_call``; the far end is the
         caller here. May be repeated for the next call. Raises asyncio.TimeoutError when
-        nobody calls within ``timeout`` seconds, ValueError (greeting_timeout), NumberBusyError,
-        NumberRoutedElsewhereError, CarrierError, StackUnavailableError, WrongModeError (not open,
-        or already calling). Cancelled during the greeting: the call is hung up.
+        nobody calls within ``timeout`` seconds, ValueError (timeout, greeting_timeout),
+        NumberBusyError, NumberRoutedElsewhereError, CarrierError, StackUnavailableError,
+        WrongModeError (not open, or already calling). Cancelled during the greeting: the call is
+        hung up.
         """
         client, session = self._opened()
+        check_seconds(timeout)
         check_greeting(greeting_timeout)
         self._enter("answer")
         if self._waiting:
@@ -252,8 +254,9 @@ class Line:
         Where nobody speaks within ``greeting_timeout`` seconds of the stream's start the greeting
         is None, and a warning says so.
 
-        Raises ValueError (number, mode, allow-list, duration, greeting: nothing is dialled),
-        CallFailedError (busy, no-answer, failed, canceled), asyncio.TimeoutError, CarrierError,
+        Raises ValueError (number, mode, allow-list, duration, timeout, greeting: nothing is
+        dialled), LimitReachedError (a cap of the stack's: nothing is dialled), CallFailedError
+        (busy, no-answer, failed, canceled), asyncio.TimeoutError, CarrierError,
         StackUnavailableError, WrongModeError. Cancelled: the call is hung up.
         """
         self._opened()
@@ -282,8 +285,12 @@ class Line:
             )
 
     async def dial(self, plan: DialPlan, timeout: float) -> Call:
-        """Place a call whose checks have been made (``place_call`` makes them)."""
+        """Place a call whose checks have been made (``place_call`` makes them), except that of
+        ``timeout``."""
         client, session = self._opened()
+        check_seconds(timeout)
+        if not timeout > 0:
+            raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}.")
         self._enter("call")
         request = secrets.token_hex(16)
         try:

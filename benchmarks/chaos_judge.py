@@ -24,6 +24,8 @@ Too much may be reported for these reasons:
   sound may not have been written. The carrier may play on before it sees that the stream is gone.
   All that together is about the lead of 60 ms, three frames, and as much more as the carrier is
   late.
+- A client that stands still while its call ends reads of the end late, and cannot tell how late. So
+  long as it stood still, it takes the far end to have spoken on.
 - Sound whose fate nobody can know is reported as lost, with a reason of its own
   (:data:`~trunkline.bus.sound.IN_DOUBT`), and is an upper bound.
 
@@ -83,11 +85,13 @@ def judge(
     *,
     cut: bool = False,
     late: float = 0.0,
+    still: float = 0.0,
 ) -> Verdict:
     """``report`` is the client's; ``carrier_call`` is the carrier's description of the call that
     has the stream; ``played`` is the mu-law that its far end heard. ``cut``: the stack, or its
     number's holder, was taken away meanwhile, so the call may end and nobody is left to report.
-    ``late``: the carrier itself is late by so many frames at times, so more may be reported."""
+    ``late``: the carrier itself is late by so many frames at times, so more may be reported.
+    ``still``: the client stood still for so many frames when the call ended."""
     # One that was closed before we had the call had not been let in.
     streams = [
         s
@@ -121,7 +125,7 @@ def judge(
     due = sum(_due_when_it_broke(stream) for stream in streams[:-1])
     for way, lost, said, unplayed, unknown in (
         ("out", verdict.lost_out, verdict.reported_out, due, in_doubt),
-        ("in", verdict.lost_in, verdict.reported_in, 0.0, 0.0),
+        ("in", verdict.lost_in, verdict.reported_in, 0.0, still),
     ):
         if cut:
             continue

@@ -179,7 +179,7 @@ class Chaos:
         elif "over" in message:
             report = message["over"]
             self._up[name].pop(report["sid"], None)
-            self._judge(report)
+            self._judge(report, self.clients[name].process.pid)
         elif "failed" in message:
             self._request_failed(name, message)
 
@@ -188,19 +188,34 @@ class Chaos:
         if not self._cut(message["at"]):
             self.problem(f"{name}, {message['kind']}: a request failed: {message['failed']}")
 
+    def _still(self, pid: int, since: float, until: float) -> float:
+        """Seconds for which the process was stopped meanwhile."""
+        return sum(
+            max(0.0, min(fault.until, until) - max(fault.at, since))
+            for fault in self.score.faults
+            if fault.pid == pid and fault.how == "SIGSTOP"
+        )
+
     def _cut(self, ended: float) -> bool:
         return self.cut_from is not None and ended >= self.cut_from
 
-    def _judge(self, report: dict[str, Any]) -> None:
+    def _judge(self, report: dict[str, Any], client: int) -> None:
         sid = report["sid"]
+        call = self.sim.call(sid)
         cut = self._cut(report["ended"])
         late = self.sim.load()["late_p99_ms"] / 1000
         if late > TOO_LATE:
             raise MachineTooBusyError(
                 f"machine too busy: the carrier's own clock is {late * 1000:.0f} ms late at times"
             )
+        still = self._still(client, call["history"][-1][0], report["ended"])
         found = judge(
-            report, self.sim.call(sid), self.sim.played(sid), cut=cut, late=late / FRAME_SECONDS
+            report,
+            call,
+            self.sim.played(sid),
+            cut=cut,
+            late=late / FRAME_SECONDS,
+            still=still / FRAME_SECONDS,
         )
         self.score.verdicts.append(found)
         if cut and found.dropped:

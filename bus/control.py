@@ -23,7 +23,13 @@ from . import messages as m
 from .clock import Clock, monotonic
 from .curve import CurveKeys
 from .endpoints import BusAddress
-from .errors import InternalError, StackUnavailableError, TimedOutError, TrunklineError
+from .errors import (
+    InternalError,
+    SettingsError,
+    StackUnavailableError,
+    TimedOutError,
+    TrunklineError,
+)
 from .sockets import BusSocket, connect_dealer
 
 log = logging.getLogger("trunkline.bus")
@@ -193,6 +199,8 @@ class ControlClient:
 
     def _open(self) -> None:
         self._connected_at = None
+        if not self._is_private():
+            return
         self._socket = connect_dealer(
             self._context,
             self._address.control,
@@ -202,7 +210,22 @@ class ControlClient:
             curve=self._curve,
         )
 
+    def _is_private(self) -> bool:
+        """The bus is this user's alone. It is looked at before each Hello too, because the Hello
+        holds secrets, and another user may have made a directory that was not there."""
+        try:
+            self._address.check_directory()
+        except SettingsError as error:
+            self._refuse(error)
+            return False
+        return True
+
     def _connected(self) -> None:
+        if not self._is_private():
+            assert self._socket is not None, "it is its connection"
+            self._socket.close()
+            self._socket = None
+            return
         self._connected_at = self._clock()
         self._connections += 1
         self.say_hello()

@@ -11,7 +11,17 @@ from typing import Any, Literal
 
 from .errors import CallFailedError, ErrorInfo, TimedOutError, TrunklineError
 from .redact import redact_number
-from .wire import PROTOCOL, DialMode, Direction, EndedReason, Message, Record, Role, StreamEndReason
+from .wire import (
+    PROTOCOL,
+    DialMode,
+    Direction,
+    EndedReason,
+    Message,
+    Record,
+    Role,
+    Seconds,
+    StreamEndReason,
+)
 
 # --------------------------------------------------------------------------- shared records
 
@@ -60,9 +70,9 @@ class CallInfo(Record, frozen=True):
     dial_request: str | None = None
     mode: DialMode | None = None
     placement: Placement | None = None
-    max_duration: float | None = None
+    max_duration: Seconds | None = None
     #: seconds since the call's first stream started, when this was sent; None: not yet
-    age: float | None = None
+    age: Seconds | None = None
     trace: dict[str, str] = {}
     caller_rewritten: bool = False
     #: adapter: a controller was asked to send digits, and has not answered
@@ -112,7 +122,7 @@ class CallStats(Record, frozen=True):
     frames_out: int = 0
     frames_lost: int = 0
     underruns: int = 0
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
 
 
 class StreamStats(Record, frozen=True):
@@ -157,8 +167,8 @@ class Beat(Message, frozen=True):
     a thread of its own, so that a blocked event loop does not lose the call). One in
     4 s is answered by Pulse.
 
-    ``refused``, of a gateway: how many webhooks and upgrades it has refused since it started, by
-    the reason ("shared key", "wrong signature", ...). A stranger can cause them: it is only shown.
+    ``refused``, of a gateway: how much it has refused since it started, by kind (bus/refusals.py).
+    A stranger can cause that: it is only shown.
     """
 
     peer: str
@@ -221,7 +231,8 @@ class Dial(Message, frozen=True):
     DialFailed(status="timeout") is told. -> Dialled once Twilio has taken it; before that
     DialQueued events tell its place when it has to wait its turn.
 
-    Errors: CarrierError, InvalidRequestError, WrongModeError; b-leg: as Arm's, for the callee.
+    Errors: CarrierError, InvalidRequestError, LimitReachedError, WrongModeError; b-leg: as Arm's,
+    for the callee.
     """
 
     session: str
@@ -333,7 +344,8 @@ class StatusCallback(Message, frozen=True):
 class StreamStart(Message, frozen=True):
     """gateway: a socket sent ``start`` with this token. -> StreamAccepted or StreamRefused.
 
-    The token is used up by being accepted; it is bound to ``call_sid``.
+    The token is used up by being accepted. It is bound to ``call_sid``, is good for a time, and has
+    to be shown by ``gateway`` itself.
     """
 
     token: str
@@ -485,7 +497,8 @@ class CallStarted(Message, frozen=True):
 
 class CallPlaced(Message, frozen=True):
     """to the call's gateway and adapter: a newer placement. The gateway, when its active worker is
-    not in it or gone, opens the new primary; the adapter attaches to both."""
+    not in it or gone, opens the new primary; the adapter attaches to both. A gateway whose Hello
+    shows an older placement is told again."""
 
     call: str
     placement: Placement
@@ -496,6 +509,7 @@ class CallReconnecting(Message, frozen=True):
 
     call: str
     ordinal: int
+    reason: StreamEndReason = "error"
 
 
 class CallEnded(Message, frozen=True):

@@ -1,7 +1,9 @@
-"""CURVE on tcp: both key pairs of a stack, derived from the account's auth token.
+"""CURVE on tcp: both key pairs of a stack, derived from the bus's key, and that from the account's
+auth token.
 
-Whoever has the token may join the bus, and nobody else: the server proves itself by its key, and a
-ZAP handler lets in the one client key. On ipc the directory's mode (0700) does the same.
+Whoever has the key may join the bus, and nobody else: the server proves itself by its key, and a
+ZAP handler lets in the one client key. On ipc the directory's mode (0700) does the same. A process
+that only works on sound, such as a codec worker, is given the bus's key and never the token.
 """
 
 from __future__ import annotations
@@ -18,20 +20,29 @@ from zmq.utils import z85
 _DOMAIN = "trunkline"
 
 
-def _pair(auth_token: str, role: str) -> tuple[bytes, bytes]:
-    seed = HKDF(SHA256(), 32, salt=b"trunkline bus", info=role.encode()).derive(auth_token.encode())
-    secret = z85.encode(seed)
+def bus_key(auth_token: str) -> str:
+    """The key of the account's bus. The token cannot be had from it."""
+    return _derive(auth_token, "key").hex()
+
+
+def _derive(secret: str, info: str) -> bytes:
+    hkdf = HKDF(SHA256(), 32, salt=b"trunkline bus", info=info.encode())
+    return hkdf.derive(secret.encode())
+
+
+def _pair(key: str, role: str) -> tuple[bytes, bytes]:
+    secret = z85.encode(_derive(key, role))
     return zmq.curve_public(secret), secret
 
 
 class CurveKeys:
-    """Keys for the tcp bus of the account with this auth token."""
+    """Keys for the tcp bus that has this key."""
 
-    def __init__(self, auth_token: str) -> None:
-        if not auth_token:
-            raise ValueError("CURVE keys need an auth token")
-        self._server_public, self._server_secret = _pair(auth_token, "server")
-        self._client_public, self._client_secret = _pair(auth_token, "client")
+    def __init__(self, key: str) -> None:
+        if not key:
+            raise ValueError("CURVE keys need the bus's key")
+        self._server_public, self._server_secret = _pair(key, "server")
+        self._client_public, self._client_secret = _pair(key, "client")
 
     def apply_client(self, socket: zmq.Socket[bytes]) -> None:
         socket.curve_serverkey = self._server_public

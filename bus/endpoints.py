@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SettingsError
 from .hosts import bare, join
+from .private import NotPrivateError, check_private, make_private
 
-_ROOT = 0
 #: Room for a socket's path in sockaddr_un, less the ending zero byte.
 _MAX_IPC_PATH = 103 if sys.platform == "darwin" else 107
 #: What the longest socket in a bus directory adds to its path.
@@ -88,30 +88,23 @@ class BusAddress:
         return f"tcp://{join(self.host, '*')}"
 
     def make_directory(self) -> None:
-        """Make the ipc directory, 0700; refuse one that others may enter.
+        """Make the ipc directory, 0700. SettingsError where it is not, or may be replaced by one
+        that is not, this user's alone (:mod:`.private`)."""
+        if self.directory is not None:
+            self._look(make_private, self.directory)
 
-        Raises SettingsError where it is another user's or open to others, or may be replaced by
-        one.
-        """
-        if self.directory is None:
-            return
-        parent = self.directory.parent
+    def check_directory(self) -> None:
+        """The same, for whoever connects there: what is not there is not made."""
+        if self.directory is not None:
+            self._look(check_private, self.directory)
+
+    def _look(self, how: Callable[[Path], None], directory: Path) -> None:
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found, above, around = (d.stat() for d in (self.directory, parent, parent.parent))
+            how(directory)
+        except NotPrivateError as error:
+            raise SettingsError(f"TRUNKLINE_BUS={self.text!r}: {error}") from None
         except OSError as error:
+            what = "made" if how is make_private else "looked at"
             raise SettingsError(
-                f"TRUNKLINE_BUS={self.text!r}: {self.directory} cannot be made: {error.strerror}"
+                f"TRUNKLINE_BUS={self.text!r}: {directory} cannot be {what}: {error.strerror}"
             ) from error
-        # In a directory like /tmp anybody may have made it before us, under the name that we take,
-        # and whoever owns it can put another directory into the bus's place at any time.
-        if around.st_mode & stat.S_ISVTX and above.st_uid not in (os.geteuid(), _ROOT):
-            raise SettingsError(
-                f"TRUNKLINE_BUS={self.text!r}: {parent} belongs to another user (uid "
-                f"{above.st_uid}): set TRUNKLINE_BUS to a directory of yours"
-            )
-        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise SettingsError(
-                f"TRUNKLINE_BUS={self.text!r}: {self.directory} must belong to you alone "
-                f"(chmod 700 {self.directory})"
-            )

@@ -19,6 +19,7 @@ __all__ = [
     "CarrierError",
     "InternalError",
     "InvalidRequestError",
+    "LimitReachedError",
     "NumberBusyError",
     "NumberNotFoundError",
     "NumberRoutedElsewhereError",
@@ -115,6 +116,10 @@ class AccountMismatchError(TrunklineError, RuntimeError):
 
 class InvalidRequestError(TrunklineError, ValueError):
     """A request is wrong in itself (a bad number, a duration over the cap, …)."""
+
+
+class LimitReachedError(TrunklineError, RuntimeError):
+    """A cap of the stack's would be passed; the message names it, its value and its setting."""
 
 
 class WrongModeError(TrunklineError, RuntimeError):

@@ -61,6 +61,19 @@ def is_loopback(host: str) -> bool:
     return name == "localhost" or name.endswith(".localhost")
 
 
+def owner_of(host: str) -> str | None:
+    """To whom a connection from ``host`` belongs: an IPv4 address, or the /64 network of an IPv6
+    one, because that is given to one customer. None where the address says nothing of the far end:
+    on the loopback and in private networks there are tunnels and proxies, which bring everybody's
+    connections."""
+    address = _address(host)
+    if address is None or not address.is_global:
+        return None
+    if address.version == 4:
+        return str(address)
+    return str(ipaddress.IPv6Network((int(address), 64), strict=False))
+
+
 def reachable(host: str) -> str:
     """Where a listener on ``host`` is reached from this machine: an any-address at its loopback."""
     address = _address(host)

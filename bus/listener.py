@@ -2,9 +2,12 @@
 may do to it before any of our code sees a request.
 
 uvicorn reads HTTP, and an ASGI application answers it. uvicorn's httptools protocol bounds neither
-the size of a request nor the time that it takes to arrive; :class:`BoundedHttp` does, and the
-number of connections too. The gateways' public listener and the controller's local one are both of
-these.
+the size of a request nor the time that it takes to arrive; :class:`BoundedHttp` does. It bounds too
+how many connections wait for the rest of a request: a newcomer is let in always, and where there is
+no room the oldest of them goes (:mod:`.places`). A connection whose request is whole is not among
+them while it is answered, and neither is one that was upgraded.
+
+The gateways' public listener and the controller's local one are both of these.
 """
 
 from __future__ import annotations
@@ -12,83 +15,189 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from . import descriptors, hosts
+from .places import Places
+from .refusals import Kind
+
 _TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+#: The most of a request that is kept before its head is whole. Twilio's heads have some 2 KB.
+HEAD_BYTES: Final = 32 * 1024
+#: Connections whose bytes are read in one turn of the loop. Between two turns live calls are
+#: served, so a crowd of requests cannot hold up their sound.
+AT_ONCE: Final = 4
 
 
 @dataclass
 class Bounds:
     """What a listener's peers may do at most; times are in seconds."""
 
-    #: connections at a time, HTTP and WebSocket together; a further one is closed at once
-    connections: int
+    #: connections that wait for the rest of a request, or for a first or a further one
+    waiting: int
     #: a request, head and body together
     request_bytes: int
     #: from the connection, or the first byte of a further request, to the request's end
     request_within: float
     #: from :meth:`Server.leave` until requests that are not answered yet are given up
     leave_within: float
+    #: among those that wait, of one address; None: as many as there may be
+    waiting_of_one: int | None = None
+
+
+class Crowd:
+    """What all connections of one listener share: their places, and whose turn it is."""
+
+    def __init__(self, bounds: Bounds, refused: Callable[[Kind], object]) -> None:
+        self.bounds = bounds
+        self.refused = refused
+        #: connections at a time, HTTP and WebSocket together
+        self.most = descriptors.for_connections(descriptors.limits()[0])
+        #: half of these are for calls at least
+        room = min(bounds.waiting, self.most // 2)
+        self.waiting: Places[BoundedHttp] = Places(room, bounds.waiting_of_one)
+        #: given up, and gone after this turn of the loop
+        self.going: set[BoundedHttp] = set()
+        self._to_read: deque[BoundedHttp] = deque()
+        self._reading = False
+
+    def has_bytes(self, connection: BoundedHttp) -> None:
+        """It is read when its turn comes."""
+        self._to_read.append(connection)
+        if not self._reading:
+            self._reading = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(min(AT_ONCE, len(self._to_read))):
+            # Each by itself: one whose bytes cannot be read does not cost the next one its turn.
+            loop.call_soon(self._to_read.popleft().read)
+        self._reading = bool(self._to_read)
+        if self._reading:
+            loop.call_soon(self._next)
 
 
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's HTTP protocol with bounds. The connection itself goes on to a WebSocket protocol
     when it is upgraded; the time for the request ends then."""
 
-    bounds: ClassVar[Bounds]
+    crowd: ClassVar[Crowd]
     _deadline: asyncio.TimerHandle | None = None
     _received = 0
-    _turned_away = False
+    _in_head = False
+    _unread = b""
+    _owner: str | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        if len(self.connections) >= self.bounds.connections:
-            self._turned_away = True
-            transport.abort()
-            return
         super().connection_made(transport)
+        crowd = self.crowd
+        self._owner = None if self.client is None else hosts.owner_of(self.client[0])
+        if len(self.connections) - len(crowd.going) > crowd.most:
+            goes = crowd.waiting.oldest or self
+            goes.give_up("no descriptor")
+            if goes is self:
+                return
+        self._wait()
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
-        if not self._turned_away:
-            super().connection_lost(exc)
+        self.crowd.waiting.leave(self)
+        self.crowd.going.discard(self)
+        super().connection_lost(exc)
+
+    def give_up(self, kind: Kind) -> None:
+        """Close the connection at once; ``kind`` says why."""
+        self.crowd.waiting.leave(self)
+        self.crowd.going.add(self)
+        self._refuse(kind)
+        self.transport.abort()
+
+    def _refuse(self, kind: Kind) -> None:
+        self._disarm()
+        self.crowd.refused(kind)
+
+    def _wait(self) -> None:
+        """It has the newest place among those that wait for a request."""
+        goes = self.crowd.waiting.enter(self, self._owner)
+        if goes is not None:
+            goes.give_up("pushed out")
 
     def data_received(self, data: bytes) -> None:
-        if self._turned_away:
-            return
         self._received += len(data)
-        if self._received > self.bounds.request_bytes:
-            self._disarm()
+        if self._received > self.crowd.bounds.request_bytes:
+            self._too_large()
+            return
+        if not self._unread:
+            self.crowd.has_bytes(self)
+        self._unread += data
+
+    def read(self) -> None:
+        """Read the bytes that have come by now."""
+        data, self._unread = self._unread, b""
+        if self.transport.is_closing():
+            return
+        try:
+            super().data_received(data)
+        except BaseException:
+            self.transport.abort()
+            raise
+        if self._in_head and self._received > HEAD_BYTES:
+            self._too_large()
+
+    def _too_large(self) -> None:
+        if not self.transport.is_closing():
+            self._refuse("too large")
             self.transport.write(_TOO_LARGE)
             self.transport.close()
-            return
-        super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse("not HTTP")
+        super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
         # Here, because uvicorn's own clock is left out: see Server.main_loop.
         date = formatdate(usegmt=True).encode()
         self.server_state.default_headers = [(b"date", date)]
         super().on_message_begin()
+        self._in_head = True
         self._arm()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._disarm()
         self._received = 0
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.crowd.waiting.leave(self)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing() and (
+            self.cycle.response_complete or self.cycle.more_body
+        ):
+            self._wait()
 
     def handle_websocket_upgrade(self) -> None:
         self._disarm()
+        self.crowd.waiting.leave(self)
         super().handle_websocket_upgrade()
 
     def _arm(self) -> None:
         self._disarm()
-        self._deadline = self.loop.call_later(self.bounds.request_within, self._too_slow)
+        self._deadline = self.loop.call_later(self.crowd.bounds.request_within, self._too_slow)
 
     def _disarm(self) -> None:
         if self._deadline is not None:
@@ -96,26 +205,30 @@ class BoundedHttp(HttpToolsProtocol):
             self._deadline = None
 
     def _too_slow(self) -> None:
-        self._deadline = None
-        self.transport.abort()
+        self.give_up("too slow")
 
 
 class Server(uvicorn.Server):
     """A listener for ``app``: ``await server.serve(sockets=[...])`` runs it, ``leave`` ends it.
 
     ``websocket`` is the protocol that gets a connection once it asks for an upgrade; without one,
-    an upgrade is a request like any other.
+    an upgrade is a request like any other. ``refused`` hears of each request and connection that is
+    refused before ``app`` sees it.
     """
 
     def __init__(
-        self, app: Any, bounds: Bounds, websocket: type[asyncio.Protocol] | Literal["none"] = "none"
+        self,
+        app: Any,
+        bounds: Bounds,
+        websocket: type[asyncio.Protocol] | Literal["none"] = "none",
+        refused: Callable[[Kind], object] = lambda kind: None,
     ) -> None:
         self.bounds = bounds
         self._leaving = asyncio.Event()
         super().__init__(
             uvicorn.Config(
                 app,
-                http=type("Http", (BoundedHttp,), {"bounds": bounds}),
+                http=type("Http", (BoundedHttp,), {"crowd": Crowd(bounds, refused)}),
                 ws=websocket,
                 interface="asgi3",
                 lifespan="off",

@@ -10,6 +10,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from .private import open_private_file
+
 
 class LockHeldError(Exception):
     """Another live process has the lock; ``holder`` is what it wrote about itself."""
@@ -27,10 +29,14 @@ class FileLock:
     """
 
     def __init__(self, path: Path, holder: str) -> None:
-        """Take the lock or raise LockHeldError. ``holder``: how to name us to the next one."""
+        """Take the lock or raise LockHeldError. ``holder``: how to name us to the next one.
+
+        NotPrivateError where its directory is not ours alone, or where it is a link: taking it
+        writes to it.
+        """
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._fd: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._fd: int | None = open_private_file(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -54,7 +60,7 @@ def holder_of(path: Path) -> str | None:
     While we look, for a moment, who wants it finds it held.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_private_file(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:

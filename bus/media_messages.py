@@ -72,7 +72,7 @@ class OpenCall(PackedMessage, frozen=True):
     ``secret`` is what an Attach must show. ``playback`` is the playback generation (clears sent).
     ``lead_ms``: how much sound to keep ahead in the carrier's buffer. ``ahead``: samples of this
     stream that lie unplayed there now (a call that moves), so that the next worker does not put its
-    lead on top of the last one's.
+    lead on top of the last one's; or those that lay there when this stream ended.
     ``one_way``: the stream takes no sound of ours; playout stays frozen until the next stream.
     ``joins``: it brought the far end's sound already while the stream before it still did. The
     worker joins the two, so that nothing is heard twice.

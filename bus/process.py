@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import functools
 import json
 import logging
@@ -22,6 +23,9 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import uvloop
+
+from .descriptors import raise_limit
+from .redact import printable
 
 T = TypeVar("T")
 
@@ -41,6 +45,22 @@ EXIT_USAGE = 2
 EXIT_PENDING = 3
 
 
+class _TextFormatter(logging.Formatter):
+    """One line for a message, whatever a caller or a peer has put into it: what is not printable, a
+    line's end too, is written as an escape. The lines of a traceback are indented, so that none of
+    them can be taken for a record."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        if record.exc_text:
+            lines = record.exc_text.splitlines()
+            record.exc_text = "\n".join(f"  {printable(line)}" for line in lines)
+        return super().format(record)
+
+
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -50,8 +70,8 @@ class _JsonFormatter(logging.Formatter):
             "pid": record.process,
             "message": record.getMessage(),
         }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+        if record.exc_text:
+            entry["exception"] = record.exc_text
         return json.dumps(entry)
 
 
@@ -59,6 +79,16 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
     """Puts records into a bounded queue; says later how many it had to drop."""
 
     dropped = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """What the thread needs, and no object that may change meanwhile. Message and traceback
+        stay apart, because a message is one line."""
+        record = copy.copy(record)
+        record.msg, record.args = record.getMessage(), None
+        if record.exc_info:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+            record.exc_info = None
+        return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
@@ -78,7 +108,7 @@ def setup_logging(process: str, log_format: str = "text") -> Callable[[], None]:
         target.setFormatter(_JsonFormatter())
     else:
         target.setFormatter(
-            logging.Formatter(f"%(asctime)s {process}[%(process)d] %(levelname)s %(message)s")
+            _TextFormatter(f"%(asctime)s {process}[%(process)d] %(levelname)s %(message)s")
         )
     records: queue.Queue[Any] = queue.Queue(10_000)
     root = logging.getLogger()
@@ -106,6 +136,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
             _give_signs_of_life(loop)
         return await main(stop)
 
+    raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(with_signals())
 
@@ -128,6 +159,11 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T:
         stopping.cancel()
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
+
+
+def complain(process: str, error: object) -> None:
+    """Say on stderr why a process or a command ends, in one line, whatever the error quotes."""
+    print(f"trunkline {process}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
 
 
 def say_ready() -> None:

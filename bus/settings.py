@@ -25,7 +25,8 @@ from pydantic import (
 )
 
 from . import env_file as dotenv
-from .curve import CurveKeys
+from .callers import caller_error
+from .curve import CurveKeys, bus_key
 from .endpoints import BusAddress
 from .errors import SettingsError
 from .hosts import bare, join
@@ -41,6 +42,8 @@ _BAD_PASSWORD: Final = (
     "unreadable as a URL: in a user name or password write %2F for a slash, %3F for a question "
     "mark and %23 for a number sign, and in a path %40 for an at sign"
 )
+#: How a group of numbers is written: all that begin so.
+_GROUP: Final = re.compile(r"\+([1-9][0-9]{0,13})?\*\Z")
 #: A part of a host's name.
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 
@@ -100,6 +103,8 @@ class Settings(BaseModel):
     http_port: int = Field(8765, ge=0, le=65535)
     console_port: int = Field(8766, ge=0, le=65535)
     bus: str = Field(default_factory=default_bus)
+    #: the key of a tcp bus, for a process that is not to have the token; else made from the token
+    bus_key: SecretStr = SecretStr("")
     #: as set; :attr:`state_path` has the default
     state_dir: Path | None = None
     numbers: tuple[str, ...] = ()
@@ -109,17 +114,51 @@ class Settings(BaseModel):
     twilio_api_url: str | None = Field(None, repr=False)
     validate_signature: bool = True
     calls_per_second: float = Field(1.0, gt=0, le=1000)
+    #: who may call, and who may be called, whatever a client allows; None: the client alone says
+    allowed_callers: tuple[str, ...] | None = None
+    #: numbers, and groups of them such as ``+1415*``
+    allowed_callees: tuple[str, ...] | None = None
+    #: what all clients together may dial: calls at a time, calls in any hour, and begun minutes in
+    #: any day; None: no cap
+    max_calls: int | None = Field(None, ge=0)
+    max_calls_per_hour: int | None = Field(None, ge=0)
+    max_minutes_per_day: int | None = Field(None, ge=0)
     recordings_dir: Path | None = None
     log_format: Literal["text", "json"] = "text"
 
-    @field_validator("numbers", mode="before")
+    @field_validator("numbers", "allowed_callers", "allowed_callees", mode="before")
     @classmethod
-    def _split_numbers(cls, value: Any) -> Any:
+    def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             value = tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("numbers")
+    @classmethod
+    def _numbers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for number in value:
             if not is_e164(number):
                 raise ValueError(f"{number!r} is no E.164 number (for instance +14155551234)")
+        return value
+
+    @field_validator("allowed_callees")
+    @classmethod
+    def _callees(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for number in value or ():
+            if not is_e164(number) and not _GROUP.match(number):
+                raise ValueError(
+                    f"{number!r} is neither an E.164 number nor a group of them (for instance "
+                    "+14155551234, +1415*)"
+                )
+        return value
+
+    @field_validator("allowed_callers")
+    @classmethod
+    def _callers(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for caller in value or ():
+            why = caller_error(caller)
+            if why is not None:
+                raise ValueError(f"{caller!r} {why}")
         return value
 
     @model_validator(mode="before")
@@ -192,8 +231,11 @@ class Settings(BaseModel):
         """Keys for a tcp bus; None on ipc."""
         if self.address.directory is not None:
             return None
-        token = self.require("auth_token")
-        return CurveKeys(token)
+        return CurveKeys(self.tcp_key())
+
+    def tcp_key(self) -> str:
+        """The key of a tcp bus. SettingsError where neither it nor the token is set."""
+        return self.bus_key.get_secret_value() or bus_key(self.require("auth_token"))
 
     def require(self, field: str) -> str:
         """The value of a field that this process cannot do without, as plain text.
@@ -283,7 +325,7 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
 def _shown(name: str, value: Any) -> str:
     """``='value'``, as far as it may be shown: a URL, even one that cannot be read, stands without
     what may be its password."""
-    if "TOKEN" in name:
+    if "TOKEN" in name or "KEY" in name:
         return ""
     if isinstance(value, str):
         value = re.sub(r"\A([a-z][a-z0-9+.-]*://)?.*@", r"\1***@", value, flags=re.I | re.S)

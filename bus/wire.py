@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -15,13 +15,20 @@ PROTOCOL = (2, 0)
 Role = Literal["gateway", "codec_worker", "adapter"]
 Direction = Literal["inbound", "outbound"]
 EndedReason = Literal["stop", "close", "error", "max_duration", "hang_up"]
-StreamEndReason = Literal["stop", "close", "error"]
+#: ``too_fast``: the carrier's side sent more than twice real time, and was cut off.
+StreamEndReason = Literal["stop", "close", "error", "too_fast"]
 DialMode = Literal["a-leg", "b-leg", "originate"]
 
 #: A session's number where the controller picks one of its pool.
 ANY_NUMBER: Final = "any"
 #: The longest that a call we dial may last, in seconds.
 LONGEST_CALL: Final = 300
+#: The longest that anybody may wait for something, or say that it has lasted, in seconds: a time
+#: that is infinite, or no number at all (NaN), would never be over.
+LONGEST_WAIT: Final = 30 * 86_400
+
+#: A time that a peer tells, in seconds.
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_WAIT)]
 
 
 def first_generation(ordinal: int) -> int:
@@ -29,16 +36,29 @@ def first_generation(ordinal: int) -> int:
     return ordinal << 16
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+#: Fields whose value lets whoever reads it act as a session, or open a stream. A document and a
+#: stream's parameters have the stream's token in them.
+SECRET_FIELDS: Final = frozenset(("secret", "token", "twiml", "parameters"))
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """Shown, in an error or a log, without secrets: neither those fields, nor URLs' passwords."""
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={'***' if name in SECRET_FIELDS and value else repr(value)}"
+            for name in self.__struct_fields__
+            for value in (getattr(self, name),)
+        )
+        return mask_urls(f"{type(self).__name__}({', '.join(shown)})")
+
+
+class Record(Shown, frozen=True, omit_defaults=True, kw_only=True):
     """A value that messages carry, by field names. New fields come with a default."""
 
 
-class Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag=True):
+class Message(Shown, frozen=True, omit_defaults=True, kw_only=True, tag=True):
     """A control message: a map with its class's name as the tag."""
-
-    def __repr__(self) -> str:
-        """msgspec's, without the passwords of URLs: messages carry the public URL."""
-        return mask_urls(super().__repr__())
 
 
 class Packed(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -46,5 +66,5 @@ class Packed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     holds no reference that could lead back to it, so the garbage collector need not count it."""
 
 
-class PackedMessage(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class PackedMessage(Shown, frozen=True, array_like=True, tag=True):
     """A media message: an array that begins with its class's name."""

@@ -36,10 +36,12 @@ BELIEFS: Final[dict[str, str]] = {
     "signed-url-is-the-given-one": "The query is left out too.",
     "the-auth-token-signs": "A shared key signs them with HMAC-SHA256, and a header says so.",
     "webhook-user-info": "They are never sent.",
+    "webhooks-name-their-call": "They have no CallStatus.",
     # An inbound call before it is answered
     "pause-keeps-ringing": "<Pause> answers it.",
     "reject-is-busy": "It ends as no-answer.",
     "reject-does-not-answer": "The call is answered, then ended as completed.",
+    "rest-shows-new-calls": "It does not know a call that comes in for its first 3 s.",
     # Calls that we place
     "callbacks-for-each-event": "Only completed is.",
     "callbacks-name-the-cause": "It always says completed.",

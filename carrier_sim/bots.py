@@ -271,10 +271,11 @@ def _key_frames(
     return keys, events
 
 
-def parse_bot(text: str) -> BotSpec:
-    """The text or JSON form of a spec. Raises ValueError with the reason when it is wrong."""
+def parse_bot(text: str, *, files: bool = True) -> BotSpec:
+    """The text or JSON form of a spec. Raises ValueError with the reason when it is wrong, or names
+    a file where ``files`` is False."""
     if text.startswith("{"):
-        return bot_from(msgspec.json.decode(text))
+        return bot_from(msgspec.json.decode(text), files=files)
     head, *options = text.split(",")
     kind, _, argument = head.partition(":")
     fields: dict[str, object] = {"kind": kind}
@@ -295,11 +296,11 @@ def parse_bot(text: str) -> BotSpec:
     for option in options:
         name, sign, value = option.partition("=")
         fields[name] = value if sign else True
-    return bot_from(fields)
+    return bot_from(fields, files=files)
 
 
-def bot_from(fields: object) -> BotSpec:
-    """The dict form of a spec. Raises ValueError with the reason when it is wrong."""
+def bot_from(fields: object, *, files: bool = True) -> BotSpec:
+    """The dict form of a spec. Raises ValueError as :func:`parse_bot`."""
     try:
         spec: BotSpec = msgspec.convert(fields, BotSpec, strict=False)
     except msgspec.ValidationError as e:
@@ -309,6 +310,8 @@ def bot_from(fields: object) -> BotSpec:
     if unknown:
         raise ValueError(f"bot {fields!r} has unknown options {', '.join(sorted(unknown))}")
     if isinstance(spec, Play):
+        if spec.path and not files:
+            raise ValueError("no file is opened here: send its sound as audio (μ-law, base64)")
         try:
             spec.sound()
         except OSError as e:

@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 ENDED: Final = frozenset(["completed", "busy", "failed", "no-answer", "canceled"])
 
@@ -30,8 +31,8 @@ class SimError(RuntimeError):
 
 
 def located(bot: str | dict[str, object], directory: Path) -> str | dict[str, object]:
-    """The bot, with a relative path of its recording taken from ``directory``: the carrier is
-    another process, in another directory."""
+    """The bot, with a relative path of its recording taken from ``directory``: whoever reads it may
+    be another process, in another directory."""
     if isinstance(bot, dict):
         path = bot.get("path")
         return bot | {"path": str(directory / path)} if isinstance(path, str) and path else bot
@@ -39,6 +40,25 @@ def located(bot: str | dict[str, object], directory: Path) -> str | dict[str, ob
     if not head.startswith("wav:"):
         return bot
     return f"wav:{directory / head.removeprefix('wav:')}{comma}{options}"
+
+
+def _with_sound(bot: str | dict[str, object]) -> str | dict[str, object]:
+    """The bot, with its recording's sound in the place of its path: the carrier opens no file that
+    it is told of from outside. A relative path counts from this process's directory. SimError for
+    what is no bot, or no recording."""
+    names_a_file = bot.get("path") if isinstance(bot, dict) else bot.startswith(("wav:", "{"))
+    if not names_a_file:
+        return bot
+    from .bots import Play, bot_from, parse_bot  # numpy comes with it
+
+    try:
+        spec = parse_bot(bot) if isinstance(bot, str) else bot_from(bot)
+        if isinstance(spec, Play):
+            spec = replace(spec, audio=spec.sound(), path="", speech="")
+    except ValueError as error:
+        raise SimError(400, str(error)) from error
+    fields: dict[str, object] = msgspec.to_builtins(spec)
+    return fields
 
 
 class SimClient:
@@ -138,7 +158,7 @@ class SimClient:
     def add_callee(self, phone_number: str, bot: str | dict[str, object]) -> None:
         """Who answers at a number outside of the account (bots.py). A relative path counts from
         this process's directory."""
-        body = {"phone_number": phone_number, "bot": located(bot, Path.cwd())}
+        body = {"phone_number": phone_number, "bot": _with_sound(bot)}
         self.request("POST", "/sim/callees", body)
 
     def add_caller_id(self, phone_number: str) -> None:
@@ -148,7 +168,7 @@ class SimClient:
         self, from_: str, to: str, bot: str | dict[str, object] = "silence"
     ) -> dict[str, Any]:
         """An inbound call to a number of the account, by such a bot."""
-        body = {"from": from_, "to": to, "bot": located(bot, Path.cwd())}
+        body = {"from": from_, "to": to, "bot": _with_sound(bot)}
         return self._object("/sim/calls", body)
 
     def calls(self) -> list[dict[str, Any]]:

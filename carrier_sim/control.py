@@ -25,20 +25,23 @@ line.
 | POST /sim/tokens/promote | the secondary auth token becomes the primary, the former is void |
 | POST /sim/reset | hang up and forget everything but numbers and callees |
 
-``bot`` is a text or an object, as in bots.py. All times are monotonic seconds of this machine.
+``bot`` is a text or an object, as in bots.py, and names no file: the client sends its sound. All
+times are monotonic seconds of this machine. What a browser sends for a site's page is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import re
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
 from .beliefs import BELIEFS
-from .bots import bot_from, parse_bot
+from .bots import BotSpec, bot_from, parse_bot
 from .call import Call
 from .faults import Fault
 from .http_message import Request, Response
@@ -65,13 +68,29 @@ class ControlApi:
         self._sim = sim
 
     async def handle(self, request: Request) -> Response:
-        """Answer one request. Unknown things give 404, bad input gives 400 with the reason."""
+        """Answer one request. Unknown things give 404, bad input gives 400 with the reason, and
+        what a browser sends for a site's page gives 403."""
+        why = self._foreign(request)
+        if why is not None:
+            return Response.json({"error": why}, 403)
         try:
             return await self._route(request)
         except _NotFound as e:
             return Response.json({"error": str(e)}, 404)
         except (KeyError, ValueError, TypeError, msgspec.MsgspecError) as e:
             return Response.json({"error": str(e.args[0]) if e.args else repr(e)}, 400)
+
+    def _foreign(self, request: Request) -> str | None:
+        """Why the request may come from a page that a browser on this machine shows. Such a page's
+        site may make a name of its own point at this machine; an address is nobody's name."""
+        if "origin" in request.headers:
+            return "the control API is not for browsers, which send an Origin"
+        host = request.headers.get("host", "")
+        name = re.sub(r":[0-9]*\Z", "", host)
+        here = urlsplit(self._sim.base_url).hostname or ""
+        if _is_ours(here, loopback=True) and not _is_ours(name):
+            return f"Host {host!r} is neither localhost nor an address"
+        return None
 
     async def _route(self, request: Request) -> Response:
         method, path = request.method, request.path.rstrip("/")
@@ -165,13 +184,11 @@ class ControlApi:
                 number = sim.add_number(**body)
                 return Response.json(number.resource(sim.account_sid), 201)
             case "/sim/callees":
-                bot = body["bot"]
-                spec = parse_bot(bot) if isinstance(bot, str) else bot_from(bot)
-                sim.add_callee(body["phone_number"], spec)
+                sim.add_callee(body["phone_number"], _bot(body["bot"]))
             case "/sim/caller-ids":
                 sim.add_caller_id(body["phone_number"])
             case "/sim/calls":
-                bot = body.get("bot", "silence")
+                bot = _bot(body.get("bot", "silence"))
                 call = await sim.place_inbound_call(body["from"], body["to"], bot)
                 return Response.json(self.describe_call(call), 201)
             case "/sim/faults":
@@ -264,6 +281,25 @@ class ControlApi:
             "frames_in": stream.frames_in,
             "frames_out": len(stream.playback.arrivals.times),
         }
+
+
+def _is_ours(host: str, *, loopback: bool = False) -> bool:
+    """``localhost`` or an address, which nobody else's name stands for; ``loopback``: an address of
+    the loopback."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return address.is_loopback or not loopback
+
+
+def _bot(given: object) -> BotSpec:
+    """A bot of a request. Whoever sends one may be another user: no file is opened for it."""
+    if isinstance(given, str):
+        return parse_bot(given, files=False)
+    return bot_from(given, files=False)
 
 
 def _body(request: Request) -> dict[str, Any]:

@@ -40,6 +40,8 @@ _LONG_URL: Final = 2048
 #: a new call is not listed, and no URL may be longer than this.
 _READS_SETTLE: Final = 3.0
 _LISTED_AFTER: Final = 30.0
+#: The same, for one call that comes in and is asked for by its SID.
+_SHOWN_AFTER: Final = 3.0
 _SHORT_URL: Final = 1000
 
 
@@ -218,6 +220,9 @@ class RestApi:
 
     def _fetch_call(self, request: Request, sid: str, now: float) -> Response:
         record = self._call(request, sid).record
+        is_new = record.direction == "inbound" and now - record.created_at < _SHOWN_AFTER
+        if is_new and not self.exchange.beliefs.hold("rest-shows-new-calls"):
+            raise self._not_found(request)
         shown = record.resource(self.account_sid)
         if not record.live and not self.exchange.beliefs.hold("rest-shows-ends"):
             shown["status"] = record.history[-2][1]

@@ -228,12 +228,15 @@ class _Sending:
             ("Accept", "*/*"),
             ("I-Twilio-Idempotency-Token", self._token),
         ]
+        form = self.form
+        if not self._hold("webhooks-name-their-call"):
+            form = [field for field in form if field[0] != "CallStatus"]
         body, signed_form = b"", Form()
         if self.method == "GET":
-            query = "&".join(q for q in (parts.query, urlencode(self.form)) if q)
+            query = "&".join(q for q in (parts.query, urlencode(form)) if q)
             parts = parts._replace(query=query)
         else:
-            body, signed_form = urlencode(self.form).encode(), self.form
+            body, signed_form = urlencode(form).encode(), form
             headers.append(("Content-Type", "application/x-www-form-urlencoded; charset=UTF-8"))
         url = urlunsplit(parts)
         if self._hold("webhooks-are-signed"):

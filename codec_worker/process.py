@@ -42,7 +42,7 @@ from trunkline.bus import tracing
 from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, say_ready, setup_logging
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain, run, say_ready, setup_logging
 from trunkline.bus.settings import Settings, load
 from trunkline.bus.sockets import BusSocket, bind_router
 
@@ -352,7 +352,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         try:
             worker = WorkerProcess(context, settings)
         except (SettingsError, zmq.ZMQError) as error:
-            print(f"trunkline codec-worker: {error}", file=sys.stderr)
+            complain("codec-worker", error)
             return EXIT_FAILED
         worker.start()
         log.info("codec worker %s at %s", worker.peer, worker.endpoint)
@@ -366,7 +366,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         await worker.drain()
         worker.close()
         if worker.failed is not None:
-            print(f"trunkline codec-worker: {worker.failed}", file=sys.stderr)
+            complain("codec-worker", worker.failed)
             return EXIT_FAILED
         return EXIT_DONE
     finally:
@@ -380,7 +380,7 @@ def main(settings: Settings | None = None) -> int:
     try:
         settings = settings or load()
     except SettingsError as error:
-        print(f"trunkline codec-worker: {error}", file=sys.stderr)
+        complain("codec-worker", error)
         return EXIT_FAILED
     stop_logging = setup_logging("codec_worker", settings.log_format)
     try:

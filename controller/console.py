@@ -3,6 +3,10 @@
 A Starlette application, GET only, one request for each connection; nothing here changes anything. A
 browser on this machine may show a page of another site, and that site may make a name of its own
 point at 127.0.0.1. So that such a page cannot read the calls, the Host has to be a local name.
+
+Any user of this machine can open it, and no cookie or password of a browser's would tell the users
+apart. So phone numbers are shown by their last four digits here, and of a prior URL only its host.
+``trunkline status`` has them in full: it asks on the bus, which is its owner's alone.
 """
 
 from __future__ import annotations
@@ -11,9 +15,10 @@ import asyncio
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -28,14 +33,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trunkline.bus import hosts
 from trunkline.bus.listener import Bounds, Server
+from trunkline.bus.redact import redact_number
 
 log = logging.getLogger("trunkline.controller")
 
 HOST: Final = "127.0.0.1"
 #: A controller that ends has put its numbers back by then, and has little time left.
-BOUNDS: Final = Bounds(
-    connections=200, request_bytes=16 * 1024, request_within=5.0, leave_within=0.2
-)
+BOUNDS: Final = Bounds(waiting=200, request_bytes=16 * 1024, request_within=5.0, leave_within=0.2)
 _LOCAL_HOSTS: Final = frozenset(("127.0.0.1", "localhost", "[::1]"))
 #: With every answer. The page needs its own style and script, and to ask for the status.
 _HEADERS: Final = [
@@ -44,20 +48,24 @@ _HEADERS: Final = [
     (
         b"content-security-policy",
         b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-        b"connect-src 'self'",
+        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
     (b"connection", b"close"),
 ]
 
 
 class Console:
-    """``status``: the object of ``trunkline status --json``; ``counts``: what happened so far."""
+    """``status``: the object of ``trunkline status --json``. ``counts``: what has happened so far;
+    ``refused``: what gateways have refused so far, by kind."""
 
     def __init__(
-        self, status: Callable[[], dict[str, Any]], counts: Callable[[], dict[str, int]]
+        self,
+        status: Callable[[], dict[str, Any]],
+        counts: Mapping[str, int],
+        refused: Mapping[str, int],
     ) -> None:
         registry = CollectorRegistry()
-        registry.register(_Figures(status, counts))
+        registry.register(_Figures(status, counts, refused))
         page = Path(__file__).with_name("console.html").read_bytes()
 
         # Coroutines, because Starlette runs functions in threads, which share no state with us.
@@ -65,7 +73,7 @@ class Console:
             return HTMLResponse(page)
 
         async def show_status(request: Request) -> Response:
-            return Response(json.dumps(status()), media_type="application/json")
+            return Response(json.dumps(_for_anybody(status())), media_type="application/json")
 
         async def show_metrics(request: Request) -> Response:
             return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
@@ -98,6 +106,39 @@ class Console:
                 log.error("the console's listener failed: %s", error)
 
 
+def _for_anybody(status: dict[str, Any]) -> dict[str, Any]:
+    """The status without what identifies people, or may let whoever reads it into something."""
+    return {
+        section: rows
+        if section == "controller"
+        else [{name: _HIDES.get(name, _same)(value) for name, value in row.items()} for row in rows]
+        for section, rows in status.items()
+    }
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _host_of(url: str | None) -> str | None:
+    """A prior URL may hold a password, or a key in its path or query."""
+    if not url:
+        return url
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.hostname}/…"
+    except ValueError:
+        return "<unreadable URL>"
+
+
+_HIDES: Final[dict[str, Callable[[Any], Any]]] = {
+    "number": redact_number,
+    "caller": redact_number,
+    "callee": redact_number,
+    "prior_voice_url": _host_of,
+}
+
+
 class _LocalOnly:
     """Lets a GET request to a local name through; :data:`_HEADERS` go with every answer."""
 
@@ -123,10 +164,16 @@ class _Figures(Collector):
     """Prometheus metrics from the status object and the counters, at each scrape."""
 
     def __init__(
-        self, status: Callable[[], dict[str, Any]], counts: Callable[[], dict[str, int]]
+        self,
+        status: Callable[[], dict[str, Any]],
+        counts: Mapping[str, int],
+        refused: Mapping[str, int],
     ) -> None:
         self._status = status
-        self._counts = counts
+        self._counters = (
+            ("events", "What has happened since the start", "event", counts),
+            ("gateway_refused", "What gateways have refused since the start", "kind", refused),
+        )
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -152,9 +199,8 @@ class _Figures(Collector):
             yield GaugeMetricFamily(f"trunkline_live_{name}", "Of the live calls", value=total)
         epoch = status["controller"]["epoch"]
         yield GaugeMetricFamily("trunkline_epoch", "Starts of the controller", value=epoch)
-        events = CounterMetricFamily(
-            "trunkline_events", "What has happened since the start", labels=["event"]
-        )
-        for event, number in sorted(self._counts().items()):
-            events.add_metric([event], number)
-        yield events
+        for name, what, label, counts in self._counters:
+            counter = CounterMetricFamily(f"trunkline_{name}", what, labels=[label])
+            for value, number in sorted(counts.items()):
+                counter.add_metric([value], number)
+            yield counter

@@ -193,11 +193,13 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.NoCall: (dials.no_call,),
     f.Stray: (calls.hang_up_stray,),
     # Calls. A webhook that names its dial shows our leg's SID before it is answered, because the
-    # answer is looked up by it. Of a call's end its digits hear first, because their sender waits.
+    # answer is looked up by it. REST's word on a call is noted before the webhooks that wait for it
+    # are answered. Of a call's end its digits hear first, because their sender waits.
     # Whether the session is over is looked at last, when the legs are settled: a leg that is still
     # to be hung up is pending.
     m.VoiceWebhook: (legs.named, webhooks.answer),
     m.WebhooksRefused: (webhooks.refused,),
+    do.Vouched: (webhooks.vouched, webhooks.ask_again),
     f.LetIn: (webhooks.let_in,),
     m.HangUp: (calls.hang_up_asked,),
     f.HangUp: (calls.hang_up,),
@@ -208,6 +210,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.Finished: (calls.finished,),
     f.CallOver: (
         digits.call_ends,
+        webhooks.over,
         streams.forget,
         sessions.call_over,
         calls.settle_legs,
@@ -238,7 +241,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
 
 class Core:
     """The state of one stack, and its rules. ``overrides``, ``dials``: the open rows of the journal
-    at start; ``orphans``: those of other stacks' journals whose stacks are gone."""
+    at start; ``orphans``: those of other stacks' journals whose stacks are gone; ``seen``: the
+    CallSids that were heard lately, each with when that was (Unix time)."""
 
     def __init__(
         self,
@@ -247,8 +251,9 @@ class Core:
         overrides: Sequence[OverrideRow] = (),
         dials: Sequence[DialRow] = (),
         orphans: Sequence[OverrideRow] = (),
+        seen: Sequence[tuple[str, float]] = (),
     ) -> None:
-        self.book = Book(identity, rules)
+        self.book = Book(identity, rules, seen)
         self._instructions: list[Instruction] = []
         self._hear(f.Found(overrides, dials, orphans), identity.started)
         # What recovery says to do leaves with the first event.
@@ -333,6 +338,8 @@ class Core:
         body = request.body
         if request.ttl <= 0:
             raise TimedOutError(f"{type(body).__name__} came after its time was over")
+        if not request.ttl <= m.LONGEST_WAIT:
+            raise InvalidRequestError(f"ttl={request.ttl:g} is not within {m.LONGEST_WAIT} s")
         theirs = isinstance(body, _ONLY_GATEWAYS)
         if not isinstance(body, m.GetStatus) and theirs != (role == "gateway"):
             raise InvalidRequestError(f"a {role} cannot ask for {type(body).__name__}")

@@ -13,6 +13,7 @@ import msgspec
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import TrunklineError
+from trunkline.bus.wire import Shown
 
 from .journal.rows import DialRow, OverrideRow
 from .twilio.calls import CallOrder
@@ -20,7 +21,7 @@ from .twilio.calls import CallOrder
 # --------------------------------------------------------------------------- instructions
 
 
-class Instruction(msgspec.Struct, frozen=True):
+class Instruction(Shown, frozen=True):
     """Something that takes time outside, or a message to a peer."""
 
 
@@ -88,9 +89,11 @@ class NoteTaken(Instruction, frozen=True):
 
 
 class CloseDial(Instruction, frozen=True):
-    """Journal that nothing more can come of this dial."""
+    """Journal that nothing more can come of this dial. ``seconds``: how long it has cost; None:
+    nobody knows."""
 
     request: str
+    seconds: float | None
 
 
 class End(Instruction, frozen=True):
@@ -104,6 +107,19 @@ class Fetch(Instruction, frozen=True):
     """Ask for a call's status -> Fetched."""
 
     call: str
+    sid: str
+
+
+class NoteSeen(Instruction, frozen=True):
+    """Journal that a call's webhook was heard. ``since``: Unix time."""
+
+    sid: str
+    since: float
+
+
+class Vouch(Instruction, frozen=True):
+    """Ask whether a call that nobody here knows lives -> Vouched."""
+
     sid: str
 
 
@@ -248,6 +264,13 @@ class Fetched(Result, frozen=True):
     call: str
     sid: str
     status: str | None
+
+
+class Vouched(Result, frozen=True):
+    """``lives`` None: Twilio did not say, or does not know the call (yet)."""
+
+    sid: str
+    lives: bool | None
 
 
 class Instructed(Result, frozen=True):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 import time
 from typing import Final
 
@@ -24,28 +23,35 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import CarrierError, SettingsError
 from trunkline.bus.locks import FileLock
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, setup_logging
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain, run, setup_logging
 from trunkline.bus.settings import Settings
 
 from . import status
 from .console import HOST, Console
 from .core import Core
-from .journal import state_dir
+from .journal import file, state_dir
 from .journal.file import JournalError
 from .journal.orphans import Orphans, clear_away
-from .journal.state_dir import StackRunsError
+from .journal.rows import SEEN_KEPT
+from .journal.state_dir import StackDir, StackRunsError
 from .journal.store import SqliteJournal
 from .rules.book import Identity, Rules
+from .rules.book.usage import DAY, Caps
 from .shell import Shell
 from .twilio.api_host import region_and_edge
 from .twilio.carrier import TwilioCarrier
 from .twilio.operations import Operations
 from .twilio.probe import Prober
+from .twilio.sealed import find_own
 
 log = logging.getLogger("trunkline.controller")
 
-#: Dials that ended so recently are known to a restarted controller: their clients may ask.
-CLOSED_DIALS_KEPT: Final = 3600.0
+#: A clock that is set by the network goes back by less (seconds).
+CLOCK_SLACK: Final = 5.0
+_BEGUN: Final = (
+    "a new one is begun, and the account's numbers are asked what they were before this stack "
+    "overrode them"
+)
 
 
 def main(settings: Settings) -> int:
@@ -61,7 +67,7 @@ def main(settings: Settings) -> int:
     try:
         return run(lambda stop: serve(settings, stop))
     except (StackRunsError, JournalError, SettingsError, CarrierError) as error:
-        print(f"trunkline controller: {error}", file=sys.stderr)
+        complain("controller", error)
         return EXIT_FAILED
     finally:
         end_logging()
@@ -90,6 +96,7 @@ async def _serve_locked(
     account = settings.require("account_sid")
     stack = state_dir.own(settings.state_path, account, holder)
     locks.append(stack.lock)
+    lost = _set_aside(stack)
     journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
     carrier = TwilioCarrier.of(settings)
     prober = Prober(settings.state_path, holder)
@@ -97,7 +104,12 @@ async def _serve_locked(
     orphans = Orphans.find(settings.state_path, account, holder, prober.present)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
-        core = await _core(settings, ops, account, orphans)
+        unreadable = await journal.unreadable()
+        for row in unreadable:
+            log.error("%s", row.text(stack.journal))
+        if lost or unreadable:
+            await find_own(ops, unreadable)
+        core = await _core(settings, ops, account, orphans, lost=lost)
         status = await _run(settings, Shell(core, ops, stop, orphans), context)
     finally:
         stop_authenticator(context)
@@ -111,12 +123,41 @@ async def _serve_locked(
     return status
 
 
-async def _core(settings: Settings, ops: Operations, account: str, orphans: Orphans) -> Core:
-    """A new epoch's state machine, with what the journals have open."""
+def _set_aside(stack: StackDir) -> bool:
+    """Whether the stack's journal is lost. A new one is begun then, under the same id of the stack:
+    numbers that were overridden name it, and say themselves what they were before."""
+    if not file.is_cut(stack.journal):
+        if stack.lost:
+            log.error("%s: the journal is gone; %s", stack.journal, _BEGUN)
+        return stack.lost
+    log.error(
+        "%s: the journal is empty, and it was not when it got this name: somebody has cut it. It "
+        "is %s now; %s",
+        stack.journal,
+        file.set_aside(stack.journal).name,
+        _BEGUN,
+    )
+    return True
+
+
+async def _core(
+    settings: Settings, ops: Operations, account: str, orphans: Orphans, *, lost: bool
+) -> Core:
+    """A new epoch's state machine, with what the journals have open. ``lost``: nobody knows how far
+    epochs were counted, but it was not to the minutes since 1970."""
     journal = ops.journal
+    now = time.time()
+    ahead = await journal.newest() - now
+    if ahead > CLOCK_SLACK:
+        log.error(
+            "%s: its newest row is %.0f s ahead of this machine's clock, which was set back: set "
+            "it right. Until then times that lie ahead are taken for now",
+            journal.path,
+            ahead,
+        )
     identity = Identity(
         stack=ops.stack,
-        epoch=await journal.begin_epoch(os.getpid(), time.time()),
+        epoch=await journal.begin_epoch(os.getpid(), now, int(now // 60) if lost else 1),
         pid=os.getpid(),
         account=account,
         public_url=ops.public_url,
@@ -124,9 +165,17 @@ async def _core(settings: Settings, ops: Operations, account: str, orphans: Orph
         started=monotonic(),
     )
     dials = await journal.open_dials()
-    dials += await journal.closed_dials(identity.started_wall - CLOSED_DIALS_KEPT)
-    rules = Rules(settings.lead_ms, settings.calls_per_second, settings.numbers)
-    return Core(identity, rules, await journal.open_overrides(), dials, orphans.rows)
+    dials += await journal.closed_dials(identity.started_wall - DAY)
+    rules = Rules(
+        lead_ms=settings.lead_ms,
+        calls_per_second=settings.calls_per_second,
+        pool=settings.numbers,
+        callers=settings.allowed_callers,
+        callees=settings.allowed_callees,
+        caps=Caps(settings.max_calls, settings.max_calls_per_hour, settings.max_minutes_per_day),
+    )
+    seen = await journal.seen(identity.started_wall - SEEN_KEPT)
+    return Core(identity, rules, await journal.open_overrides(), dials, orphans.rows, seen)
 
 
 async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket[bytes]]) -> int:
@@ -139,7 +188,8 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
             f"TRUNKLINE_BUS={settings.bus}: cannot listen there ({error}); another controller "
             "may run at this address"
         ) from error
-    console = Console(lambda: status.build(core.book, monotonic()), lambda: dict(core.book.counts))
+    book = core.book
+    console = Console(lambda: status.build(book, monotonic()), book.counts, book.refused)
     try:
         console.start(settings.console_port)
         core.book.console_at(f"http://{HOST}:{console.port}")

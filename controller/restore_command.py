@@ -16,6 +16,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Final
 
+from trunkline.bus.errors import SettingsError
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
 from trunkline.bus.redact import mask_url, redact_number
 from trunkline.bus.settings import Settings
@@ -26,11 +27,11 @@ from .journal.rows import DialRow, OverrideRow
 from .journal.state_dir import StackDir
 from .journal.store import SqliteJournal, peek
 from .twilio.apply_restore import restore
-from .twilio.carrier import RestFailure, TwilioCarrier
+from .twilio.carrier import TwilioCarrier
 from .twilio.operations import Operations, hang_up_left
-from .twilio.override import row_of
 from .twilio.probe import Prober
 from .twilio.seal import Seal
+from .twilio.sealed import journal_seal, sealed_numbers
 
 #: How long one number, or one call, is tried before it is said to be pending.
 COMMAND_WITHIN: Final = 90.0
@@ -89,7 +90,7 @@ class RestoreRun:
         for stack in live:
             self.live.add(stack.path.name)
             try:
-                rows, _ = peek(stack.journal)
+                rows = peek(stack.journal).overrides
             except JournalError as error:
                 self._still(str(error))
                 continue
@@ -113,6 +114,8 @@ class RestoreRun:
         try:
             ops = dataclasses.replace(self.ops, stack=stack.id, journal=journal)
             overrides, dials = await journal.open_overrides(), await journal.open_dials()
+            for row in await journal.unreadable():
+                self._still(row.text(stack.journal))
             await asyncio.gather(
                 *(self._put_back(ops, row) for row in overrides),
                 *(self._hang_up(ops, row) for row in dials),
@@ -124,6 +127,11 @@ class RestoreRun:
         """One number, within a time after which a person may as well try again."""
         shown = redact_number(row.number)
         before = mask_url((row.prior or {}).get("voice_url")) or "(none)"
+        try:
+            ops.opened(row)
+        except SettingsError as error:
+            self._still(str(error))
+            return
         if self.dry_run:
             self._still(f"{shown}: would be put back to {before}")
             return
@@ -159,38 +167,25 @@ class RestoreRun:
         Each seal becomes a row of a journal in memory, so that a number is put back by the same
         path, with the same comparison, as from a file.
         """
-        try:
-            numbers = await self.ops.carrier.list_numbers()
-        except RestFailure as failure:
-            raise failure.error("list the account's numbers") from failure
         found = []
-        for number in numbers:
-            seal = Seal.read(number.voice_url)
-            if seal is None:
-                continue
-            prior = self.ops.keys.prior(seal, number.number)
-            if prior is None:
+        for sealed in await sealed_numbers(self.ops):
+            if sealed.prior is None:
                 self._still(
-                    f"{redact_number(number.number)}: its override was made with another auth "
-                    "token; set TWILIO_AUTH_TOKEN_SECONDARY to that one"
+                    f"{redact_number(sealed.number.number)}: its override was made with another "
+                    "auth token; set TWILIO_AUTH_TOKEN_SECONDARY to that one"
                 )
             else:
-                found.append((number, seal, prior))
-        alive = set() if force else await self._alive({seal for _, seal, _ in found})
+                found.append(sealed)
+        alive = set() if force else await self._alive({sealed.seal for sealed in found})
         rows = []
-        for number, seal, prior in found:
-            if seal.stack in alive:
+        for sealed in found:
+            if sealed.seal.stack in alive:
                 self._still(
-                    f"{redact_number(number.number)}: in use by stack {seal.stack}, which lives: "
-                    "left alone (--force takes it)"
+                    f"{redact_number(sealed.number.number)}: in use by stack {sealed.seal.stack}, "
+                    "which lives: left alone (--force takes it)"
                 )
-                continue
-            row = row_of(number, seal, prior)
-            await self.ops.journal.plan(row, self.ops.wall())
-            await self.ops.journal.intend(
-                row.id, row.prior or {}, row.written or {}, self.ops.wall()
-            )
-            rows.append(row)
+            else:
+                rows.append(await journal_seal(self.ops, sealed))
         await asyncio.gather(*(self._put_back(self.ops, row) for row in rows))
 
     async def _alive(self, found: set[Seal]) -> set[str]:

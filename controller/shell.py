@@ -57,6 +57,7 @@ _PLAIN: Final[dict[type, Callable[[Operations, Any], Awaitable[Result]]]] = {
     do.LookUp: operations.look_up,
     do.ListNumbers: operations.list_numbers,
     do.Fetch: operations.fetch,
+    do.Vouch: operations.vouch,
     do.Instruct: operations.instruct,
     do.StartStream: operations.start_stream,
     do.PlayDigits: operations.play_digits,
@@ -330,8 +331,10 @@ class Shell:
             await self._settle(instruction)
         elif isinstance(instruction, do.NoteTaken):
             await self._note(ops.journal.dial_taken(instruction.request, instruction.sid))
+        elif isinstance(instruction, do.NoteSeen):
+            await self._note(ops.journal.note_seen(instruction.sid, instruction.since))
         elif isinstance(instruction, do.CloseDial):
-            await self._note(ops.journal.dial_closed(instruction.request))
+            await self._note(ops.journal.dial_closed(instruction.request, instruction.seconds))
         elif isinstance(instruction, do.End):
             self._feed(await operations.end(ops, instruction.call, instruction.sids, self._feed))
 

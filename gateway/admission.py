@@ -4,7 +4,8 @@ Anybody who reaches the public port may try to open a socket. It becomes a strea
 controller knows the one-time token in its ``start``. Rules:
 
 1. A socket begins as a *stranger*. It has START_WITHIN for a ``start`` with a token. Of sockets
-   that have not been let in there are never more than MAX_STRANGERS: one more is turned away.
+   that have not been let in there are never more than MAX_STRANGERS, and MAX_OF_ONE of one address.
+   The newcomer has a place always: where there is none left, the oldest of them is disconnected.
 2. With its ``start`` the socket is *held* while the controller is asked. What it sends meanwhile is
    kept, so that the first words of a call are not lost; what exceeds MAX_HELD is counted. The
    controller has what is left of START_WITHIN, and never less than LEAST_ANSWER.
@@ -17,6 +18,7 @@ controller knows the one-time token in its ``start``. Rules:
 6. A socket that ends while the controller still counts on it has *left*. When its answer or its
    turn comes, the controller is told how it ended; otherwise it would wait for a stream that is
    gone. This is why a held socket is not just forgotten.
+7. A stream that sends more than it may (:mod:`.pace`) has ended, and is disconnected.
 
 The shell tells what happened, one method an event, and carries out the instructions that come back.
 """
@@ -32,14 +34,18 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
+from trunkline.bus.places import Places
+from trunkline.bus.refusals import Kind
 
 from . import instructions as do
 from . import media_streams as ms
 
 #: A stranger has this long (seconds) from the socket's opening to a ``start`` with a token.
 START_WITHIN: Final = 5.0
-#: Sockets that have not been let in yet, at most.
-MAX_STRANGERS: Final = 200
+#: Sockets that have not been let in yet, at most: in all, and of one address. Each may hold 64 KB,
+#: as a part of a message.
+MAX_STRANGERS: Final = 1_000
+MAX_OF_ONE: Final = 250
 #: Events that are held while the controller is asked: 10 s of frames.
 MAX_HELD: Final = 500
 #: Events of a one-way stream that are kept while it waits for its turn: 2 s of frames.
@@ -91,9 +97,6 @@ TABLE: Final[dict[State, dict[Happening, State]]] = {
     "over": {"ended": "over"},
 }
 
-#: States whose sockets have been let in: they do not count as strangers.
-_KNOWN: Final = frozenset(("overlaps", "waits", "live"))
-
 
 @dataclass
 class Applicant:
@@ -130,25 +133,40 @@ class Admission:
         self.counts: Counter[str] = Counter()
         self._numbers = itertools.count(1)
         self._applicants: dict[int, Applicant] = {}
+        #: connected sockets that have not been let in, also where they are being closed
+        self._strangers: Places[int] = Places(MAX_STRANGERS, MAX_OF_ONE)
         #: by call: its one-way stream that waits, or has left while it waited
         self._waiting: dict[str, Applicant] = {}
 
     # ------------------------------------------------------------------ the socket's events
 
-    def knock(self, now: float) -> Applicant | None:
-        """Somebody wants to open a socket. None: there are too many strangers already."""
-        strangers = sum(x.connected and x.state not in _KNOWN for x in self._applicants.values())
-        if self.draining or strangers >= MAX_STRANGERS:
-            return None
+    def knock(
+        self, now: float, owner: str | None = None
+    ) -> tuple[Applicant | None, list[do.Instruction]]:
+        """Somebody wants to open a socket, from the address ``owner``. None: this gateway ends. The
+        instructions make room."""
+        if self.draining:
+            return None, []
         applicant = Applicant(next(self._numbers), now + START_WITHIN)
         self._applicants[applicant.number] = applicant
-        return applicant
+        goes = self._strangers.enter(applicant.number, owner)
+        return applicant, [] if goes is None else [self._push_out(self._applicants[goes])]
+
+    def _push_out(self, applicant: Applicant) -> do.Instruction:
+        number = applicant.number
+        if applicant.state == "stranger":
+            applicant.step("refused")
+        elif applicant.state == "held":
+            self.ended(number, "close")
+        else:  # it is being closed
+            return do.DropSocket(number)
+        return do.RefuseSocket(number, "socket pushed out", code=1013, at_once=True)
 
     def heard(self, number: int, event: ms.Event, now: float) -> list[do.Instruction]:
         """The socket sent this before its stream was open; a ``stop`` also comes after that."""
         applicant = self._applicants[number]
         if isinstance(event, ms.Violation):
-            return self._refuse(applicant, event.why)
+            return self._refuse(applicant, "bad start", event.why)
         if isinstance(event, ms.Stop):
             return [*self.ended(number, "stop"), do.CloseSocket(number)]
         if isinstance(event, ms.Start):
@@ -157,12 +175,18 @@ class Admission:
             return self._hold(applicant, event)
         return []
 
+    def too_fast(self, number: int) -> list[do.Instruction]:
+        """What the socket's stream sends is more than a stream may."""
+        return [*self.ended(number, "too_fast"), do.RefuseSocket(number, "too fast", at_once=True)]
+
     def ended(self, number: int, reason: m.StreamEndReason) -> list[do.Instruction]:
         """Its stream or its connection ended; the first reason counts."""
         applicant = self._applicants[number]
         applicant.ended = applicant.ended or reason
         before = applicant.state
         applicant.step("ended", applicant.until)
+        if applicant.state == "left":
+            applicant.held.clear()  # nobody hears it any more
         if before == "live":
             return [do.EndStream(number, reason)]
         return self._not_there(applicant) if before == "overlaps" else []
@@ -171,6 +195,7 @@ class Admission:
         """Its connection is gone; it has ended before."""
         applicant = self._applicants[number]
         applicant.connected = False
+        self._strangers.leave(number)
         self._forget(applicant)
 
     @property
@@ -183,7 +208,7 @@ class Admission:
         out: list[do.Instruction] = []
         for applicant in [x for x in self._applicants.values() if x.until <= now]:
             if applicant.state == "stranger":
-                out += self._refuse(applicant, "no start came in time")
+                out += self._refuse(applicant, "no start")
             elif applicant.state == "overlaps":
                 out += self._enough(applicant)
             elif applicant.state in ("waits", "left"):
@@ -195,15 +220,15 @@ class Admission:
 
     def unanswered(self, number: int, why: str) -> list[do.Instruction]:
         """The controller could not be asked: Twilio may come again."""
-        why = f"the controller could not be asked: {why}"
-        return self._refuse(self._applicants[number], why, 1013)
+        return self._refuse(self._applicants[number], "nobody to ask", why, 1013)
 
     def answered(self, number: int, answer: m.Message, now: float) -> list[do.Instruction]:
         """The controller's answer to the ``start``."""
         applicant = self._applicants[number]
         if not isinstance(answer, m.StreamAccepted):
             why = answer.why if isinstance(answer, m.StreamRefused) else type(answer).__name__
-            return self._refuse(applicant, f"the controller refused it: {why}")
+            return self._refuse(applicant, "wrong token", why)
+        self._strangers.leave(number)
         left = applicant.state == "left"
         applicant.accepted = answer
         out: list[do.Instruction] = [do.Believe(number)]
@@ -247,7 +272,7 @@ class Admission:
     def _start(self, applicant: Applicant, start: ms.Start, now: float) -> list[do.Instruction]:
         token = start.parameters.get("nonce")
         if not token:
-            return self._refuse(applicant, "its start has no token")
+            return self._refuse(applicant, "bad start", "its start has no token")
         within = max(applicant.until - now, LEAST_ANSWER)
         applicant.stream_sid = start.stream_sid
         applicant.step("start")
@@ -286,10 +311,12 @@ class Admission:
 
     # ------------------------------------------------------------------ on the way out
 
-    def _refuse(self, applicant: Applicant, why: str, code: int = 1008) -> list[do.Instruction]:
+    def _refuse(
+        self, applicant: Applicant, kind: Kind, why: str = "", code: int = 1008
+    ) -> list[do.Instruction]:
         applicant.step("refused")
         self._forget(applicant)
-        return [do.RefuseSocket(applicant.number, why, code)]
+        return [do.RefuseSocket(applicant.number, kind, why, code)]
 
     def _not_there(self, applicant: Applicant) -> list[do.Instruction]:
         """Tell the controller that a stream on which it counts has ended already."""

@@ -1,7 +1,8 @@
 """The HTTP side: Twilio's webhooks and the health check, as a Starlette application.
 
 ``POST /twilio/voice`` and ``POST /twilio/status`` are checked by signature before anything else is
-made of them; then the controller is asked, and its answer rendered. When it does not answer in
+made of them, and then by :mod:`.twilio_forms`, because a signature alone does not say where one
+field ends; then the controller is asked, and its answer rendered. When it does not answer in
 time the caller hears a second of silence and Twilio asks again. ``GET /healthz`` names the stack.
 All else is 404; the paths are served under the public URL's own path too, because a proxy may pass
 that on. Bodies, waiting requests and times are bounded. Numbers are logged by their last digits,
@@ -29,12 +30,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from trunkline.bus import hosts
 from trunkline.bus import messages as m
 from trunkline.bus.errors import TrunklineError
+from trunkline.bus.places import Places
 from trunkline.bus.redact import redact_number
+from trunkline.bus.refusals import Kind
 from trunkline.bus.twilio_urls import HEALTH_PATH, STATUS_PATH, VOICE_PATH
 
-from . import signature, twiml
+from . import signature, twilio_forms, twiml
 from .authenticator import Authenticator
 
 log = logging.getLogger("trunkline.gateway")
@@ -46,9 +50,12 @@ MAX_BODY_BYTES: Final = 64 * 1024
 BODY_WITHIN: Final = 5.0
 #: Seconds for the controller to answer; Twilio waits 15 s for us.
 ANSWER_WITHIN: Final = 2.5
-#: Requests whose body is being read, and signed requests that wait for the controller.
-MAX_READING: Final = 200
+#: Requests whose body is being read, in all and from one address; each may hold MAX_BODY_BYTES.
+MAX_READING: Final = 500
+MAX_READING_OF_ONE: Final = 125
+#: Signed requests that wait for the controller, in all and of one call.
 MAX_ASKING: Final = 500
+MAX_ASKING_OF_ONE: Final = 8
 
 _T = TypeVar("_T")
 
@@ -90,16 +97,18 @@ class GatewayApp:
         self._ask_controller = ask
         self._stack = stack
         self._ready = ready
-        self._reading = 0
-        #: how long each request that waits for the controller may go on waiting
-        self._asking: set[asyncio.Timeout] = set()
+        #: the time of each request whose body is being read: it is over when it has to go
+        self._reading: Places[asyncio.Timeout] = Places(MAX_READING, MAX_READING_OF_ONE)
+        #: the time of each request that waits for the controller, which calls own
+        self._asking: Places[asyncio.Timeout] = Places(MAX_ASKING, MAX_ASKING_OF_ONE)
         self._leaving = False
         self._routes = Starlette(
             routes=[
                 Route(VOICE_PATH, self._voice, methods=["POST"]),
                 Route(STATUS_PATH, self._status, methods=["POST"]),
                 Route(HEALTH_PATH, self._health),
-            ]
+            ],
+            exception_handlers={404: self._nothing_here, 405: self._nothing_here},
         )
         # All else is 404: "/twilio/voice/" is not redirected to "/twilio/voice".
         self._routes.router.redirect_slashes = False
@@ -109,11 +118,17 @@ class GatewayApp:
         there is none (Twilio asks again, and another gateway answers)."""
         self._leaving = True
         for patience in self._asking:
-            patience.reschedule(0.0)
+            _end(patience)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["path"] = twiml.local_path(scope["path"], self._authenticator.public_url(), _SERVED)
         await self._routes(scope, receive, send)
+
+    async def _nothing_here(self, request: Request, error: Exception) -> Response:
+        """Starlette found no route, or another method for it."""
+        assert isinstance(error, HTTPException)
+        self._authenticator.refusals.add("not found", "a request")
+        return Response(error.detail, error.status_code, error.headers)
 
     async def _health(self, request: Request) -> Response:
         body = msgspec.json.encode({"ok": self._ready(), "stack": self._stack()})
@@ -130,7 +145,7 @@ class GatewayApp:
         headers = dict(scope["headers"])
         is_json = headers.get(b"content-type", b"").split(b";")[0].strip() == b"application/json"
         public_url = self._authenticator.public_url()
-        checked = public_url and signature.shown(public_url, path, raw_query)
+        checked = None if public_url is None else (public_url, path, raw_query)
         try:
             form = signature.Form([]) if is_json else signature.Form.parse(body)
             query = signature.Form.parse(scope["query_string"]).first()
@@ -152,41 +167,59 @@ class GatewayApp:
                 self._authenticator.refused_voice(fields.get("To") if path == VOICE_PATH else None)
                 raise self._forbidden(path, why, checked, number)
         if is_json:
-            fields = _flat_json(body)
+            try:
+                form = _flat_json(body)
+            except ValueError as error:
+                self._authenticator.refusals.add("unreadable", f"POST {path}", str(error))
+                raise HTTPException(400, str(error)) from None
+            fields = form.first()
+        fault = twilio_forms.fault(form, self._authenticator.account())
+        if fault is not None:
+            raise self._forbidden(f"{path} ({fault})", "odd fields", checked, number)
         return _Webhook(fields, query, raw_query, public_url)
 
     async def _body(self, request: Request) -> bytes:
         """The request's body, within the bounds of its size, its time, and of how many are read."""
-        if self._reading >= MAX_READING:
-            raise HTTPException(503, "busy", {"retry-after": "1"})
-        self._reading += 1
         body = bytearray()
+        patience = asyncio.timeout(BODY_WITHIN)
+        owner = None if request.client is None else hosts.owner_of(request.client.host)
+        _end(self._reading.enter(patience, owner))
         try:
-            async with asyncio.timeout(BODY_WITHIN), aclosing(request.stream()) as pieces:
+            async with patience, aclosing(request.stream()) as pieces:
                 async for piece in pieces:
                     body += piece
                     if len(body) > MAX_BODY_BYTES:
-                        raise HTTPException(413, "too large", {"connection": "close"})
+                        raise self._refused("too large", 413)
         except TimeoutError:
-            raise HTTPException(408, "too slow", {"connection": "close"}) from None
+            here = patience in self._reading
+            raise self._refused("too slow" if here else "pushed out", 408) from None
         except ClientDisconnect:
             raise HTTPException(400, "") from None  # nobody is there to read it
         finally:
-            self._reading -= 1
+            self._reading.leave(patience)
         return bytes(body)
 
+    def _refused(self, kind: Kind, status: int) -> HTTPException:
+        self._authenticator.refusals.add(kind, "a request")
+        return HTTPException(status, kind, {"connection": "close"})
+
     def _forbidden(
-        self, path: str, why: signature.Reason, checked: str | None, number: str | None = None
+        self,
+        path: str,
+        why: signature.Reason,
+        checked: tuple[str, str, str] | None,
+        number: str | None = None,
     ) -> HTTPException:
-        self._authenticator.forbidden(f"POST {path}", why, checked, number)
-        return HTTPException(403, "forbidden")
+        body = self._authenticator.forbidden(f"POST {path}", why, checked, number)
+        return HTTPException(403, body)
 
     # ------------------------------------------------------------------ asking the controller
 
     async def _voice(self, request: Request) -> Response:
         hook = await self._webhook(request)
         number = redact_number(hook.form.get("From"))
-        answer = await self._ask(m.VoiceWebhook(form=hook.form, query=hook.query), m.VoiceAnswer)
+        asked = m.VoiceWebhook(form=hook.form, query=hook.query)
+        answer = await self._ask(asked, m.VoiceAnswer)
         if answer is None:
             document = twiml.pause(hook.public_url, hook.raw_query)
         else:
@@ -202,29 +235,37 @@ class GatewayApp:
             raise HTTPException(503, "try again", {"retry-after": "1"})
         return Response(status_code=204)
 
-    async def _ask(self, body: m.RequestBody, expect: type[_T]) -> _T | None:
-        """The controller's answer; None when there is none in time."""
-        if len(self._asking) >= MAX_ASKING:
-            return None
+    async def _ask(self, body: m.VoiceWebhook | m.StatusCallback, expect: type[_T]) -> _T | None:
+        """The controller's answer; None when there is none in time. A signed request has a place
+        of its own call's: a captured one that is sent again and again harms no other call."""
         patience = asyncio.timeout(0.0 if self._leaving else None)
-        self._asking.add(patience)
+        _end(self._asking.enter(patience, body.form.get("CallSid")))
+        what = type(body).__name__
         try:
             async with patience:
                 return await self._ask_controller(body, expect, timeout=ANSWER_WITHIN)
-        except (TrunklineError, TimeoutError) as error:
-            why = error if isinstance(error, TrunklineError) else "this gateway ends"
-            log.warning("the controller did not answer %s: %s", type(body).__name__, why)
-            return None
+        except TrunklineError as error:
+            self._authenticator.refusals.add("nobody to ask", f"a {what}", str(error))
+        except TimeoutError:
+            kind: Kind = "leaving" if patience in self._asking else "asked too often"
+            self._authenticator.refusals.add(kind, f"a {what}")
         finally:
-            self._asking.discard(patience)
+            self._asking.leave(patience)
+        return None
 
 
-def _flat_json(body: bytes) -> dict[str, str]:
-    """The top-level fields of a signed JSON body that are text."""
+def _end(patience: asyncio.Timeout | None) -> None:
+    """Its time is over, unless it was over by itself."""
+    if patience is not None and not patience.expired():
+        patience.reschedule(0.0)
+
+
+def _flat_json(body: bytes) -> signature.Form:
+    """The top-level fields of a JSON body that are text. ValueError: it is no JSON object."""
     try:
         found = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise HTTPException(400, "not JSON") from None
+        raise ValueError("not JSON") from None
     if not isinstance(found, dict):
-        raise HTTPException(400, "not a JSON object")
-    return {name: value for name, value in found.items() if isinstance(value, str)}
+        raise ValueError("not a JSON object")
+    return signature.Form([(n, value) for n, value in found.items() if isinstance(value, str)])

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import msgspec
 
 from trunkline.bus import messages as m
+from trunkline.bus.refusals import Kind
+from trunkline.bus.wire import Shown
 
 from . import media_streams as ms
 
@@ -50,14 +52,23 @@ class CloseSocket(msgspec.Struct, frozen=True):
 
 
 class RefuseSocket(msgspec.Struct, frozen=True):
-    """Close a socket that is not let in, with this WebSocket code; count it, and warn of it."""
+    """Close a socket with this WebSocket code, and count and log that by its kind. ``at_once``: its
+    answer is not waited for, and nothing more is read from it."""
 
     socket: int
-    why: str
+    kind: Kind
+    why: str = ""
     code: int = 1008
+    at_once: bool = False
 
 
-class AskController(msgspec.Struct, frozen=True):
+class DropSocket(msgspec.Struct, frozen=True):
+    """Disconnect a socket that is being closed already."""
+
+    socket: int
+
+
+class AskController(Shown, frozen=True):
     """Ask the controller about the stream's token, for so many seconds. Say ``answered`` or
     ``unanswered``."""
 
@@ -107,6 +118,7 @@ Instruction = (
     | WriteText
     | CloseSocket
     | RefuseSocket
+    | DropSocket
     | AskController
     | Believe
     | OpenStream

@@ -6,13 +6,17 @@ Rules (Twilio's documents voice/media-streams/websocket-messages, voice/twiml/st
 - ``connected`` comes first, then one ``start``, then ``media``, ``dtmf``, ``mark``, then ``stop``.
 - ``timestamp`` is milliseconds from the stream's start, in a JSON string; a frame's position is
   ``timestamp * 8`` samples. A frame without one follows the frame before it.
+- ``sequenceNumber`` counts the messages from ``start`` on. One that is not the next is counted as
+  wrong; its message is taken all the same, because no more than that is wrong with it.
+- A mark comes back once: it is ours.
 - To the carrier go ``media``, ``mark`` and ``clear`` with exactly the documented fields: one field
   more is error 31951 there.
 
 What the peer does wrong is classified and counted in :attr:`MediaStream.bad`, and never ends a
 live stream: :meth:`MediaStream.receive` raises for no input. Before ``start`` the peer is a
 stranger: a few messages and little text are read, and what goes beyond is a :class:`Violation`,
-on which the socket is to be closed. How long it may be one is :mod:`.admission`'s rule.
+on which the socket is to be closed. How long it may be one is :mod:`.admission`'s rule, and how
+much it may say later is :mod:`.pace`'s.
 """
 
 from __future__ import annotations
@@ -23,15 +27,21 @@ from typing import Final
 
 import msgspec
 
+from trunkline.bus.wire import Shown
+
+from .twilio_forms import is_sid
+
 #: Messages and bytes of text that are read before ``start``.
 MAX_MESSAGES_BEFORE_START: Final = 16
 MAX_BYTES_BEFORE_START: Final = 16 * 1024
 #: A longer message is not looked at (Twilio's frames of 20 ms are about 300 bytes).
 MAX_MESSAGE_BYTES: Final = 64 * 1024
-#: Longest stream SID, call SID and mark name that are believed.
+#: Longest mark name that is believed.
 MAX_NAME: Final = 256
 #: Parameters of one ``start`` (Twilio allows 500 characters each, name and value together).
 MAX_PARAMETERS: Final = 32
+#: Digits that are believed of one stream: ten a second for seven minutes.
+MAX_DIGITS: Final = 4_096
 #: Largest believable ``timestamp``: a week in milliseconds.
 MAX_TIMESTAMP: Final = 7 * 24 * 3600 * 1000
 
@@ -45,7 +55,7 @@ class Connected(msgspec.Struct, frozen=True):
     """The carrier's greeting."""
 
 
-class Start(msgspec.Struct, frozen=True):
+class Start(Shown, frozen=True):
     """The stream begins. ``parameters`` are the TwiML's ``<Parameter>`` elements."""
 
     call_sid: str
@@ -89,8 +99,8 @@ Event = Connected | Start | Media | Dtmf | MarkReturned | Stop | Violation
 # ----------------------------------------------------------------------- the messages on the wire
 
 
-class _In(msgspec.Struct, tag_field="event", gc=False):
-    pass
+class _In(msgspec.Struct, tag_field="event", gc=False, kw_only=True):
+    sequenceNumber: int | None = None
 
 
 class _MediaBody(msgspec.Struct, gc=False):
@@ -190,6 +200,10 @@ class MediaStream:
         self._bytes = 0
         self._next = 0
         self._digits = 0
+        #: the last message's ``sequenceNumber``
+        self._sequence: int | None = None
+        #: marks that were sent, and have not come back
+        self._marks = 0
         self._media_head = b""
         self._mark_head = b""
         #: the text of ``clear``
@@ -216,6 +230,11 @@ class MediaStream:
             message = _decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return self._count(classify(text))
+        number = message.sequenceNumber
+        if number is not None:
+            if self._sequence is not None and number != self._sequence + 1:
+                self._count("sequence")
+            self._sequence = number
         if type(message) is _Media:
             return self._media(message)
         return self._other(message)
@@ -269,11 +288,16 @@ class MediaStream:
         if isinstance(message, _Dtmf):
             if message.dtmf.digit not in _DIGITS:
                 return self._count("fields")
+            if self._digits >= MAX_DIGITS:
+                return self._count("digits")
             self._digits += 1
             return Dtmf(self._digits, message.dtmf.digit)
         if isinstance(message, _Mark):
             if len(message.mark.name) > MAX_NAME:
                 return self._count("fields")
+            if not self._marks:
+                return self._count("mark")
+            self._marks -= 1
             return MarkReturned(message.mark.name)
         self.stopped = True
         return Stop()
@@ -282,14 +306,9 @@ class MediaStream:
         if self.started:
             return self._count("second-start")
         body = message.start
-        stream_sid = message.streamSid or body.streamSid
-        if (
-            not stream_sid
-            or not body.callSid
-            or len(stream_sid) > MAX_NAME
-            or len(body.callSid) > MAX_NAME
-            or len(body.customParameters) > MAX_PARAMETERS
-        ):
+        stream_sid = message.streamSid or body.streamSid or ""
+        sids_are_right = is_sid("MZ", stream_sid) and is_sid("CA", body.callSid)
+        if not sids_are_right or len(body.customParameters) > MAX_PARAMETERS:
             return self._count("fields")
         sound = body.mediaFormat
         if sound is not None and (
@@ -322,4 +341,5 @@ class MediaStream:
 
     def mark(self, name: str) -> bytes:
         """The text of ``mark``. Only after ``start``."""
+        self._marks += 1
         return self._mark_head + msgspec.json.encode(name) + b"}}"

@@ -14,7 +14,6 @@ import logging
 import os
 import secrets
 import socket
-import sys
 from typing import Final
 
 import zmq
@@ -25,21 +24,27 @@ from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.listener import Bounds, Server
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, run, say_ready, setup_logging
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain, run, say_ready, setup_logging
 from trunkline.bus.settings import Settings
 
 from .app import GatewayApp
 from .authenticator import Authenticator
 from .recording import Recorder
+from .refusals import Refusals
 from .shell import Shell
 from .signature import SignatureCheck
 from .websocket import protocol_class
 
 log = logging.getLogger("trunkline.gateway")
 
-#: The public listener. A call has a connection of its own, and now and then one for a webhook.
+#: The public listener. A live call's connection, and one whose request is being answered, do not
+#: count among those that wait.
 BOUNDS: Final = Bounds(
-    connections=2_000, request_bytes=96 * 1024, request_within=10.0, leave_within=1.0
+    waiting=2_000,
+    waiting_of_one=250,
+    request_bytes=96 * 1024,
+    request_within=10.0,
+    leave_within=1.0,
 )
 #: Seconds that a stopping gateway stays at most, and at least while the controller lives.
 DRAIN_SECONDS: Final = 2.5
@@ -69,7 +74,7 @@ def main(settings: Settings, *, listen_fd: int | None = None) -> int:
             listening = hosts.inherited(listen_fd)
         return run(lambda stop: serve(settings, listening, check, stop))
     except SettingsError as error:
-        print(f"trunkline gateway: {error}", file=sys.stderr)
+        complain("gateway", error)
         return EXIT_FAILED
     finally:
         end_logging()
@@ -117,6 +122,7 @@ class Gateway:
         self._refused: TrunklineError | None = None
         self._stack: str | None = None
         self._public_url = settings.public_url
+        self._account = settings.account_sid or None
         self.client = ControlClient(
             context,
             settings.address,
@@ -125,16 +131,19 @@ class Gateway:
             beat=lambda: m.Beat(
                 peer=self.peer,
                 streams=self.shell.streams.stats(),
-                refused=dict(self.authenticator.objections),
+                refused=dict(self.refusals.counts),
             ),
             on_event=lambda event: self.shell.event(event),
             on_welcome=self._welcomed,
             on_refused=self._on_refused,
             curve=settings.curve,
         )
+        self.refusals = Refusals(asyncio.get_running_loop().call_later)
         self.authenticator = Authenticator(
             check=check,
             public_url=lambda: self._public_url,
+            refusals=self.refusals,
+            account=lambda: self._account,
             refused=lambda numbers: self.client.notify(
                 m.WebhooksRefused(gateway=self.peer, numbers=numbers)
             ),
@@ -155,7 +164,10 @@ class Gateway:
             ready=lambda: self.client.welcome is not None,
         )
         self._server = Server(
-            self.app, BOUNDS, protocol_class(self.shell.accept, self.shell.carriers)
+            self.app,
+            BOUNDS,
+            protocol_class(self.shell.accept, self.shell.carriers, self.refusals.add),
+            self.refusals.add,
         )
 
     async def run(self, listening: socket.socket) -> int:
@@ -210,7 +222,7 @@ class Gateway:
         )
 
     def _welcomed(self, welcome: m.Welcome) -> None:
-        self._stack = welcome.stack
+        self._stack, self._account = welcome.stack, welcome.account
         self.shell.streams.lead_ms = welcome.lead_ms
         # The controller's is the one that Twilio was given.
         if welcome.public_url is not None:

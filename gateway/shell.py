@@ -19,8 +19,8 @@ from typing import Any, Final, Protocol
 import msgspec
 import zmq
 
+from trunkline.bus import hosts, tracing
 from trunkline.bus import messages as m
-from trunkline.bus import tracing
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import CurveKeys
 from trunkline.bus.errors import TrunklineError
@@ -30,6 +30,7 @@ from . import instructions as do
 from . import media_streams as ms
 from .admission import Admission, Applicant
 from .authenticator import Authenticator
+from .pace import Pace
 from .recording import Recorder, Stereo
 from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
@@ -67,6 +68,7 @@ class StreamSocket:
     def __init__(self, shell: Shell, applicant: Applicant) -> None:
         self.number = applicant.number
         self.protocol = ms.MediaStream()
+        self._pace = Pace(shell.clock())
         self.socket: WebSocket | None = None
         #: the open stream's, where its call is traced
         self.span: tracing.RoomSpan | None = None
@@ -81,23 +83,38 @@ class StreamSocket:
         self.socket = socket
 
     def text(self, data: bytes) -> None:
-        event = self.protocol.receive(data)
+        self._came(self.protocol.receive(data))
+
+    def binary(self) -> None:
+        self._came(self.protocol.binary())
+
+    def too_long(self) -> None:
+        self._came(self.protocol.too_long())
+
+    def no_message(self) -> None:
+        self._came(None)
+
+    def closed(self, clean: bool) -> None:
+        self._shell.ended(self.number, "close" if clean else "error")
+        self._shell.disconnected(self.number)
+
+    def _came(self, event: ms.Event | None) -> None:
+        """A message came, and this is its meaning."""
+        shell, number = self._shell, self.number
+        if self.protocol.started:
+            now = shell.clock()
+            if self._pace.too_fast(event, now):
+                shell.apply(shell.admission.too_fast(number))
+                return
+            if type(event) is ms.Media and not self._pace.is_in_place(event, now):
+                self.protocol.bad["timestamp"] += 1
+                return
         if event is None:
             return
         if self._applicant.state == "live":
             self.take(event)
         else:
             self._heard(event)
-
-    def binary(self) -> None:
-        self._heard(self.protocol.binary())
-
-    def too_long(self) -> None:
-        self._heard(self.protocol.too_long())
-
-    def closed(self, clean: bool) -> None:
-        self._shell.ended(self.number, "close" if clean else "error")
-        self._shell.disconnected(self.number)
 
     def take(self, event: ms.Event) -> None:
         """An event of the open stream."""
@@ -112,10 +129,9 @@ class StreamSocket:
         else:
             self._heard(event)
 
-    def _heard(self, event: ms.Event | None) -> None:
-        if event is not None:
-            shell = self._shell
-            shell.apply(shell.admission.heard(self.number, event, shell.clock()))
+    def _heard(self, event: ms.Event) -> None:
+        shell = self._shell
+        shell.apply(shell.admission.heard(self.number, event, shell.clock()))
 
 
 class Shell:
@@ -141,6 +157,7 @@ class Shell:
         self.sockets: dict[int, StreamSocket] = {}
         self._emptied: asyncio.Event | None = None
         self._authenticator = authenticator
+        self._refusals = authenticator.refusals
         self._context = context
         self._curve = curve
         self._links: dict[str, BusSocket] = {}
@@ -161,11 +178,19 @@ class Shell:
 
     def accept(self, upgrade: Upgrade) -> StreamSocket | Refusal:
         """Decide on a WebSocket upgrade."""
-        return self._authenticator.refusal(upgrade) or self.connect() or Refusal(503, "busy")
+        refusal = self._authenticator.refusal(upgrade)
+        if refusal is not None:
+            return refusal
+        socket = self.connect(hosts.owner_of(upgrade.host) if upgrade.host else None)
+        if socket is None:
+            self._refusals.add("leaving", "a WebSocket")
+            return Refusal(503, "leaving")
+        return socket
 
-    def connect(self) -> StreamSocket | None:
-        """A new socket; None while there are too many that have not been let in."""
-        applicant = self.admission.knock(self.clock())
+    def connect(self, owner: str | None = None) -> StreamSocket | None:
+        """A new socket, from the address ``owner``; None when this gateway ends."""
+        applicant, room = self.admission.knock(self.clock(), owner)
+        self.apply(room)
         if applicant is None:
             return None
         socket = self.sockets[applicant.number] = StreamSocket(self, applicant)
@@ -237,8 +262,9 @@ class Shell:
 
     def _end_stream(self, ended: do.EndStream) -> None:
         socket = self.sockets[ended.socket]
-        if socket.protocol.bad:
-            log.info("stream %d sent what it should not: %s", ended.socket, socket.protocol.bad)
+        if bad := socket.protocol.bad:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(bad.items()))
+            self._refusals.add("bad message", f"of stream {ended.socket}", kinds, bad.total())
         # It may have ended that long ago, and then that much more was not played any more.
         at = self.clock() - self.carriers.read_within
         self.apply(self.streams.closed(ended.socket, ended.reason, at))
@@ -249,6 +275,11 @@ class Shell:
         found = self.sockets.get(number)
         if found is not None and found.socket is not None:
             found.socket.close(code)
+
+    def _drop_socket(self, number: int) -> None:
+        found = self.sockets.get(number)
+        if found is not None and found.socket is not None:
+            found.socket.drop()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task that is held, and whose failure is logged."""
@@ -285,8 +316,13 @@ class Shell:
                     log.info("stream socket %d closed: %s", instruction.socket, instruction.why)
                 self._close_socket(instruction.socket, 1000)
             elif isinstance(instruction, do.RefuseSocket):
-                log.warning("stream socket %d closed: %s", instruction.socket, instruction.why)
+                refused = f"stream socket {instruction.socket}"
+                self._refusals.add(instruction.kind, refused, instruction.why)
                 self._close_socket(instruction.socket, instruction.code)
+                if instruction.at_once:
+                    self._drop_socket(instruction.socket)
+            elif isinstance(instruction, do.DropSocket):
+                self._drop_socket(instruction.socket)
             elif isinstance(instruction, do.AskController):
                 self._spawn(self._ask(instruction))
             elif isinstance(instruction, do.Believe):
@@ -383,14 +419,19 @@ class Shell:
             log.warning("the connection to worker %s is lost", worker.id)
             self.apply(self.streams.link_lost(endpoint, self.clock()))
 
-        link = connect_dealer(
-            self._context,
-            endpoint,
-            received,
-            on_connected=connected,
-            on_disconnected=disconnected,
-            curve=self._curve,
-        )
+        try:
+            link = connect_dealer(
+                self._context,
+                endpoint,
+                received,
+                on_connected=connected,
+                on_disconnected=disconnected,
+                curve=self._curve,
+            )
+        except zmq.ZMQError as error:  # no descriptor is left: the call tries again in a second
+            log.error("no connection to worker %s can be opened: %s", worker.id, error)
+            self.apply(self.streams.link_lost(endpoint, self.clock()))
+            return
         self._links[endpoint] = link
 
     # ------------------------------------------------------------------ the controller's side

@@ -19,7 +19,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterator
-from typing import Final, Literal
+from typing import Literal
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from twilio.request_validator import RequestValidator
@@ -36,16 +36,10 @@ MAX_FIELDS = 500
 
 _DEFAULT_PORTS = {"https": 443, "wss": 443, "http": 80, "ws": 80}
 
-Reason = Literal["shared key", "unsigned", "wrong signature", "unreadable", "no public URL"]
-#: Why a request is refused -> what the log says of it.
-REASONS: Final[dict[Reason, str]] = {
-    "shared key": "a shared key has signed it, and only the auth token's signatures (HMAC-SHA1) "
-    "are taken here: take this URL out of the account's Webhook Rules",
-    "unsigned": "it has no signature",
-    "wrong signature": "its signature is wrong",
-    "unreadable": "its form cannot be read",
-    "no public URL": "the public URL is not known yet",
-}
+#: Why a request is refused; bus/refusals.py has the words for it.
+Reason = Literal[
+    "shared key", "unsigned", "wrong signature", "unreadable", "odd fields", "no public URL"
+]
 
 #: Names of query fields that a log may show; a stranger can send any.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,40}\Z")
@@ -80,7 +74,8 @@ class Form:
         return len(self._values)
 
     def getlist(self, name: str) -> list[str]:
-        return self._values[name]
+        """All values of the field, [] where it is not there."""
+        return self._values.get(name, [])
 
     def first(self) -> dict[str, str]:
         """The first value of each field."""

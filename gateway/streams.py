@@ -523,7 +523,7 @@ class Streams:
             list(stream.digits),
             self.lead_ms,
             stream.info.trace,
-            0 if stream.ended else stream.unplayed(now),
+            stream.lost if stream.ended else stream.unplayed(now),
             stream.one_way,
             stream.joins,
         )

@@ -31,6 +31,8 @@ from uvicorn.server import ServerState
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from trunkline.bus.refusals import Kind
+
 from .sockets import Sockets
 
 try:
@@ -48,9 +50,16 @@ MAX_UNSENT_BYTES: Final = 256 * 1024
 PING_AFTER: Final = 10.0
 #: Seconds until a peer that does not answer our close is disconnected.
 CLOSE_WITHIN: Final = 2.0
+#: Seconds in which our close reaches a peer whose answer is not waited for.
+DROP_WITHIN: Final = 0.1
 
 #: Bytes that are read of one socket in one go: 0.9 s of sound.
 _READ: Final = 16 * 1024
+#: Messages of one socket that are read in one turn of the loop: then others have theirs. As many
+#: bytes as are read in one go hold fewer of a carrier's.
+_MOST_AT_ONCE: Final = 64
+#: A message that is longer than this is not skipped: the connection is closed.
+_LONGEST_SKIPPED: Final = 4 * 1024 * 1024
 #: How many times a socket is read out before we close it: 1 MB, or nearly a minute of sound.
 _MOST_READS: Final = 64
 
@@ -76,6 +85,9 @@ class Handler(Protocol):
     def too_long(self) -> None:
         """A message over MAX_MESSAGE_BYTES came, and was thrown away."""
 
+    def no_message(self) -> None:
+        """A frame came that is no message: a ping, a pong, a part of a message."""
+
     def closed(self, clean: bool) -> None:
         """The socket is gone; ``clean``: one side had sent a close frame. Called once, and without
         ``opened`` when the handshake was none."""
@@ -89,11 +101,13 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Upgrade(msgspec.Struct, frozen=True):
-    """A request for an upgrade: the path and query as they came, header names in lower case."""
+    """A request for an upgrade: the path and query as they came, header names in lower case;
+    ``host``: where the connection comes from, as far as known."""
 
     path: str
     query: str
     headers: dict[str, str]
+    host: str | None = None
 
     def header(self, name: bytes) -> bytes | None:
         """The value of the header ``name`` (in lower case), as it came."""
@@ -102,12 +116,15 @@ class Upgrade(msgspec.Struct, frozen=True):
 
 
 Accept = Callable[[Upgrade], Handler | Refusal]
+#: ``Refusals.add``: kind, what was refused, details.
+Refused = Callable[[Kind, str, str], object]
 
 
 class WebSocket(asyncio.Protocol):
     """One connection, from its request on. uvicorn makes it; see :func:`protocol_class`."""
 
     accept: Accept
+    refused: Refused
     #: who reads the sockets of those who are let in; None: the loop, each by itself
     sockets: Sockets | None = None
 
@@ -131,7 +148,11 @@ class WebSocket(asyncio.Protocol):
         self._stranger: int | None = STRANGER_BYTES
         self._heard = self._loop.time()
         self._pinged = False
+        #: whole messages wait in the buffer for the next turn of the loop
+        self._more = False
         self._close_sent = False
+        #: nothing more is read
+        self._dropped = False
         self._clean = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -149,6 +170,7 @@ class WebSocket(asyncio.Protocol):
         if (
             self.sockets is not None
             and self._descriptor < 0
+            and not self._dropped
             and transport is not None
             and not transport.is_closing()
         ):
@@ -205,7 +227,18 @@ class WebSocket(asyncio.Protocol):
             self._control(_CLOSE, payload)
             self._clean = True
         self._close_sent = True
-        self._set_timer(CLOSE_WITHIN, self._transport.close)
+        self._set_timer(CLOSE_WITHIN, self._transport.abort)
+
+    def drop(self) -> None:
+        """Read nothing more, and disconnect as soon as what was sent is on its way."""
+        transport = self._transport
+        if transport is None or self._dropped:
+            return
+        self._close_sent = self._dropped = True
+        self._read_no_more()
+        if not transport.is_closing():
+            transport.pause_reading()
+        self._set_timer(DROP_WITHIN, transport.abort)
 
     # ------------------------------------------------------------------ asyncio's side
 
@@ -240,6 +273,9 @@ class WebSocket(asyncio.Protocol):
         """There is something to read, which the transport does not read any more. False: there was
         nothing."""
         assert self._transport is not None
+        if self._more:
+            self._go_on()
+            return True
         try:
             data = os.read(self._descriptor, _READ)
         except BlockingIOError:
@@ -275,12 +311,17 @@ class WebSocket(asyncio.Protocol):
         if self._handshaking:
             self._handshake(data)
             return
+        if self._dropped:
+            return
         self._heard = self._loop.time()
         self._pinged = False
         if self._stranger is not None:
             self._stranger -= len(data)
             if self._stranger < 0:
+                self.refused("bad start", "a stream socket", "too much before start")
                 self.close(1008, "too much before start")
+                self.drop()
+                return
         if self._skip:
             skipped = min(self._skip, len(data))
             self._skip -= skipped
@@ -297,12 +338,15 @@ class WebSocket(asyncio.Protocol):
         request = next((e for e in connection.events_received() if isinstance(e, Request)), None)
         if request is None:  # a head that uvicorn takes and websockets does not
             self._close_sent = True
+            self.refused("not HTTP", "a WebSocket", "")
             self._transport.write(_BAD_REQUEST)
             self._transport.close()
             return
         path, _, query = request.path.partition("?")
         headers = {name.lower(): value for name, value in request.headers.raw_items()}
-        handler = self.accept(Upgrade(path, query, headers))
+        peer = self._transport.get_extra_info("peername")
+        host = peer[0] if isinstance(peer, tuple) else None
+        handler = self.accept(Upgrade(path, query, headers, host))
         if isinstance(handler, Refusal):
             response = connection.reject(handler.status, handler.body)
         else:
@@ -313,6 +357,7 @@ class WebSocket(asyncio.Protocol):
             self._close_sent = True
             self._transport.close()
             if not isinstance(handler, Refusal):
+                self.refused("not HTTP", "a WebSocket", "")
                 handler.closed(False)
             return
         self._handshaking = False
@@ -343,7 +388,12 @@ class WebSocket(asyncio.Protocol):
 
     def _parse(self, data: bytes) -> None:
         at, size = 0, len(data)
-        while size - at >= 2:
+        left = _MOST_AT_ONCE
+        while size - at >= 2 and not self._dropped:
+            if not left:
+                self._go_on_later()
+                break
+            left -= 1
             first, second = data[at], data[at + 1]
             length, start = second & 0x7F, at + 2
             if length == 126:
@@ -360,7 +410,7 @@ class WebSocket(asyncio.Protocol):
                 self._broken()
                 return
             end = start + 4 + length
-            if length > MAX_MESSAGE_BYTES and not self._too_long(first):
+            if length > MAX_MESSAGE_BYTES and not self._too_long(first, length):
                 return
             if end > size:
                 if length > MAX_MESSAGE_BYTES:
@@ -379,8 +429,29 @@ class WebSocket(asyncio.Protocol):
             at = end
         self._buffer = data[at:]
 
-    def _too_long(self, first: int) -> bool:
+    def _go_on_later(self) -> None:
+        """Whole messages are left. Nothing more is read until they are."""
+        assert self._transport is not None
+        self._more = True
+        if self._descriptor < 0 and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._more or self._transport is None or self._dropped:
+            return
+        self._more = False
+        data, self._buffer = self._buffer, b""
+        self._parse(data)
+        if self._more or self._dropped or self._descriptor >= 0 or self._transport.is_closing():
+            return  # the transport is not to read on
+        self._transport.resume_reading()
+
+    def _too_long(self, first: int, length: int) -> bool:
         """The frame that begins is over the limit. False: the connection was ended."""
+        if length > _LONGEST_SKIPPED:
+            self._broken(1009)
+            return False
         if first & 0x0F >= _CLOSE:
             self._broken()
             return False
@@ -406,11 +477,12 @@ class WebSocket(asyncio.Protocol):
             if not final or len(payload) > 125 or opcode > _PONG:
                 self._broken()
                 return False
-            if opcode == _PING:
-                self._control(_PONG, payload)
-            elif opcode == _CLOSE:
+            if opcode == _CLOSE:
                 self._answer_close(payload)
                 return False
+            if opcode == _PING:
+                self._control(_PONG, payload)
+            self._tell_no_message()
             return True
         if opcode in (_TEXT, _BINARY):
             if self._fragments is not None:
@@ -428,7 +500,9 @@ class WebSocket(asyncio.Protocol):
         else:
             self._fragments.clear()
             self._fragments_size = MAX_MESSAGE_BYTES + 1
-        if final:
+        if not final:
+            self._tell_no_message()
+        else:
             fragments, self._fragments = self._fragments, None
             if self._handler is None or self._close_sent:
                 return True
@@ -439,6 +513,10 @@ class WebSocket(asyncio.Protocol):
             else:
                 self._handler.binary()
         return True
+
+    def _tell_no_message(self) -> None:
+        if self._handler is not None and not self._close_sent:
+            self._handler.no_message()
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if self._transport is not None and not self._close_sent:
@@ -452,19 +530,24 @@ class WebSocket(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def _broken(self) -> None:
-        self._control(_CLOSE, (1002).to_bytes(2, "big"))
+    def _broken(self, code: int = 1002) -> None:
+        self._control(_CLOSE, code.to_bytes(2, "big"))
         self._close_sent = True
         if self._transport is not None:
             self._transport.close()
 
 
-def protocol_class(accept: Accept, read_by: Sockets | None = None) -> type[WebSocket]:
-    """The class to give to uvicorn; ``accept`` decides on each upgrade, and ``read_by`` reads the
-    sockets of those who are let in."""
+def protocol_class(
+    accept: Accept,
+    read_by: Sockets | None = None,
+    refused: Refused = lambda kind, what, details: None,
+) -> type[WebSocket]:
+    """The class to give to uvicorn; ``accept`` decides on each upgrade, ``read_by`` reads the
+    sockets of those who are let in, and ``refused`` hears of the others."""
 
     class Accepting(WebSocket):
         sockets = read_by
 
     Accepting.accept = staticmethod(accept)
+    Accepting.refused = staticmethod(refused)
     return Accepting

@@ -10,9 +10,10 @@ looks for new ones there too.
 
 from __future__ import annotations
 
-import gc
+import fcntl
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -21,17 +22,20 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from hypothesis import settings
 
+from trunkline.bus import imports
 from trunkline.demo import surroundings
 
 if TYPE_CHECKING:
+    from e2e.stack import Stack
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     from trunkline.bus.testing import Context
 
-#: Tests that compute more than they wait, in two lines, and in a third those that import
-#: langwatch-scenario, which takes 4 s of a core. A worker of pytest-xdist takes a line, so no more
-#: than two tests compute at once, tests that wait go on beside them, and one worker imports it.
+#: Tests that compute more than they wait, in two lines, and in two more those that import
+#: langwatch-scenario, which takes 4 s of a core: one line for calls, and one for units. A worker of
+#: pytest-xdist takes a line, so no more than two tests compute at once, tests that wait go on
+#: beside them, and one worker imports scenario.
 COMPUTE: Final = (
     ("::test_the_demo_runs", "test_each_belief.py"),
     (
@@ -49,15 +53,41 @@ COMPUTE: Final = (
         "dropin/test_sharing.py",
         "survival/test_private_stack.py",
     ),
+    (
+        "adapter/test_dropin_calls.py",
+        "adapter/test_dropin_spans.py",
+        "adapter/test_dropin_surface.py",
+        "adapter/test_gate_options.py",
+        "adapter/test_greeting_calls.py",
+        "adapter/test_pcm16.py",
+        "adapter/test_scenario_adapter.py",
+        "adapter/test_tunnel_readiness.py",
+    ),
+)
+#: Tests that measure, in three lines. Those on a stack with one gateway are in one line, so that
+#: all stacks but that one start at the beginning, and not while a neighbour measures.
+MEASURE: Final = (
+    ("survival/test_stalls.py",),
+    ("survival/test_gateway.py", "survival/test_scaling.py", "::test_a_codec_worker_alone"),
+    ("e2e/test_interrupt.py", "survival/test_codec_worker.py", "survival/test_controller.py"),
 )
 #: Files in these folders are taken apart: any worker may take any of their tests.
 EACH_BY_ITSELF: Final = ("tests/e2e/", "tests/survival/", "tests/trunkline/")
 #: But not these, whose tests share a stack that the file starts.
 TOGETHER: Final = ("test_digits.py", "test_up.py")
+#: The files of units that compute longest.
+LONGEST: Final = (
+    "adapter/test_speech_gate.py",
+    "controller/test_every_step.py",
+    "simulation/test_simulation.py",
+    "codec_worker/test_moves_properties.py",
+)
 #: A file whose tests are all end-to-end tests has this line, or stands in tests/e2e.
 ALL_E2E: Final = re.compile(r"^pytestmark = .*\bmark\.e2e\b", re.MULTILINE)
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+# For later.py. Behind everything else: no room is to be found under another name.
+sys.path.append(str(Path(__file__).parent))
 
 _home = surroundings.home()
 _home.__enter__()
@@ -69,14 +99,8 @@ def pytest_unconfigure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is imported while tests are collected stays to the end, so no collection of garbage
-    looks at it: neither meanwhile, when a fifth of the time would go into that, nor later."""
-    gc.disable()
-    try:
+    with imports.that_stay():
         return (yield)
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -98,23 +122,37 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def piece_of(nodeid: str) -> str:
     """The piece of work that a test belongs to. A worker takes a piece as a whole."""
-    for n, line in enumerate(COMPUTE):
-        if any(name in nodeid for name in line):
-            return f"computes {n}"
+    for kind, lines in (("computes", COMPUTE), ("measures", MEASURE)):
+        for n, line in enumerate(lines):
+            if any(name in nodeid for name in line):
+                return f"{kind} {n}"
     file = nodeid.partition("::")[0]
     apart = file.startswith(EACH_BY_ITSELF) and not file.endswith(TOGETHER)
     return nodeid if apart else file
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The pieces that take longest come first: the lines, and then files that are one piece. Else a
-    worker would begin with one of them when the others have nothing left to do."""
+    """The pieces that take longest come first: the lines, and then files that are one long piece.
+    Else a worker would begin with one of them when the others have nothing left to do. A test that
+    waits for the others' ends comes last."""
 
-    def place(item: pytest.Item) -> tuple[bool, bool]:
+    def place(item: pytest.Item) -> tuple[bool, bool, bool]:
         piece = piece_of(item.nodeid)
-        return not piece.startswith("computes"), not piece.endswith(TOGETHER)
+        last = item.get_closest_marker("alone") is not None
+        return last, not piece.startswith("computes"), not piece.endswith((*TOGETHER, *LONGEST))
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that is ``alone`` begins when no other that measures is under way, and none begins
+    until it has ended: they all lock this file."""
+    with Path(__file__).open() as file:
+        if item.get_closest_marker("measures"):
+            alone = item.get_closest_marker("alone")
+            fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -132,12 +170,32 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     return Pieces(config, log)
 
 
-settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("unwritable", database=None)
+# No example has a deadline: how long one takes says how busy the machine is.
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("unwritable", deadline=None, database=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
-elif not os.access(Path(__file__).parents[1], os.W_OK):
+elif os.access(Path(__file__).parents[1], os.W_OK):
+    settings.load_profile("here")
+else:
     settings.load_profile("unwritable")  # hypothesis warns where it cannot keep its examples
+
+
+@pytest.fixture(scope="session")
+def _shared_stack() -> Iterator[Stack]:
+    """Two gateways and two codec workers, for all tests of e2e and survival in this process."""
+    from e2e.stack import standing
+
+    yield from standing(2)
+
+
+@pytest.fixture(scope="session")
+def _shared_single() -> Iterator[Stack]:
+    """One of each, for the same tests."""
+    from e2e.stack import standing
+
+    yield from standing(1)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ Rules:
   the next stream, and does not know. Then it is counted here, from the acknowledgements that came.
   The old worker may have sent more after the last of them. That sound is not said again and counts
   as lost, because nobody knows for how long the carrier played on. But a worker that has told the
-  stream's end has told all.
+  stream's end has told all, and the same loss is not counted again when another worker tells it.
 - A client that did not run for a while (:meth:`CallAudio.stalled`) reads the messages of all its
   workers at once, in any order. Where a worker died meanwhile, the messages that did not fit into
   its connection are gone. So each acknowledgement is taken to have come when its sound was played,
@@ -52,9 +52,8 @@ INTERRUPTED_WITHIN = 0.25
 #: machine that keeps up.
 ACKNOWLEDGED_WITHIN = 0.04
 MOST_IN_DOUBT = 0.16
-#: The least that lies unplayed at the carrier while sound flows (the stack's default lead), and the
-#: most, unless more was seen there: one frame more.
-LEAD = 0.06
+#: The most that lies unplayed at the carrier, unless more was seen there: the stack's default lead
+#: (60 ms), and the frame that a worker sends before its time because its next tick would be late.
 LEAD_AND_FRAME = 0.08
 _HEARD_BYTES = 6
 
@@ -147,7 +146,7 @@ class CallAudio:
         self._plays_until = 0.0
         self._acknowledged_at = 0.0
         #: how much sound lay there at most (seconds)
-        self._most_ahead = LEAD
+        self._most_ahead = LEAD_AND_FRAME
         #: (since, until): the client did not run since then, and catches up until then; None once
         #: acknowledgements come in time again
         self._stall: tuple[float, float] | None = None
@@ -323,8 +322,7 @@ class CallAudio:
         since = self._late_since(now)
         if since is not None:
             came = min(now, max(self._acknowledged_at, since) + fresh)
-            most = max(self._most_ahead, LEAD_AND_FRAME)
-            ahead = min(max(self._plays_until - came, 0.0) + fresh, most)
+            ahead = min(max(self._plays_until - came, 0.0) + fresh, self._most_ahead)
         else:
             self._stall = None
             came = now
@@ -362,7 +360,10 @@ class CallAudio:
     def loss(self, worker: str, message: m.Loss) -> None:
         # Inbound loss also stands in each Sound, by position, and is counted there.
         if self._current(worker, message.generation) and message.direction == "outbound":
-            self._plays_until = 0.0  # the sound that lay there is counted now
+            if message.why == UNPLAYED:
+                if self._last_word() is not None:
+                    return  # The worker that had this stream before has told the same.
+                self._plays_until = 0.0  # the sound that lay there is counted now
             self.lost.add("outbound", message.samples, message.why)
 
     def stream_over(self, worker: str, message: m.StreamOver, now: float) -> None:
@@ -397,32 +398,38 @@ class CallAudio:
             self._stream_gone_at = None
 
     def _new_stream(self, worker: str, opened: m.Opened, now: float) -> None:
-        """Count the loss of the former stream, unless its worker does.
+        """Count what was lost with the former stream, once.
 
-        The worker that had that stream to its end says what was lost. Where another worker takes
-        the new stream, and nobody has told the end of the old one, count the sound that lay at the
-        carrier when the old stream brought its last sign of life: an acknowledgement, or sound of
-        the far end. The controller's word that the stream is gone says nothing of that moment,
-        because a controller that stood still says it late. Pass over sound that may have been
-        played without being acknowledged."""
-        knows = worker == self._last_active and (
-            opened.out_next is not None and opened.out_next >= self.out.acknowledged
-        )
-        if knows:
+        If a worker has told that stream's end, its loss is counted already. Otherwise a worker that
+        had the stream, and takes the next one as well, says what was lost. Otherwise count the
+        sound that lay at the carrier when the old stream brought its last sign of life: an
+        acknowledgement, or sound of the far end. The controller's word that the stream is gone says
+        nothing of that moment, because a controller that stood still says it late. Pass over sound
+        that may have been played without being acknowledged.
+
+        The new worker may have had the call before, and goes on behind all that it had sent then.
+        Sound that it passes over so is lost too. Only the worker that says what was lost has
+        counted that sound."""
+        goes_on_at = -1 if opened.out_next is None else opened.out_next
+        knows = worker == self._last_active and goes_on_at >= self.out.acknowledged
+        if self._last_word() is not None:
+            self._pass_over(goes_on_at, now)
+        elif knows:
             self._lose_unplayed(opened.unplayed)
-        elif self._last_word() is None:
+        else:
             broke = self._acknowledged_at
             if self._stall is None:  # else it is not known well enough when that was acknowledged
                 broke = max(broke, self._heard_at - ACKNOWLEDGED_WITHIN)
             self._lose_unplayed(round((self._plays_until - broke) * WIRE_RATE))
-            self._pass_over_what_is_in_doubt(now)
+            self._pass_over(max(goes_on_at, self._may_have_played(now)), now)
         self._plays_until = 0.0
 
     def _lose_unplayed(self, samples: int) -> None:
         if samples > 0:
             self.lost.add("outbound", samples, UNPLAYED)
 
-    def _pass_over_what_is_in_doubt(self, now: float) -> None:
+    def _may_have_played(self, now: float) -> int:
+        """The position that the carrier had reached at most when nobody acknowledged any more."""
         # A worker that is stopped, or leaves, may have had the stream to its end.
         gone = [at for at in (self._worker_gone_at, self._stream_gone_at) if at is not None]
         until = min(gone, default=now) + ACKNOWLEDGED_WITHIN
@@ -438,10 +445,14 @@ class CallAudio:
         seconds = min(until - self._acknowledged_at + filled_up, most)
         first = max(self.out.acknowledged, self.out.floor)
         sent = self.out.next if self._stream_gone_at is None else self._sent_by_then
-        stop = min(sent, first + -(-round(seconds * WIRE_RATE) // FRAME) * FRAME)
-        if stop > first:
-            self.lost.add("outbound", stop - first, IN_DOUBT)
-            self._spoken(self.out.acknowledge(stop, False, now))
+        return min(sent, first + -(-round(seconds * WIRE_RATE) // FRAME) * FRAME)
+
+    def _pass_over(self, position: int, now: float) -> None:
+        """Sound below this position is not said again, and nobody knows whether it was played."""
+        first = max(self.out.acknowledged, self.out.floor)
+        if position > first:
+            self.lost.add("outbound", position - first, IN_DOUBT)
+            self._spoken(self.out.acknowledge(position, False, now))
 
     def unsent(self, message: m.ToWorker) -> None:
         """``message`` could not be sent; sound is kept and goes out with the next chance."""

@@ -301,7 +301,14 @@ class ClientSession:
                 self.placed(event.call, event.placement)
             case m.CallReconnecting() if event.call in self.calls:
                 self.calls[event.call].audio.stream_gone(event.ordinal, self._clock())
-                log.info("call %s: its stream is gone, waiting for a new one", event.call)
+                if event.reason == "too_fast":
+                    log.warning(
+                        "call %s: its stream was cut off, because it sent more than twice real "
+                        "time; waiting for a new one",
+                        event.call,
+                    )
+                else:
+                    log.info("call %s: its stream is gone, waiting for a new one", event.call)
             case m.CallEnded():
                 self.ended(event)
             case m.DialFailed():

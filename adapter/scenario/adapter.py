@@ -29,7 +29,7 @@ from trunkline.bus.redact import mask_url, redact_number
 from trunkline.bus.settings import pasted, same_url
 
 from ..call import Call
-from ..dial_rules import DialPlan, callee_set, caller_set, check_e164, plan_dial
+from ..dial_rules import DialPlan, callee_set, caller_set, check_e164, check_seconds, plan_dial
 from ..line import Line
 from ..pcm16 import pcm16
 from ..turns.gate_options import GateOptions, SpeechGateSetting, read_gate_options
@@ -532,6 +532,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         heard = self._heard
         if heard is None or (self._call is not None and not self._call.carries_sound):
             raise RuntimeError(NO_STREAM)
+        check_seconds(timeout)
         turn = self._voice_turn_context
         pcm = await heard.next_chunk(
             timeout,

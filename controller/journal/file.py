@@ -1,10 +1,15 @@
 """The journal's SQLite file: made, checked, migrated. What is torn, or no journal of ours, is
-refused with an error that names the file, and never written to."""
+refused with an error that names the file, and never written to.
+
+A journal is made under another name, and gets its own once it is whole and on the disk. So an empty
+file of that name was no journal that is just being made: it had rows, and somebody has cut it.
+"""
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -42,6 +47,11 @@ MIGRATIONS: Final = (
     ) WITHOUT ROWID;
     CREATE INDEX dials_open ON dials (state) WHERE state != 'closed';
     """,
+    """
+    CREATE TABLE seen (sid TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID;
+    CREATE INDEX seen_since ON seen (since);
+    """,
+    "ALTER TABLE dials ADD COLUMN seconds REAL;",
 )
 
 
@@ -56,17 +66,51 @@ IN_MEMORY: Final = Path(":memory:")
 def connect(path: Path, account: str, stack: str) -> sqlite3.Connection:
     """Open or make the journal of ``account`` at ``path``, as its newest version. JournalError
     where that cannot be."""
-    fresh = path == IN_MEMORY or not path.exists() or path.stat().st_size == 0
-    if fresh and path != IN_MEMORY:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if path != IN_MEMORY:
+        if path.is_symlink():
+            raise JournalError(f"{path} is a link, not a journal of ours: `rm {path}`")
+        if not path.exists():
+            _make(path, account, stack)
+        # Read only: closing another connection would move what a crash left in the -wal file into
+        # a database that may not be ours.
+        read(path, lambda found: _check_account(found, path, account))
+    # The journal's own thread uses it, and the same thread closes it.
+    return _open(path, account, stack)
+
+
+def is_cut(path: Path) -> bool:
+    """There was a journal at ``path``, and nothing of it is left."""
+    return path.exists() and path.stat().st_size == 0
+
+
+def set_aside(path: Path) -> Path:
+    """Give the file another name, so that a new journal can be made; returns that name."""
+    aside = path.with_name(f"{path.name}.cut-{time.time_ns()}")
+    for ending in ("-wal", "-shm", ""):
+        beside = path.with_name(path.name + ending)
+        if beside.exists():
+            beside.rename(aside.with_name(aside.name + ending))
+    return aside
+
+
+def _make(path: Path, account: str, stack: str) -> None:
+    """Make a new journal. A death meanwhile leaves none."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    for ending in ("-wal", "-shm", ""):
+        new.with_name(new.name + ending).unlink(missing_ok=True)
+    os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    # Closing moves everything into the file itself.
+    _open(new, account, stack).close()
+    new.rename(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
+
+
+def _open(path: Path, account: str, stack: str) -> sqlite3.Connection:
     db: sqlite3.Connection | None = None
     try:
-        if not fresh:
-            # Read only: closing another connection would move what a crash left in the -wal file
-            # into a database that may not be ours.
-            read(path, lambda found: _check_account(found, path, account))
-        # The journal's own thread uses it, and the same thread closes it.
         db = sqlite3.connect(path, timeout=5.0)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -138,6 +182,12 @@ def _migrate(db: sqlite3.Connection, account: str, stack: str) -> None:
 def read(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T:
     """What ``ask`` finds in the journal at ``path``, read only: another process may have it open.
     JournalError as :func:`connect`."""
+    if is_cut(path):
+        raise JournalError(
+            f"{path}: the journal is empty, and it was not when it got this name: somebody has cut "
+            "it. It was left as it is: move it away, then run `trunkline restore --account` to put "
+            "numbers back"
+        )
     try:
         db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)
         try:

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from trunkline.bus.errors import SettingsError
 from trunkline.bus.locks import LockHeldError
 
 from ..twilio.operations import Operations, hang_up_left
@@ -76,7 +77,7 @@ class Orphan:
             self._taking = asyncio.get_running_loop().create_task(self._take(ops))
         try:
             return await asyncio.shield(self._taking)
-        except JournalError as error:
+        except (JournalError, SettingsError) as error:
             log.error("%s", error)
             return None
 
@@ -84,7 +85,8 @@ class Orphan:
         """Wait whether it comes back, then take its lock. A controller that is just being started
         again by its keeper must find its numbers as it left them."""
         stack = self.path.name
-        seals = [Seal.read((row.written or {}).get("voice_url", "")) for row in self.rows]
+        rows = [ops.opened(row) for row in self.rows]
+        seals = [Seal.read((row.written or {}).get("voice_url", "")) for row in rows]
         bases = {seal.base for seal in seals if seal is not None}
         if not bases:
             # Nobody can be asked. Give a keeper time to start the controller again.
@@ -137,10 +139,12 @@ class Orphans:
         gone, _ = state_dir.others(directory, account, holder)
         for stack in gone:
             try:
-                rows, dials = peek(stack.journal)
+                rows, dials, unreadable = peek(stack.journal)
+                for row in unreadable:
+                    log.error("%s", row.text(stack.journal))
                 if rows or dials:
                     found.append(Orphan(stack.path, rows, account, holder, present))
-                elif time.time() - stack.journal.stat().st_mtime > KEPT:
+                elif not unreadable and time.time() - stack.journal.stat().st_mtime > KEPT:
                     clear_away(stack)
             except JournalError as error:
                 log.error("%s", error)

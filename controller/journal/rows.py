@@ -10,11 +10,15 @@ from typing import Final, Literal
 
 import msgspec
 
+from trunkline.bus.wire import Shown
+
 OverrideState = Literal["planned", "applied", "restoring", "restored", "left_alone"]
+#: Seconds for which the CallSids of webhooks are kept.
+SEEN_KEPT: Final = 86_400.0
 OPEN_STATES: Final = ("planned", "applied", "restoring")
 
 
-class OverrideRow(msgspec.Struct, frozen=True, kw_only=True):
+class OverrideRow(Shown, frozen=True, kw_only=True):
     """An override of a number. Times: seconds since the epoch, as another process reads them.
 
     ``prior``: the fields that we change, and the other voice fields, as they were; None until they
@@ -33,7 +37,7 @@ class OverrideRow(msgspec.Struct, frozen=True, kw_only=True):
     written: dict[str, str] | None = None
     uncertain_until: float = 0.0
     since: float = 0.0
-    holders: dict[str, str] = {}
+    holders: dict[str, str] = {}  # noqa: RUF012  # msgspec gives each instance one of its own
 
     @property
     def open(self) -> bool:
@@ -43,7 +47,8 @@ class OverrideRow(msgspec.Struct, frozen=True, kw_only=True):
 
 class DialRow(msgspec.Struct, frozen=True, kw_only=True):
     """A dial, journalled before Twilio is asked. ``token_hash``: of the stream token in its TwiML;
-    ``asked``: when that was, in seconds since the epoch.
+    ``asked``: when that was, in seconds since the epoch. ``seconds``: how long its call lasted;
+    None: it is not closed, or nobody has noted it.
 
     ``request`` is the client's own id, kept through its retries. It is what makes a dial that is
     asked for again after a restart the same dial, and not a second phone call.
@@ -62,3 +67,4 @@ class DialRow(msgspec.Struct, frozen=True, kw_only=True):
     sid: str | None
     state: Literal["asked", "taken", "closed"]
     asked: float
+    seconds: float | None = None

@@ -17,12 +17,15 @@ import hashlib
 import os
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from trunkline.bus.errors import TrunklineError
+from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.locks import FileLock, LockHeldError, holder_of
+from trunkline.bus.private import WRITE, NotPrivateError, check_private, make_private
 from trunkline.bus.settings import PRIVATE
 
 _JOURNAL: Final = "journal.sqlite3"
@@ -40,6 +43,8 @@ class StackDir:
 
     path: Path
     lock: FileLock
+    #: it was there before, and its journal is not
+    lost: bool = False
 
     @property
     def id(self) -> str:
@@ -124,7 +129,8 @@ def own(state_dir: Path, account: str, holder: str) -> StackDir:
     """The account's stack in this directory, which we hold: the one that was used last, or a new
     one.
 
-    No other controller can have it; one of another directory that starts, or ``trunkline restore``,
+    One whose journal is gone keeps its id, because the account's numbers may name it. No other
+    controller can have it; one of another directory that starts, or ``trunkline restore``,
     may be looking at it. Whoever is still at it after that puts its numbers back.
     """
     began = time.monotonic()
@@ -135,19 +141,29 @@ def own(state_dir: Path, account: str, holder: str) -> StackDir:
         time.sleep(0.01)
         found, held = _take(state_dir, account, holder)
     if found:
-        found.sort(key=lambda stack: stack.journal.stat().st_mtime)
-        for other in found[:-1]:
-            other.release()
-        return found[-1]
+        return _newest(found, lambda stack: stack.journal)
+    found, _ = _take(state_dir, account, holder, has_journal=False)
+    if found:
+        newest = _newest(found, lambda stack: stack.path)
+        return StackDir(newest.path, newest.lock, lost=True)
     stack_id = prefix(account) + secrets.token_hex(3)
     path = state_dir / "stacks" / stack_id
     _make(path)
     return StackDir(path, FileLock(path / "lock", holder))
 
 
+def _newest(found: list[StackDir], file: Callable[[StackDir], Path]) -> StackDir:
+    """The one whose file was written last; the others are released."""
+    found.sort(key=lambda stack: file(stack).stat().st_mtime)
+    for other in found[:-1]:
+        other.release()
+    return found[-1]
+
+
 def others(state_dir: Path, account: str, holder: str) -> tuple[list[StackDir], list[LiveStack]]:
     """All further stacks of the account around ``state_dir``: those that are gone, locked by us
     now, and those that live. Ours is among neither (its lock is held by this very process)."""
+    _look(partial(check_private, others_may_not=WRITE), state_dir)
     gone: list[StackDir] = []
     live: list[LiveStack] = []
     for root in _roots(state_dir):
@@ -182,12 +198,16 @@ def _inside(directory: Path) -> list[Path]:
         return []
 
 
-def _take(root: Path, account: str, holder: str) -> tuple[list[StackDir], list[LiveStack]]:
+def _take(
+    root: Path, account: str, holder: str, *, has_journal: bool = True
+) -> tuple[list[StackDir], list[LiveStack]]:
     """The account's stacks there: those whose locks we could take, and those that others hold."""
     free: list[StackDir] = []
     live: list[LiveStack] = []
     for path in _inside(root / "stacks"):
-        if not path.name.startswith(prefix(account)) or not (path / _JOURNAL).exists():
+        if not path.name.startswith(prefix(account)):
+            continue
+        if (path / _JOURNAL).exists() != has_journal:
             continue
         try:
             free.append(take(path, holder))
@@ -197,7 +217,16 @@ def _take(root: Path, account: str, holder: str) -> tuple[list[StackDir], list[L
 
 
 def _make(path: Path) -> None:
-    """For this user alone: a journal holds prior URLs, and these may hold passwords."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077:
+    """For this user alone: a journal holds prior URLs, and these may hold passwords. One of ours
+    that others may enter is closed to them."""
+    if path.is_dir() and path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077:
         path.chmod(0o700)
+    _look(make_private, path)
+
+
+def _look(how: Callable[[Path], None], path: Path) -> None:
+    """SettingsError where the directory is not this user's alone, or cannot be made."""
+    try:
+        how(path)
+    except NotPrivateError as error:
+        raise SettingsError(f"TRUNKLINE_STATE_DIR={str(path)!r}: {error}") from None

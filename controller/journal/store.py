@@ -1,11 +1,15 @@
 """The journal: what must not be forgotten, written down before Twilio is touched.
 
-Overrides of numbers and dials, and the epochs (one for each start of a controller). A process that
+Overrides of numbers and dials, the epochs (one for each start of a controller), and the CallSids
+that were heard, by which a replayed webhook is known. A process that
 dies between a request to Twilio and its answer forgets that it asked. The next one finds here what
 may have come of it, and puts it right: a number that would answer nobody, a call that nobody ends.
 
 SQLite in WAL mode with full durability: what a method has returned from survives a power cut. A
 file that is torn, or is no journal, is refused with a clear error and never written to.
+
+A row that cannot be read (its settings are no JSON, for example) is returned by no method but
+:meth:`SqliteJournal.unreadable`, so that it keeps nobody from what else is in the journal.
 
 The methods of :class:`SqliteJournal` are the whole interface, so that another database can stand
 behind it: the simulation's journal in memory has the same ones, and passes the same tests.
@@ -32,14 +36,16 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
+
+from trunkline.bus.redact import redact_number
 
 from ..twilio.threads import DaemonPool
 from . import file
 from .file import JournalError
-from .rows import DialRow, OverrideRow, OverrideState
+from .rows import SEEN_KEPT, DialRow, OverrideRow, OverrideState
 
 _Work = Callable[[sqlite3.Connection], Any]
 
@@ -134,25 +140,48 @@ class SqliteJournal:
 
     # ------------------------------------------------------------------ epochs and overrides
 
-    async def begin_epoch(self, pid: int, now: float) -> int:
-        """Count up: the first is 1. Peers take a greater number for a controller that restarted."""
+    async def begin_epoch(self, pid: int, now: float, least: int = 1) -> int:
+        """Count up: the first is 1, or ``least``. Peers take a greater number for a controller that
+        restarted."""
 
         def work(db: sqlite3.Connection) -> int:
             cursor = db.execute(
-                "INSERT INTO epochs SELECT COALESCE(MAX(epoch), 0) + 1, ?, ? FROM epochs",
-                (pid, now),
+                "INSERT INTO epochs SELECT MAX(COALESCE(MAX(epoch), 0) + 1, ?), ?, ? FROM epochs",
+                (least, pid, now),
             )
             return int(cursor.lastrowid or 0)
 
         return int(await self._do(work))
 
+    async def newest(self) -> float:
+        """The latest time (Unix) that stands in it as one that had come; 0: none does."""
+        select = (
+            "SELECT MAX(at) FROM (SELECT MAX(started) AS at FROM epochs"
+            " UNION SELECT MAX(changed) FROM overrides UNION SELECT MAX(asked) FROM dials"
+            " UNION SELECT MAX(since) FROM seen) WHERE typeof(at) IN ('real', 'integer')"
+        )
+        return float(await self._do(lambda db: db.execute(select).fetchone()[0]) or 0.0)
+
+    async def unreadable(self) -> list[Unreadable]:
+        """What is open and cannot be read. No other method returns any of it."""
+        return list(await self._do(lambda db: _open_rows(db).unreadable))
+
+    async def forget(self, override: str) -> None:
+        """Remove an override that cannot be read."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM holders WHERE override = ?", (override,))
+            db.execute("DELETE FROM overrides WHERE id = ?", (override,))
+
+        await self._do(work)
+
     async def open_overrides(self) -> list[OverrideRow]:
         """The oldest first."""
-        return list(await self._do(_open_overrides))
+        return list(await self._do(lambda db: _open_rows(db).overrides))
 
     async def override(self, override: str) -> OverrideRow | None:
         """Closed ones too."""
-        found = await self._do(lambda db: _overrides(db, "id = ?", override))
+        found, _ = await self._do(lambda db: _overrides(db, "id = ?", override))
         return found[0] if found else None
 
     async def plan(self, row: OverrideRow, now: float) -> None:
@@ -195,12 +224,12 @@ class SqliteJournal:
     # ------------------------------------------------------------------ dials
 
     async def open_dials(self) -> list[DialRow]:
-        return list(await self._do(_open_dials))
+        return list(await self._do(lambda db: _open_rows(db).dials))
 
     async def closed_dials(self, since: float) -> list[DialRow]:
         """Closed ones of which Twilio was asked at ``since`` or later."""
         where = "state = 'closed' AND asked >= ?"
-        return list(await self._do(lambda db: _dials(db, where, since)))
+        return list(await self._do(lambda db: _dials(db, where, since)[0]))
 
     async def dial_asked(self, row: DialRow) -> bool:
         """False: a dial with this request id is there already, and stays as it is."""
@@ -213,44 +242,141 @@ class SqliteJournal:
         update = "UPDATE dials SET sid = ?, state = 'taken' WHERE request = ? AND state != 'closed'"
         await self._change(update, sid, request)
 
-    async def dial_closed(self, request: str) -> None:
-        await self._change("UPDATE dials SET state = 'closed' WHERE request = ?", request)
+    async def dial_closed(self, request: str, seconds: float | None = None) -> None:
+        """``seconds``: how long its call lasted; None: that was said before, or nobody knows."""
+        update = (
+            "UPDATE dials SET state = 'closed', seconds = COALESCE(?, seconds) WHERE request = ?"
+        )
+        await self._change(update, seconds, request)
 
+    # ------------------------------------------------------------------ calls that were heard
 
-_DIAL: Final = ", ".join(DialRow.__struct_fields__)
+    async def note_seen(self, sid: str, since: float) -> None:
+        """A call's webhook is heard, for the first time. Those of :data:`SEEN_KEPT` ago go."""
 
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM seen WHERE since < ?", (since - SEEN_KEPT,))
+            db.execute("INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", (sid, since))
 
-def _open_dials(db: sqlite3.Connection) -> list[DialRow]:
-    """Those of which something may still come."""
-    return _dials(db, "state != 'closed'")
+        await self._do(work)
 
-
-def _dials(db: sqlite3.Connection, where: str, *values: Any) -> list[DialRow]:
-    """Rows whose columns carry the names of the fields."""
-    found = db.execute(f"SELECT {_DIAL} FROM dials WHERE {where}", values)
-    names = [column[0] for column in found.description]
-    return [msgspec.convert(dict(zip(names, row, strict=True)), DialRow) for row in found]
+    async def seen(self, since: float) -> list[tuple[str, float]]:
+        """CallSids that were heard at ``since`` or later, the earliest first, each with when."""
+        select = "SELECT sid, since FROM seen WHERE since >= ? ORDER BY since, sid"
+        return list(await self._do(lambda db: db.execute(select, (since,)).fetchall()))
 
 
 _OVERRIDE: Final = "id, number, number_sid, session, state, prior, written, uncertain_until, since"
+#: Seconds, in the year 5138.
+_NO_TIME: Final = 1e11
+_OVERRIDES_OPEN: Final = "state NOT IN ('restored', 'left_alone')"
 
 
-def _open_overrides(db: sqlite3.Connection) -> list[OverrideRow]:
-    """Those that may stand on a number."""
-    return _overrides(db, "state IN ('planned', 'applied', 'restoring')")
+class Unreadable(NamedTuple):
+    """A row that cannot be read, by its id; ``why`` names what is wrong with it."""
+
+    table: Literal["override", "dial"]
+    id: str
+    number: str
+    why: str
+
+    def text(self, path: Path) -> str:
+        """What is to be said of it."""
+        which = f"{path}: {self.table} {self.id} ({redact_number(self.number)})"
+        if self.table == "dial":
+            return (
+                f"{which} cannot be read ({self.why}). It was left as it is: if a call of it is "
+                "still on, its time limit ends it, or Twilio's console"
+            )
+        return (
+            f"{which} cannot be read ({self.why}). It was left as it is: `trunkline restore "
+            "--account` puts the number back by what it says itself"
+        )
 
 
-def _overrides(db: sqlite3.Connection, where: str, *values: Any) -> list[OverrideRow]:
+class OpenRows(NamedTuple):
+    """What a journal has open."""
+
+    overrides: list[OverrideRow]
+    dials: list[DialRow]
+    unreadable: list[Unreadable]
+
+
+def _open_rows(db: sqlite3.Connection) -> OpenRows:
+    """Overrides that may stand on a number, dials of which something may still come."""
+    overrides, unreadable = _overrides(db, _OVERRIDES_OPEN)
+    dials, more = _dials(db, "state != 'closed'")
+    return OpenRows(overrides, dials, unreadable + more)
+
+
+def _dials(
+    db: sqlite3.Connection, where: str, *values: Any
+) -> tuple[list[DialRow], list[Unreadable]]:
+    """Rows whose columns carry the names of the fields. A journal that is only looked at may be an
+    earlier version's, and have fewer of them."""
+    found = db.execute(f"SELECT * FROM dials WHERE {where}", values)
+    names = [column[0] for column in found.description]
+    rows, unreadable = [], []
+    for row in found:
+        known = dict(zip(names, row, strict=True))
+        try:
+            rows.append(_dial(known))
+        except (msgspec.MsgspecError, ValueError) as error:
+            why = Unreadable("dial", str(known["request"]), str(known["callee"]), str(error))
+            unreadable.append(why)
+    return rows, unreadable
+
+
+def _overrides(
+    db: sqlite3.Connection, where: str, *values: Any
+) -> tuple[list[OverrideRow], list[Unreadable]]:
     """The oldest first. Holders stand in a table of their own, because they come one by one."""
     select = f"SELECT {_OVERRIDE} FROM overrides WHERE {where} ORDER BY since, id"
-    found = []
+    rows, unreadable = [], []
     for row in db.execute(select, values).fetchall():
         known = dict(zip(_OVERRIDE.split(", "), row, strict=True))
         holders = "SELECT session, secret_hash FROM holders WHERE override = ?"
         known["holders"] = dict(db.execute(holders, (known["id"],)).fetchall())
-        known |= {name: _fields(known[name]) for name in ("prior", "written")}
-        found.append(OverrideRow(**known))
-    return found
+        try:
+            rows.append(_override(known))
+        except (msgspec.MsgspecError, ValueError) as error:
+            why = Unreadable("override", str(known["id"]), str(known["number"]), str(error))
+            unreadable.append(why)
+    return rows, unreadable
+
+
+def _dial(known: dict[str, Any]) -> DialRow:
+    """A row of its columns. ValueError, or msgspec's error, says what is wrong with them."""
+    row = msgspec.convert(known, DialRow)
+    _check_times(asked=row.asked, timeout=row.timeout, max_duration=row.max_duration)
+    _check_times(seconds=row.seconds or 0.0)
+    return row
+
+
+def _check_times(**times: float) -> None:
+    """ValueError for what is no time: it would overflow where it is shown."""
+    for name, seconds in times.items():
+        if not 0.0 <= seconds < _NO_TIME:
+            raise ValueError(f"{name}: {seconds:g} is no time")
+
+
+def _override(known: dict[str, Any]) -> OverrideRow:
+    """A row of its columns. ValueError, or msgspec's error, says what is wrong with them."""
+    for name in ("prior", "written"):
+        try:
+            known[name] = _fields(known[name])
+        except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as error:
+            raise ValueError(f"{name}: {error}") from error
+    row = msgspec.convert(known, OverrideRow)
+    _check_times(since=row.since, uncertain_until=row.uncertain_until)
+    if (row.prior is None) != (row.written is None):
+        missing = "prior" if row.prior is None else "written"
+        raise ValueError(f"{missing} is not there, and the other one of prior and written is")
+    if row.prior is not None and row.written is not None:
+        unknown = {"voice_url", *row.written} - row.prior.keys()
+        if unknown or "voice_url" not in row.written:
+            raise ValueError(f"prior or written lacks {', '.join(sorted(unknown)) or 'voice_url'}")
+    return row
 
 
 def _json(fields: dict[str, str]) -> str:
@@ -261,7 +387,7 @@ def _fields(text: str | None) -> dict[str, str] | None:
     return None if text is None else msgspec.json.decode(text, type=dict[str, str])
 
 
-def peek(path: Path) -> tuple[list[OverrideRow], list[DialRow]]:
-    """The open overrides and dials of a journal that another process may have, read only.
-    JournalError as ``open``."""
-    return file.read(path, lambda db: (_open_overrides(db), _open_dials(db)))
+def peek(path: Path) -> OpenRows:
+    """What is open in a journal that another process may have, read only. JournalError as
+    ``open``."""
+    return file.read(path, _open_rows)

@@ -42,9 +42,10 @@ def _ask_next(at: Moment) -> None:
     while (request := at.book.queue.take(at.now)) is not None:
         dial = at.book.dials[request]
         dial.ask(at.book.wall(at.now), at.now)
+        at.book.usage.asked(request, dial.row.asked)
         if dial.row.mode == "a-leg":
             # Its inline TwiML carries this token.
-            at.book.tokens.put(digest(dial.token), dial.row.call, None)
+            at.book.tokens.put(digest(dial.token), dial.row.call)
         asked_for = order(dial.row, dial.token, at.book.identity.public_url)
         at.do(do.Create(dial.row, asked_for, dial.deadline))
 

@@ -29,7 +29,13 @@ import secrets
 from typing import Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.errors import CallFailedError, InvalidRequestError, TrunklineError
+from trunkline.bus.errors import (
+    CallFailedError,
+    InvalidRequestError,
+    LimitReachedError,
+    TrunklineError,
+)
+from trunkline.bus.redact import redact_number
 
 from .. import instructions as do
 from ..journal.rows import DialRow
@@ -66,8 +72,11 @@ def dial(at: Moment, ask: Ask[m.Dial]) -> None:
         _again(at, known, ask)
         return
     session = at.book.session_of(ask.reply_to.peer, body.session)
-    check(body, session.allowed_callees)
+    check(body, session.allowed_callees, at.book.rules.callees)
     session.must_be("call")
+    over_cap = at.book.usage.refusal(body.max_duration, at.book.wall(at.now))
+    if over_cap is not None:
+        raise LimitReachedError(f"the call to {redact_number(body.to)} is not dialled: {over_cap}")
     session.step("dial")
     token = secrets.token_hex(16)
     row = DialRow(
@@ -207,6 +216,7 @@ def leg_status(at: Moment, fact: f.LegStatus) -> None:
     dial.known.tell_status(fact.status, at.now)
     if fact.status not in ENDED_STATUSES:
         if fact.status == "in-progress":
+            dial.pick_up(at.book.wall(at.now))
             at.tell(f.Answered(dial))
         return
     dial.end_leg()
@@ -250,21 +260,26 @@ def leg_over(at: Moment, over: f.LegOver | f.LegsHungUp) -> None:
     dial.step("over")
     _failed(at, dial, "failed", "its leg is over")
     at.fail_all(dial.take_waiting(), dial.error())
-    at.do(do.CloseDial(dial.request))
+    _closed(at, dial)
+
+
+def _closed(at: Moment, dial: Dial) -> None:
+    """How long it has cost is counted. The journal is told only if it has the row: it is written
+    when Twilio is asked."""
+    dial.close(at.book.wall(at.now))
+    if dial.row.asked:
+        at.do(do.CloseDial(dial.request, dial.row.seconds))
     at.book.close_dial(dial, at.now)
 
 
 def _close(at: Moment, dial: Dial, error: TrunklineError) -> None:
-    """It has stepped to its end, and no call came of it. The journal is told only if it has the
-    row: it is written when Twilio is asked."""
+    """It has stepped to its end, and no call came of it."""
     at.fail_all(dial.take_waiting(), error)
     dial.nobody_waits("failed")
     at.book.queue.drop(dial.row.session, dial.request)
     at.book.turns.drop(dial.row.callee, dial.row.session, dial.request)
     at.tell(f.DialOver(dial))
-    if dial.row.asked:
-        at.do(do.CloseDial(dial.request))
-    at.book.close_dial(dial, at.now)
+    _closed(at, dial)
 
 
 # --------------------------------------------------------------------------- given up
@@ -380,4 +395,4 @@ def stream_up(at: Moment, up: f.StreamUp) -> None:
     callee's number."""
     dial = at.book.dial_of(up.call)
     if up.first and dial is not None:
-        dial.stream_up()
+        dial.stream_up(at.book.wall(at.now))

@@ -105,7 +105,7 @@ def _next(at: Moment, call: Call) -> None:
     row = book.digits.begin(call, wish, deadline, at.now + LISTENS_WITHIN)
     assert call.sid is not None, "a live call has a leg"
     url = stream_url(book.identity.public_url)
-    token = book.tokens.make(call.id, call.sid, one_way=True)
+    token = book.tokens.make(call.id, call.sid, deadline, one_way=True)
     at.do(do.StartStream(call.id, row.serial, call.sid, url, token))
 
 
@@ -158,11 +158,13 @@ def _play(at: Moment, row: Row, event: str) -> None:
     """Give Twilio the document."""
     row.step(event)
     call, tokens = row.call, at.book.tokens
-    token = tokens.make(call.id, call.sid)
+    # A document that Twilio has perhaps may reach the call late.
+    until = row.deadline + MAY_RETURN_FOR
+    token = tokens.make(call.id, call.sid, until)
     row.tell(digest(token))
     listener = None
     if row.listener is None:
-        listener = tokens.make(call.id, call.sid, one_way=True)
+        listener = tokens.make(call.id, call.sid, until, one_way=True)
     document = documents.digits_and_stream(
         at.book.identity.public_url, row.digits, token, call.query, listener
     )
@@ -177,7 +179,7 @@ def stream_lost(at: Moment, lost: f.StreamLost) -> None:
         return
     if lost.reason == "stop" and row is not None and row.replaces_stream:
         return  # its stream goes because of digits, and comes again
-    at.tell(f.Reconnecting(lost.call))
+    at.tell(f.Reconnecting(lost.call, lost.reason))
 
 
 def settle(at: Moment, ask: Ask[m.StreamStart]) -> None:

@@ -20,10 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-import msgspec
-
 from trunkline.bus import messages as m
 from trunkline.bus.errors import TrunklineError
+from trunkline.bus.wire import Shown
 
 from ..instructions import ReplyTo
 from ..journal.rows import DialRow, OverrideRow
@@ -48,7 +47,7 @@ class Ask(Generic[Body]):
     trace: dict[str, str] = field(default_factory=dict)
 
 
-class Fact(msgspec.Struct, frozen=True):
+class Fact(Shown, frozen=True):
     """Something that happened, or that is needed. It carries the entities themselves where these
     live on in the book, and their ids where they may be gone by the time that it is heard."""
 
@@ -423,6 +422,7 @@ class Reconnecting(Fact, frozen=True):
     the far end says meanwhile is lost."""
 
     call: Call
+    reason: m.StreamEndReason
 
 
 class ListenerShown(Fact, frozen=True):

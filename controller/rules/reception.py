@@ -102,7 +102,8 @@ def beat(at: Moment, beat: m.Beat) -> None:
     elif peer.role == "codec_worker":
         peer.counted(beat.calls)
     else:
-        peer.has(len(beat.streams), beat.refused)
+        peer.has(len(beat.streams))
+        at.book.count_refused(peer.refuses(beat.refused))
         at.tell(f.GatewayBeat(beat))
 
 

@@ -49,6 +49,8 @@ log = logging.getLogger("trunkline.controller")
 
 #: A client that was away this long is told of calls that ended meanwhile.
 TOLD_AGAIN_WITHIN: Final = 30.0
+#: Dials that ended so recently are known to a restarted controller: their clients may ask.
+ASKED_ABOUT_WITHIN: Final = 3600.0
 
 
 # --------------------------------------------------------------------------- what the journal has
@@ -81,7 +83,11 @@ def _found_override(at: Moment, row: OverrideRow, found: str) -> None:
 
 
 def _found_dial(at: Moment, row: DialRow) -> None:
-    """An open dial, or a closed one that a client may still ask about."""
+    """An open dial, or a closed one that a client may still ask about, or that only counts."""
+    if row.state == "closed":
+        at.book.usage.accept(row)
+        if row.asked < at.book.identity.started_wall - ASKED_ABOUT_WITHIN:
+            return
     found = "closed" if row.state == "closed" else "asked" if row.sid is None else "taken"
     dial = new_dial(row, at.now)
     dial.enter(found)
@@ -90,11 +96,12 @@ def _found_dial(at: Moment, row: DialRow) -> None:
         at.book.add_closed_dial(dial, at.now)
         return
     # Whether it has its stream by now is the gateways' and clients' to say.
-    dial.waits_until(max(at.book.claim_until, at.book.mono(row.asked) + row.timeout))
+    asked = min(at.book.mono(row.asked), at.now)  # the clock may have been set back since
+    dial.waits_until(max(at.book.claim_until, asked + row.timeout))
     call = Call.of_dial(row, at.now, {}).found_in(at.book.identity.epoch)
     at.book.add_dial(dial, call)
     if row.mode == "a-leg":
-        at.book.tokens.put(row.token_hash, row.call, None)
+        at.book.tokens.put(row.token_hash, row.call)
     if row.sid is not None:
         at.tell(f.SidKnown(dial, row.sid))
     else:
@@ -239,7 +246,7 @@ def _started(at: Moment, call: Call) -> None:
     """The dial that it came of is a call now."""
     dial = at.book.dial_of(call)
     if dial is not None:
-        dial.stream_up()
+        dial.stream_up(at.book.wall(at.now))
 
 
 def session_dials(at: Moment, returned: f.SessionBack) -> None:
@@ -321,6 +328,9 @@ def stream_found(at: Moment, found: f.StreamFound) -> None:
     book.know(call, info.sid)
     call.leg_known(info.sid)
     call.found(found.gateway, found.stream, at.now)
+    if call.placement is not None and call.placement != info.placement:
+        # It was told while the gateway's connection was broken.
+        at.send(found.gateway, m.CallPlaced(call=call.id, placement=call.placement))
     _started(at, call)
     session = book.sessions.get(call.session)
     if session is not None:

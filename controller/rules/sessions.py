@@ -211,8 +211,9 @@ def call_up(at: Moment, up: f.StreamUp) -> None:
 
 def reconnecting(at: Moment, lost: f.Reconnecting) -> None:
     """The client stops expecting sound until the next stream is up."""
-    event = m.CallReconnecting(call=lost.call.id, ordinal=lost.call.ordinal)
-    at.send_session(lost.call.session, event)
+    call = lost.call
+    event = m.CallReconnecting(call=call.id, ordinal=call.ordinal, reason=lost.reason)
+    at.send_session(call.session, event)
 
 
 def call_over(at: Moment, over: f.CallOver) -> None:

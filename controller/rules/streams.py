@@ -53,9 +53,12 @@ def start(at: Moment, ask: Ask[m.StreamStart]) -> None:
     """A stream came. Nothing is believed of it but what its token says: whoever knows the public
     URL can open a stream and claim any CallSid."""
     start, book = ask.body, at.book
-    token = book.tokens.look(start.token)
+    if start.gateway != ask.reply_to.peer:
+        _refuse(at, ask, "another gateway than the one that it names has shown it")
+        return
+    token = book.tokens.look(start.token, at.now)
     if token is None:
-        _refuse(at, ask, "its token is unknown, used up or void")
+        _refuse(at, ask, "its token is unknown, used up, void or too old")
         return
     call = book.calls[token.call]
     if token.sid is not None and token.sid != start.call_sid:

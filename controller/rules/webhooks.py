@@ -17,6 +17,12 @@ and nothing in REST ties the two legs of a b-leg dial together. The first rule t
 A stranger who calls just then is taken by rule 3, and so is a webhook that comes late, of a leg
 that is over. Until the stream is up, the dial gives such a call up for one that comes by rule 1.
 Any other that could be the dial's is let wait while REST is asked whether the first one lives.
+
+A webhook may also be a replay: somebody has captured it, signature and all, and sends it again when
+its call is long over. So a CallSid that we know no call of is believed at once only where it cannot
+have been heard before. Otherwise REST is asked whether the call lives (:func:`doubtful`), which
+costs the caller a round trip to Twilio, and a pause of a second where that takes long. An honest
+call meets this just after a restart, or when it asks once more after a pause.
 """
 
 from __future__ import annotations
@@ -28,9 +34,10 @@ from typing import Final
 from trunkline.bus import messages as m
 from trunkline.bus.callers import caller_key
 from trunkline.bus.redact import redact_number
-from trunkline.bus.twilio_urls import CALL_FIELD, DIAL_FIELD
+from trunkline.bus.twilio_urls import CALL_FIELD, DIAL_FIELD, OVERRIDE_FIELD
 
 from .. import instructions as do
+from ..journal.rows import SEEN_KEPT
 from . import facts as f
 from .book import Book
 from .book.call import Call
@@ -47,6 +54,11 @@ HELD_FOR: Final = 1.0
 HELD_AFTER_START: Final = 2.0
 #: The answer while the call's client may still announce itself.
 UNCLAIMED: Final = m.VoiceAnswer(kind="pause")
+#: The answer while REST is asked whether the call lives.
+DOUBTFUL: Final = m.VoiceAnswer(kind="pause")
+#: A token is good for so long. Twilio opens the stream at once; a gateway that is just being
+#: started again may let it wait.
+TOKEN_GOOD_FOR: Final = 30.0
 #: Why a webhook was refused that Twilio did not sign, or not for this stack.
 SIGNATURE: Final = "its signature was wrong"
 
@@ -64,13 +76,15 @@ def ask_again(at: Moment, heard: object) -> None:
 
 
 def _answer_or_hold(at: Moment, ask: Ask[m.VoiceWebhook], until: float) -> None:
-    """Just after a restart, clients announce themselves within milliseconds. A pause would cost the
-    caller a second, so the answer waits for them that long at most."""
+    """Just after a restart, clients announce themselves within milliseconds, and REST answers
+    within a fraction of a second. A pause would cost the caller a second, so the answer waits for
+    them that long at most."""
     answer = _answer(at, ask)
     if answer is None:
         return
     young = at.now - at.book.identity.started < HELD_AFTER_START
-    if answer is UNCLAIMED and young and at.now < until and not at.book.stopping:
+    waits = answer is DOUBTFUL or (answer is UNCLAIMED and young)
+    if waits and at.now < until and not at.book.stopping:
         at.book.hold(ask.reply_to, ask.body, until)
     else:
         _say(at, ask, answer)
@@ -106,13 +120,78 @@ def _answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> m.VoiceAnswer | None:
     if known is not None:
         return _again(at, ask, known, sid)
     caller, number = form.get("From", ""), form.get("To", "")
-    if DIAL_FIELD in query or CALL_FIELD in query:
+    lives = _lives(at, sid, number, query)
+    if lives is None:
+        return DOUBTFUL
+    if not lives:
+        at.count("webhooks of calls that are over")
+        return m.VoiceAnswer(kind="hangup")
+    if _is_redirect(query):
         lost = at.book.calls.get(query.get(CALL_FIELD, ""))
         if lost is not None and lost.lacks_b_leg:
             # We named the call when we let this leg in, before a restart.
             return _join(at, lost, sid, caller)
         return _stranger(at, sid, caller, number)
     return _incoming(at, sid, caller, number)
+
+
+def _lives(at: Moment, sid: str, number: str, query: dict[str, str]) -> bool | None:
+    """Whether a call that we do not know is to be believed. None: REST is being asked."""
+    seen = at.book.seen
+    doubt = doubtful(at.book, sid, number, query, at.now)
+    if doubt or number in at.book.leases:
+        _note(at, sid)
+    if not doubt:
+        return True
+    lives = seen.lives(sid, at.now)
+    if lives is None and seen.may_ask(sid, at.now):
+        at.do(do.Vouch(sid))
+    return lives
+
+
+def doubtful(book: Book, sid: str, number: str, query: dict[str, str], now: float) -> bool:
+    """A webhook under this CallSid may be a replay. Where nobody is let in, nothing is doubtful.
+
+    It is not where the number's present override is new enough for all of its CallSids to be kept,
+    and this one is not among them: what was captured before that names another override.
+    """
+    if _is_redirect(query):
+        return True  # we have let its call in, and should know it
+    lease = book.leases.get(number)
+    if lease is None or lease.state == "restoring" or book.stopping:
+        return False
+    if book.claiming and book.identity.epoch > 1:
+        # The last controller may have died before it had noted the call.
+        return True
+    named = query.get(OVERRIDE_FIELD, lease.row.id)
+    is_older = book.mono(lease.row.since) < max(book.seen.reaches, now - SEEN_KEPT)
+    return sid in book.seen or named != lease.row.id or is_older
+
+
+def _is_redirect(query: dict[str, str]) -> bool:
+    """It stands in a document of ours, behind a stream or a pause, and names a call or a dial."""
+    return CALL_FIELD in query or DIAL_FIELD in query
+
+
+def vouched(at: Moment, result: do.Vouched) -> None:
+    """REST has said whether the call lives."""
+    at.book.seen.told(result.sid, result.lives, at.now)
+    if result.lives is False:
+        log.warning("a webhook of call %s came, which is over: it may be a replay", result.sid)
+
+
+def over(at: Moment, over: f.CallOver) -> None:
+    """A call has ended, whose webhook an earlier controller may have heard, and not have noted."""
+    call = over.call
+    if call.sid is not None and call.sid != call.dialled_sid:
+        _note(at, call.sid)
+
+
+def _note(at: Moment, sid: str) -> None:
+    """The CallSid is heard. One of a number that is not overridden need not be kept: nobody is let
+    in there, and a later override has another id."""
+    if at.book.seen.note(sid, at.now):
+        at.do(do.NoteSeen(sid, at.book.wall(at.now)))
 
 
 def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.VoiceAnswer | None:
@@ -128,6 +207,11 @@ def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.Voic
         # Found in the journal: whether it had a stream before is still to be told.
         return UNCLAIMED
     if call.state == "live" and not call.one_way:
+        if not _is_redirect(ask.body.query):
+            # Twilio asks by the redirect behind the stream. This is a replay of the first webhook;
+            # or the query was lost, and then the gateway says by the next one that the stream is
+            # gone.
+            return m.VoiceAnswer(kind="pause")
         at.tell(f.StreamReplaced(call))
     at.tell(f.LetIn(ask, call))
     return None
@@ -170,7 +254,9 @@ def _incoming(at: Moment, sid: str, caller: str, number: str) -> m.VoiceAnswer:
     if answering and not allowed:
         log.info("a call from %s is not allowed; rejected", redact_number(caller))
         at.count("calls rejected")
-        _refuse(at, answering, caller, number, "not in allowed_callers")
+        of_stack = book.admits(caller)
+        why = f"not in {'allowed_callers' if of_stack else 'TRUNKLINE_ALLOWED_CALLERS'}"
+        _refuse(at, answering, caller, number, why)
         return m.VoiceAnswer(kind="reject")
     ready = [s for s in allowed if _is_ready(book, s)]
     if ready:
@@ -206,7 +292,9 @@ def _answering(book: Book, lease: Lease) -> list[Session]:
 
 
 def _allowed(book: Book, lease: Lease, caller: str) -> list[Session]:
-    """Those of them that let this caller in."""
+    """Those of them that let this caller in; none, where the stack does not."""
+    if not book.admits(caller):
+        return []
     return [
         s
         for s in _answering(book, lease)
@@ -301,7 +389,7 @@ def _let_in(at: Moment, call: Call) -> m.VoiceAnswer:
     assert call.sid is not None, "a call that asks has a leg"
     if not call.one_way:
         call.let_in()
-    token = at.book.tokens.make(call.id, call.sid)
+    token = at.book.tokens.make(call.id, call.sid, at.now + TOKEN_GOOD_FOR)
     return m.VoiceAnswer(kind="stream", token=token, redirect_query=call.query)
 
 

@@ -19,6 +19,7 @@ there is no other for a closed session, a lost lease, a start, SIGTERM or ``trun
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from trunkline.bus.errors import NumberBusyError, NumberNotFoundError, TrunklineError
+from trunkline.bus.errors import NumberBusyError, NumberNotFoundError, SettingsError, TrunklineError
 from trunkline.bus.redact import redact_number
 
 from .. import instructions as do
@@ -35,7 +36,7 @@ from .carrier import RestFailure, backoff
 from .number_settings import NumberSettings
 from .operations import Operations
 from .override import Done, Event, Put, Read, Write, still_ours, what_to_write
-from .seal import Seal
+from .seal import Seal, are_whole, without_passwords
 
 log = logging.getLogger("trunkline.controller")
 
@@ -62,13 +63,17 @@ async def apply(ops: Operations, row: OverrideRow, deadline: float) -> OverrideR
     """
     if row.prior is None:
         await ops.journal.plan(row, ops.wall())
+    row = ops.opened(row)
     write = Write.of("apply", row, ops.wall(), ops.clock())
     errand = _Errand(ops, row, write, deadline)
     try:
         done = await errand.run()
     except TrunklineError:
         # Without a doubt no write of ours is on the number, and there is nothing to put back.
-        await errand.note("restored" if write.doubt == "none" else "restoring", write.until)
+        if write.doubt == "none":
+            await errand.close("restored")
+        else:
+            await errand.note("restoring", write.until)
         raise
     uncertain_until = await errand.note("applied", 0.0 if done.certain else write.until)
     log.info("number %s now calls us (override %s)", redact_number(row.number), row.id)
@@ -83,6 +88,13 @@ async def restore(
     Whatever fails is tried again, for as long as it takes: a number that is left to us answers
     nobody once we are gone. ``waits`` is told before each pause what the pause is for.
     """
+    try:
+        row = ops.opened(row)
+    except SettingsError as error:
+        # Only a start with that token can go on: what is written here would be a wrong password.
+        log.error("%s", error)
+        waits(str(error))
+        await asyncio.Event().wait()
     write = Write.of("restore", row, ops.wall(), ops.clock())
     errand = _Errand(ops, row, write, waits=waits)
     outcome: Outcome = "restored"
@@ -96,7 +108,7 @@ async def restore(
         except NumberNotFoundError as gone:
             outcome = "left_alone"
             log.warning("%s", gone)
-    await errand.note(outcome)
+    await errand.close(outcome)
     if row.prior is not None and outcome == "restored":
         log.info("number %s is as it was before", redact_number(row.number))
     return outcome
@@ -192,8 +204,8 @@ class _Errand:
         written["voice_url"] = ops.keys.voice_url(
             ops.public_url, row.id, ops.stack, row.number, changed
         )
-        await ops.journal.intend(row.id, prior, written, ops.wall())
         self.row = replace(row, prior=prior, written=written)
+        await ops.intend(self.row)
         self.over = found.voice_url
 
     async def _failed(self, event: Event, failure: RestFailure, wait: float) -> None:
@@ -225,6 +237,16 @@ class _Errand:
         uncertain_until = wall + ahead if ahead > 0 else 0.0
         await self.ops.journal.set_state(self.row.id, state, wall, uncertain_until)
         return uncertain_until
+
+    async def close(self, outcome: Outcome) -> None:
+        """Journal that the override is over. Nobody needs the passwords of its URLs any more: they
+        go once it is certain that nobody reads the row as an open one."""
+        await self.note(outcome)
+        row = self.row
+        if row.prior is not None and row.written is not None:
+            prior, written = without_passwords(row.prior), without_passwords(row.written)
+            if (prior, written) != (row.prior, row.written):
+                await self.ops.journal.intend(row.id, prior, written, self.ops.wall())
 
     def report_left(self) -> None:
         """Say that somebody else's fields were left alone, and which of ours stand beside them:
@@ -268,8 +290,8 @@ async def _prior(ops: Operations, found: NumberSettings) -> dict[str, str]:
     before = ops.keys.prior(seal, found.number)
     if seal.stack == ops.stack:
         row = await ops.journal.override(seal.override)
-        if row is not None and row.prior is not None:
-            before = row.prior
+        if row is not None and row.prior is not None and are_whole(row.prior):
+            before = ops.opened(row).prior
     elif before is not None and await ops.lives(seal.base, seal.stack):
         raise NumberBusyError(
             f"number {shown} is used by another trunkline stack ({seal.stack}), which lives",

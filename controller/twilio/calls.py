@@ -7,6 +7,8 @@ from typing import Final
 
 #: The call is over.
 ENDED_STATUSES: Final = frozenset(("completed", "busy", "failed", "no-answer", "canceled"))
+#: The call goes on, or is just being set up.
+LIVE_STATUSES: Final = frozenset(("queued", "ringing", "in-progress"))
 #: The call is over, and nobody picked up.
 NOT_ANSWERED: Final = frozenset(("busy", "no-answer", "failed", "canceled"))
 

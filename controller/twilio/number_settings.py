@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
+from trunkline.bus.wire import Shown
 
 #: Every field that decides what happens to the number's calls (IncomingPhoneNumber resource).
 VOICE_FIELDS: Final = (
@@ -20,7 +20,7 @@ VOICE_FIELDS: Final = (
 )
 
 
-class NumberSettings(msgspec.Struct, frozen=True):
+class NumberSettings(Shown, frozen=True):
     """``fields``: every one of VOICE_FIELDS, "" where REST shows null."""
 
     sid: str

@@ -21,15 +21,17 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from msgspec.structs import replace
+
 from trunkline.bus.clock import Clock, monotonic
-from trunkline.bus.errors import CallFailedError, CarrierError, TrunklineError
+from trunkline.bus.errors import CallFailedError, CarrierError, SettingsError, TrunklineError
 from trunkline.bus.redact import redact_number
 from trunkline.bus.settings import Settings
 
 from .. import instructions as do
-from ..journal.rows import DialRow
+from ..journal.rows import DialRow, OverrideRow
 from ..journal.store import SqliteJournal
-from .calls import CallOrder
+from .calls import LIVE_STATUSES, CallOrder
 from .carrier import RestFailure, TwilioCarrier, backoff
 from .override import UNCERTAIN_SECONDS
 from .seal import SealKeys
@@ -100,6 +102,24 @@ class Operations:
             fallback_to_prior=settings.fallback_to_prior,
             take_over_routed=settings.take_over_routed,
         )
+
+    async def intend(self, row: OverrideRow) -> None:
+        """Journal what the number of ``row`` has, and what is to be written over it; passwords are
+        sealed there."""
+        assert row.prior is not None and row.written is not None
+        prior, written = (self.keys.hide(fields, row.id) for fields in (row.prior, row.written))
+        await self.journal.intend(row.id, prior, written, self.wall())
+
+    def opened(self, row: OverrideRow) -> OverrideRow:
+        """A row of the journal, with the passwords that :meth:`intend` has sealed. SettingsError
+        where that was done with another token."""
+        if row.prior is None or row.written is None:
+            return row
+        try:
+            prior, written = (self.keys.show(fields, row.id) for fields in (row.prior, row.written))
+        except SettingsError as error:
+            raise SettingsError(f"number {redact_number(row.number)}: {error}") from None
+        return replace(row, prior=prior, written=written)
 
     def hurry(self) -> None:
         """The stack ends: wake everyone who pauses, so that each tries once more in time."""
@@ -224,7 +244,7 @@ async def create(
                 await ops.pause(wait)
             # Whoever asked may have given up during the pause.
             if not again or not wanted():
-                await ops.journal.dial_closed(row.request)
+                await ops.journal.dial_closed(row.request, 0.0)
                 return do.CreateFailed(row.request, error)
     await ops.journal.dial_taken(row.request, call.sid)
     return do.Taken(row.request, call.sid, call.status)
@@ -243,13 +263,16 @@ async def settle(
     and stream name the dial, so they are given :data:`EVIDENCE_WITHIN` first, and the guess is not
     journalled: a restarted controller would take it for knowledge.
     """
-    last = row.asked + row.timeout + UNCERTAIN_SECONDS  # no call of this dial is younger
+    asked = row.asked
+    if asked > ops.wall():  # the clock was set back since
+        asked = ops.wall() - row.timeout
+    last = asked + row.timeout + UNCERTAIN_SECONDS  # no call of this dial is younger
     until = min(ops.wall() + UNCERTAIN_SECONDS, last)
     attempt = 0
     await ops.pause(EVIDENCE_WITHIN)
     while unsettled():
         try:
-            found = await ops.carrier.list_calls(row.callee, row.caller, row.asked)
+            found = await ops.carrier.list_calls(row.callee, row.caller, asked)
         except RestFailure as failure:
             attempt += 1
             log.warning("calls could not be listed (%s)", failure.text)
@@ -270,7 +293,7 @@ async def settle(
             call = min(ours, key=lambda c: c.created or 0.0)
             return do.Taken(row.request, call.sid, call.status, guessed=True)
         if ops.wall() >= until:
-            await ops.journal.dial_closed(row.request)
+            await ops.journal.dial_closed(row.request, 0.0)
             return do.NotFound(row.request)
         await ops.pause(LOOK_EVERY)
     return None
@@ -340,6 +363,17 @@ async def fetch(ops: Operations, asked: do.Fetch) -> do.Fetched:
             return do.Fetched(call, sid, "completed")
         log.warning("the status of call %s could not be fetched (%s)", sid, failure.text)
         return do.Fetched(call, sid, None)
+
+
+async def vouch(ops: Operations, asked: do.Vouch) -> do.Vouched:
+    """Whether a call lives, asked once. One that Twilio does not know may be too new to be shown,
+    so that is no answer."""
+    try:
+        status = (await ops.carrier.fetch_call(asked.sid)).status
+    except RestFailure as failure:
+        log.warning("whether call %s lives is not known (%s)", asked.sid, failure.text)
+        return do.Vouched(asked.sid, None)
+    return do.Vouched(asked.sid, status in LIVE_STATUSES)
 
 
 async def instruct(ops: Operations, instruction: do.Instruct) -> do.Instructed:

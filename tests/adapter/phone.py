@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fake_stack import ACCOUNT, OURS, THEIRS, FakeCall, FakeStack
-from quiet_scenario import scenario  # noqa: F401  # before trunkline imports it, with its warnings
+from later import trunkline
 
-from trunkline import Call, Line, TwilioAgentAdapter
+from trunkline import Call, Line
 from trunkline.bus import messages as m
+
+if TYPE_CHECKING:
+    from trunkline import TwilioAgentAdapter
 
 CREDENTIALS = {"account_sid": ACCOUNT, "auth_token": "no-token", "phone_number": OURS}
 
 
 def adapter(stack: FakeStack | None = None, **given: Any) -> TwilioAgentAdapter:
     settings: dict[str, Any] = CREDENTIALS | {"bus": None if stack is None else stack.bus}
-    return TwilioAgentAdapter(**(settings | given))
+    return trunkline.TwilioAgentAdapter(**(settings | given))
 
 
 def dials(stack: FakeStack) -> list[m.Dial]:

@@ -6,19 +6,19 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
+from later import imported, scenario, testing
 from phone import CREDENTIALS, adapter, answered, dials, placed
-from quiet_scenario import scenario
 
-from trunkline import TwilioAgentAdapter
-from trunkline.adapter import testing
 from trunkline.bus import messages as m
 from trunkline.errors import CarrierError, NumberNotFoundError
 
-AudioChunk = scenario.voice.AudioChunk
+if TYPE_CHECKING:
+    from trunkline import TwilioAgentAdapter
+
 ELSEWHERE = "+14155550999"
 
 
@@ -119,13 +119,17 @@ async def test_the_other_direction_after_connecting_anew(stack: FakeStack) -> No
 
 async def test_without_a_live_stream(stack: FakeStack) -> None:
     async with adapter(stack) as agent:
-        for doing in (agent.send_audio(AudioChunk(b"")), agent.interrupt(), agent.recv_audio(1)):
+        for doing in (
+            agent.send_audio(scenario.AudioChunk(b"")),
+            agent.interrupt(),
+            agent.recv_audio(1),
+        ):
             with pytest.raises(RuntimeError, match=r"no live media stream\. Call place_call\(\)"):
                 await doing
         _, info = await answered(stack, agent)
         stack.end_call(info)
         assert (await agent.recv_audio(5)).data == b""
-        for doing in (agent.send_audio(AudioChunk(bytes(960))), agent.interrupt()):
+        for doing in (agent.send_audio(scenario.AudioChunk(bytes(960))), agent.interrupt()):
             with pytest.raises(RuntimeError, match="no live media stream"):
                 await doing
 
@@ -273,10 +277,10 @@ async def test_a_restore_that_fails_is_said_and_does_not_stop_the_end(
 async def test_an_empty_chunk_sends_nothing(stack: FakeStack) -> None:
     async with adapter(stack) as agent:
         _, info = await answered(stack, agent)
-        await agent.send_audio(AudioChunk(b""))
+        await agent.send_audio(scenario.AudioChunk(b""))
         assert stack.workers[0].calls[info.call].spoken == {}
         assert stack.workers[0].calls[info.call].marks == []
-        await agent.send_audio(AudioChunk(bytes(960)))
+        await agent.send_audio(scenario.AudioChunk(bytes(960)))
         assert len(stack.workers[0].calls[info.call].spoken) == 160
 
 
@@ -350,7 +354,8 @@ class FakeTunnel:
 def tunnel(monkeypatch: pytest.MonkeyPatch) -> type[FakeTunnel]:
     monkeypatch.setattr(FakeTunnel, "log", [])
     monkeypatch.setattr(FakeTunnel, "failing", "")
-    monkeypatch.setattr(testing, "CloudflareTunnel", FakeTunnel)
+    imported()
+    monkeypatch.setattr("trunkline.adapter.testing.CloudflareTunnel", FakeTunnel)
     return FakeTunnel
 
 

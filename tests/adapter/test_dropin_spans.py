@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 from fake_stack import OURS, THEIRS, FakeStack
+from later import scenario, testing
 from line_sound import NAMES, pcm, silence, words
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from phone import adapter, answered, dials, placed, press
-from quiet_scenario import scenario
 
-from trunkline.adapter import testing
 from trunkline.bus import messages as m
 from trunkline.errors import CarrierError
 

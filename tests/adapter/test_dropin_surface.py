@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS
+from later import imported, scenario, testing, trunkline, twilio
 from phone import CREDENTIALS
-from quiet_scenario import scenario
 
-from trunkline import TwilioAgentAdapter
-from trunkline.adapter import testing, twilio
 
-Theirs = scenario.voice.TwilioAgentAdapter
-BOTH = [Theirs, TwilioAgentAdapter]
+def both() -> list[Any]:
+    """Scenario's adapter, and ours."""
+    return [scenario.voice.TwilioAgentAdapter, trunkline.TwilioAgentAdapter]
 
 
 def made(kind: Any, **given: Any) -> Any:
@@ -30,7 +29,7 @@ def parameters(function: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def test_the_constructor_takes_what_scenarios_takes_and_two_keywords_more() -> None:
-    ours, theirs = parameters(TwilioAgentAdapter.__init__), parameters(Theirs.__init__)
+    theirs, ours = (parameters(kind.__init__) for kind in both())
     assert {name: ours[name] for name in theirs} == theirs
     more = {name: default for name, (_, default) in ours.items() if name not in theirs}
     assert more == {"bus": None, "speech_gate": True}
@@ -44,7 +43,7 @@ def test_the_constructor_takes_what_scenarios_takes_and_two_keywords_more() -> N
     ],
 )
 def test_each_method_takes_what_scenarios_takes(name: str) -> None:
-    ours, theirs = getattr(TwilioAgentAdapter, name), getattr(Theirs, name)
+    theirs, ours = (getattr(kind, name) for kind in both())
     more = parameters(ours)
     assert {known: more.pop(known) for known in parameters(theirs)} == parameters(theirs)
     if name in ("place_call", "wait_for_call"):
@@ -64,7 +63,7 @@ def test_each_method_takes_what_scenarios_takes(name: str) -> None:
 )
 def test_a_number_that_is_none_is_refused_in_the_same_words(number: str) -> None:
     said = []
-    for kind in BOTH:
+    for kind in both():
         with pytest.raises(ValueError, match=r"is not in E\.164 format") as refused:
             made(kind, phone_number=number)
         said.append(str(refused.value).split("'+14155551234'")[0])
@@ -75,7 +74,7 @@ def test_a_number_that_is_none_is_refused_in_the_same_words(number: str) -> None
 
 @pytest.mark.parametrize("number", ["+1234567", "+123456789012345"])
 def test_the_shortest_and_the_longest_number_are_taken(number: str) -> None:
-    assert [made(kind, phone_number=number).phone_number for kind in BOTH] == [number] * 2
+    assert [made(kind, phone_number=number).phone_number for kind in both()] == [number] * 2
 
 
 def test_attributes_are_what_was_given_and_can_be_written() -> None:
@@ -89,7 +88,7 @@ def test_attributes_are_what_was_given_and_can_be_written() -> None:
         "role": scenario.AgentRole.USER,
         "tunnel_readiness": Tunnel(),
     }
-    for kind in BOTH:
+    for kind in both():
         adapter = made(kind, **given)
         for name, value in given.items():
             assert getattr(adapter, name) is value
@@ -99,7 +98,7 @@ def test_attributes_are_what_was_given_and_can_be_written() -> None:
 
 
 def test_allow_lists() -> None:
-    for kind in BOTH:
+    for kind in both():
         adapter = made(kind, allowed_callees=[f" {THEIRS} ", THEIRS], allowed_callers=[THEIRS])
         assert (adapter.allowed_callees, adapter.allowed_callers) == ({THEIRS}, {THEIRS})
         assert made(kind).allowed_callees is None
@@ -111,11 +110,11 @@ def test_allow_lists() -> None:
         callers = ["sip:alice@example.com", "client:joe", "anonymous", "12345", "+266696687", ""]
         assert made(kind, allowed_callers=callers).allowed_callers == set(callers)
     # An empty list of callers lets nobody in; scenario's lets everybody in.
-    assert made(TwilioAgentAdapter, allowed_callers=[]).allowed_callers == set()
+    assert made(trunkline.TwilioAgentAdapter, allowed_callers=[]).allowed_callers == set()
 
 
 def test_an_unchecked_signature_is_warned_about_alike(caplog: pytest.LogCaptureFixture) -> None:
-    for kind in BOTH:
+    for kind in both():
         made(kind, validate_signature=False)
     theirs, ours = caplog.records
     assert (ours.name, ours.levelno, ours.message) == (
@@ -126,30 +125,33 @@ def test_an_unchecked_signature_is_warned_about_alike(caplog: pytest.LogCaptureF
 
 
 def test_the_repr_is_the_same_and_shows_no_secret() -> None:
-    shown = {repr(made(kind, public_base_url="https://line.example.com")) for kind in BOTH}
+    shown = {repr(made(kind, public_base_url="https://line.example.com")) for kind in both()}
     assert len(shown) == 1
     assert ACCOUNT not in str(shown) and "no-token" not in str(shown) and OURS in str(shown)
 
 
 def test_capabilities_and_defaults_are_the_same() -> None:
-    assert TwilioAgentAdapter.capabilities == Theirs.capabilities
-    ours, theirs = made(TwilioAgentAdapter), made(Theirs)
+    theirs, ours = (made(kind) for kind in both())
+    assert ours.capabilities == theirs.capabilities
     names = ("response_timeout", "response_tail_silence", "response_max_duration", "agent_hung_up")
     for name in (*names, "role", "name"):
         assert getattr(ours, name) == getattr(theirs, name), name
     ours.response_timeout = 1.5
-    assert (ours.response_timeout, made(TwilioAgentAdapter).response_timeout) == (1.5, 60.0)
+    another = made(trunkline.TwilioAgentAdapter)
+    assert (ours.response_timeout, another.response_timeout) == (1.5, 60.0)
     assert isinstance(ours._agent_speaking_event, asyncio.Event)
     assert ours._agent_speaking_event is ours._agent_speaking
 
 
 def test_it_is_a_voice_agent_adapter_with_scenarios_own_turn() -> None:
-    assert issubclass(TwilioAgentAdapter, scenario.VoiceAgentAdapter)
-    assert not issubclass(TwilioAgentAdapter, Theirs)
-    assert TwilioAgentAdapter.call is scenario.VoiceAgentAdapter.call
+    theirs, ours = both()
+    assert issubclass(ours, scenario.VoiceAgentAdapter)
+    assert not issubclass(ours, theirs)
+    assert ours.call is scenario.VoiceAgentAdapter.call
 
 
 def test_scenarios_names_have_their_counterparts() -> None:
+    imported()
     import scenario.voice.adapters.twilio as upstream
     import scenario.voice.testing as upstream_testing
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import phone
 import pytest
 from fake_stack import OURS, THEIRS, FakeStack
+from later import scenario
 from line_sound import NAMES, noise, pcm, silence, words
-from quiet_scenario import scenario
 
-from trunkline import Call, Line, TwilioAgentAdapter
+from trunkline import Call, Line
 from trunkline.adapter.turns.greeting import greet, hear_greeting
 from trunkline.bus import messages as m
 from trunkline.bus.testing import until
 from trunkline.errors import WrongModeError
+
+if TYPE_CHECKING:
+    from trunkline import TwilioAgentAdapter
 
 HELLO, ANSWER = pcm(words(NAMES[1])), pcm(words(NAMES[4]))
 QUIET = pcm(silence(0.5))

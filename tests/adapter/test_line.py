@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from typing import Any
 
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
@@ -12,6 +13,7 @@ from phone import answered, numbered, on_the_line, placed
 
 from trunkline import Line
 from trunkline.bus import messages as m
+from trunkline.bus.testing import until
 from trunkline.errors import (
     CallFailedError,
     NumberBusyError,
@@ -156,6 +158,15 @@ async def test_what_was_waited_for_in_vain_tells_the_state_of_the_call(stack: Fa
         )
 
 
+async def test_a_stream_that_was_cut_off_is_named_in_the_log(
+    stack: FakeStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with on_the_line(stack) as (_, info, _):
+        told = m.CallReconnecting(call=info.call, ordinal=1, reason="too_fast")
+        stack.controller.tell(told)
+        await until(lambda: "cut off, because it sent more than twice real time" in caplog.text)
+
+
 async def test_a_cancelled_wait_hangs_up_who_called_meanwhile(stack: FakeStack) -> None:
     async with Line(OURS, bus=stack.bus) as line:
         waiting = asyncio.ensure_future(line.wait_for_call(timeout=5))
@@ -288,3 +299,46 @@ async def test_a_line_answers_or_calls(stack: FakeStack) -> None:
 async def test_a_line_of_the_pool(stack: FakeStack) -> None:
     async with Line.any(bus=stack.bus) as line:
         assert line.number == OURS
+
+
+NONE = [float("inf"), float("nan"), 1e300, None, "5", True]
+
+
+@pytest.mark.parametrize("wrong", NONE, ids=repr)
+async def test_a_time_that_is_none_is_refused_before_anything_is_done(
+    stack: FakeStack, wrong: Any
+) -> None:
+    says = "timeout must be a number of seconds, 2592000 at most, got "
+    async with Line(OURS, bus=stack.bus, allowed_callees=[THEIRS]) as line:
+        with pytest.raises(ValueError, match=says):
+            await line.wait_for_call(timeout=wrong)
+        for mode in ("a-leg", "b-leg"):
+            with pytest.raises(ValueError, match=says):
+                await line.place_call(THEIRS, timeout=wrong, attach_stream=mode)  # type: ignore[arg-type]  # str
+        with pytest.raises(ValueError, match=says):
+            await line.place_call(THEIRS, timeout=wrong, attach_stream_to_self=False)
+        if wrong is not None:
+            with pytest.raises(ValueError, match="max_call_duration_seconds"):
+                await line.place_call(
+                    THEIRS, attach_stream="a-leg", max_call_duration_seconds=wrong
+                )
+        assert line.mode == "idle"
+        call, _ = await answered(stack, line)
+        if wrong is not None:  # which waits for ever there
+            for waits in (call.recv_audio, call.wait_ended):
+                with pytest.raises(ValueError, match=says):
+                    await waits(wrong)
+    kinds = [type(r).__name__ for r in stack.controller.requests]
+    assert "Dial" not in kinds
+
+
+@pytest.mark.parametrize("late", [0, -1.0, float("-inf")])
+async def test_a_time_that_is_over_already_is_over_at_once(stack: FakeStack, late: float) -> None:
+    """Whoever counts down to a deadline may come late."""
+    async with Line(OURS, bus=stack.bus) as line:
+        call, _ = await answered(stack, line)
+        with pytest.raises(asyncio.TimeoutError):
+            await call.recv_audio(late)
+    async with Line(OURS, bus=stack.bus) as line:
+        with pytest.raises(ValueError, match="timeout must be a positive number of seconds"):
+            await line.place_call(THEIRS, timeout=late)

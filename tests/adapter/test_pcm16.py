@@ -9,8 +9,8 @@ import wave
 import numpy as np
 import pytest
 from fake_stack import FakeStack
+from later import scenario
 from phone import adapter, answered, on_the_line
-from quiet_scenario import scenario
 
 from trunkline.adapter.pcm16 import pcm16
 

@@ -11,15 +11,13 @@ from typing import Any
 
 import pytest
 from fake_stack import ACCOUNT, OURS, THEIRS, FakeStack
+from later import scenario, testing
 from line_sound import NAMES, noise, pcm, silence, words
 from phone import adapter, answered, called, press
-from quiet_scenario import scenario
 
-from trunkline.adapter import testing
 from trunkline.bus import messages as m
 from trunkline.errors import AccountMismatchError, NumberNotFoundError
 
-AudioChunk = scenario.voice.AudioChunk
 #: a second of words
 SAID = pcm(words(NAMES[1])[:24_000])
 
@@ -61,7 +59,7 @@ async def test_not_connected() -> None:
     for doing in (
         agent.place_call(THEIRS),
         agent.wait_for_call(),
-        agent.send_audio(AudioChunk(b"")),
+        agent.send_audio(scenario.AudioChunk(b"")),
         agent.recv_audio(1),
         agent.interrupt(),
     ):
@@ -194,13 +192,13 @@ async def test_a_turn_ends_soon_after_its_last_word(stack: FakeStack) -> None:
         stack.workers[0].hear(info.call, SAID)
         stack.end_call(info, by_far_end=True)
         assert agent.is_connected()
-        message = await agent.call(testing.make_agent_input(AudioChunk(bytes(960))))
+        message = await agent.call(testing.make_agent_input(scenario.AudioChunk(bytes(960))))
         assert message["role"] == "assistant"  # type: ignore[index,call-overload]  # one message
         assert not agent.is_connected()
         assert agent.agent_hung_up
         assert await agent.call(testing.make_agent_input()) == []
         with pytest.raises(RuntimeError, match="no live media stream"):
-            await agent.send_audio(AudioChunk(bytes(960)))
+            await agent.send_audio(scenario.AudioChunk(bytes(960)))
         assert (await agent.recv_audio(1)).data == b""
 
 
@@ -241,7 +239,7 @@ async def test_a_turn_that_speaks_to_a_far_end_that_hung_up_says_nothing(
     stack: FakeStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it hangs up between the look at the call and the first word."""
-    question = testing.make_agent_input(AudioChunk(bytes(960)))
+    question = testing.make_agent_input(scenario.AudioChunk(bytes(960)))
     async with adapter(stack) as agent:
         _, info = await answered(stack, agent)
         stack.workers[0].hear(info.call, SAID)
@@ -260,7 +258,7 @@ async def test_a_turn_that_speaks_to_a_far_end_that_hung_up_says_nothing(
         assert chunk is not None and SAID[4800:-9600] in chunk.data, "its farewell is heard"
         assert stack.workers[0].calls[info.call].spoken == {}
         with pytest.raises(RuntimeError, match="no live media stream"):
-            await agent.send_audio(AudioChunk(bytes(960)))
+            await agent.send_audio(scenario.AudioChunk(bytes(960)))
 
 
 async def test_a_script_that_goes_on_after_a_hang_up_comes_to_its_end(
@@ -298,4 +296,4 @@ async def test_a_script_that_goes_on_after_a_hang_up_comes_to_its_end(
         assert agent._call is not None
         await agent._call.wait_ended(5)
         with pytest.raises(RuntimeError, match="no live media stream"):
-            await agent.send_audio(AudioChunk(bytes(960)))
+            await agent.send_audio(scenario.AudioChunk(bytes(960)))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from quiet_scenario import scenario
-
-from trunkline.adapter.scenario.tunnel_readiness import wait_for_tunnel
+from later import scenario, tunnel_readiness
 
 URL = "https://me:pa55@line.example.com"
 
@@ -20,7 +18,7 @@ class Unreachable:
 async def test_its_url_is_shown_without_its_password() -> None:
     tunnel: Any = Unreachable()
     with pytest.raises(scenario.TunnelNotReadyError) as caught:
-        await wait_for_tunnel(tunnel, URL)
+        await tunnel_readiness.wait_for_tunnel(tunnel, URL)
     assert "public_base_url 'https://me:***@line.example.com' is not reachable" in str(caught.value)
     assert "Not originating" in str(caught.value)
     assert isinstance(caught.value.__cause__, OSError)

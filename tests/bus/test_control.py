@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from trunkline.bus.errors import (
     InternalError,
     NumberBusyError,
     ProtocolMismatchError,
+    SettingsError,
     StackUnavailableError,
     TimedOutError,
 )
@@ -249,3 +251,62 @@ async def test_each_hello_says_which_connection_it_came_on(
     wire.connected()
     hellos = [x for x in wire.sent if isinstance(x, m.Hello)]
     assert [hello.connection for hello in hellos] == [1, 1, 2]
+
+
+# --------------------------------------------------------------------------- whose bus it is
+
+
+async def test_no_secret_goes_to_a_controller_in_another_users_directory(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "bus"
+    theirs.mkdir(mode=0o700)
+    controller = FakeController(context, f"ipc://{theirs}/control")
+    if os.geteuid() == 0:
+        os.chown(theirs, 4711, -1)
+    else:
+        me = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    await asks_in_vain(context, BusAddress.parse(f"ipc://{theirs}"), controller)
+
+
+async def test_no_secret_goes_to_a_directory_that_others_made_while_a_client_waited_for_it(
+    context: Context, tmp_path: Path
+) -> None:
+    bus = tmp_path / "bus"
+    controllers = []
+
+    def made_by_others() -> None:
+        bus.mkdir()
+        bus.chmod(0o755)
+        controllers.append(FakeController(context, f"ipc://{bus}/control"))
+
+    asyncio.get_running_loop().call_later(0.1, made_by_others)
+    await asks_in_vain(context, BusAddress.parse(f"ipc://{bus}"), controllers)
+
+
+async def asks_in_vain(
+    context: Context, address: BusAddress, controllers: FakeController | list[FakeController]
+) -> None:
+    """A client is refused there by its own side, and says nothing to the controller."""
+    refused: list[Exception] = []
+    client = ControlClient(
+        context,
+        address,
+        peer="p1",
+        hello=lambda: m.Hello(role="adapter", peer="p1", pid=2),
+        beat=lambda: m.Beat(peer="p1"),
+        on_event=lambda event: None,
+        on_refused=refused.append,
+    )
+    client.start()
+    with pytest.raises(SettingsError, match=f"TRUNKLINE_BUS='{address.text}': .*chmod 700|chown"):
+        await client.wait_welcome(5.0)
+    with pytest.raises(SettingsError):
+        await client.request(m.GetStatus(), m.StatusReport)
+    assert [type(error) for error in refused] == [SettingsError]
+    await client.close()
+    for controller in [controllers] if isinstance(controllers, FakeController) else controllers:
+        await asyncio.sleep(0.1)
+        assert controller.got == []
+        controller.stop()

@@ -1,4 +1,4 @@
-"""An HTTP listener at rest, and how it ends."""
+"""An HTTP listener at rest, full of strangers, and how it ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from trunkline.bus import hosts
-from trunkline.bus.listener import Bounds, Server
+from trunkline.bus.listener import AT_ONCE, BoundedHttp, Bounds, Server
+
+Stranger = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -24,12 +26,23 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 class Listener:
     """A server with a page that answers when it may, and one that reads what is posted."""
 
-    def __init__(self, leave_within: float) -> None:
+    def __init__(self, leave_within: float = 1.0, waiting: int = 10) -> None:
         self.may = asyncio.Event()
         self.asked = asyncio.Event()
         self.left = asyncio.Event()
         routes = [Route("/", self._page), Route("/", self._post, methods=["POST"])]
-        self.server = Server(Starlette(routes=routes), Bounds(10, 1000, 5.0, leave_within))
+        #: refusals of the listener itself, in order
+        self.refused: list[str] = []
+        self.server = Server(
+            Starlette(routes=routes),
+            Bounds(
+                waiting=waiting,
+                request_bytes=1000,
+                request_within=5.0,
+                leave_within=leave_within,
+            ),
+            refused=self.refused.append,
+        )
         listening = hosts.listen("127.0.0.1", 0)
         self.port: int = listening.getsockname()[1]
         self.serving = asyncio.create_task(self.server.serve(sockets=[listening]))
@@ -38,6 +51,10 @@ class Listener:
         self.asked.set()
         await self.may.wait()
         return PlainTextResponse("ok")
+
+    async def close(self) -> None:
+        self.server.leave()
+        await self.serving
 
     async def _post(self, request: Request) -> Response:
         self.asked.set()
@@ -117,3 +134,139 @@ async def test_an_idle_listener_sets_no_timer(monkeypatch: pytest.MonkeyPatch) -
     assert len(timers) == 1  # the wait's
     listener.server.leave()
     await listener.serving
+
+
+# ------------------------------------------------------------------- strangers
+
+#: Half of a head, half of a body, and nothing at all.
+HALVES = (
+    b"GET / HTTP/1.1\r\nHo",
+    b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf",
+    b"",
+)
+
+
+@asynccontextmanager
+async def listening(waiting: int = 10) -> AsyncIterator[Listener]:
+    listener = Listener(waiting=waiting)
+    try:
+        yield listener
+    finally:
+        await listener.close()
+
+
+async def connect(listener: Listener, sent: bytes = b"") -> Stranger:
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(sent)
+    return reader, writer
+
+
+async def gone(stranger: Stranger) -> bool:
+    """The listener has closed this connection."""
+    try:
+        return await asyncio.wait_for(stranger[0].read(), 5) == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize("half", HALVES, ids=["head", "body", "nothing"])
+async def test_a_newcomer_has_the_place_of_the_oldest_that_is_not_whole(half: bytes) -> None:
+    async with listening() as listener:
+        listener.may.set()
+        strangers = [await connect(listener, half) for _ in range(30)]
+        answer = await connect(listener, GET)
+        assert (await answer[0].readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+        assert all([await gone(stranger) for stranger in strangers[:21]])
+        assert set(listener.refused) == {"pushed out"}
+        # The newest are there still, and idle connections count as well.
+        assert not any(stranger[0].at_eof() for stranger in strangers[21:])
+        assert len(listener.server.server_state.connections) == 10
+        for _, writer in (*strangers, answer):
+            writer.close()
+
+
+async def test_a_request_that_is_whole_is_no_strangers_prey() -> None:
+    """It waits for its answer while ten times as many connect as there is room for."""
+    async with listening() as listener:
+        first = await connect(listener, GET)
+        await listener.asked.wait()
+        strangers = [await connect(listener) for _ in range(100)]
+        listener.may.set()
+        assert (await first[0].readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+        # Now it is idle, and newer than those who have not asked.
+        strangers += [await connect(listener) for _ in range(9)]
+        first[1].write(GET)
+        assert (await first[0].readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+        for _, writer in (*strangers, first):
+            writer.close()
+
+
+async def test_an_address_has_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where addresses tell people apart. Here they are all the loopback's, so it is put on."""
+    monkeypatch.setattr(hosts, "owner_of", lambda host: "203.0.113.7")
+    async with listening(waiting=20) as listener:
+        listener.server.config.http.crowd.waiting.share = 2  # type: ignore[union-attr]  # our own class
+        strangers = [await connect(listener) for _ in range(3)]
+        assert await gone(strangers[0])
+        assert listener.refused == ["pushed out"]
+        for _, writer in strangers:
+            writer.close()
+
+
+async def test_no_more_connections_than_there_are_descriptors() -> None:
+    async with listening() as listener:
+        crowd = listener.server.config.http.crowd  # type: ignore[union-attr]  # our own class
+        crowd.most = 3
+        asking = [await connect(listener, GET) for _ in range(2)]
+        while len(listener.server.server_state.tasks) < 2:  # noqa: ASYNC110  # both are being answered
+            await asyncio.sleep(0)
+        idle = await connect(listener)
+        newcomer = await connect(listener, GET)
+        assert await gone(idle), "the oldest that waits goes"
+        while len(listener.server.server_state.tasks) < 3:  # noqa: ASYNC110  # as above
+            await asyncio.sleep(0)
+        another = await connect(listener)
+        assert await gone(another), "none of the others can"
+        assert listener.refused == ["no descriptor", "no descriptor"]
+        listener.may.set()
+        for reader, _ in (*asking, newcomer):
+            assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+        for _, writer in (*asking, newcomer, idle, another):
+            writer.close()
+
+
+async def test_what_is_no_request_is_counted() -> None:
+    async with listening() as listener:
+        for sent, answer in ((b"nonsense\r\n\r\n", b"400"), (b"G" * 1001, b"413")):
+            reader, writer = await connect(listener, sent)
+            assert (await reader.readline()).split()[1] == answer
+            writer.close()
+        assert listener.refused == ["not HTTP", "too large"]
+
+
+async def test_a_crowd_of_requests_leaves_turns_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Live calls are served between two turns of the loop, so a turn reads a few requests only."""
+    async with listening(waiting=200) as listener:
+        listener.may.set()
+        read: list[int] = []
+        turns = 0
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+            loop.call_soon(turn)
+
+        loop = asyncio.get_running_loop()
+        original = BoundedHttp.read
+        monkeypatch.setattr(
+            BoundedHttp, "read", lambda self: (read.append(turns), original(self))[1]
+        )
+        crowd = [await connect(listener) for _ in range(100)]
+        turn()
+        for _, writer in crowd:
+            writer.write(GET)
+        for reader, writer in crowd:
+            await reader.readuntil(b"ok")
+            writer.close()
+    assert len(read) == 100
+    assert max(read.count(turn) for turn in read) <= AT_ONCE

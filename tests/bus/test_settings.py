@@ -355,12 +355,15 @@ def test_a_bus_directory_that_another_user_could_replace_is_refused(
         os.chown(theirs, 4711, -1)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: me + 1)
-    with pytest.raises(SettingsError) as caught:
-        address.make_directory()
-    assert str(caught.value) == (
-        f"TRUNKLINE_BUS='ipc://{theirs}/bus': {theirs} belongs to another user (uid "
-        f"{4711 if me == 0 else me}): set TRUNKLINE_BUS to a directory of yours"
-    )
+    for refuses in (address.make_directory, address.check_directory):
+        with pytest.raises(SettingsError) as caught:
+            refuses()
+        said = str(caught.value)
+        assert said.startswith(f"TRUNKLINE_BUS='ipc://{theirs}/bus': ")
+        assert said.endswith(
+            f" belongs to another user (uid {4711 if me == 0 else me}), who could put another "
+            f"directory into the place of {theirs}/bus: name a directory of yours"
+        )
 
 
 def test_a_bus_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:

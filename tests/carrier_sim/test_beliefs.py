@@ -21,7 +21,7 @@ from trunkline.carrier_sim.mulaw import SILENCE
 from trunkline.carrier_sim.sim import CarrierSim
 
 from .bench import CONNECT, Bench, Socket
-from .server import CALLEE, CALLER, OURS, REJECT, Customer, Page, call_in, callbacks
+from .server import CALLEE, CALLER, OURS, REJECT, Customer, Page, call_in, callbacks, refused
 
 SOUND = bytes(range(160))
 REDIRECT = CONNECT.format("<Redirect>/again</Redirect>")
@@ -163,7 +163,25 @@ def test_fallback_is_asked() -> None:
     assert not bench.fetches and call.record.end_reason == "application-error"
 
 
+async def test_webhooks_name_their_call(sim: CarrierSim, customer: Customer) -> None:
+    sim.exchange.beliefs.contradict(["webhooks-name-their-call"])
+    await posted(sim, customer)
+    _, form, headers = customer.posts[0]
+    assert form["CallSid"].startswith("CA") and "CallStatus" not in form
+    signature = headers["x-twilio-signature"]
+    assert RequestValidator(sim.auth_token).validate(customer.base + "/voice", form, signature)
+
+
 # Before the answer
+
+
+async def test_rest_shows_new_calls(sim: CarrierSim, customer: Customer, twilio: Client) -> None:
+    sim.exchange.beliefs.contradict(["rest-shows-new-calls"])
+    call = await call_in(sim, customer)
+    fetch = twilio.calls(call.sid).fetch
+    assert await refused(fetch) == (404, 20404)
+    call.record.created_at -= 3.0
+    assert (await asyncio.to_thread(fetch)).status in ("ringing", "in-progress")
 
 
 def answered_with(name: str, document: str) -> Call:

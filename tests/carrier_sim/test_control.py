@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
 import signal
 import subprocess
@@ -10,14 +11,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
 
 from trunkline.carrier_sim.beliefs import BELIEFS
+from trunkline.carrier_sim.bots import Play
 from trunkline.carrier_sim.client import SimClient, SimError, located
 from trunkline.carrier_sim.command import command
 from trunkline.carrier_sim.sim import CarrierSim
+from trunkline.carrier_sim.wav import write_pcm
 
 from .server import CALLEE, CALLER, OURS, Customer
 
@@ -178,3 +182,80 @@ def test_help_and_wrong_usage() -> None:
     assert shown.exit_code == 0 and "Examples:" in shown.output and "--callee" in shown.output
     for wrong in (["--number", "123"], ["--callee", "+1=robot"], ["--calls-per-second", "0"]):
         assert runner.invoke(command, wrong).exit_code == 2
+
+
+# --------------------------------------------------------------------------- who may ask for what
+
+
+def status_of(sim: CarrierSim, method: str, path: str, headers: dict[str, str]) -> int:
+    parts = urlsplit(sim.base_url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
+    try:
+        connection.putrequest(method, path, skip_host=True)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Host": "127.0.0.1:9080"}, 200),
+        ({"Host": "localhost"}, 200),
+        ({"Host": "[::1]:9080"}, 200),
+        ({"Host": "192.0.2.7"}, 200),
+        # A page's site has made a name of its own point here.
+        ({"Host": "rebound.example:9080"}, 403),
+        ({"Host": "127.0.0.1.example"}, 403),
+        ({"Host": "127.0.0.1@rebound.example"}, 403),
+        ({"Host": ""}, 403),
+        ({}, 403),
+        # A page sends a form here.
+        ({"Host": "127.0.0.1:9080", "Origin": "https://evil.example"}, 403),
+        ({"Host": "127.0.0.1:9080", "Origin": "null"}, 403),
+        ({"Host": "127.0.0.1:9080", "Origin": "http://127.0.0.1:9080"}, 403),
+    ],
+)
+async def test_no_page_of_a_browser_is_served(
+    sim: CarrierSim, headers: dict[str, str], expected: int
+) -> None:
+    assert await asyncio.to_thread(status_of, sim, "GET", "/sim/health", headers) == expected
+    posted = await asyncio.to_thread(status_of, sim, "POST", "/sim/reset", headers)
+    assert posted == expected
+
+
+async def test_no_file_is_opened_for_a_request(
+    sim: CarrierSim, client: SimClient, tmp_path: Path
+) -> None:
+    recording = tmp_path / "hello.wav"
+    recording.write_bytes(write_pcm(b"\x00" * 800))
+    sim.add_number(OURS)
+
+    def refused(route: str, bot: object) -> None:
+        body = {"phone_number": CALLEE, "from": CALLER, "to": OURS, "bot": bot}
+        with pytest.raises(SimError, match="no file is opened here") as caught:
+            client.request("POST", route, body)
+        assert caught.value.status == 400
+
+    def script() -> None:
+        for route in ("/sim/callees", "/sim/calls"):
+            for bot in (
+                f"wav:{recording}",
+                {"kind": "wav", "path": str(recording)},
+                '{"kind": "wav", "path": "/etc/passwd"}',
+                {"kind": "wav", "path": str(recording), "speech": "austen-0880"},
+            ):
+                refused(route, bot)
+        # The client reads it itself, as whoever runs it may.
+        client.add_callee(CALLEE, f"wav:{recording},ring=2")
+        with pytest.raises(SimError, match="no bot"):
+            client.add_callee(CALLEE, f"wav:{recording},ring=soon")
+        with pytest.raises(SimError, match=r"missing\.wav"):
+            client.place_call(CALLER, OURS, "wav:missing.wav")
+
+    await asyncio.to_thread(script)
+    bot = sim.exchange.callees[CALLEE]
+    assert isinstance(bot, Play) and (bot.path, bot.ring, len(bot.sound())) == ("", 2.0, 800)

@@ -133,5 +133,5 @@ class MovingCall(RuleBasedStateMachine):
         assert len(heard) % 3 == 0
 
 
-MovingCall.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+MovingCall.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestMovingCall = MovingCall.TestCase

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from trunkline.bus import messages as m
-from trunkline.codec_worker.calls import FORGET_NS
+from trunkline.codec_worker.calls import FORGET_NS, Calls
 from trunkline.codec_worker.playout import SAMPLE_NS
 
 from .peers import (
@@ -91,6 +91,18 @@ def test_what_a_stream_lost_is_told_with_the_next_one_and_again_until_it_is_resu
     assert [
         told.unplayed for _, told in bench.worker.take_instructions() if isinstance(told, m.Opened)
     ] == [0]
+
+
+def test_who_is_given_a_stream_that_has_ended_tells_what_lay_at_the_carrier() -> None:
+    """Another gateway brings the next stream before this one has told the end."""
+    worker = Calls("w")
+    worker.receive(ADAPTER, m.Attach(CALL, SECRET), MS)
+    for ordinal, out_next, ahead in ((1, 8000, 480), (2, None, 0)):
+        generation = m.first_generation(ordinal)
+        opening = m.OpenCall(CALL, generation, ordinal, SECRET, out_next, 0, [], [], 60, {}, ahead)
+        worker.receive(GATEWAY, opening, ordinal * 400 * MS)
+    told = [told for _, told in worker.take_instructions() if isinstance(told, m.Opened)]
+    assert [(opened.out_next, opened.unplayed) for opened in told] == [(8000, 0), (8000, 480)]
 
 
 def test_a_streams_end_between_opened_and_resume_is_told_then() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -35,15 +36,19 @@ class Stage:
         calls_per_second: float = 50.0,
         pool: tuple[str, ...] = (),
         epoch: int = 1,
+        seen: Sequence[tuple[str, float]] = (),
         peers: bool = True,
         now: float = 100.0,
+        **rules: Any,
     ) -> None:
         self.now = now
         identity = Identity("stack", epoch, 1, ACCOUNT, URL, 1_700_000_000.0 + now, now)
-        rules = Rules(60, calls_per_second, pool)
-        self.core = Core(identity, rules, overrides or [], dials or [])
+        known = Rules(60, calls_per_second, pool, **rules)
+        self.core = Core(identity, known, overrides or [], dials or [], seen=seen)
         self.sent: dict[str, list[Any]] = defaultdict(list)
         self.work: list[do.Instruction] = []
+        #: calls that were heard, as the journal is told of them
+        self.noted: list[do.NoteSeen] = []
         self.beating: list[str] = []
         self._ids = itertools.count(1)
         if peers:
@@ -59,6 +64,8 @@ class Stage:
         for instruction in self.core.handle(event, self.now):
             if isinstance(instruction, do.Send):
                 self.sent[instruction.peer].append(instruction.message)
+            elif isinstance(instruction, do.NoteSeen):
+                self.noted.append(instruction)
             else:
                 self.work.append(instruction)
 
@@ -170,11 +177,14 @@ class Stage:
         caller: str = THEIRS,
         to: str = OURS,
         gateway: str = "g1",
+        lives: bool | None = True,
         **query: str,
     ) -> m.VoiceAnswer:
-        """The answer; after a restart it may have waited a second for a client."""
+        """The answer; after a restart it may have waited a second for a client. ``lives``: what
+        REST says of the call, where it is asked."""
         form = {"CallSid": sid, "From": caller, "To": to}
         asked = self.ask(gateway, m.VoiceWebhook(form=form, query=query))
+        self.vouch(lives)
         if not self.answered(gateway, asked):
             self.pass_time(1.1)
         return self.body(gateway, asked, m.VoiceAnswer)
@@ -225,6 +235,14 @@ class Stage:
         for fetch in found:
             self.work.remove(fetch)
             self.feed(do.Fetched(fetch.call, fetch.sid, status))
+        return len(found)
+
+    def vouch(self, lives: bool | None = True) -> int:
+        """REST says whether calls live that nobody here knows; returns of how many it was asked."""
+        found = self.all_work(do.Vouch)
+        for vouch in found:
+            self.work.remove(vouch)
+            self.feed(do.Vouched(vouch.sid, lives))
         return len(found)
 
     def callback(self, request: str, sid: str, status: str) -> None:

@@ -453,6 +453,7 @@ def test_a_held_webhook_is_answered_behind_all_sessions_of_its_client() -> None:
     stage = restarted(info, row, holders=(info,))
     form = {"CallSid": "CAc", "From": OURS, "To": SECOND}
     held = stage.ask("g1", m.VoiceWebhook(form=form, query={}))
+    stage.vouch()
     second = back(info, row, calls=[call_of(info, "CAb")])
     stage.hello("adapter", "a1", sessions=[replace(first, mode="call"), second])
     assert stage.body("g1", held, m.VoiceAnswer).kind == "busy"

@@ -169,6 +169,17 @@ def test_a_later_stream_of_the_same_call() -> None:
     assert [(e.reason, e.by_far_end) for e in ended] == [("stop", True)]
 
 
+def test_a_stream_that_was_cut_off_is_told_by_name_and_may_come_again() -> None:
+    stage = Stage()
+    call = stage.called()
+    closed(stage, call, "too_fast")
+    assert [e.reason for e in stage.events("a1", m.CallReconnecting)] == ["too_fast"]
+    stage.pass_time(2.2)
+    fetch = stage.take(do.Fetch)
+    stage.feed(do.Fetched(fetch.call, fetch.sid, "completed"))
+    assert [e.reason for e in stage.events("a1", m.CallEnded)] == ["error"]
+
+
 def test_redirect_that_comes_before_the_loss_is_known() -> None:
     stage = Stage()
     call = stage.called()
@@ -268,6 +279,27 @@ def test_only_worker_dies_and_another_comes() -> None:
     stage.hello("codec_worker", "w9", endpoint="ipc:///w9")
     for peer in ("g1", "a1"):
         assert stage.events(peer, m.CallPlaced)[-1].placement.primary.id == "w9"
+
+
+def test_a_gateway_whose_connection_broke_is_told_the_placement_that_it_missed() -> None:
+    """The call's worker was dead already, so without that nobody would work on the call."""
+    stage = Stage(peers=False)
+    stage.hello("gateway", "g1")
+    stage.hello("adapter", "a1")
+    stage.hello("codec_worker", "w1", endpoint="ipc:///w1")
+    call = stage.called()
+    generation = m.first_generation(1)
+    stage.pass_time(3.0)
+    stage.beating.remove("w1")
+    stage.pass_time(2.0)
+    stage.hello("codec_worker", "w9", endpoint="ipc:///w9")
+    (missed,) = stage.events("g1", m.CallPlaced)
+    stream = m.StreamInfo(info=call, stream_sid="MZ1", generation=generation)
+    stage.hello("gateway", "g1", streams=[stream])
+    assert stage.events("g1", m.CallPlaced) == [missed, missed]
+    told = replace(stream, info=replace(call, placement=missed.placement))
+    stage.hello("gateway", "g1", streams=[told])
+    assert stage.events("g1", m.CallPlaced) == [missed, missed]
 
 
 def test_worker_says_goodbye() -> None:

@@ -113,6 +113,7 @@ def test_a_webhook_is_answered_as_soon_as_its_client_is_back() -> None:
     form = {"CallSid": "CA1", "From": THEIRS, "To": OURS}
     asked = stage.ask("g1", m.VoiceWebhook(form=form, query={"c": "f" * 32}))
     late = stage.ask("g1", m.VoiceWebhook(form=form | {"CallSid": "CA2"}, query={"c": "e" * 32}))
+    stage.vouch()
     stage.pass_time(0.9)
     assert not stage.answered("g1", asked) and not stage.answered("g1", late)
     stage.hello("adapter", "a1", sessions=[info])

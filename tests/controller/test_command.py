@@ -91,6 +91,25 @@ async def test_a_seal_of_the_former_token_needs_that_token(
         assert "TWILIO_AUTH_TOKEN_SECONDARY" in run.lines[0]
 
 
+async def test_the_journals_file_has_no_password_and_another_token_is_asked_for_by_name(
+    machine: Machine,
+) -> None:
+    journal = await machine.overridden(OURS, stack_id("aaa"), token="former")
+    files = list((machine.directory / "stacks" / stack_id("aaa")).glob("journal*"))
+    assert len(files) == 3 and not any(b":secret@" in file.read_bytes() for file in files)
+    await journal.close()
+    run = await machine.run()
+    assert run.pending and machine.voice_url(OURS) != PRIOR
+    assert run.lines == [
+        "number ***1234: the journal has its prior URL's password sealed with another auth token: "
+        "set TWILIO_AUTH_TOKEN_SECONDARY to that one"
+    ]
+    ops = machine.ops()
+    ops.keys = SealKeys("token", "former")
+    run = await machine.run(ops=ops)
+    assert not run.pending and machine.voice_url(OURS) == PRIOR
+
+
 async def test_a_list_that_fails_is_an_error(machine: Machine) -> None:
     machine.carrier.plan("list", "403")
     with pytest.raises(CarrierError, match="may be suspended"):

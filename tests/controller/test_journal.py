@@ -65,7 +65,7 @@ async def test_what_is_asked_for_at_once_waits_for_the_disk_together(tmp_path: P
     dials = [msgspec.structs.replace(DIAL, request=f"{n:032x}") for n in range(100)]
     assert await asyncio.gather(*(journal.dial_asked(dial) for dial in dials)) == [True] * 100
     assert said.count("COMMIT") <= 2, "the first, and all that came while it was written"
-    assert len(peek(path)[1]) == 100
+    assert len(peek(path).dials) == 100
     await journal.close()
 
 
@@ -93,7 +93,7 @@ async def test_closing_waits_for_what_was_asked_for(tmp_path: Path) -> None:
     await asyncio.sleep(0)
     await journal.close()
     assert await asked == [True, None]
-    assert peek(path) == ([ROW], [DIAL])
+    assert peek(path) == ([ROW], [DIAL], [])
 
 
 async def test_epochs_count_up(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ async def test_an_older_file_is_brought_up_step_by_step(
     monkeypatch.setattr(journal_file, "MIGRATIONS", (*journal_file.MIGRATIONS, *more))
     with pytest.raises(JournalError):  # the second of the two is wrong, and not done in part
         await open_at(path)
-    assert version_of(path) == 2
+    assert version_of(path) == len(journal_file.MIGRATIONS) - 1
     done = (more[0], "UPDATE meta SET one = COALESCE(one, '') || 'y'")
     monkeypatch.setattr(journal_file, "MIGRATIONS", (*journal_file.MIGRATIONS[: -len(more)], *done))
     for _ in range(2):
@@ -218,7 +218,7 @@ async def test_an_older_file_is_brought_up_step_by_step(
         found = await journal._do(lambda db: db.execute("SELECT one FROM meta").fetchall())
         assert found == [("y",), ("y",)]
         await journal.close()
-    assert version_of(path) == 3
+    assert version_of(path) == len(journal_file.MIGRATIONS)
 
 
 def version_of(path: Path) -> int:
@@ -243,3 +243,122 @@ async def test_another_accounts_journal_is_refused(tmp_path: Path) -> None:
     await (await open_at(path)).close()
     with pytest.raises(JournalError, match="another Twilio account"):
         await open_at(path, "AC" + "2" * 32)
+
+
+# --------------------------------------------------------------------------- what was lost
+
+
+async def test_a_journal_gets_its_name_once_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A death while it is made leaves no file of that name, and the next start makes one."""
+    path = tmp_path / "stack" / "journal.sqlite3"
+
+    def dies(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Path, "rename", dies)
+        journal_file.connect(path, ACCOUNT, "stack")
+    assert not path.exists() and list(path.parent.iterdir())
+    journal = await open_at(path)
+    await journal.plan(ROW, 5.0)
+    await journal.close()
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+async def test_an_empty_file_was_a_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite3"
+    await (await open_at(path)).close()
+    assert not journal_file.is_cut(path)
+    path.write_bytes(b"")
+    assert journal_file.is_cut(path)
+    for look in (open_at(path), asyncio.to_thread(peek, path)):
+        with pytest.raises(JournalError, match=f"{path}: .*cut.*restore --account"):
+            await look
+    assert path.read_bytes() == b""
+    path.with_name(f"{path.name}-wal").write_bytes(b"wal")
+    aside = journal_file.set_aside(path)
+    assert not path.exists() and aside.read_bytes() == b""
+    assert aside.with_name(f"{aside.name}-wal").read_bytes() == b"wal"
+    await (await open_at(path)).close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "why"),
+    [
+        ("prior", "no JSON", "prior: "),
+        ("prior", "[1]", "prior: "),
+        ("prior", '{"voice_url": 7}', "prior: "),
+        ("prior", b"\xff", "prior: "),
+        ("prior", None, "prior is not there"),
+        ("prior", "{}", "lacks voice_url"),
+        ("written", "", "written: "),
+        ("written", None, "written is not there"),
+        ("written", '{"voice_url": "w", "trunk_sid": ""}', "lacks trunk_sid"),
+        ("written", "{}", "lacks voice_url"),
+        ("state", "soon", "soon"),
+        ("since", "yesterday", "since"),
+        ("since", 1e300, "since: 1e+300 is no time"),
+        ("since", -1.0, "since: -1 is no time"),
+        ("uncertain_until", float("inf"), "uncertain_until: inf is no time"),
+        ("number_sid", b"PN1", "number_sid"),
+    ],
+)
+async def test_an_override_that_cannot_be_read_keeps_nobody_from_the_others(
+    tmp_path: Path, column: str, value: object, why: str
+) -> None:
+    path = tmp_path / "journal.sqlite3"
+    journal = await open_at(path)
+    for override in ("o1", "o2"):
+        await journal.plan(msgspec.structs.replace(ROW, id=override), 5.0)
+        await journal.intend(override, {"voice_url": "p"}, {"voice_url": "w"}, 6.0)
+    update = f"UPDATE overrides SET {column} = ? WHERE id = 'o1'"
+    await journal._do(lambda db: db.execute(update, (value,)))
+    assert [row.id for row in await journal.open_overrides()] == ["o2"]
+    assert await journal.override("o1") is None
+    (row,) = await journal.unreadable()
+    assert (row.table, row.id, row.number) == ("override", "o1", ROW.number)
+    text = row.text(path)
+    assert text.startswith(f"{path}: override o1 (***1234) cannot be read (") and why in text
+    assert "`trunkline restore --account`" in text
+    assert peek(path).unreadable == [row]
+    # It may be made anew.
+    await journal.forget("o1")
+    assert await journal.unreadable() == []
+    await journal.plan(ROW, 7.0)
+    assert len(await journal.open_overrides()) == 2
+    await journal.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("state", "ringing"), ("asked", "now"), ("timeout", float("inf")), ("mode", b"a-leg")],
+)
+async def test_a_dial_that_cannot_be_read(tmp_path: Path, column: str, value: object) -> None:
+    path = tmp_path / "journal.sqlite3"
+    journal = await open_at(path)
+    await journal.dial_asked(DIAL)
+    await journal._do(lambda db: db.execute(f"UPDATE dials SET {column} = ?", (value,)))
+    assert await journal.open_dials() == []
+    (row,) = await journal.unreadable()
+    assert (row.table, row.id) == ("dial", DIAL.request)
+    text = row.text(path)
+    assert text.startswith(f"{path}: dial {DIAL.request} (***7777) cannot be read (")
+    assert column in text and "its time limit ends it" in text
+    await journal.close()
+
+
+async def test_the_newest_time_in_it(tmp_path: Path) -> None:
+    """By it a clock that was set back is known. A value that is no time does not count."""
+    journal = await open_at(tmp_path / "journal.sqlite3")
+    assert await journal.newest() == 0.0
+    await journal.begin_epoch(1, 10.0)
+    await journal.plan(ROW, 20.0)
+    assert await journal.newest() == 20.0
+    await journal.dial_asked(msgspec.structs.replace(DIAL, asked=30.0))
+    await journal.note_seen("CA1", 25.0)
+    assert await journal.newest() == 30.0
+    await journal._do(lambda db: db.execute("UPDATE dials SET asked = 'later'"))
+    assert await journal.newest() == 25.0
+    await journal.close()

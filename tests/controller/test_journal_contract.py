@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from simulation.memory_journal import MemoryJournal
 
 from trunkline.controller.journal.file import JournalError
-from trunkline.controller.journal.rows import DialRow
+from trunkline.controller.journal.rows import SEEN_KEPT, DialRow
 from trunkline.controller.journal.store import SqliteJournal
 
 from .test_journal import DIAL, ROW, open_at
@@ -162,7 +162,28 @@ async def test_closed_dials_are_those_that_were_asked_for_lately(journal: Journa
     assert {row.request[0] for row in found} == {"b", "c"}
 
 
+# --------------------------------------------------------------------------- calls that were heard
+
+
+async def test_a_call_is_heard_once(journal: Journal) -> None:
+    for sid, since in (("CA2", 6.0), ("CA1", 5.0), ("CA2", 9.0)):
+        await journal.note_seen(sid, since)
+    assert await journal.seen(0.0) == [("CA1", 5.0), ("CA2", 6.0)]
+    assert await journal.seen(6.0) == [("CA2", 6.0)]
+
+
+async def test_calls_are_forgotten_after_a_day(journal: Journal) -> None:
+    for sid, since in (("CA1", 5.0), ("CA2", 6.0), ("CA3", SEEN_KEPT + 5.5)):
+        await journal.note_seen(sid, since)
+    assert [sid for sid, _ in await journal.seen(0.0)] == ["CA2", "CA3"]
+
+
 # --------------------------------------------------------------------------- epochs
+
+
+async def test_epochs_may_begin_later(journal: Journal) -> None:
+    found = [await journal.begin_epoch(7, 0.0, least) for least in (1, 29_000_000, 5)]
+    assert found == [1, 29_000_000, 29_000_001]
 
 
 async def test_epochs_count_up_from_one(journal: Journal) -> None:

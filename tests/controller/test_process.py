@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import socket
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,22 @@ async def test_what_cannot_be_put_back_stays_pending(tmp_path: Path, sim: Carrie
     assert status == EXIT_DONE and "put back" in lines[0]
     assert sim.numbers[OURS].voice_url == PRIOR
     assert await restore_command(settings, dry_run=False, account=False, force=False) == (0, [])
+
+
+async def test_a_clock_that_was_set_back_is_told(
+    tmp_path: Path, sim: CarrierSim, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(settings_for(tmp_path, sim)) as stack:
+        await stack.armed()
+    (path,) = (tmp_path / "state").glob("stacks/*/journal.sqlite3")
+    assert "clock" not in caplog.text
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE overrides SET changed = changed + 864000")
+    async with running(settings_for(tmp_path, sim)) as stack:
+        await stack.armed()
+    assert f"{path}: its newest row is 8" in caplog.text
+    assert "ahead of this machine's clock, which was set back" in caplog.text
+    assert sim.numbers[OURS].voice_url == PRIOR
 
 
 @pytest.mark.parametrize("pending", [False, True])

@@ -23,7 +23,7 @@ from trunkline.controller.twilio.calls import CallOrder
 from trunkline.controller.twilio.number_settings import NumberSettings
 from trunkline.controller.twilio.operations import Operations
 from trunkline.controller.twilio.override import STALE_EVERY, STALE_SECONDS
-from trunkline.controller.twilio.seal import Seal
+from trunkline.controller.twilio.seal import Seal, SealKeys
 
 from .fake_carrier import OURS, PRIOR, THEIRS, FakeCarrier, FakeTime, ops_for, row_for
 
@@ -488,3 +488,63 @@ async def test_hang_up_goes_on_for_ever_and_says_so_once(kind: str) -> None:
     told: list[do.EndFailed] = []
     assert await operations.end(bench.ops, "c1", (call.sid,), told.append) == do.Ended("c1")
     assert len(told) == 1 and bench.carrier.calls[call.sid].status == "completed"
+
+
+# --------------------------------------------------------------------------- passwords
+
+
+async def test_the_journal_has_passwords_sealed_and_none_once_an_override_is_over() -> None:
+    """Of the prior voice_url, and of the fallback that an override writes."""
+    bench = Bench()
+    assert ":secret@" in bench.before.fields["voice_url"]
+    row = await bench.apply()
+    assert row.prior is not None and row.prior["voice_url"] == PRIOR
+    journalled = bench.journal.overrides["o1"]
+    for fields in (journalled.prior, journalled.written):
+        assert "secret" not in str(fields) and ":trunkline-sealed." in str(fields)
+    # The next controller has only the journal.
+    assert await bench.restored(journalled) == "restored"
+    assert bench.as_before
+    closed = bench.journal.overrides["o1"]
+    for fields in (closed.prior, closed.written):
+        assert "secret" not in str(fields) and "sealed" not in str(fields)
+
+
+async def test_an_override_that_never_got_on_leaves_no_password() -> None:
+    bench = Bench()
+    bench.carrier.plan("write", "400")
+    with pytest.raises(CarrierError):
+        await bench.apply()
+    assert "sealed" not in str(bench.journal.overrides["o1"])
+    assert bench.as_before
+
+
+async def test_with_another_token_the_number_waits_and_the_right_one_is_named() -> None:
+    """A password that cannot be opened must not be written: the number would answer nobody."""
+    bench = Bench()
+    row = await bench.apply()
+    bench.ops.keys = SealKeys("rotated")
+    said: list[str] = []
+    waiting = asyncio.ensure_future(restore(bench.ops, bench.journal.overrides["o1"], said.append))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert said == [
+        "number ***1234: the journal has its prior URL's password sealed with another auth token: "
+        "set TWILIO_AUTH_TOKEN_SECONDARY to that one"
+    ]
+    assert not waiting.done() and len(bench.carrier.writes) == 1
+    waiting.cancel()
+    bench.ops.keys = SealKeys("rotated", "token")
+    assert await bench.restored(bench.journal.overrides["o1"]) == "restored"
+    assert bench.as_before and row.state == "applied"
+
+
+async def test_a_late_write_of_an_override_whose_password_is_gone_is_undone_by_its_seal() -> None:
+    bench = Bench()
+    await bench.restored(await bench.apply("o1"))
+    late = bench.carrier.writes[0]
+    bench.change(**late)  # the first write takes effect now
+    row = await bench.apply("o2")
+    assert row.prior is not None and row.prior["voice_url"] == PRIOR
+    assert await bench.restored(row) == "restored"
+    assert bench.voice_url == PRIOR

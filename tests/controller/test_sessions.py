@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import CarrierError, StackUnavailableError
+from trunkline.bus.refusals import KINDS
 from trunkline.controller import instructions as do
 from trunkline.controller.journal.rows import OverrideRow
 from trunkline.controller.rules.book.tokens import digest
@@ -528,3 +529,16 @@ def test_status_is_the_contracts_object() -> None:
     assert status["gateways"] == [
         {"id": "g1", "pid": 1, "streams": 0, "refused": {"shared key": 2}}
     ]
+
+
+def test_what_gateways_have_refused_is_summed_up_whoever_comes_and_goes() -> None:
+    stage = Stage()
+    for peer, count in (("g1", 2), ("g1", 2), ("g1", 5)):
+        stage.feed(m.Beat(peer=peer, refused={"shared key": count, "no such kind": 7}))
+    assert stage.core.book.refused["shared key"] == 5
+    stage.feed(m.Goodbye(peer="g1"))
+    stage.feed(m.Hello(role="gateway", peer="g2", pid=2))
+    stage.feed(m.Beat(peer="g2", refused={"shared key": 1, "too slow": 3}))
+    told = {kind: count for kind, count in stage.core.book.refused.items() if count}
+    assert told == {"shared key": 6, "too slow": 3}
+    assert list(stage.core.book.refused) == list(KINDS), "those that never came are told as 0"

@@ -66,7 +66,7 @@ async def test_every_voice_field_is_journalled_before_the_number_is_written() ->
 
     bench.carrier.write_number = look  # type: ignore[method-assign]  # one carrier's writes
     row = await bench.apply()
-    (journalled,) = known
+    journalled = bench.ops.opened(known[0])
     assert journalled.prior == bench.before.fields and set(journalled.prior) == set(VOICE_FIELDS)
     assert journalled.written == row.written
     assert (journalled.number_sid, journalled.session, journalled.state) == (

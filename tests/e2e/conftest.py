@@ -1,9 +1,10 @@
 """Stacks of real processes for the tests of this folder.
 
 ``stack`` has two gateways and two codec workers. All tests share it that leave it as they found it,
-also those that kill parts of it, because the supervisor brings these back. ``new_stack`` makes one
-for a test alone. After each test every number has to be as before, every call over, and the carrier
-must have listed no error that the test did not name in ``stack.provoked``.
+those of tests/survival too, which kill parts of it: the supervisor brings these back.
+``new_stack`` makes one for a test alone. After each test every number has to be as before, every
+call over, and the carrier must have listed no error that the test did not name in
+``stack.provoked``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pytest
 # name.
 sys.path.append(str(Path(__file__).parents[2]))
 
-from .stack import STANDING, Stack, checked, standing  # found by the path above
+from .stack import STANDING, Stack, checked  # found by the path above
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,11 +47,6 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("TRUNKLINE_", "TWILIO_")):
             monkeypatch.delenv(name)
-
-
-@pytest.fixture(scope="session")
-def _shared_stack() -> Iterator[Stack]:
-    yield from standing(2)
 
 
 @pytest.fixture

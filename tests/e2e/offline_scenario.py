@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 
+from trunkline.bus import imports
+
 # litellm, which it imports, would fetch its price list.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), imports.that_stay():
     warnings.simplefilter("ignore")
     import scenario
     from scenario.voice import stt

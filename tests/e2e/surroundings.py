@@ -50,8 +50,17 @@ class Surroundings:
 
     def run(self, *argv: str, within: float) -> subprocess.CompletedProcess[str]:
         """Run ``python -P -m ARGV`` to its end; what it says on both of its outputs is joined."""
+        return self._run("-m", *argv, within=within)
+
+    def python(self, code: str, within: float) -> str:
+        """Run ``python -P -c CODE`` to its good end; what it says."""
+        ended = self._run("-c", code, within=within)
+        assert ended.returncode == 0, ended.stdout
+        return ended.stdout
+
+    def _run(self, *argv: str, within: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self.prefix, sys.executable, "-P", "-m", *argv],
+            [*self.prefix, sys.executable, "-P", *argv],
             env=self.environment,
             cwd=self.where,
             stdin=subprocess.DEVNULL,

@@ -17,7 +17,7 @@ from .stack import ALICE, CALLEE, Stack, until
 STOPS_WITHIN = 0.1
 
 
-@pytest.mark.alone
+@pytest.mark.measures
 async def test_sound_stops_at_the_far_end_and_what_was_sent_is_told(stack: Stack) -> None:
     stack.sim.add_callee(CALLEE, "record")
     sim = stack.sim

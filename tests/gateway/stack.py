@@ -33,6 +33,18 @@ from .model import INFO
 
 TOKEN = "a-secret-token"
 BASE = "https://line.example.com"
+ACCOUNT = "AC" + "1" * 32
+CALL = "CA" + "1" * 32
+STREAM = "MZ" + "1" * 32
+#: A voice webhook's, or a status callback's.
+FORM = {
+    "AccountSid": ACCOUNT,
+    "CallSid": CALL,
+    "CallStatus": "ringing",
+    "From": "+14155551234",
+    "FromCity": "",
+    "To": "+14155557777",
+}
 
 _encode = msgspec.msgpack.Encoder().encode
 _from_gateway = msgspec.msgpack.Decoder(m.ToWorker)
@@ -50,7 +62,7 @@ class Controller(FakeController):
     """Lets in every stream whose token it knows."""
 
     def __init__(self, context: Context, endpoint: str) -> None:
-        super().__init__(context, endpoint, public_url=BASE, lead_ms=80)
+        super().__init__(context, endpoint, account=ACCOUNT, public_url=BASE, lead_ms=80)
         #: token -> answer
         self.tokens: dict[str, m.StreamAccepted | m.StreamRefused] = {}
         #: sent right behind the answer to a StreamStart
@@ -167,8 +179,8 @@ async def close_code(client: ClientConnection) -> int:
 
 
 def start(token: str) -> str:
-    body = {"callSid": "CA1", "streamSid": "MZ1", "customParameters": {"nonce": token}}
-    return json.dumps({"event": "start", "streamSid": "MZ1", "start": body})
+    body = {"callSid": CALL, "streamSid": STREAM, "customParameters": {"nonce": token}}
+    return json.dumps({"event": "start", "streamSid": STREAM, "start": body})
 
 
 def media(timestamp: int, payload: bytes) -> str:
@@ -178,17 +190,17 @@ def media(timestamp: int, payload: bytes) -> str:
         "timestamp": str(timestamp),
         "payload": base64.b64encode(payload).decode(),
     }
-    return json.dumps({"event": "media", "streamSid": "MZ1", "media": body})
+    return json.dumps({"event": "media", "streamSid": STREAM, "media": body})
 
 
 def event(name: str, **more: Any) -> str:
-    return json.dumps({"event": name, "streamSid": "MZ1", **more})
+    return json.dumps({"event": name, "streamSid": STREAM, **more})
 
 
 @asynccontextmanager
 async def running(directory: Path) -> AsyncIterator[Stack]:
     settings = load(
-        env_file=None, bus=f"ipc://{directory}", auth_token=TOKEN, account_sid="AC1", http_port=0
+        env_file=None, bus=f"ipc://{directory}", auth_token=TOKEN, account_sid=ACCOUNT, http_port=0
     )
     settings.address.make_directory()
     context: Context = zmq.Context()

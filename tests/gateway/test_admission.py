@@ -27,6 +27,10 @@ def closed(ordinal: int, reason: m.StreamEndReason) -> do.Notify:
     return do.Notify(m.StreamClosed(call="c1", ordinal=ordinal, reason=reason, gateway="g1"))
 
 
+def pushed_out(number: int) -> do.RefuseSocket:
+    return do.RefuseSocket(number, "socket pushed out", code=1013, at_once=True)
+
+
 class Door:
     """An Admission, and the clock of its events."""
 
@@ -34,9 +38,10 @@ class Door:
         self.admission = Admission("g1")
         self.now = 100.0
 
-    def knock(self) -> int:
-        applicant = self.admission.knock(self.now)
-        assert applicant is not None
+    def knock(self, *expected: do.Instruction, owner: str | None = None) -> int:
+        """A new socket, for which this has to be done."""
+        applicant, room = self.admission.knock(self.now, owner)
+        assert applicant is not None and room == list(expected)
         return applicant.number
 
     def hear(self, number: int, *events: ms.Event) -> list[do.Instruction]:
@@ -102,7 +107,7 @@ def test_a_stranger_has_five_seconds(door: Door) -> None:
     number = door.knock()
     assert door.hear(number, ms.Connected()) == []
     assert door.later(4.9) == []
-    assert door.later(0.1) == [do.RefuseSocket(number, "no start came in time")]
+    assert door.later(0.1) == [do.RefuseSocket(number, "no start")]
     assert door.later(0.1) == []
     assert door.lose(number, "close") == []
     assert door.kept == 0
@@ -126,48 +131,73 @@ def test_the_controller_has_the_rest_of_them(door: Door, start_after: float, wit
 )
 def test_a_stranger_that_is_refused(door: Door, event: ms.Event, why: str) -> None:
     number = door.knock()
-    assert door.hear(number, event) == [do.RefuseSocket(number, why, 1008)]
+    assert door.hear(number, event) == [do.RefuseSocket(number, "bad start", why, 1008)]
 
 
 def test_what_the_controller_refuses(door: Door) -> None:
     first, second, third = door.asked(), door.asked(), door.asked()
-    why = "the controller refused it: used"
-    assert door.answer(first, m.StreamRefused(why="used")) == [do.RefuseSocket(first, why)]
-    why = "the controller refused it: Done"
-    assert door.answer(second, m.Done()) == [do.RefuseSocket(second, why)]
+    refused = do.RefuseSocket(first, "wrong token", "used")
+    assert door.answer(first, m.StreamRefused(why="used")) == [refused]
+    refused = do.RefuseSocket(second, "wrong token", "Done")
+    assert door.answer(second, m.Done()) == [refused]
     # Nobody said no: Twilio may come again.
-    why = "the controller could not be asked: gone"
-    assert door.admission.unanswered(third, "gone") == [do.RefuseSocket(third, why, 1013)]
+    refused = do.RefuseSocket(third, "nobody to ask", "gone", 1013)
+    assert door.admission.unanswered(third, "gone") == [refused]
 
 
-def test_strangers_are_bounded_and_those_let_in_are_none(
+def test_a_newcomer_has_the_place_of_the_oldest_that_is_not_let_in(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "MAX_STRANGERS", 2)
-    live, waits, overlaps = door.asked(), door.waiting(), door.knock()
-    assert door.admission.knock(door.now) is None
+    door.admission = Admission("g1")
+    live, waits = door.asked(), door.waiting()
     door.answer(live, ACCEPTED)
-    door.hear(overlaps, START)
-    door.answer(overlaps, OVERLAPS)
     stranger, held = door.knock(), door.asked()
-    assert door.admission.knock(door.now) is None
-    # A socket that is being closed counts until its connection is gone.
-    door.hear(stranger, ms.Violation("too much"))
-    assert door.admission.knock(door.now) is None
-    door.lose(stranger)
-    door.knock()
-    # So does the socket of a stream that is over; one that left without a connection does not.
-    door.hear(live, ms.Stop())
-    door.lose(held)
-    assert door.admission.knock(door.now) is None
-    door.lose(live)
-    door.lose(waits)
-    door.knock()
+    third = door.knock(pushed_out(stranger))
+    assert door.lose(stranger) == []
+    # The controller may still let one in that was held: it is told that it is gone.
+    fourth = door.knock(pushed_out(held))
+    assert door.lose(held) == []
+    assert door.answer(held, ACCEPTED) == [closed(1, "close")]
+    # A socket that is being closed has its place until its connection is gone.
+    door.hear(third, ms.Violation("too much"))
+    fifth = door.knock(do.DropSocket(third))
+    door.lose(fourth)
+    sixth = door.knock()
+    assert [x.number for x in door.admission._applicants.values() if x.connected] == [
+        live,
+        waits,
+        third,
+        fifth,
+        sixth,
+    ]
+
+
+def test_an_address_has_a_share_of_its_own(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_OF_ONE", 2)
+    door.admission = Admission("g1")
+    other, first, _ = door.knock(owner="b"), door.knock(owner="a"), door.knock(owner="a")
+    door.knock(pushed_out(first), owner="a")
+    assert door.hear(other, START)
+
+
+def test_a_stream_that_is_too_fast_ends(door: Door) -> None:
+    number = door.asked()
+    door.answer(number, ACCEPTED)
+    cut_off = do.RefuseSocket(number, "too fast", at_once=True)
+    assert door.admission.too_fast(number) == [do.EndStream(number, "too_fast"), cut_off]
+    assert door.lose(number) == []
+    # The controller hears the same of one that it let in later.
+    held = door.asked()
+    assert door.admission.too_fast(held) == [replace(cut_off, socket=held)]
+    assert door.lose(held) == []
+    assert door.answer(held, ACCEPTED) == [closed(1, "too_fast")]
+    assert door.kept == 0
 
 
 def test_nobody_is_let_in_by_a_gateway_that_ends(door: Door) -> None:
     door.admission.draining = True
-    assert door.admission.knock(door.now) is None
+    assert door.admission.knock(door.now) == (None, [])
 
 
 @pytest.mark.parametrize("answer", [ACCEPTED, OVERLAPS, ONE_WAY])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -13,14 +14,14 @@ import pytest
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import StackUnavailableError, TimedOutError, TrunklineError
+from trunkline.bus.testing import until
 from trunkline.gateway import app as gateway_app
 from trunkline.gateway.app import GatewayApp
 from trunkline.gateway.authenticator import Authenticator
+from trunkline.gateway.refusals import Refusals
 from trunkline.gateway.signature import SignatureCheck
 
-from .stack import BASE, TOKEN, sign
-
-FORM = {"CallSid": "CA1", "From": "+14155551234", "To": "+14155557777", "FromCity": ""}
+from .stack import ACCOUNT, BASE, FORM, TOKEN, sign
 
 _T = TypeVar("_T")
 
@@ -31,12 +32,15 @@ class Controller:
     def __init__(self) -> None:
         self.asked: list[m.RequestBody] = []
         self.answer: m.ReplyBody | TrunklineError = m.VoiceAnswer(kind="busy")
+        self.stands_still = False
 
     async def request(
         self, body: m.RequestBody, expect: type[_T], *, timeout: float | None = None
     ) -> _T:
         self.asked.append(body)
         assert timeout == gateway_app.ANSWER_WITHIN
+        if self.stands_still:
+            await asyncio.Event().wait()
         if isinstance(self.answer, TrunklineError):
             raise self.answer
         assert isinstance(self.answer, expect)
@@ -56,9 +60,14 @@ class Client:
     ) -> None:
         self.public_url: str | None = public_url
         self.stack: str | None = "stack-1"
+        #: functions that are to be called later, and after how many seconds
+        self.later: list[tuple[float, Callable[[], None]]] = []
+        self.refusals = Refusals(lambda seconds, call: self.later.append((seconds, call)))
         self.authenticator = Authenticator(
             check=SignatureCheck(TOKEN, secondary) if checked else None,
             public_url=lambda: self.public_url,
+            refusals=self.refusals,
+            account=lambda: ACCOUNT,
         )
         self.app = GatewayApp(
             self.authenticator,
@@ -76,7 +85,9 @@ class Client:
         body: bytes = b"",
         headers: dict[str, str] | None = None,
         pieces: int = 1,
+        ends: bool = True,
     ) -> tuple[int, dict[str, str], bytes]:
+        """``ends``: the body is sent whole."""
         scope = {
             "type": "http",
             "method": method,
@@ -89,8 +100,11 @@ class Client:
         sent: list[MutableMapping[str, Any]] = []
 
         async def receive() -> MutableMapping[str, Any]:
+            if not parts:
+                await asyncio.Event().wait()
             part = parts.pop(0)
-            return {"type": "http.request", "body": part, "more_body": bool(parts)}
+            more = bool(parts) or not ends
+            return {"type": "http.request", "body": part, "more_body": more}
 
         async def send(message: MutableMapping[str, Any]) -> None:
             sent.append(message)
@@ -168,9 +182,13 @@ async def test_a_wrong_signature_is_forbidden(
         status, _, answer = await client.request(
             "POST", path, query=query, body=body, headers=headers
         )
-    assert (status, answer) == (403, b"forbidden")
+    assert status == 403
     assert controller.asked == []
-    assert client.authenticator.objections.total() == 1
+    assert client.refusals.counts.total() == 1
+    kind = {"missing": "unsigned", "form": "unreadable"}.get(wrong, "wrong signature")
+    url = BASE + path + ("?x=…" if wrong == "query" else "")
+    assert answer.decode() == f"forbidden: {kind} (checked: {url})"
+    assert f"(checked: {url}" in caplog.text
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "4155551234" not in caplog.text
@@ -187,19 +205,36 @@ async def test_without_a_public_url_nothing_is_believed(
     assert controller.asked == []
 
 
+async def test_the_users_name_is_in_no_answer(controller: Controller) -> None:
+    client = Client(controller, public_url="https://user:word@line.example.com/base")
+    status, _, answer = await client.post("/twilio/voice", FORM, token="other")
+    assert status == 403
+    assert b"(checked: https://line.example.com/base/twilio/voice)" in answer
+
+
 async def test_a_flood_of_strangers_does_not_flood_the_log(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    now = 0.0
-    client.authenticator.clock = lambda: now
-    client.authenticator.__post_init__()
     for _ in range(100):
         await client.post("/twilio/voice", FORM, token="x")
-    assert len(caplog.records) == 10
-    now = 1.5
+    assert len(caplog.records) == 1
+    assert client.refusals.counts == {"wrong signature": 100}
+    # Another kind has a line of its own.
+    await client.request("POST", "/twilio/voice", body=b"From=%FF")
+    assert len(caplog.records) == 2
+    # The rest is told a minute later, and then the next minute begins.
+    (seconds, tell), _ = client.later
+    assert seconds == 60.0
+    tell()
+    assert "refused 99 more like it in 60 s; the last: POST" in caplog.records[2].getMessage()
     await client.post("/twilio/voice", FORM, token="x")
-    assert "90 more" in caplog.records[10].getMessage()
-    assert len(caplog.records) == 12
+    assert len(caplog.records) == 3
+    # After a minute without any, the first one is logged at once again.
+    client.later[2][1]()
+    client.later[3][1]()
+    assert "refused 1 more" in caplog.records[3].getMessage()
+    await client.post("/twilio/voice", FORM, token="x")
+    assert len(caplog.records) == 5
 
 
 async def test_unchecked_only_when_told_so(controller: Controller) -> None:
@@ -222,7 +257,7 @@ async def test_a_caller_waits_while_the_controller_is_away(
 
 async def test_a_status_callback(controller: Controller, client: Client) -> None:
     controller.answer = m.Done()
-    form = {"CallSid": "CA1", "CallStatus": "busy"}
+    form = {**FORM, "CallStatus": "busy"}
     assert await client.post("/twilio/status", form, query="r=7") == (204, {}, b"")
     assert controller.asked == [m.StatusCallback(form=form, query={"r": "7"})]
     controller.answer = TimedOutError("late")
@@ -231,7 +266,7 @@ async def test_a_status_callback(controller: Controller, client: Client) -> None
 
 async def test_a_json_callback(controller: Controller, client: Client) -> None:
     controller.answer = m.Done()
-    body = json.dumps({"CallSid": "CA1", "n": 5}).encode()
+    body = json.dumps({**FORM, "n": 5}).encode()
     query = "bodySHA256=" + hashlib.sha256(body).hexdigest()
     headers = {
         "content-type": "application/json; charset=utf-8",
@@ -241,11 +276,27 @@ async def test_a_json_callback(controller: Controller, client: Client) -> None:
     assert found[0] == 204
     asked = controller.asked[0]
     assert isinstance(asked, m.StatusCallback)
-    assert asked.form == {"CallSid": "CA1"}
+    assert asked.form == FORM
     found = await client.request(
         "POST", "/twilio/status", query=query, body=body + b" ", headers=headers
     )
     assert found[0] == 403
+
+
+async def test_a_signed_webhook_that_is_cut_elsewhere_is_forbidden(
+    controller: Controller, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The signature covers names and values without what stands between them: it still holds."""
+    cut = {name: value for name, value in FORM.items() if name != "CallStatus"}
+    cut["CallSid"] += "CallStatusringing"
+    url = f"{BASE}/twilio/voice"
+    assert sign(url, cut) == sign(url, FORM)
+    status, _, answer = await client.post("/twilio/voice", cut)
+    assert (status, answer) == (403, f"forbidden: odd fields (checked: {url})".encode())
+    assert controller.asked == []
+    assert client.refusals.counts == {"odd fields": 1}
+    assert "POST /twilio/voice (CallSid is not written as Twilio writes it)" in caplog.text
+    assert FORM["CallSid"] not in caplog.text
 
 
 async def test_everything_else_is_404(client: Client) -> None:
@@ -263,6 +314,7 @@ async def test_everything_else_is_404(client: Client) -> None:
     assert (await client.request("GET", "/twilio/voice"))[0] == 405
     assert (await client.request("GET", "/twilio/status"))[0] == 405
     assert (await client.request("POST", "/healthz"))[0] == 405
+    assert client.refusals.counts == {"not found": 17}
 
 
 async def test_health_names_the_stack(client: Client) -> None:
@@ -277,15 +329,70 @@ async def test_health_names_the_stack(client: Client) -> None:
 async def test_bodies_are_bounded(controller: Controller, client: Client) -> None:
     form = {"a": "x" * (gateway_app.MAX_BODY_BYTES + 1)}
     assert (await client.post("/twilio/voice", form, pieces=20))[0] == 413
+    assert client.refusals.counts == {"too large": 1}
     assert controller.asked == []
 
 
-async def test_waiting_requests_are_bounded(
-    controller: Controller, client: Client, monkeypatch: pytest.MonkeyPatch
+async def test_half_a_body_costs_nobody_else_an_answer(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_app, "MAX_ASKING", 0)
-    _, _, body = await client.post("/twilio/voice", FORM)
-    assert b"<Pause" in body
-    monkeypatch.setattr(gateway_app, "MAX_READING", 0)
-    assert (await client.post("/twilio/voice", FORM))[0] == 503
-    assert controller.asked == []
+    """A stranger sends as many half bodies as can be read at a time, and one more."""
+    monkeypatch.setattr(gateway_app, "MAX_READING", 20)
+    client = Client(controller)
+
+    async def half() -> int:
+        return (await client.request("POST", "/twilio/voice", body=b"a=b", ends=False))[0]
+
+    halves = [asyncio.create_task(half()) for _ in range(20)]
+    await asyncio.sleep(0)
+    assert (await client.post("/twilio/voice", FORM, pieces=3))[0] == 200
+    assert await halves[0] == 408
+    assert client.refusals.counts == {"pushed out": 1}
+    assert not any(one.done() for one in halves[1:])
+    for one in halves[1:]:
+        one.cancel()
+    await asyncio.gather(*halves[1:], return_exceptions=True)
+
+
+async def test_half_a_body_has_its_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway_app, "BODY_WITHIN", 0.01)
+    assert (await client.request("POST", "/twilio/voice", body=b"a=b", ends=False))[0] == 408
+    assert client.refusals.counts == {"too slow": 1}
+
+
+async def test_a_call_that_is_asked_about_again_and_again_harms_no_other(
+    controller: Controller, client: Client
+) -> None:
+    """Somebody sends a captured webhook again and again, and the controller stands still."""
+    controller.stands_still = True
+    replays = [
+        asyncio.create_task(client.post("/twilio/voice", FORM))
+        for _ in range(2 * gateway_app.MAX_ASKING)
+    ]
+    await until(lambda: len(controller.asked) == len(replays))
+    other = asyncio.create_task(client.post("/twilio/voice", {**FORM, "CallSid": "CA" + "2" * 32}))
+    await until(lambda: len(controller.asked) == len(replays) + 1)
+    answered = [one for one in replays if one.done()]
+    assert len(answered) == len(replays) - gateway_app.MAX_ASKING_OF_ONE
+    assert all(b"<Pause" in one.result()[2] for one in answered)
+    assert client.refusals.counts == {"asked too often": len(answered)}
+    assert not other.done()
+    client.app.leave()
+    assert b"<Pause" in (await other)[2]
+
+
+async def test_signed_requests_that_wait_are_bounded(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_app, "MAX_ASKING", 2)
+    client = Client(controller)
+    controller.stands_still = True
+    calls = [
+        asyncio.create_task(client.post("/twilio/voice", {**FORM, "CallSid": f"CA{n:032}"}))
+        for n in range(3)
+    ]
+    assert b"<Pause" in (await calls[0])[2]
+    assert not calls[1].done() and not calls[2].done()
+    client.app.leave()
+    await asyncio.gather(*calls)
+    assert client.refusals.counts == {"asked too often": 1, "leaving": 2}

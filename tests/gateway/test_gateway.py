@@ -16,11 +16,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from trunkline.bus import messages as m
+from trunkline.bus.listener import HEAD_BYTES
 from trunkline.bus.settings import load
 from trunkline.bus.testing import until
 from trunkline.gateway.process import BOUNDS, main
 
-from .stack import BASE, Stack, close_code, event, media, sign
+from .stack import BASE, CALL, FORM, STREAM, Stack, close_code, event, media, sign
 
 G1 = m.first_generation(1)
 
@@ -46,7 +47,7 @@ async def post(stack: Stack, path: str, form: dict[str, str]) -> bytes:
 async def test_a_call_from_webhook_to_stop(stack: Stack) -> None:
     controller, worker = stack.controller, stack.a
     controller.answers[m.VoiceWebhook] = m.VoiceAnswer(kind="stream", token="t1")
-    answer = await post(stack, "/twilio/voice?m=1", {"CallSid": "CA1", "FromCity": ""})
+    answer = await post(stack, "/twilio/voice?m=1", FORM)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b'<Stream url="wss://line.example.com/twilio/stream">' in answer
 
@@ -54,7 +55,7 @@ async def test_a_call_from_webhook_to_stop(stack: Stack) -> None:
     client = await stack.stream()
     await until(lambda: worker.all(m.OpenCall))
     assert controller.all(m.StreamStart) == [
-        m.StreamStart(token="t1", call_sid="CA1", stream_sid="MZ1", gateway=stack.gateway.peer)
+        m.StreamStart(token="t1", call_sid=CALL, stream_sid=STREAM, gateway=stack.gateway.peer)
     ]
     opened = worker.all(m.OpenCall)[0]
     assert (opened.generation, opened.out_next, opened.lead_ms) == (G1, 0, 80)
@@ -67,14 +68,14 @@ async def test_a_call_from_webhook_to_stop(stack: Stack) -> None:
     worker.speak(G1, 0, b"\x01" * 160)
     assert json.loads(await client.recv()) == {
         "event": "media",
-        "streamSid": "MZ1",
+        "streamSid": STREAM,
         "media": {"payload": base64.b64encode(b"\x01" * 160).decode()},
     }
     await until(lambda: worker.written() == [m.WrittenTo("c1", G1, 160)])
     worker.say(m.Mark("c1", G1, "m1"))
     assert json.loads(await client.recv()) == {
         "event": "mark",
-        "streamSid": "MZ1",
+        "streamSid": STREAM,
         "mark": {"name": "m1"},
     }
     await client.send(event("mark", mark={"name": "m1"}))
@@ -83,7 +84,7 @@ async def test_a_call_from_webhook_to_stop(stack: Stack) -> None:
     assert worker.all(m.MarkReached) == [m.MarkReached("c1", G1, "m1")]
     assert worker.all(m.Digit) == [m.Digit("c1", G1, m.DigitIn(1, 1, "#"))]
     worker.say(m.Clear("c1", G1, 160, 1))
-    assert json.loads(await client.recv()) == {"event": "clear", "streamSid": "MZ1"}
+    assert json.loads(await client.recv()) == {"event": "clear", "streamSid": STREAM}
 
     await until(lambda: any(beat.streams for beat in controller.all(m.Beat)))
     await client.send(event("stop"))
@@ -130,7 +131,7 @@ async def test_a_new_controller_is_told_of_live_streams(stack: Stack) -> None:
     stack.controller.epoch = 2
     await until(lambda: len(stack.controller.all(m.Hello)) == 2)
     (told,) = stack.controller.all(m.Hello)[1].streams
-    assert (told.info.call, told.stream_sid, told.active) == ("c1", "MZ1", "a")
+    assert (told.info.call, told.stream_sid, told.active) == ("c1", STREAM, "a")
     stack.controller.tell(m.CloseStream(call="c1"))
     with pytest.raises(ConnectionClosed):
         await client.recv()
@@ -167,14 +168,15 @@ async def test_only_signed_upgrades_and_known_tokens(
     url = f"ws://127.0.0.1:{stack.port}"
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"{url}/twilio/stream", proxy=None)
-    assert (refused.value.response.status_code, refused.value.response.body) == (403, b"forbidden")
+    assert refused.value.response.status_code == 403
+    assert b"checked: wss://line.example.com/twilio/stream" in refused.value.response.body
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"{url}/elsewhere", proxy=None)
     assert refused.value.response.status_code == 404
     client = await stack.stream("secret-guess")
     assert await close_code(client) == 1008
     client = await stack.stream(started=False)
-    await client.send(event("start", start={"callSid": "CA1"}))
+    await client.send(event("start", start={"callSid": CALL}))
     with pytest.raises(ConnectionClosed):
         await client.recv()
     assert stack.a.all(m.OpenCall) == []
@@ -183,7 +185,7 @@ async def test_only_signed_upgrades_and_known_tokens(
 
 
 async def test_what_was_refused_is_told_with_the_beats(stack: Stack) -> None:
-    body = urlencode({"CallSid": "CA1"})
+    body = urlencode(FORM)
     settings = "key=webhooks_sharedkey_1,algorithm=HMAC_SHA256"
     for headers in ("", f"X-Twilio-Webhooks-Signature-Settings: {settings}\r\n") * 2:
         answer = await http(
@@ -262,14 +264,13 @@ async def test_large_and_slow_requests_are_cut_off(
 ) -> None:
     head = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * BOUNDS.request_bytes
     assert (await http(stack, head)).startswith(b"HTTP/1.1 413 ")
+    # A head that is not whole may be shorter, because many strangers can send one.
+    half = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * HEAD_BYTES
+    assert (await http(stack, half)).startswith(b"HTTP/1.1 413 ")
     assert (await http(stack, b"nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
     monkeypatch.setattr(BOUNDS, "request_within", 0.1)
     with pytest.raises(ConnectionResetError):
         if await http(stack, b"POST /twilio/voice HTTP/1.1\r\nHost: x\r\n") == b"":
-            raise ConnectionResetError
-    monkeypatch.setattr(BOUNDS, "connections", 0)
-    with pytest.raises(ConnectionResetError):
-        if await http(stack, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") == b"":
             raise ConnectionResetError
 
 
@@ -280,7 +281,7 @@ async def test_a_stopping_gateway_waits_for_its_controller(stack: Stack) -> None
     with pytest.raises(InvalidStatus) as refused:
         await stack.stream("t2")
     assert refused.value.response.status_code == 503
-    answer = await post(stack, "/twilio/voice", {"CallSid": "CA1"})
+    answer = await post(stack, "/twilio/voice", FORM)
     assert b'<Reject reason="busy"/>' in answer
     # The call that is on stays until then.
     heard = len(stack.a.frames())
@@ -299,7 +300,7 @@ async def test_a_stopping_gateway_answers_who_still_waits(
 ) -> None:
     """Its controller stands still: Twilio is told to ask again, and another gateway answers."""
     stack.controller.mute = True
-    asked = asyncio.create_task(post(stack, path, {"CallSid": "CA1", "CallStatus": "completed"}))
+    asked = asyncio.create_task(post(stack, path, {**FORM, "CallStatus": "completed"}))
     await until(lambda: stack.gateway.app._asking)
     stack.stop.set()
     assert expected in await asked

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from trunkline.gateway import media_streams as ms
 
 SID = "MZ18ad3ab5a668481ce02b83e7395059f0"
+CALL = "CA" + "1" * 32
 
 
 def text(**message: Any) -> bytes:
@@ -23,13 +24,13 @@ def start(**changes: Any) -> bytes:
     body: dict[str, Any] = {
         "accountSid": "AC1",
         "streamSid": SID,
-        "callSid": "CA1",
+        "callSid": CALL,
         "tracks": ["inbound"],
         "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
         "customParameters": {"nonce": "token"},
     }
     body.update(changes)
-    return text(event="start", sequenceNumber="1", start=body, streamSid=SID)
+    return text(event="start", start=body, streamSid=SID)
 
 
 def media(payload: bytes = b"\xff" * 160, timestamp: Any = "0", **changes: Any) -> bytes:
@@ -40,7 +41,7 @@ def media(payload: bytes = b"\xff" * 160, timestamp: Any = "0", **changes: Any) 
         "payload": base64.b64encode(payload).decode(),
     }
     body.update(changes)
-    return text(event="media", sequenceNumber="3", media=body, streamSid=SID)
+    return text(event="media", media=body, streamSid=SID)
 
 
 def live() -> ms.MediaStream:
@@ -55,15 +56,16 @@ def test_a_call_from_connected_to_stop() -> None:
         ms.Connected()
     )
     assert not stream.started
-    assert stream.receive(start()) == ms.Start("CA1", SID, {"nonce": "token"})
+    assert stream.receive(start()) == ms.Start(CALL, SID, {"nonce": "token"})
     assert stream.receive(media(b"a" * 160, "0")) == ms.Media(0, b"a" * 160)
     assert stream.receive(media(b"b" * 160, "20")) == ms.Media(160, b"b" * 160)
     dtmf = text(event="dtmf", streamSid=SID, dtmf={"track": "inbound_track", "digit": "1"})
     assert stream.receive(dtmf) == ms.Dtmf(1, "1")
     assert stream.receive(dtmf) == ms.Dtmf(2, "1")
-    mark = text(event="mark", streamSid=SID, sequenceNumber="4", mark={"name": "m"})
+    stream.mark("m")
+    mark = text(event="mark", streamSid=SID, mark={"name": "m"})
     assert stream.receive(mark) == ms.MarkReturned("m")
-    stop = text(event="stop", streamSid=SID, stop={"accountSid": "AC1", "callSid": "CA1"})
+    stop = text(event="stop", streamSid=SID, stop={"accountSid": "AC1", "callSid": CALL})
     assert stream.receive(stop) == ms.Stop()
     assert stream.receive(media()) is None
     assert stream.bad == {"after-stop": 1}
@@ -71,11 +73,11 @@ def test_a_call_from_connected_to_stop() -> None:
 
 def test_a_start_needs_no_more_than_its_ids() -> None:
     stream = ms.MediaStream()
-    found = stream.receive(text(event="start", streamSid=SID, start={"callSid": "CA1"}))
-    assert found == ms.Start("CA1", SID, {})
+    found = stream.receive(text(event="start", streamSid=SID, start={"callSid": CALL}))
+    assert found == ms.Start(CALL, SID, {})
     inner = ms.MediaStream()
-    found = inner.receive(text(event="start", start={"callSid": "CA1", "streamSid": SID}))
-    assert found == ms.Start("CA1", SID, {})
+    found = inner.receive(text(event="start", start={"callSid": CALL, "streamSid": SID}))
+    assert found == ms.Start(CALL, SID, {})
 
 
 def test_a_frame_without_a_timestamp_follows_the_one_before() -> None:
@@ -218,10 +220,25 @@ def test_what_goes_back_has_exactly_the_documented_fields() -> None:
     assert json.loads(stream.clear) == {"event": "clear", "streamSid": SID}
 
 
-def test_a_stream_sid_cannot_break_out_of_its_string() -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"streamSid": 'a","x":"'},
+        {"streamSid": SID[:-1]},
+        {"streamSid": "CA" + SID[2:]},
+        {"streamSid": SID + "\n"},
+        {"callSid": ""},
+        {"callSid": CALL.upper()[:-1] + "F"},
+        {"callSid": CALL + "CallStatusringing"},
+        {"callSid": SID},
+    ],
+    ids=repr,
+)
+def test_a_start_with_sids_that_are_not_twilios_is_none(changes: dict[str, str]) -> None:
     stream = ms.MediaStream()
-    stream.receive(text(event="start", streamSid='a","x":"', start={"callSid": "CA1"}))
-    assert json.loads(stream.clear) == {"event": "clear", "streamSid": 'a","x":"'}
+    body = {"callSid": CALL, "streamSid": SID} | changes
+    assert stream.receive(text(event="start", start=body)) is None
+    assert not stream.started and stream.bad == {"fields": 1}
 
 
 json_values = st.recursive(
@@ -251,3 +268,45 @@ def test_no_input_raises(messages: list[bytes]) -> None:
     for stream in (ms.MediaStream(), live()):
         for message in messages:
             stream.receive(message)
+
+
+def numbered(number: object, event: str = "media", **more: Any) -> bytes:
+    body = more or {"media": {"payload": "AAAA"}}
+    return text(event=event, sequenceNumber=number, streamSid=SID, **body)
+
+
+def test_sequence_numbers_that_jump_or_run_back_are_counted_and_their_messages_taken() -> None:
+    stream = ms.MediaStream()
+    assert stream.receive(text(event="connected")) is not None
+    begins = start().replace(b'"event": "start"', b'"event": "start", "sequenceNumber": "1"')
+    assert isinstance(stream.receive(begins), ms.Start)
+    for number in ("2", 3):
+        assert stream.receive(numbered(number)) is not None
+    assert not stream.bad
+    for number in ("5", "6", "6", "2", "3"):
+        assert stream.receive(numbered(number)) is not None
+    assert stream.bad == {"sequence": 3}
+    assert stream.receive(numbered("4", "dtmf", dtmf={"digit": "1"})) is not None
+    assert stream.receive(text(event="media", media={"payload": "AAAA"})) is not None
+    assert stream.bad == {"sequence": 3}
+    assert stream.receive(numbered("soon")) is None
+    assert stream.receive(numbered("9" * 5_000)) is None
+    assert stream.bad == {"sequence": 3, "fields": 2}
+
+
+def test_digits_are_bounded() -> None:
+    stream = live()
+    digit = text(event="dtmf", streamSid=SID, dtmf={"digit": "1"})
+    found = [stream.receive(digit) for _ in range(ms.MAX_DIGITS + 2)]
+    assert found[-3:] == [ms.Dtmf(ms.MAX_DIGITS, "1"), None, None]
+    assert stream.bad == {"digits": 2}
+
+
+def test_a_mark_comes_back_once() -> None:
+    stream = live()
+    mark = text(event="mark", streamSid=SID, mark={"name": "m"})
+    assert stream.receive(mark) is None
+    stream.mark("m")
+    assert stream.receive(mark) == ms.MarkReturned("m")
+    assert stream.receive(mark) is None
+    assert stream.bad == {"mark": 2}

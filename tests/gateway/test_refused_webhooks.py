@@ -8,7 +8,8 @@ import pytest
 
 from trunkline.gateway import authenticator
 
-from .test_app import FORM, Client, Controller
+from .stack import FORM
+from .test_app import Client, Controller
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ async def test_they_are_told_together_by_number(client: Client, told: list[dict[
 async def test_what_names_no_number_or_is_no_voice_webhook_is_not_told(
     client: Client, told: list[dict[str, int]]
 ) -> None:
-    await client.post("/twilio/voice", {"CallSid": "CA1"}, token="other")
+    await client.post("/twilio/voice", {"CallSid": FORM["CallSid"]}, token="other")
     await client.post("/twilio/voice", {**FORM, "To": "sip:me@example.com"}, token="other")
     await client.post("/twilio/status", FORM, token="other")
     await client.post("/twilio/voice", FORM)

@@ -10,10 +10,14 @@ import pytest
 
 from trunkline.bus import messages as m
 from trunkline.gateway import instructions as do
+from trunkline.gateway.authenticator import Authenticator
+from trunkline.gateway.refusals import Refusals
 from trunkline.gateway.shell import Shell
 from trunkline.gateway.sockets import PERIOD, Sockets
 
 NOTHING: Any = None
+#: lets everybody in
+ANYBODY = Authenticator(None, lambda: None, Refusals(lambda seconds, call: None))
 
 
 class Link:
@@ -44,7 +48,7 @@ class Streams:
 
 
 async def test_a_worker_that_is_lost_by_a_flush_takes_nothing_from_the_others() -> None:
-    shell = Shell("g1", NOTHING, NOTHING, NOTHING, clock=lambda: 100.0)
+    shell = Shell("g1", ANYBODY, NOTHING, NOTHING, clock=lambda: 100.0)
     lost, other = Link(alive=False), Link()
     shell.streams = Streams()  # type: ignore[assignment]  # what the shell uses of it here
     shell._links = {"a": lost, "b": other, "c": other}  # type: ignore[dict-item]  # as a BusSocket
@@ -58,7 +62,7 @@ async def test_a_worker_that_is_lost_by_a_flush_takes_nothing_from_the_others() 
 async def test_a_stream_has_ended_before_its_end_is_read(together: bool) -> None:
     """Where sockets are read by the clock, up to a period before: what lay unplayed at the carrier
     then is lost."""
-    shell = Shell("g1", NOTHING, NOTHING, NOTHING, clock=lambda: 100.0)
+    shell = Shell("g1", ANYBODY, NOTHING, NOTHING, clock=lambda: 100.0)
     ended = mock.Mock(return_value=[])
     shell.streams.closed = ended  # type: ignore[method-assign]  # only its arguments are of interest
     socket = shell.connect()
@@ -70,7 +74,7 @@ async def test_a_stream_has_ended_before_its_end_is_read(together: bool) -> None
 
 async def test_a_hub_looks_at_the_clock_while_somebody_is_there_and_not_before() -> None:
     now = 100.0
-    shell = Shell("g1", NOTHING, NOTHING, NOTHING, clock=lambda: now)
+    shell = Shell("g1", ANYBODY, NOTHING, NOTHING, clock=lambda: now)
     assert shell._timer is None
     now = 900.0  # a long rest, which is nobody's stall
     socket = shell.connect()

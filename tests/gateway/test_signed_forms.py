@@ -12,8 +12,8 @@ from trunkline.bus import messages as m
 from trunkline.gateway.shell import Shell, StreamSocket
 from trunkline.gateway.websocket import Refusal, Upgrade
 
-from .stack import TOKEN, sign
-from .test_app import FORM, Client, Controller
+from .stack import FORM, TOKEN, sign
+from .test_app import Client, Controller
 
 NOTHING: Any = None
 SECONDARY = "the-other-secret"
@@ -67,7 +67,7 @@ async def test_webhooks(
         m.VoiceWebhook(form=FORM, query={"o": "1"}),
         m.StatusCallback(form=FORM, query={"o": "1"}),
     ]
-    assert client.authenticator.objections == {}
+    assert client.refusals.counts == {}
 
 
 async def test_what_twilio_was_given_is_checked_and_not_what_arrives(client: Client) -> None:
@@ -92,7 +92,7 @@ async def upgrade(
 async def test_upgrades(client: Client, token: str, base: str, path: str) -> None:
     url = base.replace("https", "wss") + "/twilio/stream"
     assert isinstance(await upgrade(client, path, signed(url, token)), StreamSocket)
-    assert client.authenticator.objections == {}
+    assert client.refusals.counts == {}
 
 
 async def test_upgrades_elsewhere_are_404(client: Client) -> None:
@@ -124,8 +124,10 @@ async def test_a_refused_upgrade_says_why(
     reason: str,
     said: str,
 ) -> None:
-    assert await upgrade(client, "/twilio/stream", headers, "x=hidden") == Refusal(403, "forbidden")
-    assert client.authenticator.objections == {reason: 1}
+    checked = "wss://line.example.com:8443/base/twilio/stream?x=…"
+    refusal = Refusal(403, f"forbidden: {reason} (checked: {checked})")
+    assert await upgrade(client, "/twilio/stream", headers, "x=hidden") == refusal
+    assert client.refusals.counts == {reason: 1}
     (line,) = caplog.messages
     assert line.startswith("refused a WebSocket: ") and said in line
     assert "wss://user:***@line.example.com:8443/base/twilio/stream?x=…" in line
@@ -159,7 +161,7 @@ async def test_a_shared_key_is_refused_by_name(
     headers = signed(f"{PUBLIC}{path}?o=1", TOKEN, FORM, **SHARED)
     assert await post(client, path, headers) == 403
     assert controller.asked == []
-    assert client.authenticator.objections == {"shared key": 1}
+    assert client.refusals.counts == {"shared key": 1}
     assert caplog.messages == [
         f"refused POST {path} from ***1234: a shared key has signed it, and only the auth token's "
         "signatures (HMAC-SHA1) are taken here: take this URL out of the account's Webhook Rules "
@@ -176,11 +178,13 @@ async def test_reasons_are_counted(client: Client, caplog: pytest.LogCaptureFixt
     assert await post(client, "/twilio/voice", signed("https://x.example")) == 403
     assert (await client.request("POST", "/base/twilio/voice"))[0] == 404
     assert await upgrade(client, "/twilio/stream", {}) == Refusal(403, "forbidden")
-    assert client.authenticator.objections == {
+    assert client.refusals.counts == {
         "unsigned": 1,
         "wrong signature": 2,
         "unreadable": 1,
         "no public URL": 2,
+        "not found": 1,
     }
-    assert "the public URL is not known yet" in caplog.messages[-1]
+    assert len(caplog.messages) == 5, "each kind has one line"
+    assert "the public URL is not known yet" in caplog.messages[3]
     assert TOKEN not in caplog.text and SECONDARY not in caplog.text

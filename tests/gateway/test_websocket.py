@@ -31,6 +31,8 @@ class Recorder:
         self.texts: list[bytes] = []
         self.wrong: list[str] = []
         self.closes: list[bool] = []
+        #: frames that were no messages
+        self.others = 0
         self.gone = asyncio.Event()
         self.echo = True
         self.believes = False
@@ -50,6 +52,9 @@ class Recorder:
 
     def too_long(self) -> None:
         self.wrong.append("too-long")
+
+    def no_message(self) -> None:
+        self.others += 1
 
     def closed(self, clean: bool) -> None:
         self.closes.append(clean)
@@ -216,6 +221,7 @@ class Pipe(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.ended = False
+        self.paused = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += bytes(data)
@@ -227,6 +233,15 @@ class Pipe(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
+
+    def is_closing(self) -> bool:
+        return self.ended
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
 
 
 class State:
@@ -332,6 +347,105 @@ def test_messages_arrive_however_the_bytes_are_cut(
         socket.connection_lost(None)
 
     asyncio.run(run())
+
+
+async def test_a_socket_that_says_much_leaves_turns_to_others() -> None:
+    socket, recorder, pipe = piped()
+    socket.believe()
+    texts = [b"%d" % n for n in range(300)]
+    socket.data_received(b"".join(frame(Opcode.TEXT, text) for text in texts) + b"\x81")
+    assert len(recorder.texts) == 64 and pipe.paused
+    for turns in range(2, 5):
+        await asyncio.sleep(0)
+        assert len(recorder.texts) == 64 * turns
+    await asyncio.sleep(0)
+    assert recorder.texts == texts and not pipe.paused
+    socket.data_received(frame(Opcode.TEXT, b"on")[1:])
+    assert recorder.texts[-1] == b"on"
+    socket.connection_lost(None)
+
+
+async def test_one_that_is_read_together_with_others_is_read_out_all_the_same() -> None:
+    async with joined(together=True) as (recorder, client):
+        assert recorder.socket is not None
+        recorder.echo = False
+        texts = [f"{n}" for n in range(1_000)]
+        for text in texts:
+            client.protocol.send_text(text.encode())
+        client.transport.write(b"".join(client.protocol.data_to_send()))
+        while not recorder.texts:  # noqa: ASYNC110  # until the first have come
+            await asyncio.sleep(0)
+        recorder.socket.read_out()
+        assert [text.decode() for text in recorder.texts] == texts
+
+
+@either_way
+async def test_one_that_is_dropped_is_not_read_any_more(together: bool) -> None:
+    """Whoever sends without an end is not waited for: our close is on its way, and that is all."""
+    async with joined(together) as (recorder, client):
+        assert recorder.socket is not None
+        recorder.echo = False
+        recorder.socket.close(1008, "enough")
+        recorder.socket.drop()
+        recorder.socket.drop()
+        await client.send("too late")
+        async with asyncio.timeout(ws.CLOSE_WITHIN / 2):
+            assert await close_code(client) == 1008
+            await recorder.gone.wait()
+        assert recorder.texts == []
+
+
+async def test_one_that_is_dropped_by_its_own_message_is_read_no_further() -> None:
+    socket, recorder, pipe = piped()
+
+    def drop(data: bytes) -> None:
+        recorder.texts.append(data)
+        socket.close(1008)
+        socket.drop()
+
+    recorder.text = drop  # type: ignore[method-assign]  # a handler that has heard enough
+    socket.data_received(frame(Opcode.TEXT, b"x") * 100)
+    assert recorder.texts == [b"x"] and pipe.paused
+    socket.data_received(frame(Opcode.CLOSE, b""))
+    await asyncio.sleep(0)
+    assert pipe.paused and pipe.written == b"\x88\x02\x03\xf0"
+    socket.connection_lost(None)
+
+
+async def test_frames_that_are_no_messages_are_told() -> None:
+    socket, recorder, _pipe = piped()
+    socket.data_received(
+        frame(Opcode.PING, b"") * 3
+        + frame(Opcode.PONG, b"")
+        + frame(Opcode.TEXT, b"", fin=False)
+        + frame(Opcode.CONT, b"", fin=False) * 5
+        + frame(Opcode.CONT, b"")
+    )
+    assert (recorder.others, recorder.texts) == (10, [b""])
+    socket.connection_lost(None)
+
+
+async def test_a_message_that_would_never_end_ends_the_connection() -> None:
+    socket, recorder, pipe = piped()
+    socket.data_received(b"\x81\xff" + (2**62).to_bytes(8, "big") + b"mask")
+    assert pipe.written == b"\x88\x02\x03\xf1" and pipe.ended
+    assert recorder.wrong == []
+    socket.connection_lost(None)
+
+
+async def test_a_peer_that_does_not_answer_our_close_is_disconnected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Even where it reads nothing, and our close waits to be sent."""
+    monkeypatch.setattr(ws, "CLOSE_WITHIN", 0.01)
+    async with joined() as (recorder, client):
+        assert recorder.socket is not None
+        client.transport.pause_reading()
+        recorder.socket._transport.set_write_buffer_limits(high=64_000_000)  # type: ignore[union-attr]  # it is there
+        recorder.socket.send_text(b"x" * 32_000_000)
+        recorder.socket.close()
+        async with asyncio.timeout(5):
+            await recorder.gone.wait()
 
 
 @given(st.binary(max_size=400))

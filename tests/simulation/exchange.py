@@ -132,7 +132,7 @@ class Exchange:
         self.loop.create_task(work, context=context)
 
     def _new(self, direction: str, from_: str, to: str, **fields: Any) -> Leg:
-        sid = f"CA{next(self._sids)}"
+        sid = f"CA{next(self._sids):032x}"
         offset = self.rng.randrange(1, 100_000)
         status = "queued" if direction == "outbound-api" else "ringing"
         created = self.twilio.wall()

@@ -142,8 +142,8 @@ def _untouched(world: World) -> list[str]:
 
 def _streams(talk: Talk, leg: Leg) -> list[LetIn]:
     """The call's streams that were let in. An earlier one is not the user's: the controller that
-    let it in died before it told anybody, and its gateway died too. Nobody of ours is left who
-    knows of it, and the user's call begins with the first stream of which the client was told."""
+    let it in died before it told anybody, and its gateway died too. The user's call begins with
+    the first stream of which the client was told."""
     return [s for s in leg.let_in if s.call == talk.call and s.ordinal >= talk.first]
 
 
@@ -174,7 +174,9 @@ def _heard(talk: Talk, leg: Leg, whole: bool) -> list[str]:
     streams = _streams(talk, leg)
     if not streams:
         return [] if not talk.heard else ["heard something, and no stream was let in"]
-    position, counted = streams[0].base, streams[0].accepted
+    # A worker may be left that has sound of a stream of which the client was never told.
+    position = min(stream.base for stream in leg.let_in if stream.call == talk.call)
+    counted = streams[0].accepted
     missing = 0
     for taken in talk.heard:
         piece = taken

@@ -57,6 +57,9 @@ class WebSocketEnd:
             self.is_open = False
             self._media.closed_by_gateway()
 
+    def drop(self) -> None:
+        raise AssertionError("a stream that does as carriers do is never cut off")
+
 
 class Media:
     """A stream of ``leg`` at ``gateway``. ``over`` is set when it is gone, to how."""
@@ -68,7 +71,7 @@ class Media:
         loop = exchange.loop
         self.over: asyncio.Future[str] = loop.create_future()
         self.began = loop.time()
-        self.sid = f"MZ{leg.sid}-{leg.streams}"
+        self.sid = f"MZ{leg.sid[6:]}{leg.streams:04x}"
         gateway.shell.media[self.sid] = self
         #: index of the person's sound at which the stream begins
         self.base = leg.index(self.began)

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from trunkline.controller.journal.file import JournalError
-from trunkline.controller.journal.rows import DialRow, OverrideRow, OverrideState
+from trunkline.controller.journal.rows import SEEN_KEPT, DialRow, OverrideRow, OverrideState
 
 
 class MemoryJournal:
@@ -26,10 +26,12 @@ class MemoryJournal:
     def __init__(self) -> None:
         self.overrides: dict[str, OverrideRow] = {}
         self.dials: dict[str, DialRow] = {}
+        #: CallSid -> when its webhook was heard first
+        self.calls: dict[str, float] = {}
         self.epoch = 0
 
-    async def begin_epoch(self, pid: int, now: float) -> int:
-        self.epoch += 1
+    async def begin_epoch(self, pid: int, now: float, least: int = 1) -> int:
+        self.epoch = max(self.epoch + 1, least)
         return self.epoch
 
     async def open_overrides(self) -> list[OverrideRow]:
@@ -89,10 +91,19 @@ class MemoryJournal:
         if row is not None and row.state != "closed":
             self.dials[request] = replace(row, sid=sid, state="taken")
 
-    async def dial_closed(self, request: str) -> None:
+    async def dial_closed(self, request: str, seconds: float | None = None) -> None:
         row = self.dials.get(request)
         if row is not None:
-            self.dials[request] = replace(row, state="closed")
+            seconds = row.seconds if seconds is None else seconds
+            self.dials[request] = replace(row, state="closed", seconds=seconds)
+
+    async def note_seen(self, sid: str, since: float) -> None:
+        kept = {s: t for s, t in self.calls.items() if t >= since - SEEN_KEPT}
+        self.calls = {sid: since} | kept
+
+    async def seen(self, since: float) -> list[tuple[str, float]]:
+        found = [(sid, heard) for sid, heard in self.calls.items() if heard >= since]
+        return sorted(found, key=lambda heard: (heard[1], heard[0]))
 
     async def close(self) -> None:
         """Nothing to close."""

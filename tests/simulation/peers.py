@@ -19,7 +19,7 @@ from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import TrunklineError
 from trunkline.codec_worker.calls import Calls
 from trunkline.controller.core import Core
-from trunkline.controller.journal.rows import DialRow, OverrideRow
+from trunkline.controller.journal.rows import SEEN_KEPT, DialRow, OverrideRow
 from trunkline.controller.rules.book import Identity, Rules
 from trunkline.controller.rules.book.peers import Peers
 from trunkline.controller.shell import Shell
@@ -27,6 +27,8 @@ from trunkline.controller.twilio.operations import Operations
 from trunkline.controller.twilio.seal import SealKeys
 from trunkline.gateway import instructions as do
 from trunkline.gateway.app import ANSWER_WITHIN
+from trunkline.gateway.authenticator import Authenticator
+from trunkline.gateway.refusals import Refusals
 from trunkline.gateway.shell import Shell as GatewayShell
 
 from .bus import SimBus
@@ -141,7 +143,8 @@ class ControllerPeer:
         dials: list[DialRow] = await journal.open_dials()
         dials += await journal.closed_dials(identity.started_wall - CLOSED_DIALS_KEPT)
         rules = Rules(60, 20.0)
-        self.core = Core(identity, rules, overrides, dials)
+        seen = await journal.seen(identity.started_wall - SEEN_KEPT)
+        self.core = Core(identity, rules, overrides, dials, seen=seen)
         peers = CheckedPeers(self._answered_twice)
         self.core.book.peers = self.core.book.workers.peers = peers
         self.shell = Shell(self.core, self._ops, self.stop, clock=self.loop.time)
@@ -186,9 +189,10 @@ class GatewayPeer:
             on_event=lambda event: self.shell.event(event),
             clock=self.loop.time,
         )
+        refusals = Refusals(lambda seconds, call: None)
         self.shell = SimShell(
             name,
-            None,  # type: ignore[arg-type]  # HTTP is the exchange's
+            Authenticator(None, lambda: None, refusals),  # HTTP is the exchange's
             self.client,  # type: ignore[arg-type]  # its requests are generic
             None,  # type: ignore[arg-type]  # the bus is the simulation's
             clock=self.loop.time,

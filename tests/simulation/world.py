@@ -20,7 +20,7 @@ from .client import SimClient
 from .clock import Process, SimLoop, current
 from .exchange import PUBLIC_URL, Exchange
 from .memory_journal import MemoryJournal
-from .peers import ControllerPeer, GatewayPeer, WorkerPeer
+from .peers import TICK_NS, ControllerPeer, GatewayPeer, WorkerPeer
 from .plain_codec import PlainDownsampler, PlainUpsampler
 from .twilio import Twilio
 
@@ -28,6 +28,9 @@ OURS: Final = ("+14155550001", "+14155550002", "+14155550003")
 PEOPLE: Final = tuple(f"+1650555100{n}" for n in range(6))
 #: What may take longest to come to rest: late requests, and rows that are read again for 60 s.
 REST_WITHIN: Final = 170.0
+#: A worker's ticks are coarser than in life, so it fills the carrier's buffer up to this (seconds),
+#: and clients have to reckon with it.
+LEAD_AND_TICK: Final = 0.06 + TICK_NS / 1e9
 #: What is dead is started again after so long (seconds).
 KEEPER: Final = (0.2, 1.5)
 
@@ -190,6 +193,7 @@ class World:
             ("trunkline.gateway.shell.connect_dealer", self.bus.connect_dealer),
             ("trunkline.controller.shell.bind_router", self.bus.bind_router),
             ("trunkline.adapter.client.client.monotonic", self.loop.time),
+            ("trunkline.adapter.client.call_audio.LEAD_AND_FRAME", LEAD_AND_TICK),
             ("trunkline.adapter.line.trace_carrier", dict),
             ("trunkline.codec_worker.batches.Downsampler", PlainDownsampler),
             ("trunkline.codec_worker.batches.Upsampler", PlainUpsampler),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from trunkline.controller.journal.rows import OverrideRow
-from trunkline.controller.twilio.seal import Seal
+from trunkline.controller.twilio.seal import Seal, SealKeys, without_passwords
+
+#: Those of the simulation's controllers.
+KEYS = SealKeys("token")
 
 
 def wrong_write(
@@ -12,14 +15,18 @@ def wrong_write(
     """What is wrong with writing ``fields``, in words. ``rows``: the journal's of this number;
     ``stands``: its voice_url now, unless another write of ours is on its way (``in_flight``).
 
-    What is written stands in the journal before, and nothing is undone but what is ours.
+    What is written stands in the journal before, its passwords sealed, and nothing is undone but
+    what is ours.
     """
     rows = [row for row in rows if row.open]
     seal = Seal.read(fields["voice_url"])
     if seal is not None:
-        if any(row.id == seal.override and row.written == fields for row in rows):
-            return []
-        return [f"{fields} was written, and not journalled before: {rows}"]
+        known = next((row.written for row in rows if row.id == seal.override), None)
+        if known is None or KEYS.show(known, seal.override) != fields:
+            return [f"{fields} was written, and not journalled before: {rows}"]
+        if known == fields != without_passwords(fields):
+            return [f"a password stands in the journal: {rows}"]
+        return []
     wrong = []
     if not any(row.state == "restoring" for row in rows):
         wrong.append(f"{fields} was put back, and not journalled before: {rows}")

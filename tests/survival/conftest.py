@@ -8,7 +8,7 @@ complete. Others start what they need with ``new_stack``.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -20,12 +20,11 @@ sys.path += [str(ROOT), str(ROOT / "tests")]
 from e2e.conftest import (  # noqa: E402, F401  # fixtures and a hook, for this folder too
     _no_task_left,
     _own_settings,
-    _shared_stack,
     new_stack,
     pytest_runtest_makereport,
     stack,
 )
-from e2e.stack import Stack, checked, standing  # noqa: E402  # found by the path above
+from e2e.stack import Stack, checked  # noqa: E402  # found by the path above
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,11 +32,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.as_posix()
         if "/survival/" in path and "chaos_parts" not in path:
             item.add_marker(pytest.mark.e2e)
-
-
-@pytest.fixture(scope="session")
-def _shared_single() -> Iterator[Stack]:
-    yield from standing(1)
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from e2e.stack import Stack, stopped, until
 
 from .conversations import kill, talking, worker_of
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.measures
 
 #: The longest hole (seconds) that the far end may hear where there is a standby.
 LONGEST_HOLE = 0.2
 
 
-@pytest.mark.parametrize("calls", [1, 50])
+@pytest.mark.parametrize("calls", [1, pytest.param(50, marks=pytest.mark.alone)])
 async def test_a_codec_worker_with_a_standby(stack: Stack, calls: int) -> None:
     async with talking(stack, calls) as conversations:
         victim = worker_of(stack, conversations.calls[0])

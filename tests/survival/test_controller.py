@@ -25,7 +25,7 @@ def answers(stack: Stack) -> dict[str, Any]:
         return {}
 
 
-@pytest.mark.alone
+@pytest.mark.measures
 async def test_the_controller(stack: Stack) -> None:
     before = stack.status()["controller"]
     async with talking(stack, 3) as conversations, Line(BOB, bus=stack.bus) as armed:
@@ -77,7 +77,7 @@ async def test_the_controller(stack: Stack) -> None:
     conversations.check_holes(0.1)
 
 
-@pytest.mark.alone
+@pytest.mark.measures
 async def test_the_controller_is_stopped_while_somebody_calls(stack: Stack) -> None:
     """A gateway that gets no answer lets the caller wait and ask again."""
     async with talking(stack, 1) as conversations, Line(BOB, bus=stack.bus) as line:

@@ -25,7 +25,7 @@ def check_came_back(stack: Stack, conversations: Conversations, within: float) -
         assert verdict.lost_in == 0 or verdict.reported_in > 0, verdict
 
 
-@pytest.mark.alone
+@pytest.mark.measures
 async def test_a_gateway_while_another_answers(stack: Stack) -> None:
     stack.provoked |= BROKEN
     async with talking(stack, 1) as conversations:
@@ -37,7 +37,7 @@ async def test_a_gateway_while_another_answers(stack: Stack) -> None:
     check_came_back(stack, conversations, BACK_WITHIN)
 
 
-@pytest.mark.alone
+@pytest.mark.measures
 async def test_a_stream_that_breaks_comes_back(stack: Stack) -> None:
     """The network fails instead of a process."""
     stack.provoked |= BROKEN
@@ -48,7 +48,7 @@ async def test_a_stream_that_breaks_comes_back(stack: Stack) -> None:
     check_came_back(stack, conversations, BACK_WITHIN)
 
 
-@pytest.mark.alone
+@pytest.mark.measures
 async def test_a_gateway_alone_whose_socket_is_held(single: Stack) -> None:
     single.provoked |= BROKEN
     async with talking(single, 3) as conversations:
@@ -75,7 +75,7 @@ async def test_what_waits_on_a_call_ends_when_its_gateway_dies(single: Stack) ->
     await until(lambda: not single.live_calls(), "the call is over")
 
 
-@pytest.mark.alone
+@pytest.mark.measures
 async def test_a_call_ends_while_its_gateway_is_stopped(stack: Stack) -> None:
     """More of the far end's sound waits in the socket than is read in one go, and behind it the
     stream's end. The controller's word that the call is over waits as well. A hang-up takes a
@@ -90,7 +90,7 @@ async def test_a_call_ends_while_its_gateway_is_stopped(stack: Stack) -> None:
     assert (verdict.lost_in, verdict.reported_in) == (0, 0.0), verdict
 
 
-@pytest.mark.alone
+@pytest.mark.measures
 async def test_a_gateway_is_stopped_then_wakes(stack: Stack) -> None:
     async with talking(stack, 1) as conversations:
         with stopped(gateway_of(stack, conversations.calls[0])):
@@ -102,7 +102,7 @@ async def test_a_gateway_is_stopped_then_wakes(stack: Stack) -> None:
     conversations.check_holes(2.0)
 
 
-@pytest.mark.alone
+@pytest.mark.measures
 async def test_a_gateway_hangs(stack: Stack) -> None:
     """Its keeper kills it after 1.5 to 2 s of silence, and another one answers Twilio. The worker
     cannot know that the carrier played on meanwhile, so that more counts as lost than was."""

@@ -10,7 +10,7 @@ from trunkline.bus.launch import trunkline_argv
 from .conversations import talking, worker_of
 from .test_codec_worker import LONGEST_HOLE
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.measures
 
 
 async def test_a_worker_that_is_added_takes_new_calls_and_hands_them_over_when_it_is_drained(

@@ -17,7 +17,7 @@ if sys.platform != "linux":
 from benchmarks import arrivals
 from benchmarks.measure import Trial, line
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.measures
 
 #: In ms. What is sent ahead is the lead, and up to a frame more, as ticks fall.
 LEAD, FRAME = 60.0, 20.0

@@ -13,7 +13,8 @@ def test_every_name_of_the_table_is_there(request: pytest.FixtureRequest) -> Non
     conftest = request.config.pluginmanager.get_plugin(str(TESTS / "conftest.py"))
     files = {path.relative_to(TESTS.parent).as_posix(): path for path in TESTS.rglob("test_*.py")}
     text = "".join(path.read_text() for path in files.values())
-    for name in [*conftest.TOGETHER, *(name for line in conftest.COMPUTE for name in line)]:
+    pieces = (*conftest.COMPUTE, *conftest.MEASURE, conftest.TOGETHER, conftest.LONGEST)
+    for name in (name for piece in pieces for name in piece):
         if name.startswith("::"):
             assert f"def {name[2:]}" in text, name
         else:

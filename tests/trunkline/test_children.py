@@ -86,6 +86,58 @@ def test_a_child_reads_the_very_settings_of_its_parent(
     assert bus_settings.load(env_file=None) == given
 
 
+def test_each_child_gets_what_it_needs_and_no_other_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TWILIO_API_SECRET", "not ours")
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "from the shell")
+    monkeypatch.setenv("TRUNKLINE_SIM_SEED", "7")
+    given = bus_settings.load(
+        env_file=None,
+        account_sid="AC" + "1" * 32,
+        auth_token="secret",
+        auth_token_secondary="other",
+        public_url="https://me:pa55@line.example.com",
+        bus=f"ipc://{tmp_path}/bus",
+        numbers=("+14155551234",),
+    )
+
+    def settings_in(role: str | None) -> set[str]:
+        environment = settings_environment(given, role)
+        assert "not ours" not in environment.values()
+        assert environment["TRUNKLINE_SIM_SEED"] == "7"
+        return {name for name in environment if name.startswith(("TWILIO_", "TRUNKLINE_"))}
+
+    worker = settings_in("codec-worker")
+    assert not any(name.startswith("TWILIO_") for name in worker)
+    assert worker == {
+        "TRUNKLINE_BUS",
+        "TRUNKLINE_LEAD_MS",
+        "TRUNKLINE_LOG_FORMAT",
+        "TRUNKLINE_SIM_SEED",
+    }
+    twilio = {"TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_SECONDARY"}
+    assert settings_in("carrier-sim") == twilio | {"TRUNKLINE_SIM_SEED"}
+    assert settings_in("gateway") >= twilio | {"TRUNKLINE_PUBLIC_URL"}
+    assert "TRUNKLINE_NUMBERS" not in settings_in("gateway")
+    assert settings_in("controller") == settings_in(None) >= twilio | {"TRUNKLINE_NUMBERS"}
+
+
+def test_a_worker_on_tcp_gets_the_buss_key_and_not_the_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = bus_settings.load(env_file=None, auth_token="secret", bus="tcp://127.0.0.1:7000")
+    environment = settings_environment(given, "codec-worker")
+    assert "secret" not in environment.values() and "TWILIO_AUTH_TOKEN" not in environment
+    monkeypatch.delenv("TWILIO_AUTH_TOKEN", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    theirs = bus_settings.load(env_file=None)
+    assert theirs.auth_tokens == () and theirs.curve is not None and given.curve is not None
+    assert vars(theirs.curve) == vars(given.curve)
+    assert environment["TRUNKLINE_BUS_KEY"] not in repr(theirs)
+
+
 # ---------------------------------------------------------------- real processes
 
 

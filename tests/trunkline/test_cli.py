@@ -128,3 +128,21 @@ def test_a_ready_file_needs_its_directory(
     assert run("up", "--sim", "--ready-file", str(tmp_path / "none" / "up.json")) == 1
     said = capsys.readouterr().err
     assert said == f"trunkline: --ready-file {tmp_path}/none/up.json: there is no such directory\n"
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-inf", "-1", "1e9"])
+@pytest.mark.parametrize("option", ["--timeout", "--listen"])
+def test_a_time_that_is_none_is_wrong_usage(
+    option: str, seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("answer", "+14155551234", f"{option}={seconds}") == 2
+    assert option in capsys.readouterr().err
+
+
+def test_what_an_error_quotes_commands_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRUNKLINE_BUS", "ipc://\x1b[2J\nall is well")
+    assert run("status") == 1
+    said = capsys.readouterr().err
+    assert "\x1b" not in said and said.count("\n") == 1

@@ -8,7 +8,7 @@ import pytest
 from trunkline.bus.sound import LINE_RATE, WIRE_RATE
 from trunkline.cli import wav
 from trunkline.demo.measure import CallRecord, Handed, align, place_turn
-from trunkline.demo.words import recording, transcript, word_errors
+from trunkline.demo.words import dictionary, recording, transcript, word_errors
 
 RNG = np.random.default_rng(7)
 
@@ -120,3 +120,9 @@ def test_word_errors() -> None:
 
 def test_every_recording_has_its_words() -> None:
     assert transcript("austen-0880").startswith("he was not")
+
+
+def test_the_recogniser_knows_the_recordings_words_in_each_pronunciation() -> None:
+    ours = ["might M AY T\n", "to T UW\n", "to(2) T IH\n", "to(3) T AH\n"]
+    others = ["mighty M AY T IY\n", "toe T OW\n", "tow(2) T AW\n"]
+    assert dictionary([*ours[:2], *others, *ours[2:]]) == ours

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from trunkline.bus import runtime_dir
+from trunkline.bus import descriptors, runtime_dir
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.settings import Settings, load
 from trunkline.doctor import account, machine, run, stack
@@ -242,3 +242,22 @@ async def test_ports_of_ipv6() -> None:
     public, _ = await stack.ports(known)
     assert (public.state, public.text) == ("ok", f"[::1]:{port} is free")
     assert public.hint == f"IPv6 only: what leads there has to say [::1]:{port}"
+
+
+@pytest.mark.parametrize(
+    ("limits", "state", "said"),
+    [
+        ((1_024, 65_536), "ok", "65,536 descriptors (1,024 before it asks), and a gateway 64,512"),
+        ((1_024, 8_192), "ok", "8,192 descriptors"),
+        ((1_024, 4_096), "warn", "a gateway 3,072 connections"),
+        ((256, 256), "warn", "a gateway 128 connections"),
+    ],
+)
+def test_how_many_descriptors_there_may_be(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], state: str, said: str
+) -> None:
+    monkeypatch.setattr(descriptors, "limits", lambda: limits)
+    found = machine.open_files()
+    assert (found.name, found.state) == ("descriptors", state)
+    assert said in found.text
+    assert ("LimitNOFILE" in found.hint) == (state == "warn")

@@ -98,3 +98,18 @@ async def test_a_program_that_ends_at_once_is_quoted(
     )
     with pytest.raises(TunnelError, match=r"ended without a public URL.*no authtoken"):
         await Tunnel.open("ngrok", "127.0.0.1", 8765)
+
+
+@pytest.mark.e2e
+async def test_the_program_gets_no_setting_and_no_secret_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is somebody else's, it may log what it likes, and it has no use for them."""
+    for name in ("TWILIO_AUTH_TOKEN", "TWILIO_API_SECRET", "TRUNKLINE_PUBLIC_URL"):
+        monkeypatch.setenv(name, "5ecre7")
+    monkeypatch.setenv("NGROK_REGION", "eu")
+    seen = tmp_path / "environment"
+    install(tmp_path, "ngrok", f"env > {seen}\nexit 1", monkeypatch)
+    with pytest.raises(TunnelError):
+        await Tunnel.open("ngrok", "127.0.0.1", 8765)
+    assert "5ecre7" not in seen.read_text() and "NGROK_REGION=eu" in seen.read_text()

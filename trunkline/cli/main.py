@@ -17,7 +17,9 @@ from typing import Any, Literal, NoReturn
 import click
 
 from trunkline.bus.errors import TrunklineError
+from trunkline.bus.messages import LONGEST_WAIT
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED
+from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
 from .options import (
@@ -223,6 +225,21 @@ def restore(settings: Settings, dry_run: bool, account: bool, force: bool) -> No
     sys.exit(outcome)
 
 
+class _Seconds(click.FloatRange):
+    """A time to wait for. click compares, and NaN is neither too small nor too large."""
+
+    def __init__(self, *, min_open: bool = False) -> None:
+        super().__init__(0.0, LONGEST_WAIT, min_open=min_open)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if seconds != seconds:
+            self.fail(f"{value} is no number of seconds.", param, ctx)
+        return seconds
+
+
 _say = click.option(
     "--say",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -237,13 +254,11 @@ _record = click.option(
 )
 _listen = click.option(
     "--listen",
-    type=click.FloatRange(0.0),
+    type=_Seconds(),
     metavar="SECONDS",
     help="Hang up so long after the last word of --say [2], or after the answer.",
 )
-_timeout = click.option(
-    "--timeout", default=120.0, show_default=True, type=click.FloatRange(0.0, min_open=True)
-)
+_timeout = click.option("--timeout", default=120.0, show_default=True, type=_Seconds(min_open=True))
 
 
 @cli.command(short_help="Call somebody by hand, through the running stack.")
@@ -454,5 +469,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _failed(text: str) -> int:
     if os.environ.get("TRUNKLINE_DEBUG", "") not in ("", "0"):
         traceback.print_exc()
-    click.echo(f"trunkline: {' '.join(text.split())}", err=True)
+    click.echo(f"trunkline: {printable(' '.join(text.split()))}", err=True)
     return EXIT_FAILED

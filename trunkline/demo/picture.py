@@ -6,16 +6,13 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any, Final
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from trunkline.bus.sound import WIRE_RATE
 
 from ..cli.wav import Samples
 from .measure import CallRecord, Speaker, Turn
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 INK: Final = "#22313f"
 FAINT: Final = "#d7dde2"
@@ -30,9 +27,8 @@ _COLUMNS: Final = 2400
 
 def draw(record: CallRecord, title: str, path: Path) -> None:
     """Write the picture of one call as PNG."""
-    figure, (test, agent, gaps) = plt.subplots(
-        3, 1, figsize=(13, 7.2), sharex=True, height_ratios=(2, 2, 1.3), layout="constrained"
-    )
+    figure = Figure(figsize=(13, 7.2), layout="constrained")
+    test, agent, gaps = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 1.3))
     figure.suptitle(title, fontsize=14, fontweight="bold", color=INK, x=0.012, ha="left")
     _waveform(test, record.played, "test", record)
     _waveform(agent, record.said, "agent", record)
@@ -42,7 +38,6 @@ def draw(record: CallRecord, title: str, path: Path) -> None:
     gaps.set_xlim(min(0.0, *times) - 0.1, max(record.seconds, *times) + 0.3)
     gaps.set_xlabel("seconds since the call was connected", color=INK)
     figure.savefig(path, dpi=130, facecolor="white")
-    plt.close(figure)
 
 
 def _plain(axes: Any) -> None:

@@ -15,10 +15,12 @@ import importlib.util
 import logging
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
+from trunkline.bus import imports
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.launch import Launched, apart, trunkline_argv
@@ -46,7 +48,6 @@ GREETING, REPLY = "austen-0870", "austen-0880"
 QUESTIONS: Final = ("austen-0890", "austen-0930")
 ANSWER: Final = "austen-0920"
 DIGITS: Final = "1#"
-READY_WITHIN: Final = 30.0
 ENDS_WITHIN: Final = 85.0
 
 
@@ -78,6 +79,12 @@ async def _until_done(out: Path, verbose: bool, stop: asyncio.Event) -> int:
         raise
 
 
+def _import_calls() -> ModuleType:
+    """The module of the calls. It imports scenario, which takes seconds."""
+    with imports.that_stay():
+        return importlib.import_module("trunkline.demo.calls")
+
+
 class Demo:
     """One run of the demo."""
 
@@ -96,13 +103,11 @@ class Demo:
             # For the stack's bus and journal.
             directory = temporary_directory("trunkline-demo-")
             ends.callback(shutil.rmtree, directory, ignore_errors=True)
-            # scenario takes seconds to import; the stack starts meanwhile.
-            importing = asyncio.create_task(
-                asyncio.to_thread(importlib.import_module, "trunkline.demo.calls")
-            )
+            # The stack starts meanwhile.
+            importing = asyncio.create_task(asyncio.to_thread(_import_calls))
             launched = self._launch(directory)
             try:
-                info = await launched.until_ready(READY_WITHIN)
+                info = await launched.until_ready()
                 with SimClient(info.sim or "") as sim:
                     calls = await importing
                     await self._calls(calls.Stack(info, sim), recogniser, calls)

@@ -18,9 +18,11 @@ from urllib.parse import urlsplit
 
 import zmq
 
+from trunkline.bus import descriptors
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.hosts import is_loopback
 from trunkline.bus.http import proxy_for
+from trunkline.bus.private import WRITE, check_private
 from trunkline.bus.redact import mask_url
 from trunkline.bus.settings import Settings
 from trunkline.controller.twilio.api_host import api_url
@@ -39,6 +41,7 @@ async def machine(known: Known) -> list[Finding]:
         env_file(Path(".env")),
         *proxies(settings),
         region(settings),
+        open_files(),
         state(settings),
     ]
 
@@ -122,10 +125,26 @@ def region(settings: Settings) -> Finding:
     return Finding("region", "ok", text, hint)
 
 
+def open_files() -> Finding:
+    """How many descriptors a process of a stack may have. Each asks for them at its start."""
+    soft, most = descriptors.limits()
+    there = descriptors.for_connections(most)
+    text = f"a process may have {most:,} descriptors ({soft:,} before it asks)"
+    text += f", and a gateway {there:,} connections"
+    if most >= descriptors.ENOUGH:
+        return Finding("descriptors", "ok", text)
+    hint = (
+        f"allow {descriptors.ENOUGH:,} (ulimit -Hn, LimitNOFILE in a systemd unit): half are for "
+        f"calls, so strangers at the public port share {there // 2:,}"
+    )
+    return Finding("descriptors", "warn", text, hint)
+
+
 def state(settings: Settings) -> Finding:
     """The state directory: there is one, and this user may write to it."""
     try:
         path = settings.state_path.absolute()
+        check_private(path, others_may_not=WRITE)
     except SettingsError as error:
         return Finding("state", "fail", str(error))
     there = next(parent for parent in (path, *path.parents) if parent.exists())

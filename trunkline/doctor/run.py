@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import click
 from rich.console import Console
 from rich.text import Text
 
 from trunkline.bus.errors import SettingsError
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, complain
+from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
 from . import account, machine, stack
@@ -61,11 +61,8 @@ async def run(load: Callable[[], Settings]) -> int:
                 note(finding)
     failed = [finding for finding in found if finding.state == "fail"]
     if failed:
-        click.echo(
-            f"trunkline doctor: {failed[0].name}: {failed[0].text}"
-            + (f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""),
-            err=True,
-        )
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        complain("doctor", f"{failed[0].name}: {failed[0].text}{more}")
         return EXIT_FAILED
     left = any(f.state == "warn" and f.name in ("journal", "account's seals") for f in found)
     return EXIT_PENDING if left else EXIT_DONE
@@ -75,7 +72,10 @@ def print_finding(console: Console, finding: Finding) -> None:
     """One line, and its hint under it."""
     sign, style = _SIGNS[finding.state]
     console.print(
-        Text(sign, style=style), Text(f"{finding.name:<16}"), Text(finding.text), soft_wrap=True
+        Text(sign, style=style),
+        Text(f"{finding.name:<16}"),
+        Text(printable(finding.text)),
+        soft_wrap=True,
     )
     if finding.hint:
         console.print(Text(f"{'':21} {finding.hint}", style="dim"), soft_wrap=True)

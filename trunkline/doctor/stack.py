@@ -33,6 +33,10 @@ _REFUSALS: Final = {
         "strangers' apart: is the public URL the one that Twilio was given, and the token this "
         "account's? A gateway's log has the URL that was checked",
     ),
+    "odd fields": (
+        "{count} signed requests were refused because their fields are not those of a webhook",
+        "somebody may have captured one, and cut it elsewhere; a gateway's log names the field",
+    ),
 }
 
 

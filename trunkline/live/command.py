@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.text import Text
 
 from trunkline.bus.errors import SettingsError
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING
-from trunkline.bus.redact import is_e164
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, complain
+from trunkline.bus.redact import is_e164, printable
 from trunkline.bus.settings import Settings
 
 from .run import COST, LeftBehindError, Outcome, Plan, run
@@ -122,7 +122,7 @@ def show(outcome: Outcome) -> None:
     console = Console(highlight=False)
     for name, verdict in outcome.verdicts.all.items():
         sign, style = _SIGNS[verdict.judgement]
-        line = (Text(sign, style=style), Text(f"{name:<30}"), Text(verdict.seen))
+        line = (Text(sign, style=style), Text(f"{name:<30}"), Text(printable(verdict.seen)))
         console.print(*line, soft_wrap=True)
         if verdict.judgement == "contradicted":
             console.print(Text(f"{'':5}it means: {LIVE[name]}", style="bold"), soft_wrap=True)
@@ -161,5 +161,5 @@ def _status(plan: Plan, outcome: Outcome) -> int:
         text = f"it could not be told whether these hold: {', '.join(unknown)}"
     else:
         return EXIT_DONE
-    click.echo(f"trunkline doctor: {text}", err=True)
+    complain("doctor", text)
     return EXIT_FAILED if outcome.back else EXIT_PENDING

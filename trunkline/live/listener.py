@@ -41,9 +41,7 @@ Signed = Literal["right", "with-fragment", "shared-key", "wrong", "missing"]
 #: Twilio waits 15 s for an answer.
 _ANSWER_WITHIN: Final = 14.0
 #: A run has a handful of calls. It ends within seconds of a signal, so the listener does at once.
-_BOUNDS: Final = Bounds(
-    connections=64, request_bytes=64 * 1024, request_within=10.0, leave_within=0.2
-)
+_BOUNDS: Final = Bounds(waiting=64, request_bytes=64 * 1024, request_within=10.0, leave_within=0.2)
 _BUSY: Final = '<Response><Reject reason="busy"/></Response>'
 
 

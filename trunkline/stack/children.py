@@ -233,11 +233,24 @@ def describe(status: int) -> str:
     return f"killed by signal {-status}" if status < 0 else f"status {status}"
 
 
-def settings_environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with every setting in it, for a child to read."""
-    environment = dict(os.environ)
+#: Settings that a process needs. Others, secrets among them, are not in its environment.
+_NEEDS: Final[Mapping[str, frozenset[str]]] = {
+    "codec-worker": frozenset(("bus", "bus_key", "lead_ms", "log_format")),
+    "gateway": frozenset(Settings.model_fields)
+    - {"numbers", "state_dir", "twilio_api_url", "calls_per_second", "region", "edge"},
+    "carrier-sim": frozenset(("account_sid", "auth_token", "auth_token_secondary")),
+}
+
+
+def settings_environment(settings: Settings, role: str | None = None) -> dict[str, str]:
+    """This process's environment, with the settings in it that a child of this role reads (None:
+    all). Whatever else Twilio's tools read is left out: API keys, for example."""
+    needs = _NEEDS.get(role or "", frozenset(Settings.model_fields))
+    if role == "codec-worker" and settings.address.directory is None:
+        settings = settings.model_copy(update={"bus_key": SecretStr(settings.tcp_key())})
+    environment = {n: value for n, value in os.environ.items() if not n.startswith("TWILIO_")}
     for field in Settings.model_fields:
-        text = _as_text(getattr(settings, field))
+        text = _as_text(getattr(settings, field)) if field in needs else None
         if text is None:
             environment.pop(env_name(field), None)
         else:

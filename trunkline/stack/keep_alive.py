@@ -37,7 +37,7 @@ def keep_alive(settings: Settings, role: str) -> int:
 
         async def keep(stop: asyncio.Event) -> int:
             async with Supervisor() as supervisor:
-                environment = settings_environment(settings)
+                environment = settings_environment(settings, role)
                 silent_for = SILENT_FOR[role]
                 child = supervisor.keep(
                     role, argv, environment, pass_fds=pass_fds, silent_for=silent_for

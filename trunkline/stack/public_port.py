@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from trunkline.bus.errors import SettingsError
 from trunkline.bus.hosts import PortTakenError, listen
 from trunkline.bus.locks import FileLock, LockHeldError
+from trunkline.bus.private import WRITE, make_private
 from trunkline.bus.runtime_dir import runtime_path
 
 log = logging.getLogger("trunkline.stack.supervisor")
@@ -41,10 +41,7 @@ _NO: Final = b"n"
 def locks_directory() -> Path:
     """Where port locks are: the user's runtime directory, open to the user alone."""
     found = runtime_path()
-    found.mkdir(mode=0o700, parents=True, exist_ok=True)
-    owner = found.stat()
-    if owner.st_uid != os.geteuid() or owner.st_mode & 0o022:
-        raise SettingsError(f"{found} must belong to you alone (chmod 700 {found})")
+    make_private(found, others_may_not=WRITE)
     return found
 
 

@@ -80,7 +80,7 @@ def _command(settings: Settings, ready_file: Path) -> tuple[list[str], dict[str,
     It listens where TRUNKLINE_TWILIO_API_URL says, else at 127.0.0.1 on TRUNKLINE_SIM_PORT, else on
     a free port there. SettingsError where the URL is that of another machine.
     """
-    environment = settings_environment(settings)
+    environment = settings_environment(settings, "carrier-sim")
     for name in ("ACCOUNT_SID", "AUTH_TOKEN", "AUTH_TOKEN_SECONDARY"):
         environment.pop(f"TRUNKLINE_SIM_{name}", None)  # the stack's credentials are its own
     if not {"TRUNKLINE_SIM_NUMBERS", "TRUNKLINE_SIM_CALLEES"} & environment.keys():

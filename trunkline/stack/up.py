@@ -163,7 +163,6 @@ async def run_stack(
     The processes end with the numbers first: until these are as before, somebody has to answer at
     the public URL.
     """
-    environment = settings_environment(settings)
     ends: dict[asyncio.Task[Any], Callable[[], str]] = {}
     held: tuple[int, ...] = ()
     if carrier is not None:
@@ -177,7 +176,7 @@ async def run_stack(
             return supervisor.keep(
                 name,
                 trunkline_argv(*argv),
-                environment,
+                settings_environment(settings, argv[0]),
                 pass_fds=(*pass_fds, *held),
                 silent_for=SILENT_FOR[argv[0]],
             )

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from trunkline.bus.launch import ParentPipe, trunkline_argv
+from trunkline.bus.launch import ParentPipe, clean_environment, trunkline_argv
 from trunkline.bus.process import EXIT_DONE, PARENT_FD_VARIABLE, run
 
 from .supervisor import Supervisor
@@ -24,13 +24,13 @@ async def start_with_parent(
     grace: float,
     **popen: Any,
 ) -> asyncio.subprocess.Process:
-    """Start ``argv`` so that it ends with this process.
+    """Start ``argv`` so that it ends with this process. It gets no setting and no secret of ours.
 
     SIGTERM to the process returned is passed on; ``grace`` seconds later comes SIGKILL.
     """
     return await asyncio.create_subprocess_exec(
         *trunkline_argv("with-parent", "--grace", str(grace), "--", *argv),
-        env={**os.environ, PARENT_FD_VARIABLE: str(parent.read_fd)},
+        env={**clean_environment(), PARENT_FD_VARIABLE: str(parent.read_fd)},
         stdin=asyncio.subprocess.DEVNULL,
         pass_fds=(parent.read_fd,),
         **popen,

@@ -14,15 +14,18 @@ keep them, so that no webhook is ever answered for a call that its leg does not 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from trunkline.bus import messages as m
+from trunkline.bus.callers import caller_key
 from trunkline.bus.errors import WrongModeError
+from trunkline.bus.refusals import KINDS
 
 from ...instructions import ReplyTo
+from ...journal.rows import SEEN_KEPT
 from .call import Call
 from .dial import OPEN, Dial
 from .digits import DigitRows
@@ -31,8 +34,10 @@ from .lookups import LookUps
 from .peers import GATEWAY_LOST_AFTER, Peer, Peers
 from .pool import Pool
 from .queues import DialQueue, TurnQueues
+from .seen import Seen
 from .session import Session
 from .tokens import Tokens
+from .usage import Caps, Usage
 from .workers import Workers
 
 #: For how long after its start a controller waits for sessions to announce themselves again.
@@ -59,19 +64,28 @@ class Identity:
 @dataclass(frozen=True)
 class Rules:
     """Settings that the rules need. ``pool``: numbers for sessions on "any"; empty: all of the
-    account."""
+    account. ``callers``, ``callees``: who may call and be called, whatever a client allows; None:
+    the client alone says."""
 
     lead_ms: int = 60
     calls_per_second: float = 1.0
     pool: tuple[str, ...] = ()
+    callers: tuple[str, ...] | None = None
+    callees: tuple[str, ...] | None = None
+    caps: Caps = field(default_factory=Caps)
 
 
 class Book:
-    """The state of one stack, without I/O."""
+    """The state of one stack, without I/O. ``seen``: CallSids of the journal, each with when it was
+    heard first (Unix time)."""
 
-    def __init__(self, identity: Identity, rules: Rules) -> None:
+    def __init__(
+        self, identity: Identity, rules: Rules, seen: Iterable[tuple[str, float]] = ()
+    ) -> None:
         self.identity = identity
         self.rules = rules
+        callers = rules.callers
+        self._callers = None if callers is None else frozenset(map(caller_key, callers))
         self.peers = Peers()
         self.workers = Workers(identity.epoch, self.peers)
         self.sessions: dict[str, Session] = {}
@@ -86,15 +100,21 @@ class Book:
         #: by request id: all of this epoch, and the open ones of earlier epochs
         self.dials: dict[str, Dial] = {}
         self.queue = DialQueue(rules.calls_per_second)
+        self.usage = Usage(rules.caps)
         self.turns = TurnQueues()
         self.calls: dict[str, Call] = {}
         #: by the CallSid of each of their legs
         self.by_sid: dict[str, Call] = {}
+        self.seen = Seen(
+            ((sid, self.mono(wall)) for sid, wall in seen), identity.started - SEEN_KEPT
+        )
         self.tokens = Tokens()
         self._held_webhooks: list[tuple[ReplyTo, m.VoiceWebhook, float]] = []
         self.digits = DigitRows()
         #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
         self.counts: Counter[str] = Counter()
+        #: how much all gateways have refused, by kind
+        self.refused: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
         #: URL of the local console, once it listens
         self.console: str | None = None
         self.claim_until = identity.started + CLAIM_SECONDS
@@ -111,6 +131,10 @@ class Book:
     def count(self, what: str) -> None:
         """One more of these."""
         self.counts[what] += 1
+
+    def count_refused(self, refused: dict[str, int]) -> None:
+        """So much more was refused, by kind."""
+        self.refused.update(refused)
 
     def hold(self, reply_to: ReplyTo, webhook: m.VoiceWebhook, until: float) -> None:
         """A voice webhook waits for a client to announce itself, until then at most."""
@@ -213,6 +237,10 @@ class Book:
         """After a restart: the session may still announce itself, and tell more."""
         return self.claiming and session not in self.sessions
 
+    def admits(self, caller: str) -> bool:
+        """The stack lets this caller in, if a session does."""
+        return self._callers is None or caller_key(caller) in self._callers
+
     # ------------------------------------------------------------------ numbers
 
     def add_lease(self, lease: Lease) -> None:
@@ -250,14 +278,16 @@ class Book:
         """A dial, and the call that it is to become."""
         self.dials[dial.request] = dial
         self.calls[call.id] = call
+        self.usage.accept(dial.row)
 
     def add_closed_dial(self, dial: Dial, now: float) -> None:
         """After a restart: a client may still ask about it."""
         self.dials[dial.request] = dial
-        self.close_dial(dial, now)
+        self._closed_dials.append((now, dial.request))
 
     def close_dial(self, dial: Dial, now: float) -> None:
         """Nothing more can come of it. It is kept for a while, so that what comes late is known."""
+        self.usage.over(dial.request, dial.row.seconds)
         self._closed_dials.append((now, dial.request))
 
     def forget_dials(self, before: float) -> None:

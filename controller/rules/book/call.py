@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from trunkline.bus import messages as m
 from trunkline.bus.twilio_urls import CALL_FIELD, DIAL_FIELD
@@ -34,7 +34,7 @@ class Call(Subject):
     direction: m.Direction
     caller: str
     callee: str
-    secret: str
+    secret: str = field(repr=False)
     created: float
     sid: str | None = None
     dialled_sid: str | None = None
@@ -69,7 +69,7 @@ class Call(Subject):
     #: how often it was asked about since then
     checked: int = 0
     reason: m.EndedReason | None = None
-    stream_reason: m.StreamEndReason | None = None
+    stream_reason: Literal["stop", "close", "error"] | None = None
     #: HangUp and CancelDial requests that wait for REST
     ending: list[ReplyTo] = field(default_factory=list)
     #: REST was told to hang it up
@@ -237,7 +237,8 @@ class Call(Subject):
         the call, and after a while it is hung up."""
         self.step("stream_over")
         self.gateway, self.missing, self.checked, self.one_way = None, now, 0, False
-        self.stream_reason = reason
+        # To the call, a stream that was cut off is one that broke.
+        self.stream_reason = "error" if reason == "too_fast" else reason
 
     def stream_over(self) -> None:
         """Its stream is gone while it is being hung up."""

@@ -17,6 +17,7 @@ from ...journal.rows import DialRow
 from ...twilio import documents
 from ...twilio.calls import CallOrder
 from ..tables import DIAL, Subject
+from . import destinations
 from .last_known import LastKnown
 
 #: Twilio rings this long unless it is told a shorter time.
@@ -36,7 +37,7 @@ class Dial(Subject):
     state: str
     known: LastKnown
     waiting: list[ReplyTo] = field(default_factory=list)
-    token: str = ""
+    token: str = field(default="", repr=False)
     trace: dict[str, str] = field(default_factory=dict)
     deadline: float = float("inf")
     outcome: str | None = None
@@ -49,6 +50,10 @@ class Dial(Subject):
     last_word: str = ""
     #: the stream is up: it is a call now
     started: bool = False
+    #: an earlier controller asked for it
+    found: bool = False
+    #: when it was answered, as Unix time; None: that is not known
+    answered: float | None = None
     #: Twilio has said that our leg is over
     leg_over: bool = False
     #: how often REST was asked about it because nothing was heard
@@ -97,7 +102,7 @@ class Dial(Subject):
 
     def waits_until(self, deadline: float) -> None:
         """After a restart: somebody may still wait for it until then."""
-        self.deadline = deadline
+        self.deadline, self.found = deadline, True
 
     def wait_turn(self, now: float) -> None:
         """It waits for the callee's number for as long as its own timeout."""
@@ -137,9 +142,24 @@ class Dial(Subject):
 
     # ------------------------------------------------------------------ what becomes of it
 
-    def stream_up(self) -> None:
+    def stream_up(self, wall: float) -> None:
         """It is a call now."""
         self.started = True
+        self.pick_up(wall)
+
+    def pick_up(self, wall: float) -> None:
+        """The far end has answered by then at the latest, and the call costs. After a restart
+        nobody knows when that was, so it may have been at once."""
+        self.answered = self.answered or (self.row.asked if self.found else wall)
+
+    def close(self, wall: float) -> None:
+        """Nothing more can come of it: how long it has cost. Where its end was told and its answer
+        was not, it may have been answered at once."""
+        answered = self.answered
+        if answered is None and self.known.status == "completed":
+            answered = self.row.asked
+        lasted = 0.0 if answered is None else max(0.0, wall - answered)
+        self.row = replace(self.row, seconds=min(lasted, self.row.max_duration))
 
     def end_leg(self) -> None:
         """Twilio says that our leg is over."""
@@ -205,8 +225,11 @@ def new_dial(
     return Dial(row, state, known, waiting or [], token, trace or {})
 
 
-def check(body: m.Dial, allowed_callees: frozenset[str] | None) -> None:
-    """InvalidRequestError for what is not to be dialled."""
+def check(
+    body: m.Dial, allowed_callees: frozenset[str] | None, of_stack: tuple[str, ...] | None
+) -> None:
+    """InvalidRequestError for what is not to be dialled. ``allowed_callees``: as the session has
+    them; ``of_stack``: as the stack has them, whatever the session says."""
     shown = redact_number(body.to)
     if len(body.request) != 32:
         raise InvalidRequestError("a dial's request id has 32 hex digits")
@@ -216,14 +239,18 @@ def check(body: m.Dial, allowed_callees: frozenset[str] | None) -> None:
         raise InvalidRequestError(
             f"max_duration={body.max_duration:g} is not within 1 to {m.LONGEST_CALL} s"
         )
-    if not body.timeout > 0:
-        raise InvalidRequestError(f"timeout={body.timeout:g} must be positive")
+    if not 0 < body.timeout <= m.LONGEST_WAIT:
+        raise InvalidRequestError(
+            f"timeout={body.timeout:g} must be positive, and {m.LONGEST_WAIT} s at most"
+        )
     if body.mode == "a-leg" and not allowed_callees:
         raise InvalidRequestError(
             f"an a-leg call needs allowed_callees (deny-by-default), including {shown}"
         )
     if body.mode != "b-leg" and allowed_callees and body.to not in allowed_callees:
         raise InvalidRequestError(f"destination {shown} is not in allowed_callees")
+    if (why := destinations.refusal(body.to, of_stack)) is not None:
+        raise InvalidRequestError(why)
 
 
 def order(row: DialRow, token: str, public_url: str) -> CallOrder:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from trunkline.bus import messages as m
+from trunkline.bus.refusals import KINDS
 
 #: Answers kept for each peer: far more than can be under way when a connection breaks.
 ANSWERS_KEPT: Final = 1000
@@ -37,7 +38,7 @@ class Peer:
     answers: OrderedDict[int, m.Reply] = field(default_factory=OrderedDict)
     #: gateway: streams in its last beat
     streams: int = 0
-    #: gateway: requests that it has refused, by the reason
+    #: gateway: how much it has refused, by kind
     refused: dict[str, int] = field(default_factory=dict)
     #: worker: where gateways and clients reach it
     endpoint: str | None = None
@@ -79,10 +80,16 @@ class Peer:
             self.pulsed = now
         return due
 
-    def has(self, streams: int, refused: dict[str, int] | None = None) -> None:
-        """A gateway says how many streams it has, and which requests it has refused."""
+    def has(self, streams: int) -> None:
+        """A gateway says how many streams it has."""
         self.streams = streams
-        self.refused = self.refused if refused is None else refused
+
+    def refuses(self, refused: dict[str, int]) -> dict[str, int]:
+        """A gateway says how much it has refused since its start. Returns how much of it is new. A
+        kind that there is not is no gateway's of ours."""
+        before = self.refused
+        self.refused = {kind: count for kind, count in refused.items() if kind in KINDS}
+        return {kind: max(0, n - before.get(kind, 0)) for kind, n in self.refused.items()}
 
     def leave(self) -> None:
         """It has said Goodbye."""

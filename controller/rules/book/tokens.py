@@ -1,9 +1,13 @@
 """One-time stream tokens: what lets a Media Stream in, and to which call.
 
-A token is 32 hex digits, is used up by being accepted, and is void once its call has a newer one.
-It is bound to the CallSid that the webhook named; an a-leg's is made before there is one, and is
-bound to its dial. A one-way stream has a token of its own, which lets it in beside the other
-stream of its call. Only hashes are kept, and the comparison takes the same time wherever it fails.
+A token is 32 hex digits, is used up by being accepted, is void once its call has a newer one, and
+is good for a time, because Twilio opens a stream as soon as it has the document that asks for it.
+It is bound to the CallSid that the webhook named. An a-leg's is made before there is one: it is
+bound to its dial, and good until that is over. A gateway of this stack has to show it, in its own
+name (:func:`..streams.start`); to which of them Twilio connects is not known beforehand.
+
+A one-way stream has a token of its own, which lets it in beside the other stream of its call. Only
+hashes are kept, and the comparison takes the same time wherever it fails.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
+from math import inf
 
 
 def digest(text: str) -> str:
@@ -27,11 +32,13 @@ def same(one: str, other: str) -> bool:
 @dataclass(frozen=True)
 class Token:
     """``sid``: the CallSid that may use it; None: any, it becomes the dial's. ``one_way``: it lets
-    in a stream that brings sound and takes none."""
+    in a stream that brings sound and takes none. ``until``: when it is good no longer, on the
+    monotonic clock."""
 
     digest: str
     call: str
     sid: str | None
+    until: float = inf
     one_way: bool = False
 
 
@@ -42,24 +49,28 @@ class Tokens:
         self._by_digest: dict[str, Token] = {}
         self._by_call: dict[tuple[str, bool], Token] = {}
 
-    def make(self, call: str, sid: str | None, *, one_way: bool = False) -> str:
+    def make(self, call: str, sid: str | None, until: float, *, one_way: bool = False) -> str:
         """A new token; an older one of the call and kind is void from now on."""
         token = secrets.token_hex(16)
-        self.put(digest(token), call, sid, one_way=one_way)
+        self._put(Token(digest(token), call, sid, until, one_way))
         return token
 
-    def put(self, token_digest: str, call: str, sid: str | None, *, one_way: bool = False) -> None:
-        """This token is good; an older one of the call and kind is not any more. The a-leg's is
-        known by its digest alone, because the journal has no more of it."""
-        self.void(call, one_way=one_way)
-        token = Token(token_digest, call, sid, one_way)
-        self._by_digest[token_digest] = self._by_call[call, one_way] = token
+    def put(self, token_digest: str, call: str) -> None:
+        """An a-leg's token is good. It is known by its digest alone, because the journal has no
+        more of it."""
+        self._put(Token(token_digest, call, None))
 
-    def look(self, text: str) -> Token | None:
-        """The token, if it is good; it stays so until ``void``."""
+    def _put(self, token: Token) -> None:
+        self.void(token.call, one_way=token.one_way)
+        self._by_digest[token.digest] = self._by_call[token.call, token.one_way] = token
+
+    def look(self, text: str, now: float) -> Token | None:
+        """The token, if it is good; it stays so until ``void``, or until its time is over."""
         shown = digest(text)
         found = self._by_digest.get(shown)
-        return found if found is not None and same(found.digest, shown) else None
+        if found is None or not same(found.digest, shown) or now > found.until:
+            return None
+        return found
 
     def void(self, call: str, *, one_way: bool = False) -> None:
         """It is used up, or another one takes its place."""

@@ -1,0 +1,49 @@
+"""How many descriptors a process may have open, and for whom they are.
+
+Each connection, socket and file takes a descriptor, and a process without a free one can open no
+link to a worker. Systems give a process 1,024 (macOS: 256) until it asks for more, which it may up
+to the *hard* limit. So every process of a stack asks at its start, and a listener takes so many
+connections only that a reserve is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from typing import Final
+
+#: Asked for at most. A gateway with 1,000 calls needs some 5,000.
+MOST: Final = 65_536
+#: macOS refuses more than this (OPEN_MAX), although its hard limit says "unlimited".
+_MACOS_MOST: Final = 10_240
+#: Never given to connections: links to workers, files, and the connections that one turn of the
+#: loop takes from the listening socket before it is known that they are too many.
+RESERVE: Final = 1_024
+#: With less than this the bounds on strangers have to be narrower than they could be.
+ENOUGH: Final = 8_192
+
+
+def limits() -> tuple[int, int]:
+    """The soft and the hard limit, each :data:`MOST` at most."""
+    soft, hard = (
+        MOST if limit == resource.RLIM_INFINITY else min(limit, MOST)
+        for limit in resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+    return soft, hard
+
+
+def raise_limit() -> int:
+    """Ask for as many as there may be, and return how many there are now."""
+    soft, most = limits()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    for wanted in (most, _MACOS_MOST):
+        if soft < wanted <= most:
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                return wanted
+    return soft
+
+
+def for_connections(limit: int) -> int:
+    """How many connections a listener may have where so many descriptors are allowed."""
+    return max(limit - RESERVE, limit // 2)

@@ -1,0 +1,65 @@
+"""How much a stream may say in which time. No I/O.
+
+A carrier sends 20 ms of sound every 20 ms, numbered by its own clock. Rules:
+
+1. A message counts for the sound that it brings, and for LEAST at least. A mark that comes back
+   does not count: there are no more of them than were sent.
+2. In a window of WINDOW seconds a stream may bring MOST times as much as the window lasts. More is
+   *too fast*, and nothing more is taken from it.
+3. A window begins with its first message. If nothing was read for a while before, because the
+   network or this process stood still, what comes then is late, and not too fast. So the window
+   counts as longer by that time.
+4. A frame's position does not run ahead of the clock by more than AHEAD seconds. It does not run
+   back either: sound that ends before the newest frame's end has been brought already. Such a
+   position is wrong, and its frame is thrown away. Positions count from the first frame's, because
+   a carrier may count from the call's creation.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trunkline.bus.sound import WIRE_RATE
+
+from . import media_streams as ms
+
+WINDOW: Final = 5.0
+MOST: Final = 2.0
+#: Seconds that a message counts for at least.
+LEAST: Final = 0.01
+AHEAD: Final = 10.0
+
+
+class Pace:
+    """The pace of one stream, whose socket was opened at ``now`` of the monotonic clock."""
+
+    def __init__(self, now: float) -> None:
+        self._opened = self._heard = self._ends = now
+        #: seconds of sound that may still come in this window
+        self._left = 0.0
+        #: the first frame's position, and the end of the newest one
+        self._first: int | None = None
+        self._next = 0
+
+    def too_fast(self, event: ms.Event | None, now: float) -> bool:
+        """Count one message, of which ``event`` came. True: this is more than there may be."""
+        if now >= self._ends:
+            self._ends = now + WINDOW
+            self._left = MOST * (WINDOW + now - self._heard)
+        self._heard = now
+        if type(event) is ms.Media:
+            self._left -= max(len(event.payload) / WIRE_RATE, LEAST)
+        elif type(event) is not ms.MarkReturned:
+            self._left -= LEAST
+        return self._left < 0
+
+    def is_in_place(self, media: ms.Media, now: float) -> bool:
+        """Whether the frame's position can be right."""
+        if self._first is None:
+            self._first = media.position
+        end = media.position + len(media.payload)
+        latest = self._first + (now - self._opened + AHEAD) * WIRE_RATE
+        if end <= self._next or media.position > latest:
+            return False
+        self._next = end
+        return True

@@ -1,0 +1,80 @@
+"""How Twilio writes SIDs, numbers and statuses, and which fields a webhook of a call has. No I/O.
+
+A form's signature covers its names and values, sorted, one behind the other, with nothing between
+them. So whoever has captured one signed request can cut the same text elsewhere, and the signature
+still holds::
+
+    CallSid=CA5e…  CallStatus=ringing    as Twilio sent it
+    CallSid=CA5e…CallStatusringing       the same text, and a CallSid that nobody has seen
+
+Three rules leave one way to cut it. Each field of :data:`REQUIRED` is there, once, and in Twilio's
+form. A name has letters, digits and ``_.-`` alone. No other name or value holds the text of such a
+field, so that it can neither be swallowed nor come from elsewhere (``ParentCallSid`` holds it too).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from .signature import Form
+
+_SID: Final = re.compile(r"(AC|CA|MZ)[0-9a-f]{32}\Z")
+#: A phone number, whole or national, or a short code; ``sip:…``, ``client:…`` and other addresses;
+#: a word for a caller who is withheld (``anonymous``); or nothing. Carriers write callers in all of
+#: these ways (docs/beliefs.md, caller-id).
+_PARTY: Final = re.compile(
+    r"\+?[0-9*#]{1,32}\Z"
+    r"|[A-Za-z]{2,12}:\S{1,500}\Z"
+    r"|[A-Z]?[a-z]+([ _-][A-Z]?[a-z]+)*\Z|[A-Z][A-Z _-]*\Z"
+    r"|\Z"
+)
+_LONGEST_PARTY: Final = 512
+#: voice/twiml and voice/api/call-resource in Twilio's documents.
+_STATUSES: Final = frozenset(
+    [
+        *("queued", "initiated", "ringing", "answered", "in-progress"),
+        *("completed", "busy", "failed", "no-answer", "canceled"),
+    ]
+)
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
+_SWALLOWED: Final = re.compile(f"AccountSidAC|CallSidCA|CallStatus(?:{'|'.join(_STATUSES)})")
+
+
+def is_sid(kind: str, text: str) -> bool:
+    """``text`` is a SID of this kind: two letters, then 32 hex digits."""
+    return text.startswith(kind) and _SID.match(text) is not None
+
+
+def is_party(text: str) -> bool:
+    """``text`` is a caller or a callee as a carrier may write it."""
+    return len(text) <= _LONGEST_PARTY and text.isprintable() and _PARTY.match(text) is not None
+
+
+#: The fields that every voice webhook and status callback has (voice/twiml), and their forms.
+REQUIRED: Final[dict[str, Callable[[str], bool]]] = {
+    "AccountSid": lambda text: is_sid("AC", text),
+    "CallSid": lambda text: is_sid("CA", text),
+    "CallStatus": lambda text: text in _STATUSES,
+    "From": is_party,
+    "To": is_party,
+}
+
+
+def fault(form: Form, account: str | None) -> str | None:
+    """Why this is no form of Twilio's for ``account`` (None: not known yet); None where it is."""
+    for name, is_right in REQUIRED.items():
+        values = form.getlist(name)
+        if len(values) != 1:
+            return f"{name} is given {len(values)} times"
+        if not is_right(values[0]):
+            return f"{name} is not written as Twilio writes it"
+    if account is not None and form.getlist("AccountSid") != [account]:
+        return "AccountSid is another account's"
+    for name in form:
+        if not _NAME.match(name):
+            return "a field has a name that Twilio gives to none"
+        if any(_SWALLOWED.search(text) for text in (name, *form.getlist(name))):
+            return "a field holds the text of another one"
+    return None

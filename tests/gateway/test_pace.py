@@ -1,0 +1,76 @@
+"""How much a stream may say, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from trunkline.gateway import media_streams as ms
+from trunkline.gateway.pace import Pace
+
+FRAME = ms.Media(0, bytes(160))
+
+
+def send(pace: Pace, times: float, seconds: float, *, since: float = 0.0) -> float | None:
+    """Frames at so many times real time. When the stream is too fast; None: it is not."""
+    for n in range(round(50 * times * seconds)):
+        now = since + n / (50 * times)
+        if pace.too_fast(FRAME, now):
+            return now
+    return None
+
+
+@pytest.mark.parametrize("times", [1.0, 1.5, 2.0])
+def test_up_to_twice_real_time_is_taken(times: float) -> None:
+    assert send(Pace(0.0), times, 60.0) is None
+
+
+@pytest.mark.parametrize("times", [2.5, 10.0, 100.0])
+def test_more_is_cut_off_within_the_window(times: float) -> None:
+    cut_off = send(Pace(0.0), times, 60.0)
+    assert cut_off is not None and cut_off <= 5.0
+
+
+def test_messages_that_bring_no_sound_count_too() -> None:
+    for event in (None, ms.Media(0, b"\x00"), ms.Dtmf(1, "1"), ms.Stop()):
+        pace = Pace(0.0)
+        assert [pace.too_fast(event, 0.0) for _ in range(1_001)] == [False] * 1_000 + [True]
+
+
+def test_marks_that_come_back_do_not() -> None:
+    """An interrupt brings all of them back at once."""
+    pace = Pace(0.0)
+    assert not any(pace.too_fast(ms.MarkReturned("m"), 0.0) for _ in range(10_000))
+
+
+@pytest.mark.parametrize("stood_still", [3.0, 9.0, 60.0])
+def test_what_comes_late_is_not_too_fast(stood_still: float) -> None:
+    """The network, or this process, stood still: all of that time's sound is read in one go."""
+    pace = Pace(0.0)
+    assert send(pace, 1.0, 62.5) is None  # in the middle of a window
+    woke = 62.5 + stood_still
+    assert not any(pace.too_fast(FRAME, woke) for _ in range(round(50 * stood_still)))
+    assert send(pace, 1.0, 60.0, since=woke) is None
+
+
+def place(pace: Pace, now: float, seconds: float) -> bool:
+    return pace.is_in_place(ms.Media(round(8_000 * seconds), bytes(160)), now)
+
+
+def test_a_position_may_not_run_ahead_of_the_clock_nor_back() -> None:
+    pace = Pace(100.0)
+    assert place(pace, 100.0, 0.0)
+    assert place(pace, 105.0, 5.0)
+    assert not place(pace, 105.0, 5.0), "once more the same"
+    assert not place(pace, 105.0, 4.0)
+    assert not place(pace, 105.1, 3_600.0)
+    assert place(pace, 105.1, 5.02), "a jump harms no later frame"
+    assert place(pace, 105.2, 5.03), "what overlaps is cut where it is put in place"
+    assert place(pace, 120.0, 20.0), "silence may be left out"
+
+
+def test_positions_count_from_the_first_frames() -> None:
+    """A carrier may count from the call's creation."""
+    pace = Pace(100.0)
+    assert place(pace, 100.0, 7_200.0)
+    assert place(pace, 101.0, 7_201.0)
+    assert not place(pace, 101.0, 7_213.0)

@@ -1,0 +1,131 @@
+"""Which fields a webhook has, in every form that a carrier writes; and forms that are cut anew."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from trunkline.carrier_sim.account import CallOptions, CallRecord
+from trunkline.carrier_sim.habits import CALLER_FORMS
+from trunkline.carrier_sim.webhooks import call_form
+from trunkline.gateway.signature import Form
+from trunkline.gateway.twilio_forms import REQUIRED, fault, is_party
+
+from .stack import ACCOUNT, FORM
+
+#: What REQUIRED allows besides the forms that the stand-in draws of itself.
+OTHER_PARTIES = [
+    "12345",
+    "sip:anonymous@anonymous.invalid",
+    "sips:alice@example.com:5061;transport=tls",
+    "client:alice_1%40example",
+    "whatsapp:+14155551234",
+    "Private number",
+    "UNAVAILABLE",
+    "+7378742833",
+]
+PARTIES = [write("+14155551234") for write in CALLER_FORMS.values()] + OTHER_PARTIES
+
+
+def changed(**changes: str | None) -> Form:
+    """FORM with these fields instead; None: without it."""
+    return Form([(n, v) for n, v in {**FORM, **changes}.items() if v is not None])
+
+
+def record(**fields: str) -> CallRecord:
+    """A call as the stand-in has it."""
+    known = {"from_": "+14155551234", "to": "+14155557777", "status": "ringing"} | fields
+    return CallRecord(
+        sid=FORM["CallSid"],
+        direction="inbound",
+        options=CallOptions(),
+        created_at=0.0,
+        created=0.0,
+        **known,
+    )
+
+
+@pytest.mark.parametrize("party", PARTIES)
+@pytest.mark.parametrize("status", ["queued", "ringing", "in-progress", "completed", "no-answer"])
+def test_what_the_carrier_sends_is_taken(party: str, status: str) -> None:
+    form = Form(call_form(record(from_=party, to="client:bob", status=status), ACCOUNT))
+    assert fault(form, ACCOUNT) is None and fault(form, None) is None
+    assert fault(form, "AC" + "2" * 32) == "AccountSid is another account's"
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_each_field_is_there_once(name: str) -> None:
+    assert fault(changed(**{name: None}), ACCOUNT) == f"{name} is given 0 times"
+    twice = Form([*FORM.items(), (name, FORM[name])])
+    assert fault(twice, ACCOUNT) == f"{name} is given 2 times"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AccountSid", ACCOUNT[:-1]),
+        ("AccountSid", "CA" + ACCOUNT[2:]),
+        ("CallSid", FORM["CallSid"] + "\n"),
+        ("CallSid", FORM["CallSid"].replace("1", "G")),
+        ("CallSid", FORM["CallSid"] + "0"),
+        ("CallSid", ""),
+        ("CallStatus", "Ringing"),
+        ("CallStatus", ""),
+        ("CallStatus", "ringing\0"),
+    ],
+)
+def test_each_field_has_its_form(name: str, value: str) -> None:
+    why = f"{name} is not written as Twilio writes it"
+    assert fault(changed(**{name: value}), ACCOUNT) == why
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["+1415\r\n", "+1415555123٤", "sip:a\x1b[2J@b", "x" * 600, "+", "12+3", "<Play/>", "a:b c"],
+)
+def test_what_no_carrier_writes_is_no_party(text: str) -> None:
+    assert not is_party(text)
+
+
+@pytest.mark.parametrize(
+    ("extra", "why"),
+    [
+        ({"+1415FromCity": "x"}, "a field has a name that Twilio gives to none"),
+        ({"": "x"}, "a field has a name that Twilio gives to none"),
+        ({"Extra": "CallSidCA" + "5" * 32}, "a field holds the text of another one"),
+        ({"Extra": "CallStatusringing"}, "a field holds the text of another one"),
+        ({"AAccountSidAC5": ""}, "a field holds the text of another one"),
+    ],
+)
+def test_no_field_holds_the_text_of_another(extra: dict[str, str], why: str) -> None:
+    assert fault(changed(**extra), ACCOUNT) == why
+
+
+@pytest.mark.parametrize("name", ["ParentCallSid", "DialCallStatus", "SipHeader_X-Id", "msg"])
+def test_other_names_of_twilios_are_taken(name: str) -> None:
+    assert fault(changed(**{name: FORM["CallSid"]}), ACCOUNT) is None
+
+
+def test_no_other_cut_of_a_signed_text_is_taken() -> None:
+    """Every way to move one border between two texts, and to drop one, of a child call's form."""
+    child = record(from_="anonymous", parent_call_sid="CA" + "9" * 32)
+    pairs = sorted(call_form(child, ACCOUNT))
+    texts = [text for pair in pairs for text in pair]
+    borders = list(itertools.accumulate(map(len, texts)))[:-1]
+    whole = "".join(texts)
+    required = Form(pairs)
+    cuts = [
+        sorted({*borders[:n], *borders[n + 1 :], moved})
+        for n in range(len(borders))
+        for moved in range(len(whole))
+    ]
+    cuts += [[*borders[:n], *borders[n + 2 :]] for n in range(len(borders) - 1)]
+    taken = 0
+    for cut in cuts:
+        parts = [whole[a:b] for a, b in itertools.pairwise([0, *cut, len(whole)])]
+        form = Form(list(zip(parts[::2], parts[1::2], strict=False)))
+        if len(parts) % 2 == 0 and list(form) == sorted(form) and fault(form, ACCOUNT) is None:
+            taken += 1
+            assert all(form.getlist(n) == required.getlist(n) for n in REQUIRED), parts
+    assert taken, "the form itself is among them"
