@@ -79,6 +79,7 @@ def test_no_answer_fails() -> None:
 def test_who_never_yields_fails() -> None:
     call = report(speech((2, 4), (12, 14)), speech((1, 2.5), (11, 15)))
     (said,) = limits.broken([call], {"time_to_yield_p95": 0.8})
+    assert limits.broken([answering(1.0)], {"time_to_yield_p95": 0.8}) == [], "nobody broke in"
     assert said == "time_to_yield_p95: they did not yield 1 of 2 times"
 
 

@@ -68,22 +68,20 @@ def broken(reports: Sequence[Report], limits: Mapping[str, float]) -> list[str]:
             if most > limit:
                 found.append(f"{name} is {most:g}, over {limit:g}")
         elif matched[1] == "latency":
-            found += _over(samples.latency, matched[2], limit, "answer", name)
+            if not samples.latency:
+                found.append(f"{name}: there was no answer")
+            found += _over(samples.latency, matched[2], limit, name)
         else:
             yielded = [seconds for seconds in samples.time_to_yield if seconds is not None]
             never = len(samples.time_to_yield) - len(yielded)
             if never:
                 found.append(f"{name}: they did not yield {never} of {never + len(yielded)} times")
-            found += _over(yielded, matched[2], limit, "yield", name, needed=not never)
+            found += _over(yielded, matched[2], limit, name)
     return found
 
 
-def _over(
-    seconds: list[float], which: str, limit: float, what: str, name: str, needed: bool = True
-) -> Iterator[str]:
+def _over(seconds: list[float], which: str, limit: float, name: str) -> Iterator[str]:
     if not seconds:
-        if needed:
-            yield f"{name}: there was no {what}"
         return
     found = getattr(spread(seconds), which)
     instead = ""
