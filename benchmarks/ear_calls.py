@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.bus import wav
 from trunkline.carrier_sim.wav import SPEECH_DIR
-from trunkline.cli import wav
 from trunkline.codec_worker.mulaw import DECODE_TABLE, ENCODE_TABLE
 from trunkline.ear.figures import Segment
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 SUITE = """
 import asyncio, pytest
 from pathlib import Path
-from trunkline.cli import wav
+from trunkline.bus import wav
 
 async def ask(line):
     question = wav.read(Path(__file__).with_name("question.wav")).tobytes()

@@ -14,8 +14,8 @@ import pytest
 from talk import assert_ended, clip
 
 from trunkline import errors
+from trunkline.bus import wav
 from trunkline.carrier_sim.wav import SPEECH_DIR
-from trunkline.cli import wav
 
 pytest_plugins = ["pytester"]
 

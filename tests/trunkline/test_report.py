@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from trunkline.bus import wav
 from trunkline.carrier_sim.wav import SPEECH_DIR
-from trunkline.cli import wav
 from trunkline.cli.main import cli
 from trunkline.ear.levels import RATE
 

@@ -8,9 +8,9 @@ from typing import Final
 
 from rich.console import Console
 
+from trunkline.bus import wav
 from trunkline.bus.sound import WIRE_RATE
 
-from ..cli import wav
 from .measure import CallRecord
 
 #: A turn with more wrong words than this share was not understood.

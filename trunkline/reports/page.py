@@ -14,10 +14,10 @@ from typing import Final
 
 import numpy as np
 
+from trunkline.bus.wav import Samples
 from trunkline.ear.figures import Report, Segment
 from trunkline.ear.levels import RATE
 
-from ..cli.wav import Samples
 from .recordings import Heard
 from .text import spread_text
 

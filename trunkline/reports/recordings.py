@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trunkline.bus import wav
 from trunkline.bus.errors import InvalidRequestError, SettingsError
 from trunkline.bus.settings import Settings
 from trunkline.ear.figures import Report
 from trunkline.ear.levels import RATE
 from trunkline.ear.listen import listen
-
-from ..cli import wav
 
 Channel = Literal["left", "right"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.bus.errors import InvalidRequestError
-from trunkline.bus.sound import LINE_RATE
+from .errors import InvalidRequestError
+from .sound import LINE_RATE
 
 Samples = npt.NDArray[np.int16]
 
