@@ -13,8 +13,6 @@ from typing import Any
 
 import zmq
 import zmq.auth.thread
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from zmq.utils import z85
 
 _DOMAIN = "trunkline"
@@ -26,6 +24,10 @@ def bus_key(auth_token: str) -> str:
 
 
 def _derive(secret: str, info: str) -> bytes:
+    # Imported here, because a stack on ipc needs no keys, and its processes start sooner without.
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
     hkdf = HKDF(SHA256(), 32, salt=b"trunkline bus", info=info.encode())
     return hkdf.derive(secret.encode())
 

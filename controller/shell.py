@@ -162,7 +162,11 @@ class Shell:
         for dial in dials:
             shown = redact_number(dial.callee)
             log.error("a call to %s is still to be hung up: %s", shown, later)
-        return EXIT_PENDING if overrides or dials else EXIT_DONE
+        journal = self._ops.journal
+        unreadable = [row for row in await journal.unreadable() if row.table == "override"]
+        for lost in unreadable:
+            log.error("%s", lost.text(journal.path))
+        return EXIT_PENDING if overrides or dials or unreadable else EXIT_DONE
 
     async def _check_credentials(self) -> None:
         """Credentials that Twilio refuses end the process at its start; the journal is kept."""

@@ -37,13 +37,8 @@ if TYPE_CHECKING:
 #: pytest-xdist takes a line, so no more than two tests compute at once, tests that wait go on
 #: beside them, and one worker imports scenario.
 COMPUTE: Final = (
-    ("::test_the_demo_runs", "test_each_belief.py"),
-    (
-        "::test_every_example_runs",
-        "test_words.py",
-        "::test_the_offline_example",
-        "::test_ctrl_c_in_a_test",
-    ),
+    ("::test_the_demo_runs", "::test_the_offline_example", "test_each_belief.py", "test_words.py"),
+    ("::test_every_example_runs", "::test_ctrl_c_in_a_test"),
     (
         "dropin/test_scenario_run.py",
         "dropin/test_greeting_run.py",

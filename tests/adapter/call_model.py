@@ -204,3 +204,27 @@ class CallModel:
             if not moved and not queued and before == (len(self.carrier), self.written):
                 return
         raise AssertionError("it does not settle")
+
+
+class Talker:
+    """Makes sound whose every sample tells its number."""
+
+    def __init__(self, model: CallModel) -> None:
+        self.model = model
+        self.samples = 0
+        self.said: list[tuple[object, bytes]] = []
+
+    def say(self, samples: int) -> None:
+        pcm = b"".join(((self.samples + i) % 65_536).to_bytes(2, "little") for i in range(samples))
+        self.samples += samples
+        utterance = self.model.audio.say(pcm, self.model.now)
+        self.said.append((utterance, pcm))
+        self.model.act()
+
+    @property
+    def all_pcm(self) -> bytes:
+        return b"".join(pcm for _, pcm in self.said)
+
+
+def sends(model: CallModel) -> list[m.ToWorker]:
+    return [e.message for e in model.audio.take_instructions() if isinstance(e, Send)]

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 # langwatch-scenario imports litellm, which would fetch its price list from the network.
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
-from fake_stack import FakeStack, fake_stack  # it stands beside this file
+from call_model import CallModel, Talker  # these stand beside this file
+from fake_stack import FakeStack, fake_stack
 
 from trunkline.bus.digits import seconds_of
 
@@ -37,3 +38,16 @@ async def paced_stack(short_directory: Path) -> AsyncIterator[FakeStack]:
     """A controller and two workers that play 20 ms each 20 ms."""
     async with fake_stack(short_directory, instant=False) as made:
         yield made
+
+
+@pytest.fixture
+def model() -> CallModel:
+    """A call whose first stream is up."""
+    made = CallModel()
+    made.settle()
+    return made
+
+
+@pytest.fixture
+def talker(model: CallModel) -> Talker:
+    return Talker(model)

@@ -69,7 +69,7 @@ async def test_any_user_of_the_machine_may_ask_so_nobody_is_identified() -> None
             for url in ("https://me:***@agent.example.com:8443/k3y?key=k3y", None, "http://[")
         ],
     }
-    console = Console(lambda: status, dict)
+    console = Console(lambda: status, {}, {})
     console.start(0)
     try:
         _, _, body = await ask(console, "/api/status")

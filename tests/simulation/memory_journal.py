@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from trunkline.controller.journal.file import JournalError
 from trunkline.controller.journal.rows import SEEN_KEPT, DialRow, OverrideRow, OverrideState
+from trunkline.controller.journal.store import Unreadable
 
 
 class MemoryJournal:
@@ -104,6 +105,9 @@ class MemoryJournal:
     async def seen(self, since: float) -> list[tuple[str, float]]:
         found = [(sid, heard) for sid, heard in self.calls.items() if heard >= since]
         return sorted(found, key=lambda heard: (heard[1], heard[0]))
+
+    async def unreadable(self) -> list[Unreadable]:
+        return []
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -19,7 +19,6 @@ from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.launch import ParentPipe
 from trunkline.bus.twilio_urls import HEALTH_PATH
 
-from .http_get import get
 from .with_parent import start_with_parent
 
 log = logging.getLogger("trunkline.stack.supervisor")
@@ -124,6 +123,9 @@ class Tunnel:
 
     async def wait_reachable(self) -> bool:
         """Wait until ``/healthz`` answers through the tunnel; False when it does not in time."""
+        # It needs requests, which would take a sixth of the start of every stack.
+        from .http_get import get
+
         deadline = monotonic() + REACHABLE_WITHIN
         while monotonic() < deadline:
             if (await get(self.url + HEALTH_PATH)).status == 200:
