@@ -329,8 +329,9 @@ class CallAudio:
             ahead = max(self._plays_until - came, 0.0) + fresh
             self._most_ahead = max(self._most_ahead, ahead)
         begins = came + ahead - fresh
-        for pcm in self.out.between(max(self.out.acknowledged, self.out.floor), position):
-            self.tape.said(begins, pcm)
+        first = max(self.out.acknowledged, self.out.floor)
+        for continues, pcm in self.out.between(first, position):
+            self.tape.said(begins, pcm, continues=continues)
             begins += len(pcm) / _HEARD_BYTES / WIRE_RATE
         self._plays_until = came + ahead
         self._acknowledged_at = came

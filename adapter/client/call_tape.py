@@ -23,6 +23,8 @@ Samples = npt.NDArray[np.int16]
 
 #: The most of a call that is kept, in positions: an hour.
 MOST: Final = 3_600 * WIRE_RATE
+#: An acknowledgement that is later than this (seconds) was not only waiting in a queue.
+LATE: Final = 0.5
 #: Sound is made small in pieces of about a second.
 _PIECE_BYTES: Final = 2 * LINE_RATE
 _POSITION_BYTES: Final = 6
@@ -95,8 +97,11 @@ class CallTape:
         self._heard_to = position + -(-len(pcm) // _POSITION_BYTES)
         self._delays.append(now - self._heard_to / WIRE_RATE)
 
-    def said(self, begins: float, pcm: bytes) -> None:
-        """The carrier plays ``pcm`` from ``begins`` on."""
+    def said(self, begins: float, pcm: bytes, *, continues: bool = False) -> None:
+        """The carrier plays ``pcm`` from ``begins`` on. ``continues``: it is the rest of an
+        utterance. Where its acknowledgement came a little late, that was heard without a hole."""
+        if continues and 0.0 < begins - self._said_to < LATE:
+            begins = self._said_to
         if self._delays and (begins - self._delays[0]) * WIRE_RATE > MOST:
             return
         self._said.add(begins, pcm, joins=abs(begins - self._said_to) < 1e-6)

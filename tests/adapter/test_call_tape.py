@@ -54,6 +54,16 @@ def test_sound_that_came_late_moves_nothing() -> None:
     assert tape.jitter_ms == pytest.approx(300, abs=1)
 
 
+def test_an_acknowledgement_that_is_late_makes_no_hole_in_an_utterance() -> None:
+    tape = taped()
+    tape.said(51.01, pcm(3000))
+    tape.said(51.15, pcm(3000), continues=True)
+    tape.said(51.50, pcm(5000))
+    ours, _ = tape.sides()
+    assert ours[8000:8320] == pytest.approx(np.full(320, 3000), rel=0.03)
+    assert not ours[8320:11_920].any() and ours[11_920:].any()
+
+
 def test_an_interrupt_takes_back_what_was_not_played() -> None:
     tape = taped()
     tape.said(51.01, pcm(3000, 0.1))
