@@ -4,6 +4,11 @@
 second, matches replies to requests, and asks unanswered requests again after a reconnect (they are
 the same request to the controller: it answers each once). A request waits while the controller is
 away; after :data:`UNAVAILABLE_AFTER` without one it ends in StackUnavailableError.
+
+A connection may stand on which nothing is heard, for example because the controller takes another
+connection for the peer's. After :data:`SILENT_BEATS` the peer throws it away and makes a new one.
+If no word comes on that either, the peer is *deaf* after :data:`DEAF_AFTER`, and its process may
+act on it.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -31,18 +37,24 @@ from .errors import (
     TrunklineError,
 )
 from .sockets import BusSocket, connect_dealer
+from .wall import Wall
 
 log = logging.getLogger("trunkline.bus")
 
 BEAT_SECONDS = 0.5
 #: Without an answer from any controller for this long, requests fail.
 UNAVAILABLE_AFTER = 10.0
+#: So long after the last word a peer is deaf whose connection stands. A controller that hangs is
+#: killed by its keeper long before.
+DEAF_AFTER = 25.0
+#: So many beats are said without a word of the controller, which answers one in eight. They are
+#: counted, because a process that did not run meanwhile has its words still to read.
+SILENT_BEATS = 20
 #: A connection on which no Welcome came within this time is thrown away.
 WELCOME_WITHIN = 2.0
 
 _T = TypeVar("_T")
 
-_decoder = msgspec.msgpack.Decoder(m.FromController)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -57,8 +69,9 @@ class _Pending:
 class ControlClient:
     """One peer's connection to the controller, on the running asyncio loop.
 
-    ``hello()`` describes the peer and what it holds, ``beat()`` is what to say twice a second.
-    ``on_event`` gets every Event; ``on_welcome`` every Welcome (a new epoch, or a reconnect).
+    ``hello()`` describes the peer and what it holds, ``beat()`` is what to say twice a second;
+    None: the peer is not well, and says nothing. ``on_event`` gets every Event; ``on_welcome``
+    every Welcome (a new epoch, or a reconnect).
     ``on_refused`` is called once when the controller refuses the peer for good; requests then fail
     with that error.
     """
@@ -70,14 +83,19 @@ class ControlClient:
         *,
         peer: str,
         hello: Callable[[], m.Hello],
-        beat: Callable[[], m.Beat],
+        beat: Callable[[], m.Beat | None],
         on_event: Callable[[m.Event], None],
         on_welcome: Callable[[m.Welcome], None] | None = None,
         on_refused: Callable[[TrunklineError], None] | None = None,
         curve: CurveKeys | None = None,
         clock: Clock = monotonic,
+        wall: Wall | None = None,
     ) -> None:
         self.peer = peer
+        self.wall = Wall(log) if wall is None else wall
+        self._receive = self.wall.door(m.FromController, self._take, "the controller")
+        #: by which the controller knows this process again on a newer connection
+        self._key = secrets.token_hex(16)
         self._context = context
         self._address = address
         self._hello = hello
@@ -95,10 +113,17 @@ class ControlClient:
         #: sockets that were connected so far
         self._connections = 0
         self._last_heard = clock()
+        #: since when one connection or another has stood
+        self._stands = False
+        self._stood_since = clock()
+        #: beats since the last word
+        self._unanswered = 0
         self._welcomed = asyncio.Event()
         self._refused: TrunklineError | None = None
         #: the Welcome of the present connection, None while there is none
         self.welcome: m.Welcome | None = None
+        #: codec workers that are well, by the controller's last word; None: it has said none
+        self.workers: int | None = None
         #: notifications that could not be sent (the next Hello or Beat tells the same)
         self.unsent = 0
 
@@ -164,9 +189,9 @@ class ControlClient:
         future: asyncio.Future[m.ReplyBody] = asyncio.get_running_loop().create_future()
         pending = _Pending(request, now, None if timeout is None else now + timeout, future)
         self._pending[request.id] = pending
-        if self.welcome is not None:
-            self._send(request)
         try:
+            if self.welcome is not None:
+                self._send(request)
             async with asyncio.timeout(timeout):
                 reply = await future
         except TimeoutError:
@@ -192,8 +217,15 @@ class ControlClient:
 
     def say_hello(self) -> None:
         """Announce again what this peer holds."""
-        hello = msgspec.structs.replace(self._hello(), connection=self._connections)
-        self._send(hello)
+        own = {"connection": self._connections, "key": self._key}
+        self._send(msgspec.structs.replace(self._hello(), **own))
+
+    @property
+    def deaf(self) -> bool:
+        """Somebody holds the connection, and has not been heard for long. A controller that is
+        away, or stopped, holds none."""
+        heard = max(self._last_heard, self._stood_since)
+        return self._connected_at is not None and self._clock() - heard > DEAF_AFTER
 
     # ------------------------------------------------------------------ the connection
 
@@ -206,7 +238,7 @@ class ControlClient:
             self._address.control,
             self._receive,
             on_connected=self._connected,
-            on_disconnected=self._reopen,
+            on_disconnected=self._lost,
             curve=self._curve,
         )
 
@@ -227,14 +259,22 @@ class ControlClient:
             self._socket = None
             return
         self._connected_at = self._clock()
+        if not self._stands:
+            self._stands, self._stood_since = True, self._connected_at
         self._connections += 1
         self.say_hello()
+
+    def _lost(self) -> None:
+        """The controller's end is gone."""
+        self._stands = False
+        self._reopen()
 
     def _reopen(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
         self.welcome = None
+        self._unanswered = 0
         self._welcomed.clear()
         if self._refused is None:
             self._open()
@@ -242,18 +282,15 @@ class ControlClient:
     def _send(self, message: msgspec.Struct) -> bool:
         return self._socket is not None and self._socket.send(_encoder.encode(message))
 
-    def _receive(self, payload: bytes) -> None:
-        try:
-            message = _decoder.decode(payload)
-        except msgspec.MsgspecError as error:
-            log.warning("a message from the controller could not be read: %s", error)
-            return
-        self._last_heard = self._clock()
+    def _take(self, message: m.FromController) -> None:
+        self._last_heard, self._unanswered = self._clock(), 0
         if isinstance(message, m.Reply):
             self._settle(message)
         elif isinstance(message, m.Pulse):
-            if not message.known or message.epoch != self.epoch:
-                self.say_hello()
+            if message.workers is not None:
+                self.workers = message.workers
+            if self.welcome is not None and (not message.known or message.epoch != self.epoch):
+                self.say_hello()  # else a Hello is on its way
         elif isinstance(message, m.Welcome):
             self._take_welcome(message)
         elif isinstance(message, m.Refused):
@@ -305,11 +342,22 @@ class ControlClient:
 
     async def _run(self) -> None:
         while self._refused is None:
-            now = self._clock()
-            if self.welcome is not None:
-                self._send(self._beat())
-            elif self._connected_at is not None and now - self._connected_at > WELCOME_WITHIN:
-                self._reopen()
-            if now - self._last_heard > UNAVAILABLE_AFTER and self._pending:
-                self._fail(self._unavailable(), asked_before=now - UNAVAILABLE_AFTER)
+            self.wall.shield("turn of the control connection", self._turn)
             await asyncio.sleep(BEAT_SECONDS)
+
+    def _turn(self) -> None:
+        """Say that the peer is there, or try to be heard."""
+        now = self._clock()
+        if self.welcome is not None:
+            beat = self._beat()
+            if beat is not None:
+                self._send(beat)
+                self._unanswered += 1
+            if self._unanswered > SILENT_BEATS:
+                self._reopen()
+        elif self._socket is None or (
+            self._connected_at is not None and now - self._connected_at > WELCOME_WITHIN
+        ):
+            self._reopen()
+        if now - self._last_heard > UNAVAILABLE_AFTER and self._pending:
+            self._fail(self._unavailable(), asked_before=now - UNAVAILABLE_AFTER)

@@ -13,14 +13,24 @@ from .errors import CallFailedError, ErrorInfo, TimedOutError, TrunklineError
 from .redact import redact_number
 from .wire import (
     PROTOCOL,
+    Counts,
     DialMode,
     Direction,
     EndedReason,
+    Endpoint,
+    Fields,
+    Known,
     Message,
+    Name,
+    Number,
+    Ordinal,
+    PeerName,
     Record,
     Role,
     Seconds,
+    Span,
     StreamEndReason,
+    Text,
 )
 
 # --------------------------------------------------------------------------- shared records
@@ -29,8 +39,8 @@ from .wire import (
 class WorkerRef(Record, frozen=True):
     """A codec worker and the endpoint of its media ROUTER (new at each start of its process)."""
 
-    id: str
-    endpoint: str
+    id: PeerName
+    endpoint: Endpoint
 
 
 class Placement(Record, frozen=True):
@@ -40,8 +50,8 @@ class Placement(Record, frozen=True):
     and is told by the generation.
     """
 
-    epoch: int
-    n: int
+    epoch: Number
+    n: Number
     primary: WorkerRef
     standby: WorkerRef | None = None
 
@@ -55,25 +65,25 @@ class CallInfo(Record, frozen=True):
     ``caller`` is From as the carrier reported it; ``caller_rewritten``: we dialled from another.
     """
 
-    call: str
-    session: str
-    sid: str
+    call: Name
+    session: Name
+    sid: Name
     direction: Direction
-    caller: str
-    callee: str
-    secret: str
+    caller: Text
+    callee: Text
+    secret: Name
     #: which of the call's streams is its present or last one; 0: none has been up
-    ordinal: int = 0
+    ordinal: Ordinal = 0
     #: the ordinal of the earliest stream of it that is known; 0: none is
-    first: int = 0
-    dialled_sid: str | None = None
-    dial_request: str | None = None
+    first: Ordinal = 0
+    dialled_sid: Name | None = None
+    dial_request: Name | None = None
     mode: DialMode | None = None
     placement: Placement | None = None
     max_duration: Seconds | None = None
     #: seconds since the call's first stream started, when this was sent; None: not yet
     age: Seconds | None = None
-    trace: dict[str, str] = {}
+    trace: Fields = {}
     caller_rewritten: bool = False
     #: adapter: a controller was asked to send digits, and has not answered
     digits: bool = False
@@ -87,28 +97,28 @@ class SessionInfo(Record, frozen=True):
     pool picks. ``account`` is the account SID the user gave, or None to take the stack's own.
     """
 
-    session: str
-    secret: str
-    number: str
-    account: str | None = None
-    allowed_callers: list[str] | None = None
-    allowed_callees: list[str] | None = None
+    session: Name
+    secret: Name
+    number: Text
+    account: Name | None = None
+    allowed_callers: list[Text] | None = None
+    allowed_callees: list[Text] | None = None
     armed: bool = False
     mode: Literal["idle", "answer", "call"] = "idle"
     calls: list[CallInfo] = []
     #: dial requests under way, each as it was asked
     dials: list[Dial] = []
     #: trace context of the wait_for_call: what a call that comes in belongs to
-    trace: dict[str, str] = {}
+    trace: Fields = {}
 
 
 class StreamInfo(Record, frozen=True):
     """A live stream at a gateway, as it announces it to a restarted controller."""
 
     info: CallInfo
-    stream_sid: str
-    generation: int
-    active: str | None = None  # id of the worker that has the call now
+    stream_sid: Name
+    generation: Number
+    active: Name | None = None  # id of the worker that has the call now
     #: it brings the far end's sound and takes none of ours (see StreamTurn)
     one_way: bool = False
 
@@ -116,22 +126,22 @@ class StreamInfo(Record, frozen=True):
 class CallStats(Record, frozen=True):
     """Counters of one call at its active worker, since that worker opened it."""
 
-    call: str
-    generation: int
-    frames_in: int = 0
-    frames_out: int = 0
-    frames_lost: int = 0
-    underruns: int = 0
+    call: Known
+    generation: Number
+    frames_in: Number = 0
+    frames_out: Number = 0
+    frames_lost: Number = 0
+    underruns: Number = 0
     seconds: Seconds = 0.0
 
 
 class StreamStats(Record, frozen=True):
     """What a gateway tells of one stream at each beat."""
 
-    call: str
-    ordinal: int
-    frames_in: int = 0
-    frames_out: int = 0
+    call: Known
+    ordinal: Ordinal
+    frames_in: Number = 0
+    frames_out: Number = 0
 
 
 # --------------------------------------------------------------------------- control: upwards
@@ -142,24 +152,31 @@ class Hello(Message, frozen=True):
 
     ``peer`` stays the same for the life of the process (the ZeroMQ identity does not). It
     announces what the peer holds, so that a restarted controller knows the world again.
-    ``connection`` counts the peer's sockets from 1. Messages of an older connection can arrive
-    late; ignore what they claim about the peer's state, and about where it is.
-    Answered by :class:`Welcome` or :class:`Refused`.
+
+    A name belongs to the connection that said it first, until that is gone, and a connection has
+    one name. What else comes in the peer's name, on another connection, is dropped. ``key`` is made
+    at random by the process and said to nobody else. With it the process may come back on a newer
+    connection at once, and without it nobody may have the name for as long as the controller
+    remembers the peer (a minute). ``connection`` counts the peer's sockets from 1, so that a Hello
+    of an older one, which can arrive late, is known as such.
+
+    Answered by :class:`Welcome` or :class:`Refused`; not at all where the name is another's.
     """
 
     role: Role
-    peer: str
-    pid: int
-    version: tuple[int, int] = PROTOCOL
-    connection: int = 0
+    peer: PeerName
+    pid: Number
+    version: tuple[Number, Number] = PROTOCOL
+    connection: Number = 0
+    key: Name = ""
     #: codec_worker: the endpoint of its media ROUTER, and the calls that it has
-    endpoint: str | None = None
+    endpoint: Endpoint | None = None
     calls: list[CallStats] = []
     #: gateway: its live streams
     streams: list[StreamInfo] = []
     #: adapter: its sessions
     sessions: list[SessionInfo] = []
-    account: str | None = None
+    account: Name | None = None
 
 
 class Beat(Message, frozen=True):
@@ -169,20 +186,23 @@ class Beat(Message, frozen=True):
 
     ``refused``, of a gateway: how much it has refused since it started, by kind (bus/refusals.py).
     A stranger can cause that: it is only shown.
+    ``dropped``: how many messages of the bus it has dropped, by the reason. "undecodable" is what
+    its peers did wrong, and "fault" what it did wrong itself.
     """
 
-    peer: str
+    peer: PeerName
     calls: list[CallStats] = []
     streams: list[StreamStats] = []
-    sessions: list[str] = []
-    refused: dict[str, int] = {}
+    sessions: list[Name] = []
+    refused: Counts = {}
+    dropped: Counts = {}
 
 
 class Goodbye(Message, frozen=True):
     """The peer ends in an orderly way: a worker's calls are placed elsewhere, an adapter's sessions
     were closed before, a gateway takes no new streams."""
 
-    peer: str
+    peer: PeerName
 
 
 class OpenSession(Message, frozen=True):
@@ -197,11 +217,11 @@ class OpenSession(Message, frozen=True):
 
 
 class SessionOpened(Message, frozen=True):
-    session: str
-    number: str
-    number_sid: str
-    account: str
-    public_url: str | None
+    session: Name
+    number: Text
+    number_sid: Name
+    account: Name
+    public_url: Text | None
 
 
 class Arm(Message, frozen=True):
@@ -211,18 +231,18 @@ class Arm(Message, frozen=True):
     Errors: NumberBusyError, NumberRoutedElsewhereError, CarrierError, WrongModeError.
     """
 
-    session: str
+    session: Name
 
 
 class Armed(Message, frozen=True):
-    session: str
+    session: Name
 
 
 class Disarm(Message, frozen=True):
     """adapter: nobody waits any more (timeout, cancelled); the override stays until the session
     closes. A call that started meanwhile is hung up. -> Done"""
 
-    session: str
+    session: Name
 
 
 class Dial(Message, frozen=True):
@@ -235,36 +255,36 @@ class Dial(Message, frozen=True):
     for the callee.
     """
 
-    session: str
-    request: str
-    to: str
+    session: Name
+    request: Name
+    to: Text
     mode: DialMode
-    timeout: float
-    max_duration: float
-    trace: dict[str, str] = {}
+    timeout: Seconds
+    max_duration: Seconds
+    trace: Fields = {}
 
 
 class Dialled(Message, frozen=True):
     """``sid`` is the leg that we dialled. In originate mode the call is live from now on as far as
     trunkline can tell; in the others CallStarted follows."""
 
-    call: str
-    sid: str
+    call: Name
+    sid: Name
 
 
 class CancelDial(Message, frozen=True):
     """adapter: the caller of place_call is gone; hang up whatever came of the request. -> Done"""
 
-    session: str
-    request: str
+    session: Name
+    request: Name
 
 
 class HangUp(Message, frozen=True):
     """adapter: end this call (``reason`` "hang_up", or "max_duration"). -> Done once REST took it;
     CallEnded follows."""
 
-    session: str
-    call: str
+    session: Name
+    call: Name
 
 
 class SendDigits(Message, frozen=True):
@@ -282,22 +302,22 @@ class SendDigits(Message, frozen=True):
     was started again meanwhile, so it is not known whether they were sent; they are not repeated).
     """
 
-    session: str
-    call: str
-    digits: str
+    session: Name
+    call: Name
+    digits: Text
 
 
 class CloseSession(Message, frozen=True):
     """adapter: hang up what it has, restore its numbers, end the session. -> SessionClosed"""
 
-    session: str
+    session: Name
 
 
 class SessionClosed(Message, frozen=True):
     """``pending``: numbers whose restore did not succeed yet and is being tried on."""
 
-    session: str
-    pending: list[str] = []
+    session: Name
+    pending: list[Text] = []
 
 
 class GetStatus(Message, frozen=True):
@@ -305,7 +325,7 @@ class GetStatus(Message, frozen=True):
 
 
 class StatusReport(Message, frozen=True):
-    status: dict[str, Any]
+    status: dict[Known, Any]
 
 
 class VoiceWebhook(Message, frozen=True):
@@ -313,8 +333,8 @@ class VoiceWebhook(Message, frozen=True):
     (the first value of each), ``query`` the query of the URL that was called (the override's seal,
     a redirect's call, a dial's request). -> VoiceAnswer"""
 
-    form: dict[str, str]
-    query: dict[str, str] = {}
+    form: Fields
+    query: Fields = {}
 
 
 class VoiceAnswer(Message, frozen=True):
@@ -330,15 +350,15 @@ class VoiceAnswer(Message, frozen=True):
     """
 
     kind: Literal["stream", "reject", "busy", "hangup", "pause"]
-    token: str | None = None
-    redirect_query: dict[str, str] = {}
+    token: Name | None = None
+    redirect_query: Fields = {}
 
 
 class StatusCallback(Message, frozen=True):
     """gateway: Twilio posted to /twilio/status with a valid signature. -> Done"""
 
-    form: dict[str, str]
-    query: dict[str, str] = {}
+    form: Fields
+    query: Fields = {}
 
 
 class StreamStart(Message, frozen=True):
@@ -348,10 +368,10 @@ class StreamStart(Message, frozen=True):
     to be shown by ``gateway`` itself.
     """
 
-    token: str
-    call_sid: str
-    stream_sid: str
-    gateway: str
+    token: Name
+    call_sid: Name
+    stream_sid: Name
+    gateway: PeerName
 
 
 class StreamAccepted(Message, frozen=True):
@@ -372,26 +392,26 @@ class StreamAccepted(Message, frozen=True):
 
 
 class StreamRefused(Message, frozen=True):
-    why: str
+    why: Text
 
 
 class StreamClosed(Message, frozen=True):
     """gateway: a stream that had been accepted is over. Notification (no answer); the beats'
     stream lists repair a lost one."""
 
-    call: str
-    ordinal: int
+    call: Name
+    ordinal: Ordinal
     reason: StreamEndReason
-    gateway: str
+    gateway: PeerName
 
 
 class CallMoved(Message, frozen=True):
     """gateway: the call now runs on ``worker`` with ``generation``. Notification."""
 
-    call: str
-    generation: int
-    worker: str
-    gateway: str
+    call: Name
+    generation: Number
+    worker: PeerName
+    gateway: PeerName
 
 
 class WebhooksRefused(Message, frozen=True):
@@ -399,8 +419,8 @@ class WebhooksRefused(Message, frozen=True):
     named, since it was last said. Notification, twenty a second at most; what a stranger may have
     made up, so it is only counted."""
 
-    gateway: str
-    numbers: dict[str, int]
+    gateway: PeerName
+    numbers: Counts
 
 
 class Done(Message, frozen=True):
@@ -439,15 +459,15 @@ class Request(Message, frozen=True):
     reconnect) is the same request: the controller answers it from what it did, once. A request
     whose ``ttl`` has run out is not begun."""
 
-    peer: str
-    id: int
-    ttl: float
+    peer: PeerName
+    id: Number
+    ttl: Span
     body: RequestBody
-    trace: dict[str, str] = {}
+    trace: Fields = {}
 
 
 class Reply(Message, frozen=True):
-    id: int
+    id: Number
     body: ReplyBody | None = None
     error: ErrorInfo | None = None
 
@@ -461,14 +481,14 @@ class Welcome(Message, frozen=True):
     directory. ``unknown_sessions``: announced sessions that it would not take back (lease
     long gone, wrong secret): their calls are over."""
 
-    epoch: int
-    stack: str
-    pid: int
-    account: str
-    public_url: str | None
-    lead_ms: int
-    version: tuple[int, int] = PROTOCOL
-    unknown_sessions: list[str] = []
+    epoch: Number
+    stack: Name
+    pid: Number
+    account: Name
+    public_url: Text | None
+    lead_ms: Number
+    version: tuple[Number, Number] = PROTOCOL
+    unknown_sessions: list[Name] = []
 
 
 class Refused(Message, frozen=True):
@@ -479,12 +499,17 @@ class Refused(Message, frozen=True):
 
 
 class Pulse(Message, frozen=True):
-    """Answer to a Beat, once in 4 s. A new epoch here means: say Hello again."""
+    """Answer to a Beat, once in 4 s. A new epoch here means: say Hello again.
 
-    epoch: int
-    stack: str
+    To gateways it also comes whenever ``workers`` changes: how many codec workers are well, as far
+    as is known. Without one no sound moves, and the gateway's health check says so.
+    """
+
+    epoch: Number
+    stack: Name
     #: False: this controller does not know the peer; say Hello
     known: bool = True
+    workers: Number | None = None
 
 
 class CallStarted(Message, frozen=True):
@@ -500,15 +525,15 @@ class CallPlaced(Message, frozen=True):
     not in it or gone, opens the new primary; the adapter attaches to both. A gateway whose Hello
     shows an older placement is told again."""
 
-    call: str
+    call: Name
     placement: Placement
 
 
 class CallReconnecting(Message, frozen=True):
     """to the adapter: the call's stream is gone, the call may come back by a new one."""
 
-    call: str
-    ordinal: int
+    call: Name
+    ordinal: Ordinal
     reason: StreamEndReason = "error"
 
 
@@ -517,21 +542,21 @@ class CallEnded(Message, frozen=True):
     last sound; the adapter drains up to it (1 s at most) before it reports the end. ``ago``: Twilio
     is known to have ended it so many seconds before; no sound is missing from that time on."""
 
-    call: str
+    call: Name
     reason: EndedReason
     by_far_end: bool = False
-    ago: float = 0.0
+    ago: Span = 0.0
 
 
 class DialFailed(Message, frozen=True):
     """to the adapter: the dial ended without a call. ``status``: busy, no-answer, failed, canceled,
     or timeout (of place_call)."""
 
-    request: str
-    call: str
-    status: str
-    sid: str | None = None
-    text: str = ""
+    request: Name
+    call: Name
+    status: Text
+    sid: Name | None = None
+    text: Text = ""
 
     def error(self, to: str, timeout: float) -> TrunklineError:
         """How ``place_call(to, timeout=timeout)`` fails."""
@@ -549,9 +574,9 @@ class DialQueued(Message, frozen=True):
     for (TRUNKLINE_CALLS_PER_SECOND), or (``for_number``) another b-leg call is being set up on the
     callee's number, and how many ``seconds`` that takes is not known (0)."""
 
-    request: str
-    place: int
-    seconds: float
+    request: Name
+    place: Number
+    seconds: Seconds
     for_number: bool = False
 
 
@@ -559,15 +584,15 @@ class PoolQueued(Message, frozen=True):
     """to the session's adapter: all numbers of the pool are in use; its OpenSession is answered
     when one becomes free. ``place``: first is 1."""
 
-    session: str
-    place: int
+    session: Name
+    place: Number
 
 
 class SessionLost(Message, frozen=True):
     """to the adapter: the lease ran out or was taken away; its numbers are restored."""
 
-    session: str
-    why: str
+    session: Name
+    why: Text
 
 
 class WebhooksCounted(Message, frozen=True):
@@ -576,11 +601,11 @@ class WebhooksCounted(Message, frozen=True):
     says why a call did not become the session's, and ``caller`` is its From, redacted. Nothing is
     counted for one that was let in and was over before its stream came."""
 
-    session: str
-    received: int
-    rejected: int = 0
-    caller: str = ""
-    why: str = ""
+    session: Name
+    received: Number
+    rejected: Number = 0
+    caller: Text = ""
+    why: Text = ""
 
 
 class CloseStream(Message, frozen=True):
@@ -588,9 +613,9 @@ class CloseStream(Message, frozen=True):
     ``one_way``: close only a one-way stream there, the one with this ordinal. Without an ordinal it
     is the one that waits for its turn."""
 
-    call: str
+    call: Name
     one_way: bool = False
-    ordinal: int | None = None
+    ordinal: Ordinal | None = None
 
 
 class StreamTurn(Message, frozen=True):

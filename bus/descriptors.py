@@ -47,3 +47,10 @@ def raise_limit() -> int:
 def for_connections(limit: int) -> int:
     """How many connections a listener may have where so many descriptors are allowed."""
     return max(limit - RESERVE, limit // 2)
+
+
+def for_strangers(bound: int) -> int:
+    """How many of one kind there may be of those who have proved nothing yet: ``bound``, and a
+    quarter of all connections at most. There are two kinds (connections that wait for a request,
+    and sockets that wait for a ``start``), so that half of all connections are for calls."""
+    return min(bound, for_connections(limits()[0]) // 4)

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from .wire import LONGEST_TEXT, Known, Text
+
 #: The errors of the public contract, which trunkline.errors names to users.
 __all__ = [
     "AccountMismatchError",
@@ -141,9 +143,9 @@ _KINDS: dict[str, type[TrunklineError]] = {name: globals()[name] for name in __a
 class ErrorInfo(msgspec.Struct, frozen=True):
     """An error on the wire: the class's name, its text, and its keyword arguments."""
 
-    kind: str
-    text: str
-    fields: dict[str, Any] = {}
+    kind: Known
+    text: Text
+    fields: dict[Known, Any] = {}
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
@@ -151,7 +153,7 @@ class ErrorInfo(msgspec.Struct, frozen=True):
         that names the type only (its text may hold what must not leave the process)."""
         if isinstance(error, TrunklineError):
             fields = {k: v for k, v in vars(error).items() if not k.startswith("_")}
-            return cls(type(error).__name__, str(error), fields)
+            return cls(type(error).__name__, str(error)[:LONGEST_TEXT], fields)
         return cls(InternalError.__name__, f"unexpected {type(error).__name__}, see its log")
 
     def exception(self) -> TrunklineError:

@@ -61,8 +61,7 @@ class Crowd:
         self.refused = refused
         #: connections at a time, HTTP and WebSocket together
         self.most = descriptors.for_connections(descriptors.limits()[0])
-        #: half of these are for calls at least
-        room = min(bounds.waiting, self.most // 2)
+        room = descriptors.for_strangers(bounds.waiting)
         self.waiting: Places[BoundedHttp] = Places(room, bounds.waiting_of_one)
         #: given up, and gone after this turn of the loop
         self.going: set[BoundedHttp] = set()

@@ -8,7 +8,23 @@ from __future__ import annotations
 
 import msgspec
 
-from .wire import PROTOCOL, Direction, Packed, PackedMessage, Role, StreamEndReason
+from .wire import (
+    PROTOCOL,
+    Direction,
+    Fields,
+    Known,
+    Name,
+    Number,
+    Ordinal,
+    Packed,
+    PackedMessage,
+    PeerName,
+    Position,
+    Role,
+    Span,
+    StreamEndReason,
+    Text,
+)
 
 # --------------------------------------------------------------------------- media: to a worker
 
@@ -18,26 +34,26 @@ class MediaHello(PackedMessage, frozen=True):
     speaks another major answers MediaRefused. ``peer`` is the control peer id."""
 
     role: Role
-    peer: str
-    major: int = PROTOCOL[0]
+    peer: PeerName
+    major: Number = PROTOCOL[0]
 
 
 class InFrame(Packed, frozen=True):
     """Sound as the carrier sent it: ``payload`` begins at ``position`` of stream ``ordinal``."""
 
-    call: str
-    generation: int
-    ordinal: int
-    position: int
+    call: Known
+    generation: Number
+    ordinal: Ordinal
+    position: Position
     payload: bytes
 
 
 class WrittenTo(Packed, frozen=True):
     """The gateway handed sound up to outbound ``position`` (exclusive) to the carrier's socket."""
 
-    call: str
-    generation: int
-    position: int
+    call: Known
+    generation: Number
+    position: Position
 
 
 class Inbound(PackedMessage, frozen=True):
@@ -53,9 +69,9 @@ class Inbound(PackedMessage, frozen=True):
 class DigitIn(Packed, frozen=True):
     """A DTMF digit that the carrier reported: the ``index``-th (from 1) of its stream."""
 
-    ordinal: int
-    index: int
-    digit: str
+    ordinal: Ordinal
+    index: Number
+    digit: Known
 
 
 class OpenCall(PackedMessage, frozen=True):
@@ -78,17 +94,17 @@ class OpenCall(PackedMessage, frozen=True):
     worker joins the two, so that nothing is heard twice.
     """
 
-    call: str
-    generation: int
-    ordinal: int
-    secret: str
-    out_next: int | None
-    playback: int
+    call: Name
+    generation: Number
+    ordinal: Ordinal
+    secret: Name
+    out_next: Position | None
+    playback: Number
     ring: list[InFrame]
     digits: list[DigitIn]
-    lead_ms: int
-    trace: dict[str, str]
-    ahead: int = 0
+    lead_ms: Number
+    trace: Fields
+    ahead: Position = 0
     one_way: bool = False
     joins: bool = False
 
@@ -96,16 +112,16 @@ class OpenCall(PackedMessage, frozen=True):
 class MarkReached(PackedMessage, frozen=True):
     """gateway -> worker: the carrier returned this mark, in this playback generation."""
 
-    call: str
-    generation: int
-    name: str
+    call: Known
+    generation: Number
+    name: Text
 
 
 class Digit(PackedMessage, frozen=True):
     """gateway -> worker: a DTMF digit arrived."""
 
-    call: str
-    generation: int
+    call: Known
+    generation: Number
     digit: DigitIn
 
 
@@ -116,18 +132,18 @@ class StreamEnded(PackedMessage, frozen=True):
     never heard; the worker may read this late, or have got the call only now. None: the gateway
     speaks an older minor, and the worker has to reckon by its own clock."""
 
-    call: str
-    generation: int
-    ordinal: int
+    call: Known
+    generation: Number
+    ordinal: Ordinal
     reason: StreamEndReason
-    unplayed: int | None = None
+    unplayed: Position | None = None
 
 
 class CloseCall(PackedMessage, frozen=True):
     """gateway -> worker: the call has moved to another worker, or is over: forget it."""
 
-    call: str
-    generation: int
+    call: Known
+    generation: Number
 
 
 class Attach(PackedMessage, frozen=True):
@@ -136,8 +152,8 @@ class Attach(PackedMessage, frozen=True):
     is connected. Once the call is open here the worker answers Opened, to a wrong secret
     AttachRefused."""
 
-    call: str
-    secret: str
+    call: Name
+    secret: Name
 
 
 class Resume(PackedMessage, frozen=True):
@@ -151,24 +167,24 @@ class Resume(PackedMessage, frozen=True):
     some of it may lie at the carrier: when ``interrupt`` is newer than what the worker knows).
     """
 
-    call: str
-    generation: int
-    ordinal: int
-    position: int
-    call_position: int
-    idle: float
-    acknowledged: int
-    floor: int
-    interrupt: int
+    call: Known
+    generation: Number
+    ordinal: Ordinal
+    position: Position
+    call_position: Position
+    idle: Span
+    acknowledged: Position
+    floor: Position
+    interrupt: Number
 
 
 class Speak(PackedMessage, frozen=True):
     """adapter -> worker: ``pcm`` begins at outbound ``position``; its length is a multiple of three
     samples. Contiguous, but for the jump after an interrupt."""
 
-    call: str
-    generation: int
-    position: int
+    call: Known
+    generation: Number
+    position: Position
     pcm: bytes
 
 
@@ -176,26 +192,26 @@ class Interrupt(PackedMessage, frozen=True):
     """adapter -> worker: drop what is queued, clear what lies at the carrier; what is spoken next
     begins at ``resume_at``. ``serial`` counts the call's interrupts from 1. -> Interrupted"""
 
-    call: str
-    generation: int
-    serial: int
-    resume_at: int
+    call: Known
+    generation: Number
+    serial: Number
+    resume_at: Position
 
 
 class SetMark(PackedMessage, frozen=True):
     """adapter -> worker: tell me when sound up to outbound ``position`` has been played. Resent
     after a Resume; a position already sent is marked at once. -> MarkPlayed"""
 
-    call: str
-    generation: int
-    name: str
-    position: int
+    call: Known
+    generation: Number
+    name: Text
+    position: Position
 
 
 class Detach(PackedMessage, frozen=True):
     """adapter -> worker: the client is done with this call."""
 
-    call: str
+    call: Known
 
 
 ToWorker = (
@@ -221,9 +237,9 @@ ToWorker = (
 class OutFrame(Packed, frozen=True):
     """Up to 160 bytes of sound to write to the call's socket now; it begins at ``position``."""
 
-    call: str
-    generation: int
-    position: int
+    call: Known
+    generation: Number
+    position: Number
     payload: bytes
 
 
@@ -242,46 +258,46 @@ class Clear(PackedMessage, frozen=True):
     """worker -> gateway: send ``clear``; the next frame begins at ``next_position``. The playback
     generation becomes ``playback``."""
 
-    call: str
-    generation: int
-    next_position: int
-    playback: int
+    call: Known
+    generation: Number
+    next_position: Number
+    playback: Number
 
 
 class Mark(PackedMessage, frozen=True):
     """worker -> gateway: send ``mark`` with this name after what was written so far."""
 
-    call: str
-    generation: int
-    name: str
+    call: Known
+    generation: Number
+    name: Text
 
 
 class Tick(PackedMessage, frozen=True):
     """worker -> gateways and adapters to which it has said nothing else for 100 ms: the loop is
     alive. A gateway that has heard nothing of a worker for 500 ms moves its calls."""
 
-    worker: str
-    n: int
+    worker: PeerName
+    n: Number
 
 
 class OpenRefused(PackedMessage, frozen=True):
     """worker -> gateway: it cannot take the call (draining, or too many)."""
 
-    call: str
-    generation: int
-    why: str
+    call: Known
+    generation: Number
+    why: Text
 
 
 class MediaRefused(PackedMessage, frozen=True):
     """worker -> gateway or adapter: another protocol major."""
 
-    text: str
+    text: Text
 
 
 class AttachRefused(PackedMessage, frozen=True):
     """worker -> adapter: the secret is not this call's."""
 
-    call: str
+    call: Known
 
 
 class Opened(PackedMessage, frozen=True):
@@ -291,11 +307,11 @@ class Opened(PackedMessage, frozen=True):
     it had the last of those streams to its end, and this is the first Opened of a later one.
     The adapter ignores an Opened older than the newest generation it has seen."""
 
-    call: str
-    generation: int
-    ordinal: int
-    out_next: int | None
-    unplayed: int = 0
+    call: Known
+    generation: Number
+    ordinal: Ordinal
+    out_next: Number | None
+    unplayed: Number = 0
 
 
 class Sound(Packed, frozen=True):
@@ -303,12 +319,12 @@ class Sound(Packed, frozen=True):
     ``stream_end``: the stream position that follows it (for Resume). ``lost``: samples at 8 kHz
     just before it that never arrived."""
 
-    call: str
-    generation: int
-    position: int
-    ordinal: int
-    stream_end: int
-    lost: int
+    call: Known
+    generation: Number
+    position: Number
+    ordinal: Ordinal
+    stream_end: Number
+    lost: Number
     pcm: bytes
 
 
@@ -316,9 +332,9 @@ class AcknowledgedTo(Packed, frozen=True):
     """Sound up to outbound ``position`` (exclusive) was acknowledged by the gateway. ``idle``: less
     than one frame is left to send, and it goes out in time by itself."""
 
-    call: str
-    generation: int
-    position: int
+    call: Known
+    generation: Number
+    position: Number
     idle: bool
 
 
@@ -334,26 +350,26 @@ class Heard(PackedMessage, frozen=True):
 class Interrupted(PackedMessage, frozen=True):
     """worker -> adapter: interrupt ``serial`` is done; sound up to ``sent_to`` had been sent."""
 
-    call: str
-    generation: int
-    serial: int
-    sent_to: int
+    call: Known
+    generation: Number
+    serial: Number
+    sent_to: Number
 
 
 class MarkPlayed(PackedMessage, frozen=True):
     """worker -> adapter: the mark came back; ``played`` False: a clear came before it."""
 
-    call: str
-    generation: int
-    name: str
+    call: Known
+    generation: Number
+    name: Text
     played: bool
 
 
 class DigitHeard(PackedMessage, frozen=True):
     """worker -> adapter: a digit; the adapter ignores one it has (ordinal, index)."""
 
-    call: str
-    generation: int
+    call: Known
+    generation: Number
     digit: DigitIn
 
 
@@ -361,19 +377,19 @@ class Loss(PackedMessage, frozen=True):
     """worker -> adapter: sound that was lost and why: inbound (never arrived), outbound (queue
     bound, or unplayed at the carrier when its stream broke). ``samples`` at 8 kHz."""
 
-    call: str
-    generation: int
+    call: Known
+    generation: Number
     direction: Direction
-    samples: int
-    why: str
+    samples: Number
+    why: Text
 
 
 class StreamOver(PackedMessage, frozen=True):
     """worker -> adapter: all that stream ``ordinal`` brought has been handed out before this."""
 
-    call: str
-    generation: int
-    ordinal: int
+    call: Known
+    generation: Number
+    ordinal: Ordinal
     reason: StreamEndReason
 
 

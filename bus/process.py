@@ -33,7 +33,8 @@ T = TypeVar("T")
 #: parent is gone, however it went.
 PARENT_FD_VARIABLE = "TRUNKLINE_PARENT_FD"
 #: The file descriptor of a pipe into which a process writes for the parent that keeps it running:
-#: :data:`ALIVE` every :data:`SIGN_SECONDS` while its loop turns, and :data:`READY`.
+#: :data:`ALIVE` every :data:`SIGN_SECONDS` while its loop turns and it does its work, and
+#: :data:`READY`.
 KEEPER_FD_VARIABLE = "TRUNKLINE_KEEPER_FD"
 ALIVE, READY = b".", b"r"
 SIGN_SECONDS = 0.5
@@ -172,9 +173,19 @@ def say_ready() -> None:
     _tell_keeper(READY)
 
 
+_well: list[Callable[[], bool]] = []
+
+
+def lives_while(well: Callable[[], bool]) -> None:
+    """Give the parent signs of life only while ``well()``: a process whose loop turns, but which
+    does not do its work, is ended by its keeper, and started again."""
+    _well.append(well)
+
+
 def _give_signs_of_life(loop: asyncio.AbstractEventLoop) -> None:
-    _tell_keeper(ALIVE)
     loop.call_later(SIGN_SECONDS, _give_signs_of_life, loop)
+    if all(well() for well in _well):
+        _tell_keeper(ALIVE)
 
 
 def _tell_keeper(sign: bytes) -> None:

@@ -36,8 +36,12 @@ BURST = 128
 #: Messages that may wait in one direction of one connection.
 HIGH_WATER_MARK = 20_000
 
-#: Larger messages than this are refused by the socket: 300 s of PCM16 at 24 kHz is 14.4 MB.
+#: Larger messages than these are refused by the socket, which reads no more than their length, and
+#: closes the connection. On the media plane 300 s of PCM16 at 24 kHz is 14.4 MB. On the control
+#: plane a peer's Hello is the longest message: it has about 1 KB for each of its calls, of which
+#: there are 2,000 at most.
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+MAX_CONTROL_BYTES = 4 * 1024 * 1024
 
 #: Seconds between the tries of a DEALER that finds nobody, at first and later.
 FIRST_RETRY = 0.05
@@ -100,6 +104,23 @@ class BusSocket:
                 raise
             self.unsent += 1
             return False
+        finally:
+            self._edge_lost = True
+            self._look_again()
+        return True
+
+    def stands(self, peer: bytes, sign: bytes) -> bool:
+        """Whether the connection with identity ``peer`` stands, on a ROUTER. ZeroMQ tells that only
+        of what is sent, so the peer gets ``sign``."""
+        if self.closed:
+            return False
+        try:
+            self._socket.send(peer, _MORE_FOLLOWS)
+            self._socket.send(sign, _NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                raise
+            return error.errno == zmq.EAGAIN  # it is there, and does not read
         finally:
             self._edge_lost = True
             self._look_again()
@@ -252,11 +273,11 @@ class DealerSocket(BusSocket):
             self._socket.connect(self._endpoint)
 
 
-def _prepare(socket: zmq.Socket[bytes], endpoint: str) -> None:
+def _prepare(socket: zmq.Socket[bytes], endpoint: str, most_bytes: int) -> None:
     socket.linger = 0
     socket.sndhwm = HIGH_WATER_MARK
     socket.rcvhwm = HIGH_WATER_MARK
-    socket.maxmsgsize = MAX_MESSAGE_BYTES
+    socket.maxmsgsize = most_bytes
     if endpoint.startswith("tcp:"):
         # Without this ZeroMQ looks names up, and reads addresses, as IPv4 alone.
         socket.ipv6 = "[" in endpoint
@@ -280,7 +301,7 @@ def connect_dealer(
     After ``on_disconnected`` close it and make another: it does not connect again.
     """
     socket = context.socket(zmq.DEALER)
-    _prepare(socket, endpoint)
+    _prepare(socket, endpoint, MAX_MESSAGE_BYTES)
     socket.reconnect_ivl = NEVER_MS
     socket.identity = b"d" + secrets.token_bytes(11)
     if endpoint.startswith("tcp:") and curve is not None:
@@ -297,14 +318,15 @@ def bind_router(
     *,
     after: Callable[[], None] | None = None,
     curve: CurveKeys | None = None,
+    most_bytes: int = MAX_MESSAGE_BYTES,
 ) -> tuple[BusSocket, str]:
     """A ROUTER bound to ``endpoint`` (``tcp://host:*`` takes a free port), and its real endpoint.
 
     ``on_message(identity, payload)``; ``after`` as for BusSocket. Messages that are not two frames
-    are dropped: every peer of ours sends one frame.
+    are dropped: every peer of ours sends one frame. So is one of more than ``most_bytes``.
     """
     socket = context.socket(zmq.ROUTER)
-    _prepare(socket, endpoint)
+    _prepare(socket, endpoint, most_bytes)
     socket.router_mandatory = 1
     if endpoint.startswith("tcp:") and curve is not None:
         curve.apply_server(socket, context)

@@ -1,4 +1,4 @@
-"""Doubles for tests of whatever speaks on the bus: a controller, a clock, and a wait.
+"""Doubles for tests of whatever speaks on the bus: a controller, a clock, a wait, and poison.
 
 They stand beside the contract because the tests of every room use them, and because whoever changes
 the contract has to change its double too. They need no more than the bus does (no pytest), and
@@ -32,6 +32,50 @@ async def until(condition: Callable[[], T | None], seconds: float = 10.0) -> T:
     async with asyncio.timeout(seconds):
         while not (found := condition()):  # noqa: ASYNC110  # ZeroMQ's own threads set no event of ours
             await asyncio.sleep(0.001)
+    return found
+
+
+def poison(name: str = "p1", call: str = "c" * 32) -> dict[str, bytes]:
+    """What a rogue may send to any socket, by what is wrong with it: each is to be dropped. Some of
+    it names the peer ``name``, or the call ``call``."""
+    pack = msgspec.msgpack.encode
+    bad, deep, huge = b"\xa8" + b"\xff" * 8, b"\x91" * 100_000, 2**64 - 1
+    found = {
+        "nothing": b"",
+        "no msgpack": b"\xc1",
+        "half a message": pack(["Detach", call])[:-5],
+        "a name without an end": b"\xdb\xff\xff\xff\xff",
+        "lists in lists": deep,
+        "maps in maps": b"\x81\x01" * 100_000,
+        "a tag that is none": pack([huge, {}]),
+        "17 bytes with a text that is no UTF-8": b"\x92" + pack("Detach") + bad,
+        "a field too few": pack(["Detach"]),
+        "a huge generation": pack(["CloseCall", call, huge]),
+        "a negative position": pack(["Speak", call, 65_536, -1, b""]),
+        "a huge position": pack(["Inbound", [[call, 65_536, 1, huge, b"\xff"]], []]),
+        "a huge acknowledgement": pack(["Inbound", [], [[call, 65_536, 2**62]]]),
+        "an endless silence": pack(["Resume", call, 65_536, 1, 0, 0, float("inf"), 0, 0, 0]),
+        "a time that is no number": pack(["Resume", call, 65_536, 1, 0, 0, float("nan"), 0, 0, 0]),
+        "a name of two lines": pack(["MediaHello", "adapter", "a\nERROR b", 2]),
+        "a name of a megabyte": pack(["Attach", "x" * 2**20, "s"]),
+    }
+    for what, field in {
+        "a name that is no UTF-8": bad,
+        "a name of lists": deep,
+        "a name of two lines, to a controller": pack("a\nERROR b"),
+        "a long name, to a controller": pack("x" * 129),
+        "a number for a name": pack(huge),
+    }.items():
+        found[what] = b"\x82" + pack("type") + pack("Goodbye") + pack("peer") + field
+    hello: dict[str, Any] = {"type": "Hello", "role": "adapter", "peer": name, "pid": 1}
+    session = {"session": "a\nb", "secret": "s", "number": "any"}
+    wrong: dict[str, dict[str, Any]] = {
+        "a pid that is none": {"pid": huge},
+        "another role": {"role": "king"},
+        "a session of two lines": {"sessions": [session]},
+    }
+    for what, fields in wrong.items():
+        found[what] = pack(hello | fields)
     return found
 
 

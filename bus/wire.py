@@ -1,10 +1,16 @@
-"""What all messages of the bus have in common: version, words, and the four shapes of a Struct."""
+"""What all messages of the bus have in common: version, words, the kinds of texts and numbers, and
+the four shapes of a Struct.
+
+Whoever has decoded a message knows that each text and number in it lies within the bounds of its
+kind, so that the rules may add, compare, keep, log and encode them without another look.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 from .redact import mask_urls
 
@@ -19,16 +25,44 @@ EndedReason = Literal["stop", "close", "error", "max_duration", "hang_up"]
 StreamEndReason = Literal["stop", "close", "error", "too_fast"]
 DialMode = Literal["a-leg", "b-leg", "originate"]
 
+#: Characters of a :data:`Text`, at most.
+LONGEST_TEXT: Final = 65_536
+
+#: A name that a process makes: ids, secrets, tokens. Nothing in it can forge a line of a log.
+Name = Annotated[str, Meta(max_length=128, pattern=r"\A[0-9A-Za-z_.:+-]*\Z")]
+#: A peer's id, which is never empty.
+PeerName = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[0-9A-Za-z_.:+-]*\Z")]
+#: Where a worker is reached: an endpoint of ZeroMQ's.
+Endpoint = Annotated[str, Meta(max_length=1024, pattern=r"\A[^\x00-\x20\x7f]+\Z")]
+#: The name of something that has to be known already; what is not known is dropped, and never
+#: shown. To look at its alphabet would cost more than the frame that it stands in.
+Known = Annotated[str, Meta(max_length=128)]
+#: Words of people and carriers, in any alphabet: numbers, callers, errors, forms. Whoever shows
+#: them writes what is not printable as an escape.
+Text = Annotated[str, Meta(max_length=LONGEST_TEXT)]
+#: Fields with their values: a form, a query, a trace.
+Fields = Annotated[dict[Text, Text], Meta(max_length=1_000)]
+#: Where sound begins, by the word of a gateway or an adapter: samples at 8 kHz, a thousand years of
+#: them. Sums of a few are still a :data:`Number`, by which a worker tells others where sound is.
+Position = Annotated[int, Meta(ge=0, le=2**48)]
+#: Generations, samples, frames, sizes: whatever else is counted from 0.
+Number = Annotated[int, Meta(ge=0, le=2**53)]
+#: Which of a call's streams. A generation has 16 bits more.
+Ordinal = Annotated[int, Meta(ge=0, le=2**36)]
+#: How often something happened, by its kind.
+Counts = Annotated[dict[Known, Number], Meta(max_length=1_000)]
+#: The longest that anybody may wait for something, or say that it has lasted, in seconds: a time
+#: that is infinite, or no number at all (NaN), would never be over.
+LONGEST_WAIT: Final = 30 * 86_400
+#: How long something lasts, or may last, in seconds.
+Seconds = Annotated[float, Meta(ge=0, le=LONGEST_WAIT)]
+#: The time from one moment to another, which two processes may see in another order.
+Span = Annotated[float, Meta(ge=-LONGEST_WAIT, le=LONGEST_WAIT)]
+
 #: A session's number where the controller picks one of its pool.
 ANY_NUMBER: Final = "any"
 #: The longest that a call we dial may last, in seconds.
 LONGEST_CALL: Final = 300
-#: The longest that anybody may wait for something, or say that it has lasted, in seconds: a time
-#: that is infinite, or no number at all (NaN), would never be over.
-LONGEST_WAIT: Final = 30 * 86_400
-
-#: A time that a peer tells, in seconds.
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_WAIT)]
 
 
 def first_generation(ordinal: int) -> int:

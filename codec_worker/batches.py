@@ -42,8 +42,15 @@ class Batches:
         self.speaking: dict[str, Call] = {}
         #: calls of which an AcknowledgedTo is to be told
         self.acknowledged: dict[str, Call] = {}
+        self._broken: dict[str, Exception] = {}
         self._down = Downsampler()
         self._up = Upsampler()
+
+    def take_broken(self) -> list[tuple[str, Exception]]:
+        """Calls whose sound could not be paced, by a mistake of ours, and why."""
+        broken = list(self._broken.items())
+        self._broken.clear()
+        return broken
 
     def forget(self, call: Call) -> None:
         """The call is gone, or has nothing to say until the next Resume."""
@@ -149,19 +156,23 @@ class Batches:
             playout, gateway = call.playout, call.gateway
             if playout is None or not call.resumed or gateway is None:
                 continue
-            payload = playout.one_due(now, until)
-            if payload is not None:
-                position = playout.position - len(payload)
-                frame = m.OutFrame(call.id, call.generation, position, payload)
-                if gateway in frames:
-                    frames[gateway].append(frame)
-                else:
-                    frames[gateway] = [frame]
+            try:
+                payload = playout.one_due(now, until)
+                if payload is not None:
+                    position = playout.position - len(payload)
+                    frame = m.OutFrame(call.id, call.generation, position, payload)
+                    if gateway in frames:
+                        frames[gateway].append(frame)
+                    else:
+                        frames[gateway] = [frame]
+                    continue
+                next_due = playout.next_due()
+                if next_due is None or next_due >= until:
+                    continue
+                starves = self._due(call, now, until, frames)
+            except Exception as error:  # noqa: BLE001  # the other calls' sound goes on
+                self._broken[call.id] = error
                 continue
-            next_due = playout.next_due()
-            if next_due is None or next_due >= until:
-                continue
-            starves = self._due(call, now, until, frames)
             # Of a call that starves while it has speech to encode, the rest is not the end.
             if starves and not call.waiting:
                 starved.append(call)

@@ -3,7 +3,8 @@
 The rules:
 
 1. A call is here from OpenCall on. An OpenCall with a newer generation takes over what is known of
-   the call; one that is not newer is dropped, and so is every message with another generation.
+   the call; one that is not newer is dropped, and so is every message with another generation. It
+   shows the call's secret. Until the next one only the gateway that said it speaks for the call.
 2. The adapter attaches by the call's secret, before or after the call is opened. ``Opened`` asks it
    for a ``Resume``; before that nothing is sent in either direction, so that neither sound that it
    has heard comes again nor sound that it has interrupted goes out.
@@ -15,7 +16,9 @@ The rules:
    most before some fits.
 5. A peer to which a message could not be sent is gone: its calls freeze (a gateway's) or wait for
    the next Attach (an adapter's).
-6. Messages are only collected here; ``work`` (once the messages at hand are read) and ``tick``
+6. A call whose sound cannot be worked on, by a mistake of ours, is given back to its gateway, which
+   has another worker try. It must not take the others' sound with it.
+7. Messages are only collected here; ``work`` (once the messages at hand are read) and ``tick``
    (each 20 ms) do the sound of all calls together.
 
 Times are integer nanoseconds of one monotonic clock. ``until`` is when the next tick comes.
@@ -40,7 +43,8 @@ MOST_CALLS: Final = 2_000
 #: A call without a stream is forgotten after this.
 FORGET_NS: Final = 120_000_000_000
 _TOMBSTONES: Final = 4_096
-_SECRETS_PER_CALL: Final = 4
+#: Attaches of one client that are kept: on a standby they wait for calls that are opened elsewhere.
+MOST_ATTACHED: Final = 2 * MOST_CALLS
 _MOST_GAPS: Final = 3
 _LONGEST_IDLE: Final = 86_400.0  # seconds; no call is longer
 
@@ -60,8 +64,14 @@ class Calls:
         self.dropped: Counter[str] = Counter()
         #: what peers did wrong, for the log; bounded
         self.complaints: deque[str] = deque(maxlen=50)
+        #: why calls were given back; whoever takes it logs it
+        self.broken: list[Exception] = []
         self._attached: dict[str, dict[bytes, str]] = {}
+        #: how many of them are each client's
+        self._attaches: Counter[bytes] = Counter()
         self._closed: dict[str, int] = {}
+        #: one object for each gateway's identity, so that a look at each frame can compare objects
+        self._gateways: dict[bytes, bytes] = {}
         #: when no message waited any more, last: those that are read now came after it
         self._read_at = 0
         self._batches = Batches()
@@ -84,8 +94,8 @@ class Calls:
         if isinstance(message, m.Inbound):
             # What was written first: a stream's end follows all of it.
             for written in message.written:
-                self._written(written, now)
-            self._in_frames(message.frames, now)
+                self._written(peer, written, now)
+            self._in_frames(peer, message.frames, now)
         elif isinstance(message, m.Speak):
             self._speak(peer, message)
         elif isinstance(message, m.Interrupt):
@@ -99,13 +109,13 @@ class Calls:
         elif isinstance(message, m.SetMark):
             self._set_mark(peer, message)
         elif isinstance(message, m.MarkReached):
-            self._mark_reached(message)
+            self._mark_reached(peer, message)
         elif isinstance(message, m.Digit):
-            self._digit(message)
+            self._digit(peer, message)
         elif isinstance(message, m.StreamEnded):
-            self._stream_ended(message, now)
+            self._stream_ended(peer, message, now)
         elif isinstance(message, m.CloseCall):
-            self._close(message)
+            self._close(peer, message)
         elif isinstance(message, m.Detach):
             self._detach(peer, message.call)
         else:
@@ -126,10 +136,11 @@ class Calls:
     def disconnected(self, peer: bytes, now: int) -> None:
         """The peer is gone, or could not take a message."""
         self.peers.pop(peer, None)
-        for call_id, attached in list(self._attached.items()):
-            attached.pop(peer, None)
-            if not attached:
-                del self._attached[call_id]
+        if self._attaches[peer]:
+            for call_id in [call_id for call_id, by in self._attached.items() if peer in by]:
+                self._forget_attach(peer, call_id)
+        del self._attaches[peer]
+        self._gateways.pop(peer, None)
         for call in self.calls.values():
             if call.gateway == peer:
                 call.gateway_lost()
@@ -152,6 +163,13 @@ class Calls:
             call = None
         return call
 
+    def _from_gateway(self, peer: bytes, call_id: str, generation: int) -> Call | None:
+        call = self._current(call_id, generation)
+        if call is not None and call.gateway != peer:
+            self.dropped["not-its-gateway"] += 1
+            call = None
+        return call
+
     def _from_adapter(self, peer: bytes, call_id: str, generation: int) -> Call | None:
         call = self._current(call_id, generation)
         if call is not None and (call.adapter != peer or not call.resumed):
@@ -167,13 +185,14 @@ class Calls:
         if opened.generation <= newest:
             self.dropped["generation"] += 1
             return
+        self.peers.setdefault(peer, "gateway")
+        peer = self._gateways.setdefault(peer, peer)
+        why = self._why_not(call, opened)
+        if why is not None:
+            refused = m.OpenRefused(opened.call, opened.generation, why)
+            self._batches.instructions.append((peer, refused))
+            return
         if call is None:
-            if self.draining or len(self.calls) >= self.most_calls:
-                why = "draining" if self.draining else f"{self.most_calls} calls are the most"
-                self._batches.instructions.append(
-                    (peer, m.OpenRefused(opened.call, opened.generation, why))
-                )
-                return
             call = self.calls[opened.call] = Call(opened, peer, now)
             self._closed.pop(opened.call, None)
         else:
@@ -192,6 +211,19 @@ class Calls:
         self._choose_adapter(call)
         self._say_opened(call)
 
+    def _why_not(self, call: Call | None, opened: m.OpenCall) -> str | None:
+        """Why the call is not taken; None: it is."""
+        if call is not None:
+            # A restarted controller may have made another secret for a call that lost its gateway.
+            if call.gateway is None or _same(call.secret, opened.secret):
+                return None
+            self.dropped["wrong-secret"] += 1
+            return "the call is here, with another secret"
+        if self.draining:
+            return "draining"
+        full = len(self.calls) >= self.most_calls
+        return f"{self.most_calls} calls are the most" if full else None
+
     def _playout(self, call: Call, position: int) -> Playout:
         return Playout(position, lead_ns=call.lead_ns, playback=call.playback)
 
@@ -200,10 +232,10 @@ class Calls:
         call.adapter = None
         attached = self._attached.get(call.id, {})
         for peer, secret in list(attached.items()):
-            if hmac.compare_digest(secret.encode(), call.secret.encode()):
+            if _same(secret, call.secret):
                 call.adapter = peer
             else:
-                del attached[peer]
+                self._forget_attach(peer, call.id)
                 self._batches.instructions.append((peer, m.AttachRefused(call.id)))
 
     def _say_opened(self, call: Call) -> None:
@@ -216,8 +248,8 @@ class Calls:
             opened = m.Opened(call.id, call.generation, call.ordinal, position, lost)
             self._batches.instructions.append((call.adapter, opened))
 
-    def _stream_ended(self, ended: m.StreamEnded, now: int) -> None:
-        call = self._current(ended.call, ended.generation)
+    def _stream_ended(self, peer: bytes, ended: m.StreamEnded, now: int) -> None:
+        call = self._from_gateway(peer, ended.call, ended.generation)
         if call is None:
             return
         call.stream_ended(ended, now)
@@ -231,10 +263,13 @@ class Calls:
         self._batches.tell_loss(call, call.unplayed, UNPLAYED)
         call.unplayed = 0
 
-    def _close(self, close: m.CloseCall) -> None:
+    def _close(self, peer: bytes, close: m.CloseCall) -> None:
         call = self.calls.get(close.call)
         if call is None or close.generation < call.generation:
             self.dropped["unknown-call" if call is None else "generation"] += 1
+            return
+        if call.gateway != peer:
+            self.dropped["not-its-gateway"] += 1
             return
         self._batches.hand_out([call])
         self._forget(call, max(close.generation, call.generation))
@@ -249,12 +284,13 @@ class Calls:
 
     # ------------------------------------------------------------------ from a gateway: sound
 
-    def _in_frames(self, frames: list[m.InFrame], now: int) -> None:
+    def _in_frames(self, peer: bytes, frames: list[m.InFrame], now: int) -> None:
         calls, heard, read_at = self.calls, self._batches.heard, self._read_at
+        gateway = self._gateways.get(peer, peer)
         for frame in frames:
             call = calls.get(frame.call)
-            if call is None or call.generation != frame.generation:
-                self.dropped["unknown-call" if call is None else "generation"] += 1
+            if call is None or call.generation != frame.generation or call.gateway is not gateway:
+                self._from_gateway(peer, frame.call, frame.generation)  # counts why
                 continue
             call.frames_in += 1
             if read_at > call.gateway_heard:
@@ -263,8 +299,8 @@ class Calls:
             if call.resumed:
                 heard[frame.call] = call
 
-    def _written(self, written: m.WrittenTo, now: int) -> None:
-        call = self._current(written.call, written.generation)
+    def _written(self, peer: bytes, written: m.WrittenTo, now: int) -> None:
+        call = self._from_gateway(peer, written.call, written.generation)
         if call is None or call.playout is None:
             return
         if self._read_at > call.gateway_heard:
@@ -282,8 +318,8 @@ class Calls:
         if call.resumed:
             self._batches.acknowledged[call.id] = call
 
-    def _mark_reached(self, reached: m.MarkReached) -> None:
-        call = self._current(reached.call, reached.generation)
+    def _mark_reached(self, peer: bytes, reached: m.MarkReached) -> None:
+        call = self._from_gateway(peer, reached.call, reached.generation)
         if call is None or call.playout is None:
             return
         played = call.playout.mark_returned(reached.name, call.playout.playback)
@@ -293,8 +329,8 @@ class Calls:
             told = m.MarkPlayed(call.id, call.generation, reached.name, played)
             self._batches.instructions.append((call.adapter, told))
 
-    def _digit(self, digit: m.Digit) -> None:
-        call = self._current(digit.call, digit.generation)
+    def _digit(self, peer: bytes, digit: m.Digit) -> None:
+        call = self._from_gateway(peer, digit.call, digit.generation)
         if call is None:
             return
         call.digits.append(digit.digit)
@@ -306,11 +342,13 @@ class Calls:
 
     def _attach(self, peer: bytes, attach: m.Attach) -> None:
         call = self.calls.get(attach.call)
-        attached = self._attached.setdefault(attach.call, {})
-        attached.pop(peer, None)
-        attached[peer] = attach.secret  # the newest comes last
-        while len(attached) > _SECRETS_PER_CALL:
-            del attached[next(iter(attached))]
+        self._forget_attach(peer, attach.call)
+        if self._attaches[peer] >= MOST_ATTACHED:
+            self.dropped["too-many-attaches"] += 1
+            return
+        self.peers.setdefault(peer, "adapter")
+        self._attaches[peer] += 1
+        self._attached.setdefault(attach.call, {})[peer] = attach.secret  # the newest comes last
         if call is not None:
             before = call.adapter
             self._choose_adapter(call)
@@ -318,14 +356,17 @@ class Calls:
                 self._say_opened(call)
 
     def _detach(self, peer: bytes, call_id: str) -> None:
-        attached = self._attached.get(call_id)
-        if attached is not None:
-            attached.pop(peer, None)
-            if not attached:
-                del self._attached[call_id]
+        self._forget_attach(peer, call_id)
         call = self.calls.get(call_id)
         if call is not None and call.adapter == peer:
             self._lose_adapter(call)
+
+    def _forget_attach(self, peer: bytes, call_id: str) -> None:
+        attached = self._attached.get(call_id, {})
+        if attached.pop(peer, None) is not None:
+            self._attaches[peer] -= 1
+            if not attached:
+                del self._attached[call_id]
 
     def _lose_adapter(self, call: Call) -> None:
         """The connection is gone, or has left the call. Its client may be back already, on another
@@ -466,6 +507,13 @@ class Calls:
     def tick(self, now: int, until: int) -> None:
         """Send the frames of all calls that are due before ``until``."""
         self._batches.pace(self.calls.values(), now, until)
+        for call_id, error in self._batches.take_broken():
+            call = self.calls[call_id]
+            self.broken.append(error)
+            if call.gateway is not None:
+                refused = m.OpenRefused(call.id, call.generation, "its sound cannot be worked on")
+                self._batches.instructions.append((call.gateway, refused))
+            self._forget(call, call.generation)
 
     def beat(self, now: int) -> None:
         """To be called each 100 ms: tell the peers that cannot know it otherwise that the loop is
@@ -487,6 +535,10 @@ class Calls:
     def stats(self, now: int) -> list[m.CallStats]:
         """The counters of all calls."""
         return [call.stats(now) for call in self.calls.values()]
+
+
+def _same(secret: str, other: str) -> bool:
+    return hmac.compare_digest(secret.encode(), other.encode())
 
 
 def _ring(frames: list[m.InFrame], now: int) -> list[InboundFrame]:

@@ -17,6 +17,12 @@ working on a message, so how it is woken follows from how much there is to do:
 Ticks stand on absolute deadlines: a late one changes no later one, and missed ones are not made up
 for (the playouts send all that is due).
 
+Whatever wakes the worker runs as a *turn* (:meth:`WorkerProcess._turn`), behind the bus's wall:
+what raises in it ends that turn alone, and the timer of the next one is set. A worker is *well*
+while its turns come to their end. One that is not says nothing: no Tick, so that gateways move its
+calls after half a second, no Beat, so that the controller gives it no others, and no sign of life,
+so that its keeper starts it again.
+
 Nothing here touches the disk, and logging only puts records into a bounded queue.
 """
 
@@ -42,9 +48,18 @@ from trunkline.bus import tracing
 from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain, run, say_ready, setup_logging
+from trunkline.bus.process import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    complain,
+    lives_while,
+    run,
+    say_ready,
+    setup_logging,
+)
 from trunkline.bus.settings import Settings, load
 from trunkline.bus.sockets import BusSocket, bind_router
+from trunkline.bus.wall import Wall
 
 from .calls import Calls
 from .playout import FRAME_NS
@@ -67,6 +82,9 @@ GRACE_NS: Final = 8_000_000
 ENCODE_NS: Final = 4_000_000
 #: Between two signs of life.
 BEAT_NS: Final = 100_000_000
+#: A worker none of whose turns has come to its end for so long is not well. Gateways move its calls
+#: after as long.
+UNWELL_NS: Final = 500_000_000
 #: Signs of life between two looks at what is to be logged (1 s).
 REPORT_BEATS: Final = 10
 #: How long a worker that is to end goes on with calls that have not moved away yet.
@@ -102,8 +120,11 @@ class WorkerProcess:
         self.missed_ticks = 0
         self._loop = asyncio.get_running_loop()
         self._clock = clock
-        self._decoder = msgspec.msgpack.Decoder(m.ToWorker)
+        self._wall = Wall(log, self.calls.dropped)
+        self._receive = self._wall.gate(m.ToWorker, self._take, "a gateway or client")
         self._encoder = msgspec.msgpack.Encoder()
+        #: when a turn last came to its end
+        self._turned_at = clock()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
         #: there are so many calls that the timer is the clock, and reads the socket
@@ -134,12 +155,18 @@ class WorkerProcess:
             settings.address,
             peer=self.peer,
             hello=self._hello,
-            beat=lambda: m.Beat(peer=self.peer, calls=self.calls.stats(self._clock())),
+            beat=self._control_beat,
             on_event=self._ignore,
             on_welcome=lambda welcome: say_ready(),
             on_refused=self._refused,
             curve=settings.curve,
+            wall=self._wall,
         )
+
+    @property
+    def well(self) -> bool:
+        """Its turns come, and come to their end, as far as there is anything to do."""
+        return self.calls.at_rest or self._clock() - self._turned_at < UNWELL_NS
 
     def start(self) -> None:
         """Begin to give signs of life and to talk to the controller."""
@@ -177,6 +204,12 @@ class WorkerProcess:
             calls=self.calls.stats(self._clock()),
         )
 
+    def _control_beat(self) -> m.Beat | None:
+        if not self.well:
+            return None
+        stats = self.calls.stats(self._clock())
+        return m.Beat(peer=self.peer, calls=stats, dropped=dict(self.calls.dropped))
+
     def _ignore(self, event: m.Event) -> None:
         """No event is meant for a worker: calls come from gateways, on the media plane."""
         log.debug("the controller told a worker %s", type(event).__name__)
@@ -187,19 +220,11 @@ class WorkerProcess:
 
     # ------------------------------------------------------------------ messages
 
-    def _receive(self, peer: bytes, payload: bytes) -> None:
-        try:
-            message = self._decoder.decode(payload)
-        except msgspec.MsgspecError:
-            self.calls.dropped["undecodable"] += 1
-            return
-        try:
-            self.calls.receive(peer, message, self._clock())
-            if type(message) in _SPANNED:
-                self._trace(message)
-        except Exception:  # one call's bad message must not end all calls
-            log.exception("a %s failed", type(message).__name__)
+    def _take(self, peer: bytes, message: m.ToWorker) -> None:
         self._received = True
+        self.calls.receive(peer, message, self._clock())
+        if type(message) in _SPANNED:
+            self._trace(message)
 
     def _trace(self, message: m.ToWorker) -> None:
         """One span for a call's stay here: from OpenCall to the end of its stream, or its move."""
@@ -224,12 +249,28 @@ class WorkerProcess:
             del self._spans[call]
             span.end()
 
+    def _turn(self, act: Callable[[int], None]) -> None:
+        """Do one turn. Whatever it raises, the next one comes."""
+        now = self._clock()
+        try:
+            act(now)
+            self._turned_at = now
+        except Exception as error:  # noqa: BLE001  # counted, logged, and no sign of life is given
+            soon = now + FRAME_NS
+            self._read_at = max(self._read_at, soon)
+            self._deadline = max(self._deadline, soon)
+            self._beat_at = max(self._beat_at, soon)
+            self._set_timer()
+            self._wall.fault("turn of the worker", error)
+
     def _came(self) -> None:
         """Messages came by themselves, and all of them were read."""
-        if not self._received or self._clocked:
-            return
-        self._received = False
-        now = self._clock()
+        if self._received and not self._clocked:
+            self._received = False
+            self._turn(self._answer)
+
+    def _answer(self, now: int) -> None:
+        """Work on the messages that came by themselves."""
         self._all_read(now)
         if self.calls.calls and (self._timer_ticked or now >= self._deadline - READ_NS):
             if self._timer_ticked or now > self._deadline + READ_NS:
@@ -262,7 +303,12 @@ class WorkerProcess:
         gone: set[bytes] = set()
         while out := self.calls.take_instructions():
             for peer, message in out:
-                if peer not in gone and not self._socket.send(self._encoder.encode(message), peer):
+                try:
+                    payload = self._encoder.encode(message)
+                except Exception as error:  # noqa: BLE001  # the other messages leave
+                    self._wall.fault(type(message).__name__, error)
+                    continue
+                if peer not in gone and not self._socket.send(payload, peer):
                     gone.add(peer)
                     self.calls.disconnected(peer, self._clock())
 
@@ -297,14 +343,17 @@ class WorkerProcess:
 
     def _wake(self) -> None:
         self._timer, self._timer_at = None, 0
-        now = self._clock()
+        self._turn(self._timed)
+
+    def _timed(self, now: int) -> None:
+        """Work by the clock. When the next turn comes is fixed before anything that may fail."""
         if self._clocked:
-            self._socket.read()
-            self._all_read(now)
-            self._received = False
             dense = len(self.calls.calls) >= DENSE_FROM or now - self.calls.ended_at < ANSWER_NS
             period = READ_NS if dense else FRAME_NS
             self._read_at = _following(PHASE_NS, period, now + READ_NS // 4)
+            self._socket.read()
+            self._all_read(now)
+            self._received = False
             # The loop counts whole milliseconds, and so may be a little early.
             if now >= self._deadline - READ_NS // 2:
                 self._tick(now)
@@ -339,6 +388,8 @@ class WorkerProcess:
         complaints = self.calls.complaints
         while complaints:
             log.warning("%s", complaints.popleft())
+        while self.calls.broken:
+            self._wall.fault("call's sound", self.calls.broken.pop())
         dropped = dict(self.calls.dropped)
         if dropped != self._reported:
             log.debug("dropped so far: %s", dropped)
@@ -354,6 +405,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         except (SettingsError, zmq.ZMQError) as error:
             complain("codec-worker", error)
             return EXIT_FAILED
+        lives_while(lambda: worker.well)
         worker.start()
         log.info("codec worker %s at %s", worker.peer, worker.endpoint)
         # What exists now lives as long as the process: the collector need not look at it.

@@ -186,6 +186,22 @@ class _Figures(Collector):
             ("sessions", "Open sessions"),
         ):
             yield GaugeMetricFamily(f"trunkline_{name}", what, value=len(status[name]))
+        unhealthy = GaugeMetricFamily(
+            "trunkline_unhealthy", "Processes that are there and do not work", labels=["role"]
+        )
+        silent = Counter(row["role"] for row in status.get("unhealthy", ()))
+        for role in ("gateway", "codec_worker"):
+            unhealthy.add_metric([role], silent[role])
+        yield unhealthy
+        dropped = CounterMetricFamily(
+            "trunkline_dropped_messages",
+            "Messages of the bus that a process has dropped",
+            labels=["peer", "why"],
+        )
+        for row in (*status["gateways"], *status["codec_workers"]):
+            for why, number in sorted(row.get("dropped", {}).items()):
+                dropped.add_metric([row["id"], why], number)
+        yield dropped
         for name, what in (
             ("calls", "Calls that are not over"),
             ("overrides", "Numbers that are not as they were"),

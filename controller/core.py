@@ -68,6 +68,7 @@ from .rules import (
 )
 from .rules import facts as f
 from .rules.book import Book, Identity, Rules
+from .rules.book.peers import MOST_WAITING
 from .rules.moment import Moment
 
 log = logging.getLogger("trunkline.controller")
@@ -76,13 +77,14 @@ log = logging.getLogger("trunkline.controller")
 TICK_SECONDS: Final = 0.1
 REST_SECONDS: Final = 0.5
 
+_BY_GATEWAYS: Final = (m.StreamClosed, m.CallMoved, m.WebhooksRefused)
 _ONLY_GATEWAYS: Final = (m.VoiceWebhook, m.StatusCallback, m.StreamStart)
 #: Requests that are served while the stack ends: they help it to come to its end.
 _WHILE_STOPPING: Final = (*_ONLY_GATEWAYS, m.CloseSession, m.GetStatus)
 
 Rule = Callable[[Moment, Any], None]
 Event = m.ToController
-AnyEvent = Event | Result | do.Tick | do.Shutdown
+AnyEvent = Event | Result | do.Tick | do.Gone | do.Shutdown
 
 
 def _status(at: Moment, ask: f.Ask[m.GetStatus]) -> None:
@@ -110,7 +112,9 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         digits.tick,
         webhooks.ask_again,
         reception.claims,
+        reception.tell_gateways,
     ),
+    do.Gone: (reception.gone,),
     do.Shutdown: (reception.shut_down,),
     m.Hello: (reception.hello,),
     m.Beat: (reception.beat,),
@@ -119,7 +123,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # it. A client is welcomed behind that: its Welcome says which of its sessions it has not.
     f.ClientHere: (restart.client_here,),
     f.GatewayHere: (reception.welcome, restart.gateway_here),
-    f.WorkerHere: (reception.welcome, streams.place_all),
+    f.WorkerHere: (reception.welcome, streams.place_all, reception.tell_gateways),
     f.ClientBeat: (sessions.renew,),
     f.GatewayBeat: (streams.beat,),
     f.ClientLeft: (sessions.peer_left,),
@@ -265,10 +269,16 @@ class Core:
             self._request(event, now)
         elif isinstance(event, m.Hello):
             self._hello(event, now)
+        elif isinstance(event, _BY_GATEWAYS) and not self._is_gateway(event.gateway):
+            self.book.count("not a gateway")
         else:
             self._hear(event, now)
         instructions, self._instructions = self._instructions, []
         return instructions
+
+    def _is_gateway(self, peer: str) -> bool:
+        known = self.book.peers.get(peer)
+        return known is not None and known.role == "gateway"
 
     def _moment(self, now: float) -> Moment:
         """What a rule gets beside the thing that it hears."""
@@ -306,8 +316,11 @@ class Core:
             return
         if request.id in peer.working:
             return
-        peer.works_on(request.id)
         reply_to = ReplyTo(request.peer, request.id)
+        if len(peer.working) >= MOST_WAITING:
+            at.fail(reply_to, StackUnavailableError(f"{MOST_WAITING} requests wait already"))
+            return
+        peer.works_on(request.id)
         at.count(f"request {type(request.body).__name__}")
         try:
             self._admit(request, peer.role)

@@ -301,5 +301,12 @@ class Tick(msgspec.Struct, frozen=True):
     """Time passes; each 100 ms."""
 
 
+class Gone(msgspec.Struct, frozen=True):
+    """The connection that has the peer's name is there no longer. The process may come back on
+    another one."""
+
+    peer: str
+
+
 class Shutdown(msgspec.Struct, frozen=True):
     """The stack ends: close all sessions, numbers first."""

@@ -4,7 +4,9 @@ A thin shell around :class:`~.core.Core`: it feeds messages and results in as ev
 instructions out. One write at a time goes to each number, whichever journal it comes from.
 
 What fails in a way that nobody foresaw, an operation or the core, ends the process: the next start
-takes up from the journal, by the same path, and clients claim what is theirs.
+takes up from the journal, by the same path, and clients claim what is theirs. What a peer says
+cannot: it is decoded behind the bus's wall (:mod:`trunkline.bus.wall`), and :mod:`.peer_names`
+decides whether it speaks in its own name.
 
 Two orders are kept. What goes to one peer leaves in the order in which the core said it. Writes
 to one number happen one after the other (:meth:`Shell._number`): a restore that overtook the
@@ -27,16 +29,19 @@ from trunkline.bus import messages as m
 from trunkline.bus import tracing
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import CurveKeys
-from trunkline.bus.errors import CarrierError
+from trunkline.bus.errors import CarrierError, ErrorInfo, InvalidRequestError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, say_ready
 from trunkline.bus.redact import redact_number
-from trunkline.bus.sockets import BusSocket, bind_router
+from trunkline.bus.sockets import MAX_CONTROL_BYTES, BusSocket, bind_router
+from trunkline.bus.wall import Wall
 
 from . import instructions as do
 from .core import REST_SECONDS, TICK_SECONDS, AnyEvent, Core
 from .instructions import Instruction, Result
 from .journal.file import JournalError
 from .journal.orphans import Orphans
+from .peer_names import PeerNames
+from .rules import reception
 from .twilio import operations
 from .twilio.apply_restore import put_on, restore
 from .twilio.carrier import RestFailure
@@ -48,6 +53,9 @@ log = logging.getLogger("trunkline.controller")
 STOP_WITHIN: Final = 3.4
 #: Traced requests that are not answered yet, as far as they are looked after.
 MOST_SPANS: Final = 1000
+
+#: How often the connections of silent peers are asked after; a peer beats twice as often.
+LOOK_SECONDS: Final = 1.0
 
 #: What ends a controller and needs no traceback: one line tells the user what to do.
 _FORESEEN: Final = (CarrierError, JournalError)
@@ -64,7 +72,16 @@ _PLAIN: Final[dict[type, Callable[[Operations, Any], Awaitable[Result]]]] = {
 }
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(m.ToController)
+
+
+class _Asked(msgspec.Struct, tag="Request"):
+    """As much of a request as it takes to refuse it by name."""
+
+    peer: m.PeerName
+    id: m.Number
+
+
+_decode_asked = msgspec.msgpack.Decoder(_Asked).decode
 
 
 class Shell:
@@ -83,9 +100,10 @@ class Shell:
         self._stop = stop
         self._orphans = orphans or Orphans()
         self._clock = clock
+        self._wall = Wall(log, core.book.counts, clock=clock)
         self._router: BusSocket | None = None
-        #: by peer: the newest of its connections that said Hello, and where answers reach it
-        self._connections: dict[str, tuple[int, bytes]] = {}
+        self._names = PeerNames(self._stands)
+        self._looked_at = clock()
         self._tasks: set[asyncio.Task[Any]] = set()
         #: notes to the journal that are under way
         self._noting = 0
@@ -100,7 +118,10 @@ class Shell:
         self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, curve: CurveKeys | None
     ) -> str:
         """Bind the control socket; returns its endpoint. zmq.ZMQError where that cannot be."""
-        self._router, bound = bind_router(context, endpoint, self._receive, curve=curve)
+        gate = self._wall.gate(m.ToController, self._receive, "a peer", self._unreadable)
+        self._router, bound = bind_router(
+            context, endpoint, gate, curve=curve, most_bytes=MAX_CONTROL_BYTES
+        )
         return bound
 
     async def serve(self) -> int:
@@ -181,27 +202,43 @@ class Shell:
 
     # ------------------------------------------------------------------ in
 
-    def _receive(self, identity: bytes, payload: bytes) -> None:
-        """One message of a peer. What cannot be read is dropped and counted, since whoever wrote it
-        may be of another release. What is read late of an older connection changes nothing."""
-        try:
-            message = _decoder.decode(payload)
-        except msgspec.MsgspecError as error:
-            self.core.book.count("unreadable messages")
-            log.warning("a message on the control socket could not be read: %s", error)
-            return
-        by_gateway = isinstance(message, m.StreamClosed | m.CallMoved | m.WebhooksRefused)
-        peer = message.gateway if by_gateway else message.peer
-        if isinstance(message, m.Hello):
-            newest, _ = self._connections.get(peer, (0, b""))
-            if message.connection < newest:
-                self.core.book.count("late hellos")
-                return
-            self._connections[peer] = (message.connection, identity)
+    def _receive(self, identity: bytes, message: m.ToController) -> None:
+        """One message of a peer, which counts if it comes on the connection that has the name."""
+        if isinstance(message, m.StreamClosed | m.CallMoved | m.WebhooksRefused):
+            peer = message.gateway
         else:
-            # What is read late of an earlier connection does not turn answers back to it.
-            self._connections.setdefault(peer, (0, identity))
+            peer = message.peer
+        if isinstance(message, m.Hello):
+            why = self._names.objection(message, identity)
+            if why is not None:
+                self._wall.stop(why, f"a Hello was dropped: {why}")
+                return
+            self._names.bind(message, identity)
+        elif not self._names.has(peer, identity):
+            if self._names.unknown(peer) and isinstance(message, m.Beat | m.Request):
+                # It says Hello then, and asks again.
+                self._send(reception.pulse(self.core.book, known=False), identity)
+            else:
+                what = type(message).__name__
+                self._wall.stop("foreign names", f"a {what} in another's name was dropped")
+            return
         self._feed(message)
+
+    def _unreadable(self, identity: bytes, payload: bytes, error: Exception) -> None:
+        """A request gets an answer where one can be sent: whoever asked would wait for ever, and
+        ask again after each reconnect. Whatever else it was is dropped."""
+        try:
+            asked = _decode_asked(payload)
+        except Exception:  # noqa: BLE001  # it is no request either
+            return
+        if self._names.has(asked.peer, identity):
+            why = InvalidRequestError(f"the request cannot be read: {error}")
+            self._send(m.Reply(id=asked.id, error=ErrorInfo.of(why)), identity)
+
+    def _stands(self, identity: bytes) -> bool:
+        """Whether there is still a connection with this identity."""
+        sign = _encode(reception.pulse(self.core.book, known=True))
+        return self._router is not None and self._router.stands(identity, sign)
 
     def _feed(self, event: AnyEvent) -> None:
         """Give the core an event, and carry out what it says. Nothing is asked of a core that has
@@ -238,9 +275,21 @@ class Shell:
                         await self._asked.wait()
             else:
                 await asyncio.sleep(due - loop.time())
-            known = self.core.book.peers.by_id
-            if len(self._connections) > 2 * len(known) + 100:
-                self._connections = {p: c for p, c in self._connections.items() if p in known}
+            self._wall.shield("look at connections", self._look_for_gone)
+
+    def _look_for_gone(self) -> None:
+        """Once a second, ask after the connections of peers that are silent. ZeroMQ tells a ROUTER
+        nothing of a connection's end."""
+        now = self._clock()
+        peers = self.core.book.peers.by_id
+        self._names.forget_all_but(peers)
+        if now - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = now
+        for peer in [peer for peer in peers.values() if peer.silent(now, LOOK_SECONDS)]:
+            identity = self._names.connection(peer.id)
+            if identity is not None and not self._stands(identity):
+                self._feed(do.Gone(peer.id))
 
     # ------------------------------------------------------------------ out
 
@@ -248,13 +297,20 @@ class Shell:
         """What goes to a peer is sent at once and in order. Everything else takes time, and gets a
         task of its own: a number whose restore hangs must not hold up another one."""
         if isinstance(instruction, do.Send):
-            _, identity = self._connections.get(instruction.peer, (0, None))
+            identity = self._names.connection(instruction.peer)
             if isinstance(instruction.message, m.Reply) and self._spans:
                 self._end_span(instruction.peer, instruction.message)
-            if identity is not None and self._router is not None:
-                self._router.send(_encode(instruction.message), identity)
+            if identity is not None:
+                self._send(instruction.message, identity)
         else:
             self._spawn(self._work(instruction))
+
+    def _send(self, message: m.FromController, identity: bytes) -> None:
+        """One message to one connection. If it cannot be encoded, the others still leave."""
+        router = self._router
+        if router is not None:
+            what = type(message).__name__
+            self._wall.shield(what, lambda: router.send(_encode(message), identity))
 
     def _begin_span(self, request: m.Request) -> None:
         """One span from when a traced request came until it is answered."""

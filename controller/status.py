@@ -14,6 +14,8 @@ from trunkline.bus.redact import mask_url
 from .rules.book import Book, iso
 from .rules.book.call import Call
 from .rules.book.lease import Lease
+from .rules.book.peers import GATEWAY_LOST_AFTER, Peer
+from .rules.book.workers import QUIET_AFTER
 
 #: The contract's word for how an override stands.
 _STATES: Final = {
@@ -27,7 +29,7 @@ _STATES: Final = {
 
 def build(book: Book, now: float) -> dict[str, Any]:
     """The contract's status object."""
-    found = calls(book, now)
+    found, silent = calls(book, now), unhealthy(book, now)
     return {
         "controller": {
             "pid": book.identity.pid,
@@ -37,6 +39,7 @@ def build(book: Book, now: float) -> dict[str, Any]:
         "gateways": [
             {"id": peer.id, "pid": peer.pid, "streams": peer.streams}
             | ({"refused": peer.refused} if peer.refused else {})
+            | _dropped(peer)
             for peer in book.gateways()
             if book.present(peer, now)
         ],
@@ -46,6 +49,7 @@ def build(book: Book, now: float) -> dict[str, Any]:
                 "pid": worker.pid,
                 "calls": sum(call["codec_worker"] == worker.id for call in found),
             }
+            | _dropped(worker)
             for worker in book.workers.healthy(now).values()
         ],
         "sessions": [
@@ -59,7 +63,22 @@ def build(book: Book, now: float) -> dict[str, Any]:
         ],
         "calls": found,
         "overrides": [_override(x) for x in (*book.leases.values(), *book.aside.values())],
-    }
+    } | ({"unhealthy": silent} if silent else {})
+
+
+def unhealthy(book: Book, now: float) -> list[dict[str, Any]]:
+    """Gateways and workers that hold their connection and are not heard. No call goes to them."""
+    limits = {"gateway": GATEWAY_LOST_AFTER, "codec_worker": QUIET_AFTER}
+    return [
+        {
+            "id": peer.id,
+            "role": peer.role,
+            "pid": peer.pid,
+            "silent_seconds": round(now - peer.heard, 3),
+        }
+        for peer in (*book.gateways(), *book.workers.all())
+        if peer.silent(now, limits[peer.role])
+    ]
 
 
 def calls(book: Book, now: float) -> list[dict[str, Any]]:
@@ -86,6 +105,11 @@ def calls(book: Book, now: float) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _dropped(peer: Peer) -> dict[str, Any]:
+    """Messages of the bus that it has dropped, if there are any."""
+    return {"dropped": peer.dropped} if peer.dropped else {}
 
 
 def _stats(book: Book, call: Call) -> m.CallStats:

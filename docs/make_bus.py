@@ -8,12 +8,14 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+import types
 from pathlib import Path
-from typing import get_args
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from trunkline.bus import messages as m
+from trunkline.bus import wire
 from trunkline.bus.refusals import KINDS
 
 PAGE = Path(__file__).with_name("bus.md")
@@ -46,15 +48,23 @@ RECORDS = (
 )
 
 
-def _type_name(annotation: object) -> str:
-    text = str(annotation) if not isinstance(annotation, type) else annotation.__name__
-    text = re.sub(
-        r"(?:trunkline\.bus\.)?(?:\w+_messages|wire)\.|typing\.|trunkline\.bus\.errors\.", "", text
-    )
-    bounded = r"Annotated\[(\w+), msgspec\.Meta\(ge=(\d+), le=(\d+)\)\]"
-    text = re.sub(bounded, r"\1 from \2 to \3", text)
-    text = re.sub(r"Optional\[(.+)\]", r"\1 or None", text)
-    return text.replace("|", "or")
+#: Kinds of texts and numbers by their names, which the table "Kinds" of the page explains.
+_NAMES = {repr(kind): name for name, kind in vars(wire).items() if hasattr(kind, "__metadata__")}
+
+
+def _type_name(annotation: Any) -> str:
+    if repr(annotation) in _NAMES:
+        return _NAMES[repr(annotation)]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_type_name(argument) for argument in arguments)
+    if origin in (list, dict, tuple):
+        return f"{origin.__name__}[{', '.join(_type_name(argument) for argument in arguments)}]"
+    if annotation is type(None):
+        return "None"
+    if isinstance(annotation, type):
+        return annotation.__name__
+    return re.sub(r"typing\.", "", str(annotation))
 
 
 def _entry(cls: type[msgspec.Struct]) -> str:
@@ -63,9 +73,10 @@ def _entry(cls: type[msgspec.Struct]) -> str:
     if doc and not doc.startswith(f"{cls.__name__}("):
         # The docstrings are reStructuredText, the page is Markdown.
         lines += [re.sub(r":\w+:`", "`", doc).replace("``", "`"), ""]
+    kinds = get_type_hints(cls, include_extras=True)
     for field in msgspec.structs.fields(cls):
         optional = "" if field.required else ", optional"
-        lines.append(f"- `{field.name}` ({_type_name(field.type)}{optional})")
+        lines.append(f"- `{field.name}` ({_type_name(kinds[field.name])}{optional})")
     lines.append("")
     return "\n".join(lines)
 

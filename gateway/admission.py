@@ -34,6 +34,7 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
+from trunkline.bus.descriptors import for_strangers
 from trunkline.bus.places import Places
 from trunkline.bus.refusals import Kind
 
@@ -134,7 +135,7 @@ class Admission:
         self._numbers = itertools.count(1)
         self._applicants: dict[int, Applicant] = {}
         #: connected sockets that have not been let in, also where they are being closed
-        self._strangers: Places[int] = Places(MAX_STRANGERS, MAX_OF_ONE)
+        self._strangers: Places[int] = Places(for_strangers(MAX_STRANGERS), MAX_OF_ONE)
         #: by call: its one-way stream that waits, or has left while it waited
         self._waiting: dict[str, Applicant] = {}
 

@@ -24,7 +24,15 @@ from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
 from trunkline.bus.listener import Bounds, Server
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain, run, say_ready, setup_logging
+from trunkline.bus.process import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    complain,
+    lives_while,
+    run,
+    say_ready,
+    setup_logging,
+)
 from trunkline.bus.settings import Settings
 
 from .app import GatewayApp
@@ -96,6 +104,9 @@ async def serve(
     recorder = None if directory is None else Recorder(directory)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     gateway = Gateway(settings, check, context, stop, recorder)
+    # While there is no controller calls go on without it. A gateway that alone does not hear it is
+    # started again, and its calls come back by another one.
+    lives_while(lambda: not gateway.client.deaf)
     try:
         return await gateway.run(listening)
     finally:
@@ -132,6 +143,7 @@ class Gateway:
                 peer=self.peer,
                 streams=self.shell.streams.stats(),
                 refused=dict(self.refusals.counts),
+                dropped=dict(self.shell.wall.dropped + self.client.wall.dropped),
             ),
             on_event=lambda event: self.shell.event(event),
             on_welcome=self._welcomed,
@@ -161,7 +173,7 @@ class Gateway:
             self.authenticator,
             self.client.request,
             stack=lambda: self._stack,
-            ready=lambda: self.client.welcome is not None,
+            ready=lambda: self.healthy,
         )
         self._server = Server(
             self.app,
@@ -169,6 +181,11 @@ class Gateway:
             protocol_class(self.shell.accept, self.shell.carriers, self.refusals.add),
             self.refusals.add,
         )
+
+    @property
+    def healthy(self) -> bool:
+        """The controller is heard, and has a codec worker that moves sound."""
+        return self.client.welcome is not None and self.client.workers != 0
 
     async def run(self, listening: socket.socket) -> int:
         """Serve until stopped; returns the exit status."""

@@ -25,6 +25,7 @@ from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import CurveKeys
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.sockets import BusSocket, connect_dealer
+from trunkline.bus.wall import Wall
 
 from . import instructions as do
 from . import media_streams as ms
@@ -46,7 +47,6 @@ ACKNOWLEDGE_SECONDS: Final = 0.025
 RECORDING_BLOCK: Final = 8_000
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(m.WorkerToGateway)
 
 
 class Controller(Protocol):
@@ -150,6 +150,8 @@ class Shell:
         clock: Clock = monotonic,
     ) -> None:
         self.peer = peer
+        #: what raises in here ends neither the loop nor another call
+        self.wall = Wall(log)
         self.controller = controller
         self.clock = clock
         self.streams = Streams(peer, clock(), lead_ms)
@@ -168,7 +170,7 @@ class Shell:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         #: the sockets of the streams that were let in
-        self.carriers = Sockets(self._flush)
+        self.carriers = Sockets(self._flush, self.wall)
         #: None: nothing is there that the clock changes
         self._timer: asyncio.TimerHandle | None = None
         #: when to look at the clock again; a frame that comes by then saves the timer's wake-up
@@ -383,25 +385,23 @@ class Shell:
         """Look at the clock. An idle process would be woken for nothing: the next socket begins
         with it again."""
         self._timer = None
+        self.wall.shield("look at the clock", self._look)
+        if self.sockets or not (self.admission.at_rest and self.streams.at_rest):
+            self._check_at = self.clock() + CHECK_SECONDS
+            self._timer = self._loop.call_later(1.5 * CHECK_SECONDS, self._check)
+
+    def _look(self) -> None:
         for number in list(self._recordings):
             self._record(number)
         self.apply(self.admission.check(self.clock()))
         self.apply(self.streams.check(self.clock()))
-        if self.sockets or not (self.admission.at_rest and self.streams.at_rest):
-            self._check_at = self.clock() + CHECK_SECONDS
-            self._timer = self._loop.call_later(1.5 * CHECK_SECONDS, self._check)
 
     # ------------------------------------------------------------------ the workers' side
 
     def _open(self, worker: m.WorkerRef) -> None:
         endpoint = worker.endpoint
 
-        def received(payload: bytes) -> None:
-            try:
-                message = _decoder.decode(payload)
-            except msgspec.MsgspecError as error:
-                log.warning("a message of worker %s could not be read: %s", worker.id, error)
-                return
+        def received(message: m.WorkerToGateway) -> None:
             if isinstance(message, m.MediaRefused):
                 log.error("worker %s refuses this gateway: %s", worker.id, message.text)
             self.apply(self.streams.from_worker(endpoint, message, self.clock()))
@@ -423,7 +423,7 @@ class Shell:
             link = connect_dealer(
                 self._context,
                 endpoint,
-                received,
+                self.wall.door(m.WorkerToGateway, received, f"worker {worker.id}"),
                 on_connected=connected,
                 on_disconnected=disconnected,
                 curve=self._curve,
@@ -439,7 +439,7 @@ class Shell:
     def event(self, event: m.Event) -> None:
         """An event of the controller. It waits its turn: a StreamAccepted that came before it is
         still on its way through the task that asked."""
-        self._loop.call_soon(self._event, event)
+        self._loop.call_soon(self.wall.shield, type(event).__name__, self._event, event)
 
     def _event(self, event: m.Event) -> None:
         if isinstance(event, m.CallPlaced):

@@ -15,9 +15,14 @@ not at every process.
 from __future__ import annotations
 
 import asyncio
+import logging
 import selectors
 from collections.abc import Callable
 from typing import Final
+
+from trunkline.bus.wall import Wall
+
+log = logging.getLogger("trunkline.gateway")
 
 #: Seconds between two looks at all sockets: a frame of the carrier lasts as long.
 PERIOD: Final = 0.02
@@ -31,11 +36,13 @@ DENSE_FROM: Final = 48
 
 class Sockets:
     """The sockets that are read together on the running loop. ``after`` is called when all that had
-    come was handed out."""
+    come was handed out. What reading one of them raises is the ``wall``'s, so that the sound of the
+    others is read all the same."""
 
-    def __init__(self, after: Callable[[], None]) -> None:
+    def __init__(self, after: Callable[[], None], wall: Wall | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._after = after
+        self._wall = Wall(log) if wall is None else wall
         #: made with the first socket: a descriptor of epoll's, or of kqueue's
         self._selector: selectors.DefaultSelector | None = None
         self._readable: dict[int, Callable[[], object]] = {}
@@ -101,10 +108,13 @@ class Sockets:
         assert self._selector is not None
         if self._watched and len(self._readable) == 1:
             (readable,) = self._readable.values()  # it can have been no other
-            readable()
+            self._wall.shield("frame of a carrier", readable)
         else:
             for key, _ in self._selector.select(0):
                 found = self._readable.get(key.fd)
                 if found is not None:  # one that was read before it may have closed this one
-                    found()
+                    try:
+                        found()
+                    except Exception as error:  # noqa: BLE001  # the others' sound is read too
+                        self._wall.fault("frame of a carrier", error)
         self._after()

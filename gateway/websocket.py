@@ -50,8 +50,6 @@ MAX_UNSENT_BYTES: Final = 256 * 1024
 PING_AFTER: Final = 10.0
 #: Seconds until a peer that does not answer our close is disconnected.
 CLOSE_WITHIN: Final = 2.0
-#: Seconds in which our close reaches a peer whose answer is not waited for.
-DROP_WITHIN: Final = 0.1
 
 #: Bytes that are read of one socket in one go: 0.9 s of sound.
 _READ: Final = 16 * 1024
@@ -230,7 +228,8 @@ class WebSocket(asyncio.Protocol):
         self._set_timer(CLOSE_WITHIN, self._transport.abort)
 
     def drop(self) -> None:
-        """Read nothing more, and disconnect as soon as what was sent is on its way."""
+        """Read nothing more, and disconnect after this turn of the loop, which sends what is to be
+        sent. A crowd of those who are dropped would otherwise hold on to many descriptors."""
         transport = self._transport
         if transport is None or self._dropped:
             return
@@ -238,7 +237,7 @@ class WebSocket(asyncio.Protocol):
         self._read_no_more()
         if not transport.is_closing():
             transport.pause_reading()
-        self._set_timer(DROP_WITHIN, transport.abort)
+        self._loop.call_soon(transport.abort)
 
     # ------------------------------------------------------------------ asyncio's side
 

@@ -23,6 +23,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
 from trunkline.bus.curve import CurveKeys
 from trunkline.bus.sockets import BusSocket, connect_dealer
+from trunkline.bus.wall import Wall
 
 from .call_media import CallMedia
 from .thread_bridge import rung_together
@@ -34,7 +35,6 @@ STALLED = 0.15
 #: ... which takes so long: ZeroMQ's own thread reads the sockets 8 KiB at a time, in turn.
 CATCH_UP = 0.06
 
-_decoder = msgspec.msgpack.Decoder(m.WorkerToAdapter)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -52,6 +52,7 @@ class WorkerLink:
         self._plane = plane
         self._socket: BusSocket | None = None
         self._connected = False
+        self._receive = plane.wall.door(m.WorkerToAdapter, self._take_in, f"worker {worker.id}")
         self._open()
 
     def _open(self) -> None:
@@ -106,12 +107,7 @@ class WorkerLink:
             self._socket.close(linger)
             self._socket = None
 
-    def _receive(self, payload: bytes) -> None:
-        try:
-            message = _decoder.decode(payload)
-        except msgspec.MsgspecError as error:
-            log.warning("a message of worker %s could not be read: %s", self.worker.id, error)
-            return
+    def _take_in(self, message: m.WorkerToAdapter) -> None:
         worker, now = self.worker.id, self._plane.clock()
         self._plane.runs(now)
         if isinstance(message, m.Heard):
@@ -181,6 +177,7 @@ class MediaPlane:
         poll: Callable[[float], None] = lambda now: None,
     ) -> None:
         self.context = context
+        self.wall = Wall(log, clock=clock)
         self.peer = peer
         self.curve = curve
         self.clock = clock

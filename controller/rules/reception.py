@@ -42,6 +42,7 @@ def hello(at: Moment, hello: m.Hello) -> None:
         return
     new = at.book.peers.get(hello.peer) is None
     peer = at.book.peers.hello(hello, at.now)
+    peer.counted(one for one in hello.calls if one.call in at.book.calls)
     if new:
         log.info("%s %s is here (pid %d)", hello.role, hello.peer, hello.pid)
     if hello.role == "adapter":
@@ -66,6 +67,9 @@ def _refusal(book: Book, hello: m.Hello) -> TrunklineError | None:
         return AccountMismatchError(
             f"this stack belongs to Twilio account {account}, {hello.peer} to {hello.account}"
         )
+    known = book.peers.get(hello.peer)
+    if known is not None and known.role != hello.role:
+        return InvalidRequestError(f"{hello.peer} is a {known.role}, and cannot become another")
     if hello.role == "codec_worker" and hello.endpoint is None:
         return InvalidRequestError(f"codec worker {hello.peer} named no media endpoint")
     return None
@@ -95,21 +99,52 @@ def beat(at: Moment, beat: m.Beat) -> None:
     if peer is None:
         at.send(beat.peer, pulse(at.book, known=False))
         return
-    if peer.beats(at.now):
-        at.send(beat.peer, pulse(at.book, known=True))
+    if peer.beats(beat, at.now):
+        workers = _well(at) if peer.role == "gateway" else None
+        at.send(beat.peer, pulse(at.book, known=True, workers=workers))
     if peer.role == "adapter":
         at.tell(f.ClientBeat(beat))
     elif peer.role == "codec_worker":
-        peer.counted(beat.calls)
+        peer.counted(one for one in beat.calls if one.call in at.book.calls)
     else:
         peer.has(len(beat.streams))
         at.book.count_refused(peer.refuses(beat.refused))
         at.tell(f.GatewayBeat(beat))
 
 
-def pulse(book: Book, *, known: bool) -> m.Pulse:
+def pulse(book: Book, *, known: bool, workers: int | None = None) -> m.Pulse:
     """A sign of life. ``known`` False makes the peer say Hello again: we were restarted."""
-    return m.Pulse(epoch=book.identity.epoch, stack=book.identity.stack, known=known)
+    identity = book.identity
+    return m.Pulse(epoch=identity.epoch, stack=identity.stack, known=known, workers=workers)
+
+
+def _well(at: Moment) -> int:
+    """Codec workers that are well: they beat, and none that does not move sound does."""
+    return len(at.book.workers.healthy(at.now))
+
+
+def tell_gateways(at: Moment, heard: object) -> None:
+    """Gateways answer for the health of the stack, so they hear at once when a worker comes, goes
+    or falls silent."""
+    workers = _well(at)
+    if at.book.workers_told(workers):
+        for gateway in at.book.gateways():
+            at.send(gateway.id, pulse(at.book, known=True, workers=workers))
+
+
+def gone(at: Moment, gone: do.Gone) -> None:
+    """A peer's connection is there no longer. A killed process and one that comes back in a moment
+    look alike, so its calls and leases go on for their time. But nobody gets at its sessions before
+    he shows their secrets again, and a peer that has nothing here is forgotten at once."""
+    peer, book = at.book.peers.get(gone.peer), at.book
+    if peer is None:
+        return
+    peer.connection_lost()
+    mine = [session for session in book.sessions.values() if session.peer == peer.id]
+    for session in mine:
+        session.connection_lost()
+    if not (mine or peer.working or peer.stats or book.carries_calls(peer.id)):
+        book.peers.forget(peer.id)
 
 
 def goodbye(at: Moment, goodbye: m.Goodbye) -> None:

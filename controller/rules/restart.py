@@ -98,7 +98,7 @@ def _found_dial(at: Moment, row: DialRow) -> None:
     # Whether it has its stream by now is the gateways' and clients' to say.
     asked = min(at.book.mono(row.asked), at.now)  # the clock may have been set back since
     dial.waits_until(max(at.book.claim_until, asked + row.timeout))
-    call = Call.of_dial(row, at.now, {}).found_in(at.book.identity.epoch)
+    call = Call.of_dial(row, at.now, {}).found_in(at.book.identity.epoch, secret=False)
     at.book.add_dial(dial, call)
     if row.mode == "a-leg":
         at.book.tokens.put(row.token_hash, row.call)
@@ -211,6 +211,9 @@ def session_calls(at: Moment, returned: f.SessionBack) -> None:
     session = at.book.sessions.get(returned.info.session)
     for info in returned.info.calls:
         call = at.book.calls.get(info.call)
+        if not _is_of(at, returned.info.session, call, info):
+            log.warning("session %s has no call %s", returned.info.session, info.call)
+            continue
         if call is None:
             call = Call.of_info(info, at.now).found_in(at.book.identity.epoch)
             at.book.add_call(call, info.sid, info.dialled_sid)
@@ -233,6 +236,14 @@ def session_calls(at: Moment, returned: f.SessionBack) -> None:
         if info.digits and in_doubt and not call.over:
             # Its client waits for digits that an earlier controller was asked for.
             call.doubt_digits(at.now + MAY_RETURN_FOR)
+
+
+def _is_of(at: Moment, session: str, call: Call | None, info: m.CallInfo) -> bool:
+    """Whether the client of this session may speak of this call, and of its leg: neither is another
+    session's."""
+    by_sid = at.book.by_sid.get(info.sid)
+    known = [x for x in (call, by_sid) if x is not None]
+    return info.session == session and all(x.session == session for x in known)
 
 
 def _had_stream(at: Moment, call: Call, info: m.CallInfo) -> None:
@@ -320,6 +331,12 @@ def stream_found(at: Moment, found: f.StreamFound) -> None:
     if call is None:
         call = Call.of_info(info, at.now).found_in(at.book.identity.epoch)
         book.add_call(call, info.sid, info.dialled_sid)
+    try:
+        call.must_have_secret(info)
+    except InvalidRequestError as error:
+        log.warning("a stream at %s is closed: %s", found.gateway, error)
+        at.send(found.gateway, m.CloseStream(call=call.id))
+        return
     if call.over or info.ordinal < call.ordinal:
         at.send(found.gateway, m.CloseStream(call=call.id))
         return

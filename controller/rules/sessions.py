@@ -12,7 +12,7 @@ import logging
 from typing import Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.errors import TrunklineError, WrongModeError
+from trunkline.bus.errors import InvalidRequestError, TrunklineError, WrongModeError
 from trunkline.bus.redact import redact_number
 
 from .. import instructions as do
@@ -30,6 +30,8 @@ log = logging.getLogger("trunkline.controller")
 #: A session whose client was not heard of for so long is lost. With the time that a restore
 #: takes this keeps within the 10 s after which a killed client's numbers are as before.
 LEASE_SECONDS: Final = 9.0
+#: Sessions of one client, at most: each is a line, and takes memory here.
+MOST_SESSIONS: Final = 4_000
 #: How long CloseSession waits for restores and hang-ups before it says what is pending.
 CLOSE_WITHIN: Final = 8.0
 
@@ -51,7 +53,10 @@ def open_(at: Moment, ask: Ask[m.OpenSession]) -> None:
         else:
             _opened(at, known, ask.reply_to)
         return
-    session = new_session(at.book, info, ask.reply_to.peer, at.now)
+    peer = ask.reply_to.peer
+    if sum(session.peer == peer for session in at.book.sessions.values()) >= MOST_SESSIONS:
+        raise InvalidRequestError(f"{MOST_SESSIONS} sessions are the most that a client may have")
+    session = new_session(at.book, info, peer, at.now)
     session.waits_until(at.now + min(ask.ttl, REST_WITHIN))
     session.asks_to_open(ask.reply_to)
     at.book.add_session(session)

@@ -133,6 +133,8 @@ def closed(at: Moment, closed: m.StreamClosed) -> None:
     call = at.book.calls.get(closed.call)
     if call is None or closed.ordinal != call.ordinal or not call.live:
         return
+    if call.witness != closed.gateway:
+        return
     if call.state == "ending":
         _over(at, call)
     elif closed.reason == "stop" and not _may_come_back(at, call):
@@ -200,7 +202,7 @@ def beat(at: Moment, heard: f.GatewayBeat) -> None:
     for call in at.book.calls.values():
         found = present.get(call.id)
         if found is not None and found.ordinal == call.ordinal:
-            if call.state == "reconnecting" and call.gateway is None:
+            if call.state == "reconnecting" and call.witness == beat.peer:
                 call.seen_again(beat.peer)
                 at.send_session(call.session, m.CallStarted(info=call.info(at.now)))
             elif call.state == "ended":

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from trunkline.adapter.client.media_link import MediaPlane
 from trunkline.adapter.client.session import ClientSession
 from trunkline.bus import messages as m
+from trunkline.bus.testing import poison
 
 
 class Wires:
@@ -82,6 +83,23 @@ def test_secret_that_a_restarted_controller_made_is_told_to_the_workers(
     attached = [x.secret for x in wires.sent if isinstance(x, m.Attach)]
     assert attached == ["s" * 32, "t" * 32]
     assert session.calls[info.call].describe().secret == "t" * 32
+
+
+def test_no_message_of_a_worker_ends_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    wires = Wires()
+    monkeypatch.setattr("trunkline.adapter.client.media_link.connect_dealer", wires.connect)
+    media = MediaPlane(None, "a1", None, lambda: 100.0)  # type: ignore[arg-type]  # no sockets here
+    session = open_session(media)
+    info = started(session)
+    session.started(info)
+    wires.up.pop()()
+    say = wires.say[ONE.endpoint]
+    found = poison(call=info.call)
+    for payload in found.values():
+        say(payload)
+    assert media.wall.dropped == {"undecodable": len(found)}
+    say(msgspec.msgpack.encode(m.Opened(info.call, 1 << 16, 1, 0)))
+    assert any(isinstance(message, m.Resume) for message in wires.sent)
 
 
 @pytest.mark.parametrize("stopped", [True, False])

@@ -12,7 +12,7 @@ import pytest
 import zmq
 
 from trunkline.bus import messages as m
-from trunkline.bus.control import ControlClient
+from trunkline.bus.control import BEAT_SECONDS, DEAF_AFTER, ControlClient
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import (
     InternalError,
@@ -22,7 +22,7 @@ from trunkline.bus.errors import (
     StackUnavailableError,
     TimedOutError,
 )
-from trunkline.bus.testing import Context, FakeClock, FakeController, until
+from trunkline.bus.testing import Context, FakeClock, FakeController, poison, until
 
 
 @pytest.fixture
@@ -168,6 +168,96 @@ async def test_notifications_to_an_absent_controller_are_counted(client: Control
     assert client.unsent == 1
 
 
+async def test_a_request_that_cannot_be_encoded_is_the_callers_mistake_and_is_not_asked_again(
+    context: Context, address: BusAddress, client: ControlClient
+) -> None:
+    controller = FakeController(context, address.control)
+    await client.wait_welcome()
+    with pytest.raises(UnicodeEncodeError):
+        await client.request(m.Arm(session="\udc80"), m.Armed)
+    assert not client._pending
+    controller.stop()
+
+
+@pytest.mark.parametrize("what", poison())
+async def test_what_the_controller_says_cannot_end_the_beats(
+    context: Context, address: BusAddress, client: ControlClient, what: str
+) -> None:
+    controller = FakeController(context, address.control)
+    await client.wait_welcome()
+    assert controller._socket.send(poison()[what], controller.peers[-1])
+    await until(lambda: client.wall.dropped["undecodable"] == 1)
+    beats = len(controller.all(m.Beat))
+    await until(lambda: len(controller.all(m.Beat)) > beats)
+    controller.stop()
+
+
+async def test_a_peer_that_is_not_well_does_not_beat_and_beats_again_when_it_is(
+    context: Context, address: BusAddress, client: ControlClient
+) -> None:
+    controller = FakeController(context, address.control)
+    await until(lambda: bool(controller.all(m.Beat)))
+    client._beat = lambda: None
+    await asyncio.sleep(0)
+    beats = len(controller.all(m.Beat))
+    with pytest.raises(TimeoutError):
+        await until(lambda: len(controller.all(m.Beat)) > beats + 1, seconds=0.3)
+    client._beat = lambda: m.Beat(peer="p1")
+    await until(lambda: len(controller.all(m.Beat)) > beats + 1)
+    controller.stop()
+
+
+async def test_a_beat_that_fails_is_logged_and_does_not_end_the_connection(
+    context: Context, address: BusAddress, client: ControlClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    controller = FakeController(context, address.control)
+    await until(lambda: bool(controller.all(m.Beat)))
+    client._beat = lambda: m.Beat(peer="p1", dropped={"x": 2**70})
+    await until(lambda: client.wall.dropped["fault"] > 3)
+    assert caplog.text.count("a turn of the control connection failed") == 1
+    client._beat = lambda: m.Beat(peer="p1")
+    beats = len(controller.all(m.Beat))
+    await until(lambda: len(controller.all(m.Beat)) > beats)
+    controller.stop()
+
+
+async def test_a_connection_on_which_nothing_is_heard_is_thrown_away(
+    context: Context, address: BusAddress, client: ControlClient
+) -> None:
+    """Its controller may hold another connection for the peer's."""
+    controller = FakeController(context, address.control)
+    await client.wait_welcome()
+    controller.mute = True
+    await until(lambda: client.welcome is None)
+    controller.mute = False
+    client._clock.now += 3.0  # type: ignore[attr-defined]  # the test's clock; no Welcome came
+    await client.wait_welcome()
+    first, *_, last = controller.all(m.Hello)
+    assert (
+        (first.connection, first.key)
+        != (last.connection, last.key)
+        == (
+            last.connection,
+            first.key,
+        )
+    )
+    assert last.connection > 1 and len(first.key) == 32
+    controller.stop()
+
+
+async def test_a_pulse_says_how_many_workers_are_well(
+    context: Context, address: BusAddress, client: ControlClient
+) -> None:
+    controller = FakeController(context, address.control)
+    await client.wait_welcome()
+    assert client.workers is None
+    controller._send(m.Pulse(epoch=1, stack="stack-1", workers=2), controller.peers[-1])
+    await until(lambda: client.workers == 2)
+    await until(lambda: len(controller.all(m.Beat)) > 2)
+    assert client.workers == 2, "a Pulse without the number says nothing of it"
+    controller.stop()
+
+
 async def test_closing_fails_what_waits(client: ControlClient) -> None:
     asked = asyncio.ensure_future(client.request(m.Arm(session="s"), m.Armed))
     await asyncio.sleep(0)
@@ -251,6 +341,74 @@ async def test_each_hello_says_which_connection_it_came_on(
     wire.connected()
     hellos = [x for x in wire.sent if isinstance(x, m.Hello)]
     assert [hello.connection for hello in hellos] == [1, 1, 2]
+
+
+# --------------------------------------------------------------------------- deaf
+
+
+@pytest.fixture
+async def patient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Wires, ControlClient]]:
+    """A client on a clock of the test's, whose own turns the test takes."""
+    wires = Wires()
+    monkeypatch.setattr("trunkline.bus.control.connect_dealer", wires.connect)
+    client = ControlClient(
+        zmq.Context.instance(),
+        BusAddress.parse("ipc:///nowhere"),
+        peer="p1",
+        hello=lambda: m.Hello(role="gateway", peer="p1", pid=2),
+        beat=lambda: m.Beat(peer="p1"),
+        on_event=lambda event: None,
+        clock=FakeClock(),
+    )
+    client._last_heard = client._clock()
+    client._open()
+    yield wires, client
+
+
+def wait(client: ControlClient, seconds: float, *, up: Wires | None = None) -> bool:
+    """So long nothing is heard; each new connection of ``up`` stands. Whether it is deaf then."""
+    for _ in range(round(seconds / BEAT_SECONDS)):
+        client._clock.now += BEAT_SECONDS  # type: ignore[attr-defined]  # the test's clock
+        socket = client._connected_at
+        client._turn()
+        if up is not None and socket is not None and client._connected_at is None:
+            up.connected()
+    return client.deaf
+
+
+async def test_a_peer_is_deaf_when_connections_stand_and_no_word_comes(
+    patient: tuple[Wires, ControlClient],
+) -> None:
+    wire, client = patient
+    wire.connected()
+    wire.welcome()
+    assert not wait(client, DEAF_AFTER - 1.0, up=wire)
+    assert wait(client, 2.0, up=wire)
+    wire.welcome()
+    assert not client.deaf
+
+
+async def test_no_peer_is_deaf_while_the_controller_is_away(
+    patient: tuple[Wires, ControlClient],
+) -> None:
+    wire, client = patient
+    wire.connected()
+    wire.welcome()
+    wire.disconnected()
+    assert not wait(client, 10 * DEAF_AFTER)
+    wire.connected()  # it is back, and its Welcome is on its way
+    assert not client.deaf and not wait(client, 1.0, up=wire)
+
+
+async def test_no_peer_is_deaf_whose_controller_is_stopped(
+    patient: tuple[Wires, ControlClient],
+) -> None:
+    """The connection stands until the peer throws it away; the next one never stands."""
+    wire, client = patient
+    wire.connected()
+    wire.welcome()
+    assert not wait(client, 10 * DEAF_AFTER)
+    assert client.welcome is None
 
 
 # --------------------------------------------------------------------------- whose bus it is

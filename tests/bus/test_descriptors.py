@@ -57,3 +57,11 @@ def test_a_process_asks_for_what_it_may_have(
 )
 def test_a_reserve_is_never_for_connections(limit: int, most: int) -> None:
     assert descriptors.for_connections(limit) == most
+
+
+@pytest.mark.parametrize(("limit", "room"), [(1_024, 128), (4_096, 768), (65_536, 2_000)])
+def test_strangers_leave_half_of_them_to_calls(
+    monkeypatch: pytest.MonkeyPatch, limit: int, room: int
+) -> None:
+    monkeypatch.setattr(descriptors, "limits", lambda: (limit, limit))
+    assert descriptors.for_strangers(2_000) == room

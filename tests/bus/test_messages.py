@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import msgspec
 import pytest
 
 from trunkline.bus import messages as m
+from trunkline.bus import wire
 from trunkline.bus.errors import (
     CallFailedError,
     CarrierError,
@@ -75,3 +76,75 @@ def test_an_error_of_a_newer_peer_is_still_a_trunkline_error() -> None:
     assert type(ErrorInfo("BrandNewError", "words").exception()) is TrunklineError
     copy = ErrorInfo("NumberBusyError", "words", {"unheard_of": 1}).exception()
     assert isinstance(copy, NumberBusyError) and str(copy) == "words"
+
+
+# --------------------------------------------------------------------------- kinds
+
+
+def fits(kind: object, value: object) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (
+            wire.Name,
+            ["", "a" * 128, "codec_worker-1-a.b:c+d"],
+            ["a" * 129, "a b", "a\n", "\n", "ä"],
+        ),
+        (wire.PeerName, ["a"], ["", "a\n", "\x1b[2J", "a" * 129]),
+        (wire.Endpoint, ["ipc:///run/ü/w1", "tcp://[::1]:5"], ["", "ipc:///a\nb", "x" * 1025]),
+        (wire.Known, ["", "ä\n" * 64], ["a" * 129]),
+        (wire.Text, ["ä\n", "x" * 65_536], ["x" * 65_537]),
+        (wire.Fields, [{"a": "b"}], [{"a": 1}, {str(n): "" for n in range(1_001)}]),
+        (wire.Counts, [{"a": 0}], [{"a": -1}, {"a": 2**53 + 1}, {"a" * 129: 1}]),
+        (wire.Number, [0, 2**53], [-1, 2**53 + 1, 1.5, True]),
+        (wire.Position, [0, 2**48], [-1, 2**48 + 1]),
+        (wire.Ordinal, [0, 2**36], [-1, 2**36 + 1]),
+        (wire.Seconds, [0, 1.5, 3e5], [-1.0, 1e7, float("inf"), float("nan")]),
+        (wire.Span, [0, -1.5, 3e5], [1e7, -1e7, float("inf"), float("-inf"), float("nan")]),
+    ],
+)
+def test_each_kind_has_its_bounds(kind: object, good: list[object], bad: list[object]) -> None:
+    assert [value for value in good if not fits(kind, value)] == []
+    assert [value for value in bad if fits(kind, value)] == []
+
+
+def bare(annotation: object) -> set[type]:
+    """The types in it that have no bounds."""
+    if getattr(annotation, "__metadata__", None) is not None:
+        return set()
+    if annotation in (str, int, float):
+        return {annotation}  # type: ignore[arg-type]  # it is one of these types
+    return set().union(*(bare(argument) for argument in get_args(annotation)))
+
+
+@pytest.mark.parametrize("name", UNIONS)
+def test_no_text_and_no_number_of_a_message_is_without_bounds(name: str) -> None:
+    todo, seen = list(get_args(UNIONS[name])), set()
+    while todo:
+        found = todo.pop()
+        if isinstance(found, type) and issubclass(found, msgspec.Struct):
+            if found not in seen:
+                seen.add(found)
+                for field, kind in get_type_hints(found, include_extras=True).items():
+                    assert bare(kind) == set(), f"{found.__name__}.{field}"
+                    todo.append(kind)
+        else:
+            todo += [x for x in get_args(found) if not isinstance(x, str | int)]
+    assert len(seen) >= len(get_args(UNIONS[name]))
+
+
+def test_the_last_move_of_the_last_stream_has_a_generation() -> None:
+    assert fits(wire.Number, m.first_generation(2**36) + 0xFFFF)
+
+
+def test_the_text_of_an_error_is_cut_so_that_it_can_be_told() -> None:
+    info = ErrorInfo.of(InternalError("x" * 100_000))
+    payload = msgspec.msgpack.encode(m.Refused(error=info))
+    assert isinstance(msgspec.msgpack.decode(payload, type=m.FromController), m.Refused)

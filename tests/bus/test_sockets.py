@@ -290,6 +290,47 @@ async def test_tcp_over_ipv6(context: Context) -> None:
         router.close()
 
 
+async def test_a_router_tells_whether_a_connection_stands(context: Context, tmp_path: Path) -> None:
+    """Also of one whose messages were not read yet."""
+    who: list[bytes] = []
+    router, endpoint = bind_router(context, f"ipc://{tmp_path}/r", lambda i, _: who.append(i))
+    dealer, seen = watched(context, endpoint)
+    await until(lambda: seen == ["connected"])
+    dealer.send(b"hello")
+    await until(lambda: bool(who))
+    assert router.stands(who[0], b"sign") and not router.stands(b"nobody", b"sign")
+    await until(lambda: seen == ["connected", b"sign"])
+    router.read_on_demand(True)
+    for _ in range(10):
+        dealer.send(b"more")
+    dealer.close(linger=100)
+    await until(lambda: not router.stands(who[0], b"sign"))
+    assert router.unsent == 0, "what only asks is not counted"
+    router.read()
+    assert len(who) == 11
+    router.close()
+    assert not router.stands(who[0], b"sign")
+
+
+async def test_a_message_over_the_bound_is_not_read_and_ends_its_connection(
+    context: Context, tmp_path: Path
+) -> None:
+    got: list[int] = []
+    router, endpoint = bind_router(
+        context, f"ipc://{tmp_path}/r", lambda _, p: got.append(len(p)), most_bytes=1_000
+    )
+    (dealer, seen), (other, others) = watched(context, endpoint), watched(context, endpoint)
+    await until(lambda: bool(seen and others))
+    dealer.send(bytes(1_000))
+    dealer.send(bytes(1_001))
+    await until(lambda: "disconnected" in seen)
+    other.send(b"x")
+    await until(lambda: len(got) == 2)
+    assert sorted(got) == [1, 1_000] and others == ["connected"]
+    for each in (dealer, other, router):
+        each.close()
+
+
 async def test_a_second_bind_steals_an_ipc_path(context: Context, tmp_path: Path) -> None:
     """Why the bus directory is locked: ZeroMQ itself refuses nothing here."""
     got: list[str] = []

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from trunkline.bus import messages as m
-from trunkline.codec_worker.calls import Calls
+from trunkline.codec_worker.calls import MOST_ATTACHED, Calls
 
 from .peers import (
     ADAPTER,
@@ -24,6 +25,7 @@ from .peers import (
     heard_codes,
     opened,
     seconds,
+    speaking,
 )
 
 
@@ -391,3 +393,97 @@ def test_an_adapter_whose_new_connection_was_read_before_the_old_one_keeps_the_c
     bench.speak(SPEECH[: seconds(1)])
     bench.tick(70)
     assert len(bench.gateway.written) == 8_000
+
+
+# --------------------------------------------------------------------------- who may speak for it
+
+ROGUE = b"rogue"
+
+
+def test_only_the_gateway_that_opened_a_call_speaks_for_it() -> None:
+    bench = speaking(1.0)
+    worker, generation = bench.worker, bench.gateway.generation
+    call = worker.calls[CALL]
+    before = (call.inbound._next, call.playout and call.playout.acknowledged)
+    frame = m.InFrame(CALL, generation, 1, 0, CODES[:160])
+    told: list[m.ToWorker] = [
+        m.MediaHello("gateway", "rogue"),
+        m.Inbound([frame], [m.WrittenTo(CALL, generation, 8_000)]),
+        m.MarkReached(CALL, generation, "m"),
+        m.Digit(CALL, generation, m.DigitIn(1, 1, "5")),
+        m.StreamEnded(CALL, generation, 1, "stop"),
+        m.CloseCall(CALL, generation + 100),
+    ]
+    for message in told:
+        worker.receive(ROGUE, message, bench.now)
+    assert worker.calls[CALL] is call and call.ended is None and not call.digits
+    assert (call.inbound._next, call.playout and call.playout.acknowledged) == before
+    assert worker.dropped == {"not-its-gateway": 6}
+    bench.tick(60)
+    assert len(bench.gateway.written) == 8_000
+
+
+def test_a_call_that_is_here_is_opened_again_by_its_secret_only() -> None:
+    bench = speaking(1.0)
+    worker = bench.worker
+    opening = replace(bench.gateway.open_call(), generation=2**40)
+    worker.receive(ROGUE, replace(opening, secret="x" * 32), bench.now)
+    (told,) = worker.take_instructions()
+    assert told == (ROGUE, m.OpenRefused(CALL, 2**40, "the call is here, with another secret"))
+    assert worker.calls[CALL].gateway == GATEWAY
+    # Once its gateway is gone the secret may be another one: a restarted controller's.
+    worker.disconnected(GATEWAY, bench.now)
+    worker.receive(b"other", replace(opening, secret="y" * 32), bench.now)
+    assert (worker.calls[CALL].gateway, worker.calls[CALL].secret) == (b"other", "y" * 32)
+
+
+def test_attaches_of_one_client_are_bounded_and_go_with_it() -> None:
+    worker = Calls("w")
+    for n in range(MOST_ATTACHED + 100):
+        worker.receive(ROGUE, m.Attach(f"{n}", "s"), 0)
+    assert worker.dropped == {"too-many-attaches": 100}
+    assert len(worker._attached) == MOST_ATTACHED
+    worker.receive(ADAPTER, m.Attach(CALL, SECRET), 0)
+    worker.receive(GATEWAY, Bench().gateway.open_call(), 0)
+    assert worker.calls[CALL].adapter == ADAPTER, "another client's are not touched"
+    assert ROGUE in worker.peers, "it is told that the loop is alive, and so is missed"
+    worker.receive(ROGUE, m.Detach("5"), 0)
+    worker.receive(ROGUE, m.Attach("one more", "s"), 0)
+    worker.disconnected(ROGUE, 0)
+    assert list(worker._attached) == [CALL] and worker._attaches[ROGUE] == 0
+
+
+def test_wrong_secrets_for_a_call_to_come_do_not_push_the_right_one_out() -> None:
+    worker = Calls("w")
+    worker.receive(ADAPTER, m.Attach(CALL, SECRET), 0)
+    for n in range(50):
+        worker.receive(b"rogue %d" % n, m.Attach(CALL, "x"), 0)
+    worker.receive(GATEWAY, Bench().gateway.open_call(), 0)
+    assert worker.calls[CALL].adapter == ADAPTER
+    assert list(worker._attached[CALL]) == [ADAPTER]
+
+
+def test_a_call_whose_sound_fails_is_given_back_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, names = a_worker_with(3)
+    bad = worker.calls[names[1]]
+    assert bad.playout is not None
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(bad.playout, "one_due", fail)
+    for name in names:
+        worker.receive(ADAPTER, m.Speak(name, m.first_generation(1), 0, SPEECH[:9_600]), 0)
+    worker.work(0, TICK)
+    worker.take_instructions()
+    for n in range(1, 5):
+        worker.tick(n * TICK, (n + 1) * TICK)
+    told = worker.take_instructions()
+    refused = [x for _, x in told if isinstance(x, m.OpenRefused)]
+    assert [(x.call, x.why) for x in refused] == [(names[1], "its sound cannot be worked on")]
+    sent = [f.call for _, x in told if isinstance(x, m.Outbound) for f in x.frames]
+    assert sent.count(names[0]) == sent.count(names[2]) == 4
+    assert list(worker.calls) == [names[0], names[2]]
+    assert [type(error) for error in worker.broken] == [ZeroDivisionError]

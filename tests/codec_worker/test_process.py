@@ -18,7 +18,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.errors import ProtocolMismatchError
 from trunkline.bus.settings import Settings, load
 from trunkline.bus.sockets import connect_dealer
-from trunkline.bus.testing import Context, FakeController, until
+from trunkline.bus.testing import Context, FakeController, poison, until
 from trunkline.codec_worker.process import CLOCKED_FROM, WorkerProcess, main
 
 T = TypeVar("T")
@@ -73,9 +73,11 @@ class Gateway(Peer):
     def take(self, message: object) -> None:
         super().take(message)
         if isinstance(message, m.Outbound):
-            last = message.frames[-1]
-            written = m.WrittenTo(last.call, last.generation, last.position + len(last.payload))
-            self.send(m.Inbound([], [written]))
+            written = [
+                m.WrittenTo(frame.call, frame.generation, frame.position + len(frame.payload))
+                for frame in message.frames
+            ]
+            self.send(m.Inbound([], written))
 
 
 def gateway(context: Context, endpoint: str) -> Peer:
@@ -171,6 +173,125 @@ async def test_a_message_that_fails_costs_no_other_call(
     ticks = len(peer.all(m.Tick))
     await until(lambda: len(peer.all(m.Tick)) > ticks + 1)
     peer.socket.close()
+
+
+async def open_calls(
+    context: Context, worker: WorkerProcess, names: list[str]
+) -> tuple[Peer, Peer]:
+    """A gateway and a client, with these calls."""
+    client, carrier = adapter(context, worker.endpoint), gateway(context, worker.endpoint)
+    await until(lambda: bool(client.all(m.Tick) and carrier.all(m.Tick)))
+    for name in names:
+        client.send(m.Attach(name, SECRET))
+        carrier.send(m.OpenCall(name, GENERATION, 1, SECRET, 0, 0, [], [], 60, {}))
+    await until(lambda: len(client.all(m.Opened)) == len(names))
+    for name in names:
+        client.send(m.Resume(name, GENERATION, 0, 0, 0, 0.0, 0, 0, 0))
+    return client, carrier
+
+
+@pytest.mark.parametrize("calls", [1, CLOCKED_FROM])
+async def test_no_message_ends_the_pace_of_the_calls(
+    context: Context, worker: WorkerProcess, calls: int
+) -> None:
+    """Whether messages are read as they come, or by the clock."""
+    names = [CALL, *(f"{n:032x}" for n in range(1, calls))]
+    client, carrier = await open_calls(context, worker, names)
+    rogue = gateway(context, worker.endpoint)
+    await until(lambda: bool(rogue.all(m.Tick)))
+    seconds = 1.0
+    for name in names:
+        client.send(m.Speak(name, GENERATION, 0, bytes(int(seconds * 48_000))))
+    found = poison(call=CALL)
+    for payload in found.values():
+        assert rogue.socket.send(payload)
+
+    def sent(name: str) -> int:
+        batches = carrier.all(m.Outbound)
+        return sum(len(f.payload) for batch in batches for f in batch.frames if f.call == name)
+
+    await until(lambda: all(sent(name) == seconds * 8_000 for name in names))
+    assert worker.calls.dropped == {"undecodable": len(found)}
+    assert worker.well
+    for peer in (client, carrier, rogue):
+        peer.socket.close()
+
+
+async def test_huge_numbers_do_not_leave_the_worker(
+    context: Context, worker: WorkerProcess, settings: Settings
+) -> None:
+    """The largest that are let in: its answers and beats are still what msgpack carries."""
+    controller = FakeController(context, settings.address.control)
+    client, carrier = await open_calls(context, worker, [CALL])
+    top = 2**48
+    carrier.send(m.Inbound([m.InFrame(CALL, GENERATION, 1, top, b"\xff" * 160)]))
+    await until(lambda: bool(client.all(m.Heard)))
+    generation = 2**53
+    carrier.send(m.OpenCall(CALL, generation, 2**36, SECRET, top, 2**53, [], [], 2**53, {}, top))
+    await until(lambda: client.all(m.Opened)[-1].generation == generation)
+    client.send(m.Resume(CALL, generation, 2**36, top, top, 1e6, top, top, 2**53))
+    client.send(m.Speak(CALL, generation, top, bytes(9_600)))
+    client.send(m.Interrupt(CALL, generation, 2**53, top))
+    client.send(m.SetMark(CALL, generation, "x" * 65_536, top))
+    sound = m.InFrame(CALL, generation, 2**36, top, b"\xff" * 160)
+    carrier.send(m.Inbound([sound], [m.WrittenTo(CALL, generation, top)]))
+    carrier.send(m.StreamEnded(CALL, generation, 2**36, "stop", top))
+    await until(lambda: bool(client.all(m.StreamOver)))
+    beats = len(controller.all(m.Beat))
+    await until(lambda: len(controller.all(m.Beat)) > beats + 1)
+    assert controller.all(m.Beat)[-1].calls[0].generation == generation
+    assert worker.calls.dropped["fault"] == 0 and worker.well
+    for peer in (client, carrier):
+        peer.socket.close()
+    controller.stop()
+
+
+async def test_a_worker_whose_turns_fail_falls_silent_and_is_well_again_when_they_do_not(
+    context: Context,
+    worker: WorkerProcess,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    controller = FakeController(context, settings.address.control)
+    client, carrier = await open_calls(context, worker, [CALL])
+    await until(lambda: bool(controller.all(m.Beat)))
+    failed: list[int] = []
+
+    def fail(now: int, until: int) -> None:
+        failed.append(now)
+        raise ZeroDivisionError("a defect")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(worker.calls, "tick", fail)
+        await until(lambda: not worker.well)
+        ticks, beats = len(carrier.all(m.Tick)), len(controller.all(m.Beat))
+        turns = len(failed)
+        await until(lambda: len(failed) >= turns + 50)  # 50 turns: a second
+        assert len(carrier.all(m.Tick)) == ticks, "its gateways move its calls"
+        assert len(controller.all(m.Beat)) == beats, "the controller gives it no others"
+    await until(lambda: worker.well)
+    await until(lambda: len(carrier.all(m.Tick)) > ticks and len(controller.all(m.Beat)) > beats)
+    assert controller.all(m.Beat)[-1].dropped["fault"] >= 50
+    assert caplog.text.count("a turn of the worker failed") == 1, "once a minute"
+    assert "ZeroDivisionError: a defect" in caplog.text
+    for peer in (client, carrier):
+        peer.socket.close()
+    controller.stop()
+
+
+async def test_one_message_that_cannot_be_encoded_keeps_none_of_the_others(
+    context: Context, worker: WorkerProcess
+) -> None:
+    client, carrier = await open_calls(context, worker, [CALL])
+    worker.calls._batches.instructions += [
+        (next(iter(worker.calls.peers)), m.Loss(CALL, GENERATION, "inbound", 2**70, "")),
+    ]
+    client.send(m.Speak(CALL, GENERATION, 0, bytes(6 * 1600)))
+    await until(lambda: sum(len(o.frames) for o in carrier.all(m.Outbound)) == 10)
+    assert worker.calls.dropped["fault"] == 1
+    for peer in (client, carrier):
+        peer.socket.close()
 
 
 class Driven:
@@ -321,3 +442,32 @@ def test_a_wrong_setting_ends_it_with_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "TRUNKLINE_BUS" in error
+
+
+async def test_a_turn_that_fails_sets_the_timer_of_the_next_one(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(CLOCKED_FROM):
+        driven.open(n, f"{n:032x}")
+    worker = driven.worker
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    for name in ("read", "readable"):
+        with monkeypatch.context() as broken:
+            broken.setattr(type(worker._socket), name, property(fail) if name != "read" else fail)
+            for at in (100, 120, 140):
+                driven.wake(at)
+                assert worker._timer is not None and worker._timer_at > driven.now * 1_000_000
+    driven.wake(160)
+    assert worker.calls.dropped["fault"] == 6 and worker.well
+
+
+async def test_a_worker_at_rest_is_well_however_long(driven: Driven) -> None:
+    driven.now += 3_600_000
+    assert driven.worker.well
+    driven.open(3_600_000, CALL)
+    assert driven.worker.well
+    driven.now += 600
+    assert not driven.worker.well, "no turn came, though a call is there"

@@ -115,6 +115,22 @@ async def test_the_metrics(console: Console) -> None:
     }
 
 
+async def test_the_metrics_show_who_does_not_work_and_what_was_dropped() -> None:
+    worker = {"id": "w1", "pid": 1, "calls": 0, "dropped": {"undecodable": 3, "fault": 1}}
+    silent = {"id": "w2", "role": "codec_worker", "pid": 2, "silent_seconds": 3.0}
+    status = STATUS | {"codec_workers": [worker], "unhealthy": [silent]}
+    console = Console(lambda: status, {}, {})
+    console.start(0)
+    _, _, body = await ask(console, "/metrics")
+    await console.close()
+    assert set(body.decode().splitlines()) >= {
+        'trunkline_unhealthy{role="gateway"} 0.0',
+        'trunkline_unhealthy{role="codec_worker"} 1.0',
+        'trunkline_dropped_messages_total{peer="w1",why="undecodable"} 3.0',
+        'trunkline_dropped_messages_total{peer="w1",why="fault"} 1.0',
+    }
+
+
 @pytest.mark.parametrize(
     ("method", "path", "host", "expected"),
     [

@@ -58,7 +58,8 @@ class Scene:
         return order
 
     def stopped(self, ordinal: int = 1, reason: m.StreamEndReason = "stop") -> None:
-        gateway = "g1" if ordinal == 1 else "g2"
+        witness = self.stage.core.book.calls[self.call.call].witness
+        gateway = witness or "g1"
         self.stage.feed(
             m.StreamClosed(call=self.call.call, ordinal=ordinal, reason=reason, gateway=gateway)
         )

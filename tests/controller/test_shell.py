@@ -32,6 +32,7 @@ class FakeRouter:
     def __init__(self, on_message: Callable[[bytes, bytes], None]) -> None:
         self.on_message = on_message
         self.sent: list[tuple[bytes, m.FromController]] = []
+        self.gone: set[bytes] = set()
 
     def hear(self, identity: bytes, message: m.ToController) -> None:
         self.on_message(identity, msgspec.msgpack.encode(message))
@@ -39,6 +40,9 @@ class FakeRouter:
     def send(self, payload: bytes, to: bytes) -> bool:
         self.sent.append((to, msgspec.msgpack.decode(payload, type=m.FromController)))
         return True
+
+    def stands(self, identity: bytes, sign: bytes) -> bool:
+        return identity not in self.gone
 
     def close(self, linger: int = 0) -> None:
         """Nothing is open."""
@@ -57,7 +61,7 @@ class Served:
         self.router: FakeRouter
 
         def bind(
-            context: Any, endpoint: str, on_message: Callable[[bytes, bytes], None], *, curve: Any
+            context: Any, endpoint: str, on_message: Callable[[bytes, bytes], None], **_: Any
         ) -> tuple[FakeRouter, str]:
             self.router = FakeRouter(on_message)
             return self.router, endpoint
@@ -72,7 +76,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 
 def hello(connection: int, **fields: Any) -> m.Hello:
-    return m.Hello(role="adapter", peer="a1", pid=1, connection=connection, **fields)
+    return m.Hello(role="adapter", peer="a1", pid=1, connection=connection, key="k1", **fields)
 
 
 @pytest.mark.parametrize("late", [hello(1), m.Beat(peer="a1")])

@@ -110,6 +110,6 @@ async def check(captured: Captured, waiting: asyncio.Future[Any]) -> None:
     assert status == 200 and "<Hangup/>" in document and "<Stream" not in document
     cut = captured.cut_elsewhere()
     status, document = await asyncio.to_thread(captured.send, cut)
-    assert (status, document) == (403, "forbidden")
+    assert status == 403 and document.startswith("forbidden: odd fields")
     if waiting.done():
         pytest.fail(f"a replay was taken for a call: {waiting.result()}")

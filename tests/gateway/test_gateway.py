@@ -9,17 +9,20 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from msgspec.structs import replace
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from trunkline.bus import hosts
 from trunkline.bus import messages as m
 from trunkline.bus.listener import HEAD_BYTES
 from trunkline.bus.settings import load
-from trunkline.bus.testing import until
-from trunkline.gateway.process import BOUNDS, main
+from trunkline.bus.testing import poison, until
+from trunkline.gateway.process import BOUNDS, main, serve
 
 from .stack import BASE, CALL, FORM, STREAM, Stack, close_code, event, media, sign
 
@@ -257,6 +260,78 @@ async def test_health_and_nothing_else(stack: Stack) -> None:
             stack, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         )
         assert found.startswith(b"HTTP/1.1 404 ")
+
+
+async def healthy(stack: Stack) -> bool:
+    found = await http(stack, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert found.startswith(b"HTTP/1.1 200 "), "other stacks ask for its name here"
+    ok: bool = json.loads(found.partition(b"\r\n\r\n")[2])["ok"]
+    return ok
+
+
+async def test_health_means_that_sound_can_move(stack: Stack) -> None:
+    controller, client = stack.controller, stack.gateway.client
+    assert await healthy(stack)
+    for workers in (0, 1, 0):
+        pulse = m.Pulse(epoch=controller.epoch, stack="stack-1", workers=workers)
+        controller._send(pulse, controller.peers[-1])
+        await until(lambda workers=workers: client.workers == workers)  # type: ignore[misc]  # bound at once
+        assert await healthy(stack) == bool(workers)
+    controller._send(replace(pulse, workers=2), controller.peers[-1])
+    await until(lambda: client.workers == 2)
+    controller.stop()
+    await until(lambda: client.welcome is None)
+    assert not await healthy(stack)
+
+
+async def test_a_gateway_gives_signs_of_life_unless_it_alone_does_not_hear_the_controller(
+    monkeypatch: pytest.MonkeyPatch, short_directory: Path
+) -> None:
+    wells: list[Any] = []
+    monkeypatch.setattr("trunkline.gateway.process.lives_while", wells.append)
+    stop = asyncio.Event()
+    settings = load(env_file=None, bus=f"ipc://{short_directory}/bus", public_url=BASE)
+    settings.address.make_directory()
+    serving = asyncio.create_task(serve(settings, hosts.listen("127.0.0.1", 0), None, stop))
+    await until(lambda: bool(wells))
+    (well,) = wells
+    assert well(), "there is no controller, and calls go on"
+    monkeypatch.setattr("trunkline.bus.control.ControlClient.deaf", True)
+    assert not well()
+    stop.set()
+    await serving
+
+
+async def test_no_message_of_a_worker_ends_a_call(stack: Stack) -> None:
+    client = await stack.up()
+    found = poison(call="c1")
+    for payload in found.values():
+        assert stack.a.peer is not None and stack.a.router.send(payload, stack.a.peer)
+    stack.a.speak(G1, 0, b"\x01" * 160)
+    assert b"AQEB" in (await client.recv()).encode()  # type: ignore[union-attr]  # text
+    await client.send(media(0, b"\x00" * 160))
+    await until(lambda: stack.a.frames() or stack.a.all(m.OpenCall)[0].ring)
+    told = {"undecodable": len(found)}
+    await until(lambda: told in [beat.dropped for beat in stack.controller.all(m.Beat)])
+    await client.close()
+
+
+async def test_an_event_of_the_controller_that_fails_ends_no_call(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await stack.up()
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(stack.gateway.shell.streams, "call_placed", fail)
+    placement = stack.accepted().info.placement
+    assert placement is not None
+    stack.controller.tell(m.CallPlaced(call="c1", placement=placement))
+    await until(lambda: "a CallPlaced failed" in caplog.text)
+    stack.a.speak(G1, 0, b"\x01" * 160)
+    await client.recv()
+    await client.close()
 
 
 async def test_large_and_slow_requests_are_cut_off(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterator
 
 import pytest
 
+from trunkline.bus.testing import until
+from trunkline.bus.wall import Wall
 from trunkline.gateway.sockets import CLOCKED_FROM, PERIOD, Sockets
 
 
 class Read:
     """What was read of each socket, and how often all had been read."""
 
-    def __init__(self) -> None:
-        self.sockets = Sockets(self._after)
+    def __init__(self, wall: Wall | None = None) -> None:
+        self.sockets = Sockets(self._after, wall)
         self.got: list[tuple[int, bytes]] = []
         self.done = asyncio.Event()
 
@@ -94,3 +97,27 @@ async def test_one_that_closes_another_while_all_are_read(
     await asyncio.wait_for(read.done.wait(), 5)
     assert len(read.got) == 1
     read.sockets.remove(read.got[0][0])
+
+
+@pytest.mark.parametrize("count", [1, CLOCKED_FROM])
+async def test_one_whose_reading_fails_holds_up_none_of_the_others(
+    pairs: list[tuple[socket.socket, socket.socket]], count: int
+) -> None:
+    wall = Wall(logging.getLogger("trunkline.test"))
+    read = Read(wall)
+
+    def fail() -> None:
+        near.recv(100)
+        raise ZeroDivisionError("a defect")
+
+    near, far = pairs[0]
+    read.sockets.add(near.fileno(), fail)
+    for other, _ in pairs[1:count]:
+        read.add(other)
+    for _, end in pairs[:count]:
+        end.send(b"x")
+    await until(lambda: wall.dropped["fault"] == 1 and len(read.got) == count - 1)
+    far.send(b"y")
+    await until(lambda: wall.dropped["fault"] == 2)
+    for each, _ in pairs[:count]:
+        read.sockets.remove(each.fileno())

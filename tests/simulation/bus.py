@@ -57,6 +57,7 @@ class SimBus:
         on_message: Callable[[bytes, bytes], None],
         *,
         curve: object = None,
+        most_bytes: int = 0,
     ) -> tuple[Router, str]:
         router = Router(self, endpoint, current.get(), on_message)
         self._routers[endpoint] = router
@@ -217,6 +218,9 @@ class Router:
             return False
         self._bus.send(connection.down, payload)
         return True
+
+    def stands(self, peer: bytes, sign: bytes) -> bool:
+        return self.send(sign, peer)
 
     def close(self, linger: int = 0) -> None:
         self._die()

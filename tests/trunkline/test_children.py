@@ -249,6 +249,31 @@ async def test_a_child_that_hangs_is_killed_and_started_again(
 
 
 @pytest.mark.e2e
+async def test_a_child_whose_loop_turns_but_does_not_do_its_work_is_started_again(
+    parent: ParentPipe, signs: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    up, sick = tmp_path / "up", tmp_path / "sick"
+    well = f"""
+import os
+from trunkline.bus import process
+process.lives_while(lambda: not os.path.exists({str(sick)!r}))
+"""
+    child = python(f"up = {str(up)!r}{well}{signs}", parent, silent_for=0.5)
+    keeping = asyncio.create_task(child.keep())
+    await until(lambda: up.exists() and up.read_text() == "x")
+    sick.touch()
+    await until(lambda: bool(caplog.messages))
+    sick.unlink()
+    await until(lambda: up.read_text() == "xx")
+    assert caplog.messages == [
+        "child gave no sign of life for 0.5 s",
+        "child ended (killed by signal 9); starting it again",
+    ]
+    child.stop()
+    assert await keeping == 3
+
+
+@pytest.mark.e2e
 @pytest.mark.usefixtures("signs")
 async def test_silence_before_the_first_sign_is_a_slow_start(
     parent: ParentPipe, monkeypatch: pytest.MonkeyPatch

@@ -135,7 +135,7 @@ def open_files() -> Finding:
         return Finding("descriptors", "ok", text)
     hint = (
         f"allow {descriptors.ENOUGH:,} (ulimit -Hn, LimitNOFILE in a systemd unit): half are for "
-        f"calls, so strangers at the public port share {there // 2:,}"
+        f"calls, and strangers at the public port share the rest"
     )
     return Finding("descriptors", "warn", text, hint)
 

@@ -121,6 +121,7 @@ class Book:
         self.claiming = True
         self.stopping = False
         self._last_tick = identity.started
+        self._workers_told = 0
         self._places_sent_at = float("-inf")
         self._closed_dials: list[tuple[float, str]] = []
 
@@ -198,6 +199,20 @@ class Book:
         return not (waiting or self.leases or self.aside or self.open_dials())
 
     # ------------------------------------------------------------------ peers
+
+    def workers_told(self, well: int) -> bool:
+        """So many workers are well; whether it were others when that was last told."""
+        was, self._workers_told = self._workers_told, well
+        return was != well
+
+    def carries_calls(self, peer: str) -> bool:
+        """A call has its stream at this gateway, or is placed on this worker."""
+        for call in self.calls.values():
+            placed = call.placement
+            both = () if placed is None else (placed.primary, placed.standby)
+            if call.gateway == peer or any(ref is not None and ref.id == peer for ref in both):
+                return True
+        return False
 
     def gateways(self) -> list[Peer]:
         """Those that have said Hello and are not forgotten."""

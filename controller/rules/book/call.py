@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from trunkline.bus import messages as m
+from trunkline.bus.errors import InvalidRequestError
 from trunkline.bus.twilio_urls import CALL_FIELD, DIAL_FIELD
 
 from ...instructions import End, ReplyTo
 from ...journal.rows import DialRow
 from ..tables import CALL, Subject
+from .tokens import same
 
 #: The far end's TimeLimit and our watchdog may differ by this much.
 TIME_LIMIT_SLACK: Final = 1.5
@@ -51,9 +53,13 @@ class Call(Subject):
     #: its next stream has this ordinal at least: lower ones belong to earlier controllers, and
     #: perhaps nobody tells of the streams that have them
     least_ordinal: int = 1
+    #: False: an earlier controller made another secret, which peers will show
+    secret_known: bool = True
     placement: m.Placement | None = None
     active: str | None = None
     gateway: str | None = None
+    #: which gateway had its newest stream last: nobody else can say how that stream stands
+    witness: str | None = None
     #: its present stream brings the far end's sound and takes none of ours
     one_way: bool = False
     #: until then a ``stop`` of its stream need not be the call's end: a document that moves the
@@ -120,10 +126,17 @@ class Call(Subject):
             caller_rewritten=info.caller_rewritten,
         )
 
-    def found_in(self, epoch: int) -> Call:
-        """After a restart: the call is older than the controller of this epoch."""
+    def found_in(self, epoch: int, *, secret: bool = True) -> Call:
+        """After a restart: the call is older than the controller of this epoch. ``secret`` False:
+        the journal, which has no secrets of calls, found it."""
         self.least_ordinal = epoch * STREAMS_AN_EPOCH
+        self.secret_known = secret
         return self
+
+    def must_have_secret(self, info: m.CallInfo) -> None:
+        """InvalidRequestError where somebody speaks of the call who cannot know it."""
+        if self.secret_known and not same(self.secret, info.secret):
+            raise InvalidRequestError(f"call {self.id} is known, with another secret")
 
     def __str__(self) -> str:
         return f"call {self.id}"
@@ -221,9 +234,11 @@ class Call(Subject):
         said of an earlier one is not about this one, so what was missing or counted for it is
         forgotten."""
         self.step("start")
+        self._has_secret(self.secret)
         self.ordinal = max(self.ordinal + 1, self.least_ordinal)
         self.first = self.first or self.ordinal
         self.placement, self.gateway, self.one_way = placement, gateway, one_way
+        self.witness = gateway
         self.active = None if placement is None else placement.primary.id
         self.accepted, self.missing, self.checked = now, None, 0
         self.stream_reason = None
@@ -289,10 +304,12 @@ class Call(Subject):
         """Its gateway has this stream of it."""
         info = stream.info
         self.caller, self.caller_rewritten = info.caller, info.caller_rewritten
-        self.secret, self.ordinal = info.secret, info.ordinal
+        self._has_secret(info.secret)
+        self.ordinal = info.ordinal
         self._began_with(info.first)
         self.step("start")
-        self.gateway, self.missing, self.accepted = gateway, None, now
+        self.gateway = self.witness = gateway
+        self.missing, self.accepted = None, now
         self.active, self.one_way = stream.active, stream.one_way
         if self.one_way:
             self.missing = now  # the stream that takes our sound is still to come
@@ -306,7 +323,8 @@ class Call(Subject):
         self.ordinal = max(self.ordinal, info.ordinal, 1)
         self._began_with(info.first)
         self.caller, self.caller_rewritten = info.caller, info.caller_rewritten
-        self.secret, self.placement = info.secret, info.placement
+        self._has_secret(info.secret)
+        self.placement = info.placement
         self.step("had_stream")
         self.missing = now
         self.started = now - (info.age or 0.0)
@@ -317,6 +335,10 @@ class Call(Subject):
         self._began_with(info.first)
         if self.started is None and info.ordinal > 0:
             self.started = now - (info.age or 0.0)
+
+    def _has_secret(self, secret: str) -> None:
+        """A peer has shown it, or a stream was let in with the one that we have made."""
+        self.secret, self.secret_known = secret, True
 
     def _began_with(self, first: int) -> None:
         """Somebody knows of this stream of it, and of none before (0: of none)."""

@@ -1,12 +1,14 @@
 """The peers on the control socket, and the answers that they were given.
 
 A request is answered once. Asked again (the same peer and id, after a reconnect) it gets the answer
-that it got, or, while it is being worked on, nothing until that is done.
+that it got, or, while it is being worked on, nothing until that is done. A peer may have
+:data:`MOST_WAITING` requests under way, so that none can fill the memory with them.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,6 +17,9 @@ from trunkline.bus.refusals import KINDS
 
 #: Answers kept for each peer: far more than can be under way when a connection breaks.
 ANSWERS_KEPT: Final = 1000
+#: Requests of one peer that may be under way: those of a client with thousands of calls, and more
+#: than a gateway lets wait.
+MOST_WAITING: Final = 4_000
 #: A peer that was not heard of for so long is forgotten (seconds).
 FORGOTTEN_AFTER: Final = 60.0
 #: A gateway whose last beat is older has stalled or died (seconds).
@@ -40,11 +45,15 @@ class Peer:
     streams: int = 0
     #: gateway: how much it has refused, by kind
     refused: dict[str, int] = field(default_factory=dict)
+    #: messages of the bus that it has dropped, by the reason
+    dropped: dict[str, int] = field(default_factory=dict)
     #: worker: where gateways and clients reach it
     endpoint: str | None = None
     #: worker: what it last said of each of its calls
     stats: dict[str, m.CallStats] = field(default_factory=dict)
     leaving: bool = False
+    #: the connection that had its name is there no longer
+    gone: bool = False
 
     @property
     def ref(self) -> m.WorkerRef:
@@ -55,13 +64,12 @@ class Peer:
     def is_here(self, hello: m.Hello, now: float) -> None:
         """It has said Hello. A worker at another endpoint is another process, which has counted
         nothing yet."""
-        self.pid, self.heard, self.leaving = hello.pid, now, False
+        self.pid, self.heard, self.leaving, self.gone = hello.pid, now, False, False
         if self.endpoint != hello.endpoint:
             self.endpoint, self.stats = hello.endpoint, {}
-        self.counted(hello.calls)
 
-    def counted(self, stats: list[m.CallStats]) -> None:
-        """What a worker says of its calls."""
+    def counted(self, stats: Iterable[m.CallStats]) -> None:
+        """What a worker says of calls that are known."""
         self.stats.update((one.call, one) for one in stats)
 
     def forget(self, call: str) -> None:
@@ -72,9 +80,9 @@ class Peer:
         """The controller itself did not run for so long."""
         self.heard += seconds
 
-    def beats(self, now: float) -> bool:
+    def beats(self, beat: m.Beat, now: float) -> bool:
         """It is there. Whether it is to get a sign of life of ours for it."""
-        self.heard = now
+        self.heard, self.dropped = now, beat.dropped
         due = now - self.pulsed >= PULSE_EVERY
         if due:
             self.pulsed = now
@@ -95,6 +103,15 @@ class Peer:
         """It has said Goodbye."""
         self.leaving = True
 
+    def connection_lost(self) -> None:
+        """It may come back on another one."""
+        self.gone = True
+
+    def silent(self, now: float, limit: float) -> bool:
+        """It holds its connection, and nothing was heard on it for so many seconds: it hangs, or is
+        not well and says so by its silence."""
+        return not (self.leaving or self.gone) and now - self.heard >= limit
+
     def works_on(self, request: int) -> None:
         """Its request is being worked on: asked again, it waits for the same answer."""
         self.working.add(request)
@@ -102,6 +119,8 @@ class Peer:
     def answered(self, reply: m.Reply) -> None:
         """Kept for a while: a peer that lost its connection asks again."""
         self.working.discard(reply.id)
+        if isinstance(reply.body, m.StatusReport):
+            return  # it is large, and the next one is as good
         self.answers[reply.id] = reply
         while len(self.answers) > ANSWERS_KEPT:
             self.answers.popitem(last=False)
@@ -135,6 +154,10 @@ class Peers:
     def excuse(self, seconds: float) -> None:
         for peer in self.by_id.values():
             peer.excuse(seconds)
+
+    def forget(self, peer: str) -> None:
+        """Nothing here is its own."""
+        self.by_id.pop(peer, None)
 
     def forget_lost(self, now: float) -> None:
         """Forget who is long gone."""

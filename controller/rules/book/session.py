@@ -14,6 +14,8 @@ from .tokens import digest, same
 
 #: What reading and writing a number may take, retries included, whatever the request's ttl.
 REST_WITHIN: Final = 30.0
+#: The client of a session whose connection is gone: no peer has an empty name.
+NOBODY: Final = ""
 
 
 @dataclass
@@ -75,6 +77,10 @@ class Session(Subject):
     def heard(self, peer: str, now: float) -> None:
         """Its client said something, and this is where answers reach it."""
         self.peer, self.renewed = peer, now
+
+    def connection_lost(self) -> None:
+        """Nobody is told of it, and nobody may ask for it, before its secret is shown again."""
+        self.peer = NOBODY
 
     def excuse(self, seconds: float) -> None:
         """The controller itself did not run for so long, so the client is not late."""

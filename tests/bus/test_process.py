@@ -1,0 +1,44 @@
+"""What processes have in common: signs of life while the work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from trunkline.bus import process
+from trunkline.bus.process import ALIVE, lives_while
+
+
+class Loop:
+    """Keeps what is to be called later."""
+
+    def __init__(self) -> None:
+        self.later: list[Callable[[], None]] = []
+
+    def call_later(self, seconds: float, call: Callable[..., None], *arguments: Any) -> None:
+        assert seconds == process.SIGN_SECONDS
+        self.later.append(lambda: call(*arguments))
+
+
+def test_signs_of_life_are_given_while_the_process_does_its_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[bytes] = []
+    monkeypatch.setattr(process, "_tell_keeper", told.append)
+    monkeypatch.setattr(process, "_well", [])
+    loop = Loop()
+    process._give_signs_of_life(loop)  # type: ignore[arg-type]  # as much of a loop as it takes
+    assert told == [ALIVE]
+    answers = iter([True, False, False, True])
+    lives_while(lambda: next(answers))
+    given = []
+    for _ in range(4):
+        told.clear()
+        loop.later.pop()()
+        given.append(bool(told))
+    assert given == [True, False, False, True]
+    with pytest.raises(RuntimeError):  # whether it is well cannot even be said
+        loop.later.pop()()
+    assert loop.later, "the next look comes all the same"
