@@ -4,7 +4,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-ROOMS = ("bus", "gateway", "codec_worker", "controller", "adapter", "carrier_sim")
+ROOMS = ("bus", "gateway", "codec_worker", "controller", "adapter", "carrier_sim", "ear")
 
 missing = [
     r for r in ROOMS if not (Path(__file__).parent / "trunkline" / r / "__init__.py").is_file()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from typing import Literal
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from trunkline.bus.clock import monotonic
 from trunkline.bus.digits import check_digits, seconds_of
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.messages import EndedReason
 from trunkline.bus.redact import redact_number
+from trunkline.bus.sound import FRAME, NOT_TAKEN, TOO_MUCH_QUEUED
 
 from .client.call_audio import Lost
 from .client.call_media import PLAYED_WITHIN, CallMedia
@@ -18,6 +22,12 @@ from .client.session import ClientSession
 from .dial_rules import check_seconds
 from .dtmf import tones as as_sound
 from .pcm16 import pcm16
+
+if TYPE_CHECKING:
+    from trunkline.ear.figures import Report
+
+    from .client.call_tape import Samples
+    from .turns.by_hand import Turn
 
 #: How long ``hang_up`` waits for the call to be over once the carrier took the hang-up.
 ENDED_WITHIN = 3.0
@@ -130,9 +140,38 @@ class Call:
         return self._media.audio.lost
 
     @property
+    def heard_to(self) -> int:
+        """The call's time in samples at 8 kHz, by the far end's sound."""
+        return self._media.audio.heard_to
+
+    @property
     def heard_samples(self) -> int:
         """Samples (8 kHz) that were heard so far."""
         return self._media.audio.heard_samples
+
+    def report(self) -> Report:
+        """How both sides have talked with each other so far: latency of answers, time to yield,
+        talk-over, silences, from the sound alone (docs/ear.md). A call is kept for an hour of it.
+
+        It computes for about 0.3 ms for each second of the call. WrongModeError for an
+        originator-only call, which carries no sound.
+        """
+        self._check_sound("report")
+        from trunkline.ear.listen import listen
+
+        audio = self._media.audio
+        ours, theirs = self.both_sides()
+        # What the user did not take, or queued beyond measure, is no fault of the line.
+        lost = sum(
+            samples
+            for why, samples in audio.lost.reasons.copy().items()
+            if why not in (NOT_TAKEN, TOO_MUCH_QUEUED)
+        )
+        return listen(ours, theirs, frames_lost=-(-lost // FRAME), jitter_ms=audio.tape.jitter_ms)
+
+    def both_sides(self) -> tuple[Samples, Samples]:
+        """(ours, theirs): what both sides have said so far, on one clock, as PCM16 at 8 kHz."""
+        return self._media.audio.tape.sides()
 
     async def send_audio(self, pcm: bytes) -> int:
         """Say ``pcm`` behind the sound that is queued; returns how many of its samples were sent.
@@ -150,6 +189,42 @@ class Call:
         if not pcm:
             return 0
         return await self._client.run(self._media.say(pcm))
+
+    async def say(self, sound: str | PathLike[str] | bytes) -> int:
+        """Say a WAV file of any kind (its path), or PCM16 as ``send_audio`` does; returns how many
+        samples were sent. InvalidRequestError for what is no PCM WAV file."""
+        if isinstance(sound, bytes):
+            return await self.send_audio(sound)
+        from trunkline.bus import wav
+
+        samples = await asyncio.to_thread(wav.read, Path(sound))
+        return await self.send_audio(samples.tobytes())
+
+    async def next_turn(self, timeout: float = 10.0) -> Turn:
+        """Hear the far end's next turn out: its sound, and its latency.
+
+        A turn begins with speech and ends after about a second without, 30 s of it at most. Sound
+        behind it is left for the next turn, or for ``recv_audio``. Raises asyncio.TimeoutError when
+        nobody begins to speak within ``timeout`` seconds, WrongModeError when the call ends before.
+        """
+        self._check_sound("next_turn")
+        from .turns.by_hand import next_turn
+
+        return await next_turn(self, timeout)
+
+    async def barge_in(self, pcm: bytes, after: float = 1.2, *, timeout: float = 10.0) -> int:
+        """Break into the far end's speech: say ``pcm`` once it has been speaking for ``after``
+        seconds. Returns how many samples were sent; the far end's sound is left for ``next_turn``.
+
+        Raises asyncio.TimeoutError when nobody begins to speak within ``timeout`` seconds, and what
+        ``send_audio`` raises.
+        """
+        pcm = pcm16(pcm)
+        self._check_live("barge_in")
+        from .turns.by_hand import wait_until_speaking
+
+        await wait_until_speaking(self, after, timeout)
+        return await self.send_audio(pcm)
 
     async def recv_audio(self, timeout: float | None = None) -> bytes:
         """All that was heard since the last time, at least something.
@@ -248,6 +323,10 @@ class Call:
         if gone is None:
             return "its stream is up"
         return f"its stream has been gone for {monotonic() - gone:.1f} s, and may come again"
+
+    def _check_sound(self, what: str) -> None:
+        if not self.carries_sound:
+            raise WrongModeError(f"{what}: an originator-only call carries no sound")
 
     def _check_live(self, what: str, *, sound: bool = True) -> None:
         if self.ending:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from trunkline.bus import settings
@@ -28,6 +28,9 @@ from .dial_rules import DialPlan, callee_set, caller_set, check_e164, check_seco
 from .turns.greeting import GREETING_TIMEOUT, check_greeting, greet
 
 log = logging.getLogger("trunkline.adapter")
+
+#: Called with each call of this process when it comes up. The pytest plugin follows a test's calls.
+followers: list[Callable[[Call], None]] = []
 
 Mode = Literal["idle", "answer", "call"]
 
@@ -217,7 +220,7 @@ class Line:
             client.post(session.disarm())
             raise
         if media is not None:
-            return Call(client, session, media)
+            return _came_up(Call(client, session, media))
         if session.lost is not None:
             raise session.lost
         await client.run(session.disarm())
@@ -298,7 +301,7 @@ class Line:
             # Also where the call came up just as its caller went away.
             client.post(session.cancel_dial(request))
             raise
-        return Call(client, session, media)
+        return _came_up(Call(client, session, media))
 
     # ------------------------------------------------------------------ inside
 
@@ -312,6 +315,12 @@ class Line:
     def _enter(self, mode: Mode) -> None:
         self.check_mode(mode)
         self.mode = mode
+
+
+def _came_up(call: Call) -> Call:
+    for follow in followers:
+        follow(call)
+    return call
 
 
 async def _greet(call: Call, timeout: float) -> None:

@@ -14,8 +14,8 @@ import psutil
 
 from benchmarks import chaos_code
 from benchmarks.processes import Run, Talker, role
+from trunkline.bus import wav
 from trunkline.bus.sound import WIRE_RATE
-from trunkline.cli import wav
 
 #: Numbers of the account and their voice_url from before; OWN_NUMBER calls and is never changed.
 PRIOR: Final = {f"+1415555{n:04d}": f"https://agent.example/before/{n}" for n in range(2000, 2010)}

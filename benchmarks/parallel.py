@@ -25,9 +25,9 @@ from rich.table import Table
 
 from benchmarks import page
 from benchmarks.processes import Run, callee, carrier
+from trunkline.bus import wav
 from trunkline.bus.sound import LINE_RATE
 from trunkline.carrier_sim.wav import SPEECH_DIR
-from trunkline.cli import wav
 
 QUESTION_SECONDS, ANSWER_SECONDS, ANSWER_AFTER = 1.0, 1.2, 0.4
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 #: Rooms that stand at the top of the repository; ``trunkline`` holds all else.
-ROOMS = ("adapter", "bus", "carrier_sim", "codec_worker", "controller", "gateway")
+ROOMS = ("adapter", "bus", "carrier_sim", "codec_worker", "controller", "ear", "gateway")
 
 
 def room_of(module: str) -> str:

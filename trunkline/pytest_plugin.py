@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trunkline.carrier_sim.client import SimClient
 
     from . import Line, TwilioAgentAdapter
+    from .gates.run import Gates
     from .stack.shared_stack import RunDirectory, Wanted
 
 T = TypeVar("T")
@@ -61,6 +62,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="Run against the stand-in carrier, without an account.",
     )
+    group.addoption(
+        "--phone-repeat",
+        type=int,
+        default=1,
+        metavar="N",
+        help="Run each test of phone calls N times, and tell how many passed.",
+    )
+    group.addoption(
+        "--phone-baseline",
+        type=Path,
+        metavar="FILE",
+        help="Fail where answers, or yields, are slower than in FILE; tests that are not in it yet "
+        "are added.",
+    )
+    group.addoption(
+        "--phone-report",
+        type=Path,
+        metavar="DIR",
+        help="Write DIR/index.html: all calls of the run, with their sound.",
+    )
     parser.addini("phone_sim", "Run against the stand-in carrier.", "bool", False)
     parser.addini("phone_callees", "Numbers that phone_line may dial.", "args", [])
     parser.addini("phone_wait", "Seconds to wait for a free number.", "string", "300")
@@ -77,7 +98,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "carrier_sim: this test runs against the stand-in carrier, without an account."
     )
-    config.stash[_run_key] = _Run(config)
+    config.addinivalue_line(
+        "markers",
+        "phone_limits(latency_p95=None, time_to_yield_p95=None, talk_over=None, …): what the calls "
+        "of this test must keep, in seconds (docs/gates.md).",
+    )
+    config.stash[_run_key] = run = _Run(config)
+    config.pluginmanager.register(run, "trunkline-run")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -106,6 +133,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     run = session.config.stash[_run_key]
+    run.conclude()
     run.close()
     if run.problems and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -118,6 +146,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    for rate in config.stash[_run_key].pass_rates:
+        terminalreporter.write_line(f"trunkline: {rate}")
     for problem in config.stash[_run_key].problems:
         terminalreporter.write_line(f"trunkline: {problem}", red=True)
 
@@ -127,6 +157,8 @@ class _Run:
 
     def __init__(self, config: pytest.Config) -> None:
         self.problems: list[str] = []
+        self.pass_rates: list[str] = []
+        self._gates: Gates | None = None
         self._config = config
         self._stacks: dict[bool, PhoneStack] = {}
         worker = getattr(config, "workerinput", None)
@@ -143,6 +175,27 @@ class _Run:
             self._own = RunDirectory()
         return self._own.path
 
+    @property
+    def gates(self) -> Gates:
+        """What is asked of this run's calls."""
+        if self._gates is None:
+            from .gates.run import Gates
+
+            option = self._config.getoption
+            self._gates = Gates(option("--phone-baseline"), option("--phone-report"))
+        return self._gates
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if hasattr(report, "phone_test"):
+            self.gates.note(report)
+
+    def conclude(self) -> None:
+        """At the end of the run, in its first process: what is to be told of its calls."""
+        asked = self._gates is not None or self._config.getoption("--phone-report") is not None
+        if self._given is None and asked:
+            self.problems += self.gates.conclude()
+            self.pass_rates += self.gates.pass_rates()
+
     def stack(self, *, simulated: bool) -> PhoneStack:
         """The stack of this process's tests, found or started once."""
         if simulated not in self._stacks:
@@ -154,6 +207,68 @@ class _Run:
         own, self._own = self._own, None
         if own is not None:
             self.problems += own.close()
+
+
+# --------------------------------------------------------------------------- gates
+
+_FIXTURES = {"phone_line", "open_phone_line", "phone_stack", "carrier_sim"}
+
+
+def _has_calls(node: Any, fixtures: Iterable[str]) -> bool:
+    return node.get_closest_marker("phone_limits") is not None or bool(_FIXTURES & set(fixtures))
+
+
+def _is_followed(item: pytest.Item) -> bool:
+    """Somebody asks about this test's calls."""
+    option = item.config.getoption
+    return item.get_closest_marker("phone_limits") is not None or (
+        (option("--phone-repeat") > 1 or option("--phone-baseline") or option("--phone-report"))
+        and _has_calls(item, getattr(item, "fixturenames", ()))
+    )
+
+
+@pytest.fixture
+def _phone_repeat(request: pytest.FixtureRequest) -> object:
+    """Which repetition of ``--phone-repeat`` this is."""
+    return request.param
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    count = metafunc.config.getoption("--phone-repeat")
+    if count > 1 and _has_calls(metafunc.definition, metafunc.fixturenames):
+        from .gates.run import REPEAT_ID
+
+        metafunc.fixturenames.append("_phone_repeat")
+        ids = [REPEAT_ID.format(n=n + 1, count=count) for n in range(count)]
+        metafunc.parametrize("_phone_repeat", range(count), indirect=True, ids=ids)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Follow a test's calls, and judge them once the test has passed."""
+    if not _is_followed(item):
+        return (yield)
+    from .gates.run import followed
+
+    gates = item.config.stash[_run_key].gates
+    with followed() as calls:
+        try:
+            yield
+        except (Exception, pytest.fail.Exception) as error:
+            gates.judge(item, calls, f"{type(error).__name__}: {error}")
+            raise
+    verdict = gates.judge(item, calls, None)
+    if verdict is not None:
+        pytest.fail(verdict, pytrace=False)
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    if _is_followed(item):
+        item.config.stash[_run_key].gates.tell(item, report)
+    return report
 
 
 # --------------------------------------------------------------------------- the stack

@@ -38,6 +38,7 @@ import msgspec
 from trunkline.bus import messages as m
 from trunkline.bus.sound import FRAME, IN_DOUBT, NEVER_ARRIVED, UNPLAYED, WIRE_RATE
 
+from .call_tape import CallTape
 from .outbound import Outbound, Utterance
 
 #: How long sound that is still on its way is waited for after the call's end.
@@ -124,6 +125,8 @@ class CallAudio:
         self._first = max(1, first)
         self.out = Outbound()
         self.lost = Lost()
+        #: all that both sides have said
+        self.tape = CallTape()
         #: newest generation seen; -1: none yet
         self.generation = -1
         #: the worker that has the call; None: none that we know of
@@ -274,6 +277,7 @@ class CallAudio:
         self.heard_to = max(self.heard_to, stop)
         if pcm:
             self.heard_samples += len(pcm) // _HEARD_BYTES
+            self.tape.heard(self.heard_to - -(-len(pcm) // _HEARD_BYTES), pcm, now)
             self._instructions.append(HeardSound(pcm))
 
     def _said_at(self, sound: m.Sound, fresh: int, now: float) -> float:
@@ -324,6 +328,11 @@ class CallAudio:
             came = now
             ahead = max(self._plays_until - came, 0.0) + fresh
             self._most_ahead = max(self._most_ahead, ahead)
+        begins = came + ahead - fresh
+        first = max(self.out.acknowledged, self.out.floor)
+        for continues, pcm in self.out.between(first, position):
+            self.tape.said(begins, pcm, continues=continues)
+            begins += len(pcm) / _HEARD_BYTES / WIRE_RATE
         self._plays_until = came + ahead
         self._acknowledged_at = came
 
@@ -331,6 +340,7 @@ class CallAudio:
         if not self._current(worker, message.generation):
             return
         self._plays_until = 0.0
+        self.tape.cut(now)
         self._interrupt_done(message.serial, message.sent_to)
         self._cut_given_up(now)
         self._pump()

@@ -235,6 +235,13 @@ class SoundBox:
         self.closed = True
         self.bell.ring()
 
+    def __len__(self) -> int:
+        """Bytes that can be taken."""
+        return self._bytes
+
+    def __bool__(self) -> bool:
+        return True
+
     def take_all(self) -> bytes:
         with self._lock:
             pcm = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)

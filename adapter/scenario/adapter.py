@@ -14,7 +14,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -41,6 +41,9 @@ from .join import Joined, join, leave
 from .private_stack import StackRequest
 from .spans import set_attributes, voice_span
 from .tunnel_readiness import TunnelReadiness, wait_for_tunnel
+
+if TYPE_CHECKING:
+    from trunkline.ear.figures import Report
 
 log = logging.getLogger("scenario.voice.twilio")
 
@@ -122,6 +125,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self._joined: Joined | None = None
         self._line: Line | None = None
         self._call: Call | None = None
+        #: the present call, or the one before
+        self._last_call: Call | None = None
         self._heard: Heard | None = None
         self._digits: asyncio.Task[None] | None = None
         self._answered: Context | None = None
@@ -290,6 +295,14 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         heard = 0 if self._call is None else self._call.heard_samples // 160
         return self._frames_before + heard
 
+    def report(self) -> Report:
+        """How both sides of the call have talked with each other; see ``Call.report``. Of the
+        present call, or of the last one, also after disconnect(). WrongModeError where there was
+        none, or it carries no sound."""
+        if self._last_call is None:
+            raise WrongModeError(NO_STREAM)
+        return self._last_call.report()
+
     # ------------------------------------------------------------------ calls
 
     async def place_call(
@@ -426,7 +439,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         self.greeting = None
 
     def _take(self, call: Call, span: Span, began: float | None) -> None:
-        self._call = call
+        self._call = self._last_call = call
         self._heard = Heard(call, self._gate_options)
         self.agent_hung_up = False
         self._digits = asyncio.get_running_loop().create_task(self._hand_on_digits(call))

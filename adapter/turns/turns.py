@@ -130,6 +130,11 @@ class Heard:
             del self._waiting[:_PIECE]
             self.gate.push(piece)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Sound that came in and that the gate has not looked at yet."""
+        return len(self._waiting)
+
     def end_answer(self) -> None:
         """The user speaks, so an answer that was under way is over."""
         if self.gate is not None:

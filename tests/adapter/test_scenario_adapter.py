@@ -202,6 +202,20 @@ async def test_a_turn_ends_soon_after_its_last_word(stack: FakeStack) -> None:
         assert (await agent.recv_audio(1)).data == b""
 
 
+async def test_a_report_is_of_the_last_call_also_after_disconnect(stack: FakeStack) -> None:
+    agent = adapter(stack)
+    with pytest.raises(RuntimeError, match="no live media stream"):
+        agent.report()
+    async with agent:
+        _, info = await answered(stack, agent)
+        stack.workers[0].hear(info.call, pcm(silence(0.5)) + SAID + pcm(silence(0.5)))
+        assert (await agent.recv_audio(5)).data
+    report = agent.report()
+    assert report.unreliable_because == ["there is no speech on our side"]
+    begin, end = report.sides.theirs.segments[0].start, report.sides.theirs.segments[-1].end
+    assert 0.45 < begin < 0.7 and 1.2 < end < 1.6
+
+
 async def test_a_silent_turn_is_handed_its_silence(stack: FakeStack) -> None:
     async with adapter(stack) as agent:
         agent.response_max_duration = 0.5

@@ -9,10 +9,13 @@ import sys
 from configparser import ConfigParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from talk import assert_ended, clip
 
 from trunkline import errors
+from trunkline.bus import wav
+from trunkline.carrier_sim.wav import SPEECH_DIR
 
 pytest_plugins = ["pytester"]
 
@@ -98,8 +101,17 @@ def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
         clip(pytester.path / "tests" / f"{name}.wav", 0.8, "austen-0930")
     for name in ("greeting", "answer"):
         clip(pytester.path / "tests" / f"{name}.wav", 1.0)
+    clip(pytester.path / "tests" / "interruption.wav", 1.3, "austen-0930")
+    (pytester.path / "recordings").mkdir()
+    recorded_call(pytester.path / "recordings" / "20260101T120000-CA0123-1.wav")
     shutil.copy(pytester.path / "tests" / "question.wav", pytester.path)
     return pytester.path
+
+
+def recorded_call(path: Path) -> None:
+    """A call as the stack records it: the far end left, what it was played right."""
+    said, answered = (wav.read(SPEECH_DIR / f"austen-{n}.wav", 8_000) for n in ("0880", "0930"))
+    wav.write(path, np.concatenate([np.zeros(4 * 8_000, np.int16), answered]), said, rate=8_000)
 
 
 def examples(reader: Path) -> dict[str, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trunkline.bus import wav
 from trunkline.bus.sound import LINE_RATE, WIRE_RATE
-from trunkline.cli import wav
 from trunkline.demo.measure import CallRecord, Handed, align, place_turn
 from trunkline.demo.words import dictionary, recording, transcript, word_errors
 

@@ -17,14 +17,13 @@ import click
 
 from trunkline.adapter.call import Call
 from trunkline.adapter.line import Line
+from trunkline.bus import wav
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import TrunklineError, WrongModeError
 from trunkline.bus.process import EXIT_DONE, StoppedError, run, unless
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 from trunkline.bus.sound import LINE_RATE
-
-from . import wav
 
 #: Seconds to listen on after ``--say`` where ``--listen`` does not say.
 LISTEN_AFTER_SAY = 2.0

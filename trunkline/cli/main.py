@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 
@@ -394,6 +394,47 @@ def demo(out: Path | None, verbose: bool) -> None:
     from ..demo import run as show
 
     sys.exit(show.main(out, verbose=verbose))
+
+
+@cli.command(short_help="Say how both sides of a recorded call talked with each other.")
+@click.argument("what", metavar="WAV|DIR|SID")
+@click.option(
+    "--ours",
+    type=click.Choice(["left", "right"]),
+    default="right",
+    show_default=True,
+    help="The channel of the side that tests; the other is the agent.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a page with waveforms and sound, too.",
+)
+@settings_options("recordings_dir", later=True)
+def report(
+    settings: Callable[[], Settings],
+    what: str,
+    ours: Literal["left", "right"],
+    as_json: bool,
+    html: Path | None,
+) -> None:
+    """Say how both sides of a recorded call talked with each other.
+
+    Latency, time to yield, talk-over, silences and keys, from the sound alone. It takes any stereo
+    WAV with a side on each channel, a directory of them, or the CallSid of a call that was recorded
+    (TRUNKLINE_RECORDINGS_DIR).
+
+    \b
+    Examples:
+      trunkline report call.wav
+      trunkline report call.wav --ours left --json
+      trunkline report recordings/ --html report.html
+    """
+    from . import report as reports
+
+    sys.exit(reports.report(what, settings, ours, as_json=as_json, html=html))
 
 
 @cli.command("with-parent", hidden=True)

@@ -14,10 +14,9 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.bus import wav
 from trunkline.bus.sound import FRAME, LINE_RATE, WIRE_RATE
 from trunkline.carrier_sim.mulaw import decode, encode
-
-from ..cli import wav
 
 Floats = npt.NDArray[np.float64]
 Speaker = Literal["test", "agent"]

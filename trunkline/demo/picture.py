@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from trunkline.bus.sound import WIRE_RATE
+from trunkline.bus.wav import Samples
 
-from ..cli.wav import Samples
 from .measure import CallRecord, Speaker, Turn
 
 INK: Final = "#22313f"

@@ -8,9 +8,11 @@ from typing import Final
 
 from rich.console import Console
 
+from trunkline.bus import wav
 from trunkline.bus.sound import WIRE_RATE
+from trunkline.ear.listen import listen
 
-from ..cli import wav
+from ..reports.text import lines
 from .measure import CallRecord
 
 #: A turn with more wrong words than this share was not understood.
@@ -136,15 +138,23 @@ _MEASURES: Final[tuple[tuple[str, Callable[[CallRecord], str], str], ...]] = (
 )
 
 
+def show_reports(console: Console, records: dict[str, CallRecord]) -> None:
+    """How both sides talked with each other, as `trunkline report` says it of a recording."""
+    console.print("\n[bold]heard[/] by the ear; ours is the test")
+    for name, record in records.items():
+        for line in lines(name, listen(record.played, record.said)):
+            console.print(f"  {line}", markup=False, soft_wrap=True)
+
+
 def leave_files(console: Console, record: CallRecord, name: str, title: str, out: Path) -> None:
-    """A stereo WAV (left: the test, right: the agent) and the picture of the timeline."""
+    """A stereo WAV and the picture of the timeline. As in a recording, the agent is left."""
     from .picture import draw
 
     sound, picture = out / f"{name}.wav", out / f"{name}.png"
-    wav.write(sound, record.played, record.said, rate=WIRE_RATE)
+    wav.write(sound, record.said, record.played, rate=WIRE_RATE)
     draw(record, title, picture)
     shown = [_relative(path) for path in (sound, picture)]
-    console.print(f"\n{name}: {shown[0]} (left the test, right the agent)")
+    console.print(f"\n{name}: {shown[0]} (left the agent, right the test)")
     console.print(f"{'':<{len(name)}}  {shown[1]}")
 
 

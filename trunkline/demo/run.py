@@ -184,6 +184,7 @@ class Demo:
 
     def _conclude(self) -> int:
         report.show_measures(self._console, self._records)
+        report.show_reports(self._console, self._records)
         titles = {
             "answering": f"answering: {CALLER} calls {NUMBER}",
             "calling": f"calling: {OTHER_NUMBER} calls {CALLEE}",

@@ -17,10 +17,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from trunkline.bus import wav
 from trunkline.bus.sound import LINE_RATE
 from trunkline.carrier_sim.wav import SPEECH_DIR, transcripts
-
-from ..cli import wav
 
 #: The sample rate that the recogniser's model was trained on.
 MODEL_RATE: Final = 16_000

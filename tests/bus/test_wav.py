@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trunkline.bus import wav
 from trunkline.bus.errors import InvalidRequestError
-from trunkline.cli import wav
 
 
 def sine(rate: int, seconds: float = 0.5, hertz: float = 440.0) -> wav.Samples:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.bus.errors import InvalidRequestError
-from trunkline.bus.sound import LINE_RATE
+from .errors import InvalidRequestError
+from .sound import LINE_RATE
 
 Samples = npt.NDArray[np.int16]
 
@@ -28,15 +28,26 @@ def read(path: Path, rate: int = LINE_RATE) -> Samples:
     PCM of 8, 16, 24 or 32 bits, any rate, any number of channels (their mean). Raises
     InvalidRequestError that names the file where it is no such WAV.
     """
+    frames, found = _frames(path)
+    return _as_pcm16(_resample(frames.mean(axis=1), found, rate))
+
+
+def read_channels(path: Path, rate: int = LINE_RATE) -> list[Samples]:
+    """The same, each channel by itself."""
+    frames, found = _frames(path)
+    return [_as_pcm16(_resample(channel, found, rate)) for channel in frames.T]
+
+
+def _frames(path: Path) -> tuple[npt.NDArray[np.float64], int]:
+    """The sound of a file, one column for each channel, and its rate."""
     try:
         with wave.open(str(path), "rb") as file:
             width, channels, found = file.getsampwidth(), file.getnchannels(), file.getframerate()
             data = file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
         raise InvalidRequestError(f"{path} is no PCM WAV file: {error}") from None
-    frames = _as_float(data[: len(data) // (width * channels) * width * channels], width)
-    mono = frames.reshape(-1, channels).mean(axis=1)
-    return _as_pcm16(_resample(mono, found, rate))
+    whole = len(data) // (width * channels) * width * channels
+    return _as_float(data[:whole], width).reshape(-1, channels), found
 
 
 def resample(samples: Samples, found: int, wanted: int) -> Samples:

@@ -1,0 +1,83 @@
+"""Turns of a call without langwatch-scenario: hear one out, or break into it.
+
+The speech gate says where speech begins and where it ends, as in a scenario. What it held back is
+put back for whoever listens next, so ``next_turn`` and ``recv_audio`` may be used in turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+from trunkline.bus.errors import WrongModeError
+from trunkline.bus.sound import WIRE_RATE
+
+from ..call import Call
+from ..pcm16 import BYTES_A_SECOND
+from .greeting import LONGEST, TAIL_SILENCE
+from .turns import STANDARD, Heard
+
+#: A turn may begin so much before its sound was looked for: the last message was not read yet.
+_BEFORE: Final = 0.3
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the far end said in one turn: PCM16 at 24 kHz, with its pauses.
+
+    ``latency``: seconds from the end of what we said, as the far end heard it, to the first sound
+    of this turn, as ``call.report()`` has it. None where it answers nothing of ours, for example a
+    greeting.
+    """
+
+    pcm: bytes = field(repr=False)
+    latency: float | None
+
+    @property
+    def seconds(self) -> float:
+        return len(self.pcm) / BYTES_A_SECOND
+
+
+async def next_turn(call: Call, timeout: float) -> Turn:
+    """Hear the far end's next turn out; see ``Call.next_turn``."""
+    heard = Heard(call)
+    unread = len(call.sound) / BYTES_A_SECOND
+    begins = call.heard_to / WIRE_RATE - unread - _BEFORE
+    try:
+        pcm = bytearray(await _words(heard, timeout))
+        while len(pcm) < LONGEST * BYTES_A_SECOND:
+            try:
+                more = await heard.next_chunk(TAIL_SILENCE, most_silence=None, first=False)
+            except TimeoutError:
+                break
+            if not more:
+                break
+            pcm += more
+    finally:
+        call.sound.put_back(heard.rest())
+    answers = await asyncio.to_thread(lambda: call.report().answers)
+    latency = next((each.latency for each in answers if each.start >= begins), None)
+    return Turn(bytes(pcm), latency)
+
+
+async def wait_until_speaking(call: Call, after: float, timeout: float) -> None:
+    """Wait until the far end has been speaking for ``after`` seconds; all of its sound is put
+    back."""
+    heard = Heard(call)
+    pcm = b""
+    try:
+        pcm = await _words(heard, timeout)
+        spoken = (len(pcm) + heard.waiting_bytes + len(call.sound)) / BYTES_A_SECOND
+        # The chunk begins before the first word, by the gate's pre-roll.
+        await asyncio.sleep(after - (spoken - STANDARD.pre_roll))
+    finally:
+        call.sound.put_back(pcm + heard.rest())
+
+
+async def _words(heard: Heard, timeout: float) -> bytes:
+    """The first words within ``timeout`` seconds. WrongModeError where the call ends before."""
+    words = await heard.next_chunk(timeout, most_silence=None, first=False)
+    if not words:
+        raise WrongModeError("the call has ended, and nothing more was said")
+    return words

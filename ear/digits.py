@@ -1,0 +1,66 @@
+"""Keys that are pressed as tones (ITU-T Q.23), found in one side's sound."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from .figures import Digit, rounded
+from .levels import RATE, STEP, Floats, Mask, Samples
+
+LOW: Final = (697.0, 770.0, 852.0, 941.0)
+HIGH: Final = (1209.0, 1336.0, 1477.0, 1633.0)
+KEYS: Final = ("123A", "456B", "789C", "*0#D")
+#: A tone is looked for in windows of 20 ms, one each 10 ms.
+_WINDOW: Final = 160
+_HOP: Final = 80
+#: It is there in so many windows one after the other: 40 ms.
+_LEAST: Final = 3
+#: Both tones together have this share of a window's energy, and neither is this much stronger than
+#: the other.
+_PURE: Final = 0.8
+_TWIST: Final = 10.0
+#: Fainter windows are not looked at (mean square of PCM16).
+_FAINT: Final = 2_500.0
+
+
+def _waves() -> Floats:
+    at = np.arange(_WINDOW) / RATE * 2 * np.pi
+    rows = [wave(hertz * at) for hertz in (*LOW, *HIGH) for wave in (np.cos, np.sin)]
+    # Scaled so that the square of a product is the mean square of that tone in the window.
+    waves: Floats = (np.array(rows).T * (np.sqrt(2.0) / _WINDOW)).astype(np.float32)
+    return waves
+
+
+_WAVES: Final = _waves()
+
+
+def find(samples: Samples, side: str) -> tuple[list[Digit], Mask]:
+    """The keys of a side, and the steps in which their tones sound."""
+    silenced = np.zeros(len(samples) // STEP, np.bool_)
+    if len(samples) < _WINDOW:
+        return [], silenced
+    heard = np.lib.stride_tricks.sliding_window_view(samples, _WINDOW)[::_HOP].astype(np.float32)
+    power = np.einsum("ij,ij->i", heard, heard) / _WINDOW
+    tones = ((heard @ _WAVES) ** 2).reshape(-1, 8, 2).sum(axis=2)
+    low, high = tones[:, :4], tones[:, 4:]
+    row, column = low.argmax(axis=1), high.argmax(axis=1)
+    strong_low, strong_high = low.max(axis=1), high.max(axis=1)
+    there = (
+        (power > _FAINT)
+        & (strong_low + strong_high > _PURE * power)
+        & (strong_low < _TWIST * strong_high)
+        & (strong_high < _TWIST * strong_low)
+    )
+    key = np.where(there, 4 * row + column, -1)
+    digits: list[Digit] = []
+    edges = np.flatnonzero(np.diff(key)) + 1
+    for begin, end in zip([0, *edges], [*edges, len(key)], strict=True):
+        if key[begin] >= 0 and end - begin >= _LEAST:
+            at, until = begin * _HOP, (end - 1) * _HOP + _WINDOW
+            pressed = KEYS[key[begin] // 4][key[begin] % 4]
+            digits.append(Digit(at=rounded(at / RATE), side=side, digit=pressed))
+            # The tone begins and ends within the windows around it.
+            silenced[max(0, at - _WINDOW) // STEP : (until + _WINDOW) // STEP] = True
+    return digits, silenced

@@ -1,0 +1,83 @@
+"""How loud one side is at each moment, and how loud its noise is there.
+
+The unit of time is the *step* of 2.5 ms. Loudness is the energy of a *window* of 10 ms, which is
+four steps; window ``n`` begins at step ``n``. Energy is in squared sample values of PCM16.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+#: The rate that the ear hears at: a telephone's.
+RATE: Final = 8_000
+#: Samples of a step, steps of a window, samples of a window.
+STEP: Final = 20
+WINDOW: Final = 4
+FRAME: Final = WINDOW * STEP
+STEP_SECONDS: Final = STEP / RATE
+WINDOW_SECONDS: Final = WINDOW * STEP_SECONDS
+
+#: Noise is looked for in stretches of this length (steps): shorter than most pauses between words.
+_QUIET: Final = 20
+#: The quietest of so many independent stretches of even noise is below its mean by this factor.
+_BELOW_MEAN: Final = 1.25
+#: The noise at a moment is the quietest stretch within so many blocks of 0.5 s around it.
+_NOISE_BLOCK: Final = 200
+_NOISE_BLOCKS: Final = 4
+
+Samples = npt.NDArray[np.int16]
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+
+def running_sum(values: Floats, width: int) -> Floats:
+    """The sum of ``width`` values from each one on; the result is ``width - 1`` shorter."""
+    sums = np.zeros(len(values) + 1)
+    np.cumsum(values, out=sums[1:])
+    found: Floats = np.maximum(sums[width:] - sums[:-width], 0.0).astype(np.float32)
+    return found
+
+
+def steps(samples: Samples) -> Floats:
+    """The energy of each step; a last one that is not whole is dropped."""
+    sound = samples[: len(samples) // STEP * STEP].reshape(-1, STEP).astype(np.float32)
+    energy: Floats = np.einsum("ij,ij->i", sound, sound)
+    return energy
+
+
+def frames(samples: Samples) -> Floats:
+    """The energy of each 10 ms from the first sample on, as far as they are whole."""
+    sound = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME).astype(np.float32)
+    energy: Floats = np.einsum("ij,ij->i", sound, sound)
+    return energy
+
+
+def windows(energy: Floats) -> Floats:
+    """The energy of each window, of the energy of each step."""
+    return running_sum(energy, WINDOW)
+
+
+def noise(energy: Floats) -> Floats:
+    """The energy that the noise has in each window, of the energy of each step.
+
+    Steady noise is found within 2 s, also where it changes during a call. Stretches of no sound at
+    all (a carrier fills holes with them) say nothing of the noise beside them, unless there is
+    nothing else.
+    """
+    count = max(0, len(energy) - WINDOW + 1)
+    if len(energy) < _QUIET:
+        return np.zeros(count, np.float32)
+    quiet = running_sum(energy, _QUIET) * (WINDOW / _QUIET)
+    quiet[quiet < 1.0] = np.inf
+    blocks = -(-len(quiet) // _NOISE_BLOCK)
+    padded = np.full((blocks + 2 * _NOISE_BLOCKS) * _NOISE_BLOCK, np.inf, np.float32)
+    begin = _NOISE_BLOCKS * _NOISE_BLOCK
+    padded[begin : begin + len(quiet)] = quiet
+    least = padded.reshape(-1, _NOISE_BLOCK).min(axis=1)
+    around = np.lib.stride_tricks.sliding_window_view(least, 2 * _NOISE_BLOCKS + 1).min(axis=1)
+    around = np.where(np.isinf(around), 0.0, around * _BELOW_MEAN).astype(np.float32)
+    found: Floats = np.repeat(around, _NOISE_BLOCK)
+    return np.concatenate([found, np.full(max(0, count - len(found)), found[-1])])[:count]

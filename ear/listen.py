@@ -1,0 +1,83 @@
+"""The sound of both sides in, a report out."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from . import digits, faults, segments, turns
+from .figures import Digit, Report, Segment, Side, Sides, rounded, spread
+from .levels import RATE, Samples
+
+#: Recordings with more clipped frames than this share of a side's speech are unreliable.
+TOO_MUCH_CLIPPED: Final = 0.01
+
+
+def listen(
+    ours: Samples,
+    theirs: Samples,
+    *,
+    frames_lost: int | None = None,
+    jitter_ms: float | None = None,
+) -> Report:
+    """The report of a call, from both sides' sound on one clock: PCM16 at 8 kHz, as arrays.
+
+    ``frames_lost`` and ``jitter_ms`` are what the line itself counted, where somebody knows it.
+    Holes in the words count as lost, too.
+    """
+    seconds = max(len(ours), len(theirs)) / RATE
+    our_side, our_digits, our_holes = _side(ours, "ours")
+    their_side, their_digits, their_holes = _side(theirs, "theirs")
+    said, heard = our_side.segments, their_side.segments
+    because = []
+    for whose, side, missing in (("our", our_side, our_holes), ("their", their_side, their_holes)):
+        if missing:
+            because.append(f"{missing} frames of 20 ms are lost or late in {whose} speech")
+        if side.clipped_frames > TOO_MUCH_CLIPPED * side.speech_seconds / 0.02:
+            because.append(f"{whose} speech is clipped in {side.clipped_frames} frames of 20 ms")
+        if not side.segments:
+            because.append(f"there is no speech on {whose} side")
+    if frames_lost:
+        because.insert(0, f"the line lost {frames_lost} frames of 20 ms")
+    answers = turns.answers(said, heard)
+    yields, false_yields, interruptions = turns.yields(said, heard)
+    return Report(
+        seconds=rounded(seconds),
+        reliable=not because,
+        unreliable_because=because,
+        sides=Sides(ours=our_side, theirs=their_side),
+        answers=answers,
+        yields=yields,
+        false_yields=false_yields,
+        interruptions_by_them=interruptions,
+        talk_over_seconds=turns.talk_over(said, heard),
+        silences=turns.silences(said, heard, seconds),
+        digits=sorted([*our_digits, *their_digits], key=lambda digit: digit.at),
+        frames_lost=max(frames_lost or 0, our_holes + their_holes),
+        jitter_ms=None if jitter_ms is None else round(jitter_ms, 1),
+        latency=spread([answer.latency for answer in answers]),
+        time_to_yield=spread([each.seconds for each in yields if each.seconds is not None]),
+    )
+
+
+def _side(samples: Samples, side: str) -> tuple[Side, list[Digit], int]:
+    """One side, its keys, and the frames that are missing in its words."""
+    pressed, silenced = digits.find(samples, side)
+    found = segments.find(samples, silenced)
+    spoken = sum(each.end - each.start for each in found)
+    whole = Side(
+        segments=found,
+        speech_seconds=rounded(spoken),
+        level_dbfs=_level(samples, found),
+        clipped_frames=faults.clipped(samples),
+    )
+    return whole, pressed, faults.holes(samples, found)
+
+
+def _level(samples: Samples, spoken: list[Segment]) -> float | None:
+    parts = [samples[round(each.start * RATE) : round(each.end * RATE)] for each in spoken]
+    sound = np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
+    power = float((sound**2).mean()) if len(sound) else 0.0
+    return round(10 * math.log10(power / 32768.0**2), 1) if power else None

@@ -1,0 +1,87 @@
+"""A call's sound on one clock: theirs by its position, ours by when the carrier plays it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trunkline.adapter.client.call_tape import CallTape
+
+FRAME = 0.02
+
+
+def pcm(value: int, seconds: float = FRAME) -> bytes:
+    """PCM16 at 24 kHz."""
+    return np.full(round(seconds * 24_000), value, "<i2").tobytes()
+
+
+def taped(frames: int = 100, began: float = 50.0, late: float = 0.01) -> CallTape:
+    """The far end says 1000, 1001, …; each frame comes ``late`` after it was said."""
+    tape = CallTape()
+    for n in range(frames):
+        tape.heard(160 * n, pcm(1000 + n), began + (n + 1) * FRAME + late)
+    return tape
+
+
+def test_what_they_said_stands_at_its_position_and_holes_are_silence() -> None:
+    tape = taped(10)
+    tape.heard(160 * 15, pcm(2000), 50.33)
+    _, theirs = tape.sides()
+    assert len(theirs) == 16 * 160
+    assert theirs[80] == pytest.approx(1000, rel=0.03)
+    assert not theirs[1600 : 15 * 160].any()
+    assert theirs[-1] == pytest.approx(2000, rel=0.03)
+
+
+def test_ours_stands_where_the_carrier_plays_it() -> None:
+    tape = taped()
+    # The far end's position 0 came at 50.01, so 51.01 is position 8000.
+    tape.said(51.01, pcm(3000, 0.5))
+    ours, theirs = tape.sides()
+    assert len(theirs) == 16_000
+    assert not ours[:8000].any()
+    assert ours[8000:12_000] == pytest.approx(np.full(4000, 3000), rel=0.03)
+    assert len(ours) == 12_000
+
+
+def test_sound_that_came_late_moves_nothing() -> None:
+    tape = taped()
+    for n in range(100, 110):  # 0.3 s late, as after a stall
+        tape.heard(160 * n, pcm(1), 50.0 + (n + 1) * FRAME + 0.31)
+    tape.said(51.01, pcm(3000))
+    ours, _ = tape.sides()
+    assert np.flatnonzero(ours)[0] == 8000
+    assert tape.jitter_ms == pytest.approx(300, abs=1)
+
+
+def test_an_acknowledgement_that_is_late_makes_no_hole_in_an_utterance() -> None:
+    tape = taped()
+    tape.said(51.01, pcm(3000))
+    tape.said(51.15, pcm(3000), continues=True)
+    tape.said(51.50, pcm(5000))
+    ours, _ = tape.sides()
+    assert ours[8000:8320] == pytest.approx(np.full(320, 3000), rel=0.03)
+    assert not ours[8320:11_920].any() and ours[11_920:].any()
+
+
+def test_an_interrupt_takes_back_what_was_not_played() -> None:
+    tape = taped()
+    tape.said(51.01, pcm(3000, 0.1))
+    tape.cut(51.05)
+    tape.said(51.05, pcm(-4000, 0.1))
+    ours, _ = tape.sides()
+    assert ours[8000:8320] == pytest.approx(np.full(320, 3000), rel=0.03)
+    assert ours[8320:9120] == pytest.approx(np.full(800, -4000), rel=0.03)
+    assert len(ours) == 9120
+
+
+def test_a_call_without_sound_has_none() -> None:
+    tape = CallTape()
+    ours, theirs = tape.sides()
+    assert (len(ours), len(theirs), tape.jitter_ms) == (0, 0, None)
+
+
+def test_a_second_of_a_side_takes_eight_kilobytes() -> None:
+    tape = taped(frames=1000)
+    assert sum(len(codes) for _, codes in tape._heard._small) >= 0.9 * 20 * 8000
+    assert tape._heard._fresh_bytes <= 2 * 48_000

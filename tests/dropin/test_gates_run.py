@@ -1,0 +1,89 @@
+"""Limits, repetitions, the baseline and the page in a run of pytest with real calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from talk import clip
+
+pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.e2e
+
+SUITE = """
+import asyncio, pytest
+from pathlib import Path
+from trunkline.bus import wav
+
+async def ask(line):
+    question = wav.read(Path(__file__).with_name("question.wav")).tobytes()
+    call = await line.place_call(
+        "+14155557778", attach_stream="a-leg", callee_speaks_first=True
+    )
+    await call.send_audio(question)
+    await asyncio.sleep(2)
+    await call.hang_up()
+
+@pytest.mark.phone_limits(latency_max=3.0)
+@pytest.mark.phone_line(allowed_callees=["+14155557778"])
+async def test_quick(phone_line):
+    await ask(phone_line)
+
+@pytest.mark.phone_limits(latency_p95=0.1)
+@pytest.mark.phone_line(allowed_callees=["+14155557778"])
+async def test_slow(phone_line):
+    await ask(phone_line)
+
+@pytest.mark.phone_limits(talk_over=1.0)
+def test_nobody_calls():
+    pass
+
+def test_another():
+    pass
+"""
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_run_with_gates(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    for name in list(os.environ):
+        if name.startswith("PYTEST_"):
+            monkeypatch.delenv(name)
+    pytester.makeini("[pytest]\nasyncio_mode=auto\nasyncio_default_fixture_loop_scope=function\n")
+    pytester.makepyfile(test_agent=SUITE)
+    clip(pytester.path / "question.wav", 0.8, "austen-0930")
+    # test_quick was much quicker once.
+    before = {"test_agent.py::test_quick": {"latency": [0.2] * 9, "time_to_yield": []}}
+    Path("phone.json").write_text(json.dumps(before))
+    result = pytester.runpytest_subprocess(
+        *("--phone-sim", "-n", workers, "--phone-repeat", "2", "--phone-baseline", "phone.json"),
+        *("--phone-report", "out", "--junitxml", "junit.xml"),
+        timeout=90,
+    )
+    # Without a phone fixture and a limit a test is run once.
+    result.assert_outcomes(passed=3, failed=4)
+    said = result.stdout.str()
+    assert "latency_p95 is " in said
+    assert "over 0.1 s (the largest of 1: a percentile needs 20)" in said
+    assert "no call came up, so there is nothing to judge" in said
+    rates = re.findall(r"trunkline: test_agent.py::(\w+): passed (\d) of (\d)", said)
+    assert sorted(rates) == [
+        ("test_nobody_calls", "0", "2"),
+        ("test_quick", "2", "2"),
+        ("test_slow", "0", "2"),
+    ]
+    assert "test_quick: latency is slower by " in said
+    kept = json.loads(Path("phone.json").read_text())
+    assert set(kept) == {"test_agent.py::test_quick", "test_agent.py::test_slow"}
+    assert kept["test_agent.py::test_quick"]["latency"] == [0.2] * 9, "a baseline stays"
+    assert len(kept["test_agent.py::test_slow"]["latency"]) == 2
+    page = Path("out/index.html").read_text()
+    titles = re.findall(r"<h2>test_agent.py::(\w+)", page)
+    assert titles == ["test_slow"] * 2 + ["test_quick"] * 2, "what failed comes first"
+    assert page.count("data:audio/wav") == 4
+    assert not Path("out/.parts").exists()
+    assert 'name="phone_latency_max"' in Path("junit.xml").read_text()

@@ -1,0 +1,147 @@
+"""Limits, repeats and the baseline, on figures that are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from trunkline.ear import turns
+from trunkline.ear.figures import Report, Segment, Side, Sides, spread
+from trunkline.gates import baseline, limits
+from trunkline.gates.run import REPEAT_ID, name_of
+
+
+def speech(*spans: tuple[float, float]) -> list[Segment]:
+    return [Segment(start=start, end=end) for start, end in spans]
+
+
+def report(
+    ours: list[Segment], theirs: list[Segment], *, unreliable: tuple[str, ...] = ()
+) -> Report:
+    """The report of a call with these segments."""
+    sides = [
+        Side(segments=each, speech_seconds=1.0, level_dbfs=-20.0, clipped_frames=0)
+        for each in (ours, theirs)
+    ]
+    answers = turns.answers(ours, theirs)
+    yields, false_yields, interruptions = turns.yields(ours, theirs)
+    return Report(
+        seconds=100.0,
+        reliable=not unreliable,
+        unreliable_because=list(unreliable),
+        sides=Sides(ours=sides[0], theirs=sides[1]),
+        answers=answers,
+        yields=yields,
+        false_yields=false_yields,
+        interruptions_by_them=interruptions,
+        talk_over_seconds=turns.talk_over(ours, theirs),
+        silences=[],
+        digits=[],
+        frames_lost=0,
+        jitter_ms=None,
+        latency=spread([each.latency for each in answers]),
+        time_to_yield=spread([]),
+    )
+
+
+def answering(*latencies: float) -> Report:
+    """We ask every 10 s."""
+    ours = speech(*((10.0 * n, 10.0 * n + 2) for n in range(len(latencies))))
+    theirs = speech(
+        *((10.0 * n + 2 + wait, 10.0 * n + 6) for n, wait in enumerate(latencies)),
+    )
+    return report(ours, theirs)
+
+
+def test_calls_within_their_limits_are_fine() -> None:
+    reports = [answering(1.0, 1.2), answering(0.8)]
+    assert limits.broken(reports, {"latency_p95": 1.5, "talk_over": 0.0}) == []
+
+
+def test_under_twenty_answers_the_largest_is_judged_and_the_message_says_so() -> None:
+    (said,) = limits.broken([answering(1.0, 1.9)], {"latency_p95": 1.5})
+    assert said == ("latency_p95 is 1.90 s, over 1.5 s (the largest of 2: a percentile needs 20)")
+    twenty = [answering(*[1.0] * 10), answering(*[1.0] * 9, 1.9)]
+    assert limits.broken(twenty, {"latency_p95": 1.5}) == []
+    (said,) = limits.broken(twenty, {"latency_max": 1.5})
+    assert said == "latency_max is 1.90 s, over 1.5 s"
+
+
+def test_no_answer_fails() -> None:
+    assert limits.broken([report(speech((1, 2)), [])], {"latency_p95": 1.5}) == [
+        "latency_p95: there was no answer"
+    ]
+    assert limits.broken([], {"talk_over": 1.0}) == [
+        "no call came up, so there is nothing to judge"
+    ]
+
+
+def test_who_never_yields_fails() -> None:
+    call = report(speech((2, 4), (12, 14)), speech((1, 2.5), (11, 15)))
+    (said,) = limits.broken([call], {"time_to_yield_p95": 0.8})
+    assert limits.broken([answering(1.0)], {"time_to_yield_p95": 0.8}) == [], "nobody broke in"
+    assert said == "time_to_yield_p95: they did not yield 1 of 2 times"
+
+
+def test_what_is_wrong_with_the_recording_comes_first() -> None:
+    call = report(speech((1, 2)), speech((5, 6)), unreliable=("7 frames were lost",))
+    said = limits.broken([call], {"latency_p95": 1.5})
+    assert said[0] == "the recording is unreliable: 7 frames were lost"
+    assert "latency_p95 is 3.00 s" in said[1]
+
+
+def test_numbers_are_judged_by_the_worst_call() -> None:
+    calls = [report(speech((1, 3)), speech((2, 4))), report(speech((1, 3)), speech((4, 5)))]
+    assert limits.broken(calls, {"talk_over": 0.5}) == ["talk_over is 1, over 0.5"]
+    assert limits.broken(calls, {"interruptions": 0}) == ["interruptions is 1, over 0"]
+
+
+@pytest.mark.parametrize("limit", [{"latency": 1.0}, {"latency_p99": 1}, {"talk_over": "1"}])
+def test_a_limit_that_there_is_not_is_refused(limit: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="phone_limits"):
+        limits.broken([answering(1.0)], limit)
+
+
+def test_properties_are_the_figures_that_are_known() -> None:
+    found = dict(limits.properties([answering(1.0, 1.2)]))
+    assert found["phone_latency_n"] == 2 and found["phone_latency_max"] == 1.2
+    assert "phone_latency_p95" not in found
+    assert found["phone_talk_over"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("passed", "of", "low", "high"),
+    # As Wilson (1927) has it; by scipy's binomtest(…).proportion_ci(method="wilson").
+    [(20, 20, 0.8389, 1.0), (18, 20, 0.6990, 0.9721), (0, 5, 0.0, 0.4345), (5, 10, 0.2366, 0.7634)],
+)
+def test_the_interval_of_a_pass_rate_is_wilsons(
+    passed: int, of: int, low: float, high: float
+) -> None:
+    assert limits.wilson(passed, of) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_the_baseline_tells_what_is_slower_and_nothing_else() -> None:
+    random = np.random.default_rng(1)
+    before = {"latency": list(random.normal(1.0, 0.1, 30)), "time_to_yield": [0.5] * 5}
+
+    def told(shift: float, spread: float = 0.1) -> list[str]:
+        return list(
+            baseline.slower("t", before, {"latency": list(random.normal(1 + shift, spread, 30))})
+        )
+
+    assert told(0.0) == [] and told(-0.5) == []
+    assert told(0.3, 2.0) == [], "it may be chance"
+    (said,) = told(0.3)
+    assert said.startswith("t: latency is slower by ") and "95 % interval" in said
+    constant = list(baseline.slower("t", {"latency": [1.0] * 9}, {"latency": [1.04] * 9}))
+    assert constant == [], "nobody hears 40 ms"
+    assert list(baseline.slower("t", before, {"time_to_yield": []})) == []
+    assert list(baseline.slower("t", {}, before)) == []
+
+
+def test_a_repetition_has_the_name_of_its_test() -> None:
+    repeat = REPEAT_ID.format(n=3, count=12)
+    assert name_of(f"a.py::test_b[{repeat}]") == "a.py::test_b"
+    assert name_of(f"a.py::test_b[x-{repeat}]") == "a.py::test_b[x]"
+    assert name_of(f"a.py::test_b[{repeat}-x]") == "a.py::test_b[x]"
+    assert name_of("a.py::test_b[y]") == "a.py::test_b[y]"

@@ -1,0 +1,122 @@
+"""``trunkline report``: recordings of all kinds, a report in lines, JSON and HTML."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from trunkline.bus import wav
+from trunkline.carrier_sim.wav import SPEECH_DIR
+from trunkline.cli.main import cli
+from trunkline.ear.levels import RATE
+
+SID = "CA" + "0123456789abcdef" * 2
+
+
+def track(seconds: float, *words: tuple[float, str], rate: int = RATE) -> wav.Samples:
+    sound = np.zeros(round(seconds * rate), np.int16)
+    for at, name in words:
+        said = wav.read(SPEECH_DIR / f"{name}.wav", rate)
+        sound[round(at * rate) :][: len(said)] = said
+    return sound
+
+
+def recording(path: Path, rate: int = RATE) -> Path:
+    """We ask at 1 s, and they answer at 8 s: ours right, as we record."""
+    ours = track(12, (1.0, "austen-0920"), rate=rate)
+    theirs = track(12, (8.0, "austen-0930"), rate=rate)
+    wav.write(path, theirs, ours, rate=rate)
+    return path
+
+
+def run(*argv: object) -> Result:
+    return CliRunner().invoke(cli, ["report", *map(str, argv)])
+
+
+def report(*argv: object) -> dict[str, object]:
+    result = run(*argv, "--json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, object] = json.loads(result.output)
+    return found
+
+
+def test_a_recording_is_reported(tmp_path: Path) -> None:
+    found = report(recording(tmp_path / "call.wav"))
+    assert found["seconds"] == 12.0 and found["reliable"] is True
+    (answer,) = found["answers"]  # type: ignore[misc]  # a list of one
+    assert 6.0 < answer["after"] < 8.0 < answer["start"] < 8.5
+    assert answer["latency"] == pytest.approx(answer["start"] - answer["after"], abs=0.002)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_every_rate_says_the_same(tmp_path: Path, rate: int) -> None:
+    at_8000 = report(recording(tmp_path / "a.wav"))
+    at_another = report(recording(tmp_path / "b.wav", rate))
+    for one, other in zip(at_8000["answers"], at_another["answers"], strict=True):  # type: ignore[call-overload]  # lists
+        assert one["latency"] == pytest.approx(other["latency"], abs=0.02)
+
+
+def test_ours_may_be_left(tmp_path: Path) -> None:
+    path = recording(tmp_path / "call.wav")
+    assert report(path, "--ours", "left")["answers"] == []
+
+
+def test_the_lines_say_first_what_is_wrong_with_the_recording(tmp_path: Path) -> None:
+    wav.write(tmp_path / "a.wav", track(12), track(12, (1.0, "austen-0880")), rate=RATE)
+    lines = run(tmp_path / "a.wav").output.splitlines()
+    assert lines[0] == "a.wav: 12.0 s"
+    assert lines[1] == "  UNRELIABLE: there is no speech on their side"
+    good = run(recording(tmp_path / "b.wav")).output
+    assert "UNRELIABLE" not in good
+    assert re.search(r"latency +max \d\.\d\d s of 1 \(percentiles need 20\)", good)
+
+
+def test_a_directory_and_a_call_of_several_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in (1, 2):
+        recording(tmp_path / f"20260101T00000{n}-{SID}-{n}.wav")
+    recording(tmp_path / "20260101T000009-CAother-1.wav")
+    assert len(report(tmp_path)) == 3
+    assert len(report(SID, "--recordings-dir", tmp_path)) == 2
+    monkeypatch.setenv("TRUNKLINE_RECORDINGS_DIR", str(tmp_path))
+    assert len(report(SID)) == 2
+    assert report("CAother")["seconds"] == 12.0, "a call of one stream is one report"
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("nobody.wav", "nobody.wav is no file, no directory and no CallSid"),
+        (SID, "set TRUNKLINE_RECORDINGS_DIR"),
+        ("empty", "has no recording *.wav"),
+        ("mono.wav", "has 1 channel"),
+        ("text.wav", "is no PCM WAV file"),
+    ],
+)
+def test_what_cannot_be_reported_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.wav").write_text("words")
+    wav.write(tmp_path / "mono.wav", track(1), rate=RATE)
+    result = run(what)
+    assert result.exit_code == 1
+    assert said in str(result.exception)
+
+
+def test_the_page_stands_by_itself(tmp_path: Path) -> None:
+    path = recording(tmp_path / "a<b>.wav")
+    run(path, "--html", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "a&lt;b&gt;.wav" in page and "<b>" not in page
+    assert "Answers, the worst first" in page
+    assert page.count("data:audio/wav;base64,") == 1 and "<polygon" in page
+    links = re.findall(r"(?:src|href)=\"(?!data:)[^\"]*\"|https?://[^\s\"<]+", page)
+    assert links == [], "it opens without a network"

@@ -1,0 +1,181 @@
+"""The calls of each test of a run: judged when the test has passed, and told of at the run's end.
+
+With pytest-xdist each worker follows the calls of its own tests. What the end of the run needs of
+them travels in the test's report (``phone_test``, ``phone_samples``), and pages as files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from . import baseline, limits
+
+if TYPE_CHECKING:
+    from trunkline.adapter.call import Call
+
+    from ..reports.recordings import Heard
+
+#: The id of one repetition; it is no part of a test's name.
+REPEAT_ID: Final = "try{n}of{count}"
+_REPEAT: Final = re.compile(r"-?try\d+of\d+")
+_PARTS: Final = ".parts"
+
+
+def name_of(nodeid: str) -> str:
+    """A test's name, the same for all of its repetitions."""
+    return _REPEAT.sub("", nodeid).replace("[-", "[").replace("[]", "")
+
+
+@contextmanager
+def followed() -> Iterator[list[Call]]:
+    """The calls that come up in this process meanwhile."""
+    from trunkline.adapter import line
+
+    calls: list[Call] = []
+    line.followers.append(calls.append)
+    try:
+        yield calls
+    finally:
+        line.followers.remove(calls.append)
+
+
+@dataclass
+class _Tries:
+    """All repetitions of a test."""
+
+    passed: int = 0
+    of: int = 0
+    samples: dict[str, list[float]] = field(default_factory=dict)
+
+
+class Gates:
+    """What is asked of a run's calls, and what came of it. ``baseline_file`` and ``pages``: None
+    where they are not asked for."""
+
+    def __init__(self, baseline_file: Path | None, pages: Path | None) -> None:
+        self._baseline = baseline_file
+        self._pages = pages
+        self._tests: dict[str, _Tries] = {}
+
+    # ------------------------------------------------------------------ of one test
+
+    def judge(self, item: pytest.Item, calls: list[Call], failed: str | None) -> str | None:
+        """Note what a test's calls were like; the reason why the test fails by its limits.
+        ``failed``: it has failed already, and how."""
+        heard = [_hear(call) for call in calls if call.carries_sound]
+        reports = [call.report for call in heard]
+        marker = item.get_closest_marker("phone_limits")
+        verdict = None
+        if marker is not None and failed is None:
+            found = limits.broken(reports, marker.kwargs)
+            verdict = "\n".join(found) or None
+        if reports:
+            item.user_properties += list(limits.properties(reports))
+            samples = limits.samples_of(reports)
+            yielded = [seconds for seconds in samples.time_to_yield if seconds is not None]
+            item.stash[_samples_key] = {"latency": samples.latency, "time_to_yield": yielded}
+        if self._pages is not None:
+            self._write(item.nodeid, heard, failed or verdict or "")
+        return verdict
+
+    def _write(self, nodeid: str, heard: list[Heard], verdict: str) -> None:
+        from ..reports import page
+
+        assert self._pages is not None
+        parts = self._pages / _PARTS
+        parts.mkdir(parents=True, exist_ok=True)
+        for call in heard:
+            worst = call.report.latency.max or 0.0
+            name = f"{bool(verdict):d}-{worst:010.3f}-{secrets.token_hex(8)}"
+            (parts / name).write_text(page.section(call, verdict, f"{nodeid}: {call.title}"))
+
+    @staticmethod
+    def tell(item: pytest.Item, report: pytest.TestReport) -> None:
+        """Put what the run's end needs into a test's report."""
+        told: Any = report
+        told.phone_test = name_of(item.nodeid)
+        told.phone_samples = item.stash.get(_samples_key, {})
+
+    # ------------------------------------------------------------------ of the run
+
+    def note(self, report: pytest.TestReport) -> None:
+        """A test's phase is over."""
+        name = getattr(report, "phone_test", None)
+        if name is None or (report.when != "call" and not report.failed):
+            return
+        tries = self._tests.setdefault(name, _Tries())
+        if report.when == "call":
+            tries.passed += report.passed
+            tries.of += not report.skipped
+            for figure, samples in getattr(report, "phone_samples", {}).items():
+                tries.samples.setdefault(figure, []).extend(samples)
+        elif report.when == "setup":
+            tries.of += 1
+
+    def conclude(self) -> list[str]:
+        """At the run's end: keep or compare the baseline, write the page; what makes the run
+        fail."""
+        if self._pages is not None:
+            self._assemble(self._pages)
+        return [] if self._baseline is None else self._compare(self._baseline)
+
+    def _assemble(self, directory: Path) -> None:
+        from ..reports import page
+
+        parts = directory / _PARTS
+        directory.mkdir(parents=True, exist_ok=True)
+        # Tests that failed first, and then the slowest answers.
+        worst_first = sorted(parts.glob("*"), reverse=True)
+        whole = page.page("Phone calls", (part.read_text() for part in worst_first))
+        (directory / "index.html").write_text(whole)
+        shutil.rmtree(parts, ignore_errors=True)
+
+    def _compare(self, file: Path) -> list[str]:
+        before: dict[str, dict[str, list[float]]] = {}
+        if file.exists():
+            before = json.loads(file.read_text())
+        found: list[str] = []
+        for name, tries in sorted(self._tests.items()):
+            if name in before:
+                found += baseline.slower(name, before[name], tries.samples)
+        fresh = {
+            name: tries.samples
+            for name, tries in self._tests.items()
+            if name not in before and any(tries.samples.values())
+        }
+        if fresh:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            kept = json.dumps(before | fresh, indent=1, sort_keys=True)
+            file.write_text(kept + "\n")
+        return found
+
+    def pass_rates(self) -> Iterator[str]:
+        """A line for each test that was repeated."""
+        for name, tries in self._tests.items():
+            if tries.of > 1:
+                low, high = limits.wilson(tries.passed, tries.of)
+                yield (
+                    f"{name}: passed {tries.passed} of {tries.of}, "
+                    f"{100 * tries.passed / tries.of:.0f} % "
+                    f"(Wilson's 95 % interval: {100 * low:.0f} to {100 * high:.0f} %)"
+                )
+
+
+_samples_key = pytest.StashKey[dict[str, list[float]]]()
+
+
+def _hear(call: Call) -> Heard:
+    from ..reports.recordings import Heard
+
+    ours, theirs = call.both_sides()
+    return Heard(call.sid, ours, theirs, call.report())

@@ -1,0 +1,197 @@
+"""Reports as one HTML file that opens without a network: figures, waveforms, turns, and the sound.
+
+The worst answers of a call come first, and a click on one plays it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+from collections.abc import Iterable
+from html import escape
+from typing import Final
+
+import numpy as np
+
+from trunkline.bus.wav import Samples
+from trunkline.ear.figures import Report, Segment
+from trunkline.ear.levels import RATE
+
+from .recordings import Heard
+from .text import spread_text
+
+#: Size of the picture of a call, and of one side in it.
+WIDTH: Final = 1000
+HALF: Final = 45
+COLOURS: Final = {"ours": "#1f77b4", "theirs": "#d9772b"}
+#: A click plays from so long before the place (seconds).
+BEFORE: Final = 1.0
+
+_STYLE: Final = """
+body { font: 15px/1.45 system-ui, sans-serif; color: #22313f; max-width: 1040px; margin: 2em auto;
+       padding: 0 1em }
+section { border-top: 1px solid #d7dde2; margin-top: 2em }
+.bad { color: #b00020; font-weight: 600 }
+audio { width: 100% }
+table { border-collapse: collapse; margin: .6em 0 }
+td, th { padding: .15em 1em .15em 0; text-align: left; font-variant-numeric: tabular-nums }
+tr[data-at] { cursor: pointer }
+tr[data-at]:hover { background: #eef2f5 }
+pre { white-space: pre-wrap; background: #f6f8fa; padding: .6em }
+"""
+_SCRIPT: Final = """
+document.addEventListener("click", event => {
+  const row = event.target.closest("[data-at]");
+  if (!row) return;
+  const sound = row.closest("section").querySelector("audio");
+  sound.currentTime = row.dataset.at;
+  sound.play();
+});
+"""
+
+
+def page(title: str, calls: Iterable[str]) -> str:
+    """A whole page of calls, each as :func:`section` makes it."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>\n"
+        f"{''.join(calls)}<script>{_SCRIPT}</script></body></html>\n"
+    )
+
+
+def section(call: Heard, verdict: str = "", title: str | None = None) -> str:
+    """One call. ``verdict``: what a test said of it, for example how it failed."""
+    report = call.report
+    bad = "".join(
+        f'<p class="bad">Unreliable: {escape(reason)}.</p>' for reason in report.unreliable_because
+    )
+    said = f'<pre class="bad">{escape(verdict)}</pre>' if verdict else ""
+    return (
+        f"<section><h2>{escape(title or call.title)}</h2>{said}{bad}"
+        f"{_picture(call)}"
+        f'<audio controls preload="none" src="{_sound(call.ours, call.theirs)}"></audio>'
+        f"{_figures(report)}{_answers(report)}{_overlaps(report)}</section>\n"
+    )
+
+
+def _sound(ours: Samples, theirs: Samples) -> str:
+    """Both sides as the data URL of a WAV, theirs left and ours right, as a recording has them."""
+    both = np.zeros((max(len(ours), len(theirs)), 2), "<i2")
+    both[: len(theirs), 0], both[: len(ours), 1] = theirs, ours
+    whole = io.BytesIO()
+    with wave.open(whole, "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(both.tobytes())
+    return "data:audio/wav;base64," + base64.b64encode(whole.getvalue()).decode()
+
+
+def _picture(call: Heard) -> str:
+    """Both sides' waveforms and segments, with the waits for answers between them."""
+    seconds = max(call.report.seconds, 0.1)
+    scale = WIDTH / seconds
+    sides = call.report.sides
+    parts = [
+        _side("ours", call.ours, sides.ours.segments, HALF, scale),
+        _side("theirs", call.theirs, sides.theirs.segments, 3 * HALF + 20, scale),
+    ]
+    for answer in call.report.answers:
+        begin, end = answer.after * scale, answer.start * scale
+        parts.append(
+            f'<line x1="{begin:.1f}" x2="{end:.1f}" y1="{2 * HALF + 10}" y2="{2 * HALF + 10}" '
+            f'stroke="#22313f"/><text x="{begin:.1f}" y="{2 * HALF + 7}" font-size="10">'
+            f"{answer.latency:.2f}</text>"
+        )
+    step = max(1, round(seconds / 15))
+    parts += [
+        f'<text x="{at * scale:.1f}" y="{4 * HALF + 34}" font-size="10" fill="#788">{at} s</text>'
+        for at in range(0, int(seconds) + 1, step)
+    ]
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {4 * HALF + 40}" width="100%" role="img" '
+        f'aria-label="Both sides of the call">{"".join(parts)}</svg>'
+    )
+
+
+def _side(name: str, samples: Samples, segments: list[Segment], middle: int, scale: float) -> str:
+    colour = COLOURS[name]
+    boxes = "".join(
+        f'<rect x="{each.start * scale:.1f}" width="{(each.end - each.start) * scale:.1f}" '
+        f'y="{middle - HALF}" height="{2 * HALF}" fill="{colour}" opacity=".13"/>'
+        for each in segments
+    )
+    wave_points = ""
+    if len(samples):
+        columns = min(WIDTH, len(samples))
+        cut = np.linspace(0, len(samples), columns, endpoint=False).astype(int)
+        peak = max(1000.0, float(np.abs(samples.astype(np.int32)).max()))
+        top = np.maximum.reduceat(samples, cut) / peak
+        bottom = np.minimum.reduceat(samples, cut) / peak
+        x = cut / RATE * scale
+        wave_points = " ".join(
+            f"{at:.1f},{middle - HALF * value:.1f}"
+            for xs, values in ((x, top), (x[::-1], bottom[::-1]))
+            for at, value in zip(xs.tolist(), values.tolist(), strict=True)
+        )
+    return (
+        f'{boxes}<polygon points="{wave_points}" fill="{colour}"/>'
+        f'<text x="2" y="{middle - HALF + 11}" font-size="11" fill="{colour}">{name}</text>'
+    )
+
+
+def _figures(report: Report) -> str:
+    jitter = "not known" if report.jitter_ms is None else f"{report.jitter_ms} ms"
+    rows = (
+        ("latency", spread_text(report.latency)),
+        ("time to yield", spread_text(report.time_to_yield)),
+        ("both spoke", f"{report.talk_over_seconds:.2f} s"),
+        ("frames lost", str(report.frames_lost)),
+        ("jitter", jitter),
+        ("keys", " ".join(f"{digit.digit} ({digit.side})" for digit in report.digits) or "none"),
+    )
+    return _table((), ((None, cells) for cells in rows))
+
+
+def _answers(report: Report) -> str:
+    worst = sorted(report.answers, key=lambda answer: -answer.latency)
+    if not worst:
+        return ""
+    rows = (
+        (
+            each.after - BEFORE,
+            (f"{each.latency:.2f} s", f"{each.after:.2f} s", f"{each.start:.2f} s"),
+        )
+        for each in worst
+    )
+    return "<h3>Answers, the worst first</h3>" + _table(("latency", "after", "begins at"), rows)
+
+
+def _overlaps(report: Report) -> str:
+    rows: list[tuple[float | None, tuple[str, ...]]] = []
+    for each in report.yields:
+        took = "they did not yield" if each.seconds is None else f"yielded in {each.seconds:.2f} s"
+        rows.append((each.at - BEFORE, (f"{each.at:.2f} s", took)))
+    for false in report.false_yields:
+        rows.append((false.at - BEFORE, (f"{false.at:.2f} s", "stopped for a backchannel")))
+    for begun in report.interruptions_by_them:
+        what = f"interrupted us for {begun.seconds:.2f} s"
+        rows.append((begun.at - BEFORE, (f"{begun.at:.2f} s", what)))
+    for silence in report.silences:
+        what = f"nobody spoke for {silence.end - silence.start:.1f} s"
+        rows.append((silence.start - BEFORE, (f"{silence.start:.2f} s", what)))
+    rows.sort(key=lambda row: row[0] or 0.0)
+    return "<h3>What else happened</h3>" + _table(("at", ""), rows) if rows else ""
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[float | None, tuple[str, ...]]]) -> str:
+    """Rows of (where a click plays from, cells)."""
+    out = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(
+        ("<tr>" if at is None else f'<tr data-at="{max(0.0, at):.2f}">')
+        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for at, cells in rows
+    )
+    return f"<table><tr>{out}</tr>{body}</table>" if head else f"<table>{body}</table>"
