@@ -216,8 +216,9 @@ class Call:
         """Break into the far end's speech: say ``pcm`` once it has been speaking for ``after``
         seconds. Returns how many samples were sent; the far end's sound is left for ``next_turn``.
 
-        Raises asyncio.TimeoutError when nobody begins to speak within ``timeout`` seconds, and what
-        ``send_audio`` raises.
+        If the far end pauses at that moment, this waits until it speaks again. Raises
+        asyncio.TimeoutError when nobody begins to speak within ``timeout`` seconds, or when the far
+        end's turn ends before it could be broken into; and what ``send_audio`` raises.
         """
         pcm = pcm16(pcm)
         self._check_live("barge_in")

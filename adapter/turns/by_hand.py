@@ -16,7 +16,7 @@ from trunkline.bus.sound import WIRE_RATE
 from ..call import Call
 from ..pcm16 import BYTES_A_SECOND
 from .greeting import LONGEST, TAIL_SILENCE
-from .turns import STANDARD, Heard
+from .turns import Heard
 
 #: A turn may begin so much before its sound was looked for: the last message was not read yet.
 _BEFORE: Final = 0.3
@@ -62,17 +62,27 @@ async def next_turn(call: Call, timeout: float) -> Turn:
 
 
 async def wait_until_speaking(call: Call, after: float, timeout: float) -> None:
-    """Wait until the far end has been speaking for ``after`` seconds; all of its sound is put
-    back."""
+    """Wait until the far end has been speaking for ``after`` seconds, and speaks at that moment.
+
+    In a pause of its turn, wait until it speaks again. asyncio.TimeoutError where its turn ends
+    first. All of its sound is put back.
+    """
     heard = Heard(call)
-    pcm = b""
+    pcm = bytearray()
     try:
-        pcm = await _words(heard, timeout)
-        spoken = (len(pcm) + heard.waiting_bytes + len(call.sound)) / BYTES_A_SECOND
-        # The chunk begins before the first word, by the gate's pre-roll.
-        await asyncio.sleep(after - (spoken - STANDARD.pre_roll))
+        pcm += await _words(heard, timeout)
+        await asyncio.sleep(after - heard.since_onset)
+        await heard.look_at_rest()
+        while not heard.speaking:
+            try:
+                pcm += await _words(heard, TAIL_SILENCE)
+            except TimeoutError:
+                raise TimeoutError(
+                    f"the far end's turn was over before it could be broken into: it spoke for "
+                    f"less than after={after:g} s"
+                ) from None
     finally:
-        call.sound.put_back(pcm + heard.rest())
+        call.sound.put_back(bytes(pcm) + heard.rest())
 
 
 async def _words(heard: Heard, timeout: float) -> bytes:

@@ -44,6 +44,8 @@ CHUNK_MS = 100
 #: Loud frames, of the last so many, that open the gate.
 OPEN_FRAMES = 5
 OPEN_WITHIN = 8
+#: Seconds between two words, at most, in which nobody would say that the speaker had paused.
+BETWEEN_WORDS = 0.1
 #: Frames of faint sound that no loud frame came with: more is noise that has changed.
 MOST_FAINT = 30
 
@@ -131,6 +133,8 @@ class SpeechGate:
         self.onsets = 0
         #: speech is going on
         self.open = False
+        #: sample number with which the last speech began, its pre-roll not counted
+        self.began = 0
         #: some of an answer was handed out, and it was not ended
         self.answering = False
         self._held = bytearray()
@@ -260,7 +264,8 @@ class SpeechGate:
         self.onsets += 1
         first = self._frames - OPEN_WITHIN + self._recent.index(True)
         if not self.answering and self._ready_to <= self._held_from:
-            self._drop_before(first * HOP - int(self.options.pre_roll * RATE))
+            self.began = first * HOP
+            self._drop_before(self.began - int(self.options.pre_roll * RATE))
 
     def _stays_open(self) -> None:
         seconds = self.options.hangover - _LAG_SECONDS
@@ -307,6 +312,13 @@ class SpeechGate:
         since = self._doubts_since
         faint = since is not None and self._frames - since < MOST_FAINT
         return faint or any(islice(self._recent, OPEN_WITHIN - OPEN_FRAMES, None))
+
+    @property
+    def speaking(self) -> bool:
+        """A word goes on at the end of all sound, or ended less than :data:`BETWEEN_WORDS` ago. An
+        open gate alone does not tell: it stays open for a hangover after the last word."""
+        self._look()
+        return self.open and (self._frames - self._last_word) * HOP < BETWEEN_WORDS * RATE
 
     @property
     def quiet(self) -> bool:

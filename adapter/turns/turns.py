@@ -23,6 +23,7 @@ from trunkline.bus.clock import Clock, monotonic
 from ..call import Call
 from ..pcm16 import BYTES_A_SECOND
 from .gate_options import GateOptions
+from .spectrum import RATE
 from .speech_gate import GateCounters, SpeechGate
 
 #: The gate looks at sound in pieces of 100 ms, so that sound which waited long still falls into
@@ -131,9 +132,16 @@ class Heard:
             self.gate.push(piece)
 
     @property
-    def waiting_bytes(self) -> int:
-        """Sound that came in and that the gate has not looked at yet."""
-        return len(self._waiting)
+    def speaking(self) -> bool:
+        """A word goes on at the end of all that has passed the gate."""
+        return self.gate is not None and self.gate.speaking
+
+    @property
+    def since_onset(self) -> float:
+        """Seconds of sound that came in since the last speech began."""
+        assert self.gate is not None
+        unseen = (len(self._waiting) + len(self.call.sound)) / BYTES_A_SECOND
+        return self.gate.heard_seconds + unseen - self.gate.began / RATE
 
     def end_answer(self) -> None:
         """The user speaks, so an answer that was under way is over."""
