@@ -18,7 +18,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import os
 import random
 import resource
 import sys
@@ -387,11 +386,8 @@ ATTACKS: Final[dict[str, Callable[[Attacker], Awaitable[None]]]] = {
 }
 
 
-def lowest_priority() -> None:
-    """Take only the time that nobody else wants, and as many descriptors as there may be."""
-    os.nice(19)
-    if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+def many_descriptors() -> None:
+    """Have as many descriptors as there may be."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20_000), hard))
 
@@ -403,5 +399,5 @@ async def main(order: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    lowest_priority()
+    many_descriptors()
     uvloop.run(main(json.loads(sys.argv[1])))

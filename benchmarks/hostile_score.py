@@ -16,6 +16,9 @@ WEBHOOK_WITHIN: Final = 2.0
 UP_WITHIN: Final = 3.0
 #: MB by which a process of the stack may grow under attack.
 GROWTH: Final = 64.0
+#: A machine that has much to do makes a hole now and then. The run fails where there are so many
+#: more under attack that chance gives them in fewer runs than this share.
+RARE: Final = 0.05
 HEAD: Final = [
     "attack",
     "attempts",
@@ -92,10 +95,10 @@ class HostileScore:
             if lost:
                 found.append(f"{lost} honest frames were lost {way}")
         before, with_them = self._holes(attacked=False), self._holes(attacked=True)
-        fair = before * self._seconds(attacked=True) / max(1e-9, self._seconds(attacked=False))
-        if with_them > math.ceil(fair):
+        under, calm = self._seconds(attacked=True), self._seconds(attacked=False)
+        if _by_chance(with_them, before, under / max(1e-9, under + calm)) < RARE:
             found.append(
-                f"{with_them} holes under attack; {before} without, so {fair:.1f} are fair"
+                f"{with_them} holes under attack in {under:.0f} s; {before} without in {calm:.0f} s"
             )
         for what, bound, times in (
             ("an honest webhook was answered", WEBHOOK_WITHIN, self.webhooks),
@@ -161,6 +164,15 @@ class HostileScore:
             f"{self._seconds(attacked=True):.0f} s, {self._holes(attacked=False)} without in "
             f"{self._seconds(attacked=False):.0f} s"
         )
+
+
+def _by_chance(under: int, calm: int, share: float) -> float:
+    """How likely it is that of so many holes as there were, or more, fall into the time under
+    attack, which is this share of the whole, where attackers make no difference."""
+    holes = under + calm
+    return sum(
+        math.comb(holes, n) * share**n * (1 - share) ** (holes - n) for n in range(under, holes + 1)
+    )
 
 
 def _numbers(window: Window) -> tuple[int, int, int]:

@@ -9,6 +9,8 @@ connections only that a reserve is left.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import resource
 from typing import Final
 
@@ -19,6 +21,8 @@ _MACOS_MOST: Final = 10_240
 #: Never given to connections: links to workers, files, and the connections that one turn of the
 #: loop takes from the listening socket before it is known that they are too many.
 RESERVE: Final = 1_024
+#: For so many the table is made at the start; it takes 8 bytes for each.
+ROOM: Final = 16_384
 #: With less than this the bounds on strangers have to be narrower than they could be.
 ENOUGH: Final = 8_192
 
@@ -33,15 +37,31 @@ def limits() -> tuple[int, int]:
 
 
 def raise_limit() -> int:
-    """Ask for as many as there may be, and return how many there are now."""
+    """Ask for as many as there may be, and return how many there are now. To be called before the
+    process has a second thread: see :func:`_make_room`."""
     soft, most = limits()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     for wanted in (most, _MACOS_MOST):
         if soft < wanted <= most:
             with contextlib.suppress(ValueError, OSError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-                return wanted
+                soft = wanted
+                break
+    _make_room(min(soft, ROOM))
     return soft
+
+
+def _make_room(descriptors: int) -> None:
+    """Have the kernel's table of this process's descriptors as large as that.
+
+    Linux doubles the table when it is full. In a process with threads it then waits until no
+    processor can look at the old one (``expand_fdtable`` and ``synchronize_rcu`` in fs/file.c),
+    which was measured as 80 to 130 ms: a crowd of connections made holes in the sound of live
+    calls. The table never shrinks, so a descriptor with a high number that is closed at once is
+    enough.
+    """
+    with contextlib.suppress(OSError):  # as many are not allowed after all; it grows when it must
+        os.close(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, descriptors - 1))
 
 
 def for_connections(limit: int) -> int:

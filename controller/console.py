@@ -4,9 +4,8 @@ A Starlette application, GET only, one request for each connection; nothing here
 browser on this machine may show a page of another site, and that site may make a name of its own
 point at 127.0.0.1. So that such a page cannot read the calls, the Host has to be a local name.
 
-Any user of this machine can open it, and no cookie or password of a browser's would tell the users
-apart. So phone numbers are shown by their last four digits here, and of a prior URL only its host.
-``trunkline status`` has them in full: it asks on the bus, which is its owner's alone.
+Any user of this machine can open it. So nothing here lets anybody into something: it shows who
+calls whom, but no token, and prior URLs without their passwords.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -33,7 +31,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trunkline.bus import hosts
 from trunkline.bus.listener import Bounds, Server
-from trunkline.bus.redact import redact_number
 
 log = logging.getLogger("trunkline.controller")
 
@@ -73,7 +70,7 @@ class Console:
             return HTMLResponse(page)
 
         async def show_status(request: Request) -> Response:
-            return Response(json.dumps(_for_anybody(status())), media_type="application/json")
+            return Response(json.dumps(status()), media_type="application/json")
 
         async def show_metrics(request: Request) -> Response:
             return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
@@ -104,39 +101,6 @@ class Console:
             await asyncio.wait({self._serving})
             if (error := self._serving.exception()) is not None:
                 log.error("the console's listener failed: %s", error)
-
-
-def _for_anybody(status: dict[str, Any]) -> dict[str, Any]:
-    """The status without what identifies people, or may let whoever reads it into something."""
-    return {
-        section: rows
-        if section == "controller"
-        else [{name: _HIDES.get(name, _same)(value) for name, value in row.items()} for row in rows]
-        for section, rows in status.items()
-    }
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _host_of(url: str | None) -> str | None:
-    """A prior URL may hold a password, or a key in its path or query."""
-    if not url:
-        return url
-    try:
-        parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.hostname}/…"
-    except ValueError:
-        return "<unreadable URL>"
-
-
-_HIDES: Final[dict[str, Callable[[Any], Any]]] = {
-    "number": redact_number,
-    "caller": redact_number,
-    "callee": redact_number,
-    "prior_voice_url": _host_of,
-}
 
 
 class _LocalOnly:

@@ -33,7 +33,7 @@ def test_a_run_in_which_all_is_refused_and_nobody_is_harmed_has_no_problem() -> 
     ("harm", "problem"),
     [
         (lambda s: setattr(s.honest.verdicts[0], "lost_in", 2), "2 honest frames were lost"),
-        (lambda s: s.honest.verdicts[0].holes.append((12.0, 0.05)), "1 holes under attack"),
+        (lambda s: s.honest.verdicts[0].holes.extend([(12.0, 0.05)] * 8), "8 holes under attack"),
         (lambda s: s.webhooks.append((13.0, 2.5)), "an honest webhook was answered after 2.5 s"),
         (lambda s: s.honest.ups.append((14.0, 3.5)), "a new call was up after 3.5 s"),
         (lambda s: s.unanswered.append("voice, CA1: 503"), "got no answer: voice, CA1: 503"),
@@ -51,12 +51,14 @@ def test_each_harm_is_a_problem(harm: object, problem: str) -> None:
     assert problem in found
 
 
-def test_holes_at_the_same_rate_as_without_attackers_are_the_machine_s() -> None:
+@pytest.mark.parametrize(
+    ("calm", "under", "fails"),
+    [(0, 0, False), (0, 7, False), (0, 8, True), (3, 6, False), (3, 19, True), (9, 0, False)],
+)
+def test_more_holes_than_chance_gives_fail_a_run(calm: int, under: int, fails: bool) -> None:
     score = scored()
-    score.honest.verdicts[0].holes += [(5.0, 0.03), (12.0, 0.03), (13.0, 0.03)]
-    assert score.problems() == []
-    score.honest.verdicts[0].holes.append((14.0, 0.03))
-    assert len(score.problems()) == 1
+    score.honest.verdicts[0].holes += [(5.0, 0.03)] * calm + [(12.0, 0.03)] * under
+    assert len(score.problems()) == fails
 
 
 def test_the_metrics_that_count_refusals_are_known() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -50,6 +53,18 @@ def test_a_process_asks_for_what_it_may_have(
     assert system.limits[0] in (now, soft), "it is never lowered"
     assert system.limits[1] == hard
     assert descriptors.raise_limit() == now
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how large the table is")
+def test_the_table_of_descriptors_is_made_at_once() -> None:
+    program = "from trunkline.bus import descriptors; print(descriptors.raise_limit())"
+    program += "; print(open('/proc/self/status').read())"
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    limit, _, status = told.stdout.partition("\n")
+    (size,) = re.findall(r"^FDSize:\s+(\d+)$", status, re.MULTILINE)
+    assert int(size) >= min(int(limit), descriptors.ROOM)
 
 
 @pytest.mark.parametrize(
