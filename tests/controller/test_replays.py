@@ -235,6 +235,19 @@ def test_a_call_whose_note_was_lost_is_noted_at_its_end(info: m.SessionInfo) -> 
     assert [note.sid for note in stage.noted] == ["CA1"]
 
 
+def test_a_status_callback_of_a_forgotten_dial_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its call is hung up once, too."""
+    stage = Stage()
+    stage.pass_time(10.0)
+    for _ in range(20):
+        stage.callback("f" * 32, "CA1", "ringing")
+    assert len(stage.all_work(do.End)) == 1
+    assert caplog.text.count("nobody claims it") == 1
+    assert stage.core.book.counts["callbacks of calls that are over"] == 19
+
+
 # --------------------------------------------------------------------------- what is kept
 
 
