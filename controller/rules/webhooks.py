@@ -209,6 +209,16 @@ def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.Voic
     if call.state == "expected" and at.book.unclaimed(call.session):
         # Found in the journal: whether it had a stream before is still to be told.
         return UNCLAIMED
+    if (
+        call.state == "expected"
+        and at.book.tokens.has_good(call.id, at.now)
+        and not _is_redirect(ask.body.query)
+    ):
+        # This is a replay of the first webhook, or Twilio has not got our answer to it. A new token
+        # would void the one that Twilio may be about to show. If it has none, it asks by the
+        # redirect a second later, and gets one.
+        at.count("webhooks of calls that are let in")
+        return m.VoiceAnswer(kind="pause", redirect_query=call.query)
     if call.state == "live" and not call.one_way:
         if not _is_redirect(ask.body.query):
             # Twilio asks by the redirect behind the stream. This is a replay of the first webhook;

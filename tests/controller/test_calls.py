@@ -51,9 +51,10 @@ def test_nobody_waits() -> None:
 def test_one_call_at_a_time_and_then_the_next() -> None:
     stage = Stage()
     info = stage.armed()
-    assert stage.webhook("CA1").kind == "stream"
+    let_in = stage.webhook("CA1")
+    assert let_in.kind == "stream"
     assert stage.webhook("CA2").kind == "busy"
-    again = stage.webhook("CA1")
+    again = stage.webhook("CA1", **let_in.redirect_query)
     call = stage.start(again.token, "CA1")
     assert isinstance(call, m.StreamAccepted)
     stage.arm(info)
@@ -72,8 +73,8 @@ def test_caller_that_is_not_allowed() -> None:
 def test_a_token_is_used_once_and_voided_by_the_next() -> None:
     stage = Stage()
     stage.armed()
-    first = stage.webhook("CA1").token
-    second = stage.webhook("CA1").token
+    let_in = stage.webhook("CA1")
+    first, second = let_in.token, stage.webhook("CA1", **let_in.redirect_query).token
     assert first != second
     assert isinstance(stage.start(first, "CA1"), m.StreamRefused)
     assert isinstance(stage.start(second, "CA2"), m.StreamRefused)  # another call's

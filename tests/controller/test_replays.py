@@ -124,6 +124,29 @@ def test_the_first_webhook_of_a_live_call_takes_nothing_from_it() -> None:
     assert stage.webhook("CA1", c=call.call).kind == "stream"
 
 
+def test_the_first_webhook_of_a_call_whose_stream_is_on_its_way_voids_no_token() -> None:
+    """Whoever replays it between its answer and the stream would keep the honest stream out."""
+    stage = Stage()
+    stage.armed()
+    token = stage.webhook("CA1", o=override(stage)).token
+    call = stage.core.book.by_sid["CA1"]
+    replay = stage.ask("g1", webhook("CA1", o=override(stage)))
+    answer = stage.body("g1", replay, m.VoiceAnswer)
+    assert (answer.kind, answer.redirect_query) == ("pause", {"c": call.id})
+    assert stage.core.book.counts["webhooks of calls that are let in"] == 1
+    assert isinstance(stage.start(token), m.StreamAccepted)
+
+
+def test_an_answer_that_twilio_did_not_get_is_given_again() -> None:
+    stage = Stage()
+    stage.armed()
+    first = stage.webhook("CA1", o=override(stage)).token
+    query = stage.webhook("CA1", o=override(stage)).redirect_query
+    answer = stage.webhook("CA1", **query)
+    assert answer.kind == "stream" and answer.token != first
+    assert isinstance(stage.start(answer.token), m.StreamAccepted)
+
+
 def test_when_the_call_is_forgotten_its_sid_is_not() -> None:
     stage = Stage()
     info = stage.armed()

@@ -72,6 +72,11 @@ class Tokens:
             return None
         return found
 
+    def has_good(self, call: str, now: float) -> bool:
+        """A token is out that would let the call's stream in."""
+        token = self._by_call.get((call, False))
+        return token is not None and now <= token.until
+
     def void(self, call: str, *, one_way: bool = False) -> None:
         """It is used up, or another one takes its place."""
         old = self._by_call.pop((call, one_way), None)
