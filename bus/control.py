@@ -348,6 +348,10 @@ class ControlClient:
     def _turn(self) -> None:
         """Say that the peer is there, or try to be heard."""
         now = self._clock()
+        if self._connected_at is None:
+            # Nobody has taken the connection since the last turn: whoever takes it next starts
+            # with a full measure of patience.
+            self._stands = False
         if self.welcome is not None:
             beat = self._beat()
             if beat is not None:

@@ -409,6 +409,8 @@ async def test_no_peer_is_deaf_whose_controller_is_stopped(
     wire.welcome()
     assert not wait(client, 10 * DEAF_AFTER)
     assert client.welcome is None
+    wire.connected()  # it runs again, and its Welcome is on its way
+    assert not client.deaf and not wait(client, 1.0, up=wire)
 
 
 # --------------------------------------------------------------------------- whose bus it is
