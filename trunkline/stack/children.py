@@ -259,14 +259,14 @@ def settings_environment(settings: Settings, role: str | None = None) -> dict[st
 
 
 def _as_text(value: object) -> str | None:
-    if value is None or value == () or value == "":
+    if value is None or value == "":
         return None
     if isinstance(value, SecretStr):
         return value.get_secret_value() or None
     if isinstance(value, bool):
         return "1" if value else "0"
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(value) or ","  # a list of nobody is not the same as no list
     if isinstance(value, Path):
         return str(value.absolute())
     return str(value)
