@@ -81,7 +81,13 @@ class _Asked(msgspec.Struct, tag="Request"):
     id: m.Number
 
 
-_decode_asked = msgspec.msgpack.Decoder(_Asked).decode
+class _SaidHello(msgspec.Struct, tag="Hello"):
+    """As much of a Hello."""
+
+    peer: m.PeerName
+
+
+_decode_begun = msgspec.msgpack.Decoder(_Asked | _SaidHello).decode
 
 
 class Shell:
@@ -225,15 +231,18 @@ class Shell:
         self._feed(message)
 
     def _unreadable(self, identity: bytes, payload: bytes, error: Exception) -> None:
-        """A request gets an answer where one can be sent: whoever asked would wait for ever, and
-        ask again after each reconnect. Whatever else it was is dropped."""
+        """A request and a Hello get an answer where one can be sent: whoever said it would wait for
+        ever, and say it again after each reconnect. Whatever else it was is dropped."""
         try:
-            asked = _decode_asked(payload)
-        except Exception:  # noqa: BLE001  # it is no request either
+            begun = _decode_begun(payload)
+        except Exception:  # noqa: BLE001  # it is neither
             return
-        if self._names.has(asked.peer, identity):
+        if isinstance(begun, _SaidHello):
+            why = InvalidRequestError(f"the Hello of {begun.peer} cannot be read: {error}")
+            self._send(m.Refused(error=ErrorInfo.of(why)), identity)
+        elif self._names.has(begun.peer, identity):
             why = InvalidRequestError(f"the request cannot be read: {error}")
-            self._send(m.Reply(id=asked.id, error=ErrorInfo.of(why)), identity)
+            self._send(m.Reply(id=begun.id, error=ErrorInfo.of(why)), identity)
 
     def _stands(self, identity: bytes) -> bool:
         """Whether there is still a connection with this identity."""

@@ -85,8 +85,10 @@ async def test_poison_ends_nothing(stack: Stack, rogue: Rogue) -> None:
     assert [s["id"] for s in (await status(adapter))["sessions"]] == [info.session]
     rogue_hello = m.Hello(role="adapter", peer="rogue", pid=1)
     await rogue.say(rogue_hello)
-    await until(lambda: bool(rogue.heard))
-    assert isinstance(rogue.heard[0], m.Welcome), "what came before is read by now"
+    await until(lambda: any(isinstance(heard, m.Welcome) for heard in rogue.heard))
+    *before, _ = rogue.heard
+    hellos = [payload for payload in found.values() if b"\xa5Hello" in payload]
+    assert [type(heard) for heard in before] == [m.Refused] * len(hellos), "each is told by name"
 
 
 async def test_nobody_speaks_in_another_peers_name(stack: Stack, rogue: Rogue) -> None:
@@ -166,6 +168,22 @@ async def test_a_request_that_cannot_be_decoded_is_refused_by_name(stack: Stack)
     with pytest.raises(OverflowError):
         await adapter.ask(m.HangUp(session="s", call=2**64), m.Done)  # type: ignore[arg-type]  # no text
     assert not adapter.client._pending
+
+
+async def test_a_hello_that_cannot_be_decoded_is_refused_by_name(
+    stack: Stack, rogue: Rogue
+) -> None:
+    hello = m.Hello(role="codec_worker", peer="w9", pid=1, endpoint="ipc:///a\nb")
+    await rogue.say(hello)
+    await until(lambda: bool(rogue.heard))
+    (refused,) = rogue.heard
+    assert isinstance(refused, m.Refused)
+    error = refused.error.exception()
+    assert isinstance(error, InvalidRequestError)
+    assert str(error).startswith("the Hello of w9 cannot be read: ") and "endpoint" in str(error)
+    await rogue.say(replace(hello, endpoint="ipc:///a b"))
+    await until(lambda: len(rogue.heard) == 2)
+    assert isinstance(rogue.heard[1], m.Welcome)
 
 
 async def test_a_message_that_is_too_large_is_not_read(stack: Stack, rogue: Rogue) -> None:
