@@ -32,7 +32,7 @@ from trunkline.bus.curve import CurveKeys
 from trunkline.bus.errors import CarrierError, ErrorInfo, InvalidRequestError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, say_ready
 from trunkline.bus.redact import redact_number
-from trunkline.bus.sockets import MAX_CONTROL_BYTES, BusSocket, bind_router
+from trunkline.bus.sockets import BusSocket, bind_router
 from trunkline.bus.wall import Wall
 
 from . import instructions as do
@@ -125,9 +125,7 @@ class Shell:
     ) -> str:
         """Bind the control socket; returns its endpoint. zmq.ZMQError where that cannot be."""
         gate = self._wall.gate(m.ToController, self._receive, "a peer", self._unreadable)
-        self._router, bound = bind_router(
-            context, endpoint, gate, curve=curve, most_bytes=MAX_CONTROL_BYTES
-        )
+        self._router, bound = bind_router(context, endpoint, gate, curve=curve)
         return bound
 
     async def serve(self) -> int:

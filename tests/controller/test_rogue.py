@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.control import WELCOME_WITHIN
 from trunkline.bus.errors import InvalidRequestError
-from trunkline.bus.sockets import MAX_CONTROL_BYTES, connect_dealer
+from trunkline.bus.sockets import MAX_MESSAGE_BYTES, connect_dealer
 from trunkline.bus.testing import poison, until
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.controller import instructions as do
@@ -189,11 +189,11 @@ async def test_a_hello_that_cannot_be_decoded_is_refused_by_name(
 async def test_a_message_that_is_too_large_is_not_read(stack: Stack, rogue: Rogue) -> None:
     adapter = await stack.join("adapter")
     before = psutil.Process().memory_info().rss
-    await rogue.say(m.Hello(role="adapter", peer="p" * MAX_CONTROL_BYTES, pid=1))
+    await rogue.say(m.Hello(role="adapter", peer="p" * MAX_MESSAGE_BYTES, pid=1))
     await until(lambda: rogue.lost)
     await status(adapter)
     # The rogue's own copy is in this process too.
-    assert psutil.Process().memory_info().rss - before < 4 * MAX_CONTROL_BYTES
+    assert psutil.Process().memory_info().rss - before < 4 * MAX_MESSAGE_BYTES
 
 
 async def test_hellos_of_connections_that_are_gone_are_forgotten(
