@@ -20,11 +20,11 @@ from typing import Final
 from pydantic import SecretStr
 
 from trunkline.bus.clock import Clock, monotonic
+from trunkline.bus.descriptors import KEEPER_FD_VARIABLE
 from trunkline.bus.launch import ParentPipe
 from trunkline.bus.process import (
     EXIT_FAILED,
     EXIT_USAGE,
-    KEEPER_FD_VARIABLE,
     PARENT_FD_VARIABLE,
     READY,
     SIGN_SECONDS,
