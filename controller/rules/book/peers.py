@@ -140,9 +140,10 @@ class Peers:
         """It is here, for the first time or again."""
         peer = self.by_id.get(hello.peer)
         if peer is None:
-            peer = self.by_id[hello.peer] = Peer(hello.peer, hello.role, hello.pid, now)
             # It counts from its own start, and so what it told before must not be counted again.
-            peer.refused = self._refused.pop(hello.peer, {})
+            before = self._refused.pop(hello.peer, {})
+            peer = Peer(hello.peer, hello.role, hello.pid, now, refused=before)
+            self.by_id[hello.peer] = peer
         peer.is_here(hello, now)
         return peer
 
