@@ -186,6 +186,21 @@ async def test_a_hello_that_cannot_be_decoded_is_refused_by_name(
     assert isinstance(rogue.heard[1], m.Welcome)
 
 
+async def test_a_hello_of_many_sessions_with_long_lists_is_welcome(
+    stack: Stack, rogue: Rogue
+) -> None:
+    callees = [f"+1415555{n:04}" for n in range(700)]
+    sessions = [
+        m.SessionInfo(session=f"{n:032x}", secret="s", number="any", allowed_callees=callees)
+        for n in range(500)
+    ]
+    hello = m.Hello(role="adapter", peer="rogue", pid=1, sessions=sessions)
+    assert len(msgspec.msgpack.encode(hello)) > 2**22
+    await rogue.say(hello)
+    await until(lambda: bool(rogue.heard))
+    assert isinstance(rogue.heard[0], m.Welcome)
+
+
 async def test_a_message_that_is_too_large_is_not_read(stack: Stack, rogue: Rogue) -> None:
     adapter = await stack.join("adapter")
     before = psutil.Process().memory_info().rss
