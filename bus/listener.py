@@ -45,7 +45,8 @@ class Bounds:
     waiting: int
     #: a request, head and body together
     request_bytes: int
-    #: from the connection, or the first byte of a further request, to the request's end
+    #: from the connection, or the first byte of a further request, to the request's end; also for
+    #: a peer that does not read its answer, and for one that asks nothing further
     request_within: float
     #: from :meth:`Server.leave` until requests that are not answered yet are given up
     leave_within: float
@@ -106,7 +107,6 @@ class BoundedHttp(HttpToolsProtocol):
             if goes is self:
                 return
         self._wait()
-        self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
@@ -126,12 +126,17 @@ class BoundedHttp(HttpToolsProtocol):
         self.crowd.refused(kind)
 
     def _wait(self) -> None:
-        """It has the newest place among those that wait for a request."""
+        """It has the newest place among those that wait for a request, for a bounded time."""
+        self._arm()
         goes = self.crowd.waiting.enter(self, self._owner)
         if goes is not None:
             goes.give_up("pushed out")
 
     def data_received(self, data: bytes) -> None:
+        if not self._received and self.cycle is not None and self in self.crowd.waiting:
+            # A further request begins. It is as new as a newcomer's, though its turn to be read
+            # has yet to come.
+            self._wait()
         self._received += len(data)
         if self._received > self.crowd.bounds.request_bytes:
             self._too_large()
@@ -164,6 +169,11 @@ class BoundedHttp(HttpToolsProtocol):
         super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            # httptools makes an HttpParserError of it, which is answered with 400. Neither Twilio
+            # nor a common proxy sends a request before it has the answer to the last one, and one
+            # segment has room for thousands of them: all would be begun in one turn of the loop.
+            raise ValueError("a further request before the answer")
         # Here, because uvicorn's own clock is left out: see Server.main_loop.
         date = formatdate(usegmt=True).encode()
         self.server_state.default_headers = [(b"date", date)]
@@ -177,17 +187,31 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._disarm()
         self._received = 0
         if self.cycle is not None and not self.cycle.response_complete:
+            if not self.flow.write_paused:  # else the last answer is not read yet
+                self._disarm()
             self.crowd.waiting.leave(self)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.transport.is_closing() and (
-            self.cycle.response_complete or self.cycle.more_body
-        ):
+        if self.transport.is_closing():
+            self._arm()  # it is closed once the answer has been read
+        else:
             self._wait()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._arm()  # as above
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._arm()  # its answer is not read: that may take as long as a request
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body):
+            self._disarm()  # its request is whole, and its answer goes on
 
     def handle_websocket_upgrade(self) -> None:
         self._disarm()

@@ -15,7 +15,6 @@ Starlette sees them. :class:`~.authenticator.Authenticator` judges their upgrade
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -40,8 +39,6 @@ from trunkline.bus.twilio_urls import HEALTH_PATH, STATUS_PATH, VOICE_PATH
 
 from . import signature, twilio_forms, twiml
 from .authenticator import Authenticator
-
-log = logging.getLogger("trunkline.gateway")
 
 _SERVED: Final = frozenset((VOICE_PATH, STATUS_PATH, HEALTH_PATH))
 
@@ -224,7 +221,7 @@ class GatewayApp:
             document = twiml.pause(hook.public_url, hook.raw_query)
         else:
             if answer.kind in ("reject", "busy"):
-                log.info("a call from %s was answered with %s", number, answer.kind)
+                self._authenticator.refusals.turned_away(answer.kind, number)
             document = twiml.render(answer, hook.public_url, hook.raw_query)
         return Response(document, media_type="application/xml")
 

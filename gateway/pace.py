@@ -9,7 +9,11 @@ A carrier sends 20 ms of sound every 20 ms, numbered by its own clock. Rules:
 3. A window begins with its first message. If nothing was read for a while before, because the
    network or this process stood still, what comes then is late, and not too fast. So the window
    counts as longer by that time.
-4. A frame's position does not run ahead of the clock by more than AHEAD seconds. It does not run
+4. A stream that was slow, because the network was, is in arrears: it has brought less sound than
+   the time since its socket was opened. That sound may come at once as well. So a window allows the
+   arrears that there are at its beginning on top. Arrears beyond ARREARS seconds are forgotten, so
+   that nobody can save up more.
+5. A frame's position does not run ahead of the clock by more than AHEAD seconds. It does not run
    back either: sound that ends before the newest frame's end has been brought already. Such a
    position is wrong, and its frame is thrown away. Positions count from the first frame's, because
    a carrier may count from the call's creation.
@@ -28,6 +32,7 @@ MOST: Final = 2.0
 #: Seconds that a message counts for at least.
 LEAST: Final = 0.01
 AHEAD: Final = 10.0
+ARREARS: Final = 20.0
 
 
 class Pace:
@@ -37,6 +42,8 @@ class Pace:
         self._opened = self._heard = self._ends = now
         #: seconds of sound that may still come in this window
         self._left = 0.0
+        #: the arrears, in seconds of sound; below 0: it is ahead
+        self._behind = 0.0
         #: the first frame's position, and the end of the newest one
         self._first: int | None = None
         self._next = 0
@@ -45,12 +52,16 @@ class Pace:
         """Count one message, of which ``event`` came. True: this is more than there may be."""
         if now >= self._ends:
             self._ends = now + WINDOW
-            self._left = MOST * (WINDOW + now - self._heard)
+            self._left = MOST * (WINDOW + now - self._heard) + max(self._behind, 0.0)
+        self._behind = min(self._behind + now - self._heard, ARREARS)
         self._heard = now
+        counts_for = 0.0
         if type(event) is ms.Media:
-            self._left -= max(len(event.payload) / WIRE_RATE, LEAST)
+            counts_for = max(len(event.payload) / WIRE_RATE, LEAST)
         elif type(event) is not ms.MarkReturned:
-            self._left -= LEAST
+            counts_for = LEAST
+        self._left -= counts_for
+        self._behind -= counts_for
         return self._left < 0
 
     def is_in_place(self, media: ms.Media, now: float) -> bool:

@@ -1,5 +1,8 @@
 """Counts what the gateway refuses, and logs it without letting strangers fill the log.
 
+Calls that the controller turns away are logged in the same way, because whoever has captured a
+webhook can send it again and again. They are counted there.
+
 The kinds are in ``bus/refusals.py``. The first refusal of a kind is logged at once, with its
 details. What follows within :data:`EVERY` is counted, and told in one line at the end of that time,
 with the details of the last one. So a kind takes one line a minute, however many there are.
@@ -31,7 +34,7 @@ class Refusals:
         self.counts: Counter[str] = Counter()
         self._later = later
         #: by kind that was logged less than EVERY ago: how many came since, and the last one
-        self._since: dict[Kind, tuple[int, str]] = {}
+        self._since: dict[str, tuple[int, str]] = {}
 
     def add(
         self, kind: Kind, what: str = "a connection", details: str = "", count: int = 1
@@ -39,18 +42,25 @@ class Refusals:
         """Refuse ``what``, ``count`` times. ``details`` may be logged: no secret is in them."""
         self.counts[kind] += count
         text = f"{what}: {KINDS[kind]}" + (f" ({details})" if details else "")
+        self._log(kind, logging.WARNING, "refused", text, count)
+
+    def turned_away(self, answer: str, caller: str) -> None:
+        """The controller has a call answered with ``busy`` or ``reject``."""
+        self._log(answer, logging.INFO, f"answered with {answer}", f"a call from {caller}", 1)
+
+    def _log(self, kind: str, level: int, done: str, text: str, count: int) -> None:
         if kind in self._since:
             self._since[kind] = (self._since[kind][0] + count, text)
             return
-        log.warning("refused %s", text)
-        self._begin(kind)
+        log.log(level, "%s %s", done, text)
+        self._begin(kind, level, done)
 
-    def _begin(self, kind: Kind) -> None:
+    def _begin(self, kind: str, level: int, done: str) -> None:
         self._since[kind] = (0, "")
-        self._later(EVERY, lambda: self._tell(kind))
+        self._later(EVERY, lambda: self._tell(kind, level, done))
 
-    def _tell(self, kind: Kind) -> None:
+    def _tell(self, kind: str, level: int, done: str) -> None:
         count, text = self._since.pop(kind)
         if count:
-            log.warning("refused %d more like it in %.0f s; the last: %s", count, EVERY, text)
-            self._begin(kind)
+            log.log(level, "%s %d more like it in %.0f s; the last: %s", done, count, EVERY, text)
+            self._begin(kind, level, done)

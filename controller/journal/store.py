@@ -33,6 +33,7 @@ again under the same request id.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,8 @@ from ..twilio.threads import DaemonPool
 from . import file
 from .file import JournalError
 from .rows import SEEN_KEPT, DialRow, OverrideRow, OverrideState
+
+log = logging.getLogger("trunkline.controller")
 
 _Work = Callable[[sqlite3.Connection], Any]
 
@@ -261,9 +264,22 @@ class SqliteJournal:
         await self._do(work)
 
     async def seen(self, since: float) -> list[tuple[str, float]]:
-        """CallSids that were heard at ``since`` or later, the earliest first, each with when."""
-        select = "SELECT sid, since FROM seen WHERE since >= ? ORDER BY since, sid"
-        return list(await self._do(lambda db: db.execute(select, (since,)).fetchall()))
+        """CallSids that were heard at ``since`` or later, the earliest first, each with when. Rows
+        that cannot be read are left out and logged. (A CallSid that is no text matches no call.)"""
+        is_time = "typeof(since) IN ('real', 'integer')"
+        broken = f"SELECT COUNT(*) FROM seen WHERE NOT {is_time}"
+        select = f"SELECT CAST(sid AS BLOB), since FROM seen WHERE {is_time} AND since >= ?"
+        (count,) = await self._do(lambda db: db.execute(broken).fetchone())
+        if count:
+            log.error(
+                "%s: of %d calls it cannot be read when they were heard. They are left out: Twilio "
+                "is asked whether they live when one of them seems to come",
+                self.path,
+                count,
+            )
+        found = await self._do(lambda db: db.execute(select, (since,)).fetchall())
+        heard = [(sid.decode(errors="replace"), at) for sid, at in found]
+        return sorted(heard, key=lambda call: (call[1], call[0]))
 
 
 _OVERRIDE: Final = "id, number, number_sid, session, state, prior, written, uncertain_until, since"

@@ -49,6 +49,11 @@ def status_callback(at: Moment, ask: Ask[m.StatusCallback]) -> None:
             at.tell(f.SidShown(dial, sid))
         at.tell(f.LegStatus(dial, sid, status))
     elif sid and request and status not in ENDED_STATUSES and not book.claiming:
+        known = book.by_sid.get(sid)
+        if known is not None and known.over:
+            # It was hung up for an earlier one. Whoever has captured this one may send it for ever.
+            at.count("callbacks of calls that are over")
+            return
         log.warning("call %s: nobody claims it; it is hung up", sid)
         at.tell(f.Stray(sid))
 

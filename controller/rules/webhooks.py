@@ -22,7 +22,8 @@ A webhook may also be a replay: somebody has captured it, signature and all, and
 its call is long over. So a CallSid that we know no call of is believed at once only where it cannot
 have been heard before. Otherwise REST is asked whether the call lives (:func:`doubtful`), which
 costs the caller a round trip to Twilio, and a pause of a second where that takes long. An honest
-call meets this just after a restart, or when it asks once more after a pause.
+call meets this on a number that has been overridden since before a restart, or when it asks once
+more after a pause.
 """
 
 from __future__ import annotations

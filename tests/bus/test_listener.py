@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
@@ -23,10 +24,19 @@ Stranger = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+class Upgraded(asyncio.Protocol):
+    """What has a connection that was upgraded."""
+
+    def __init__(self, **made: Any) -> None:
+        """As uvicorn makes it."""
+
+
 class Listener:
     """A server with a page that answers when it may, and one that reads what is posted."""
 
-    def __init__(self, leave_within: float = 1.0, waiting: int = 10) -> None:
+    def __init__(
+        self, leave_within: float = 1.0, waiting: int = 10, request_within: float = 5.0
+    ) -> None:
         self.may = asyncio.Event()
         self.asked = asyncio.Event()
         self.left = asyncio.Event()
@@ -38,11 +48,12 @@ class Listener:
             Bounds(
                 waiting=waiting,
                 request_bytes=1000,
-                request_within=5.0,
+                request_within=request_within,
                 leave_within=leave_within,
             ),
             refused=self.refused.append,
         )
+        self.server.config.ws_protocol_class = Upgraded
         listening = hosts.listen("127.0.0.1", 0)
         self.port: int = listening.getsockname()[1]
         self.serving = asyncio.create_task(self.server.serve(sockets=[listening]))
@@ -147,8 +158,8 @@ HALVES = (
 
 
 @asynccontextmanager
-async def listening(waiting: int = 10) -> AsyncIterator[Listener]:
-    listener = Listener(waiting=waiting)
+async def listening(waiting: int = 10, request_within: float = 5.0) -> AsyncIterator[Listener]:
+    listener = Listener(waiting=waiting, request_within=request_within)
     try:
         yield listener
     finally:
@@ -242,6 +253,91 @@ async def test_what_is_no_request_is_counted() -> None:
             assert (await reader.readline()).split()[1] == answer
             writer.close()
         assert listener.refused == ["not HTTP", "too large"]
+
+
+UPGRADE = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+@pytest.mark.parametrize("further", [GET * 30, UPGRADE], ids=["requests", "upgrade"])
+async def test_a_further_request_waits_for_the_answer(further: bytes) -> None:
+    """Else one segment begins thousands of requests at once, and a connection that was handed over
+    would have a place for ever."""
+    async with listening() as listener:
+        reader, writer = await connect(listener, GET + further)
+        assert (await reader.readline()).split()[1] == b"400"
+        assert (await reader.read()).endswith(b"Invalid HTTP request received.")
+        writer.close()
+        listener.may.set()
+        assert listener.refused == ["not HTTP"]
+        assert listener.server.server_state.total_requests == 0
+        crowd = listener.server.config.http.crowd  # type: ignore[union-attr]  # our own class
+        while listener.server.server_state.connections:  # noqa: ASYNC110  # uvicorn tells nobody
+            await asyncio.sleep(0)
+        assert len(crowd.waiting) == 0
+
+
+async def test_what_was_answered_before_its_body_came_is_followed_by_a_further_request() -> None:
+    async with listening() as listener:
+        listener.may.set()
+        head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+        reader, writer = await connect(listener, head)
+        assert b" 404 " in await reader.readuntil(b"\r\n\r\nNot Found")
+        writer.write(b"body" + GET)
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+        writer.close()
+        assert not listener.refused
+
+
+async def test_who_does_not_read_the_answers_is_given_up() -> None:
+    async with listening(request_within=0.2) as listener:
+        listener.may.set()
+        sock = socket.create_connection(("127.0.0.1", listener.port))
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        state = listener.server.server_state
+        await loop.sock_sendall(sock, GET)
+        async with asyncio.timeout(5):
+            while not state.connections:  # noqa: ASYNC110  # uvicorn tells nobody
+                await asyncio.sleep(0.01)
+        (connection,) = state.connections
+        assert isinstance(connection, BoundedHttp)
+        # As the transport does when its buffer is full.
+        connection.pause_writing()
+        await loop.sock_sendall(sock, GET)
+        async with asyncio.timeout(5):
+            while state.connections:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.01)
+        assert listener.refused == ["too slow"]
+        sock.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n"], ids=["nothing", "an empty line"])
+async def test_who_asks_nothing_further_is_gone_in_time(sent: bytes) -> None:
+    """An empty line ends uvicorn's own wait for a further request."""
+    async with listening(request_within=0.2) as listener:
+        listener.may.set()
+        stranger = await connect(listener, GET)
+        await stranger[0].readuntil(b"ok")
+        stranger[1].write(sent)
+        assert await gone(stranger)
+        stranger[1].close()
+
+
+async def test_a_further_request_is_as_new_as_a_newcomers() -> None:
+    """Also before its turn to be read has come."""
+    async with listening() as listener:
+        listener.may.set()
+        crowd = listener.server.config.http.crowd  # type: ignore[union-attr]  # our own class
+        first = await connect(listener, GET)
+        await first[0].readuntil(b"ok")
+        second = await connect(listener, GET)
+        await second[0].readuntil(b"ok")
+        older, newer = crowd.waiting
+        older.data_received(GET)
+        assert list(crowd.waiting) == [newer, older]
+        assert (await first[0].readuntil(b"ok")).startswith(b"HTTP/1.1 200 OK")
+        for _, writer in (first, second):
+            writer.close()
 
 
 async def test_a_crowd_of_requests_leaves_turns_to_others(monkeypatch: pytest.MonkeyPatch) -> None:

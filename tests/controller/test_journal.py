@@ -349,6 +349,25 @@ async def test_a_dial_that_cannot_be_read(tmp_path: Path, column: str, value: ob
     await journal.close()
 
 
+async def test_heard_calls_that_cannot_be_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are left out, and their webhooks are doubtful all the same: of an override that is older
+    than the controller no call is believed at once."""
+    path = tmp_path / "journal.sqlite3"
+    journal = await open_at(path)
+    for sid in ("CA1", "CA2", "CA3"):
+        await journal.note_seen(sid, 5.0)
+    assert len(await journal.seen(0.0)) == 3 and not caplog.records
+    update = "UPDATE seen SET since = 'later' WHERE sid = 'CA1'"
+    await journal._do(lambda db: db.execute(update))
+    update = "UPDATE seen SET sid = CAST(x'ff' AS TEXT) WHERE sid = 'CA3'"
+    await journal._do(lambda db: db.execute(update))
+    assert await journal.seen(0.0) == [("CA2", 5.0), ("\ufffd", 5.0)]
+    assert f"{path}: of 1 calls it cannot be read when they were heard" in caplog.text
+    await journal.close()
+
+
 async def test_the_newest_time_in_it(tmp_path: Path) -> None:
     """By it a clock that was set back is known. A value that is no time does not count."""
     journal = await open_at(tmp_path / "journal.sqlite3")

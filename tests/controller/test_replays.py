@@ -150,6 +150,22 @@ def test_after_a_restart(info: m.SessionInfo) -> None:
     assert stage.webhook("CA2", o="o1").kind == "stream", "the honest caller"
 
 
+def test_a_webhook_that_came_while_no_controller_was_there(info: m.SessionInfo) -> None:
+    """Its gateway answered by itself, and nobody noted it."""
+    stage = later(info, sids=())
+    asked = stage.ask("g1", webhook("CA1", o="o1"))
+    assert stage.vouch(lives=False) == 1
+    assert stage.body("g1", asked, m.VoiceAnswer).kind == "hangup"
+
+
+def test_of_an_override_that_this_controller_has_made_all_calls_are_known() -> None:
+    stage = Stage(epoch=2)
+    stage.pass_time(10.0)
+    stage.armed()
+    asked = stage.ask("g1", webhook("CA2", o=override(stage)))
+    assert stage.body("g1", asked, m.VoiceAnswer).kind == "stream"
+
+
 def test_just_after_a_restart_an_unknown_call_is_asked_about(info: m.SessionInfo) -> None:
     """The last controller may have died before it had noted the call."""
     stage = Stage(epoch=2, overrides=[a_row(info, since=WALL + 50.0)])
@@ -217,6 +233,19 @@ def test_a_call_whose_note_was_lost_is_noted_at_its_end(info: m.SessionInfo) -> 
     stage = later(replace(info, calls=[call]), sids=())
     stage.feed(do.Fetched(call.call, "CA1", "completed"))
     assert [note.sid for note in stage.noted] == ["CA1"]
+
+
+def test_a_status_callback_of_a_forgotten_dial_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its call is hung up once, too."""
+    stage = Stage()
+    stage.pass_time(10.0)
+    for _ in range(20):
+        stage.callback("f" * 32, "CA1", "ringing")
+    assert len(stage.all_work(do.End)) == 1
+    assert caplog.text.count("nobody claims it") == 1
+    assert stage.core.book.counts["callbacks of calls that are over"] == 19
 
 
 # --------------------------------------------------------------------------- what is kept

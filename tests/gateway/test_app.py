@@ -360,6 +360,22 @@ async def test_half_a_body_has_its_time(client: Client, monkeypatch: pytest.Monk
     assert client.refusals.counts == {"too slow": 1}
 
 
+async def test_a_call_that_is_turned_away_again_and_again_does_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = Client(Controller())
+    caplog.set_level(logging.INFO, "trunkline.gateway")
+    for _ in range(100):
+        await client.post("/twilio/voice", FORM)
+    ((after, tell),) = client.later
+    assert after == 60.0
+    tell()
+    first, rest = caplog.messages
+    assert first.startswith("answered with busy a call from ***")
+    assert rest.startswith("answered with busy 99 more like it in 60 s; the last: a call from ***")
+    assert not client.refusals.counts
+
+
 async def test_a_call_that_is_asked_about_again_and_again_harms_no_other(
     controller: Controller, client: Client
 ) -> None:

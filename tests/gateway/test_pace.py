@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trunkline.gateway import media_streams as ms
-from trunkline.gateway.pace import Pace
+from trunkline.gateway.pace import ARREARS, MOST, WINDOW, Pace
 
 FRAME = ms.Media(0, bytes(160))
 
@@ -50,6 +50,34 @@ def test_what_comes_late_is_not_too_fast(stood_still: float) -> None:
     woke = 62.5 + stood_still
     assert not any(pace.too_fast(FRAME, woke) for _ in range(round(50 * stood_still)))
     assert send(pace, 1.0, 60.0, since=woke) is None
+
+
+@pytest.mark.parametrize("into", [0.0, 2.5, 4.9])
+def test_what_comes_late_of_a_slow_stream_is_not_too_fast(into: float) -> None:
+    """The network let half of the sound through for 20 s, and then all the rest within a second,
+    whenever in a window that was."""
+    pace = Pace(0.0)
+    slow = 60.0 + into
+    assert send(pace, 1.0, slow) is None
+    assert send(pace, 0.5, 20.0, since=slow) is None
+    late = slow + 20.0
+    assert send(pace, 11.0, 1.0, since=late) is None
+    assert send(pace, 1.0, 60.0, since=late + 1.0) is None
+
+
+def test_a_slow_stream_saves_up_no_more_than_the_arrears_allow() -> None:
+    pace = Pace(0.0)
+    assert send(pace, 0.1, 600.0) is None
+    # A message every 200 ms, so that it never was silent for long.
+    taken = 0.0
+    while not pace.too_fast(FRAME, 600.0):
+        taken += 0.02
+    assert taken <= MOST * (WINDOW + 0.2) + ARREARS
+    # Another stream shouts as soon as the network is free: what it had saved up is gone then.
+    pace = Pace(0.0)
+    assert send(pace, 0.1, 600.0) is None
+    cut_off = send(pace, 5.0, 60.0, since=600.0)
+    assert cut_off is not None and cut_off <= 600.0 + 3 * WINDOW
 
 
 def place(pace: Pace, now: float, seconds: float) -> bool:

@@ -25,7 +25,6 @@ from trunkline.bus.errors import WrongModeError
 from trunkline.bus.refusals import KINDS
 
 from ...instructions import ReplyTo
-from ...journal.rows import SEEN_KEPT
 from .call import Call
 from .dial import OPEN, Dial
 from .digits import DigitRows
@@ -105,9 +104,9 @@ class Book:
         self.calls: dict[str, Call] = {}
         #: by the CallSid of each of their legs
         self.by_sid: dict[str, Call] = {}
-        self.seen = Seen(
-            ((sid, self.mono(wall)) for sid, wall in seen), identity.started - SEEN_KEPT
-        )
+        # A webhook that came while no controller was there was answered by its gateway, and noted
+        # by nobody. So all are known since this start, and some from before.
+        self.seen = Seen(((sid, self.mono(wall)) for sid, wall in seen), identity.started)
         self.tokens = Tokens()
         self._held_webhooks: list[tuple[ReplyTo, m.VoiceWebhook, float]] = []
         self.digits = DigitRows()
