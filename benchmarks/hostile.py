@@ -66,6 +66,7 @@ LOOK: Final = 1.0
 #: Seconds until the controller has heard from the gateways what they refused.
 TOLD_WITHIN: Final = 2.0
 #: Metrics that count refusals: at the public port, by the rules, and on the bus.
+REFUSED_KIND: Final = re.compile(r'^trunkline_gateway_refused_total\{kind="(.*)"\}')
 REFUSALS: Final = re.compile(
     r"^(trunkline_gateway_refused_total\{.*\}|trunkline_dropped_messages_total\{.*\}|"
     r'trunkline_events_total\{event="(?:refused peers|undecodable|fault|foreign names|'
@@ -91,6 +92,8 @@ class Hostile:
         self._said: queue.SimpleQueue[tuple[str, dict[str, Any]]] = queue.SimpleQueue()
         #: each metric's last value: those of a process that is gone are no longer shown
         self._counters: dict[str, float] = {}
+        #: the same at the beginning of the window
+        self._at_first: dict[str, float] = {}
         self._looked = 0.0
         self._victims = 0
 
@@ -144,6 +147,7 @@ class Hostile:
         if self.score.windows:
             self.score.windows[-1].ended = now
         self.score.windows.append(Window(attack, now, counted=-self._refusals()))
+        self._at_first = dict(self._counters)
         self.say(f"{self.run_time:6.1f} s  {attack}")
         return self.score.windows[-1]
 
@@ -176,6 +180,7 @@ class Hostile:
                 for key in ("gateways", "codec_workers", "sessions")
             },
         }
+        window.attackers += names
         for name in names:
             stolen = [self._steal()] if name.startswith("flood") else []
             key = f"{name} ({len(self._talkers)})"
@@ -298,7 +303,10 @@ class Hostile:
             self.chaos.problem(f"an attacker did not end: {name}")
         self._attackers.clear()
         self.during(TOLD_WITHIN)
-        self.score.windows[-1].counted += self._refusals()
+        window = self.score.windows[-1]
+        window.counted += self._refusals()
+        grown = [name for name, n in self._counters.items() if n > self._at_first.get(name, 0.0)]
+        window.kinds.update(kind for name in grown for kind in REFUSED_KIND.findall(name))
 
     def _read_webhooks(self) -> None:
         victims = {c["sid"] for c in self.run.sim.calls() if c["to"].startswith("+1415888")}

@@ -31,6 +31,7 @@ import uvloop
 
 from benchmarks.hostile_bus import rogue
 from benchmarks.protocol import say
+from trunkline.bus.refusals import Kind
 from trunkline.bus.twilio_urls import STATUS_PATH, STREAM_PATH, VOICE_PATH
 
 #: Seconds that an attacker waits for the end of each attempt.
@@ -50,6 +51,9 @@ _MEDIA: Final = (
     '"timestamp":"%d","payload":"' + base64.b64encode(b"\xff" * 160).decode() + '"},'
     '"streamSid":"%s"}'
 )
+
+#: What goes on being sent on a connection.
+More = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class Attacker:
@@ -98,16 +102,16 @@ class Attacker:
 
     # ------------------------------------------------------------------ attempts
 
-    async def attempt(
-        self, data: bytes, more: Callable[[asyncio.StreamWriter], Awaitable[None]] | None = None
-    ) -> None:
-        """Connect, send, go on with ``more``, and wait for the other side's end of it."""
-        async with self._room:
-            self.outcomes[await self._outcome(data, more)] += 1
+    async def attempt(self, data: bytes, more: More | None = None, *, then: bytes = b"") -> None:
+        """Connect, send, go on with ``more``, and wait for the other side's end of it.
 
-    async def _outcome(
-        self, data: bytes, more: Callable[[asyncio.StreamWriter], Awaitable[None]] | None
-    ) -> str:
+        ``then`` follows once the connection is a WebSocket, and ``more`` after that: what comes in
+        one piece with an upgrade's head is lost, as no peer sends before it has the answer.
+        """
+        async with self._room:
+            self.outcomes[await self._outcome(data, more, then)] += 1
+
+    async def _outcome(self, data: bytes, more: More | None, then: bytes) -> str:
         try:
             async with asyncio.timeout(PATIENCE):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -117,16 +121,19 @@ class Attacker:
         answer = b""
         try:
             writer.write(data)
-            if more is not None:
-                sending = asyncio.ensure_future(more(writer))
             async with asyncio.timeout(PATIENCE + (0 if more is None else 60)):
+                if then:
+                    answer = await reader.readuntil(b"\r\n\r\n")
+                    writer.write(then)
+                if more is not None:
+                    sending = asyncio.ensure_future(more(writer))
                 while piece := await reader.read(65_536):
                     answer = (answer + piece)[:4_096]
                     if whole := _answered(answer):
                         return whole
         except TimeoutError:
             return "kept"
-        except OSError:
+        except (OSError, asyncio.IncompleteReadError):
             pass  # a reset is an end, too
         finally:
             if sending is not None:
@@ -282,7 +289,7 @@ async def big_messages(a: Attacker) -> None:
 
     def attempts() -> Iterator[Awaitable[None]]:
         while True:
-            yield a.attempt(a.upgrade() + message)
+            yield a.attempt(a.upgrade(), then=message)
 
     await a.crowd(10, attempts())
 
@@ -302,7 +309,7 @@ async def tokens(a: Attacker) -> None:
                 ("CA" + "9" * 1_000, "x" * 10_000),
             ):
                 start = start_frame(call_sid, sid(a.rng, "MZ"), nonce)
-                yield a.attempt(a.upgrade() + start)
+                yield a.attempt(a.upgrade(), then=start)
 
     await a.crowd(10, attempts())
 
@@ -330,7 +337,7 @@ async def upgrade_storm(a: Attacker) -> None:
     def attempts() -> Iterator[Awaitable[None]]:
         while True:
             start = start_frame(sid(a.rng, "CA"), sid(a.rng, "MZ"), a.rng.randbytes(16).hex())
-            yield a.attempt(a.upgrade() + start)
+            yield a.attempt(a.upgrade(), then=start)
 
     await a.crowd(500, attempts())
 
@@ -357,7 +364,7 @@ def flood(rate: float) -> Callable[[Attacker], Awaitable[None]]:
                     await asyncio.sleep(0.02)
 
         start = start_frame(stolen["call_sid"], stream_sid, stolen["nonce"])
-        await a.attempt(a.upgrade() + start, send)
+        await a.attempt(a.upgrade(), send, then=start)
 
     return run
 
@@ -383,6 +390,22 @@ ATTACKS: Final[dict[str, Callable[[Attacker], Awaitable[None]]]] = {
     "flood at 100 times real time": flood(100.0),
     "flood at full speed": flood(0.0),
     ROGUE: bus,
+}
+
+#: The kind of refusal (bus/refusals.py) that an attack is there to cause. A run without one of it
+#: fails, because then the attack did not come as far as it should.
+CAUSES: Final[dict[str, Kind]] = {
+    "unsigned webhooks": "wrong signature",
+    "half bodies": "too slow",
+    "slow loris": "too slow",
+    "2,500 idle sockets": "too slow",
+    "2,000 sockets without start": "no start",
+    "1 MB messages": "bad start",
+    "wrong and stolen tokens": "wrong token",
+    "replays": "odd fields",
+    "signed upgrade storm": "wrong token",
+    "flood at 100 times real time": "too fast",
+    "flood at full speed": "too fast",
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.chaos_score import Score
-from benchmarks.hostile_attacks import HARMLESS, LET_IN, NOT_OURS
+from benchmarks.hostile_attacks import CAUSES, HARMLESS, LET_IN, NOT_OURS
 
 #: Seconds for an honest webhook's answer, and from the request for a call until it is up.
 WEBHOOK_WITHIN: Final = 2.0
@@ -45,6 +45,9 @@ class Window:
     #: how the attempts ended, and how many refusals /metrics has more than before
     outcomes: Counter[str] = field(default_factory=Counter)
     counted: int = 0
+    #: names of ATTACKS that took part, and the kinds of refusals at the public port that there were
+    attackers: list[str] = field(default_factory=list)
+    kinds: set[str] = field(default_factory=set)
     #: refusals that a killed worker may have taken with it before its counters were read
     gone: int = 0
 
@@ -119,6 +122,8 @@ class HostileScore:
                 continue
             if not window.attempts:
                 found.append(f"{window.attack}: no attempt was made")
+            missing = {CAUSES[name] for name in window.attackers if name in CAUSES} - window.kinds
+            found += [f"{window.attack}: nothing was refused as {kind}" for kind in sorted(missing)]
             let_in = {how: n for how, n in window.outcomes.items() if how in LET_IN}
             if let_in:
                 found.append(f"{window.attack}: not refused: {let_in}")

@@ -36,7 +36,7 @@ from .errors import (
     TimedOutError,
     TrunklineError,
 )
-from .sockets import BusSocket, connect_dealer
+from .sockets import FIRST_RETRY, BusSocket, connect_dealer
 from .wall import Wall
 
 log = logging.getLogger("trunkline.bus")
@@ -109,6 +109,8 @@ class ControlClient:
         self._pending: dict[int, _Pending] = {}
         self._socket: BusSocket | None = None
         self._task: asyncio.Task[None] | None = None
+        #: the next try, where the last connection had ended before its Welcome
+        self._retry: asyncio.TimerHandle | None = None
         self._connected_at: float | None = None
         #: sockets that were connected so far
         self._connections = 0
@@ -145,7 +147,7 @@ class ControlClient:
                 self._send(m.Goodbye(peer=self.peer))
                 await asyncio.sleep(0)  # ZeroMQ's own thread sends; linger below lets it
             self._socket.close(linger=100)
-            self._socket = None
+        self._drop()
         self._fail(StackUnavailableError("the connection to the controller was closed"))
 
     @property
@@ -265,19 +267,32 @@ class ControlClient:
         self.say_hello()
 
     def _lost(self) -> None:
-        """The controller's end is gone."""
+        """The controller's end is gone. One that ends connections before their Welcome is not asked
+        again at once: it would be asked without end."""
         self._stands = False
-        self._reopen()
+        if self.welcome is not None:
+            self._reopen()
+            return
+        self._drop()
+        self._retry = asyncio.get_running_loop().call_later(FIRST_RETRY, self._reopen)
 
     def _reopen(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self._drop()
         self.welcome = None
         self._unanswered = 0
         self._welcomed.clear()
         if self._refused is None:
             self._open()
+
+    def _drop(self) -> None:
+        """Be connected no more, and try no more."""
+        self._connected_at = None
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def _send(self, message: msgspec.Struct) -> bool:
         return self._socket is not None and self._socket.send(_encoder.encode(message))
@@ -348,6 +363,10 @@ class ControlClient:
     def _turn(self) -> None:
         """Say that the peer is there, or try to be heard."""
         now = self._clock()
+        if self._connected_at is None:
+            # Nobody has taken the connection since the last turn: whoever takes it next starts
+            # with a full measure of patience.
+            self._stands = False
         if self.welcome is not None:
             beat = self._beat()
             if beat is not None:
@@ -355,7 +374,7 @@ class ControlClient:
                 self._unanswered += 1
             if self._unanswered > SILENT_BEATS:
                 self._reopen()
-        elif self._socket is None or (
+        elif (self._socket is None and self._retry is None) or (
             self._connected_at is not None and now - self._connected_at > WELCOME_WITHIN
         ):
             self._reopen()

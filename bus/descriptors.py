@@ -26,6 +26,10 @@ ROOM: Final = 16_384
 #: With less than this the bounds on strangers have to be narrower than they could be.
 ENOUGH: Final = 8_192
 
+#: Names the descriptor of a pipe into which a process writes for the one that keeps it running. It
+#: is in the environment of such a process alone.
+KEEPER_FD_VARIABLE: Final = "TRUNKLINE_KEEPER_FD"
+
 
 def limits() -> tuple[int, int]:
     """The soft and the hard limit, each :data:`MOST` at most."""

@@ -11,12 +11,18 @@ with the command that mends it:
 - Nobody else may write to these directories, up to the next one that is sticky, as ``/tmp`` is:
   there only its owner can put something else into an entry's place.
 
+Two more are taken for this user. A group of this process that has no name on this machine is its
+own: Kubernetes gives the fsGroup of a pod to it, and lets that group write to each volume. And
+where root has another user's HOME (``sudo -E``, a CI job in a container), it runs that user's files
+already, so that user may own what leads to a directory of root's.
+
 For example, ``/tmp/mine/bus`` is refused where another user has made ``/tmp/mine``, and
 ``/data/bus`` where ``/data`` has the mode 0777.
 """
 
 from __future__ import annotations
 
+import grp
 import os
 import stat
 from collections.abc import Iterator
@@ -58,7 +64,7 @@ def check_private(directory: Path, *, others_may_not: int = ENTER) -> None:
     found = list(_way(directory))
     if not found or not found[-1][2]:
         return
-    trusted = {os.geteuid(), _ROOT, os.lstat("/").st_uid}
+    trusted = {os.geteuid(), _ROOT, os.lstat("/").st_uid, *_owner_of_roots_home()}
     *way, (path, info, _) = found
     held = False  # a sticky directory holds what is in it, whoever may write above
     for above, of, _ in reversed(way):
@@ -71,6 +77,8 @@ def check_private(directory: Path, *, others_may_not: int = ENTER) -> None:
             f"{path} belongs to another user (uid {info.st_uid}): name a directory of yours, or "
             f"`chown {os.geteuid()} {path}`"
         )
+    if _has_our_nameless_group(info):
+        others_may_not &= ~stat.S_IRWXG
     if info.st_mode & others_may_not:
         raise NotPrivateError(
             f"{path} must belong to you alone, and its mode is {_mode(info)}: `chmod 700 {path}`"
@@ -85,7 +93,7 @@ def _check_above(path: Path, info: os.stat_result, to: Path, trusted: set[int]) 
             f"{what}{path} belongs to another user (uid {info.st_uid}), who could put another "
             f"directory into the place of {to}: name a directory of yours"
         )
-    if what or info.st_mode & stat.S_ISVTX or not info.st_mode & _written_by_others(info):
+    if what or info.st_mode & stat.S_ISVTX or not info.st_mode & _written_by_others(info, trusted):
         return
     raise NotPrivateError(
         f"others may write to {path} (mode {_mode(info)}), and so could put another directory into "
@@ -93,11 +101,36 @@ def _check_above(path: Path, info: os.stat_result, to: Path, trusted: set[int]) 
     )
 
 
-def _written_by_others(info: os.stat_result) -> int:
+def _written_by_others(info: os.stat_result, trusted: set[int]) -> int:
     """The bits of the mode that let others write. Many systems give each user a group of its own,
     with the user's number, and let it write."""
-    own_group = info.st_gid == info.st_uid and info.st_gid in (os.geteuid(), _ROOT)
-    return stat.S_IWOTH if own_group else stat.S_IWOTH | stat.S_IWGRP
+    own_group = info.st_gid == info.st_uid and info.st_gid in trusted
+    if own_group or _has_our_nameless_group(info):
+        return stat.S_IWOTH
+    return stat.S_IWOTH | stat.S_IWGRP
+
+
+def _has_our_nameless_group(info: os.stat_result) -> bool:
+    """This process is in its group, which has no name on this machine, and so no member by name."""
+    if info.st_gid not in (os.getegid(), *os.getgroups()):
+        return False
+    try:
+        grp.getgrgid(info.st_gid)
+    except KeyError:
+        return True
+    return False
+
+
+def _owner_of_roots_home() -> set[int]:
+    """Who owns the directory that root has as HOME; nobody for another user than root."""
+    home = os.environ.get("HOME")
+    if os.geteuid() != _ROOT or not home:
+        return set()
+    try:
+        info = Path(home).stat()
+    except OSError:
+        return set()
+    return {info.st_uid} if stat.S_ISDIR(info.st_mode) else set()
 
 
 def _mode(info: os.stat_result) -> str:
@@ -145,7 +178,7 @@ def open_private_file(path: Path, flags: int) -> int:
                 f"{path.parent} belongs to another user (uid {above.st_uid}): name a directory of "
                 f"yours, or `chown {os.geteuid()} {path.parent}`"
             )
-        if above.st_mode & _written_by_others(above):
+        if above.st_mode & _written_by_others(above, {os.geteuid(), _ROOT}):
             raise NotPrivateError(
                 f"others may write to {path.parent} (mode {_mode(above)}): "
                 f"`chmod 700 {path.parent}`"

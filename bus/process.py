@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from .descriptors import raise_limit
+from .descriptors import KEEPER_FD_VARIABLE, raise_limit
 from .redact import printable
 
 T = TypeVar("T")
@@ -32,10 +32,8 @@ T = TypeVar("T")
 #: The file descriptor of a pipe whose other end the parent holds: it reads as closed when the
 #: parent is gone, however it went.
 PARENT_FD_VARIABLE = "TRUNKLINE_PARENT_FD"
-#: The file descriptor of a pipe into which a process writes for the parent that keeps it running:
-#: :data:`ALIVE` every :data:`SIGN_SECONDS` while its loop turns and it does its work, and
-#: :data:`READY`.
-KEEPER_FD_VARIABLE = "TRUNKLINE_KEEPER_FD"
+#: What a process writes for its keeper: :data:`ALIVE` every :data:`SIGN_SECONDS` while its loop
+#: turns and it does its work, and :data:`READY`.
 ALIVE, READY = b".", b"r"
 SIGN_SECONDS = 0.5
 

@@ -27,6 +27,7 @@ from pydantic import (
 from . import env_file as dotenv
 from .callers import caller_error
 from .curve import CurveKeys, bus_key
+from .descriptors import KEEPER_FD_VARIABLE
 from .endpoints import BusAddress
 from .errors import SettingsError
 from .hosts import bare, join
@@ -299,11 +300,14 @@ def spelled(url: str) -> str:
 
 def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
     """Read the settings; ``given`` (by field name; None is left out) wins over the environment, and
-    that over ``env_file``.
+    that over ``env_file``. A process that another one keeps running has all that it needs in its
+    environment. It reads no file, because one that was edited since the stack was started would
+    split the stack when the process is started again.
 
     Raises SettingsError with one line for the first thing that is wrong.
     """
-    found = {} if env_file is None else dotenv.read(Path(env_file))
+    kept = KEEPER_FD_VARIABLE in os.environ
+    found = {} if env_file is None or kept else dotenv.read(Path(env_file))
     found |= {name.upper(): value for name, value in os.environ.items() if value.strip()}
     values: dict[str, Any] = {
         field: found[name] for field in Settings.model_fields if (name := env_name(field)) in found

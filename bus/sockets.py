@@ -38,10 +38,9 @@ HIGH_WATER_MARK = 20_000
 
 #: Larger messages than these are refused by the socket, which reads no more than their length, and
 #: closes the connection. On the media plane 300 s of PCM16 at 24 kHz is 14.4 MB. On the control
-#: plane a peer's Hello is the longest message: it has about 1 KB for each of its calls, of which
-#: there are 2,000 at most.
+#: plane a client's Hello is the longest message: it has about 1 KB for each of its calls, of which
+#: there are 2,000 at most, and for each session the numbers that it lets in and may call.
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
-MAX_CONTROL_BYTES = 4 * 1024 * 1024
 
 #: Seconds between the tries of a DEALER that finds nobody, at first and later.
 FIRST_RETRY = 0.05
@@ -273,11 +272,11 @@ class DealerSocket(BusSocket):
             self._socket.connect(self._endpoint)
 
 
-def _prepare(socket: zmq.Socket[bytes], endpoint: str, most_bytes: int) -> None:
+def _prepare(socket: zmq.Socket[bytes], endpoint: str) -> None:
     socket.linger = 0
     socket.sndhwm = HIGH_WATER_MARK
     socket.rcvhwm = HIGH_WATER_MARK
-    socket.maxmsgsize = most_bytes
+    socket.maxmsgsize = MAX_MESSAGE_BYTES
     if endpoint.startswith("tcp:"):
         # Without this ZeroMQ looks names up, and reads addresses, as IPv4 alone.
         socket.ipv6 = "[" in endpoint
@@ -301,7 +300,7 @@ def connect_dealer(
     After ``on_disconnected`` close it and make another: it does not connect again.
     """
     socket = context.socket(zmq.DEALER)
-    _prepare(socket, endpoint, MAX_MESSAGE_BYTES)
+    _prepare(socket, endpoint)
     socket.reconnect_ivl = NEVER_MS
     socket.identity = b"d" + secrets.token_bytes(11)
     if endpoint.startswith("tcp:") and curve is not None:
@@ -318,15 +317,15 @@ def bind_router(
     *,
     after: Callable[[], None] | None = None,
     curve: CurveKeys | None = None,
-    most_bytes: int = MAX_MESSAGE_BYTES,
 ) -> tuple[BusSocket, str]:
     """A ROUTER bound to ``endpoint`` (``tcp://host:*`` takes a free port), and its real endpoint.
 
     ``on_message(identity, payload)``; ``after`` as for BusSocket. Messages that are not two frames
-    are dropped: every peer of ours sends one frame. So is one of more than ``most_bytes``.
+    are dropped: every peer of ours sends one frame. So is one of more than
+    :data:`MAX_MESSAGE_BYTES`.
     """
     socket = context.socket(zmq.ROUTER)
-    _prepare(socket, endpoint, most_bytes)
+    _prepare(socket, endpoint)
     socket.router_mandatory = 1
     if endpoint.startswith("tcp:") and curve is not None:
         curve.apply_server(socket, context)

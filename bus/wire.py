@@ -32,8 +32,8 @@ LONGEST_TEXT: Final = 65_536
 Name = Annotated[str, Meta(max_length=128, pattern=r"\A[0-9A-Za-z_.:+-]*\Z")]
 #: A peer's id, which is never empty.
 PeerName = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[0-9A-Za-z_.:+-]*\Z")]
-#: Where a worker is reached: an endpoint of ZeroMQ's.
-Endpoint = Annotated[str, Meta(max_length=1024, pattern=r"\A[^\x00-\x20\x7f]+\Z")]
+#: Where a worker is reached: an endpoint of ZeroMQ's. A directory's path may have spaces.
+Endpoint = Annotated[str, Meta(max_length=1024, pattern=r"\A[^\x00-\x1f\x7f]+\Z")]
 #: The name of something that has to be known already; what is not known is dropped, and never
 #: shown. To look at its alphabet would cost more than the frame that it stands in.
 Known = Annotated[str, Meta(max_length=128)]

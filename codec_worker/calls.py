@@ -508,8 +508,10 @@ class Calls:
         """Send the frames of all calls that are due before ``until``."""
         self._batches.pace(self.calls.values(), now, until)
         for call_id, error in self._batches.take_broken():
-            call = self.calls[call_id]
             self.broken.append(error)
+            call = self.calls.get(call_id)
+            if call is None:
+                continue  # it was closed meanwhile, and nobody waits for its sound
             if call.gateway is not None:
                 refused = m.OpenRefused(call.id, call.generation, "its sound cannot be worked on")
                 self._batches.instructions.append((call.gateway, refused))

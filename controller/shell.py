@@ -32,7 +32,7 @@ from trunkline.bus.curve import CurveKeys
 from trunkline.bus.errors import CarrierError, ErrorInfo, InvalidRequestError
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, say_ready
 from trunkline.bus.redact import redact_number
-from trunkline.bus.sockets import MAX_CONTROL_BYTES, BusSocket, bind_router
+from trunkline.bus.sockets import BusSocket, bind_router
 from trunkline.bus.wall import Wall
 
 from . import instructions as do
@@ -81,7 +81,13 @@ class _Asked(msgspec.Struct, tag="Request"):
     id: m.Number
 
 
-_decode_asked = msgspec.msgpack.Decoder(_Asked).decode
+class _SaidHello(msgspec.Struct, tag="Hello"):
+    """As much of a Hello."""
+
+    peer: m.PeerName
+
+
+_decode_begun = msgspec.msgpack.Decoder(_Asked | _SaidHello).decode
 
 
 class Shell:
@@ -119,9 +125,7 @@ class Shell:
     ) -> str:
         """Bind the control socket; returns its endpoint. zmq.ZMQError where that cannot be."""
         gate = self._wall.gate(m.ToController, self._receive, "a peer", self._unreadable)
-        self._router, bound = bind_router(
-            context, endpoint, gate, curve=curve, most_bytes=MAX_CONTROL_BYTES
-        )
+        self._router, bound = bind_router(context, endpoint, gate, curve=curve)
         return bound
 
     async def serve(self) -> int:
@@ -225,15 +229,18 @@ class Shell:
         self._feed(message)
 
     def _unreadable(self, identity: bytes, payload: bytes, error: Exception) -> None:
-        """A request gets an answer where one can be sent: whoever asked would wait for ever, and
-        ask again after each reconnect. Whatever else it was is dropped."""
+        """A request and a Hello get an answer where one can be sent: whoever said it would wait for
+        ever, and say it again after each reconnect. Whatever else it was is dropped."""
         try:
-            asked = _decode_asked(payload)
-        except Exception:  # noqa: BLE001  # it is no request either
+            begun = _decode_begun(payload)
+        except Exception:  # noqa: BLE001  # it is neither
             return
-        if self._names.has(asked.peer, identity):
+        if isinstance(begun, _SaidHello):
+            why = InvalidRequestError(f"the Hello of {begun.peer} cannot be read: {error}")
+            self._send(m.Refused(error=ErrorInfo.of(why)), identity)
+        elif self._names.has(begun.peer, identity):
             why = InvalidRequestError(f"the request cannot be read: {error}")
-            self._send(m.Reply(id=asked.id, error=ErrorInfo.of(why)), identity)
+            self._send(m.Reply(id=begun.id, error=ErrorInfo.of(why)), identity)
 
     def _stands(self, identity: bytes) -> bool:
         """Whether there is still a connection with this identity."""

@@ -29,6 +29,8 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from msgspec.structs import replace
+
 from trunkline.bus import messages as m
 from trunkline.bus.errors import InvalidRequestError, TrunklineError, WrongModeError
 from trunkline.bus.redact import redact_number
@@ -83,7 +85,10 @@ def _found_override(at: Moment, row: OverrideRow, found: str) -> None:
 
 
 def _found_dial(at: Moment, row: DialRow) -> None:
-    """An open dial, or a closed one that a client may still ask about, or that only counts."""
+    """An open dial, or a closed one that a client may still ask about, or that only counts. The
+    clock may have been set back since it was asked for. It would count for too long then, so it is
+    taken to have been asked for at this start."""
+    row = replace(row, asked=min(row.asked, at.book.identity.started_wall))
     if row.state == "closed":
         at.book.usage.accept(row)
         if row.asked < at.book.identity.started_wall - ASKED_ABOUT_WITHIN:
@@ -96,8 +101,7 @@ def _found_dial(at: Moment, row: DialRow) -> None:
         at.book.add_closed_dial(dial, at.now)
         return
     # Whether it has its stream by now is the gateways' and clients' to say.
-    asked = min(at.book.mono(row.asked), at.now)  # the clock may have been set back since
-    dial.waits_until(max(at.book.claim_until, asked + row.timeout))
+    dial.waits_until(max(at.book.claim_until, at.book.mono(row.asked) + row.timeout))
     call = Call.of_dial(row, at.now, {}).found_in(at.book.identity.epoch, secret=False)
     at.book.add_dial(dial, call)
     if row.mode == "a-leg":

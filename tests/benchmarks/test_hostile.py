@@ -19,6 +19,8 @@ def scored() -> HostileScore:
         Window(BASELINE, 0.0, 10.0),
         Window("half bodies", 10.0, 30.0, Counter({"408": 90, "no connection": 10}), counted=90),
     ]
+    score.windows[1].attackers.append("half bodies")
+    score.windows[1].kinds.add("too slow")
     score.webhooks = [(12.0, 0.1)]
     score.before, score.during = {"gateway": 60.0}, {"gateway": 70.0}
     score.honest.verdicts = [Verdict("CA1", "a-leg", 9.0, 1)]
@@ -41,6 +43,7 @@ def test_a_run_in_which_all_is_refused_and_nobody_is_harmed_has_no_problem() -> 
         (lambda s: s.windows[1].outcomes.update(kept=1), "not refused: {'kept': 1}"),
         (lambda s: s.windows[1].outcomes.update({"408": 1}), "91 refused by us, 90 counted"),
         (lambda s: s.windows[1].outcomes.clear(), "no attempt was made"),
+        (lambda s: s.windows[1].kinds.clear(), "half bodies: nothing was refused as too slow"),
     ],
 )
 def test_each_harm_is_a_problem(harm: object, problem: str) -> None:

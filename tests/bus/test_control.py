@@ -22,6 +22,7 @@ from trunkline.bus.errors import (
     StackUnavailableError,
     TimedOutError,
 )
+from trunkline.bus.sockets import FIRST_RETRY
 from trunkline.bus.testing import Context, FakeClock, FakeController, poison, until
 
 
@@ -331,12 +332,30 @@ async def test_a_connection_that_is_lost_right_after_its_welcome_is_waited_for_a
     assert (await waiting).epoch == 1
 
 
+async def test_a_controller_that_ends_connections_before_their_welcome_is_not_asked_without_end(
+    wires: tuple[Wires, ControlClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire, client = wires
+    wire.connected()
+    opened: list[float] = []
+    began = asyncio.get_running_loop().time()
+    monkeypatch.setattr(
+        client, "_open", lambda: opened.append(asyncio.get_running_loop().time() - began)
+    )
+    wire.disconnected()
+    client._turn()
+    assert not opened
+    await until(lambda: bool(opened))
+    assert opened[0] >= FIRST_RETRY / 2
+
+
 async def test_each_hello_says_which_connection_it_came_on(
     wires: tuple[Wires, ControlClient],
 ) -> None:
     wire, client = wires
     wire.connected()
     client.say_hello()
+    wire.welcome()
     wire.disconnected()
     wire.connected()
     hellos = [x for x in wire.sent if isinstance(x, m.Hello)]
@@ -409,6 +428,8 @@ async def test_no_peer_is_deaf_whose_controller_is_stopped(
     wire.welcome()
     assert not wait(client, 10 * DEAF_AFTER)
     assert client.welcome is None
+    wire.connected()  # it runs again, and its Welcome is on its way
+    assert not client.deaf and not wait(client, 1.0, up=wire)
 
 
 # --------------------------------------------------------------------------- whose bus it is

@@ -98,7 +98,7 @@ def fits(kind: object, value: object) -> bool:
             ["a" * 129, "a b", "a\n", "\n", "ä"],
         ),
         (wire.PeerName, ["a"], ["", "a\n", "\x1b[2J", "a" * 129]),
-        (wire.Endpoint, ["ipc:///run/ü/w1", "tcp://[::1]:5"], ["", "ipc:///a\nb", "x" * 1025]),
+        (wire.Endpoint, ["ipc:///run/ü b/w1", "tcp://[::1]:5"], ["", "ipc:///a\nb", "x" * 1025]),
         (wire.Known, ["", "ä\n" * 64], ["a" * 129]),
         (wire.Text, ["ä\n", "x" * 65_536], ["x" * 65_537]),
         (wire.Fields, [{"a": "b"}], [{"a": 1}, {str(n): "" for n in range(1_001)}]),

@@ -5,6 +5,7 @@ Another user is made by chown where the tests run as root, and by another own nu
 
 from __future__ import annotations
 
+import grp
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,66 @@ def test_a_group_of_the_users_own_may_write_above(tmp_path: Path) -> None:
         check_private(above / "bus")
     else:
         assert "others may write" in refused(above / "bus")
+
+
+@pytest.fixture
+def nameless_group(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A group of this process that has no name here, as the fsGroup of a pod."""
+
+    def no_name(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr(grp, "getgrgid", no_name)
+    if os.geteuid() != 0:
+        return os.getegid()
+    monkeypatch.setattr(os, "getgroups", lambda: [OTHER])
+    return OTHER
+
+
+def test_the_nameless_group_of_a_pods_volume_may_write_above(
+    tmp_path: Path, nameless_group: int
+) -> None:
+    """Kubernetes gives the volume, and at each later start all that is in it, to that group."""
+    volume = tmp_path / "volume"
+    make_private(volume / "bus")
+    for path, mode in ((volume, 0o2775), (volume / "bus", 0o2770)):
+        os.chown(path, -1, nameless_group)
+        path.chmod(mode)
+    check_private(volume / "bus")
+    FileLock(volume / "bus" / "lock", "us").release()
+    volume.chmod(0o2777)
+    assert f"others may write to {volume} (mode 2777)" in refused(volume / "bus")
+
+
+def test_a_nameless_group_of_others_may_not_write_above(
+    tmp_path: Path, nameless_group: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = tmp_path / "volume"
+    make_private(volume / "bus")
+    os.chown(volume, -1, nameless_group)
+    volume.chmod(0o2775)
+    monkeypatch.setattr(os, "getgroups", list)
+    monkeypatch.setattr(os, "getegid", lambda: OTHER + 1)
+    assert f"others may write to {volume} (mode 2775)" in refused(volume / "bus")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may have another user's home")
+def test_root_may_use_the_home_that_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a CI job's container, whose HOME is the runner's, or with ``sudo -E``."""
+    home = tmp_path / "home"
+    make_private(home / "state" / "trunkline")
+    for path in (home, home / "state"):
+        os.chown(path, OTHER, OTHER)
+        path.chmod(0o775)
+    assert f"{home / 'state'} belongs to another user" in refused(home / "state" / "trunkline")
+    monkeypatch.setenv("HOME", str(home))
+    check_private(home / "state" / "trunkline")
+    os.chown(home / "state", OTHER + 1, -1)
+    assert f"{home / 'state'} belongs to another user" in refused(home / "state" / "trunkline")
+    monkeypatch.setenv("HOME", str(home / "nothing"))
+    assert "belongs to another user" in refused(home / "state" / "trunkline")
 
 
 def test_a_sticky_parent_does_not_make_another_users_entry_ours(

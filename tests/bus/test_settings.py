@@ -233,6 +233,17 @@ def test_a_blank_in_the_environment_does_not_hide_the_file(
     assert {"account_sid", "http_port"} == settings.model_fields_set
 
 
+def test_a_process_that_is_kept_running_reads_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its keeper gave it all settings; the file may have been edited since."""
+    (tmp_path / ".env").write_text("TWILIO_AUTH_TOKEN=secret\nTRUNKLINE_HTTP_PORT=7\n")
+    monkeypatch.setenv("TRUNKLINE_LEAD_MS", "80")
+    monkeypatch.setenv("TRUNKLINE_KEEPER_FD", "9")
+    settings = load(env_file=tmp_path / ".env")
+    assert settings.model_fields_set == {"lead_ms"} and settings.lead_ms == 80
+
+
 def test_region_and_edge_come_from_the_file_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("TWILIO_REGION=ie1\nTWILIO_EDGE=dublin\n")
     settings = load(env_file=tmp_path / ".env")

@@ -313,12 +313,11 @@ async def test_a_router_tells_whether_a_connection_stands(context: Context, tmp_
 
 
 async def test_a_message_over_the_bound_is_not_read_and_ends_its_connection(
-    context: Context, tmp_path: Path
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("trunkline.bus.sockets.MAX_MESSAGE_BYTES", 1_000)
     got: list[int] = []
-    router, endpoint = bind_router(
-        context, f"ipc://{tmp_path}/r", lambda _, p: got.append(len(p)), most_bytes=1_000
-    )
+    router, endpoint = bind_router(context, f"ipc://{tmp_path}/r", lambda _, p: got.append(len(p)))
     (dealer, seen), (other, others) = watched(context, endpoint), watched(context, endpoint)
     await until(lambda: bool(seen and others))
     dealer.send(bytes(1_000))

@@ -487,3 +487,25 @@ def test_a_call_whose_sound_fails_is_given_back_and_the_others_go_on(
     assert sent.count(names[0]) == sent.count(names[2]) == 4
     assert list(worker.calls) == [names[0], names[2]]
     assert [type(error) for error in worker.broken] == [ZeroDivisionError]
+
+
+def test_a_call_that_is_closed_after_its_sound_failed_takes_no_other_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, (name, other) = a_worker_with(2)
+    bad = worker.calls[name]
+    assert bad.playout is not None
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(bad.playout, "one_due", fail)
+    for one in (name, other):
+        worker.receive(ADAPTER, m.Speak(one, m.first_generation(1), 0, SPEECH[:9_600]), 0)
+    worker.work(0, TICK)
+    worker.receive(GATEWAY, m.CloseCall(name, bad.generation), 0)
+    worker.take_instructions()
+    worker.tick(TICK, 2 * TICK)
+    sent = [x for _, x in worker.take_instructions() if isinstance(x, m.Outbound)]
+    assert [f.call for x in sent for f in x.frames] == [other]
+    assert [type(error) for error in worker.broken] == [ZeroDivisionError]

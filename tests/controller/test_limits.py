@@ -71,7 +71,17 @@ def test_what_costs_more_than_a_phone_call_has_to_be_listed_in_full(number: str,
 
 
 @pytest.mark.parametrize(
-    "number", [OURS, THEIRS, "+442071838750", "+4930123456", "+8613812345678", "+999123456789"]
+    "number",
+    [
+        OURS,
+        THEIRS,
+        "+442071838750",
+        "+4930123456",
+        "+8613812345678",
+        "+999123456789",
+        "+19995550000",
+        "+13335550100",
+    ],
 )
 def test_ordinary_and_unknown_numbers_are_called(number: str) -> None:
     assert refusal(number, None) is None
@@ -296,6 +306,27 @@ def test_a_restart_forgets_nothing(row: DialRow, used: int, held: int) -> None:
     stage.work.clear()
     says = f"=4: {used} min were used within 24 hours, calls under way may take {held} min, "
     assert says in refused(stage, info)
+
+
+@pytest.mark.parametrize("state", ["closed", "taken"])
+def test_a_clock_that_was_set_back_makes_no_dial_count_for_longer(state: str) -> None:
+    row = replace(ROW, asked=ROW.asked + 7 * DAY, state=state)
+    stage = Stage(dials=[row], caps=Caps(calls_per_hour=1), epoch=2)
+    info = stage.open(allowed_callees=[THEIRS])
+    stage.work.clear()
+    assert "TRUNKLINE_MAX_CALLS_PER_HOUR=1" in refused(stage, info)
+    stage.now += HOUR + 1.0
+    stage.beat("a1")
+    stage.work.clear()
+    dialled(stage, info, "CA1", mode="originate")
+
+
+def test_a_clock_that_was_set_back_makes_no_call_free() -> None:
+    row = replace(ROW, asked=ROW.asked + 7 * DAY, state="taken", seconds=None, mode="originate")
+    stage = Stage(dials=[row], epoch=2)
+    stage.pass_time(61.0)
+    stage.callback(row.request, "CA9", "completed")
+    assert stage.take(do.CloseDial).seconds == pytest.approx(61.0)
 
 
 def replace_hours(caps: Caps) -> Caps:

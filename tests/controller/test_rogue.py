@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.control import WELCOME_WITHIN
 from trunkline.bus.errors import InvalidRequestError
-from trunkline.bus.sockets import MAX_CONTROL_BYTES, connect_dealer
+from trunkline.bus.sockets import MAX_MESSAGE_BYTES, connect_dealer
 from trunkline.bus.testing import poison, until
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.controller import instructions as do
@@ -85,8 +85,10 @@ async def test_poison_ends_nothing(stack: Stack, rogue: Rogue) -> None:
     assert [s["id"] for s in (await status(adapter))["sessions"]] == [info.session]
     rogue_hello = m.Hello(role="adapter", peer="rogue", pid=1)
     await rogue.say(rogue_hello)
-    await until(lambda: bool(rogue.heard))
-    assert isinstance(rogue.heard[0], m.Welcome), "what came before is read by now"
+    await until(lambda: any(isinstance(heard, m.Welcome) for heard in rogue.heard))
+    *before, _ = rogue.heard
+    hellos = [payload for payload in found.values() if b"\xa5Hello" in payload]
+    assert [type(heard) for heard in before] == [m.Refused] * len(hellos), "each is told by name"
 
 
 async def test_nobody_speaks_in_another_peers_name(stack: Stack, rogue: Rogue) -> None:
@@ -168,14 +170,45 @@ async def test_a_request_that_cannot_be_decoded_is_refused_by_name(stack: Stack)
     assert not adapter.client._pending
 
 
+async def test_a_hello_that_cannot_be_decoded_is_refused_by_name(
+    stack: Stack, rogue: Rogue
+) -> None:
+    hello = m.Hello(role="codec_worker", peer="w9", pid=1, endpoint="ipc:///a\nb")
+    await rogue.say(hello)
+    await until(lambda: bool(rogue.heard))
+    (refused,) = rogue.heard
+    assert isinstance(refused, m.Refused)
+    error = refused.error.exception()
+    assert isinstance(error, InvalidRequestError)
+    assert str(error).startswith("the Hello of w9 cannot be read: ") and "endpoint" in str(error)
+    await rogue.say(replace(hello, endpoint="ipc:///a b"))
+    await until(lambda: len(rogue.heard) == 2)
+    assert isinstance(rogue.heard[1], m.Welcome)
+
+
+async def test_a_hello_of_many_sessions_with_long_lists_is_welcome(
+    stack: Stack, rogue: Rogue
+) -> None:
+    callees = [f"+1415555{n:04}" for n in range(700)]
+    sessions = [
+        m.SessionInfo(session=f"{n:032x}", secret="s", number="any", allowed_callees=callees)
+        for n in range(500)
+    ]
+    hello = m.Hello(role="adapter", peer="rogue", pid=1, sessions=sessions)
+    assert len(msgspec.msgpack.encode(hello)) > 2**22
+    await rogue.say(hello)
+    await until(lambda: bool(rogue.heard))
+    assert isinstance(rogue.heard[0], m.Welcome)
+
+
 async def test_a_message_that_is_too_large_is_not_read(stack: Stack, rogue: Rogue) -> None:
     adapter = await stack.join("adapter")
     before = psutil.Process().memory_info().rss
-    await rogue.say(m.Hello(role="adapter", peer="p" * MAX_CONTROL_BYTES, pid=1))
+    await rogue.say(m.Hello(role="adapter", peer="p" * MAX_MESSAGE_BYTES, pid=1))
     await until(lambda: rogue.lost)
     await status(adapter)
     # The rogue's own copy is in this process too.
-    assert psutil.Process().memory_info().rss - before < 4 * MAX_CONTROL_BYTES
+    assert psutil.Process().memory_info().rss - before < 4 * MAX_MESSAGE_BYTES
 
 
 async def test_hellos_of_connections_that_are_gone_are_forgotten(

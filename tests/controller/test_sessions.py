@@ -9,6 +9,7 @@ from trunkline.bus.errors import CarrierError, StackUnavailableError
 from trunkline.bus.refusals import KINDS
 from trunkline.controller import instructions as do
 from trunkline.controller.journal.rows import OverrideRow
+from trunkline.controller.rules.book.peers import COUNTS_KEPT
 from trunkline.controller.rules.book.tokens import digest
 from trunkline.controller.rules.sessions import LEASE_SECONDS
 
@@ -542,3 +543,20 @@ def test_what_gateways_have_refused_is_summed_up_whoever_comes_and_goes() -> Non
     told = {kind: count for kind, count in stage.core.book.refused.items() if count}
     assert told == {"shared key": 6, "too slow": 3}
     assert list(stage.core.book.refused) == list(KINDS), "those that never came are told as 0"
+
+
+def test_what_a_gateway_has_refused_counts_once_on_whichever_connection_it_is_told() -> None:
+    stage = Stage()
+    stage.feed(m.Beat(peer="g1", refused={"shared key": 5}))
+    stage.feed(do.Gone("g1"))
+    assert stage.core.book.peers.get("g1") is None
+    stage.hello("gateway", "g1")
+    stage.feed(do.Gone("g1"))  # before a beat of it was heard
+    stage.hello("gateway", "g1")
+    stage.feed(m.Beat(peer="g1", refused={"shared key": 6}))
+    assert stage.core.book.refused["shared key"] == 6
+    for n in range(COUNTS_KEPT + 10):
+        stage.hello("gateway", f"x{n}")
+        stage.feed(m.Beat(peer=f"x{n}", refused={"shared key": 1}))
+        stage.feed(do.Gone(f"x{n}"))
+    assert len(stage.core.book.peers._refused) == COUNTS_KEPT

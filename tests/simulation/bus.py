@@ -57,7 +57,6 @@ class SimBus:
         on_message: Callable[[bytes, bytes], None],
         *,
         curve: object = None,
-        most_bytes: int = 0,
     ) -> tuple[Router, str]:
         router = Router(self, endpoint, current.get(), on_message)
         self._routers[endpoint] = router

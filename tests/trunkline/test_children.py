@@ -86,6 +86,17 @@ def test_a_child_reads_the_very_settings_of_its_parent(
     assert bus_settings.load(env_file=None) == given
 
 
+def test_a_list_of_nobody_is_one_for_a_child_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUNKLINE_ALLOWED_CALLEES", ",")
+    monkeypatch.setenv("TRUNKLINE_ALLOWED_CALLERS", ",")
+    given = bus_settings.load(env_file=None)
+    assert given.allowed_callees == given.allowed_callers == ()
+    environment = settings_environment(given)
+    for name in ("TRUNKLINE_ALLOWED_CALLEES", "TRUNKLINE_ALLOWED_CALLERS"):
+        monkeypatch.setenv(name, environment[name])
+    assert bus_settings.load(env_file=None) == given
+
+
 def test_each_child_gets_what_it_needs_and_no_other_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,11 +20,11 @@ from typing import Final
 from pydantic import SecretStr
 
 from trunkline.bus.clock import Clock, monotonic
+from trunkline.bus.descriptors import KEEPER_FD_VARIABLE
 from trunkline.bus.launch import ParentPipe
 from trunkline.bus.process import (
     EXIT_FAILED,
     EXIT_USAGE,
-    KEEPER_FD_VARIABLE,
     PARENT_FD_VARIABLE,
     READY,
     SIGN_SECONDS,
@@ -259,14 +259,14 @@ def settings_environment(settings: Settings, role: str | None = None) -> dict[st
 
 
 def _as_text(value: object) -> str | None:
-    if value is None or value == () or value == "":
+    if value is None or value == "":
         return None
     if isinstance(value, SecretStr):
         return value.get_secret_value() or None
     if isinstance(value, bool):
         return "1" if value else "0"
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(value) or ","  # a list of nobody is not the same as no list
     if isinstance(value, Path):
         return str(value.absolute())
     return str(value)

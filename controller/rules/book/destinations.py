@@ -70,7 +70,9 @@ def _costly(number: str) -> str | None:
     if not phonenumbers.is_valid_number(parsed):
         # Some networks connect whatever begins with the emergency number. No valid number does.
         national = phonenumbers.national_significant_number(parsed)
-        for region in phonenumbers.region_codes_for_country_code(parsed.country_code or 0):
+        # A code's main region comes first. Its others have numbers of their own (999 in parts of
+        # +1), which are none when they are dialled from elsewhere with a country code.
+        for region in phonenumbers.region_codes_for_country_code(parsed.country_code or 0)[:1]:
             if shortnumberinfo.connects_to_emergency_number(national, region):
                 return "an emergency number"
     return None

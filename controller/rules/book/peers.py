@@ -20,6 +20,8 @@ ANSWERS_KEPT: Final = 1000
 #: Requests of one peer that may be under way: those of a client with thousands of calls, and more
 #: than a gateway lets wait.
 MOST_WAITING: Final = 4_000
+#: Forgotten gateways whose counts are kept.
+COUNTS_KEPT: Final = 1000
 #: A peer that was not heard of for so long is forgotten (seconds).
 FORGOTTEN_AFTER: Final = 60.0
 #: A gateway whose last beat is older has stalled or died (seconds).
@@ -131,12 +133,17 @@ class Peers:
 
     def __init__(self) -> None:
         self.by_id: dict[str, Peer] = {}
+        #: what forgotten gateways had refused when they were last heard
+        self._refused: OrderedDict[str, dict[str, int]] = OrderedDict()
 
     def hello(self, hello: m.Hello, now: float) -> Peer:
         """It is here, for the first time or again."""
         peer = self.by_id.get(hello.peer)
         if peer is None:
-            peer = self.by_id[hello.peer] = Peer(hello.peer, hello.role, hello.pid, now)
+            # It counts from its own start, and so what it told before must not be counted again.
+            before = self._refused.pop(hello.peer, {})
+            peer = Peer(hello.peer, hello.role, hello.pid, now, refused=before)
+            self.by_id[hello.peer] = peer
         peer.is_here(hello, now)
         return peer
 
@@ -157,9 +164,14 @@ class Peers:
 
     def forget(self, peer: str) -> None:
         """Nothing here is its own."""
-        self.by_id.pop(peer, None)
+        found = self.by_id.pop(peer, None)
+        if found is None or not found.refused:
+            return
+        self._refused[peer] = found.refused
+        while len(self._refused) > COUNTS_KEPT:
+            self._refused.popitem(last=False)
 
     def forget_lost(self, now: float) -> None:
         """Forget who is long gone."""
         for peer in [p.id for p in self.by_id.values() if now - p.heard > FORGOTTEN_AFTER]:
-            del self.by_id[peer]
+            self.forget(peer)
