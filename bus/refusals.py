@@ -47,7 +47,7 @@ KINDS: Final[dict[Kind, str]] = {
     "not found": "nothing is served there, or not by this method",
     "not HTTP": "it is not HTTP, or not the WebSocket handshake that it says it is",
     "too large": "it is larger than a request may be",
-    "too slow": "it did not come whole in time",
+    "too slow": "it did not come whole in time, or its answer was not read in time",
     # A connection. Newcomers are always let in (bus/places.py).
     "pushed out": "it was the oldest whose request was not whole, and a newer one needed its place",
     "no descriptor": "the process may not open more connections, and none of them could go",
