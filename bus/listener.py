@@ -152,7 +152,7 @@ class BoundedHttp(HttpToolsProtocol):
             return
         try:
             super().data_received(data)
-        except BaseException:
+        except BaseException:  # raised on: the loop logs it, and nobody would close the connection
             self.transport.abort()
             raise
         if self._in_head and self._received > HEAD_BYTES:

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -298,18 +299,24 @@ class Wires:
         self.hear(msgspec.msgpack.encode(told))
 
 
+def client_of(role: m.Role, **given: Any) -> ControlClient:
+    """A client of a controller that the test plays."""
+    return ControlClient(
+        zmq.Context.instance(),
+        BusAddress.parse("ipc:///nowhere"),
+        peer="p1",
+        hello=lambda: m.Hello(role=role, peer="p1", pid=2),
+        beat=lambda: m.Beat(peer="p1"),
+        on_event=lambda event: None,
+        **given,
+    )
+
+
 @pytest.fixture
 async def wires(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Wires, ControlClient]]:
     wires = Wires()
     monkeypatch.setattr("trunkline.bus.control.connect_dealer", wires.connect)
-    client = ControlClient(
-        zmq.Context.instance(),
-        BusAddress.parse("ipc:///nowhere"),
-        peer="p1",
-        hello=lambda: m.Hello(role="adapter", peer="p1", pid=2),
-        beat=lambda: m.Beat(peer="p1"),
-        on_event=lambda event: None,
-    )
+    client = client_of("adapter")
     client.start()
     yield wires, client
     await client.close()
@@ -370,15 +377,7 @@ async def patient(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Wires,
     """A client on a clock of the test's, whose own turns the test takes."""
     wires = Wires()
     monkeypatch.setattr("trunkline.bus.control.connect_dealer", wires.connect)
-    client = ControlClient(
-        zmq.Context.instance(),
-        BusAddress.parse("ipc:///nowhere"),
-        peer="p1",
-        hello=lambda: m.Hello(role="gateway", peer="p1", pid=2),
-        beat=lambda: m.Beat(peer="p1"),
-        on_event=lambda event: None,
-        clock=FakeClock(),
-    )
+    client = client_of("gateway", clock=FakeClock())
     client._last_heard = client._clock()
     client._open()
     yield wires, client
