@@ -31,6 +31,7 @@ them out.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import msgspec
@@ -164,6 +165,8 @@ class CallAudio:
         self._interrupt_asked: float | None = None
         self._ended: m.EndedReason | None = None
         self._ended_at = 0.0
+        #: when the carrier had taken our hang-up at the latest
+        self._hung_up_at = math.inf
         self._drain_until: float | None = None
         #: True once ``Ended`` was given out
         self.finished = False
@@ -462,12 +465,17 @@ class CallAudio:
 
     # ------------------------------------------------------------------ the call's end, and time
 
+    def hung_up(self, now: float) -> None:
+        """The carrier has taken our hang-up. A controller that is killed right behind that leaves
+        the call's end to the next one, which may find it seconds later."""
+        self._hung_up_at = min(self._hung_up_at, now)
+
     def call_ended(self, reason: m.EndedReason, now: float, ago: float = 0.0) -> None:
         """The controller says that the call is over, since ``ago`` seconds."""
         if self._ended is not None:
             return
         self._ended = reason
-        self._ended_at = now - ago
+        self._ended_at = min(now - ago, self._hung_up_at)
         self._drain_until = now + DRAIN_SECONDS
         self._spoken(self.out.end_all())
         self._interrupt_done(self.out.serial, None)
