@@ -46,6 +46,8 @@ from .outbound import Outbound, Utterance
 DRAIN_SECONDS = 1.0
 #: A call's end cuts off the frame that the far end is saying (seconds).
 CUT_OFF_AT_THE_END = 0.02
+#: A gateway reads its sockets by a clock: a frame may have waited there so long (seconds).
+READ_EVERY = 0.02
 #: How long a worker may take to say how much was sent before an interrupt.
 INTERRUPTED_WITHIN = 0.25
 #: How long an acknowledgement, or sound of the far end, takes at most from the carrier's socket to
@@ -558,7 +560,8 @@ class CallAudio:
         """The last stream broke before the call's end, or its gateway or worker stands still."""
         seconds = self._ended_at - self._heard_at
         if seconds > CUT_OFF_AT_THE_END:
-            self.lost.add("inbound", round(seconds * WIRE_RATE), NEVER_ARRIVED)
+            lost = round((seconds + READ_EVERY) * WIRE_RATE)
+            self.lost.add("inbound", lost, NEVER_ARRIVED)
 
     def _finish(self) -> None:
         if not self.finished:
