@@ -35,7 +35,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
-from trunkline.bus.sound import WIRE_RATE
+from trunkline.bus.sound import FRAME, WIRE_RATE
 
 from .instructions import (
     CloseLink,
@@ -432,7 +432,7 @@ class Streams:
             if following is None or following == frame.position:
                 following = frame.position + len(frame.payload)
                 stream.out_next = following
-                stream.frames_out += 1
+                stream.frames_out += -(-len(frame.payload) // FRAME)
                 stream.plays_until = max(stream.plays_until, now) + len(frame.payload) / WIRE_RATE
                 out.append(WriteText(stream.socket, stream.wire.media(frame.payload)))
                 if stream.recording is not None:
