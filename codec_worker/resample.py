@@ -34,6 +34,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from trunkline.bus.sound import FRAME
+
 from . import mulaw
 
 RATIO: Final = 3
@@ -48,6 +50,11 @@ _TAPS: Final = 2 * LOOKAHEAD_24K + 1
 _CUTOFF_HZ: Final = 3900.0
 _BETA: Final = 6.31  # 66 dB by Kaiser's formula 0.1102 (A - 8.7)
 _ROWS: Final = 256
+
+#: Bytes of the tail of an Upsampler's history once sound has begun; with a frame they are so many
+#: whole blocks.
+HELD_PAST: Final = 2 * LOOKAHEAD
+_FRAME_BLOCKS: Final = (HELD_PAST + FRAME) // _BLOCK
 
 _Floats = npt.NDArray[np.float32]
 _SILENCE_24K: Final = bytes(2 * _BLOCK_24K)
@@ -230,6 +237,16 @@ class Upsampler:
             return [b""] * len(spans)
         pcm = self._interpolate(b"".join(pieces), blocks - 1)
         return [pcm[start:end] for start, end in spans]
+
+    def frames(self, windows: Sequence[bytes]) -> list[bytes]:
+        """What ``run`` would return for a frame of 160 bytes of each call, where each call's tail
+        was as long as it nearly always is: ``windows`` are those tails with the frames."""
+        if not windows:
+            return []
+        blocks = _FRAME_BLOCKS * len(windows)
+        pcm = self._interpolate(b"".join(windows), blocks - 1)
+        step, size = 2 * _FRAME_BLOCKS * _BLOCK_24K, 2 * RATIO * FRAME
+        return [pcm[start : start + size] for start in range(0, step * len(windows), step)]
 
     def flush(self, histories: Sequence[History]) -> list[bytes]:
         """The held-back tails (up to 48 samples), computed as if silence followed. Afterwards each
