@@ -22,8 +22,8 @@ def check_came_back(stack: Stack, conversations: Conversations, within: float) -
     for verdict in conversations.verdicts:
         streams = [s for s in stack.sim.call(verdict.sid)["streams"] if s["opened_at"] is not None]
         assert streams[1]["opened_at"] - streams[0]["ended_at"] <= within
-        # The lead that lay at the carrier, and at least one frame of the far end's. Two messages may
-        # be in doubt, and each brings what goes together with the frame that was due.
+        # The lead that lay at the carrier, and at least one frame of the far end's. Two messages
+        # may be in doubt, and each brings what goes together with the frame that was due.
         assert 1 <= verdict.reported_out <= 8 + 2 * TOGETHER, verdict
         assert verdict.lost_in == 0 or verdict.reported_in > 0, verdict
 
