@@ -314,7 +314,7 @@ class TwilioCarrier:
             settings.require("account_sid"),
             settings.require("auth_token"),
             settings.twilio_api_url,
-            secondary=settings.auth_token_secondary.get_secret_value(),
+            secondary=settings.auth_token_secondary,
             region=settings.region,
             edge=settings.edge,
         )
