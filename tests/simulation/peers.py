@@ -34,7 +34,7 @@ from trunkline.gateway.shell import Shell as GatewayShell
 from .bus import SimBus
 from .clock import Process, SimLoop
 from .memory_journal import MemoryJournal
-from .twilio import Rest, Twilio
+from .twilio import Twilio
 
 if TYPE_CHECKING:
     from .media import Media
@@ -109,7 +109,7 @@ class ControllerPeer:
         self._ops = Operations(
             stack="5tack",
             public_url=public_url,
-            carrier=Rest(twilio, process),
+            carrier=twilio,
             journal=SimJournal(store, rng),  # type: ignore[arg-type]  # by __getattr__
             keys=SealKeys("token"),
             wall=twilio.wall,
