@@ -124,6 +124,8 @@ class Settings(BaseModel):
     max_calls: int | None = Field(None, ge=0)
     max_calls_per_hour: int | None = Field(None, ge=0)
     max_minutes_per_day: int | None = Field(None, ge=0)
+    #: of a call, in whichever currency; None: nobody says what calls cost
+    price_per_minute: float | None = Field(None, ge=0, allow_inf_nan=False)
     recordings_dir: Path | None = None
     log_format: Literal["text", "json"] = "text"
 
