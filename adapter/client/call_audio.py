@@ -31,6 +31,7 @@ them out.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import msgspec
@@ -45,6 +46,8 @@ from .outbound import Outbound, Utterance
 DRAIN_SECONDS = 1.0
 #: A call's end cuts off the frame that the far end is saying (seconds).
 CUT_OFF_AT_THE_END = 0.02
+#: A gateway reads its sockets by a clock: a frame may have waited there so long (seconds).
+READ_EVERY = 0.02
 #: How long a worker may take to say how much was sent before an interrupt.
 INTERRUPTED_WITHIN = 0.25
 #: How long an acknowledgement, or sound of the far end, takes at most from the carrier's socket to
@@ -164,6 +167,8 @@ class CallAudio:
         self._interrupt_asked: float | None = None
         self._ended: m.EndedReason | None = None
         self._ended_at = 0.0
+        #: when the carrier had taken our hang-up at the latest
+        self._hung_up_at = math.inf
         self._drain_until: float | None = None
         #: True once ``Ended`` was given out
         self.finished = False
@@ -462,12 +467,17 @@ class CallAudio:
 
     # ------------------------------------------------------------------ the call's end, and time
 
+    def hung_up(self, now: float) -> None:
+        """The carrier has taken our hang-up. A controller that is killed right behind that leaves
+        the call's end to the next one, which may find it seconds later."""
+        self._hung_up_at = min(self._hung_up_at, now)
+
     def call_ended(self, reason: m.EndedReason, now: float, ago: float = 0.0) -> None:
         """The controller says that the call is over, since ``ago`` seconds."""
         if self._ended is not None:
             return
         self._ended = reason
-        self._ended_at = now - ago
+        self._ended_at = min(now - ago, self._hung_up_at)
         self._drain_until = now + DRAIN_SECONDS
         self._spoken(self.out.end_all())
         self._interrupt_done(self.out.serial, None)
@@ -550,7 +560,8 @@ class CallAudio:
         """The last stream broke before the call's end, or its gateway or worker stands still."""
         seconds = self._ended_at - self._heard_at
         if seconds > CUT_OFF_AT_THE_END:
-            self.lost.add("inbound", round(seconds * WIRE_RATE), NEVER_ARRIVED)
+            lost = round((seconds + READ_EVERY) * WIRE_RATE)
+            self.lost.add("inbound", lost, NEVER_ARRIVED)
 
     def _finish(self) -> None:
         if not self.finished:
