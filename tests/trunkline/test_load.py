@@ -13,6 +13,8 @@ import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
+from trunkline.adapter.client.thread_bridge import SoundBox
+from trunkline.adapter.turns.by_hand import Turn
 from trunkline.bus import wav
 from trunkline.bus.errors import (
     CallFailedError,
@@ -150,13 +152,18 @@ class FakeCall:
         self.sid = sid
         self.age = 10.0
         self.over = False
+        self.sound = SoundBox(1_000)
+        self.latencies: list[float | None] = []
         self._heard = heard
 
     async def say(self, pcm: bytes) -> None:
+        self.sound.put(b"\0\0")
         await asyncio.sleep(0)
 
-    async def next_turn(self, timeout: float) -> None:
+    async def next_turn(self, timeout: float) -> Turn:
+        assert len(self.sound) == 0, "it was said before the question was over"
         self._heard()
+        return Turn(b"", self.latencies.pop(0) if self.latencies else 1.0)
 
     async def hang_up(self) -> None:
         self.over = True
@@ -255,6 +262,15 @@ async def test_a_call_that_came_up_may_fail_too(error: Exception, kind: str) -> 
     await made.run()
     assert dict(made.steps[0].failures) == {kind: 1}
     assert len(made.steps[0].reports) == 1 and line.calls[0].over
+
+
+async def test_the_rest_of_earlier_words_is_not_taken_for_the_answer() -> None:
+    heard: list[None] = []
+    made = ramp(FakeLine())
+    call = FakeCall("CA1", lambda: heard.append(None))
+    call.latencies = [None, 1.0, 1.0]
+    await made._talk(Step(1), call)  # type: ignore[arg-type]  # what it uses of a Call
+    assert len(heard) == 3, "two questions, and one turn more"
 
 
 async def test_the_ramp_ends_at_a_cap_and_where_nobody_answers() -> None:

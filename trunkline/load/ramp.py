@@ -133,11 +133,9 @@ class Ramp:
             self._calls.append(call)
 
     async def _talk(self, step: Step, call: Call) -> None:
-        plan = self._plan
         try:
-            for _ in range(plan.questions):
-                await call.say(plan.question)
-                await call.next_turn(plan.answer_within)
+            for _ in range(self._plan.questions):
+                await self._ask(call)
             await call.hang_up()
         except (TimeoutError, TrunklineError) as error:
             kind = type(error).__name__
@@ -150,6 +148,18 @@ class Ramp:
             with contextlib.suppress(TimeoutError):
                 await call.wait_ended(ENDED_WITHIN)
         step.up -= 1
+
+    async def _ask(self, call: Call) -> None:
+        """Say the question, and hear the answer out. TimeoutError where nobody speaks."""
+        within = self._plan.answer_within
+        await call.say(self._plan.question)
+        call.sound.take_all()  # what they said before that is no answer
+        turn = await call.next_turn(within)
+        if (
+            turn.latency is None
+        ):  # it was the rest of what they had begun before: the answer follows
+            with contextlib.suppress(TimeoutError):
+                await call.next_turn(within)
 
     def _listen(self, step: Step) -> None:
         """Let the ear hear the step's calls. They are over, unless the ramp was cancelled."""
