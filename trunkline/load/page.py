@@ -16,7 +16,8 @@ LATENCY: Final = 300
 FAILED: Final = 70
 _LEFT: Final = 60
 _GAP: Final = 46
-_HEIGHT: Final = 24 + LATENCY + _GAP + FAILED + 40
+_FLOOR: Final = 24 + LATENCY + _GAP + FAILED
+_HEIGHT: Final = _FLOOR + 42
 _INK: Final = "#22313f"
 _FAINT: Final = "#d7dde2"
 _BAD: Final = "#b00020"
@@ -55,9 +56,10 @@ def picture(rows: Sequence[Row], latencies: Sequence[Sequence[float]]) -> str:
             'opacity=".25"/>'
             for each in seconds
         ]
-        parts += [_failures(row, x), _text(x, _HEIGHT - 8, str(row.concurrency), "middle")]
+        parts += [_failures(row, x), _text(x, _FLOOR + 16, str(row.concurrency), "middle")]
     parts.append(_text(_LEFT, bottom + _GAP - 8, "failed calls", colour=_BAD))
-    parts.append(_text(WIDTH - 4, _HEIGHT - 8, "calls at a time", "end"))
+    parts.append(f'<line x1="{_LEFT}" x2="{WIDTH}" y1="{_FLOOR}" y2="{_FLOOR}" stroke="{_FAINT}"/>')
+    parts.append(_text((_LEFT + WIDTH) / 2, _HEIGHT - 8, "calls at a time", "middle"))
     return (
         f'<svg viewBox="0 0 {WIDTH} {_HEIGHT}" width="100%" role="img" '
         f'aria-label="Latency and failures by calls at a time">{"".join(parts)}</svg>'
@@ -109,7 +111,7 @@ def _failures(row: Row, x: float) -> str:
     """The share of a step's calls that failed."""
     failed = sum(row.failures.values())
     height = FAILED * min(1.0, failed / row.concurrency)
-    y = 24 + LATENCY + _GAP + FAILED - height
+    y = _FLOOR - height
     said = _text(x, y - 3, str(failed), "middle", _BAD) if failed else ""
     return (
         f'<rect x="{x - 16:.1f}" y="{y:.1f}" width="32" height="{height:.1f}" fill="{_BAD}"/>{said}'
