@@ -163,6 +163,18 @@ def _rate(value: Any) -> float:
     return rate
 
 
+def _price(value: Any) -> float:
+    try:
+        price = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "Input should be a valid number, unable to parse string as a number"
+        ) from None
+    if not 0 <= price < math.inf:
+        raise ValueError("Input should be a finite number, greater than or equal to 0")
+    return price
+
+
 def _flag(value: Any) -> bool:
     word = str(value).lower()
     if word not in _YES | _NO:
@@ -252,6 +264,8 @@ class Settings:
     max_calls: Annotated[int | None, _whole(0)] = None
     max_calls_per_hour: Annotated[int | None, _whole(0)] = None
     max_minutes_per_day: Annotated[int | None, _whole(0)] = None
+    #: of a call, in whichever currency; None: nobody says what calls cost
+    price_per_minute: Annotated[float | None, _price] = None
     recordings_dir: Annotated[Path | None, Path] = None
     log_format: Annotated[Literal["text", "json"], _log_format] = "text"
 

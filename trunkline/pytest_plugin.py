@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from .gates import caps
+
 if TYPE_CHECKING:
     from trunkline.carrier_sim.client import SimClient
 
@@ -82,6 +84,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="Write DIR/index.html: all calls of the run, with their sound.",
     )
+    caps.add_options(group)
     parser.addini("phone_sim", "Run against the stand-in carrier.", "bool", False)
     parser.addini("phone_callees", "Numbers that phone_line may dial.", "args", [])
     parser.addini("phone_wait", "Seconds to wait for a free number.", "string", "300")
@@ -105,6 +108,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.stash[_run_key] = run = _Run(config)
     config.pluginmanager.register(run, "trunkline-run")
+    config.pluginmanager.register(caps.Caps(config, lambda: run.directory), "trunkline-caps")
 
 
 @pytest.hookimpl(optionalhook=True)

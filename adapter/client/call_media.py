@@ -49,6 +49,7 @@ class CallMedia:
         self.info = info
         self._clock = clock
         self._began = clock() - (info.age or 0.0)
+        self._over_at: float | None = None
         self.audio = CallAudio(info.call, self._began, info.first or info.ordinal)
         self.sound = SoundBox(MOST_HEARD_BYTES)
         self.digits: Box[str] = Box()
@@ -86,8 +87,8 @@ class CallMedia:
 
     @property
     def age(self) -> float:
-        """Seconds since the call's first stream came up."""
-        return self._clock() - self._began
+        """Seconds since the call's first stream came up; of a call that is over, until then."""
+        return (self._clock() if self._over_at is None else self._over_at) - self._began
 
     @property
     def carries_stream(self) -> bool:
@@ -184,6 +185,7 @@ class CallMedia:
         """The controller says that the call is over: drain, then tell."""
         if self.controller_ended is None:
             self.controller_ended = event
+            self._over_at = self._clock() - event.ago
             self.audio.call_ended(event.reason, self._clock(), event.ago)
             self.act()
 
@@ -238,6 +240,8 @@ class CallMedia:
 
     def _finish(self, ended: Ended) -> None:
         self.ended_reason = ended.reason
+        if self._over_at is None:
+            self._over_at = self._clock()
         self.sound.close()
         self.digits.close()
         self.changed.ring()

@@ -96,6 +96,25 @@ async def stack(known: Known) -> list[Finding]:
     return [Finding("stack", "ok", text)]
 
 
+async def caps(known: Known) -> list[Finding]:
+    """How much is left of what all clients of the stack together may dial."""
+    found = known.status.get("caps", [])
+    if not known.status:
+        return [Finding("caps", "skip", "only a running stack knows how much is left of them")]
+    if not found:
+        hint = "TRUNKLINE_MAX_CALLS and TRUNKLINE_MAX_MINUTES_PER_DAY bound what calls can cost"
+        return [Finding("caps", "ok", "none is set", hint)]
+    return [
+        Finding(
+            "caps",
+            "ok" if cap["left"] else "warn",
+            f"{cap['setting']}={cap['most']}: {cap['left']} left",
+            "" if cap["left"] else "calls are refused until some of it is free again",
+        )
+        for cap in found
+    ]
+
+
 def _count(things: list[Any], one: str) -> str:
     return f"{len(things)} {one}" + ("" if len(things) == 1 else "s")
 
