@@ -38,7 +38,14 @@ from dataclasses import dataclass, field
 import msgspec
 
 from trunkline.bus import messages as m
-from trunkline.bus.sound import FRAME, IN_DOUBT, NEVER_ARRIVED, UNPLAYED, WIRE_RATE
+from trunkline.bus.sound import (
+    FRAME,
+    IN_DOUBT,
+    NEVER_ARRIVED,
+    TOGETHER,
+    UNPLAYED,
+    WIRE_RATE,
+)
 
 from .call_tape import CallTape
 from .outbound import Outbound, Utterance
@@ -57,8 +64,9 @@ INTERRUPTED_WITHIN = 0.25
 ACKNOWLEDGED_WITHIN = 0.04
 MOST_IN_DOUBT = 0.16
 #: The most that lies unplayed at the carrier, unless more was seen there: the stack's default lead
-#: (60 ms), and the frame that a worker sends before its time because its next tick would be late.
-LEAD_AND_FRAME = 0.08
+#: (60 ms), the frame that a worker sends before its time because its next tick would be late, and
+#: those that go with it in one message.
+LEAD_AND_MESSAGE = 0.06 + TOGETHER * 0.02
 _HEARD_BYTES = 6
 
 
@@ -144,7 +152,7 @@ class CallAudio:
         self._plays_until = 0.0
         self._acknowledged_at = 0.0
         #: how much sound lay there at most (seconds)
-        self._most_ahead = LEAD_AND_FRAME
+        self._most_ahead = LEAD_AND_MESSAGE
         #: (since, until): the client did not run since then, and catches up until then; None once
         #: acknowledgements come in time again
         self._stall: tuple[float, float] | None = None
