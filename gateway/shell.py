@@ -32,7 +32,7 @@ from . import media_streams as ms
 from .admission import Admission, Applicant
 from .authenticator import Authenticator
 from .pace import Pace, Verdict
-from .recording import Recorder, Stereo
+from .recording import Recorder, Stereo, Track, place_of
 from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
 from .websocket import Refusal, Upgrade, WebSocket
@@ -178,8 +178,8 @@ class Shell:
         self._links: dict[str, BusSocket] = {}
         self._flushing: asyncio.TimerHandle | None = None
         self._recorder = recorder
-        #: by socket: the recording's file name and its sound
-        self._recordings: dict[int, tuple[str, Stereo]] = {}
+        #: by socket: the stream's part in its call's recording, and its sound
+        self._recordings: dict[int, tuple[Track, Stereo]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         #: the sockets of the streams that were let in
@@ -258,9 +258,11 @@ class Shell:
         )
         recording = None
         if self._recorder is not None:
-            recording = Stereo()
-            name = self._recorder.name(info.sid, info.ordinal)
-            self._recordings[opened.socket] = (name, recording)
+            age = info.age or 0.0
+            recording = Stereo(place_of(age, _waited(opened)))
+            first = opened.accepted.first
+            track = self._recorder.begin(info.sid, info.ordinal, first=first, age=age)
+            self._recordings[opened.socket] = (track, recording)
         self.apply(
             self.streams.accept(
                 opened.socket,
@@ -388,12 +390,12 @@ class Shell:
         """Give the recorder what the recording has, once it is a block, or all of it at its end."""
         if self._recorder is None or number not in self._recordings:
             return
-        name, sound = self._recordings[number]
+        track, sound = self._recordings[number]
         if over or sound.waiting >= RECORDING_BLOCK:
-            self._recorder.write(name, sound.take())
+            self._recorder.write(track, *sound.take())
         if over:
             del self._recordings[number]
-            self._recorder.end(name)
+            self._recorder.end(track)
 
     def _check(self) -> None:
         """Look at the clock. An idle process would be woken for nothing: the next socket begins
@@ -504,3 +506,12 @@ class Shell:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._emptied.wait()
+
+
+def _waited(opened: do.OpenStream) -> int:
+    """Samples that a one-way stream has brought before its turn came; the age that its call was
+    told with is that of the turn."""
+    if not opened.accepted.one_way or not opened.early:
+        return 0
+    first, last = opened.early[0], opened.early[-1]
+    return last.position + len(last.payload) - first.position

@@ -4,8 +4,8 @@ A loop that watches each socket by itself wakes up for every frame: 50 times a s
 and a wake-up costs more than the frame. So the descriptors of all calls stand in one selector of
 their own. With a call or two the loop watches that selector, and a frame is handed on as it comes.
 From :data:`CLOCKED_FROM` calls on nothing watches it: every :data:`PERIOD` all sockets that have
-something are read in one go, and what they brought leaves in one message to each worker. With
-:data:`DENSE_FROM` calls the wake-ups are so many calls' that the period can be half as long.
+something are read in one go, and their frames leave in one message to each worker. From
+:data:`DENSE_FROM` calls on a wake-up serves so many of them that the period can be half as long.
 
 The clock stands at whole multiples of the period of the monotonic clock. The workers of the same
 machine read a little after it (see ``codec_worker/process.py``), so that a frame waits once, and
@@ -71,9 +71,9 @@ else:
 
 
 class Sockets:
-    """The sockets that are read together on the running loop. ``after`` is called when all that had
-    come was handed out. What reading one of them raises is the ``wall``'s, so that the sound of the
-    others is read all the same."""
+    """The sockets that are read together on the running loop. ``after`` is called when everything
+    that had come was handed out. If reading one of them raises, the ``wall`` takes that, so that
+    the sound of the others is read all the same."""
 
     def __init__(self, after: Callable[[], None], wall: Wall | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -87,7 +87,7 @@ class Sockets:
 
     @property
     def clocked(self) -> bool:
-        """What has come is read, and ``after`` is called, within a period."""
+        """See that everything that has come is read, and ``after`` is called, within a period."""
         return self._timer is not None
 
     @property

@@ -363,6 +363,34 @@ async def test_the_timer_ticks_where_no_message_came_and_the_next_message_is_the
     assert driven.taken() == [(49, 69), (69, 89)]
 
 
+async def test_a_gateway_that_stood_still_leaves_the_carriers_buffer_no_deeper(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes all that waited for it in one go, to a buffer that had run dry, and says so in one
+    message. So the timeline has to move by the underrun."""
+    del driven.worker.calls.tick
+    monkeypatch.setattr(driven.worker._socket, "send", lambda payload, to: True)
+    for peer, role in ((b"g", "gateway"), (b"a", "adapter")):
+        driven.worker._receive(peer, msgspec.msgpack.encode(m.MediaHello(role, role)))
+    driven.open(0, CALL)
+    for said in (
+        m.Attach(CALL, SECRET),
+        m.Resume(CALL, GENERATION, 0, 0, 0, 0.0, 0, 0, 0),
+        m.Speak(CALL, GENERATION, 0, bytes(6 * 8000)),
+    ):
+        driven.worker._receive(b"a", msgspec.msgpack.encode(said))
+    driven.worker._came()
+    playout = driven.worker.calls.calls[CALL].playout
+    assert playout is not None and playout.position == 640  # the lead, and the next frame
+    driven.receive(1, m.Inbound([], [m.WrittenTo(CALL, GENERATION, playout.position)]))
+    for at in range(20, 440, 20):
+        driven.wake(at)
+    assert playout.position - playout.acknowledged == 1280  # no more may wait for it
+    driven.receive(441, m.Inbound([], [m.WrittenTo(CALL, GENERATION, playout.position)]))
+    # The carrier had the first 80 ms at 0, and was dry from then on. At 420 nothing had come yet.
+    assert (playout.underruns, playout.underrun_ns) == (1, (420 - 80) * 1_000_000)
+
+
 async def test_with_many_calls_the_timer_is_the_clock(driven: Driven) -> None:
     for n in range(CLOCKED_FROM):
         driven.open(n, f"{n:032x}")

@@ -55,7 +55,9 @@ class World:
         #: what happens next time that somebody is about to do this: "write", "create", "interrupt"
         self.traps: dict[str, Callable[[], None]] = {}
         self.bus = SimBus(self.loop, random.Random(f"{seed} bus"))
-        self.twilio = Twilio(self.loop, random.Random(f"{seed} twilio"), self.say, self.spring)
+        self.store = MemoryJournal()
+        ways = random.Random(f"{seed} twilio")
+        self.twilio = Twilio(self.loop, self.store, ways, self.say, self.spring)
         self.exchange = Exchange(
             self.loop,
             random.Random(f"{seed} exchange"),
@@ -65,7 +67,6 @@ class World:
         )
         late = random.Random(f"{seed} carrier")
         self.exchange.sees_dead_within = late.choice((0.03, 0.03, 0.4))
-        self.store = self.twilio.journal = MemoryJournal()
         self.answered_twice: list[str] = []
         self.errors: list[str] = []
         self.controllers: list[ControllerPeer] = []
