@@ -114,7 +114,7 @@ def _dropped(peer: Peer) -> dict[str, Any]:
 
 
 def _stats(book: Book, call: Call) -> m.CallStats:
-    """What all workers that had the call counted."""
+    """The counts of all workers that have had the call."""
     of = [w.stats[call.id] for w in book.workers.all() if call.id in w.stats]
     return m.CallStats(
         call=call.id,

@@ -337,12 +337,12 @@ def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
 
     settings = bus_settings.load(bus=_option(config, "phone_bus") or None)
     sim = _sim_of(settings.twilio_api_url)
-    asked = "bus" in settings.model_fields_set
+    asked = "bus" in settings.given
     if sim is not None or not simulated:
         joined = _run_apart(_join(settings, required=asked))
         if joined is not None:
             account, public_url = joined
-            token = settings.auth_token.get_secret_value()
+            token = settings.auth_token
             return PhoneStack(settings.bus, account, token, public_url, sim)
     directory = config.stash[_run_key].directory
     wanted: Wanted

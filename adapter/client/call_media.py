@@ -22,7 +22,6 @@ from .call_audio import (
     CallAudio,
     Ended,
     HeardDigit,
-    HeardSound,
     InterruptDone,
     MarkDone,
     Send,
@@ -190,6 +189,19 @@ class CallMedia:
             self.audio.call_ended(event.reason, self._clock(), event.ago)
             self.act()
 
+    def heard(self, worker: str, sound: m.Sound, now: float) -> None:
+        """A worker says what the far end said."""
+        pcm = self.audio.heard(worker, sound, now)
+        if pcm:
+            dropped = self.sound.put(pcm)
+            if dropped:
+                self.audio.lost.add("inbound", dropped // 6, NOT_TAKEN)
+
+    def acknowledged(self, worker: str, message: m.AcknowledgedTo, now: float) -> None:
+        """A worker says how far our sound was written."""
+        self.audio.acknowledge(worker, message, now)
+        self.act()
+
     def act(self) -> None:
         """Carry out the instructions of the audio state."""
         blocked = False
@@ -200,10 +212,6 @@ class CallMedia:
                     # Sound stays in order: after one that could not go, none of this batch goes.
                     blocked = blocked or speak
                     self.audio.unsent(instruction.message)
-            elif isinstance(instruction, HeardSound):
-                dropped = self.sound.put(instruction.pcm)
-                if dropped:
-                    self.audio.lost.add("inbound", dropped // 6, NOT_TAKEN)
             elif isinstance(instruction, HeardDigit):
                 self.digits.put(instruction.digit)
             elif isinstance(instruction, Spoken):

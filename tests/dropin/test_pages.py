@@ -68,7 +68,7 @@ def test_it():
 #: The page for those who work on trunkline: its commands run in a checkout.
 IN_A_CHECKOUT = {"CONTRIBUTING.md"}
 #: Pages that a script writes from what it measured or drew. Each begins with its command.
-WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "performance.md", "scaling.md", "states.md"}
+WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "scaling.md", "states.md"}
 
 
 def blocks(page: Path, language: str) -> list[str]:

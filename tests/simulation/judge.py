@@ -26,7 +26,7 @@ _TELLING: Final = 8
 def judge(world: World) -> list[str]:
     """Everything that is wrong, in words; an empty list is a good end."""
     wrong = [f"not at rest: {what}" for what in world.unrest()]
-    wrong += world.errors + world.twilio.wrong
+    wrong += world.errors + world.twilio.problems
     wrong += [f"nobody took: {failure}" for failure in world.loop.failures + world.loop.untaken()]
     wrong += _numbers(world)
     wrong += _dials(world)

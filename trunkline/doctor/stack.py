@@ -54,7 +54,7 @@ async def bus_directory(known: Known) -> list[Finding]:
 
 def _shortened(settings: Settings) -> str:
     """Why the default address is not in the system's runtime directory, where it is not."""
-    if "bus" in settings.model_fields_set:
+    if "bus" in settings.given:
         return ""
     system = system_runtime_path()
     if system == runtime_path():

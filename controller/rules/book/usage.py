@@ -1,4 +1,4 @@
-"""What the stack has dialled, and the caps that it is held against.
+"""The dials of the stack, counted against its caps.
 
 All clients together are counted, and every way to dial. Each dial is counted from when it was
 accepted, so that a hundred at once cannot slip under a cap of ten. Three caps:
@@ -25,7 +25,7 @@ from ...journal.rows import DialRow
 HOUR: Final = 3600.0
 DAY: Final = 24 * HOUR
 #: Twilio ends a call by itself after its longest duration. Ringing comes before that, and the news
-#: of the end may get lost: so long after a dial was asked for its leg is over in any case.
+#: of the end may get lost. This long after a dial was asked for, its leg is over in any case.
 OVER_WITHIN: Final = 180.0
 
 
