@@ -153,11 +153,9 @@ class Ramp:
         """Say the question, and hear the answer out. TimeoutError where nobody speaks."""
         within = self._plan.answer_within
         await call.say(self._plan.question)
-        call.sound.take_all()  # what they said before that is no answer
+        call.sound.take_all()  # words from before the end of the question are no answer
         turn = await call.next_turn(within)
-        if (
-            turn.latency is None
-        ):  # it was the rest of what they had begun before: the answer follows
+        if turn.latency is None:  # they had begun it before; the answer may follow
             with contextlib.suppress(TimeoutError):
                 await call.next_turn(within)
 
