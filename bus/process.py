@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from .clock import until_next
 from .descriptors import KEEPER_FD_VARIABLE, raise_limit
 from .redact import printable
 
@@ -182,7 +183,7 @@ def lives_while(well: Callable[[], bool]) -> None:
 
 
 def _give_signs_of_life(loop: asyncio.AbstractEventLoop) -> None:
-    loop.call_later(SIGN_SECONDS, _give_signs_of_life, loop)
+    loop.call_later(until_next(SIGN_SECONDS, loop.time()), _give_signs_of_life, loop)
     if all(well() for well in _well):
         _tell_keeper(ALIVE)
 
