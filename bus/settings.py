@@ -6,17 +6,17 @@ SettingsError with one line that names it.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from operator import index
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_type_hints
 from urllib.parse import urlsplit, urlunsplit
 
+import msgspec
 import platformdirs
+from msgspec import Meta
 
 from . import env_file as dotenv
 from .callers import caller_error
@@ -42,8 +42,6 @@ _GROUP: Final = re.compile(r"\+([1-9][0-9]{0,13})?\*\Z")
 #: Words for yes and no, in any case.
 _YES: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
 _NO: Final = frozenset(("0", "false", "f", "no", "n", "off"))
-#: Calls a second, at most.
-_FASTEST: Final = 1000
 #: A part of a host's name.
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 
@@ -93,7 +91,7 @@ def env_name(field: str) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError("Input should be a valid string")
+        raise ValueError("expected a text")
     return value
 
 
@@ -130,62 +128,31 @@ def _bus(value: Any) -> str:
     return BusAddress.read(_text(value)).text
 
 
-def _whole(least: int, most: float = math.inf) -> Callable[[Any], int]:
-    """Reads whole numbers within these bounds."""
+def _as(kind: Any, expected: str) -> Callable[[Any], Any]:
+    """Reads values of the type ``kind``, or texts of them; ``expected`` says what those are."""
 
-    def read(value: Any) -> int:
+    def read(value: Any) -> Any:
         try:
-            number = int(value) if isinstance(value, str) else index(value)
-        except (TypeError, ValueError):
-            raise ValueError(
-                "Input should be a valid integer, unable to parse string as an integer"
-            ) from None
-        if number < least:
-            raise ValueError(f"Input should be greater than or equal to {least}")
-        if number > most:
-            raise ValueError(f"Input should be less than or equal to {most}")
-        return number
+            return msgspec.convert(value, kind, strict=False)
+        except msgspec.ValidationError:
+            raise ValueError(f"expected {expected}") from None
 
     return read
 
 
-def _rate(value: Any) -> float:
-    try:
-        rate = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(
-            "Input should be a valid number, unable to parse string as a number"
-        ) from None
-    if not rate > 0:  # "nan" is not, either
-        raise ValueError("Input should be greater than 0")
-    if rate > _FASTEST:
-        raise ValueError(f"Input should be less than or equal to {_FASTEST}")
-    return rate
-
-
-def _price(value: Any) -> float:
-    try:
-        price = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(
-            "Input should be a valid number, unable to parse string as a number"
-        ) from None
-    if not 0 <= price < math.inf:
-        raise ValueError("Input should be a finite number, greater than or equal to 0")
-    return price
+_port: Final = _as(Annotated[int, Meta(ge=0, le=65535)], "a port, from 0 to 65535")
+_lead: Final = _as(Annotated[int, Meta(ge=20, le=1000)], "whole milliseconds, from 20 to 1000")
+_rate: Final = _as(Annotated[float, Meta(gt=0, le=1000)], "a number above 0, and 1000 at most")
+_cap: Final = _as(Annotated[int, Meta(ge=0)], "a whole number, 0 or more")
+_price: Final = _as(Annotated[float, Meta(ge=0, le=1e6)], "an amount of money, 0 or more")
+_log_format: Final = _as(Literal["text", "json"], "text or json")
 
 
 def _flag(value: Any) -> bool:
     word = str(value).lower()
     if word not in _YES | _NO:
-        raise ValueError("Input should be a valid boolean, unable to interpret input")
+        raise ValueError("expected 1 or 0")
     return word in _YES
-
-
-def _log_format(value: Any) -> str:
-    if value not in ("text", "json"):
-        raise ValueError("Input should be 'text' or 'json'")
-    return str(value)
 
 
 def _list(value: Any) -> tuple[str, ...]:
@@ -241,15 +208,15 @@ class Settings:
     edge: Annotated[str | None, _label] = None
     public_url: Annotated[str | None, _base_url] = field(default=None, repr=False)
     http_host: Annotated[str, _host] = "127.0.0.1"
-    http_port: Annotated[int, _whole(0, 65535)] = 8765
-    console_port: Annotated[int, _whole(0, 65535)] = 8766
+    http_port: Annotated[int, _port] = 8765
+    console_port: Annotated[int, _port] = 8766
     bus: Annotated[str, _bus] = field(default_factory=default_bus)
     #: the key of a tcp bus, for a process that is not to have the token; else made from the token
     bus_key: Annotated[str, _text] = field(default="", repr=False)
     #: as set; :attr:`state_path` has the default
     state_dir: Annotated[Path | None, Path] = None
     numbers: Annotated[tuple[str, ...], _numbers] = ()
-    lead_ms: Annotated[int, _whole(20, 1000)] = 60
+    lead_ms: Annotated[int, _lead] = 60
     fallback_to_prior: Annotated[bool, _flag] = True
     take_over_routed: Annotated[bool, _flag] = False
     twilio_api_url: Annotated[str | None, _base_url] = field(default=None, repr=False)
@@ -261,9 +228,9 @@ class Settings:
     allowed_callees: Annotated[tuple[str, ...] | None, _callees] = None
     #: what all clients together may dial: calls at a time, calls in any hour, and begun minutes in
     #: any day; None: no cap
-    max_calls: Annotated[int | None, _whole(0)] = None
-    max_calls_per_hour: Annotated[int | None, _whole(0)] = None
-    max_minutes_per_day: Annotated[int | None, _whole(0)] = None
+    max_calls: Annotated[int | None, _cap] = None
+    max_calls_per_hour: Annotated[int | None, _cap] = None
+    max_minutes_per_day: Annotated[int | None, _cap] = None
     #: of a call, in whichever currency; None: nobody says what calls cost
     price_per_minute: Annotated[float | None, _price] = None
     recordings_dir: Annotated[Path | None, Path] = None

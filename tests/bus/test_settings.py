@@ -43,9 +43,9 @@ def test_given_wins_over_the_environment_and_that_over_the_file(
         (
             "TRUNKLINE_HTTP_PORT",
             "http",
-            "='http': Input should be a valid integer, unable to parse string as an integer",
+            "='http': expected a port, from 0 to 65535",
         ),
-        ("TRUNKLINE_HTTP_PORT", "70000", "='70000': Input should be less than or equal to 65535"),
+        ("TRUNKLINE_HTTP_PORT", "70000", "='70000': expected a port, from 0 to 65535"),
         (
             "TRUNKLINE_PUBLIC_URL",
             "line.example.com",
@@ -107,13 +107,13 @@ def test_given_wins_over_the_environment_and_that_over_the_file(
             "='ie1.evil.example/': expected one of Twilio's names, such as ie1 (region), dublin "
             "(edge)",
         ),
-        ("TRUNKLINE_LEAD_MS", "5", "='5': Input should be greater than or equal to 20"),
-        ("TRUNKLINE_LOG_FORMAT", "xml", "='xml': Input should be 'text' or 'json'"),
-        ("TRUNKLINE_CALLS_PER_SECOND", "0", "='0': Input should be greater than 0"),
+        ("TRUNKLINE_LEAD_MS", "5", "='5': expected whole milliseconds, from 20 to 1000"),
+        ("TRUNKLINE_LOG_FORMAT", "xml", "='xml': expected text or json"),
+        ("TRUNKLINE_CALLS_PER_SECOND", "0", "='0': expected a number above 0, and 1000 at most"),
         (
             "TRUNKLINE_VALIDATE_SIGNATURE",
             "perhaps",
-            "='perhaps': Input should be a valid boolean, unable to interpret input",
+            "='perhaps': expected 1 or 0",
         ),
     ],
 )
