@@ -13,6 +13,7 @@ from .errors import CallFailedError, ErrorInfo, TimedOutError, TrunklineError
 from .redact import redact_number
 from .wire import (
     PROTOCOL,
+    Answerer,
     Counts,
     DialMode,
     Direction,
@@ -20,6 +21,7 @@ from .wire import (
     Endpoint,
     Fields,
     Known,
+    MachineDetection,
     Message,
     Name,
     Number,
@@ -85,6 +87,8 @@ class CallInfo(Record, frozen=True):
     age: Seconds | None = None
     trace: Fields = {}
     caller_rewritten: bool = False
+    #: who has answered, where the dial asked for machine_detection; None: it is not known yet
+    answered_by: Answerer | None = None
     #: adapter: a controller was asked to send digits, and has not answered
     digits: bool = False
 
@@ -251,6 +255,8 @@ class Dial(Message, frozen=True):
     DialFailed(status="timeout") is told. -> Dialled once Twilio has taken it; before that
     DialQueued events tell its place when it has to wait its turn.
 
+    ``machine_detection`` (a-leg only): Twilio finds out who answers, and AnsweredBy tells it.
+
     Errors: CarrierError, InvalidRequestError, LimitReachedError, WrongModeError; b-leg: as Arm's,
     for the callee.
     """
@@ -261,6 +267,7 @@ class Dial(Message, frozen=True):
     mode: DialMode
     timeout: Seconds
     max_duration: Seconds
+    machine_detection: MachineDetection | None = None
     trace: Fields = {}
 
 
@@ -548,6 +555,15 @@ class CallEnded(Message, frozen=True):
     ago: Span = 0.0
 
 
+class AnsweredBy(Message, frozen=True):
+    """to the adapter: Twilio has found out who answered the call. Where that is known before the
+    call's stream is up, CallStarted tells it. It is told again to an adapter that says Hello, and a
+    restarted controller learns it from the adapter's CallInfo."""
+
+    call: Name
+    answered_by: Answerer
+
+
 class DialFailed(Message, frozen=True):
     """to the adapter: the dial ended without a call. ``status``: busy, no-answer, failed, canceled,
     or timeout (of place_call)."""
@@ -631,6 +647,7 @@ Event = (
     | CallPlaced
     | CallReconnecting
     | CallEnded
+    | AnsweredBy
     | DialFailed
     | DialQueued
     | PoolQueued
@@ -653,6 +670,7 @@ FromController = (
     | CallPlaced
     | CallReconnecting
     | CallEnded
+    | AnsweredBy
     | DialFailed
     | DialQueued
     | PoolQueued

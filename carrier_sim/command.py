@@ -26,6 +26,7 @@ Examples:
   trunkline carrier-sim --number +14155551234=https://old.example/voice --callee +14155557777=echo
   trunkline carrier-sim --port 9081 --callee '+14155557777=wav:hello.wav,when_silent=0.7,repeat'
   trunkline carrier-sim --callee +14155550001=busy --callee +14155550002=no-answer
+  trunkline carrier-sim --callee +14155550003=menu:bank.toml --callee +14155550004=voicemail
 
 \b
 Then, for instance:
@@ -34,8 +35,10 @@ Then, for instance:
 
 \b
 Bots: echo[:DELAY] wav:PATH speech:austen-0880 silence record noise:-50 dtmf:12#@2.5
+      menu:bank.toml voicemail[:SOUNDS] hand-over:music:4+ringing:6+other-voice:austen-0930
       busy no-answer failed; options after commas: ring=2, hang_up_after=9, loop, after=1,
-      when_silent=0.7, repeat, greets, hears=digits, hang_up_at=1.5, hang_up_when_done
+      when_silent=0.7, repeat, greets, hears=digits, hang_up_at=1.5, hang_up_when_done,
+      full (voicemail). Menus and sounds: docs/far-end.md
 """
 
 

@@ -14,6 +14,7 @@ line.
 | GET, POST /sim/calls | all calls, without metrics; place one {"from", "to", "bot"} |
 | GET /sim/calls/{sid} | one call: resource, history, streams, keys heard, media times |
 | POST /sim/calls/{sid}/hangup | the far end hangs up |
+| GET /sim/calls/{sid}/menu.svg | the way that the call took through its far end's menu |
 | GET /sim/calls/{sid}/played[.wav\\|.ulaw], /said[.wav\\|.ulaw] | what the far end heard, said |
 | GET /sim/streams, /sim/streams/{sid} | streams with metrics |
 | GET /sim/streams/{sid}/arrivals | [[time, samples, samples buffered before], …] |
@@ -45,6 +46,7 @@ from .bots import BotSpec, bot_from, parse_bot
 from .call import Call
 from .faults import Fault
 from .http_message import Request, Response
+from .menu import picture
 from .pacing import percentile
 from .stream import Stream
 from .wav import write_pcm
@@ -215,9 +217,14 @@ class ControlApi:
             raise _NotFound(f"no {method} /sim/calls/{{sid}}/{what}")
         if not what:
             return Response.json(self.describe_call(call))
+        if what == "menu.svg":
+            if call.bot is None or call.bot.menu is None:
+                raise _NotFound(f"the far end of {sid} has no menu")
+            drawn = picture.svg(call.bot.menu, call.bot.way)
+            return Response(200, drawn.encode(), "image/svg+xml")
         name, _, form = what.partition(".")
         if name not in ("played", "said") or form not in ("", "wav", "ulaw"):
-            raise _NotFound(f"no {what} of a call: played or said, as .wav or .ulaw")
+            raise _NotFound(f"no {what} of a call: played or said, as .wav or .ulaw, or menu.svg")
         audio = bytes(call.said if name == "said" else call.played)
         if form == "ulaw":
             return Response(200, audio, "audio/basic")
@@ -259,6 +266,7 @@ class ControlApi:
             "media_started": call.started,
             "played_ms": len(call.played) / 8,
             "digits_heard": bot.digits if bot else "",
+            "way": bot.way if bot else [],
             "doing": call.leg.doing,
             "streams": [self.describe_stream(s, metrics=metrics) for s in call.streams],
         }

@@ -30,7 +30,7 @@ from .faults import Fault, Faults, Rule
 from .http_message import Request, Response
 from .http_server import Fate, HttpServer
 from .judge import Judge
-from .leg import Fetch
+from .leg import Detected, Fetch
 from .numbers import Number, number_sid
 from .options import Options
 from .rest import RestApi
@@ -308,6 +308,19 @@ class CarrierSim:
         form = status_form(call, self.account_sid, event, status)
         call.callbacks += 1
         self._callback(call.sid, method, url, form)
+
+    def detected(self, call: Call, found: Detected) -> None:
+        asked = call.record.options.detection
+        assert asked is not None
+        form = [
+            ("AccountSid", self.account_sid),
+            ("AnsweredBy", found.answered_by),
+            ("CallSid", call.sid),
+            ("MachineDetectionDuration", str(found.milliseconds)),
+        ]
+        if not self.exchange.beliefs.hold("async-amd-names-the-call"):
+            form = [field for field in form if field[0] != "CallSid"]
+        self._callback(call.sid, asked.callback_method, asked.callback, form)
 
     def _stream_callback(self, call: Call, stream: Stream, event: str) -> None:
         verb = stream.verb

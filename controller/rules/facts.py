@@ -287,6 +287,13 @@ class Answered(Fact, frozen=True):
     dial: Dial
 
 
+class AnsweredByKnown(Fact, frozen=True):
+    """Twilio's detection of answering machines has come to its end."""
+
+    dial: Dial
+    answered_by: m.Answerer
+
+
 class LegOver(Fact, frozen=True):
     """Twilio says that our leg of the dial is over. The call that came of it is over too."""
 

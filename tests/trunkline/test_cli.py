@@ -18,6 +18,7 @@ COMMANDS = (
     "restore",
     "call",
     "answer",
+    "menu",
     "doctor",
     "demo",
 )
