@@ -15,12 +15,14 @@ A spec has a short text form, ``kind[:argument][,option=value…]``:
 | ``dtmf:12#@2.5`` | presses keys, so many seconds after answering |
 | ``busy``, ``no-answer``, ``failed`` | does not answer |
 
+``@street`` behind all of that puts it on such a line (line/profiles.py): ``echo@street``.
 Options follow with commas, for instance ``wav:hello.wav,when_silent=0.7,repeat=true,ring=2``. A
 text that begins with ``{`` is read as JSON.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +31,7 @@ from msgspec.structs import replace
 
 from . import sounds, tones, wav
 from .detection import AnsweredBy
+from .line.profiles import profile
 from .menu import file
 from .menu.steps import Menu, Step
 
@@ -46,6 +49,8 @@ class Answering(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     keep: bool = True
     #: What a detection of answering machines says of it. None: it goes by its sound.
     answered_by: AnsweredBy | None = None
+    #: The line that it is on, by name (line/profiles.py). "": the one that all are on, if any.
+    line: str = ""
     #: Which keys it notices: those that the carrier presses with <Play digits> ("digits"), those
     #: that are tones in the sound of a stream ("tones"), or both.
     hears: Literal["both", "digits", "tones"] = "both"
@@ -168,6 +173,9 @@ def parse_bot(text: str, *, files: bool = True, directory: Path | None = None) -
     """
     if text.startswith("{"):
         return bot_from(msgspec.json.decode(text), files=files, directory=directory)
+    before, at, line = text.rpartition("@")
+    if at and re.fullmatch(r"[a-z]+(-[a-z]+)*", line):
+        text = f"{before},line={line}"
     head, *options = text.split(",")
     kind, _, argument = head.partition(":")
     fields: dict[str, object] = {"kind": kind}
@@ -214,6 +222,8 @@ def bot_from(fields: object, *, files: bool = True, directory: Path | None = Non
     except (ValueError, OSError) as e:
         raise ValueError(f"bot {fields!r}: {e}") from e
     if isinstance(spec, Answering):
+        if spec.line:
+            profile(spec.line)
         tones.dtmf("".join(digits for _, digits in spec.dtmf))
     return spec
 

@@ -135,6 +135,11 @@ class SimClient:
         """Contradict exactly these beliefs from now on. SimError for one that there is not."""
         self.request("POST", "/sim/beliefs", {"contradict": names})
 
+    def set_line(self, name: str) -> None:
+        """Far ends of later calls that name no line are on this one; "" for none. SimError where
+        there is no such line."""
+        self.request("POST", "/sim/line", {"line": name})
+
     def reset(self) -> None:
         self.request("POST", "/sim/reset", {})
 

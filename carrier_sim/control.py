@@ -23,6 +23,7 @@ line.
 | POST /sim/streams/{sid}/drop, /stall {"seconds"} | break the socket; hold messages back |
 | GET, POST, DELETE /sim/faults; DELETE /sim/faults/{id} | fault rules |
 | GET, POST /sim/beliefs | all beliefs; contradict exactly {"contradict": [name, …]} |
+| POST /sim/line | far ends that name no line are on this one: {"line": "street"}, "" for none |
 | POST /sim/tokens/promote | the secondary auth token becomes the primary, the former is void |
 | POST /sim/reset | hang up and forget everything but numbers and callees |
 
@@ -198,6 +199,8 @@ class ControlApi:
                 return Response.json(rule.describe(), 201)
             case "/sim/beliefs":
                 sim.exchange.beliefs.contradict(body["contradict"])
+            case "/sim/line":
+                sim.set_line(body["line"])
             case "/sim/tokens/promote":
                 sim.credentials.promote()
             case "/sim/reset":

@@ -104,6 +104,9 @@ class Exchange:
         self.callees: dict[str, BotSpec] = {}
         #: All calls by SID, oldest first.
         self.calls: dict[str, Call] = {}
+        #: The line that far ends are on which name none.
+        self.line = options.line
+        self._bots = 0
         self.streams = CallStreams(self)
         self.switchboard = Switchboard()
         self._timers: list[tuple[float, int, Callable[[float], None]]] = []
@@ -137,7 +140,8 @@ class Exchange:
     def bot(self, spec: Answering) -> Bot:
         """The far end of one call."""
         kept = spec if self.options.keep_audio else msgspec.structs.replace(spec, keep=False)
-        return start_bot(kept)  # type: ignore[arg-type]  # the union's base class
+        self._bots += 1
+        return start_bot(kept, self.line, f"{self.seed}:{self._bots}")  # type: ignore[arg-type]  # the union's base class
 
     def inbound(self, from_: str, to: str, bot: Bot, now: float) -> Call:
         """Somebody outside calls a number of the account."""

@@ -6,10 +6,12 @@ n is at n * 20 ms, so ``heard`` and ``said`` (μ-law) have no holes and are alig
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
+import numpy as np
 from msgspec.structs import replace
 
 from . import sounds, tones
@@ -23,9 +25,12 @@ from .bots import (
     Voicemail,
     bot_from,
 )
+from .line.line import Line
+from .line.noise import speech_rms
+from .line.profiles import profile
 from .menu.steps import Menu, Visit
 from .menu.walk import Do, HangUp, PassOn, Say, Walk
-from .mulaw import FRAME_SECONDS, SILENCE, frames, is_quiet
+from .mulaw import FRAME_SECONDS, SILENCE, decode, frames, is_quiet
 
 #: Bytes of sound that a bot keeps of one call at most: an hour.
 MAX_KEPT: Final = 3600 * 8000
@@ -37,6 +42,8 @@ class Bot:
 
     def __init__(self, spec: AnsweringSpec) -> None:
         self.spec = spec
+        #: What its sound goes through on its way, and what it hears on the way back.
+        self.line: Line | None = None
         self.heard = bytearray()
         self.said = bytearray()
         #: Keys that this end has heard, with the frame: [(frame, digit)].
@@ -63,12 +70,16 @@ class Bot:
         self._n = n + 1
         if self._hang_up_at is not None and n + 1 >= self._hang_up_at:
             self.hung_up = True
+        if self.line is not None:
+            frame = self.line.up(frame)
         if self.spec.keep and len(self.said) < MAX_KEPT:
             self.said += frame
         return frame
 
     def receive(self, frame: bytes) -> None:
         """The 20 ms that this end hears at the same time."""
+        if self.line is not None:
+            frame = self.line.down(frame)
         if self.spec.keep and len(self.heard) < MAX_KEPT:
             self.heard += frame
         self._listen(frame)
@@ -234,8 +245,34 @@ class _MenuBot(Bot):
         self._other = start_bot(replace(spec, keep=False))
 
 
-def start_bot(spec: AnsweringSpec) -> Bot:
-    """The bot of one call."""
+def start_bot(spec: AnsweringSpec, line: str = "", seed: str = "0") -> Bot:
+    """The bot of one call. ``line``: where the spec names none, "" for a line that does nothing;
+    ``seed``: what happens there."""
+    bot = _start(spec)
+    name = spec.line or line
+    if name:
+        bot.line = Line(profile(name), seed, _speech(spec))
+    return bot
+
+
+@functools.lru_cache(maxsize=64)
+def _level(sound: bytes) -> float:
+    return speech_rms(decode(sound).astype(np.float64))
+
+
+def _speech(spec: AnsweringSpec) -> float:
+    """The level of what it says; 0.0 where nobody knows that beforehand."""
+    match spec:
+        case Play():
+            return _level(spec.sound())
+        case Voicemail():
+            return _level(spec.sound())
+        case ByMenu(menu=Menu(steps=steps)):
+            return _level(b"".join(step.sound for step in steps.values()))
+    return 0.0
+
+
+def _start(spec: AnsweringSpec) -> Bot:
     match spec:
         case Echo():
             return _EchoBot(spec)

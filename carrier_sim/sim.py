@@ -31,6 +31,7 @@ from .http_message import Request, Response
 from .http_server import Fate, HttpServer
 from .judge import Judge
 from .leg import Detected, Fetch
+from .line.profiles import profile
 from .numbers import Number, number_sid
 from .options import Options
 from .rest import RestApi
@@ -70,6 +71,7 @@ class CarrierSim:
         self.judge = Judge(self.now)
         self.faults = Faults(self.options.seed)
         self.exchange = Exchange(account_sid, self.options, self.judge, self, time.time)
+        self.set_line(self.options.line)
         beliefs = self.exchange.beliefs
         self.rest = RestApi(self.exchange, account_sid, self.credentials)
         self.signer = Signer(self.credentials, self.exchange.habits, beliefs)
@@ -181,6 +183,13 @@ class CarrierSim:
     def add_caller_id(self, phone_number: str) -> None:
         """A verified caller id: may be From although it is no number of the account."""
         self.exchange.caller_ids.add(phone_number)
+
+    def set_line(self, name: str) -> None:
+        """Far ends of later calls that name no line are on this one (line/profiles.py); "" for
+        none. ValueError where there is no such line."""
+        if name:
+            profile(name)
+        self.exchange.line = name
 
     async def place_inbound_call(
         self, from_: str, to: str, bot: BotSpec | str | dict[str, object]

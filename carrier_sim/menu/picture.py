@@ -57,7 +57,8 @@ def svg(menu: Menu, way: Sequence[Visit] = ()) -> str:
             parts.append(_arrow(at[name], at[target], ", ".join(hows), n, here in taken))
     title = escape(menu.name)
     tip = (
-        '<marker id="{}" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="9" markerHeight="9" markerUnits="userSpaceOnUse" '
+        '<marker id="{}" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="9" markerHeight="9" '
+        'markerUnits="userSpaceOnUse" '
         'orient="auto"><path d="M0 0 8 4 0 8z" fill="{}"/></marker>'
     )
     return (

@@ -288,9 +288,10 @@ class Answered(Fact, frozen=True):
 
 
 class AnsweredByKnown(Fact, frozen=True):
-    """Twilio's detection of answering machines has come to its end."""
+    """Twilio's detection of answering machines has come to its end on this leg of the dial."""
 
     dial: Dial
+    sid: str
     answered_by: m.Answerer
 
 

@@ -50,8 +50,8 @@ def status_callback(at: Moment, ask: Ask[m.StatusCallback]) -> None:
         if status:
             at.tell(f.LegStatus(dial, sid, status))
         answered_by = next((x for x in m.ANSWERERS if x == form.get("AnsweredBy")), None)
-        if dial.sid == sid and answered_by is not None:
-            at.tell(f.AnsweredByKnown(dial, answered_by))
+        if answered_by is not None:
+            at.tell(f.AnsweredByKnown(dial, sid, answered_by))
     elif sid and request and status not in ENDED_STATUSES and not book.claiming:
         known = book.by_sid.get(sid)
         if known is not None and known.over:
