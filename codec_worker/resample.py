@@ -84,7 +84,7 @@ def _up_matrix() -> _Floats:
 
 
 class History:
-    """What a call's filter remembers in one direction. ``tail`` is the input from which the next
+    """The memory of a call's filter in one direction. ``tail`` is the input from which the next
     output is computed on: half a block of past, then the held-back samples."""
 
     __slots__ = ("tail",)
@@ -104,7 +104,7 @@ class Downsampler:
 
     @staticmethod
     def history() -> History:
-        """The history of a call of which nothing was spoken yet."""
+        """The history of a call in which nothing was spoken yet."""
         return History(_SILENCE_24K[: 2 * LOOKAHEAD_24K])
 
     @staticmethod
@@ -193,8 +193,8 @@ class Upsampler:
 
     @staticmethod
     def history(past: bytes = b"") -> History:
-        """The history of a call of which nothing was heard yet, or only ``past``: mu-law of which
-        the last 16 samples are taken as heard and handed out before."""
+        """The history of a call in which nothing was heard yet, or only ``past``. That is mu-law;
+        its last 16 samples count as heard and handed out before."""
         return History((_SILENCE_8K + past)[-LOOKAHEAD:])
 
     @staticmethod

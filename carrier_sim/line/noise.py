@@ -57,7 +57,7 @@ def speech_rms(samples: Samples) -> float:
 def loop(kind: str, seed: int) -> Samples:
     """Ten seconds of this noise, whose end fits its beginning."""
     made = _MAKE[kind](np.random.default_rng(seed))
-    return made / rms(in_band(made))
+    return np.asarray(made / rms(in_band(made)))
 
 
 def _coloured(rng: np.random.Generator, slope: float, corner: float = 100.0) -> Samples:
