@@ -11,6 +11,7 @@ outside of it is neither heard nor measured on a line.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -57,7 +58,7 @@ def speech_rms(samples: Samples) -> float:
 def loop(kind: str, seed: int) -> Samples:
     """Ten seconds of this noise, whose end fits its beginning."""
     made = _MAKE[kind](np.random.default_rng(seed))
-    return np.asarray(made / rms(in_band(made)))
+    return np.asarray(made / rms(in_band(made)), dtype=np.float64)
 
 
 def _coloured(rng: np.random.Generator, slope: float, corner: float = 100.0) -> Samples:
@@ -82,7 +83,7 @@ def _street(rng: np.random.Generator) -> Samples:
     for _ in range(3):
         away = (t - rng.uniform(0, LOOP_SECONDS) + LOOP_SECONDS / 2) % LOOP_SECONDS
         swell += rng.uniform(0.5, 1.0) * np.exp(-(((away - LOOP_SECONDS / 2) / 0.9) ** 2))
-    return _coloured(rng, 1.0, 250.0) * swell
+    return np.asarray(_coloured(rng, 1.0, 250.0) * swell)
 
 
 def _train(rng: np.random.Generator) -> Samples:
@@ -104,4 +105,9 @@ def _office(rng: np.random.Generator) -> Samples:
     return talk + 0.1 * _coloured(rng, 0.5)
 
 
-_MAKE: Final = {"hiss": _hiss, "street": _street, "train": _train, "office": _office}
+_MAKE: Final[dict[str, Callable[[np.random.Generator], Samples]]] = {
+    "hiss": _hiss,
+    "street": _street,
+    "train": _train,
+    "office": _office,
+}
