@@ -18,9 +18,11 @@ from .call_records import CallInfo
 from .errors import CallFailedError, TimedOutError, TrunklineError
 from .redact import redact_number
 from .wire import (
+    Answerer,
     DialMode,
     EndedReason,
     Fields,
+    MachineDetection,
     Message,
     Name,
     Number,
@@ -112,6 +114,8 @@ class Dial(Message, frozen=True):
     to wait its turn, DialQueued events tell its place. ``timeout`` counts from when Twilio was
     asked: a dial without an answer is then hung up, and DialFailed(status="timeout") follows.
 
+    With ``machine_detection`` (a-leg only) Twilio finds out who answers, and AnsweredBy tells it.
+
     Errors: CarrierError, InvalidRequestError, LimitReachedError, WrongModeError; in b-leg mode also
     those of Arm, for the callee's number.
     """
@@ -122,6 +126,7 @@ class Dial(Message, frozen=True):
     mode: DialMode
     timeout: Seconds
     max_duration: Seconds
+    machine_detection: MachineDetection | None = None
     trace: Fields = {}
 
 
@@ -217,6 +222,17 @@ class CallEnded(Message, frozen=True):
     reason: EndedReason
     by_far_end: bool = False
     ago: Span = 0.0
+
+
+class AnsweredBy(Message, frozen=True):
+    """to the adapter: Twilio has found out who answered the call.
+
+    Where that is known before the call's stream is up, CallStarted tells it. An adapter that says
+    Hello is told again, and a restarted controller learns it from the adapter's CallInfo.
+    """
+
+    call: Name
+    answered_by: Answerer
 
 
 class DialFailed(Message, frozen=True):
