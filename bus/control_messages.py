@@ -19,6 +19,7 @@ from .wire import (
     EndedReason,
     Endpoint,
     Fields,
+    Figures,
     Known,
     Message,
     Name,
@@ -423,6 +424,16 @@ class WebhooksRefused(Message, frozen=True):
     numbers: Counts
 
 
+class CallHeard(Message, frozen=True):
+    """adapter: somebody looked at the report of a call that is over. So long its answers took, and
+    so long the far end took to yield, each time that it did. Notification, once for a call: it is
+    only counted."""
+
+    peer: PeerName
+    latency: Figures
+    time_to_yield: Figures
+
+
 class Done(Message, frozen=True):
     """The request was carried out; there is nothing more to say."""
 
@@ -639,10 +650,10 @@ Event = (
     | CloseStream
     | StreamTurn
 )
-Notification = StreamClosed | CallMoved | WebhooksRefused
+Notification = StreamClosed | CallMoved | WebhooksRefused | CallHeard
 
 #: what the controller's ROUTER receives
-ToController = Hello | Beat | Goodbye | Request | StreamClosed | CallMoved | WebhooksRefused
+ToController = Hello | Beat | Goodbye | Request | Notification
 #: what a control DEALER receives
 FromController = (
     Welcome
