@@ -217,6 +217,9 @@ class BoundedHttp(HttpToolsProtocol):
         self._disarm()
         self.crowd.waiting.leave(self)
         super().handle_websocket_upgrade()
+        # The parser and this protocol hold each other. uvicorn parts them when the connection is
+        # lost, but of one that was upgraded this protocol never hears again.
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does
 
     def _arm(self) -> None:
         self._disarm()

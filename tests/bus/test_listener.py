@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
@@ -51,9 +53,9 @@ class Listener:
                 request_within=request_within,
                 leave_within=leave_within,
             ),
+            Upgraded,
             refused=self.refused.append,
         )
-        self.server.config.ws_protocol_class = Upgraded
         listening = hosts.listen("127.0.0.1", 0)
         self.port: int = listening.getsockname()[1]
         self.serving = asyncio.create_task(self.server.serve(sockets=[listening]))
@@ -274,6 +276,32 @@ async def test_a_further_request_waits_for_the_answer(further: bytes) -> None:
         while listener.server.server_state.connections:  # noqa: ASYNC110  # uvicorn tells nobody
             await asyncio.sleep(0)
         assert len(crowd.waiting) == 0
+
+
+async def test_a_connection_that_was_upgraded_leaves_nothing_to_the_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Live calls wait for the collector. What it need not look for is gone at once."""
+    connections: list[weakref.ref[BoundedHttp]] = []
+    original = BoundedHttp.handle_websocket_upgrade
+
+    def upgrade(self: BoundedHttp) -> None:
+        connections.append(weakref.ref(self))
+        original(self)
+
+    monkeypatch.setattr(BoundedHttp, "handle_websocket_upgrade", upgrade)
+    async with listening() as listener:
+        gc.disable()
+        try:
+            _, writer = await connect(listener, UPGRADE)
+            async with asyncio.timeout(5):
+                while not connections:  # noqa: ASYNC110  # uvicorn tells nobody
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            assert connections[0]() is None
+        finally:
+            gc.enable()
+        writer.close()
 
 
 async def test_what_was_answered_before_its_body_came_is_followed_by_a_further_request() -> None:
