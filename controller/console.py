@@ -52,8 +52,8 @@ _HEADERS: Final = [
 
 
 class Console:
-    """``status``: the object of ``trunkline status --json``. ``counts``: what has happened so far;
-    ``refused``: what gateways have refused so far, by kind."""
+    """``status``: the object of ``trunkline status --json``. ``counts``: how often each
+    thing has happened so far; ``refused``: how much gateways have refused so far, by kind."""
 
     def __init__(
         self,

@@ -231,6 +231,7 @@ class ClientSession:
         """End ``call`` by REST; nothing happens when it is over already."""
         if call.controller_ended is None and self.lost is None:
             await self._control.request(m.HangUp(session=self.id, call=call.call), m.Done)
+            call.audio.hung_up(self._clock())
 
     async def abandon(self, call: CallMedia) -> None:
         """Hang up a call whose user has gone away; an error is logged."""

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from trunkline.adapter.client.call_audio import READ_EVERY
 from trunkline.adapter.client.media_link import MediaPlane
 from trunkline.adapter.client.session import ClientSession
 from trunkline.bus import messages as m
@@ -39,11 +40,18 @@ class Wires:
         """It is gone."""
 
 
-def open_session(media: MediaPlane) -> ClientSession:
+class Taken:
+    """A controller that takes each request."""
+
+    async def request(self, body: m.RequestBody, expect: type[m.Done]) -> m.Done:
+        return expect()
+
+
+def open_session(media: MediaPlane, clock: Callable[[], float] = lambda: 100.0) -> ClientSession:
     return ClientSession(
-        None,  # type: ignore[arg-type]  # nothing is asked
+        Taken(),  # type: ignore[arg-type]  # no more is asked
         media,
-        lambda: 100.0,
+        clock,
         lambda forgotten: None,
         m.SessionInfo(session="a" * 32, secret="b" * 32, number="+14155550001"),
     )
@@ -157,3 +165,29 @@ def test_a_call_began_with_its_first_stream_though_the_client_hears_of_a_later_o
     (resume,) = [x for x in wires.sent if isinstance(x, m.Resume)]
     assert (resume.ordinal, resume.idle) == (0, 1.5)
     assert session.calls[info.call].describe().first == 17
+
+
+async def test_a_call_is_over_when_its_hang_up_was_taken_whoever_tells_of_it_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The gateway and the controller were killed right behind the hang-up. The next controller
+    finds 5 s later that the call is over, and cannot tell since when."""
+    wires, now = Wires(), [100.0]
+    monkeypatch.setattr("trunkline.adapter.client.media_link.connect_dealer", wires.connect)
+    media = MediaPlane(None, "a1", None, lambda: now[0])  # type: ignore[arg-type]  # no sockets here
+    session = open_session(media, lambda: now[0])
+    info = started(session)
+    session.started(info)
+    wires.up.pop()()
+    call, say = session.calls[info.call], wires.say[ONE.endpoint]
+    say(msgspec.msgpack.encode(m.Opened(info.call, 1 << 16, 1, 0)))
+    sound = m.Sound(info.call, 1 << 16, 0, 1, 160, 0, bytes(960))
+    say(msgspec.msgpack.encode(m.Heard([sound], [])))
+    now[0] += 0.5
+    await session.hang_up(call)
+    now[0] += 5.0
+    session.ended(m.CallEnded(call=info.call, reason="close"))
+    now[0] += 1.0
+    session.poll(now[0])
+    assert call.ended_reason == "close"
+    assert call.audio.lost.inbound == pytest.approx((0.5 + READ_EVERY) * 8000)
