@@ -31,7 +31,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import gc
 import logging
 import os
 import secrets
@@ -53,6 +52,7 @@ from trunkline.bus.process import (
     EXIT_FAILED,
     complain,
     lives_while,
+    rarely_collect_all,
     run,
     say_ready,
     setup_logging,
@@ -360,6 +360,11 @@ class WorkerProcess:
             else:
                 self._work(now, now)
         elif self.calls.calls and now >= self._deadline:
+            # No message came. A gateway that stands still may write much in one go soon. How late
+            # that is shows only by the last look that found nothing.
+            self._socket.read()
+            self._all_read(now)
+            self._received = False
             self._tick(now)
             self._timer_ticked = True
         self._beat(now)
@@ -408,9 +413,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         lives_while(lambda: worker.well)
         worker.start()
         log.info("codec worker %s at %s", worker.peer, worker.endpoint)
-        # What exists now lives as long as the process: the collector need not look at it.
-        gc.collect()
-        gc.freeze()
+        rarely_collect_all()
         waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(worker.over.wait())]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:

@@ -236,9 +236,22 @@ class MediaStream:
             if self._sequence is not None and number != self._sequence + 1:
                 self._count("sequence")
             self._sequence = number
-        if type(message) is _Media:
+        if type(message) is not _Media:
+            return self._other(message)
+        body = message.media
+        timestamp, payload = body.timestamp, body.payload
+        if (
+            timestamp is None
+            or not payload
+            or not 0 <= timestamp <= MAX_TIMESTAMP
+            or message.streamSid != self.stream_sid
+            or body.track != "inbound"
+            or self.stopped
+        ):
             return self._media(message)
-        return self._other(message)
+        position = timestamp * SAMPLES_PER_MS
+        self._next = position + len(payload)
+        return Media(position, payload)
 
     def too_long(self) -> Event | None:
         """A message that was too long to be read at all."""
@@ -253,6 +266,7 @@ class MediaStream:
         return self._count("binary")
 
     def _media(self, message: _Media) -> Event | None:
+        """Any frame, also one that lacks something or has something wrong."""
         body = message.media
         if self.stream_sid is None:
             return self._count("before-start")

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import selectors
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -34,6 +36,40 @@ CLOCKED_FROM: Final = 3
 DENSE_FROM: Final = 48
 
 
+if sys.platform == "linux":
+
+    class _Selector:
+        """epoll, without what ``selectors`` does for each event."""
+
+        def __init__(self) -> None:
+            self._epoll = select.epoll()
+            self.fileno = self._epoll.fileno
+            self.unregister = self._epoll.unregister
+
+        def register(self, descriptor: int) -> None:
+            self._epoll.register(descriptor, select.EPOLLIN)
+
+        def ready(self, most: int) -> list[int]:
+            """The descriptors that have something to read."""
+            return [descriptor for descriptor, _ in self._epoll.poll(0, most)]
+
+else:
+
+    class _Selector:
+        """kqueue, by way of ``selectors``."""
+
+        def __init__(self) -> None:
+            self._selector = selectors.DefaultSelector()
+            self.fileno = self._selector.fileno
+            self.unregister = self._selector.unregister
+
+        def register(self, descriptor: int) -> None:
+            self._selector.register(descriptor, selectors.EVENT_READ)
+
+        def ready(self, most: int) -> list[int]:
+            return [key.fd for key, _ in self._selector.select(0)]
+
+
 class Sockets:
     """The sockets that are read together on the running loop. ``after`` is called when everything
     that had come was handed out. If reading one of them raises, the ``wall`` takes that, so that
@@ -44,7 +80,7 @@ class Sockets:
         self._after = after
         self._wall = Wall(log) if wall is None else wall
         #: made with the first socket: a descriptor of epoll's, or of kqueue's
-        self._selector: selectors.DefaultSelector | None = None
+        self._selector: _Selector | None = None
         self._readable: dict[int, Callable[[], object]] = {}
         self._watched = False
         self._timer: asyncio.TimerHandle | None = None
@@ -62,8 +98,8 @@ class Sockets:
     def add(self, descriptor: int, readable: Callable[[], object]) -> None:
         """Call ``readable`` whenever there is something to read."""
         if self._selector is None:
-            self._selector = selectors.DefaultSelector()
-        self._selector.register(descriptor, selectors.EVENT_READ)
+            self._selector = _Selector()
+        self._selector.register(descriptor)
         self._readable[descriptor] = readable
         self._choose()
 
@@ -110,8 +146,8 @@ class Sockets:
             (readable,) = self._readable.values()  # it can have been no other
             self._wall.shield("frame of a carrier", readable)
         else:
-            for key, _ in self._selector.select(0):
-                found = self._readable.get(key.fd)
+            for descriptor in self._selector.ready(len(self._readable)):
+                found = self._readable.get(descriptor)
                 if found is not None:  # one that was read before it may have closed this one
                     try:
                         found()

@@ -286,8 +286,10 @@ class WebSocket(asyncio.Protocol):
             size > 8
             and data[0] == _FIN_TEXT
             and data[1] == _MASKED_126
-            and int.from_bytes(data[2:4], "big") + 8 == size
-            and not (self._buffer or self._skip or self._close_sent)
+            and (data[2] << 8 | data[3]) + 8 == size
+            and not self._buffer
+            and not self._skip
+            and not self._close_sent
             and self._fragments is None
             and self._handler is not None
         ):  # one whole message of the usual length: a frame of sound

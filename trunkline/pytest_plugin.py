@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from .gates import caps
+
 if TYPE_CHECKING:
     from trunkline.carrier_sim.client import SimClient
 
@@ -53,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("number", "The number of phone_line: E.164, or any (the pool)."),
         ("bus", "Join the stack at this bus address."),
         ("tunnel", "For a stack that is started: cloudflared or ngrok."),
+        ("line", "The line of the stand-in's far ends: street, mobile-bad, … (docs/far-end.md)."),
     ):
         group.addoption(f"--phone-{name}", help=meaning)
         parser.addini(f"phone_{name}", meaning, "string")
@@ -82,6 +85,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="Write DIR/index.html: all calls of the run, with their sound.",
     )
+    caps.add_options(group)
     parser.addini("phone_sim", "Run against the stand-in carrier.", "bool", False)
     parser.addini("phone_callees", "Numbers that phone_line may dial.", "args", [])
     parser.addini("phone_wait", "Seconds to wait for a free number.", "string", "300")
@@ -105,6 +109,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.stash[_run_key] = run = _Run(config)
     config.pluginmanager.register(run, "trunkline-run")
+    config.pluginmanager.register(caps.Caps(config, lambda: run.directory), "trunkline-caps")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -327,18 +332,35 @@ def _simulated(request: pytest.FixtureRequest) -> bool:
 
 
 def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
+    """The stack that there is, or one that is started; its far ends on the line that is wanted."""
+    stack = _find_stack(config, simulated)
+    line = _option(config, "phone_line")
+    if line and stack.sim is not None:
+        from trunkline.carrier_sim.client import SimClient, SimError
+
+        with SimClient(stack.sim) as sim:
+            try:
+                sim.set_line(line)
+            except SimError as error:
+                raise pytest.UsageError(f"--phone-line: {error}") from error
+    elif line:
+        raise pytest.UsageError("--phone-line goes with the stand-in carrier (--phone-sim)")
+    return stack
+
+
+def _find_stack(config: pytest.Config, simulated: bool) -> PhoneStack:
     from trunkline.bus import settings as bus_settings
 
     from .stack import shared_stack
 
     settings = bus_settings.load(bus=_option(config, "phone_bus") or None)
     sim = _sim_of(settings.twilio_api_url)
-    asked = "bus" in settings.model_fields_set
+    asked = "bus" in settings.given
     if sim is not None or not simulated:
         joined = _run_apart(_join(settings, required=asked))
         if joined is not None:
             account, public_url = joined
-            token = settings.auth_token.get_secret_value()
+            token = settings.auth_token
             return PhoneStack(settings.bus, account, token, public_url, sim)
     directory = config.stash[_run_key].directory
     wanted: Wanted

@@ -22,7 +22,6 @@ from .call_audio import (
     CallAudio,
     Ended,
     HeardDigit,
-    HeardSound,
     InterruptDone,
     MarkDone,
     Send,
@@ -44,16 +43,18 @@ Sender = Callable[[str, m.ToWorker], bool]
 
 
 class CallMedia:
-    """One call. ``send(worker, message)`` is the media plane's; False means that it could not."""
+    """One call. ``send(worker, message)`` is the media plane's; False means that it could not.
+    ``taped``: its sound is kept for a report."""
 
-    def __init__(self, info: m.CallInfo, send: Sender, clock: Clock) -> None:
+    def __init__(self, info: m.CallInfo, send: Sender, clock: Clock, *, taped: bool = True) -> None:
         self.info = info
         self._clock = clock
         self._began = clock() - (info.age or 0.0)
-        self.audio = CallAudio(info.call, self._began, info.first or info.ordinal)
+        self._over_at: float | None = None
+        self.audio = CallAudio(info.call, self._began, info.first or info.ordinal, taped=taped)
         self.sound = SoundBox(MOST_HEARD_BYTES)
         self.digits: Box[str] = Box()
-        #: rung when the call has ended (``ended_reason`` is set)
+        #: rung when the call has ended (``ended_reason`` is set), and when who answered is known
         self.changed = Bell()
         #: as the controller said it; it may come before the last sound
         self.controller_ended: m.CallEnded | None = None
@@ -87,8 +88,8 @@ class CallMedia:
 
     @property
     def age(self) -> float:
-        """Seconds since the call's first stream came up."""
-        return self._clock() - self._began
+        """Seconds since the call's first stream came up; of a call that is over, until then."""
+        return (self._clock() if self._over_at is None else self._over_at) - self._began
 
     @property
     def carries_stream(self) -> bool:
@@ -179,14 +180,42 @@ class CallMedia:
             if await self.wait_ended(seconds + BEGUN_WITHIN) and self._clock() < until:
                 raise WrongModeError(CALL_ENDED_FIRST)
 
+    async def wait_answered_by(self, timeout: float) -> m.Answerer | None:
+        """Wait until it is known who has answered; None: it is not, or the call has ended."""
+
+        def over() -> bool:
+            return self.info.answered_by is not None or self.ended_reason is not None
+
+        await self.changed.wait_until(over, timeout)
+        return self.info.answered_by
+
     # ------------------------------------------------------------------ what the bus says
+
+    def answered_by_told(self, answered_by: m.Answerer) -> None:
+        """The controller says who has answered."""
+        self.info = msgspec.structs.replace(self.info, answered_by=answered_by)
+        self.changed.ring()
 
     def ended(self, event: m.CallEnded) -> None:
         """The controller says that the call is over: drain, then tell."""
         if self.controller_ended is None:
             self.controller_ended = event
+            self._over_at = self._clock() - event.ago
             self.audio.call_ended(event.reason, self._clock(), event.ago)
             self.act()
+
+    def heard(self, worker: str, sound: m.Sound, now: float) -> None:
+        """A worker says what the far end said."""
+        pcm = self.audio.heard(worker, sound, now)
+        if pcm:
+            dropped = self.sound.put(pcm)
+            if dropped:
+                self.audio.lost.add("inbound", dropped // 6, NOT_TAKEN)
+
+    def acknowledged(self, worker: str, message: m.AcknowledgedTo, now: float) -> None:
+        """A worker says how far our sound was written."""
+        self.audio.acknowledge(worker, message, now)
+        self.act()
 
     def act(self) -> None:
         """Carry out the instructions of the audio state."""
@@ -198,10 +227,6 @@ class CallMedia:
                     # Sound stays in order: after one that could not go, none of this batch goes.
                     blocked = blocked or speak
                     self.audio.unsent(instruction.message)
-            elif isinstance(instruction, HeardSound):
-                dropped = self.sound.put(instruction.pcm)
-                if dropped:
-                    self.audio.lost.add("inbound", dropped // 6, NOT_TAKEN)
             elif isinstance(instruction, HeardDigit):
                 self.digits.put(instruction.digit)
             elif isinstance(instruction, Spoken):
@@ -230,6 +255,8 @@ class CallMedia:
 
     def _finish(self, ended: Ended) -> None:
         self.ended_reason = ended.reason
+        if self._over_at is None:
+            self._over_at = self._clock()
         self.sound.close()
         self.digits.close()
         self.changed.ring()

@@ -94,9 +94,7 @@ class Operations:
             public_url=settings.public_url or "",
             carrier=carrier,
             journal=journal,
-            keys=SealKeys(
-                settings.require("auth_token"), settings.auth_token_secondary.get_secret_value()
-            ),
+            keys=SealKeys(settings.require("auth_token"), settings.auth_token_secondary),
             wall=time.time,
             probe=probe,
             fallback_to_prior=settings.fallback_to_prior,

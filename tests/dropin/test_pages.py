@@ -103,8 +103,9 @@ def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
         clip(pytester.path / "tests" / f"{name}.wav", 1.0)
     clip(pytester.path / "tests" / "interruption.wav", 1.3, "austen-0930")
     (pytester.path / "recordings").mkdir()
-    recorded_call(pytester.path / "recordings" / "20260101T120000-CA0123-1.wav")
+    recorded_call(pytester.path / "recordings" / "20260101T120000-CA0123.wav")
     shutil.copy(pytester.path / "tests" / "question.wav", pytester.path)
+    (pytester.path / "bank.toml").write_text(blocks(ROOT / "docs" / "far-end.md", "toml")[0])
     return pytester.path
 
 

@@ -224,6 +224,13 @@ class Router:
     def stands(self, peer: bytes, sign: bytes) -> bool:
         return self.send(sign, peer)
 
+    @property
+    def readable(self) -> bool:
+        """A message has crossed, and waits for its process to go on."""
+        now = self._bus.loop.time()
+        pipes = (connection.up for connection in self.connections.values())
+        return any(pipe.waiting and pipe.waiting[0].when() <= now for pipe in pipes)
+
     def close(self, linger: int = 0) -> None:
         self._die()
 

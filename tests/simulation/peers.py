@@ -263,6 +263,8 @@ class WorkerPeer:
 
     def _tick(self) -> None:
         now = self.loop.time_ns()
+        if not self._socket.readable:
+            self.calls.all_read(now)
         self.calls.work(now, now + TICK_NS)
         self.calls.tick(now, now + TICK_NS)
         self._send()

@@ -18,6 +18,9 @@ COMMANDS = (
     "restore",
     "call",
     "answer",
+    "report",
+    "load",
+    "menu",
     "doctor",
     "demo",
 )
