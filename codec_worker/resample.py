@@ -57,6 +57,8 @@ HELD_PAST: Final = 2 * LOOKAHEAD
 #: Added to a float of 32 bits it leaves no fraction, so the sum is rounded as ``rint`` does it, and
 #: its low 16 bits are the integer. With few calls it is the number of numpy's calls that counts.
 _ROUNDS: Final = np.array(1.5 * 2**23, np.float32)
+#: What 16 bits hold.
+_LEAST, _MOST = np.array(-32_768, np.float32), np.array(32_767, np.float32)
 _FRAME_BLOCKS: Final = (HELD_PAST + FRAME) // _BLOCK
 
 _Floats = npt.NDArray[np.float32]
@@ -281,8 +283,8 @@ class Upsampler:
             np.copyto(windows, overlapping)
             np.matmul(windows, self._matrix, out=product)
             if loud:
-                np.minimum(product, 32767.0, out=product)
-                np.maximum(product, -32768.0, out=product)
+                np.minimum(product, _MOST, out=product)
+                np.maximum(product, _LEAST, out=product)
             np.add(product, _ROUNDS, out=product)
             parts.append(low.tobytes())
         return parts[0] if len(parts) == 1 else b"".join(parts)
