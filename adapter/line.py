@@ -60,6 +60,8 @@ class Line:
     ``allowed_callers``: who may call, as a carrier reports it (numbers, ``sip:…``, ``client:…``,
     ``anonymous``, …; None: everyone). ``allowed_callees``: whom an a-leg call may dial (None:
     nobody).
+    ``report=False``: its calls keep none of their sound, so they have no ``report()``. That saves
+    16 kB and 0.05 ms for each second of a call.
     ``bus``: address of the stack, else ``TRUNKLINE_BUS``, else the default. ``account``: SID of the
     account that the stack must belong to (None: whichever it is). ``auth_token``: for a tcp bus,
     else ``TWILIO_AUTH_TOKEN``. ValueError for a number that is not E.164.
@@ -76,6 +78,7 @@ class Line:
         bus: str | None = None,
         account: str | None = None,
         auth_token: str | None = None,
+        report: bool = True,
     ) -> None:
         if number != ANY_NUMBER:
             check_e164(number)
@@ -96,6 +99,7 @@ class Line:
         self.webhooks = 0
         self.webhooks_rejected = 0
         self._asked_number = number
+        self._report = report
         self._bus = bus
         self._account = None if account is None else settings.pasted(account)
         self._auth_token = auth_token
@@ -138,6 +142,7 @@ class Line:
             await asyncio.shield(client.release())
             raise
         assert session.opened is not None
+        session.taped = self._report
         self._client, self._session = client, session
         self.number = session.opened.number
         self.number_sid = session.opened.number_sid
@@ -257,6 +262,7 @@ class Line:
         max_call_duration_seconds: int | None = None,
         callee_speaks_first: bool = False,
         greeting_timeout: float = GREETING_TIMEOUT,
+        machine_detection: Literal["Enable", "DetectMessageEnd"] | None = None,
     ) -> Call:
         """Call ``to`` (E.164) and wait until the call's stream is up, ``timeout`` seconds from
         when the carrier was asked. A b-leg call waits its turn where another one is being set up
@@ -270,6 +276,9 @@ class Line:
         greeting at most; ``call.greeting`` has its sound, and ``recv_audio`` begins behind it.
         Where nobody speaks within ``greeting_timeout`` seconds of the stream's start the greeting
         is None, and a warning says so.
+        ``machine_detection``: Twilio finds out who answers, in the background, and bills that apart
+        (a-leg only). ``call.answered_by`` has it once it is known. "Enable" tells of a machine at
+        once, "DetectMessageEnd" when its greeting is over.
 
         Raises ValueError (number, mode, allow-list, duration, timeout, greeting: nothing is
         dialled), LimitReachedError (a cap of the stack's, or of this run of pytest's: nothing is
@@ -286,6 +295,7 @@ class Line:
             max_call_duration_seconds=max_call_duration_seconds,
             allowed_callees=self.allowed_callees,
             owner="Line",
+            machine_detection=machine_detection,
         )
         check_greeting(greeting_timeout, wanted=callee_speaks_first, mode=plan.mode)
         call = await self.dial(plan, timeout)
@@ -320,7 +330,8 @@ class Line:
                 # Also where the call came up just as its caller went away.
                 client.post(session.cancel_dial(request))
                 raise
-            call = _came_up(Call(client, session, media))
+            detects = plan.machine_detection is not None
+            call = _came_up(Call(client, session, media, detects_machines=detects))
             came_up(call)
         return call
 

@@ -14,9 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 from .adapter_messages import (
+    AnsweredBy,
     Arm,
     Armed,
     CallEnded,
+    CallHeard,
     CallReconnecting,
     CallStarted,
     CancelDial,
@@ -266,6 +268,7 @@ Event = (
     | CallPlaced
     | CallReconnecting
     | CallEnded
+    | AnsweredBy
     | DialFailed
     | DialQueued
     | PoolQueued
@@ -274,7 +277,7 @@ Event = (
     | CloseStream
     | StreamTurn
 )
-Notification = StreamClosed | CallMoved | WebhooksRefused
+Notification = StreamClosed | CallMoved | WebhooksRefused | CallHeard
 
 #: what the controller's ROUTER receives
 ToController = Hello | Beat | Goodbye | Request | Notification

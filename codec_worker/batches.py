@@ -99,7 +99,8 @@ class Batches:
             if call.tell_end and call.resumed and call.adapter is not None:
                 assert call.ended is not None
                 call.tell_end = False
-                over = m.StreamOver(call.id, call.generation, call.ended.ordinal, call.ended.reason)
+                ordinal, reason = call.ended.ordinal, call.ended.reason
+                over = m.StreamOver(call.id, call.generation, ordinal, reason, call.late)
                 self.instructions.append((call.adapter, over))
 
     def tell_acknowledged(self) -> None:

@@ -67,6 +67,8 @@ class ClientSession:
         self.opened: m.SessionOpened | None = None
         #: why the session is gone without having been closed; None while it lives
         self.lost: TrunklineError | None = None
+        #: the sound of calls that come up is kept for a report
+        self.taped = True
         self.calls: dict[str, CallMedia] = {}
         #: inbound calls that nobody has taken yet
         self.incoming: Box[CallMedia] = Box()
@@ -153,6 +155,7 @@ class ClientSession:
             mode=plan.bus_mode,
             timeout=timeout,
             max_duration=float(plan.max_duration),
+            machine_detection=plan.machine_detection,
             trace=trace,
         )
         dialling = _Dialling(dial, asyncio.get_running_loop().create_future())
@@ -310,6 +313,8 @@ class ClientSession:
                     )
                 else:
                     log.info("call %s: its stream is gone, waiting for a new one", event.call)
+            case m.AnsweredBy() if event.call in self.calls:
+                self.calls[event.call].answered_by_told(event.answered_by)
             case m.CallEnded():
                 self.ended(event)
             case m.DialFailed():
@@ -351,7 +356,9 @@ class ClientSession:
             self._drop(call)
 
     def _take(self, info: m.CallInfo) -> CallMedia:
-        call = self.calls[info.call] = CallMedia(info, self._media.send, self._clock)
+        call = self.calls[info.call] = CallMedia(
+            info, self._media.send, self._clock, taped=self.taped
+        )
         self._media.attach(call)
         return call
 
