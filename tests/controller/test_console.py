@@ -101,7 +101,7 @@ async def test_the_metrics(console: Console) -> None:
 
 async def test_the_metrics_and_the_page_show_how_much_is_left_of_a_cap() -> None:
     cap = {"setting": "TRUNKLINE_MAX_CALLS", "most": 5, "used": 2, "left": 3}
-    console = Console(lambda: STATUS | {"caps": [cap]}, {}, {})
+    console = Console(lambda: STATUS | {"caps": [cap]}, {}, {}, HeardCalls())
     console.start(0)
     _, _, metrics = await ask(console, "/metrics")
     _, _, page = await ask(console)
