@@ -118,7 +118,8 @@ class Call:
 
     @property
     def age(self) -> float:
-        """Seconds since the call's stream came up first."""
+        """Seconds since the call's stream came up first; of a call that is over, how many it
+        lasted."""
         return self._media.age
 
     @property

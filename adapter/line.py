@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from trunkline.bus import settings
@@ -31,6 +32,18 @@ log = logging.getLogger("trunkline.adapter")
 
 #: Called with each call of this process when it comes up. The pytest plugin follows a test's calls.
 followers: list[Callable[[Call], None]] = []
+
+#: Counts the calls of this process, and may refuse one: it is entered before a call is dialled (or
+#: waited for: False), with the longest that it may last (seconds), and gets the call once it is up.
+Meter = Callable[[float, bool], AbstractContextManager[Callable[[Call], None]]]
+
+
+def _uncounted(longest: float, dialled: bool) -> AbstractContextManager[Callable[[Call], None]]:
+    return nullcontext(lambda call: None)
+
+
+#: The pytest plugin puts one here that keeps a run within its caps.
+meter: Meter = _uncounted
 
 Mode = Literal["idle", "answer", "call"]
 
@@ -192,7 +205,8 @@ class Line:
         caller here. May be repeated for the next call. Raises asyncio.TimeoutError when
         nobody calls within ``timeout`` seconds, ValueError (timeout, greeting_timeout),
         NumberBusyError, NumberRoutedElsewhereError, CarrierError, StackUnavailableError,
-        WrongModeError (not open, or already calling). Cancelled during the greeting: the call is
+        LimitReachedError (a cap of this run of pytest's), WrongModeError (not open, or already
+        calling). Cancelled during the greeting: the call is
         hung up.
         """
         client, session = self._opened()
@@ -203,7 +217,10 @@ class Line:
             raise WrongModeError(f"{self!r} is already waiting for a call")
         self._waiting = True
         try:
-            call = await self._wait_for_call(client, session, timeout)
+            # Nobody knows how long the call of somebody else will last: it is a begun minute.
+            with meter(60.0, False) as came_up:
+                call = await self._wait_for_call(client, session, timeout)
+                came_up(call)
             if callee_speaks_first:
                 await _greet(call, greeting_timeout)
             return call
@@ -260,7 +277,8 @@ class Line:
         is None, and a warning says so.
 
         Raises ValueError (number, mode, allow-list, duration, timeout, greeting: nothing is
-        dialled), LimitReachedError (a cap of the stack's: nothing is dialled), CallFailedError
+        dialled), LimitReachedError (a cap of the stack's, or of this run of pytest's: nothing is
+        dialled), CallFailedError
         (busy, no-answer, failed, canceled), asyncio.TimeoutError, CarrierError,
         StackUnavailableError, WrongModeError. Cancelled: the call is hung up.
         """
@@ -298,15 +316,18 @@ class Line:
             raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}.")
         self._enter("call")
         request = secrets.token_hex(16)
-        try:
-            media: CallMedia = await client.run(
-                session.dial(plan, request, timeout, trace_carrier())
-            )
-        except asyncio.CancelledError:
-            # Also where the call came up just as its caller went away.
-            client.post(session.cancel_dial(request))
-            raise
-        return _came_up(Call(client, session, media))
+        with meter(plan.max_duration, True) as came_up:
+            try:
+                media: CallMedia = await client.run(
+                    session.dial(plan, request, timeout, trace_carrier())
+                )
+            except asyncio.CancelledError:
+                # Also where the call came up just as its caller went away.
+                client.post(session.cancel_dial(request))
+                raise
+            call = _came_up(Call(client, session, media))
+            came_up(call)
+        return call
 
     # ------------------------------------------------------------------ inside
 

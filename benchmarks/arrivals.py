@@ -1,8 +1,10 @@
 """What arrived at the carrier: jitter, holes, drift and loss. No I/O but reading a report.
 
-A report (load_generator.py) holds for every stream when each message arrived and its text. Of it:
+A report (load_generator.py) holds for every stream when each message arrived, how many samples it
+held, and its text. Of it:
 
-- a message is *due* as many milliseconds after the stream's first one as there is audio before it;
+- a message is *due* as many milliseconds after the stream's first one as there is audio before it,
+  so one that holds several frames is due when the first of them is;
 - *jitter* is ``|arrival - due|`` once each call is centred on its median, all calls pooled, the
   first 200 ms (10 frames: the lead is filled there) left out;
 - an *underrun* is a message that arrives when all before it has been played. Playback begins with
@@ -74,16 +76,16 @@ class _Message(msgspec.Struct):
 
 
 def read(path: Path) -> list[Arrivals]:
-    """All streams of a report on which something arrived. Where no texts were kept, every message
-    counts as a frame."""
+    """All streams of a report on which something arrived. Where no texts were kept, there is no
+    audio."""
     decode = msgspec.json.Decoder(_Message).decode
     found = []
-    for sid, *stamps, texts in msgspec.msgpack.decode(path.read_bytes()):
+    for sid, *stamps, counts, texts in msgspec.msgpack.decode(path.read_bytes()):
         times, sent_at, clears = (np.frombuffer(each, np.int64) / 1e6 for each in stamps)
-        parts = [binascii.a2b_base64(decode(text).media.payload) for text in texts]
-        sizes = np.array([len(part) for part in parts] or [FRAME] * len(times), np.float64)
+        sizes = np.frombuffer(counts, np.int64).astype(np.float64)
+        audio = b"".join(binascii.a2b_base64(decode(text).media.payload) for text in texts)
         if len(times):
-            found.append(Arrivals(times, sizes, b"".join(parts), sid, sent_at, clears))
+            found.append(Arrivals(times, sizes, audio, sid, sent_at, clears))
     return found
 
 

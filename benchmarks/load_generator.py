@@ -70,8 +70,7 @@ FEW: Final = 10
 #: What may lie unread at the other side: 30 s of sound. One that does not read for so long is gone.
 SEND_BUFFER: Final = 1 << 20
 
-#: A character of base64 is three quarters of a sample.
-NS_PER_CHARACTER: Final = 93_750
+NS_PER_SAMPLE: Final = 125_000
 
 _SO_TIMESTAMPNS: Final = 35
 _TIMESPEC: Final = struct.Struct("qq")
@@ -90,10 +89,11 @@ class Stream:
         self.call_sid = call_sid
         #: when each frame since the stream began was sent, in ns
         self.sent_at = array("q")
-        #: arrivals since the last ``begin``: the kernel's time in ns, and the text
+        #: arrivals since the last ``begin``: the kernel's time in ns, the samples, and the text
         self.times = array("q")
+        self.sizes = array("q")
         self.texts: list[bytes] = []
-        #: keep the texts; else only their times are kept
+        #: keep the texts; else only their times and sizes are kept
         self.keeps = True
         #: when a ``clear`` arrived
         self.clears = array("q")
@@ -185,7 +185,10 @@ class Stream:
                 self.texts.append(text)
             if not self._around:
                 self._around = len(text) - len(msgspec.json.decode(text)["media"]["payload"])
-            self._played = max(at, self._played) + (len(text) - self._around) * NS_PER_CHARACTER
+            # Three quarters of the characters are samples; an equals sign fills up the last four.
+            size = (len(text) - self._around) * 3 // 4 - text.count(b"=")
+            self.sizes.append(size)
+            self._played = max(at, self._played) + size * NS_PER_SAMPLE
             return
         message = msgspec.json.decode(text)
         if message["event"] == "mark":
@@ -354,7 +357,7 @@ class LoadGenerator:
     | order | answer |
     |---|---|
     | ``{"do": "begin"}`` | forget what arrived; what is counted counts from here: ``streams``.
-    ``"keeps": false`` keeps the times alone, for runs of many minutes |
+    ``"keeps": false`` keeps no texts, for runs of many minutes |
     | ``{"do": "end"}`` | send no more; ``sent`` (frames of every call), CPU, waits, lateness |
     | ``{"do": "report", "path": P}`` | write what arrived to P, as msgpack: arrivals.py reads it |
     | ``{"do": "dial", "url": U, "count": N}`` | open N streams to U, without a call |
@@ -473,7 +476,8 @@ class LoadGenerator:
     def _begin(self, keeps: bool = True) -> dict[str, Any]:
         self._talks = True
         for stream in self._streams:
-            stream.times, stream.texts, stream.clears = array("q"), [], array("q")
+            stream.times, stream.sizes = array("q"), array("q")
+            stream.texts, stream.clears = [], array("q")
             stream.keeps = keeps
         self._late = array("d")
         self._since = _clocks()
@@ -494,7 +498,11 @@ class LoadGenerator:
 
     def _report(self, path: str) -> dict[str, Any]:
         found = [
-            (s.call_sid, *(a.tobytes() for a in (s.times, s.sent_at, s.clears)), s.texts)
+            (
+                s.call_sid,
+                *(each.tobytes() for each in (s.times, s.sent_at, s.clears, s.sizes)),
+                s.texts,
+            )
             for s in self._streams
         ]
         Path(path).write_bytes(msgspec.msgpack.encode(found))

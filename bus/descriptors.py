@@ -1,9 +1,9 @@
 """How many descriptors a process may have open, and for whom they are.
 
 Each connection, socket and file takes a descriptor, and a process without a free one can open no
-link to a worker. Systems give a process 1,024 (macOS: 256) until it asks for more, which it may up
-to the *hard* limit. So every process of a stack asks at its start, and a listener takes so many
-connections only that a reserve is left.
+link to a worker. A system gives a process 1,024 (macOS: 256) until it asks for more, which it may
+up to the *hard* limit. So every process of a stack asks at its start, and a listener takes only as
+many connections as leave a reserve.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MACOS_MOST: Final = 10_240
 #: Never given to connections: links to workers, files, and the connections that one turn of the
 #: loop takes from the listening socket before it is known that they are too many.
 RESERVE: Final = 1_024
-#: For so many the table is made at the start; it takes 8 bytes for each.
+#: The table is made at the start for this many descriptors. It takes 8 bytes for each.
 ROOM: Final = 16_384
 #: With less than this the bounds on strangers have to be narrower than they could be.
 ENOUGH: Final = 8_192
@@ -69,7 +69,7 @@ def _make_room(descriptors: int) -> None:
 
 
 def for_connections(limit: int) -> int:
-    """How many connections a listener may have where so many descriptors are allowed."""
+    """How many connections a listener may have, out of the descriptors that are allowed."""
     return max(limit - RESERVE, limit // 2)
 
 

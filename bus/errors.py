@@ -1,4 +1,4 @@
-"""Errors that cross processes: what a peer may be told, and how it travels.
+"""Errors that cross processes: how a peer hears why its request failed.
 
 A controller that refuses a request answers with an :class:`ErrorInfo`; the asking process raises
 the same class with the same fields. Names and bases are part of the public contract, so each
@@ -149,8 +149,8 @@ class ErrorInfo(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
-        """Describe ``error``; what is not a :class:`TrunklineError` becomes an InternalError
-        that names the type only (its text may hold what must not leave the process)."""
+        """Describe ``error``. Any that is no :class:`TrunklineError` becomes an InternalError that
+        names its type only, because its text may hold a secret of this process."""
         if isinstance(error, TrunklineError):
             fields = {k: v for k, v in vars(error).items() if not k.startswith("_")}
             return cls(type(error).__name__, str(error)[:LONGEST_TEXT], fields)

@@ -235,7 +235,8 @@ ToWorker = (
 
 
 class OutFrame(Packed, frozen=True):
-    """Up to 160 bytes of sound to write to the call's socket now; it begins at ``position``."""
+    """Sound to write to the call's socket now, as one message: a frame, a part of one, or two whole
+    ones. It begins at ``position``."""
 
     call: Known
     generation: Number
@@ -244,7 +245,8 @@ class OutFrame(Packed, frozen=True):
 
 
 class Outbound(PackedMessage, frozen=True):
-    """worker -> gateway: all of this gateway's frames that are due in one tick.
+    """worker -> gateway: all of this gateway's frames that are due in one tick, and those that go
+    with them.
     The gateway writes those whose generation is current and whose position is the one that follows
     the last (others are dropped and counted), then acknowledges with its next Inbound.
     ``ends``: a call has now sent all that it has, and its speaker may wait for the word of it, to

@@ -3,8 +3,8 @@
 Two planes. **control**: the controller binds a ROUTER; gateways, codec workers and adapters each
 connect one DEALER. **media**: each codec worker binds a ROUTER; gateways and adapters connect one
 DEALER to each worker that carries their calls. Every ZeroMQ message is one frame of msgpack: a
-frozen Struct of one of the tagged unions at the end of each section. ``docs/bus.md`` tells the same
-as prose.
+frozen Struct of one of the tagged unions at the end of control_messages.py and media_messages.py.
+``docs/bus.md`` tells the same as prose.
 
 Units, everywhere:
 
@@ -20,6 +20,9 @@ Units, everywhere:
 - times: seconds, float. Deadlines travel as time left (ttl), since clocks differ between hosts.
 """
 
-from .control_messages import *  # noqa: F403  # this module is where all of them are named
+from .adapter_messages import *  # noqa: F403  # this module is where all of them are named
+from .call_records import *  # noqa: F403  # the same
+from .control_messages import *  # noqa: F403  # the same
+from .gateway_messages import *  # noqa: F403  # the same
 from .media_messages import *  # noqa: F403  # the same
 from .wire import *  # noqa: F403  # the same

@@ -34,7 +34,7 @@ from .errors import SettingsError
 _ROOT: Final = 0
 #: As many links as Linux follows.
 _MOST_LINKS: Final = 40
-#: Bits of a mode: what others may do with a directory.
+#: Bits of a mode: the rights of others in a directory.
 ENTER: Final = 0o077
 WRITE: Final = 0o022
 
@@ -44,8 +44,8 @@ class NotPrivateError(SettingsError):
 
 
 def make_private(directory: Path, *, others_may_not: int = ENTER) -> None:
-    """Make the directory, and what is missing on the way to it, for this user alone, and check it
-    as :func:`check_private`. OSError where it cannot be made."""
+    """Make the directory, and any that is missing on the way to it, for this user alone, and check
+    it as :func:`check_private`. OSError where it cannot be made."""
     missing = directory
     making = []
     while not missing.exists():
@@ -138,8 +138,8 @@ def _mode(info: os.stat_result) -> str:
 
 
 def _way(directory: Path) -> Iterator[tuple[Path, os.stat_result, bool]]:
-    """Whatever the kernel meets on its way to the directory, which is the last: (path, lstat,
-    whether it is the end). It ends early at what is not there."""
+    """Each entry that the kernel meets on its way to the directory, which is the last: (path,
+    lstat, whether it is the end). It ends early at an entry that is missing."""
     here = Path("/")
     todo = list(directory.absolute().parts[1:])
     links = 0

@@ -1,8 +1,9 @@
 """What every process of the stack has in common: logs, signals, signs of life for the parent that
 keeps it running, and an end when that parent ends.
 
-Logs go through a bounded queue to a thread of their own: a full pipe (honcho reads stdout through
-one) may block that thread, never the paced loop; what the queue cannot take is counted and said.
+Logs go through a bounded queue to a thread of their own. A full pipe (honcho reads stdout through
+one) may block that thread, never the paced loop. Records that the queue cannot take are counted,
+and the count is logged.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ T = TypeVar("T")
 #: The file descriptor of a pipe whose other end the parent holds: it reads as closed when the
 #: parent is gone, however it went.
 PARENT_FD_VARIABLE = "TRUNKLINE_PARENT_FD"
-#: What a process writes for its keeper: :data:`ALIVE` every :data:`SIGN_SECONDS` while its loop
-#: turns and it does its work, and :data:`READY`.
+#: The words that a process writes for its keeper: :data:`ALIVE` every :data:`SIGN_SECONDS` while
+#: its loop turns and it does its work, and :data:`READY`.
 ALIVE, READY = b".", b"r"
 SIGN_SECONDS = 0.5
 
@@ -45,9 +46,9 @@ EXIT_PENDING = 3
 
 
 class _TextFormatter(logging.Formatter):
-    """One line for a message, whatever a caller or a peer has put into it: what is not printable, a
-    line's end too, is written as an escape. The lines of a traceback are indented, so that none of
-    them can be taken for a record."""
+    """One line for a message, whatever a caller or a peer has put into it. Characters that are not
+    printable are written as escapes, and so are line ends. The lines of a traceback are indented,
+    so that none of them can be taken for a record."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = printable(record.message)
@@ -80,8 +81,8 @@ class _DroppingQueueHandler(logging.handlers.QueueHandler):
     dropped = 0
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """What the thread needs, and no object that may change meanwhile. Message and traceback
-        stay apart, because a message is one line."""
+        """The record for the thread, without any object that may change meanwhile. Message and
+        traceback stay apart, because a message is one line."""
         record = copy.copy(record)
         record.msg, record.args = record.getMessage(), None
         if record.exc_info:
@@ -166,8 +167,8 @@ def complain(process: str, error: object) -> None:
 
 
 def say_ready() -> None:
-    """Tell the parent, where it asks, that settings and surroundings are right: this process does
-    its work now. What ends it later may be tried again. It may be told more than once."""
+    """Tell the parent, if it asks, that settings and surroundings are right and this process does
+    its work now. If it ends later, it is worth a new start. May be called more than once."""
     _tell_keeper(READY)
 
 

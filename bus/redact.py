@@ -1,5 +1,5 @@
-"""What may be shown: phone numbers by their last four digits, other callers by their kind, URLs
-without passwords; and nothing that a terminal would obey."""
+"""Makes texts fit to be shown: phone numbers keep their last four digits, other callers their kind,
+URLs lose their passwords, and nothing is left that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import re
 from urllib.parse import urlsplit, urlunsplit
 
 _E164 = re.compile(r"\+[1-9][0-9]{6,14}\Z")
-#: What was meant for a phone number: it begins with +, or has digits and what stands between them.
+#: A text that was meant as a phone number: it begins with +, or has digits and the marks between
+#: them.
 _NUMBER = re.compile(r"\+|[0-9 ().\-/]*\Z")
 _SCHEMES = ("sip", "sips", "client")
-#: What carriers report where the caller withholds the number.
+#: Carriers report these where the caller withholds the number.
 _WITHHELD = ("anonymous", "restricted", "unavailable", "unknown", "private", "blocked")
 
 
@@ -38,7 +39,7 @@ def redact_number(number: str | None) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` for a terminal: what is not printable is written as an escape (``\\x1b``)."""
+    """``text`` for a terminal: characters that are not printable become escapes (``\\x1b``)."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

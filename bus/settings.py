@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_type_hints
 from urllib.parse import urlsplit, urlunsplit
 
+import msgspec
 import platformdirs
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from msgspec import Meta
 
 from . import env_file as dotenv
 from .callers import caller_error
@@ -45,6 +39,9 @@ _UNREADABLE: Final = (
 )
 #: How a group of numbers is written: all that begin so.
 _GROUP: Final = re.compile(r"\+([1-9][0-9]{0,13})?\*\Z")
+#: Words for yes and no, in any case.
+_YES: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
+_NO: Final = frozenset(("0", "false", "f", "no", "n", "off"))
 #: A part of a host's name.
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 
@@ -86,131 +83,165 @@ def env_name(field: str) -> str:
     return f"{'TWILIO' if field in _OF_TWILIO else 'TRUNKLINE'}_{field.upper()}"
 
 
-class Settings(BaseModel):
-    """All settings of one process, as :func:`load` finds them."""
+# ------------------------------------------------------------------ how a value is read
+#
+# Each of these takes a text, or a value that a caller gives. It returns the value as a process uses
+# it, or raises ValueError with the reason for which it refuses it.
 
-    model_config = ConfigDict(frozen=True, validate_default=True)
 
-    account_sid: str = ""
-    auth_token: SecretStr = SecretStr("")
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("expected a text")
+    return value
+
+
+def _credential(value: Any) -> str:
+    text = _text(value)
+    for character in text:
+        if not " " <= character <= "~":
+            raise ValueError(
+                f"it has the character U+{ord(character):04X} in it, which no SID and no token "
+                "has: copy it again, and look for a quote that is not closed"
+            )
+    return text
+
+
+def _label(value: Any) -> str:
+    label = _text(value).lower()
+    if not _LABEL.match(label):
+        raise ValueError("expected one of Twilio's names, such as ie1 (region), dublin (edge)")
+    return label
+
+
+def _base_url(value: Any) -> str:
+    return base_url(_text(value))
+
+
+def _host(value: Any) -> str:
+    host = bare(_text(value)).lower()
+    if not host or re.search(r"[\s/@\[\]]", host):
+        raise ValueError("expected a name or an address to listen on, such as 127.0.0.1 or ::1")
+    return host
+
+
+def _bus(value: Any) -> str:
+    return BusAddress.read(_text(value)).text
+
+
+def _as(kind: Any, expected: str) -> Callable[[Any], Any]:
+    """Reads values of the type ``kind``, or texts of them; ``expected`` says what those are."""
+
+    def read(value: Any) -> Any:
+        try:
+            return msgspec.convert(value, kind, strict=False)
+        except msgspec.ValidationError:
+            raise ValueError(f"expected {expected}") from None
+
+    return read
+
+
+_port: Final = _as(Annotated[int, Meta(ge=0, le=65535)], "a port, from 0 to 65535")
+_lead: Final = _as(Annotated[int, Meta(ge=20, le=1000)], "whole milliseconds, from 20 to 1000")
+_rate: Final = _as(Annotated[float, Meta(gt=0, le=1000)], "a number above 0, and 1000 at most")
+_cap: Final = _as(Annotated[int, Meta(ge=0)], "a whole number, 0 or more")
+_price: Final = _as(Annotated[float, Meta(ge=0, le=1e6)], "an amount of money, 0 or more")
+_log_format: Final = _as(Literal["text", "json"], "text or json")
+
+
+def _flag(value: Any) -> bool:
+    word = str(value).lower()
+    if word not in _YES | _NO:
+        raise ValueError("expected 1 or 0")
+    return word in _YES
+
+
+def _list(value: Any) -> tuple[str, ...]:
+    """A text with commas between, or a sequence of texts."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return tuple(_text(each) for each in value)
+
+
+def _numbers(value: Any) -> tuple[str, ...]:
+    numbers = _list(value)
+    for number in numbers:
+        if not is_e164(number):
+            raise ValueError(f"{number!r} is no E.164 number (for instance +14155551234)")
+    return numbers
+
+
+def _callees(value: Any) -> tuple[str, ...]:
+    callees = _list(value)
+    for number in callees:
+        if not is_e164(number) and not _GROUP.match(number):
+            raise ValueError(
+                f"{number!r} is neither an E.164 number nor a group of them (for instance "
+                "+14155551234, +1415*)"
+            )
+    return callees
+
+
+def _callers(value: Any) -> tuple[str, ...]:
+    callers = _list(value)
+    for caller in callers:
+        why = caller_error(caller)
+        if why is not None:
+            raise ValueError(f"{caller!r} {why}")
+    return callers
+
+
+# ------------------------------------------------------------------ the settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of one process, as :func:`load` finds them: each with its type, the function
+    that reads it, and its default."""
+
+    account_sid: Annotated[str, _credential] = ""
+    auth_token: Annotated[str, _credential] = field(default="", repr=False)
     #: the other token during a rotation: webhooks, streams and REST take either, and seals that
     #: were made with it can be read. New seals and the keys of a tcp bus come from auth_token.
-    auth_token_secondary: SecretStr = SecretStr("")
+    auth_token_secondary: Annotated[str, _credential] = field(default="", repr=False)
     #: where the account's calls are handled; the token has to be that region's
-    region: str | None = None
-    edge: str | None = None
-    public_url: str | None = Field(None, repr=False)
-    http_host: str = "127.0.0.1"
-    http_port: int = Field(8765, ge=0, le=65535)
-    console_port: int = Field(8766, ge=0, le=65535)
-    bus: str = Field(default_factory=default_bus)
+    region: Annotated[str | None, _label] = None
+    edge: Annotated[str | None, _label] = None
+    public_url: Annotated[str | None, _base_url] = field(default=None, repr=False)
+    http_host: Annotated[str, _host] = "127.0.0.1"
+    http_port: Annotated[int, _port] = 8765
+    console_port: Annotated[int, _port] = 8766
+    bus: Annotated[str, _bus] = field(default_factory=default_bus)
     #: the key of a tcp bus, for a process that is not to have the token; else made from the token
-    bus_key: SecretStr = SecretStr("")
+    bus_key: Annotated[str, _text] = field(default="", repr=False)
     #: as set; :attr:`state_path` has the default
-    state_dir: Path | None = None
-    numbers: tuple[str, ...] = ()
-    lead_ms: int = Field(60, ge=20, le=1000)
-    fallback_to_prior: bool = True
-    take_over_routed: bool = False
-    twilio_api_url: str | None = Field(None, repr=False)
-    validate_signature: bool = True
-    calls_per_second: float = Field(1.0, gt=0, le=1000)
+    state_dir: Annotated[Path | None, Path] = None
+    numbers: Annotated[tuple[str, ...], _numbers] = ()
+    lead_ms: Annotated[int, _lead] = 60
+    fallback_to_prior: Annotated[bool, _flag] = True
+    take_over_routed: Annotated[bool, _flag] = False
+    twilio_api_url: Annotated[str | None, _base_url] = field(default=None, repr=False)
+    validate_signature: Annotated[bool, _flag] = True
+    calls_per_second: Annotated[float, _rate] = 1.0
     #: who may call, and who may be called, whatever a client allows; None: the client alone says
-    allowed_callers: tuple[str, ...] | None = None
+    allowed_callers: Annotated[tuple[str, ...] | None, _callers] = None
     #: numbers, and groups of them such as ``+1415*``
-    allowed_callees: tuple[str, ...] | None = None
+    allowed_callees: Annotated[tuple[str, ...] | None, _callees] = None
     #: what all clients together may dial: calls at a time, calls in any hour, and begun minutes in
     #: any day; None: no cap
-    max_calls: int | None = Field(None, ge=0)
-    max_calls_per_hour: int | None = Field(None, ge=0)
-    max_minutes_per_day: int | None = Field(None, ge=0)
-    recordings_dir: Path | None = None
-    log_format: Literal["text", "json"] = "text"
+    max_calls: Annotated[int | None, _cap] = None
+    max_calls_per_hour: Annotated[int | None, _cap] = None
+    max_minutes_per_day: Annotated[int | None, _cap] = None
+    #: of a call, in whichever currency; None: nobody says what calls cost
+    price_per_minute: Annotated[float | None, _price] = None
+    recordings_dir: Annotated[Path | None, Path] = None
+    log_format: Annotated[Literal["text", "json"], _log_format] = "text"
 
-    @field_validator("numbers", "allowed_callers", "allowed_callees", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            value = tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+    #: the names of the settings that were set; all others have their defaults
+    given: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
-    @field_validator("numbers")
-    @classmethod
-    def _numbers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for number in value:
-            if not is_e164(number):
-                raise ValueError(f"{number!r} is no E.164 number (for instance +14155551234)")
-        return value
-
-    @field_validator("allowed_callees")
-    @classmethod
-    def _callees(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for number in value or ():
-            if not is_e164(number) and not _GROUP.match(number):
-                raise ValueError(
-                    f"{number!r} is neither an E.164 number nor a group of them (for instance "
-                    "+14155551234, +1415*)"
-                )
-        return value
-
-    @field_validator("allowed_callers")
-    @classmethod
-    def _callers(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for caller in value or ():
-            why = caller_error(caller)
-            if why is not None:
-                raise ValueError(f"{caller!r} {why}")
-        return value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _strip(cls, values: Any) -> Any:
-        """A value that was pasted with a blank or a line's end is meant without it; one of nothing
-        else is not set."""
-        if not isinstance(values, Mapping):
-            return values
-        stripped = {
-            name: pasted(value) if isinstance(value, str) else value
-            for name, value in values.items()
-        }
-        return {name: value for name, value in stripped.items() if value != ""}
-
-    @field_validator("account_sid", "auth_token", "auth_token_secondary")
-    @classmethod
-    def _credential(cls, value: str | SecretStr) -> str | SecretStr:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        for character in text:
-            if not " " <= character <= "~":
-                raise ValueError(
-                    f"it has the character U+{ord(character):04X} in it, which no SID and no token "
-                    "has: copy it again, and look for a quote that is not closed"
-                )
-        return value
-
-    @field_validator("public_url", "twilio_api_url")
-    @classmethod
-    def _base_url(cls, value: str | None) -> str | None:
-        return None if value is None else base_url(value)
-
-    @field_validator("http_host")
-    @classmethod
-    def _host(cls, value: str) -> str:
-        host = bare(value).lower()
-        if not host or re.search(r"[\s/@\[\]]", host):
-            raise ValueError("expected a name or an address to listen on, such as 127.0.0.1 or ::1")
-        return host
-
-    @field_validator("region", "edge")
-    @classmethod
-    def _label(cls, value: str | None) -> str | None:
-        if value is not None and not _LABEL.match(value := value.lower()):
-            raise ValueError("expected one of Twilio's names, such as ie1 (region), dublin (edge)")
-        return value
-
-    @field_validator("bus")
-    @classmethod
-    def _bus_address(cls, value: str) -> str:
-        return BusAddress.read(value).text
+    def changed(self, **values: Any) -> Settings:
+        """The same settings but for ``values``, which are taken as they are."""
+        return replace(self, **values, given=self.given | values.keys())
 
     @property
     def state_path(self) -> Path:
@@ -224,7 +255,7 @@ class Settings(BaseModel):
     @property
     def auth_tokens(self) -> tuple[str, ...]:
         """The tokens that Twilio may sign with and may take, the primary first: one or two."""
-        both = (self.auth_token.get_secret_value(), self.auth_token_secondary.get_secret_value())
+        both = (self.auth_token, self.auth_token_secondary)
         return tuple(dict.fromkeys(token for token in both if token))
 
     @property
@@ -236,20 +267,27 @@ class Settings(BaseModel):
 
     def tcp_key(self) -> str:
         """The key of a tcp bus. SettingsError where neither it nor the token is set."""
-        return self.bus_key.get_secret_value() or bus_key(self.require("auth_token"))
+        return self.bus_key or bus_key(self.require("auth_token"))
 
-    def require(self, field: str) -> str:
-        """The value of a field that this process cannot do without, as plain text.
+    def require(self, name: str) -> str:
+        """The value of a field that this process cannot do without, as text.
 
         Raises SettingsError that names the environment variable.
         """
-        value = getattr(self, field)
-        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value or "")
+        text = str(getattr(self, name) or "")
         if not text:
-            raise SettingsError(
-                f"{env_name(field)} is not set: put it into the environment or .env"
-            )
+            raise SettingsError(f"{env_name(name)} is not set: put it into the environment or .env")
         return text
+
+
+#: How each field is read.
+_READERS: Final[dict[str, Callable[[Any], Any]]] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(Settings, include_extras=True).items()
+    if name != "given"
+}
+#: The names of all settings.
+FIELDS: Final = tuple(_READERS)
 
 
 def pasted(text: str) -> str:
@@ -310,18 +348,23 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
     found = {} if env_file is None or kept else dotenv.read(Path(env_file))
     found |= {name.upper(): value for name, value in os.environ.items() if value.strip()}
     values: dict[str, Any] = {
-        field: found[name] for field in Settings.model_fields if (name := env_name(field)) in found
+        name: found[env_name(name)] for name in FIELDS if env_name(name) in found
     }
-    values |= {k: v for k, v in given.items() if v is not None}
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "settings"
-        if name in Settings.model_fields:
-            name = env_name(name)
-        reason = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{name}{_shown(name, first['input'])}: {reason}") from None
+    values |= {name: value for name, value in given.items() if value is not None}
+    # A value that was pasted with a blank or a line's end is meant without it; one of nothing else
+    # is not set.
+    values = {n: pasted(value) if isinstance(value, str) else value for n, value in values.items()}
+    values = {name: value for name, value in values.items() if value != ""}
+    set_here = frozenset(values)
+    # The default address comes from the user's directories, so it is checked like one that is set.
+    values.setdefault("bus", default_bus())
+    for name in sorted(values, key=FIELDS.index):
+        try:
+            values[name] = _READERS[name](values[name])
+        except ValueError as error:
+            shown = _shown(env_name(name), values[name])
+            raise SettingsError(f"{env_name(name)}{shown}: {error}") from None
+    return Settings(**values, given=set_here)
 
 
 def _shown(name: str, value: Any) -> str:

@@ -110,7 +110,7 @@ class BusSocket:
 
     def stands(self, peer: bytes, sign: bytes) -> bool:
         """Whether the connection with identity ``peer`` stands, on a ROUTER. ZeroMQ tells that only
-        of what is sent, so the peer gets ``sign``."""
+        when a message is sent, so the peer gets ``sign``."""
         if self.closed:
             return False
         try:
@@ -188,7 +188,7 @@ class BusSocket:
         return frames
 
     def close(self, linger: int = 0) -> None:
-        """Close; what is queued is dropped, or given ``linger`` milliseconds to leave.
+        """Close. Messages in the queue are dropped, or given ``linger`` milliseconds to leave.
 
         May be called twice, and from a callback.
         """

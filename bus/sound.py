@@ -14,6 +14,9 @@ WIRE_RATE: Final = 8_000
 LINE_RATE: Final = 24_000
 #: Samples, and bytes of mu-law, of one frame: 20 ms.
 FRAME: Final = 160
+#: Frames that go to the carrier in one message, where so many are in hand. Only the first of them
+#: is due by then, so the carrier's buffer holds up to one frame more than it would otherwise.
+TOGETHER: Final = 2
 #: The most sound of one call that is kept in either direction, in seconds.
 MOST_KEPT: Final = 300
 

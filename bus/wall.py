@@ -1,8 +1,8 @@
-"""The wall between what sockets bring and what a process does with it. Each process has one.
+"""The wall between a process's sockets and its work. Each process has one.
 
-Nothing that a message holds may end a loop, and a paced loop least of all. So every message is
-decoded and handled behind the wall, whichever socket brought it. What a peer did wrong, and what we
-did wrong, are two things, and are told apart:
+No content of a message may end a loop, and a paced loop least of all. So every message is decoded
+and handled behind the wall, whichever socket brought it. The wall tells a peer's mistakes from our
+own:
 
 - *undecodable*: the decoder refused it. It raises more than msgspec's own errors (a text that is no
   UTF-8 is a UnicodeDecodeError, and thousands of nested lists a RecursionError).
@@ -50,7 +50,7 @@ class Wall:
     def door(
         self, messages: Any, handle: Callable[[Any], None], whence: str
     ) -> Callable[[bytes], None]:
-        """What a DEALER is to call with each payload. ``handle`` gets it decoded as one of
+        """A function that a DEALER calls with each payload. ``handle`` gets it decoded as one of
         ``messages``. ``whence`` says in the log who sent it."""
         decode = msgspec.msgpack.Decoder(messages).decode
 
@@ -74,9 +74,9 @@ class Wall:
         whence: str,
         refused: Callable[[bytes, bytes, Exception], None] | None = None,
     ) -> Callable[[bytes, bytes], None]:
-        """The same for a ROUTER: what it is to call with ``(identity, payload)``. ``handle`` gets
-        the identity and the message. ``refused`` gets what could not be decoded, with the decoder's
-        error."""
+        """The same for a ROUTER, which calls it with ``(identity, payload)``. ``handle`` gets the
+        identity and the message. ``refused`` gets each payload that could not be decoded, with the
+        decoder's error."""
         decode = msgspec.msgpack.Decoder(messages).decode
 
         def receive(identity: bytes, payload: bytes) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from .mulaw import RATE
+from .mulaw import FRAME_BYTES, RATE
 from .playback import PlaybackBuffer, Span
 
 #: Seconds.
@@ -45,8 +45,8 @@ class Utterance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamMetrics(msgspec.Struct, frozen=True, kw_only=True):
-    """One stream so far. frames_* count messages of media; gaps are between arrivals in
-    utterances."""
+    """One stream so far. frames_* count messages of media. Gaps are between frames of 20 ms in
+    utterances: of a message that holds several, each comes 20 ms after the one before it."""
 
     frames_in: int
     frames_out: int
@@ -125,7 +125,8 @@ def _utterance(
 ) -> tuple[Utterance, list[float]]:
     times, sizes = buffer.arrivals.times[first:stop], buffer.arrivals.sizes[first:stop]
     depths = buffer.arrivals.depths[first:stop]
-    gaps = [(b - a) * 1000 for a, b in pairwise(times)]
+    more = [max(0, size - FRAME_BYTES) / RATE for size in sizes]
+    gaps = [(b - a - late) * 1000 for (a, b), late in zip(pairwise(times), more, strict=False)]
     drift = 0.0
     if len(times) > 1:
         drift = (times[-1] - times[0]) * 1000 - (before[stop - 1] - before[first]) * 1000 / RATE

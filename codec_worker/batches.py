@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.sound import FRAME, TOO_MUCH_QUEUED
+from trunkline.bus.sound import FRAME, TOGETHER, TOO_MUCH_QUEUED
 
 from .call import POSITION_BYTES, Call
 from .inbound import hand_out
@@ -75,12 +75,18 @@ class Batches:
         """Decode what waits for ``calls``, tell it with all that was acknowledged, and then the
         ends of their streams."""
         sounds: dict[bytes, list[m.Sound]] = {}
-        for i, position, ordinal, stream_end, lost, pcm in hand_out(
-            self._up, [call.inbound for call in calls]
-        ):
-            call = calls[i]
+        for piece in hand_out(self._up, [call.inbound for call in calls]):
+            call = calls[piece.call]
             if call.adapter is not None:
-                sound = m.Sound(call.id, call.generation, position, ordinal, stream_end, lost, pcm)
+                sound = m.Sound(
+                    call.id,
+                    call.generation,
+                    piece.position,
+                    piece.ordinal,
+                    piece.stream_end,
+                    piece.lost,
+                    piece.pcm,
+                )
                 if call.adapter in sounds:
                     sounds[call.adapter].append(sound)
                 else:
@@ -148,8 +154,8 @@ class Batches:
             self.acknowledged[call.id] = call
         self.pace(calls, now, until)
 
-    def pace(self, calls: Iterable[Call], now: int, until: int) -> None:
-        """Send the frames of ``calls`` that fall due before ``until``."""
+    def pace(self, calls: Iterable[Call], now: int, until: int, together: int = TOGETHER) -> None:
+        """Send the frames of ``calls`` that fall due before ``until``, so many in one message."""
         frames: dict[bytes, list[m.OutFrame]] = {}
         ends: set[bytes] = set()
         starved: list[Call] = []
@@ -158,8 +164,10 @@ class Batches:
             if playout is None or not call.resumed or gateway is None:
                 continue
             try:
-                payload = playout.one_due(now, until)
+                payload = playout.one_message(now, until, together)
                 if payload is not None:
+                    if not payload:
+                        continue
                     position = playout.position - len(payload)
                     frame = m.OutFrame(call.id, call.generation, position, payload)
                     if gateway in frames:
@@ -170,7 +178,7 @@ class Batches:
                 next_due = playout.next_due()
                 if next_due is None or next_due >= until:
                     continue
-                starves = self._due(call, now, until, frames)
+                starves = self._due(call, now, until, together, frames)
             except Exception as error:  # noqa: BLE001  # the other calls' sound goes on
                 self._broken[call.id] = error
                 continue
@@ -185,15 +193,22 @@ class Batches:
             for call, tail in zip(starved, tails, strict=True):
                 assert call.playout is not None
                 self.tell_loss(call, call.playout.flushed(tail), TOO_MUCH_QUEUED)
-                self._due(call, now, until, frames)
+                self._due(call, now, until, together, frames)
         for peer, batch in frames.items():
             self.instructions.append((peer, m.Outbound(batch, peer in ends)))
 
-    def _due(self, call: Call, now: int, until: int, frames: dict[bytes, list[m.OutFrame]]) -> bool:
+    def _due(
+        self,
+        call: Call,
+        now: int,
+        until: int,
+        together: int,
+        frames: dict[bytes, list[m.OutFrame]],
+    ) -> bool:
         """Collect the call's due frames; True: it needs what its filter holds back."""
         assert call.playout is not None
         assert call.gateway is not None
-        for instruction in call.playout.due(now, until):
+        for instruction in call.playout.due(now, until, together):
             if isinstance(instruction, Frame):
                 frame = m.OutFrame(call.id, call.generation, *instruction)
                 frames.setdefault(call.gateway, []).append(frame)

@@ -31,7 +31,7 @@ from collections import Counter, deque
 from typing import Final
 
 from trunkline.bus import messages as m
-from trunkline.bus.sound import UNPLAYED
+from trunkline.bus.sound import TOGETHER, UNPLAYED
 
 from .batches import Batches, ToPeer
 from .call import POSITION_BYTES, Call
@@ -75,6 +75,8 @@ class Calls:
         #: when no message waited any more, last: those that are read now came after it
         self._read_at = 0
         self._batches = Batches()
+        #: ticks so far
+        self._paced = 0
         self._ticks = 0
         #: peers to which something else than a Tick was said since the last beat
         self._told: set[bytes] = set()
@@ -93,8 +95,8 @@ class Calls:
         """Take one message of ``peer``."""
         if isinstance(message, m.Inbound):
             # What was written first: a stream's end follows all of it.
-            for written in message.written:
-                self._written(peer, written, now)
+            if message.written:
+                self._all_written(peer, message.written, now)
             self._in_frames(peer, message.frames, now)
         elif isinstance(message, m.Speak):
             self._speak(peer, message)
@@ -299,24 +301,29 @@ class Calls:
             if call.resumed:
                 heard[frame.call] = call
 
-    def _written(self, peer: bytes, written: m.WrittenTo, now: int) -> None:
-        call = self._from_gateway(peer, written.call, written.generation)
-        if call is None or call.playout is None:
-            return
-        if self._read_at > call.gateway_heard:
-            call.gateway_heard = self._read_at
-        playout = call.playout
-        if playout.frozen and written.position > playout.position:
-            self.dropped["written-ahead"] += 1
-            return
-        if written.position > playout.position:
-            # The gateway's word holds: what lies below it was written under another generation.
-            self.dropped["written-ahead"] += 1
-            call.go_on(written.position)
-        elif not playout.acknowledge(written.position, now, self._read_at):
-            return
-        if call.resumed:
-            self._batches.acknowledged[call.id] = call
+    def _all_written(self, peer: bytes, all_written: list[m.WrittenTo], now: int) -> None:
+        calls, acknowledged, read_at = self.calls, self._batches.acknowledged, self._read_at
+        gateway = self._gateways.get(peer, peer)
+        for written in all_written:
+            call = calls.get(written.call)
+            if call is None or call.generation != written.generation or call.gateway is not gateway:
+                self._from_gateway(peer, written.call, written.generation)  # counts why
+                continue
+            playout, position = call.playout, written.position
+            if playout is None:
+                continue
+            if read_at > call.gateway_heard:
+                call.gateway_heard = read_at
+            if position > playout.position:
+                self.dropped["written-ahead"] += 1
+                if playout.frozen:
+                    continue
+                # The gateway's word holds: what lies below it was written under another generation.
+                call.go_on(position)
+            elif not playout.acknowledge(position, now, read_at):
+                continue
+            if call.resumed:
+                acknowledged[call.id] = call
 
     def _mark_reached(self, peer: bytes, reached: m.MarkReached) -> None:
         call = self._from_gateway(peer, reached.call, reached.generation)
@@ -505,8 +512,12 @@ class Calls:
         return self._batches.ended_at
 
     def tick(self, now: int, until: int) -> None:
-        """Send the frames of all calls that are due before ``until``."""
-        self._batches.pace(self.calls.values(), now, until)
+        """Send the frames of all calls that are due before ``until``. Only each second tick sends
+        more than one in a message. So the messages of all calls leave in the same ticks, and their
+        gateways are woken half as often."""
+        self._paced += 1
+        together = TOGETHER if self._paced % TOGETHER == 0 else 1
+        self._batches.pace(self.calls.values(), now, until, together)
         for call_id, error in self._batches.take_broken():
             self.broken.append(error)
             call = self.calls.get(call_id)

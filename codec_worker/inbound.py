@@ -1,44 +1,46 @@
-"""One call's inbound sound: positions, what never arrived, and what a Resume asks again. No I/O.
+"""One call's inbound sound, without I/O: its positions, its losses, and frames that are asked for
+again.
 
 Frames come with a stream position (``media.timestamp``), because the carrier's TCP stalls and
 bursts. They are told to the adapter in *call time*: one line over all streams of the call.
 
 The rules:
 
-1. Nothing is handed out before :meth:`Inbound.resume`: the adapter says what it has heard, and so
-   what the next sample is. Until then, and for 10 s afterwards, frames stay in a ring.
-2. Within a stream, call time runs with stream position. A frame that was heard is dropped, one that
-   overlaps is cut; what is missing between two frames is counted as lost and skipped: the sound
-   after it says how much.
-3. Between two streams call time runs with the clock: what no stream delivered is lost. The first
+1. Nothing is handed out before :meth:`Inbound.resume`, because only the adapter knows up to where
+it
+   has heard the call. Until then, and for 10 s afterwards, frames stay in a ring.
+2. Within a stream, call time runs with stream position. A frame that was heard is dropped, and one
+   that overlaps is cut. A gap between two frames is counted as lost and skipped: the sound after it
+   says how long it was.
+3. Between two streams call time runs with the clock: the time between them is lost sound. The first
    stream of a call begins at call time 0, wherever its positions begin.
    A stream that *joins* brought the same sound as the one before it for a while. It goes on where
-   that one ended, without a seam (``join.py``), and what both brought is heard once.
-4. A seam (gap, end of a stream) ends the filter's history: what it holds back is handed out as if
-   silence followed.
+   that one ended, without a seam (``join.py``), and sound that both brought is heard once.
+4. A seam (gap, end of a stream) ends the filter's history: the samples that the filter holds back
+   are handed out as if silence followed.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from trunkline.bus.sound import WIRE_RATE
+from trunkline.bus.sound import FRAME, WIRE_RATE
 
 from .join import overlap
 from .mulaw import SILENCE
-from .playout import CAPACITY, SAMPLE_NS
-from .resample import LOOKAHEAD, RATIO, History, Upsampler
+from .playout import CAPACITY, FRAME_NS, SAMPLE_NS
+from .resample import HELD_PAST, LOOKAHEAD, RATIO, History, Upsampler
 
 #: Samples that stay in the ring once they were handed out: 10 s.
 RING: Final = 10 * WIRE_RATE
 #: A stream whose positions begin later than this lost its beginning; earlier ones count from there.
 _LATEST_START: Final = WIRE_RATE
 
-#: Of both streams so much is compared at a join: 1 s, and what a one-way stream keeps.
+#: At a join, this much of both streams is compared: 1 s, and the sound that a one-way stream keeps.
 _JOIN_OLD: Final = WIRE_RATE
 _JOIN_NEW: Final = 3 * WIRE_RATE
 
@@ -54,7 +56,7 @@ class InboundFrame(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
-class SoundPiece(NamedTuple):
+class SoundPiece(msgspec.Struct, frozen=True, gc=False):
     """PCM16 24 kHz of the ``call``-th call, which begins at call time ``position``; ``stream_end``
     is the stream position that follows it, ``lost`` the samples at 8 kHz just before it that never
     arrived."""
@@ -78,7 +80,7 @@ class _Run:
         self.start = start
         #: samples just before it that never arrived
         self.lost = lost
-        #: what was heard before it, for the filter; None: the run before goes on
+        #: the sound before it, for the filter; None: the run before goes on
         self.past = past
         self.data: list[bytes] = []
         #: the run before goes on in it, though it belongs to another stream
@@ -101,12 +103,12 @@ class Inbound:
         self._base = 0  # call time = base + stream position
         self._last_arrival: int | None = None
         self._past = b""  # mu-law just before _next, for a filter that starts there
-        #: frames that follow the last batch without a seam, while nothing else waits: what a call
-        #: brings nearly always, so it costs no run
+        #: whole frames that follow the last batch without a seam, while nothing else waits. That is
+        #: nearly always so, and costs no run
         self._more: list[bytes] = []
         self._runs: list[_Run] = []
         self._open: _Run | None = None  # the last run, while it may go on
-        # What the last batch left behind.
+        # The rest of the last batch.
         self._history: History | None = None
         self._out = (0, 0)  # call time and stream position of the next output
         self._owed = 0  # lost samples that no sound has told yet
@@ -130,11 +132,12 @@ class Inbound:
             and frame.ordinal == self._ordinal
             and self._history is not None
             and not self._runs
-            and payload
+            and len(payload) == FRAME
         ):
             assert self._last_arrival is not None
-            self._next += len(payload)
-            self._last_arrival = min(frame.arrival, self._last_arrival + len(payload) * SAMPLE_NS)
+            self._next += FRAME
+            arrival = self._last_arrival + FRAME_NS
+            self._last_arrival = arrival if arrival < frame.arrival else frame.arrival
             self._more.append(payload)
         else:
             self._feed(frame)
@@ -154,8 +157,8 @@ class Inbound:
         self._joins.add(ordinal)
 
     def pause(self) -> None:
-        """Hand out nothing until the next ``resume``; what was fed and not taken is dropped (it is
-        in the ring)."""
+        """Hand out nothing until the next ``resume``. Frames that were fed and not taken are
+        dropped; the ring has them."""
         self.resumed = False
         self._more.clear()
         self._runs.clear()
@@ -182,7 +185,8 @@ class Inbound:
             self._feed(frame)
 
     def end_stream(self) -> None:
-        """No more comes on this stream: what the filter holds back may go."""
+        """No more comes on this stream, so the filter may give out the samples that it holds
+        back."""
         self._close_run()
 
     def _close_run(self) -> None:
@@ -191,7 +195,7 @@ class Inbound:
             self._open.ends = True
             self._open = None
         elif self._history is not None and not self._runs:
-            # A batch has taken the run already; only what the filter holds back is left.
+            # A batch has taken the run already; only the filter's last samples are left.
             tail = _Run(self._ordinal, self._out, 0, None)
             tail.ends = True
             self._runs.append(tail)
@@ -205,7 +209,7 @@ class Inbound:
             self._runs.append(run)
 
     def _feed(self, frame: InboundFrame) -> None:
-        """A frame arrived, of which nothing is known: see the rules."""
+        """A frame arrived that need not follow the last one: see the rules."""
         self._settle()
         ordinal, position, payload = frame.ordinal, frame.position, frame.payload
         if ordinal < self._ordinal:
@@ -319,29 +323,33 @@ def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]
     """Decode all that waits, for all calls in as few products as there are runs in one call
     (one, unless frames were lost). Returns the sound of all calls; each call's is in order."""
     result: list[SoundPiece] = []
-    steady: list[int] = []
-    histories: list[History] = []
-    chunks: list[bytes] = []
+    usual: list[int] = []
+    windows: list[bytes] = []
     seams = []
     for i, call in enumerate(calls):
         if call._more:
-            assert call._history is not None
-            more = call._more
-            steady.append(i)
-            histories.append(call._history)
-            chunks.append(more[0] if len(more) == 1 else b"".join(more))
-            more.clear()
+            history = call._history
+            assert history is not None
+            past = history.tail
+            if len(past) == HELD_PAST:
+                for payload in call._more:
+                    usual.append(i)
+                    windows.append(past + payload)
+                    past = payload[-HELD_PAST:]
+                history.tail = past
+                call._more.clear()
+            else:
+                call._settle()
+                seams.append((i, call))
         elif call._runs:
             seams.append((i, call))
-    for i, pcm in zip(steady, upsampler.run(histories, chunks), strict=True):
+    for i, pcm in zip(usual, upsampler.frames(windows), strict=True):
         call = calls[i]
-        samples = len(pcm) // (2 * RATIO)
-        if samples:
-            position, stream_position = call._out
-            stream_end = stream_position + samples
-            call._out = (position + samples, stream_end)
-            result.append(SoundPiece(i, position, call._ordinal, stream_end, call._owed, pcm))
-            call._owed = 0
+        position, stream_position = call._out
+        stream_end = stream_position + FRAME
+        call._out = (position + FRAME, stream_end)
+        result.append(SoundPiece(i, position, call._ordinal, stream_end, call._owed, pcm))
+        call._owed = 0
     if seams:
         _hand_out_runs(upsampler, seams, result)
     return result

@@ -1,14 +1,14 @@
 """Where one stream's sound goes on in another's, when both brought the same sound for a while.
 
-The carrier numbers each stream's sound from its own beginning, and names no common clock. What both
-streams brought is the same mu-law, byte for byte, so it is looked up: the end of the earlier
-stream's sound in the later one's. That is exact to the sample.
+The carrier numbers each stream's sound from its own beginning, and names no common clock. But both
+streams brought the same mu-law, byte for byte. So the end of the earlier stream's sound is looked
+up in the later one's, which is exact to the sample.
 
-It says nothing where the sound both brought is silence, or where the bytes differ. There the clock
-decides: when the frames arrived. Two connections' frames arrive up to :data:`TOLERANCE` apart
-though they were said at the same time (20 ms at a gateway, 20 at a worker, a tick of 20 ms at the
-carrier, and what the network and a busy machine add). So a smaller difference than that is taken
-for none. In silence nothing is lost or heard twice by it.
+That fails if both brought silence, or if the bytes differ. Then the clock decides, by when the
+frames arrived. Frames of two connections arrive up to :data:`TOLERANCE` apart though they were said
+at the same time: 20 ms at a gateway, 20 at a worker, a tick of 20 ms at the carrier, and the delays
+of the network and of a busy machine. So a smaller difference than that is taken for none. In
+silence nothing is lost or heard twice by it.
 """
 
 from __future__ import annotations

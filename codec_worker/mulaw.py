@@ -20,10 +20,6 @@ import numpy.typing as npt
 #: Encoded silence: +0, the only code with which a carrier fills pauses.
 SILENCE: Final = 0xFF
 
-#: The largest magnitude that a decoded sample can have; a full-scale sine of this peak is
-#: +3.17 dBm0 (ITU-T G.711, table 5).
-PEAK: Final = 32124
-
 _CLIP: Final = 8159
 _BIAS: Final = 33
 
@@ -79,16 +75,3 @@ def decode(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
         raise TypeError(f"mu-law decodes uint8 codes, not {codes.dtype}")
     samples: npt.NDArray[np.int16] = DECODE_TABLE[codes]
     return samples
-
-
-def encode_bytes(pcm: bytes) -> bytes:
-    """mu-law bytes of PCM16 little-endian bytes at the same rate.
-
-    Raises ValueError when ``pcm`` is not a whole number of samples.
-    """
-    return encode(np.frombuffer(pcm, dtype="<i2").astype(np.int16, copy=False)).tobytes()
-
-
-def decode_bytes(codes: bytes) -> bytes:
-    """PCM16 little-endian bytes of mu-law bytes at the same rate."""
-    return decode(np.frombuffer(codes, dtype=np.uint8)).astype("<i2", copy=False).tobytes()

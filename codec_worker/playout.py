@@ -8,7 +8,9 @@ The rules:
 1. **Deadlines are absolute.** An utterance that begins at position p with ``t0`` has sample q
    played at ``t0 + (q - p) · 125 µs``. Nothing but rule 3 moves that timeline. A frame (20 ms) is
    sent ``lead`` before its playback time, so at the start of an utterance the lead goes out at
-   once, and afterwards the carrier's buffer holds between the lead and one frame more.
+   once, and afterwards the carrier's buffer never holds less than the lead. Where the caller says
+   so, a frame that is due takes the next whole ones with it, in one message: a message costs as
+   much as the sound in it. Then the buffer holds as much more. A mark is never passed that way.
 2. **A start waits a little for a live source.** When less than the lead is in hand, and nothing
    plays at the carrier, the start waits up to ``prebuffer`` for more; a source that speaks in real
    time would else run dry at every frame.
@@ -64,7 +66,8 @@ class PlayoutError(ValueError):
 
 
 class Frame(NamedTuple):
-    """Send these bytes of mu-law (at most 160) now; they begin at ``position``."""
+    """Send these bytes of mu-law now, in one message; they begin at ``position``. They are one
+    frame, or a part of one, or as many whole frames as the caller wants together."""
 
     position: int
     payload: bytes
@@ -234,11 +237,12 @@ class Playout:
 
     # ------------------------------------------------------------------ sound out
 
-    def due(self, now: int, until: int | None = None) -> list[Instruction]:
+    def due(self, now: int, until: int | None = None, together: int = 1) -> list[Instruction]:
         """What is to be done now, in order.
 
         ``until``: when the caller comes next. What falls due before it is done now, so that no
-        frame waits for a tick of another phase.
+        frame waits for a tick of another phase. ``together``: how many frames may go in one
+        message, of which only the first has to be due.
         """
         out: list[Instruction] = []
         if self.frozen:
@@ -261,39 +265,45 @@ class Playout:
                 break
             if now > plays:
                 self._dry(now - plays)
-            out.append(self._take())
+            out.append(self._take(1 if self._marks else together))
             if self._marks:
                 self._send_marks(out)
         self._over = not (self.unsent or self.tail)
         return out
 
-    def one_due(self, now: int, until: int) -> bytes | None:
-        """The usual tick of a call that speaks: one whole frame is due before ``until``, another
-        one follows later, and nothing else is to be done. The frame counts as sent. None: ask
-        :meth:`due`, which knows all cases and would have sent the same."""
+    def one_message(self, now: int, until: int, together: int) -> bytes | None:
+        """The usual tick of a call that speaks: nothing is due before ``until``, or one message of
+        so many frames is, and more follows later. What is returned counts as sent; b"" is nothing.
+        None: ask :meth:`due`, which knows all cases and would have done the same."""
         origin, position = self._origin, self.position
-        following = position + FRAME
         if (
             origin is None
             or self._over
             or self.frozen
             or self._marks
-            or following + FRAME > self.end
             or position - self.acknowledged >= self._window
-            or not self._segments
         ):
             return None
         plays = origin + position * SAMPLE_NS
         due_at = plays - self.lead_ns
-        if now > plays or not due_at < until <= due_at + FRAME_NS:
+        until = max(until, now + 1)
+        if due_at >= until:
+            return b""
+        following = position + together * FRAME
+        if (
+            now > plays
+            or until > due_at + together * FRAME_NS
+            or following + FRAME > self.end
+            or not self._segments
+        ):
             return None
         segment = self._segments[0]
         start = position - segment.position
-        if not 0 <= start <= len(segment.data) - FRAME:
+        if not 0 <= start <= len(segment.data) - together * FRAME:
             return None
         self.position = following
-        self.frames_out += 1
-        return bytes(segment.data[start : start + FRAME])
+        self.frames_out += together
+        return bytes(segment.data[start : start + together * FRAME])
 
     def next_due(self) -> int | None:
         """When ``due`` has something to do next, in ns; 0: at once; None: not before more comes."""
@@ -331,11 +341,12 @@ class Playout:
         self._over = False
         return True
 
-    def _take(self) -> Frame:
-        """The next frame: short at the end of what is in hand, silent where sound was lost."""
+    def _take(self, together: int) -> Frame:
+        """The next message: short at the end of what is in hand, silent where sound was lost."""
         position = self.position
         payload = b""
-        until = min(self.end, position + FRAME)
+        frames = max(1, min(together, self.unsent // FRAME))
+        until = min(self.end, position + frames * FRAME)
         for segment in self._segments:
             if segment.position > position:
                 until = min(until, segment.position)
@@ -347,7 +358,7 @@ class Playout:
         if not payload:
             payload = bytes([SILENCE]) * (until - position)
         self.position += len(payload)
-        self.frames_out += 1
+        self.frames_out += -(-len(payload) // FRAME)
         return Frame(position, payload)
 
     def acknowledge(self, position: int, now: int, since: int | None = None) -> bool:

@@ -60,8 +60,9 @@ _HEADERS: Final = [
 
 
 class Console:
-    """``status``: the object of ``trunkline status --json``. ``counts``: what has happened so far;
-    ``refused``: what gateways have refused so far, by kind; ``heard``: what clients' ears have."""
+    """``status``: the object of ``trunkline status --json``. ``counts``: how often each
+    thing has happened so far; ``refused``: how much gateways have refused so far, by kind;
+    ``heard``: what clients have told of the calls whose reports somebody looked at."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The controller's state machine, without I/O: messages and results in, instructions out.
 
 :data:`HEARS` is the one table of who hears what. An event (a peer's message, a result of an
-operation, a tick) is heard by its row of rules, in that order. What a rule tells others is a fact,
+operation, a tick) is heard by its row of rules, in that order. A rule tells the others a fact,
 which has a row too. :meth:`Core.handle` goes on until nothing is left to be heard: everything that
 a fact leads to is over before the next rule of a row hears anything.
 
@@ -21,14 +21,15 @@ A whole walk, as an example. A webhook comes for a call that lost its stream whe
           Reconnecting  sessions.reconnecting   the client is told
       LetIn             webhooks.let_in         answers with a token for the next stream
 
-Depth first is what makes the last line right. If digits were on their way, StreamLost would have
-led to a one-way stream that carries the call, and the same token would be made for another state.
+The last line is right only because facts are heard depth first. If digits were on their way,
+StreamLost would have led to a one-way stream that carries the call, and the same token would be
+made for another state.
 
-A rule that raises ends the handling of its event: what it told is not heard, what others did before
-stays done. Where one peer's request is to blame, it is refused by name, and so is a peer whose
-Hello cannot be taken in: one of them must not end everybody's controller, and the next one too,
-since both are sent again. Whatever else raises is a fault of ours. It leaves :meth:`Core.handle`,
-and the shell ends the controller, because half of a change cannot be trusted.
+A rule that raises ends the handling of its event: its own facts are not heard, and the changes of
+earlier rules stay. If one peer's request is to blame, it is refused by name, and so is a peer whose
+Hello cannot be taken in. Both are sent again, so otherwise one of them would end this controller,
+and then the next one. Any other exception is a fault of ours. It leaves :meth:`Core.handle`, and
+the shell ends the controller, because half of a change cannot be trusted.
 """
 
 from __future__ import annotations
@@ -132,8 +133,8 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.AllClosing: (sessions.close_all,),
     # A restart. A session's calls come before its dials, because a dial whose call was heard is not
     # given up. Webhooks that wait are answered behind all sessions of the client, because the calls
-    # of the last one may say whose the webhook is. What nobody claims is put back before it is hung
-    # up: numbers first.
+    # of the last one may say whose the webhook is. When the claims are over, unclaimed numbers are
+    # put back before unclaimed calls are hung up: numbers first.
     f.Found: (restart.recover,),
     f.SessionBack: (restart.session_calls, restart.session_dials),
     f.Announced: (reception.welcome, restart.tell_again, webhooks.ask_again),
@@ -144,7 +145,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         restart.unclaimed_calls,
     ),
     # Sessions. Numbers are put back first, because the process may be killed in the middle. Dials
-    # are given up before calls are hung up, so that no new call comes of one meanwhile.
+    # are given up before calls are hung up, so that none of them leads to a new call meanwhile.
     m.OpenSession: (sessions.open_,),
     m.Arm: (sessions.arm,),
     m.Disarm: (sessions.disarm,),
@@ -158,7 +159,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         sessions.closes,
     ),
     # Numbers. A number that is back goes to whoever waits for that very number, then to sessions
-    # that close, and what is still free goes to the pool.
+    # that close. If it is still free then, it goes to the pool.
     f.Sought: (numbers.seek,),
     do.NumberFound: (numbers.found,),
     do.LookUpFailed: (numbers.not_looked_up,),
@@ -174,7 +175,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     do.Restored: (numbers.restored, numbers.serve_pool),
     f.NumberBack: (sessions.number_back,),
     # Dials. A leg's end is its call's end before it is its dial's, because the call has the reason.
-    # Twilio's callback is answered when everything that came of it is over.
+    # Twilio's callback is answered when everything that it has led to is done.
     m.Dial: (dials.dial,),
     m.CancelDial: (dials.cancel,),
     f.TurnWanted: (turns.wait,),
@@ -223,7 +224,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     ),
     f.LegsHungUp: (dials.leg_over, sessions.call_settled),
     f.CallMissed: (webhooks.missed,),
-    # Streams. The dial has its call before the client is told of it. The gateway is answered last,
+    # Streams. The dial has its call before the client hears of it. The gateway is answered last,
     # and one-way streams that wait have their turn behind that answer, which names the stream.
     m.StreamStart: (streams.start, digits.settle),
     f.StreamShown: (streams.accept,),
@@ -261,7 +262,7 @@ class Core:
         self.book = Book(identity, rules, seen)
         self._instructions: list[Instruction] = []
         self._hear(f.Found(overrides, dials, orphans), identity.started)
-        # What recovery says to do leaves with the first event.
+        # The instructions of the recovery leave with those of the first event.
 
     def handle(self, event: AnyEvent, now: float) -> list[Instruction]:
         """Take one event; returns what is to be done, in this order. After an exception the core
@@ -282,11 +283,12 @@ class Core:
         return known is not None and known.role == "gateway"
 
     def _moment(self, now: float) -> Moment:
-        """What a rule gets beside the thing that it hears."""
+        """The first argument of every rule: the book, the time, and where to put facts and
+        instructions."""
         return Moment(self.book, now, self._instructions)
 
     def _hear(self, event: object, now: float) -> None:
-        """Let everybody hear it, and whatever is told because of it."""
+        """Let everybody hear the event, and then all facts that follow from it."""
         at = self._moment(now)
         todo = deque((rule, event) for rule in self._row(event))
         while todo:
@@ -303,8 +305,8 @@ class Core:
     # ------------------------------------------------------------------ requests
 
     def _request(self, request: m.Request, now: float) -> None:
-        """A request is answered once. One that raises is refused by name; what it did until then
-        stays done."""
+        """A request is answered once. If a rule raises, the request is refused by name. The changes
+        that were made until then stay."""
         at = self._moment(now)
         peer = self.book.peers.get(request.peer)
         if peer is None:
@@ -343,12 +345,14 @@ class Core:
             self._moment(now).send(hello.peer, refused)
 
     def _blamed(self, error: Exception) -> TrunklineError:
-        """What a peer is told of an error that nobody foresaw; the log has the whole of it."""
+        """The error that a peer gets when a rule failed in a way that nobody foresaw. The log has
+        the whole of it."""
         self.book.count("internal errors")
         return InternalError(f"unexpected {type(error).__name__}")
 
     def _admit(self, request: m.Request, role: m.Role) -> None:
-        """A TrunklineError for what comes too late, or from the wrong peer, or while we stop."""
+        """A TrunklineError if the request comes too late, from the wrong kind of peer, or while we
+        stop."""
         body = request.body
         if request.ttl <= 0:
             raise TimedOutError(f"{type(body).__name__} came after its time was over")

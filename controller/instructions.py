@@ -1,10 +1,11 @@
-"""What the state machine is told besides the bus's messages, and what it says to do.
+"""Instructions and results: the orders of the state machine, and the answers that it gets.
 
 Both are plain frozen values. The shell carries instructions out (:mod:`.operations`,
-:mod:`.apply_restore`) and comes back with results as events.
+:mod:`.apply_restore`) and comes back with results, which are events as messages are.
 
-An instruction says what is wanted, not how often it is tried. A result says what came of it in
-the end. So the rules have one place for each outcome, and no clock for retries.
+An instruction says what is wanted, not how often it is tried. For example, ``Restore`` goes on
+until Twilio has taken the number back. Its result says how it ended. So the rules have one place
+for each outcome, and no clock for retries.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ class NoteTaken(Instruction, frozen=True):
 
 
 class CloseDial(Instruction, frozen=True):
-    """Journal that nothing more can come of this dial. ``seconds``: how long it has cost; None:
-    nobody knows."""
+    """Journal that the dial is over: no call can follow from it any more. ``seconds``: how long it
+    has cost; None: nobody knows."""
 
     request: str
     seconds: float | None
@@ -156,7 +157,7 @@ class PlayDigits(Instruction, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What came of an instruction."""
+    """How an instruction ended."""
 
 
 class ReplyTo(msgspec.Struct, frozen=True):
@@ -188,8 +189,8 @@ class LookUpFailed(Result, frozen=True):
 
 
 class Applied(Result, frozen=True):
-    """Twilio has confirmed the override, and the journal has it. ``row``: with what was there
-    before."""
+    """Twilio has confirmed the override, and the journal has it. ``row`` has the prior fields
+    now."""
 
     row: OverrideRow
 
@@ -240,7 +241,7 @@ class Unsure(Result, frozen=True):
 
 
 class NotFound(Result, frozen=True):
-    """No call has come of the dial, and none can any more."""
+    """The dial has led to no call, and it cannot any more."""
 
     request: str
 
@@ -252,7 +253,8 @@ class Ended(Result, frozen=True):
 
 
 class EndFailed(Result, frozen=True):
-    """Twilio does not take a hang-up. It is tried on; this is told once, because somebody waits."""
+    """Twilio does not take a hang-up. We go on trying. This result comes once, because somebody
+    waits for an answer."""
 
     call: str
     error: TrunklineError

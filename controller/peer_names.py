@@ -4,7 +4,7 @@ Names stand in logs, so knowing one must not be enough to speak for its peer: to
 to hear its events, or to turn the controller's answers away from it. The rules:
 
 1. A name belongs to the connection that said it first, in a Hello. Until that connection is gone,
-   no other one gets it, and what comes in its name on another one is dropped.
+   no other one gets it, and messages in its name on another one are dropped.
 2. A process that lost its connection comes back on another. It shows the key that it made at its
    start, and gets its name at once, even where the controller has not seen the old connection
    break. Hellos of its older connections, which can be read late, are known by their number.

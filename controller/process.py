@@ -1,8 +1,8 @@
 """The controller's process: settings in, exit status out.
 
 It holds the locks of its directories for life, opens the journal, and runs the shell
-(:mod:`.shell`) beside the console. On SIGTERM numbers come first; what could not be put back in
-time stays in the journal, and the exit status says so.
+(:mod:`.shell`) beside the console. On SIGTERM numbers come first. A number that could not be put
+back in time stays in the journal, and the exit status says so.
 
 Locks come before everything else, because two controllers on one state directory would each put
 back what the other has just written. The journal comes before the socket: a client that is welcomed
@@ -57,8 +57,8 @@ _BEGUN: Final = (
 def main(settings: Settings) -> int:
     """Run a controller until SIGTERM, SIGINT or the end of the parent; returns the exit status.
 
-    A missing setting raises SettingsError before anything is touched. What else stands in the way
-    (another stack, a damaged journal, credentials) is one line on stderr and status 1.
+    A missing setting raises SettingsError before anything is touched. Any other obstacle (another
+    stack, a damaged journal, wrong credentials) is one line on stderr and status 1.
     """
     for name in ("account_sid", "auth_token", "public_url"):
         settings.require(name)

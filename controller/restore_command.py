@@ -1,11 +1,11 @@
 """``trunkline restore``: without a stack, numbers are put back and calls that were left hung up.
 
-Two sources say what is to be put back. The journals of stacks that are gone say all of it, and only
-on the machine where they ran. With ``--account`` the seals that the account's numbers carry say it
-too, for instance on a laptop after the CI runner that made the override was thrown away.
+There are two sources of the prior settings. The journals of stacks that are gone have all of them,
+but only on the machine where the stacks ran. With ``--account`` the seals on the account's numbers
+are read too, for instance on a laptop after the CI runner that made the override was thrown away.
 
-What a live stack holds is left alone: its lock is held, or it answers at its public URL. Taking it
-would end the calls of somebody's tests.
+The numbers of a live stack are left alone, because to take them would end the calls of somebody's
+tests. A stack lives if its lock is held, or if it answers at its public URL.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _holder() -> str:
 
 @dataclass
 class RestoreRun:
-    """One run of the command. ``lines``: what it has to say; ``pending``: something is still to be
+    """One run of the command. ``lines``: its output; ``pending``: something is still to be
     restored; ``live``: ids of stacks on this machine whose lock is held."""
 
     ops: Operations
@@ -85,7 +85,7 @@ class RestoreRun:
     # ------------------------------------------------------------------ from the journals
 
     async def journals(self, settings: Settings, account: str) -> None:
-        """What stacks that are gone have left in their journals."""
+        """Put back, and hang up, by the journals of stacks that are gone."""
         gone, live = state_dir.others(settings.state_path, account, _holder())
         for stack in live:
             self.live.add(stack.path.name)
@@ -162,7 +162,7 @@ class RestoreRun:
     # ------------------------------------------------------------------ from the seals
 
     async def seals(self, force: bool) -> None:
-        """What the account's numbers themselves say that they were before.
+        """Put back by the seals that the account's numbers carry.
 
         Each seal becomes a row of a journal in memory, so that a number is put back by the same
         path, with the same comparison, as from a file.

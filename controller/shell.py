@@ -3,12 +3,12 @@
 A thin shell around :class:`~.core.Core`: it feeds messages and results in as events, and carries
 instructions out. One write at a time goes to each number, whichever journal it comes from.
 
-What fails in a way that nobody foresaw, an operation or the core, ends the process: the next start
-takes up from the journal, by the same path, and clients claim what is theirs. What a peer says
-cannot: it is decoded behind the bus's wall (:mod:`trunkline.bus.wall`), and :mod:`.peer_names`
-decides whether it speaks in its own name.
+If an operation or the core fails in a way that nobody foresaw, the process ends: the next start
+takes up from the journal, by the same path, and clients claim their sessions. A peer's message
+cannot end it: messages are decoded behind the bus's wall (:mod:`trunkline.bus.wall`), and
+:mod:`.peer_names` decides whether a peer speaks in its own name.
 
-Two orders are kept. What goes to one peer leaves in the order in which the core said it. Writes
+Two orders are kept. Messages to one peer leave in the order in which the core gave them. Writes
 to one number happen one after the other (:meth:`Shell._number`): a restore that overtook the
 override before it would put back nothing, and leave the number to us. All other operations run side
 by side, and their results come back in any order; the rules are made for that.
@@ -57,7 +57,7 @@ MOST_SPANS: Final = 1000
 #: How often the connections of silent peers are asked after; a peer beats twice as often.
 LOOK_SECONDS: Final = 1.0
 
-#: What ends a controller and needs no traceback: one line tells the user what to do.
+#: Errors that end a controller and need no traceback: one line tells the user what to do.
 _FORESEEN: Final = (CarrierError, JournalError)
 
 #: Instructions that are one question to Twilio, with one result.
@@ -149,12 +149,12 @@ class Shell:
         return await self._exit_status()
 
     def close(self) -> None:
-        """Listen no more; what was said is still sent. May be called twice."""
+        """Listen no more; messages that were given out are still sent. May be called twice."""
         if self._router is not None:
             self._router.close(linger=100)
 
     async def _shut_down(self) -> None:
-        """Put numbers back and hang up, for as long as there is time. What is left stays in the
+        """Put numbers back and hang up, for as long as there is time. The rest stays in the
         journal, and the exit status says so. REST is asked in a hurry, since honcho kills after 5
         s."""
         began = self._clock()
@@ -172,8 +172,9 @@ class Shell:
                 continue
 
     async def _exit_status(self) -> int:
-        """What is left, named in the log, and the status that says whether something is. The
-        journal is asked, not the core: it is what the next start will find."""
+        """Name in the log whatever is left to be done, and return the status that says whether
+        something is. Ask the journal and not the core, because the next start will find the
+        journal."""
         if self._fatal is not None:
             if isinstance(self._fatal, _FORESEEN):
                 raise self._fatal
@@ -301,8 +302,8 @@ class Shell:
     # ------------------------------------------------------------------ out
 
     def _carry_out(self, instruction: Instruction) -> None:
-        """What goes to a peer is sent at once and in order. Everything else takes time, and gets a
-        task of its own: a number whose restore hangs must not hold up another one."""
+        """Send messages to peers at once and in order. Every other instruction takes time, and gets
+        a task of its own: a number whose restore hangs must not hold up another one."""
         if isinstance(instruction, do.Send):
             identity = self._names.connection(instruction.peer)
             if isinstance(instruction.message, m.Reply) and self._spans:
@@ -349,9 +350,8 @@ class Shell:
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        """An operation ended. None may fail: what can go wrong at Twilio comes back as a result. So
-        an error is one that nobody foresaw, and the journal is the only state that can be trusted.
-        """
+        """An operation ended. None may raise, because a failure at Twilio comes back as a result.
+        So an exception is one that nobody foresaw, and only the journal can be trusted now."""
         self._tasks.discard(task)
         if task.cancelled():
             return

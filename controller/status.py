@@ -29,7 +29,8 @@ _STATES: Final = {
 
 def build(book: Book, now: float) -> dict[str, Any]:
     """The contract's status object."""
-    found, silent = calls(book, now), unhealthy(book, now)
+    found = calls(book, now)
+    at_times = {"unhealthy": unhealthy(book, now), "caps": book.usage.standing(book.wall(now))}
     return {
         "controller": {
             "pid": book.identity.pid,
@@ -63,7 +64,7 @@ def build(book: Book, now: float) -> dict[str, Any]:
         ],
         "calls": found,
         "overrides": [_override(x) for x in (*book.leases.values(), *book.aside.values())],
-    } | ({"unhealthy": silent} if silent else {})
+    } | {name: rows for name, rows in at_times.items() if rows}
 
 
 def unhealthy(book: Book, now: float) -> list[dict[str, Any]]:
@@ -113,7 +114,7 @@ def _dropped(peer: Peer) -> dict[str, Any]:
 
 
 def _stats(book: Book, call: Call) -> m.CallStats:
-    """What all workers that had the call counted."""
+    """The counts of all workers that have had the call."""
     of = [w.stats[call.id] for w in book.workers.all() if call.id in w.stats]
     return m.CallStats(
         call=call.id,

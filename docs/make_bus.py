@@ -69,8 +69,7 @@ def _type_name(annotation: Any) -> str:
 
 def _entry(cls: type[msgspec.Struct]) -> str:
     lines = [f"#### {cls.__name__}", ""]
-    doc = inspect.getdoc(cls)
-    if doc and not doc.startswith(f"{cls.__name__}("):
+    if doc := inspect.cleandoc(vars(cls).get("__doc__") or ""):  # its own, and not its base's
         # The docstrings are reStructuredText, the page is Markdown.
         lines += [re.sub(r":\w+:`", "`", doc).replace("``", "`"), ""]
     kinds = get_type_hints(cls, include_extras=True)

@@ -1,7 +1,7 @@
 """Is it Twilio's? Webhooks and WebSocket upgrades are judged here by their signature.
 
-A refusal is counted and logged (:mod:`.refusals`). That of a voice webhook is told to the
-controller too, so that whoever waits on the number learns why nobody came.
+A refusal is counted and logged (:mod:`.refusals`). The controller hears of refused voice webhooks
+too, so that whoever waits on the number learns why nobody came.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .refusals import Refusals
 from .signature import without_user_info
 from .websocket import Refusal, Upgrade
 
-#: Refused voice webhooks are told together, after so many seconds, and of so many numbers at most.
+#: The controller hears of refused voice webhooks together, after this time (seconds), and of this
+#: many numbers at most.
 REFUSED_TOLD_AFTER: Final = 0.05
 MAX_REFUSED_NUMBERS: Final = 100
 _UPGRADED: Final = frozenset((STREAM_PATH,))

@@ -36,11 +36,10 @@ class SendToWorker(msgspec.Struct, frozen=True):
     message: m.ToWorker
 
 
-class WriteText(msgspec.Struct, frozen=True, gc=False):
-    """Write a text message to the socket."""
+class WriteTexts(msgspec.Struct, frozen=True):
+    """Write these text messages, each to its socket, in order."""
 
-    socket: int
-    text: bytes
+    texts: Sequence[tuple[int, bytes]]
 
 
 class CloseSocket(msgspec.Struct, frozen=True):
@@ -115,7 +114,7 @@ Instruction = (
     OpenLink
     | CloseLink
     | SendToWorker
-    | WriteText
+    | WriteTexts
     | CloseSocket
     | RefuseSocket
     | DropSocket

@@ -6,17 +6,18 @@ Rules (Twilio's documents voice/media-streams/websocket-messages, voice/twiml/st
 - ``connected`` comes first, then one ``start``, then ``media``, ``dtmf``, ``mark``, then ``stop``.
 - ``timestamp`` is milliseconds from the stream's start, in a JSON string; a frame's position is
   ``timestamp * 8`` samples. A frame without one follows the frame before it.
-- ``sequenceNumber`` counts the messages from ``start`` on. One that is not the next is counted as
-  wrong; its message is taken all the same, because no more than that is wrong with it.
+- ``sequenceNumber`` counts the messages from ``start`` on. A message whose number is not the next
+one
+  is counted as wrong, and taken all the same, because nothing else is wrong with it.
 - A mark comes back once: it is ours.
 - To the carrier go ``media``, ``mark`` and ``clear`` with exactly the documented fields: one field
   more is error 31951 there.
 
-What the peer does wrong is classified and counted in :attr:`MediaStream.bad`, and never ends a
-live stream: :meth:`MediaStream.receive` raises for no input. Before ``start`` the peer is a
-stranger: a few messages and little text are read, and what goes beyond is a :class:`Violation`,
-on which the socket is to be closed. How long it may be one is :mod:`.admission`'s rule, and how
-much it may say later is :mod:`.pace`'s.
+The peer's mistakes are counted by kind in :attr:`MediaStream.bad`, and never end a live stream:
+:meth:`MediaStream.receive` raises for no input. Before ``start`` the peer is a stranger. A few
+messages and little text are read; anything beyond is a :class:`Violation`, which closes the socket.
+:mod:`.admission` says how long a peer may be a stranger, and :mod:`.pace` how much it may say
+later.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """What a stranger may not do: close the socket. ``why`` is for the log."""
+    """A stranger did something that it may not do: close the socket. ``why`` is for the log."""
 
     why: str
 
@@ -191,7 +192,7 @@ class MediaStream:
     """One socket."""
 
     def __init__(self) -> None:
-        #: counts of what the peer did wrong, by kind
+        #: how many mistakes the peer has made, by kind
         self.bad: Counter[str] = Counter()
         #: None until ``start``
         self.stream_sid: str | None = None
@@ -216,7 +217,7 @@ class MediaStream:
     # ------------------------------------------------------------------ from the carrier
 
     def receive(self, text: bytes) -> Event | None:
-        """What one text message means; None when it means nothing (``bad`` says why)."""
+        """The event in one text message; None when there is none (``bad`` counts why)."""
         if len(text) > MAX_MESSAGE_BYTES:
             return self.too_long()
         if self.stream_sid is None:
@@ -235,9 +236,22 @@ class MediaStream:
             if self._sequence is not None and number != self._sequence + 1:
                 self._count("sequence")
             self._sequence = number
-        if type(message) is _Media:
+        if type(message) is not _Media:
+            return self._other(message)
+        body = message.media
+        timestamp, payload = body.timestamp, body.payload
+        if (
+            timestamp is None
+            or not payload
+            or not 0 <= timestamp <= MAX_TIMESTAMP
+            or message.streamSid != self.stream_sid
+            or body.track != "inbound"
+            or self.stopped
+        ):
             return self._media(message)
-        return self._other(message)
+        position = timestamp * SAMPLES_PER_MS
+        self._next = position + len(payload)
+        return Media(position, payload)
 
     def too_long(self) -> Event | None:
         """A message that was too long to be read at all."""
@@ -252,6 +266,7 @@ class MediaStream:
         return self._count("binary")
 
     def _media(self, message: _Media) -> Event | None:
+        """Any frame, also one that lacks something or has something wrong."""
         body = message.media
         if self.stream_sid is None:
             return self._count("before-start")

@@ -21,7 +21,7 @@ A carrier sends 20 ms of sound every 20 ms, numbered by its own clock. Rules:
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from trunkline.bus.sound import WIRE_RATE
 
@@ -33,6 +33,8 @@ MOST: Final = 2.0
 LEAST: Final = 0.01
 AHEAD: Final = 10.0
 ARREARS: Final = 20.0
+
+Verdict = Literal["fine", "too fast", "misplaced"]
 
 
 class Pace:
@@ -48,29 +50,35 @@ class Pace:
         self._first: int | None = None
         self._next = 0
 
-    def too_fast(self, event: ms.Event | None, now: float) -> bool:
-        """Count one message, of which ``event`` came. True: this is more than there may be."""
+    def judge(self, event: ms.Event | None, now: float) -> Verdict:
+        """Count one message, of which ``event`` came. *too fast*: this is more than there may be.
+        *misplaced*: the frame's position cannot be right."""
+        passed = now - self._heard
+        self._heard = now
+        behind = self._behind
         if now >= self._ends:
             self._ends = now + WINDOW
-            self._left = MOST * (WINDOW + now - self._heard) + max(self._behind, 0.0)
-        self._behind = min(self._behind + now - self._heard, ARREARS)
-        self._heard = now
-        counts_for = 0.0
-        if type(event) is ms.Media:
-            counts_for = max(len(event.payload) / WIRE_RATE, LEAST)
-        elif type(event) is not ms.MarkReturned:
+            self._left = MOST * (WINDOW + passed) + max(behind, 0.0)
+        behind += passed
+        if behind > ARREARS:
+            behind = ARREARS
+        if type(event) is not ms.Media:
+            counts_for = 0.0 if type(event) is ms.MarkReturned else LEAST
+            self._behind = behind - counts_for
+            self._left -= counts_for
+            return "too fast" if self._left < 0 else "fine"
+        position, samples = event.position, len(event.payload)
+        counts_for = samples / WIRE_RATE
+        if counts_for < LEAST:
             counts_for = LEAST
+        self._behind = behind - counts_for
         self._left -= counts_for
-        self._behind -= counts_for
-        return self._left < 0
-
-    def is_in_place(self, media: ms.Media, now: float) -> bool:
-        """Whether the frame's position can be right."""
+        if self._left < 0:
+            return "too fast"
         if self._first is None:
-            self._first = media.position
-        end = media.position + len(media.payload)
-        latest = self._first + (now - self._opened + AHEAD) * WIRE_RATE
-        if end <= self._next or media.position > latest:
-            return False
+            self._first = position
+        end = position + samples
+        if end <= self._next or position > self._first + (now - self._opened + AHEAD) * WIRE_RATE:
+            return "misplaced"
         self._next = end
-        return True
+        return "fine"

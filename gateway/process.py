@@ -66,8 +66,8 @@ def main(settings: Settings, *, listen_fd: int | None = None) -> int:
     """Run a gateway until SIGTERM, SIGINT or the end of the parent; returns the exit status.
 
     ``listen_fd``: an inherited listening socket to serve on; else the gateway binds
-    ``http_host:http_port`` itself. What is wrong with settings or port is one line on stderr and
-    status 1.
+    ``http_host:http_port`` itself. A mistake in the settings, or a port that is taken, is one line
+    on stderr and status 1.
     """
     end_logging = setup_logging("gateway", settings.log_format)
     try:
@@ -190,7 +190,7 @@ class Gateway:
     async def run(self, listening: socket.socket) -> int:
         """Serve until stopped; returns the exit status."""
         self.client.start()
-        # What exists now lives as long as the process: the collector need not look at it.
+        # All objects of now live as long as the process: the collector need not look at them.
         gc.collect()
         gc.freeze()
         serving = asyncio.get_running_loop().create_task(self._server.serve([listening]))

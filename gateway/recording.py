@@ -1,24 +1,37 @@
-"""Recordings: a stereo WAV of each stream, the far end left, what it was played right.
+"""Recordings: one stereo WAV for each call, with the far end left, and our sound right.
 
-:class:`Stereo` puts both directions onto the stream's own time without I/O; :class:`Recorder`
-writes what it has to disk from a thread, so that a slow disk delays no call. The far end's clock is
-the stream position of what it sent. What we sent lies in the carrier's buffer and is played one
-sample for each sample that the far end sends; a ``clear`` empties that buffer.
+:class:`Stereo` puts both directions of a stream onto the call's time without I/O. :class:`Recorder`
+writes them to disk from a thread, so that a slow disk delays no call. The far end's clock is the
+stream position of its sound. Our sound lies in the carrier's buffer, which plays one sample for
+each sample that the far end sends; a ``clear`` empties that buffer.
+
+A call may have several streams, one after the other or for a while at once, and each may come to
+another gateway. No gateway passes a file on to another. The controller tells with each stream how
+old the call is, and the gateway writes the stream at that place of the call's one file. A place
+that nobody writes is zeros on the disk, which is silence. A writer takes the file's lock, because
+it looks before it writes: at the size, which the header has to tell, and at the place, where two
+streams may meet.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import queue
 import re
 import struct
 import threading
-from datetime import UTC, datetime
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from trunkline.bus.errors import SettingsError
-from trunkline.bus.sound import WIRE_RATE
+from trunkline.bus.sound import FRAME, WIRE_RATE
 
 log = logging.getLogger("trunkline.gateway")
 
@@ -31,10 +44,18 @@ _LONGEST_HOLE: Final = 600 * WIRE_RATE
 _WAITING: Final = 10_000
 
 
-class Stereo:
-    """Both directions of one stream, interleaved mu-law, two bytes a moment (left, right)."""
+def place_of(age: float, earlier: int = 0) -> int:
+    """Where a stream that begins at this age of its call (seconds), or so many samples ``earlier``,
+    has its place in the call: a sample at 8 kHz, on a whole frame."""
+    return max(0, round((age * WIRE_RATE - earlier) / FRAME)) * FRAME
 
-    def __init__(self) -> None:
+
+class Stereo:
+    """Both directions of one stream, interleaved mu-law, two bytes a moment (left, right). ``at``:
+    the call's position (8 kHz) at which it begins."""
+
+    def __init__(self, at: int = 0) -> None:
+        self._at = at  # the position at which the sound of the next take() begins
         self._position: int | None = None  # what the far end said up to here is in _done
         self._playing = bytearray()  # sent, not played yet
         self._done = bytearray()
@@ -61,11 +82,13 @@ class Stereo:
         """The carrier's buffer was emptied."""
         self._playing.clear()
 
-    def take(self) -> bytes:
-        """What is complete since the last time."""
-        done = bytes(self._done)
+    def take(self) -> tuple[int, bytes]:
+        """The sound that has become complete since the last time, and the call's position at which
+        it begins."""
+        at, done = self._at, bytes(self._done)
+        self._at += len(done) // 2
         self._done.clear()
-        return done
+        return at, done
 
     @property
     def waiting(self) -> int:
@@ -100,6 +123,13 @@ def pcm16(mulaw: bytes) -> bytes:
     return bytes(out)
 
 
+_HEADER_BYTES: Final = 44
+#: The most that a header can tell: 37 hours of sound.
+_MOST_BYTES: Final = 2**32 - _HEADER_BYTES
+#: Of one moment: two samples.
+_MOMENT: Final = 4
+
+
 def _header(data_bytes: int) -> bytes:
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI",
@@ -108,25 +138,83 @@ def _header(data_bytes: int) -> bytes:
     )
 
 
+def merged(there: bytes, pcm: bytes) -> bytes:
+    """Stereo PCM16 to be written where the file has sound already. That sound stays, frame by frame
+    and side by side. For example, of two streams that bring the far end, the first to write a frame
+    wins, and a stream that only listens does not silence our words in the other one."""
+    old, new = array("h", there), array("h", pcm)
+    for begin in range(0, len(old), 2 * FRAME):
+        end = min(begin + 2 * FRAME, len(old))
+        for side in (begin, begin + 1):
+            heard = old[side:end:2]
+            if any(heard):
+                new[side:end:2] = heard
+    return new.tobytes()
+
+
 class _File:
-    """A WAV file that is whole after each write."""
+    """The WAV file of a call, which other processes may write too. It is whole after each write."""
 
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("xb")
-        path.chmod(0o600)
-        self._bytes = 0
-        self._file.write(_header(0))
+    def __init__(self, path: Path, *, new: bool) -> None:
+        # A call's first stream makes the file; a later one finds it.
+        flags = os.O_RDWR | os.O_CREAT | (os.O_EXCL if new else 0)
+        self._descriptor = os.open(path, flags, 0o600)
+        try:
+            with self._locked():
+                self._mend()
+        except OSError:  # the next block tries again, and has to find it as it was
+            if new:
+                path.unlink()
+            self.close()
+            raise
 
-    def write(self, pcm: bytes) -> None:
-        self._file.write(pcm)
-        self._bytes += len(pcm)
-        self._file.seek(0)
-        self._file.write(_header(self._bytes))
-        self._file.seek(0, 2)
-        self._file.flush()
+    def write(self, at: int, pcm: bytes) -> None:
+        """Put stereo PCM16 at the call's position ``at``."""
+        begin = _HEADER_BYTES + at * _MOMENT
+        with self._locked():
+            there = os.pread(self._descriptor, len(pcm), begin)
+            if any(there):
+                pcm = merged(there[: len(there) // _MOMENT * _MOMENT], pcm)
+            os.pwrite(self._descriptor, pcm, begin)
+            self._mend()
 
     def close(self) -> None:
-        self._file.close()
+        os.close(self._descriptor)
+
+    def _mend(self) -> None:
+        """Let the header tell the size that the file has. Whoever wrote last may have died before
+        it could."""
+        data = os.fstat(self._descriptor).st_size - _HEADER_BYTES
+        data = min(max(0, data), _MOST_BYTES)
+        os.pwrite(self._descriptor, _header(data // _MOMENT * _MOMENT), 0)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+
+@dataclass(frozen=True)
+class Track:
+    """One stream's part in the recording of its call. ``began``: when the call's first stream came
+    up (UTC)."""
+
+    call_sid: str
+    ordinal: int
+    first: bool
+    began: datetime
+
+
+@dataclass(frozen=True)
+class _Block:
+    """``mulaw`` None: the stream is over."""
+
+    track: Track
+    at: int = 0
+    mulaw: bytes | None = None
 
 
 class Recorder:
@@ -145,24 +233,31 @@ class Recorder:
         self._directory = directory
         #: blocks that were dropped because the disk did not keep up
         self.dropped = 0
-        self._blocks: queue.Queue[tuple[str, bytes | None] | None] = queue.Queue(_WAITING)
+        #: blocks that the disk refused
+        self.failed = 0
+        self._told: set[int | None] = set()
+        self._files: dict[Track, _File] = {}
+        self._blocks: queue.Queue[_Block | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._write, name="recordings", daemon=True)
         self._thread.start()
 
-    def name(self, sid: str, ordinal: int) -> str:
-        """A file name for a new recording: when, CallSid, which stream of the call."""
-        when = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        return f"{when}-{re.sub(r'[^A-Za-z0-9]', '_', sid)}-{ordinal}.wav"
+    def begin(self, call_sid: str, ordinal: int, *, first: bool, age: float) -> Track:
+        """A stream of a call comes up; the call is ``age`` seconds old. Its file is there from now
+        on, so that a later stream finds it."""
+        began = datetime.now(UTC) - timedelta(seconds=age)
+        track = Track(re.sub(r"[^A-Za-z0-9]", "_", call_sid), ordinal, first, began)
+        self.write(track, 0, b"")
+        return track
 
-    def write(self, name: str, mulaw: bytes) -> None:
-        """Append interleaved mu-law; never waits."""
-        self._put((name, mulaw))
+    def write(self, track: Track, at: int, mulaw: bytes) -> None:
+        """Put interleaved mu-law at the call's position ``at``; never waits."""
+        self._put(_Block(track, at, mulaw))
 
-    def end(self, name: str) -> None:
-        """The recording is complete."""
-        self._put((name, None))
+    def end(self, track: Track) -> None:
+        """The stream is over."""
+        self._put(_Block(track))
 
-    def _put(self, block: tuple[str, bytes | None]) -> None:
+    def _put(self, block: _Block) -> None:
         try:
             self._blocks.put_nowait(block)
         except queue.Full:
@@ -175,24 +270,38 @@ class Recorder:
         self._blocks.put(None)
         self._thread.join()
 
+    # ------------------------------------------------------------------ in the thread
+
     def _write(self) -> None:
-        files: dict[str, _File | None] = {}
         while (block := self._blocks.get()) is not None:
-            name, mulaw = block
             try:
-                if name not in files:
-                    files[name] = _File(self._directory / name)
-                file = files[name]
-                if file is None:
-                    continue
-                if mulaw is None:
-                    file.close()
-                    del files[name]
-                else:
-                    file.write(pcm16(mulaw))
+                self._take(block)
             except OSError as error:
-                log.error("recording %s ends here: %s", name, error)
-                files[name] = None
-        for file in files.values():
+                self.failed += 1
+                if error.errno not in self._told:  # a full disk is told once, and not by each call
+                    self._told.add(error.errno)
+                    log.error("recordings have holes from now on: %s", error)
+        for file in self._files.values():
+            file.close()
+
+    def _take(self, block: _Block) -> None:
+        track = block.track
+        if block.mulaw is None:
+            file = self._files.pop(track, None)
             if file is not None:
                 file.close()
+            return
+        if track not in self._files:
+            self._files[track] = self._open(track)
+        if block.mulaw:
+            self._files[track].write(block.at, pcm16(block.mulaw))
+
+    def _open(self, track: Track) -> _File:
+        """The call's file. Its name says when the call began, because a directory of recordings is
+        read by time; a later stream looks for the newest one of its CallSid."""
+        if not track.first:
+            found = sorted(self._directory.glob(f"*-{track.call_sid}.wav"))
+            if found:
+                return _File(found[-1], new=False)
+        name = f"{track.began:%Y%m%dT%H%M%S}-{track.call_sid}.wav"
+        return _File(self._directory / name, new=track.first)

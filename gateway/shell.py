@@ -31,8 +31,8 @@ from . import instructions as do
 from . import media_streams as ms
 from .admission import Admission, Applicant
 from .authenticator import Authenticator
-from .pace import Pace
-from .recording import Recorder, Stereo
+from .pace import Pace, Verdict
+from .recording import Recorder, Stereo, Track, place_of
 from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
 from .websocket import Refusal, Upgrade, WebSocket
@@ -83,7 +83,18 @@ class StreamSocket:
         self.socket = socket
 
     def text(self, data: bytes) -> None:
-        self._came(self.protocol.receive(data))
+        event = self.protocol.receive(data)
+        if type(event) is ms.Media and self._applicant.state == "live":
+            # What comes nearly always, without a way through the cases of everything else.
+            shell = self._shell
+            verdict = self._pace.judge(event, shell.clock())
+            if verdict == "fine":
+                if shell.streams.media(self.number, event.position, event.payload):
+                    shell.flush_within(FLUSH_SECONDS)
+            else:
+                self._wrong(verdict)
+        else:
+            self._came(event)
 
     def binary(self) -> None:
         self._came(self.protocol.binary())
@@ -100,14 +111,10 @@ class StreamSocket:
 
     def _came(self, event: ms.Event | None) -> None:
         """A message came, and this is its meaning."""
-        shell, number = self._shell, self.number
         if self.protocol.started:
-            now = shell.clock()
-            if self._pace.too_fast(event, now):
-                shell.apply(shell.admission.too_fast(number))
-                return
-            if type(event) is ms.Media and not self._pace.is_in_place(event, now):
-                self.protocol.bad["timestamp"] += 1
+            verdict = self._pace.judge(event, self._shell.clock())
+            if verdict != "fine":
+                self._wrong(verdict)
                 return
         if event is None:
             return
@@ -115,6 +122,12 @@ class StreamSocket:
             self.take(event)
         else:
             self._heard(event)
+
+    def _wrong(self, verdict: Verdict) -> None:
+        if verdict == "too fast":
+            self._shell.apply(self._shell.admission.too_fast(self.number))
+        else:
+            self.protocol.bad["timestamp"] += 1
 
     def take(self, event: ms.Event) -> None:
         """An event of the open stream."""
@@ -165,8 +178,8 @@ class Shell:
         self._links: dict[str, BusSocket] = {}
         self._flushing: asyncio.TimerHandle | None = None
         self._recorder = recorder
-        #: by socket: the recording's file name and its sound
-        self._recordings: dict[int, tuple[str, Stereo]] = {}
+        #: by socket: the stream's part in its call's recording, and its sound
+        self._recordings: dict[int, tuple[Track, Stereo]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         #: the sockets of the streams that were let in
@@ -245,9 +258,11 @@ class Shell:
         )
         recording = None
         if self._recorder is not None:
-            recording = Stereo()
-            name = self._recorder.name(info.sid, info.ordinal)
-            self._recordings[opened.socket] = (name, recording)
+            age = info.age or 0.0
+            recording = Stereo(place_of(age, _waited(opened)))
+            first = opened.accepted.first
+            track = self._recorder.begin(info.sid, info.ordinal, first=first, age=age)
+            self._recordings[opened.socket] = (track, recording)
         self.apply(
             self.streams.accept(
                 opened.socket,
@@ -300,11 +315,12 @@ class Shell:
         """Carry out; what fails on the way is told to the state, and its answer carried out too."""
         for instruction in instructions:
             kind = type(instruction)
-            if kind is do.WriteText:
-                assert isinstance(instruction, do.WriteText)
-                target = self.sockets.get(instruction.socket)
-                if target is not None and target.socket is not None:
-                    target.socket.send_text(instruction.text)
+            if kind is do.WriteTexts:
+                assert isinstance(instruction, do.WriteTexts)
+                for number, text in instruction.texts:
+                    target = self.sockets.get(number)
+                    if target is not None and target.socket is not None:
+                        target.socket.send_text(text)
             elif isinstance(instruction, do.SendToWorker):
                 self._send(instruction.endpoint, instruction.message)
             elif isinstance(instruction, do.OpenLink):
@@ -374,12 +390,12 @@ class Shell:
         """Give the recorder what the recording has, once it is a block, or all of it at its end."""
         if self._recorder is None or number not in self._recordings:
             return
-        name, sound = self._recordings[number]
+        track, sound = self._recordings[number]
         if over or sound.waiting >= RECORDING_BLOCK:
-            self._recorder.write(name, sound.take())
+            self._recorder.write(track, *sound.take())
         if over:
             del self._recordings[number]
-            self._recorder.end(name)
+            self._recorder.end(track)
 
     def _check(self) -> None:
         """Look at the clock. An idle process would be woken for nothing: the next socket begins
@@ -490,3 +506,12 @@ class Shell:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._emptied.wait()
+
+
+def _waited(opened: do.OpenStream) -> int:
+    """Samples that a one-way stream has brought before its turn came; the age that its call was
+    told with is that of the turn."""
+    if not opened.accepted.one_way or not opened.early:
+        return 0
+    first, last = opened.early[0], opened.early[-1]
+    return last.position + len(last.payload) - first.position

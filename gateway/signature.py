@@ -1,16 +1,16 @@
 """Twilio's signatures of webhooks and WebSocket upgrades (usage/webhooks/webhooks-security).
 
-What is signed is the URL that Twilio was given, not the one that a server behind a proxy or tunnel
-sees: the configured public URL, then the request's own path and raw query. Twilio leaves the port
-and the user-info of that URL out in some signatures and not in others, so every form is tried
+Twilio signs the URL that it was given, and not the one that a server behind a proxy or tunnel sees:
+the configured public URL, then the request's own path and raw query. It leaves the port and the
+user-info of that URL out in some signatures and not in others, so every form is tried
 (:func:`url_forms`), and so is each of the account's two auth tokens during a rotation.
 
-The HMAC itself is ``twilio.request_validator``'s. What is around it there is not used, because it
-knows port 80 but not 443 for ``wss``, cuts ``user:password@host:8443`` and IPv6 hosts at their
+The HMAC itself is ``twilio.request_validator``'s. The package's code around it is not used, because
+it knows port 80 but not 443 for ``wss``, cuts ``user:password@host:8443`` and IPv6 hosts at their
 first colon, takes a dict's one value of a repeated field, and iterates over a JSON body without
 ``bodySHA256``.
 
-Everything here fails closed: what cannot be read is not signed.
+Everything here fails closed: a request that cannot be read counts as not signed.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def without_user_info(url: str) -> str:
 
 
 def _around(url: str, netloc: str) -> tuple[str, str]:
-    """What stands before and behind the ``netloc`` of ``url``."""
+    """The parts of ``url`` before and behind its ``netloc``."""
     begin = url.index("://") + 3
     return url[:begin], url[begin + len(netloc) :]
 
@@ -164,7 +164,7 @@ class SignatureCheck:
 
     @property
     def tried(self) -> str:
-        """What each request is tried with, for a log."""
+        """The forms and tokens that each request is tried with, for a log."""
         tokens = "the auth token" if len(self._validators) == 1 else "either auth token"
         return f"with and without port and user-info, under {tokens}"
 

@@ -4,8 +4,8 @@ A loop that watches each socket by itself wakes up for every frame: 50 times a s
 and a wake-up costs more than the frame. So the descriptors of all calls stand in one selector of
 their own. With a call or two the loop watches that selector, and a frame is handed on as it comes.
 From :data:`CLOCKED_FROM` calls on nothing watches it: every :data:`PERIOD` all sockets that have
-something are read in one go, and what they brought leaves in one message to each worker. With
-:data:`DENSE_FROM` calls the wake-ups are so many calls' that the period can be half as long.
+something are read in one go, and their frames leave in one message to each worker. From
+:data:`DENSE_FROM` calls on a wake-up serves so many of them that the period can be half as long.
 
 The clock stands at whole multiples of the period of the monotonic clock. The workers of the same
 machine read a little after it (see ``codec_worker/process.py``), so that a frame waits once, and
@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import selectors
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -34,24 +36,58 @@ CLOCKED_FROM: Final = 3
 DENSE_FROM: Final = 48
 
 
+if sys.platform == "linux":
+
+    class _Selector:
+        """epoll, without what ``selectors`` does for each event."""
+
+        def __init__(self) -> None:
+            self._epoll = select.epoll()
+            self.fileno = self._epoll.fileno
+            self.unregister = self._epoll.unregister
+
+        def register(self, descriptor: int) -> None:
+            self._epoll.register(descriptor, select.EPOLLIN)
+
+        def ready(self, most: int) -> list[int]:
+            """The descriptors that have something to read."""
+            return [descriptor for descriptor, _ in self._epoll.poll(0, most)]
+
+else:
+
+    class _Selector:
+        """kqueue, by way of ``selectors``."""
+
+        def __init__(self) -> None:
+            self._selector = selectors.DefaultSelector()
+            self.fileno = self._selector.fileno
+            self.unregister = self._selector.unregister
+
+        def register(self, descriptor: int) -> None:
+            self._selector.register(descriptor, selectors.EVENT_READ)
+
+        def ready(self, most: int) -> list[int]:
+            return [key.fd for key, _ in self._selector.select(0)]
+
+
 class Sockets:
-    """The sockets that are read together on the running loop. ``after`` is called when all that had
-    come was handed out. What reading one of them raises is the ``wall``'s, so that the sound of the
-    others is read all the same."""
+    """The sockets that are read together on the running loop. ``after`` is called when everything
+    that had come was handed out. If reading one of them raises, the ``wall`` takes that, so that
+    the sound of the others is read all the same."""
 
     def __init__(self, after: Callable[[], None], wall: Wall | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._after = after
         self._wall = Wall(log) if wall is None else wall
         #: made with the first socket: a descriptor of epoll's, or of kqueue's
-        self._selector: selectors.DefaultSelector | None = None
+        self._selector: _Selector | None = None
         self._readable: dict[int, Callable[[], object]] = {}
         self._watched = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def clocked(self) -> bool:
-        """What has come is read, and ``after`` is called, within a period."""
+        """See that everything that has come is read, and ``after`` is called, within a period."""
         return self._timer is not None
 
     @property
@@ -62,8 +98,8 @@ class Sockets:
     def add(self, descriptor: int, readable: Callable[[], object]) -> None:
         """Call ``readable`` whenever there is something to read."""
         if self._selector is None:
-            self._selector = selectors.DefaultSelector()
-        self._selector.register(descriptor, selectors.EVENT_READ)
+            self._selector = _Selector()
+        self._selector.register(descriptor)
         self._readable[descriptor] = readable
         self._choose()
 
@@ -110,8 +146,8 @@ class Sockets:
             (readable,) = self._readable.values()  # it can have been no other
             self._wall.shield("frame of a carrier", readable)
         else:
-            for key, _ in self._selector.select(0):
-                found = self._readable.get(key.fd)
+            for descriptor in self._selector.ready(len(self._readable)):
+                found = self._readable.get(descriptor)
                 if found is not None:  # one that was read before it may have closed this one
                     try:
                         found()

@@ -35,26 +35,29 @@ class Wire(Protocol):
 
 @dataclass
 class Ring:
-    """The recent inbound sound of one stream: (position, payload), oldest first."""
+    """The recent inbound sound of one stream, oldest first; each frame as it was told to a worker,
+    or would have been."""
 
-    frames: deque[tuple[int, bytes]] = field(default_factory=deque)
+    frames: deque[m.InFrame] = field(default_factory=deque)
     samples: int = 0
 
-    def add(self, position: int, payload: bytes) -> None:
+    def add(self, frame: m.InFrame) -> None:
         """Keep one frame, and let go of what is older than 10 s before its end."""
         frames = self.frames
-        frames.append((position, payload))
-        samples = self.samples + len(payload)
-        oldest = position + len(payload) - RING_SAMPLES
+        frames.append(frame)
+        size = len(frame.payload)
+        samples = self.samples + size
+        oldest = frame.position + size - RING_SAMPLES
         while True:
-            first, sound = frames[0]
+            first = frames[0]
+            size = len(first.payload)
             if (
                 samples <= RING_SAMPLES
-                and first + len(sound) > oldest
+                and first.position + size > oldest
                 and len(frames) <= RING_FRAMES
             ):
                 break
-            samples -= len(sound)
+            samples -= size
             frames.popleft()
         self.samples = samples
 

@@ -35,7 +35,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
-from trunkline.bus.sound import WIRE_RATE
+from trunkline.bus.sound import FRAME, WIRE_RATE
 
 from .instructions import (
     CloseLink,
@@ -44,7 +44,7 @@ from .instructions import (
     Notify,
     OpenLink,
     SendToWorker,
-    WriteText,
+    WriteTexts,
 )
 from .recording import Stereo
 from .stream import Link, Stream, Wire
@@ -184,22 +184,22 @@ class Streams:
         if stream is None:
             self.dropped["ended"] += 1
             return False
-        self._heard(stream, position, payload)
+        frame = self._heard(stream, position, payload)
         if not stream.opened:
             return False
         assert stream.active is not None
-        info = stream.info
-        self._links[stream.active].batch.append(
-            m.InFrame(info.call, stream.generation, info.ordinal, position, payload)
-        )
+        self._links[stream.active].batch.append(frame)
         first, self._batched = not self._batched, True
         return first
 
-    def _heard(self, stream: Stream, position: int, payload: bytes) -> None:
+    def _heard(self, stream: Stream, position: int, payload: bytes) -> m.InFrame:
         stream.frames_in += 1
-        stream.ring.add(position, payload)
+        info = stream.info
+        frame = m.InFrame(info.call, stream.generation, info.ordinal, position, payload)
+        stream.ring.add(frame)
         if stream.recording is not None:
             stream.recording.heard(position, payload)
+        return frame
 
     def flush(self) -> list[Instruction]:
         """Send what was gathered, and how far sound was written: one Inbound to each worker."""
@@ -337,14 +337,14 @@ class Streams:
                 stream.out_next = message.next_position
                 stream.playback = message.playback
                 stream.plays_until, stream.in_doubt = now, 0.0
-                out.append(WriteText(stream.socket, stream.wire.clear))
+                out.append(WriteTexts([(stream.socket, stream.wire.clear)]))
                 if stream.recording is not None:
                     stream.recording.cleared()
         elif isinstance(message, m.Mark):
             stream = self._current(endpoint, message.call, message.generation)
             if stream is not None:
                 stream.marks.append((message.name, stream.playback))
-                out.append(WriteText(stream.socket, stream.wire.mark(message.name)))
+                out.append(WriteTexts([(stream.socket, stream.wire.mark(message.name))]))
         elif isinstance(message, m.OpenRefused):
             stream = self._calls.get(message.call)
             if (
@@ -416,6 +416,7 @@ class Streams:
     ) -> None:
         written = self._links[endpoint].written
         calls = self._calls
+        texts: list[tuple[int, bytes]] = []
         for frame in batch.frames:
             call = frame.call
             stream = calls.get(call)
@@ -430,17 +431,22 @@ class Streams:
                 continue
             following = stream.out_next
             if following is None or following == frame.position:
-                following = frame.position + len(frame.payload)
+                payload = frame.payload
+                samples = len(payload)
+                following = frame.position + samples
                 stream.out_next = following
-                stream.frames_out += 1
-                stream.plays_until = max(stream.plays_until, now) + len(frame.payload) / WIRE_RATE
-                out.append(WriteText(stream.socket, stream.wire.media(frame.payload)))
+                stream.frames_out += -(-samples // FRAME)
+                begins = now if now > stream.plays_until else stream.plays_until
+                stream.plays_until = begins + samples / WIRE_RATE
+                texts.append((stream.socket, stream.wire.media(payload)))
                 if stream.recording is not None:
-                    stream.recording.said(frame.payload)
+                    stream.recording.said(payload)
             else:
                 self.dropped["position"] += 1
             # Also for a frame out of position: it tells the worker where the stream stands.
             written[call] = m.WrittenTo(call, frame.generation, following)
+        if texts:
+            out.append(WriteTexts(texts))
 
     def _drop(self, stream: Stream | None) -> None:
         if stream is None:
@@ -517,8 +523,8 @@ class Streams:
             stream.out_next,
             stream.playback,
             [
-                m.InFrame(call, generation, stream.ordinal, position, payload)
-                for position, payload in stream.ring.frames
+                m.InFrame(call, generation, stream.ordinal, frame.position, frame.payload)
+                for frame in stream.ring.frames
             ],
             list(stream.digits),
             self.lead_ms,

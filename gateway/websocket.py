@@ -10,11 +10,11 @@ generators and objects that a Media Stream has no need of. With the package's sa
 the place of this module a gateway took 1.29 times as much CPU at 100 calls; nothing else had
 changed (docs/performance.md).
 
-A peer is a stranger until the handler says :meth:`WebSocket.believe`: until then the bytes that it
-may send in all are bounded. From then on the socket is read together with those of the other calls
-(:mod:`.sockets`), and written to directly: what asyncio's transport would do for each frame costs
-more than the frame. The transport still owns the socket, and sends what the kernel does not take at
-once. A message over the limit is skipped, not stored. What breaks the
+A peer is a stranger until the handler says :meth:`WebSocket.believe`. Until then all bytes that it
+may send are bounded. From then on the socket is read together with those of the other calls
+(:mod:`.sockets`), and written to directly, because asyncio's transport would do more work for a
+frame than the frame itself takes. The transport still owns the socket, and sends any bytes that the
+kernel does not take at once. A message over the limit is skipped, not stored. A breach of the
 protocol ends the connection with 1002.
 """
 
@@ -42,9 +42,9 @@ except ImportError:  # a build of websockets without its C extension
 
 #: Longer messages are skipped and reported.
 MAX_MESSAGE_BYTES: Final = 64 * 1024
-#: What a stranger may send in all, frames' heads and pings included.
+#: Bytes that a stranger may send in all, frames' heads and pings included.
 STRANGER_BYTES: Final = 256 * 1024
-#: What may wait to be sent: 20 s of sound. A carrier that does not read for so long is gone.
+#: Bytes that may wait to be sent: 20 s of sound. A carrier that does not read for so long is gone.
 MAX_UNSENT_BYTES: Final = 256 * 1024
 #: Seconds without a byte from the peer until it is pinged, and then until it is given up.
 PING_AFTER: Final = 10.0
@@ -69,7 +69,7 @@ _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: cl
 
 
 class Handler(Protocol):
-    """What becomes of a socket's messages. Nothing here may raise."""
+    """Gets a socket's messages. Nothing here may raise."""
 
     def opened(self, socket: WebSocket) -> None:
         """The handshake is done."""
@@ -197,7 +197,7 @@ class WebSocket(asyncio.Protocol):
         self._write(head + text)
 
     def _write(self, data: bytes) -> None:
-        """Write in order; what the kernel does not take at once the transport sends later."""
+        """Write in order. The transport sends later whatever the kernel does not take at once."""
         transport = self._transport
         assert transport is not None
         if self._queued and not transport.get_write_buffer_size():
@@ -286,8 +286,10 @@ class WebSocket(asyncio.Protocol):
             size > 8
             and data[0] == _FIN_TEXT
             and data[1] == _MASKED_126
-            and int.from_bytes(data[2:4], "big") + 8 == size
-            and not (self._buffer or self._skip or self._close_sent)
+            and (data[2] << 8 | data[3]) + 8 == size
+            and not self._buffer
+            and not self._skip
+            and not self._close_sent
             and self._fragments is None
             and self._handler is not None
         ):  # one whole message of the usual length: a frame of sound

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from .gates import caps
+
 if TYPE_CHECKING:
     from trunkline.carrier_sim.client import SimClient
 
@@ -82,6 +84,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="Write DIR/index.html: all calls of the run, with their sound.",
     )
+    caps.add_options(group)
     parser.addini("phone_sim", "Run against the stand-in carrier.", "bool", False)
     parser.addini("phone_callees", "Numbers that phone_line may dial.", "args", [])
     parser.addini("phone_wait", "Seconds to wait for a free number.", "string", "300")
@@ -105,6 +108,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.stash[_run_key] = run = _Run(config)
     config.pluginmanager.register(run, "trunkline-run")
+    config.pluginmanager.register(caps.Caps(config, lambda: run.directory), "trunkline-caps")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -333,12 +337,12 @@ def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
 
     settings = bus_settings.load(bus=_option(config, "phone_bus") or None)
     sim = _sim_of(settings.twilio_api_url)
-    asked = "bus" in settings.model_fields_set
+    asked = "bus" in settings.given
     if sim is not None or not simulated:
         joined = _run_apart(_join(settings, required=asked))
         if joined is not None:
             account, public_url = joined
-            token = settings.auth_token.get_secret_value()
+            token = settings.auth_token
             return PhoneStack(settings.bus, account, token, public_url, sim)
     directory = config.stash[_run_key].directory
     wanted: Wanted

@@ -26,7 +26,8 @@ Rules:
   as lost.
 
 Every method takes ``now`` and collects its instructions; :meth:`CallAudio.take_instructions` hands
-them out.
+them out. The far end's sound alone is returned at once, by :meth:`CallAudio.heard`, because it
+comes 50 times a second for each call.
 """
 
 from __future__ import annotations
@@ -37,7 +38,14 @@ from dataclasses import dataclass, field
 import msgspec
 
 from trunkline.bus import messages as m
-from trunkline.bus.sound import FRAME, IN_DOUBT, NEVER_ARRIVED, UNPLAYED, WIRE_RATE
+from trunkline.bus.sound import (
+    FRAME,
+    IN_DOUBT,
+    NEVER_ARRIVED,
+    TOGETHER,
+    UNPLAYED,
+    WIRE_RATE,
+)
 
 from .call_tape import CallTape
 from .outbound import Outbound, Utterance
@@ -46,6 +54,8 @@ from .outbound import Outbound, Utterance
 DRAIN_SECONDS = 1.0
 #: A call's end cuts off the frame that the far end is saying (seconds).
 CUT_OFF_AT_THE_END = 0.02
+#: A gateway reads its sockets by a clock: a frame may have waited there so long (seconds).
+READ_EVERY = 0.02
 #: How long a worker may take to say how much was sent before an interrupt.
 INTERRUPTED_WITHIN = 0.25
 #: How long an acknowledgement, or sound of the far end, takes at most from the carrier's socket to
@@ -54,8 +64,9 @@ INTERRUPTED_WITHIN = 0.25
 ACKNOWLEDGED_WITHIN = 0.04
 MOST_IN_DOUBT = 0.16
 #: The most that lies unplayed at the carrier, unless more was seen there: the stack's default lead
-#: (60 ms), and the frame that a worker sends before its time because its next tick would be late.
-LEAD_AND_FRAME = 0.08
+#: (60 ms), the frame that a worker sends before its time because its next tick would be late, and
+#: those that go with it in one message.
+LEAD_AND_MESSAGE = 0.06 + TOGETHER * 0.02
 _HEARD_BYTES = 6
 
 
@@ -64,12 +75,6 @@ class Send(msgspec.Struct, frozen=True, gc=False):
 
     worker: str
     message: m.ToWorker
-
-
-class HeardSound(msgspec.Struct, frozen=True, gc=False):
-    """PCM16 24 kHz from the far end, in order."""
-
-    pcm: bytes
 
 
 class HeardDigit(msgspec.Struct, frozen=True, gc=False):
@@ -97,7 +102,7 @@ class Ended(msgspec.Struct, frozen=True, gc=False):
     reason: m.EndedReason
 
 
-Instruction = Send | HeardSound | HeardDigit | Spoken | InterruptDone | MarkDone | Ended
+Instruction = Send | HeardDigit | Spoken | InterruptDone | MarkDone | Ended
 
 
 @dataclass
@@ -149,7 +154,7 @@ class CallAudio:
         self._plays_until = 0.0
         self._acknowledged_at = 0.0
         #: how much sound lay there at most (seconds)
-        self._most_ahead = LEAD_AND_FRAME
+        self._most_ahead = LEAD_AND_MESSAGE
         #: (since, until): the client did not run since then, and catches up until then; None once
         #: acknowledgements come in time again
         self._stall: tuple[float, float] | None = None
@@ -172,11 +177,15 @@ class CallAudio:
         self._drain_until: float | None = None
         #: True once ``Ended`` was given out
         self.finished = False
+        #: a piece of sound could not be sent
+        self._unsent = False
         self._instructions: list[Instruction] = []
 
     def take_instructions(self) -> list[Instruction]:
         """The instructions since the last time, in order."""
-        instructions, self._instructions = self._instructions, []
+        instructions = self._instructions
+        if instructions:
+            self._instructions = []
         return instructions
 
     # ------------------------------------------------------------------ what the user does
@@ -262,38 +271,42 @@ class CallAudio:
             max(0.0, now - self._heard_at) if self._heard_ordinal or ordinal > self._first else 0.0
         )
 
-    def heard(self, worker: str, sound: m.Sound, now: float) -> None:
+    def heard(self, worker: str, sound: m.Sound, now: float) -> bytes:
+        """Returns the sound to pass on: PCM16 24 kHz, b"" where all of it was heard before."""
         if not self._current(worker, sound.generation):
-            return
-        pcm = sound.pcm
+            return b""
+        pcm, heard_to = sound.pcm, self.heard_to
         stop = sound.position + -(-len(pcm) // _HEARD_BYTES)
-        known = self.heard_to - sound.position
-        if known > 0:
-            pcm = pcm[known * _HEARD_BYTES :]
-        missing = max(-known, sound.lost if known <= 0 else 0)
-        if missing > 0:
-            self.lost.add("inbound", missing, NEVER_ARRIVED)
-        self._heard_at = self._said_at(sound, max(0, stop - self.heard_to), now)
-        if stop > self.heard_to or (
-            (sound.ordinal, sound.stream_end) > (self._heard_ordinal, self._heard_stream_end)
-        ):
-            self._heard_ordinal = sound.ordinal
-            self._heard_stream_end = sound.stream_end
-        self.heard_to = max(self.heard_to, stop)
+        if sound.position != heard_to or sound.lost:
+            known = heard_to - sound.position
+            if known > 0:
+                pcm = pcm[known * _HEARD_BYTES :]
+            missing = max(-known, sound.lost if known <= 0 else 0)
+            if missing > 0:
+                self.lost.add("inbound", missing, NEVER_ARRIVED)
+        self._heard_at = self._said_at(sound, stop - heard_to, now)
+        if stop > heard_to:
+            self.heard_to = stop
+        elif (sound.ordinal, sound.stream_end) <= (self._heard_ordinal, self._heard_stream_end):
+            return b""
+        self._heard_ordinal = sound.ordinal
+        self._heard_stream_end = sound.stream_end
         if pcm:
             self.heard_samples += len(pcm) // _HEARD_BYTES
             if self.tape is not None:
                 self.tape.heard(self.heard_to - -(-len(pcm) // _HEARD_BYTES), pcm, now)
-            self._instructions.append(HeardSound(pcm))
+        return pcm
 
     def _said_at(self, sound: m.Sound, fresh: int, now: float) -> float:
         """When the end of ``sound`` was said at the latest; ``fresh`` positions of it are new. It
         may have waited for a worker that did not run, or come late of a stream that is over; but it
         was said at its own rate, from the stream's beginning on, and before the stream was gone."""
         if sound.ordinal < self.generation >> 16:
-            return min(now, self._heard_at + fresh / WIRE_RATE)
-        self._stream_began = min(self._stream_began, now - sound.stream_end / WIRE_RATE)
-        said = self._stream_began + sound.stream_end / WIRE_RATE
+            return min(now, self._heard_at + max(0, fresh) / WIRE_RATE)
+        lasted = sound.stream_end / WIRE_RATE
+        if now - lasted < self._stream_began:
+            self._stream_began = now - lasted
+        said = self._stream_began + lasted
         return said if self._stream_gone_at is None else min(said, self._stream_gone_at)
 
     def stalled(self, since: float, until: float) -> None:
@@ -315,9 +328,10 @@ class CallAudio:
         if not self._current(worker, message.generation):
             return
         self._acknowledged(message.position, now)
-        self._spoken(self.out.acknowledge(message.position, message.idle, now))
-        self._cut_given_up(now)
-        self._pump()
+        if not self.out.moves_on(message.position, message.idle):
+            self._spoken(self.out.acknowledge(message.position, message.idle, now))
+            self._cut_given_up(now)
+            self._pump()
 
     def _acknowledged(self, position: int, now: float) -> None:
         """Sound up to ``position`` was written: note until when the carrier plays it. Sound below
@@ -474,6 +488,7 @@ class CallAudio:
         """``message`` could not be sent; sound is kept and goes out with the next chance."""
         if isinstance(message, m.Speak):
             self.out.unsent(message.position)
+            self._unsent = True
 
     # ------------------------------------------------------------------ the call's end, and time
 
@@ -508,7 +523,7 @@ class CallAudio:
             self._instructions.append(InterruptDone(self.out.serial))
         if self._drain_until is not None and now >= self._drain_until:
             self._finish()
-        elif self._ended is None:
+        elif self._unsent:
             self._pump()
 
     # ------------------------------------------------------------------ inside
@@ -523,6 +538,7 @@ class CallAudio:
     def _pump(self) -> None:
         if self.active is None or self._ended is not None:
             return
+        self._unsent = False
         for position, pcm in self.out.pieces():
             self._send(m.Speak(self.call, self.generation, position, pcm))
 
@@ -570,7 +586,8 @@ class CallAudio:
         """The last stream broke before the call's end, or its gateway or worker stands still."""
         seconds = self._ended_at - self._heard_at
         if seconds > CUT_OFF_AT_THE_END:
-            self.lost.add("inbound", round(seconds * WIRE_RATE), NEVER_ARRIVED)
+            lost = round((seconds + READ_EVERY) * WIRE_RATE)
+            self.lost.add("inbound", lost, NEVER_ARRIVED)
 
     def _finish(self) -> None:
         if not self.finished:

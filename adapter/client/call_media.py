@@ -22,7 +22,6 @@ from .call_audio import (
     CallAudio,
     Ended,
     HeardDigit,
-    HeardSound,
     InterruptDone,
     MarkDone,
     Send,
@@ -51,6 +50,7 @@ class CallMedia:
         self.info = info
         self._clock = clock
         self._began = clock() - (info.age or 0.0)
+        self._over_at: float | None = None
         self.audio = CallAudio(info.call, self._began, info.first or info.ordinal, taped=taped)
         self.sound = SoundBox(MOST_HEARD_BYTES)
         self.digits: Box[str] = Box()
@@ -88,8 +88,8 @@ class CallMedia:
 
     @property
     def age(self) -> float:
-        """Seconds since the call's first stream came up."""
-        return self._clock() - self._began
+        """Seconds since the call's first stream came up; of a call that is over, until then."""
+        return (self._clock() if self._over_at is None else self._over_at) - self._began
 
     @property
     def carries_stream(self) -> bool:
@@ -186,8 +186,22 @@ class CallMedia:
         """The controller says that the call is over: drain, then tell."""
         if self.controller_ended is None:
             self.controller_ended = event
+            self._over_at = self._clock() - event.ago
             self.audio.call_ended(event.reason, self._clock(), event.ago)
             self.act()
+
+    def heard(self, worker: str, sound: m.Sound, now: float) -> None:
+        """A worker says what the far end said."""
+        pcm = self.audio.heard(worker, sound, now)
+        if pcm:
+            dropped = self.sound.put(pcm)
+            if dropped:
+                self.audio.lost.add("inbound", dropped // 6, NOT_TAKEN)
+
+    def acknowledged(self, worker: str, message: m.AcknowledgedTo, now: float) -> None:
+        """A worker says how far our sound was written."""
+        self.audio.acknowledge(worker, message, now)
+        self.act()
 
     def act(self) -> None:
         """Carry out the instructions of the audio state."""
@@ -199,10 +213,6 @@ class CallMedia:
                     # Sound stays in order: after one that could not go, none of this batch goes.
                     blocked = blocked or speak
                     self.audio.unsent(instruction.message)
-            elif isinstance(instruction, HeardSound):
-                dropped = self.sound.put(instruction.pcm)
-                if dropped:
-                    self.audio.lost.add("inbound", dropped // 6, NOT_TAKEN)
             elif isinstance(instruction, HeardDigit):
                 self.digits.put(instruction.digit)
             elif isinstance(instruction, Spoken):
@@ -231,6 +241,8 @@ class CallMedia:
 
     def _finish(self, ended: Ended) -> None:
         self.ended_reason = ended.reason
+        if self._over_at is None:
+            self._over_at = self._clock()
         self.sound.close()
         self.digits.close()
         self.changed.ring()

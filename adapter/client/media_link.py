@@ -108,37 +108,37 @@ class WorkerLink:
             self._socket = None
 
     def _take_in(self, message: m.WorkerToAdapter) -> None:
-        worker, now = self.worker.id, self._plane.clock()
-        self._plane.runs(now)
-        if isinstance(message, m.Heard):
-            self._heard(message, now)
-        elif isinstance(message, m.MediaRefused):
+        """One message of the worker. Users are woken last: they need the interpreter, too."""
+        now = self._plane.clock()
+        with rung_together():
+            self._plane.runs(now)
+            if isinstance(message, m.Heard):
+                self._heard(message, now)
+            elif not isinstance(message, m.Tick):
+                self._told(message, now)
+            self._plane.polls(now)
+
+    def _heard(self, message: m.Heard, now: float) -> None:
+        worker, calls = self.worker.id, self.calls
+        for sound in message.sounds:
+            call = calls.get(sound.call)
+            if call is not None:
+                call.heard(worker, sound, now)
+        for acknowledged in message.acknowledged:
+            call = calls.get(acknowledged.call)
+            if call is not None:
+                call.acknowledged(worker, acknowledged, now)
+
+    def _told(self, message: OfOneCall | m.MediaRefused, now: float) -> None:
+        worker = self.worker.id
+        if isinstance(message, m.MediaRefused):
             log.error("worker %s refuses this client: %s", worker, message.text)
-        elif not isinstance(message, m.Tick) and message.call in self.calls:
+        elif message.call in self.calls:
             audio = self.calls[message.call].audio
             if self._plane.holds(self, message.call) or audio.may_overtake(worker, message, now):
                 self._plane.hold(self, message)
             else:
                 self.take(message, now)
-        self._plane.polls(now)
-
-    def _heard(self, message: m.Heard, now: float) -> None:
-        """One message of the worker, with news of all calls; their users are woken at its end."""
-        worker, calls = self.worker.id, self.calls
-        brought: dict[str, CallMedia] = {}
-        for sound in message.sounds:
-            call = calls.get(sound.call)
-            if call is not None:
-                call.audio.heard(worker, sound, now)
-                brought[sound.call] = call
-        for acknowledged in message.acknowledged:
-            call = calls.get(acknowledged.call)
-            if call is not None:
-                call.audio.acknowledge(worker, acknowledged, now)
-                brought[acknowledged.call] = call
-        with rung_together():
-            for call in brought.values():
-                call.act()
 
     def take(self, message: OfOneCall, now: float) -> None:
         """Take a message that is for one call."""

@@ -17,6 +17,8 @@ Rules:
 - After an interrupt the next sound begins at the *floor*: the position that followed all that had
   been sent. Nothing below the floor is sent again.
 - Sound behind a *barrier* (digits are being sent) waits until the barrier is gone.
+- Most acknowledgements end no utterance and let no piece be sent. :meth:`Outbound.moves_on` takes
+  those, and looks at no utterance. How far they go is known since :meth:`Outbound.pieces` looked.
 """
 
 from __future__ import annotations
@@ -102,6 +104,8 @@ class Outbound:
         #: positions that may be sent ahead now
         self._window = FIRST
         self._cut: dict[int, list[Utterance]] = {}
+        #: acknowledgements below this position, of a worker that is not idle, have no consequences
+        self._quiet_to = 0
         self._carry = b""
         self._carry_until = 0.0
 
@@ -112,6 +116,7 @@ class Outbound:
 
     def say(self, pcm: bytes, now: float) -> Utterance:
         """Queue ``pcm`` (an even number of bytes). It may be done at once: too short to be sent."""
+        self._quiet_to = 0
         carried = self._carry if now < self._carry_until else b""
         whole = carried + pcm if carried else pcm
         rest = len(whole) % POSITION_BYTES
@@ -141,6 +146,7 @@ class Outbound:
 
     def take_barrier(self, barrier: int) -> None:
         self._barriers.remove(barrier)
+        self._quiet_to = 0
 
     def waits(self, utterance: Utterance) -> bool:
         """It stands behind a barrier."""
@@ -151,26 +157,47 @@ class Outbound:
         if self._carry and not any(u.sent is None for u in self.utterances):
             self._carry_until = now + CARRY_SECONDS
 
-    def pieces(self) -> Iterable[tuple[int, bytes]]:
+    def pieces(self) -> list[tuple[int, bytes]]:
         """(position, pcm) to send now, as far as the window allows; each counts as sent."""
+        pieces: list[tuple[int, bytes]] = []
+        held_back = self._send_on(pieces)
+        self._quiet_to = self._next_consequence(held_back)
+        return pieces
+
+    def _send_on(self, pieces: list[tuple[int, bytes]]) -> int:
+        """Add all that may be sent. Returns the end of the piece that the window holds back, or
+        that of the last piece where it holds nothing back."""
         limit = max(self.acknowledged, self.floor) + self._window
         for utterance in self.utterances:
             if utterance.given_up or self.waits(utterance):
-                return
+                break
             start = self.end if utterance.start is None else utterance.start
             while start <= self.next < start + utterance.length:
                 position = self.next
                 stop = min(start + utterance.length, position + MESSAGE)
                 if stop > limit:
-                    return
+                    return stop
                 utterance.start = start
                 begin = (position - start) * POSITION_BYTES
-                pcm = utterance.pcm[begin : (stop - start) * POSITION_BYTES]
+                pieces.append((position, utterance.pcm[begin : (stop - start) * POSITION_BYTES]))
                 self.next = stop
                 self.end = max(self.end, stop)
-                yield position, pcm
             if self.next < start + utterance.length:
-                return
+                break
+        return self.next
+
+    def _next_consequence(self, held_back: int) -> int:
+        """The first position whose acknowledgement may end an utterance, or let the piece be sent
+        that ends at ``held_back``."""
+        head = self.utterances[0] if self.utterances else None
+        if head is None or head.start is None or head.sent is not None or head.given_up:
+            return 0
+        waits_for = held_back - max(self.acknowledged, self.floor) - self._window
+        if waits_for <= 0:
+            return head.stop
+        # The window grows with each position that is acknowledged.
+        growth = 1 if self._window == WINDOW else 1 + GROWTH
+        return min(head.stop, self.acknowledged - (-waits_for // growth))
 
     def between(self, first: int, stop: int) -> Iterable[tuple[bytes, int, int]]:
         """(an utterance's sound, first byte, end) for the positions from ``first`` on, as far as
@@ -185,6 +212,7 @@ class Outbound:
 
     def unsent(self, position: int) -> None:
         """The piece at ``position`` could not be sent: it is the next one again."""
+        self._quiet_to = 0
         self.next = min(self.next, position)
 
     def resume(self, out_next: int | None, now: float) -> list[Utterance]:
@@ -200,13 +228,25 @@ class Outbound:
         self.next = min(start, self.end) if head is not None else self.end
         return done
 
-    def acknowledge(self, position: int, idle: bool, now: float) -> list[Utterance]:
-        """Everything below ``position`` was sent to the carrier. ``idle``: the worker has less
-        than one frame left."""
+    def moves_on(self, position: int, idle: bool) -> bool:
+        """Take this acknowledgement if nothing follows from it. False: nothing was done, and
+        :meth:`acknowledge` has to take it."""
+        if idle or position >= self._quiet_to:
+            return False
+        self._acknowledged(position)
+        return True
+
+    def _acknowledged(self, position: int) -> None:
         if position > self.acknowledged:
             grown = self._window + GROWTH * (position - self.acknowledged)
             self._window = min(WINDOW, grown)
             self.acknowledged = position
+
+    def acknowledge(self, position: int, idle: bool, now: float) -> list[Utterance]:
+        """Everything below ``position`` was sent to the carrier. ``idle``: the worker has less
+        than one frame left."""
+        self._quiet_to = 0
+        self._acknowledged(position)
         done = []
         for utterance in self.utterances:
             if utterance.start is None:
@@ -232,6 +272,7 @@ class Outbound:
         return self._cut_off([u for u in self.utterances])
 
     def _cut_off(self, dropped: list[Utterance]) -> list[Utterance]:
+        self._quiet_to = 0
         self.serial += 1
         self.floor = self.end
         self.next = self.end
@@ -275,6 +316,7 @@ class Outbound:
             utterance.sent = 0
             return False
         utterance.given_up = True
+        self._quiet_to = 0
         return True
 
     def cut_given_up(self) -> list[Utterance] | None:
@@ -288,6 +330,7 @@ class Outbound:
 
     def end_all(self) -> list[Utterance]:
         """The call is over: everything is done, as far as it was acknowledged."""
+        self._quiet_to = 0
         done = self.interrupted(self.serial)
         for utterance in self.utterances:
             if utterance.sent is None:

@@ -12,8 +12,8 @@ import contextlib
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -68,33 +68,32 @@ def rung_together() -> Iterator[None]:
 
 
 class _Listener:
-    """One coroutine that waits, on the running loop."""
+    """One coroutine that waits at a bell, on its loop. It stays with the bell from one wait to the
+    next, and so does its timer."""
 
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        waker = _wakers.get(self.loop)
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        waker = _wakers.get(loop)
         if waker is None:  # nobody else makes it: this is the loop's own thread
-            waker = _wakers[self.loop] = _Waker(self.loop)
+            waker = _wakers[loop] = _Waker(loop)
         self.waker = waker
+        #: it was rung, and its loop has not run since
         self.rung = False
-        self._future: asyncio.Future[bool] | None = None
-        #: until when the future is waited for
+        #: what its coroutine waits for; None: it does not wait
+        self.future: asyncio.Future[bool] | None = None
+        #: until when, by the loop's clock
         self._until: float | None = None
         #: it comes then or before: a wait that ends in time leaves it to the next one
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
-    async def wait(self, until: float | None) -> bool:
-        """Wait for the next ring; False: it is ``until``, by the loop's clock, before that."""
-        self._future = future = self.loop.create_future()
+    def wait(self, until: float | None) -> asyncio.Future[bool]:
+        """Done with the next ring; False: it is ``until``, by the loop's clock, before that."""
+        self.future = future = self.loop.create_future()
         self._until = until
         if until is not None and (self._timer is None or until < self._timer_at):
             self._set_timer(until)
-        try:
-            rung: bool = await future
-            return rung
-        finally:
-            self._future = None
+        return future
 
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:
@@ -103,21 +102,20 @@ class _Listener:
 
     def _late(self) -> None:
         self._timer = None
-        if self._future is not None and self._until is not None:
+        if self.future is not None and self._until is not None:
             if self._until <= self._timer_at:
-                _settle(self._future, False)
+                self._settle(False)
             else:
                 self._set_timer(self._until)
 
     def wake(self) -> None:
         self.rung = False
-        if self._future is not None:
-            _settle(self._future, True)
+        self._settle(True)
 
-
-def _settle(future: asyncio.Future[bool], result: bool) -> None:
-    if not future.done():
-        future.set_result(result)
+    def _settle(self, rung: bool) -> None:
+        future = self.future
+        if future is not None and not future.done():
+            future.set_result(rung)
 
 
 class Bell:
@@ -125,18 +123,16 @@ class Bell:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._listeners: list[_Listener] = []
-        #: the last one that listened: most bells have one listener, who comes again
-        self._last: _Listener | None = None
+        #: all who ever waited here, but for those of closed loops; most bells have one, who comes
+        #: again. Whoever rings reads it without the lock, so it is replaced and never changed.
+        self._listeners: tuple[_Listener, ...] = ()
 
     def ring(self) -> None:
-        if not self._listeners:  # who begins to listen now looks before it waits
-            return
-        with self._lock:
-            for listener in self._listeners:
-                if not listener.rung:
-                    listener.rung = True
-                    listener.waker.ring(listener)
+        # Who begins to wait now looks again before it sleeps.
+        for listener in self._listeners:
+            if listener.future is not None and not listener.rung:
+                listener.rung = True
+                listener.waker.ring(listener)
 
     async def wait_until(self, ready: Callable[[], bool], timeout: float | None) -> bool:
         """Wait until ``ready()`` (asked now and at each ring); False when ``timeout`` seconds pass
@@ -145,20 +141,30 @@ class Bell:
             return True
         loop = asyncio.get_running_loop()
         until = None if timeout is None else loop.time() + timeout
-        with self._lock:
-            listener, self._last = self._last, None
-            if listener is None or listener.loop is not loop:
-                listener = _Listener()
-            self._listeners.append(listener)
+        listener = self._listener(loop)
         try:
-            while not ready():
-                if not await listener.wait(until):
-                    return ready()
+            while True:
+                future = listener.wait(until)
+                if ready():
+                    return True
+                rung = await future
+                if ready():
+                    return True
+                if not rung:
+                    return False
         finally:
-            with self._lock:
-                self._listeners.remove(listener)
-                self._last = listener
-        return True
+            listener.future = None
+
+    def _listener(self, loop: asyncio.AbstractEventLoop) -> _Listener:
+        """One of this loop that does not wait now. Only the loop's own thread uses it."""
+        for listener in self._listeners:
+            if listener.loop is loop and listener.future is None:
+                return listener
+        listener = _Listener(loop)
+        with self._lock:
+            others = [other for other in self._listeners if not other.loop.is_closed()]
+            self._listeners = (*others, listener)
+        return listener
 
 
 class Box(Generic[T]):
@@ -206,8 +212,8 @@ class SoundBox:
         self._most = most_bytes
         self.bell = Bell()
         self.closed = False
-        #: so many bytes are worth waking whoever waits
-        self.enough = 1
+        #: so many bytes are worth waking whoever waits, or waited last
+        self._enough = 1
 
     def put(self, pcm: bytes) -> int:
         """Add; returns the bytes of old sound that had to be dropped."""
@@ -219,7 +225,7 @@ class SoundBox:
                 old = len(self._parts.popleft())
                 self._bytes -= old
                 dropped += old
-        if self._bytes >= self.enough:
+        if self._bytes >= self._enough:
             self.bell.ring()
         return dropped
 
@@ -251,16 +257,13 @@ class SoundBox:
 
     def ready(self) -> bool:
         """Enough can be taken, or nothing ever will be."""
-        return self._bytes >= self.enough or self.closed
+        return self._bytes >= self._enough or self.closed
 
-    async def wait(self, timeout: float | None, enough: int = 1) -> bool:
+    def wait(self, timeout: float | None, enough: int = 1) -> Coroutine[Any, Any, bool]:
         """Wait until ``enough`` bytes can be taken, or nothing more comes; False: ``timeout``
         seconds have passed."""
-        self.enough = enough
-        try:
-            return await self.bell.wait_until(self.ready, timeout)
-        finally:
-            self.enough = 1
+        self._enough = enough
+        return self.bell.wait_until(self.ready, timeout)
 
     @property
     def drained(self) -> bool:

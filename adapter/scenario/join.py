@@ -46,7 +46,7 @@ async def join(bus: str | None, wanted: StackRequest) -> Joined:
     """Find the stack, or start one as ``wanted``. RuntimeError where one has to be started and
     there is no URL; StackUnavailableError where it does not get ready; SettingsError."""
     found = settings.load(bus=bus, auth_token=wanted.auth_token)
-    if bus is not None or "bus" in found.model_fields_set:
+    if bus is not None or "bus" in found.given:
         return Joined(found.bus)
     if await _answers(found.address, wanted.account_sid):
         return Joined(found.bus)

@@ -1,7 +1,8 @@
 """Turns of a call without langwatch-scenario: hear one out, or break into it.
 
-The speech gate says where speech begins and where it ends, as in a scenario. What it held back is
-put back for whoever listens next, so ``next_turn`` and ``recv_audio`` may be used in turns.
+The speech gate says where speech begins and where it ends, as in a scenario. Sound that the gate
+holds back is put back for whoever listens next, so ``next_turn`` and ``recv_audio`` may be used in
+turns.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from ..pcm16 import BYTES_A_SECOND
 from .greeting import LONGEST, TAIL_SILENCE
 from .turns import Heard
 
-#: A turn may begin so much before its sound was looked for: the last message was not read yet.
+#: A turn may begin this much before somebody looked for it, because the last message was not read
+#: yet (seconds).
 _BEFORE: Final = 0.3
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What the far end said in one turn: PCM16 at 24 kHz, with its pauses.
+    """The far end's words in one turn: PCM16 at 24 kHz, with their pauses.
 
-    ``latency``: seconds from the end of what we said, as the far end heard it, to the first sound
-    of this turn, as ``call.report()`` has it. None where it answers nothing of ours, for example a
+    ``latency``: seconds from the end of our words, as the far end heard it, to the first sound of
+    this turn, as ``call.report()`` has it. None where it answers nothing of ours, for example in a
     greeting, and where the call has no report.
     """
 

@@ -29,9 +29,7 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -44,6 +42,9 @@ CHUNK_MS = 100
 #: Loud frames, of the last so many, that open the gate.
 OPEN_FRAMES = 5
 OPEN_WITHIN = 8
+#: The bits of all of them, and of those that are still there when the next few have opened it.
+_ALL_RECENT = (1 << OPEN_WITHIN) - 1
+_JUST_NOW = (1 << OPEN_FRAMES) - 1
 #: Seconds between two words, at most, in which nobody would say that the speaker had paused.
 BETWEEN_WORDS = 0.1
 #: Frames of faint sound that no loud frame came with: more is noise that has changed.
@@ -129,6 +130,8 @@ class SpeechGate:
     def __init__(self, options: GateOptions | None = None, keep: float = 30.0) -> None:
         self.options = options or GateOptions()
         self.keep = keep
+        #: of the last frame that is called loud
+        self._hangover = self.options.hangover - _LAG_SECONDS
         #: times that the gate opened
         self.onsets = 0
         #: speech is going on
@@ -154,8 +157,10 @@ class SpeechGate:
         #: the last frame of words, and the last of them that was loud
         self._last_word = self._last_loud = _LONG_AGO
         self._contrast = 0.0
-        self._recent = deque([False] * OPEN_WITHIN, OPEN_WITHIN)
-        self._scores = deque([0.0] * OPEN_WITHIN, OPEN_WITHIN)
+        #: which of the last OPEN_WITHIN frames are loud: a bit for each, the last one's is 1
+        self._recent = 0
+        #: of OPEN_WITHIN frames, and behind them of those that are looked at
+        self._scores = [0.0] * OPEN_WITHIN
         self._spectrum = Spectrum()
         self._floor = NoiseFloor(BANDS)
         self._noise = KnownNoise(BANDS, 10 ** (QUIETEST_DB / 10))
@@ -169,7 +174,7 @@ class SpeechGate:
         self._held += pcm
         self._unseen += pcm
         self._received += len(pcm) // 2
-        if pcm.count(0) < len(pcm):
+        if pcm != bytes(len(pcm)):
             self._silent = 0
         if self.open or self._silent < _SURELY_SILENT:
             self._doubtful += len(pcm)
@@ -189,7 +194,9 @@ class SpeechGate:
             above, steady = self._floor.hear(levels)
             above.sort(axis=1)
             scores = np.maximum(above[:, BANDS - _STRONGEST :], 0.0) @ _MEAN
-            for i, score in enumerate(scores.tolist()):
+            fresh = scores.tolist()
+            self._scores = self._scores[-OPEN_WITHIN:] + fresh
+            for i, score in enumerate(fresh):
                 self._frame(i, score, i % 2 == 1 and steady[i // 2])
             self._may_wait = self._patience() * 2 * HOP
         self._doubtful = len(self._unseen)
@@ -199,25 +206,25 @@ class SpeechGate:
         are: too few to open the gate; or, in the middle of words, fewer than the hangover, and too
         few to be called steady or faint."""
         if not self.open:
-            return OPEN_FRAMES - 1 - sum(self._recent)
-        hangover = int((self.options.hangover - _LAG_SECONDS) * RATE) // HOP
+            return OPEN_FRAMES - 1 - self._recent.bit_count()
+        hangover = int(self._hangover * RATE) // HOP
         until = min(self._last_word + hangover - 1, self._last_loud + MOST_FAINT)
         frames = min(_MOST_PATIENCE, until - self._frames)
         return frames if frames > 2 and self._floor.unsteady_for(_MOST_PATIENCE) else 0
 
     def _frame(self, i: int, score: float, steady: bool) -> None:
         """Frame ``i`` of those that are looked at."""
-        self._scores.append(score if score < _OPEN_DB else _OPEN_DB)
-        self._frames += 1
+        self._frames = now = self._frames + 1
         contrast = self._contrast - _CONTRAST_FALL_DB
         self._contrast = score if score > contrast else contrast
-        self._recent.append(score > (_STAY_DB if self.open else _OPEN_DB))
-        if sum(self._recent) >= OPEN_FRAMES:
+        loud = score > (_STAY_DB if self.open else _OPEN_DB)
+        self._recent = recent = (self._recent << 1 | loud) & _ALL_RECENT
+        if recent.bit_count() >= OPEN_FRAMES:
             if not self.open:
                 self._opens()
-            self._last_word = self._last_loud = self._frames
-        elif self.open and not self._noise.known and self._fading():
-            self._last_word = self._frames
+            self._last_word = self._last_loud = now
+        elif self.open and not self._noise.known and self._fading(i):
+            self._last_word = now
         if self.open or self.answering:
             self._look_for_faint_words(i)
         if steady:
@@ -225,17 +232,19 @@ class SpeechGate:
         if self.open:
             self._stays_open()
 
-    def _fading(self) -> bool:
-        return sum(self._scores) > _FADING_DB * OPEN_WITHIN
+    def _fading(self, i: int) -> bool:
+        late = self._scores[i + 1 : i + 1 + OPEN_WITHIN]
+        return sum(min(score, _OPEN_DB) for score in late) > _FADING_DB * OPEN_WITHIN
 
     def _look_for_faint_words(self, i: int) -> None:
         """Faint sound right after words belongs to them. Where it goes on and on without a loud
         frame, the noise has changed."""
         excess = self._noise.excess(i) if self._contrast < _CLEAR_DB else 0.0
-        faint, now = self._faint, self._frames
         if excess < _IN_DOUBT:
             self._doubts_since = None
-        elif self._doubts_since is None:
+            return
+        faint, now = self._faint, self._frames
+        if self._doubts_since is None:
             self._doubts_since = now
         if excess < STANDS_OUT:
             return
@@ -257,18 +266,18 @@ class SpeechGate:
         self._noise.learn(i)
         self._last_word = min(self._last_word, begin)
         self._last_loud = min(self._last_loud, begin)
-        self._recent.extend([False] * OPEN_WITHIN)
+        self._recent = 0
 
     def _opens(self) -> None:
         self.open = True
         self.onsets += 1
-        first = self._frames - OPEN_WITHIN + self._recent.index(True)
+        first = self._frames - self._recent.bit_length()
         if not self.answering and self._ready_to <= self._held_from:
             self.began = first * HOP
             self._drop_before(self.began - int(self.options.pre_roll * RATE))
 
     def _stays_open(self) -> None:
-        seconds = self.options.hangover - _LAG_SECONDS
+        seconds = self._hangover
         if self._contrast < _CLEAR_DB:
             hidden = (_CLEAR_DB - self._contrast) / (_CLEAR_DB - _MUFFLED_DB)
             seconds += _HIDDEN_SECONDS * min(1.0, hidden)
@@ -311,7 +320,7 @@ class SpeechGate:
             return False
         since = self._doubts_since
         faint = since is not None and self._frames - since < MOST_FAINT
-        return faint or any(islice(self._recent, OPEN_WITHIN - OPEN_FRAMES, None))
+        return faint or self._recent & _JUST_NOW != 0
 
     @property
     def speaking(self) -> bool:
@@ -323,7 +332,7 @@ class SpeechGate:
     @property
     def quiet(self) -> bool:
         """Nothing that was looked at lately is speech, or may become some."""
-        return not (self.open or any(self._recent))
+        return not (self.open or self._recent)
 
     @property
     def patience(self) -> int:
@@ -361,7 +370,7 @@ class SpeechGate:
         pcm = self.take()
         if self.open:
             pcm += self.take_silence(float("inf"))
-        elif any(self._recent):
+        elif self._recent:
             keep = self.options.pre_roll if not self.answering else float("inf")
             pcm += self.take_silence(min(keep + OPEN_WITHIN * 0.01, self.silence))
         self._drop_before(self._received)

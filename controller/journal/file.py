@@ -1,5 +1,5 @@
-"""The journal's SQLite file: made, checked, migrated. What is torn, or no journal of ours, is
-refused with an error that names the file, and never written to.
+"""The journal's SQLite file: made, checked, migrated. A file that is torn, or is no journal of
+ours, is refused with an error that names it, and never written to.
 
 A journal is made under another name, and gets its own once it is whole and on the disk. So an empty
 file of that name was no journal that is just being made: it had rows, and somebody has cut it.
@@ -59,7 +59,7 @@ class JournalError(TrunklineError, RuntimeError):
     """The journal cannot be used; the message names the file and says what to do."""
 
 
-#: A journal without a file, for what no later process has to know.
+#: A journal without a file, for rows that no later process has to know.
 IN_MEMORY: Final = Path(":memory:")
 
 
@@ -128,7 +128,7 @@ def _open(path: Path, account: str, stack: str) -> sqlite3.Connection:
 
 
 def _check(db: sqlite3.Connection, path: Path) -> None:
-    """JournalError for what is not ours, of a newer release, or damaged. It is left as it is."""
+    """JournalError if the file is not ours, of a newer release, or damaged. It is left as it is."""
     application = db.execute("PRAGMA application_id").fetchone()[0]
     version = db.execute("PRAGMA user_version").fetchone()[0]
     tables = db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
@@ -180,8 +180,8 @@ def _migrate(db: sqlite3.Connection, account: str, stack: str) -> None:
 
 
 def read(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T:
-    """What ``ask`` finds in the journal at ``path``, read only: another process may have it open.
-    JournalError as :func:`connect`."""
+    """The result of ``ask`` on the journal at ``path``, read only: another process may have it
+    open. JournalError as :func:`connect`."""
     if is_cut(path):
         raise JournalError(
             f"{path}: the journal is empty, and it was not when it got this name: somebody has cut "
@@ -200,7 +200,7 @@ def read(path: Path, ask: Callable[[sqlite3.Connection], T]) -> T:
 
 
 def _unreadable(path: Path, error: sqlite3.Error) -> JournalError:
-    """One text for whatever SQLite says, with what to do."""
+    """One text for every error of SQLite's, with advice."""
     return JournalError(
         f"{path}: this is no readable trunkline journal ({error}). It was left as it is: move "
         "it away to start anew, then run `trunkline restore --account` to put numbers back"

@@ -1,12 +1,12 @@
-"""What other stacks around our state directory left in their journals when they ended.
+"""Orphans: journals around our state directory whose stacks are gone, with rows still open.
 
 A test that runs without a stack starts a private one. If everything of it is killed at once, nobody
 is left to put its number back. The next controller of the same user and account does it.
 
 A stack is gone when its lock is free and none of its gateways answers at its public URL. The lock
 alone does not tell: while a controller is being started again by its keeper the lock is free, and
-taking its journal then would hang up calls that go on. A stack that is gone is taken: its journal
-is ours from then on, its numbers are put back, and calls that came of its dials are hung up.
+taking its journal then would hang up calls that go on. We take the journal of a stack that is gone.
+It is ours from then on: its numbers are put back, and the calls of its dials are hung up.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ class Orphans:
 
     @classmethod
     def find(cls, directory: Path, account: str, holder: str, present: Present) -> Orphans:
-        """Look around ``directory``; nothing is taken yet. What cannot be read is logged."""
+        """Look around ``directory``; nothing is taken yet. Journals that cannot be read are
+        logged."""
         found = []
         gone, _ = state_dir.others(directory, account, holder)
         for stack in gone:
@@ -160,7 +161,7 @@ class Orphans:
         return self._of.get(override)
 
     async def open_overrides(self) -> list[OverrideRow]:
-        """What the stacks that were taken still have open."""
+        """The open overrides of the stacks that were taken."""
         pending = []
         for orphan in self.found:
             if orphan.journal is not None:

@@ -50,8 +50,8 @@ class DialRow(msgspec.Struct, frozen=True, kw_only=True):
     ``asked``: when that was, in seconds since the epoch. ``seconds``: how long its call lasted;
     None: it is not closed, or nobody has noted it.
 
-    ``request`` is the client's own id, kept through its retries. It is what makes a dial that is
-    asked for again after a restart the same dial, and not a second phone call.
+    ``request`` is the client's own id, kept through its retries. By it a dial that is asked for
+    again after a restart is known as the same dial, and does not become a second phone call.
     """
 
     request: str

@@ -66,7 +66,7 @@ class StackDir:
 
 @dataclass(frozen=True)
 class LiveStack:
-    """A stack whose lock is held; ``holder``: what it says of itself."""
+    """A stack whose lock is held; ``holder``: its own words in the lock's file."""
 
     path: Path
     holder: str
@@ -191,7 +191,7 @@ def _roots(state_dir: Path) -> list[Path]:
 
 
 def _inside(directory: Path) -> list[Path]:
-    """What is in it; nothing where another stack has just cleared it away."""
+    """The directory's entries; none where another stack has just cleared it away."""
     try:
         return sorted(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):

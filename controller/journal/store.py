@@ -1,21 +1,22 @@
-"""The journal: what must not be forgotten, written down before Twilio is touched.
+"""The journal: the controller writes down here what it is going to do, before it asks Twilio.
 
-Overrides of numbers and dials, the epochs (one for each start of a controller), and the CallSids
-that were heard, by which a replayed webhook is known. A process that
-dies between a request to Twilio and its answer forgets that it asked. The next one finds here what
-may have come of it, and puts it right: a number that would answer nobody, a call that nobody ends.
+A process that dies between a request to Twilio and its answer forgets that it asked. The next one
+finds the request here and repairs what it may have left behind: a number that would answer nobody,
+or a call that nobody would end.
 
-SQLite in WAL mode with full durability: what a method has returned from survives a power cut. A
-file that is torn, or is no journal, is refused with a clear error and never written to.
+It holds overrides of numbers, dials, the epochs (one for each start of a controller), and the
+CallSids of webhooks that came. By these a replayed webhook is known.
 
-A row that cannot be read (its settings are no JSON, for example) is returned by no method but
-:meth:`SqliteJournal.unreadable`, so that it keeps nobody from what else is in the journal.
+It is SQLite in WAL mode with full durability: once a method has returned, its change survives a
+power cut. A file that is torn, or is no journal, is refused with a clear error and never written
+to. If a row cannot be read (for example because its settings are no JSON), only
+:meth:`SqliteJournal.unreadable` returns it, and all other rows can be used.
 
 The methods of :class:`SqliteJournal` are the whole interface, so that another database can stand
 behind it: the simulation's journal in memory has the same ones, and passes the same tests.
 :class:`SqliteJournal` runs in one thread of its own, off the event loop, because full durability
-waits for the disk. What is asked for while it waits is written together afterwards: a hundred dials
-at once wait for the disk a few times, and not a hundred times.
+waits for the disk. Everything that is asked for during such a wait is written together afterwards.
+So a hundred dials at once wait for the disk a few times, and not a hundred times.
 
 States of an override::
 
@@ -56,8 +57,8 @@ _Work = Callable[[sqlite3.Connection], Any]
 class SqliteJournal:
     """Everything that the controller writes down, in one SQLite file; use :meth:`open`.
 
-    Each method is durable once it returns. What is said of an override that is not there raises
-    JournalError: it would be forgotten.
+    Each method is durable once it returns. A change to an override that is not in the journal
+    raises JournalError, because it would be lost.
     """
 
     def __init__(self, path: Path, pool: DaemonPool, connection: sqlite3.Connection) -> None:
@@ -89,7 +90,8 @@ class SqliteJournal:
         self._pool.close(1.0)
 
     async def _do(self, work: _Work) -> Any:
-        """What ``work`` returns, once it is durable. A crash leaves all of it or nothing."""
+        """Do the work and return its result, once that is durable. A crash leaves all of it or
+        nothing."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((work, future))
@@ -112,8 +114,9 @@ class SqliteJournal:
         self._writing = None
 
     def _transaction(self, taken: list[_Work]) -> list[tuple[Any, Exception | None]]:
-        """What each piece of work came to; one that fails takes nothing from the others. One thread
-        has the connection, so statements of two transactions cannot mix."""
+        """Do all of the work in one transaction; each piece has its own result or error, so one
+        that fails does not undo the others. One thread has the connection, so statements of two
+        transactions cannot mix."""
         found: list[tuple[Any, Exception | None]] = []
         try:
             with self._db as db:
@@ -157,7 +160,7 @@ class SqliteJournal:
         return int(await self._do(work))
 
     async def newest(self) -> float:
-        """The latest time (Unix) that stands in it as one that had come; 0: none does."""
+        """The latest time (Unix) of all that happened by the journal; 0: it is empty."""
         select = (
             "SELECT MAX(at) FROM (SELECT MAX(started) AS at FROM epochs"
             " UNION SELECT MAX(changed) FROM overrides UNION SELECT MAX(asked) FROM dials"
@@ -166,7 +169,7 @@ class SqliteJournal:
         return float(await self._do(lambda db: db.execute(select).fetchone()[0]) or 0.0)
 
     async def unreadable(self) -> list[Unreadable]:
-        """What is open and cannot be read. No other method returns any of it."""
+        """Open rows that cannot be read. No other method returns them."""
         return list(await self._do(lambda db: _open_rows(db).unreadable))
 
     async def forget(self, override: str) -> None:
@@ -210,7 +213,7 @@ class SqliteJournal:
     async def intend(
         self, override: str, prior: dict[str, str], written: dict[str, str], now: float
     ) -> None:
-        """What the number has, and what is to be written over it: before it is written."""
+        """Before we write to a number: its present fields, and those that we are going to write."""
         await self._set(override, prior=_json(prior), written=_json(written), changed=now)
 
     async def set_state(
@@ -230,7 +233,7 @@ class SqliteJournal:
         return list(await self._do(lambda db: _open_rows(db).dials))
 
     async def closed_dials(self, since: float) -> list[DialRow]:
-        """Closed ones of which Twilio was asked at ``since`` or later."""
+        """Closed dials for which Twilio was asked at ``since`` or later."""
         where = "state = 'closed' AND asked >= ?"
         return list(await self._do(lambda db: _dials(db, where, since)[0]))
 
@@ -297,7 +300,7 @@ class Unreadable(NamedTuple):
     why: str
 
     def text(self, path: Path) -> str:
-        """What is to be said of it."""
+        """The line for the log, with advice."""
         which = f"{path}: {self.table} {self.id} ({redact_number(self.number)})"
         if self.table == "dial":
             return (
@@ -311,7 +314,7 @@ class Unreadable(NamedTuple):
 
 
 class OpenRows(NamedTuple):
-    """What a journal has open."""
+    """The open rows of a journal."""
 
     overrides: list[OverrideRow]
     dials: list[DialRow]
@@ -319,7 +322,7 @@ class OpenRows(NamedTuple):
 
 
 def _open_rows(db: sqlite3.Connection) -> OpenRows:
-    """Overrides that may stand on a number, dials of which something may still come."""
+    """Overrides that may stand on a number, and dials that may still lead to a call."""
     overrides, unreadable = _overrides(db, _OVERRIDES_OPEN)
     dials, more = _dials(db, "state != 'closed'")
     return OpenRows(overrides, dials, unreadable + more)
@@ -370,7 +373,7 @@ def _dial(known: dict[str, Any]) -> DialRow:
 
 
 def _check_times(**times: float) -> None:
-    """ValueError for what is no time: it would overflow where it is shown."""
+    """ValueError if one of these is no time: it would overflow where it is shown."""
     for name, seconds in times.items():
         if not 0.0 <= seconds < _NO_TIME:
             raise ValueError(f"{name}: {seconds:g} is no time")
@@ -404,6 +407,6 @@ def _fields(text: str | None) -> dict[str, str] | None:
 
 
 def peek(path: Path) -> OpenRows:
-    """What is open in a journal that another process may have, read only. JournalError as
+    """The open rows of a journal that another process may have, read only. JournalError as
     ``open``."""
     return file.read(path, _open_rows)

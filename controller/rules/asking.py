@@ -1,12 +1,12 @@
-"""Asking Twilio for calls: so many a second, fair between sessions.
+"""Asking Twilio for calls: a few each second, fair between sessions.
 
 Twilio starts as many calls a second as the account may, and queues the rest in an order of its own,
 out of our reach. So dials wait here, where they can still be cancelled. Sessions take turns: one
-that dials a hundred numbers at once does not hold up another that dials one. Whoever waits is told
-its place, and how long that will take.
+that dials a hundred numbers at once does not hold up another that dials one. Clients hear the place
+of each dial that waits, and how long that will take.
 
-What is asked for is journalled first (:class:`.instructions.Create`), because from then on a phone
-may ring.
+A dial is journalled before Twilio is asked (:class:`.instructions.Create`), because from then on a
+phone may ring.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .moment import Moment
 
 
 def enqueue(at: Moment, come: f.TurnCome) -> None:
-    """Twilio takes so many calls a second, and queues the rest in an order of its own. So they wait
-    here, where they can still be cancelled, and are told their places."""
+    """Put the dial into our own queue, where it can still be cancelled, and tell its client its
+    place there. Twilio would queue it in an order of its own."""
     dial = come.dial
     at.book.queue.add(dial.row.session, dial.request)
     _ask_next(at)

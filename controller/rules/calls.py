@@ -1,8 +1,8 @@
 """Calls: which there are, and their ends. The rules in prose and the literal table are in
 :mod:`.tables`.
 
-A call is known by its CallSid. Every call has one end, told once, with the first reason that was
-given. What has been without a stream for 15 s is settled by REST.
+A call is known by its CallSid. Every call ends once, and its client hears of that once, with the
+first reason that was given. A call that has had no stream for 15 s is settled by REST.
 
 For example, a client hangs up: the call is *ending*, REST is asked, and the stream may still bring
 sound. The call is over when its stream is gone, or, if it had none, when REST has taken the
@@ -110,7 +110,8 @@ def hang_up(at: Moment, due: f.HangUp) -> None:
 
 
 def session_closes(at: Moment, closing: f.SessionClosing) -> None:
-    """What a session leaves is hung up, and counts as pending until REST has taken that."""
+    """Hang up the calls of a session that closes. They count as pending until REST has taken
+    that."""
     for call in list(at.book.calls_of(closing.session)):
         if call.live:
             _end(at, call, f.HangUp(call.id, "hang_up"))
@@ -151,8 +152,8 @@ def _end_dialled(at: Moment, call: Call) -> None:
 
 
 def ended(at: Moment, result: do.Ended) -> None:
-    """REST took the hang-up. The timeout that was kept back is told now, and the dial is over:
-    Twilio will not make that phone ring any more."""
+    """REST took the hang-up. If the dial has timed out, its client hears of it only now, because
+    only now Twilio will not make that phone ring any more."""
     call = at.book.calls.get(result.call)
     if call is None:
         return
@@ -166,8 +167,8 @@ def ended(at: Moment, result: do.Ended) -> None:
 
 
 def end_failed(at: Moment, result: do.EndFailed) -> None:
-    """REST does not take it; it is tried on, and the stream is closed meanwhile: then Twilio
-    asks what next, and is told to hang up."""
+    """REST does not take the hang-up. We go on trying, and close the stream meanwhile: then Twilio
+    asks for the next document, which tells it to hang up."""
     call = at.book.calls.get(result.call)
     if call is None:
         return
@@ -193,14 +194,14 @@ def _tell_timeout(at: Moment, call: Call, text: str) -> None:
 
 
 def finished(at: Moment, finished: f.Finished) -> None:
-    """It is over at Twilio. What has ended already is not ended twice."""
+    """The call is over at Twilio. If it has ended here already, nothing is left to do."""
     if finished.call.live:
         _conclude(at, finished.call, finished.reason)
 
 
 def _conclude(at: Moment, call: Call, reason: m.EndedReason) -> None:
-    """The one place in which a call ends. Nothing lets a stream of it in any more; the rest is told
-    by ``CallOver``. ``by_far_end``: no reason of ours had been given before.
+    """The one place in which a call ends. No token lets a stream of it in any more, and all else
+    follows from ``CallOver``. ``by_far_end``: no reason of ours had been given before.
 
     Those who asked for its end are answered here, unless REST is being asked and will answer them.
     For example, a leg that was busy all along ends by itself as soon as its SID is known."""
@@ -248,8 +249,8 @@ def fetched(at: Moment, result: do.Fetched) -> None:
 
 
 def _part(at: Moment, call: Call, dial: Dial, sid: str) -> None:
-    """The b-leg of a dial is over before its stream came. Its webhook may have come late, for an
-    earlier dial; what becomes of this one is our own leg's to tell. So the call is as if that leg
+    """The b-leg of a dial is over before its stream came. It may have been an earlier dial's, whose
+    webhook came late. Our own leg will say how this dial ends. So the call is again as if that leg
     had not come."""
     if call.sid != sid:
         return

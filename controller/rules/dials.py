@@ -2,24 +2,25 @@
 
 The rules in prose and the literal transition table are in :mod:`.tables`. A dial is journalled
 before Twilio is asked (:mod:`.asking`). Its request id travels in the callback URLs and the voice
-URL, its stream token in the TwiML. After an answer that never came the call is looked for
-(:mod:`.legs`), and whatever is found that nobody waits for is hung up.
+URL, its stream token in the TwiML. If Twilio's answer never comes, we look for the call
+(:mod:`.legs`), and hang up any call that nobody waits for.
 
-The other leg of a b-leg dial is known by nothing but the number that it comes to, since carriers
-rewrite callers (:mod:`.webhooks`). So while a b-leg dial to a number is open no other dial of ours
-to it is: from its turn until its stream is up, or until nothing more can come of it. Others wait,
-fairly and told their places, each for as long as its own timeout (:mod:`.turns`).
+We know the other leg of a b-leg dial by nothing but the number that it comes to, because carriers
+rewrite callers (:mod:`.webhooks`). So only one b-leg dial to a number is open at a time: from its
+turn until its stream is up, or until no call can follow from it any more. Other dials wait, each
+for as long as its own timeout, and their clients hear their places (:mod:`.turns`).
 
-Status callbacks may get lost. While nothing is heard of a dial REST is asked about its call, a few
-times (:data:`POLL_AFTER`), and once more before it is given up.
+Status callbacks may get lost. While nothing is heard of a dial, REST is asked about its call a few
+times (:data:`POLL_AFTER`), and once more before we give the dial up.
 
-For example, a dial whose answer never came: *asking*, then *unsure*, and the list of calls is
-searched. If a callback names its SID first, it is *taken* and the search ends. If the search finds
-nothing for long enough, nothing can come of it any more, and its client is told that it failed.
+For example, Twilio's answer to a dial never comes: the dial is *asking*, then *unsure*, and the
+list of calls is searched. If a callback names its SID first, it is *taken* and the search ends. If
+the search finds nothing for long enough, there can be no call any more, and the client hears that
+its dial has failed.
 
-Every dial ends once. Where no call came of it (refused, cancelled in time, not found afterwards)
-that is :func:`_close`; where its leg is over, or its hang-up taken, it is :func:`leg_over`. Its
-client is told once too, with the first reason.
+Every dial ends once. It ends in :func:`_close` if it led to no call (refused, cancelled in time,
+not found afterwards), and in :func:`leg_over` if its leg is over, or if Twilio has taken its
+hang-up. Its client hears that once, with the first reason.
 """
 
 from __future__ import annotations
@@ -52,9 +53,10 @@ from .moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
-#: A closed dial is remembered this long, so that what comes late is known.
+#: A closed dial is remembered this long (seconds), so that late callbacks and streams are known.
 CLOSED_KEPT: Final = 600.0
-#: REST is asked about a dial of which nothing was heard for so long, one after the other (seconds).
+#: When nothing is heard of a dial for this long, REST is asked about it, once for each of these
+#: pauses (seconds).
 POLL_AFTER: Final = (3.0, 6.0, 12.0, 25.0, 50.0)
 #: How long REST may take to answer once a dial's time is over.
 LAST_LOOK_WITHIN: Final = 3.0
@@ -115,8 +117,8 @@ def _is_shared(at: Moment, number: str) -> bool:
 
 
 def _again(at: Moment, dial: Dial, ask: Ask[m.Dial]) -> None:
-    """Asked once more: it is told what is known. It cannot be turned into a dial to another number,
-    because Twilio may have the first one already."""
+    """A client asks for a dial that we have: it gets the answer that we know by now. It cannot turn
+    the dial into one to another number, because Twilio may have the first one already."""
     if dial.row.session != ask.body.session or dial.row.callee != ask.body.to:
         raise InvalidRequestError(f"dial {ask.body.request} exists, to another number")
     at.book.session_of(ask.reply_to.peer, ask.body.session)
@@ -166,7 +168,7 @@ def _leasing(at: Moment, request: str | None) -> Dial | None:
 
 
 def _no_number(at: Moment, dial: Dial | None, error: TrunklineError) -> None:
-    """It never came to Twilio, so nothing has to be hung up."""
+    """The dial ends here. It never came to Twilio, so nothing has to be hung up."""
     if dial is not None:
         dial.step("refused")
         _close(at, dial, error)
@@ -187,7 +189,7 @@ def unsure(at: Moment, result: do.Unsure) -> None:
 
 
 def not_created(at: Moment, result: do.CreateFailed) -> None:
-    """Twilio has refused it: nothing rings, and nothing can come of it."""
+    """Twilio has refused the dial: nothing rings, and there will be no call."""
     dial = at.book.dials.get(result.request)
     if dial is not None and dial.state != "closed":
         dial.step("refused")
@@ -195,7 +197,7 @@ def not_created(at: Moment, result: do.CreateFailed) -> None:
 
 
 def not_found(at: Moment, result: do.NotFound) -> None:
-    """No call has come of the request, and none can any more."""
+    """The request has led to no call, and it cannot any more."""
     dial = at.book.dials.get(result.request)
     if dial is None:
         return
@@ -230,12 +232,13 @@ def leg_status(at: Moment, fact: f.LegStatus) -> None:
 
 
 def no_call(at: Moment, fact: f.NoCall) -> None:
-    """Another rule knows that no call will come of it, or that its hang-up is done."""
+    """Another rule knows that there will be no call, or that the dial's hang-up is done."""
     _failed(at, fact.dial, fact.status, fact.text)
 
 
 def _failed(at: Moment, dial: Dial, status: str, text: str) -> None:
-    """The dial ends without a call; tell once, with ``text`` and what was known of it."""
+    """The dial ends without a call. Its client hears that once, with ``text`` and the last facts
+    that we knew of it."""
     if dial.outcome is not None or dial.started:
         return
     status = "timeout" if dial.timed_out else status
@@ -246,14 +249,14 @@ def _failed(at: Moment, dial: Dial, status: str, text: str) -> None:
 
 
 def leg_over(at: Moment, over: f.LegOver | f.LegsHungUp) -> None:
-    """Nothing more can come of our leg. A dial that had not ended yet fails with that."""
+    """Our leg is over for good. A dial that had not ended yet fails with that."""
     dial = over.dial if isinstance(over, f.LegOver) else at.book.dial_of(over.call)
     if dial is None or dial.state not in OPEN:
         return
     if dial.sid is None:
-        # What was hung up is the other leg, or a call that was taken for it: ours is not known yet.
-        # It may still come, so the dial stays open, and whatever comes of it is hung up. Nothing
-        # else would answer those who wait for its SID.
+        # The other leg was hung up, or a call that we took for it. We do not know our own leg yet,
+        # and it may still come. So the dial stays open, and our leg will be hung up once it shows
+        # itself. Answer those who wait for its SID now, because nothing else would.
         dial.nobody_waits("canceled")
         at.fail_all(dial.take_waiting(), dial.error())
         return
@@ -264,8 +267,8 @@ def leg_over(at: Moment, over: f.LegOver | f.LegsHungUp) -> None:
 
 
 def _closed(at: Moment, dial: Dial) -> None:
-    """How long it has cost is counted. The journal is told only if it has the row: it is written
-    when Twilio is asked."""
+    """Count how long the dial has cost. The journal has a row of it only if Twilio was asked, so
+    only then the row is closed."""
     dial.close(at.book.wall(at.now))
     if dial.row.asked:
         at.do(do.CloseDial(dial.request, dial.row.seconds))
@@ -273,7 +276,7 @@ def _closed(at: Moment, dial: Dial) -> None:
 
 
 def _close(at: Moment, dial: Dial, error: TrunklineError) -> None:
-    """It has stepped to its end, and no call came of it."""
+    """The dial has stepped to its end, and led to no call."""
     at.fail_all(dial.take_waiting(), error)
     dial.nobody_waits("failed")
     at.book.queue.drop(dial.row.session, dial.request)
@@ -286,8 +289,8 @@ def _close(at: Moment, dial: Dial, error: TrunklineError) -> None:
 
 
 def cancel(at: Moment, ask: Ask[m.CancelDial]) -> None:
-    """A client does not want it any more. If Twilio has it, the answer waits until REST has taken
-    the hang-up; else there is nothing to wait for."""
+    """A client does not want the dial any more. If Twilio has it, the answer waits until REST has
+    taken the hang-up; else there is nothing to wait for."""
     at.book.session_of(ask.reply_to.peer, ask.body.session)
     dial = at.book.dials.get(ask.body.request)
     if dial is None or dial.row.session != ask.body.session:
@@ -313,7 +316,8 @@ def session_closes(at: Moment, closing: f.SessionClosing) -> None:
 
 
 def _give_up(at: Moment, dial: Dial, why: str) -> None:
-    """Nobody waits for it any more: what comes of it is hung up, once its SID is known."""
+    """Nobody waits for the dial any more. If it still leads to a call, that is hung up once its SID
+    is known."""
     dial.nobody_waits(why)
     error = CallFailedError("the dial was cancelled", status="canceled")
     never_asked = dial.state in ("leasing", "waiting", "queued")
@@ -328,7 +332,7 @@ def _give_up(at: Moment, dial: Dial, why: str) -> None:
 
 
 def watch(at: Moment, tick: do.Tick) -> None:
-    """Dials whose time is over, and those of which nothing is heard."""
+    """End dials whose time is over, and ask REST about those that have fallen silent."""
     for dial in list(at.book.dials.values()):
         if dial.started or dial.outcome is not None:
             continue
@@ -340,7 +344,7 @@ def watch(at: Moment, tick: do.Tick) -> None:
 
 
 def _timed_out(at: Moment, dial: Dial) -> None:
-    """Its time is over. Before it fails REST is asked once more: the callback that tells of a busy
+    """The dial's time is over. Before it fails, REST is asked once more: the callback about a busy
     callee may be lost, and "busy" says more than "timeout"."""
     if dial.state == "closed":
         return
@@ -367,8 +371,8 @@ def looked(at: Moment, looked: f.Looked) -> None:
 
 
 def _poll(at: Moment, dial: Dial) -> None:
-    """Ask REST about a dial of which nothing was heard for a while. The pauses grow: most callbacks
-    come, and each question counts against the account's limit."""
+    """Ask REST about a dial that has been silent for a while. The pauses grow: most callbacks come,
+    and each question counts against the account's limit."""
     if dial.state != "taken" or dial.sid is None or dial.leg_over or dial.last_look:
         return
     silent = at.now - dial.known.heard
@@ -378,21 +382,20 @@ def _poll(at: Moment, dial: Dial) -> None:
 
 
 def _time_over(at: Moment, dial: Dial) -> None:
-    """It fails now. If Twilio has it, it is hung up first and the timeout is told then; else a
-    client could dial again while the first phone still rings."""
+    """The dial fails now. If Twilio has it, hang it up first and tell the client then. Otherwise
+    the client could dial again while the first phone still rings."""
     log.info("dial %s: no stream within %g s", dial.request, dial.row.timeout)
     dial.time_over(at.now)
     if dial.sid is None:
         _failed(at, dial, "timeout", "")
     else:
-        # Hung up first, told then.
         dial.hang_up_first()
         at.tell(f.HangUp(dial.row.call, "hang_up", tell_timeout=True))
 
 
 def stream_up(at: Moment, up: f.StreamUp) -> None:
-    """The dial that the call came of is a call now: its timeout is over, and so is its turn on the
-    callee's number."""
+    """The dial has become a call. Its timeout does not count any more, and its turn on the callee's
+    number is over."""
     dial = at.book.dial_of(up.call)
     if up.first and dial is not None:
         dial.stream_up(at.book.wall(at.now))

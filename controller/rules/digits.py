@@ -1,8 +1,8 @@
 """Digits on a leg that carries our stream: sent by the carrier, with the far end heard throughout.
 
-``<Play digits>`` needs a new document, and a new document ends ``<Connect><Stream>``. The stream
-that the document ends with is up half a second to more than a second later (measured by others on
-a live call: 856 ms), and what the far end says until then would be lost. So a second, one-way
+``<Play digits>`` needs a new document, and a new document ends ``<Connect><Stream>``. The document
+itself ends with another stream, which is up half a second to more than a second later (others
+measured 856 ms on a live call). The far end's words until then would be lost. So a second, one-way
 stream listens meanwhile:
 
     ours           Twilio                                          the far end's sound comes by
@@ -13,9 +13,9 @@ stream listens meanwhile:
 
 A stream needs as long to start in ``<Start><Stream>`` as in ``<Connect>``. So REST starts it, while
 stream n is still up, and the document follows once it is heard. Both changes then find two streams
-with the same sound, and the worker joins them (``codec_worker/join.py``). Where REST does not start
-it, the document begins with ``<Start><Stream>``. Then the far end is lost until that one is up, and
-what was lost is counted.
+with the same sound, and the worker joins them (``codec_worker/join.py``). If REST does not start
+it, the document begins with ``<Start><Stream>``. Then the far end is lost until that stream is up,
+and the loss is counted.
 
 The one-way stream waits at its gateway, which keeps the newest sound. It becomes the call's stream,
 with the next ordinal, when stream n is gone (:func:`stream_lost`). From then on it is a stream
@@ -27,10 +27,11 @@ The rules (the table is DIGITS in :mod:`.tables`):
 1. One row of digits is on its way in a call at a time; the next ones wait for it.
 2. Digits are not idempotent. They are asked for again only where Twilio cannot have taken them.
    Where an answer is missing, the stream that the document asks for shows that it was taken.
-3. While a document may move the call, a ``stop`` of its stream is not the call's end. REST tells,
-   as for every call without a stream, or the one-way stream does: it stops with the call.
+3. While a document may move the call, a ``stop`` of its stream is not the call's end. The end
+   shows as for every call without a stream, by REST; or the one-way stream shows it, because it
+   stops with the call.
 4. Whatever goes wrong, the call lives on: behind ``<Connect>`` stands ``<Redirect>``.
-5. The call's end wins: whoever waits for digits is told of it.
+5. The call's end wins: whoever waits for digits gets an error that says so.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ log = logging.getLogger("trunkline.controller")
 BACK_WITHIN: Final = 10.0
 #: The one-way stream has to be up by then; after that the digits go without it.
 LISTENS_WITHIN: Final = 4.0
-#: The one-way stream goes on for so long beside the one that replaces it, which is joined to it
-#: within half a second.
+#: The one-way stream goes on for this long beside the one that replaces it (seconds). The two are
+#: joined within half a second.
 CLOSED_AFTER: Final = 1.0
 
 
@@ -256,7 +257,8 @@ def call_ends(at: Moment, ends: f.CallEnding | f.CallOver) -> None:
 
 
 def tick(at: Moment, tick: do.Tick) -> None:
-    """Rows whose time is over, wishes that waited too long, one-way streams to be closed."""
+    """End rows of digits that take too long and requests that have waited too long, and close
+    one-way streams that are not needed any more."""
     for row in list(at.book.digits.rows.values()):
         if at.now >= row.deadline:
             _late(at, row)

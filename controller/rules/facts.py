@@ -1,8 +1,8 @@
-"""What one rule tells the others. ``HEARS`` in ``core.py`` says who hears it.
+"""Facts: a rule tells them, and other rules hear them. ``HEARS`` in ``core.py`` says which.
 
-A fact says what has happened or what is needed, never what is to be done about it, so that whoever
-tells it need not know who cares. For example, ``SessionClosing`` is told once; the numbers are put
-back, dials are given up and calls are hung up because three rules hear it.
+A fact says that something has happened or is needed, and never what to do about it. So the rule
+that tells it need not know who cares. For example, ``SessionClosing`` is told once; the numbers are
+put back, dials are given up and calls are hung up because three rules hear it.
 
 Facts are heard at once and depth first: everything that a fact leads to is over before the next one
 is heard. A rule that must wait for the consequences of its own fact tells a second one, which comes
@@ -106,7 +106,7 @@ class AllClosing(Fact, frozen=True):
 
 
 class Found(Fact, frozen=True):
-    """What the journals have open at the start. ``orphans``: rows of stacks that are gone."""
+    """The open rows of the journals, at the start. ``orphans``: rows of stacks that are gone."""
 
     overrides: Sequence[OverrideRow]
     dials: Sequence[DialRow]
@@ -135,8 +135,10 @@ class StreamFound(Fact, frozen=True):
 
 
 class ClaimsOver(Fact, frozen=True):
-    """No session announces itself any more. What nobody has claimed is nobody's. It is told once in
-    the life of a controller, when the time is over or when the stack ends before that."""
+    """No session announces itself any more. Whatever is unclaimed now belongs to nobody.
+
+    A controller tells this once in its life: when the time for claims is over, or when the stack
+    ends before that."""
 
 
 # --------------------------------------------------------------------------- numbers
@@ -204,8 +206,8 @@ class NumberBack(Fact, frozen=True):
 
 
 class SessionLost(Fact, frozen=True):
-    """A session is over although its client has not closed it. ``why``: what the client is told, if
-    it is still there to hear it."""
+    """A session is over although its client has not closed it. ``why`` goes to the client, if it is
+    still there to hear it."""
 
     session: str
     why: str
@@ -288,14 +290,14 @@ class Answered(Fact, frozen=True):
 
 
 class LegOver(Fact, frozen=True):
-    """Twilio says that our leg of the dial is over. The call that came of it is over too."""
+    """Twilio says that our leg of the dial is over. So the dial's call is over too."""
 
     dial: Dial
 
 
 class DialOver(Fact, frozen=True):
-    """The dial has ended, and no call came of it: it was refused, cancelled before Twilio was
-    asked, or its request got lost."""
+    """The dial has ended without a call: it was refused, cancelled before Twilio was asked, or its
+    request got lost."""
 
     dial: Dial
 
@@ -309,8 +311,8 @@ class GivenUp(Fact, frozen=True):
 
 
 class NoCall(Fact, frozen=True):
-    """A dial ends without a call. ``status``: as its client is told it; ``text``: what is known of
-    it."""
+    """A dial ends without a call. ``status`` and ``text`` are those of the client's DialFailed: how
+    it ended, and anything that is known of why."""
 
     dial: Dial
     status: str
@@ -327,9 +329,9 @@ class Stray(Fact, frozen=True):
 
 
 class HangUp(Fact, frozen=True):
-    """A call is not wanted any more. ``reply_to``: who is answered once Twilio has taken it.
-    ``tell_timeout``: its dial's timeout is told then, so that whoever sees the timeout knows that
-    no phone rings any longer."""
+    """A call is not wanted any more. ``reply_to``: who is answered once Twilio has taken the
+    hang-up. ``tell_timeout``: only then the client hears that its dial has timed out, so that no
+    phone rings any longer when it hears that."""
 
     call: str
     reason: m.EndedReason
@@ -351,8 +353,8 @@ class Finished(Fact, frozen=True):
 
 
 class CallOver(Fact, frozen=True):
-    """A call has ended, told once. ``by_far_end``: nobody here wanted that. ``was_silent``: it was
-    one without sound, whose client has heard of it all the same."""
+    """A call has ended. Each call tells this once. ``by_far_end``: nobody here wanted that.
+    ``was_silent``: it was a call without sound, whose client has heard of it all the same."""
 
     call: Call
     by_far_end: bool
@@ -403,8 +405,8 @@ class StreamUp(Fact, frozen=True):
 
 
 class StreamReplaced(Fact, frozen=True):
-    """Twilio asks what next for a call, so the stream that it had is gone, whether or not its
-    gateway lives to tell."""
+    """Twilio asks for a call's next document, so the stream that the call had is gone. Its gateway
+    may have died and have told nobody."""
 
     call: Call
 
@@ -418,8 +420,8 @@ class StreamLost(Fact, frozen=True):
 
 
 class Reconnecting(Fact, frozen=True):
-    """Nothing brings the call's sound until its next stream is up. Its client is told, because what
-    the far end says meanwhile is lost."""
+    """Nothing brings the call's sound until its next stream is up. The client has to know, because
+    the far end's words are lost meanwhile."""
 
     call: Call
     reason: m.StreamEndReason

@@ -1,4 +1,4 @@
-"""Which call at Twilio came of a dial: evidence for the SID of our leg, and guesses at it.
+"""Which call at Twilio a dial has led to: evidence for the SID of our leg, and guesses at it.
 
 The SID may become known from five sides, in any order: Twilio's answer to the request, the list of
 calls, a status callback, a webhook, a stream. A SID that was found in the list of calls is a
@@ -8,7 +8,7 @@ looked for once more.
 
 For example, two dials to one number are both *unsure*, and the list shows one call so far. The
 first search takes it, by guess. Then a callback names the second dial with that very SID. The first
-dial is *mistaken*, its search begins anew, and finds the other call.
+dial is *mistaken*. Its search begins again, and finds the other call.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def sid_shown(at: Moment, shown: f.SidShown) -> None:
     if dial.sid != sid:
         if dial.state == "closed" or not (dial.sid is None or dial.guessed):
             if not guessed:
-                # A call that nobody claims: it came of the same request all the same.
+                # A second call of the same request, which nobody claims.
                 log.error("dial %s led to another call, %s; it is hung up", dial.request, sid)
                 at.tell(f.Stray(sid))
             return

@@ -1,8 +1,8 @@
-"""The moment in which a rule hears something: the book, the time, and where what it says goes.
+"""The moment in which a rule hears something: the book, the time, and the rule's ways to speak.
 
-A rule gets it as ``at``, and reads like a sentence: ``at.tell`` for what others may care about,
-``at.do`` for what Twilio or the journal is asked, ``at.reply`` for the peer that waits. It lives
-for one event. A rule never keeps it: its time would be another's past.
+A rule gets it as ``at``, and reads like a sentence. ``at.tell`` tells other rules a fact, ``at.do``
+asks Twilio or the journal for something, and ``at.reply`` answers the peer that waits. A moment
+lives for one event. A rule never keeps it, because its time would be wrong for the next event.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .tables import IllegalTransition
 @dataclass(frozen=True)
 class Moment:
     """One event being handled. ``now``: the monotonic clock's reading, given with the event; no
-    rule is given another time. ``instructions``: what is to be done, in this order."""
+    rule is given another time. ``instructions``: those given so far, in order."""
 
     book: Book
     now: float

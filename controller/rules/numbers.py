@@ -1,9 +1,8 @@
 """The account's numbers: looked up, handed out of the pool, leased, and put back.
 
 An override of ours goes on a number when the first session wants it, and is put back when the last
-one leaves. What Twilio is told, and what is done about answers that never come, stands in
-``twilio/override.py``; here it is only said that it has to be done. Who may share one is told in
-:mod:`.book.lease`.
+one leaves. These rules only say that this has to be done. ``twilio/override.py`` says how, also
+when Twilio's answer never comes. :mod:`.book.lease` says who may share a number.
 
 For example: a session wants to wait for calls on a number that another one is leaving. The lease is
 *restoring*, so the request waits. Once Twilio has the number as it was, a new override is planned
@@ -103,8 +102,8 @@ def _queue(at: Moment, seeker: Seeker) -> None:
 
 
 def serve_pool(at: Moment, heard: object) -> None:
-    """Free numbers to those who wait for one, first come first. A number that is still being put
-    back is not free: what stands there now would be taken for what was there before."""
+    """Give free numbers to those who wait for one, first come first. A number that is still being
+    put back is not free: our own URL, which stands there now, would be taken for the prior one."""
     book = at.book
     if not book.pool:
         return
@@ -192,7 +191,7 @@ def let_go(at: Moment, closing: f.SessionClosing) -> None:
 
 
 def held_up(at: Moment, tick: do.Tick) -> None:
-    """Whoever has waited too long for a number to become free is told what holds it up."""
+    """Refuse whoever has waited too long for a number to become free, and say what holds it up."""
     for lease in list(at.book.leases.values()):
         for request in [request for request in lease.waiting if at.now > request.deadline]:
             if lease.state in _HELD_UP:
@@ -201,7 +200,7 @@ def held_up(at: Moment, tick: do.Tick) -> None:
 
 
 def _still(at: Moment, lease: Lease) -> TrunklineError:
-    """What holds the number up, in words that say what to look for."""
+    """Why the number is not free yet, in words that tell the user where to look."""
     shown = redact_number(lease.number)
     since = at.book.since(lease)
     if lease.unclaimed:
@@ -234,8 +233,8 @@ def applied(at: Moment, result: do.Applied) -> None:
 
 
 def apply_failed(at: Moment, result: do.ApplyFailed) -> None:
-    """The override is not on; it has to be put back all the same if a write may have landed.
-    Holders and waiting sessions are told the error that Twilio gave, or why it was not asked."""
+    """The override is not on. It has to be put back all the same if a write may have landed.
+    Holders and waiting sessions get Twilio's error, or the reason why Twilio was not asked."""
     lease = at.book.lease_of(result.row.id)
     assert lease is not None, "an override failed that nobody holds"
     waiting = lease.take_waiting()
@@ -251,7 +250,7 @@ def apply_failed(at: Moment, result: do.ApplyFailed) -> None:
 
 
 def restored(at: Moment, result: do.Restored) -> None:
-    """The number is as it was: whoever waits for it takes it anew."""
+    """The number is as it was: whoever waits for it may take it now."""
     at.count(f"overrides {result.outcome}")
     lease = at.book.lease_of(result.override) or at.book.aside.get(result.override)
     if lease is None:

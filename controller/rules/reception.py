@@ -1,8 +1,8 @@
-"""Peers that come, beat and leave, and the clock: each is told to the rules that it is for.
+"""Peers that come, beat and leave, and the clock. This file passes each to the rules that need it.
 
-What a peer says in its Hello is believed over what is in the book, because the peer has it: a
-gateway its streams, a client its sessions, a worker its calls. So a controller that was restarted
-soon knows again what it had known, and the order in which its peers come back does not matter.
+A peer's Hello counts more than the book, because the peer itself has the thing: a gateway its
+streams, a client its sessions, a worker its calls. So a controller that was restarted soon knows
+everything again, in whichever order its peers come back.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def welcome(at: Moment, here: f.Announced | f.GatewayHere | f.WorkerHere) -> Non
 
 
 def beat(at: Moment, beat: m.Beat) -> None:
-    """A peer lives. One that is not known is told so, and says Hello. An answer to every beat would
-    wake both processes twice as often, and tell nothing new."""
+    """A peer lives. A peer that is not known gets an answer that says so, and says Hello then. An
+    answer to every beat would wake both processes twice as often, and say nothing new."""
     peer = at.book.peers.get(beat.peer)
     if peer is None:
         at.send(beat.peer, pulse(at.book, known=False))
@@ -168,8 +168,8 @@ def call_heard(at: Moment, heard: m.CallHeard) -> None:
 
 
 def done(at: Moment, ask: f.Ask[m.StatusCallback]) -> None:
-    """Everything that came of the request is over. Twilio does not read the answer, but the gateway
-    waits for it."""
+    """Everything that the callback has led to is done. Twilio does not read the answer, but the
+    gateway waits for it."""
     at.reply(ask.reply_to, m.Done())
 
 
@@ -203,7 +203,7 @@ def claims(at: Moment, tick: do.Tick) -> None:
 
 
 def shut_down(at: Moment, down: do.Shutdown) -> None:
-    """The stack ends: what nobody claimed is put back, then everything is closed."""
+    """The stack ends: put back whatever is unclaimed, then close everything."""
     if at.book.stopping:
         return
     at.book.stop()

@@ -1,21 +1,21 @@
-"""After a restart: what the journal has open, and the peers that announce themselves again.
+"""After a restart: the open rows of the journal, and the peers that announce themselves again.
 
 Open overrides are held for their sessions, open dials for their clients. For
-:data:`~.book.CLAIM_SECONDS` clients say Hello and claim what is theirs, gateways list their
-streams, and both together say how each call stands. What nobody has claimed then is nobody's: its
-numbers are put back and its calls are hung up.
+:data:`~.book.CLAIM_SECONDS` clients say Hello and claim their sessions, gateways list their
+streams, and both together say how each call stands. Whatever is unclaimed then belongs to nobody:
+numbers are put back and calls are hung up.
 
 In which state a found thing enters is the table RESTART in :mod:`.tables`. For example, a number
 whose override the journal has as *applied* enters as *unclaimed*. If its client announces itself,
 it is *applied* again, without a word to Twilio. If nobody does, it is *restoring*.
 
-What the journal does not have, peers tell. It has overrides and dials, since these must survive
-everything. It does not have calls, because whoever carries them has them: the gateway its streams,
-the client its calls. They may come in either order, and each alone is enough: a stream without a
-client is hung up when the claims are over, a call without a stream waits for one as usual.
+The journal has overrides and dials, since these must survive everything. It does not have calls,
+because the peers that carry them know them: the gateway its streams, the client its calls. They may
+come in either order, and each alone is enough: a stream without a client is hung up when the claims
+are over, a call without a stream waits for one as usual.
 
 Each controller has ordinals of its own for the next streams of a call that it finds: those from
-1,000 times its epoch on. The controllers before it may have let streams in of which nobody tells.
+1,000 times its epoch on. The controllers before it may have let streams in that nobody tells us of.
 For example, a stream's gateway died with its controller, and the worker that has its OpenCall is
 stopped. When that worker wakes, it opens the call under that ordinal. If the present stream had the
 same one, the client would follow the wrong worker.
@@ -49,7 +49,7 @@ from .moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
-#: A client that was away this long is told of calls that ended meanwhile.
+#: A client that was away for this long, or less, hears of calls that ended meanwhile (seconds).
 TOLD_AGAIN_WITHIN: Final = 30.0
 #: Dials that ended so recently are known to a restarted controller: their clients may ask.
 ASKED_ABOUT_WITHIN: Final = 3600.0
@@ -85,9 +85,10 @@ def _found_override(at: Moment, row: OverrideRow, found: str) -> None:
 
 
 def _found_dial(at: Moment, row: DialRow) -> None:
-    """An open dial, or a closed one that a client may still ask about, or that only counts. The
-    clock may have been set back since it was asked for. It would count for too long then, so it is
-    taken to have been asked for at this start."""
+    """An open dial, or a closed one that a client may still ask about, or that only counts.
+
+    The clock may have been set back since it was asked for. Then it would count for too long, so we
+    assume that it was asked for at this start."""
     row = replace(row, asked=min(row.asked, at.book.identity.started_wall))
     if row.state == "closed":
         at.book.usage.accept(row)
@@ -100,7 +101,7 @@ def _found_dial(at: Moment, row: DialRow) -> None:
         dial.nobody_waits("failed")
         at.book.add_closed_dial(dial, at.now)
         return
-    # Whether it has its stream by now is the gateways' and clients' to say.
+    # Gateways and clients will say whether it has its stream by now.
     dial.waits_until(max(at.book.claim_until, at.book.mono(row.asked) + row.timeout))
     call = Call.of_dial(row, at.now, {}).found_in(at.book.identity.epoch, secret=False)
     at.book.add_dial(dial, call)
@@ -179,7 +180,7 @@ def _reclaim(at: Moment, info: m.SessionInfo, peer: str) -> None:
             lease.hold(session.id, Hold(frozenset((session.number,)), dials=True))
         _claim(at, lease, session)
     if session.state == "arming" and not own:
-        # The journal does not have its hold, or it is being put back: it is armed anew.
+        # The journal does not have its hold, or the number is being put back: it is armed again.
         at.tell(f.Sought(session.number, Seeker(session.id), session.deadline))
     log.info("session %s is back on %s", session.id, redact_number(session.number))
 
@@ -243,8 +244,8 @@ def session_calls(at: Moment, returned: f.SessionBack) -> None:
 
 
 def _is_of(at: Moment, session: str, call: Call | None, info: m.CallInfo) -> bool:
-    """Whether the client of this session may speak of this call, and of its leg: neither is another
-    session's."""
+    """Whether the client of this session may speak of this call and of its leg. It may not if
+    either is another session's."""
     by_sid = at.book.by_sid.get(info.sid)
     known = [x for x in (call, by_sid) if x is not None]
     return info.session == session and all(x.session == session for x in known)
@@ -258,7 +259,7 @@ def _had_stream(at: Moment, call: Call, info: m.CallInfo) -> None:
 
 
 def _started(at: Moment, call: Call) -> None:
-    """The dial that it came of is a call now."""
+    """The call's dial, if it has one, is over: it has become this call."""
     dial = at.book.dial_of(call)
     if dial is not None:
         dial.stream_up(at.book.wall(at.now))
@@ -326,8 +327,9 @@ def gateway_here(at: Moment, here: f.GatewayHere) -> None:
 def stream_found(at: Moment, found: f.StreamFound) -> None:
     """The call of a stream that is up, whether or not its client has announced it by now.
 
-    The client may have said Hello before, and not have heard of the call: the last controller died
-    when it had answered the gateway. So it is told, and knows what it has heard of already.
+    The client may have said Hello before, and not have heard of the call: the last controller may
+    have died just after it had answered the gateway. So we tell the client. It ignores a call that
+    it knows.
     """
     info, book = found.stream.info, at.book
     call = book.calls.get(info.call)
@@ -350,7 +352,7 @@ def stream_found(at: Moment, found: f.StreamFound) -> None:
     call.leg_known(info.sid)
     call.found(found.gateway, found.stream, at.now)
     if call.placement is not None and call.placement != info.placement:
-        # It was told while the gateway's connection was broken.
+        # We told the gateway of it while its connection was broken.
         at.send(found.gateway, m.CallPlaced(call=call.id, placement=call.placement))
     _started(at, call)
     session = book.sessions.get(call.session)
@@ -388,7 +390,7 @@ def unclaimed_calls(at: Moment, over: f.ClaimsOver) -> None:
 
 
 def _nobody_wants(at: Moment, dial: Dial) -> None:
-    """What comes of the dial is hung up, now or once its SID is known."""
+    """The dial is given up. If it still leads to a call, that is hung up once its SID is known."""
     at.tell(f.GivenUp(dial, "canceled"))
     at.tell(f.HangUp(dial.row.call, "hang_up"))
 

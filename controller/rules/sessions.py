@@ -1,9 +1,9 @@
-"""Sessions: opening, arming, closing, losing. Which numbers they get is told by :mod:`.numbers`.
+"""Sessions: opening, arming, closing, losing. :mod:`.numbers` says which numbers they get.
 
 The rules in prose and the literal transition table are in :mod:`.tables`. Closing is one path, in
 whichever way it began: asked for, the lease lost, the stack shut down. Numbers are put back first,
-calls are hung up beside that. The answer waits for both, for :data:`CLOSE_WITHIN` seconds at most,
-and names what is pending then.
+and calls are hung up meanwhile. The answer waits for both, for :data:`CLOSE_WITHIN` seconds at
+most, and names the numbers that are still pending then.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
-#: A session whose client was not heard of for so long is lost. With the time that a restore
-#: takes this keeps within the 10 s after which a killed client's numbers are as before.
+#: A session whose client was not heard of for this long is lost (seconds). A restore takes less
+#: than a second more, as a rule, so a killed client's numbers are as before within 10 s.
 LEASE_SECONDS: Final = 9.0
 #: Sessions of one client, at most: each is a line, and takes memory here.
 MOST_SESSIONS: Final = 4_000
@@ -196,7 +196,7 @@ def disarm(at: Moment, ask: Ask[m.Disarm]) -> None:
     at.reply(ask.reply_to, m.Done())
     at.fail_all(session.take_arming(), WrongModeError("disarmed meanwhile"))
     if session.arm_call is not None:
-        # It came in for somebody who waits no more.
+        # It came in for somebody who does not wait any more.
         at.tell(f.HangUp(session.arm_call, "hang_up"))
         session.forget_call()
 
@@ -205,7 +205,7 @@ def disarm(at: Moment, ask: Ask[m.Disarm]) -> None:
 
 
 def call_up(at: Moment, up: f.StreamUp) -> None:
-    """A call's first stream is up: its client is told."""
+    """A call's first stream is up: tell its client."""
     session = at.book.sessions.get(up.call.session)
     if not up.first or session is None:
         return
@@ -222,7 +222,7 @@ def reconnecting(at: Moment, lost: f.Reconnecting) -> None:
 
 
 def call_over(at: Moment, over: f.CallOver) -> None:
-    """The client is told of an end where it was told of the call."""
+    """Tell the client that a call has ended, if it has heard of the call at all."""
     call = over.call
     session = at.book.sessions.get(call.session)
     if session is None:
@@ -292,7 +292,7 @@ def _perhaps_closed(at: Moment, session_id: str, *, give_up: bool = False) -> No
 
 
 def lose(at: Moment, lost: f.SessionLost) -> None:
-    """The same path as closing, and the client is told (if it is there)."""
+    """Close it as if the client had asked, and tell the client, if it is there."""
     session = at.book.sessions.get(lost.session)
     if session is None or session.state == "closing":
         return
@@ -304,14 +304,14 @@ def lose(at: Moment, lost: f.SessionLost) -> None:
 
 
 def close_all(at: Moment, closing: f.AllClosing) -> None:
-    """The stack ends. Each client is told before its numbers are put back, since what is told costs
-    no time."""
+    """The stack ends. Each client hears of it before its numbers are put back, because a message
+    costs no time."""
     for session in at.book.sessions.values():
         at.tell(f.SessionLost(session.id, "the stack is being shut down"))
 
 
 def peer_left(at: Moment, left: f.ClientLeft) -> None:
-    """A client said Goodbye: what it left open is closed."""
+    """A client said Goodbye: close the sessions that it left open."""
     for session in list(at.book.sessions.values()):
         if session.peer == left.peer:
             _close(at, session)
@@ -321,22 +321,21 @@ def peer_left(at: Moment, left: f.ClientLeft) -> None:
 
 
 def renew(at: Moment, heard: f.ClientBeat) -> None:
-    """A client's beat keeps its sessions. One that lists a session which is over has missed the
-    message: it is told again, else it would go on for ever with nothing behind it."""
+    """A client's beat keeps its sessions. A client that lists a session which is over has missed
+    our message. Tell it again; otherwise it would go on for ever with nothing behind it."""
     beat = heard.beat
     for session_id in beat.sessions:
         session = at.book.sessions.get(session_id)
         if session is not None and session.peer == beat.peer:
             session.heard(beat.peer, at.now)
         elif session_id in at.book.ended:
-            # It missed its SessionLost.
             at.send(beat.peer, m.SessionLost(session=session_id, why="it is over"))
 
 
 def tick(at: Moment, tick: do.Tick) -> None:
     """Sessions whose clients are not heard of are lost, because a client that was killed cannot
-    close them. A closing one waits for so long and no more; what is pending then is named in its
-    answer, and goes on without it."""
+    close them. A closing session waits until its ``close_by`` and no longer. Its answer names the
+    numbers that are pending then, and these are put back without it."""
     for session in list(at.book.sessions.values()):
         if session.state == "closing":
             if at.now >= session.close_by:

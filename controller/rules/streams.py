@@ -1,9 +1,8 @@
 """The streams of calls: let in, gone, come again; and which workers carry them.
 
-A call's stream may come and go (a gateway dies, Twilio asks again): each gets a later ordinal, as a
-rule the next one.
-Which worker is active is the gateway's decision; what it says is noted, and a call gets a new
-placement when one of its workers is gone.
+A call may have several streams, one after the other: a gateway dies, and Twilio opens a stream at
+another. Each gets a later ordinal, as a rule the next one. The gateway decides which worker is
+active, and we note it. A call gets a new placement when one of its workers is gone.
 
 For example, a gateway is killed. Its beats stop, so its calls are *reconnecting* after
 :data:`~.book.peers.GATEWAY_LOST_AFTER`, or at once where Twilio asks another gateway first. The
@@ -14,8 +13,8 @@ gateway's next beat does not list it, or the gateway itself is not heard of. Twi
 is the fourth. Whichever comes first moves the call on; the others find it moved, and change
 nothing.
 
-Ordinals keep them apart. A notification about stream 2 says nothing of a call whose stream is the
-third by now.
+Ordinals keep them apart. A notification about stream 2 changes nothing in a call whose stream is
+the third by now.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ SETTLING_SECONDS: Final = 3.0
 #: Nor is a standby changed, which costs less, before this time. By then every worker that runs has
 #: said Hello, as a rule.
 STANDBY_AFTER: Final = 1.0
-#: A standby is this much of a load.
+#: A worker that is a call's standby has this much of the load of the active one.
 _STANDBY_LOAD: Final = 0.2
 
 
@@ -50,8 +49,8 @@ _STANDBY_LOAD: Final = 0.2
 
 
 def start(at: Moment, ask: Ask[m.StreamStart]) -> None:
-    """A stream came. Nothing is believed of it but what its token says: whoever knows the public
-    URL can open a stream and claim any CallSid."""
+    """A stream came. Believe its token alone, because whoever knows the public URL can open a
+    stream and claim any CallSid."""
     start, book = ask.body, at.book
     if start.gateway != ask.reply_to.peer:
         _refuse(at, ask, "another gateway than the one that it names has shown it")
@@ -72,14 +71,15 @@ def start(at: Moment, ask: Ask[m.StreamStart]) -> None:
         _refuse(at, ask, "no codec worker is there")
         return
     if call.sid != start.call_sid:
-        # The token of an a-leg's inline TwiML shows which call came of the dial.
+        # This token stood in an a-leg's inline TwiML, so the dial has led to this very call.
         dial = book.dials[call.dial_request or ""]
         at.tell(f.SidShown(dial, start.call_sid))
     at.tell(f.StreamShown(ask, token, placement))
 
 
 def accept(at: Moment, shown: f.StreamShown) -> None:
-    """Which leg the stream shows is known now: it carries its call, unless it is another's."""
+    """By now it is known which leg the stream belongs to. Unless that is another call's, the stream
+    carries its call."""
     start = shown.ask.body
     call = at.book.calls[shown.token.call]
     if call.sid != start.call_sid:
@@ -103,7 +103,7 @@ def accept(at: Moment, shown: f.StreamShown) -> None:
 
 
 def accepted(at: Moment, up: f.StreamUp) -> None:
-    """The gateway gets its answer behind everything that came of the stream."""
+    """The gateway gets its answer last, behind everything else that the stream has led to."""
     info = up.call.info(at.now)
     at.reply(up.ask.reply_to, m.StreamAccepted(info=info, first=up.first, overlaps=up.overlaps))
 
@@ -129,7 +129,7 @@ def turn(at: Moment, taken: f.ListenerTaken) -> None:
 
 
 def closed(at: Moment, closed: m.StreamClosed) -> None:
-    """A gateway says that a stream is gone. What it says of an earlier one is known already."""
+    """A gateway says that a stream is gone. If it is an earlier one, that is known already."""
     call = at.book.calls.get(closed.call)
     if call is None or closed.ordinal != call.ordinal or not call.live:
         return
@@ -144,7 +144,7 @@ def closed(at: Moment, closed: m.StreamClosed) -> None:
 
 
 def replaced(at: Moment, replaced: f.StreamReplaced) -> None:
-    """Twilio asks what next for the call. Its gateway may have died, and then tells nothing."""
+    """Twilio asks for the call's next document. Its gateway may have died and have told nobody."""
     call = replaced.call
     if call.state == "ending":
         _over(at, call)
@@ -194,9 +194,9 @@ def moved(at: Moment, moved: m.CallMoved) -> None:
 
 
 def beat(at: Moment, heard: f.GatewayBeat) -> None:
-    """What the gateway still has; repairs what a lost notification left wrong. A stream that is
-    younger than :data:`BEAT_SETTLES_AFTER` may be missing because the beat was written before it
-    came."""
+    """A gateway lists its streams. That repairs the book where a notification got lost. A stream
+    that is younger than :data:`BEAT_SETTLES_AFTER` may be missing because the beat was written
+    before it came."""
     beat = heard.beat
     present = {stream.call: stream for stream in beat.streams}
     for call in at.book.calls.values():
@@ -217,7 +217,7 @@ def beat(at: Moment, heard: f.GatewayBeat) -> None:
 
 
 def watch(at: Moment, tick: do.Tick) -> None:
-    """Streams of gateways that are gone."""
+    """The streams of gateways that are gone are lost."""
     present = {g.id for g in at.book.gateways() if at.now - g.heard < GATEWAY_LOST_AFTER}
     for call in at.book.calls.values():
         if call.state == "live" and call.gateway not in present:
@@ -228,7 +228,7 @@ def watch(at: Moment, tick: do.Tick) -> None:
 
 
 def forget(at: Moment, over: f.CallOver) -> None:
-    """What workers counted of a call that is over is counted no longer."""
+    """Drop the workers' counts of a call that is over."""
     at.book.workers.forget_call(over.call.id)
 
 
@@ -270,8 +270,8 @@ def _replace(at: Moment, call: Call) -> None:
 
 
 def _tell_placement(at: Moment, call: Call, *, gateway: bool) -> None:
-    """The client attaches to the workers itself, so it must know them. The gateway is told too
-    where it has not just asked."""
+    """The client attaches to the workers itself, so it must know them. ``gateway``: its gateway
+    hears of them too; it need not where it has just asked."""
     assert call.placement is not None, "a placement is told once there is one"
     event = m.CallPlaced(call=call.id, placement=call.placement)
     if gateway:
@@ -280,9 +280,9 @@ def _tell_placement(at: Moment, call: Call, *, gateway: bool) -> None:
 
 
 def place_all(at: Moment, heard: object) -> None:
-    """Workers came or went: live calls get what they lack. In the first seconds after a start, when
-    workers have not all said Hello, that is a standby alone: a call would be moved away from a
-    worker that does its work."""
+    """Workers came or went: live calls that lack one get another. In the first seconds after a
+    start, not all workers have said Hello. Then a call gets a standby at most, because otherwise it
+    would be moved away from a worker that does its work."""
     age = at.now - at.book.identity.started
     if age < SETTLING_SECONDS:
         if age >= STANDBY_AFTER:

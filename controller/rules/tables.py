@@ -32,9 +32,10 @@ Rules of a **lease** (an override of ours on a number, and who holds the number 
 Rules of a **dial** (asking Twilio for a call, once):
 
 - *leasing* (b-leg only): the override is put on the callee's number. *waiting*: another dial's call
-  is still to come there, and one of the two is a b-leg dial. *queued*: so many calls a second are
-  asked for. *asking*: Twilio may have it. *unsure*: no answer came; callback, stream or the list of
-  calls will tell. *taken*: its SID is known. *closed*: nothing more can come of it.
+  is still to come there, and one of the two is a b-leg dial. *queued*: it waits for its turn,
+  because Twilio starts only so many calls a second. *asking*: Twilio may have it. *unsure*: no
+  answer came; callback, stream or the list of calls will tell. *taken*: its SID is known.
+  *closed*: it has ended, and cannot lead to a call any more.
 - A dial is never asked twice once Twilio may have it: that phone would ring twice.
 - The list of calls only lets us guess: a callback or a stream names the dial, and so shows that
   another's guess was *mistaken*.
@@ -46,7 +47,7 @@ Rules of a **call**:
   *ending*: it is being hung up. *ended*.
 - A call that a restarted controller expects *had a stream* where its client has heard it.
 - A call without sound (originate) is *silent* from when Twilio took it.
-- The first reason to end it that was given is the one that is told.
+- If it is ended for several reasons, the first one counts.
 
 Rules of **digits** (a row of them on its way to a leg that carries our stream; see digits.py):
 
@@ -125,8 +126,9 @@ LEASE: Final[Table] = {
     "gone": {},
 }
 
-#: *cancel* closes only what was never asked. From *asking* on Twilio may have it, so a dial that
-#: nobody waits for goes on until its call is known and hung up, or until there can be none.
+#: *cancel* closes a dial only if Twilio was never asked. From *asking* on Twilio may have it, so a
+#: dial that nobody waits for goes on until its call is known and hung up, or until there can be
+#: none.
 #:
 #: *closed* takes late news of every kind. A callback may overtake the answer to the request, and
 #: the search for a call may end after the call itself.
@@ -219,14 +221,15 @@ DIGITS: Final[Table] = {
     "over": {},
 }
 
-#: What a restarted controller finds, and the state in which it enters its table. What is new enters
-#: where its table begins: a lease as *applying*, a dial as *leasing*, *waiting* or *queued*.
+#: How a restarted controller finds a thing, and the state in which the thing enters its table.
+#: A new thing enters where its table begins: a lease as *applying*, a dial as *leasing*, *waiting*
+#: or *queued*.
 #:
 #: A session is found as its client announces it, an override and a dial as the journal has them. A
 #: call enters as *expected*: its gateway and its client tell the rest. Three choices need a reason:
 #:
-#: - An override of which nothing was written enters as *restoring* all the same. To close its row
-#:   is a restore without a write, and there is one path for the end of an override.
+#: - An override that was never written enters as *restoring* all the same. To close its row is a
+#:   restore without a write, and there is one path for the end of an override.
 #: - A planned one may have been written, so its session cannot just have it. It is put on again
 #:   once it is claimed, under the same id, and a late effect of the first write changes nothing.
 #: - A dial that was asked for is *unsure*, whatever the last controller knew: the answer is lost.
@@ -259,22 +262,23 @@ MODES: Final = {
 }
 
 
-#: Events that a subject remembers: enough to see how it came into its state, and no more, because
-#: a stack holds hundreds of calls.
+#: How many events a subject remembers. That is enough to see how it came into its state, and no
+#: more, because a stack holds hundreds of calls.
 EVENTS_KEPT: Final = 10
 
 
 class IllegalTransition(WrongModeError):
-    """An event that the state has no place for. Names subject, state, event, and what came before.
+    """An event that the state has no place for. Its text names subject, state, event, and the
+    events before it.
 
-    It is a fault of ours, or a peer's request that came at the wrong time. Its text goes to that
-    peer and into the log, where the story is all that is left to find the fault by.
+    It is a fault of ours, or a peer's request that came at the wrong time. The text goes to that
+    peer and into the log. The events before it are the only trace by which a fault can be found.
     """
 
 
 class Subject:
-    """What a table applies to: a session, a lease, a dial, a call. Only :meth:`step` changes
-    its state, and it follows the table."""
+    """A thing that has a table: a session, a lease, a dial, a call. Only :meth:`step` changes its
+    state, and it follows the table."""
 
     TABLE: ClassVar[Table]
     #: what RESTART calls it

@@ -12,7 +12,8 @@ and nothing in REST ties the two legs of a b-leg dial together. The first rule t
    rewritten. It is warned about. (:mod:`.turns` sees to it that there are not two.)
 4. A session that answers everybody's calls here: that session's call, or busy. (Nobody dials a
    number that such a session holds.)
-5. Nobody's: rejected where sessions answer, else busy. Whoever has a part in the number is told.
+5. Nobody's: rejected where sessions answer, else busy. The sessions and dials on the number hear
+   of it.
 
 A stranger who calls just then is taken by rule 3, and so is a webhook that comes late, of a leg
 that is over. Until the stream is up, the dial gives such a call up for one that comes by rule 1.
@@ -49,16 +50,16 @@ from .moment import Moment
 
 log = logging.getLogger("trunkline.controller")
 
-#: In the first seconds after a restart, a webhook waits so long for its client before it gets a
-#: pause. (Its gateway waits 2.5 s for the answer.)
+#: In the first HELD_AFTER_START seconds after a restart, a webhook waits for its client, for up to
+#: HELD_FOR seconds, before it gets a pause. (Its gateway waits 2.5 s for the answer.)
 HELD_FOR: Final = 1.0
 HELD_AFTER_START: Final = 2.0
 #: The answer while the call's client may still announce itself.
 UNCLAIMED: Final = m.VoiceAnswer(kind="pause")
 #: The answer while REST is asked whether the call lives.
 DOUBTFUL: Final = m.VoiceAnswer(kind="pause")
-#: A token is good for so long. Twilio opens the stream at once; a gateway that is just being
-#: started again may let it wait.
+#: A token is good for this long (seconds). Twilio opens the stream at once, but it may have to wait
+#: for a gateway that is just being started again.
 TOKEN_GOOD_FOR: Final = 30.0
 #: Why a webhook was refused that Twilio did not sign, or not for this stack.
 SIGNATURE: Final = "its signature was wrong"
@@ -112,7 +113,7 @@ def _say(at: Moment, ask: Ask[m.VoiceWebhook], answer: m.VoiceAnswer) -> None:
 
 
 def _answer(at: Moment, ask: Ask[m.VoiceWebhook]) -> m.VoiceAnswer | None:
-    """None: the answer has to wait for what was told (:func:`let_in`)."""
+    """None: the answer follows from the facts that were told (:func:`let_in`)."""
     form, query = ask.body.form, ask.body.query
     sid = form.get("CallSid", "")
     if not sid:
@@ -153,8 +154,8 @@ def _lives(at: Moment, sid: str, number: str, query: dict[str, str]) -> bool | N
 def doubtful(book: Book, sid: str, number: str, query: dict[str, str], now: float) -> bool:
     """A webhook under this CallSid may be a replay. Where nobody is let in, nothing is doubtful.
 
-    It is not where the number's present override is new enough for all of its CallSids to be kept,
-    and this one is not among them: what was captured before that names another override.
+    It is not if the number's present override is so new that all of its CallSids are kept, and this
+    one is not among them. A webhook that was captured before that names another override.
     """
     if _is_redirect(query):
         return True  # we have let its call in, and should know it
@@ -421,9 +422,9 @@ def refused(at: Moment, counted: m.WebhooksRefused) -> None:
 
 
 def _refuse(at: Moment, sessions: list[Session], caller: str, number: str, why: str) -> None:
-    """A call was refused: the sessions that answer there, and the number's dials, are told. A dial
-    that fails later names these calls, because a rewritten caller is the first thing to look for.
-    """
+    """A call was refused. Tell the sessions that answer there, and note it for the number's dials:
+    a dial that fails later names these calls, because a rewritten caller is the first thing to look
+    for."""
     for session in sessions:
         _count(at, session.id, rejected=1, caller=redact_number(caller), why=why)
     for dial in at.book.open_b_legs(number):

@@ -1,1 +1,1 @@
-"""Twilio's REST, as the controller uses it: what is asked, what it answers, what is put back."""
+"""Twilio's REST, as the controller uses it: calls, numbers, and the overrides that it puts back."""

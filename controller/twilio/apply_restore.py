@@ -1,7 +1,7 @@
 """Putting an override on a number and the number back: the one loop that carries out both.
 
-What to do next is decided in :mod:`.override`, which also explains the doubt about a write without
-an answer. Here stand the steps that take time. Each is written down before Twilio is touched::
+:mod:`.override` decides each next step, and explains the doubt about a write without an answer.
+Here stand the steps that take time. Each is written down before Twilio is touched::
 
     journal                         Twilio
     planned                         read: what is there?
@@ -86,12 +86,12 @@ async def restore(
     """Put the number of ``row`` back and close the row; returns when that has succeeded.
 
     Whatever fails is tried again, for as long as it takes: a number that is left to us answers
-    nobody once we are gone. ``waits`` is told before each pause what the pause is for.
+    nobody once we are gone. ``waits`` hears before each pause why there is one.
     """
     try:
         row = ops.opened(row)
     except SettingsError as error:
-        # Only a start with that token can go on: what is written here would be a wrong password.
+        # Only a start with that token can go on. Without it we would write a wrong password.
         log.error("%s", error)
         waits(str(error))
         await asyncio.Event().wait()
@@ -118,7 +118,7 @@ async def restore(
 class _Errand:
     """One job on its way: carries out what its :class:`Write` says, and tells it what came.
 
-    ``deadline``: when an apply gives up; a restore never does. ``found``: what was read last.
+    ``deadline``: when an apply gives up; a restore never does. ``found``: the last read.
     ``over``: the voice_url that an apply planned to write over. It is not always the prior one: a
     dead stack's override may have stood there.
     """
@@ -183,10 +183,10 @@ class _Errand:
         return "written"
 
     async def _plan(self) -> None:
-        """Journal what was there and what we are going to write.
+        """Journal the number's present fields, and those that we are going to write.
 
-        All voice fields that were there are kept, not only those that change: what somebody changes
-        beside our voice_url can then be told from what they left as it was.
+        All of its voice fields are kept, not only those that change. Then we can tell later which
+        of the others somebody has changed meanwhile.
         """
         ops, row, found = self.ops, self.row, self.found
         assert found is not None
@@ -249,8 +249,8 @@ class _Errand:
                 await self.ops.journal.intend(row.id, prior, written, self.ops.wall())
 
     def report_left(self) -> None:
-        """Say that somebody else's fields were left alone, and which of ours stand beside them:
-        what those mean to their URL is for its owner to say."""
+        """Say that somebody else's fields were left alone, and which of ours still stand beside
+        them. Only the owner of their URL can say whether these are in its way."""
         assert self.found is not None
         ours = ", ".join(still_ours(self.row, self.found))
         log.warning(
@@ -278,7 +278,7 @@ async def override_is_on(
 
 
 async def _prior(ops: Operations, found: NumberSettings) -> dict[str, str]:
-    """What the number's fields are without any override of trunkline's.
+    """The number's fields as they are without any override of trunkline's.
 
     A stack that died may have left its override there. Its seal holds the true prior fields, and
     taking them over keeps them: otherwise our restore would put that dead stack's URL back.

@@ -15,7 +15,7 @@ NOT_ANSWERED: Final = frozenset(("busy", "no-answer", "failed", "canceled"))
 
 @dataclass(frozen=True)
 class CallOrder:
-    """What Calls create is asked for."""
+    """An order for Twilio's Calls create."""
 
     to: str
     from_: str

@@ -1,10 +1,10 @@
 """Twilio's REST, through the real ``twilio`` package, in threads off the loop.
 
-Every failure becomes a :class:`RestFailure` that says what may have come of the request: nothing
-(429 is never processed, a refused connection was never read, a 4xx was refused) or perhaps
-everything (5xx, a timeout, a reset). Nothing is repeated here; who asks decides, because it depends
-on what is asked. The one exception is a 401, which did nothing at all: while the account's auth
-token is rotated, the request is made once more with the other token.
+Every failure becomes a :class:`RestFailure` that says whether the request may have been carried
+out. It was not if it got 429, a refused connection or a 4xx; it may have been after a 5xx, a
+timeout or a reset. This file repeats nothing, because only whoever asks knows whether a repeat does
+harm. The one exception is a 401, which did nothing at all: while the account's auth token is
+rotated, the request is made once more with the other token.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from .threads import DaemonPool
 
 log = logging.getLogger("trunkline.controller")
 
-#: Seconds until a request is given up; what came of it is uncertain then.
+#: Seconds until a request is given up. Whether it was carried out is uncertain then.
 REST_TIMEOUT: Final = 8.0
 REST_THREADS: Final = 12
 #: HTTP status of a resource that does not exist (any more).
 GONE: Final = 404
-#: HTTP status of a request whose token is not good; nothing came of it.
+#: HTTP status of a request whose token is not good. It was not carried out.
 UNAUTHORIZED: Final = 401
 #: The longest pause before another try, unless Twilio asks for more (seconds).
 LONGEST_PAUSE: Final = 30.0
@@ -142,8 +142,8 @@ _TOKEN_NAMES: Final = ("TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_SECONDARY")
 
 class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
     """The package's HTTP client with another base, our rule for proxies, and the account's two
-    tokens: after a 401 the other is tried, and the one that is taken is kept. What it learned of
-    the last answer is kept too."""
+    tokens: after a 401 the other is tried, and the one that is taken is kept. So are some facts
+    about the last answer."""
 
     def __init__(self, tokens: Sequence[str], base: str | None, timeout: float) -> None:
         super().__init__(timeout=timeout)
@@ -170,7 +170,7 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
         return getattr(self._seen, "through", "")
 
     def forget(self) -> None:
-        """What the last request of this thread left is not the next one's."""
+        """Forget the facts about this thread's last answer."""
         self._seen.retry_after = None
         self._seen.through = ""
 
@@ -211,8 +211,8 @@ def _seconds(text: object) -> float | None:
 
 
 def classify(error: Exception, retry_after: float | None = None, through: str = "") -> RestFailure:
-    """What a failed request of the package means. ``through``: the proxy that it went through; it
-    is named where the answer, or none, may be the proxy's rather than Twilio's."""
+    """The meaning of a failed request of the package. ``through``: the proxy that it went through.
+    It is named where the answer, or the silence, may be the proxy's rather than Twilio's."""
     if isinstance(error, TwilioRestException | TwilioServiceException):
         text = str(error.msg if isinstance(error, TwilioRestException) else error.title)
         for what in _PREFIXES:
@@ -222,11 +222,11 @@ def classify(error: Exception, retry_after: float | None = None, through: str = 
         text, uncertain = reason(error), not _never_sent(error)
         return RestFailure(text + through, uncertain=uncertain, repeatable=True)
     if isinstance(error, TwilioException):
-        # What the package raises for a page of a list that it did not get.
+        # The package raises this for a page of a list that it did not get.
         for found in error.args:
             if isinstance(found, Response):
                 return _of_response(found, retry_after, through)
-    # The package could not make sense of what came: the effect is unknown.
+    # The package could not make sense of the answer: the effect is unknown.
     text = f"unreadable answer ({type(error).__name__})"
     return RestFailure(text + through, uncertain=True, repeatable=True)
 
@@ -314,7 +314,7 @@ class TwilioCarrier:
             settings.require("account_sid"),
             settings.require("auth_token"),
             settings.twilio_api_url,
-            secondary=settings.auth_token_secondary.get_secret_value(),
+            secondary=settings.auth_token_secondary,
             region=settings.region,
             edge=settings.edge,
         )
@@ -326,7 +326,7 @@ class TwilioCarrier:
             self._http.session.close()
 
     async def _do(self, call: Callable[[], Any]) -> Any:
-        """Run a request of the package in a thread. What it raises comes back as a RestFailure."""
+        """Run a request of the package in a thread. Its exceptions come back as RestFailure."""
 
         def work() -> Any:
             self._http.forget()
@@ -404,7 +404,7 @@ class TwilioCarrier:
         await self._do(lambda: call.update(twiml=twiml))
 
     async def start_stream(self, sid: str, url: str, token: str) -> None:
-        """Start a one-way stream of what the far end says (voice/api/stream-resource)."""
+        """Start a one-way stream of the far end's sound (voice/api/stream-resource)."""
         streams = self._client.calls(sid).streams
         await self._do(
             lambda: streams.create(

@@ -12,7 +12,7 @@ from trunkline.bus import twiml
 from trunkline.bus.digits import check_digits
 from trunkline.bus.twilio_urls import DIAL_FIELD, status_url
 
-#: What a leg that carries no stream of ours says and does (b-leg, originate).
+#: The document of a leg that carries no stream of ours (b-leg, originate).
 HOLD_THE_LINE: Final = twiml.response(
     '<Say voice="Polly.Joanna">Thank you for calling. I will hold the line while you complete your '
     'scenario.</Say><Pause length="120"/>'

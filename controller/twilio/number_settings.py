@@ -29,12 +29,12 @@ class NumberSettings(Shown, frozen=True):
 
     @property
     def voice_url(self) -> str:
-        """What answers the number's calls, unless they are routed elsewhere."""
+        """The URL that answers the number's calls, unless they are routed elsewhere."""
         return self.fields["voice_url"]
 
     @property
     def routed_to(self) -> str:
-        """What takes the number's calls instead of voice_url, or ""."""
+        """The SID of the app or trunk that takes the number's calls instead of voice_url, or ""."""
         if self.fields["voice_application_sid"]:
             return f"TwiML app {self.fields['voice_application_sid']}"
         if self.fields["trunk_sid"]:

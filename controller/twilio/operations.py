@@ -1,12 +1,12 @@
 """Carries out the state machine's instructions that take time: REST and the journal.
 
-Each operation is a coroutine that comes back with a result, which the core gets as an event. What
-may be repeated is repeated here, with back-off. Three kinds of request differ in that:
+Each operation is a coroutine that comes back with a result, which the core gets as an event.
+Repeats happen here, with back-off. Three kinds of request differ in that:
 
 - A read changes nothing, so it is repeated until a deadline.
 - Hanging up is repeated until Twilio takes it: a call that nobody ends costs money.
 - Asking for a call is repeated only where Twilio cannot have taken it (429, a refused connection).
-  Repeated after a timeout, it might ring twice. :func:`settle` looks for what became of it instead.
+  Repeated after a timeout, it might ring twice. Then :func:`settle` looks for the call instead.
 
 Writes to numbers have a file of their own (:mod:`.apply_restore`).
 """
@@ -40,13 +40,13 @@ log = logging.getLogger("trunkline.controller")
 
 T = TypeVar("T")
 
-#: Whoever asked for a hang-up is told after this long that Twilio does not take it.
+#: After this long whoever asked for a hang-up hears that Twilio does not take it.
 TELL_AFTER: Final = 15.0
-#: A call that may have come of a dial tells so itself within this time, as a rule.
+#: The call of a dial names its dial within this time, as a rule, by a callback or its stream.
 EVIDENCE_WITHIN: Final = 3.0
 #: How often it is looked for after that.
 LOOK_EVERY: Final = 2.0
-#: A call that Twilio makes now may come of a dial that was asked for so long before (seconds).
+#: A call that Twilio makes now may be that of a dial which was asked for this long ago (seconds).
 OTHERS_ASKED_BEFORE: Final = 600.0
 #: Another stack's seal: asked this often, this far apart, whether that stack lives. One that its
 #: keeper is just starting again does not answer at once.
@@ -59,10 +59,10 @@ HURRIED_PAUSE: Final = 0.4
 
 @dataclass
 class Operations:
-    """What every operation on numbers and calls needs.
+    """The surroundings of every operation on numbers and calls.
 
-    ``probe(base, stack)``: does that stack live? ``wall``: Unix time, for what the journal keeps
-    and a later process reads. ``clock``: for everything else. ``sleep``: asyncio.sleep, or a fake.
+    ``probe(base, stack)``: does that stack live? ``wall``: Unix time, for the journal, which a
+    later process reads. ``clock``: for everything else. ``sleep``: asyncio.sleep, or a fake.
     """
 
     stack: str
@@ -94,9 +94,7 @@ class Operations:
             public_url=settings.public_url or "",
             carrier=carrier,
             journal=journal,
-            keys=SealKeys(
-                settings.require("auth_token"), settings.auth_token_secondary.get_secret_value()
-            ),
+            keys=SealKeys(settings.require("auth_token"), settings.auth_token_secondary),
             wall=time.time,
             probe=probe,
             fallback_to_prior=settings.fallback_to_prior,
@@ -104,8 +102,8 @@ class Operations:
         )
 
     async def intend(self, row: OverrideRow) -> None:
-        """Journal what the number of ``row`` has, and what is to be written over it; passwords are
-        sealed there."""
+        """Journal the present fields of the row's number, and those that we are going to write.
+        Passwords are sealed there."""
         assert row.prior is not None and row.written is not None
         prior, written = (self.keys.hide(fields, row.id) for fields in (row.prior, row.written))
         await self.journal.intend(row.id, prior, written, self.wall())
@@ -162,8 +160,8 @@ async def retried(
     *,
     idempotent: bool = True,
 ) -> T:
-    """``ask()`` until it succeeds, with back-off and Retry-After. What is not ``idempotent`` is
-    repeated only where Twilio cannot have taken it.
+    """``ask()`` until it succeeds, with back-off and Retry-After. A request that is not
+    ``idempotent`` is repeated only where Twilio cannot have taken it.
 
     Raises the CarrierError of the last failure at ``deadline``, or at once when repeating is of no
     use. It gives up before a pause that would end after the deadline, so that whoever asked hears
@@ -256,10 +254,10 @@ async def settle(
     unsettled: Callable[[], bool],
     belongs: Callable[[str], bool],
 ) -> do.Taken | do.NotFound | None:
-    """Look for the call that may have come of ``row``, until none can come any more.
+    """Look for the call that the dial of ``row`` may have led to, until there can be none any more.
 
-    ``unsettled()``: nobody else has found it. ``belongs(sid)``: that call is another's. What the
-    list shows is a guess, because two calls from one number to another look alike there. Callback
+    ``unsettled()``: nobody else has found it. ``belongs(sid)``: that call is another's. A call in
+    the list is a guess, because two calls from one number to another look alike there. Callback
     and stream name the dial, so they are given :data:`EVIDENCE_WITHIN` first, and the guess is not
     journalled: a restarted controller would take it for knowledge.
     """
@@ -333,8 +331,8 @@ async def end(
 
 
 async def hang_up_left(ops: Operations, row: DialRow) -> None:
-    """The controller and the client of this dial are gone: hang up what came of it, and close its
-    row.
+    """The controller and the client of this dial are gone: hang up its call, if it has led to one,
+    and close its row.
 
     Otherwise the far end would talk to nobody, until the call's time limit ends it.
     """

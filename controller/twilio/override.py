@@ -11,7 +11,8 @@ Twilio may have carried such a write out, may carry it out later, or may never h
 cannot ask it about a request, but we can read the number. So the rule is: after any failure look
 before writing again, and remember how much is in doubt.
 
-- *none*: every write was answered. What a read shows stays, until somebody else writes.
+- *none*: every write was answered. So a read shows how the number stays, until somebody else
+  writes.
 - *one*: one write has no answer. A read that shows its fields settles it, because it has landed
   and cannot land twice.
 - *many*: several writes have no answer, or those of an earlier process, which nobody counted. A
@@ -30,8 +31,8 @@ same, but not after the restore, which it would undo. The journal therefore keep
 come (``uncertain_until``), and a restore ends only once that time is over or there is no doubt.
 
 An apply ends as soon as our fields stand there: a test waits for it. Somebody else may have changed
-the number since we planned what to write. Then an apply plans anew, so that their fields become
-those that are put back. A restore never writes over them: it compares first.
+the number since we planned our write. Then an apply makes a new plan, so that their fields are put
+back in the end. A restore never writes over them: it compares first.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ from .number_settings import VOICE_FIELDS, NumberSettings
 from .seal import Seal
 
 #: Seconds for which a write without an answer may still take effect, from when it was given up.
-#: Twilio documents no such time. This is our assumption, long beside the 8 s until we give it up.
+#: Twilio documents no such time. This is our assumption; it is long, compared with the 8 s until we
+#: give a request up.
 UNCERTAIN_SECONDS: Final = 60.0
 #: How often a restore reads the number again while such a write may still land (seconds).
 REREAD_EVERY: Final = 5.0
-#: So long after an override was made, a read that does not show it may be out of date (seconds):
-#: Twilio does not promise that a number reads as it was just written.
+#: A read that does not show an override may be out of date for this long after it was made
+#: (seconds): Twilio does not promise that a number reads as it was just written.
 STALE_SECONDS: Final = 15.0
 STALE_EVERY: Final = 1.0
 #: A timer may fire a little early. Without a least pause the last read would be repeated at once.
@@ -59,7 +61,7 @@ SHORTEST_PAUSE: Final = 0.1
 
 Job = Literal["apply", "restore"]
 Doubt = Literal["none", "one", "many"]
-#: What happened. A read shows the *prior* voice_url, *ours*, or an *other*, which may also be one
+#: Events. A read shows the *prior* voice_url, *ours*, or an *other*, which may also be one
 #: that nobody has journalled yet. A write was answered (*written*), got no answer (*lost*), or was
 #: certainly not carried out (*refused*, such as 429). A read failed (*unread*).
 Event = Literal["prior", "ours", "other", "written", "lost", "refused", "unread"]
@@ -67,7 +69,7 @@ Event = Literal["prior", "ours", "other", "written", "lost", "refused", "unread"
 #: The read that shows what this job writes.
 LANDED: Final[dict[Job, Event]] = {"apply": "ours", "restore": "prior"}
 
-#: How an event changes the doubt; what is not named leaves it as it is.
+#: How an event changes the doubt. All other events leave it as it is.
 DOUBT: Final[dict[Doubt, dict[str, Doubt]]] = {
     "none": {"lost": "one"},
     # After a second write a read can no longer tell which of the two it shows.
@@ -75,7 +77,7 @@ DOUBT: Final[dict[Doubt, dict[str, Doubt]]] = {
     "many": {},
 }
 
-#: What each job does next. *plan*: journal a new intent, then write. *settle*: done if that is
+#: The next step of each job. *plan*: journal a new intent, then write. *settle*: done if that is
 #: certain, otherwise read again later.
 NEXT: Final[dict[Event, dict[Job, Literal["read", "plan", "put", "done", "settle"]]]] = {
     "other": {"apply": "plan", "restore": "settle"},
@@ -89,7 +91,7 @@ NEXT: Final[dict[Event, dict[Job, Literal["read", "plan", "put", "done", "settle
 
 
 class Read(NamedTuple):
-    """Read the number after so many seconds -> prior, ours, other or unread."""
+    """Read the number, ``after`` a pause (seconds) -> prior, ours, other or unread."""
 
     after: float = 0.0
 
@@ -98,8 +100,8 @@ class Put(NamedTuple):
     """Write the fields -> written, lost or refused.
 
     ``until``: if it gets no answer, it may land until then. That must be in the journal before,
-    because we may die while we write. ``anew``: journal first what the number has now, and what is
-    to be written over it.
+    because we may die while we write. ``anew``: make a new plan first, which means to journal the
+    number's present fields and those that we are going to write over them.
     """
 
     until: float
@@ -117,8 +119,8 @@ class Write:
     """One job's writes to one number. Begin with :class:`Read`, and tell :meth:`step` what came.
 
     ``now`` is a monotonic clock, so that a wall clock that is set meanwhile neither shortens nor
-    prolongs a doubt. ``until``: what an earlier job left in doubt may land until then. ``stale``: a
-    read that shows the prior fields before then says nothing.
+    prolongs a doubt. ``until``: a write that an earlier job left in doubt may land until then.
+    ``stale``: until then, a read that shows the prior fields proves nothing.
     """
 
     def __init__(self, job: Job, until: float = 0.0, stale: float = 0.0) -> None:
@@ -129,7 +131,7 @@ class Write:
 
     @classmethod
     def of(cls, job: Job, row: OverrideRow, wall: float, now: float) -> Write:
-        """The writes to the number of ``row``, with what the journal says of earlier ones.
+        """The writes to the number of ``row``, with the doubt that the journal has of earlier ones.
 
         The row tells times in Unix time (``wall``). Nobody writes one that is more than
         :data:`UNCERTAIN_SECONDS` ahead, so one that is further ahead shows that the clock was set
@@ -144,7 +146,7 @@ class Write:
         return cls(job, now + ahead if ahead > 0 else 0.0, now + fresh)
 
     def step(self, event: Event, now: float) -> Read | Put | Done:
-        """What to do after ``event``."""
+        """The next step after ``event``."""
         if event == "prior" and now < self.stale:
             return Read(STALE_EVERY)
         shown = "landed" if event == LANDED[self.job] else event
@@ -201,8 +203,8 @@ def what_to_write(
 def row_of(number: NumberSettings, seal: Seal, prior: dict[str, str]) -> OverrideRow:
     """The override that a seal describes, for a machine that never saw its journal.
 
-    ``prior`` is what the seal holds: exactly the fields that were changed. What was written follows
-    from them, as the fields that it does not hold were not among those that are written over.
+    A seal holds exactly the fields that were changed, with their ``prior`` values. The written
+    values follow from them, because each field has one rule of what we write over it.
     """
     written = what_to_write(
         {name: "" for name in VOICE_FIELDS} | prior,

@@ -44,7 +44,7 @@ class Prober:
 
 
 def _ask(base: str) -> dict[str, Any]:
-    """What ``/healthz`` says there; {} where nobody of ours answers."""
+    """The answer of ``/healthz`` there; {} where nobody of ours answers."""
     try:
         with Session() as session:
             answer = session.get(base + HEALTH_PATH, timeout=_TIMEOUT, allow_redirects=False)

@@ -62,7 +62,7 @@ _DROPPED: Final = "***"
 
 @dataclass(frozen=True)
 class Seal:
-    """What a sealed voice_url says in the clear. ``base``: the public URL of the stack."""
+    """The parts of a sealed voice_url that stand in the clear. ``base``: the stack's public URL."""
 
     base: str = field(repr=False)
     override: str
@@ -195,12 +195,12 @@ def _key(token: str) -> bytes:
 
 
 def _journalled(override: str) -> bytes:
-    """What a password in the journal is bound to."""
+    """The place that a password in the journal is bound to: it opens nowhere else."""
     return f"{override} journal".encode()
 
 
 def _bound(override: str, stack: str, number: str) -> bytes:
-    """What the seal is bound to: it opens nowhere else."""
+    """The place that a seal is bound to: it opens nowhere else."""
     return f"{override} {stack} {number}".encode()
 
 

@@ -1,5 +1,6 @@
-"""The account's numbers that carry a seal: what they say of themselves is journalled, so that it is
-put back by the same path, and with the same comparison, as what a journal has kept.
+"""The account's numbers that carry a seal. Each seal becomes a row of the journal, so that its
+number is put back by the same path, and with the same comparison, as one that was journalled
+before.
 
 ``trunkline restore --account`` does so for the numbers of every stack that is gone. A stack whose
 own journal is lost, or has rows that cannot be read, does it at its start for its own numbers.
@@ -23,8 +24,8 @@ from .seal import Seal
 
 log = logging.getLogger("trunkline.controller")
 
-#: A start waits so long for Twilio's list of numbers (seconds). Nothing is lost without it: whoever
-#: arms one of them reads it first, and opens its seal then.
+#: A start waits this long for Twilio's list of numbers (seconds). Nothing is lost without it:
+#: whoever arms one of them reads it first, and opens its seal then.
 LISTED_WITHIN: Final = 10.0
 
 
@@ -50,7 +51,7 @@ async def sealed_numbers(ops: Operations, within: float = 0.0) -> list[Sealed]:
 
 
 async def journal_seal(ops: Operations, sealed: Sealed) -> OverrideRow:
-    """A row for what the number says, which ``restore`` takes."""
+    """The row that the number's seal describes, for ``restore``."""
     assert sealed.prior is not None, "the seal could be opened"
     row = row_of(sealed.number, sealed.seal, sealed.prior)
     await ops.journal.plan(row, ops.wall())

@@ -1,4 +1,4 @@
-"""A small pool of daemon threads for what blocks: the REST client and the journal.
+"""A small pool of daemon threads for blocking work: the REST client and the journal.
 
 Unlike the standard executor's, these threads do not hold up the end of the process: a REST request
 that hangs must not keep a controller from ending within its 4 s.
@@ -60,6 +60,6 @@ class DaemonPool:
                 thread.join(within)
 
     def _run(self) -> None:
-        """One thread: a call after the other, until it is told to end."""
+        """One thread: one call after the other, until the end comes out of the queue."""
         while (work := self._work.get()) is not None:
             work()

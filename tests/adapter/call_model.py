@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from trunkline.adapter.client.call_audio import (
     CallAudio,
     HeardDigit,
-    HeardSound,
     Instruction,
     Send,
     Spoken,
@@ -91,8 +90,6 @@ class CallModel:
         for instruction in self.audio.take_instructions():
             if isinstance(instruction, Send):
                 self.workers[instruction.worker].from_adapter.append(instruction.message)
-            elif isinstance(instruction, HeardSound):
-                self.heard += instruction.pcm
             elif isinstance(instruction, HeardDigit):
                 self.digits += instruction.digit
             elif isinstance(instruction, Spoken):
@@ -145,7 +142,7 @@ class CallModel:
         if isinstance(message, m.Opened):
             self.audio.opened(name, message, self.now)
         elif isinstance(message, m.Sound):
-            self.audio.heard(name, message, self.now)
+            self.heard += self.audio.heard(name, message, self.now)
         elif isinstance(message, m.AcknowledgedTo):
             self.audio.acknowledge(name, message, self.now)
         elif isinstance(message, m.Interrupted):

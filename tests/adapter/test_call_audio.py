@@ -217,10 +217,10 @@ def test_the_end_waits_for_the_streams_last_word(model: CallModel) -> None:
     model.audio.call_ended("stop", model.now)
     model.act()
     assert not model.audio.finished
-    model.audio.heard("a", m.Sound(CALL, model.generation, 0, 1, 160, 0, bytes(960)), model.now)
+    last = m.Sound(CALL, model.generation, 0, 1, 160, 0, bytes(960))
+    assert model.audio.heard("a", last, model.now) == bytes(960)
     model.audio.stream_over("a", m.StreamOver(CALL, model.generation, 1, "stop"), model.now)
     model.act()
-    assert model.heard == bytes(960)
     assert model.other == [Ended("stop")]
 
 

@@ -50,7 +50,7 @@ def test_what_is_missing_at_the_end_is_counted(
     may be told later, and nothing is missing from then."""
     sound = m.Sound(CALL, model.generation, 0, 1, 160, 0, bytes(6 * 160))
     model.audio.heard("a", sound, model.now)
-    heard_at = model.now
+    heard_at = BEGAN + FRAME / 8000
     if last_word:
         over = m.StreamOver(CALL, model.generation, 1, "close")
         model.audio.stream_over("a", over, heard_at + 0.05)
@@ -59,7 +59,8 @@ def test_what_is_missing_at_the_end_is_counted(
     model.audio.poll(told + DRAIN_SECONDS)
     model.act()
     assert model.other == [Ended("hang_up")]
-    assert model.audio.lost.inbound == pytest.approx(missing * 8000, abs=FRAME)
+    # The last frame may have waited at its gateway, so up to a frame more is told, and never less.
+    assert 0 <= round(model.audio.lost.inbound - missing * 8000) <= FRAME
 
 
 def test_nothing_is_missing_at_an_end_that_the_stream_has_confirmed(model: CallModel) -> None:

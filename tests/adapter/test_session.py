@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from trunkline.adapter.client.call_audio import READ_EVERY
 from trunkline.adapter.client.media_link import MediaPlane
 from trunkline.adapter.client.session import ClientSession
 from trunkline.bus import messages as m
@@ -189,4 +190,4 @@ async def test_a_call_is_over_when_its_hang_up_was_taken_whoever_tells_of_it_lat
     now[0] += 1.0
     session.poll(now[0])
     assert call.ended_reason == "close"
-    assert call.audio.lost.inbound == pytest.approx(0.5 * 8000)
+    assert call.audio.lost.inbound == pytest.approx((0.5 + READ_EVERY) * 8000)

@@ -87,15 +87,19 @@ async def test_the_end_wakes_whoever_waits_for_more() -> None:
     assert box.take_all() == b"ab"
 
 
-async def test_a_cancelled_wait_has_taken_nothing_and_leaves_no_listener() -> None:
+async def test_a_cancelled_wait_has_taken_nothing_and_nobody_is_woken_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     box = SoundBox(1_000)
     wait = asyncio.ensure_future(box.wait(None))
     await asyncio.sleep(0)
     wait.cancel()
     with pytest.raises(asyncio.CancelledError):
         await wait
-    assert not box.bell._listeners
+    woken: list[object] = []
+    monkeypatch.setattr(asyncio.get_running_loop(), "call_soon_threadsafe", woken.append)
     box.put(b"ab")
+    assert not woken
     assert box.take_all() == b"ab"
 
 
@@ -141,6 +145,13 @@ async def test_a_wait_after_one_that_ended_in_time_has_a_timeout_of_its_own() ->
         began = loop.time()
         assert not await box.wait(second)
         assert second - 0.01 <= loop.time() - began < 2.0
+
+
+async def test_a_bell_that_is_waited_for_in_loop_after_loop_keeps_the_last_one_alone() -> None:
+    bell = Bell()
+    for _ in range(3):
+        in_thread(lambda: asyncio.run(bell.wait_until(lambda: False, 0.0)))
+    assert len(bell._listeners) == 1
 
 
 async def test_two_who_listen_to_one_bell_are_both_woken() -> None:

@@ -100,11 +100,11 @@ def test_of_an_echo_only_the_gaps_are_losses() -> None:
 def test_a_report_is_read_as_the_load_generator_writes_it(tmp_path: Path) -> None:
     text = b'{"event": "media", "streamSid": "MZ1", "media": {"payload": "//8="}}'
     stamps = array("q", [5_000_000, 25_000_000])
-    times = stamps.tobytes()
+    times, sizes = stamps.tobytes(), array("q", [160, 320]).tobytes()
     report = [
-        ("CA1", times, times, b"", [text, text]),
-        ("CA2", b"", times, b"", []),
-        ("CA3", times, times, times, []),
+        ("CA1", times, times, b"", array("q", [2, 2]).tobytes(), [text, text]),
+        ("CA2", b"", times, b"", b"", []),
+        ("CA3", times, times, times, sizes, []),
     ]
     (tmp_path / "report").write_bytes(msgspec.msgpack.encode(report))
     found, untold = arrivals.read(tmp_path / "report")
@@ -112,6 +112,6 @@ def test_a_report_is_read_as_the_load_generator_writes_it(tmp_path: Path) -> Non
     assert found.times.tolist() == [5.0, 25.0]
     assert (found.samples, found.audio) == (4, b"\xff\xff\xff\xff")
     assert found.sent_at.tolist() == [5.0, 25.0]
-    # Where the texts were not kept, each message is a frame.
-    assert (untold.call_sid, untold.samples) == ("CA3", 320)
+    # Where the texts were not kept, there is no audio.
+    assert (untold.call_sid, untold.samples, untold.audio) == ("CA3", 480, b"")
     assert untold.clears.tolist() == [5.0, 25.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import select
 import socket
@@ -114,6 +115,15 @@ def test_messages_that_come_together_or_in_pieces_are_all_noted(wire: Wire) -> N
     for piece in (whole[:1], whole[1:40], whole[40:]):
         wire.send_raw(piece)
     assert wire.stream.texts == [wire.media(), wire.media(80), wire.media(), wire.media()]
+
+
+def test_the_size_of_a_message_is_its_samples(wire: Wire) -> None:
+    wire.stream.keeps = False
+    for size in (160, 320, 480, 1, 160):
+        payload = base64.b64encode(bytes(size)).decode()
+        wire.send(json.dumps({"event": "media", "media": {"payload": payload}}).encode())
+    assert wire.stream.sizes.tolist() == [160, 320, 480, 1, 160]
+    assert wire.stream.texts == []
 
 
 def test_a_mark_returns_when_what_came_before_it_has_been_played(wire: Wire) -> None:

@@ -87,6 +87,16 @@ def test_exact_pacing_with_a_lead() -> None:
     assert utterance.ended - utterance.started == pytest.approx(102 * 0.02)
 
 
+def test_of_a_message_with_two_frames_each_has_its_own_time() -> None:
+    buffer = PlaybackBuffer()
+    for n in range(20):
+        buffer.add(n * 0.04, bytes(320))
+        buffer.take(n * 0.04)
+        buffer.take(n * 0.04 + 0.02)
+    metrics = measure(buffer, 0, 0.8)
+    assert (metrics.gap_p50_ms, metrics.gap_max_ms) == (pytest.approx(20.0), pytest.approx(20.0))
+
+
 def test_a_slow_pacer_drifts_and_runs_dry() -> None:
     playing = Playing()
     playing.run(4000, [21.0 * n for n in range(150)])

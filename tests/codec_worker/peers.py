@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import FRAME
 from trunkline.codec_worker import mulaw
 from trunkline.codec_worker.calls import Calls
 from trunkline.codec_worker.playout import SAMPLE_NS
@@ -31,7 +32,7 @@ class FakeGateway:
         self.written = bytearray()  # by position, from 0; clears leave zeros
         self.plays_until = 0  # ns; when the carrier will have played it
         self.deepest = 0  # ns; most that ever lay there
-        self.frames: list[tuple[int, int]] = []  # (when, position)
+        self.frames: list[tuple[int, int]] = []  # (when, position), each of 20 ms or less
         self.texts: list[str] = []  # what the carrier got, in order
         self.dropped = 0
         self.refused: list[str] = []
@@ -76,7 +77,8 @@ class FakeGateway:
                 length = len(frame.payload) * SAMPLE_NS
                 self.plays_until = max(self.plays_until, now) + length
                 self.deepest = max(self.deepest, self.plays_until - now)
-                self.frames.append((now, frame.position))
+                starts = range(frame.position, self.out_next, FRAME)
+                self.frames += [(now, position) for position in starts]
                 self.texts.append("media")
             if self.out_next is not None:
                 return m.Inbound([], [m.WrittenTo(CALL, self.generation, self.out_next)])

@@ -210,7 +210,7 @@ def test_an_interrupt_that_went_down_with_its_worker_is_done_where_nothing_is_kn
     bench.adapter.acknowledged = bench.adapter.floor  # by the word of the worker that died
     bench.move(1)
     assert bench.gateway.texts[-1] == "clear"
-    assert (stands_at, bench.gateway.out_next) == (2240, 8000)
+    assert (stands_at, bench.gateway.out_next) == (2400, 8000)
     bench.speak(SPEECH[: seconds(1)])
     bench.tick(70)
     assert len(bench.gateway.written) == 16_000

@@ -55,6 +55,36 @@ def test_a_caller_that_comes_each_20_ms_never_finds_less_than_the_lead() -> None
     assert carrier.deepest <= 100 * MS
 
 
+def test_where_frames_go_together_the_first_is_due_and_the_others_are_early() -> None:
+    playout, carrier = Playout(), Carrier()
+    pump = Pump(playout, carrier, together=2)
+    pump.speak(sound(9 * FRAME))
+    pump.tick(T0)
+    sizes = [(f.position // FRAME, len(f.payload) // FRAME) for f in carrier.frames]
+    assert sizes == [(0, 2), (2, 2)]  # the lead, and the frame that is due at T0
+    assert pump.tick(T0 + 20 * MS) == [Frame(4 * FRAME, sound(2 * FRAME, 4 * FRAME))]
+    assert playout.next_due() == T0 + 60 * MS
+    assert pump.tick(T0 + 40 * MS) == []
+    assert pump.tick(T0 + 60 * MS) == [Frame(6 * FRAME, sound(2 * FRAME, 6 * FRAME))]
+    for n in range(4, 10):  # half a frame less than one is left, and goes by itself
+        pump.tick(T0 + n * 20 * MS)
+    assert carrier.sound == sound(9 * FRAME)
+    assert playout.frames_out == 9
+    assert len(carrier.gaps) == 1
+    assert carrier.deepest == 100 * MS
+
+
+def test_a_frame_does_not_wait_for_another_to_go_with() -> None:
+    playout, carrier = Playout(), Carrier()
+    pump = Pump(playout, carrier, held=0, together=2)
+    pump.speak(sound(4 * FRAME))
+    pump.tick(T0)
+    for n in range(1, 20):  # a source that is never more than a frame ahead
+        pump.speak(sound(FRAME, (3 + n) * FRAME))
+        done = pump.tick(T0 + n * 20 * MS)
+        assert done == [Frame((3 + n) * FRAME, sound(FRAME, (3 + n) * FRAME))]
+
+
 def test_a_late_tick_within_the_lead_keeps_the_timeline() -> None:
     playout, pump, carrier = started()
     for n in range(1, 6):
@@ -216,6 +246,16 @@ def test_marks_follow_the_sound_before_them_and_count_playback_generations() -> 
     assert playout.due(T0) == [SendMark("c", 1)]
     assert playout.mark_returned("c", 0) is False
     assert playout.mark_returned("c", 1) is True
+
+
+def test_frames_that_go_together_do_not_pass_a_mark() -> None:
+    playout = Playout()
+    playout.speak(0, sound(6 * FRAME))
+    playout.mark("m", 3 * FRAME)
+    done = playout.due(T0, together=2)
+    assert [type(i) for i in done] == [Frame, Frame, Frame, SendMark, Frame]
+    assert isinstance(done[-1], Frame)
+    assert len(done[-1].payload) == 2 * FRAME
 
 
 def test_what_a_mark_says_was_played_is_not_lost_when_the_stream_breaks() -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
@@ -97,6 +98,11 @@ async def worker(context: Context, settings: Settings) -> AsyncIterator[WorkerPr
     made.close()
 
 
+def size(batch: m.Outbound) -> int:
+    """Its samples."""
+    return sum(len(frame.payload) for frame in batch.frames)
+
+
 async def test_it_announces_itself_and_carries_a_call(
     context: Context, settings: Settings, worker: WorkerProcess
 ) -> None:
@@ -114,9 +120,10 @@ async def test_it_announces_itself_and_carries_a_call(
     client.send(m.Resume(CALL, GENERATION, 0, 0, 0, 0.0, 0, 0, 0))
 
     client.send(m.Speak(CALL, GENERATION, 0, bytes(6 * 3200)))
-    await until(lambda: sum(len(o.frames) for o in carrier.all(m.Outbound)) == 20)
+    await until(lambda: sum(map(size, carrier.all(m.Outbound))) == 3200)
     frames = [frame for batch in carrier.all(m.Outbound) for frame in batch.frames]
-    assert [frame.position for frame in frames] == [160 * n for n in range(20)]
+    *starts, end = accumulate((len(frame.payload) for frame in frames), initial=0)
+    assert ([frame.position for frame in frames], end) == (starts, 3200)
     assert b"".join(frame.payload for frame in frames) == b"\xff" * 3200
     await until(
         lambda: any(to.position == 3200 for h in client.all(m.Heard) for to in h.acknowledged)
@@ -288,7 +295,7 @@ async def test_one_message_that_cannot_be_encoded_keeps_none_of_the_others(
         (next(iter(worker.calls.peers)), m.Loss(CALL, GENERATION, "inbound", 2**70, "")),
     ]
     client.send(m.Speak(CALL, GENERATION, 0, bytes(6 * 1600)))
-    await until(lambda: sum(len(o.frames) for o in carrier.all(m.Outbound)) == 10)
+    await until(lambda: sum(map(size, carrier.all(m.Outbound))) == 1600)
     assert worker.calls.dropped["fault"] == 1
     for peer in (client, carrier):
         peer.socket.close()
@@ -354,6 +361,34 @@ async def test_the_timer_ticks_where_no_message_came_and_the_next_message_is_the
     driven.receive(49, sound)
     driven.receive(69, sound)
     assert driven.taken() == [(49, 69), (69, 89)]
+
+
+async def test_a_gateway_that_stood_still_leaves_the_carriers_buffer_no_deeper(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes all that waited for it in one go, to a buffer that had run dry, and says so in one
+    message. So the timeline has to move by the underrun."""
+    del driven.worker.calls.tick
+    monkeypatch.setattr(driven.worker._socket, "send", lambda payload, to: True)
+    for peer, role in ((b"g", "gateway"), (b"a", "adapter")):
+        driven.worker._receive(peer, msgspec.msgpack.encode(m.MediaHello(role, role)))
+    driven.open(0, CALL)
+    for said in (
+        m.Attach(CALL, SECRET),
+        m.Resume(CALL, GENERATION, 0, 0, 0, 0.0, 0, 0, 0),
+        m.Speak(CALL, GENERATION, 0, bytes(6 * 8000)),
+    ):
+        driven.worker._receive(b"a", msgspec.msgpack.encode(said))
+    driven.worker._came()
+    playout = driven.worker.calls.calls[CALL].playout
+    assert playout is not None and playout.position == 640  # the lead, and the next frame
+    driven.receive(1, m.Inbound([], [m.WrittenTo(CALL, GENERATION, playout.position)]))
+    for at in range(20, 440, 20):
+        driven.wake(at)
+    assert playout.position - playout.acknowledged == 1280  # no more may wait for it
+    driven.receive(441, m.Inbound([], [m.WrittenTo(CALL, GENERATION, playout.position)]))
+    # The carrier had the first 80 ms at 0, and was dry from then on. At 420 nothing had come yet.
+    assert (playout.underruns, playout.underrun_ns) == (1, (420 - 80) * 1_000_000)
 
 
 async def test_with_many_calls_the_timer_is_the_clock(driven: Driven) -> None:

@@ -11,77 +11,44 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import random
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from simulation.account import SlowAccount
 from simulation.clock import Process, SimLoop, current
 from simulation.memory_journal import MemoryJournal
-from simulation.writes import wrong_write
 
 from trunkline.controller.twilio.calls import CallOrder
-from trunkline.controller.twilio.carrier import REST_TIMEOUT, CallState, RestFailure
+from trunkline.controller.twilio.carrier import CallState
 from trunkline.controller.twilio.number_settings import NumberSettings
 from trunkline.controller.twilio.operations import Operations
 from trunkline.controller.twilio.seal import SealKeys
 
-from .fake_carrier import FakeAccount, failure, nobody
+from .fake_carrier import nobody
 from .stage import URL
 
-#: A request arrives, and its answer is there, after so long (seconds).
-ARRIVES, ANSWERED = 0.05, 0.1
-#: How much later than it was given up a late request takes effect.
+#: How much later than it was given up a late request takes effect (seconds).
 LATE = 40.0
-_TAKES_EFFECT = ("ok", "500_after", "timeout_after", "late")
 
 
-class Account(FakeAccount):
-    """Twilio. ``problems``: what must never happen, and did."""
+class SteadyAccount(SlowAccount):
+    """An account at which everything takes the same time, and nothing fails that is not planned.
+    ``made``: the calls that came of each dial; ``writes``: all writes to numbers."""
+
+    WAY = (0.05, 0.05)
+    REFUSAL = (0.1, 0.1)
+    LATE = (LATE, LATE)
 
     def __init__(self, loop: SimLoop, journal: MemoryJournal) -> None:
-        super().__init__(lambda: 1_700_000_000.0 + loop.time())
-        self.loop = loop
-        self.journal = journal
-        #: what each number has to be in the end: as it was
-        self.expected: dict[str, NumberSettings] = {}
-        #: the calls that came of each dial
+        super().__init__(loop, journal, random.Random(0))
         self.made: dict[str, list[str]] = defaultdict(list)
         self.writes: list[dict[str, str]] = []
-        self.in_flight: Counter[str] = Counter()
-        self.problems: list[str] = []
-
-    def add_number(self, number: str, **fields: str) -> str:
-        sid = super().add_number(number, **fields)
-        self.expected[sid] = self.numbers[sid]
-        return sid
-
-    async def _do(self, operation: str, what: Any, effect: Callable[[], Any]) -> Any:
-        fate = self.fate(operation)
-        answer: asyncio.Future[Any] = self.loop.create_future()
-        number = what[0] if operation == "write" else ""
-        self.in_flight[number] += 1
-
-        def happen() -> None:
-            self.in_flight[number] -= 1
-            result = effect() if fate in _TAKES_EFFECT else None
-            if fate == "ok":
-                self._later(ANSWERED - ARRIVES, _settle, answer, result)
-
-        self._later(REST_TIMEOUT + LATE if fate == "late" else ARRIVES, happen)
-        if fate != "ok":
-            slow = fate in ("timeout_before", "timeout_after", "late")
-            self._later(REST_TIMEOUT if slow else ANSWERED, _settle, answer, failure(fate))
-        return await answer
-
-    def _later(self, seconds: float, what: Callable[..., None], *args: Any) -> None:
-        self.loop.call_later(seconds, what, *args, context=self.loop.world.context.copy())
 
     async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings:
-        rows = [row for row in self.journal.overrides.values() if row.number_sid == sid]
-        stands = self.numbers[sid].voice_url
-        self.problems += wrong_write(fields, rows, stands, in_flight=self.in_flight[sid] > 0)
         self.writes.append(fields)
         return await super().write_number(sid, fields)
 
@@ -92,19 +59,6 @@ class Account(FakeAccount):
         if len(self.made[request]) > 1:
             self.problems.append(f"dial {request} led to {self.made[request]}")
         return call
-
-    async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
-        found = await super().list_calls(to, from_, since)
-        return [call for call in found if (call.created or 0.0) >= since - 2.0]
-
-
-def _settle(answer: asyncio.Future[Any], result: Any) -> None:
-    if answer.done():
-        return
-    if isinstance(result, RestFailure):
-        answer.set_exception(result)
-    else:
-        answer.set_result(result)
 
 
 class Steps:
@@ -162,7 +116,7 @@ class Clockwork:
         self.loop = CountingLoop()
         current.set(self.loop.world)
         self.journal = MemoryJournal()
-        self.account = Account(self.loop, self.journal)
+        self.account = SteadyAccount(self.loop, self.journal)
         self.started = 0
 
     def ops(self) -> Operations:

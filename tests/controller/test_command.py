@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 from msgspec.structs import replace
+from simulation.account import PRIOR
 
 from trunkline.bus.errors import CarrierError
 from trunkline.bus.locks import FileLock
 from trunkline.controller.restore_command import RestoreRun
 from trunkline.controller.twilio.seal import SealKeys
 
-from .fake_carrier import OURS, PRIOR
+from .fake_carrier import OURS
 from .machine import ACCOUNT, Machine, stack_id
 from .test_restore import DIAL, ORDER
 

@@ -246,6 +246,39 @@ def test_minutes_in_any_day(mode: m.DialMode) -> None:
     dialled(stage, info, "CA3", mode="originate")
 
 
+def caps_of(stage: Stage) -> dict[str, tuple[int, int, int]]:
+    """Of each cap that the status shows: most, used, left."""
+    asked = stage.ask("a1", m.GetStatus())
+    rows = stage.body("a1", asked, m.StatusReport).status.get("caps", [])
+    return {row["setting"]: (row["most"], row["used"], row["left"]) for row in rows}
+
+
+def test_the_status_tells_what_is_left_of_each_cap() -> None:
+    stage = Stage(caps=Caps(calls=1, calls_per_hour=5, minutes_per_day=6))
+    info = stage.open(allowed_callees=[THEIRS])
+    request = dialled(stage, info, "CA1", mode="originate")
+    assert caps_of(stage) == {
+        "TRUNKLINE_MAX_CALLS": (1, 1, 0),
+        "TRUNKLINE_MAX_CALLS_PER_HOUR": (5, 1, 4),
+        "TRUNKLINE_MAX_MINUTES_PER_DAY": (6, 5, 1),
+    }
+    stage.callback(request, "CA1", "in-progress")
+    stage.pass_time(61.0)
+    stage.callback(request, "CA1", "completed")
+    found = caps_of(stage)
+    assert found["TRUNKLINE_MAX_CALLS"] == (1, 0, 1)
+    assert found["TRUNKLINE_MAX_MINUTES_PER_DAY"] == (6, 2, 4)
+
+
+def test_a_cap_that_is_not_set_is_not_shown() -> None:
+    stage = Stage(caps=Caps(calls_per_hour=5))
+    stage.open()
+    assert caps_of(stage) == {"TRUNKLINE_MAX_CALLS_PER_HOUR": (5, 0, 5)}
+    stage = Stage()
+    stage.open()
+    assert caps_of(stage) == {}
+
+
 def test_how_long_a_call_has_cost_is_journalled() -> None:
     stage = Stage()
     info = stage.open(allowed_callees=[THEIRS])

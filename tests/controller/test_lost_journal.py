@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from simulation.account import PRIOR
 
 from trunkline.bus.locks import FileLock
 from trunkline.controller import instructions as do
@@ -18,7 +19,7 @@ from trunkline.controller.twilio.carrier import CallState
 from trunkline.controller.twilio.operations import Operations, settle, vouch
 from trunkline.controller.twilio.sealed import LISTED_WITHIN, find_own
 
-from .fake_carrier import OURS, PRIOR, FakeCarrier, FakeTime, ops_for
+from .fake_carrier import OURS, FakeCarrier, FakeTime, ops_for
 from .machine import ACCOUNT, Machine, stack_id
 from .test_restore import DIAL, ORDER
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from simulation.account import PRIOR
 from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus.locks import FileLock
@@ -25,7 +26,7 @@ from trunkline.controller.shell import Shell
 from trunkline.controller.twilio.probe import Prober
 from trunkline.controller.twilio.seal import Seal
 
-from .fake_carrier import OURS, PRIOR
+from .fake_carrier import OURS
 from .machine import ACCOUNT, Machine, stack_id
 from .test_restore import DIAL, ORDER
 

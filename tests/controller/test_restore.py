@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from simulation.account import PRIOR
 from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus.errors import (
@@ -25,7 +26,7 @@ from trunkline.controller.twilio.operations import Operations
 from trunkline.controller.twilio.override import STALE_EVERY, STALE_SECONDS
 from trunkline.controller.twilio.seal import Seal, SealKeys
 
-from .fake_carrier import OURS, PRIOR, THEIRS, FakeCarrier, FakeTime, ops_for, row_for
+from .fake_carrier import OURS, THEIRS, FakeCarrier, FakeTime, ops_for, row_for
 
 
 class Bench:

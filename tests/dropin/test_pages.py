@@ -68,7 +68,7 @@ def test_it():
 #: The page for those who work on trunkline: its commands run in a checkout.
 IN_A_CHECKOUT = {"CONTRIBUTING.md"}
 #: Pages that a script writes from what it measured or drew. Each begins with its command.
-WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "performance.md", "scaling.md", "states.md"}
+WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "scaling.md", "states.md"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -103,7 +103,7 @@ def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
         clip(pytester.path / "tests" / f"{name}.wav", 1.0)
     clip(pytester.path / "tests" / "interruption.wav", 1.3, "austen-0930")
     (pytester.path / "recordings").mkdir()
-    recorded_call(pytester.path / "recordings" / "20260101T120000-CA0123-1.wav")
+    recorded_call(pytester.path / "recordings" / "20260101T120000-CA0123.wav")
     shutil.copy(pytester.path / "tests" / "question.wav", pytester.path)
     return pytester.path
 

@@ -102,8 +102,9 @@ class Bench:
             elif isinstance(one, do.SendToWorker):
                 assert one.endpoint in self.links, "sent to a worker that is not connected"
                 self.sent[one.endpoint].append(one.message)
-            elif isinstance(one, do.WriteText):
-                self.written.setdefault(one.socket, []).append(one.text)
+            elif isinstance(one, do.WriteTexts):
+                for socket, text in one.texts:
+                    self.written.setdefault(socket, []).append(text)
             elif isinstance(one, do.CloseSocket):
                 self.closed.append(one.socket)
             else:

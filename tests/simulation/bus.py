@@ -44,6 +44,8 @@ class SimBus:
         self.rng = rng
         #: connections take longer than usual: a busy machine
         self.slow = 1.0
+        #: how long a message was under way at most, to a process that ran (seconds)
+        self.longest = 0.0
         self._routers: dict[str, Router] = {}
         self._numbers = itertools.count(1)
         self.connections: list[Connection] = []
@@ -104,6 +106,7 @@ class SimBus:
     def send(self, pipe: Pipe, payload: bytes) -> None:
         now = self.loop.time()
         pipe.last = max(pipe.last, now + pipe.delay * self.rng.uniform(0.5, 1.5))
+        self.longest = max(self.longest, pipe.last - now)
         handle = self.loop.call_at(
             pipe.last, self._deliver, pipe, payload, context=pipe.to.context.copy()
         )
@@ -220,6 +223,13 @@ class Router:
 
     def stands(self, peer: bytes, sign: bytes) -> bool:
         return self.send(sign, peer)
+
+    @property
+    def readable(self) -> bool:
+        """A message has crossed, and waits for its process to go on."""
+        now = self._bus.loop.time()
+        pipes = (connection.up for connection in self.connections.values())
+        return any(pipe.waiting and pipe.waiting[0].when() <= now for pipe in pipes)
 
     def close(self, linger: int = 0) -> None:
         self._die()

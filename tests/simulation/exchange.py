@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from trunkline.bus import messages as m
 from trunkline.controller.twilio.calls import ENDED_STATUSES, CallOrder
-from trunkline.controller.twilio.carrier import CallState, RestFailure
+from trunkline.controller.twilio.carrier import CallState
 
 from .clock import SimLoop
 from .media import RATE, LetIn, Media
@@ -120,12 +120,6 @@ class Exchange:
         self.sees_dead_within = 0.03
         self._habits = habits
         self._sids = itertools.count(1)
-
-    def leg(self, sid: str) -> Leg:
-        found = self.legs.get(sid)
-        if found is None:
-            raise RestFailure("not found", status=404, code=20404)
-        return found
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         context = self.loop.world.context.copy()

@@ -8,7 +8,7 @@ from trunkline.controller.twilio.calls import NOT_ANSWERED
 
 from .client import Talk
 from .exchange import SOUND, Leg
-from .media import LetIn
+from .media import RATE, LetIn
 from .world import World
 
 #: A later stream's place in call time is by the clock: it may be off by so much (samples).
@@ -26,7 +26,7 @@ _TELLING: Final = 8
 def judge(world: World) -> list[str]:
     """Everything that is wrong, in words; an empty list is a good end."""
     wrong = [f"not at rest: {what}" for what in world.unrest()]
-    wrong += world.errors + world.twilio.wrong
+    wrong += world.errors + world.twilio.problems
     wrong += [f"nobody took: {failure}" for failure in world.loop.failures + world.loop.untaken()]
     wrong += _numbers(world)
     wrong += _dials(world)
@@ -47,7 +47,8 @@ def judge(world: World) -> list[str]:
             wrong += [f"call {talk.sid}: {what}" for what in _said(talk, leg, whole, slack)]
             # A client that was stopped does not know how long.
             counts = whole and not world.counts["paused client"]
-            wrong += [f"call {talk.sid}: {what}" for what in _heard(talk, leg, counts)]
+            way = world.bus.longest
+            wrong += [f"call {talk.sid}: {what}" for what in _heard(talk, leg, counts, way)]
             if not _follows(talk.digits, leg.pressed):
                 wrong.append(f"call {talk.sid}: digits {talk.digits!r} of {leg.pressed!r}")
     return wrong
@@ -169,8 +170,11 @@ def _said(talk: Talk, leg: Leg, whole: bool, slack: int) -> list[str]:
     return []
 
 
-def _heard(talk: Talk, leg: Leg, whole: bool) -> list[str]:
-    """What was heard is what the person said, in order, once; what is missing is counted."""
+def _heard(talk: Talk, leg: Leg, whole: bool, way: float) -> list[str]:
+    """What was heard is what the person said, in order, once; what is missing is counted. Where the
+    first stream broke before any of it was heard, the client knows only from the controller when
+    it came up. That word has two ways, from the gateway and to the client, of ``way`` seconds at
+    most."""
     streams = _streams(talk, leg)
     if not streams:
         return [] if not talk.heard else ["heard something, and no stream was let in"]
@@ -178,6 +182,7 @@ def _heard(talk: Talk, leg: Leg, whole: bool) -> list[str]:
     position = min(stream.base for stream in leg.let_in if stream.call == talk.call)
     counted = streams[0].accepted
     missing = 0
+    first = None
     for taken in talk.heard:
         piece = taken
         while piece:  # what was taken in one go may have gaps
@@ -188,10 +193,13 @@ def _heard(talk: Talk, leg: Leg, whole: bool) -> list[str]:
                     return [f"{len(piece)} samples at {earlier} came again, after {position}"]
                 return [f"heard {len(piece)} samples that nobody said, after {position}"]
             found = SOUND.find(piece[:known], position)
+            first = found if first is None else first
             missing += max(0, found - max(position, counted))
             position = found + known
             piece = piece[known:]
     slack = CLOCK_SLACK * (len(streams) - 1)
+    if len(streams) > 1 and (first is None or first >= streams[1].base):
+        slack += round(2 * way * RATE)
     if whole and missing > talk.lost.inbound + slack:
         return [f"{missing} samples were not heard, {talk.lost.inbound} are counted as lost"]
     return []

@@ -34,7 +34,7 @@ from trunkline.gateway.shell import Shell as GatewayShell
 from .bus import SimBus
 from .clock import Process, SimLoop
 from .memory_journal import MemoryJournal
-from .twilio import Rest, Twilio
+from .twilio import Twilio
 
 if TYPE_CHECKING:
     from .media import Media
@@ -109,7 +109,7 @@ class ControllerPeer:
         self._ops = Operations(
             stack="5tack",
             public_url=public_url,
-            carrier=Rest(twilio, process),
+            carrier=twilio,
             journal=SimJournal(store, rng),  # type: ignore[arg-type]  # by __getattr__
             keys=SealKeys("token"),
             wall=twilio.wall,
@@ -279,6 +279,8 @@ class WorkerPeer:
 
     def _tick(self) -> None:
         now = self.loop.time_ns()
+        if not self._socket.readable:
+            self.calls.all_read(now)
         self.calls.work(now, now + TICK_NS)
         self.calls.tick(now, now + TICK_NS)
         self._send()

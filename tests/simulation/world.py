@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from unittest import mock
 
+from trunkline.bus.sound import TOGETHER
+
 from .bus import SimBus
 from .client import SimClient
 from .clock import Process, SimLoop, current
@@ -30,7 +32,7 @@ PEOPLE: Final = tuple(f"+1650555100{n}" for n in range(6))
 REST_WITHIN: Final = 170.0
 #: A worker's ticks are coarser than in life, so it fills the carrier's buffer up to this (seconds),
 #: and clients have to reckon with it.
-LEAD_AND_TICK: Final = 0.06 + TICK_NS / 1e9
+LEAD_AND_TICK: Final = 0.06 + TICK_NS / 1e9 + (TOGETHER - 1) * 0.02
 #: What is dead is started again after so long (seconds).
 KEEPER: Final = (0.2, 1.5)
 
@@ -53,7 +55,9 @@ class World:
         #: what happens next time that somebody is about to do this: "write", "create", "interrupt"
         self.traps: dict[str, Callable[[], None]] = {}
         self.bus = SimBus(self.loop, random.Random(f"{seed} bus"))
-        self.twilio = Twilio(self.loop, random.Random(f"{seed} twilio"), self.say, self.spring)
+        self.store = MemoryJournal()
+        ways = random.Random(f"{seed} twilio")
+        self.twilio = Twilio(self.loop, self.store, ways, self.say, self.spring)
         self.exchange = Exchange(
             self.loop,
             random.Random(f"{seed} exchange"),
@@ -63,7 +67,6 @@ class World:
         )
         late = random.Random(f"{seed} carrier")
         self.exchange.sees_dead_within = late.choice((0.03, 0.03, 0.4))
-        self.store = self.twilio.journal = MemoryJournal()
         self.answered_twice: list[str] = []
         self.errors: list[str] = []
         self.controllers: list[ControllerPeer] = []
@@ -193,7 +196,7 @@ class World:
             ("trunkline.gateway.shell.connect_dealer", self.bus.connect_dealer),
             ("trunkline.controller.shell.bind_router", self.bus.bind_router),
             ("trunkline.adapter.client.client.monotonic", self.loop.time),
-            ("trunkline.adapter.client.call_audio.LEAD_AND_FRAME", LEAD_AND_TICK),
+            ("trunkline.adapter.client.call_audio.LEAD_AND_MESSAGE", LEAD_AND_TICK),
             ("trunkline.adapter.line.trace_carrier", dict),
             ("trunkline.codec_worker.batches.Downsampler", PlainDownsampler),
             ("trunkline.codec_worker.batches.Upsampler", PlainUpsampler),

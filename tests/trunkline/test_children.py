@@ -15,7 +15,6 @@ from trunkline.bus import settings as bus_settings
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.launch import ParentPipe
 from trunkline.bus.process import PARENT_FD_VARIABLE
-from trunkline.bus.settings import Settings
 from trunkline.bus.testing import until
 from trunkline.stack import children
 from trunkline.stack.children import GOOD_RUN, LONGEST_DELAY, Child, Restarts, settings_environment
@@ -79,7 +78,7 @@ def test_a_child_reads_the_very_settings_of_its_parent(
         calls_per_second=2.5,
     )
     environment = settings_environment(given)
-    for name in Settings.model_fields:
+    for name in bus_settings.FIELDS:
         monkeypatch.delenv(bus_settings.env_name(name), raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

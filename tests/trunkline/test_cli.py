@@ -18,6 +18,8 @@ COMMANDS = (
     "restore",
     "call",
     "answer",
+    "report",
+    "load",
     "doctor",
     "demo",
 )

@@ -99,14 +99,15 @@ def test_gaps_are_those_within_utterances() -> None:
             [101.001, 160, 160],
             [101.002, 160, 320],
             [101.020, 160, 320],
-            [101.050, 160, 160],
-            [101.110, 160, 160],  # the last one, held back
+            [101.050, 320, 160],
+            [101.090, 160, 160],
+            [101.150, 160, 160],  # the last one, held back
             [109.000, 160, 0],
             [109.020, 160, 160],
             [109.040, 160, 160],
         ],
     )
-    assert [round(gap) for _, gap in found.gaps_ms] == [18, 30, 20]
+    assert [round(gap) for _, gap in found.gaps_ms] == [18, 30, 20, 20]
     assert found.gap_ms(1.0) == pytest.approx(30.0)
     assert record().gap_ms(0.99) == 0.0
 

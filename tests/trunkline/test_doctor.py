@@ -193,6 +193,19 @@ async def test_a_running_stack_is_told_with_its_parts(
     assert known.status is running and known.welcome == welcome()
 
 
+async def test_how_much_is_left_of_the_caps(known: Known) -> None:
+    assert states(await stack.caps(known)) == {"caps": "skip"}
+    known.status = {"calls": []}
+    assert states(await stack.caps(known)) == {"caps": "ok"}
+    known.status["caps"] = [
+        {"setting": "TRUNKLINE_MAX_CALLS", "most": 5, "used": 2, "left": 3},
+        {"setting": "TRUNKLINE_MAX_MINUTES_PER_DAY", "most": 60, "used": 60, "left": 0},
+    ]
+    some, none = await stack.caps(known)
+    assert (some.state, some.text) == ("ok", "TRUNKLINE_MAX_CALLS=5: 3 left")
+    assert (none.state, none.text) == ("warn", "TRUNKLINE_MAX_MINUTES_PER_DAY=60: 0 left")
+
+
 def welcome(public_url: str | None = None) -> m.Welcome:
     return m.Welcome(
         epoch=1, stack="st1", pid=1, account=ACCOUNT_SID, public_url=public_url, lead_ms=60

@@ -76,17 +76,15 @@ def test_the_lines_say_first_what_is_wrong_with_the_recording(tmp_path: Path) ->
     assert re.search(r"latency +max \d\.\d\d s of 1 \(percentiles need 20\)", good)
 
 
-def test_a_directory_and_a_call_of_several_streams(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_directory_and_a_call_by_its_sid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in (1, 2):
-        recording(tmp_path / f"20260101T00000{n}-{SID}-{n}.wav")
-    recording(tmp_path / "20260101T000009-CAother-1.wav")
+        recording(tmp_path / f"20260101T00000{n}-{SID}.wav")
+    recording(tmp_path / "20260101T000009-CAother.wav")
     assert len(report(tmp_path)) == 3
-    assert len(report(SID, "--recordings-dir", tmp_path)) == 2
+    assert len(report(SID, "--recordings-dir", tmp_path)) == 2, "of two machines, for example"
     monkeypatch.setenv("TRUNKLINE_RECORDINGS_DIR", str(tmp_path))
     assert len(report(SID)) == 2
-    assert report("CAother")["seconds"] == 12.0, "a call of one stream is one report"
+    assert report("CAother")["seconds"] == 12.0, "a call of one recording is one report"
 
 
 @pytest.mark.parametrize(

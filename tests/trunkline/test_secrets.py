@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from pydantic import SecretStr
 
 import trunkline.adapter.client
 import trunkline.bus
@@ -17,6 +16,7 @@ import trunkline.codec_worker
 import trunkline.controller
 import trunkline.gateway
 from trunkline.bus import messages as m
+from trunkline.bus.settings import Settings
 from trunkline.bus.wire import SECRET_FIELDS, Shown
 from trunkline.controller import instructions as do
 from trunkline.controller.instructions import ReplyTo
@@ -32,7 +32,7 @@ ROOMS = (
     trunkline.controller,
     trunkline.gateway,
 )
-NAMES = SECRET_FIELDS | {"auth_token", "auth_token_secondary", "tokens", "prior"}
+NAMES = SECRET_FIELDS | {"auth_token", "auth_token_secondary", "bus_key", "tokens", "prior"}
 #: Fields of such a name that hold none: a digest.
 NONE = {("Row", "token")}
 SECRET = "5ecre7"
@@ -102,7 +102,13 @@ CALL = m.CallInfo(
             state="applied",
             prior={"voice_url": f"https://me:{SECRET}@x"},
         ),
-        SecretStr(SECRET),
+        Settings(
+            auth_token=SECRET,
+            auth_token_secondary=SECRET,
+            bus_key=SECRET,
+            public_url=f"https://me:{SECRET}@x",
+            twilio_api_url=f"https://me:{SECRET}@x",
+        ),
     ],
     ids=lambda holder: type(holder).__name__,
 )

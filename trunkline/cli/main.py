@@ -17,17 +17,19 @@ from typing import Any, Literal, NoReturn
 import click
 
 from trunkline.bus.errors import TrunklineError
-from trunkline.bus.messages import LONGEST_WAIT
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
+from .load import load
 from .options import (
     CODEC_WORKER,
     CONTROLLER,
     GATEWAY,
     STACK,
+    Seconds,
     settings_options,
+    timeout_option,
 )
 
 
@@ -225,21 +227,6 @@ def restore(settings: Settings, dry_run: bool, account: bool, force: bool) -> No
     sys.exit(outcome)
 
 
-class _Seconds(click.FloatRange):
-    """A time to wait for. click compares, and NaN is neither too small nor too large."""
-
-    def __init__(self, *, min_open: bool = False) -> None:
-        super().__init__(0.0, LONGEST_WAIT, min_open=min_open)
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        seconds: float = super().convert(value, param, ctx)
-        if seconds != seconds:
-            self.fail(f"{value} is no number of seconds.", param, ctx)
-        return seconds
-
-
 _say = click.option(
     "--say",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -254,11 +241,10 @@ _record = click.option(
 )
 _listen = click.option(
     "--listen",
-    type=_Seconds(),
+    type=Seconds(),
     metavar="SECONDS",
     help="Hang up so long after the last word of --say [2], or after the answer.",
 )
-_timeout = click.option("--timeout", default=120.0, show_default=True, type=_Seconds(min_open=True))
 
 
 @cli.command(short_help="Call somebody by hand, through the running stack.")
@@ -280,7 +266,7 @@ _timeout = click.option("--timeout", default=120.0, show_default=True, type=_Sec
 @_say
 @_record
 @_listen
-@_timeout
+@timeout_option
 @settings_options("bus")
 def call(settings: Settings, to: str, number: str, **wishes: Any) -> None:
     """Call TO by hand, through the running stack.
@@ -303,7 +289,7 @@ def call(settings: Settings, to: str, number: str, **wishes: Any) -> None:
 @_say
 @_record
 @_listen
-@_timeout
+@timeout_option
 @settings_options("bus")
 def answer(settings: Settings, number: str, **wishes: Any) -> None:
     """Answer the next call to NUMBER by hand, through the running stack.
@@ -435,6 +421,9 @@ def report(
     from . import report as reports
 
     sys.exit(reports.report(what, settings, ours, as_json=as_json, html=html))
+
+
+cli.add_command(load)
 
 
 @cli.command("with-parent", hidden=True)

@@ -1,4 +1,5 @@
-"""Options that stand for settings: the same name, help and check on every command.
+"""Options that several commands have: above all those that stand for settings, with the same name,
+help and check everywhere.
 
 An option wins over the environment; what is left out comes from the environment or ``.env``.
 Credentials have no option, because other users of a machine can read command lines.
@@ -13,6 +14,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from trunkline.bus import settings
+from trunkline.bus.messages import LONGEST_WAIT
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -56,6 +58,30 @@ CONTROLLER: Final = (
     "max_minutes_per_day",
     "twilio_api_url",
     "log_format",
+)
+
+
+class Seconds(click.FloatRange):
+    """A time to wait for. click compares, and NaN is neither too small nor too large."""
+
+    def __init__(self, *, min_open: bool = False) -> None:
+        super().__init__(0.0, LONGEST_WAIT, min_open=min_open)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if seconds != seconds:
+            self.fail(f"{value} is no number of seconds.", param, ctx)
+        return seconds
+
+
+timeout_option = click.option(
+    "--timeout",
+    default=120.0,
+    show_default=True,
+    type=Seconds(min_open=True),
+    help="Seconds until a call has to be up.",
 )
 
 

@@ -24,8 +24,8 @@ def report(
 ) -> int:
     """Listen to the recordings of ``what``, and say what was heard; the exit status.
 
-    JSON is one object: the report, or for a directory, or a call of several streams, reports by the
-    name of their file. Raises as recordings.find and recordings.hear do.
+    JSON is one object: the report, or for a directory, or a call with several recordings, reports
+    by the name of their file. Raises as recordings.find and recordings.hear do.
     """
     paths = recordings.find(what, settings)
     calls = [recordings.hear(path, ours) for path in paths]

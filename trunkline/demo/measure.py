@@ -108,7 +108,8 @@ class CallRecord:
 
     @property
     def gaps_ms(self) -> list[tuple[float, float]]:
-        """(seconds since ``started``, ms since the frame before) within utterances.
+        """(seconds since ``started``, ms since the frame before) within utterances. Of a message
+        that holds several frames, each comes 20 ms after the one before it.
 
         Two kinds are no jitter and are left out: the lead, which goes out at once, and an
         utterance's last message. Playout holds that back on purpose until the carrier's buffer is
@@ -118,7 +119,8 @@ class CallRecord:
         for before, now, after in zip(
             self.arrivals, self.arrivals[1:], [*self.arrivals[2:], None], strict=False
         ):
-            gap, depth = now[0] - before[0], now[2]
+            several = max(0.0, before[1] - FRAME) / WIRE_RATE
+            gap, depth = now[0] - before[0] - several, now[2]
             last = after is None or after[0] - now[0] > UTTERANCE_GAP
             if depth and not last and WITHIN_LEAD < gap < UTTERANCE_GAP:
                 gaps.append((now[0] - self.started, gap * 1000))

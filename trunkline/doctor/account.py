@@ -49,7 +49,7 @@ async def credentials(known: Known) -> list[Finding]:
             Finding("credentials", "warn", "TWILIO_ACCOUNT_SID is not AC and 32 hex digits")
         )
     tokens = {"TWILIO_AUTH_TOKEN": token}
-    if secondary := settings.auth_token_secondary.get_secret_value():
+    if secondary := settings.auth_token_secondary:
         tokens["TWILIO_AUTH_TOKEN_SECONDARY"] = secondary
     url = f"{base}/2010-04-01/Accounts/{sid}.json"
     answers = {}
@@ -167,7 +167,7 @@ async def leftovers(known: Known) -> list[Finding]:
     """Overrides that nobody holds any more: in the journal, and sealed on the numbers."""
     if known.status:
         return [_held(known)]
-    if not (known.settings.account_sid and known.settings.auth_token.get_secret_value()):
+    if not (known.settings.account_sid and known.settings.auth_token):
         return [Finding("overrides", "skip", "the seals are read with the account's token")]
     findings = [await _dry_run(known, account=False, name="journal")]
     if known.account:

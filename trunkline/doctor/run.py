@@ -33,6 +33,7 @@ CHECKS: Final[tuple[Callable[[Known], Awaitable[list[Finding]]], ...]] = (
     machine.machine,
     stack.bus_directory,
     stack.stack,
+    stack.caps,
     stack.ports,
     account.credentials,
     account.numbers,

@@ -54,7 +54,7 @@ async def bus_directory(known: Known) -> list[Finding]:
 
 def _shortened(settings: Settings) -> str:
     """Why the default address is not in the system's runtime directory, where it is not."""
-    if "bus" in settings.model_fields_set:
+    if "bus" in settings.given:
         return ""
     system = system_runtime_path()
     if system == runtime_path():
@@ -94,6 +94,25 @@ async def stack(known: Known) -> list[Finding]:
         hint = "with two, a call outlives the death of one without a gap"
         return [Finding("stack", "ok", text, hint)]
     return [Finding("stack", "ok", text)]
+
+
+async def caps(known: Known) -> list[Finding]:
+    """How much all clients of the stack together may still dial."""
+    found = known.status.get("caps", [])
+    if not known.status:
+        return [Finding("caps", "skip", "only a running stack knows how much is left of them")]
+    if not found:
+        hint = "TRUNKLINE_MAX_CALLS and TRUNKLINE_MAX_MINUTES_PER_DAY bound what calls can cost"
+        return [Finding("caps", "ok", "none is set", hint)]
+    return [
+        Finding(
+            "caps",
+            "ok" if cap["left"] else "warn",
+            f"{cap['setting']}={cap['most']}: {cap['left']} left",
+            "" if cap["left"] else "calls are refused until some of it is free again",
+        )
+        for cap in found
+    ]
 
 
 def _count(things: list[Any], one: str) -> str:

@@ -1,1 +1,1 @@
-"""What pytest says of a run's calls: limits, repeats, a baseline, and one page of all calls."""
+"""What pytest says of a run's calls: limits, repeats, a baseline, a page of all calls, caps."""

@@ -38,16 +38,16 @@ def samples_of(reports: Sequence[Report]) -> Samples:
     )
 
 
-def check_names(limits: Mapping[str, float]) -> None:
-    """ValueError that names a limit which there is not."""
+def check_names(limits: Mapping[str, float], where: str = "phone_limits") -> None:
+    """ValueError that names a limit which there is not. ``where``: they were given there."""
     for name, limit in limits.items():
         if not _SPREAD.fullmatch(name) and name not in _NUMBERS:
             raise ValueError(
-                f"phone_limits: there is no limit {name!r}; there are latency_p50, _p90, _p95, "
+                f"{where}: there is no limit {name!r}; there are latency_p50, _p90, _p95, "
                 f"_max, time_to_yield_p50, …, {', '.join(_NUMBERS)}"
             )
         if isinstance(limit, bool) or not isinstance(limit, int | float):
-            raise ValueError(f"phone_limits: {name}={limit!r} is no number")
+            raise ValueError(f"{where}: {name}={limit!r} is no number")
 
 
 def broken(reports: Sequence[Report], limits: Mapping[str, float]) -> list[str]:

@@ -32,8 +32,9 @@ class Heard:
 def find(what: str, settings: Callable[[], Settings]) -> list[Path]:
     """The recordings of a WAV file, a directory, or a CallSid; the oldest first.
 
-    A CallSid's are in TRUNKLINE_RECORDINGS_DIR, one for each stream of the call. Raises
-    SettingsError where that is not set, and InvalidRequestError where there is no recording.
+    A CallSid's is in TRUNKLINE_RECORDINGS_DIR, one for the whole call. Stacks on several machines
+    have several: each has those streams of the call that came to it. Raises SettingsError where
+    that directory is not set, and InvalidRequestError where there is no recording.
     """
     path = Path(what)
     if path.is_file():
@@ -47,7 +48,7 @@ def find(what: str, settings: Callable[[], Settings]) -> list[Path]:
                 f"{what} is no file, and where recordings of calls are is not known: set "
                 "TRUNKLINE_RECORDINGS_DIR, or --recordings-dir"
             )
-        directory, pattern = found, f"*-{what}-*.wav"
+        directory, pattern = found, f"*-{what}.wav"
     else:
         raise InvalidRequestError(f"{what} is no file, no directory and no CallSid")
     recordings = sorted(directory.glob(pattern))

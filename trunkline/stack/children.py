@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from pydantic import SecretStr
-
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.descriptors import KEEPER_FD_VARIABLE
 from trunkline.bus.launch import ParentPipe
@@ -29,7 +27,7 @@ from trunkline.bus.process import (
     READY,
     SIGN_SECONDS,
 )
-from trunkline.bus.settings import Settings, env_name
+from trunkline.bus.settings import FIELDS, Settings, env_name
 
 log = logging.getLogger("trunkline.stack.supervisor")
 
@@ -236,7 +234,7 @@ def describe(status: int) -> str:
 #: Settings that a process needs. Others, secrets among them, are not in its environment.
 _NEEDS: Final[Mapping[str, frozenset[str]]] = {
     "codec-worker": frozenset(("bus", "bus_key", "lead_ms", "log_format")),
-    "gateway": frozenset(Settings.model_fields)
+    "gateway": frozenset(FIELDS)
     - {"numbers", "state_dir", "twilio_api_url", "calls_per_second", "region", "edge"},
     "carrier-sim": frozenset(("account_sid", "auth_token", "auth_token_secondary")),
 }
@@ -245,11 +243,11 @@ _NEEDS: Final[Mapping[str, frozenset[str]]] = {
 def settings_environment(settings: Settings, role: str | None = None) -> dict[str, str]:
     """This process's environment, with the settings in it that a child of this role reads (None:
     all). Whatever else Twilio's tools read is left out: API keys, for example."""
-    needs = _NEEDS.get(role or "", frozenset(Settings.model_fields))
+    needs = _NEEDS.get(role or "", frozenset(FIELDS))
     if role == "codec-worker" and settings.address.directory is None:
-        settings = settings.model_copy(update={"bus_key": SecretStr(settings.tcp_key())})
+        settings = settings.changed(bus_key=settings.tcp_key())
     environment = {n: value for n, value in os.environ.items() if not n.startswith("TWILIO_")}
-    for field in Settings.model_fields:
+    for field in FIELDS:
         text = _as_text(getattr(settings, field)) if field in needs else None
         if text is None:
             environment.pop(env_name(field), None)
@@ -261,8 +259,6 @@ def settings_environment(settings: Settings, role: str | None = None) -> dict[st
 def _as_text(value: object) -> str | None:
     if value is None or value == "":
         return None
-    if isinstance(value, SecretStr):
-        return value.get_secret_value() or None
     if isinstance(value, bool):
         return "1" if value else "0"
     if isinstance(value, tuple):

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-
 from trunkline.bus import hosts
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.launch import StackInfo, read_ready_file, trunkline_argv
@@ -109,12 +107,12 @@ def fit(settings: Settings, carrier: StackInfo, http_port: int, state_dir: Path)
     assert carrier.sim is not None
     given: dict[str, object] = {
         "account_sid": carrier.account_sid,
-        "auth_token": SecretStr(carrier.auth_token),
+        "auth_token": carrier.auth_token,
         "twilio_api_url": carrier.sim,
         "http_port": http_port,
         "state_dir": state_dir,
     }
-    if "console_port" not in settings.model_fields_set:
+    if "console_port" not in settings.given:
         given["console_port"] = 0
     if settings.public_url is None or not _is_here(settings.public_url):
         url = f"http://{hosts.join(hosts.reachable(settings.http_host), http_port)}"
@@ -126,7 +124,7 @@ def fit(settings: Settings, carrier: StackInfo, http_port: int, state_dir: Path)
                 url,
             )
         given["public_url"] = url
-    return settings.model_copy(update=given)
+    return settings.changed(**given)
 
 
 def _is_here(url: str) -> bool:

@@ -83,7 +83,7 @@ def up(settings: Settings, wishes: Wishes) -> int:
         raise SettingsError(f"--ready-file {wishes.ready_file}: there is no such directory")
     settings.address.make_directory()
     _refuse_beside_another(settings, wishes)
-    any_port = wishes.sim and "http_port" not in settings.model_fields_set
+    any_port = wishes.sim and "http_port" not in settings.given
     end_logging = setup_logging("supervisor", settings.log_format)
     try:
         port = PublicPort.claim(
@@ -145,7 +145,7 @@ async def _up(settings: Settings, port: PublicPort, wishes: Wishes, stop: asynci
             tunnel = await Tunnel.open(wishes.tunnel, host, number)
             held.push_async_callback(tunnel.close)
             given["public_url"] = tunnel.url
-        settings = settings.model_copy(update=given)
+        settings = settings.changed(**given)
         return await run_stack(settings, port.fd, wishes, stop, carrier=carrier, tunnel=tunnel)
 
 

@@ -44,7 +44,7 @@ from .workers import Workers
 CLAIM_SECONDS: Final = 9.0
 #: Sessions that are over and are remembered, at most.
 ENDED_KEPT: Final = 10_000
-#: Places in a queue are told again when they changed, at most this often.
+#: Clients hear of changed places in a queue at most this often.
 TELL_PLACES_EVERY: Final = 1.0
 
 
@@ -93,7 +93,8 @@ class Book:
         self.ended: dict[str, None] = {}
         #: by number
         self.leases: dict[str, Lease] = {}
-        #: by override: those that are put back beside the one on their number. A journal had two.
+        #: by override: leases that are put back while another lease has their number, because a
+        #: journal had two overrides of it
         self.aside: dict[str, Lease] = {}
         self.look_ups = LookUps()
         self.pool = Pool(rules.pool)
@@ -170,7 +171,7 @@ class Book:
         return gap
 
     def excuse(self, seconds: float) -> None:
-        """The controller itself did not run for so long: nobody is late because of it."""
+        """The controller itself did not run for this long: nobody is late because of it."""
         self.peers.excuse(seconds)
         for session in self.sessions.values():
             session.excuse(seconds)
@@ -308,7 +309,8 @@ class Book:
         self._closed_dials.append((now, dial.request))
 
     def close_dial(self, dial: Dial, now: float) -> None:
-        """Nothing more can come of it. It is kept for a while, so that what comes late is known."""
+        """The dial is over. It is kept for a while, so that late callbacks and streams are
+        known."""
         self.usage.over(dial.request, dial.row.seconds)
         self._closed_dials.append((now, dial.request))
 
@@ -318,7 +320,7 @@ class Book:
             self.dials.pop(self._closed_dials.pop(0)[1], None)
 
     def dial_of(self, call: Call) -> Dial | None:
-        """The dial that the call came of."""
+        """The dial that led to the call."""
         return self.dials.get(call.dial_request or "")
 
     def dial_with_sid(self, sid: str) -> Dial | None:
@@ -326,16 +328,16 @@ class Book:
         return next((d for d in self.dials.values() if sid and d.sid == sid), None)
 
     def came_of_a_dial(self, sid: str, *, but: str) -> bool:
-        """The call came of a dial of ours, of another one than ``but``; it may be over."""
+        """Another dial of ours than ``but`` has led to the call; it may be over."""
         return any(d.sid == sid and d.request != but for d in self.dials.values())
 
     def open_dials(self) -> bool:
-        """Something may still come of a dial."""
+        """A dial may still lead to a call."""
         return any(dial.state in OPEN for dial in self.dials.values())
 
     def open_b_legs(self, number: str) -> list[Dial]:
-        """The b-leg dials to the number of which something may still come, those that Twilio has
-        taken first."""
+        """The b-leg dials to the number that may still lead to a call. Those that Twilio has taken
+        come first."""
         found = [
             dial
             for dial in self.dials.values()

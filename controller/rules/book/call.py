@@ -83,7 +83,7 @@ class Call(Subject):
     #: REST has not taken that hang-up yet
     end_under_way: bool = False
     hung_up: float | None = None
-    #: its dial's timeout is told once it is hung up
+    #: once it is hung up, its client hears that the dial has timed out
     tell_timeout: bool = False
     ended_at: float = 0.0
     #: when to look whether the leg that we dialled is over too
@@ -158,14 +158,14 @@ class Call(Subject):
 
     @property
     def query(self) -> dict[str, str]:
-        """What the redirect back to us carries: which call it is."""
+        """The query of the redirect back to us, which says which call it is."""
         if self.mode == "a-leg" and self.dial_request is not None:
             return {DIAL_FIELD: self.dial_request}
         return {CALL_FIELD: self.id}
 
     def info(self, now: float) -> m.CallInfo:
-        """What others have to know of it: its client, its gateways, its workers, and through them a
-        controller that is started again."""
+        """The call as its client, its gateways and its workers have to know it. They announce it to
+        a controller that is started again."""
         return m.CallInfo(
             call=self.id,
             session=self.session,
@@ -295,7 +295,7 @@ class Call(Subject):
         self.may_return_until = until
 
     def doubt_no_more(self) -> None:
-        """The client was told, or the call is over."""
+        """The client knows it, or the call is over."""
         self.digits_in_doubt = False
 
     # ------------------------------------------------------------------ after a restart
@@ -350,7 +350,7 @@ class Call(Subject):
     def end(
         self, reason: m.EndedReason, reply_to: ReplyTo | None = None, *, tell_timeout: bool = False
     ) -> None:
-        """It is to be hung up. The first reason that was given is the one that is told."""
+        """It is to be hung up. If there are several reasons, the first one counts."""
         self.reason = self.reason or reason
         self.tell_timeout = self.tell_timeout or tell_timeout
         if reply_to is not None:
@@ -389,8 +389,8 @@ class Call(Subject):
         self.ended_at = now
 
     def ended_message(self, now: float, *, by_far_end: bool = False) -> m.CallEnded:
-        """Its end, for its client. It is told late where its gateway has not told that its stream
-        is gone, or where the client was away."""
+        """Its end, for its client. The client hears it late if the gateway has not told that the
+        stream is gone, or if the client was away."""
         assert self.reason is not None, "a call that is over has a reason"
         ended = self.ended_at if self.hung_up is None else min(self.hung_up, self.ended_at)
         return m.CallEnded(call=self.id, reason=self.reason, by_far_end=by_far_end, ago=now - ended)

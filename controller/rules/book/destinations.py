@@ -1,8 +1,8 @@
 """Whom this stack may call, whatever a client allows.
 
-Two rules hold for every way to dial. Where the operator has a list (TRUNKLINE_ALLOWED_CALLEES),
-only what stands on it is called. And a number that costs far more than a phone call, or that must
-not be called by a test, is called only where that list names it in full:
+Two rules hold for every way to dial. If the operator has a list (TRUNKLINE_ALLOWED_CALLEES), only
+numbers on it are called. And a number that costs far more than a phone call, or that a test must
+not call, is called only if that list names it in full:
 
 - premium-rate and emergency numbers, as Google's libphonenumber has them for each country (the
   package ``phonenumbers``: PREMIUM_RATE in its metadata, and its list of short numbers);
@@ -20,7 +20,7 @@ from trunkline.bus.redact import redact_number
 
 #: The setting that an error names.
 SETTING: Final = "TRUNKLINE_ALLOWED_CALLEES"
-#: Country codes of ITU-T E.164 that are no country's, and what stands behind them.
+#: Country codes of ITU-T E.164 that belong to no country, and the service behind each.
 WORLD: Final = {
     "+870": "a satellite number (Inmarsat)",
     "+878": "a number for personal telecommunications, billed at a rate of its own",
@@ -53,7 +53,7 @@ def refusal(number: str, listed: tuple[str, ...] | None) -> str | None:
 
 
 def _costly(number: str) -> str | None:
-    """What makes it no ordinary number; None: nothing does, or it is known nowhere."""
+    """Why this is no ordinary number. None: it is one, or no list knows it."""
     for code, what in WORLD.items():
         if number.startswith(code):
             return what

@@ -1,4 +1,5 @@
-"""A dial: what is kept of a call that we ask Twilio for, what may be dialled, and how we ask."""
+"""A dial is a call that we ask Twilio for. Here stand its fields, the check whether it may be
+dialled, and the order that Twilio gets."""
 
 from __future__ import annotations
 
@@ -20,16 +21,17 @@ from ..tables import DIAL, Subject
 from . import destinations
 from .last_known import LastKnown
 
-#: Twilio rings this long unless it is told a shorter time.
+#: Twilio rings this long, unless we ask for a shorter time (seconds).
 RING_SECONDS: Final = 60
-#: Twilio may have it, and more may come of it.
+#: In these states Twilio may have the dial, and it may still lead to a call.
 OPEN: Final = ("asking", "unsure", "taken")
 
 
 @dataclass
 class Dial(Subject):
-    """``deadline``: from when Twilio was asked (while it waits for its number: until when it does).
-    ``outcome``: why nobody waits for it any more; ``outcome_text``: what was told with that."""
+    """``deadline``: when its time is over. That counts from when Twilio was asked; while the dial
+    waits for its turn on the number, the deadline is the end of that wait. ``outcome``: why nobody
+    waits for it any more; ``outcome_text``: the explanation that its client got."""
 
     TABLE, KIND = DIAL, "dial"
 
@@ -46,7 +48,7 @@ class Dial(Subject):
     guessed: bool = False
     #: its time was over before it was answered: that is why it failed, whatever our hang-up brings
     timed_out: bool = False
-    #: what Twilio had last said of our leg by then
+    #: Twilio's last word on our leg before that
     last_word: str = ""
     #: the stream is up: it is a call now
     started: bool = False
@@ -131,7 +133,8 @@ class Dial(Subject):
         self.guessed = guessed
 
     def confirm(self) -> None:
-        """What named the dial shows that the guess was right."""
+        """A callback, webhook or stream has named the dial, which shows that the guess was
+        right."""
         self.guessed = False
 
     def mistaken(self) -> None:
@@ -153,8 +156,9 @@ class Dial(Subject):
         self.answered = self.answered or (self.row.asked if self.found else wall)
 
     def close(self, wall: float) -> None:
-        """Nothing more can come of it: how long it has cost. Where its end was told and its answer
-        was not, it may have been answered at once."""
+        """The dial is over: note how long it has cost. If Twilio told its end but not when it was
+        answered, assume that it was answered at once, which is the dearest that it can have
+        been."""
         answered = self.answered
         if answered is None and self.known.status == "completed":
             answered = self.row.asked
@@ -175,16 +179,16 @@ class Dial(Subject):
         self.last_look, self.deadline = True, deadline
 
     def time_over(self, now: float) -> None:
-        """Its time is over before it was answered. What Twilio had last said is kept, because our
-        own hang-up will change it."""
+        """Its time is over before it was answered. Keep Twilio's last word, because our own hang-up
+        will change it."""
         self.timed_out, self.last_word = True, self.known.leg(now)
 
     def hang_up_first(self) -> None:
-        """Its timeout is told once Twilio has hung it up, so no clock runs on."""
+        """Its client hears of the timeout once Twilio has hung the call up, so no clock runs on."""
         self.deadline = float("inf")
 
     def fail(self, status: str, text: str, now: float) -> None:
-        """It ends without a call: ``text``, and what was last known of it, is told with that."""
+        """It ends without a call. Its client gets ``text`` and the last facts that we knew."""
         parts = [text]
         if self.row.asked:
             leg = "" if self.leg_over else self.known.leg(now)
@@ -194,11 +198,11 @@ class Dial(Subject):
         self.outcome_text = "; ".join(part for part in parts if part)
 
     def nobody_waits(self, why: str) -> None:
-        """The first reason that was given is the one that is told."""
+        """The first reason counts; later ones change nothing."""
         self.outcome = self.outcome or why
 
     def error(self) -> TrunklineError:
-        """What the one who asked for it is told once it is ``outcome``."""
+        """The error of whoever waits for the dial, once it has an ``outcome``."""
         return self.failed().error(self.row.callee, self.row.timeout)
 
     def failed(self) -> m.DialFailed:
@@ -220,7 +224,7 @@ def new_dial(
     token: str = "",
     trace: dict[str, str] | None = None,
 ) -> Dial:
-    """A dial of which nothing is known yet. ``state``: what it has to wait for first."""
+    """A new dial. ``state`` says what it has to wait for first."""
     known = LastKnown(redact_number(row.callee), row.mode == "b-leg", heard=now)
     return Dial(row, state, known, waiting or [], token, trace or {})
 
@@ -228,8 +232,8 @@ def new_dial(
 def check(
     body: m.Dial, allowed_callees: frozenset[str] | None, of_stack: tuple[str, ...] | None
 ) -> None:
-    """InvalidRequestError for what is not to be dialled. ``allowed_callees``: as the session has
-    them; ``of_stack``: as the stack has them, whatever the session says."""
+    """InvalidRequestError if this must not be dialled. ``allowed_callees`` are the session's;
+    ``of_stack`` are the stack's, which count whatever the session says."""
     shown = redact_number(body.to)
     if len(body.request) != 32:
         raise InvalidRequestError("a dial's request id has 32 hex digits")
@@ -254,7 +258,8 @@ def check(
 
 
 def order(row: DialRow, token: str, public_url: str) -> CallOrder:
-    """What Calls create is asked for. ``token``: the stream's, which only the a-leg's TwiML has."""
+    """The order for Twilio's Calls create. ``token`` is the stream's; only an a-leg's TwiML has
+    it."""
     document = documents.HOLD_THE_LINE
     if row.mode == "a-leg":
         document = documents.connect(public_url, token, row.request)

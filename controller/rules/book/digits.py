@@ -1,6 +1,6 @@
 """Rows of digits on their way to legs that carry our stream, and the ones that wait their turn.
 
-What is done with them, and why, is told in :mod:`..digits`.
+:mod:`..digits` says how they are sent, and why so.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What was last known of a dial, in words: for the error that it may end with.
+"""The last that we knew of a dial, in words: for the error that it may end with.
 
-A timer only says that something did not happen. What did happen is told with it: Twilio's last word
-on our leg, what the callee's voice webhook was answered with, and which calls were refused on the
+A timer only says that something did not happen. So the error also says what did: Twilio's last word
+on our leg, our answer to the callee's voice webhook, and the calls that were refused on the
 callee's number meanwhile.
 
 For example: "call to ***7777: no stream within 30 s; Twilio's last word is 'in-progress', 24.1 s
@@ -65,7 +65,7 @@ class LastKnown:
         return f"Twilio's last word is {self.status!r}, {now - self.status_since:.1f} s ago"
 
     def webhook(self, now: float) -> str:
-        """What the callee's number asked us, and was told; "" where it does not ask us."""
+        """The voice webhook of the callee's number and our answer; "" where it does not ask us."""
         if not self.has_webhook:
             return ""
         if self._webhook is None:

@@ -8,7 +8,7 @@ it. Those that call it need not differ, because one call at a time is set up the
 waits.
 
 For example, a session that takes calls from Anna and one that takes calls from Ben can share a
-number. A third one that takes everybody's calls is refused, and is told who holds the number.
+number. A third one that takes everybody's calls is refused, and hears who holds the number.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ..tables import LEASE, Subject
 
 @dataclass(frozen=True)
 class Hold:
-    """What a session holds a number for: ``callers``' calls (None: everybody's), or its own dials
-    to it, which come from its number (``dials``)."""
+    """Why a session holds a number: for the calls of ``callers`` (None: of everybody), or for its
+    own dials to it, which come from its number (``dials``)."""
 
     callers: frozenset[str] | None
     dials: bool = False
@@ -60,8 +60,8 @@ class LeaseRequest:
 
 @dataclass
 class Lease(Subject):
-    """``row``: its override, as it was planned, found or written. How the override stands is told
-    by ``state`` alone. ``holders``: session id -> what it holds the number for.
+    """``row``: its override, as it was planned, found or written. ``state`` alone says how the
+    override stands now. ``holders``: session id -> why it holds the number.
 
     A session that closes goes from ``holders`` to ``leaving`` if it was the last one: it waits for
     the number to be as before, and so does whoever closed it.

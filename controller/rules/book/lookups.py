@@ -1,6 +1,6 @@
 """The account's numbers: their SIDs, as far as they are known, and who waits to learn one.
 
-What was found is remembered for a while, and many ask once.
+A SID that was found is remembered for a while. Many who seek one number at once are one request.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A new session: what a client asks for is checked before anything is kept of it."""
+"""A new session: a client's request is checked before anything of it is kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .tokens import digest
 def new_session(book: Book, info: m.SessionInfo, peer: str, now: float) -> Session:
     """The session as it is asked for, or as its client announces it after a restart.
 
-    Raises a TrunklineError, which its client gets, for what cannot be one.
+    Raises a TrunklineError, which its client gets, if this cannot be one.
     """
     if not info.session or not info.secret:
         raise InvalidRequestError("a session needs an id and a secret")

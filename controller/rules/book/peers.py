@@ -22,7 +22,7 @@ ANSWERS_KEPT: Final = 1000
 MOST_WAITING: Final = 4_000
 #: Forgotten gateways whose counts are kept.
 COUNTS_KEPT: Final = 1000
-#: A peer that was not heard of for so long is forgotten (seconds).
+#: A peer that was not heard of for this long is forgotten (seconds).
 FORGOTTEN_AFTER: Final = 60.0
 #: A gateway whose last beat is older has stalled or died (seconds).
 GATEWAY_LOST_AFTER: Final = 2.0
@@ -51,7 +51,7 @@ class Peer:
     dropped: dict[str, int] = field(default_factory=dict)
     #: worker: where gateways and clients reach it
     endpoint: str | None = None
-    #: worker: what it last said of each of its calls
+    #: worker: its last counts of each of its calls
     stats: dict[str, m.CallStats] = field(default_factory=dict)
     leaving: bool = False
     #: the connection that had its name is there no longer
@@ -71,7 +71,7 @@ class Peer:
             self.endpoint, self.stats = hello.endpoint, {}
 
     def counted(self, stats: Iterable[m.CallStats]) -> None:
-        """What a worker says of calls that are known."""
+        """A worker's counts of calls that are known."""
         self.stats.update((one.call, one) for one in stats)
 
     def forget(self, call: str) -> None:
@@ -79,7 +79,7 @@ class Peer:
         self.stats.pop(call, None)
 
     def excuse(self, seconds: float) -> None:
-        """The controller itself did not run for so long."""
+        """The controller itself did not run for this long, so the peer is not late."""
         self.heard += seconds
 
     def beats(self, beat: m.Beat, now: float) -> bool:
@@ -133,7 +133,7 @@ class Peers:
 
     def __init__(self) -> None:
         self.by_id: dict[str, Peer] = {}
-        #: what forgotten gateways had refused when they were last heard
+        #: the counts of forgotten gateways: how much each had refused when it was last heard
         self._refused: OrderedDict[str, dict[str, int]] = OrderedDict()
 
     def hello(self, hello: m.Hello, now: float) -> Peer:

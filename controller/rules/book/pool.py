@@ -1,8 +1,8 @@
 """The pool: numbers for sessions on "any", handed out in the order in which they were asked for.
 
 Which numbers there are is the setting TRUNKLINE_NUMBERS, or all of the account. A number is free
-when no session is on it and nothing of it is still to be put back. Who finds none waits, and is
-told its place; nobody overtakes.
+when no session is on it and nothing of it is still to be put back. A session that finds none waits,
+and hears its place. Nobody overtakes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Pool:
         return session, number
 
     def new_places(self) -> Iterator[tuple[str, int]]:
-        """(session, place from 1) of those whose place is another than they were told."""
+        """(session, place from 1) of those whose place has changed since they last heard it."""
         for place, session in enumerate(list(self._waiting), 1):
             if self._waiting[session] != place:
                 self._waiting[session] = place

@@ -1,7 +1,7 @@
-"""Queues of outgoing calls, fair between sessions: so many a second, or one at a time.
+"""Queues of outgoing calls, fair between sessions: some a second, or one at a time.
 
-Twilio starts one call a second and queues the rest in an order of its own; what waits here can
-still be cancelled, and is told its place.
+Twilio starts one call a second and queues the rest in an order of its own. A dial that waits here
+can still be cancelled, and its client hears its place.
 """
 
 from __future__ import annotations

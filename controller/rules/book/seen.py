@@ -2,7 +2,7 @@
 
 Twilio's signature has no time in it. A webhook that somebody has captured stays rightly signed for
 as long as the account keeps its token, and names a call that is over. So every CallSid is kept for
-:data:`SEEN_KEPT`. The journal has it too, because the next controller is told of calls that go on,
+:data:`SEEN_KEPT`. The journal has it too, because the next controller hears of calls that go on,
 and of no others.
 
 Where there is a doubt REST is asked whether the call lives (:func:`..webhooks.doubtful`). Its word
@@ -20,16 +20,16 @@ from ...journal.rows import SEEN_KEPT
 
 #: CallSids that are kept at most: more than a call a second for a day.
 MOST: Final = 100_000
-#: REST is asked about one CallSid this often at most (seconds), and its word that the call lives
-#: stands for so long.
+#: REST is asked about one CallSid once in this time, at most (seconds).
 ASK_EVERY: Final = 1.0
+#: REST's word that a call lives stands for this long (seconds).
 LIVES_FOR: Final = 5.0
 
 
 @dataclass(frozen=True)
 class _Look:
-    """What REST was asked of a CallSid, and has answered (None: nothing yet, or not now). ``at``:
-    when it was asked, then when it answered."""
+    """A question to REST whether a CallSid lives, and the answer (None: none yet, or REST could not
+    tell). ``at``: when it was asked, then when it answered."""
 
     at: float
     under_way: bool = True
@@ -50,7 +50,8 @@ class Seen:
         return sid in self._since
 
     def note(self, sid: str, now: float) -> bool:
-        """Its webhook is heard; True: for the first time. What is too old is forgotten."""
+        """Its webhook is heard; True: for the first time. CallSids that are too old are
+        forgotten."""
         if sid in self._since:
             return False
         self._since[sid] = now

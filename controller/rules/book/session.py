@@ -12,7 +12,7 @@ from ...instructions import ReplyTo
 from ..tables import MODES, SESSION, Subject
 from .tokens import digest, same
 
-#: What reading and writing a number may take, retries included, whatever the request's ttl.
+#: Reading and writing a number may take this long, retries included, whatever the request's ttl.
 REST_WITHIN: Final = 30.0
 #: The client of a session whose connection is gone: no peer has an empty name.
 NOBODY: Final = ""
@@ -37,7 +37,7 @@ class Session(Subject):
     allowed_callers: frozenset[str] | None = None
     allowed_callees: frozenset[str] | None = None
     number_sid: str = ""
-    #: of the last Arm: what a call that comes in belongs to
+    #: of the last Arm: a call that comes in belongs to this trace
     trace: dict[str, str] = field(default_factory=dict)
     state: str = "opening"
     #: requests that wait for the session's next state
@@ -79,17 +79,18 @@ class Session(Subject):
         self.peer, self.renewed = peer, now
 
     def connection_lost(self) -> None:
-        """Nobody is told of it, and nobody may ask for it, before its secret is shown again."""
+        """Its peer is gone. Nobody hears of the session, or may ask for it, before its secret is
+        shown again."""
         self.peer = NOBODY
 
     def excuse(self, seconds: float) -> None:
-        """The controller itself did not run for so long, so the client is not late."""
+        """The controller itself did not run for this long, so the client is not late."""
         self.renewed += seconds
 
     # ------------------------------------------------------------------ its number
 
     def waits_until(self, deadline: float) -> None:
-        """What it waits for now is given up then."""
+        """``deadline``: then it gives up whatever it waits for now."""
         self.deadline = deadline
 
     def gets(self, number: str, deadline: float) -> None:
@@ -127,8 +128,8 @@ class Session(Subject):
     # ------------------------------------------------------------------ answering
 
     def arm(self, trace: dict[str, str], deadline: float) -> None:
-        """A client waits for a call. ``trace``: what the call that comes belongs to, in the
-        client's own trace."""
+        """A client waits for a call. ``trace``: the part of the client's own trace that the call
+        will belong to."""
         self.trace = trace
         self.step("arm")
         self.deadline = deadline
@@ -143,6 +144,7 @@ class Session(Subject):
         self.arm_call = call
 
     def close(self, close_by: float) -> None:
-        """From now on it only ends. ``close_by``: when it waits no longer for what is pending."""
+        """From now on it only ends. ``close_by``: until then it waits for numbers and hang-ups that
+        are pending."""
         self.step("close")
         self.close_by = close_by

@@ -1,13 +1,18 @@
-"""One-time stream tokens: what lets a Media Stream in, and to which call.
+"""One-time stream tokens. Each lets one Media Stream in, to one call.
 
-A token is 32 hex digits, is used up by being accepted, is void once its call has a newer one, and
-is good for a time, because Twilio opens a stream as soon as it has the document that asks for it.
-It is bound to the CallSid that the webhook named. An a-leg's is made before there is one: it is
-bound to its dial, and good until that is over. A gateway of this stack has to show it, in its own
-name (:func:`..streams.start`); to which of them Twilio connects is not known beforehand.
+A token is 32 hex digits. It is void once a stream was accepted with it, or once its call has a
+newer one. It is good for some seconds only, because Twilio opens a stream as soon as it has the
+document that asks for it.
 
-A one-way stream has a token of its own, which lets it in beside the other stream of its call. Only
-hashes are kept, and the comparison takes the same time wherever it fails.
+A token is bound to the CallSid that the webhook named. The token of an a-leg call is made before
+there is a CallSid, so it is bound to its dial, and is good until the dial is over. Any gateway of
+this stack may show a token, in its own name (:func:`..streams.start`), because nobody knows
+beforehand to which gateway Twilio will connect.
+
+A one-way stream has a token of its own, which lets it in beside the other stream of its call.
+
+Only hashes of tokens are kept, so nobody can read one out of a book or a journal and use it. A
+comparison takes the same time wherever it fails, so nobody can guess a token digit by digit.
 """
 
 from __future__ import annotations
@@ -31,8 +36,8 @@ def same(one: str, other: str) -> bool:
 
 @dataclass(frozen=True)
 class Token:
-    """``sid``: the CallSid that may use it; None: any, it becomes the dial's. ``one_way``: it lets
-    in a stream that brings sound and takes none. ``until``: when it is good no longer, on the
+    """``sid``: the CallSid that may use it. None: any may, and becomes the dial's. ``one_way``: it
+    lets in a stream that brings sound and takes none. ``until``: it is void after this time of the
     monotonic clock."""
 
     digest: str
@@ -43,14 +48,14 @@ class Token:
 
 
 class Tokens:
-    """The tokens that are good now: one for each call and kind of stream at most."""
+    """The tokens that are good now. A call has one at most for each kind of stream."""
 
     def __init__(self) -> None:
         self._by_digest: dict[str, Token] = {}
         self._by_call: dict[tuple[str, bool], Token] = {}
 
     def make(self, call: str, sid: str | None, until: float, *, one_way: bool = False) -> str:
-        """A new token; an older one of the call and kind is void from now on."""
+        """A new token. An older one of the same call and kind is void from now on."""
         token = secrets.token_hex(16)
         self._put(Token(digest(token), call, sid, until, one_way))
         return token
@@ -65,7 +70,7 @@ class Tokens:
         self._by_digest[token.digest] = self._by_call[token.call, token.one_way] = token
 
     def look(self, text: str, now: float) -> Token | None:
-        """The token, if it is good; it stays so until ``void``, or until its time is over."""
+        """The token, if it is good. Looking does not use it up: :meth:`void` does that."""
         shown = digest(text)
         found = self._by_digest.get(shown)
         if found is None or not same(found.digest, shown) or now > found.until:
@@ -73,12 +78,12 @@ class Tokens:
         return found
 
     def has_good(self, call: str, now: float) -> bool:
-        """A token is out that would let the call's stream in."""
+        """Somebody holds a token that would let the call's stream in."""
         token = self._by_call.get((call, False))
         return token is not None and now <= token.until
 
     def void(self, call: str, *, one_way: bool = False) -> None:
-        """It is used up, or another one takes its place."""
+        """Forget the call's token: it is used up, or another one takes its place."""
         old = self._by_call.pop((call, one_way), None)
         if old is not None:
             del self._by_digest[old.digest]

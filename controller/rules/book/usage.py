@@ -1,4 +1,4 @@
-"""What the stack has dialled, and the caps that it is held against.
+"""The dials of the stack, counted against its caps.
 
 All clients together are counted, and every way to dial. Each dial is counted from when it was
 accepted, so that a hundred at once cannot slip under a cap of ten. Three caps:
@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from ...journal.rows import DialRow
 
 HOUR: Final = 3600.0
 DAY: Final = 24 * HOUR
 #: Twilio ends a call by itself after its longest duration. Ringing comes before that, and the news
-#: of the end may get lost: so long after a dial was asked for its leg is over in any case.
+#: of the end may get lost. This long after a dial was asked for, its leg is over in any case.
 OVER_WITHIN: Final = 180.0
 
 
@@ -62,6 +62,17 @@ class _Use:
         return math.ceil(self.seconds / 60)
 
 
+@dataclass(frozen=True)
+class _Used:
+    """How much all dials together have taken. ``held_minutes``: those that calls under way may
+    still take."""
+
+    up: int
+    of_hour: int
+    minutes: int
+    held_minutes: int
+
+
 class Usage:
     """The dials of the last day, by request."""
 
@@ -94,26 +105,49 @@ class Usage:
 
     def refusal(self, longest: float, wall: float) -> str | None:
         """Which cap a call of ``longest`` seconds at most would pass; None: it may be dialled."""
-        since = wall - DAY
-        self._uses = {r: use for r, use in self._uses.items() if use.since(since) or not use.over}
-        uses, caps = self._uses.values(), self._caps
-        up = sum(use.may_be_up(wall) for use in uses)
-        if caps.calls is not None and up >= caps.calls:
+        used, caps = self._used(wall), self._caps
+        if caps.calls is not None and used.up >= caps.calls:
             return f"TRUNKLINE_MAX_CALLS={caps.calls} calls at a time are up or being dialled"
-        lately = sum(use.since(wall - HOUR) for use in uses)
-        if caps.calls_per_hour is not None and lately >= caps.calls_per_hour:
+        if caps.calls_per_hour is not None and used.of_hour >= caps.calls_per_hour:
             return (
                 f"TRUNKLINE_MAX_CALLS_PER_HOUR={caps.calls_per_hour} calls were dialled within the "
                 "last hour"
             )
         most = caps.minutes_per_day
-        of_day = [use for use in uses if use.since(since)]
-        used = sum(use.minutes for use in of_day if use.over)
-        held = sum(use.minutes for use in of_day if not use.over)
         more = math.ceil(longest / 60)
-        if most is not None and used + held + more > most:
+        if most is not None and used.minutes + used.held_minutes + more > most:
             return (
-                f"TRUNKLINE_MAX_MINUTES_PER_DAY={most}: {used} min were used within 24 hours, "
-                f"calls under way may take {held} min, and this one {more} min"
+                f"TRUNKLINE_MAX_MINUTES_PER_DAY={most}: {used.minutes} min were used within 24 "
+                f"hours, calls under way may take {used.held_minutes} min, and this one {more} min"
             )
         return None
+
+    def standing(self, wall: float) -> list[dict[str, Any]]:
+        """Of each cap that is set: its setting, its most, and how much is used and left. The
+        minutes that calls under way may still take count as used."""
+        if self._caps == Caps():
+            return []
+        used, caps = self._used(wall), self._caps
+        minutes = used.minutes + used.held_minutes
+        rows = (
+            ("TRUNKLINE_MAX_CALLS", caps.calls, used.up),
+            ("TRUNKLINE_MAX_CALLS_PER_HOUR", caps.calls_per_hour, used.of_hour),
+            ("TRUNKLINE_MAX_MINUTES_PER_DAY", caps.minutes_per_day, minutes),
+        )
+        return [
+            {"setting": setting, "most": most, "used": count, "left": max(0, most - count)}
+            for setting, most, count in rows
+            if most is not None
+        ]
+
+    def _used(self, wall: float) -> _Used:
+        since = wall - DAY
+        self._uses = {r: use for r, use in self._uses.items() if use.since(since) or not use.over}
+        uses = self._uses.values()
+        of_day = [use for use in uses if use.since(since)]
+        return _Used(
+            up=sum(use.may_be_up(wall) for use in uses),
+            of_hour=sum(use.since(wall - HOUR) for use in uses),
+            minutes=sum(use.minutes for use in of_day if use.over),
+            held_minutes=sum(use.minutes for use in of_day if not use.over),
+        )

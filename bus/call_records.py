@@ -1,0 +1,77 @@
+"""A call and the workers that carry it, as messages of the control plane hold them.
+
+The controller makes these records. Gateways and adapters keep them, and announce them to a
+controller that was started again.
+"""
+
+# ruff: noqa: RUF012  # msgspec gives each instance an empty list or dict of its own
+
+from __future__ import annotations
+
+from .wire import (
+    DialMode,
+    Direction,
+    Endpoint,
+    Fields,
+    Name,
+    Number,
+    Ordinal,
+    PeerName,
+    Record,
+    Seconds,
+    Text,
+)
+
+
+class WorkerRef(Record, frozen=True):
+    """A codec worker and the endpoint of its media ROUTER (new at each start of its process)."""
+
+    id: PeerName
+    endpoint: Endpoint
+
+
+class Placement(Record, frozen=True):
+    """The two workers that the controller chose for a call. ``(epoch, n)`` orders placements; the
+    newest one holds.
+
+    The gateway alone decides which of the two is *active*, and the generation tells it.
+    """
+
+    epoch: Number
+    n: Number
+    primary: WorkerRef
+    standby: WorkerRef | None = None
+
+
+class CallInfo(Record, frozen=True):
+    """A call, as the controller tells it and as peers announce it to a restarted controller.
+
+    ``call`` is trunkline's id (32 hex digits, made before Twilio is asked). ``sid`` is the CallSid
+    of the leg that carries our stream. ``secret`` lets the session's adapter attach to the workers.
+    ``dialled_sid`` is the leg that we dialled, where that is another one (b-leg, originate).
+    ``caller`` is From as the carrier reported it. ``caller_rewritten`` says that the carrier
+    reports another number than the one we dialled from.
+    """
+
+    call: Name
+    session: Name
+    sid: Name
+    direction: Direction
+    caller: Text
+    callee: Text
+    secret: Name
+    #: which of the call's streams is its present or last one; 0: none has been up
+    ordinal: Ordinal = 0
+    #: the ordinal of the earliest stream of it that is known; 0: none is
+    first: Ordinal = 0
+    dialled_sid: Name | None = None
+    dial_request: Name | None = None
+    mode: DialMode | None = None
+    placement: Placement | None = None
+    max_duration: Seconds | None = None
+    #: seconds since the call's first stream started, when this was sent; None: not yet
+    age: Seconds | None = None
+    trace: Fields = {}
+    caller_rewritten: bool = False
+    #: adapter: a controller was asked to send digits, and has not answered
+    digits: bool = False

@@ -1,0 +1,69 @@
+"""A call's one recording: whatever becomes of its gateway, on the call's clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from e2e.sound import speech
+from e2e.stack import Stack, calling, until
+
+from trunkline.bus import wav
+from trunkline.carrier_sim.mulaw import decode
+from trunkline.ear.figures import Report, Segment
+from trunkline.ear.listen import listen
+
+from .conversations import BROKEN, gateway_of, kill
+
+#: Seconds by which a figure may differ from the carrier's own record. The controller's word on the
+#: call's age took a moment to come, and a stream begins on a frame of 20 ms.
+NEAR = 0.08
+
+
+def recorded(directory: Path) -> Report:
+    """The report of the only recording that there is."""
+    (path,) = directory.glob("*.wav")
+    theirs, ours = wav.read_channels(path, 8_000)
+    return listen(ours, theirs)
+
+
+def begun(segments: list[Segment]) -> list[float]:
+    """When each began, from the first on."""
+    return [each.start - segments[0].start for each in segments]
+
+
+async def test_the_streams_of_two_gateways_and_digits_between(
+    new_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    stack = new_stack()
+    stack.provoked |= BROKEN
+    stack.environment["TRUNKLINE_RECORDINGS_DIR"] = str(tmp_path / "calls")
+    stack.up(gateways=2, codec_workers=1)
+    async with calling(stack, "speech:austen-0880,when_silent=0.5,repeat") as call:
+        await call.send_audio(speech(1.5))
+        await asyncio.sleep(1.0)
+        await call.send_dtmf("1")
+        await call.send_audio(speech(1.5))
+        assert recorded(tmp_path / "calls").sides.ours.segments, "while it grows, too"
+        kill(gateway_of(stack, call))
+        await until(lambda: len(stack.sim.call(call.sid)["streams"]) >= 4, "a stream of another")
+        await asyncio.sleep(1.0)
+        await call.send_audio(speech(1.5))
+        await asyncio.sleep(1.0)
+        await call.hang_up()
+    await until(lambda: not stack.live_calls(), "the call is over")
+    stack.stop()
+    truth = listen(decode(stack.sim.played(call.sid)), decode(stack.sim.said(call.sid)))
+    found = recorded(tmp_path / "calls")
+    ours, heard = found.sides.ours.segments, truth.sides.ours.segments
+    assert len(heard) == 3, heard
+    assert begun(ours) == pytest.approx(begun(heard), abs=NEAR)
+    theirs, said = found.sides.theirs.segments, truth.sides.theirs.segments
+    # What they said while nobody was connected is in no recording: their last words are looked at.
+    assert theirs[-1].end - ours[0].start == pytest.approx(said[-1].end - heard[0].start, abs=NEAR)
+    (path,) = (tmp_path / "calls").glob(f"*-{call.sid}.wav")
+    report = stack.command("report", call.sid, TRUNKLINE_RECORDINGS_DIR=str(path.parent))
+    assert report.returncode == 0, report.stderr
+    assert path.name in report.stdout
