@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from trunkline.bus.clock import monotonic
 from trunkline.bus.digits import check_digits, seconds_of
 from trunkline.bus.errors import WrongModeError
-from trunkline.bus.messages import EndedReason
+from trunkline.bus.messages import Answerer, EndedReason
 from trunkline.bus.redact import redact_number
 from trunkline.bus.sound import FRAME, NOT_TAKEN, TOO_MUCH_QUEUED
 
@@ -59,8 +59,16 @@ class Call:
     the process that made it.
     """
 
-    def __init__(self, client: BusClient, session: ClientSession, media: CallMedia) -> None:
+    def __init__(
+        self,
+        client: BusClient,
+        session: ClientSession,
+        media: CallMedia,
+        *,
+        detects_machines: bool = False,
+    ) -> None:
         self._client = client
+        self._detects_machines = detects_machines
         self._session = session
         self._media = media
         #: digits of the far end: ``async for digit in call.dtmf``
@@ -109,6 +117,31 @@ class Call:
     @property
     def callee(self) -> str:
         return self._media.info.callee
+
+    @property
+    def answered_by(self) -> Answerer | None:
+        """Who has answered, by Twilio's detection of answering machines: human, machine_start,
+        machine_end_beep, machine_end_silence, machine_end_other, fax, unknown. None until that is
+        known, and for ever where ``place_call(…, machine_detection=…)`` did not ask."""
+        return self._media.info.answered_by
+
+    async def wait_answered_by(self, timeout: float = 30.0) -> Answerer:
+        """Wait until it is known who has answered.
+
+        Raises asyncio.TimeoutError when nothing is told within ``timeout`` seconds, WrongModeError
+        when ``place_call`` did not ask for it, or when the call ends before.
+        """
+        check_seconds(timeout)
+        if not self._detects_machines:
+            raise WrongModeError("wait_answered_by: place_call was not given machine_detection")
+        found = await self._media.wait_answered_by(timeout)
+        if found is not None:
+            return found
+        if self.ended_reason is not None:
+            raise WrongModeError(
+                f"wait_answered_by: the call ended ({self.ended_reason}) before that was known"
+            )
+        raise TimeoutError(f"who answered was not told within {timeout:g} s ({self._state()})")
 
     @property
     def ended_reason(self) -> EndedReason | None:

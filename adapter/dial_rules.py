@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trunkline.bus.callers import caller_error
-from trunkline.bus.messages import LONGEST_CALL, LONGEST_WAIT, DialMode
+from trunkline.bus.messages import LONGEST_CALL, LONGEST_WAIT, DialMode, MachineDetection
 from trunkline.bus.redact import is_e164, redact_number
 
 StreamAttachMode = Literal["a-leg", "b-leg", "originator-only"]
@@ -31,6 +31,7 @@ class DialPlan:
     to: str
     mode: StreamAttachMode
     max_duration: int
+    machine_detection: MachineDetection | None = None
 
     @property
     def bus_mode(self) -> DialMode:
@@ -160,13 +161,16 @@ def plan_dial(
     max_call_duration_seconds: float | None,
     allowed_callees: Collection[str] | None,
     owner: str,
+    machine_detection: str | None = None,
 ) -> DialPlan:
-    """All checks of ``place_call``, in this order: number, stream mode, allow-list, duration."""
+    """All checks of ``place_call``, in this order: number, stream mode, detection of machines,
+    allow-list, duration."""
     check_e164(to, "place_call: to")
     mode = resolve_stream_mode(attach_stream, attach_stream_to_self)
+    detection = _detection(machine_detection, mode)
     if mode == "a-leg":
         check_callee(to, allowed_callees, owner)
-        return DialPlan(to, mode, resolve_max_duration(max_call_duration_seconds))
+        return DialPlan(to, mode, resolve_max_duration(max_call_duration_seconds), detection)
     if mode == "originator-only" and allowed_callees:
         check_callee(to, allowed_callees, owner)
     if max_call_duration_seconds is not None:
@@ -175,3 +179,19 @@ def plan_dial(
             "originator-only calls hold the line with <Pause> and are bounded by it."
         )
     return DialPlan(to, mode, LONGEST_CALL)
+
+
+def _detection(asked: str | None, mode: StreamAttachMode) -> MachineDetection | None:
+    """ValueError for what Twilio would not take, or would not be asked here."""
+    if asked is None:
+        return None
+    if mode != "a-leg":
+        raise ValueError(
+            f'place_call: machine_detection is only supported with attach_stream="a-leg", not for '
+            f"a call in {mode} mode."
+        )
+    if asked == "Enable" or asked == "DetectMessageEnd":
+        return asked  # type: ignore[return-value]
+    raise ValueError(
+        f"place_call: machine_detection={asked!r} is unknown; use 'Enable' or 'DetectMessageEnd'."
+    )

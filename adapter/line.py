@@ -262,6 +262,7 @@ class Line:
         max_call_duration_seconds: int | None = None,
         callee_speaks_first: bool = False,
         greeting_timeout: float = GREETING_TIMEOUT,
+        machine_detection: Literal["Enable", "DetectMessageEnd"] | None = None,
     ) -> Call:
         """Call ``to`` (E.164) and wait until the call's stream is up, ``timeout`` seconds from
         when the carrier was asked. A b-leg call waits its turn where another one is being set up
@@ -275,6 +276,9 @@ class Line:
         greeting at most; ``call.greeting`` has its sound, and ``recv_audio`` begins behind it.
         Where nobody speaks within ``greeting_timeout`` seconds of the stream's start the greeting
         is None, and a warning says so.
+        ``machine_detection``: Twilio finds out who answers, in the background, and bills that apart
+        (a-leg only). ``call.answered_by`` has it once it is known. "Enable" tells of a machine at
+        once, "DetectMessageEnd" when its greeting is over.
 
         Raises ValueError (number, mode, allow-list, duration, timeout, greeting: nothing is
         dialled), LimitReachedError (a cap of the stack's, or of this run of pytest's: nothing is
@@ -291,6 +295,7 @@ class Line:
             max_call_duration_seconds=max_call_duration_seconds,
             allowed_callees=self.allowed_callees,
             owner="Line",
+            machine_detection=machine_detection,
         )
         check_greeting(greeting_timeout, wanted=callee_speaks_first, mode=plan.mode)
         call = await self.dial(plan, timeout)
@@ -325,7 +330,8 @@ class Line:
                 # Also where the call came up just as its caller went away.
                 client.post(session.cancel_dial(request))
                 raise
-            call = _came_up(Call(client, session, media))
+            detects = plan.machine_detection is not None
+            call = _came_up(Call(client, session, media, detects_machines=detects))
             came_up(call)
         return call
 

@@ -1,9 +1,9 @@
 """What an adapter and the controller say to one another: sessions, dials, and calls.
 
 The adapter asks: the classes from ``OpenSession`` to ``SessionClosed`` are bodies of its requests
-and of their replies (``Request`` and ``Reply`` in control_messages.py). ``CallHeard`` it only
-tells. The controller tells what happens meanwhile: the classes from ``CallStarted`` on are events,
-and nobody answers them.
+and of their replies (``Request`` and ``Reply`` in control_messages.py). The controller tells what
+happens meanwhile: the classes from ``CallStarted`` on are events, and nobody answers them. Nobody
+answers ``CallHeard`` either, which the adapter tells.
 
 For example, a wait_for_call asks ``Arm`` and is answered ``Armed``. When somebody calls,
 ``CallStarted`` comes, and ``CallEnded`` when the call is over. See messages.py for units.
@@ -19,10 +19,12 @@ from .call_records import CallInfo
 from .errors import CallFailedError, TimedOutError, TrunklineError
 from .redact import redact_number
 from .wire import (
+    Answerer,
     DialMode,
     EndedReason,
     Fields,
     Figures,
+    MachineDetection,
     Message,
     Name,
     Number,
@@ -115,6 +117,8 @@ class Dial(Message, frozen=True):
     to wait its turn, DialQueued events tell its place. ``timeout`` counts from when Twilio was
     asked: a dial without an answer is then hung up, and DialFailed(status="timeout") follows.
 
+    With ``machine_detection`` (a-leg only) Twilio finds out who answers, and AnsweredBy tells it.
+
     Errors: CarrierError, InvalidRequestError, LimitReachedError, WrongModeError; in b-leg mode also
     those of Arm, for the callee's number.
     """
@@ -125,6 +129,7 @@ class Dial(Message, frozen=True):
     mode: DialMode
     timeout: Seconds
     max_duration: Seconds
+    machine_detection: MachineDetection | None = None
     trace: Fields = {}
 
 
@@ -232,6 +237,17 @@ class CallEnded(Message, frozen=True):
     ago: Span = 0.0
 
 
+class AnsweredBy(Message, frozen=True):
+    """to the adapter: Twilio has found out who answered the call.
+
+    Where that is known before the call's stream is up, CallStarted tells it. An adapter that says
+    Hello is told again, and a restarted controller learns it from the adapter's CallInfo.
+    """
+
+    call: Name
+    answered_by: Answerer
+
+
 class DialFailed(Message, frozen=True):
     """to the adapter: the dial ended without a call. ``status``: busy, no-answer, failed, canceled,
     or timeout (of place_call)."""
@@ -297,3 +313,13 @@ class WebhooksCounted(Message, frozen=True):
     rejected: Number = 0
     caller: Text = ""
     why: Text = ""
+
+
+class CallHeard(Message, frozen=True):
+    """adapter: somebody looked at the report of a call that is over. So long its answers took, and
+    so long the far end took to yield, each time that it did. Notification, once for a call: it is
+    only counted."""
+
+    peer: PeerName
+    latency: Figures
+    time_to_yield: Figures

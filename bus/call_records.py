@@ -9,6 +9,7 @@ controller that was started again.
 from __future__ import annotations
 
 from .wire import (
+    Answerer,
     DialMode,
     Direction,
     Endpoint,
@@ -73,5 +74,7 @@ class CallInfo(Record, frozen=True):
     age: Seconds | None = None
     trace: Fields = {}
     caller_rewritten: bool = False
+    #: who has answered, where the dial asked for machine_detection; None: it is not known yet
+    answered_by: Answerer | None = None
     #: adapter: a controller was asked to send digits, and has not answered
     digits: bool = False

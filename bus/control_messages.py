@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from .adapter_messages import (
+    AnsweredBy,
     Arm,
     Armed,
     CallEnded,
@@ -267,6 +268,7 @@ Event = (
     | CallPlaced
     | CallReconnecting
     | CallEnded
+    | AnsweredBy
     | DialFailed
     | DialQueued
     | PoolQueued

@@ -7,7 +7,7 @@ kind, so that the rules may add, compare, keep, log and encode them without anot
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -24,6 +24,19 @@ EndedReason = Literal["stop", "close", "error", "max_duration", "hang_up"]
 #: ``too_fast``: the carrier's side sent more than twice real time, and was cut off.
 StreamEndReason = Literal["stop", "close", "error", "too_fast"]
 DialMode = Literal["a-leg", "b-leg", "originate"]
+#: When Twilio says who has answered: as soon as it knows, or when a machine's greeting is over.
+MachineDetection = Literal["Enable", "DetectMessageEnd"]
+#: Who has answered, in Twilio's words (AnsweredBy).
+Answerer = Literal[
+    "human",
+    "machine_start",
+    "machine_end_beep",
+    "machine_end_silence",
+    "machine_end_other",
+    "fax",
+    "unknown",
+]
+ANSWERERS: Final[tuple[Answerer, ...]] = get_args(Answerer)
 
 #: Characters of a :data:`Text`, at most.
 LONGEST_TEXT: Final = 65_536

@@ -13,6 +13,8 @@ from typing import Final
 
 import msgspec
 
+from .detection import Detection
+
 API_VERSION: Final = "2010-04-01"
 
 #: status -> the statuses that may follow (TD voice/api/call-resource).
@@ -61,6 +63,7 @@ class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
     status_callback: str = ""
     status_callback_method: str = "POST"
     status_callback_event: frozenset[str] = frozenset(["completed"])
+    detection: Detection | None = None
 
 
 class CallRecord(msgspec.Struct, kw_only=True):
@@ -82,6 +85,8 @@ class CallRecord(msgspec.Struct, kw_only=True):
     ended_at: float | None = None
     updated: float = 0.0
     queue_time_ms: int = 0
+    #: What the detection of answering machines has found.
+    answered_by: str = ""
     #: Why the call ended: completed-by-api, far-end, twiml, application-error, time-limit, …
     end_reason: str = ""
     #: (monotonic time, status) of each change.
@@ -118,6 +123,7 @@ class CallRecord(msgspec.Struct, kw_only=True):
         return {
             "sid": self.sid,
             "account_sid": account_sid,
+            "answered_by": self.answered_by or None,
             "api_version": API_VERSION,
             "date_created": rfc2822(self.created),
             "date_updated": rfc2822(self.updated or self.created),

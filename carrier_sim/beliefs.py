@@ -51,6 +51,8 @@ BELIEFS: Final[dict[str, str]] = {
     "429-is-not-processed": "It was.",
     "rest-shows-ends": "REST goes on showing the status that the call had before it ended.",
     "own-number-asks": "The call is answered, and the number's voice_url is not asked.",
+    "async-amd-calls-back": "Who answered is shown in REST, and nobody is called.",
+    "async-amd-names-the-call": "The callback has no CallSid; its URL's query alone tells.",
     # Media Streams
     "upgrades-are-signed": "It carries none.",
     "parameters-arrive": "customParameters is empty.",

@@ -1,27 +1,39 @@
-"""The far end of a call: bots that answer (or do not), speak, echo, press keys, hang up and listen.
+"""The specs of bots: who is at the far end of a call, and what it does. ``far_ends.start_bot``
+makes the bot of one call from a spec.
 
-A spec describes a bot; ``start_bot`` makes the bot of one call from it. No I/O and no clock: a bot
-lives in frames of 20 ms from the moment when the call is answered. Frame n is at n * 20 ms, so
-``heard`` and ``said`` (μ-law) have no holes and are aligned to each other.
+A spec has a short text form, ``kind[:argument][,option=value…]``:
 
-A spec has a short text form, ``kind[:argument][,option=value…]``. The kinds are ``echo``,
-``echo:0.2``, ``wav:PATH``, ``speech:austen-0880``, ``silence``, ``record``, ``noise:-50``,
-``dtmf:12#@2.5``, ``busy``, ``no-answer`` and ``failed``; with options, for instance
-``wav:hello.wav,when_silent=0.7,repeat=true,ring=2``. A text that begins with ``{`` is read as JSON.
+| text | the far end |
+|---|---|
+| ``echo``, ``echo:0.2`` | repeats what it hears, after so many seconds |
+| ``wav:PATH``, ``speech:austen-0880`` | plays a recording |
+| ``hand-over:SOUNDS`` | plays a row of sounds (sounds.py), for instance to pass a call on |
+| ``menu:bank.toml`` | has a menu (menu/) |
+| ``voicemail``, ``voicemail:SOUNDS`` | greets, beeps and records |
+| ``silence``, ``record`` | says nothing |
+| ``noise:-50`` | is comfort noise of so many dBFS |
+| ``dtmf:12#@2.5`` | presses keys, so many seconds after answering |
+| ``busy``, ``no-answer``, ``failed`` | does not answer |
+
+``@street`` behind all of that puts it on such a line (line/profiles.py): ``echo@street``.
+Options follow with commas, for instance ``wav:hello.wav,when_silent=0.7,repeat=true,ring=2``. A
+text that begins with ``{`` is read as JSON.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Final, Literal
+import re
+from pathlib import Path
+from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
-from . import tones, wav
-from .mulaw import FRAME_SECONDS, SILENCE, frames, is_quiet
-
-#: Bytes of sound that a bot keeps of one call at most: an hour.
-MAX_KEPT: Final = 3600 * 8000
+from . import sounds, tones, wav
+from .detection import AnsweredBy
+from .line.profiles import profile
+from .menu import file
+from .menu.steps import Menu, Step
 
 
 class Answering(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -35,6 +47,10 @@ class Answering(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     dtmf: tuple[tuple[float, str], ...] = ()
     #: Keep the sound that was heard and said.
     keep: bool = True
+    #: What a detection of answering machines says of it. None: it goes by its sound.
+    answered_by: AnsweredBy | None = None
+    #: The line that it is on, by name (line/profiles.py). "": the one that all are on, if any.
+    line: str = ""
     #: Which keys it notices: those that the carrier presses with <Play digits> ("digits"), those
     #: that are tones in the sound of a stream ("tones"), or both.
     hears: Literal["both", "digits", "tones"] = "both"
@@ -47,7 +63,8 @@ class Echo(Answering, frozen=True, tag="echo"):
 
 
 class Play(Answering, frozen=True, tag="wav"):
-    """Plays a recording: a WAV ``path``, a shipped ``speech`` or raw μ-law ``audio``.
+    """Plays a recording: a WAV ``path``, a shipped ``speech``, ``sounds`` (sounds.py) or raw μ-law
+    ``audio``.
 
     It starts ``after`` seconds after answering. With ``when_silent`` it starts as soon as the
     other side has spoken and then been silent for that long, and with ``repeat`` it starts again
@@ -57,6 +74,7 @@ class Play(Answering, frozen=True, tag="wav"):
 
     path: str = ""
     speech: str = ""
+    sounds: str = ""
     audio: bytes = b""
     loop: bool = False
     after: float = 0.0
@@ -72,8 +90,10 @@ class Play(Answering, frozen=True, tag="wav"):
             return self.audio
         if self.speech:
             return wav.speech(self.speech)
+        if self.sounds:
+            return sounds.read(self.sounds)
         if not self.path:
-            raise ValueError("a playing bot needs path, speech or audio")
+            raise ValueError("a playing bot needs path, speech, sounds or audio")
         return wav.read_cached(self.path)
 
 
@@ -92,6 +112,39 @@ class Noise(Answering, frozen=True, tag="noise"):
     seed: int = 1
 
 
+class ByMenu(Answering, frozen=True, tag="menu"):
+    """Has a menu, from the TOML file at ``path`` (menu/file.py), or as it is given."""
+
+    path: str = ""
+    menu: Menu | None = None
+
+
+class Voicemail(Answering, frozen=True, tag="voicemail"):
+    """An answering machine: a ``greeting`` (sounds.py, or μ-law as ``audio``), a beep, and then it
+    listens, ``longest`` seconds at most, until the caller has spoken and been silent for
+    ``silence``. Then it hangs up. A mailbox that is ``full`` hangs up after the greeting.
+    """
+
+    greeting: str = "speech:austen-0870"
+    audio: bytes = b""
+    beep: float = 0.5
+    full: bool = False
+    longest: float = 120.0
+    silence: float = 5.0
+
+    def sound(self) -> bytes:
+        """The greeting as μ-law. Raises as Play.sound."""
+        return self.audio or sounds.read(self.greeting)
+
+    def menu(self) -> Menu:
+        """Its greeting and its recording as two steps."""
+        beep = b"" if self.full else sounds.read(f"beep:{self.beep}")
+        greeting = Step(sound=self.sound() + beep, then="" if self.full else "message")
+        message = Step(listen=self.longest, silence=self.silence)
+        steps = {"greeting": greeting, "message": message}
+        return Menu(name="voicemail", start="greeting", steps=steps)
+
+
 class Busy(msgspec.Struct, frozen=True, tag_field="kind", tag="busy"):
     """The line is busy, after ``ring`` seconds."""
 
@@ -108,184 +161,35 @@ class Failed(msgspec.Struct, frozen=True, tag_field="kind", tag="failed"):
     ring: float = 0.0
 
 
-BotSpec = Echo | Play | Silence | Record | Noise | Busy | NoAnswer | Failed
-AnsweringSpec = Echo | Play | Silence | Record | Noise
-
-_NOISE_SECONDS: Final = 4.0
+AnsweringSpec = Echo | Play | Silence | Record | Noise | ByMenu | Voicemail
+BotSpec = AnsweringSpec | Busy | NoAnswer | Failed
 
 
-class Bot:
-    """One call's far end: ``emit`` gives its next frame, ``receive`` takes one that it hears."""
+def parse_bot(text: str, *, files: bool = True, directory: Path | None = None) -> BotSpec:
+    """The text or JSON form of a spec.
 
-    def __init__(self, spec: AnsweringSpec) -> None:
-        self.spec = spec
-        self.heard = bytearray()
-        self.said = bytearray()
-        #: Keys that this end has heard, with the frame: [(frame, digit)].
-        self.digits_heard: list[tuple[int, str]] = []
-        self.hung_up = False
-        self._n = 0
-        self._keys, self._key_events = _key_frames(spec.dtmf)
-        self._pressed: list[str] = []
-        self._hang_up_at = (
-            None if spec.hang_up_after is None else round(spec.hang_up_after / FRAME_SECONDS)
-        )
-
-    def emit(self) -> bytes:
-        """The next 20 ms that this end says."""
-        n = self._n
-        frame = self._speak(n)
-        if n in self._keys:
-            frame = self._keys[n]
-        if n in self._key_events:
-            self._pressed += self._key_events[n]
-        self._n = n + 1
-        if self._hang_up_at is not None and n + 1 >= self._hang_up_at:
-            self.hung_up = True
-        if self.spec.keep and len(self.said) < MAX_KEPT:
-            self.said += frame
-        return frame
-
-    def receive(self, frame: bytes) -> None:
-        """The 20 ms that this end hears at the same time."""
-        if self.spec.keep and len(self.heard) < MAX_KEPT:
-            self.heard += frame
-        self._listen(frame)
-
-    def take_pressed(self) -> list[str]:
-        """The keys whose tone ended in the last frame."""
-        if not self._pressed:
-            return []
-        pressed, self._pressed = self._pressed, []
-        return pressed
-
-    def hear_digit(self, digit: str, *, in_sound: bool) -> None:
-        """A key was pressed by the carrier, or was found in the sound that this end hears."""
-        if self.spec.hears != ("digits" if in_sound else "tones"):
-            self.digits_heard.append((self._n, digit))
-
-    @property
-    def digits(self) -> str:
-        """The keys heard, as one string."""
-        return "".join(d for _, d in self.digits_heard)
-
-    def _speak(self, n: int) -> bytes:
-        return SILENCE
-
-    def _listen(self, frame: bytes) -> None:
-        """For bots that react to the sound of the other end."""
-
-
-class _EchoBot(Bot):
-    def __init__(self, spec: Echo) -> None:
-        super().__init__(spec)
-        self._line = deque([SILENCE] * max(1, round(spec.delay / FRAME_SECONDS)))
-
-    def _speak(self, n: int) -> bytes:
-        return self._line.popleft() if self._line else SILENCE
-
-    def _listen(self, frame: bytes) -> None:
-        self._line.append(frame)
-
-
-class _PlayBot(Bot):
-    def __init__(self, spec: Play) -> None:
-        super().__init__(spec)
-        self._frames = frames(spec.sound())
-        self._spec = spec
-        self._after = round(spec.after / FRAME_SECONDS)
-        self._wait = None if spec.when_silent is None else round(spec.when_silent / FRAME_SECONDS)
-        self._cut = None if spec.hang_up_at is None else round(spec.hang_up_at / FRAME_SECONDS)
-        self._at: int | None = None
-        self._plays = 0
-        self._sound_heard = False
-        self._quiet = 0
-
-    def _speak(self, n: int) -> bytes:
-        if self._at is None:
-            if not self._may_start(n):
-                return SILENCE
-            self._at, self._plays = 0, self._plays + 1
-            self._sound_heard = False
-        at = self._at
-        if self._cut is not None and at >= self._cut:
-            self.hung_up = True
-            return SILENCE
-        if at >= len(self._frames):
-            self._at = 0 if self._spec.loop and self._frames else None
-            if self._at is None:
-                self.hung_up = self.hung_up or self._spec.hang_up_when_done
-                return SILENCE
-            at = 0
-        self._at = at + 1
-        return self._frames[at]
-
-    def _may_start(self, n: int) -> bool:
-        if n < self._after or (self._plays and not self._spec.repeat):
-            return False
-        if self._spec.greets and not self._plays:
-            return True
-        return self._wait is None or (self._sound_heard and self._quiet >= self._wait)
-
-    def _listen(self, frame: bytes) -> None:
-        if self._wait is None:
-            return
-        if is_quiet(frame):
-            self._quiet += 1
-        else:
-            self._quiet, self._sound_heard = 0, True
-
-
-class _NoiseBot(Bot):
-    def __init__(self, spec: Noise) -> None:
-        super().__init__(spec)
-        self._frames = frames(tones.noise(spec.level, _NOISE_SECONDS, spec.seed))
-
-    def _speak(self, n: int) -> bytes:
-        return self._frames[n % len(self._frames)]
-
-
-def start_bot(spec: AnsweringSpec) -> Bot:
-    """The bot of one call."""
-    match spec:
-        case Echo():
-            return _EchoBot(spec)
-        case Play():
-            return _PlayBot(spec)
-        case Noise():
-            return _NoiseBot(spec)
-        case _:
-            return Bot(spec)
-
-
-def _key_frames(
-    dtmf: tuple[tuple[float, str], ...],
-) -> tuple[dict[int, bytes], dict[int, list[str]]]:
-    keys: dict[int, bytes] = {}
-    events: dict[int, list[str]] = {}
-    for at, digits in dtmf:
-        first = round(at / FRAME_SECONDS)
-        keys.update(enumerate(frames(tones.dtmf(digits)), start=first))
-        for frame, pressed in tones.keys(digits).items():
-            events.setdefault(first + frame, []).extend(pressed)
-    return keys, events
-
-
-def parse_bot(text: str, *, files: bool = True) -> BotSpec:
-    """The text or JSON form of a spec. Raises ValueError with the reason when it is wrong, or names
-    a file where ``files`` is False."""
+    Raises ValueError with the reason when it is wrong, or names a file where ``files`` is False. A
+    relative path counts from ``directory`` (default: this process's).
+    """
     if text.startswith("{"):
-        return bot_from(msgspec.json.decode(text), files=files)
+        return bot_from(msgspec.json.decode(text), files=files, directory=directory)
+    before, at, line = text.rpartition("@")
+    if at and re.fullmatch(r"[a-z]+(-[a-z]+)*", line):
+        text = f"{before},line={line}"
     head, *options = text.split(",")
     kind, _, argument = head.partition(":")
     fields: dict[str, object] = {"kind": kind}
     match kind:
         case "echo" if argument:
             fields["delay"] = argument
-        case "wav":
+        case "wav" | "menu":
             fields["path"] = argument
         case "speech":
             fields |= {"kind": "wav", "speech": argument}
+        case "hand-over":
+            fields |= {"kind": "wav", "sounds": argument}
+        case "voicemail" if argument:
+            fields["greeting"] = argument
         case "noise" if argument:
             fields["level"] = argument
         case "dtmf":
@@ -296,10 +200,10 @@ def parse_bot(text: str, *, files: bool = True) -> BotSpec:
     for option in options:
         name, sign, value = option.partition("=")
         fields[name] = value if sign else True
-    return bot_from(fields, files=files)
+    return bot_from(fields, files=files, directory=directory)
 
 
-def bot_from(fields: object, *, files: bool = True) -> BotSpec:
+def bot_from(fields: object, *, files: bool = True, directory: Path | None = None) -> BotSpec:
     """The dict form of a spec. Raises ValueError as :func:`parse_bot`."""
     try:
         spec: BotSpec = msgspec.convert(fields, BotSpec, strict=False)
@@ -309,13 +213,73 @@ def bot_from(fields: object, *, files: bool = True) -> BotSpec:
     unknown = set(fields) - known if isinstance(fields, dict) else set()
     if unknown:
         raise ValueError(f"bot {fields!r} has unknown options {', '.join(sorted(unknown))}")
-    if isinstance(spec, Play):
-        if spec.path and not files:
-            raise ValueError("no file is opened here: send its sound as audio (μ-law, base64)")
-        try:
-            spec.sound()
-        except OSError as e:
-            raise ValueError(f"bot {fields!r}: {e}") from e
+    if _names_a_file(spec) and not files:
+        raise ValueError("no file is opened here: send its sound as audio (μ-law, base64)")
+    try:
+        spec = _with_files(spec, directory or Path())
+    except file.MenuError:
+        raise
+    except (ValueError, OSError) as e:
+        raise ValueError(f"bot {fields!r}: {e}") from e
     if isinstance(spec, Answering):
-        _key_frames(spec.dtmf)
+        if spec.line:
+            profile(spec.line)
+        tones.dtmf("".join(digits for _, digits in spec.dtmf))
     return spec
+
+
+def _names_a_file(spec: BotSpec) -> bool:
+    match spec:
+        case Play(sounds=texts) | Voicemail(greeting=texts):
+            named = "wav:" in texts and not spec.audio
+            return named or (isinstance(spec, Play) and bool(spec.path))
+        case ByMenu():
+            return bool(spec.path)
+    return False
+
+
+def _with_files(spec: BotSpec, directory: Path) -> BotSpec:
+    """The spec, with what its files say in it. Raises ValueError, OSError."""
+    match spec:
+        case Play(path=path) if path:
+            spec = replace(spec, path=str(directory / path))
+            spec.sound()
+        case Play(sounds=texts) if texts:
+            spec = replace(spec, audio=sounds.read(texts, directory), sounds="")
+        case Play():
+            spec.sound()
+        case Voicemail(audio=b""):
+            spec = replace(spec, audio=sounds.read(spec.greeting, directory))
+            sounds.read(f"beep:{spec.beep}")
+        case ByMenu(path=path) if path:
+            spec = replace(spec, path="", menu=file.load(directory / path, _bot_of_a_step))
+        case ByMenu(menu=None):
+            raise ValueError("which menu? Write for instance menu:bank.toml")
+        case ByMenu(menu=Menu(steps=steps)):
+            for step in steps.values():
+                if step.bot is not None:
+                    bot_from(step.bot, files=False)
+    return spec
+
+
+def carried(spec: BotSpec) -> dict[str, object]:
+    """The spec as an object that another process can read without opening a file."""
+    if isinstance(spec, Play):
+        spec = replace(spec, audio=spec.sound(), path="", speech="", sounds="")
+    fields: dict[str, object] = msgspec.to_builtins(spec)
+    return fields
+
+
+def _bot_of_a_step(value: object, directory: Path) -> dict[str, object]:
+    """The bot that a menu passes a call on to: its text or its table."""
+    kind = value.get("kind") if isinstance(value, dict) else str(value).partition(":")[0]
+    if kind == "menu":
+        text = "a menu does not pass a call on to another menu: add its steps to this one"
+        raise ValueError(text)
+    if isinstance(value, str):
+        spec = parse_bot(value, directory=directory)
+    else:
+        spec = bot_from(value, directory=directory)
+    if not isinstance(spec, Answering):
+        raise ValueError(f'{value!r} does not answer; say it: say = ["ringing:20"] or ["busy:3"]')
+    return carried(spec)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .account import CallRecord
-from .bots import Bot
 from .circuit import Circuit
+from .far_ends import Bot
 from .leg import Leg
 from .numbers import Number
 from .stream import Stream

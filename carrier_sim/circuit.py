@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from . import tones
-from .bots import MAX_KEPT, Bot
+from .far_ends import MAX_KEPT, Bot
 from .leg import Leg
 from .mulaw import FRAME_SECONDS, SILENCE
 

@@ -11,13 +11,13 @@ use from several threads at once.
 from __future__ import annotations
 
 import http.client
+import re
 import time
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec.structs import replace
 
 ENDED: Final = frozenset(["completed", "busy", "failed", "no-answer", "canceled"])
 
@@ -37,28 +37,22 @@ def located(bot: str | dict[str, object], directory: Path) -> str | dict[str, ob
         path = bot.get("path")
         return bot | {"path": str(directory / path)} if isinstance(path, str) and path else bot
     head, comma, options = bot.partition(",")
-    if not head.startswith("wav:"):
-        return bot
-    return f"wav:{directory / head.removeprefix('wav:')}{comma}{options}"
+    head = re.sub(r"\b(wav|menu):([^+]+)", lambda at: f"{at[1]}:{directory / at[2]}", head)
+    return head + comma + options
 
 
 def _with_sound(bot: str | dict[str, object]) -> str | dict[str, object]:
-    """The bot, with its recording's sound in the place of its path: the carrier opens no file that
+    """The bot, with what its files say in the place of their paths: the carrier opens no file that
     it is told of from outside. A relative path counts from this process's directory. SimError for
-    what is no bot, or no recording."""
-    names_a_file = bot.get("path") if isinstance(bot, dict) else bot.startswith(("wav:", "{"))
-    if not names_a_file:
+    what is no bot, or no recording, or no menu."""
+    if isinstance(bot, str) and not ("wav:" in bot or bot.startswith(("menu:", "{"))):
         return bot
-    from .bots import Play, bot_from, parse_bot  # numpy comes with it
+    from .bots import bot_from, carried, parse_bot  # numpy comes with it
 
     try:
-        spec = parse_bot(bot) if isinstance(bot, str) else bot_from(bot)
-        if isinstance(spec, Play):
-            spec = replace(spec, audio=spec.sound(), path="", speech="")
+        return carried(parse_bot(bot) if isinstance(bot, str) else bot_from(bot))
     except ValueError as error:
         raise SimError(400, str(error)) from error
-    fields: dict[str, object] = msgspec.to_builtins(spec)
-    return fields
 
 
 class SimClient:
@@ -141,6 +135,11 @@ class SimClient:
         """Contradict exactly these beliefs from now on. SimError for one that there is not."""
         self.request("POST", "/sim/beliefs", {"contradict": names})
 
+    def set_line(self, name: str) -> None:
+        """Far ends of later calls that name no line are on this one; "" for none. SimError where
+        there is no such line."""
+        self.request("POST", "/sim/line", {"line": name})
+
     def reset(self) -> None:
         self.request("POST", "/sim/reset", {})
 
@@ -191,6 +190,11 @@ class SimClient:
     def wav(self, sid: str, side: str = "played") -> bytes:
         """The same as a WAV file's bytes."""
         return self.request("GET", f"/sim/calls/{sid}/{side}.wav")
+
+    def picture(self, sid: str) -> str:
+        """The way that the call took through its far end's menu, as SVG. SimError where it has
+        none."""
+        return self.request("GET", f"/sim/calls/{sid}/menu.svg").decode()
 
     def streams(self) -> list[dict[str, Any]]:
         return self._rows("/sim/streams")

@@ -26,6 +26,9 @@ Examples:
   trunkline carrier-sim --number +14155551234=https://old.example/voice --callee +14155557777=echo
   trunkline carrier-sim --port 9081 --callee '+14155557777=wav:hello.wav,when_silent=0.7,repeat'
   trunkline carrier-sim --callee +14155550001=busy --callee +14155550002=no-answer
+  trunkline carrier-sim --callee +14155550003=menu:bank.toml --callee +14155550004=voicemail
+  trunkline carrier-sim --line mobile-bad --callee +14155557777=echo
+  trunkline carrier-sim --callee +14155557777=speech:austen-0880,repeat@train
 
 \b
 Then, for instance:
@@ -34,8 +37,11 @@ Then, for instance:
 
 \b
 Bots: echo[:DELAY] wav:PATH speech:austen-0880 silence record noise:-50 dtmf:12#@2.5
+      menu:bank.toml voicemail[:SOUNDS] hand-over:music:4+ringing:6+other-voice:austen-0930
       busy no-answer failed; options after commas: ring=2, hang_up_after=9, loop, after=1,
-      when_silent=0.7, repeat, greets, hears=digits, hang_up_at=1.5, hang_up_when_done
+      when_silent=0.7, repeat, greets, hears=digits, hang_up_at=1.5, hang_up_when_done,
+      full (voicemail), answered_by=unknown; @street for such a line, as in echo@street.
+      Menus, sounds and lines: docs/far-end.md
 """
 
 
@@ -131,6 +137,12 @@ def _refusing(option: str) -> Iterator[None]:
     metavar="BELIEF",
     help="Do the opposite of what is believed of Twilio (docs/beliefs.md). Repeatable.",
 )
+@click.option(
+    "--line",
+    default="",
+    metavar="NAME",
+    help="The line that far ends are on which name none (docs/far-end.md): street, mobile-bad, …",
+)
 @click.option("--ca-file", type=click.Path(exists=True), help="Trusted for https and wss.")
 @click.option("--keep-audio/--no-keep-audio", default=True)
 @click.option(
@@ -151,7 +163,7 @@ def command(
 
     The control API is under /sim/ on the same port.
     """
-    with _refusing("--habit, --contradict"):
+    with _refusing("--habit, --contradict, --line"):
         pinned = {name: form for name, _, form in (habit.partition("=") for habit in habits)}
         sim = CarrierSim(habits=pinned, **settings)
     for number, url in _pairs("--number", numbers):

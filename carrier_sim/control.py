@@ -14,6 +14,7 @@ line.
 | GET, POST /sim/calls | all calls, without metrics; place one {"from", "to", "bot"} |
 | GET /sim/calls/{sid} | one call: resource, history, streams, keys heard, media times |
 | POST /sim/calls/{sid}/hangup | the far end hangs up |
+| GET /sim/calls/{sid}/menu.svg | the way that the call took through its far end's menu |
 | GET /sim/calls/{sid}/played[.wav\\|.ulaw], /said[.wav\\|.ulaw] | what the far end heard, said |
 | GET /sim/streams, /sim/streams/{sid} | streams with metrics |
 | GET /sim/streams/{sid}/arrivals | [[time, samples, samples buffered before], …] |
@@ -22,6 +23,7 @@ line.
 | POST /sim/streams/{sid}/drop, /stall {"seconds"} | break the socket; hold messages back |
 | GET, POST, DELETE /sim/faults; DELETE /sim/faults/{id} | fault rules |
 | GET, POST /sim/beliefs | all beliefs; contradict exactly {"contradict": [name, …]} |
+| POST /sim/line | far ends that name no line are on this one: {"line": "street"}, "" for none |
 | POST /sim/tokens/promote | the secondary auth token becomes the primary, the former is void |
 | POST /sim/reset | hang up and forget everything but numbers and callees |
 
@@ -45,6 +47,7 @@ from .bots import BotSpec, bot_from, parse_bot
 from .call import Call
 from .faults import Fault
 from .http_message import Request, Response
+from .menu import picture
 from .pacing import percentile
 from .stream import Stream
 from .wav import write_pcm
@@ -196,6 +199,8 @@ class ControlApi:
                 return Response.json(rule.describe(), 201)
             case "/sim/beliefs":
                 sim.exchange.beliefs.contradict(body["contradict"])
+            case "/sim/line":
+                sim.set_line(body["line"])
             case "/sim/tokens/promote":
                 sim.credentials.promote()
             case "/sim/reset":
@@ -215,9 +220,14 @@ class ControlApi:
             raise _NotFound(f"no {method} /sim/calls/{{sid}}/{what}")
         if not what:
             return Response.json(self.describe_call(call))
+        if what == "menu.svg":
+            if call.bot is None or call.bot.menu is None:
+                raise _NotFound(f"the far end of {sid} has no menu")
+            drawn = picture.svg(call.bot.menu, call.bot.way)
+            return Response(200, drawn.encode(), "image/svg+xml")
         name, _, form = what.partition(".")
         if name not in ("played", "said") or form not in ("", "wav", "ulaw"):
-            raise _NotFound(f"no {what} of a call: played or said, as .wav or .ulaw")
+            raise _NotFound(f"no {what} of a call: played or said, as .wav or .ulaw, or menu.svg")
         audio = bytes(call.said if name == "said" else call.played)
         if form == "ulaw":
             return Response(200, audio, "audio/basic")
@@ -259,6 +269,7 @@ class ControlApi:
             "media_started": call.started,
             "played_ms": len(call.played) / 8,
             "digits_heard": bot.digits if bot else "",
+            "way": bot.way if bot else [],
             "doing": call.leg.doing,
             "streams": [self.describe_stream(s, metrics=metrics) for s in call.streams],
         }

@@ -19,15 +19,18 @@ import msgspec
 from . import twiml
 from .account import CallOptions, CallRecord, Sids
 from .beliefs import Beliefs
-from .bots import Answering, Bot, BotSpec, Busy, Failed, NoAnswer, Silence, start_bot
+from .bots import Answering, BotSpec, Busy, Failed, NoAnswer, Silence
 from .call import Call
 from .call_streams import CallStreams
 from .circuit import Circuit, Switchboard
+from .detection import Detector
+from .far_ends import Bot, start_bot
 from .habits import CALLER_FORMS, Habits
 from .judge import Judge
 from .leg import (
     Answer,
     CloseStream,
+    Detected,
     DropDial,
     End,
     Fetch,
@@ -69,6 +72,9 @@ class Shell(Protocol):
     def status_callback(self, call: Call, event: str, status: str) -> None:
         """Post the status callback of the call, if there is one for this event."""
 
+    def detected(self, call: Call, found: Detected) -> None:
+        """Post who has answered."""
+
 
 class Exchange:
     """The account and all its calls."""
@@ -98,6 +104,9 @@ class Exchange:
         self.callees: dict[str, BotSpec] = {}
         #: All calls by SID, oldest first.
         self.calls: dict[str, Call] = {}
+        #: The line that far ends are on which name none.
+        self.line = options.line
+        self._bots = 0
         self.streams = CallStreams(self)
         self.switchboard = Switchboard()
         self._timers: list[tuple[float, int, Callable[[float], None]]] = []
@@ -131,7 +140,8 @@ class Exchange:
     def bot(self, spec: Answering) -> Bot:
         """The far end of one call."""
         kept = spec if self.options.keep_audio else msgspec.structs.replace(spec, keep=False)
-        return start_bot(kept)  # type: ignore[arg-type]  # the union's base class
+        self._bots += 1
+        return start_bot(kept, self.line, f"{self.seed}:{self._bots}")  # type: ignore[arg-type]  # the union's base class
 
     def inbound(self, from_: str, to: str, bot: Bot, now: float) -> Call:
         """Somebody outside calls a number of the account."""
@@ -235,11 +245,15 @@ class Exchange:
         limit = call.record.options.time_limit
         if self.beliefs.hold("time-limit-ends-calls"):
             self.at(now + limit, lambda at: self._end_if_live(call, "completed", "time-limit", at))
+        self._detect(call)
         if call.on_answer:
             call.on_answer(now)
 
     def _start_program(self, call: Call, now: float) -> None:
         options = call.record.options
+        waits = options.detection is not None and not options.detection.is_async
+        if waits and not call.record.answered_by:
+            return  # it begins once it is known who has answered
         if options.twiml:
             self.run_twiml(call, options.twiml, now)
         else:
@@ -374,6 +388,8 @@ class Exchange:
                     self._answered(call.other, now)
             case Fetch():
                 self._fetch(call, instruction)
+            case Detected():
+                self._detected(call, instruction, now)
             case OpenStream(verb=verb, delay=delay) if delay:
                 self.streams.open_later(call, verb, now + delay)
             case OpenStream(verb=verb):
@@ -394,6 +410,25 @@ class Exchange:
                 self.judge.error(code, text, call_sid=call.sid)
             case End(status=status, reason=reason):
                 self._ended(call, status, reason, now)
+
+    def _detect(self, call: Call) -> None:
+        """The call was answered, and the request wants to know by whom."""
+        asked = call.record.options.detection
+        if asked is None:
+            return
+        spec = call.bot.spec if call.bot is not None else None
+        call.leg.detector = Detector(asked, spec.answered_by if spec is not None else None)
+        if asked.is_async and not asked.callback:
+            self.judge.error(21262, "no URL is given for AsyncAmd to call", call_sid=call.sid)
+
+    def _detected(self, call: Call, found: Detected, now: float) -> None:
+        asked = call.record.options.detection
+        assert asked is not None
+        call.record.answered_by = found.answered_by
+        if not asked.is_async:
+            self._start_program(call, now)
+        elif asked.callback and self.beliefs.hold("async-amd-calls-back"):
+            self.shell.detected(call, found)
 
     def _dial(self, call: Call, verb: twiml.Dial, now: float) -> None:
         caller = verb.caller_id or call.record.from_

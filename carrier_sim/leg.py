@@ -29,6 +29,7 @@ import msgspec
 
 from . import tones, twiml, wav
 from .beliefs import Beliefs
+from .detection import Detector
 from .mulaw import FRAME_SECONDS, SILENCE, frames
 from .stream import Stream
 
@@ -89,8 +90,24 @@ class Report(msgspec.Struct, frozen=True):
     text: str
 
 
+class Detected(msgspec.Struct, frozen=True):
+    """Who has answered, after so much listening."""
+
+    answered_by: str
+    milliseconds: int
+
+
 Instruction = (
-    Answer | Fetch | OpenStream | OpenSide | CloseStream | PlaceDial | DropDial | End | Report
+    Detected
+    | Answer
+    | Fetch
+    | OpenStream
+    | OpenSide
+    | CloseStream
+    | PlaceDial
+    | DropDial
+    | End
+    | Report
 )
 
 #: Documents that may follow one another with no sound between them.
@@ -115,6 +132,8 @@ class Leg:
         #: How long the next <Connect> takes to have its stream.
         self.seam = 0.0
         self.peer: Leg | None = None
+        #: Finds out who has answered, until it knows.
+        self.detector: Detector | None = None
         self._program: deque[twiml.Verb] = deque()
         self._url = ""
         #: The verb under way: idle, sound, pause, stream, fetch, dial, bridge.
@@ -247,6 +266,9 @@ class Leg:
     def receive(self, frame: bytes, now: float) -> None:
         """20 ms from the far end."""
         stream = self.stream
+        if self.detector is not None and (found := self.detector.hear(frame)):
+            self.instructions.append(Detected(found, self.detector.milliseconds))
+            self.detector = None
         for side in self.sides:
             if side.live:
                 side.inbound(frame, now)

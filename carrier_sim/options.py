@@ -22,6 +22,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     stream_connect_timeout: float = 10.0
     #: SIDs, habits and faults repeat with the seed. 0: they never do.
     seed: int = 0
+    #: The line that far ends are on which name none (line/profiles.py). "": one that does nothing.
+    line: str = ""
     #: Habits that always take one form (habits.py).
     habits: Mapping[str, str] = {}
     #: Beliefs that the carrier contradicts (beliefs.py).

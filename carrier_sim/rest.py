@@ -18,6 +18,7 @@ import msgspec
 
 from .account import API_VERSION, CallOptions, CallRecord, rfc2822
 from .call import Call
+from .detection import Detection
 from .exchange import Exchange
 from .http_message import Request, Response
 from .numbers import NUMBER_FIELDS, Number
@@ -292,6 +293,39 @@ class RestApi:
             status_callback=form.get("StatusCallback", ""),
             status_callback_method=method("StatusCallbackMethod"),
             status_callback_event=chosen or frozenset(["completed"]),
+            detection=self._detection(form),
+        )
+
+    def _detection(self, form: Mapping[str, str]) -> Detection | None:
+        """What is asked about answering machines. SendDigits makes Twilio ignore it. Raises
+        Refused."""
+        mode = form.get("MachineDetection", "")
+        if not mode or form.get("SendDigits"):
+            return None
+        if mode not in ("Enable", "DetectMessageEnd"):
+            raise Refused(400, 21234, f"MachineDetection {mode} is not Enable or DetectMessageEnd")
+        self._check_url(21205, "AsyncAmdStatusCallback", form.get("AsyncAmdStatusCallback", ""))
+
+        def seconds(name: str, unit: float, least: int, default: int, most: int) -> float:
+            field = f"MachineDetection{name}"
+            value = _integer(form, field, default, most, 21234)
+            if value < least:
+                raise Refused(400, 21234, f"{field} {value} is not from {least} to {most}")
+            return value * unit
+
+        return Detection(
+            mode=mode,  # type: ignore[arg-type]  # checked above
+            timeout=seconds("Timeout", 1.0, 3, 30, 59),
+            speech=seconds("SpeechThreshold", 0.001, 1000, 2400, 6000),
+            speech_end=seconds("SpeechEndThreshold", 0.001, 500, 1200, 5000),
+            silence=seconds("SilenceTimeout", 0.001, 2000, 5000, 10_000),
+            is_async=form.get("AsyncAmd", "").lower() == "true",
+            callback=form.get("AsyncAmdStatusCallback", ""),
+            callback_method=_method(
+                "AsyncAmdStatusCallbackMethod",
+                form.get("AsyncAmdStatusCallbackMethod", "POST"),
+                21209,
+            ),
         )
 
     def _program(self, form: Mapping[str, str]) -> tuple[str, str]:

@@ -30,7 +30,8 @@ from .faults import Fault, Faults, Rule
 from .http_message import Request, Response
 from .http_server import Fate, HttpServer
 from .judge import Judge
-from .leg import Fetch
+from .leg import Detected, Fetch
+from .line.profiles import profile
 from .numbers import Number, number_sid
 from .options import Options
 from .rest import RestApi
@@ -70,6 +71,7 @@ class CarrierSim:
         self.judge = Judge(self.now)
         self.faults = Faults(self.options.seed)
         self.exchange = Exchange(account_sid, self.options, self.judge, self, time.time)
+        self.set_line(self.options.line)
         beliefs = self.exchange.beliefs
         self.rest = RestApi(self.exchange, account_sid, self.credentials)
         self.signer = Signer(self.credentials, self.exchange.habits, beliefs)
@@ -181,6 +183,13 @@ class CarrierSim:
     def add_caller_id(self, phone_number: str) -> None:
         """A verified caller id: may be From although it is no number of the account."""
         self.exchange.caller_ids.add(phone_number)
+
+    def set_line(self, name: str) -> None:
+        """Far ends of later calls that name no line are on this one (line/profiles.py); "" for
+        none. ValueError where there is no such line."""
+        if name:
+            profile(name)
+        self.exchange.line = name
 
     async def place_inbound_call(
         self, from_: str, to: str, bot: BotSpec | str | dict[str, object]
@@ -308,6 +317,19 @@ class CarrierSim:
         form = status_form(call, self.account_sid, event, status)
         call.callbacks += 1
         self._callback(call.sid, method, url, form)
+
+    def detected(self, call: Call, found: Detected) -> None:
+        asked = call.record.options.detection
+        assert asked is not None
+        form = [
+            ("AccountSid", self.account_sid),
+            ("AnsweredBy", found.answered_by),
+            ("CallSid", call.sid),
+            ("MachineDetectionDuration", str(found.milliseconds)),
+        ]
+        if not self.exchange.beliefs.hold("async-amd-names-the-call"):
+            form = [field for field in form if field[0] != "CallSid"]
+        self._callback(call.sid, asked.callback_method, asked.callback, form)
 
     def _stream_callback(self, call: Call, stream: Stream, event: str) -> None:
         verb = stream.verb

@@ -54,6 +54,9 @@ def call_form(call: CallRecord, account_sid: str) -> Form:
             form += [(name + part, country if part == "Country" else "") for part in _PLACE]
     if call.direction == "inbound":
         form += [("CallToken", ""), ("StirVerstat", "TN-Validation-Passed-A")]
+    waited = call.options.detection is not None and not call.options.detection.is_async
+    if waited and call.answered_by:
+        form.append(("AnsweredBy", call.answered_by))
     if call.parent_call_sid:
         form.append(("ParentCallSid", call.parent_call_sid))
     return form

@@ -60,9 +60,9 @@ _HEADERS: Final = [
 
 
 class Console:
-    """``status``: the object of ``trunkline status --json``. ``counts``: how often each
-    thing has happened so far; ``refused``: how much gateways have refused so far, by kind;
-    ``heard``: what clients have told of the calls whose reports somebody looked at."""
+    """``status``: the object of ``trunkline status --json``. ``counts``: how often each thing has
+    happened so far; ``refused``: how much gateways have refused so far, by kind; ``heard``: the
+    figures that clients' ears have told."""
 
     def __init__(
         self,

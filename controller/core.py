@@ -193,6 +193,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.LegStatus: (dials.leg_status,),
     f.Looked: (dials.looked,),
     f.Answered: (calls.answered,),
+    f.AnsweredByKnown: (calls.answered_by,),
     f.LegOver: (calls.dial_over, dials.leg_over),
     f.DialOver: (calls.dial_over,),
     f.GivenUp: (dials.given_up,),

@@ -170,7 +170,8 @@ class GatewayApp:
                 self._authenticator.refusals.add("unreadable", f"POST {path}", str(error))
                 raise HTTPException(400, str(error)) from None
             fields = form.first()
-        fault = twilio_forms.fault(form, self._authenticator.account())
+        account, of_voice = self._authenticator.account(), path == VOICE_PATH
+        fault = twilio_forms.fault(form, account, of_voice=of_voice)
         if fault is not None:
             raise self._forbidden(f"{path} ({fault})", "odd fields", checked, number)
         return _Webhook(fields, query, raw_query, public_url)

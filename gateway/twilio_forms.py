@@ -8,8 +8,9 @@ still holds::
     CallSid=CA5e…CallStatusringing       the same text, and a CallSid that nobody has seen
 
 Three rules leave one way to cut it. Each field of :data:`REQUIRED` is there, once, and in Twilio's
-form. A name has letters, digits and ``_.-`` alone. No other name or value holds the text of such a
-field, so that it can neither be swallowed nor come from elsewhere (``ParentCallSid`` holds it too).
+form; a callback that says who has answered has those of :data:`ANSWERED` instead. A name has
+letters, digits and ``_.-`` alone. No other name or value holds the text of such a field, so that it
+can neither be swallowed nor come from elsewhere (``ParentCallSid`` holds it too).
 """
 
 from __future__ import annotations
@@ -38,8 +39,17 @@ _STATUSES: Final = frozenset(
         *("completed", "busy", "failed", "no-answer", "canceled"),
     ]
 )
+#: Who has answered, as the detection of answering machines tells it (package twilio, call:
+#: machine_detection; voice/answering-machine-detection).
+_ANSWERED_BY: Final = (
+    *("human", "fax", "unknown"),
+    *("machine_start", "machine_end_beep", "machine_end_silence", "machine_end_other"),
+)
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")
-_SWALLOWED: Final = re.compile(f"AccountSidAC|CallSidCA|CallStatus(?:{'|'.join(_STATUSES)})")
+_SWALLOWED: Final = re.compile(
+    f"AccountSidAC|CallSidCA|CallStatus(?:{'|'.join(_STATUSES)})"
+    f"|AnsweredBy(?:{'|'.join(_ANSWERED_BY)})"
+)
 
 
 def is_sid(kind: str, text: str) -> bool:
@@ -62,9 +72,20 @@ REQUIRED: Final[dict[str, Callable[[str], bool]]] = {
 }
 
 
-def fault(form: Form, account: str | None) -> str | None:
-    """Why this is no form of Twilio's for ``account`` (None: not known yet); None where it is."""
-    for name, is_right in REQUIRED.items():
+#: The fields of the callback by which the detection of answering machines ends. It has no
+#: CallStatus, and names neither side.
+ANSWERED: Final[dict[str, Callable[[str], bool]]] = {
+    "AccountSid": REQUIRED["AccountSid"],
+    "CallSid": REQUIRED["CallSid"],
+    "AnsweredBy": lambda text: text in _ANSWERED_BY,
+}
+
+
+def fault(form: Form, account: str | None, *, of_voice: bool = False) -> str | None:
+    """Why this is no form of Twilio's for ``account`` (None: not known yet); None where it is.
+    ``of_voice``: it came as a voice webhook, and not as a callback."""
+    answered = not of_voice and form.getlist("AnsweredBy") and not form.getlist("CallStatus")
+    for name, is_right in (ANSWERED if answered else REQUIRED).items():
         values = form.getlist(name)
         if len(values) != 1:
             return f"{name} is given {len(values)} times"

@@ -55,6 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("number", "The number of phone_line: E.164, or any (the pool)."),
         ("bus", "Join the stack at this bus address."),
         ("tunnel", "For a stack that is started: cloudflared or ngrok."),
+        ("line", "The line of the stand-in's far ends: street, mobile-bad, … (docs/far-end.md)."),
     ):
         group.addoption(f"--phone-{name}", help=meaning)
         parser.addini(f"phone_{name}", meaning, "string")
@@ -331,6 +332,23 @@ def _simulated(request: pytest.FixtureRequest) -> bool:
 
 
 def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
+    """The stack that there is, or one that is started; its far ends on the line that is wanted."""
+    stack = _find_stack(config, simulated)
+    line = _option(config, "phone_line")
+    if line and stack.sim is not None:
+        from trunkline.carrier_sim.client import SimClient, SimError
+
+        with SimClient(stack.sim) as sim:
+            try:
+                sim.set_line(line)
+            except SimError as error:
+                raise pytest.UsageError(f"--phone-line: {error}") from error
+    elif line:
+        raise pytest.UsageError("--phone-line goes with the stand-in carrier (--phone-sim)")
+    return stack
+
+
+def _find_stack(config: pytest.Config, simulated: bool) -> PhoneStack:
     from trunkline.bus import settings as bus_settings
 
     from .stack import shared_stack

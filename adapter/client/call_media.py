@@ -54,7 +54,7 @@ class CallMedia:
         self.audio = CallAudio(info.call, self._began, info.first or info.ordinal, taped=taped)
         self.sound = SoundBox(MOST_HEARD_BYTES)
         self.digits: Box[str] = Box()
-        #: rung when the call has ended (``ended_reason`` is set)
+        #: rung when the call has ended (``ended_reason`` is set), and when who answered is known
         self.changed = Bell()
         #: as the controller said it; it may come before the last sound
         self.controller_ended: m.CallEnded | None = None
@@ -180,7 +180,21 @@ class CallMedia:
             if await self.wait_ended(seconds + BEGUN_WITHIN) and self._clock() < until:
                 raise WrongModeError(CALL_ENDED_FIRST)
 
+    async def wait_answered_by(self, timeout: float) -> m.Answerer | None:
+        """Wait until it is known who has answered; None: it is not, or the call has ended."""
+
+        def over() -> bool:
+            return self.info.answered_by is not None or self.ended_reason is not None
+
+        await self.changed.wait_until(over, timeout)
+        return self.info.answered_by
+
     # ------------------------------------------------------------------ what the bus says
+
+    def answered_by_told(self, answered_by: m.Answerer) -> None:
+        """The controller says who has answered."""
+        self.info = msgspec.structs.replace(self.info, answered_by=answered_by)
+        self.changed.ring()
 
     def ended(self, event: m.CallEnded) -> None:
         """The controller says that the call is over: drain, then tell."""

@@ -155,6 +155,7 @@ class ClientSession:
             mode=plan.bus_mode,
             timeout=timeout,
             max_duration=float(plan.max_duration),
+            machine_detection=plan.machine_detection,
             trace=trace,
         )
         dialling = _Dialling(dial, asyncio.get_running_loop().create_future())
@@ -312,6 +313,8 @@ class ClientSession:
                     )
                 else:
                     log.info("call %s: its stream is gone, waiting for a new one", event.call)
+            case m.AnsweredBy() if event.call in self.calls:
+                self.calls[event.call].answered_by_told(event.answered_by)
             case m.CallEnded():
                 self.ended(event)
             case m.DialFailed():

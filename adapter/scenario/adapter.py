@@ -24,7 +24,7 @@ from scenario.voice import AdapterCapabilities, AudioChunk, VoiceAgentAdapter
 
 from trunkline.bus.digits import check_digits
 from trunkline.bus.errors import NumberNotFoundError, WrongModeError
-from trunkline.bus.messages import ANY_NUMBER
+from trunkline.bus.messages import ANY_NUMBER, Answerer
 from trunkline.bus.redact import mask_url, redact_number
 from trunkline.bus.settings import pasted, same_url
 
@@ -303,6 +303,18 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             raise WrongModeError(NO_STREAM)
         return self._last_call.report()
 
+    @property
+    def answered_by(self) -> Answerer | None:
+        """Who has answered the present call, or the last one; see ``Call.answered_by``."""
+        return None if self._last_call is None else self._last_call.answered_by
+
+    async def wait_answered_by(self, timeout: float = 30.0) -> Answerer:
+        """Wait until that is known; see ``Call.wait_answered_by``. WrongModeError where there was
+        no call."""
+        if self._last_call is None:
+            raise WrongModeError(NO_STREAM)
+        return await self._last_call.wait_answered_by(timeout)
+
     # ------------------------------------------------------------------ calls
 
     async def place_call(
@@ -315,6 +327,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
         max_call_duration_seconds: int | None = None,
         callee_speaks_first: bool = False,
         greeting_timeout: float = GREETING_TIMEOUT,
+        machine_detection: Literal["Enable", "DetectMessageEnd"] | None = None,
     ) -> None:
         """Call ``to`` and wait for the call's stream; see ``Line.place_call``.
 
@@ -334,6 +347,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             max_call_duration_seconds=max_call_duration_seconds,
             allowed_callees=self.allowed_callees,
             owner="TwilioAgentAdapter",
+            machine_detection=machine_detection,
         )
         check_greeting(greeting_timeout, wanted=callee_speaks_first, mode=plan.mode)
         if plan.mode == "a-leg":

@@ -46,7 +46,7 @@ def _ask_next(at: Moment) -> None:
         if dial.row.mode == "a-leg":
             # Its inline TwiML carries this token.
             at.book.tokens.put(digest(dial.token), dial.row.call)
-        asked_for = order(dial.row, dial.token, at.book.identity.public_url)
+        asked_for = order(dial, at.book.identity.public_url)
         at.do(do.Create(dial.row, asked_for, dial.deadline))
 
 

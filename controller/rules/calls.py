@@ -70,6 +70,19 @@ def answered(at: Moment, answered: f.Answered) -> None:
         call.answered(at.now)
 
 
+def answered_by(at: Moment, known: f.AnsweredByKnown) -> None:
+    """Twilio has found out who answered. A client that has not heard of the call yet is told with
+    that."""
+    call = at.book.calls.get(known.dial.row.call)
+    if call is None or not call.live or known.dial.sid != known.sid:
+        return
+    if call.answered_by_known(known.answered_by):
+        at.count(f"answered by {known.answered_by}")
+        if call.started is not None:
+            event = m.AnsweredBy(call=call.id, answered_by=known.answered_by)
+            at.send_session(call.session, event)
+
+
 def dial_over(at: Moment, over: f.LegOver | f.DialOver) -> None:
     """The dial's call is over, or never came to be."""
     call = at.book.calls.get(over.dial.row.call)

@@ -99,6 +99,7 @@ def dial(at: Moment, ask: Ask[m.Dial]) -> None:
     shared = body.mode != "b-leg" and _is_shared(at, body.to)
     state = "leasing" if body.mode == "b-leg" else "waiting" if shared else "queued"
     new = new_dial(row, at.now, state, [ask.reply_to], token, body.trace)
+    new.detects(body.machine_detection)
     at.book.add_dial(new, Call.of_dial(row, at.now, body.trace))
     if body.mode == "b-leg":
         deadline = at.now + min(ask.ttl, REST_WITHIN)

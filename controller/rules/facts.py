@@ -289,6 +289,14 @@ class Answered(Fact, frozen=True):
     dial: Dial
 
 
+class AnsweredByKnown(Fact, frozen=True):
+    """Twilio's detection of answering machines has come to its end on this leg of the dial."""
+
+    dial: Dial
+    sid: str
+    answered_by: m.Answerer
+
+
 class LegOver(Fact, frozen=True):
     """Twilio says that our leg of the dial is over. So the dial's call is over too."""
 

@@ -38,7 +38,7 @@ def taken(at: Moment, result: do.Taken) -> None:
 
 
 def status_callback(at: Moment, ask: Ask[m.StatusCallback]) -> None:
-    """A callback names the dial and its leg, and says how that stands."""
+    """A callback names the dial and its leg, and says how that stands, or who has answered it."""
     form = ask.body.form
     sid, status = form.get("CallSid", ""), form.get("CallStatus", "")
     request = ask.body.query.get(DIAL_FIELD, "")
@@ -47,7 +47,11 @@ def status_callback(at: Moment, ask: Ask[m.StatusCallback]) -> None:
     if dial is not None and sid:
         if dial.state in OPEN or status not in ENDED_STATUSES:
             at.tell(f.SidShown(dial, sid))
-        at.tell(f.LegStatus(dial, sid, status))
+        if status:
+            at.tell(f.LegStatus(dial, sid, status))
+        answered_by = next((x for x in m.ANSWERERS if x == form.get("AnsweredBy")), None)
+        if answered_by is not None:
+            at.tell(f.AnsweredByKnown(dial, sid, answered_by))
     elif sid and request and status not in ENDED_STATUSES and not book.claiming:
         known = book.by_sid.get(sid)
         if known is not None and known.over:

@@ -237,6 +237,8 @@ def session_calls(at: Moment, returned: f.SessionBack) -> None:
             if call.state == "ended" and session is not None:
                 # It ended before its client was back, which has not heard of it.
                 _tell_end(at, session, call)
+        if info.answered_by is not None:
+            call.answered_by_known(info.answered_by)
         in_doubt = at.book.claiming and at.book.digits.of(call.id) is None
         if info.digits and in_doubt and not call.over:
             # Its client waits for digits that an earlier controller was asked for.
@@ -294,6 +296,8 @@ def tell_again(at: Moment, announced: f.Announced) -> None:
         for call in at.book.calls_of(session.id):
             if call.started is None and call.mode != "originate":
                 continue
+            if call.answered_by is not None:
+                at.send(session.peer, m.AnsweredBy(call=call.id, answered_by=call.answered_by))
             if call.state in ("live", "reconnecting"):
                 _tell_started(at, session, call, new=call.id not in known)
             elif call.state == "ended" and at.now - call.ended_at < TOLD_AGAIN_WITHIN:

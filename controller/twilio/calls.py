@@ -23,3 +23,5 @@ class CallOrder:
     time_limit: int
     ring_timeout: int
     status_callback: str = field(repr=False)
+    #: "Enable" or "DetectMessageEnd"; the answer goes to status_callback. None: nobody wants it
+    machine_detection: str | None = None

@@ -364,6 +364,16 @@ class TwilioCarrier:
         return _settings(await self._do(lambda: number.update(**fields)))
 
     async def create_call(self, order: CallOrder) -> CallState:
+        # In the background: else the call would have no stream until Twilio has decided.
+        detection = {}
+        if order.machine_detection is not None:
+            detection = {
+                "machine_detection": order.machine_detection,
+                "async_amd": "true",
+                "async_amd_status_callback": order.status_callback,
+                "async_amd_status_callback_method": "POST",
+            }
+
         def create() -> Any:
             return self._client.calls.create(
                 to=order.to,
@@ -374,6 +384,7 @@ class TwilioCarrier:
                 status_callback=order.status_callback,
                 status_callback_event=list(STATUS_EVENTS),
                 status_callback_method="POST",
+                **detection,
             )
 
         return _state(await self._do(create))

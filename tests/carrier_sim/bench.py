@@ -7,10 +7,11 @@ from typing import Any
 
 from trunkline.carrier_sim.account import CallOptions
 from trunkline.carrier_sim.beliefs import Beliefs
-from trunkline.carrier_sim.bots import Bot, Silence, start_bot
+from trunkline.carrier_sim.bots import Silence
 from trunkline.carrier_sim.call import Call
 from trunkline.carrier_sim.circuit import TICK_SECONDS
 from trunkline.carrier_sim.exchange import Exchange, Fetched
+from trunkline.carrier_sim.far_ends import Bot, start_bot
 from trunkline.carrier_sim.judge import Judge
 from trunkline.carrier_sim.leg import Fetch
 from trunkline.carrier_sim.numbers import Number, number_sid

@@ -15,8 +15,9 @@ from twilio.base.exceptions import TwilioRestException
 from twilio.request_validator import RequestValidator
 from twilio.rest import Client
 
-from trunkline.carrier_sim.bots import BotSpec, Busy, NoAnswer, Play, Silence, start_bot
+from trunkline.carrier_sim.bots import BotSpec, Busy, NoAnswer, Play, Silence
 from trunkline.carrier_sim.call import Call
+from trunkline.carrier_sim.far_ends import start_bot
 from trunkline.carrier_sim.mulaw import SILENCE
 from trunkline.carrier_sim.sim import CarrierSim
 
@@ -266,6 +267,43 @@ async def test_429_is_not_processed(sim: CarrierSim, twilio: Client) -> None:
         await asyncio.to_thread(lambda: twilio.calls.create(**create))
     assert caught.value.status == 429
     assert [call.record.to for call in sim.calls.values()] == [CALLEE]
+
+
+async def detected(sim: CarrierSim, customer: Customer, twilio: Client) -> Any:
+    """A call that asks who has answered, once the carrier knows it. It ends by itself later."""
+    sim.add_number(OURS)
+    sim.add_callee(CALLEE, "hand-over:music:1,hang_up_after=6")
+    customer.pages["/status"] = ""
+    call = await asyncio.to_thread(
+        lambda: twilio.calls.create(
+            to=CALLEE,
+            from_=OURS,
+            twiml='<Response><Pause length="9"/></Response>',
+            machine_detection="Enable",
+            async_amd="true",
+            async_amd_status_callback=customer.base + "/status?d=7",
+        )
+    )
+    found = sim.calls[str(call.sid)]
+    await sim.wait_until(lambda: bool(found.record.answered_by))
+    await sim.wait_until(lambda: not sim._tasks)
+    return await asyncio.to_thread(twilio.calls(found.sid).fetch)
+
+
+async def test_async_amd_calls_back(sim: CarrierSim, customer: Customer, twilio: Client) -> None:
+    sim.exchange.beliefs.contradict(["async-amd-calls-back"])
+    assert (await detected(sim, customer, twilio)).answered_by == "human"
+    assert customer.posts == []
+
+
+async def test_async_amd_names_the_call(
+    sim: CarrierSim, customer: Customer, twilio: Client
+) -> None:
+    sim.exchange.beliefs.contradict(["async-amd-names-the-call"])
+    await detected(sim, customer, twilio)
+    ((path, form, _),) = customer.posts
+    assert path == "/status"
+    assert sorted(form) == ["AccountSid", "AnsweredBy", "MachineDetectionDuration"]
 
 
 # Media Streams

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from trunkline.carrier_sim import tones, wav
+from trunkline.carrier_sim import sounds, tones, wav
 from trunkline.carrier_sim.bots import (
-    Bot,
     Busy,
     Echo,
     NoAnswer,
@@ -14,9 +15,10 @@ from trunkline.carrier_sim.bots import (
     Play,
     Record,
     Silence,
+    Voicemail,
     parse_bot,
-    start_bot,
 )
+from trunkline.carrier_sim.far_ends import Bot, start_bot
 from trunkline.carrier_sim.mulaw import SILENCE, is_quiet
 
 LOUD = bytes([0x90]) * 160
@@ -31,9 +33,9 @@ def run(bot: Bot, heard: list[bytes]) -> list[bytes]:
 
 
 def test_echo_after_its_delay() -> None:
-    sounds = [bytes([n]) * 160 for n in range(10)]
-    assert run(start_bot(Echo()), sounds)[1:] == sounds[:9]
-    assert run(start_bot(Echo(0.06)), sounds)[3:] == sounds[:7]
+    heard = [bytes([n]) * 160 for n in range(10)]
+    assert run(start_bot(Echo()), heard)[1:] == heard[:9]
+    assert run(start_bot(Echo(0.06)), heard)[3:] == heard[:7]
 
 
 def test_record_keeps_what_it_heard_by_position() -> None:
@@ -137,3 +139,50 @@ def test_wav_file(tmp_path: object) -> None:
     with open(path, "wb") as f:  # noqa: PTH123  # users write a str path
         f.write(wav.write_pcm(LOUD * 2))
     assert run(start_bot(parse_bot(f"wav:{path}")), [SILENCE] * 2) == [LOUD] * 2  # type: ignore[arg-type]  # it answers
+
+
+def test_a_voicemail_greets_beeps_and_records_until_the_caller_is_silent() -> None:
+    bot = start_bot(Voicemail(greeting="speech:austen-0880+silence:0.02", beep=0.1, silence=1.0))
+    greeting = wav.speech("austen-0880") + b"\xff" * 160 + sounds.read("beep:0.1")
+    count = -(-len(greeting) // 160)
+    assert b"".join(run(bot, [SILENCE] * count))[: len(greeting)] == greeting
+    assert [visit.step for visit in bot.way] == ["greeting", "message"]
+    run(bot, [SILENCE] * 100 + [LOUD] * 20 + [SILENCE] * 48)
+    assert not bot.hung_up
+    run(bot, [SILENCE] * 2)
+    assert bot.hung_up
+
+
+def test_a_voicemail_hangs_up_on_a_caller_who_does_not_stop() -> None:
+    bot = start_bot(Voicemail(greeting="beep:0.02", beep=0.02, longest=1.0))
+    run(bot, [LOUD] * 51)
+    assert not bot.hung_up
+    run(bot, [LOUD] * 2)
+    assert bot.hung_up
+
+
+def test_a_full_mailbox_hangs_up_after_the_greeting_with_no_beep() -> None:
+    spec = parse_bot("voicemail:beep:0.1,full")
+    assert isinstance(spec, Voicemail)
+    bot = start_bot(spec)
+    assert b"".join(run(bot, [SILENCE] * 5)) == sounds.read("beep:0.1")
+    assert bot.hung_up
+
+
+def test_a_hand_over_is_a_row_of_sounds_and_then_a_dead_line() -> None:
+    spec = parse_bot("hand-over:music:0.1+ringing:0.1+other-voice:austen-0930,after=0.04")
+    assert isinstance(spec, Play)
+    said = b"".join(run(start_bot(spec), [SILENCE] * 300))
+    row = sounds.read("music:0.1+ringing:0.1+other-voice:austen-0930")
+    assert said[320 : 320 + len(row)] == row
+    assert set(said[320 + len(row) :]) == {0xFF}
+
+
+def test_a_greeting_of_files_is_read_here_and_not_by_the_carrier(tmp_path: Path) -> None:
+    (tmp_path / "hello.wav").write_bytes(wav.write_pcm(LOUD))
+    spec = parse_bot("voicemail:wav:hello.wav", directory=tmp_path)
+    assert isinstance(spec, Voicemail) and spec.audio == LOUD
+    assert parse_bot("hand-over:wav:hello.wav", directory=tmp_path) == Play(audio=LOUD)
+    for text in ("voicemail:wav:hello.wav", "hand-over:wav:hello.wav", "wav:hello.wav"):
+        with pytest.raises(ValueError, match="no file is opened here"):
+            parse_bot(text, files=False)

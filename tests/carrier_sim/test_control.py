@@ -23,7 +23,7 @@ from trunkline.carrier_sim.command import command
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.carrier_sim.wav import write_pcm
 
-from .server import CALLEE, CALLER, OURS, Customer
+from .server import CALLEE, CALLER, OURS, Customer, twilio_client
 
 RUN = "from trunkline.carrier_sim.command import command; command()"
 
@@ -78,8 +78,49 @@ def test_a_recordings_relative_path_is_the_clients_and_not_the_carriers() -> Non
         "kind": "wav",
         "path": "/tests/a/b.wav",
     }
-    for other in ("echo", "speech:austen-0880,loop", {"kind": "wav", "speech": "austen-0880"}):
+    assert located("menu:m.toml,ring=2", here) == "menu:/tests/m.toml,ring=2"
+    assert located("voicemail:wav:a.wav+beep:1+wav:/b.wav,full", here) == (
+        "voicemail:wav:/tests/a.wav+beep:1+wav:/b.wav,full"
+    )
+    for other in (
+        "echo",
+        "hand-over:music:4+other-voice:austen-0880",
+        "speech:austen-0880,loop",
+        {"kind": "wav", "speech": "austen-0880"},
+    ):
         assert located(other, here) == other
+
+
+async def test_a_menu_through_the_control_api(
+    sim: CarrierSim, client: SimClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.toml").write_text(
+        '[main]\nsay = "beep:0.1"\ndigits = { 1 = "bye" }\n[bye]\nsay = "beep:0.1"\n'
+    )
+    sim.add_number(OURS)
+    monkeypatch.chdir(tmp_path)
+    twiml = '<Response><Play digits="w1"/><Pause length="5"/></Response>'
+
+    def script() -> None:
+        client.add_callee(CALLEE, "menu:m.toml")
+        with twilio_client(sim, sim.auth_token) as twilio:
+            sid = twilio.calls.create(to=CALLEE, from_=OURS, twiml=twiml).sid
+        call = client.wait_for(str(sid), "completed")
+        assert call["end_reason"] == "far-end"
+        way = [(visit["step"], visit["how"]) for visit in call["way"]]
+        assert way == [("main", ""), ("bye", "1")]
+        assert client.picture(call["sid"]).startswith("<svg ")
+        with pytest.raises(SimError, match="no step of this file"):
+            (tmp_path / "m.toml").write_text('[main]\ndigits = { 1 = "x" }\n')
+            client.add_callee(CALLEE, "menu:m.toml")
+        client.add_callee(CALLEE, "busy")
+        with twilio_client(sim, sim.auth_token) as twilio:
+            sid = twilio.calls.create(to=CALLEE, from_=OURS, twiml=twiml).sid
+        with pytest.raises(SimError, match="has no menu"):
+            client.picture(str(sid))
+        client.wait_for(str(sid), "busy")
+
+    await asyncio.to_thread(script)
 
 
 async def test_faults_and_numbers_through_the_control_api(

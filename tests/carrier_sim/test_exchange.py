@@ -5,18 +5,10 @@ from __future__ import annotations
 import pytest
 
 from trunkline.carrier_sim import tones, wav
-from trunkline.carrier_sim.bots import (
-    Busy,
-    Echo,
-    Failed,
-    NoAnswer,
-    Play,
-    Record,
-    Silence,
-    start_bot,
-)
+from trunkline.carrier_sim.bots import Busy, Echo, Failed, NoAnswer, Play, Record, Silence
 from trunkline.carrier_sim.call import Call
 from trunkline.carrier_sim.exchange import Fetched
+from trunkline.carrier_sim.far_ends import start_bot
 from trunkline.carrier_sim.leg import Fetch
 from trunkline.carrier_sim.mulaw import SILENCE
 

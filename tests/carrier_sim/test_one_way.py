@@ -10,8 +10,9 @@ import pytest
 from twilio.rest import Client
 
 from trunkline.carrier_sim import tones, twiml
-from trunkline.carrier_sim.bots import Play, Record, Silence, parse_bot, start_bot
+from trunkline.carrier_sim.bots import Play, Record, Silence, parse_bot
 from trunkline.carrier_sim.call import Call
+from trunkline.carrier_sim.far_ends import start_bot
 from trunkline.carrier_sim.habits import HABITS
 from trunkline.carrier_sim.sim import CarrierSim
 from trunkline.carrier_sim.stream import Stream

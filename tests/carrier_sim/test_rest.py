@@ -180,6 +180,11 @@ async def test_twiml_of_a_live_call_is_replaced(sim: CarrierSim, twilio: Client)
         ({"status_callback": "x"}, 21205),
         ({"status_callback_event": ["answred"]}, 21626),
         ({"send_digits": "1x"}, 21206),
+        ({"machine_detection": "Yes"}, 21234),
+        ({"machine_detection": "Enable", "machine_detection_timeout": 2}, 21234),
+        ({"machine_detection": "Enable", "machine_detection_timeout": 60}, 21234),
+        ({"machine_detection": "Enable", "machine_detection_silence_timeout": 1999}, 21234),
+        ({"machine_detection": "Enable", "async_amd_status_callback": "x"}, 21205),
     ],
 )
 async def test_calls_that_are_refused(

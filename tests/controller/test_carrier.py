@@ -62,6 +62,19 @@ async def test_calls(sim: CarrierSim, carrier: TwilioCarrier) -> None:
     assert (await carrier.fetch_call(call.sid)).ended
 
 
+async def test_who_answers_is_found_out_in_the_background(
+    sim: CarrierSim, carrier: TwilioCarrier
+) -> None:
+    document, callback = "<Response><Pause/></Response>", "http://127.0.0.1:9/s?d=7"
+    order = CallOrder(THEIRS, OURS, document, 60, 20, callback, "DetectMessageEnd")
+    call = await carrier.create_call(order)
+    asked = sim.calls[call.sid].record.options.detection
+    assert asked is not None
+    assert (asked.mode, asked.is_async) == ("DetectMessageEnd", True)
+    assert (asked.callback, asked.callback_method) == (callback, "POST")
+    await carrier.end_call(call.sid)
+
+
 async def test_a_one_way_stream_is_asked_for_with_its_token(
     sim: CarrierSim, carrier: TwilioCarrier
 ) -> None:

@@ -105,6 +105,7 @@ def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     (pytester.path / "recordings").mkdir()
     recorded_call(pytester.path / "recordings" / "20260101T120000-CA0123.wav")
     shutil.copy(pytester.path / "tests" / "question.wav", pytester.path)
+    (pytester.path / "bank.toml").write_text(blocks(ROOT / "docs" / "far-end.md", "toml")[0])
     return pytester.path
 
 

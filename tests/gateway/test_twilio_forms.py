@@ -10,7 +10,7 @@ from trunkline.carrier_sim.account import CallOptions, CallRecord
 from trunkline.carrier_sim.habits import CALLER_FORMS
 from trunkline.carrier_sim.webhooks import call_form
 from trunkline.gateway.signature import Form
-from trunkline.gateway.twilio_forms import REQUIRED, fault, is_party
+from trunkline.gateway.twilio_forms import ANSWERED, REQUIRED, fault, is_party
 
 from .stack import ACCOUNT, FORM
 
@@ -107,10 +107,53 @@ def test_other_names_of_twilios_are_taken(name: str) -> None:
     assert fault(changed(**{name: FORM["CallSid"]}), ACCOUNT) is None
 
 
-def test_no_other_cut_of_a_signed_text_is_taken() -> None:
-    """Every way to move one border between two texts, and to drop one, of a child call's form."""
+#: Who has answered, as the stand-in tells it.
+DETECTED = {
+    "AccountSid": ACCOUNT,
+    "AnsweredBy": "machine_end_beep",
+    "CallSid": FORM["CallSid"],
+    "MachineDetectionDuration": "3210",
+}
+
+
+@pytest.mark.parametrize(
+    "answered_by",
+    [
+        *("human", "fax", "unknown", "machine_start"),
+        *("machine_end_beep", "machine_end_silence", "machine_end_other"),
+    ],
+)
+def test_who_has_answered_is_told_without_a_status_and_to_callbacks_alone(answered_by: str) -> None:
+    form = Form([*(DETECTED | {"AnsweredBy": answered_by}).items()])
+    assert fault(form, ACCOUNT) is None and fault(form, None) is None
+    assert fault(form, "AC" + "2" * 32) == "AccountSid is another account's"
+    assert fault(form, ACCOUNT, of_voice=True) == "CallStatus is given 0 times"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"AnsweredBy": "robot"}, "AnsweredBy is not written as Twilio writes it"),
+        ({"AnsweredBy": ""}, "AnsweredBy is not written as Twilio writes it"),
+        ({"CallSid": "CA1"}, "CallSid is not written as Twilio writes it"),
+        ({"CallStatus": "completed"}, "From is given 0 times"),
+        ({"X": "AnsweredByhuman"}, "a field holds the text of another one"),
+    ],
+)
+def test_an_odd_answer_is_none(changes: dict[str, str], why: str) -> None:
+    assert fault(Form([*(DETECTED | changes).items()]), ACCOUNT) == why
+
+
+@pytest.mark.parametrize("of", ["call", "answered call", "detection"])
+def test_no_other_cut_of_a_signed_text_is_taken(of: str) -> None:
+    """Every way to move one border between two texts, and to drop one, of a form: a child call's,
+    without and with the word on who has answered, and that of the word alone."""
     child = record(from_="anonymous", parent_call_sid="CA" + "9" * 32)
     pairs = sorted(call_form(child, ACCOUNT))
+    if of == "answered call":
+        pairs = sorted([*pairs, ("AnsweredBy", "human")])
+    if of == "detection":
+        pairs = sorted(DETECTED.items())
     texts = [text for pair in pairs for text in pair]
     borders = list(itertools.accumulate(map(len, texts)))[:-1]
     whole = "".join(texts)
@@ -128,4 +171,7 @@ def test_no_other_cut_of_a_signed_text_is_taken() -> None:
         if len(parts) % 2 == 0 and list(form) == sorted(form) and fault(form, ACCOUNT) is None:
             taken += 1
             assert all(form.getlist(n) == required.getlist(n) for n in REQUIRED), parts
+            # Another text is no answer, and nobody takes it for one.
+            answers = [a for a in form.getlist("AnsweredBy") if ANSWERED["AnsweredBy"](a)]
+            assert answers in ([], required.getlist("AnsweredBy")), parts
     assert taken, "the form itself is among them"

@@ -45,6 +45,7 @@ class Talk:
     interrupted: bool = False
     lost: Lost = field(default_factory=Lost)
     reason: str | None = None
+    answered_by: str | None = None
     over: bool = False
 
 
@@ -66,6 +67,7 @@ class SimClient(BusClient):
         #: dial request -> how it failed, and when that was told
         self.failures: dict[str, tuple[str, float]] = {}
         self.rng = random.Random(f"{world.seed} {process.name}")
+        self.machines = random.Random(f"{world.seed} {process.name} machines")
         self.sim.in_process(process, self._begin)
 
     def _begin(self) -> None:
@@ -168,6 +170,8 @@ class SimClient(BusClient):
             "b-leg": {"attach_stream": "b-leg"},
             "originate": {"attach_stream_to_self": False},
         }
+        if mode == "a-leg" and self.world.detects:
+            kinds[mode]["machine_detection"] = self.machines.choice(("Enable", "DetectMessageEnd"))
         placing = line.place_call(to, timeout=timeout, **kinds[mode])
         try:
             if self.rng.random() < 0.1:
@@ -206,7 +210,7 @@ class SimClient(BusClient):
         for task in listening:
             await task
         talk.lost = call.lost
-        talk.reason = call.ended_reason
+        talk.reason, talk.answered_by = call.ended_reason, call.answered_by
         talk.over = True
 
     async def _speak(self, call: Call, talk: Talk) -> None:

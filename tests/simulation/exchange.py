@@ -72,6 +72,9 @@ class Leg:
     pressed: str = ""
     hung_up_by: str = ""
     ended_at: float = 0.0
+    #: what the detection of answering machines has found, and when we took that
+    answered_by: str = ""
+    answer_taken: float | None = None
 
     @property
     def live(self) -> bool:
@@ -90,13 +93,15 @@ class Leg:
 
 class Exchange:
     """All calls of the account. ``habits``: what carriers do now this way, now that is drawn from a
-    generator of its own, so that it does not shift what else a seed brings."""
+    generator of its own, so that it does not shift what else a seed brings. ``machines``: the same
+    for who answers, and when that is known."""
 
     def __init__(
         self,
         loop: SimLoop,
         rng: random.Random,
         habits: random.Random,
+        machines: random.Random,
         twilio: Twilio,
         say: Callable[[str], None],
     ) -> None:
@@ -119,6 +124,7 @@ class Exchange:
         #: how late a gateway's death is seen at most (seconds): behind a tunnel it takes long
         self.sees_dead_within = 0.03
         self._habits = habits
+        self._machines = machines
         self._sids = itertools.count(1)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -221,6 +227,8 @@ class Exchange:
         if leg.order is not None:
             limit = float(leg.order.time_limit)
             self.loop.call_later(limit, self._over_time, leg)
+            if leg.order.machine_detection is not None:
+                self.spawn(self._detect(leg))
         if leg.parent is not None and leg.parent.live:
             self._answered(leg.parent)
 
@@ -345,6 +353,20 @@ class Exchange:
                 return
             await asyncio.sleep(self.rng.uniform(0.2, 1.5))
         self.counts["callbacks lost"] += 1
+
+    async def _detect(self, leg: Leg) -> None:
+        """Twilio finds out who has answered, and says so."""
+        await asyncio.sleep(self._machines.uniform(0.2, 3.0))
+        if not leg.live:
+            return
+        leg.answered_by = self._machines.choice(m.ANSWERERS)
+        self.say(f"twilio: {leg.sid} is answered by {leg.answered_by}")
+        form = {"CallSid": leg.sid, "AnsweredBy": leg.answered_by}
+        for _ in range(4):
+            if await self._post(lambda g: g.status(form, {"d": leg.request})):
+                leg.answer_taken = self.loop.time()
+                return
+            await asyncio.sleep(self._machines.uniform(0.2, 1.5))
 
     def ended_by_rest(self, sid: str) -> None:
         """`status=completed` took effect; an ended call is left as it is."""

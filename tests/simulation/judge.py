@@ -49,6 +49,8 @@ def judge(world: World) -> list[str]:
             counts = whole and not world.counts["paused client"]
             way = world.bus.longest
             wrong += [f"call {talk.sid}: {what}" for what in _heard(talk, leg, counts, way)]
+            if whole:
+                wrong += [f"call {talk.sid}: {what}" for what in _answered(world, talk, leg)]
             if not _follows(talk.digits, leg.pressed):
                 wrong.append(f"call {talk.sid}: digits {talk.digits!r} of {leg.pressed!r}")
     return wrong
@@ -136,6 +138,27 @@ def _untouched(world: World) -> list[str]:
         if first and controller.core is not None and controller.core.book.counts["sessions lost"]:
             wrong.append(f"{controller.process}: sessions were lost for nothing")
     return wrong
+
+
+#: A word that a controller has taken is on its way to the client for so long (seconds). If it dies
+#: within that time, nobody else has the word.
+WORDS_WAY: Final = 0.5
+#: A call that ends so soon after the word may be over before its client reads it (seconds).
+ENDS_FIRST: Final = 1.0
+
+
+def _answered(world: World, talk: Talk, leg: Leg) -> list[str]:
+    """Its client knows who has answered, where Twilio has told that in time."""
+    if talk.answered_by not in (None, leg.answered_by):
+        return [f"answered by {leg.answered_by}, and its client knows of {talk.answered_by}"]
+    taken = leg.answer_taken
+    if talk.answered_by is not None or taken is None or taken + ENDS_FIRST > leg.ended_at:
+        return []
+    died = world.controller_deaths
+    cut_off = world.counts["broken connection"] + world.counts["paused client"]
+    if (died and cut_off) or any(abs(at - taken) < WORDS_WAY for at in died):
+        return []
+    return [f"answered by {leg.answered_by}, and its client does not know"]
 
 
 # --------------------------------------------------------------------------- sound

@@ -17,7 +17,7 @@ from trunkline.bus import messages as m
 from trunkline.codec_worker.playout import Interruption, Playout, Range
 from trunkline.controller import instructions as do
 from trunkline.controller.core import HEARS, Core, Rule
-from trunkline.controller.rules import dials, restart, sessions, webhooks
+from trunkline.controller.rules import calls, dials, restart, sessions, webhooks
 from trunkline.controller.rules import facts as f
 from trunkline.controller.rules.book import Book
 from trunkline.controller.rules.book.dial import Dial
@@ -241,6 +241,11 @@ def digits_told_again() -> list[Patch]:
     return [mock.patch.object(CallAudio, "digit_heard", heard)]
 
 
+def answers_untold() -> list[Patch]:
+    """Who has answered a call is not told to its client."""
+    return [_unheard(calls.answered_by)]
+
+
 MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
     mutation.__name__: mutation
     for mutation in (
@@ -261,6 +266,7 @@ MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
         resume_without_interrupt,
         cleared_sound_again,
         digits_told_again,
+        answers_untold,
     )
 }
 

@@ -54,6 +54,8 @@ class World:
         self.power = True
         #: what happens next time that somebody is about to do this: "write", "create", "interrupt"
         self.traps: dict[str, Callable[[], None]] = {}
+        #: clients ask who answers. Not in every run: one more webhook shifts all that a seed brings
+        self.detects = random.Random(f"{seed} machine detection").random() < 0.14
         self.bus = SimBus(self.loop, random.Random(f"{seed} bus"))
         self.store = MemoryJournal()
         ways = random.Random(f"{seed} twilio")
@@ -62,6 +64,7 @@ class World:
             self.loop,
             random.Random(f"{seed} exchange"),
             random.Random(f"{seed} habits"),
+            random.Random(f"{seed} machines"),
             self.twilio,
             self.say,
         )
@@ -70,6 +73,7 @@ class World:
         self.answered_twice: list[str] = []
         self.errors: list[str] = []
         self.controllers: list[ControllerPeer] = []
+        self.controller_deaths: list[float] = []
         self.gateways: list[GatewayPeer] = self.exchange.gateways
         self.workers: list[WorkerPeer] = []
         self.clients: list[SimClient] = []
@@ -102,6 +106,7 @@ class World:
                 self.answered_twice,
             )
             self.controllers.append(peer)
+            process.on_death.append(lambda: self.controller_deaths.append(self.loop.time()))
         elif kind == "gateway":
             peer = GatewayPeer(process, self.loop)
             self.gateways.append(peer)

@@ -20,6 +20,7 @@ COMMANDS = (
     "answer",
     "report",
     "load",
+    "menu",
     "doctor",
     "demo",
 )

@@ -423,6 +423,33 @@ def report(
     sys.exit(reports.report(what, settings, ours, as_json=as_json, html=html))
 
 
+@cli.command(short_help="Show a menu of the stand-in carrier, and a call's way through it.")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.toml")
+@click.option(
+    "--svg",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Draw it there.",
+)
+@click.option("--call", "call_sid", metavar="SID", help="Show the way that this call took, too.")
+@settings_options("twilio_api_url")
+def menu(settings: Settings, file: Path, svg: Path | None, call_sid: str | None) -> None:
+    """Check a menu's file, and show its steps and where each key leads.
+
+    A menu is a far end of the stand-in carrier: --callee +14155557777=menu:bank.toml. With --call
+    it is asked which way a call took (its URL: --twilio-api-url).
+
+    \b
+    Examples:
+      trunkline menu bank.toml
+      trunkline menu bank.toml --svg bank.svg
+      trunkline menu bank.toml --call CA0123… --svg call.svg --twilio-api-url http://127.0.0.1:9080
+    """
+    from . import menu as menus
+
+    sys.exit(menus.menu(settings, file, svg, call_sid))
+
+
 cli.add_command(load)
 
 

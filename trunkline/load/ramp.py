@@ -94,7 +94,7 @@ class Ramp:
                 self._listen(step)
                 self._over(step)
             if self.stopped is None and not step.reports:
-                self.stopped = f"of {concurrency} calls at a time none came up"
+                self.stopped = f"no call came up with {concurrency} at a time"
             if self.stopped is not None:
                 return
 

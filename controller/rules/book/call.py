@@ -46,6 +46,8 @@ class Call(Subject):
     trace: dict[str, str] = field(default_factory=dict)
     #: the carrier reported another caller than the number that we dialled from
     caller_rewritten: bool = False
+    #: who has answered, where the dial asked for that; None: it is not known yet
+    answered_by: m.Answerer | None = None
     state: str = "expected"
     ordinal: int = 0
     #: the ordinal of its earliest stream that is known; 0: none is
@@ -124,6 +126,7 @@ class Call(Subject):
             max_duration=info.max_duration,
             trace=info.trace,
             caller_rewritten=info.caller_rewritten,
+            answered_by=info.answered_by,
         )
 
     def found_in(self, epoch: int, *, secret: bool = True) -> Call:
@@ -184,6 +187,7 @@ class Call(Subject):
             age=None if self.started is None else now - self.started,
             trace=self.trace,
             caller_rewritten=self.caller_rewritten,
+            answered_by=self.answered_by,
         )
 
     # ------------------------------------------------------------------ its legs
@@ -224,6 +228,13 @@ class Call(Subject):
                 self.started = now
         elif self.state == "expected" and self.missing is None:
             self.missing = now
+
+    def answered_by_known(self, answered_by: m.Answerer) -> bool:
+        """Who has answered. False: that was known; the first word on it stays."""
+        if self.answered_by is not None:
+            return False
+        self.answered_by = answered_by
+        return True
 
     # ------------------------------------------------------------------ its streams
 

@@ -41,6 +41,8 @@ class Dial(Subject):
     waiting: list[ReplyTo] = field(default_factory=list)
     token: str = field(default="", repr=False)
     trace: dict[str, str] = field(default_factory=dict)
+    #: Twilio is to find out who answers
+    machine_detection: m.MachineDetection | None = None
     deadline: float = float("inf")
     outcome: str | None = None
     outcome_text: str = ""
@@ -99,6 +101,10 @@ class Dial(Subject):
         changed = place != self.last_place
         self.last_place = place
         return changed
+
+    def detects(self, machine_detection: m.MachineDetection | None) -> None:
+        """Whether Twilio is to find out who answers, and when it is to say so."""
+        self.machine_detection = machine_detection
 
     # ------------------------------------------------------------------ its way to Twilio
 
@@ -251,18 +257,19 @@ def check(
         raise InvalidRequestError(
             f"an a-leg call needs allowed_callees (deny-by-default), including {shown}"
         )
+    if body.machine_detection is not None and body.mode != "a-leg":
+        raise InvalidRequestError(f"machine_detection is for a-leg calls, not for {body.mode}")
     if body.mode != "b-leg" and allowed_callees and body.to not in allowed_callees:
         raise InvalidRequestError(f"destination {shown} is not in allowed_callees")
     if (why := destinations.refusal(body.to, of_stack)) is not None:
         raise InvalidRequestError(why)
 
 
-def order(row: DialRow, token: str, public_url: str) -> CallOrder:
-    """The order for Twilio's Calls create. ``token`` is the stream's; only an a-leg's TwiML has
-    it."""
-    document = documents.HOLD_THE_LINE
+def order(dial: Dial, public_url: str) -> CallOrder:
+    """The order for Twilio's Calls create. Only an a-leg's TwiML has the stream's token."""
+    row, document = dial.row, documents.HOLD_THE_LINE
     if row.mode == "a-leg":
-        document = documents.connect(public_url, token, row.request)
+        document = documents.connect(public_url, dial.token, row.request)
     return CallOrder(
         to=row.callee,
         from_=row.caller,
@@ -270,4 +277,5 @@ def order(row: DialRow, token: str, public_url: str) -> CallOrder:
         time_limit=math.ceil(row.max_duration),
         ring_timeout=max(5, min(RING_SECONDS, math.ceil(row.timeout))),
         status_callback=documents.status_callback(public_url, row.request),
+        machine_detection=dial.machine_detection,
     )

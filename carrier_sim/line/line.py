@@ -1,0 +1,148 @@
+"""The line of one call, in frames of 20 ms each way. No I/O, and no clock but its frames.
+
+``up`` takes what the far end says and gives what the carrier hears; ``down`` takes what the carrier
+plays and gives what the far end hears. What the words go through, in this order:
+
+1. gain, and clipping; 2. the echo of what the far end hears; 3. noise; 4. codecs;
+5. loss, with concealment; 6. the delay.
+
+The way down has 5 and 6 alone. Everything follows from the profile and the seed.
+
+Loss is spread by seed over blocks of 1,000 frames (20 s), in bursts, and each block has just as
+many lost frames as the profile says. In the place of a lost frame the last one is heard again,
+quieter each time, and nothing from 60 ms on (as in ITU-T G.711, appendix I).
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import Final
+
+import numpy as np
+
+from ..mulaw import FRAME_BYTES, RATE, SILENCE, decode, encode
+from . import codec, noise
+from .profiles import Profile
+
+#: Frames in which the share of lost ones is exact.
+BLOCK: Final = 1000
+#: A concealed frame is so loud; the next one in a row, and so on.
+_FADES: Final = (1.0, 0.7, 0.4)
+#: Different loops of one kind of noise.
+_LOOPS: Final = 8
+
+
+class Delay:
+    """Bytes of μ-law that come out ``samples`` later than they went in."""
+
+    def __init__(self, samples: int) -> None:
+        self._held = bytearray(b"\xff" * samples)
+
+    def through(self, frame: bytes) -> bytes:
+        """The next frame in, and the frame that is heard now."""
+        if not self._held:
+            return frame
+        self._held += frame
+        out = bytes(self._held[:FRAME_BYTES])
+        del self._held[:FRAME_BYTES]
+        return out
+
+
+class Loss:
+    """Loses frames, and conceals it."""
+
+    def __init__(self, share: float, burst: int, seed: str) -> None:
+        self._of_a_block = round(share * BLOCK)
+        self._burst = burst
+        self._random = random.Random(seed)
+        self._doomed: deque[bool] = deque()
+        self._last = SILENCE
+        self._in_a_row = 0
+        #: Frames that went in, and those of them that were lost.
+        self.frames = 0
+        self.lost = 0
+
+    def through(self, frame: bytes) -> bytes:
+        """The frame, or what is heard in its place."""
+        if not self._of_a_block:
+            return frame
+        if not self._doomed:
+            self._plan()
+        self.frames += 1
+        if not self._doomed.popleft():
+            self._last, self._in_a_row = frame, 0
+            return frame
+        self.lost += 1
+        fade = _FADES[self._in_a_row] if self._in_a_row < len(_FADES) else 0.0
+        self._in_a_row += 1
+        if fade == 1.0:
+            return self._last
+        return encode(np.asarray(decode(self._last) * fade, dtype=np.int16)) if fade else SILENCE
+
+    def _plan(self) -> None:
+        """Which frames of the next block are lost. Between two bursts lies one frame at least."""
+        whole, rest = divmod(self._of_a_block, self._burst)
+        bursts = [self._burst] * whole + ([rest] if rest else [])
+        self._random.shuffle(bursts)
+        free = BLOCK - self._of_a_block
+        at = sorted(self._random.sample(range(free), len(bursts)))
+        plan: list[bool] = []
+        for n, place in enumerate(at):
+            plan += [False] * (place + 1 - (at[n - 1] + 1 if n else 0)) + [True] * bursts[n]
+        self._doomed = deque(plan + [False] * (BLOCK - len(plan)))
+
+
+class Line:
+    """One call's line."""
+
+    def __init__(self, profile: Profile, seed: str = "0", speech: float = 0.0) -> None:
+        """``speech``: RMS of the far end's words (noise.speech_rms); 0.0 where that is not known,
+        and then they are taken to be as loud as telephones have it."""
+        self.profile = profile
+        draws = random.Random(seed)
+        delay = round(profile.delay * RATE)
+        self.up_loss = Loss(profile.loss, profile.burst, f"{seed} up")
+        self.down_loss = Loss(profile.loss, profile.burst, f"{seed} down")
+        self._up_delay, self._down_delay = Delay(delay), Delay(delay)
+        self._gain = 10 ** (profile.gain / 20)
+        self._codecs = [codec.start(name) for name in profile.codecs]
+        self._echo = None if profile.echo is None else 10 ** (profile.echo / 20)
+        # What was heard in one frame is in the next one at the earliest.
+        self._echo_delay = Delay(max(0, round(profile.echo_delay * RATE) - FRAME_BYTES))
+        self._echoed = SILENCE
+        self._noise: noise.Samples | None = None
+        self._noise_level, self._at = 0.0, 0
+        if profile.noise is not None:
+            level = (speech or 32768 * 10 ** (noise.NOMINAL_SPEECH / 20)) * self._gain
+            self._noise_level = level / 10 ** (profile.snr / 20)
+            self._noise = noise.loop(profile.noise, draws.randrange(_LOOPS))
+            self._at = draws.randrange(len(self._noise) // FRAME_BYTES) * FRAME_BYTES
+        self._changes = bool(
+            profile.gain or self._codecs or self._echo is not None or profile.noise is not None
+        )
+
+    def up(self, frame: bytes) -> bytes:
+        """20 ms that the far end says: what the carrier hears now."""
+        if self._changes:
+            frame = self._spoil(frame)
+        return self._up_delay.through(self.up_loss.through(frame))
+
+    def down(self, frame: bytes) -> bytes:
+        """20 ms that the carrier plays: what the far end hears now."""
+        heard = self._down_delay.through(self.down_loss.through(frame))
+        if self._echo is not None:
+            self._echoed = self._echo_delay.through(heard)
+        return heard
+
+    def _spoil(self, frame: bytes) -> bytes:
+        words = decode(frame) * self._gain
+        if self._echo is not None:
+            words = words + decode(self._echoed) * self._echo
+        if self._noise is not None:
+            words = words + self._noise[self._at : self._at + FRAME_BYTES] * self._noise_level
+            self._at = (self._at + FRAME_BYTES) % len(self._noise)
+        pcm = np.asarray(np.clip(np.rint(words), -32768, 32767), dtype=np.int16)
+        for each in self._codecs:
+            pcm = each.through(pcm)
+        return encode(pcm)

@@ -1,0 +1,36 @@
+"""Who has answered is told, whatever dies while Twilio tells it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from e2e.stack import ALICE, CALLEE, Stack, until
+
+from trunkline import Line
+
+from .conversations import kill
+
+#: Twilio knows who has answered so long after the answer: one second of sound, then silence.
+KNOWN_AFTER = 2.2
+
+
+@pytest.mark.parametrize("victim", ["controller", "gateways"])
+async def test_an_answer_that_comes_while_nobody_listens_comes_later(
+    stack: Stack, victim: str
+) -> None:
+    stack.sim.add_callee(CALLEE, "hand-over:music:1")
+    async with Line(ALICE, allowed_callees=[CALLEE], bus=stack.bus) as line:
+        call = await line.place_call(
+            CALLEE, timeout=20.0, attach_stream="a-leg", machine_detection="Enable"
+        )
+        await asyncio.sleep(KNOWN_AFTER - 0.5)
+        status = stack.status()
+        found = [status["controller"]] if victim == "controller" else status["gateways"]
+        assert call.answered_by is None
+        for process in found:
+            kill(process["pid"])
+        assert await call.wait_answered_by(15.0) == "human"
+        assert stack.sim.call(call.sid)["status"] == "in-progress"
+        await until(stack.complete, "everything is back")
+        await call.hang_up()

@@ -1,0 +1,45 @@
+"""``trunkline menu``: a menu of the stand-in carrier as text and picture, and a call in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from trunkline.bus.errors import SettingsError
+from trunkline.bus.process import EXIT_DONE
+from trunkline.bus.settings import Settings
+from trunkline.carrier_sim.bots import ByMenu, bot_from
+from trunkline.carrier_sim.client import SimClient, SimError
+from trunkline.carrier_sim.menu import picture
+from trunkline.carrier_sim.menu.steps import Visit
+
+
+def menu(settings: Settings, path: Path, svg: Path | None, call_sid: str | None) -> int:
+    """Print the menu, and draw it where ``svg`` says; the exit status. ValueError where the file is
+    no menu; SettingsError, ValueError and OSError where the carrier cannot tell of the call."""
+    spec = bot_from({"kind": "menu", "path": str(path)})
+    assert isinstance(spec, ByMenu)
+    assert spec.menu is not None
+    way = _way(settings, call_sid) if call_sid else []
+    for line in picture.lines(spec.menu, way):
+        click.echo(line)
+    if svg is not None:
+        svg.write_text(picture.svg(spec.menu, way), encoding="utf-8")
+    return EXIT_DONE
+
+
+def _way(settings: Settings, call_sid: str) -> list[Visit]:
+    url = settings.twilio_api_url
+    if url is None:
+        raise SettingsError(
+            "--call asks the stand-in carrier; name it by --twilio-api-url or "
+            "TRUNKLINE_TWILIO_API_URL"
+        )
+    with SimClient(url) as sim:
+        try:
+            way = sim.call(call_sid)["way"]
+        except SimError as error:
+            raise ValueError(f"the stand-in carrier at {url} refuses: {error}") from error
+    return msgspec.convert(way, list[Visit])
