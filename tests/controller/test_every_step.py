@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from trunkline.bus.errors import TrunklineError
 from trunkline.controller import instructions as do
-from trunkline.controller.rules.book.dial import order
+from trunkline.controller.rules.book.dial import new_dial, order
 from trunkline.controller.twilio import operations
 from trunkline.controller.twilio.apply_restore import apply, restore
 from trunkline.controller.twilio.seal import Seal
@@ -194,7 +194,7 @@ async def a_dial(world: Clockwork) -> None:
     """Twilio is asked for a call, which is looked for where it has not answered, and hung up."""
     ops = world.ops()
     row = replace(DIAL, asked=world.account.wall())
-    asked_for = order(row, "token", ops.public_url)
+    asked_for = order(new_dial(row, 0.0, token="token"), ops.public_url)
     deadline = world.loop.time() + 30
     result: object = await operations.create(
         ops, row, asked_for, deadline, lambda: True, lambda told: None
