@@ -32,7 +32,7 @@ import numpy.typing as npt
 from . import wav
 from .mulaw import RATE, decode, encode
 
-#: Longest sound of a text: seconds.
+#: Longest row of sounds: seconds.
 LONGEST: Final = 600.0
 #: How much faster the other voice speaks, and how much higher. Less is taken for the same reader.
 OTHER_VOICE: Final = 1.22
@@ -52,7 +52,12 @@ def read(text: str, directory: Path | None = None) -> bytes:
     A relative path counts from ``directory`` (default: this process's). ValueError says what is
     wrong with the text, OSError what is wrong with its file.
     """
-    return b"".join(_one(part.strip(), directory) for part in text.split("+"))
+    row = bytearray()
+    for part in text.split("+"):
+        row += _one(part.strip(), directory)
+        if len(row) > LONGEST * RATE:
+            raise ValueError(f"{text[:60]!r} is longer than {LONGEST:g} s")
+    return bytes(row)
 
 
 def _one(text: str, directory: Path | None) -> bytes:
