@@ -1,4 +1,4 @@
-"""What a far end can say: recorded speech, music, ringing and silence, by short texts.
+"""The sounds of far ends: recorded speech, music, ringing and silence, by short texts.
 
 A sound is one of the texts below; a row of them with ``+`` between is said one after the other, for
 example ``speech:austen-0880+music:4+ringing:6``.
@@ -49,8 +49,8 @@ _NOTE: Final = 0.25
 def read(text: str, directory: Path | None = None) -> bytes:
     """The sound of a text, or of several with ``+`` between; at least one sample.
 
-    A relative path counts from ``directory`` (default: this process's). ValueError says what is
-    wrong with the text, OSError what is wrong with its file.
+    A relative path counts from ``directory`` (default: this process's). ValueError names the
+    mistake in the text, OSError the trouble with its file.
     """
     row = bytearray()
     for part in text.split("+"):
