@@ -19,6 +19,7 @@ from .client.call_audio import Lost
 from .client.call_media import PLAYED_WITHIN, CallMedia
 from .client.client import BusClient
 from .client.session import ClientSession
+from .client.telemetry import tell_report
 from .dial_rules import check_seconds
 from .dtmf import tones as as_sound
 from .pcm16 import pcm16
@@ -26,7 +27,7 @@ from .pcm16 import pcm16
 if TYPE_CHECKING:
     from trunkline.ear.figures import Report
 
-    from .client.call_tape import Samples
+    from .client.call_tape import CallTape, Samples
     from .turns.by_hand import Turn
 
 #: How long ``hang_up`` waits for the call to be over once the carrier took the hang-up.
@@ -77,6 +78,8 @@ class Call:
         #: the far end's first words (PCM16 24 kHz), where ``callee_speaks_first`` asked for it;
         #: ``recv_audio`` begins right behind it. None: nobody spoke, or nobody asked
         self.greeting: bytes | None = None
+        #: what its report says has been told
+        self._told = False
 
     def __repr__(self) -> str:
         state = self.ended_reason or "live"
@@ -188,24 +191,48 @@ class Call:
         talk-over, silences, from the sound alone (docs/ear.md). A call is kept for an hour of it.
 
         It computes for about 0.3 ms for each second of the call. WrongModeError for an
-        originator-only call, which carries no sound.
+        originator-only call, which carries no sound, and for a call of ``Line(…, report=False)``,
+        which keeps none.
         """
-        self._check_sound("report")
+        tape, audio = self._tape("report"), self._media.audio
         from trunkline.ear.listen import listen
 
-        audio = self._media.audio
-        ours, theirs = self.both_sides()
+        ours, theirs = tape.sides()
         # What the user did not take, or queued beyond measure, is no fault of the line.
         lost = sum(
             samples
             for why, samples in audio.lost.reasons.copy().items()
             if why not in (NOT_TAKEN, TOO_MUCH_QUEUED)
         )
-        return listen(ours, theirs, frames_lost=-(-lost // FRAME), jitter_ms=audio.tape.jitter_ms)
+        report = listen(
+            ours,
+            theirs,
+            frames_lost=-(-lost // FRAME),
+            frames_late=audio.late // FRAME,
+            jitter_ms=tape.jitter_ms,
+        )
+        self._tell(report)
+        return report
+
+    def _tell(self, report: Report) -> None:
+        """The first report of a call that is over is told: to its trace, and to /metrics."""
+        if self.ended_reason is None or self._told:
+            return
+        self._told = True
+        tell_report(self._media.info.trace, self.sid, report)
+        self._client.tell_heard(
+            [answer.latency for answer in report.answers],
+            [each.seconds for each in report.yields if each.seconds is not None],
+        )
 
     def both_sides(self) -> tuple[Samples, Samples]:
         """(ours, theirs): what both sides have said so far, on one clock, as PCM16 at 8 kHz."""
-        return self._media.audio.tape.sides()
+        return self._tape("both_sides").sides()
+
+    @property
+    def keeps_sound(self) -> bool:
+        """It has a report: it carries sound, and keeps it."""
+        return self.carries_sound and self._media.audio.tape is not None
 
     async def send_audio(self, pcm: bytes) -> int:
         """Say ``pcm`` behind the sound that is queued; returns how many of its samples were sent.
@@ -358,6 +385,14 @@ class Call:
         if gone is None:
             return "its stream is up"
         return f"its stream has been gone for {monotonic() - gone:.1f} s, and may come again"
+
+    def _tape(self, what: str) -> CallTape:
+        """What both sides have said."""
+        self._check_sound(what)
+        tape = self._media.audio.tape
+        if tape is None:
+            raise WrongModeError(f"{what}: this call keeps no sound, by its Line(report=False)")
+        return tape
 
     def _check_sound(self, what: str) -> None:
         if not self.carries_sound:

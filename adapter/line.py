@@ -60,6 +60,8 @@ class Line:
     ``allowed_callers``: who may call, as a carrier reports it (numbers, ``sip:…``, ``client:…``,
     ``anonymous``, …; None: everyone). ``allowed_callees``: whom an a-leg call may dial (None:
     nobody).
+    ``report=False``: its calls keep none of their sound, so they have no ``report()``. That saves
+    16 kB and 0.05 ms for each second of a call.
     ``bus``: address of the stack, else ``TRUNKLINE_BUS``, else the default. ``account``: SID of the
     account that the stack must belong to (None: whichever it is). ``auth_token``: for a tcp bus,
     else ``TWILIO_AUTH_TOKEN``. ValueError for a number that is not E.164.
@@ -76,6 +78,7 @@ class Line:
         bus: str | None = None,
         account: str | None = None,
         auth_token: str | None = None,
+        report: bool = True,
     ) -> None:
         if number != ANY_NUMBER:
             check_e164(number)
@@ -96,6 +99,7 @@ class Line:
         self.webhooks = 0
         self.webhooks_rejected = 0
         self._asked_number = number
+        self._report = report
         self._bus = bus
         self._account = None if account is None else settings.pasted(account)
         self._auth_token = auth_token
@@ -138,6 +142,7 @@ class Line:
             await asyncio.shield(client.release())
             raise
         assert session.opened is not None
+        session.taped = self._report
         self._client, self._session = client, session
         self.number = session.opened.number
         self.number_sid = session.opened.number_sid

@@ -21,6 +21,7 @@ import click
 import numpy as np
 
 from benchmarks.ear_calls import RATE, MadeCall, conversation
+from trunkline.carrier_sim.wav import SPEECH_DIR
 from trunkline.ear import turns
 from trunkline.ear.figures import Report
 from trunkline.ear.listen import listen
@@ -107,10 +108,12 @@ def compare(score: Score, call: MadeCall, report: Report) -> None:
     )
 
 
-def measure(noise: str, snr_db: float, calls: int, first: int = 0) -> Score:
+def measure(
+    noise: str, snr_db: float, calls: int, first: int = 0, directory: Path = SPEECH_DIR
+) -> Score:
     score, seconds, spent = Score(), 0.0, 0.0
     for seed in range(first, first + calls):
-        call = conversation(seed)
+        call = conversation(seed, directory)
         ours, theirs = call.sound(noise, snr_db, seed)
         began = time.process_time()
         report = listen(ours, theirs)
@@ -140,12 +143,18 @@ def table(scores: dict[str, Score]) -> str:
 @click.command()
 @click.option("--calls", default=300, show_default=True, help="On each line.")
 @click.option("--first", default=0, show_default=True, help="The first call's seed.")
-def main(calls: int, first: int) -> None:
+@click.option(
+    "--recordings",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    default=SPEECH_DIR,
+    help="A directory of WAV files, in place of the shipped recordings.",
+)
+def main(calls: int, first: int, recordings: Path) -> None:
     """How exact the ear is."""
     scores = {}
     for noise, snr_db in LINES:
         name = "clean" if noise == "clean" else f"{noise}, {snr_db:.0f} dB"
-        scores[name] = measure(noise, snr_db, calls, first)
+        scores[name] = measure(noise, snr_db, calls, first, recordings)
     click.echo(table(scores))
     click.echo(f"\n{max(score.cost for score in scores.values()):.2f} ms for a second of a call")
 

@@ -33,10 +33,13 @@ Random = np.random.Generator
 
 
 @functools.cache
-def recordings() -> tuple[Floats, ...]:
-    """The shipped recordings at 8 kHz, their speech all at one level."""
-    sounds = [wav.read(path, RATE).astype(np.float64) for path in sorted(SPEECH_DIR.glob("*.wav"))]
-    return tuple(sound * (LEVEL / np.sqrt(speech_power(sound))) for sound in sounds)
+def recordings(directory: Path = SPEECH_DIR) -> tuple[Floats, ...]:
+    """The recordings of a directory at 8 kHz, their speech all at one level. Those of less than a
+    second are left out: they would be backchannels, and not turns."""
+    sounds = [wav.read(path, RATE).astype(np.float64) for path in sorted(directory.rglob("*.wav"))]
+    return tuple(
+        sound * (LEVEL / np.sqrt(speech_power(sound))) for sound in sounds if len(sound) >= RATE
+    )
 
 
 def speech_power(sound: Floats) -> float:
@@ -49,9 +52,9 @@ def frame_power(sound: Floats) -> Floats:
     return power
 
 
-def words(random: Random, most: float = 8.0) -> Floats:
+def words(random: Random, most: float = 8.0, directory: Path = SPEECH_DIR) -> Floats:
     """A recording of at most so many seconds."""
-    fitting = [each for each in recordings() if len(each) < most * RATE]
+    fitting = [each for each in recordings(directory) if len(each) < most * RATE]
     return fitting[random.integers(len(fitting))]
 
 
@@ -152,24 +155,25 @@ def make_noise(kind: str, count: int, random: Random) -> Floats:
     return made
 
 
-def conversation(seed: int) -> MadeCall:
+def conversation(seed: int, directory: Path = SPEECH_DIR) -> MadeCall:
     """A call of about half a minute: a greeting, questions and answers, and words that are cut off.
 
     Each side has a loudness of its own, and each of its recordings is a little louder or softer.
     """
     random = np.random.default_rng(seed)
-    gains = {"ours": random.uniform(-12, 6), "theirs": random.uniform(-12, 6)}
+    # Louder words would be clipped, and then the recording is unreliable, and not exact.
+    gains = {"ours": random.uniform(-12, 3), "theirs": random.uniform(-12, 3)}
     call = MadeCall(1.0)
 
     def say(side: Side, at: float, sound: Floats) -> float:
         gain = gains[side] + random.uniform(-1, 1)
         return call.say(side, sound * 10 ** (gain / 20), at)[1]
 
-    at = say("theirs", random.uniform(0.5, 1.5), words(random, 3.6))
+    at = say("theirs", random.uniform(0.5, 1.5), words(random, 3.6, directory))
     for _ in range(3):
-        asked = say("ours", at + random.uniform(0.4, 2.0), words(random))
+        asked = say("ours", at + random.uniform(0.4, 2.0), words(random, directory=directory))
         begin = asked + random.uniform(0.15, 2.5)
-        answer = words(random)
+        answer = words(random, directory=directory)
         if len(answer) > 5 * RATE and random.random() < 0.7:
             # We break in, and they stop for it, or they do not.
             breaks_in = begin + random.uniform(1.0, 2.5)
@@ -180,8 +184,8 @@ def conversation(seed: int) -> MadeCall:
                 answer = answer[:stop].copy()
                 answer[-40:] *= np.linspace(1, 0, 40)
             said = say("theirs", begin, answer)
-            at = max(said + 0.6, say("ours", breaks_in, words(random, 3.6)))
-            at = say("theirs", at + random.uniform(0.4, 1.5), words(random, 3.6))
+            at = max(said + 0.6, say("ours", breaks_in, words(random, 3.6, directory)))
+            at = say("theirs", at + random.uniform(0.4, 1.5), words(random, 3.6, directory))
         else:
             at = say("theirs", begin, answer)
     return call

@@ -2,7 +2,8 @@
 
 The adapter asks: the classes from ``OpenSession`` to ``SessionClosed`` are bodies of its requests
 and of their replies (``Request`` and ``Reply`` in control_messages.py). The controller tells what
-happens meanwhile: the classes from ``CallStarted`` on are events, and nobody answers them.
+happens meanwhile: the classes from ``CallStarted`` on are events, and nobody answers them. Nobody
+answers ``CallHeard`` either, which the adapter tells.
 
 For example, a wait_for_call asks ``Arm`` and is answered ``Armed``. When somebody calls,
 ``CallStarted`` comes, and ``CallEnded`` when the call is over. See messages.py for units.
@@ -22,11 +23,13 @@ from .wire import (
     DialMode,
     EndedReason,
     Fields,
+    Figures,
     MachineDetection,
     Message,
     Name,
     Number,
     Ordinal,
+    PeerName,
     Record,
     Seconds,
     Span,
@@ -300,3 +303,13 @@ class WebhooksCounted(Message, frozen=True):
     rejected: Number = 0
     caller: Text = ""
     why: Text = ""
+
+
+class CallHeard(Message, frozen=True):
+    """adapter: somebody looked at the report of a call that is over. So long its answers took, and
+    so long the far end took to yield, each time that it did. Notification, once for a call: it is
+    only counted."""
+
+    peer: PeerName
+    latency: Figures
+    time_to_yield: Figures

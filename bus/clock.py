@@ -9,3 +9,12 @@ from collections.abc import Callable
 Clock = Callable[[], float]
 
 monotonic: Clock = time.monotonic
+
+
+def until_next(period: float, now: float) -> float:
+    """Seconds from ``now`` to the next whole multiple of ``period``, half a period at least.
+
+    Signs of life may be given at any time, so every process of the machine gives them at these.
+    Then those of several kinds share a wake-up, and who hears several processes is woken once.
+    """
+    return ((now / period + 0.5) // 1 + 1) * period - now

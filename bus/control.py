@@ -26,7 +26,7 @@ import msgspec
 import zmq
 
 from . import messages as m
-from .clock import Clock, monotonic
+from .clock import Clock, monotonic, until_next
 from .curve import CurveKeys
 from .endpoints import BusAddress
 from .errors import (
@@ -358,7 +358,8 @@ class ControlClient:
     async def _run(self) -> None:
         while self._refused is None:
             self.wall.shield("turn of the control connection", self._turn)
-            await asyncio.sleep(BEAT_SECONDS)
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(until_next(BEAT_SECONDS, now))
 
     def _turn(self) -> None:
         """Say that the peer is there, or try to be heard."""

@@ -18,6 +18,7 @@ from .adapter_messages import (
     Arm,
     Armed,
     CallEnded,
+    CallHeard,
     CallReconnecting,
     CallStarted,
     CancelDial,
@@ -276,7 +277,7 @@ Event = (
     | CloseStream
     | StreamTurn
 )
-Notification = StreamClosed | CallMoved | WebhooksRefused
+Notification = StreamClosed | CallMoved | WebhooksRefused | CallHeard
 
 #: what the controller's ROUTER receives
 ToController = Hello | Beat | Goodbye | Request | Notification

@@ -32,8 +32,8 @@ _TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection
 
 #: The most of a request that is kept before its head is whole. Twilio's heads have some 2 KB.
 HEAD_BYTES: Final = 32 * 1024
-#: Connections whose bytes are read in one turn of the loop. Between two turns live calls are
-#: served, so a crowd of requests cannot hold up their sound.
+#: Connections that are taken, and connections whose bytes are read, in one turn of the loop.
+#: Between two turns live calls are served, so a crowd cannot hold up their sound.
 AT_ONCE: Final = 4
 
 
@@ -217,6 +217,9 @@ class BoundedHttp(HttpToolsProtocol):
         self._disarm()
         self.crowd.waiting.leave(self)
         super().handle_websocket_upgrade()
+        # The parser and this protocol hold each other. uvicorn parts them when the connection is
+        # lost, but of one that was upgraded this protocol never hears again.
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does
 
     def _arm(self) -> None:
         self._disarm()
@@ -272,6 +275,17 @@ class Server(uvicorn.Server):
     def leave(self) -> None:
         """Listen no more. Requests that are being answered have ``leave_within``."""
         self._leaving.set()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on ``sockets``, which are closed in the end, until ``leave``.
+
+        uvloop takes one connection of each listening socket in a turn of its loop. A crowd that
+        connects faster would fill the kernel's queue, in which everybody else waits as well, and
+        where that is full the kernel turns newcomers away. So each socket is listened to by several
+        descriptors.
+        """
+        shared = [s.dup() for s in sockets or [] for _ in range(AT_ONCE - 1)]
+        await super().serve([*(sockets or []), *shared])
 
     async def main_loop(self) -> None:
         """Wait for ``leave``. uvicorn's own loop looks at flags and the date ten times a second,

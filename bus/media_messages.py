@@ -387,12 +387,15 @@ class Loss(PackedMessage, frozen=True):
 
 
 class StreamOver(PackedMessage, frozen=True):
-    """worker -> adapter: all that stream ``ordinal`` brought has been handed out before this."""
+    """worker -> adapter: all that stream ``ordinal`` brought has been handed out before this.
+    ``late``: for so many samples at 8 kHz the far end has waited inside of our utterances, since
+    this worker has the call, because their sound came late."""
 
     call: Known
     generation: Number
     ordinal: Ordinal
     reason: StreamEndReason
+    late: Number = 0
 
 
 #: what a gateway's media DEALER receives

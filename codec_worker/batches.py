@@ -75,12 +75,18 @@ class Batches:
         """Decode what waits for ``calls``, tell it with all that was acknowledged, and then the
         ends of their streams."""
         sounds: dict[bytes, list[m.Sound]] = {}
-        for i, position, ordinal, stream_end, lost, pcm in hand_out(
-            self._up, [call.inbound for call in calls]
-        ):
-            call = calls[i]
+        for piece in hand_out(self._up, [call.inbound for call in calls]):
+            call = calls[piece.call]
             if call.adapter is not None:
-                sound = m.Sound(call.id, call.generation, position, ordinal, stream_end, lost, pcm)
+                sound = m.Sound(
+                    call.id,
+                    call.generation,
+                    piece.position,
+                    piece.ordinal,
+                    piece.stream_end,
+                    piece.lost,
+                    piece.pcm,
+                )
                 if call.adapter in sounds:
                     sounds[call.adapter].append(sound)
                 else:
@@ -93,7 +99,8 @@ class Batches:
             if call.tell_end and call.resumed and call.adapter is not None:
                 assert call.ended is not None
                 call.tell_end = False
-                over = m.StreamOver(call.id, call.generation, call.ended.ordinal, call.ended.reason)
+                ordinal, reason = call.ended.ordinal, call.ended.reason
+                over = m.StreamOver(call.id, call.generation, ordinal, reason, call.late)
                 self.instructions.append((call.adapter, over))
 
     def tell_acknowledged(self) -> None:

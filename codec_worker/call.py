@@ -198,6 +198,11 @@ class Call:
             and playout.acknowledged == playout.position
         )
 
+    @property
+    def late(self) -> int:
+        """For so many samples the far end has waited inside of our utterances."""
+        return 0 if self.playout is None else self.playout.underrun_ns // SAMPLE_NS
+
     def stats(self, now: int) -> m.CallStats:
         """The call's counters."""
         out = self.playout

@@ -95,8 +95,8 @@ class Calls:
         """Take one message of ``peer``."""
         if isinstance(message, m.Inbound):
             # What was written first: a stream's end follows all of it.
-            for written in message.written:
-                self._written(peer, written, now)
+            if message.written:
+                self._all_written(peer, message.written, now)
             self._in_frames(peer, message.frames, now)
         elif isinstance(message, m.Speak):
             self._speak(peer, message)
@@ -301,24 +301,29 @@ class Calls:
             if call.resumed:
                 heard[frame.call] = call
 
-    def _written(self, peer: bytes, written: m.WrittenTo, now: int) -> None:
-        call = self._from_gateway(peer, written.call, written.generation)
-        if call is None or call.playout is None:
-            return
-        if self._read_at > call.gateway_heard:
-            call.gateway_heard = self._read_at
-        playout = call.playout
-        if playout.frozen and written.position > playout.position:
-            self.dropped["written-ahead"] += 1
-            return
-        if written.position > playout.position:
-            # The gateway's word holds: what lies below it was written under another generation.
-            self.dropped["written-ahead"] += 1
-            call.go_on(written.position)
-        elif not playout.acknowledge(written.position, now, self._read_at):
-            return
-        if call.resumed:
-            self._batches.acknowledged[call.id] = call
+    def _all_written(self, peer: bytes, all_written: list[m.WrittenTo], now: int) -> None:
+        calls, acknowledged, read_at = self.calls, self._batches.acknowledged, self._read_at
+        gateway = self._gateways.get(peer, peer)
+        for written in all_written:
+            call = calls.get(written.call)
+            if call is None or call.generation != written.generation or call.gateway is not gateway:
+                self._from_gateway(peer, written.call, written.generation)  # counts why
+                continue
+            playout, position = call.playout, written.position
+            if playout is None:
+                continue
+            if read_at > call.gateway_heard:
+                call.gateway_heard = read_at
+            if position > playout.position:
+                self.dropped["written-ahead"] += 1
+                if playout.frozen:
+                    continue
+                # The gateway's word holds: what lies below it was written under another generation.
+                call.go_on(position)
+            elif not playout.acknowledge(position, now, read_at):
+                continue
+            if call.resumed:
+                acknowledged[call.id] = call
 
     def _mark_reached(self, peer: bytes, reached: m.MarkReached) -> None:
         call = self._from_gateway(peer, reached.call, reached.generation)

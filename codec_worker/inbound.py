@@ -24,16 +24,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-from trunkline.bus.sound import WIRE_RATE
+from trunkline.bus.sound import FRAME, WIRE_RATE
 
 from .join import overlap
 from .mulaw import SILENCE
-from .playout import CAPACITY, SAMPLE_NS
-from .resample import LOOKAHEAD, RATIO, History, Upsampler
+from .playout import CAPACITY, FRAME_NS, SAMPLE_NS
+from .resample import HELD_PAST, LOOKAHEAD, RATIO, History, Upsampler
 
 #: Samples that stay in the ring once they were handed out: 10 s.
 RING: Final = 10 * WIRE_RATE
@@ -56,7 +56,7 @@ class InboundFrame(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
-class SoundPiece(NamedTuple):
+class SoundPiece(msgspec.Struct, frozen=True, gc=False):
     """PCM16 24 kHz of the ``call``-th call, which begins at call time ``position``; ``stream_end``
     is the stream position that follows it, ``lost`` the samples at 8 kHz just before it that never
     arrived."""
@@ -103,7 +103,7 @@ class Inbound:
         self._base = 0  # call time = base + stream position
         self._last_arrival: int | None = None
         self._past = b""  # mu-law just before _next, for a filter that starts there
-        #: frames that follow the last batch without a seam, while nothing else waits. That is
+        #: whole frames that follow the last batch without a seam, while nothing else waits. That is
         #: nearly always so, and costs no run
         self._more: list[bytes] = []
         self._runs: list[_Run] = []
@@ -132,11 +132,12 @@ class Inbound:
             and frame.ordinal == self._ordinal
             and self._history is not None
             and not self._runs
-            and payload
+            and len(payload) == FRAME
         ):
             assert self._last_arrival is not None
-            self._next += len(payload)
-            self._last_arrival = min(frame.arrival, self._last_arrival + len(payload) * SAMPLE_NS)
+            self._next += FRAME
+            arrival = self._last_arrival + FRAME_NS
+            self._last_arrival = arrival if arrival < frame.arrival else frame.arrival
             self._more.append(payload)
         else:
             self._feed(frame)
@@ -322,29 +323,33 @@ def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]
     """Decode all that waits, for all calls in as few products as there are runs in one call
     (one, unless frames were lost). Returns the sound of all calls; each call's is in order."""
     result: list[SoundPiece] = []
-    steady: list[int] = []
-    histories: list[History] = []
-    chunks: list[bytes] = []
+    usual: list[int] = []
+    windows: list[bytes] = []
     seams = []
     for i, call in enumerate(calls):
         if call._more:
-            assert call._history is not None
-            more = call._more
-            steady.append(i)
-            histories.append(call._history)
-            chunks.append(more[0] if len(more) == 1 else b"".join(more))
-            more.clear()
+            history = call._history
+            assert history is not None
+            past = history.tail
+            if len(past) == HELD_PAST:
+                for payload in call._more:
+                    usual.append(i)
+                    windows.append(past + payload)
+                    past = payload[-HELD_PAST:]
+                history.tail = past
+                call._more.clear()
+            else:
+                call._settle()
+                seams.append((i, call))
         elif call._runs:
             seams.append((i, call))
-    for i, pcm in zip(steady, upsampler.run(histories, chunks), strict=True):
+    for i, pcm in zip(usual, upsampler.frames(windows), strict=True):
         call = calls[i]
-        samples = len(pcm) // (2 * RATIO)
-        if samples:
-            position, stream_position = call._out
-            stream_end = stream_position + samples
-            call._out = (position + samples, stream_end)
-            result.append(SoundPiece(i, position, call._ordinal, stream_end, call._owed, pcm))
-            call._owed = 0
+        position, stream_position = call._out
+        stream_end = stream_position + FRAME
+        call._out = (position + FRAME, stream_end)
+        result.append(SoundPiece(i, position, call._ordinal, stream_end, call._owed, pcm))
+        call._owed = 0
     if seams:
         _hand_out_runs(upsampler, seams, result)
     return result

@@ -31,7 +31,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import gc
 import logging
 import os
 import secrets
@@ -53,6 +52,7 @@ from trunkline.bus.process import (
     EXIT_FAILED,
     complain,
     lives_while,
+    rarely_collect_all,
     run,
     say_ready,
     setup_logging,
@@ -413,9 +413,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
         lives_while(lambda: worker.well)
         worker.start()
         log.info("codec worker %s at %s", worker.peer, worker.endpoint)
-        # What exists now lives as long as the process: the collector need not look at it.
-        gc.collect()
-        gc.freeze()
+        rarely_collect_all()
         waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(worker.over.wait())]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:

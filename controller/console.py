@@ -11,6 +11,7 @@ calls whom, but no token, and prior URLs without their passwords.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 from collections import Counter
@@ -19,7 +20,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
@@ -31,6 +37,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trunkline.bus import hosts
 from trunkline.bus.listener import Bounds, Server
+
+from .rules.book.heard import BUCKETS, HeardCalls
 
 log = logging.getLogger("trunkline.controller")
 
@@ -52,17 +60,19 @@ _HEADERS: Final = [
 
 
 class Console:
-    """``status``: the object of ``trunkline status --json``. ``counts``: how often each
-    thing has happened so far; ``refused``: how much gateways have refused so far, by kind."""
+    """``status``: the object of ``trunkline status --json``. ``counts``: how often each thing has
+    happened so far; ``refused``: how much gateways have refused so far, by kind; ``heard``: the
+    figures that clients' ears have told."""
 
     def __init__(
         self,
         status: Callable[[], dict[str, Any]],
         counts: Mapping[str, int],
         refused: Mapping[str, int],
+        heard: HeardCalls,
     ) -> None:
         registry = CollectorRegistry()
-        registry.register(_Figures(status, counts, refused))
+        registry.register(_Figures(status, counts, refused, heard))
         page = Path(__file__).with_name("console.html").read_bytes()
 
         # Coroutines, because Starlette runs functions in threads, which share no state with us.
@@ -132,8 +142,10 @@ class _Figures(Collector):
         status: Callable[[], dict[str, Any]],
         counts: Mapping[str, int],
         refused: Mapping[str, int],
+        heard: HeardCalls,
     ) -> None:
         self._status = status
+        self._heard = heard
         self._counters = (
             ("events", "What has happened since the start", "event", counts),
             ("gateway_refused", "What gateways have refused since the start", "kind", refused),
@@ -143,7 +155,7 @@ class _Figures(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        status = self._status()
+        status, heard = self._status(), self._heard
         for name, what in (
             ("gateways", "Gateways that answer"),
             ("codec_workers", "Codec workers that answer"),
@@ -179,6 +191,19 @@ class _Figures(Collector):
             yield GaugeMetricFamily(f"trunkline_live_{name}", "Of the live calls", value=total)
         epoch = status["controller"]["epoch"]
         yield GaugeMetricFamily("trunkline_epoch", "Starts of the controller", value=epoch)
+        for name, what, histogram in (
+            ("answer_latency", "Seconds until they answered, as the ear heard it", heard.latency),
+            (
+                "time_to_yield",
+                "Seconds until they yielded, as the ear heard it",
+                heard.time_to_yield,
+            ),
+        ):
+            up_to = [*map(str, BUCKETS), "+Inf"]
+            buckets = list(zip(up_to, itertools.accumulate(histogram.counts), strict=True))
+            yield HistogramMetricFamily(
+                f"trunkline_{name}_seconds", what, buckets=buckets, sum_value=histogram.sum
+            )
         for name, what, label, counts in self._counters:
             counter = CounterMetricFamily(f"trunkline_{name}", what, labels=[label])
             for value, number in sorted(counts.items()):

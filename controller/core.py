@@ -120,6 +120,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     m.Hello: (reception.hello,),
     m.Beat: (reception.beat,),
     m.Goodbye: (reception.goodbye,),
+    m.CallHeard: (reception.call_heard,),
     # A gateway and a worker are welcomed before what they have is looked at, because they wait for
     # it. A client is welcomed behind that: its Welcome says which of its sessions it has not.
     f.ClientHere: (restart.client_here,),

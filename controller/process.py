@@ -189,7 +189,9 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
             "may run at this address"
         ) from error
     book = core.book
-    console = Console(lambda: status.build(book, monotonic()), book.counts, book.refused)
+    console = Console(
+        lambda: status.build(book, monotonic()), book.counts, book.refused, book.heard
+    )
     try:
         console.start(settings.console_port)
         core.book.console_at(f"http://{HOST}:{console.port}")

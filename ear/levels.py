@@ -28,6 +28,9 @@ _BELOW_MEAN: Final = 1.25
 _NOISE_BLOCK: Final = 200
 _NOISE_BLOCKS: Final = 4
 
+#: The noise is measured in so many windows at least, which is 0.2 s; with fewer it is guessed.
+_LEAST_PAUSE: Final = 80
+
 Samples = npt.NDArray[np.int16]
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -81,3 +84,31 @@ def noise(energy: Floats) -> Floats:
     around = np.where(np.isinf(around), 0.0, around * _BELOW_MEAN).astype(np.float32)
     found: Floats = np.repeat(around, _NOISE_BLOCK)
     return np.concatenate([found, np.full(max(0, count - len(found)), found[-1])])[:count]
+
+
+class Noise:
+    """The noise beside utterances, measured where nobody speaks."""
+
+    def __init__(self, whole: Floats, pauses: Mask, floor: Floats) -> None:
+        """``whole``: the energy of each window. ``pauses``: windows without speech. ``floor``: what
+        :func:`noise` found, for an utterance without a pause near it."""
+        count = -(-len(whole) // _NOISE_BLOCK)
+        rows = np.zeros((2, count * _NOISE_BLOCK), np.float32)
+        rows[0, : len(whole)] = pauses & (whole >= 1.0)
+        rows[1, : len(whole)] = whole
+        there, energy = rows.reshape(2, count, _NOISE_BLOCK).astype(np.float64)
+        self._count = there.sum(axis=1)
+        self._sum = (there * energy).sum(axis=1)
+        self._squares = (there * energy**2).sum(axis=1)
+        self._floor = floor
+
+    def around(self, first: int, last: int) -> tuple[float, float]:
+        """(mean, standard deviation) of the noise's windows around some windows."""
+        begin = max(0, first // _NOISE_BLOCK - _NOISE_BLOCKS)
+        blocks = slice(begin, last // _NOISE_BLOCK + _NOISE_BLOCKS + 1)
+        count = float(self._count[blocks].sum())
+        if count < _LEAST_PAUSE:
+            mean = float(self._floor[first])
+            return mean, mean / 4
+        mean = float(self._sum[blocks].sum()) / count
+        return mean, max(0.0, float(self._squares[blocks].sum()) / count - mean**2) ** 0.5

@@ -20,12 +20,13 @@ def listen(
     theirs: Samples,
     *,
     frames_lost: int | None = None,
+    frames_late: int = 0,
     jitter_ms: float | None = None,
 ) -> Report:
     """The report of a call, from both sides' sound on one clock: PCM16 at 8 kHz, as arrays.
 
-    ``frames_lost`` and ``jitter_ms`` are what the line itself counted, where somebody knows it.
-    Holes in the words count as lost, too.
+    ``frames_lost``, ``frames_late`` (of ours, as the far end heard it) and ``jitter_ms`` are what
+    the line itself counted, where somebody knows it. Holes in the words count as lost, too.
     """
     seconds = max(len(ours), len(theirs)) / RATE
     our_side, our_digits, our_holes = _side(ours, "ours")
@@ -39,6 +40,8 @@ def listen(
             because.append(f"{whose} speech is clipped in {side.clipped_frames} frames of 20 ms")
         if not side.segments:
             because.append(f"there is no speech on {whose} side")
+    if frames_late:
+        because.insert(0, f"our speech reached the far end {frames_late} frames of 20 ms late")
     if frames_lost:
         because.insert(0, f"the line lost {frames_lost} frames of 20 ms")
     answers = turns.answers(said, heard)

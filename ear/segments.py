@@ -1,30 +1,27 @@
 """Where one side speaks: segments, with their edges to a hundredth of a second.
 
-Two passes, because an edge can only be told once the whole utterance has been heard:
-
 1. Windows that stand out from the noise, and are not much fainter than this side's loudest, make
    *utterances*: what stands closer together than :data:`UTTERANCE_GAP`.
 2. An utterance is cut into frames of 10 ms. The loudest is its measure: frames within
    :data:`RANGE` of it are speech, and what stands closer together than :data:`GAP` is one segment.
    So soft sounds around a word (a breath, the room) belong to no segment, however quiet the line.
 
-A word may fade away for a tenth of a second at just about that loudness. There it matters where the
-frames begin, and whether noise was added to them:
+Sound that begins out of no sound at all has its own frames, from its first sample on, and nothing
+is in doubt. On a line that is never still two things are:
 
-- Sound that begins out of no sound at all has its own frames, from its first sample on.
-- On a line that is never still, frames may begin at any of four steps, and the limit is in doubt.
-  All of these are tried. If they agree within :data:`NEAR`, the middle is right to half of that. If
-  they do not, a whole sound is in doubt, for example a click before a word. It counts if one grid
-  in ten has it, because noise hides such a sound more often than it makes one up. If fewer have it,
-  the middle is the answer that is never far off.
+- where the frames begin: at any of four steps, which is four *grids*;
+- how loud a frame is without the noise. The noise's mean is taken off it. What is left is off by
+  the noise's own spread, and by more where speech and noise meet, because they add up as waves. At
+  15 dB of noise a frame 20 dB below the loudest is uncertain by about 1 dB.
 
-The noise is taken off each frame before it is compared, so a segment has the same edges on a noisy
-line, as far as its edges can be heard there at all.
+So each frame of each grid has a *probability* that it is speech. An edge is where the first frame
+begins, or the last one ends, that is speech, so its places have probabilities, too. Mostly they lie
+side by side. A word that fades away at just that loudness has them over a tenth of a second, and
+the middle of that is never far off. A click before a word has them on both sides of a pause.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -40,12 +37,6 @@ GAP: Final = 0.3
 UTTERANCE_GAP: Final = 0.35
 #: Power ratio of an utterance's loudest frame and of its edges: 20 dB.
 RANGE: Final = 100.0
-#: How far that limit is in doubt on a line that is never still: 0.8 dB each way.
-DOUBT: Final = 1.2
-#: Edges that agree within this (seconds) are one edge.
-NEAR: Final = 0.15
-#: The share of the grids that is enough for a sound further out.
-OUTER: Final = 0.1
 #: Power ratio of a side's loudest speech and of an utterance that is too faint for speech, such as
 #: the echo of the other side: 26 dB.
 FAINTEST: Final = 400.0
@@ -58,15 +49,32 @@ STANDS_OUT: Final = 0.8
 SHORTEST: Final = 0.05
 #: A frame is no measure if it is this much louder than the fifth loudest: a click.
 CLICK: Final = 4.0
+#: A frame that is less probably speech is none; one that is more probably speech surely is.
+POSSIBLE: Final = 0.0005
+SURE: Final = 0.997
+#: Noise is speech only where it is this much louder than its mean (standard deviations).
+LEAST: Final = 4.0
+#: So much more often a frame between words is noise than a sound that is as loud.
+NOISE_ODDS: Final = 200.0
+#: An edge's places are within this (seconds), but for the rarest on each side: the answer is the
+#: middle. They are further apart: it is the middle of those that are probable either way, so that a
+#: sound which is probably there counts in full, and one that probably is not counts not at all.
+NEAR: Final = 0.15
+RARE: Final = 0.01
+EITHER: Final = 0.33
+#: The noise just outside of an utterance may have some of its sound (seconds).
+BESIDE: Final = 0.05
 #: No sound at all lasts for so many steps: 20 ms.
 STILL: Final = 8
 #: What a change of rate makes of no sound, in sample values.
 RIPPLE: Final = 2
 
+_FRAME_SECONDS: Final = WINDOW * STEP_SECONDS
+#: Windows of one segment are no further apart than this.
+_MOST_APART: Final = GAP / STEP_SECONDS + WINDOW
+
 #: (first, last) frame or window of a run.
 Spans = list[tuple[int, int]]
-#: The step at which frames begin, their energy, and the least that stands out from the noise.
-Grid = tuple[float, Floats, Floats]
 
 
 def find(samples: Samples, silenced: Mask | None = None) -> list[Segment]:
@@ -76,26 +84,32 @@ def find(samples: Samples, silenced: Mask | None = None) -> list[Segment]:
     floor = levels.noise(energy)
     if silenced is not None:
         energy = np.where(silenced, np.float32(0.0), energy)
-    heard = levels.windows(energy) - floor
-    least = floor * STANDS_OUT
+    whole = levels.windows(energy)
+    heard = whole - floor
     loudest = _reached(heard, round(LOUD_FOR / STEP_SECONDS))
     if loudest <= 0.0:
         return []
+    candidates = np.flatnonzero(heard > np.maximum(loudest / FAINTEST, floor * STANDS_OUT))
+    utterances = _joined(candidates, UTTERANCE_GAP / STEP_SECONDS + WINDOW)
+    if not utterances:
+        return []
+    pauses = np.ones(len(whole), np.bool_)
+    beside = round(BESIDE / STEP_SECONDS)
+    for first, last in utterances:
+        pauses[max(0, first - beside) : last + beside] = False
+    if silenced is not None:
+        pauses &= whole > 0.0
+    noise = levels.Noise(whole, pauses, floor)
     segments: list[Segment] = []
-    candidates = np.flatnonzero(heard > np.maximum(loudest / FAINTEST, least))
-    for first, last in _joined(candidates, UTTERANCE_GAP / STEP_SECONDS + WINDOW):
+    for first, last in utterances:
         begin = _begins(samples, energy, first)
         if begin is not None:
             frames = levels.frames(samples[begin : (last + 2 * WINDOW) * STEP])
-            grid: Grid = (begin / STEP, frames, np.zeros_like(frames))
-            segments += _cut([grid], (1.0,))
+            segments += _in_silence(begin / STEP, frames)
         else:
-            around = range(max(0, first - WINDOW), min(len(heard), last + 2 * WINDOW))
-            grids = [
-                (n, heard[n : around.stop : WINDOW], least[n : around.stop : WINDOW])
-                for n in around[:WINDOW]
-            ]
-            segments += _cut(grids, (1 / DOUBT, 1.0, DOUBT))
+            begin, end = max(0, first - WINDOW), min(len(whole), last + 2 * WINDOW)
+            end = begin + (end - begin) // WINDOW * WINDOW
+            segments += _in_noise(begin, whole[begin:end], *noise.around(first, last))
     return segments
 
 
@@ -112,41 +126,95 @@ def _begins(samples: Samples, energy: Floats, first: int) -> int | None:
     return after + int(np.argmax(np.abs(samples[after : after + STEP]) > RIPPLE))
 
 
-def _cut(grids: Iterable[Grid], doubts: Iterable[float]) -> list[Segment]:
-    """The segments of an utterance, of its frames in each grid."""
-    found = []
-    for begin, frames, least in grids:
-        measure = min(float(frames.max()), CLICK * _reached(frames, 5)) / RANGE
-        for doubt in doubts:
-            spoken = np.flatnonzero(frames >= np.maximum(measure * doubt, least))
-            spans = [
-                (begin + WINDOW * first, begin + WINDOW * (last + 1))
-                for first, last in _joined(spoken, GAP / STEP_SECONDS / WINDOW + 1)
-                if _counted(spoken, first, last) * WINDOW * STEP_SECONDS >= SHORTEST
-            ]
-            found.append(spans)
-    counts = [len(spans) for spans in found]
-    usual = max(counts, key=counts.count)
-    if usual == 0:
-        return []
-    edges = np.array([spans for spans in found if len(spans) == usual]).reshape(-1, usual, 2)
+def _measure(frames: Floats) -> float:
+    """The loudest frame, unless that is a click."""
+    return min(float(frames.max()), CLICK * _reached(frames, 5))
+
+
+def _in_silence(begin: float, frames: Floats) -> list[Segment]:
+    """The segments of an utterance whose frames are known; the first begins at step ``begin``."""
+    spoken = np.flatnonzero(frames >= _measure(frames) / RANGE)
     return [
         Segment(
-            start=rounded(_edge(edges[:, n, 0], 0.0) * STEP_SECONDS),
-            end=rounded(_edge(edges[:, n, 1], 1.0) * STEP_SECONDS),
+            start=rounded((begin + WINDOW * first) * STEP_SECONDS),
+            end=rounded((begin + WINDOW * (last + 1)) * STEP_SECONDS),
         )
-        for n in range(usual)
+        for first, last in _joined(spoken, _MOST_APART / WINDOW)
+        if np.count_nonzero((spoken >= first) & (spoken <= last)) * _FRAME_SECONDS >= SHORTEST
     ]
 
 
-def _edge(places: npt.NDArray[np.float64], outermost: float) -> float:
-    """One edge, of what several grids say of it; the quantile 0.0 or 1.0 is its outermost."""
-    enough = abs(outermost - OUTER)
-    least, most = float(places.min()), float(places.max())
-    if (most - least) * STEP_SECONDS <= NEAR:
-        return (least + most) / 2
-    common, rare = np.quantile(places, (enough, outermost), method="nearest").tolist()
-    return float(common + rare) / 2 if abs(common - rare) * STEP_SECONDS > NEAR else float(common)
+def _in_noise(begin: int, whole: Floats, mean: float, spread: float) -> list[Segment]:
+    """The segments of an utterance on a line that is never still, of its windows from ``begin`` on.
+    ``mean`` and ``spread`` (standard deviation) are those of the noise's windows."""
+    probable = _probable(whole, max(mean, 1.0), max(spread, 1.0))
+    spans = [
+        (first, last)
+        for first, last in _joined(np.flatnonzero(probable >= 0.5), _MOST_APART)
+        if np.count_nonzero(probable[first : last + 1] >= 0.5) * STEP_SECONDS >= SHORTEST
+    ]
+    end = len(whole) - 1
+    backwards = probable[::-1]
+    segments = []
+    before = -1
+    for n, (first, last) in enumerate(spans):
+        after = spans[n + 1][0] if n + 1 < len(spans) else len(whole)
+        start = _edge(probable, first, last, before)
+        stop = end - _edge(backwards, end - last, end - first, end - after) + WINDOW
+        segments.append(
+            Segment(
+                start=rounded((begin + start) * STEP_SECONDS),
+                end=rounded((begin + stop) * STEP_SECONDS),
+            )
+        )
+        before = last
+    return segments
+
+
+def _probable(whole: Floats, mean: float, spread: float) -> Floats:
+    """How probable it is, of each window, that it is speech by the definition."""
+    speech = whole - np.float32(mean)
+    grids = speech.reshape(-1, WINDOW)
+    limits = [max(_measure(grid) / RANGE, LEAST * spread) for grid in grids.T]
+    limit = np.tile(np.array(limits, np.float32), len(grids))
+    # Speech s and noise n of one band meet as waves, so their sum is spread by 2 n² + 4 s n, where
+    # the noise alone is by 2 n².
+    off = spread * np.sqrt(1.0 + 2.0 * np.maximum(speech, 0.0) / np.float32(mean))
+    over = _normal((speech - limit) / np.maximum(off, 0.01 * limit))
+    # Noise alone is loud at times, too. The cube root of its energy is spread normally.
+    narrow = np.float32((spread / mean) ** 2 / 9.0 + 1e-6)
+    loud = np.clip((np.cbrt(whole / np.float32(mean)) - 1.0 + narrow) / np.sqrt(narrow), 0.0, 9.0)
+    probable: Floats = over / (1.0 + NOISE_ODDS * np.exp(-0.5 * loud * loud))
+    return probable
+
+
+def _normal(z: Floats) -> Floats:
+    """The normal distribution's integral, to three decimals."""
+    z = np.clip(z, -6.0, 6.0)
+    integral = 1.0 / (1.0 + np.exp(-z * (1.5976 + 0.07056 * z * z)))
+    return integral.astype(np.float32)
+
+
+def _edge(probable: Floats, first: int, last: int, before: int) -> float:
+    """The window with which the run from ``first`` to ``last`` begins, behind window ``before``."""
+    # Outwards from the run, as far as possible places hang together; inwards, until speech is sure
+    # in every grid.
+    possible = before + 1 + np.flatnonzero(probable[before + 1 : first + 1] >= POSSIBLE)
+    outermost = _joined(possible, _MOST_APART)[-1][0]
+    sure = np.lib.stride_tricks.sliding_window_view(probable[first : last + 1], WINDOW) >= SURE
+    found = np.flatnonzero(sure.all(axis=1))
+    innermost = first + int(found[0]) + WINDOW - 1 if len(found) else last
+    rows = -(-(innermost + 1 - outermost) // WINDOW)
+    chance = np.zeros((rows, WINDOW))
+    there = probable[outermost : outermost + rows * WINDOW]
+    chance.flat[: len(there)] = np.where(there >= POSSIBLE, there, 0.0)
+    chance[-1] = 1.0
+    # A grid's edge is the first window of it that is speech.
+    chance[1:] *= np.cumprod(1.0 - chance, axis=0)[:-1]
+    beyond = np.cumsum(chance) / WINDOW
+    least, low, high, most = np.searchsorted(beyond, (RARE, EITHER, 1 - EITHER, 1 - RARE)).tolist()
+    middle = (least + most) / 2 if (most - least) * STEP_SECONDS <= NEAR else (low + high) / 2
+    return float(outermost + middle)
 
 
 def _reached(energy: Floats, count: int) -> float:
@@ -164,8 +232,3 @@ def _joined(places: npt.NDArray[np.int_], most: float) -> Spans:
     firsts = places[np.concatenate([[0], cuts + 1])]
     lasts = places[np.concatenate([cuts, [len(places) - 1]])]
     return [(int(first), int(last)) for first, last in zip(firsts, lasts, strict=True)]
-
-
-def _counted(places: npt.NDArray[np.int_], first: int, last: int) -> int:
-    """How many of the places are in a run."""
-    return int(np.searchsorted(places, last, "right") - np.searchsorted(places, first))

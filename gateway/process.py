@@ -9,7 +9,6 @@ the closing of sockets that is within the four seconds that a supervisor gives.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import secrets
@@ -29,6 +28,7 @@ from trunkline.bus.process import (
     EXIT_FAILED,
     complain,
     lives_while,
+    rarely_collect_all,
     run,
     say_ready,
     setup_logging,
@@ -190,9 +190,7 @@ class Gateway:
     async def run(self, listening: socket.socket) -> int:
         """Serve until stopped; returns the exit status."""
         self.client.start()
-        # All objects of now live as long as the process: the collector need not look at them.
-        gc.collect()
-        gc.freeze()
+        rarely_collect_all()
         serving = asyncio.get_running_loop().create_task(self._server.serve([listening]))
         host, port = listening.getsockname()[:2]
         log.info("listening on http://%s", hosts.join(host, port))

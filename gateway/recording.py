@@ -1,15 +1,16 @@
-"""Recordings: a stereo WAV of each call, the far end left, what it was played right.
+"""Recordings: one stereo WAV for each call, with the far end left, and our sound right.
 
-:class:`Stereo` puts both directions of a stream onto the call's time without I/O;
-:class:`Recorder` writes what it has to disk from a thread, so that a slow disk delays no call. The
-far end's clock is the stream position of what it sent. What we sent lies in the carrier's buffer
-and is played one sample for each sample that the far end sends; a ``clear`` empties that buffer.
+:class:`Stereo` puts both directions of a stream onto the call's time without I/O. :class:`Recorder`
+writes them to disk from a thread, so that a slow disk delays no call. The far end's clock is the
+stream position of its sound. Our sound lies in the carrier's buffer, which plays one sample for
+each sample that the far end sends; a ``clear`` empties that buffer.
 
 A call may have several streams, one after the other or for a while at once, and each may come to
-another gateway. Nobody passes a file on: the controller tells with each stream how old the call is,
-and a gateway writes the stream at that place of the call's one file. A place that nobody writes is
-zeros on the disk, which is silence. Only what takes a look first (the size in the header, a place
-where two streams meet) needs the file's lock.
+another gateway. No gateway passes a file on to another. The controller tells with each stream how
+old the call is, and the gateway writes the stream at that place of the call's one file. A place
+that nobody writes is zeros on the disk, which is silence. A writer takes the file's lock, because
+it looks before it writes: at the size, which the header has to tell, and at the place, where two
+streams may meet.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Stereo:
     the call's position (8 kHz) at which it begins."""
 
     def __init__(self, at: int = 0) -> None:
-        self._at = at  # what take() gives next belongs there
+        self._at = at  # the position at which the sound of the next take() begins
         self._position: int | None = None  # what the far end said up to here is in _done
         self._playing = bytearray()  # sent, not played yet
         self._done = bytearray()
@@ -82,7 +83,8 @@ class Stereo:
         self._playing.clear()
 
     def take(self) -> tuple[int, bytes]:
-        """What is complete since the last time, and the call's position at which it begins."""
+        """The sound that has become complete since the last time, and the call's position at which
+        it begins."""
         at, done = self._at, bytes(self._done)
         self._at += len(done) // 2
         self._done.clear()
@@ -122,7 +124,7 @@ def pcm16(mulaw: bytes) -> bytes:
 
 
 _HEADER_BYTES: Final = 44
-#: What a header can tell: 37 hours of sound.
+#: The most that a header can tell: 37 hours of sound.
 _MOST_BYTES: Final = 2**32 - _HEADER_BYTES
 #: Of one moment: two samples.
 _MOMENT: Final = 4
@@ -137,9 +139,9 @@ def _header(data_bytes: int) -> bytes:
 
 
 def merged(there: bytes, pcm: bytes) -> bytes:
-    """Stereo PCM16 to be written over what is there already. Frame by frame and side by side, what
-    is no silence stays: of two streams that bring the same sound, the first to write it wins, and
-    one that only listens does not silence what the other one said."""
+    """Stereo PCM16 to be written where the file has sound already. That sound stays, frame by frame
+    and side by side. For example, of two streams that bring the far end, the first to write a frame
+    wins, and a stream that only listens does not silence our words in the other one."""
     old, new = array("h", there), array("h", pcm)
     for begin in range(0, len(old), 2 * FRAME):
         end = min(begin + 2 * FRAME, len(old))

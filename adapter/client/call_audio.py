@@ -124,15 +124,17 @@ class Lost:
 class CallAudio:
     """The state of one call's sound. Workers are named by their id. ``began``: when the call's
     first stream came up. ``first``: that stream's ordinal. The client may hear of the call when
-    that stream is gone already, and another one is up."""
+    that stream is gone already, and another one is up. ``taped``: all that is said is kept."""
 
-    def __init__(self, call: str, began: float, first: int = 1) -> None:
+    def __init__(self, call: str, began: float, first: int = 1, *, taped: bool = True) -> None:
         self.call = call
         self._first = max(1, first)
         self.out = Outbound()
         self.lost = Lost()
-        #: all that both sides have said
-        self.tape = CallTape()
+        #: for so many samples at 8 kHz our sound came late, by the word of each worker
+        self._late: dict[str, int] = {}
+        #: all that both sides have said; None: it is not kept
+        self.tape = CallTape() if taped else None
         #: newest generation seen; -1: none yet
         self.generation = -1
         #: the worker that has the call; None: none that we know of
@@ -291,7 +293,8 @@ class CallAudio:
         self._heard_stream_end = sound.stream_end
         if pcm:
             self.heard_samples += len(pcm) // _HEARD_BYTES
-            self.tape.heard(self.heard_to - -(-len(pcm) // _HEARD_BYTES), pcm, now)
+            if self.tape is not None:
+                self.tape.heard(self.heard_to - -(-len(pcm) // _HEARD_BYTES), pcm, now)
         return pcm
 
     def _said_at(self, sound: m.Sound, fresh: int, now: float) -> float:
@@ -346,10 +349,11 @@ class CallAudio:
             ahead = max(self._plays_until - came, 0.0) + fresh
             self._most_ahead = max(self._most_ahead, ahead)
         begins = came + ahead - fresh
-        first = max(self.out.acknowledged, self.out.floor)
-        for continues, pcm in self.out.between(first, position):
-            self.tape.said(begins, pcm, continues=continues)
-            begins += len(pcm) / _HEARD_BYTES / WIRE_RATE
+        if self.tape is not None:
+            first = max(self.out.acknowledged, self.out.floor)
+            for pcm, begin, end in self.out.between(first, position):
+                self.tape.said(begins, pcm, begin, end)
+                begins += (end - begin) / _HEARD_BYTES / WIRE_RATE
         self._plays_until = came + ahead
         self._acknowledged_at = came
 
@@ -357,7 +361,8 @@ class CallAudio:
         if not self._current(worker, message.generation):
             return
         self._plays_until = 0.0
-        self.tape.cut(now)
+        if self.tape is not None:
+            self.tape.cut(now)
         self._interrupt_done(message.serial, message.sent_to)
         self._cut_given_up(now)
         self._pump()
@@ -388,6 +393,7 @@ class CallAudio:
         if not self._current(worker, message.generation):
             return
         self._over = message
+        self._late[worker] = message.late
         self._finish_if_drained(now)
 
     def worker_lost(self, worker: str, now: float) -> None:
@@ -396,6 +402,12 @@ class CallAudio:
             self.active = None
             if self._worker_gone_at is None:
                 self._worker_gone_at = now
+
+    @property
+    def late(self) -> int:
+        """For so many samples at 8 kHz the far end has waited inside of our utterances, as far as
+        streams are over."""
+        return sum(self._late.values())
 
     @property
     def stream_gone_at(self) -> float | None:

@@ -43,14 +43,15 @@ Sender = Callable[[str, m.ToWorker], bool]
 
 
 class CallMedia:
-    """One call. ``send(worker, message)`` is the media plane's; False means that it could not."""
+    """One call. ``send(worker, message)`` is the media plane's; False means that it could not.
+    ``taped``: its sound is kept for a report."""
 
-    def __init__(self, info: m.CallInfo, send: Sender, clock: Clock) -> None:
+    def __init__(self, info: m.CallInfo, send: Sender, clock: Clock, *, taped: bool = True) -> None:
         self.info = info
         self._clock = clock
         self._began = clock() - (info.age or 0.0)
         self._over_at: float | None = None
-        self.audio = CallAudio(info.call, self._began, info.first or info.ordinal)
+        self.audio = CallAudio(info.call, self._began, info.first or info.ordinal, taped=taped)
         self.sound = SoundBox(MOST_HEARD_BYTES)
         self.digits: Box[str] = Box()
         #: rung when the call has ended (``ended_reason`` is set), and when who answered is known

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -25,9 +26,12 @@ Samples = npt.NDArray[np.int16]
 MOST: Final = 3_600 * WIRE_RATE
 #: An acknowledgement that is later than this (seconds) was not only waiting in a queue.
 LATE: Final = 0.5
-#: Sound is made small in pieces of about a second.
-_PIECE_BYTES: Final = 2 * LINE_RATE
+#: Sound is made small in pieces of a second at most (positions).
+_PIECE: Final = WIRE_RATE
 _POSITION_BYTES: Final = 6
+_BYTES_A_SECOND: Final = 2 * LINE_RATE
+#: Times that are as close as this (seconds) are the same.
+_SAME_TIME: Final = 1e-6
 
 
 def _tables() -> tuple[npt.NDArray[np.int8], Samples]:
@@ -42,103 +46,126 @@ def _tables() -> tuple[npt.NDArray[np.int8], Samples]:
 _CODE, _SAMPLE = _tables()
 
 
-class _Track:
-    """One side: pieces of sound, each with the time or position at which it begins."""
-
-    def __init__(self) -> None:
-        self._small: list[tuple[float, bytes]] = []
-        self._fresh: list[bytes] = []
-        self._fresh_at = 0.0
-        self._fresh_bytes = 0
-
-    def add(self, at: float, pcm: bytes, *, joins: bool) -> None:
-        """``joins``: it follows the piece before it without a gap."""
-        if self._fresh and (not joins or self._fresh_bytes >= _PIECE_BYTES):
-            self._small.append((self._fresh_at, _small(b"".join(self._fresh))))
-            self._fresh, self._fresh_bytes = [], 0
-        if not self._fresh:
-            self._fresh_at = at
-        self._fresh.append(pcm)
-        self._fresh_bytes += len(pcm)
-
-    def cut(self, pcm_bytes: int) -> None:
-        """The last of it is taken back, as far as it has not been made small."""
-        whole = b"".join(self._fresh)
-        self._fresh = [whole[: max(0, len(whole) - pcm_bytes)]]
-        self._fresh_bytes = len(self._fresh[0])
-
-    def pieces(self) -> list[tuple[float, Samples]]:
-        """All of it, as it is now; it may be added to meanwhile by another thread."""
-        small = [*self._small, (self._fresh_at, _small(b"".join(self._fresh)))]
-        return [(at, _SAMPLE[np.frombuffer(codes, np.uint8)]) for at, codes in small]
-
-
 def _small(pcm: bytes) -> bytes:
     # take() looks the codes up in two thirds of the time that _CODE[...] needs.
     codes: bytes = _CODE.take(np.frombuffer(pcm, "<u2")[::3]).tobytes()
     return codes
 
 
+@dataclass(slots=True)
+class _Saying:
+    """The bytes from ``first`` to ``stop`` of an utterance, which the carrier plays from ``begins``
+    on."""
+
+    begins: float
+    pcm: bytes
+    first: int
+    stop: int
+
+    def small(self) -> tuple[float, bytes]:
+        return self.begins, _small(self.pcm[self.first : self.stop])
+
+
 class CallTape:
-    """The sound of one call. Times are the client's clock."""
+    """The sound of one call. Times are the client's clock.
+
+    It is told of every frame, so sound is only referred to at first, and made small a second or an
+    utterance at a time. Another thread may ask for it meanwhile."""
 
     def __init__(self) -> None:
-        self._heard = _Track()
-        self._heard_to = -1
-        self._said = _Track()
-        self._said_to = 0.0
+        #: theirs that is small, each with the position at which it begins
+        self._heard: list[tuple[int, bytes]] = []
+        #: theirs that is not yet: (position, pieces behind one another)
+        self._fresh: tuple[int, list[bytes]] = (0, [])
+        self._heard_to = 0
         #: how late each piece of theirs came, behind the time that its position has
         self._delays = array("d")
+        #: ours that is small, each with the time when it begins
+        self._said: list[tuple[float, bytes]] = []
+        #: ours that is not yet
+        self._saying: _Saying | None = None
+        self._said_to = 0.0
 
     def heard(self, position: int, pcm: bytes, now: float) -> None:
         """They said ``pcm`` from ``position`` on; it came at ``now``."""
-        if position > MOST:
-            return
-        self._heard.add(position, pcm, joins=position == self._heard_to)
-        self._heard_to = position + -(-len(pcm) // _POSITION_BYTES)
-        self._delays.append(now - self._heard_to / WIRE_RATE)
+        began, fresh = self._fresh
+        if position != self._heard_to or position - began >= _PIECE:
+            if position > MOST:
+                return
+            if fresh:
+                self._heard.append((began, _small(b"".join(fresh))))
+            fresh = []
+            self._fresh = (position, fresh)
+        fresh.append(pcm)
+        self._heard_to = position = position + -(-len(pcm) // _POSITION_BYTES)
+        self._delays.append(now - position / WIRE_RATE)
 
-    def said(self, begins: float, pcm: bytes, *, continues: bool = False) -> None:
-        """The carrier plays ``pcm`` from ``begins`` on. ``continues``: it is the rest of an
-        utterance. Where its acknowledgement came a little late, that was heard without a hole."""
-        if continues and 0.0 < begins - self._said_to < LATE:
+    def said(self, begins: float, pcm: bytes, first: int, stop: int) -> None:
+        """The carrier plays the bytes from ``first`` to ``stop`` of an utterance, beginning at
+        ``begins``. Where the acknowledgement of its rest came a little late, that was heard without
+        a hole."""
+        if first > 0 and 0.0 < begins - self._said_to < LATE:
             begins = self._said_to
-        if self._delays and (begins - self._delays[0]) * WIRE_RATE > MOST:
-            return
-        self._said.add(begins, pcm, joins=abs(begins - self._said_to) < 1e-6)
-        self._said_to = begins + len(pcm) / 2 / LINE_RATE
+        saying = self._saying
+        if (
+            saying is not None
+            and saying.pcm is pcm
+            and saying.stop == first
+            and abs(begins - self._said_to) < _SAME_TIME
+            and stop - saying.first < _PIECE * _POSITION_BYTES
+        ):
+            saying.stop = stop
+        else:
+            self._make_said_small()
+            if self._delays and (begins - self._delays[0]) * WIRE_RATE > MOST:
+                return
+            self._saying = _Saying(begins, pcm, first, stop)
+        self._said_to = begins + (stop - first) / _BYTES_A_SECOND
+        if stop >= len(pcm):
+            self._make_said_small()  # so that the user's sound is not held on to
+
+    def _make_said_small(self) -> None:
+        if self._saying is not None:
+            self._said.append(self._saying.small())
+            self._saying = None
 
     def cut(self, now: float) -> None:
         """The carrier dropped what it had not played yet."""
-        positions = round((self._said_to - now) * WIRE_RATE)
-        if positions > 0:
-            self._said.cut(positions * _POSITION_BYTES)
-            self._said_to = now
+        self._make_said_small()
+        while self._said and self._said_to > now:
+            begins, codes = self._said.pop()
+            played = round((now - begins) * WIRE_RATE)
+            self._said_to = begins
+            if played > 0:
+                self._said.append((begins, codes[:played]))
+                self._said_to = now
 
     @property
     def jitter_ms(self) -> float | None:
         """Nineteen of twenty messages of theirs came this close to the usual delay. None: no
         message came."""
-        if not self._delays:
+        delays = np.frombuffer(self._delays.tobytes())
+        if not len(delays):
             return None
-        delays = np.array(self._delays)
         return float(1000 * np.percentile(np.abs(delays - np.median(delays)), 95))
 
     def sides(self) -> tuple[Samples, Samples]:
         """(ours, theirs) as PCM16 at 8 kHz, on one clock, the far end's."""
-        began = min(self._delays, default=0.0)
-        theirs = _laid_out([(round(at), sound) for at, sound in self._heard.pieces()])
-        ours = _laid_out(
-            [(round((at - began) * WIRE_RATE), sound) for at, sound in self._said.pieces()]
-        )
-        return ours, theirs
+        # What is small meanwhile is read twice, and nothing is missed.
+        (at, fresh), saying = self._fresh, self._saying
+        heard = [(at, _small(b"".join(fresh))), *self._heard]
+        said = [*self._said, *([] if saying is None else [saying.small()])]
+        delays = np.frombuffer(self._delays.tobytes())
+        began = float(delays.min()) if len(delays) else 0.0
+        ours = [(round((begins - began) * WIRE_RATE), codes) for begins, codes in said]
+        return _laid_out(ours), _laid_out(heard)
 
 
-def _laid_out(pieces: list[tuple[int, Samples]]) -> Samples:
+def _laid_out(pieces: list[tuple[int, bytes]]) -> Samples:
     """The pieces at their positions, with silence between them."""
-    longest = max((at + len(sound) for at, sound in pieces), default=0)
+    longest = max((at + len(codes) for at, codes in pieces), default=0)
     track = np.zeros(max(0, longest), np.int16)
-    for at, sound in pieces:
+    for at, codes in pieces:
         begin = max(0, at)
-        track[begin : at + len(sound)] = sound[begin - at :]
+        track[begin : at + len(codes)] = _SAMPLE[np.frombuffer(codes, np.uint8)[begin - at :]]
     return track

@@ -133,6 +133,16 @@ class BusClient:
 
         return await self.run(open_it())
 
+    def tell_heard(self, latency: list[float], time_to_yield: list[float]) -> None:
+        """Somebody has looked at the report of a call that is over: /metrics counts its figures. A
+        client that has been closed meanwhile, or that a fork has left behind, tells nobody."""
+
+        async def tell() -> None:
+            self.control.notify(m.CallHeard(self.peer, latency, time_to_yield))
+
+        with contextlib.suppress(RuntimeError):
+            self.post(tell())
+
     async def release(self) -> None:
         """Give the client back; the last one ends its thread."""
         with _lock:

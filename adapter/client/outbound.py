@@ -199,16 +199,16 @@ class Outbound:
         growth = 1 if self._window == WINDOW else 1 + GROWTH
         return min(head.stop, self.acknowledged - (-waits_for // growth))
 
-    def between(self, first: int, stop: int) -> Iterable[tuple[bool, bytes]]:
-        """(whether it continues an utterance, sound) at the positions from ``first`` on, as far as
-        it is still kept."""
+    def between(self, first: int, stop: int) -> Iterable[tuple[bytes, int, int]]:
+        """(an utterance's sound, first byte, end) for the positions from ``first`` on, as far as
+        they are still kept."""
         for utterance in self.utterances:
             if utterance.start is None or utterance.start >= stop:
                 return
             begin = max(first - utterance.start, 0) * POSITION_BYTES
-            end = (stop - utterance.start) * POSITION_BYTES
-            if pcm := utterance.pcm[begin:end]:
-                yield begin > 0, pcm
+            end = min((stop - utterance.start) * POSITION_BYTES, len(utterance.pcm))
+            if begin < end:
+                yield utterance.pcm, begin, end
 
     def unsent(self, position: int) -> None:
         """The piece at ``position`` could not be sent: it is the next one again."""

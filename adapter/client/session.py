@@ -67,6 +67,8 @@ class ClientSession:
         self.opened: m.SessionOpened | None = None
         #: why the session is gone without having been closed; None while it lives
         self.lost: TrunklineError | None = None
+        #: the sound of calls that come up is kept for a report
+        self.taped = True
         self.calls: dict[str, CallMedia] = {}
         #: inbound calls that nobody has taken yet
         self.incoming: Box[CallMedia] = Box()
@@ -354,7 +356,9 @@ class ClientSession:
             self._drop(call)
 
     def _take(self, info: m.CallInfo) -> CallMedia:
-        call = self.calls[info.call] = CallMedia(info, self._media.send, self._clock)
+        call = self.calls[info.call] = CallMedia(
+            info, self._media.send, self._clock, taped=self.taped
+        )
         self._media.attach(call)
         return call
 

@@ -1,6 +1,12 @@
-"""The trace that a request belongs to, where OpenTelemetry is installed."""
+"""What OpenTelemetry is told, where it is installed: a request's trace, a report's figures."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trunkline.ear.figures import Report
 
 
 def trace_carrier() -> dict[str, str]:
@@ -12,3 +18,25 @@ def trace_carrier() -> dict[str, str]:
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier
+
+
+def tell_report(trace: Mapping[str, str], sid: str, report: Report) -> None:
+    """A span with a report's figures, in the trace of the call; nothing where it has none."""
+    if not trace:
+        return
+    from trunkline.bus import tracing
+
+    figures: dict[str, str | float | bool | None] = {
+        "trunkline.call_sid": sid,
+        "trunkline.report.reliable": report.reliable,
+        "trunkline.report.talk_over_seconds": report.talk_over_seconds,
+        "trunkline.report.frames_lost": report.frames_lost,
+        "trunkline.report.jitter_ms": report.jitter_ms,
+    }
+    for name in ("latency", "time_to_yield"):
+        spread = report[name]
+        for which in spread.__struct_fields__:
+            figures[f"trunkline.report.{name}.{which}"] = spread[which]
+    span = tracing.begin("trunkline.call.report", trace, figures)
+    if span is not None:
+        span.end()

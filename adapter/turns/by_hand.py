@@ -30,7 +30,7 @@ class Turn:
 
     ``latency``: seconds from the end of our words, as the far end heard it, to the first sound of
     this turn, as ``call.report()`` has it. None where it answers nothing of ours, for example in a
-    greeting.
+    greeting, and where the call has no report.
     """
 
     pcm: bytes = field(repr=False)
@@ -58,6 +58,8 @@ async def next_turn(call: Call, timeout: float) -> Turn:
             pcm += more
     finally:
         call.sound.put_back(heard.rest())
+    if not call.keeps_sound:
+        return Turn(bytes(pcm), None)
     answers = await asyncio.to_thread(lambda: call.report().answers)
     latency = next((each.latency for each in answers if each.start >= begins), None)
     return Turn(bytes(pcm), latency)

@@ -161,6 +161,12 @@ def goodbye(at: Moment, goodbye: m.Goodbye) -> None:
         at.tell(f.ClientLeft(peer.id))
 
 
+def call_heard(at: Moment, heard: m.CallHeard) -> None:
+    """Somebody looked at the report of a call: its figures are counted for /metrics."""
+    at.count("calls heard")
+    at.book.count_heard(heard.latency, heard.time_to_yield)
+
+
 def done(at: Moment, ask: f.Ask[m.StatusCallback]) -> None:
     """Everything that the callback has led to is done. Twilio does not read the answer, but the
     gateway waits for it."""

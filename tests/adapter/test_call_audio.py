@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from trunkline.adapter.client.call_audio import (
     DRAIN_SECONDS,
     INTERRUPTED_WITHIN,
+    CallAudio,
     Ended,
     InterruptDone,
+    Lost,
     MarkDone,
 )
 from trunkline.adapter.client.outbound import FIRST, GROWTH, MESSAGE, WINDOW
@@ -220,6 +222,26 @@ def test_the_end_waits_for_the_streams_last_word(model: CallModel) -> None:
     model.audio.stream_over("a", m.StreamOver(CALL, model.generation, 1, "stop"), model.now)
     model.act()
     assert model.other == [Ended("stop")]
+
+
+def test_what_came_late_is_told_by_each_worker_at_a_streams_end(model: CallModel) -> None:
+    over = m.StreamOver(CALL, model.generation, 1, "error", late=200)
+    model.audio.stream_over("a", over, model.now)
+    assert model.audio.late == 200
+    model.audio.opened("b", m.Opened(CALL, m.first_generation(2), 2, 0), model.now)
+    over = m.StreamOver(CALL, model.audio.generation, 2, "stop", late=70)
+    model.audio.stream_over("b", over, model.now)
+    assert model.audio.late == 270
+    assert model.audio.lost == Lost(), "late is not lost"
+
+
+def test_a_call_that_keeps_no_sound_has_no_tape(model: CallModel) -> None:
+    audio = CallAudio(CALL, 0.0, taped=False)
+    audio.opened("a", m.Opened(CALL, m.first_generation(1), 1, 0), 0.1)
+    audio.say(bytes(9600), 0.1)
+    audio.heard("a", m.Sound(CALL, audio.generation, 0, 1, 160, 0, bytes(960)), 0.2)
+    audio.acknowledge("a", m.AcknowledgedTo(CALL, audio.generation, 160, False), 0.2)
+    assert audio.tape is None and audio.heard_samples == 160
 
 
 def test_the_end_does_not_wait_for_ever(model: CallModel) -> None:

@@ -23,6 +23,11 @@ def taped(frames: int = 100, began: float = 50.0, late: float = 0.01) -> CallTap
     return tape
 
 
+def say(tape: CallTape, begins: float, sound: bytes) -> None:
+    """A whole utterance."""
+    tape.said(begins, sound, 0, len(sound))
+
+
 def test_what_they_said_stands_at_its_position_and_holes_are_silence() -> None:
     tape = taped(10)
     tape.heard(160 * 15, pcm(2000), 50.33)
@@ -36,7 +41,7 @@ def test_what_they_said_stands_at_its_position_and_holes_are_silence() -> None:
 def test_ours_stands_where_the_carrier_plays_it() -> None:
     tape = taped()
     # The far end's position 0 came at 50.01, so 51.01 is position 8000.
-    tape.said(51.01, pcm(3000, 0.5))
+    say(tape, 51.01, pcm(3000, 0.5))
     ours, theirs = tape.sides()
     assert len(theirs) == 16_000
     assert not ours[:8000].any()
@@ -48,7 +53,7 @@ def test_sound_that_came_late_moves_nothing() -> None:
     tape = taped()
     for n in range(100, 110):  # 0.3 s late, as after a stall
         tape.heard(160 * n, pcm(1), 50.0 + (n + 1) * FRAME + 0.31)
-    tape.said(51.01, pcm(3000))
+    say(tape, 51.01, pcm(3000))
     ours, _ = tape.sides()
     assert np.flatnonzero(ours)[0] == 8000
     assert tape.jitter_ms == pytest.approx(300, abs=1)
@@ -56,9 +61,11 @@ def test_sound_that_came_late_moves_nothing() -> None:
 
 def test_an_acknowledgement_that_is_late_makes_no_hole_in_an_utterance() -> None:
     tape = taped()
-    tape.said(51.01, pcm(3000))
-    tape.said(51.15, pcm(3000), continues=True)
-    tape.said(51.50, pcm(5000))
+    two_frames = pcm(3000, 2 * FRAME)
+    half = len(two_frames) // 2
+    tape.said(51.01, two_frames, 0, half)
+    tape.said(51.15, two_frames, half, 2 * half)
+    say(tape, 51.50, pcm(5000))
     ours, _ = tape.sides()
     assert ours[8000:8320] == pytest.approx(np.full(320, 3000), rel=0.03)
     assert not ours[8320:11_920].any() and ours[11_920:].any()
@@ -66,9 +73,9 @@ def test_an_acknowledgement_that_is_late_makes_no_hole_in_an_utterance() -> None
 
 def test_an_interrupt_takes_back_what_was_not_played() -> None:
     tape = taped()
-    tape.said(51.01, pcm(3000, 0.1))
+    say(tape, 51.01, pcm(3000, 0.1))
     tape.cut(51.05)
-    tape.said(51.05, pcm(-4000, 0.1))
+    say(tape, 51.05, pcm(-4000, 0.1))
     ours, _ = tape.sides()
     assert ours[8000:8320] == pytest.approx(np.full(320, 3000), rel=0.03)
     assert ours[8320:9120] == pytest.approx(np.full(800, -4000), rel=0.03)
@@ -83,5 +90,32 @@ def test_a_call_without_sound_has_none() -> None:
 
 def test_a_second_of_a_side_takes_eight_kilobytes() -> None:
     tape = taped(frames=1000)
-    assert sum(len(codes) for _, codes in tape._heard._small) >= 0.9 * 20 * 8000
-    assert tape._heard._fresh_bytes <= 2 * 48_000
+    said = pcm(3000, 20.0)
+    for first in range(0, len(said), 960):
+        tape.said(51.0 + first / 48_000, said, first, first + 960)
+    for small in (tape._heard, tape._said):
+        assert sum(len(codes) for _, codes in small) >= 0.9 * 20 * 8000
+    assert sum(map(len, tape._fresh[1])) <= 48_000 and tape._saying is None
+
+
+def test_an_interrupt_takes_back_what_was_small_already() -> None:
+    tape = taped()
+    sound = pcm(3000, 2.5)
+    for first in range(0, len(sound), 960):
+        tape.said(51.01 + first / 48_000, sound, first, first + 960)
+    tape.cut(52.51)
+    ours, _ = tape.sides()
+    assert len(ours) == 8000 + 12_000 and ours[8000:].all()
+    say(tape, 52.51, pcm(-4000))
+    assert tape.sides()[0][20_000:] == pytest.approx(np.full(160, -4000), rel=0.03)
+
+
+def test_it_may_be_asked_for_while_it_is_added_to() -> None:
+    tape = taped(frames=30)
+    longer = pcm(3000, 3.0)
+    tape.said(50.51, longer, 0, 48_000 // 2)
+    for _ in range(2):  # the first look changes nothing
+        ours, theirs = tape.sides()
+        assert (len(ours), len(theirs)) == (4000 + 4000, 30 * 160)
+    tape.said(51.01, longer, 48_000 // 2, len(longer))
+    assert len(tape.sides()[0]) == 4000 + 24_000

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
@@ -11,6 +14,7 @@ from time import time
 from typing import Any
 
 import pytest
+import uvloop
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -51,9 +55,9 @@ class Listener:
                 request_within=request_within,
                 leave_within=leave_within,
             ),
+            Upgraded,
             refused=self.refused.append,
         )
-        self.server.config.ws_protocol_class = Upgraded
         listening = hosts.listen("127.0.0.1", 0)
         self.port: int = listening.getsockname()[1]
         self.serving = asyncio.create_task(self.server.serve(sockets=[listening]))
@@ -276,6 +280,32 @@ async def test_a_further_request_waits_for_the_answer(further: bytes) -> None:
         assert len(crowd.waiting) == 0
 
 
+async def test_a_connection_that_was_upgraded_leaves_nothing_to_the_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Live calls wait for the collector. What it need not look for is gone at once."""
+    connections: list[weakref.ref[BoundedHttp]] = []
+    original = BoundedHttp.handle_websocket_upgrade
+
+    def upgrade(self: BoundedHttp) -> None:
+        connections.append(weakref.ref(self))
+        original(self)
+
+    monkeypatch.setattr(BoundedHttp, "handle_websocket_upgrade", upgrade)
+    async with listening() as listener:
+        gc.disable()
+        try:
+            _, writer = await connect(listener, UPGRADE)
+            async with asyncio.timeout(5):
+                while not connections:  # noqa: ASYNC110  # uvicorn tells nobody
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            assert connections[0]() is None
+        finally:
+            gc.enable()
+        writer.close()
+
+
 async def test_what_was_answered_before_its_body_came_is_followed_by_a_further_request() -> None:
     async with listening() as listener:
         listener.may.set()
@@ -366,3 +396,33 @@ async def test_a_crowd_of_requests_leaves_turns_to_others(monkeypatch: pytest.Mo
             writer.close()
     assert len(read) == 100
     assert max(read.count(turn) for turn in read) <= AT_ONCE
+
+
+def test_a_turn_takes_some_of_those_who_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the loop of our processes. One a turn would be so few that the kernel's queue fills up,
+    and a newcomer would wait behind a crowd, or be turned away."""
+    made: Counter[int] = Counter()
+    turns = 0
+    original = BoundedHttp.connection_made
+
+    def connection_made(self: BoundedHttp, transport: asyncio.Transport) -> None:
+        made[turns] += 1
+        original(self, transport)
+
+    async def crowd() -> None:
+        nonlocal turns
+        async with listening(waiting=100) as listener:
+            while not listener.server.started:  # noqa: ASYNC110  # uvicorn tells nobody
+                await asyncio.sleep(0)
+            address = ("127.0.0.1", listener.port)
+            strangers = [socket.create_connection(address) for _ in range(40)]
+            while made.total() < 40:
+                turns += 1
+                await asyncio.sleep(0)
+            for stranger in strangers:
+                stranger.close()
+
+    monkeypatch.setattr(BoundedHttp, "connection_made", connection_made)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(crowd())
+    assert set(made.values()) == {AT_ONCE}

@@ -174,6 +174,20 @@ def test_sound_reaches_the_adapter_in_the_same_turn() -> None:
     assert bench.adapter.others == [m.StreamOver(CALL, bench.gateway.generation, 1, "stop")]
 
 
+def test_a_streams_last_word_tells_for_how_long_the_far_end_has_waited() -> None:
+    bench = opened()
+    bench.speak(SPEECH[: seconds(1)])
+    bench.tick(5)
+    bench.now += 10 * TICK  # the worker stands still, beyond its lead
+    bench.tick(60)
+    (stats,) = bench.worker.stats(bench.now)
+    bench.from_gateway(m.StreamEnded(CALL, bench.gateway.generation, 1, "stop"))
+    bench.run()
+    (over,) = bench.adapter.others
+    assert stats.underruns == 1 and isinstance(over, m.StreamOver)
+    assert 0.1 * 8000 <= over.late <= 0.2 * 8000
+
+
 def a_worker_with(count: int) -> tuple[Calls, list[str]]:
     """A worker with so many calls, which are open in both directions, and their names."""
     calls = Calls("w")

@@ -174,6 +174,31 @@ def test_loud_sound_saturates_and_never_wraps() -> None:
     assert sound.min() == -32_768
 
 
+@given(
+    st.lists(st.sampled_from(["any", "loudest", "quiet", "silent"]), min_size=1, max_size=60),
+    st.integers(0, 99),
+)
+def test_whole_frames_of_all_calls_give_what_each_gives_by_itself(
+    kinds: list[str], seed: int
+) -> None:
+    """With the loudest sound that there is beside the quietest, where clipping is left out."""
+    rng = np.random.default_rng(seed)
+    codes = {"any": range(256), "loudest": (0, 128), "quiet": range(96, 128), "silent": (255,)}
+    windows = [bytes(rng.choice(list(codes[kind]), 192).astype(np.uint8)) for kind in kinds]
+    for window, got in zip(windows, UP.frames(windows), strict=True):
+        history = UP.history()
+        history.tail = window[:32]
+        assert got == UP.run([history], [window[32:]])[0]
+        assert np.abs(np.frombuffer(got, "<i2") - upsampled(window)).max() <= 1
+
+
+def upsampled(window: bytes) -> npt.NDArray[np.float64]:
+    """A frame behind 32 samples, as the matrix product has it, rounded and clipped by numpy."""
+    samples = UP._decode.take(np.frombuffer(window, np.uint8))
+    blocks = np.lib.stride_tricks.sliding_window_view(samples, 64)[::32]
+    return np.clip(np.rint(np.ascontiguousarray(blocks) @ UP._matrix), -32_768, 32_767).ravel()
+
+
 def test_the_delay_is_compensated_to_the_sample() -> None:
     click = np.zeros(2400)
     click[1200] = 30_000

@@ -11,6 +11,7 @@ import pytest
 
 from trunkline.bus.errors import SettingsError
 from trunkline.controller.console import BOUNDS, Console
+from trunkline.controller.rules.book.heard import HeardCalls
 
 STATUS: dict[str, Any] = {
     "controller": {"pid": 1, "epoch": 7},
@@ -27,7 +28,10 @@ STATUS: dict[str, Any] = {
 
 @pytest.fixture
 async def console() -> AsyncIterator[Console]:
-    made = Console(lambda: STATUS, {"late hellos": 2}, {"too slow": 0, "wrong signature": 3})
+    heard = HeardCalls()
+    heard.latency.count([0.4, 0.3, 7.0, 11.0])
+    refused = {"too slow": 0, "wrong signature": 3}
+    made = Console(lambda: STATUS, {"late hellos": 2}, refused, heard)
     made.start(0)
     yield made
     await made.close()
@@ -86,6 +90,12 @@ async def test_the_metrics(console: Console) -> None:
         'trunkline_events_total{event="late hellos"} 2.0',
         'trunkline_gateway_refused_total{kind="too slow"} 0.0',
         'trunkline_gateway_refused_total{kind="wrong signature"} 3.0',
+        'trunkline_answer_latency_seconds_bucket{le="0.2"} 0.0',
+        'trunkline_answer_latency_seconds_bucket{le="0.3"} 1.0',
+        'trunkline_answer_latency_seconds_bucket{le="10.0"} 3.0',
+        'trunkline_answer_latency_seconds_bucket{le="+Inf"} 4.0',
+        "trunkline_answer_latency_seconds_sum 18.7",
+        "trunkline_time_to_yield_seconds_count 0.0",
     }
 
 
@@ -93,7 +103,7 @@ async def test_the_metrics_show_who_does_not_work_and_what_was_dropped() -> None
     worker = {"id": "w1", "pid": 1, "calls": 0, "dropped": {"undecodable": 3, "fault": 1}}
     silent = {"id": "w2", "role": "codec_worker", "pid": 2, "silent_seconds": 3.0}
     status = STATUS | {"codec_workers": [worker], "unhealthy": [silent]}
-    console = Console(lambda: status, {}, {})
+    console = Console(lambda: status, {}, {}, HeardCalls())
     console.start(0)
     _, _, body = await ask(console, "/metrics")
     await console.close()
@@ -185,4 +195,4 @@ async def test_one_that_goes_on_asking_does_not_hold_up_the_end(console: Console
 
 async def test_a_port_that_is_taken_is_named(console: Console) -> None:
     with pytest.raises(SettingsError, match=f"^TRUNKLINE_CONSOLE_PORT={console.port}: .* taken"):
-        Console(dict, {}, {}).start(console.port)
+        Console(dict, {}, {}, HeardCalls()).start(console.port)

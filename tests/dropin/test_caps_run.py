@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.e2e
 
+PAGE = Path(__file__).parents[2] / "docs" / "pytest.md"
 SUITE = """
 import pytest
 from trunkline import errors
@@ -43,6 +45,8 @@ def test_a_run_with_a_cap(
     said = result.stdout.str()
     assert "LimitReachedError: the call is not made: --phone-max-calls=3 calls were made" in said
     assert re.search(r"^trunkline: 3 calls, 3 minutes, 1.50 at 0.5 a minute$", said, re.M)
-    result = pytester.runpytest_subprocess("--phone-sim", "-n", workers, "-k", "busy", timeout=90)
+    (example,) = re.findall(r"^pytest (--phone-max-.*)$", PAGE.read_text(), re.M)
+    options = ("--phone-sim", "-n", workers, "-k", "busy", *example.split())
+    result = pytester.runpytest_subprocess(*options, timeout=90)
     result.assert_outcomes(passed=1)
     assert "trunkline: 1 call, 0 minutes, 0.00 at 0.5 a minute" in result.stdout.str()

@@ -65,7 +65,7 @@ async def test_limits_that_are_broken_and_callees_that_are_busy(stack: Stack) ->
     stack.sim.add_callee(CALLEE, "busy")
     done = stack.command(*argv(stack, "--calls", "5"))
     assert done.returncode == 1
-    assert done.stderr.strip() == "trunkline load: of 1 calls at a time none came up"
+    assert done.stderr.strip() == "trunkline load: no call came up with 1 at a time"
     assert "1 busy" in done.stdout
 
 

@@ -47,6 +47,12 @@ def test_what_the_line_itself_lost_comes_first() -> None:
     assert (report.frames_lost, report.jitter_ms) == (7, 1.2)
 
 
+def test_what_reached_the_far_end_late_makes_a_call_unreliable() -> None:
+    report = listen(*call().sound(), frames_late=3)
+    assert report.unreliable_because == ["our speech reached the far end 3 frames of 20 ms late"]
+    assert (report.reliable, report.frames_lost) == (False, 0)
+
+
 def test_clipping_is_found() -> None:
     made = call()
     made.tracks["ours"] *= 15

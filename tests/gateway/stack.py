@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import hashlib
 import hmac
 import json
@@ -207,6 +208,7 @@ async def running(directory: Path) -> AsyncIterator[Stack]:
     stack = Stack(settings, context)
     listening = hosts.listen("127.0.0.1", 0)
     stack.port = listening.getsockname()[1]
+    threshold = gc.get_threshold()
     task = stack.serving = asyncio.create_task(stack.gateway.run(listening))
     try:
         await until(lambda: stack.gateway.client.welcome)
@@ -217,6 +219,7 @@ async def running(directory: Path) -> AsyncIterator[Stack]:
         try:
             assert await task == 0
         finally:
+            gc.set_threshold(*threshold)
             stack.a.die()
             stack.b.die()
             stop_authenticator(context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import json
 import resource
 import socket
@@ -135,6 +136,31 @@ async def test_a_crowd_of_upgrades_without_start_keeps_no_call_out(
         assert stack.gateway.refusals.counts["socket pushed out"] >= 100
         await until(lambda: len(stack.gateway.shell.sockets) <= 21)
         await client.close()
+
+
+async def test_a_crowd_that_comes_and_goes_costs_no_pass_over_all_objects(make_stack: Any) -> None:
+    """Live calls wait while Python's collector looks at all objects."""
+    passes: list[int] = []
+
+    def passed(phase: str, info: dict[str, int]) -> None:
+        if phase == "stop":
+            passes.append(info["generation"])
+
+    usual = gc.get_threshold()
+    gc.set_threshold(100, 5, 5)  # so that a small crowd is enough
+    gc.callbacks.append(passed)
+    try:
+        async with make_stack() as stack:
+            passes.clear()
+            for _ in range(3):
+                async with crowd_of(stack) as crowd:
+                    await crowd.grow(100, UPGRADE)
+                await until(lambda: not stack.gateway.shell.sockets)
+            assert passes.count(1) > 20, "others are followed by a full one"
+            assert 2 not in passes
+    finally:
+        gc.callbacks.remove(passed)
+        gc.set_threshold(*usual)
 
 
 # ---------------------------------------------------------------------- streams that were let in

@@ -19,7 +19,7 @@ from .conversations import BROKEN, gateway_of, kill
 
 #: Seconds by which a figure may differ from the carrier's own record. The controller's word on the
 #: call's age took a moment to come, and a stream begins on a frame of 20 ms.
-NEAR = 0.15
+NEAR = 0.08
 
 
 def recorded(directory: Path) -> Report:

@@ -281,7 +281,7 @@ async def test_the_ramp_ends_at_a_cap_and_where_nobody_answers() -> None:
     assert made.stopped == str(cap)
     made = ramp(FakeLine(lambda n: CallFailedError("busy", status="busy")))
     await made.run()
-    assert made.stopped == "of 1 calls at a time none came up"
+    assert made.stopped == "no call came up with 1 at a time"
 
 
 async def test_who_interrupts_it_leaves_no_call_up_and_keeps_what_was_measured() -> None:

@@ -55,7 +55,7 @@ class _Heard:
 def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
     """Call ``to`` from ``number``; the exit status. Raises as Line does."""
     callees = [to] if wishes.attach == "a-leg" else None
-    line = Line(number, allowed_callees=callees, bus=settings.bus)
+    line = Line(number, allowed_callees=callees, bus=settings.bus, report=False)
 
     async def dial() -> Call:
         click.echo(f"calling {to} from {line.number}")
@@ -74,7 +74,7 @@ def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
 
 def answer(settings: Settings, number: str, wishes: Wishes) -> int:
     """Answer the next call to ``number``; the exit status. Raises as Line does."""
-    line = Line(number, bus=settings.bus)
+    line = Line(number, bus=settings.bus, report=False)
 
     async def wait() -> Call:
         click.echo(f"waiting for a call to {line.number}")

@@ -102,8 +102,9 @@ def load(
     """Measure an agent's latency and failures, by how many calls it has at a time.
 
     In each step of the ramp so many calls to NUMBER are up. All say the question at once, hear the
-    answer out, and hang up. The ear measures the answers. Ctrl-C hangs up all calls, and shows what
-    was measured by then. Exit status 1: a limit is broken, or the ramp ended early.
+    answer out, and hang up. The ear measures the answers. Ctrl-C hangs up all calls, and shows the
+    figures of those that were up by then. Exit status 1: a limit is broken, or the ramp ended
+    early.
 
     \b
     Examples:

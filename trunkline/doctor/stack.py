@@ -97,7 +97,7 @@ async def stack(known: Known) -> list[Finding]:
 
 
 async def caps(known: Known) -> list[Finding]:
-    """How much is left of what all clients of the stack together may dial."""
+    """How much all clients of the stack together may still dial."""
     found = known.status.get("caps", [])
     if not known.status:
         return [Finding("caps", "skip", "only a running stack knows how much is left of them")]

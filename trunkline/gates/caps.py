@@ -123,7 +123,7 @@ def add_options(group: Any) -> None:
         "--phone-max-calls",
         type=_whole,
         metavar="N",
-        help="Most calls that the run's tests may make. What is over is refused at once.",
+        help="Most calls that the run's tests may make. A further one is refused at once.",
     )
     group.addoption(
         "--phone-max-minutes",

@@ -72,7 +72,7 @@ class Gates:
     def judge(self, item: pytest.Item, calls: list[Call], failed: str | None) -> str | None:
         """Note what a test's calls were like; the reason why the test fails by its limits.
         ``failed``: it has failed already, and how."""
-        heard = [_hear(call) for call in calls if call.carries_sound]
+        heard = [_hear(call) for call in calls if call.keeps_sound]
         reports = [call.report for call in heard]
         marker = item.get_closest_marker("phone_limits")
         verdict = None

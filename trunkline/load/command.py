@@ -1,7 +1,7 @@
-"""``trunkline load``: places the calls, tells its progress, and shows what came of them.
+"""``trunkline load``: places the calls, tells its progress, and shows the figures.
 
-Ctrl-C hangs up all calls, and shows what was measured by then. Exit status 1: a limit is broken, no
-call came up, or the ramp ended early.
+Ctrl-C hangs up all calls, and shows the figures of those that were up by then. Exit status 1: a
+limit is broken, no call came up, or the ramp ended early.
 """
 
 from __future__ import annotations

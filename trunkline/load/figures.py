@@ -39,13 +39,13 @@ def steps(most: int) -> list[int]:
 
 @dataclass
 class Step:
-    """So many calls at a time, and what came of them so far."""
+    """So many calls at a time, and how they went so far."""
 
     concurrency: int
     dialled: int = 0
     #: calls that are up now
     up: int = 0
-    #: how calls failed, and what was said of the first of each kind
+    #: how calls failed, and the error of the first of each kind
     failures: Counter[str] = field(default_factory=Counter)
     said: dict[str, str] = field(default_factory=dict)
     #: calls that came up and are over: CallSid, how long each lasted (seconds), its report
@@ -116,7 +116,7 @@ def row(step: Step) -> Row:
 
 
 def read_limits(text: str) -> dict[str, float]:
-    """``latency_p95=1.5,failures=0`` as a mapping. ValueError that names what is wrong."""
+    """``latency_p95=1.5,failures=0`` as a mapping. ValueError that names a part which is wrong."""
     found: dict[str, float] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, value = part.partition("=")
@@ -131,7 +131,7 @@ def read_limits(text: str) -> dict[str, float]:
 
 
 def broken(steps: Sequence[Step], limits: Mapping[str, float]) -> list[str]:
-    """What is wrong with a step, by the limits; a bad recording is told before anything else."""
+    """Where steps break the limits, one line each; a bad recording is told before anything else."""
     if not limits:
         return []
     found = []

@@ -94,7 +94,7 @@ class Ramp:
                 self._listen(step)
                 self._over(step)
             if self.stopped is None and not step.reports:
-                self.stopped = f"of {concurrency} calls at a time none came up"
+                self.stopped = f"no call came up with {concurrency} at a time"
             if self.stopped is not None:
                 return
 
@@ -153,11 +153,9 @@ class Ramp:
         """Say the question, and hear the answer out. TimeoutError where nobody speaks."""
         within = self._plan.answer_within
         await call.say(self._plan.question)
-        call.sound.take_all()  # what they said before that is no answer
+        call.sound.take_all()  # words from before the end of the question are no answer
         turn = await call.next_turn(within)
-        if (
-            turn.latency is None
-        ):  # it was the rest of what they had begun before: the answer follows
+        if turn.latency is None:  # they had begun it before; the answer may follow
             with contextlib.suppress(TimeoutError):
                 await call.next_turn(within)
 

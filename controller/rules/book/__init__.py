@@ -28,6 +28,7 @@ from ...instructions import ReplyTo
 from .call import Call
 from .dial import OPEN, Dial
 from .digits import DigitRows
+from .heard import HeardCalls
 from .lease import Lease
 from .lookups import LookUps
 from .peers import GATEWAY_LOST_AFTER, Peer, Peers
@@ -113,6 +114,8 @@ class Book:
         self.digits = DigitRows()
         #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
         self.counts: Counter[str] = Counter()
+        #: what clients' ears have heard, for /metrics
+        self.heard = HeardCalls()
         #: how much all gateways have refused, by kind
         self.refused: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
         #: URL of the local console, once it listens
@@ -136,6 +139,11 @@ class Book:
     def count_refused(self, refused: dict[str, int]) -> None:
         """So much more was refused, by kind."""
         self.refused.update(refused)
+
+    def count_heard(self, latency: Iterable[float], time_to_yield: Iterable[float]) -> None:
+        """A client's ear has heard this of a call."""
+        self.heard.latency.count(latency)
+        self.heard.time_to_yield.count(time_to_yield)
 
     def hold(self, reply_to: ReplyTo, webhook: m.VoiceWebhook, until: float) -> None:
         """A voice webhook waits for a client to announce itself, until then at most."""

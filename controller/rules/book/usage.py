@@ -64,7 +64,8 @@ class _Use:
 
 @dataclass(frozen=True)
 class _Used:
-    """What all dials together have taken. ``held_minutes``: what calls under way may take."""
+    """How much all dials together have taken. ``held_minutes``: those that calls under way may
+    still take."""
 
     up: int
     of_hour: int
