@@ -105,7 +105,8 @@ def test_what_may_have_been_played_unacknowledged_is_not_said_again(speaking: Ca
     resume, first, *_ = sends(speaking)
     assert isinstance(resume, m.Resume) and isinstance(first, m.Speak)
     passed = resume.acknowledged - acknowledged
-    assert passed == 3 * FRAME  # a frame since the last acknowledgement, two on their way
+    # A frame since the last acknowledgement, two on their way, and one more in their message.
+    assert passed == 4 * FRAME
     assert first.position == resume.acknowledged
     assert speaking.audio.lost.reasons[IN_DOUBT] == passed
     assert speaking.audio.lost.outbound >= before + passed
@@ -126,9 +127,9 @@ def test_a_worker_that_is_stopped_or_leaves_has_not_told_all(
     )
     resume, first, *_ = sends(speaking)
     assert isinstance(resume, m.Resume) and isinstance(first, m.Speak)
-    assert resume.acknowledged == first.position == 16_480 + 3 * FRAME
-    assert speaking.audio.lost.reasons[IN_DOUBT] == 3 * FRAME
-    assert speaking.audio.lost.outbound <= 3 * FRAME + 640
+    assert resume.acknowledged == first.position == 16_480 + 4 * FRAME
+    assert speaking.audio.lost.reasons[IN_DOUBT] == 4 * FRAME
+    assert speaking.audio.lost.outbound <= 4 * FRAME + 640
 
 
 def test_a_worker_that_has_just_begun_may_have_filled_up_the_lead(model: CallModel) -> None:

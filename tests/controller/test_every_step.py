@@ -194,7 +194,8 @@ async def a_dial(world: Clockwork) -> None:
     """Twilio is asked for a call, which is looked for where it has not answered, and hung up."""
     ops = world.ops()
     row = replace(DIAL, asked=world.account.wall())
-    asked_for = order(new_dial(row, 0.0, token="token"), ops.public_url)
+    dial = new_dial(row, world.loop.time(), "asking", [], "token", {})
+    asked_for = order(dial, ops.public_url)
     deadline = world.loop.time() + 30
     result: object = await operations.create(
         ops, row, asked_for, deadline, lambda: True, lambda told: None
