@@ -193,6 +193,16 @@ class SessionClosed(Message, frozen=True):
     pending: list[Text] = []
 
 
+class CallHeard(Message, frozen=True):
+    """adapter: somebody looked at the report of a call that is over. It tells how long each of the
+    answers took, and each time that the far end yielded. It comes once for a call, nobody answers
+    it, and it is only counted."""
+
+    peer: PeerName
+    latency: Figures
+    time_to_yield: Figures
+
+
 # ---------------------------------------------------------------- events
 
 
@@ -305,13 +315,3 @@ class WebhooksCounted(Message, frozen=True):
     rejected: Number = 0
     caller: Text = ""
     why: Text = ""
-
-
-class CallHeard(Message, frozen=True):
-    """adapter: somebody looked at the report of a call that is over. It tells how long each of the
-    answers took, and each time that the far end yielded. It comes once for a call, nobody answers
-    it, and it is only counted."""
-
-    peer: PeerName
-    latency: Figures
-    time_to_yield: Figures

@@ -133,6 +133,8 @@ class Calls:
     def take_instructions(self) -> list[tuple[bytes, ToPeer]]:
         """Messages to send, in order, as (identity, message). Say :meth:`disconnected` of each peer
         that could not take its message."""
+        if not self._batches.instructions:
+            return []
         instructions, self._batches.instructions = self._batches.instructions, []
         self._told.update(peer for peer, message in instructions if type(message) is not m.Tick)
         return instructions

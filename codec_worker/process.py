@@ -302,12 +302,14 @@ class WorkerProcess:
     def _send(self) -> None:
         gone: set[bytes] = set()
         while out := self.calls.take_instructions():
+            # All of them are ready before the first one leaves, and wakes ZeroMQ's own thread.
+            ready = []
             for peer, message in out:
                 try:
-                    payload = self._encoder.encode(message)
+                    ready.append((peer, self._encoder.encode(message)))
                 except Exception as error:  # noqa: BLE001  # the other messages leave
                     self._wall.fault(type(message).__name__, error)
-                    continue
+            for peer, payload in ready:
                 if peer not in gone and not self._socket.send(payload, peer):
                     gone.add(peer)
                     self.calls.disconnected(peer, self._clock())

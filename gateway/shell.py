@@ -367,9 +367,9 @@ class Shell:
             self.apply(self.streams.link_lost(endpoint, self.clock()))
 
     def flush_within(self, seconds: float) -> None:
-        """Something waits for a flush, which comes by itself where the sockets are read by the
-        clock."""
-        if self.carriers.clocked:
+        """Something waits for a flush, which comes by itself where the sockets are being read, or
+        are read by the clock."""
+        if self.carriers.flushes:
             return
         at = self._loop.time() + seconds
         if self._flushing is not None:

@@ -34,7 +34,7 @@ _STEADY_DB = 2.0
 STEADY_FRAMES = 40
 _STEADY_SPREAD = STEADY_FRAMES * _STEADY_DB**2
 #: Frames that a floor hears at once, at most.
-MOST_FRAMES = 20
+MOST_FRAMES = 40
 #: The rows of a floor's input are STEADY_FRAMES earlier frames, and behind them the new ones. Row k
 #: sums the STEADY_FRAMES that end with pair k of the new ones.
 _STRETCHES = np.array(
@@ -72,7 +72,7 @@ class NoiseFloor:
     def __init__(self, bands: int) -> None:
         self._frames = 0
         self._lowest: Bands = np.full(bands, np.inf)
-        #: the lowest levels of each earlier block, and of each two frames of the present one
+        #: the lowest levels of each earlier block, and of a few frames each of the present one
         self._blocks: deque[Bands] = deque(maxlen=_FLOOR_BLOCKS - 1)
         self._present: list[Bands] = []
         #: the last STEADY_FRAMES
@@ -96,14 +96,34 @@ class NoiseFloor:
             levels[: _EMPTY_FRAMES - before] = np.inf
         firsts = levels[::2]
         pairs = np.minimum(firsts, levels[1::2])
-        lows = _lows(np.minimum(late[2::2], late[3::2])) if True in steady else pairs
         floors = np.empty_like(levels)
+        if True in steady or before % _FLOOR_BLOCK_FRAMES + count >= _FLOOR_BLOCK_FRAMES:
+            lows = _lows(np.minimum(late[2::2], late[3::2]))
+            self._one_by_one(before, levels, pairs, lows, steady, floors[::2])
+        else:
+            lowest = np.minimum.accumulate(np.concatenate([[self._lowest], pairs]))
+            floors[::2] = lowest[:-1]
+            self._lowest = lowest[-1]
+            self._present.append(np.minimum.reduce(pairs))
+        np.minimum(floors[::2], firsts, out=floors[1::2])
+        return late[STEADY_FRAMES:] - floors - _bias(before, count), steady
+
+    def _one_by_one(
+        self,
+        before: int,
+        levels: Bands,
+        pairs: Bands,
+        lows: Bands,
+        steady: list[bool],
+        floors: Bands,
+    ) -> None:
+        """Fill in the floor before each two frames, where a block or a steady stretch ends."""
         lowest = self._lowest
         for i, pair in enumerate(pairs):
-            floors[2 * i] = lowest
+            floors[i] = lowest
             now = before + 2 * (i + 1)
             if now % _FLOOR_BLOCK_FRAMES == 0:  # the second frame is the first of a block
-                self._blocks.append(np.minimum.reduce([*self._present, firsts[i]]))
+                self._blocks.append(np.minimum.reduce([*self._present, levels[2 * i]]))
                 self._present.clear()
                 lowest, pair = np.minimum.reduce(self._blocks), levels[2 * i + 1]
             if steady[i]:
@@ -114,8 +134,6 @@ class NoiseFloor:
                 lowest = np.minimum(lowest, pair)
                 self._present.append(pair)
         self._lowest = lowest
-        np.minimum(floors[::2], firsts, out=floors[1::2])
-        return late[STEADY_FRAMES:] - floors - _bias(before, count), steady
 
     def unsteady_for(self, frames: int) -> bool:
         """Whether no steady stretch can end within the next ``frames``, because the frames before
