@@ -313,13 +313,3 @@ class WebhooksCounted(Message, frozen=True):
     rejected: Number = 0
     caller: Text = ""
     why: Text = ""
-
-
-class CallHeard(Message, frozen=True):
-    """adapter: somebody looked at the report of a call that is over. So long its answers took, and
-    so long the far end took to yield, each time that it did. Notification, once for a call: it is
-    only counted."""
-
-    peer: PeerName
-    latency: Figures
-    time_to_yield: Figures
