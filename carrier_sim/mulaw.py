@@ -39,7 +39,8 @@ def _encode_all(samples: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     # The place of the highest bit: frexp() says which power of two lies above.
     exponent = np.frexp(magnitude)[1] - 8
     mantissa = (magnitude >> (exponent + 3)) & 15
-    return np.asarray(~(sign | exponent << 4 | mantissa) & 0xFF, dtype=np.uint8)
+    codes: npt.NDArray[np.uint8] = (~(sign | exponent << 4 | mantissa) & 0xFF).astype(np.uint8)
+    return codes
 
 
 #: μ-law code -> 16-bit sample.
