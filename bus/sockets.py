@@ -84,6 +84,8 @@ class BusSocket:
         #: frames that every message has: a ROUTER's begins with the identity
         self._least = 2 if socket.type == zmq.ROUTER else 1
         self.closed = False
+        #: there is somebody to send to, as far as the socket knows
+        self._may_send = True
         #: messages that could not be sent
         self.unsent = 0
         self._loop.add_reader(_descriptor(socket), self._drain)
@@ -91,7 +93,7 @@ class BusSocket:
 
     def send(self, payload: bytes, to: bytes | None = None) -> bool:
         """Send one message (to the peer with identity ``to`` on a ROUTER). False: not sent."""
-        if self.closed:
+        if self.closed or not self._may_send:
             self.unsent += 1
             return False
         try:
@@ -204,7 +206,7 @@ class DealerSocket(BusSocket):
     """A DEALER with one connection in its life.
 
     It tries until that stands, and then calls ``on_connected``. At its end it hands out all that
-    the peer had sent, and then calls ``on_disconnected``.
+    the peer had sent, and then calls ``on_disconnected``. Nothing is sent before and after.
     """
 
     def __init__(
@@ -216,6 +218,7 @@ class DealerSocket(BusSocket):
         on_disconnected: Callable[[], None],
     ) -> None:
         super().__init__(socket, on_message)
+        self._may_send = False
         self._endpoint = endpoint
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
@@ -228,13 +231,6 @@ class DealerSocket(BusSocket):
         self._loop.add_reader(_descriptor(self._monitor), self._read_monitor)
         self._loop.call_soon(self._read_monitor)
         socket.connect(endpoint)
-
-    def send(self, payload: bytes, to: bytes | None = None) -> bool:
-        """Send one message. False: not sent, as there is no connection, or its queue is full."""
-        if self._state != "connected":
-            self.unsent += 1
-            return False
-        return super().send(payload, to)
 
     def close(self, linger: int = 0) -> None:
         if not self.closed:
@@ -252,10 +248,10 @@ class DealerSocket(BusSocket):
             except zmq.Again:
                 return
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED and self._state == "connecting":
-                self._state = "connected"
+                self._state, self._may_send = "connected", True
                 self._on_connected()
             elif event == zmq.EVENT_DISCONNECTED and self._state == "connected":
-                self._state = "disconnected"
+                self._state, self._may_send = "disconnected", False
                 while self._read_burst():
                     pass
                 if not self.closed:

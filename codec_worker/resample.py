@@ -56,10 +56,15 @@ _ROWS: Final = 256
 HELD_PAST: Final = 2 * LOOKAHEAD
 #: Added to a float of 32 bits it leaves no fraction, so the sum is rounded as ``rint`` does it, and
 #: its low 16 bits are the integer. With few calls it is the number of numpy's calls that counts.
-_ROUNDS: Final = np.float32(1.5 * 2**23)
+_ROUNDS: Final = np.array(1.5 * 2**23, np.float32)
+#: What 16 bits hold.
+_LEAST, _MOST = np.array(-32_768, np.float32), np.array(32_767, np.float32)
 _FRAME_BLOCKS: Final = (HELD_PAST + FRAME) // _BLOCK
 
 _Floats = npt.NDArray[np.float32]
+#: The parts of an Upsampler's buffers that so many rows take: samples, the same as overlapping
+#: pairs of blocks, those pairs one after the other, the product, and the low halves of its bits.
+_Cut = tuple[_Floats, _Floats, _Floats, _Floats, npt.NDArray[np.int16]]
 _SILENCE_24K: Final = bytes(2 * _BLOCK_24K)
 _SILENCE_8K: Final = bytes([mulaw.SILENCE]) * _BLOCK
 
@@ -198,10 +203,12 @@ class Upsampler:
     def __init__(self) -> None:
         self._matrix = _up_matrix()
         self._decode = mulaw.DECODE_TABLE.astype(np.float32)
+        self._samples = np.empty((_ROWS + 1) * _BLOCK, np.float32)
         self._windows = np.empty((_ROWS, 2 * _BLOCK), np.float32)
         self._product = np.empty((_ROWS, _BLOCK_24K), np.float32)
-        #: the low halves of the products' bits
-        self._halves = self._product.view("<i2")[:, ::2]
+        #: by the number of rows; kept, because with a call or two each look at an array costs as
+        #: much as the work on it
+        self._cuts: dict[int, _Cut] = {}
         # Codes so quiet that no output goes beyond 16 bits, whatever stands beside them.
         gain = np.abs(self._matrix).sum(axis=0).max()
         self._quiet = np.flatnonzero(np.abs(self._decode) * gain < 32_767).astype("u1").tobytes()
@@ -270,13 +277,21 @@ class Upsampler:
         parts: list[bytes] = []
         for first in range(0, rows, _ROWS):
             n = min(_ROWS, rows - first)
-            windows, product = self._windows[:n], self._product[:n]
-            samples = self._decode.take(codes[first * _BLOCK : (first + n + 1) * _BLOCK])
-            windows[:] = np.ndarray((n, 2 * _BLOCK), np.float32, samples.data, 0, (_BLOCK * 4, 4))
+            samples, overlapping, windows, product, low = self._cuts.get(n) or self._cut(n)
+            of_rows = codes if n == rows else codes[first * _BLOCK : (first + n + 1) * _BLOCK]
+            self._decode.take(of_rows, out=samples, mode="clip")
+            np.copyto(windows, overlapping)
             np.matmul(windows, self._matrix, out=product)
             if loud:
-                np.minimum(product, 32767.0, out=product)
-                np.maximum(product, -32768.0, out=product)
+                np.minimum(product, _MOST, out=product)
+                np.maximum(product, _LEAST, out=product)
             np.add(product, _ROUNDS, out=product)
-            parts.append(self._halves[:n].tobytes())
+            parts.append(low.tobytes())
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _cut(self, n: int) -> _Cut:
+        samples, product = self._samples[: (n + 1) * _BLOCK], self._product[:n]
+        overlapping = np.lib.stride_tricks.sliding_window_view(samples, 2 * _BLOCK)[::_BLOCK]
+        low = product.view("<i2")[:, ::2]
+        self._cuts[n] = cut = samples, overlapping, self._windows[:n], product, low
+        return cut

@@ -83,12 +83,18 @@ class Sockets:
         self._selector: _Selector | None = None
         self._readable: dict[int, Callable[[], object]] = {}
         self._watched = False
+        self._reading = False
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def clocked(self) -> bool:
         """See that everything that has come is read, and ``after`` is called, within a period."""
         return self._timer is not None
+
+    @property
+    def flushes(self) -> bool:
+        """``after`` is called soon, without anybody's doing."""
+        return self._reading or self._timer is not None
 
     @property
     def read_within(self) -> float:
@@ -141,16 +147,23 @@ class Sockets:
 
     def _read(self) -> None:
         """The selector, or the clock, says that it is time."""
+        self._reading = True
+        try:
+            self._read_all()
+        finally:
+            self._reading = False
+        self._after()
+
+    def _read_all(self) -> None:
         assert self._selector is not None
         if self._watched and len(self._readable) == 1:
             (readable,) = self._readable.values()  # it can have been no other
             self._wall.shield("frame of a carrier", readable)
-        else:
-            for descriptor in self._selector.ready(len(self._readable)):
-                found = self._readable.get(descriptor)
-                if found is not None:  # one that was read before it may have closed this one
-                    try:
-                        found()
-                    except Exception as error:  # noqa: BLE001  # the others' sound is read too
-                        self._wall.fault("frame of a carrier", error)
-        self._after()
+            return
+        for descriptor in self._selector.ready(len(self._readable)):
+            found = self._readable.get(descriptor)
+            if found is not None:  # one that was read before it may have closed this one
+                try:
+                    found()
+                except Exception as error:  # noqa: BLE001  # the others' sound is read too
+                    self._wall.fault("frame of a carrier", error)

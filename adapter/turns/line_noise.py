@@ -17,19 +17,20 @@ import numpy as np
 
 from .spectrum import Bands
 
-#: A floor is the smallest level of the last so many blocks of so many frames.
+#: A floor is the smallest level of the last 9 blocks, of 100 frames each.
 _FLOOR_BLOCKS = 9
 _FLOOR_BLOCK_FRAMES = 100
 #: A minimum over random noise lies below its mean by about this much; one of few frames less.
 _FLOOR_BIAS_DB = 2.5
 _FIRST_BIAS_DB = 5.0
 _FIRST_FRAMES = 25
-#: From so many frames on, the part for few frames is too small to be added.
+#: After this many frames, the part for few frames is too small to be added.
 _BIAS_IS_CONSTANT = 50 * _FIRST_FRAMES
 #: The first windows are half empty, and so no measure of the floor.
 _EMPTY_FRAMES = 5
-#: Steady: no band's level varies more than this (standard deviation, dB) over so many frames.
+#: A line is steady if no band's level varies more than this (standard deviation, dB) ...
 _STEADY_DB = 2.0
+#: ... over this many frames.
 STEADY_FRAMES = 40
 _STEADY_SPREAD = STEADY_FRAMES * _STEADY_DB**2
 #: Frames that a floor hears at once, at most.
@@ -44,19 +45,20 @@ _STRETCHES = np.array(
     dtype=np.float64,
 )
 
-#: The mean power of so many frames is compared with the noise ...
+#: The mean power of a block of this many frames is compared with the noise ...
 _BLOCK = 9
-#: ... without so many of the loudest of each band: clicks.
+#: ... without this many of the loudest of each band, which may be clicks.
 _LOUDEST = 3
 #: A block of plain noise stands out by more than this but for 1 or 2 of 1000.
 STANDS_OUT = 1.5
-#: Noise is known from so many blocks, none of which stands out of their mean by more than this.
+#: The noise is known from this many blocks ...
 _BLOCKS = 4
+#: ... if none of them stands out of their mean by more than this.
 _ALIKE = 1.0
-#: The first of them ends so many frames before the last.
+#: The first of these blocks ends this many frames before the last.
 _BEFORE = _BLOCK * (_BLOCKS - 1)
 _BLOCK_ENDS = _BLOCK * np.arange(_BLOCKS)
-#: So many frames wait before they are looked at, where nobody asks earlier.
+#: Up to this many frames wait before they are looked at, if nobody asks earlier.
 _TOGETHER = 40
 #: Below this two means are of the same noise; the known mean then changes by this share.
 _SAME = 0.5
@@ -134,8 +136,8 @@ class NoiseFloor:
         self._lowest = lowest
 
     def unsteady_for(self, frames: int) -> bool:
-        """Whether no steady stretch can end within so many frames: the frames before them that it
-        would have to hold differ too much already."""
+        """Whether no steady stretch can end within the next ``frames``, because the frames before
+        them, which it would have to contain, differ too much already."""
         late = self._late[frames:]
         spreads = _spread(late.sum(axis=0), np.square(late).sum(axis=0), len(late))
         return bool(spreads.max() > _STEADY_SPREAD)
@@ -155,7 +157,7 @@ def _steady(late: Bands, before: int, count: int) -> list[bool]:
 
 
 def _spread(sums: Bands, squares: Bands, frames: int) -> Bands:
-    """The sum of the squared differences of so many levels from their mean."""
+    """The sum of the squared differences of the levels of ``frames`` frames from their mean."""
     spread: Bands = squares - np.square(sums) / frames
     return spread
 
@@ -172,7 +174,8 @@ def _lows(pairs: Bands) -> Bands:
 
 
 def _bias(before: int, count: int) -> Bands | float:
-    """How far below the noise's mean its lowest level lies, with so many frames before."""
+    """How far below the noise's mean its lowest level lies, for ``count`` frames that have
+    ``before`` others before them."""
     if before > _BIAS_IS_CONSTANT:
         return _FLOOR_BIAS_DB
     frames = np.arange(before, before + count)[:, np.newaxis]

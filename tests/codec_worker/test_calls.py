@@ -220,6 +220,28 @@ def test_many_calls_share_the_messages_of_a_turn() -> None:
     assert [told.call for told in out[1][1].acknowledged] == names
 
 
+def test_the_messages_of_calls_that_began_to_speak_at_different_times_leave_together() -> None:
+    calls, names = a_worker_with(4)
+    speech = SPEECH[: seconds(2)]
+    ticks: list[set[str]] = []
+    for n in range(40):
+        now = n * TICK
+        if n < len(names):
+            calls.receive(ADAPTER, m.Speak(names[n], 65536, 0, speech), now)
+        calls.tick(now, now + TICK)
+        calls.work(now, now + TICK)
+        sent = [x for _, x in calls.take_instructions() if isinstance(x, m.Outbound)]
+        written = [
+            m.WrittenTo(f.call, f.generation, f.position + len(f.payload))
+            for x in sent
+            for f in x.frames
+        ]
+        calls.receive(GATEWAY, m.Inbound([], written), now)
+        ticks.append({to.call for to in written})
+    assert {frozenset(sent) for sent in ticks[8:]} == {frozenset(names), frozenset()}
+    assert sum(map(bool, ticks[8:])) == 16
+
+
 def test_a_long_speech_is_encoded_in_turns() -> None:
     bench = opened()
     calls = bench.worker
