@@ -22,7 +22,7 @@ from scene import Scene
 
 from trunkline.bus.launch import Launched, StackInfo, apart, trunkline_argv
 from trunkline.carrier_sim.client import SimClient
-from trunkline.pytest_plugin import PhoneStack
+from trunkline.pytest_plugin import SIM_CALLEES, SIM_NUMBERS, PhoneStack
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +56,22 @@ def own_stack(number: str, **environment: str) -> Iterator[StackInfo]:
         finally:
             status = launched.stop()
         assert status == 0, launched.tail()
+
+
+@pytest.fixture(scope="module")
+def _stack_of_runs() -> Iterator[StackInfo]:
+    with own_stack(" ".join(SIM_NUMBERS), TRUNKLINE_SIM_CALLEES=" ".join(SIM_CALLEES)) as info:
+        yield info
+
+
+@pytest.fixture
+def joins_a_stack(_stack_of_runs: StackInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test starts, a run of pytest for example, joins a stack of this file alone: one for
+    all its tests, because each start of a stack takes 2 s of a core."""
+    for name, value in (
+        ("TRUNKLINE_BUS", _stack_of_runs.bus),
+        ("TRUNKLINE_TWILIO_API_URL", _stack_of_runs.sim or ""),
+        ("TWILIO_ACCOUNT_SID", _stack_of_runs.account_sid),
+        ("TWILIO_AUTH_TOKEN", _stack_of_runs.auth_token),
+    ):
+        monkeypatch.setenv(name, value)

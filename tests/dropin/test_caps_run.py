@@ -29,6 +29,7 @@ async def test_busy(phone_line):
 """
 
 
+@pytest.mark.usefixtures("joins_a_stack")
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_run_with_a_cap(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str

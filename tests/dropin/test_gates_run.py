@@ -46,6 +46,7 @@ def test_another():
 """
 
 
+@pytest.mark.usefixtures("joins_a_stack")
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_run_with_gates(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str
