@@ -322,7 +322,7 @@ class Calls:
                     continue
                 # The gateway's word holds: what lies below it was written under another generation.
                 call.go_on(position)
-            elif not playout.acknowledge(position, now, read_at):
+            elif not playout.acknowledge(position, now, read_at, written.ahead):
                 continue
             if call.resumed:
                 acknowledged[call.id] = call

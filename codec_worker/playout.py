@@ -17,8 +17,10 @@ The rules:
 3. **Model of the carrier's buffer.** All that was sent has been played at the playback time of the
    next position. A tick late by less than the lead sends what is due and keeps the timeline. Later
    than that, the buffer has run dry: the timeline moves by just that underrun, which is counted.
-   The same holds for a gateway that is late: what it acknowledges more than :data:`ACK_NS` after
-   its playback time was written to a dry buffer. And no more than the lead and :data:`AHEAD_NS` is
+   The same holds for a gateway that is late. With each acknowledgement it says how much lies
+   unplayed at the carrier. Is that more than :data:`ACK_NS` beyond the timeline, the buffer has run
+   dry. Of a gateway that does not say so, what it acknowledges so much after its playback time was
+   written to a dry buffer. And no more than the lead and :data:`AHEAD_NS` is
    sent without being acknowledged: a gateway that stood still would write all of it at once, and
    leave the buffer, and every loss and interrupt, that much deeper.
 4. **Starvation.** When less than a full frame is in hand at its send time, playout waits until
@@ -361,10 +363,13 @@ class Playout:
         self.frames_out += -(-len(payload) // FRAME)
         return Frame(position, payload)
 
-    def acknowledge(self, position: int, now: int, since: int | None = None) -> bool:
+    def acknowledge(
+        self, position: int, now: int, since: int | None = None, ahead: int = 0
+    ) -> bool:
         """The gateway wrote everything before ``position``; True when that is news.
 
         ``since``: the earliest time at which it can have said so. None: it was read at once.
+        ``ahead``: samples that lay unplayed at the carrier then; 0: none, or nobody knows.
 
         Raises PlayoutError for what was never sent.
         """
@@ -375,7 +380,9 @@ class Playout:
         if not self.frozen:
             if self._origin is not None:
                 late = (now if since is None else since) - self._origin
-                late -= self.acknowledged * SAMPLE_NS
+                # What the carrier has plays up to ``position``. Else it had played all that was
+                # acknowledged when the rest was written, at the latest.
+                late -= (position - ahead if ahead else self.acknowledged) * SAMPLE_NS
                 if late > ACK_NS:
                     self._dry(late)
             written = (position - self.acknowledged) * SAMPLE_NS

@@ -75,8 +75,8 @@ class Link:
     stalled: bool = False
     #: frames that the next flush sends; all belong to streams that are open here
     batch: list[m.InFrame] = field(default_factory=list)
-    #: by call, how far its sound was written; the next flush says so
-    written: dict[str, m.WrittenTo] = field(default_factory=dict)
+    #: by call, how far its sound was written (generation, position); the next flush says so
+    written: dict[str, tuple[int, int]] = field(default_factory=dict)
     #: since when no stream needs it; None while one does
     unused_since: float | None = None
 

@@ -201,12 +201,12 @@ class Streams:
             stream.recording.heard(position, payload)
         return frame
 
-    def flush(self) -> list[Instruction]:
+    def flush(self, now: float | None = None) -> list[Instruction]:
         """Send what was gathered, and how far sound was written: one Inbound to each worker."""
         self._batched = False
         out: list[Instruction] = []
         for link in self._links.values():
-            self._flush_link(link, out)
+            self._flush_link(link, out, now)
         return out
 
     def digit(self, socket: int, index: int, digit: str) -> list[Instruction]:
@@ -444,7 +444,7 @@ class Streams:
             else:
                 self.dropped["position"] += 1
             # Also for a frame out of position: it tells the worker where the stream stands.
-            written[call] = m.WrittenTo(call, frame.generation, following)
+            written[call] = (frame.generation, following)
         if texts:
             out.append(WriteTexts(texts))
 
@@ -598,9 +598,18 @@ class Streams:
                     out.append(CloseLink(endpoint))
                 del self._links[endpoint]
 
-    def _flush_link(self, link: Link, out: list[Instruction]) -> None:
+    def _ahead(self, call: str, now: float | None) -> int:
+        """Samples of the call that lie unplayed at the carrier; 0: it is not known."""
+        stream = self._calls.get(call)
+        return 0 if now is None or stream is None else stream.unplayed(now)
+
+    def _flush_link(self, link: Link, out: list[Instruction], now: float | None = None) -> None:
         if link.batch or link.written:
-            inbound = m.Inbound(link.batch, list(link.written.values()))
+            written = [
+                m.WrittenTo(call, generation, position, self._ahead(call, now))
+                for call, (generation, position) in link.written.items()
+            ]
+            inbound = m.Inbound(link.batch, written)
             out.append(SendToWorker(link.worker.endpoint, inbound))
             link.batch = []
             link.written.clear()
