@@ -1,4 +1,4 @@
-"""What the stand-in's lines do, measured on themselves: noise, loss, delay, echo, level.
+"""The stand-in's lines, measured on themselves: noise, loss, delay, echo, level.
 
     python -m benchmarks.lines
 
@@ -31,7 +31,7 @@ LONGEST: Final = 1.0
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found. Levels in dB, times in seconds; None where there is nothing to measure."""
+    """The measurements. Levels in dB, times in seconds; None where there is nothing to measure."""
 
     delay: float
     loss: float
@@ -51,7 +51,7 @@ def words() -> bytes:
 
 
 def through(line: Line, said: bytes) -> Samples:
-    """What the carrier hears of these words."""
+    """These words as the carrier hears them."""
     out = []
     for frame in frames(said):
         out.append(line.up(frame))
@@ -97,7 +97,7 @@ def measure(profile: Profile, seed: str = "1") -> Measured:
 
 
 def _echo(profile: Profile, clean: Samples, said: bytes) -> tuple[float, float]:
-    """The level and the delay of what comes back from what the far end hears."""
+    """The level and the delay of the echo of the sound that the far end hears."""
     line = Line(replace(profile, noise=None), "1")
     out = []
     for frame in frames(said):
@@ -118,7 +118,7 @@ def _db(ratio: float) -> float:
 
 
 def rows() -> list[str]:
-    """A table of all lines: what each claims, and what it measures."""
+    """A table of all lines, with claims and measurements."""
     found = [
         "| line | is | one way | frames lost | noise | else |",
         "|---|---|---|---|---|---|",

@@ -195,6 +195,16 @@ class SessionClosed(Message, frozen=True):
 # ---------------------------------------------------------------- events
 
 
+class CallHeard(Message, frozen=True):
+    """adapter: somebody looked at the report of a call that is over. Its answers took so long, and
+    so long the far end took to yield, each time that it did. Notification, once for a call: it is
+    only counted."""
+
+    peer: PeerName
+    latency: Figures
+    time_to_yield: Figures
+
+
 class CallStarted(Message, frozen=True):
     """to the session's adapter: the call's first stream is up; attach to both of its workers.
 
@@ -303,13 +313,3 @@ class WebhooksCounted(Message, frozen=True):
     rejected: Number = 0
     caller: Text = ""
     why: Text = ""
-
-
-class CallHeard(Message, frozen=True):
-    """adapter: somebody looked at the report of a call that is over. So long its answers took, and
-    so long the far end took to yield, each time that it did. Notification, once for a call: it is
-    only counted."""
-
-    peer: PeerName
-    latency: Figures
-    time_to_yield: Figures

@@ -1,4 +1,4 @@
-"""The specs of bots: who is at the far end of a call, and what it does. ``far_ends.start_bot``
+"""The specs of bots, which are the far ends of calls. ``far_ends.start_bot``
 makes the bot of one call from a spec.
 
 A spec has a short text form, ``kind[:argument][,option=value…]``:
@@ -47,7 +47,7 @@ class Answering(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     dtmf: tuple[tuple[float, str], ...] = ()
     #: Keep the sound that was heard and said.
     keep: bool = True
-    #: What a detection of answering machines says of it. None: it goes by its sound.
+    #: The answer that a detection of answering machines gives. None: it goes by the sound.
     answered_by: AnsweredBy | None = None
     #: The line that it is on, by name (line/profiles.py). "": the one that all are on, if any.
     line: str = ""
@@ -239,7 +239,7 @@ def _names_a_file(spec: BotSpec) -> bool:
 
 
 def _with_files(spec: BotSpec, directory: Path) -> BotSpec:
-    """The spec, with what its files say in it. Raises ValueError, OSError."""
+    """The spec, with the content of its files in it. Raises ValueError, OSError."""
     match spec:
         case Play(path=path) if path:
             spec = replace(spec, path=str(directory / path))

@@ -91,7 +91,6 @@ class CallStreams:
             exchange.account_sid,
             verb,
             exchange.judge,
-            wire_log=exchange.options.wire_log,
             one_way=one_way,
             beliefs=exchange.beliefs,
             call_began=call.record.created_at,

@@ -150,7 +150,6 @@ def _refusing(option: str) -> Iterator[None]:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Once it listens, write JSON there: account_sid, auth_token, pid, sim (its URL).",
 )
-@click.option("--wire-log/--no-wire-log", default=False)
 def command(
     numbers: tuple[str, ...],
     callees: tuple[str, ...],

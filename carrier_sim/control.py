@@ -19,7 +19,6 @@ line.
 | GET /sim/streams, /sim/streams/{sid} | streams with metrics |
 | GET /sim/streams/{sid}/arrivals | [[time, samples, samples buffered before], …] |
 | GET /sim/streams/{sid}/spans | stretches played to the far end; clears |
-| GET /sim/streams/{sid}/wire | the wire log, where it is on |
 | POST /sim/streams/{sid}/drop, /stall {"seconds"} | break the socket; hold messages back |
 | GET, POST, DELETE /sim/faults; DELETE /sim/faults/{id} | fault rules |
 | GET, POST /sim/beliefs | all beliefs; contradict exactly {"contradict": [name, …]} |
@@ -256,8 +255,6 @@ class ControlApi:
             case "spans":
                 spans = buffer.all_spans(sim.now())
                 return Response.json({"spans": spans, "clears": buffer.clears})
-            case "wire" if stream.wire is not None:
-                return Response.json(stream.wire)
         raise _NotFound(f"no {method} /sim/streams/{{sid}}/{what}")
 
     def describe_call(self, call: Call, *, metrics: bool = True) -> dict[str, object]:

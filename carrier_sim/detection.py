@@ -44,7 +44,7 @@ _WINDOW: Final = np.hanning(FRAME_BYTES)
 
 
 class Detection(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request asks for. Times are in seconds."""
+    """The wishes of a request. Times are in seconds."""
 
     mode: Literal["Enable", "DetectMessageEnd"]
     timeout: float = 30.0

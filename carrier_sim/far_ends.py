@@ -42,7 +42,7 @@ class Bot:
 
     def __init__(self, spec: AnsweringSpec) -> None:
         self.spec = spec
-        #: What its sound goes through on its way, and what it hears on the way back.
+        #: Its sound goes through this line, and so does the sound that it hears.
         self.line: Line | None = None
         self.heard = bytearray()
         self.said = bytearray()
@@ -188,7 +188,7 @@ class _MenuBot(Bot):
         self._walk = Walk(menu)
         self.way = self._walk.way
         self._saying: deque[bytes] = deque()
-        #: Whether the walk waits for the end of what is being said.
+        #: Whether the walk waits for the end of the present sound.
         self._is_saying = False
         #: The bot that has the call, once it was passed on.
         self._other: Bot | None = None
@@ -247,7 +247,7 @@ class _MenuBot(Bot):
 
 def start_bot(spec: AnsweringSpec, line: str = "", seed: str = "0") -> Bot:
     """The bot of one call. ``line``: where the spec names none, "" for a line that does nothing;
-    ``seed``: what happens there."""
+    ``seed`` decides what happens there."""
     bot = _start(spec)
     name = spec.line or line
     if name:
@@ -261,7 +261,7 @@ def _level(sound: bytes) -> float:
 
 
 def _speech(spec: AnsweringSpec) -> float:
-    """The level of what it says; 0.0 where nobody knows that beforehand."""
+    """The level of its words; 0.0 where nobody knows them beforehand."""
     match spec:
         case Play():
             return _level(spec.sound())

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-#: Twilio's names of the numbers used here (TD api/errors).
+#: Twilio's names of the numbers used here (TD api/errors); docs/refusals.md says when each comes.
 NAMES: Final[dict[int, str]] = {
     11100: "Invalid URL format",
     11200: "HTTP retrieval failure",
@@ -23,7 +23,28 @@ NAMES: Final[dict[int, str]] = {
     12200: "Schema validation warning",
     12300: "Invalid Content-Type",
     13224: "Dial: Twilio does not support calling this number or the number is invalid",
+    20001: "Invalid parameter",
+    20003: "Authenticate",
+    20004: "Method not allowed",
+    20404: "Not found",
+    20429: "Too many requests",
+    20500: "Internal server error",
+    21201: "No 'To' number specified",
     21205: "Invalid URL",
+    21206: "Invalid SendDigits",
+    21208: "Invalid Timeout",
+    21209: "Invalid method",
+    21210: "'From' phone number not verified",
+    21211: "Invalid 'To' phone number",
+    21212: "Invalid 'From' phone number",
+    21213: "'From' phone number is required",
+    21218: "Invalid ApplicationSid",
+    21220: "Invalid call state",
+    21234: "Invalid Machine Detection configuration value",
+    21262: "No AMD status callback URL provided",
+    21402: "Invalid URL",
+    21403: "Invalid method",
+    21626: "Invalid StatusCallbackEvents",
     31901: "Stream - WebSocket - Connection Timeout",
     31902: "Stream - WebSocket - Connection Refused",
     31903: "Stream - WebSocket - Connection Broken Pipe",
@@ -36,6 +57,7 @@ NAMES: Final[dict[int, str]] = {
     31941: "Stream - Stream Track - Invalid Track Configuration",
     31950: "Stream - Protocol - Malformed Message",
     31951: "Stream - Protocol - Invalid Message",
+    32018: "TwiML is too long",
 }
 
 
@@ -79,6 +101,7 @@ class Judge:
         self.notices.clear()
 
     def _record(self, code: int, text: str, call_sid: str, stream_sid: str) -> ErrorRecord:
+        assert code in NAMES, code
         return ErrorRecord(
             time=self._clock(), code=code, text=text, call_sid=call_sid, stream_sid=stream_sid
         )

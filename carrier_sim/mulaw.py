@@ -33,20 +33,20 @@ def _decode_one(code: int) -> int:
     return -magnitude if inverted & 0x80 else magnitude
 
 
-def _encode_one(sample: int) -> int:
-    sign = 0x80 if sample < 0 else 0
-    magnitude = min(abs(sample), _CLIP) + _BIAS
-    exponent = magnitude.bit_length() - 8
+def _encode_all(samples: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+    sign = np.where(samples < 0, 0x80, 0)
+    magnitude = np.minimum(abs(samples), _CLIP) + _BIAS
+    # The place of the highest bit: frexp() says which power of two lies above.
+    exponent = np.frexp(magnitude)[1] - 8
     mantissa = (magnitude >> (exponent + 3)) & 15
-    return ~(sign | exponent << 4 | mantissa) & 0xFF
+    codes: npt.NDArray[np.uint8] = (~(sign | exponent << 4 | mantissa) & 0xFF).astype(np.uint8)
+    return codes
 
 
 #: μ-law code -> 16-bit sample.
 DECODE: Final[Pcm] = np.array([_decode_one(c) for c in range(256)], dtype=np.int16)
 #: 16-bit sample, seen as unsigned, -> μ-law code.
-ENCODE: Final[npt.NDArray[np.uint8]] = np.array(
-    [_encode_one(s if s < 32768 else s - 65536) for s in range(65536)], dtype=np.uint8
-)
+ENCODE: Final = _encode_all(np.arange(65536, dtype=np.uint16).view(np.int16).astype(np.int32))
 #: For bytes.translate: μ-law code -> magnitude / 128, so that a frame's level is one sum.
 _MAGNITUDE: Final = bytes(min(255, abs(_decode_one(c)) >> 7) for c in range(256))
 

@@ -16,8 +16,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     allow_ws: bool = True
     #: Keep the sound that each far end hears and says.
     keep_audio: bool = True
-    #: Keep the messages of each stream.
-    wire_log: bool = False
     webhook_timeout: float = 15.0
     stream_connect_timeout: float = 10.0
     #: SIDs, habits and faults repeat with the seed. 0: they never do.

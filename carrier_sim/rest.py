@@ -21,6 +21,7 @@ from .call import Call
 from .detection import Detection
 from .exchange import Exchange
 from .http_message import Request, Response
+from .judge import NAMES
 from .numbers import NUMBER_FIELDS, Number
 from .signature import Credentials
 from .stream import Stream as MediaStream
@@ -54,6 +55,7 @@ class Refused(Exception):
     """Twilio's error answer."""
 
     def __init__(self, status: int, code: int, message: str) -> None:
+        assert code in NAMES, code
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
 
@@ -208,9 +210,9 @@ class RestApi:
         elif attribute.endswith("_method"):
             return _method(field, value, 21403)
         elif attribute == "voice_receive_mode" and value not in ("voice", "fax"):
-            raise Refused(400, 21404, f"VoiceReceiveMode {value} is not voice or fax")
+            raise Refused(400, 20001, f"VoiceReceiveMode {value} is not voice or fax")
         elif value and not value.startswith(_SID_PREFIXES.get(attribute, "")):
-            raise Refused(400, 21401, f"{field} {value} is not valid")
+            raise Refused(400, 20001, f"{field} {value} is not valid")
         return value.lower() == "true" if attribute == "voice_caller_id_lookup" else value
 
     def _call(self, request: Request, sid: str) -> Call:
@@ -289,7 +291,7 @@ class RestApi:
             fallback_method=method("FallbackMethod"),
             twiml=twiml,
             timeout=_integer(form, "Timeout", 60, _MAX_TIMEOUT, 21208),
-            time_limit=_integer(form, "TimeLimit", 14400, _MAX_TIME_LIMIT, 21214),
+            time_limit=_integer(form, "TimeLimit", 14400, _MAX_TIME_LIMIT, 20001),
             status_callback=form.get("StatusCallback", ""),
             status_callback_method=method("StatusCallbackMethod"),
             status_callback_event=chosen or frozenset(["completed"]),
@@ -342,7 +344,7 @@ class RestApi:
         call, form = self._call(request, sid), request.form
         record, status = call.record, form.get("Status", "")
         if status and status not in ("canceled", "completed"):
-            raise Refused(400, 21218, f"Status {status} is not canceled or completed")
+            raise Refused(400, 20001, f"Status {status} is not canceled or completed")
         url, twiml = self._program(form)
         method = _method("Method", form.get("Method", "POST"), 21209)
         again = status == record.status == "completed" and not (url or twiml)
@@ -422,8 +424,8 @@ class RestApi:
             raise Refused(400, code, f"{field} is not a valid URL: {value[:200]}")
 
     def _page(self, request: Request, key: str, rows: list[dict[str, object]]) -> Response:
-        size = _integer(request.query, "PageSize", 50, 1000, 20006) or 50
-        page = _integer(request.query, "Page", 0, 1_000_000, 20006)
+        size = _integer(request.query, "PageSize", 50, 1000, 20001) or 50
+        page = _integer(request.query, "Page", 0, 1_000_000, 20001)
         start = page * size
         chosen = rows[start : start + size]
         filters = {

@@ -1,4 +1,4 @@
-"""What a far end can say: recorded speech, music, ringing and silence, by short texts.
+"""The sounds of far ends: recorded speech, music, ringing and silence, by short texts.
 
 A sound is one of the texts below; a row of them with ``+`` between is said one after the other, for
 example ``speech:austen-0880+music:4+ringing:6``.
@@ -32,7 +32,7 @@ import numpy.typing as npt
 from . import wav
 from .mulaw import RATE, decode, encode
 
-#: Longest sound of a text: seconds.
+#: Longest row of sounds: seconds.
 LONGEST: Final = 600.0
 #: How much faster the other voice speaks, and how much higher. Less is taken for the same reader.
 OTHER_VOICE: Final = 1.22
@@ -49,10 +49,15 @@ _NOTE: Final = 0.25
 def read(text: str, directory: Path | None = None) -> bytes:
     """The sound of a text, or of several with ``+`` between; at least one sample.
 
-    A relative path counts from ``directory`` (default: this process's). ValueError says what is
-    wrong with the text, OSError what is wrong with its file.
+    A relative path counts from ``directory`` (default: this process's). ValueError names the
+    mistake in the text, OSError the trouble with its file.
     """
-    return b"".join(_one(part.strip(), directory) for part in text.split("+"))
+    row = bytearray()
+    for part in text.split("+"):
+        row += _one(part.strip(), directory)
+        if len(row) > LONGEST * RATE:
+            raise ValueError(f"{text[:60]!r} is longer than {LONGEST:g} s")
+    return bytes(row)
 
 
 def _one(text: str, directory: Path | None) -> bytes:

@@ -7,10 +7,7 @@ are monotonic seconds. Source: TD voice/media-streams/websocket-messages.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 from urllib.parse import urlsplit
-
-import msgspec
 
 from . import stream_messages
 from .beliefs import Beliefs
@@ -19,17 +16,6 @@ from .mulaw import RATE, is_quiet
 from .pacing import StreamMetrics, measure
 from .playback import PlaybackBuffer
 from .twiml import Stream as StreamVerb
-
-#: Messages that the wire log keeps of a stream.
-WIRE_LOG: Final = 20000
-
-
-class WireMessage(msgspec.Struct, frozen=True):
-    """One text message: when, "in" (to the server) or "out" (from it), and its text."""
-
-    time: float
-    direction: str
-    text: str
 
 
 def check_url(verb: StreamVerb, allow_ws: bool) -> tuple[int, str] | None:
@@ -63,7 +49,6 @@ class Stream:
         verb: StreamVerb,
         judge: Judge,
         *,
-        wire_log: bool = False,
         one_way: bool = False,
         beliefs: Beliefs | None = None,
         call_began: float | None = None,
@@ -92,7 +77,6 @@ class Stream:
         self.frames_in = 0
         self.invalid = 0
         self.digits_sent = ""
-        self.wire: list[WireMessage] | None = [] if wire_log else None
         #: Set by the shell once the socket is open.
         self.send: Callable[[bytes], None] = _nowhere
         #: Decides for each frame to the server whether it is lost (a fault rule); None: never.
@@ -114,11 +98,11 @@ class Stream:
         """The upgrade was answered with 101."""
         assert self.state == "connecting", f"{self.sid}: opened in state {self.state}"
         self.state, self.opened_at = "live", now
-        self._out(stream_messages.CONNECTED, now)
+        self.send(stream_messages.CONNECTED)
         if self._call_began is not None and not self.beliefs.hold("timestamps-from-stream-start"):
             self._first_timestamp = round((now - self._call_began) * 1000)
         arrive = self.beliefs.hold("parameters-arrive")
-        self._out(self._writer.start(self.verb.parameters if arrive else {}), now)
+        self.send(self._writer.start(self.verb.parameters if arrive else {}))
 
     def inbound(self, frame: bytes, now: float) -> None:
         """20 ms of sound from the far end."""
@@ -139,16 +123,13 @@ class Stream:
         self.frames_in += 1
         if self.altered:
             frame = bytes(byte ^ 1 for byte in frame)
-        message = writer.media(frame, timestamp)
-        if self.wire is not None:
-            self._log(message, now, "in")
-        self.send(message)
+        self.send(writer.media(frame, timestamp))
 
     def take(self, now: float) -> bytes:
         """20 ms of playback for the far end; marks that it reaches are sent."""
         frame = self.playback.take(now)
         for name in self.playback.reached():
-            self._out(self._writer.mark(name), now)
+            self.send(self._writer.mark(name))
         return frame
 
     def key(self, digit: str, now: float) -> None:
@@ -156,14 +137,12 @@ class Stream:
         if not self.beliefs.hold("digits-arrive"):
             return
         self.digits_sent += digit
-        self._out(self._writer.dtmf(digit), now)
+        self.send(self._writer.dtmf(digit))
 
     def message(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """A text message from the server."""
         if self.state != "live":
             return
-        if self.wire is not None:
-            self._log(bytes(data), now, "out")
         if self.one_way:
             self.invalid += 1
             self._error(31951, f"{bytes(data[:60])!r} on a stream that takes no messages")
@@ -181,7 +160,7 @@ class Stream:
             name = message.mark.name
             waits = self.beliefs.hold("marks-wait-for-playback")
             for reached in self.playback.mark(name) if waits else [name]:
-                self._out(self._writer.mark(reached), now)
+                self.send(self._writer.mark(reached))
         else:
             self._clear(now)
 
@@ -192,7 +171,7 @@ class Stream:
             names = self.playback.take_marks()
         if self.beliefs.hold("clear-returns-marks"):
             for name in names:
-                self._out(self._writer.mark(name), now)
+                self.send(self._writer.mark(name))
 
     def binary(self, size: int) -> None:
         """A binary message from the server, which is never right."""
@@ -202,7 +181,7 @@ class Stream:
     def stop(self, now: float) -> None:
         """The carrier ends the stream: ``stop`` is sent; the shell closes the socket behind it."""
         if self.state == "live" and self.beliefs.hold("stop-before-close"):
-            self._out(self._writer.stop(), now)
+            self.send(self._writer.stop())
         self.end(now, "stop")
 
     def end(self, now: float, ended_by: str) -> None:
@@ -218,16 +197,6 @@ class Stream:
 
     def _error(self, code: int, text: str) -> None:
         self._judge.error(code, text, call_sid=self.call_sid, stream_sid=self.sid)
-
-    def _out(self, message: bytes, now: float) -> None:
-        if self.wire is not None:
-            self._log(message, now, "in")
-        self.send(message)
-
-    def _log(self, message: bytes, now: float, direction: str) -> None:
-        assert self.wire is not None
-        if len(self.wire) < WIRE_LOG:
-            self.wire.append(WireMessage(now, direction, message.decode("utf-8", "replace")))
 
 
 def _nowhere(message: bytes) -> None:

@@ -7,6 +7,6 @@ if __name__ != "trunkline.codec_worker":
 
 # One BLAS thread: the products of a tick are too small to share out, and a pool that spins beside
 # the paced loop makes its ticks late. BLAS reads this when numpy is first imported, which this
-# package's modules do; what the user has set stays.
+# package's modules do. A setting of the user's stays.
 for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")

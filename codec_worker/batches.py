@@ -40,7 +40,7 @@ class Batches:
         self.ended_at = 0
         #: calls with speech to encode
         self.speaking: dict[str, Call] = {}
-        #: calls of which an AcknowledgedTo is to be told
+        #: calls that have an AcknowledgedTo to tell
         self.acknowledged: dict[str, Call] = {}
         self._broken: dict[str, Exception] = {}
         self._down = Downsampler()
@@ -109,7 +109,7 @@ class Batches:
             self.instructions.append((peer, m.Heard([], told)))
 
     def _acknowledged(self) -> dict[bytes, list[m.AcknowledgedTo]]:
-        """What was acknowledged since this was last asked, by adapter."""
+        """The acknowledgements since the last time, by adapter."""
         told: dict[bytes, list[m.AcknowledgedTo]] = {}
         for call in self.acknowledged.values():
             playout, adapter = call.playout, call.adapter
@@ -127,7 +127,7 @@ class Batches:
     # ------------------------------------------------------------------ outbound
 
     def encode(self, now: int, until: int) -> None:
-        """Encode some of what waits in ``speaking``, and start playing it."""
+        """Encode some of the speech that waits in ``speaking``, and start playing it."""
         share = max(LEAST_SHARE, ENCODED_AT_ONCE // len(self.speaking))
         share -= share % POSITION_BYTES
         calls: list[Call] = []

@@ -1,5 +1,5 @@
-"""What a worker keeps of one call: who its peers are, its outbound sound on the way to the playout,
-its inbound sound, its digits. Rules of the call as a whole are in ``calls.py``. No I/O."""
+"""The record of one call at a worker: its peers, its outbound sound on the way to the playout, its
+inbound sound, its digits. Rules of the call as a whole are in ``calls.py``. No I/O."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Call:
         self.gaps = 0
         #: position acknowledged, by the adapter's word
         self.resumed_at = 0
-        #: samples of outbound sound that the present stream has lost, and those before it: what the
-        #: adapter has not been told of by a Loss, or has not answered by a Resume
+        #: samples of outbound sound that the present stream and those before it have lost, as far
+        #: as no Loss has told the adapter of them and no Resume has answered
         self.unplayed = 0
         self.unplayed_before = 0
         self._history = Downsampler.history()
@@ -78,7 +78,7 @@ class Call:
         return self._pcm_bytes > 0
 
     def speak(self, position: int, pcm: bytes) -> bool:
-        """Take speech; what was taken before is ignored. False: it would leave a gap."""
+        """Take speech, and ignore any that was taken before. False: it would leave a gap."""
         skip = (self.spoken_to - position) * POSITION_BYTES
         if skip < 0:
             return False
@@ -88,7 +88,7 @@ class Call:
         return True
 
     def next_chunk(self, most: int) -> tuple[History, bytes]:
-        """The filter's history and the PCM to encode next, at most so many bytes."""
+        """The filter's history and the PCM to encode next, at most this many bytes."""
         parts: list[bytes | memoryview] = []
         size = 0
         while self._pcm and size < most:
@@ -104,7 +104,7 @@ class Call:
         return self._history, whole if isinstance(whole, bytes) else bytes(whole)
 
     def encoded(self, payload: bytes) -> int:
-        """What became of the chunk; returns the samples lost to the playout's bound."""
+        """The chunk was encoded to this. Returns the samples lost to the playout's bound."""
         assert self.playout is not None
         held = Downsampler.held(self._history)
         return self.playout.speak(self.playout.end, payload, tail=held)
@@ -125,7 +125,7 @@ class Call:
         self._history = Downsampler.history()
 
     def go_on(self, position: int | None, playback: int | None = None) -> int:
-        """Sound goes on at this position (see Playout.open, also for what is returned)."""
+        """Sound goes on at this position. Returns the same as Playout.open, which see."""
         assert self.playout is not None
         before = self.playout.end
         lost = self.playout.open(position, playback)

@@ -2,16 +2,18 @@
 
 The rules:
 
-1. A call is here from OpenCall on. An OpenCall with a newer generation takes over what is known of
-   the call; one that is not newer is dropped, and so is every message with another generation. It
-   shows the call's secret. Until the next one only the gateway that said it speaks for the call.
+1. A call is here from OpenCall on. An OpenCall with a newer generation takes the call over with all
+   that is known of it. One that is not newer is dropped, and so is every message with another
+   generation. An OpenCall shows the call's secret, and until the next one only the gateway that
+   sent it speaks for the call.
 2. The adapter attaches by the call's secret, before or after the call is opened. ``Opened`` asks it
    for a ``Resume``; before that nothing is sent in either direction, so that neither sound that it
    has heard comes again nor sound that it has interrupted goes out.
 3. Outbound positions: a fresh worker begins where the gateway says, or (``out_next`` None) where
-   the adapter's Resume says; one that knows the call goes on from what was acknowledged to it. An
-   interrupt that the worker has not seen and that took sound which may lie at the carrier
-   (``floor`` above the next position, and nothing behind it acknowledged) is carried out by Resume.
+   the adapter's Resume says. A worker that knows the call goes on behind the last sound that was
+   acknowledged to it. If it has not seen the last interrupt, the Resume carries that out, as long
+   as the interrupted sound may still lie at the carrier (``floor`` above the next position, and
+   nothing behind it acknowledged).
 4. Speech that leaves a gap is not taken: the adapter is asked for a Resume again, three times at
    most before some fits.
 5. A peer to which a message could not be sent is gone: its calls freeze (a gateway's) or wait for
@@ -62,7 +64,7 @@ class Calls:
         self.peers: dict[bytes, m.Role] = {}
         #: messages that were dropped, by reason
         self.dropped: Counter[str] = Counter()
-        #: what peers did wrong, for the log; bounded
+        #: mistakes of peers, for the log; bounded
         self.complaints: deque[str] = deque(maxlen=50)
         #: why calls were given back; whoever takes it logs it
         self.broken: list[Exception] = []
@@ -94,7 +96,7 @@ class Calls:
     def receive(self, peer: bytes, message: m.ToWorker, now: int) -> None:
         """Take one message of ``peer``."""
         if isinstance(message, m.Inbound):
-            # What was written first: a stream's end follows all of it.
+            # First the word of what was written: a stream's end follows all of it.
             if message.written:
                 self._all_written(peer, message.written, now)
             self._in_frames(peer, message.frames, now)
@@ -320,7 +322,7 @@ class Calls:
                 self.dropped["written-ahead"] += 1
                 if playout.frozen:
                     continue
-                # The gateway's word holds: what lies below it was written under another generation.
+                # The gateway's word holds. Sound below it was written under another generation.
                 call.go_on(position)
             elif not playout.acknowledge(position, now, read_at, written.ahead):
                 continue
@@ -403,7 +405,7 @@ class Calls:
             # sound behind the floor is acknowledged, a gateway has seen the Clear.
             self._carry_out_interrupt(call, resume.interrupt, floor, now)
         elif resume.acknowledged > call.playout.acknowledged:
-            # What is known here is old: others had the call meanwhile.
+            # Our own knowledge is old: others had the call meanwhile.
             call.go_on(resume.acknowledged)
             if call.mute:
                 call.playout.freeze(now)

@@ -6,8 +6,8 @@ bursts. They are told to the adapter in *call time*: one line over all streams o
 
 The rules:
 
-1. Nothing is handed out before :meth:`Inbound.resume`, because only the adapter knows how
-   far it has heard the call. Until then, and for 10 s afterwards, frames stay in a ring.
+1. Nothing is handed out before :meth:`Inbound.resume`, because only the adapter knows how far it
+   has heard the call. Until then, and for 10 s afterwards, frames stay in a ring.
 2. Within a stream, call time runs with stream position. A frame that was heard is dropped, and one
    that overlaps is cut. A gap between two frames is counted as lost and skipped: the sound after it
    says how long it was.

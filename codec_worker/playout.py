@@ -1,7 +1,7 @@
-"""One call's outbound sound: what is due now, what an interrupt drops, what was lost. No I/O.
+"""One call's outbound sound: when each frame is due, what an interrupt drops, what is lost. No I/O.
 
-Positions are samples at 8 kHz, absolute over the whole call; times are integer nanoseconds of one
-monotonic clock and come in as ``now``. Every method returns what there is to do or to report.
+Positions are samples at 8 kHz, absolute over the whole call. Times are integer nanoseconds of one
+monotonic clock and come in as ``now``. Methods return the instructions, or the losses to report.
 
 The rules:
 
@@ -14,33 +14,34 @@ The rules:
 2. **A start waits a little for a live source.** When less than the lead is in hand, and nothing
    plays at the carrier, the start waits up to ``prebuffer`` for more; a source that speaks in real
    time would else run dry at every frame.
-3. **Model of the carrier's buffer.** All that was sent has been played at the playback time of the
-   next position. A tick late by less than the lead sends what is due and keeps the timeline. Later
-   than that, the buffer has run dry: the timeline moves by just that underrun, which is counted.
-   The same holds for a gateway that is late. With each acknowledgement it says how much lies
-   unplayed at the carrier. Is that more than :data:`ACK_NS` beyond the timeline, the buffer has run
-   dry. Of a gateway that does not say so, what it acknowledges so much after its playback time was
-   written to a dry buffer. And no more than the lead and :data:`AHEAD_NS` is
-   sent without being acknowledged: a gateway that stood still would write all of it at once, and
-   leave the buffer, and every loss and interrupt, that much deeper.
+3. **Model of the carrier's buffer.** All sound that was sent has been played at the playback time
+   of the next position. A tick that is late by less than the lead sends the frames that are due and
+   keeps the timeline. If it is later than that, the buffer has run dry: the timeline moves by just
+   that underrun, which is counted. The same holds for a gateway that is late. With each
+   acknowledgement it says how much sound lies unplayed at the carrier. If that is more than
+   :data:`ACK_NS` beyond the timeline, the buffer has run dry. If a gateway does not say so, sound
+   that it acknowledges this long after its playback time was written to a dry buffer. And no
+   more than the lead and :data:`AHEAD_NS` is sent without being acknowledged. Otherwise a gateway
+   that stood still would write all of it at once, and leave the buffer, and every loss and
+   interrupt, that much deeper.
 4. **Starvation.** When less than a full frame is in hand at its send time, playout waits until
    20 ms before the buffer runs dry, so that the next chunk joins without a seam. Then it asks for
    the resampler's tail (:class:`FlushTail`) and sends the short rest. Speech that comes before the
    buffer is dry still joins; later speech begins a new timeline, and that is no underrun.
-5. **Interrupt.** What is unsent is dropped, what lies at the carrier is cleared, and the playback
-   generation counts up: marks of an older one were not played. What is spoken next begins at
+5. **Interrupt.** Unsent sound is dropped, sound that lies at the carrier is cleared, and the
+   playback generation counts up: marks of an older one were not played. The next speech begins at
    ``resume_at``; only then may positions jump.
-6. **No stream, no playout.** ``freeze`` reports the sound that lay unplayed at the carrier as lost:
-   by the gateway's word, which knows when it wrote, or else by the acknowledgements. A frame is
-   written between the time when it is sent and the time when its acknowledgement is read. The
-   timeline of rule 1 counts from the first, so it is up to :data:`ACK_NS` and a tick of the worker
-   ahead of the carrier, and would count too little. So what is lost is counted from the second.
-   ``open`` goes on from the last acknowledged position: a gateway acknowledges all that it wrote
-   before it says that a stream is over. A gateway that is lost says neither, and may have written,
-   and the carrier played, what was sent and not acknowledged. That is passed over, and counts as
-   lost: no sound is heard twice.
-7. **Bounds.** At most ``capacity`` is held; what is over is counted as lost and returned. Silence
-   is played in its place, so that positions stay without holes.
+6. **No stream, no playout.** ``freeze`` reports the sound that lay unplayed at the carrier as lost.
+   The gateway says how much that was, because it knows when it wrote. Without its word the
+   acknowledgements must do. A frame is written between the time when it is sent and the time when
+   its acknowledgement is read. The timeline of rule 1 counts from the first, so it is up to
+   :data:`ACK_NS` and a tick of the worker ahead of the carrier, and would count too little. So the
+   loss is counted from the second. ``open`` goes on from the last acknowledged position: a gateway
+   acknowledges all that it wrote before it says that a stream is over. A gateway that is lost says
+   neither. It may have written sound that it did not acknowledge, and the carrier may have played
+   it. That sound is passed over, and counts as lost: no sound is heard twice.
+7. **Bounds.** At most ``capacity`` is held. Samples beyond it are counted as lost and returned, and
+   silence is played in their place, so that positions stay without holes.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ CAPACITY: Final = MOST_KEPT * WIRE_RATE
 
 
 class PlayoutError(ValueError):
-    """A peer asked for what the rules forbid; the message says what and where. Nothing changed."""
+    """A peer asked for something that the rules forbid. The message names it. Nothing changed."""
 
 
 class Frame(NamedTuple):
@@ -101,7 +102,7 @@ class Range(NamedTuple):
 
 
 class Interruption(NamedTuple):
-    """What an interrupt did: tell the carrier ``clear``, next comes ``next_position``.
+    """The effect of an interrupt: tell the carrier ``clear``; ``next_position`` comes next.
 
     ``sent_to``: sound before it had been sent. ``cleared`` was sent but, by the model, not played
     yet; ``dropped`` was never sent. ``unplayed_marks``: marks set that will not be played.
@@ -191,8 +192,9 @@ class Playout:
     def speak(self, position: int, payload: bytes, tail: int = 0) -> int:
         """Append mu-law that begins at ``position``; returns the samples lost to the bound.
 
-        What is already held is ignored, so speech may be repeated. ``tail``: what the resampler
-        holds back after it. Raises PlayoutError for a gap, which only an interrupt allows.
+        Speech may be repeated: samples that are held already are ignored. ``tail``: the samples
+        that the resampler holds back after it. Raises PlayoutError for a gap, which only an
+        interrupt allows.
         """
         if position > self.end:
             if not self._may_jump:
@@ -240,10 +242,10 @@ class Playout:
     # ------------------------------------------------------------------ sound out
 
     def due(self, now: int, until: int | None = None, together: int = 1) -> list[Instruction]:
-        """What is to be done now, in order.
+        """The instructions for now, in order.
 
-        ``until``: when the caller comes next. What falls due before it is done now, so that no
-        frame waits for a tick of another phase. ``together``: how many frames may go in one
+        ``until``: when the caller comes next. Frames that fall due before that are sent now, so
+        that none waits for a tick of another phase. ``together``: how many frames may go in one
         message, of which only the first has to be due.
         """
         out: list[Instruction] = []
@@ -371,7 +373,7 @@ class Playout:
         ``since``: the earliest time at which it can have said so. None: it was read at once.
         ``ahead``: samples that lay unplayed at the carrier then; 0: none, or nobody knows.
 
-        Raises PlayoutError for what was never sent.
+        Raises PlayoutError for a position that was never sent.
         """
         if position > self.position:
             raise PlayoutError(f"{position} acknowledged, but sent only up to {self.position}")
@@ -391,7 +393,7 @@ class Playout:
         return True
 
     def _dry(self, late: int) -> None:
-        """The carrier's buffer had run dry for so long when the next sound reached it."""
+        """The carrier's buffer had been dry for this long when the next sound reached it."""
         assert self._origin is not None
         self.underruns += 1
         self.underrun_ns += late
@@ -437,7 +439,7 @@ class Playout:
 
     @property
     def last_interruption(self) -> Interruption | None:
-        """What the newest interrupt did, to be told again."""
+        """The effect of the newest interrupt, for whoever has to hear it again."""
         return self._last
 
     def _restart(self, position: int) -> None:
@@ -497,7 +499,7 @@ class Playout:
         # No more lies there than may be sent ahead, however late this is noticed.
         played = max(self.played(now), self.acknowledged - self._window)
         if unplayed is not None:
-            # What an interrupt took back before the gateway knew of it is not lost.
+            # Sound that an interrupt took back before the gateway knew of it is not lost.
             taken_back = 0 if self._last is None else self._last.next_position
             played = max(self.acknowledged - unplayed, self._reached, taken_back)
             played = min(played, self.acknowledged)
@@ -547,6 +549,6 @@ class Playout:
         return late
 
     def plays_on(self, until: int) -> None:
-        """Until then the carrier plays what another worker sent; what comes next joins that."""
+        """Until then the carrier plays sound of another worker's, and ours joins it."""
         self._origin = until - self.position * SAMPLE_NS
         self._plays_until = until

@@ -6,8 +6,8 @@ working on a message, so how it is woken follows from how much there is to do:
 - Without calls messages are read as they come, and the timer only gives signs of life; where nobody
   is connected, there is no timer.
 - With a call or two a gateway's message, which brings the carrier's frame, is the clock. It is read
-  as it comes; what is due by then is sent, and what came is handed out, in one go. The timer only
-  ticks when no message came in time.
+  as it comes. Then the frames that are due are sent, and the sound that came is handed out, in one
+  go. The timer only ticks when no message came in time.
 - From :data:`CLOCKED_FROM` calls on the timer wakes the worker for each tick, and messages are read
   then: frames of many calls share one product. With :data:`DENSE_FROM` calls, or while somebody
   speaks in small pieces, it wakes twice as often, so that messages wait half as long. Its wake-ups
@@ -17,8 +17,8 @@ working on a message, so how it is woken follows from how much there is to do:
 Ticks stand on absolute deadlines: a late one changes no later one, and missed ones are not made up
 for (the playouts send all that is due).
 
-Whatever wakes the worker runs as a *turn* (:meth:`WorkerProcess._turn`), behind the bus's wall:
-what raises in it ends that turn alone, and the timer of the next one is set. A worker is *well*
+Whatever wakes the worker runs as a *turn* (:meth:`WorkerProcess._turn`), behind the bus's wall: an
+exception in it ends that turn alone, and the timer of the next one is set. A worker is *well*
 while its turns come to their end. One that is not says nothing: no Tick, so that gateways move its
 calls after half a second, no Beat, so that the controller gives it no others, and no sign of life,
 so that its keeper starts it again.
@@ -70,20 +70,20 @@ log = logging.getLogger("trunkline.codec_worker")
 READ_NS: Final = FRAME_NS // 2
 #: So long after the whole multiples of it: the gateways have sent what they gathered by then.
 PHASE_NS: Final = 3_000_000
-#: From so many calls on the timer is the clock, and not the messages of gateways.
+#: From this many calls on the timer is the clock, and not the messages of gateways.
 CLOCKED_FROM: Final = 3
 #: So many calls are many.
 DENSE_FROM: Final = 48
 #: And so long after a call had sent all that it has: see Calls.ended_at.
 ANSWER_NS: Final = 200_000_000
-#: A tick that no message has brought comes by the timer, so much after its deadline.
+#: A tick that no message has brought comes by the timer, this long after its deadline.
 GRACE_NS: Final = 8_000_000
 #: So long a wake-up goes on to encode speech, so that it holds up neither a tick nor a message.
 ENCODE_NS: Final = 4_000_000
 #: Between two signs of life.
 BEAT_NS: Final = 100_000_000
-#: A worker none of whose turns has come to its end for so long is not well. Gateways move its calls
-#: after as long.
+#: A worker is not well if none of its turns has come to its end for this long. Gateways move its
+#: calls after as long.
 UNWELL_NS: Final = 500_000_000
 #: Signs of life between two looks at what is to be logged (1 s).
 REPORT_BEATS: Final = 10
@@ -289,8 +289,8 @@ class WorkerProcess:
             self.calls.all_read(now)
 
     def _work(self, now: int, until: int) -> None:
-        """Do what the messages at hand brought. What falls due before the next tick is the tick's,
-        for frames to keep their spacing; ``until`` is when it comes."""
+        """Work on the messages at hand. Frames that fall due before the next tick are left to it,
+        so that they keep their spacing. ``until`` is when it comes."""
         more = self.calls.work(now, until)
         while more:
             self._send()  # nobody waits for the speech that is still to be encoded

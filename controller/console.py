@@ -186,6 +186,12 @@ class _Figures(Collector):
             for state, number in Counter(row["state"] for row in status[name]).items():
                 by_state.add_metric([state], number)
             yield by_state
+        left = GaugeMetricFamily(
+            "trunkline_cap_left", "How much of a cap is left", labels=["setting"]
+        )
+        for cap in status.get("caps", ()):
+            left.add_metric([cap["setting"]], cap["left"])
+        yield left
         for name in ("frames_in", "frames_out", "frames_lost", "underruns"):
             total = sum(call[name] for call in status["calls"])
             yield GaugeMetricFamily(f"trunkline_live_{name}", "Of the live calls", value=total)

@@ -6,8 +6,8 @@ Rules (Twilio's documents voice/media-streams/websocket-messages, voice/twiml/st
 - ``connected`` comes first, then one ``start``, then ``media``, ``dtmf``, ``mark``, then ``stop``.
 - ``timestamp`` is milliseconds from the stream's start, in a JSON string; a frame's position is
   ``timestamp * 8`` samples. A frame without one follows the frame before it.
-- ``sequenceNumber`` counts the messages from ``start`` on. A message with another number than the
-  next one is counted as wrong, and taken all the same, because nothing else is wrong with it.
+- ``sequenceNumber`` counts the messages from ``start`` on. A message whose number is not the next
+  one is counted as wrong, and taken all the same, because nothing else is wrong with it.
 - A mark comes back once: it is ours.
 - To the carrier go ``media``, ``mark`` and ``clear`` with exactly the documented fields: one field
   more is error 31951 there.

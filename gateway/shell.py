@@ -1,10 +1,10 @@
 """The gateway's shell around its rules: the carrier's sockets on one side, DEALERs to the workers
 on the other. It holds no rule. It feeds events to :class:`~.admission.Admission`, which decides who
 is let in, and to :class:`~.streams.Streams`, which decides where a call runs; and it carries out
-what they say.
+their instructions.
 
-Inbound frames and acknowledgements leave together, in one message to each worker: what a message
-costs is waking the other process. With a call or two they leave as soon as a frame has come, and
+Inbound frames and acknowledgements leave together, in one message to each worker, because a message
+costs a wake-up of the other process. With a call or two they leave as soon as a frame has come, and
 with more every 20 ms, or 10 (:mod:`.sockets`).
 """
 
@@ -50,7 +50,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Controller(Protocol):
-    """What the shell needs of ControlClient."""
+    """The part of ControlClient that the shell needs."""
 
     async def request(
         self, body: m.RequestBody, expect: type[m.Message], *, timeout: float | None = None
@@ -85,7 +85,7 @@ class StreamSocket:
     def text(self, data: bytes) -> None:
         event = self.protocol.receive(data)
         if type(event) is ms.Media and self._applicant.state == "live":
-            # What comes nearly always, without a way through the cases of everything else.
+            # A frame, which comes nearly always, need not pass the cases of everything else.
             shell = self._shell
             verdict = self._pace.judge(event, shell.clock())
             if verdict == "fine":
@@ -163,7 +163,7 @@ class Shell:
         clock: Clock = monotonic,
     ) -> None:
         self.peer = peer
-        #: what raises in here ends neither the loop nor another call
+        #: an exception in here ends neither the loop nor another call
         self.wall = Wall(log)
         self.controller = controller
         self.clock = clock
@@ -312,7 +312,8 @@ class Shell:
     # ------------------------------------------------------------------ carrying out
 
     def apply(self, instructions: Iterable[do.Instruction]) -> None:
-        """Carry out; what fails on the way is told to the state, and its answer carried out too."""
+        """Carry the instructions out. If one fails, the rules hear of it, and their answer is
+        carried out too."""
         for instruction in instructions:
             kind = type(instruction)
             if kind is do.WriteTexts:
@@ -500,7 +501,7 @@ class Shell:
             task.cancel()
 
     async def wait_closed(self, seconds: float) -> None:
-        """Wait until the carrier has answered the closing of all sockets, at most so long."""
+        """Wait until the carrier has answered the closing of all sockets, at most this long."""
         if self.sockets:
             self._emptied = asyncio.Event()
             with contextlib.suppress(TimeoutError):

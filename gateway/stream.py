@@ -1,13 +1,12 @@
-"""What a gateway keeps of one Media Stream, and of its connection to one worker.
-
-These are the records that :mod:`.streams` works on: it alone writes them.
-"""
+"""The record of one Media Stream at its gateway. :mod:`.streams` alone writes it. No I/O."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from trunkline.bus import messages as m
 from trunkline.bus.sound import WIRE_RATE
@@ -60,25 +59,6 @@ class Ring:
             samples -= size
             frames.popleft()
         self.samples = samples
-
-
-@dataclass
-class Link:
-    """The connection to one worker, as far as the state knows."""
-
-    worker: m.WorkerRef
-    #: connecting: no handshake yet; up; lost: this endpoint is not used again unless asked for
-    phase: str
-    #: when something came last (or the link was opened), less the time that we stood still
-    heard: float
-    #: nothing has come for too long
-    stalled: bool = False
-    #: frames that the next flush sends; all belong to streams that are open here
-    batch: list[m.InFrame] = field(default_factory=list)
-    #: by call, how far its sound was written (generation, position); the next flush says so
-    written: dict[str, tuple[int, int]] = field(default_factory=dict)
-    #: since when no stream needs it; None while one does
-    unused_since: float | None = None
 
 
 @dataclass
@@ -135,6 +115,48 @@ class Stream:
     @property
     def ordinal(self) -> int:
         return self.info.ordinal
+
+    @property
+    def stats(self) -> m.StreamStats:
+        """Its counters, for Beat."""
+        return m.StreamStats(
+            call=self.call,
+            ordinal=self.ordinal,
+            frames_in=self.frames_in,
+            frames_out=self.frames_out,
+        )
+
+    def announced(self, active: str | None, now: float) -> m.StreamInfo:
+        """It, for Hello. ``active``: the id of the worker that has the call."""
+        return m.StreamInfo(
+            info=replace(self.info, age=(self.info.age or 0.0) + now - self.accepted_at),
+            stream_sid=self.stream_sid,
+            generation=self.generation,
+            active=active,
+            one_way=self.one_way,
+        )
+
+    def open_call(self, lead_ms: int, now: float) -> m.OpenCall:
+        """Gives the call to a worker, with everything that it needs to go on from here."""
+        call, generation, ordinal = self.call, self.generation, self.ordinal
+        return m.OpenCall(
+            call,
+            generation,
+            ordinal,
+            self.info.secret,
+            self.out_next,
+            self.playback,
+            [
+                m.InFrame(call, generation, ordinal, frame.position, frame.payload)
+                for frame in self.ring.frames
+            ],
+            list(self.digits),
+            lead_ms,
+            self.info.trace,
+            self.lost if self.ended else self.unplayed(now),
+            self.one_way,
+            self.joins,
+        )
 
     def unplayed(self, at: float) -> int:
         """Samples that lay unplayed at the carrier at this time."""

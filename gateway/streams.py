@@ -11,10 +11,10 @@ Rules:
    placement that is well (OpenCall, with the next outbound position and the ring of recent
    inbound sound). If none is, the call waits: for a new placement, for a worker that ticks again,
    and each second it tries the workers of its placement anew.
-3. A worker that had the call and lost it to another is told CloseCall, once the other was opened.
-4. Inbound frames go to the ring always, and to the active worker once it was opened; what arrives
-   in between is in the ring of its OpenCall. What was written is acknowledged with the frames, and
-   before anything else that its worker is told.
+3. A worker that had the call and lost it to another gets CloseCall, once the other was opened.
+4. Inbound frames go to the ring always, and to the active worker once it was opened; frames that
+   arrive before that are in the ring of its OpenCall. Acknowledgements of written sound leave with
+   the frames, and before any other message to the same worker.
 5. An ended stream's state stays for 2 s, so that StreamEnded also reaches a worker that takes over
    then. A later stream of the same call supersedes an earlier one.
 6. Time in which the gateway itself did not run does not count against a worker. A stream whose end
@@ -22,8 +22,7 @@ Rules:
    carrier then was not played, and neither was the sound that has been written since.
 7. A one-way stream is worked on like any other, but nothing is written to it.
 
-One connection goes to each worker of a live placement, the standby's too: so it is known to be well
-before it is needed. A connection is never used again once it was lost.
+:mod:`.links` looks after the connections to the workers.
 """
 
 from __future__ import annotations
@@ -37,33 +36,22 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.sound import FRAME, WIRE_RATE
 
-from .instructions import (
-    CloseLink,
-    CloseSocket,
-    Instruction,
-    Notify,
-    OpenLink,
-    SendToWorker,
-    WriteTexts,
-)
+from .instructions import CloseSocket, Instruction, Notify, WriteTexts
+from .links import Link, Links
 from .recording import Stereo
-from .stream import Link, Stream, Wire
+from .stream import Stream, Wire
 
-#: A worker that has said nothing for so long has stalled (seconds). It says Tick at least.
-TICK_LIMIT: Final = 0.5
 #: How often ``check`` is to be called.
 CHECK_SECONDS: Final = 0.1
-#: Where nothing was done for so long, the gateway stood still ...
+#: If nothing was done for this long, the gateway stood still ...
 STOOD_STILL: Final = 2 * CHECK_SECONDS
-#: ... and has read within so long all that came meanwhile.
+#: ... and after this time it has read everything that came meanwhile.
 CAUGHT_UP_WITHIN: Final = 0.1
 #: How long an ended stream is kept.
 LINGER_SECONDS: Final = 2.0
 #: How often a call that nobody has tries its workers again; a worker that refused is left alone
 #: for as long.
 RETRY_SECONDS: Final = 1.0
-#: An unused connection is kept this long for the next call.
-UNUSED_SECONDS: Final = 5.0
 
 _LAST_MOVE: Final = 0xFFFF
 
@@ -75,18 +63,26 @@ class Streams:
         self.gateway = gateway
         #: sound to keep ahead at the carrier, for OpenCall
         self.lead_ms = lead_ms
-        #: what was dropped or ignored, by reason: generation, position, ended, unknown-call,
+        #: how much was dropped or ignored, by reason: generation, position, ended, unknown-call,
         #: unknown-mark, stale-mark, placement
         self.dropped: Counter[str] = Counter()
         #: when the gateway was last seen to run, and until when it catches up
         self._ran_at = now
         self._caught_up_at = now
-        self._links: dict[str, Link] = {}
+        #: instructions of the event that is being handled
+        self._out: list[Instruction] = []
+        self._links = Links(self._out)
         #: by call: the newest stream, live or lingering
         self._calls: dict[str, Stream] = {}
         #: live streams only
         self._sockets: dict[int, Stream] = {}
         self._batched = False
+
+    def _take(self) -> list[Instruction]:
+        """The instructions of the event that has just been handled."""
+        taken = self._out[:]
+        self._out.clear()
+        return taken
 
     # ------------------------------------------------------------------ what it holds
 
@@ -102,29 +98,14 @@ class Streams:
 
     def announce(self, now: float) -> list[m.StreamInfo]:
         """The live streams, for Hello."""
-        found = []
-        for stream in self._sockets.values():
-            info = replace(stream.info, age=(stream.info.age or 0.0) + now - stream.accepted_at)
-            active = self._links.get(stream.active) if stream.active is not None else None
-            found.append(
-                m.StreamInfo(
-                    info=info,
-                    stream_sid=stream.stream_sid,
-                    generation=stream.generation,
-                    active=None if active is None else active.worker.id,
-                    one_way=stream.one_way,
-                )
-            )
-        return found
+        return [
+            stream.announced(self._links.worker(stream.active), now)
+            for stream in self._sockets.values()
+        ]
 
     def stats(self) -> list[m.StreamStats]:
         """Counters of the live streams, for Beat."""
-        return [
-            m.StreamStats(
-                call=s.call, ordinal=s.ordinal, frames_in=s.frames_in, frames_out=s.frames_out
-            )
-            for s in self._sockets.values()
-        ]
+        return [stream.stats for stream in self._sockets.values()]
 
     # ------------------------------------------------------------------ the carrier's events
 
@@ -142,7 +123,6 @@ class Streams:
         frames that it has brought by now, where the worker needs them with the OpenCall."""
         info = accepted.info
         joins = accepted.one_way or accepted.overlaps
-        out: list[Instruction] = []
         holders: set[str] = set()
         earlier = self._calls.get(info.call)
         if earlier is not None:
@@ -152,9 +132,9 @@ class Streams:
                 )
                 return [CloseSocket(socket, "a later stream of the call is here"), Notify(closed)]
             if earlier.ended is None:
-                out.append(CloseSocket(earlier.socket, "superseded by a later stream"))
+                self._out.append(CloseSocket(earlier.socket, "superseded by a later stream"))
                 # A stream that is joined goes on in the next one: to the worker it does not end.
-                self._end(earlier, "close", now, out, told=not joins)
+                self._end(earlier, "close", now, told=not joins)
             holders = earlier.holders
         stream = Stream(
             socket=socket,
@@ -173,9 +153,9 @@ class Streams:
         self._sockets[socket] = stream
         for position, payload in early:
             self._heard(stream, position, payload)
-        self._connect_all(stream, now, out)
-        self._place(stream, now, out)
-        return out
+        self._links.connect(stream.workers, now)
+        self._place(stream, now)
+        return self._take()
 
     def media(self, socket: int, position: int, payload: bytes) -> bool:
         """Inbound sound. True: it is the first that waits, so call ``flush`` within a few
@@ -188,7 +168,7 @@ class Streams:
         if not stream.opened:
             return False
         assert stream.active is not None
-        self._links[stream.active].batch.append(frame)
+        self._links.by_endpoint[stream.active].batch.append(frame)
         first, self._batched = not self._batched, True
         return first
 
@@ -204,10 +184,8 @@ class Streams:
     def flush(self, now: float | None = None) -> list[Instruction]:
         """Send what was gathered, and how far sound was written: one Inbound to each worker."""
         self._batched = False
-        out: list[Instruction] = []
-        for link in self._links.values():
-            self._flush_link(link, out, now)
-        return out
+        self._links.flush(now)
+        return self._take()
 
     def digit(self, socket: int, index: int, digit: str) -> list[Instruction]:
         """A DTMF digit arrived."""
@@ -217,10 +195,9 @@ class Streams:
             return []
         told = m.DigitIn(stream.ordinal, index, digit)
         stream.digits.append(told)
-        out: list[Instruction] = []
         if stream.opened:
-            self._say(stream, m.Digit(stream.call, stream.generation, told), out)
-        return out
+            self._say(stream, m.Digit(stream.call, stream.generation, told))
+        return self._take()
 
     def mark_returned(self, socket: int, name: str) -> list[Instruction]:
         """The carrier returned a mark.
@@ -239,19 +216,17 @@ class Streams:
         if sent[1] != stream.playback and (name, stream.playback) in stream.marks:
             self.dropped["stale-mark"] += 1
             return []
-        out: list[Instruction] = []
         if stream.opened:
-            self._say(stream, m.MarkReached(stream.call, stream.generation, name), out)
-        return out
+            self._say(stream, m.MarkReached(stream.call, stream.generation, name))
+        return self._take()
 
     def closed(self, socket: int, reason: m.StreamEndReason, now: float) -> list[Instruction]:
         """The stream is over: ``stop`` came, or the socket is gone. Later ones do nothing."""
         self._runs(now)
         stream = self._sockets.get(socket)
-        out: list[Instruction] = []
         if stream is not None:
-            self._end(stream, reason, now, out)
-        return out
+            self._end(stream, reason, now)
+        return self._take()
 
     # ------------------------------------------------------------------ events of the controller
 
@@ -266,22 +241,18 @@ class Streams:
             self.dropped["placement"] += 1
             return []
         stream.info = replace(stream.info, placement=new)
-        out: list[Instruction] = []
-        self._revive(stream, now, out)
-        named = {worker.endpoint for worker in stream.workers}
-        if stream.active in named:  # it is well, or the call would have been taken from it
-            return out
-        self._move(stream, now, out)
-        return out
+        self._links.revive(stream.workers, now)
+        if stream.active not in {worker.endpoint for worker in stream.workers}:
+            self._move(stream, now)  # else it is well, or the call would have been taken from it
+        return self._take()
 
     def close_one_way(self, call: str, ordinal: int, now: float) -> list[Instruction]:
         """Another stream, at another gateway, has taken this call over from a one-way stream."""
         stream = self._calls.get(call)
-        out: list[Instruction] = []
         if stream is not None and stream.ordinal == ordinal and stream.ended is None:
-            self._end(stream, "close", now, out)
-            out.append(CloseSocket(stream.socket, "the stream that it stood in for is back"))
-        return out
+            self._end(stream, "close", now)
+            self._out.append(CloseSocket(stream.socket, "the stream that it stood in for is back"))
+        return self._take()
 
     def close_stream(self, call: str, now: float) -> list[Instruction]:
         """The controller wants this call's socket closed: the call is over. To be called when all
@@ -291,60 +262,53 @@ class Streams:
             self.dropped["unknown-call"] += 1
             return []
         stream.over = True
-        out: list[Instruction] = []
         if stream.ended is None:
-            self._end(stream, "stop", now, out)  # it ends with its call
-            out.append(CloseSocket(stream.socket, "closed by the controller"))
-        return out
+            self._end(stream, "stop", now)  # it ends with its call
+            self._out.append(CloseSocket(stream.socket, "closed by the controller"))
+        return self._take()
 
     # ------------------------------------------------------------------ events of the workers
 
     def link_up(self, endpoint: str, now: float) -> list[Instruction]:
         """The handshake with the worker is done (MediaHello has been sent)."""
-        link = self._links.get(endpoint)
-        out: list[Instruction] = []
-        if link is None or link.phase != "connecting":
-            return out
-        link.phase = "up"
-        link.heard = now
-        for stream in list(self._calls.values()):
-            if stream.active == endpoint and not stream.opened:
-                self._open(stream, link, now, out)
-        return out
+        link = self._links.up(endpoint, now)
+        if link is not None:
+            for stream in list(self._calls.values()):
+                if stream.active == endpoint and not stream.opened:
+                    self._open(stream, link, now)
+        return self._take()
 
     def link_lost(self, endpoint: str, now: float) -> list[Instruction]:
         """The connection is gone, or could not take a message."""
-        link = self._links.get(endpoint)
-        out: list[Instruction] = []
+        link = self._links.by_endpoint.get(endpoint)
         if link is not None and link.phase != "lost":
-            self._lose(link, now, out)
-        return out
+            self._lose(link, now)
+        return self._take()
 
     def from_worker(
         self, endpoint: str, message: m.WorkerToGateway, now: float
     ) -> list[Instruction]:
         """A message came from the worker. MediaRefused is as good as a lost connection."""
         self._runs(now)
-        out: list[Instruction] = []
-        link = self._links.get(endpoint)
+        link = self._links.by_endpoint.get(endpoint)
         if link is None or link.phase != "up":
-            return out
+            return []
         if isinstance(message, m.Outbound):
-            self._outbound(endpoint, message, now, out)
+            self._outbound(link, message, now)
         elif isinstance(message, m.Clear):
             stream = self._current(endpoint, message.call, message.generation)
             if stream is not None:
                 stream.out_next = message.next_position
                 stream.playback = message.playback
                 stream.plays_until, stream.in_doubt = now, 0.0
-                out.append(WriteTexts([(stream.socket, stream.wire.clear)]))
+                self._out.append(WriteTexts([(stream.socket, stream.wire.clear)]))
                 if stream.recording is not None:
                     stream.recording.cleared()
         elif isinstance(message, m.Mark):
             stream = self._current(endpoint, message.call, message.generation)
             if stream is not None:
                 stream.marks.append((message.name, stream.playback))
-                out.append(WriteTexts([(stream.socket, stream.wire.mark(message.name))]))
+                self._out.append(WriteTexts([(stream.socket, stream.wire.mark(message.name))]))
         elif isinstance(message, m.OpenRefused):
             stream = self._calls.get(message.call)
             if (
@@ -354,20 +318,22 @@ class Streams:
             ):
                 stream.refused[endpoint] = now + RETRY_SECONDS
                 stream.holders.discard(endpoint)
-                self._move(stream, now, out)
+                self._move(stream, now)
         elif isinstance(message, m.MediaRefused):
-            self._lose(link, now, out)
-            return out
+            self._lose(link, now)
+            return self._take()
         link.heard = now
         if link.stalled:
             link.stalled = False
-            self._place_waiting(endpoint, now, out)
-        return out
+            for stream in list(self._calls.values()):
+                if stream.active is None and link.worker in stream.workers:
+                    self._place(stream, now)
+        return self._take()
 
     @property
     def at_rest(self) -> bool:
         """There is no call, and no connection to a worker: the clock changes nothing."""
-        return not self._calls and not self._links
+        return not self._calls and self._links.at_rest
 
     def rested(self, now: float) -> None:
         """The clock is looked at again, after a time at rest."""
@@ -378,43 +344,39 @@ class Streams:
         since, self._ran_at = self._ran_at, max(self._ran_at, now)
         if now - since > STOOD_STILL:
             self._caught_up_at = now + CAUGHT_UP_WITHIN
-            for link in self._links.values():
-                link.heard += now - since - STOOD_STILL
+            self._links.excuse(now - since - STOOD_STILL)
             for stream in self._sockets.values():
                 stream.stood_still(since, now)
 
     def check(self, now: float) -> list[Instruction]:
         """Look at the clock; to be called each CHECK_SECONDS, unless at rest."""
         self._runs(now)
-        out: list[Instruction] = []
         if now >= self._caught_up_at:
             for stream in self._sockets.values():
                 stream.in_doubt = 0.0
-        silent = []
-        for link in self._links.values():
-            if link.phase != "lost" and not link.stalled and now - link.heard > TICK_LIMIT:
-                link.stalled = True
-                silent.append(link)
-        for link in silent:  # only now, so that no call goes to another one that is silent too
+        for link in self._links.fallen_silent(now):
             if link.phase == "connecting":
-                self._lose(link, now, out)
+                self._lose(link, now)
             else:
-                self._leave(link.worker.endpoint, now, out)
+                self._leave(link.endpoint, now)
         for stream in list(self._calls.values()):
             if stream.ended is not None and now - stream.ended_at >= LINGER_SECONDS:
-                self._forget(stream, out)
+                self._forget(stream)
             elif stream.active is None and now >= stream.retry_at:
-                self._revive(stream, now, out)
-                self._place(stream, now, out)
-        self._close_unused(now, out)
-        return out
+                self._links.revive(stream.workers, now)
+                self._place(stream, now)
+        used: set[str | None] = set()
+        for stream in self._calls.values():
+            used.add(stream.active)
+            used.update(stream.holders)
+            used.update(worker.endpoint for worker in stream.workers)
+        self._links.close_unused(used, now)
+        return self._take()
 
     # ------------------------------------------------------------------ outbound sound
 
-    def _outbound(
-        self, endpoint: str, batch: m.Outbound, now: float, out: list[Instruction]
-    ) -> None:
-        written = self._links[endpoint].written
+    def _outbound(self, link: Link, batch: m.Outbound, now: float) -> None:
+        out, written, endpoint = self._out, link.written, link.endpoint
         calls = self._calls
         texts: list[tuple[int, bytes]] = []
         for frame in batch.frames:
@@ -444,7 +406,7 @@ class Streams:
             else:
                 self.dropped["position"] += 1
             # Also for a frame out of position: it tells the worker where the stream stands.
-            written[call] = (frame.generation, following)
+            written[call] = (frame.generation, following, stream.plays_until)
         if texts:
             out.append(WriteTexts(texts))
 
@@ -473,187 +435,102 @@ class Streams:
 
     # ------------------------------------------------------------------ placing calls
 
-    def _connect_all(self, stream: Stream, now: float, out: list[Instruction]) -> None:
-        for worker in stream.workers:
-            if worker.endpoint not in self._links:
-                self._links[worker.endpoint] = Link(worker, "connecting", now)
-                out.append(OpenLink(worker))
-
-    def _revive(self, stream: Stream, now: float, out: list[Instruction]) -> None:
-        """Connect anew to workers of the placement whose connection was lost."""
-        for worker in stream.workers:
-            link = self._links.get(worker.endpoint)
-            if link is not None and link.phase == "lost":
-                del self._links[worker.endpoint]
-        self._connect_all(stream, now, out)
-
     def _well(self, stream: Stream, worker: m.WorkerRef, now: float) -> bool:
-        link = self._links[worker.endpoint]
-        return (
-            link.phase != "lost"
-            and not link.stalled
-            and stream.refused.get(worker.endpoint, now) <= now
-        )
+        link = self._links.by_endpoint[worker.endpoint]
+        return link.well and stream.refused.get(worker.endpoint, now) <= now
 
-    def _place(self, stream: Stream, now: float, out: list[Instruction]) -> None:
+    def _place(self, stream: Stream, now: float) -> None:
         """Give a call that nobody has to the first of its workers that is well."""
         assert stream.active is None
         for worker in stream.workers:
             if self._well(stream, worker, now):
                 stream.active = worker.endpoint
-                link = self._links[worker.endpoint]
+                link = self._links.by_endpoint[worker.endpoint]
                 if link.phase == "up":
-                    self._open(stream, link, now, out)
+                    self._open(stream, link, now)
                 return
         stream.retry_at = now + RETRY_SECONDS
 
-    def _place_waiting(self, endpoint: str, now: float, out: list[Instruction]) -> None:
-        for stream in list(self._calls.values()):
-            if stream.active is None and any(w.endpoint == endpoint for w in stream.workers):
-                self._place(stream, now, out)
-
-    def _open(self, stream: Stream, link: Link, now: float, out: list[Instruction]) -> None:
-        call, generation, endpoint = stream.call, stream.generation, link.worker.endpoint
-        self._flush_link(link, out)
-        opened = m.OpenCall(
-            call,
-            generation,
-            stream.ordinal,
-            stream.info.secret,
-            stream.out_next,
-            stream.playback,
-            [
-                m.InFrame(call, generation, stream.ordinal, frame.position, frame.payload)
-                for frame in stream.ring.frames
-            ],
-            list(stream.digits),
-            self.lead_ms,
-            stream.info.trace,
-            stream.lost if stream.ended else stream.unplayed(now),
-            stream.one_way,
-            stream.joins,
-        )
-        out.append(SendToWorker(endpoint, opened))
+    def _open(self, stream: Stream, link: Link, now: float) -> None:
+        generation, endpoint = stream.generation, link.endpoint
+        self._links.send(link, stream.open_call(self.lead_ms, now))
         stream.opened = True
-        for holder in stream.holders - {endpoint}:
-            former = self._links.get(holder)
-            if former is not None and former.phase == "up":
-                self._flush_link(former, out)
-                out.append(SendToWorker(holder, m.CloseCall(call, generation)))
+        self._close_call(stream, stream.holders - {endpoint})
         stream.holders = {endpoint}
         if (
             generation != m.first_generation(stream.ordinal)
             or endpoint != stream.workers[0].endpoint
         ):
             moved = m.CallMoved(
-                call=call, generation=generation, worker=link.worker.id, gateway=self.gateway
+                call=stream.call,
+                generation=generation,
+                worker=link.worker.id,
+                gateway=self.gateway,
             )
-            out.append(Notify(moved))
+            self._out.append(Notify(moved))
         if stream.ended is not None:
-            self._say_ended(stream, out)
+            self._say_ended(stream)
 
-    def _move(self, stream: Stream, now: float, out: list[Instruction]) -> None:
-        """Take the call from its active worker and place it anew, a generation higher."""
+    def _close_call(self, stream: Stream, holders: set[str]) -> None:
+        """These workers have lost the call to another one, or it is over."""
+        for holder in holders:
+            link = self._links.by_endpoint.get(holder)
+            if link is not None and link.phase == "up":
+                self._links.send(link, m.CloseCall(stream.call, stream.generation))
+
+    def _move(self, stream: Stream, now: float) -> None:
+        """Take the call from its active worker and give it to another, a generation higher."""
         stream.active = None
         if stream.opened:  # else nobody has been told the present generation
             stream.opened = False
             if stream.generation & _LAST_MOVE == _LAST_MOVE:
                 if stream.ended is None:  # a new stream begins a new range of generations
-                    self._end(stream, "error", now, out)
-                    out.append(CloseSocket(stream.socket, "moved too often"))
+                    self._end(stream, "error", now)
+                    self._out.append(CloseSocket(stream.socket, "moved too often"))
                 return
             stream.generation += 1
-        self._place(stream, now, out)
+        self._place(stream, now)
 
-    def _leave(self, endpoint: str, now: float, out: list[Instruction]) -> None:
+    def _leave(self, endpoint: str, now: float) -> None:
         for stream in list(self._calls.values()):
             if stream.active == endpoint:
-                self._move(stream, now, out)
+                self._move(stream, now)
 
-    # ------------------------------------------------------------------ connections
-
-    def _lose(self, link: Link, now: float, out: list[Instruction]) -> None:
-        endpoint = link.worker.endpoint
-        link.phase = "lost"
-        link.batch.clear()  # what was batched is in the rings too
-        link.written.clear()
-        out.append(CloseLink(endpoint))
+    def _lose(self, link: Link, now: float) -> None:
+        self._links.lose(link)
         for stream in self._calls.values():
-            stream.holders.discard(endpoint)
-        self._leave(endpoint, now, out)
+            stream.holders.discard(link.endpoint)
+        self._leave(link.endpoint, now)
 
-    def _close_unused(self, now: float, out: list[Instruction]) -> None:
-        used: set[str | None] = set()
-        for stream in self._calls.values():
-            used.add(stream.active)
-            used.update(stream.holders)
-            used.update(worker.endpoint for worker in stream.workers)
-        for endpoint, link in list(self._links.items()):
-            if endpoint in used:
-                link.unused_since = None
-            elif link.unused_since is None:
-                link.unused_since = now
-            elif now - link.unused_since >= UNUSED_SECONDS:
-                if link.phase != "lost":
-                    out.append(CloseLink(endpoint))
-                del self._links[endpoint]
-
-    def _ahead(self, call: str, now: float | None) -> int:
-        """Samples of the call that lie unplayed at the carrier; 0: it is not known."""
-        stream = self._calls.get(call)
-        return 0 if now is None or stream is None else stream.unplayed(now)
-
-    def _flush_link(self, link: Link, out: list[Instruction], now: float | None = None) -> None:
-        if link.batch or link.written:
-            written = [
-                m.WrittenTo(call, generation, position, self._ahead(call, now))
-                for call, (generation, position) in link.written.items()
-            ]
-            inbound = m.Inbound(link.batch, written)
-            out.append(SendToWorker(link.worker.endpoint, inbound))
-            link.batch = []
-            link.written.clear()
-
-    def _say(self, stream: Stream, message: m.ToWorker, out: list[Instruction]) -> None:
+    def _say(self, stream: Stream, message: m.ToWorker) -> None:
         """To the active worker, after all sound that came before."""
         assert stream.active is not None
-        link = self._links[stream.active]
-        self._flush_link(link, out)
-        out.append(SendToWorker(stream.active, message))
+        self._links.send(self._links.by_endpoint[stream.active], message)
 
     # ------------------------------------------------------------------ the end of streams
 
     def _end(
-        self,
-        stream: Stream,
-        reason: m.StreamEndReason,
-        now: float,
-        out: list[Instruction],
-        *,
-        told: bool = True,
+        self, stream: Stream, reason: m.StreamEndReason, now: float, *, told: bool = True
     ) -> None:
         """``told``: to the worker too."""
         stream.ended = reason
         stream.ended_at = now
         del self._sockets[stream.socket]
         if stream.opened and told:
-            self._say_ended(stream, out)
+            self._say_ended(stream)
         closed = m.StreamClosed(
             call=stream.call, ordinal=stream.ordinal, reason=reason, gateway=self.gateway
         )
-        out.append(Notify(closed))
+        self._out.append(Notify(closed))
 
-    def _say_ended(self, stream: Stream, out: list[Instruction]) -> None:
+    def _say_ended(self, stream: Stream) -> None:
         assert stream.ended is not None
         ended = m.StreamEnded(
             stream.call, stream.generation, stream.ordinal, stream.ended, stream.lost
         )
-        self._say(stream, ended, out)
+        self._say(stream, ended)
 
-    def _forget(self, stream: Stream, out: list[Instruction]) -> None:
+    def _forget(self, stream: Stream) -> None:
         if stream.over:
-            for holder in stream.holders:
-                link = self._links.get(holder)
-                if link is not None and link.phase == "up":
-                    out.append(SendToWorker(holder, m.CloseCall(stream.call, stream.generation)))
+            self._close_call(stream, stream.holders)
         del self._calls[stream.call]

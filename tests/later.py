@@ -7,15 +7,41 @@ of them, does not pay for it. Modules of ours that import scenario are taken in 
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import re
+import sys
 import warnings
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 from trunkline.bus import imports
 
+#: A folder of langwatch, which scenario imports. Its ``__init__.py`` imports 3,500 classes for
+#: requests to a server, which takes as long as half of all else. Offline nobody needs one of them.
+_MODELS: Final = "langwatch.generated.langwatch_rest_api_client.models"
+
+
+class _Models(ModuleType):
+    """The package of that folder, with each class imported when it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(_MODELS)
+        self.__path__ = [str(folder)]
+        lines = (folder / "__init__.py").read_text()
+        self._homes = {name: home for home, name in re.findall(r"from (\.\w+) import (\w+)", lines)}
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._homes:
+            raise AttributeError(f"module {_MODELS!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(self._homes[name], _MODELS), name)
+
 
 def imported() -> None:
     """Import the package, with the warnings of its own imports left out."""
+    if "scenario" not in sys.modules and (found := importlib.util.find_spec("langwatch")):
+        (root,) = found.submodule_search_locations or ()
+        sys.modules.setdefault(_MODELS, _Models(Path(root, *_MODELS.split(".")[1:])))
     with warnings.catch_warnings(), imports.that_stay():
         warnings.simplefilter("ignore")
         import scenario.voice.testing  # noqa: F401  # where it is imported is what counts

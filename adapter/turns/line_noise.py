@@ -17,23 +17,24 @@ import numpy as np
 
 from .spectrum import Bands
 
-#: A floor is the smallest level of the last so many blocks of so many frames.
+#: A floor is the smallest level of the last 9 blocks, of 100 frames each.
 _FLOOR_BLOCKS = 9
 _FLOOR_BLOCK_FRAMES = 100
 #: A minimum over random noise lies below its mean by about this much; one of few frames less.
 _FLOOR_BIAS_DB = 2.5
 _FIRST_BIAS_DB = 5.0
 _FIRST_FRAMES = 25
-#: From so many frames on, the part for few frames is too small to be added.
+#: After this many frames, the part for few frames is too small to be added.
 _BIAS_IS_CONSTANT = 50 * _FIRST_FRAMES
 #: The first windows are half empty, and so no measure of the floor.
 _EMPTY_FRAMES = 5
-#: Steady: no band's level varies more than this (standard deviation, dB) over so many frames.
+#: A line is steady if no band's level varies more than this (standard deviation, dB) ...
 _STEADY_DB = 2.0
+#: ... over this many frames.
 STEADY_FRAMES = 40
 _STEADY_SPREAD = STEADY_FRAMES * _STEADY_DB**2
 #: Frames that a floor hears at once, at most.
-MOST_FRAMES = 20
+MOST_FRAMES = 40
 #: The rows of a floor's input are STEADY_FRAMES earlier frames, and behind them the new ones. Row k
 #: sums the STEADY_FRAMES that end with pair k of the new ones.
 _STRETCHES = np.array(
@@ -44,19 +45,20 @@ _STRETCHES = np.array(
     dtype=np.float64,
 )
 
-#: The mean power of so many frames is compared with the noise ...
+#: The mean power of a block of this many frames is compared with the noise ...
 _BLOCK = 9
-#: ... without so many of the loudest of each band: clicks.
+#: ... without this many of the loudest of each band, which may be clicks.
 _LOUDEST = 3
 #: A block of plain noise stands out by more than this but for 1 or 2 of 1000.
 STANDS_OUT = 1.5
-#: Noise is known from so many blocks, none of which stands out of their mean by more than this.
+#: The noise is known from this many blocks ...
 _BLOCKS = 4
+#: ... if none of them stands out of their mean by more than this.
 _ALIKE = 1.0
-#: The first of them ends so many frames before the last.
+#: The first of these blocks ends this many frames before the last.
 _BEFORE = _BLOCK * (_BLOCKS - 1)
 _BLOCK_ENDS = _BLOCK * np.arange(_BLOCKS)
-#: So many frames wait before they are looked at, where nobody asks earlier.
+#: Up to this many frames wait before they are looked at, if nobody asks earlier.
 _TOGETHER = 40
 #: Below this two means are of the same noise; the known mean then changes by this share.
 _SAME = 0.5
@@ -70,7 +72,7 @@ class NoiseFloor:
     def __init__(self, bands: int) -> None:
         self._frames = 0
         self._lowest: Bands = np.full(bands, np.inf)
-        #: the lowest levels of each earlier block, and of each two frames of the present one
+        #: the lowest levels of each earlier block, and of a few frames each of the present one
         self._blocks: deque[Bands] = deque(maxlen=_FLOOR_BLOCKS - 1)
         self._present: list[Bands] = []
         #: the last STEADY_FRAMES
@@ -94,14 +96,34 @@ class NoiseFloor:
             levels[: _EMPTY_FRAMES - before] = np.inf
         firsts = levels[::2]
         pairs = np.minimum(firsts, levels[1::2])
-        lows = _lows(np.minimum(late[2::2], late[3::2])) if True in steady else pairs
         floors = np.empty_like(levels)
+        if True in steady or before % _FLOOR_BLOCK_FRAMES + count >= _FLOOR_BLOCK_FRAMES:
+            lows = _lows(np.minimum(late[2::2], late[3::2]))
+            self._one_by_one(before, levels, pairs, lows, steady, floors[::2])
+        else:
+            lowest = np.minimum.accumulate(np.concatenate([[self._lowest], pairs]))
+            floors[::2] = lowest[:-1]
+            self._lowest = lowest[-1]
+            self._present.append(np.minimum.reduce(pairs))
+        np.minimum(floors[::2], firsts, out=floors[1::2])
+        return late[STEADY_FRAMES:] - floors - _bias(before, count), steady
+
+    def _one_by_one(
+        self,
+        before: int,
+        levels: Bands,
+        pairs: Bands,
+        lows: Bands,
+        steady: list[bool],
+        floors: Bands,
+    ) -> None:
+        """Fill in the floor before each two frames, where a block or a steady stretch ends."""
         lowest = self._lowest
         for i, pair in enumerate(pairs):
-            floors[2 * i] = lowest
+            floors[i] = lowest
             now = before + 2 * (i + 1)
             if now % _FLOOR_BLOCK_FRAMES == 0:  # the second frame is the first of a block
-                self._blocks.append(np.minimum.reduce([*self._present, firsts[i]]))
+                self._blocks.append(np.minimum.reduce([*self._present, levels[2 * i]]))
                 self._present.clear()
                 lowest, pair = np.minimum.reduce(self._blocks), levels[2 * i + 1]
             if steady[i]:
@@ -112,12 +134,10 @@ class NoiseFloor:
                 lowest = np.minimum(lowest, pair)
                 self._present.append(pair)
         self._lowest = lowest
-        np.minimum(floors[::2], firsts, out=floors[1::2])
-        return late[STEADY_FRAMES:] - floors - _bias(before, count), steady
 
     def unsteady_for(self, frames: int) -> bool:
-        """Whether no steady stretch can end within so many frames: the frames before them that it
-        would have to hold differ too much already."""
+        """Whether no steady stretch can end within the next ``frames``, because the frames before
+        them, which it would have to contain, differ too much already."""
         late = self._late[frames:]
         spreads = _spread(late.sum(axis=0), np.square(late).sum(axis=0), len(late))
         return bool(spreads.max() > _STEADY_SPREAD)
@@ -137,7 +157,7 @@ def _steady(late: Bands, before: int, count: int) -> list[bool]:
 
 
 def _spread(sums: Bands, squares: Bands, frames: int) -> Bands:
-    """The sum of the squared differences of so many levels from their mean."""
+    """The sum of the squared differences of the levels of ``frames`` frames from their mean."""
     spread: Bands = squares - np.square(sums) / frames
     return spread
 
@@ -154,7 +174,8 @@ def _lows(pairs: Bands) -> Bands:
 
 
 def _bias(before: int, count: int) -> Bands | float:
-    """How far below the noise's mean its lowest level lies, with so many frames before."""
+    """How far below the noise's mean its lowest level lies, for ``count`` frames that have
+    ``before`` others before them."""
     if before > _BIAS_IS_CONSTANT:
         return _FLOOR_BIAS_DB
     frames = np.arange(before, before + count)[:, np.newaxis]

@@ -77,6 +77,8 @@ _CONTRAST_FALL_DB = 0.02
 #: How long after a sound's end the frames are still called loud: median, and count of frames.
 _LAG_SECONDS = 0.04
 _LONG_AGO = -(10**9)
+#: Seconds from one frame to the next.
+_ONE_HOP = HOP / RATE
 #: Bytes of two frames.
 _TWO_FRAMES = 2 * 2 * HOP
 #: Behind so much digital silence more of it is not loud, whatever else is known: neither its window
@@ -84,8 +86,8 @@ _TWO_FRAMES = 2 * 2 * HOP
 _SURELY_SILENT = 6 * 2 * HOP
 #: No more waits than is looked at together.
 _MOST_UNSEEN = MOST_FRAMES * 2 * HOP
-#: Frames that wait at most in the middle of words.
-_MOST_PATIENCE = MOST_FRAMES - 2
+#: In the middle of words the frames before so many differ nearly always too much to be steady.
+_SURE_PATIENCE = 18
 
 
 class FaintSound:
@@ -209,8 +211,11 @@ class SpeechGate:
             return OPEN_FRAMES - 1 - self._recent.bit_count()
         hangover = int(self._hangover * RATE) // HOP
         until = min(self._last_word + hangover - 1, self._last_loud + MOST_FAINT)
-        frames = min(_MOST_PATIENCE, until - self._frames)
-        return frames if frames > 2 and self._floor.unsteady_for(_MOST_PATIENCE) else 0
+        most = until - self._frames
+        for frames in (most, _SURE_PATIENCE):
+            if 2 < frames <= most and self._floor.unsteady_for(frames):
+                return frames
+        return 0
 
     def _frame(self, i: int, score: float, steady: bool) -> None:
         """Frame ``i`` of those that are looked at."""
@@ -226,11 +231,17 @@ class SpeechGate:
         elif self.open and not self._noise.known and self._fading(i):
             self._last_word = now
         if self.open or self.answering:
-            self._look_for_faint_words(i)
+            if self._contrast < _CLEAR_DB:
+                self._look_for_faint_words(i)
+            else:
+                self._doubts_since = None
         if steady:
             self._noise_is_steady(i)
         if self.open:
-            self._stays_open()
+            if self._last_word == now and self._hangover >= _ONE_HOP:  # words go on
+                self._ready_to = max(self._ready_to, (now + now % 2) * HOP)
+            else:
+                self._stays_open()
 
     def _fading(self, i: int) -> bool:
         late = self._scores[i + 1 : i + 1 + OPEN_WITHIN]
@@ -239,7 +250,7 @@ class SpeechGate:
     def _look_for_faint_words(self, i: int) -> None:
         """Faint sound right after words belongs to them. Where it goes on and on without a loud
         frame, the noise has changed."""
-        excess = self._noise.excess(i) if self._contrast < _CLEAR_DB else 0.0
+        excess = self._noise.excess(i)
         if excess < _IN_DOUBT:
             self._doubts_since = None
             return

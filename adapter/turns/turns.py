@@ -27,11 +27,11 @@ from .spectrum import RATE
 from .speech_gate import GateCounters, SpeechGate
 
 #: The gate looks at sound in pieces of 100 ms, so that sound which waited long still falls into
-#: turns. In the middle of words so much is handed out at a time, as scenario's own adapter does.
+#: turns. In the middle of words a piece is handed out at a time, as scenario's own adapter does.
 _PIECE = 4_800
-#: A line that brought nothing for so long (seconds) is dead, and its time is counted by the clock.
+#: A line that has brought nothing for this long (seconds) is dead, and the clock counts its time.
 _DEAD_AFTER = 0.5
-#: The clock is not looked at again before so many seconds have passed.
+#: Seconds that pass at least between two looks at the clock.
 _LEAST = 0.001
 #: How the gate is set where nobody says otherwise.
 STANDARD: Final = GateOptions()

@@ -1,5 +1,5 @@
 """The line between a far end and the carrier: how good or bad it is.
 
-``profiles.py`` has the lines by name, ``noise.py`` what is heard under the words, ``codec.py`` what
-codecs do to them, and ``line.py`` is the machine that a call's sound goes through.
+``profiles.py`` has the lines by name, ``noise.py`` the noise under the words, ``codec.py`` the
+codecs, and ``line.py`` is the machine that a call's sound goes through.
 """

@@ -1,4 +1,4 @@
-"""What codecs do to sound: A-law, and ADPCM of 32 kbit/s, each coded and decoded again.
+"""Codecs in a line: A-law, and ADPCM of 32 kbit/s, each coded and decoded again.
 
 Source: ITU-T G.711 (A-law), and the IMA's ADPCM, which is of the same kind as ITU-T G.726 and
 simpler: four bits a sample, by the difference to what was predicted, with a step that adapts.
@@ -36,7 +36,7 @@ class ALaw:
 
 
 class Adpcm:
-    """ADPCM of four bits. What comes out follows from all that went in before."""
+    """ADPCM of four bits. Each sample follows from all that went before it."""
 
     def __init__(self) -> None:
         self._predicted = 0

@@ -1,9 +1,9 @@
 """The line of one call, in frames of 20 ms each way. No I/O, and no clock but its frames.
 
-``up`` takes what the far end says and gives what the carrier hears; ``down`` takes what the carrier
-plays and gives what the far end hears. What the words go through, in this order:
+``up`` takes the far end's words to the carrier, and ``down`` the carrier's sound to the far end.
+The words go through these, in this order:
 
-1. gain, and clipping; 2. the echo of what the far end hears; 3. noise; 4. codecs;
+1. gain, and clipping; 2. the echo of the sound that the far end hears; 3. noise; 4. codecs;
 5. loss, with concealment; 6. the delay.
 
 The way down has 5 and 6 alone. Everything follows from the profile and the seed.
@@ -64,7 +64,7 @@ class Loss:
         self.lost = 0
 
     def through(self, frame: bytes) -> bytes:
-        """The frame, or what is heard in its place."""
+        """The frame, or the sound in its place."""
         if not self._of_a_block:
             return frame
         if not self._doomed:
@@ -108,7 +108,7 @@ class Line:
         self._gain = 10 ** (profile.gain / 20)
         self._codecs = [codec.start(name) for name in profile.codecs]
         self._echo = None if profile.echo is None else 10 ** (profile.echo / 20)
-        # What was heard in one frame is in the next one at the earliest.
+        # A frame that is heard can come back in the next one at the earliest.
         self._echo_delay = Delay(max(0, round(profile.echo_delay * RATE) - FRAME_BYTES))
         self._echoed = SILENCE
         self._noise: noise.Samples | None = None
@@ -123,13 +123,13 @@ class Line:
         )
 
     def up(self, frame: bytes) -> bytes:
-        """20 ms that the far end says: what the carrier hears now."""
+        """20 ms of the far end in, and the 20 ms that the carrier hears now."""
         if self._changes:
             frame = self._spoil(frame)
         return self._up_delay.through(self.up_loss.through(frame))
 
     def down(self, frame: bytes) -> bytes:
-        """20 ms that the carrier plays: what the far end hears now."""
+        """20 ms of the carrier in, and the 20 ms that the far end hears now."""
         heard = self._down_delay.through(self.down_loss.through(frame))
         if self._echo is not None:
             self._echoed = self._echo_delay.through(heard)

@@ -4,7 +4,7 @@ Each is a loop of ten seconds, made once by its seed, as samples at 8 kHz whose 
 and 3400 Hz is 1. Nothing is recorded but the talk of the office, which is the shipped speech,
 backwards: nobody can understand it, or take it for the far end's words.
 
-A level is the RMS within the telephone's band, 300 to 3400 Hz (ITU-T G.712), because what lies
+A level is the RMS within the telephone's band, 300 to 3400 Hz (ITU-T G.712), because sound
 outside of it is neither heard nor measured on a line.
 """
 
@@ -31,7 +31,7 @@ NOMINAL_SPEECH: Final = -26.0
 
 
 def in_band(samples: Samples) -> Samples:
-    """The samples without what lies outside of the telephone's band."""
+    """The samples, cut to the telephone's band."""
     spectrum = np.fft.rfft(samples)
     hertz = np.fft.rfftfreq(len(samples), 1 / RATE)
     spectrum[(hertz < BAND[0]) | (hertz > BAND[1])] = 0

@@ -1,4 +1,4 @@
-"""Lines by name, and what each of them claims. ``docs/far-end.md`` has what they measure.
+"""Lines by name, and the claims of each. ``docs/far-end.md`` has the measurements.
 
 Levels are in dB, times in seconds. Each claim holds by itself: the far end's words come with this
 much noise under them, so late, so often lost.
@@ -15,9 +15,9 @@ CodecName = Literal["a-law", "adpcm"]
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """What a line does to sound. The defaults do nothing."""
+    """The effects of a line on sound. The defaults do nothing."""
 
-    #: What it is, in a few words.
+    #: A few words for people.
     shows: str
     #: One way, in both directions.
     delay: float = 0.0
@@ -27,7 +27,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     #: Noise under the far end's words: its kind, and how far it lies below them.
     noise: NoiseKind | None = None
     snr: float = 0.0
-    #: How much louder the far end's words are. What does not fit is clipped.
+    #: How much louder the far end's words are. Samples that do not fit are clipped.
     gain: float = 0.0
     #: The far end's loudspeaker is heard in its microphone: so late, and so much quieter.
     echo_delay: float = 0.0
@@ -54,7 +54,7 @@ PROFILES: Final[dict[str, Profile]] = {
     ),
     "office": Profile(shows="an office where others talk", delay=0.02, noise="office", snr=15.0),
     "speaker-phone": Profile(
-        shows="a speaker phone: what it is told comes back",
+        shows="a speaker phone, which sends an echo",
         delay=0.02,
         echo_delay=0.12,
         echo=-15.0,

@@ -1,4 +1,4 @@
-"""A menu's TOML file: one table a step, and what is wrong with it in one line.
+"""A menu's TOML file: one table a step. A mistake in it is told in one line.
 
     start = "main"            # where a call begins; default: the first step of the file
 
@@ -50,12 +50,12 @@ _FIELDS: Final[dict[str, float | None]] = {
 }
 _KEYS: Final = re.compile(r"[0-9A-D*#.]{1,32}", re.ASCII)
 
-#: What a step's ``bot`` is turned into: an object without a path in it. ValueError, OSError.
+#: Makes an object without a path of a step's ``bot``. ValueError, OSError.
 ReadBot = Callable[[object, Path], dict[str, object]]
 
 
 class MenuError(ValueError):
-    """What is wrong with a menu's file, where, and what to do."""
+    """A mistake in a menu's file: where it is, and how to mend it."""
 
 
 def load(path: Path, read_bot: ReadBot) -> Menu:

@@ -1,4 +1,4 @@
-"""A menu as data: steps by name, each with what is said there and where it leads.
+"""A menu as data: steps by name, each with its sound and the ways that lead on.
 
 No I/O. A menu travels between processes as JSON, so its sound is in it, and no path.
 """
@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-#: What is wrong with a step that a call would not stay at for a moment.
+#: The mistake in a step at which a call would not stay for a moment.
 NOTHING: Final = "nothing happens at this step: it needs say, digits, listen or bot"
 
 
@@ -23,7 +23,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     goes on in the same order behind ``digits``.
     """
 
-    #: What is said, μ-law, and the texts that it was made from.
+    #: The prompt as μ-law, and the texts that it was made from.
     sound: bytes = b""
     said: tuple[str, ...] = ()
     #: Keys -> the step that they lead to. ``.`` stands for any of 0 to 9, as in ``....#``.

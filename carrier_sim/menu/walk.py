@@ -1,7 +1,7 @@
 """One call's way through a menu: a machine without I/O, and the clock is an argument.
 
-Events go in (``key``, ``said``, ``sound``, ``tick``), and what the bot is to do comes out. The
-rules:
+Events go in (``key``, ``said``, ``sound``, ``tick``), and instructions for the bot
+come out. The rules:
 
 - *saying*: the prompt is being said. A key ends it, unless the step says that keys are not noticed
   meanwhile.
@@ -63,7 +63,7 @@ TABLE: Final[dict[str, dict[str, str]]] = {
 
 
 class Say(msgspec.Struct, frozen=True):
-    """Say this from now on, in place of what is being said; ``said`` when it is over."""
+    """Say this from now on, in place of the present sound; ``said`` when it is over."""
 
     sound: bytes
 
@@ -104,7 +104,7 @@ class Walk:
         return self._enter(self._menu.start, "", now)
 
     def said(self, now: float) -> list[Do]:
-        """The end of what was to be said."""
+        """The sound is over."""
         if self.state != "saying":
             return []
         if self._here.listen:

@@ -13,10 +13,9 @@ to. If a row cannot be read (for example because its settings are no JSON), only
 :meth:`SqliteJournal.unreadable` returns it, and all other rows can be used.
 
 The methods of :class:`SqliteJournal` are the whole interface, so that another database can stand
-behind it: the simulation's journal in memory has the same ones, and passes the same tests.
-:class:`SqliteJournal` runs in one thread of its own, off the event loop, because full durability
-waits for the disk. Everything that is asked for during such a wait is written together afterwards.
-So a hundred dials at once wait for the disk a few times, and not a hundred times.
+behind it. :class:`SqliteJournal` runs in one thread of its own, off the event loop, because full
+durability waits for the disk. Everything that is asked for during such a wait is written together
+afterwards. So a hundred dials at once wait for the disk a few times, and not a hundred times.
 
 States of an override::
 

@@ -9,13 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import butter, resample_poly, sosfilt
 
 RATE = 24_000
 SPEECH = Path(__file__).resolve().parents[2] / "carrier_sim" / "speech"
 NAMES = sorted(path.name for path in SPEECH.glob("*.wav"))
 
 Samples = npt.NDArray[np.float64]
+
+
+def band(sound: Samples, low: float, high: float) -> Samples:
+    """What is left of ``sound`` between two frequencies, in Hz."""
+    from scipy.signal import butter, sosfilt  # takes a second, which most workers of pytest save
+
+    return np.asarray(sosfilt(butter(4, [low, high], "band", fs=RATE, output="sos"), sound))
 
 
 @functools.cache
@@ -25,8 +31,9 @@ def words(name: str) -> Samples:
     with wave.open(str(SPEECH / name)) as file:
         assert (file.getframerate(), file.getnchannels()) == (16_000, 1)
         sound = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float64)
-    band = butter(4, [200, 3500], "band", fs=RATE, output="sos")
-    sound = np.asarray(sosfilt(band, resample_poly(sound, 3, 2)))
+    from scipy.signal import resample_poly  # as below
+
+    sound = band(resample_poly(sound, 3, 2), 200, 3500)
     frames = np.sqrt((sound[: len(sound) // 240 * 240].reshape(-1, 240) ** 2).mean(axis=1))
     loud = np.nonzero(frames > 0.03 * frames.max())[0]
     sounds = np.split(loud, np.nonzero(np.diff(loud) > 15)[0] + 1)
@@ -46,8 +53,7 @@ def noise(kind: str, count: int, seed: int) -> Samples:
     if kind == "clean":
         return np.zeros(count)
     if kind == "line":
-        band = butter(4, [300, 3400], "band", fs=RATE, output="sos")
-        made = np.asarray(sosfilt(band, made))
+        made = band(made, 300, 3400)
     elif kind == "pink":
         made = np.cumsum(made)
         sums = np.cumsum(made)

@@ -6,38 +6,24 @@ import asyncio
 from typing import Any
 
 import pytest
+from fake_stack import OURS, THEIRS, FakeStack
+from phone import adapter, dials, placed
 
-from trunkline.adapter.call import Call
-from trunkline.adapter.line import Line
+from trunkline import Line
 from trunkline.bus import messages as m
-from trunkline.bus.errors import WrongModeError
+from trunkline.errors import WrongModeError
 
-from .fake_stack import OURS, THEIRS, FakeStack
+HOW = {"attach_stream": "a-leg", "machine_detection": "Enable"}
 
 
-async def placed(
-    stack: FakeStack, line: Line, detection: Any = "Enable"
-) -> tuple[Call, m.CallInfo, m.Dial]:
-    """A call that is up, as the controller sees it."""
-    found: list[tuple[m.CallInfo, m.Dial]] = []
-
-    def dial(body: m.Dial) -> m.Dialled:
-        asyncio.get_running_loop().call_soon(
-            lambda: found.append((stack.start_call(body.session, dial=body), body))
-        )
-        return m.Dialled(call=body.request[::-1], sid="CA" + body.request)
-
-    stack.controller.answers[m.Dial] = dial
-    call = await line.place_call(
-        THEIRS, timeout=5, attach_stream="a-leg", machine_detection=detection
-    )
-    return call, *found[0]
+def line_on(stack: FakeStack) -> Line:
+    return Line(OURS, bus=stack.bus, allowed_callees=[THEIRS])
 
 
 async def test_an_answer_is_waited_for(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus, allowed_callees=[THEIRS]) as line:
-        call, info, dial = await placed(stack, line)
-        assert dial.machine_detection == "Enable"
+    async with line_on(stack) as line:
+        call, info = await placed(stack, line, **HOW)
+        assert dials(stack)[0].machine_detection == "Enable"
         assert call.answered_by is None
         waiting = asyncio.create_task(call.wait_answered_by(timeout=5))
         await asyncio.sleep(0)
@@ -47,15 +33,15 @@ async def test_an_answer_is_waited_for(stack: FakeStack) -> None:
 
 
 async def test_no_answer_in_time(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus, allowed_callees=[THEIRS]) as line:
-        call, _, _ = await placed(stack, line)
+    async with line_on(stack) as line:
+        call, _ = await placed(stack, line, **HOW)
         with pytest.raises(asyncio.TimeoutError, match=r"who answered was not told within 0\.1 s"):
             await call.wait_answered_by(timeout=0.1)
 
 
 async def test_the_call_ends_first(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus, allowed_callees=[THEIRS]) as line:
-        call, info, _ = await placed(stack, line)
+    async with line_on(stack) as line:
+        call, info = await placed(stack, line, **HOW)
         waiting = asyncio.create_task(call.wait_answered_by(timeout=5))
         await asyncio.sleep(0)
         stack.end_call(info)
@@ -64,10 +50,10 @@ async def test_the_call_ends_first(stack: FakeStack) -> None:
         assert call.answered_by is None
 
 
-async def test_who_did_not_ask_is_not_told(stack: FakeStack) -> None:
-    async with Line(OURS, bus=stack.bus, allowed_callees=[THEIRS]) as line:
-        call, _, dial = await placed(stack, line, None)
-        assert dial.machine_detection is None and call.answered_by is None
+async def test_who_did_not_ask_gets_no_answer(stack: FakeStack) -> None:
+    async with line_on(stack) as line:
+        call, _ = await placed(stack, line, attach_stream="a-leg")
+        assert dials(stack)[0].machine_detection is None and call.answered_by is None
         with pytest.raises(WrongModeError, match="place_call was not given machine_detection"):
             await call.wait_answered_by(timeout=1)
         with pytest.raises(ValueError, match="timeout must be a number of seconds"):
@@ -75,7 +61,7 @@ async def test_who_did_not_ask_is_not_told(stack: FakeStack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "words"),
     [
         ({"attach_stream": "a-leg", "machine_detection": "Yes"}, "'Yes' is unknown; use 'Enable'"),
         ({"machine_detection": "Enable"}, 'only supported with attach_stream="a-leg"'),
@@ -85,8 +71,19 @@ async def test_who_did_not_ask_is_not_told(stack: FakeStack) -> None:
         ),
     ],
 )
-async def test_it_is_for_a_leg_calls(stack: FakeStack, fields: dict[str, Any], told: str) -> None:
-    async with Line(OURS, bus=stack.bus, allowed_callees=[THEIRS]) as line:
-        with pytest.raises(ValueError, match=told):
+async def test_it_is_for_a_leg_calls(stack: FakeStack, fields: dict[str, Any], words: str) -> None:
+    async with line_on(stack) as line:
+        with pytest.raises(ValueError, match=words):
             await line.place_call(THEIRS, **fields)
-        assert line.mode == "idle"
+        assert line.mode == "idle" and dials(stack) == []
+
+
+async def test_the_scenario_adapter_knows_it_too(stack: FakeStack) -> None:
+    async with adapter(stack, allowed_callees=[THEIRS]) as agent:
+        assert agent.answered_by is None
+        with pytest.raises(WrongModeError, match="no live media stream"):
+            await agent.wait_answered_by(timeout=1)
+        _, info = await placed(stack, agent, **HOW)
+        stack.controller.tell(m.AnsweredBy(call=info.call, answered_by="human"))
+        assert await agent.wait_answered_by(timeout=5) == agent.answered_by == "human"
+    assert agent.answered_by == "human", "as its report, it is there after the end"

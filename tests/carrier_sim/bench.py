@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from typing import Any
 
 from trunkline.carrier_sim.account import CallOptions
@@ -32,6 +33,8 @@ class Bench:
         self.now = 100.0
         self.fetches: list[tuple[Call, Fetch, int]] = []
         self.opened: list[tuple[Call, Stream]] = []
+        #: by stream, its messages to the server
+        self.sent: defaultdict[str, list[bytes]] = defaultdict(list)
         self.closed: list[Stream] = []
         self.callbacks: list[tuple[str, str, str]] = []
         self.judge = Judge(lambda: self.now)
@@ -48,6 +51,7 @@ class Bench:
 
     def open_stream(self, call: Call, stream: Stream) -> None:
         self.opened.append((call, stream))
+        stream.send = self.sent[stream.sid].append
         stream.opened(self.now)
 
     def close_stream(self, stream: Stream) -> None:
@@ -101,7 +105,6 @@ class Socket:
             ACCOUNT,
             StreamVerb("wss://h/s", parameters={"nonce": "n1", "x": "<&>"}),
             self.judge,
-            wire_log=True,
             beliefs=Beliefs(contradicted),
             call_began=7.0,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -200,6 +201,26 @@ def test_the_text_has_every_step_and_says_where_nothing_leads(bank: Path) -> Non
     assert menu is not None
     assert list(picture.lines(menu))[-1] == "  no way leads to b"
     ET.fromstring(picture.svg(menu))
+
+
+def test_the_pages_transfer_is_heard_as_it_is_written(tmp_path: Path) -> None:
+    """The clerk listens to the question, passes the call on with music, and somebody else answers
+    after three seconds of ringing."""
+    page = (Path(__file__).parents[2] / "docs" / "far-end.md").read_text()
+    _, transfer = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "clerk.toml").write_text(transfer)
+    bot = start_bot(spec_of(tmp_path / "clerk.toml"))
+    run(bot, len(sounds.read("speech:austen-0880")) / 8000)
+    run(bot, 1.0, LOUD)
+    run(bot, 0.7)
+    row = "speech:austen-0930+music:4+silence:0.5"
+    told = b"".join(run(bot, len(sounds.read(row)) / 8000))
+    assert told[:32_000] == sounds.read(row)[:32_000]
+    assert [visit.step for visit in bot.way] == ["clerk", "transfer"]
+    ringing = b"".join(run(bot, 3.0))
+    assert sounds.read("ringing:3")[160:-480] in ringing + b"".join(run(bot, 0.1))
+    other = sounds.read("other-voice:austen-0890")
+    assert other[2000:8000] in b"".join(run(bot, 3.0))
 
 
 def test_names_of_steps_are_text_in_the_picture(tmp_path: Path) -> None:

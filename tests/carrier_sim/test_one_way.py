@@ -31,21 +31,23 @@ COUNTED = b"".join(bytes([n]) * 160 for n in range(1, 151))
 
 def wired(**options: Any) -> Bench:
     options["habits"] = {"one-way-start": "0.1"} | options.get("habits", {})
-    return Bench(wire_log=True, **options)
+    return Bench(**options)
 
 
-def frames(stream: Stream) -> list[bytes]:
-    """The frames that a stream has sent to the server, by its wire log."""
-    sent = [message for message in stream.wire or () if message.direction == "in"]
-    messages = [msgspec.json.decode(message.text) for message in sent]
-    payloads = [m["media"]["payload"] for m in messages if m["event"] == "media"]
+def sent(bench: Bench, stream: Stream) -> list[dict[str, Any]]:
+    """The stream's messages to the server."""
+    return [msgspec.json.decode(message) for message in bench.sent[stream.sid]]
+
+
+def frames(bench: Bench, stream: Stream) -> list[bytes]:
+    """The sound in them."""
+    payloads = [m["media"]["payload"] for m in sent(bench, stream) if m["event"] == "media"]
     return [msgspec.json.decode(f'"{p}"', type=bytes) for p in payloads]
 
 
-def events(stream: Stream) -> list[str]:
-    sent = [message for message in stream.wire or () if message.direction == "in"]
-    messages = [msgspec.json.decode(message.text) for message in sent]
-    return [m["event"] for m in messages if m["event"] != "media"]
+def events(bench: Bench, stream: Stream) -> list[str]:
+    """The others, by name."""
+    return [m["event"] for m in sent(bench, stream) if m["event"] != "media"]
 
 
 def called(bench: Bench) -> Call:
@@ -68,7 +70,7 @@ def test_a_new_document_costs_its_seam_of_the_far_end(seam: str) -> None:
     first, again = call.streams
     assert first.ended_by == "stop" and again.live
     # The old stream went on for a third of the seam; then the digits, then the seam itself.
-    took = frames(first)[-1][0], frames(again)[0][0]
+    took = frames(bench, first)[-1][0], frames(bench, again)[0][0]
     assert (took[1] - took[0] - 1) * 0.02 == pytest.approx(0.4 + float(seam), abs=0.05)
 
 
@@ -110,11 +112,11 @@ def test_a_one_way_stream_brings_every_frame_through_the_documents() -> None:
     bench.run(2.2)
     first, _, again = call.streams
     assert (first.ended_by, side.live, again.live) == ("stop", True, True)
-    brought = [frame[0] for frame in frames(side)]
+    brought = [frame[0] for frame in frames(bench, side)]
     assert brought == list(range(brought[0], brought[0] + len(brought)))
-    assert brought[0] < frames(first)[-1][0] < frames(again)[0][0] <= brought[-1]
+    assert brought[0] < frames(bench, first)[-1][0] < frames(bench, again)[0][0] <= brought[-1]
     bench.x.stop_side(call, side, bench.now)
-    assert side.ended_by == "stop" and events(side)[-1] == "stop"
+    assert side.ended_by == "stop" and events(bench, side)[-1] == "stop"
     assert again.live and bench.judge.errors == []
 
 
@@ -159,8 +161,8 @@ def test_it_takes_no_messages_and_tells_no_keys() -> None:
         side.message(text, bench.now)
     bench.run(1.0)
     assert side.invalid == 2 and [e.code for e in bench.judge.errors] == [31951, 31951]
-    assert events(side) == ["connected", "start"]  # and no clear's mark
-    assert "dtmf" in events(call.streams[0])
+    assert events(bench, side) == ["connected", "start"]  # and no clear's mark
+    assert "dtmf" in events(bench, call.streams[0])
 
 
 def test_it_stops_with_the_call() -> None:
@@ -169,7 +171,7 @@ def test_it_stops_with_the_call() -> None:
     side = bench.x.start_side(call, SIDE, bench.now)
     bench.run(0.12)
     bench.x.far_end_hangs_up(call, bench.now)
-    assert side.ended_by == "stop" and events(side)[-1] == "stop"
+    assert side.ended_by == "stop" and events(bench, side)[-1] == "stop"
     assert side in bench.closed
 
 
@@ -192,7 +194,7 @@ def test_two_streams_can_differ_in_the_lowest_bit() -> None:
     call = called(bench)
     side = bench.x.start_side(call, SIDE, bench.now)
     bench.run(0.3)
-    ours, theirs = frames(call.streams[0]), frames(side)
+    ours, theirs = frames(bench, call.streams[0]), frames(bench, side)
     assert [frame[0] ^ 1 for frame in theirs] == [frame[0] for frame in ours[-len(theirs) :]]
 
 
@@ -212,7 +214,7 @@ def test_a_document_can_end_a_stream_without_a_stop() -> None:
     call = called(bench)
     bench.x.run_twiml(call, DIGITS.format(""), bench.now)
     bench.run(0.5)
-    assert call.streams[0].ended_by == "stop" and "stop" not in events(call.streams[0])
+    assert call.streams[0].ended_by == "stop" and "stop" not in events(bench, call.streams[0])
     assert call.streams[0] in bench.closed
 
 

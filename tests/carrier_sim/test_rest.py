@@ -110,8 +110,8 @@ async def test_an_app_and_a_trunk_delete_each_other(sim: CarrierSim, twilio: Cli
         ({"voice_url": "https://h/" + "x" * 2100}, 21402),
         ({"voice_fallback_url": "https:///x"}, 21402),
         ({"voice_method": "PUT"}, 21403),
-        ({"voice_application_sid": "XX1"}, 21401),
-        ({"trunk_sid": "XX1"}, 21401),
+        ({"voice_application_sid": "XX1"}, 20001),
+        ({"trunk_sid": "XX1"}, 20001),
     ],
 )
 async def test_what_a_number_cannot_be(
@@ -176,7 +176,7 @@ async def test_twiml_of_a_live_call_is_replaced(sim: CarrierSim, twilio: Client)
         ({"twiml": None}, 21205),
         ({"twiml": None, "url": "nonsense"}, 21205),
         ({"timeout": 601}, 21208),
-        ({"time_limit": 90000}, 21214),
+        ({"time_limit": 90000}, 20001),
         ({"status_callback": "x"}, 21205),
         ({"status_callback_event": ["answred"]}, 21626),
         ({"send_digits": "1x"}, 21206),

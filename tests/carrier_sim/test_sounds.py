@@ -54,7 +54,9 @@ def test_a_relative_path_counts_from_the_directory(tmp_path: Path) -> None:
     assert sounds.read("wav:hello.wav", tmp_path) == b"\x90" * 160
 
 
-@pytest.mark.parametrize("text", ["", "hello", "music", "music:0", "music:601", "speech:", "a+b"])
+@pytest.mark.parametrize(
+    "text", ["", "hello", "music", "music:0", "music:601", "music:400+music:400", "speech:", "a+b"]
+)
 def test_what_is_no_sound_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         sounds.read(text)

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from simulation.account import SlowAccount
 from simulation.clock import Process, SimLoop, current
-from simulation.memory_journal import MemoryJournal
+from simulation.memory_journal import MemoryJournal, SlowJournal
 
 from trunkline.controller.twilio.calls import CallOrder
 from trunkline.controller.twilio.carrier import CallState
@@ -61,22 +61,9 @@ class SteadyAccount(SlowAccount):
         return call
 
 
-class Steps:
-    """A process's hold on a journal that outlives it: it may die before and after each write."""
-
-    def __init__(self, store: MemoryJournal) -> None:
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        operation = getattr(self._store, name)
-
-        async def stepped(*args: Any) -> Any:
-            await asyncio.sleep(0)
-            result = await operation(*args)
-            await asyncio.sleep(0)
-            return result
-
-        return stepped
+async def a_step() -> None:
+    """The process may die here."""
+    await asyncio.sleep(0)
 
 
 @contextlib.contextmanager
@@ -124,7 +111,7 @@ class Clockwork:
             stack="stack",
             public_url=URL,
             carrier=self.account,
-            journal=Steps(self.journal),  # type: ignore[arg-type]  # by __getattr__
+            journal=SlowJournal(self.journal, a_step),  # type: ignore[arg-type]  # by __getattr__
             keys=SealKeys("token"),
             wall=self.account.wall,
             probe=nobody,
@@ -144,8 +131,8 @@ class Clockwork:
     @property
     def left(self) -> list[Any]:
         """What is not closed, not ended, or not as it has to be."""
-        found: list[Any] = [row for row in self.journal.overrides.values() if row.open]
-        found += [row for row in self.journal.dials.values() if row.state != "closed"]
+        rows = self.journal.left
+        found: list[Any] = [*rows.overrides, *rows.dials]
         found += [call for call in self.account.calls.values() if not call.ended]
         for sid, number in self.account.numbers.items():
             if number != self.account.expected[sid]:

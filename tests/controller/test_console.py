@@ -99,6 +99,17 @@ async def test_the_metrics(console: Console) -> None:
     }
 
 
+async def test_the_metrics_and_the_page_show_how_much_is_left_of_a_cap() -> None:
+    cap = {"setting": "TRUNKLINE_MAX_CALLS", "most": 5, "used": 2, "left": 3}
+    console = Console(lambda: STATUS | {"caps": [cap]}, {}, {}, HeardCalls())
+    console.start(0)
+    _, _, metrics = await ask(console, "/metrics")
+    _, _, page = await ask(console)
+    await console.close()
+    assert b'trunkline_cap_left{setting="TRUNKLINE_MAX_CALLS"} 3.0' in metrics.splitlines()
+    assert f'["caps", "Caps", {json.dumps(list(cap))}]' in page.decode()
+
+
 async def test_the_metrics_show_who_does_not_work_and_what_was_dropped() -> None:
     worker = {"id": "w1", "pid": 1, "calls": 0, "dropped": {"undecodable": 3, "fault": 1}}
     silent = {"id": "w2", "role": "codec_worker", "pid": 2, "silent_seconds": 3.0}

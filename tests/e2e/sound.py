@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import soxr
-from scipy import signal
 
 from trunkline.carrier_sim import mulaw
 from trunkline.carrier_sim.wav import SPEECH_DIR
@@ -79,6 +78,8 @@ def from_wire(ulaw: bytes) -> Floats:
 
 def band_limited(samples: Floats) -> Floats:
     """The band of a telephone line alone, without a delay."""
+    from scipy import signal  # here, because it takes a second that most workers of pytest save
+
     filter_ = signal.butter(6, BAND, "bandpass", fs=RATE, output="sos")
     return np.asarray(signal.sosfiltfilt(filter_, samples))
 

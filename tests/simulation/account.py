@@ -191,7 +191,7 @@ class SlowAccount(Account):
         return sid
 
     async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings:
-        rows = [row for row in self.journal.overrides.values() if row.number_sid == sid]
+        rows = [row for row in self.journal.left.overrides if row.number_sid == sid]
         stands = self.numbers[sid].voice_url
         self.problems += wrong_write(fields, rows, stands, in_flight=self.in_flight[sid] > 0)
         return await super().write_number(sid, fields)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -33,7 +33,7 @@ from trunkline.gateway.shell import Shell as GatewayShell
 
 from .bus import SimBus
 from .clock import Process, SimLoop
-from .memory_journal import MemoryJournal
+from .memory_journal import MemoryJournal, SlowJournal
 from .twilio import Twilio
 
 if TYPE_CHECKING:
@@ -49,26 +49,6 @@ CLOSED_DIALS_KEPT: Final = 3600.0
 
 _encode = msgspec.msgpack.Encoder().encode
 _to_worker = msgspec.msgpack.Decoder(m.ToWorker)
-
-
-class SimJournal:
-    """A process's hold on a journal that outlives it: each operation takes time, and a process that
-    dies meanwhile may have done it or not."""
-
-    def __init__(self, store: MemoryJournal, rng: random.Random) -> None:
-        self._store = store
-        self._rng = rng
-
-    def __getattr__(self, name: str) -> Any:
-        operation = getattr(self._store, name)
-
-        async def durably(*args: Any) -> Any:
-            await asyncio.sleep(self._rng.uniform(0.0005, 0.006))
-            result = await operation(*args)
-            await asyncio.sleep(self._rng.uniform(0.0005, 0.006))
-            return result
-
-        return durably
 
 
 class CheckedPeers(Peers):
@@ -106,11 +86,15 @@ class ControllerPeer:
         self.stop = asyncio.Event()
         self.failed: BaseException | None = None
         self._answered_twice = answered_twice
+
+        async def pause() -> None:
+            await asyncio.sleep(rng.uniform(0.0005, 0.006))
+
         self._ops = Operations(
             stack="5tack",
             public_url=public_url,
             carrier=twilio,
-            journal=SimJournal(store, rng),  # type: ignore[arg-type]  # by __getattr__
+            journal=SlowJournal(store, pause),  # type: ignore[arg-type]  # by __getattr__
             keys=SealKeys("token"),
             wall=twilio.wall,
             probe=self._nobody,

@@ -157,10 +157,8 @@ class World:
         for client in self.clients:
             if client.process.alive and client.scripts:
                 found.append(f"{client.process}: {client.scripts} scripts go on")
-        found += [f"the journal has {row}" for row in self.store.overrides.values() if row.open]
-        found += [
-            f"the journal has {row}" for row in self.store.dials.values() if row.state != "closed"
-        ]
+        left = self.store.left
+        found += [f"the journal has {row}" for row in (*left.overrides, *left.dials)]
         for leg in self.exchange.legs.values():
             if leg.live and (leg.direction != "inbound" or not leg.elsewhere):
                 found.append(f"{leg.sid} ({leg.direction} to {leg.to}) is {leg.status}")

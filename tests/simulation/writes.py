@@ -12,13 +12,13 @@ KEYS = SealKeys("token")
 def wrong_write(
     fields: dict[str, str], rows: list[OverrideRow], stands: str, *, in_flight: bool
 ) -> list[str]:
-    """What is wrong with writing ``fields``, in words. ``rows``: the journal's of this number;
-    ``stands``: its voice_url now, unless another write of ours is on its way (``in_flight``).
+    """What is wrong with writing ``fields``, in words. ``rows``: the journal's open ones of this
+    number; ``stands``: its voice_url now, unless another write of ours is on its way
+    (``in_flight``).
 
     What is written stands in the journal before, its passwords sealed, and nothing is undone but
     what is ours.
     """
-    rows = [row for row in rows if row.open]
     seal = Seal.read(fields["voice_url"])
     if seal is not None:
         known = next((row.written for row in rows if row.id == seal.override), None)

@@ -17,11 +17,11 @@ from pathlib import Path
 # Behind everything else: no room is to be found under another name.
 sys.path += [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from e2e.offline_scenario import TwilioAgentAdapter
+from later import trunkline
 
 
 async def main(number: str, public_url: str, pause: Path) -> None:
-    agent = TwilioAgentAdapter(
+    agent = trunkline.TwilioAgentAdapter(
         account_sid=os.environ["TWILIO_ACCOUNT_SID"],
         auth_token=os.environ["TWILIO_AUTH_TOKEN"],
         phone_number=number,

@@ -9,7 +9,7 @@ from e2e.stack import ALICE, CALLEE, Stack, until
 
 from trunkline import Line
 
-from .conversations import kill
+from .conversations import BROKEN, kill
 
 #: Twilio knows who has answered so long after the answer: one second of sound, then silence.
 KNOWN_AFTER = 2.2
@@ -28,6 +28,8 @@ async def test_an_answer_that_comes_while_nobody_listens_comes_later(
         status = stack.status()
         found = [status["controller"]] if victim == "controller" else status["gateways"]
         assert call.answered_by is None
+        if victim == "gateways":
+            stack.provoked |= BROKEN
         for process in found:
             kill(process["pid"])
         assert await call.wait_answered_by(15.0) == "human"

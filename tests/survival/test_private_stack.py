@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from e2e.stack import ALICE, BOB, CALLER, PRIOR, Stack, until
+from later import trunkline
 
 from trunkline import Line
 from trunkline.bus.launch import free_ports
@@ -45,14 +46,12 @@ def private_state(home: Path) -> list[Path]:
 async def test_it_starts_beside_any_other_stack_and_both_make_calls(
     stack_of_mine: Stack, home: Path
 ) -> None:
-    from e2e.offline_scenario import TwilioAgentAdapter  # takes seconds
-
     stack = stack_of_mine
     stack.up(gateways=1, codec_workers=1)
     assert (home / "trunkline" / "lock").exists()  # the first one has the default directory
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
-    agent = TwilioAgentAdapter(
+    agent = trunkline.TwilioAgentAdapter(
         account_sid=stack.account,
         auth_token=stack.token,
         phone_number=BOB,

@@ -1,0 +1,164 @@
+"""The connections of one gateway to its workers, and whether these are well. No I/O.
+
+One connection goes to each worker of a live placement, the standby's too: so it is known to be well
+before it is needed. A connection that was lost is never used again. One that no stream needs is
+kept for a while, for the next call.
+
+Frames and acknowledgements are gathered for each worker, and leave together (:meth:`Links.flush`),
+or before anything else that the worker is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from trunkline.bus import messages as m
+from trunkline.bus.sound import WIRE_RATE
+
+from .instructions import CloseLink, Instruction, OpenLink, SendToWorker
+
+#: A worker that has said nothing for this long has stalled (seconds). It says Tick at least.
+TICK_LIMIT: Final = 0.5
+#: An unused connection is kept this long for the next call (seconds).
+UNUSED_SECONDS: Final = 5.0
+
+
+@dataclass
+class Link:
+    """The connection to one worker."""
+
+    worker: m.WorkerRef
+    #: when something came last (or the link was opened), less the time that we stood still
+    heard: float
+    #: lost: this endpoint is not used again unless asked for
+    phase: Literal["connecting", "up", "lost"] = "connecting"
+    #: nothing has come for too long
+    stalled: bool = False
+    #: frames that the next flush sends; all belong to streams that are open here
+    batch: list[m.InFrame] = field(default_factory=list)
+    #: by call, how far its sound was written: generation, position, and when the carrier will have
+    #: played it; the next flush says so
+    written: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    #: since when no stream needs it; None while one does
+    unused_since: float | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return self.worker.endpoint
+
+    @property
+    def well(self) -> bool:
+        """A call may go there, at once or when the connection stands."""
+        return self.phase != "lost" and not self.stalled
+
+
+class Links:
+    """All connections. ``out`` gets their instructions."""
+
+    def __init__(self, out: list[Instruction]) -> None:
+        self._out = out
+        self.by_endpoint: dict[str, Link] = {}
+
+    @property
+    def at_rest(self) -> bool:
+        """There is none."""
+        return not self.by_endpoint
+
+    def worker(self, endpoint: str | None) -> str | None:
+        """The id of the worker at this endpoint, if we have a connection to it."""
+        link = None if endpoint is None else self.by_endpoint.get(endpoint)
+        return None if link is None else link.worker.id
+
+    # ------------------------------------------------------------------ which there are
+
+    def connect(self, workers: Iterable[m.WorkerRef], now: float) -> None:
+        """There is to be a connection to each of these workers."""
+        for worker in workers:
+            if worker.endpoint not in self.by_endpoint:
+                self.by_endpoint[worker.endpoint] = Link(worker, now)
+                self._out.append(OpenLink(worker))
+
+    def revive(self, workers: Iterable[m.WorkerRef], now: float) -> None:
+        """The same, with a new connection in the place of one that was lost."""
+        workers = list(workers)
+        for worker in workers:
+            link = self.by_endpoint.get(worker.endpoint)
+            if link is not None and link.phase == "lost":
+                del self.by_endpoint[worker.endpoint]
+        self.connect(workers, now)
+
+    def up(self, endpoint: str, now: float) -> Link | None:
+        """The handshake is done. None: nobody waits for it any more."""
+        link = self.by_endpoint.get(endpoint)
+        if link is None or link.phase != "connecting":
+            return None
+        link.phase, link.heard = "up", now
+        return link
+
+    def lose(self, link: Link) -> None:
+        """The connection is gone. The frames that were gathered for it are in the rings too."""
+        link.phase = "lost"
+        link.batch.clear()
+        link.written.clear()
+        self._out.append(CloseLink(link.endpoint))
+
+    def close_unused(self, used: Collection[str | None], now: float) -> None:
+        """Close those that no stream has needed for a while."""
+        for endpoint, link in list(self.by_endpoint.items()):
+            if endpoint in used:
+                link.unused_since = None
+            elif link.unused_since is None:
+                link.unused_since = now
+            elif now - link.unused_since >= UNUSED_SECONDS:
+                if link.phase != "lost":
+                    self._out.append(CloseLink(endpoint))
+                del self.by_endpoint[endpoint]
+
+    # ------------------------------------------------------------------ whether they are well
+
+    def excuse(self, seconds: float) -> None:
+        """The gateway itself stood still for this long: no worker is late because of it."""
+        for link in self.by_endpoint.values():
+            link.heard += seconds
+
+    def fallen_silent(self, now: float) -> list[Link]:
+        """Those whose workers have stalled since the last look. All of them are marked before
+        anybody acts on it, so that no call goes from one to another that is silent too."""
+        silent = [
+            link
+            for link in self.by_endpoint.values()
+            if link.well and now - link.heard > TICK_LIMIT
+        ]
+        for link in silent:
+            link.stalled = True
+        return silent
+
+    # ------------------------------------------------------------------ what goes by them
+
+    def flush(self, now: float | None = None) -> None:
+        """Send what was gathered, and how far sound was written: one Inbound to each worker."""
+        for link in self.by_endpoint.values():
+            self._flush(link, now)
+
+    def _flush(self, link: Link, now: float | None = None) -> None:
+        if link.batch or link.written:
+            written = [
+                m.WrittenTo(call, generation, position, _ahead(plays_until, now))
+                for call, (generation, position, plays_until) in link.written.items()
+            ]
+            inbound = m.Inbound(link.batch, written)
+            self._out.append(SendToWorker(link.endpoint, inbound))
+            link.batch = []
+            link.written.clear()
+
+    def send(self, link: Link, message: m.ToWorker) -> None:
+        """Tell the worker something, behind all that was gathered for it."""
+        self._flush(link)
+        self._out.append(SendToWorker(link.endpoint, message))
+
+
+def _ahead(plays_until: float, now: float | None) -> int:
+    """Samples that lie unplayed at the carrier; 0: it is not known."""
+    return 0 if now is None else max(0, round((plays_until - now) * WIRE_RATE))

@@ -1,0 +1,64 @@
+"""``pytest --phone-line``: the stand-in's far ends of this run are on that line."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from trunkline import pytest_plugin
+from trunkline.carrier_sim.sim import CarrierSim
+
+
+class Config:
+    """A run with these options, and nothing in its ini file."""
+
+    def __init__(self, line: str | None, ini: str = "") -> None:
+        self._line = line
+        self._ini = ini
+
+    def getoption(self, name: str) -> Any:
+        return self._line if name == "--phone-line" else None
+
+    def getini(self, name: str) -> Any:
+        return self._ini if name == "phone_line" else ""
+
+
+async def found(
+    monkeypatch: pytest.MonkeyPatch, sim: CarrierSim | None, line: str | None, ini: str = ""
+) -> None:
+    """The run's stack is looked for."""
+    url = None if sim is None else sim.base_url
+    stack = pytest_plugin.PhoneStack("ipc:///b", "AC1", "t", "http://h", url)
+    monkeypatch.setattr(pytest_plugin, "_find_stack", lambda config, simulated: stack)
+    config: Any = Config(line, ini)
+    assert await asyncio.to_thread(pytest_plugin._find, config, True) is stack
+
+
+@pytest.mark.parametrize(
+    ("line", "ini", "then"), [("street", "", "street"), (None, "train", "train")]
+)
+async def test_far_ends_are_put_on_the_line(
+    monkeypatch: pytest.MonkeyPatch, line: str | None, ini: str, then: str
+) -> None:
+    async with CarrierSim() as sim:
+        await found(monkeypatch, sim, line, ini)
+        assert sim.exchange.line == then
+
+
+async def test_who_asks_for_none_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with CarrierSim(line="office") as sim:
+        await found(monkeypatch, sim, None)
+        assert sim.exchange.line == "office"
+
+
+async def test_a_line_that_there_is_not_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with CarrierSim() as sim:
+        with pytest.raises(pytest.UsageError, match=r"--phone-line: .*no line 'moon'"):
+            await found(monkeypatch, sim, "moon")
+
+
+async def test_a_real_carrier_has_no_such_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(pytest.UsageError, match="--phone-line goes with the stand-in carrier"):
+        await found(monkeypatch, None, "street")
