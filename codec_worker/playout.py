@@ -382,8 +382,9 @@ class Playout:
         if not self.frozen:
             if self._origin is not None:
                 late = (now if since is None else since) - self._origin
-                # What the carrier has plays up to ``position``. Else it had played all that was
-                # acknowledged when the rest was written, at the latest.
+                # What lies at the carrier ends at ``position``; no more than the window lies there.
+                # Without that word: the carrier had played all that was acknowledged before.
+                ahead = min(ahead, self._window)
                 late -= (position - ahead if ahead else self.acknowledged) * SAMPLE_NS
                 if late > ACK_NS:
                     self._dry(late)
