@@ -56,12 +56,20 @@ SURE: Final = 0.997
 LEAST: Final = 4.0
 #: So much more often a frame between words is noise than a sound that is as loud.
 NOISE_ODDS: Final = 200.0
-#: An edge's places are within this (seconds), but for the rarest on each side: the answer is the
-#: middle. They are further apart: it is the middle of those that are probable either way, so that a
-#: sound which is probably there counts in full, and one that probably is not counts not at all.
+#: Where an edge's places lie within this (seconds), but for the rarest on each side, the answer is
+#: the middle of them. Where they are further apart, a whole sound is in doubt, for example a click
+#: before a word, and the answer is the most probable side.
 NEAR: Final = 0.15
 RARE: Final = 0.01
-EITHER: Final = 0.33
+#: A sound further out that may be there moves the answer half way to it, by so many seconds at
+#: most. So the answer is not far off if the noise hides that sound.
+MOVES: Final = 0.11
+#: A frame is compared with those that begin so many steps before and behind it, or fewer. Speech
+#: changes by this share from one to another at least.
+AROUND: Final = 4
+CHANGES: Final = 0.2
+#: Windows that overlap differ by this share of the noise's variance.
+OVERLAPPING: Final = 0.6
 #: The noise just outside of an utterance may have some of its sound (seconds).
 BESIDE: Final = 0.05
 #: No sound at all lasts for so many steps: 20 ms.
@@ -180,12 +188,28 @@ def _probable(whole: Floats, mean: float, spread: float) -> Floats:
     # Speech s and noise n of one band meet as waves, so their sum is spread by 2 n² + 4 s n, where
     # the noise alone is by 2 n².
     off = spread * np.sqrt(1.0 + 2.0 * np.maximum(speech, 0.0) / np.float32(mean))
+    speech, off = _smoothed(speech, off)
     over = _normal((speech - limit) / np.maximum(off, 0.01 * limit))
     # Noise alone is loud at times, too. The cube root of its energy is spread normally.
     narrow = np.float32((spread / mean) ** 2 / 9.0 + 1e-6)
     loud = np.clip((np.cbrt(whole / np.float32(mean)) - 1.0 + narrow) / np.sqrt(narrow), 0.0, 9.0)
     probable: Floats = over / (1.0 + NOISE_ODDS * np.exp(-0.5 * loud * loud))
     return probable
+
+
+def _smoothed(speech: Floats, off: Floats) -> tuple[Floats, Floats]:
+    """The energy of speech in each window, and how far that is off: its neighbours tell of it, too.
+
+    Where a sound goes on evenly, a window that stands out from its neighbours does so because of
+    the noise. Where they differ by more than noise makes them, each stands for itself."""
+    width = 2 * AROUND + 1
+    beside = np.pad(speech, AROUND, mode="edge")
+    mean = levels.running_sum(np.maximum(beside, 0.0), width) / width
+    variance = levels.running_sum(beside**2, width) / width - mean**2
+    change = np.maximum(variance - OVERLAPPING * off**2, (CHANGES * mean) ** 2) + 1e-3
+    own = change / (change + off**2)
+    smooth = mean + own * (speech - mean)
+    return smooth.astype(np.float32), (off * np.sqrt(own)).astype(np.float32)
 
 
 def _normal(z: Floats) -> Floats:
@@ -212,8 +236,12 @@ def _edge(probable: Floats, first: int, last: int, before: int) -> float:
     # A grid's edge is the first window of it that is speech.
     chance[1:] *= np.cumprod(1.0 - chance, axis=0)[:-1]
     beyond = np.cumsum(chance) / WINDOW
-    least, low, high, most = np.searchsorted(beyond, (RARE, EITHER, 1 - EITHER, 1 - RARE)).tolist()
-    middle = (least + most) / 2 if (most - least) * STEP_SECONDS <= NEAR else (low + high) / 2
+    least, middle, most = np.searchsorted(beyond, (RARE, 0.5, 1 - RARE)).tolist()
+    near = NEAR / STEP_SECONDS
+    if most - least <= near:
+        middle = (least + most) / 2
+    elif middle - least > near:
+        middle -= min((middle - least) / 2, MOVES / STEP_SECONDS)
     return float(outermost + middle)
 
 

@@ -84,6 +84,30 @@ def test_a_run_with_gates(
     page = Path("out/index.html").read_text()
     titles = re.findall(r"<h2>test_agent.py::(\w+)", page)
     assert titles == ["test_slow"] * 2 + ["test_quick"] * 2, "what failed comes first"
-    assert page.count("data:audio/wav") == 4
+    assert page.count("data:audio/wav") == page.count("<polygon") // 2 == 4
+    links = re.findall(r"(?:src|href)=\"(?!data:)[^\"]*\"|https?://[^\s\"<]+", page)
+    assert links == [], "it opens without a network"
     assert not Path("out/.parts").exists()
     assert 'name="phone_latency_max"' in Path("junit.xml").read_text()
+
+
+def test_a_slower_run_fails_though_every_test_passes(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(os.environ):
+        if name.startswith("PYTEST_"):
+            monkeypatch.delenv(name)
+    pytester.makeini("[pytest]\nasyncio_mode=auto\nasyncio_default_fixture_loop_scope=function\n")
+    pytester.makepyfile(test_agent=SUITE)
+    clip(pytester.path / "question.wav", 0.8, "austen-0930")
+    argv = ("--phone-sim", "-k", "test_quick", "--phone-baseline", "phone.json")
+    first = pytester.runpytest_subprocess(*argv, timeout=90)
+    first.assert_outcomes(passed=1)
+    assert first.ret == 0, "it has nothing to be compared with"
+    kept = json.loads(Path("phone.json").read_text())
+    kept["test_agent.py::test_quick"]["latency"] = [0.2] * 9
+    Path("phone.json").write_text(json.dumps(kept))
+    second = pytester.runpytest_subprocess(*argv, timeout=90)
+    second.assert_outcomes(passed=1)
+    assert second.ret == 1
+    assert "test_quick: latency is slower by " in second.stdout.str()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from trunkline.bus import wav
 from trunkline.bus.sound import LINE_RATE, WIRE_RATE
 from trunkline.demo.measure import CallRecord, Handed, align, place_turn
+from trunkline.demo.report import show_reports
 from trunkline.demo.words import dictionary, recording, transcript, word_errors
 
 RNG = np.random.default_rng(7)
@@ -127,3 +129,16 @@ def test_the_recogniser_knows_the_recordings_words_in_each_pronunciation() -> No
     ours = ["might M AY T\n", "to T UW\n", "to(2) T IH\n", "to(3) T AH\n"]
     others = ["mighty M AY T IY\n", "toe T OW\n", "tow(2) T AW\n"]
     assert dictionary([*ours[:2], *others, *ours[2:]]) == ours
+
+
+def test_the_demo_shows_how_both_sides_of_each_call_talked() -> None:
+    played = np.concatenate([silence(1.0), speech("austen-0880", WIRE_RATE), silence(8.0)])
+    said = np.concatenate([silence(5.0), speech("austen-0930", WIRE_RATE), silence(3.0)])
+    console = Console(record=True, width=120)
+    calls = {"calling": record(played=played, said=said, frames_lost=2)}
+    show_reports(console, calls)
+    told = console.export_text().splitlines()
+    assert told[1].strip().startswith("heard by the ear")
+    assert told[2].strip() == "calling: 12.0 s"
+    assert told[3].strip() == "UNRELIABLE: the line lost 2 frames of 20 ms", "before all else"
+    assert any("latency" in line and "of 1" in line for line in told)

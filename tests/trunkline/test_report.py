@@ -14,6 +14,9 @@ from trunkline.bus import wav
 from trunkline.carrier_sim.wav import SPEECH_DIR
 from trunkline.cli.main import cli
 from trunkline.ear.levels import RATE
+from trunkline.ear.listen import listen
+from trunkline.reports.page import section
+from trunkline.reports.recordings import Heard
 
 SID = "CA" + "0123456789abcdef" * 2
 
@@ -118,3 +121,11 @@ def test_the_page_stands_by_itself(tmp_path: Path) -> None:
     assert page.count("data:audio/wav;base64,") == 1 and "<polygon" in page
     links = re.findall(r"(?:src|href)=\"(?!data:)[^\"]*\"|https?://[^\s\"<]+", page)
     assert links == [], "it opens without a network"
+
+
+def test_the_page_says_what_is_wrong_with_the_recording_before_anything_of_the_agent() -> None:
+    ours, theirs = track(12, (1.0, "austen-0880")), track(12, (5.0, "austen-0880"))
+    call = Heard("a.wav", ours, theirs, listen(ours, theirs, frames_lost=3))
+    made = section(call, verdict="latency_p95 is 2.31 s, over 2 s")
+    places = [made.index(part) for part in ("the line lost 3 frames", "latency_p95", "<svg")]
+    assert places == sorted(places)

@@ -142,7 +142,8 @@ def show_reports(console: Console, records: dict[str, CallRecord]) -> None:
     """How both sides talked with each other, as `trunkline report` says it of a recording."""
     console.print("\n[bold]heard[/] by the ear; ours is the test")
     for name, record in records.items():
-        for line in lines(name, listen(record.played, record.said)):
+        heard = listen(record.played, record.said, frames_lost=record.frames_lost)
+        for line in lines(name, heard):
             console.print(f"  {line}", markup=False, soft_wrap=True)
 
 

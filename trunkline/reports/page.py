@@ -68,7 +68,7 @@ def section(call: Heard, verdict: str = "", title: str | None = None) -> str:
     )
     said = f'<pre class="bad">{escape(verdict)}</pre>' if verdict else ""
     return (
-        f"<section><h2>{escape(title or call.title)}</h2>{said}{bad}"
+        f"<section><h2>{escape(title or call.title)}</h2>{bad}{said}"
         f"{_picture(call)}"
         f'<audio controls preload="none" src="{_sound(call.ours, call.theirs)}"></audio>'
         f"{_figures(report)}{_answers(report)}{_overlaps(report)}</section>\n"
