@@ -1,9 +1,9 @@
-"""What an adapter and the controller say to one another: sessions, dials, and calls.
+"""Messages between an adapter and the controller: sessions, dials, and calls.
 
 The adapter asks: the classes from ``OpenSession`` to ``SessionClosed`` are bodies of its requests
-and of their replies (``Request`` and ``Reply`` in control_messages.py). The controller tells what
-happens meanwhile: the classes from ``CallStarted`` on are events, and nobody answers them. Nobody
-answers ``CallHeard`` either, which the adapter tells.
+and of their replies (``Request`` and ``Reply`` in control_messages.py). The controller tells it of
+its calls: the classes from ``CallStarted`` on are events, and nobody answers them. Nobody answers
+``CallHeard`` either, which the adapter tells.
 
 For example, a wait_for_call asks ``Arm`` and is answered ``Armed``. When somebody calls,
 ``CallStarted`` comes, and ``CallEnded`` when the call is over. See messages.py for units.
@@ -142,7 +142,8 @@ class Dialled(Message, frozen=True):
 
 
 class CancelDial(Message, frozen=True):
-    """adapter: the caller of place_call is gone; hang up whatever came of the request. -> Done"""
+    """adapter: the caller of place_call is gone; hang the call up, if the dial led to one. ->
+    Done"""
 
     session: Name
     request: Name
@@ -192,17 +193,17 @@ class SessionClosed(Message, frozen=True):
     pending: list[Text] = []
 
 
-# ---------------------------------------------------------------- events
-
-
 class CallHeard(Message, frozen=True):
-    """adapter: somebody looked at the report of a call that is over. Its answers took so long, and
-    so long the far end took to yield, each time that it did. Notification, once for a call: it is
-    only counted."""
+    """adapter: somebody looked at the report of a call that is over. It tells how long each of the
+    answers took, and each time that the far end yielded. It comes once for a call, nobody answers
+    it, and it is only counted."""
 
     peer: PeerName
     latency: Figures
     time_to_yield: Figures
+
+
+# ---------------------------------------------------------------- events
 
 
 class CallStarted(Message, frozen=True):
@@ -300,12 +301,13 @@ class SessionLost(Message, frozen=True):
 
 
 class WebhooksCounted(Message, frozen=True):
-    """to the session's adapter: so many more voice webhooks came for it.
+    """to the session's adapter: more voice webhooks came for it.
 
-    ``rejected`` of them were refused, for their signature, their caller, or because the session was
-    busy. The redirects of a known call are not counted. ``why`` says why a call did not become the
-    session's, and ``caller`` is its From, redacted. A call that is over before its stream came was
-    counted when it was let in, so only ``why`` and ``caller`` are told of it then.
+    ``received`` counts those since the last of these messages. ``rejected`` of them were refused,
+    for their signature, their caller, or because the session was busy. The redirects of a known
+    call are not counted. ``why`` says why a call did not become the session's, and ``caller`` is
+    its From, redacted. A call that is over before its stream came was counted when it was let in,
+    so it adds ``why`` and ``caller`` alone.
     """
 
     session: Name

@@ -15,7 +15,7 @@ _NAMED: Final = 3
 
 
 def caller_key(caller: str) -> str:
-    """What two reports of one caller have in common.
+    """The same text for all reports of one caller.
 
     Blanks around it do not count, nor does the case of a word (``Anonymous``), of a scheme or of a
     SIP host. The case of a SIP user (RFC 3261, section 19.1.4) and of a client's identity counts.

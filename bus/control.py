@@ -69,11 +69,10 @@ class _Pending:
 class ControlClient:
     """One peer's connection to the controller, on the running asyncio loop.
 
-    ``hello()`` describes the peer and what it holds, ``beat()`` is what to say twice a second;
-    None: the peer is not well, and says nothing. ``on_event`` gets every Event; ``on_welcome``
-    every Welcome (a new epoch, or a reconnect).
-    ``on_refused`` is called once when the controller refuses the peer for good; requests then fail
-    with that error.
+    ``hello()`` describes the peer and everything that it holds. ``beat()`` makes the Beat that is
+    sent twice a second; None: the peer is not well, and says nothing. ``on_event`` gets every
+    Event, ``on_welcome`` every Welcome (a new epoch, or a reconnect). ``on_refused`` is called once
+    when the controller refuses the peer for good; requests then fail with that error.
     """
 
     def __init__(

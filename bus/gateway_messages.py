@@ -1,4 +1,4 @@
-"""What a gateway and the controller say to one another: webhooks, and the Media Streams of calls.
+"""Messages between a gateway and the controller: webhooks, and the Media Streams of calls.
 
 The gateway asks whether a webhook or a stream is let in: the classes from ``VoiceWebhook`` to
 ``StreamRefused`` are bodies of its requests and of their replies (``Request`` and ``Reply`` in

@@ -77,21 +77,24 @@ class DigitIn(Packed, frozen=True):
 class OpenCall(PackedMessage, frozen=True):
     """gateway -> worker: from now on you are the active worker of this call.
 
-    Sent for a new stream and when the gateway moves the call to another worker. The worker takes
-    it when ``generation`` is newer than what it has; the old state, if it has some, goes on.
+    Sent for a new stream, and when the gateway moves the call to another worker. The worker takes
+    it if ``generation`` is newer than its own; if it knows the call, it goes on from what it knows.
 
-    ``out_next``: the outbound position that follows the last frame written to this stream's socket
-    (0 for a call's first stream); None for a later stream: then the worker resumes at the last
-    position acknowledged to it or, without state, at the one that the adapter's Resume names.
-    ``ring``: the recent inbound frames of this stream (up to 10 s) that a fresh worker may need;
-    the adapter's Resume says from where. ``digits`` likewise; the adapter ignores what it has.
-    ``secret`` is what an Attach must show. ``playback`` is the playback generation (clears sent).
-    ``lead_ms``: how much sound to keep ahead in the carrier's buffer. ``ahead``: samples of this
-    stream that lie unplayed there now (a call that moves), so that the next worker does not put its
-    lead on top of the last one's; or those that lay there when this stream ended.
-    ``one_way``: the stream takes no sound of ours; playout stays frozen until the next stream.
-    ``joins``: it brought the far end's sound already while the stream before it still did. The
-    worker joins the two, so that nothing is heard twice.
+    - ``out_next``: the outbound position that follows the last frame written to this stream's
+      socket (0 for a call's first stream). None for a later stream: then the worker goes on at the
+      last position acknowledged to it or, if it is fresh, at the one in the adapter's Resume.
+    - ``ring``: the recent inbound frames of this stream (up to 10 s). A fresh worker needs those
+      from the position on that the adapter's Resume names.
+    - ``digits``: the recent digits likewise. The adapter ignores those that it has.
+    - ``secret``: an Attach must show it.
+    - ``playback``: the playback generation (clears sent).
+    - ``lead_ms``: how much sound to keep ahead in the carrier's buffer.
+    - ``ahead``: samples of this stream that lie unplayed there now, so that the next worker does
+      not put its lead on top of the last one's. For a stream that has ended, the samples that lay
+      there at its end.
+    - ``one_way``: the stream takes no sound of ours; playout stays frozen until the next stream.
+    - ``joins``: it brought the far end's sound already while the stream before it still did. The
+      worker joins the two, so that nothing is heard twice.
     """
 
     call: Name
@@ -159,12 +162,15 @@ class Attach(PackedMessage, frozen=True):
 class Resume(PackedMessage, frozen=True):
     """adapter -> worker: answer to Opened; the worker hands out nothing of the call before it.
 
-    ``ordinal``, ``position``: the stream position from which it wants inbound sound (what it has
-    heard up to; 0, 0 on a fresh call); ``call_position``: the call time of that point;
-    ``idle``: seconds since it last heard something, so that a worker without state can count what
-    no stream delivered. ``acknowledged``: outbound position acknowledged so far. ``floor``:
-    outbound sound before this position was interrupted and must not be sent (a Clear follows if
-    some of it may lie at the carrier: when ``interrupt`` is newer than what the worker knows).
+    - ``ordinal``, ``position``: the adapter has heard up to this stream position, and wants the
+      sound from there on (0, 0 on a fresh call).
+    - ``call_position``: the call time of that point.
+    - ``idle``: seconds since it last heard something, by which a fresh worker counts the sound that
+      no stream delivered.
+    - ``acknowledged``: the outbound position acknowledged so far.
+    - ``floor``: outbound sound before this position was interrupted and must not be sent. If
+      ``interrupt`` is newer than the last one that the worker knows, some of that sound may lie at
+      the carrier, and a Clear follows.
     """
 
     call: Known
@@ -189,8 +195,9 @@ class Speak(PackedMessage, frozen=True):
 
 
 class Interrupt(PackedMessage, frozen=True):
-    """adapter -> worker: drop what is queued, clear what lies at the carrier; what is spoken next
-    begins at ``resume_at``. ``serial`` counts the call's interrupts from 1. -> Interrupted"""
+    """adapter -> worker: drop all queued sound, and clear the sound that lies at the carrier. The
+    next speech begins at ``resume_at``. ``serial`` counts the call's interrupts from 1.
+    -> Interrupted"""
 
     call: Known
     generation: Number
@@ -341,7 +348,7 @@ class AcknowledgedTo(Packed, frozen=True):
 
 
 class Heard(PackedMessage, frozen=True):
-    """worker -> adapter: what was heard in one tick, for all of its calls, and which of their sound
+    """worker -> adapter: the sound that its calls heard in one tick, and how far their own sound
     was acknowledged in it. Either may be empty. They are one message because each message wakes the
     client."""
 
@@ -387,9 +394,9 @@ class Loss(PackedMessage, frozen=True):
 
 
 class StreamOver(PackedMessage, frozen=True):
-    """worker -> adapter: all that stream ``ordinal`` brought has been handed out before this.
-    ``late``: for so many samples at 8 kHz the far end has waited inside of our utterances, since
-    this worker has the call, because their sound came late."""
+    """worker -> adapter: all sound of stream ``ordinal`` has been handed out before this.
+    ``late``: how long the far end has waited inside of our utterances, because their sound came
+    late (samples at 8 kHz, since this worker has the call)."""
 
     call: Known
     generation: Number

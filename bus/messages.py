@@ -14,8 +14,9 @@ Units, everywhere:
 - *ordinal*: which Media Stream of the call, from 1; a call gets a new one when it is redirected,
   and goes on from 1,000 times the epoch after the controller's restart.
 - *generation*: ``ordinal << 16 | moves``: counted up by the gateway each time it moves the call
-  to another worker, and started anew, higher, by each new stream. Every media message carries its
-  call and generation; a receiver drops what is older than the newest it has seen for that call.
+  to another worker; each new stream starts a new range, which is higher. Every media message
+  carries its call and generation; a receiver drops what is older than the newest it has seen for
+  that call.
 - payload: raw mu-law (G.711), 8 kHz, one byte a sample. pcm: PCM16 little-endian mono 24 kHz.
 - times: seconds, float. Deadlines travel as time left (ttl), since clocks differ between hosts.
 """

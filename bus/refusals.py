@@ -1,4 +1,4 @@
-"""What a gateway refuses at the public port, by kind.
+"""The kinds of refusals at a gateway's public port.
 
 Gateways count by these kinds, and tell the counts with their beats. ``trunkline status`` shows them
 by gateway, ``/metrics`` has their sums (``trunkline_gateway_refused_total{kind="..."}``), and the

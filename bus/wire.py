@@ -1,5 +1,5 @@
-"""What all messages of the bus have in common: version, words, the kinds of texts and numbers, and
-the four shapes of a Struct.
+"""The parts that all messages of the bus share: the version, some words, the kinds of texts and
+numbers, and the four shapes of a Struct.
 
 Whoever has decoded a message knows that each text and number in it lies within the bounds of its
 kind, so that the rules may add, compare, keep, log and encode them without another look.
@@ -47,8 +47,9 @@ Name = Annotated[str, Meta(max_length=128, pattern=r"\A[0-9A-Za-z_.:+-]*\Z")]
 PeerName = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"\A[0-9A-Za-z_.:+-]*\Z")]
 #: Where a worker is reached: an endpoint of ZeroMQ's. A directory's path may have spaces.
 Endpoint = Annotated[str, Meta(max_length=1024, pattern=r"\A[^\x00-\x1f\x7f]+\Z")]
-#: The name of something that has to be known already; what is not known is dropped, and never
-#: shown. To look at its alphabet would cost more than the frame that it stands in.
+#: The name of something that the receiver has to know already. A message with a name that is not
+#: known is dropped, and the name is never shown. To look at its alphabet would cost more than the
+#: frame that it stands in.
 Known = Annotated[str, Meta(max_length=128)]
 #: Words of people and carriers, in any alphabet: numbers, callers, errors, forms. Whoever shows
 #: them writes what is not printable as an escape.

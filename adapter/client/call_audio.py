@@ -126,6 +126,17 @@ class CallAudio:
     first stream came up. ``first``: that stream's ordinal. The client may hear of the call when
     that stream is gone already, and another one is up. ``taped``: all that is said is kept."""
 
+    # Python keeps more than 30 attributes in a dict of the object's own, which costs 1 to 2 µs for
+    # each frame where caches are cold.
+    __slots__ = (
+        "_acknowledged_at", "_digits", "_drain_until", "_ended", "_ended_at", "_first",
+        "_heard_at", "_heard_ordinal", "_heard_stream_end", "_hung_up_at", "_instructions",
+        "_interrupt_asked", "_last_active", "_late", "_marks", "_most_ahead", "_over",
+        "_plays_until", "_sent_by_then", "_stall", "_stream_began", "_stream_gone",
+        "_stream_gone_at", "_unsent", "_worker_gone_at", "active", "call", "finished",
+        "generation", "heard_samples", "heard_to", "lost", "out", "tape",
+    )  # fmt: skip
+
     def __init__(self, call: str, began: float, first: int = 1, *, taped: bool = True) -> None:
         self.call = call
         self._first = max(1, first)
