@@ -19,6 +19,12 @@ GROWTH: Final = 64.0
 #: A machine that has much to do makes a hole now and then. The run fails where there are so many
 #: more under attack that chance gives them in fewer runs than this share.
 RARE: Final = 0.05
+#: Seconds of a hole that a killed worker may make, because its calls go on at their standby. It may
+#: begin so many seconds after the kill. All calls of the worker have such a hole at once, and how
+#: long it is depends on when the kernel closes the dead worker's sockets, so chance says nothing of
+#: these holes.
+KILLED: Final = 0.2
+BEGINS_AFTER_KILL: Final = 0.3
 HEAD: Final = [
     "attack",
     "attempts",
@@ -78,12 +84,16 @@ class HostileScore:
     during: dict[str, float] = field(default_factory=dict)
 
     def _holes(self, *, attacked: bool) -> int:
-        """Holes that far ends heard in our speech, without attackers and with them."""
-        found = self._all_holes()
+        """Holes that far ends heard in our speech, without attackers and with them, but for those
+        of killed workers."""
+        found = [hole for hole in self._all_holes() if not self._is_a_kills(hole[0])]
         return sum(len(w.within(found)) for w in self.windows if attacked != (w.attack == BASELINE))
 
     def _all_holes(self) -> list[tuple[float, float]]:
         return [hole for verdict in self.honest.verdicts for hole in verdict.holes]
+
+    def _is_a_kills(self, began: float) -> bool:
+        return any(0 <= began - kill.at <= BEGINS_AFTER_KILL for kill in self.honest.faults)
 
     def _seconds(self, *, attacked: bool) -> float:
         return sum(w.ended - w.began for w in self.windows if attacked != (w.attack == BASELINE))
@@ -103,6 +113,10 @@ class HostileScore:
             found.append(
                 f"{with_them} holes under attack in {under:.0f} s; {before} without in {calm:.0f} s"
             )
+        for began, seconds in self._all_holes():
+            if self._is_a_kills(began) and seconds > KILLED:
+                found.append(f"a killed worker made a hole of {seconds:.2f} s, not {KILLED:g} s")
+                break
         for what, bound, times in (
             ("an honest webhook was answered", WEBHOOK_WITHIN, self.webhooks),
             ("a new call was up", UP_WITHIN, self.honest.ups),

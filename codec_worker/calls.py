@@ -324,7 +324,7 @@ class Calls:
                     continue
                 # The gateway's word holds. Sound below it was written under another generation.
                 call.go_on(position)
-            elif not playout.acknowledge(position, now, read_at):
+            elif not playout.acknowledge(position, now, read_at, written.ahead):
                 continue
             if call.resumed:
                 acknowledged[call.id] = call

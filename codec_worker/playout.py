@@ -17,8 +17,10 @@ The rules:
 3. **Model of the carrier's buffer.** All sound that was sent has been played at the playback time
    of the next position. A tick that is late by less than the lead sends the frames that are due and
    keeps the timeline. If it is later than that, the buffer has run dry: the timeline moves by just
-   that underrun, which is counted. The same holds for a gateway that is late: sound that it
-   acknowledges more than :data:`ACK_NS` after its playback time was written to a dry buffer. And no
+   that underrun, which is counted. The same holds for a gateway that is late. With each
+   acknowledgement it says how much sound lies unplayed at the carrier. If that is more than
+   :data:`ACK_NS` beyond the timeline, the buffer has run dry. If a gateway does not say so, sound
+   that it acknowledges this long after its playback time was written to a dry buffer. And no
    more than the lead and :data:`AHEAD_NS` is sent without being acknowledged. Otherwise a gateway
    that stood still would write all of it at once, and leave the buffer, and every loss and
    interrupt, that much deeper.
@@ -363,10 +365,13 @@ class Playout:
         self.frames_out += -(-len(payload) // FRAME)
         return Frame(position, payload)
 
-    def acknowledge(self, position: int, now: int, since: int | None = None) -> bool:
+    def acknowledge(
+        self, position: int, now: int, since: int | None = None, ahead: int = 0
+    ) -> bool:
         """The gateway wrote everything before ``position``; True when that is news.
 
         ``since``: the earliest time at which it can have said so. None: it was read at once.
+        ``ahead``: samples that lay unplayed at the carrier then; 0: none, or nobody knows.
 
         Raises PlayoutError for a position that was never sent.
         """
@@ -377,7 +382,10 @@ class Playout:
         if not self.frozen:
             if self._origin is not None:
                 late = (now if since is None else since) - self._origin
-                late -= self.acknowledged * SAMPLE_NS
+                # What lies at the carrier ends at ``position``; no more than the window lies there.
+                # Without that word: the carrier had played all that was acknowledged before.
+                ahead = min(ahead, self._window)
+                late -= (position - ahead if ahead else self.acknowledged) * SAMPLE_NS
                 if late > ACK_NS:
                     self._dry(late)
             written = (position - self.acknowledged) * SAMPLE_NS

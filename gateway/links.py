@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from trunkline.bus import messages as m
+from trunkline.bus.sound import WIRE_RATE
 
 from .instructions import CloseLink, Instruction, OpenLink, SendToWorker
 
@@ -37,8 +38,9 @@ class Link:
     stalled: bool = False
     #: frames that the next flush sends; all belong to streams that are open here
     batch: list[m.InFrame] = field(default_factory=list)
-    #: by call, how far its sound was written; the next flush says so
-    written: dict[str, m.WrittenTo] = field(default_factory=dict)
+    #: by call, how far its sound was written: generation, position, and when the carrier will have
+    #: played it; the next flush says so
+    written: dict[str, tuple[int, int, float]] = field(default_factory=dict)
     #: since when no stream needs it; None while one does
     unused_since: float | None = None
 
@@ -135,14 +137,18 @@ class Links:
 
     # ------------------------------------------------------------------ what goes by them
 
-    def flush(self) -> None:
+    def flush(self, now: float | None = None) -> None:
         """Send what was gathered, and how far sound was written: one Inbound to each worker."""
         for link in self.by_endpoint.values():
-            self._flush(link)
+            self._flush(link, now)
 
-    def _flush(self, link: Link) -> None:
+    def _flush(self, link: Link, now: float | None = None) -> None:
         if link.batch or link.written:
-            inbound = m.Inbound(link.batch, list(link.written.values()))
+            written = [
+                m.WrittenTo(call, generation, position, _ahead(plays_until, now))
+                for call, (generation, position, plays_until) in link.written.items()
+            ]
+            inbound = m.Inbound(link.batch, written)
             self._out.append(SendToWorker(link.endpoint, inbound))
             link.batch = []
             link.written.clear()
@@ -151,3 +157,8 @@ class Links:
         """Tell the worker something, behind all that was gathered for it."""
         self._flush(link)
         self._out.append(SendToWorker(link.endpoint, message))
+
+
+def _ahead(plays_until: float, now: float | None) -> int:
+    """Samples that lie unplayed at the carrier; 0: it is not known."""
+    return 0 if now is None else max(0, round((plays_until - now) * WIRE_RATE))

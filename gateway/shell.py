@@ -382,7 +382,7 @@ class Shell:
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
-        self.apply(self.streams.flush())
+        self.apply(self.streams.flush(self.clock()))
         if self._timer is not None and self.clock() >= self._check_at:
             self._timer.cancel()
             self._check()

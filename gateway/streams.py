@@ -181,10 +181,10 @@ class Streams:
             stream.recording.heard(position, payload)
         return frame
 
-    def flush(self) -> list[Instruction]:
+    def flush(self, now: float | None = None) -> list[Instruction]:
         """Send what was gathered, and how far sound was written: one Inbound to each worker."""
         self._batched = False
-        self._links.flush()
+        self._links.flush(now)
         return self._take()
 
     def digit(self, socket: int, index: int, digit: str) -> list[Instruction]:
@@ -406,7 +406,7 @@ class Streams:
             else:
                 self.dropped["position"] += 1
             # Also for a frame out of position: it tells the worker where the stream stands.
-            written[call] = m.WrittenTo(call, frame.generation, following)
+            written[call] = (frame.generation, following, stream.plays_until)
         if texts:
             out.append(WriteTexts(texts))
 

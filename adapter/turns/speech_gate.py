@@ -86,6 +86,9 @@ _TWO_FRAMES = 2 * 2 * HOP
 _SURELY_SILENT = 6 * 2 * HOP
 #: No more waits than is looked at together.
 _MOST_UNSEEN = MOST_FRAMES * 2 * HOP
+#: Frames that wait at most in the middle of words. Turns push ten at a time, and so every third
+#: piece is looked at, with the two before it.
+_MOST_PATIENCE = 28
 #: In the middle of words the frames before so many differ nearly always too much to be steady.
 _SURE_PATIENCE = 18
 
@@ -211,7 +214,7 @@ class SpeechGate:
             return OPEN_FRAMES - 1 - self._recent.bit_count()
         hangover = int(self._hangover * RATE) // HOP
         until = min(self._last_word + hangover - 1, self._last_loud + MOST_FAINT)
-        most = until - self._frames
+        most = min(_MOST_PATIENCE, until - self._frames)
         for frames in (most, _SURE_PATIENCE):
             if 2 < frames <= most and self._floor.unsteady_for(frames):
                 return frames

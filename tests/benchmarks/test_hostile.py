@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from benchmarks.chaos_judge import Verdict
-from benchmarks.chaos_score import Score
+from benchmarks.chaos_score import Injected, Score
 from benchmarks.hostile import MARKS, PAGE, REFUSALS, page
 from benchmarks.hostile_score import BASELINE, HostileScore, Window
 
@@ -19,6 +19,7 @@ def scored() -> HostileScore:
         Window(BASELINE, 0.0, 10.0),
         Window("half bodies", 10.0, 30.0, Counter({"408": 90, "no connection": 10}), counted=90),
     ]
+    score.honest.faults = [Injected("codec worker", "SIGKILL", 1, 20.0, 20.0)]
     score.windows[1].attackers.append("half bodies")
     score.windows[1].kinds.add("too slow")
     score.webhooks = [(12.0, 0.1)]
@@ -36,6 +37,10 @@ def test_a_run_in_which_all_is_refused_and_nobody_is_harmed_has_no_problem() -> 
     [
         (lambda s: setattr(s.honest.verdicts[0], "lost_in", 2), "2 honest frames were lost"),
         (lambda s: s.honest.verdicts[0].holes.extend([(12.0, 0.05)] * 8), "8 holes under attack"),
+        (
+            lambda s: s.honest.verdicts[0].holes.extend([(20.1, 0.22)] * 2),
+            "a killed worker made a hole of 0.22 s",
+        ),
         (lambda s: s.webhooks.append((13.0, 2.5)), "an honest webhook was answered after 2.5 s"),
         (lambda s: s.honest.ups.append((14.0, 3.5)), "a new call was up after 3.5 s"),
         (lambda s: s.unanswered.append("voice, CA1: 503"), "got no answer: voice, CA1: 503"),
@@ -62,6 +67,16 @@ def test_more_holes_than_chance_gives_fail_a_run(calm: int, under: int, fails: b
     score = scored()
     score.honest.verdicts[0].holes += [(5.0, 0.03)] * calm + [(12.0, 0.03)] * under
     assert len(score.problems()) == fails
+
+
+def test_holes_of_a_killed_worker_are_not_judged_by_chance() -> None:
+    """All of its calls have one at once, with attackers and without."""
+    score = scored()
+    score.honest.verdicts[0].holes += [(20.1, 0.12)] * 10
+    assert score.problems() == []
+    score.honest.faults[0].at = 5.0
+    score.honest.verdicts[0].holes += [(5.1, 0.12)] * 30
+    assert "10 holes under attack in 20 s; 0 without" in score.problems()[0]
 
 
 def test_the_metrics_that_count_refusals_are_known() -> None:

@@ -85,6 +85,30 @@ def test_a_frame_does_not_wait_for_another_to_go_with() -> None:
         assert done == [Frame((3 + n) * FRAME, sound(FRAME, (3 + n) * FRAME))]
 
 
+def test_how_long_the_buffer_was_dry_follows_from_what_lies_there_now() -> None:
+    """The gateway stood still from 65 to 300 ms. It had written a pair that it had not told of, and
+    writes what waited for it as it wakes."""
+    playout, carrier = Playout(), Carrier()
+    playout.speak(0, sound(50 * FRAME))
+    carrier.take(playout.due(T0, together=2), T0)
+    playout.acknowledge(640, T0)
+    carrier.take(playout.due(T0 + 60 * MS, together=2), T0 + 60 * MS)  # 80 to 160 ms
+    waits = [*playout.due(T0 + 120 * MS, together=2), *playout.due(T0 + 160 * MS, together=2)]
+    carrier.take(waits, woke := T0 + 300 * MS)
+    assert len(carrier.gaps) == 2 and playout.underruns == 0
+    told = woke + 15 * MS
+    playout.acknowledge(
+        playout.position, told + 3 * MS, told - 17 * MS, (carrier.ends - told) // SAMPLE_NS
+    )
+    (_, dry) = carrier.gaps[1]
+    assert playout.underruns == 1
+    assert dry - 17 * MS <= playout.underrun_ns <= dry
+    # So what is sent next finds the lead there, or a little more, and never less.
+    due_at = playout.next_due()
+    assert due_at is not None
+    assert 60 * MS <= carrier.ends - due_at <= 77 * MS
+
+
 def test_a_late_tick_within_the_lead_keeps_the_timeline() -> None:
     playout, pump, carrier = started()
     for n in range(1, 6):

@@ -87,6 +87,17 @@ def test_outbound_sound_is_written_and_acknowledged(bench: Bench) -> None:
     assert bench.take(A) == [m.Inbound([], written)]
 
 
+def test_how_much_lies_at_the_carrier_is_told_as_of_the_flush(bench: Bench) -> None:
+    up(bench, placement(1, A))
+    bench.sound(A, G1, 0, 160, 320)
+    bench.take(A)
+    bench.run(bench.streams.flush(bench.now + 0.025))  # 60 ms were written
+    assert bench.take(A) == [m.Inbound([], [m.WrittenTo("c1", G1, 480, 280)])]
+    bench.sound(A, G1, 480)
+    bench.run(bench.streams.flush(bench.now + 1.0))
+    assert bench.take(A) == [m.Inbound([], [m.WrittenTo("c1", G1, 640, 0)])]
+
+
 def test_sound_out_of_position_is_dropped_and_the_position_told(bench: Bench) -> None:
     up(bench, placement(1, A))
     bench.sound(A, G1, 0)
