@@ -13,6 +13,9 @@ from .levels import RATE, Samples
 
 #: Recordings with more clipped frames than this share of a side's speech are unreliable.
 TOO_MUCH_CLIPPED: Final = 0.01
+#: Sound of ours that was later than this (frames of 20 ms) makes a recording unreliable. Less than
+#: that moves an answer by no more than the ear itself may be wrong on a clean line, 60 ms.
+LATE: Final = 3
 
 
 def listen(
@@ -40,7 +43,7 @@ def listen(
             because.append(f"{whose} speech is clipped in {side.clipped_frames} frames of 20 ms")
         if not side.segments:
             because.append(f"there is no speech on {whose} side")
-    if frames_late:
+    if frames_late > LATE:
         because.insert(0, f"our speech reached the far end {frames_late} frames of 20 ms late")
     if frames_lost:
         because.insert(0, f"the line lost {frames_lost} frames of 20 ms")

@@ -19,6 +19,10 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+# A run of pytest inside of a test forgets the modules that it imported first. These two belong to
+# numpy, which imports them when they are asked for, and they cannot be loaded twice.
+import numpy.fft
+import numpy.random  # noqa: F401  # loaded is all that it should be
 import pytest
 from hypothesis import settings
 

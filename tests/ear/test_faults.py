@@ -48,9 +48,11 @@ def test_what_the_line_itself_lost_comes_first() -> None:
 
 
 def test_what_reached_the_far_end_late_makes_a_call_unreliable() -> None:
-    report = listen(*call().sound(), frames_late=3)
-    assert report.unreliable_because == ["our speech reached the far end 3 frames of 20 ms late"]
+    report = listen(*call().sound(), frames_late=4)
+    assert report.unreliable_because == ["our speech reached the far end 4 frames of 20 ms late"]
     assert (report.reliable, report.frames_lost) == (False, 0)
+    # 60 ms are no more than the ear itself may be wrong.
+    assert listen(*call().sound(), frames_late=3).reliable
 
 
 def test_clipping_is_found() -> None:
