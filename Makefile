@@ -32,7 +32,7 @@ demo: $(DEV)
 
 # Three parts, one after the other. Units compute for two thirds of their time, so there are twice as
 # many at once as a small machine has cores. Calls mostly wait, so there are more. Tests that measure holes or delays leave more
-# than half of a small machine idle, three at once. tests/conftest.py says which tests a worker takes.
+# than half of a small machine idle, five at once. tests/conftest.py says which tests a worker takes.
 test: $(DEV)
 	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-measures
 
@@ -43,7 +43,7 @@ test-calls: $(DEV)
 	$(BIN)/pytest -q -m "e2e and not measures" -n 5 --dist loadscope
 
 test-measures: $(DEV)
-	$(BIN)/pytest -q -m measures -n 3 --dist loadscope tests/e2e tests/survival
+	$(BIN)/pytest -q -m measures -n 5 --dist loadscope tests/e2e tests/survival tests/dropin
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -51,13 +51,13 @@ class InFrame(Packed, frozen=True):
 class WrittenTo(Packed, frozen=True):
     """The gateway handed sound up to outbound ``position`` (exclusive) to the carrier's socket.
     ``ahead``: samples of it that lie unplayed at the carrier as this is said. So a worker knows how
-    long the carrier's buffer was dry where the gateway stood still. 0: it is empty, or the gateway
-    does not say."""
+    long the carrier's buffer was dry where the gateway stood still. None: the gateway does not
+    say."""
 
     call: Known
     generation: Number
     position: Position
-    ahead: Position = 0
+    ahead: Position | None = None
 
 
 class Inbound(PackedMessage, frozen=True):

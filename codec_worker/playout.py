@@ -366,12 +366,12 @@ class Playout:
         return Frame(position, payload)
 
     def acknowledge(
-        self, position: int, now: int, since: int | None = None, ahead: int = 0
+        self, position: int, now: int, since: int | None = None, ahead: int | None = None
     ) -> bool:
         """The gateway wrote everything before ``position``; True when that is news.
 
         ``since``: the earliest time at which it can have said so. None: it was read at once.
-        ``ahead``: samples that lay unplayed at the carrier then; 0: none, or nobody knows.
+        ``ahead``: samples that lay unplayed at the carrier then; None: nobody knows.
 
         Raises PlayoutError for a position that was never sent.
         """
@@ -382,10 +382,11 @@ class Playout:
         if not self.frozen:
             if self._origin is not None:
                 late = (now if since is None else since) - self._origin
-                # What lies at the carrier ends at ``position``; no more than the window lies there.
-                # Without that word: the carrier had played all that was acknowledged before.
-                ahead = min(ahead, self._window)
-                late -= (position - ahead if ahead else self.acknowledged) * SAMPLE_NS
+                played = self.acknowledged  # all that was told before, where nobody knows more
+                if ahead is not None:
+                    # What lies there ends at ``position``, and is no more than the window.
+                    played = position - min(ahead, self._window)
+                late -= played * SAMPLE_NS
                 if late > ACK_NS:
                     self._dry(late)
             written = (position - self.acknowledged) * SAMPLE_NS

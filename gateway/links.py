@@ -159,6 +159,6 @@ class Links:
         self._out.append(SendToWorker(link.endpoint, message))
 
 
-def _ahead(plays_until: float, now: float | None) -> int:
-    """Samples that lie unplayed at the carrier; 0: it is not known."""
-    return 0 if now is None else max(0, round((plays_until - now) * WIRE_RATE))
+def _ahead(plays_until: float, now: float | None) -> int | None:
+    """Samples that lie unplayed at the carrier; None: it is not known."""
+    return None if now is None else max(0, round((plays_until - now) * WIRE_RATE))

@@ -63,12 +63,15 @@ COMPUTE: Final = (
         "adapter/test_tunnel_readiness.py",
     ),
 )
-#: Tests that measure, in three lines. Those on a stack with one gateway are in one line, so that
-#: all stacks but that one start at the beginning, and not while a neighbour measures.
+#: Tests that measure, in lines. Those on a stack with one gateway are in one line, so that all
+#: stacks of the first three lines but that one start at the beginning, and not while a neighbour
+#: measures.
 MEASURE: Final = (
     ("survival/test_stalls.py",),
     ("survival/test_gateway.py", "survival/test_scaling.py", "::test_a_codec_worker_alone"),
     ("e2e/test_interrupt.py", "survival/test_codec_worker.py", "survival/test_controller.py"),
+    ("::test_every_example_that_judges",),
+    ("dropin/test_gates_run.py",),
 )
 #: Files in these folders are taken apart: any worker may take any of their tests.
 EACH_BY_ITSELF: Final = ("tests/e2e/", "tests/survival/", "tests/trunkline/")

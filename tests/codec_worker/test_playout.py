@@ -351,6 +351,19 @@ def test_what_an_interrupt_took_back_is_not_lost_by_the_gateways_word() -> None:
     assert playout.freeze(T0 + 40 * MS, 400).samples == 0
 
 
+def test_a_gateway_that_is_stopped_behind_a_write_says_later_that_all_of_it_was_played() -> None:
+    """Its word on that sound is as late as the stall was long, and nothing lies at the carrier. So
+    the buffer was dry from the end of that sound on, and not from the end of what was told before.
+    """
+    playout = Playout()
+    playout.speak(0, bytes(8000))
+    playout.due(0, 20 * MS)
+    assert playout.position == 640
+    playout.acknowledge(480, 1 * MS, ahead=480)
+    playout.acknowledge(640, 400 * MS, ahead=0)
+    assert (playout.underruns, playout.underrun_ns) == (1, (400 - 80) * MS)
+
+
 def test_no_more_lies_at_the_carrier_than_may_be_sent_ahead() -> None:
     playout, pump, _ = started()
     for n in range(1, 20):

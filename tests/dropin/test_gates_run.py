@@ -11,7 +11,7 @@ import pytest
 from talk import clip
 
 pytest_plugins = ["pytester"]
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.measures]
 
 SUITE = """
 import asyncio, pytest

@@ -55,6 +55,8 @@ def test_it():
     with open("bus", "w") as file:
         file.write(os.environ["TRUNKLINE_BUS"])
 """
+#: Examples of these pages judge calls.
+JUDGED = ("test_ear_", "test_gates_", "test_load_")
 #: Runs the commands of a page's console block, and compares what they say.
 CONSOLE = """
 import subprocess
@@ -145,23 +147,37 @@ def imports_scenario(reader: Path, name: str, test: str) -> bool:
 def test_every_example_runs_as_it_stands(
     reader: Path, pytester: pytest.Pytester, with_scenario: bool
 ) -> None:
+    found = {
+        name: text
+        for name, text in examples(reader).items()
+        if not name.startswith(JUDGED)
+        if imports_scenario(reader, name, text) == with_scenario
+    }
+    run_examples(found, reader, pytester)
+
+
+@pytest.mark.e2e
+@pytest.mark.measures
+def test_every_example_that_judges_calls_runs(reader: Path, pytester: pytest.Pytester) -> None:
+    """A call that has holes, because the machine is busy, is not judged."""
+    found = {name: text for name, text in examples(reader).items() if name.startswith(JUDGED)}
+    run_examples(found, reader, pytester)
+
+
+def run_examples(found: dict[str, str], reader: Path, pytester: pytest.Pytester) -> None:
     (ini,) = blocks(ROOT / "docs" / "migration.md", "ini")
     pytester.makeini(
         ini + "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
         "filterwarnings = ignore\n"
     )
-    files = {"test_bus.py": NOTES} | {
-        name: text
-        for name, text in examples(reader).items()
-        if imports_scenario(reader, name, text) == with_scenario
-    }
+    files = {"test_bus.py": NOTES} | found
     for name, text in files.items():
         (reader / "tests" / name).write_text(text)
     count = sum(text.count("def test_") for text in files.values())
     # One after the other: `trunkline status` stands on a page with nobody else's call.
-    result = pytester.runpytest_subprocess("--phone-sim", "-q", timeout=90)
+    result = pytester.runpytest_subprocess("--phone-sim", "-q", timeout=120)
     result.assert_outcomes(passed=count)
-    assert count >= 6
+    assert count >= 4
     assert_ended((reader / "bus").read_text())
 
 
