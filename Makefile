@@ -31,8 +31,9 @@ demo: $(DEV)
 	$(BIN)/trunkline demo
 
 # Three parts, one after the other. Units compute for two thirds of their time, so there are twice as
-# many at once as a small machine has cores. Calls mostly wait, so there are more. Tests that measure holes or delays leave more
-# than half of a small machine idle, five at once. tests/conftest.py says which tests a worker takes.
+# many at once as a small machine has cores. Calls mostly wait, so there are more. Tests that measure
+# holes or delays, or judge calls, wait most of their time. tests/conftest.py says which tests a worker
+# takes.
 test: $(DEV)
 	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-measures
 
