@@ -30,15 +30,14 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(DEV)
 	$(BIN)/trunkline demo
 
-# Three parts, one after the other. Units compute for two thirds of their time, so there are twice as
-# many at once as a small machine has cores. Calls mostly wait, so there are more. Tests that measure
-# holes or delays, or judge calls, wait most of their time. tests/conftest.py says which tests a worker
-# takes.
+# Three parts, one after the other. Units mostly compute, so there is one more at once than a small
+# machine has cores. Calls mostly wait, so there are more. Tests that measure holes or delays, or judge
+# calls, wait most of their time. tests/conftest.py says which tests a worker takes.
 test: $(DEV)
 	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-measures
 
 test-units: $(DEV)
-	$(BIN)/pytest -q -m "not e2e" -n 4 --dist loadscope
+	$(BIN)/pytest -q -m "not e2e" -n 3 --dist loadscope
 
 test-calls: $(DEV)
 	$(BIN)/pytest -q -m "e2e and not measures" -n 5 --dist loadscope
