@@ -20,13 +20,13 @@ from trunkline.bus.sound import TOGETHER
 
 pytestmark = pytest.mark.measures
 
-#: In ms. What is sent ahead is the lead, and up to a frame more, as ticks fall. What goes together
-#: with a frame that is due lies there on top of that.
+#: In ms: the lead, and a frame.
 LEAD, FRAME = 60.0, 20.0
-MOST_AHEAD = LEAD + (1 + TOGETHER) * FRAME
 #: How far what lies at the carrier may be off: a frame of the tick, and half a frame for the
 #: acknowledgements' way.
 OFF = 1.5 * FRAME
+#: So much may lie there when a message has just come.
+MOST_AHEAD = LEAD + OFF + TOGETHER * FRAME
 #: How long the process stands still (seconds): less than the lead, more than that, and then much
 #: more. The keeper of a gateway takes it for dead after 1.5 s.
 STALLS = (0.03, 0.2)
