@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
+import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,9 @@ from typing import Any, Final
 
 import msgspec
 from hypothesis import strategies as st
+
+# As pytest has it: stand-ins of one folder of tests import those of another by its name alone.
+sys.path.append(str(Path(__file__).parents[1]))
 
 from tests.codec_worker.peers import ADAPTER, CALL, GATEWAY, SECRET, TICK, FakeGateway
 from tests.controller.fake_carrier import OURS
