@@ -193,7 +193,7 @@ def _detection(asked: str | None, mode: StreamAttachMode) -> MachineDetection | 
             f"a call in {mode} mode."
         )
     if asked == "Enable" or asked == "DetectMessageEnd":
-        return asked  # type: ignore[return-value]
+        return asked  # type: ignore[return-value]  # it is one of the two
     raise ValueError(
         f"place_call: machine_detection={asked!r} is unknown; use 'Enable' or 'DetectMessageEnd'."
     )

@@ -11,10 +11,13 @@ them. Attackers are processes of their own that get only the time that nobody el
 cannot win by taking the cores. All of it stays on the loopback, and every attacker ends by itself.
 
 The chaos suite's clients and judge look after the honest calls: each 20 ms frame has its number.
-The run fails unless no frame is lost, far ends hear no more holes than without attackers and a
-short one where the worker is killed, every honest webhook is answered and every new call is up in
-time, memory is bounded, and every attempt is refused and counted in /metrics (hostile_score.py has
-the bounds).
+The run fails unless all of this holds (hostile_score.py has the bounds):
+
+- No frame is lost. Far ends hear no more holes than without attackers, but for a short one where
+  the worker is killed.
+- Every honest webhook is answered in time, and every new call is up in time.
+- Memory is bounded.
+- Every attempt is refused, and counted in /metrics.
 """
 
 from __future__ import annotations

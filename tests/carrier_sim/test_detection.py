@@ -21,7 +21,7 @@ SPEECH = "speech:austen-0870"  # 7 s, with no pause over a second
 def decide(sound: str, mode: str = "Enable", **fields: Any) -> tuple[str | None, float]:
     """The answer, and after how many seconds it came."""
     given = fields.pop("given", None)
-    detector = Detector(Detection(mode=mode, **fields), given)  # type: ignore[arg-type]
+    detector = Detector(Detection(mode=mode, **fields), given)  # type: ignore[arg-type]  # one of the modes
     for frame in frames(sounds.read(sound)):
         found = detector.hear(frame)
         if found is not None:

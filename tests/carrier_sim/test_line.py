@@ -117,7 +117,7 @@ def test_a_bot_says_and_hears_through_its_line() -> None:
 
 def test_all_far_ends_are_on_the_stand_ins_line_that_name_none() -> None:
     sim = CarrierSim(line="street")
-    assert sim.exchange.bot(Echo()).line.profile is PROFILES["street"]  # type: ignore[union-attr]
+    assert sim.exchange.bot(Echo()).line.profile is PROFILES["street"]  # type: ignore[union-attr]  # it has a line
     named = sim.exchange.bot(Echo(line="train"))
     assert named.line is not None and named.line.profile is PROFILES["train"]
     sim.set_line("")
