@@ -35,6 +35,8 @@ from .journal.orphans import Orphans, clear_away
 from .journal.rows import SEEN_KEPT
 from .journal.state_dir import StackDir, StackRunsError
 from .journal.store import SqliteJournal
+from .live import snapshot
+from .pages import Pages
 from .rules.book import Identity, Rules
 from .rules.book.usage import DAY, Caps
 from .shell import Shell
@@ -43,6 +45,7 @@ from .twilio.carrier import TwilioCarrier
 from .twilio.operations import Operations
 from .twilio.probe import Prober
 from .twilio.sealed import find_own
+from .viewers import Viewers
 
 log = logging.getLogger("trunkline.controller")
 
@@ -189,8 +192,14 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
             "may run at this address"
         ) from error
     book = core.book
+    viewers = Viewers(lambda: snapshot(book, monotonic()), core.timeline, shell.act)
+    shell.show_to(viewers.shown)
     console = Console(
-        lambda: status.build(book, monotonic()), book.counts, book.refused, book.heard
+        lambda: status.build(book, monotonic()),
+        book.counts,
+        book.refused,
+        book.heard,
+        Pages(viewers, book.is_live, shell.act, book.console_token, settings.recordings_dir),
     )
     try:
         console.start(settings.console_port)

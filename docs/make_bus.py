@@ -39,6 +39,7 @@ RECORDS = (
     m.StreamInfo,
     m.CallStats,
     m.StreamStats,
+    m.Level,
     m.InFrame,
     m.DigitIn,
     m.WrittenTo,

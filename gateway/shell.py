@@ -35,6 +35,7 @@ from .pace import Pace, Verdict
 from .recording import Recorder, Stereo, Track, place_of
 from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
+from .watcher import Watcher
 from .websocket import Refusal, Upgrade, WebSocket
 
 log = logging.getLogger("trunkline.gateway")
@@ -169,6 +170,7 @@ class Shell:
         self.clock = clock
         self.streams = Streams(peer, clock(), lead_ms)
         self.admission = Admission(peer)
+        self.watcher = Watcher(peer, self.streams, self._notify, clock)
         self.sockets: dict[int, StreamSocket] = {}
         self._emptied: asyncio.Event | None = None
         self._authenticator = authenticator
@@ -270,10 +272,11 @@ class Shell:
                 opened.accepted,
                 opened.stream_sid,
                 self.clock(),
-                recording,
+                () if recording is None else (recording,),
                 [(media.position, media.payload) for media in opened.early],
             )
         )
+        self.watcher.opened(info.call)
         for event in opened.held:
             socket.take(event)
 
@@ -360,6 +363,9 @@ class Shell:
                         instruction.notification.worker,
                     )
                 self.controller.notify(instruction.notification)
+
+    def _notify(self, notification: m.Notification) -> bool:
+        return self.controller.notify(notification)
 
     def _send(self, endpoint: str, message: m.ToWorker) -> None:
         link = self._links.get(endpoint)
@@ -470,6 +476,8 @@ class Shell:
             elif event.ordinal is not None:
                 now = self.clock()
                 self.apply(self.streams.close_one_way(event.call, event.ordinal, now))
+        elif isinstance(event, m.Watch):
+            self.watcher.watch(event)
         elif isinstance(event, m.StreamTurn):
             self.apply(self.admission.turn(event.info))
         else:
@@ -485,6 +493,7 @@ class Shell:
     def close(self) -> None:
         """Close all sockets and connections; the ends of streams are told before."""
         self.admission.draining = True
+        self.watcher.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._flushing is not None:
