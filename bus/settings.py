@@ -276,8 +276,18 @@ class Settings:
         """
         text = str(getattr(self, name) or "")
         if not text:
-            raise SettingsError(f"{env_name(name)} is not set: put it into the environment or .env")
+            raise SettingsError(
+                f"{env_name(name)} is not set: put it into the environment or .env ({_env_file()})"
+            )
         return text
+
+
+def _env_file() -> str:
+    """Whoever stands in the wrong directory sees it by this."""
+    path = Path(".env").absolute()
+    if path.is_file():
+        return f"{path} does not have it"
+    return f"there is none in {path.parent}; `trunkline init` writes one"
 
 
 #: How each field is read.

@@ -41,7 +41,13 @@ if TYPE_CHECKING:
 #: pytest-xdist takes a line, so no more than two tests compute at once, tests that wait go on
 #: beside them, and one worker imports scenario.
 COMPUTE: Final = (
-    ("::test_the_demo_runs", "::test_the_offline_example", "test_each_belief.py", "test_words.py"),
+    (
+        "::test_the_demo_runs",
+        "::test_the_first_minutes_with",
+        "::test_the_offline_example",
+        "test_each_belief.py",
+        "test_words.py",
+    ),
     ("::test_every_example_runs", "::test_ctrl_c_in_a_test"),
     (
         "dropin/test_scenario_run.py",
