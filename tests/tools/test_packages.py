@@ -45,7 +45,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "trunkline", source / "trunkline", symlinks=True, ignore=CACHES)
     for room in ROOMS:
         shutil.copytree(ROOT / room, source / room, ignore=CACHES)
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", ".env.example"):
         shutil.copy(ROOT / name, source)
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(where / "dist")]
     subprocess.run([*build, str(source)], check=True, capture_output=True)
