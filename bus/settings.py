@@ -145,6 +145,7 @@ _lead: Final = _as(Annotated[int, Meta(ge=20, le=1000)], "whole milliseconds, fr
 _rate: Final = _as(Annotated[float, Meta(gt=0, le=1000)], "a number above 0, and 1000 at most")
 _cap: Final = _as(Annotated[int, Meta(ge=0)], "a whole number, 0 or more")
 _price: Final = _as(Annotated[float, Meta(ge=0, le=1e6)], "an amount of money, 0 or more")
+_limit: Final = _as(Annotated[float, Meta(gt=0, le=1e9)], "a number above 0")
 _log_format: Final = _as(Literal["text", "json"], "text or json")
 
 
@@ -234,6 +235,9 @@ class Settings:
     #: of a call, in whichever currency; None: nobody says what calls cost
     price_per_minute: Annotated[float | None, _price] = None
     recordings_dir: Annotated[Path | None, Path] = None
+    #: what is kept there: days since a recording was written, and all of them in MB; None: all
+    recordings_keep_days: Annotated[float | None, _limit] = None
+    recordings_max_mb: Annotated[float | None, _limit] = None
     log_format: Annotated[Literal["text", "json"], _log_format] = "text"
 
     #: the names of the settings that were set; all others have their defaults

@@ -21,6 +21,7 @@ from trunkline.bus.process import EXIT_DONE, EXIT_FAILED
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
+from .calls import calls, play, show
 from .init import init
 from .load import load
 from .options import (
@@ -453,8 +454,8 @@ def menu(settings: Settings, file: Path, svg: Path | None, call_sid: str | None)
     sys.exit(menus.menu(settings, file, svg, call_sid))
 
 
-cli.add_command(init)
-cli.add_command(load)
+for _command in (calls, init, load, play, show):
+    cli.add_command(_command)
 
 
 @cli.command("with-parent", hidden=True)
