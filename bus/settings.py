@@ -15,7 +15,6 @@ from typing import Annotated, Any, Final, Literal, get_type_hints
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
-import platformdirs
 from msgspec import Meta
 
 from . import env_file as dotenv
@@ -48,6 +47,8 @@ _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 
 def default_state_dir() -> Path:
     """The user's state directory. SettingsError where the user has no home to put it in."""
+    import platformdirs  # for processes that keep a journal: the others start sooner without it
+
     try:
         found = platformdirs.user_state_path("trunkline")
     except RuntimeError:  # what platformdirs raises where there is none; older ones leave the ~
@@ -371,7 +372,8 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
     values = {name: value for name, value in values.items() if value != ""}
     set_here = frozenset(values)
     # The default address comes from the user's directories, so it is checked like one that is set.
-    values.setdefault("bus", default_bus())
+    if "bus" not in values:
+        values["bus"] = default_bus()
     for name in sorted(values, key=FIELDS.index):
         try:
             values[name] = _READERS[name](values[name])

@@ -19,6 +19,10 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+# One BLAS thread, as the processes of a stack have it: a pool would spin beside the other tests.
+# BLAS reads this when numpy is first imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # A run of pytest inside of a test forgets the modules that it imported first. These two belong to
 # numpy, which imports them when they are asked for, and they cannot be loaded twice.
 import numpy.fft

@@ -61,6 +61,11 @@ class MemoryJournal(store.SqliteJournal):
         return {row.request: row for row in store._dials(self._db, "TRUE")[0]}
 
     @property
+    def changes(self) -> int:
+        """How many rows have been written."""
+        return self._db.total_changes
+
+    @property
     def left(self) -> store.OpenRows:
         """The rows that are open."""
         return store._open_rows(self._db)
