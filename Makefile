@@ -56,6 +56,8 @@ lint: $(DEV)
 	$(BIN)/deptry . --no-ansi
 	$(BIN)/python docs/make_bus.py --check
 	$(BIN)/python docs/make_states.py --check
+	$(BIN)/python docs/make_metrics.py --check
+	$(BIN)/python docs/make_dashboard.py --check
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/run.py $(BENCH)
