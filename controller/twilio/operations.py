@@ -30,7 +30,7 @@ from trunkline.bus.settings import Settings
 
 from .. import instructions as do
 from ..journal.rows import DialRow, OverrideRow
-from ..journal.store import SqliteJournal
+from ..journal.store import Journal
 from .calls import LIVE_STATUSES, CallOrder
 from .carrier import RestFailure, TwilioCarrier, backoff
 from .override import UNCERTAIN_SECONDS
@@ -68,7 +68,7 @@ class Operations:
     stack: str
     public_url: str = field(repr=False)
     carrier: TwilioCarrier
-    journal: SqliteJournal
+    journal: Journal
     keys: SealKeys
     wall: Callable[[], float]
     probe: Callable[[str, str], Awaitable[bool]]
@@ -85,7 +85,7 @@ class Operations:
         settings: Settings,
         stack: str,
         carrier: TwilioCarrier,
-        journal: SqliteJournal,
+        journal: Journal,
         probe: Callable[[str, str], Awaitable[bool]],
     ) -> Operations:
         """As the settings have it, for ``stack``. SettingsError: they have no auth token."""
