@@ -222,6 +222,11 @@ async def create(
         # Asked by an earlier controller, whose answer the client has not got.
         gone = CallFailedError(f"the dial to {shown} is over", status="canceled")
         return do.CreateFailed(row.request, gone)
+    if not wanted():
+        # The journal was away for so long that whoever asked has given up.
+        await ops.journal.dial_closed(row.request, 0.0)
+        gone = CallFailedError(f"the dial to {shown} was given up", status="canceled")
+        return do.CreateFailed(row.request, gone)
     tell(do.AskedTwilio(row.request))
     attempt = 0
     while True:

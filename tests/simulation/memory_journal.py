@@ -77,6 +77,11 @@ class SlowJournal:
     def __init__(self, journal: MemoryJournal, pause: Callable[[], Awaitable[None]]) -> None:
         self._journal = journal
         self._pause = pause
+        #: the process ends, and waits for the database no longer
+        self.given_up = False
+
+    async def give_up(self) -> None:
+        self.given_up = True
 
     def __getattr__(self, name: str) -> Any:
         operation = getattr(self._journal, name)
