@@ -125,6 +125,23 @@ def _host(value: Any) -> str:
     return host
 
 
+def _database(value: Any) -> str:
+    """A URL of PostgreSQL. No error shows any of it: it may hold a password."""
+    text = _text(value)
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError("expected a URL such as postgresql://user:password@host:5432/name")
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError(_UNREADABLE) from None
+    hosts = parts.netloc.rpartition("@")[2]
+    ports = [port for port in re.findall(r":([^:,\]]*)(?:,|\Z)", hosts) if port]
+    behind = parts.path + parts.fragment
+    if "@" in behind or parts.fragment or not all(port.isdecimal() for port in ports):
+        raise ValueError(_UNREADABLE)
+    return text
+
+
 def _bus(value: Any) -> str:
     return BusAddress.read(_text(value)).text
 
@@ -215,6 +232,8 @@ class Settings:
     bus: Annotated[str, _bus] = field(default_factory=default_bus)
     #: the key of a tcp bus, for a process that is not to have the token; else made from the token
     bus_key: Annotated[str, _text] = field(default="", repr=False)
+    #: where journals are, if not in the state directory; it may have a password in it
+    database_url: Annotated[str, _database] = field(default="", repr=False)
     #: as set; :attr:`state_path` has the default
     state_dir: Annotated[Path | None, Path] = None
     numbers: Annotated[tuple[str, ...], _numbers] = ()
@@ -386,7 +405,7 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
 def _shown(name: str, value: Any) -> str:
     """``='value'``, as far as it may be shown: a URL, even one that cannot be read, stands without
     what may be its password."""
-    if "TOKEN" in name or "KEY" in name:
+    if "TOKEN" in name or "KEY" in name or "DATABASE" in name:
         return ""
     if isinstance(value, str):
         value = re.sub(r"\A([a-z][a-z0-9+.-]*://)?.*@", r"\1***@", value, flags=re.I | re.S)
