@@ -295,12 +295,12 @@ class CallAudio:
         """Returns the sound to pass on: PCM16 24 kHz, b"" where all of it was heard before."""
         if not self._current(worker, sound.generation):
             return b""
-        pcm, heard_to = sound.pcm, self.heard_to
+        pcm, codes, heard_to = sound.pcm, sound.codes, self.heard_to
         stop = sound.position + -(-len(pcm) // _HEARD_BYTES)
         if sound.position != heard_to or sound.lost:
             known = heard_to - sound.position
             if known > 0:
-                pcm = pcm[known * _HEARD_BYTES :]
+                pcm, codes = pcm[known * _HEARD_BYTES :], codes[known:]
             missing = max(-known, sound.lost if known <= 0 else 0)
             if missing > 0:
                 self.lost.add("inbound", missing, NEVER_ARRIVED)
@@ -313,8 +313,8 @@ class CallAudio:
         self._heard_stream_end = sound.stream_end
         if pcm:
             self.heard_samples += len(pcm) // _HEARD_BYTES
-            if self.tape is not None:
-                self.tape.heard(self.heard_to - -(-len(pcm) // _HEARD_BYTES), pcm, now)
+            if self.tape is not None and codes:
+                self.tape.heard(self.heard_to - len(codes), codes, now)
         return pcm
 
     def _said_at(self, sound: m.Sound, fresh: int, now: float) -> float:
@@ -370,10 +370,7 @@ class CallAudio:
             self._most_ahead = max(self._most_ahead, ahead)
         begins = came + ahead - fresh
         if self.tape is not None:
-            first = max(self.out.acknowledged, self.out.floor)
-            for pcm, begin, end in self.out.between(first, position):
-                self.tape.said(begins, pcm, begin, end)
-                begins += (end - begin) / _HEARD_BYTES / WIRE_RATE
+            self.tape.said(begins, max(self.out.acknowledged, self.out.floor), position)
         self._plays_until = came + ahead
         self._acknowledged_at = came
 
@@ -560,6 +557,8 @@ class CallAudio:
             return
         self._unsent = False
         for position, pcm in self.out.pieces():
+            if self.tape is not None:
+                self.tape.spoken(position, pcm, begins=self.out.begins(position))
             self._send(m.Speak(self.call, self.generation, position, pcm))
 
     def _spoken(self, utterances: list[Utterance]) -> None:
