@@ -58,7 +58,7 @@ class Reader:
         try:
             while chunk := self._answer.read1():
                 self.heard += chunk
-        except (OSError, ValueError, AttributeError):
+        except (OSError, http.client.HTTPException):
             return  # closed from here
 
     def close(self) -> None:

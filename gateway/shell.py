@@ -24,6 +24,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import CurveKeys
 from trunkline.bus.errors import TrunklineError
+from trunkline.bus.histogram import JITTER, Histogram
 from trunkline.bus.sockets import BusSocket, connect_dealer
 from trunkline.bus.wall import Wall
 
@@ -33,6 +34,7 @@ from .admission import Admission, Applicant
 from .authenticator import Authenticator
 from .pace import Pace, Verdict
 from .recording import Recorder, Stereo, Track, place_of
+from .recording_file import Whose
 from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
 from .watcher import Watcher
@@ -69,7 +71,7 @@ class StreamSocket:
     def __init__(self, shell: Shell, applicant: Applicant) -> None:
         self.number = applicant.number
         self.protocol = ms.MediaStream()
-        self._pace = Pace(shell.clock())
+        self.pace = Pace(shell.clock(), shell.jitter)
         self.socket: WebSocket | None = None
         #: the open stream's, where its call is traced
         self.span: tracing.RoomSpan | None = None
@@ -88,7 +90,7 @@ class StreamSocket:
         if type(event) is ms.Media and self._applicant.state == "live":
             # A frame, which comes nearly always, need not pass the cases of everything else.
             shell = self._shell
-            verdict = self._pace.judge(event, shell.clock())
+            verdict = self.pace.judge(event, shell.clock())
             if verdict == "fine":
                 if shell.streams.media(self.number, event.position, event.payload):
                     shell.flush_within(FLUSH_SECONDS)
@@ -113,7 +115,7 @@ class StreamSocket:
     def _came(self, event: ms.Event | None) -> None:
         """A message came, and this is its meaning."""
         if self.protocol.started:
-            verdict = self._pace.judge(event, self._shell.clock())
+            verdict = self.pace.judge(event, self._shell.clock())
             if verdict != "fine":
                 self._wrong(verdict)
                 return
@@ -170,8 +172,10 @@ class Shell:
         self.clock = clock
         self.streams = Streams(peer, clock(), lead_ms)
         self.admission = Admission(peer)
-        self.watcher = Watcher(peer, self.streams, self._notify, clock)
+        self.watcher = Watcher(peer, self.streams, self._notify, clock, self._lateness)
         self.sockets: dict[int, StreamSocket] = {}
+        #: how unevenly carriers' frames come
+        self.jitter = Histogram(JITTER)
         self._emptied: asyncio.Event | None = None
         self._authenticator = authenticator
         self._refusals = authenticator.refusals
@@ -263,7 +267,8 @@ class Shell:
             age = info.age or 0.0
             recording = Stereo(place_of(age, _waited(opened)))
             first = opened.accepted.first
-            track = self._recorder.begin(info.sid, info.ordinal, first=first, age=age)
+            whose = Whose(direction=info.direction, caller=info.caller, callee=info.callee)
+            track = self._recorder.begin(info.sid, info.ordinal, first=first, age=age, whose=whose)
             self._recordings[opened.socket] = (track, recording)
         self.apply(
             self.streams.accept(
@@ -363,6 +368,10 @@ class Shell:
                         instruction.notification.worker,
                     )
                 self.controller.notify(instruction.notification)
+
+    def _lateness(self, number: int) -> float:
+        socket = self.sockets.get(number)
+        return 0.0 if socket is None else socket.pace.behind
 
     def _notify(self, notification: m.Notification) -> bool:
         return self.controller.notify(notification)

@@ -4,8 +4,9 @@ Nothing here costs anything while nobody looks. A Watch of the controller puts a
 each stream, and takes it off again when no other one comes in time. The console renews it for as
 long as a page is open.
 
-A meter looks at every eighth sample. That is a thousand a second, so the loudest of a tenth of a
-second is found to within a decibel in speech, and a stream costs an eighth of the time.
+A hundred calls have 10,000 frames a second, so a meter does next to nothing for each of them. The
+far end's sound is read from the stream's ring, our own is kept as it is, and both are looked at
+five times a second.
 """
 
 from __future__ import annotations
@@ -29,66 +30,85 @@ EVERY: Final = 0.2
 #: Steps of half a decibel, up to full scale.
 FULL_SCALE: Final = 127
 _LOUDEST: Final = 32_124
-_EACH: Final = 8
+#: Sound is sorted into classes of 2 dB.
+_CLASS: Final = 4
 
 
-def _steps(code: int) -> int:
-    """How loud one mu-law code is."""
+def _class_of(code: int) -> int:
+    """The class of one mu-law code; 0 is silence."""
     magnitude = abs(linear(code))
-    decibel = 20 * math.log10(magnitude / _LOUDEST) if magnitude else -math.inf
-    return max(0, round(FULL_SCALE + 2 * max(decibel, -FULL_SCALE)))
+    if magnitude == 0:
+        return 0
+    return max(0, round((FULL_SCALE + 40 * math.log10(magnitude / _LOUDEST)) / _CLASS))
 
 
-_LOUDNESS: Final = bytes(_steps(code) for code in range(256))
+_CLASSES: Final = bytes(_class_of(code) for code in range(256))
+#: The classes from the loudest down, each with its loudness.
+_LADDER: Final = tuple(
+    (each, min(FULL_SCALE, each * _CLASS)) for each in range(max(_CLASSES), 0, -1)
+)
 
 
-def loudness(mulaw: bytes | bytearray) -> int:
-    """The loudest sample: 0 is silence, each step is 0.5 dB, and 127 is full scale."""
-    return max(mulaw[::_EACH].translate(_LOUDNESS), default=0)
+def loudness(mulaw: bytes) -> int:
+    """The loudest sample, to 1 dB: 0 is silence, each step is 0.5 dB, and 127 is full scale. To ask
+    for one class after the other takes a tenth of the time that ``max`` would."""
+    classes = mulaw.translate(_CLASSES)
+    if classes.count(0) < len(classes):
+        for each, loud in _LADDER:
+            if each in classes:
+                return loud
+    return 0
 
 
 class Meter:
-    """Both directions of one stream since the last :meth:`take`."""
+    """Both directions of one stream since the last :meth:`take`. ``lateness``: by how much the
+    newest frame came later than the far end's clock says, in seconds."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._far = bytearray()
-        self._ours = bytearray()
-        #: samples that lie unplayed at the carrier; it plays one for each that the far end sends
-        self._ahead = 0
-        self._transit: float | None = None
+    def __init__(self, stream: Stream, lateness: Callable[[], float]) -> None:
+        self._stream = stream
+        self._lateness = lateness
+        self._ours: list[bytes] = []
+        #: a frame of ours is kept, and nothing else is done
+        self.said = self._ours.append
+        frames = stream.ring.frames
+        self._from = frames[-1].position + 1 if frames else 0
+        self._late: float | None = None
         self._jitter = 0.0
 
     def heard(self, position: int, payload: bytes) -> None:
-        """The far end said it. Jitter is that of RFC 3550, 6.4.1, in seconds."""
-        self._far += payload
-        self._ahead = max(0, self._ahead - len(payload))
-        transit = self._clock() - position / WIRE_RATE
-        if self._transit is not None:
-            self._jitter += (abs(transit - self._transit) - self._jitter) / 16
-        self._transit = transit
-
-    def said(self, payload: bytes) -> None:
-        """We sent it to the carrier's buffer."""
-        self._ours += payload
-        self._ahead += len(payload)
+        """It is in the ring."""
 
     def cleared(self) -> None:
-        """The carrier's buffer was emptied."""
-        self._ahead = 0
+        """How much lies at the carrier is the stream's own business."""
 
-    def take(self, call: str) -> m.Level:
-        """How loud it was, in two halves of the time since the last one."""
-        far, ours = bytes(self._far), bytes(self._ours)
-        self._far.clear()
+    def take(self, now: float) -> m.Level:
+        """How loud it was, in two halves of the time since the last one. The jitter is that of RFC
+        3550, 6.4.1, of one frame in ten."""
+        late = self._lateness()
+        if self._late is not None:
+            self._jitter += (abs(late - self._late) - self._jitter) / 16
+        self._late = late
+        ours = b"".join(self._ours)
         self._ours.clear()
         return m.Level(
-            call=call,
-            far=_halves(far),
+            call=self._stream.call,
+            far=_halves(self._newest()),
             ours=_halves(ours),
-            lead_ms=self._ahead * 1000 // WIRE_RATE,
+            lead_ms=self._stream.unplayed(now) * 1000 // WIRE_RATE,
             jitter_ms=round(self._jitter * 1000),
         )
+
+    def _newest(self) -> bytes:
+        """The far end's sound since the last time."""
+        found: list[bytes] = []
+        frames = self._stream.ring.frames
+        for frame in reversed(frames):
+            if frame.position < self._from:
+                break
+            found.append(frame.payload)
+        if found:
+            self._from = frames[-1].position + 1
+        return b"".join(reversed(found))
 
 
 def _halves(mulaw: bytes) -> bytes:
@@ -106,15 +126,22 @@ class _Shown:
 
 
 class Watcher:
-    """Tells the controller levels and sound of ``streams`` for as long as it asks for them."""
+    """Tells the controller levels and sound of ``streams`` for as long as it asks for them.
+    ``lateness``: of the newest frame of a socket."""
 
     def __init__(
-        self, gateway: str, streams: Streams, notify: Callable[[m.Notification], bool], clock: Clock
+        self,
+        gateway: str,
+        streams: Streams,
+        notify: Callable[[m.Notification], bool],
+        clock: Clock,
+        lateness: Callable[[int], float],
     ) -> None:
         self._gateway = gateway
         self._streams = streams
         self._notify = notify
         self._clock = clock
+        self._lateness = lateness
         self._until = float("-inf")
         self._listened_to: frozenset[str] = frozenset()
         self._shown: dict[str, _Shown] = {}
@@ -150,7 +177,8 @@ class Watcher:
         """Put the meter on it, and an ear where somebody listens; or take that off again."""
         shown = self._shown.get(stream.call)
         if shown is None or shown.stream is not stream:
-            shown = self._shown[stream.call] = _Shown(stream, Meter(self._clock))
+            meter = Meter(stream, lambda: self._lateness(stream.socket))
+            shown = self._shown[stream.call] = _Shown(stream, meter)
             stream.tap(shown.meter)
         listened_to = stream.call in self._listened_to
         if listened_to and shown.sound is None:
@@ -163,7 +191,8 @@ class Watcher:
 
     def _tell(self) -> None:
         self._timer = None
-        if self._clock() > self._until:
+        now = self._clock()
+        if now > self._until:
             self.close()
             return
         levels = []
@@ -171,7 +200,7 @@ class Watcher:
             if shown.stream.ended is not None:
                 del self._shown[call]
             else:
-                levels.append(shown.meter.take(call))
+                levels.append(shown.meter.take(now))
             if shown.sound is not None and shown.sound.waiting:
                 at, mulaw = shown.sound.take()
                 sound = m.CallSound(gateway=self._gateway, call=call, at=at, mulaw=mulaw)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from trunkline.bus import messages as m
 from trunkline.bus.testing import until
@@ -18,7 +19,6 @@ from trunkline.controller import instructions as do
 from trunkline.controller import viewers as shown
 from trunkline.controller.console import Console
 from trunkline.controller.pages import MOST_PCM, Pages
-from trunkline.controller.rules.book.heard import HeardCalls
 from trunkline.controller.timeline import Entry, Timeline
 from trunkline.controller.viewers import MOST_LISTENERS, MOST_PAGES, Viewers
 
@@ -36,7 +36,7 @@ class Site:
         pages = Pages(
             self.viewers, lambda call: call == "c1", self.done.append, TOKEN, recordings, cassettes
         )
-        self.console = Console(dict, {}, {}, HeardCalls(), pages)
+        self.console = Console(dict, CollectorRegistry(), pages)
         self.console.start(0)
 
     @property
