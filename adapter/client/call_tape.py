@@ -174,8 +174,8 @@ class CallTape:
 
     def sides(self) -> tuple[Samples, Samples]:
         """(ours, theirs) as PCM16 at 8 kHz, on one clock, the far end's."""
-        # What is joined meanwhile is read twice, and nothing is missed. The rest are copies, because
-        # another thread may add to them.
+        # What is joined meanwhile is read twice, and nothing is missed. The rest are copies: it may
+        # be added to meanwhile.
         began_at, fresh = self._fresh
         joined, late = _joined(began_at, fresh)
         heard = [(began_at, joined), *self._heard]
