@@ -15,7 +15,6 @@ from typing import Annotated, Any, Final, Literal, get_type_hints
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
-import platformdirs
 from msgspec import Meta
 
 from . import env_file as dotenv
@@ -48,6 +47,8 @@ _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 
 def default_state_dir() -> Path:
     """The user's state directory. SettingsError where the user has no home to put it in."""
+    import platformdirs  # for processes that keep a journal: the others start sooner without it
+
     try:
         found = platformdirs.user_state_path("trunkline")
     except RuntimeError:  # what platformdirs raises where there is none; older ones leave the ~
@@ -122,6 +123,23 @@ def _host(value: Any) -> str:
     if not host or re.search(r"[\s/@\[\]]", host):
         raise ValueError("expected a name or an address to listen on, such as 127.0.0.1 or ::1")
     return host
+
+
+def _database(value: Any) -> str:
+    """A URL of PostgreSQL. No error shows any of it: it may hold a password."""
+    text = _text(value)
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError("expected a URL such as postgresql://user:password@host:5432/name")
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError(_UNREADABLE) from None
+    hosts = parts.netloc.rpartition("@")[2]
+    ports = [port for port in re.findall(r":([^:,\]]*)(?:,|\Z)", hosts) if port]
+    behind = parts.path + parts.fragment
+    if "@" in behind or parts.fragment or not all(port.isdecimal() for port in ports):
+        raise ValueError(_UNREADABLE)
+    return text
 
 
 def _bus(value: Any) -> str:
@@ -214,6 +232,8 @@ class Settings:
     bus: Annotated[str, _bus] = field(default_factory=default_bus)
     #: the key of a tcp bus, for a process that is not to have the token; else made from the token
     bus_key: Annotated[str, _text] = field(default="", repr=False)
+    #: where journals are, if not in the state directory; it may have a password in it
+    database_url: Annotated[str, _database] = field(default="", repr=False)
     #: as set; :attr:`state_path` has the default
     state_dir: Annotated[Path | None, Path] = None
     numbers: Annotated[tuple[str, ...], _numbers] = ()
@@ -371,7 +391,8 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
     values = {name: value for name, value in values.items() if value != ""}
     set_here = frozenset(values)
     # The default address comes from the user's directories, so it is checked like one that is set.
-    values.setdefault("bus", default_bus())
+    if "bus" not in values:
+        values["bus"] = default_bus()
     for name in sorted(values, key=FIELDS.index):
         try:
             values[name] = _READERS[name](values[name])
@@ -384,7 +405,7 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
 def _shown(name: str, value: Any) -> str:
     """``='value'``, as far as it may be shown: a URL, even one that cannot be read, stands without
     what may be its password."""
-    if "TOKEN" in name or "KEY" in name:
+    if "TOKEN" in name or "KEY" in name or "DATABASE" in name:
         return ""
     if isinstance(value, str):
         value = re.sub(r"\A([a-z][a-z0-9+.-]*://)?.*@", r"\1***@", value, flags=re.I | re.S)

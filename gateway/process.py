@@ -146,6 +146,10 @@ class Gateway:
                 streams=self.shell.streams.stats(),
                 refused=dict(self.refusals.counts),
                 dropped=dict(self.shell.wall.dropped + self.client.wall.dropped),
+                measured={
+                    "wakeup_lateness": self.shell.carriers.lateness.tally(),
+                    "jitter": self.shell.jitter.tally(),
+                },
             ),
             on_event=lambda event: self.shell.event(event),
             on_welcome=self._welcomed,

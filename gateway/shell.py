@@ -24,6 +24,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import CurveKeys
 from trunkline.bus.errors import TrunklineError
+from trunkline.bus.histogram import JITTER, Histogram
 from trunkline.bus.sockets import BusSocket, connect_dealer
 from trunkline.bus.wall import Wall
 
@@ -69,7 +70,7 @@ class StreamSocket:
     def __init__(self, shell: Shell, applicant: Applicant) -> None:
         self.number = applicant.number
         self.protocol = ms.MediaStream()
-        self._pace = Pace(shell.clock())
+        self._pace = Pace(shell.clock(), shell.jitter)
         self.socket: WebSocket | None = None
         #: the open stream's, where its call is traced
         self.span: tracing.RoomSpan | None = None
@@ -171,6 +172,8 @@ class Shell:
         self.streams = Streams(peer, clock(), lead_ms)
         self.admission = Admission(peer)
         self.sockets: dict[int, StreamSocket] = {}
+        #: how unevenly carriers' frames come
+        self.jitter = Histogram(JITTER)
         self._emptied: asyncio.Event | None = None
         self._authenticator = authenticator
         self._refusals = authenticator.refusals

@@ -19,6 +19,10 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+# One BLAS thread, as the processes of a stack have it: a pool would spin beside the other tests.
+# BLAS reads this when numpy is first imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # A run of pytest inside of a test forgets the modules that it imported first. These two belong to
 # numpy, which imports them when they are asked for, and they cannot be loaded twice.
 import numpy.fft
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from e2e.stack import Stack
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from postgres_server import Server
 
     from trunkline.bus.testing import Context
 
@@ -94,7 +99,8 @@ LONGEST: Final = (
 ALL_E2E: Final = re.compile(r"^pytestmark = .*\bmark\.e2e\b", re.MULTILINE)
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-# For later.py. Behind everything else: no room is to be found under another name.
+# For later.py and postgres_server.py. Behind everything else: no room is to be found under another
+# name.
 sys.path.append(str(Path(__file__).parent))
 
 _home = surroundings.home()
@@ -204,6 +210,15 @@ def _shared_single() -> Iterator[Stack]:
     from e2e.stack import standing
 
     yield from standing(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server, for all tests of this process that need one."""
+    from postgres_server import running
+
+    with running() as server:
+        yield server
 
 
 @pytest.fixture
