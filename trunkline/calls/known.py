@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from trunkline.bus.errors import InvalidRequestError, StackUnavailableError
 from trunkline.bus.settings import Settings
-from trunkline.controller.journal.file import JournalError
+from trunkline.controller.journal.database import JournalError
 from trunkline.controller.journal.rows import DialRow
 from trunkline.controller.journal.state_dir import journals
 from trunkline.controller.journal.store import dialled
