@@ -1,4 +1,4 @@
-"""``trunkline call`` and ``trunkline answer``: their options. :mod:`.call_and_answer` has the calls."""
+"""Options of ``trunkline call`` and ``trunkline answer``. :mod:`.call_and_answer` has the calls."""
 
 from __future__ import annotations
 
