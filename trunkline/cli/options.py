@@ -79,6 +79,7 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 timeout_option = click.option(
     "--timeout",
     default=120.0,
