@@ -34,6 +34,7 @@ from .admission import Admission, Applicant
 from .authenticator import Authenticator
 from .pace import Pace, Verdict
 from .recording import Recorder, Stereo, Track, place_of
+from .recording_file import Whose
 from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
 from .websocket import Refusal, Upgrade, WebSocket
@@ -264,7 +265,8 @@ class Shell:
             age = info.age or 0.0
             recording = Stereo(place_of(age, _waited(opened)))
             first = opened.accepted.first
-            track = self._recorder.begin(info.sid, info.ordinal, first=first, age=age)
+            whose = Whose(direction=info.direction, caller=info.caller, callee=info.callee)
+            track = self._recorder.begin(info.sid, info.ordinal, first=first, age=age, whose=whose)
             self._recordings[opened.socket] = (track, recording)
         self.apply(
             self.streams.accept(
