@@ -234,6 +234,9 @@ class Settings:
     #: of a call, in whichever currency; None: nobody says what calls cost
     price_per_minute: Annotated[float | None, _price] = None
     recordings_dir: Annotated[Path | None, Path] = None
+    cassettes_dir: Annotated[Path | None, Path] = None
+    #: False: cassettes have the times and lengths of sound, and no sound
+    cassettes_sound: Annotated[bool, _flag] = True
     log_format: Annotated[Literal["text", "json"], _log_format] = "text"
 
     #: the names of the settings that were set; all others have their defaults

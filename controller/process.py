@@ -19,6 +19,7 @@ from typing import Final
 
 import zmq
 
+from trunkline.bus.cassettes import Cassettes
 from trunkline.bus.clock import monotonic
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import CarrierError, SettingsError
@@ -98,7 +99,8 @@ async def _serve_locked(
     locks.append(stack.lock)
     lost = _set_aside(stack)
     journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
-    carrier = TwilioCarrier.of(settings)
+    cassettes = Cassettes.of(settings)
+    carrier = TwilioCarrier.of(settings, cassettes)
     prober = Prober(settings.state_path, holder)
     ops = Operations.of(settings, stack.id, carrier, journal, prober)
     orphans = Orphans.find(settings.state_path, account, holder, prober.present)
@@ -115,6 +117,8 @@ async def _serve_locked(
         stop_authenticator(context)
         context.destroy(linger=100)
         carrier.close()
+        if cassettes is not None:
+            cassettes.close()
         prober.close()
         await journal.close()
         await orphans.close()

@@ -31,6 +31,7 @@ from .options import (
     settings_options,
     timeout_option,
 )
+from .replay import record, replay
 
 
 @click.group(
@@ -451,6 +452,8 @@ def menu(settings: Settings, file: Path, svg: Path | None, call_sid: str | None)
 
 
 cli.add_command(load)
+cli.add_command(record)
+cli.add_command(replay)
 
 
 @cli.command("with-parent", hidden=True)

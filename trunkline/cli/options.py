@@ -35,13 +35,17 @@ _OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "max_calls_per_hour": ("Most dialled calls in any hour.", "N"),
     "max_minutes_per_day": ("Most begun minutes of dialled calls in any day.", "N"),
     "recordings_dir": ("Write a stereo WAV of every call there.", "DIR"),
+    "cassettes_dir": ("Keep a cassette of every call there.", "DIR"),
     "twilio_api_url": ("REST base of a stand-in carrier.", "URL"),
     "log_format": ("text or json.", "FORMAT"),
 }
 
 #: Options of the whole stack.
 STACK: Final = tuple(_OPTIONS)
-GATEWAY: Final = ("public_url", "http_host", "http_port", "bus", "recordings_dir", "log_format")
+GATEWAY: Final = (
+    *("public_url", "http_host", "http_port", "bus", "recordings_dir", "cassettes_dir"),
+    "log_format",
+)
 CODEC_WORKER: Final = ("bus", "lead_ms", "log_format")
 CONTROLLER: Final = (
     "public_url",
@@ -56,6 +60,7 @@ CONTROLLER: Final = (
     "max_calls",
     "max_calls_per_hour",
     "max_minutes_per_day",
+    "cassettes_dir",
     "twilio_api_url",
     "log_format",
 )
