@@ -3,7 +3,7 @@
 Rules:
 
 1. A number stands as ``+1555`` and seven digits, in every row of every cassette of an account the
-   same ones. No network gives out numbers with area code 555, so nobody is called by accident. The
+   same ones. 555 is no area code in use, so nobody is called by accident. The
    digits come from a keyed hash under the account's auth token: whoever has the cassette alone
    cannot try all numbers until one fits.
 2. Of a form only the fields of :data:`PLAIN` keep their values, and those of :data:`PARTIES` have

@@ -236,7 +236,8 @@ class _Run:
         """Keep the cassettes of failed tests, once the stacks in the run's ``directory`` have
         ended."""
         gates, self._gates = self._gates, None
-        if gates is None or self._given is not None:
+        asked = self._config.getoption("--phone-report") is not None
+        if gates is None or self._given is not None or not asked:
             return
         source = self.cassettes(directory)
         if source is not None:

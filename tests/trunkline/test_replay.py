@@ -248,7 +248,8 @@ def test_twiml_is_compared_by_its_structure() -> None:
     assert status.now.startswith("503 ")
     (nothing,) = found(voice(one), Cassette("CA1"))
     assert nothing.now == "nothing"
-    assert document("no <xml") == "no XML: 'no <xml'"
+    assert document("no <xml") == "no TwiML: 'no <xml'"
+    assert document("<!DOCTYPE x><Response/>").startswith("no TwiML")
     assert document("<Response><Dial>+15551234567</Dial><Say>Hi</Say></Response>") == (
         "<Dial>+…</Dial><Say>Hi</Say>"
     )

@@ -55,7 +55,8 @@ def payload_of(message: Message) -> tuple[int, list[int]]:
     told = body.get("levels")
     size = body.get("bytes")
     kept = [each for each in told if isinstance(each, int)] if isinstance(told, list) else []
-    return size if isinstance(size, int) and 0 <= size <= 10**7 else 0, kept
+    kept = [min(0, max(SILENT, each)) for each in kept]
+    return min(len(kept) * FRAME, size) if isinstance(size, int) and size >= 0 else 0, kept
 
 
 def spoken(messages: Iterable[tuple[float, Message]], began: float) -> list[Segment]:
