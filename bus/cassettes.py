@@ -34,7 +34,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -63,8 +62,7 @@ _BLOCK: Final = 1024 * 1024
 Direction = Literal["in", "out"]
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(msgspec.Struct, frozen=True, gc=False):
     """``at``: of the monotonic clock. ``text``: of a stream's message, which is not read until it
     is written. ``begins``: nothing comes before it in the call."""
 
