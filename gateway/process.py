@@ -40,6 +40,7 @@ from .app import GatewayApp
 from .authenticator import Authenticator
 from .recording import Recorder
 from .refusals import Refusals
+from .retention import Retention
 from .shell import Shell
 from .signature import SignatureCheck
 from .websocket import protocol_class
@@ -102,7 +103,8 @@ async def serve(
             "for tests only"
         )
     directory = settings.recordings_dir
-    recorder = None if directory is None else Recorder(directory)
+    retention = Retention(settings.recordings_keep_days, settings.recordings_max_mb)
+    recorder = None if directory is None else Recorder(directory, retention)
     cassettes = Cassettes.of(settings)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     gateway = Gateway(settings, check, context, stop, recorder, cassettes)
@@ -149,6 +151,10 @@ class Gateway:
                 streams=self.shell.streams.stats(),
                 refused=dict(self.refusals.counts),
                 dropped=dict(self.shell.wall.dropped + self.client.wall.dropped),
+                measured={
+                    "wakeup_lateness": self.shell.carriers.lateness.tally(),
+                    "jitter": self.shell.jitter.tally(),
+                },
             ),
             on_event=lambda event: self.shell.event(event),
             on_welcome=self._welcomed,
