@@ -21,6 +21,7 @@ import zmq
 
 from trunkline.bus import hosts, tracing
 from trunkline.bus import messages as m
+from trunkline.bus.cassettes import Cassettes
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import CurveKeys
 from trunkline.bus.errors import TrunklineError
@@ -74,6 +75,8 @@ class StreamSocket:
         self.socket: WebSocket | None = None
         #: the open stream's, where its call is traced
         self.span: tracing.RoomSpan | None = None
+        #: for the call's cassette; None: nobody wants one
+        self.tape = None if shell.cassettes is None else shell.cassettes.tape()
         self._shell = shell
         self._applicant = applicant
 
@@ -85,6 +88,8 @@ class StreamSocket:
         self.socket = socket
 
     def text(self, data: bytes) -> None:
+        if self.tape is not None:
+            self.tape.heard(data)
         event = self.protocol.receive(data)
         if type(event) is ms.Media and self._applicant.state == "live":
             # A frame, which comes nearly always, need not pass the cases of everything else.
@@ -162,6 +167,7 @@ class Shell:
         lead_ms: int = 60,
         curve: CurveKeys | None = None,
         recorder: Recorder | None = None,
+        cassettes: Cassettes | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self.peer = peer
@@ -169,6 +175,7 @@ class Shell:
         self.wall = Wall(log)
         self.controller = controller
         self.clock = clock
+        self.cassettes = cassettes
         self.streams = Streams(peer, clock(), lead_ms)
         self.admission = Admission(peer)
         self.sockets: dict[int, StreamSocket] = {}
@@ -260,6 +267,8 @@ class Shell:
                 "trunkline.ordinal": info.ordinal,
             },
         )
+        if socket.tape is not None:
+            socket.tape.let_in(info.sid, opened.stream_sid)
         recording = None
         if self._recorder is not None:
             age = info.age or 0.0
@@ -292,6 +301,8 @@ class Shell:
         self.apply(self.streams.closed(ended.socket, ended.reason, at))
         if socket.span is not None:
             socket.span.end({"trunkline.stream_end": ended.reason})
+        if socket.tape is not None:
+            socket.tape.over(ended.reason)
 
     def _close_socket(self, number: int, code: int) -> None:
         found = self.sockets.get(number)
@@ -327,6 +338,8 @@ class Shell:
                     target = self.sockets.get(number)
                     if target is not None and target.socket is not None:
                         target.socket.send_text(text)
+                        if target.tape is not None:
+                            target.tape.said(text)
             elif isinstance(instruction, do.SendToWorker):
                 self._send(instruction.endpoint, instruction.message)
             elif isinstance(instruction, do.OpenLink):

@@ -36,6 +36,7 @@ from .options import (
     json_option,
     settings_options,
 )
+from .replay import record, replay
 
 
 @click.group(
@@ -388,7 +389,7 @@ def menu(
     sys.exit(menus.menu(settings, file, svg, call_sid, as_json=as_json))
 
 
-for _command in (answer, call, calls, completion, init, load, play, show):
+for _command in (answer, call, calls, completion, init, load, play, record, replay, show):
     cli.add_command(_command)
 
 
