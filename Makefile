@@ -22,7 +22,7 @@ BIN := $(VENV)/bin
 DEV := $(VENV)/.dev-installed
 SOURCES_OF_INSTALL := requirements.txt pyproject.toml setup.py
 # Debian's packages of the programs that tests and lint run.
-PROGRAMS := postgresql prometheus systemd
+PROGRAMS := chromium postgresql prometheus systemd
 
 # The tests start hundreds of processes, and each would compile the code once more.
 unexport PYTHONDONTWRITEBYTECODE

@@ -38,6 +38,7 @@ from .recording import Recorder, Stereo, Track, place_of
 from .recording_file import Whose
 from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
+from .watcher import Watcher
 from .websocket import Refusal, Upgrade, WebSocket
 
 log = logging.getLogger("trunkline.gateway")
@@ -71,7 +72,7 @@ class StreamSocket:
     def __init__(self, shell: Shell, applicant: Applicant) -> None:
         self.number = applicant.number
         self.protocol = ms.MediaStream()
-        self._pace = Pace(shell.clock(), shell.jitter)
+        self.pace = Pace(shell.clock(), shell.jitter)
         self.socket: WebSocket | None = None
         #: the open stream's, where its call is traced
         self.span: tracing.RoomSpan | None = None
@@ -94,7 +95,7 @@ class StreamSocket:
         if type(event) is ms.Media and self._applicant.state == "live":
             # A frame, which comes nearly always, need not pass the cases of everything else.
             shell = self._shell
-            verdict = self._pace.judge(event, shell.clock())
+            verdict = self.pace.judge(event, shell.clock())
             if verdict == "fine":
                 if shell.streams.media(self.number, event.position, event.payload):
                     shell.flush_within(FLUSH_SECONDS)
@@ -119,7 +120,7 @@ class StreamSocket:
     def _came(self, event: ms.Event | None) -> None:
         """A message came, and this is its meaning."""
         if self.protocol.started:
-            verdict = self._pace.judge(event, self._shell.clock())
+            verdict = self.pace.judge(event, self._shell.clock())
             if verdict != "fine":
                 self._wrong(verdict)
                 return
@@ -178,6 +179,7 @@ class Shell:
         self.cassettes = cassettes
         self.streams = Streams(peer, clock(), lead_ms)
         self.admission = Admission(peer)
+        self.watcher = Watcher(peer, self.streams, self._notify, clock, self._lateness)
         self.sockets: dict[int, StreamSocket] = {}
         #: how unevenly carriers' frames come
         self.jitter = Histogram(JITTER)
@@ -284,10 +286,11 @@ class Shell:
                 opened.accepted,
                 opened.stream_sid,
                 self.clock(),
-                recording,
+                () if recording is None else (recording,),
                 [(media.position, media.payload) for media in opened.early],
             )
         )
+        self.watcher.opened(info.call)
         for event in opened.held:
             socket.take(event)
 
@@ -378,6 +381,13 @@ class Shell:
                         instruction.notification.worker,
                     )
                 self.controller.notify(instruction.notification)
+
+    def _lateness(self, number: int) -> float:
+        socket = self.sockets.get(number)
+        return 0.0 if socket is None else socket.pace.behind
+
+    def _notify(self, notification: m.Notification) -> bool:
+        return self.controller.notify(notification)
 
     def _send(self, endpoint: str, message: m.ToWorker) -> None:
         link = self._links.get(endpoint)
@@ -488,6 +498,8 @@ class Shell:
             elif event.ordinal is not None:
                 now = self.clock()
                 self.apply(self.streams.close_one_way(event.call, event.ordinal, now))
+        elif isinstance(event, m.Watch):
+            self.watcher.watch(event)
         elif isinstance(event, m.StreamTurn):
             self.apply(self.admission.turn(event.info))
         else:
@@ -503,6 +515,7 @@ class Shell:
     def close(self) -> None:
         """Close all sockets and connections; the ends of streams are told before."""
         self.admission.draining = True
+        self.watcher.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._flushing is not None:

@@ -94,7 +94,7 @@ MEASURE: Final = (
 #: Files in these folders are taken apart: any worker may take any of their tests.
 EACH_BY_ITSELF: Final = ("tests/e2e/", "tests/survival/", "tests/trunkline/")
 #: But not these, whose tests share a stack that the file starts.
-TOGETHER: Final = ("test_digits.py", "test_up.py")
+TOGETHER: Final = ("test_digits.py", "test_up.py", "e2e/test_console.py")
 #: The files of units that compute longest.
 LONGEST: Final = (
     "adapter/test_speech_gate.py",

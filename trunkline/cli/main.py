@@ -207,6 +207,25 @@ def status(settings: Settings, as_json: bool) -> None:
     sys.exit(asyncio.run(report.show(settings, as_json=as_json)))
 
 
+@cli.command(short_help="Open the console in a browser.")
+@click.option("--print", "show", is_flag=True, help="Print the link, and open nothing.")
+@settings_options("bus")
+def console(settings: Settings, show: bool) -> None:
+    """Open the console in a browser: all that is in the stack, live.
+
+    The link lets its page listen to calls and act on them. Where no browser can be opened, it is
+    printed; keep it to yourself.
+
+    \b
+    Examples:
+      trunkline console
+      trunkline console --print
+    """
+    from . import console as opened
+
+    sys.exit(asyncio.run(opened.console(settings, show=show)))
+
+
 @cli.command()
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--account", is_flag=True, help="Also from the seals on the account's numbers.")
