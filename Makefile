@@ -21,8 +21,8 @@ BIN := $(VENV)/bin
 # Once all of requirements.txt is installed, and trunkline as it stands here.
 DEV := $(VENV)/.dev-installed
 SOURCES_OF_INSTALL := requirements.txt pyproject.toml setup.py
-# Debian's packages of the programs that tests run.
-PROGRAMS := postgresql prometheus
+# Debian's packages of the programs that tests and lint run.
+PROGRAMS := postgresql prometheus systemd
 
 # The tests start hundreds of processes, and each would compile the code once more.
 unexport PYTHONDONTWRITEBYTECODE
@@ -54,7 +54,7 @@ programs:
 	    || { echo "installing $(PROGRAMS)"; apt-get update -qq \
 	    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PROGRAMS) >/dev/null; }
 
-lint: $(DEV)
+lint: $(DEV) programs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -62,6 +62,7 @@ lint: $(DEV)
 	$(BIN)/python tools/check_imports.py
 	$(BIN)/python tools/check_owners.py
 	$(BIN)/python tools/check_map.py
+	$(BIN)/python tools/check_deploy.py
 	$(BIN)/deptry . --no-ansi
 	$(BIN)/python docs/make_bus.py --check
 	$(BIN)/python docs/make_states.py --check

@@ -64,6 +64,7 @@ COMPUTE: Final = (
         "survival/test_private_stack.py",
     ),
     (
+        "adapter/test_answered_by.py::test_the_scenario_adapter_knows_it_too",
         "adapter/test_dropin_calls.py",
         "adapter/test_dropin_spans.py",
         "adapter/test_dropin_surface.py",

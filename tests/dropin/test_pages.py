@@ -95,11 +95,8 @@ def commands(block: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+def reader(another_run: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A reader's project: the recordings that the pages speak of, and nothing of this run."""
-    for name in list(os.environ):
-        if name.startswith("PYTEST_"):
-            monkeypatch.delenv(name)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("COLUMNS", "100")
     (pytester.path / "tests").mkdir()
