@@ -19,6 +19,10 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+# One BLAS thread, as the processes of a stack have it: a pool would spin beside the other tests.
+# BLAS reads this when numpy is first imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # A run of pytest inside of a test forgets the modules that it imported first. These two belong to
 # numpy, which imports them when they are asked for, and they cannot be loaded twice.
 import numpy.fft
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from e2e.stack import Stack
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from postgres_server import Server
 
     from trunkline.bus.testing import Context
 
@@ -41,7 +46,13 @@ if TYPE_CHECKING:
 #: pytest-xdist takes a line, so no more than two tests compute at once, tests that wait go on
 #: beside them, and one worker imports scenario.
 COMPUTE: Final = (
-    ("::test_the_demo_runs", "::test_the_offline_example", "test_each_belief.py", "test_words.py"),
+    (
+        "::test_the_demo_runs",
+        "::test_the_first_minutes_with",
+        "::test_the_offline_example",
+        "test_each_belief.py",
+        "test_words.py",
+    ),
     ("::test_every_example_runs", "::test_ctrl_c_in_a_test"),
     (
         "dropin/test_scenario_run.py",
@@ -53,6 +64,7 @@ COMPUTE: Final = (
         "survival/test_private_stack.py",
     ),
     (
+        "::test_the_scenario_adapter_knows_it_too",
         "adapter/test_dropin_calls.py",
         "adapter/test_dropin_spans.py",
         "adapter/test_dropin_surface.py",
@@ -63,20 +75,26 @@ COMPUTE: Final = (
         "adapter/test_tunnel_readiness.py",
     ),
 )
-#: Tests that measure, in lines. Those on a stack with one gateway are in one line, so that all
-#: stacks of the first three lines but that one start at the beginning, and not while a neighbour
-#: measures.
+#: Tests that measure, in lines of about a minute. A start of a stack in the middle is a burden for
+#: those that measure beside it. So those on a stack with one gateway are in one line, and the other
+#: tests of a line share a stack that starts at the beginning. Behind the stalls alone, which are
+#: over early, comes a run of the gates with a stack of its own.
 MEASURE: Final = (
-    ("survival/test_stalls.py",),
-    ("survival/test_gateway.py", "survival/test_scaling.py", "::test_a_codec_worker_alone"),
-    ("e2e/test_interrupt.py", "survival/test_codec_worker.py", "survival/test_controller.py"),
+    ("survival/test_stalls.py", "::test_a_slower_run_fails"),
+    (
+        "survival/test_gateway.py",
+        "survival/test_scaling.py",
+        "::test_a_codec_worker_alone",
+        "e2e/test_interrupt.py",
+    ),
+    ("survival/test_codec_worker.py", "survival/test_controller.py"),
     ("::test_every_example_that_judges",),
-    ("dropin/test_gates_run.py",),
+    ("::test_a_run_with_gates",),
 )
 #: Files in these folders are taken apart: any worker may take any of their tests.
 EACH_BY_ITSELF: Final = ("tests/e2e/", "tests/survival/", "tests/trunkline/")
 #: But not these, whose tests share a stack that the file starts.
-TOGETHER: Final = ("test_digits.py", "test_up.py")
+TOGETHER: Final = ("test_digits.py", "test_up.py", "e2e/test_console.py")
 #: The files of units that compute longest.
 LONGEST: Final = (
     "adapter/test_speech_gate.py",
@@ -88,7 +106,8 @@ LONGEST: Final = (
 ALL_E2E: Final = re.compile(r"^pytestmark = .*\bmark\.e2e\b", re.MULTILINE)
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-# For later.py. Behind everything else: no room is to be found under another name.
+# For later.py and postgres_server.py. Behind everything else: no room is to be found under another
+# name.
 sys.path.append(str(Path(__file__).parent))
 
 _home = surroundings.home()
@@ -198,6 +217,15 @@ def _shared_single() -> Iterator[Stack]:
     from e2e.stack import standing
 
     yield from standing(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server, for all tests of this process that need one."""
+    from postgres_server import running
+
+    with running() as server:
+        yield server
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -47,8 +48,10 @@ from trunkline.bus.sound import (
     WIRE_RATE,
 )
 
-from .call_tape import CallTape
 from .outbound import Outbound, Utterance
+
+if TYPE_CHECKING:
+    from .call_tape import CallTape
 
 #: How long sound that is still on its way is waited for after the call's end.
 DRAIN_SECONDS = 1.0
@@ -121,6 +124,12 @@ class Lost:
         self.reasons[why] = self.reasons.get(why, 0) + samples
 
 
+def _new_tape() -> CallTape:
+    from .call_tape import CallTape  # numpy: Line.open has imported it
+
+    return CallTape()
+
+
 class CallAudio:
     """The state of one call's sound. Workers are named by their id. ``began``: when the call's
     first stream came up. ``first``: that stream's ordinal. The client may hear of the call when
@@ -145,7 +154,7 @@ class CallAudio:
         #: for so many samples at 8 kHz our sound came late, by the word of each worker
         self._late: dict[str, int] = {}
         #: all that both sides have said; None: it is not kept
-        self.tape = CallTape() if taped else None
+        self.tape = _new_tape() if taped else None
         #: newest generation seen; -1: none yet
         self.generation = -1
         #: the worker that has the call; None: none that we know of
