@@ -193,8 +193,8 @@ def _print(call: KnownCall, heard: Heard | None, console: Console) -> None:
         counted = f"{call.frames_lost} frames lost, {call.underruns or 0} underruns so far"
         console.print(Text(counted, style=style))
     for event in call.events or ():
-        at = datetime.fromtimestamp(event.at, UTC)
-        console.print(Text(f"{at:%H:%M:%S.%f}"[:-3] + f"  {printable(event.text)}", style="dim"))
+        time = f"{datetime.fromtimestamp(event.at, UTC):%H:%M:%S.%f}"[:-3]
+        console.print(Text(f"{time}  {printable(event.text)}", style="dim"))
     if heard is None:
         console.print("not recorded: TRUNKLINE_RECORDINGS_DIR keeps the sound of later calls")
         return
