@@ -134,7 +134,7 @@ class Line:
         if self._session is not None:
             return self
         found = settings.load(bus=self._bus, auth_token=self._auth_token)
-        client = await asyncio.to_thread(acquire, found.address, lambda: found.curve)
+        client = await asyncio.to_thread(acquire, found.address, lambda: found.client_curve)
         try:
             await client.welcome(UNAVAILABLE_AFTER)
             session = await client.open_session(self._info())

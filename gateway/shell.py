@@ -22,7 +22,7 @@ import zmq
 from trunkline.bus import hosts, tracing
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock, monotonic
-from trunkline.bus.curve import CurveKeys
+from trunkline.bus.curve import ClientCurve
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.sockets import BusSocket, connect_dealer
 from trunkline.bus.wall import Wall
@@ -158,7 +158,7 @@ class Shell:
         context: zmq.Context[zmq.Socket[bytes]],
         *,
         lead_ms: int = 60,
-        curve: CurveKeys | None = None,
+        curve: ClientCurve | None = None,
         recorder: Recorder | None = None,
         clock: Clock = monotonic,
     ) -> None:

@@ -21,6 +21,7 @@ from trunkline.bus.process import EXIT_DONE, EXIT_FAILED
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
+from .keys import keys
 from .load import load
 from .options import (
     CODEC_WORKER,
@@ -225,6 +226,9 @@ def restore(settings: Settings, dry_run: bool, account: bool, force: bool) -> No
     for line in lines:
         click.echo(line)
     sys.exit(outcome)
+
+
+cli.add_command(keys)
 
 
 _say = click.option(

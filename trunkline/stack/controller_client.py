@@ -33,7 +33,7 @@ async def controller_client(
         hello=lambda: m.Hello(role="adapter", peer=peer, pid=os.getpid()),
         beat=lambda: m.Beat(peer=peer),
         on_event=lambda event: None,
-        curve=settings.curve,
+        curve=settings.client_curve,
     )
     client.start()
     try:
