@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import zmq
-import zmq.auth.thread
 from zmq.utils import z85
 
 from .client_keys import AllowList
@@ -136,7 +135,9 @@ def _admit(allowed: AllowList, context: zmq.Context[zmq.Socket[bytes]]) -> None:
     """Start the context's ZAP handler (one for a context; it ends with it)."""
     if id(context) in _authenticators:
         return
-    authenticator = zmq.auth.thread.ThreadAuthenticator(context)
+    from zmq.auth.thread import ThreadAuthenticator  # not needed on ipc, nor by a client
+
+    authenticator = ThreadAuthenticator(context)
     authenticator.start()
     authenticator.configure_curve_callback(
         domain=_DOMAIN, credentials_provider=_Doorkeeper(allowed)

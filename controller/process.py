@@ -26,7 +26,7 @@ from trunkline.bus.locks import FileLock
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain, run, setup_logging
 from trunkline.bus.settings import Settings
 
-from . import status
+from . import otlp, status
 from .console import HOST, Console
 from .core import Core
 from .journal import file, places, state_dir
@@ -34,6 +34,7 @@ from .journal.database import JournalError
 from .journal.orphans import Orphans, clear_away
 from .journal.rows import SEEN_KEPT
 from .journal.state_dir import StackDir, StackRunsError
+from .metrics import Metrics
 from .rules.book import Identity, Rules
 from .rules.book.usage import DAY, Caps
 from .shell import Shell
@@ -115,6 +116,7 @@ async def _serve_locked(
         if lost or unreadable:
             await find_own(ops, unreadable)
         core = await _core(settings, ops, account, orphans, lost=lost)
+        carrier.watched_by(core.book.measures.asked_twilio)
         status = await _run(settings, Shell(core, ops, stop, orphans), context)
     finally:
         stop_authenticator(context)
@@ -194,10 +196,12 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
             "may run at this address"
         ) from error
     book = core.book
-    console = Console(
-        lambda: status.build(book, monotonic()), book.counts, book.refused, book.heard
-    )
+    metrics = Metrics(book, monotonic)
+    console = Console(lambda: status.build(book, monotonic()), metrics)
+    pusher = None
     try:
+        if otlp.chosen():
+            pusher = otlp.Pusher(metrics, book.identity.stack)
         console.start(settings.console_port)
         core.book.console_at(f"http://{HOST}:{console.port}")
         log.info(
@@ -211,3 +215,5 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
     finally:
         shell.close()
         await console.close()
+        if pusher is not None:
+            await pusher.close()

@@ -304,6 +304,7 @@ class Shell:
                         await self._asked.wait()
             else:
                 await asyncio.sleep(due - loop.time())
+                self.core.book.measures.count("wakeup_lateness", loop.time() - due, "controller")
             self._wall.shield("look at connections", self._look_for_gone)
 
     def _look_for_gone(self) -> None:

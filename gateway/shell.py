@@ -24,6 +24,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import ClientCurve
 from trunkline.bus.errors import TrunklineError
+from trunkline.bus.histogram import JITTER, Histogram
 from trunkline.bus.sockets import BusSocket, connect_dealer
 from trunkline.bus.wall import Wall
 
@@ -33,6 +34,7 @@ from .admission import Admission, Applicant
 from .authenticator import Authenticator
 from .pace import Pace, Verdict
 from .recording import Recorder, Stereo, Track, place_of
+from .recording_file import Whose
 from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
 from .websocket import Refusal, Upgrade, WebSocket
@@ -68,7 +70,7 @@ class StreamSocket:
     def __init__(self, shell: Shell, applicant: Applicant) -> None:
         self.number = applicant.number
         self.protocol = ms.MediaStream()
-        self._pace = Pace(shell.clock())
+        self._pace = Pace(shell.clock(), shell.jitter)
         self.socket: WebSocket | None = None
         #: the open stream's, where its call is traced
         self.span: tracing.RoomSpan | None = None
@@ -170,6 +172,8 @@ class Shell:
         self.streams = Streams(peer, clock(), lead_ms)
         self.admission = Admission(peer)
         self.sockets: dict[int, StreamSocket] = {}
+        #: how unevenly carriers' frames come
+        self.jitter = Histogram(JITTER)
         self._emptied: asyncio.Event | None = None
         self._authenticator = authenticator
         self._refusals = authenticator.refusals
@@ -261,7 +265,8 @@ class Shell:
             age = info.age or 0.0
             recording = Stereo(place_of(age, _waited(opened)))
             first = opened.accepted.first
-            track = self._recorder.begin(info.sid, info.ordinal, first=first, age=age)
+            whose = Whose(direction=info.direction, caller=info.caller, callee=info.callee)
+            track = self._recorder.begin(info.sid, info.ordinal, first=first, age=age, whose=whose)
             self._recordings[opened.socket] = (track, recording)
         self.apply(
             self.streams.accept(

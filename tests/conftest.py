@@ -19,6 +19,10 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+# One BLAS thread, as the processes of a stack have it: a pool would spin beside the other tests.
+# BLAS reads this when numpy is first imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # A run of pytest inside of a test forgets the modules that it imported first. These two belong to
 # numpy, which imports them when they are asked for, and they cannot be loaded twice.
 import numpy.fft
@@ -42,7 +46,13 @@ if TYPE_CHECKING:
 #: pytest-xdist takes a line, so no more than two tests compute at once, tests that wait go on
 #: beside them, and one worker imports scenario.
 COMPUTE: Final = (
-    ("::test_the_demo_runs", "::test_the_offline_example", "test_each_belief.py", "test_words.py"),
+    (
+        "::test_the_demo_runs",
+        "::test_the_first_minutes_with",
+        "::test_the_offline_example",
+        "test_each_belief.py",
+        "test_words.py",
+    ),
     ("::test_every_example_runs", "::test_ctrl_c_in_a_test"),
     (
         "dropin/test_scenario_run.py",

@@ -9,19 +9,22 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ..mulaw import Pcm
 
 
-def _a_law(sample: int) -> int:
-    """A sample, coded and decoded: 13 bits, in segments that are twice as coarse each time."""
-    magnitude = min(abs(sample) >> 3, 4095)
-    shift = max(1, magnitude.bit_length() - 5)
+def _a_law(samples: npt.NDArray[np.int32]) -> Pcm:
+    """Samples, coded and decoded: 13 bits, in segments that are twice as coarse each time."""
+    magnitude = np.minimum(abs(samples) >> 3, 4095)
+    # How many bits a magnitude has: frexp() says which power of two lies above.
+    shift = np.maximum(1, np.frexp(magnitude)[1] - 5)
     decoded = ((magnitude >> shift << shift) + (1 << shift >> 1)) << 3
-    return decoded if sample >= 0 else -decoded
+    signed: Pcm = np.where(samples >= 0, decoded, -decoded).astype(np.int16)
+    return signed
 
 
-_A_LAW: Final[Pcm] = np.array([_a_law(n) for n in range(-32768, 32768)], dtype=np.int16)
+_A_LAW: Final = _a_law(np.arange(-32768, 32768, dtype=np.int32))
 
 _INDEX: Final = (-1, -1, -1, -1, 2, 4, 6, 8)
 _STEPS: Final = tuple(min(32767, round(7 * 1.1**n)) for n in range(89))

@@ -251,3 +251,10 @@ def _look(how: Callable[[Path], None], path: Path) -> None:
         how(path)
     except NotPrivateError as error:
         raise SettingsError(f"TRUNKLINE_STATE_DIR={str(path)!r}: {error}") from None
+
+
+def journals(state_dir: Path) -> list[Path]:
+    """The journals of all stacks of this directory, and of the private ones in it, whether they
+    live or not."""
+    roots = (state_dir, *_inside(state_dir / PRIVATE))
+    return sorted(path for root in roots for path in root.glob(f"stacks/*/{_JOURNAL}"))

@@ -377,3 +377,9 @@ def peek(path: Path) -> OpenRows:
     """The open rows of a journal that another process may have, read only. JournalError as
     ``in_file``."""
     return file.read(path, lambda db: open_rows(db, file.DIALECT))
+
+
+def dialled(path: Path) -> list[DialRow]:
+    """The dials of the journal at ``path`` that Twilio took, closed ones too; read only, as
+    :func:`peek`. Rows that cannot be read are left out. JournalError as :func:`peek`."""
+    return file.read(path, lambda db: read_dials(db, file.DIALECT, "sid IS NOT NULL")[0])

@@ -65,6 +65,11 @@ class MemoryJournal(store.Journal):
         return {row.request: row for row in found}
 
     @property
+    def changes(self) -> int:
+        """How many rows have been written."""
+        return self._file.connection.total_changes
+
+    @property
     def left(self) -> reading.OpenRows:
         """The rows that are open."""
         return reading.open_rows(self._file.connection, file.DIALECT)

@@ -21,6 +21,8 @@ from trunkline.bus.process import EXIT_DONE, EXIT_FAILED
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
+from .calls import calls, play, show
+from .init import init
 from .keys import keys
 from .load import load
 from .options import (
@@ -47,6 +49,7 @@ def cli(debug: bool) -> None:
     \b
     Examples:
       trunkline demo                  see it work, without an account
+      trunkline init                  begin a project: a first test, which runs offline
       trunkline up --sim              a stack to play with, without an account
       trunkline up --tunnel cloudflared
       trunkline status
@@ -375,7 +378,8 @@ def doctor(
 def demo(out: Path | None, verbose: bool) -> None:
     """Carry two real calls with real speech against the stand-in carrier.
 
-    Needs no account and no network: pip install 'trunkline[demo]'.
+    Needs no account and no network. With 'trunkline[demo]' the calls go through langwatch-scenario,
+    and the words that were understood are shown.
 
     \b
     Example:
@@ -454,7 +458,8 @@ def menu(settings: Settings, file: Path, svg: Path | None, call_sid: str | None)
     sys.exit(menus.menu(settings, file, svg, call_sid))
 
 
-cli.add_command(load)
+for _command in (calls, init, load, play, show):
+    cli.add_command(_command)
 
 
 @cli.command("with-parent", hidden=True)
