@@ -19,6 +19,7 @@ from typing import Final
 
 import zmq
 
+from trunkline.bus.cassettes import Cassettes
 from trunkline.bus.clock import monotonic
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import CarrierError, SettingsError
@@ -104,7 +105,8 @@ async def _serve_locked(
     if stack.lost and stacks is not None:
         lost = True
         log.error("%s: nothing is there of stack %s; %s", journal.name, stack.id, _BEGUN)
-    carrier = TwilioCarrier.of(settings)
+    cassettes = Cassettes.of(settings)
+    carrier = TwilioCarrier.of(settings, cassettes)
     prober = Prober(settings.state_path, holder)
     ops = Operations.of(settings, stack.id, carrier, journal, prober)
     orphans = Orphans()
@@ -125,6 +127,8 @@ async def _serve_locked(
         stop_authenticator(context)
         context.destroy(linger=100)
         carrier.close()
+        if cassettes is not None:
+            cassettes.close()
         prober.close()
         await journal.close()
         await orphans.close()

@@ -21,8 +21,9 @@ import zmq
 
 from trunkline.bus import hosts, tracing
 from trunkline.bus import messages as m
+from trunkline.bus.cassettes import Cassettes
 from trunkline.bus.clock import Clock, monotonic
-from trunkline.bus.curve import CurveKeys
+from trunkline.bus.curve import ClientCurve
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.histogram import JITTER, Histogram
 from trunkline.bus.sockets import BusSocket, connect_dealer
@@ -75,6 +76,8 @@ class StreamSocket:
         self.socket: WebSocket | None = None
         #: the open stream's, where its call is traced
         self.span: tracing.RoomSpan | None = None
+        #: for the call's cassette; None: nobody wants one
+        self.tape = None if shell.cassettes is None else shell.cassettes.tape()
         self._shell = shell
         self._applicant = applicant
 
@@ -86,6 +89,8 @@ class StreamSocket:
         self.socket = socket
 
     def text(self, data: bytes) -> None:
+        if self.tape is not None:
+            self.tape.heard(data)
         event = self.protocol.receive(data)
         if type(event) is ms.Media and self._applicant.state == "live":
             # A frame, which comes nearly always, need not pass the cases of everything else.
@@ -161,8 +166,9 @@ class Shell:
         context: zmq.Context[zmq.Socket[bytes]],
         *,
         lead_ms: int = 60,
-        curve: CurveKeys | None = None,
+        curve: ClientCurve | None = None,
         recorder: Recorder | None = None,
+        cassettes: Cassettes | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self.peer = peer
@@ -170,6 +176,7 @@ class Shell:
         self.wall = Wall(log)
         self.controller = controller
         self.clock = clock
+        self.cassettes = cassettes
         self.streams = Streams(peer, clock(), lead_ms)
         self.admission = Admission(peer)
         self.watcher = Watcher(peer, self.streams, self._notify, clock, self._lateness)
@@ -262,6 +269,8 @@ class Shell:
                 "trunkline.ordinal": info.ordinal,
             },
         )
+        if socket.tape is not None:
+            socket.tape.let_in(info.sid, opened.stream_sid)
         recording = None
         if self._recorder is not None:
             age = info.age or 0.0
@@ -295,6 +304,8 @@ class Shell:
         self.apply(self.streams.closed(ended.socket, ended.reason, at))
         if socket.span is not None:
             socket.span.end({"trunkline.stream_end": ended.reason})
+        if socket.tape is not None:
+            socket.tape.over(ended.reason)
 
     def _close_socket(self, number: int, code: int) -> None:
         found = self.sockets.get(number)
@@ -330,6 +341,8 @@ class Shell:
                     target = self.sockets.get(number)
                     if target is not None and target.socket is not None:
                         target.socket.send_text(text)
+                        if target.tape is not None:
+                            target.tape.said(text)
             elif isinstance(instruction, do.SendToWorker):
                 self._send(instruction.endpoint, instruction.message)
             elif isinstance(instruction, do.OpenLink):
