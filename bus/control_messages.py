@@ -29,6 +29,8 @@ from .adapter_messages import (
     DialQueued,
     Disarm,
     HangUp,
+    Listen,
+    Listening,
     OpenSession,
     PoolQueued,
     SendDigits,
@@ -224,6 +226,7 @@ RequestBody = (
     | CancelDial
     | HangUp
     | SendDigits
+    | Listen
     | CloseSession
     | GetStatus
     | VoiceWebhook
@@ -234,6 +237,7 @@ ReplyBody = (
     SessionOpened
     | Armed
     | Dialled
+    | Listening
     | SessionClosed
     | StatusReport
     | VoiceAnswer

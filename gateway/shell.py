@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 import zmq
+from msgspec.structs import replace
 
 from trunkline.bus import hosts, tracing
 from trunkline.bus import messages as m
@@ -32,7 +33,7 @@ from . import media_streams as ms
 from .admission import Admission, Applicant
 from .authenticator import Authenticator
 from .pace import Pace, Verdict
-from .recording import Recorder, Stereo, Track, place_of
+from .recording import Recorder, Stereo, Track, listened, place_of
 from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
 from .websocket import Refusal, Upgrade, WebSocket
@@ -69,6 +70,8 @@ class StreamSocket:
         self.number = applicant.number
         self.protocol = ms.MediaStream()
         self._pace = Pace(shell.clock())
+        #: of the outbound track, where the stream brings one
+        self._second_pace = Pace(shell.clock())
         self.socket: WebSocket | None = None
         #: the open stream's, where its call is traced
         self.span: tracing.RoomSpan | None = None
@@ -84,7 +87,7 @@ class StreamSocket:
 
     def text(self, data: bytes) -> None:
         event = self.protocol.receive(data)
-        if type(event) is ms.Media and self._applicant.state == "live":
+        if type(event) is ms.Media and self._applicant.state == "live" and not event.outbound:
             # A frame, which comes nearly always, need not pass the cases of everything else.
             shell = self._shell
             verdict = self._pace.judge(event, shell.clock())
@@ -112,7 +115,9 @@ class StreamSocket:
     def _came(self, event: ms.Event | None) -> None:
         """A message came, and this is its meaning."""
         if self.protocol.started:
-            verdict = self._pace.judge(event, self._shell.clock())
+            second = type(event) is ms.Media and event.outbound
+            pace = self._second_pace if second else self._pace
+            verdict = pace.judge(event, self._shell.clock())
             if verdict != "fine":
                 self._wrong(verdict)
                 return
@@ -133,6 +138,7 @@ class StreamSocket:
         """An event of the open stream."""
         shell, number = self._shell, self.number
         if type(event) is ms.Media:
+            number = -number if event.outbound else number
             if shell.streams.media(number, event.position, event.payload):
                 shell.flush_within(FLUSH_SECONDS)
         elif isinstance(event, ms.Dtmf):
@@ -222,7 +228,8 @@ class Shell:
         """A socket's connection is gone."""
         self.admission.disconnected(number)
         del self.sockets[number]
-        self._record(number, over=True)
+        for track in (number, -number):
+            self._record(track, over=True)
         if self._emptied is not None and not self.sockets:
             self._emptied.set()
 
@@ -256,26 +263,49 @@ class Shell:
                 "trunkline.ordinal": info.ordinal,
             },
         )
+        self._accept(opened.socket, opened, opened.accepted)
+        if info.theirs is not None:
+            second = replace(info, call=m.outbound_track(info.call))
+            self._accept(-opened.socket, opened, replace(opened.accepted, info=second))
+        for event in opened.held:
+            socket.take(event)
+
+    def _accept(self, number: int, opened: do.OpenStream, accepted: m.StreamAccepted) -> None:
+        """A track of the stream: its part in the recording, and its place in the streams' state."""
+        early = [(media.position, media.payload) for media in opened.early]
         recording = None
         if self._recorder is not None:
-            age = info.age or 0.0
-            recording = Stereo(place_of(age, _waited(opened)))
-            first = opened.accepted.first
-            track = self._recorder.begin(info.sid, info.ordinal, first=first, age=age)
-            self._recordings[opened.socket] = (track, recording)
+            info = accepted.info
+            recording = self._recording(number, opened, info)
         self.apply(
             self.streams.accept(
-                opened.socket,
-                socket.protocol,
-                opened.accepted,
+                number,
+                self.sockets[opened.socket].protocol,
+                accepted,
                 opened.stream_sid,
                 self.clock(),
                 recording,
-                [(media.position, media.payload) for media in opened.early],
+                early,
             )
         )
-        for event in opened.held:
-            socket.take(event)
+
+    def _recording(self, number: int, opened: do.OpenStream, info: m.CallInfo) -> Stereo:
+        """Where the track's sound is put together for the call's recording. Both tracks of a call
+        that is listened to write into one file, each into its own side."""
+        assert self._recorder is not None
+        age = info.age or 0.0
+        if info.theirs is None:
+            sound, sid = Stereo(place_of(age, _waited(opened))), info.sid
+        else:
+            which = "inbound" if number > 0 else "outbound"
+            sound = Stereo(place_of(age), begins=0, ours=which != info.theirs)
+            sid = listened(info.sid, info.call)
+        first = opened.accepted.first and number > 0
+        self._recordings[number] = (
+            self._recorder.begin(sid, info.ordinal, first=first, age=age),
+            sound,
+        )
+        return sound
 
     def _end_stream(self, ended: do.EndStream) -> None:
         socket = self.sockets[ended.socket]
@@ -289,7 +319,7 @@ class Shell:
             socket.span.end({"trunkline.stream_end": ended.reason})
 
     def _close_socket(self, number: int, code: int) -> None:
-        found = self.sockets.get(number)
+        found = self.sockets.get(abs(number))
         if found is not None and found.socket is not None:
             found.socket.close(code)
 
@@ -460,13 +490,15 @@ class Shell:
 
     def _event(self, event: m.Event) -> None:
         if isinstance(event, m.CallPlaced):
-            self.apply(self.streams.call_placed(event, self.clock()))
+            for track in self.streams.tracks(event.call):
+                self.apply(self.streams.call_placed(replace(event, call=track), self.clock()))
         elif isinstance(event, m.CloseStream):
             if event.ordinal is None:
                 self.apply(self.admission.not_needed(event.call))
             if not event.one_way:
                 self._read_out(self.streams.socket_of(event.call))
-                self.apply(self.streams.close_stream(event.call, self.clock()))
+                for track in self.streams.tracks(event.call):
+                    self.apply(self.streams.close_stream(track, self.clock()))
             elif event.ordinal is not None:
                 now = self.clock()
                 self.apply(self.streams.close_one_way(event.call, event.ordinal, now))

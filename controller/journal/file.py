@@ -52,6 +52,12 @@ MIGRATIONS: Final = (
     CREATE INDEX seen_since ON seen (since);
     """,
     "ALTER TABLE dials ADD COLUMN seconds REAL;",
+    """
+    CREATE TABLE listening (
+        call TEXT PRIMARY KEY, session TEXT NOT NULL, secret_hash TEXT NOT NULL, sid TEXT NOT NULL,
+        theirs TEXT NOT NULL, name TEXT NOT NULL, since REAL NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 

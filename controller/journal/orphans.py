@@ -23,7 +23,7 @@ from typing import Final
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.locks import LockHeldError
 
-from ..twilio.operations import Operations, hang_up_left
+from ..twilio.operations import Operations, hang_up_left, stop_left
 from ..twilio.seal import Seal
 from . import state_dir
 from .file import JournalError
@@ -109,11 +109,16 @@ class Orphan:
         return dataclasses.replace(ops, stack=stack, journal=self.journal)
 
     async def hang_up_left(self, ops: Operations) -> None:
-        """Calls of its dials, which nobody can claim. Nothing is done where it lives."""
+        """Calls of its dials, which nobody can claim, and streams that nobody hears. Nothing is
+        done where it lives."""
         taken = await self.take(ops)
         if taken is not None:
             dials = await taken.journal.open_dials()
-            await asyncio.gather(*(hang_up_left(taken, dial) for dial in dials))
+            listening = await taken.journal.open_listening()
+            await asyncio.gather(
+                *(hang_up_left(taken, dial) for dial in dials),
+                *(stop_left(taken, row) for row in listening),
+            )
 
     async def close(self) -> None:
         if self._taking is not None and not self._taking.done():
@@ -140,10 +145,10 @@ class Orphans:
         gone, _ = state_dir.others(directory, account, holder)
         for stack in gone:
             try:
-                rows, dials, unreadable = peek(stack.journal)
+                rows, dials, unreadable, listening = peek(stack.journal)
                 for row in unreadable:
                     log.error("%s", row.text(stack.journal))
-                if rows or dials:
+                if rows or dials or listening:
                     found.append(Orphan(stack.path, rows, account, holder, present))
                 elif not unreadable and time.time() - stack.journal.stat().st_mtime > KEPT:
                     clear_away(stack)

@@ -4,8 +4,8 @@ A process that dies between a request to Twilio and its answer forgets that it a
 finds the request here and repairs what it may have left behind: a number that would answer nobody,
 or a call that nobody would end.
 
-It holds overrides of numbers, dials, the epochs (one for each start of a controller), and the
-CallSids of webhooks that came. By these a replayed webhook is known.
+It holds overrides of numbers, dials, calls that are listened to, the epochs (one for each start of
+a controller), and the CallSids of webhooks that came. By these a replayed webhook is known.
 
 It is SQLite in WAL mode with full durability: once a method has returned, its change survives a
 power cut. A file that is torn, or is no journal, is refused with a clear error and never written
@@ -27,7 +27,8 @@ States of an override::
 
 States of a dial: asked (Twilio may have it), taken (its SID is known), closed. Closed rows stay:
 a late write of a closed override is recognised by its row, and so is a dial that is asked for
-again under the same request id.
+again under the same request id. A call that is listened to has a row for as long as a stream of it
+may be there.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from trunkline.bus.redact import redact_number
 from ..twilio.threads import DaemonPool
 from . import file
 from .file import JournalError
-from .rows import SEEN_KEPT, DialRow, OverrideRow, OverrideState
+from .rows import SEEN_KEPT, DialRow, ListeningRow, OverrideRow, OverrideState
 
 log = logging.getLogger("trunkline.controller")
 
@@ -163,7 +164,8 @@ class SqliteJournal:
         select = (
             "SELECT MAX(at) FROM (SELECT MAX(started) AS at FROM epochs"
             " UNION SELECT MAX(changed) FROM overrides UNION SELECT MAX(asked) FROM dials"
-            " UNION SELECT MAX(since) FROM seen) WHERE typeof(at) IN ('real', 'integer')"
+            " UNION SELECT MAX(since) FROM listening UNION SELECT MAX(since) FROM seen)"
+            " WHERE typeof(at) IN ('real', 'integer')"
         )
         return float(await self._do(lambda db: db.execute(select).fetchone()[0]) or 0.0)
 
@@ -254,6 +256,22 @@ class SqliteJournal:
         )
         await self._change(update, seconds, request)
 
+    # ------------------------------------------------------------------ calls that are listened to
+
+    async def open_listening(self) -> list[ListeningRow]:
+        """The calls of which a stream may still be there."""
+        return list(await self._do(lambda db: _open_rows(db).listening))
+
+    async def listening_asked(self, row: ListeningRow) -> None:
+        """A stream is going to be asked for. It takes the place of the call's former one."""
+        values = ", ".join("?" * len(row.__struct_fields__))
+        insert = f"INSERT OR REPLACE INTO listening VALUES ({values})"
+        await self._change(insert, *msgspec.structs.astuple(row))
+
+    async def listening_closed(self, call: str) -> None:
+        """No stream of it is there any more."""
+        await self._change("DELETE FROM listening WHERE call = ?", call)
+
     # ------------------------------------------------------------------ calls that were heard
 
     async def note_seen(self, sid: str, since: float) -> None:
@@ -293,13 +311,18 @@ _OVERRIDES_OPEN: Final = "state NOT IN ('restored', 'left_alone')"
 class Unreadable(NamedTuple):
     """A row that cannot be read, by its id; ``why`` names what is wrong with it."""
 
-    table: Literal["override", "dial"]
+    table: Literal["override", "dial", "listening"]
     id: str
     number: str
     why: str
 
     def text(self, path: Path) -> str:
         """The line for the log, with advice."""
+        if self.table == "listening":
+            return (
+                f"{path}: the row of {self.number}, which was listened to, cannot be read "
+                f"({self.why}). It was left as it is: a stream of that call ends with the call"
+            )
         which = f"{path}: {self.table} {self.id} ({redact_number(self.number)})"
         if self.table == "dial":
             return (
@@ -318,13 +341,35 @@ class OpenRows(NamedTuple):
     overrides: list[OverrideRow]
     dials: list[DialRow]
     unreadable: list[Unreadable]
+    listening: list[ListeningRow]
 
 
 def _open_rows(db: sqlite3.Connection) -> OpenRows:
-    """Overrides that may stand on a number, and dials that may still lead to a call."""
+    """Overrides that may stand on a number, dials that may still lead to a call, and calls that may
+    still be listened to."""
     overrides, unreadable = _overrides(db, _OVERRIDES_OPEN)
     dials, more = _dials(db, "state != 'closed'")
-    return OpenRows(overrides, dials, unreadable + more)
+    listening, most = _listening(db)
+    return OpenRows(overrides, dials, unreadable + more + most, listening)
+
+
+def _listening(db: sqlite3.Connection) -> tuple[list[ListeningRow], list[Unreadable]]:
+    """All rows: one that is over is removed. An earlier version's journal has no such table."""
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'listening'").fetchone():
+        return [], []
+    found = db.execute("SELECT * FROM listening ORDER BY since, call")
+    names = [column[0] for column in found.description]
+    rows, unreadable = [], []
+    for row in found:
+        known = dict(zip(names, row, strict=True))
+        try:
+            listening = msgspec.convert(known, ListeningRow)
+            _check_times(since=listening.since)
+            rows.append(listening)
+        except (msgspec.MsgspecError, ValueError) as error:
+            why = Unreadable("listening", str(known["call"]), str(known["sid"]), str(error))
+            unreadable.append(why)
+    return rows, unreadable
 
 
 def _dials(

@@ -93,7 +93,7 @@ async def test_closing_waits_for_what_was_asked_for(tmp_path: Path) -> None:
     await asyncio.sleep(0)
     await journal.close()
     assert await asked == [True, None]
-    assert peek(path) == ([ROW], [DIAL], [])
+    assert peek(path) == ([ROW], [DIAL], [], [])
 
 
 async def test_epochs_count_up(tmp_path: Path) -> None:
