@@ -21,7 +21,6 @@ from .client.client import BusClient
 from .client.session import ClientSession
 from .client.telemetry import tell
 from .dial_rules import check_seconds
-from .dtmf import tones as as_sound
 from .pcm16 import pcm16
 
 if TYPE_CHECKING:
@@ -312,6 +311,8 @@ class Call:
         check_digits(digits)
         self._check_live("send_dtmf", sound=tones)
         if tones:
+            from .dtmf import tones as as_sound  # numpy: Line.open has imported it
+
             await self._client.run(self._media.say(as_sound(digits)))
         else:
             await self._client.run(self._send_digits(digits))

@@ -11,11 +11,14 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from importlib import import_module
 from typing import Literal
 
 from trunkline.bus import settings
 from trunkline.bus.clock import monotonic
 from trunkline.bus.control import UNAVAILABLE_AFTER
+from trunkline.bus.curve import CurveKeys
+from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.messages import ANY_NUMBER, SessionInfo
 from trunkline.bus.redact import redact_number
@@ -52,6 +55,18 @@ Mode = Literal["idle", "answer", "call"]
 #: How long arming a number may take, even where the user's timeout is shorter, because its REST
 #: requests may be repeated. The controller gives up after 30 s and says why; this waits for that.
 ARM_WITHIN = 35.0
+
+#: What works on sound, and so needs numpy. That takes as long to import as all else that a line
+#: needs, so ``from trunkline import Line`` goes without; and it takes too long for the middle of a
+#: call, where functions ask for these modules. The first line that is opened imports them.
+_OF_SOUND = (".dtmf", ".client.call_tape", ".turns.by_hand")
+
+
+def _client(address: BusAddress, curve: Callable[[], CurveKeys | None]) -> BusClient:
+    """The bus's client, with all that its calls will need. Blocks."""
+    for name in _OF_SOUND:
+        import_module(name, "trunkline.adapter")
+    return acquire(address, curve)
 
 
 class Line:
@@ -136,7 +151,7 @@ class Line:
         if self._session is not None:
             return self
         found = settings.load(bus=self._bus, auth_token=self._auth_token)
-        client = await asyncio.to_thread(acquire, found.address, lambda: found.curve)
+        client = await asyncio.to_thread(_client, found.address, lambda: found.curve)
         try:
             await client.welcome(UNAVAILABLE_AFTER)
             session = await client.open_session(self._info())

@@ -11,7 +11,9 @@ docs/bus.md for the story.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from .adapter_messages import (
     AnsweredBy,
@@ -71,6 +73,7 @@ from .wire import (
     Role,
     Seconds,
     Span,
+    Sum,
     Text,
 )
 
@@ -85,6 +88,14 @@ class CallStats(Record, frozen=True):
     frames_lost: Number = 0
     underruns: Number = 0
     seconds: Seconds = 0.0
+
+
+class Tally(Record, frozen=True):
+    """A histogram of one process since its start: how often a figure lay in each bucket and beyond
+    the last one, and the sum of all figures. Both sides know the buckets (bus/histogram.py)."""
+
+    counts: Annotated[list[Number], Meta(max_length=64)]
+    sum: Sum = 0.0
 
 
 # ---------------------------------------------------------------- joining, and staying known
@@ -158,6 +169,8 @@ class Beat(Message, frozen=True):
     A stranger can cause that: it is only shown.
     ``dropped``: how many messages of the bus it has dropped, by the reason. "undecodable" counts
     the mistakes of its peers, and "fault" its own.
+    ``measured``: the histograms that it counts, by name, for /metrics. A worker and a gateway have
+    "wakeup_lateness", and a gateway "jitter".
     """
 
     peer: PeerName
@@ -166,6 +179,7 @@ class Beat(Message, frozen=True):
     sessions: list[Name] = []
     refused: Counts = {}
     dropped: Counts = {}
+    measured: Annotated[dict[Known, Tally], Meta(max_length=64)] = {}
 
 
 class Pulse(Message, frozen=True):

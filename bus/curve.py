@@ -12,7 +12,6 @@ import contextlib
 from typing import Any
 
 import zmq
-import zmq.auth.thread
 from zmq.utils import z85
 
 _DOMAIN = "trunkline"
@@ -78,7 +77,9 @@ def _admit_only(public: bytes, context: zmq.Context[zmq.Socket[bytes]]) -> None:
     """Start the context's ZAP handler (one for a context; it ends with it)."""
     if id(context) in _authenticators:
         return
-    authenticator = zmq.auth.thread.ThreadAuthenticator(context)
+    from zmq.auth.thread import ThreadAuthenticator  # not needed on ipc, nor by a client
+
+    authenticator = ThreadAuthenticator(context)
     authenticator.start()
     authenticator.configure_curve_callback(domain=_DOMAIN, credentials_provider=_OneKey(public))
     _authenticators[id(context)] = authenticator

@@ -14,9 +14,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
-
 from .errors import SettingsError
 
 #: Seconds for whoever serves the file by a pipe to write it.
@@ -56,6 +53,9 @@ def read(path: Path) -> dict[str, str]:
         ) from None
     except OSError as error:
         raise _refused(path, f"cannot be read: {error.strerror or error}") from None
+    # Imported here, because most processes of a stack read no file and start sooner without.
+    from dotenv import dotenv_values
+
     text = _text(path, content)
     _check_lines(path, text)
     values = dotenv_values(stream=io.StringIO(text))
@@ -96,6 +96,8 @@ def _pipe(path: Path) -> bytes:
 def _check_lines(path: Path, text: str) -> None:
     """A line that names a setting of ours, and that no setting can be read from, is refused. What
     else stands in the file is none of our business."""
+    from dotenv.parser import parse_stream
+
     for binding in parse_stream(io.StringIO(text)):
         strange = binding.error or (binding.key and not _NAME.fullmatch(binding.key))
         content = binding.original.string

@@ -13,8 +13,6 @@ import warnings
 from pathlib import Path
 from typing import Final
 
-import platformdirs
-
 from .endpoints import fits_socket
 
 _SHORT: Final = "/tmp"  # noqa: S108  # what is made in it is 0700, and checked
@@ -28,6 +26,9 @@ def system_runtime_path() -> Path | None:
     Where the system gives none, platformdirs names one in the temporary directory and warns. The
     bus makes its directory 0700 and refuses one of another user, so the warning tells nothing new.
     """
+    # Imported here, because a process of a stack is given its bus, and starts sooner without.
+    import platformdirs
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

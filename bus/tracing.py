@@ -9,18 +9,23 @@ one span for a request, a stream, or a call's stay at a worker; never one for a 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 log = logging.getLogger("trunkline.bus")
 
 Attributes = Mapping[str, str | int | float | bool | None]
 
-try:
-    from opentelemetry import trace as _trace
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-except ImportError:  # trunkline does not need it
-    _trace = None  # type: ignore[assignment]  # asked for below
+#: Names the SDK that the API loads when it is first asked.
+_SDK_VARIABLE: Final = "OTEL_PYTHON_TRACER_PROVIDER"
+
+
+def _is_set_up() -> bool:
+    """Whether there may be an SDK in this process: somebody has imported the API, which trunkline
+    itself does not need, or has named an SDK to it."""
+    return "opentelemetry.trace" in sys.modules or _SDK_VARIABLE in os.environ
 
 
 class RoomSpan:
@@ -31,13 +36,14 @@ class RoomSpan:
 
     def end(self, attributes: Attributes | None = None, *, error: str | None = None) -> None:
         """End it; ``error`` (a kind, nothing that may hold a secret) marks it as failed."""
-        assert _trace is not None
+        from opentelemetry.trace import Status, StatusCode
+
         try:
             for name, value in (attributes or {}).items():
                 if value is not None:
                     self._span.set_attribute(name, value)
             if error is not None:
-                self._span.set_status(_trace.Status(_trace.StatusCode.ERROR, error))
+                self._span.set_status(Status(StatusCode.ERROR, error))
             self._span.end()
         except Exception:  # an exporter may raise anything, and must not touch a call
             log.warning("a span could not be exported", exc_info=True)
@@ -45,10 +51,16 @@ class RoomSpan:
 
 def begin(name: str, context: Mapping[str, str], attributes: Attributes) -> RoomSpan | None:
     """A span ``name`` in the trace of ``context``; None where there is nothing to belong to."""
-    if _trace is None or not context:
+    if not context or not _is_set_up():
+        return None
+    # Imported here, because a process where nobody else has imported them starts sooner without.
+    try:
+        from opentelemetry import trace
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+    except ImportError:  # it is named, and not installed
         return None
     parent = TraceContextTextMapPropagator().extract(dict(context))
-    span = _trace.get_tracer("trunkline").start_span(name, context=parent)
+    span = trace.get_tracer("trunkline").start_span(name, context=parent)
     for key, value in attributes.items():
         if value is not None:
             span.set_attribute(key, value)

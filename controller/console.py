@@ -11,21 +11,13 @@ calls whom, but no token, and prior URLs without their passwords.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
@@ -37,8 +29,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trunkline.bus import hosts
 from trunkline.bus.listener import Bounds, Server
-
-from .rules.book.heard import BUCKETS, HeardCalls
 
 log = logging.getLogger("trunkline.controller")
 
@@ -60,19 +50,11 @@ _HEADERS: Final = [
 
 
 class Console:
-    """``status``: the object of ``trunkline status --json``. ``counts``: how often each thing has
-    happened so far; ``refused``: how much gateways have refused so far, by kind; ``heard``: the
-    figures that clients' ears have told."""
+    """``status``: the object of ``trunkline status --json``. ``metrics``: what ``/metrics`` has."""
 
-    def __init__(
-        self,
-        status: Callable[[], dict[str, Any]],
-        counts: Mapping[str, int],
-        refused: Mapping[str, int],
-        heard: HeardCalls,
-    ) -> None:
+    def __init__(self, status: Callable[[], dict[str, Any]], metrics: Collector) -> None:
         registry = CollectorRegistry()
-        registry.register(_Figures(status, counts, refused, heard))
+        registry.register(metrics)
         page = Path(__file__).with_name("console.html").read_bytes()
 
         # Coroutines, because Starlette runs functions in threads, which share no state with us.
@@ -132,86 +114,3 @@ class _LocalOnly:
         elif scope["method"] != "GET":
             answer = PlainTextResponse("GET only", 405, {"allow": "GET"})
         await answer(scope, receive, with_headers)
-
-
-class _Figures(Collector):
-    """Prometheus metrics from the status object and the counters, at each scrape."""
-
-    def __init__(
-        self,
-        status: Callable[[], dict[str, Any]],
-        counts: Mapping[str, int],
-        refused: Mapping[str, int],
-        heard: HeardCalls,
-    ) -> None:
-        self._status = status
-        self._heard = heard
-        self._counters = (
-            ("events", "What has happened since the start", "event", counts),
-            ("gateway_refused", "What gateways have refused since the start", "kind", refused),
-        )
-
-    def describe(self) -> Iterable[Metric]:
-        return ()
-
-    def collect(self) -> Iterable[Metric]:
-        status, heard = self._status(), self._heard
-        for name, what in (
-            ("gateways", "Gateways that answer"),
-            ("codec_workers", "Codec workers that answer"),
-            ("sessions", "Open sessions"),
-        ):
-            yield GaugeMetricFamily(f"trunkline_{name}", what, value=len(status[name]))
-        unhealthy = GaugeMetricFamily(
-            "trunkline_unhealthy", "Processes that are there and do not work", labels=["role"]
-        )
-        silent = Counter(row["role"] for row in status.get("unhealthy", ()))
-        for role in ("gateway", "codec_worker"):
-            unhealthy.add_metric([role], silent[role])
-        yield unhealthy
-        dropped = CounterMetricFamily(
-            "trunkline_dropped_messages",
-            "Messages of the bus that a process has dropped",
-            labels=["peer", "why"],
-        )
-        for row in (*status["gateways"], *status["codec_workers"]):
-            for why, number in sorted(row.get("dropped", {}).items()):
-                dropped.add_metric([row["id"], why], number)
-        yield dropped
-        for name, what in (
-            ("calls", "Calls that are not over"),
-            ("overrides", "Numbers that are not as they were"),
-        ):
-            by_state = GaugeMetricFamily(f"trunkline_{name}", what, labels=["state"])
-            for state, number in Counter(row["state"] for row in status[name]).items():
-                by_state.add_metric([state], number)
-            yield by_state
-        left = GaugeMetricFamily(
-            "trunkline_cap_left", "How much of a cap is left", labels=["setting"]
-        )
-        for cap in status.get("caps", ()):
-            left.add_metric([cap["setting"]], cap["left"])
-        yield left
-        for name in ("frames_in", "frames_out", "frames_lost", "underruns"):
-            total = sum(call[name] for call in status["calls"])
-            yield GaugeMetricFamily(f"trunkline_live_{name}", "Of the live calls", value=total)
-        epoch = status["controller"]["epoch"]
-        yield GaugeMetricFamily("trunkline_epoch", "Starts of the controller", value=epoch)
-        for name, what, histogram in (
-            ("answer_latency", "Seconds until they answered, as the ear heard it", heard.latency),
-            (
-                "time_to_yield",
-                "Seconds until they yielded, as the ear heard it",
-                heard.time_to_yield,
-            ),
-        ):
-            up_to = [*map(str, BUCKETS), "+Inf"]
-            buckets = list(zip(up_to, itertools.accumulate(histogram.counts), strict=True))
-            yield HistogramMetricFamily(
-                f"trunkline_{name}_seconds", what, buckets=buckets, sum_value=histogram.sum
-            )
-        for name, what, label, counts in self._counters:
-            counter = CounterMetricFamily(f"trunkline_{name}", what, labels=[label])
-            for value, number in sorted(counts.items()):
-                counter.add_metric([value], number)
-            yield counter

@@ -38,7 +38,7 @@ from trunkline.bus.wall import Wall
 from . import instructions as do
 from .core import REST_SECONDS, TICK_SECONDS, AnyEvent, Core
 from .instructions import Instruction, Result
-from .journal.file import JournalError
+from .journal.database import DatabaseAwayError, JournalError
 from .journal.orphans import Orphans
 from .peer_names import PeerNames
 from .rules import reception
@@ -142,6 +142,8 @@ class Shell:
             if self._fatal is None:
                 await self._shut_down()
         finally:
+            await self._ops.journal.give_up()
+            await self._orphans.give_up()
             ticking.cancel()
             for task in list(self._tasks):
                 task.cancel()
@@ -180,6 +182,17 @@ class Shell:
             if isinstance(self._fatal, _FORESEEN):
                 raise self._fatal
             return EXIT_FAILED
+        try:
+            return await self._say_what_is_left()
+        except DatabaseAwayError as error:
+            log.error(
+                "%s. What is still to be put back or hung up stands there: the next start, or "
+                "`trunkline restore`, does it",
+                error,
+            )
+            return EXIT_PENDING
+
+    async def _say_what_is_left(self) -> int:
         overrides = await self._ops.journal.open_overrides()
         overrides += await self._orphans.open_overrides()
         dials = await self._ops.journal.open_dials()
@@ -195,7 +208,7 @@ class Shell:
         journal = self._ops.journal
         unreadable = [row for row in await journal.unreadable() if row.table == "override"]
         for lost in unreadable:
-            log.error("%s", lost.text(journal.path))
+            log.error("%s", lost.text(journal.name))
         left = overrides or dials or listening or unreadable
         return EXIT_PENDING if left else EXIT_DONE
 
@@ -288,6 +301,7 @@ class Shell:
                         await self._asked.wait()
             else:
                 await asyncio.sleep(due - loop.time())
+                self.core.book.measures.count("wakeup_lateness", loop.time() - due, "controller")
             self._wall.shield("look at connections", self._look_for_gone)
 
     def _look_for_gone(self) -> None:

@@ -38,6 +38,7 @@ RECORDS = (
     m.SessionInfo,
     m.StreamInfo,
     m.CallStats,
+    m.Tally,
     m.StreamStats,
     m.InFrame,
     m.DigitIn,
@@ -114,7 +115,8 @@ def keep(path: Path, fresh: str) -> int:
     if "--check" not in sys.argv[1:]:
         path.write_text(fresh)
     elif not path.exists() or fresh != path.read_text():
-        print(f"docs/{path.name} is out of date: run `make docs`", file=sys.stderr)
+        shown = path.relative_to(Path(__file__).parents[1])
+        print(f"{shown} is out of date: run `make docs`", file=sys.stderr)
         return 1
     return 0
 

@@ -39,6 +39,7 @@ from .app import GatewayApp
 from .authenticator import Authenticator
 from .recording import Recorder
 from .refusals import Refusals
+from .retention import Retention
 from .shell import Shell
 from .signature import SignatureCheck
 from .websocket import protocol_class
@@ -101,7 +102,8 @@ async def serve(
             "for tests only"
         )
     directory = settings.recordings_dir
-    recorder = None if directory is None else Recorder(directory)
+    retention = Retention(settings.recordings_keep_days, settings.recordings_max_mb)
+    recorder = None if directory is None else Recorder(directory, retention)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     gateway = Gateway(settings, check, context, stop, recorder)
     # While there is no controller calls go on without it. A gateway that alone does not hear it is
@@ -144,6 +146,10 @@ class Gateway:
                 streams=self.shell.streams.stats(),
                 refused=dict(self.refusals.counts),
                 dropped=dict(self.shell.wall.dropped + self.client.wall.dropped),
+                measured={
+                    "wakeup_lateness": self.shell.carriers.lateness.tally(),
+                    "jitter": self.shell.jitter.tally(),
+                },
             ),
             on_event=lambda event: self.shell.event(event),
             on_welcome=self._welcomed,

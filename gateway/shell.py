@@ -25,6 +25,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import CurveKeys
 from trunkline.bus.errors import TrunklineError
+from trunkline.bus.histogram import JITTER, Histogram
 from trunkline.bus.sockets import BusSocket, connect_dealer
 from trunkline.bus.wall import Wall
 
@@ -34,6 +35,7 @@ from .admission import Admission, Applicant
 from .authenticator import Authenticator
 from .pace import Pace, Verdict
 from .recording import Recorder, Stereo, Track, listened, place_of
+from .recording_file import Whose
 from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
 from .websocket import Refusal, Upgrade, WebSocket
@@ -69,9 +71,9 @@ class StreamSocket:
     def __init__(self, shell: Shell, applicant: Applicant) -> None:
         self.number = applicant.number
         self.protocol = ms.MediaStream()
-        self._pace = Pace(shell.clock())
+        self._pace = Pace(shell.clock(), shell.jitter)
         #: of the outbound track, where the stream brings one
-        self._second_pace = Pace(shell.clock())
+        self._second_pace = Pace(shell.clock(), shell.jitter)
         self.socket: WebSocket | None = None
         #: the open stream's, where its call is traced
         self.span: tracing.RoomSpan | None = None
@@ -176,6 +178,8 @@ class Shell:
         self.streams = Streams(peer, clock(), lead_ms)
         self.admission = Admission(peer)
         self.sockets: dict[int, StreamSocket] = {}
+        #: how unevenly carriers' frames come
+        self.jitter = Histogram(JITTER)
         self._emptied: asyncio.Event | None = None
         self._authenticator = authenticator
         self._refusals = authenticator.refusals
@@ -295,16 +299,15 @@ class Shell:
         assert self._recorder is not None
         age = info.age or 0.0
         if info.theirs is None:
-            sound, sid = Stereo(place_of(age, _waited(opened))), info.sid
+            sound, name = Stereo(place_of(age, _waited(opened))), info.sid
         else:
             which = "inbound" if number > 0 else "outbound"
             sound = Stereo(place_of(age), begins=0, ours=which != info.theirs)
-            sid = listened(info.sid, info.call)
+            name = listened(info.sid, info.call)
         first = opened.accepted.first and number > 0
-        self._recordings[number] = (
-            self._recorder.begin(sid, info.ordinal, first=first, age=age),
-            sound,
-        )
+        whose = Whose(info.sid, info.direction, info.caller, info.callee)
+        track = self._recorder.begin(name, info.ordinal, first=first, age=age, whose=whose)
+        self._recordings[number] = (track, sound)
         return sound
 
     def _end_stream(self, ended: do.EndStream) -> None:

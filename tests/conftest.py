@@ -19,6 +19,10 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+# One BLAS thread, as the processes of a stack have it: a pool would spin beside the other tests.
+# BLAS reads this when numpy is first imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # A run of pytest inside of a test forgets the modules that it imported first. These two belong to
 # numpy, which imports them when they are asked for, and they cannot be loaded twice.
 import numpy.fft
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from e2e.stack import Stack
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from postgres_server import Server
 
     from trunkline.bus.testing import Context
 
@@ -41,7 +46,13 @@ if TYPE_CHECKING:
 #: pytest-xdist takes a line, so no more than two tests compute at once, tests that wait go on
 #: beside them, and one worker imports scenario.
 COMPUTE: Final = (
-    ("::test_the_demo_runs", "::test_the_offline_example", "test_each_belief.py", "test_words.py"),
+    (
+        "::test_the_demo_runs",
+        "::test_the_first_minutes_with",
+        "::test_the_offline_example",
+        "test_each_belief.py",
+        "test_words.py",
+    ),
     ("::test_every_example_runs", "::test_ctrl_c_in_a_test"),
     (
         "dropin/test_scenario_run.py",
@@ -53,6 +64,7 @@ COMPUTE: Final = (
         "survival/test_private_stack.py",
     ),
     (
+        "adapter/test_answered_by.py::test_the_scenario_adapter_knows_it_too",
         "adapter/test_dropin_calls.py",
         "adapter/test_dropin_spans.py",
         "adapter/test_dropin_surface.py",
@@ -88,7 +100,8 @@ LONGEST: Final = (
 ALL_E2E: Final = re.compile(r"^pytestmark = .*\bmark\.e2e\b", re.MULTILINE)
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-# For later.py. Behind everything else: no room is to be found under another name.
+# For later.py and postgres_server.py. Behind everything else: no room is to be found under another
+# name.
 sys.path.append(str(Path(__file__).parent))
 
 _home = surroundings.home()
@@ -198,6 +211,15 @@ def _shared_single() -> Iterator[Stack]:
     from e2e.stack import standing
 
     yield from standing(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server, for all tests of this process that need one."""
+    from postgres_server import running
+
+    with running() as server:
+        yield server
 
 
 @pytest.fixture

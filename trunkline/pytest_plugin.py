@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
@@ -274,6 +275,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     if _is_followed(item):
         item.config.stash[_run_key].gates.tell(item, report)
     return report
+
+
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """An async test that no plugin runs: pytest would say so without saying what to do here."""
+    if not _has_calls(pyfuncitem, pyfuncitem.fixturenames):
+        return
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return  # pytest-asyncio and anyio come first, and leave a plain function
+    if pyfuncitem.config.pluginmanager.has_plugin("asyncio"):
+        todo = "set asyncio_mode = auto in pytest's settings (`trunkline init` shows where)"
+    else:
+        todo = "pip install 'trunkline[pytest]', and set asyncio_mode = auto (`trunkline init`)"
+    pytest.fail(f"nothing runs this async test: {todo}", pytrace=False)
 
 
 # --------------------------------------------------------------------------- the stack

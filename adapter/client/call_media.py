@@ -214,8 +214,8 @@ class CallMedia:
 
     def acknowledged(self, worker: str, message: m.AcknowledgedTo, now: float) -> None:
         """A worker says how far our sound was written."""
-        self.audio.acknowledge(worker, message, now)
-        self.act()
+        if self.audio.acknowledge(worker, message, now):
+            self.act()
 
     def act(self) -> None:
         """Carry out the instructions of the audio state."""

@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ..call import Call
 from ..pcm16 import BYTES_A_SECOND
-from .turns import Heard
+
+if TYPE_CHECKING:
+    from ..call import Call
+    from .turns import Heard
 
 #: Seconds from the stream's start in which a greeting has to begin, where nothing is said.
 GREETING_TIMEOUT: Final = 10.0
@@ -101,6 +103,8 @@ async def greet(
 ) -> None:
     """Set ``call.greeting``, for a call whose sound is not heard through a gate. Sound behind
     the greeting is put back for ``recv_audio``."""
+    from .turns import Heard  # numpy: Line.open has imported it
+
     heard = Heard(call)
     call.greeting = await hear_greeting(heard, timeout=timeout, age=call.age, log=log, began=began)
     call.sound.put_back(heard.rest())

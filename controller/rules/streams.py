@@ -97,10 +97,19 @@ def accept(at: Moment, shown: f.StreamShown) -> None:
     if first:
         call.begin(at.now)
         if call.theirs is None:
+            _count_setup(at, call)
             at.count(f"calls {call.direction}")
     else:
         _tell_placement(at, call, gateway=False)
     at.tell(f.StreamUp(shown.ask, call, shown.token, first, overlaps=replaced is not None))
+
+
+def _count_setup(at: Moment, call: Call) -> None:
+    """How long its first stream has taken: since its webhook, or since Twilio was asked for it."""
+    dial = at.book.dial_of(call)
+    since = call.created if dial is None else dial.asked_at
+    if since is not None:  # else an earlier controller has asked
+        at.book.measures.count("setup", at.now - since, call.direction)
 
 
 def accepted(at: Moment, up: f.StreamUp) -> None:

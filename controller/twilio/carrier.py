@@ -28,11 +28,13 @@ from twilio.http.response import Response
 from twilio.rest import Client
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import CarrierError
 from trunkline.bus.http import Session, causes, reason, through
 from trunkline.bus.redact import mask_urls
 from trunkline.bus.settings import Settings
 
+from ..rules.book.measures import RestFault, RestRequest
 from .api_host import region_and_edge
 from .calls import ENDED_STATUSES, CallOrder
 from .number_settings import VOICE_FIELDS, NumberSettings
@@ -94,6 +96,17 @@ class RestFailure(Exception):
         """The resource does not exist (any more)."""
         return self.status == GONE
 
+    @property
+    def fault(self) -> RestFault:
+        """Why it failed, for /metrics."""
+        if self.refused_credentials:
+            return "credentials"
+        if self.status == 429:
+            return "too many"
+        if not self.status:
+            return "no answer"
+        return "server error" if self.status >= 500 else "refused"
+
     def error(self, doing: str) -> CarrierError:
         """The error for whoever asked for ``doing`` ("read +1…", …)."""
         hint = ""
@@ -135,6 +148,9 @@ class CallState:
         """Twilio has a last word on it."""
         return self.status in ENDED_STATUSES
 
+
+#: Hears of a request how many seconds it took, and why it failed, if it did.
+Watcher = Callable[[RestRequest, float, RestFault | None], None]
 
 #: Which setting each of an account's tokens is, for whoever has to change one.
 _TOKEN_NAMES: Final = ("TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_SECONDARY")
@@ -306,6 +322,7 @@ class TwilioCarrier:
             environment={"TWILIO_ACCOUNT_SID": account_sid},
         )
         self._pool = DaemonPool("trunkline-rest", REST_THREADS)
+        self._told: Watcher = _nobody
 
     @classmethod
     def of(cls, settings: Settings) -> TwilioCarrier:
@@ -319,13 +336,17 @@ class TwilioCarrier:
             edge=settings.edge,
         )
 
+    def watched_by(self, told: Watcher) -> None:
+        """Tell it of each request from now on."""
+        self._told = told
+
     def close(self) -> None:
         """Let requests under way end by themselves: their threads hold up nobody."""
         self._pool.close()
         if self._http.session is not None:
             self._http.session.close()
 
-    async def _do(self, call: Callable[[], Any]) -> Any:
+    async def _do(self, request: RestRequest, call: Callable[[], Any]) -> Any:
         """Run a request of the package in a thread. Its exceptions come back as RestFailure."""
 
         def work() -> Any:
@@ -343,25 +364,37 @@ class TwilioCarrier:
                 http = self._http
                 raise classify(error, http.retry_after, http.through) from error
 
-        return await self._pool.run(work)
+        began, failure = monotonic(), None
+        try:
+            return await self._pool.run(work)
+        except RestFailure as raised:
+            failure = raised
+            raise
+        finally:
+            self._told(request, monotonic() - began, None if failure is None else failure.fault)
 
     async def find_number(self, number: str) -> NumberSettings | None:
         numbers = self._client.incoming_phone_numbers
-        found = await self._do(lambda: numbers.list(phone_number=number, limit=1))
+        found = await self._do("find_number", lambda: numbers.list(phone_number=number, limit=1))
         # Twilio's filter matches patterns; only the exact number is meant.
         exact = [n for n in found if n.phone_number == number]
         return _settings(exact[0]) if exact else None
 
     async def list_numbers(self) -> list[NumberSettings]:
         numbers = self._client.incoming_phone_numbers
-        return [_settings(n) for n in await self._do(lambda: numbers.list(page_size=200))]
+        return [
+            _settings(n)
+            for n in await self._do("list_numbers", lambda: numbers.list(page_size=200))
+        ]
 
     async def read_number(self, sid: str) -> NumberSettings:
-        return _settings(await self._do(self._client.incoming_phone_numbers(sid).fetch))
+        return _settings(
+            await self._do("read_number", self._client.incoming_phone_numbers(sid).fetch)
+        )
 
     async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings:
         number = self._client.incoming_phone_numbers(sid)
-        return _settings(await self._do(lambda: number.update(**fields)))
+        return _settings(await self._do("write_number", lambda: number.update(**fields)))
 
     async def create_call(self, order: CallOrder) -> CallState:
         # In the background: else the call would have no stream until Twilio has decided.
@@ -387,10 +420,10 @@ class TwilioCarrier:
                 **detection,
             )
 
-        return _state(await self._do(create))
+        return _state(await self._do("create_call", create))
 
     async def fetch_call(self, sid: str) -> CallState:
-        return _state(await self._do(self._client.calls(sid).fetch))
+        return _state(await self._do("fetch_call", self._client.calls(sid).fetch))
 
     async def end_call(self, sid: str) -> None:
         """Hang up; a call that is over already is no error."""
@@ -399,7 +432,7 @@ class TwilioCarrier:
             if (await self.complete_call(sid)).status in _RINGING:
                 # That `completed` ends a call that still rings is inferred; `canceled` is
                 # documented for just these calls, and leaves others alone.
-                await self._do(lambda: call.update(status="canceled"))
+                await self._do("end_call", lambda: call.update(status="canceled"))
         except RestFailure as failure:
             if failure.gone or failure.code in _CODES_OF_AN_ENDED_CALL:
                 return
@@ -408,39 +441,41 @@ class TwilioCarrier:
     async def complete_call(self, sid: str) -> CallState:
         """Ask once for Status=completed; the call as Twilio shows it then."""
         call = self._client.calls(sid)
-        return _state(await self._do(lambda: call.update(status="completed")))
+        return _state(await self._do("end_call", lambda: call.update(status="completed")))
 
     async def instruct_call(self, sid: str, twiml: str) -> None:
         call = self._client.calls(sid)
-        await self._do(lambda: call.update(twiml=twiml))
+        await self._do("instruct_call", lambda: call.update(twiml=twiml))
 
     async def start_stream(self, sid: str, url: str, token: str) -> None:
         """Start a one-way stream of the far end's sound (voice/api/stream-resource)."""
         streams = self._client.calls(sid).streams
         await self._do(
+            "start_stream",
             lambda: streams.create(
                 url=url, track="inbound_track", parameter1_name="nonce", parameter1_value=token
-            )
+            ),
         )
 
     async def listen(self, sid: str, url: str, token: str, name: str) -> None:
         """Start a one-way stream of both sides of a call, which its ``name`` stops."""
         streams = self._client.calls(sid).streams
         await self._do(
+            "listen",
             lambda: streams.create(
                 url=url,
                 name=name,
                 track="both_tracks",
                 parameter1_name="nonce",
                 parameter1_value=token,
-            )
+            ),
         )
 
     async def stop_stream(self, sid: str, name: str) -> None:
         """Stop a one-way stream of a call by its name. One that is over already is no error."""
         stream = self._client.calls(sid).streams(name)
         try:
-            await self._do(lambda: stream.update(status="stopped"))
+            await self._do("stop_stream", lambda: stream.update(status="stopped"))
         except RestFailure as failure:
             if not failure.gone and failure.code not in _CODES_OF_AN_ENDED_CALL:
                 raise
@@ -451,10 +486,14 @@ class TwilioCarrier:
         # Twilio filters by day only.
         after = datetime.fromtimestamp(since - 86_400, UTC)
         found = await self._do(
-            lambda: calls.list(to=to, from_=from_, start_time_after=after, limit=100)
+            "list_calls", lambda: calls.list(to=to, from_=from_, start_time_after=after, limit=100)
         )
         states = [_state(call) for call in found]
         return [s for s in states if s.created is None or s.created >= since - 2.0]
+
+
+def _nobody(request: RestRequest, seconds: float, fault: RestFault | None) -> None:
+    """A command that asks Twilio counts nothing."""
 
 
 def _settings(instance: Any) -> NumberSettings:

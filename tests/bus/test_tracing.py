@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -42,8 +43,10 @@ def test_without_a_context_there_is_none(spans: InMemorySpanExporter) -> None:
     assert tracing.begin("trunkline.gateway.stream", {}, {}) is None
 
 
-def test_without_opentelemetry_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "_trace", None)
+def test_where_nobody_has_imported_opentelemetry_there_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace")
     assert tracing.begin("trunkline.gateway.stream", CONTEXT, {}) is None
 
 

@@ -37,7 +37,8 @@ LATE = 40.0
 
 class SteadyAccount(SlowAccount):
     """An account at which everything takes the same time, and nothing fails that is not planned.
-    ``made``: the calls that came of each dial; ``writes``: all writes to numbers."""
+    ``made``: the calls that came of each dial; ``writes``: all writes to numbers; ``asked``: how
+    many requests there were."""
 
     WAY = (0.05, 0.05)
     REFUSAL = (0.1, 0.1)
@@ -47,6 +48,11 @@ class SteadyAccount(SlowAccount):
         super().__init__(loop, journal, random.Random(0))
         self.made: dict[str, list[str]] = defaultdict(list)
         self.writes: list[dict[str, str]] = []
+        self.asked = 0
+
+    def fate(self, operation: str, what: Any) -> str:
+        self.asked += 1
+        return super().fate(operation, what)
 
     async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings:
         self.writes.append(fields)
@@ -81,15 +87,18 @@ def last_words_unheard() -> Iterator[None]:
 
 
 class CountingLoop(SimLoop):
-    """``dies_at``: a process is killed once it has had so many events."""
+    """``dies_at``: a process is killed once it has had so many events. ``before``: called with the
+    process at each event that is about to happen."""
 
     def __init__(self) -> None:
         super().__init__()
         self.had: Counter[Process] = Counter()
         self.dies_at: dict[Process, int] = {}
+        self.before: Callable[[Process], None] = lambda process: None
 
     def _run(self, handle: asyncio.Handle) -> None:
         process = handle._context.get(current, self.world)
+        self.before(process)
         if self.had[process] == self.dies_at.get(process, -1):
             self.kill(process)
         self.had[process] += 1
@@ -127,6 +136,13 @@ class Clockwork:
             self.loop.run_until(self.loop.time() + seconds, over)
         assert not self.loop.failures, self.loop.failures
         assert not self.account.problems, self.account.problems
+
+    @property
+    def outside(self) -> tuple[float, int, int, int]:
+        """What changes whenever anything but a process's own memory does: the time, the account,
+        requests on their way, the journal."""
+        loop, account = self.loop, self.account
+        return loop.time(), loop.had[loop.world], account.asked, self.journal.changes
 
     @property
     def left(self) -> list[Any]:

@@ -17,7 +17,7 @@ from trunkline.controller import instructions as do
 from trunkline.controller import status
 from trunkline.controller.journal.orphans import Orphans
 from trunkline.controller.journal.rows import ListeningRow
-from trunkline.controller.journal.store import SqliteJournal, peek
+from trunkline.controller.journal.store import Journal, peek
 from trunkline.controller.restore_command import RestoreRun
 from trunkline.controller.rules.book.peers import GATEWAY_LOST_AFTER
 from trunkline.controller.rules.book.tokens import digest
@@ -493,33 +493,25 @@ async def test_a_stop_that_takes_long_is_told_once() -> None:
     assert [failed.call for failed in rest.told] == ["c1"]
 
 
-async def test_a_row_outlives_its_process_and_closed_ones_are_gone(tmp_path: Path) -> None:
+async def test_a_row_that_cannot_be_read_and_a_journal_without_such_rows(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite3"
-    first = await SqliteJournal.open(path, account=ACCOUNT, stack="stack")
-    await first.listening_asked(ROW)
-    await first.listening_asked(replace(ROW, name="trunkline-2", since=6.0))
-    await first.listening_asked(replace(ROW, call="c2", since=7.0))
-    second = await SqliteJournal.open(path, account=ACCOUNT, stack="stack")
-    found = await second.open_listening()
-    assert [(row.call, row.name) for row in found] == [("c1", "trunkline-2"), ("c2", "trunkline-1")]
-    assert await second.newest() == 7.0
-    await second.listening_closed("c1")
-    assert [row.call for row in peek(path).listening] == ["c2"]
-    await second._do(lambda db: db.execute("UPDATE listening SET theirs = 'left'"))
-    (row,) = await second.unreadable()
+    journal = await Journal.in_file(path, account=ACCOUNT, stack="stack")
+    await journal.listening_asked(ROW)
+    assert peek(path).listening == [ROW]
+    await journal._do(lambda db: db.execute("UPDATE listening SET theirs = 'left'"))
+    (row,) = await journal.unreadable()
     assert (row.table, row.number) == ("listening", SID)
     assert "ends with the call" in row.text(path)
     # An earlier version's journal has no such table.
-    await second._do(lambda db: db.execute("DROP TABLE listening"))
+    await journal._do(lambda db: db.execute("DROP TABLE listening"))
     assert peek(path).listening == []
-    await first.close()
-    await second.close()
+    await journal.close()
 
 
 async def left_behind(machine: Machine) -> None:
     """A stack that was killed while it listened."""
     path = machine.directory / "stacks" / stack_id("aaa") / "journal.sqlite3"
-    journal = await SqliteJournal.open(path, account=ACCOUNT, stack=stack_id("aaa"))
+    journal = await Journal.in_file(path, account=ACCOUNT, stack=stack_id("aaa"))
     await journal.listening_asked(ROW)
     await journal.close()
 

@@ -73,6 +73,10 @@ IN_A_CHECKOUT = {"CONTRIBUTING.md"}
 WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "scaling.md", "states.md"}
 
 
+#: The test that `trunkline init` writes.
+STARTER = ROOT / "trunkline" / "starter" / "first_call.txt"
+
+
 def blocks(page: Path, language: str) -> list[str]:
     """The code blocks of a page."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
@@ -91,11 +95,8 @@ def commands(block: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+def reader(another_run: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A reader's project: the recordings that the pages speak of, and nothing of this run."""
-    for name in list(os.environ):
-        if name.startswith("PYTEST_"):
-            monkeypatch.delenv(name)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("COLUMNS", "100")
     (pytester.path / "tests").mkdir()
@@ -237,3 +238,9 @@ def test_links_between_the_pages_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
                 found += 1
     assert found > 10
+
+
+def test_the_page_of_the_first_minutes_shows_the_test_that_init_writes() -> None:
+    (shown,) = blocks(ROOT / "docs" / "start.md", "python")
+    code = STARTER.read_text().split('"""\n\n', 1)[1]
+    assert shown == re.sub(r"^#:.*\n", "", code, flags=re.MULTILINE)

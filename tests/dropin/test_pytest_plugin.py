@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -56,14 +55,16 @@ def test_two_lines_have_two_numbers(open_phone_line, phone_stack, carrier_sim):
 
 
 @pytest.fixture
-def run_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):  # type: ignore[no-untyped-def]  # the fixture's type is its body's
+def run_suite(  # type: ignore[no-untyped-def]  # the fixture's type is its body's
+    another_run: None,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
     """Runs ``suite`` in a process of its own; the names and stacks that its tests recorded."""
     records = tmp_path / "records"
     records.mkdir()
     monkeypatch.setenv("RECORDS", str(records))
-    for name in list(os.environ):
-        if name.startswith("PYTEST_"):
-            monkeypatch.delenv(name)
     pytester.makeini("[pytest]\nasyncio_mode=auto\nasyncio_default_fixture_loop_scope=function\n")
 
     def run(suite: str, *argv: str) -> tuple[pytest.RunResult, dict[str, list[str]]]:
@@ -140,3 +141,30 @@ def test_a_run_without_phones_costs_nothing(run_suite) -> None:  # type: ignore[
 def test_markers_are_registered(request: pytest.FixtureRequest) -> None:
     markers = "\n".join(request.config.getini("markers"))
     assert "phone_line(number=None" in markers and "carrier_sim: " in markers
+
+
+ASYNC = """
+import pytest
+
+@pytest.fixture
+def phone_line():
+    return None
+
+async def test_a_call(phone_line): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "todo"),
+    [
+        (("-p", "no:asyncio", "-o", "asyncio_mode="), "*pip install 'trunkline[[]pytest[]]'*"),
+        (("-o", "asyncio_mode=strict"), "*set asyncio_mode = auto in pytest's settings*"),
+    ],
+)
+def test_an_async_test_that_nothing_runs_is_told_what_to_do(
+    pytester: pytest.Pytester, argv: tuple[str, ...], todo: str
+) -> None:
+    pytester.makepyfile(ASYNC)
+    result = pytester.runpytest_subprocess("-W", "ignore", "-p", "no:anyio", *argv, timeout=60)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([todo])

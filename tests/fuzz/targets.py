@@ -36,8 +36,8 @@ from trunkline.bus import messages as m
 from trunkline.carrier_sim import twiml as carrier_twiml
 from trunkline.codec_worker.calls import Calls
 from trunkline.controller import instructions as do
-from trunkline.controller.journal.file import JournalError
-from trunkline.controller.journal.store import SqliteJournal
+from trunkline.controller.journal.database import JournalError
+from trunkline.controller.journal.store import Journal
 from trunkline.gateway import media_streams as ms
 from trunkline.gateway import twiml
 from trunkline.gateway.signature import Form
@@ -238,7 +238,7 @@ def journal(rows: list[tuple[str, dict[str, Any]]]) -> None:
     """A journal with odd rows is read, or refused by name."""
 
     async def read(path: Path) -> None:
-        store = await SqliteJournal.open(path, account="AC1", stack="s")
+        store = await Journal.in_file(path, account="AC1", stack="s")
         try:
             await store.open_overrides()
             await store.open_dials()
@@ -248,7 +248,7 @@ def journal(rows: list[tuple[str, dict[str, Any]]]) -> None:
             await store.close()
 
     async def make(path: Path) -> None:
-        await (await SqliteJournal.open(path, account="AC1", stack="s")).close()
+        await (await Journal.in_file(path, account="AC1", stack="s")).close()
 
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "journal.sqlite3"

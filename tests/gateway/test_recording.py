@@ -14,15 +14,8 @@ import pytest
 
 from trunkline.bus.errors import SettingsError
 from trunkline.gateway import recording
-from trunkline.gateway.recording import (
-    Recorder,
-    Stereo,
-    Track,
-    listened,
-    merged,
-    pcm16,
-    place_of,
-)
+from trunkline.gateway.recording import Recorder, Stereo, Track, listened, pcm16, place_of
+from trunkline.gateway.recording_file import merged
 
 SILENCE = 0xFF
 #: mu-law of some sound, and the same as PCM16
@@ -188,7 +181,7 @@ def test_both_tracks_of_a_call_that_is_listened_to_share_one_file(tmp_path: Path
         recorder.end(track)
     recorder.close()
     (path,) = tmp_path.glob("*.wav")
-    assert path.name.endswith("-CA1-listened-01234567.wav")
+    assert path.name.endswith("-CA1_listened_01234567.wav")
     left, right = heard(path)
     assert list(left) == [0] * 160 + [LINEAR[LOUDER]] * 160
     assert list(right) == [LINEAR[LOUD]] * 320

@@ -46,7 +46,7 @@ def test_a_local_stack_speaks_plain_ws() -> None:
 def test_values_are_escaped() -> None:
     token = "<a&b>\"'"
     text = twiml.render(VoiceAnswer(kind="stream", token=token), BASE)
-    assert '"&lt;a&amp;b&gt;&quot;&apos;"' in text
+    assert '"&lt;a&amp;b&gt;&quot;&#x27;"' in text
     parameter = ElementTree.fromstring(text).find("Connect/Stream/Parameter")
     assert parameter is not None
     assert parameter.attrib == {"name": "nonce", "value": token}

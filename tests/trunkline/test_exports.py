@@ -25,3 +25,22 @@ def test_without_scenario_the_adapter_says_what_to_install() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     assert "no attribute 'Lines'" in python("import trunkline; trunkline.Lines")
+
+
+def test_a_process_of_the_stack_imports_nothing_that_takes_long_and_that_it_may_not_need() -> None:
+    seen = python(
+        "import sys, trunkline.cli.main\n"
+        "long = ('numpy', 'scenario', 'opentelemetry', 'dotenv', 'platformdirs', 'rich', 'xml.sax',"
+        " 'phonenumbers', 'requests', 'cryptography', 'prometheus_client', 'starlette')\n"
+        "def loaded(): return ' '.join(name for name in long if name in sys.modules)\n"
+        "print('command:', loaded())\n"
+        "import trunkline.gateway.process\n"
+        "print('gateway:', loaded())\n"
+        "import trunkline.codec_worker.process\n"
+        "print('codec worker:', loaded())\n"
+    )
+    assert seen.splitlines() == [
+        "command: ",
+        "gateway: starlette",
+        "codec worker: numpy starlette",
+    ]

@@ -28,9 +28,9 @@ from ...instructions import ReplyTo
 from .call import Call
 from .dial import OPEN, Dial
 from .digits import DigitRows
-from .heard import HeardCalls
 from .lease import Lease
 from .lookups import LookUps
+from .measures import Measures
 from .peers import GATEWAY_LOST_AFTER, Peer, Peers
 from .pool import Pool
 from .queues import DialQueue, TurnQueues
@@ -114,8 +114,7 @@ class Book:
         self.digits = DigitRows()
         #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
         self.counts: Counter[str] = Counter()
-        #: what clients' ears have heard, for /metrics
-        self.heard = HeardCalls()
+        self.measures = Measures()
         #: how much all gateways have refused, by kind
         self.refused: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
         #: URL of the local console, once it listens
@@ -139,11 +138,6 @@ class Book:
     def count_refused(self, refused: dict[str, int]) -> None:
         """So much more was refused, by kind."""
         self.refused.update(refused)
-
-    def count_heard(self, latency: Iterable[float], time_to_yield: Iterable[float]) -> None:
-        """A client's ear has heard this of a call."""
-        self.heard.latency.count(latency)
-        self.heard.time_to_yield.count(time_to_yield)
 
     def hold(self, reply_to: ReplyTo, webhook: m.VoiceWebhook, until: float) -> None:
         """A voice webhook waits for a client to announce itself, until then at most."""
@@ -286,6 +280,11 @@ class Book:
         if self.leases.get(lease.number) is lease:
             del self.leases[lease.number]
         self.aside.pop(lease.row.id, None)
+
+    def oldest_restore(self, now: float) -> float:
+        """For how many seconds the oldest restore has been under way; 0: none is."""
+        begun = [x.restoring_since for x in (*self.leases.values(), *self.aside.values())]
+        return now - min((since for since in begun if since is not None), default=now)
 
     def pending(self, session: str) -> list[str]:
         """The numbers that are being put back because the session closes."""
