@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from trunkline.cli import main
+from trunkline.cli import main, progress
+from trunkline.doctor.finding import Finding, Known
 
 COMMANDS = tuple(name for name, command in main.cli.commands.items() if not command.hidden)
 #: Commands that print no results: processes, and a script for a shell.
@@ -230,3 +232,60 @@ def test_bash_takes_the_script() -> None:
     code = f'eval "$({sys.executable} -m trunkline completion bash)"; complete -p trunkline'
     ended = subprocess.run(["/bin/bash", "-c", code], capture_output=True, text=True, check=True)
     assert "_trunkline_completion" in ended.stdout
+
+
+# --------------------------------------------------------------------------- for programs
+
+
+def test_the_doctors_findings_are_one_object(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def clock(known: Known) -> list[Finding]:
+        return [Finding("clock", "ok", "right"), Finding("bus", "fail", "gone", "start it")]
+
+    monkeypatch.setattr("trunkline.doctor.run.CHECKS", (clock,))
+    assert run("doctor", "--json") == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {
+        "findings": [
+            {"name": "clock", "state": "ok", "text": "right", "hint": ""},
+            {"name": "bus", "state": "fail", "text": "gone", "hint": "start it"},
+        ]
+    }
+    assert said.err == "trunkline doctor: bus: gone\n"
+
+
+@pytest.mark.parametrize("outcome", [0, 3])
+def test_a_restore_is_one_object(
+    outcome: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def restored(*_: object, **__: object) -> tuple[int, list[str]]:
+        return outcome, ["+14155551234 is as before"]
+
+    monkeypatch.setattr("trunkline.controller.restore_command.restore_command", restored)
+    assert run("restore", "--json") == outcome
+    told = json.loads(capsys.readouterr().out)
+    assert told == {
+        "done": outcome == 0,
+        "dry_run": False,
+        "lines": ["+14155551234 is as before"],
+    }
+
+
+def test_progress_is_for_terminals_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.working("asking [Twilio]"):
+        pass
+    assert list(progress.each([1, 2], "listening")) == [1, 2]
+    said = capsys.readouterr()
+    assert said.out == said.err == ""
+
+
+def test_progress_on_a_terminal_is_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.working("asking [Twilio]"):
+        pass
+    said = capsys.readouterr()
+    assert "asking [Twilio]" in said.err and said.out == ""

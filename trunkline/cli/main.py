@@ -27,6 +27,7 @@ from .call_options import answer, call
 from .calls import calls, play, show
 from .completion import completion
 from .init import init
+from .keys import keys
 from .load import load
 from .options import (
     CODEC_WORKER,
@@ -36,6 +37,7 @@ from .options import (
     json_option,
     settings_options,
 )
+from .replay import record, replay
 
 
 @click.group(
@@ -204,6 +206,25 @@ def status(settings: Settings, as_json: bool) -> None:
     from . import status as report
 
     sys.exit(asyncio.run(report.show(settings, as_json=as_json)))
+
+
+@cli.command(short_help="Open the console in a browser.")
+@click.option("--print", "show", is_flag=True, help="Print the link, and open nothing.")
+@settings_options("bus")
+def console(settings: Settings, show: bool) -> None:
+    """Open the console in a browser: all that is in the stack, live.
+
+    The link lets its page listen to calls and act on them. Where no browser can be opened, it is
+    printed; keep it to yourself.
+
+    \b
+    Examples:
+      trunkline console
+      trunkline console --print
+    """
+    from . import console as opened
+
+    sys.exit(asyncio.run(opened.console(settings, show=show)))
 
 
 @cli.command()
@@ -388,7 +409,7 @@ def menu(
     sys.exit(menus.menu(settings, file, svg, call_sid, as_json=as_json))
 
 
-for _command in (answer, call, calls, completion, init, load, play, show):
+for _command in (answer, call, calls, completion, init, keys, load, play, record, replay, show):
     cli.add_command(_command)
 
 
