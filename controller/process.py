@@ -189,7 +189,8 @@ async def _core(
         caps=Caps(settings.max_calls, settings.max_calls_per_hour, settings.max_minutes_per_day),
     )
     seen = await journal.seen(identity.started_wall - SEEN_KEPT)
-    return Core(identity, rules, await journal.open_overrides(), dials, orphans.rows, seen)
+    overrides, listening = await journal.open_overrides(), await journal.open_listening()
+    return Core(identity, rules, overrides, dials, orphans.rows, seen, listening)
 
 
 async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket[bytes]]) -> int:
