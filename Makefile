@@ -21,11 +21,13 @@ BIN := $(VENV)/bin
 # Once all of requirements.txt is installed, and trunkline as it stands here.
 DEV := $(VENV)/.dev-installed
 SOURCES_OF_INSTALL := requirements.txt pyproject.toml setup.py
+# Debian's packages of the programs that tests and lint run.
+PROGRAMS := chromium postgresql prometheus systemd
 
 # The tests start hundreds of processes, and each would compile the code once more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-units test-calls test-measures lint bench bench-capacity chaos hostile fuzz simulate docs clean
+.PHONY: demo test test-units test-calls test-measures lint bench bench-capacity chaos hostile fuzz simulate docs clean programs
 
 demo: $(DEV)
 	$(BIN)/trunkline demo
@@ -36,16 +38,23 @@ demo: $(DEV)
 test: $(DEV)
 	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-measures
 
-test-units: $(DEV)
+test-units: $(DEV) programs
 	$(BIN)/pytest -q -m "not e2e" -n 3 --dist loadscope
 
-test-calls: $(DEV)
+test-calls: $(DEV) programs
 	$(BIN)/pytest -q -m "e2e and not measures" -n 5 --dist loadscope
 
 test-measures: $(DEV)
 	$(BIN)/pytest -q -m measures -n 5 --dist loadscope tests/e2e tests/survival tests/dropin
 
-lint: $(DEV)
+# Where one of them is missing, and we are root on Debian or a system like it, apt installs it. Elsewhere
+# the tests that need it say so.
+programs:
+	@dpkg --status $(PROGRAMS) >/dev/null 2>&1 || test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null \
+	    || { echo "installing $(PROGRAMS)"; apt-get update -qq \
+	    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PROGRAMS) >/dev/null; }
+
+lint: $(DEV) programs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -53,9 +62,12 @@ lint: $(DEV)
 	$(BIN)/python tools/check_imports.py
 	$(BIN)/python tools/check_owners.py
 	$(BIN)/python tools/check_map.py
+	$(BIN)/python tools/check_deploy.py
 	$(BIN)/deptry . --no-ansi
 	$(BIN)/python docs/make_bus.py --check
 	$(BIN)/python docs/make_states.py --check
+	$(BIN)/python docs/make_metrics.py --check
+	$(BIN)/python docs/make_dashboard.py --check
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/run.py $(BENCH)

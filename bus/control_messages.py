@@ -11,7 +11,9 @@ docs/bus.md for the story.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from .adapter_messages import (
     AnsweredBy,
@@ -29,6 +31,7 @@ from .adapter_messages import (
     DialQueued,
     Disarm,
     HangUp,
+    InterruptByHand,
     OpenSession,
     PoolQueued,
     SendDigits,
@@ -36,13 +39,16 @@ from .adapter_messages import (
     SessionInfo,
     SessionLost,
     SessionOpened,
+    SpeakByHand,
     WebhooksCounted,
 )
 from .call_records import Placement
 from .errors import ErrorInfo
 from .gateway_messages import (
     CallMoved,
+    CallSound,
     CloseStream,
+    Levels,
     StatusCallback,
     StreamAccepted,
     StreamClosed,
@@ -53,6 +59,7 @@ from .gateway_messages import (
     StreamTurn,
     VoiceAnswer,
     VoiceWebhook,
+    Watch,
     WebhooksRefused,
 )
 from .wire import (
@@ -69,6 +76,7 @@ from .wire import (
     Role,
     Seconds,
     Span,
+    Sum,
     Text,
 )
 
@@ -83,6 +91,14 @@ class CallStats(Record, frozen=True):
     frames_lost: Number = 0
     underruns: Number = 0
     seconds: Seconds = 0.0
+
+
+class Tally(Record, frozen=True):
+    """A histogram of one process since its start: how often a figure lay in each bucket and beyond
+    the last one, and the sum of all figures. Both sides know the buckets (bus/histogram.py)."""
+
+    counts: Annotated[list[Number], Meta(max_length=64)]
+    sum: Sum = 0.0
 
 
 # ---------------------------------------------------------------- joining, and staying known
@@ -156,6 +172,8 @@ class Beat(Message, frozen=True):
     A stranger can cause that: it is only shown.
     ``dropped``: how many messages of the bus it has dropped, by the reason. "undecodable" counts
     the mistakes of its peers, and "fault" its own.
+    ``measured``: the histograms that it counts, by name, for /metrics. A worker and a gateway have
+    "wakeup_lateness", and a gateway "jitter".
     """
 
     peer: PeerName
@@ -164,6 +182,7 @@ class Beat(Message, frozen=True):
     sessions: list[Name] = []
     refused: Counts = {}
     dropped: Counts = {}
+    measured: Annotated[dict[Known, Tally], Meta(max_length=64)] = {}
 
 
 class Pulse(Message, frozen=True):
@@ -198,6 +217,18 @@ class StatusReport(Message, frozen=True):
     status: dict[Known, Any]
 
 
+class GetConsole(Message, frozen=True):
+    """Anyone: where the console is, with the token that lets its page act. Whoever reaches the bus
+    could hang up every call anyway. -> ConsoleLink"""
+
+
+class ConsoleLink(Message, frozen=True):
+    """``token`` is new at each start of the controller."""
+
+    url: Text
+    token: Name
+
+
 class Done(Message, frozen=True):
     """The request was carried out; there is nothing more to say."""
 
@@ -226,6 +257,7 @@ RequestBody = (
     | SendDigits
     | CloseSession
     | GetStatus
+    | GetConsole
     | VoiceWebhook
     | StatusCallback
     | StreamStart
@@ -236,6 +268,7 @@ ReplyBody = (
     | Dialled
     | SessionClosed
     | StatusReport
+    | ConsoleLink
     | VoiceAnswer
     | StreamAccepted
     | StreamRefused
@@ -276,8 +309,12 @@ Event = (
     | WebhooksCounted
     | CloseStream
     | StreamTurn
+    | Watch
+    | InterruptByHand
+    | SpeakByHand
 )
-Notification = StreamClosed | CallMoved | WebhooksRefused | CallHeard
+GatewayNotification = StreamClosed | CallMoved | WebhooksRefused | Levels | CallSound
+Notification = GatewayNotification | CallHeard
 
 #: what the controller's ROUTER receives
 ToController = Hello | Beat | Goodbye | Request | Notification

@@ -330,7 +330,9 @@ class Opened(PackedMessage, frozen=True):
 class Sound(Packed, frozen=True):
     """Sound from the far end: ``pcm`` begins at call time ``position``. ``ordinal`` and
     ``stream_end``: the stream position that follows it (for Resume). ``lost``: samples at 8 kHz
-    just before it that never arrived."""
+    just before it that never arrived. ``codes``: the same sound as the carrier sent it, as mu-law
+    at 8 kHz, one byte for each position. A client keeps that for a call's report, because it is a
+    sixth of ``pcm``; b"": the worker does not say it."""
 
     call: Known
     generation: Number
@@ -339,6 +341,7 @@ class Sound(Packed, frozen=True):
     stream_end: Number
     lost: Number
     pcm: bytes
+    codes: bytes = b""
 
 
 class AcknowledgedTo(Packed, frozen=True):

@@ -125,6 +125,23 @@ def _host(value: Any) -> str:
     return host
 
 
+def _database(value: Any) -> str:
+    """A URL of PostgreSQL. No error shows any of it: it may hold a password."""
+    text = _text(value)
+    if not text.startswith(("postgresql://", "postgres://")):
+        raise ValueError("expected a URL such as postgresql://user:password@host:5432/name")
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise ValueError(_UNREADABLE) from None
+    hosts = parts.netloc.rpartition("@")[2]
+    ports = [port for port in re.findall(r":([^:,\]]*)(?:,|\Z)", hosts) if port]
+    behind = parts.path + parts.fragment
+    if "@" in behind or parts.fragment or not all(port.isdecimal() for port in ports):
+        raise ValueError(_UNREADABLE)
+    return text
+
+
 def _bus(value: Any) -> str:
     return BusAddress.read(_text(value)).text
 
@@ -146,6 +163,7 @@ _lead: Final = _as(Annotated[int, Meta(ge=20, le=1000)], "whole milliseconds, fr
 _rate: Final = _as(Annotated[float, Meta(gt=0, le=1000)], "a number above 0, and 1000 at most")
 _cap: Final = _as(Annotated[int, Meta(ge=0)], "a whole number, 0 or more")
 _price: Final = _as(Annotated[float, Meta(ge=0, le=1e6)], "an amount of money, 0 or more")
+_limit: Final = _as(Annotated[float, Meta(gt=0, le=1e9)], "a number above 0")
 _log_format: Final = _as(Literal["text", "json"], "text or json")
 
 
@@ -214,6 +232,8 @@ class Settings:
     bus: Annotated[str, _bus] = field(default_factory=default_bus)
     #: the key of a tcp bus, for a process that is not to have the token; else made from the token
     bus_key: Annotated[str, _text] = field(default="", repr=False)
+    #: where journals are, if not in the state directory; it may have a password in it
+    database_url: Annotated[str, _database] = field(default="", repr=False)
     #: as set; :attr:`state_path` has the default
     state_dir: Annotated[Path | None, Path] = None
     numbers: Annotated[tuple[str, ...], _numbers] = ()
@@ -235,6 +255,12 @@ class Settings:
     #: of a call, in whichever currency; None: nobody says what calls cost
     price_per_minute: Annotated[float | None, _price] = None
     recordings_dir: Annotated[Path | None, Path] = None
+    #: what is kept there: days since a recording was written, and all of them in MB; None: all
+    recordings_keep_days: Annotated[float | None, _limit] = None
+    recordings_max_mb: Annotated[float | None, _limit] = None
+    cassettes_dir: Annotated[Path | None, Path] = None
+    #: False: cassettes have the times and lengths of sound, and no sound
+    cassettes_sound: Annotated[bool, _flag] = True
     log_format: Annotated[Literal["text", "json"], _log_format] = "text"
 
     #: the names of the settings that were set; all others have their defaults
@@ -277,8 +303,18 @@ class Settings:
         """
         text = str(getattr(self, name) or "")
         if not text:
-            raise SettingsError(f"{env_name(name)} is not set: put it into the environment or .env")
+            raise SettingsError(
+                f"{env_name(name)} is not set: put it into the environment or .env ({_env_file()})"
+            )
         return text
+
+
+def _env_file() -> str:
+    """Whoever stands in the wrong directory sees it by this."""
+    path = Path(".env").absolute()
+    if path.is_file():
+        return f"{path} does not have it"
+    return f"there is none in {path.parent}; `trunkline init` writes one"
 
 
 #: How each field is read.
@@ -372,7 +408,7 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
 def _shown(name: str, value: Any) -> str:
     """``='value'``, as far as it may be shown: a URL, even one that cannot be read, stands without
     what may be its password."""
-    if "TOKEN" in name or "KEY" in name:
+    if "TOKEN" in name or "KEY" in name or "DATABASE" in name:
         return ""
     if isinstance(value, str):
         value = re.sub(r"\A([a-z][a-z0-9+.-]*://)?.*@", r"\1***@", value, flags=re.I | re.S)

@@ -72,6 +72,8 @@ LONGEST_WAIT: Final = 30 * 86_400
 Seconds = Annotated[float, Meta(ge=0, le=LONGEST_WAIT)]
 #: One figure of a call, as often as it was heard there, in seconds.
 Figures = Annotated[list[Seconds], Meta(max_length=10_000)]
+#: The sum of many times, in seconds.
+Sum = Annotated[float, Meta(ge=0, le=2**53)]
 #: The time from one moment to another, which two processes may see in another order.
 Span = Annotated[float, Meta(ge=-LONGEST_WAIT, le=LONGEST_WAIT)]
 

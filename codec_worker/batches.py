@@ -86,6 +86,7 @@ class Batches:
                     piece.stream_end,
                     piece.lost,
                     piece.pcm,
+                    piece.codes,
                 )
                 if call.adapter in sounds:
                     sounds[call.adapter].append(sound)

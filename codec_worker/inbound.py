@@ -58,7 +58,7 @@ class InboundFrame(msgspec.Struct, frozen=True, gc=False):
 class SoundPiece(msgspec.Struct, frozen=True, gc=False):
     """PCM16 24 kHz of the ``call``-th call, which begins at call time ``position``; ``stream_end``
     is the stream position that follows it, ``lost`` the samples at 8 kHz just before it that never
-    arrived."""
+    arrived. ``codes`` is the mu-law that it was made of."""
 
     call: int
     position: int
@@ -66,6 +66,7 @@ class SoundPiece(msgspec.Struct, frozen=True, gc=False):
     stream_end: int
     lost: int
     pcm: bytes
+    codes: bytes
 
 
 class _Run:
@@ -342,12 +343,14 @@ def hand_out(upsampler: Upsampler, calls: Sequence[Inbound]) -> list[SoundPiece]
                 seams.append((i, call))
         elif call._runs:
             seams.append((i, call))
-    for i, pcm in zip(usual, upsampler.frames(windows), strict=True):
+    for i, window, pcm in zip(usual, windows, upsampler.frames(windows), strict=True):
         call = calls[i]
         position, stream_position = call._out
         stream_end = stream_position + FRAME
         call._out = (position + FRAME, stream_end)
-        result.append(SoundPiece(i, position, call._ordinal, stream_end, call._owed, pcm))
+        codes = window[LOOKAHEAD : LOOKAHEAD + FRAME]
+        piece = SoundPiece(i, position, call._ordinal, stream_end, call._owed, pcm, codes)
+        result.append(piece)
         call._owed = 0
     if seams:
         _hand_out_runs(upsampler, seams, result)
@@ -372,8 +375,13 @@ def _hand_out_runs(
             if run.ends:
                 run.data.append(_TAIL)
             chunks.append(run.data[0] if len(run.data) == 1 else b"".join(run.data))
+        # The filter's output begins with the sample that follows its past.
+        inputs = [
+            (history.tail + chunk)[LOOKAHEAD:]
+            for history, chunk in zip(histories, chunks, strict=True)
+        ]
         decoded = upsampler.run(histories, chunks)
-        for (i, call), run, pcm in zip(work, runs, decoded, strict=True):
+        for (i, call), run, pcm, codes in zip(work, runs, decoded, inputs, strict=True):
             lost = call._owed + run.lost
             position, stream_position = call._out
             if run.joined:
@@ -382,9 +390,9 @@ def _hand_out_runs(
             samples = len(pcm) // (2 * RATIO)
             if samples:
                 call._out = (position + samples, stream_position + samples)
-                result.append(
-                    SoundPiece(i, position, run.ordinal, stream_position + samples, lost, pcm)
-                )
+                stream_end = stream_position + samples
+                codes = codes[:samples]
+                result.append(SoundPiece(i, position, run.ordinal, stream_end, lost, pcm, codes))
                 lost = 0
             call._owed = lost
             if run.ends:

@@ -47,6 +47,7 @@ from trunkline.bus import tracing
 from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
+from trunkline.bus.histogram import LATENESS, Histogram
 from trunkline.bus.process import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -118,6 +119,8 @@ class WorkerProcess:
         self.over = asyncio.Event()
         #: ticks that came so late that others were skipped
         self.missed_ticks = 0
+        #: how late its timer has woken it
+        self.lateness = Histogram(LATENESS)
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._wall = Wall(log, self.calls.dropped)
@@ -208,7 +211,12 @@ class WorkerProcess:
         if not self.well:
             return None
         stats = self.calls.stats(self._clock())
-        return m.Beat(peer=self.peer, calls=stats, dropped=dict(self.calls.dropped))
+        return m.Beat(
+            peer=self.peer,
+            calls=stats,
+            dropped=dict(self.calls.dropped),
+            measured={"wakeup_lateness": self.lateness.tally()},
+        )
 
     def _ignore(self, event: m.Event) -> None:
         """No event is meant for a worker: calls come from gateways, on the media plane."""
@@ -344,6 +352,7 @@ class WorkerProcess:
                 self._timer = self._loop.call_at(at / 1e9, self._wake)
 
     def _wake(self) -> None:
+        self.lateness.count((self._clock() - self._timer_at) / 1e9)
         self._timer, self._timer_at = None, 0
         self._turn(self._timed)
 

@@ -1,84 +1,71 @@
 """The local listener: the console, ``/metrics`` and ``/api/status``, on 127.0.0.1 only.
 
-A Starlette application, GET only, one request for each connection; nothing here changes anything. A
-browser on this machine may show a page of another site, and that site may make a name of its own
-point at 127.0.0.1. So that such a page cannot read the calls, the Host has to be a local name.
+A Starlette application, one request for each connection. A browser on this machine may show a page
+of another site, and that site may make a name of its own point at 127.0.0.1. So that such a page
+cannot read the calls, the Host has to be a local name, and an Origin has to be this listener's own.
 
-Any user of this machine can open it. So nothing here lets anybody into something: it shows who
-calls whom, but no token, and prior URLs without their passwords.
+Any user of this machine can open it. It shows who calls whom, but no token, and prior URLs without
+their passwords. To hear a call or to act takes more: see :mod:`.pages`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trunkline.bus import hosts
 from trunkline.bus.listener import Bounds, Server
 
-from .rules.book.heard import BUCKETS, HeardCalls
+from .pages import Pages
 
 log = logging.getLogger("trunkline.controller")
 
 HOST: Final = "127.0.0.1"
 #: A controller that ends has put its numbers back by then, and has little time left.
-BOUNDS: Final = Bounds(waiting=200, request_bytes=16 * 1024, request_within=5.0, leave_within=0.2)
+BOUNDS: Final = Bounds(waiting=200, request_bytes=128 * 1024, request_within=5.0, leave_within=0.2)
 _LOCAL_HOSTS: Final = frozenset(("127.0.0.1", "localhost", "[::1]"))
-#: With every answer. The page needs its own style and script, and to ask for the status.
+#: With every answer. The page has its own files and asks this listener alone. ``blob:`` is a
+#: recording that it has fetched. No text may become markup or script, whoever wrote it.
 _HEADERS: Final = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
     (
         b"content-security-policy",
-        b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        b"default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+        b"connect-src 'self'; media-src blob:; base-uri 'none'; form-action 'none'; "
+        b"frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
     ),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     (b"connection", b"close"),
 ]
 
 
 class Console:
-    """``status``: the object of ``trunkline status --json``. ``counts``: how often each thing has
-    happened so far; ``refused``: how much gateways have refused so far, by kind; ``heard``: the
-    figures that clients' ears have told."""
+    """``status``: the object of ``trunkline status --json``. ``metrics``: what ``/metrics`` has."""
 
     def __init__(
-        self,
-        status: Callable[[], dict[str, Any]],
-        counts: Mapping[str, int],
-        refused: Mapping[str, int],
-        heard: HeardCalls,
+        self, status: Callable[[], dict[str, Any]], metrics: Collector, pages: Pages | None = None
     ) -> None:
         registry = CollectorRegistry()
-        registry.register(_Figures(status, counts, refused, heard))
-        page = Path(__file__).with_name("console.html").read_bytes()
+        registry.register(metrics)
+        self._pages = pages
 
         # Coroutines, because Starlette runs functions in threads, which share no state with us.
-        async def show_page(request: Request) -> Response:
-            return HTMLResponse(page)
-
         async def show_status(request: Request) -> Response:
             return Response(json.dumps(status()), media_type="application/json")
 
@@ -87,9 +74,9 @@ class Console:
 
         app = Starlette(
             routes=[
-                Route("/", show_page),
                 Route("/api/status", show_status),
                 Route("/metrics", show_metrics),
+                *([] if pages is None else pages.routes()),
             ]
         )
         app.router.redirect_slashes = False
@@ -106,6 +93,8 @@ class Console:
 
     async def close(self) -> None:
         """Listen no more."""
+        if self._pages is not None:
+            self._pages.close()
         if self._serving is not None:
             self._server.leave()
             await asyncio.wait({self._serving})
@@ -114,7 +103,8 @@ class Console:
 
 
 class _LocalOnly:
-    """Lets a GET request to a local name through; :data:`_HEADERS` go with every answer."""
+    """Lets requests to a local name through that no other site has made; :data:`_HEADERS` go with
+    every answer. Only an action is POSTed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -126,92 +116,16 @@ class _LocalOnly:
             await send(message)
 
         answer = self._app
-        names = [host.rsplit(":", 1)[0] for host in Headers(scope=scope).getlist("host")]
+        headers = Headers(scope=scope)
+        hosts_named = headers.getlist("host")
+        names = [host.rsplit(":", 1)[0] for host in hosts_named]
+        own = {f"http://{host}" for host in hosts_named}
         if not names or not _LOCAL_HOSTS.issuperset(names):
             answer = PlainTextResponse("this listener is for local use", 403)
-        elif scope["method"] != "GET":
+        elif not own.issuperset(headers.getlist("origin")):
+            answer = PlainTextResponse("another site's page has no business here", 403)
+        elif scope["method"] != "GET" and not (
+            scope["method"] == "POST" and scope["path"].startswith("/api/calls/")
+        ):
             answer = PlainTextResponse("GET only", 405, {"allow": "GET"})
         await answer(scope, receive, with_headers)
-
-
-class _Figures(Collector):
-    """Prometheus metrics from the status object and the counters, at each scrape."""
-
-    def __init__(
-        self,
-        status: Callable[[], dict[str, Any]],
-        counts: Mapping[str, int],
-        refused: Mapping[str, int],
-        heard: HeardCalls,
-    ) -> None:
-        self._status = status
-        self._heard = heard
-        self._counters = (
-            ("events", "What has happened since the start", "event", counts),
-            ("gateway_refused", "What gateways have refused since the start", "kind", refused),
-        )
-
-    def describe(self) -> Iterable[Metric]:
-        return ()
-
-    def collect(self) -> Iterable[Metric]:
-        status, heard = self._status(), self._heard
-        for name, what in (
-            ("gateways", "Gateways that answer"),
-            ("codec_workers", "Codec workers that answer"),
-            ("sessions", "Open sessions"),
-        ):
-            yield GaugeMetricFamily(f"trunkline_{name}", what, value=len(status[name]))
-        unhealthy = GaugeMetricFamily(
-            "trunkline_unhealthy", "Processes that are there and do not work", labels=["role"]
-        )
-        silent = Counter(row["role"] for row in status.get("unhealthy", ()))
-        for role in ("gateway", "codec_worker"):
-            unhealthy.add_metric([role], silent[role])
-        yield unhealthy
-        dropped = CounterMetricFamily(
-            "trunkline_dropped_messages",
-            "Messages of the bus that a process has dropped",
-            labels=["peer", "why"],
-        )
-        for row in (*status["gateways"], *status["codec_workers"]):
-            for why, number in sorted(row.get("dropped", {}).items()):
-                dropped.add_metric([row["id"], why], number)
-        yield dropped
-        for name, what in (
-            ("calls", "Calls that are not over"),
-            ("overrides", "Numbers that are not as they were"),
-        ):
-            by_state = GaugeMetricFamily(f"trunkline_{name}", what, labels=["state"])
-            for state, number in Counter(row["state"] for row in status[name]).items():
-                by_state.add_metric([state], number)
-            yield by_state
-        left = GaugeMetricFamily(
-            "trunkline_cap_left", "How much of a cap is left", labels=["setting"]
-        )
-        for cap in status.get("caps", ()):
-            left.add_metric([cap["setting"]], cap["left"])
-        yield left
-        for name in ("frames_in", "frames_out", "frames_lost", "underruns"):
-            total = sum(call[name] for call in status["calls"])
-            yield GaugeMetricFamily(f"trunkline_live_{name}", "Of the live calls", value=total)
-        epoch = status["controller"]["epoch"]
-        yield GaugeMetricFamily("trunkline_epoch", "Starts of the controller", value=epoch)
-        for name, what, histogram in (
-            ("answer_latency", "Seconds until they answered, as the ear heard it", heard.latency),
-            (
-                "time_to_yield",
-                "Seconds until they yielded, as the ear heard it",
-                heard.time_to_yield,
-            ),
-        ):
-            up_to = [*map(str, BUCKETS), "+Inf"]
-            buckets = list(zip(up_to, itertools.accumulate(histogram.counts), strict=True))
-            yield HistogramMetricFamily(
-                f"trunkline_{name}_seconds", what, buckets=buckets, sum_value=histogram.sum
-            )
-        for name, what, label, counts in self._counters:
-            counter = CounterMetricFamily(f"trunkline_{name}", what, labels=[label])
-            for value, number in sorted(counts.items()):
-                counter.add_metric([value], number)
-            yield counter

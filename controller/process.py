@@ -19,6 +19,7 @@ from typing import Final
 
 import zmq
 
+from trunkline.bus.cassettes import Cassettes
 from trunkline.bus.clock import monotonic
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import CarrierError, SettingsError
@@ -26,15 +27,17 @@ from trunkline.bus.locks import FileLock
 from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain, run, setup_logging
 from trunkline.bus.settings import Settings
 
-from . import status
+from . import otlp, status
 from .console import HOST, Console
 from .core import Core
-from .journal import file, state_dir
-from .journal.file import JournalError
+from .journal import file, places, state_dir
+from .journal.database import JournalError
 from .journal.orphans import Orphans, clear_away
 from .journal.rows import SEEN_KEPT
 from .journal.state_dir import StackDir, StackRunsError
-from .journal.store import SqliteJournal
+from .live import snapshot
+from .metrics import Metrics
+from .pages import Pages
 from .rules.book import Identity, Rules
 from .rules.book.usage import DAY, Caps
 from .shell import Shell
@@ -43,6 +46,7 @@ from .twilio.carrier import TwilioCarrier
 from .twilio.operations import Operations
 from .twilio.probe import Prober
 from .twilio.sealed import find_own
+from .viewers import Viewers
 
 log = logging.getLogger("trunkline.controller")
 
@@ -94,27 +98,37 @@ async def _serve_locked(
     """Everything that has to be closed again, in the order in which it depends on one another: the
     journal last, because notes may still be under way."""
     account = settings.require("account_sid")
-    stack = state_dir.own(settings.state_path, account, holder)
-    locks.append(stack.lock)
+    stack = places.own_dir(settings, account, holder)
     lost = _set_aside(stack)
-    journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
-    carrier = TwilioCarrier.of(settings)
+    stack, journal, stacks = await places.open_own(settings, account, holder, stack)
+    locks.append(stack.lock)
+    if stack.lost and stacks is not None:
+        lost = True
+        log.error("%s: nothing is there of stack %s; %s", journal.name, stack.id, _BEGUN)
+    cassettes = Cassettes.of(settings)
+    carrier = TwilioCarrier.of(settings, cassettes)
     prober = Prober(settings.state_path, holder)
     ops = Operations.of(settings, stack.id, carrier, journal, prober)
-    orphans = Orphans.find(settings.state_path, account, holder, prober.present)
+    orphans = Orphans()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
+        orphans = Orphans.find(settings.state_path, account, holder, prober.present)
+        if stacks is not None:
+            orphans.add(await stacks.left(but=stack.id), prober.present)
         unreadable = await journal.unreadable()
         for row in unreadable:
-            log.error("%s", row.text(stack.journal))
+            log.error("%s", row.text(journal.name))
         if lost or unreadable:
             await find_own(ops, unreadable)
         core = await _core(settings, ops, account, orphans, lost=lost)
+        carrier.watched_by(core.book.measures.asked_twilio)
         status = await _run(settings, Shell(core, ops, stop, orphans), context)
     finally:
         stop_authenticator(context)
         context.destroy(linger=100)
         carrier.close()
+        if cassettes is not None:
+            cassettes.close()
         prober.close()
         await journal.close()
         await orphans.close()
@@ -152,7 +166,7 @@ async def _core(
         log.error(
             "%s: its newest row is %.0f s ahead of this machine's clock, which was set back: set "
             "it right. Until then times that lie ahead are taken for now",
-            journal.path,
+            journal.name,
             ahead,
         )
     identity = Identity(
@@ -189,10 +203,15 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
             "may run at this address"
         ) from error
     book = core.book
-    console = Console(
-        lambda: status.build(book, monotonic()), book.counts, book.refused, book.heard
-    )
+    viewers = Viewers(lambda: snapshot(book, monotonic()), core.timeline, shell.act)
+    shell.show_to(viewers.shown)
+    pages = Pages(viewers, book.is_live, shell.act, book.console_token, settings.recordings_dir)
+    metrics = Metrics(book, monotonic)
+    console = Console(lambda: status.build(book, monotonic()), metrics, pages)
+    pusher = None
     try:
+        if otlp.chosen():
+            pusher = otlp.Pusher(metrics, book.identity.stack)
         console.start(settings.console_port)
         core.book.console_at(f"http://{HOST}:{console.port}")
         log.info(
@@ -206,3 +225,5 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
     finally:
         shell.close()
         await console.close()
+        if pusher is not None:
+            await pusher.close()

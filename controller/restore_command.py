@@ -21,11 +21,13 @@ from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
 from trunkline.bus.redact import mask_url, redact_number
 from trunkline.bus.settings import Settings
 
-from .journal import state_dir
-from .journal.file import IN_MEMORY, JournalError
+from .journal import places, state_dir
+from .journal.database import JournalError, StackHeldError
+from .journal.file import IN_MEMORY
+from .journal.places import Left
 from .journal.rows import DialRow, OverrideRow
 from .journal.state_dir import StackDir
-from .journal.store import SqliteJournal, peek
+from .journal.store import Journal, peek
 from .twilio.apply_restore import restore
 from .twilio.carrier import TwilioCarrier
 from .twilio.operations import Operations, hang_up_left
@@ -48,10 +50,11 @@ async def restore_command(
     account_sid = settings.require("account_sid")
     carrier = TwilioCarrier.of(settings)
     prober = Prober(settings.state_path, _holder())
-    seals = await SqliteJournal.open(IN_MEMORY, account=account_sid, stack="")
+    seals = await Journal.in_file(IN_MEMORY, account=account_sid, stack="")
     run = RestoreRun(Operations.of(settings, "", carrier, seals, prober), dry_run)
     try:
         await run.journals(settings, account_sid)
+        await run.database(settings, account_sid)
         if account:
             await run.seals(force)
     finally:
@@ -94,12 +97,7 @@ class RestoreRun:
             except JournalError as error:
                 self._still(str(error))
                 continue
-            if rows:
-                numbers = ", ".join(redact_number(row.number) for row in rows)
-                self._still(
-                    f"{stack.holder or 'a live stack'} uses {numbers}: left alone; end it to put "
-                    "them back"
-                )
+            self._in_use(stack.holder, rows)
         for found in gone:
             try:
                 await self._journal(found, account)
@@ -108,14 +106,50 @@ class RestoreRun:
             finally:
                 found.release()
 
+    async def database(self, settings: Settings, account: str) -> None:
+        """The same by the rows that stacks have in PostgreSQL, wherever these ran."""
+        stacks = places.register(settings, account, _holder())
+        if stacks is not None:
+            try:
+                found = await stacks.left(but="")
+            except JournalError as error:
+                self._still(str(error))
+            else:
+                await asyncio.gather(*(self._in_database(left, left.holder) for left in found))
+
+    async def _in_database(self, left: Left, holder: str) -> None:
+        """A stack there, once it has been silent for as long as one that lives never is."""
+        if left.silent_for:
+            await self.ops.pause(left.silent_for)
+        try:
+            await self._with(await left.open(), left.stack)
+        except StackHeldError:
+            self.live.add(left.stack)
+            self._in_use(holder, left.rows.overrides)
+        except JournalError as error:
+            self._still(str(error))
+
+    def _in_use(self, holder: str, rows: list[OverrideRow]) -> None:
+        """Numbers of a stack that lives."""
+        if rows:
+            numbers = ", ".join(redact_number(row.number) for row in rows)
+            self._still(
+                f"{holder or 'a live stack'} uses {numbers}: left alone; end it to put them back"
+            )
+
     async def _journal(self, stack: StackDir, account: str) -> None:
         """One stack that is gone: its lock is ours while we are at it."""
-        journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
+        await self._with(
+            await Journal.in_file(stack.journal, account=account, stack=stack.id), stack.id
+        )
+
+    async def _with(self, journal: Journal, stack: str) -> None:
+        """By this journal of a stack that is gone."""
         try:
-            ops = dataclasses.replace(self.ops, stack=stack.id, journal=journal)
+            ops = dataclasses.replace(self.ops, stack=stack, journal=journal)
             overrides, dials = await journal.open_overrides(), await journal.open_dials()
             for row in await journal.unreadable():
-                self._still(row.text(stack.journal))
+                self._still(row.text(journal.name))
             await asyncio.gather(
                 *(self._put_back(ops, row) for row in overrides),
                 *(self._hang_up(ops, row) for row in dials),

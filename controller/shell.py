@@ -38,7 +38,7 @@ from trunkline.bus.wall import Wall
 from . import instructions as do
 from .core import REST_SECONDS, TICK_SECONDS, AnyEvent, Core
 from .instructions import Instruction, Result
-from .journal.file import JournalError
+from .journal.database import DatabaseAwayError, JournalError
 from .journal.orphans import Orphans
 from .peer_names import PeerNames
 from .rules import reception
@@ -117,6 +117,8 @@ class Shell:
         self._spans: dict[tuple[str, int], tracing.RoomSpan] = {}
         self._fatal: BaseException | None = None
         self._changed = asyncio.Event()
+        #: where the console hears how loud calls are
+        self._show: Callable[[m.Levels | m.CallSound], object] = lambda message: None
         #: something came that is neither time nor a sign of life
         self._asked = asyncio.Event()
 
@@ -141,6 +143,8 @@ class Shell:
             if self._fatal is None:
                 await self._shut_down()
         finally:
+            await self._ops.journal.give_up()
+            await self._orphans.give_up()
             ticking.cancel()
             for task in list(self._tasks):
                 task.cancel()
@@ -179,6 +183,17 @@ class Shell:
             if isinstance(self._fatal, _FORESEEN):
                 raise self._fatal
             return EXIT_FAILED
+        try:
+            return await self._say_what_is_left()
+        except DatabaseAwayError as error:
+            log.error(
+                "%s. What is still to be put back or hung up stands there: the next start, or "
+                "`trunkline restore`, does it",
+                error,
+            )
+            return EXIT_PENDING
+
+    async def _say_what_is_left(self) -> int:
         overrides = await self._ops.journal.open_overrides()
         overrides += await self._orphans.open_overrides()
         dials = await self._ops.journal.open_dials()
@@ -191,7 +206,7 @@ class Shell:
         journal = self._ops.journal
         unreadable = [row for row in await journal.unreadable() if row.table == "override"]
         for lost in unreadable:
-            log.error("%s", lost.text(journal.path))
+            log.error("%s", lost.text(journal.name))
         return EXIT_PENDING if overrides or dials or unreadable else EXIT_DONE
 
     async def _check_credentials(self) -> None:
@@ -209,10 +224,7 @@ class Shell:
 
     def _receive(self, identity: bytes, message: m.ToController) -> None:
         """One message of a peer, which counts if it comes on the connection that has the name."""
-        if isinstance(message, m.StreamClosed | m.CallMoved | m.WebhooksRefused):
-            peer = message.gateway
-        else:
-            peer = message.peer
+        peer = message.gateway if isinstance(message, m.GatewayNotification) else message.peer
         if isinstance(message, m.Hello):
             why = self._names.objection(message, identity)
             if why is not None:
@@ -283,6 +295,7 @@ class Shell:
                         await self._asked.wait()
             else:
                 await asyncio.sleep(due - loop.time())
+                self.core.book.measures.count("wakeup_lateness", loop.time() - due, "controller")
             self._wall.shield("look at connections", self._look_for_gone)
 
     def _look_for_gone(self) -> None:
@@ -310,8 +323,18 @@ class Shell:
                 self._end_span(instruction.peer, instruction.message)
             if identity is not None:
                 self._send(instruction.message, identity)
+        elif isinstance(instruction, do.Show):
+            self._show(instruction.message)
         else:
             self._spawn(self._work(instruction))
+
+    def show_to(self, show: Callable[[m.Levels | m.CallSound], object]) -> None:
+        """The console listens."""
+        self._show = show
+
+    def act(self, event: do.Look | do.ByHand) -> None:
+        """The console wants this."""
+        self._feed(event)
 
     def _send(self, message: m.FromController, identity: bytes) -> None:
         """One message to one connection. If it cannot be encoded, the others still leave."""

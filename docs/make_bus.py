@@ -38,7 +38,9 @@ RECORDS = (
     m.SessionInfo,
     m.StreamInfo,
     m.CallStats,
+    m.Tally,
     m.StreamStats,
+    m.Level,
     m.InFrame,
     m.DigitIn,
     m.WrittenTo,
@@ -114,7 +116,8 @@ def keep(path: Path, fresh: str) -> int:
     if "--check" not in sys.argv[1:]:
         path.write_text(fresh)
     elif not path.exists() or fresh != path.read_text():
-        print(f"docs/{path.name} is out of date: run `make docs`", file=sys.stderr)
+        shown = path.relative_to(Path(__file__).parents[1])
+        print(f"{shown} is out of date: run `make docs`", file=sys.stderr)
         return 1
     return 0
 

@@ -17,12 +17,16 @@ A carrier sends 20 ms of sound every 20 ms, numbered by its own clock. Rules:
    back either: sound that ends before the newest frame's end has been brought already. Such a
    position is wrong, and its frame is thrown away. Positions count from the first frame's, because
    a carrier may count from the call's creation.
+6. The jitter of a window is how much later its latest frame came than its earliest one, each
+   measured by the sound that was there before it. It is counted at the window's end.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final, Literal
 
+from trunkline.bus.histogram import JITTER, Histogram
 from trunkline.bus.sound import WIRE_RATE
 
 from . import media_streams as ms
@@ -38,9 +42,13 @@ Verdict = Literal["fine", "too fast", "misplaced"]
 
 
 class Pace:
-    """The pace of one stream, whose socket was opened at ``now`` of the monotonic clock."""
+    """The pace of one stream, whose socket was opened at ``now`` of the monotonic clock. ``jitter``
+    counts that of all streams."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, jitter: Histogram | None = None) -> None:
+        self._jitter = jitter or Histogram(JITTER)
+        #: in this window: the arrears at its earliest frame and at its latest one
+        self._least, self._most = math.inf, -math.inf
         self._opened = self._heard = self._ends = now
         #: seconds of sound that may still come in this window
         self._left = 0.0
@@ -49,6 +57,12 @@ class Pace:
         #: the first frame's position, and the end of the newest one
         self._first: int | None = None
         self._next = 0
+
+    @property
+    def behind(self) -> float:
+        """How much less sound it has brought by its newest message than the time since its socket
+        was opened (seconds): by this much that message came late."""
+        return self._behind
 
     def judge(self, event: ms.Event | None, now: float) -> Verdict:
         """Count one message, of which ``event`` came. *too fast*: this is more than there may be.
@@ -59,6 +73,9 @@ class Pace:
         if now >= self._ends:
             self._ends = now + WINDOW
             self._left = MOST * (WINDOW + passed) + max(behind, 0.0)
+            if self._most >= self._least:
+                self._jitter.count(self._most - self._least)
+                self._least, self._most = math.inf, -math.inf
         behind += passed
         if behind > ARREARS:
             behind = ARREARS
@@ -67,6 +84,10 @@ class Pace:
             self._behind = behind - counts_for
             self._left -= counts_for
             return "too fast" if self._left < 0 else "fine"
+        if behind < self._least:
+            self._least = behind
+        if behind > self._most:
+            self._most = behind
         position, samples = event.position, len(event.payload)
         counts_for = samples / WIRE_RATE
         if counts_for < LEAST:

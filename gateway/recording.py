@@ -8,30 +8,28 @@ each sample that the far end sends; a ``clear`` empties that buffer.
 A call may have several streams, one after the other or for a while at once, and each may come to
 another gateway. No gateway passes a file on to another. The controller tells with each stream how
 old the call is, and the gateway writes the stream at that place of the call's one file. A place
-that nobody writes is zeros on the disk, which is silence. A writer takes the file's lock, because
-it looks before it writes: at the size, which the header has to tell, and at the place, where two
-streams may meet.
+that nobody writes is zeros on the disk, which is silence (recording_file.py). Old recordings go
+where a limit is set (retention.py).
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import queue
 import re
-import struct
 import threading
-from array import array
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.sound import FRAME, WIRE_RATE
+
+from .recording_file import RecordingFile, Whose
+from .retention import Retention
 
 log = logging.getLogger("trunkline.gateway")
 
@@ -104,15 +102,15 @@ class Stereo:
         self._done += both
 
 
-def _linear(code: int) -> bytes:
-    """One mu-law code as PCM16 little-endian (ITU-T G.711)."""
+def linear(code: int) -> int:
+    """One mu-law code as PCM16 (ITU-T G.711)."""
     code = ~code & 0xFF
     magnitude = (((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4)
-    return struct.pack("<h", 0x84 - magnitude if code & 0x80 else magnitude - 0x84)
+    return 0x84 - magnitude if code & 0x80 else magnitude - 0x84
 
 
-_LOW: Final = bytes(_linear(code)[0] for code in range(256))
-_HIGH: Final = bytes(_linear(code)[1] for code in range(256))
+_LOW: Final = bytes(linear(code) & 0xFF for code in range(256))
+_HIGH: Final = bytes(linear(code) >> 8 & 0xFF for code in range(256))
 
 
 def pcm16(mulaw: bytes) -> bytes:
@@ -123,89 +121,16 @@ def pcm16(mulaw: bytes) -> bytes:
     return bytes(out)
 
 
-_HEADER_BYTES: Final = 44
-#: The most that a header can tell: 37 hours of sound.
-_MOST_BYTES: Final = 2**32 - _HEADER_BYTES
-#: Of one moment: two samples.
-_MOMENT: Final = 4
-
-
-def _header(data_bytes: int) -> bytes:
-    return struct.pack(
-        "<4sI4s4sIHHIIHH4sI",
-        *(b"RIFF", 36 + data_bytes, b"WAVE", b"fmt ", 16, 1, 2, WIRE_RATE, WIRE_RATE * 4, 4, 16),
-        *(b"data", data_bytes),
-    )
-
-
-def merged(there: bytes, pcm: bytes) -> bytes:
-    """Stereo PCM16 to be written where the file has sound already. That sound stays, frame by frame
-    and side by side. For example, of two streams that bring the far end, the first to write a frame
-    wins, and a stream that only listens does not silence our words in the other one."""
-    old, new = array("h", there), array("h", pcm)
-    for begin in range(0, len(old), 2 * FRAME):
-        end = min(begin + 2 * FRAME, len(old))
-        for side in (begin, begin + 1):
-            heard = old[side:end:2]
-            if any(heard):
-                new[side:end:2] = heard
-    return new.tobytes()
-
-
-class _File:
-    """The WAV file of a call, which other processes may write too. It is whole after each write."""
-
-    def __init__(self, path: Path, *, new: bool) -> None:
-        # A call's first stream makes the file; a later one finds it.
-        flags = os.O_RDWR | os.O_CREAT | (os.O_EXCL if new else 0)
-        self._descriptor = os.open(path, flags, 0o600)
-        try:
-            with self._locked():
-                self._mend()
-        except OSError:  # the next block tries again, and has to find it as it was
-            if new:
-                path.unlink()
-            self.close()
-            raise
-
-    def write(self, at: int, pcm: bytes) -> None:
-        """Put stereo PCM16 at the call's position ``at``."""
-        begin = _HEADER_BYTES + at * _MOMENT
-        with self._locked():
-            there = os.pread(self._descriptor, len(pcm), begin)
-            if any(there):
-                pcm = merged(there[: len(there) // _MOMENT * _MOMENT], pcm)
-            os.pwrite(self._descriptor, pcm, begin)
-            self._mend()
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def _mend(self) -> None:
-        """Let the header tell the size that the file has. Whoever wrote last may have died before
-        it could."""
-        data = os.fstat(self._descriptor).st_size - _HEADER_BYTES
-        data = min(max(0, data), _MOST_BYTES)
-        os.pwrite(self._descriptor, _header(data // _MOMENT * _MOMENT), 0)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-
-
 @dataclass(frozen=True)
 class Track:
     """One stream's part in the recording of its call. ``began``: when the call's first stream came
-    up (UTC)."""
+    up (UTC). ``whose``: who calls whom, which a new file tells."""
 
     call_sid: str
     ordinal: int
     first: bool
     began: datetime
+    whose: Whose | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -223,7 +148,7 @@ class Recorder:
     Raises SettingsError where the directory cannot be made.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, retention: Retention | None = None) -> None:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -231,21 +156,25 @@ class Recorder:
                 f"TRUNKLINE_RECORDINGS_DIR={directory}: it cannot be made: {error.strerror}"
             ) from error
         self._directory = directory
+        self._retention = retention or Retention()
         #: blocks that were dropped because the disk did not keep up
         self.dropped = 0
         #: blocks that the disk refused
         self.failed = 0
         self._told: set[int | None] = set()
-        self._files: dict[Track, _File] = {}
+        self._files: dict[Track, RecordingFile] = {}
         self._blocks: queue.Queue[_Block | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._write, name="recordings", daemon=True)
         self._thread.start()
 
-    def begin(self, call_sid: str, ordinal: int, *, first: bool, age: float) -> Track:
+    def begin(
+        self, call_sid: str, ordinal: int, *, first: bool, age: float, whose: Whose | None = None
+    ) -> Track:
         """A stream of a call comes up; the call is ``age`` seconds old. Its file is there from now
-        on, so that a later stream finds it."""
+        on, so that a later stream finds it. ``whose``: direction, caller and callee."""
         began = datetime.now(UTC) - timedelta(seconds=age)
-        track = Track(re.sub(r"[^A-Za-z0-9]", "_", call_sid), ordinal, first, began)
+        whose = replace(whose or Whose(), sid=call_sid, began=began.isoformat(timespec="seconds"))
+        track = Track(re.sub(r"[^A-Za-z0-9]", "_", call_sid), ordinal, first, began, whose)
         self.write(track, 0, b"")
         return track
 
@@ -273,6 +202,7 @@ class Recorder:
     # ------------------------------------------------------------------ in the thread
 
     def _write(self) -> None:
+        self._retention.apply(self._directory)
         while (block := self._blocks.get()) is not None:
             try:
                 self._take(block)
@@ -281,6 +211,8 @@ class Recorder:
                 if error.errno not in self._told:  # a full disk is told once, and not by each call
                     self._told.add(error.errno)
                     log.error("recordings have holes from now on: %s", error)
+            if block.mulaw is None:
+                self._retention.apply(self._directory)
         for file in self._files.values():
             file.close()
 
@@ -296,12 +228,12 @@ class Recorder:
         if block.mulaw:
             self._files[track].write(block.at, pcm16(block.mulaw))
 
-    def _open(self, track: Track) -> _File:
+    def _open(self, track: Track) -> RecordingFile:
         """The call's file. Its name says when the call began, because a directory of recordings is
         read by time; a later stream looks for the newest one of its CallSid."""
         if not track.first:
             found = sorted(self._directory.glob(f"*-{track.call_sid}.wav"))
             if found:
-                return _File(found[-1], new=False)
+                return RecordingFile(found[-1])
         name = f"{track.began:%Y%m%dT%H%M%S}-{track.call_sid}.wav"
-        return _File(self._directory / name, new=track.first)
+        return RecordingFile(self._directory / name, track.whose, new=track.first)

@@ -22,6 +22,8 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+from trunkline.bus.clock import monotonic
+from trunkline.bus.histogram import LATENESS, Histogram
 from trunkline.bus.wall import Wall
 
 log = logging.getLogger("trunkline.gateway")
@@ -85,6 +87,9 @@ class Sockets:
         self._watched = False
         self._reading = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        #: how late the clock has woken this process
+        self.lateness = Histogram(LATENESS)
 
     @property
     def clocked(self) -> bool:
@@ -138,10 +143,12 @@ class Sockets:
     def _set_timer(self) -> None:
         # The loop counts whole milliseconds, and so may be a little early.
         period = PERIOD if len(self._readable) < DENSE_FROM else DENSE_PERIOD
-        following = (self._loop.time() + period / 4) // period + 1
-        self._timer = self._loop.call_at(following * period, self._tick)
+        self._timer_at = ((self._loop.time() + period / 4) // period + 1) * period
+        self._timer = self._loop.call_at(self._timer_at, self._tick)
 
     def _tick(self) -> None:
+        # The loop's own time is that of its last look, in whole milliseconds.
+        self.lateness.count(monotonic() - self._timer_at)
         self._set_timer()
         self._read()
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from e2e.stack import Stack
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from postgres_server import Server
 
     from trunkline.bus.testing import Context
 
@@ -45,7 +46,13 @@ if TYPE_CHECKING:
 #: pytest-xdist takes a line, so no more than two tests compute at once, tests that wait go on
 #: beside them, and one worker imports scenario.
 COMPUTE: Final = (
-    ("::test_the_demo_runs", "::test_the_offline_example", "test_each_belief.py", "test_words.py"),
+    (
+        "::test_the_demo_runs",
+        "::test_the_first_minutes_with",
+        "::test_the_offline_example",
+        "test_each_belief.py",
+        "test_words.py",
+    ),
     ("::test_every_example_runs", "::test_ctrl_c_in_a_test"),
     (
         "dropin/test_scenario_run.py",
@@ -87,7 +94,7 @@ MEASURE: Final = (
 #: Files in these folders are taken apart: any worker may take any of their tests.
 EACH_BY_ITSELF: Final = ("tests/e2e/", "tests/survival/", "tests/trunkline/")
 #: But not these, whose tests share a stack that the file starts.
-TOGETHER: Final = ("test_digits.py", "test_up.py")
+TOGETHER: Final = ("test_digits.py", "test_up.py", "e2e/test_console.py")
 #: The files of units that compute longest.
 LONGEST: Final = (
     "adapter/test_speech_gate.py",
@@ -99,7 +106,8 @@ LONGEST: Final = (
 ALL_E2E: Final = re.compile(r"^pytestmark = .*\bmark\.e2e\b", re.MULTILINE)
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-# For later.py. Behind everything else: no room is to be found under another name.
+# For later.py and postgres_server.py. Behind everything else: no room is to be found under another
+# name.
 sys.path.append(str(Path(__file__).parent))
 
 _home = surroundings.home()
@@ -209,6 +217,15 @@ def _shared_single() -> Iterator[Stack]:
     from e2e.stack import standing
 
     yield from standing(1)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server, for all tests of this process that need one."""
+    from postgres_server import running
+
+    with running() as server:
+        yield server
 
 
 @pytest.fixture

@@ -295,12 +295,12 @@ class CallAudio:
         """Returns the sound to pass on: PCM16 24 kHz, b"" where all of it was heard before."""
         if not self._current(worker, sound.generation):
             return b""
-        pcm, heard_to = sound.pcm, self.heard_to
+        pcm, codes, heard_to = sound.pcm, sound.codes, self.heard_to
         stop = sound.position + -(-len(pcm) // _HEARD_BYTES)
         if sound.position != heard_to or sound.lost:
             known = heard_to - sound.position
             if known > 0:
-                pcm = pcm[known * _HEARD_BYTES :]
+                pcm, codes = pcm[known * _HEARD_BYTES :], codes[known:]
             missing = max(-known, sound.lost if known <= 0 else 0)
             if missing > 0:
                 self.lost.add("inbound", missing, NEVER_ARRIVED)
@@ -313,8 +313,8 @@ class CallAudio:
         self._heard_stream_end = sound.stream_end
         if pcm:
             self.heard_samples += len(pcm) // _HEARD_BYTES
-            if self.tape is not None:
-                self.tape.heard(self.heard_to - -(-len(pcm) // _HEARD_BYTES), pcm, now)
+            if self.tape is not None and codes:
+                self.tape.heard(self.heard_to - len(codes), codes, now)
         return pcm
 
     def _said_at(self, sound: m.Sound, fresh: int, now: float) -> float:
@@ -344,36 +344,39 @@ class CallAudio:
         """Since when a message that is read now may have waited; None: it came in time."""
         return self._stall[0] if self._stall is not None and now < self._stall[1] else None
 
-    def acknowledge(self, worker: str, message: m.AcknowledgedTo, now: float) -> None:
+    def acknowledge(self, worker: str, message: m.AcknowledgedTo, now: float) -> bool:
+        """True: there may be instructions."""
         if not self._current(worker, message.generation):
-            return
+            return False
         self._acknowledged(message.position, now)
-        if not self.out.moves_on(message.position, message.idle):
-            self._spoken(self.out.acknowledge(message.position, message.idle, now))
-            self._cut_given_up(now)
-            self._pump()
+        if self.out.moves_on(message.position, message.idle):
+            return False
+        self._spoken(self.out.acknowledge(message.position, message.idle, now))
+        self._cut_given_up(now)
+        self._pump()
+        return True
 
     def _acknowledged(self, position: int, now: float) -> None:
         """Sound up to ``position`` was written: note until when the carrier plays it. Sound below
         the floor was interrupted, and is not played."""
-        fresh = (position - max(self.out.acknowledged, self.out.floor)) / WIRE_RATE
-        if fresh <= 0:
+        out = self.out
+        first = out.acknowledged if out.acknowledged > out.floor else out.floor
+        if position <= first:
             return
-        since = self._late_since(now)
+        fresh = (position - first) / WIRE_RATE
+        since = None if self._stall is None else self._late_since(now)
         if since is not None:
             came = min(now, max(self._acknowledged_at, since) + fresh)
             ahead = min(max(self._plays_until - came, 0.0) + fresh, self._most_ahead)
         else:
             self._stall = None
             came = now
-            ahead = max(self._plays_until - came, 0.0) + fresh
-            self._most_ahead = max(self._most_ahead, ahead)
-        begins = came + ahead - fresh
+            ahead = self._plays_until - came
+            ahead = fresh + ahead if ahead > 0.0 else fresh
+            if ahead > self._most_ahead:
+                self._most_ahead = ahead
         if self.tape is not None:
-            first = max(self.out.acknowledged, self.out.floor)
-            for pcm, begin, end in self.out.between(first, position):
-                self.tape.said(begins, pcm, begin, end)
-                begins += (end - begin) / _HEARD_BYTES / WIRE_RATE
+            self.tape.said(came + ahead - fresh, first, position)
         self._plays_until = came + ahead
         self._acknowledged_at = came
 
@@ -560,6 +563,8 @@ class CallAudio:
             return
         self._unsent = False
         for position, pcm in self.out.pieces():
+            if self.tape is not None:
+                self.tape.spoken(position, pcm, begins=self.out.begins(position))
             self._send(m.Speak(self.call, self.generation, position, pcm))
 
     def _spoken(self, utterances: list[Utterance]) -> None:

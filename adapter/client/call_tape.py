@@ -1,164 +1,209 @@
 """The sound of one call, both sides on the call's clock, for whoever asks for a report. No I/O.
 
-- A position is a sample at 8 kHz, counted from the first that the far end said, as the line's own
-  positions are. What we said has its place there by the time when the carrier plays it: the
-  acknowledgements tell that, and the far end's sound tells which position comes at which time.
+- A position of theirs is a sample at 8 kHz, counted from the first that the far end said, as the
+  line's own positions are. What we said has outbound positions of its own. It has its place on the
+  line by the time when the carrier plays it: the acknowledgements tell that, and the far end's
+  sound tells which position comes at which time.
 - Messages wait, now longer, now shorter. The far end's sound that waited least tells when its first
   sample came; how long the rest waited beyond that is the jitter.
-- A call is kept small, because most of them are never asked about: one byte a sample, every third
-  sample of 24 kHz (a telephone's band has nothing above 4 kHz), an hour at most.
+- A call is kept small, because most of them are never asked about: one byte a sample of mu-law at
+  8 kHz (a telephone's band has nothing above 4 kHz), an hour at most. Theirs comes so from the
+  worker. Ours is made small when it is sent, because it lies in the processor's caches then.
 """
 
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from collections import deque
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from trunkline.bus.sound import LINE_RATE, WIRE_RATE
+from trunkline.bus.sound import WIRE_RATE
 
 Samples = npt.NDArray[np.int16]
 
 #: The most of a call that is kept, in positions: an hour.
 MOST: Final = 3_600 * WIRE_RATE
+#: Theirs is joined in pieces of a second at most (positions).
+_PIECE: Final = WIRE_RATE
 #: An acknowledgement that is later than this (seconds) was not only waiting in a queue.
 LATE: Final = 0.5
-#: Sound is made small in pieces of a second at most (positions).
-_PIECE: Final = WIRE_RATE
-_POSITION_BYTES: Final = 6
-_BYTES_A_SECOND: Final = 2 * LINE_RATE
 #: Times that are as close as this (seconds) are the same.
 _SAME_TIME: Final = 1e-6
 
 
-def _tables() -> tuple[npt.NDArray[np.int8], Samples]:
-    """The logarithmic code of each sample (by its bits), and the sample of each code."""
-    sample = np.arange(65_536, dtype=np.uint16).view(np.int16).astype(np.float64)
-    code = np.sign(sample) * np.rint(127 * np.log1p(255 * np.abs(sample) / 32_768) / np.log(256))
-    each = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float64)
-    value = np.sign(each) * 32_767 * np.expm1(np.abs(each) / 127 * np.log(256)) / 255
-    return code.astype(np.int8), np.rint(np.clip(value, -32_768, 32_767)).astype(np.int16)
+def _tables() -> tuple[npt.NDArray[np.uint8], Samples]:
+    """The mu-law code that is nearest to each sample (by its bits), and the sample of each code
+    (ITU-T G.711)."""
+    code = ~np.arange(256, dtype=np.int32) & 0xFF
+    size = ((((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4)) - 0x84
+    value = np.where(code & 0x80, -size, size)
+    order = np.argsort(value, kind="stable")
+    between = (value[order][1:] + value[order][:-1]) / 2
+    sample = np.arange(65_536, dtype=np.uint16).view(np.int16)
+    return order[np.searchsorted(between, sample)].astype(np.uint8), value.astype(np.int16)
 
 
 _CODE, _SAMPLE = _tables()
 
 
-def _small(pcm: bytes) -> bytes:
-    # take() looks the codes up in two thirds of the time that _CODE[...] needs.
-    codes: bytes = _CODE.take(np.frombuffer(pcm, "<u2")[::3]).tobytes()
-    return codes
+class _Run:
+    """Sound without a hole: the codes of the positions from ``begins`` on."""
+
+    __slots__ = ("begins", "codes")
+
+    def __init__(self, begins: int) -> None:
+        self.begins = begins
+        self.codes = bytearray()
 
 
-@dataclass(slots=True)
-class _Saying:
-    """The bytes from ``first`` to ``stop`` of an utterance, which the carrier plays from ``begins``
-    on."""
+class _Playing:
+    """Our positions from ``first`` to ``stop``, which the carrier plays from ``begins`` on."""
 
-    begins: float
-    pcm: bytes
-    first: int
-    stop: int
+    __slots__ = ("begins", "first", "stop")
 
-    def small(self) -> tuple[float, bytes]:
-        return self.begins, _small(self.pcm[self.first : self.stop])
+    def __init__(self, begins: float, first: int, stop: int) -> None:
+        self.begins = begins
+        self.first = first
+        self.stop = stop
 
 
 class CallTape:
     """The sound of one call. Times are the client's clock.
 
-    It is told of every frame, so sound is only referred to at first, and made small a second or an
-    utterance at a time. Another thread may ask for it meanwhile."""
+    It is told of every frame, and finds its own state out of the caches each time. So it only notes
+    a frame at first, in one list. Another thread may ask for it meanwhile.
+    """
 
     def __init__(self) -> None:
-        #: theirs that is small, each with the position at which it begins
+        #: theirs that was joined, each with the position at which it begins
         self._heard: list[tuple[int, bytes]] = []
-        #: theirs that is not yet: (position, pieces behind one another)
-        self._fresh: tuple[int, list[bytes]] = (0, [])
+        #: theirs behind it: the first position; codes and when they came, in turn
+        self._fresh: tuple[int, list[bytes | float]] = (0, [])
         self._heard_to = 0
-        #: how late each piece of theirs came, behind the time that its position has
+        #: how late each joined piece of theirs came, behind the time that its position has
         self._delays = array("d")
-        #: ours that is small, each with the time when it begins
-        self._said: list[tuple[float, bytes]] = []
-        #: ours that is not yet
-        self._saying: _Saying | None = None
+        #: ours that was sent to a worker, by its positions
+        self._spoken: list[_Run] = []
+        self._spoken_to = -1
+        #: positions at which utterances begin, as far as nothing behind them has been played
+        self._utterances: deque[int] = deque()
+        #: when the carrier plays it
+        self._said: list[_Playing] = []
         self._said_to = 0.0
 
-    def heard(self, position: int, pcm: bytes, now: float) -> None:
-        """They said ``pcm`` from ``position`` on; it came at ``now``."""
+    def heard(self, position: int, codes: bytes, now: float) -> None:
+        """They said ``codes`` from ``position`` on; they came at ``now``."""
         began, fresh = self._fresh
         if position != self._heard_to or position - began >= _PIECE:
             if position > MOST:
                 return
             if fresh:
-                self._heard.append((began, _small(b"".join(fresh))))
+                joined, delays = _joined(began, fresh)
+                self._heard.append((began, joined))
+                self._delays.extend(delays)
             fresh = []
             self._fresh = (position, fresh)
-        fresh.append(pcm)
-        self._heard_to = position = position + -(-len(pcm) // _POSITION_BYTES)
-        self._delays.append(now - position / WIRE_RATE)
+        fresh += codes, now
+        self._heard_to = position + len(codes)
 
-    def said(self, begins: float, pcm: bytes, first: int, stop: int) -> None:
-        """The carrier plays the bytes from ``first`` to ``stop`` of an utterance, beginning at
-        ``begins``. Where the acknowledgement of its rest came a little late, that was heard without
+    def spoken(self, position: int, pcm: bytes, *, begins: bool) -> None:
+        """``pcm`` (PCM16 24 kHz), which has our positions from ``position`` on, goes to a worker.
+        It may have gone to another one before. ``begins``: an utterance begins with it."""
+        again = self._spoken_to - position
+        if again >= len(pcm) // 6 or position > MOST:
+            return
+        if again < 0:
+            self._spoken.append(_Run(position))
+        if begins and again <= 0:
+            self._utterances.append(position)
+        samples = np.frombuffer(pcm, "<u2")[3 * max(0, again) :: 3]
+        # take() looks the codes up in two thirds of the time that _CODE[...] needs.
+        self._spoken[-1].codes += _CODE.take(samples).data
+        self._spoken_to = max(self._spoken_to, position) + len(samples)
+
+    def said(self, begins: float, first: int, stop: int) -> None:
+        """The carrier plays our positions from ``first`` to ``stop``, beginning at ``begins``.
+        Where the acknowledgement of an utterance's rest came a little late, that was heard without
         a hole."""
-        if first > 0 and 0.0 < begins - self._said_to < LATE:
-            begins = self._said_to
-        saying = self._saying
-        if (
-            saying is not None
-            and saying.pcm is pcm
-            and saying.stop == first
-            and abs(begins - self._said_to) < _SAME_TIME
-            and stop - saying.first < _PIECE * _POSITION_BYTES
-        ):
-            saying.stop = stop
-        else:
-            self._make_said_small()
-            if self._delays and (begins - self._delays[0]) * WIRE_RATE > MOST:
+        utterances = self._utterances
+        while first < stop:
+            goes_on = True
+            while utterances and utterances[0] <= first:
+                goes_on = utterances.popleft() < first
+            end = min(stop, utterances[0]) if utterances else stop
+            late = begins - self._said_to
+            if goes_on and 0.0 < late < LATE:
+                begins, late = self._said_to, 0.0
+            last = self._said[-1] if self._said else None
+            if last is not None and last.stop == first and abs(late) < _SAME_TIME:
+                last.stop = end
+            elif self._said and (begins - self._said[0].begins) * WIRE_RATE > MOST:
                 return
-            self._saying = _Saying(begins, pcm, first, stop)
-        self._said_to = begins + (stop - first) / _BYTES_A_SECOND
-        if stop >= len(pcm):
-            self._make_said_small()  # so that the user's sound is not held on to
-
-    def _make_said_small(self) -> None:
-        if self._saying is not None:
-            self._said.append(self._saying.small())
-            self._saying = None
+            else:
+                self._said.append(_Playing(begins, first, end))
+            begins += (end - first) / WIRE_RATE
+            self._said_to = begins
+            first = end
 
     def cut(self, now: float) -> None:
         """The carrier dropped what it had not played yet."""
-        self._make_said_small()
         while self._said and self._said_to > now:
-            begins, codes = self._said.pop()
-            played = round((now - begins) * WIRE_RATE)
-            self._said_to = begins
+            last = self._said[-1]
+            played = round((now - last.begins) * WIRE_RATE)
             if played > 0:
-                self._said.append((begins, codes[:played]))
+                last.stop = min(last.stop, last.first + played)
                 self._said_to = now
+            else:
+                self._said.pop()
+                self._said_to = last.begins
 
     @property
     def jitter_ms(self) -> float | None:
         """Nineteen of twenty messages of theirs came this close to the usual delay. None: no
         message came."""
-        delays = np.frombuffer(self._delays.tobytes())
+        delays = self._all_delays(_joined(*self._fresh)[1])
         if not len(delays):
             return None
         return float(1000 * np.percentile(np.abs(delays - np.median(delays)), 95))
 
+    def _all_delays(self, fresh: list[float]) -> npt.NDArray[np.float64]:
+        return np.concatenate([np.frombuffer(self._delays.tobytes()), fresh])
+
     def sides(self) -> tuple[Samples, Samples]:
         """(ours, theirs) as PCM16 at 8 kHz, on one clock, the far end's."""
-        # What is small meanwhile is read twice, and nothing is missed.
-        (at, fresh), saying = self._fresh, self._saying
-        heard = [(at, _small(b"".join(fresh))), *self._heard]
-        said = [*self._said, *([] if saying is None else [saying.small()])]
-        delays = np.frombuffer(self._delays.tobytes())
+        # What is joined meanwhile is read twice, and nothing is missed. The rest are copies: it may
+        # be added to meanwhile.
+        began_at, fresh = self._fresh
+        joined, late = _joined(began_at, fresh)
+        heard = [(began_at, joined), *self._heard]
+        said = [(each.begins, each.first, each.stop) for each in list(self._said)]
+        spoken = [(run.begins, bytes(run.codes)) for run in list(self._spoken)]
+        delays = self._all_delays(late)
         began = float(delays.min()) if len(delays) else 0.0
-        ours = [(round((begins - began) * WIRE_RATE), codes) for begins, codes in said]
+        ours = []
+        for begins, first, stop in said:
+            at = round((begins - began) * WIRE_RATE)
+            for position, codes in spoken:
+                skipped = max(0, first - position)
+                part = codes[skipped : max(0, stop - position)]
+                if part:
+                    ours.append((at + position + skipped - first, part))
         return _laid_out(ours), _laid_out(heard)
+
+
+def _joined(position: int, fresh: list[bytes | float]) -> tuple[bytes, list[float]]:
+    """The codes of ``fresh``, which begin at ``position``, and how late each of them came."""
+    parts, delays = [], []
+    both = iter(list(fresh))
+    for codes, now in zip(both, both, strict=True):
+        assert isinstance(codes, bytes) and isinstance(now, float)
+        parts.append(codes)
+        position += len(codes)
+        delays.append(now - position / WIRE_RATE)
+    return b"".join(parts), delays
 
 
 def _laid_out(pieces: list[tuple[int, bytes]]) -> Samples:

@@ -24,7 +24,6 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from trunkline.bus.sound import FRAME, WIRE_RATE
@@ -199,16 +198,9 @@ class Outbound:
         growth = 1 if self._window == WINDOW else 1 + GROWTH
         return min(head.stop, self.acknowledged - (-waits_for // growth))
 
-    def between(self, first: int, stop: int) -> Iterable[tuple[bytes, int, int]]:
-        """(an utterance's sound, first byte, end) for the positions from ``first`` on, as far as
-        they are still kept."""
-        for utterance in self.utterances:
-            if utterance.start is None or utterance.start >= stop:
-                return
-            begin = max(first - utterance.start, 0) * POSITION_BYTES
-            end = min((stop - utterance.start) * POSITION_BYTES, len(utterance.pcm))
-            if begin < end:
-                yield utterance.pcm, begin, end
+    def begins(self, position: int) -> bool:
+        """An utterance begins at ``position``, which was sent."""
+        return any(utterance.start == position for utterance in self.utterances)
 
     def unsent(self, position: int) -> None:
         """The piece at ``position`` could not be sent: it is the next one again."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote
 
-from trunkline.bus.errors import TrunklineError
+from .database import Dialect, JournalError, Outcome, Work
 
 T = TypeVar("T")
 
@@ -55,9 +55,9 @@ MIGRATIONS: Final = (
 )
 
 
-class JournalError(TrunklineError, RuntimeError):
-    """The journal cannot be used; the message names the file and says what to do."""
-
+#: SQLite keeps whatever it is given, so a column may have a value of another kind, and a text may
+#: be no UTF-8.
+DIALECT: Final = Dialect(is_time="typeof({}) IN ('real', 'integer')", as_bytes="CAST({} AS BLOB)")
 
 #: A journal without a file, for rows that no later process has to know.
 IN_MEMORY: Final = Path(":memory:")
@@ -76,6 +76,55 @@ def connect(path: Path, account: str, stack: str) -> sqlite3.Connection:
         read(path, lambda found: _check_account(found, path, account))
     # The journal's own thread uses it, and the same thread closes it.
     return _open(path, account, stack)
+
+
+class SqliteDatabase:
+    """The journal's file, in the journal's thread (:class:`.database.Database`). It is always
+    there, and one process alone has it, so nothing has to be shown by a beat."""
+
+    dialect = DIALECT
+    beats = 0.0
+
+    def __init__(self, name: str, connection: sqlite3.Connection) -> None:
+        self.name = name
+        self.connection = connection
+
+    @classmethod
+    def open(cls, path: Path, account: str, stack: str) -> SqliteDatabase:
+        """As :func:`connect`."""
+        return cls(str(path), connect(path, account, stack))
+
+    def run(self, work: Sequence[Work]) -> list[Outcome]:
+        """All of the work in one transaction. Each piece has its own result or error."""
+        found: list[Outcome] = []
+        try:
+            with self.connection as db:
+                db.execute("BEGIN")
+                for piece in work:
+                    db.execute("SAVEPOINT work")
+                    try:
+                        found.append(Outcome(piece(db)))
+                    except Exception as error:  # noqa: BLE001  # its own caller gets it
+                        db.execute("ROLLBACK TO work")
+                        found.append(Outcome(error=self.failed(error)))
+                    db.execute("RELEASE work")
+        except sqlite3.Error as error:
+            return [Outcome(error=self.failed(error))] * len(work)
+        return found
+
+    def failed(self, error: Exception) -> Exception:
+        """SQLite's errors as ours."""
+        if not isinstance(error, sqlite3.Error):
+            return error
+        failed = JournalError(f"{self.name}: the journal cannot be used: {error}")
+        failed.__cause__ = error
+        return failed
+
+    def interrupt(self) -> None:
+        """Nobody asks for it: a disk is always waited for."""
+
+    def close(self) -> None:
+        self.connection.close()
 
 
 def is_cut(path: Path) -> bool:

@@ -3,6 +3,8 @@
 A test that runs without a stack starts a private one. If everything of it is killed at once, nobody
 is left to put its number back. The next controller of the same user and account does it.
 
+In PostgreSQL these are the stacks of other machines too, and their lease takes the lock's place.
+
 A stack is gone when its lock is free and none of its gateways answers at its public URL. The lock
 alone does not tell: while a controller is being started again by its keeper the lock is free, and
 taking its journal then would hang up calls that go on. We take the journal of a stack that is gone.
@@ -21,15 +23,15 @@ from pathlib import Path
 from typing import Final
 
 from trunkline.bus.errors import SettingsError
-from trunkline.bus.locks import LockHeldError
 
 from ..twilio.operations import Operations, hang_up_left
 from ..twilio.seal import Seal
 from . import state_dir
-from .file import JournalError
+from .database import JournalError, StackHeldError
+from .places import Left, LeftInFile
 from .rows import OverrideRow
 from .state_dir import StackDir
-from .store import SqliteJournal, peek
+from .store import Journal, peek
 
 log = logging.getLogger("trunkline.controller")
 
@@ -53,19 +55,15 @@ def clear_away(stack: StackDir) -> None:
 
 
 class Orphan:
-    """A stack of the account whose lock was free when we looked. ``rows``: its open overrides;
-    ``holder``: how we name ourselves in its lock."""
+    """A stack of the account that seemed to be gone when we looked. ``rows``: its open
+    overrides."""
 
-    def __init__(
-        self, path: Path, rows: list[OverrideRow], account: str, holder: str, present: Present
-    ) -> None:
-        self.path = path
-        self.rows = rows
-        self._account = account
-        self._holder = holder
+    def __init__(self, left: Left, present: Present) -> None:
+        self.stack = left.stack
+        self.rows = left.rows.overrides
+        self._left = left
         self._present = present
-        self.journal: SqliteJournal | None = None
-        self._stack: StackDir | None = None
+        self.journal: Journal | None = None
         self._taking: asyncio.Task[Operations | None] | None = None
 
     async def take(self, ops: Operations) -> Operations | None:
@@ -77,14 +75,18 @@ class Orphan:
             self._taking = asyncio.get_running_loop().create_task(self._take(ops))
         try:
             return await asyncio.shield(self._taking)
+        except StackHeldError as error:
+            log.info("stack %s lives again (%s)", self.stack, error.holder)
+            return None
         except (JournalError, SettingsError) as error:
             log.error("%s", error)
             return None
 
     async def _take(self, ops: Operations) -> Operations | None:
-        """Wait whether it comes back, then take its lock. A controller that is just being started
-        again by its keeper must find its numbers as it left them."""
-        stack = self.path.name
+        """Wait whether it comes back, then take its journal. A controller that is just being
+        started again by its keeper must find its numbers as it left them."""
+        began = ops.clock()
+        stack = self.stack
         rows = [ops.opened(row) for row in self.rows]
         seals = [Seal.read((row.written or {}).get("voice_url", "")) for row in rows]
         bases = {seal.base for seal in seals if seal is not None}
@@ -98,14 +100,12 @@ class Orphan:
             ):
                 break
             await ops.pause(ASK_EVERY)
-        try:
-            self._stack = state_dir.take(self.path, self._holder)
-        except LockHeldError as error:
-            log.info("stack %s lives again (%s)", stack, error.holder)
-            return None
-        self.journal = await SqliteJournal.open(
-            self._stack.journal, account=self._account, stack=stack
-        )
+        silent = self._left.silent_for
+        if ops.clock() - began < silent:
+            await ops.pause(began + silent - ops.clock())
+        if ops.clock() - began < silent:
+            return None  # we end before it is known whether it lives
+        self.journal = await self._left.open()
         return dataclasses.replace(ops, stack=stack, journal=self.journal)
 
     async def hang_up_left(self, ops: Operations) -> None:
@@ -121,8 +121,7 @@ class Orphan:
             await asyncio.wait({self._taking})
         if self.journal is not None:
             await self.journal.close()
-        if self._stack is not None:
-            self._stack.release()
+        self._left.release()
 
 
 class Orphans:
@@ -140,18 +139,29 @@ class Orphans:
         gone, _ = state_dir.others(directory, account, holder)
         for stack in gone:
             try:
-                rows, dials, unreadable = peek(stack.journal)
-                for row in unreadable:
+                rows = peek(stack.journal)
+                for row in rows.unreadable:
                     log.error("%s", row.text(stack.journal))
-                if rows or dials:
-                    found.append(Orphan(stack.path, rows, account, holder, present))
-                elif not unreadable and time.time() - stack.journal.stat().st_mtime > KEPT:
+                if rows.overrides or rows.dials:
+                    left = LeftInFile(stack.path, rows, account, holder)
+                    found.append(Orphan(left, present))
+                elif not rows.unreadable and time.time() - stack.journal.stat().st_mtime > KEPT:
                     clear_away(stack)
             except JournalError as error:
                 log.error("%s", error)
             finally:
                 stack.release()
         return cls(found)
+
+    def add(self, left: Sequence[Left], present: Present) -> None:
+        """Those of other machines, too."""
+        for stack in left:
+            for row in stack.rows.unreadable:
+                log.error("%s", row.text(f"stack {stack.stack}"))
+            if stack.rows.overrides or stack.rows.dials:
+                orphan = Orphan(stack, present)
+                self.found = [*self.found, orphan]
+                self._of |= {row.id: orphan for row in orphan.rows}
 
     @property
     def rows(self) -> list[OverrideRow]:
@@ -167,6 +177,12 @@ class Orphans:
             if orphan.journal is not None:
                 pending += await orphan.journal.open_overrides()
         return pending
+
+    async def give_up(self) -> None:
+        """The process ends, and waits for no database any longer."""
+        for orphan in self.found:
+            if orphan.journal is not None:
+                await orphan.journal.give_up()
 
     async def close(self) -> None:
         for orphan in self.found:

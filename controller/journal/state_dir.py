@@ -4,7 +4,8 @@
 
     <state dir>/lock                                held by the live stack of this directory
     <state dir>/stacks/<stack id>/lock              held while that stack's journal is in use
-    <state dir>/stacks/<stack id>/journal.sqlite3
+    <state dir>/stacks/<stack id>/journal.sqlite3   or, where the journal is in PostgreSQL,
+    <state dir>/stacks/<stack id>/database          the name of this directory in it
     <state dir>/private/<name>/…                    the same again, for each private stack
 
 A stack id begins with six digits that its account gives it, so that journals of other accounts are
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from trunkline.bus.private import WRITE, NotPrivateError, check_private, make_pr
 from trunkline.bus.settings import PRIVATE
 
 _JOURNAL: Final = "journal.sqlite3"
+_IN_DATABASE: Final = "database"
 #: Who only looks at a stack's lock holds it no longer than this (seconds).
 _LOOKED_WITHIN: Final = 2.0
 
@@ -59,6 +62,21 @@ class StackDir:
         """The whole state directory, where it is a private stack's alone."""
         root = self.path.parent.parent
         return root if root.parent.name == PRIVATE else None
+
+    @property
+    def home(self) -> str | None:
+        """The directory's name in the database that has its journal; None: none has had it yet."""
+        path = self.path / _IN_DATABASE
+        return path.read_text() if path.exists() else None
+
+    def keep_home(self, home: str) -> None:
+        """From now on the stack's journal is in a database."""
+        (self.path / _IN_DATABASE).write_text(home)
+
+    def forget(self) -> None:
+        """Remove the directory and release the lock: the stack is another process's now."""
+        shutil.rmtree(self.path)
+        self.release()
 
     def release(self) -> None:
         self.lock.release()
@@ -125,27 +143,28 @@ def _taken(path: Path, holder: str) -> StackRunsError:
     )
 
 
-def own(state_dir: Path, account: str, holder: str) -> StackDir:
+def own(state_dir: Path, account: str, holder: str, *, in_database: bool = False) -> StackDir:
     """The account's stack in this directory, which we hold: the one that was used last, or a new
-    one.
+    one. ``in_database``: one whose journal is not here.
 
     One whose journal is gone keeps its id, because the account's numbers may name it. No other
     controller can have it; one of another directory that starts, or ``trunkline restore``,
     may be looking at it. Whoever is still at it after that puts its numbers back.
     """
     began = time.monotonic()
-    found, held = _take(state_dir, account, holder)
+    file = _IN_DATABASE if in_database else _JOURNAL
+    found, held = _take(state_dir, account, holder, file)
     while held and time.monotonic() - began < _LOOKED_WITHIN:
         for stack in found:
             stack.release()
         time.sleep(0.01)
-        found, held = _take(state_dir, account, holder)
+        found, held = _take(state_dir, account, holder, file)
     if found:
-        return _newest(found, lambda stack: stack.journal)
-    found, _ = _take(state_dir, account, holder, has_journal=False)
+        return _newest(found, lambda stack: stack.path / file)
+    found, _ = _take(state_dir, account, holder, None)
     if found:
         newest = _newest(found, lambda stack: stack.path)
-        return StackDir(newest.path, newest.lock, lost=True)
+        return StackDir(newest.path, newest.lock, lost=not in_database)
     stack_id = prefix(account) + secrets.token_hex(3)
     path = state_dir / "stacks" / stack_id
     _make(path)
@@ -167,7 +186,7 @@ def others(state_dir: Path, account: str, holder: str) -> tuple[list[StackDir], 
     gone: list[StackDir] = []
     live: list[LiveStack] = []
     for root in _roots(state_dir):
-        found, held = _take(root, account, holder)
+        found, held = _take(root, account, holder, _JOURNAL)
         gone += found
         live += held
     return gone, live
@@ -199,15 +218,17 @@ def _inside(directory: Path) -> list[Path]:
 
 
 def _take(
-    root: Path, account: str, holder: str, *, has_journal: bool = True
+    root: Path, account: str, holder: str, file: str | None
 ) -> tuple[list[StackDir], list[LiveStack]]:
-    """The account's stacks there: those whose locks we could take, and those that others hold."""
+    """The account's stacks there that have this file (None: no journal anywhere): those whose locks
+    we could take, and those that others hold."""
     free: list[StackDir] = []
     live: list[LiveStack] = []
     for path in _inside(root / "stacks"):
         if not path.name.startswith(prefix(account)):
             continue
-        if (path / _JOURNAL).exists() != has_journal:
+        there = [name for name in (_JOURNAL, _IN_DATABASE) if (path / name).exists()]
+        if there != ([] if file is None else [file]):
             continue
         try:
             free.append(take(path, holder))
@@ -230,3 +251,10 @@ def _look(how: Callable[[Path], None], path: Path) -> None:
         how(path)
     except NotPrivateError as error:
         raise SettingsError(f"TRUNKLINE_STATE_DIR={str(path)!r}: {error}") from None
+
+
+def journals(state_dir: Path) -> list[Path]:
+    """The journals of all stacks of this directory, and of the private ones in it, whether they
+    live or not."""
+    roots = (state_dir, *_inside(state_dir / PRIVATE))
+    return sorted(path for root in roots for path in root.glob(f"stacks/*/{_JOURNAL}"))

@@ -7,15 +7,16 @@ or a call that nobody would end.
 It holds overrides of numbers, dials, the epochs (one for each start of a controller), and the
 CallSids of webhooks that came. By these a replayed webhook is known.
 
-It is SQLite in WAL mode with full durability: once a method has returned, its change survives a
-power cut. A file that is torn, or is no journal, is refused with a clear error and never written
-to. If a row cannot be read (for example because its settings are no JSON), only
-:meth:`SqliteJournal.unreadable` returns it, and all other rows can be used.
+It is kept in SQLite, or in PostgreSQL (:mod:`.database` has the interface between). Once a method
+has returned, its change survives a power cut of the database's machine. If a row cannot be read
+(for example because its settings are no JSON), only :meth:`Journal.unreadable` returns it, and all
+other rows can be used.
 
-The methods of :class:`SqliteJournal` are the whole interface, so that another database can stand
-behind it. :class:`SqliteJournal` runs in one thread of its own, off the event loop, because full
-durability waits for the disk. Everything that is asked for during such a wait is written together
-afterwards. So a hundred dials at once wait for the disk a few times, and not a hundred times.
+The database is used in one thread, off the event loop, because full durability waits for a disk,
+and here and there for a network. Everything that is asked for during such a wait is written
+together afterwards. So a hundred dials at once wait for the disk a few times, and not a hundred
+times. While a database does not answer, all that is asked for waits, however long that takes:
+nothing is done at Twilio that is not written down.
 
 States of an override::
 
@@ -34,61 +35,96 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
-from trunkline.bus.redact import redact_number
-
 from ..twilio.threads import DaemonPool
 from . import file
-from .file import JournalError
+from .database import Connection, Database, DatabaseAwayError, JournalError, Outcome, Work
+from .reading import DIALS_OPEN, OpenRows, Unreadable, open_rows, read_dials, read_overrides
 from .rows import SEEN_KEPT, DialRow, OverrideRow, OverrideState
 
 log = logging.getLogger("trunkline.controller")
 
-_Work = Callable[[sqlite3.Connection], Any]
+#: Between two tries of a database that does not answer (seconds).
+AGAIN_AFTER: Final = 0.5
+#: At the process's end a database is waited for no longer than this, twice (seconds).
+LAST_WAIT: Final = 0.15
 
 
-class SqliteJournal:
-    """Everything that the controller writes down, in one SQLite file; use :meth:`open`.
+class Journal:
+    """Everything that the controller writes down; use :meth:`on`, or :meth:`in_file`.
 
     Each method is durable once it returns. A change to an override that is not in the journal
     raises JournalError, because it would be lost.
     """
 
-    def __init__(self, path: Path, pool: DaemonPool, connection: sqlite3.Connection) -> None:
-        self.path = path
+    def __init__(
+        self,
+        database: Database,
+        pool: DaemonPool,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._db = database
+        self._dialect = database.dialect
         self._pool = pool
-        self._db = connection
+        self._sleep = sleep
         #: work that waits for the transaction which is under way
-        self._waiting: list[tuple[_Work, asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[Work, asyncio.Future[Any]]] = []
         self._writing: asyncio.Task[None] | None = None
+        self._beating: asyncio.Task[None] | None = None
+        #: the process ends, and waits for the database no longer
+        self._ends = asyncio.Event()
 
     @classmethod
-    async def open(cls, path: Path, *, account: str, stack: str) -> SqliteJournal:
+    async def on(
+        cls,
+        connect: Callable[[], Database],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> Journal:
+        """Open the journal on a database, which ``connect`` opens in the journal's thread."""
+        pool = DaemonPool("trunkline-journal", 1)
+        try:
+            database = await pool.run(connect)
+        except BaseException:
+            pool.close()
+            raise
+        journal = cls(database, pool, sleep)
+        if database.beats:
+            journal._beating = asyncio.get_running_loop().create_task(journal._beat())
+        return journal
+
+    @classmethod
+    async def in_file(cls, path: Path, *, account: str, stack: str) -> Journal:
         """Open or make the journal of ``account`` at ``path``.
 
         Raises JournalError: torn, no journal of ours, another account's, or a newer version's.
         """
-        pool = DaemonPool("trunkline-journal", 1)
-        try:
-            connection = await pool.run(file.connect, path, account, stack)
-        except BaseException:
-            pool.close()
-            raise
-        return cls(path, pool, connection)
+        return await cls.on(lambda: file.SqliteDatabase.open(path, account, stack))
+
+    @property
+    def name(self) -> str:
+        """Where it is, for messages."""
+        return self._db.name
+
+    async def give_up(self) -> None:
+        """The process ends: what is asked for from now on is done at once or not at all."""
+        self._ends.set()
 
     async def close(self) -> None:
+        await self.give_up()
+        if self._beating is not None:
+            self._beating.cancel()
         if self._writing is not None:
             await asyncio.wait({self._writing})
-        await self._pool.run(self._db.close)
+        await asyncio.wait({asyncio.ensure_future(self._pool.run(self._db.close))}, timeout=1.0)
         self._pool.close(1.0)
 
-    async def _do(self, work: _Work) -> Any:
+    async def _do(self, work: Work) -> Any:
         """Do the work and return its result, once that is durable. A crash leaves all of it or
         nothing."""
         loop = asyncio.get_running_loop()
@@ -102,8 +138,8 @@ class SqliteJournal:
         """One transaction after the other, until nothing waits."""
         while self._waiting:
             taken, self._waiting = self._waiting, []
-            results = await self._pool.run(self._transaction, [work for work, _ in taken])
-            for (_, future), (result, error) in zip(taken, results, strict=True):
+            outcomes = await self._until_done([work for work, _ in taken])
+            for (_, future), (result, error) in zip(taken, outcomes, strict=True):
                 if future.done():  # whoever asked has given up
                     continue
                 if error is None:
@@ -112,34 +148,61 @@ class SqliteJournal:
                     future.set_exception(error)
         self._writing = None
 
-    def _transaction(self, taken: list[_Work]) -> list[tuple[Any, Exception | None]]:
-        """Do all of the work in one transaction; each piece has its own result or error, so one
-        that fails does not undo the others. One thread has the connection, so statements of two
-        transactions cannot mix."""
-        found: list[tuple[Any, Exception | None]] = []
-        try:
-            with self._db as db:
-                db.execute("BEGIN")
-                for work in taken:
-                    db.execute("SAVEPOINT work")
-                    try:
-                        found.append((work(db), None))
-                    except Exception as error:  # noqa: BLE001  # its own caller gets it
-                        db.execute("ROLLBACK TO work")
-                        found.append((None, self._failed(error)))
-                    db.execute("RELEASE work")
-        except sqlite3.Error as error:
-            return [(None, self._failed(error))] * len(taken)
-        return found
+    async def _until_done(self, work: Sequence[Work]) -> list[Outcome]:
+        """The work in one transaction, which is tried for as long as the database is away."""
+        began = None
+        while True:
+            try:
+                outcomes = await self._try(work)
+            except DatabaseAwayError as error:
+                if began is None:
+                    began = time.monotonic()
+                    log.error("%s. What is new waits for it, and calls that are on go on", error)
+                if self._ends.is_set():
+                    return [Outcome(error=error)] * len(work)
+                await self._pause()
+            else:
+                if began is not None:
+                    log.warning(
+                        "%s: it answers again after %.1f s", self.name, time.monotonic() - began
+                    )
+                return outcomes
 
-    def _failed(self, error: Exception) -> Exception:
-        if not isinstance(error, sqlite3.Error):
-            return error
-        failed = JournalError(f"{self.path}: the journal cannot be used: {error}")
-        failed.__cause__ = error
-        return failed
+    async def _try(self, work: Sequence[Work]) -> list[Outcome]:
+        """One try in the journal's thread. At the process's end a thread that still waits is let
+        go: a database that stands still answers nobody."""
+        if not self._db.beats:  # a disk of this machine's
+            return await self._pool.run(self._db.run, work)
+        trying = asyncio.ensure_future(self._pool.run(self._db.run, work))
+        ends = asyncio.ensure_future(self._ends.wait())
+        await asyncio.wait({trying, ends}, return_when=asyncio.FIRST_COMPLETED)
+        ends.cancel()
+        if not trying.done():
+            await asyncio.wait({trying}, timeout=LAST_WAIT)
+            if not trying.done():
+                self._db.interrupt()
+                await asyncio.wait({trying}, timeout=LAST_WAIT)
+        if not trying.done():
+            trying.cancel()
+            raise DatabaseAwayError(f"{self.name}: the database does not answer")
+        return trying.result()
 
-    async def _change(self, sql: str, *values: Any) -> int:
+    async def _pause(self) -> None:
+        """Until the next try, or the process's end."""
+        sleep: asyncio.Future[Any] = asyncio.ensure_future(self._sleep(AGAIN_AFTER))
+        either = {sleep, asyncio.ensure_future(self._ends.wait())}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        for waiter in either:
+            waiter.cancel()
+
+    async def _beat(self) -> None:
+        """Show others that this stack lives, also while it has nothing to write. An error is told
+        to whoever asks next."""
+        while True:
+            await self._sleep(self._db.beats)
+            await asyncio.wait({asyncio.ensure_future(self._do(lambda db: None))})
+
+    async def _change(self, sql: str, values: Sequence[Any]) -> int:
         """One statement that changes rows; returns how many it changed."""
         return int(await self._do(lambda db: db.execute(sql, values).rowcount))
 
@@ -149,65 +212,80 @@ class SqliteJournal:
         """Count up: the first is 1, or ``least``. Peers take a greater number for a controller that
         restarted."""
 
-        def work(db: sqlite3.Connection) -> int:
-            cursor = db.execute(
-                "INSERT INTO epochs SELECT MAX(COALESCE(MAX(epoch), 0) + 1, ?), ?, ? FROM epochs",
-                (least, pid, now),
-            )
-            return int(cursor.lastrowid or 0)
+        def work(db: Connection) -> int:
+            where, values = self._dialect.where("TRUE")
+            select = f"SELECT COALESCE(MAX(epoch), 0) FROM epochs WHERE {where}"
+            epoch = max(int(db.execute(select, values).fetchone()[0]) + 1, least)
+            row = {"epoch": epoch, "pid": pid, "started": now}
+            db.execute(*self._dialect.insert("epochs", row))
+            return epoch
 
         return int(await self._do(work))
 
     async def newest(self) -> float:
         """The latest time (Unix) of all that happened by the journal; 0: it is empty."""
-        select = (
-            "SELECT MAX(at) FROM (SELECT MAX(started) AS at FROM epochs"
-            " UNION SELECT MAX(changed) FROM overrides UNION SELECT MAX(asked) FROM dials"
-            " UNION SELECT MAX(since) FROM seen) WHERE typeof(at) IN ('real', 'integer')"
+        where, own = self._dialect.where("TRUE")
+        times = (("started", "epochs"), ("changed", "overrides"), ("asked", "dials"))
+        newest = " UNION ".join(
+            f"SELECT MAX({column}) AS at FROM {table} WHERE {where}"
+            for column, table in (*times, ("since", "seen"))
         )
-        return float(await self._do(lambda db: db.execute(select).fetchone()[0]) or 0.0)
+        is_time = self._dialect.is_time.format("at")
+        select = f"SELECT MAX(at) FROM ({newest}) AS newest WHERE {is_time}"
+        values = own * (len(times) + 1)
+        return float(await self._do(lambda db: db.execute(select, values).fetchone()[0]) or 0.0)
 
     async def unreadable(self) -> list[Unreadable]:
         """Open rows that cannot be read. No other method returns them."""
-        return list(await self._do(lambda db: _open_rows(db).unreadable))
+        return list((await self._open_rows()).unreadable)
+
+    async def _open_rows(self) -> OpenRows:
+        found: OpenRows = await self._do(lambda db: open_rows(db, self._dialect))
+        return found
 
     async def forget(self, override: str) -> None:
         """Remove an override that cannot be read."""
 
-        def work(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM holders WHERE override = ?", (override,))
-            db.execute("DELETE FROM overrides WHERE id = ?", (override,))
+        def work(db: Connection) -> None:
+            where, values = self._dialect.where("override = ?", override)
+            db.execute(f"DELETE FROM holders WHERE {where}", values)
+            where, values = self._dialect.where("id = ?", override)
+            db.execute(f"DELETE FROM overrides WHERE {where}", values)
 
         await self._do(work)
 
     async def open_overrides(self) -> list[OverrideRow]:
         """The oldest first."""
-        return list(await self._do(lambda db: _open_rows(db).overrides))
+        return list((await self._open_rows()).overrides)
 
     async def override(self, override: str) -> OverrideRow | None:
         """Closed ones too."""
-        found, _ = await self._do(lambda db: _overrides(db, "id = ?", override))
+        found, _ = await self._do(lambda db: read_overrides(db, self._dialect, "id = ?", override))
         return found[0] if found else None
 
     async def plan(self, row: OverrideRow, now: float) -> None:
         """A new row, with nothing known of its number. JournalError where the id is there."""
+        names = ("id", "number", "number_sid", "session", "since")
+        known = {name: getattr(row, name) for name in names}
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: Connection) -> None:
             db.execute(
-                "INSERT INTO overrides (id, number, number_sid, session, state, since, changed)"
-                " VALUES (?, ?, ?, ?, 'planned', ?, ?)",
-                (row.id, row.number, row.number_sid, row.session, row.since, now),
+                *self._dialect.insert("overrides", {**known, "state": "planned", "changed": now})
             )
-            db.executemany(
-                "INSERT INTO holders VALUES (?, ?, ?)",
-                [(row.id, session, secret) for session, secret in row.holders.items()],
-            )
+            for session, secret in row.holders.items():
+                self._hold(db, row.id, session, secret)
 
         await self._do(work)
 
     async def add_holder(self, override: str, session: str, secret_hash: str) -> None:
-        insert = "INSERT OR REPLACE INTO holders VALUES (?, ?, ?)"
-        await self._change(insert, override, session, secret_hash)
+        await self._do(lambda db: self._hold(db, override, session, secret_hash))
+
+    def _hold(self, db: Connection, override: str, session: str, secret_hash: str) -> None:
+        row = {"override": override, "session": session, "secret_hash": secret_hash}
+        insert, values = self._dialect.insert("holders", row)
+        key = self._dialect.key("override", "session")
+        newer = "DO UPDATE SET secret_hash = excluded.secret_hash"
+        db.execute(f"{insert} ON CONFLICT ({key}) {newer}", values)
 
     async def intend(
         self, override: str, prior: dict[str, str], written: dict[str, str], now: float
@@ -222,190 +300,86 @@ class SqliteJournal:
 
     async def _set(self, override: str, **columns: Any) -> None:
         changed = ", ".join(f"{column} = ?" for column in columns)
-        update = f"UPDATE overrides SET {changed} WHERE id = ?"
-        if not await self._change(update, *columns.values(), override):
-            raise JournalError(f"{self.path}: there is no override {override}")
+        where, values = self._dialect.where("id = ?", override)
+        update = f"UPDATE overrides SET {changed} WHERE {where}"
+        if not await self._change(update, (*columns.values(), *values)):
+            raise JournalError(f"{self.name}: there is no override {override}")
 
     # ------------------------------------------------------------------ dials
 
     async def open_dials(self) -> list[DialRow]:
-        return list(await self._do(lambda db: _open_rows(db).dials))
+        found, _ = await self._do(lambda db: read_dials(db, self._dialect, DIALS_OPEN))
+        return list(found)
 
     async def closed_dials(self, since: float) -> list[DialRow]:
         """Closed dials for which Twilio was asked at ``since`` or later."""
-        where = "state = 'closed' AND asked >= ?"
-        return list(await self._do(lambda db: _dials(db, where, since)[0]))
+        condition = "state = 'closed' AND asked >= ?"
+        found, _ = await self._do(lambda db: read_dials(db, self._dialect, condition, since))
+        return list(found)
 
     async def dial_asked(self, row: DialRow) -> bool:
         """False: a dial with this request id is there already, and stays as it is."""
-        values = ", ".join("?" * len(row.__struct_fields__))
-        insert = f"INSERT INTO dials VALUES ({values}) ON CONFLICT (request) DO NOTHING"
-        return await self._change(insert, *msgspec.structs.astuple(row)) > 0
+        insert, values = self._dialect.insert("dials", msgspec.structs.asdict(row))
+        return await self._change(f"{insert} ON CONFLICT DO NOTHING", values) > 0
 
     async def dial_taken(self, request: str, sid: str) -> None:
         """Changes no closed dial, and none that is not there: its SID may be learnt late."""
-        update = "UPDATE dials SET sid = ?, state = 'taken' WHERE request = ? AND state != 'closed'"
-        await self._change(update, sid, request)
+        where, values = self._dialect.where("request = ? AND state != 'closed'", request)
+        await self._change(
+            f"UPDATE dials SET sid = ?, state = 'taken' WHERE {where}", (sid, *values)
+        )
 
     async def dial_closed(self, request: str, seconds: float | None = None) -> None:
         """``seconds``: how long its call lasted; None: that was said before, or nobody knows."""
-        update = (
-            "UPDATE dials SET state = 'closed', seconds = COALESCE(?, seconds) WHERE request = ?"
-        )
-        await self._change(update, seconds, request)
+        where, values = self._dialect.where("request = ?", request)
+        closed = "state = 'closed', seconds = COALESCE(?, seconds)"
+        await self._change(f"UPDATE dials SET {closed} WHERE {where}", (seconds, *values))
 
     # ------------------------------------------------------------------ calls that were heard
 
     async def note_seen(self, sid: str, since: float) -> None:
         """A call's webhook is heard, for the first time. Those of :data:`SEEN_KEPT` ago go."""
 
-        def work(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM seen WHERE since < ?", (since - SEEN_KEPT,))
-            db.execute("INSERT INTO seen VALUES (?, ?) ON CONFLICT DO NOTHING", (sid, since))
+        def work(db: Connection) -> None:
+            where, values = self._dialect.where("since < ?", since - SEEN_KEPT)
+            db.execute(f"DELETE FROM seen WHERE {where}", values)
+            insert, values = self._dialect.insert("seen", {"sid": sid, "since": since})
+            db.execute(f"{insert} ON CONFLICT DO NOTHING", values)
 
         await self._do(work)
 
     async def seen(self, since: float) -> list[tuple[str, float]]:
         """CallSids that were heard at ``since`` or later, the earliest first, each with when. Rows
         that cannot be read are left out and logged. (A CallSid that is no text matches no call.)"""
-        is_time = "typeof(since) IN ('real', 'integer')"
-        broken = f"SELECT COUNT(*) FROM seen WHERE NOT {is_time}"
-        select = f"SELECT CAST(sid AS BLOB), since FROM seen WHERE {is_time} AND since >= ?"
-        (count,) = await self._do(lambda db: db.execute(broken).fetchone())
+        is_time = self._dialect.is_time.format("since")
+        where, values = self._dialect.where(f"NOT {is_time}")
+        broken = f"SELECT COUNT(*) FROM seen WHERE {where}"
+        (count,) = await self._do(lambda db: db.execute(broken, values).fetchone())
         if count:
             log.error(
                 "%s: of %d calls it cannot be read when they were heard. They are left out: Twilio "
                 "is asked whether they live when one of them seems to come",
-                self.path,
+                self.name,
                 count,
             )
-        found = await self._do(lambda db: db.execute(select, (since,)).fetchall())
+        where, asked = self._dialect.where(f"{is_time} AND since >= ?", since)
+        select = f"SELECT {self._dialect.as_bytes.format('sid')}, since FROM seen WHERE {where}"
+        found = await self._do(lambda db: db.execute(select, asked).fetchall())
         heard = [(sid.decode(errors="replace"), at) for sid, at in found]
         return sorted(heard, key=lambda call: (call[1], call[0]))
-
-
-_OVERRIDE: Final = "id, number, number_sid, session, state, prior, written, uncertain_until, since"
-#: Seconds, in the year 5138.
-_NO_TIME: Final = 1e11
-_OVERRIDES_OPEN: Final = "state NOT IN ('restored', 'left_alone')"
-
-
-class Unreadable(NamedTuple):
-    """A row that cannot be read, by its id; ``why`` names what is wrong with it."""
-
-    table: Literal["override", "dial"]
-    id: str
-    number: str
-    why: str
-
-    def text(self, path: Path) -> str:
-        """The line for the log, with advice."""
-        which = f"{path}: {self.table} {self.id} ({redact_number(self.number)})"
-        if self.table == "dial":
-            return (
-                f"{which} cannot be read ({self.why}). It was left as it is: if a call of it is "
-                "still on, its time limit ends it, or Twilio's console"
-            )
-        return (
-            f"{which} cannot be read ({self.why}). It was left as it is: `trunkline restore "
-            "--account` puts the number back by what it says itself"
-        )
-
-
-class OpenRows(NamedTuple):
-    """The open rows of a journal."""
-
-    overrides: list[OverrideRow]
-    dials: list[DialRow]
-    unreadable: list[Unreadable]
-
-
-def _open_rows(db: sqlite3.Connection) -> OpenRows:
-    """Overrides that may stand on a number, and dials that may still lead to a call."""
-    overrides, unreadable = _overrides(db, _OVERRIDES_OPEN)
-    dials, more = _dials(db, "state != 'closed'")
-    return OpenRows(overrides, dials, unreadable + more)
-
-
-def _dials(
-    db: sqlite3.Connection, where: str, *values: Any
-) -> tuple[list[DialRow], list[Unreadable]]:
-    """Rows whose columns carry the names of the fields. A journal that is only looked at may be an
-    earlier version's, and have fewer of them."""
-    found = db.execute(f"SELECT * FROM dials WHERE {where}", values)
-    names = [column[0] for column in found.description]
-    rows, unreadable = [], []
-    for row in found:
-        known = dict(zip(names, row, strict=True))
-        try:
-            rows.append(_dial(known))
-        except (msgspec.MsgspecError, ValueError) as error:
-            why = Unreadable("dial", str(known["request"]), str(known["callee"]), str(error))
-            unreadable.append(why)
-    return rows, unreadable
-
-
-def _overrides(
-    db: sqlite3.Connection, where: str, *values: Any
-) -> tuple[list[OverrideRow], list[Unreadable]]:
-    """The oldest first. Holders stand in a table of their own, because they come one by one."""
-    select = f"SELECT {_OVERRIDE} FROM overrides WHERE {where} ORDER BY since, id"
-    rows, unreadable = [], []
-    for row in db.execute(select, values).fetchall():
-        known = dict(zip(_OVERRIDE.split(", "), row, strict=True))
-        holders = "SELECT session, secret_hash FROM holders WHERE override = ?"
-        known["holders"] = dict(db.execute(holders, (known["id"],)).fetchall())
-        try:
-            rows.append(_override(known))
-        except (msgspec.MsgspecError, ValueError) as error:
-            why = Unreadable("override", str(known["id"]), str(known["number"]), str(error))
-            unreadable.append(why)
-    return rows, unreadable
-
-
-def _dial(known: dict[str, Any]) -> DialRow:
-    """A row of its columns. ValueError, or msgspec's error, says what is wrong with them."""
-    row = msgspec.convert(known, DialRow)
-    _check_times(asked=row.asked, timeout=row.timeout, max_duration=row.max_duration)
-    _check_times(seconds=row.seconds or 0.0)
-    return row
-
-
-def _check_times(**times: float) -> None:
-    """ValueError if one of these is no time: it would overflow where it is shown."""
-    for name, seconds in times.items():
-        if not 0.0 <= seconds < _NO_TIME:
-            raise ValueError(f"{name}: {seconds:g} is no time")
-
-
-def _override(known: dict[str, Any]) -> OverrideRow:
-    """A row of its columns. ValueError, or msgspec's error, says what is wrong with them."""
-    for name in ("prior", "written"):
-        try:
-            known[name] = _fields(known[name])
-        except (msgspec.MsgspecError, UnicodeDecodeError, TypeError) as error:
-            raise ValueError(f"{name}: {error}") from error
-    row = msgspec.convert(known, OverrideRow)
-    _check_times(since=row.since, uncertain_until=row.uncertain_until)
-    if (row.prior is None) != (row.written is None):
-        missing = "prior" if row.prior is None else "written"
-        raise ValueError(f"{missing} is not there, and the other one of prior and written is")
-    if row.prior is not None and row.written is not None:
-        unknown = {"voice_url", *row.written} - row.prior.keys()
-        if unknown or "voice_url" not in row.written:
-            raise ValueError(f"prior or written lacks {', '.join(sorted(unknown)) or 'voice_url'}")
-    return row
 
 
 def _json(fields: dict[str, str]) -> str:
     return msgspec.json.encode(fields).decode()
 
 
-def _fields(text: str | None) -> dict[str, str] | None:
-    return None if text is None else msgspec.json.decode(text, type=dict[str, str])
-
-
 def peek(path: Path) -> OpenRows:
     """The open rows of a journal that another process may have, read only. JournalError as
-    ``open``."""
-    return file.read(path, _open_rows)
+    ``in_file``."""
+    return file.read(path, lambda db: open_rows(db, file.DIALECT))
+
+
+def dialled(path: Path) -> list[DialRow]:
+    """The dials of the journal at ``path`` that Twilio took, closed ones too; read only, as
+    :func:`peek`. Rows that cannot be read are left out. JournalError as :func:`peek`."""
+    return file.read(path, lambda db: read_dials(db, file.DIALECT, "sid IS NOT NULL")[0])

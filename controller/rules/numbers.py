@@ -187,7 +187,7 @@ def let_go(at: Moment, closing: f.SessionClosing) -> None:
     """A closing session holds nothing: a number that was its alone is put back."""
     for lease in at.book.leases.values():
         if lease.leave(closing.session) and lease.state == "applied":
-            at.do(lease.put_back())
+            at.do(lease.put_back(at.now))
 
 
 def held_up(at: Moment, tick: do.Tick) -> None:
@@ -225,7 +225,7 @@ def applied(at: Moment, result: do.Applied) -> None:
     assert lease is not None, "an override was applied that nobody holds"
     lease.applied(result.row)
     if not lease.holders:
-        at.do(lease.put_back())
+        at.do(lease.put_back(at.now))
         return
     for request in lease.take_waiting():
         if request.session in lease.holders:
@@ -240,7 +240,7 @@ def apply_failed(at: Moment, result: do.ApplyFailed) -> None:
     waiting = lease.take_waiting()
     lease.failed()
     if result.open:
-        at.do(lease.put_back())
+        at.do(lease.put_back(at.now))
     else:
         lease.step("failed")
         at.book.drop_lease(lease)
@@ -255,7 +255,7 @@ def restored(at: Moment, result: do.Restored) -> None:
     lease = at.book.lease_of(result.override) or at.book.aside.get(result.override)
     if lease is None:
         return
-    lease.step("restored")
+    at.book.measures.count("restore", lease.restored(at.now))
     at.book.drop_lease(lease)
     for request in lease.take_waiting():
         at.tell(f.Wanted(request, lease.number, lease.row.number_sid))

@@ -8,6 +8,7 @@ everything again, in whichever order its peers come back.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from trunkline.bus import messages as m
@@ -42,7 +43,7 @@ def hello(at: Moment, hello: m.Hello) -> None:
         return
     new = at.book.peers.get(hello.peer) is None
     peer = at.book.peers.hello(hello, at.now)
-    peer.counted(one for one in hello.calls if one.call in at.book.calls)
+    peer.counted(_of_known_calls(at, hello.calls))
     if new:
         log.info("%s %s is here (pid %d)", hello.role, hello.peer, hello.pid)
     if hello.role == "adapter":
@@ -99,17 +100,39 @@ def beat(at: Moment, beat: m.Beat) -> None:
     if peer is None:
         at.send(beat.peer, pulse(at.book, known=False))
         return
+    measures = at.book.measures
+    measures.told(peer.role, beat.measured, peer.measures(beat.measured))
     if peer.beats(beat, at.now):
         workers = _well(at) if peer.role == "gateway" else None
         at.send(beat.peer, pulse(at.book, known=True, workers=workers))
     if peer.role == "adapter":
         at.tell(f.ClientBeat(beat))
     elif peer.role == "codec_worker":
-        peer.counted(one for one in beat.calls if one.call in at.book.calls)
+        measures.carried(peer.counted(_of_known_calls(at, beat.calls)))
     else:
         peer.has(len(beat.streams))
         at.book.count_refused(peer.refuses(beat.refused))
         at.tell(f.GatewayBeat(beat))
+
+
+def _of_known_calls(at: Moment, stats: Iterable[m.CallStats]) -> Iterator[m.CallStats]:
+    """A worker goes on counting a call for a moment after its end."""
+    for one in stats:
+        call = at.book.calls.get(one.call)
+        if call is not None and call.state != "ended":
+            yield one
+
+
+def look(at: Moment, look: do.Look) -> None:
+    """Somebody looks at the console: gateways tell how loud their streams are, for a while."""
+    for gateway in at.book.gateways():
+        if at.book.present(gateway, at.now):
+            at.send(gateway.id, m.Watch(seconds=look.seconds, sound=list(look.sound)))
+
+
+def show(at: Moment, told: m.Levels | m.CallSound) -> None:
+    """A gateway tells it. No rule needs it, so it goes on to whoever looks."""
+    at.do(do.Show(told))
 
 
 def pulse(book: Book, *, known: bool, workers: int | None = None) -> m.Pulse:
@@ -164,7 +187,7 @@ def goodbye(at: Moment, goodbye: m.Goodbye) -> None:
 def call_heard(at: Moment, heard: m.CallHeard) -> None:
     """Somebody looked at the report of a call: its figures are counted for /metrics."""
     at.count("calls heard")
-    at.book.count_heard(heard.latency, heard.time_to_yield)
+    at.book.measures.heard(heard.latency, heard.time_to_yield)
 
 
 def done(at: Moment, ask: f.Ask[m.StatusCallback]) -> None:

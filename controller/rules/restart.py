@@ -76,12 +76,12 @@ def _found_override(at: Moment, row: OverrideRow, found: str) -> None:
     if row.number in at.book.leases:
         # Two overrides of one number: only one of them can stand there, and it is held already.
         if lease.state != "restoring":
-            lease.put_back()
+            lease.put_back(at.now)
         at.book.set_aside(lease)
     else:
         at.book.add_lease(lease)
     if lease.state == "restoring":
-        at.do(do.Restore(row.id))
+        at.do(lease.is_put_back(at.now))
 
 
 def _found_dial(at: Moment, row: DialRow) -> None:
@@ -374,7 +374,7 @@ def unclaimed_numbers(at: Moment, over: f.ClaimsOver) -> None:
     on calling us, and every caller would be told that we are busy."""
     for lease in at.book.leases.values():
         if lease.unclaimed or (lease.state == "applied" and not lease.holders):
-            at.do(lease.put_back())
+            at.do(lease.put_back(at.now))
 
 
 def unclaimed_dials(at: Moment, over: f.ClaimsOver) -> None:

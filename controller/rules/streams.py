@@ -96,10 +96,19 @@ def accept(at: Moment, shown: f.StreamShown) -> None:
     call.stream_up(start.gateway, shown.placement, at.now)
     if first:
         call.begin(at.now)
+        _count_setup(at, call)
         at.count(f"calls {call.direction}")
     else:
         _tell_placement(at, call, gateway=False)
     at.tell(f.StreamUp(shown.ask, call, shown.token, first, overlaps=replaced is not None))
+
+
+def _count_setup(at: Moment, call: Call) -> None:
+    """How long its first stream has taken: since its webhook, or since Twilio was asked for it."""
+    dial = at.book.dial_of(call)
+    since = call.created if dial is None else dial.asked_at
+    if since is not None:  # else an earlier controller has asked
+        at.book.measures.count("setup", at.now - since, call.direction)
 
 
 def accepted(at: Moment, up: f.StreamUp) -> None:

@@ -28,11 +28,14 @@ from twilio.http.response import Response
 from twilio.rest import Client
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from trunkline.bus.cassettes import Cassettes
+from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import CarrierError
 from trunkline.bus.http import Session, causes, reason, through
 from trunkline.bus.redact import mask_urls
 from trunkline.bus.settings import Settings
 
+from ..rules.book.measures import RestFault, RestRequest
 from .api_host import region_and_edge
 from .calls import ENDED_STATUSES, CallOrder
 from .number_settings import VOICE_FIELDS, NumberSettings
@@ -94,6 +97,17 @@ class RestFailure(Exception):
         """The resource does not exist (any more)."""
         return self.status == GONE
 
+    @property
+    def fault(self) -> RestFault:
+        """Why it failed, for /metrics."""
+        if self.refused_credentials:
+            return "credentials"
+        if self.status == 429:
+            return "too many"
+        if not self.status:
+            return "no answer"
+        return "server error" if self.status >= 500 else "refused"
+
     def error(self, doing: str) -> CarrierError:
         """The error for whoever asked for ``doing`` ("read +1…", …)."""
         hint = ""
@@ -136,6 +150,9 @@ class CallState:
         return self.status in ENDED_STATUSES
 
 
+#: Hears of a request how many seconds it took, and why it failed, if it did.
+Watcher = Callable[[RestRequest, float, RestFault | None], None]
+
 #: Which setting each of an account's tokens is, for whoever has to change one.
 _TOKEN_NAMES: Final = ("TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_SECONDARY")
 
@@ -158,6 +175,8 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
             session.mount(scheme, HTTPAdapter(max_retries=0, pool_maxsize=REST_THREADS))
         self._base = None if base is None else urlsplit(base)
         self._seen = threading.local()
+        #: where requests about calls are kept; None: nobody wants them
+        self.cassettes: Cassettes | None = None
 
     @property
     def retry_after(self) -> float | None:
@@ -187,10 +206,15 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
         first, account = self._good, auth[0]
         for index in (first, *(i for i in range(len(self._tokens)) if i != first)):
             credentials = (account, self._tokens[index])
+            asked = monotonic()
             response = super().request(method, url, *args, auth=credentials, **kwargs)
             if response.status_code != UNAUTHORIZED:
                 self._keep(index)
                 break
+        if self.cassettes is not None:
+            path, form = urlsplit(url).path, kwargs.get("data") or {}
+            status, text = response.status_code, response.text
+            self.cassettes.rest(method, path, form, asked=asked, status=status, answer=text)
         self._seen.retry_after = _seconds((response.headers or {}).get("Retry-After"))
         return response
 
@@ -279,7 +303,8 @@ class TwilioCarrier:
     """Twilio's REST of one account, at ``base`` or else where ``region`` and ``edge`` lead. Every
     request may raise RestFailure.
 
-    ``secondary``: the account's other token, while the two are rotated.
+    ``secondary``: the account's other token, while the two are rotated. ``cassettes``: where
+    requests about calls are kept.
     """
 
     def __init__(
@@ -292,9 +317,11 @@ class TwilioCarrier:
         secondary: str = "",
         region: str | None = None,
         edge: str | None = None,
+        cassettes: Cassettes | None = None,
     ) -> None:
         tokens = [auth_token, secondary] if secondary else [auth_token]
         self._http = _Http(tokens, base, timeout)
+        self._http.cassettes = cassettes
         region, edge = region_and_edge(region, edge)
         self._client: Any = Client(
             account_sid,
@@ -306,9 +333,10 @@ class TwilioCarrier:
             environment={"TWILIO_ACCOUNT_SID": account_sid},
         )
         self._pool = DaemonPool("trunkline-rest", REST_THREADS)
+        self._told: Watcher = _nobody
 
     @classmethod
-    def of(cls, settings: Settings) -> TwilioCarrier:
+    def of(cls, settings: Settings, cassettes: Cassettes | None = None) -> TwilioCarrier:
         """The REST of the account that the settings name. SettingsError where one is missing."""
         return cls(
             settings.require("account_sid"),
@@ -317,7 +345,12 @@ class TwilioCarrier:
             secondary=settings.auth_token_secondary,
             region=settings.region,
             edge=settings.edge,
+            cassettes=cassettes,
         )
+
+    def watched_by(self, told: Watcher) -> None:
+        """Tell it of each request from now on."""
+        self._told = told
 
     def close(self) -> None:
         """Let requests under way end by themselves: their threads hold up nobody."""
@@ -325,7 +358,7 @@ class TwilioCarrier:
         if self._http.session is not None:
             self._http.session.close()
 
-    async def _do(self, call: Callable[[], Any]) -> Any:
+    async def _do(self, request: RestRequest, call: Callable[[], Any]) -> Any:
         """Run a request of the package in a thread. Its exceptions come back as RestFailure."""
 
         def work() -> Any:
@@ -343,25 +376,37 @@ class TwilioCarrier:
                 http = self._http
                 raise classify(error, http.retry_after, http.through) from error
 
-        return await self._pool.run(work)
+        began, failure = monotonic(), None
+        try:
+            return await self._pool.run(work)
+        except RestFailure as raised:
+            failure = raised
+            raise
+        finally:
+            self._told(request, monotonic() - began, None if failure is None else failure.fault)
 
     async def find_number(self, number: str) -> NumberSettings | None:
         numbers = self._client.incoming_phone_numbers
-        found = await self._do(lambda: numbers.list(phone_number=number, limit=1))
+        found = await self._do("find_number", lambda: numbers.list(phone_number=number, limit=1))
         # Twilio's filter matches patterns; only the exact number is meant.
         exact = [n for n in found if n.phone_number == number]
         return _settings(exact[0]) if exact else None
 
     async def list_numbers(self) -> list[NumberSettings]:
         numbers = self._client.incoming_phone_numbers
-        return [_settings(n) for n in await self._do(lambda: numbers.list(page_size=200))]
+        return [
+            _settings(n)
+            for n in await self._do("list_numbers", lambda: numbers.list(page_size=200))
+        ]
 
     async def read_number(self, sid: str) -> NumberSettings:
-        return _settings(await self._do(self._client.incoming_phone_numbers(sid).fetch))
+        return _settings(
+            await self._do("read_number", self._client.incoming_phone_numbers(sid).fetch)
+        )
 
     async def write_number(self, sid: str, fields: dict[str, str]) -> NumberSettings:
         number = self._client.incoming_phone_numbers(sid)
-        return _settings(await self._do(lambda: number.update(**fields)))
+        return _settings(await self._do("write_number", lambda: number.update(**fields)))
 
     async def create_call(self, order: CallOrder) -> CallState:
         # In the background: else the call would have no stream until Twilio has decided.
@@ -387,10 +432,10 @@ class TwilioCarrier:
                 **detection,
             )
 
-        return _state(await self._do(create))
+        return _state(await self._do("create_call", create))
 
     async def fetch_call(self, sid: str) -> CallState:
-        return _state(await self._do(self._client.calls(sid).fetch))
+        return _state(await self._do("fetch_call", self._client.calls(sid).fetch))
 
     async def end_call(self, sid: str) -> None:
         """Hang up; a call that is over already is no error."""
@@ -399,7 +444,7 @@ class TwilioCarrier:
             if (await self.complete_call(sid)).status in _RINGING:
                 # That `completed` ends a call that still rings is inferred; `canceled` is
                 # documented for just these calls, and leaves others alone.
-                await self._do(lambda: call.update(status="canceled"))
+                await self._do("end_call", lambda: call.update(status="canceled"))
         except RestFailure as failure:
             if failure.gone or failure.code in _CODES_OF_AN_ENDED_CALL:
                 return
@@ -408,19 +453,20 @@ class TwilioCarrier:
     async def complete_call(self, sid: str) -> CallState:
         """Ask once for Status=completed; the call as Twilio shows it then."""
         call = self._client.calls(sid)
-        return _state(await self._do(lambda: call.update(status="completed")))
+        return _state(await self._do("end_call", lambda: call.update(status="completed")))
 
     async def instruct_call(self, sid: str, twiml: str) -> None:
         call = self._client.calls(sid)
-        await self._do(lambda: call.update(twiml=twiml))
+        await self._do("instruct_call", lambda: call.update(twiml=twiml))
 
     async def start_stream(self, sid: str, url: str, token: str) -> None:
         """Start a one-way stream of the far end's sound (voice/api/stream-resource)."""
         streams = self._client.calls(sid).streams
         await self._do(
+            "start_stream",
             lambda: streams.create(
                 url=url, track="inbound_track", parameter1_name="nonce", parameter1_value=token
-            )
+            ),
         )
 
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
@@ -429,10 +475,14 @@ class TwilioCarrier:
         # Twilio filters by day only.
         after = datetime.fromtimestamp(since - 86_400, UTC)
         found = await self._do(
-            lambda: calls.list(to=to, from_=from_, start_time_after=after, limit=100)
+            "list_calls", lambda: calls.list(to=to, from_=from_, start_time_after=after, limit=100)
         )
         states = [_state(call) for call in found]
         return [s for s in states if s.created is None or s.created >= since - 2.0]
+
+
+def _nobody(request: RestRequest, seconds: float, fault: RestFault | None) -> None:
+    """A command that asks Twilio counts nothing."""
 
 
 def _settings(instance: Any) -> NumberSettings:

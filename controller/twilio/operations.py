@@ -30,7 +30,7 @@ from trunkline.bus.settings import Settings
 
 from .. import instructions as do
 from ..journal.rows import DialRow, OverrideRow
-from ..journal.store import SqliteJournal
+from ..journal.store import Journal
 from .calls import LIVE_STATUSES, CallOrder
 from .carrier import RestFailure, TwilioCarrier, backoff
 from .override import UNCERTAIN_SECONDS
@@ -68,7 +68,7 @@ class Operations:
     stack: str
     public_url: str = field(repr=False)
     carrier: TwilioCarrier
-    journal: SqliteJournal
+    journal: Journal
     keys: SealKeys
     wall: Callable[[], float]
     probe: Callable[[str, str], Awaitable[bool]]
@@ -85,7 +85,7 @@ class Operations:
         settings: Settings,
         stack: str,
         carrier: TwilioCarrier,
-        journal: SqliteJournal,
+        journal: Journal,
         probe: Callable[[str, str], Awaitable[bool]],
     ) -> Operations:
         """As the settings have it, for ``stack``. SettingsError: they have no auth token."""
@@ -221,6 +221,11 @@ async def create(
     if not await ops.journal.dial_asked(row):
         # Asked by an earlier controller, whose answer the client has not got.
         gone = CallFailedError(f"the dial to {shown} is over", status="canceled")
+        return do.CreateFailed(row.request, gone)
+    if not wanted():
+        # The journal was away for so long that whoever asked has given up.
+        await ops.journal.dial_closed(row.request, 0.0)
+        gone = CallFailedError(f"the dial to {shown} was given up", status="canceled")
         return do.CreateFailed(row.request, gone)
     tell(do.AskedTwilio(row.request))
     attempt = 0

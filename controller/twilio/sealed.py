@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 from trunkline.bus.errors import CarrierError
 from trunkline.bus.redact import redact_number
 
+from ..journal.reading import Unreadable
 from ..journal.rows import OverrideRow
-from ..journal.store import Unreadable
 from .number_settings import NumberSettings
 from .operations import Operations, retried
 from .override import row_of

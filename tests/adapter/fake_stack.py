@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import zmq
 
 from trunkline.bus import messages as m
 from trunkline.bus.sockets import bind_router
 from trunkline.bus.testing import Context, FakeController, until
+from trunkline.codec_worker import mulaw
 
 _to_worker = msgspec.msgpack.Decoder(m.ToWorker)
 _encode = msgspec.msgpack.Encoder().encode
@@ -103,7 +105,14 @@ class FakeWorker:
         state = self.calls[call]
         stop = state.heard + len(pcm) // 6
         sound = m.Sound(
-            call, state.generation, state.heard, state.generation >> 16, stream_end or stop, 0, pcm
+            call,
+            state.generation,
+            state.heard,
+            state.generation >> 16,
+            stream_end or stop,
+            0,
+            pcm,
+            mulaw.encode(np.frombuffer(pcm, "<i2")[::3]).tobytes(),
         )
         state.heard = stop
         self.send(call, m.Heard([sound]))

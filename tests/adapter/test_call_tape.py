@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trunkline.adapter.client.call_tape import CallTape
+from trunkline.codec_worker import mulaw
 
 FRAME = 0.02
 
@@ -15,22 +16,35 @@ def pcm(value: int, seconds: float = FRAME) -> bytes:
     return np.full(round(seconds * 24_000), value, "<i2").tobytes()
 
 
+def codes(value: int, seconds: float = FRAME) -> bytes:
+    """Mu-law, as the carrier sends it."""
+    return mulaw.encode(np.full(round(seconds * 8_000), value, np.int16)).tobytes()
+
+
 def taped(frames: int = 100, began: float = 50.0, late: float = 0.01) -> CallTape:
     """The far end says 1000, 1001, …; each frame comes ``late`` after it was said."""
     tape = CallTape()
     for n in range(frames):
-        tape.heard(160 * n, pcm(1000 + n), began + (n + 1) * FRAME + late)
+        tape.heard(160 * n, codes(1000 + n), began + (n + 1) * FRAME + late)
     return tape
+
+
+def speak(tape: CallTape, sound: bytes) -> int:
+    """An utterance goes to a worker; returns its first position."""
+    first = max(0, tape._spoken_to)
+    tape.spoken(first, sound, begins=True)
+    return first
 
 
 def say(tape: CallTape, begins: float, sound: bytes) -> None:
     """A whole utterance."""
-    tape.said(begins, sound, 0, len(sound))
+    first = speak(tape, sound)
+    tape.said(begins, first, first + len(sound) // 6)
 
 
 def test_what_they_said_stands_at_its_position_and_holes_are_silence() -> None:
     tape = taped(10)
-    tape.heard(160 * 15, pcm(2000), 50.33)
+    tape.heard(160 * 15, codes(2000), 50.33)
     _, theirs = tape.sides()
     assert len(theirs) == 16 * 160
     assert theirs[80] == pytest.approx(1000, rel=0.03)
@@ -52,7 +66,7 @@ def test_ours_stands_where_the_carrier_plays_it() -> None:
 def test_sound_that_came_late_moves_nothing() -> None:
     tape = taped()
     for n in range(100, 110):  # 0.3 s late, as after a stall
-        tape.heard(160 * n, pcm(1), 50.0 + (n + 1) * FRAME + 0.31)
+        tape.heard(160 * n, codes(1), 50.0 + (n + 1) * FRAME + 0.31)
     say(tape, 51.01, pcm(3000))
     ours, _ = tape.sides()
     assert np.flatnonzero(ours)[0] == 8000
@@ -61,10 +75,9 @@ def test_sound_that_came_late_moves_nothing() -> None:
 
 def test_an_acknowledgement_that_is_late_makes_no_hole_in_an_utterance() -> None:
     tape = taped()
-    two_frames = pcm(3000, 2 * FRAME)
-    half = len(two_frames) // 2
-    tape.said(51.01, two_frames, 0, half)
-    tape.said(51.15, two_frames, half, 2 * half)
+    speak(tape, pcm(3000, 2 * FRAME))
+    tape.said(51.01, 0, 160)
+    tape.said(51.15, 160, 320)
     say(tape, 51.50, pcm(5000))
     ours, _ = tape.sides()
     assert ours[8000:8320] == pytest.approx(np.full(320, 3000), rel=0.03)
@@ -90,19 +103,20 @@ def test_a_call_without_sound_has_none() -> None:
 
 def test_a_second_of_a_side_takes_eight_kilobytes() -> None:
     tape = taped(frames=1000)
-    said = pcm(3000, 20.0)
-    for first in range(0, len(said), 960):
-        tape.said(51.0 + first / 48_000, said, first, first + 960)
-    for small in (tape._heard, tape._said):
-        assert sum(len(codes) for _, codes in small) >= 0.9 * 20 * 8000
-    assert sum(map(len, tape._fresh[1])) <= 48_000 and tape._saying is None
+    speak(tape, pcm(3000, 20.0))
+    for first in range(0, 20 * 8000, 160):
+        tape.said(51.0 + first / 8_000, first, first + 160)
+    fresh = sum(len(each) for each in tape._fresh[1] if isinstance(each, bytes))
+    assert sum(len(codes) for _, codes in tape._heard) == 20 * 8000 - fresh >= 19 * 8000
+    assert [len(run.codes) for run in tape._spoken] == [20 * 8000]
+    assert len(tape._said) == 1
 
 
-def test_an_interrupt_takes_back_what_was_small_already() -> None:
+def test_an_interrupt_takes_back_some_of_a_long_utterance() -> None:
     tape = taped()
-    sound = pcm(3000, 2.5)
-    for first in range(0, len(sound), 960):
-        tape.said(51.01 + first / 48_000, sound, first, first + 960)
+    speak(tape, pcm(3000, 2.5))
+    for first in range(0, 20_000, 160):
+        tape.said(51.01 + first / 8_000, first, first + 160)
     tape.cut(52.51)
     ours, _ = tape.sides()
     assert len(ours) == 8000 + 12_000 and ours[8000:].all()
@@ -112,10 +126,41 @@ def test_an_interrupt_takes_back_what_was_small_already() -> None:
 
 def test_it_may_be_asked_for_while_it_is_added_to() -> None:
     tape = taped(frames=30)
-    longer = pcm(3000, 3.0)
-    tape.said(50.51, longer, 0, 48_000 // 2)
+    speak(tape, pcm(3000, 3.0))
+    tape.said(50.51, 0, 4000)
     for _ in range(2):  # the first look changes nothing
         ours, theirs = tape.sides()
         assert (len(ours), len(theirs)) == (4000 + 4000, 30 * 160)
-    tape.said(51.01, longer, 48_000 // 2, len(longer))
+    tape.said(51.01, 4000, 24_000)
     assert len(tape.sides()[0]) == 4000 + 24_000
+
+
+def test_what_goes_to_another_worker_too_is_kept_once() -> None:
+    tape = taped()
+    speak(tape, pcm(3000, 0.1))
+    tape.spoken(0, pcm(3000, 0.1), begins=True)
+    tape.spoken(400, pcm(3000, 0.1), begins=False)  # half of it is new
+    tape.said(51.01, 0, 1200)
+    assert [len(run.codes) for run in tape._spoken] == [1200]
+    ours, _ = tape.sides()
+    assert ours[8000:] == pytest.approx(np.full(1200, 3000), rel=0.03)
+
+
+def test_an_utterance_that_follows_within_one_acknowledgement_has_its_own_words() -> None:
+    tape = taped()
+    speak(tape, pcm(3000, 0.1))
+    speak(tape, pcm(-4000, 0.1))
+    tape.said(51.01, 0, 400)
+    tape.said(51.06, 400, 1600)
+    ours, _ = tape.sides()
+    assert ours[8000:8800] == pytest.approx(np.full(800, 3000), rel=0.03)
+    assert ours[8800:] == pytest.approx(np.full(800, -4000), rel=0.03)
+
+
+def test_positions_that_an_interrupt_passed_over_have_no_sound() -> None:
+    tape = taped()
+    speak(tape, pcm(3000, 0.1))
+    tape.spoken(8000, pcm(-4000, 0.1), begins=True)
+    tape.said(51.01, 8000, 8800)
+    ours, _ = tape.sides()
+    assert len(ours) == 8800 and ours[8000:] == pytest.approx(np.full(800, -4000), rel=0.03)

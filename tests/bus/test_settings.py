@@ -277,6 +277,17 @@ def test_a_missing_secret_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         load(env_file=None).require("auth_token")
 
 
+def test_whoever_stands_in_the_wrong_directory_is_told_where_env_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=f"there is none in {tmp_path}; `trunkline init`"):
+        load().require("auth_token")
+    (tmp_path / ".env").write_text("TWILIO_AUTH_TOKEN=\n")
+    with pytest.raises(SettingsError, match=f"{tmp_path}/.env does not have it"):
+        load().require("auth_token")
+
+
 def test_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWILIO_AUTH_TOKEN", "very-secret")
     settings = load(env_file=None)

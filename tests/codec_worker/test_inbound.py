@@ -44,7 +44,21 @@ def decoded(codes: bytes) -> npt.NDArray[np.int_]:
 
 
 def sound(pieces: list[SoundPiece]) -> npt.NDArray[np.int_]:
+    assert all(len(p.pcm) == 6 * len(p.codes) for p in pieces)
     return np.frombuffer(b"".join(p.pcm for p in pieces), "<i2").astype(int)
+
+
+def test_each_piece_has_the_codes_that_it_was_made_of() -> None:
+    inbound = fresh()
+    told = []
+    for n in [*range(4), *range(6, 9)]:  # two frames never come
+        inbound.add(frame(n))
+        told += take(inbound)
+    inbound.end_stream()
+    told += take(inbound)
+    sent = [frame(n).payload for n in range(9)]
+    assert b"".join(p.codes for p in told) == b"".join(sent[:4]) + b"".join(sent[6:])
+    assert len(sound(told)) == 3 * 7 * 160
 
 
 def test_each_frame_is_told_at_its_call_time_two_milliseconds_late() -> None:

@@ -9,7 +9,7 @@ from simulation.memory_journal import MemoryJournal
 
 from trunkline.bus.settings import Settings, load
 from trunkline.controller.journal import state_dir
-from trunkline.controller.journal.store import SqliteJournal
+from trunkline.controller.journal.store import Journal
 from trunkline.controller.restore_command import RestoreRun
 from trunkline.controller.twilio.apply_restore import apply
 from trunkline.controller.twilio.operations import Operations
@@ -41,11 +41,11 @@ class Machine:
         ops.keys = SealKeys(token)
         return ops
 
-    async def overridden(self, number: str, stack: str, token: str = "token") -> SqliteJournal:
+    async def overridden(self, number: str, stack: str, token: str = "token") -> Journal:
         """``stack`` has put an override on the number and journalled it; returns its journal."""
         sid = self.carrier.add_number(number)
         path = self.directory / "stacks" / stack / "journal.sqlite3"
-        journal = await SqliteJournal.open(path, account=ACCOUNT, stack=stack)
+        journal = await Journal.in_file(path, account=ACCOUNT, stack=stack)
         row = replace(row_for(sid, f"o-{stack}"), number=number)
         await apply(self.ops(stack, journal, token), row, self.time.now + 30)
         return journal

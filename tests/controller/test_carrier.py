@@ -49,6 +49,19 @@ async def test_numbers(carrier: TwilioCarrier) -> None:
     assert await carrier.read_number(found.sid) == written
 
 
+async def test_whoever_watches_hears_how_long_each_request_took(carrier: TwilioCarrier) -> None:
+    seen: list[tuple[str, float, str | None]] = []
+    carrier.watched_by(lambda *request: seen.append(request))
+    await carrier.find_number(OURS)
+    with pytest.raises(RestFailure):
+        await carrier.fetch_call("CA" + "0" * 32)
+    assert [(name, fault) for name, _, fault in seen] == [
+        ("find_number", None),
+        ("fetch_call", "refused"),
+    ]
+    assert all(0 < seconds < 1 for _, seconds, _ in seen)
+
+
 async def test_calls(sim: CarrierSim, carrier: TwilioCarrier) -> None:
     order = CallOrder(THEIRS, OURS, "<Response><Pause/></Response>", 60, 20, "http://127.0.0.1:9/s")
     call = await carrier.create_call(order)

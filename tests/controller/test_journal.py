@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from trunkline.controller.journal import file as journal_file
+from trunkline.controller.journal.database import JournalError
 from trunkline.controller.journal.rows import DialRow, OverrideRow
-from trunkline.controller.journal.store import JournalError, SqliteJournal, peek
+from trunkline.controller.journal.store import Journal, peek
 
 ACCOUNT = "AC" + "1" * 32
 
@@ -42,66 +43,20 @@ DIAL = DialRow(
 )
 
 
-async def open_at(path: Path, account: str = ACCOUNT) -> SqliteJournal:
-    return await SqliteJournal.open(path, account=account, stack="stack")
-
-
-async def test_what_is_written_is_there_after_a_kill(tmp_path: Path) -> None:
-    path = tmp_path / "journal.sqlite3"
-    first = await open_at(path)
-    await first.plan(ROW, 5.0)
-    # A second connection sees it while the first was never closed.
-    second = await open_at(path)
-    assert await second.open_overrides() == [ROW]
-    await second.close()
-    await first.close()
+async def open_at(path: Path, account: str = ACCOUNT) -> Journal:
+    return await Journal.in_file(path, account=account, stack="stack")
 
 
 async def test_what_is_asked_for_at_once_waits_for_the_disk_together(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite3"
     journal = await open_at(path)
     said: list[str] = []
-    await journal._pool.run(journal._db.set_trace_callback, said.append)
+    await journal._do(lambda db: db.set_trace_callback(said.append))
     dials = [msgspec.structs.replace(DIAL, request=f"{n:032x}") for n in range(100)]
     assert await asyncio.gather(*(journal.dial_asked(dial) for dial in dials)) == [True] * 100
     assert said.count("COMMIT") <= 2, "the first, and all that came while it was written"
     assert len(peek(path).dials) == 100
     await journal.close()
-
-
-async def test_what_fails_takes_nothing_from_what_is_written_with_it(tmp_path: Path) -> None:
-    journal = await open_at(tmp_path / "journal.sqlite3")
-    first, again, bad, dial = await asyncio.gather(
-        journal.plan(ROW, 5.0),
-        journal.plan(ROW, 6.0),
-        journal._do(lambda db: db.execute("INSERT INTO nowhere VALUES (1)")),
-        journal.dial_asked(DIAL),
-        return_exceptions=True,
-    )
-    assert (first, dial) == (None, True)
-    assert isinstance(again, JournalError)
-    assert isinstance(bad, JournalError)
-    assert await journal.open_overrides() == [ROW]
-    assert await journal.open_dials() == [DIAL]
-    await journal.close()
-
-
-async def test_closing_waits_for_what_was_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "journal.sqlite3"
-    journal = await open_at(path)
-    asked = asyncio.gather(journal.dial_asked(DIAL), journal.plan(ROW, 5.0))
-    await asyncio.sleep(0)
-    await journal.close()
-    assert await asked == [True, None]
-    assert peek(path) == ([ROW], [DIAL], [])
-
-
-async def test_epochs_count_up(tmp_path: Path) -> None:
-    path = tmp_path / "journal.sqlite3"
-    for expected in (1, 2, 3):
-        journal = await open_at(path)
-        assert await journal.begin_epoch(1, 0.0) == expected
-        await journal.close()
 
 
 async def test_only_the_user_reads_it_and_it_is_fully_durable(tmp_path: Path) -> None:

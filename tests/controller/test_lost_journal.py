@@ -13,7 +13,7 @@ from trunkline.bus.locks import FileLock
 from trunkline.controller import instructions as do
 from trunkline.controller.journal import state_dir
 from trunkline.controller.journal.orphans import Orphans
-from trunkline.controller.journal.store import SqliteJournal
+from trunkline.controller.journal.store import Journal
 from trunkline.controller.twilio.apply_restore import restore
 from trunkline.controller.twilio.carrier import CallState
 from trunkline.controller.twilio.operations import Operations, settle, vouch
@@ -30,14 +30,14 @@ async def begun_anew(machine: Machine, token: str = "token") -> Operations:
     """The next start of stack aaa, whose journal is lost."""
     path = machine.directory / "stacks" / stack_id("aaa") / "journal.sqlite3"
     path.unlink()
-    journal = await SqliteJournal.open(path, account=ACCOUNT, stack=stack_id("aaa"))
+    journal = await Journal.in_file(path, account=ACCOUNT, stack=stack_id("aaa"))
     return machine.ops(stack_id("aaa"), journal, token)
 
 
 async def spoilt(machine: Machine, sql: str) -> Operations:
     """The next start of stack aaa, whose journal somebody has spoilt."""
     path = machine.directory / "stacks" / stack_id("aaa") / "journal.sqlite3"
-    journal = await SqliteJournal.open(path, account=ACCOUNT, stack=stack_id("aaa"))
+    journal = await Journal.in_file(path, account=ACCOUNT, stack=stack_id("aaa"))
     await journal._do(lambda db: db.execute(sql))
     return machine.ops(stack_id("aaa"), journal)
 

@@ -20,7 +20,7 @@ from trunkline.controller.core import Core
 from trunkline.controller.journal import orphans as orphan_rules
 from trunkline.controller.journal import state_dir
 from trunkline.controller.journal.orphans import Orphans
-from trunkline.controller.journal.store import SqliteJournal
+from trunkline.controller.journal.store import Journal
 from trunkline.controller.rules.book import Identity, Rules
 from trunkline.controller.shell import Shell
 from trunkline.controller.twilio.probe import Prober
@@ -119,9 +119,9 @@ async def test_a_private_stack_that_left_nothing_is_cleared_away(tmp_path: Path,
     base = tmp_path / "state"
     private = private_state_dir(base, "p1")
     path = private / "stacks" / stack_id("aaa") / "journal.sqlite3"
-    await (await SqliteJournal.open(path, account=ACCOUNT, stack="x")).close()
+    await (await Journal.in_file(path, account=ACCOUNT, stack="x")).close()
     mine = base / "stacks" / stack_id("bbb") / "journal.sqlite3"
-    await (await SqliteJournal.open(mine, account=ACCOUNT, stack="y")).close()
+    await (await Journal.in_file(mine, account=ACCOUNT, stack="y")).close()
     if old:
         os.utime(path, (1.0, 1.0))
         os.utime(mine, (1.0, 1.0))
@@ -150,7 +150,7 @@ async def test_other_accounts_and_live_stacks_are_not_looked_at(machine: Machine
     lock = FileLock(machine.directory / "stacks" / stack_id("aaa") / "lock", "lives")
     assert Start(machine).orphans.found == []
     lock.release()
-    assert [o.path.name for o in Start(machine).orphans.found] == [stack_id("aaa")]
+    assert [o.stack for o in Start(machine).orphans.found] == [stack_id("aaa")]
 
 
 async def test_a_stack_that_lives_here_is_known_by_its_lock(machine: Machine) -> None:

@@ -432,12 +432,14 @@ DIAL = DialRow(
 ORDER = CallOrder(THEIRS, OURS, "<Response/>", 300, 30, "https://line.example.com/twilio/status")
 
 
-async def create(bench: Bench, wanted: bool = True) -> Any:
+async def create(bench: Bench, wanted: int = 100) -> Any:
+    """``wanted``: it is, for as many times as somebody looks."""
     told: list[Any] = []
+    looks = iter([True] * wanted)
     result = await operations.create(
-        bench.ops, DIAL, ORDER, bench.time.now + 30, lambda: wanted, told.append
+        bench.ops, DIAL, ORDER, bench.time.now + 30, lambda: next(looks, False), told.append
     )
-    assert told == [do.AskedTwilio(DIAL.request)]
+    assert told == [do.AskedTwilio(DIAL.request)] * (wanted > 0)
     return result
 
 
@@ -468,8 +470,14 @@ async def test_create_never_repeats_a_doubt(kind: str) -> None:
 async def test_create_of_what_nobody_wants_stops() -> None:
     bench = Bench()
     bench.carrier.plan("create", "429")
-    assert isinstance(await create(bench, wanted=False), do.CreateFailed)
+    assert isinstance(await create(bench, wanted=1), do.CreateFailed)
     assert bench.carrier.count("create") == 1 and await bench.journal.open_dials() == []
+
+
+async def test_what_was_given_up_while_the_journal_was_away_is_not_asked_for() -> None:
+    bench = Bench()
+    assert isinstance(await create(bench, wanted=0), do.CreateFailed)
+    assert bench.carrier.count("create") == 0 and await bench.journal.open_dials() == []
 
 
 async def test_settle_leaves_other_calls_alone() -> None:

@@ -9,7 +9,6 @@ from trunkline.bus.errors import CarrierError, StackUnavailableError
 from trunkline.bus.refusals import KINDS
 from trunkline.controller import instructions as do
 from trunkline.controller.journal.rows import OverrideRow
-from trunkline.controller.rules.book.heard import BUCKETS
 from trunkline.controller.rules.book.peers import COUNTS_KEPT
 from trunkline.controller.rules.book.tokens import digest
 from trunkline.controller.rules.sessions import LEASE_SECONDS
@@ -561,15 +560,3 @@ def test_what_a_gateway_has_refused_counts_once_on_whichever_connection_it_is_to
         stage.feed(m.Beat(peer=f"x{n}", refused={"shared key": 1}))
         stage.feed(do.Gone(f"x{n}"))
     assert len(stage.core.book.peers._refused) == COUNTS_KEPT
-
-
-def test_what_clients_have_heard_of_their_calls_is_summed_up() -> None:
-    stage = Stage()
-    stage.open()
-    stage.feed(m.CallHeard("a1", latency=[0.25, 2.5], time_to_yield=[]))
-    stage.feed(m.CallHeard("a1", latency=[0.25], time_to_yield=[30.0]))
-    book = stage.core.book
-    assert book.counts["calls heard"] == 2
-    at_most = dict(zip(BUCKETS, book.heard.latency.counts, strict=False))
-    assert (at_most[0.2], at_most[0.3], at_most[3.0], book.heard.latency.sum) == (0, 2, 1, 3.0)
-    assert book.heard.time_to_yield.counts[-1] == 1, "beyond the last bucket"

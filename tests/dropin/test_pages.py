@@ -56,7 +56,7 @@ def test_it():
         file.write(os.environ["TRUNKLINE_BUS"])
 """
 #: Examples of these pages judge calls.
-JUDGED = ("test_ear_", "test_gates_", "test_load_")
+JUDGED = ("test_ear_", "test_gates_", "test_load_", "test_replay_")
 #: Runs the commands of a page's console block, and compares what they say.
 CONSOLE = """
 import subprocess
@@ -71,6 +71,10 @@ def test_it():
 IN_A_CHECKOUT = {"CONTRIBUTING.md"}
 #: Pages that a script writes from what it measured or drew. Each begins with its command.
 WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "scaling.md", "states.md"}
+
+
+#: The test that `trunkline init` writes.
+STARTER = ROOT / "trunkline" / "starter" / "first_call.txt"
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -104,6 +108,7 @@ def reader(another_run: None, pytester: pytest.Pytester, monkeypatch: pytest.Mon
     (pytester.path / "recordings").mkdir()
     recorded_call(pytester.path / "recordings" / "20260101T120000-CA0123.wav")
     shutil.copy(pytester.path / "tests" / "question.wav", pytester.path)
+    shutil.copy(ROOT / "tests" / "trunkline" / "inbound.cassette", pytester.path / "call.cassette")
     (pytester.path / "bank.toml").write_text(blocks(ROOT / "docs" / "far-end.md", "toml")[0])
     return pytester.path
 
@@ -234,3 +239,9 @@ def test_links_between_the_pages_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
                 found += 1
     assert found > 10
+
+
+def test_the_page_of_the_first_minutes_shows_the_test_that_init_writes() -> None:
+    (shown,) = blocks(ROOT / "docs" / "start.md", "python")
+    code = STARTER.read_text().split('"""\n\n', 1)[1]
+    assert shown == re.sub(r"^#:.*\n", "", code, flags=re.MULTILINE)

@@ -141,3 +141,30 @@ def test_a_run_without_phones_costs_nothing(run_suite) -> None:  # type: ignore[
 def test_markers_are_registered(request: pytest.FixtureRequest) -> None:
     markers = "\n".join(request.config.getini("markers"))
     assert "phone_line(number=None" in markers and "carrier_sim: " in markers
+
+
+ASYNC = """
+import pytest
+
+@pytest.fixture
+def phone_line():
+    return None
+
+async def test_a_call(phone_line): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "todo"),
+    [
+        (("-p", "no:asyncio", "-o", "asyncio_mode="), "*pip install 'trunkline[[]pytest[]]'*"),
+        (("-o", "asyncio_mode=strict"), "*set asyncio_mode = auto in pytest's settings*"),
+    ],
+)
+def test_an_async_test_that_nothing_runs_is_told_what_to_do(
+    pytester: pytest.Pytester, argv: tuple[str, ...], todo: str
+) -> None:
+    pytester.makepyfile(ASYNC)
+    result = pytester.runpytest_subprocess("-W", "ignore", "-p", "no:anyio", *argv, timeout=60)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([todo])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from trunkline.bus.histogram import JITTER, Histogram
 from trunkline.gateway import media_streams as ms
 from trunkline.gateway.pace import ARREARS, MOST, WINDOW, Pace
 
@@ -106,3 +107,13 @@ def test_positions_count_from_the_first_frames() -> None:
     assert place(pace, 100.0, 7_200.0)
     assert place(pace, 101.0, 7_201.0)
     assert not place(pace, 101.0, 7_213.0)
+
+
+def test_jitter_is_how_much_later_the_latest_frame_of_a_window_came_than_the_earliest() -> None:
+    jitter = Histogram(JITTER)
+    pace = Pace(0.0, jitter)
+    late = {100: 0.09, 300: 0.03}
+    for n in range(1000):  # 20 s: the last window is not over
+        pace.judge(ms.Media(n * 160, bytes(160)), 1.0 + n * 0.02 + late.get(n, 0.0))
+    assert sum(jitter.counts) == 3
+    assert jitter.sum == pytest.approx(0.09 + 0.03 + 0.0)

@@ -14,7 +14,8 @@ import pytest
 
 from trunkline.bus.errors import SettingsError
 from trunkline.gateway import recording
-from trunkline.gateway.recording import Recorder, Stereo, Track, merged, pcm16, place_of
+from trunkline.gateway.recording import Recorder, Stereo, Track, pcm16, place_of
+from trunkline.gateway.recording_file import merged
 
 SILENCE = 0xFF
 #: mu-law of some sound, and the same as PCM16

@@ -17,8 +17,10 @@ PRIORS = ("https://agent.example.com/voice", "https://me:pw@agent.example.com/v?
 class Chaos:
     """Plans a run of ``world``: everything is scheduled by its clock."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, outage: bool = False) -> None:
         self.world = world
+        #: the database is away for a time, too
+        self.outage = outage
         self.rng = random.Random(f"{world.seed} chaos")
         #: how long faults come (seconds)
         self.seconds = self.rng.uniform(3.0, 9.0)
@@ -48,6 +50,8 @@ class Chaos:
                 fault = rng.choices([f for f, _ in kinds], [weight for _, weight in kinds])[0]
                 self._at(rng.uniform(0.8, self.seconds), fault)
             self._lose_streams_and_workers(random.Random(f"{world.seed} pairs"))
+        if self.outage:
+            self._lose_database(random.Random(f"{world.seed} database"))
         self._at(self.seconds, self._calm)
 
     def _at(self, seconds: float, what: Callable[..., Any], *args: Any) -> None:
@@ -227,6 +231,17 @@ class Chaos:
             first, second = rng.sample((of_stream, of_worker), 2)
             self._at(at, first)
             self._at(at + apart, second)
+
+    def _lose_database(self, rng: random.Random) -> None:
+        """It does not answer for a while. Whatever was under way in it may be done or not."""
+        at, seconds = rng.uniform(0.5, self.seconds), rng.choice((0.5, 3.0, 20.0, 60.0))
+
+        def lose() -> None:
+            self.world.counts["outages"] += 1
+            self.world.say(f"--- the database is away for {seconds} s")
+            self.world.database_back = self.world.loop.time() + seconds
+
+        self._at(at, lose)
 
     def _pause_worker(self) -> None:
         """One that has calls, if there is one."""

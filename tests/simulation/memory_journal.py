@@ -12,7 +12,8 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from trunkline.controller.journal import file, store
+from trunkline.controller.journal import file, reading, store
+from trunkline.controller.journal.database import Work
 from trunkline.controller.journal.rows import DialRow, OverrideRow
 from trunkline.controller.twilio.threads import DaemonPool
 
@@ -26,7 +27,7 @@ def _empty() -> bytes:
     return made
 
 
-class MemoryJournal(store.SqliteJournal):
+class MemoryJournal(store.Journal):
     """A journal that is gone with its object. Nothing in it takes time, so each piece of work is a
     transaction by itself."""
 
@@ -34,41 +35,44 @@ class MemoryJournal(store.SqliteJournal):
         # It may be collected in any thread.
         db = sqlite3.connect(file.IN_MEMORY, isolation_level=None, check_same_thread=False)
         db.deserialize(_empty())
-        super().__init__(file.IN_MEMORY, DaemonPool("unused", 0), db)
+        self._file = file.SqliteDatabase(str(file.IN_MEMORY), db)
+        super().__init__(self._file, DaemonPool("unused", 0))
 
-    async def _do(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+    async def _do(self, work: Work) -> Any:
         try:
-            return work(self._db)
+            return work(self._file.connection)
         except sqlite3.Error as error:
-            raise self._failed(error) from error
+            raise self._file.failed(error) from error
 
     async def close(self) -> None:
-        self._db.close()
+        self._file.close()
 
     def __del__(self) -> None:
-        self._db.close()
+        self._file.close()
 
     # ------------------------------------------------------------------ for whoever looks on
 
     @property
     def overrides(self) -> dict[str, OverrideRow]:
         """All that there have been, by id."""
-        return {row.id: row for row in store._overrides(self._db, "TRUE")[0]}
+        found, _ = reading.read_overrides(self._file.connection, file.DIALECT, "TRUE")
+        return {row.id: row for row in found}
 
     @property
     def dials(self) -> dict[str, DialRow]:
         """All that there have been, by request id."""
-        return {row.request: row for row in store._dials(self._db, "TRUE")[0]}
+        found, _ = reading.read_dials(self._file.connection, file.DIALECT, "TRUE")
+        return {row.request: row for row in found}
 
     @property
     def changes(self) -> int:
         """How many rows have been written."""
-        return self._db.total_changes
+        return self._file.connection.total_changes
 
     @property
-    def left(self) -> store.OpenRows:
+    def left(self) -> reading.OpenRows:
         """The rows that are open."""
-        return store._open_rows(self._db)
+        return reading.open_rows(self._file.connection, file.DIALECT)
 
 
 class SlowJournal:
@@ -78,6 +82,11 @@ class SlowJournal:
     def __init__(self, journal: MemoryJournal, pause: Callable[[], Awaitable[None]]) -> None:
         self._journal = journal
         self._pause = pause
+        #: the process ends, and waits for the database no longer
+        self.given_up = False
+
+    async def give_up(self) -> None:
+        self.given_up = True
 
     def __getattr__(self, name: str) -> Any:
         operation = getattr(self._journal, name)

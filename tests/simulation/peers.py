@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -19,6 +20,7 @@ from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import TrunklineError
 from trunkline.codec_worker.calls import Calls
 from trunkline.controller.core import Core
+from trunkline.controller.journal.database import DatabaseAwayError
 from trunkline.controller.journal.rows import SEEN_KEPT, DialRow, OverrideRow
 from trunkline.controller.rules.book import Identity, Rules
 from trunkline.controller.rules.book.peers import Peers
@@ -78,6 +80,7 @@ class ControllerPeer:
         store: MemoryJournal,
         public_url: str,
         answered_twice: list[str],
+        database_away: Callable[[], float],
     ) -> None:
         self.process = process
         self.loop = loop
@@ -89,12 +92,18 @@ class ControllerPeer:
 
         async def pause() -> None:
             await asyncio.sleep(rng.uniform(0.0005, 0.006))
+            while (left := database_away()) > 0.0:
+                if journal.given_up:
+                    raise DatabaseAwayError("the database does not answer")
+                await asyncio.sleep(min(left, 0.1))
+
+        journal = SlowJournal(store, pause)
 
         self._ops = Operations(
             stack="5tack",
             public_url=public_url,
             carrier=twilio,
-            journal=SlowJournal(store, pause),  # type: ignore[arg-type]  # by __getattr__
+            journal=journal,  # type: ignore[arg-type]  # by __getattr__
             keys=SealKeys("token"),
             wall=twilio.wall,
             probe=self._nobody,

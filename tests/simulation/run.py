@@ -27,23 +27,25 @@ class Outcome:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def run_seed(seed: int, *, mutation: str | None = None, tracing: bool = False) -> Outcome:
+def run_seed(
+    seed: int, *, mutation: str | None = None, tracing: bool = False, outage: bool = False
+) -> Outcome:
     """Simulate one seed to its rest, and judge it."""
     gc.freeze()  # what is there already need not be looked at again and again
     gc.disable()  # what dead processes leave is collected at the end, not in the middle
     try:
-        return contextvars.copy_context().run(_run_seed, seed, mutation, tracing)
+        return contextvars.copy_context().run(_run_seed, seed, mutation, tracing, outage)
     finally:
         gc.collect()
         gc.enable()
         gc.unfreeze()
 
 
-def _run_seed(seed: int, mutation: str | None, tracing: bool) -> Outcome:
+def _run_seed(seed: int, mutation: str | None, tracing: bool, outage: bool) -> Outcome:
     world = World(seed, tracing=tracing)
     wrong = []
     with world.patched(), mutated(mutation), world.loop.running():
-        chaos = Chaos(world)
+        chaos = Chaos(world, outage=outage)
         chaos.plan()
         try:
             world.loop.run_until(1000.0 + chaos.seconds)
@@ -59,8 +61,9 @@ def _run_seed(seed: int, mutation: str | None, tracing: bool) -> Outcome:
     return Outcome(seed, wrong, trace, counts)
 
 
-def replay_command(seed: int, mutation: str | None = None) -> str:
+def replay_command(seed: int, mutation: str | None = None, *, outage: bool = False) -> str:
     extra = "" if mutation is None else f" --mutation {mutation}"
+    extra += " --outage" if outage else ""
     return f'make simulate SIMULATE="--seed {seed}{extra}"'
 
 

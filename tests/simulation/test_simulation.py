@@ -19,6 +19,12 @@ def test_whatever_happens_all_comes_to_rest() -> None:
     assert status == 0, said
 
 
+def test_the_database_may_be_away_for_a_minute() -> None:
+    """Calls go on, what is new waits, and nothing is lost or written twice."""
+    status, said = in_a_process("--seeds", "25", "--no-mutations", "--outage")
+    assert status == 0, said
+
+
 def test_what_was_once_found_stays_mended() -> None:
     """A stream and its worker go one after the other: sound came again, was lost and not counted,
     or was not what had been said. A late leg rang on. A hang-up was never answered. A

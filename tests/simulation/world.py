@@ -51,6 +51,8 @@ class World:
         self.calm = False
         #: nothing dies, breaks or fails in this run
         self.peaceful = False
+        #: until when the database does not answer
+        self.database_back = 0.0
         self.power = True
         #: what happens next time that somebody is about to do this: "write", "create", "interrupt"
         self.traps: dict[str, Callable[[], None]] = {}
@@ -104,6 +106,7 @@ class World:
                 self.store,
                 PUBLIC_URL,
                 self.answered_twice,
+                lambda: self.database_back - self.loop.time(),
             )
             self.controllers.append(peer)
             process.on_death.append(lambda: self.controller_deaths.append(self.loop.time()))

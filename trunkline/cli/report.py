@@ -12,6 +12,7 @@ from trunkline.bus.process import EXIT_DONE
 from trunkline.bus.settings import Settings
 
 from ..reports import page, recordings, text
+from . import progress
 
 
 def report(
@@ -28,7 +29,7 @@ def report(
     by the name of their file. Raises as recordings.find and recordings.hear do.
     """
     paths = recordings.find(what, settings)
-    calls = [recordings.hear(path, ours) for path in paths]
+    calls = [recordings.hear(path, ours) for path in progress.each(paths, "listening")]
     if html is not None:
         html.write_text(page.page(f"trunkline report: {what}", map(page.section, calls)))
     if as_json:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 
 from trunkline.bus import wav
 from trunkline.bus.sound import WIRE_RATE
+from trunkline.ear.figures import Report
 from trunkline.ear.listen import listen
 
+from ..reports import page
+from ..reports.recordings import Heard
 from ..reports.text import lines
 from .measure import CallRecord
 
@@ -74,7 +77,10 @@ def show_measures(console: Console, records: dict[str, CallRecord]) -> None:
     head = "".join(f"{name:>24}" for name in records)
     console.print(f"\n[bold]{'measured':<16}{head}[/]")
     for name, value, meaning in _MEASURES:
-        console.print(f"{name:<16}" + "".join(f"{value(call):>24}" for call in calls))
+        values = [value(call) for call in calls]
+        if not any(each.strip("-") for each in values):
+            continue  # nobody has measured that
+        console.print(f"{name:<16}" + "".join(f"{each:>24}" for each in values))
         console.print(f"[dim]    {meaning}[/]", soft_wrap=True)
 
 
@@ -85,7 +91,8 @@ def _gaps(call: CallRecord) -> str:
 def _wrong(call: CallRecord) -> str:
     through = sum(turn.errors for turn in call.turns)
     ideal = sum(turn.errors_through_ideal for turn in call.turns)
-    return f"{through} / {ideal} of {sum(turn.total_words for turn in call.turns)}"
+    words = sum(turn.total_words for turn in call.turns)
+    return f"{through} / {ideal} of {words}" if words else "-"
 
 
 def _ms(value: float | None) -> str:
@@ -142,21 +149,52 @@ def show_reports(console: Console, records: dict[str, CallRecord]) -> None:
     """How both sides talked with each other, as `trunkline report` says it of a recording."""
     console.print("\n[bold]heard[/] by the ear; ours is the test")
     for name, record in records.items():
-        heard = listen(record.played, record.said, frames_lost=record.frames_lost)
-        for line in lines(name, heard):
+        for line in lines(name, _report(record)):
             console.print(f"  {line}", markup=False, soft_wrap=True)
 
 
-def leave_files(console: Console, record: CallRecord, name: str, title: str, out: Path) -> None:
-    """A stereo WAV and the picture of the timeline. As in a recording, the agent is left."""
-    from .picture import draw
+def leave_files(
+    console: Console,
+    calls: dict[str, tuple[str, CallRecord]],
+    out: Path,
+    *,
+    pictures: bool,
+) -> None:
+    """Of each call, by its name with its title: a stereo WAV (as in a recording, the agent is
+    left), and a picture of its timeline, which needs matplotlib. Of all: a page, with the sound."""
+    sections = []
+    for name, (title, record) in calls.items():
+        sound = out / f"{name}.wav"
+        wav.write(sound, record.said, record.played, rate=WIRE_RATE)
+        console.print(f"\n{name}: {_relative(sound)} (left the agent, right the test)")
+        if pictures:
+            from .picture import draw
 
-    sound, picture = out / f"{name}.wav", out / f"{name}.png"
-    wav.write(sound, record.said, record.played, rate=WIRE_RATE)
-    draw(record, title, picture)
-    shown = [_relative(path) for path in (sound, picture)]
-    console.print(f"\n{name}: {shown[0]} (left the agent, right the test)")
-    console.print(f"{'':<{len(name)}}  {shown[1]}")
+            picture = out / f"{name}.png"
+            draw(record, title, picture)
+            console.print(f"{'':<{len(name)}}  {_relative(picture)}")
+        heard = Heard(title, record.played, record.said, _report(record))
+        sections.append(page.section(heard))
+    whole = out / "report.html"
+    whole.write_text(page.page("trunkline demo", sections), encoding="utf-8")
+    console.print(f"\nboth, to look at and to hear: {_relative(whole)}")
+
+
+def figures(record: CallRecord) -> dict[str, Any]:
+    """A call's figures, for programs."""
+    return {
+        "sid": record.sid,
+        "set_up_ms": round(record.setup_seconds * 1000, 1),
+        "drift_ms": round(record.drift_ms, 2),
+        "gap_p99_ms": round(record.gap_ms(0.99), 2),
+        "frames_lost": record.frames_lost,
+        "underruns": record.metrics["underruns"],
+        "report": _report(record),
+    }
+
+
+def _report(record: CallRecord) -> Report:
+    return listen(record.played, record.said, frames_lost=record.frames_lost)
 
 
 def _relative(path: Path) -> str:

@@ -1,23 +1,31 @@
 """``trunkline demo``: the main job, without an account: two phone calls with real speech.
 
 ``trunkline up --sim`` runs a whole stack beside the stand-in carrier, apart from any stack and any
-settings of the user's; ``scenario.run`` of langwatch-scenario holds a call each way, both at once,
-through our TwilioAgentAdapter, with recordings instead of models; then what happened is printed,
-drawn and written. Everything it started is ended again. Exit status 1 when anything failed.
+settings of the user's. A call each way is held, both at once, with recordings instead of models;
+then everything that happened is printed, drawn and written. Everything it started is ended again.
+Exit status 1 when anything failed.
+
+Where ``trunkline[demo]`` is installed, ``scenario.run`` of langwatch-scenario holds the calls
+through our TwilioAgentAdapter, and a recogniser tells the words. Else ``Line`` holds them, and the
+demo says what the extra would add.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import importlib.util
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import click
+import msgspec
 from rich.console import Console
 
 from trunkline.bus import imports
@@ -30,10 +38,8 @@ from trunkline.carrier_sim.client import SimClient
 
 from . import report, surroundings
 from .measure import CallRecord
+from .record import Stack
 from .words import Recogniser
-
-if TYPE_CHECKING:
-    from .calls import Stack
 
 NUMBER: Final = "+14155551234"
 OTHER_NUMBER: Final = "+14155551235"
@@ -51,26 +57,22 @@ DIGITS: Final = "1#"
 ENDS_WITHIN: Final = 85.0
 
 
-def main(out: Path | None, *, verbose: bool) -> int:
-    """Run the demo, leave its files in ``out``; the exit status."""
-    missing = [
-        name
-        for name in ("scenario", "matplotlib", "pocketsphinx")
-        if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        raise TrunklineError(f"{', '.join(missing)} not installed: pip install 'trunkline[demo]'")
+def main(out: Path | None, *, verbose: bool, as_json: bool = False) -> int:
+    """Run the demo, leave its files in ``out``; the exit status. ``as_json``: the figures go to
+    stdout, and all that is for people to stderr."""
     with surroundings.home():
         where = surroundings.output(out)
-        return run(lambda stop: _until_done(where, verbose, stop))
+        console = Console(highlight=False, stderr=as_json)
+        demo = Demo(where, console, verbose, as_json=as_json)
+        return run(lambda stop: _until_done(demo, stop))
 
 
-async def _until_done(out: Path, verbose: bool, stop: asyncio.Event) -> int:
+async def _until_done(demo: Demo, stop: asyncio.Event) -> int:
     """The demo, unless SIGTERM, SIGINT or its time limit ends it."""
     limit = asyncio.timeout(ENDS_WITHIN)
     try:
         async with limit:
-            return await unless(stop, Demo(out, Console(highlight=False), verbose).run())
+            return await unless(stop, demo.run())
     except StoppedError:
         raise TrunklineError("interrupted") from None
     except TimeoutError:
@@ -79,38 +81,50 @@ async def _until_done(out: Path, verbose: bool, stop: asyncio.Event) -> int:
         raise
 
 
-def _import_calls() -> ModuleType:
-    """The module of the calls. It imports scenario, which takes seconds."""
+def _missing() -> list[str]:
+    """The packages of ``trunkline[demo]`` that are not installed."""
+    names = ("scenario", "matplotlib", "pocketsphinx")
+    return [name for name in names if importlib.util.find_spec(name) is None]
+
+
+def _import_calls(name: str) -> ModuleType:
+    """The module of the calls. That of scenario takes seconds."""
     with imports.that_stay():
-        return importlib.import_module("trunkline.demo.calls")
+        return importlib.import_module(f"trunkline.demo.{name}")
 
 
 class Demo:
     """One run of the demo."""
 
-    def __init__(self, out: Path, console: Console, verbose: bool) -> None:
+    def __init__(self, out: Path, console: Console, verbose: bool, *, as_json: bool) -> None:
+        self._as_json = as_json
         self._out = out
         self._console = console
         self._verbose = verbose
         self._began = monotonic()
         self._records: dict[str, CallRecord] = {}
+        self._missing = _missing()
         #: what went wrong
         self._failures: list[str] = []
 
     async def run(self) -> int:
         """All of it; the exit status. TrunklineError with the first thing that went wrong."""
-        with contextlib.closing(Recogniser()) as recogniser, contextlib.ExitStack() as ends:
+        with contextlib.ExitStack() as ends:
+            recogniser = None
+            if not self._missing:
+                recogniser = ends.enter_context(contextlib.closing(Recogniser()))
             # For the stack's bus and journal.
             directory = temporary_directory("trunkline-demo-")
             ends.callback(shutil.rmtree, directory, ignore_errors=True)
             # The stack starts meanwhile.
-            importing = asyncio.create_task(asyncio.to_thread(_import_calls))
+            name = "line_calls" if self._missing else "calls"
+            importing = asyncio.create_task(asyncio.to_thread(_import_calls, name))
             launched = self._launch(directory)
             try:
                 info = await launched.until_ready()
                 with SimClient(info.sim or "") as sim:
                     calls = await importing
-                    await self._calls(calls.Stack(info, sim), recogniser, calls)
+                    await self._calls(Stack(info, sim), recogniser, calls)
             finally:
                 status = await asyncio.to_thread(launched.stop)
                 if self._verbose:
@@ -133,12 +147,13 @@ class Demo:
         what = "the demo's stack"
         return Launched(argv, self._out, "stack", environment, what=what, cwd=directory)
 
-    async def _calls(self, stack: Stack, recogniser: Recogniser, calls: Any) -> None:
+    async def _calls(self, stack: Stack, recogniser: Recogniser | None, calls: Any) -> None:
         say = self._console.print
         say("[bold]trunkline demo[/]: two phone calls with real speech, no account, no network")
-        calls.scenario.set_stt_provider(recogniser)
-        # It says that it reports to nobody, which is what the demo wants.
-        logging.getLogger("scenario").setLevel(logging.ERROR)
+        if recogniser is not None:
+            calls.scenario.set_stt_provider(recogniser)
+            # It says that it reports to nobody, which is what the demo wants.
+            logging.getLogger("scenario").setLevel(logging.ERROR)
         status = await stack.status()
         say(
             "  trunkline up --sim runs carrier_sim, a controller, "
@@ -152,10 +167,11 @@ class Demo:
         answering = asyncio.create_task(calls.answering(stack, NUMBER, CALLER, GREETING, REPLY))
         calling = asyncio.create_task(calls.calling(stack, OTHER_NUMBER, CALLEE, turns, DIGITS))
         try:
-            record, watch = await answering
-            await self._heard(stack, "answering", record, recogniser)
-            record, _ = await calling
-            await self._heard(stack, "calling", record, recogniser)
+            with self._waiting("both calls are being held, which takes half a minute"):
+                record, watch = await answering
+                await self._heard(calls, "answering", record, recogniser)
+                record, _ = await calling
+                await self._heard(calls, "calling", record, recogniser)
         finally:
             answering.cancel()
             calling.cancel()
@@ -171,15 +187,24 @@ class Demo:
         for error in stack.sim.errors():
             self._failures.append(f"Twilio would list error {error['code']}: {error['text']}")
 
+    @contextlib.contextmanager
+    def _waiting(self, text: str) -> Iterator[None]:
+        """Say so on a terminal for as long as the block takes."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with self._console.status(text):
+            yield
+
     async def _heard(
-        self, stack: Stack, title: str, record: CallRecord, recogniser: Recogniser
+        self, calls: Any, title: str, record: CallRecord, recogniser: Recogniser | None
     ) -> None:
-        """Print a call's words once it is over."""
-        self._console.print(f"\n[bold]{title}[/]")
+        """A call is over: print its words, where there is a recogniser."""
         self._records[title] = record
-        calls = importlib.import_module("trunkline.demo.calls")
-        await calls.count_errors(recogniser, record)
-        report.show_words(self._console, record)
+        if recogniser is not None:
+            self._console.print(f"\n[bold]{title}[/]")
+            await calls.count_errors(recogniser, record)
+            report.show_words(self._console, record)
         self._failures += [f"{title}: {what}" for what in report.faults(record)]
 
     def _conclude(self) -> int:
@@ -189,9 +214,37 @@ class Demo:
             "answering": f"answering: {CALLER} calls {NUMBER}",
             "calling": f"calling: {OTHER_NUMBER} calls {CALLEE}",
         }
-        for name, record in self._records.items():
-            report.leave_files(self._console, record, name, titles[name], self._out)
+        report.leave_files(
+            self._console,
+            {name: (titles[name], record) for name, record in self._records.items()},
+            self._out,
+            pictures=not self._missing,
+        )
         self._console.print(f"\n[dim]it took {monotonic() - self._began:.0f} s[/]")
+        if self._as_json:
+            calls = {name: report.figures(record) for name, record in self._records.items()}
+            told = {"out": str(self._out), "calls": calls, "failures": self._failures}
+            click.echo(msgspec.json.encode(told).decode())
         if self._failures:
             raise TrunklineError("the demo failed: " + "; ".join(self._failures))
+        self._say_what_else()
         return EXIT_DONE
+
+    def _say_what_else(self) -> None:
+        """What the extras would add, and what comes next."""
+        say = functools.partial(self._console.print, markup=False, soft_wrap=True)
+        if self._missing:
+            say(
+                f"\nThese calls were held by Line alone; not installed: {', '.join(self._missing)}."
+            )
+            say(
+                "  pip install 'trunkline[scenario]'  TwilioAgentAdapter, for tests with "
+                "langwatch-scenario"
+            )
+            say(
+                "  pip install 'trunkline[demo]'      besides: this demo through it, the words "
+                "that were understood, pictures"
+            )
+        say(
+            "\nNext: `trunkline init` writes a first test, which `pytest --phone-sim` runs offline."
+        )

@@ -20,9 +20,8 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import NumberNotFoundError
 from trunkline.bus.redact import redact_number
 from trunkline.bus.settings import Settings
-from trunkline.controller.journal import state_dir
+from trunkline.controller.journal import places, state_dir
 from trunkline.controller.journal.rows import OverrideRow
-from trunkline.controller.journal.store import SqliteJournal
 from trunkline.controller.twilio.apply_restore import apply, restore
 from trunkline.controller.twilio.carrier import RestFailure, TwilioCarrier
 from trunkline.controller.twilio.operations import Operations, retried
@@ -42,9 +41,9 @@ async def operations(settings: Settings, carrier: TwilioCarrier) -> AsyncIterato
     holder = f"trunkline doctor --live (pid {os.getpid()})"
     lock = state_dir.lock_state_dir(settings.state_path, holder)
     try:
-        stack = state_dir.own(settings.state_path, account, holder)
+        stack = places.own_dir(settings, account, holder)
+        stack, journal, _ = await places.open_own(settings, account, holder, stack)
         try:
-            journal = await SqliteJournal.open(stack.journal, account=account, stack=stack.id)
             prober = Prober(settings.state_path, holder)
             try:
                 yield Operations.of(settings, stack.id, carrier, journal, prober)

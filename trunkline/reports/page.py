@@ -15,16 +15,13 @@ from typing import Final
 import numpy as np
 
 from trunkline.bus.wav import Samples
-from trunkline.ear.figures import Report, Segment
+from trunkline.ear.figures import Report
 from trunkline.ear.levels import RATE
 
+from . import picture
 from .recordings import Heard
 from .text import spread_text
 
-#: Size of the picture of a call, and of one side in it.
-WIDTH: Final = 1000
-HALF: Final = 45
-COLOURS: Final = {"ours": "#1f77b4", "theirs": "#d9772b"}
 #: A click plays from so long before the place (seconds).
 BEFORE: Final = 1.0
 
@@ -60,16 +57,19 @@ def page(title: str, calls: Iterable[str]) -> str:
     )
 
 
-def section(call: Heard, verdict: str = "", title: str | None = None) -> str:
-    """One call. ``verdict``: what a test said of it, for example how it failed."""
+def section(call: Heard, verdict: str = "", title: str | None = None, again: str = "") -> str:
+    """One call. ``verdict``: what a test said of it, for example how it failed. ``again``: the
+    command that plays it again."""
     report = call.report
     bad = "".join(
         f'<p class="bad">Unreliable: {escape(reason)}.</p>' for reason in report.unreliable_because
     )
     said = f'<pre class="bad">{escape(verdict)}</pre>' if verdict else ""
+    if again:
+        said += f"<p>Play it again:</p><pre>{escape(again)}</pre>"
     return (
         f"<section><h2>{escape(title or call.title)}</h2>{bad}{said}"
-        f"{_picture(call)}"
+        f"{picture.svg(call)}"
         f'<audio controls preload="none" src="{_sound(call.ours, call.theirs)}"></audio>'
         f"{_figures(report)}{_answers(report)}{_overlaps(report)}</section>\n"
     )
@@ -86,59 +86,6 @@ def _sound(ours: Samples, theirs: Samples) -> str:
         file.setframerate(RATE)
         file.writeframes(both.tobytes())
     return "data:audio/wav;base64," + base64.b64encode(whole.getvalue()).decode()
-
-
-def _picture(call: Heard) -> str:
-    """Both sides' waveforms and segments, with the waits for answers between them."""
-    seconds = max(call.report.seconds, 0.1)
-    scale = WIDTH / seconds
-    sides = call.report.sides
-    parts = [
-        _side("ours", call.ours, sides.ours.segments, HALF, scale),
-        _side("theirs", call.theirs, sides.theirs.segments, 3 * HALF + 20, scale),
-    ]
-    for answer in call.report.answers:
-        begin, end = answer.after * scale, answer.start * scale
-        parts.append(
-            f'<line x1="{begin:.1f}" x2="{end:.1f}" y1="{2 * HALF + 10}" y2="{2 * HALF + 10}" '
-            f'stroke="#22313f"/><text x="{begin:.1f}" y="{2 * HALF + 7}" font-size="10">'
-            f"{answer.latency:.2f}</text>"
-        )
-    step = max(1, round(seconds / 15))
-    parts += [
-        f'<text x="{at * scale:.1f}" y="{4 * HALF + 34}" font-size="10" fill="#788">{at} s</text>'
-        for at in range(0, int(seconds) + 1, step)
-    ]
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {4 * HALF + 40}" width="100%" role="img" '
-        f'aria-label="Both sides of the call">{"".join(parts)}</svg>'
-    )
-
-
-def _side(name: str, samples: Samples, segments: list[Segment], middle: int, scale: float) -> str:
-    colour = COLOURS[name]
-    boxes = "".join(
-        f'<rect x="{each.start * scale:.1f}" width="{(each.end - each.start) * scale:.1f}" '
-        f'y="{middle - HALF}" height="{2 * HALF}" fill="{colour}" opacity=".13"/>'
-        for each in segments
-    )
-    wave_points = ""
-    if len(samples):
-        columns = min(WIDTH, len(samples))
-        cut = np.linspace(0, len(samples), columns, endpoint=False).astype(int)
-        peak = max(1000.0, float(np.abs(samples.astype(np.int32)).max()))
-        top = np.maximum.reduceat(samples, cut) / peak
-        bottom = np.minimum.reduceat(samples, cut) / peak
-        x = cut / RATE * scale
-        wave_points = " ".join(
-            f"{at:.1f},{middle - HALF * value:.1f}"
-            for xs, values in ((x, top), (x[::-1], bottom[::-1]))
-            for at, value in zip(xs.tolist(), values.tolist(), strict=True)
-        )
-    return (
-        f'{boxes}<polygon points="{wave_points}" fill="{colour}"/>'
-        f'<text x="2" y="{middle - HALF + 11}" font-size="11" fill="{colour}">{name}</text>'
-    )
 
 
 def _figures(report: Report) -> str:

@@ -62,6 +62,13 @@ def hear(path: Path, ours: Channel = "right") -> Heard:
 
     Raises InvalidRequestError for what is no PCM WAV file of two channels.
     """
+    left, right = sides(path)
+    mine, other = (left, right) if ours == "left" else (right, left)
+    return Heard(path.name, mine, other, listen(mine, other))
+
+
+def sides(path: Path) -> tuple[wav.Samples, wav.Samples]:
+    """Both channels, PCM16 at 8 kHz. InvalidRequestError as :func:`hear`."""
     channels = wav.read_channels(path, RATE)
     if len(channels) != 2:
         raise InvalidRequestError(
@@ -69,5 +76,4 @@ def hear(path: Path, ours: Channel = "right") -> Heard:
             "right"
         )
     left, right = channels
-    mine, other = (left, right) if ours == "left" else (right, left)
-    return Heard(path.name, mine, other, listen(mine, other))
+    return left, right

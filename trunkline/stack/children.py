@@ -235,7 +235,8 @@ def describe(status: int) -> str:
 _NEEDS: Final[Mapping[str, frozenset[str]]] = {
     "codec-worker": frozenset(("bus", "bus_key", "lead_ms", "log_format")),
     "gateway": frozenset(FIELDS)
-    - {"numbers", "state_dir", "twilio_api_url", "calls_per_second", "region", "edge"},
+    - {"numbers", "state_dir", "twilio_api_url", "calls_per_second", "region", "edge"}
+    - {"database_url"},
     "carrier-sim": frozenset(("account_sid", "auth_token", "auth_token_secondary")),
 }
 

@@ -13,6 +13,7 @@ keep them, so that no webhook is ever answered for a call that its leg does not 
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -28,9 +29,9 @@ from ...instructions import ReplyTo
 from .call import Call
 from .dial import OPEN, Dial
 from .digits import DigitRows
-from .heard import HeardCalls
 from .lease import Lease
 from .lookups import LookUps
+from .measures import Measures
 from .peers import GATEWAY_LOST_AFTER, Peer, Peers
 from .pool import Pool
 from .queues import DialQueue, TurnQueues
@@ -114,12 +115,13 @@ class Book:
         self.digits = DigitRows()
         #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
         self.counts: Counter[str] = Counter()
-        #: what clients' ears have heard, for /metrics
-        self.heard = HeardCalls()
+        self.measures = Measures()
         #: how much all gateways have refused, by kind
         self.refused: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
         #: URL of the local console, once it listens
         self.console: str | None = None
+        #: lets a page of the console act
+        self.console_token = secrets.token_urlsafe(32)
         self.claim_until = identity.started + CLAIM_SECONDS
         self.claiming = True
         self.stopping = False
@@ -139,11 +141,6 @@ class Book:
     def count_refused(self, refused: dict[str, int]) -> None:
         """So much more was refused, by kind."""
         self.refused.update(refused)
-
-    def count_heard(self, latency: Iterable[float], time_to_yield: Iterable[float]) -> None:
-        """A client's ear has heard this of a call."""
-        self.heard.latency.count(latency)
-        self.heard.time_to_yield.count(time_to_yield)
 
     def hold(self, reply_to: ReplyTo, webhook: m.VoiceWebhook, until: float) -> None:
         """A voice webhook waits for a client to announce itself, until then at most."""
@@ -287,6 +284,11 @@ class Book:
             del self.leases[lease.number]
         self.aside.pop(lease.row.id, None)
 
+    def oldest_restore(self, now: float) -> float:
+        """For how many seconds the oldest restore has been under way; 0: none is."""
+        begun = [x.restoring_since for x in (*self.leases.values(), *self.aside.values())]
+        return now - min((since for since in begun if since is not None), default=now)
+
     def pending(self, session: str) -> list[str]:
         """The numbers that are being put back because the session closes."""
         return [lease.number for lease in self.leases.values() if session in lease.leaving]
@@ -389,6 +391,10 @@ class Book:
     def calls_of(self, session: str) -> Iterator[Call]:
         """The session's calls, those that are over included."""
         return (call for call in self.calls.values() if call.session == session)
+
+    def is_live(self, call: str) -> bool:
+        """There is a call of this id, and it has not ended."""
+        return call in self.calls and self.calls[call].live
 
     def has_live_calls(self, session: str) -> bool:
         """Calls of the session that are not over, or whose hang-up REST has not taken."""

@@ -44,6 +44,8 @@ class Dial(Subject):
     #: Twilio is to find out who answers
     machine_detection: m.MachineDetection | None = None
     deadline: float = float("inf")
+    #: when the request for it left, if this controller has asked
+    asked_at: float | None = None
     outcome: str | None = None
     outcome_text: str = ""
     #: its SID was found in the list of calls, and nothing has confirmed it
@@ -129,6 +131,7 @@ class Dial(Subject):
 
     def rings_from(self, now: float) -> None:
         """The request leaves now, and the dial's timeout begins."""
+        self.asked_at = now
         self.deadline = now + self.row.timeout
 
     # ------------------------------------------------------------------ its SID

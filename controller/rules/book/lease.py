@@ -75,6 +75,8 @@ class Lease(Subject):
     waiting: list[LeaseRequest] = field(default_factory=list)
     #: sessions that close, and are over when the number is back
     leaving: list[str] = field(default_factory=list)
+    #: when it began to be put back
+    restoring_since: float | None = None
 
     @property
     def number(self) -> str:
@@ -161,7 +163,18 @@ class Lease(Subject):
         """The override could not be put on; nobody holds the number."""
         self.holders.clear()
 
-    def put_back(self) -> Restore:
+    def put_back(self, now: float) -> Restore:
         """It is to be put back, whatever it takes."""
         self.step("put_back")
+        return self.is_put_back(now)
+
+    def is_put_back(self, now: float) -> Restore:
+        """That begins now: the journal may have it so."""
+        self.restoring_since = now
         return Restore(self.row.id)
+
+    def restored(self, now: float) -> float:
+        """The number is as it was; the seconds that this took."""
+        self.step("restored")
+        assert self.restoring_since is not None, "the step is legal for a lease that is put back"
+        return now - self.restoring_since

@@ -7,7 +7,7 @@ that it got, or, while it is being worked on, nothing until that is done. A peer
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -49,6 +49,8 @@ class Peer:
     refused: dict[str, int] = field(default_factory=dict)
     #: messages of the bus that it has dropped, by the reason
     dropped: dict[str, int] = field(default_factory=dict)
+    #: the histograms of its last beat; None: none has come
+    measured: dict[str, m.Tally] | None = None
     #: worker: where gateways and clients reach it
     endpoint: str | None = None
     #: worker: its last counts of each of its calls
@@ -70,9 +72,18 @@ class Peer:
         if self.endpoint != hello.endpoint:
             self.endpoint, self.stats = hello.endpoint, {}
 
-    def counted(self, stats: Iterable[m.CallStats]) -> None:
-        """A worker's counts of calls that are known."""
-        self.stats.update((one.call, one) for one in stats)
+    def counted(self, stats: Iterable[m.CallStats]) -> Counter[str]:
+        """A worker's counts of calls that are known. Returns how much of them is new: a worker that
+        gets a call again begins with 0."""
+        new: Counter[str] = Counter()
+        for one in stats:
+            before = self.stats.get(one.call)
+            if before is None or one.frames_in < before.frames_in:
+                before = m.CallStats(call=one.call, generation=0)
+            for name in ("frames_in", "frames_out", "frames_lost", "underruns"):
+                new[name] += max(0, getattr(one, name) - getattr(before, name))
+            self.stats[one.call] = one
+        return new
 
     def forget(self, call: str) -> None:
         """The call is over."""
@@ -100,6 +111,12 @@ class Peer:
         before = self.refused
         self.refused = {kind: count for kind, count in refused.items() if kind in KINDS}
         return {kind: max(0, n - before.get(kind, 0)) for kind, n in self.refused.items()}
+
+    def measures(self, tallies: dict[str, m.Tally]) -> dict[str, m.Tally] | None:
+        """It says what it has measured since its start. Returns what it said before; None: this is
+        its first word here."""
+        before, self.measured = self.measured, tallies
+        return before
 
     def leave(self) -> None:
         """It has said Goodbye."""

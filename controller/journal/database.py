@@ -1,0 +1,117 @@
+"""The interface between the journal and the database that it is kept in: literal, and small.
+
+:mod:`.store` knows the statements. It gives a :class:`Database` all work that waits, and that does
+it in one transaction. Two databases stand behind it: an SQLite file (:mod:`.file`), and PostgreSQL
+(:mod:`.postgres.database`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from trunkline.bus.errors import TrunklineError
+
+
+class JournalError(TrunklineError, RuntimeError):
+    """The journal cannot be used; the message names it and says what to do."""
+
+
+class DatabaseAwayError(JournalError):
+    """The database does not answer. The same work may be given to it again, and is done once."""
+
+
+class StackHeldError(JournalError):
+    """Another process has the stack's journal; ``holder`` is what it says of itself."""
+
+    def __init__(self, stack: str, holder: str) -> None:
+        super().__init__(f"stack {stack} is held by {holder or 'another process'}")
+        self.holder = holder
+
+
+class Cursor(Protocol):
+    """What a statement has found or changed."""
+
+    @property
+    def rowcount(self) -> int: ...
+    @property
+    def description(self) -> Any: ...
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """A transaction that is under way. Values stand for the ``?`` of a statement."""
+
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> Cursor: ...
+
+
+#: A part of a transaction. It may be run again after a failure, so it does nothing else.
+Work = Callable[[Connection], Any]
+
+
+class Outcome(NamedTuple):
+    """The result of a piece of work, or its error."""
+
+    result: Any = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """Where statements differ. ``own``: columns by which the rows of this stack are told from those
+    of others, with their values; none where a database has one stack alone. ``is_time`` and
+    ``as_bytes`` take the name of a column: a condition that it has a number, and its value as
+    bytes."""
+
+    own: Mapping[str, str] = field(default_factory=dict)
+    is_time: str = "TRUE"
+    as_bytes: str = "{}"
+
+    def where(self, condition: str, *values: Any) -> tuple[str, tuple[Any, ...]]:
+        """The condition and its values, for the rows of this stack alone."""
+        mine = "".join(f" AND {column} = ?" for column in self.own)
+        return f"({condition}){mine}", (*values, *self.own.values())
+
+    def insert(self, table: str, row: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
+        """The statement that makes a row of this stack, and its values."""
+        whole = {**self.own, **row}
+        marks = ", ".join("?" * len(whole))
+        return f"INSERT INTO {table} ({', '.join(whole)}) VALUES ({marks})", tuple(whole.values())
+
+    def key(self, *columns: str) -> str:
+        """The columns of a unique key."""
+        return ", ".join((*self.own, *columns))
+
+
+class Database(Protocol):
+    """One connection to where a journal is kept. All methods but ``interrupt`` are called in the
+    journal's own thread.
+
+    ``name``: for messages, without a secret. ``beats``: how often it has to be given something to
+    do, so that others see that this stack lives (seconds); 0: never, it is on this machine's disk.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dialect(self) -> Dialect: ...
+    @property
+    def beats(self) -> float: ...
+
+    def run(self, work: Sequence[Work]) -> list[Outcome]:
+        """Do all of the work in one transaction, and return once that is durable. A piece that
+        fails does not undo the others.
+
+        DatabaseAwayError: it is not known whether any of it is done. The next call has to be given
+        the same work, and finds out.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Wait for the database no longer: in another thread, and for good."""
+        ...
+
+    def close(self) -> None: ...

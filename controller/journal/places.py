@@ -1,0 +1,117 @@
+"""Where journals are, by the settings: our own, and those that stacks left behind.
+
+A journal is a file in the state directory, or has its rows in PostgreSQL. There the state
+directory still says which stack is ours: its lock keeps two controllers of this machine apart, and
+the lease in the database those of several machines. Files that were left are looked for in either
+case, so that a stack that moves to PostgreSQL leaves no number behind.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from trunkline.bus.errors import SettingsError
+from trunkline.bus.locks import LockHeldError
+from trunkline.bus.settings import Settings
+
+from . import state_dir
+from .database import StackHeldError
+from .reading import OpenRows
+from .state_dir import StackDir
+from .store import Journal
+
+if TYPE_CHECKING:
+    from .postgres.register import Register
+
+
+class Left(Protocol):
+    """The journal of a stack that seems to be gone, with its open rows. ``silent_for``: it may be
+    opened once so many seconds have passed, because its stack may live."""
+
+    stack: str
+    rows: OpenRows
+    silent_for: float
+
+    async def open(self) -> Journal:
+        """Take it. StackHeldError: the stack lives. JournalError."""
+        ...
+
+    def release(self) -> None:
+        """Its journal is closed."""
+        ...
+
+
+class LeftInFile:
+    """A file whose lock was free."""
+
+    silent_for = 0.0
+
+    def __init__(self, path: Path, rows: OpenRows, account: str, holder: str) -> None:
+        self.stack = path.name
+        self.rows = rows
+        self._path = path
+        self._account = account
+        self._holder = holder
+        self._dir: StackDir | None = None
+
+    async def open(self) -> Journal:
+        try:
+            self._dir = state_dir.take(self._path, self._holder)
+        except LockHeldError as error:
+            raise StackHeldError(self.stack, error.holder) from error
+        return await Journal.in_file(self._dir.journal, account=self._account, stack=self.stack)
+
+    def release(self) -> None:
+        if self._dir is not None:
+            self._dir.release()
+
+
+def register(
+    settings: Settings, account: str, holder: str, home: str | None = None
+) -> Register | None:
+    """The stacks in PostgreSQL; None: journals are files. SettingsError: psycopg is missing."""
+    if not settings.database_url:
+        return None
+    try:
+        from .postgres.register import Register
+    except ImportError as error:
+        raise SettingsError(
+            "TRUNKLINE_DATABASE_URL needs psycopg: pip install 'trunkline[postgres]' "
+            f"({error.name or error} is missing)"
+        ) from None
+    return Register(settings.database_url, account, holder, home)
+
+
+def own_dir(settings: Settings, account: str, holder: str) -> StackDir:
+    """The account's stack in the state directory, which is locked."""
+    in_database = bool(settings.database_url)
+    return state_dir.own(settings.state_path, account, holder, in_database=in_database)
+
+
+async def open_own(
+    settings: Settings, account: str, holder: str, stack: StackDir
+) -> tuple[StackDir, Journal, Register | None]:
+    """The stack of :func:`own_dir`, with its journal. ``lost``: it had one, and that is gone.
+
+    In PostgreSQL another machine may have taken the stack while nothing of it lived here. It puts
+    the numbers back, and we begin a new stack. JournalError, SettingsError; the stack is released.
+    """
+    try:
+        stacks = register(settings, account, holder, stack.home)
+        if stacks is None:
+            journal = await Journal.in_file(stack.journal, account=account, stack=stack.id)
+            return stack, journal, None
+        passing = stack.private_root is not None
+        try:
+            journal, new = await stacks.take(stack.id, passing=passing)
+        except StackHeldError:
+            stack.forget()
+            stack = own_dir(settings, account, holder)
+            journal, new = await stacks.take(stack.id, passing=passing)
+    except BaseException:
+        stack.release()
+        raise
+    stack.lost = new and stack.home is not None
+    stack.keep_home(stacks.home)
+    return stack, journal, stacks

@@ -1,0 +1,166 @@
+"""Connections to PostgreSQL: opened, brought to the newest schema, quoted without the password.
+
+All tables stand in a schema of their own, ``trunkline``. Its migrations are the numbered SQL files
+beside this one. Each is applied in a transaction, whole or not at all, and noted in
+``trunkline.migrations``. Of several stacks that start at once, one does it and the others wait.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from importlib import resources
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from ..database import DatabaseAwayError, JournalError
+
+T = TypeVar("T")
+
+#: A connection that cannot be made, or whose other end has gone, is given up after this long.
+SECONDS: Final = 3
+_NETWORK: Final[dict[str, Any]] = {
+    "application_name": "trunkline",
+    "connect_timeout": SECONDS,
+    "keepalives_idle": SECONDS,
+    "keepalives_interval": SECONDS,
+    "keepalives_count": SECONDS,
+    "tcp_user_timeout": SECONDS * 3000,
+}
+#: "trkl": the lock of whoever migrates.
+_MIGRATING: Final = 0x74726B6C
+#: Parts of a URL, or of libpq's settings, that nobody may read.
+_SECRETS: Final = ("password", "sslpassword")
+
+#: Begins each transaction, in one round trip. Rows are durable before Twilio is asked, whatever the
+#: server's default is; a pool of connections between us and the server may give each transaction
+#: another one, so nothing is set for longer.
+BEGIN: Final = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE;"
+    "SELECT set_config('search_path', 'trunkline', true),"
+    " set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'),"
+    " true)"
+)
+
+#: Not there, not reachable, not to be written to at the moment: whatever may pass by itself.
+AWAY: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+)
+
+
+def migrations() -> list[str]:
+    """The texts of all migrations. The first one brings an empty schema to number 1."""
+    files = [f for f in resources.files(__package__).iterdir() if f.name.endswith(".sql")]
+    files.sort(key=lambda file: file.name)
+    numbers = [int(file.name.partition("_")[0]) for file in files]
+    assert numbers == list(range(1, len(files) + 1)), "they are numbered without a gap"
+    return [file.read_text() for file in files]
+
+
+class Server:
+    """The server that ``TRUNKLINE_DATABASE_URL`` names; its ``name`` has no secret in it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+        self.name = f"postgresql://{host}{parts.path}"
+        try:
+            known = conninfo_to_dict(url)
+        except psycopg.ProgrammingError:
+            # libpq quotes the part that it cannot read, and that may be the password.
+            raise JournalError(
+                f"TRUNKLINE_DATABASE_URL={self.name}: PostgreSQL's library cannot read this URL"
+            ) from None
+        self._secrets = [str(known[name]) for name in _SECRETS if known.get(name)]
+
+    def __repr__(self) -> str:
+        return f"Server({self.name})"
+
+    def said(self, error: Exception) -> str:
+        """What an error says, in one line, and without a secret."""
+        text = re.sub(r"\s+", " ", str(error)).strip()
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text or type(error).__name__
+
+    def away(self, error: Exception) -> DatabaseAwayError:
+        return DatabaseAwayError(f"{self.name}: the database does not answer ({self.said(error)})")
+
+    def failed(self, error: Exception) -> JournalError:
+        return JournalError(f"{self.name}: the journal cannot be used: {self.said(error)}")
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection in which transactions begin and end by their own statements.
+        DatabaseAwayError: none can be had now."""
+        try:
+            # Prepared statements do not outlive a transaction behind some pools.
+            return psycopg.connect(self._url, autocommit=True, prepare_threshold=None, **_NETWORK)
+        except AWAY as error:
+            raise self.away(error) from None
+
+    def once(self, ask: Callable[[psycopg.Connection[Any]], T]) -> T:
+        """The result of ``ask``, in a transaction on a connection of its own."""
+        connection = self.connect()
+        try:
+            return self.within(connection, ask)
+        finally:
+            connection.close()
+
+    def within(
+        self, connection: psycopg.Connection[Any], ask: Callable[[psycopg.Connection[Any]], T]
+    ) -> T:
+        """The result of ``ask``, in a transaction. DatabaseAwayError or JournalError: nothing of it
+        is done, or, where the very last answer was lost, all of it."""
+        try:
+            connection.execute(BEGIN)
+            try:
+                result = ask(connection)
+            except BaseException:
+                if not connection.broken:
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+        except AWAY as error:
+            raise self.away(error) from None
+        except psycopg.Error as error:
+            raise self.failed(error) from None
+        return result
+
+    def migrate(self) -> None:
+        """Bring the schema to its newest version. JournalError where it is newer than this, or may
+        not be changed."""
+        self.once(self._begin)
+        for number, text in enumerate(migrations(), 1):
+            self.once(lambda db, n=number, text=text: self._apply(db, n, text))  # type: ignore[misc]  # mypy cannot infer a lambda with defaults
+
+    def _begin(self, db: psycopg.Connection[Any]) -> None:
+        """The schema, and the table that says which migrations it has had."""
+        db.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
+        # To have made it already is enough: then nobody needs the right to make schemas.
+        (found,) = db.execute("SELECT to_regnamespace('trunkline') IS NOT NULL").fetchone() or (
+            None,
+        )
+        if not found:
+            db.execute("CREATE SCHEMA trunkline")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS migrations"
+            " (number int PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now())"
+        )
+        (newest,) = db.execute("SELECT MAX(number) FROM migrations").fetchone() or (None,)
+        if (newest or 0) > len(migrations()):
+            raise JournalError(
+                f"{self.name}: the journal was made by a newer trunkline (schema {newest}, this "
+                f"one knows {len(migrations())}); use that version"
+            )
+
+    def _apply(self, db: psycopg.Connection[Any], number: int, text: str) -> None:
+        db.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATING,))
+        if db.execute("SELECT 1 FROM migrations WHERE number = %s", (number,)).fetchone() is None:
+            db.execute(text.encode())
+            db.execute("INSERT INTO migrations (number) VALUES (%s)", (number,))

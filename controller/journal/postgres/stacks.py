@@ -1,0 +1,317 @@
+"""The journal of one stack in PostgreSQL, and the lease that says which process has it.
+
+Each transaction of a stack begins with its row of ``stacks``: it counts the row's ``beat`` up, if
+the row is still ours. That one statement is four things:
+
+- *The lease.* A stack that has nothing to write counts up every :data:`BEAT` seconds. Whoever has
+  seen the same beat for :data:`SILENT` seconds, by his own clock, may take the stack. Nobody
+  compares clocks, and an outage of the database lets no lease run out: until it is back nobody can
+  see that a beat has not moved.
+- *The fence.* Once another process has taken the stack, our next transaction changes nothing, and
+  our process ends.
+- *The lock.* A transaction that was cut off may still be at its end in the server. Whoever reads
+  the row to know waits for it.
+- *The receipt.* If the connection breaks during COMMIT, the beat says whether the transaction took
+  effect. So nothing is lost, and nothing is written twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import psycopg
+
+from ..database import DatabaseAwayError, Dialect, JournalError, Outcome, StackHeldError, Work
+from ..reading import OpenRows, open_rows
+from .server import AWAY, BEGIN, Server
+
+#: How often a stack shows that it lives, and for how long it may not before it is taken for gone
+#: (seconds).
+BEAT: Final = 2.0
+SILENT: Final = 10.0
+#: A start waits this long for the database, which may be just starting too.
+START_WITHIN: Final = 10.0
+_EVERY: Final = 0.3
+
+
+class StackTakenError(JournalError):
+    """Another process has taken the stack from us, because it did not see us live."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who takes a stack. ``home``: its state directory, which one process at a time has, so the
+    last owner of the same home is dead. ``seen``: the beat that did not move for :data:`SILENT`
+    seconds. ``passing``: no start takes the stack up again, so that it goes once nothing is open.
+    """
+
+    owner: str
+    holder: str
+    home: str
+    seen: int | None = None
+    passing: bool = False
+
+
+class _Transaction:
+    """A connection on which a ``?`` stands for a value, as in the other database."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, values: Sequence[Any] = (), /) -> psycopg.Cursor[Any]:
+        return self._connection.execute(sql.replace("?", "%s").encode(), values)
+
+
+class PostgresDatabase:
+    """The journal of a stack, in the journal's thread (:class:`..database.Database`)."""
+
+    beats = BEAT
+
+    def __init__(self, server: Server, account: str, stack: str, claim: Claim) -> None:
+        self.name = server.name
+        self.dialect = dialect(stack)
+        self._server = server
+        self._account = account
+        self._stack = stack
+        self._claim = claim
+        self._connection: psycopg.Connection[Any] | None = None
+        self._beat = 0
+        #: outcomes of a transaction whose COMMIT got no answer
+        self._doubt: list[Outcome] | None = None
+        self._interrupted = False
+        #: there was no such stack in the database
+        self.new = False
+
+    @classmethod
+    def open(cls, url: str, account: str, stack: str, claim: Claim) -> PostgresDatabase:
+        """Take the stack, or make it. JournalError: the database cannot be reached in time, or
+        cannot be used; StackHeldError: another process has it."""
+        found = cls(Server(url), account, stack, claim)
+        until = time.monotonic() + START_WITHIN
+        while True:
+            try:
+                found._server.migrate()
+                found._server.within(found._connected(), found._take)
+                return found
+            except DatabaseAwayError:
+                if time.monotonic() > until:
+                    raise
+                found._drop()
+                time.sleep(_EVERY)
+            except BaseException:
+                found._drop()
+                raise
+
+    def _take(self, db: psycopg.Connection[Any]) -> None:
+        claim = self._claim
+        found = db.execute(
+            "SELECT account, owner, holder, home, beat FROM stacks WHERE id = %s FOR UPDATE",
+            (self._stack,),
+        ).fetchone()
+        if found is None:
+            self.new, self._beat = True, 1
+            db.execute(
+                "INSERT INTO stacks (id, account, owner, holder, home, beat, passing)"
+                " VALUES (%s, %s, %s, %s, %s, 1, %s)",
+                (
+                    *(self._stack, self._account, claim.owner, claim.holder, claim.home),
+                    claim.passing,
+                ),
+            )
+            return
+        account, owner, holder, home, beat = found
+        if account != self._account:
+            raise JournalError(
+                f"{self.name}: stack {self._stack} belongs to another Twilio account"
+            )
+        if owner not in (None, claim.owner) and home != claim.home and beat != claim.seen:
+            raise StackHeldError(self._stack, holder)
+        self._beat = beat + 1
+        db.execute(
+            "UPDATE stacks SET owner = %s, holder = %s, home = %s, beat = %s WHERE id = %s",
+            (claim.owner, claim.holder, claim.home, self._beat, self._stack),
+        )
+
+    # ------------------------------------------------------------------ transactions
+
+    def run(self, work: Sequence[Work]) -> list[Outcome]:
+        """All of the work in one transaction. After a DatabaseAwayError the same work comes
+        again."""
+        try:
+            if self._doubt is not None:
+                done = self._resolved()
+                if done is not None:
+                    return done
+            return self._transaction(work)
+        except AWAY as error:
+            self._drop()
+            raise self._server.away(error) from None
+        except StackTakenError as taken:
+            return [Outcome(error=taken)] * len(work)
+        except psycopg.Error as error:
+            self._doubt = None  # it was answered
+            self._drop()
+            return [Outcome(error=self._server.failed(error))] * len(work)
+
+    def _resolved(self) -> list[Outcome] | None:
+        """The outcomes of the transaction in doubt, if it took effect; None: it did not."""
+        outcomes, self._doubt = self._doubt, None
+        try:
+            beat = self._server.within(self._connected(), self._beat_of_ours)
+        except DatabaseAwayError:
+            self._doubt = outcomes
+            self._drop()
+            raise
+        if beat == self._beat:
+            return None
+        self._beat = beat
+        return outcomes
+
+    def _beat_of_ours(self, db: psycopg.Connection[Any]) -> int:
+        """The row's beat, once no transaction of ours is under way in the server any more."""
+        found = db.execute(
+            "SELECT beat FROM stacks WHERE id = %s AND owner = %s FOR UPDATE",
+            (self._stack, self._claim.owner),
+        ).fetchone()
+        if found is None:
+            raise self._taken(db)
+        return int(found[0])
+
+    def _transaction(self, work: Sequence[Work]) -> list[Outcome]:
+        """First as it is, because work rarely fails. If a piece does, each by itself: one that
+        fails takes nothing from the others."""
+        db = self._connected()
+        self._begin(db)
+        transaction = _Transaction(db)
+        try:
+            outcomes = [Outcome(piece(transaction)) for piece in work]
+        except AWAY:
+            raise
+        except Exception:  # noqa: BLE001  # it is raised again, for its own piece
+            db.execute("ROLLBACK")
+            self._begin(db)
+            outcomes = [self._by_itself(db, transaction, piece) for piece in work]
+        self._doubt = outcomes
+        db.execute("COMMIT")
+        self._doubt = None
+        self._beat += 1
+        return outcomes
+
+    def _by_itself(
+        self, db: psycopg.Connection[Any], transaction: _Transaction, piece: Work
+    ) -> Outcome:
+        db.execute("SAVEPOINT work")
+        try:
+            outcome = Outcome(piece(transaction))
+        except AWAY:
+            raise
+        except Exception as error:  # noqa: BLE001  # its own caller gets it
+            db.execute("ROLLBACK TO work")
+            known = isinstance(error, psycopg.Error)
+            outcome = Outcome(error=self._server.failed(error) if known else error)
+        db.execute("RELEASE work")
+        return outcome
+
+    def _begin(self, db: psycopg.Connection[Any]) -> None:
+        """The lease, the fence, the lock and the receipt."""
+        db.execute(BEGIN)
+        counted = db.execute(
+            "UPDATE stacks SET beat = beat + 1 WHERE id = %s AND owner = %s AND beat = %s",
+            (self._stack, self._claim.owner, self._beat),
+        )
+        if counted.rowcount != 1:
+            taken = self._taken(db)
+            db.execute("ROLLBACK")
+            raise taken
+
+    def _taken(self, db: psycopg.Connection[Any]) -> StackTakenError:
+        found = db.execute("SELECT holder FROM stacks WHERE id = %s", (self._stack,)).fetchone()
+        by = found[0] if found is not None else "whoever has removed its rows"
+        return StackTakenError(
+            f"{self.name}: stack {self._stack} was silent for {SILENT:g} s or more, and was taken "
+            f"by {by}, who puts its numbers back. This process ends"
+        )
+
+    # ------------------------------------------------------------------ the connection
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        if self._interrupted:
+            raise DatabaseAwayError(f"{self.name}: the database is waited for no longer")
+        if self._connection is None:
+            self._connection = self._server.connect()
+        return self._connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def interrupt(self) -> None:
+        """Cut the connection, at which whoever waits for an answer wakes."""
+        self._interrupted = True
+        connection = self._connection
+        if connection is not None:
+            with (
+                contextlib.suppress(psycopg.Error, OSError),  # it is closed already
+                socket.socket(fileno=os.dup(connection.fileno())) as cut,
+            ):
+                cut.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Say that the stack has ended, so that nobody has to wait for that. If this cannot be
+        said, whoever comes next waits."""
+        if self._interrupted:
+            return
+        with contextlib.suppress(JournalError):
+            self._server.within(self._connected(), self._leave)
+        self._drop()
+
+    def _leave(self, db: psycopg.Connection[Any]) -> None:
+        mine = (self._stack, self._claim.owner)
+        db.execute("UPDATE stacks SET owner = NULL WHERE id = %s AND owner = %s", mine)
+        rows = open_rows(_Transaction(db), self.dialect)
+        if not any(rows):
+            db.execute(
+                "DELETE FROM stacks WHERE id = %s AND owner IS NULL AND passing", (self._stack,)
+            )
+
+
+def dialect(stack: str) -> Dialect:
+    """All tables have the stack in them, and columns that hold what they are made for."""
+    return Dialect(own={"stack": stack}, as_bytes="convert_to({}, 'UTF8')")
+
+
+class Found(NamedTuple):
+    """A stack with open rows. ``owner``: None where it has ended, and said so."""
+
+    stack: str
+    owner: str | None
+    holder: str
+    home: str
+    beat: int
+    rows: OpenRows
+
+
+def with_open_rows(url: str, account: str) -> list[Found]:
+    """All stacks of the account that have any. Errors: as of ``PostgresDatabase.open``, at once."""
+    server = Server(url)
+    server.migrate()
+
+    def ask(db: psycopg.Connection[Any]) -> list[Found]:
+        stacks = db.execute(
+            "SELECT id, owner, holder, home, beat FROM stacks WHERE account = %s ORDER BY id",
+            (account,),
+        ).fetchall()
+        found = [
+            Found(stack, owner, holder, home, beat, open_rows(_Transaction(db), dialect(stack)))
+            for stack, owner, holder, home, beat in stacks
+        ]
+        return [stack for stack in found if any(stack.rows)]
+
+    return server.once(ask)

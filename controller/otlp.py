@@ -1,0 +1,162 @@
+"""Pushes the metrics by OTLP, where ``OTEL_METRICS_EXPORTER=otlp`` says so (``trunkline[otlp]``).
+
+They are those of ``/metrics``, under the same names. The endpoint, its headers and the time between
+two pushes are set by OpenTelemetry's own variables (``OTEL_EXPORTER_OTLP_ENDPOINT``,
+``OTEL_METRIC_EXPORT_INTERVAL``, …). A push runs in a thread, so that a collector that is slow or
+away holds up nothing. OpenTelemetry's instruments are not used: they would count everything twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from prometheus_client.core import Metric
+
+from trunkline.bus.errors import SettingsError
+
+from .metrics import Metrics
+from .twilio.threads import DaemonPool
+
+log = logging.getLogger("trunkline.controller")
+
+CHOICE: Final = "OTEL_METRICS_EXPORTER"
+INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
+#: Milliseconds between two pushes, as OpenTelemetry has it.
+_EVERY_MS: Final = "60000"
+#: Seconds that the last push of a controller that ends may take.
+_LAST_WITHIN: Final = 0.5
+
+
+def chosen() -> bool:
+    """Somebody wants the metrics by OTLP."""
+    return os.environ.get(CHOICE, "").strip().lower() == "otlp"
+
+
+class Pusher:
+    """Pushes ``metrics`` until it is closed. SettingsError where the extra is missing, or the time
+    between two pushes is no number."""
+
+    def __init__(self, metrics: Metrics, stack: str) -> None:
+        try:
+            from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+            from opentelemetry.sdk.resources import Resource
+        except ImportError as error:
+            raise SettingsError(
+                f"{CHOICE}=otlp needs an extra ({error}): pip install 'trunkline[otlp]'"
+            ) from error
+        every = os.environ.get(INTERVAL) or _EVERY_MS
+        try:
+            self._every = float(every) / 1000
+        except ValueError:
+            raise SettingsError(f"{INTERVAL}={every}: milliseconds are expected") from None
+        self._metrics = metrics
+        self._exporter = OTLPMetricExporter()
+        self._resource = Resource.create(
+            {"service.name": "trunkline", "service.instance.id": stack}
+        )
+        self._began = time.time_ns()
+        self._pool = DaemonPool("trunkline-otlp", 1)
+        self._pushing = asyncio.create_task(self._push_on())
+
+    async def _push_on(self) -> None:
+        while True:
+            await asyncio.sleep(self._every)
+            await self.push()
+
+    async def push(self) -> None:
+        """Once. The exporter logs by itself when the collector does not take it."""
+        data = metrics_data(self._metrics.collect(), self._resource, self._began, time.time_ns())
+        try:
+            await self._pool.run(self._exporter.export, data)
+        except Exception:  # an exporter may raise anything, and must not end a controller
+            log.warning("the metrics could not be pushed", exc_info=True)
+
+    async def close(self) -> None:
+        """Push what has come since, if the collector takes it at once, and end."""
+        self._pushing.cancel()
+        await asyncio.wait({self._pushing})
+        last = asyncio.create_task(self.push())
+        await asyncio.wait({last}, timeout=_LAST_WITHIN)
+        if not last.done():
+            last.cancel()
+            log.warning("the last metrics were not taken within %g s", _LAST_WITHIN)
+        self._pool.close()
+        self._exporter.shutdown(timeout_millis=0)
+
+
+def metrics_data(families: Iterable[Metric], resource: Any, began: int, now: int) -> Any:
+    """The metrics as OpenTelemetry's exporters take them. Times are Unix times in ns."""
+    from opentelemetry.sdk.metrics import export as otel
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+    metrics = [
+        otel.Metric(
+            # A counter's suffix is Prometheus's own.
+            name=family.name.removesuffix("_total"),
+            description=family.documentation,
+            unit="s" if family.name.endswith("_seconds") else "1",
+            data=_points(otel, family, began, now),
+        )
+        for family in families
+    ]
+    scope = InstrumentationScope("trunkline")
+    within = [otel.ScopeMetrics(scope=scope, metrics=metrics, schema_url="")]
+    of = [otel.ResourceMetrics(resource=resource, scope_metrics=within, schema_url="")]
+    return otel.MetricsData(resource_metrics=of)
+
+
+def _points(otel: Any, family: Metric, began: int, now: int) -> Any:
+    if family.type == "histogram":
+        return otel.Histogram(
+            data_points=_histograms(otel, family, began, now),
+            aggregation_temporality=otel.AggregationTemporality.CUMULATIVE,
+        )
+    points = [
+        otel.NumberDataPoint(
+            attributes=sample.labels,
+            start_time_unix_nano=began,
+            time_unix_nano=now,
+            value=float(sample.value),
+        )
+        for sample in family.samples
+    ]
+    if family.type == "gauge":
+        return otel.Gauge(data_points=points)
+    return otel.Sum(
+        data_points=points,
+        aggregation_temporality=otel.AggregationTemporality.CUMULATIVE,
+        is_monotonic=True,
+    )
+
+
+def _histograms(otel: Any, family: Metric, began: int, now: int) -> list[Any]:
+    """One point for each value of the label, from Prometheus's samples: buckets that count up, and
+    then the count and the sum."""
+    found: list[Any] = []
+    bounds: list[float] = []
+    counts: list[int] = []
+    for sample in family.samples:
+        if sample.name.endswith("_bucket"):
+            bounds.append(float(sample.labels["le"]))
+            counts.append(int(sample.value))
+        elif sample.name.endswith("_sum"):
+            apart = [count - before for count, before in zip(counts, [0, *counts], strict=False)]
+            point = otel.HistogramDataPoint(
+                attributes=sample.labels,
+                start_time_unix_nano=began,
+                time_unix_nano=now,
+                count=counts[-1],
+                sum=sample.value,
+                bucket_counts=apart,
+                explicit_bounds=bounds[:-1],  # the last one is infinite
+                min=None,  # neither is known
+                max=None,
+            )
+            found.append(point)
+            bounds, counts = [], []
+    return found

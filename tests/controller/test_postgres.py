@@ -1,0 +1,443 @@
+"""The journal on a PostgreSQL server: its schema, its lease, and what an outage does to it."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from msgspec.structs import replace
+from postgres_server import PASSWORD, Server
+from simulation.account import PRIOR
+
+from trunkline.bus.errors import SettingsError
+from trunkline.bus.settings import load
+from trunkline.controller.journal import places
+from trunkline.controller.journal.database import (
+    DatabaseAwayError,
+    JournalError,
+    StackHeldError,
+)
+from trunkline.controller.journal.postgres import server as postgres_server_module
+from trunkline.controller.journal.postgres import stacks
+from trunkline.controller.journal.postgres.register import Register
+from trunkline.controller.journal.store import Journal
+from trunkline.controller.restore_command import RestoreRun
+from trunkline.controller.twilio.apply_restore import apply
+
+from .fake_carrier import OURS, row_for
+from .machine import Machine, stack_id
+from .test_journal import ACCOUNT, DIAL, ROW
+
+STACK = stack_id("aaa")
+
+
+@pytest.fixture
+def url(postgres: Server) -> str:
+    return postgres.database()
+
+
+def ours(url: str, home: str = "here", holder: str = "controller (pid 7)") -> Register:
+    return Register(url, ACCOUNT, holder, home)
+
+
+async def opened(url: str, home: str = "here", stack: str = STACK) -> Journal:
+    return (await ours(url, home).take(stack))[0]
+
+
+def ask(url: str, sql: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as db:
+        cursor = db.execute(sql.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def database_of(journal: Journal) -> stacks.PostgresDatabase:
+    found = journal._db
+    assert isinstance(found, stacks.PostgresDatabase)
+    return found
+
+
+# --------------------------------------------------------------------------- the schema
+
+
+async def test_two_that_start_at_once_migrate_once(url: str) -> None:
+    journals = await asyncio.gather(
+        *(opened(url, f"home{n}", stack_id(f"{n:03}")) for n in range(4))
+    )
+    for journal in journals:
+        await journal.close()
+    found = ask(url, "SELECT number FROM trunkline.migrations ORDER BY number")
+    assert [number for (number,) in found] == [
+        n + 1 for n in range(len(postgres_server_module.migrations()))
+    ]
+
+
+async def test_an_older_schema_is_brought_up_step_by_step(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = await opened(url)
+    await journal.plan(ROW, 5.0)
+    await journal.close()
+    known = postgres_server_module.migrations()
+    more = ["ALTER TABLE stacks ADD COLUMN one text; UPDATE stacks SET one = 'x'; SELECT nothing"]
+    monkeypatch.setattr(postgres_server_module, "migrations", lambda: known + more)
+    with pytest.raises(JournalError, match="nothing"):  # its end is wrong, and nothing of it done
+        await opened(url)
+    more[0] = more[0].replace("; SELECT nothing", "")
+    for _ in range(2):
+        journal = await opened(url)
+        assert await journal.open_overrides() == [ROW]
+        await journal.close()
+    assert ask(url, "SELECT one FROM trunkline.stacks") == [("x",)]
+    monkeypatch.setattr(postgres_server_module, "migrations", lambda: known)
+    with pytest.raises(JournalError, match="newer trunkline"):
+        await opened(url)
+
+
+async def test_a_user_who_may_not_make_schemas_uses_one_that_is_there(
+    url: str, postgres: Server
+) -> None:
+    ask(url, "CREATE ROLE line LOGIN PASSWORD 'line'")
+    mine = url.replace(f"postgres:{PASSWORD}", "line:line")
+    with pytest.raises(JournalError, match="permission denied"):
+        await opened(mine)
+    ask(url, "CREATE SCHEMA trunkline AUTHORIZATION line")
+    await (await opened(mine)).close()
+
+
+# --------------------------------------------------------------------------- the lease
+
+
+async def test_a_stack_that_lives_is_not_taken(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacks, "BEAT", 0.05)
+    monkeypatch.setattr(stacks.PostgresDatabase, "beats", 0.05)
+    journal = await opened(url)
+    await journal.plan(ROW, 5.0)
+    (left,) = await ours(url, "elsewhere").left(but="")
+    assert left.rows.overrides == [ROW] and left.silent_for == stacks.SILENT
+    assert left.holder.startswith("controller (pid 7) on ")
+    await asyncio.sleep(0.3)
+    with pytest.raises(StackHeldError, match=r"controller \(pid 7\)"):
+        await left.open()
+    assert await journal.open_overrides() == [ROW]
+    await journal.close()
+    # It has said that it ended: nobody has to wait.
+    (left,) = await ours(url, "elsewhere").left(but="")
+    assert left.silent_for == 0.0
+    await (await left.open()).close()
+
+
+async def test_who_was_silent_is_fenced_out(url: str) -> None:
+    """A controller that stood still writes nothing once another has its stack: its process ends."""
+    silent = await opened(url)
+    await silent.plan(ROW, 5.0)
+    (left,) = await ours(url, "elsewhere", "controller (pid 8)").left(but="")
+    taker = await left.open()
+    with pytest.raises(JournalError, match=r"taken by controller \(pid 8\).*This process ends"):
+        await silent.set_state("o1", "applied", 6.0)
+    assert (await taker.open_overrides())[0].state == "planned"
+    await taker.set_state("o1", "restored", 7.0)
+    await silent.close()
+    assert ask(url, "SELECT owner IS NULL FROM trunkline.stacks") == [(False,)]  # the taker's
+    await taker.close()
+    assert ask(url, "SELECT owner IS NULL FROM trunkline.stacks") == [(True,)]
+
+
+async def test_the_next_start_in_the_same_directory_takes_its_stack_at_once(url: str) -> None:
+    killed = await opened(url)
+    await killed.plan(ROW, 5.0)
+    again, new = await ours(url).take(STACK)
+    assert not new and await again.open_overrides() == [ROW]
+    with pytest.raises(JournalError, match="taken"):
+        await killed.open_dials()
+    await again.close()
+    await killed.close()
+
+
+async def test_stacks_do_not_see_one_another(url: str) -> None:
+    one, two = await opened(url), await opened(url, stack=stack_id("bbb"))
+    await one.plan(ROW, 5.0)
+    await one.dial_asked(DIAL)
+    assert await two.open_overrides() == [] and await two.dial_asked(DIAL)
+    await two.dial_closed(DIAL.request)
+    assert await one.open_dials() == [DIAL]
+    assert (await one.begin_epoch(1, 0.0), await two.begin_epoch(1, 0.0)) == (1, 1)
+    await one.close()
+    await two.close()
+
+
+async def test_another_accounts_stack_is_refused(url: str) -> None:
+    await (await opened(url)).close()
+    with pytest.raises(JournalError, match="another Twilio account"):
+        await Register(url, "AC" + "2" * 32, "us").take(STACK)
+
+
+async def test_a_private_stack_goes_once_nothing_of_it_is_open(url: str) -> None:
+    journal, _ = await ours(url).take(STACK, passing=True)
+    await journal.plan(ROW, 5.0)
+    await journal.close()
+    journal, new = await ours(url).take(STACK, passing=True)
+    assert not new
+    await journal.set_state("o1", "restored", 6.0)
+    await journal.close()
+    assert ask(url, "SELECT id FROM trunkline.stacks") == []
+    assert ask(url, "SELECT id FROM trunkline.overrides") == []
+
+
+# --------------------------------------------------------------------------- an outage
+
+
+def lose_commit(journal: Journal, *, after: bool) -> None:
+    """The next COMMIT gets no answer: the connection breaks ``after`` it has taken effect, or
+    before."""
+    database = database_of(journal)
+    connection = database._connection
+    assert connection is not None
+    execute = connection.execute
+
+    def breaks(sql: Any, *args: Any) -> Any:
+        if sql != "COMMIT":
+            return execute(sql, *args)
+        if after:
+            execute(sql)
+        connection.close()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    connection.execute = breaks  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("after", [True, False])
+async def test_a_commit_without_an_answer_is_done_once(url: str, after: bool) -> None:
+    journal = await opened(url)
+    assert await journal.begin_epoch(1, 0.0) == 1
+    for n, saying in enumerate(
+        (
+            lambda: journal.dial_asked(DIAL),  # done twice it would say that it was there already
+            lambda: journal.plan(ROW, 5.0),  # and this would fail
+            lambda: journal.begin_epoch(2, 0.0),  # and this would count twice
+        )
+    ):
+        lose_commit(journal, after=after)
+        assert await saying() == (True, None, 2)[n]
+    assert await journal.open_dials() == [DIAL] and await journal.open_overrides() == [ROW]
+    await journal.close()
+
+
+async def test_what_is_asked_for_in_an_outage_waits_and_is_done_once(
+    caplog: pytest.LogCaptureFixture, postgres: Server, url: str
+) -> None:
+    journal = await opened(url)
+    await journal.plan(ROW, 5.0)
+    for how in ("SIGINT", "SIGQUIT"):  # the second is a crash, with recovery at the next start
+        postgres.stop(getattr(__import__("signal"), how))
+        saying = asyncio.gather(
+            *(
+                journal.dial_asked(replace(DIAL, request=f"{how}{n}", asked=float(n)))
+                for n in range(20)
+            ),
+            journal.set_state("o1", "applied", 6.0),
+        )
+        await asyncio.sleep(0.7)
+        assert not saying.done()
+        postgres.start()
+        async with asyncio.timeout(10.0):
+            assert await saying == [*[True] * 20, None]
+    assert len(await journal.open_dials()) == 40
+    assert "does not answer" in caplog.text and "it answers again after" in caplog.text
+    assert caplog.text.count("does not answer") == 2  # once for each outage
+    assert PASSWORD not in caplog.text
+    await journal.close()
+
+
+async def test_a_server_that_stands_still_holds_nobody_up_at_the_end(
+    postgres: Server, url: str
+) -> None:
+    journal = await opened(url)
+    with postgres.stopped():
+        saying = asyncio.ensure_future(journal.plan(ROW, 5.0))
+        await asyncio.sleep(0.2)
+        assert not saying.done()
+        began = time.monotonic()
+        await journal.give_up()
+        with pytest.raises(DatabaseAwayError):
+            await saying
+        with pytest.raises(DatabaseAwayError):
+            await journal.open_overrides()
+        await journal.close()
+        assert time.monotonic() - began < 1.0
+    again = await opened(url)
+    assert await again.open_overrides() in ([], [ROW])
+    await again.close()
+
+
+async def test_a_server_that_stood_still_goes_on(postgres: Server, url: str) -> None:
+    journal = await opened(url)
+    with postgres.stopped():
+        saying = asyncio.gather(journal.plan(ROW, 5.0), journal.dial_asked(DIAL))
+        await asyncio.sleep(0.3)
+        assert not saying.done()
+    assert await saying == [None, True]
+    await journal.close()
+
+
+async def test_a_start_waits_for_the_database_and_gives_up_by_name(
+    postgres: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgres.stop()
+    starting = asyncio.ensure_future(opened(url))
+    await asyncio.sleep(0.5)
+    postgres.start()
+    await (await starting).close()
+    monkeypatch.setattr(stacks, "START_WITHIN", 0.1)
+    nowhere = url.replace(f":{postgres.port}/", ":1/")
+    with pytest.raises(JournalError, match=r"postgresql://127.0.0.1:1/\w+: the database does not"):
+        await opened(nowhere)
+
+
+def test_a_default_without_durability_is_overruled(url: str) -> None:
+    name = url.rpartition("/")[2]
+    ask(url, f"ALTER DATABASE {name} SET synchronous_commit = off")
+    server = postgres_server_module.Server(url)
+    server.migrate()
+    shown = server.once(lambda db: db.execute("SHOW synchronous_commit").fetchone())
+    assert shown == ("on",)
+
+
+# --------------------------------------------------------------------------- the password
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "postgresql://u:5ecre7@127.0.0.1:1/db",
+        "postgresql://u:5ecre7@127.0.0.1:1/db?nonsense=1",
+        "postgresql://u@127.0.0.1:1/db?password=5ecre7",
+        "postgresql://u:5ecre7@/db?host=/nowhere",
+    ],
+)
+async def test_no_error_has_the_password(
+    bad: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stacks, "START_WITHIN", 0.0)
+    settings = load(env_file=None, database_url=bad)
+    register = Register(settings.database_url, ACCOUNT, "us")
+    with pytest.raises(JournalError) as caught:
+        await register.take(STACK)
+    told = f"{caught.value} {caught.value!r} {caught.value.__cause__} {settings} {register!r}"
+    assert "5ecre7" not in told + caplog.text and "postgresql://" in told
+
+
+async def test_a_wrong_password_is_told_by_the_server(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacks, "START_WITHIN", 0.0)
+    with pytest.raises(JournalError, match="password authentication failed") as caught:
+        await opened(url.replace(PASSWORD, "wr0ng"))
+    assert "wr0ng" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "mysql://u:5ecre7@host/db",
+        "u:5ecre7@host/db",
+        "postgresql://u:5ec/re7@host/db",
+        "postgresql://host:5ecre7/db",
+        "postgresql://[u:5ecre7@host/db",
+    ],
+)
+def test_a_url_that_is_none_is_refused_unseen(bad: str) -> None:
+    with pytest.raises(SettingsError, match=r"\ATRUNKLINE_DATABASE_URL: ") as caught:
+        load(env_file=None, database_url=bad)
+    assert "re7" not in str(caught.value)
+
+
+def test_without_psycopg_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if "postgres" in name:
+            raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
+        return imported(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    settings = load(env_file=None, database_url="postgresql://h/db")
+    with pytest.raises(SettingsError, match=r"pip install 'trunkline\[postgres\]'"):
+        places.register(settings, ACCOUNT, "us")
+
+
+# --------------------------------------------------------------------------- whoever comes next
+
+
+async def overridden(machine: Machine, url: str, stack: str = STACK) -> Journal:
+    """A stack on another machine has overridden a number, and journalled it."""
+    sid = machine.carrier.add_number(OURS)
+    journal = await opened(url, "elsewhere", stack)
+    ops = machine.ops(stack, journal)
+    await apply(ops, replace(row_for(sid, f"o-{stack}"), number=OURS), machine.time.now + 30)
+    return journal
+
+
+async def test_restore_puts_back_what_another_machine_left(machine: Machine, url: str) -> None:
+    """It waits for as long as a stack that lives would have shown itself."""
+    await overridden(machine, url)  # and it is never heard of again
+    (written,) = ask(url, "SELECT written FROM trunkline.overrides")[0]
+    assert "token" not in written
+    settings = machine.settings.changed(database_url=url)
+    run = RestoreRun(machine.ops(), dry_run=False)
+    began = machine.time.now
+    await run.database(settings, ACCOUNT)
+    assert machine.voice_url(OURS) == PRIOR and not run.pending
+    assert machine.time.now - began >= stacks.SILENT
+
+
+async def test_restore_lets_a_stack_be_that_lives(machine: Machine, url: str) -> None:
+    journal = await overridden(machine, url)
+    settings = machine.settings.changed(database_url=url)
+    run = RestoreRun(machine.ops(), dry_run=False)
+    left = await ours(url, "restore").left(but="")
+    await journal.note_seen("CA1", 1.0)  # it does something
+    await run._in_database(left[0], left[0].holder)
+    assert machine.voice_url(OURS) != PRIOR and run.pending
+    assert "controller (pid 7)" in run.lines[0] and "left alone" in run.lines[0]
+    assert settings.database_url not in repr(settings)
+    await journal.close()
+
+
+def later(what: Callable[[], None], seconds: float) -> None:
+    threading.Timer(seconds, what).start()
+
+
+async def test_a_stack_that_another_machine_has_taken_is_begun_anew(
+    machine: Machine, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That machine puts its numbers back meanwhile."""
+    caplog.set_level(logging.INFO)
+    settings = machine.settings.changed(database_url=url)
+    stack = places.own_dir(settings, ACCOUNT, "us")
+    stack, journal, stacks_of = await places.open_own(settings, ACCOUNT, "us", stack)
+    assert stacks_of is not None and not stack.lost
+    first = stack.id
+    await journal.plan(ROW, 5.0)
+    stack.release()  # killed
+    (left,) = await ours(url, "elsewhere").left(but="")
+    taker = await left.open()
+    stack = places.own_dir(settings, ACCOUNT, "us")
+    assert stack.id == first
+    stack, again, _ = await places.open_own(settings, ACCOUNT, "us", stack)
+    assert stack.id != first and not stack.lost and await again.open_overrides() == []
+    await again.close()
+    stack.release()
+    stack = places.own_dir(settings, ACCOUNT, "us")
+    ask(url, "DELETE FROM trunkline.stacks")
+    stack, lost, _ = await places.open_own(settings, ACCOUNT, "us", stack)
+    assert stack.lost  # the account's numbers are asked then, as when a file is lost
+    for each in (lost, taker, journal):
+        await each.close()
+    stack.release()

@@ -1,0 +1,158 @@
+"""A PostgreSQL server for tests: Debian's package, a new cluster in a directory of its own.
+
+It listens on the loopback and in that directory, with a password, and runs as a user of its own,
+because PostgreSQL refuses root. It ends when its ``with`` block does, and with the tests' process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+
+#: Who runs it where the tests are root's: the user that Debian's package makes.
+USER = "postgres"
+PASSWORD = "pa55-w0rd"
+
+
+@functools.cache
+def programs() -> Path:
+    """The directory of the newest server's programs."""
+    found = shutil.which("initdb")
+    if found is not None and (Path(found).resolve().with_name("postgres")).exists():
+        return Path(found).resolve().parent
+    versions = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/postgres"),
+        key=lambda path: int(re.sub(r"\D", "", path.parts[-3]) or 0),
+    )
+    assert versions, "these tests need PostgreSQL's server: apt-get install postgresql"
+    return versions[-1].parent
+
+
+class Server:
+    """One server. ``url``: as its superuser, with a password; ``database()`` makes more of them."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="tl-pg-"))
+        self._data = self.directory / "data"
+        self._password = self.directory / "password"
+        self._password.write_text(PASSWORD)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self._as: dict[str, object] = {}
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(USER)
+            os.chown(self.directory, user.pw_uid, user.pw_gid)
+            os.chown(self._password, user.pw_uid, user.pw_gid)
+            self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        self._process: subprocess.Popen[bytes] | None = None
+        # No template is synced, and the data are not either until the server runs.
+        self._run(
+            *(programs() / "initdb", "-D", self._data, "--no-sync", "-E", "UTF8"),
+            *("--locale", "C", "-U", USER, "-A", "scram-sha-256"),
+            f"--pwfile={self._password}",
+        )
+
+    def _run(self, *argv: object) -> None:
+        subprocess.run(
+            [str(part) for part in argv],
+            check=True,
+            capture_output=True,
+            cwd=self.directory,
+            **self._as,  # type: ignore[call-overload]  # the user's ids, or nothing
+        )
+
+    @property
+    def url(self) -> str:
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def database(self) -> str:
+        """The URL of a new, empty database."""
+        name = f"t{secrets.token_hex(6)}"
+        with psycopg.connect(self.url, autocommit=True) as db:
+            db.execute(f"CREATE DATABASE {name}".encode())
+        return self.url_of(name)
+
+    def start(self) -> None:
+        """Start it; returns once it answers."""
+        log = (self.directory / "log").open("ab")
+        self._process = subprocess.Popen(
+            [
+                *(str(programs() / "postgres"), "-D", str(self._data), "-p", str(self.port)),
+                *("-k", str(self.directory), "-c", "listen_addresses=127.0.0.1"),
+                *("-c", "max_connections=60", "-c", "shared_buffers=16MB"),
+            ],
+            cwd=self.directory,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            **self._as,  # type: ignore[call-overload]  # the user's ids, or nothing
+        )
+        log.close()
+        until = time.monotonic() + 30.0
+        while True:
+            try:
+                psycopg.connect(self.url, connect_timeout=2).close()
+                return
+            except psycopg.OperationalError:
+                assert time.monotonic() < until, (self.directory / "log").read_text()
+                time.sleep(0.03)
+
+    def _family(self) -> list[int]:
+        """The server and its children, which have process groups of their own."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        return [pid, *map(int, children.read_text().split())]
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It stands still, all of it: connections stay, and nobody gets an answer."""
+        family = self._family()
+        for pid in family:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in family:
+                os.kill(pid, signal.SIGCONT)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End it: SIGINT breaks all connections at once, SIGQUIT leaves the rest to recovery."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(20.0)
+        self._process = None
+
+    def close(self) -> None:
+        if self._process is not None:
+            self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.directory)
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Server]:
+    """A new server that runs."""
+    server = Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()

@@ -1,0 +1,234 @@
+"""Calls by their CallSid, from sources that each know a part of them.
+
+- A running stack knows its live calls: how each stands, and what it has lost. Of those that are
+  over it remembers the last ones, and the events of each (told.py).
+- The journals of the user's state directory know the calls that were dialled, also those of stacks
+  that are gone: whom, when, and for how long.
+- Recordings say themselves whose call they have.
+
+Where several know a call, the stack's word comes first, then the recording's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import wave
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from trunkline.bus.errors import InvalidRequestError, StackUnavailableError
+from trunkline.bus.settings import Settings
+from trunkline.controller.journal.database import JournalError
+from trunkline.controller.journal.rows import DialRow
+from trunkline.controller.journal.state_dir import journals
+from trunkline.controller.journal.store import dialled
+from trunkline.gateway.recording_file import read_whose
+from trunkline.gateway.retention import NAME
+
+from ..stack.controller_client import controller_client, get_status
+from . import told as told_by
+from .told import Event, Told
+
+#: A controller answers within this time, or there is none for us.
+ANSWER_WITHIN: Final = 3.0
+
+
+class KnownCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call. None: no source knows it. ``state``: as ``trunkline status`` has it; "ended"; or
+    "unknown", where a stack has ended without noting the call's end."""
+
+    sid: str
+    state: str = "ended"
+    direction: str | None = None
+    caller: str | None = None
+    callee: str | None = None
+    #: ISO 8601, UTC
+    began: str | None = None
+    seconds: float | None = None
+    frames_lost: int | None = None
+    underruns: int | None = None
+    #: why it ended
+    reason: str | None = None
+    recording: str | None = None
+    #: what the stack remembers of it
+    events: list[Event] | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.state not in ("ended", "unknown")
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The calls, the newest first. ``stack``: one answers. ``notes``: what could not be read."""
+
+    stack: bool
+    bus: str
+    recordings_dir: str | None
+    calls: list[KnownCall]
+    notes: list[str] = []
+
+
+async def find(settings: Settings) -> Found:
+    """All calls that there is a trace of."""
+    notes = []
+    status = await _status(settings)
+    told = await _told(settings, status)
+    dials: list[DialRow] = []
+    for path in journals(settings.state_path):
+        try:
+            dials += dialled(path)
+        except JournalError as error:
+            notes.append(str(error))
+    recorded = [] if settings.recordings_dir is None else of_recordings(settings.recordings_dir)
+    now = datetime.now(UTC)
+    live = [] if status is None else of_status(status["calls"], now)
+    over = [] if told is None else of_told(told)
+    sources = (live, over, recorded, of_dials(dials))
+    shown = None if settings.recordings_dir is None else str(settings.recordings_dir)
+    calls = joined(*sources)
+    if told is not None:
+        calls = [replace(call, events=told.events.get(call.sid)) for call in calls]
+    return Found(status is not None, settings.bus, shown, calls, notes)
+
+
+def of_sid(found: Found, sid: str) -> KnownCall:
+    """The call of this CallSid, or of a beginning of it that no other has. InvalidRequestError
+    where there is none."""
+    if not sid:
+        raise InvalidRequestError("name a call by its CallSid: `trunkline calls` lists them")
+    fitting = [call for call in found.calls if call.sid.startswith(sid)]
+    exact = [call for call in fitting if call.sid == sid]
+    if len(exact or fitting) == 1:
+        return (exact or fitting)[0]
+    if fitting:
+        raise InvalidRequestError(f"{len(fitting)} calls begin with {sid}: name one in full")
+    recorded = "recorded" if found.recordings_dir else "recorded (TRUNKLINE_RECORDINGS_DIR is off)"
+    raise InvalidRequestError(
+        f"no call {sid} is live, {recorded} or in the journal: `trunkline calls` lists those that "
+        "are"
+    )
+
+
+async def _status(settings: Settings) -> dict[str, Any] | None:
+    """The stack's status; None where no stack answers."""
+    directory = settings.address.directory
+    if directory is not None and not (directory / "control").exists():
+        return None
+    with contextlib.suppress(StackUnavailableError):
+        async with controller_client(settings, timeout=ANSWER_WITHIN) as client:
+            return await get_status(client)
+    return None
+
+
+async def _told(settings: Settings, status: dict[str, Any] | None) -> Told | None:
+    """What the stack remembers, where it runs on this machine: its console listens here alone."""
+    if status is None or settings.address.directory is None:
+        return None
+    console = status["controller"].get("console")
+    return None if console is None else await asyncio.to_thread(told_by.ask, console)
+
+
+# --------------------------------------------------------------------------- the sources
+
+
+def of_told(found: Told) -> list[KnownCall]:
+    """Calls of the running stack that are over."""
+    return [
+        replace(call, state="ended", reason=row.get("reason"))
+        for row in found.over
+        for call in of_status([row], datetime.fromtimestamp(row["over_at"], UTC))
+    ]
+
+
+def of_status(rows: list[dict[str, Any]], now: datetime) -> list[KnownCall]:
+    """The live calls of a stack."""
+    return [
+        KnownCall(
+            sid=row["sid"],
+            state=row["state"],
+            direction=row["direction"],
+            caller=row["caller"],
+            callee=row["callee"],
+            began=_iso(now - timedelta(seconds=row["seconds"])) if row["seconds"] else None,
+            seconds=row["seconds"],
+            frames_lost=row["frames_lost"],
+            underruns=row["underruns"],
+        )
+        for row in rows
+        if row["sid"]
+    ]
+
+
+def of_dials(rows: Iterable[DialRow]) -> list[KnownCall]:
+    """Calls that were dialled, by the journal."""
+    return [
+        KnownCall(
+            sid=row.sid,
+            state="ended" if row.state == "closed" else "unknown",
+            direction="outbound",
+            caller=row.caller,
+            callee=row.callee,
+            began=_iso(datetime.fromtimestamp(row.asked, UTC)) if row.asked else None,
+            seconds=row.seconds,
+        )
+        for row in rows
+        if row.sid
+    ]
+
+
+def of_recordings(directory: Path) -> list[KnownCall]:
+    """The recordings of a directory; nothing where it is not there."""
+    if not directory.is_dir():
+        return []
+    found = (of_recording(path) for path in directory.iterdir() if NAME.match(path.name))
+    return [call for call in found if call is not None]
+
+
+def of_recording(path: Path) -> KnownCall | None:
+    """By its name and its own words. None where it has just been deleted, or is no WAV."""
+    try:
+        whose = read_whose(path)
+        with wave.open(str(path)) as file:
+            seconds = file.getnframes() / file.getframerate()
+    except (OSError, wave.Error, EOFError):
+        return None  # whoever wants this one in particular hears why from its reader
+    began, sid = None, path.stem
+    if NAME.match(path.name):
+        named, _, sid = path.stem.partition("-")
+        began = _iso(datetime.strptime(named + "Z", "%Y%m%dT%H%M%S%z"))
+    return KnownCall(
+        sid=whose.sid or sid,
+        direction=whose.direction or None,
+        caller=whose.caller or None,
+        callee=whose.callee or None,
+        began=whose.began or began,
+        seconds=round(seconds, 3),
+        recording=str(path),
+    )
+
+
+def joined(*sources: list[KnownCall]) -> list[KnownCall]:
+    """One of each CallSid, the newest first. What one source does not know the next one tells."""
+    found: dict[str, KnownCall] = {}
+    for call in (call for source in sources for call in source):
+        known = found.get(call.sid)
+        if known is None:
+            found[call.sid] = call
+            continue
+        missing = {
+            name: value
+            for name in call.__struct_fields__
+            if getattr(known, name) is None and (value := getattr(call, name)) is not None
+        }
+        found[call.sid] = replace(known, **missing)
+    return sorted(found.values(), key=lambda call: (call.live, call.began or ""), reverse=True)
+
+
+def _iso(at: datetime) -> str:
+    return at.isoformat(timespec="seconds")
