@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import InvalidRequestError
 from trunkline.cli.main import cli
 from trunkline.replay import cassette as files
@@ -25,6 +26,7 @@ from trunkline.replay.cassette import Cassette, Exchange, Stream
 from trunkline.replay.compare import Difference, Tolerance, differences, document
 from trunkline.replay.ourselves import actions
 from trunkline.replay.sound import filled, spoken
+from trunkline.replay.stream import Player
 
 #: A call as a stack has kept it, without its sound.
 RECORDED = Path(__file__).with_name("inbound.cassette")
@@ -361,6 +363,31 @@ async def test_the_upgrade_is_signed_and_parameters_are_as_asked(
     path = write(tmp_path / "CA1.cassette", taped(0.04))
     await replayed(path, agent, "--parameter", "key=a=b")
     assert seen[0] and seen[1] == {"key": "a=b"}
+
+
+async def test_marks_come_back_while_the_stream_waits_for_its_end(tmp_path: Path) -> None:
+    """Our side waits for its mark, and hangs up then."""
+    returned = asyncio.Event()
+
+    async def agent(socket: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async for text in socket:
+                message = json.loads(text)
+                if message["event"] == "start":
+                    for _, sound in speech(0.0, 0.4):
+                        await socket.send(json.dumps(sound))
+                    await socket.send(json.dumps(mark()))
+                elif message["event"] == "mark":
+                    returned.set()
+
+    async def hung_up() -> None:
+        await returned.wait()
+
+    async with listening(agent) as url:
+        playing = Player("AC1").play(url, taped(0.1), monotonic(), before_stop=hung_up)
+        stream = await asyncio.wait_for(playing, 5.0)
+    assert stream.stopped
+    assert [m["event"] for _, m in stream.heard][-2:] == ["mark", "stop"]
 
 
 async def test_nobody_there_and_no_stream_are_one_line(tmp_path: Path) -> None:
