@@ -9,7 +9,7 @@ A call may have several streams, one after the other or for a while at once, and
 another gateway. No gateway passes a file on to another. The controller tells with each stream how
 old the call is, and the gateway writes the stream at that place of the call's one file. A place
 that nobody writes is zeros on the disk, which is silence (recording_file.py). Old recordings go
-where a limit is set (retention.py).
+where a limit is set (bus/retention.py).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from trunkline.bus.errors import SettingsError
+from trunkline.bus.retention import Retention
 from trunkline.bus.sound import FRAME, WIRE_RATE
 
 from .recording_file import RecordingFile, Whose
-from .retention import Retention
 
 log = logging.getLogger("trunkline.gateway")
 
