@@ -209,7 +209,14 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
     book = core.book
     viewers = Viewers(lambda: snapshot(book, monotonic()), core.timeline, shell.act)
     shell.show_to(viewers.shown)
-    pages = Pages(viewers, book.is_live, shell.act, book.console_token, settings.recordings_dir)
+    pages = Pages(
+        viewers,
+        book.is_live,
+        shell.act,
+        book.console_token,
+        settings.recordings_dir,
+        settings.cassettes_dir,
+    )
 
     @functools.cache
     def metrics() -> Metrics:
