@@ -11,8 +11,6 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.sound import WIRE_RATE
 
-from .recording import Stereo
-
 #: Inbound sound that is kept for a worker that takes over: 10 s, in samples.
 RING_SAMPLES: Final = 10 * WIRE_RATE
 #: Frames that the ring holds at most, whatever their lengths (a carrier sends 50 a second).
@@ -30,6 +28,14 @@ class Wire(Protocol):
 
     def media(self, payload: bytes) -> bytes: ...
     def mark(self, name: str) -> bytes: ...
+
+
+class Tap(Protocol):
+    """Somebody who hears both sides of a stream, in mu-law."""
+
+    def heard(self, position: int, payload: bytes) -> None: ...
+    def said(self, payload: bytes) -> None: ...
+    def cleared(self) -> None: ...
 
 
 @dataclass
@@ -105,8 +111,8 @@ class Stream:
     joins: bool = False
     frames_in: int = 0
     frames_out: int = 0
-    #: where its sound is put together for a recording
-    recording: Stereo | None = None
+    #: who hears its sound: a recording, and the console while somebody looks
+    taps: tuple[Tap, ...] = ()
 
     @property
     def call(self) -> str:
@@ -115,6 +121,14 @@ class Stream:
     @property
     def ordinal(self) -> int:
         return self.info.ordinal
+
+    def tap(self, tap: Tap) -> None:
+        """It hears the stream from now on."""
+        self.taps = (*self.taps, tap)
+
+    def untap(self, tap: Tap) -> None:
+        """It hears the stream no more."""
+        self.taps = tuple(each for each in self.taps if each is not tap)
 
     @property
     def stats(self) -> m.StreamStats:

@@ -4,6 +4,7 @@ show. :mod:`trunkline.calls` finds the calls."""
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,7 @@ from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
 from . import progress
-from .options import settings_options
+from .options import json_option, settings_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ..calls.known import Found, KnownCall
     from ..reports.recordings import Heard
 
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 _where = settings_options("bus", "state_dir", "recordings_dir")
 
 
@@ -46,7 +46,7 @@ def _find(settings: Settings) -> Found:
     metavar="N",
     help="The newest N.",
 )
-@_json
+@json_option
 @_where
 def calls(settings: Settings, limit: int, as_json: bool) -> None:
     """List the calls that live, and recent ones: the newest first.
@@ -105,7 +105,7 @@ def _table(found: list[KnownCall]) -> None:
     metavar="FILE",
     help="Draw both waveforms with the turns there.",
 )
-@_json
+@json_option
 @_where
 def show(settings: Settings, sid: str, svg: Path | None, as_json: bool) -> None:
     """Show a call's course, while it lives and afterwards.
@@ -218,8 +218,11 @@ def _print(call: KnownCall, heard: Heard | None, console: Console) -> None:
     show_default=True,
     help="One side alone, on both ears; both: theirs left, ours right.",
 )
+@json_option
 @_where
-def play(settings: Settings, sid: str, side: Literal["both", "ours", "theirs"]) -> None:
+def play(
+    settings: Settings, sid: str, side: Literal["both", "ours", "theirs"], as_json: bool
+) -> None:
     """Play a call's recording through this machine's player of sound.
 
     The first of afplay, paplay, pw-play, aplay, ffplay and sox's play that is installed. A call
@@ -241,5 +244,8 @@ def play(settings: Settings, sid: str, side: Literal["both", "ours", "theirs"]) 
         )
     with progress.working(f"playing {path.name} (Ctrl-C ends it)"):
         player.play(path, side)
-    click.echo(f"played {path} ({side})")
+    if as_json:
+        click.echo(json.dumps({"played": str(path), "side": side}))
+    else:
+        click.echo(f"played {path} ({side})")
     sys.exit(EXIT_DONE)
