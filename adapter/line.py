@@ -17,7 +17,7 @@ from typing import Literal
 from trunkline.bus import settings
 from trunkline.bus.clock import monotonic
 from trunkline.bus.control import UNAVAILABLE_AFTER
-from trunkline.bus.curve import CurveKeys
+from trunkline.bus.curve import ClientCurve
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.messages import ANY_NUMBER, SessionInfo
@@ -60,7 +60,7 @@ ARM_WITHIN = 35.0
 _OF_SOUND = (".dtmf", ".client.call_tape", ".turns.by_hand")
 
 
-def _client(address: BusAddress, curve: Callable[[], CurveKeys | None]) -> BusClient:
+def _client(address: BusAddress, curve: Callable[[], ClientCurve | None]) -> BusClient:
     """The bus's client, with all that its calls will need. Blocks."""
     for name in _OF_SOUND:
         import_module(name, "trunkline.adapter")
@@ -149,7 +149,7 @@ class Line:
         if self._session is not None:
             return self
         found = settings.load(bus=self._bus, auth_token=self._auth_token)
-        client = await asyncio.to_thread(_client, found.address, lambda: found.curve)
+        client = await asyncio.to_thread(_client, found.address, lambda: found.client_curve)
         try:
             await client.welcome(UNAVAILABLE_AFTER)
             session = await client.open_session(self._info())

@@ -127,7 +127,7 @@ class Shell:
     ) -> str:
         """Bind the control socket; returns its endpoint. zmq.ZMQError where that cannot be."""
         gate = self._wall.gate(m.ToController, self._receive, "a peer", self._unreadable)
-        self._router, bound = bind_router(context, endpoint, gate, curve=curve)
+        self._router, bound = bind_router(context, endpoint, gate, curve=curve, tells_keys=True)
         return bound
 
     async def serve(self) -> int:
@@ -226,6 +226,14 @@ class Shell:
         """One message of a peer, which counts if it comes on the connection that has the name."""
         peer = message.gateway if isinstance(message, m.GatewayNotification) else message.peer
         if isinstance(message, m.Hello):
+            if (
+                message.role != "adapter"
+                and self._router is not None
+                and self._router.by_client_key
+            ):
+                what = f"a Hello of a {message.role} that came by a client's key was dropped"
+                self._wall.stop("roles of clients", what)
+                return
             why = self._names.objection(message, identity)
             if why is not None:
                 self._wall.stop(why, f"a Hello was dropped: {why}")

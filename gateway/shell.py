@@ -23,7 +23,7 @@ from trunkline.bus import hosts, tracing
 from trunkline.bus import messages as m
 from trunkline.bus.cassettes import Cassettes
 from trunkline.bus.clock import Clock, monotonic
-from trunkline.bus.curve import CurveKeys
+from trunkline.bus.curve import ClientCurve
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.histogram import JITTER, Histogram
 from trunkline.bus.sockets import BusSocket, connect_dealer
@@ -166,7 +166,7 @@ class Shell:
         context: zmq.Context[zmq.Socket[bytes]],
         *,
         lead_ms: int = 60,
-        curve: CurveKeys | None = None,
+        curve: ClientCurve | None = None,
         recorder: Recorder | None = None,
         cassettes: Cassettes | None = None,
         clock: Clock = monotonic,

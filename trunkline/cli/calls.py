@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -184,11 +185,16 @@ def _print(call: KnownCall, heard: Heard | None, console: Console) -> None:
     who = " -> ".join(printable(each or "?") for each in (call.caller, call.callee))
     lasted = "" if call.seconds is None else f" for {call.seconds:.1f} s"
     console.print(Text(f"{printable(call.sid)}  {call.direction or 'call'}  {who}", style="bold"))
-    console.print(Text(f"{call.state}{lasted}, began {call.began or 'at a time nobody noted'}"))
+    why = "" if call.reason is None else f" ({printable(call.reason)})"
+    began = call.began or "at a time nobody noted"
+    console.print(Text(f"{call.state}{why}{lasted}, began {began}"))
     if call.frames_lost is not None:
         style = "bold red" if call.frames_lost or call.underruns else ""
         counted = f"{call.frames_lost} frames lost, {call.underruns or 0} underruns so far"
         console.print(Text(counted, style=style))
+    for event in call.events or ():
+        time = f"{datetime.fromtimestamp(event.at, UTC):%H:%M:%S.%f}"[:-3]
+        console.print(Text(f"{time}  {printable(event.text)}", style="dim"))
     if heard is None:
         console.print("not recorded: TRUNKLINE_RECORDINGS_DIR keeps the sound of later calls")
         return

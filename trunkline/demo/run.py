@@ -19,6 +19,7 @@ import importlib
 import importlib.util
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -166,10 +167,11 @@ class Demo:
         answering = asyncio.create_task(calls.answering(stack, NUMBER, CALLER, GREETING, REPLY))
         calling = asyncio.create_task(calls.calling(stack, OTHER_NUMBER, CALLEE, turns, DIGITS))
         try:
-            record, watch = await answering
-            await self._heard(calls, "answering", record, recogniser)
-            record, _ = await calling
-            await self._heard(calls, "calling", record, recogniser)
+            with self._waiting("both calls are being held, which takes half a minute"):
+                record, watch = await answering
+                await self._heard(calls, "answering", record, recogniser)
+                record, _ = await calling
+                await self._heard(calls, "calling", record, recogniser)
         finally:
             answering.cancel()
             calling.cancel()
@@ -184,6 +186,15 @@ class Demo:
             self._failures.append("a voice_url is not what it was before")
         for error in stack.sim.errors():
             self._failures.append(f"Twilio would list error {error['code']}: {error['text']}")
+
+    @contextlib.contextmanager
+    def _waiting(self, text: str) -> Iterator[None]:
+        """Say so on a terminal for as long as the block takes."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with self._console.status(text):
+            yield
 
     async def _heard(
         self, calls: Any, title: str, record: CallRecord, recogniser: Recogniser | None
