@@ -70,7 +70,14 @@ def test_it():
 #: The page for those who work on trunkline: its commands run in a checkout.
 IN_A_CHECKOUT = {"CONTRIBUTING.md"}
 #: Pages that a script writes from what it measured or drew. Each begins with its command.
-WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "scaling.md", "states.md"}
+WITHOUT_EXAMPLE = {
+    "benchmarks.md",
+    "chaos.md",
+    "commands.md",
+    "scaling.md",
+    "settings.md",
+    "states.md",
+}
 
 
 #: The test that `trunkline init` writes.
@@ -167,7 +174,7 @@ def test_every_example_that_judges_calls_runs(reader: Path, pytester: pytest.Pyt
 
 
 def run_examples(found: dict[str, str], reader: Path, pytester: pytest.Pytester) -> None:
-    (ini,) = blocks(ROOT / "docs" / "migration.md", "ini")
+    (ini,) = blocks(ROOT / "docs" / "ci.md", "ini")
     pytester.makeini(
         ini + "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
         "filterwarnings = ignore\n"
