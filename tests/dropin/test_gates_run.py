@@ -105,12 +105,10 @@ def pytest_generate_tests(metafunc):
 """
 
 
+@pytest.mark.usefixtures("another_run")
 def test_a_failed_test_keeps_its_cassette_and_the_command_plays_it_again(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester,
 ) -> None:
-    for name in list(os.environ):
-        if name.startswith("PYTEST_"):
-            monkeypatch.delenv(name)
     pytester.makeini("[pytest]\nasyncio_mode=auto\nasyncio_default_fixture_loop_scope=function\n")
     pytester.makepyfile(test_agent=FAILING)
     argv = ("--phone-sim", "--phone-seed", "7", "--phone-report", "out", "-n", "1")
