@@ -67,10 +67,18 @@ class BothTracks:
         self._open = 2
 
     def heard(
-        self, *, ours: bool, ordinal: int, stream_end: int, call_end: int, pcm: bytes, now: float
+        self,
+        *,
+        ours: bool,
+        ordinal: int,
+        stream_end: int,
+        call_end: int,
+        pcm: bytes,
+        codes: bytes,
+        now: float,
     ) -> None:
         """A track brings ``pcm``, which ends at ``stream_end`` of stream ``ordinal``. Its own call
-        time there is ``call_end``."""
+        time there is ``call_end``. ``codes``: the same as mu-law, if its worker says it."""
         side = self._ours if ours else self._theirs
         with self._lock:
             begins = self._begins.get(ordinal)
@@ -78,10 +86,10 @@ class BothTracks:
                 begins = 0 if not self._begins else call_end + side.offset - stream_end
                 begins = self._begins[ordinal] = max(begins, self._end if self._begins else 0)
             side.offset = begins + stream_end - call_end
-            position = begins + stream_end - -(-len(pcm) // _POSITION_BYTES)
-            if self._tapes is not None:
-                self._tapes[0 if ours else 1].heard(position, pcm, now)
-            self._put(side, position, pcm)
+            end = begins + stream_end
+            if self._tapes is not None and codes:
+                self._tapes[0 if ours else 1].heard(end - len(codes), codes, now)
+            self._put(side, end - -(-len(pcm) // _POSITION_BYTES), pcm)
             self._hand_out()
         self.bell.ring()
 
@@ -193,6 +201,7 @@ class Track(CallMedia):
                 stream_end=sound.stream_end,
                 call_end=self.audio.heard_to,
                 pcm=pcm,
+                codes=sound.codes[-(len(pcm) // _POSITION_BYTES) :],
                 now=now,
             )
 

@@ -38,6 +38,7 @@ class Bench:
             stream_end=end,
             call_end=self.call_time[ordinal] + end + SHIFTS[ours],
             pcm=pcm(n + 1 if ours else -n - 1),
+            codes=bytes([n % 256]) * FRAME,
             now=self.now,
         )
 

@@ -122,7 +122,14 @@ async def test_a_report_and_what_was_lost(stack: FakeStack) -> None:
         hear(stack, info, sound(100, 50), sound(-100, 50))
         await anext(tap)
         lost = m.Sound(
-            m.outbound_track(info.call), m.first_generation(1), 8_320, 1, 8_480, 320, sound(1)
+            m.outbound_track(info.call),
+            m.first_generation(1),
+            8_320,
+            1,
+            8_480,
+            320,
+            sound(1),
+            bytes(160),
         )
         stack.workers[0].send(lost.call, m.Heard([lost]))
         await until(lambda: tap.lost)
