@@ -1,4 +1,4 @@
-# Eleven verbs. Everything that they need goes into .venv, made from the machine's python3 alone
+# Twelve verbs. Everything that they need goes into .venv, made from the machine's python3 alone
 # (3.11 to 3.13, as langwatch-scenario's packages have it).
 #   make demo    two phone calls with real speech, without an account (also the quickest look)
 #   make test    the whole suite        make lint    style, types, who may import whom
@@ -6,6 +6,7 @@
 #                run also has latency, what a stack costs at rest, and how soon 100 calls are up
 #   make bench-capacity  the most calls that arrive whole, on 1, 2 and 4 gateways and workers
 #   make docs    what is drawn from the code, in docs/
+#   make site    the documentation as a site, in out/site
 #   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60";
 #                CHAOS="--alone" has each kind of fault once, and no other near it
 #   make hostile  20 calls talk while strangers, thieves and a rogue attack the stack: 5 minutes, or
@@ -21,13 +22,13 @@ BIN := $(VENV)/bin
 # Once all of requirements.txt is installed, and trunkline as it stands here.
 DEV := $(VENV)/.dev-installed
 SOURCES_OF_INSTALL := requirements.txt pyproject.toml setup.py
-# Debian's packages of the programs that tests run.
-PROGRAMS := postgresql prometheus
+# Debian's packages of the programs that tests and lint run.
+PROGRAMS := chromium graphviz postgresql prometheus systemd
 
 # The tests start hundreds of processes, and each would compile the code once more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-units test-calls test-measures lint bench bench-capacity chaos hostile fuzz simulate docs clean programs
+.PHONY: demo test test-units test-calls test-measures lint bench bench-capacity chaos hostile fuzz simulate docs site clean programs
 
 demo: $(DEV)
 	$(BIN)/trunkline demo
@@ -54,7 +55,7 @@ programs:
 	    || { echo "installing $(PROGRAMS)"; apt-get update -qq \
 	    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PROGRAMS) >/dev/null; }
 
-lint: $(DEV)
+lint: $(DEV) programs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -62,11 +63,13 @@ lint: $(DEV)
 	$(BIN)/python tools/check_imports.py
 	$(BIN)/python tools/check_owners.py
 	$(BIN)/python tools/check_map.py
+	$(BIN)/python tools/check_deploy.py
 	$(BIN)/deptry . --no-ansi
 	$(BIN)/python docs/make_bus.py --check
 	$(BIN)/python docs/make_states.py --check
 	$(BIN)/python docs/make_metrics.py --check
 	$(BIN)/python docs/make_dashboard.py --check
+	$(BIN)/python docs/make_reference.py --check
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/run.py $(BENCH)
@@ -89,6 +92,9 @@ simulate: $(DEV)
 docs: $(DEV)
 	@for script in docs/make_*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
+site: $(DEV) programs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
 	rm -rf $(VENV) .venv-peers build dist out ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -99,10 +105,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # Each file has the hash that requirements.txt names. trunkline itself is built by the setuptools of
-# that list, and not by one that pip would fetch for it.
+# that list, and not by one that pip would fetch for it. pip compiles on one core, which takes 40 s of
+# it, so that is done behind it on all cores; a file that is no Python is left as it is.
 $(DEV): $(SOURCES_OF_INSTALL) | $(BIN)/python
 	@echo "installing trunkline and its developers' tools into $(VENV) (a minute or two)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --requirement requirements.txt
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip check
 	@touch $@

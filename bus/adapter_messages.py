@@ -21,6 +21,7 @@ from .redact import redact_number
 from .wire import (
     Answerer,
     DialMode,
+    Direction,
     EndedReason,
     Fields,
     Figures,
@@ -179,6 +180,32 @@ class SendDigits(Message, frozen=True):
     digits: Text
 
 
+class Listen(Message, frozen=True):
+    """adapter: bring both tracks of a call that exists, whoever has placed it. -> Listening, once
+    its stream is up
+
+    ``sid`` names the call at Twilio, and ``call`` is the id (32 hex digits, made by the adapter) by
+    which HangUp ends the listening. HangUp stops the stream, and never the call itself. The same id
+    asked again is the same request. ``theirs``: which track is the agent under test.
+
+    Errors: CarrierError (there is no such call, it is not up, or no stream of it has come within
+    15 s), InvalidRequestError.
+    """
+
+    session: Name
+    call: Name
+    sid: Name
+    theirs: Direction
+    trace: Fields = {}
+
+
+class Listening(Message, frozen=True):
+    """The stream with both tracks is up. CallReconnecting, CallStarted and CallEnded follow for it
+    as for a call of ours."""
+
+    info: CallInfo
+
+
 class CloseSession(Message, frozen=True):
     """adapter: hang up its calls, restore its numbers, end the session. -> SessionClosed"""
 
@@ -315,3 +342,19 @@ class WebhooksCounted(Message, frozen=True):
     rejected: Number = 0
     caller: Text = ""
     why: Text = ""
+
+
+class InterruptByHand(Message, frozen=True):
+    """to the call's adapter: somebody at the console interrupts. All sound of ours that is queued
+    is dropped, as by the test's own interrupt."""
+
+    call: Name
+
+
+class SpeakByHand(Message, frozen=True):
+    """to the call's adapter: somebody at the console speaks into the call. ``pcm`` (PCM16, mono,
+    24 kHz; two seconds at most) is said behind all that is queued, as by the test's own
+    ``send_audio``."""
+
+    call: Name
+    pcm: bytes

@@ -31,6 +31,9 @@ from .adapter_messages import (
     DialQueued,
     Disarm,
     HangUp,
+    InterruptByHand,
+    Listen,
+    Listening,
     OpenSession,
     PoolQueued,
     SendDigits,
@@ -38,13 +41,16 @@ from .adapter_messages import (
     SessionInfo,
     SessionLost,
     SessionOpened,
+    SpeakByHand,
     WebhooksCounted,
 )
 from .call_records import Placement
 from .errors import ErrorInfo
 from .gateway_messages import (
     CallMoved,
+    CallSound,
     CloseStream,
+    Levels,
     StatusCallback,
     StreamAccepted,
     StreamClosed,
@@ -55,6 +61,7 @@ from .gateway_messages import (
     StreamTurn,
     VoiceAnswer,
     VoiceWebhook,
+    Watch,
     WebhooksRefused,
 )
 from .wire import (
@@ -212,6 +219,18 @@ class StatusReport(Message, frozen=True):
     status: dict[Known, Any]
 
 
+class GetConsole(Message, frozen=True):
+    """Anyone: where the console is, with the token that lets its page act. Whoever reaches the bus
+    could hang up every call anyway. -> ConsoleLink"""
+
+
+class ConsoleLink(Message, frozen=True):
+    """``token`` is new at each start of the controller."""
+
+    url: Text
+    token: Name
+
+
 class Done(Message, frozen=True):
     """The request was carried out; there is nothing more to say."""
 
@@ -238,8 +257,10 @@ RequestBody = (
     | CancelDial
     | HangUp
     | SendDigits
+    | Listen
     | CloseSession
     | GetStatus
+    | GetConsole
     | VoiceWebhook
     | StatusCallback
     | StreamStart
@@ -248,8 +269,10 @@ ReplyBody = (
     SessionOpened
     | Armed
     | Dialled
+    | Listening
     | SessionClosed
     | StatusReport
+    | ConsoleLink
     | VoiceAnswer
     | StreamAccepted
     | StreamRefused
@@ -290,8 +313,12 @@ Event = (
     | WebhooksCounted
     | CloseStream
     | StreamTurn
+    | Watch
+    | InterruptByHand
+    | SpeakByHand
 )
-Notification = StreamClosed | CallMoved | WebhooksRefused | CallHeard
+GatewayNotification = StreamClosed | CallMoved | WebhooksRefused | Levels | CallSound
+Notification = GatewayNotification | CallHeard
 
 #: what the controller's ROUTER receives
 ToController = Hello | Beat | Goodbye | Request | Notification

@@ -52,13 +52,14 @@ from trunkline.bus.errors import (
 from . import instructions as do
 from . import status
 from .instructions import Instruction, ReplyTo, Result
-from .journal.rows import DialRow, OverrideRow
+from .journal.rows import DialRow, ListeningRow, OverrideRow
 from .rules import (
     asking,
     calls,
     dials,
     digits,
     legs,
+    listening,
     numbers,
     reception,
     restart,
@@ -71,6 +72,7 @@ from .rules import facts as f
 from .rules.book import Book, Identity, Rules
 from .rules.book.peers import MOST_WAITING
 from .rules.moment import Moment
+from .timeline import Timeline
 
 log = logging.getLogger("trunkline.controller")
 
@@ -78,19 +80,27 @@ log = logging.getLogger("trunkline.controller")
 TICK_SECONDS: Final = 0.1
 REST_SECONDS: Final = 0.5
 
-_BY_GATEWAYS: Final = (m.StreamClosed, m.CallMoved, m.WebhooksRefused)
+_BY_ANYBODY: Final = (m.GetStatus, m.GetConsole)
 _ONLY_GATEWAYS: Final = (m.VoiceWebhook, m.StatusCallback, m.StreamStart)
 #: Requests that are served while the stack ends: they help it to come to its end.
-_WHILE_STOPPING: Final = (*_ONLY_GATEWAYS, m.CloseSession, m.GetStatus)
+_WHILE_STOPPING: Final = (*_ONLY_GATEWAYS, m.CloseSession, *_BY_ANYBODY)
 
 Rule = Callable[[Moment, Any], None]
 Event = m.ToController
-AnyEvent = Event | Result | do.Tick | do.Gone | do.Shutdown
+AnyEvent = Event | Result | do.Tick | do.Gone | do.Shutdown | do.Look | do.ByHand
 
 
 def _status(at: Moment, ask: f.Ask[m.GetStatus]) -> None:
     """Anybody may ask who holds what, whichever role it has, also while the stack ends."""
     at.reply(ask.reply_to, m.StatusReport(status=status.build(at.book, at.now)))
+
+
+def _console(at: Moment, ask: f.Ask[m.GetConsole]) -> None:
+    """Whoever reaches the bus may act, and so may the page that gets this token from them."""
+    url, token = at.book.console, at.book.console_token
+    if url is None:
+        raise StackUnavailableError("the console does not listen yet")
+    at.reply(ask.reply_to, m.ConsoleLink(url=url, token=token))
 
 
 #: Who hears what, first to last. Where the order matters, the reason stands beside it.
@@ -111,12 +121,18 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         streams.watch,
         streams.place_all,
         digits.tick,
+        listening.tick,
         webhooks.ask_again,
         reception.claims,
         reception.tell_gateways,
     ),
     do.Gone: (reception.gone,),
     do.Shutdown: (reception.shut_down,),
+    # The console: whoever looks at it is shown sound by the gateways, and may act on a call.
+    do.Look: (reception.look,),
+    m.Levels: (reception.show,),
+    m.CallSound: (reception.show,),
+    do.ByHand: (calls.by_hand,),
     m.Hello: (reception.hello,),
     m.Beat: (reception.beat,),
     m.Goodbye: (reception.goodbye,),
@@ -135,7 +151,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # given up. Webhooks that wait are answered behind all sessions of the client, because the calls
     # of the last one may say whose the webhook is. When the claims are over, unclaimed numbers are
     # put back before unclaimed calls are hung up: numbers first.
-    f.Found: (restart.recover,),
+    f.Found: (restart.recover, listening.found),
     f.SessionBack: (restart.session_calls, restart.session_dials),
     f.Announced: (reception.welcome, restart.tell_again, webhooks.ask_again),
     f.StreamFound: (restart.stream_found,),
@@ -143,6 +159,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         restart.unclaimed_numbers,
         restart.unclaimed_dials,
         restart.unclaimed_calls,
+        listening.unclaimed,
     ),
     # Sessions. Numbers are put back first, because the process may be killed in the middle. Dials
     # are given up before calls are hung up, so that none of them leads to a new call meanwhile.
@@ -151,6 +168,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     m.Disarm: (sessions.disarm,),
     m.CloseSession: (sessions.close_asked,),
     m.GetStatus: (_status,),
+    m.GetConsole: (_console,),
     f.SessionLost: (sessions.lose,),
     f.SessionClosing: (
         numbers.let_go,
@@ -210,13 +228,15 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.LetIn: (webhooks.let_in,),
     m.HangUp: (calls.hang_up_asked,),
     f.HangUp: (calls.hang_up,),
-    do.Ended: (calls.ended,),
+    do.Ended: (calls.ended, listening.ended),
     do.EndFailed: (calls.end_failed,),
     do.Fetched: (calls.fetched,),
-    f.CallEnding: (digits.call_ends,),
+    f.CallEnding: (digits.call_ends, listening.ends),
     f.Finished: (calls.finished,),
     f.CallOver: (
         digits.call_ends,
+        listening.ends,
+        listening.over,
         webhooks.over,
         streams.forget,
         sessions.call_over,
@@ -229,12 +249,21 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # and one-way streams that wait have their turn behind that answer, which names the stream.
     m.StreamStart: (streams.start, digits.settle),
     f.StreamShown: (streams.accept,),
-    f.StreamUp: (dials.stream_up, sessions.call_up, digits.stream_up, streams.accepted),
+    f.StreamUp: (
+        dials.stream_up,
+        sessions.call_up,
+        digits.stream_up,
+        listening.stream_up,
+        streams.accepted,
+    ),
     m.StreamClosed: (streams.closed,),
     m.CallMoved: (streams.moved,),
     f.StreamReplaced: (streams.replaced,),
     f.StreamLost: (digits.stream_lost,),
     f.Reconnecting: (sessions.reconnecting,),
+    # Listening in: rules.listening tells the whole way.
+    m.Listen: (listening.ask,),
+    do.ListeningAsked: (listening.asked,),
     # Digits: rules.digits tells the whole way.
     m.SendDigits: (digits.ask,),
     do.Instructed: (reception.instructed,),
@@ -247,9 +276,9 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
 
 
 class Core:
-    """The state of one stack, and its rules. ``overrides``, ``dials``: the open rows of the journal
-    at start; ``orphans``: those of other stacks' journals whose stacks are gone; ``seen``: the
-    CallSids that were heard lately, each with when that was (Unix time)."""
+    """The state of one stack, and its rules. ``overrides``, ``dials``, ``listening``: the open rows
+    of the journal at start; ``orphans``: overrides of other stacks' journals whose stacks are gone;
+    ``seen``: the CallSids that were heard lately, each with when that was (Unix time)."""
 
     def __init__(
         self,
@@ -259,10 +288,12 @@ class Core:
         dials: Sequence[DialRow] = (),
         orphans: Sequence[OverrideRow] = (),
         seen: Sequence[tuple[str, float]] = (),
+        listening: Sequence[ListeningRow] = (),
     ) -> None:
         self.book = Book(identity, rules, seen)
+        self.timeline = Timeline(identity.epoch)
         self._instructions: list[Instruction] = []
-        self._hear(f.Found(overrides, dials, orphans), identity.started)
+        self._hear(f.Found(overrides, dials, orphans, listening), identity.started)
         # The instructions of the recovery leave with those of the first event.
 
     def handle(self, event: AnyEvent, now: float) -> list[Instruction]:
@@ -272,7 +303,7 @@ class Core:
             self._request(event, now)
         elif isinstance(event, m.Hello):
             self._hello(event, now)
-        elif isinstance(event, _BY_GATEWAYS) and not self._is_gateway(event.gateway):
+        elif isinstance(event, m.GatewayNotification) and not self._is_gateway(event.gateway):
             self.book.count("not a gateway")
         else:
             self._hear(event, now)
@@ -291,11 +322,13 @@ class Core:
     def _hear(self, event: object, now: float) -> None:
         """Let everybody hear the event, and then all facts that follow from it."""
         at = self._moment(now)
+        self.timeline.hear(event, self.book, now)
         todo = deque((rule, event) for rule in self._row(event))
         while todo:
             rule, heard = todo.popleft()
             rule(at, heard)
             for fact in reversed(at.take_told()):
+                self.timeline.hear(fact, self.book, now)
                 todo.extendleft((rule, fact) for rule in reversed(self._row(fact)))
 
     def _row(self, heard: object) -> tuple[Rule, ...]:
@@ -360,7 +393,7 @@ class Core:
         if not request.ttl <= m.LONGEST_WAIT:
             raise InvalidRequestError(f"ttl={request.ttl:g} is not within {m.LONGEST_WAIT} s")
         theirs = isinstance(body, _ONLY_GATEWAYS)
-        if not isinstance(body, m.GetStatus) and theirs != (role == "gateway"):
+        if not isinstance(body, _BY_ANYBODY) and theirs != (role == "gateway"):
             raise InvalidRequestError(f"a {role} cannot ask for {type(body).__name__}")
         if self.book.stopping and not isinstance(body, _WHILE_STOPPING):
             raise StackUnavailableError("the stack is being shut down")

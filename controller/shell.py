@@ -69,6 +69,7 @@ _PLAIN: Final[dict[type, Callable[[Operations, Any], Awaitable[Result]]]] = {
     do.Instruct: operations.instruct,
     do.StartStream: operations.start_stream,
     do.PlayDigits: operations.play_digits,
+    do.OpenListening: operations.open_listening,
 }
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -117,6 +118,8 @@ class Shell:
         self._spans: dict[tuple[str, int], tracing.RoomSpan] = {}
         self._fatal: BaseException | None = None
         self._changed = asyncio.Event()
+        #: where the console hears how loud calls are
+        self._show: Callable[[m.Levels | m.CallSound], object] = lambda message: None
         #: something came that is neither time nor a sign of life
         self._asked = asyncio.Event()
 
@@ -125,7 +128,7 @@ class Shell:
     ) -> str:
         """Bind the control socket; returns its endpoint. zmq.ZMQError where that cannot be."""
         gate = self._wall.gate(m.ToController, self._receive, "a peer", self._unreadable)
-        self._router, bound = bind_router(context, endpoint, gate, curve=curve)
+        self._router, bound = bind_router(context, endpoint, gate, curve=curve, tells_keys=True)
         return bound
 
     async def serve(self) -> int:
@@ -201,11 +204,15 @@ class Shell:
         for dial in dials:
             shown = redact_number(dial.callee)
             log.error("a call to %s is still to be hung up: %s", shown, later)
+        listening = await self._ops.journal.open_listening()
+        for heard in listening:
+            log.error("a stream of call %s is still to be stopped: %s", heard.sid, later)
         journal = self._ops.journal
         unreadable = [row for row in await journal.unreadable() if row.table == "override"]
         for lost in unreadable:
             log.error("%s", lost.text(journal.name))
-        return EXIT_PENDING if overrides or dials or unreadable else EXIT_DONE
+        left = overrides or dials or listening or unreadable
+        return EXIT_PENDING if left else EXIT_DONE
 
     async def _check_credentials(self) -> None:
         """Credentials that Twilio refuses end the process at its start; the journal is kept."""
@@ -222,11 +229,16 @@ class Shell:
 
     def _receive(self, identity: bytes, message: m.ToController) -> None:
         """One message of a peer, which counts if it comes on the connection that has the name."""
-        if isinstance(message, m.StreamClosed | m.CallMoved | m.WebhooksRefused):
-            peer = message.gateway
-        else:
-            peer = message.peer
+        peer = message.gateway if isinstance(message, m.GatewayNotification) else message.peer
         if isinstance(message, m.Hello):
+            if (
+                message.role != "adapter"
+                and self._router is not None
+                and self._router.by_client_key
+            ):
+                what = f"a Hello of a {message.role} that came by a client's key was dropped"
+                self._wall.stop("roles of clients", what)
+                return
             why = self._names.objection(message, identity)
             if why is not None:
                 self._wall.stop(why, f"a Hello was dropped: {why}")
@@ -324,8 +336,18 @@ class Shell:
                 self._end_span(instruction.peer, instruction.message)
             if identity is not None:
                 self._send(instruction.message, identity)
+        elif isinstance(instruction, do.Show):
+            self._show(instruction.message)
         else:
             self._spawn(self._work(instruction))
+
+    def show_to(self, show: Callable[[m.Levels | m.CallSound], object]) -> None:
+        """The console listens."""
+        self._show = show
+
+    def act(self, event: do.Look | do.ByHand) -> None:
+        """The console wants this."""
+        self._feed(event)
 
     def _send(self, message: m.FromController, identity: bytes) -> None:
         """One message to one connection. If it cannot be encoded, the others still leave."""
@@ -416,6 +438,10 @@ class Shell:
             await self._note(ops.journal.note_seen(instruction.sid, instruction.since))
         elif isinstance(instruction, do.CloseDial):
             await self._note(ops.journal.dial_closed(instruction.request, instruction.seconds))
+        elif isinstance(instruction, do.CloseListening):
+            await self._note(ops.journal.listening_closed(instruction.call))
+        elif isinstance(instruction, do.StopListening):
+            self._feed(await operations.stop_listening(ops, instruction, self._feed))
         elif isinstance(instruction, do.End):
             self._feed(await operations.end(ops, instruction.call, instruction.sids, self._feed))
 

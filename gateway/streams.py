@@ -21,6 +21,10 @@ Rules:
    is read just after such a time may have ended as that time began. So the sound that lay at the
    carrier then was not played, and neither was the sound that has been written since.
 7. A one-way stream is worked on like any other, but nothing is written to it.
+8. The stream of a call that is listened to is two such streams, one for each track, because a
+   worker takes one row of sound as a call. The inbound track goes by the call's own id and by its
+   socket's number. The outbound one goes by an id of its own (``outbound_track``), and by the
+   socket's number below zero. Of that one the controller is told nothing.
 
 :mod:`.links` looks after the connections to the workers.
 """
@@ -38,8 +42,7 @@ from trunkline.bus.sound import FRAME, WIRE_RATE
 
 from .instructions import CloseSocket, Instruction, Notify, WriteTexts
 from .links import Link, Links
-from .recording import Stereo
-from .stream import Stream, Wire
+from .stream import Stream, Tap, Wire
 
 #: How often ``check`` is to be called.
 CHECK_SECONDS: Final = 0.1
@@ -93,19 +96,34 @@ class Streams:
 
     def socket_of(self, call: str) -> int | None:
         """The socket of the call's live stream."""
+        stream = self.of_call(call)
+        return None if stream is None else stream.socket
+
+    def of_call(self, call: str) -> Stream | None:
+        """The call's live stream."""
         stream = self._calls.get(call)
-        return None if stream is None or stream.ended is not None else stream.socket
+        return None if stream is None or stream.ended is not None else stream
+
+    def all_live(self) -> list[Stream]:
+        """The live streams."""
+        return list(self._sockets.values())
 
     def announce(self, now: float) -> list[m.StreamInfo]:
         """The live streams, for Hello."""
         return [
             stream.announced(self._links.worker(stream.active), now)
             for stream in self._sockets.values()
+            if not stream.is_second_track
         ]
 
     def stats(self) -> list[m.StreamStats]:
         """Counters of the live streams, for Beat."""
-        return [stream.stats for stream in self._sockets.values()]
+        return [s.stats for s in self._sockets.values() if not s.is_second_track]
+
+    def tracks(self, call: str) -> list[str]:
+        """The call's streams by their ids: two, where it is listened to."""
+        other = m.outbound_track(call)
+        return [call, other] if other in self._calls else [call]
 
     # ------------------------------------------------------------------ the carrier's events
 
@@ -116,10 +134,10 @@ class Streams:
         accepted: m.StreamAccepted,
         stream_sid: str,
         now: float,
-        recording: Stereo | None = None,
+        taps: tuple[Tap, ...] = (),
         early: Iterable[tuple[int, bytes]] = (),
     ) -> list[Instruction]:
-        """The controller let this socket's stream in. ``recording`` gets its sound; ``early``: the
+        """The controller let this socket's stream in. ``taps`` hear its sound; ``early``: the
         frames that it has brought by now, where the worker needs them with the OpenCall."""
         info = accepted.info
         joins = accepted.one_way or accepted.overlaps
@@ -130,7 +148,8 @@ class Streams:
                 closed = m.StreamClosed(
                     call=info.call, ordinal=info.ordinal, reason="close", gateway=self.gateway
                 )
-                return [CloseSocket(socket, "a later stream of the call is here"), Notify(closed)]
+                close = CloseSocket(socket, "a later stream of the call is here")
+                return [close] if socket < 0 else [close, Notify(closed)]
             if earlier.ended is None:
                 self._out.append(CloseSocket(earlier.socket, "superseded by a later stream"))
                 # A stream that is joined goes on in the next one: to the worker it does not end.
@@ -145,9 +164,9 @@ class Streams:
             generation=m.first_generation(info.ordinal),
             out_next=0 if accepted.first else None,
             holders=holders,
-            one_way=accepted.one_way,
+            one_way=accepted.one_way or info.theirs is not None,
             joins=joins,
-            recording=recording,
+            taps=taps,
         )
         self._calls[info.call] = stream
         self._sockets[socket] = stream
@@ -177,8 +196,8 @@ class Streams:
         info = stream.info
         frame = m.InFrame(info.call, stream.generation, info.ordinal, position, payload)
         stream.ring.add(frame)
-        if stream.recording is not None:
-            stream.recording.heard(position, payload)
+        for tap in stream.taps:
+            tap.heard(position, payload)
         return frame
 
     def flush(self, now: float | None = None) -> list[Instruction]:
@@ -223,9 +242,10 @@ class Streams:
     def closed(self, socket: int, reason: m.StreamEndReason, now: float) -> list[Instruction]:
         """The stream is over: ``stop`` came, or the socket is gone. Later ones do nothing."""
         self._runs(now)
-        stream = self._sockets.get(socket)
-        if stream is not None:
-            self._end(stream, reason, now)
+        for track in (socket, -socket):
+            stream = self._sockets.get(track)
+            if stream is not None:
+                self._end(stream, reason, now)
         return self._take()
 
     # ------------------------------------------------------------------ events of the controller
@@ -302,8 +322,8 @@ class Streams:
                 stream.playback = message.playback
                 stream.plays_until, stream.in_doubt = now, 0.0
                 self._out.append(WriteTexts([(stream.socket, stream.wire.clear)]))
-                if stream.recording is not None:
-                    stream.recording.cleared()
+                for tap in stream.taps:
+                    tap.cleared()
         elif isinstance(message, m.Mark):
             stream = self._current(endpoint, message.call, message.generation)
             if stream is not None:
@@ -401,8 +421,8 @@ class Streams:
                 begins = now if now > stream.plays_until else stream.plays_until
                 stream.plays_until = begins + samples / WIRE_RATE
                 texts.append((stream.socket, stream.wire.media(payload)))
-                if stream.recording is not None:
-                    stream.recording.said(payload)
+                for tap in stream.taps:
+                    tap.said(payload)
             else:
                 self.dropped["position"] += 1
             # Also for a frame out of position: it tells the worker where the stream stands.
@@ -457,7 +477,7 @@ class Streams:
         stream.opened = True
         self._close_call(stream, stream.holders - {endpoint})
         stream.holders = {endpoint}
-        if (
+        if not stream.is_second_track and (
             generation != m.first_generation(stream.ordinal)
             or endpoint != stream.workers[0].endpoint
         ):
@@ -518,6 +538,8 @@ class Streams:
         del self._sockets[stream.socket]
         if stream.opened and told:
             self._say_ended(stream)
+        if stream.is_second_track:
+            return
         closed = m.StreamClosed(
             call=stream.call, ordinal=stream.ordinal, reason=reason, gateway=self.gateway
         )

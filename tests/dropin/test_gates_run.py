@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -49,14 +48,9 @@ def test_another():
 """
 
 
-@pytest.mark.usefixtures("joins_a_stack")
+@pytest.mark.usefixtures("joins_a_stack", "another_run")
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_run_with_gates(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str
-) -> None:
-    for name in list(os.environ):
-        if name.startswith("PYTEST_"):
-            monkeypatch.delenv(name)
+def test_a_run_with_gates(pytester: pytest.Pytester, workers: str) -> None:
     pytester.makeini("[pytest]\nasyncio_mode=auto\nasyncio_default_fixture_loop_scope=function\n")
     pytester.makepyfile(test_agent=SUITE)
     clip(pytester.path / "question.wav", 0.8, "austen-0930")
@@ -140,12 +134,8 @@ def test_a_failed_test_keeps_its_cassette_and_the_command_plays_it_again(
     assert "the answers are the same" in done.stdout
 
 
-def test_a_slower_run_fails_though_every_test_passes(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in list(os.environ):
-        if name.startswith("PYTEST_"):
-            monkeypatch.delenv(name)
+@pytest.mark.usefixtures("joins_a_stack", "another_run")
+def test_a_slower_run_fails_though_every_test_passes(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nasyncio_mode=auto\nasyncio_default_fixture_loop_scope=function\n")
     pytester.makepyfile(test_agent=SUITE)
     clip(pytester.path / "question.wav", 0.8, "austen-0930")

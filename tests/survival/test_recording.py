@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,9 @@ async def test_the_streams_of_two_gateways_and_digits_between(
         await call.send_dtmf("1")
         await call.send_audio(speech(1.5))
         assert recorded(tmp_path / "calls").sides.ours.segments, "while it grows, too"
+        shown = await asyncio.to_thread(stack.command, "show", call.sid, "--json")
+        told = json.loads(shown.stdout)
+        assert told["call"]["state"] == "live" and told["report"]["sides"]["ours"]["segments"]
         kill(gateway_of(stack, call))
         cassette = tmp_path / "cassettes" / f"{call.sid}.cassette"
         lost = read(cassette).streams[-1]
@@ -72,6 +76,11 @@ async def test_the_streams_of_two_gateways_and_digits_between(
     report = stack.command("report", call.sid, TRUNKLINE_RECORDINGS_DIR=str(path.parent))
     assert report.returncode == 0, report.stderr
     assert path.name in report.stdout
+    listed = json.loads(stack.command("calls", "--json").stdout)
+    (known,) = listed["calls"]
+    assert (known["sid"], known["state"], known["direction"]) == (call.sid, "ended", "outbound")
+    assert (known["caller"], known["callee"]) == (call.caller, call.callee)
+    assert known["recording"] == str(path) and not listed["stack"]
     check_cassette(cassette, lost)
 
 

@@ -19,7 +19,7 @@ from trunkline.bus.messages import LONGEST_WAIT
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 #: Field of Settings -> (help, metavar). The option has the field's name.
-_OPTIONS: Final[dict[str, tuple[str, str]]] = {
+OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "public_url": ("Base URL that Twilio reaches.", "URL"),
     "http_host": ("Address of the public listener.", "HOST"),
     "http_port": ("Port of the public listener.", "PORT"),
@@ -45,7 +45,7 @@ _OPTIONS: Final[dict[str, tuple[str, str]]] = {
 }
 
 #: Options of the whole stack.
-STACK: Final = tuple(_OPTIONS)
+STACK: Final = tuple(OPTIONS)
 _RECORDINGS: Final = ("recordings_dir", "recordings_keep_days", "recordings_max_mb")
 _CASSETTES: Final = ("cassettes_dir", "cassettes_keep_days", "cassettes_max_mb")
 GATEWAY: Final = (
@@ -87,6 +87,7 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 timeout_option = click.option(
     "--timeout",
     default=120.0,
@@ -109,7 +110,7 @@ def settings_options(*fields: str, later: bool = False) -> Callable[[_F], _F]:
 
         wrapped: Any = with_settings
         for field in reversed(fields):
-            text, metavar = _OPTIONS[field]
+            text, metavar = OPTIONS[field]
             shown = f"{text} [{settings.env_name(field)}]"
             wrapped = click.option(f"--{field.replace('_', '-')}", help=shown, metavar=metavar)(
                 wrapped
