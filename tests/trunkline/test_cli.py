@@ -14,8 +14,11 @@ from trunkline.cli import main, progress
 from trunkline.doctor.finding import Finding, Known
 
 COMMANDS = tuple(name for name, command in main.cli.commands.items() if not command.hidden)
-#: Commands that print no results: processes, and a script for a shell.
-WITHOUT_JSON = {"up", "gateway", "codec-worker", "controller", "carrier-sim", "completion"}
+#: Commands that print no results: processes, what runs another program or a browser, a script.
+WITHOUT_JSON = {
+    *("up", "gateway", "codec-worker", "controller", "carrier-sim"),
+    *("completion", "console", "record"),
+}
 
 
 @pytest.fixture(autouse=True)
