@@ -36,6 +36,9 @@ from trunkline.bus.launch import trunkline_argv
 #: until it is shown all.
 GONE: Final = 6.0
 THERE: Final = 1.0
+#: The processes that have a part in it. Codec workers do nothing for a console, and what they spend
+#: differs more from turn to turn than all of it.
+PART: Final = ("controller", "gateway")
 KINDS: Final = ("closed", "a page is open", "and one call is heard")
 
 
@@ -134,7 +137,7 @@ def show(rows: dict[str, list[dict[str, float]]], title: str) -> None:
         turns = rows[kind]
         cells = [f"{100 * statistics.median(turn[name] for turn in turns):.1f}" for name in roles]
         more = [
-            100 * (sum(turn.values()) - sum(closed.values()))
+            100 * sum(turn[name] - closed[name] for name in PART)
             for turn, closed in zip(turns, rows[KINDS[0]], strict=True)
         ]
         table.append(

@@ -27,7 +27,7 @@ import zmq
 
 from . import messages as m
 from .clock import Clock, monotonic, until_next
-from .curve import CurveKeys
+from .curve import ClientCurve
 from .endpoints import BusAddress
 from .errors import (
     InternalError,
@@ -86,7 +86,7 @@ class ControlClient:
         on_event: Callable[[m.Event], None],
         on_welcome: Callable[[m.Welcome], None] | None = None,
         on_refused: Callable[[TrunklineError], None] | None = None,
-        curve: CurveKeys | None = None,
+        curve: ClientCurve | None = None,
         clock: Clock = monotonic,
         wall: Wall | None = None,
     ) -> None:

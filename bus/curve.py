@@ -1,20 +1,31 @@
-"""CURVE on tcp: both key pairs of a stack, derived from the bus's key, and that from the account's
-auth token.
+"""CURVE on tcp: who may join a bus, and how each side proves itself.
 
-Whoever has the key may join the bus, and nobody else: the server proves itself by its key, and a
-ZAP handler lets in the one client key. On ipc the directory's mode (0700) does the same. A process
-that only works on sound, such as a codec worker, is given the bus's key and never the token.
+Both key pairs of a stack are derived from the bus's key, and that from the account's auth token.
+Whoever has the bus's key may join. A client may have a key pair of its own instead: then its public
+key stands in a file (:mod:`.client_keys`), and it can be shut out without anybody else noticing. A
+ZAP handler looks at each new connection. A connection that stands is not asked again: ZeroMQ cannot
+end one of a socket's connections, and a call is not to be dropped because keys are changed.
+
+On ipc the directory's mode (0700) does all of that. A process that only works on sound, such as a
+codec worker, is given the bus's key and never the token.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, Final
 
 import zmq
 from zmq.utils import z85
 
+from .client_keys import AllowList
+
 _DOMAIN = "trunkline"
+#: How a client's own key begins. Behind it: its secret key, and the public key of the bus.
+_CLIENT: Final = "tlc_"
+_CLIENT_KEY: Final = re.compile(rf"{_CLIENT}([0-9a-f]{{64}})([0-9a-f]{{64}})\Z")
 
 
 def bus_key(auth_token: str) -> str:
@@ -36,44 +47,91 @@ def _pair(key: str, role: str) -> tuple[bytes, bytes]:
     return zmq.curve_public(secret), secret
 
 
-class CurveKeys:
-    """Keys for the tcp bus that has this key."""
+def shown(public: bytes) -> str:
+    """A public key as people see it: 64 hexadecimal digits, as ZeroMQ's own letters are no fit for
+    a shell."""
+    return z85.decode(public).hex()
 
-    def __init__(self, key: str) -> None:
-        if not key:
-            raise ValueError("CURVE keys need the bus's key")
-        self._server_public, self._server_secret = _pair(key, "server")
-        self._client_public, self._client_secret = _pair(key, "client")
+
+def read_public(text: str) -> bytes:
+    """The public key that is shown so. ValueError."""
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise ValueError("expected a public key, which has 64 hexadecimal digits")
+    return z85.encode(bytes.fromhex(text))
+
+
+class ClientCurve:
+    """The keys of somebody who connects."""
+
+    def __init__(self, server_public: bytes, secret: bytes) -> None:
+        self.server_public = server_public
+        self.public = zmq.curve_public(secret)
+        self._secret = secret
+
+    @classmethod
+    def new(cls, server_public: bytes) -> ClientCurve:
+        """A new key pair for the bus that has this public key."""
+        _, secret = zmq.curve_keypair()
+        return cls(server_public, secret)
+
+    @classmethod
+    def read(cls, text: str) -> ClientCurve:
+        """A client's own key, as :attr:`text` has it. ValueError."""
+        found = _CLIENT_KEY.match(text)
+        if found is None:
+            raise ValueError(
+                f"expected a key that `trunkline keys make` has printed: {_CLIENT} and 128 "
+                "hexadecimal digits"
+            )
+        secret, server = (z85.encode(bytes.fromhex(part)) for part in found.groups())
+        return cls(server, secret)
+
+    @property
+    def text(self) -> str:
+        """The key in one word. It is a secret."""
+        return f"{_CLIENT}{z85.decode(self._secret).hex()}{z85.decode(self.server_public).hex()}"
 
     def apply_client(self, socket: zmq.Socket[bytes]) -> None:
-        socket.curve_serverkey = self._server_public
-        socket.curve_publickey = self._client_public
-        socket.curve_secretkey = self._client_secret
+        socket.curve_serverkey = self.server_public
+        socket.curve_publickey = self.public
+        socket.curve_secretkey = self._secret
+
+
+class CurveKeys(ClientCurve):
+    """Keys of the tcp bus that has this key, for those who listen, and those who connect by it.
+    ``clients``: the file with the clients that have keys of their own."""
+
+    def __init__(self, key: str, clients: Path | None = None) -> None:
+        if not key:
+            raise ValueError("CURVE keys need the bus's key")
+        server_public, self._server_secret = _pair(key, "server")
+        super().__init__(server_public, _pair(key, "client")[1])
+        self._clients = clients
 
     def apply_server(
         self, socket: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]]
     ) -> None:
         socket.curve_server = 1
         socket.curve_secretkey = self._server_secret
-        socket.curve_publickey = self._server_public
+        socket.curve_publickey = self.server_public
         socket.zap_domain = _DOMAIN.encode()
-        _admit_only(self._client_public, context)
+        _admit(AllowList(self.public, self._clients), context)
 
 
-class _OneKey:
+class _Doorkeeper:
     """Answers ZAP's question whether a client's public key may connect."""
 
-    def __init__(self, public: bytes) -> None:
-        self._public = public
+    def __init__(self, allowed: AllowList) -> None:
+        self._allowed = allowed
 
     def callback(self, domain: str, key: bytes) -> bool:
-        return domain == _DOMAIN and key == self._public
+        return domain == _DOMAIN and self._allowed.has(key)
 
 
 _authenticators: dict[int, Any] = {}
 
 
-def _admit_only(public: bytes, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+def _admit(allowed: AllowList, context: zmq.Context[zmq.Socket[bytes]]) -> None:
     """Start the context's ZAP handler (one for a context; it ends with it)."""
     if id(context) in _authenticators:
         return
@@ -81,7 +139,9 @@ def _admit_only(public: bytes, context: zmq.Context[zmq.Socket[bytes]]) -> None:
 
     authenticator = ThreadAuthenticator(context)
     authenticator.start()
-    authenticator.configure_curve_callback(domain=_DOMAIN, credentials_provider=_OneKey(public))
+    authenticator.configure_curve_callback(
+        domain=_DOMAIN, credentials_provider=_Doorkeeper(allowed)
+    )
     _authenticators[id(context)] = authenticator
 
 

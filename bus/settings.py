@@ -19,7 +19,7 @@ from msgspec import Meta
 
 from . import env_file as dotenv
 from .callers import caller_error
-from .curve import CurveKeys, bus_key
+from .curve import ClientCurve, CurveKeys, bus_key
 from .descriptors import KEEPER_FD_VARIABLE
 from .endpoints import BusAddress
 from .errors import SettingsError
@@ -123,6 +123,10 @@ def _host(value: Any) -> str:
     if not host or re.search(r"[\s/@\[\]]", host):
         raise ValueError("expected a name or an address to listen on, such as 127.0.0.1 or ::1")
     return host
+
+
+def _client_key(value: Any) -> str:
+    return ClientCurve.read(_text(value)).text
 
 
 def _database(value: Any) -> str:
@@ -232,6 +236,10 @@ class Settings:
     bus: Annotated[str, _bus] = field(default_factory=default_bus)
     #: the key of a tcp bus, for a process that is not to have the token; else made from the token
     bus_key: Annotated[str, _text] = field(default="", repr=False)
+    #: a client's own key on a tcp bus, instead of the bus's key
+    client_key: Annotated[str, _client_key] = field(default="", repr=False)
+    #: the file of the clients that have one; :attr:`clients_path` has the default
+    bus_clients: Annotated[Path | None, Path] = None
     #: where journals are, if not in the state directory; it may have a password in it
     database_url: Annotated[str, _database] = field(default="", repr=False)
     #: as set; :attr:`state_path` has the default
@@ -261,6 +269,9 @@ class Settings:
     cassettes_dir: Annotated[Path | None, Path] = None
     #: False: cassettes have the times and lengths of sound, and no sound
     cassettes_sound: Annotated[bool, _flag] = True
+    #: as for recordings
+    cassettes_keep_days: Annotated[float | None, _limit] = None
+    cassettes_max_mb: Annotated[float | None, _limit] = None
     log_format: Annotated[Literal["text", "json"], _log_format] = "text"
 
     #: the names of the settings that were set; all others have their defaults
@@ -287,13 +298,36 @@ class Settings:
 
     @property
     def curve(self) -> CurveKeys | None:
-        """Keys for a tcp bus; None on ipc."""
+        """Keys of a tcp bus, for a process of the stack; None on ipc."""
         if self.address.directory is not None:
             return None
-        return CurveKeys(self.tcp_key())
+        return CurveKeys(self.tcp_key(), self.clients_path)
+
+    @property
+    def client_curve(self) -> ClientCurve | None:
+        """Keys for a client of a tcp bus, its own where it has one; None on ipc."""
+        if self.address.directory is None and self.client_key:
+            return ClientCurve.read(self.client_key)
+        return self.curve
+
+    @property
+    def clients_path(self) -> Path | None:
+        """The file of clients with keys of their own. None: no place for it is named, and the user
+        has no home."""
+        if self.bus_clients is not None:
+            return self.bus_clients
+        try:
+            return self.state_path / "bus-clients"
+        except SettingsError:
+            return None
 
     def tcp_key(self) -> str:
         """The key of a tcp bus. SettingsError where neither it nor the token is set."""
+        if not self.bus_key and not self.auth_token and self.client_key:
+            raise SettingsError(
+                "TRUNKLINE_CLIENT_KEY is a client's: a process of the stack needs the bus's own "
+                "key (TRUNKLINE_BUS_KEY, or TWILIO_AUTH_TOKEN)"
+            )
         return self.bus_key or bus_key(self.require("auth_token"))
 
     def require(self, name: str) -> str:

@@ -28,7 +28,7 @@ from typing import Final, Literal, cast
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from .curve import CurveKeys
+from .curve import ClientCurve, CurveKeys
 
 #: Messages handled in one go before other callbacks of the loop (timers) get their turn.
 BURST = 128
@@ -65,6 +65,9 @@ def _descriptor(socket: zmq.Socket[bytes]) -> int:
 class BusSocket:
     """A ZeroMQ socket on a running asyncio loop. ``on_message`` gets the frames of one message, and
     ``after`` is called once messages that had come by themselves were handed out."""
+
+    #: the message that is handed out came by a client's own key, and not by the bus's
+    by_client_key = False
 
     def __init__(
         self,
@@ -202,6 +205,26 @@ class BusSocket:
         self._socket.close(linger)
 
 
+class KeyedRouter(BusSocket):
+    """A ROUTER on tcp that tells by which key the message came that it hands out."""
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        on_message: Callable[[list[bytes]], None],
+        after: Callable[[], None] | None,
+        of_the_bus: bytes,
+    ) -> None:
+        super().__init__(socket, on_message, after)
+        self._of_the_bus = of_the_bus.decode()
+
+    def _receive(self) -> list[bytes]:
+        frames = self._socket.recv_multipart(_NOBLOCK, copy=False)
+        # The ZAP handler's word for the connection: the public key that it let in.
+        self.by_client_key = frames[-1].get("User-Id") != self._of_the_bus
+        return [frame.bytes for frame in frames]
+
+
 class DealerSocket(BusSocket):
     """A DEALER with one connection in its life.
 
@@ -289,7 +312,7 @@ def connect_dealer(
     *,
     on_connected: Callable[[], None],
     on_disconnected: Callable[[], None],
-    curve: CurveKeys | None = None,
+    curve: ClientCurve | None = None,
 ) -> DealerSocket:
     """A DEALER with a new identity, connected to ``endpoint``; call it on the running loop.
 
@@ -313,18 +336,21 @@ def bind_router(
     *,
     after: Callable[[], None] | None = None,
     curve: CurveKeys | None = None,
+    tells_keys: bool = False,
 ) -> tuple[BusSocket, str]:
     """A ROUTER bound to ``endpoint`` (``tcp://host:*`` takes a free port), and its real endpoint.
 
-    ``on_message(identity, payload)``; ``after`` as for BusSocket. Messages that are not two frames
-    are dropped: every peer of ours sends one frame. So is one of more than
+    ``on_message(identity, payload)``; ``after`` as for BusSocket. ``tells_keys``: it is a
+    :class:`KeyedRouter`, if it has keys; each message costs a little more then. Messages that are
+    not two frames are dropped: every peer of ours sends one frame. So is one of more than
     :data:`MAX_MESSAGE_BYTES`.
     """
     socket = context.socket(zmq.ROUTER)
     _prepare(socket, endpoint)
     socket.router_mandatory = 1
-    if endpoint.startswith("tcp:") and curve is not None:
-        curve.apply_server(socket, context)
+    keys = curve if endpoint.startswith("tcp:") else None
+    if keys is not None:
+        keys.apply_server(socket, context)
     try:
         socket.bind(endpoint)
     except zmq.ZMQError:
@@ -335,4 +361,7 @@ def bind_router(
         if len(frames) == 2:
             on_message(frames[0], frames[1])
 
-    return BusSocket(socket, receive, after), socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    bound = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+    if keys is not None and tells_keys:
+        return KeyedRouter(socket, receive, after, keys.public), bound
+    return BusSocket(socket, receive, after), bound

@@ -391,8 +391,7 @@ def _simulated(request: pytest.FixtureRequest) -> bool:
 def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
     """The stack that there is, or one that is started; its far ends on the line that is wanted."""
     stack = _find_stack(config, simulated)
-    run = config.stash[_run_key]
-    if config.getoption("--phone-report") and run.keeps_cassettes:
+    if config.getoption("--phone-report") and (run := config.stash[_run_key]).keeps_cassettes:
         run.gates.seed = partial(_seed, stack.sim)
     line = _option(config, "phone_line")
     if line and stack.sim is not None:

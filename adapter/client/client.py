@@ -27,7 +27,7 @@ import zmq
 from trunkline.bus import messages as m
 from trunkline.bus.clock import monotonic
 from trunkline.bus.control import ControlClient
-from trunkline.bus.curve import CurveKeys
+from trunkline.bus.curve import ClientCurve
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import StackUnavailableError, TrunklineError
 
@@ -62,7 +62,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 class BusClient:
     """The client of one bus address, from :func:`acquire`; give it back with ``release``."""
 
-    def __init__(self, address: BusAddress, curve: CurveKeys | None) -> None:
+    def __init__(self, address: BusAddress, curve: ClientCurve | None) -> None:
         self.address = address
         self.peer = f"a-{os.getpid()}-{secrets.token_hex(4)}"
         self.pid = os.getpid()
@@ -275,7 +275,7 @@ async def _cancel_the_rest() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def acquire(address: BusAddress, curve: Callable[[], CurveKeys | None]) -> BusClient:
+def acquire(address: BusAddress, curve: Callable[[], ClientCurve | None]) -> BusClient:
     """The process's client of ``address``, made when there is none; ``release()`` it once."""
     with _lock:
         client = _clients.get(address.text)

@@ -21,7 +21,7 @@ import zmq
 
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
-from trunkline.bus.curve import CurveKeys
+from trunkline.bus.curve import ClientCurve
 from trunkline.bus.sockets import BusSocket, connect_dealer
 from trunkline.bus.wall import Wall
 
@@ -172,7 +172,7 @@ class MediaPlane:
         self,
         context: zmq.Context[zmq.Socket[bytes]],
         peer: str,
-        curve: CurveKeys | None,
+        curve: ClientCurve | None,
         clock: Clock,
         poll: Callable[[float], None] = lambda now: None,
     ) -> None:

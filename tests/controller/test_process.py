@@ -76,6 +76,7 @@ class Peer:
                 streams=self.streams,
             ),
             on_event=self._take,
+            curve=settings.curve,
         )
         self.client.start()
 

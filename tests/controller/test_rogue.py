@@ -13,8 +13,11 @@ import pytest
 from msgspec.structs import replace
 
 from trunkline.bus import messages as m
+from trunkline.bus.client_keys import changing
 from trunkline.bus.control import WELCOME_WITHIN
+from trunkline.bus.curve import ClientCurve
 from trunkline.bus.errors import InvalidRequestError
+from trunkline.bus.launch import free_ports
 from trunkline.bus.sockets import MAX_MESSAGE_BYTES, connect_dealer
 from trunkline.bus.testing import poison, until
 from trunkline.carrier_sim.sim import CarrierSim
@@ -36,7 +39,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class Rogue:
     """A DEALER that says what the test says, and keeps what it hears."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, curve: ClientCurve | None = None) -> None:
         self.heard: list[m.FromController] = []
         self.connected = self.lost = False
         self._socket = connect_dealer(
@@ -47,6 +50,7 @@ class Rogue:
             ),
             on_connected=lambda: setattr(self, "connected", True),
             on_disconnected=lambda: setattr(self, "lost", True),
+            curve=curve,
         )
 
     async def say(self, message: m.ToController | bytes) -> None:
@@ -75,6 +79,36 @@ async def rogue(stack: Stack) -> AsyncIterator[Rogue]:
 
 async def status(peer: Peer) -> dict[str, Any]:
     return (await peer.ask(m.GetStatus(), m.StatusReport)).status
+
+
+async def test_a_clients_key_lets_in_a_client_alone(tmp_path: Path) -> None:
+    """Whoever has the bus's key may be a gateway, or a codec worker."""
+    (port,) = free_ports(1)
+    async with CarrierSim() as sim:
+        settings = settings_for(
+            tmp_path, sim, bus=f"tcp://127.0.0.1:{port}", bus_clients=tmp_path / "clients"
+        )
+        assert settings.curve is not None
+        client = ClientCurve.new(settings.curve.server_public)
+        with changing(tmp_path / "clients") as clients:
+            clients["runners"] = client.public
+        async with running(settings) as stack:
+            rogues = [Rogue(stack, client) for _ in range(2)]
+            owner = Rogue(stack, settings.curve)
+            roles: tuple[m.Role, ...] = ("gateway", "codec_worker")
+            for role, rogue in zip(roles, rogues, strict=True):
+                await rogue.say(m.Hello(role=role, peer=f"{role}-1", pid=1))
+            await owner.say(m.Hello(role="gateway", peer="gateway-2", pid=2))
+            await until(lambda: owner.heard)
+            friend = Rogue(stack, client)
+            await friend.say(m.Hello(role="adapter", peer="adapter-1", pid=3))
+            await until(lambda: friend.heard)
+            assert isinstance(friend.heard[0], m.Welcome) and isinstance(owner.heard[0], m.Welcome)
+            assert [rogue.heard for rogue in rogues] == [[], []]
+            asked = await stack.join("adapter")
+            assert {row["id"] for row in (await status(asked))["gateways"]} == {"gateway-2"}
+            for each in (*rogues, owner, friend):
+                each.close()
 
 
 async def test_poison_ends_nothing(stack: Stack, rogue: Rogue) -> None:

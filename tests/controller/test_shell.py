@@ -29,6 +29,8 @@ from .stage import Stage
 class FakeRouter:
     """Keeps what was sent, and to which identity."""
 
+    by_client_key = False
+
     def __init__(self, on_message: Callable[[bytes, bytes], None]) -> None:
         self.on_message = on_message
         self.sent: list[tuple[bytes, m.FromController]] = []

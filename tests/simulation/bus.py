@@ -59,6 +59,7 @@ class SimBus:
         on_message: Callable[[bytes, bytes], None],
         *,
         curve: object = None,
+        tells_keys: bool = False,
     ) -> tuple[Router, str]:
         router = Router(self, endpoint, current.get(), on_message)
         self._routers[endpoint] = router
@@ -198,6 +199,8 @@ class Connection:
 
 class Router:
     """A bound ROUTER, as far as BusSocket is used of it."""
+
+    by_client_key = False
 
     def __init__(
         self,

@@ -182,7 +182,7 @@ def test_a_running_stack_remembers_calls_that_are_over_and_their_events(console:
 
 
 async def test_the_consoles_own_stream_begins_as_it_is_read() -> None:
-    timeline = Timeline()
+    timeline = Timeline(epoch=1)
     timeline.over.append({"id": "c1", "sid": "CA1"})
     timeline.entries.append(Entry(1, 1.5, "call", "its stream is up", "c1"))
     viewers = Viewers(lambda: {"calls": []}, timeline, lambda look: None)

@@ -14,10 +14,11 @@ from trunkline.cli import main, progress
 from trunkline.doctor.finding import Finding, Known
 
 COMMANDS = tuple(name for name, command in main.cli.commands.items() if not command.hidden)
-#: Commands that print no results: processes, what runs another program or a browser, a script.
+#: Commands that print no results: processes, a script for a shell, a page that is opened, and a
+#: command that prints what another one does. `keys` but for `keys show` prints one setting.
 WITHOUT_JSON = {
-    *("up", "gateway", "codec-worker", "controller", "carrier-sim"),
-    *("completion", "console", "record"),
+    *("up", "gateway", "codec-worker", "controller", "carrier-sim", "completion"),
+    *("console", "record", "keys"),
 }
 
 

@@ -33,7 +33,7 @@ ROOMS = (
     trunkline.gateway,
 )
 NAMES = SECRET_FIELDS | {"auth_token", "auth_token_secondary", "bus_key", "tokens", "prior"}
-NAMES |= {"database_url"}
+NAMES |= {"database_url", "client_key"}
 #: Fields of such a name that hold none: a digest.
 NONE = {("Row", "token")}
 SECRET = "5ecre7"

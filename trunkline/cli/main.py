@@ -27,6 +27,7 @@ from .call_options import answer, call
 from .calls import calls, play, show
 from .completion import completion
 from .init import init
+from .keys import keys
 from .load import load
 from .options import (
     CODEC_WORKER,
@@ -408,7 +409,7 @@ def menu(
     sys.exit(menus.menu(settings, file, svg, call_sid, as_json=as_json))
 
 
-for _command in (answer, call, calls, completion, init, load, play, record, replay, show):
+for _command in (answer, call, calls, completion, init, keys, load, play, record, replay, show):
     cli.add_command(_command)
 
 

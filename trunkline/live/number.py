@@ -68,9 +68,8 @@ class Override:
         """Write more fields: journalled first. Raises RestFailure."""
         row = self.row
         assert row.prior is not None and row.written is not None
-        written = row.written | fields
-        await self.ops.journal.intend(row.id, row.prior, written, time.time())
-        self.row = with_fields(row, written=written)
+        self.row = with_fields(row, written=row.written | fields)
+        await self.ops.intend(self.row)
         await self.ops.carrier.write_number(row.number_sid, fields)
         self.written_at = monotonic()
 

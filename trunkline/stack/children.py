@@ -233,10 +233,10 @@ def describe(status: int) -> str:
 
 #: Settings that a process needs. Others, secrets among them, are not in its environment.
 _NEEDS: Final[Mapping[str, frozenset[str]]] = {
-    "codec-worker": frozenset(("bus", "bus_key", "lead_ms", "log_format")),
+    "codec-worker": frozenset(("bus", "bus_key", "bus_clients", "lead_ms", "log_format")),
     "gateway": frozenset(FIELDS)
     - {"numbers", "state_dir", "twilio_api_url", "calls_per_second", "region", "edge"}
-    - {"database_url"},
+    - {"database_url", "client_key", "bus_clients"},
     "carrier-sim": frozenset(("account_sid", "auth_token", "auth_token_secondary")),
 }
 
@@ -246,7 +246,7 @@ def settings_environment(settings: Settings, role: str | None = None) -> dict[st
     all). Whatever else Twilio's tools read is left out: API keys, for example."""
     needs = _NEEDS.get(role or "", frozenset(FIELDS))
     if role == "codec-worker" and settings.address.directory is None:
-        settings = settings.changed(bus_key=settings.tcp_key())
+        settings = settings.changed(bus_key=settings.tcp_key(), bus_clients=settings.clients_path)
     environment = {n: value for n, value in os.environ.items() if not n.startswith("TWILIO_")}
     for field in FIELDS:
         text = _as_text(getattr(settings, field)) if field in needs else None

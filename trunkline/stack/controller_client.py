@@ -24,7 +24,7 @@ async def controller_client(
 
     Raises StackUnavailableError when none answers within ``timeout`` seconds.
     """
-    address, curve = settings.address, settings.curve
+    address, curve = settings.address, settings.client_curve
     peer = f"ask-{os.getpid()}-{secrets.token_hex(4)}"
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     client = ControlClient(
