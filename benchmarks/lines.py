@@ -73,7 +73,9 @@ def measure(profile: Profile, seed: str = "1") -> Measured:
     level = speech_rms(clean)
     line = Line(profile, seed, level)
     heard = through(line, said)
-    alone = through(Line(replace(profile, noise=None), seed, level), said)
+    alone = heard
+    if profile.noise is not None:
+        alone = through(Line(replace(profile, noise=None), seed, level), said)
     noise = heard - alone
     snr = None
     if profile.noise is not None:

@@ -315,3 +315,19 @@ class WebhooksCounted(Message, frozen=True):
     rejected: Number = 0
     caller: Text = ""
     why: Text = ""
+
+
+class InterruptByHand(Message, frozen=True):
+    """to the call's adapter: somebody at the console interrupts. All sound of ours that is queued
+    is dropped, as by the test's own interrupt."""
+
+    call: Name
+
+
+class SpeakByHand(Message, frozen=True):
+    """to the call's adapter: somebody at the console speaks into the call. ``pcm`` (PCM16, mono,
+    24 kHz; two seconds at most) is said behind all that is queued, as by the test's own
+    ``send_audio``."""
+
+    call: Name
+    pcm: bytes

@@ -31,6 +31,7 @@ from .adapter_messages import (
     DialQueued,
     Disarm,
     HangUp,
+    InterruptByHand,
     OpenSession,
     PoolQueued,
     SendDigits,
@@ -38,13 +39,16 @@ from .adapter_messages import (
     SessionInfo,
     SessionLost,
     SessionOpened,
+    SpeakByHand,
     WebhooksCounted,
 )
 from .call_records import Placement
 from .errors import ErrorInfo
 from .gateway_messages import (
     CallMoved,
+    CallSound,
     CloseStream,
+    Levels,
     StatusCallback,
     StreamAccepted,
     StreamClosed,
@@ -55,6 +59,7 @@ from .gateway_messages import (
     StreamTurn,
     VoiceAnswer,
     VoiceWebhook,
+    Watch,
     WebhooksRefused,
 )
 from .wire import (
@@ -212,6 +217,18 @@ class StatusReport(Message, frozen=True):
     status: dict[Known, Any]
 
 
+class GetConsole(Message, frozen=True):
+    """Anyone: where the console is, with the token that lets its page act. Whoever reaches the bus
+    could hang up every call anyway. -> ConsoleLink"""
+
+
+class ConsoleLink(Message, frozen=True):
+    """``token`` is new at each start of the controller."""
+
+    url: Text
+    token: Name
+
+
 class Done(Message, frozen=True):
     """The request was carried out; there is nothing more to say."""
 
@@ -240,6 +257,7 @@ RequestBody = (
     | SendDigits
     | CloseSession
     | GetStatus
+    | GetConsole
     | VoiceWebhook
     | StatusCallback
     | StreamStart
@@ -250,6 +268,7 @@ ReplyBody = (
     | Dialled
     | SessionClosed
     | StatusReport
+    | ConsoleLink
     | VoiceAnswer
     | StreamAccepted
     | StreamRefused
@@ -290,8 +309,12 @@ Event = (
     | WebhooksCounted
     | CloseStream
     | StreamTurn
+    | Watch
+    | InterruptByHand
+    | SpeakByHand
 )
-Notification = StreamClosed | CallMoved | WebhooksRefused | CallHeard
+GatewayNotification = StreamClosed | CallMoved | WebhooksRefused | Levels | CallSound
+Notification = GatewayNotification | CallHeard
 
 #: what the controller's ROUTER receives
 ToController = Hello | Beat | Goodbye | Request | Notification

@@ -2,8 +2,8 @@
 
 The gateway asks whether a webhook or a stream is let in: the classes from ``VoiceWebhook`` to
 ``StreamRefused`` are bodies of its requests and of their replies (``Request`` and ``Reply`` in
-control_messages.py). The others are notifications, which nobody answers: three of the gateway's,
-and then two of the controller's.
+control_messages.py). The others are notifications, which nobody answers: the gateway's, and then
+the controller's.
 
 For example, Twilio posts to /twilio/voice. The gateway asks ``VoiceWebhook``, is answered
 ``VoiceAnswer`` with a token, and renders that. Twilio opens a stream that shows the token; the
@@ -26,7 +26,9 @@ from .wire import (
     Number,
     Ordinal,
     PeerName,
+    Position,
     Record,
+    Seconds,
     StreamEndReason,
     Text,
 )
@@ -160,7 +162,49 @@ class WebhooksRefused(Message, frozen=True):
     numbers: Counts
 
 
+class Level(Record, frozen=True):
+    """How loud one call's stream was at its gateway since the last Levels of it.
+
+    ``far`` and ``ours`` have one byte for each 100 ms, the oldest first: 0 is silence, and each
+    step is 0.5 dB, so that 127 is full scale. ``lead_ms``: how much of our sound lies unplayed at
+    the carrier. ``jitter_ms``: how unevenly the far end's frames arrive (RFC 3550, 6.4.1).
+    """
+
+    call: Known
+    far: bytes
+    ours: bytes
+    lead_ms: Number = 0
+    jitter_ms: Number = 0
+
+
+class Levels(Message, frozen=True):
+    """gateway: how loud its streams are. Said five times a second while a Watch holds, and never
+    otherwise."""
+
+    gateway: PeerName
+    levels: list[Level]
+
+
+class CallSound(Message, frozen=True):
+    """gateway: sound of a call that a Watch names, about five times a second. ``mulaw`` has both
+    sides, interleaved: the far end's sample, and the one of ours that it heard at that moment. It
+    begins at ``at``, in samples at 8 kHz since the call's first stream came up."""
+
+    gateway: PeerName
+    call: Known
+    at: Position
+    mulaw: bytes
+
+
 # ---------------------------------------------------------------- events of the controller
+
+
+class Watch(Message, frozen=True):
+    """to each gateway: somebody looks at the console. For this many ``seconds`` tell Levels of all
+    streams, and CallSound of the calls in ``sound``. A later Watch takes the place of this one."""
+
+    seconds: Seconds
+    sound: list[Name] = []
 
 
 class CloseStream(Message, frozen=True):

@@ -20,6 +20,11 @@ def is_e164(number: str) -> bool:
     return _E164.match(number) is not None
 
 
+def is_withheld(caller: str) -> bool:
+    """A carrier's word for a caller who withholds the number."""
+    return caller.strip().lower() in _WITHHELD
+
+
 def redact_number(number: str | None) -> str:
     """A caller or callee without what identifies it.
 
@@ -32,7 +37,7 @@ def redact_number(number: str | None) -> str:
         digits = re.sub(r"[^0-9]", "", text)
         return f"***{digits[-4:]}" if len(digits) >= 4 else "***"
     word = text.lower()
-    if word in _WITHHELD:
+    if is_withheld(word):
         return word
     scheme = word.partition(":")[0]
     return f"{scheme}:***" if ":" in word and scheme in _SCHEMES else "***"

@@ -266,6 +266,9 @@ class Settings:
     #: what is kept there: days since a recording was written, and all of them in MB; None: all
     recordings_keep_days: Annotated[float | None, _limit] = None
     recordings_max_mb: Annotated[float | None, _limit] = None
+    cassettes_dir: Annotated[Path | None, Path] = None
+    #: False: cassettes have the times and lengths of sound, and no sound
+    cassettes_sound: Annotated[bool, _flag] = True
     log_format: Annotated[Literal["text", "json"], _log_format] = "text"
 
     #: the names of the settings that were set; all others have their defaults

@@ -172,11 +172,16 @@ def command(
             sim.add_callee(number, bot)
     for number in caller_ids:
         sim.add_caller_id(number)
+    if ready_file is not None and not ready_file.parent.is_dir():
+        raise click.BadParameter(f"{ready_file.parent} is no directory", param_hint="--ready-file")
     try:
         uvloop.run(_serve(sim, ready_file))
     except OSError as e:
         at = f"{settings['host']}:{settings['port']}"
-        raise click.ClickException(f"cannot listen on {at}: {e}") from e
+        raise click.ClickException(
+            f"cannot listen on {at}: {e.strerror or e}; end what listens there, or choose another "
+            "--port or --host"
+        ) from e
 
 
 async def _serve(sim: CarrierSim, ready_file: Path | None) -> None:

@@ -1,11 +1,11 @@
 """The local listener: the console, ``/metrics`` and ``/api/status``, on 127.0.0.1 only.
 
-A Starlette application, GET only, one request for each connection; nothing here changes anything. A
-browser on this machine may show a page of another site, and that site may make a name of its own
-point at 127.0.0.1. So that such a page cannot read the calls, the Host has to be a local name.
+A Starlette application, one request for each connection. A browser on this machine may show a page
+of another site, and that site may make a name of its own point at 127.0.0.1. So that such a page
+cannot read the calls, the Host has to be a local name, and an Origin has to be this listener's own.
 
-Any user of this machine can open it. So nothing here lets anybody into something: it shows who
-calls whom, but no token, and prior URLs without their passwords.
+Any user of this machine can open it. It shows who calls whom, but no token, and prior URLs without
+their passwords. To hear a call or to act takes more: see :mod:`.pages`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -23,28 +22,35 @@ from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trunkline.bus import hosts
 from trunkline.bus.listener import Bounds, Server
 
+from .pages import Pages
+
 log = logging.getLogger("trunkline.controller")
 
 HOST: Final = "127.0.0.1"
 #: A controller that ends has put its numbers back by then, and has little time left.
-BOUNDS: Final = Bounds(waiting=200, request_bytes=16 * 1024, request_within=5.0, leave_within=0.2)
+BOUNDS: Final = Bounds(waiting=200, request_bytes=128 * 1024, request_within=5.0, leave_within=0.2)
 _LOCAL_HOSTS: Final = frozenset(("127.0.0.1", "localhost", "[::1]"))
-#: With every answer. The page needs its own style and script, and to ask for the status.
+#: With every answer. The page has its own files and asks this listener alone. ``blob:`` is a
+#: recording that it has fetched. No text may become markup or script, whoever wrote it.
 _HEADERS: Final = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
     (
         b"content-security-policy",
-        b"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        b"default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; "
+        b"connect-src 'self'; media-src blob:; base-uri 'none'; form-action 'none'; "
+        b"frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
     ),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     (b"connection", b"close"),
 ]
 
@@ -52,15 +58,14 @@ _HEADERS: Final = [
 class Console:
     """``status``: the object of ``trunkline status --json``. ``metrics``: what ``/metrics`` has."""
 
-    def __init__(self, status: Callable[[], dict[str, Any]], metrics: Collector) -> None:
+    def __init__(
+        self, status: Callable[[], dict[str, Any]], metrics: Collector, pages: Pages | None = None
+    ) -> None:
         registry = CollectorRegistry()
         registry.register(metrics)
-        page = Path(__file__).with_name("console.html").read_bytes()
+        self._pages = pages
 
         # Coroutines, because Starlette runs functions in threads, which share no state with us.
-        async def show_page(request: Request) -> Response:
-            return HTMLResponse(page)
-
         async def show_status(request: Request) -> Response:
             return Response(json.dumps(status()), media_type="application/json")
 
@@ -69,9 +74,9 @@ class Console:
 
         app = Starlette(
             routes=[
-                Route("/", show_page),
                 Route("/api/status", show_status),
                 Route("/metrics", show_metrics),
+                *([] if pages is None else pages.routes()),
             ]
         )
         app.router.redirect_slashes = False
@@ -88,6 +93,8 @@ class Console:
 
     async def close(self) -> None:
         """Listen no more."""
+        if self._pages is not None:
+            self._pages.close()
         if self._serving is not None:
             self._server.leave()
             await asyncio.wait({self._serving})
@@ -96,7 +103,8 @@ class Console:
 
 
 class _LocalOnly:
-    """Lets a GET request to a local name through; :data:`_HEADERS` go with every answer."""
+    """Lets requests to a local name through that no other site has made; :data:`_HEADERS` go with
+    every answer. Only an action is POSTed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -108,9 +116,16 @@ class _LocalOnly:
             await send(message)
 
         answer = self._app
-        names = [host.rsplit(":", 1)[0] for host in Headers(scope=scope).getlist("host")]
+        headers = Headers(scope=scope)
+        hosts_named = headers.getlist("host")
+        names = [host.rsplit(":", 1)[0] for host in hosts_named]
+        own = {f"http://{host}" for host in hosts_named}
         if not names or not _LOCAL_HOSTS.issuperset(names):
             answer = PlainTextResponse("this listener is for local use", 403)
-        elif scope["method"] != "GET":
+        elif not own.issuperset(headers.getlist("origin")):
+            answer = PlainTextResponse("another site's page has no business here", 403)
+        elif scope["method"] != "GET" and not (
+            scope["method"] == "POST" and scope["path"].startswith("/api/calls/")
+        ):
             answer = PlainTextResponse("GET only", 405, {"allow": "GET"})
         await answer(scope, receive, with_headers)

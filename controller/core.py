@@ -71,6 +71,7 @@ from .rules import facts as f
 from .rules.book import Book, Identity, Rules
 from .rules.book.peers import MOST_WAITING
 from .rules.moment import Moment
+from .timeline import Timeline
 
 log = logging.getLogger("trunkline.controller")
 
@@ -78,19 +79,27 @@ log = logging.getLogger("trunkline.controller")
 TICK_SECONDS: Final = 0.1
 REST_SECONDS: Final = 0.5
 
-_BY_GATEWAYS: Final = (m.StreamClosed, m.CallMoved, m.WebhooksRefused)
+_BY_ANYBODY: Final = (m.GetStatus, m.GetConsole)
 _ONLY_GATEWAYS: Final = (m.VoiceWebhook, m.StatusCallback, m.StreamStart)
 #: Requests that are served while the stack ends: they help it to come to its end.
-_WHILE_STOPPING: Final = (*_ONLY_GATEWAYS, m.CloseSession, m.GetStatus)
+_WHILE_STOPPING: Final = (*_ONLY_GATEWAYS, m.CloseSession, *_BY_ANYBODY)
 
 Rule = Callable[[Moment, Any], None]
 Event = m.ToController
-AnyEvent = Event | Result | do.Tick | do.Gone | do.Shutdown
+AnyEvent = Event | Result | do.Tick | do.Gone | do.Shutdown | do.Look | do.ByHand
 
 
 def _status(at: Moment, ask: f.Ask[m.GetStatus]) -> None:
     """Anybody may ask who holds what, whichever role it has, also while the stack ends."""
     at.reply(ask.reply_to, m.StatusReport(status=status.build(at.book, at.now)))
+
+
+def _console(at: Moment, ask: f.Ask[m.GetConsole]) -> None:
+    """Whoever reaches the bus may act, and so may the page that gets this token from them."""
+    url, token = at.book.console, at.book.console_token
+    if url is None:
+        raise StackUnavailableError("the console does not listen yet")
+    at.reply(ask.reply_to, m.ConsoleLink(url=url, token=token))
 
 
 #: Who hears what, first to last. Where the order matters, the reason stands beside it.
@@ -117,6 +126,11 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     ),
     do.Gone: (reception.gone,),
     do.Shutdown: (reception.shut_down,),
+    # The console: whoever looks at it is shown sound by the gateways, and may act on a call.
+    do.Look: (reception.look,),
+    m.Levels: (reception.show,),
+    m.CallSound: (reception.show,),
+    do.ByHand: (calls.by_hand,),
     m.Hello: (reception.hello,),
     m.Beat: (reception.beat,),
     m.Goodbye: (reception.goodbye,),
@@ -151,6 +165,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     m.Disarm: (sessions.disarm,),
     m.CloseSession: (sessions.close_asked,),
     m.GetStatus: (_status,),
+    m.GetConsole: (_console,),
     f.SessionLost: (sessions.lose,),
     f.SessionClosing: (
         numbers.let_go,
@@ -261,6 +276,7 @@ class Core:
         seen: Sequence[tuple[str, float]] = (),
     ) -> None:
         self.book = Book(identity, rules, seen)
+        self.timeline = Timeline(identity.epoch)
         self._instructions: list[Instruction] = []
         self._hear(f.Found(overrides, dials, orphans), identity.started)
         # The instructions of the recovery leave with those of the first event.
@@ -272,7 +288,7 @@ class Core:
             self._request(event, now)
         elif isinstance(event, m.Hello):
             self._hello(event, now)
-        elif isinstance(event, _BY_GATEWAYS) and not self._is_gateway(event.gateway):
+        elif isinstance(event, m.GatewayNotification) and not self._is_gateway(event.gateway):
             self.book.count("not a gateway")
         else:
             self._hear(event, now)
@@ -291,11 +307,13 @@ class Core:
     def _hear(self, event: object, now: float) -> None:
         """Let everybody hear the event, and then all facts that follow from it."""
         at = self._moment(now)
+        self.timeline.hear(event, self.book, now)
         todo = deque((rule, event) for rule in self._row(event))
         while todo:
             rule, heard = todo.popleft()
             rule(at, heard)
             for fact in reversed(at.take_told()):
+                self.timeline.hear(fact, self.book, now)
                 todo.extendleft((rule, fact) for rule in reversed(self._row(fact)))
 
     def _row(self, heard: object) -> tuple[Rule, ...]:
@@ -360,7 +378,7 @@ class Core:
         if not request.ttl <= m.LONGEST_WAIT:
             raise InvalidRequestError(f"ttl={request.ttl:g} is not within {m.LONGEST_WAIT} s")
         theirs = isinstance(body, _ONLY_GATEWAYS)
-        if not isinstance(body, m.GetStatus) and theirs != (role == "gateway"):
+        if not isinstance(body, _BY_ANYBODY) and theirs != (role == "gateway"):
             raise InvalidRequestError(f"a {role} cannot ask for {type(body).__name__}")
         if self.book.stopping and not isinstance(body, _WHILE_STOPPING):
             raise StackUnavailableError("the stack is being shut down")

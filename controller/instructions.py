@@ -10,6 +10,8 @@ for each outcome, and no clock for retries.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from trunkline.bus import messages as m
@@ -151,6 +153,12 @@ class PlayDigits(Instruction, frozen=True):
     sid: str
     twiml: str
     deadline: float
+
+
+class Show(Instruction, frozen=True):
+    """Show whoever looks at the console how loud calls are, or let them hear one."""
+
+    message: m.Levels | m.CallSound
 
 
 # --------------------------------------------------------------------------- results
@@ -308,6 +316,22 @@ class Gone(msgspec.Struct, frozen=True):
     another one."""
 
     peer: str
+
+
+class Look(msgspec.Struct, frozen=True):
+    """Somebody looks at the console, and wants levels for so many ``seconds``, and the sound of
+    these calls."""
+
+    seconds: float
+    sound: tuple[str, ...]
+
+
+class ByHand(msgspec.Struct, frozen=True):
+    """Somebody at the console hangs a call up, interrupts in it, or speaks into it."""
+
+    call: str
+    order: Literal["hang_up", "interrupt", "speak"]
+    pcm: bytes = b""
 
 
 class Shutdown(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from typing import Final
 
 import zmq
 
+from trunkline.bus.cassettes import Cassettes
 from trunkline.bus.clock import monotonic
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import CarrierError, SettingsError
@@ -34,8 +35,10 @@ from .journal.database import JournalError
 from .journal.orphans import Orphans, clear_away
 from .journal.rows import SEEN_KEPT
 from .journal.state_dir import StackDir, StackRunsError
+from .live import snapshot
 from .metrics import Metrics
 from .other_stacks import OtherStacks
+from .pages import Pages
 from .rules.book import Identity, Rules
 from .rules.book.usage import DAY, Caps
 from .shell import Shell
@@ -44,6 +47,7 @@ from .twilio.carrier import TwilioCarrier
 from .twilio.operations import Operations
 from .twilio.probe import Prober
 from .twilio.sealed import find_own
+from .viewers import Viewers
 
 log = logging.getLogger("trunkline.controller")
 
@@ -102,7 +106,8 @@ async def _serve_locked(
     if stack.lost and stacks is not None:
         lost = True
         log.error("%s: nothing is there of stack %s; %s", journal.name, stack.id, _BEGUN)
-    carrier = TwilioCarrier.of(settings)
+    cassettes = Cassettes.of(settings)
+    carrier = TwilioCarrier.of(settings, cassettes)
     prober = Prober(settings.state_path, holder)
     ops = Operations.of(settings, stack.id, carrier, journal, prober)
     orphans = Orphans()
@@ -126,6 +131,8 @@ async def _serve_locked(
         stop_authenticator(context)
         context.destroy(linger=100)
         carrier.close()
+        if cassettes is not None:
+            cassettes.close()
         prober.close()
         await journal.close()
         await orphans.close()
@@ -200,8 +207,11 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
             "may run at this address"
         ) from error
     book = core.book
+    viewers = Viewers(lambda: snapshot(book, monotonic()), core.timeline, shell.act)
+    shell.show_to(viewers.shown)
+    pages = Pages(viewers, book.is_live, shell.act, book.console_token, settings.recordings_dir)
     metrics = Metrics(book, monotonic)
-    console = Console(lambda: status.build(book, monotonic()), metrics)
+    console = Console(lambda: status.build(book, monotonic()), metrics, pages)
     pusher = None
     try:
         if otlp.chosen():

@@ -120,6 +120,8 @@ class Shell:
         self._spans: dict[tuple[str, int], tracing.RoomSpan] = {}
         self._fatal: BaseException | None = None
         self._changed = asyncio.Event()
+        #: where the console hears how loud calls are
+        self._show: Callable[[m.Levels | m.CallSound], object] = lambda message: None
         #: something came that is neither time nor a sign of life
         self._asked = asyncio.Event()
 
@@ -227,10 +229,7 @@ class Shell:
 
     def _receive(self, identity: bytes, message: m.ToController) -> None:
         """One message of a peer, which counts if it comes on the connection that has the name."""
-        if isinstance(message, m.StreamClosed | m.CallMoved | m.WebhooksRefused):
-            peer = message.gateway
-        else:
-            peer = message.peer
+        peer = message.gateway if isinstance(message, m.GatewayNotification) else message.peer
         if isinstance(message, m.Hello):
             if (
                 message.role != "adapter"
@@ -337,8 +336,18 @@ class Shell:
                 self._end_span(instruction.peer, instruction.message)
             if identity is not None:
                 self._send(instruction.message, identity)
+        elif isinstance(instruction, do.Show):
+            self._show(instruction.message)
         else:
             self._spawn(self._work(instruction))
+
+    def show_to(self, show: Callable[[m.Levels | m.CallSound], object]) -> None:
+        """The console listens."""
+        self._show = show
+
+    def act(self, event: do.Look | do.ByHand) -> None:
+        """The console wants this."""
+        self._feed(event)
 
     def _send(self, message: m.FromController, identity: bytes) -> None:
         """One message to one connection. If it cannot be encoded, the others still leave."""

@@ -29,7 +29,7 @@ _STATES: Final = {
 
 def build(book: Book, now: float) -> dict[str, Any]:
     """The contract's status object."""
-    found = calls(book, now)
+    found = [row(book, call, now) for call in shown(book)]
     at_times = {"unhealthy": unhealthy(book, now), "caps": book.usage.standing(book.wall(now))}
     return {
         "controller": {
@@ -82,30 +82,33 @@ def unhealthy(book: Book, now: float) -> list[dict[str, Any]]:
     ]
 
 
-def calls(book: Book, now: float) -> list[dict[str, Any]]:
-    """The contract's ``calls``: those that are not over."""
-    found = []
-    for call in book.calls.values():
-        if call.state == "ended" or (not call.caller and not call.callee):
-            continue
-        stats = _stats(book, call)
-        found.append(
-            {
-                "sid": call.sid or call.dialled_sid,
-                "direction": call.direction,
-                "caller": call.caller,
-                "callee": call.callee,
-                "state": call.state,
-                "gateway": call.gateway,
-                "codec_worker": call.active,
-                "seconds": 0.0 if call.started is None else round(now - call.started, 3),
-                "frames_in": stats.frames_in,
-                "frames_out": stats.frames_out,
-                "frames_lost": stats.frames_lost,
-                "underruns": stats.underruns,
-            }
-        )
-    return found
+def shown(book: Book) -> list[Call]:
+    """The calls that are not over, but for those of which nobody knows who speaks in them."""
+    return [call for call in book.calls.values() if call.state != "ended" and is_known(call)]
+
+
+def is_known(call: Call) -> bool:
+    """It is known who speaks in it."""
+    return bool(call.caller or call.callee)
+
+
+def row(book: Book, call: Call, now: float) -> dict[str, Any]:
+    """The contract's row of a call."""
+    stats = _stats(book, call)
+    return {
+        "sid": call.sid or call.dialled_sid,
+        "direction": call.direction,
+        "caller": call.caller,
+        "callee": call.callee,
+        "state": call.state,
+        "gateway": call.gateway,
+        "codec_worker": call.active,
+        "seconds": 0.0 if call.started is None else round(now - call.started, 3),
+        "frames_in": stats.frames_in,
+        "frames_out": stats.frames_out,
+        "frames_lost": stats.frames_lost,
+        "underruns": stats.underruns,
+    }
 
 
 def _dropped(peer: Peer) -> dict[str, Any]:

@@ -31,11 +31,13 @@ from starlette.types import Receive, Scope, Send
 
 from trunkline.bus import hosts
 from trunkline.bus import messages as m
+from trunkline.bus.cassettes import Cassettes
+from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.places import Places
 from trunkline.bus.redact import redact_number
 from trunkline.bus.refusals import Kind
-from trunkline.bus.twilio_urls import HEALTH_PATH, STATUS_PATH, VOICE_PATH
+from trunkline.bus.twilio_urls import CALL_FIELD, HEALTH_PATH, STATUS_PATH, VOICE_PATH
 
 from . import signature, twilio_forms, twiml
 from .authenticator import Authenticator
@@ -67,8 +69,9 @@ class Ask(Protocol):
 
 @dataclass
 class _Webhook:
-    """A webhook whose signature is right."""
+    """A webhook whose signature is right, and which came at ``asked`` of the monotonic clock."""
 
+    asked: float
     form: dict[str, str]
     query: dict[str, str]
     raw_query: str
@@ -89,11 +92,13 @@ class GatewayApp:
         *,
         stack: Callable[[], str | None],
         ready: Callable[[], bool],
+        cassettes: Cassettes | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._ask_controller = ask
         self._stack = stack
         self._ready = ready
+        self._cassettes = cassettes
         #: the time of each request whose body is being read: it is over when it has to go
         self._reading: Places[asyncio.Timeout] = Places(MAX_READING, MAX_READING_OF_ONE)
         #: the time of each request that waits for the controller, which calls own
@@ -135,6 +140,7 @@ class GatewayApp:
 
     async def _webhook(self, request: Request) -> _Webhook:
         """Read the body and check the signature; any doubt is 403."""
+        asked = monotonic()
         body = await self._body(request)
         scope = request.scope
         path = scope["path"]
@@ -174,7 +180,7 @@ class GatewayApp:
         fault = twilio_forms.fault(form, account, of_voice=of_voice)
         if fault is not None:
             raise self._forbidden(f"{path} ({fault})", "odd fields", checked, number)
-        return _Webhook(fields, query, raw_query, public_url)
+        return _Webhook(asked, fields, query, raw_query, public_url)
 
     async def _body(self, request: Request) -> bytes:
         """The request's body, within the bounds of its size, its time, and of how many are read."""
@@ -224,14 +230,30 @@ class GatewayApp:
             if answer.kind in ("reject", "busy"):
                 self._authenticator.refusals.turned_away(answer.kind, number)
             document = twiml.render(answer, hook.public_url, hook.raw_query)
+        self._keep(VOICE_PATH, hook, 200, document)
         return Response(document, media_type="application/xml")
 
     async def _status(self, request: Request) -> Response:
         hook = await self._webhook(request)
         done = await self._ask(m.StatusCallback(form=hook.form, query=hook.query), m.Done)
+        self._keep(STATUS_PATH, hook, 503 if done is None else 204)
         if done is None:  # Twilio asks again: the URL's connection overrides say so
             raise HTTPException(503, "try again", {"retry-after": "1"})
         return Response(status_code=204)
+
+    def _keep(self, path: str, hook: _Webhook, status: int, body: str = "") -> None:
+        """Put a webhook and its answer into the call's cassette."""
+        if self._cassettes is not None:
+            rings = hook.form.get("CallStatus") in ("ringing", "queued")
+            self._cassettes.webhook(
+                path,
+                hook.raw_query,
+                hook.form,
+                asked=hook.asked,
+                status=status,
+                body=body,
+                begins=path == VOICE_PATH and rings and CALL_FIELD not in hook.query,
+            )
 
     async def _ask(self, body: m.VoiceWebhook | m.StatusCallback, expect: type[_T]) -> _T | None:
         """The controller's answer; None when there is none in time. A signed request has a place

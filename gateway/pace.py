@@ -58,6 +58,12 @@ class Pace:
         self._first: int | None = None
         self._next = 0
 
+    @property
+    def behind(self) -> float:
+        """How much less sound it has brought by its newest message than the time since its socket
+        was opened (seconds): by this much that message came late."""
+        return self._behind
+
     def judge(self, event: ms.Event | None, now: float) -> Verdict:
         """Count one message, of which ``event`` came. *too fast*: this is more than there may be.
         *misplaced*: the frame's position cannot be right."""

@@ -19,6 +19,7 @@ import zmq
 
 from trunkline.bus import hosts
 from trunkline.bus import messages as m
+from trunkline.bus.cassettes import Cassettes
 from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
@@ -104,8 +105,9 @@ async def serve(
     directory = settings.recordings_dir
     retention = Retention(settings.recordings_keep_days, settings.recordings_max_mb)
     recorder = None if directory is None else Recorder(directory, retention)
+    cassettes = Cassettes.of(settings)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    gateway = Gateway(settings, check, context, stop, recorder)
+    gateway = Gateway(settings, check, context, stop, recorder, cassettes)
     # While there is no controller calls go on without it. A gateway that alone does not hear it is
     # started again, and its calls come back by another one.
     lives_while(lambda: not gateway.client.deaf)
@@ -114,6 +116,8 @@ async def serve(
     finally:
         if recorder is not None:
             recorder.close()
+        if cassettes is not None:
+            cassettes.close()
         stop_authenticator(context)
         context.term()
 
@@ -128,6 +132,7 @@ class Gateway:
         context: zmq.Context[zmq.Socket[bytes]],
         stop: asyncio.Event,
         recorder: Recorder | None = None,
+        cassettes: Cassettes | None = None,
     ) -> None:
         self.peer = f"gateway-{os.getpid()}-{secrets.token_hex(4)}"
         self._settings = settings
@@ -174,12 +179,14 @@ class Gateway:
             lead_ms=settings.lead_ms,
             curve=settings.curve,
             recorder=recorder,
+            cassettes=cassettes,
         )
         self.app = GatewayApp(
             self.authenticator,
             self.client.request,
             stack=lambda: self._stack,
             ready=lambda: self.healthy,
+            cassettes=cassettes,
         )
         self._server = Server(
             self.app,

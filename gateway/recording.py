@@ -17,7 +17,6 @@ from __future__ import annotations
 import logging
 import queue
 import re
-import struct
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -103,15 +102,15 @@ class Stereo:
         self._done += both
 
 
-def _linear(code: int) -> bytes:
-    """One mu-law code as PCM16 little-endian (ITU-T G.711)."""
+def linear(code: int) -> int:
+    """One mu-law code as PCM16 (ITU-T G.711)."""
     code = ~code & 0xFF
     magnitude = (((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4)
-    return struct.pack("<h", 0x84 - magnitude if code & 0x80 else magnitude - 0x84)
+    return 0x84 - magnitude if code & 0x80 else magnitude - 0x84
 
 
-_LOW: Final = bytes(_linear(code)[0] for code in range(256))
-_HIGH: Final = bytes(_linear(code)[1] for code in range(256))
+_LOW: Final = bytes(linear(code) & 0xFF for code in range(256))
+_HIGH: Final = bytes(linear(code) >> 8 & 0xFF for code in range(256))
 
 
 def pcm16(mulaw: bytes) -> bytes:

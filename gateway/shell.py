@@ -21,6 +21,7 @@ import zmq
 
 from trunkline.bus import hosts, tracing
 from trunkline.bus import messages as m
+from trunkline.bus.cassettes import Cassettes
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import ClientCurve
 from trunkline.bus.errors import TrunklineError
@@ -37,6 +38,7 @@ from .recording import Recorder, Stereo, Track, place_of
 from .recording_file import Whose
 from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
+from .watcher import Watcher
 from .websocket import Refusal, Upgrade, WebSocket
 
 log = logging.getLogger("trunkline.gateway")
@@ -70,10 +72,12 @@ class StreamSocket:
     def __init__(self, shell: Shell, applicant: Applicant) -> None:
         self.number = applicant.number
         self.protocol = ms.MediaStream()
-        self._pace = Pace(shell.clock(), shell.jitter)
+        self.pace = Pace(shell.clock(), shell.jitter)
         self.socket: WebSocket | None = None
         #: the open stream's, where its call is traced
         self.span: tracing.RoomSpan | None = None
+        #: for the call's cassette; None: nobody wants one
+        self.tape = None if shell.cassettes is None else shell.cassettes.tape()
         self._shell = shell
         self._applicant = applicant
 
@@ -85,11 +89,13 @@ class StreamSocket:
         self.socket = socket
 
     def text(self, data: bytes) -> None:
+        if self.tape is not None:
+            self.tape.heard(data)
         event = self.protocol.receive(data)
         if type(event) is ms.Media and self._applicant.state == "live":
             # A frame, which comes nearly always, need not pass the cases of everything else.
             shell = self._shell
-            verdict = self._pace.judge(event, shell.clock())
+            verdict = self.pace.judge(event, shell.clock())
             if verdict == "fine":
                 if shell.streams.media(self.number, event.position, event.payload):
                     shell.flush_within(FLUSH_SECONDS)
@@ -114,7 +120,7 @@ class StreamSocket:
     def _came(self, event: ms.Event | None) -> None:
         """A message came, and this is its meaning."""
         if self.protocol.started:
-            verdict = self._pace.judge(event, self._shell.clock())
+            verdict = self.pace.judge(event, self._shell.clock())
             if verdict != "fine":
                 self._wrong(verdict)
                 return
@@ -162,6 +168,7 @@ class Shell:
         lead_ms: int = 60,
         curve: ClientCurve | None = None,
         recorder: Recorder | None = None,
+        cassettes: Cassettes | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self.peer = peer
@@ -169,8 +176,10 @@ class Shell:
         self.wall = Wall(log)
         self.controller = controller
         self.clock = clock
+        self.cassettes = cassettes
         self.streams = Streams(peer, clock(), lead_ms)
         self.admission = Admission(peer)
+        self.watcher = Watcher(peer, self.streams, self._notify, clock, self._lateness)
         self.sockets: dict[int, StreamSocket] = {}
         #: how unevenly carriers' frames come
         self.jitter = Histogram(JITTER)
@@ -260,6 +269,8 @@ class Shell:
                 "trunkline.ordinal": info.ordinal,
             },
         )
+        if socket.tape is not None:
+            socket.tape.let_in(info.sid, opened.stream_sid)
         recording = None
         if self._recorder is not None:
             age = info.age or 0.0
@@ -275,10 +286,11 @@ class Shell:
                 opened.accepted,
                 opened.stream_sid,
                 self.clock(),
-                recording,
+                () if recording is None else (recording,),
                 [(media.position, media.payload) for media in opened.early],
             )
         )
+        self.watcher.opened(info.call)
         for event in opened.held:
             socket.take(event)
 
@@ -292,6 +304,8 @@ class Shell:
         self.apply(self.streams.closed(ended.socket, ended.reason, at))
         if socket.span is not None:
             socket.span.end({"trunkline.stream_end": ended.reason})
+        if socket.tape is not None:
+            socket.tape.over(ended.reason)
 
     def _close_socket(self, number: int, code: int) -> None:
         found = self.sockets.get(number)
@@ -327,6 +341,8 @@ class Shell:
                     target = self.sockets.get(number)
                     if target is not None and target.socket is not None:
                         target.socket.send_text(text)
+                        if target.tape is not None:
+                            target.tape.said(text)
             elif isinstance(instruction, do.SendToWorker):
                 self._send(instruction.endpoint, instruction.message)
             elif isinstance(instruction, do.OpenLink):
@@ -365,6 +381,13 @@ class Shell:
                         instruction.notification.worker,
                     )
                 self.controller.notify(instruction.notification)
+
+    def _lateness(self, number: int) -> float:
+        socket = self.sockets.get(number)
+        return 0.0 if socket is None else socket.pace.behind
+
+    def _notify(self, notification: m.Notification) -> bool:
+        return self.controller.notify(notification)
 
     def _send(self, endpoint: str, message: m.ToWorker) -> None:
         link = self._links.get(endpoint)
@@ -475,6 +498,8 @@ class Shell:
             elif event.ordinal is not None:
                 now = self.clock()
                 self.apply(self.streams.close_one_way(event.call, event.ordinal, now))
+        elif isinstance(event, m.Watch):
+            self.watcher.watch(event)
         elif isinstance(event, m.StreamTurn):
             self.apply(self.admission.turn(event.info))
         else:
@@ -490,6 +515,7 @@ class Shell:
     def close(self) -> None:
         """Close all sockets and connections; the ends of streams are told before."""
         self.admission.draining = True
+        self.watcher.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._flushing is not None:

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.sound import WIRE_RATE
 
-from .recording import Stereo
-
 #: Inbound sound that is kept for a worker that takes over: 10 s, in samples.
 RING_SAMPLES: Final = 10 * WIRE_RATE
+#: How much more there may be until it is looked at: 0.5 s.
+_SLACK: Final = WIRE_RATE // 2
 #: Frames that the ring holds at most, whatever their lengths (a carrier sends 50 a second).
 RING_FRAMES: Final = 2_000
 #: Digits that are kept of one stream.
@@ -32,6 +32,14 @@ class Wire(Protocol):
     def mark(self, name: str) -> bytes: ...
 
 
+class Tap(Protocol):
+    """Somebody who hears both sides of a stream, in mu-law."""
+
+    def heard(self, position: int, payload: bytes) -> None: ...
+    def said(self, payload: bytes) -> None: ...
+    def cleared(self) -> None: ...
+
+
 @dataclass
 class Ring:
     """The recent inbound sound of one stream, oldest first; each frame as it was told to a worker,
@@ -39,26 +47,35 @@ class Ring:
 
     frames: deque[m.InFrame] = field(default_factory=deque)
     samples: int = 0
+    #: a frame from this position on shows that some are too old by :data:`_SLACK` samples
+    _full_at: int = -1
 
     def add(self, frame: m.InFrame) -> None:
-        """Keep one frame, and let go of what is older than 10 s before its end."""
+        """Keep one frame. The oldest lie in cold memory, so a look at them is not for each frame:
+        half a second of them is let go together."""
+        self.frames.append(frame)
+        self.samples = samples = self.samples + len(frame.payload)
+        if (
+            frame.position >= self._full_at
+            or samples > RING_SAMPLES + _SLACK
+            or len(self.frames) > RING_FRAMES
+        ):
+            self.trim()
+
+    def trim(self) -> None:
+        """Let go of what is older than 10 s before the end."""
         frames = self.frames
-        frames.append(frame)
-        size = len(frame.payload)
-        samples = self.samples + size
-        oldest = frame.position + size - RING_SAMPLES
-        while True:
-            first = frames[0]
-            size = len(first.payload)
-            if (
-                samples <= RING_SAMPLES
-                and first.position + size > oldest
-                and len(frames) <= RING_FRAMES
-            ):
-                break
-            samples -= size
-            frames.popleft()
-        self.samples = samples
+        if not frames:
+            return
+        last = frames[-1]
+        oldest = last.position + len(last.payload) - RING_SAMPLES
+        while (
+            self.samples > RING_SAMPLES
+            or frames[0].position + len(frames[0].payload) <= oldest
+            or len(frames) > RING_FRAMES
+        ):
+            self.samples -= len(frames.popleft().payload)
+        self._full_at = frames[0].position + RING_SAMPLES + _SLACK
 
 
 @dataclass
@@ -105,8 +122,8 @@ class Stream:
     joins: bool = False
     frames_in: int = 0
     frames_out: int = 0
-    #: where its sound is put together for a recording
-    recording: Stereo | None = None
+    #: who hears its sound: a recording, and the console while somebody looks
+    taps: tuple[Tap, ...] = ()
 
     @property
     def call(self) -> str:
@@ -115,6 +132,14 @@ class Stream:
     @property
     def ordinal(self) -> int:
         return self.info.ordinal
+
+    def tap(self, tap: Tap) -> None:
+        """It hears the stream from now on."""
+        self.taps = (*self.taps, tap)
+
+    def untap(self, tap: Tap) -> None:
+        """It hears the stream no more."""
+        self.taps = tuple(each for each in self.taps if each is not tap)
 
     @property
     def stats(self) -> m.StreamStats:
@@ -139,6 +164,7 @@ class Stream:
     def open_call(self, lead_ms: int, now: float) -> m.OpenCall:
         """Gives the call to a worker, with everything that it needs to go on from here."""
         call, generation, ordinal = self.call, self.generation, self.ordinal
+        self.ring.trim()
         return m.OpenCall(
             call,
             generation,

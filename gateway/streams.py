@@ -38,8 +38,7 @@ from trunkline.bus.sound import FRAME, WIRE_RATE
 
 from .instructions import CloseSocket, Instruction, Notify, WriteTexts
 from .links import Link, Links
-from .recording import Stereo
-from .stream import Stream, Wire
+from .stream import Stream, Tap, Wire
 
 #: How often ``check`` is to be called.
 CHECK_SECONDS: Final = 0.1
@@ -93,8 +92,17 @@ class Streams:
 
     def socket_of(self, call: str) -> int | None:
         """The socket of the call's live stream."""
+        stream = self.of_call(call)
+        return None if stream is None else stream.socket
+
+    def of_call(self, call: str) -> Stream | None:
+        """The call's live stream."""
         stream = self._calls.get(call)
-        return None if stream is None or stream.ended is not None else stream.socket
+        return None if stream is None or stream.ended is not None else stream
+
+    def all_live(self) -> list[Stream]:
+        """The live streams."""
+        return list(self._sockets.values())
 
     def announce(self, now: float) -> list[m.StreamInfo]:
         """The live streams, for Hello."""
@@ -116,10 +124,10 @@ class Streams:
         accepted: m.StreamAccepted,
         stream_sid: str,
         now: float,
-        recording: Stereo | None = None,
+        taps: tuple[Tap, ...] = (),
         early: Iterable[tuple[int, bytes]] = (),
     ) -> list[Instruction]:
-        """The controller let this socket's stream in. ``recording`` gets its sound; ``early``: the
+        """The controller let this socket's stream in. ``taps`` hear its sound; ``early``: the
         frames that it has brought by now, where the worker needs them with the OpenCall."""
         info = accepted.info
         joins = accepted.one_way or accepted.overlaps
@@ -147,7 +155,7 @@ class Streams:
             holders=holders,
             one_way=accepted.one_way,
             joins=joins,
-            recording=recording,
+            taps=taps,
         )
         self._calls[info.call] = stream
         self._sockets[socket] = stream
@@ -177,8 +185,8 @@ class Streams:
         info = stream.info
         frame = m.InFrame(info.call, stream.generation, info.ordinal, position, payload)
         stream.ring.add(frame)
-        if stream.recording is not None:
-            stream.recording.heard(position, payload)
+        for tap in stream.taps:
+            tap.heard(position, payload)
         return frame
 
     def flush(self, now: float | None = None) -> list[Instruction]:
@@ -302,8 +310,8 @@ class Streams:
                 stream.playback = message.playback
                 stream.plays_until, stream.in_doubt = now, 0.0
                 self._out.append(WriteTexts([(stream.socket, stream.wire.clear)]))
-                if stream.recording is not None:
-                    stream.recording.cleared()
+                for tap in stream.taps:
+                    tap.cleared()
         elif isinstance(message, m.Mark):
             stream = self._current(endpoint, message.call, message.generation)
             if stream is not None:
@@ -401,8 +409,8 @@ class Streams:
                 begins = now if now > stream.plays_until else stream.plays_until
                 stream.plays_until = begins + samples / WIRE_RATE
                 texts.append((stream.socket, stream.wire.media(payload)))
-                if stream.recording is not None:
-                    stream.recording.said(payload)
+                for tap in stream.taps:
+                    tap.said(payload)
             else:
                 self.dropped["position"] += 1
             # Also for a frame out of position: it tells the worker where the stream stands.

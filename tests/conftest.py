@@ -64,6 +64,7 @@ COMPUTE: Final = (
         "survival/test_private_stack.py",
     ),
     (
+        "::test_the_scenario_adapter_knows_it_too",
         "adapter/test_dropin_calls.py",
         "adapter/test_dropin_spans.py",
         "adapter/test_dropin_surface.py",
@@ -74,20 +75,26 @@ COMPUTE: Final = (
         "adapter/test_tunnel_readiness.py",
     ),
 )
-#: Tests that measure, in lines. Those on a stack with one gateway are in one line, so that all
-#: stacks of the first three lines but that one start at the beginning, and not while a neighbour
-#: measures.
+#: Tests that measure, in lines of about a minute. A start of a stack in the middle is a burden for
+#: those that measure beside it. So those on a stack with one gateway are in one line, and the other
+#: tests of a line share a stack that starts at the beginning. Behind the stalls alone, which are
+#: over early, comes a run of the gates with a stack of its own.
 MEASURE: Final = (
-    ("survival/test_stalls.py",),
-    ("survival/test_gateway.py", "survival/test_scaling.py", "::test_a_codec_worker_alone"),
-    ("e2e/test_interrupt.py", "survival/test_codec_worker.py", "survival/test_controller.py"),
+    ("survival/test_stalls.py", "::test_a_slower_run_fails"),
+    (
+        "survival/test_gateway.py",
+        "survival/test_scaling.py",
+        "::test_a_codec_worker_alone",
+        "e2e/test_interrupt.py",
+    ),
+    ("survival/test_codec_worker.py", "survival/test_controller.py"),
     ("::test_every_example_that_judges",),
-    ("dropin/test_gates_run.py",),
+    ("::test_a_run_with_gates",),
 )
 #: Files in these folders are taken apart: any worker may take any of their tests.
 EACH_BY_ITSELF: Final = ("tests/e2e/", "tests/survival/", "tests/trunkline/")
 #: But not these, whose tests share a stack that the file starts.
-TOGETHER: Final = ("test_digits.py", "test_up.py")
+TOGETHER: Final = ("test_digits.py", "test_up.py", "e2e/test_console.py")
 #: The files of units that compute longest.
 LONGEST: Final = (
     "adapter/test_speech_gate.py",

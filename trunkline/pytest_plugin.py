@@ -20,8 +20,10 @@ import contextlib
 import inspect
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,6 +48,9 @@ SIM_CALLEES = (
     "+14155557778=speech:austen-0880,greets,when_silent=0.7,repeat",
     "+14155557779=busy",
 )
+
+#: A stack writes cassettes twice a second.
+WRITTEN_WITHIN = 1.0
 
 _run_key = pytest.StashKey["_Run"]()
 
@@ -84,7 +89,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--phone-report",
         type=Path,
         metavar="DIR",
-        help="Write DIR/index.html: all calls of the run, with their sound.",
+        help="Write DIR/index.html: all calls of the run, with their sound. Beside it is a "
+        "cassette of each call of a failed test (docs/replay.md).",
+    )
+    group.addoption(
+        "--phone-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="The stand-in carrier draws by this seed what Twilio does now so, now otherwise.",
     )
     caps.add_options(group)
     parser.addini("phone_sim", "Run against the stand-in carrier.", "bool", False)
@@ -152,8 +165,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    for rate in config.stash[_run_key].pass_rates:
-        terminalreporter.write_line(f"trunkline: {rate}")
+    for told in config.stash[_run_key].pass_rates + config.stash[_run_key].replays:
+        terminalreporter.write_line(f"trunkline: {told}")
     for problem in config.stash[_run_key].problems:
         terminalreporter.write_line(f"trunkline: {problem}", red=True)
 
@@ -164,6 +177,10 @@ class _Run:
     def __init__(self, config: pytest.Config) -> None:
         self.problems: list[str] = []
         self.pass_rates: list[str] = []
+        #: how to play the calls of failed tests again
+        self.replays: list[str] = []
+        #: the stack that was found or started keeps cassettes, and we know where
+        self.keeps_cassettes = False
         self._gates: Gates | None = None
         self._config = config
         self._stacks: dict[bool, PhoneStack] = {}
@@ -211,8 +228,34 @@ class _Run:
     def close(self) -> None:
         """End what this run started; a worker leaves that to the controller."""
         own, self._own = self._own, None
-        if own is not None:
-            self.problems += own.close()
+        if own is None:
+            self._keep(None)
+        else:
+            self.problems += own.close(lambda: self._keep(own.path))
+
+    def _keep(self, directory: Path | None) -> None:
+        """Keep the cassettes of failed tests, once the stacks in the run's ``directory`` have
+        ended."""
+        gates, self._gates = self._gates, None
+        asked = self._config.getoption("--phone-report") is not None
+        if gates is None or self._given is not None or not asked:
+            return
+        source = self.cassettes(directory)
+        if source is not None:
+            if directory is None or not list(directory.glob("*.log")):
+                time.sleep(WRITTEN_WITHIN)  # the stack is not ours, and goes on
+            self.replays += gates.keep_cassettes(source)
+
+    def cassettes(self, directory: Path | None) -> Path | None:
+        """Where stacks keep cassettes for this run: where the user has them, or in its
+        ``directory``. None: nowhere."""
+        from trunkline.bus import settings
+
+        found = settings.load().cassettes_dir
+        if found is not None:
+            return found.absolute()
+        asked = self._config.getoption("--phone-report") is not None
+        return directory / "cassettes" if asked and directory is not None else None
 
 
 # --------------------------------------------------------------------------- gates
@@ -348,6 +391,9 @@ def _simulated(request: pytest.FixtureRequest) -> bool:
 def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
     """The stack that there is, or one that is started; its far ends on the line that is wanted."""
     stack = _find_stack(config, simulated)
+    run = config.stash[_run_key]
+    if config.getoption("--phone-report") and run.keeps_cassettes:
+        run.gates.seed = partial(_seed, stack.sim)
     line = _option(config, "phone_line")
     if line and stack.sim is not None:
         from trunkline.carrier_sim.client import SimClient, SimError
@@ -367,6 +413,7 @@ def _find_stack(config: pytest.Config, simulated: bool) -> PhoneStack:
 
     from .stack import shared_stack
 
+    run = config.stash[_run_key]
     settings = bus_settings.load(bus=_option(config, "phone_bus") or None)
     sim = _sim_of(settings.twilio_api_url)
     asked = "bus" in settings.given
@@ -375,21 +422,40 @@ def _find_stack(config: pytest.Config, simulated: bool) -> PhoneStack:
         if joined is not None:
             account, public_url = joined
             token = settings.auth_token
+            run.keeps_cassettes = settings.cassettes_dir is not None
             return PhoneStack(settings.bus, account, token, public_url, sim)
-    directory = config.stash[_run_key].directory
+    directory = run.directory
+    settings = settings.changed(cassettes_dir=run.cassettes(directory))
+    run.keeps_cassettes = settings.cassettes_dir is not None
     wanted: Wanted
     if simulated:
         callees = dict(
             _callee(item, config.rootpath) for item in config.getini("phone_sim_callees")
         )
         numbers = dict.fromkeys(config.getini("phone_sim_numbers"), SIM_VOICE_URL)
-        wanted = shared_stack.simulated(directory, numbers, callees)
+        wanted = shared_stack.simulated(
+            directory,
+            numbers,
+            callees,
+            TRUNKLINE_SIM_SEED=str(config.getoption("--phone-seed")),
+            **shared_stack.cassette_settings(settings),
+        )
     else:
         settings.require("account_sid")
         settings.require("auth_token")
         wanted = shared_stack.twilio(directory, settings, _option(config, "phone_tunnel") or None)
     info = shared_stack.acquire(directory, "sim" if simulated else "twilio", wanted)
     return PhoneStack(info.bus, info.account_sid, info.auth_token, info.public_url, info.sim)
+
+
+def _seed(sim: str | None) -> int | None:
+    """The seed of the stand-in carrier; None at Twilio."""
+    if sim is None:
+        return None
+    from trunkline.carrier_sim.client import SimClient
+
+    with SimClient(sim) as client:
+        return int(client.health()["seed"])
 
 
 def _callee(item: str, root: Path) -> tuple[str, str]:

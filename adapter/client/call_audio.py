@@ -344,33 +344,39 @@ class CallAudio:
         """Since when a message that is read now may have waited; None: it came in time."""
         return self._stall[0] if self._stall is not None and now < self._stall[1] else None
 
-    def acknowledge(self, worker: str, message: m.AcknowledgedTo, now: float) -> None:
+    def acknowledge(self, worker: str, message: m.AcknowledgedTo, now: float) -> bool:
+        """True: there may be instructions."""
         if not self._current(worker, message.generation):
-            return
+            return False
         self._acknowledged(message.position, now)
-        if not self.out.moves_on(message.position, message.idle):
-            self._spoken(self.out.acknowledge(message.position, message.idle, now))
-            self._cut_given_up(now)
-            self._pump()
+        if self.out.moves_on(message.position, message.idle):
+            return False
+        self._spoken(self.out.acknowledge(message.position, message.idle, now))
+        self._cut_given_up(now)
+        self._pump()
+        return True
 
     def _acknowledged(self, position: int, now: float) -> None:
         """Sound up to ``position`` was written: note until when the carrier plays it. Sound below
         the floor was interrupted, and is not played."""
-        fresh = (position - max(self.out.acknowledged, self.out.floor)) / WIRE_RATE
-        if fresh <= 0:
+        out = self.out
+        first = out.acknowledged if out.acknowledged > out.floor else out.floor
+        if position <= first:
             return
-        since = self._late_since(now)
+        fresh = (position - first) / WIRE_RATE
+        since = None if self._stall is None else self._late_since(now)
         if since is not None:
             came = min(now, max(self._acknowledged_at, since) + fresh)
             ahead = min(max(self._plays_until - came, 0.0) + fresh, self._most_ahead)
         else:
             self._stall = None
             came = now
-            ahead = max(self._plays_until - came, 0.0) + fresh
-            self._most_ahead = max(self._most_ahead, ahead)
-        begins = came + ahead - fresh
+            ahead = self._plays_until - came
+            ahead = fresh + ahead if ahead > 0.0 else fresh
+            if ahead > self._most_ahead:
+                self._most_ahead = ahead
         if self.tape is not None:
-            self.tape.said(begins, max(self.out.acknowledged, self.out.floor), position)
+            self.tape.said(came + ahead - fresh, first, position)
         self._plays_until = came + ahead
         self._acknowledged_at = came
 

@@ -133,6 +133,20 @@ class CallMedia:
         self.act()
         await future
 
+    def say_by_hand(self, pcm: bytes) -> None:
+        """Somebody at the console speaks into the call, behind the sound that is queued."""
+        if self.controller_ended is None and len(pcm) % 2 == 0:
+            self.spoke = True
+            self.audio.say(pcm, self._clock())
+            self.act()
+
+    def interrupt_by_hand(self) -> None:
+        """Somebody at the console drops all queued sound."""
+        if self.controller_ended is None:
+            self.spoke = False
+            self.audio.interrupt(self._clock())
+            self.act()
+
     async def played_out(self, timeout: float) -> bool:
         """Wait until all that was said has been heard by the far end; False: it was not."""
         if not self.spoke or self.controller_ended is not None or self.audio.active is None:
@@ -214,8 +228,8 @@ class CallMedia:
 
     def acknowledged(self, worker: str, message: m.AcknowledgedTo, now: float) -> None:
         """A worker says how far our sound was written."""
-        self.audio.acknowledge(worker, message, now)
-        self.act()
+        if self.audio.acknowledge(worker, message, now):
+            self.act()
 
     def act(self) -> None:
         """Carry out the instructions of the audio state."""

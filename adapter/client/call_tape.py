@@ -26,6 +26,8 @@ Samples = npt.NDArray[np.int16]
 
 #: The most of a call that is kept, in positions: an hour.
 MOST: Final = 3_600 * WIRE_RATE
+#: Theirs is joined in pieces of a second at most (positions).
+_PIECE: Final = WIRE_RATE
 #: An acknowledgement that is later than this (seconds) was not only waiting in a queue.
 LATE: Final = 0.5
 #: Times that are as close as this (seconds) are the same.
@@ -71,14 +73,17 @@ class _Playing:
 class CallTape:
     """The sound of one call. Times are the client's clock.
 
-    It is told of every frame, so it does little for one. Another thread may ask for it meanwhile.
+    It is told of every frame, and finds its own state out of the caches each time. So it only notes
+    a frame at first, in one list. Another thread may ask for it meanwhile.
     """
 
     def __init__(self) -> None:
-        #: theirs; the positions of a run follow those of the one before
-        self._heard: list[_Run] = []
-        self._heard_to = -1
-        #: how late each piece of theirs came, behind the time that its position has
+        #: theirs that was joined, each with the position at which it begins
+        self._heard: list[tuple[int, bytes]] = []
+        #: theirs behind it: the first position; codes and when they came, in turn
+        self._fresh: tuple[int, list[bytes | float]] = (0, [])
+        self._heard_to = 0
+        #: how late each joined piece of theirs came, behind the time that its position has
         self._delays = array("d")
         #: ours that was sent to a worker, by its positions
         self._spoken: list[_Run] = []
@@ -91,13 +96,18 @@ class CallTape:
 
     def heard(self, position: int, codes: bytes, now: float) -> None:
         """They said ``codes`` from ``position`` on; they came at ``now``."""
-        if position > MOST:
-            return
-        if position != self._heard_to:
-            self._heard.append(_Run(position))
-        self._heard[-1].codes += codes
-        self._heard_to = position = position + len(codes)
-        self._delays.append(now - position / WIRE_RATE)
+        began, fresh = self._fresh
+        if position != self._heard_to or position - began >= _PIECE:
+            if position > MOST:
+                return
+            if fresh:
+                joined, delays = _joined(began, fresh)
+                self._heard.append((began, joined))
+                self._delays.extend(delays)
+            fresh = []
+            self._fresh = (position, fresh)
+        fresh += codes, now
+        self._heard_to = position + len(codes)
 
     def spoken(self, position: int, pcm: bytes, *, begins: bool) -> None:
         """``pcm`` (PCM16 24 kHz), which has our positions from ``position`` on, goes to a worker.
@@ -130,7 +140,7 @@ class CallTape:
             last = self._said[-1] if self._said else None
             if last is not None and last.stop == first and abs(late) < _SAME_TIME:
                 last.stop = end
-            elif self._delays and (begins - self._delays[0]) * WIRE_RATE > MOST:
+            elif self._said and (begins - self._said[0].begins) * WIRE_RATE > MOST:
                 return
             else:
                 self._said.append(_Playing(begins, first, end))
@@ -154,18 +164,24 @@ class CallTape:
     def jitter_ms(self) -> float | None:
         """Nineteen of twenty messages of theirs came this close to the usual delay. None: no
         message came."""
-        delays = np.frombuffer(self._delays.tobytes())
+        delays = self._all_delays(_joined(*self._fresh)[1])
         if not len(delays):
             return None
         return float(1000 * np.percentile(np.abs(delays - np.median(delays)), 95))
 
+    def _all_delays(self, fresh: list[float]) -> npt.NDArray[np.float64]:
+        return np.concatenate([np.frombuffer(self._delays.tobytes()), fresh])
+
     def sides(self) -> tuple[Samples, Samples]:
         """(ours, theirs) as PCM16 at 8 kHz, on one clock, the far end's."""
-        # Copies: another thread may add to them meanwhile.
-        heard = [(run.begins, bytes(run.codes)) for run in list(self._heard)]
+        # What is joined meanwhile is read twice, and nothing is missed. The rest are copies: it may
+        # be added to meanwhile.
+        began_at, fresh = self._fresh
+        joined, late = _joined(began_at, fresh)
+        heard = [(began_at, joined), *self._heard]
         said = [(each.begins, each.first, each.stop) for each in list(self._said)]
         spoken = [(run.begins, bytes(run.codes)) for run in list(self._spoken)]
-        delays = np.frombuffer(self._delays.tobytes())
+        delays = self._all_delays(late)
         began = float(delays.min()) if len(delays) else 0.0
         ours = []
         for begins, first, stop in said:
@@ -176,6 +192,18 @@ class CallTape:
                 if part:
                     ours.append((at + position + skipped - first, part))
         return _laid_out(ours), _laid_out(heard)
+
+
+def _joined(position: int, fresh: list[bytes | float]) -> tuple[bytes, list[float]]:
+    """The codes of ``fresh``, which begin at ``position``, and how late each of them came."""
+    parts, delays = [], []
+    both = iter(list(fresh))
+    for codes, now in zip(both, both, strict=True):
+        assert isinstance(codes, bytes) and isinstance(now, float)
+        parts.append(codes)
+        position += len(codes)
+        delays.append(now - position / WIRE_RATE)
+    return b"".join(parts), delays
 
 
 def _laid_out(pieces: list[tuple[int, bytes]]) -> Samples:

@@ -315,6 +315,10 @@ class ClientSession:
                     log.info("call %s: its stream is gone, waiting for a new one", event.call)
             case m.AnsweredBy() if event.call in self.calls:
                 self.calls[event.call].answered_by_told(event.answered_by)
+            case m.InterruptByHand() if event.call in self.calls:
+                self.calls[event.call].interrupt_by_hand()
+            case m.SpeakByHand() if event.call in self.calls:
+                self.calls[event.call].say_by_hand(event.pcm)
             case m.CallEnded():
                 self.ended(event)
             case m.DialFailed():

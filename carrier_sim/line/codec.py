@@ -28,6 +28,11 @@ _A_LAW: Final = _a_law(np.arange(-32768, 32768, dtype=np.int32))
 
 _INDEX: Final = (-1, -1, -1, -1, 2, 4, 6, 8)
 _STEPS: Final = tuple(min(32767, round(7 * 1.1**n)) for n in range(89))
+#: By step and code: how far the prediction moves, and the next step. Looked up for each sample.
+_MOVES: Final = tuple(
+    tuple((step >> 3) + (step * code >> 2) for code in range(8)) for step in _STEPS
+)
+_NEXT: Final = tuple(tuple(max(0, min(88, n + moved)) for moved in _INDEX) for n in range(89))
 
 
 class ALaw:
@@ -50,13 +55,19 @@ class Adpcm:
         predicted, index = self._predicted, self._index
         out = []
         for sample in pcm.tolist():
-            step = _STEPS[index]
+            # Comparisons instead of min() and max(), which take half of the time here.
             difference = sample - predicted
-            code = min(7, (abs(difference) << 2) // step)
-            moved = (step >> 3) + (step * code >> 2)
-            predicted += moved if difference >= 0 else -moved
-            predicted = max(-32768, min(32767, predicted))
-            index = max(0, min(88, index + _INDEX[code]))
+            if difference >= 0:
+                code = (difference << 2) // _STEPS[index]
+                code = code if code < 7 else 7
+                predicted += _MOVES[index][code]
+                predicted = predicted if predicted < 32767 else 32767
+            else:
+                code = (-difference << 2) // _STEPS[index]
+                code = code if code < 7 else 7
+                predicted -= _MOVES[index][code]
+                predicted = predicted if predicted > -32768 else -32768
+            index = _NEXT[index][code]
             out.append(predicted)
         self._predicted, self._index = predicted, index
         return np.array(out, dtype=np.int16)

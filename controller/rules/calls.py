@@ -122,6 +122,21 @@ def hang_up(at: Moment, due: f.HangUp) -> None:
         at.reply(due.reply_to, m.Done())
 
 
+def by_hand(at: Moment, act: do.ByHand) -> None:
+    """Somebody at the console acts on a call, as its client might. What is said in it is the
+    client's own business, which alone knows how far it has spoken: the client is asked."""
+    call = at.book.calls.get(act.call)
+    if call is None or not call.live:
+        return
+    at.count(f"by hand {act.order}")
+    if act.order == "hang_up":
+        at.tell(f.HangUp(call.id, "hang_up"))
+    elif act.order == "interrupt":
+        at.send_session(call.session, m.InterruptByHand(call=call.id))
+    else:
+        at.send_session(call.session, m.SpeakByHand(call=call.id, pcm=act.pcm))
+
+
 def session_closes(at: Moment, closing: f.SessionClosing) -> None:
     """Hang up the calls of a session that closes. They count as pending until REST has taken
     that."""

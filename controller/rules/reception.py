@@ -123,6 +123,18 @@ def _of_known_calls(at: Moment, stats: Iterable[m.CallStats]) -> Iterator[m.Call
             yield one
 
 
+def look(at: Moment, look: do.Look) -> None:
+    """Somebody looks at the console: gateways tell how loud their streams are, for a while."""
+    for gateway in at.book.gateways():
+        if at.book.present(gateway, at.now):
+            at.send(gateway.id, m.Watch(seconds=look.seconds, sound=list(look.sound)))
+
+
+def show(at: Moment, told: m.Levels | m.CallSound) -> None:
+    """A gateway tells it. No rule needs it, so it goes on to whoever looks."""
+    at.do(do.Show(told))
+
+
 def pulse(book: Book, *, known: bool, workers: int | None = None) -> m.Pulse:
     """A sign of life. ``known`` False makes the peer say Hello again: we were restarted."""
     identity = book.identity

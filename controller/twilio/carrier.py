@@ -28,6 +28,7 @@ from twilio.http.response import Response
 from twilio.rest import Client
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from trunkline.bus.cassettes import Cassettes
 from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import CarrierError
 from trunkline.bus.http import Session, causes, reason, through
@@ -174,6 +175,8 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
             session.mount(scheme, HTTPAdapter(max_retries=0, pool_maxsize=REST_THREADS))
         self._base = None if base is None else urlsplit(base)
         self._seen = threading.local()
+        #: where requests about calls are kept; None: nobody wants them
+        self.cassettes: Cassettes | None = None
 
     @property
     def retry_after(self) -> float | None:
@@ -203,10 +206,15 @@ class _Http(TwilioHttpClient):  # type: ignore[misc]  # the package is untyped
         first, account = self._good, auth[0]
         for index in (first, *(i for i in range(len(self._tokens)) if i != first)):
             credentials = (account, self._tokens[index])
+            asked = monotonic()
             response = super().request(method, url, *args, auth=credentials, **kwargs)
             if response.status_code != UNAUTHORIZED:
                 self._keep(index)
                 break
+        if self.cassettes is not None:
+            path, form = urlsplit(url).path, kwargs.get("data") or {}
+            status, text = response.status_code, response.text
+            self.cassettes.rest(method, path, form, asked=asked, status=status, answer=text)
         self._seen.retry_after = _seconds((response.headers or {}).get("Retry-After"))
         return response
 
@@ -295,7 +303,8 @@ class TwilioCarrier:
     """Twilio's REST of one account, at ``base`` or else where ``region`` and ``edge`` lead. Every
     request may raise RestFailure.
 
-    ``secondary``: the account's other token, while the two are rotated.
+    ``secondary``: the account's other token, while the two are rotated. ``cassettes``: where
+    requests about calls are kept.
     """
 
     def __init__(
@@ -308,9 +317,11 @@ class TwilioCarrier:
         secondary: str = "",
         region: str | None = None,
         edge: str | None = None,
+        cassettes: Cassettes | None = None,
     ) -> None:
         tokens = [auth_token, secondary] if secondary else [auth_token]
         self._http = _Http(tokens, base, timeout)
+        self._http.cassettes = cassettes
         region, edge = region_and_edge(region, edge)
         self._client: Any = Client(
             account_sid,
@@ -325,7 +336,7 @@ class TwilioCarrier:
         self._told: Watcher = _nobody
 
     @classmethod
-    def of(cls, settings: Settings) -> TwilioCarrier:
+    def of(cls, settings: Settings, cassettes: Cassettes | None = None) -> TwilioCarrier:
         """The REST of the account that the settings name. SettingsError where one is missing."""
         return cls(
             settings.require("account_sid"),
@@ -334,6 +345,7 @@ class TwilioCarrier:
             secondary=settings.auth_token_secondary,
             region=settings.region,
             edge=settings.edge,
+            cassettes=cassettes,
         )
 
     def watched_by(self, told: Watcher) -> None:

@@ -143,3 +143,30 @@ async def test_a_worker_that_dies_is_attached_again_when_another_is_named(
         placement = m.Placement(epoch=1, n=2, primary=stack.workers[1].ref)
         stack.controller.tell(m.CallPlaced(call=info.call, placement=placement))
         assert await call.send_audio(numbered(480)) == 480
+
+
+async def test_somebody_at_the_console_speaks_behind_what_is_queued(
+    paced_stack: FakeStack,
+) -> None:
+    stack = paced_stack
+    async with on_the_line(stack) as (call, info, state):
+        sending = asyncio.ensure_future(call.send_audio(numbered(2400)))
+        await until(lambda: state.played >= 160)
+        stack.controller.tell(m.SpeakByHand(call=info.call, pcm=numbered(2400, 2400)))
+        stack.controller.tell(m.SpeakByHand(call=info.call, pcm=b"\0"))  # no whole sample
+        assert await sending == 2400
+        await until(lambda: state.played >= 1600)
+        said = b"".join(state.spoken[p] for p in sorted(state.spoken))
+        assert said == numbered(4800)
+
+
+async def test_somebody_at_the_console_interrupts_as_the_test_would(
+    paced_stack: FakeStack,
+) -> None:
+    stack = paced_stack
+    async with on_the_line(stack) as (call, info, state):
+        sending = asyncio.ensure_future(call.send_audio(numbered(24_000 * 5)))
+        await until(lambda: state.played >= 480)
+        stack.controller.tell(m.InterruptByHand(call=info.call))
+        assert 0 < await asyncio.wait_for(sending, 1) < 24_000
+        assert len(state.interrupts) == 1

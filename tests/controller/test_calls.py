@@ -481,7 +481,9 @@ def test_live_calls_are_known_again(adapter_first: bool) -> None:
     stage.hello("codec_worker", "w2", endpoint="ipc:///w2")
     stage.pass_time(20.0)
     assert not stage.work and not stage.events("g1", m.CallPlaced)
-    (shown,) = status.calls(stage.core.book, stage.now)
+    (shown,) = (
+        status.row(stage.core.book, call, stage.now) for call in status.shown(stage.core.book)
+    )
     assert (shown["sid"], shown["state"], shown["gateway"]) == ("CA1", "live", "g1")
     asked = stage.ask("a1", m.HangUp(session=info.session, call=call.call))
     stage.feed(do.Ended(stage.take(do.End).call))

@@ -68,16 +68,6 @@ async def test_the_status_is_json(console: Console) -> None:
     assert json.loads(body) == STATUS
 
 
-async def test_the_page_may_run_its_own_script_and_ask_for_the_status(console: Console) -> None:
-    status, headers, body = await ask(console)
-    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert b"<title>trunkline</title>" in body
-    assert headers["content-security-policy"] == (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-
-
 async def test_the_metrics(console: Console) -> None:
     status, headers, body = await ask(console, "/metrics")
     assert status == 200
@@ -85,20 +75,11 @@ async def test_the_metrics(console: Console) -> None:
     assert "trunkline_gateways 1.0" in body.decode().splitlines()
 
 
-async def test_the_page_shows_how_much_is_left_of_a_cap() -> None:
-    cap = {"setting": "TRUNKLINE_MAX_CALLS", "most": 5, "used": 2, "left": 3}
-    console = a_console(STATUS | {"caps": [cap]})
-    console.start(0)
-    _, _, page = await ask(console)
-    await console.close()
-    assert f'["caps", "Caps", {json.dumps(list(cap))}]' in page.decode()
-
-
 @pytest.mark.parametrize(
     ("method", "path", "host", "expected"),
     [
-        ("GET", "/", "localhost:8766", 200),
-        ("GET", "/", "[::1]:8766", 200),
+        ("GET", "/metrics", "localhost:8766", 200),
+        ("GET", "/metrics", "[::1]:8766", 200),
         # A name of somebody else's that leads here, and none at all.
         ("GET", "/api/status", "rebound.example", 403),
         ("GET", "/api/status", "127.0.0.1.example", 403),
@@ -163,7 +144,7 @@ async def test_connections_that_do_nothing_keep_nobody_out(console: Console) -> 
 async def test_one_that_goes_on_asking_does_not_hold_up_the_end(console: Console) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", console.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: 127")
-    assert (await ask(console))[0] == 200  # the listener has it by now
+    assert (await ask(console, "/metrics"))[0] == 200  # the listener has it by now
     before = asyncio.get_running_loop().time()
     await console.close()
     assert asyncio.get_running_loop().time() - before < BOUNDS.leave_within

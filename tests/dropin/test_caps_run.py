@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -29,14 +28,11 @@ async def test_busy(phone_line):
 """
 
 
-@pytest.mark.usefixtures("joins_a_stack")
+@pytest.mark.usefixtures("joins_a_stack", "another_run")
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_run_with_a_cap(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str
 ) -> None:
-    for name in list(os.environ):
-        if name.startswith("PYTEST_"):
-            monkeypatch.delenv(name)
     monkeypatch.setenv("TRUNKLINE_PRICE_PER_MINUTE", "0.5")
     pytester.makeini("[pytest]\nasyncio_mode=auto\nasyncio_default_fixture_loop_scope=function\n")
     pytester.makepyfile(test_agent=SUITE)

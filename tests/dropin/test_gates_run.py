@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 from talk import clip
+
+from trunkline.bus.launch import trunkline_argv
 
 pytest_plugins = ["pytester"]
 pytestmark = [pytest.mark.e2e, pytest.mark.measures]
@@ -46,14 +48,9 @@ def test_another():
 """
 
 
-@pytest.mark.usefixtures("joins_a_stack")
+@pytest.mark.usefixtures("joins_a_stack", "another_run")
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_run_with_gates(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: str
-) -> None:
-    for name in list(os.environ):
-        if name.startswith("PYTEST_"):
-            monkeypatch.delenv(name)
+def test_a_run_with_gates(pytester: pytest.Pytester, workers: str) -> None:
     pytester.makeini("[pytest]\nasyncio_mode=auto\nasyncio_default_fixture_loop_scope=function\n")
     pytester.makepyfile(test_agent=SUITE)
     clip(pytester.path / "question.wav", 0.8, "austen-0930")
@@ -90,14 +87,30 @@ def test_a_run_with_gates(
     assert links == [], "it opens without a network"
     assert not Path("out/.parts").exists()
     assert 'name="phone_latency_max"' in Path("junit.xml").read_text()
+    played_again(said, page, replay=workers == "0")
 
 
-def test_a_slower_run_fails_though_every_test_passes(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in list(os.environ):
-        if name.startswith("PYTEST_"):
-            monkeypatch.delenv(name)
+def played_again(said: str, page: str, *, replay: bool) -> None:
+    """Only the failed test's calls have a cassette, and the commands that play them work."""
+    told = re.findall(r"trunkline: (\S+): (trunkline replay out/(CA\w+)\.cassette) +\((.*)\)", said)
+    assert sorted(path.stem for path in Path("out").glob("*.cassette")) == sorted(
+        call for _, _, call, _ in told
+    )
+    assert [name.partition("[")[0] for name, *_ in told] == ["test_agent.py::test_slow"] * 2
+    listed = json.loads(Path("out/failed.json").read_text())
+    for each, (name, command, call, seed) in zip(listed, told, strict=True):
+        assert each["test"] == name and each["call"] == call and each["command"] == command
+        assert seed == f"--phone-sim --phone-seed {each['seed']}"
+        assert command in page
+    if replay:
+        argv = trunkline_argv(*told[0][1].split()[1:])
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        assert "the answers are the same" in done.stdout
+
+
+@pytest.mark.usefixtures("joins_a_stack", "another_run")
+def test_a_slower_run_fails_though_every_test_passes(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nasyncio_mode=auto\nasyncio_default_fixture_loop_scope=function\n")
     pytester.makepyfile(test_agent=SUITE)
     clip(pytester.path / "question.wav", 0.8, "austen-0930")

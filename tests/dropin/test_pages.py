@@ -56,7 +56,7 @@ def test_it():
         file.write(os.environ["TRUNKLINE_BUS"])
 """
 #: Examples of these pages judge calls.
-JUDGED = ("test_ear_", "test_gates_", "test_load_")
+JUDGED = ("test_ear_", "test_gates_", "test_load_", "test_replay_")
 #: Runs the commands of a page's console block, and compares what they say.
 CONSOLE = """
 import subprocess
@@ -95,11 +95,8 @@ def commands(block: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+def reader(another_run: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A reader's project: the recordings that the pages speak of, and nothing of this run."""
-    for name in list(os.environ):
-        if name.startswith("PYTEST_"):
-            monkeypatch.delenv(name)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("COLUMNS", "100")
     (pytester.path / "tests").mkdir()
@@ -111,6 +108,7 @@ def reader(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     (pytester.path / "recordings").mkdir()
     recorded_call(pytester.path / "recordings" / "20260101T120000-CA0123.wav")
     shutil.copy(pytester.path / "tests" / "question.wav", pytester.path)
+    shutil.copy(ROOT / "tests" / "trunkline" / "inbound.cassette", pytester.path / "call.cassette")
     (pytester.path / "bank.toml").write_text(blocks(ROOT / "docs" / "far-end.md", "toml")[0])
     return pytester.path
 

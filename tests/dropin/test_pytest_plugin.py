@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -56,14 +55,16 @@ def test_two_lines_have_two_numbers(open_phone_line, phone_stack, carrier_sim):
 
 
 @pytest.fixture
-def run_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):  # type: ignore[no-untyped-def]  # the fixture's type is its body's
+def run_suite(  # type: ignore[no-untyped-def]  # the fixture's type is its body's
+    another_run: None,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
     """Runs ``suite`` in a process of its own; the names and stacks that its tests recorded."""
     records = tmp_path / "records"
     records.mkdir()
     monkeypatch.setenv("RECORDS", str(records))
-    for name in list(os.environ):
-        if name.startswith("PYTEST_"):
-            monkeypatch.delenv(name)
     pytester.makeini("[pytest]\nasyncio_mode=auto\nasyncio_default_fixture_loop_scope=function\n")
 
     def run(suite: str, *argv: str) -> tuple[pytest.RunResult, dict[str, list[str]]]:

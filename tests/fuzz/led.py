@@ -12,7 +12,10 @@ import tempfile
 import atheris
 
 #: Whose branches count.
-LED_BY = ["trunkline.gateway", "trunkline.carrier_sim.twiml", "twilio.request_validator"]
+LED_BY = [
+    *("trunkline.gateway", "trunkline.replay", "trunkline.carrier_sim.twiml"),
+    "twilio.request_validator",
+]
 #: The longest input in bytes.
 LONGEST = 4_096
 

@@ -33,6 +33,7 @@ from tests.gateway.stack import BASE, sign
 from tests.gateway.test_app import Client, Controller
 from tests.gateway.test_websocket import piped
 from trunkline.bus import messages as m
+from trunkline.bus.errors import InvalidRequestError
 from trunkline.carrier_sim import twiml as carrier_twiml
 from trunkline.codec_worker.calls import Calls
 from trunkline.controller import instructions as do
@@ -41,6 +42,10 @@ from trunkline.controller.journal.store import Journal
 from trunkline.gateway import media_streams as ms
 from trunkline.gateway import twiml
 from trunkline.gateway.signature import Form
+from trunkline.replay import cassette
+from trunkline.replay.carrier import Carrier
+from trunkline.replay.compare import Tolerance, differences
+from trunkline.replay.ourselves import actions
 
 from .odd import Known
 
@@ -75,6 +80,22 @@ def media_streams(data: bytes) -> None:
         json.loads(stream.media(bytes(160)))
         json.loads(stream.mark("m"))
         json.loads(stream.clear)
+
+
+def cassettes(data: bytes) -> None:
+    """A cassette that somebody sent us. Whatever can be read is like itself, and can be played."""
+    try:
+        found = cassette.parse(data)
+    except InvalidRequestError:
+        return
+    assert differences(found, cassette.parse(data), Tolerance()) == []
+    assert differences(found, cassette.parse(data), Tolerance(timed=False)) == []
+    actions(found)
+    for stream in found.streams:
+        carrier = Carrier(stream, "AC1", {})
+        for at, message in stream.said:
+            carrier.answered(at - stream.opened, message)
+        json.dumps([*carrier.due(1e9), *carrier.stop()])
 
 
 def websocket(data: bytes) -> None:
@@ -284,6 +305,7 @@ def _row(table: str) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
 
 TARGETS: Final[dict[str, Target]] = {
     "media-streams": Target(media_streams),
+    "cassettes": Target(cassettes),
     "websocket": Target(websocket),
     "forms": Target(forms),
     "twiml": Target(documents),

@@ -380,7 +380,7 @@ def test_nothing_is_written_to_a_one_way_stream(bench: Bench) -> None:
     bench.take(A)
     early = [(n, payload_at(n)) for n in (0, 160)]
     answer = joined(placement(1, A, B), 2, one_way=True)
-    bench.run(bench.streams.accept(2, PlainWire(), answer, "MZ2", bench.now, None, early))
+    bench.run(bench.streams.accept(2, PlainWire(), answer, "MZ2", bench.now, (), early))
     call = opened(bench, A)
     # What it had brought by then stands in the OpenCall, so that the worker can join it.
     assert (call.one_way, call.joins, call.out_next) == (True, True, None)

@@ -1,8 +1,9 @@
-"""A call's one recording: whatever becomes of its gateway, on the call's clock."""
+"""A call's one recording and cassette: whatever becomes of its gateway, on the call's clock."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from trunkline.bus import wav
 from trunkline.carrier_sim.mulaw import decode
 from trunkline.ear.figures import Report, Segment
 from trunkline.ear.listen import listen
+from trunkline.replay.cassette import Stream, read
 
 from .conversations import BROKEN, gateway_of, kill
 
@@ -40,6 +42,8 @@ async def test_the_streams_of_two_gateways_and_digits_between(
     stack = new_stack()
     stack.provoked |= BROKEN
     stack.environment["TRUNKLINE_RECORDINGS_DIR"] = str(tmp_path / "calls")
+    stack.environment["TRUNKLINE_CASSETTES_DIR"] = str(tmp_path / "cassettes")
+    stack.environment["TRUNKLINE_CASSETTES_SOUND"] = "no"
     stack.up(gateways=2, codec_workers=1)
     async with calling(stack, "speech:austen-0880,when_silent=0.5,repeat") as call:
         await call.send_audio(speech(1.5))
@@ -47,7 +51,12 @@ async def test_the_streams_of_two_gateways_and_digits_between(
         await call.send_dtmf("1")
         await call.send_audio(speech(1.5))
         assert recorded(tmp_path / "calls").sides.ours.segments, "while it grows, too"
+        shown = await asyncio.to_thread(stack.command, "show", call.sid, "--json")
+        told = json.loads(shown.stdout)
+        assert told["call"]["state"] == "live" and told["report"]["sides"]["ours"]["segments"]
         kill(gateway_of(stack, call))
+        cassette = tmp_path / "cassettes" / f"{call.sid}.cassette"
+        lost = read(cassette).streams[-1]
         await until(lambda: len(stack.sim.call(call.sid)["streams"]) >= 4, "a stream of another")
         await asyncio.sleep(1.0)
         await call.send_audio(speech(1.5))
@@ -67,3 +76,19 @@ async def test_the_streams_of_two_gateways_and_digits_between(
     report = stack.command("report", call.sid, TRUNKLINE_RECORDINGS_DIR=str(path.parent))
     assert report.returncode == 0, report.stderr
     assert path.name in report.stdout
+    listed = json.loads(stack.command("calls", "--json").stdout)
+    (known,) = listed["calls"]
+    assert (known["sid"], known["state"], known["direction"]) == (call.sid, "ended", "outbound")
+    assert (known["caller"], known["callee"]) == (call.caller, call.callee)
+    assert known["recording"] == str(path) and not listed["stack"]
+    check_cassette(cassette, lost)
+
+
+def check_cassette(path: Path, lost: Stream) -> None:
+    """It could be read when the gateway had died with the stream ``lost``, and went on."""
+    kept = read(path)
+    *before, after = kept.streams
+    assert before[-1].sid == lost.sid and before[-1].closed is None, "nobody saw its end"
+    assert len(lost.heard) > 50 and after.opened > lost.heard[-1][0]
+    assert len(kept.voice) == 1, "the redirect behind the broken stream"
+    assert not kept.sound and '"payload"' not in path.read_text()

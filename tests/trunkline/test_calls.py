@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import stat
+import threading
 import wave
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from trunkline.bus import wav
-from trunkline.calls import known, player
+from trunkline.calls import known, player, told
 from trunkline.calls.known import KnownCall
 from trunkline.calls.timeline import moments, strip
 from trunkline.carrier_sim.wav import SPEECH_DIR
@@ -31,7 +34,8 @@ from trunkline.reports.recordings import Heard
 
 RATE = 8_000
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-STATUS = {
+STATUS: dict[str, Any] = {
+    "controller": {"console": None},
     "calls": [
         {
             "sid": "CAlive",
@@ -44,7 +48,7 @@ STATUS = {
             "underruns": 1,
         },
         {"sid": None, "direction": "outbound", "state": "expected", "seconds": 0.0},
-    ]
+    ],
 }
 
 
@@ -117,9 +121,74 @@ def run(command: Any, *argv: str) -> Result:
 
 
 def test_a_stacks_live_calls() -> None:
-    (call,) = known.of_status(STATUS, NOW)
+    (call,) = known.of_status(STATUS["calls"], NOW)
     assert call.live and call.began == "2026-01-01T11:59:00+00:00"
     assert (call.frames_lost, call.underruns) == (2, 1)
+
+
+STREAM = """event: over
+data: [{"id":"c1","sid":"CAover","direction":"inbound","caller":"+1","callee":"+2","state":"ended",
+ "seconds":60.0,"frames_lost":0,"underruns":0,"reason":"hang_up","over_at":1767268800.0}]
+
+event: entries
+data: [{"n":1,"at":1767268740.0,"kind":"call","text":"its stream is up","call":"c1"},
+ {"n":2,"at":1767268741.0,"kind":"process","text":"a gateway is here","call":null}]
+
+event: state
+data: {"calls":[]}
+
+event: levels
+data: {}
+""".replace("\n ", "")
+
+
+class Console(BaseHTTPRequestHandler):
+    """The console's stream, which does not end by itself."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/api/live" else 404)
+        self.end_headers()
+        self.wfile.write(STREAM.encode())
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def console(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A stack whose console tells of a call that is over."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Console) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+
+        async def status(settings: object) -> dict[str, Any]:
+            return {"controller": {"console": url}, "calls": []}
+
+        monkeypatch.setattr(known, "_status", status)
+        yield url
+        server.shutdown()
+        serving.join()
+
+
+def test_a_running_stack_remembers_calls_that_are_over_and_their_events(console: str) -> None:
+    (call,) = json.loads(run(calls, "--json").stdout)["calls"]
+    assert (call["sid"], call["state"], call["reason"]) == ("CAover", "ended", "hang_up")
+    assert call["began"] == "2026-01-01T11:59:00+00:00"
+    said = run(show, "CAover").stdout
+    assert "ended (hang_up) for 60.0 s" in said
+    assert "11:59:00.000  its stream is up" in said and "gateway" not in said
+
+
+@pytest.mark.parametrize(
+    "stream", ["", "event: over\ndata: {", "event: over\ndata: [1]\n\nevent: entries\ndata: []"]
+)
+def test_a_console_that_tells_something_else_is_passed_over(
+    stream: str, console: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "STREAM", stream)
+    assert told.ask(console) is None
+    assert told.ask(f"{console}/elsewhere") is None
+    assert run(calls).stdout == "no calls\n"
 
 
 def test_what_one_source_does_not_know_the_next_one_tells() -> None:

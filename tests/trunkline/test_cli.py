@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from trunkline.cli import main
+from trunkline.cli import main, progress
+from trunkline.doctor.finding import Finding, Known
 
-COMMANDS = (
-    "up",
-    "gateway",
-    "codec-worker",
-    "controller",
-    "carrier-sim",
-    "status",
-    "restore",
-    "call",
-    "answer",
-    "report",
-    "calls",
-    "show",
-    "play",
-    "init",
-    "load",
-    "menu",
-    "doctor",
-    "demo",
-)
+COMMANDS = tuple(name for name, command in main.cli.commands.items() if not command.hidden)
+#: Commands that print no results: processes, and a script for a shell.
+WITHOUT_JSON = {"up", "gateway", "codec-worker", "controller", "carrier-sim", "completion"}
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +38,14 @@ def run(*argv: str) -> int:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_helps_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(name, "--help") == 0
-    assert f"trunkline {name}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    examples = re.split(r"Examples?:\n", shown)[1:]
+    assert any(f"  trunkline {name}" in text or f"(trunkline {name}" in text for text in examples)
+
+
+def test_no_command_shows_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 2
+    assert "trunkline demo  " in capsys.readouterr().err
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,6 +54,19 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for name in COMMANDS:
         assert f"\n  {name} " in shown
     assert "with-parent" not in shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_that_prints_results_prints_them_for_programs_too(name: str) -> None:
+    options = {opt for param in main.cli.commands[name].params for opt in param.opts}
+    assert ("--json" in options) != (name in WITHOUT_JSON)
+
+
+def test_the_readme_and_the_list_of_commands_name_each_other() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    table = readme[readme.index("## Commands") : readme.index("## Settings")]
+    for name in COMMANDS:
+        assert f"trunkline {name}" in table or f"`{name}`" in table, name
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,6 +89,36 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_usage_is_status_2(argv: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "cli.wav").touch()
     assert run(*argv) == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("nonsense",), "No such command 'nonsense' (`trunkline --help` has examples)"),
+        (
+            ("call", "+14155557777"),
+            "Missing option '--from' (`trunkline call --help` has examples)",
+        ),
+        (("restore", "--force"), "--force goes with --account (`trunkline restore --help` has"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_says_where_to_read_on(
+    argv: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(*argv)
+    shown = capsys.readouterr().err
+    assert shown.startswith("trunkline: ") and shown.count("\n") == 1
+    assert said in shown
+
+
+def test_a_file_that_cannot_be_written_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("init", str(tmp_path / "x" / ("y" * 300))) == 1
+    assert "File name too long" in capsys.readouterr().err
+    (tmp_path / "call.wav").write_bytes(b"")
+    assert run("report", "call.wav") == 1
+    assert "call.wav is no PCM WAV file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -153,3 +191,101 @@ def test_what_an_error_quotes_commands_no_terminal(
     assert run("status") == 1
     said = capsys.readouterr().err
     assert "\x1b" not in said and said.count("\n") == 1
+
+
+def test_whoever_reads_no_further_is_no_failure_that_is_told(tmp_path: Path) -> None:
+    program = f"{sys.executable} -m trunkline"
+    code = f"{program} --help | true; {program} init --json | head -c 1; true"
+    ended = subprocess.run(
+        ["/bin/bash", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ended.stderr == ""
+
+
+# --------------------------------------------------------------------------- completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_its_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("completion", shell) == 0
+    said = capsys.readouterr()
+    assert f"_TRUNKLINE_COMPLETE={shell}_complete" in said.out and "trunkline" in said.out
+    assert said.err == ""
+
+
+def test_what_the_script_of_bash_asks_for_is_answered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_TRUNKLINE_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "trunkline sta")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert run() == 0
+    assert capsys.readouterr().out == "plain,status\n"
+    monkeypatch.setenv("COMP_WORDS", "trunkline play --side ")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    assert run() == 0
+    assert capsys.readouterr().out.split() == ["plain,both", "plain,ours", "plain,theirs"]
+
+
+def test_bash_takes_the_script() -> None:
+    """The function is there once bash has read it."""
+    code = f'eval "$({sys.executable} -m trunkline completion bash)"; complete -p trunkline'
+    ended = subprocess.run(["/bin/bash", "-c", code], capture_output=True, text=True, check=True)
+    assert "_trunkline_completion" in ended.stdout
+
+
+# --------------------------------------------------------------------------- for programs
+
+
+def test_the_doctors_findings_are_one_object(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def clock(known: Known) -> list[Finding]:
+        return [Finding("clock", "ok", "right"), Finding("bus", "fail", "gone", "start it")]
+
+    monkeypatch.setattr("trunkline.doctor.run.CHECKS", (clock,))
+    assert run("doctor", "--json") == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {
+        "findings": [
+            {"name": "clock", "state": "ok", "text": "right", "hint": ""},
+            {"name": "bus", "state": "fail", "text": "gone", "hint": "start it"},
+        ]
+    }
+    assert said.err == "trunkline doctor: bus: gone\n"
+
+
+@pytest.mark.parametrize("outcome", [0, 3])
+def test_a_restore_is_one_object(
+    outcome: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def restored(*_: object, **__: object) -> tuple[int, list[str]]:
+        return outcome, ["+14155551234 is as before"]
+
+    monkeypatch.setattr("trunkline.controller.restore_command.restore_command", restored)
+    assert run("restore", "--json") == outcome
+    told = json.loads(capsys.readouterr().out)
+    assert told == {
+        "done": outcome == 0,
+        "dry_run": False,
+        "lines": ["+14155551234 is as before"],
+    }
+
+
+def test_progress_is_for_terminals_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.working("asking [Twilio]"):
+        pass
+    assert list(progress.each([1, 2], "listening")) == [1, 2]
+    said = capsys.readouterr()
+    assert said.out == said.err == ""
+
+
+def test_progress_on_a_terminal_is_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.working("asking [Twilio]"):
+        pass
+    said = capsys.readouterr()
+    assert "asking [Twilio]" in said.err and said.out == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,24 @@ def test_it_shows_and_draws_a_menu(file: Path, capsys: pytest.CaptureFixture[str
         "    1 -> main",
     ]
     assert (file.parent / "bank.svg").read_text().startswith("<svg ")
+
+
+def test_json_has_the_steps_and_where_they_lead(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("bank.toml", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "name": "bank.toml",
+        "start": "main",
+        "steps": {
+            "main": {
+                "said": ["beep:0.5"],
+                "seconds": 0.5,
+                "leads_to": [{"by": "1", "step": "main"}],
+            }
+        },
+        "way": [],
+    }
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,12 @@ def test_without_any_setting_it_can_be_used_at_once(trunkline: Trunkline) -> Non
         status = session.get(f"{info.console}/api/status", timeout=5.0).json()
     assert status["controller"]["console"] == info.console
     assert len(status["gateways"]) == len(status["codec_workers"]) == 1
-    call = trunkline.start("call", CALLEE, "--from", NUMBER, "--listen", "0.2", **UNSET)
+    by_hand = ("call", CALLEE, "--from", NUMBER, "--listen", "0.2", "--json")
+    call = trunkline.start(*by_hand, **UNSET)
     assert call.process.wait(20) == 0, call.err
+    told = json.loads(call.out)
+    assert (told["caller"], told["callee"], told["ended_reason"]) == (NUMBER, CALLEE, "hang_up")
+    assert f"calling {CALLEE} from {NUMBER}" in call.err
     with SimClient(info.sim or "") as sim:
         assert [(c["from"], c["to"]) for c in sim.calls()] == [(NUMBER, CALLEE)]
         assert sim.errors() == []

@@ -1,6 +1,7 @@
-"""Calls by their CallSid, from three sources that each know a part of them.
+"""Calls by their CallSid, from sources that each know a part of them.
 
-- A running stack knows its live calls: how each stands, and what it has lost.
+- A running stack knows its live calls: how each stands, and what it has lost. Of those that are
+  over it remembers the last ones, and the events of each (told.py).
 - The journals of the user's state directory know the calls that were dialled, also those of stacks
   that are gone: whom, when, and for how long.
 - Recordings say themselves whose call they have.
@@ -10,6 +11,7 @@ Where several know a call, the stack's word comes first, then the recording's.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import wave
 from collections.abc import Iterable
@@ -30,6 +32,8 @@ from trunkline.gateway.recording_file import read_whose
 from trunkline.gateway.retention import NAME
 
 from ..stack.controller_client import controller_client, get_status
+from . import told as told_by
+from .told import Event, Told
 
 #: A controller answers within this time, or there is none for us.
 ANSWER_WITHIN: Final = 3.0
@@ -49,7 +53,11 @@ class KnownCall(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None = None
     frames_lost: int | None = None
     underruns: int | None = None
+    #: why it ended
+    reason: str | None = None
     recording: str | None = None
+    #: what the stack remembers of it
+    events: list[Event] | None = None
 
     @property
     def live(self) -> bool:
@@ -70,6 +78,7 @@ async def find(settings: Settings) -> Found:
     """All calls that there is a trace of."""
     notes = []
     status = await _status(settings)
+    told = await _told(settings, status)
     dials: list[DialRow] = []
     for path in journals(settings.state_path):
         try:
@@ -78,9 +87,14 @@ async def find(settings: Settings) -> Found:
             notes.append(str(error))
     recorded = [] if settings.recordings_dir is None else of_recordings(settings.recordings_dir)
     now = datetime.now(UTC)
-    sources = ([] if status is None else of_status(status, now), recorded, of_dials(dials))
+    live = [] if status is None else of_status(status["calls"], now)
+    over = [] if told is None else of_told(told)
+    sources = (live, over, recorded, of_dials(dials))
     shown = None if settings.recordings_dir is None else str(settings.recordings_dir)
-    return Found(status is not None, settings.bus, shown, joined(*sources), notes)
+    calls = joined(*sources)
+    if told is not None:
+        calls = [replace(call, events=told.events.get(call.sid)) for call in calls]
+    return Found(status is not None, settings.bus, shown, calls, notes)
 
 
 def of_sid(found: Found, sid: str) -> KnownCall:
@@ -112,10 +126,27 @@ async def _status(settings: Settings) -> dict[str, Any] | None:
     return None
 
 
+async def _told(settings: Settings, status: dict[str, Any] | None) -> Told | None:
+    """What the stack remembers, where it runs on this machine: its console listens here alone."""
+    if status is None or settings.address.directory is None:
+        return None
+    console = status["controller"].get("console")
+    return None if console is None else await asyncio.to_thread(told_by.ask, console)
+
+
 # --------------------------------------------------------------------------- the sources
 
 
-def of_status(status: dict[str, Any], now: datetime) -> list[KnownCall]:
+def of_told(found: Told) -> list[KnownCall]:
+    """Calls of the running stack that are over."""
+    return [
+        replace(call, state="ended", reason=row.get("reason"))
+        for row in found.over
+        for call in of_status([row], datetime.fromtimestamp(row["over_at"], UTC))
+    ]
+
+
+def of_status(rows: list[dict[str, Any]], now: datetime) -> list[KnownCall]:
     """The live calls of a stack."""
     return [
         KnownCall(
@@ -129,7 +160,7 @@ def of_status(status: dict[str, Any], now: datetime) -> list[KnownCall]:
             frames_lost=row["frames_lost"],
             underruns=row["underruns"],
         )
-        for row in status["calls"]
+        for row in rows
         if row["sid"]
     ]
 

@@ -1,13 +1,15 @@
 """``trunkline call`` and ``trunkline answer``: one call by hand, through the running stack.
 
 The call lasts until the far end hangs up, the time of ``--listen`` is over, or Ctrl-C comes. Then
-the recording is written. Each event of the call prints one line.
+the recording is written. Each event of the call prints one line. With ``--json`` these lines go to
+stderr, and one JSON object of the whole call to stdout at its end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +43,11 @@ class Wishes:
     dtmf: str | None = None
     callee_speaks_first: bool = False
     echo: bool = False
+    as_json: bool = False
+
+    def say_line(self, text: str) -> None:
+        """An event of the call."""
+        click.echo(text, err=self.as_json)
 
 
 @dataclass
@@ -58,7 +65,7 @@ def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
     line = Line(number, allowed_callees=callees, bus=settings.bus, report=False)
 
     async def dial() -> Call:
-        click.echo(f"calling {to} from {line.number}")
+        wishes.say_line(f"calling {to} from {line.number}")
         began = monotonic()
         made = await line.place_call(
             to,
@@ -66,7 +73,7 @@ def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
             attach_stream=wishes.attach,
             callee_speaks_first=wishes.callee_speaks_first,
         )
-        click.echo(f"answered after {monotonic() - began - made.age:.1f} s: {made.sid}")
+        wishes.say_line(f"answered after {monotonic() - began - made.age:.1f} s: {made.sid}")
         return made
 
     return _one_call(line, dial, wishes)
@@ -77,9 +84,9 @@ def answer(settings: Settings, number: str, wishes: Wishes) -> int:
     line = Line(number, bus=settings.bus, report=False)
 
     async def wait() -> Call:
-        click.echo(f"waiting for a call to {line.number}")
+        wishes.say_line(f"waiting for a call to {line.number}")
         made = await line.wait_for_call(timeout=wishes.timeout)
-        click.echo(f"{printable(made.caller) or 'somebody'} calls: {made.sid}")
+        wishes.say_line(f"{printable(made.caller) or 'somebody'} calls: {made.sid}")
         return made
 
     return _one_call(line, wait, wishes)
@@ -111,9 +118,10 @@ async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.
     began = monotonic()
     heard = _Heard(bytearray(call.greeting or b""))
     if call.greeting is not None:
-        click.echo(f"greeted for {heard.seconds:.1f} s")
+        wishes.say_line(f"greeted for {heard.seconds:.1f} s")
     hearing = asyncio.create_task(_hear(call, heard, echo=wishes.echo))
-    digits = asyncio.create_task(_tell_digits(call))
+    keys: list[str] = []
+    digits = asyncio.create_task(_tell_digits(call, wishes, keys))
     try:
         with contextlib.suppress(StoppedError):
             await unless(stop, _speak(call, wishes, saying, hearing))
@@ -127,10 +135,23 @@ async def _talk(call: Call, wishes: Wishes, saying: bytes | None, stop: asyncio.
         if wishes.record is not None:
             wav.write(wishes.record, wav.from_bytes(bytes(heard.pcm)))
     kept = f" -> {wishes.record}" if wishes.record is not None else ""
-    click.echo(
-        f"ended ({call.ended_reason}) after {monotonic() - began:.1f} s; "
-        f"heard {heard.seconds:.1f} s{kept}"
+    lasted = monotonic() - began
+    wishes.say_line(
+        f"ended ({call.ended_reason}) after {lasted:.1f} s; heard {heard.seconds:.1f} s{kept}"
     )
+    if wishes.as_json:
+        told = {
+            "sid": call.sid,
+            "direction": call.direction,
+            "caller": call.caller,
+            "callee": call.callee,
+            "ended_reason": call.ended_reason,
+            "seconds": round(lasted, 3),
+            "heard_seconds": round(heard.seconds, 3),
+            "digits": "".join(keys),
+            "recording": None if wishes.record is None else str(wishes.record),
+        }
+        click.echo(json.dumps(told))
 
 
 async def _speak(
@@ -141,15 +162,15 @@ async def _speak(
     try:
         if wishes.dtmf is not None:
             await call.send_dtmf(wishes.dtmf)
-            click.echo(f"pressed {wishes.dtmf}")
+            wishes.say_line(f"pressed {wishes.dtmf}")
         if saying is not None:
             listen = LISTEN_AFTER_SAY if listen is None else listen
             sent = await call.send_audio(saying)
-            click.echo(f"said {sent / LINE_RATE:.1f} s")
+            wishes.say_line(f"said {sent / LINE_RATE:.1f} s")
     except WrongModeError as error:  # the far end hung up just before
         if call.ended_reason is None and not hearing.done():
             raise
-        click.echo(str(error))
+        wishes.say_line(str(error))
     await asyncio.wait({hearing}, timeout=listen)
 
 
@@ -164,6 +185,7 @@ async def _hear(call: Call, heard: _Heard, *, echo: bool) -> None:
                 echo = False  # the call is ending, and the rest of its sound is still to be taken
 
 
-async def _tell_digits(call: Call) -> None:
+async def _tell_digits(call: Call, wishes: Wishes, keys: list[str]) -> None:
     async for digit in call.dtmf:
-        click.echo(f"digit {digit}")
+        keys.append(digit)
+        wishes.say_line(f"digit {digit}")

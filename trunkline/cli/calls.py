@@ -4,7 +4,9 @@ show. :mod:`trunkline.calls` finds the calls."""
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +17,7 @@ from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
 from . import progress
-from .options import settings_options
+from .options import json_option, settings_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from ..calls.known import Found, KnownCall
     from ..reports.recordings import Heard
 
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 _where = settings_options("bus", "state_dir", "recordings_dir")
 
 
@@ -46,7 +47,7 @@ def _find(settings: Settings) -> Found:
     metavar="N",
     help="The newest N.",
 )
-@_json
+@json_option
 @_where
 def calls(settings: Settings, limit: int, as_json: bool) -> None:
     """List the calls that live, and recent ones: the newest first.
@@ -105,7 +106,7 @@ def _table(found: list[KnownCall]) -> None:
     metavar="FILE",
     help="Draw both waveforms with the turns there.",
 )
-@_json
+@json_option
 @_where
 def show(settings: Settings, sid: str, svg: Path | None, as_json: bool) -> None:
     """Show a call's course, while it lives and afterwards.
@@ -184,11 +185,16 @@ def _print(call: KnownCall, heard: Heard | None, console: Console) -> None:
     who = " -> ".join(printable(each or "?") for each in (call.caller, call.callee))
     lasted = "" if call.seconds is None else f" for {call.seconds:.1f} s"
     console.print(Text(f"{printable(call.sid)}  {call.direction or 'call'}  {who}", style="bold"))
-    console.print(Text(f"{call.state}{lasted}, began {call.began or 'at a time nobody noted'}"))
+    why = "" if call.reason is None else f" ({printable(call.reason)})"
+    began = call.began or "at a time nobody noted"
+    console.print(Text(f"{call.state}{why}{lasted}, began {began}"))
     if call.frames_lost is not None:
         style = "bold red" if call.frames_lost or call.underruns else ""
         counted = f"{call.frames_lost} frames lost, {call.underruns or 0} underruns so far"
         console.print(Text(counted, style=style))
+    for event in call.events or ():
+        time = f"{datetime.fromtimestamp(event.at, UTC):%H:%M:%S.%f}"[:-3]
+        console.print(Text(f"{time}  {printable(event.text)}", style="dim"))
     if heard is None:
         console.print("not recorded: TRUNKLINE_RECORDINGS_DIR keeps the sound of later calls")
         return
@@ -218,8 +224,11 @@ def _print(call: KnownCall, heard: Heard | None, console: Console) -> None:
     show_default=True,
     help="One side alone, on both ears; both: theirs left, ours right.",
 )
+@json_option
 @_where
-def play(settings: Settings, sid: str, side: Literal["both", "ours", "theirs"]) -> None:
+def play(
+    settings: Settings, sid: str, side: Literal["both", "ours", "theirs"], as_json: bool
+) -> None:
     """Play a call's recording through this machine's player of sound.
 
     The first of afplay, paplay, pw-play, aplay, ffplay and sox's play that is installed. A call
@@ -241,5 +250,8 @@ def play(settings: Settings, sid: str, side: Literal["both", "ours", "theirs"]) 
         )
     with progress.working(f"playing {path.name} (Ctrl-C ends it)"):
         player.play(path, side)
-    click.echo(f"played {path} ({side})")
+    if as_json:
+        click.echo(json.dumps({"played": str(path), "side": side}))
+    else:
+        click.echo(f"played {path} ({side})")
     sys.exit(EXIT_DONE)

@@ -9,12 +9,14 @@ import click
 
 from trunkline.bus.process import EXIT_DONE
 
+from .options import json_option
+
 
 @click.command(short_help="Begin a project: settings, pytest's part, a first test.")
 @click.argument(
     "directory", type=click.Path(path_type=Path, file_okay=False), default=Path(), metavar="[DIR]"
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 def init(directory: Path, as_json: bool) -> None:
     """Begin a project: write .env, pytest's part, and a first test that passes offline.
 

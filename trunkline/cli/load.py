@@ -10,7 +10,7 @@ import click
 
 from trunkline.bus.settings import Settings
 
-from .options import Seconds, settings_options, timeout_option
+from .options import Seconds, json_option, settings_options, timeout_option
 
 
 class _Limits(click.ParamType[dict[str, float]]):
@@ -81,7 +81,7 @@ class _Limits(click.ParamType[dict[str, float]]):
     help="The longest that a call may last.",
 )
 @timeout_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),

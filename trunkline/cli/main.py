@@ -7,6 +7,7 @@ be restored. ``--debug`` or TRUNKLINE_DEBUG=1 shows the traceback of a failure.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import traceback
@@ -21,7 +22,10 @@ from trunkline.bus.process import EXIT_DONE, EXIT_FAILED
 from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
+from . import progress
+from .call_options import answer, call
 from .calls import calls, play, show
+from .completion import completion
 from .init import init
 from .keys import keys
 from .load import load
@@ -30,10 +34,10 @@ from .options import (
     CONTROLLER,
     GATEWAY,
     STACK,
-    Seconds,
+    json_option,
     settings_options,
-    timeout_option,
 )
+from .replay import record, replay
 
 
 @click.group(
@@ -185,11 +189,11 @@ def carrier_sim(context: click.Context, argv: Sequence[str]) -> None:
     from trunkline.carrier_sim.command import command
 
     name = context.command_path
-    sys.exit(command.main(args=list(argv), prog_name=name, standalone_mode=False))
+    sys.exit(command.main(args=list(argv), prog_name=name, standalone_mode=False) or EXIT_DONE)
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 @settings_options("bus")
 def status(settings: Settings, as_json: bool) -> None:
     """Show who runs, who holds which number, and all calls.
@@ -204,12 +208,32 @@ def status(settings: Settings, as_json: bool) -> None:
     sys.exit(asyncio.run(report.show(settings, as_json=as_json)))
 
 
+@cli.command(short_help="Open the console in a browser.")
+@click.option("--print", "show", is_flag=True, help="Print the link, and open nothing.")
+@settings_options("bus")
+def console(settings: Settings, show: bool) -> None:
+    """Open the console in a browser: all that is in the stack, live.
+
+    The link lets its page listen to calls and act on them. Where no browser can be opened, it is
+    printed; keep it to yourself.
+
+    \b
+    Examples:
+      trunkline console
+      trunkline console --print
+    """
+    from . import console as opened
+
+    sys.exit(asyncio.run(opened.console(settings, show=show)))
+
+
 @cli.command()
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--account", is_flag=True, help="Also from the seals on the account's numbers.")
 @click.option("--force", is_flag=True, help="With --account: also those of a stack that lives.")
+@json_option
 @settings_options("state_dir", "twilio_api_url")
-def restore(settings: Settings, dry_run: bool, account: bool, force: bool) -> None:
+def restore(settings: Settings, dry_run: bool, account: bool, force: bool, as_json: bool) -> None:
     """Put numbers back as they were, with no stack running.
 
     Exit status 3: something is still to be restored (with --account, what a live stack holds).
@@ -218,101 +242,22 @@ def restore(settings: Settings, dry_run: bool, account: bool, force: bool) -> No
     Examples:
       trunkline restore --dry-run
       trunkline restore --account     from another machine
+      trunkline restore --dry-run --json
     """
     if force and not account:
         raise click.UsageError("--force goes with --account")
     from trunkline.controller.restore_command import restore_command
 
-    outcome, lines = asyncio.run(
-        restore_command(settings, dry_run=dry_run, account=account, force=force)
-    )
-    for line in lines:
-        click.echo(line)
+    with progress.working("asking Twilio"):
+        outcome, lines = asyncio.run(
+            restore_command(settings, dry_run=dry_run, account=account, force=force)
+        )
+    if as_json:
+        click.echo(json.dumps({"done": outcome == EXIT_DONE, "dry_run": dry_run, "lines": lines}))
+    else:
+        for line in lines:
+            click.echo(line)
     sys.exit(outcome)
-
-
-cli.add_command(keys)
-
-
-_say = click.option(
-    "--say",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    metavar="FILE.wav",
-    help="Say this recording (any sample rate).",
-)
-_record = click.option(
-    "--record",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE.wav",
-    help="Write what is heard to this file (PCM16 mono 24 kHz).",
-)
-_listen = click.option(
-    "--listen",
-    type=Seconds(),
-    metavar="SECONDS",
-    help="Hang up so long after the last word of --say [2], or after the answer.",
-)
-
-
-@cli.command(short_help="Call somebody by hand, through the running stack.")
-@click.argument("to")
-@click.option("--from", "number", required=True, metavar="NUMBER", help="A number of the account.")
-@click.option(
-    "--attach",
-    type=click.Choice(["a-leg", "b-leg"]),
-    default="a-leg",
-    show_default=True,
-    help="b-leg: TO is a number of the account too, and its leg carries the sound.",
-)
-@click.option("--dtmf", metavar="DIGITS", help="Send these digits after the answer.")
-@click.option(
-    "--callee-speaks-first",
-    is_flag=True,
-    help="Hear the far end's greeting out before --dtmf and --say.",
-)
-@_say
-@_record
-@_listen
-@timeout_option
-@settings_options("bus")
-def call(settings: Settings, to: str, number: str, **wishes: Any) -> None:
-    """Call TO by hand, through the running stack.
-
-    Without --say and --listen it listens until the far end hangs up, or Ctrl-C.
-
-    \b
-    Examples:
-      trunkline call +14155557777 --from +14155551234 --say hello.wav --record heard.wav
-      trunkline call +14155557777 --from +14155551234 --dtmf 1# --listen 10
-    """
-    from . import call_and_answer
-
-    sys.exit(call_and_answer.call(settings, to, number, call_and_answer.Wishes(**wishes)))
-
-
-@cli.command(short_help="Answer a call by hand, through the running stack.")
-@click.argument("number")
-@click.option("--echo", is_flag=True, help="Say back what is heard.")
-@_say
-@_record
-@_listen
-@timeout_option
-@settings_options("bus")
-def answer(settings: Settings, number: str, **wishes: Any) -> None:
-    """Answer the next call to NUMBER by hand, through the running stack.
-
-    Without --say and --listen it listens until the far end hangs up, or Ctrl-C.
-
-    \b
-    Examples:
-      trunkline answer +14155551234 --echo
-      trunkline answer +14155551234 --say hello.wav --record heard.wav
-    """
-    from . import call_and_answer
-
-    if wishes["echo"] and wishes["say"]:
-        raise click.UsageError("--echo and --say exclude each other")
-    sys.exit(call_and_answer.answer(settings, number, call_and_answer.Wishes(**wishes)))
 
 
 @cli.command()
@@ -322,7 +267,7 @@ def answer(settings: Settings, number: str, **wishes: Any) -> None:
     "--from", "caller", metavar="NUMBER", help="--live: who calls it; the number itself by default."
 )
 @click.option("--yes", is_flag=True, help="--live: do not ask before money is spent.")
-@click.option("--json", "as_json", is_flag=True, help="--live: print the findings as JSON.")
+@json_option
 @click.option(
     "--tunnel",
     type=click.Choice(["cloudflared", "ngrok"]),
@@ -352,6 +297,7 @@ def doctor(
     \b
     Examples:
       trunkline doctor
+      trunkline doctor --json
       trunkline doctor --live --number +14155551234
       trunkline doctor --live --number +14155551234 --tunnel cloudflared --yes --json
     """
@@ -360,11 +306,11 @@ def doctor(
 
         run = command(settings(), number, caller, yes=yes, as_json=as_json, tunnel=tunnel)
         sys.exit(asyncio.run(run))
-    if number or caller or yes or as_json or tunnel:
-        raise click.UsageError("--number, --from, --yes, --json and --tunnel go with --live")
+    if number or caller or yes or tunnel:
+        raise click.UsageError("--number, --from, --yes and --tunnel go with --live")
     from ..doctor import run as checks
 
-    sys.exit(asyncio.run(checks.run(settings)))
+    sys.exit(asyncio.run(checks.run(settings, as_json=as_json)))
 
 
 @cli.command(short_help="Carry two calls with real speech, without an account.")
@@ -375,19 +321,21 @@ def doctor(
     "written]",
 )
 @click.option("--verbose", is_flag=True, help="Show the logs of all processes.")
-def demo(out: Path | None, verbose: bool) -> None:
+@json_option
+def demo(out: Path | None, verbose: bool, as_json: bool) -> None:
     """Carry two real calls with real speech against the stand-in carrier.
 
     Needs no account and no network. With 'trunkline[demo]' the calls go through langwatch-scenario,
     and the words that were understood are shown.
 
     \b
-    Example:
+    Examples:
       trunkline demo
+      trunkline demo --json --out demo
     """
     from ..demo import run as show
 
-    sys.exit(show.main(out, verbose=verbose))
+    sys.exit(show.main(out, verbose=verbose, as_json=as_json))
 
 
 @cli.command(short_help="Say how both sides of a recorded call talked with each other.")
@@ -399,7 +347,7 @@ def demo(out: Path | None, verbose: bool) -> None:
     show_default=True,
     help="The channel of the side that tests; the other is the agent.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -440,8 +388,11 @@ def report(
     help="Draw it there.",
 )
 @click.option("--call", "call_sid", metavar="SID", help="Show the way that this call took, too.")
+@json_option
 @settings_options("twilio_api_url")
-def menu(settings: Settings, file: Path, svg: Path | None, call_sid: str | None) -> None:
+def menu(
+    settings: Settings, file: Path, svg: Path | None, call_sid: str | None, as_json: bool
+) -> None:
     """Check a menu's file, and show its steps and where each key leads.
 
     A menu is a far end of the stand-in carrier: --callee +14155557777=menu:bank.toml. With --call
@@ -455,10 +406,10 @@ def menu(settings: Settings, file: Path, svg: Path | None, call_sid: str | None)
     """
     from . import menu as menus
 
-    sys.exit(menus.menu(settings, file, svg, call_sid))
+    sys.exit(menus.menu(settings, file, svg, call_sid, as_json=as_json))
 
 
-for _command in (calls, init, load, play, show):
+for _command in (answer, call, calls, completion, init, keys, load, play, record, replay, show):
     cli.add_command(_command)
 
 
@@ -479,20 +430,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         outcome = cli.main(args=argv, prog_name="trunkline", standalone_mode=False)
         sys.exit(outcome if isinstance(outcome, int) else EXIT_DONE)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        if error.format_message().startswith("Usage: "):  # no command at all: all are shown
+            click.echo(error.format_message(), err=True)
+            sys.exit(error.exit_code)
+        sys.exit(_failed(_usage(error), error.exit_code))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(_failed("interrupted"))
+    except BrokenPipeError:
+        # Whoever reads our output has enough of it, as in `trunkline calls | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
     except TimeoutError as error:
         sys.exit(_failed(str(error) or "it took too long"))
-    except (TrunklineError, ValueError, OSError) as error:
+    except (TrunklineError, ValueError) as error:
         sys.exit(_failed(str(error)))
+    except OSError as error:
+        named = error.filename is not None and error.strerror is not None
+        sys.exit(_failed(f"{error.filename}: {error.strerror}" if named else str(error)))
     except Exception as error:  # noqa: BLE001  # the last stop: users get a line, not a traceback
         sys.exit(_failed(f"unexpected {type(error).__name__}: {error} (--debug shows where)"))
 
 
-def _failed(text: str) -> int:
+def _usage(error: click.ClickException) -> str:
+    """The fault of the command line, and where to read how it is right."""
+    if not isinstance(error, click.UsageError):
+        return error.format_message()
+    path = "trunkline" if error.ctx is None else error.ctx.command_path
+    return f"{error.format_message().rstrip('.')} (`{path} --help` has examples)"
+
+
+def _failed(text: str, status: int = EXIT_FAILED) -> int:
     if os.environ.get("TRUNKLINE_DEBUG", "") not in ("", "0"):
         traceback.print_exc()
     click.echo(f"trunkline: {printable(' '.join(text.split()))}", err=True)
-    return EXIT_FAILED
+    return status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -13,21 +14,37 @@ from trunkline.bus.settings import Settings
 from trunkline.carrier_sim.bots import ByMenu, bot_from
 from trunkline.carrier_sim.client import SimClient, SimError
 from trunkline.carrier_sim.menu import picture
-from trunkline.carrier_sim.menu.steps import Visit
+from trunkline.carrier_sim.menu.steps import Step, Visit
+from trunkline.carrier_sim.mulaw import RATE
 
 
-def menu(settings: Settings, path: Path, svg: Path | None, call_sid: str | None) -> int:
+def menu(
+    settings: Settings, path: Path, svg: Path | None, call_sid: str | None, *, as_json: bool
+) -> int:
     """Print the menu, and draw it where ``svg`` says; the exit status. ValueError where the file is
     no menu; SettingsError, ValueError and OSError where the carrier cannot tell of the call."""
     spec = bot_from({"kind": "menu", "path": str(path)})
     assert isinstance(spec, ByMenu)
     assert spec.menu is not None
     way = _way(settings, call_sid) if call_sid else []
-    for line in picture.lines(spec.menu, way):
-        click.echo(line)
+    if as_json:
+        steps = {name: _step(step) for name, step in spec.menu.steps.items()}
+        told = {"name": spec.menu.name, "start": spec.menu.start, "steps": steps, "way": way}
+        click.echo(msgspec.json.encode(told).decode())
+    else:
+        for line in picture.lines(spec.menu, way):
+            click.echo(line)
     if svg is not None:
         svg.write_text(picture.svg(spec.menu, way), encoding="utf-8")
     return EXIT_DONE
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "said": list(step.said),
+        "seconds": round(len(step.sound) / RATE, 3),
+        "leads_to": [{"by": by, "step": target} for by, target in step.leads_to()],
+    }
 
 
 def _way(settings: Settings, call_sid: str) -> list[Visit]:

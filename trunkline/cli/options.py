@@ -37,6 +37,7 @@ _OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "recordings_dir": ("Write a stereo WAV of every call there.", "DIR"),
     "recordings_keep_days": ("Delete recordings that are older.", "DAYS"),
     "recordings_max_mb": ("Delete the oldest recordings beyond this.", "MB"),
+    "cassettes_dir": ("Keep a cassette of every call there.", "DIR"),
     "twilio_api_url": ("REST base of a stand-in carrier.", "URL"),
     "log_format": ("text or json.", "FORMAT"),
 }
@@ -44,7 +45,10 @@ _OPTIONS: Final[dict[str, tuple[str, str]]] = {
 #: Options of the whole stack.
 STACK: Final = tuple(_OPTIONS)
 _RECORDINGS: Final = ("recordings_dir", "recordings_keep_days", "recordings_max_mb")
-GATEWAY: Final = ("public_url", "http_host", "http_port", "bus", *_RECORDINGS, "log_format")
+GATEWAY: Final = (
+    *("public_url", "http_host", "http_port", "bus", *_RECORDINGS, "cassettes_dir"),
+    "log_format",
+)
 CODEC_WORKER: Final = ("bus", "lead_ms", "log_format")
 CONTROLLER: Final = (
     "public_url",
@@ -59,6 +63,7 @@ CONTROLLER: Final = (
     "max_calls",
     "max_calls_per_hour",
     "max_minutes_per_day",
+    "cassettes_dir",
     "twilio_api_url",
     "log_format",
 )
@@ -79,6 +84,7 @@ class Seconds(click.FloatRange):
         return seconds
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 timeout_option = click.option(
     "--timeout",
     default=120.0,

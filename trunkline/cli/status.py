@@ -15,6 +15,7 @@ from trunkline.bus.redact import printable
 from trunkline.bus.settings import Settings
 
 from ..stack.controller_client import controller_client, get_status
+from . import progress
 
 #: A controller that is starting again is back within this time.
 ANSWER_WITHIN = 5.0
@@ -22,8 +23,9 @@ ANSWER_WITHIN = 5.0
 
 async def show(settings: Settings, *, as_json: bool) -> int:
     """Ask the controller and print; StackUnavailableError when none answers."""
-    async with controller_client(settings, timeout=ANSWER_WITHIN) as client:
-        status = await get_status(client)
+    with progress.working(f"asking the controller at {settings.bus}"):
+        async with controller_client(settings, timeout=ANSWER_WITHIN) as client:
+            status = await get_status(client)
     if as_json:
         click.echo(json.dumps(status))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -178,6 +178,19 @@ def leave_files(
     whole = out / "report.html"
     whole.write_text(page.page("trunkline demo", sections), encoding="utf-8")
     console.print(f"\nboth, to look at and to hear: {_relative(whole)}")
+
+
+def figures(record: CallRecord) -> dict[str, Any]:
+    """A call's figures, for programs."""
+    return {
+        "sid": record.sid,
+        "set_up_ms": round(record.setup_seconds * 1000, 1),
+        "drift_ms": round(record.drift_ms, 2),
+        "gap_p99_ms": round(record.gap_ms(0.99), 2),
+        "frames_lost": record.frames_lost,
+        "underruns": record.metrics["underruns"],
+        "report": _report(record),
+    }
 
 
 def _report(record: CallRecord) -> Report:

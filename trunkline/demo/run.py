@@ -19,10 +19,13 @@ import importlib
 import importlib.util
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import click
+import msgspec
 from rich.console import Console
 
 from trunkline.bus import imports
@@ -54,19 +57,22 @@ DIGITS: Final = "1#"
 ENDS_WITHIN: Final = 85.0
 
 
-def main(out: Path | None, *, verbose: bool) -> int:
-    """Run the demo, leave its files in ``out``; the exit status."""
+def main(out: Path | None, *, verbose: bool, as_json: bool = False) -> int:
+    """Run the demo, leave its files in ``out``; the exit status. ``as_json``: the figures go to
+    stdout, and all that is for people to stderr."""
     with surroundings.home():
         where = surroundings.output(out)
-        return run(lambda stop: _until_done(where, verbose, stop))
+        console = Console(highlight=False, stderr=as_json)
+        demo = Demo(where, console, verbose, as_json=as_json)
+        return run(lambda stop: _until_done(demo, stop))
 
 
-async def _until_done(out: Path, verbose: bool, stop: asyncio.Event) -> int:
+async def _until_done(demo: Demo, stop: asyncio.Event) -> int:
     """The demo, unless SIGTERM, SIGINT or its time limit ends it."""
     limit = asyncio.timeout(ENDS_WITHIN)
     try:
         async with limit:
-            return await unless(stop, Demo(out, Console(highlight=False), verbose).run())
+            return await unless(stop, demo.run())
     except StoppedError:
         raise TrunklineError("interrupted") from None
     except TimeoutError:
@@ -90,7 +96,8 @@ def _import_calls(name: str) -> ModuleType:
 class Demo:
     """One run of the demo."""
 
-    def __init__(self, out: Path, console: Console, verbose: bool) -> None:
+    def __init__(self, out: Path, console: Console, verbose: bool, *, as_json: bool) -> None:
+        self._as_json = as_json
         self._out = out
         self._console = console
         self._verbose = verbose
@@ -160,10 +167,11 @@ class Demo:
         answering = asyncio.create_task(calls.answering(stack, NUMBER, CALLER, GREETING, REPLY))
         calling = asyncio.create_task(calls.calling(stack, OTHER_NUMBER, CALLEE, turns, DIGITS))
         try:
-            record, watch = await answering
-            await self._heard(calls, "answering", record, recogniser)
-            record, _ = await calling
-            await self._heard(calls, "calling", record, recogniser)
+            with self._waiting("both calls are being held, which takes half a minute"):
+                record, watch = await answering
+                await self._heard(calls, "answering", record, recogniser)
+                record, _ = await calling
+                await self._heard(calls, "calling", record, recogniser)
         finally:
             answering.cancel()
             calling.cancel()
@@ -178,6 +186,15 @@ class Demo:
             self._failures.append("a voice_url is not what it was before")
         for error in stack.sim.errors():
             self._failures.append(f"Twilio would list error {error['code']}: {error['text']}")
+
+    @contextlib.contextmanager
+    def _waiting(self, text: str) -> Iterator[None]:
+        """Say so on a terminal for as long as the block takes."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with self._console.status(text):
+            yield
 
     async def _heard(
         self, calls: Any, title: str, record: CallRecord, recogniser: Recogniser | None
@@ -204,6 +221,10 @@ class Demo:
             pictures=not self._missing,
         )
         self._console.print(f"\n[dim]it took {monotonic() - self._began:.0f} s[/]")
+        if self._as_json:
+            calls = {name: report.figures(record) for name, record in self._records.items()}
+            told = {"out": str(self._out), "calls": calls, "failures": self._failures}
+            click.echo(msgspec.json.encode(told).decode())
         if self._failures:
             raise TrunklineError("the demo failed: " + "; ".join(self._failures))
         self._say_what_else()

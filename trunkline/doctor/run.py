@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
@@ -43,14 +44,16 @@ CHECKS: Final[tuple[Callable[[Known], Awaitable[list[Finding]]], ...]] = (
 )
 
 
-async def run(load: Callable[[], Settings]) -> int:
-    """Load the settings, run all checks, print each finding; the exit status."""
+async def run(load: Callable[[], Settings], *, as_json: bool = False) -> int:
+    """Load the settings, run all checks, print each finding, or all of them as one JSON object; the
+    exit status."""
     console = Console(highlight=False)
     found: list[Finding] = []
 
     def note(finding: Finding) -> None:
         found.append(finding)
-        print_finding(console, finding)
+        if not as_json:
+            print_finding(console, finding)
 
     try:
         known = Known(load())
@@ -60,6 +63,8 @@ async def run(load: Callable[[], Settings]) -> int:
         for check in CHECKS:
             for finding in await check(known):
                 note(finding)
+    if as_json:
+        print(msgspec.json.encode({"findings": found}).decode())
     failed = [finding for finding in found if finding.state == "fail"]
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""

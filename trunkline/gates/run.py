@@ -1,7 +1,8 @@
 """The calls of each test of a run: judged when the test has passed, and told of at the run's end.
 
 With pytest-xdist each worker follows the calls of its own tests. What the end of the run needs of
-them travels in the test's report (``phone_test``, ``phone_samples``), and pages as files.
+them travels in the test's report (``phone_test``, ``phone_samples``, ``phone_failed``), and pages
+as files.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from . import baseline, limits
+from .kept import Failed, keep
 
 if TYPE_CHECKING:
     from trunkline.adapter.call import Call
@@ -66,6 +68,10 @@ class Gates:
         self._baseline = baseline_file
         self._pages = pages
         self._tests: dict[str, _Tries] = {}
+        self._failed: list[Failed] = []
+        #: the seed of the stand-in carrier whose stack keeps cassettes, None at Twilio; without
+        #: this function no cassettes are kept
+        self.seed: Callable[[], int | None] | None = None
 
     # ------------------------------------------------------------------ of one test
 
@@ -85,19 +91,27 @@ class Gates:
             yielded = [seconds for seconds in samples.time_to_yield if seconds is not None]
             item.stash[_samples_key] = {"latency": samples.latency, "time_to_yield": yielded}
         if self._pages is not None:
-            self._write(item.nodeid, heard, failed or verdict or "")
+            again = []
+            if (failed or verdict) and self.seed is not None:
+                seed = self.seed()
+                again = [Failed(item.nodeid, call.sid, seed) for call in calls]
+                item.stash[_failed_key] = [asdict(each) for each in again]
+            self._write(item.nodeid, heard, failed or verdict or "", again)
         return verdict
 
-    def _write(self, nodeid: str, heard: list[Heard], verdict: str) -> None:
+    def _write(self, nodeid: str, heard: list[Heard], verdict: str, failed: list[Failed]) -> None:
         from ..reports import page
 
         assert self._pages is not None
+        again = {each.call: each.told(self._pages) for each in failed}
         parts = self._pages / _PARTS
         parts.mkdir(parents=True, exist_ok=True)
         for call in heard:
             worst = call.report.latency.max or 0.0
             name = f"{bool(verdict):d}-{worst:010.3f}-{secrets.token_hex(8)}"
-            (parts / name).write_text(page.section(call, verdict, f"{nodeid}: {call.title}"))
+            title = f"{nodeid}: {call.title}"
+            text = page.section(call, verdict, title, again.get(call.title, ""))
+            (parts / name).write_text(text)
 
     @staticmethod
     def tell(item: pytest.Item, report: pytest.TestReport) -> None:
@@ -105,6 +119,7 @@ class Gates:
         told: Any = report
         told.phone_test = name_of(item.nodeid)
         told.phone_samples = item.stash.get(_samples_key, {})
+        told.phone_failed = item.stash.get(_failed_key, [])
 
     # ------------------------------------------------------------------ of the run
 
@@ -115,12 +130,18 @@ class Gates:
             return
         tries = self._tests.setdefault(name, _Tries())
         if report.when == "call":
+            self._failed += [Failed(**each) for each in getattr(report, "phone_failed", [])]
             tries.passed += report.passed
             tries.of += not report.skipped
             for figure, samples in getattr(report, "phone_samples", {}).items():
                 tries.samples.setdefault(figure, []).extend(samples)
         elif report.when == "setup":
             tries.of += 1
+
+    def keep_cassettes(self, source: Path) -> list[str]:
+        """Once the stack has written them all: put those of failed tests beside the page; lines
+        with the commands that play them again."""
+        return [] if self._pages is None else keep(self._failed, source, self._pages)
 
     def conclude(self) -> list[str]:
         """At the run's end: keep or compare the baseline, write the page; what makes the run
@@ -171,6 +192,7 @@ class Gates:
                 )
 
 
+_failed_key = pytest.StashKey[list[dict[str, Any]]]()
 _samples_key = pytest.StashKey[dict[str, list[float]]]()
 
 

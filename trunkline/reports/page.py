@@ -57,13 +57,16 @@ def page(title: str, calls: Iterable[str]) -> str:
     )
 
 
-def section(call: Heard, verdict: str = "", title: str | None = None) -> str:
-    """One call. ``verdict``: what a test said of it, for example how it failed."""
+def section(call: Heard, verdict: str = "", title: str | None = None, again: str = "") -> str:
+    """One call. ``verdict``: what a test said of it, for example how it failed. ``again``: the
+    command that plays it again."""
     report = call.report
     bad = "".join(
         f'<p class="bad">Unreliable: {escape(reason)}.</p>' for reason in report.unreliable_because
     )
     said = f'<pre class="bad">{escape(verdict)}</pre>' if verdict else ""
+    if again:
+        said += f"<p>Play it again:</p><pre>{escape(again)}</pre>"
     return (
         f"<section><h2>{escape(title or call.title)}</h2>{bad}{said}"
         f"{picture.svg(call)}"

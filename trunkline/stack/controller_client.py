@@ -24,16 +24,17 @@ async def controller_client(
 
     Raises StackUnavailableError when none answers within ``timeout`` seconds.
     """
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    address, curve = settings.address, settings.client_curve
     peer = f"ask-{os.getpid()}-{secrets.token_hex(4)}"
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     client = ControlClient(
         context,
-        settings.address,
+        address,
         peer=peer,
         hello=lambda: m.Hello(role="adapter", peer=peer, pid=os.getpid()),
         beat=lambda: m.Beat(peer=peer),
         on_event=lambda event: None,
-        curve=settings.client_curve,
+        curve=curve,
     )
     client.start()
     try:

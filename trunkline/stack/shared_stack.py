@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -32,7 +32,7 @@ from trunkline.bus.launch import (
 )
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
 from trunkline.bus.runtime_dir import temporary_directory
-from trunkline.bus.settings import Settings, private_state_dir
+from trunkline.bus.settings import Settings, env_name, private_state_dir
 from trunkline.carrier_sim.client import SimClient
 
 from .children import settings_environment
@@ -60,12 +60,14 @@ class RunDirectory:
         self._writer = os.open(fifo, os.O_WRONLY | os.O_CLOEXEC)
         os.close(reader)
 
-    def close(self) -> list[str]:
-        """End the stacks. Returns the problems; where there are any, the directory is kept."""
+    def close(self, ended: Callable[[], object] = lambda: None) -> list[str]:
+        """End the stacks. Returns the problems; where there are any, the directory is kept.
+        ``ended`` is called before it is removed."""
         os.close(self._writer)
         problems = []
         for log in sorted(self.path.glob("*.log")):
             problems += self._wait_ended(log)
+        ended()
         if not problems:
             while _started:
                 _started.pop().process.wait()
@@ -111,6 +113,17 @@ def simulated(
         "TRUNKLINE_SIM_NUMBERS": " ".join(f"{n}={url}" for n, url in numbers.items()),
     }
     return Wanted(["--sim"], apart(directory, **settings | environment), dict(callees))
+
+
+def cassette_settings(settings: Settings) -> dict[str, str]:
+    """The variables by which a stack beside the stand-in carrier keeps cassettes as the user has
+    it."""
+    if settings.cassettes_dir is None:
+        return {}
+    return {
+        env_name("cassettes_dir"): str(settings.cassettes_dir),
+        env_name("cassettes_sound"): str(int(settings.cassettes_sound)),
+    }
 
 
 def twilio(directory: Path, settings: Settings, tunnel: str | None) -> Wanted:

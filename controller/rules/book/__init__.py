@@ -13,6 +13,7 @@ keep them, so that no webhook is ever answered for a call that its leg does not 
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -119,6 +120,8 @@ class Book:
         self.refused: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
         #: URL of the local console, once it listens
         self.console: str | None = None
+        #: lets a page of the console act
+        self.console_token = secrets.token_urlsafe(32)
         self.claim_until = identity.started + CLAIM_SECONDS
         self.claiming = True
         self.stopping = False
@@ -388,6 +391,10 @@ class Book:
     def calls_of(self, session: str) -> Iterator[Call]:
         """The session's calls, those that are over included."""
         return (call for call in self.calls.values() if call.session == session)
+
+    def is_live(self, call: str) -> bool:
+        """There is a call of this id, and it has not ended."""
+        return call in self.calls and self.calls[call].live
 
     def has_live_calls(self, session: str) -> bool:
         """Calls of the session that are not over, or whose hang-up REST has not taken."""

@@ -33,6 +33,11 @@ class Pool:
         """How many numbers there are, free or not."""
         return len(self._numbers)
 
+    @property
+    def waiting(self) -> list[str]:
+        """The sessions that wait, in their order."""
+        return list(self._waiting)
+
     def known(self, now: float) -> bool:
         """Which numbers there are is known, and not from too long ago."""
         return self.configured or now < self._listed_until

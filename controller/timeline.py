@@ -1,0 +1,240 @@
+"""The recent past, for the console: one table of what is told of events and facts. No I/O.
+
+:class:`~.core.Core` lets the timeline hear each event and fact before the rules hear it. So a call
+that ends is still described with all that is known of it. What the table does not name costs one
+look-up. Both rings are bounded, and nothing here is read by any rule.
+
+A text is for people. It may quote words of carriers and callers, and is shown as text alone. No
+secret is among them: digits that are sent may be somebody's PIN, so only their number is told.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from trunkline.bus import messages as m
+
+from . import instructions as do
+from . import live, status
+from .rules import facts as f
+from .rules.book import Book
+
+#: Entries, and calls that are over, which are kept.
+ENTRIES_KEPT: Final = 2_000
+CALLS_KEPT: Final = 500
+#: More than a controller has entries: each start counts on from the next multiple of it.
+AN_EPOCH: Final = 10**9
+_LONGEST: Final = 300
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """Something that happened. ``n`` counts up, over restarts too. ``at``: Unix time. ``call``:
+    trunkline's own id of the call."""
+
+    n: int
+    at: float
+    kind: str
+    text: str
+    call: str | None = None
+    session: str | None = None
+    number: str | None = None
+
+
+Said = dict[str, Any]
+
+
+def _of_dial(text: str) -> Callable[[Any, Book], Said | None]:
+    """Told of a result that names a dial by its request."""
+
+    def said(result: Any, book: Book) -> Said | None:
+        dial = book.dials.get(result.request)
+        if dial is None:
+            return None
+        error = getattr(result, "error", None)
+        row = dial.row
+        told = text if error is None else f"{text}: {error}"
+        return {"text": told, "call": row.call, "session": row.session, "number": row.callee}
+
+    return said
+
+
+def _of_call(text: Callable[[Any], str]) -> Callable[[Any, Book], Said]:
+    """Told of a fact that carries a call."""
+
+    def said(fact: Any, book: Book) -> Said:
+        call = fact.call
+        return {"text": text(fact), "call": call.id, "session": call.session}
+
+    return said
+
+
+def _hello(hello: m.Hello, book: Book) -> Said | None:
+    if book.peers.get(hello.peer) is not None:
+        return None
+    return {"text": f"{hello.role} {hello.peer} is here (pid {hello.pid})"}
+
+
+def _gone(gone: Any, book: Book) -> Said | None:
+    peer = book.peers.get(gone.peer)
+    return None if peer is None else {"text": f"{peer.role} {peer.id} has gone"}
+
+
+def _dial(ask: f.Ask[m.Dial], book: Book) -> Said:
+    body = ask.body
+    return {"text": f"a call to {body.to} is wanted ({body.mode})", "session": body.session}
+
+
+def _digits(ask: f.Ask[m.SendDigits], book: Book) -> Said:
+    body = ask.body
+    return {"text": f"{len(body.digits)} digits are sent", "call": body.call}
+
+
+def _moved(moved: m.CallMoved, book: Book) -> Said | None:
+    if moved.call not in book.calls:
+        return None
+    return {"text": f"runs on {moved.worker} now", "call": moved.call}
+
+
+def _hung_up(due: f.HangUp, book: Book) -> Said:
+    return {"text": f"is hung up ({due.reason})", "call": due.call}
+
+
+def _by_hand(act: do.ByHand, book: Book) -> Said | None:
+    if act.order == "speak":
+        return None  # one comes for each half second of it; the page says when one begins
+    return {"text": f"{act.order.replace('_', ' ')}, by hand", "call": act.call}
+
+
+def _override(result: do.Applied | do.ApplyFailed, book: Book) -> Said:
+    row = result.row
+    text = "our override is on" if isinstance(result, do.Applied) else f"override: {result.error}"
+    return {"text": text, "number": row.number, "session": row.session}
+
+
+def _restored(result: do.Restored, book: Book) -> Said | None:
+    lease = book.lease_of(result.override) or book.aside.get(result.override)
+    if lease is None:
+        return None
+    text = f"the number is as it was ({result.outcome.replace('_', ' ')})"
+    return {"text": text, "number": lease.number}
+
+
+def _lost(lost: f.SessionLost, book: Book) -> Said | None:
+    session = book.sessions.get(lost.session)
+    if session is None or session.state == "closing":
+        return None
+    return {"text": f"lost: {lost.why}", "session": session.id, "number": session.number}
+
+
+def _closing(closing: f.SessionClosing, book: Book) -> Said | None:
+    session = book.sessions.get(closing.session)
+    number = None if session is None else session.number
+    return {"text": "closes", "session": closing.session, "number": number}
+
+
+def _opened(ask: f.Ask[m.OpenSession], book: Book) -> Said | None:
+    info = ask.body.info
+    if info.session in book.sessions:
+        return None
+    return {"text": "opens", "session": info.session, "number": info.number}
+
+
+def _no_call(no: f.NoCall, book: Book) -> Said:
+    row = no.dial.row
+    text = f"no call: {no.status} {no.text}".rstrip()
+    return {"text": text, "call": row.call, "session": row.session, "number": row.callee}
+
+
+def _stream_up(up: f.StreamUp) -> str:
+    if not up.first:
+        return "its next stream is up"
+    call = up.call
+    return f"its stream is up, from {call.caller} to {call.callee}"
+
+
+def _answered_by(known: f.AnsweredByKnown, book: Book) -> Said:
+    return {"text": f"answered by {known.answered_by}", "call": known.dial.row.call}
+
+
+def _leg_over(over: f.LegOver, book: Book) -> Said:
+    row, word = over.dial.row, over.dial.known.status
+    text = f"our leg is over ({word})" if word else "our leg is over"
+    return {"text": text, "call": row.call, "session": row.session, "number": row.callee}
+
+
+def _answered(answered: f.Answered, book: Book) -> Said:
+    return {"text": "the far end has picked up", "call": answered.dial.row.call}
+
+
+#: What is told of what, under which kind.
+TOLD: Final[dict[type, tuple[str, Callable[[Any, Book], Said | None]]]] = {
+    m.Hello: ("process", _hello),
+    m.Goodbye: ("process", _gone),
+    do.Gone: ("process", _gone),
+    m.OpenSession: ("session", _opened),
+    f.SessionLost: ("session", _lost),
+    f.SessionClosing: ("session", _closing),
+    do.Applied: ("number", _override),
+    do.ApplyFailed: ("number", _override),
+    do.Restored: ("number", _restored),
+    m.Dial: ("dial", _dial),
+    do.AskedTwilio: ("dial", _of_dial("Twilio is asked for it")),
+    do.Taken: ("dial", _of_dial("Twilio has it")),
+    do.CreateFailed: ("dial", _of_dial("Twilio refuses it")),
+    do.Unsure: ("dial", _of_dial("whether Twilio has it is not known")),
+    f.NoCall: ("dial", _no_call),
+    f.LegOver: ("dial", _leg_over),
+    f.Answered: ("call", _answered),
+    f.AnsweredByKnown: ("call", _answered_by),
+    f.LetIn: ("call", _of_call(lambda fact: "Twilio asks for its next stream")),
+    f.StreamUp: ("call", _of_call(_stream_up)),
+    f.StreamLost: ("call", _of_call(lambda fact: f"its stream is gone ({fact.reason})")),
+    m.CallMoved: ("call", _moved),
+    m.SendDigits: ("call", _digits),
+    do.ByHand: ("call", _by_hand),
+    f.HangUp: ("call", _hung_up),
+    f.CallOver: ("call", _of_call(lambda fact: f"over ({fact.call.reason})")),
+}
+
+
+class Timeline:
+    """The last entries, and the last calls that are over, as the console shows them. ``epoch``: the
+    controller's, so that a page which has seen an earlier one knows these as newer."""
+
+    def __init__(self, epoch: int) -> None:
+        self.entries: deque[Entry] = deque(maxlen=ENTRIES_KEPT)
+        self.over: deque[dict[str, Any]] = deque(maxlen=CALLS_KEPT)
+        #: entries so far, and calls that are over
+        self.count = epoch * AN_EPOCH
+        self.count_over = 0
+
+    def hear(self, heard: object, book: Book, now: float) -> None:
+        """Note it, if the table says so."""
+        told = TOLD.get(type(heard.body) if isinstance(heard, f.Ask) else type(heard))
+        if told is None:
+            return
+        kind, say = told
+        said = say(heard, book)
+        if said is None:
+            return
+        self.count += 1
+        said["text"] = said["text"][:_LONGEST]
+        self.entries.append(Entry(self.count, book.wall(now), kind, **said))
+        if isinstance(heard, f.CallOver) and status.is_known(heard.call):
+            row = live.call(book, heard.call, now)
+            self.over.append(row | {"over_at": round(book.wall(now), 3)})
+            self.count_over += 1
+
+    def since(self, n: int) -> list[Entry]:
+        """The entries after the ``n``-th, the oldest first."""
+        first = self.count - len(self.entries)
+        return list(self.entries)[max(0, n - first) :]
+
+    def over_since(self, n: int) -> list[dict[str, Any]]:
+        """The calls that were over after the ``n``-th, the first over first."""
+        first = self.count_over - len(self.over)
+        return list(self.over)[max(0, n - first) :]

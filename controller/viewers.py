@@ -1,0 +1,187 @@
+"""Pages of the console that are open, and what is pushed to them as server-sent events.
+
+While nobody looks nothing runs here. With the first page begins one task, which all pages share:
+five times a second it pushes levels, and once a second the stack as it is, each encoded once. It
+also renews the Watch by which gateways know that somebody looks. A page that does not read what it
+is sent is closed; the browser opens it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import msgspec
+
+from trunkline.bus import messages as m
+
+from . import instructions as do
+from .timeline import Timeline
+
+#: Levels are pushed this often, and the rest at each so many of these (seconds).
+LEVELS_EVERY: Final = 0.2
+STATE_AT_EACH: Final = 5
+#: A Watch lasts this long, and is renewed at each so many pushes.
+WATCH_SECONDS: Final = 5.0
+WATCH_AT_EACH: Final = 10
+#: Pages and listeners at a time, and what may wait for each.
+MOST_PAGES: Final = 16
+MOST_LISTENERS: Final = 8
+MOST_WAITING: Final = 50
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Queue(asyncio.Queue[bytes | None]):
+    """What waits for one page. None is its end."""
+
+    def __init__(self) -> None:
+        super().__init__(MOST_WAITING + 1)
+
+    def push(self, chunk: bytes | None) -> None:
+        """One more. Where too much waits, it is the end."""
+        if self.qsize() < MOST_WAITING:
+            self.put_nowait(chunk)
+        elif not self.full():
+            self.put_nowait(None)
+
+
+def event(name: str, data: Any) -> bytes:
+    """One server-sent event."""
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), _encode(data))
+
+
+class Viewers:
+    """All pages, and all who listen to a call. ``snapshot``: the stack now. ``look``: tells the
+    core that somebody looks."""
+
+    def __init__(
+        self,
+        snapshot: Callable[[], dict[str, Any]],
+        timeline: Timeline,
+        look: Callable[[do.Look], object],
+    ) -> None:
+        self._snapshot = snapshot
+        self._timeline = timeline
+        self._look = look
+        self._pages: set[Queue] = set()
+        self._listeners: dict[Queue, str] = {}
+        self._levels: dict[str, m.Level] = {}
+        self._told = 0
+        self._told_over = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def looking(self) -> bool:
+        """Somebody looks or listens."""
+        return bool(self._pages or self._listeners)
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What runs because somebody looks."""
+        return [] if self._task is None else [self._task]
+
+    @property
+    def pages_full(self) -> bool:
+        """As many pages are open as may be."""
+        return len(self._pages) >= MOST_PAGES
+
+    @property
+    def listeners_full(self) -> bool:
+        """As many listen as may."""
+        return len(self._listeners) >= MOST_LISTENERS
+
+    def shown(self, message: m.Levels | m.CallSound) -> None:
+        """A gateway says how loud its calls are, or brings the sound of one."""
+        if isinstance(message, m.Levels):
+            self._levels.update((level.call, level) for level in message.levels)
+            return
+        chunk = struct.pack("<QI", message.at, len(message.mulaw)) + message.mulaw
+        for queue, call in self._listeners.items():
+            if call == message.call:
+                queue.push(chunk)
+
+    async def page(self) -> AsyncIterator[bytes]:
+        """The events of one page, from the whole state on."""
+        if self.pages_full:
+            return
+        queue = Queue()
+        timeline = self._timeline
+        queue.push(event("over", list(timeline.over)))
+        queue.push(event("entries", timeline.since(0)))
+        queue.push(event("state", self._snapshot()))
+        if not self._pages:
+            self._told, self._told_over = timeline.count, timeline.count_over
+        self._pages.add(queue)
+        self._begin()
+        try:
+            while (chunk := await queue.get()) is not None:
+                yield chunk
+        finally:
+            self._pages.discard(queue)
+
+    async def listen(self, call: str) -> AsyncIterator[bytes]:
+        """The sound of a call as chunks: position (8 bytes) and length (4), little-endian, and then
+        both sides in interleaved mu-law."""
+        if self.listeners_full:
+            return
+        queue = Queue()
+        self._listeners[queue] = call
+        self._begin()
+        self._watch()
+        try:
+            while (chunk := await queue.get()) is not None:
+                yield chunk
+        finally:
+            del self._listeners[queue]
+
+    def close(self) -> None:
+        """Nobody is told anything any more."""
+        for queue in (*self._pages, *self._listeners):
+            queue.push(None)
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def _watch(self) -> None:
+        self._look(do.Look(WATCH_SECONDS, tuple(dict.fromkeys(self._listeners.values()))))
+
+    async def _run(self) -> None:
+        turn = 0
+        while self.looking:
+            if turn % WATCH_AT_EACH == 0:
+                self._watch()
+            if self._pages:
+                self._push(turn)
+            turn += 1
+            await asyncio.sleep(LEVELS_EVERY)
+        self._levels.clear()
+
+    def _push(self, turn: int) -> None:
+        chunks = []
+        timeline = self._timeline
+        if timeline.count > self._told:
+            chunks.append(event("entries", timeline.since(self._told)))
+            self._told = timeline.count
+        if timeline.count_over > self._told_over:
+            chunks.append(event("over", timeline.over_since(self._told_over)))
+            self._told_over = timeline.count_over
+        # Behind the calls that are over: a page keeps the levels of these.
+        if turn % STATE_AT_EACH == 0:
+            chunks.append(event("state", self._snapshot()))
+        if self._levels:
+            levels = {
+                level.call: (level.lead_ms, level.jitter_ms, level.far.hex(), level.ours.hex())
+                for level in self._levels.values()
+            }
+            self._levels.clear()
+            chunks.append(event("levels", levels))
+        if chunks:
+            together = b"".join(chunks)
+            for queue in self._pages:
+                queue.push(together)

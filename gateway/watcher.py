@@ -1,0 +1,210 @@
+"""What of this gateway's streams the console shows: how loud they are, and the sound of some.
+
+Nothing here costs anything while nobody looks. A Watch of the controller puts a :class:`Meter` on
+each stream, and takes it off again when no other one comes in time. The console renews it for as
+long as a page is open.
+
+A hundred calls have 10,000 frames a second, so a meter does next to nothing for each of them. The
+far end's sound is read from the stream's ring, our own is kept as it is, and both are looked at
+five times a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from trunkline.bus import messages as m
+from trunkline.bus.clock import Clock
+from trunkline.bus.sound import WIRE_RATE
+
+from .recording import Stereo, linear, place_of
+from .stream import Stream
+from .streams import Streams
+
+#: Levels are told this often (seconds). Each has two bytes a side.
+EVERY: Final = 0.2
+#: Steps of half a decibel, up to full scale.
+FULL_SCALE: Final = 127
+_LOUDEST: Final = 32_124
+#: Sound is sorted into classes of 2 dB.
+_CLASS: Final = 4
+
+
+def _class_of(code: int) -> int:
+    """The class of one mu-law code; 0 is silence."""
+    magnitude = abs(linear(code))
+    if magnitude == 0:
+        return 0
+    return max(0, round((FULL_SCALE + 40 * math.log10(magnitude / _LOUDEST)) / _CLASS))
+
+
+_CLASSES: Final = bytes(_class_of(code) for code in range(256))
+#: The classes from the loudest down, each with its loudness.
+_LADDER: Final = tuple(
+    (each, min(FULL_SCALE, each * _CLASS)) for each in range(max(_CLASSES), 0, -1)
+)
+
+
+def loudness(mulaw: bytes) -> int:
+    """The loudest sample, to 1 dB: 0 is silence, each step is 0.5 dB, and 127 is full scale. To ask
+    for one class after the other takes a tenth of the time that ``max`` would."""
+    classes = mulaw.translate(_CLASSES)
+    if classes.count(0) < len(classes):
+        for each, loud in _LADDER:
+            if each in classes:
+                return loud
+    return 0
+
+
+class Meter:
+    """Both directions of one stream since the last :meth:`take`. ``lateness``: by how much the
+    newest frame came later than the far end's clock says, in seconds."""
+
+    def __init__(self, stream: Stream, lateness: Callable[[], float]) -> None:
+        self._stream = stream
+        self._lateness = lateness
+        self._ours: list[bytes] = []
+        #: a frame of ours is kept, and nothing else is done
+        self.said = self._ours.append
+        frames = stream.ring.frames
+        self._from = frames[-1].position + 1 if frames else 0
+        self._late: float | None = None
+        self._jitter = 0.0
+
+    def heard(self, position: int, payload: bytes) -> None:
+        """It is in the ring."""
+
+    def cleared(self) -> None:
+        """How much lies at the carrier is the stream's own business."""
+
+    def take(self, now: float) -> m.Level:
+        """How loud it was, in two halves of the time since the last one. The jitter is that of RFC
+        3550, 6.4.1, of one frame in ten."""
+        late = self._lateness()
+        if self._late is not None:
+            self._jitter += (abs(late - self._late) - self._jitter) / 16
+        self._late = late
+        ours = b"".join(self._ours)
+        self._ours.clear()
+        return m.Level(
+            call=self._stream.call,
+            far=_halves(self._newest()),
+            ours=_halves(ours),
+            lead_ms=self._stream.unplayed(now) * 1000 // WIRE_RATE,
+            jitter_ms=round(self._jitter * 1000),
+        )
+
+    def _newest(self) -> bytes:
+        """The far end's sound since the last time."""
+        found: list[bytes] = []
+        frames = self._stream.ring.frames
+        for frame in reversed(frames):
+            if frame.position < self._from:
+                break
+            found.append(frame.payload)
+        if found:
+            self._from = frames[-1].position + 1
+        return b"".join(reversed(found))
+
+
+def _halves(mulaw: bytes) -> bytes:
+    middle = len(mulaw) // 2
+    return bytes((loudness(mulaw[:middle]), loudness(mulaw[middle:])))
+
+
+@dataclass
+class _Shown:
+    """A stream that is shown. ``sound``: somebody listens to it."""
+
+    stream: Stream
+    meter: Meter
+    sound: Stereo | None = None
+
+
+class Watcher:
+    """Tells the controller levels and sound of ``streams`` for as long as it asks for them.
+    ``lateness``: of the newest frame of a socket."""
+
+    def __init__(
+        self,
+        gateway: str,
+        streams: Streams,
+        notify: Callable[[m.Notification], bool],
+        clock: Clock,
+        lateness: Callable[[int], float],
+    ) -> None:
+        self._gateway = gateway
+        self._streams = streams
+        self._notify = notify
+        self._clock = clock
+        self._lateness = lateness
+        self._until = float("-inf")
+        self._listened_to: frozenset[str] = frozenset()
+        self._shown: dict[str, _Shown] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, watch: m.Watch) -> None:
+        """Somebody looks, for so long."""
+        self._until = self._clock() + watch.seconds
+        self._listened_to = frozenset(watch.sound)
+        for stream in self._streams.all_live():
+            self._show(stream)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(EVERY, self._tell)
+
+    def opened(self, call: str) -> None:
+        """A stream of the call is up."""
+        stream = self._streams.of_call(call) if self._timer is not None else None
+        if stream is not None:
+            self._show(stream)
+
+    def close(self) -> None:
+        """Tell nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for shown in self._shown.values():
+            shown.stream.untap(shown.meter)
+            if shown.sound is not None:
+                shown.stream.untap(shown.sound)
+        self._shown.clear()
+
+    def _show(self, stream: Stream) -> None:
+        """Put the meter on it, and an ear where somebody listens; or take that off again."""
+        shown = self._shown.get(stream.call)
+        if shown is None or shown.stream is not stream:
+            meter = Meter(stream, lambda: self._lateness(stream.socket))
+            shown = self._shown[stream.call] = _Shown(stream, meter)
+            stream.tap(shown.meter)
+        listened_to = stream.call in self._listened_to
+        if listened_to and shown.sound is None:
+            age = (stream.info.age or 0.0) + self._clock() - stream.accepted_at
+            shown.sound = Stereo(place_of(age))
+            stream.tap(shown.sound)
+        elif not listened_to and shown.sound is not None:
+            stream.untap(shown.sound)
+            shown.sound = None
+
+    def _tell(self) -> None:
+        self._timer = None
+        now = self._clock()
+        if now > self._until:
+            self.close()
+            return
+        levels = []
+        for call, shown in list(self._shown.items()):
+            if shown.stream.ended is not None:
+                del self._shown[call]
+            else:
+                levels.append(shown.meter.take(now))
+            if shown.sound is not None and shown.sound.waiting:
+                at, mulaw = shown.sound.take()
+                sound = m.CallSound(gateway=self._gateway, call=call, at=at, mulaw=mulaw)
+                self._notify(sound)
+        if levels:
+            self._notify(m.Levels(gateway=self._gateway, levels=levels))
+        self._timer = asyncio.get_running_loop().call_later(EVERY, self._tell)

@@ -1,0 +1,48 @@
+"""``trunkline console``: open the console in a browser, or say where it is.
+
+The link has the stack's token in its fragment, which no browser sends anywhere. A browser's command
+line can be read by other users of a machine, so the browser is given a file that only we can read,
+and which leads to the link.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import tempfile
+import webbrowser
+from pathlib import Path
+
+import click
+
+from trunkline.bus import messages as m
+from trunkline.bus.process import EXIT_DONE
+from trunkline.bus.settings import Settings
+
+from ..stack.controller_client import controller_client
+from .status import ANSWER_WITHIN
+
+_PAGE = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>trunkline</title>'
+    '<meta http-equiv="refresh" content="0; url={0}"><a href="{0}">the console</a></html>\n'
+)
+
+
+async def console(settings: Settings, *, show: bool) -> int:
+    """Ask the controller for the link; open it, or (``show``) print it. StackUnavailableError where
+    no controller answers."""
+    async with controller_client(settings, timeout=ANSWER_WITHIN) as client:
+        link = await client.request(m.GetConsole(), m.ConsoleLink, timeout=5.0)
+    url = f"{link.url}/#token={link.token}"
+    if show or not webbrowser.open(_leading_to(url).as_uri()):
+        click.echo(url)
+    return EXIT_DONE
+
+
+def _leading_to(url: str) -> Path:
+    """A page that leads there, and that its owner alone can read. It is left behind, because the
+    browser reads it when it comes to it; its token is void once the controller has ended."""
+    descriptor, name = tempfile.mkstemp(prefix="trunkline-console-", suffix=".html")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(_PAGE.format(html.escape(url)))
+    return Path(name)

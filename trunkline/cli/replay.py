@@ -1,0 +1,121 @@
+"""``trunkline record`` and ``trunkline replay``: their options. The latter is
+:mod:`trunkline.replay`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trunkline.bus.settings import Settings, env_name
+
+from .options import Seconds, settings_options
+
+
+@click.command(
+    short_help="Run a command, and keep a cassette of each call.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out/cassettes"),
+    show_default=True,
+    help="Where the cassettes go.",
+)
+@click.option("--no-sound", is_flag=True, help="Leave the sound out, but for when who spoke.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def record(directory: Path, no_sound: bool, command: Sequence[str]) -> None:
+    """Run COMMAND, and keep a cassette of each call of the stack that it starts.
+
+    It sets TRUNKLINE_CASSETTES_DIR for the command. A stack that runs already keeps cassettes if it
+    was started so. The exit status is the command's.
+
+    \b
+    Examples:
+      trunkline record pytest --phone-sim tests/
+      trunkline record --dir cassettes --no-sound trunkline up
+    """
+    from ..replay.record import run
+
+    found = {env_name("cassettes_dir"): str(directory.absolute())}
+    if no_sound:
+        found[env_name("cassettes_sound")] = "0"
+    sys.exit(run(command, os.environ | found, directory))
+
+
+@click.command(short_help="Play a cassette again, and say where the answers differ.")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE")
+@click.option(
+    "--against",
+    metavar="URL",
+    help="ws:// or wss://: an agent's own WebSocket. http:// or https://: a stack's public URL, or "
+    "the voice webhook of any agent. [a stack of its own]",
+)
+@click.option(
+    "--speed",
+    type=click.Choice(["real", "fast"]),
+    default="real",
+    show_default=True,
+    help="fast: nothing waits, where the other side bears it.",
+)
+@click.option(
+    "--tolerance",
+    default=0.5,
+    show_default=True,
+    type=Seconds(),
+    help="Seconds by which sound may begin and last otherwise.",
+)
+@click.option(
+    "--level",
+    default=6.0,
+    show_default=True,
+    type=click.FloatRange(0, 90),
+    help="Decibels by which it may be louder or quieter.",
+)
+@click.option("--to", metavar="NUMBER", help="The number to call, in place of the masked one.")
+@click.option("--from", "from_", metavar="NUMBER", help="The number that calls, likewise.")
+@click.option(
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A custom parameter of the stream's start, for an agent's WebSocket. Repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@settings_options(later=True)
+def replay(
+    settings: Callable[[], Settings],
+    file: Path,
+    as_json: bool,
+    speed: str,
+    parameters: Sequence[str],
+    **wishes: Any,
+) -> None:
+    """Play a cassette again, and say where the answers differ.
+
+    The carrier's part comes from FILE. Without --against a stack of its own is started, and our
+    side says again what it said then. Requests are signed with TWILIO_AUTH_TOKEN, where it is set.
+    Exit status: 0 the answers are the same, 1 they differ.
+
+    \b
+    Examples:
+      trunkline replay out/cassettes/CA0123….cassette
+      trunkline replay CA0123….cassette --against wss://agent.example/media --speed fast
+      trunkline replay CA0123….cassette --against http://127.0.0.1:8765 --to +14155551234
+    """
+    against = wishes["against"]
+    if against and not against.startswith(("ws://", "wss://", "http://", "https://")):
+        raise click.UsageError(f"--against {against}: expected a URL of ws, wss, http or https")
+    if any("=" not in each for each in parameters):
+        raise click.UsageError("--parameter takes NAME=VALUE")
+    from ..replay import command
+
+    given = {name: value for name, _, value in (each.partition("=") for each in parameters)}
+    chosen = command.Wishes(fast=speed == "fast", parameters=given, **wishes)
+    sys.exit(command.replay(file, settings(), chosen, as_json=as_json))

@@ -1,0 +1,1 @@
+"""``trunkline replay``: a cassette played again, and where the answers differ."""

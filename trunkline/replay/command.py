@@ -1,0 +1,154 @@
+"""``trunkline replay``: plays a cassette against whom the user names, and shows the differences.
+
+Exit status 0: there are none; 1: there are some, or the cassette cannot be played.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from trunkline.bus.cassette_masks import ACCOUNT
+from trunkline.bus.clock import monotonic
+from trunkline.bus.errors import InvalidRequestError
+from trunkline.bus.process import EXIT_DONE, EXIT_FAILED
+from trunkline.bus.redact import mask_url, printable
+from trunkline.bus.settings import Settings
+from trunkline.bus.twilio_urls import STATUS_PATH, VOICE_PATH
+
+from . import stack
+from .call import CallPlayer, Lines, is_base
+from .cassette import Cassette, is_callback, read
+from .compare import LEVEL, TOLERANCE, Difference, Tolerance, differences
+from .stream import Player
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The options of the command. ``against`` None: a stack of its own. ``to``, ``from_``: the
+    numbers to say in the place of the masked ones. ``parameters``: of the stream's start."""
+
+    against: str | None = None
+    fast: bool = False
+    tolerance: float = TOLERANCE
+    level: float = LEVEL
+    to: str | None = None
+    from_: str | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def replay(file: Path, settings: Settings, wishes: Wishes, *, as_json: bool) -> int:
+    """Play the cassette, and show what differs; the exit status. InvalidRequestError: it is none,
+    or nobody can be reached."""
+    taped = read(file)
+    if not taped.streams:
+        raise InvalidRequestError(
+            f"{file} has no stream in it: only a call with sound can be played again"
+        )
+    timed = not (wishes.fast and _is_socket(wishes.against))
+    tolerance = Tolerance(wishes.tolerance, wishes.level, timed=timed)
+    was, now = asyncio.run(_play(taped, settings, wishes))
+    found = differences(was, now, tolerance)
+    show = _show_json if as_json else _show
+    show(file, taped, wishes, found)
+    return EXIT_FAILED if found else EXIT_DONE
+
+
+def _is_socket(against: str | None) -> bool:
+    return against is not None and against.startswith(("ws://", "wss://"))
+
+
+async def _play(taped: Cassette, settings: Settings, wishes: Wishes) -> tuple[Cassette, Cassette]:
+    """The cassette, as far as it is played, and what came of it."""
+    if wishes.against is None:
+        return taped, await stack.replay(taped, fast=wishes.fast)
+    account = settings.account_sid or ACCOUNT
+    player = Player(account, settings.auth_token, wishes.fast, wishes.parameters)
+    if _is_socket(wishes.against):
+        return await _play_streams(taped, wishes.against, player)
+    base = wishes.against.rstrip("/")
+    lines = Lines(wishes.against, numbers=_numbers(taped, wishes))
+    if is_base(base):
+        lines.voice_url, lines.status_url = base + VOICE_PATH, base + STATUS_PATH
+    if not taped.voice:
+        raise InvalidRequestError(
+            "the cassette has no voice webhook, because our side dialled: play its streams "
+            "against an agent (--against ws://…), or all of it on a stack of its own"
+        )
+    playing = CallPlayer(taped, lines, player)
+    playing.begin(taped.voice[0].at)
+    now = await playing.run()
+    hooks = taped.hooks if lines.status_url else taped.voice
+    return replace(taped, hooks=hooks, rest=[]), now
+
+
+async def _play_streams(taped: Cassette, url: str, player: Player) -> tuple[Cassette, Cassette]:
+    """One stream after the other, but for those that only listen."""
+    chosen = [stream for stream in taped.streams if stream.sid not in taped.by_rest]
+    if not chosen:
+        raise InvalidRequestError("the cassette has no stream that an agent could answer")
+    now = Cassette(taped.call)
+    for stream in chosen:
+        now.streams.append(await player.play(url, stream, monotonic() - stream.opened))
+    return Cassette(taped.call, streams=chosen), now
+
+
+def _numbers(taped: Cassette, wishes: Wishes) -> dict[str, str]:
+    form = taped.hooks[0].form if taped.hooks else {}
+    given = {"To": wishes.to, "From": wishes.from_}
+    return {str(form[n]): number for n, number in given.items() if number and form.get(n)}
+
+
+# --------------------------------------------------------------------------- shown
+
+
+def _notes(taped: Cassette) -> list[str]:
+    notes = list(taped.notes)
+    if not taped.sound:
+        notes.append("its sound was left out: a tone of the same level is played in its place")
+    return notes
+
+
+def _show_json(file: Path, taped: Cassette, wishes: Wishes, found: list[Difference]) -> None:
+    told = {
+        "file": str(file),
+        "call": taped.call,
+        "against": mask_url(wishes.against) or "a stack of its own",
+        "speed": "fast" if wishes.fast else "real",
+        "same": not found,
+        "notes": _notes(taped),
+        "differences": found,
+    }
+    click.echo(msgspec.json.encode(told).decode())
+
+
+def _show(file: Path, taped: Cassette, wishes: Wishes, found: list[Difference]) -> None:
+    against = mask_url(wishes.against) or "a stack of its own"
+    pace = "as fast as it goes" if wishes.fast else "in real time"
+    hooks = sum(not is_callback(hook) for hook in taped.hooks)
+    counted = f"{_count(len(taped.streams), 'stream')}, {_count(hooks, 'voice webhook')}"
+    click.echo(f"{file.name}: {counted}, played against {printable(against)} {pace}")
+    for note in _notes(taped):
+        click.echo(f"note: {printable(note)}")
+    if not found:
+        click.echo("the answers are the same")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("at", "where", "then", "now"):
+        table.add_column(name, overflow="fold")
+    for each in found:
+        cells = (f"{each.at:.2f} s", each.where, each.was, each.now)
+        table.add_row(*(printable(cell).replace("[", "\\[") for cell in cells))
+    Console().print(table)
+    click.echo(_count(len(found), "difference"))
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

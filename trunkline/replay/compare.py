@@ -1,0 +1,238 @@
+"""Where the answers of two runs of a call differ. No I/O.
+
+A bot is not the same twice, so only these are differences:
+
+1. *TwiML and REST*: the order of requests, the status, and a document's verbs, with their
+   attributes and texts. Not compared are a URL's scheme and host, the values of its query, tokens,
+   and numbers, because they differ from stack to stack.
+2. *Marks and clears* of a stream: how many of each come in which order. Their names are not
+   compared.
+3. *Sound*: how often somebody speaks (a pause of 0.3 s divides), and of each time when it begins,
+   how long it lasts, and how loud it is, within the tolerance. Played as fast as it goes, nobody
+   knows when: then the length and the level of all sound together are compared. Which words are
+   said is not.
+4. *The stream's end*: whether the agent ended it, and within the tolerance when.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from .cassette import Cassette, Exchange, Stream
+from .sound import Segment, spoken
+
+#: Seconds, and decibels, by which sound may differ.
+TOLERANCE: Final = 0.5
+LEVEL: Final = 6.0
+#: The part by which the length of all sound may differ where nobody knows when it comes.
+PART: Final = 0.2
+
+_NOTHING: Final = "nothing"
+_NUMBER: Final = re.compile(r"\+?[0-9]{7,15}\Z")
+_SID: Final = re.compile(r"\b(AC|CA|MZ)[0-9a-f]{32}\b")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``at``: seconds since the call's beginning, as it was then."""
+
+    at: float
+    where: str
+    was: str
+    now: str
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """``timed`` False: nobody knows when sound came."""
+
+    seconds: float = TOLERANCE
+    level: float = LEVEL
+    timed: bool = True
+
+
+def differences(was: Cassette, now: Cassette, tolerance: Tolerance) -> list[Difference]:
+    """All of them, in the order of time."""
+    found = [*_exchanges("webhook", was.hooks, now.hooks), *_rest(was.rest, now.rest)]
+    for n, (before, after) in enumerate(zip_longest(was.streams, now.streams), 1):
+        where = f"stream {n}"
+        if before is None or after is None:
+            at = (before or after or Stream("", 0.0)).opened
+            told = ["a stream" if each else "no stream" for each in (before, after)]
+            found.append(Difference(at, where, *told))
+        else:
+            found += streams(where, before, after, tolerance)
+    return sorted(found, key=lambda each: each.at)
+
+
+# --------------------------------------------------------------------------- documents
+
+
+def _exchanges(kind: str, was: Sequence[Exchange], now: Sequence[Exchange]) -> Iterator[Difference]:
+    for n, (before, after) in enumerate(zip_longest(was, now), 1):
+        either = before or after
+        assert either is not None
+        told = [_NOTHING if each is None else _answer(each) for each in (before, after)]
+        if told[0] != told[1]:
+            yield Difference(either.at, f"{kind} {n} ({either.path})", *told)
+
+
+def _answer(hook: Exchange) -> str:
+    if not hook.status:
+        return "no answer"
+    return f"{hook.status} {document(hook.body)}".strip()
+
+
+def _rest(was: Sequence[Exchange], now: Sequence[Exchange]) -> Iterator[Difference]:
+    pairs = zip_longest(filter(_is_order, was), filter(_is_order, now))
+    for n, (before, after) in enumerate(pairs, 1):
+        either = before or after
+        assert either is not None
+        told = [_NOTHING if each is None else _order(each) for each in (before, after)]
+        if told[0] != told[1]:
+            yield Difference(either.at, f"REST {n}", *told)
+
+
+def _is_order(request: Exchange) -> bool:
+    """It changes something. How often somebody looks is not compared."""
+    return request.method != "GET"
+
+
+def _order(request: Exchange) -> str:
+    form = dict(request.form)
+    parts = [request.method, _SID.sub(r"\1…", request.path)]
+    for name in sorted(form):
+        value = form[name]
+        if name == "Twiml":
+            parts.append(document(str(value)))
+        elif name in ("Status", "Track", "MachineDetection", "TimeLimit"):
+            parts.append(f"{name}={value}")
+    return " ".join(parts)
+
+
+def document(text: str) -> str:
+    """A document's verbs in one line, without what differs from stack to stack."""
+    if not text.strip():
+        return ""
+    try:
+        if "<!" in text:
+            raise ValueError("a declaration may define entities, which may be huge")
+        root = ET.fromstring(text.strip())  # noqa: S314  # of the agent that is tested
+        return "".join(_verb(child) for child in root) if root.tag == "Response" else _verb(root)
+    except (ET.ParseError, ValueError, LookupError, RecursionError):
+        return f"no TwiML: {' '.join(text.split())[:60]!r}"
+
+
+def _verb(element: ET.Element) -> str:
+    secret = element.tag == "Parameter"
+    attributes = "".join(
+        f' {name}="{"…" if secret and name == "value" else _plain(value)}"'
+        for name, value in sorted(element.attrib.items())
+    )
+    inside = _plain((element.text or "").strip()) + "".join(map(_verb, element))
+    if not inside:
+        return f"<{element.tag}{attributes}/>"
+    return f"<{element.tag}{attributes}>{inside}</{element.tag}>"
+
+
+def _plain(text: str) -> str:
+    if re.match(r"(https?|wss?)://", text):
+        try:
+            parts = urlsplit(text)
+        except ValueError:
+            return "…"
+        asked = sorted(pair.partition("=")[0] for pair in parts.query.split("&") if pair)
+        return f"…{parts.path}" + (f"?{'&'.join(asked)}" if asked else "")
+    return "+…" if _NUMBER.match(text) else " ".join(text.split())
+
+
+# --------------------------------------------------------------------------- streams
+
+
+def streams(where: str, was: Stream, now: Stream, tolerance: Tolerance) -> Iterator[Difference]:
+    """Where the answers of two streams differ."""
+    yield from _signals(where, was, now)
+    before, after = (spoken(each.said, each.opened) for each in (was, now))
+    compare = _timed if tolerance.timed else _untimed
+    for at, name, *told in compare(before, after, tolerance):
+        yield Difference(was.opened + at, f"{where}, {name}", *told)
+    yield from _end(where, was, now, tolerance)
+
+
+def _signals(where: str, was: Stream, now: Stream) -> Iterator[Difference]:
+    before, after = (
+        [(at, str(m["event"])) for at, m in each.said if m.get("event") in ("mark", "clear")]
+        for each in (was, now)
+    )
+    if [kind for _, kind in before] == [kind for _, kind in after]:
+        return
+    for n, (one, other) in enumerate(zip_longest(before, after), 1):
+        kinds = [_NOTHING if each is None else f"a {each[1]}" for each in (one, other)]
+        if kinds[0] != kinds[1]:
+            at = one[0] if one else was.opened + (other[0] - now.opened if other else 0.0)
+            yield Difference(at, f"{where}, mark or clear {n}", *kinds)
+            return  # all that follow are shifted
+
+
+_Found = tuple[float, str, str, str]
+
+
+def _timed(was: list[Segment], now: list[Segment], tolerance: Tolerance) -> Iterator[_Found]:
+    for n, (before, after) in enumerate(zip_longest(was, now), 1):
+        either = before or after
+        assert either is not None
+        if before is None or after is None or not _alike(before, after, tolerance):
+            told = [_NOTHING if each is None else _segment(each) for each in (before, after)]
+            yield either.start, f"sound {n}", told[0], told[1]
+
+
+def _alike(was: Segment, now: Segment, tolerance: Tolerance) -> bool:
+    return (
+        abs(was.start - now.start) <= tolerance.seconds
+        and abs(was.seconds - now.seconds) <= tolerance.seconds
+        and abs(was.level - now.level) <= tolerance.level
+    )
+
+
+def _segment(segment: Segment) -> str:
+    return f"{segment.seconds:.2f} s at {segment.start:.2f} s, {round(segment.level)} dB"
+
+
+def _untimed(was: list[Segment], now: list[Segment], tolerance: Tolerance) -> Iterator[_Found]:
+    before, after = (sum(each.seconds for each in segments) for segments in (was, now))
+    loud = [_level(segments) for segments in (was, now)]
+    longest = max(tolerance.seconds, PART * before)
+    louder = before and after and abs(loud[0] - loud[1]) > tolerance.level
+    if abs(before - after) > longest or louder:
+        told = [
+            f"{seconds:.2f} s, {round(level)} dB" if seconds else _NOTHING
+            for seconds, level in zip((before, after), loud, strict=True)
+        ]
+        yield was[0].start if was else 0.0, "all sound", told[0], told[1]
+
+
+def _level(segments: list[Segment]) -> float:
+    seconds = sum(each.seconds for each in segments)
+    power = sum(each.seconds * 10 ** (each.level / 10) for each in segments)
+    return 10 * math.log10(power / seconds) if seconds else -math.inf
+
+
+def _end(where: str, was: Stream, now: Stream, tolerance: Tolerance) -> Iterator[Difference]:
+    if was.closed is None:
+        return  # nobody saw it
+    told: list[Any] = []
+    for each in (was, now):
+        lasted = (each.closed if each.closed is not None else each.opened) - each.opened
+        who = "the agent" if each.reason == "close" else "nobody"
+        told.append(("the carrier" if each.stopped else who, lasted))
+    late = tolerance.timed and abs(told[0][1] - told[1][1]) > tolerance.seconds
+    if told[0][0] != told[1][0] or late:
+        shown = [f"{who} ended it after {lasted:.2f} s" for who, lasted in told]
+        yield Difference(was.closed, f"{where}, end", *shown)

@@ -1,0 +1,189 @@
+"""Plays one stream of a cassette at a WebSocket, as Twilio's Media Streams client, and writes down
+the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from trunkline.bus import hosts
+from trunkline.bus.clock import monotonic
+from trunkline.bus.errors import InvalidRequestError
+from trunkline.bus.redact import mask_url
+from trunkline.carrier_sim.signature import sign
+
+from .carrier import Carrier
+from .cassette import Stream
+
+#: Seconds to connect in, and for the agent's answer to the closing.
+CONNECT_WITHIN: Final = 10.0
+CLOSE_WITHIN: Final = 2.0
+#: As fast as it goes: the agent is done once it has sent nothing for this long, or after this much
+#: longer than the stream lasted.
+QUIET: Final = 2.0
+LONGEST: Final = 30.0
+#: Messages that are sent in one go before the agent's are read.
+_BATCH: Final = 50
+
+
+@dataclass(frozen=True)
+class Player:
+    """How streams are played. ``token``: upgrades are signed with it; empty: they are not.
+    ``fast``: nothing waits."""
+
+    account: str
+    token: str = ""
+    fast: bool = False
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    async def play(
+        self,
+        url: str,
+        taped: Stream,
+        began: float,
+        parameters: Mapping[str, str] | None = None,
+        before_stop: Callable[[], Awaitable[None]] | None = None,
+    ) -> Stream:
+        """Play the stream; what came of it, on the clock that stood at ``began`` when the call
+        began. The stream's end waits for ``before_stop``. InvalidRequestError: there is no
+        WebSocket."""
+        given = self.parameters if parameters is None else parameters
+        carrier = Carrier(taped, self.account, given)
+        headers = {"X-Twilio-Signature": sign(self.token, url)} if self.token else {}
+        here = hosts.is_loopback(urlsplit(url).hostname or "")
+        direct: dict[str, Any] = {"proxy": None} if here else {}
+        try:
+            socket = await connect(
+                url,
+                additional_headers=headers,
+                user_agent_header="Twilio.TmeWs/1.0",
+                compression=None,
+                max_size=2**20,
+                ping_interval=None,
+                open_timeout=CONNECT_WITHIN,
+                close_timeout=CLOSE_WITHIN,
+                **direct,
+            )
+        except (OSError, TimeoutError, WebSocketException, ValueError) as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise InvalidRequestError(f"no stream at {mask_url(url)}: {why}") from error
+        playing = _Playing(socket, carrier, taped, began, fast=self.fast)
+        return await playing.run(before_stop)
+
+
+class _Playing:
+    """One stream that is being played."""
+
+    def __init__(
+        self, socket: ClientConnection, carrier: Carrier, taped: Stream, began: float, *, fast: bool
+    ) -> None:
+        self._socket = socket
+        self._carrier = carrier
+        self._fast = fast
+        self._opened = monotonic()
+        self._answered_at = self._opened
+        #: where the cassette stands where nothing waits
+        self._place = 0.0
+        self._changed = asyncio.Event()
+        self.stream = Stream(taped.sid, self._opened - began)
+
+    def _now(self) -> float:
+        """Seconds since the stream's opening, as the cassette counts them."""
+        return self._place if self._fast else monotonic() - self._opened
+
+    async def run(self, before_stop: Callable[[], Awaitable[None]] | None) -> Stream:
+        reading = asyncio.create_task(self._read())
+        try:
+            with contextlib.suppress(ConnectionClosed):
+                await (self._rush() if self._fast else self._pace())
+                if before_stop is not None:
+                    await before_stop()
+                await self._send(self._carrier.stop())
+                if not self.stream.stopped:
+                    # The cassette does not know that the carrier ended it: the agent may.
+                    await asyncio.wait({reading}, timeout=QUIET)
+        finally:
+            if self.stream.closed is None:
+                self._closed("left")
+            await self._socket.close()
+            await reading
+        return self.stream
+
+    async def _pace(self) -> None:
+        end = self._carrier.stops_at
+        while not self._over:
+            times = [at for at in (self._carrier.next_at, end) if at is not None]
+            if not times:
+                return
+            await self._wait(min(times) - self._now())
+            await self._send(self._carrier.due(self._now()))
+            if end is not None and self._now() >= end:
+                return
+
+    async def _rush(self) -> None:
+        """All but the end at once; the end when the agent has nothing more to say."""
+        sent = 0
+        while (at := self._carrier.next_at) is not None and not self._over:
+            self._place = max(self._place, at)
+            await self._send(self._carrier.due(self._place))
+            sent += 1
+            if not sent % _BATCH:
+                await asyncio.sleep(0)
+        began = self._answered_at = monotonic()
+        while (
+            not self._over
+            and monotonic() - self._answered_at < QUIET
+            and monotonic() - began < LONGEST
+        ):
+            await self._wait(QUIET / 4)
+            self._place = max(self._place, self._carrier.playing_until)
+            await self._send(self._carrier.due(self._place))
+
+    @property
+    def _over(self) -> bool:
+        return self.stream.closed is not None
+
+    async def _wait(self, seconds: float) -> None:
+        """So long, or until the agent sends something."""
+        if seconds > 0:
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), seconds)
+
+    async def _send(self, messages: list[dict[str, Any]]) -> None:
+        for message in messages:
+            await self._socket.send(msgspec.json.encode(message).decode())
+            self.stream.heard.append((self._at(), message))
+            if message.get("event") == "stop":
+                self._closed("stop")
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async for text in self._socket:
+                data = text.encode() if isinstance(text, str) else text
+                try:
+                    found = msgspec.json.decode(data)
+                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                    found = None
+                message = found if isinstance(found, dict) else {"event": "unreadable"}
+                self.stream.said.append((self._at(), message))
+                self._answered_at = monotonic()
+                self._carrier.answered(self._now(), message)
+                self._changed.set()
+        self._changed.set()
+        if self.stream.closed is None:
+            self._closed("close")
+
+    def _at(self) -> float:
+        return self.stream.opened + (monotonic() - self._opened)
+
+    def _closed(self, reason: str) -> None:
+        self.stream.closed, self.stream.reason = self._at(), reason
