@@ -37,6 +37,7 @@ from .journal.orphans import Orphans, clear_away
 from .journal.rows import SEEN_KEPT
 from .journal.state_dir import StackDir, StackRunsError
 from .live import snapshot
+from .other_stacks import OtherStacks
 from .pages import Pages
 from .rules.book import Identity, Rules
 from .rules.book.usage import DAY, Caps
@@ -125,7 +126,10 @@ async def _serve_locked(
             await find_own(ops, unreadable)
         core = await _core(settings, ops, account, orphans, lost=lost)
         carrier.watched_by(core.book.measures.asked_twilio)
-        status = await _run(settings, Shell(core, ops, stop, orphans), context)
+        others = None
+        if stacks is not None:
+            others = OtherStacks(stacks, orphans, ops, prober.present)
+        status = await _run(settings, Shell(core, ops, stop, orphans, others=others), context)
     finally:
         stop_authenticator(context)
         context.destroy(linger=100)

@@ -40,6 +40,7 @@ from .core import REST_SECONDS, TICK_SECONDS, AnyEvent, Core
 from .instructions import Instruction, Result
 from .journal.database import DatabaseAwayError, JournalError
 from .journal.orphans import Orphans
+from .other_stacks import OtherStacks
 from .peer_names import PeerNames
 from .rules import reception
 from .twilio import operations
@@ -101,11 +102,13 @@ class Shell:
         stop: asyncio.Event,
         orphans: Orphans | None = None,
         clock: Clock = monotonic,
+        others: OtherStacks | None = None,
     ) -> None:
         self.core = core
         self._ops = ops
         self._stop = stop
         self._orphans = orphans or Orphans()
+        self._others = others
         self._clock = clock
         self._wall = Wall(log, core.book.counts, clock=clock)
         self._router: BusSocket | None = None
@@ -137,6 +140,8 @@ class Shell:
         assert self._router is not None, "listen comes first"
         ticking = asyncio.get_running_loop().create_task(self._tick())
         self._spawn(self._check_credentials())
+        if self._others is not None:
+            self._spawn(self._others.watch(self._spawn, self._number, self.core.book.count))
         for orphan in self._orphans.found:
             self._spawn(orphan.hang_up_left(self._ops))
         try:

@@ -105,6 +105,11 @@ class Orphan:
             await ops.pause(began + silent - ops.clock())
         if ops.clock() - began < silent:
             return None  # we end before it is known whether it lives
+        if self._left.on_a_network and any(
+            await asyncio.gather(*(ops.probe(base, stack) for base in sorted(bases)))
+        ):
+            log.info("stack %s lives, and is cut off from the database: it is let be", stack)
+            return None
         self.journal = await self._left.open()
         return dataclasses.replace(ops, stack=stack, journal=self.journal)
 
@@ -158,15 +163,23 @@ class Orphans:
                 stack.release()
         return cls(found)
 
-    def add(self, left: Sequence[Left], present: Present) -> None:
+    def add(self, left: Sequence[Left], present: Present) -> list[Orphan]:
         """Those of other machines, too."""
+        added = []
         for stack in left:
             for row in stack.rows.unreadable:
                 log.error("%s", row.text(f"stack {stack.stack}"))
             if stack.rows.overrides or stack.rows.dials:
                 orphan = Orphan(stack, present)
-                self.found = [*self.found, orphan]
+                added.append(orphan)
                 self._of |= {row.id: orphan for row in orphan.rows}
+        self.found = [*self.found, *added]
+        return added
+
+    def drop(self, orphan: Orphan) -> None:
+        """It is put back, or lives: if it falls silent once more, it is another orphan."""
+        self.found = [other for other in self.found if other is not orphan]
+        self._of = {row: other for row, other in self._of.items() if other is not orphan}
 
     @property
     def rows(self) -> list[OverrideRow]:
