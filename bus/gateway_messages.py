@@ -116,6 +116,10 @@ class StreamAccepted(Message, frozen=True):
     frames until StreamTurn says that it carries the call. ``overlaps``: the stream before it brings
     the same sound, and goes on. The gateway opens this one once it has brought 160 ms, so that the
     worker can join the two.
+
+    If ``info.theirs`` is set, the call is listened to. Its stream brings two tracks, and takes no
+    sound. The gateway carries each track as if it were a stream of its own, with its own id on the
+    media plane (see CallInfo). The controller hears of the inbound one alone.
     """
 
     info: CallInfo

@@ -36,7 +36,7 @@ class Site:
         pages = Pages(
             self.viewers, lambda call: call == "c1", self.done.append, TOKEN, recordings, cassettes
         )
-        self.console = Console(dict, CollectorRegistry(), pages)
+        self.console = Console(dict, CollectorRegistry, pages)
         self.console.start(0)
 
     @property
