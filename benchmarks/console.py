@@ -13,6 +13,7 @@ stack's, and is not counted.
 from __future__ import annotations
 
 import http.client
+import math
 import re
 import socket
 import statistics
@@ -139,14 +140,8 @@ def show(rows: dict[str, list[dict[str, float]]], title: str) -> None:
             100 * sum(turn[name] - closed[name] for name in PART)
             for turn, closed in zip(turns, rows[KINDS[0]], strict=True)
         ]
-        table.append(
-            [
-                kind,
-                *cells,
-                f"{statistics.median(more):+.2f}",
-                f"{min(more):+.2f} to {max(more):+.2f}",
-            ]
-        )
+        error = statistics.stdev(more) / math.sqrt(len(more))
+        table.append([kind, *cells, f"{statistics.fmean(more):+.2f} ± {error:.2f}"])
     print(title)
     head = [f"{name} (% of a core)" for name in roles]
     print(page.markdown(["console", *head, "more (% of a core)"], table))
