@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
@@ -24,10 +24,12 @@ from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
 from trunkline.bus.sound import LINE_RATE, MOST_KEPT, WIRE_RATE
 
-from .call_audio import Ended
+from .call_audio import Ended, new_tape
 from .call_media import CallMedia, Sender
-from .call_tape import CallTape, Samples
 from .thread_bridge import Bell
+
+if TYPE_CHECKING:
+    from .call_tape import Samples
 
 #: How long (positions) one track waits for the other.
 WAITS: Final = 2 * WIRE_RATE
@@ -55,7 +57,7 @@ class BothTracks:
         self.bell = Bell()
         self._lock = threading.Lock()
         self._ours, self._theirs = _Side(), _Side()
-        self._tapes = (CallTape(), CallTape()) if taped else None
+        self._tapes = (new_tape(), new_tape()) if taped else None
         #: where the sound of both sides begins
         self._at = 0
         #: by the stream's ordinal: the position of its beginning
