@@ -12,10 +12,11 @@ must be able to claim what it had.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import zmq
 
@@ -36,7 +37,7 @@ from .journal.orphans import Orphans, clear_away
 from .journal.rows import SEEN_KEPT
 from .journal.state_dir import StackDir, StackRunsError
 from .live import snapshot
-from .metrics import Metrics
+from .other_stacks import OtherStacks
 from .pages import Pages
 from .rules.book import Identity, Rules
 from .rules.book.usage import DAY, Caps
@@ -47,6 +48,9 @@ from .twilio.operations import Operations
 from .twilio.probe import Prober
 from .twilio.sealed import find_own
 from .viewers import Viewers
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
 
 log = logging.getLogger("trunkline.controller")
 
@@ -122,7 +126,10 @@ async def _serve_locked(
             await find_own(ops, unreadable)
         core = await _core(settings, ops, account, orphans, lost=lost)
         carrier.watched_by(core.book.measures.asked_twilio)
-        status = await _run(settings, Shell(core, ops, stop, orphans), context)
+        others = None
+        if stacks is not None:
+            others = OtherStacks(stacks, orphans, ops, prober.present)
+        status = await _run(settings, Shell(core, ops, stop, orphans, others=others), context)
     finally:
         stop_authenticator(context)
         context.destroy(linger=100)
@@ -189,7 +196,8 @@ async def _core(
         caps=Caps(settings.max_calls, settings.max_calls_per_hour, settings.max_minutes_per_day),
     )
     seen = await journal.seen(identity.started_wall - SEEN_KEPT)
-    return Core(identity, rules, await journal.open_overrides(), dials, orphans.rows, seen)
+    overrides, listening = await journal.open_overrides(), await journal.open_listening()
+    return Core(identity, rules, overrides, dials, orphans.rows, seen, listening)
 
 
 async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket[bytes]]) -> int:
@@ -205,13 +213,26 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
     book = core.book
     viewers = Viewers(lambda: snapshot(book, monotonic()), core.timeline, shell.act)
     shell.show_to(viewers.shown)
-    pages = Pages(viewers, book.is_live, shell.act, book.console_token, settings.recordings_dir)
-    metrics = Metrics(book, monotonic)
+    pages = Pages(
+        viewers,
+        book.is_live,
+        shell.act,
+        book.console_token,
+        settings.recordings_dir,
+        settings.cassettes_dir,
+    )
+
+    @functools.cache
+    def metrics() -> Metrics:
+        from .metrics import Metrics  # prometheus_client: only where somebody asks
+
+        return Metrics(book, monotonic)
+
     console = Console(lambda: status.build(book, monotonic()), metrics, pages)
     pusher = None
     try:
         if otlp.chosen():
-            pusher = otlp.Pusher(metrics, book.identity.stack)
+            pusher = otlp.Pusher(metrics(), book.identity.stack)
         console.start(settings.console_port)
         core.book.console_at(f"http://{HOST}:{console.port}")
         log.info(

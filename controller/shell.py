@@ -40,6 +40,7 @@ from .core import REST_SECONDS, TICK_SECONDS, AnyEvent, Core
 from .instructions import Instruction, Result
 from .journal.database import DatabaseAwayError, JournalError
 from .journal.orphans import Orphans
+from .other_stacks import OtherStacks
 from .peer_names import PeerNames
 from .rules import reception
 from .twilio import operations
@@ -69,6 +70,7 @@ _PLAIN: Final[dict[type, Callable[[Operations, Any], Awaitable[Result]]]] = {
     do.Instruct: operations.instruct,
     do.StartStream: operations.start_stream,
     do.PlayDigits: operations.play_digits,
+    do.OpenListening: operations.open_listening,
 }
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -100,11 +102,13 @@ class Shell:
         stop: asyncio.Event,
         orphans: Orphans | None = None,
         clock: Clock = monotonic,
+        others: OtherStacks | None = None,
     ) -> None:
         self.core = core
         self._ops = ops
         self._stop = stop
         self._orphans = orphans or Orphans()
+        self._others = others
         self._clock = clock
         self._wall = Wall(log, core.book.counts, clock=clock)
         self._router: BusSocket | None = None
@@ -136,6 +140,8 @@ class Shell:
         assert self._router is not None, "listen comes first"
         ticking = asyncio.get_running_loop().create_task(self._tick())
         self._spawn(self._check_credentials())
+        if self._others is not None:
+            self._spawn(self._others.watch(self._spawn, self._number, self.core.book.count))
         for orphan in self._orphans.found:
             self._spawn(orphan.hang_up_left(self._ops))
         try:
@@ -203,11 +209,15 @@ class Shell:
         for dial in dials:
             shown = redact_number(dial.callee)
             log.error("a call to %s is still to be hung up: %s", shown, later)
+        listening = await self._ops.journal.open_listening()
+        for heard in listening:
+            log.error("a stream of call %s is still to be stopped: %s", heard.sid, later)
         journal = self._ops.journal
         unreadable = [row for row in await journal.unreadable() if row.table == "override"]
         for lost in unreadable:
             log.error("%s", lost.text(journal.name))
-        return EXIT_PENDING if overrides or dials or unreadable else EXIT_DONE
+        left = overrides or dials or listening or unreadable
+        return EXIT_PENDING if left else EXIT_DONE
 
     async def _check_credentials(self) -> None:
         """Credentials that Twilio refuses end the process at its start; the journal is kept."""
@@ -433,6 +443,10 @@ class Shell:
             await self._note(ops.journal.note_seen(instruction.sid, instruction.since))
         elif isinstance(instruction, do.CloseDial):
             await self._note(ops.journal.dial_closed(instruction.request, instruction.seconds))
+        elif isinstance(instruction, do.CloseListening):
+            await self._note(ops.journal.listening_closed(instruction.call))
+        elif isinstance(instruction, do.StopListening):
+            self._feed(await operations.stop_listening(ops, instruction, self._feed))
         elif isinstance(instruction, do.End):
             self._feed(await operations.end(ops, instruction.call, instruction.sids, self._feed))
 

@@ -60,6 +60,7 @@ class Server:
             os.chown(self._password, user.pw_uid, user.pw_gid)
             self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
         # No template is synced, and the data are not either until the server runs.
         self._run(
             *(programs() / "initdb", "-D", self._data, "--no-sync", "-E", "UTF8"),
@@ -98,6 +99,8 @@ class Server:
                 *(str(programs() / "postgres"), "-D", str(self._data), "-p", str(self.port)),
                 *("-k", str(self.directory), "-c", "listen_addresses=127.0.0.1"),
                 *("-c", "max_connections=60", "-c", "shared_buffers=16MB"),
+                # The server dies in these tests, and never the machine.
+                *("-c", "fsync=off", "-c", "autovacuum=off"),
             ],
             cwd=self.directory,
             stdout=log,
@@ -106,6 +109,12 @@ class Server:
             **self._as,  # type: ignore[call-overload]  # the user's ids, or nothing
         )
         log.close()
+        # It ends when our end of this pipe is closed, whatever has become of us.
+        self._watcher = subprocess.Popen(
+            ["/bin/sh", "-c", "read _; kill -QUIT $0", str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         until = time.monotonic() + 30.0
         while True:
             try:
@@ -136,7 +145,11 @@ class Server:
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT breaks all connections at once, SIGQUIT leaves the rest to recovery."""
-        assert self._process is not None
+        assert self._process is not None and self._watcher is not None
+        assert self._watcher.stdin is not None
+        self._watcher.kill()
+        self._watcher.wait()
+        self._watcher.stdin.close()
         self._process.send_signal(how)
         self._process.wait(20.0)
         self._process = None

@@ -24,7 +24,7 @@ from typing import Final
 
 from trunkline.bus.errors import SettingsError
 
-from ..twilio.operations import Operations, hang_up_left
+from ..twilio.operations import Operations, hang_up_left, stop_left
 from ..twilio.seal import Seal
 from . import state_dir
 from .database import JournalError, StackHeldError
@@ -105,15 +105,25 @@ class Orphan:
             await ops.pause(began + silent - ops.clock())
         if ops.clock() - began < silent:
             return None  # we end before it is known whether it lives
+        if self._left.on_a_network and any(
+            await asyncio.gather(*(ops.probe(base, stack) for base in sorted(bases)))
+        ):
+            log.info("stack %s lives, and is cut off from the database: it is let be", stack)
+            return None
         self.journal = await self._left.open()
         return dataclasses.replace(ops, stack=stack, journal=self.journal)
 
     async def hang_up_left(self, ops: Operations) -> None:
-        """Calls of its dials, which nobody can claim. Nothing is done where it lives."""
+        """Calls of its dials, which nobody can claim, and streams that nobody hears. Nothing is
+        done where it lives."""
         taken = await self.take(ops)
         if taken is not None:
             dials = await taken.journal.open_dials()
-            await asyncio.gather(*(hang_up_left(taken, dial) for dial in dials))
+            listening = await taken.journal.open_listening()
+            await asyncio.gather(
+                *(hang_up_left(taken, dial) for dial in dials),
+                *(stop_left(taken, row) for row in listening),
+            )
 
     async def close(self) -> None:
         if self._taking is not None and not self._taking.done():
@@ -142,7 +152,7 @@ class Orphans:
                 rows = peek(stack.journal)
                 for row in rows.unreadable:
                     log.error("%s", row.text(stack.journal))
-                if rows.overrides or rows.dials:
+                if rows.overrides or rows.dials or rows.listening:
                     left = LeftInFile(stack.path, rows, account, holder)
                     found.append(Orphan(left, present))
                 elif not rows.unreadable and time.time() - stack.journal.stat().st_mtime > KEPT:
@@ -153,15 +163,23 @@ class Orphans:
                 stack.release()
         return cls(found)
 
-    def add(self, left: Sequence[Left], present: Present) -> None:
+    def add(self, left: Sequence[Left], present: Present) -> list[Orphan]:
         """Those of other machines, too."""
+        added = []
         for stack in left:
             for row in stack.rows.unreadable:
                 log.error("%s", row.text(f"stack {stack.stack}"))
             if stack.rows.overrides or stack.rows.dials:
                 orphan = Orphan(stack, present)
-                self.found = [*self.found, orphan]
+                added.append(orphan)
                 self._of |= {row.id: orphan for row in orphan.rows}
+        self.found = [*self.found, *added]
+        return added
+
+    def drop(self, orphan: Orphan) -> None:
+        """It is put back, or lives: if it falls silent once more, it is another orphan."""
+        self.found = [other for other in self.found if other is not orphan]
+        self._of = {row: other for row, other in self._of.items() if other is not orphan}
 
     @property
     def rows(self) -> list[OverrideRow]:

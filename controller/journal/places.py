@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 
 class Left(Protocol):
     """The journal of a stack that seems to be gone, with its open rows. ``silent_for``: it may be
-    opened once so many seconds have passed, because its stack may live."""
+    opened once so many seconds have passed, because its stack may live. ``on_a_network``: it may
+    live, and not be able to show it."""
 
     stack: str
     rows: OpenRows
     silent_for: float
+    on_a_network: bool
 
     async def open(self) -> Journal:
         """Take it. StackHeldError: the stack lives. JournalError."""
@@ -46,6 +48,7 @@ class LeftInFile:
     """A file whose lock was free."""
 
     silent_for = 0.0
+    on_a_network = False
 
     def __init__(self, path: Path, rows: OpenRows, account: str, holder: str) -> None:
         self.stack = path.name

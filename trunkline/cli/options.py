@@ -38,6 +38,8 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "recordings_keep_days": ("Delete recordings that are older.", "DAYS"),
     "recordings_max_mb": ("Delete the oldest recordings beyond this.", "MB"),
     "cassettes_dir": ("Keep a cassette of every call there.", "DIR"),
+    "cassettes_keep_days": ("Delete cassettes that are older.", "DAYS"),
+    "cassettes_max_mb": ("Delete the oldest cassettes beyond this.", "MB"),
     "twilio_api_url": ("REST base of a stand-in carrier.", "URL"),
     "log_format": ("text or json.", "FORMAT"),
 }
@@ -45,8 +47,9 @@ OPTIONS: Final[dict[str, tuple[str, str]]] = {
 #: Options of the whole stack.
 STACK: Final = tuple(OPTIONS)
 _RECORDINGS: Final = ("recordings_dir", "recordings_keep_days", "recordings_max_mb")
+_CASSETTES: Final = ("cassettes_dir", "cassettes_keep_days", "cassettes_max_mb")
 GATEWAY: Final = (
-    *("public_url", "http_host", "http_port", "bus", *_RECORDINGS, "cassettes_dir"),
+    *("public_url", "http_host", "http_port", "bus", *_RECORDINGS, *_CASSETTES),
     "log_format",
 )
 CODEC_WORKER: Final = ("bus", "lead_ms", "log_format")
@@ -63,7 +66,7 @@ CONTROLLER: Final = (
     "max_calls",
     "max_calls_per_hour",
     "max_minutes_per_day",
-    "cassettes_dir",
+    *_CASSETTES,
     "twilio_api_url",
     "log_format",
 )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import socket
+from collections.abc import Container
 from functools import partial
 
 from ...twilio.threads import DaemonPool
 from ..store import Journal
-from .stacks import SILENT, Claim, Found, PostgresDatabase, with_open_rows
+from .stacks import SILENT, Beats, Claim, Found, PostgresDatabase, with_open_rows
 
 
 class Register:
@@ -21,6 +22,7 @@ class Register:
         self._holder = f"{holder} on {socket.gethostname()}"
         self._owner = secrets.token_hex(8)
         self.home = home or secrets.token_hex(8)
+        self._beats = Beats()
 
     def __repr__(self) -> str:
         return f"Register({self._holder})"
@@ -41,23 +43,35 @@ class Register:
 
     async def left(self, but: str) -> list[LeftInDatabase]:
         """All stacks with open rows but ours, whether they live or not."""
+        found = await self._found(None)
+        return [LeftInDatabase(self, stack) for stack in found if stack.stack != but]
+
+    async def silent(self, but: Container[str]) -> list[LeftInDatabase]:
+        """The same, but for those that have shown that they live since we began to ask."""
+        found = await self._found(self._beats)
+        return [
+            LeftInDatabase(self, stack, watched=True) for stack in found if stack.stack not in but
+        ]
+
+    async def _found(self, beats: Beats | None) -> list[Found]:
         pool = DaemonPool("trunkline-register", 1)
         try:
-            found = await pool.run(partial(with_open_rows, self._url, self._account))
+            return await pool.run(partial(with_open_rows, self._url, self._account, beats))
         finally:
             pool.close()
-        return [LeftInDatabase(self, stack) for stack in found if stack.stack != but]
 
 
 class LeftInDatabase:
     """Rows of a stack (:class:`..places.Left`). It may live: if its beat has not moved after
-    ``silent_for`` seconds, it does not."""
+    ``silent_for`` seconds, it does not. ``watched``: it has not for long enough."""
 
-    def __init__(self, register: Register, found: Found) -> None:
+    on_a_network = True
+
+    def __init__(self, register: Register, found: Found, *, watched: bool = False) -> None:
         self.stack = found.stack
         self.holder = found.holder
         self.rows = found.rows
-        dead = found.owner is None or found.home == register.home
+        dead = watched or found.owner is None or found.home == register.home
         self.silent_for = 0.0 if dead else SILENT
         self._register = register
         self._beat = found.beat

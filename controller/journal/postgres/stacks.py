@@ -298,16 +298,21 @@ class Found(NamedTuple):
     rows: OpenRows
 
 
-def with_open_rows(url: str, account: str) -> list[Found]:
-    """All stacks of the account that have any. Errors: as of ``PostgresDatabase.open``, at once."""
+def with_open_rows(url: str, account: str, beats: Beats | None = None) -> list[Found]:
+    """All stacks of the account that have any; with ``beats``, those of them that are silent.
+    Errors: as of ``PostgresDatabase.open``, at once."""
     server = Server(url)
-    server.migrate()
+    if beats is None:
+        server.migrate()
 
     def ask(db: psycopg.Connection[Any]) -> list[Found]:
         stacks = db.execute(
             "SELECT id, owner, holder, home, beat FROM stacks WHERE account = %s ORDER BY id",
             (account,),
         ).fetchall()
+        if beats is not None:
+            silent = beats.silent({row[0]: row[4] for row in stacks}, time.monotonic())
+            stacks = [row for row in stacks if row[0] in silent]
         found = [
             Found(stack, owner, holder, home, beat, open_rows(_Transaction(db), dialect(stack)))
             for stack, owner, holder, home, beat in stacks
@@ -315,3 +320,19 @@ def with_open_rows(url: str, account: str) -> list[Found]:
         return [stack for stack in found if any(stack.rows)]
 
     return server.once(ask)
+
+
+class Beats:
+    """Which stacks have not moved their beat for :data:`SILENT` seconds, as one watches them."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def silent(self, beats: dict[str, int], now: float) -> set[str]:
+        """``beats``: those of all stacks, as they are now."""
+        before = self._seen
+        self._seen = {
+            stack: before[stack] if stack in before and before[stack][0] == beat else (beat, now)
+            for stack, beat in beats.items()
+        }
+        return {stack for stack, (_, since) in self._seen.items() if now - since >= SILENT}
