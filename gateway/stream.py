@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -124,6 +125,8 @@ class Stream:
     frames_out: int = 0
     #: who hears its sound: a recording, and the console while somebody looks
     taps: tuple[Tap, ...] = ()
+    #: a meter's, which needs our own sound alone: the far end's is in the ring
+    keeps: Callable[[bytes], object] | None = None
 
     @property
     def call(self) -> str:
@@ -146,6 +149,10 @@ class Stream:
         """It is the outbound track of a call that is listened to: the controller, which knows the
         call by its inbound track, hears nothing of it."""
         return self.socket < 0
+
+    def keep(self, keeps: Callable[[bytes], object] | None) -> None:
+        """It gets our sound from now on; None: nobody does."""
+        self.keeps = keeps
 
     @property
     def stats(self) -> m.StreamStats:

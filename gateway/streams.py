@@ -423,6 +423,8 @@ class Streams:
                 texts.append((stream.socket, stream.wire.media(payload)))
                 for tap in stream.taps:
                     tap.said(payload)
+                if stream.keeps is not None:
+                    stream.keeps(payload)
             else:
                 self.dropped["position"] += 1
             # Also for a frame out of position: it tells the worker where the stream stands.

@@ -70,16 +70,10 @@ class Meter:
         self._lateness = lateness
         self._ours: list[bytes] = []
         #: a frame of ours is kept, and nothing else is done
-        self.said = self._ours.append
+        self.keeps = self._ours.append
         self._frames_in = stream.frames_in
         self._late: float | None = None
         self._jitter = 0.0
-
-    def heard(self, position: int, payload: bytes) -> None:
-        """It is in the ring."""
-
-    def cleared(self) -> None:
-        """How much lies at the carrier is the stream's own business."""
 
     def take(self, now: float) -> m.Level:
         """How loud it was in the middle of each third of the time since the last one. The jitter
@@ -161,7 +155,7 @@ class Watcher:
             self._timer.cancel()
             self._timer = None
         for shown in self._shown.values():
-            shown.stream.untap(shown.meter)
+            shown.stream.keep(None)
             if shown.sound is not None:
                 shown.stream.untap(shown.sound)
         self._shown.clear()
@@ -172,7 +166,7 @@ class Watcher:
         if shown is None or shown.stream is not stream:
             meter = Meter(stream, lambda: self._lateness(stream.socket))
             shown = self._shown[stream.call] = _Shown(stream, meter)
-            stream.tap(shown.meter)
+            stream.keep(meter.keeps)
         listened_to = stream.call in self._listened_to
         if listened_to and shown.sound is None:
             age = (stream.info.age or 0.0) + self._clock() - stream.accepted_at

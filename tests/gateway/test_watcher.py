@@ -37,7 +37,7 @@ def meter_on(bench: Bench, late: list[float]) -> Meter:
     up(bench, placement(1, A))
     (stream,) = bench.streams.all_live()
     meter = Meter(stream, lambda: late[-1])
-    stream.tap(meter)
+    stream.keep(meter.keeps)
     return meter
 
 
@@ -94,11 +94,12 @@ async def test_nothing_is_on_a_stream_while_nobody_looks(
     up(bench, placement(1, A))
     shown.opened("c1")
     (stream,) = bench.streams.all_live()
-    assert stream.taps == ()
+    assert (stream.taps, stream.keeps) == ((), None)
     shown.watch(m.Watch(seconds=5.0))
-    assert len(stream.taps) == 1
+    keeps = stream.keeps
+    assert keeps is not None
     shown.watch(m.Watch(seconds=5.0))
-    assert len(stream.taps) == 1, "a Watch that is renewed is the same"
+    assert stream.keeps is keeps, "a Watch that is renewed is the same"
     bench.heard(1, 0, 160)
     await until(lambda: bool(told))
     (told_first, *_) = told
@@ -106,12 +107,12 @@ async def test_nothing_is_on_a_stream_while_nobody_looks(
     assert [level.call for level in told_first.levels] == ["c1"]
     # The last page is closed, and another one opened.
     shown.watch(m.Watch(seconds=0.0))
-    assert stream.taps == ()
+    assert stream.keeps is None
     shown.watch(m.Watch(seconds=5.0))
-    assert len(stream.taps) == 1
+    assert stream.keeps is not None
     # Nobody renews it.
     clock.now = 5.1
-    await until(lambda: stream.taps == ())
+    await until(lambda: stream.keeps is None)
     told.clear()
     await asyncio.sleep(0.02)
     assert told == []
@@ -135,9 +136,10 @@ async def test_a_call_that_is_named_is_heard_and_no_other(
     assert (sounds[0].at, len(sounds[0].mulaw)) == (0, 640)
     # It is listened to no more, and still looked at.
     shown.watch(m.Watch(seconds=5.0))
-    assert [len(stream.taps) for stream in bench.streams.all_live()] == [1, 1]
+    streams = bench.streams.all_live()
+    assert [(stream.taps, stream.keeps is None) for stream in streams] == [((), False)] * 2
     shown.close()
-    assert [stream.taps for stream in bench.streams.all_live()] == [(), ()]
+    assert [stream.keeps for stream in streams] == [None, None]
 
 
 async def test_a_stream_that_has_ended_is_told_no_more(
