@@ -183,7 +183,7 @@ class Level(Record, frozen=True):
 
 
 class Levels(Message, frozen=True):
-    """gateway: how loud its streams are. Said five times a second while a Watch holds, and never
+    """gateway: how loud its streams are. Said three times a second while a Watch holds, and never
     otherwise."""
 
     gateway: PeerName
@@ -191,7 +191,7 @@ class Levels(Message, frozen=True):
 
 
 class CallSound(Message, frozen=True):
-    """gateway: sound of a call that a Watch names, about five times a second. ``mulaw`` has both
+    """gateway: sound of a call that a Watch names, about three times a second. ``mulaw`` has both
     sides, interleaved: the far end's sample, and the one of ours that it heard at that moment. It
     begins at ``at``, in samples at 8 kHz since the call's first stream came up."""
 

@@ -1,10 +1,9 @@
 """Pages of the console that are open, and what is pushed to them as server-sent events.
 
-While nobody looks nothing runs here. With the first page begins one task, which all pages share:
-five times a second it pushes levels, and once a second the stack as it is, each encoded once. It
-also renews the Watch by which gateways know that somebody looks, and ends it with the last page. A
-page that does not read what it
-is sent is closed; the browser opens it again.
+While nobody looks nothing runs here. With the first page begins one task, which all pages share.
+Three times a second it pushes levels, and about once a second the stack as it is, each encoded
+once. It also renews the Watch by which gateways know that somebody looks, and ends it with the last
+page. A page that does not read what it is sent is closed; the browser opens it again.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from . import instructions as do
 from .timeline import Timeline
 
 #: Levels are pushed this often, and the rest at each so many of these (seconds).
-LEVELS_EVERY: Final = 0.2
-STATE_AT_EACH: Final = 5
+LEVELS_EVERY: Final = 0.3
+STATE_AT_EACH: Final = 4
 #: A Watch lasts this long, and is renewed at each so many pushes.
 WATCH_SECONDS: Final = 5.0
 WATCH_AT_EACH: Final = 10

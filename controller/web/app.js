@@ -39,7 +39,7 @@ function Spark({ call, kind, most }) {
 }
 
 function Meter({ side, name, levels }) {
-  const level = levels.length ? Math.max(...levels.slice(-2)) : 0;
+  const level = levels.length ? Math.max(...levels.slice(-3)) : 0;
   return html`<span class="dim">${name}</span>
     <div class="meter ${side}" role="meter" aria-label=${`${name}, level`} aria-valuemin="0" aria-valuemax=${FULL}
       aria-valuenow=${level} aria-valuetext=${decibel(level)}>

@@ -3,7 +3,7 @@
 import { ask } from "/live.js";
 
 const RATE = 8000;
-const AHEAD = 0.35;  // seconds that are kept before they are heard
+const AHEAD = 0.5;  // seconds that are kept before they are heard
 
 const LINEAR = Float32Array.from({ length: 256 }, (_, code) => {
   const bits = ~code & 0xff;

@@ -267,3 +267,18 @@ async def test_what_a_caller_sends_stays_words(link: str, window: Window) -> Non
     await expect(page.get_by_role("heading", name=words)).to_be_visible()
     assert await page.locator("img, main b").count() == 0
     assert await page.evaluate("window.caught") is None
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_turns_are_taken_from_the_levels(link: str, window: Window) -> None:
+    """A pause within a sentence ends no turn, a click is none, and an answer has its latency."""
+    ours = [0] * 5 + [110] * 20 + [0] * 3 + [100] * 10 + [0] * 62
+    far = [0] * 2 + [110] + [0] * 47 + [105] * 30 + [0] * 20
+    await window.page.goto(link.split("#")[0])
+    found = await window.page.evaluate(
+        "([far, ours]) => import('/turns.js').then((found) => found.turns(far, ours))", [far, ours]
+    )
+    assert found == [
+        {"who": "we", "begin": 5, "end": 38},
+        {"who": "they", "begin": 50, "end": 80, "latency": 1.2},
+    ]

@@ -41,19 +41,19 @@ def meter_on(bench: Bench, late: list[float]) -> Meter:
     return meter
 
 
-def test_a_meter_tells_both_sides_in_halves_and_begins_again(bench: Bench) -> None:
+def test_a_meter_tells_both_sides_in_thirds_and_begins_again(bench: Bench) -> None:
     bench.streams.media(1, 0, LOUD * 160)  # before anybody looked
     meter = meter_on(bench, [0.0])
-    for n in range(1, 11):
-        bench.streams.media(1, n * 160, (SILENT if n < 6 else LOUD) * 160)
+    for n in range(1, 16):
+        bench.streams.media(1, n * 160, (SILENT if n < 11 else LOUD) * 160)
     frames = [m.OutFrame("c1", m.first_generation(1), n * 160, HALF * 160) for n in range(5)]
     bench.say(A, m.Outbound(frames))
     loud = loudness(HALF)
     assert meter.take(bench.now) == m.Level(
-        call="c1", far=bytes((0, FULL_SCALE)), ours=bytes((loud, loud)), lead_ms=100
+        call="c1", far=bytes((0, 0, FULL_SCALE)), ours=bytes((loud, loud, loud)), lead_ms=100
     )
     bench.now += 0.06
-    assert meter.take(bench.now) == m.Level(call="c1", far=bytes(2), ours=bytes(2), lead_ms=40)
+    assert meter.take(bench.now) == m.Level(call="c1", far=bytes(3), ours=bytes(3), lead_ms=40)
     bench.say(A, m.Clear("c1", m.first_generation(1), 800, 1))
     assert meter.take(bench.now).lead_ms == 0
 
