@@ -1,4 +1,4 @@
-# Eleven verbs. Everything that they need goes into .venv, made from the machine's python3 alone
+# Twelve verbs. Everything that they need goes into .venv, made from the machine's python3 alone
 # (3.11 to 3.13, as langwatch-scenario's packages have it).
 #   make demo    two phone calls with real speech, without an account (also the quickest look)
 #   make test    the whole suite        make lint    style, types, who may import whom
@@ -6,6 +6,7 @@
 #                run also has latency, what a stack costs at rest, and how soon 100 calls are up
 #   make bench-capacity  the most calls that arrive whole, on 1, 2 and 4 gateways and workers
 #   make docs    what is drawn from the code, in docs/
+#   make site    the documentation as a site, in out/site
 #   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60";
 #                CHAOS="--alone" has each kind of fault once, and no other near it
 #   make hostile  20 calls talk while strangers, thieves and a rogue attack the stack: 5 minutes, or
@@ -22,12 +23,12 @@ BIN := $(VENV)/bin
 DEV := $(VENV)/.dev-installed
 SOURCES_OF_INSTALL := requirements.txt pyproject.toml setup.py
 # Debian's packages of the programs that tests and lint run.
-PROGRAMS := chromium postgresql prometheus systemd
+PROGRAMS := chromium graphviz postgresql prometheus systemd
 
 # The tests start hundreds of processes, and each would compile the code once more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-units test-calls test-measures lint bench bench-capacity chaos hostile fuzz simulate docs clean programs
+.PHONY: demo test test-units test-calls test-measures lint bench bench-capacity chaos hostile fuzz simulate docs site clean programs
 
 demo: $(DEV)
 	$(BIN)/trunkline demo
@@ -68,6 +69,7 @@ lint: $(DEV) programs
 	$(BIN)/python docs/make_states.py --check
 	$(BIN)/python docs/make_metrics.py --check
 	$(BIN)/python docs/make_dashboard.py --check
+	$(BIN)/python docs/make_reference.py --check
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/run.py $(BENCH)
@@ -89,6 +91,9 @@ simulate: $(DEV)
 
 docs: $(DEV)
 	@for script in docs/make_*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+site: $(DEV) programs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) .venv-peers build dist out ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,7 +19,7 @@ from .client.call_audio import Lost
 from .client.call_media import PLAYED_WITHIN, CallMedia
 from .client.client import BusClient
 from .client.session import ClientSession
-from .client.telemetry import tell_report
+from .client.telemetry import tell
 from .dial_rules import check_seconds
 from .pcm16 import pcm16
 
@@ -210,19 +210,10 @@ class Call:
             frames_late=audio.late // FRAME,
             jitter_ms=tape.jitter_ms,
         )
-        self._tell(report)
+        if self.ended_reason is not None and not self._told:
+            self._told = True
+            tell(self._client, self._media.info.trace, self.sid, report)
         return report
-
-    def _tell(self, report: Report) -> None:
-        """The first report of a call that is over is told: to its trace, and to /metrics."""
-        if self.ended_reason is None or self._told:
-            return
-        self._told = True
-        tell_report(self._media.info.trace, self.sid, report)
-        self._client.tell_heard(
-            [answer.latency for answer in report.answers],
-            [each.seconds for each in report.yields if each.seconds is not None],
-        )
 
     def both_sides(self) -> tuple[Samples, Samples]:
         """(ours, theirs): what both sides have said so far, on one clock, as PCM16 at 8 kHz."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from importlib import import_module
 from typing import Literal
 
@@ -29,6 +29,8 @@ from .client.client import BusClient, acquire
 from .client.session import ClientSession
 from .client.telemetry import trace_carrier
 from .dial_rules import DialPlan, callee_set, caller_set, check_e164, check_seconds, plan_dial
+from .tap import Tap, Theirs
+from .tap import check as check_listening
 from .turns.greeting import GREETING_TIMEOUT, check_greeting, greet
 
 log = logging.getLogger("trunkline.adapter")
@@ -317,6 +319,35 @@ class Line:
         if callee_speaks_first:
             await _greet(call, greeting_timeout)
         return call
+
+    @asynccontextmanager
+    async def listen(
+        self, call_sid: str, theirs: Theirs = "outbound", *, timeout: float = 30.0
+    ) -> AsyncIterator[Tap]:
+        """Listen to a call of the account that exists already, whoever has placed it::
+
+            async with line.listen(call_sid, theirs="outbound") as tap:
+                async for at, ours, theirs in tap: ...
+            print(tap.report())
+
+        ``theirs``: which track of the call is the agent under test. Twilio calls *inbound* what it
+        hears from the other end of that leg, and *outbound* what it plays to it. Nothing is said
+        into the call, and the end of the block stops listening and not the call. A line may listen
+        to many calls at once, and answer or call meanwhile.
+
+        Raises ValueError (call_sid, theirs, timeout), CarrierError (there is no such call, or it is
+        not up), asyncio.TimeoutError when its stream has not come within ``timeout`` seconds (the
+        stack gives up after 15), StackUnavailableError, WrongModeError (not open; or the call ends
+        meanwhile).
+        """
+        client, session = self._opened()
+        check_listening(call_sid, theirs)
+        check_seconds(timeout)
+        tap = await Tap.open(client, session, call_sid, theirs, timeout)
+        try:
+            yield tap
+        finally:
+            await asyncio.shield(tap.close())
 
     def check_mode(self, mode: Mode, owner: str = "Line", what: str = "line") -> None:
         """WrongModeError where the line has been used in the other direction. ``owner`` is the

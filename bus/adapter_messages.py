@@ -21,6 +21,7 @@ from .redact import redact_number
 from .wire import (
     Answerer,
     DialMode,
+    Direction,
     EndedReason,
     Fields,
     Figures,
@@ -177,6 +178,32 @@ class SendDigits(Message, frozen=True):
     session: Name
     call: Name
     digits: Text
+
+
+class Listen(Message, frozen=True):
+    """adapter: bring both tracks of a call that exists, whoever has placed it. -> Listening, once
+    its stream is up
+
+    ``sid`` names the call at Twilio, and ``call`` is the id (32 hex digits, made by the adapter) by
+    which HangUp ends the listening. HangUp stops the stream, and never the call itself. The same id
+    asked again is the same request. ``theirs``: which track is the agent under test.
+
+    Errors: CarrierError (there is no such call, it is not up, or no stream of it has come within
+    15 s), InvalidRequestError.
+    """
+
+    session: Name
+    call: Name
+    sid: Name
+    theirs: Direction
+    trace: Fields = {}
+
+
+class Listening(Message, frozen=True):
+    """The stream with both tracks is up. CallReconnecting, CallStarted and CallEnded follow for it
+    as for a call of ours."""
+
+    info: CallInfo
 
 
 class CloseSession(Message, frozen=True):

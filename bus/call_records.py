@@ -78,3 +78,12 @@ class CallInfo(Record, frozen=True):
     answered_by: Answerer | None = None
     #: adapter: a controller was asked to send digits, and has not answered
     digits: bool = False
+    #: which track of a call that is listened to is the agent under test; None: a call of ours. The
+    #: stream brings two tracks. On the media plane the inbound one goes by ``call``, and the
+    #: outbound one by ``call`` and ``.outbound``
+    theirs: Direction | None = None
+
+
+def outbound_track(call: Name) -> Name:
+    """The id, on the media plane, of the outbound track of a call that is listened to."""
+    return f"{call}.outbound"

@@ -44,12 +44,15 @@ from . import cassette_masks
 from .cassette_masks import Masks
 from .clock import Clock, monotonic
 from .errors import SettingsError
+from .retention import Retention
 from .settings import Settings
 
 log = logging.getLogger("trunkline.bus")
 
 VERSION: Final = 1
 SUFFIX: Final = ".cassette"
+#: How cassettes are named: the CallSid, and something more where a SID has come again.
+NAME: Final = re.compile(r"CA[0-9A-Za-z]+(-[0-9a-f]{8})?\.cassette\Z", re.ASCII)
 #: Seconds between two writes.
 WRITE_EVERY: Final = 0.5
 #: Rows that may wait for the disk: some 50 MB, or 100 calls for 10 s.
@@ -80,7 +83,13 @@ class Cassettes:
     """
 
     def __init__(
-        self, directory: Path, key: str, *, sound: bool = True, clock: Clock = monotonic
+        self,
+        directory: Path,
+        key: str,
+        *,
+        sound: bool = True,
+        retention: Retention | None = None,
+        clock: Clock = monotonic,
     ) -> None:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,6 +100,7 @@ class Cassettes:
         self._directory = directory
         self._masks = Masks(key)
         self._sound = sound
+        self._retention = retention or Retention()
         self.clock = clock
         #: rows that were lost, by call, and are not noted in its file yet
         self._lost: Counter[str] = Counter()
@@ -106,7 +116,10 @@ class Cassettes:
         if settings.cassettes_dir is None:
             return None
         key = settings.require("auth_token")
-        return cls(settings.cassettes_dir, key, sound=settings.cassettes_sound)
+        days, megabytes = settings.cassettes_keep_days, settings.cassettes_max_mb
+        retention = Retention(days, megabytes, "cassettes", NAME)
+        sound = settings.cassettes_sound
+        return cls(settings.cassettes_dir, key, sound=sound, retention=retention)
 
     def close(self) -> None:
         """Write what waits, and end the thread."""
@@ -195,6 +208,8 @@ class Cassettes:
                     self._told.add(error.errno)
                     log.error("cassettes have holes from now on: %s", error)
             self._lost[call] += len(rows)
+        if calls:
+            self._retention.apply(self._directory)
 
     def _append(self, call: str, rows: list[_Row]) -> None:
         path = self._directory / f"{re.sub('[^A-Za-z0-9]', '_', call)}{SUFFIX}"

@@ -32,6 +32,8 @@ from .adapter_messages import (
     Disarm,
     HangUp,
     InterruptByHand,
+    Listen,
+    Listening,
     OpenSession,
     PoolQueued,
     SendDigits,
@@ -255,6 +257,7 @@ RequestBody = (
     | CancelDial
     | HangUp
     | SendDigits
+    | Listen
     | CloseSession
     | GetStatus
     | GetConsole
@@ -266,6 +269,7 @@ ReplyBody = (
     SessionOpened
     | Armed
     | Dialled
+    | Listening
     | SessionClosed
     | StatusReport
     | ConsoleLink

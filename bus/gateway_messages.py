@@ -116,6 +116,10 @@ class StreamAccepted(Message, frozen=True):
     frames until StreamTurn says that it carries the call. ``overlaps``: the stream before it brings
     the same sound, and goes on. The gateway opens this one once it has brought 160 ms, so that the
     worker can join the two.
+
+    If ``info.theirs`` is set, the call is listened to. Its stream brings two tracks, and takes no
+    sound. The gateway carries each track as if it were a stream of its own, with its own id on the
+    media plane (see CallInfo). The controller hears of the inbound one alone.
     """
 
     info: CallInfo
@@ -165,9 +169,10 @@ class WebhooksRefused(Message, frozen=True):
 class Level(Record, frozen=True):
     """How loud one call's stream was at its gateway since the last Levels of it.
 
-    ``far`` and ``ours`` have one byte for each 100 ms, the oldest first: 0 is silence, and each
-    step is 0.5 dB, so that 127 is full scale. ``lead_ms``: how much of our sound lies unplayed at
-    the carrier. ``jitter_ms``: how unevenly the far end's frames arrive (RFC 3550, 6.4.1).
+    ``far`` and ``ours`` have one byte for each 100 ms, the oldest first, for one frame in it: 0 is
+    silence, and each step is 0.5 dB, so that 127 is full scale. ``lead_ms``: how much of our sound
+    lies unplayed at the carrier. ``jitter_ms``: how unevenly the far end's frames arrive (RFC 3550,
+    6.4.1).
     """
 
     call: Known

@@ -269,6 +269,9 @@ class Settings:
     cassettes_dir: Annotated[Path | None, Path] = None
     #: False: cassettes have the times and lengths of sound, and no sound
     cassettes_sound: Annotated[bool, _flag] = True
+    #: as for recordings
+    cassettes_keep_days: Annotated[float | None, _limit] = None
+    cassettes_max_mb: Annotated[float | None, _limit] = None
     log_format: Annotated[Literal["text", "json"], _log_format] = "text"
 
     #: the names of the settings that were set; all others have their defaults

@@ -74,6 +74,8 @@ BELIEFS: Final[dict[str, str]] = {
     "one-way-beside-connect": "REST refuses it there.",
     "streams-alike": "They differ in the lowest bit.",
     "one-way-close-ends": "The carrier connects it once more, with the same parameters.",
+    "tracks-share-a-clock": "Those of the outbound track are 200 ms ahead.",
+    "streams-stop-by-name": "Only their SID stops them.",
     "update-sends-stop": "Its socket is closed without one.",
 }
 

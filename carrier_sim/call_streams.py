@@ -101,7 +101,8 @@ class CallStreams:
 
     def _refuse(self, call: Call, stream: Stream, now: float) -> bool:
         """End a stream whose URL Twilio would not take, with its error. True: it was refused."""
-        refused = check_url(stream.verb, self._exchange.options.allow_ws)
+        allow_ws = self._exchange.options.allow_ws
+        refused = check_url(stream.verb, allow_ws, one_way=stream.one_way)
         if refused is None:
             return False
         code, text = refused

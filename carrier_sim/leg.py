@@ -244,6 +244,13 @@ class Leg:
 
     def emit(self, now: float) -> bytes:
         """The next 20 ms towards the far end."""
+        frame = self._emit(now)
+        for side in self.sides:
+            if side.live:
+                side.outbound(frame)
+        return frame
+
+    def _emit(self, now: float) -> bytes:
         doing = self.doing
         if doing == "stream":
             stream = self.stream

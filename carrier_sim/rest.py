@@ -389,7 +389,8 @@ class RestApi:
         call = self._call(request, call_sid)
         if request.form.get("Status") != "stopped":
             raise Refused(400, 20001, "Status is not stopped")
-        found = [s for s in call.leg.sides if name in (s.sid, s.verb.name)]
+        named = self.exchange.beliefs.hold("streams-stop-by-name")
+        found = [s for s in call.leg.sides if name == s.sid or (named and name == s.verb.name)]
         if not found:
             raise self._not_found(request)
         self.exchange.stop_side(call, found[0], now)

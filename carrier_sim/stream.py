@@ -7,6 +7,7 @@ are monotonic seconds. Source: TD voice/media-streams/websocket-messages.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 from urllib.parse import urlsplit
 
 from . import stream_messages
@@ -17,10 +18,21 @@ from .pacing import StreamMetrics, measure
 from .playback import PlaybackBuffer
 from .twiml import Stream as StreamVerb
 
+#: The tracks that a one-way stream may bring (TD voice/twiml/stream, attribute track).
+TRACKS: Final = {
+    "inbound_track": ("inbound",),
+    "outbound_track": ("outbound",),
+    "both_tracks": ("inbound", "outbound"),
+}
+#: How far timestamps of the outbound track are off where it has a clock of its own (ms).
+OTHER_CLOCK_MS: Final = 200
 
-def check_url(verb: StreamVerb, allow_ws: bool) -> tuple[int, str] | None:
+
+def check_url(verb: StreamVerb, allow_ws: bool, *, one_way: bool = False) -> tuple[int, str] | None:
     """The error number and text with which Twilio refuses a stream's url or track, or None."""
-    if verb.track != "inbound_track":
+    if verb.track not in TRACKS:
+        return 31941, f"track={verb.track!r} is none of {', '.join(TRACKS)}"
+    if verb.track != "inbound_track" and not one_way:
         return 31941, f"track={verb.track!r}: a bidirectional stream takes inbound_track only"
     try:
         url = urlsplit(verb.url)
@@ -102,11 +114,33 @@ class Stream:
         if self._call_began is not None and not self.beliefs.hold("timestamps-from-stream-start"):
             self._first_timestamp = round((now - self._call_began) * 1000)
         arrive = self.beliefs.hold("parameters-arrive")
-        self.send(self._writer.start(self.verb.parameters if arrive else {}))
+        parameters = self.verb.parameters if arrive else {}
+        self.send(self._writer.start(parameters, TRACKS[self.verb.track]))
+
+    def outbound(self, frame: bytes) -> None:
+        """20 ms of sound that the far end hears, which comes before those that it says in the same
+        20 ms."""
+        if "outbound" not in TRACKS[self.verb.track]:
+            return
+        writer = self._writer
+        timestamp = self._first_timestamp + writer.chunk_outbound * 20
+        if not self.beliefs.hold("tracks-share-a-clock"):
+            timestamp += OTHER_CLOCK_MS
+        if (self.lose is not None and self.lose()) or (
+            is_quiet(frame) and not self.beliefs.hold("silence-is-sent")
+        ):
+            writer.lost_outbound()
+            return
+        self.send(writer.media_outbound(frame, timestamp))
 
     def inbound(self, frame: bytes, now: float) -> None:
         """20 ms of sound from the far end."""
         writer = self._writer
+        tracks = TRACKS[self.verb.track]
+        if "inbound" not in tracks:
+            return
+        if "outbound" in tracks and not writer.chunk_outbound:
+            return  # it was opened between the two tracks' sound of these 20 ms
         if self.lose is not None and self.lose():
             writer.lost()
             return

@@ -8,7 +8,7 @@ dropped. ``sequenceNumber``, ``chunk`` and ``timestamp`` are JSON strings.
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -72,17 +72,22 @@ _SILENCE_B64: Final = binascii.b2a_base64(SILENCE, newline=False)
 class Writer:
     """The carrier's messages of one stream, numbered. The first number is taken by ``start``."""
 
-    __slots__ = ("_account", "_call", "_head", "_sid", "chunk", "sequence")
+    __slots__ = (
+        "_account", "_call", "_head", "_head_outbound", "_sid", "chunk", "chunk_outbound",
+        "sequence",
+    )  # fmt: skip
 
     def __init__(self, stream_sid: str, call_sid: str, account_sid: str) -> None:
         self._sid, self._call, self._account = stream_sid, call_sid, account_sid
-        self._head = (
-            b'","streamSid":"' + stream_sid.encode() + b'","media":{"track":"inbound","chunk":"'
-        )
+        head = b'","streamSid":"' + stream_sid.encode() + b'","media":{"track":"%b","chunk":"'
+        self._head = head % b"inbound"
+        self._head_outbound = head % b"outbound"
         self.sequence = 0
         self.chunk = 0
+        #: the same of the outbound track, which counts its own
+        self.chunk_outbound = 0
 
-    def start(self, parameters: Mapping[str, str]) -> bytes:
+    def start(self, parameters: Mapping[str, str], tracks: Sequence[str] = ("inbound",)) -> bytes:
         return self._event(
             "start",
             {
@@ -90,7 +95,7 @@ class Writer:
                     "accountSid": self._account,
                     "streamSid": self._sid,
                     "callSid": self._call,
-                    "tracks": ["inbound"],
+                    "tracks": list(tracks),
                     "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
                     "customParameters": dict(parameters),
                 }
@@ -99,13 +104,21 @@ class Writer:
 
     def media(self, frame: bytes, timestamp_ms: int) -> bytes:
         """One frame of inbound audio; its chunk number is the next, from 1."""
-        self.sequence += 1
         self.chunk += 1
+        return self._media(self._head, self.chunk, frame, timestamp_ms)
+
+    def media_outbound(self, frame: bytes, timestamp_ms: int) -> bytes:
+        """One frame that the far end hears."""
+        self.chunk_outbound += 1
+        return self._media(self._head_outbound, self.chunk_outbound, frame, timestamp_ms)
+
+    def _media(self, head: bytes, chunk: int, frame: bytes, timestamp_ms: int) -> bytes:
+        self.sequence += 1
         payload = _SILENCE_B64 if frame is SILENCE else binascii.b2a_base64(frame, newline=False)
         return b'{"event":"media","sequenceNumber":"%d%b%d","timestamp":"%d","payload":"%b"}}' % (
             self.sequence,
-            self._head,
-            self.chunk,
+            head,
+            chunk,
             timestamp_ms,
             payload,
         )
@@ -113,6 +126,10 @@ class Writer:
     def lost(self) -> None:
         """A frame that is never sent: its chunk number is left out."""
         self.chunk += 1
+
+    def lost_outbound(self) -> None:
+        """The same of a frame that the far end hears."""
+        self.chunk_outbound += 1
 
     def mark(self, name: str) -> bytes:
         return self._event("mark", {"mark": {"name": name}})

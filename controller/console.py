@@ -14,11 +14,8 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -30,6 +27,9 @@ from trunkline.bus import hosts
 from trunkline.bus.listener import Bounds, Server
 
 from .pages import Pages
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
 
 log = logging.getLogger("trunkline.controller")
 
@@ -56,13 +56,15 @@ _HEADERS: Final = [
 
 
 class Console:
-    """``status``: the object of ``trunkline status --json``. ``metrics``: what ``/metrics`` has."""
+    """``status``: the object of ``trunkline status --json``. ``metrics`` makes what ``/metrics``
+    has."""
 
     def __init__(
-        self, status: Callable[[], dict[str, Any]], metrics: Collector, pages: Pages | None = None
+        self,
+        status: Callable[[], dict[str, Any]],
+        metrics: Callable[[], Collector],
+        pages: Pages | None = None,
     ) -> None:
-        registry = CollectorRegistry()
-        registry.register(metrics)
         self._pages = pages
 
         # Coroutines, because Starlette runs functions in threads, which share no state with us.
@@ -70,6 +72,12 @@ class Console:
             return Response(json.dumps(status()), media_type="application/json")
 
         async def show_metrics(request: Request) -> Response:
+            # Imported here, because most controllers are never asked, and start sooner without.
+            from prometheus_client import CollectorRegistry, generate_latest
+            from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+            registry = CollectorRegistry()
+            registry.register(metrics())
             return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
         app = Starlette(

@@ -52,13 +52,14 @@ from trunkline.bus.errors import (
 from . import instructions as do
 from . import status
 from .instructions import Instruction, ReplyTo, Result
-from .journal.rows import DialRow, OverrideRow
+from .journal.rows import DialRow, ListeningRow, OverrideRow
 from .rules import (
     asking,
     calls,
     dials,
     digits,
     legs,
+    listening,
     numbers,
     reception,
     restart,
@@ -120,6 +121,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         streams.watch,
         streams.place_all,
         digits.tick,
+        listening.tick,
         webhooks.ask_again,
         reception.claims,
         reception.tell_gateways,
@@ -149,7 +151,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # given up. Webhooks that wait are answered behind all sessions of the client, because the calls
     # of the last one may say whose the webhook is. When the claims are over, unclaimed numbers are
     # put back before unclaimed calls are hung up: numbers first.
-    f.Found: (restart.recover,),
+    f.Found: (restart.recover, listening.found),
     f.SessionBack: (restart.session_calls, restart.session_dials),
     f.Announced: (reception.welcome, restart.tell_again, webhooks.ask_again),
     f.StreamFound: (restart.stream_found,),
@@ -157,6 +159,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         restart.unclaimed_numbers,
         restart.unclaimed_dials,
         restart.unclaimed_calls,
+        listening.unclaimed,
     ),
     # Sessions. Numbers are put back first, because the process may be killed in the middle. Dials
     # are given up before calls are hung up, so that none of them leads to a new call meanwhile.
@@ -225,13 +228,15 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     f.LetIn: (webhooks.let_in,),
     m.HangUp: (calls.hang_up_asked,),
     f.HangUp: (calls.hang_up,),
-    do.Ended: (calls.ended,),
+    do.Ended: (calls.ended, listening.ended),
     do.EndFailed: (calls.end_failed,),
     do.Fetched: (calls.fetched,),
-    f.CallEnding: (digits.call_ends,),
+    f.CallEnding: (digits.call_ends, listening.ends),
     f.Finished: (calls.finished,),
     f.CallOver: (
         digits.call_ends,
+        listening.ends,
+        listening.over,
         webhooks.over,
         streams.forget,
         sessions.call_over,
@@ -244,12 +249,21 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
     # and one-way streams that wait have their turn behind that answer, which names the stream.
     m.StreamStart: (streams.start, digits.settle),
     f.StreamShown: (streams.accept,),
-    f.StreamUp: (dials.stream_up, sessions.call_up, digits.stream_up, streams.accepted),
+    f.StreamUp: (
+        dials.stream_up,
+        sessions.call_up,
+        digits.stream_up,
+        listening.stream_up,
+        streams.accepted,
+    ),
     m.StreamClosed: (streams.closed,),
     m.CallMoved: (streams.moved,),
     f.StreamReplaced: (streams.replaced,),
     f.StreamLost: (digits.stream_lost,),
     f.Reconnecting: (sessions.reconnecting,),
+    # Listening in: rules.listening tells the whole way.
+    m.Listen: (listening.ask,),
+    do.ListeningAsked: (listening.asked,),
     # Digits: rules.digits tells the whole way.
     m.SendDigits: (digits.ask,),
     do.Instructed: (reception.instructed,),
@@ -262,9 +276,9 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
 
 
 class Core:
-    """The state of one stack, and its rules. ``overrides``, ``dials``: the open rows of the journal
-    at start; ``orphans``: those of other stacks' journals whose stacks are gone; ``seen``: the
-    CallSids that were heard lately, each with when that was (Unix time)."""
+    """The state of one stack, and its rules. ``overrides``, ``dials``, ``listening``: the open rows
+    of the journal at start; ``orphans``: overrides of other stacks' journals whose stacks are gone;
+    ``seen``: the CallSids that were heard lately, each with when that was (Unix time)."""
 
     def __init__(
         self,
@@ -274,11 +288,12 @@ class Core:
         dials: Sequence[DialRow] = (),
         orphans: Sequence[OverrideRow] = (),
         seen: Sequence[tuple[str, float]] = (),
+        listening: Sequence[ListeningRow] = (),
     ) -> None:
         self.book = Book(identity, rules, seen)
         self.timeline = Timeline(identity.epoch)
         self._instructions: list[Instruction] = []
-        self._hear(f.Found(overrides, dials, orphans), identity.started)
+        self._hear(f.Found(overrides, dials, orphans, listening), identity.started)
         # The instructions of the recovery leave with those of the first event.
 
     def handle(self, event: AnyEvent, now: float) -> list[Instruction]:

@@ -18,7 +18,7 @@ from trunkline.bus import messages as m
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.wire import Shown
 
-from .journal.rows import DialRow, OverrideRow
+from .journal.rows import DialRow, ListeningRow, OverrideRow
 from .twilio.calls import CallOrder
 
 # --------------------------------------------------------------------------- instructions
@@ -155,6 +155,33 @@ class PlayDigits(Instruction, frozen=True):
     deadline: float
 
 
+class OpenListening(Instruction, frozen=True):
+    """Journal the stream that is to bring both tracks of a call, and ask for it -> ListeningAsked.
+    ``former``: the name of one that may still be there, which is stopped before; "": there is none.
+    ``token`` lets the stream in."""
+
+    row: ListeningRow
+    former: str
+    url: str
+    token: str
+    deadline: float
+
+
+class StopListening(Instruction, frozen=True):
+    """Stop the stream of a call that is listened to; goes on until it succeeds -> Ended (EndFailed
+    once, if it takes long). The call itself goes on."""
+
+    call: str
+    sid: str
+    name: str
+
+
+class CloseListening(Instruction, frozen=True):
+    """Journal that nothing is left of it: its stream is over."""
+
+    call: str
+
+
 class Show(Instruction, frozen=True):
     """Show whoever looks at the console how loud calls are, or let them hear one."""
 
@@ -255,7 +282,7 @@ class NotFound(Result, frozen=True):
 
 
 class Ended(Result, frozen=True):
-    """Twilio has taken the hang-up of all the legs that were named."""
+    """Twilio has taken the hang-up of all the legs that were named, or has stopped the stream."""
 
     call: str
 
@@ -295,6 +322,14 @@ class StreamAsked(Result, frozen=True):
 
     call: str
     digits: int
+    error: TrunklineError | None
+
+
+class ListeningAsked(Result, frozen=True):
+    """``error`` None: Twilio opens the stream of this name."""
+
+    call: str
+    name: str
     error: TrunklineError | None
 
 

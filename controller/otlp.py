@@ -13,14 +13,16 @@ import logging
 import os
 import time
 from collections.abc import Iterable
-from typing import Any, Final
-
-from prometheus_client.core import Metric
+from typing import TYPE_CHECKING, Any, Final
 
 from trunkline.bus.errors import SettingsError
 
-from .metrics import Metrics
 from .twilio.threads import DaemonPool
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+    from .metrics import Metrics
 
 log = logging.getLogger("trunkline.controller")
 

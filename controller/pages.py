@@ -159,7 +159,7 @@ class Pages:
         return self._find(self._recordings, "*-{}.wav", sid)
 
     def _tape(self, sid: str) -> Path | None:
-        return self._find(self._cassettes, "*{}*.cassette", sid)
+        return self._find(self._cassettes, "{}.cassette", sid)
 
     async def _kept(self, request: Request) -> Response:
         """What there is of a call."""

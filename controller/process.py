@@ -12,11 +12,12 @@ must be able to claim what it had.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
 from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import zmq
 
@@ -44,7 +45,6 @@ from .journal.orphans import Orphans, clear_away
 from .journal.rows import SEEN_KEPT
 from .journal.state_dir import StackDir, StackRunsError
 from .live import snapshot
-from .metrics import Metrics
 from .other_stacks import OtherStacks
 from .pages import Pages
 from .rules.book import Identity, Rules
@@ -56,6 +56,9 @@ from .twilio.operations import Operations
 from .twilio.probe import Prober
 from .twilio.sealed import find_own
 from .viewers import Viewers
+
+if TYPE_CHECKING:
+    from .metrics import Metrics
 
 log = logging.getLogger("trunkline.controller")
 
@@ -228,7 +231,8 @@ async def _core(
         caps=Caps(settings.max_calls, settings.max_calls_per_hour, settings.max_minutes_per_day),
     )
     seen = await journal.seen(identity.started_wall - SEEN_KEPT)
-    return Core(identity, rules, await journal.open_overrides(), dials, orphans.rows, seen)
+    overrides, listening = await journal.open_overrides(), await journal.open_listening()
+    return Core(identity, rules, overrides, dials, orphans.rows, seen, listening)
 
 
 async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket[bytes]]) -> int:
@@ -244,13 +248,26 @@ async def _run(settings: Settings, shell: Shell, context: zmq.Context[zmq.Socket
     book = core.book
     viewers = Viewers(lambda: snapshot(book, monotonic()), core.timeline, shell.act)
     shell.show_to(viewers.shown)
-    pages = Pages(viewers, book.is_live, shell.act, book.console_token, settings.recordings_dir)
-    metrics = Metrics(book, monotonic)
+    pages = Pages(
+        viewers,
+        book.is_live,
+        shell.act,
+        book.console_token,
+        settings.recordings_dir,
+        settings.cassettes_dir,
+    )
+
+    @functools.cache
+    def metrics() -> Metrics:
+        from .metrics import Metrics  # prometheus_client: only where somebody asks
+
+        return Metrics(book, monotonic)
+
     console = Console(lambda: status.build(book, monotonic()), metrics, pages)
     pusher = None
     try:
         if otlp.chosen():
-            pusher = otlp.Pusher(metrics, book.identity.stack)
+            pusher = otlp.Pusher(metrics(), book.identity.stack)
         console.start(settings.console_port)
         core.book.console_at(f"http://{HOST}:{console.port}")
         log.info(

@@ -24,12 +24,12 @@ from trunkline.bus.settings import Settings
 from .journal import places, state_dir
 from .journal.database import JournalError, StackHeldError
 from .journal.file import IN_MEMORY
-from .journal.rows import DialRow, OverrideRow
+from .journal.rows import DialRow, ListeningRow, OverrideRow
 from .journal.state_dir import StackDir
 from .journal.store import Journal, peek
 from .twilio.apply_restore import restore
 from .twilio.carrier import TwilioCarrier
-from .twilio.operations import Operations, hang_up_left
+from .twilio.operations import Operations, hang_up_left, stop_left
 from .twilio.probe import Prober
 from .twilio.seal import Seal
 from .twilio.sealed import journal_seal, sealed_numbers
@@ -144,6 +144,7 @@ class RestoreRun:
         await asyncio.gather(
             *(self._put_back(self.ops, row) for row in left.rows.overrides),
             *(self._hang_up(self.ops, row) for row in left.rows.dials),
+            *(self._stop(self.ops, row) for row in left.rows.listening),
         )
 
     def _in_use(self, holder: str, rows: list[OverrideRow]) -> None:
@@ -170,6 +171,7 @@ class RestoreRun:
             await asyncio.gather(
                 *(self._put_back(ops, row) for row in overrides),
                 *(self._hang_up(ops, row) for row in dials),
+                *(self._stop(ops, row) for row in await journal.open_listening()),
             )
         finally:
             await journal.close()
@@ -209,6 +211,17 @@ class RestoreRun:
                 await hang_up_left(ops, row)
         except TimeoutError:
             self._still(f"{what}: not hung up yet; run this again")
+
+    async def _stop(self, ops: Operations, row: ListeningRow) -> None:
+        """The stream by which that stack listened to somebody's call."""
+        if self.dry_run:
+            self._still(f"a stream of call {row.sid} would be stopped")
+            return
+        try:
+            async with asyncio.timeout(COMMAND_WITHIN):
+                await stop_left(ops, row)
+        except TimeoutError:
+            self._still(f"a stream of call {row.sid}: not stopped yet; run this again")
 
     # ------------------------------------------------------------------ from the seals
 

@@ -70,6 +70,7 @@ _PLAIN: Final[dict[type, Callable[[Operations, Any], Awaitable[Result]]]] = {
     do.Instruct: operations.instruct,
     do.StartStream: operations.start_stream,
     do.PlayDigits: operations.play_digits,
+    do.OpenListening: operations.open_listening,
 }
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -208,11 +209,15 @@ class Shell:
         for dial in dials:
             shown = redact_number(dial.callee)
             log.error("a call to %s is still to be hung up: %s", shown, later)
+        listening = await self._ops.journal.open_listening()
+        for heard in listening:
+            log.error("a stream of call %s is still to be stopped: %s", heard.sid, later)
         journal = self._ops.journal
         unreadable = [row for row in await journal.unreadable() if row.table == "override"]
         for lost in unreadable:
             log.error("%s", lost.text(journal.name))
-        return EXIT_PENDING if overrides or dials or unreadable else EXIT_DONE
+        left = overrides or dials or listening or unreadable
+        return EXIT_PENDING if left else EXIT_DONE
 
     async def _check_credentials(self) -> None:
         """Credentials that Twilio refuses end the process at its start; the journal is kept."""
@@ -438,6 +443,10 @@ class Shell:
             await self._note(ops.journal.note_seen(instruction.sid, instruction.since))
         elif isinstance(instruction, do.CloseDial):
             await self._note(ops.journal.dial_closed(instruction.request, instruction.seconds))
+        elif isinstance(instruction, do.CloseListening):
+            await self._note(ops.journal.listening_closed(instruction.call))
+        elif isinstance(instruction, do.StopListening):
+            self._feed(await operations.stop_listening(ops, instruction, self._feed))
         elif isinstance(instruction, do.End):
             self._feed(await operations.end(ops, instruction.call, instruction.sids, self._feed))
 

@@ -30,7 +30,11 @@ _STATES: Final = {
 def build(book: Book, now: float) -> dict[str, Any]:
     """The contract's status object."""
     found = [row(book, call, now) for call in shown(book)]
-    at_times = {"unhealthy": unhealthy(book, now), "caps": book.usage.standing(book.wall(now))}
+    at_times = {
+        "listening": listening(book, now),
+        "unhealthy": unhealthy(book, now),
+        "caps": book.usage.standing(book.wall(now)),
+    }
     return {
         "controller": {
             "pid": book.identity.pid,
@@ -48,7 +52,8 @@ def build(book: Book, now: float) -> dict[str, Any]:
             {
                 "id": worker.id,
                 "pid": worker.pid,
-                "calls": sum(call["codec_worker"] == worker.id for call in found),
+                "calls": sum(call["codec_worker"] == worker.id for call in found)
+                + sum(call["codec_worker"] == worker.id for call in at_times["listening"]),
             }
             | _dropped(worker)
             for worker in book.workers.healthy(now).values()
@@ -94,7 +99,7 @@ def is_known(call: Call) -> bool:
 
 def row(book: Book, call: Call, now: float) -> dict[str, Any]:
     """The contract's row of a call."""
-    stats = _stats(book, call)
+    stats = _stats(book, call.id)
     return {
         "sid": call.sid or call.dialled_sid,
         "direction": call.direction,
@@ -111,16 +116,38 @@ def row(book: Book, call: Call, now: float) -> dict[str, Any]:
     }
 
 
+def listening(book: Book, now: float) -> list[dict[str, Any]]:
+    """Calls of others that are listened to, and not over."""
+    found = []
+    for call in book.calls.values():
+        if call.theirs is None or call.state == "ended":
+            continue
+        both = [_stats(book, track) for track in (call.id, m.outbound_track(call.id))]
+        found.append(
+            {
+                "sid": call.sid,
+                "theirs": call.theirs,
+                "state": call.state,
+                "gateway": call.gateway,
+                "codec_worker": call.active,
+                "seconds": 0.0 if call.started is None else round(now - call.started, 3),
+                "frames_in": sum(stats.frames_in for stats in both),
+                "frames_lost": sum(stats.frames_lost for stats in both),
+            }
+        )
+    return found
+
+
 def _dropped(peer: Peer) -> dict[str, Any]:
     """Messages of the bus that it has dropped, if there are any."""
     return {"dropped": peer.dropped} if peer.dropped else {}
 
 
-def _stats(book: Book, call: Call) -> m.CallStats:
+def _stats(book: Book, call: str) -> m.CallStats:
     """The counts of all workers that have had the call."""
-    of = [w.stats[call.id] for w in book.workers.all() if call.id in w.stats]
+    of = [w.stats[call] for w in book.workers.all() if call in w.stats]
     return m.CallStats(
-        call=call.id,
+        call=call,
         generation=0,
         frames_in=sum(s.frames_in for s in of),
         frames_out=sum(s.frames_out for s in of),

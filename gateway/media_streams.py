@@ -6,6 +6,8 @@ Rules (Twilio's documents voice/media-streams/websocket-messages, voice/twiml/st
 - ``connected`` comes first, then one ``start``, then ``media``, ``dtmf``, ``mark``, then ``stop``.
 - ``timestamp`` is milliseconds from the stream's start, in a JSON string; a frame's position is
   ``timestamp * 8`` samples. A frame without one follows the frame before it.
+- ``tracks`` of ``start`` says which tracks come: ``inbound``, and ``outbound`` too where a call is
+  listened to. Both have their timestamps on the stream's one clock.
 - ``sequenceNumber`` counts the messages from ``start`` on. A message whose number is not the next
   one is counted as wrong, and taken all the same, because nothing else is wrong with it.
 - A mark comes back once: it is ours.
@@ -64,10 +66,12 @@ class Start(Shown, frozen=True):
 
 
 class Media(msgspec.Struct, frozen=True, gc=False):
-    """Sound: ``payload`` (mu-law, 8 kHz) begins at ``position`` samples of this stream."""
+    """Sound: ``payload`` (mu-law, 8 kHz) begins at ``position`` samples of this stream.
+    ``outbound``: the far end hears it, and does not say it."""
 
     position: int
     payload: bytes
+    outbound: bool = False
 
 
 class Dtmf(msgspec.Struct, frozen=True):
@@ -142,6 +146,7 @@ class _StartBody(msgspec.Struct):
     callSid: str
     streamSid: str | None = None
     customParameters: dict[str, str] = {}
+    tracks: object = None
     mediaFormat: _Format | None = None
 
 
@@ -199,6 +204,8 @@ class MediaStream:
         self._messages = 0
         self._bytes = 0
         self._next = 0
+        #: the stream brings an outbound track too
+        self._both = False
         self._digits = 0
         #: the last message's ``sequenceNumber``
         self._sequence: int | None = None
@@ -273,10 +280,12 @@ class MediaStream:
             return self._count("after-stop")
         if message.streamSid is not None and message.streamSid != self.stream_sid:
             return self._count("foreign-stream")
-        if body.track != "inbound":
-            return self._count("track")
         timestamp = body.timestamp
         payload = body.payload
+        if body.track == "outbound" and self._both:
+            return self._outbound(timestamp, payload)
+        if body.track != "inbound":
+            return self._count("track")
         if not payload:
             return self._count("empty")
         if timestamp is None:
@@ -287,6 +296,13 @@ class MediaStream:
             return self._count("fields")
         self._next = position + len(payload)
         return Media(position, payload)
+
+    def _outbound(self, timestamp: int | None, payload: bytes) -> Event | None:
+        if not payload:
+            return self._count("empty")
+        if timestamp is None or not 0 <= timestamp <= MAX_TIMESTAMP:
+            return self._count("fields")
+        return Media(timestamp * SAMPLES_PER_MS, payload, outbound=True)
 
     def _other(self, message: _Dtmf | _Mark | _Start | _Connected | _Stop) -> Event | None:
         if isinstance(message, _Connected):
@@ -330,6 +346,7 @@ class MediaStream:
         ):
             return self._violation("a media format that is not mu-law, 8000 Hz, mono")
         self._adopt(stream_sid)
+        self._both = isinstance(body.tracks, list) and "outbound" in body.tracks
         return Start(body.callSid, stream_sid, body.customParameters)
 
     def _adopt(self, stream_sid: str) -> None:

@@ -34,13 +34,13 @@ from trunkline.bus.process import (
     say_ready,
     setup_logging,
 )
+from trunkline.bus.retention import Retention
 from trunkline.bus.settings import Settings
 
 from .app import GatewayApp
 from .authenticator import Authenticator
 from .recording import Recorder
 from .refusals import Refusals
-from .retention import Retention
 from .shell import Shell
 from .signature import SignatureCheck
 from .websocket import protocol_class

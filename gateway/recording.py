@@ -9,7 +9,7 @@ A call may have several streams, one after the other or for a while at once, and
 another gateway. No gateway passes a file on to another. The controller tells with each stream how
 old the call is, and the gateway writes the stream at that place of the call's one file. A place
 that nobody writes is zeros on the disk, which is silence (recording_file.py). Old recordings go
-where a limit is set (retention.py).
+where a limit is set (bus/retention.py).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from trunkline.bus.errors import SettingsError
+from trunkline.bus.retention import Retention
 from trunkline.bus.sound import FRAME, WIRE_RATE
 
 from .recording_file import RecordingFile, Whose
-from .retention import Retention
 
 log = logging.getLogger("trunkline.gateway")
 
@@ -48,13 +48,24 @@ def place_of(age: float, earlier: int = 0) -> int:
     return max(0, round((age * WIRE_RATE - earlier) / FRAME)) * FRAME
 
 
+def listened(sid: str, call: str) -> str:
+    """How the recording of a call that is listened to is named: it may be a call of ours that is
+    recorded as well, and others may listen too."""
+    return f"{sid}_listened_{call[:8]}"
+
+
 class Stereo:
     """Both directions of one stream, interleaved mu-law, two bytes a moment (left, right). ``at``:
-    the call's position (8 kHz) at which it begins."""
+    the call's position (8 kHz) at which it begins. That is stream position ``begins``; None: the
+    position of the first sound.
 
-    def __init__(self, at: int = 0) -> None:
+    A track of a call that is listened to is one side alone, and leaves the other one silent.
+    ``ours``: it is the right one."""
+
+    def __init__(self, at: int = 0, *, begins: int | None = None, ours: bool = False) -> None:
         self._at = at  # the position at which the sound of the next take() begins
-        self._position: int | None = None  # what the far end said up to here is in _done
+        self._position = begins  # what the far end said up to here is in _done
+        self._ours = ours
         self._playing = bytearray()  # sent, not played yet
         self._done = bytearray()
 
@@ -93,12 +104,12 @@ class Stereo:
         """Bytes that ``take`` would give."""
         return len(self._done)
 
-    def _advance(self, left: bytes) -> None:
-        right = bytes(self._playing[: len(left)])
-        del self._playing[: len(left)]
-        both = bytearray(2 * len(left))
-        both[0::2] = left
-        both[1::2] = right + _SILENCE * (len(left) - len(right))
+    def _advance(self, heard: bytes) -> None:
+        said = bytes(self._playing[: len(heard)])
+        del self._playing[: len(heard)]
+        both = bytearray(2 * len(heard))
+        both[int(self._ours) :: 2] = heard
+        both[int(not self._ours) :: 2] = said + _SILENCE * (len(heard) - len(said))
         self._done += both
 
 
@@ -168,13 +179,16 @@ class Recorder:
         self._thread.start()
 
     def begin(
-        self, call_sid: str, ordinal: int, *, first: bool, age: float, whose: Whose | None = None
+        self, name: str, ordinal: int, *, first: bool, age: float, whose: Whose | None = None
     ) -> Track:
         """A stream of a call comes up; the call is ``age`` seconds old. Its file is there from now
-        on, so that a later stream finds it. ``whose``: direction, caller and callee."""
+        on, so that a later stream finds it. ``name``: the CallSid, or what :func:`listened` makes
+        of it. ``whose``: CallSid, direction, caller and callee."""
         began = datetime.now(UTC) - timedelta(seconds=age)
-        whose = replace(whose or Whose(), sid=call_sid, began=began.isoformat(timespec="seconds"))
-        track = Track(re.sub(r"[^A-Za-z0-9]", "_", call_sid), ordinal, first, began, whose)
+        whose = whose or Whose()
+        began_at = began.isoformat(timespec="seconds")
+        whose = replace(whose, sid=whose.sid or name, began=began_at)
+        track = Track(re.sub(r"[^A-Za-z0-9]", "_", name), ordinal, first, began, whose)
         self.write(track, 0, b"")
         return track
 

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 import zmq
+from msgspec.structs import replace
 
 from trunkline.bus import hosts, tracing
 from trunkline.bus import messages as m
@@ -34,7 +35,7 @@ from . import media_streams as ms
 from .admission import Admission, Applicant
 from .authenticator import Authenticator
 from .pace import Pace, Verdict
-from .recording import Recorder, Stereo, Track, place_of
+from .recording import Recorder, Stereo, Track, listened, place_of
 from .recording_file import Whose
 from .sockets import Sockets
 from .streams import CHECK_SECONDS, Streams
@@ -73,6 +74,8 @@ class StreamSocket:
         self.number = applicant.number
         self.protocol = ms.MediaStream()
         self.pace = Pace(shell.clock(), shell.jitter)
+        #: of the outbound track, where the stream brings one
+        self._second_pace = Pace(shell.clock(), shell.jitter)
         self.socket: WebSocket | None = None
         #: the open stream's, where its call is traced
         self.span: tracing.RoomSpan | None = None
@@ -92,7 +95,7 @@ class StreamSocket:
         if self.tape is not None:
             self.tape.heard(data)
         event = self.protocol.receive(data)
-        if type(event) is ms.Media and self._applicant.state == "live":
+        if type(event) is ms.Media and self._applicant.state == "live" and not event.outbound:
             # A frame, which comes nearly always, need not pass the cases of everything else.
             shell = self._shell
             verdict = self.pace.judge(event, shell.clock())
@@ -120,7 +123,9 @@ class StreamSocket:
     def _came(self, event: ms.Event | None) -> None:
         """A message came, and this is its meaning."""
         if self.protocol.started:
-            verdict = self.pace.judge(event, self._shell.clock())
+            second = type(event) is ms.Media and event.outbound
+            pace = self._second_pace if second else self.pace
+            verdict = pace.judge(event, self._shell.clock())
             if verdict != "fine":
                 self._wrong(verdict)
                 return
@@ -141,6 +146,7 @@ class StreamSocket:
         """An event of the open stream."""
         shell, number = self._shell, self.number
         if type(event) is ms.Media:
+            number = -number if event.outbound else number
             if shell.streams.media(number, event.position, event.payload):
                 shell.flush_within(FLUSH_SECONDS)
         elif isinstance(event, ms.Dtmf):
@@ -235,7 +241,8 @@ class Shell:
         """A socket's connection is gone."""
         self.admission.disconnected(number)
         del self.sockets[number]
-        self._record(number, over=True)
+        for track in (number, -number):
+            self._record(track, over=True)
         if self._emptied is not None and not self.sockets:
             self._emptied.set()
 
@@ -271,28 +278,49 @@ class Shell:
         )
         if socket.tape is not None:
             socket.tape.let_in(info.sid, opened.stream_sid)
-        recording = None
-        if self._recorder is not None:
-            age = info.age or 0.0
-            recording = Stereo(place_of(age, _waited(opened)))
-            first = opened.accepted.first
-            whose = Whose(direction=info.direction, caller=info.caller, callee=info.callee)
-            track = self._recorder.begin(info.sid, info.ordinal, first=first, age=age, whose=whose)
-            self._recordings[opened.socket] = (track, recording)
-        self.apply(
-            self.streams.accept(
-                opened.socket,
-                socket.protocol,
-                opened.accepted,
-                opened.stream_sid,
-                self.clock(),
-                () if recording is None else (recording,),
-                [(media.position, media.payload) for media in opened.early],
-            )
-        )
+        self._accept(opened.socket, opened, opened.accepted)
+        if info.theirs is not None:
+            second = replace(info, call=m.outbound_track(info.call))
+            self._accept(-opened.socket, opened, replace(opened.accepted, info=second))
         self.watcher.opened(info.call)
         for event in opened.held:
             socket.take(event)
+
+    def _accept(self, number: int, opened: do.OpenStream, accepted: m.StreamAccepted) -> None:
+        """A track of the stream: its part in the recording, and its place in the streams' state."""
+        early = [(media.position, media.payload) for media in opened.early]
+        recording = None
+        if self._recorder is not None:
+            info = accepted.info
+            recording = self._recording(number, opened, info)
+        self.apply(
+            self.streams.accept(
+                number,
+                self.sockets[opened.socket].protocol,
+                accepted,
+                opened.stream_sid,
+                self.clock(),
+                () if recording is None else (recording,),
+                early,
+            )
+        )
+
+    def _recording(self, number: int, opened: do.OpenStream, info: m.CallInfo) -> Stereo:
+        """Where the track's sound is put together for the call's recording. Both tracks of a call
+        that is listened to write into one file, each into its own side."""
+        assert self._recorder is not None
+        age = info.age or 0.0
+        if info.theirs is None:
+            sound, name = Stereo(place_of(age, _waited(opened))), info.sid
+        else:
+            which = "inbound" if number > 0 else "outbound"
+            sound = Stereo(place_of(age), begins=0, ours=which != info.theirs)
+            name = listened(info.sid, info.call)
+        first = opened.accepted.first and number > 0
+        whose = Whose(info.sid, info.direction, info.caller, info.callee)
+        track = self._recorder.begin(name, info.ordinal, first=first, age=age, whose=whose)
+        self._recordings[number] = (track, sound)
+        return sound
 
     def _end_stream(self, ended: do.EndStream) -> None:
         socket = self.sockets[ended.socket]
@@ -308,7 +336,7 @@ class Shell:
             socket.tape.over(ended.reason)
 
     def _close_socket(self, number: int, code: int) -> None:
-        found = self.sockets.get(number)
+        found = self.sockets.get(abs(number))
         if found is not None and found.socket is not None:
             found.socket.close(code)
 
@@ -488,13 +516,15 @@ class Shell:
 
     def _event(self, event: m.Event) -> None:
         if isinstance(event, m.CallPlaced):
-            self.apply(self.streams.call_placed(event, self.clock()))
+            for track in self.streams.tracks(event.call):
+                self.apply(self.streams.call_placed(replace(event, call=track), self.clock()))
         elif isinstance(event, m.CloseStream):
             if event.ordinal is None:
                 self.apply(self.admission.not_needed(event.call))
             if not event.one_way:
                 self._read_out(self.streams.socket_of(event.call))
-                self.apply(self.streams.close_stream(event.call, self.clock()))
+                for track in self.streams.tracks(event.call):
+                    self.apply(self.streams.close_stream(track, self.clock()))
             elif event.ordinal is not None:
                 now = self.clock()
                 self.apply(self.streams.close_one_way(event.call, event.ordinal, now))

@@ -142,6 +142,12 @@ class Stream:
         self.taps = tuple(each for each in self.taps if each is not tap)
 
     @property
+    def is_second_track(self) -> bool:
+        """It is the outbound track of a call that is listened to: the controller, which knows the
+        call by its inbound track, hears nothing of it."""
+        return self.socket < 0
+
+    @property
     def stats(self) -> m.StreamStats:
         """Its counters, for Beat."""
         return m.StreamStats(

@@ -21,6 +21,10 @@ Rules:
    is read just after such a time may have ended as that time began. So the sound that lay at the
    carrier then was not played, and neither was the sound that has been written since.
 7. A one-way stream is worked on like any other, but nothing is written to it.
+8. The stream of a call that is listened to is two such streams, one for each track, because a
+   worker takes one row of sound as a call. The inbound track goes by the call's own id and by its
+   socket's number. The outbound one goes by an id of its own (``outbound_track``), and by the
+   socket's number below zero. Of that one the controller is told nothing.
 
 :mod:`.links` looks after the connections to the workers.
 """
@@ -109,11 +113,17 @@ class Streams:
         return [
             stream.announced(self._links.worker(stream.active), now)
             for stream in self._sockets.values()
+            if not stream.is_second_track
         ]
 
     def stats(self) -> list[m.StreamStats]:
         """Counters of the live streams, for Beat."""
-        return [stream.stats for stream in self._sockets.values()]
+        return [s.stats for s in self._sockets.values() if not s.is_second_track]
+
+    def tracks(self, call: str) -> list[str]:
+        """The call's streams by their ids: two, where it is listened to."""
+        other = m.outbound_track(call)
+        return [call, other] if other in self._calls else [call]
 
     # ------------------------------------------------------------------ the carrier's events
 
@@ -138,7 +148,8 @@ class Streams:
                 closed = m.StreamClosed(
                     call=info.call, ordinal=info.ordinal, reason="close", gateway=self.gateway
                 )
-                return [CloseSocket(socket, "a later stream of the call is here"), Notify(closed)]
+                close = CloseSocket(socket, "a later stream of the call is here")
+                return [close] if socket < 0 else [close, Notify(closed)]
             if earlier.ended is None:
                 self._out.append(CloseSocket(earlier.socket, "superseded by a later stream"))
                 # A stream that is joined goes on in the next one: to the worker it does not end.
@@ -153,7 +164,7 @@ class Streams:
             generation=m.first_generation(info.ordinal),
             out_next=0 if accepted.first else None,
             holders=holders,
-            one_way=accepted.one_way,
+            one_way=accepted.one_way or info.theirs is not None,
             joins=joins,
             taps=taps,
         )
@@ -231,9 +242,10 @@ class Streams:
     def closed(self, socket: int, reason: m.StreamEndReason, now: float) -> list[Instruction]:
         """The stream is over: ``stop`` came, or the socket is gone. Later ones do nothing."""
         self._runs(now)
-        stream = self._sockets.get(socket)
-        if stream is not None:
-            self._end(stream, reason, now)
+        for track in (socket, -socket):
+            stream = self._sockets.get(track)
+            if stream is not None:
+                self._end(stream, reason, now)
         return self._take()
 
     # ------------------------------------------------------------------ events of the controller
@@ -465,7 +477,7 @@ class Streams:
         stream.opened = True
         self._close_call(stream, stream.holders - {endpoint})
         stream.holders = {endpoint}
-        if (
+        if not stream.is_second_track and (
             generation != m.first_generation(stream.ordinal)
             or endpoint != stream.workers[0].endpoint
         ):
@@ -526,6 +538,8 @@ class Streams:
         del self._sockets[stream.socket]
         if stream.opened and told:
             self._say_ended(stream)
+        if stream.is_second_track:
+            return
         closed = m.StreamClosed(
             call=stream.call, ordinal=stream.ordinal, reason=reason, gateway=self.gateway
         )

@@ -5,8 +5,8 @@ each stream, and takes it off again when no other one comes in time. The console
 long as a page is open.
 
 A hundred calls have 10,000 frames a second, so a meter does next to nothing for each of them. The
-far end's sound is read from the stream's ring, our own is kept as it is, and both are looked at
-five times a second.
+far end's sound is read from the stream's ring, our own is kept as it is. Five times a second one
+frame in five is looked at.
 """
 
 from __future__ import annotations
@@ -70,8 +70,7 @@ class Meter:
         self._ours: list[bytes] = []
         #: a frame of ours is kept, and nothing else is done
         self.said = self._ours.append
-        frames = stream.ring.frames
-        self._from = frames[-1].position + 1 if frames else 0
+        self._frames_in = stream.frames_in
         self._late: float | None = None
         self._jitter = 0.0
 
@@ -82,38 +81,31 @@ class Meter:
         """How much lies at the carrier is the stream's own business."""
 
     def take(self, now: float) -> m.Level:
-        """How loud it was, in two halves of the time since the last one. The jitter is that of RFC
-        3550, 6.4.1, of one frame in ten."""
+        """How loud it was in the middle of either half of the time since the last one. The jitter
+        is that of RFC 3550, 6.4.1, of one frame in ten."""
         late = self._lateness()
         if self._late is not None:
             self._jitter += (abs(late - self._late) - self._jitter) / 16
         self._late = late
-        ours = b"".join(self._ours)
-        self._ours.clear()
+        stream, ring = self._stream, self._stream.ring.frames
+        new = min(stream.frames_in - self._frames_in, len(ring))
+        self._frames_in = stream.frames_in
+        far = bytes(2)
+        if new:
+            first, second = ring[-1 - 3 * new // 4], ring[-1 - new // 4]
+            far = bytes((loudness(first.payload), loudness(second.payload)))
+        ours = bytes(2)
+        if said := len(self._ours):
+            first_said, second_said = self._ours[said // 4], self._ours[3 * said // 4]
+            ours = bytes((loudness(first_said), loudness(second_said)))
+            self._ours.clear()
         return m.Level(
-            call=self._stream.call,
-            far=_halves(self._newest()),
-            ours=_halves(ours),
-            lead_ms=self._stream.unplayed(now) * 1000 // WIRE_RATE,
+            call=stream.call,
+            far=far,
+            ours=ours,
+            lead_ms=stream.unplayed(now) * 1000 // WIRE_RATE,
             jitter_ms=round(self._jitter * 1000),
         )
-
-    def _newest(self) -> bytes:
-        """The far end's sound since the last time."""
-        found: list[bytes] = []
-        frames = self._stream.ring.frames
-        for frame in reversed(frames):
-            if frame.position < self._from:
-                break
-            found.append(frame.payload)
-        if found:
-            self._from = frames[-1].position + 1
-        return b"".join(reversed(found))
-
-
-def _halves(mulaw: bytes) -> bytes:
-    middle = len(mulaw) // 2
-    return bytes((loudness(mulaw[:middle]), loudness(mulaw[middle:])))
 
 
 @dataclass

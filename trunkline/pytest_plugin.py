@@ -20,7 +20,6 @@ import contextlib
 import inspect
 import os
 import threading
-import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -48,9 +47,6 @@ SIM_CALLEES = (
     "+14155557778=speech:austen-0880,greets,when_silent=0.7,repeat",
     "+14155557779=busy",
 )
-
-#: A stack writes cassettes twice a second.
-WRITTEN_WITHIN = 1.0
 
 _run_key = pytest.StashKey["_Run"]()
 
@@ -234,28 +230,16 @@ class _Run:
             self.problems += own.close(lambda: self._keep(own.path))
 
     def _keep(self, directory: Path | None) -> None:
-        """Keep the cassettes of failed tests, once the stacks in the run's ``directory`` have
-        ended."""
+        """The stacks in the run's ``directory`` have ended: keep the cassettes of failed tests."""
         gates, self._gates = self._gates, None
-        asked = self._config.getoption("--phone-report") is not None
-        if gates is None or self._given is not None or not asked:
-            return
-        source = self.cassettes(directory)
-        if source is not None:
-            if directory is None or not list(directory.glob("*.log")):
-                time.sleep(WRITTEN_WITHIN)  # the stack is not ours, and goes on
-            self.replays += gates.keep_cassettes(source)
+        if gates is not None and self._given is None:
+            self.replays += gates.keep_cassettes(directory)
 
-    def cassettes(self, directory: Path | None) -> Path | None:
-        """Where stacks keep cassettes for this run: where the user has them, or in its
-        ``directory``. None: nowhere."""
-        from trunkline.bus import settings
+    def cassettes(self, directory: Path) -> Path | None:
+        """Where the stacks that the run starts keep cassettes."""
+        from .gates import kept
 
-        found = settings.load().cassettes_dir
-        if found is not None:
-            return found.absolute()
-        asked = self._config.getoption("--phone-report") is not None
-        return directory / "cassettes" if asked and directory is not None else None
+        return kept.source(directory, asked=self._config.getoption("--phone-report") is not None)
 
 
 # --------------------------------------------------------------------------- gates
@@ -391,9 +375,10 @@ def _simulated(request: pytest.FixtureRequest) -> bool:
 def _find(config: pytest.Config, simulated: bool) -> PhoneStack:
     """The stack that there is, or one that is started; its far ends on the line that is wanted."""
     stack = _find_stack(config, simulated)
-    run = config.stash[_run_key]
-    if config.getoption("--phone-report") and run.keeps_cassettes:
-        run.gates.seed = partial(_seed, stack.sim)
+    if config.getoption("--phone-report") and (run := config.stash[_run_key]).keeps_cassettes:
+        from .gates import kept
+
+        run.gates.seed = partial(kept.seed_of, stack.sim)
     line = _option(config, "phone_line")
     if line and stack.sim is not None:
         from trunkline.carrier_sim.client import SimClient, SimError
@@ -446,16 +431,6 @@ def _find_stack(config: pytest.Config, simulated: bool) -> PhoneStack:
         wanted = shared_stack.twilio(directory, settings, _option(config, "phone_tunnel") or None)
     info = shared_stack.acquire(directory, "sim" if simulated else "twilio", wanted)
     return PhoneStack(info.bus, info.account_sid, info.auth_token, info.public_url, info.sim)
-
-
-def _seed(sim: str | None) -> int | None:
-    """The seed of the stand-in carrier; None at Twilio."""
-    if sim is None:
-        return None
-    from trunkline.carrier_sim.client import SimClient
-
-    with SimClient(sim) as client:
-        return int(client.health()["seed"])
 
 
 def _callee(item: str, root: Path) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from trunkline.bus.errors import (
 from trunkline.bus.redact import redact_number
 
 from ..dial_rules import DialPlan
+from .both_tracks import BothTracks, Track
 from .call_media import PLAYED_WITHIN, CallMedia, with_placement
 from .media_link import MediaPlane
 from .missed_calls import MissedCalls
@@ -97,7 +98,11 @@ class ClientSession:
             number=self.number,
             armed=self.armed,
             mode=self.mode,
-            calls=[c.describe() for c in self.calls.values() if c.controller_ended is None],
+            calls=[
+                call.describe()
+                for call in self.calls.values()
+                if call.controller_ended is None and not (isinstance(call, Track) and call.outbound)
+            ],
             dials=[dialling.request for dialling in self._dials.values()],
             trace=self._trace,
         )
@@ -234,7 +239,8 @@ class ClientSession:
         """End ``call`` by REST; nothing happens when it is over already."""
         if call.controller_ended is None and self.lost is None:
             await self._control.request(m.HangUp(session=self.id, call=call.call), m.Done)
-            call.audio.hung_up(self._clock())
+            for media in self._tracks(call.call):
+                media.audio.hung_up(self._clock())
 
     async def abandon(self, call: CallMedia) -> None:
         """Hang up a call whose user has gone away; an error is logged."""
@@ -254,6 +260,48 @@ class ClientSession:
             )
         finally:
             call.digits_asked = False
+
+    async def listen(
+        self,
+        call: str,
+        sid: str,
+        theirs: m.Direction,
+        both: BothTracks,
+        timeout: float,
+        trace: dict[str, str],
+    ) -> list[Track]:
+        """Listen to the call at Twilio that ``sid`` names; returns its inbound track and its
+        outbound one, once their stream is up. Errors as Listen's. Cancelled: the stream is
+        stopped."""
+        self._check()
+        asked = m.Listen(session=self.id, call=call, sid=sid, theirs=theirs, trace=trace)
+        try:
+            up = await self._control.request(asked, m.Listening, timeout=timeout, trace=trace)
+        except (TimedOutError, asyncio.CancelledError):
+            await self._stop_listening(call)
+            raise
+        tracks = []
+        for outbound in (False, True):
+            track = Track(up.info, self._media.send, self._clock, both, outbound=outbound)
+            self.calls[track.call] = track
+            self._media.attach(track)
+            tracks.append(track)
+        return tracks
+
+    async def _stop_listening(self, call: str) -> None:
+        """Nobody waits for the stream any more; an error is logged."""
+        if self.lost is None:
+            try:
+                await self._control.request(
+                    m.HangUp(session=self.id, call=call), m.Done, timeout=CLOSE_WITHIN
+                )
+            except TrunklineError as error:
+                log.warning("a given-up stream could not be stopped: %s", error)
+
+    def _tracks(self, call: str) -> list[CallMedia]:
+        """The call as far as it is known here; both its tracks, where it is listened to."""
+        found = (self.calls.get(track) for track in (call, m.outbound_track(call)))
+        return [media for media in found if media is not None]
 
     async def close(self) -> None:
         """Hang up its calls, restore its numbers. A controller that cannot be asked is logged."""
@@ -304,7 +352,8 @@ class ClientSession:
             case m.CallPlaced():
                 self.placed(event.call, event.placement)
             case m.CallReconnecting() if event.call in self.calls:
-                self.calls[event.call].audio.stream_gone(event.ordinal, self._clock())
+                for media in self._tracks(event.call):
+                    media.audio.stream_gone(event.ordinal, self._clock())
                 if event.reason == "too_fast":
                     log.warning(
                         "call %s: its stream was cut off, because it sent more than twice real "
@@ -329,15 +378,18 @@ class ClientSession:
     def started(self, info: m.CallInfo) -> None:
         """A call's stream is up. Known calls get their newer placement, and the secret that their
         workers have: a restarted controller may have made another one."""
-        known = self.calls.get(info.call)
-        if known is not None:
-            known.audio.stream_there(info.ordinal)
-            if info.secret != known.info.secret:
-                known.info = replace(known.info, secret=info.secret)
-                self._media.attach_again(known)
+        known = self._tracks(info.call)
+        for media in known:
+            media.audio.stream_there(info.ordinal)
+            if info.secret != media.info.secret:
+                media.info = replace(media.info, secret=info.secret)
+                self._media.attach_again(media)
+        if known:
             if info.placement is not None:
                 self.placed(info.call, info.placement)
             return
+        if info.theirs is not None:
+            return  # whoever waits for it is answered with Listening
         if info.caller_rewritten:
             log.warning(
                 "call %s from %s to %s: the carrier reports its caller as %s",
@@ -367,14 +419,12 @@ class ClientSession:
         return call
 
     def placed(self, call_id: str, placement: m.Placement) -> None:
-        call = self.calls.get(call_id)
-        if call is not None:
+        for call in self._tracks(call_id):
             call.info = with_placement(call.info, placement)
             self._media.attach(call)
 
     def ended(self, event: m.CallEnded) -> None:
-        call = self.calls.get(event.call)
-        if call is not None:
+        for call in self._tracks(event.call):
             call.ended(event)
             if call.info.placement is None:
                 self._drop(call)

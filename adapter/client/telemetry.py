@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from trunkline.ear.figures import Report
 
+    from .client import BusClient
+
 
 def trace_carrier() -> dict[str, str]:
     """W3C trace context of the current span, to travel on the bus; empty without one."""
@@ -18,6 +20,15 @@ def trace_carrier() -> dict[str, str]:
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier
+
+
+def tell(client: BusClient, trace: Mapping[str, str], sid: str, report: Report) -> None:
+    """The first report of a call that is over is told: to its trace, and to /metrics."""
+    tell_report(trace, sid, report)
+    client.tell_heard(
+        [answer.latency for answer in report.answers],
+        [each.seconds for each in report.yields if each.seconds is not None],
+    )
 
 
 def tell_report(trace: Mapping[str, str], sid: str, report: Report) -> None:

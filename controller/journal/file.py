@@ -52,6 +52,12 @@ MIGRATIONS: Final = (
     CREATE INDEX seen_since ON seen (since);
     """,
     "ALTER TABLE dials ADD COLUMN seconds REAL;",
+    """
+    CREATE TABLE listening (
+        call TEXT PRIMARY KEY, session TEXT NOT NULL, secret_hash TEXT NOT NULL, sid TEXT NOT NULL,
+        theirs TEXT NOT NULL, name TEXT NOT NULL, since REAL NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 
 
@@ -125,6 +131,12 @@ class SqliteDatabase:
 
     def close(self) -> None:
         self.connection.close()
+
+
+def has_listening(db: sqlite3.Connection) -> bool:
+    """Its version knows of calls that are listened to."""
+    found = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'listening'").fetchone()
+    return found is not None
 
 
 def is_cut(path: Path) -> bool:

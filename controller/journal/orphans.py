@@ -24,7 +24,7 @@ from typing import Final
 
 from trunkline.bus.errors import SettingsError
 
-from ..twilio.operations import Operations, hang_up_left
+from ..twilio.operations import Operations, hang_up_left, stop_left
 from ..twilio.seal import Seal
 from . import state_dir
 from .database import JournalError, StackHeldError
@@ -114,11 +114,16 @@ class Orphan:
         return dataclasses.replace(ops, stack=stack, journal=self.journal)
 
     async def hang_up_left(self, ops: Operations) -> None:
-        """Calls of its dials, which nobody can claim. Nothing is done where it lives."""
+        """Calls of its dials, which nobody can claim, and streams that nobody hears. Nothing is
+        done where it lives."""
         taken = await self.take(ops)
         if taken is not None:
             dials = await taken.journal.open_dials()
-            await asyncio.gather(*(hang_up_left(taken, dial) for dial in dials))
+            listening = await taken.journal.open_listening()
+            await asyncio.gather(
+                *(hang_up_left(taken, dial) for dial in dials),
+                *(stop_left(taken, row) for row in listening),
+            )
 
     async def close(self) -> None:
         if self._taking is not None and not self._taking.done():
@@ -147,7 +152,7 @@ class Orphans:
                 rows = peek(stack.journal)
                 for row in rows.unreadable:
                     log.error("%s", row.text(stack.journal))
-                if rows.overrides or rows.dials:
+                if rows.overrides or rows.dials or rows.listening:
                     left = LeftInFile(stack.path, rows, account, holder)
                     found.append(Orphan(left, present))
                 elif not rows.unreadable and time.time() - stack.journal.stat().st_mtime > KEPT:
@@ -164,7 +169,7 @@ class Orphans:
         for stack in left:
             for row in stack.rows.unreadable:
                 log.error("%s", row.text(f"stack {stack.stack}"))
-            if stack.rows.overrides or stack.rows.dials:
+            if stack.rows.overrides or stack.rows.dials or stack.rows.listening:
                 orphan = Orphan(stack, present)
                 added.append(orphan)
                 self._of |= {row.id: orphan for row in orphan.rows}

@@ -9,7 +9,7 @@ import msgspec
 from trunkline.bus.redact import redact_number
 
 from .database import Connection, Dialect
-from .rows import DialRow, OverrideRow
+from .rows import DialRow, ListeningRow, OverrideRow
 
 _OVERRIDE: Final = "id, number, number_sid, session, state, prior, written, uncertain_until, since"
 #: Seconds, in the year 5138.
@@ -21,13 +21,18 @@ DIALS_OPEN: Final = "state != 'closed'"
 class Unreadable(NamedTuple):
     """A row that cannot be read, by its id; ``why`` names what is wrong with it."""
 
-    table: Literal["override", "dial"]
+    table: Literal["override", "dial", "listening"]
     id: str
     number: str
     why: str
 
     def text(self, journal: object) -> str:
         """The line for the log, with advice. ``journal``: its name."""
+        if self.table == "listening":
+            return (
+                f"{journal}: the row of {self.number}, which was listened to, cannot be read "
+                f"({self.why}). It was left as it is: a stream of that call ends with the call"
+            )
         which = f"{journal}: {self.table} {self.id} ({redact_number(self.number)})"
         if self.table == "dial":
             return (
@@ -46,13 +51,35 @@ class OpenRows(NamedTuple):
     overrides: list[OverrideRow]
     dials: list[DialRow]
     unreadable: list[Unreadable]
+    listening: list[ListeningRow]
 
 
-def open_rows(db: Connection, dialect: Dialect) -> OpenRows:
-    """Overrides that may stand on a number, and dials that may still lead to a call."""
+def open_rows(db: Connection, dialect: Dialect, has_listening: bool = True) -> OpenRows:
+    """Overrides that may stand on a number, dials that may still lead to a call, and calls that may
+    still be listened to. ``has_listening``: the journal is no earlier version's, which has none."""
     overrides, unreadable = read_overrides(db, dialect, OVERRIDES_OPEN)
     dials, more = read_dials(db, dialect, DIALS_OPEN)
-    return OpenRows(overrides, dials, unreadable + more)
+    listening, most = read_listening(db, dialect) if has_listening else ([], [])
+    return OpenRows(overrides, dials, unreadable + more + most, listening)
+
+
+def read_listening(db: Connection, dialect: Dialect) -> tuple[list[ListeningRow], list[Unreadable]]:
+    """All rows, the oldest first: one that is over is removed."""
+    names = ListeningRow.__struct_fields__
+    where, values = dialect.where("TRUE")
+    select = f"SELECT {', '.join(names)} FROM listening WHERE {where} ORDER BY since, call"
+    rows, unreadable = [], []
+    for row in db.execute(select, values).fetchall():
+        known = dict(zip(names, row, strict=True))
+        try:
+            listening = msgspec.convert(known, ListeningRow)
+            _check_times(since=listening.since)
+        except (msgspec.MsgspecError, ValueError) as error:
+            why = Unreadable("listening", str(known["call"]), str(known["sid"]), str(error))
+            unreadable.append(why)
+        else:
+            rows.append(listening)
+    return rows, unreadable
 
 
 def read_dials(

@@ -1,4 +1,5 @@
-"""The rows of the journal, as values: an override of a number, and a dial.
+"""The rows of the journal, as values: an override of a number, a dial, and a call that is listened
+to.
 
 They stand apart from :mod:`.journal`, which opens the database, because the rules carry rows about
 and must not be able to reach a disk.
@@ -68,3 +69,18 @@ class DialRow(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["asked", "taken", "closed"]
     asked: float
     seconds: float | None = None
+
+
+class ListeningRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that a session listens to, journalled before Twilio is asked for a stream of it.
+    ``call`` is our id for the listening, ``sid`` names the call at Twilio, and ``name`` the newest
+    stream of it that was asked for: by that it is stopped. ``theirs``: which track is the agent
+    under test. ``since``: when it was asked for, in seconds since the epoch."""
+
+    call: str
+    session: str
+    secret_hash: str
+    sid: str
+    theirs: Literal["inbound", "outbound"]
+    name: str
+    since: float

@@ -4,8 +4,8 @@ A process that dies between a request to Twilio and its answer forgets that it a
 finds the request here and repairs what it may have left behind: a number that would answer nobody,
 or a call that nobody would end.
 
-It holds overrides of numbers, dials, the epochs (one for each start of a controller), and the
-CallSids of webhooks that came. By these a replayed webhook is known.
+It holds overrides of numbers, dials, calls that are listened to, the epochs (one for each start of
+a controller), and the CallSids of webhooks that came. By these a replayed webhook is known.
 
 It is kept in SQLite, or in PostgreSQL (:mod:`.database` has the interface between). Once a method
 has returned, its change survives a power cut of the database's machine. If a row cannot be read
@@ -28,7 +28,8 @@ States of an override::
 
 States of a dial: asked (Twilio may have it), taken (its SID is known), closed. Closed rows stay:
 a late write of a closed override is recognised by its row, and so is a dial that is asked for
-again under the same request id.
+again under the same request id. A call that is listened to has a row for as long as a stream of it
+may be there.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from ..twilio.threads import DaemonPool
 from . import file
 from .database import Connection, Database, DatabaseAwayError, JournalError, Outcome, Work
 from .reading import DIALS_OPEN, OpenRows, Unreadable, open_rows, read_dials, read_overrides
-from .rows import SEEN_KEPT, DialRow, OverrideRow, OverrideState
+from .rows import SEEN_KEPT, DialRow, ListeningRow, OverrideRow, OverrideState
 
 log = logging.getLogger("trunkline.controller")
 
@@ -228,11 +229,11 @@ class Journal:
         times = (("started", "epochs"), ("changed", "overrides"), ("asked", "dials"))
         newest = " UNION ".join(
             f"SELECT MAX({column}) AS at FROM {table} WHERE {where}"
-            for column, table in (*times, ("since", "seen"))
+            for column, table in (*times, ("since", "listening"), ("since", "seen"))
         )
         is_time = self._dialect.is_time.format("at")
         select = f"SELECT MAX(at) FROM ({newest}) AS newest WHERE {is_time}"
-        values = own * (len(times) + 1)
+        values = own * (len(times) + 2)
         return float(await self._do(lambda db: db.execute(select, values).fetchone()[0]) or 0.0)
 
     async def unreadable(self) -> list[Unreadable]:
@@ -335,6 +336,23 @@ class Journal:
         closed = "state = 'closed', seconds = COALESCE(?, seconds)"
         await self._change(f"UPDATE dials SET {closed} WHERE {where}", (seconds, *values))
 
+    # ------------------------------------------------------------------ calls that are listened to
+
+    async def open_listening(self) -> list[ListeningRow]:
+        """The calls of which a stream may still be there."""
+        return list((await self._open_rows()).listening)
+
+    async def listening_asked(self, row: ListeningRow) -> None:
+        """A stream is going to be asked for. It takes the place of the call's former one."""
+        insert, values = self._dialect.insert("listening", msgspec.structs.asdict(row))
+        newer = "DO UPDATE SET name = excluded.name, since = excluded.since"
+        await self._change(f"{insert} ON CONFLICT ({self._dialect.key('call')}) {newer}", values)
+
+    async def listening_closed(self, call: str) -> None:
+        """No stream of it is there any more."""
+        where, values = self._dialect.where("call = ?", call)
+        await self._change(f"DELETE FROM listening WHERE {where}", values)
+
     # ------------------------------------------------------------------ calls that were heard
 
     async def note_seen(self, sid: str, since: float) -> None:
@@ -376,7 +394,7 @@ def _json(fields: dict[str, str]) -> str:
 def peek(path: Path) -> OpenRows:
     """The open rows of a journal that another process may have, read only. JournalError as
     ``in_file``."""
-    return file.read(path, lambda db: open_rows(db, file.DIALECT))
+    return file.read(path, lambda db: open_rows(db, file.DIALECT, file.has_listening(db)))
 
 
 def dialled(path: Path) -> list[DialRow]:

@@ -77,7 +77,7 @@ def ask(at: Moment, ask: Ask[m.SendDigits]) -> None:
     body, book = ask.body, at.book
     call = book.call_of(ask.reply_to, body.session, body.call)
     document = documents.digits(body.digits)
-    if call is None or call.over:
+    if call is None or call.over or call.theirs is not None:
         raise WrongModeError("no active call; send_dtmf requires an in-progress call")
     if call.digits_in_doubt:
         call.doubt_no_more()

@@ -25,7 +25,7 @@ from trunkline.bus.errors import TrunklineError
 from trunkline.bus.wire import Shown
 
 from ..instructions import ReplyTo
-from ..journal.rows import DialRow, OverrideRow
+from ..journal.rows import DialRow, ListeningRow, OverrideRow
 from .book.call import Call
 from .book.dial import Dial
 from .book.lease import LeaseRequest
@@ -111,6 +111,7 @@ class Found(Fact, frozen=True):
     overrides: Sequence[OverrideRow]
     dials: Sequence[DialRow]
     orphans: Sequence[OverrideRow]
+    listening: Sequence[ListeningRow] = ()
 
 
 class SessionBack(Fact, frozen=True):

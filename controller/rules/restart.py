@@ -152,6 +152,7 @@ def _check_secret(at: Moment, info: m.SessionInfo) -> None:
     hashes = [row.holders[info.session] for row in rows if info.session in row.holders]
     dials = [dial.row for dial in at.book.dials.values() if dial.row.session == info.session]
     hashes += [dial.secret_hash for dial in dials[:1]]
+    hashes += [call.holder_hash for call in at.book.calls_of(info.session) if call.holder_hash]
     if not all(same(known, digest(info.secret)) for known in hashes):
         raise InvalidRequestError("the secret is wrong")
 
@@ -248,7 +249,7 @@ def session_calls(at: Moment, returned: f.SessionBack) -> None:
 def _is_of(at: Moment, session: str, call: Call | None, info: m.CallInfo) -> bool:
     """Whether the client of this session may speak of this call and of its leg. It may not if
     either is another session's."""
-    by_sid = at.book.by_sid.get(info.sid)
+    by_sid = at.book.by_sid.get(info.sid) if info.theirs is None else None
     known = [x for x in (call, by_sid) if x is not None]
     return info.session == session and all(x.session == session for x in known)
 

@@ -207,7 +207,7 @@ def disarm(at: Moment, ask: Ask[m.Disarm]) -> None:
 def call_up(at: Moment, up: f.StreamUp) -> None:
     """A call's first stream is up: tell its client."""
     session = at.book.sessions.get(up.call.session)
-    if not up.first or session is None:
+    if not up.first or session is None or up.call.theirs is not None:
         return
     if up.call.dial_request is None:
         session.step("started")

@@ -96,8 +96,9 @@ def accept(at: Moment, shown: f.StreamShown) -> None:
     call.stream_up(start.gateway, shown.placement, at.now)
     if first:
         call.begin(at.now)
-        _count_setup(at, call)
-        at.count(f"calls {call.direction}")
+        if call.theirs is None:
+            _count_setup(at, call)
+            at.count(f"calls {call.direction}")
     else:
         _tell_placement(at, call, gateway=False)
     at.tell(f.StreamUp(shown.ask, call, shown.token, first, overlaps=replaced is not None))
@@ -238,7 +239,8 @@ def watch(at: Moment, tick: do.Tick) -> None:
 
 def forget(at: Moment, over: f.CallOver) -> None:
     """Drop the workers' counts of a call that is over."""
-    at.book.workers.forget_call(over.call.id)
+    for track in (over.call.id, m.outbound_track(over.call.id)):
+        at.book.workers.forget_call(track)
 
 
 # --------------------------------------------------------------------------- placement

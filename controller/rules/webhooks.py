@@ -185,7 +185,7 @@ def vouched(at: Moment, result: do.Vouched) -> None:
 def over(at: Moment, over: f.CallOver) -> None:
     """A call has ended, whose webhook an earlier controller may have heard, and not have noted."""
     call = over.call
-    if call.sid is not None and call.sid != call.dialled_sid:
+    if call.sid is not None and call.sid != call.dialled_sid and call.theirs is None:
         _note(at, call.sid)
 
 
@@ -319,7 +319,8 @@ def _allowed(book: Book, lease: Lease, caller: str) -> list[Session]:
 
 def _is_ready(book: Book, session: Session) -> bool:
     """It waits for a call, and has none: an Arm lets in one call, and no more."""
-    return session.state == "armed" and not any(call.live for call in book.calls_of(session.id))
+    calls = (call for call in book.calls_of(session.id) if call.theirs is None)
+    return session.state == "armed" and not any(call.live for call in calls)
 
 
 def _b_leg(book: Book, caller: str, number: str, lease: Lease) -> Call | None:

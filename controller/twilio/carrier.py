@@ -469,6 +469,29 @@ class TwilioCarrier:
             ),
         )
 
+    async def listen(self, sid: str, url: str, token: str, name: str) -> None:
+        """Start a one-way stream of both sides of a call, which its ``name`` stops."""
+        streams = self._client.calls(sid).streams
+        await self._do(
+            "listen",
+            lambda: streams.create(
+                url=url,
+                name=name,
+                track="both_tracks",
+                parameter1_name="nonce",
+                parameter1_value=token,
+            ),
+        )
+
+    async def stop_stream(self, sid: str, name: str) -> None:
+        """Stop a one-way stream of a call by its name. One that is over already is no error."""
+        stream = self._client.calls(sid).streams(name)
+        try:
+            await self._do("stop_stream", lambda: stream.update(status="stopped"))
+        except RestFailure as failure:
+            if not failure.gone and failure.code not in _CODES_OF_AN_ENDED_CALL:
+                raise
+
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
         """Calls with this To and From that were started at ``since`` (Unix time) or later."""
         calls = self._client.calls

@@ -17,7 +17,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -29,7 +29,7 @@ from trunkline.bus.redact import redact_number
 from trunkline.bus.settings import Settings
 
 from .. import instructions as do
-from ..journal.rows import DialRow, OverrideRow
+from ..journal.rows import DialRow, ListeningRow, OverrideRow
 from ..journal.store import Journal
 from .calls import LIVE_STATUSES, CallOrder
 from .carrier import RestFailure, TwilioCarrier, backoff
@@ -311,17 +311,38 @@ async def end(
     suspended for a minute, may work again while the call still runs. ``tell``: called once, if it
     takes long, because whoever asked waits for an answer.
     """
+    hang_ups = [(f"hang up {sid}", functools.partial(ops.carrier.end_call, sid)) for sid in sids]
+    return await _until_taken(ops, call, hang_ups, tell)
+
+
+async def stop_listening(
+    ops: Operations, order: do.StopListening, tell: Callable[[do.EndFailed], None]
+) -> do.Ended:
+    """Stop the stream of a call that is listened to; goes on until Twilio takes it, like a
+    hang-up."""
+    stop = functools.partial(ops.carrier.stop_stream, order.sid, order.name)
+    stops = [(f"stop a stream of call {order.sid}", stop)]
+    return await _until_taken(ops, order.call, stops, tell)
+
+
+async def _until_taken(
+    ops: Operations,
+    call: str,
+    requests: Sequence[tuple[str, Callable[[], Awaitable[None]]]],
+    tell: Callable[[do.EndFailed], None],
+) -> do.Ended:
+    """Ask each of them until Twilio takes it, or never will."""
     began = ops.clock()
     told = False
-    for sid in sids:
+    for doing, ask in requests:
         attempt = 0
         while True:
             try:
-                await ops.carrier.end_call(sid)
+                await ask()
                 break
             except RestFailure as failure:
                 attempt += 1
-                error = failure.error(f"hang up {sid}")
+                error = failure.error(doing)
                 lasting = not failure.repeatable and not failure.refused_credentials
                 if not told and (lasting or ops.clock() - began >= TELL_AFTER):
                     told = True
@@ -330,7 +351,7 @@ async def end(
                     log.error("%s", error)
                     break
                 wait = backoff(attempt, failure)
-                log.warning("call %s not hung up (%s); again in %.2g s", sid, failure.text, wait)
+                log.warning("Twilio did not %s (%s); again in %.2g s", doing, failure.text, wait)
                 await ops.pause(wait)
     return do.Ended(call)
 
@@ -354,6 +375,15 @@ async def hang_up_left(ops: Operations, row: DialRow) -> None:
     log.warning("call %s: nobody claims it; it is hung up", sid)
     await end(ops, row.call, (sid,), lambda failed: log.error("%s", failed.error))
     await ops.journal.dial_closed(row.request)
+
+
+async def stop_left(ops: Operations, row: ListeningRow) -> None:
+    """The controller and the client of this listening are gone: stop its stream, and close its row.
+    The stream would go on for as long as the call."""
+    log.warning("call %s: nobody listens to it any more; its stream is stopped", row.sid)
+    order = do.StopListening(row.call, row.sid, row.name)
+    await stop_listening(ops, order, lambda failed: log.error("%s", failed.error))
+    await ops.journal.listening_closed(row.call)
 
 
 async def fetch(ops: Operations, asked: do.Fetch) -> do.Fetched:
@@ -398,6 +428,25 @@ async def start_stream(ops: Operations, instruction: do.StartStream) -> do.Strea
         error = failure.error("open a one-way stream")
         log.warning("call %s: %s", instruction.sid, error)
     return do.StreamAsked(instruction.call, instruction.digits, error)
+
+
+async def open_listening(ops: Operations, order: do.OpenListening) -> do.ListeningAsked:
+    """Ask for a stream of both tracks, which is in the journal before. A repeat does no harm: the
+    token lets one stream in."""
+    row = order.row
+    await ops.journal.listening_asked(row)
+    if order.former:
+        try:
+            await ops.carrier.stop_stream(row.sid, order.former)
+        except RestFailure as failure:
+            log.warning("call %s: a former stream was not stopped (%s)", row.sid, failure.text)
+    start = functools.partial(ops.carrier.listen, row.sid, order.url, order.token, row.name)
+    try:
+        await retried(ops, f"open a stream of call {row.sid}", start, order.deadline)
+    except CarrierError as error:
+        log.warning("call %s cannot be listened to: %s", row.sid, error)
+        return do.ListeningAsked(row.call, row.name, error)
+    return do.ListeningAsked(row.call, row.name, None)
 
 
 async def play_digits(ops: Operations, instruction: do.PlayDigits) -> do.DigitsSent:

@@ -63,7 +63,7 @@ function Table({ title, rows, columns, empty = "None.", search }) {
       <table class="cards">
         <caption>${title} <span class="dim">(${count})</span></caption>
         ${shown.length > 0 && html`<thead><tr>${columns.map(([key, name]) => html`<th scope="col" key=${key}>${name}</th>`)}</tr></thead>`}
-        <tbody>${shown.map((row) => html`<tr key=${row.id || row.number || row.setting || row.request}>
+        <tbody>${shown.map((row) => html`<tr key=${row.id || row.number || row.setting || row.request || row.sid}>
           ${columns.map(([key, name, cell]) => html`<td key=${key} data-name=${name}>${cell ? cell(row) : dash(row[key])}</td>`)}
         </tr>`)}</tbody>
       </table>
@@ -120,6 +120,10 @@ const QUEUE = [
   ["callee", "callee"], ["caller", "from"], ["mode", "mode"], ["waits_for", "waits for"],
   ["place", "place"], ["seconds", "in", (row) => (row.seconds === null ? "–" : `${row.seconds} s`)],
 ];
+const LISTENING = [
+  ["sid", "call"], ["theirs", "the agent"], ["state", "state"], ["seconds", "for", (row) => `${row.seconds} s`],
+  ["gateway", "gateway"], ["codec_worker", "codec worker"], ["frames_in", "frames in"], ["frames_lost", "lost"],
+];
 const CAPS = [["setting", "setting"], ["used", "used"], ["most", "most"], ["left", "left", (row) => html`<span class=${row.left ? "" : "bad"}>${row.left}</span>`]];
 
 function processes(state) {
@@ -165,6 +169,7 @@ function Overview({ search }) {
     <dl class="tiles">${tiles.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
     <${Table} title="Live calls" rows=${state.calls} columns=${CALLS} search=${search} empty="No call lives now." />
     <${Table} title="Calls that are over" rows=${stack.over} columns=${OVER} search=${search} empty="No call has ended since the controller began." />
+    <${Table} title="Calls listened to" rows=${state.listening} columns=${LISTENING} search=${search} />
     <${Events} title="What has happened" entries=${stack.entries} search=${search} />
     <${Table} title="Numbers that call us" rows=${state.overrides} columns=${NUMBERS} search=${search} empty="Every number is as it was." />
     <${Table} title="Sessions" rows=${state.sessions} columns=${SESSIONS} search=${search} />

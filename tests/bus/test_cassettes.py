@@ -14,8 +14,9 @@ import pytest
 
 from trunkline.bus import cassettes
 from trunkline.bus.cassette_masks import ACCOUNT, Masks, levels, query
-from trunkline.bus.cassettes import Cassettes
+from trunkline.bus.cassettes import NAME, Cassettes
 from trunkline.bus.errors import SettingsError
+from trunkline.bus.retention import Retention
 from trunkline.bus.settings import Settings
 
 CALL = "CA" + "1" * 32
@@ -200,6 +201,23 @@ def test_settings_ask_for_cassettes(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="TRUNKLINE_CASSETTES_DIR"):
         Cassettes(tmp_path / "file" / "calls", TOKEN)
+
+
+def test_old_cassettes_go_when_a_limit_is_set_and_nothing_else_does(
+    tmp_path: Path, clock: Clock
+) -> None:
+    old = [
+        tmp_path / name for name in (f"CA{'5' * 32}.cassette", f"CA{'5' * 32}-0a1b2c3d.cassette")
+    ]
+    others = [tmp_path / "CA-notes.txt", tmp_path / "20260101T120000-CA0123.wav"]
+    for path in (*old, *others):
+        path.write_text("{}")
+        os.utime(path, (0, 0))
+    retention = Retention(days=1, kind="cassettes", name=NAME)
+    written = Cassettes(tmp_path, TOKEN, retention=retention, clock=clock)
+    hook(written)
+    written.close()
+    assert set(tmp_path.iterdir()) == {*others, tmp_path / f"{CALL}.cassette"}
 
 
 # --------------------------------------------------------------------------- masks

@@ -25,6 +25,7 @@ DIGITS = (
 )
 START = '<Start><Stream url="wss://h/side" name="side" track="inbound_track"/></Start>'
 SIDE = twiml.Stream(url="wss://h/side", name="side")
+BOTH_TRACKS = twiml.Stream(url="wss://h/side", name="side", track="both_tracks")
 #: 3 s in which each frame of 20 ms is another one.
 COUNTED = b"".join(bytes([n]) * 160 for n in range(1, 151))
 
@@ -98,6 +99,70 @@ def test_a_call_that_ends_in_the_seam_opens_nothing() -> None:
     bench.x.far_end_hangs_up(call, bench.now)
     bench.run(2.0)
     assert len(call.streams) == 1 and call.record.status == "completed"
+
+
+# ----------------------------------------------------------------------------- both tracks
+
+
+def tracks(bench: Bench, stream: Stream) -> dict[str, list[tuple[int, int, int]]]:
+    """By track: (chunk, timestamp, first byte) of each frame."""
+    found: dict[str, list[tuple[int, int, int]]] = {"inbound": [], "outbound": []}
+    for message in sent(bench, stream):
+        if message["event"] == "media":
+            body = message["media"]
+            byte = msgspec.json.decode(f'"{body["payload"]}"', type=bytes)[0]
+            found[body["track"]].append((int(body["chunk"]), int(body["timestamp"]), byte))
+    return found
+
+
+def test_both_tracks_are_on_one_clock_and_in_one_sequence() -> None:
+    bench = wired()
+    call = called(bench)
+    call.streams[0].playback.add(bench.now, COUNTED)
+    side = bench.x.start_side(call, BOTH_TRACKS, bench.now)
+    bench.run(1.0)
+    assert side.live and bench.judge.errors == []
+    start, *rest = [m for m in sent(bench, side) if m["event"] != "connected"]
+    assert start["start"]["tracks"] == ["inbound", "outbound"]
+    assert [int(m["sequenceNumber"]) for m in rest] == list(range(2, len(rest) + 2))
+    found = tracks(bench, side)
+    said, heard = found["inbound"], found["outbound"]
+    assert len(said) == len(heard) > 40
+    for n, (inbound, outbound) in enumerate(zip(said, heard, strict=True)):
+        assert inbound[:2] == outbound[:2] == (n + 1, 20 * n)
+        # Both parties have counted since the same time, so 20 ms of both belong together.
+        assert inbound[2] - said[0][2] == outbound[2] - heard[0][2] == n
+
+
+def test_the_outbound_track_alone() -> None:
+    bench = wired()
+    call = called(bench)
+    verb = twiml.Stream(url="wss://h/side", track="outbound_track")
+    side = bench.x.start_side(call, verb, bench.now)
+    bench.run(0.5)
+    found = tracks(bench, side)
+    assert found["inbound"] == [] and len(found["outbound"]) > 10
+
+
+def test_tracks_with_clocks_of_their_own() -> None:
+    bench = wired(contradict=("tracks-share-a-clock",))
+    call = called(bench)
+    side = bench.x.start_side(call, BOTH_TRACKS, bench.now)
+    bench.run(0.5)
+    found = tracks(bench, side)
+    assert found["outbound"][0][1] - found["inbound"][0][1] == 200
+
+
+def test_silence_that_is_not_sent_leaves_its_place_on_both_tracks() -> None:
+    bench = wired(contradict=("silence-is-sent",))
+    call = called(bench)
+    side = bench.x.start_side(call, BOTH_TRACKS, bench.now)
+    bench.run(0.4)
+    call.streams[0].playback.add(bench.now, COUNTED)
+    bench.run(0.4)
+    found = tracks(bench, side)
+    first = found["outbound"][0]
+    assert first[0] > 10 and first[1] == 20 * (first[0] - 1)
 
 
 # ----------------------------------------------------------------------------- one-way streams
@@ -246,6 +311,13 @@ async def test_rest_starts_and_stops_them(
     )
     assert (by_name.sid, by_name.status, stream.ended_by) == (stream.sid, "stopped", "stop")
     assert await refused(lambda: streams("side").update("stopped")) == (404, 20404)
+    sim.exchange.beliefs.contradict(["streams-stop-by-name"])
+    other = await asyncio.to_thread(
+        lambda: streams.create(url=url, name="both", track="both_tracks")
+    )
+    await sim.wait_for_stream(sim.calls[call.sid], 2)
+    assert await refused(lambda: streams("both").update("stopped")) == (404, 20404)
+    await asyncio.to_thread(lambda: streams(other.sid).update("stopped"))
     assert await refused(lambda: streams.create(url="")) == (400, 20001)
     await asyncio.to_thread(lambda: twilio.calls(call.sid).update(status="completed"))
     assert await refused(lambda: streams.create(url=url)) == (400, 21220)

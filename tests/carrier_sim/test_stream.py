@@ -176,8 +176,11 @@ def test_urls_that_are_refused(url: str, code: int) -> None:
 def test_urls_and_tracks_that_are_taken() -> None:
     assert check_url(StreamVerb("wss://h:8443/s"), allow_ws=False) is None
     assert check_url(StreamVerb("ws://127.0.0.1:1/s"), allow_ws=True) is None
-    both = check_url(StreamVerb("wss://h/s", track="both_tracks"), allow_ws=False)
-    assert both is not None and both[0] == 31941
+    for track in ("both_tracks", "outbound_track", "all"):
+        verb = StreamVerb("wss://h/s", track=track)
+        refused = check_url(verb, allow_ws=False)
+        assert refused is not None and refused[0] == 31941
+        assert (check_url(verb, allow_ws=False, one_way=True) is None) == (track != "all")
 
 
 def test_silence_is_sent_like_all_else() -> None:

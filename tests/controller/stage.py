@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.controller import instructions as do
 from trunkline.controller.core import TICK_SECONDS, Core
-from trunkline.controller.journal.rows import DialRow, OverrideRow
+from trunkline.controller.journal.rows import DialRow, ListeningRow, OverrideRow
 from trunkline.controller.rules.book import Identity, Rules
 
 from .fake_carrier import OURS, SECOND, THEIRS
@@ -33,6 +33,7 @@ class Stage:
         *,
         overrides: list[OverrideRow] | None = None,
         dials: list[DialRow] | None = None,
+        listening: Sequence[ListeningRow] = (),
         calls_per_second: float = 50.0,
         pool: tuple[str, ...] = (),
         epoch: int = 1,
@@ -44,7 +45,9 @@ class Stage:
         self.now = now
         identity = Identity("stack", epoch, 1, ACCOUNT, URL, 1_700_000_000.0 + now, now)
         known = Rules(60, calls_per_second, pool, **rules)
-        self.core = Core(identity, known, overrides or [], dials or [], seen=seen)
+        self.core = Core(
+            identity, known, overrides or [], dials or [], seen=seen, listening=listening
+        )
         self.sent: dict[str, list[Any]] = defaultdict(list)
         self.work: list[do.Instruction] = []
         #: calls that were heard, as the journal is told of them

@@ -106,6 +106,33 @@ async def test_a_one_way_stream_is_asked_for_with_its_token(
     await carrier.end_call(call.sid)
 
 
+async def test_both_tracks_are_asked_for_and_stopped_by_their_name(
+    sim: CarrierSim, carrier: TwilioCarrier
+) -> None:
+    sim.add_callee(THEIRS, Silence())
+    order = CallOrder(THEIRS, OURS, "<Response><Pause length='9'/></Response>", 60, 20, "")
+    call = await carrier.create_call(order)
+    await sim.wait_for(sim.calls[call.sid], "in-progress")
+    await carrier.listen(call.sid, "wss://127.0.0.1:9/twilio/stream", "secret-token", "both")
+    (stream,) = sim.calls[call.sid].leg.sides
+    assert (stream.verb.track, stream.verb.name) == ("both_tracks", "both")
+    assert stream.verb.parameters == {"nonce": "secret-token"}
+    await carrier.stop_stream(call.sid, "both")
+    assert sim.calls[call.sid].leg.sides == []
+    # One that is over, or of a call that is over or was never there, is stopped.
+    await carrier.stop_stream(call.sid, "both")
+    await carrier.end_call(call.sid)
+    await carrier.stop_stream(call.sid, "both")
+    await carrier.stop_stream("CA" + "0" * 32, "both")
+    with pytest.raises(RestFailure) as caught:
+        await carrier.listen(call.sid, "wss://h/s", "t", "n")
+    assert caught.value.code == 21220
+    sim.add_fault("rest", "status", path="/Streams/", status=503)
+    with pytest.raises(RestFailure) as caught:
+        await carrier.stop_stream(call.sid, "both")
+    assert caught.value.uncertain
+
+
 async def test_a_call_that_rings_on_after_completed_is_canceled(
     sim: CarrierSim, carrier: TwilioCarrier
 ) -> None:

@@ -31,7 +31,7 @@ STATUS: dict[str, Any] = {
 def a_console(status: dict[str, Any]) -> Console:
     """One that shows this, and the metrics of a stack without a call."""
     book = Stage().core.book
-    return Console(lambda: status, Metrics(book, lambda: 100.0))
+    return Console(lambda: status, lambda: Metrics(book, lambda: 100.0))
 
 
 @pytest.fixture

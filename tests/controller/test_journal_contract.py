@@ -14,12 +14,21 @@ from postgres_server import Server
 
 from trunkline.controller.journal.database import JournalError
 from trunkline.controller.journal.postgres.register import Register
-from trunkline.controller.journal.rows import SEEN_KEPT, DialRow
+from trunkline.controller.journal.rows import SEEN_KEPT, DialRow, ListeningRow
 from trunkline.controller.journal.store import Journal
 
 from .test_journal import ACCOUNT, DIAL, ROW, open_at
 
 PRIOR, WRITTEN = {"voice_url": "a", "trunk_sid": ""}, {"voice_url": "b"}
+LISTENING = ListeningRow(
+    call="c1",
+    session="s1",
+    secret_hash="hash",
+    sid="CA1",
+    theirs="outbound",
+    name="trunkline-1",
+    since=5.0,
+)
 
 
 #: Opens the journal of a test's stack, however often.
@@ -225,6 +234,28 @@ async def test_closed_dials_are_those_that_were_asked_for_lately(journal: Journa
 
 
 # --------------------------------------------------------------------------- calls that were heard
+
+
+# --------------------------------------------------------------------------- listening
+
+
+async def test_a_call_that_is_listened_to_has_a_row_until_nothing_of_it_is_left(
+    opens: Opens,
+) -> None:
+    first = await opens()
+    await first.listening_asked(LISTENING)
+    await first.listening_asked(replace(LISTENING, name="trunkline-2", since=6.0))
+    await first.listening_asked(replace(LISTENING, call="c2", since=7.0))
+    second = await opens()
+    found = await second.open_listening()
+    assert [(row.call, row.name) for row in found] == [("c1", "trunkline-2"), ("c2", "trunkline-1")]
+    assert found[0] == replace(LISTENING, name="trunkline-2", since=6.0)
+    assert await second.newest() == 7.0
+    await second.listening_closed("c1")
+    await second.listening_closed("c1")
+    assert [row.call for row in await second.open_listening()] == ["c2"]
+    await second.close()
+    await first.close()
 
 
 async def test_a_call_is_heard_once(journal: Journal) -> None:

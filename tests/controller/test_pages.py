@@ -36,7 +36,7 @@ class Site:
         pages = Pages(
             self.viewers, lambda call: call == "c1", self.done.append, TOKEN, recordings, cassettes
         )
-        self.console = Console(dict, CollectorRegistry(), pages)
+        self.console = Console(dict, CollectorRegistry, pages)
         self.console.start(0)
 
     @property
@@ -314,10 +314,11 @@ async def test_a_recording_is_found_heard_and_reported_on(tmp_path: Path) -> Non
         file.setsampwidth(2)
         file.setframerate(8000)
         file.writeframes(bytes(4 * 8000))
-    (tmp_path / f"20260101T000000-{SID}.cassette").write_bytes(b"tape")
-    site = Site(tmp_path, tmp_path / "none")
+    (tmp_path / f"{SID}.cassette").write_bytes(b"tape")
+    site = Site(tmp_path, tmp_path)
     kept = json.loads((await site.ask(f"/api/recordings/{SID}", **MAY))[1])
-    assert (kept["wav"], kept["cassette"]) == (path.name, None)
+    assert (kept["wav"], kept["cassette"]) == (path.name, f"{SID}.cassette")
+    assert (await site.ask(f"/api/recordings/{SID}/cassette", **MAY))[1] == b"tape"
     assert (await site.ask(f"/api/recordings/{SID}/wav", **MAY))[1] == path.read_bytes()
     status, said = await site.ask(f"/api/recordings/{SID}/report", **MAY)
     assert (status, json.loads(said)["seconds"]) == (200, 1.0)

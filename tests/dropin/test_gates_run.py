@@ -87,26 +87,49 @@ def test_a_run_with_gates(pytester: pytest.Pytester, workers: str) -> None:
     assert links == [], "it opens without a network"
     assert not Path("out/.parts").exists()
     assert 'name="phone_latency_max"' in Path("junit.xml").read_text()
-    played_again(said, page, replay=workers == "0")
+    assert "Play it again" not in page, "the stack keeps no cassettes"
 
 
-def played_again(said: str, page: str, *, replay: bool) -> None:
-    """Only the failed test's calls have a cassette, and the commands that play them work."""
-    told = re.findall(r"trunkline: (\S+): (trunkline replay out/(CA\w+)\.cassette) +\((.*)\)", said)
-    assert sorted(path.stem for path in Path("out").glob("*.cassette")) == sorted(
-        call for _, _, call, _ in told
-    )
-    assert [name.partition("[")[0] for name, *_ in told] == ["test_agent.py::test_slow"] * 2
-    listed = json.loads(Path("out/failed.json").read_text())
-    for each, (name, command, call, seed) in zip(listed, told, strict=True):
-        assert each["test"] == name and each["call"] == call and each["command"] == command
-        assert seed == f"--phone-sim --phone-seed {each['seed']}"
-        assert command in page
-    if replay:
-        argv = trunkline_argv(*told[0][1].split()[1:])
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
-        assert (done.returncode, done.stderr) == (0, ""), done.stdout
-        assert "the answers are the same" in done.stdout
+FAILING = """
+import asyncio, pytest
+
+@pytest.mark.phone_line(allowed_callees=["+14155557777"])
+async def test_talk(phone_line, fails):
+    call = await phone_line.place_call("+14155557777", attach_stream="a-leg")
+    await call.send_audio(bytes(48_000))
+    await call.hang_up()
+    assert not fails, "as planted"
+
+def pytest_generate_tests(metafunc):
+    metafunc.parametrize("fails", [False, True])
+"""
+
+
+@pytest.mark.usefixtures("another_run")
+def test_a_failed_test_keeps_its_cassette_and_the_command_plays_it_again(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makeini("[pytest]\nasyncio_mode=auto\nasyncio_default_fixture_loop_scope=function\n")
+    pytester.makepyfile(test_agent=FAILING)
+    argv = ("--phone-sim", "--phone-seed", "7", "--phone-report", "out", "-n", "1")
+    result = pytester.runpytest_subprocess(*argv, timeout=90)
+    result.assert_outcomes(passed=1, failed=1)
+    (kept,) = Path("out").glob("*.cassette")
+    command = f"trunkline replay out/{kept.name}"
+    told = "trunkline: test_agent.py::test_talk[[]True]: "
+    result.stdout.fnmatch_lines([f"{told}{command}   (--phone-sim --phone-seed 7)"])
+    assert command in Path("out/index.html").read_text()
+    (listed,) = json.loads(Path("out/failed.json").read_text())
+    assert listed == {
+        "test": "test_agent.py::test_talk[True]",
+        "call": kept.stem,
+        "seed": 7,
+        "command": command,
+    }
+    again = trunkline_argv(*command.split()[1:])
+    done = subprocess.run(again, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "the answers are the same" in done.stdout
 
 
 @pytest.mark.usefixtures("joins_a_stack", "another_run")

@@ -56,7 +56,7 @@ def test_it():
         file.write(os.environ["TRUNKLINE_BUS"])
 """
 #: Examples of these pages judge calls.
-JUDGED = ("test_ear_", "test_gates_", "test_load_", "test_replay_")
+JUDGED = ("test_ear_", "test_gates_", "test_listening_", "test_load_", "test_replay_")
 #: Runs the commands of a page's console block, and compares what they say.
 CONSOLE = """
 import subprocess
@@ -70,7 +70,14 @@ def test_it():
 #: The page for those who work on trunkline: its commands run in a checkout.
 IN_A_CHECKOUT = {"CONTRIBUTING.md"}
 #: Pages that a script writes from what it measured or drew. Each begins with its command.
-WITHOUT_EXAMPLE = {"benchmarks.md", "chaos.md", "scaling.md", "states.md"}
+WITHOUT_EXAMPLE = {
+    "benchmarks.md",
+    "chaos.md",
+    "commands.md",
+    "scaling.md",
+    "settings.md",
+    "states.md",
+}
 
 
 #: The test that `trunkline init` writes.
@@ -167,7 +174,7 @@ def test_every_example_that_judges_calls_runs(reader: Path, pytester: pytest.Pyt
 
 
 def run_examples(found: dict[str, str], reader: Path, pytester: pytest.Pytester) -> None:
-    (ini,) = blocks(ROOT / "docs" / "migration.md", "ini")
+    (ini,) = blocks(ROOT / "docs" / "ci.md", "ini")
     pytester.makeini(
         ini + "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
         "filterwarnings = ignore\n"

@@ -37,10 +37,10 @@ BOT: Final = "speech:austen-0920,when_silent=0.8,repeat"
 
 @pytest.fixture(scope="module")
 def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One that keeps recordings."""
+    """One that keeps recordings and cassettes."""
     stack = Stack()
-    recordings = tmp_path_factory.mktemp("recordings")
-    stack.environment["TRUNKLINE_RECORDINGS_DIR"] = str(recordings)
+    for what in ("recordings", "cassettes"):
+        stack.environment[f"TRUNKLINE_{what.upper()}_DIR"] = str(tmp_path_factory.mktemp(what))
     stack.environment["TRUNKLINE_MAX_CALLS"] = "7"
     try:
         stack.start_carrier()
@@ -214,6 +214,9 @@ async def test_a_call_is_seen_heard_spoken_into_and_hung_up(
         # After it: the recording, and what the ear says of it.
         await expect(page.get_by_text("both spoke")).to_be_visible()
         await expect(page.locator("audio")).to_have_js_property("paused", True)
+        async with page.expect_download() as saved:
+            await page.get_by_role("button", name="Save the cassette").click()
+        assert (await saved.value).suggested_filename == f"{call.sid}.cassette"
         await window.axe()
 
 

@@ -149,7 +149,9 @@ class Stack:
         info = replace(INFO, call=call, ordinal=ordinal, placement=placement)
         return m.StreamAccepted(info=info, first=ordinal == 1)
 
-    async def stream(self, token: str = "t1", *, started: bool = True) -> ClientConnection:
+    async def stream(
+        self, token: str = "t1", *, started: bool = True, tracks: tuple[str, ...] = ("inbound",)
+    ) -> ClientConnection:
         """Twilio's side of a stream; started with this token."""
         headers = {"X-Twilio-Signature": sign("wss://line.example.com/twilio/stream")}
         client = await connect(
@@ -160,7 +162,7 @@ class Stack:
         )
         await client.send(json.dumps({"event": "connected", "protocol": "Call"}))
         if started:
-            await client.send(start(token))
+            await client.send(start(token, tracks))
         return client
 
     async def up(self) -> ClientConnection:
@@ -179,14 +181,15 @@ async def close_code(client: ClientConnection) -> int:
     return closed.value.rcvd.code
 
 
-def start(token: str) -> str:
-    body = {"callSid": CALL, "streamSid": STREAM, "customParameters": {"nonce": token}}
+def start(token: str, tracks: tuple[str, ...] = ("inbound",)) -> str:
+    body: dict[str, Any] = {"callSid": CALL, "streamSid": STREAM, "tracks": tracks}
+    body["customParameters"] = {"nonce": token}
     return json.dumps({"event": "start", "streamSid": STREAM, "start": body})
 
 
-def media(timestamp: int, payload: bytes) -> str:
+def media(timestamp: int, payload: bytes, track: str = "inbound") -> str:
     body = {
-        "track": "inbound",
+        "track": track,
         "chunk": "1",
         "timestamp": str(timestamp),
         "payload": base64.b64encode(payload).decode(),

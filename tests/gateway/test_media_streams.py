@@ -87,6 +87,28 @@ def test_a_frame_without_a_timestamp_follows_the_one_before() -> None:
     assert stream.receive(bare) == ms.Media(960, b"bb")
 
 
+def test_a_call_that_is_listened_to_brings_two_tracks_on_one_clock() -> None:
+    stream = ms.MediaStream()
+    assert isinstance(stream.receive(start(tracks=["inbound", "outbound"])), ms.Start)
+    outbound = media(b"b" * 160, "40", track="outbound")
+    assert stream.receive(outbound) == ms.Media(320, b"b" * 160, outbound=True)
+    assert stream.receive(media(b"a" * 160, "20")) == ms.Media(160, b"a" * 160)
+    assert stream.bad == {}
+    for wrong in ({"timestamp": None}, {"timestamp": "-1"}):
+        assert stream.receive(media(track="outbound", **wrong)) is None
+    assert stream.receive(media(b"", track="outbound")) is None
+    assert stream.receive(media(track="sideways")) is None
+    assert stream.bad == {"fields": 2, "empty": 1, "track": 1}
+
+
+@pytest.mark.parametrize("tracks", [None, 5, "outbound", [], ["inbound"], {"outbound": 1}])
+def test_a_track_that_was_not_announced_is_not_taken(tracks: object) -> None:
+    stream = ms.MediaStream()
+    assert isinstance(stream.receive(start(tracks=tracks)), ms.Start)
+    assert stream.receive(media(track="outbound")) is None
+    assert stream.bad == {"track": 1}
+
+
 @pytest.mark.parametrize(
     ("message", "kind"),
     [

@@ -14,7 +14,7 @@ import pytest
 
 from trunkline.bus.errors import SettingsError
 from trunkline.gateway import recording
-from trunkline.gateway.recording import Recorder, Stereo, Track, pcm16, place_of
+from trunkline.gateway.recording import Recorder, Stereo, Track, listened, pcm16, place_of
 from trunkline.gateway.recording_file import merged
 
 SILENCE = 0xFF
@@ -165,6 +165,26 @@ def test_a_stream_that_listens_only_silences_nothing(tmp_path: Path) -> None:
     left, right = heard(path)
     assert frames(left) == [132] * 3 + [32124] * 3, "the first to write a frame wins"
     assert frames(right) == [132] * 5 + [0]
+
+
+def test_both_tracks_of_a_call_that_is_listened_to_share_one_file(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    name = listened("CA1", "0123456789abcdef")
+    inbound = Stereo(place_of(0.0), begins=0, ours=True)
+    outbound = Stereo(place_of(0.0), begins=0)
+    tracks = [recorder.begin(name, 1, first=first, age=0.0) for first in (True, False)]
+    # The outbound one begins 20 ms later, by the stream's clock.
+    inbound.heard(0, bytes([LOUD]) * 320)
+    outbound.heard(160, bytes([LOUDER]) * 160)
+    for track, sound in zip(tracks, (inbound, outbound), strict=True):
+        recorder.write(track, *sound.take())
+        recorder.end(track)
+    recorder.close()
+    (path,) = tmp_path.glob("*.wav")
+    assert path.name.endswith("-CA1_listened_01234567.wav")
+    left, right = heard(path)
+    assert list(left) == [0] * 160 + [LINEAR[LOUDER]] * 160
+    assert list(right) == [LINEAR[LOUD]] * 320
 
 
 def test_what_is_no_silence_stays() -> None:

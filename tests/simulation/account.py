@@ -153,6 +153,12 @@ class Account(abc.ABC):
     async def start_stream(self, sid: str, url: str, token: str) -> None:
         await self._do("stream", (sid, url, token), lambda: None)
 
+    async def listen(self, sid: str, url: str, token: str, name: str) -> None:
+        await self._do("listen", (sid, url, token, name), lambda: self.state(sid))
+
+    async def stop_stream(self, sid: str, name: str) -> None:
+        await self._do("stop", (sid, name), lambda: None)
+
     async def list_calls(self, to: str, from_: str, since: float) -> list[CallState]:
         def found() -> list[CallState]:
             of_both = [c for c in self.states().values() if (c.to, c.from_) == (to, from_)]

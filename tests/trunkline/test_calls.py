@@ -25,6 +25,8 @@ from trunkline.cli.calls import calls, play, show
 from trunkline.controller.journal import file
 from trunkline.controller.journal.rows import DialRow
 from trunkline.controller.journal.state_dir import journals
+from trunkline.controller.timeline import Entry, Timeline
+from trunkline.controller.viewers import Viewers
 from trunkline.ear.listen import listen
 from trunkline.errors import InvalidRequestError
 from trunkline.gateway.recording import Recorder
@@ -177,6 +179,20 @@ def test_a_running_stack_remembers_calls_that_are_over_and_their_events(console:
     said = run(show, "CAover").stdout
     assert "ended (hang_up) for 60.0 s" in said
     assert "11:59:00.000  its stream is up" in said and "gateway" not in said
+
+
+async def test_the_consoles_own_stream_begins_as_it_is_read() -> None:
+    timeline = Timeline(epoch=1)
+    timeline.over.append({"id": "c1", "sid": "CA1"})
+    timeline.entries.append(Entry(1, 1.5, "call", "its stream is up", "c1"))
+    viewers = Viewers(lambda: {"calls": []}, timeline, lambda look: None)
+    page = viewers.page()
+    lines = b"".join([await anext(page) for _ in range(3)]).decode().splitlines()
+    viewers.close()
+    await page.aclose()
+    found = told.read(line for line in lines if line)
+    assert found.events == {"CA1": [told.Event(1.5, "its stream is up")]}
+    assert found.over == list(timeline.over)
 
 
 @pytest.mark.parametrize(

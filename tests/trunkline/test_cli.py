@@ -14,8 +14,12 @@ from trunkline.cli import main, progress
 from trunkline.doctor.finding import Finding, Known
 
 COMMANDS = tuple(name for name, command in main.cli.commands.items() if not command.hidden)
-#: Commands that print no results: processes, and a script for a shell.
-WITHOUT_JSON = {"up", "gateway", "codec-worker", "controller", "carrier-sim", "completion"}
+#: Commands that print no results: processes, a script for a shell, a page that is opened, and a
+#: command that prints what another one does. `keys` but for `keys show` prints one setting.
+WITHOUT_JSON = {
+    *("up", "gateway", "codec-worker", "controller", "carrier-sim", "completion"),
+    *("console", "record", "keys"),
+}
 
 
 @pytest.fixture(autouse=True)

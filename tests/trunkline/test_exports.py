@@ -28,19 +28,24 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_a_process_of_the_stack_imports_nothing_that_takes_long_and_that_it_may_not_need() -> None:
+    """One after the other in one process, so that each line has those before it, too."""
     seen = python(
         "import sys, trunkline.cli.main\n"
         "long = ('numpy', 'scenario', 'opentelemetry', 'dotenv', 'platformdirs', 'rich', 'xml.sax',"
-        " 'phonenumbers', 'requests', 'cryptography', 'prometheus_client', 'starlette')\n"
+        " 'phonenumbers', 'requests', 'cryptography', 'prometheus_client', 'psycopg',"
+        " 'starlette')\n"
         "def loaded(): return ' '.join(name for name in long if name in sys.modules)\n"
         "print('command:', loaded())\n"
         "import trunkline.gateway.process\n"
         "print('gateway:', loaded())\n"
+        "import trunkline.controller.process\n"
+        "print('controller:', loaded())\n"
         "import trunkline.codec_worker.process\n"
         "print('codec worker:', loaded())\n"
     )
     assert seen.splitlines() == [
         "command: ",
         "gateway: starlette",
-        "codec worker: numpy starlette",
+        "controller: requests cryptography starlette",
+        "codec worker: numpy requests cryptography starlette",
     ]

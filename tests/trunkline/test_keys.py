@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 from pathlib import Path
@@ -39,6 +40,8 @@ def test_a_key_is_made_shown_and_removed(file: Path) -> None:
     assert text not in file.read_text() and key.text[4:68] not in file.read_text()
     lines = run("show").output.splitlines()
     assert lines == [f"{shown(PUBLIC)}  (the bus itself)", f"{shown(key.public)}  ci-runners"]
+    told = json.loads(run("show", "--json").output)
+    assert told == {"bus": shown(PUBLIC), "clients": {"ci-runners": shown(key.public)}}
     again = run("make", "ci-runners")
     assert again.exit_code == 2 and "has a key already" in again.output
     gone = run("remove", "ci-runners")

@@ -7,17 +7,21 @@ import base64
 import contextlib
 import gzip
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from click.testing import CliRunner, Result
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from trunkline.bus.clock import monotonic
 from trunkline.bus.errors import InvalidRequestError
+from trunkline.carrier_sim.signature import sign
 from trunkline.cli.main import cli
 from trunkline.replay import cassette as files
 from trunkline.replay.carrier import Carrier
@@ -25,6 +29,7 @@ from trunkline.replay.cassette import Cassette, Exchange, Stream
 from trunkline.replay.compare import Difference, Tolerance, differences, document
 from trunkline.replay.ourselves import actions
 from trunkline.replay.sound import filled, spoken
+from trunkline.replay.stream import Player
 
 #: A call as a stack has kept it, without its sound.
 RECORDED = Path(__file__).with_name("inbound.cassette")
@@ -363,6 +368,31 @@ async def test_the_upgrade_is_signed_and_parameters_are_as_asked(
     assert seen[0] and seen[1] == {"key": "a=b"}
 
 
+async def test_marks_come_back_while_the_stream_waits_for_its_end(tmp_path: Path) -> None:
+    """Our side waits for its mark, and hangs up then."""
+    returned = asyncio.Event()
+
+    async def agent(socket: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async for text in socket:
+                message = json.loads(text)
+                if message["event"] == "start":
+                    for _, sound in speech(0.0, 0.4):
+                        await socket.send(json.dumps(sound))
+                    await socket.send(json.dumps(mark()))
+                elif message["event"] == "mark":
+                    returned.set()
+
+    async def hung_up() -> None:
+        await returned.wait()
+
+    async with listening(agent) as url:
+        playing = Player("AC1").play(url, taped(0.1), monotonic(), before_stop=hung_up)
+        stream = await asyncio.wait_for(playing, 5.0)
+    assert stream.stopped
+    assert [m["event"] for _, m in stream.heard][-2:] == ["mark", "stop"]
+
+
 async def test_nobody_there_and_no_stream_are_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "CA1.cassette", taped())
     result = await asyncio.to_thread(run, path, "--against", "ws://127.0.0.1:9/x")
@@ -373,3 +403,86 @@ async def test_nobody_there_and_no_stream_are_one_line(tmp_path: Path) -> None:
     assert "has no stream in it" in str(result.exception)
     assert run(path, "--against", "tcp://x").exit_code == 2
     assert run(path, "--parameter", "x").exit_code == 2
+
+
+# --------------------------------------------------------------------------- webhooks
+
+
+@contextlib.asynccontextmanager
+async def answering(document: str, seen: list[tuple[str, Message]]) -> AsyncIterator[str]:
+    """Somebody who answers each webhook with this document; ``seen`` has path and signed form."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        body = await reader.readexactly(int(headers["Content-Length"]))
+        form = dict(parse_qsl(body.decode(), keep_blank_values=True))
+        seen.append((head.split()[1], form | {"signature": headers["X-Twilio-Signature"]}))
+        text = document.encode()
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(text)
+        )
+        writer.write(text)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("TWILIO_AUTH_TOKEN", "a-token")
+    monkeypatch.setenv("TWILIO_ACCOUNT_SID", "AC" + "9" * 32)
+    return "AC" + "9" * 32
+
+
+@pytest.mark.parametrize("path", ["", "/agent/voice"])
+async def test_a_call_is_played_at_a_voice_webhook(path: str, account: str) -> None:
+    seen: list[tuple[str, Message]] = []
+    async with listening(greets(1.4)) as media_url:
+        document = (
+            f'<Response><Connect><Stream url="{media_url}"><Parameter name="nonce" value="t0ken"/>'
+            "</Stream></Connect><Redirect method='POST'>/again?c=1</Redirect></Response>"
+        )
+        async with answering(document, seen) as url:
+            argv = ("--against", url + path, "--json", "--to", "+14155551234", "--tolerance", "0.8")
+            result = await asyncio.to_thread(run, RECORDED, *argv)
+    told = json.loads(result.output)
+    ((asked, form),) = seen
+    assert asked == (path or "/twilio/voice")
+    assert (form["To"], form["Called"], form["AccountSid"]) == (*["+14155551234"] * 2, account)
+    assert form["From"].startswith("+1555")
+    assert form.pop("signature") == sign("a-token", url + asked, form.items())
+    other, *sound = told["differences"]
+    assert other["where"] == "webhook 1 (/twilio/voice)" and "/media" in other["now"]
+    assert {each["where"] for each in sound} <= {"stream 1, sound 1"}
+
+
+async def test_a_call_that_is_turned_away_is_not_played_on(account: str) -> None:
+    seen: list[tuple[str, Message]] = []
+    async with answering("<Response><Reject/></Response>", seen) as url:
+        result = await asyncio.to_thread(run, RECORDED, "--against", url, "--json")
+    told = json.loads(result.output)
+    assert [each["now"] for each in told["differences"]] == ["200 <Reject/>", "no stream"]
+    result = await asyncio.to_thread(run, RECORDED, "--against", "http://127.0.0.1:9")
+    assert result.exit_code == 1 and "no answer from http://127.0.0.1:9" in str(result.exception)
+
+
+# --------------------------------------------------------------------------- record
+
+
+def test_record_runs_a_command_whose_stacks_keep_cassettes(tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, sys; directory = pathlib.Path(os.environ['TRUNKLINE_CASSETTES_DIR']);"
+        "directory.mkdir(); (directory / 'CA1.cassette').write_text(''); "
+        "sys.exit(int(os.environ['TRUNKLINE_CASSETTES_SOUND']) + 5)"
+    )
+    argv = ["record", "--dir", str(tmp_path / "calls"), "--no-sound", sys.executable, "-c", program]
+    result = CliRunner().invoke(cli, argv)
+    assert result.exit_code == 5
+    assert f"trunkline record: {tmp_path / 'calls' / 'CA1.cassette'}" in result.output
+    result = CliRunner().invoke(cli, ["record", "--dir", str(tmp_path), sys.executable, "-c", ""])
+    assert result.exit_code == 0 and "no call was recorded" in result.output
+    result = CliRunner().invoke(cli, ["record", "/no/such/program"])
+    assert result.exit_code == 1 and "cannot be run" in str(result.exception)

@@ -23,13 +23,13 @@ import msgspec
 from msgspec.structs import replace
 
 from trunkline.bus.errors import InvalidRequestError, StackUnavailableError
+from trunkline.bus.retention import NAME
 from trunkline.bus.settings import Settings
 from trunkline.controller.journal.database import JournalError
 from trunkline.controller.journal.rows import DialRow
 from trunkline.controller.journal.state_dir import journals
 from trunkline.controller.journal.store import dialled
 from trunkline.gateway.recording_file import read_whose
-from trunkline.gateway.retention import NAME
 
 from ..stack.controller_client import controller_client, get_status
 from . import told as told_by

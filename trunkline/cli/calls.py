@@ -52,8 +52,8 @@ def _find(settings: Settings) -> Found:
 def calls(settings: Settings, limit: int, as_json: bool) -> None:
     """List the calls that live, and recent ones: the newest first.
 
-    Live calls are those of the running stack. Earlier ones are those that its journal has (dialled
-    ones), and those that were recorded (TRUNKLINE_RECORDINGS_DIR).
+    Live calls are those of the running stack. Earlier ones are those that it still remembers, those
+    that journals have (dialled ones), and those that were recorded (TRUNKLINE_RECORDINGS_DIR).
 
     \b
     Examples:

@@ -6,6 +6,7 @@ somebody connects.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ from trunkline.bus.curve import ClientCurve, CurveKeys, read_public, shown
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.settings import Settings
 
-from .options import settings_options
+from .options import json_option, settings_options
 
 _STAYS = "Its connections that stand stay until they end; it gets no new one."
 
@@ -113,9 +114,15 @@ def remove(settings: Settings, name: str) -> None:
 
 
 @keys.command()
+@json_option
 @settings_options("state_dir")
-def show(settings: Settings) -> None:
+def show(settings: Settings, as_json: bool) -> None:
     """Show the bus's public key, and the clients that have keys of their own."""
-    click.echo(f"{shown(CurveKeys(settings.tcp_key()).server_public)}  (the bus itself)")
-    for name, public in sorted(client_keys.read(_file(settings)).items()):
-        click.echo(f"{shown(public)}  {name}")
+    bus = shown(CurveKeys(settings.tcp_key()).server_public)
+    clients = {name: shown(public) for name, public in client_keys.read(_file(settings)).items()}
+    if as_json:
+        click.echo(json.dumps({"bus": bus, "clients": clients}))
+        return
+    click.echo(f"{bus}  (the bus itself)")
+    for name, public in sorted(clients.items()):
+        click.echo(f"{public}  {name}")

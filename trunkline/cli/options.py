@@ -19,7 +19,7 @@ from trunkline.bus.messages import LONGEST_WAIT
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 #: Field of Settings -> (help, metavar). The option has the field's name.
-_OPTIONS: Final[dict[str, tuple[str, str]]] = {
+OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "public_url": ("Base URL that Twilio reaches.", "URL"),
     "http_host": ("Address of the public listener.", "HOST"),
     "http_port": ("Port of the public listener.", "PORT"),
@@ -38,15 +38,18 @@ _OPTIONS: Final[dict[str, tuple[str, str]]] = {
     "recordings_keep_days": ("Delete recordings that are older.", "DAYS"),
     "recordings_max_mb": ("Delete the oldest recordings beyond this.", "MB"),
     "cassettes_dir": ("Keep a cassette of every call there.", "DIR"),
+    "cassettes_keep_days": ("Delete cassettes that are older.", "DAYS"),
+    "cassettes_max_mb": ("Delete the oldest cassettes beyond this.", "MB"),
     "twilio_api_url": ("REST base of a stand-in carrier.", "URL"),
     "log_format": ("text or json.", "FORMAT"),
 }
 
 #: Options of the whole stack.
-STACK: Final = tuple(_OPTIONS)
+STACK: Final = tuple(OPTIONS)
 _RECORDINGS: Final = ("recordings_dir", "recordings_keep_days", "recordings_max_mb")
+_CASSETTES: Final = ("cassettes_dir", "cassettes_keep_days", "cassettes_max_mb")
 GATEWAY: Final = (
-    *("public_url", "http_host", "http_port", "bus", *_RECORDINGS, "cassettes_dir"),
+    *("public_url", "http_host", "http_port", "bus", *_RECORDINGS, *_CASSETTES),
     "log_format",
 )
 CODEC_WORKER: Final = ("bus", "lead_ms", "log_format")
@@ -63,7 +66,7 @@ CONTROLLER: Final = (
     "max_calls",
     "max_calls_per_hour",
     "max_minutes_per_day",
-    "cassettes_dir",
+    *_CASSETTES,
     "twilio_api_url",
     "log_format",
 )
@@ -107,7 +110,7 @@ def settings_options(*fields: str, later: bool = False) -> Callable[[_F], _F]:
 
         wrapped: Any = with_settings
         for field in reversed(fields):
-            text, metavar = _OPTIONS[field]
+            text, metavar = OPTIONS[field]
             shown = f"{text} [{settings.env_name(field)}]"
             wrapped = click.option(f"--{field.replace('_', '-')}", help=shown, metavar=metavar)(
                 wrapped

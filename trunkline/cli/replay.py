@@ -18,7 +18,8 @@ from .options import Seconds, settings_options
 
 @click.command(
     short_help="Run a command, and keep a cassette of each call.",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    # What stands behind the command's name is the command's.
+    context_settings={"allow_interspersed_args": False},
 )
 @click.option(
     "--dir",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from trunkline.bus.cassettes import SUFFIX
+from trunkline.bus import settings
+from trunkline.bus.cassettes import SUFFIX, WRITE_EVERY
+from trunkline.carrier_sim.client import SimClient
 
 #: The list of them, in the page's directory.
 LIST: Final = "failed.json"
@@ -32,6 +35,30 @@ class Failed:
         """The command, and how to run the test with the same carrier."""
         seed = "" if self.seed is None else f"   (--phone-sim --phone-seed {self.seed})"
         return self.command(pages) + seed
+
+
+def source(directory: Path | None, *, asked: bool) -> Path | None:
+    """Where stacks keep cassettes for a run: where the user has them, or in its ``directory`` if
+    they are ``asked`` for. None: nowhere."""
+    found = settings.load().cassettes_dir
+    if found is not None:
+        return found.absolute()
+    return directory / "cassettes" if asked and directory is not None else None
+
+
+def settle(directory: Path | None) -> None:
+    """Wait until all is written, where the stack is not of the run's ``directory``, and so goes
+    on."""
+    if directory is None or not list(directory.glob("*.log")):
+        time.sleep(2 * WRITE_EVERY)
+
+
+def seed_of(sim: str | None) -> int | None:
+    """The seed of the stand-in carrier at this URL; None at Twilio."""
+    if sim is None:
+        return None
+    with SimClient(sim) as client:
+        return int(client.health()["seed"])
 
 
 def keep(failed: list[Failed], source: Path, pages: Path) -> list[str]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from . import baseline, limits
-from .kept import Failed, keep
+from . import baseline, kept, limits
+from .kept import Failed
 
 if TYPE_CHECKING:
     from trunkline.adapter.call import Call
@@ -138,10 +138,13 @@ class Gates:
         elif report.when == "setup":
             tries.of += 1
 
-    def keep_cassettes(self, source: Path) -> list[str]:
-        """Once the stack has written them all: put those of failed tests beside the page; lines
-        with the commands that play them again."""
-        return [] if self._pages is None else keep(self._failed, source, self._pages)
+    def keep_cassettes(self, directory: Path | None) -> list[str]:
+        """Put those of failed tests beside the page; lines with the commands that play them again.
+        ``directory``: the run's, where it has one; the stacks in it have ended."""
+        if self._pages is None or (source := kept.source(directory, asked=True)) is None:
+            return []
+        kept.settle(directory)
+        return kept.keep(self._failed, source, self._pages)
 
     def conclude(self) -> list[str]:
         """At the run's end: keep or compare the baseline, write the page; what makes the run
@@ -176,8 +179,8 @@ class Gates:
         }
         if fresh:
             file.parent.mkdir(parents=True, exist_ok=True)
-            kept = json.dumps(before | fresh, indent=1, sort_keys=True)
-            file.write_text(kept + "\n")
+            text = json.dumps(before | fresh, indent=1, sort_keys=True)
+            file.write_text(text + "\n")
         return found
 
     def pass_rates(self) -> Iterator[str]:

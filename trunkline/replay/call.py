@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
 import requests
 
@@ -76,7 +76,7 @@ class Lines:
         self.document = twiml.parse(body)
         for verb in self.document.verbs or ():
             if isinstance(verb, twiml.Redirect):
-                self.voice_url = verb.url
+                self.voice_url = urljoin(self.voice_url, verb.url)
 
     @property
     def stream(self) -> tuple[str, Parameters] | None:

@@ -105,7 +105,7 @@ class _Playing:
             with contextlib.suppress(ConnectionClosed):
                 await (self._rush() if self._fast else self._pace())
                 if before_stop is not None:
-                    await before_stop()
+                    await self._until(asyncio.ensure_future(before_stop()))
                 await self._send(self._carrier.stop())
                 if not self.stream.stopped:
                     # The cassette does not know that the carrier ended it: the agent may.
@@ -127,6 +127,17 @@ class _Playing:
             await self._send(self._carrier.due(self._now()))
             if end is not None and self._now() >= end:
                 return
+
+    async def _until(self, ready: asyncio.Future[None]) -> None:
+        """Marks come back meanwhile: our side may wait for one before it hangs up."""
+        ready.add_done_callback(lambda _: self._changed.set())
+        try:
+            while not ready.done() and not self._over:
+                at = self._carrier.next_at
+                await self._wait(LONGEST if at is None else at - self._now())
+                await self._send(self._carrier.due(self._now()))
+        finally:
+            ready.cancel()
 
     async def _rush(self) -> None:
         """All but the end at once; the end when the agent has nothing more to say."""

@@ -48,7 +48,7 @@ def find(what: str, settings: Callable[[], Settings]) -> list[Path]:
                 f"{what} is no file, and where recordings of calls are is not known: set "
                 "TRUNKLINE_RECORDINGS_DIR, or --recordings-dir"
             )
-        directory, pattern = found, f"*-{what}.wav"
+        directory, pattern = found, f"*-{what}*.wav"
     else:
         raise InvalidRequestError(f"{what} is no file, no directory and no CallSid")
     recordings = sorted(directory.glob(pattern))

@@ -367,8 +367,8 @@ class Book:
             self.know(call, sid)
 
     def know(self, call: Call, sid: str | None) -> None:
-        """This leg is the call's."""
-        if sid:
+        """This leg is the call's. (A call that is listened to is somebody else's.)"""
+        if sid and call.theirs is None:
             self.by_sid[sid] = call
 
     def unknow(self, call: Call, sid: str | None) -> None:

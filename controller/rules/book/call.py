@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from trunkline.bus import messages as m
 from trunkline.bus.errors import InvalidRequestError
 from trunkline.bus.twilio_urls import CALL_FIELD, DIAL_FIELD
 
-from ...instructions import End, ReplyTo
-from ...journal.rows import DialRow
+from ...instructions import End, ReplyTo, StopListening
+from ...journal.rows import DialRow, ListeningRow
 from ..tables import CALL, Subject
 from .tokens import same
 
@@ -90,6 +90,16 @@ class Call(Subject):
     ended_at: float = 0.0
     #: when to look whether the leg that we dialled is over too
     leg_check: float | None = None
+    #: which track of a call that we listen to is the agent under test; None: it is a call of ours
+    theirs: m.Direction | None = None
+    #: the name by which REST stops its stream, once REST was asked for one; "": it was not
+    stream_name: str = ""
+    #: how often REST was asked
+    streams_asked: int = 0
+    #: Listen requests that wait for its stream
+    listening: list[ReplyTo] = field(default_factory=list)
+    #: the hash of its session's secret, for the journal
+    holder_hash: str = ""
 
     @classmethod
     def of_dial(cls, row: DialRow, now: float, trace: dict[str, str]) -> Call:
@@ -127,7 +137,31 @@ class Call(Subject):
             trace=info.trace,
             caller_rewritten=info.caller_rewritten,
             answered_by=info.answered_by,
+            theirs=info.theirs,
         )
+
+    @classmethod
+    def listened(cls, asked: m.Listen, secret_hash: str, now: float) -> Call:
+        """A call of somebody else's, to be listened to."""
+        return cls(
+            id=asked.call,
+            session=asked.session,
+            direction="outbound",
+            caller="",
+            callee="",
+            secret=secrets.token_hex(16),
+            created=now,
+            sid=asked.sid,
+            trace=asked.trace,
+            theirs=asked.theirs,
+            holder_hash=secret_hash,
+        )
+
+    @classmethod
+    def found_listening(cls, row: ListeningRow, now: float) -> Call:
+        """After a restart: a listening that the journal has open."""
+        asked = m.Listen(session=row.session, call=row.call, sid=row.sid, theirs=row.theirs)
+        return replace(cls.listened(asked, row.secret_hash, now), stream_name=row.name)
 
     def found_in(self, epoch: int, *, secret: bool = True) -> Call:
         """After a restart: the call is older than the controller of this epoch. ``secret`` False:
@@ -188,6 +222,7 @@ class Call(Subject):
             trace=self.trace,
             caller_rewritten=self.caller_rewritten,
             answered_by=self.answered_by,
+            theirs=self.theirs,
         )
 
     # ------------------------------------------------------------------ its legs
@@ -235,6 +270,25 @@ class Call(Subject):
             return False
         self.answered_by = answered_by
         return True
+
+    # ------------------------------------------------------------------ listening to it
+
+    def wants_listening(self, reply_to: ReplyTo, now: float) -> None:
+        """A client waits for its stream, which is missed from now on."""
+        self.listening.append(reply_to)
+        if self.state == "expected" and self.missing is None:
+            self.missing = now
+
+    def take_listening(self) -> list[ReplyTo]:
+        """Those who wait for its stream; whoever takes them answers them."""
+        waiting, self.listening = self.listening, []
+        return waiting
+
+    def stream_asked(self, name: str) -> str:
+        """REST is asked for a stream of this name; returns the name of the former one, or ""."""
+        former, self.stream_name = self.stream_name, name
+        self.streams_asked += 1
+        return former
 
     # ------------------------------------------------------------------ its streams
 
@@ -321,7 +375,8 @@ class Call(Subject):
         self.step("start")
         self.gateway = self.witness = gateway
         self.missing, self.accepted = None, now
-        self.active, self.one_way = stream.active, stream.one_way
+        self.active = stream.active
+        self.one_way = stream.one_way and self.theirs is None
         if self.one_way:
             self.missing = now  # the stream that takes our sound is still to come
         if info.placement is not None:
@@ -368,8 +423,14 @@ class Call(Subject):
             self.ending.append(reply_to)
         self.step("end")
 
-    def send_end(self, *sids: str | None) -> End | None:
-        """Hang up these legs of it, as far as they are known; None: there is none."""
+    def send_end(self, *sids: str | None) -> End | StopListening | None:
+        """Hang up these legs of it, as far as they are known; None: there is none. A call that we
+        only listen to goes on, and its stream is stopped."""
+        if self.theirs is not None:
+            if not self.stream_name:
+                return None
+            self.end_sent = self.end_under_way = True
+            return StopListening(self.id, self.sid or "", self.stream_name)
         known = tuple(dict.fromkeys(sid for sid in sids if sid is not None))
         if not known:
             return None

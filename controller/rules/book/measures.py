@@ -37,6 +37,8 @@ RestRequest = Literal[
     "end_call",
     "instruct_call",
     "start_stream",
+    "listen",
+    "stop_stream",
     "list_calls",
 ]
 #: Why one has failed.

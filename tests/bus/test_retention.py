@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from trunkline.bus.retention import OVER_AFTER, Kept, Retention, too_many
 from trunkline.gateway.recording import Recorder
-from trunkline.gateway.retention import OVER_AFTER, Kept, Retention, too_many
 
 DAY, MB = 86_400.0, 1_000_000
 NOW = 1_000 * DAY

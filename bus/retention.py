@@ -1,8 +1,8 @@
-"""Which recordings are deleted: those that are too old, and the oldest ones of too many.
+"""Which recordings and cassettes are deleted: the too old ones, and the oldest of too many.
 
-Nothing is deleted unless a limit is set. This is the only place that deletes recordings. The thread
-that writes them comes here whenever a stream has ended, at most once a minute. Only files with the
-names that recordings have count, so a limit never takes anything else in the directory. A file that
+Nothing is deleted unless a limit is set. This is the only place that deletes them. The threads that
+write them come here, recordings whenever a stream has ended, at most once a minute. Only files with
+the names that these have count, so a limit never takes anything else in the directory. A file that
 was written to lately may still grow, and stays, whatever the limits say.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-log = logging.getLogger("trunkline.gateway")
+log = logging.getLogger("trunkline.bus")
 
 #: How recordings are named: the call's beginning, and its CallSid.
 NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}-\w+\.wav\Z", re.ASCII)
@@ -56,35 +56,38 @@ def too_many(
 
 @dataclass
 class Retention:
-    """The limits of a directory. ``wall``: Unix time; ``clock``: the monotonic clock."""
+    """The limits of a directory of ``kind``, whose files have such a ``name``. ``wall``: Unix time;
+    ``clock``: the monotonic clock."""
 
     days: float | None = None
     megabytes: float | None = None
+    kind: str = "recordings"
+    name: re.Pattern[str] = NAME
     wall: Callable[[], float] = time.time
     clock: Callable[[], float] = time.monotonic
     _due: float = field(default=float("-inf"), repr=False)
 
     def apply(self, directory: Path) -> None:
-        """Delete the recordings that are to go, unless that was done within the last minute."""
+        """Delete the files that are to go, unless that was done within the last minute."""
         now = self.clock()
         if now < self._due or (self.days is None and self.megabytes is None):
             return
         self._due = now + _EVERY
         try:
-            gone = too_many(_found(directory), self.wall(), self.days, self.megabytes)
+            gone = too_many(_found(directory, self.name), self.wall(), self.days, self.megabytes)
             for path in gone:
                 path.unlink(missing_ok=True)  # another gateway may have been faster
         except OSError as error:
-            log.error("recordings cannot be deleted, although a limit is set: %s", error)
+            log.error("%s cannot be deleted, although a limit is set: %s", self.kind, error)
             return
         if gone:
-            log.info("%d recordings were deleted, because a limit is set", len(gone))
+            log.info("%d %s were deleted, because a limit is set", len(gone), self.kind)
 
 
-def _found(directory: Path) -> list[Kept]:
+def _found(directory: Path, name: re.Pattern[str]) -> list[Kept]:
     found = []
     for path in directory.iterdir():
-        if NAME.match(path.name):
+        if name.match(path.name):
             with contextlib.suppress(FileNotFoundError):  # another gateway has just deleted it
                 stat = path.stat()
                 found.append(Kept(path, stat.st_mtime, stat.st_size))

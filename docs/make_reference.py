@@ -1,0 +1,106 @@
+"""Writes docs/commands.md from the commands' own help, and docs/settings.md from the settings.
+
+Run by ``make docs``; with ``--check`` it changes nothing and exits 1 where a page is out of date.
+Names, defaults and options of settings come from the code. Their meaning comes from the README's
+table, which has to have each of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from make_bus import keep
+
+from trunkline.bus.settings import FIELDS, Settings, env_name
+from trunkline.cli.main import cli
+from trunkline.cli.options import OPTIONS
+
+DOCS: Final = Path(__file__).parent
+_ROW: Final = re.compile(r"^\| (`[A-Z].*?) \| (.*?) ?\| (.*) \|$", re.MULTILINE)
+#: As wide as a terminal of the reader's.
+_WIDTH: Final = 80
+
+
+def commands(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
+    """(name, help) of a command, and of those in it."""
+    context = click.Context(command, info_name=name, terminal_width=_WIDTH)
+    yield name, command.get_help(context)
+    if isinstance(command, click.Group):
+        for each in sorted(command.list_commands(context)):
+            found = command.get_command(context, each)
+            if found is not None and not found.hidden:
+                yield from commands(found, f"{name} {each}")
+
+
+def commands_page() -> str:
+    """All commands."""
+    parts = [
+        "# Commands",
+        "",
+        "Written by `make docs` from what `--help` says. Exit status: 0 done, 1 failed with one "
+        "line on stderr,\n2 wrong usage, 3 something is still to be put back. An option that "
+        "names a [setting](settings.md) wins over\nthe environment.",
+        "",
+    ]
+    for name, text in commands(cli, "trunkline"):
+        parts += [f"## {name}", "", "```text", text.rstrip(), "```", ""]
+    return "\n".join(parts)
+
+
+def _meanings() -> dict[str, str]:
+    """Variable -> what the README says of it."""
+    text = (DOCS.parent / "README.md").read_text()
+    table = text[text.index("\n## Settings") : text.index("\n## Measured")]
+    return {
+        name: meaning.replace("](docs/", "](")
+        for names, _, meaning in _ROW.findall(table)
+        for name in re.findall(r"`([A-Z_]+)`", names)
+    }
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.name in ("bus", "state_dir"):
+        return "a directory of the user's"
+    value = field.default
+    if value in (None, "", ()) or isinstance(value, type(dataclasses.MISSING)):
+        return ""
+    return f"`{int(value) if isinstance(value, bool) else value}`"
+
+
+def settings_page() -> str:
+    """All settings, in the code's order."""
+    meanings = _meanings()
+    fields = {field.name: field for field in dataclasses.fields(Settings)}
+    rows = []
+    for name in FIELDS:
+        variable = env_name(name)
+        option = f"`--{name.replace('_', '-')}`" if name in OPTIONS else ""
+        default = _default(fields[name])
+        rows.append(f"| `{variable}` | {option} | {default} | {meanings.pop(variable)} |")
+    assert not meanings, f"the README has settings that there are not: {sorted(meanings)}"
+    return "\n".join(
+        [
+            "# Settings",
+            "",
+            "Written by `make docs` from the code. An option wins over the environment, and the "
+            "environment over `.env`.\nA setting that is missing or wrong ends the process at its "
+            "start, with one line that names it.",
+            "",
+            "| name | option | default | meaning |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(
+        keep(DOCS / "commands.md", commands_page()) or keep(DOCS / "settings.md", settings_page())
+    )
