@@ -5,13 +5,15 @@
 
 All calls talk in both directions all the time. In every other turn a page is open: somebody reads
 ``/api/live``, and in a third kind of turn the sound of one call too. The machine's load changes
-over a minute by more than a page costs, so turns of all kinds alternate, and the figure is the
-median of the differences between neighbours. The browser is not the stack's, and is not counted.
+over a minute by more than a page costs, so short turns of all kinds alternate, and the figure is
+the mean of the differences between neighbours, with its standard error. The browser is not the
+stack's, and is not counted.
 """
 
 from __future__ import annotations
 
 import http.client
+import math
 import re
 import socket
 import statistics
@@ -32,10 +34,8 @@ from benchmarks.measure import Trial, cpu_seconds, line
 from benchmarks.processes import role
 from trunkline.bus.launch import trunkline_argv
 
-#: From a page's end until nothing of it is left (a Watch lasts for 5 s), and from its beginning
-#: until it is shown all.
-GONE: Final = 6.0
-THERE: Final = 1.0
+#: From a page's beginning or end until that is all there is.
+SETTLES: Final = 0.6
 #: The processes that have a part in it. Codec workers do nothing for a console, and what they spend
 #: differs more from turn to turn than all of it.
 PART: Final = ("controller", "gateway")
@@ -82,7 +82,7 @@ def token_of(trial: Trial) -> str:
 def first_call(port: int, token: str) -> str:
     """The id of a call that lives."""
     reader = Reader(port, "/api/live", token)
-    time.sleep(THERE)
+    time.sleep(SETTLES)
     reader.close()
     found = re.search(rb'"calls":\[.*?"id":"(\w+)"', reader.heard)
     assert found is not None, reader.heard[:500]
@@ -100,13 +100,13 @@ def spent(trial: Trial) -> dict[str, float]:
 
 @click.command()
 @click.option("--calls", default=100, show_default=True)
-@click.option("--seconds", default=5.0, show_default=True, help="Of one turn.")
-@click.option("--turns", default=4, show_default=True, help="Of each kind.")
+@click.option("--seconds", default=2.0, show_default=True, help="Of one turn.")
+@click.option("--turns", default=24, show_default=True, help="Of each kind.")
 def main(calls: int, seconds: float, turns: int) -> None:
     """CPU of a stack with a console that is closed, open, and listened to."""
     rows: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     told: list[float] = []
-    with Trial(line(2), calls, turns * (GONE + 2 * THERE + 3 * seconds) + 30) as trial:
+    with Trial(line(2), calls, 3 * turns * (SETTLES + seconds) + 30) as trial:
         trial.begin(keeps=False)
         trial.client.tell("go")
         token, port = token_of(trial), trial.run.console
@@ -116,7 +116,7 @@ def main(calls: int, seconds: float, turns: int) -> None:
                 readers = [] if kind == KINDS[0] else [Reader(port, "/api/live", token)]
                 if kind == KINDS[2]:
                     readers.append(Reader(port, f"/api/calls/{call}/sound", token))
-                time.sleep(THERE if readers else GONE)
+                time.sleep(SETTLES)
                 before = spent(trial)
                 size = sum(len(reader.heard) for reader in readers)
                 time.sleep(seconds)
@@ -140,20 +140,11 @@ def show(rows: dict[str, list[dict[str, float]]], title: str) -> None:
             100 * sum(turn[name] - closed[name] for name in PART)
             for turn, closed in zip(turns, rows[KINDS[0]], strict=True)
         ]
-        table.append(
-            [
-                kind,
-                *cells,
-                f"{statistics.median(more):+.2f}",
-                f"{min(more):+.2f} to {max(more):+.2f}",
-            ]
-        )
+        error = statistics.stdev(more) / math.sqrt(len(more))
+        table.append([kind, *cells, f"{statistics.fmean(more):+.2f} ± {error:.2f}"])
     print(title)
-    print(
-        page.markdown(
-            ["console", *(f"{name} (% of a core)" for name in roles), "more", "range"], table
-        )
-    )
+    head = [f"{name} (% of a core)" for name in roles]
+    print(page.markdown(["console", *head, "more (% of a core)"], table))
 
 
 if __name__ == "__main__":

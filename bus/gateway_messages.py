@@ -206,7 +206,8 @@ class CallSound(Message, frozen=True):
 
 class Watch(Message, frozen=True):
     """to each gateway: somebody looks at the console. For this many ``seconds`` tell Levels of all
-    streams, and CallSound of the calls in ``sound``. A later Watch takes the place of this one."""
+    streams, and CallSound of the calls in ``sound``. A later Watch takes the place of this one;
+    one of 0 seconds ends it."""
 
     seconds: Seconds
     sound: list[Name] = []

@@ -2,7 +2,8 @@
 
 While nobody looks nothing runs here. With the first page begins one task, which all pages share:
 five times a second it pushes levels, and once a second the stack as it is, each encoded once. It
-also renews the Watch by which gateways know that somebody looks. A page that does not read what it
+also renews the Watch by which gateways know that somebody looks, and ends it with the last page. A
+page that does not read what it
 is sent is closed; the browser opens it again.
 """
 
@@ -161,6 +162,7 @@ class Viewers:
             turn += 1
             await asyncio.sleep(LEVELS_EVERY)
         self._levels.clear()
+        self._look(do.Look(0.0, ()))
 
     def _push(self, turn: int) -> None:
         chunks = []

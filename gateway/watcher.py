@@ -140,7 +140,10 @@ class Watcher:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, watch: m.Watch) -> None:
-        """Somebody looks, for so long."""
+        """Somebody looks, for so long. 0: nobody does any more."""
+        if not watch.seconds:
+            self.close()
+            return
         self._until = self._clock() + watch.seconds
         self._listened_to = frozenset(watch.sound)
         for stream in self._streams.all_live():

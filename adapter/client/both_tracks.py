@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
@@ -26,8 +26,10 @@ from trunkline.bus.sound import LINE_RATE, MOST_KEPT, WIRE_RATE
 
 from .call_audio import Ended
 from .call_media import CallMedia, Sender
-from .call_tape import CallTape, Samples
 from .thread_bridge import Bell
+
+if TYPE_CHECKING:
+    from .call_tape import CallTape, Samples
 
 #: How long (positions) one track waits for the other.
 WAITS: Final = 2 * WIRE_RATE
@@ -36,6 +38,12 @@ _MOST_BYTES: Final = MOST_KEPT * LINE_RATE * 2
 
 #: (seconds on the call's clock, ours, theirs): PCM16 24 kHz of equal length
 Piece = tuple[float, bytes, bytes]
+
+
+def _new_tapes() -> tuple[CallTape, CallTape]:
+    from .call_tape import CallTape  # numpy: Line.open has imported it
+
+    return CallTape(), CallTape()
 
 
 class _Side:
@@ -55,7 +63,7 @@ class BothTracks:
         self.bell = Bell()
         self._lock = threading.Lock()
         self._ours, self._theirs = _Side(), _Side()
-        self._tapes = (CallTape(), CallTape()) if taped else None
+        self._tapes = _new_tapes() if taped else None
         #: where the sound of both sides begins
         self._at = 0
         #: by the stream's ordinal: the position of its beginning

@@ -124,7 +124,8 @@ class Lost:
         self.reasons[why] = self.reasons.get(why, 0) + samples
 
 
-def _new_tape() -> CallTape:
+def new_tape() -> CallTape:
+    """A tape for a call that a report may be asked of."""
     from .call_tape import CallTape  # numpy: Line.open has imported it
 
     return CallTape()
@@ -154,7 +155,7 @@ class CallAudio:
         #: for so many samples at 8 kHz our sound came late, by the word of each worker
         self._late: dict[str, int] = {}
         #: all that both sides have said; None: it is not kept
-        self.tape = _new_tape() if taped else None
+        self.tape = new_tape() if taped else None
         #: newest generation seen; -1: none yet
         self.generation = -1
         #: the worker that has the call; None: none that we know of

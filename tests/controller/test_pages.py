@@ -240,6 +240,7 @@ async def test_a_page_is_told_all_and_then_what_is_new(
     writer.close()
     await until(lambda: not site.viewers.looking)
     await until(lambda: all(task.done() for task in site.viewers.tasks))
+    assert site.done[-1] == do.Look(0.0, ()), "gateways need not wait for the Watch's end"
 
 
 async def test_the_sound_of_a_call_is_streamed_to_who_may_hear_it(site: Site) -> None:

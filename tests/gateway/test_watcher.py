@@ -104,6 +104,11 @@ async def test_nothing_is_on_a_stream_while_nobody_looks(
     (told_first, *_) = told
     assert isinstance(told_first, m.Levels)
     assert [level.call for level in told_first.levels] == ["c1"]
+    # The last page is closed, and another one opened.
+    shown.watch(m.Watch(seconds=0.0))
+    assert stream.taps == ()
+    shown.watch(m.Watch(seconds=5.0))
+    assert len(stream.taps) == 1
     # Nobody renews it.
     clock.now = 5.1
     await until(lambda: stream.taps == ())
