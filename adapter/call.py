@@ -77,6 +77,8 @@ class Call:
         #: the far end's first words (PCM16 24 kHz), where ``callee_speaks_first`` asked for it;
         #: ``recv_audio`` begins right behind it. None: nobody spoke, or nobody asked
         self.greeting: bytes | None = None
+        #: somebody has looked at its report
+        self.was_judged = False
         #: what its report says has been told
         self._told = False
 
@@ -194,6 +196,7 @@ class Call:
         which keeps none.
         """
         tape, audio = self._tape("report"), self._media.audio
+        self.was_judged = True
         from trunkline.ear.listen import listen
 
         ours, theirs = tape.sides()

@@ -30,6 +30,11 @@ FAULTS = ("late", "never yields", "interrupts", "drops digits", "goes silent", "
 DIGITS = "1470#"
 #: A good bot answers within this, and a late one later (seconds).
 LATE = 1.5
+#: The questions of a call, and how many of their answers are late with a bot that is late once in
+#: five answers.
+QUESTIONS, LATE_ONES = 10, 2
+#: The questions into whose answers we break.
+BROKEN_INTO = (3, 6)
 #: Nobody speaks for so long when a bot has gone silent.
 SILENT = 4.0
 
@@ -65,15 +70,16 @@ def key(digit: str) -> Floats:
 
 
 def call_with(fault: str | None, seed: int) -> MadeCall:
-    """A call of eight questions with a bot; it has keys to press, and is interrupted twice."""
+    """A call of ten questions with a bot; it has keys to press, and is interrupted twice."""
     random = np.random.default_rng([seed, FAULTS.index(fault) if fault else 9])
     call = MadeCall(1.0)
     at = _opening(call, fault, random)
     at = _digits(call, fault, random, at)
-    late = set(random.choice([0, 1, 2, 4, 5, 7], 2, replace=False)) if fault == "late" else set()
+    whole = [n for n in range(QUESTIONS) if n not in BROKEN_INTO]
+    late = set(random.choice(whole, LATE_ONES, replace=False)) if fault == "late" else set()
     silent = random.choice([2, 4, 5]) if fault == "goes silent" else None
     again = random.choice([1, 2, 4, 5]) if fault == "repeats itself" else None
-    for n in range(8):
+    for n in range(QUESTIONS):
         _, asked = call.say("ours", words(random, 3.6), at + random.uniform(0.5, 1.5))
         if n == silent:
             # We wait, and then ask again.
@@ -81,7 +87,7 @@ def call_with(fault: str | None, seed: int) -> MadeCall:
             continue
         wait = random.uniform(1.6, 3.5) if n in late else random.uniform(0.3, 1.3)
         begin = asked + wait
-        if n in (3, 6):
+        if n in BROKEN_INTO:
             at = _broken_in(call, fault, random, begin)
             continue
         answer = words(random, 5.5)

@@ -152,8 +152,10 @@ class Masks:
 
 def mulaw(payload: object) -> bytes:
     """The sound of a payload; none where it is no base64."""
+    if not isinstance(payload, str):
+        return b""
     try:
-        return binascii.a2b_base64(str(payload).encode(), strict_mode=True)
+        return binascii.a2b_base64(payload.encode(), strict_mode=True)
     except (binascii.Error, UnicodeEncodeError):
         return b""
 

@@ -16,7 +16,8 @@ import functools
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import zmq
 
@@ -25,7 +26,14 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import CarrierError, SettingsError
 from trunkline.bus.locks import FileLock
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, complain, run, setup_logging
+from trunkline.bus.process import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_PENDING,
+    complain,
+    run,
+    setup_logging,
+)
 from trunkline.bus.settings import Settings
 
 from . import otlp, status
@@ -54,6 +62,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("trunkline.controller")
 
+T = TypeVar("T")
+
+#: From SIGTERM until a start gives up that waits for its journal (seconds).
+STARTED_WITHIN: Final = 2.0
 #: A clock that is set by the network goes back by less (seconds).
 CLOCK_SLACK: Final = 5.0
 _BEGUN: Final = (
@@ -104,7 +116,10 @@ async def _serve_locked(
     account = settings.require("account_sid")
     stack = places.own_dir(settings, account, holder)
     lost = _set_aside(stack)
-    stack, journal, stacks = await places.open_own(settings, account, holder, stack)
+    opened = await _unless_stopped(stop, places.open_own(settings, account, holder, stack))
+    if opened is None:
+        return EXIT_PENDING
+    stack, journal, stacks = opened
     locks.append(stack.lock)
     if stack.lost and stacks is not None:
         lost = True
@@ -124,7 +139,9 @@ async def _serve_locked(
             log.error("%s", row.text(journal.name))
         if lost or unreadable:
             await find_own(ops, unreadable)
-        core = await _core(settings, ops, account, orphans, lost=lost)
+        core = await _unless_stopped(stop, _core(settings, ops, account, orphans, lost=lost))
+        if core is None:
+            return EXIT_PENDING
         carrier.watched_by(core.book.measures.asked_twilio)
         others = None
         if stacks is not None:
@@ -142,6 +159,24 @@ async def _serve_locked(
     if status == EXIT_DONE:
         clear_away(stack)
     return status
+
+
+async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of ``work``, or None: we were to end before it was there, because a database does
+    not answer. What is still to be put back stands in it."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            # A disk has answered by then, and a start goes on to its orderly end.
+            await asyncio.wait({working}, timeout=STARTED_WITHIN)
+        if working.done():
+            return working.result()
+        log.error("the journal did not answer before the stack was ended: nothing is put back")
+        return None
+    finally:
+        working.cancel()
+        stopping.cancel()
 
 
 def _set_aside(stack: StackDir) -> bool:

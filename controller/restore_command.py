@@ -14,7 +14,7 @@ import asyncio
 import dataclasses
 import os
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
@@ -24,7 +24,6 @@ from trunkline.bus.settings import Settings
 from .journal import places, state_dir
 from .journal.database import JournalError, StackHeldError
 from .journal.file import IN_MEMORY
-from .journal.places import Left
 from .journal.rows import DialRow, ListeningRow, OverrideRow
 from .journal.state_dir import StackDir
 from .journal.store import Journal, peek
@@ -34,6 +33,9 @@ from .twilio.operations import Operations, hang_up_left, stop_left
 from .twilio.probe import Prober
 from .twilio.seal import Seal
 from .twilio.sealed import journal_seal, sealed_numbers
+
+if TYPE_CHECKING:
+    from .journal.postgres.register import LeftInDatabase, Register
 
 #: How long one number, or one call, is tried before it is said to be pending.
 COMMAND_WITHIN: Final = 90.0
@@ -115,19 +117,35 @@ class RestoreRun:
             except JournalError as error:
                 self._still(str(error))
             else:
-                await asyncio.gather(*(self._in_database(left, left.holder) for left in found))
+                await asyncio.gather(*(self._in_database(stacks, left) for left in found))
 
-    async def _in_database(self, left: Left, holder: str) -> None:
+    async def _in_database(self, stacks: Register, left: LeftInDatabase) -> None:
         """A stack there, once it has been silent for as long as one that lives never is."""
         if left.silent_for:
             await self.ops.pause(left.silent_for)
         try:
-            await self._with(await left.open(), left.stack)
+            if self.dry_run:
+                await self._looked_at(stacks, left)
+            else:
+                await self._with(await left.open(), left.stack)
         except StackHeldError:
             self.live.add(left.stack)
-            self._in_use(holder, left.rows.overrides)
+            self._in_use(left.holder, left.rows.overrides)
         except JournalError as error:
             self._still(str(error))
+
+    async def _looked_at(self, stacks: Register, left: LeftInDatabase) -> None:
+        """What would be done. The stack is not taken, because it may only stand still."""
+        for now in await stacks.left(but=""):
+            if now.stack == left.stack and now.beat != left.beat:
+                raise StackHeldError(left.stack, now.holder)
+        for row in left.rows.unreadable:
+            self._still(row.text(f"stack {left.stack}"))
+        await asyncio.gather(
+            *(self._put_back(self.ops, row) for row in left.rows.overrides),
+            *(self._hang_up(self.ops, row) for row in left.rows.dials),
+            *(self._stop(self.ops, row) for row in left.rows.listening),
+        )
 
     def _in_use(self, holder: str, rows: list[OverrideRow]) -> None:
         """Numbers of a stack that lives."""

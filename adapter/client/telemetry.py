@@ -37,7 +37,14 @@ def tell_report(trace: Mapping[str, str], sid: str, report: Report) -> None:
         return
     from trunkline.bus import tracing
 
-    figures: dict[str, str | float | bool | None] = {
+    span = tracing.begin("trunkline.call.report", trace, figures(sid, report))
+    if span is not None:
+        span.end()
+
+
+def figures(sid: str, report: Report) -> dict[str, str | float | bool | None]:
+    """A report's figures as the attributes of a span."""
+    found: dict[str, str | float | bool | None] = {
         "trunkline.call_sid": sid,
         "trunkline.report.reliable": report.reliable,
         "trunkline.report.talk_over_seconds": report.talk_over_seconds,
@@ -47,7 +54,5 @@ def tell_report(trace: Mapping[str, str], sid: str, report: Report) -> None:
     for name in ("latency", "time_to_yield"):
         spread = report[name]
         for which in spread.__struct_fields__:
-            figures[f"trunkline.report.{name}.{which}"] = spread[which]
-    span = tracing.begin("trunkline.call.report", trace, figures)
-    if span is not None:
-        span.end()
+            found[f"trunkline.report.{name}.{which}"] = spread[which]
+    return found

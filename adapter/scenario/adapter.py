@@ -29,6 +29,7 @@ from trunkline.bus.redact import mask_url, redact_number
 from trunkline.bus.settings import pasted, same_url
 
 from ..call import Call
+from ..client.telemetry import figures
 from ..dial_rules import DialPlan, callee_set, caller_set, check_e164, check_seconds, plan_dial
 from ..line import Line
 from ..pcm16 import pcm16
@@ -39,7 +40,7 @@ from ..turns.turns import Heard
 from .greeting_turn import GreetingTurn, running_scenario
 from .join import Joined, join, leave
 from .private_stack import StackRequest
-from .spans import set_attributes, voice_span
+from .spans import Attributes, set_attributes, voice_span
 from .tunnel_readiness import TunnelReadiness, wait_for_tunnel
 
 if TYPE_CHECKING:
@@ -247,6 +248,7 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
                 "voice.twilio.webhook_rejected": line.webhooks_rejected,
                 "voice.twilio.rest_restore_failed": bool(line.pending_restores),
                 **self._gate_attributes(),
+                **self._report_attributes(call),
             },
         )
         self._forget_call()
@@ -288,6 +290,13 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             return {}
         counters = dataclasses.asdict(self.gate_counters)
         return {f"voice.twilio.speech_gate.{name}": n for name, n in counters.items()}
+
+    def _report_attributes(self, call: Call | None) -> Attributes:
+        """The figures of the whole call, if somebody has looked at its report before. The ear costs
+        nothing where nobody has, or where no span is recorded."""
+        if call is None or not call.was_judged or not trace.get_current_span().is_recording():
+            return {}
+        return figures(call.sid, call.report())
 
     @property
     def frames_received(self) -> int:

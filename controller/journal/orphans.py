@@ -169,7 +169,7 @@ class Orphans:
         for stack in left:
             for row in stack.rows.unreadable:
                 log.error("%s", row.text(f"stack {stack.stack}"))
-            if stack.rows.overrides or stack.rows.dials:
+            if stack.rows.overrides or stack.rows.dials or stack.rows.listening:
                 orphan = Orphan(stack, present)
                 added.append(orphan)
                 self._of |= {row.id: orphan for row in orphan.rows}

@@ -201,7 +201,7 @@ class Journal:
         to whoever asks next."""
         while True:
             await self._sleep(self._db.beats)
-            await asyncio.wait({asyncio.ensure_future(self._do(lambda db: None))})
+            await asyncio.gather(self._do(lambda db: None), return_exceptions=True)
 
     async def _change(self, sql: str, values: Sequence[Any]) -> int:
         """One statement that changes rows; returns how many it changed."""

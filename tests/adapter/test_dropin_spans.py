@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from phone import adapter, answered, dials, placed, press
 
 from trunkline.bus import messages as m
+from trunkline.bus.testing import until
 from trunkline.errors import CarrierError
 
 PREFIX = "voice.twilio."
@@ -152,6 +153,31 @@ async def test_disconnect_says_what_came_and_how_it_ended(
         f"{PREFIX}speech_gate.dropped_ms": 140,
         f"{PREFIX}speech_gate.onsets": 0,
     }
+
+
+@pytest.mark.parametrize("looked", [True, False])
+async def test_disconnect_has_the_figures_of_a_call_that_was_judged_and_of_no_other(
+    stack: FakeStack, spans: InMemorySpanExporter, looked: bool
+) -> None:
+    agent = adapter(stack)
+    await agent.connect()
+    _, info = await answered(stack, agent)
+    stack.workers[0].hear(info.call, bytes(960 * 7))
+    await until(lambda: agent.frames_received == 7)
+    if looked:
+        assert agent.report().seconds == pytest.approx(0.14)
+    stack.workers[0].hear(info.call, bytes(960 * 3))
+    await until(lambda: agent.frames_received == 10)
+    with trace.get_tracer("test").start_as_current_span("voice.adapter.disconnect"):
+        await agent.disconnect()
+    found = attributes_of(spans, "voice.adapter.disconnect")
+    told = {name for name in found if name.startswith("trunkline.")}
+    if looked:
+        assert found["trunkline.report.reliable"] is False
+        assert found["trunkline.report.latency.n"] == 0
+        assert found["trunkline.call_sid"] == info.sid
+    else:
+        assert told == set(), "and the ear was not asked"
 
 
 async def test_disconnect_without_a_call_and_with_a_restore_that_failed(

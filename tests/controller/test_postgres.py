@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace as replace_ops
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,8 +19,10 @@ from postgres_server import PASSWORD, Server
 from simulation.account import PRIOR
 
 from trunkline.bus.errors import SettingsError
+from trunkline.bus.process import EXIT_PENDING
 from trunkline.bus.settings import load
 from trunkline.bus.testing import until
+from trunkline.controller import process
 from trunkline.controller.journal import places
 from trunkline.controller.journal.database import (
     DatabaseAwayError,
@@ -311,6 +314,27 @@ async def test_a_start_waits_for_the_database_and_gives_up_by_name(
         await opened(nowhere)
 
 
+async def test_a_start_that_waits_for_the_database_can_be_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = load(
+        env_file=None,
+        account_sid=ACCOUNT,
+        auth_token="token",
+        public_url="https://line.example.com",
+        bus=f"ipc://{tmp_path}/bus",
+        state_dir=tmp_path / "state",
+        database_url="postgresql://127.0.0.1:1/db",
+    )
+    stop = asyncio.Event()
+    serving = asyncio.ensure_future(process.serve(settings, stop))
+    await asyncio.sleep(0.2)
+    stop.set()
+    async with asyncio.timeout(4.0):
+        assert await serving == EXIT_PENDING
+    assert "did not answer before the stack was ended" in caplog.text
+
+
 def test_a_default_without_durability_is_overruled(postgres: Server) -> None:
     url = postgres.database()
     name = url.rpartition("/")[2]
@@ -409,13 +433,31 @@ async def test_restore_puts_back_what_another_machine_left(machine: Machine, url
     assert machine.time.now - began >= stacks.SILENT
 
 
-async def test_restore_lets_a_stack_be_that_lives(machine: Machine, url: str) -> None:
+async def test_a_dry_run_takes_nothing(machine: Machine, url: str) -> None:
+    """Not even the journal of a stack that only stands still."""
+    journal = await overridden(machine, url)
+    assert journal._beating is not None
+    journal._beating.cancel()
+    run = RestoreRun(machine.ops(), dry_run=True)
+    await run.database(machine.settings.changed(database_url=url), ACCOUNT)
+    assert run.pending and [line.partition(":")[2][:23] for line in run.lines] == [
+        " would be put back to h"
+    ]
+    assert len(await journal.open_overrides()) == 1 and machine.voice_url(OURS) != PRIOR
+    await journal.close()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+async def test_restore_lets_a_stack_be_that_lives(
+    machine: Machine, url: str, dry_run: bool
+) -> None:
     journal = await overridden(machine, url)
     settings = machine.settings.changed(database_url=url)
-    run = RestoreRun(machine.ops(), dry_run=False)
-    left = await ours(url, "restore").left(but="")
+    run = RestoreRun(machine.ops(), dry_run=dry_run)
+    register = ours(url, "restore")
+    (left,) = await register.left(but="")
     await journal.note_seen("CA1", 1.0)  # it does something
-    await run._in_database(left[0], left[0].holder)
+    await run._in_database(register, left)
     assert machine.voice_url(OURS) != PRIOR and run.pending
     assert "controller (pid 7)" in run.lines[0] and "left alone" in run.lines[0]
     assert settings.database_url not in repr(settings)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.ear_bots import FAULTS, measure
+from benchmarks.ear_bots import FAULTS, LATE, LATE_ONES, QUESTIONS, call_with, measure
+from trunkline.ear.listen import listen
 
 
 def test_planted_faults_are_found_and_good_bots_are_not_blamed() -> None:
@@ -10,3 +11,11 @@ def test_planted_faults_are_found_and_good_bots_are_not_blamed() -> None:
     assert blamed == 0
     for fault in FAULTS:
         assert (scores[fault].precision, scores[fault].recall) == (1.0, 1.0), fault
+
+
+def test_the_late_bot_is_late_once_in_five_answers() -> None:
+    assert QUESTIONS == 5 * LATE_ONES
+    for bot, late in (("late", LATE_ONES), (None, 0)):
+        answers = listen(*call_with(bot, 1).sound("clean", 0.0, 1)).answers
+        assert len(answers) >= QUESTIONS
+        assert sum(answer.latency > LATE for answer in answers) == late

@@ -96,6 +96,8 @@ async def test_a_stack_that_ends_in_an_outage_says_what_is_left(
     client.terminate()
     client.wait()
     assert stack.held(ALICE)
+    assert not any("never retrieved" in line for line in stack.lines("up"))
     assert any("stands there: the next start" in line for line in stack.lines("up"))
-    open_rows = "SELECT number FROM trunkline.overrides WHERE state = 'applied'"
+    # The note that it is being put back was on its way.
+    open_rows = "SELECT number FROM trunkline.overrides WHERE state IN ('applied', 'restoring')"
     assert rows(url, open_rows) == [(ALICE,)]

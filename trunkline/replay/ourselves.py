@@ -66,7 +66,8 @@ def _sound(taped: Cassette) -> Iterator[Action]:
                 run.clear()
             if not run:
                 began = plays_until = at
-            run += mulaw(filled(message)["media"]["payload"])
+            body = filled(message).get("media")
+            run += mulaw(body.get("payload")) if isinstance(body, dict) else b""
             plays_until = max(plays_until, at) + payload_of(message)[0] / WIRE_RATE
         elif event == "clear":
             if run:

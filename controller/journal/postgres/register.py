@@ -74,10 +74,10 @@ class LeftInDatabase:
         dead = watched or found.owner is None or found.home == register.home
         self.silent_for = 0.0 if dead else SILENT
         self._register = register
-        self._beat = found.beat
+        self.beat = found.beat
 
     async def open(self) -> Journal:
-        journal, _ = await self._register.take(self.stack, seen=self._beat)
+        journal, _ = await self._register.take(self.stack, seen=self.beat)
         return journal
 
     def release(self) -> None:
