@@ -248,6 +248,7 @@ async def test_what_a_caller_sends_stays_words(link: str, window: Window) -> Non
         "sessions": [thing],
         "overrides": [thing],
         "calls": [row],
+        "listening": [row | {"id": "c3", "theirs": words}],
         "pool": {"numbers": 1, "waiting": [{"session": words, "place": 1}]},
         "queue": [],
         "caps": [{"setting": words, "most": 1, "used": 1, "left": 0}],
@@ -262,6 +263,7 @@ async def test_what_a_caller_sends_stays_words(link: str, window: Window) -> Non
     )
     await page.goto(link.split("#")[0])
     await expect(page.get_by_role("region", name="Live calls")).to_contain_text(words)
+    await expect(page.get_by_role("region", name="Calls listened to")).to_contain_text(words)
     await expect(page.get_by_role("list", name="What has happened")).to_contain_text(words)
     await page.goto(link.split("#")[0] + "#/call/c1")
     await expect(page.get_by_role("heading", name=words)).to_be_visible()

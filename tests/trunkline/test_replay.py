@@ -233,6 +233,16 @@ def test_an_agent_that_ends_the_stream_is_named() -> None:
     assert ended.now == "the agent ended it after 2.00 s"
 
 
+def test_the_end_of_a_stream_from_which_another_has_taken_over_is_not_compared() -> None:
+    was, now = call([]), call([])
+    now.streams[0].heard.pop()
+    now.streams[0].closed, now.streams[0].reason = 2.0, "close"
+    for each, opened in ((was, 1.5), (now, 1.5)):
+        later = replace(call([]).streams[0], sid="MZ2", opened=opened)
+        each.streams.append(later)
+    assert found(was, now) == []
+
+
 def test_twiml_is_compared_by_its_structure() -> None:
     def voice(body: str, status: int = 200) -> Cassette:
         return Cassette("CA1", hooks=[Exchange(0.0, "/twilio/voice", {}, status=status, body=body)])

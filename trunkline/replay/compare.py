@@ -69,6 +69,8 @@ def differences(was: Cassette, now: Cassette, tolerance: Tolerance) -> list[Diff
             found.append(Difference(at, where, *told))
         else:
             found += streams(where, before, after, tolerance)
+            if not _taken_over(before, was.streams):
+                found += _end(where, before, after, tolerance)
     return sorted(found, key=lambda each: each.at)
 
 
@@ -157,13 +159,12 @@ def _plain(text: str) -> str:
 
 
 def streams(where: str, was: Stream, now: Stream, tolerance: Tolerance) -> Iterator[Difference]:
-    """Where the answers of two streams differ."""
+    """Where the answers of two streams differ, but for their ends."""
     yield from _signals(where, was, now)
     before, after = (spoken(each.said, each.opened) for each in (was, now))
     compare = _timed if tolerance.timed else _untimed
     for at, name, *told in compare(before, after, tolerance):
         yield Difference(was.opened + at, f"{where}, {name}", *told)
-    yield from _end(where, was, now, tolerance)
 
 
 def _signals(where: str, was: Stream, now: Stream) -> Iterator[Difference]:
@@ -222,6 +223,13 @@ def _level(segments: list[Segment]) -> float:
     seconds = sum(each.seconds for each in segments)
     power = sum(each.seconds * 10 ** (each.level / 10) for each in segments)
     return 10 * math.log10(power / seconds) if seconds else -math.inf
+
+
+def _taken_over(stream: Stream, others: Sequence[Stream]) -> bool:
+    """A later stream had the call's sound when this one ended. How soon our side then lets it go
+    depends on whether both came to one gateway, and the call's end may be sooner."""
+    end = math.inf if stream.closed is None else stream.closed
+    return any(stream.opened < other.opened < end for other in others)
 
 
 def _end(where: str, was: Stream, now: Stream, tolerance: Tolerance) -> Iterator[Difference]:
