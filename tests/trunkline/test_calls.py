@@ -61,7 +61,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TRUNKLINE_BUS", f"ipc://{tmp_path}/bus")
     monkeypatch.setenv("TRUNKLINE_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("TRUNKLINE_RECORDINGS_DIR", str(tmp_path / "recordings"))
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "80")
     (tmp_path / "recordings").mkdir()
     return tmp_path
 

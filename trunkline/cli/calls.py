@@ -78,9 +78,10 @@ def calls(settings: Settings, limit: int, as_json: bool) -> None:
 
 
 def _table(found: list[KnownCall]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from .tables import output
 
     table = Table(box=None, pad_edge=False)
     for column in ("call", "began (UTC)", "direction", "caller", "callee", "state"):
@@ -95,7 +96,7 @@ def _table(found: list[KnownCall]) -> None:
         table.add_row(
             *(Text(printable(cell or "-")) for cell in cells), seconds, Text(printable(recording))
         )
-    Console().print(table)
+    output().print(table)
 
 
 @click.command(short_help="Show a call's course: who spoke when, answers, keys, losses.")

@@ -16,6 +16,7 @@ from trunkline.bus.settings import Settings
 
 from ..stack.controller_client import controller_client, get_status
 from . import progress
+from .tables import output
 
 #: A controller that is starting again is back within this time.
 ANSWER_WITHIN = 5.0
@@ -29,7 +30,7 @@ async def show(settings: Settings, *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(status))
     else:
-        print_tables(status, Console())
+        print_tables(status, output())
     return EXIT_DONE
 
 
