@@ -36,6 +36,7 @@ def snapshot(book: Book, now: float) -> dict[str, Any]:
         "now": round(book.wall(now), 3),
         "stack": book.identity.stack,
         "stopping": book.stopping,
+        "listening": found.get("listening", []),
         "unhealthy": found.get("unhealthy", []),
         "caps": found.get("caps", []),
         "pool": {

@@ -1,5 +1,5 @@
-"""Where tables for a reader go: standard output. A terminal folds what is too long for it. In a pipe
-nothing is folded, so that ``grep`` finds a whole row by its CallSid."""
+"""Where tables for a reader go: standard output. A terminal folds what is too long for it. In a
+pipe nothing is folded, so that ``grep`` finds a whole row by its CallSid."""
 
 from __future__ import annotations
 
