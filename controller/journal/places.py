@@ -8,6 +8,9 @@ case, so that a stack that moves to PostgreSQL leaves no number behind.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,9 +18,10 @@ from trunkline.bus.errors import SettingsError
 from trunkline.bus.locks import LockHeldError
 from trunkline.bus.settings import Settings
 
-from . import state_dir
+from . import state_dir, store
 from .database import StackHeldError
 from .reading import OpenRows
+from .rows import DialRow
 from .state_dir import StackDir
 from .store import Journal
 
@@ -70,19 +74,41 @@ class LeftInFile:
             self._dir.release()
 
 
+@contextlib.contextmanager
+def _psycopg() -> Iterator[None]:
+    """Within it psycopg is imported. SettingsError: it is missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise SettingsError(
+            "TRUNKLINE_DATABASE_URL needs psycopg: pip install 'trunkline[postgres]' "
+            f"({error.name or error} is missing)"
+        ) from None
+
+
+def dialled(settings: Settings) -> Iterator[Callable[[], list[DialRow]]]:
+    """Journals of this user, and of the account in PostgreSQL, each to be read for the dials that
+    Twilio took. A call of one takes a while. Errors of one: JournalError, SettingsError."""
+    for path in state_dir.journals(settings.state_path):
+        yield partial(store.dialled, path)
+    if settings.database_url:
+        yield partial(_in_database, settings, settings.database_url)
+
+
+def _in_database(settings: Settings, url: str) -> list[DialRow]:
+    with _psycopg():
+        from .postgres import stacks
+    return stacks.dialled(url, settings.require("account_sid"))
+
+
 def register(
     settings: Settings, account: str, holder: str, home: str | None = None
 ) -> Register | None:
     """The stacks in PostgreSQL; None: journals are files. SettingsError: psycopg is missing."""
     if not settings.database_url:
         return None
-    try:
+    with _psycopg():
         from .postgres.register import Register
-    except ImportError as error:
-        raise SettingsError(
-            "TRUNKLINE_DATABASE_URL needs psycopg: pip install 'trunkline[postgres]' "
-            f"({error.name or error} is missing)"
-        ) from None
     return Register(settings.database_url, account, holder, home)
 
 

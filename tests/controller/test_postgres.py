@@ -174,6 +174,20 @@ async def test_the_next_start_in_the_same_directory_takes_its_stack_at_once(url:
     await killed.close()
 
 
+async def test_dials_of_all_stacks_of_the_account_are_known(url: str, tmp_path: Path) -> None:
+    one, two = await opened(url), await opened(url, stack=stack_id("bbb"))
+    await one.dial_asked(DIAL)
+    await one.dial_taken(DIAL.request, "CA1")
+    await two.dial_asked(replace(DIAL, request="q" * 32))  # and Twilio never took it
+    settings = load(database_url=url, account_sid=ACCOUNT, state_dir=str(tmp_path))
+    found = [row for read in places.dialled(settings) for row in await asyncio.to_thread(read)]
+    assert [(row.request, row.sid) for row in found] == [(DIAL.request, "CA1")]
+    (read,) = places.dialled(settings.changed(account_sid="AC" + "0" * 32))
+    assert read() == []
+    await one.close()
+    await two.close()
+
+
 async def test_stacks_do_not_see_one_another(url: str) -> None:
     one, two = await opened(url), await opened(url, stack=stack_id("bbb"))
     await one.plan(ROW, 5.0)

@@ -2,8 +2,8 @@
 
 - A running stack knows its live calls: how each stands, and what it has lost. Of those that are
   over it remembers the last ones, and the events of each (told.py).
-- The journals of the user's state directory know the calls that were dialled, also those of stacks
-  that are gone: whom, when, and for how long.
+- The journals of the user's state directory, and those of the account in PostgreSQL, know the calls
+  that were dialled, also those of stacks that are gone: whom, when, and for how long.
 - Recordings say themselves whose call they have.
 
 Where several know a call, the stack's word comes first, then the recording's.
@@ -22,13 +22,12 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from trunkline.bus.errors import InvalidRequestError, StackUnavailableError
+from trunkline.bus.errors import InvalidRequestError, SettingsError, StackUnavailableError
 from trunkline.bus.retention import NAME
 from trunkline.bus.settings import Settings
 from trunkline.controller.journal.database import JournalError
+from trunkline.controller.journal.places import dialled
 from trunkline.controller.journal.rows import DialRow
-from trunkline.controller.journal.state_dir import journals
-from trunkline.controller.journal.store import dialled
 from trunkline.gateway.recording_file import read_whose
 
 from ..stack.controller_client import controller_client, get_status
@@ -80,10 +79,10 @@ async def find(settings: Settings) -> Found:
     status = await _status(settings)
     told = await _told(settings, status)
     dials: list[DialRow] = []
-    for path in journals(settings.state_path):
+    for read in dialled(settings):
         try:
-            dials += dialled(path)
-        except JournalError as error:
+            dials += await asyncio.to_thread(read)
+        except (JournalError, SettingsError) as error:
             notes.append(str(error))
     recorded = [] if settings.recordings_dir is None else of_recordings(settings.recordings_dir)
     now = datetime.now(UTC)

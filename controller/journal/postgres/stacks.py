@@ -28,7 +28,8 @@ from typing import Any, Final, NamedTuple
 import psycopg
 
 from ..database import DatabaseAwayError, Dialect, JournalError, Outcome, StackHeldError, Work
-from ..reading import OpenRows, open_rows
+from ..reading import OpenRows, open_rows, read_dials
+from ..rows import DialRow
 from .server import AWAY, BEGIN, Server
 
 #: How often a stack shows that it lives, and for how long it may not before it is taken for gone
@@ -320,6 +321,20 @@ def with_open_rows(url: str, account: str, beats: Beats | None = None) -> list[F
         return [stack for stack in found if any(stack.rows)]
 
     return server.once(ask)
+
+
+def dialled(url: str, account: str) -> list[DialRow]:
+    """The dials of all stacks of the account that Twilio took, closed ones too. Rows that cannot be
+    read are left out. Errors: as of ``PostgresDatabase.open``, at once."""
+
+    def ask(db: psycopg.Connection[Any]) -> list[DialRow]:
+        found: list[DialRow] = []
+        for (stack,) in db.execute("SELECT id FROM stacks WHERE account = %s", (account,)):
+            rows, _ = read_dials(_Transaction(db), dialect(stack), "sid IS NOT NULL")
+            found += rows
+        return found
+
+    return Server(url).once(ask)
 
 
 class Beats:
