@@ -63,7 +63,7 @@ NEAR: Final = 0.15
 RARE: Final = 0.01
 #: A sound further out that may be there moves the answer half way to it, by so many seconds at
 #: most. So the answer is not far off if the noise hides that sound.
-MOVES: Final = 0.11
+MOVES: Final = 0.115
 #: A frame is compared with those that begin so many steps before and behind it, or fewer. Speech
 #: changes by this share from one to another at least.
 AROUND: Final = 4
