@@ -42,6 +42,9 @@ SIGN_SECONDS = 0.5
 #: Passes of Python's collector over the newer objects for each pass over all of them.
 PASSES_TO_A_FULL_ONE = 1_000
 
+#: What ends a process, in order.
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
 #: Exit statuses of every command (part of the contract).
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -133,12 +136,17 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
     async def with_signals() -> int:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDING:
             loop.add_signal_handler(number, stop.set)
         watch_parent(stop.set)
         if _keeper_fd() is not None:
             _give_signs_of_life(loop)
-        return await main(stop)
+        try:
+            return await main(stop)
+        finally:
+            # The interpreter takes its handlers away before it ends, and one more signal would
+            # then kill a process that ends by itself. So they are blocked from here on.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
 
     raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

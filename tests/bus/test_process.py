@@ -1,7 +1,9 @@
-"""What processes have in common: signs of life while the work is done."""
+"""What processes have in common: signs of life while the work is done, and their end."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -45,3 +47,26 @@ def test_signs_of_life_are_given_while_the_process_does_its_work(
     with pytest.raises(RuntimeError):  # whether it is well cannot even be said
         loop.later.pop()()
     assert loop.later, "the next look comes all the same"
+
+
+#: It is asked to end once more while the interpreter ends, which has no handlers any more.
+ENDS = """
+import os, signal, sys
+from trunkline.bus.process import run
+
+class Late:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=signal.SIGTERM):
+        kill(pid, number)
+
+async def main(stop):
+    os.kill(os.getpid(), signal.SIGTERM)
+    await stop.wait()
+    return 3
+
+late = Late()
+sys.exit(run(main))
+"""
+
+
+def test_a_process_that_ends_is_not_killed_by_one_more_signal() -> None:
+    assert subprocess.run([sys.executable, "-c", ENDS], timeout=20, check=False).returncode == 3

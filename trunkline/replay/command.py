@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from trunkline.bus.cassette_masks import ACCOUNT
@@ -23,6 +22,7 @@ from trunkline.bus.redact import mask_url, printable
 from trunkline.bus.settings import Settings
 from trunkline.bus.twilio_urls import STATUS_PATH, VOICE_PATH
 
+from ..cli import progress, tables
 from . import stack
 from .call import CallPlayer, Lines, is_base
 from .cassette import Cassette, is_callback, read
@@ -54,7 +54,8 @@ def replay(file: Path, settings: Settings, wishes: Wishes, *, as_json: bool) -> 
         )
     timed = not (wishes.fast and _is_socket(wishes.against))
     tolerance = Tolerance(wishes.tolerance, wishes.level, timed=timed)
-    was, now = asyncio.run(_play(taped, settings, wishes))
+    with progress.working(f"playing {file.name}"):
+        was, now = asyncio.run(_play(taped, settings, wishes))
     found = differences(was, now, tolerance)
     show = _show_json if as_json else _show
     show(file, taped, wishes, found)
@@ -146,7 +147,7 @@ def _show(file: Path, taped: Cassette, wishes: Wishes, found: list[Difference]) 
     for each in found:
         cells = (f"{each.at:.2f} s", each.where, each.was, each.now)
         table.add_row(*(printable(cell).replace("[", "\\[") for cell in cells))
-    Console().print(table)
+    tables.output().print(table)
     click.echo(_count(len(found), "difference"))
 
 
