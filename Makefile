@@ -70,6 +70,7 @@ lint: $(DEV) programs
 	$(BIN)/python docs/make_metrics.py --check
 	$(BIN)/python docs/make_dashboard.py --check
 	$(BIN)/python docs/make_reference.py --check
+	$(BIN)/python docs/make_python.py --check
 
 bench: $(DEV)
 	$(BIN)/python benchmarks/run.py $(BENCH)
