@@ -73,7 +73,16 @@ def section(file: str, name: str, had: str) -> list[str]:
     """A class, and what may be done with it."""
     tree = ast.parse((ROOT / file).read_text())
     (found,) = (each for each in tree.body if isinstance(each, ast.ClassDef) and each.name == name)
-    parts = [f"## {name}", "", f"`{had}`", "", text(ast.get_docstring(found) or "").rstrip(), ""]
+    parts = [
+        f"## {name}",
+        "",
+        "```text",
+        had,
+        "```",
+        "",
+        text(ast.get_docstring(found) or "").rstrip(),
+        "",
+    ]
     owner = {"TwilioAgentAdapter": "adapter"}.get(name, name.lower())
     for member in filter(_is_shown, found.body):
         if member.name == "__init__":
