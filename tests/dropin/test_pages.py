@@ -75,6 +75,7 @@ WITHOUT_EXAMPLE = {
     "chaos.md",
     "commands.md",
     "scaling.md",
+    "python.md",
     "settings.md",
     "states.md",
 }
