@@ -138,7 +138,7 @@ async def open_own(
             stack.forget()
             stack = own_dir(settings, account, holder)
             journal, new = await stacks.take(stack.id, passing=passing)
-    except BaseException:
+    except BaseException:  # whatever ends the start, a cancellation too: the lock is let go
         stack.release()
         raise
     stack.lost = new and stack.home is not None

@@ -237,7 +237,7 @@ def lose_commit(journal: Journal, *, after: bool) -> None:
         connection.close()
         raise psycopg.OperationalError("server closed the connection unexpectedly")
 
-    connection.execute = breaks  # type: ignore[method-assign]
+    connection.execute = breaks  # type: ignore[method-assign]  # of this one connection alone
 
 
 @pytest.mark.parametrize("after", [True, False])

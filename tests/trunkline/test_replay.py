@@ -54,8 +54,8 @@ def mark(name: str = "m") -> Message:
 
 def taped(seconds: float = 0.4) -> Stream:
     """The carrier's side of a short stream."""
-    start = {"event": "start", "streamSid": SID, "start": {"callSid": "CA1", "accountSid": "AC0"}}
-    start["start"] |= {"customParameters": {"nonce": "***"}}  # type: ignore[operator]
+    names = {"callSid": "CA1", "accountSid": "AC0", "customParameters": {"nonce": "***"}}
+    start = {"event": "start", "streamSid": SID, "start": names}
     heard: list[tuple[float, Message]] = [(0.0, {"event": "connected"}), (0.01, start)]
     heard += [(0.02 + n * 0.02, media(QUIET)) for n in range(round(seconds / 0.02))]
     heard.append((seconds + 0.05, {"event": "stop", "streamSid": SID, "stop": {}}))

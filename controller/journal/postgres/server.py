@@ -121,7 +121,7 @@ class Server:
             connection.execute(BEGIN)
             try:
                 result = ask(connection)
-            except BaseException:
+            except BaseException:  # whatever it is: no transaction is left open behind it
                 if not connection.broken:
                     connection.execute("ROLLBACK")
                 raise

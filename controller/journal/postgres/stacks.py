@@ -105,7 +105,7 @@ class PostgresDatabase:
                     raise
                 found._drop()
                 time.sleep(_EVERY)
-            except BaseException:
+            except BaseException:  # whatever it is: nobody is left to close the connection
                 found._drop()
                 raise
 
