@@ -120,11 +120,23 @@ def apart(directory: Path, **settings: str) -> dict[str, str]:
     }
 
 
+#: The sockets that hold the ports which ``free_ports`` gave out.
+_held_ports: Final[list[socket.socket]] = []
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback on which nobody listens; each is held until all are found."""
-    with contextlib.ExitStack() as held:
-        socks = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(sock.getsockname()[1]) for sock in socks]
+    """Ports of the loopback for what this process starts: it holds them until it ends.
+
+    Each is bound and does not listen. The kernel gives such a port to no other process and to no
+    outgoing connection, but it lets a server listen there, because both set SO_REUSEADDR. A port
+    that was looked up and let go again could be taken before its server starts.
+    """
+    socks = [socket.socket() for _ in range(count)]
+    for sock in socks:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+    _held_ports.extend(socks)
+    return [int(sock.getsockname()[1]) for sock in socks]
 
 
 # --------------------------------------------------------------------------- processes

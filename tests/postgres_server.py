@@ -14,7 +14,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -22,6 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
+
+from trunkline.bus.launch import free_ports
 
 #: Who runs it where the tests are root's: the user that Debian's package makes.
 USER = "postgres"
@@ -50,9 +51,7 @@ class Server:
         self._data = self.directory / "data"
         self._password = self.directory / "password"
         self._password.write_text(PASSWORD)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        (self.port,) = free_ports(1)
         self._as: dict[str, object] = {}
         if os.geteuid() == 0:
             user = pwd.getpwnam(USER)

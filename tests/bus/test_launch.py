@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 
 from trunkline.bus import launch
 from trunkline.bus.errors import StackUnavailableError
-from trunkline.bus.launch import Launched, StackInfo
+from trunkline.bus.launch import Launched, StackInfo, free_ports
 
 INFO = StackInfo(
     account_sid="AC1",
@@ -168,3 +169,19 @@ def test_an_environment_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ports = [v for n, v in found.items() if n.startswith("TRUNKLINE_") and n.endswith("_PORT")]
     assert ports == ["0"] * 3
     assert found["TWILIO_ACCOUNT_SID"] != launch.apart(tmp_path)["TWILIO_ACCOUNT_SID"]
+
+
+# --------------------------------------------------------------------------- ports
+
+
+def test_a_free_port_is_for_our_own_servers_alone() -> None:
+    (port,) = free_ports(1)
+    with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+        stranger.bind(("127.0.0.1", port))
+    for _ in range(2):  # a server that ended has a successor on the same port
+        with socket.create_server(("127.0.0.1", port)) as server:
+            socket.create_connection(server.getsockname()).close()
+            with pytest.raises(OSError, match="in use"):
+                socket.create_server(("127.0.0.1", port))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))

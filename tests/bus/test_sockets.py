@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import zmq
 
 from trunkline.bus.curve import CurveKeys
+from trunkline.bus.launch import free_ports
 from trunkline.bus.sockets import BURST, DealerSocket, bind_router, connect_dealer
 from trunkline.bus.testing import Context, until
 
@@ -79,8 +79,7 @@ async def test_a_killed_peer_is_seen_at_once_and_its_last_words_come_first(
 ) -> None:
     endpoint = f"ipc://{tmp_path}/r"
     if transport == "tcp":
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            endpoint = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        endpoint = f"tcp://127.0.0.1:{free_ports(1)[0]}"
     process = child(endpoint)
     dealer, seen = watched(context, endpoint)
     await until(lambda: seen == ["connected"])
