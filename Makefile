@@ -46,7 +46,7 @@ test-calls: $(DEV) programs
 	$(BIN)/pytest -q -m "e2e and not measures" -n 5 --dist loadscope
 
 test-measures: $(DEV)
-	$(BIN)/pytest -q -m measures -n 5 --dist loadscope tests/e2e tests/survival tests/dropin
+	$(BIN)/pytest -q -m measures -n 5 --dist loadscope tests/dropin tests/e2e tests/survival
 
 # Where one of them is missing, and we are root on Debian or a system like it, apt installs it. Elsewhere
 # the tests that need it say so.
