@@ -114,8 +114,11 @@ def _count_setup(at: Moment, call: Call) -> None:
 
 def accepted(at: Moment, up: f.StreamUp) -> None:
     """The gateway gets its answer last, behind everything else that the stream has led to."""
-    info = up.call.info(at.now)
-    at.reply(up.ask.reply_to, m.StreamAccepted(info=info, first=up.first, overlaps=up.overlaps))
+    call = up.call
+    accepted = m.StreamAccepted(
+        info=call.info(at.now), first=up.first, overlaps=up.overlaps, keys=call.take_keys()
+    )
+    at.reply(up.ask.reply_to, accepted)
 
 
 def _refuse(at: Moment, ask: Ask[m.StreamStart], why: str) -> None:
