@@ -210,7 +210,7 @@ def test_every_example_that_judges_calls_runs(reader: Path, pytester: pytest.Pyt
 
 
 @pytest.mark.e2e
-def test_every_example_runs_that_is_a_command(reader: Path, pytester: pytest.Pytester) -> None:
+def test_every_other_command_of_the_pages_runs(reader: Path, pytester: pytest.Pytester) -> None:
     """The script of docs/ci.md as it stands. It starts a stack, runs the tests of the project, and
     ends the stack. The tests are all other commands of the pages."""
     found = [command for each in page_commands.to_run().values() for command in each]
