@@ -261,7 +261,17 @@ class Shell:
         socket = self.sockets.get(ask.socket)
         if socket is not None and not socket.is_open:  # closed from here, and not answered yet
             self.ended(ask.socket, "close")
+        if isinstance(answer, m.StreamAccepted) and answer.keys is not None:
+            self._pressed(answer.info, answer.keys)
         self.apply(self.admission.answered(ask.socket, answer, self.clock()))
+
+    def _pressed(self, info: m.CallInfo, keys: m.Keys) -> None:
+        """Name these keys of ours in the call's recording. That is done at once, because a call
+        that is hung up right behind them ends before its stream is opened here."""
+        if self._recorder is not None:
+            track = self._recorder.begin(info.sid, info.ordinal, first=False, age=info.age or 0.0)
+            self._recorder.press(track, place_of(keys.age), "ours", keys.digits)
+            self._recorder.end(track)
 
     def open_stream(self, opened: do.OpenStream) -> None:
         """Begin to carry a call: its recording, its span, its place in the streams' state."""
@@ -319,8 +329,6 @@ class Shell:
         first = opened.accepted.first and number > 0
         whose = Whose(info.sid, info.direction, info.caller, info.callee)
         track = self._recorder.begin(name, info.ordinal, first=first, age=age, whose=whose)
-        if (keys := opened.accepted.keys) is not None:
-            self._recorder.press(track, place_of(keys.age), "ours", keys.digits)
         self._recordings[number] = (track, sound)
         return sound
 

@@ -80,16 +80,16 @@ function Figures({ report, go }) {
     ["keys", report.digits.map((digit) => `${digit.digit} (${digit.side})`).join(" ") || "none"],
   ];
   const rows = [
-    ...report.answers.map((each) => [each.after, `answered after ${each.latency.toFixed(2)} s`]),
-    ...report.yields.map((each) => [each.at, each.seconds === null ? "did not yield" : `yielded in ${each.seconds.toFixed(2)} s`]),
-    ...report.digits.map((each) => [each.at, `${each.side === "ours" ? "we" : "they"} pressed ${each.digit}`]),
-    ...report.silences.map((each) => [each.start, `nobody spoke for ${(each.end - each.start).toFixed(1)} s`]),
+    ...report.answers.map((each) => [each.after, "they", `answered after ${each.latency.toFixed(2)} s`]),
+    ...report.yields.map((each) => [each.at, "they", each.seconds === null ? "did not yield" : `yielded in ${each.seconds.toFixed(2)} s`]),
+    ...report.digits.map((each) => [each.at, each.side === "ours" ? "we" : "they", `pressed ${each.digit}`]),
+    ...report.silences.map((each) => [each.start, "", `nobody spoke for ${(each.end - each.start).toFixed(1)} s`]),
   ].sort((one, other) => one[0] - other[0]);
   return html`
     ${report.unreliable_because.map((why) => html`<p class="bad" key=${why}>Unreliable: ${why}.</p>`)}
     <dl class="figures">${figures.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>
     <h3>Turns, as the ear heard them</h3>
-    <ol class="events" tabindex="0" aria-label="Turns, as the ear heard them">${rows.map(([at, text]) => html`<li key=${`${at}${text}`}>
-      <button onClick=${() => go(at)}>${at.toFixed(2)} s</button><span class="dim">they</span><span class="words">${text}</span>
+    <ol class="events" tabindex="0" aria-label="Turns, as the ear heard them">${rows.map(([at, who, text]) => html`<li key=${`${at}${text}`}>
+      <button onClick=${() => go(at)}>${at.toFixed(2)} s</button><span class="dim">${who}</span><span class="words">${text}</span>
     </li>`)}</ol>`;
 }

@@ -12,6 +12,7 @@ from dataclasses import replace as replace_ops
 from pathlib import Path
 from typing import Any
 
+import page_commands
 import psycopg
 import pytest
 from msgspec.structs import replace
@@ -43,6 +44,7 @@ from .machine import Machine, stack_id
 from .test_journal import ACCOUNT, DIAL, ROW
 
 STACK = stack_id("aaa")
+PAGE = page_commands.ROOT / "docs" / "database.md"
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +119,22 @@ async def test_an_older_schema_is_brought_up_step_by_step(
 async def test_a_user_who_may_not_make_schemas_uses_one_that_is_there(
     url: str, postgres: Server
 ) -> None:
-    ask(url, "CREATE ROLE line LOGIN PASSWORD 'line'")
-    mine = url.replace(f"postgres:{PASSWORD}", "line:line")
+    """Both are made, and old rows are removed, as docs/database.md says."""
+    _, made, removed = page_commands.blocks(PAGE, "sql")
+    role, schema = made.splitlines()
+    ask(url, role)
+    mine = url.replace(f"postgres:{PASSWORD}", "line:…")
     with pytest.raises(JournalError, match="permission denied"):
         await opened(mine)
-    ask(url, "CREATE SCHEMA trunkline AUTHORIZATION line")
-    await (await opened(mine)).close()
+    ask(url, schema)
+    journal = await opened(mine)
+    await journal.plan(ROW, 5.0)
+    await journal.close()
+    ask(mine, removed)
+    assert ask(mine, "SELECT count(*) FROM trunkline.overrides") == [(1,)], "it is open"
+    ask(mine, "UPDATE trunkline.overrides SET state = 'restored'")
+    ask(mine, removed)
+    assert ask(mine, "SELECT count(*) FROM trunkline.overrides") == [(0,)]
 
 
 # --------------------------------------------------------------------------- the lease

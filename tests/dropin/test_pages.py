@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 import numpy as np
+import page_commands
 import pytest
+from page_commands import PAGES, ROOT, blocks
 from talk import assert_ended, clip
 
 from trunkline import errors
@@ -18,9 +21,6 @@ from trunkline.bus import wav
 from trunkline.carrier_sim.wav import SPEECH_DIR
 
 pytest_plugins = ["pytester"]
-
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 #: Runs a page's script as `python SCRIPT` does.
 SCRIPT = """
@@ -47,6 +47,11 @@ async def test_it():
     async with agent:
         await agent.place_call("+14155557777", attach_stream="a-leg")
 """
+#: As much of jq as a script needs, where there is none: jq -r .NAME FILE
+JQ = """#!{python}
+import json, sys
+print(json.load(open(sys.argv[3]))[sys.argv[2][1:]])
+"""
 #: Notes where the run's stack is.
 NOTES = """
 import os
@@ -59,13 +64,37 @@ def test_it():
 JUDGED = ("test_ear_", "test_gates_", "test_listening_", "test_load_", "test_replay_")
 #: Runs the commands of a page's console block, and compares what they say.
 CONSOLE = """
-import subprocess
+import re
+from run_commands import run
 
-def test_it():
-    for command, said in {commands!r}:
-        done = subprocess.run(["bash", "-c", command], cwd={cwd!r}, capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, ""), command
-        assert __import__("re").fullmatch(said, done.stdout.strip()), done.stdout
+def test_it(capfd, monkeypatch):
+    monkeypatch.chdir({cwd!r})
+    for command, pattern in {commands!r}:
+        status, said, complained = run(command, capfd)
+        assert (status, complained) == (0, ""), command
+        assert re.fullmatch(pattern, said.strip()), said
+"""
+#: Runs the other commands of the pages.
+COMMANDS = """
+import pytest
+from run_commands import prepared, run
+
+@pytest.mark.parametrize("command", {commands!r})
+def test_it(command, capfd):
+    with prepared(command):
+        status, said, complained = run(command, capfd)
+    assert status == 0, said + complained
+"""
+#: Runs commands of the pages that are runs of pytest themselves, without any call.
+RUNS_OF_PYTEST = """
+import shlex
+import pytest
+
+@pytest.mark.parametrize("command", {commands!r})
+def test_it(command, pytester):
+    pytester.makepyfile("def test_nobody_calls(): pass")
+    _, *options = shlex.split(command)
+    pytester.runpytest_inprocess(*options).assert_outcomes(passed=1)
 """
 #: The page for those who work on trunkline: its commands run in a checkout.
 IN_A_CHECKOUT = {"CONTRIBUTING.md"}
@@ -85,11 +114,6 @@ WITHOUT_EXAMPLE = {
 STARTER = ROOT / "trunkline" / "starter" / "first_call.txt"
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    """The code blocks of a page."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
-
-
 def commands(block: str) -> list[tuple[str, str]]:
     """The commands of a console block (``$ trunkline status``), each with a pattern of the lines
     that stand below it. There ``…`` stands for whatever it says."""
@@ -105,7 +129,8 @@ def commands(block: str) -> list[tuple[str, str]]:
 @pytest.fixture
 def reader(another_run: None, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A reader's project: the recordings that the pages speak of, and nothing of this run."""
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    programs = [str(pytester.path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    monkeypatch.setenv("PATH", os.pathsep.join(programs))
     monkeypatch.setenv("COLUMNS", "100")
     (pytester.path / "tests").mkdir()
     for name in ("question", "hello"):
@@ -113,9 +138,16 @@ def reader(another_run: None, pytester: pytest.Pytester, monkeypatch: pytest.Mon
     for name in ("greeting", "answer"):
         clip(pytester.path / "tests" / f"{name}.wav", 1.0)
     clip(pytester.path / "tests" / "interruption.wav", 1.3, "austen-0930")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("BROWSER", "true %s")
+    player = pytester.mkdir("bin") / "afplay"
+    player.write_text("#!/bin/sh\n")
+    player.chmod(0o700)
     (pytester.path / "recordings").mkdir()
     recorded_call(pytester.path / "recordings" / "20260101T120000-CA0123.wav")
-    shutil.copy(pytester.path / "tests" / "question.wav", pytester.path)
+    for name in ("question", "hello"):
+        shutil.copy(pytester.path / "tests" / f"{name}.wav", pytester.path)
+    recorded_call(pytester.path / "call.wav")
     shutil.copy(ROOT / "tests" / "trunkline" / "inbound.cassette", pytester.path / "call.cassette")
     (pytester.path / "bank.toml").write_text(blocks(ROOT / "docs" / "far-end.md", "toml")[0])
     return pytester.path
@@ -131,7 +163,10 @@ def examples(reader: Path) -> dict[str, str]:
     """The pages' examples as files of tests."""
     found = {"test_stranger.py": STRANGER}
     for page in PAGES:
-        for n, text in enumerate(blocks(page, "python")):
+        # The test of the first minutes is the one that `trunkline init` writes, and the page's own
+        # commands run it.
+        shown = [] if page.name == "start.md" else blocks(page, "python")
+        for n, text in enumerate(shown):
             name = f"{page.stem.lower()}_{n}.py"
             if "def test_" in text:
                 found[f"test_{name}"] = text
@@ -172,6 +207,33 @@ def test_every_example_that_judges_calls_runs(reader: Path, pytester: pytest.Pyt
     """A call that has holes, because the machine is busy, is not judged."""
     found = {name: text for name, text in examples(reader).items() if name.startswith(JUDGED)}
     run_examples(found, reader, pytester)
+
+
+@pytest.mark.e2e
+def test_every_other_command_of_the_pages_runs(reader: Path, pytester: pytest.Pytester) -> None:
+    """The script of docs/ci.md as it stands. It starts a stack, runs the tests of the project, and
+    ends the stack. The tests are all other commands of the pages."""
+    found = [command for each in page_commands.to_run().values() for command in each]
+    (script,) = [command for command in found if "\n" in command]
+    found.remove(script)
+    runs_of_pytest = [command for command in found if command.startswith("pytest")]
+    others = [command for command in found if not command.startswith("pytest")]
+    pytester.makepyfile(
+        test_commands=COMMANDS.format(commands=others),
+        # These come last: modules that such a run imports are thrown out behind it.
+        test_runs_of_pytest=RUNS_OF_PYTEST.format(commands=runs_of_pytest),
+    )
+    pytester.makeini("[pytest]\naddopts = -p pytester\n")
+    if shutil.which("jq") is None:
+        program = reader / "bin" / "jq"
+        program.write_text(JQ.format(python=sys.executable))
+        program.chmod(0o700)
+    # It is over once the stack, which has the same stdout, has ended.
+    bash = ["/bin/bash", "-ec", script]
+    ended = subprocess.run(bash, capture_output=True, text=True, timeout=100, cwd=reader)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"{len(found)} passed" in ended.stdout
+    assert "ended with status 0" in ended.stderr
 
 
 def run_examples(found: dict[str, str], reader: Path, pytester: pytest.Pytester) -> None:

@@ -207,12 +207,15 @@ async def test_a_call_is_seen_heard_spoken_into_and_hung_up(
         await until(lambda: loud(stack.sim.played(call.sid)[before:]) > 0.5, "the file is heard")
         await window.axe()
         await page.set_viewport_size({"width": 1280, "height": 900})
+        await call.send_dtmf("5")
         await page.get_by_role("button", name="Hang up").click()
         await until(lambda: call.ended_reason, "it is hung up")
         assert call.ended_reason == "hang_up"
         await expect(page.get_by_role("button", name="Hang up")).to_be_disabled()
         # After it: the recording, and what the ear says of it.
         await expect(page.get_by_text("both spoke")).to_be_visible()
+        heard = page.get_by_role("list", name="Turns, as the ear heard them")
+        await expect(heard.get_by_role("listitem").filter(has_text="wepressed 5")).to_have_count(1)
         await expect(page.locator("audio")).to_have_js_property("paused", True)
         async with page.expect_download() as saved:
             await page.get_by_role("button", name="Save the cassette").click()

@@ -6,9 +6,9 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
+import page_commands
 import psycopg
 from e2e.stack import ALICE, BOB, CALLER, CAROL, DAVE, Stack, until
 from postgres_server import PASSWORD, Server
@@ -17,7 +17,7 @@ from trunkline import Line
 
 from .conversations import talking
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "database.md"
+PAGE: Final = page_commands.ROOT / "docs" / "database.md"
 CALLEE: Final = "+14158889999"
 
 
@@ -33,7 +33,7 @@ async def test_the_database_dies_and_stands_still_while_calls_talk(
     url = stack.environment["TRUNKLINE_DATABASE_URL"] = postgres.database()
     stack.sim.add_callee(CALLEE, "silence")
     stack.up(gateways=1, codec_workers=1)
-    query = PAGE.read_text().split("```sql\n")[1].partition("```")[0]
+    query, *_ = page_commands.blocks(PAGE, "sql")
 
     async def dials() -> None:
         async with Line(CAROL, allowed_callees=[CALLEE], bus=stack.bus) as line:

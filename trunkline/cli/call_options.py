@@ -62,7 +62,7 @@ def call(settings: Settings, to: str, number: str, **wishes: Any) -> None:
     \b
     Examples:
       trunkline call +14155557777 --from +14155551234 --say hello.wav --record heard.wav
-      trunkline call +14155557777 --from +14155551234 --dtmf 1# --listen 10
+      trunkline call +14155557777 --from +14155551234 --dtmf 1# --listen 3
     """
     from . import call_and_answer
 
