@@ -3,13 +3,12 @@
     python -m benchmarks.hosts_balancer HOST:PORT BACKEND:PORT …
 
 It knows nothing of calls, so a call's webhook and its stream reach different hosts as a rule. Every
-:data:`PROBE_EVERY` it asks each gateway's /healthz:
+:data:`PROBE_EVERY` it asks each gateway's /healthz?ready:
 
 - A gateway that does not answer, :data:`FAILURES` times in a row, is out. The connections to it are
   broken, because whoever waits on them has to notice.
-- One that answers and is not ``ok`` keeps its connections: its calls may go on. It gets new ones
-  only while nobody is ``ok``, which is so while there is no controller. Then it answers webhooks by
-  a pause.
+- One that answers 503 keeps its connections, because its calls go on. It gets new ones only while
+  nobody answers 200.
 
 A connection that a gateway does not take goes to the next one. It prints ``ready``, and ends when
 its stdin does.
@@ -20,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import sys
 from functools import partial
 from typing import Final, cast
@@ -33,7 +31,7 @@ ANSWERS_WITHIN: Final = 1.0
 CONNECTS_WITHIN: Final = 0.5
 #: Missing answers in a row, after which a gateway is out.
 FAILURES: Final = 2
-_PROBE: Final = b"GET /healthz HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n"
+_PROBE: Final = b"GET /healthz?ready HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n"
 
 
 class Backend:
@@ -57,7 +55,7 @@ class Backend:
             before = self.ok, self.out
             try:
                 async with asyncio.timeout(ANSWERS_WITHIN):
-                    self.ok = await self._healthy()
+                    self.ok = await self._ready()
                 self.failures = 0
             except (OSError, TimeoutError, ValueError):
                 self.failures += 1
@@ -70,16 +68,17 @@ class Backend:
                     side.abort()
             await asyncio.sleep(PROBE_EVERY)
 
-    async def _healthy(self) -> bool:
-        """Its answer. OSError or ValueError where it gives none."""
+    async def _ready(self) -> bool:
+        """Calls should come here. OSError or ValueError where there is no answer."""
         reader, writer = await asyncio.open_connection(self.host, self.port)
         try:
             writer.write(_PROBE)
             answer = await reader.read()
         finally:
             writer.close()
-        body = answer.partition(b"\r\n\r\n")[2]
-        return bool(json.loads(body)["ok"])
+        if not answer.startswith(b"HTTP/1.1 "):
+            raise ValueError("no answer of HTTP")
+        return answer.startswith(b"HTTP/1.1 200 ")
 
 
 class Side(asyncio.Protocol):

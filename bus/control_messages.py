@@ -29,6 +29,7 @@ from .adapter_messages import (
     DialFailed,
     Dialled,
     DialQueued,
+    DigitsPlayed,
     Disarm,
     HangUp,
     InterruptByHand,
@@ -272,6 +273,7 @@ ReplyBody = (
     SessionOpened
     | Armed
     | Dialled
+    | DigitsPlayed
     | Listening
     | SessionClosed
     | StatusReport

@@ -82,7 +82,7 @@ class GatewayApp:
     """The ASGI application. An :class:`HTTPException` anywhere in it is the request's answer.
 
     ``stack``: the stack's id, None until a controller has been heard. ``ready``: a controller
-    answers now.
+    answers now. ``takes_calls``: a load balancer may send calls here.
     """
 
     def __init__(
@@ -92,12 +92,14 @@ class GatewayApp:
         *,
         stack: Callable[[], str | None],
         ready: Callable[[], bool],
+        takes_calls: Callable[[], bool],
         cassettes: Cassettes | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._ask_controller = ask
         self._stack = stack
         self._ready = ready
+        self._takes_calls = takes_calls
         self._cassettes = cassettes
         #: the time of each request whose body is being read: it is over when it has to go
         self._reading: Places[asyncio.Timeout] = Places(MAX_READING, MAX_READING_OF_ONE)
@@ -133,8 +135,11 @@ class GatewayApp:
         return Response(error.detail, error.status_code, error.headers)
 
     async def _health(self, request: Request) -> Response:
+        """Always 200, for whoever asks which stack this is. ``?ready`` is for a load balancer,
+        which looks at the status alone: 503 where calls should go to another gateway."""
         body = msgspec.json.encode({"ok": self._ready(), "stack": self._stack()})
-        return Response(body, media_type="application/json")
+        away = "ready" in request.query_params and not self._takes_calls()
+        return Response(body, 503 if away else 200, media_type="application/json")
 
     # ------------------------------------------------------------------ reading a webhook
 

@@ -3,7 +3,8 @@
 Shut-down: numbers come first, so a gateway stays as long as the controller does, for the calls
 that are redirected meanwhile ask once more. On SIGTERM it takes no new streams, and ends when the
 controller is gone, or after a second without a live call, or after two and a half in any case; with
-the closing of sockets that is within the four seconds that a supervisor gives.
+the closing of sockets that is within the four seconds that a supervisor gives. Where a load
+balancer sends new calls elsewhere, ``--drain`` lets the calls that are on come to their end first.
 """
 
 from __future__ import annotations
@@ -64,12 +65,15 @@ CLOSE_SECONDS: Final = 0.5
 _DRAIN_STEP: Final = 0.05
 
 
-def main(settings: Settings, *, listen_fd: int | None = None) -> int:
+def main(
+    settings: Settings, *, listen_fd: int | None = None, drain_seconds: float | None = None
+) -> int:
     """Run a gateway until SIGTERM, SIGINT or the end of the parent; returns the exit status.
 
     ``listen_fd``: an inherited listening socket to serve on; else the gateway binds
-    ``http_host:http_port`` itself. A mistake in the settings, or a port that is taken, is one line
-    on stderr and status 1.
+    ``http_host:http_port`` itself. ``drain_seconds``: how long it then goes on with the calls that
+    are on; None: as the module says. A mistake in the settings, or a port that is taken, is one
+    line on stderr and status 1.
     """
     end_logging = setup_logging("gateway", settings.log_format)
     try:
@@ -82,7 +86,7 @@ def main(settings: Settings, *, listen_fd: int | None = None) -> int:
             listening = hosts.listen(settings.http_host, settings.http_port)
         else:
             listening = hosts.inherited(listen_fd)
-        return run(lambda stop: serve(settings, listening, check, stop))
+        return run(lambda stop: serve(settings, listening, check, stop, drain_seconds))
     except SettingsError as error:
         complain("gateway", error)
         return EXIT_FAILED
@@ -95,8 +99,10 @@ async def serve(
     listening: socket.socket,
     check: SignatureCheck | None,
     stop: asyncio.Event,
+    drain_seconds: float | None = None,
 ) -> int:
-    """Serve on ``listening`` until ``stop``; ``check`` None: signatures are not checked."""
+    """Serve on ``listening`` until ``stop``; ``check`` None: signatures are not checked.
+    ``drain_seconds`` as for main."""
     if check is None:
         log.warning(
             "TRUNKLINE_VALIDATE_SIGNATURE=0: webhooks and streams are accepted from anyone; "
@@ -107,7 +113,7 @@ async def serve(
     recorder = None if directory is None else Recorder(directory, retention)
     cassettes = Cassettes.of(settings)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    gateway = Gateway(settings, check, context, stop, recorder, cassettes)
+    gateway = Gateway(settings, check, context, stop, recorder, cassettes, drain_seconds)
     # While there is no controller calls go on without it. A gateway that alone does not hear it is
     # started again, and its calls come back by another one.
     lives_while(lambda: not gateway.client.deaf)
@@ -133,11 +139,14 @@ class Gateway:
         stop: asyncio.Event,
         recorder: Recorder | None = None,
         cassettes: Cassettes | None = None,
+        drain_seconds: float | None = None,
     ) -> None:
         self.peer = f"gateway-{os.getpid()}-{secrets.token_hex(4)}"
         self._settings = settings
         self._stop = stop
         self._refused: TrunklineError | None = None
+        self._has_been_healthy = False
+        self._drain_seconds = drain_seconds
         self._stack: str | None = None
         self._public_url = settings.public_url
         self._account = settings.account_sid or None
@@ -186,6 +195,7 @@ class Gateway:
             self.client.request,
             stack=lambda: self._stack,
             ready=lambda: self.healthy,
+            takes_calls=lambda: self.takes_calls,
             cassettes=cassettes,
         )
         self._server = Server(
@@ -199,6 +209,13 @@ class Gateway:
     def healthy(self) -> bool:
         """The controller is heard, and has a codec worker that moves sound."""
         return self.client.welcome is not None and self.client.workers != 0
+
+    @property
+    def takes_calls(self) -> bool:
+        """It has been healthy, and does not end. While the controller is away a gateway still has
+        Twilio ask again, and no load balancer could do better: it has only gateways like this."""
+        self._has_been_healthy = self._has_been_healthy or self.healthy
+        return self._has_been_healthy and not self.shell.admission.draining
 
     async def run(self, listening: socket.socket) -> int:
         """Serve until stopped; returns the exit status."""
@@ -232,9 +249,11 @@ class Gateway:
         loop = asyncio.get_running_loop()
         self.shell.admission.draining = True
         began = loop.time()
-        while self.client.welcome is not None:
+        most = DRAIN_SECONDS if self._drain_seconds is None else self._drain_seconds
+        # Whoever set a time wants calls to end by themselves, with a controller or without.
+        while self._drain_seconds is not None or self.client.welcome is not None:
             passed = loop.time() - began
-            if passed >= DRAIN_SECONDS:
+            if passed >= most:
                 return
             if passed >= IDLE_DRAIN_SECONDS and not self.shell.streams.live:
                 return

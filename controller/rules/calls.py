@@ -293,7 +293,7 @@ def _part(at: Moment, call: Call, dial: Dial, sid: str) -> None:
 
 def tick(at: Moment, tick: do.Tick) -> None:
     """Calls that end, calls that have ended, and calls that wait for a stream."""
-    for call in list(at.book.calls.values()):
+    for call in at.book.call_rounds.now:
         if call.state == "ended":
             _tick_ended(at, call)
         elif call.state == "ending":

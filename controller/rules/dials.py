@@ -112,7 +112,7 @@ def _is_shared(at: Moment, number: str) -> bool:
     """A b-leg dial to the number is open, or waits: a dial of any kind has to wait too."""
     return any(
         dial.may_ring or dial.state == "waiting"
-        for dial in at.book.dials.values()
+        for dial in at.book.coming()
         if dial.row.callee == number and dial.row.mode == "b-leg"
     )
 
@@ -311,8 +311,8 @@ def given_up(at: Moment, given: f.GivenUp) -> None:
 
 def session_closes(at: Moment, closing: f.SessionClosing) -> None:
     """A session that closes waits for none of its dials."""
-    for dial in list(at.book.dials.values()):
-        if dial.row.session == closing.session and dial.state != "closed":
+    for dial in at.book.dials_of(closing.session):
+        if dial.state != "closed":
             _give_up(at, dial, "canceled")
 
 
@@ -334,7 +334,7 @@ def _give_up(at: Moment, dial: Dial, why: str) -> None:
 
 def watch(at: Moment, tick: do.Tick) -> None:
     """End dials whose time is over, and ask REST about those that have fallen silent."""
-    for dial in list(at.book.dials.values()):
+    for dial in at.book.coming():
         if dial.started or dial.outcome is not None:
             continue
         if at.now >= dial.deadline:

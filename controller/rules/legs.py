@@ -106,12 +106,14 @@ def _take_sid(at: Moment, dial: Dial, sid: str, guessed: bool) -> None:
     if dial.sid is not None:
         log.warning("dial %s: its call is %s, not %s", dial.request, sid, dial.sid)
         at.tell(f.SidWrong(dial, dial.sid))
-    for other in at.book.dials.values():
-        if other.sid == sid and other.guessed and other.state == "taken":
+    for other in at.book.guesses():
+        if other.sid == sid and other.state == "taken":
             at.tell(f.SidWrong(other, sid))
             other.mistaken()
             at.do(do.Settle(other.row))
     dial.take_sid(sid, guessed=guessed)
+    if guessed:
+        at.book.guess(dial)
     at.tell(f.SidKnown(dial, sid))
     log.info(
         "call %s from %s to %s was taken by Twilio",

@@ -182,7 +182,7 @@ def tick(at: Moment, tick: do.Tick) -> None:
     that a gateway has brought."""
     book = at.book
     since = at.now - (FOUND_WITHIN if book.claiming and book.identity.epoch > 1 else 0.0)
-    for call in book.calls.values():
+    for call in book.call_rounds.now:
         if call.theirs is None or call.over:
             continue
         if call.state == "live":

@@ -54,7 +54,11 @@ def open_(at: Moment, ask: Ask[m.OpenSession]) -> None:
             _opened(at, known, ask.reply_to)
         return
     peer = ask.reply_to.peer
-    if sum(session.peer == peer for session in at.book.sessions.values()) >= MOST_SESSIONS:
+    all_sessions = at.book.sessions.values()
+    if (
+        len(all_sessions) >= MOST_SESSIONS
+        and sum(session.peer == peer for session in all_sessions) >= MOST_SESSIONS
+    ):
         raise InvalidRequestError(f"{MOST_SESSIONS} sessions are the most that a client may have")
     session = new_session(at.book, info, peer, at.now)
     session.waits_until(at.now + min(ask.ttl, REST_WITHIN))
@@ -336,7 +340,7 @@ def tick(at: Moment, tick: do.Tick) -> None:
     """Sessions whose clients are not heard of are lost, because a client that was killed cannot
     close them. A closing session waits until its ``close_by`` and no longer. Its answer names the
     numbers that are pending then, and these are put back without it."""
-    for session in list(at.book.sessions.values()):
+    for session in at.book.session_rounds.now:
         if session.state == "closing":
             if at.now >= session.close_by:
                 _perhaps_closed(at, session.id, give_up=True)

@@ -43,8 +43,8 @@ SETTLING_SECONDS: Final = 3.0
 #: Nor is a standby changed, which costs less, before this time. By then every worker that runs has
 #: said Hello, as a rule.
 STANDBY_AFTER: Final = 1.0
-#: A worker that is a call's standby has this much of the load of the active one.
-_STANDBY_LOAD: Final = 0.2
+#: The states of a call that its workers carry.
+_CARRIED: Final = ("live", "reconnecting")
 
 
 # --------------------------------------------------------------------------- a stream begins
@@ -95,7 +95,9 @@ def accept(at: Moment, shown: f.StreamShown) -> None:
     replaced = call.gateway if call.one_way else None
     if replaced is not None:
         at.tell(f.ListenerReplaced(call, replaced, call.ordinal))
+    _counts(at, call, -1.0)
     call.stream_up(start.gateway, shown.placement, at.now)
+    _counts(at, call, 1.0)
     if first:
         call.begin(at.now)
         if call.theirs is None:
@@ -116,8 +118,11 @@ def _count_setup(at: Moment, call: Call) -> None:
 
 def accepted(at: Moment, up: f.StreamUp) -> None:
     """The gateway gets its answer last, behind everything else that the stream has led to."""
-    info = up.call.info(at.now)
-    at.reply(up.ask.reply_to, m.StreamAccepted(info=info, first=up.first, overlaps=up.overlaps))
+    call = up.call
+    accepted = m.StreamAccepted(
+        info=call.info(at.now), first=up.first, overlaps=up.overlaps, keys=call.take_keys()
+    )
+    at.reply(up.ask.reply_to, accepted)
 
 
 def _refuse(at: Moment, ask: Ask[m.StreamStart], why: str) -> None:
@@ -131,7 +136,9 @@ def turn(at: Moment, taken: f.ListenerTaken) -> None:
     carries the far end's sound from now on."""
     call, gateway = taken.call, taken.gateway
     placement = _place(at, call, gateway) or call.placement
+    _counts(at, call, -1.0)
     call.stream_up(gateway, placement, at.now, one_way=True)
+    _counts(at, call, 1.0)
     if placement is not None:
         _tell_placement(at, call, gateway=False)
     at.send(gateway, m.StreamTurn(info=call.info(at.now)))
@@ -201,7 +208,9 @@ def moved(at: Moment, moved: m.CallMoved) -> None:
         return
     log.info("call %s is now worked on by %s", call.sid, moved.worker)
     at.count("calls moved")
+    _counts(at, call, -1.0)
     call.moved(moved.worker)
+    _counts(at, call, 1.0)
     _replace(at, call)
 
 
@@ -210,17 +219,19 @@ def beat(at: Moment, heard: f.GatewayBeat) -> None:
     that is younger than :data:`BEAT_SETTLES_AFTER` may be missing because the beat was written
     before it came."""
     beat = heard.beat
-    present = {stream.call: stream for stream in beat.streams}
-    for call in at.book.calls.values():
-        found = present.get(call.id)
-        if found is not None and found.ordinal == call.ordinal:
+    present = set()
+    for stream in beat.streams:
+        present.add(stream.call)
+        call = at.book.calls.get(stream.call)
+        if call is not None and stream.ordinal == call.ordinal:
             if call.state == "reconnecting" and call.witness == beat.peer:
                 call.seen_again(beat.peer)
                 at.send_session(call.session, m.CallStarted(info=call.info(at.now)))
             elif call.state == "ended":
                 at.send(beat.peer, m.CloseStream(call=call.id))
-        elif (
-            found is None
+    for call in at.book.streams_of(beat.peer):
+        if (
+            call.id not in present
             and call.state == "live"
             and call.gateway == beat.peer
             and at.now - call.accepted > BEAT_SETTLES_AFTER
@@ -231,7 +242,7 @@ def beat(at: Moment, heard: f.GatewayBeat) -> None:
 def watch(at: Moment, tick: do.Tick) -> None:
     """The streams of gateways that are gone are lost."""
     present = {g.id for g in at.book.gateways() if at.now - g.heard < GATEWAY_LOST_AFTER}
-    for call in at.book.calls.values():
+    for call in at.book.call_rounds.now:
         if call.state == "live" and call.gateway not in present:
             _lose(at, call, "error")
 
@@ -240,7 +251,8 @@ def watch(at: Moment, tick: do.Tick) -> None:
 
 
 def forget(at: Moment, over: f.CallOver) -> None:
-    """Drop the workers' counts of a call that is over."""
+    """Drop the workers' counts of a call that is over, and carry it no more."""
+    at.book.workers.carry(over.call.placement, over.call.active, -1.0)
     for track in (over.call.id, m.outbound_track(over.call.id)):
         at.book.workers.forget_call(track)
 
@@ -250,15 +262,28 @@ def forget(at: Moment, over: f.CallOver) -> None:
 
 def _loads(book: Book) -> dict[str, float]:
     """How much each worker carries."""
-    loads: dict[str, float] = {}
-    for call in book.calls.values():
-        if call.placement is not None and call.state in ("live", "reconnecting"):
-            active = call.active or call.placement.primary.id
-            loads[active] = loads.get(active, 0.0) + 1.0
-            for worker in (call.placement.primary, call.placement.standby):
-                if worker is not None and worker.id != active:
-                    loads[worker.id] = loads.get(worker.id, 0.0) + _STANDBY_LOAD
+    loads = book.workers.loads
+    if loads is None:
+        calls = book.calls.values()
+        loads = book.workers.add_up(
+            (call.placement, call.active) for call in calls if call.state in _CARRIED
+        )
     return loads
+
+
+def _counts(at: Moment, call: Call, times: float) -> None:
+    """What the call's workers carry grows by it, or shrinks: before and behind each change of its
+    placement."""
+    if call.state in _CARRIED:
+        at.book.workers.carry(call.placement, call.active, times)
+
+
+def _put(at: Moment, call: Call, placement: m.Placement) -> None:
+    """The call has this placement from now on; those who work on it hear of that."""
+    _counts(at, call, -1.0)
+    call.placed(placement)
+    _counts(at, call, 1.0)
+    _tell_placement(at, call, gateway=True)
 
 
 def _best(at: Moment, call: Call, gateway: str | None) -> m.Placement | None:
@@ -280,8 +305,7 @@ def _replace(at: Moment, call: Call) -> None:
     """Give the call a new placement, if there is a better one than it has."""
     placement = _best(at, call, call.gateway)
     if placement is not None and placement is not call.placement:
-        call.placed(placement)
-        _tell_placement(at, call, gateway=True)
+        _put(at, call, placement)
 
 
 def _tell_placement(at: Moment, call: Call, *, gateway: bool) -> None:
@@ -304,7 +328,8 @@ def place_all(at: Moment, heard: object) -> None:
             _give_standbys(at)
         return
     healthy = at.book.workers.healthy(at.now)
-    for call in at.book.calls.values():
+    ticks = isinstance(heard, do.Tick)
+    for call in at.book.call_rounds.now if ticks else at.book.calls.values():
         placement = call.placement
         if call.state != "live" or placement is None:
             continue
@@ -327,5 +352,4 @@ def _give_standbys(at: Moment) -> None:
         loads = _loads(at.book)
         placement = at.book.workers.with_standby(at.now, loads, call.placement, call.active)
         if placement is not None:
-            call.placed(placement)
-            _tell_placement(at, call, gateway=True)
+            _put(at, call, placement)

@@ -30,7 +30,7 @@ def give(at: Moment, heard: object) -> None:
     since the last tick."""
     if not at.book.turns:
         return
-    taken = {dial.row.callee for dial in at.book.dials.values() if dial.may_ring}
+    taken = {dial.row.callee for dial in at.book.coming() if dial.may_ring}
     for number in at.book.turns.numbers():
         if number not in taken:
             dial = at.book.dials[at.book.turns.pop(number)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -32,8 +31,7 @@ class Gateway:
             writer.write(self.name.encode() + said)
             return
         if self.answers:
-            body = json.dumps({"ok": self.ok})
-            writer.write(f"HTTP/1.1 200 OK\r\n\r\n{body}".encode())
+            writer.write(b"HTTP/1.1 %d Whatever\r\n\r\n{}" % (200 if self.ok else 503))
         writer.close()
 
 

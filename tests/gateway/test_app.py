@@ -60,6 +60,7 @@ class Client:
     ) -> None:
         self.public_url: str | None = public_url
         self.stack: str | None = "stack-1"
+        self.takes_calls = True
         #: functions that are to be called later, and after how many seconds
         self.later: list[tuple[float, Callable[[], None]]] = []
         self.refusals = Refusals(lambda seconds, call: self.later.append((seconds, call)))
@@ -74,6 +75,7 @@ class Client:
             controller.request,
             stack=lambda: self.stack,
             ready=lambda: self.stack is not None,
+            takes_calls=lambda: self.takes_calls,
         )
 
     async def request(
@@ -324,6 +326,14 @@ async def test_health_names_the_stack(client: Client) -> None:
     assert (await client.request("HEAD", "/healthz"))[0] == 200
     client.stack = None
     assert json.loads((await client.request("GET", "/healthz"))[2]) == {"ok": False, "stack": None}
+
+
+async def test_a_load_balancer_sees_by_the_status_whether_calls_may_come(client: Client) -> None:
+    assert (await client.request("GET", "/healthz", query="ready"))[0] == 200
+    client.takes_calls = False
+    status, _, body = await client.request("GET", "/healthz", query="ready")
+    assert (status, json.loads(body)) == (503, {"ok": True, "stack": "stack-1"})
+    assert (await client.request("GET", "/healthz"))[0] == 200, "the process lives"
 
 
 async def test_bodies_are_bounded(controller: Controller, client: Client) -> None:

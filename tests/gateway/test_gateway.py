@@ -366,6 +366,28 @@ async def test_a_stopping_gateway_waits_for_its_controller(stack: Stack) -> None
     assert await close_code(client) == 1001
 
 
+async def test_a_gateway_with_a_time_for_it_lets_its_calls_come_to_their_end(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack.gateway, "_drain_seconds", 60.0)
+    monkeypatch.setattr("trunkline.gateway.process.DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr("trunkline.gateway.process.IDLE_DRAIN_SECONDS", 0.1)
+    client = await stack.up()
+    assert stack.gateway.takes_calls
+    stack.stop.set()
+    await until(lambda: stack.gateway.shell.admission.draining)
+    assert not stack.gateway.takes_calls
+    stack.controller.stop()  # whether there is a controller is all the same
+    await until(lambda: stack.gateway.client.welcome is None)
+    heard = len(stack.a.frames())
+    await client.send(media(20, bytes(160)))
+    await until(lambda: len(stack.a.frames()) > heard)
+    assert not stack.serving.done()
+    await client.send(event("stop"))
+    await client.close()
+    assert await stack.serving == 0
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [("/twilio/voice", b"<Redirect"), ("/twilio/status", b"HTTP/1.1 503 ")],

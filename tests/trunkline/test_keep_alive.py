@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +37,22 @@ def test_a_keeper_ends_with_its_child(trunkline: Trunkline, number: int) -> None
     status, took = keeper.end(number)  # twice is harmless
     assert (status, took < ENDS_WITHIN) == (0, True)
     assert not alive(child)
+
+
+def test_probes_see_by_two_files_whether_the_process_does_its_work(trunkline: Trunkline) -> None:
+    health_dir = trunkline.directory / "health"
+    alive_file, ready_file = health_dir / "alive", health_dir / "ready"
+
+    def younger(path: Path, than: float) -> bool:
+        return path.exists() and path.stat().st_mtime > than
+
+    worker = trunkline.start("codec-worker", "--keep-alive", "--health-dir", str(health_dir))
+    worker.until(lambda: alive_file.exists())
+    assert not ready_file.exists(), "no controller has welcomed it"
+    first = alive_file.stat().st_mtime
+    worker.until(lambda: younger(alive_file, first))
+    os.kill(worker_of(worker, "codec-worker"), signal.SIGSTOP)
+    worker.until(lambda: time.time() - alive_file.stat().st_mtime > 2.0)
 
 
 def test_connections_wait_while_the_gateway_is_away(trunkline: Trunkline) -> None:

@@ -34,6 +34,7 @@ from .options import (
     CONTROLLER,
     GATEWAY,
     STACK,
+    Seconds,
     json_option,
     settings_options,
 )
@@ -107,17 +108,40 @@ _keep_alive_option = click.option(
 )
 
 
-def _keep_alive(settings: Settings, role: str) -> NoReturn:
+_health_dir_option = click.option(
+    "--health-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="With --keep-alive: write there, for probes, that the process does its work.",
+)
+
+
+def _keep_alive(
+    settings: Settings, role: str, health_dir: Path | None, drain: float | None = None
+) -> NoReturn:
     from ..stack.keep_alive import keep_alive
 
-    sys.exit(keep_alive(settings, role))
+    sys.exit(keep_alive(settings, role, health_dir, drain))
 
 
 @cli.command()
 @_keep_alive_option
+@_health_dir_option
+@click.option(
+    "--drain",
+    type=Seconds(),
+    metavar="SECONDS",
+    help="On SIGTERM, go on with the calls that are on for so long, and take no others.",
+)
 @click.option("--listen-fd", type=int, hidden=True)
 @settings_options(*GATEWAY)
-def gateway(settings: Settings, keep_alive: bool, listen_fd: int | None) -> None:
+def gateway(
+    settings: Settings,
+    keep_alive: bool,
+    health_dir: Path | None,
+    drain: float | None,
+    listen_fd: int | None,
+) -> None:
     """Run one gateway: Twilio's webhooks and Media Streams.
 
     Gateways of one bus on one machine share one listening socket.
@@ -128,24 +152,25 @@ def gateway(settings: Settings, keep_alive: bool, listen_fd: int | None) -> None
       trunkline gateway --http-port 9000
     """
     if keep_alive:
-        _keep_alive(settings, "gateway")
+        _keep_alive(settings, "gateway", health_dir, drain)
     from trunkline.gateway import process
 
     if listen_fd is not None:
-        sys.exit(process.main(settings, listen_fd=listen_fd))
+        sys.exit(process.main(settings, listen_fd=listen_fd, drain_seconds=drain))
     from ..stack.public_port import PublicPort
 
     port = PublicPort.claim(settings.http_host, settings.http_port, settings.bus)
     try:
-        sys.exit(process.main(settings, listen_fd=port.detach()))
+        sys.exit(process.main(settings, listen_fd=port.detach(), drain_seconds=drain))
     finally:
         port.close()
 
 
 @cli.command("codec-worker", short_help="Run one codec worker: resampling and paced playout.")
 @_keep_alive_option
+@_health_dir_option
 @settings_options(*CODEC_WORKER)
-def codec_worker(settings: Settings, keep_alive: bool) -> None:
+def codec_worker(settings: Settings, keep_alive: bool, health_dir: Path | None) -> None:
     """Run one codec worker: resampling, mu-law, paced playout.
 
     \b
@@ -153,7 +178,7 @@ def codec_worker(settings: Settings, keep_alive: bool) -> None:
       trunkline codec-worker --keep-alive
     """
     if keep_alive:
-        _keep_alive(settings, "codec-worker")
+        _keep_alive(settings, "codec-worker", health_dir)
     from trunkline.codec_worker import process
 
     sys.exit(process.main(settings))
@@ -161,8 +186,9 @@ def codec_worker(settings: Settings, keep_alive: bool) -> None:
 
 @cli.command(short_help="Run the controller: numbers, calls, the journal.")
 @_keep_alive_option
+@_health_dir_option
 @settings_options(*CONTROLLER)
-def controller(settings: Settings, keep_alive: bool) -> None:
+def controller(settings: Settings, keep_alive: bool, health_dir: Path | None) -> None:
     """Run the controller: numbers, calls, Twilio's REST, the journal.
 
     \b
@@ -170,7 +196,7 @@ def controller(settings: Settings, keep_alive: bool) -> None:
       trunkline controller --keep-alive
     """
     if keep_alive:
-        _keep_alive(settings, "controller")
+        _keep_alive(settings, "controller", health_dir)
     from trunkline.controller import process
 
     sys.exit(process.main(settings))

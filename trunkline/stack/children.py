@@ -79,7 +79,8 @@ class Child:
 
     ``again=False``: any end of it is final. ``silent_for``: once it has given a sign of life, it is
     killed when it has given none for so many seconds, which are counted while this process runs:
-    a machine that stood still has silenced nobody. ``parent=None``: the program is not ours, so it
+    a machine that stood still has silenced nobody. ``heard``: called at signs of life, with whether
+    the command has said that it is ready. ``parent=None``: the program is not ours, so it
     gets none of the pipes, and nothing in its environment speaks of them.
     """
 
@@ -96,10 +97,12 @@ class Child:
         pass_fds: Sequence[int] = (),
         again: bool = True,
         silent_for: float | None = None,
+        heard: Callable[[bool], None] | None = None,
         clock: Clock = monotonic,
     ) -> None:
         self.name = name
         self._silent_for = silent_for
+        self._heard = heard
         self._ours = parent is not None
         self._again = again
         self._argv = list(argv)
@@ -189,6 +192,8 @@ class Child:
             said = _read(signs)
             ready = ready or READY in said
             heard = heard or said != b""
+            if said and self._heard is not None:
+                self._heard(ready)
             silent = 0 if said or self._stopping.is_set() else silent + 1
             if self._silent_for is not None and heard and silent * SIGN_SECONDS >= self._silent_for:
                 heard = False

@@ -10,18 +10,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
 from trunkline.bus.launch import trunkline_argv
+from trunkline.bus.private import make_private
 from trunkline.bus.process import run, setup_logging
 from trunkline.bus.settings import Settings
 
 from .children import SILENT_FOR, settings_environment
 from .public_port import PublicPort
-from .supervisor import Supervisor, exit_status
+from .supervisor import END_WITHIN, Supervisor, exit_status
+
+#: Files in the health directory: their age says when the process last gave a sign of life, and when
+#: it last gave one and had said that it is ready.
+ALIVE_FILE: Final = "alive"
+READY_FILE: Final = "ready"
 
 
-def keep_alive(settings: Settings, role: str) -> int:
+def keep_alive(
+    settings: Settings, role: str, health_dir: Path | None = None, drain: float | None = None
+) -> int:
     """Keep ``trunkline ROLE`` running until SIGTERM, SIGINT or the end of the parent.
+
+    ``health_dir``: where :func:`_health_files` are kept. ``drain``: how long a gateway goes on
+    with its calls before it ends.
 
     Returns its exit status. A working process that fails at its first start says why itself, and is
     not started again.
@@ -34,15 +48,37 @@ def keep_alive(settings: Settings, role: str) -> int:
             held.callback(port.close)
             argv += ["--listen-fd", str(port.fd)]
             pass_fds.append(port.fd)
+        if drain is not None:
+            argv += ["--drain", str(drain)]
+        heard = None if health_dir is None else _health_files(health_dir)
 
         async def keep(stop: asyncio.Event) -> int:
-            async with Supervisor() as supervisor:
+            async with Supervisor(within=END_WITHIN + (drain or 0.0)) as supervisor:
                 environment = settings_environment(settings, role)
                 silent_for = SILENT_FOR[role]
                 child = supervisor.keep(
-                    role, argv, environment, pass_fds=pass_fds, silent_for=silent_for
+                    role,
+                    argv,
+                    environment,
+                    pass_fds=pass_fds,
+                    silent_for=silent_for,
+                    heard=heard,
                 )
                 await supervisor.until(stop)
             return exit_status(child.ended.result(), role)
 
         return run(keep)
+
+
+def _health_files(directory: Path) -> Callable[[bool], None]:
+    """Make the directory; returns what is to be called at each sign of life, and whether the
+    process has said that it is ready. A process that hangs, or that is being started again, lets
+    both files grow old. So a probe needs no more than ``find alive -newermt '10 seconds ago'``."""
+    make_private(directory)
+
+    def heard(ready: bool) -> None:
+        (directory / ALIVE_FILE).touch()
+        if ready:
+            (directory / READY_FILE).touch()
+
+    return heard

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
 
 from trunkline.bus.clock import monotonic
@@ -51,16 +51,25 @@ class Supervisor:
         pass_fds: Sequence[int] = (),
         again: bool = True,
         silent_for: float | None = None,
+        heard: Callable[[bool], None] | None = None,
         ours: bool = True,
     ) -> Child:
         """Start a command, and start it again when it dies.
 
         ``again=False``: any end of it is final. ``silent_for``: it is killed when it has given no
-        sign of life for so many seconds. ``ours=False``: it knows nothing of our pipes.
+        sign of life for so many seconds. ``heard``: called at signs of life, with whether the child
+        has said that it is ready. ``ours=False``: it knows nothing of our pipes.
         """
         pipe = self.pipe if ours else None
         child = Child(
-            name, argv, environment, pipe, pass_fds=pass_fds, again=again, silent_for=silent_for
+            name,
+            argv,
+            environment,
+            pipe,
+            pass_fds=pass_fds,
+            again=again,
+            silent_for=silent_for,
+            heard=heard,
         )
         child.start()
         self._children.append(child)

@@ -14,7 +14,7 @@ keep them, so that no webhook is ever answered for a call that its leg does not 
 from __future__ import annotations
 
 import secrets
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ from ...instructions import ReplyTo
 from .call import Call
 from .dial import OPEN, Dial
 from .digits import DigitRows
+from .groups import Groups, Rounds
 from .lease import Lease
 from .lookups import LookUps
 from .measures import Measures
@@ -101,10 +102,21 @@ class Book:
         self.pool = Pool(rules.pool)
         #: by request id: all of this epoch, and the open ones of earlier epochs
         self.dials: dict[str, Dial] = {}
+        #: those whose call is neither up nor over, and perhaps some that were so a moment ago
+        self._coming: dict[str, Dial] = {}
+        #: those whose SID is a guess, and perhaps some whose SID was one
+        self._guesses: dict[str, Dial] = {}
+        self._dials_of: Groups[Dial] = Groups()
         self.queue = DialQueue(rules.calls_per_second)
         self.usage = Usage(rules.caps)
         self.turns = TurnQueues()
         self.calls: dict[str, Call] = {}
+        #: what a tick looks at of the calls, and of the sessions
+        self.call_rounds = Rounds(self.calls)
+        self.session_rounds = Rounds(self.sessions)
+        self._calls_of: Groups[Call] = Groups()
+        #: by gateway, as it was when this was first asked for in this round of all calls
+        self._streams_of: dict[str | None, list[Call]] | None = None
         #: by the CallSid of each of their legs
         self.by_sid: dict[str, Call] = {}
         # A webhook that came while no controller was there was answered by its gateway, and noted
@@ -128,7 +140,7 @@ class Book:
         self._last_tick = identity.started
         self._workers_told = 0
         self._places_sent_at = float("-inf")
-        self._closed_dials: list[tuple[float, str]] = []
+        self._closed_dials: deque[tuple[float, str]] = deque()
 
     def console_at(self, url: str) -> None:
         """The console listens there."""
@@ -165,6 +177,10 @@ class Book:
     def tick(self, now: float) -> float:
         """Time passes; returns the seconds since the last tick."""
         gap, self._last_tick = now - self._last_tick, now
+        self.session_rounds.step()
+        if self.call_rounds.step():
+            self._streams_of = None
+            self.workers.look_again()
         return gap
 
     def excuse(self, seconds: float) -> None:
@@ -301,13 +317,18 @@ class Book:
 
     def add_dial(self, dial: Dial, call: Call) -> None:
         """A dial, and the call that it is to become."""
-        self.dials[dial.request] = dial
-        self.calls[call.id] = call
+        self._know_dial(dial)
+        self._coming[dial.request] = dial
+        self.add_call(call)
         self.usage.accept(dial.row)
+
+    def _know_dial(self, dial: Dial) -> None:
+        self.dials[dial.request] = dial
+        self._dials_of.add(dial.row.session, dial.request, dial)
 
     def add_closed_dial(self, dial: Dial, now: float) -> None:
         """After a restart: a client may still ask about it."""
-        self.dials[dial.request] = dial
+        self._know_dial(dial)
         self._closed_dials.append((now, dial.request))
 
     def close_dial(self, dial: Dial, now: float) -> None:
@@ -319,7 +340,29 @@ class Book:
     def forget_dials(self, before: float) -> None:
         """Forget those that were closed before then."""
         while self._closed_dials and self._closed_dials[0][0] < before:
-            self.dials.pop(self._closed_dials.pop(0)[1], None)
+            dial = self.dials.pop(self._closed_dials.popleft()[1], None)
+            if dial is not None:
+                self._dials_of.drop(dial.row.session, dial.request)
+
+    def coming(self) -> list[Dial]:
+        """The dials whose call is neither up nor over. Those that are up are by far the most."""
+        for dial in tuple(self._coming.values()):
+            if dial.started or dial.state == "closed":
+                del self._coming[dial.request]
+        return list(self._coming.values())
+
+    def dials_of(self, session: str) -> Iterator[Dial]:
+        """The session's dials, those that are over included."""
+        return self._dials_of.of(session)
+
+    def guess(self, dial: Dial) -> None:
+        """The dial's SID may be another one's."""
+        self._guesses[dial.request] = dial
+
+    def guesses(self) -> list[Dial]:
+        """The dials whose SID is a guess."""
+        self._guesses = {request: dial for request, dial in self._guesses.items() if dial.guessed}
+        return list(self._guesses.values())
 
     def dial_of(self, call: Call) -> Dial | None:
         """The dial that led to the call."""
@@ -350,7 +393,7 @@ class Book:
     def why_no_turn(self, dial: Dial, now: float) -> str:
         """Why the dial's turn on its callee's number has not come, in words."""
         text = "its turn on the callee's number has not come"
-        for other in self.dials.values():
+        for other in self.coming():
             if other.may_ring and other.row.callee == dial.row.callee:
                 return (
                     f"{text}: the call of session {other.row.session} is being set up there "
@@ -363,6 +406,7 @@ class Book:
     def add_call(self, call: Call, *sids: str | None) -> None:
         """A call, known by these legs."""
         self.calls[call.id] = call
+        self._calls_of.add(call.session, call.id, call)
         for sid in sids:
             self.know(call, sid)
 
@@ -379,6 +423,7 @@ class Book:
     def forget_call(self, call: Call) -> None:
         """Late webhooks of it are strangers from now on."""
         del self.calls[call.id]
+        self._calls_of.drop(call.session, call.id)
         self.unknow(call, call.sid)
         self.unknow(call, call.dialled_sid)
 
@@ -390,7 +435,18 @@ class Book:
 
     def calls_of(self, session: str) -> Iterator[Call]:
         """The session's calls, those that are over included."""
-        return (call for call in self.calls.values() if call.session == session)
+        return self._calls_of.of(session)
+
+    def streams_of(self, gateway: str) -> list[Call]:
+        """The calls whose stream was at this gateway when somebody first asked in this round of
+        all calls (:class:`Rounds`). Each may be elsewhere by now, and those that have come since
+        are missing. All gateways beat twice a second, so they share one look at all calls."""
+        if self._streams_of is None:
+            found: dict[str | None, list[Call]] = defaultdict(list)
+            for call in self.calls.values():
+                found[call.gateway].append(call)
+            self._streams_of = found
+        return self._streams_of.get(gateway, [])
 
     def is_live(self, call: str) -> bool:
         """There is a call of this id, and it has not ended."""

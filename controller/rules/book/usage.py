@@ -79,17 +79,25 @@ class Usage:
     def __init__(self, caps: Caps) -> None:
         self._caps = caps
         self._uses: dict[str, _Use] = {}
+        #: how long a dial that is over is counted (seconds)
+        self._kept = DAY if caps.minutes_per_day is not None else HOUR
+        if caps.minutes_per_day is None and caps.calls_per_hour is None:
+            self._kept = 0.0
 
     def accept(self, row: DialRow) -> None:
         """A dial is accepted, or was found in the journal. Where nobody has noted how long its call
         lasted, it may have been the longest."""
+        if self._caps == Caps():
+            return  # nobody asks
         self._uses[row.request] = _Use(row.asked or None, row.max_duration)
         if row.state == "closed":
             self.over(row.request, row.seconds if row.sid is not None else 0.0)
 
     def asked(self, request: str, wall: float) -> None:
         """Twilio is asked for it now."""
-        self._uses[request] = replace(self._uses[request], asked=wall)
+        use = self._uses.get(request)
+        if use is not None:
+            self._uses[request] = replace(use, asked=wall)
 
     def over(self, request: str, seconds: float | None) -> None:
         """Its leg is over; it lasted so long. None: nobody knows. A dial that Twilio was never
@@ -105,6 +113,8 @@ class Usage:
 
     def refusal(self, longest: float, wall: float) -> str | None:
         """Which cap a call of ``longest`` seconds at most would pass; None: it may be dialled."""
+        if self._caps == Caps():
+            return None
         used, caps = self._used(wall), self._caps
         if caps.calls is not None and used.up >= caps.calls:
             return f"TRUNKLINE_MAX_CALLS={caps.calls} calls at a time are up or being dialled"
@@ -141,10 +151,10 @@ class Usage:
         ]
 
     def _used(self, wall: float) -> _Used:
-        since = wall - DAY
-        self._uses = {r: use for r, use in self._uses.items() if use.since(since) or not use.over}
+        kept = wall - self._kept
+        self._uses = {r: use for r, use in self._uses.items() if use.since(kept) or not use.over}
         uses = self._uses.values()
-        of_day = [use for use in uses if use.since(since)]
+        of_day = [use for use in uses if use.since(wall - DAY)]
         return _Used(
             up=sum(use.may_be_up(wall) for use in uses),
             of_hour=sum(use.since(wall - HOUR) for use in uses),

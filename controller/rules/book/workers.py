@@ -26,6 +26,8 @@ from .peers import Peer, Peers
 
 #: A worker whose last beat is older has stalled or died: nothing new goes to it (seconds).
 QUIET_AFTER: Final = 1.5
+#: A worker that is a call's standby has this much of the load of the active one.
+STANDBY_LOAD: Final = 0.2
 #: So many calls more may a near worker carry than a far one. A worker carries hundreds, so this is
 #: a few hundredths of its work; what it spares is a network in the way of each frame.
 APART: Final = 10.0
@@ -37,6 +39,32 @@ class Workers:
     def __init__(self, epoch: int, peers: Peers) -> None:
         self._epoch = epoch
         self.peers = peers
+        #: how much each carries, by id; None: nobody has asked in this round of all calls
+        self.loads: dict[str, float] | None = None
+
+    def look_again(self) -> None:
+        """What they carry is added up once more when somebody asks."""
+        self.loads = None
+
+    def add_up(self, calls: Iterable[tuple[m.Placement | None, str | None]]) -> dict[str, float]:
+        """What they carry: each call's placement, and its active worker. It is added up once in a
+        round of all calls, and follows them until the next one (:meth:`carry`). When a worker dies,
+        hundreds of calls get a new placement at once, and each of them asks."""
+        self.loads = {}
+        for placement, active in calls:
+            self.carry(placement, active, 1.0)
+        return self.loads
+
+    def carry(self, placement: m.Placement | None, active: str | None, times: float) -> None:
+        """One call more with this placement; ``times`` -1: one less."""
+        loads = self.loads
+        if loads is None or placement is None:
+            return
+        active = active or placement.primary.id
+        loads[active] = loads.get(active, 0.0) + times
+        for worker in (placement.primary, placement.standby):
+            if worker is not None and worker.id != active:
+                loads[worker.id] = loads.get(worker.id, 0.0) + times * STANDBY_LOAD
 
     def all(self) -> list[Peer]:
         """Those that have said Hello and are not forgotten."""
