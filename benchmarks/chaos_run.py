@@ -83,11 +83,11 @@ class Chaos:
         say: Callable[[str], None],
         call_seconds: tuple[float, float] = CALL_SECONDS,
         calls: int = CALLS,
-        way: float = 0.0,
+        apart: float = 0.0,
     ) -> None:
         self.run = run
         #: as for judge()
-        self._way = way
+        self._apart = apart
         self.calls = calls
         self._call_seconds = call_seconds
         self.sim = run.sim
@@ -252,7 +252,7 @@ class Chaos:
             cut=cut,
             late=late / FRAME_SECONDS,
             still=still / FRAME_SECONDS,
-            way=self._way,
+            apart=self._apart,
         )
         self.score.verdicts.append(found)
         if cut and found.dropped:

@@ -172,7 +172,7 @@ class Streams:
         self._sockets[socket] = stream
         for position, payload in early:
             self._heard(stream, position, payload)
-        self._links.connect(stream.workers, now)
+        self._links.revive(stream.workers, now)  # a host that was cut off may be back
         self._place(stream, now)
         return self._take()
 
