@@ -1,4 +1,4 @@
-# Twelve verbs. Everything that they need goes into .venv, made from the machine's python3 alone
+# Thirteen verbs. Everything that they need goes into .venv, made from the machine's python3 alone
 # (3.11 to 3.13, as langwatch-scenario's packages have it).
 #   make demo    two phone calls with real speech, without an account (also the quickest look)
 #   make test    the whole suite        make lint    style, types, who may import whom
@@ -9,6 +9,8 @@
 #   make site    the documentation as a site, in out/site
 #   make chaos   20 calls talk while every process is killed: 10 minutes, or CHAOS="--seconds 60";
 #                CHAOS="--alone" has each kind of fault once, and no other near it
+#   make hosts   50 calls talk while three hosts (network namespaces, so as root) are cut off, killed,
+#                and far from one another: 4 minutes, or HOSTS="--calls 6 --only killed"
 #   make hostile  20 calls talk while strangers, thieves and a rogue attack the stack: 5 minutes, or
 #                HOSTILE="--seconds 60"
 #   make fuzz    looks for inputs that nobody foresaw: 5 minutes, or FUZZ="--seconds 20 --seed 1"
@@ -23,12 +25,12 @@ BIN := $(VENV)/bin
 DEV := $(VENV)/.dev-installed
 SOURCES_OF_INSTALL := requirements.txt pyproject.toml setup.py
 # Debian's packages of the programs that tests and lint run.
-PROGRAMS := chromium graphviz postgresql prometheus systemd
+PROGRAMS := chromium graphviz iproute2 nftables postgresql prometheus systemd
 
 # The tests start hundreds of processes, and each would compile the code once more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-units test-units-beside test-calls test-measures lint bench bench-capacity chaos hostile fuzz simulate docs site clean programs
+.PHONY: demo test test-units test-units-beside test-calls test-measures lint bench bench-capacity chaos hosts hostile fuzz simulate docs site clean programs
 
 demo: $(DEV)
 	$(BIN)/trunkline demo
@@ -87,6 +89,9 @@ bench-capacity: $(DEV)
 
 chaos: $(DEV)
 	$(BIN)/python benchmarks/chaos.py $(CHAOS)
+
+hosts: $(DEV) programs
+	$(BIN)/python benchmarks/hosts.py $(HOSTS)
 
 hostile: $(DEV)
 	$(BIN)/python benchmarks/hostile.py $(HOSTILE)

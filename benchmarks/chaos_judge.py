@@ -89,12 +89,15 @@ def judge(
     cut: bool = False,
     late: float = 0.0,
     still: float = 0.0,
+    apart: float = 0.0,
 ) -> Verdict:
     """``report`` is the client's; ``carrier_call`` is the carrier's description of the call that
     has the stream; ``played`` is the mu-law that its far end heard. ``cut``: the stack, or its
     number's holder, was taken away meanwhile, so the call may end and nobody is left to report.
     ``late``: the carrier itself is late by so many frames at times, so more may be reported.
-    ``still``: the client stood still for so many frames when the call ended."""
+    ``still``: the client stood still for so many frames when the call ended. ``apart``: two streams
+    of a call may come by ways that differ by so many frames, where there is more than a loopback
+    between carrier and gateway."""
     # One that was closed before we had the call had not been let in.
     streams = [
         s
@@ -122,7 +125,7 @@ def judge(
         verdict.reported_in = 0.0
     # The last stream broke as well, unless it ended with its call.
     broke = len(streams) - sum(stream["ended_by"] == "stop" for stream in streams[-1:])
-    untold = CUT_IN_PART * broke
+    untold = (CUT_IN_PART + apart) * broke
     overtold = (LEAD + late) * broke + CUT_IN_PART + AT_THE_END
     in_doubt = verdict.why.get(IN_DOUBT, 0) / chaos_code.FRAME
     due = sum(_due_when_it_broke(stream) for stream in streams[:-1])

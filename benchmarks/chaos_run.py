@@ -32,6 +32,7 @@ from trunkline.carrier_sim.mulaw import FRAME_SECONDS
 KEPT: Final = Path(__file__).parent.parent / "out" / "chaos"
 
 CALLS: Final = 20
+CLIENTS: Final = 4
 #: Seconds of one call, from and to.
 CALL_SECONDS: Final = (10.0, 40.0)
 #: Seconds after a client's kill within which its calls are hung up and its numbers are as before.
@@ -81,8 +82,13 @@ class Chaos:
         seed: int,
         say: Callable[[str], None],
         call_seconds: tuple[float, float] = CALL_SECONDS,
+        calls: int = CALLS,
+        apart: float = 0.0,
     ) -> None:
         self.run = run
+        #: as for judge()
+        self._apart = apart
+        self.calls = calls
         self._call_seconds = call_seconds
         self.sim = run.sim
         self.stack = Stack(run)
@@ -104,20 +110,24 @@ class Chaos:
         self._speech = run.directory / "numbered.wav"
 
     def wishes(self) -> dict[str, list[dict[str, Any]]]:
-        """Who calls whom: four clients of five calls."""
+        """Who calls whom: four clients, each with a share of the calls. Six calls use numbers that
+        are overridden for it."""
         numbers = list(PRIOR)
         slots: list[dict[str, Any]] = [
-            {"kind": "a-leg", "number": OWN_NUMBER, "callee": callee(n)} for n in range(14)
+            {"kind": "a-leg", "number": OWN_NUMBER, "callee": callee(n)}
+            for n in range(self.calls - 6)
         ]
         slots.append({"kind": "b-leg", "number": numbers[8], "callee": numbers[9]})
         slots += [{"kind": "inbound", "number": number} for number in numbers[:5]]
         for n, slot in enumerate(slots):
             slot["first"] = n * 197
-        return {f"client {n + 1}": slots[n * 5 : n * 5 + 5] for n in range(CALLS // 5)}
+        share = -(-len(slots) // CLIENTS)
+        begins = range(0, len(slots), share)
+        return {f"client {n + 1}": slots[at : at + share] for n, at in enumerate(begins)}
 
     def start(self) -> None:
         numbered_recording(self._speech)
-        for n in range(CALLS):
+        for n in range(self.calls):
             self.sim.add_callee(callee(n), f"wav:{self._speech},loop")
         self.run.up()
         for name in self.wishes():
@@ -242,6 +252,7 @@ class Chaos:
             cut=cut,
             late=late / FRAME_SECONDS,
             still=still / FRAME_SECONDS,
+            apart=self._apart,
         )
         self.score.verdicts.append(found)
         if cut and found.dropped:
@@ -342,7 +353,7 @@ class Chaos:
 
     def all_up(self) -> None:
         """Wait until every slot has its call."""
-        self.until(lambda: sum(map(len, self._up.values())) >= CALLS, "all calls are up", 25.0)
+        self.until(lambda: sum(map(len, self._up.values())) >= self.calls, "all calls are up", 25.0)
 
     def alone(self, faults: Iterable[Fault]) -> None:
         """Single processes are hit, each when all that the last one broke has been mended."""

@@ -233,7 +233,8 @@ class DealerSocket(BusSocket):
     """A DEALER with one connection in its life.
 
     It tries until that stands, and then calls ``on_connected``. At its end it hands out all that
-    the peer had sent, and then calls ``on_disconnected``. Nothing is sent before and after.
+    the peer had sent, and then calls ``on_disconnected``. Nothing is sent before and after. With
+    ``on_refused`` it tries no more, and calls that, once nobody listens there.
     """
 
     def __init__(
@@ -243,9 +244,12 @@ class DealerSocket(BusSocket):
         on_message: Callable[[list[bytes]], None],
         on_connected: Callable[[], None],
         on_disconnected: Callable[[], None],
+        on_refused: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(socket, on_message)
         self._may_send = False
+        self._on_refused = on_refused
+        self._tried_at = self._loop.time()
         self._endpoint = endpoint
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
@@ -284,13 +288,23 @@ class DealerSocket(BusSocket):
                 if not self.closed:
                     self._on_disconnected()
             elif event == zmq.EVENT_CONNECT_RETRIED and self._state == "connecting":
+                if self._on_refused is not None and not self._timed_out:
+                    self._state = "disconnected"
+                    self._on_refused()
+                    continue
                 if self._retry is not None:
                     self._retry.cancel()
                 self._retry = self._loop.call_later(self._retry_in, self._connect_again)
                 self._retry_in = min(LONGEST_RETRY, 2 * self._retry_in)
 
+    @property
+    def _timed_out(self) -> bool:
+        """There was no answer to the last try for so long that nobody can have refused it."""
+        return self._loop.time() - self._tried_at >= CONNECT_WITHIN_MS / 2000
+
     def _connect_again(self) -> None:
         if self._state == "connecting":
+            self._tried_at = self._loop.time()
             self._socket.disconnect(self._endpoint)
             self._socket.connect(self._endpoint)
 
@@ -317,11 +331,14 @@ def connect_dealer(
     *,
     on_connected: Callable[[], None],
     on_disconnected: Callable[[], None],
+    on_refused: Callable[[], None] | None = None,
     curve: ClientCurve | None = None,
 ) -> DealerSocket:
     """A DEALER with a new identity, connected to ``endpoint``; call it on the running loop.
 
-    After ``on_disconnected`` close it and make another: it does not connect again.
+    After ``on_disconnected`` close it and make another: it does not connect again. ``on_refused``
+    is for an endpoint that is there before anybody knows it, such as a worker's. If nobody listens
+    at it, its process is dead, and nobody will. Without that it tries until somebody does.
     """
     socket = context.socket(zmq.DEALER)
     _prepare(socket, endpoint)
@@ -330,7 +347,12 @@ def connect_dealer(
     if endpoint.startswith("tcp:") and curve is not None:
         curve.apply_client(socket)
     return DealerSocket(
-        socket, endpoint, lambda frames: on_message(frames[-1]), on_connected, on_disconnected
+        socket,
+        endpoint,
+        lambda frames: on_message(frames[-1]),
+        on_connected,
+        on_disconnected,
+        on_refused,
     )
 
 

@@ -509,6 +509,10 @@ class Shell:
             log.warning("the connection to worker %s is lost", worker.id)
             self.apply(self.streams.link_lost(endpoint, self.clock()))
 
+        def refused() -> None:
+            log.warning("worker %s is not there any more", worker.id)
+            self.apply(self.streams.link_lost(endpoint, self.clock()))
+
         try:
             link = connect_dealer(
                 self._context,
@@ -516,6 +520,7 @@ class Shell:
                 self.wall.door(m.WorkerToGateway, received, f"worker {worker.id}"),
                 on_connected=connected,
                 on_disconnected=disconnected,
+                on_refused=refused,
                 curve=self._curve,
             )
         except zmq.ZMQError as error:  # no descriptor is left: the call tries again in a second

@@ -6,11 +6,11 @@ Rules:
    written only with the call's present generation and at the position that follows what was
    written before; all else is dropped and counted. So whatever a worker does that was stopped,
    slow or dead, no sound is written twice and none is left out.
-2. When the active worker's connection is lost, or it has said nothing for 500 ms, or it refuses
-   the call, the generation is counted up *at once*, and the call goes to the first worker of its
-   placement that is well (OpenCall, with the next outbound position and the ring of recent
-   inbound sound). If none is, the call waits: for a new placement, for a worker that ticks again,
-   and each second it tries the workers of its placement anew.
+2. When the active worker's connection is lost, or nobody listens at its endpoint, or it has said
+   nothing for 500 ms, or it refuses the call, the generation is counted up *at once*, and the call
+   goes to the first worker of its placement that is well (OpenCall, with the next outbound position
+   and the ring of recent inbound sound). If none is, the call waits: for a new placement, for a
+   worker that ticks again, and each second it tries the workers of its placement anew.
 3. A worker that had the call and lost it to another gets CloseCall, once the other was opened.
 4. Inbound frames go to the ring always, and to the active worker once it was opened; frames that
    arrive before that are in the ring of its OpenCall. Acknowledgements of written sound leave with
@@ -172,7 +172,7 @@ class Streams:
         self._sockets[socket] = stream
         for position, payload in early:
             self._heard(stream, position, payload)
-        self._links.connect(stream.workers, now)
+        self._links.revive(stream.workers, now)  # a host that was cut off may be back
         self._place(stream, now)
         return self._take()
 

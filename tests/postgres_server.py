@@ -44,9 +44,12 @@ def programs() -> Path:
 
 
 class Server:
-    """One server. ``url``: as its superuser, with a password; ``database()`` makes more of them."""
+    """One server. ``url``: as its superuser, with a password; ``database()`` makes more of them.
 
-    def __init__(self) -> None:
+    ``host``: where it listens. ``network``: who may come there, beside the loopback (a CIDR)."""
+
+    def __init__(self, host: str = "127.0.0.1", network: str | None = None) -> None:
+        self.host = host
         self.directory = Path(tempfile.mkdtemp(prefix="tl-pg-"))
         self._data = self.directory / "data"
         self._password = self.directory / "password"
@@ -66,6 +69,9 @@ class Server:
             *("--locale", "C", "-U", USER, "-A", "scram-sha-256"),
             f"--pwfile={self._password}",
         )
+        if network is not None:
+            with (self._data / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {network} scram-sha-256\n")
 
     def _run(self, *argv: object) -> None:
         subprocess.run(
@@ -81,7 +87,7 @@ class Server:
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:
-        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{USER}:{PASSWORD}@{self.host}:{self.port}/{database}"
 
     def database(self) -> str:
         """The URL of a new, empty database."""
@@ -96,7 +102,7 @@ class Server:
         self._process = subprocess.Popen(
             [
                 *(str(programs() / "postgres"), "-D", str(self._data), "-p", str(self.port)),
-                *("-k", str(self.directory), "-c", "listen_addresses=127.0.0.1"),
+                *("-k", str(self.directory), "-c", f"listen_addresses={self.host}"),
                 *("-c", "max_connections=60", "-c", "shared_buffers=16MB"),
                 # The server dies in these tests, and never the machine.
                 *("-c", "fsync=off", "-c", "autovacuum=off"),

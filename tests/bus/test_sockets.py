@@ -150,6 +150,30 @@ async def test_a_dealer_tries_until_its_peer_is_there(context: Context, tmp_path
     router.close()
 
 
+@pytest.mark.parametrize("scheme", ["ipc", "tcp"])
+async def test_a_dealer_of_an_endpoint_that_is_never_bound_again_is_told_that_nobody_listens(
+    context: Context, tmp_path: Path, scheme: str
+) -> None:
+    (port,) = free_ports(1)
+    endpoint = {"ipc": f"ipc://{tmp_path}/w", "tcp": f"tcp://127.0.0.1:{port}"}[scheme]
+    seen: list[str] = []
+    dealer = connect_dealer(
+        context,
+        endpoint,
+        nothing,
+        on_connected=lambda: seen.append("connected"),
+        on_disconnected=lambda: seen.append("disconnected"),
+        on_refused=lambda: seen.append("refused"),
+    )
+    await until(lambda: bool(seen))
+    router, _ = bind_router(context, endpoint, nothing)
+    with pytest.raises(TimeoutError):
+        await until(lambda: len(seen) > 1, seconds=0.3)
+    assert seen == ["refused"] and not dealer.send(b"nobody there")
+    dealer.close()
+    router.close()
+
+
 async def test_a_stopped_peer_is_not_seen_by_the_socket(context: Context, tmp_path: Path) -> None:
     """Why stalls are found by the peer's own tick and not by ZeroMQ."""
     process = child(f"ipc://{tmp_path}/r")

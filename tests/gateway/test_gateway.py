@@ -129,6 +129,17 @@ async def test_a_worker_that_dies_is_replaced_without_a_lost_frame(stack: Stack)
     await client.close()
 
 
+async def test_a_worker_that_died_before_the_stream_came_is_not_waited_for(stack: Stack) -> None:
+    stack.a.die()
+    stack.controller.tokens["t1"] = stack.accepted()
+    before = asyncio.get_running_loop().time()
+    client = await stack.stream()
+    await until(lambda: stack.b.all(m.OpenCall))
+    assert asyncio.get_running_loop().time() - before < 0.2
+    assert stack.b.all(m.OpenCall)[0].generation == G1, "the dead one never had it"
+    await client.close()
+
+
 async def test_a_new_controller_is_told_of_live_streams(stack: Stack) -> None:
     client = await stack.up()
     stack.controller.epoch = 2

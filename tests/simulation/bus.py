@@ -73,9 +73,11 @@ class SimBus:
         *,
         on_connected: Callable[[], None],
         on_disconnected: Callable[[], None],
+        on_refused: Callable[[], None] | None = None,
         curve: object = None,
     ) -> Dealer:
         dealer = Dealer(self, current.get(), on_message, on_connected, on_disconnected)
+        dealer.on_refused = on_refused
         self.loop.call_later(self.rng.uniform(*NEWS), self._connect, dealer, endpoint)
         return dealer
 
@@ -83,7 +85,11 @@ class SimBus:
         if dealer.closed:
             return
         router = self._routers.get(endpoint)
-        if router is None or router.closed or not router.owner.alive or router.owner.paused:
+        dead = router is None or router.closed or not router.owner.alive
+        if dead and dealer.on_refused is not None:
+            dealer.on_refused()
+            return
+        if router is None or dead or router.owner.paused:
             self.loop.call_later(RECONNECT, self._connect, dealer, endpoint)
             return
         identity = b"d%d" % next(self._numbers)
@@ -257,6 +263,7 @@ class Dealer:
         self.owner = owner
         self.connection: Connection | None = None
         self.closed = False
+        self.on_refused: Callable[[], None] | None = None
         self.on_connected = on_connected
         self.on_disconnected = on_disconnected
         self._bus = bus
