@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-from postgres_server import Server
 
 from benchmarks.hosts_network import NAMES, Network
+from benchmarks.postgres_server import Server
 from benchmarks.processes import OWN_NUMBER, Run, end
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.launch import spawn, trunkline_argv

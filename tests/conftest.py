@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from e2e.stack import Stack
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-    from postgres_server import Server
 
+    from benchmarks.postgres_server import Server
     from trunkline.bus.testing import Context
 
 #: Tests that compute more than they wait, in two lines, and in two more those that import
@@ -114,8 +114,7 @@ LONGEST: Final = (
 ALL_E2E: Final = re.compile(r"^pytestmark = .*\bmark\.e2e\b", re.MULTILINE)
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-# For later.py and postgres_server.py. Behind everything else: no room is to be found under another
-# name.
+# For later.py. Behind everything else: no room is to be found under another name.
 sys.path.append(str(Path(__file__).parent))
 
 _home = surroundings.home()
@@ -230,7 +229,7 @@ def _shared_single() -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     """A PostgreSQL server, for all tests of this process that need one."""
-    from postgres_server import running
+    from benchmarks.postgres_server import running
 
     with running() as server:
         yield server

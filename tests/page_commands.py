@@ -59,6 +59,10 @@ ELSEWHERE: Final[dict[str, str]] = {
     "trunkline gateway --http-port 9000": _KEEPER,
     "trunkline codec-worker --keep-alive": _KEEPER,
     "trunkline controller --keep-alive": _KEEPER,
+    "TRUNKLINE_BUS=tcp://10.0.0.10:7000 trunkline controller --keep-alive": _KEEPER,
+    "TRUNKLINE_BUS=tcp://10.0.0.10:7000 TRUNKLINE_HTTP_HOST=0.0.0.0 trunkline gateway "
+    "--keep-alive": _KEEPER,
+    "TRUNKLINE_BUS=tcp://10.0.0.10:7000 trunkline codec-worker --keep-alive": _KEEPER,
     "honcho start": _HONCHO,
     "honcho start -c codec_worker=4,gateway=2": _HONCHO,
     "honcho start -c gateway=4,codec_worker=6": _HONCHO,
@@ -117,6 +121,7 @@ NOT_RUN: Final[dict[str, str]] = {
     "make fuzz": BY_CI,
     "make chaos": BY_CI,
     "make hostile": BY_CI,
+    "make hosts": MAKES,
     "make test-units": MAKES,
     "make test PYTHON=python3.13 VENV=.venv-3.13": MAKES,
     'make simulate SIMULATE="--seeds 20000 --first 1500"': MAKES,
@@ -160,7 +165,7 @@ _STANDS_FOR: Final = re.compile(r"…|(?<![\w.])\[|\w\\?\|\w|(?<![\w$/.-])[A-Z]+
 _RUN: Final = re.compile(r"^ *- run: (.*)$", re.MULTILINE)
 _EXAMPLES: Final = re.compile(r"^ +Examples?:\n((?:    .*\n)+)", re.MULTILINE)
 #: Behind a # or two blanks stands what a command is for.
-_REMARK: Final = re.compile(r"(?:\s+#|(?<=\S)  ).*")
+_REMARK: Final = re.compile(r"(?:(?:^|\s+)#|(?<=\S)  ).*")
 
 
 def _lines(block: str) -> list[str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from postgres_server import Server
 
+from benchmarks.postgres_server import Server
 from trunkline.controller.journal.database import JournalError
 from trunkline.controller.journal.postgres.register import Register
 from trunkline.controller.journal.rows import SEEN_KEPT, DialRow, ListeningRow

@@ -16,9 +16,9 @@ import page_commands
 import psycopg
 import pytest
 from msgspec.structs import replace
-from postgres_server import PASSWORD, Server
 from simulation.account import PRIOR
 
+from benchmarks.postgres_server import PASSWORD, Server
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.process import EXIT_PENDING
 from trunkline.bus.settings import load

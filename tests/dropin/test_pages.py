@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -33,6 +35,7 @@ def test_it():
 
 #: A test that knows nothing of trunkline's pytest plugin, and joins the simulated stack.
 STRANGER = """
+import contextlib
 import os
 from trunkline import TwilioAgentAdapter
 
@@ -54,6 +57,7 @@ print(json.load(open(sys.argv[3]))[sys.argv[2][1:]])
 """
 #: Notes where the run's stack is.
 NOTES = """
+import contextlib
 import os
 
 def test_it():
@@ -132,6 +136,8 @@ def reader(another_run: None, pytester: pytest.Pytester, monkeypatch: pytest.Mon
     programs = [str(pytester.path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
     monkeypatch.setenv("PATH", os.pathsep.join(programs))
     monkeypatch.setenv("COLUMNS", "100")
+    # The stack of a page has the default bus, which no other stack of this user may have meanwhile.
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(pytester.mkdir("run")))
     (pytester.path / "tests").mkdir()
     for name in ("question", "hello"):
         clip(pytester.path / "tests" / f"{name}.wav", 0.8, "austen-0930")
@@ -229,11 +235,22 @@ def test_every_other_command_of_the_pages_runs(reader: Path, pytester: pytest.Py
         program.write_text(JQ.format(python=sys.executable))
         program.chmod(0o700)
     # It is over once the stack, which has the same stdout, has ended.
-    bash = ["/bin/bash", "-ec", script]
-    ended = subprocess.run(bash, capture_output=True, text=True, timeout=100, cwd=reader)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert f"{len(found)} passed" in ended.stdout
-    assert "ended with status 0" in ended.stderr
+    bash = subprocess.Popen(
+        ["/bin/bash", "-ec", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=reader,
+        start_new_session=True,
+    )
+    try:
+        said, errors = bash.communicate(timeout=100)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # all of it has ended, as it should
+            os.killpg(bash.pid, signal.SIGTERM)
+    assert bash.returncode == 0, said + errors
+    assert f"{len(found)} passed" in said
+    assert "ended with status 0" in errors
 
 
 def run_examples(found: dict[str, str], reader: Path, pytester: pytest.Pytester) -> None:

@@ -11,8 +11,8 @@ from typing import Any, Final
 import page_commands
 import psycopg
 from e2e.stack import ALICE, BOB, CALLER, CAROL, DAVE, Stack, until
-from postgres_server import PASSWORD, Server
 
+from benchmarks.postgres_server import PASSWORD, Server
 from trunkline import Line
 
 from .conversations import talking

@@ -122,6 +122,7 @@ def test_each_child_gets_what_it_needs_and_no_other_secret(
     assert not any(name.startswith("TWILIO_") for name in worker)
     assert worker == {
         "TRUNKLINE_BUS",
+        "TRUNKLINE_HOST",
         "TRUNKLINE_LEAD_MS",
         "TRUNKLINE_LOG_FORMAT",
         "TRUNKLINE_SIM_SEED",

@@ -26,7 +26,7 @@ from trunkline.bus.launch import free_ports
 
 #: Who runs it where the tests are root's: the user that Debian's package makes.
 USER = "postgres"
-PASSWORD = "pa55-w0rd"
+PASSWORD = "pa55-w0rd"  # noqa: S105  # of a server that lives as long as a test
 
 
 @functools.cache
