@@ -78,11 +78,12 @@ COMPUTE: Final = (
         "adapter/test_speech_gate.py",
     ),
 )
-#: Tests that measure, in as many lines as `make test-measures` has workers, and each of about a
-#: minute: every worker takes one line, so the longest line is as long as the whole part takes. A test
-#: that is in none of them would wait until a line has ended. A start of a stack in the middle is a
-#: burden for those that measure beside it, so tests with a stack of their own come first in a line,
-#: and the others of a line share one.
+#: Tests that measure, in as many lines as `make test-measures` has workers, each of about a minute.
+#: Every worker takes one line, so the whole part takes as long as the longest line. A test that is
+#: in no line waits until one has ended. A start of a stack in the middle is a burden for those that
+#: measure beside it. So the tests of tests/dropin, which have stacks of their own, come first in
+#: their lines; those on a stack with one gateway are in one line; and the stalls come late, when
+#: the other lines have started all that they need.
 MEASURE: Final = (
     ("::test_every_example_that_judges",),
     ("::test_a_run_with_gates",),

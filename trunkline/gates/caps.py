@@ -210,12 +210,12 @@ class Caps:
         self._settle(all_of_them=True)
         if hasattr(session.config, "workerinput"):
             return
-        from trunkline.bus import settings
-
         leads = session.config.pluginmanager.has_plugin("dsession")
         if self._made is not None or leads:
             entries = self._ledger.read()
             if entries:
+                from trunkline.bus import settings  # a run without calls does not need it
+
                 self.summary = summary(entries, settings.load().price_per_minute)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
