@@ -95,7 +95,7 @@ class Run:
             "adapter": adapter,
             "number": OWN_NUMBER,
             "callees": callees,
-            "ports": free_ports(len(callees)),
+            "ports": free_ports(len(callees) if adapter else 1),  # an adapter has one for each call
             "speech": str(speech),
             "api": self.environment["TRUNKLINE_TWILIO_API_URL"],
             "sid": self.environment["TWILIO_ACCOUNT_SID"],
@@ -305,7 +305,9 @@ class Talker:
     def has_said(self, within: float) -> bool:
         """Whether a line is there to be read, within so many seconds."""
         assert self.process.stdout is not None
-        return bool(select.select([self.process.stdout], [], [], max(0.0, within))[0])
+        poll = select.poll()  # select() takes no descriptor above 1,023, and ports are held open
+        poll.register(self.process.stdout, select.POLLIN)
+        return bool(poll.poll(max(0.0, within) * 1000))
 
     def tell(self, word: str) -> None:
         assert self.process.stdin is not None

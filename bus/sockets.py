@@ -23,9 +23,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 import zmq
+from zmq.backend import Socket as PlainSocket
 from zmq.utils.monitor import parse_monitor_message
 
 from .curve import ClientCurve, CurveKeys
@@ -57,9 +58,12 @@ NEVER_MS = 3_600_000
 # As plain numbers: pyzmq's enums cost more to combine than a message costs to send.
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE_FOLLOWS: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
-_RCVMORE: Final = int(zmq.RCVMORE)
-_EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
+
+# pyzmq's ``getsockopt`` makes an enum of the option each time, and its ``send`` has a layer in
+# Python for drafts. After a rest, when the caches are cold, those take longer than the C below
+# them. So a socket is polled, the last frame says itself whether more follow, and this sends.
+_send: Final = PlainSocket.send
 
 
 def _descriptor(socket: zmq.Socket[bytes]) -> int:
@@ -88,8 +92,9 @@ class BusSocket:
         #: something may have swallowed the edge since the last look
         self._edge_lost = False
         self._on_demand = False
-        #: frames that every message has: a ROUTER's begins with the identity
-        self._least = 2 if socket.type == zmq.ROUTER else 1
+        #: every message begins with the identity of who sent it
+        self._by_router = socket.type == zmq.ROUTER
+        self._polled = [(socket, _POLLIN)]
         self.closed = False
         #: there is somebody to send to, as far as the socket knows
         self._may_send = True
@@ -105,8 +110,8 @@ class BusSocket:
             return False
         try:
             if to is not None:
-                self._socket.send(to, _MORE_FOLLOWS)
-            self._socket.send(payload, _NOBLOCK)
+                _send(self._socket, to, _MORE_FOLLOWS)
+            _send(self._socket, payload, _NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
@@ -123,8 +128,8 @@ class BusSocket:
         if self.closed:
             return False
         try:
-            self._socket.send(peer, _MORE_FOLLOWS)
-            self._socket.send(sign, _NOBLOCK)
+            _send(self._socket, peer, _MORE_FOLLOWS)
+            _send(self._socket, sign, _NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
@@ -175,7 +180,7 @@ class BusSocket:
     @property
     def readable(self) -> bool:
         """A message waits. Asking is cheaper than the exception of a read that finds nothing."""
-        if self.closed or not cast(int, self._socket.getsockopt(_EVENTS)) & _POLLIN:
+        if self.closed or not zmq.zmq_poll(self._polled, 0):
             self._edge_lost = False
             return False
         return True
@@ -191,10 +196,12 @@ class BusSocket:
 
     def _receive(self) -> list[bytes]:
         receive = self._socket.recv
-        frames = [receive(_NOBLOCK) for _ in range(self._least)]
-        while self._socket.getsockopt(_RCVMORE):
-            frames.append(receive(_NOBLOCK))
-        return frames
+        frames = [receive(_NOBLOCK)] if self._by_router else []
+        while True:
+            frame = receive(_NOBLOCK, copy=False)
+            frames.append(frame.bytes)
+            if not frame.more:
+                return frames
 
     def close(self, linger: int = 0) -> None:
         """Close. Messages in the queue are dropped, or given ``linger`` milliseconds to leave.

@@ -47,12 +47,12 @@ ENCODE_TABLE: Final = _build_encode_table()
 #: int16[256]: the sample of each code.
 DECODE_TABLE: Final = _build_decode_table()
 
-# The same table indexed by the sample's bits as uint16, which needs no addition.
-_BY_BITS: Final = np.roll(ENCODE_TABLE, 32768)
+#: uint8[65536]: the same table, indexed by the sample's bits as uint16, which needs no addition.
+BY_BITS: Final = np.roll(ENCODE_TABLE, 32768)
 
 ENCODE_TABLE.setflags(write=False)
 DECODE_TABLE.setflags(write=False)
-_BY_BITS.setflags(write=False)
+BY_BITS.setflags(write=False)
 
 
 def encode(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
@@ -62,7 +62,7 @@ def encode(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
     """
     if samples.dtype != np.int16:
         raise TypeError(f"mu-law encodes int16 samples, not {samples.dtype}")
-    codes: npt.NDArray[np.uint8] = _BY_BITS[samples.view(np.uint16)]
+    codes: npt.NDArray[np.uint8] = BY_BITS[samples.view(np.uint16)]
     return codes
 
 

@@ -62,9 +62,10 @@ _LEAST, _MOST = np.array(-32_768, np.float32), np.array(32_767, np.float32)
 _FRAME_BLOCKS: Final = (HELD_PAST + FRAME) // _BLOCK
 
 _Floats = npt.NDArray[np.float32]
-#: The parts of an Upsampler's buffers that so many rows take: samples, the same as overlapping
-#: pairs of blocks, those pairs one after the other, the product, and the low halves of its bits.
-_Cut = tuple[_Floats, _Floats, _Floats, _Floats, npt.NDArray[np.int16]]
+#: The parts of an Upsampler's buffers that so many rows take: codes, samples, the same as
+#: overlapping pairs of blocks, those pairs one after the other, the product, and the low halves of
+#: its bits.
+_Cut = tuple[npt.NDArray[np.uint8], _Floats, _Floats, _Floats, _Floats, npt.NDArray[np.int16]]
 _SILENCE_24K: Final = bytes(2 * _BLOCK_24K)
 _SILENCE_8K: Final = bytes([mulaw.SILENCE]) * _BLOCK
 
@@ -115,7 +116,6 @@ class Downsampler:
         self._matrix = _down_matrix()
         self._windows = np.empty((_ROWS, 2 * _BLOCK_24K), np.float32)
         self._product = np.empty((_ROWS, _BLOCK), np.float32)
-        self._index = np.empty((_ROWS, _BLOCK), np.int64)
 
     @staticmethod
     def history() -> History:
@@ -184,16 +184,17 @@ class Downsampler:
         out = np.empty((rows, _BLOCK), np.uint8)
         for first in range(0, rows, _ROWS):
             n = min(_ROWS, rows - first)
-            windows, product, index = self._windows[:n], self._product[:n], self._index[:n]
+            windows, product = self._windows[:n], self._product[:n]
             view = np.ndarray(
                 (n, 2 * _BLOCK_24K), "<i2", flat, first * _BLOCK_24K * 2, (_BLOCK_24K * 2, 2)
             )
-            np.copyto(windows, view)
-            np.matmul(windows, self._matrix, out=product)
-            np.rint(product, out=product)
-            np.copyto(index, product, casting="unsafe")
-            np.add(index, 32768, out=index)
-            np.take(mulaw.ENCODE_TABLE, index, mode="clip", out=out[first : first + n])
+            windows[...] = view
+            windows.dot(self._matrix, out=product)
+            np.minimum(product, _MOST, out=product)
+            np.maximum(product, _LEAST, out=product)
+            np.add(product, _ROUNDS, out=product)
+            low = product.view("<u2")[:, ::2]
+            mulaw.BY_BITS.take(low, mode="clip", out=out[first : first + n])
         return out.tobytes()
 
 
@@ -203,6 +204,7 @@ class Upsampler:
     def __init__(self) -> None:
         self._matrix = _up_matrix()
         self._decode = mulaw.DECODE_TABLE.astype(np.float32)
+        self._codes = bytearray((_ROWS + 1) * _BLOCK)
         self._samples = np.empty((_ROWS + 1) * _BLOCK, np.float32)
         self._windows = np.empty((_ROWS, 2 * _BLOCK), np.float32)
         self._product = np.empty((_ROWS, _BLOCK_24K), np.float32)
@@ -272,16 +274,16 @@ class Upsampler:
         return tails
 
     def _interpolate(self, flat: bytes, rows: int) -> bytes:
-        codes = np.frombuffer(flat, np.uint8)
         loud = bool(flat.translate(None, self._quiet))
         parts: list[bytes] = []
         for first in range(0, rows, _ROWS):
             n = min(_ROWS, rows - first)
-            samples, overlapping, windows, product, low = self._cuts.get(n) or self._cut(n)
-            of_rows = codes if n == rows else codes[first * _BLOCK : (first + n + 1) * _BLOCK]
-            self._decode.take(of_rows, out=samples, mode="clip")
-            np.copyto(windows, overlapping)
-            np.matmul(windows, self._matrix, out=product)
+            codes, samples, overlapping, windows, product, low = self._cuts.get(n) or self._cut(n)
+            of_rows = flat if n == rows else flat[first * _BLOCK : (first + n + 1) * _BLOCK]
+            self._codes[: len(of_rows)] = of_rows
+            self._decode.take(codes, out=samples, mode="clip")
+            windows[...] = overlapping
+            windows.dot(self._matrix, out=product)
             if loud:
                 np.minimum(product, _MOST, out=product)
                 np.maximum(product, _LEAST, out=product)
@@ -290,8 +292,9 @@ class Upsampler:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _cut(self, n: int) -> _Cut:
+        codes = np.frombuffer(self._codes, np.uint8, (n + 1) * _BLOCK)
         samples, product = self._samples[: (n + 1) * _BLOCK], self._product[:n]
         overlapping = np.lib.stride_tricks.sliding_window_view(samples, 2 * _BLOCK)[::_BLOCK]
         low = product.view("<i2")[:, ::2]
-        self._cuts[n] = cut = samples, overlapping, self._windows[:n], product, low
+        self._cuts[n] = cut = codes, samples, overlapping, self._windows[:n], product, low
         return cut
