@@ -115,14 +115,16 @@ clean:
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "trunkline needs Python 3.11 or later; set PYTHON=")'
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14) and "langwatch, which the demo and the tests need, stops at Python 3.13: set PYTHON=python3.13 (trunkline itself installs: pip install .)")'
-	$(PYTHON) -m venv $(VENV)
+	@test -L trunkline/bus || { echo "the symbolic links of this checkout were lost (a zip download loses them): clone with git" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # Each file has the hash that requirements.txt names. trunkline itself is built by the setuptools of
 # that list, and not by one that pip would fetch for it. pip compiles on one core, which takes 40 s of
 # it, so that is done behind it on all cores; a file that is no Python is left as it is.
 $(DEV): $(SOURCES_OF_INSTALL) | $(BIN)/python
 	@echo "installing trunkline and its developers' tools into $(VENV) (a minute or two)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --requirement requirements.txt \
+	    || { echo "the packages were not installed: pip needs a network, or a package index of yours (PIP_INDEX_URL)" >&2; exit 1; }
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip check

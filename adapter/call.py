@@ -253,12 +253,20 @@ class Call:
 
     async def say(self, sound: str | PathLike[str] | bytes) -> int:
         """Say a WAV file of any kind (its path), or PCM16 as ``send_audio`` does; returns how many
-        samples were sent. InvalidRequestError for what is no PCM WAV file."""
-        if isinstance(sound, bytes):
+        samples were sent. InvalidRequestError for what is no PCM WAV file, FileNotFoundError where
+        there is none."""
+        if not isinstance(sound, str | PathLike):
             return await self.send_audio(sound)
         from trunkline.bus import wav
 
-        samples = await asyncio.to_thread(wav.read, Path(sound))
+        path = Path(sound)
+        try:
+            samples = await asyncio.to_thread(wav.read, path)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"say: there is no file {str(path)!r}: name a WAV file, because trunkline itself "
+                "makes no speech of text"
+            ) from None
         return await self.send_audio(samples.tobytes())
 
     async def next_turn(self, timeout: float = 10.0) -> Turn:

@@ -18,6 +18,13 @@ _NATIVE: Final = frozenset("hH" if sys.byteorder == "little" else "")
 _FORMATS: Final = frozenset("Bbc") | {"<h", "<H"} | {o + f for o in ("", "=", "@") for f in _NATIVE}
 #: How WAV files begin: the usual one, big-endian, and those of more than 4 GB.
 _WAV: Final = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+#: What to do with what is passed by mistake, by the name of its type.
+_INSTEAD: Final = {
+    "str": ": call.say(path) says a WAV file",
+    "PosixPath": ": call.say(path) says a WAV file",
+    "ndarray": ": samples.astype('<i2').tobytes() makes them of 16-bit integers, and "
+    "(samples * 32767).astype('<i2').tobytes() of floats between -1 and 1",
+}
 
 
 def pcm16(pcm: object) -> bytes:
@@ -35,7 +42,10 @@ def pcm16(pcm: object) -> bytes:
                 "down to mono first"
             )
     elif not isinstance(pcm, bytes | bytearray):
-        raise ValueError(f"send_audio takes bytes of PCM16, not {type(pcm).__name__}")
+        raise ValueError(
+            f"send_audio takes bytes of PCM16, not {type(pcm).__name__}"
+            + (_INSTEAD.get(type(pcm).__name__, ""))
+        )
     data = bytes(pcm)
     if data[:4] in _WAV and data[8:12] == b"WAVE":
         raise ValueError(

@@ -351,7 +351,8 @@ class ControlClient:
     def _unavailable(self, tried: float = UNAVAILABLE_AFTER) -> StackUnavailableError:
         return StackUnavailableError(
             f"no controller answers at {self._address.text} (tried for {tried:g} s): "
-            "start a stack with `trunkline up` or `honcho start`, or set TRUNKLINE_BUS"
+            "start a stack with `trunkline up` (`trunkline up --sim` without an account), or set "
+            "TRUNKLINE_BUS"
         )
 
     async def _run(self) -> None:

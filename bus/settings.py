@@ -44,6 +44,7 @@ _NO: Final = frozenset(("0", "false", "f", "no", "n", "off"))
 #: How a machine may be called: as a name on the bus.
 _MACHINE: Final = re.compile(r"[0-9A-Za-z_.:+-]{1,128}\Z")
 #: A part of a host's name.
+_ACCOUNT: Final = re.compile(r"AC[0-9a-f]{32}")
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 
 
@@ -106,6 +107,17 @@ def _credential(value: Any) -> str:
                 f"it has the character U+{ord(character):04X} in it, which no SID and no token "
                 "has: copy it again, and look for a quote that is not closed"
             )
+    return text
+
+
+def _account_sid(value: Any) -> str:
+    """An account's SID. Twilio's API keys begin with SK, and sign no webhooks."""
+    text = _credential(value)
+    if text.startswith("SK"):
+        raise ValueError(
+            "this is the SID of an API key, and webhooks are signed by the account's own token: "
+            "take the Account SID (AC…) and the Auth Token that console.twilio.com shows"
+        )
     return text
 
 
@@ -230,7 +242,7 @@ class Settings:
     """All settings of one process, as :func:`load` finds them: each with its type, the function
     that reads it, and its default."""
 
-    account_sid: Annotated[str, _credential] = ""
+    account_sid: Annotated[str, _account_sid] = ""
     auth_token: Annotated[str, _credential] = field(default="", repr=False)
     #: the other token during a rotation: webhooks, streams and REST take either, and seals that
     #: were made with it can be read. New seals and the keys of a tcp bus come from auth_token.
@@ -349,7 +361,8 @@ class Settings:
         text = str(getattr(self, name) or "")
         if not text:
             raise SettingsError(
-                f"{env_name(name)} is not set: put it into the environment or .env ({_env_file()})"
+                f"{env_name(name)} is not set: put it into the environment or .env "
+                f"({_env_file()}){_WITHOUT.get(name, '')}"
             )
         return text
 
@@ -360,6 +373,13 @@ def _env_file() -> str:
     if path.is_file():
         return f"{path} does not have it"
     return f"there is none in {path.parent}; `trunkline init` writes one"
+
+
+#: How to do without a setting.
+_WITHOUT: Final = {
+    "account_sid": "; `trunkline up --sim` needs no account",
+    "public_url": "; `trunkline up --tunnel cloudflared` finds one by itself",
+}
 
 
 #: How each field is read.
@@ -441,6 +461,7 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
     # The default address comes from the user's directories, so it is checked like one that is set.
     if "bus" not in values:
         values["bus"] = default_bus()
+    _check_not_swapped(values)
     for name in sorted(values, key=FIELDS.index):
         try:
             values[name] = _READERS[name](values[name])
@@ -448,6 +469,16 @@ def load(*, env_file: str | Path | None = ".env", **given: Any) -> Settings:
             shown = _shown(env_name(name), values[name])
             raise SettingsError(f"{env_name(name)}{shown}: {error}") from None
     return Settings(**values, given=set_here)
+
+
+def _check_not_swapped(values: dict[str, Any]) -> None:
+    """SettingsError where each of the two stands in the other's place. None of them is shown."""
+    sid, token = str(values.get("account_sid", "")), str(values.get("auth_token", ""))
+    if _ACCOUNT.fullmatch(token) and not sid.startswith("AC"):
+        raise SettingsError(
+            "TWILIO_AUTH_TOKEN has an account's SID (AC…) in it, and TWILIO_ACCOUNT_SID has "
+            "none: swap the two"
+        )
 
 
 def _shown(name: str, value: Any) -> str:

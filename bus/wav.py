@@ -45,7 +45,10 @@ def _frames(path: Path) -> tuple[npt.NDArray[np.float64], int]:
             width, channels, found = file.getsampwidth(), file.getnchannels(), file.getframerate()
             data = file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
-        raise InvalidRequestError(f"{path} is no PCM WAV file: {error}") from None
+        raise InvalidRequestError(
+            f"{path} is no PCM WAV file: {error}; for instance "
+            "`ffmpeg -i FILE -c:a pcm_s16le OUT.wav` makes one"
+        ) from None
     whole = len(data) // (width * channels) * width * channels
     return _as_float(data[:whole], width).reshape(-1, channels), found
 

@@ -160,7 +160,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         run.close()  # where there was no session to finish
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and config.getoption("--phone-sim"):
+        terminalreporter.write_line(
+            f"trunkline: no tests are in {Path.cwd()}: `trunkline init` writes a first one"
+        )
     for told in config.stash[_run_key].pass_rates + config.stash[_run_key].replays:
         terminalreporter.write_line(f"trunkline: {told}")
     for problem in config.stash[_run_key].problems:
@@ -306,7 +310,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
     """An async test that no plugin runs: pytest would say so without saying what to do here."""
-    if not _has_calls(pyfuncitem, pyfuncitem.fixturenames):
+    asked = _option(pyfuncitem.config, "phone_sim")
+    if not asked and not _has_calls(pyfuncitem, pyfuncitem.fixturenames):
         return
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return  # pytest-asyncio and anyio come first, and leave a plain function

@@ -196,7 +196,8 @@ class TwilioAgentAdapter(VoiceAgentAdapter):
             raise NumberNotFoundError(
                 "No incoming phone number found on this Twilio account matching "
                 f"{redact_number(self.phone_number)!r}. Check that the number is purchased and "
-                "in E.164.",
+                "in E.164 (`trunkline doctor` lists the account's, and phone_number='any' takes "
+                "one of them).",
                 number=error.number,
             ) from error
         if joined.private is None:

@@ -60,7 +60,9 @@ def found(at: Moment, result: do.NumberFound) -> None:
         return
     missing = NumberNotFoundError(
         "No incoming phone number found on this Twilio account matching "
-        f"'{redact_number(result.number)}'. Check that the number is purchased and in E.164.",
+        f"'{redact_number(result.number)}'. Check that the number is purchased and in E.164 "
+        "(`trunkline doctor` lists the account's). A number of somebody else's is called with "
+        'attach_stream="a-leg".',
         number=result.number,
     )
     for seeker in seekers:

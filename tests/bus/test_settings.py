@@ -277,6 +277,26 @@ def test_a_missing_secret_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         load(env_file=None).require("auth_token")
 
 
+def test_what_can_be_done_without_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="`trunkline up --sim` needs no account"):
+        load(env_file=None).require("account_sid")
+    with pytest.raises(SettingsError, match="`trunkline up --tunnel cloudflared` finds one"):
+        load(env_file=None).require("public_url")
+
+
+def test_credentials_that_are_swapped_are_told_and_not_shown(tmp_path: Path) -> None:
+    token, sid = "5" * 32, "AC" + "a" * 32
+    (tmp_path / ".env").write_text(f"TWILIO_ACCOUNT_SID={token}\nTWILIO_AUTH_TOKEN={sid}\n")
+    with pytest.raises(SettingsError, match="swap the two") as refused:
+        load(env_file=tmp_path / ".env")
+    assert token not in str(refused.value)
+
+
+def test_the_sid_of_an_api_key_is_not_an_accounts() -> None:
+    with pytest.raises(SettingsError, match=r"TWILIO_ACCOUNT_SID.*API key.*take the Account SID"):
+        load(env_file=None, account_sid="SK" + "a" * 32)
+
+
 def test_whoever_stands_in_the_wrong_directory_is_told_where_env_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

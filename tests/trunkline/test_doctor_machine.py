@@ -65,6 +65,18 @@ async def test_a_wrong_setting_is_a_finding(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == "trunkline doctor: settings: TRUNKLINE_BUS='foo': no\n"
 
 
+def test_a_slip_of_the_pen_in_the_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text(
+        "TRUNKLINE_PUBLIC_ULR=https://a.example\nTRUNKLINE_BUS=ipc:///b\n"
+        "TRUNKLINE_SIM_SEED=1\nOTHER=1\n"
+    )
+    (found,) = machine.unknown(path)
+    assert (found.state, found.hint) == ("warn", "TRUNKLINE_PUBLIC_URL is one")
+    assert found.text == "TRUNKLINE_PUBLIC_ULR is no setting, and not read"
+    assert machine.unknown(tmp_path / "none") == []
+
+
 def test_no_proxy() -> None:
     assert machine.proxies(settings()) == [Finding("proxy", "ok", "none is set")]
 

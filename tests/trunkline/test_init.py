@@ -125,6 +125,23 @@ def test_a_directory_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyP
         write(Path())
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+def test_no_part_of_a_file_is_left_on_a_full_disk(
+    new: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, real = [], os.open
+
+    def full(path: Path, flags: int, mode: int = 0o777) -> int:
+        made.append(path)
+        os.close(real(path, flags, mode))
+        return real("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(SettingsError, match=r"^\.env: it cannot be written: No space left"):
+        write(Path())
+    assert made == [Path(".env")] and not (new / ".env").exists()
+
+
 def test_the_command_says_what_it_wrote_and_what_comes_next() -> None:
     said = CliRunner().invoke(init, []).output.splitlines()
     assert said[:4] == [f"wrote  {name}" for name in (".env", "pytest.ini", TEST, SOUND)]

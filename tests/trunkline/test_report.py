@@ -112,10 +112,10 @@ def test_a_directory_and_a_call_by_its_sid(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        ("nobody.wav", "nobody.wav is no file, no directory and no CallSid"),
+        ("nobody.wav", "no file, no directory and no CallSid: `trunkline calls` lists"),
         (SID, "set TRUNKLINE_RECORDINGS_DIR"),
         ("empty", "has no recording *.wav"),
-        ("mono.wav", "has 1 channel"),
+        ("mono.wav", "as a stack with TRUNKLINE_RECORDINGS_DIR keeps them"),
         ("text.wav", "is no PCM WAV file"),
     ],
 )

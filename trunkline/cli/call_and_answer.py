@@ -18,6 +18,7 @@ from typing import Any, Literal
 import click
 
 from trunkline.adapter.call import Call
+from trunkline.adapter.dial_rules import check_e164
 from trunkline.adapter.line import Line
 from trunkline.bus import wav
 from trunkline.bus.clock import monotonic
@@ -61,6 +62,8 @@ class _Heard:
 
 def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
     """Call ``to`` from ``number``; the exit status. Raises as Line does."""
+    check_e164(to, "TO")
+    check_e164(number, "--from")
     callees = [to] if wishes.attach == "a-leg" else None
     line = Line(number, allowed_callees=callees, bus=settings.bus, report=False)
 
@@ -81,6 +84,7 @@ def call(settings: Settings, to: str, number: str, wishes: Wishes) -> int:
 
 def answer(settings: Settings, number: str, wishes: Wishes) -> int:
     """Answer the next call to ``number``; the exit status. Raises as Line does."""
+    check_e164(number, "NUMBER")
     line = Line(number, bus=settings.bus, report=False)
 
     async def wait() -> Call:

@@ -18,7 +18,9 @@ import functools
 import importlib
 import importlib.util
 import logging
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -226,7 +228,10 @@ class Demo:
             told = {"out": str(self._out), "calls": calls, "failures": self._failures}
             click.echo(msgspec.json.encode(told).decode())
         if self._failures:
-            raise TrunklineError("the demo failed: " + "; ".join(self._failures))
+            raise TrunklineError(
+                f"the demo failed: {'; '.join(self._failures)} (where other programs keep this "
+                "machine busy, try it again without them)"
+            )
         self._say_what_else()
         return EXIT_DONE
 
@@ -245,6 +250,13 @@ class Demo:
                 "  pip install 'trunkline[demo]'      besides: this demo through it, the words "
                 "that were understood, pictures"
             )
-        say(
-            "\nNext: `trunkline init` writes a first test, which `pytest --phone-sim` runs offline."
-        )
+        say(f"\nNext: {_next()}")
+
+
+def _next() -> str:
+    """What comes next, as the shell from which the demo was started can run it."""
+    first = "`trunkline init` writes a first test, which `pytest --phone-sim` runs offline."
+    activate = Path(sys.prefix, "bin", "activate")
+    if shutil.which("trunkline") is not None or not activate.exists():
+        return first
+    return f"`. {os.path.relpath(activate)}` once in this shell; then {first}"

@@ -7,6 +7,7 @@ trunkline. So each is told, also where it is as it should be.
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 import platform
@@ -19,17 +20,20 @@ from urllib.parse import urlsplit
 import zmq
 
 from trunkline.bus import descriptors
+from trunkline.bus import env_file as dotenv
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.hosts import is_loopback
 from trunkline.bus.http import proxy_for
 from trunkline.bus.private import WRITE, check_private
 from trunkline.bus.redact import mask_url
-from trunkline.bus.settings import Settings
+from trunkline.bus.settings import FIELDS, Settings, env_name
 from trunkline.controller.twilio.api_host import api_url
 
 from .account import rest_base
 from .finding import Finding, Known
 
+#: What else is read from the environment: the stand-in carrier's, and what is for one process.
+_NO_SETTINGS: Final = ("TRUNKLINE_SIM_", "TRUNKLINE_DEBUG", "TRUNKLINE_HOST")
 _PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 
 
@@ -39,6 +43,7 @@ async def machine(known: Known) -> list[Finding]:
     return [
         versions(),
         env_file(Path(".env")),
+        *unknown(Path(".env")),
         *proxies(settings),
         region(settings),
         open_files(),
@@ -71,6 +76,21 @@ def env_file(path: Path) -> Finding:
     if path.exists():
         return Finding(".env", "ok", f"{where} is read; the environment wins over it")
     return Finding(".env", "ok", f"none in {where.parent}: settings come from the environment")
+
+
+def unknown(path: Path) -> list[Finding]:
+    """Names in the file that begin as ours do and are none of ours: each is a slip of the pen, and
+    its setting has its default."""
+    known = [env_name(name) for name in FIELDS]
+    findings = []
+    # What a pipe had in it was read as the settings were.
+    for name in {} if path.is_fifo() else dotenv.read(path):
+        if not name.startswith("TRUNKLINE_") or name in known or name.startswith(_NO_SETTINGS):
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"{near[0]} is one" if near else "docs/settings.md has all of them"
+        findings.append(Finding(".env", "warn", f"{name} is no setting, and not read", hint))
+    return findings
 
 
 def proxies(settings: Settings) -> list[Finding]:

@@ -53,7 +53,10 @@ def find(what: str, settings: Callable[[], Settings]) -> list[Path]:
             )
         directory, pattern = found, f"*-{what}*.wav"
     else:
-        raise InvalidRequestError(f"{what} is no file, no directory and no CallSid")
+        raise InvalidRequestError(
+            f"{what} is no file, no directory and no CallSid: `trunkline calls` lists calls and "
+            "their recordings"
+        )
     recordings = sorted(directory.glob(pattern))
     if not recordings:
         raise InvalidRequestError(f"{directory} has no recording {pattern}")
@@ -80,7 +83,7 @@ def sides(path: Path) -> tuple[wav.Samples, wav.Samples]:
     if len(channels) != 2:
         raise InvalidRequestError(
             f"{path} has {len(channels)} channel(s): a report needs each side on its own, left and "
-            "right"
+            "right, as a stack with TRUNKLINE_RECORDINGS_DIR keeps them"
         )
     left, right = channels
     return left, right

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import tomllib
 from collections.abc import Callable
 from configparser import ConfigParser, Error
@@ -71,12 +70,15 @@ def write(directory: Path) -> Written:
             make(whole)
             wrote.append(str(path))
 
+    def copy(source: Path) -> Callable[[Path], object]:
+        return lambda path: _write(path, source.read_bytes())
+
     try:
         (directory / TEST).parent.mkdir(parents=True, exist_ok=True)
         put(Path(".env"), _settings)
         _pytest(directory, wrote, left)
-        put(TEST, lambda path: shutil.copyfile(_HERE / "first_call.txt", path))
-        put(SOUND, lambda path: shutil.copyfile(_QUESTION, path))
+        put(TEST, copy(_HERE / "first_call.txt"))
+        put(SOUND, copy(_QUESTION))
     except OSError as error:
         raise SettingsError(
             f"{error.filename}: it cannot be written: {error.strerror}; name another directory: "
@@ -89,9 +91,19 @@ def write(directory: Path) -> Written:
 
 def _settings(path: Path) -> None:
     """It is to hold a token, so it is its owner's alone."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write((_HERE / "env.txt").read_bytes())
+    _write(path, (_HERE / "env.txt").read_bytes(), mode=0o600)
+
+
+def _write(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """A whole file, or none: a part of one would be left by the next run as a file of the user's.
+    OSError names the file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+    except OSError as error:
+        path.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _shared(directory: Path) -> Left | None:
@@ -132,7 +144,7 @@ def _pytest(directory: Path, wrote: list[str], left: list[Left]) -> None:
         wrote.append("pyproject.toml")
         return
     lines = "".join(f"{key} = {value}\n" for key, value in PYTEST.items())
-    (directory / "pytest.ini").write_text(f"[pytest]\n{lines}")
+    _write(directory / "pytest.ini", f"[pytest]\n{lines}".encode())
     wrote.append("pytest.ini")
 
 
