@@ -61,6 +61,7 @@ class Orphan:
     def __init__(self, left: Left, present: Present) -> None:
         self.stack = left.stack
         self.rows = left.rows.overrides
+        self.fleet = left.fleet
         self._left = left
         self._present = present
         self.journal: Journal | None = None
@@ -169,7 +170,7 @@ class Orphans:
         for stack in left:
             for row in stack.rows.unreadable:
                 log.error("%s", row.text(f"stack {stack.stack}"))
-            if stack.rows.overrides or stack.rows.dials or stack.rows.listening:
+            if stack.fleet or stack.rows.overrides or stack.rows.dials or stack.rows.listening:
                 orphan = Orphan(stack, present)
                 added.append(orphan)
                 self._of |= {row.id: orphan for row in orphan.rows}
