@@ -273,7 +273,9 @@ class Gateway:
         )
 
     def _welcomed(self, welcome: m.Welcome) -> None:
-        self._stack, self._account = welcome.stack, welcome.account
+        if self._stack is None or welcome is self.client.home.welcome:
+            self._stack = welcome.stack
+        self._account = welcome.account
         self.shell.streams.lead_ms = welcome.lead_ms
         # The controller's is the one that Twilio was given.
         if welcome.public_url is not None:

@@ -91,6 +91,8 @@ class Orphan:
         rows = [ops.opened(row) for row in self.rows]
         seals = [Seal.read((row.written or {}).get("voice_url", "")) for row in rows]
         bases = {seal.base for seal in seals if seal is not None}
+        if self.fleet:
+            bases.add(ops.public_url)
         if not bases:
             # Nobody can be asked. Give a keeper time to start the controller again.
             await ops.pause(COMES_BACK_SOON)
