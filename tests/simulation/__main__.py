@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Final
 
-from .mutations import MUTATIONS
+from .mutations import IN_FLEET, MUTATIONS
 from .run import replay_command, run_seed
 
 #: Within so many seeds each fault that is put into the product is found.
@@ -81,7 +81,8 @@ def _find_mutations() -> int:
 def _is_found(mutation: str) -> bool:
     first = FROM.get(mutation, 0)
     seeds = range(first, first + FOUND_WITHIN)
-    return any(run_seed(seed, mutation=mutation).wrong for seed in seeds)
+    fleet = mutation in IN_FLEET
+    return any(run_seed(seed, mutation=mutation, fleet=fleet).wrong for seed in seeds)
 
 
 if __name__ == "__main__":
