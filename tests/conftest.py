@@ -79,10 +79,10 @@ COMPUTE: Final = (
     ),
 )
 #: Tests that measure, in as many lines as `make test-measures` has workers, and each of about a
-#: minute: every worker takes one line, so the longest line is as long as the whole part takes. A test
-#: that is in none of them would wait until a line has ended. A start of a stack in the middle is a
-#: burden for those that measure beside it, so tests with a stack of their own come first in a line,
-#: and the others of a line share one.
+#: minute: every worker takes one line, so the longest line is as long as the whole part takes. A
+#: test that is in none of them would wait until a line has ended. A start of a stack in the middle
+#: is a burden for those that measure beside it, so tests with a stack of their own come first in a
+#: line, and the others of a line share one.
 MEASURE: Final = (
     ("::test_every_example_that_judges",),
     ("::test_a_run_with_gates",),
