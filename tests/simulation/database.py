@@ -35,10 +35,11 @@ class Row:
 
 
 class Database:
-    """All of them. ``now``: the simulation's clock."""
+    """All of them. ``now``: the simulation's clock. ``shared``: by two hosts."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], *, shared: bool) -> None:
         self.now = now
+        self.shared = shared
         self.rows: dict[str, Row] = {}
         self._of_home: dict[int, str] = {}
         self._numbers = itertools.count(1)
@@ -91,6 +92,7 @@ class Hold(SlowJournal):
         self, database: Database, row: Row, home: int, endpoint: str, pause: Pause
     ) -> None:
         super().__init__(row.journal, self._paused)
+        self.shared = database.shared
         self.name = row.stack
         self.row = row
         self._database = database
@@ -103,8 +105,6 @@ class Hold(SlowJournal):
         if self.row.owner is not self:
             raise JournalError(f"stack {self.row.stack} was taken by host {self.row.home}")
         self.row.beat += 1
-
-    shared = True
 
     async def confirm(self) -> None:
         await self._paused()

@@ -85,7 +85,7 @@ class SlowJournal:
         #: the process ends, and waits for the database no longer
         self.given_up = False
 
-    shared = False
+    shared: bool = False
 
     async def turn(self) -> float:
         """Without a step of its own: there is one stack."""

@@ -155,9 +155,9 @@ class ControllerPeer:
         self._register.look()
         core = await self._begun(self._ops)
         orphans = Orphans()
-        others = None
-        beating = self.loop.create_task(_shown(self._ops))
+        others = beating = None
         if self._fleet:
+            beating = self.loop.create_task(_shown(self._ops))
             left = self._register.left(but=self._ops.stack)
             others = OtherStacks(
                 self._register, orphans, self._ops, self._lives, self._run_too, left
@@ -169,7 +169,8 @@ class ControllerPeer:
         try:
             await self.shell.serve()
         finally:
-            beating.cancel()
+            if beating is not None:
+                beating.cancel()
             for orphan in orphans.found:
                 await orphan.close()
 

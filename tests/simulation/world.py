@@ -65,7 +65,7 @@ class World:
         #: clients ask who answers. Not in every run: one more webhook shifts all that a seed brings
         self.detects = random.Random(f"{seed} machine detection").random() < 0.14
         self.bus = SimBus(self.loop, random.Random(f"{seed} bus"))
-        self.store = Database(self.loop.time)
+        self.store = Database(self.loop.time, shared=fleet)
         ways = random.Random(f"{seed} twilio")
         self.twilio = Twilio(self.loop, self.store, ways, self.say, self.spring)
         self.exchange = Exchange(
