@@ -19,7 +19,7 @@ from trunkline.bus.clock import monotonic
 from trunkline.bus.control import UNAVAILABLE_AFTER
 from trunkline.bus.curve import ClientCurve
 from trunkline.bus.endpoints import BusAddress
-from trunkline.bus.errors import WrongModeError
+from trunkline.bus.errors import NumberBusyError, StackUnavailableError, WrongModeError
 from trunkline.bus.messages import ANY_NUMBER, SessionInfo
 from trunkline.bus.redact import redact_number
 
@@ -150,7 +150,13 @@ class Line:
         """
         if self._session is not None:
             return self
-        found = settings.load(bus=self._bus, auth_token=self._auth_token)
+        await self._join(self._bus)
+        self.mode = "idle"
+        return self
+
+    async def _join(self, bus: str | None) -> tuple[BusClient, ClientSession]:
+        """Begin a session at this bus, and leave the one that there is for it."""
+        found = settings.load(bus=bus, auth_token=self._auth_token)
         client = await asyncio.to_thread(_client, found.address, lambda: found.client_curve)
         try:
             await client.welcome(UNAVAILABLE_AFTER)
@@ -160,13 +166,15 @@ class Line:
             raise
         assert session.opened is not None
         session.taped = self._report
+        before = self._client, self._session
         self._client, self._session = client, session
         self.number = session.opened.number
         self.number_sid = session.opened.number_sid
         self.account = session.opened.account
         self.public_url = session.opened.public_url
-        self.mode = "idle"
-        return self
+        if before[0] is not None and before[1] is not None:
+            await asyncio.shield(self._leave(before[0], before[1]))
+        return client, session
 
     def _info(self) -> SessionInfo:
         """A new session of this line's."""
@@ -236,13 +244,29 @@ class Line:
         try:
             # Nobody knows how long the call of somebody else will last: it is a begun minute.
             with meter(60.0, False) as came_up:
-                call = await self._wait_for_call(client, session, timeout)
+                call = await self._called(client, session, timeout)
                 came_up(call)
             if callee_speaks_first:
                 await _greet(call, greeting_timeout)
             return call
         finally:
             self._waiting = False
+
+    async def _called(self, client: BusClient, session: ClientSession, timeout: float) -> Call:
+        """A number belongs to one stack. If that is another machine's, the line goes there: it may
+        share the number with us, by the callers that each of us allows."""
+        began = monotonic()
+        try:
+            return await self._wait_for_call(client, session, timeout)
+        except NumberBusyError as busy:
+            if busy.bus is None:
+                raise
+            log.info("%r goes to the stack that has its number, at %s", self, busy.bus)
+            try:
+                client, session = await self._join(busy.bus)
+            except StackUnavailableError as error:
+                raise busy from error
+        return await self._wait_for_call(client, session, max(1.0, timeout + began - monotonic()))
 
     async def _wait_for_call(
         self, client: BusClient, session: ClientSession, timeout: float

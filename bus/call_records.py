@@ -82,6 +82,8 @@ class CallInfo(Record, frozen=True):
     #: stream brings two tracks. On the media plane the inbound one goes by ``call``, and the
     #: outbound one by ``call`` and ``.outbound``
     theirs: Direction | None = None
+    #: to a gateway: the stack whose call it is, where it is one of a fleet
+    stack: Name = ""
 
 
 def outbound_track(call: Name) -> Name:

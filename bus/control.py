@@ -9,6 +9,10 @@ A connection may stand on which nothing is heard, for example because the contro
 connection for the peer's. After :data:`SILENT_BEATS` the peer throws it away and makes a new one.
 If no word comes on that either, the peer is *deaf* after :data:`DEAF_AFTER`, and its process may
 act on it.
+
+Where several controllers share a database, a client may go to another one. It does so when its own
+has not welcomed it for :data:`PATIENCE`, and wherever a controller says that its stack has moved.
+Gateways and codec workers are connected to all of them (:mod:`.fleet`).
 """
 
 from __future__ import annotations
@@ -44,6 +48,8 @@ log = logging.getLogger("trunkline.bus")
 BEAT_SECONDS = 0.5
 #: Without an answer from any controller for this long, requests fail.
 UNAVAILABLE_AFTER = 10.0
+#: The same in a fleet, where another controller may run the stack after 10 to 15 s.
+UNAVAILABLE_IN_FLEET_AFTER = 30.0
 #: So long after the last word a peer is deaf whose connection stands. A controller that hangs is
 #: killed by its keeper long before.
 DEAF_AFTER = 25.0
@@ -52,6 +58,9 @@ DEAF_AFTER = 25.0
 SILENT_BEATS = 20
 #: A connection on which no Welcome came within this time is thrown away.
 WELCOME_WITHIN = 2.0
+#: A controller that is just being started again by its keeper is waited for, before another one of
+#: its fleet is asked.
+PATIENCE = 2.5
 
 _T = TypeVar("_T")
 
@@ -72,7 +81,8 @@ class ControlClient:
     ``hello()`` describes the peer and everything that it holds. ``beat()`` makes the Beat that is
     sent twice a second; None: the peer is not well, and says nothing. ``on_event`` gets every
     Event, ``on_welcome`` every Welcome (a new epoch, or a reconnect). ``on_refused`` is called once
-    when the controller refuses the peer for good; requests then fail with that error.
+    when the controller refuses the peer for good; requests then fail with that error. ``on_moved``
+    is called when the controller does not run the stack that the Hello asks for.
     """
 
     def __init__(
@@ -86,6 +96,7 @@ class ControlClient:
         on_event: Callable[[m.Event], None],
         on_welcome: Callable[[m.Welcome], None] | None = None,
         on_refused: Callable[[TrunklineError], None] | None = None,
+        on_moved: Callable[[m.Moved], None] | None = None,
         curve: ClientCurve | None = None,
         clock: Clock = monotonic,
         wall: Wall | None = None,
@@ -102,12 +113,18 @@ class ControlClient:
         self._on_event = on_event
         self._on_welcome = on_welcome
         self._on_refused = on_refused
+        self._on_moved = on_moved
         self._curve = curve
         self._clock = clock
         self._ids = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._socket: BusSocket | None = None
         self._task: asyncio.Task[None] | None = None
+        #: all controllers of the fleet, which are asked in turn while the present one does not
+        #: welcome us
+        self.ring: list[BusAddress] = []
+        #: since when this controller has been tried
+        self._tried_since = clock()
         #: the next try, where the last connection had ended before its Welcome
         self._retry: asyncio.TimerHandle | None = None
         self._connected_at: float | None = None
@@ -130,7 +147,7 @@ class ControlClient:
 
     def start(self) -> None:
         """Connect, and stay connected until ``close()``."""
-        self._last_heard = self._clock()
+        self._last_heard = self._tried_since = self._clock()
         self._open()
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -148,6 +165,30 @@ class ControlClient:
             self._socket.close(linger=100)
         self._drop()
         self._fail(StackUnavailableError("the connection to the controller was closed"))
+
+    def abandon(self) -> None:
+        """Close the socket without a word, and fail what is pending: nobody is there any more."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        self._drop()
+        self.welcome = None
+        self._fail(StackUnavailableError("the stack of this controller has moved, or is over"))
+
+    def go(self, address: BusAddress) -> None:
+        """Connect to the controller at this address from now on. If that is the present one, it is
+        about to know us: it is asked once more, a little later."""
+        self._tried_since = self._clock()
+        if address != self._address:
+            self._address = address
+            self._reopen()
+        elif self._retry is None:
+            self._drop()
+            self._retry = asyncio.get_running_loop().call_later(BEAT_SECONDS, self._reopen)
+
+    @property
+    def address(self) -> BusAddress:
+        return self._address
 
     @property
     def epoch(self) -> int | None:
@@ -277,6 +318,8 @@ class ControlClient:
 
     def _reopen(self) -> None:
         self._drop()
+        if self.welcome is not None:
+            self._tried_since = self._clock()
         self.welcome = None
         self._unanswered = 0
         self._welcomed.clear()
@@ -309,6 +352,9 @@ class ControlClient:
             self._take_welcome(message)
         elif isinstance(message, m.Refused):
             self._refuse(message.error.exception())
+        elif isinstance(message, m.Moved):
+            if self._on_moved is not None:
+                self._on_moved(message)
         else:
             self._on_event(message)
 
@@ -375,9 +421,13 @@ class ControlClient:
                 self._unanswered += 1
             if self._unanswered > SILENT_BEATS:
                 self._reopen()
+        elif len(self.ring) > 1 and now - self._tried_since > PATIENCE:
+            here = self.ring.index(self._address) if self._address in self.ring else -1
+            self.go(self.ring[(here + 1) % len(self.ring)])
         elif (self._socket is None and self._retry is None) or (
             self._connected_at is not None and now - self._connected_at > WELCOME_WITHIN
         ):
             self._reopen()
-        if now - self._last_heard > UNAVAILABLE_AFTER and self._pending:
-            self._fail(self._unavailable(), asked_before=now - UNAVAILABLE_AFTER)
+        waits = UNAVAILABLE_AFTER if len(self.ring) < 2 else UNAVAILABLE_IN_FLEET_AFTER
+        if now - self._last_heard > waits and self._pending:
+            self._fail(self._unavailable(waits), asked_before=now - waits)

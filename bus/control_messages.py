@@ -120,7 +120,11 @@ class Hello(Message, frozen=True):
     remembers the peer (a minute). ``connection`` counts the peer's sockets from 1, so that a Hello
     of an older one, which can arrive late, is known as such.
 
-    Answered by :class:`Welcome` or :class:`Refused`; not at all where the name is another's.
+    ``stack``: the stack that it wants, and whose sessions or streams it announces. Empty: the one
+    of the controller at this address. Where there is no database it says nothing.
+
+    Answered by :class:`Welcome`, :class:`Moved` or :class:`Refused`; not at all where the name is
+    another's.
     """
 
     role: Role
@@ -140,6 +144,15 @@ class Hello(Message, frozen=True):
     #: adapter: its sessions
     sessions: list[SessionInfo] = []
     account: Name | None = None
+    stack: Name = ""
+
+
+class ControllerRef(Record, frozen=True):
+    """A controller of the fleet: its stack's id, and the address of its bus (``TRUNKLINE_BUS``). If
+    a controller has died, another one runs its stack at an address of its own."""
+
+    stack: Name
+    bus: Endpoint
 
 
 class Welcome(Message, frozen=True):
@@ -148,7 +161,7 @@ class Welcome(Message, frozen=True):
     ``stack`` is the id of the stack: it stays the same for as long as its state directory lives.
     ``epoch`` counts up at each start of a controller on that directory. ``unknown_sessions`` are
     those of the announced sessions that it would not take back, because their lease was long gone
-    or their secret wrong. Their calls are over.
+    or their secret wrong. Their calls are over. ``fleet``: as in :class:`Fleet`.
     """
 
     epoch: Number
@@ -159,6 +172,27 @@ class Welcome(Message, frozen=True):
     lead_ms: Number
     version: tuple[Number, Number] = PROTOCOL
     unknown_sessions: list[Name] = []
+    fleet: list[ControllerRef] = []
+
+
+class Fleet(Message, frozen=True):
+    """to every peer, when it has changed: the controllers that share an account, a public URL and a
+    database. It is empty where there is no database.
+
+    A gateway and a codec worker connect to each of them, and a client goes to another one if its
+    own is gone.
+    """
+
+    controllers: list[ControllerRef]
+
+
+class Moved(Message, frozen=True):
+    """Answer to a Hello that asks for another stack than this controller runs: it is at ``bus``, as
+    far as is known. None: this controller has run it for one that died, nothing is left of it, and
+    it is over."""
+
+    stack: Name
+    bus: Endpoint | None = None
 
 
 class Refused(Message, frozen=True):
@@ -306,7 +340,8 @@ class Reply(Message, frozen=True):
 # ---------------------------------------------------------------- what travels in each direction
 
 Event = (
-    CallStarted
+    Fleet
+    | CallStarted
     | CallPlaced
     | CallReconnecting
     | CallEnded
@@ -328,4 +363,4 @@ Notification = GatewayNotification | CallHeard
 #: what the controller's ROUTER receives
 ToController = Hello | Beat | Goodbye | Request | Notification
 #: what a control DEALER receives
-FromController = Welcome | Refused | Pulse | Reply | Event
+FromController = Welcome | Refused | Moved | Pulse | Reply | Event

@@ -42,16 +42,24 @@ class NumberBusyError(TrunklineError, RuntimeError):
     """The number is leased by another session or stack.
 
     ``number`` is E.164 in full; ``holder`` names the session or stack that has it; ``since`` is
-    when it took it (ISO 8601, UTC) or None where that cannot be known.
+    when it took it (ISO 8601, UTC) or None where that cannot be known. ``bus``: where the stack of
+    another machine is reached that has it, and shares it as its own rules say; None: it is none.
     """
 
     def __init__(
-        self, message: str, *, number: str = "", holder: str = "", since: str | None = None
+        self,
+        message: str,
+        *,
+        number: str = "",
+        holder: str = "",
+        since: str | None = None,
+        bus: str | None = None,
     ) -> None:
         super().__init__(message)
         self.number = number
         self.holder = holder
         self.since = since
+        self.bus = bus
 
 
 class NumberRoutedElsewhereError(TrunklineError, RuntimeError):

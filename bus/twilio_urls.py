@@ -22,6 +22,8 @@ HEALTH_PATH: Final = "/healthz"
 OVERRIDE_FIELD: Final = "o"
 STACK_FIELD: Final = "s"
 PRIOR_FIELD: Final = "p"
+#: The stack's id also stands in all other URLs, and in front of tokens, where the controller is one
+#: of a fleet: a gateway asks the controller that they name.
 #: In the URLs of a dial: its request id. Callbacks come before the call's SID is known.
 DIAL_FIELD: Final = "d"
 #: In a redirect back to us: the id of the call that is to get its next stream.
@@ -32,6 +34,16 @@ CALL_FIELD: Final = "c"
 #: A gateway that is just being started again then costs a caller a second instead of the call.
 #: Twilio reads the fragment itself: it neither sends nor signs it.
 RETRY_FRAGMENT: Final = "#rc=3&rp=all"
+
+
+def named_token(stack: str, token: str) -> str:
+    """A stream's token that also says which stack made it."""
+    return f"{stack}.{token}"
+
+
+def stack_of(token: str) -> str:
+    """The stack that made this token; "" where it names none."""
+    return token.rpartition(".")[0]
 
 
 def voice_url(public_url: str, query: str) -> str:

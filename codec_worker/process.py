@@ -44,9 +44,9 @@ import zmq
 
 from trunkline.bus import messages as m
 from trunkline.bus import tracing
-from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
+from trunkline.bus.fleet import Fleet
 from trunkline.bus.histogram import LATENESS, Histogram
 from trunkline.bus.process import (
     EXIT_DONE,
@@ -154,11 +154,11 @@ class WorkerProcess:
             after=self._came,
             curve=settings.curve,
         )
-        self.control = ControlClient(
+        self.control = Fleet(
             context,
             settings.address,
             peer=self.peer,
-            hello=self._hello,
+            hello=lambda elsewhere: self._hello(),
             beat=self._control_beat,
             on_event=self._ignore,
             on_welcome=lambda welcome: say_ready(),

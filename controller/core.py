@@ -87,7 +87,7 @@ _WHILE_STOPPING: Final = (*_ONLY_GATEWAYS, m.CloseSession, *_BY_ANYBODY)
 
 Rule = Callable[[Moment, Any], None]
 Event = m.ToController
-AnyEvent = Event | Result | do.Tick | do.Gone | do.Shutdown | do.Look | do.ByHand
+AnyEvent = Event | Result | do.Tick | do.Gone | do.FleetSeen | do.Shutdown | do.Look | do.ByHand
 
 
 def _status(at: Moment, ask: f.Ask[m.GetStatus]) -> None:
@@ -127,6 +127,7 @@ HEARS: Final[dict[type, tuple[Rule, ...]]] = {
         reception.tell_gateways,
     ),
     do.Gone: (reception.gone,),
+    do.FleetSeen: (reception.fleet_seen,),
     do.Shutdown: (reception.shut_down,),
     # The console: whoever looks at it is shown sound by the gateways, and may act on a call.
     do.Look: (reception.look,),

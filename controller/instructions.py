@@ -247,9 +247,11 @@ class Restored(Result, frozen=True):
 
 
 class AskedTwilio(Result, frozen=True):
-    """Twilio is being asked for the call now: the dial's timeout begins."""
+    """Twilio is being asked for the call now: the dial's timeout begins. ``asked``: that is later
+    than the dial's row says (Unix time), because other machines of the fleet ask, too."""
 
     request: str
+    asked: float | None = None
 
 
 class Taken(Result, frozen=True):
@@ -344,6 +346,12 @@ class DigitsSent(Result, frozen=True):
 
 class Tick(msgspec.Struct, frozen=True):
     """Time passes; each 100 ms."""
+
+
+class FleetSeen(msgspec.Struct, frozen=True):
+    """The controllers of the fleet, this one too, as the database has them now."""
+
+    controllers: list[m.ControllerRef]
 
 
 class Gone(msgspec.Struct, frozen=True):

@@ -1,16 +1,22 @@
 """Stacks of the account, on other machines, that fall silent in the database while we serve.
 
-Whoever sees that first takes the stack's journal, puts its numbers back and hangs its calls up, as
-a start does with what was left before it (:mod:`.journal.orphans`). So a machine that dies for ever
-leaves no number behind for longer than its lease, as long as one controller of the account runs.
+Whoever sees that first takes the stack's journal. If the stack was of our fleet, we run it: its
+clients come to us with their sessions' secrets, its gateways ask us about its calls, and these go
+on. It is a restart of that stack, in another place. We do so until nothing of it is left.
+
+Of any other stack the numbers are put back and the calls hung up, as a start does with what was
+left before it (:mod:`.journal.orphans`). So a machine that dies for ever leaves no number behind
+for longer than its lease, as long as one controller of the account runs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Coroutine, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from trunkline.bus import messages as m
 
 from .journal.database import JournalError
 from .journal.orphans import Orphan, Orphans, Present
@@ -18,6 +24,9 @@ from .journal.places import Left
 from .journal.rows import OverrideRow
 from .twilio.apply_restore import restore
 from .twilio.operations import Operations
+
+if TYPE_CHECKING:
+    from .shell import Shell
 
 log = logging.getLogger("trunkline.controller")
 
@@ -29,18 +38,36 @@ class Stacks(Protocol):
     """Where stacks show that they live (:class:`.journal.postgres.register.Register`)."""
 
     async def silent(self, but: Container[str]) -> Sequence[Left]:
-        """Those with open rows that have not shown themselves for the time of a lease."""
+        """Those with open rows, or of the fleet, that have not shown themselves for the time of a
+        lease."""
+        ...
+
+    @property
+    def fleet(self) -> list[tuple[str, str]]:
+        """The stacks of the fleet with the addresses of their buses, when ``silent`` looked."""
         ...
 
 
 class OtherStacks:
-    """``orphans``: what was left before we started, and from now on these, too."""
+    """``orphans``: what was left before we started, and from now on these, too. ``run``: a shell
+    for a stack, by the operations on its journal. ``left``: stacks of the fleet that died when they
+    were last run here."""
 
-    def __init__(self, stacks: Stacks, orphans: Orphans, ops: Operations, present: Present) -> None:
+    def __init__(
+        self,
+        stacks: Stacks,
+        orphans: Orphans,
+        ops: Operations,
+        present: Present,
+        run: Callable[[Operations], Awaitable[Shell]],
+        left: Sequence[Left] = (),
+    ) -> None:
         self._stacks = stacks
         self._orphans = orphans
         self._ops = ops
         self._present = present
+        self._run = run
+        self._left = left
         self._lock: Callable[[str], asyncio.Lock]
         self._count: Callable[[str], None]
 
@@ -49,10 +76,15 @@ class OtherStacks:
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         lock: Callable[[str], asyncio.Lock],
         count: Callable[[str], None],
+        fleet_seen: Callable[[list[m.ControllerRef]], None],
+        host: Callable[[Shell], Awaitable[None]],
     ) -> None:
         """Until it is cancelled. ``spawn`` keeps a task, ``lock`` is the lock of a number, by which
-        one write at a time goes to it, and ``count`` counts what has become of an override."""
-        self._lock, self._count = lock, count
+        one write at a time goes to it, and ``count`` counts what has become of an override.
+        ``fleet_seen`` hears which controllers there are, and ``host`` serves a shell."""
+        self._lock, self._count, self._host = lock, count, host
+        for orphan in self._orphans.add(self._left, self._present):
+            spawn(self._take_over(orphan))
         while True:
             await self._ops.sleep(EVERY)
             known = {orphan.stack for orphan in self._orphans.found} | {self._ops.stack}
@@ -61,24 +93,38 @@ class OtherStacks:
             except JournalError as error:
                 log.debug("other stacks are not looked at now: %s", error)
                 continue
+            fleet_seen(refs(self._stacks.fleet))
             for orphan in self._orphans.add(found, self._present):
-                log.warning("stack %s is silent, and has left numbers or calls", orphan.stack)
-                spawn(self._put_back(orphan))
+                log.warning("stack %s is silent", orphan.stack)
+                spawn(self._take_over(orphan))
 
-    async def _put_back(self, orphan: Orphan) -> None:
-        """All of one stack. A session of ours that wants one of its numbers need not wait: whoever
-        comes to the number first opens its seal, and the other one finds another's override."""
+    async def _take_over(self, orphan: Orphan) -> None:
+        """All of one stack, until nothing of it is left. An error is the end of our try alone."""
         try:
             ops = await orphan.take(self._ops)
-            if ops is not None:
-                rows = await ops.journal.open_overrides()
-                restored = (self._restored(ops, row) for row in rows)
-                await asyncio.gather(orphan.hang_up_left(self._ops), *restored)
+            if ops is not None and orphan.fleet:
+                await self._host(await self._run(ops))
+            elif ops is not None:
+                await self._put_back(orphan, ops)
         except JournalError as error:
             log.error("stack %s: %s", orphan.stack, error)
+        if self._ops.hurried.is_set():
+            return  # we end, and look what is left of it
         await orphan.close()
         self._orphans.drop(orphan)
+
+    async def _put_back(self, orphan: Orphan, ops: Operations) -> None:
+        """A session of ours that wants one of its numbers need not wait: whoever comes to the
+        number first opens its seal, and the other one finds another's override."""
+        rows = await ops.journal.open_overrides()
+        restored = (self._restored(ops, row) for row in rows)
+        await asyncio.gather(orphan.hang_up_left(self._ops), *restored)
 
     async def _restored(self, ops: Operations, row: OverrideRow) -> None:
         async with self._lock(row.number):
             self._count(f"overrides {await restore(ops, row)}")
+
+
+def refs(fleet: Iterable[tuple[str, str]]) -> list[m.ControllerRef]:
+    """The fleet, for peers."""
+    return [m.ControllerRef(stack=stack, bus=bus) for stack, bus in fleet]

@@ -72,6 +72,10 @@ class PeerNames:
         """The connection has this name."""
         return self._names.get(identity) == peer
 
+    def has_any(self, identity: bytes) -> bool:
+        """The connection has a name."""
+        return identity in self._names
+
     def unknown(self, peer: str) -> bool:
         """Nobody has this name."""
         return peer not in self._holders

@@ -45,7 +45,7 @@ from .journal.orphans import Orphans, clear_away
 from .journal.rows import SEEN_KEPT
 from .journal.state_dir import StackDir, StackRunsError
 from .live import snapshot
-from .other_stacks import OtherStacks
+from .other_stacks import OtherStacks, refs
 from .pages import Pages
 from .rules.book import Identity, Rules
 from .rules.book.usage import DAY, Caps
@@ -58,6 +58,7 @@ from .twilio.sealed import find_own
 from .viewers import Viewers
 
 if TYPE_CHECKING:
+    from .journal.postgres.register import LeftInDatabase
     from .metrics import Metrics
 
 log = logging.getLogger("trunkline.controller")
@@ -132,21 +133,34 @@ async def _serve_locked(
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         orphans = Orphans.find(settings.state_path, account, holder, prober.present)
+        left: list[LeftInDatabase] = []
         if stacks is not None:
-            orphans.add(await stacks.left(but=stack.id), prober.present)
+            left = await stacks.left(but=stack.id)
+            # Those of our fleet may live, and if they do not their clients come here.
+            orphans.add([each for each in left if not each.fleet], prober.present)
         unreadable = await journal.unreadable()
         for row in unreadable:
             log.error("%s", row.text(journal.name))
         if lost or unreadable:
             await find_own(ops, unreadable)
-        core = await _unless_stopped(stop, _core(settings, ops, account, orphans, lost=lost))
+        fleet = [] if stacks is None else stacks.fleet
+        begun = _core(settings, ops, account, orphans, lost=lost, fleet=bool(fleet))
+        core = await _unless_stopped(stop, begun)
         if core is None:
             return EXIT_PENDING
         carrier.watched_by(core.book.measures.asked_twilio)
         others = None
         if stacks is not None:
-            others = OtherStacks(stacks, orphans, ops, prober.present)
-        status = await _run(settings, Shell(core, ops, stop, orphans, others=others), context)
+
+            async def run_too(of_another: Operations) -> Shell:
+                core = await _core(settings, of_another, account, Orphans(), lost=False, fleet=True)
+                return Shell(core, of_another, asyncio.Event())
+
+            ours = [each for each in left if each.fleet and not each.silent_for]
+            others = OtherStacks(stacks, orphans, ops, prober.present, run_too, ours)
+        shell = Shell(core, ops, stop, orphans, others=others)
+        shell.fleet_seen(refs(fleet))
+        status = await _run(settings, shell, context)
     finally:
         stop_authenticator(context)
         context.destroy(linger=100)
@@ -197,10 +211,16 @@ def _set_aside(stack: StackDir) -> bool:
 
 
 async def _core(
-    settings: Settings, ops: Operations, account: str, orphans: Orphans, *, lost: bool
+    settings: Settings,
+    ops: Operations,
+    account: str,
+    orphans: Orphans,
+    *,
+    lost: bool,
+    fleet: bool,
 ) -> Core:
     """A new epoch's state machine, with what the journals have open. ``lost``: nobody knows how far
-    epochs were counted, but it was not to the minutes since 1970."""
+    epochs were counted, but it was not to the minutes since 1970. ``fleet``: it is of one."""
     journal = ops.journal
     now = time.time()
     ahead = await journal.newest() - now
@@ -219,6 +239,7 @@ async def _core(
         public_url=ops.public_url,
         started_wall=time.time(),
         started=monotonic(),
+        fleet=fleet,
     )
     dials = await journal.open_dials()
     dials += await journal.closed_dials(identity.started_wall - DAY)

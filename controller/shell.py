@@ -26,12 +26,10 @@ import msgspec
 import zmq
 
 from trunkline.bus import messages as m
-from trunkline.bus import tracing
 from trunkline.bus.clock import Clock, monotonic
 from trunkline.bus.curve import CurveKeys
 from trunkline.bus.errors import CarrierError, ErrorInfo, InvalidRequestError
-from trunkline.bus.process import EXIT_DONE, EXIT_FAILED, EXIT_PENDING, say_ready
-from trunkline.bus.redact import redact_number
+from trunkline.bus.process import EXIT_FAILED, EXIT_PENDING, say_ready
 from trunkline.bus.sockets import BusSocket, bind_router
 from trunkline.bus.wall import Wall
 
@@ -43,17 +41,20 @@ from .journal.orphans import Orphans
 from .other_stacks import OtherStacks
 from .peer_names import PeerNames
 from .rules import reception
+from .spans import Spans
 from .twilio import operations
 from .twilio.apply_restore import put_on, restore
 from .twilio.carrier import RestFailure
 from .twilio.operations import Operations
+from .what_is_left import say_what_is_left
 
 log = logging.getLogger("trunkline.controller")
 
 #: From SIGTERM until the process ends whatever is still to be done (honcho kills after 5 s).
 STOP_WITHIN: Final = 3.4
-#: Traced requests that are not answered yet, as far as they are looked after.
-MOST_SPANS: Final = 1000
+#: A stack in a database that several machines share may be taken while we stand still for longer
+#: (seconds): it is asked then, before anything else is done.
+MAY_BE_TAKEN: Final = 5.0
 
 #: How often the connections of silent peers are asked after; a peer beats twice as often.
 LOOK_SECONDS: Final = 1.0
@@ -93,7 +94,8 @@ _decode_begun = msgspec.msgpack.Decoder(_Asked | _SaidHello).decode
 
 
 class Shell:
-    """One controller on the running loop: ``listen``, then ``serve``."""
+    """One controller on the running loop: ``listen``, then ``serve``. It may ``host`` the stack of
+    another controller, which has died: that has a shell of its own, on our socket."""
 
     def __init__(
         self,
@@ -112,14 +114,22 @@ class Shell:
         self._clock = clock
         self._wall = Wall(log, core.book.counts, clock=clock)
         self._router: BusSocket | None = None
+        #: by stack
+        self._guests: dict[str, Shell] = {}
+        #: the connections that have asked for one of these
+        self._at_guest: dict[bytes, Shell] = {}
         self._names = PeerNames(self._stands)
         self._looked_at = clock()
         self._tasks: set[asyncio.Task[Any]] = set()
         #: notes to the journal that are under way
         self._noting = 0
         self._numbers: dict[str, asyncio.Lock] = {}
-        self._spans: dict[tuple[str, int], tracing.RoomSpan] = {}
+        self._spans = Spans(core.book.identity.stack)
         self._fatal: BaseException | None = None
+        #: when the core was last given something
+        self._fed_at = clock()
+        #: while we ask whether the stack is still ours: what waits for the answer
+        self._unsure: list[AnyEvent] | None = None
         self._changed = asyncio.Event()
         #: where the console hears how loud calls are
         self._show: Callable[[m.Levels | m.CallSound], object] = lambda message: None
@@ -141,7 +151,11 @@ class Shell:
         ticking = asyncio.get_running_loop().create_task(self._tick())
         self._spawn(self._check_credentials())
         if self._others is not None:
-            self._spawn(self._others.watch(self._spawn, self._number, self.core.book.count))
+            self._spawn(
+                self._others.watch(
+                    self._spawn, self._number, self.core.book.count, self.fleet_seen, self.host
+                )
+            )
         for orphan in self._orphans.found:
             self._spawn(orphan.hang_up_left(self._ops))
         try:
@@ -151,12 +165,67 @@ class Shell:
         finally:
             await self._ops.journal.give_up()
             await self._orphans.give_up()
-            ticking.cancel()
-            for task in list(self._tasks):
-                task.cancel()
-            await asyncio.gather(ticking, *self._tasks, return_exceptions=True)
+            await self._cancel(ticking)
             self.close()
         return await self._exit_status()
+
+    async def _cancel(self, ticking: asyncio.Task[None]) -> None:
+        ticking.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(ticking, *self._tasks, return_exceptions=True)
+
+    # ------------------------------------------------------------------ the fleet
+
+    def fleet_seen(self, controllers: list[m.ControllerRef]) -> None:
+        """Our peers hear which controllers there are."""
+        for shell in (self, *self._guests.values()):
+            shell._feed(do.FleetSeen(controllers))
+
+    async def host(self, guest: Shell) -> None:
+        """Serve another stack on our socket, whose controller has died, until nothing of it is left
+        or we end. What its clients do not claim is put back and hung up, as after any start."""
+        stack = guest.core.book.identity.stack
+        log.warning("stack %s is run here from now on, until nothing of it is left", stack)
+        guest._feed(do.FleetSeen(self.core.book.fleet))
+        self._guests[stack] = guest
+        try:
+            await guest._serve_as_guest(self._router, self._stop)
+        finally:
+            del self._guests[stack]
+            self._changed.set()
+            mine = [identity for identity, at in self._at_guest.items() if at is guest]
+            for identity in mine:
+                del self._at_guest[identity]
+        log.warning("nothing is left of stack %s", stack)
+
+    async def _serve_as_guest(self, router: BusSocket | None, stop: asyncio.Event) -> None:
+        """Raises the error that ended it."""
+        self._router = router
+        ticking = asyncio.get_running_loop().create_task(self._tick())
+        try:
+            while self._fatal is None and not (stop.is_set() or self._is_over()):
+                await self._ops.sleep(TICK_SECONDS)
+            if self._fatal is None and stop.is_set():
+                await self._shut_down()
+        finally:
+            await self._cancel(ticking)
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _is_over(self) -> bool:
+        """Nobody has anything here, and all of it is written down."""
+        return self.core.book.nothing_left and not self._tasks
+
+    def _shell_of(self, hello: m.Hello) -> Shell | None:
+        """Who serves the stack that this peer asks for; None: it is not here. The sessions of a
+        stack that is over are lost, and whoever serves here says so."""
+        if hello.stack in ("", self.core.book.identity.stack):
+            return self
+        if hello.stack in self._guests:
+            return self._guests[hello.stack]
+        over = self.core.book.bus_of(hello.stack) is None
+        return self if over and hello.role == "adapter" else None
 
     def close(self) -> None:
         """Listen no more; messages that were given out are still sent. May be called twice."""
@@ -170,7 +239,7 @@ class Shell:
         began = self._clock()
         self._ops.hurry()
         self._feed(do.Shutdown())
-        while (self.core.book.busy or self._noting) and self._fatal is None:
+        while (self.core.book.busy or self._noting or self._guests) and self._fatal is None:
             left = STOP_WITHIN - (self._clock() - began)
             if left < TICK_SECONDS / 10:
                 return
@@ -190,7 +259,7 @@ class Shell:
                 raise self._fatal
             return EXIT_FAILED
         try:
-            return await self._say_what_is_left()
+            return await say_what_is_left(self._ops.journal, self._orphans)
         except DatabaseAwayError as error:
             log.error(
                 "%s. What is still to be put back or hung up stands there: the next start, or "
@@ -198,26 +267,6 @@ class Shell:
                 error,
             )
             return EXIT_PENDING
-
-    async def _say_what_is_left(self) -> int:
-        overrides = await self._ops.journal.open_overrides()
-        overrides += await self._orphans.open_overrides()
-        dials = await self._ops.journal.open_dials()
-        later = "the next start, or `trunkline restore`, does it"
-        for row in overrides:
-            log.error("number %s is still to be restored: %s", redact_number(row.number), later)
-        for dial in dials:
-            shown = redact_number(dial.callee)
-            log.error("a call to %s is still to be hung up: %s", shown, later)
-        listening = await self._ops.journal.open_listening()
-        for heard in listening:
-            log.error("a stream of call %s is still to be stopped: %s", heard.sid, later)
-        journal = self._ops.journal
-        unreadable = [row for row in await journal.unreadable() if row.table == "override"]
-        for lost in unreadable:
-            log.error("%s", lost.text(journal.name))
-        left = overrides or dials or listening or unreadable
-        return EXIT_PENDING if left else EXIT_DONE
 
     async def _check_credentials(self) -> None:
         """Credentials that Twilio refuses end the process at its start; the journal is kept."""
@@ -233,7 +282,19 @@ class Shell:
     # ------------------------------------------------------------------ in
 
     def _receive(self, identity: bytes, message: m.ToController) -> None:
-        """One message of a peer, which counts if it comes on the connection that has the name."""
+        """One message of a peer, for the stack that its connection has asked for."""
+        if isinstance(message, m.Hello) and message.stack:
+            shell = self._shell_of(message)
+            if shell is None:
+                bus = self.core.book.bus_of(message.stack)
+                self._send(m.Moved(stack=message.stack, bus=bus), identity)
+                return
+            if shell is not self:
+                self._at_guest[identity] = shell
+        self._at_guest.get(identity, self)._take(identity, message)
+
+    def _take(self, identity: bytes, message: m.ToController) -> None:
+        """The message counts if it comes on the connection that has the name."""
         peer = message.gateway if isinstance(message, m.GatewayNotification) else message.peer
         if isinstance(message, m.Hello):
             if (
@@ -262,6 +323,7 @@ class Shell:
     def _unreadable(self, identity: bytes, payload: bytes, error: Exception) -> None:
         """A request and a Hello get an answer where one can be sent: whoever said it would wait for
         ever, and say it again after each reconnect. Whatever else it was is dropped."""
+        names = self._at_guest.get(identity, self)._names
         try:
             begun = _decode_begun(payload)
         except Exception:  # noqa: BLE001  # it is neither
@@ -269,7 +331,7 @@ class Shell:
         if isinstance(begun, _SaidHello):
             why = InvalidRequestError(f"the Hello of {begun.peer} cannot be read: {error}")
             self._send(m.Refused(error=ErrorInfo.of(why)), identity)
-        elif self._names.has(begun.peer, identity):
+        elif names.has(begun.peer, identity):
             why = InvalidRequestError(f"the request cannot be read: {error}")
             self._send(m.Reply(id=begun.id, error=ErrorInfo.of(why)), identity)
 
@@ -283,8 +345,16 @@ class Shell:
         failed: its book may be half changed."""
         if self._fatal is not None:
             return
+        now = self._clock()
+        if now - self._fed_at > MAY_BE_TAKEN and self._ops.journal.shared and self._unsure is None:
+            self._unsure = []
+            self._spawn(self._confirm())
+        self._fed_at = now
+        if self._unsure is not None:
+            self._unsure.append(event)
+            return
         if isinstance(event, m.Request) and event.trace:
-            self._begin_span(event)
+            self._spans.begin(event)
         try:
             instructions = self.core.handle(event, self._clock())
         except Exception as error:  # noqa: BLE001  # the process ends with it, and logs it
@@ -296,6 +366,14 @@ class Shell:
         self._changed.set()
         if not isinstance(event, do.Tick | m.Beat):
             self._asked.set()
+
+    async def _confirm(self) -> None:
+        """We did not run for so long that another controller may run our stack by now. It has its
+        calls then, and we must not hang them up. The error of a stack that is taken ends us."""
+        await self._ops.journal.confirm()
+        events, self._unsure = self._unsure or [], None
+        for event in events:
+            self._feed(event)
 
     async def _tick(self) -> None:
         """Time for the core, ten times a second. A late tick is not followed by several at once.
@@ -322,6 +400,9 @@ class Shell:
         now = self._clock()
         peers = self.core.book.peers.by_id
         self._names.forget_all_but(peers)
+        for connection, guest in list(self._at_guest.items()):
+            if not guest._names.has_any(connection):
+                del self._at_guest[connection]
         if now - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = now
@@ -337,8 +418,8 @@ class Shell:
         a task of its own: a number whose restore hangs must not hold up another one."""
         if isinstance(instruction, do.Send):
             identity = self._names.connection(instruction.peer)
-            if isinstance(instruction.message, m.Reply) and self._spans:
-                self._end_span(instruction.peer, instruction.message)
+            if isinstance(instruction.message, m.Reply):
+                self._spans.end(instruction.peer, instruction.message)
             if identity is not None:
                 self._send(instruction.message, identity)
         elif isinstance(instruction, do.Show):
@@ -360,29 +441,6 @@ class Shell:
         if router is not None:
             what = type(message).__name__
             self._wall.shield(what, lambda: router.send(_encode(message), identity))
-
-    def _begin_span(self, request: m.Request) -> None:
-        """One span from when a traced request came until it is answered."""
-        key = (request.peer, request.id)
-        if key not in self._spans:
-            name = f"trunkline.controller.{type(request.body).__name__}"
-            what = {
-                "trunkline.peer": self.core.book.identity.stack,
-                "trunkline.client": request.peer,
-            }
-            span = tracing.begin(name, request.trace, what)
-            if span is not None:
-                self._spans[key] = span
-            if len(self._spans) > MOST_SPANS:
-                self._spans.pop(next(iter(self._spans))).end(error="never answered")
-
-    def _end_span(self, peer: str, reply: m.Reply) -> None:
-        """Its answer leaves: the span says what became of the request."""
-        span = self._spans.pop((peer, reply.id), None)
-        if span is not None:
-            sid = reply.body.sid if isinstance(reply.body, m.Dialled) else None
-            error = None if reply.error is None else reply.error.kind
-            span.end({"trunkline.call_sid": sid}, error=error)
 
     def _spawn(self, work_: Coroutine[Any, Any, None]) -> None:
         """Keep the task, and look at how it ends."""

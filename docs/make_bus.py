@@ -32,6 +32,7 @@ SECTIONS = (
     ("media: from a codec worker to an adapter", m.WorkerToAdapter),
 )
 RECORDS = (
+    m.ControllerRef,
     m.WorkerRef,
     m.Placement,
     m.CallInfo,

@@ -37,7 +37,7 @@ from trunkline.bus.errors import TrunklineError
 from trunkline.bus.places import Places
 from trunkline.bus.redact import redact_number
 from trunkline.bus.refusals import Kind
-from trunkline.bus.twilio_urls import CALL_FIELD, HEALTH_PATH, STATUS_PATH, VOICE_PATH
+from trunkline.bus.twilio_urls import CALL_FIELD, HEALTH_PATH, STACK_FIELD, STATUS_PATH, VOICE_PATH
 
 from . import signature, twilio_forms, twiml
 from .authenticator import Authenticator
@@ -60,10 +60,10 @@ _T = TypeVar("_T")
 
 
 class Ask(Protocol):
-    """``ControlClient.request``."""
+    """``Fleet.request``."""
 
     async def __call__(
-        self, body: m.RequestBody, expect: type[_T], *, timeout: float | None = None
+        self, body: m.RequestBody, expect: type[_T], *, timeout: float | None = None, stack: str
     ) -> _T: ...
 
 
@@ -81,8 +81,9 @@ class _Webhook:
 class GatewayApp:
     """The ASGI application. An :class:`HTTPException` anywhere in it is the request's answer.
 
-    ``stack``: the stack's id, None until a controller has been heard. ``ready``: a controller
-    answers now. ``takes_calls``: a load balancer may send calls here.
+    ``stack``: the stack's id, None until a controller has been heard. ``stacks``: the ids of those
+    of the fleet whose controllers are there, None without a fleet. ``ready``: a controller answers
+    now. ``takes_calls``: a load balancer may send calls here.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class GatewayApp:
         ask: Ask,
         *,
         stack: Callable[[], str | None],
+        stacks: Callable[[], list[str] | None],
         ready: Callable[[], bool],
         takes_calls: Callable[[], bool],
         cassettes: Cassettes | None = None,
@@ -98,6 +100,7 @@ class GatewayApp:
         self._authenticator = authenticator
         self._ask_controller = ask
         self._stack = stack
+        self._stacks = stacks
         self._ready = ready
         self._takes_calls = takes_calls
         self._cassettes = cassettes
@@ -137,7 +140,9 @@ class GatewayApp:
     async def _health(self, request: Request) -> Response:
         """Always 200, for whoever asks which stack this is. ``?ready`` is for a load balancer,
         which looks at the status alone: 503 where calls should go to another gateway."""
-        body = msgspec.json.encode({"ok": self._ready(), "stack": self._stack()})
+        stacks = self._stacks()
+        said = {"ok": self._ready(), "stack": self._stack()}
+        body = msgspec.json.encode(said if stacks is None else said | {"stacks": stacks})
         away = "ready" in request.query_params and not self._takes_calls()
         return Response(body, 503 if away else 200, media_type="application/json")
 
@@ -268,7 +273,8 @@ class GatewayApp:
         what = type(body).__name__
         try:
             async with patience:
-                return await self._ask_controller(body, expect, timeout=ANSWER_WITHIN)
+                stack = body.query.get(STACK_FIELD, "")
+                return await self._ask_controller(body, expect, timeout=ANSWER_WITHIN, stack=stack)
         except TrunklineError as error:
             self._authenticator.refusals.add("nobody to ask", f"a {what}", str(error))
         except TimeoutError:

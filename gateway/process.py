@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import socket
+from collections.abc import Container
 from typing import Final
 
 import zmq
@@ -21,9 +22,9 @@ import zmq
 from trunkline.bus import hosts
 from trunkline.bus import messages as m
 from trunkline.bus.cassettes import Cassettes
-from trunkline.bus.control import ControlClient
 from trunkline.bus.curve import stop_authenticator
 from trunkline.bus.errors import SettingsError, TrunklineError
+from trunkline.bus.fleet import Fleet
 from trunkline.bus.listener import Bounds, Server
 from trunkline.bus.process import (
     EXIT_DONE,
@@ -150,7 +151,7 @@ class Gateway:
         self._stack: str | None = None
         self._public_url = settings.public_url
         self._account = settings.account_sid or None
-        self.client = ControlClient(
+        self.client = Fleet(
             context,
             settings.address,
             peer=self.peer,
@@ -194,6 +195,7 @@ class Gateway:
             self.authenticator,
             self.client.request,
             stack=lambda: self._stack,
+            stacks=lambda: self.client.stacks,
             ready=lambda: self.healthy,
             takes_calls=lambda: self.takes_calls,
             cassettes=cassettes,
@@ -207,8 +209,8 @@ class Gateway:
 
     @property
     def healthy(self) -> bool:
-        """The controller is heard, and has a codec worker that moves sound."""
-        return self.client.welcome is not None and self.client.workers != 0
+        """A controller is heard, and has a codec worker that moves sound."""
+        return self.client.well
 
     @property
     def takes_calls(self) -> bool:
@@ -259,18 +261,21 @@ class Gateway:
                 return
             await asyncio.sleep(_DRAIN_STEP)
 
-    def _hello(self) -> m.Hello:
+    def _hello(self, elsewhere: Container[str]) -> m.Hello:
+        streams = self.shell.streams.announce(self.shell.clock())
         return m.Hello(
             role="gateway",
             peer=self.peer,
             pid=os.getpid(),
             host=self._settings.host,
-            streams=self.shell.streams.announce(self.shell.clock()),
+            streams=[each for each in streams if each.info.stack not in elsewhere],
             account=self._settings.account_sid or None,
         )
 
     def _welcomed(self, welcome: m.Welcome) -> None:
-        self._stack, self._account = welcome.stack, welcome.account
+        if self._stack is None or welcome is self.client.home.welcome:
+            self._stack = welcome.stack
+        self._account = welcome.account
         self.shell.streams.lead_ms = welcome.lead_ms
         # The controller's is the one that Twilio was given.
         if welcome.public_url is not None:

@@ -28,6 +28,7 @@ from trunkline.bus.curve import ClientCurve
 from trunkline.bus.errors import TrunklineError
 from trunkline.bus.histogram import JITTER, Histogram
 from trunkline.bus.sockets import BusSocket, connect_dealer
+from trunkline.bus.twilio_urls import stack_of
 from trunkline.bus.wall import Wall
 
 from . import instructions as do
@@ -55,10 +56,15 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class Controller(Protocol):
-    """The part of ControlClient that the shell needs."""
+    """The part of Fleet that the shell needs."""
 
     async def request(
-        self, body: m.RequestBody, expect: type[m.Message], *, timeout: float | None = None
+        self,
+        body: m.RequestBody,
+        expect: type[m.Message],
+        *,
+        timeout: float | None = None,
+        stack: str,
     ) -> m.Message: ...
     def notify(self, notification: m.Notification) -> bool: ...
 
@@ -254,7 +260,9 @@ class Shell:
             gateway=self.peer,
         )
         try:
-            answer = await self.controller.request(body, m.Message, timeout=ask.within)
+            answer = await self.controller.request(
+                body, m.Message, timeout=ask.within, stack=stack_of(ask.token)
+            )
         except TrunklineError as error:
             self.apply(self.admission.unanswered(ask.socket, str(error)))
             return

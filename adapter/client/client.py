@@ -19,7 +19,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import zmq
@@ -71,6 +71,8 @@ class BusClient:
         self.media: MediaPlane
         self.sessions: dict[str, ClientSession] = {}
         self._curve = curve
+        #: the stack that has our sessions
+        self._stack = ""
         self._loop = _new_loop()
         self._started: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._stop: asyncio.Event
@@ -185,6 +187,7 @@ class BusClient:
                 on_event=self._told,
                 on_welcome=self._welcomed,
                 on_refused=self._refused,
+                on_moved=lambda moved: self._follow_stack(moved.bus),
                 curve=self._curve,
             )
             self.control.start()
@@ -234,14 +237,31 @@ class BusClient:
         self.sessions.pop(session.id, None)
 
     def _hello(self) -> m.Hello:
+        """Sessions belong to one stack, wherever its controller is. Without any, any stack will
+        do."""
+        sessions = [s.describe() for s in self.sessions.values() if s.opened is not None]
         return m.Hello(
             role="adapter",
             peer=self.peer,
             pid=self.pid,
-            sessions=[s.describe() for s in self.sessions.values() if s.opened is not None],
+            sessions=sessions,
+            stack=self._stack if sessions else "",
         )
 
+    def _follow_stack(self, bus: str | None) -> None:
+        """Our stack is there now."""
+        if bus is not None:
+            self.control.go(BusAddress.read(bus))
+
+    def _fleet(self, controllers: Sequence[m.ControllerRef]) -> None:
+        """Where to ask if our controller is gone."""
+        buses = dict.fromkeys(each.bus for each in controllers)
+        others = (BusAddress.read(bus) for bus in buses if bus != self.address.text)
+        self.control.ring = [self.address, *others]
+
     def _welcomed(self, welcome: m.Welcome) -> None:
+        self._stack = welcome.stack
+        self._fleet(welcome.fleet)
         for unknown in welcome.unknown_sessions:
             session = self.sessions.get(unknown)
             if session is not None:
@@ -262,6 +282,9 @@ class BusClient:
             self._look_later()
 
     def _event(self, event: m.Event) -> None:
+        if isinstance(event, m.Fleet):
+            self._fleet(event.controllers)
+            return
         if isinstance(event, m.PoolQueued):
             log.info("all numbers of the pool are in use: place %d in the queue", event.place)
         for session in list(self.sessions.values()):

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 from trunkline.bus.errors import TrunklineError
 
+from .rows import DialRow
+
 
 class JournalError(TrunklineError, RuntimeError):
     """The journal cannot be used; the message names it and says what to do."""
@@ -59,16 +61,33 @@ class Outcome(NamedTuple):
     error: Exception | None = None
 
 
+class Shared(Protocol):
+    """What several stacks have together, asked within a transaction."""
+
+    def number(self, db: Connection, number: str) -> None:
+        """NumberBusyError: another stack has the number."""
+        ...
+
+    def dial(self, db: Connection, row: DialRow) -> None:
+        """LimitReachedError: the dial would pass a cap of all stacks together."""
+        ...
+
+    def turn(self, db: Connection) -> float:
+        """In how many seconds the next call may be asked for."""
+        ...
+
+
 @dataclass(frozen=True)
 class Dialect:
     """Where statements differ. ``own``: columns by which the rows of this stack are told from those
     of others, with their values; none where a database has one stack alone. ``is_time`` and
     ``as_bytes`` take the name of a column: a condition that it has a number, and its value as
-    bytes."""
+    bytes. ``shared``: None where the stack is alone."""
 
     own: Mapping[str, str] = field(default_factory=dict)
     is_time: str = "TRUE"
     as_bytes: str = "{}"
+    shared: Shared | None = None
 
     def where(self, condition: str, *values: Any) -> tuple[str, tuple[Any, ...]]:
         """The condition and its values, for the rows of this stack alone."""

@@ -61,6 +61,7 @@ class Orphan:
     def __init__(self, left: Left, present: Present) -> None:
         self.stack = left.stack
         self.rows = left.rows.overrides
+        self.fleet = left.fleet
         self._left = left
         self._present = present
         self.journal: Journal | None = None
@@ -90,6 +91,8 @@ class Orphan:
         rows = [ops.opened(row) for row in self.rows]
         seals = [Seal.read((row.written or {}).get("voice_url", "")) for row in rows]
         bases = {seal.base for seal in seals if seal is not None}
+        if self.fleet:
+            bases.add(ops.public_url)
         if not bases:
             # Nobody can be asked. Give a keeper time to start the controller again.
             await ops.pause(COMES_BACK_SOON)
@@ -169,7 +172,7 @@ class Orphans:
         for stack in left:
             for row in stack.rows.unreadable:
                 log.error("%s", row.text(f"stack {stack.stack}"))
-            if stack.rows.overrides or stack.rows.dials or stack.rows.listening:
+            if stack.fleet or stack.rows.overrides or stack.rows.dials or stack.rows.listening:
                 orphan = Orphan(stack, present)
                 added.append(orphan)
                 self._of |= {row.id: orphan for row in orphan.rows}

@@ -18,6 +18,7 @@ from trunkline.bus.errors import SettingsError
 from trunkline.bus.locks import LockHeldError
 from trunkline.bus.settings import Settings
 
+from ..rules.book.usage import Caps
 from . import state_dir, store
 from .database import StackHeldError
 from .reading import OpenRows
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 class Left(Protocol):
     """The journal of a stack that seems to be gone, with its open rows. ``silent_for``: it may be
     opened once so many seconds have passed, because its stack may live. ``on_a_network``: it may
-    live, and not be able to show it."""
+    live, and not be able to show it. ``fleet``: another controller may run it, so that its clients
+    get their sessions back."""
 
     stack: str
     rows: OpenRows
     silent_for: float
     on_a_network: bool
+    fleet: bool
 
     async def open(self) -> Journal:
         """Take it. StackHeldError: the stack lives. JournalError."""
@@ -53,6 +56,7 @@ class LeftInFile:
 
     silent_for = 0.0
     on_a_network = False
+    fleet = False
 
     def __init__(self, path: Path, rows: OpenRows, account: str, holder: str) -> None:
         self.stack = path.name
@@ -102,14 +106,29 @@ def _in_database(settings: Settings, url: str) -> list[DialRow]:
 
 
 def register(
-    settings: Settings, account: str, holder: str, home: str | None = None
+    settings: Settings,
+    account: str,
+    holder: str,
+    home: str | None = None,
+    *,
+    serves: bool = False,
 ) -> Register | None:
-    """The stacks in PostgreSQL; None: journals are files. SettingsError: psycopg is missing."""
+    """The stacks in PostgreSQL; None: journals are files. ``serves``: this process is to run one or
+    more of them. SettingsError: psycopg is missing."""
     if not settings.database_url:
         return None
     with _psycopg():
         from .postgres.register import Register
-    return Register(settings.database_url, account, holder, home)
+        from .postgres.stacks import Place
+    place = None
+    if serves and settings.public_url is not None:
+        place = Place(
+            settings.address.text,
+            settings.public_url,
+            Caps(settings.max_calls, settings.max_calls_per_hour, settings.max_minutes_per_day),
+            settings.calls_per_second,
+        )
+    return Register(settings.database_url, account, holder, home, place)
 
 
 def own_dir(settings: Settings, account: str, holder: str) -> StackDir:
@@ -127,17 +146,17 @@ async def open_own(
     the numbers back, and we begin a new stack. JournalError, SettingsError; the stack is released.
     """
     try:
-        stacks = register(settings, account, holder, stack.home)
+        passing = stack.private_root is not None
+        stacks = register(settings, account, holder, stack.home, serves=not passing)
         if stacks is None:
             journal = await Journal.in_file(stack.journal, account=account, stack=stack.id)
             return stack, journal, None
-        passing = stack.private_root is not None
         try:
-            journal, new = await stacks.take(stack.id, passing=passing)
+            journal, new = await stacks.take(stack.id, passing=passing, runs=True)
         except StackHeldError:
             stack.forget()
             stack = own_dir(settings, account, holder)
-            journal, new = await stacks.take(stack.id, passing=passing)
+            journal, new = await stacks.take(stack.id, passing=passing, runs=True)
     except BaseException:  # whatever ends the start, a cancellation too: the lock is let go
         stack.release()
         raise

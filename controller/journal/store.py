@@ -112,6 +112,15 @@ class Journal:
         """Where it is, for messages."""
         return self._db.name
 
+    @property
+    def shared(self) -> bool:
+        """Other machines reach it, and may take it if this process does not show that it lives."""
+        return self._db.beats > 0.0
+
+    async def confirm(self) -> None:
+        """Return once it is known that nobody has taken it. JournalError: somebody has."""
+        await self._do(lambda db: None)
+
     async def give_up(self) -> None:
         """The process ends: what is asked for from now on is done at once or not at all."""
         self._ends.set()
@@ -201,7 +210,7 @@ class Journal:
         to whoever asks next."""
         while True:
             await self._sleep(self._db.beats)
-            await asyncio.gather(self._do(lambda db: None), return_exceptions=True)
+            await asyncio.gather(self.confirm(), return_exceptions=True)
 
     async def _change(self, sql: str, values: Sequence[Any]) -> int:
         """One statement that changes rows; returns how many it changed."""
@@ -265,11 +274,14 @@ class Journal:
         return found[0] if found else None
 
     async def plan(self, row: OverrideRow, now: float) -> None:
-        """A new row, with nothing known of its number. JournalError where the id is there."""
+        """A new row, with nothing known of its number. JournalError where the id is there,
+        NumberBusyError where another stack of the fleet has the number."""
         names = ("id", "number", "number_sid", "session", "since")
         known = {name: getattr(row, name) for name in names}
 
         def work(db: Connection) -> None:
+            if self._dialect.shared is not None:
+                self._dialect.shared.number(db, row.number)
             db.execute(
                 *self._dialect.insert("overrides", {**known, "state": "planned", "changed": now})
             )
@@ -319,9 +331,22 @@ class Journal:
         return list(found)
 
     async def dial_asked(self, row: DialRow) -> bool:
-        """False: a dial with this request id is there already, and stays as it is."""
+        """False: a dial with this request id is there already, and stays as it is.
+        LimitReachedError: it would pass a cap of the fleet's, and is not there."""
         insert, values = self._dialect.insert("dials", msgspec.structs.asdict(row))
-        return await self._change(f"{insert} ON CONFLICT DO NOTHING", values) > 0
+
+        def work(db: Connection) -> bool:
+            new = db.execute(f"{insert} ON CONFLICT DO NOTHING", values).rowcount > 0
+            if new and self._dialect.shared is not None:
+                self._dialect.shared.dial(db, row)
+            return new
+
+        return bool(await self._do(work))
+
+    async def turn(self) -> float:
+        """The next call of all stacks together: in how many seconds it may be asked for."""
+        shared = self._dialect.shared
+        return 0.0 if shared is None else float(await self._do(shared.turn))
 
     async def dial_taken(self, request: str, sid: str) -> None:
         """Changes no closed dial, and none that is not there: its SID may be learnt late."""

@@ -46,7 +46,7 @@ def _ask_next(at: Moment) -> None:
         if dial.row.mode == "a-leg":
             # Its inline TwiML carries this token.
             at.book.tokens.put(digest(dial.token), dial.row.call)
-        asked_for = order(dial, at.book.identity.public_url)
+        asked_for = order(dial, at.book.identity.public_url, at.book.identity.query)
         at.do(do.Create(dial.row, asked_for, dial.deadline))
 
 
@@ -55,7 +55,8 @@ def asked_twilio(at: Moment, result: do.AskedTwilio) -> None:
     the dial's own timeout must not pay for that."""
     dial = at.book.dials.get(result.request)
     if dial is not None:
-        dial.rings_from(at.now)
+        dial.rings_from(at.now, result.asked)
+        at.book.usage.asked(dial.request, dial.row.asked)
 
 
 def tell_places(at: Moment, heard: object, only: Dial | None = None) -> None:

@@ -80,7 +80,7 @@ def dial(at: Moment, ask: Ask[m.Dial]) -> None:
     if over_cap is not None:
         raise LimitReachedError(f"the call to {redact_number(body.to)} is not dialled: {over_cap}")
     session.step("dial")
-    token = secrets.token_hex(16)
+    token = at.book.tokens.new()
     row = DialRow(
         request=body.request,
         session=session.id,

@@ -151,7 +151,7 @@ def hears(at: Moment, shown: f.ListenerShown) -> None:
     row.hears(shown.ask.body.gateway)
     if row.state == "opening":
         _play(at, row, "hears")
-    info = row.call.info(at.now)
+    info = at.book.info(row.call, at.now)
     at.reply(shown.ask.reply_to, m.StreamAccepted(info=info, first=False, one_way=True))
 
 
@@ -167,7 +167,7 @@ def _play(at: Moment, row: Row, event: str) -> None:
     if row.listener is None:
         listener = tokens.make(call.id, call.sid, until, one_way=True)
     document = documents.digits_and_stream(
-        at.book.identity.public_url, row.digits, token, call.query, listener
+        at.book.identity.public_url, row.digits, token, at.book.query(call), listener
     )
     assert call.sid is not None, "a call whose digits began has a leg"
     at.do(do.PlayDigits(call.id, row.serial, call.sid, document, row.deadline))

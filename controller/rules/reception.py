@@ -89,8 +89,16 @@ def welcome(at: Moment, here: f.Announced | f.GatewayHere | f.WorkerHere) -> Non
             public_url=identity.public_url,
             lead_ms=at.book.rules.lead_ms,
             unknown_sessions=here.unknown if isinstance(here, f.Announced) else [],
+            fleet=at.book.fleet,
         ),
     )
+
+
+def fleet_seen(at: Moment, seen: do.FleetSeen) -> None:
+    """Another controller has come or gone, or runs another one's stack: all peers hear of it."""
+    if at.book.fleet_is(seen.controllers):
+        for peer in at.book.peers.by_id:
+            at.send(peer, m.Fleet(controllers=seen.controllers))
 
 
 def beat(at: Moment, beat: m.Beat) -> None:
@@ -109,6 +117,7 @@ def beat(at: Moment, beat: m.Beat) -> None:
         at.tell(f.ClientBeat(beat))
     elif peer.role == "codec_worker":
         measures.carried(peer.counted(_of_known_calls(at, beat.calls)))
+        peer.carries(sum(one.call.partition(".")[0] not in at.book.calls for one in beat.calls))
     else:
         peer.has(len(beat.streams))
         at.book.count_refused(peer.refuses(beat.refused))

@@ -120,7 +120,7 @@ def accepted(at: Moment, up: f.StreamUp) -> None:
     """The gateway gets its answer last, behind everything else that the stream has led to."""
     call = up.call
     accepted = m.StreamAccepted(
-        info=call.info(at.now), first=up.first, overlaps=up.overlaps, keys=call.take_keys()
+        info=at.book.info(call, at.now), first=up.first, overlaps=up.overlaps, keys=call.take_keys()
     )
     at.reply(up.ask.reply_to, accepted)
 
@@ -141,7 +141,7 @@ def turn(at: Moment, taken: f.ListenerTaken) -> None:
     _counts(at, call, 1.0)
     if placement is not None:
         _tell_placement(at, call, gateway=False)
-    at.send(gateway, m.StreamTurn(info=call.info(at.now)))
+    at.send(gateway, m.StreamTurn(info=at.book.info(call, at.now)))
 
 
 # --------------------------------------------------------------------------- a stream ends

@@ -219,7 +219,7 @@ def _again(at: Moment, ask: Ask[m.VoiceWebhook], call: Call, sid: str) -> m.Voic
         # would void the one that Twilio may be about to show. If it has none, it asks by the
         # redirect a second later, and gets one.
         at.count("webhooks of calls that are let in")
-        return m.VoiceAnswer(kind="pause", redirect_query=call.query)
+        return m.VoiceAnswer(kind="pause", redirect_query=at.book.query(call))
     if call.state == "live" and not call.one_way:
         if not _is_redirect(ask.body.query):
             # Twilio asks by the redirect behind the stream. This is a replay of the first webhook;
@@ -401,12 +401,12 @@ def _let_in(at: Moment, call: Call) -> m.VoiceAnswer:
     """A stream with a new token; or a pause, while no worker could take the sound. The pause brings
     the same call back, with the name that we gave it."""
     if not at.book.workers.healthy(at.now):
-        return m.VoiceAnswer(kind="pause", redirect_query=call.query)
+        return m.VoiceAnswer(kind="pause", redirect_query=at.book.query(call))
     assert call.sid is not None, "a call that asks has a leg"
     if not call.one_way:
         call.let_in()
     token = at.book.tokens.make(call.id, call.sid, at.now + TOKEN_GOOD_FOR)
-    return m.VoiceAnswer(kind="stream", token=token, redirect_query=call.query)
+    return m.VoiceAnswer(kind="stream", token=token, redirect_query=at.book.query(call))
 
 
 # --------------------------------------------------------------------------- counted for sessions

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from trunkline.bus import twiml
 from trunkline.bus.digits import check_digits
-from trunkline.bus.twilio_urls import DIAL_FIELD, status_url
+from trunkline.bus.twilio_urls import status_url
 
 #: The document of a leg that carries no stream of ours (b-leg, originate).
 HOLD_THE_LINE: Final = twiml.response(
@@ -19,9 +19,9 @@ HOLD_THE_LINE: Final = twiml.response(
 )
 
 
-def connect(public_url: str, token: str, request: str) -> str:
+def connect(public_url: str, token: str, query: dict[str, str]) -> str:
     """An a-leg's document: our stream, then back to us for another."""
-    return twiml.response(_connect(public_url, token, {DIAL_FIELD: request}))
+    return twiml.response(_connect(public_url, token, query))
 
 
 def _connect(public_url: str, token: str, query: dict[str, str]) -> str:
@@ -29,9 +29,9 @@ def _connect(public_url: str, token: str, query: dict[str, str]) -> str:
     return twiml.connect(twiml.stream(public_url, token), public_url, urlencode(query))
 
 
-def status_callback(public_url: str, request: str) -> str:
+def status_callback(public_url: str, query: dict[str, str]) -> str:
     """Where Twilio says how the leg stands. The query names the dial before its SID is known."""
-    return status_url(public_url, urlencode({DIAL_FIELD: request}))
+    return status_url(public_url, urlencode(query))
 
 
 def digits(tones: str) -> str:

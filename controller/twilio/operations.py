@@ -24,7 +24,13 @@ from typing import Final, TypeVar
 from msgspec.structs import replace
 
 from trunkline.bus.clock import Clock, monotonic
-from trunkline.bus.errors import CallFailedError, CarrierError, SettingsError, TrunklineError
+from trunkline.bus.errors import (
+    CallFailedError,
+    CarrierError,
+    LimitReachedError,
+    SettingsError,
+    TrunklineError,
+)
 from trunkline.bus.redact import redact_number
 from trunkline.bus.settings import Settings
 
@@ -218,16 +224,26 @@ async def create(
     Twilio is asked, because the dial's timeout begins then and not while it waits with us.
     """
     shown = redact_number(row.callee)
-    if not await ops.journal.dial_asked(row):
+    given_up = CallFailedError(f"the dial to {shown} was given up", status="canceled")
+    wait = await ops.journal.turn()
+    if wait > 0.0:  # other machines ask, too
+        await ops.pause(wait)
+        if not wanted():
+            return do.CreateFailed(row.request, given_up)
+        row = replace(row, asked=ops.wall())
+    try:
+        new = await ops.journal.dial_asked(row)
+    except LimitReachedError as limit:
+        return do.CreateFailed(row.request, limit)
+    if not new:
         # Asked by an earlier controller, whose answer the client has not got.
         gone = CallFailedError(f"the dial to {shown} is over", status="canceled")
         return do.CreateFailed(row.request, gone)
     if not wanted():
         # The journal was away for so long that whoever asked has given up.
         await ops.journal.dial_closed(row.request, 0.0)
-        gone = CallFailedError(f"the dial to {shown} was given up", status="canceled")
-        return do.CreateFailed(row.request, gone)
-    tell(do.AskedTwilio(row.request))
+        return do.CreateFailed(row.request, given_up)
+    tell(do.AskedTwilio(row.request, row.asked if wait > 0.0 else None))
     attempt = 0
     while True:
         try:

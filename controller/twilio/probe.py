@@ -31,16 +31,25 @@ class Prober:
         if await self._pool.run(lives_here, self._state_dir, stack, self._holder):
             return True
         found = await self._pool.run(_ask, base)
+        if "stacks" in found:
+            return _of_fleet(found, stack)
         return found.get("stack") == stack and found.get("ok") is True
 
     async def present(self, base: str, stack: str) -> bool:
-        """True where a gateway of ``stack`` is at ``base``, with or without its controller."""
+        """True where a gateway of ``stack`` is at ``base``, with or without its controller. A
+        gateway of a fleet is there for all its stacks, so what counts is that it hears this one's
+        controller."""
         found = await self._pool.run(_ask, base)
-        return found.get("stack") == stack
+        return _of_fleet(found, stack) if "stacks" in found else found.get("stack") == stack
 
     def close(self) -> None:
         """A question under way is not waited for."""
         self._pool.close()
+
+
+def _of_fleet(found: dict[str, Any], stack: str) -> bool:
+    stacks = found["stacks"]
+    return isinstance(stacks, list) and stack in stacks
 
 
 def _ask(base: str) -> dict[str, Any]:

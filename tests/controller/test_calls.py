@@ -509,7 +509,7 @@ def test_redirect_while_nobody_has_said_whose_call_it_is() -> None:
 
 
 def test_documents_of_the_dials() -> None:
-    assert documents.connect("https://h.example.com/", "0" * 32, "r&") == (
+    assert documents.connect("https://h.example.com/", "0" * 32, {"d": "r&"}) == (
         '<?xml version="1.0" encoding="UTF-8"?><Response><Connect>'
         '<Stream url="wss://h.example.com/twilio/stream"><Parameter name="nonce" '
         'value="00000000000000000000000000000000"/></Stream></Connect><Redirect method="POST">'

@@ -44,7 +44,8 @@ MODULES = (
 def test_whatever_may_come_or_be_told_is_heard() -> None:
     from_peers = set(typing.get_args(m.ToController)) - {m.Request}
     wanted = from_peers | set(typing.get_args(m.RequestBody)) | set(do.Result.__subclasses__())
-    wanted |= {*f.Fact.__subclasses__(), do.Tick, do.Gone, do.Shutdown, do.Look, do.ByHand}
+    wanted |= {*f.Fact.__subclasses__(), do.Tick, do.Gone, do.FleetSeen}
+    wanted |= {do.Shutdown, do.Look, do.ByHand}
     assert set(HEARS) == wanted
     assert [what.__name__ for what, row in HEARS.items() if not row] == []
 

@@ -218,7 +218,7 @@ async def a_dial(world: Clockwork) -> None:
     ops = world.ops()
     row = replace(DIAL, asked=world.account.wall())
     dial = new_dial(row, world.loop.time(), "asking", [], "token", {})
-    asked_for = order(dial, ops.public_url)
+    asked_for = order(dial, ops.public_url, {})
     deadline = world.loop.time() + 30
     result: object = await operations.create(
         ops, row, asked_for, deadline, lambda: True, lambda told: None

@@ -19,7 +19,8 @@ from msgspec.structs import replace
 from simulation.account import PRIOR
 
 from benchmarks.postgres_server import PASSWORD, Server
-from trunkline.bus.errors import SettingsError
+from trunkline.bus import messages as m
+from trunkline.bus.errors import LimitReachedError, NumberBusyError, SettingsError
 from trunkline.bus.process import EXIT_PENDING
 from trunkline.bus.settings import load
 from trunkline.bus.testing import until
@@ -34,10 +35,13 @@ from trunkline.controller.journal.orphans import Orphans
 from trunkline.controller.journal.postgres import server as postgres_server_module
 from trunkline.controller.journal.postgres import stacks
 from trunkline.controller.journal.postgres.register import Register
+from trunkline.controller.journal.postgres.stacks import Place
 from trunkline.controller.journal.store import Journal
 from trunkline.controller.other_stacks import OtherStacks
 from trunkline.controller.restore_command import RestoreRun
+from trunkline.controller.rules.book.usage import Caps
 from trunkline.controller.twilio.apply_restore import apply
+from trunkline.controller.twilio.operations import Operations
 
 from .fake_carrier import OURS, row_for
 from .machine import Machine, stack_id
@@ -45,6 +49,7 @@ from .test_journal import ACCOUNT, DIAL, ROW
 
 STACK = stack_id("aaa")
 PAGE = page_commands.ROOT / "docs" / "database.md"
+PLACE = Place("tcp://here:7000", "https://line.example.com")
 
 
 @pytest.fixture(scope="module")
@@ -500,7 +505,12 @@ class Served:
         self.looks = 0
         self.orphans = Orphans()
         ops = replace_ops(machine.ops("ours"), sleep=self._sleep, probe=self._lives)
-        self.others = OtherStacks(ours(url, "there"), self.orphans, ops, self._present)
+        #: stacks that this one runs now, each until ``over``, and what was said of the fleet
+        self.hosted: list[str] = []
+        self.over = asyncio.Event()
+        self.fleet: list[m.ControllerRef] = []
+        here = Register(url, ACCOUNT, "there", "there", PLACE)
+        self.others = OtherStacks(here, self.orphans, ops, self._present, self._run)
         self.tasks: list[asyncio.Task[None]] = []
 
     async def _sleep(self, seconds: float) -> None:
@@ -514,6 +524,16 @@ class Served:
         self.asked.append(stack)
         return self.cut_off
 
+    async def _run(self, ops: Operations) -> Any:
+        return ops.stack
+
+    async def _host(self, stack: Any) -> None:
+        self.hosted.append(stack)
+        await self.over.wait()
+
+    def _fleet_seen(self, controllers: list[m.ControllerRef]) -> None:
+        self.fleet = controllers
+
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
         locks: dict[str, asyncio.Lock] = {}
@@ -523,7 +543,11 @@ class Served:
 
         spawn(
             self.others.watch(
-                spawn, lambda number: locks.setdefault(number, asyncio.Lock()), self.counts.append
+                spawn,
+                lambda number: locks.setdefault(number, asyncio.Lock()),
+                self.counts.append,
+                self._fleet_seen,
+                self._host,
             )
         )
         yield
@@ -570,6 +594,85 @@ async def test_who_serves_puts_back_what_a_stack_left_that_falls_silent(
     await journal.close()
 
 
+async def test_a_stack_of_the_fleet_that_falls_silent_is_run_here(
+    machine: Machine, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it has nothing in its journal: a client may have a session there. Peers hear where it
+    is, and while it is run here its numbers stay as they are."""
+    sid = machine.carrier.add_number(OURS)
+    theirs = Register(url, ACCOUNT, "dead", "dead", Place("tcp://dead:7000", PLACE.public_url))
+    journal, _ = await theirs.take(STACK, runs=True)
+    await apply(
+        machine.ops(STACK, journal), replace(row_for(sid), number=OURS), machine.time.now + 30
+    )
+    idle, _ = await theirs.take("idle", runs=True)
+    served = Served(machine, url)
+    async with served.watching():
+        dead = [m.ControllerRef(stack=stack, bus="tcp://dead:7000") for stack in (STACK, "idle")]
+        await until(lambda: served.fleet == sorted(dead, key=lambda ref: ref.stack))
+        assert served.hosted == []
+        for each in (journal, idle):
+            fall_silent(each, monkeypatch)
+        await until(lambda: sorted(served.hosted) == sorted([STACK, "idle"]))
+        await until(lambda: {ref.bus for ref in served.fleet} == {PLACE.endpoint})
+        assert machine.voice_url(OURS) != PRIOR
+        served.over.set()
+        await until(lambda: served.orphans.found == [] and served.fleet == [])
+    with pytest.raises(JournalError, match="taken"):
+        await journal.open_dials()
+    for each in (journal, idle):
+        await each.close()
+
+
+def in_fleet(url: str, n: int, caps: Caps | None = None, rate: float = 1.0) -> Register:
+    place = Place(f"tcp://host{n}:7000", PLACE.public_url, caps or Caps(), rate)
+    return Register(url, ACCOUNT, f"controller {n}", f"home{n}", place)
+
+
+async def test_a_number_belongs_to_one_stack_of_the_fleet(url: str) -> None:
+    """Of two that want it at once, one gets it, and the other hears where it is."""
+    journals = [(await in_fleet(url, n).take(stack_id(f"f{n}"), runs=True))[0] for n in range(2)]
+    rows = [replace(ROW, id=f"o{n}") for n in range(2)]
+    plans = (journal.plan(row, 5.0) for journal, row in zip(journals, rows, strict=True))
+    outcomes = await asyncio.gather(*plans, return_exceptions=True)
+    first = outcomes.index(None)
+    busy = outcomes[1 - first]
+    assert isinstance(busy, NumberBusyError)
+    assert (busy.number, busy.bus) == (ROW.number, f"tcp://host{first}:7000")
+    assert f"controller {first}" in busy.holder
+    await journals[first].set_state(rows[first].id, "restored", 6.0)
+    await journals[1 - first].plan(rows[1 - first], 7.0)
+    for journal in journals:
+        await journal.close()
+
+
+async def test_caps_and_the_pace_are_those_of_the_fleet(url: str) -> None:
+    """However many ask at once, and whichever stack they ask."""
+    caps = Caps(calls=3)
+    journals = [
+        (await in_fleet(url, n, caps, rate=50.0).take(stack_id(f"f{n}"), runs=True))[0]
+        for n in range(2)
+    ]
+    dials = [replace(DIAL, request=f"r{n}", asked=time.time()) for n in range(6)]
+    outcomes = await asyncio.gather(
+        *(journals[n % 2].dial_asked(dial) for n, dial in enumerate(dials)),
+        return_exceptions=True,
+    )
+    refused = [outcome for outcome in outcomes if isinstance(outcome, LimitReachedError)]
+    assert outcomes.count(True) == len(refused) == 3
+    assert all("TRUNKLINE_MAX_CALLS=3 " in str(error) for error in refused)
+    taken = outcomes.index(True)
+    again = journals[taken % 2]
+    assert not await again.dial_asked(dials[taken])  # it is there, and counts once
+    await again.dial_closed(dials[taken].request, 1.0)
+    assert await again.dial_asked(replace(DIAL, request="later", asked=time.time()))
+
+    waits = sorted(await asyncio.gather(*(journals[n % 2].turn() for n in range(10))))
+    assert waits[0] == 0.0 and 0.08 < waits[-1] <= 0.18
+    for journal in journals:
+        await journal.close()
+
+
 async def test_a_stack_that_answers_at_its_url_is_let_be(
     machine: Machine, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -592,7 +695,7 @@ async def test_of_several_that_look_one_takes_it(
     fall_silent(journal, monkeypatch)
     several = [Served(machine, url) for _ in range(3)]
     for n, served in enumerate(several):
-        served.others._stacks = ours(url, f"there{n}")
+        served.others._stacks = Register(url, ACCOUNT, "there", f"there{n}", PLACE)
     async with several[0].watching(), several[1].watching(), several[2].watching():
         await until(lambda: machine.voice_url(OURS) == PRIOR)
         await until(lambda: not any(served.orphans.found for served in several))

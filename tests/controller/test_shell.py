@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -16,9 +17,10 @@ from trunkline.bus import messages as m
 from trunkline.bus.process import EXIT_FAILED
 from trunkline.controller import instructions as do
 from trunkline.controller.core import HEARS
+from trunkline.controller.journal.database import JournalError
 from trunkline.controller.rules import facts as f
 from trunkline.controller.rules.moment import Moment
-from trunkline.controller.shell import STOP_WITHIN, Shell
+from trunkline.controller.shell import MAY_BE_TAKEN, STOP_WITHIN, Shell
 from trunkline.controller.twilio.apply_restore import apply
 from trunkline.controller.twilio.seal import Seal
 
@@ -103,6 +105,73 @@ def test_a_hello_that_is_read_late_says_nothing_of_what_its_peer_has(served: Ser
     assert not served.core.book.sessions
     served.router.hear(b"new", hello(2, sessions=[info]))
     assert list(served.core.book.sessions) == [info.session]
+
+
+async def test_who_stood_still_asks_first_whether_the_stack_is_still_his(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another controller may have its calls by now, and they must not be hung up here."""
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(MemoryJournal, "shared", True)
+    monkeypatch.setattr(MemoryJournal, "confirm", lambda journal: answer)
+    served.router.hear(b"a", hello(1))
+    assert "a1" in served.core.book.peers.by_id
+    served.clock = lambda: 100.0 + MAY_BE_TAKEN + 0.1
+    served.shell._feed(do.Gone("a1"))
+    served.shell._feed(do.Tick())
+    assert "a1" in served.core.book.peers.by_id, "nothing is done before the answer"
+    answer.set_result(None)
+    await asyncio.gather(*served.shell._tasks)
+    assert "a1" not in served.core.book.peers.by_id
+
+    served.router.hear(b"b", hello(2))
+    answer = asyncio.get_running_loop().create_future()
+    served.clock = lambda: 200.0
+    served.shell._feed(do.Gone("a1"))
+    answer.set_exception(JournalError("taken"))
+    await asyncio.gather(*served.shell._tasks, return_exceptions=True)
+    assert "a1" in served.core.book.peers.by_id and str(served.shell._fatal) == "taken"
+
+
+async def test_a_hello_says_for_which_stack_it_is(served: Served) -> None:
+    """A controller that runs another one's stack beside its own serves both on its socket."""
+    own = served.core.book.identity.stack
+    fleet = [m.ControllerRef(stack=stack, bus=f"tcp://{stack}:1") for stack in (own, "dead")]
+    served.shell.fleet_seen(fleet)
+    router = served.router
+
+    def told(identity: bytes, said: m.ToController) -> list[m.FromController]:
+        router.sent.clear()
+        router.hear(identity, said)
+        return [message for to, message in router.sent if to == identity]
+
+    asked = hello(1, stack="dead")
+    assert told(b"a", asked) == [m.Moved(stack="dead", bus="tcp://dead:1")]
+    core = Stage(peers=False).core
+    core.book.identity = replace(core.book.identity, stack="dead")
+    guest = Shell(core, served.ops, asyncio.Event(), clock=lambda: 100.0)
+    hosting = asyncio.ensure_future(served.shell.host(guest))
+    await asyncio.sleep(0)
+    (welcome,) = told(b"a", asked)
+    assert isinstance(welcome, m.Welcome) and (welcome.stack, welcome.fleet) == ("dead", fleet)
+    assert list(guest.core.book.peers.by_id) == ["a1"] and not served.core.book.peers.by_id
+    (pulse,) = told(b"a", m.Beat(peer="a1"))
+    assert isinstance(pulse, m.Pulse) and (pulse.stack, pulse.known) == ("dead", True)
+    # The same process may have another connection, for the other stack.
+    (welcome,) = told(b"b", hello(1, stack=own))
+    assert isinstance(welcome, m.Welcome) and welcome.stack == own
+
+    # Once nothing is left of it, whoever asks for it joins the stack that is here.
+    guest.core.book.end_claims()
+    await hosting
+    (pulse,) = told(b"a", m.Beat(peer="a2"))
+    assert isinstance(pulse, m.Pulse) and (pulse.stack, pulse.known) == (own, False)
+    served.shell.fleet_seen(fleet[:1])
+    assert told(b"g", m.Hello(role="gateway", peer="g1", pid=1, stack="dead")) == [
+        m.Moved(stack="dead")
+    ]
+    (welcome,) = told(b"c", hello(2, stack="dead"))
+    assert isinstance(welcome, m.Welcome) and welcome.stack == own
 
 
 async def test_the_end_does_not_wait_for_what_is_left_of_its_time_in_ever_smaller_pieces(

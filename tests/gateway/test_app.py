@@ -31,13 +31,21 @@ class Controller:
 
     def __init__(self) -> None:
         self.asked: list[m.RequestBody] = []
+        #: the stack that each request was for
+        self.stacks: list[str] = []
         self.answer: m.ReplyBody | TrunklineError = m.VoiceAnswer(kind="busy")
         self.stands_still = False
 
     async def request(
-        self, body: m.RequestBody, expect: type[_T], *, timeout: float | None = None
+        self,
+        body: m.RequestBody,
+        expect: type[_T],
+        *,
+        timeout: float | None = None,
+        stack: str = "",
     ) -> _T:
         self.asked.append(body)
+        self.stacks.append(stack)
         assert timeout == gateway_app.ANSWER_WITHIN
         if self.stands_still:
             await asyncio.Event().wait()
@@ -60,6 +68,7 @@ class Client:
     ) -> None:
         self.public_url: str | None = public_url
         self.stack: str | None = "stack-1"
+        self.stacks: list[str] | None = None
         self.takes_calls = True
         #: functions that are to be called later, and after how many seconds
         self.later: list[tuple[float, Callable[[], None]]] = []
@@ -74,6 +83,7 @@ class Client:
             self.authenticator,
             controller.request,
             stack=lambda: self.stack,
+            stacks=lambda: self.stacks,
             ready=lambda: self.stack is not None,
             takes_calls=lambda: self.takes_calls,
         )
@@ -262,6 +272,8 @@ async def test_a_status_callback(controller: Controller, client: Client) -> None
     form = {**FORM, "CallStatus": "busy"}
     assert await client.post("/twilio/status", form, query="r=7") == (204, {}, b"")
     assert controller.asked == [m.StatusCallback(form=form, query={"r": "7"})]
+    await client.post("/twilio/status", form, query="r=7&s=stack-2")
+    assert controller.stacks == ["", "stack-2"]  # the stack that the URL names is asked
     controller.answer = TimedOutError("late")
     assert (await client.post("/twilio/status", form))[0] == 503
 
@@ -326,6 +338,9 @@ async def test_health_names_the_stack(client: Client) -> None:
     assert (await client.request("HEAD", "/healthz"))[0] == 200
     client.stack = None
     assert json.loads((await client.request("GET", "/healthz"))[2]) == {"ok": False, "stack": None}
+    client.stack, client.stacks = "stack-1", ["stack-2"]
+    said = json.loads((await client.request("GET", "/healthz"))[2])
+    assert said == {"ok": True, "stack": "stack-1", "stacks": ["stack-2"]}
 
 
 async def test_a_load_balancer_sees_by_the_status_whether_calls_may_come(client: Client) -> None:

@@ -281,7 +281,7 @@ async def healthy(stack: Stack) -> bool:
 
 
 async def test_health_means_that_sound_can_move(stack: Stack) -> None:
-    controller, client = stack.controller, stack.gateway.client
+    controller, client = stack.controller, stack.gateway.client.home
     assert await healthy(stack)
     for workers in (0, 1, 0):
         pulse = m.Pulse(epoch=controller.epoch, stack="stack-1", workers=workers)

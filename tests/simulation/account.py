@@ -23,6 +23,7 @@ from trunkline.controller.twilio.carrier import REST_TIMEOUT, CallState, RestFai
 from trunkline.controller.twilio.number_settings import VOICE_FIELDS, NumberSettings
 
 from .clock import SimLoop
+from .database import Database
 from .memory_journal import MemoryJournal
 from .writes import wrong_write
 
@@ -180,7 +181,9 @@ class SlowAccount(Account):
     #: what the answer 429 says
     RETRY_AFTER: ClassVar[Range] = (3.0, 3.0)
 
-    def __init__(self, loop: SimLoop, journal: MemoryJournal, rng: random.Random) -> None:
+    def __init__(
+        self, loop: SimLoop, journal: MemoryJournal | Database, rng: random.Random
+    ) -> None:
         super().__init__(lambda: 1_700_000_000.0 + loop.time())
         self.loop = loop
         self.journal = journal

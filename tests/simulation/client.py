@@ -19,7 +19,7 @@ from trunkline.bus.control import ControlClient
 from trunkline.bus.errors import TrunklineError
 
 from .clock import Process, SimLoop
-from .peers import ADDRESS
+from .peers import HOSTS
 from .plain_codec import codes_of, pcm_of
 
 if TYPE_CHECKING:
@@ -52,10 +52,11 @@ class Talk:
 class SimClient(BusClient):
     """A client process: its thread is a simulated process."""
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: World, process: Process, host: int = 0) -> None:
         self.world = world
         self.process = process
-        self.address = ADDRESS
+        self.address = HOSTS[host]
+        self._stack = ""
         self.peer = process.name
         self.pid = 1
         self.users = 1
@@ -79,13 +80,14 @@ class SimClient(BusClient):
         )
         self.control = ControlClient(
             None,  # type: ignore[arg-type]  # the bus is the simulation's
-            ADDRESS,
+            self.address,
             peer=self.peer,
             hello=self._hello,
             beat=lambda: m.Beat(peer=self.peer, sessions=list(self.sessions)),
             on_event=self._event,
             on_welcome=self._welcomed,
             on_refused=self._refused,
+            on_moved=lambda moved: self._follow_stack(moved.bus),
             clock=self.sim.time,
         )
         self.control.start()

@@ -26,7 +26,7 @@ from .peers import GatewayPeer
 from .twilio import Twilio
 
 PUBLIC_URL: Final = "https://line.example.com"
-_TOKEN = re.compile(r'name="nonce" value="([0-9a-f]+)"')
+_TOKEN = re.compile(r'name="nonce" value="([0-9a-z.]+)"')
 #: Nobody waits longer than this for a gateway that is not there (seconds).
 BACKLOG: Final = 10.0
 WEBHOOK_WITHIN: Final = 15.0
@@ -77,6 +77,11 @@ class Leg:
     answer_taken: float | None = None
 
     @property
+    def callback(self) -> dict[str, str]:
+        """The query of its status callback, which that of its redirect is, too."""
+        return {} if self.order is None else _query(self.order.status_callback)
+
+    @property
     def live(self) -> bool:
         return self.status not in ENDED_STATUSES
 
@@ -89,6 +94,10 @@ class Leg:
 
     def says(self, start: int, stop: int) -> bytes:
         return self.exchange.sound[start:stop]
+
+
+def _query(url: str) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(url).query))
 
 
 class Exchange:
@@ -155,12 +164,11 @@ class Exchange:
     async def _arrive(self, leg: Leg) -> None:
         number = self.twilio.of(leg.to)
         assert number is not None
-        url = urlsplit(number.voice_url)
         if not number.voice_url.startswith(PUBLIC_URL):
             leg.elsewhere = True
             self._set(leg, "in-progress")
             return
-        await self._follow(leg, dict(parse_qsl(url.query)), first=True)
+        await self._follow(leg, _query(number.voice_url), first=True)
 
     def _person_hangs_up(self, leg: Leg) -> None:
         if leg.live:
@@ -171,7 +179,7 @@ class Exchange:
 
     def dial(self, order: CallOrder) -> Leg:
         """Calls create took effect."""
-        request = dict(parse_qsl(urlsplit(order.status_callback).query))["d"]
+        request = _query(order.status_callback)["d"]
         leg = self._new("outbound-api", order.from_, order.to, order=order, request=request)
         self.made[request] += 1
         self.say(f"twilio: {leg.sid} is dialled to {order.to} for {request[:6]}")
@@ -211,7 +219,7 @@ class Exchange:
             self._end(leg, "completed")
             return
         await self._stream(leg, found[1])
-        await self._follow(leg, {"d": leg.request})
+        await self._follow(leg, leg.callback)
 
     def _reported(self, caller: str) -> str:
         """The caller as the other side's carrier reports it."""
@@ -349,7 +357,7 @@ class Exchange:
     async def _call_back(self, leg: Leg, status: str) -> None:
         form = {"CallSid": leg.sid, "CallStatus": status, "From": leg.from_, "To": leg.to}
         for _ in range(4):
-            if await self._post(lambda g: g.status(form, {"d": leg.request})):
+            if await self._post(lambda g: g.status(form, leg.callback)):
                 return
             await asyncio.sleep(self.rng.uniform(0.2, 1.5))
         self.counts["callbacks lost"] += 1
@@ -363,7 +371,7 @@ class Exchange:
         self.say(f"twilio: {leg.sid} is answered by {leg.answered_by}")
         form = {"CallSid": leg.sid, "AnsweredBy": leg.answered_by}
         for _ in range(4):
-            if await self._post(lambda g: g.status(form, {"d": leg.request})):
+            if await self._post(lambda g: g.status(form, leg.callback)):
                 leg.answer_taken = self.loop.time()
                 return
             await asyncio.sleep(self._machines.uniform(0.2, 1.5))

@@ -36,7 +36,8 @@ class Chaos:
             if rng.random() < 0.3:
                 fields["voice_fallback_url"] = "https://fallback.example.com"
             world.twilio.add_number(number, **fields)
-        self._at(0.0, world.start, "controller")
+        for host in range(2 if world.fleet else 1):
+            self._at(0.0, world.start, "controller", host)
         for _ in range(rng.choice((1, 2, 2))):
             self._at(0.0, world.start, "gateway")
         for _ in range(rng.choice((1, 2, 2, 3))):
@@ -50,6 +51,8 @@ class Chaos:
                 fault = rng.choices([f for f, _ in kinds], [weight for _, weight in kinds])[0]
                 self._at(rng.uniform(0.8, self.seconds), fault)
             self._lose_streams_and_workers(random.Random(f"{world.seed} pairs"))
+            if world.fleet:
+                self._lose_hosts(random.Random(f"{world.seed} lost hosts"))
         if self.outage:
             self._lose_database(random.Random(f"{world.seed} database"))
         self._at(self.seconds, self._calm)
@@ -239,9 +242,43 @@ class Chaos:
         def lose() -> None:
             self.world.counts["outages"] += 1
             self.world.say(f"--- the database is away for {seconds} s")
-            self.world.database_back = self.world.loop.time() + seconds
+            for host in hosts:
+                self.world.database_back[host] = self.world.loop.time() + seconds
 
+        hosts = rng.choice(((0,), (1,), (0, 1))) if self.world.fleet else (0, 1)
         self._at(at, lose)
+
+    def _lose_hosts(self, rng: random.Random) -> None:
+        """The controller of a host dies for long, or stands still for long: the other one runs its
+        stack. That one does not do so at the same time, because a user whose call nobody takes for
+        10 s gives up."""
+        for _ in range(rng.choice((1, 1, 2))):
+            seconds = rng.choice((13.0, 20.0, 40.0))
+            lose = rng.choice((self._lose_host, self._lose_host, self._stop_host))
+            at, host = rng.uniform(0.8, self.seconds), rng.randrange(2)
+            self._at(at, self._alone, lose, host, seconds)
+
+    def _alone(self, lose: Callable[[int, float], None], host: int, seconds: float) -> None:
+        other = self._on(1 - host)
+        gone = self.world.absent[1 - host] > self.world.loop.time()
+        if not gone and not (other is not None and other.paused):
+            lose(host, seconds)
+
+    def _on(self, host: int) -> Process | None:
+        living = (c for c in self.world.controllers if c.process.alive and c.host == host)
+        return next((c.process for c in living), None)
+
+    def _lose_host(self, host: int, seconds: float) -> None:
+        self.world.absent[host] = self.world.loop.time() + seconds
+        process = self._on(host)
+        if process is not None:
+            self.world.counts["lost hosts"] += 1
+            self._kill(process)
+
+    def _stop_host(self, host: int, seconds: float) -> None:
+        process = self._on(host)
+        if process is not None and not process.paused:
+            self._pause_for(process, seconds)
 
     def _pause_worker(self) -> None:
         """One that has calls, if there is one."""

@@ -112,11 +112,9 @@ def _other_legs(world: World) -> list[str]:
 def _requests(world: World) -> list[str]:
     wrong = [f"answered twice: {what}" for what in world.answered_twice]
     for controller in world.controllers:
-        core = controller.core
-        if core is not None and core.book.counts["internal errors"]:
-            wrong.append(
-                f"{controller.process}: {core.book.counts['internal errors']} internal errors"
-            )
+        for core in controller.cores:
+            if errors := core.book.counts["internal errors"]:
+                wrong.append(f"{controller.process}: {errors} internal errors")
     return wrong
 
 
@@ -135,7 +133,7 @@ def _untouched(world: World) -> list[str]:
     for controller in world.controllers:
         # After a restart the number of one that had not been answered yet may be another's.
         first = controller is world.controllers[0]
-        if first and controller.core is not None and controller.core.book.counts["sessions lost"]:
+        if first and any(core.book.counts["sessions lost"] for core in controller.cores):
             wrong.append(f"{controller.process}: sessions were lost for nothing")
     return wrong
 

@@ -85,6 +85,12 @@ class SlowJournal:
         #: the process ends, and waits for the database no longer
         self.given_up = False
 
+    shared: bool = False
+
+    async def turn(self) -> float:
+        """Without a step of its own: there is one stack."""
+        return 0.0
+
     async def give_up(self) -> None:
         self.given_up = True
 

@@ -22,6 +22,7 @@ from trunkline.controller.rules import facts as f
 from trunkline.controller.rules.book import Book
 from trunkline.controller.rules.book.dial import Dial
 from trunkline.controller.rules.moment import Moment
+from trunkline.controller.shell import Shell
 from trunkline.controller.twilio import apply_restore, operations
 from trunkline.controller.twilio.carrier import RestFailure
 
@@ -246,6 +247,19 @@ def answers_untold() -> list[Patch]:
     return [_unheard(calls.answered_by)]
 
 
+def any_stack_will_do() -> list[Patch]:
+    """A client with sessions of another host's stack is welcomed as a new one."""
+    shell_of = Shell._shell_of
+
+    def of_any(shell: Shell, hello: m.Hello) -> Shell | None:
+        return shell if hello.role == "adapter" else shell_of(shell, hello)
+
+    return [mock.patch.object(Shell, "_shell_of", of_any)]
+
+
+#: Those that show where there are two hosts.
+IN_FLEET = frozenset(("any_stack_will_do",))
+
 MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
     mutation.__name__: mutation
     for mutation in (
@@ -267,6 +281,7 @@ MUTATIONS: dict[str, Callable[[], list[Patch]]] = {
         cleared_sound_again,
         digits_told_again,
         answers_untold,
+        any_stack_will_do,
     )
 }
 

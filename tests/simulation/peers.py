@@ -2,26 +2,30 @@
 
 The controller is the real shell and core, with a journal that survives it. A gateway is the real
 shell of the gateway. A codec worker is the real ``Calls``, ticked more coarsely than in life. All
-say Hello and beat with the real ``ControlClient``.
+say Hello and beat with the real ``ControlClient``, gateways and workers one for each controller.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from trunkline.bus import messages as m
-from trunkline.bus.control import ControlClient
 from trunkline.bus.endpoints import BusAddress
 from trunkline.bus.errors import TrunklineError
+from trunkline.bus.fleet import Fleet
+from trunkline.bus.twilio_urls import STACK_FIELD
 from trunkline.codec_worker.calls import Calls
 from trunkline.controller.core import Core
-from trunkline.controller.journal.database import DatabaseAwayError
+from trunkline.controller.journal.database import DatabaseAwayError, JournalError
+from trunkline.controller.journal.orphans import Orphans
 from trunkline.controller.journal.rows import SEEN_KEPT, DialRow, OverrideRow
+from trunkline.controller.other_stacks import OtherStacks, refs
 from trunkline.controller.rules.book import Identity, Rules
 from trunkline.controller.rules.book.peers import Peers
 from trunkline.controller.shell import Shell
@@ -35,14 +39,15 @@ from trunkline.gateway.shell import Shell as GatewayShell
 
 from .bus import SimBus
 from .clock import Process, SimLoop
-from .memory_journal import MemoryJournal, SlowJournal
+from .database import Database, Hold, Register
 from .twilio import Twilio
 
 if TYPE_CHECKING:
     from .media import Media
 
 ACCOUNT: Final = "AC" + "1" * 32
-ADDRESS: Final = BusAddress.parse("ipc:///sim")
+#: The buses of the hosts; where there is no fleet, of the only one.
+HOSTS: Final = (BusAddress.parse("ipc:///sim"), BusAddress.parse("ipc:///sim-2"))
 #: A worker's ticks and signs of life, coarser than in life so that a run takes less.
 TICK_NS: Final = 40_000_000
 BEAT_SECONDS: Final = 0.2
@@ -76,7 +81,8 @@ class CheckedPeers(Peers):
 
 
 class ControllerPeer:
-    """One start of the controller."""
+    """One start of the controller of a host. ``fleet``: there is another host. ``heard(stack)``: a
+    gateway hears the controller of that stack."""
 
     def __init__(
         self,
@@ -84,18 +90,27 @@ class ControllerPeer:
         loop: SimLoop,
         rng: random.Random,
         twilio: Twilio,
-        store: MemoryJournal,
+        database: Database,
         public_url: str,
         answered_twice: list[str],
         database_away: Callable[[], float],
+        host: int,
+        *,
+        fleet: bool,
+        heard: Callable[[str], bool],
     ) -> None:
         self.process = process
         self.loop = loop
-        self.core: Core | None = None
+        self.host = host
+        #: of its own stack, and of those that it runs or has run for the other host
+        self.cores: list[Core] = []
         self.shell: Shell | None = None
         self.stop = asyncio.Event()
         self.failed: BaseException | None = None
         self._answered_twice = answered_twice
+        self._fleet = fleet
+        self._heard = heard
+        bus = HOSTS[host].text
 
         async def pause() -> None:
             await asyncio.sleep(rng.uniform(0.0005, 0.006))
@@ -104,52 +119,95 @@ class ControllerPeer:
                     raise DatabaseAwayError("the database does not answer")
                 await asyncio.sleep(min(left, 0.1))
 
-        journal = SlowJournal(store, pause)
-
+        journal = self._journal = database.begin(host, bus, pause)
+        self._register = Register(database, host, bus, pause)
         self._ops = Operations(
-            stack="5tack",
+            stack=journal.row.stack,
             public_url=public_url,
             carrier=twilio,
             journal=journal,  # type: ignore[arg-type]  # by __getattr__
             keys=SealKeys("token"),
             wall=twilio.wall,
-            probe=self._nobody,
+            probe=self._lives,
             clock=loop.time,
         )
         loop.in_process(process, loop.create_task, self._run())
 
-    async def _nobody(self, base: str, stack: str) -> bool:
-        return False
+    @property
+    def living(self) -> list[Core]:
+        """The cores of the stacks that it runs now."""
+        shells = [] if self.shell is None else [self.shell, *self.shell._guests.values()]
+        return [shell.core for shell in shells]
+
+    async def _lives(self, base: str, stack: str) -> bool:
+        return self._fleet and self._heard(stack)
 
     async def _run(self) -> None:
         try:
             await self._serve()
         except TrunklineError as error:
-            self.failed = error
+            if self._journal.row.owner is self._journal or not isinstance(error, JournalError):
+                self.failed = error  # else it stood still, and its stack was taken
+        await self._journal.close()
         self.loop.kill(self.process)
 
     async def _serve(self) -> None:
-        journal = self._ops.journal
+        self._register.look()
+        core = await self._begun(self._ops)
+        orphans = Orphans()
+        others = beating = None
+        if self._fleet:
+            beating = self.loop.create_task(_shown(self._ops))
+            left = self._register.left(but=self._ops.stack)
+            others = OtherStacks(
+                self._register, orphans, self._ops, self._lives, self._run_too, left
+            )
+        self.shell = Shell(core, self._ops, self.stop, orphans, clock=self.loop.time, others=others)
+        if self._fleet:
+            self.shell.fleet_seen(refs(self._register.fleet))
+        self.shell.listen(None, HOSTS[self.host].control, None)  # type: ignore[arg-type]  # the bus is ours
+        try:
+            await self.shell.serve()
+        finally:
+            if beating is not None:
+                beating.cancel()
+            for orphan in orphans.found:
+                await orphan.close()
+
+    async def _begun(self, ops: Operations) -> Core:
+        journal = ops.journal
         identity = Identity(
-            stack=self._ops.stack,
-            epoch=await journal.begin_epoch(1, self._ops.wall()),
+            stack=ops.stack,
+            epoch=await journal.begin_epoch(1, ops.wall()),
             pid=1,
             account=ACCOUNT,
-            public_url=self._ops.public_url,
-            started_wall=self._ops.wall(),
+            public_url=ops.public_url,
+            started_wall=ops.wall(),
             started=self.loop.time(),
+            fleet=self._fleet,
         )
         overrides: list[OverrideRow] = await journal.open_overrides()
         dials: list[DialRow] = await journal.open_dials()
         dials += await journal.closed_dials(identity.started_wall - CLOSED_DIALS_KEPT)
         rules = Rules(60, 20.0)
         seen = await journal.seen(identity.started_wall - SEEN_KEPT)
-        self.core = Core(identity, rules, overrides, dials, seen=seen)
-        peers = CheckedPeers(self._answered_twice)
-        self.core.book.peers = self.core.book.workers.peers = peers
-        self.shell = Shell(self.core, self._ops, self.stop, clock=self.loop.time)
-        self.shell.listen(None, ADDRESS.control, None)  # type: ignore[arg-type]  # the bus is ours
-        await self.shell.serve()
+        core = Core(identity, rules, overrides, dials, seen=seen)
+        core.book.peers = core.book.workers.peers = CheckedPeers(self._answered_twice)
+        self.cores.append(core)
+        return core
+
+    async def _run_too(self, ops: Operations) -> Shell:
+        """Another host's stack."""
+        self.loop.create_task(_shown(ops))
+        return Shell(await self._begun(ops), ops, asyncio.Event(), clock=self.loop.time)
+
+
+async def _shown(ops: Operations) -> None:
+    """The stack lives, until its journal is closed or taken."""
+    journal = ops.journal
+    assert isinstance(journal, Hold)
+    with contextlib.suppress(JournalError):
+        await journal.beat(asyncio.sleep)
 
 
 class SimShell(GatewayShell):
@@ -164,30 +222,33 @@ class SimShell(GatewayShell):
 
 
 class GatewayPeer:
-    """A gateway: the shell and its connection to the controller."""
+    """A gateway: the shell and its connections to the controllers."""
 
-    def __init__(self, process: Process, loop: SimLoop) -> None:
+    def __init__(self, process: Process, loop: SimLoop, host: int = 0) -> None:
         self.process = process
         self.loop = loop
         self.shell: SimShell
-        self.client: ControlClient
+        self.client: Fleet
+        self._address = HOSTS[host]
         loop.in_process(process, self._start)
 
     def _start(self) -> None:
         name = self.process.name
-        self.client = ControlClient(
+
+        def hello(elsewhere: Container[str]) -> m.Hello:
+            streams = self.shell.streams.announce(self.loop.time())
+            streams = [stream for stream in streams if stream.info.stack not in elsewhere]
+            return m.Hello(role="gateway", peer=name, pid=1, host=machine_of(name), streams=streams)
+
+        self.client = Fleet(
             None,  # type: ignore[arg-type]  # the bus is the simulation's
-            ADDRESS,
+            self._address,
             peer=name,
-            hello=lambda: m.Hello(
-                role="gateway",
-                peer=name,
-                pid=1,
-                host=machine_of(name),
-                streams=self.shell.streams.announce(self.loop.time()),
-            ),
+            hello=hello,
             beat=lambda: m.Beat(peer=name, streams=self.shell.streams.stats()),
             on_event=lambda event: self.shell.event(event),
+            on_welcome=lambda welcome: None,
+            on_refused=lambda error: None,
             clock=self.loop.time,
         )
         refusals = Refusals(lambda seconds, call: None)
@@ -205,7 +266,9 @@ class GatewayPeer:
         """The voice webhook; a controller that does not answer means a pause."""
         body = m.VoiceWebhook(form=form, query=query)
         try:
-            return await self.client.request(body, m.VoiceAnswer, timeout=ANSWER_WITHIN)
+            return await self.client.request(
+                body, m.VoiceAnswer, timeout=ANSWER_WITHIN, stack=query.get(STACK_FIELD, "")
+            )
         except TrunklineError:
             return m.VoiceAnswer(kind="pause")
 
@@ -213,7 +276,9 @@ class GatewayPeer:
         """The status callback; None: Twilio is to ask again."""
         body = m.StatusCallback(form=form, query=query)
         try:
-            await self.client.request(body, m.Done, timeout=ANSWER_WITHIN)
+            await self.client.request(
+                body, m.Done, timeout=ANSWER_WITHIN, stack=query.get(STACK_FIELD, "")
+            )
         except TrunklineError:
             return None
         return True
@@ -222,9 +287,10 @@ class GatewayPeer:
 class WorkerPeer:
     """A codec worker: all of its calls, ticked by a timer."""
 
-    def __init__(self, process: Process, loop: SimLoop, bus: SimBus) -> None:
+    def __init__(self, process: Process, loop: SimLoop, bus: SimBus, host: int = 0) -> None:
         self.process = process
         self.loop = loop
+        self._address = HOSTS[host]
         self.endpoint = f"ipc:///sim/{process.name}"
         self.calls = Calls(process.name)
         self.draining = False
@@ -236,11 +302,11 @@ class WorkerPeer:
     def _start(self) -> None:
         name = self.process.name
         self._socket, _ = self._bus.bind_router(None, self.endpoint, self._receive)
-        self.client = ControlClient(
+        self.client = Fleet(
             None,  # type: ignore[arg-type]  # the bus is the simulation's
-            ADDRESS,
+            self._address,
             peer=name,
-            hello=lambda: m.Hello(
+            hello=lambda elsewhere: m.Hello(
                 role="codec_worker",
                 peer=name,
                 pid=1,
@@ -250,6 +316,8 @@ class WorkerPeer:
             ),
             beat=lambda: m.Beat(peer=name, calls=self.calls.stats(self.loop.time_ns())),
             on_event=lambda event: None,
+            on_welcome=lambda welcome: None,
+            on_refused=lambda error: None,
             clock=self.loop.time,
         )
         self.client.start()

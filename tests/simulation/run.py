@@ -28,21 +28,26 @@ class Outcome:
 
 
 def run_seed(
-    seed: int, *, mutation: str | None = None, tracing: bool = False, outage: bool = False
+    seed: int,
+    *,
+    mutation: str | None = None,
+    tracing: bool = False,
+    outage: bool = False,
+    fleet: bool = False,
 ) -> Outcome:
     """Simulate one seed to its rest, and judge it."""
     gc.freeze()  # what is there already need not be looked at again and again
     gc.disable()  # what dead processes leave is collected at the end, not in the middle
     try:
-        return contextvars.copy_context().run(_run_seed, seed, mutation, tracing, outage)
+        return contextvars.copy_context().run(_run_seed, seed, mutation, tracing, outage, fleet)
     finally:
         gc.collect()
         gc.enable()
         gc.unfreeze()
 
 
-def _run_seed(seed: int, mutation: str | None, tracing: bool, outage: bool) -> Outcome:
-    world = World(seed, tracing=tracing)
+def _run_seed(seed: int, mutation: str | None, tracing: bool, outage: bool, fleet: bool) -> Outcome:
+    world = World(seed, tracing=tracing, fleet=fleet)
     wrong = []
     with world.patched(), mutated(mutation), world.loop.running():
         chaos = Chaos(world, outage=outage)
@@ -61,9 +66,12 @@ def _run_seed(seed: int, mutation: str | None, tracing: bool, outage: bool) -> O
     return Outcome(seed, wrong, trace, counts)
 
 
-def replay_command(seed: int, mutation: str | None = None, *, outage: bool = False) -> str:
+def replay_command(
+    seed: int, mutation: str | None = None, *, outage: bool = False, fleet: bool = False
+) -> str:
     extra = "" if mutation is None else f" --mutation {mutation}"
     extra += " --outage" if outage else ""
+    extra += " --fleet" if fleet else ""
     return f'make simulate SIMULATE="--seed {seed}{extra}"'
 
 

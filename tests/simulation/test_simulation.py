@@ -25,6 +25,13 @@ def test_the_database_may_be_away_for_a_minute() -> None:
     assert status == 0, said
 
 
+def test_a_host_may_be_gone_and_the_other_runs_its_stack() -> None:
+    """Two controllers share a database. One of them dies, or stands still, for longer than its
+    lease: its sessions go on at the other one, and its numbers are put back there."""
+    status, said = in_a_process("--seeds", "40", "--no-mutations", "--fleet")
+    assert status == 0, said
+
+
 def test_what_was_once_found_stays_mended() -> None:
     """A stream and its worker go one after the other: sound came again, was lost and not counted,
     or was not what had been said. A late leg rang on. A hang-up was never answered. A

@@ -15,6 +15,7 @@ from trunkline.controller.twilio.number_settings import NumberSettings
 
 from .account import SlowAccount
 from .clock import SimLoop, current
+from .database import Database
 from .memory_journal import MemoryJournal
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Twilio(SlowAccount):
     def __init__(
         self,
         loop: SimLoop,
-        journal: MemoryJournal,
+        journal: MemoryJournal | Database,
         rng: random.Random,
         say: Callable[[str], None],
         spring: Callable[[str], None],

@@ -20,8 +20,8 @@ from trunkline.bus.sound import TOGETHER
 from .bus import SimBus
 from .client import SimClient
 from .clock import Process, SimLoop, current
+from .database import Database
 from .exchange import PUBLIC_URL, Exchange
-from .memory_journal import MemoryJournal
 from .peers import TICK_NS, ControllerPeer, GatewayPeer, WorkerPeer
 from .plain_codec import PlainDownsampler, PlainUpsampler
 from .twilio import Twilio
@@ -40,8 +40,12 @@ KEEPER: Final = (0.2, 1.5)
 class World:
     """Everything of one seed. ``trace``: what happened, newest last."""
 
-    def __init__(self, seed: int, *, tracing: bool = False) -> None:
+    def __init__(self, seed: int, *, tracing: bool = False, fleet: bool = False) -> None:
         self.seed = seed
+        #: two hosts share a database and a public URL
+        self.fleet = fleet
+        #: for what only a fleet has, so that seeds mean what they do without one
+        self.hosts = random.Random(f"{seed} hosts")
         self.rng = random.Random(f"{seed} world")
         self.loop = SimLoop()
         current.set(self.loop.world)
@@ -51,15 +55,17 @@ class World:
         self.calm = False
         #: nothing dies, breaks or fails in this run
         self.peaceful = False
-        #: until when the database does not answer
-        self.database_back = 0.0
+        #: until when the database does not answer, for each host
+        self.database_back = [0.0, 0.0]
+        #: until when a host has no controller, because nobody starts one
+        self.absent = [0.0, 0.0]
         self.power = True
         #: what happens next time that somebody is about to do this: "write", "create", "interrupt"
         self.traps: dict[str, Callable[[], None]] = {}
         #: clients ask who answers. Not in every run: one more webhook shifts all that a seed brings
         self.detects = random.Random(f"{seed} machine detection").random() < 0.14
         self.bus = SimBus(self.loop, random.Random(f"{seed} bus"))
-        self.store = MemoryJournal()
+        self.store = Database(self.loop.time, shared=fleet)
         ways = random.Random(f"{seed} twilio")
         self.twilio = Twilio(self.loop, self.store, ways, self.say, self.spring)
         self.exchange = Exchange(
@@ -91,8 +97,12 @@ class World:
 
     # ------------------------------------------------------------------ processes
 
-    def start(self, kind: str) -> None:
+    def _some_host(self) -> int:
+        return self.hosts.randrange(2) if self.fleet else 0
+
+    def start(self, kind: str, host: int | None = None) -> None:
         """Start a process, which its keeper starts again whenever it dies."""
+        host = self._some_host() if host is None else host
         number = self.counts[f"started {kind}"] = self.counts[f"started {kind}"] + 1
         process = Process(f"{kind}-{number}", kind)
         self.say(f"{process} starts")
@@ -106,34 +116,44 @@ class World:
                 self.store,
                 PUBLIC_URL,
                 self.answered_twice,
-                lambda: self.database_back - self.loop.time(),
+                lambda: self.database_back[host] - self.loop.time(),
+                host,
+                fleet=self.fleet,
+                heard=self._heard,
             )
             self.controllers.append(peer)
             process.on_death.append(lambda: self.controller_deaths.append(self.loop.time()))
         elif kind == "gateway":
-            peer = GatewayPeer(process, self.loop)
+            peer = GatewayPeer(process, self.loop, host)
             self.gateways.append(peer)
         else:
-            peer = WorkerPeer(process, self.loop, self.bus)
+            peer = WorkerPeer(process, self.loop, self.bus, host)
             self.workers.append(peer)
-        process.on_death.append(lambda: self._keep(kind, process))
+        process.on_death.append(lambda: self._keep(kind, process, host))
 
-    def _keep(self, kind: str, process: Process) -> None:
+    def _keep(self, kind: str, process: Process, host: int) -> None:
         self.say(f"{process} is dead")
         delay = self.rng.uniform(*KEEPER)
-        self.loop.call_later(delay, self._start_again, kind, context=self.loop.world.context.copy())
+        context = self.loop.world.context.copy()
+        self.loop.call_later(delay, self._start_again, kind, host, context=context)
 
-    def _start_again(self, kind: str) -> None:
-        if self.power:
-            self.start(kind)
+    def _start_again(self, kind: str, host: int) -> None:
+        absent = kind == "controller" and self.absent[host] > self.loop.time()
+        if self.power and not absent:
+            self.start(kind, host)
         else:
-            self.loop.call_later(0.2, self._start_again, kind)
+            self.loop.call_later(0.2, self._start_again, kind, host)
+
+    def _heard(self, stack: str) -> bool:
+        """A gateway hears the stack's controller."""
+        living = (peer for peer in self.gateways if peer.process.alive and not peer.process.paused)
+        return any(stack in (peer.client.stacks or ()) for peer in living)
 
     def client(self) -> SimClient:
         self.counts["started client"] += 1
         process = Process(f"client-{self.counts['started client']}", "client")
         self.say(f"{process} starts")
-        client = SimClient(self, process)
+        client = SimClient(self, process, self._some_host())
         self.clients.append(client)
         return client
 
@@ -148,9 +168,8 @@ class World:
 
     @property
     def controller(self) -> ControllerPeer | None:
-        """The one that lives."""
-        last = self.controllers[-1]
-        return last if last.process.alive else None
+        """One that lives."""
+        return next((c for c in reversed(self.controllers) if c.process.alive), None)
 
     # ------------------------------------------------------------------ coming to rest
 
@@ -165,11 +184,11 @@ class World:
         for leg in self.exchange.legs.values():
             if leg.live and (leg.direction != "inbound" or not leg.elsewhere):
                 found.append(f"{leg.sid} ({leg.direction} to {leg.to}) is {leg.status}")
-        controller = self.controller
-        if controller is None or controller.core is None:
+        running = [c for c in self.controllers if c.process.alive and c.shell is not None]
+        if not running:
             found.append("no controller runs")
-        else:
-            core = controller.core
+        found += [f"{c.process} runs {len(c.living)} stacks" for c in running if len(c.living) > 1]
+        for core in (core for controller in running for core in controller.living):
             found += [f"session {s.id[:6]} is {s.state}" for s in core.book.sessions.values()]
             found += [f"{n} has a lease" for n in core.book.leases]
             if core.book.claiming:

@@ -176,7 +176,7 @@ async def _reached(known: Known, url: str) -> Finding:
     if answer.status != 200 or "stack" not in found:
         text = f"{shown}/healthz is answered by something else (HTTP {answer.status})"
         return Finding("public URL", "fail", text, "it has to lead to the public port")
-    if found["stack"] != known.welcome.stack:
+    if known.welcome.stack not in found.get("stacks", [found["stack"]]):
         text = f"{shown} leads to another trunkline stack"
         return Finding("public URL", "fail", text, "two stacks need two public URLs")
     return Finding("public URL", "ok", f"{shown} answers in {answer.seconds * 1000:.0f} ms")

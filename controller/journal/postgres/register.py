@@ -9,29 +9,43 @@ from functools import partial
 
 from ...twilio.threads import DaemonPool
 from ..store import Journal
-from .stacks import SILENT, Beats, Claim, Found, PostgresDatabase, with_open_rows
+from .stacks import SILENT, Beats, Claim, Found, Place, PostgresDatabase, look
 
 
 class Register:
     """``holder``: how the process calls itself. ``home``: the name of its state directory, or a new
-    one."""
+    one. ``place``: where the stacks that it runs are reached; None: it runs none.
 
-    def __init__(self, url: str, account: str, holder: str, home: str | None = None) -> None:
+    ``fleet``: the stacks that are served at our public URL, each with the address of its bus, as
+    they were when last looked at."""
+
+    def __init__(
+        self,
+        url: str,
+        account: str,
+        holder: str,
+        home: str | None = None,
+        place: Place | None = None,
+    ) -> None:
         self._url = url
         self._account = account
         self._holder = f"{holder} on {socket.gethostname()}"
         self._owner = secrets.token_hex(8)
         self.home = home or secrets.token_hex(8)
+        self._place = place
         self._beats = Beats()
+        self.fleet: list[tuple[str, str]] = []
 
     def __repr__(self) -> str:
         return f"Register({self._holder})"
 
     async def take(
-        self, stack: str, *, seen: int | None = None, passing: bool = False
+        self, stack: str, *, seen: int | None = None, passing: bool = False, runs: bool = False
     ) -> tuple[Journal, bool]:
-        """The stack's journal, and whether it was made just now. StackHeldError, JournalError."""
-        claim = Claim(self._owner, self._holder, self.home, seen, passing)
+        """The stack's journal, and whether it was made just now. ``runs``: peers may look for it
+        here. StackHeldError, JournalError."""
+        place = self._place if runs else None
+        claim = Claim(self._owner, self._holder, self.home, seen, passing, place)
         opened: list[PostgresDatabase] = []
 
         def connect() -> PostgresDatabase:
@@ -42,7 +56,7 @@ class Register:
         return journal, opened[0].new
 
     async def left(self, but: str) -> list[LeftInDatabase]:
-        """All stacks with open rows but ours, whether they live or not."""
+        """All stacks with open rows, and those of the fleet, but ours, whether they live or not."""
         found = await self._found(None)
         return [LeftInDatabase(self, stack) for stack in found if stack.stack != but]
 
@@ -56,14 +70,18 @@ class Register:
     async def _found(self, beats: Beats | None) -> list[Found]:
         pool = DaemonPool("trunkline-register", 1)
         try:
-            return await pool.run(partial(with_open_rows, self._url, self._account, beats))
+            public_url = None if self._place is None else self._place.public_url
+            asked = partial(look, self._url, self._account, public_url, beats)
+            self.fleet, found = await pool.run(asked)
+            return found
         finally:
             pool.close()
 
 
 class LeftInDatabase:
     """Rows of a stack (:class:`..places.Left`). It may live: if its beat has not moved after
-    ``silent_for`` seconds, it does not. ``watched``: it has not for long enough."""
+    ``silent_for`` seconds, it does not. ``watched``: it has not for long enough. ``fleet``: its
+    clients look for it at the other controllers."""
 
     on_a_network = True
 
@@ -73,11 +91,12 @@ class LeftInDatabase:
         self.rows = found.rows
         dead = watched or found.owner is None or found.home == register.home
         self.silent_for = 0.0 if dead else SILENT
+        self.fleet = found.fleet
         self._register = register
         self.beat = found.beat
 
     async def open(self) -> Journal:
-        journal, _ = await self._register.take(self.stack, seen=self.beat)
+        journal, _ = await self._register.take(self.stack, seen=self.beat, runs=self.fleet)
         return journal
 
     def release(self) -> None:

@@ -22,14 +22,16 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import psycopg
 
+from ...rules.book.usage import Caps
 from ..database import DatabaseAwayError, Dialect, JournalError, Outcome, StackHeldError, Work
 from ..reading import OpenRows, open_rows, read_dials
 from ..rows import DialRow
+from .fleet import InFleet
 from .server import AWAY, BEGIN, Server
 
 #: How often a stack shows that it lives, and for how long it may not before it is taken for gone
@@ -45,11 +47,22 @@ class StackTakenError(JournalError):
     """Another process has taken the stack from us, because it did not see us live."""
 
 
+class Place(NamedTuple):
+    """The address of the bus at which a stack is served, and the public URL of its gateways; and
+    what all stacks there may dial together."""
+
+    endpoint: str
+    public_url: str
+    caps: Caps = Caps()
+    calls_per_second: float = 1.0
+
+
 @dataclass(frozen=True)
 class Claim:
     """Who takes a stack. ``home``: its state directory, which one process at a time has, so the
     last owner of the same home is dead. ``seen``: the beat that did not move for :data:`SILENT`
     seconds. ``passing``: no start takes the stack up again, so that it goes once nothing is open.
+    ``place``: where peers reach the stack from now on; None: nobody is to look for it.
     """
 
     owner: str
@@ -57,6 +70,7 @@ class Claim:
     home: str
     seen: int | None = None
     passing: bool = False
+    place: Place | None = None
 
 
 class _Transaction:
@@ -77,6 +91,10 @@ class PostgresDatabase:
     def __init__(self, server: Server, account: str, stack: str, claim: Claim) -> None:
         self.name = server.name
         self.dialect = dialect(stack)
+        if claim.place is not None:
+            place = claim.place
+            shared = InFleet(account, stack, place.caps, place.calls_per_second)
+            self.dialect = replace(self.dialect, shared=shared)
         self._server = server
         self._account = account
         self._stack = stack
@@ -118,11 +136,11 @@ class PostgresDatabase:
         if found is None:
             self.new, self._beat = True, 1
             db.execute(
-                "INSERT INTO stacks (id, account, owner, holder, home, beat, passing)"
-                " VALUES (%s, %s, %s, %s, %s, 1, %s)",
+                "INSERT INTO stacks (id, account, owner, holder, home, beat, passing, endpoint,"
+                " public_url) VALUES (%s, %s, %s, %s, %s, 1, %s, %s, %s)",
                 (
                     *(self._stack, self._account, claim.owner, claim.holder, claim.home),
-                    claim.passing,
+                    *(claim.passing, *_of(claim.place)),
                 ),
             )
             return
@@ -135,8 +153,12 @@ class PostgresDatabase:
             raise StackHeldError(self._stack, holder)
         self._beat = beat + 1
         db.execute(
-            "UPDATE stacks SET owner = %s, holder = %s, home = %s, beat = %s WHERE id = %s",
-            (claim.owner, claim.holder, claim.home, self._beat, self._stack),
+            "UPDATE stacks SET owner = %s, holder = %s, home = %s, beat = %s, endpoint = %s,"
+            " public_url = %s WHERE id = %s",
+            (
+                *(claim.owner, claim.holder, claim.home, self._beat),
+                *(*_of(claim.place), self._stack),
+            ),
         )
 
     # ------------------------------------------------------------------ transactions
@@ -275,12 +297,19 @@ class PostgresDatabase:
 
     def _leave(self, db: psycopg.Connection[Any]) -> None:
         mine = (self._stack, self._claim.owner)
-        db.execute("UPDATE stacks SET owner = NULL WHERE id = %s AND owner = %s", mine)
+        db.execute(
+            "UPDATE stacks SET owner = NULL, endpoint = NULL WHERE id = %s AND owner = %s", mine
+        )
         rows = open_rows(_Transaction(db), self.dialect)
         if not any(rows):
             db.execute(
                 "DELETE FROM stacks WHERE id = %s AND owner IS NULL AND passing", (self._stack,)
             )
+
+
+def _of(place: Place | None) -> tuple[str | None, str | None]:
+    """The columns of a place."""
+    return (None, None) if place is None else (place.endpoint, place.public_url)
 
 
 def dialect(stack: str) -> Dialect:
@@ -297,28 +326,42 @@ class Found(NamedTuple):
     home: str
     beat: int
     rows: OpenRows
+    #: it is of our fleet
+    fleet: bool
 
 
-def with_open_rows(url: str, account: str, beats: Beats | None = None) -> list[Found]:
-    """All stacks of the account that have any; with ``beats``, those of them that are silent.
-    Errors: as of ``PostgresDatabase.open``, at once."""
+class Look(NamedTuple):
+    """``fleet``: the stacks that are served at our public URL, ours too, each with the address of
+    its bus. ``found``: those that a look at the stacks is for."""
+
+    fleet: list[tuple[str, str]]
+    found: list[Found]
+
+
+def look(url: str, account: str, public_url: str | None, beats: Beats | None = None) -> Look:
+    """All stacks of the account that have open rows, or are of the fleet; with ``beats``, those of
+    them that are silent. ``public_url``: None where we are of no fleet. Errors: as of
+    ``PostgresDatabase.open``, at once."""
     server = Server(url)
     if beats is None:
         server.migrate()
 
-    def ask(db: psycopg.Connection[Any]) -> list[Found]:
+    def ask(db: psycopg.Connection[Any]) -> Look:
         stacks = db.execute(
-            "SELECT id, owner, holder, home, beat FROM stacks WHERE account = %s ORDER BY id",
-            (account,),
+            "SELECT id, owner, holder, home, beat, endpoint, (owner IS NOT NULL AND public_url = %s"
+            " AND endpoint IS NOT NULL) IS TRUE FROM stacks WHERE account = %s ORDER BY id",
+            (public_url, account),
         ).fetchall()
+        fleet = [(row[0], row[5]) for row in stacks if row[6]]
         if beats is not None:
             silent = beats.silent({row[0]: row[4] for row in stacks}, time.monotonic())
             stacks = [row for row in stacks if row[0] in silent]
-        found = [
-            Found(stack, owner, holder, home, beat, open_rows(_Transaction(db), dialect(stack)))
-            for stack, owner, holder, home, beat in stacks
-        ]
-        return [stack for stack in found if any(stack.rows)]
+        found = []
+        for stack, owner, holder, home, beat, _, in_fleet in stacks:
+            rows = open_rows(_Transaction(db), dialect(stack))
+            if in_fleet or any(rows):
+                found.append(Found(stack, owner, holder, home, beat, rows, in_fleet))
+        return Look(fleet, found)
 
     return server.once(ask)
 

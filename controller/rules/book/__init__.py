@@ -20,10 +20,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from msgspec.structs import replace
+
 from trunkline.bus import messages as m
 from trunkline.bus.callers import caller_key
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.refusals import KINDS
+from trunkline.bus.twilio_urls import STACK_FIELD
 
 from ...instructions import ReplyTo
 from .call import Call
@@ -61,6 +64,13 @@ class Identity:
     public_url: str = field(repr=False)
     started_wall: float
     started: float
+    #: it is one of a fleet, so URLs and tokens name the stack
+    fleet: bool = False
+
+    @property
+    def query(self) -> dict[str, str]:
+        """What URLs of ours say of the stack."""
+        return {STACK_FIELD: self.stack} if self.fleet else {}
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,7 @@ class Book:
         # A webhook that came while no controller was there was answered by its gateway, and noted
         # by nobody. So all are known since this start, and some from before.
         self.seen = Seen(((sid, self.mono(wall)) for sid, wall in seen), identity.started)
-        self.tokens = Tokens()
+        self.tokens = Tokens(identity.stack if identity.fleet else None)
         self._held_webhooks: list[tuple[ReplyTo, m.VoiceWebhook, float]] = []
         self.digits = DigitRows()
         #: things that happened, for /metrics: requests by name, refusals, calls by direction, …
@@ -130,6 +140,8 @@ class Book:
         self.measures = Measures()
         #: how much all gateways have refused, by kind
         self.refused: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
+        #: the controllers that share our database and public URL, this one too
+        self.fleet: list[m.ControllerRef] = []
         #: URL of the local console, once it listens
         self.console: str | None = None
         #: lets a page of the console act
@@ -145,6 +157,15 @@ class Book:
     def console_at(self, url: str) -> None:
         """The console listens there."""
         self.console = url
+
+    def fleet_is(self, controllers: list[m.ControllerRef]) -> bool:
+        """These are the controllers of the fleet; whether it were others before."""
+        was, self.fleet = self.fleet, controllers
+        return was != controllers
+
+    def bus_of(self, stack: str) -> str | None:
+        """Where this stack of the fleet is; None: it is over, or none of it."""
+        return next((each.bus for each in self.fleet if each.stack == stack), None)
 
     def count(self, what: str) -> None:
         """One more of these."""
@@ -216,8 +237,13 @@ class Book:
     def at_rest(self) -> bool:
         """Nobody has a session, a number or a call, and nothing is left of them: all that the
         clock changes is who has been silent for too long."""
-        waiting = self.claiming or self.stopping or self.sessions or self.calls
-        return not (waiting or self.leases or self.aside or self.open_dials())
+        return not (self.stopping or self.calls) and self.nothing_left
+
+    @property
+    def nothing_left(self) -> bool:
+        """The same, but for calls that have ended, of which late webhooks may come."""
+        held = self.claiming or self.sessions or self.leases or self.aside or self.open_dials()
+        return not held and not any(c.live or c.end_under_way for c in self.calls.values())
 
     # ------------------------------------------------------------------ peers
 
@@ -419,6 +445,15 @@ class Book:
         """This leg is not the call's any more."""
         if sid is not None and self.by_sid.get(sid) is call:
             del self.by_sid[sid]
+
+    def info(self, call: Call, now: float) -> m.CallInfo:
+        """The call, for a gateway: with the stack to which it has to announce it."""
+        info = call.info(now)
+        return replace(info, stack=self.identity.stack) if self.identity.fleet else info
+
+    def query(self, call: Call) -> dict[str, str]:
+        """The query of the redirect back to us: which call it is, and whose."""
+        return call.query | self.identity.query
 
     def forget_call(self, call: Call) -> None:
         """Late webhooks of it are strangers from now on."""

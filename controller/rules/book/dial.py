@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from trunkline.bus import messages as m
 from trunkline.bus.errors import InvalidRequestError, TrunklineError
 from trunkline.bus.redact import is_e164, redact_number
+from trunkline.bus.twilio_urls import DIAL_FIELD
 
 from ...instructions import ReplyTo
 from ...journal.rows import DialRow
@@ -129,8 +130,11 @@ class Dial(Subject):
         self.row = replace(self.row, asked=wall)
         self.deadline = now + self.row.timeout
 
-    def rings_from(self, now: float) -> None:
-        """The request leaves now, and the dial's timeout begins."""
+    def rings_from(self, now: float, asked: float | None) -> None:
+        """The request leaves now, and the dial's timeout begins. ``asked``: its row has that time
+        now; None: the one that it has."""
+        if asked is not None:
+            self.row = replace(self.row, asked=asked)
         self.asked_at = now
         self.deadline = now + self.row.timeout
 
@@ -268,17 +272,19 @@ def check(
         raise InvalidRequestError(why)
 
 
-def order(dial: Dial, public_url: str) -> CallOrder:
-    """The order for Twilio's Calls create. Only an a-leg's TwiML has the stream's token."""
+def order(dial: Dial, public_url: str, stack: dict[str, str]) -> CallOrder:
+    """The order for Twilio's Calls create. Only an a-leg's TwiML has the stream's token. ``stack``:
+    what its URLs say of the stack."""
     row, document = dial.row, documents.HOLD_THE_LINE
+    query = {DIAL_FIELD: row.request} | stack
     if row.mode == "a-leg":
-        document = documents.connect(public_url, dial.token, row.request)
+        document = documents.connect(public_url, dial.token, query)
     return CallOrder(
         to=row.callee,
         from_=row.caller,
         twiml=document,
         time_limit=math.ceil(row.max_duration),
         ring_timeout=max(5, min(RING_SECONDS, math.ceil(row.timeout))),
-        status_callback=documents.status_callback(public_url, row.request),
+        status_callback=documents.status_callback(public_url, query),
         machine_detection=dial.machine_detection,
     )

@@ -57,6 +57,8 @@ class Peer:
     endpoint: str | None = None
     #: worker: its last counts of each of its calls
     stats: dict[str, m.CallStats] = field(default_factory=dict)
+    #: worker: how many calls of other controllers it has
+    others: int = 0
     leaving: bool = False
     #: the connection that had its name is there no longer
     gone: bool = False
@@ -103,6 +105,10 @@ class Peer:
         if due:
             self.pulsed = now
         return due
+
+    def carries(self, others: int) -> None:
+        """A worker says that it has so many calls which are not this controller's."""
+        self.others = others
 
     def has(self, streams: int) -> None:
         """A gateway says how many streams it has."""

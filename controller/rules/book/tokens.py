@@ -1,6 +1,7 @@
 """One-time stream tokens. Each lets one Media Stream in, to one call.
 
-A token is 32 hex digits. It is void once a stream was accepted with it, or once its call has a
+A token is 32 hex digits; the id of its stack stands in front of them, where that is one of a fleet.
+It is void once a stream was accepted with it, or once its call has a
 newer one. It is good for some seconds only, because Twilio opens a stream as soon as it has the
 document that asks for it.
 
@@ -22,6 +23,8 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from math import inf
+
+from trunkline.bus.twilio_urls import named_token
 
 
 def digest(text: str) -> str:
@@ -48,15 +51,22 @@ class Token:
 
 
 class Tokens:
-    """The tokens that are good now. A call has one at most for each kind of stream."""
+    """The tokens that are good now. A call has one at most for each kind of stream. ``stack``: it
+    stands in front of each token, for gateways that know several; None: it does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, stack: str | None = None) -> None:
+        self._stack = stack
         self._by_digest: dict[str, Token] = {}
         self._by_call: dict[tuple[str, bool], Token] = {}
 
+    def new(self) -> str:
+        """A token that nobody has had."""
+        token = secrets.token_hex(16)
+        return token if self._stack is None else named_token(self._stack, token)
+
     def make(self, call: str, sid: str | None, until: float, *, one_way: bool = False) -> str:
         """A new token. An older one of the same call and kind is void from now on."""
-        token = secrets.token_hex(16)
+        token = self.new()
         self._put(Token(digest(token), call, sid, until, one_way))
         return token
 

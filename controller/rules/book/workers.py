@@ -47,10 +47,11 @@ class Workers:
         self.loads = None
 
     def add_up(self, calls: Iterable[tuple[m.Placement | None, str | None]]) -> dict[str, float]:
-        """What they carry: each call's placement, and its active worker. It is added up once in a
-        round of all calls, and follows them until the next one (:meth:`carry`). When a worker dies,
-        hundreds of calls get a new placement at once, and each of them asks."""
-        self.loads = {}
+        """What they carry: each call's placement, and its active worker, beside the calls of other
+        controllers. It is added up once in a round of all calls, and follows them until the next
+        one (:meth:`carry`). When a worker dies, hundreds of calls get a new placement at once, and
+        each of them asks."""
+        self.loads = {worker.id: float(worker.others) for worker in self.all() if worker.others}
         for placement, active in calls:
             self.carry(placement, active, 1.0)
         return self.loads

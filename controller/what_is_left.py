@@ -1,0 +1,37 @@
+"""What a controller that ends leaves to be done: named in the log, and told by the exit status.
+
+The journal is asked and not the core, because the next start will find the journal.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from trunkline.bus.process import EXIT_DONE, EXIT_PENDING
+from trunkline.bus.redact import redact_number
+
+from .journal.orphans import Orphans
+from .journal.store import Journal
+
+log = logging.getLogger("trunkline.controller")
+
+
+async def say_what_is_left(journal: Journal, orphans: Orphans) -> int:
+    """The exit status. DatabaseAwayError: nobody can say."""
+    overrides = await journal.open_overrides()
+    overrides += await orphans.open_overrides()
+    dials = await journal.open_dials()
+    later = "the next start, or `trunkline restore`, does it"
+    for row in overrides:
+        log.error("number %s is still to be restored: %s", redact_number(row.number), later)
+    for dial in dials:
+        shown = redact_number(dial.callee)
+        log.error("a call to %s is still to be hung up: %s", shown, later)
+    listening = await journal.open_listening()
+    for heard in listening:
+        log.error("a stream of call %s is still to be stopped: %s", heard.sid, later)
+    unreadable = [row for row in await journal.unreadable() if row.table == "override"]
+    for lost in unreadable:
+        log.error("%s", lost.text(journal.name))
+    left = overrides or dials or listening or unreadable
+    return EXIT_PENDING if left else EXIT_DONE
