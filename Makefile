@@ -28,25 +28,32 @@ PROGRAMS := chromium graphviz postgresql prometheus systemd
 # The tests start hundreds of processes, and each would compile the code once more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-units test-calls test-measures lint bench bench-capacity chaos hostile fuzz simulate docs site clean programs
+.PHONY: demo test test-units test-units-beside test-calls test-measures lint bench bench-capacity chaos hostile fuzz simulate docs site clean programs
 
 demo: $(DEV)
 	$(BIN)/trunkline demo
 
-# Three parts, one after the other. Units mostly compute, so there is one more at once than a small
-# machine has cores. Calls mostly wait, so there are more. Tests that measure holes or delays, or judge
-# calls, wait most of their time. tests/conftest.py says which tests a worker takes.
-test: $(DEV)
-	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-measures
+# Calls mostly wait, so there are more of them at once than a small machine has cores. Units mostly
+# compute. They run beside the calls with the lowest priority, so they take the time that the calls
+# leave, and the rest of them takes all of it. What they say is shown at their end. Tests that measure
+# holes or delays, or judge calls, want a quiet machine, so they come last, and wait most of their
+# time. tests/conftest.py says which tests a worker takes.
+test: $(DEV) programs
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 test-calls test-units-beside; failed=$$?; \
+	    $(MAKE) --no-print-directory test-measures && exit $$failed
 
 test-units: $(DEV) programs
-	$(BIN)/pytest -q -m "not e2e" -n 3 --dist loadscope
+	$(BIN)/pytest -q -m "not e2e" -n 4 --dist loadscope
+
+test-units-beside: $(DEV) programs
+	@mkdir -p out; nice -n 19 $(MAKE) --no-print-directory test-units > out/units.log 2>&1; failed=$$?; \
+	    cat out/units.log; exit $$failed
 
 test-calls: $(DEV) programs
 	$(BIN)/pytest -q -m "e2e and not measures" -n 5 --dist loadscope
 
 test-measures: $(DEV)
-	$(BIN)/pytest -q -m measures -n 5 --dist loadscope tests/e2e tests/survival tests/dropin
+	$(BIN)/pytest -q -m measures -n 5 --dist loadscope tests/dropin tests/e2e tests/survival
 
 # Where one of them is missing, and we are root on Debian or a system like it, apt installs it. Elsewhere
 # the tests that need it say so.

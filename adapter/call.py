@@ -189,7 +189,8 @@ class Call:
 
     def report(self) -> Report:
         """How both sides have talked with each other so far: latency of answers, time to yield,
-        talk-over, silences, from the sound alone (docs/ear.md). A call is kept for an hour of it.
+        talk-over and silences, from the sound alone, and the keys that were pressed (docs/ear.md).
+        A call is kept for an hour of it.
 
         It computes for about 0.3 ms for each second of the call. WrongModeError for an
         originator-only call, which carries no sound, and for a call of ``Line(…, report=False)``,
@@ -197,9 +198,14 @@ class Call:
         """
         tape, audio = self._tape("report"), self._media.audio
         self.was_judged = True
+        from trunkline.ear.figures import Digit
         from trunkline.ear.listen import listen
 
         ours, theirs = tape.sides()
+        keys = [
+            Digit(at=round(at, 3), side="ours" if is_ours else "theirs", digit=digit)
+            for at, digit, is_ours in tape.pressed()
+        ]
         # What the user did not take, or queued beyond measure, is no fault of the line.
         lost = sum(
             samples
@@ -212,6 +218,7 @@ class Call:
             frames_lost=-(-lost // FRAME),
             frames_late=audio.late // FRAME,
             jitter_ms=tape.jitter_ms,
+            keys=keys,
         )
         if self.ended_reason is not None and not self._told:
             self._told = True

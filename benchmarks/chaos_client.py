@@ -136,6 +136,7 @@ async def slot(
     kind, number, callee = wish["kind"], wish["number"], wish.get("callee")
     first = int(wish["first"])
     while not stop.is_set():
+        asked = time.monotonic()
         try:
             async with Line(number, allowed_callees=[callee] if callee else None) as line:
                 while not stop.is_set():
@@ -149,7 +150,7 @@ async def slot(
                     say(over=await talk.end() | {"slot": n, "kind": kind})
                     first += 211
         except (TrunklineError, TimeoutError) as error:
-            say(failed=repr(error), slot=n, kind=kind, at=time.monotonic())
+            say(failed=repr(error), slot=n, kind=kind, asked=asked, at=time.monotonic())
             await asyncio.sleep(0.3)
 
 

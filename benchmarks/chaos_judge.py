@@ -34,6 +34,7 @@ At the call's end, a few frames may be on their way.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -49,6 +50,8 @@ AT_THE_END: Final = 5
 
 #: Shorter silence (seconds) is no hole: a frame came late.
 HOLE: Final = 0.02
+#: What a dial's error says where nobody has heard of Twilio's answer.
+NOT_KNOWN: Final = "Twilio has not said whether it has the call"
 
 
 @dataclass
@@ -137,6 +140,24 @@ def judge(
         if doubled:
             verdict.problems.append(f"{doubled} frames doubled {way}")
     return verdict
+
+
+def never_sent(
+    request: dict[str, Any], controllers_killed: Iterable[float], calls_began: Iterable[float]
+) -> bool:
+    """Whether a request failed because a killed controller had journalled its dial and did not get
+    it to the carrier.
+
+    No later controller may dial again, because none can know that: the carrier may have the call.
+    So the request fails at its timeout (docs/survival.md). The judge does know it, because the
+    carrier's records have no call to that callee which began meanwhile. All times are monotonic.
+    """
+    since, until = request["asked"], request["at"]
+    return (
+        NOT_KNOWN in request["failed"]
+        and any(since <= at <= until for at in controllers_killed)
+        and not any(since <= at <= until for at in calls_began)
+    )
 
 
 def _due_when_it_broke(stream: dict[str, Any]) -> float:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from benchmarks import chaos_code
 from benchmarks.chaos_faults import Fault
-from benchmarks.chaos_judge import judge
+from benchmarks.chaos_judge import judge, never_sent
 from benchmarks.chaos_score import QUIET, Injected, Score
 from benchmarks.chaos_stack import PRIOR, Client, Stack, numbered_recording
 from benchmarks.processes import OWN_NUMBER, Run, callee
@@ -196,7 +196,22 @@ class Chaos:
 
     def _request_failed(self, name: str, message: dict[str, Any]) -> None:
         self._callers.pop((name, message["slot"]), None)
-        if not self._cut(message["at"]):
+        if self._cut(message["at"]):
+            return
+        wish = self.wishes()[name][message["slot"]]
+        controllers_killed = [
+            fault.at
+            for fault in self.score.faults
+            if (fault.kind, fault.how) == ("controller", "SIGKILL")
+        ]
+        began = [
+            self.sim.call(call["sid"])["history"][0][0]
+            for call in self.sim.calls()
+            if call["to"] == wish.get("callee")
+        ]
+        if never_sent(message, controllers_killed, began):
+            self.score.never_sent += 1
+        else:
             self.problem(f"{name}, {message['kind']}: a request failed: {message['failed']}")
 
     def _still(self, pid: int, since: float, until: float) -> float:

@@ -49,6 +49,8 @@ class Score:
     #: calls that ended with a client, or in the scenario of the whole stack
     with_client: int = 0
     with_stack: int = 0
+    #: dials that a killed controller had journalled and did not get to the carrier
+    never_sent: int = 0
     most_at_once: int = 0
     restores: int = 0
     #: the longest wait in seconds, by its subject
@@ -109,6 +111,7 @@ class Score:
             "calls that ended with their killed client": f"{self.with_client}",
             "calls that ended with the whole stack": f"{self.with_stack}",
             "calls lost otherwise": f"{lost}",
+            "dials that a killed controller did not send": f"{self.never_sent}",
             "streams (reconnections)": f"{total('streams'):.0f} ({broken:.0f})",
             "frames doubled, to the far end / to the client": (
                 f"{all_of('doubled_out')} / {all_of('doubled_in')}"

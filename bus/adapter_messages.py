@@ -161,14 +161,14 @@ class HangUp(Message, frozen=True):
 
 
 class SendDigits(Message, frozen=True):
-    """adapter: DTMF by REST ``<Play digits>``. -> Done
+    """adapter: DTMF by REST ``<Play digits>``. -> Done, or DigitsPlayed
 
     A leg that does not carry our stream (b-leg, originate) gets a pause behind the digits, so that
     the call lives on. Done comes once Twilio has taken the document.
 
     A leg that carries our stream loses it to the new document. A one-way stream (StreamTurn) brings
-    the far end's sound meanwhile, and the document ends in ``<Connect><Stream>``. Done comes once
-    that stream is back. One row of digits is sent at a time; the next ones wait.
+    the far end's sound meanwhile, and the document ends in ``<Connect><Stream>``. DigitsPlayed
+    comes once that stream is back. One row of digits is sent at a time; the next ones wait.
 
     Errors: WrongModeError (the call is over, or ends meanwhile), TimedOutError (the stream is not
     back within 10 s and the digits' own time), CarrierError, StackUnavailableError (the controller
@@ -178,6 +178,13 @@ class SendDigits(Message, frozen=True):
     session: Name
     call: Name
     digits: Text
+
+
+class DigitsPlayed(Message, frozen=True):
+    """``age``: of the call, when the first digit began. A report of the call names its keys with
+    their times."""
+
+    age: Seconds
 
 
 class Listen(Message, frozen=True):

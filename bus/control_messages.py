@@ -29,6 +29,7 @@ from .adapter_messages import (
     DialFailed,
     Dialled,
     DialQueued,
+    DigitsPlayed,
     Disarm,
     HangUp,
     InterruptByHand,
@@ -128,6 +129,9 @@ class Hello(Message, frozen=True):
     version: tuple[Number, Number] = PROTOCOL
     connection: Number = 0
     key: Name = ""
+    #: gateway, codec_worker: the machine on which it runs, or "" where it does not say. A call is
+    #: placed on a worker on its gateway's machine, if there is one with room.
+    host: Name = ""
     #: codec_worker: the endpoint of its media ROUTER, and the calls that it has
     endpoint: Endpoint | None = None
     calls: list[CallStats] = []
@@ -269,6 +273,7 @@ ReplyBody = (
     SessionOpened
     | Armed
     | Dialled
+    | DigitsPlayed
     | Listening
     | SessionClosed
     | StatusReport

@@ -34,3 +34,12 @@ def check_digits(text: object) -> None:
 def seconds_of(digits: str) -> float:
     """How long it takes to play ``digits``."""
     return sum(WAIT_SECONDS.get(digit, DIGIT_SECONDS) for digit in digits)
+
+
+def presses(digits: str) -> list[tuple[float, str]]:
+    """Each key of ``digits`` with the seconds from their beginning to its own; waits are none."""
+    return [
+        (seconds_of(digits[:place]), digit)
+        for place, digit in enumerate(digits)
+        if digit not in WAIT_SECONDS
+    ]

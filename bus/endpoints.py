@@ -1,8 +1,8 @@
 """Addresses of the bus: TRUNKLINE_BUS in, ZeroMQ endpoints out.
 
 ``ipc:///dir``: the directory (0700) holds the controller's socket ``control`` and one socket for
-each worker process. ``tcp://host:port``: the controller's control socket; workers bind free ports
-on the same host.
+each worker process. ``tcp://host:port``: the controller's control socket. A worker binds a free
+port at its own machine's address, which is the one by which the controller's machine reaches it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SettingsError
-from .hosts import bare, join
+from .hosts import bare, join, own_address
 from .private import NotPrivateError, check_private, make_private
 
 #: Room for a socket's path in sockaddr_un, less the ending zero byte.
@@ -82,10 +82,16 @@ class BusAddress:
         return f"tcp://{join(self.host, self.port)}"
 
     def worker(self) -> str:
-        """An endpoint for a worker's media ROUTER that no process has used before."""
+        """An endpoint on this machine that no process has used before, for a worker's media ROUTER.
+        SettingsError where no way leads to the controller's machine."""
         if self.directory is not None:
             return f"ipc://{self.directory}/w-{os.getpid()}-{secrets.token_hex(4)}"
-        return f"tcp://{join(self.host, '*')}"
+        try:
+            return f"tcp://{join(own_address(self.host, self.port), '*')}"
+        except OSError as error:
+            raise SettingsError(
+                f"TRUNKLINE_BUS={self.text!r}: no way leads there: {error.strerror or error}"
+            ) from None
 
     def make_directory(self) -> None:
         """Make the ipc directory, 0700. SettingsError where it is not, or may be replaced by one

@@ -54,6 +54,14 @@ class StreamStats(Record, frozen=True):
     frames_out: Number = 0
 
 
+class Keys(Record, frozen=True):
+    """Digits that Twilio has played to the far end for us. ``age``: of their call, when the first
+    one began."""
+
+    digits: Text
+    age: Seconds
+
+
 # ---------------------------------------------------------------- requests, and their replies
 
 
@@ -120,12 +128,16 @@ class StreamAccepted(Message, frozen=True):
     If ``info.theirs`` is set, the call is listened to. Its stream brings two tracks, and takes no
     sound. The gateway carries each track as if it were a stream of its own, with its own id on the
     media plane (see CallInfo). The controller hears of the inbound one alone.
+
+    ``keys`` were played before this stream, which is back behind them. They are for the call's
+    recording: no stream brings their tones.
     """
 
     info: CallInfo
     first: bool
     one_way: bool = False
     overlaps: bool = False
+    keys: Keys | None = None
 
 
 class StreamRefused(Message, frozen=True):

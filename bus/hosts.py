@@ -1,4 +1,5 @@
-"""Hosts and ports: how they are joined, which of them are this machine, and how to listen on them.
+"""Hosts and ports: how they are joined, which of them are this machine, how to listen on them, and
+what this machine is called.
 
 An IPv6 address stands in brackets wherever a port follows it (RFC 3986, section 3.2.2); everything
 of ours that shows or builds ``host:port`` does so by :func:`join`.
@@ -8,13 +9,17 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import platform
 import re
 import socket
+from pathlib import Path
 from typing import Final
 
 from .errors import SettingsError
 
 BACKLOG: Final = 512
+#: Linux makes an id at each boot. All containers of a machine see the same one.
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 #: IPv4 addresses in the other spellings that systems take: ``127.1``, ``0x7f.1``, ``2130706433``.
 _SHORT_IPV4: Final = re.compile(r"[0-9][0-9a-fx.]*\Z", re.IGNORECASE)
 
@@ -80,6 +85,26 @@ def reachable(host: str) -> str:
     if address is None or not address.is_unspecified:
         return host
     return "127.0.0.1" if address.version == 4 else "::1"
+
+
+def own_address(host: str, port: int) -> str:
+    """The address of this machine that whoever is at ``host`` reaches it by: the one from which the
+    kernel would send there. Nothing is sent. OSError where no way leads there."""
+    family, kind, protocol, _, there = socket.getaddrinfo(bare(host), port, type=socket.SOCK_DGRAM)[
+        0
+    ]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.connect(there)
+        return str(probe.getsockname()[0])
+
+
+def this_machine() -> str:
+    """A name that all processes on this machine have in common, and those on others have not. It is
+    not the host's name where there is a better one: each container has a host's name of its own."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:  # no Linux, or one that does not show it
+        return re.sub(r"[^0-9A-Za-z_.:+-]", "-", platform.node())[:128]
 
 
 def listen(host: str, port: int, setting: str | None = None) -> socket.socket:

@@ -120,10 +120,6 @@ def apart(directory: Path, **settings: str) -> dict[str, str]:
     }
 
 
-#: The sockets that hold the ports which ``free_ports`` gave out.
-_held_ports: Final[list[socket.socket]] = []
-
-
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback for what this process starts: it holds them until it ends.
 
@@ -135,8 +131,10 @@ def free_ports(count: int) -> list[int]:
     for sock in socks:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", 0))
-    _held_ports.extend(socks)
-    return [int(sock.getsockname()[1]) for sock in socks]
+    ports = [int(sock.getsockname()[1]) for sock in socks]
+    for sock in socks:
+        sock.detach()  # its descriptor stays open
+    return ports
 
 
 # --------------------------------------------------------------------------- processes

@@ -23,7 +23,7 @@ from .curve import ClientCurve, CurveKeys, bus_key
 from .descriptors import KEEPER_FD_VARIABLE
 from .endpoints import BusAddress
 from .errors import SettingsError
-from .hosts import bare, join
+from .hosts import bare, join, this_machine
 from .redact import is_e164
 from .runtime_dir import default_bus
 
@@ -41,6 +41,8 @@ _GROUP: Final = re.compile(r"\+([1-9][0-9]{0,13})?\*\Z")
 #: Words for yes and no, in any case.
 _YES: Final = frozenset(("1", "true", "t", "yes", "y", "on"))
 _NO: Final = frozenset(("0", "false", "f", "no", "n", "off"))
+#: How a machine may be called: as a name on the bus.
+_MACHINE: Final = re.compile(r"[0-9A-Za-z_.:+-]{1,128}\Z")
 #: A part of a host's name.
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z")
 
@@ -123,6 +125,13 @@ def _host(value: Any) -> str:
     if not host or re.search(r"[\s/@\[\]]", host):
         raise ValueError("expected a name or an address to listen on, such as 127.0.0.1 or ::1")
     return host
+
+
+def _machine(value: Any) -> str:
+    text = _text(value)
+    if not _MACHINE.match(text):
+        raise ValueError("expected a name of letters, digits, and any of _.:+-")
+    return text
 
 
 def _client_key(value: Any) -> str:
@@ -234,6 +243,8 @@ class Settings:
     http_port: Annotated[int, _port] = 8765
     console_port: Annotated[int, _port] = 8766
     bus: Annotated[str, _bus] = field(default_factory=default_bus)
+    #: this machine's name: a call's sound is worked on where its stream arrives
+    host: Annotated[str, _machine] = field(default_factory=this_machine)
     #: the key of a tcp bus, for a process that is not to have the token; else made from the token
     bus_key: Annotated[str, _text] = field(default="", repr=False)
     #: a client's own key on a tcp bus, instead of the bus's key

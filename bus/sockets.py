@@ -46,6 +46,10 @@ MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 FIRST_RETRY = 0.05
 LONGEST_RETRY = 0.5
 
+#: A machine that was cut off answers no connection, and the kernel asks it ever more seldom. A try
+#: on tcp ends after this, and the next one asks at once.
+CONNECT_WITHIN_MS = 2_000
+
 #: ZeroMQ's own tries come after an hour at least (-1, never, drops what was not read yet).
 NEVER_MS = 3_600_000
 
@@ -301,6 +305,7 @@ def _prepare(socket: zmq.Socket[bytes], endpoint: str) -> None:
         socket.ipv6 = "[" in endpoint
         # Half-open connections (a host that vanished) show within 6 s; on one machine the kernel
         # tells at once.
+        socket.connect_timeout = CONNECT_WITHIN_MS
         socket.heartbeat_ivl = 2_000
         socket.heartbeat_timeout = 6_000
 

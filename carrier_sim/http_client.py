@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -55,14 +56,15 @@ async def request(
     body: bytes,
     connect_timeout: float,
     read_timeout: float,
-    tls: ssl.SSLContext,
+    tls: Callable[[], Awaitable[ssl.SSLContext]],
 ) -> Answer:
-    """Send and read the answer whole. The fragment is not sent. Raises NotReached."""
+    """Send and read the answer whole. The fragment is not sent. Raises NotReached. ``tls`` is asked
+    where the URL is https: whom to trust."""
     parts = urlsplit(url)
     secure = parts.scheme == "https"
     host = parts.hostname or ""
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    context = tls if secure else None
+    context = await tls() if secure else None
     try:
         async with asyncio.timeout(connect_timeout):
             reader, writer = await asyncio.open_connection(

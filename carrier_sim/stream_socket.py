@@ -85,7 +85,7 @@ class StreamSocket(asyncio.Protocol):
         if url.port not in (None, default) and not hold("stream-port"):
             self._fail(31901, f"no answer from {url.hostname}: port {url.port} is not reached")
             return
-        context = self._sim.tls if secure else None
+        context = await self._sim.tls() if secure else None
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds):

@@ -145,6 +145,7 @@ class WorkerProcess:
         self._empty = asyncio.Event()  # draining, and nothing is left to be carried
         self._spans: dict[str, tuple[int, tracing.RoomSpan]] = {}
         settings.address.make_directory()
+        self._host = settings.host
         self._socket: BusSocket
         self._socket, self.endpoint = bind_router(
             context,
@@ -203,6 +204,7 @@ class WorkerProcess:
             role="codec_worker",
             peer=self.peer,
             pid=os.getpid(),
+            host=self._host,
             endpoint=self.endpoint,
             calls=self.calls.stats(self._clock()),
         )

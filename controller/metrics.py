@@ -62,6 +62,11 @@ METRICS: Final = (
     Row("trunkline_sessions", "gauge", "Open sessions"),
     Row("trunkline_calls", "gauge", "Calls that are not over", ("state",)),
     Row(
+        "trunkline_calls_across_hosts",
+        "gauge",
+        "Calls whose sound is worked on by another machine than the one that their stream reaches",
+    ),
+    Row(
         "trunkline_setup_seconds",
         "histogram",
         "From when Twilio was asked for a call, or asked us about one, until its stream was up",
@@ -175,7 +180,15 @@ class Metrics(Collector):
             found[f"trunkline_{name}"] = _one(len(told[name]))
         for name in ("frames_in", "frames_out", "frames_lost", "underruns"):
             found[f"trunkline_live_{name}"] = _one(sum(call[name] for call in told["calls"]))
+        hosts = {row["id"]: row.get("host") for row in (*told["gateways"], *told["codec_workers"])}
+        ends = [
+            [hosts.get(call[name]) for name in ("gateway", "codec_worker")]
+            for call in told["calls"]
+        ]
         return found | {
+            "trunkline_calls_across_hosts": _one(
+                sum(None not in (here, there) and here != there for here, there in ends)
+            ),
             "trunkline_epoch": _one(told["controller"]["epoch"]),
             "trunkline_unhealthy": [
                 ((role,), silent[role]) for role in ("gateway", "codec_worker")

@@ -44,7 +44,7 @@ def build(book: Book, now: float) -> dict[str, Any]:
         "gateways": [
             {"id": peer.id, "pid": peer.pid, "streams": peer.streams}
             | ({"refused": peer.refused} if peer.refused else {})
-            | _dropped(peer)
+            | _told(peer)
             for peer in book.gateways()
             if book.present(peer, now)
         ],
@@ -55,7 +55,7 @@ def build(book: Book, now: float) -> dict[str, Any]:
                 "calls": sum(call["codec_worker"] == worker.id for call in found)
                 + sum(call["codec_worker"] == worker.id for call in at_times["listening"]),
             }
-            | _dropped(worker)
+            | _told(worker)
             for worker in book.workers.healthy(now).values()
         ],
         "sessions": [
@@ -138,9 +138,10 @@ def listening(book: Book, now: float) -> list[dict[str, Any]]:
     return found
 
 
-def _dropped(peer: Peer) -> dict[str, Any]:
-    """Messages of the bus that it has dropped, if there are any."""
-    return {"dropped": peer.dropped} if peer.dropped else {}
+def _told(peer: Peer) -> dict[str, Any]:
+    """Its machine, if it has said that, and the messages of the bus that it has dropped, if any."""
+    dropped: dict[str, Any] = {"dropped": peer.dropped} if peer.dropped else {}
+    return ({"host": peer.host} if peer.host else {}) | dropped
 
 
 def _stats(book: Book, call: str) -> m.CallStats:

@@ -40,6 +40,7 @@ RECORDS = (
     m.CallStats,
     m.Tally,
     m.StreamStats,
+    m.Keys,
     m.Level,
     m.InFrame,
     m.DigitIn,

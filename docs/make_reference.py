@@ -67,6 +67,8 @@ def _meanings() -> dict[str, str]:
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.name in ("bus", "state_dir"):
         return "a directory of the user's"
+    if field.name == "host":
+        return "the machine's id of this boot"
     value = field.default
     if value in (None, "", ()) or isinstance(value, type(dataclasses.MISSING)):
         return ""

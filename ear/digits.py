@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -22,6 +23,8 @@ _LEAST: Final = 3
 #: the other.
 _PURE: Final = 0.8
 _TWIST: Final = 10.0
+#: A key that the line told of is the tone that was heard so close to it (seconds).
+SAME_WITHIN: Final = 1.0
 #: Fainter windows are not looked at (mean square of PCM16).
 _FAINT: Final = 2_500.0
 #: Windows in one product. BLAS shares a large product out to all cores, which takes more CPU in all
@@ -79,3 +82,24 @@ def find(samples: Samples, side: str) -> tuple[list[Digit], Mask]:
             # The tone begins and ends within the windows around it.
             silenced[max(0, at - _WINDOW) // STEP : (until + _WINDOW) // STEP] = True
     return digits, silenced
+
+
+def joined(heard: list[Digit], told: Iterable[Digit]) -> list[Digit]:
+    """All keys in order. One that was heard and told of is one key, and the sound knows its time
+    best."""
+    rest, found = list(heard), list(heard)
+    for key in sorted(told, key=lambda key: key.at):
+        same = next(
+            (
+                tone
+                for tone in rest
+                if (tone.side, tone.digit) == (key.side, key.digit)
+                and abs(tone.at - key.at) < SAME_WITHIN
+            ),
+            None,
+        )
+        if same is None:
+            found.append(key)
+        else:
+            rest.remove(same)
+    return sorted(found, key=lambda key: key.at)

@@ -85,7 +85,7 @@ class Interruption(_Figures, frozen=True, kw_only=True):
 
 
 class Digit(_Figures, frozen=True, kw_only=True):
-    """A key that was heard as a tone. ``side``: "ours" or "theirs"."""
+    """A key that was heard as a tone, or that the line told of. ``side``: "ours" or "theirs"."""
 
     at: float
     side: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -25,11 +26,13 @@ def listen(
     frames_lost: int | None = None,
     frames_late: int = 0,
     jitter_ms: float | None = None,
+    keys: Iterable[Digit] = (),
 ) -> Report:
     """The report of a call, from both sides' sound on one clock: PCM16 at 8 kHz, as arrays.
 
     ``frames_lost``, ``frames_late`` (of ours, as the far end heard it) and ``jitter_ms`` are what
     the line itself counted, where somebody knows it. Holes in the words count as lost, too.
+    ``keys`` are those that the line told of, because many of them have no tone in the sound.
     """
     seconds = max(len(ours), len(theirs)) / RATE
     our_side, our_digits, our_holes = _side(ours, "ours")
@@ -60,7 +63,7 @@ def listen(
         interruptions_by_them=interruptions,
         talk_over_seconds=turns.talk_over(said, heard),
         silences=turns.silences(said, heard, seconds),
-        digits=sorted([*our_digits, *their_digits], key=lambda digit: digit.at),
+        digits=digits.joined([*our_digits, *their_digits], keys),
         frames_lost=max(frames_lost or 0, our_holes + their_holes),
         jitter_ms=None if jitter_ms is None else round(jitter_ms, 1),
         latency=spread([answer.latency for answer in answers]),

@@ -264,6 +264,7 @@ class Gateway:
             role="gateway",
             peer=self.peer,
             pid=os.getpid(),
+            host=self._settings.host,
             streams=self.shell.streams.announce(self.shell.clock()),
             account=self._settings.account_sid or None,
         )

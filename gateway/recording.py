@@ -21,15 +21,16 @@ import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from msgspec.structs import replace
 
+from trunkline.bus.digits import presses
 from trunkline.bus.errors import SettingsError
 from trunkline.bus.retention import Retention
 from trunkline.bus.sound import FRAME, WIRE_RATE
 
-from .recording_file import RecordingFile, Whose
+from .recording_file import Key, RecordingFile, Whose
 
 log = logging.getLogger("trunkline.gateway")
 
@@ -100,6 +101,11 @@ class Stereo:
         return at, done
 
     @property
+    def now(self) -> int:
+        """The call's position up to which the far end was heard."""
+        return self._at + len(self._done) // 2
+
+    @property
     def waiting(self) -> int:
         """Bytes that ``take`` would give."""
         return len(self._done)
@@ -146,11 +152,12 @@ class Track:
 
 @dataclass(frozen=True)
 class _Block:
-    """``mulaw`` None: the stream is over."""
+    """``mulaw`` None: the stream is over, unless ``keys`` are there, which were pressed in it."""
 
     track: Track
     at: int = 0
     mulaw: bytes | None = None
+    keys: tuple[Key, ...] = ()
 
 
 class Recorder:
@@ -196,6 +203,13 @@ class Recorder:
         """Put interleaved mu-law at the call's position ``at``; never waits."""
         self._put(_Block(track, at, mulaw))
 
+    def press(self, track: Track, at: int, side: Literal["ours", "theirs"], digits: str) -> None:
+        """Name the keys that this side pressed from the call's position ``at`` on; never waits."""
+        keys = (
+            Key(round(at / WIRE_RATE + after, 3), side, digit) for after, digit in presses(digits)
+        )
+        self._put(_Block(track, keys=tuple(keys)))
+
     def end(self, track: Track) -> None:
         """The stream is over."""
         self._put(_Block(track))
@@ -225,14 +239,14 @@ class Recorder:
                 if error.errno not in self._told:  # a full disk is told once, and not by each call
                     self._told.add(error.errno)
                     log.error("recordings have holes from now on: %s", error)
-            if block.mulaw is None:
+            if block.mulaw is None and not block.keys:
                 self._retention.apply(self._directory)
         for file in self._files.values():
             file.close()
 
     def _take(self, block: _Block) -> None:
         track = block.track
-        if block.mulaw is None:
+        if block.mulaw is None and not block.keys:
             file = self._files.pop(track, None)
             if file is not None:
                 file.close()
@@ -241,6 +255,8 @@ class Recorder:
             self._files[track] = self._open(track)
         if block.mulaw:
             self._files[track].write(block.at, pcm16(block.mulaw))
+        if block.keys:
+            self._files[track].press(block.keys)
 
     def _open(self, track: Track) -> RecordingFile:
         """The call's file. Its name says when the call began, because a directory of recordings is

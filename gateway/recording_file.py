@@ -5,8 +5,9 @@ lock, because it looks before it writes: at the size, which the header has to te
 place, where two streams may meet.
 
 The header has a fixed size. Between the format and the sound stands a comment (ICMT, in RIFF's LIST
-INFO): a JSON object of CallSid, direction, caller, callee and the call's beginning. Every reader of
-WAV files skips it, and ``trunkline calls`` reads it.
+INFO): a JSON object of CallSid, direction, caller, callee, the call's beginning, and the keys that
+were pressed, which no stream brings as sound. Every reader of WAV files skips it; ``trunkline
+calls``, ``show`` and ``report`` read it.
 """
 
 from __future__ import annotations
@@ -15,36 +16,48 @@ import fcntl
 import os
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from trunkline.bus.sound import FRAME, WIRE_RATE
 
 #: The sound begins at this place.
-HEADER_BYTES: Final = 1024
+HEADER_BYTES: Final = 8192
 #: The comment begins at this place, and ends where the sound's own chunk begins.
 _COMMENT_AT: Final = 56
 _COMMENT_BYTES: Final = HEADER_BYTES - 8 - _COMMENT_AT
 #: Of a caller's or callee's name, so that the comment has room for both, whatever they are.
 _LONGEST: Final = 60
+#: Keys that a comment has room for, whatever else stands in it. Later ones are left out.
+MOST_KEYS: Final = 200
 #: The most that a header can tell: 37 hours of sound.
 _MOST_BYTES: Final = 2**32 - HEADER_BYTES
 #: Of one moment: two samples.
 MOMENT: Final = 4
 
 
+class Key(msgspec.Struct, frozen=True, array_like=True):
+    """A key that a side pressed ``at`` this second of the recording."""
+
+    at: float
+    side: Literal["ours", "theirs"]
+    digit: str
+
+
 class Whose(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Whose call it is. ``began``: when its first stream came up (ISO 8601, UTC)."""
+    """Whose call it is, and its keys. ``began``: when its first stream came up (ISO 8601, UTC)."""
 
     sid: str = ""
     direction: str = ""
     caller: str = ""
     callee: str = ""
     began: str = ""
+    keys: tuple[Key, ...] = ()
 
 
 def read_whose(path: Path) -> Whose:
@@ -54,25 +67,31 @@ def read_whose(path: Path) -> Whose:
         head = file.read(HEADER_BYTES)
     if len(head) < HEADER_BYTES or head[36:40] != b"LIST" or head[44:52] != b"INFOICMT":
         return Whose()
-    text = head[_COMMENT_AT : HEADER_BYTES - 8].rstrip(b"\0")
+    return _decoded(head[_COMMENT_AT : HEADER_BYTES - 8])
+
+
+def _decoded(comment: bytes) -> Whose:
     try:
-        return msgspec.json.decode(text, type=Whose)
+        return msgspec.json.decode(comment.rstrip(b"\0"), type=Whose)
     except msgspec.DecodeError:
         return Whose()
 
 
-def _header(whose: Whose) -> bytearray:
-    """Of a file without sound."""
+def _comment(whose: Whose) -> bytes:
+    """The comment of a header: JSON, and zeros behind it."""
     short = Whose(
         whose.sid[:_LONGEST],
         whose.direction[:_LONGEST],
         whose.caller[:_LONGEST],
         whose.callee[:_LONGEST],
         whose.began[:_LONGEST],
+        whose.keys[:MOST_KEYS],
     )
-    comment = msgspec.json.encode(short)
-    if len(comment) > _COMMENT_BYTES:
-        comment = b"{}"
+    return msgspec.json.encode(short).ljust(_COMMENT_BYTES, b"\0")
+
+
+def _header(whose: Whose) -> bytes:
+    """Of a file without sound."""
     rate = WIRE_RATE
     head = struct.pack(
         "<4sI4s4sIHHIIHH4sI4s4sI",
@@ -80,7 +99,7 @@ def _header(whose: Whose) -> bytearray:
         *(b"LIST", _COMMENT_BYTES + 12, b"INFO", b"ICMT", _COMMENT_BYTES),
     )
     assert len(head) == _COMMENT_AT
-    return bytearray(head + comment.ljust(_COMMENT_BYTES, b"\0") + b"data" + bytes(4))
+    return head + _comment(whose) + b"data" + bytes(4)
 
 
 def merged(there: bytes, pcm: bytes) -> bytes:
@@ -107,9 +126,8 @@ class RecordingFile:
         self._descriptor = os.open(path, flags, 0o600)
         try:
             with self._locked():
-                found = os.pread(self._descriptor, HEADER_BYTES, 0)
-                whole = len(found) == HEADER_BYTES
-                self._header = bytearray(found) if whole else _header(whose or Whose())
+                if os.fstat(self._descriptor).st_size < HEADER_BYTES:
+                    os.pwrite(self._descriptor, _header(whose or Whose()), 0)
                 self._mend()
         except OSError:  # the next block tries again, and has to find it as it was
             if new:
@@ -127,17 +145,23 @@ class RecordingFile:
             os.pwrite(self._descriptor, pcm, begin)
             self._mend()
 
+    def press(self, keys: Iterable[Key]) -> None:
+        """Name these keys in the comment, beside those that other streams have named."""
+        with self._locked():
+            whose = _decoded(os.pread(self._descriptor, _COMMENT_BYTES, _COMMENT_AT))
+            whole = replace(whose, keys=tuple(sorted({*whose.keys, *keys}, key=lambda key: key.at)))
+            os.pwrite(self._descriptor, _comment(whole), _COMMENT_AT)
+
     def close(self) -> None:
         os.close(self._descriptor)
 
     def _mend(self) -> None:
-        """Let the header tell the size that the file has. Whoever wrote last may have died before
-        it could."""
+        """Let the header tell the size that the file has: the whole file's first, so that it never
+        tells of more sound than of file. Whoever wrote last may have died before it could."""
         data = os.fstat(self._descriptor).st_size - HEADER_BYTES
         data = min(max(0, data), _MOST_BYTES) // MOMENT * MOMENT
-        struct.pack_into("<I", self._header, 4, HEADER_BYTES - 8 + data)
-        struct.pack_into("<I", self._header, HEADER_BYTES - 4, data)
-        os.pwrite(self._descriptor, self._header, 0)
+        os.pwrite(self._descriptor, struct.pack("<I", HEADER_BYTES - 8 + data), 4)
+        os.pwrite(self._descriptor, struct.pack("<I", data), HEADER_BYTES - 4)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

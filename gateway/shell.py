@@ -150,7 +150,7 @@ class StreamSocket:
             if shell.streams.media(number, event.position, event.payload):
                 shell.flush_within(FLUSH_SECONDS)
         elif isinstance(event, ms.Dtmf):
-            shell.apply(shell.streams.digit(number, event.index, event.digit))
+            shell.digit(number, event)
         elif isinstance(event, ms.MarkReturned):
             shell.apply(shell.streams.mark_returned(number, event.name))
         else:
@@ -319,8 +319,17 @@ class Shell:
         first = opened.accepted.first and number > 0
         whose = Whose(info.sid, info.direction, info.caller, info.callee)
         track = self._recorder.begin(name, info.ordinal, first=first, age=age, whose=whose)
+        if (keys := opened.accepted.keys) is not None:
+            self._recorder.press(track, place_of(keys.age), "ours", keys.digits)
         self._recordings[number] = (track, sound)
         return sound
+
+    def digit(self, number: int, event: ms.Dtmf) -> None:
+        """The far end has pressed a key."""
+        if self._recorder is not None and number in self._recordings:
+            track, sound = self._recordings[number]
+            self._recorder.press(track, sound.now, "theirs", event.digit)
+        self.apply(self.streams.digit(number, event.index, event.digit))
 
     def _end_stream(self, ended: do.EndStream) -> None:
         socket = self.sockets[ended.socket]

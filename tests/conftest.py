@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from trunkline.bus.testing import Context
 
 #: Tests that compute more than they wait, in two lines, and in two more those that import
-#: langwatch-scenario, which takes 4 s of a core: one line for calls, and one for units. A worker of
-#: pytest-xdist takes a line, so no more than two tests compute at once, tests that wait go on
-#: beside them, and one worker imports scenario.
+#: langwatch-scenario, which takes 4 s of a core: one line for calls, and one for units, where those
+#: that import scipy come behind. A worker of pytest-xdist takes a line, so no more than two tests
+#: compute at once, tests that wait go on beside them, and one worker imports scenario and scipy.
 COMPUTE: Final = (
     (
         "::test_the_demo_runs",
@@ -73,23 +73,31 @@ COMPUTE: Final = (
         "adapter/test_pcm16.py",
         "adapter/test_scenario_adapter.py",
         "adapter/test_tunnel_readiness.py",
+        "adapter/test_by_hand.py",
+        "adapter/test_greeting.py",
+        "adapter/test_speech_gate.py",
     ),
 )
-#: Tests that measure, in lines of about a minute. A start of a stack in the middle is a burden for
-#: those that measure beside it. So those on a stack with one gateway are in one line, and the other
-#: tests of a line share a stack that starts at the beginning. Behind the stalls alone, which are
-#: over early, comes a run of the gates with a stack of its own.
+#: Tests that measure, in as many lines as `make test-measures` has workers, and each of about a
+#: minute: every worker takes one line, so the longest line is as long as the whole part takes. A test
+#: that is in none of them would wait until a line has ended. A start of a stack in the middle is a
+#: burden for those that measure beside it, so tests with a stack of their own come first in a line,
+#: and the others of a line share one.
 MEASURE: Final = (
-    ("survival/test_stalls.py", "::test_a_slower_run_fails"),
+    ("::test_every_example_that_judges",),
+    ("::test_a_run_with_gates",),
     (
         "survival/test_gateway.py",
         "survival/test_scaling.py",
         "::test_a_codec_worker_alone",
         "e2e/test_interrupt.py",
     ),
-    ("survival/test_codec_worker.py", "survival/test_controller.py"),
-    ("::test_every_example_that_judges",),
-    ("::test_a_run_with_gates",),
+    ("::test_a_slower_run_fails", "survival/test_keys.py", "survival/test_stalls.py"),
+    (
+        "::test_a_failed_test_keeps_its_cassette",
+        "survival/test_codec_worker.py",
+        "survival/test_controller.py",
+    ),
 )
 #: Files in these folders are taken apart: any worker may take any of their tests.
 EACH_BY_ITSELF: Final = ("tests/e2e/", "tests/survival/", "tests/trunkline/")
@@ -97,7 +105,6 @@ EACH_BY_ITSELF: Final = ("tests/e2e/", "tests/survival/", "tests/trunkline/")
 TOGETHER: Final = ("test_digits.py", "test_up.py", "e2e/test_console.py")
 #: The files of units that compute longest.
 LONGEST: Final = (
-    "adapter/test_speech_gate.py",
     "controller/test_every_step.py",
     "simulation/test_simulation.py",
     "codec_worker/test_moves_properties.py",

@@ -403,6 +403,8 @@ class CallAudio:
         if key not in self._digits:
             self._digits.add(key)
             self._instructions.append(HeardDigit(message.digit.digit))
+            if self.tape is not None:
+                self.tape.key(self.heard_to / WIRE_RATE, message.digit.digit, ours=False)
 
     def loss(self, worker: str, message: m.Loss) -> None:
         # Inbound loss also stands in each Sound, by position, and is counted there.

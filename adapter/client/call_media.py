@@ -13,7 +13,7 @@ import msgspec
 
 from trunkline.bus import messages as m
 from trunkline.bus.clock import Clock
-from trunkline.bus.digits import CALL_ENDED_FIRST
+from trunkline.bus.digits import CALL_ENDED_FIRST, presses
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.redact import redact_number
 from trunkline.bus.sound import LINE_RATE, MOST_KEPT, NOT_TAKEN
@@ -183,6 +183,12 @@ class CallMedia:
         finally:
             self.audio.take_barrier(barrier)
             self.act()
+
+    def played(self, digits: str, age: float) -> None:
+        """The far end has heard these; the call had this age when the first one began."""
+        if self.audio.tape is not None:
+            for after, digit in presses(digits):
+                self.audio.tape.key(age + after, digit, ours=True)
 
     async def until_played(self, send: Callable[[], Awaitable[None]], seconds: float) -> None:
         """Do ``send`` (digits on another leg than our stream's), and let them be played, for

@@ -93,6 +93,15 @@ class CallTape:
         #: when the carrier plays it
         self._said: list[_Playing] = []
         self._said_to = 0.0
+        self._keys: list[tuple[float, str, bool]] = []
+
+    def key(self, at: float, digit: str, *, ours: bool) -> None:
+        """A key that no sound brings was pressed at this second of the call."""
+        self._keys.append((at, digit, ours))
+
+    def pressed(self) -> list[tuple[float, str, bool]]:
+        """(second, digit, is ours) of each key that no sound has brought."""
+        return list(self._keys)
 
     def heard(self, position: int, codes: bytes, now: float) -> None:
         """They said ``codes`` from ``position`` on; they came at ``now``."""

@@ -255,9 +255,10 @@ class ClientSession:
         self._check()
         call.digits_asked = self._control.epoch is not None
         try:
-            await self._control.request(
-                m.SendDigits(session=self.id, call=call.call, digits=digits), m.Done
-            )
+            asked = m.SendDigits(session=self.id, call=call.call, digits=digits)
+            answer = await self._control.request(asked, m.Message)
+            if isinstance(answer, m.DigitsPlayed):
+                call.played(digits, answer.age)
         finally:
             call.digits_asked = False
 

@@ -176,9 +176,13 @@ def _play(at: Moment, row: Row, event: str) -> None:
 def stream_lost(at: Moment, lost: f.StreamLost) -> None:
     """A call has lost its stream. If a one-way stream waits for just that, it goes on there."""
     row = at.book.digits.of(lost.call.id)
-    if row is not None and _take_listener(at, row):
-        return
-    if lost.reason == "stop" and row is not None and row.replaces_stream:
+    for_digits = lost.reason == "stop" and row is not None and row.replaces_stream
+    if row is not None:
+        if for_digits:
+            row.begins(at.now)
+        if _take_listener(at, row):
+            return
+    if for_digits:
         return  # its stream goes because of digits, and comes again
     at.tell(f.Reconnecting(lost.call, lost.reason))
 
@@ -211,11 +215,11 @@ def stream_up(at: Moment, up: f.StreamUp) -> None:
         _next(at, call)
     elif up.token.digest == row.token:
         row.step("stream_up")
-        _over(at, row, None)
+        _played(at, row)
     elif row.state == "playing" and row.doubt is None:
         row.step("stream_up")
         call.may_return(at.now + BACK_WITHIN)
-        _over(at, row, None)
+        _played(at, row)
 
 
 def close_later(at: Moment, replaced: f.ListenerReplaced) -> None:
@@ -227,18 +231,26 @@ def close_later(at: Moment, replaced: f.ListenerReplaced) -> None:
 # --------------------------------------------------------------------------- ends
 
 
-def _over(at: Moment, row: Row, error: TrunklineError | None) -> None:
+def _played(at: Moment, row: Row) -> None:
+    """The far end has heard them: the call's recording is to name them, and its client too. Where
+    nobody has told when the stream before them stopped, they ended just now."""
+    began = at.now - seconds_of(row.digits) if row.began is None else row.began
+    age = row.call.press(row.digits, began)
+    _over(at, row, m.DigitsPlayed(age=age))
+
+
+def _over(at: Moment, row: Row, answer: m.DigitsPlayed | TrunklineError) -> None:
     """Whoever asked is answered, the one-way stream is not needed any more, and the next row
     begins."""
     call = row.call
     at.book.digits.drop(call.id)
     if row.listener is not None:
         at.send(row.listener, m.CloseStream(call=call.id, one_way=True))
-    if error is None:
-        at.reply(row.reply_to, m.Done())
+    if isinstance(answer, m.DigitsPlayed):
+        at.reply(row.reply_to, answer)
     else:
-        log.warning("digits for call %s: %s", call.sid, error)
-        at.fail(row.reply_to, error)
+        log.warning("digits for call %s: %s", call.sid, answer)
+        at.fail(row.reply_to, answer)
         if call.one_way and call.live:
             call.stream_missing(at.now)
     _next(at, call)

@@ -2,7 +2,9 @@
 
 A call may have several streams, one after the other: a gateway dies, and Twilio opens a stream at
 another. Each gets a later ordinal, as a rule the next one. The gateway decides which worker is
-active, and we note it. A call gets a new placement when one of its workers is gone.
+active, and we note it. A call gets a new placement when one of its workers is gone. Where it is
+worked on is decided when its stream comes, and by that stream's gateway: with several hosts behind
+one load balancer, its webhook may have come to another one.
 
 For example, a gateway is killed. Its beats stop, so its calls are *reconnecting* after
 :data:`~.book.peers.GATEWAY_LOST_AFTER`, or at once where Twilio asks another gateway first. The
@@ -66,7 +68,7 @@ def start(at: Moment, ask: Ask[m.StreamStart]) -> None:
     if token.one_way:
         at.tell(f.ListenerShown(ask, token))
         return
-    placement = _place(at, call)
+    placement = _place(at, call, start.gateway)
     if placement is None:
         _refuse(at, ask, "no codec worker is there")
         return
@@ -116,8 +118,11 @@ def _count_setup(at: Moment, call: Call) -> None:
 
 def accepted(at: Moment, up: f.StreamUp) -> None:
     """The gateway gets its answer last, behind everything else that the stream has led to."""
-    info = up.call.info(at.now)
-    at.reply(up.ask.reply_to, m.StreamAccepted(info=info, first=up.first, overlaps=up.overlaps))
+    call = up.call
+    accepted = m.StreamAccepted(
+        info=call.info(at.now), first=up.first, overlaps=up.overlaps, keys=call.take_keys()
+    )
+    at.reply(up.ask.reply_to, accepted)
 
 
 def _refuse(at: Moment, ask: Ask[m.StreamStart], why: str) -> None:
@@ -130,7 +135,7 @@ def turn(at: Moment, taken: f.ListenerTaken) -> None:
     """The call has lost its stream, and a one-way stream waits, because digits are being played: it
     carries the far end's sound from now on."""
     call, gateway = taken.call, taken.gateway
-    placement = _place(at, call) or call.placement
+    placement = _place(at, call, gateway) or call.placement
     _counts(at, call, -1.0)
     call.stream_up(gateway, placement, at.now, one_way=True)
     _counts(at, call, 1.0)
@@ -281,14 +286,16 @@ def _put(at: Moment, call: Call, placement: m.Placement) -> None:
     _tell_placement(at, call, gateway=True)
 
 
-def _best(at: Moment, call: Call) -> m.Placement | None:
-    """The two workers that would carry it now; those that do so already come first."""
-    return at.book.workers.place(at.now, _loads(at.book), call.placement, call.active)
+def _best(at: Moment, call: Call, gateway: str | None) -> m.Placement | None:
+    """The two workers that would carry it now, with its stream at this gateway; those that do so
+    already come first."""
+    loads, host = _loads(at.book), at.book.peers.host_of(gateway)
+    return at.book.workers.place(at.now, loads, host, call.placement, call.active)
 
 
-def _place(at: Moment, call: Call) -> m.Placement | None:
-    """Where the call's next stream is worked on; None: nowhere."""
-    placement = _best(at, call)
+def _place(at: Moment, call: Call, gateway: str) -> m.Placement | None:
+    """Where the call's next stream, which has come to this gateway, is worked on; None: nowhere."""
+    placement = _best(at, call, gateway)
     if placement is None or placement.primary.id not in at.book.workers.healthy(at.now):
         return None
     return placement
@@ -296,7 +303,7 @@ def _place(at: Moment, call: Call) -> m.Placement | None:
 
 def _replace(at: Moment, call: Call) -> None:
     """Give the call a new placement, if there is a better one than it has."""
-    placement = _best(at, call)
+    placement = _best(at, call, call.gateway)
     if placement is not None and placement is not call.placement:
         _put(at, call, placement)
 

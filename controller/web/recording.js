@@ -82,6 +82,7 @@ function Figures({ report, go }) {
   const rows = [
     ...report.answers.map((each) => [each.after, `answered after ${each.latency.toFixed(2)} s`]),
     ...report.yields.map((each) => [each.at, each.seconds === null ? "did not yield" : `yielded in ${each.seconds.toFixed(2)} s`]),
+    ...report.digits.map((each) => [each.at, `${each.side === "ours" ? "we" : "they"} pressed ${each.digit}`]),
     ...report.silences.map((each) => [each.start, `nobody spoke for ${(each.end - each.start).toFixed(1)} s`]),
   ].sort((one, other) => one[0] - other[0]);
   return html`

@@ -58,6 +58,20 @@ async def test_digits_wait_for_what_is_being_said_and_later_words_wait_for_them(
         assert len(state.spoken) == 10_400
 
 
+async def test_the_report_names_the_keys_of_both_sides(stack: FakeStack) -> None:
+    """Keys that the carrier pressed for us stand at the call's age that the controller tells, and
+    the far end's at what was heard by then."""
+    stack.controller.answers[m.SendDigits] = m.DigitsPlayed(age=4.0)
+    async with on_the_line(stack) as (call, info, _):
+        stack.workers[0].hear(info.call, bytes(48_000))
+        await until(lambda: call.heard_samples >= 8_000)
+        press(stack, info, "9")
+        assert await anext(call.dtmf) == "9"
+        await call.send_dtmf("1w2")
+        keys = [(key.at, key.side, key.digit) for key in call.report().digits]
+        assert keys == [(1.0, "theirs", "9"), (4.0, "ours", "1"), (4.7, "ours", "2")]
+
+
 async def test_an_interrupt_drops_what_waits_for_digits(stack: FakeStack) -> None:
     stack.controller.answers[m.SendDigits] = None
     async with on_the_line(stack) as (call, _, state):

@@ -353,6 +353,35 @@ def test_worker_endpoints_are_never_used_twice() -> None:
         BusAddress.parse("foo")
 
 
+def test_a_worker_listens_at_its_own_machines_address_and_not_at_the_controllers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trunkline.bus.endpoints.own_address", lambda host, port: "192.0.2.7")
+    assert BusAddress.parse("tcp://controller.example:7000").worker() == "tcp://192.0.2.7:*"
+
+    def nowhere(host: str, port: int) -> str:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr("trunkline.bus.endpoints.own_address", nowhere)
+    with pytest.raises(SettingsError, match=r"no way leads there: Network is unreachable$"):
+        BusAddress.parse("tcp://192.0.2.1:7000").worker()
+
+
+def test_the_machine_has_a_name_of_its_own_or_the_one_that_is_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here = load(env_file=None).host
+    assert here and load(env_file=None).host == here
+    monkeypatch.setattr("trunkline.bus.hosts._BOOT_ID", tmp_path / "none")
+    monkeypatch.setattr("platform.node", lambda: "Anna's laptop")
+    assert load(env_file=None).host == "Anna-s-laptop"
+    monkeypatch.setenv("TRUNKLINE_HOST", "node-3.example")
+    assert load(env_file=None).host == "node-3.example"
+    monkeypatch.setenv("TRUNKLINE_HOST", "node 3")
+    with pytest.raises(SettingsError, match=r"^TRUNKLINE_HOST='node 3': expected a name of"):
+        load(env_file=None)
+
+
 def test_a_bus_directory_that_others_may_enter_is_refused(tmp_path: Path) -> None:
     open_to_all = tmp_path / "bus"
     open_to_all.mkdir(mode=0o755)

@@ -12,7 +12,7 @@ from trunkline.codec_worker import mulaw
 
 from .peers import CALL, Bench
 
-LENGTH = 8000 * 600  # positions
+LENGTH = 8000 * 100  # positions: more than all steps of an example can say or hear
 SMOOTH = 8000 * np.sin(np.arange(LENGTH) * 0.02) * np.sin(np.arange(LENGTH) * 0.00037)
 CODES = mulaw.encode(np.rint(SMOOTH).astype(np.int16)).tobytes()
 

@@ -108,7 +108,7 @@ def test_a_row_of_digits_from_the_one_way_stream_to_the_stream_that_is_back(scen
     assert not stage.answered("a1", asked)
     back = scene.back(nonce)
     assert (back.info.ordinal, back.overlaps, back.one_way, back.first) == (3, True, False, False)
-    stage.body("a1", asked, m.Done)
+    stage.body("a1", asked, m.DigitsPlayed)
     # For a moment both bring the far end's sound; then the one-way stream is closed.
     assert stage.events("g2", m.CloseStream) == []
     stage.pass_time(CLOSED_AFTER + 0.1)
@@ -123,7 +123,7 @@ def test_the_stream_may_be_back_before_the_old_ones_end_is_told(scene: Scene) ->
     nonce = tokens(scene.told().twiml)[0]
     back = scene.back(nonce)
     assert (back.info.ordinal, back.overlaps) == (2, False)
-    scene.stage.body("a1", asked, m.Done)
+    scene.stage.body("a1", asked, m.DigitsPlayed)
     scene.stopped(1)
     assert scene.state == "live"
     # The one-way stream never had its turn.
@@ -143,6 +143,29 @@ def test_an_a_leg_comes_back_by_its_dials_redirect() -> None:
     stage.start(stage.take(do.StartStream).token, "CA9")
     order = stage.take(do.PlayDigits)
     assert order.sid == "CA9" and f"/twilio/voice?d={request}#" in order.twiml
+
+
+def test_the_recording_and_the_client_hear_when_the_keys_were_pressed(scene: Scene) -> None:
+    """They begin when the document takes the stream away, and a later stream is not told again."""
+    stage = scene.stage
+    stage.pass_time(3.0)
+    asked = scene.press("1w#")
+    scene.listen("g2")
+    nonce = tokens(scene.told().twiml)[0]
+    stage.pass_time(0.4)
+    scene.stopped(1)
+    stage.pass_time(1.5)
+    back = scene.back(nonce)
+    assert back.keys == m.Keys(digits="1w#", age=pytest.approx(3.4))
+    assert stage.body("a1", asked, m.DigitsPlayed).age == back.keys.age
+    second = scene.press("2")
+    scene.listen("g1")
+    nonce = tokens(scene.told().twiml)[0]
+    assert not stage.answered("a1", second)
+    stage.pass_time(1.0)
+    # Nobody has told when the stream before stopped: they ended just now.
+    keys = scene.back(nonce).keys
+    assert keys == m.Keys(digits="2", age=pytest.approx(5.7))
 
 
 @pytest.mark.parametrize("digits", ["", "1\n", '1"/>', "١", "a"])
@@ -178,7 +201,7 @@ def test_without_a_one_way_stream_the_document_starts_one_itself(scene: Scene, w
     kinds = [type(x).__name__ for x in stage.sent["g2"]]
     assert kinds.index("Reply") < kinds.index("StreamTurn") and scene.state == "live"
     assert scene.back(nonce).overlaps
-    stage.body("a1", asked, m.Done)
+    stage.body("a1", asked, m.DigitsPlayed)
     scene.quiet()
 
 
@@ -189,7 +212,7 @@ def test_the_digits_go_where_no_one_way_stream_ever_comes(scene: Scene) -> None:
     _, nonce = tokens(scene.told().twiml)
     scene.stopped(1)
     assert not scene.back(nonce).overlaps
-    scene.stage.body("a1", asked, m.Done)
+    scene.stage.body("a1", asked, m.DigitsPlayed)
     scene.quiet()
 
 
@@ -202,7 +225,7 @@ def test_a_one_way_stream_that_is_gone_when_its_turn_comes(scene: Scene) -> None
     scene.stopped(2, "error")
     assert scene.state == "reconnecting"
     assert not scene.back(nonce).overlaps
-    scene.stage.body("a1", asked, m.Done)
+    scene.stage.body("a1", asked, m.DigitsPlayed)
 
 
 # ----------------------------------------------------------------------------- REST in trouble
@@ -239,7 +262,7 @@ def test_without_an_answer_the_stream_shows_that_the_digits_were_taken(scene: Sc
     assert not scene.stage.answered("a1", asked)
     scene.stopped(1)
     scene.back(nonce)
-    scene.stage.body("a1", asked, m.Done)
+    scene.stage.body("a1", asked, m.DigitsPlayed)
 
 
 def test_an_answer_that_never_comes_fails_in_time_and_a_late_effect_is_survived(
@@ -329,7 +352,7 @@ def test_a_stream_that_was_refused_comes_back_by_the_redirect(scene: Scene) -> N
     answer = scene.stage.webhook(c=scene.call.call)
     assert answer.kind == "stream" and scene.state == "live"
     assert scene.back(answer.token).overlaps
-    scene.stage.body("a1", asked, m.Done)
+    scene.stage.body("a1", asked, m.DigitsPlayed)
     scene.quiet()
 
 
@@ -350,7 +373,7 @@ def test_a_redirect_of_the_document_before_is_no_sign_that_the_digits_were_playe
     again = stage.webhook(c=scene.call.call)
     scene.told()
     scene.back(again.token)
-    stage.body("a1", asked, m.Done)
+    stage.body("a1", asked, m.DigitsPlayed)
 
 
 # ----------------------------------------------------------------------------- one after the other
@@ -364,14 +387,14 @@ def test_the_next_row_waits_for_the_one_before(scene: Scene) -> None:
     nonce = tokens(scene.told().twiml)[0]
     scene.stopped(1)
     scene.back(nonce)
-    stage.body("a1", first, m.Done)
+    stage.body("a1", first, m.DigitsPlayed)
     assert not stage.answered("a1", second)
     scene.listen()
     order = scene.told()
     assert '<Play digits="2"/>' in order.twiml
     scene.stopped(3)
     assert scene.back(tokens(order.twiml)[0]).info.ordinal == 5
-    stage.body("a1", second, m.Done)
+    stage.body("a1", second, m.DigitsPlayed)
 
 
 def test_digits_wait_for_a_stream_that_is_away(scene: Scene) -> None:
@@ -454,7 +477,7 @@ def test_the_one_way_streams_gateway_dies(scene: Scene) -> None:
     scene.stage.pass_time(5.0)
     assert scene.state == "reconnecting"
     scene.back(nonce)
-    scene.stage.body("a1", asked, m.Done)
+    scene.stage.body("a1", asked, m.DigitsPlayed)
 
 
 # ----------------------------------------------------------------------------- after a restart
@@ -504,7 +527,7 @@ def test_a_client_that_only_reconnected_is_answered_when_the_row_is_done(scene: 
     stage.hello("adapter", "a1", sessions=[session])
     scene.stopped(1)
     scene.back(nonce)
-    stage.body("a1", asked, m.Done)
+    stage.body("a1", asked, m.DigitsPlayed)
     scene.press("2")
     assert stage.all_work(do.StartStream)
 

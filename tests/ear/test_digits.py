@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.ear_calls import RATE, line, make_noise, recordings
 from trunkline.ear import digits
+from trunkline.ear.figures import Digit
 from trunkline.ear.listen import listen
 
 
@@ -47,3 +48,24 @@ def test_keys_are_no_speech_and_no_answer() -> None:
     report = listen(line(ours), line(theirs))
     assert [(digit.side, digit.digit) for digit in report.digits] == [("theirs", "1")]
     assert report.sides.theirs.segments == [] and report.answers == []
+
+
+def test_a_key_that_the_line_told_of_is_the_tone_beside_it() -> None:
+    """Of two keys that were told, one was heard as well, and its tone knows the time better. A key
+    of the other side, or a later one, is a key of its own."""
+    ours, theirs = np.zeros(5 * RATE), np.zeros(5 * RATE)
+    theirs[RATE : RATE + RATE // 10] = tone("7", 0.1)
+    told = [
+        Digit(at=1.3, side="theirs", digit="7"),
+        Digit(at=1.3, side="ours", digit="7"),
+        Digit(at=1.4, side="theirs", digit="7"),
+        Digit(at=0.2, side="ours", digit="#"),
+    ]
+    report = listen(line(ours), line(theirs), keys=told)
+    found = [(digit.at, digit.side, digit.digit) for digit in report.digits]
+    assert found == [
+        (0.2, "ours", "#"),
+        (pytest.approx(1.0, abs=0.012), "theirs", "7"),
+        (1.3, "ours", "7"),
+        (1.4, "theirs", "7"),
+    ]

@@ -17,7 +17,7 @@ import pytest
 
 from trunkline.bus.sound import FRAME, WIRE_RATE
 from trunkline.gateway.recording import Recorder, Stereo, pcm16, place_of
-from trunkline.gateway.recording_file import Whose, read_whose
+from trunkline.gateway.recording_file import MOST_KEYS, Key, Whose, read_whose
 
 MINUTES = 10
 #: The gateway gives the recorder blocks of half a second.
@@ -150,6 +150,45 @@ def test_a_recording_says_whose_call_it_has(tmp_path: Path) -> None:
     assert found.began.endswith("+00:00")
     assert read_whose(two).caller.startswith("\0ü")
     with wave.open(str(two)) as file:
+        assert file.getnframes() == 0
+
+
+def test_keys_of_both_gateways_are_named_by_their_time(tmp_path: Path) -> None:
+    """The far end's come with a stream, at the place of its sound. Ours were played between two
+    streams, the later of which another gateway has."""
+    one, two = Recorder(tmp_path), Recorder(tmp_path)
+    first = one.begin("CA1", 1, first=True, age=0.0, whose=Whose(caller="+14155551234"))
+    sound = Stereo()
+    sound.heard(0, code(1) * 50)
+    one.press(first, sound.now, "theirs", "5")
+    one.close()
+    later = two.begin("CA1", 2, first=False, age=4.0)
+    two.press(later, place_of(2.5), "ours", "1w#")
+    two.write(later, place_of(4.0), bytes(320))
+    two.end(later)
+    two.close()
+    (path,) = tmp_path.iterdir()
+    found = read_whose(path)
+    assert found.caller == "+14155551234"
+    theirs, *ours = found.keys
+    assert theirs == Key(1.0, "theirs", "5")
+    assert ours == [Key(2.5, "ours", "1"), Key(3.2, "ours", "#")]
+    with wave.open(str(path)) as file:
+        assert file.getnframes() == place_of(4.0) + 160
+
+
+def test_there_are_as_many_keys_as_the_comment_has_room_for(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    whose = Whose(*["\0" * 200] * 4)
+    track = recorder.begin("CA1", 1, first=True, age=0.0, whose=whose)
+    for n in range(MOST_KEYS + 5):
+        recorder.press(track, place_of(100_000 + n), "theirs", "9")
+    recorder.close()
+    (path,) = tmp_path.iterdir()
+    found = read_whose(path)
+    assert found.callee == "\0" * 60 and len(found.keys) == MOST_KEYS
+    assert found.keys[-1].at == 100_000 + MOST_KEYS - 1
+    with wave.open(str(path)) as file:
         assert file.getnframes() == 0
 
 

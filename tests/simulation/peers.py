@@ -49,6 +49,13 @@ BEAT_SECONDS: Final = 0.2
 #: Dials that ended so recently are known to a restarted controller.
 CLOSED_DIALS_KEPT: Final = 3600.0
 
+
+def machine_of(name: str) -> str:
+    """The machine on which a gateway or a worker runs: there are two, and a process that is started
+    again may come up on the other one."""
+    return f"machine-{sum(name.encode()) % 2}"
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _to_worker = msgspec.msgpack.Decoder(m.ToWorker)
 
@@ -176,6 +183,7 @@ class GatewayPeer:
                 role="gateway",
                 peer=name,
                 pid=1,
+                host=machine_of(name),
                 streams=self.shell.streams.announce(self.loop.time()),
             ),
             beat=lambda: m.Beat(peer=name, streams=self.shell.streams.stats()),
@@ -236,6 +244,7 @@ class WorkerPeer:
                 role="codec_worker",
                 peer=name,
                 pid=1,
+                host=machine_of(name),
                 endpoint=self.endpoint,
                 calls=self.calls.stats(self.loop.time_ns()),
             ),

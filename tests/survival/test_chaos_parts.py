@@ -9,7 +9,7 @@ import pytest
 from benchmarks import chaos_code
 from benchmarks.chaos_code import CODES, FRAME
 from benchmarks.chaos_faults import RECOVERS, WEIGHTS, Fault, alone, plan, whole
-from benchmarks.chaos_judge import Verdict, judge
+from benchmarks.chaos_judge import NOT_KNOWN, Verdict, judge, never_sent
 from benchmarks.chaos_page import in_words, page
 from benchmarks.chaos_run import MachineTooBusyError, busy
 from benchmarks.chaos_score import QUIET, Injected, Score
@@ -226,3 +226,21 @@ def test_a_call_is_judged_by_the_carriers_records() -> None:
         "50 frames lost in, 0.0 reported",
     ]
     assert judge(gone, call([(100.0, 102.0), (103.0, 110.0)]), played, cut=True).problems == []
+
+
+@pytest.mark.parametrize(
+    ("failed", "killed", "began", "excused"),
+    [
+        (NOT_KNOWN, [12.0], [], True),
+        (NOT_KNOWN, [12.0], [9.0, 71.0], True),
+        ("busy", [12.0], [], False),
+        (NOT_KNOWN, [9.0, 71.0], [], False),
+        (NOT_KNOWN, [12.0], [13.0], False),
+    ],
+    ids=["never sent", "other calls", "an answer", "no controller died then", "the carrier has it"],
+)
+def test_a_dial_fails_without_blame_only_where_a_killed_controller_did_not_send_it(
+    failed: str, killed: list[float], began: list[float], excused: bool
+) -> None:
+    request = {"asked": 10.0, "at": 70.0, "failed": f"DialTimeoutError('no stream; {failed}')"}
+    assert never_sent(request, killed, began) is excused

@@ -16,6 +16,7 @@ from trunkline.carrier_sim.mulaw import decode
 from trunkline.ear.figures import Report, Segment
 from trunkline.ear.listen import listen
 from trunkline.replay.cassette import Stream, read
+from trunkline.reports.recordings import hear
 
 from .conversations import BROKEN, gateway_of, kill
 
@@ -45,7 +46,9 @@ async def test_the_streams_of_two_gateways_and_digits_between(
     stack.environment["TRUNKLINE_CASSETTES_DIR"] = str(tmp_path / "cassettes")
     stack.environment["TRUNKLINE_CASSETTES_SOUND"] = "no"
     stack.up(gateways=2, codec_workers=1)
-    async with calling(stack, "speech:austen-0880,when_silent=0.5,repeat") as call:
+    far_end = {"kind": "wav", "speech": "austen-0880", "when_silent": 0.5, "repeat": True}
+    far_end["dtmf"] = [[0.5, "7"]]
+    async with calling(stack, far_end) as call:
         await call.send_audio(speech(1.5))
         await asyncio.sleep(1.0)
         await call.send_dtmf("1")
@@ -73,6 +76,12 @@ async def test_the_streams_of_two_gateways_and_digits_between(
     # What they said while nobody was connected is in no recording: their last words are looked at.
     assert theirs[-1].end - ours[0].start == pytest.approx(said[-1].end - heard[0].start, abs=NEAR)
     (path,) = (tmp_path / "calls").glob(f"*-{call.sid}.wav")
+    # Keys have no sound in a stream: the recording names ours, between our first words and our
+    # second, and the far end's, which comes at a place that the carrier's record has, too.
+    keys = hear(path).report.digits
+    assert {(key.side, key.digit) for key in keys} == {("ours", "1"), ("theirs", "7")}
+    (pressed,) = [key.at for key in keys if key.side == "ours"]
+    assert ours[0].end < pressed < ours[1].start
     report = stack.command("report", call.sid, TRUNKLINE_RECORDINGS_DIR=str(path.parent))
     assert report.returncode == 0, report.stderr
     assert path.name in report.stdout

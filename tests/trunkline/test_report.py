@@ -15,6 +15,7 @@ from trunkline.carrier_sim.wav import SPEECH_DIR
 from trunkline.cli.main import cli
 from trunkline.ear.levels import RATE
 from trunkline.ear.listen import listen
+from trunkline.gateway.recording_file import Key, RecordingFile
 from trunkline.reports.page import section
 from trunkline.reports.recordings import Heard
 
@@ -67,6 +68,24 @@ def test_every_rate_says_the_same(tmp_path: Path, rate: int) -> None:
 def test_ours_may_be_left(tmp_path: Path) -> None:
     path = recording(tmp_path / "call.wav")
     assert report(path, "--ours", "left")["answers"] == []
+
+
+def test_keys_that_no_sound_brings_are_named(tmp_path: Path) -> None:
+    """A recording of ours tells of them. Whoever turns its sides around turns its keys around."""
+    path = tmp_path / "20260101T110000-CArec.wav"
+    file = RecordingFile(path, new=True)
+    file.press([Key(1.25, "ours", "1"), Key(0.5, "theirs", "#")])
+    file.write(0, bytes(4 * 16_000))
+    file.close()
+    keys = report(path)["digits"]
+    assert keys == [
+        {"at": 0.5, "side": "theirs", "digit": "#"},
+        {"at": 1.25, "side": "ours", "digit": "1"},
+    ]
+    turned = report(path, "--ours", "left")["digits"]
+    assert [key["side"] for key in turned] == ["ours", "theirs"]  # type: ignore[attr-defined]  # a list
+    shown = CliRunner().invoke(cli, ["show", "CArec", "--recordings-dir", str(tmp_path)]).stdout
+    assert re.search(r"1\.25 s +ours +key 1", shown), shown
 
 
 def test_the_lines_say_first_what_is_wrong_with_the_recording(tmp_path: Path) -> None:

@@ -6,16 +6,19 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from trunkline.bus import wav
 from trunkline.bus.errors import InvalidRequestError, SettingsError
 from trunkline.bus.settings import Settings
-from trunkline.ear.figures import Report
+from trunkline.ear.figures import Digit, Report
 from trunkline.ear.levels import RATE
 from trunkline.ear.listen import listen
+from trunkline.gateway.recording_file import read_whose
 
 Channel = Literal["left", "right"]
+#: Whose keys those are that a recording has, where its left channel is taken for ours.
+_OTHER: Final = {"ours": "theirs", "theirs": "ours"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,11 @@ def hear(path: Path, ours: Channel = "right") -> Heard:
     """
     left, right = sides(path)
     mine, other = (left, right) if ours == "left" else (right, left)
-    return Heard(path.name, mine, other, listen(mine, other))
+    keys = [
+        Digit(at=key.at, side=key.side if ours == "right" else _OTHER[key.side], digit=key.digit)
+        for key in read_whose(path).keys
+    ]
+    return Heard(path.name, mine, other, listen(mine, other, keys=keys))
 
 
 def sides(path: Path) -> tuple[wav.Samples, wav.Samples]:

@@ -238,7 +238,7 @@ def describe(status: int) -> str:
 
 #: Settings that a process needs. Others, secrets among them, are not in its environment.
 _NEEDS: Final[Mapping[str, frozenset[str]]] = {
-    "codec-worker": frozenset(("bus", "bus_key", "bus_clients", "lead_ms", "log_format")),
+    "codec-worker": frozenset(("bus", "bus_key", "bus_clients", "host", "lead_ms", "log_format")),
     "gateway": frozenset(FIELDS)
     - {"numbers", "state_dir", "twilio_api_url", "calls_per_second", "region", "edge"}
     - {"database_url", "client_key", "bus_clients"},

@@ -69,6 +69,8 @@ class Call(Subject):
     may_return_until: float = 0.0
     #: an earlier controller was asked for digits of it, and never answered
     digits_in_doubt: bool = False
+    #: digits that the far end has heard, until the gateway of the next stream is told
+    keys: m.Keys | None = None
     accepted: float = 0.0
     #: when the first stream came up; None before
     started: float | None = None
@@ -362,6 +364,18 @@ class Call(Subject):
     def doubt_no_more(self) -> None:
         """The client knows it, or the call is over."""
         self.digits_in_doubt = False
+
+    def press(self, digits: str, began: float) -> float:
+        """The far end has heard these. Returns the call's age when the first one began."""
+        assert self.started is not None, "digits follow the call's first stream"
+        age = max(0.0, began - self.started)
+        self.keys = m.Keys(digits=digits, age=age)
+        return age
+
+    def take_keys(self) -> m.Keys | None:
+        """The keys that its recording has not got yet; it gets them now."""
+        keys, self.keys = self.keys, None
+        return keys
 
     # ------------------------------------------------------------------ after a restart
 

@@ -36,6 +36,8 @@ class Row(Subject):
     token: str | None = None
     #: why it is not known whether Twilio took the document
     doubt: TrunklineError | None = None
+    #: when the document took the call's stream away: the first digit began
+    began: float | None = None
 
     def __str__(self) -> str:
         return f"digits for call {self.call.id}"
@@ -57,6 +59,11 @@ class Row(Subject):
     def tell(self, token_digest: str) -> None:
         """Twilio is given the document, which carries this token."""
         self.token = token_digest
+
+    def begins(self, now: float) -> None:
+        """The call's stream stops, because the document has begun."""
+        if self.began is None:
+            self.began = now
 
     def doubted(self, error: TrunklineError) -> None:
         """Twilio may have taken the document all the same."""

@@ -51,6 +51,8 @@ class Peer:
     dropped: dict[str, int] = field(default_factory=dict)
     #: the histograms of its last beat; None: none has come
     measured: dict[str, m.Tally] | None = None
+    #: gateway, worker: the machine on which it runs; "": it did not say
+    host: str = ""
     #: worker: where gateways and clients reach it
     endpoint: str | None = None
     #: worker: its last counts of each of its calls
@@ -69,6 +71,7 @@ class Peer:
         """It has said Hello. A worker at another endpoint is another process, which has counted
         nothing yet."""
         self.pid, self.heard, self.leaving, self.gone = hello.pid, now, False, False
+        self.host = hello.host
         if self.endpoint != hello.endpoint:
             self.endpoint, self.stats = hello.endpoint, {}
 
@@ -167,6 +170,11 @@ class Peers:
     def get(self, peer: str) -> Peer | None:
         """None: it has not said Hello to this controller, or was not heard of for long."""
         return self.by_id.get(peer)
+
+    def host_of(self, peer: str | None) -> str:
+        """The machine on which it runs; "": that is not known."""
+        found = self.by_id.get(peer or "")
+        return "" if found is None else found.host
 
     def answer(self, peer: str, reply: m.Reply) -> bool:
         """The peer's request has this answer. False: it is not there any more to get it."""
