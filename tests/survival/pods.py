@@ -122,7 +122,8 @@ class Pod:
             return re.sub(r"\$\((\w+)\)", lambda found: known[found[1]], each["value"])
         source = each["valueFrom"]
         if "fieldRef" in source:
-            return {"status.podIP": self.ip}[source["fieldRef"]["fieldPath"]]
+            known = {"status.podIP": self.ip, "spec.nodeName": "node-1"}
+            return known[source["fieldRef"]["fieldPath"]]
         return self._cluster.secrets[source["secretKeyRef"]["key"]]
 
     def _argv(self, command: list[str]) -> list[str]:
