@@ -2,11 +2,13 @@
 
 ``make lint`` runs it. hadolint reads the container file, the compose file fits the schema of the
 compose specification, and ``systemd-analyze verify`` reads the units. Units name the command where
-an installation has it; here they are read with this environment's.
+an installation has it; here they are read with this environment's. The example for Kubernetes is
+rendered and compared, where kubectl is installed; ``--write`` writes what it renders.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
 BIN = Path(sys.executable).parent
 INSTALLED = "/opt/trunkline/bin/"
 
@@ -47,6 +50,26 @@ def check_units() -> bool:
         return run(analyze, "verify", "--man=no", *copies, silent=True)
 
 
+def check_kubernetes(*, write: bool = False) -> bool:
+    """What kubectl makes of the example is what is written beside it."""
+    kubectl = shutil.which("kubectl", path=f"{BIN}:{os.environ.get('PATH', os.defpath)}")
+    if kubectl is None:
+        print("kubectl is not here: deploy/kubernetes was not rendered", file=sys.stderr)
+        return True
+    example, rendered = KUBERNETES / "example", KUBERNETES / "rendered.yaml"
+    done = subprocess.run(
+        [kubectl, "kustomize", str(example)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        print(f"kubectl kustomize: {done.stderr.strip()}", file=sys.stderr)
+    elif write:
+        rendered.write_text(done.stdout)
+    elif done.stdout != rendered.read_text():
+        print(f"{rendered} is out of date: {Path(__file__).name} --write", file=sys.stderr)
+        return False
+    return done.returncode == 0
+
+
 def main() -> int:
     """The exit status: 0 where nothing was found."""
     found = [
@@ -58,6 +81,7 @@ def main() -> int:
             DEPLOY / "compose.yaml",
         ),
         check_units(),
+        check_kubernetes(write="--write" in sys.argv[1:]),
     ]
     return 0 if all(found) else 1
 
