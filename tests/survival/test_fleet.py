@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from e2e.stack import BOB, CALLER, CAROL, Stack, be_called, until
-from benchmarks.postgres_server import Server
 
+from benchmarks.postgres_server import Server
 from trunkline import Line
 from trunkline.bus.launch import free_ports
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from e2e.stack import Stack, until
-from benchmarks.postgres_server import Server
 
+from benchmarks.postgres_server import Server
 from trunkline.bus.curve import ClientCurve, CurveKeys, shown
 from trunkline.bus.launch import free_ports
 
