@@ -28,6 +28,7 @@ _UP_SIM: Final = "trunkline/test_up_sim.py::test_without_any_setting_it_can_be_u
 _TUNNEL: Final = "trunkline/test_tunnel.py::test_the_url_is_found_and_the_program_ended"
 _SCALES: Final = "survival/test_scaling.py::test_a_worker_that_is_added_takes_new_calls"
 _HONCHO: Final = "e2e/test_honcho.py::test_a_call_through_honchos_stack_to_another_process"
+_FLEET: Final = "survival/test_fleet.py::test_a_host_dies_for_ever_while_its_calls_talk"
 _KEEPER: Final = "trunkline/test_keep_alive.py::test_a_keeper_ends_with_its_child"
 _LIVE: Final = "trunkline/live/test_command.py::test_all_holds"
 _LOAD: Final = "e2e/test_load.py::test_the_latency_of_a_bot_by_calls_at_a_time"
@@ -59,6 +60,8 @@ ELSEWHERE: Final[dict[str, str]] = {
     "trunkline gateway --http-port 9000": _KEEPER,
     "trunkline codec-worker --keep-alive": _KEEPER,
     "trunkline controller --keep-alive": _KEEPER,
+    "TRUNKLINE_BUS=tcp://10.0.0.1:7000 trunkline up": _FLEET,
+    "TRUNKLINE_BUS=tcp://10.0.0.2:7000 trunkline up": _FLEET,
     "TRUNKLINE_BUS=tcp://10.0.0.10:7000 trunkline controller --keep-alive": _KEEPER,
     "TRUNKLINE_BUS=tcp://10.0.0.10:7000 TRUNKLINE_HTTP_HOST=0.0.0.0 trunkline gateway "
     "--keep-alive": _KEEPER,
@@ -83,7 +86,7 @@ ELSEWHERE: Final[dict[str, str]] = {
     "pytest --phone-sim": _FIRST,
     "pytest --phone-sim --phone-line street": _STREET,
     "python -m pytest --phone-sim": _FIRST,
-    "pip install '.[pytest]' && cd line-tests && pytest --phone-sim": _FIRST,
+    "cd line-tests && pytest --phone-sim": _FIRST,
     "python -m benchmarks.lines": "benchmarks/test_lines.py::test_a_line_does_what_it_claims",
     "trunkline doctor --live": _LIVE,
     "prometheus --config.file=deploy/prometheus/prometheus.yml": _WATCHES,
@@ -104,6 +107,7 @@ DEPLOYS: Final = "it changes a machine: the files, users and units that it names
 #: A command, and why it is not run: what is looked at in its place.
 NOT_RUN: Final[dict[str, str]] = {
     "pip install .": INSTALLS,
+    "pip install '.[pytest]'": INSTALLS,
     "pip install trunkline": INSTALLS,
     "pip install 'trunkline[demo]'": INSTALLS,
     "pip install 'trunkline[pytest]'": INSTALLS,

@@ -96,7 +96,7 @@ def test_what_an_installation_names_is_there(command: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = command.partition("pip install ")[2]
     for word in shlex.split(wanted):
-        requirement = Requirement(word if word[0] != "." else "trunkline")
+        requirement = Requirement(f"trunkline{word[1:]}" if word[0] == "." else word)
         if requirement.name == "trunkline":
             assert requirement.extras <= project["optional-dependencies"].keys()
         elif requirement.name not in OF_OTHERS:
