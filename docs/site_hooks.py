@@ -101,7 +101,8 @@ def _up(page: str) -> str:
 def _folder(target: Path) -> str:
     """The page that tells of a folder."""
     readme = OUTSIDE.get(f"{target.name}/README.md")
-    return readme or {"deploy": "packages.md", "provisioning": "packages.md"}[target.name]
+    pages = {"deploy": "packages.md", "kubernetes": "kubernetes.md", "provisioning": "packages.md"}
+    return readme or pages[target.name]
 
 
 def _draw(diagram: str) -> str:

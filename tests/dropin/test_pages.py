@@ -107,6 +107,8 @@ WITHOUT_EXAMPLE = {
     "benchmarks.md",
     "chaos.md",
     "commands.md",
+    "hosts.md",
+    "kubernetes.md",
     "scaling.md",
     "python.md",
     "settings.md",
