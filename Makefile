@@ -30,26 +30,20 @@ PROGRAMS := chromium graphviz iproute2 nftables postgresql prometheus systemd
 # The tests start hundreds of processes, and each would compile the code once more.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-units test-units-beside test-calls test-measures lint bench bench-capacity chaos hosts hostile fuzz simulate docs site clean programs
+.PHONY: demo test test-units test-calls test-measures lint bench bench-capacity chaos hosts hostile fuzz simulate docs site clean programs
 
 demo: $(DEV)
 	$(BIN)/trunkline demo
 
-# Calls mostly wait, so there are more of them at once than a small machine has cores. Units mostly
-# compute. They run beside the calls with the lowest priority, so they take the time that the calls
-# leave, and the rest of them takes all of it. What they say is shown at their end. Tests that measure
-# holes or delays, or judge calls, want a quiet machine, so they come last, and wait most of their
-# time. tests/conftest.py says which tests a worker takes.
-test: $(DEV) programs
-	@$(MAKE) --no-print-directory --keep-going --jobs 2 test-calls test-units-beside; failed=$$?; \
-	    $(MAKE) --no-print-directory test-measures && exit $$failed
+# Three parts, one after the other. Units mostly compute. Calls mostly wait, so there are more of them
+# at once. Units are not run beside calls: what judges sound wants the processes of its stack to have a
+# core when they need one. Tests that measure holes or delays, or judge calls, wait most of their time.
+# tests/conftest.py says which tests a worker takes.
+test: $(DEV)
+	@$(MAKE) --no-print-directory --keep-going --jobs 1 test-units test-calls test-measures
 
 test-units: $(DEV) programs
 	$(BIN)/pytest -q -m "not e2e" -n 4 --dist loadscope
-
-test-units-beside: $(DEV) programs
-	@mkdir -p out; nice -n 19 $(MAKE) --no-print-directory test-units > out/units.log 2>&1; failed=$$?; \
-	    cat out/units.log; exit $$failed
 
 test-calls: $(DEV) programs
 	$(BIN)/pytest -q -m "e2e and not measures" -n 5 --dist loadscope
@@ -115,14 +109,16 @@ clean:
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "trunkline needs Python 3.11 or later; set PYTHON=")'
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14) and "langwatch, which the demo and the tests need, stops at Python 3.13: set PYTHON=python3.13 (trunkline itself installs: pip install .)")'
-	$(PYTHON) -m venv $(VENV)
+	@test -L trunkline/bus || { echo "the symbolic links of this checkout were lost (a zip download loses them): clone with git" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # Each file has the hash that requirements.txt names. trunkline itself is built by the setuptools of
 # that list, and not by one that pip would fetch for it. pip compiles on one core, which takes 40 s of
 # it, so that is done behind it on all cores; a file that is no Python is left as it is.
 $(DEV): $(SOURCES_OF_INSTALL) | $(BIN)/python
 	@echo "installing trunkline and its developers' tools into $(VENV) (a minute or two)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --requirement requirements.txt \
+	    || { echo "the packages were not installed: pip needs a network, or a package index of yours (PIP_INDEX_URL)" >&2; exit 1; }
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m pip check

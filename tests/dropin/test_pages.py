@@ -107,6 +107,7 @@ WITHOUT_EXAMPLE = {
     "benchmarks.md",
     "chaos.md",
     "commands.md",
+    "hosts.md",
     "scaling.md",
     "python.md",
     "settings.md",
