@@ -1,19 +1,24 @@
-"""What the controller takes for calls that are up, that come and that end, by how many there are.
+"""What the controller, and its journal in PostgreSQL, take for calls that are up, that come and
+that end, by how many there are. docs/ten-thousand.md is of what this finds.
 
 It runs the controller's rules alone (:class:`trunkline.controller.core.Core`), on a clock of its
 own, with the messages that so many gateways, codec workers and clients send; each message is
 decoded and each answer encoded as on the bus. So a run with 10,000 calls needs neither 10,000 calls
 of sound nor as many processes. Left out are ZeroMQ itself and what Twilio's REST takes.
 
+The database is a PostgreSQL server that the run starts, and the journal is the controller's own.
+Its rows are those of such calls: each is asked for, is taken, is seen, and is closed.
+
 Each call is a dial in a-leg mode by a session of its own, which is what a test with one line makes.
 
-    python benchmarks/control_plane.py              # 100, 1,000 and 10,000 calls
+    python benchmarks/control_plane.py              # 100, 1,000 and 10,000 calls; 2 minutes
     python benchmarks/control_plane.py --calls 5000
 """
 
 from __future__ import annotations
 
-import argparse
+import asyncio
+import contextlib
 import itertools
 import json
 import secrets
@@ -25,11 +30,19 @@ from typing import Any, Final
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import click
 import msgspec
+import psycopg
 
+from benchmarks import page
+from benchmarks.postgres_server import Server
+from benchmarks.write import write
 from trunkline.bus import messages as m
 from trunkline.controller import instructions as do
 from trunkline.controller.core import TICK_SECONDS, Core
+from trunkline.controller.journal.postgres.register import Register
+from trunkline.controller.journal.rows import DialRow
+from trunkline.controller.journal.store import Journal
 from trunkline.controller.rules.book import Identity, Rules
 
 ACCOUNT: Final = "AC" + "1" * 32
@@ -43,6 +56,9 @@ BEATS: Final = 2
 COMING, STANDING = 200, 5
 #: How many come in a second.
 A_SECOND: Final = 50
+#: Calls whose rows are written to the database, and how many of them at once.
+WRITTEN: Final = 2_000
+AT_ONCE: Final = (1, 50)
 #: Instructions that end in one write to the journal.
 WRITES: Final = (do.Create, do.NoteTaken, do.NoteSeen, do.CloseDial)
 
@@ -244,13 +260,83 @@ def measured(calls: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, nargs="*", default=COUNTS)
-    found = []
-    for calls in parser.parse_args().calls:
-        found.append(measured(calls))
-        print(json.dumps(found[-1]), flush=True)
+async def life(journal: Journal, n: int) -> None:
+    """All that the journal has of one call."""
+    request, sid = f"{n:032x}", f"CA{n:032x}"
+    row = DialRow(
+        request=request,
+        session=f"s{n}",
+        secret_hash="hash",  # noqa: S106  # of no secret
+        call=f"c{n}",
+        mode="a-leg",
+        callee=f"+1415666{n % 10_000:04d}",
+        caller=OWN,
+        timeout=60.0,
+        max_duration=300.0,
+        token_hash=request,
+        sid=None,
+        state="asked",
+        asked=time.time(),
+    )
+    await journal.dial_asked(row)
+    await journal.dial_taken(request, sid)
+    await journal.note_seen(sid, time.time())
+    await journal.dial_closed(request, 180.0)
+
+
+async def written(url: str, calls: int, at_once: int) -> dict[str, float]:
+    """What the rows of ``calls`` calls take, with so many calls at once."""
+    journal, _ = await Register(url, ACCOUNT, "benchmark").take(secrets.token_hex(6))
+
+    def counts() -> tuple[int, int]:
+        with psycopg.connect(url) as db:
+            found = db.execute(
+                "SELECT sum(beat), pg_current_wal_insert_lsn() - '0/0' FROM trunkline.stacks"
+            ).fetchone()
+        assert found is not None
+        return int(found[0]), int(found[1])
+
+    numbers = itertools.count(at_once * 1_000_000)
+    left = iter(range(calls))
+
+    async def caller() -> None:
+        for _ in left:
+            await life(journal, next(numbers))
+
+    transactions, wal = counts()
+    began = time.monotonic()
+    await asyncio.gather(*(caller() for _ in range(at_once)))
+    seconds = time.monotonic() - began
+    now_transactions, now_wal = counts()
+    await journal.close()
+    return {
+        "at_once": at_once,
+        "calls_a_second": calls / seconds,
+        "transactions": (now_transactions - transactions) / calls,
+        "wal_bytes": (now_wal - wal) / calls,
+    }
+
+
+def of_database() -> list[dict[str, float]]:
+    """The journal's rows in a PostgreSQL server that waits for its disk."""
+    with contextlib.closing(Server(sync=True)) as server:
+        server.start()
+        return [asyncio.run(written(server.database(), WRITTEN, at_once)) for at_once in AT_ONCE]
+
+
+@click.command(help=__doc__)
+@click.option("--calls", multiple=True, type=click.IntRange(min=10), default=COUNTS)
+def main(calls: tuple[int, ...]) -> None:
+    found: dict[str, Any] = {"calls": [], "database": of_database()}
+    for each in found["database"]:
+        print(json.dumps(each), flush=True)
+    for count in calls:
+        found["calls"].append(measured(count))
+        print(json.dumps(found["calls"][-1]), flush=True)
+    if calls == COUNTS:
+        page.OUT.mkdir(parents=True, exist_ok=True)
+        (page.OUT / "control_plane.json").write_text(json.dumps(found))
+        write()
 
 
 if __name__ == "__main__":

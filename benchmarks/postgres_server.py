@@ -46,10 +46,14 @@ def programs() -> Path:
 class Server:
     """One server. ``url``: as its superuser, with a password; ``database()`` makes more of them.
 
-    ``host``: where it listens. ``network``: who may come there, beside the loopback (a CIDR)."""
+    ``host``: where it listens. ``network``: who may come there, beside the loopback (a CIDR).
+    ``sync``: whether a transaction waits for the disk, as it does in earnest."""
 
-    def __init__(self, host: str = "127.0.0.1", network: str | None = None) -> None:
+    def __init__(
+        self, host: str = "127.0.0.1", network: str | None = None, *, sync: bool = False
+    ) -> None:
         self.host = host
+        self._sync = "on" if sync else "off"
         self.directory = Path(tempfile.mkdtemp(prefix="tl-pg-"))
         self._data = self.directory / "data"
         self._password = self.directory / "password"
@@ -104,8 +108,8 @@ class Server:
                 *(str(programs() / "postgres"), "-D", str(self._data), "-p", str(self.port)),
                 *("-k", str(self.directory), "-c", f"listen_addresses={self.host}"),
                 *("-c", "max_connections=60", "-c", "shared_buffers=16MB"),
-                # The server dies in these tests, and never the machine.
-                *("-c", "fsync=off", "-c", "autovacuum=off"),
+                # In tests the server dies, and never the machine.
+                *("-c", f"fsync={self._sync}", "-c", "autovacuum=off"),
             ],
             cwd=self.directory,
             stdout=log,

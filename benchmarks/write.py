@@ -1,5 +1,5 @@
-"""Writes docs/benchmarks.md, docs/scaling.md, their pictures and README's paragraph, from what the
-benchmarks left in ``out/bench``.
+"""Writes docs/benchmarks.md, docs/scaling.md, docs/ten-thousand.md, their pictures and README's
+paragraph, from what the benchmarks left in ``out/bench``.
 
     python benchmarks/write.py
 
@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import page, scaling, targets
+from benchmarks import page, scaling, targets, ten_thousand
 
 
 def write() -> None:
@@ -32,6 +32,7 @@ def write() -> None:
     page.PAGE.write_text("\n".join(sections))
     page.draw(found)
     scaling.write(left)
+    ten_thousand.write(left)
     before, _, rest = page.README.read_text().partition(page.BEGIN)
     _, _, after = rest.partition(page.END)
     said = textwrap.fill(page.paragraph(found), 100, break_long_words=False, break_on_hyphens=False)

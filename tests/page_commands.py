@@ -135,6 +135,7 @@ NOT_RUN: Final[dict[str, str]] = {
     "make site": MAKES,
     "make clean": MAKES,
     "make clean VENV=.venv-3.13": MAKES,
+    "python benchmarks/control_plane.py": MEASURES,
     "python benchmarks/ear.py": MEASURES,
     "python benchmarks/ear.py --recordings prompts/ --first 10000 --calls 40": MEASURES,
     "python benchmarks/ear_bots.py": MEASURES,

@@ -113,6 +113,7 @@ WITHOUT_EXAMPLE = {
     "python.md",
     "settings.md",
     "states.md",
+    "ten-thousand.md",
 }
 
 
