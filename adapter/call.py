@@ -13,7 +13,7 @@ from trunkline.bus.digits import check_digits, seconds_of
 from trunkline.bus.errors import WrongModeError
 from trunkline.bus.messages import Answerer, EndedReason
 from trunkline.bus.redact import redact_number
-from trunkline.bus.sound import FRAME, NOT_TAKEN, TOO_MUCH_QUEUED
+from trunkline.bus.sound import FRAME, MOST_KEPT, NOT_TAKEN, TOO_MUCH_QUEUED
 
 from .client.call_audio import Lost
 from .client.call_media import PLAYED_WITHIN, CallMedia
@@ -21,7 +21,7 @@ from .client.client import BusClient
 from .client.session import ClientSession
 from .client.telemetry import tell
 from .dial_rules import check_seconds
-from .pcm16 import pcm16
+from .pcm16 import BYTES_A_SECOND, pcm16
 
 if TYPE_CHECKING:
     from trunkline.ear.figures import Report
@@ -296,16 +296,27 @@ class Call:
         await wait_until_speaking(self, after, timeout)
         return await self.send_audio(pcm)
 
-    async def recv_audio(self, timeout: float | None = None) -> bytes:
+    async def recv_audio(self, timeout: float | None = None, *, at_least: float = 0.0) -> bytes:
         """All that was heard since the last time, at least something.
 
         b"" once the call has ended and all was handed out (every time then). Raises
         asyncio.TimeoutError when nothing comes for ``timeout`` seconds (None: waits for ever).
+
+        ``at_least`` waits for so many seconds of sound, or for the call's end. Who can do with
+        pieces of 100 ms, for instance speech to text, spares four of five wake-ups. Where
+        ``timeout`` comes first, the sound is left for the next time.
         """
         if timeout is not None:
             check_seconds(timeout)
-        if not await self.sound.wait(timeout):
-            raise TimeoutError(f"nothing was heard for {timeout:g} s ({self._state()})")
+        enough = 1
+        if at_least:
+            check_seconds(at_least, "at_least")
+            if at_least > MOST_KEPT:
+                raise ValueError(f"at_least: a call keeps {MOST_KEPT} s of sound, got {at_least!r}")
+            enough = max(1, int(at_least * BYTES_A_SECOND))
+        if not await self.sound.wait(timeout, enough):
+            less = f"less than {at_least:g} s" if len(self.sound) else "nothing"
+            raise TimeoutError(f"{less} was heard for {timeout:g} s ({self._state()})")
         return self.sound.take_all()
 
     async def send_dtmf(self, digits: str, tones: bool = False) -> None:

@@ -68,6 +68,30 @@ async def test_a_cancelled_recv_loses_nothing(stack: FakeStack) -> None:
             await call.recv_audio(0.05)
 
 
+async def test_sound_is_waited_for_until_there_is_as_much_as_is_wanted(stack: FakeStack) -> None:
+    async with on_the_line(stack) as (call, info, _):
+        worker = stack.workers[0]
+        await worker.resumed(info.call)
+        receiving = asyncio.ensure_future(call.recv_audio(5, at_least=0.1))
+        for i in range(5):
+            await asyncio.sleep(0.01)
+            assert not receiving.done()
+            worker.hear(info.call, numbered(480, 480 * i))
+        assert await receiving == numbered(2400)
+        worker.hear(info.call, numbered(480, 2400))
+        with pytest.raises(asyncio.TimeoutError, match=r"less than 0\.1 s was heard"):
+            await call.recv_audio(0.05, at_least=0.1)
+        assert await call.recv_audio(5) == numbered(480, 2400), "it is left for the next time"
+        for wrong in (301, "0.1", float("nan")):
+            with pytest.raises(ValueError, match="at_least"):
+                await call.recv_audio(5, at_least=wrong)  # type: ignore[arg-type]  # that is wrong
+        worker.hear(info.call, numbered(480, 2880))
+        receiving = asyncio.ensure_future(call.recv_audio(5, at_least=0.1))
+        await until(lambda: len(call.sound) > 0)
+        stack.end_call(info, "hang_up")
+        assert await receiving == numbered(480, 2880), "the call's end leaves no more to wait for"
+
+
 async def test_hang_up_lets_what_was_said_be_heard(paced_stack: FakeStack) -> None:
     stack = paced_stack
     async with on_the_line(stack) as (call, info, state):
